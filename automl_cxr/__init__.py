@@ -1,0 +1,20 @@
+"""AutoML and hyperparameter search for chest X-ray classification."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from automl_cxr.api import Study, open_study, predict, search
+
+__version__ = "0.1.0"
+__all__ = ["Study", "open_study", "predict", "search"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the Python front door on first use, so that the command line's help does not pay for pandas and Optuna."""
+    if name not in __all__:
+        raise AttributeError(f"module 'automl_cxr' has no attribute '{name}'")
+    from automl_cxr import api
+
+    return getattr(api, name)

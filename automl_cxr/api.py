@@ -1,0 +1,301 @@
+"""The front door for Python: what the command line does, in a few lines from a notebook.
+
+import automl_cxr
+
+study = automl_cxr.search("fused", data="covid/", trials=20)
+study.leaderboard()
+study.figures.learning_curves()
+study.ensemble(top=6)
+study.evaluate()
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import pandas as pd
+
+from automl_cxr.data.dataset import load_image_paths
+from automl_cxr.errors import DataError, UnknownNameError, UsageError
+from automl_cxr.records import TrialRecord
+from automl_cxr.results.classifier import ENSEMBLE_FILE, Classifier, classifier_of_trial, load_ensemble
+from automl_cxr.results.ensembles import BuiltEnsemble, build_ensemble
+from automl_cxr.results.evaluation import Evaluation, evaluate
+from automl_cxr.results.figures import Figures
+from automl_cxr.results.leaderboard import build_leaderboard
+from automl_cxr.study.prepare import OnProgress, StudyRequest, prepare_study
+from automl_cxr.study.progress import SearchProgress
+from automl_cxr.study.runner import Budget, Execute, run_search
+from automl_cxr.study.store import StudyStore, default_storage
+
+if TYPE_CHECKING:
+    from automl_cxr.search.ray_execution import RayResources
+
+EXECUTORS = ("ray", "inline")
+_TRIALS_BY_DEFAULT = 20
+
+
+def locate(runs: str | Path | None = None, storage: str | None = None) -> tuple[Path, str]:
+    """Settle where studies are kept.
+
+    Args:
+        runs: Folder of their files; by default $AUTOML_CXR_RUNS, else ``automl_runs``.
+        storage: Optuna storage URL; by default $AUTOML_CXR_STORAGE, else an SQLite file in ``runs``.
+    """
+    folder = Path(runs or os.environ.get("AUTOML_CXR_RUNS") or "automl_runs").expanduser()
+    return folder, storage or os.environ.get("AUTOML_CXR_STORAGE") or default_storage(folder)
+
+
+class Study:
+    """A study as people use it. It reads the record at every call, so it may be watched while a search runs."""
+
+    def __init__(self, store: StudyStore) -> None:
+        self._store = store
+
+    def __repr__(self) -> str:
+        spec, states = self._store.spec, [str(record.state) for record in self._store.records()]
+        counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none yet"
+        ranked = self._store.ranked()
+        best = f"best {spec.objective} {ranked[0].score:.4f} (trial {ranked[0].number})" if ranked else "no score yet"
+        return f"Study '{self.name}': space {spec.space_name}, {spec.image_size} pixels; trials: {counts}; {best}"
+
+    @property
+    def name(self) -> str:
+        return self._store.name
+
+    @property
+    def folder(self) -> Path:
+        """Where its files lie."""
+        return self._store.folder
+
+    @property
+    def trials(self) -> list[TrialRecord]:
+        """Every trial, by number."""
+        return self._store.records()
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The best finished trial on the validation part, or None."""
+        ranked = self._store.ranked()
+        return ranked[0] if ranked else None
+
+    @property
+    def figures(self) -> Figures:
+        """Plotly pictures: ``history()``, ``learning_curves()``, ``confusion()``."""
+        return Figures(self._store)
+
+    def leaderboard(self) -> pd.DataFrame:
+        """Rank the finished trials; see ``results.leaderboard.build_leaderboard``."""
+        return build_leaderboard(self._store)
+
+    def ensemble(
+        self, *, top: int = 6, method: str = "ga", seed: int | None = None, name: str | None = None
+    ) -> BuiltEnsemble:
+        """Build an ensemble of the best trials; see ``results.ensembles.build_ensemble``."""
+        return build_ensemble(self._store, top=top, method=method, seed=seed, name=name)
+
+    def evaluate(
+        self,
+        what: int | BuiltEnsemble | Classifier | str | Path | None = None,
+        *,
+        part: str = "test",
+        data: str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Evaluation:
+        """Score a classifier, by default the best trial, on a part; opening the test part is recorded.
+
+        ``what`` may be a trial's number, an ensemble or its folder, or a classifier. Errors as in
+        ``results.evaluation.evaluate``.
+        """
+        match what:
+            case None | int():
+                classifier = classifier_of_trial(self._store, what)
+            case BuiltEnsemble():
+                classifier = load_ensemble(what.folder)
+            case Classifier():
+                classifier = what
+            case _:
+                classifier = load_ensemble(Path(what))
+        return evaluate(self._store, classifier, part=part, data=data, on_progress=on_progress)
+
+    def classifier(self, trial: int | None = None) -> Classifier:
+        """Open a trial's model, by default the best one's, for ``predict``."""
+        return classifier_of_trial(self._store, trial)
+
+
+def search(
+    space: str | None = None,
+    data: str | os.PathLike[str] | None = None,
+    *,
+    name: str | None = None,
+    trials: int | None = None,
+    seconds: float | None = None,
+    layout: str | None = None,
+    classes: Sequence[str] | None = None,
+    patients: str | None = None,
+    image_size: int | None = None,
+    batch_size: int | None = None,
+    epochs: int | None = None,
+    objective: str | None = None,
+    normal_class: str | None = None,
+    sampler: str | None = None,
+    pruner: str | None = None,
+    valid_fraction: float | None = None,
+    test_fraction: float | None = None,
+    seed: int | None = None,
+    keep_models: int = 10,
+    executor: str = "ray",
+    resources: RayResources | None = None,
+    runs: str | Path | None = None,
+    storage: str | None = None,
+    command: str = "",
+    stream: TextIO | None = None,
+    decoding: AbstractContextManager[OnProgress] | None = None,
+) -> Study:
+    """Begin a study or continue one of the same name until its budget ends.
+
+    Settings left at None are the study's own when it is continued, and defaults when it is new.
+
+    Args:
+        space: Name of a shipped search space, or path of a TOML file.
+        data: Folder or table of images; None searches on phantom radiographs and says so.
+        name: Name of the study; by default made of the space and the data folder.
+        trials: Trials in total, those of earlier searches included; 20 if ``seconds`` is None too.
+        seconds: Wall seconds of this search.
+        layout: Name of the data's layout; found by itself when None.
+        classes: Classes to use, in the order of their indices.
+        patients: Regular expression that finds the patient in a file name.
+        image_size: Pixels; batch_size: images a step; epochs: at most, a trial.
+        objective: Metric that ranks trials.
+        normal_class: Class without a finding, for the False No-Finding Rate.
+        sampler: Who proposes; pruner: who stops trials early.
+        valid_fraction: Share of the images that choose; test_fraction: share that stays sealed.
+        seed: Decides split, proposals and weights.
+        keep_models: Number of best trials that keep their model on disk.
+        executor: "ray", or "inline" for this process.
+        resources: What Ray may use.
+        runs: Folder of all studies; storage: Optuna storage URL. See ``locate``.
+        command: What was typed, for the record.
+        stream: Where progress is written; by default stderr.
+        decoding: A context whose value is told how far decoding has come.
+
+    Raises:
+        UsageError: An impossible setting, or another one than the study was begun with.
+        DataError: The data cannot serve.
+        StudyError: Every trial failed, or the record cannot be written.
+    """
+    if executor not in EXECUTORS:
+        raise UnknownNameError("executor", executor, EXECUTORS)
+    for what, value in (("trials", trials), ("seconds", seconds), ("keep_models", keep_models)):
+        if value is not None and not value > 0:
+            raise UsageError(f"{what} must be above 0; received {value}.")
+    folder, url = locate(runs, storage)
+    request = StudyRequest(
+        space=space,
+        data=None if data is None else os.fspath(data),
+        name=name,
+        layout=layout,
+        classes=classes,
+        patients=patients,
+        image_size=image_size,
+        batch_size=batch_size,
+        epochs=epochs,
+        objective=objective,
+        normal_class=normal_class,
+        sampler=sampler,
+        pruner=pruner,
+        valid_fraction=valid_fraction,
+        test_fraction=test_fraction,
+        seed=seed,
+        command=command,
+    )
+    prepared = _prepare(request, folder, url, decoding)
+    budget = Budget(
+        n_trials=_TRIALS_BY_DEFAULT if trials is None and seconds is None else trials,
+        seconds=seconds,
+        keep_models=keep_models,
+    )
+    with SearchProgress(prepared.store, budget, stream=stream) as progress:
+        progress.tell_study(prepared)
+        run_search(
+            prepared.store,
+            prepared.images,
+            sampler=sampler or prepared.store.spec.sampler,
+            budget=budget,
+            execute=_executor(executor, resources),
+            listener=progress,
+        )
+    return Study(prepared.store)
+
+
+def open_study(name: str, *, runs: str | Path | None = None, storage: str | None = None) -> Study:
+    """Open an existing study.
+
+    Raises:
+        StudyError: There is none of that name.
+    """
+    folder, url = locate(runs, storage)
+    return Study(StudyStore.open(name, runs=folder, storage=url))
+
+
+def open_classifier(
+    target: str | Path, *, trial: int | None = None, runs: str | Path | None = None, storage: str | None = None
+) -> Classifier:
+    """Open what a user names: an ensemble's folder, or a study's best trial (or ``trial``).
+
+    Raises:
+        UsageError: A trial of an ensemble was asked for.
+        StudyError: It is neither a folder of an ensemble nor a study, or the trial has no model.
+    """
+    if (Path(target) / ENSEMBLE_FILE).is_file():
+        if trial is not None:
+            raise UsageError(f"A trial belongs to a study; {target} is an ensemble. Leave --trial out.")
+        return load_ensemble(Path(target))
+    return open_study(str(target), runs=runs, storage=storage).classifier(trial)
+
+
+def predict(
+    classifier: Classifier, paths: Sequence[str | Path], *, on_progress: OnProgress | None = None
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Classify image files and the images in folders.
+
+    Returns:
+        One row an image: image, class, and ``probability_<class>`` for each class; and the reason for each path that is
+        missing or cannot be read.
+
+    Raises:
+        DataError: None of the paths holds an image.
+    """
+    files, problems = load_image_paths(paths)
+    if not files and not problems:
+        raise DataError(f"There are no images to predict in {', '.join(str(path) for path in paths)}.")
+    probabilities, unreadable = classifier.predict(files, on_progress=on_progress)
+    readable = [str(path) for position, path in enumerate(files) if position not in unreadable]
+    table = pd.DataFrame(
+        {"image": readable, "class": [classifier.classes[best] for best in probabilities.argmax(axis=1)]}
+    )
+    for column, class_name in enumerate(classifier.classes):
+        table[f"probability_{class_name}"] = probabilities[:, column]
+    return table, problems | {str(files[position]): reason for position, reason in unreadable.items()}
+
+
+def _prepare(request: StudyRequest, runs: Path, storage: str, decoding: AbstractContextManager[OnProgress] | None):  # noqa: ANN202
+    if decoding is None:
+        return prepare_study(request, runs=runs, storage=storage)
+    with decoding as on_progress:
+        return prepare_study(request, runs=runs, storage=storage, on_progress=on_progress)
+
+
+def _executor(name: str, resources: RayResources | None) -> Execute:
+    if name == "inline":
+        from automl_cxr.search.inline_execution import run_inline
+
+        return run_inline
+    from automl_cxr.search.ray_execution import RayResources, run_with_ray  # three seconds to load
+
+    return partial(run_with_ray, resources=resources or RayResources())

@@ -1,0 +1,188 @@
+"""The table of a data set: which images there are, what they show, whose they are."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from automl_cxr.data.layouts import ImageRow, explain_unusable, find_layout, walk_images
+from automl_cxr.errors import DataError, UnknownNameError, UsageError
+
+COLUMNS = ("image", "label", "patient_id", "split", "view")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set as found on disk. It holds no pixels and has not tried whether its files can be decoded.
+
+    Attributes:
+        root: Absolute folder that image paths are relative to.
+        layout: Name of the row in ``layouts.LAYOUTS`` that it was read by.
+        table: One row an image, sorted by image: image (posix path relative to root, absolute for one outside of it;
+            unique), label (class name), patient_id, split ("train", "valid", "test"; "" throughout where nothing is
+            given), view (or "").
+        classes: Class names; their order is the class index.
+        patients_known: False if each image counts as its own patient.
+        ignored: Files left out that might surprise, path to reason.
+        notes: Sentences to tell the user once.
+    """
+
+    root: Path
+    layout: str
+    table: pd.DataFrame
+    classes: tuple[str, ...]
+    patients_known: bool
+    ignored: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def load_dataset(
+    root: Path | str, *, layout: str | None = None, classes: Sequence[str] | None = None, patients: str | None = None
+) -> Dataset:
+    """Find the images of a folder or CSV file, with their classes and patients.
+
+    Args:
+        root: A data folder or a CSV file.
+        layout: Name of a layout; by default the first that recognises the root.
+        classes: The classes to use, in the order of their indices; by default all, sorted.
+        patients: Regular expression that finds the patient in a file name: its group "patient", else its first group,
+            else all it matched. It overrides patients named in a table.
+
+    Returns:
+        A data set of at least two classes.
+
+    Raises:
+        UsageError: An unknown layout or class, or a pattern that cannot be used.
+        DataError: The root is missing, holds no images or fewer than two classes.
+    """
+    path = Path(os.path.abspath(Path(root).expanduser()))
+    if not os.path.exists(path):
+        raise DataError(f"The data folder or CSV file must exist; received '{root}'. Check the path.")
+    found_layout = find_layout(path, layout)
+    raw = found_layout.read(path)
+    rows = sorted(raw.rows, key=lambda row: row.image)
+    if not rows:
+        raise DataError(f"A data set needs images in folders or in a table; found none in '{root}'. Check the path.")
+    names = _choose_classes([row.label for row in rows], classes, root)
+    rows = [row for row in rows if row.label in names]
+    notes = list(raw.notes)
+    if patients is not None:
+        rows = _name_patients(rows, patients, notes)
+    patients_known = any(row.patient_id for row in rows)
+    if not patients_known:
+        notes.append(
+            "No patients known: each image counts as its own patient; "
+            "name them with --patients REGEX or a metadata.csv."
+        )
+    rows = [replace(row, patient_id=row.patient_id or row.image) for row in _complete_split(rows, notes)]
+    _note_shared_patients(rows, notes)
+    return Dataset(
+        root=path.parent if path.is_file() else path,
+        layout=found_layout.name,
+        table=pd.DataFrame([[getattr(row, name) for name in COLUMNS] for row in rows], columns=list(COLUMNS)),
+        classes=names,
+        patients_known=patients_known,
+        ignored=dict(raw.ignored),
+        notes=tuple(notes),
+    )
+
+
+def load_image_paths(paths: Sequence[Path | str]) -> tuple[list[Path], dict[str, str]]:
+    """List the image files that files and folders stand for, each once.
+
+    Args:
+        paths: Files, taken whatever their name, and folders, searched to any depth for names of images.
+
+    Returns:
+        Image files in the order of ``paths``, sorted within a folder; and path to reason for what cannot be read.
+    """
+    found: dict[Path, None] = {}
+    unusable: dict[str, str] = {}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            reason = explain_unusable(path)
+            if reason:
+                unusable[str(path)] = reason
+            else:
+                found.setdefault(path)
+            continue
+        inside = sorted(walk_images(path))
+        found.update({path / name: None for name, reason in inside if not reason})
+        unusable.update({str(path / name): reason for name, reason in inside if reason})
+        if not inside:
+            unusable[str(path)] = "a folder without images"
+    return list(found), unusable
+
+
+def _choose_classes(labels: Sequence[str], wanted: Sequence[str] | None, root: Path | str) -> tuple[str, ...]:
+    known = sorted(set(labels))
+    for name in wanted or ():
+        if name not in known:
+            raise UnknownNameError("class", name, known)
+    names = tuple(known if wanted is None else wanted)
+    if len(set(names)) < len(names):
+        raise UsageError(f"A class may be named once; received {', '.join(names)}. Remove the repeated one.")
+    if len(names) < 2:
+        error = DataError if wanted is None else UsageError
+        raise error(
+            f"A data set needs two classes or more; received {', '.join(names) or 'none'} for '{root}', "
+            f"which has {', '.join(known)}. Name the folder of the class folders, another --layout or --classes."
+        )
+    return names
+
+
+def _name_patients(rows: Sequence[ImageRow], pattern: str, notes: list[str]) -> list[ImageRow]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(
+            f"--patients must be a regular expression; received {pattern!r} ({error}). Correct or quote it."
+        ) from error
+    named = [replace(row, patient_id=_patient_in(row.image.rsplit("/", 1)[-1], compiled)) for row in rows]
+    n_unnamed = sum(not row.patient_id for row in named)
+    if n_unnamed == len(named):
+        raise UsageError(
+            f"--patients must match file names; received {pattern!r}, which matches none of {len(named)}, "
+            f"such as '{rows[0].image.rsplit('/', 1)[-1]}'. Correct it."
+        )
+    if n_unnamed:
+        notes.append(f"{n_unnamed} of {len(named)} file names do not match --patients: each counts as its own patient.")
+    return named
+
+
+def _patient_in(name: str, pattern: re.Pattern[str]) -> str:
+    match = pattern.search(name)
+    if match is None:
+        return ""
+    if "patient" in pattern.groupindex:
+        return match["patient"] or ""
+    return match[1 if pattern.groups else 0] or ""
+
+
+def _complete_split(rows: Sequence[ImageRow], notes: list[str]) -> list[ImageRow]:
+    """Let images without a split join train where others have one."""
+    n_without = sum(not row.split for row in rows)
+    if n_without in (0, len(rows)):
+        return list(rows)
+    notes.append(f"{n_without} of {len(rows)} images have no split while others do: they count as train.")
+    return [replace(row, split=row.split or "train") for row in rows]
+
+
+def _note_shared_patients(rows: Sequence[ImageRow], notes: list[str]) -> None:
+    parts = defaultdict(set)
+    for row in rows:
+        parts[row.patient_id].add(row.split)
+    n_shared = sum(len(found) > 1 for found in parts.values())
+    if n_shared:
+        n_images = Counter(row.patient_id for row in rows)
+        n_affected = sum(n_images[patient] for patient, found in parts.items() if len(found) > 1)
+        notes.append(
+            f"{n_shared} patients ({n_affected} images) stand in more than one part of the given split: "
+            "it is kept, and scores on it may be too good."
+        )

@@ -1,0 +1,95 @@
+"""What a data folder holds, before anything is trained on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from automl_cxr.data.cache import decode_dataset
+from automl_cxr.data.dataset import load_dataset
+
+_INSPECTED_SIZE = 112  # pixels; the size that a search uses when none is named, so that its cache is filled already
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What ``inspect_data`` found.
+
+    Attributes:
+        root: The folder.
+        layout: How it was read.
+        classes: One row a class: class, images, patients, share, unreadable.
+        n_patients: Patients in all, or None where they are unknown.
+        n_patients_in_classes: Patients that have images in more than one class.
+        splits: One row a class with the images in each given part; empty where no split is given.
+        sizes: Smallest, median and largest height and width in pixels of the readable images.
+        unreadable: Path of each image that cannot be decoded, with the reason.
+        ignored: Path of each other file that was left out, with the reason.
+        notes: What else there is to know.
+    """
+
+    root: Path
+    layout: str
+    classes: pd.DataFrame
+    n_patients: int | None
+    n_patients_in_classes: int
+    splits: pd.DataFrame
+    sizes: Mapping[str, tuple[int, int]]
+    unreadable: Mapping[str, str]
+    ignored: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def inspect_data(
+    root: Path | str,
+    *,
+    layout: str | None = None,
+    classes: Sequence[str] | None = None,
+    patients: str | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Inspection:
+    """Read a data folder as a search would, decoding every image once.
+
+    Arguments and errors as in ``load_dataset``; ``on_progress`` is told (images decoded, images in all).
+    """
+    dataset = load_dataset(root, layout=layout, classes=classes, patients=patients)
+    table = dataset.table
+    decoded = decode_dataset(dataset.root, list(table["image"]), _INSPECTED_SIZE, on_progress=on_progress)
+    in_classes = table.groupby("patient_id")["label"].nunique()
+    return Inspection(
+        root=dataset.root,
+        layout=dataset.layout,
+        classes=_count_classes(table, dataset.classes, decoded.unreadable),
+        n_patients=int(table["patient_id"].nunique()) if dataset.patients_known else None,
+        n_patients_in_classes=int((in_classes > 1).sum()),
+        splits=_count_splits(table, dataset.classes),
+        sizes=_summarise_sizes(decoded.original_sizes),
+        unreadable=decoded.unreadable,
+        ignored=dataset.ignored,
+        notes=dataset.notes,
+    )
+
+
+def _count_classes(table: pd.DataFrame, classes: Sequence[str], unreadable: Mapping[str, str]) -> pd.DataFrame:
+    grouped = table.assign(unreadable=table["image"].isin(list(unreadable))).groupby("label")
+    counts = grouped.agg(images=("image", "size"), patients=("patient_id", "nunique"), unreadable=("unreadable", "sum"))
+    counts = counts.loc[list(classes)]
+    counts.insert(2, "share", counts["images"] / counts["images"].sum())
+    return counts.rename_axis("class").reset_index()
+
+
+def _count_splits(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    given = table[table["split"] != ""]
+    counts = pd.crosstab(given["label"], given["split"]).reindex(list(classes), fill_value=0)
+    parts = [part for part in ("train", "valid", "test") if part in counts]
+    return counts[parts].rename_axis("class").reset_index() if parts else pd.DataFrame()
+
+
+def _summarise_sizes(sizes: np.ndarray) -> dict[str, tuple[int, int]]:
+    by_area = sizes[np.argsort(sizes.prod(axis=1), kind="stable")]
+    chosen = {"smallest": by_area[0], "median": by_area[len(by_area) // 2], "largest": by_area[-1]}
+    return {name: (int(height), int(width)) for name, (height, width) in chosen.items()}

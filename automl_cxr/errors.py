@@ -1,0 +1,75 @@
+"""Everything that this package raises on purpose.
+
+    AutomlCxrError                     the one class that a program around this package has to catch
+      UsageError           ValueError  the words were wrong: change the call (exit code 2)
+        UnknownNameError               a name that nothing here has; the message proposes the nearest
+        SpaceError                     a search space that cannot be read or contradicts itself
+        StudyMismatchError             an existing study was made with other settings
+      DataError            ValueError  the data cannot be used as they are (exit code 1)
+        UnreadableImageError           one file is not an image that can be decoded
+      StudyError           RuntimeError  a study has not got what was asked of it (exit code 1)
+      TrialError           RuntimeError  one trial failed; the search goes on (recorded on the trial)
+        NonFiniteLossError             the loss became NaN or infinite
+        ImpossibleModelError           the configuration describes no network that can be built
+
+A message says the rule, what was received, and the way out, on one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AutomlCxrError(Exception):
+    """Root of the tree. ``exit_code`` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class UsageError(AutomlCxrError, ValueError):
+    """Raised for an impossible value or combination; the caller changes the call."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """Raised for a name that does not exist; the caller corrects the spelling."""
+
+    def __init__(self, kind: str, received: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        nearest = difflib.get_close_matches(received, known, n=1, cutoff=0.5)
+        way_out = f"Did you mean '{nearest[0]}'?" if nearest else f"Known: {', '.join(known) or 'none'}."
+        super().__init__(f"Unknown {kind} '{received}'. {way_out}")
+
+
+class SpaceError(UsageError):
+    """Raised for a search space that cannot be read; the caller corrects the TOML."""
+
+
+class StudyMismatchError(UsageError):
+    """Raised when a study exists with other settings; the caller names another study or repeats the settings."""
+
+
+class DataError(AutomlCxrError, ValueError):
+    """Raised when a data set cannot serve; the caller corrects the folder or table."""
+
+
+class UnreadableImageError(DataError):
+    """Raised for one undecodable file; the caller leaves the file out and reports the reason."""
+
+
+class StudyError(AutomlCxrError, RuntimeError):
+    """Raised when a study lacks what was asked of it (no such study, no finished trial, a removed model)."""
+
+
+class TrialError(AutomlCxrError, RuntimeError):
+    """Raised inside a trial; the engine records the reason, marks the trial failed and goes on."""
+
+
+class NonFiniteLossError(TrialError):
+    """Raised when the training loss is NaN or infinite; retrying with the same numbers cannot help."""
+
+
+class ImpossibleModelError(TrialError):
+    """Raised before building when the configuration describes no network; retrying cannot help."""

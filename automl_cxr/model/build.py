@@ -1,0 +1,37 @@
+"""The one door to the networks: a configuration in, an untrained Keras model out."""
+
+from __future__ import annotations
+
+import keras
+
+from automl_cxr.model.fused import build_fused
+from automl_cxr.model.scratch import build_scratch
+from automl_cxr.records import TrialConfig
+
+_BUILDERS = {"scratch": build_scratch, "fused": build_fused}
+
+
+def build_model(config: TrialConfig, n_classes: int, *, steps_per_epoch: int) -> keras.Model:
+    """Build the network of a configuration with weights drawn from its seed.
+
+    What Keras kept of earlier models is forgotten, or a process that builds many would grow.
+
+    Args:
+        config: The family and its hyperparameters.
+        n_classes: Columns of the output.
+        steps_per_epoch: Gradient steps between two validations; batch normalisation is tuned to it.
+
+    Returns:
+        A model from raw grey pixels 0..255, shape (n, image_size, image_size, 1), to probabilities (n, n_classes).
+
+    Raises:
+        ImpossibleModelError: The configuration describes no network, with the way out.
+    """
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(config.seed)
+    return _BUILDERS[config.family](config, n_classes, steps_per_epoch=steps_per_epoch)
+
+
+def backend_versions() -> str:
+    """Name Keras and its backend, for logs."""
+    return f"Keras {keras.__version__} on {keras.backend.backend()}"

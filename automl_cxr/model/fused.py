@@ -1,0 +1,71 @@
+"""The fused network (Pang et al. 2018): shallow and deep feature maps reach the classifier together."""
+
+from __future__ import annotations
+
+import keras
+from keras import layers
+
+from automl_cxr.errors import ImpossibleModelError
+from automl_cxr.model.layers import classifier_head, raw_pixels
+from automl_cxr.records import TrialConfig
+
+_SMALLEST_IMAGE = 67  # 11x11 stride 4, then three 3x3 stride-2 pools, leave one pixel
+_PUBLISHED_FILTERS = (96, 256, 384, 384, 256)
+
+
+def build_fused(config: TrialConfig, n_classes: int, *, steps_per_epoch: int) -> keras.Model:
+    """Build five AlexNet-like convolutions whose pools 1, 2 and 5 (``config.taps``) are concatenated before the head.
+
+    The tapped maps are max-pooled to the size of the last one, as 55 and 13 pixels to 6 at the published input of 227
+    (the rule holds at any size). ``config.filters`` sets the first convolution; the others keep the published ratio
+    96 : 256 : 384 : 384 : 256. Layer normalisation does not depend on the batch, so ``steps_per_epoch`` is not used.
+
+    Raises:
+        ImpossibleModelError: The image is smaller than 67 pixels.
+    """
+    if config.image_size < _SMALLEST_IMAGE:
+        raise ImpossibleModelError(
+            f"The fused network needs images of at least {_SMALLEST_IMAGE} pixels; "
+            f"received image_size={config.image_size}. Use larger images or the scratch family."
+        )
+    pixels, x = raw_pixels(config)
+    filters = [max(1, round(n * config.filters / _PUBLISHED_FILTERS[0])) for n in _PUBLISHED_FILTERS]
+    x = _convolution(x, filters[0], kernel=11, name="conv1", strides=4, padding="valid")
+    pool_1 = layers.MaxPooling2D(3, strides=2, name="pool1")(x)
+    x = layers.LayerNormalization(name="norm1")(pool_1)
+    x = _convolution(x, filters[1], kernel=5, name="conv2")
+    pool_2 = layers.MaxPooling2D(3, strides=2, name="pool2")(x)
+    x = layers.LayerNormalization(name="norm2")(pool_2)
+    x = _convolution(x, filters[2], kernel=3, name="conv3")
+    x = _convolution(x, filters[3], kernel=3, name="conv4")
+    x = _convolution(x, filters[4], kernel=3, name="conv5")
+    pool_5 = layers.MaxPooling2D(3, strides=2, name="pool5")(x)
+
+    pools = {"1": pool_1, "2": pool_2, "5": pool_5}
+    tapped = [_shrink_to(pool_5.shape[1], pools[tap], name=f"tap{tap}") for tap in config.taps.split("+")]
+    x = layers.Concatenate(name="fuse")(tapped) if len(tapped) > 1 else tapped[0]
+    x = layers.GlobalAveragePooling2D(name="vector")(x)
+    return keras.Model(pixels, classifier_head(x, config, n_classes), name="fused")
+
+
+def _convolution(
+    x: keras.KerasTensor, filters: int, *, kernel: int, name: str, strides: int = 1, padding: str = "same"
+) -> keras.KerasTensor:
+    return layers.Conv2D(
+        filters,
+        kernel,
+        strides=strides,
+        padding=padding,
+        activation="relu",
+        kernel_initializer="he_normal",
+        name=name,
+    )(x)
+
+
+def _shrink_to(size: int, maps: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
+    """Max-pool square maps to ``size`` pixels, cutting the few at the right and lower edge that do not fill a window."""
+    factor = maps.shape[1] // size
+    surplus = maps.shape[1] // factor - size
+    if factor > 1:
+        maps = layers.MaxPooling2D(factor, name=f"{name}_pool")(maps)
+    return layers.Cropping2D(((0, surplus), (0, surplus)), name=f"{name}_crop")(maps) if surplus > 0 else maps

@@ -1,0 +1,147 @@
+"""Something that classifies radiographs: one trial's model, or an ensemble of several with their weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from automl_cxr.data.decode import decode_image, fit_square
+from automl_cxr.ensemble.voting import weighted_average
+from automl_cxr.errors import DataError, StudyError, UnreadableImageError
+from automl_cxr.records import TrialConfig
+from automl_cxr.study.store import StudyStore
+
+_IMAGES_AT_ONCE = 256  # decoded and predicted together; bounds the memory
+_DECODING_THREADS = 4
+ENSEMBLE_FILE = "ensemble.json"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network: its model file and the image size that it takes."""
+
+    file: Path
+    image_size: int
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Networks, their weights, and the classes that they tell apart.
+
+    Attributes:
+        name: What it is called in messages and records.
+        study: Name of the study that it comes from.
+        members: One network, or several whose probabilities are averaged.
+        weights: Weight of each member; they sum to 1.
+        classes: Class names in the order of the columns.
+    """
+
+    name: str
+    study: str
+    members: tuple[Member, ...]
+    weights: tuple[float, ...]
+    classes: tuple[str, ...]
+
+    def predict(
+        self, files: Sequence[Path], *, on_progress: Callable[[int, int], None] | None = None
+    ) -> tuple[np.ndarray, dict[int, str]]:
+        """Predict image files, some hundreds at a time.
+
+        Args:
+            files: Images of any size.
+            on_progress: Told (files done, files in all).
+
+        Returns:
+            Probabilities, float32 (n_readable, n_classes), in the order of the files; and the reason for each file that
+            could not be read, by its position.
+
+        Raises:
+            TrialError: A model file is damaged.
+        """
+        from automl_cxr.model.trainer import LabelledPart, load_model, predict_probabilities  # Keras, on first use
+
+        models = [load_model(str(member.file)) for member in self.members]
+        sizes = sorted({member.image_size for member in self.members})
+        batches, unreadable, n_done = [np.empty((0, len(self.classes)), np.float32)], {}, 0
+        for images_by_size, reasons in _decode_in_batches(files, sizes):
+            unreadable |= reasons
+            n_images = len(images_by_size[sizes[0]])
+            if n_images:
+                rows, unknown = np.arange(n_images), np.full(n_images, -1)
+                of_members = [
+                    predict_probabilities(model, LabelledPart(images_by_size[member.image_size], rows, unknown))
+                    for member, model in zip(self.members, models, strict=True)
+                ]
+                batches.append(weighted_average(np.stack(of_members), np.asarray(self.weights)))
+            n_done += n_images + len(reasons)
+            if on_progress is not None:
+                on_progress(n_done, len(files))
+        return np.concatenate(batches), unreadable
+
+
+def _decode_in_batches(
+    files: Sequence[Path], sizes: Sequence[int]
+) -> Iterator[tuple[dict[int, np.ndarray], dict[int, str]]]:
+    """Decode files in order, each to every size; yield the readable images by size and the unreadable by position."""
+
+    def decode(path: Path) -> dict[int, np.ndarray] | str:
+        try:
+            image = decode_image(path)
+        except UnreadableImageError as error:
+            return str(error)
+        return {size: fit_square(image, size) for size in sizes}
+
+    positions = iter(enumerate(files))
+    with ThreadPoolExecutor(_DECODING_THREADS) as threads:
+        while batch := list(islice(positions, _IMAGES_AT_ONCE)):
+            decoded = list(threads.map(decode, (path for _, path in batch)))
+            images = [one for one in decoded if not isinstance(one, str)]
+            reasons = {position: one for (position, _), one in zip(batch, decoded, strict=True) if isinstance(one, str)}
+            empty = [np.empty((0, size, size), np.uint8) for size in sizes]
+            yield (
+                {size: np.stack([one[size] for one in images]) if images else none for size, none in zip(sizes, empty, strict=True)},
+                reasons,
+            )
+
+
+def classifier_of_trial(store: StudyStore, number: int | None = None) -> Classifier:
+    """Make a classifier of a trial, by default of the best that has its model.
+
+    Raises:
+        StudyError: There is no such trial, or its model is gone.
+    """
+    if number is None:
+        ranked = [record.number for record in store.ranked() if store.has_model(record.number)]
+        if not ranked:
+            raise StudyError(f"Study '{store.name}' has no finished trial with a model yet. Continue the search.")
+        number = ranked[0]
+    spec = store.spec
+    member = Member(store.model_file(number), member_image_size(store, number))
+    return Classifier(f"trial {number}", store.name, (member,), (1.0,), spec.classes)
+
+
+def member_image_size(store: StudyStore, number: int) -> int:
+    """Read the image size of a trial from its configuration."""
+    return TrialConfig.from_json((store.trial_folder(number) / "config.json").read_text(encoding="utf-8")).image_size
+
+
+def load_ensemble(folder: Path) -> Classifier:
+    """Open an ensemble's folder.
+
+    Raises:
+        DataError: The folder is none, or it is damaged.
+    """
+    try:
+        record = json.loads((folder / ENSEMBLE_FILE).read_text(encoding="utf-8"))
+        members = tuple(Member(folder / row["file"], row["image_size"]) for row in record["members"])
+        weights = tuple(float(row["weight"]) for row in record["members"])
+        study, classes = record["study"], tuple(record["classes"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder} is not an ensemble's folder ({error}). `automl-cxr ensemble build` makes one.") from error
+    return Classifier(f"ensemble {folder.resolve().name}", study, members, weights, classes)

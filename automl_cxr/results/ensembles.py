@@ -1,0 +1,143 @@
+"""Builds an ensemble of a study's best trials: weights fitted on the validation part, models copied to one folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+from automl_cxr.ensemble.build import METHODS, FittedEnsemble, compare_methods, ensemble_predictions
+from automl_cxr.errors import StudyError, UnknownNameError, UsageError
+from automl_cxr.results.classifier import ENSEMBLE_FILE, member_image_size
+from automl_cxr.scoring.intervals import Interval, bootstrap_interval
+from automl_cxr.scoring.metrics import METRICS
+from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.study.store import StudyStore
+
+
+@dataclass(frozen=True)
+class BuiltEnsemble:
+    """An ensemble on disk and how it compares on the validation part.
+
+    Attributes:
+        folder: Its folder, which ``predict`` and ``evaluate`` take.
+        trials: Number of each member's trial, best first.
+        weights: Weight of each member.
+        member_scores: Validation macro-F1 of each member.
+        method: How the weights were fitted.
+        scores: Validation macro-F1 of every method of fitting, this one's among them.
+        interval: 95 % bootstrap interval by patient of this one's. Fitted and judged on the same images, so optimistic.
+    """
+
+    folder: Path
+    trials: tuple[int, ...]
+    weights: tuple[float, ...]
+    member_scores: tuple[float, ...]
+    method: str
+    scores: Mapping[str, float]
+    interval: Interval
+
+    @property
+    def score(self) -> float:
+        """Validation macro-F1 of the ensemble."""
+        return self.scores[self.method]
+
+
+def build_ensemble(
+    store: StudyStore, *, top: int = 6, method: str = "ga", seed: int | None = None, name: str | None = None
+) -> BuiltEnsemble:
+    """Fit weights over the best ``top`` trials that have their model, and write the ensemble's folder.
+
+    Args:
+        store: The study.
+        top: Members at most; fewer if fewer trials are finished.
+        method: A name in ``ensemble.build.METHODS``.
+        seed: Of the genetic algorithm; by default the study's.
+        name: Of the folder below the study's ``ensembles``; by default the method and the number of members.
+
+    Raises:
+        UsageError: ``top`` below 1, an unknown method, or a name that is no folder's.
+        StudyError: No finished trial has its model.
+    """
+    if top < 1:
+        raise UsageError(f"An ensemble needs at least one member; received --top {top}.")
+    if method not in METHODS:
+        raise UnknownNameError("ensemble method", method, METHODS)
+    if name is not None and (not name or name.startswith(".") or Path(name).name != name):
+        raise UsageError(f"An ensemble's name must do as a folder's name; received {name!r}.")
+    trials = [record.number for record in store.ranked() if store.has_model(record.number)][:top]
+    if not trials:
+        raise StudyError(f"Study '{store.name}' has no finished trial with a model yet. Continue the search.")
+    members = [store.predictions(number) for number in trials]
+    fitted = compare_methods(members, seed=store.spec.seed if seed is None else seed)
+    combined = ensemble_predictions(members, fitted[method].weights)
+    macro_f1 = METRICS["macro_f1"].function
+    built = BuiltEnsemble(
+        folder=store.folder / "ensembles" / (name or f"{method}-{len(trials)}"),
+        trials=tuple(trials),
+        weights=tuple(float(weight) for weight in fitted[method].weights),
+        member_scores=tuple(macro_f1(one.labels, one.probabilities, None) for one in members),
+        method=method,
+        scores={each: ensemble.score for each, ensemble in fitted.items()},
+        interval=bootstrap_interval(combined, seed=store.spec.seed),
+    )
+    _write_folder(store, built, combined, fitted[method])
+    return built
+
+
+def _write_folder(store: StudyStore, built: BuiltEnsemble, combined: Predictions, fitted: FittedEnsemble) -> None:
+    """Write everything to a temporary folder, then move it into place: a half-written ensemble is never seen."""
+    partial = built.folder.with_name(f".{built.folder.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        (partial / "members").mkdir(parents=True)
+        rows = [_copy_member(store, number, partial) for number in built.trials]
+        for row, weight, score in zip(rows, built.weights, built.member_scores, strict=True):
+            row |= {"weight": weight, "macro_f1": score}
+        combined.to_npz(partial / "valid.npz")
+        record = {
+            "study": store.name,
+            "method": fitted.method,
+            "classes": store.spec.classes,
+            "normal_class": store.spec.normal_class,
+            "members": rows,
+            "valid_macro_f1": built.scores,
+            "data_digest": store.spec.data_digest,
+            "versions": store.spec.versions,
+        }
+        (partial / ENSEMBLE_FILE).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
+        shutil.rmtree(built.folder, ignore_errors=True)
+        os.replace(partial, built.folder)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise StudyError(f"Cannot write the ensemble to {built.folder} ({error.strerror or error}).") from error
+
+
+def _copy_member(store: StudyStore, number: int, partial: Path) -> dict[str, Any]:
+    source = store.model_file(number)
+    file = Path("members") / f"{number:05d}.keras"
+    shutil.copyfile(source, partial / file)
+    return {
+        "trial": number,
+        "file": file.as_posix(),
+        "image_size": member_image_size(store, number),
+        "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+    }
+
+
+def describe_ensemble(built: BuiltEnsemble) -> str:
+    """Say in a sentence how the ensemble stands to its best member and to the simple average on validation."""
+    best = max(built.member_scores)
+    gain = built.score - best
+    return (
+        f"{built.method} {built.score:.4f} ({built.interval.low:.4f} to {built.interval.high:.4f}) on validation, "
+        f"{gain:+.4f} against the best member; the weights were fitted on these images, so expect less on new ones."
+    )
+
+

@@ -1,0 +1,132 @@
+"""Scores a classifier on a part of its study's data. Reading the test part is recorded in the study, every time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from automl_cxr.data.dataset import Dataset, load_dataset
+from automl_cxr.errors import DataError, UnknownNameError
+from automl_cxr.results.classifier import Classifier
+from automl_cxr.scoring.intervals import Interval, bootstrap_interval
+from automl_cxr.scoring.metrics import METRICS, confusion_matrix, score_predictions
+from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.study.prepare import digest_table
+from automl_cxr.study.store import StudyStore
+
+PARTS = ("test", "valid", "train")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good a classifier is on one part.
+
+    Attributes:
+        classifier: Its name.
+        part: "test", "valid" or "train".
+        predictions: What it said.
+        scores: Every metric by name.
+        intervals: 95 % bootstrap interval by patient of each metric of ``METRICS`` that is defined here.
+        per_class: Precision, recall, F1 and number of images, one row a class.
+        confusion: Images by true class (rows) and predicted class (columns).
+        unreadable: Images that could not be read, with the reason.
+        n_opened: How often the test part has now been opened; 0 for the other parts.
+    """
+
+    classifier: str
+    part: str
+    predictions: Predictions
+    scores: dict[str, float]
+    intervals: dict[str, Interval]
+    per_class: pd.DataFrame
+    confusion: pd.DataFrame
+    unreadable: dict[str, str]
+    n_opened: int
+
+
+def evaluate(
+    store: StudyStore,
+    classifier: Classifier,
+    *,
+    part: str = "test",
+    data: str | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Predict a part of the study's split and score it.
+
+    Args:
+        store: The study whose split is used.
+        classifier: A trial of it or an ensemble of its trials.
+        part: "test", "valid" or "train".
+        data: Where the data are now; by default where they were.
+        on_progress: Told (images done, images in all).
+
+    Raises:
+        UnknownNameError: No such part.
+        DataError: The data are gone or are no longer those of the study.
+    """
+    if part not in PARTS:
+        raise UnknownNameError("part", part, PARTS)
+    spec, split = store.spec, store.split
+    dataset = load_dataset(data or spec.data, layout=spec.layout, classes=spec.classes, patients=spec.patients)
+    if digest_table(dataset) != spec.data_digest:
+        raise DataError(
+            f"The data at {data or spec.data} are no longer those of study '{store.name}' (images, labels or patients "
+            "changed), so its split does not hold. Name the original data with --data."
+        )
+    images = split.test if part == "test" else getattr(split, part).images
+    predictions, unreadable = _predict(classifier, dataset, images, on_progress)
+    evaluation = _score(classifier, part, predictions, unreadable, spec.normal_index, spec.seed)
+    if part != "test":
+        return evaluation
+    n_opened = store.note_test_opened(classifier.name, evaluation.scores)
+    return Evaluation(**{**vars(evaluation), "n_opened": n_opened})
+
+
+def _predict(
+    classifier: Classifier, dataset: Dataset, images: tuple[str, ...], on_progress: Callable[[int, int], None] | None
+) -> tuple[Predictions, dict[str, str]]:
+    files = [Path(os.path.join(dataset.root, image)) for image in images]
+    probabilities, unreadable = classifier.predict(files, on_progress=on_progress)
+    readable = [image for position, image in enumerate(images) if position not in unreadable]
+    if not readable:
+        raise DataError(f"None of the {len(images)} images can be read, such as {images[0]} ({unreadable[0]}).")
+    rows = dataset.table.set_index("image").loc[readable]
+    predictions = Predictions(
+        ids=tuple(readable),
+        labels=np.array([dataset.classes.index(label) for label in rows["label"]]),
+        probabilities=probabilities,
+        classes=dataset.classes,
+        patients=tuple(rows["patient_id"]),
+    )
+    return predictions, {images[position]: reason for position, reason in unreadable.items()}
+
+
+def _score(
+    classifier: Classifier,
+    part: str,
+    predictions: Predictions,
+    unreadable: dict[str, str],
+    normal_class: int | None,
+    seed: int,
+) -> Evaluation:
+    classes = list(predictions.classes)
+    scores = score_predictions(predictions, normal_class=normal_class)
+    intervals = {
+        name: bootstrap_interval(predictions, metric=name, seed=seed, normal_class=normal_class)
+        for name in METRICS
+        if name in scores
+    }
+    counts = confusion_matrix(predictions.labels, predictions.predicted, len(classes))
+    per_class = pd.DataFrame(
+        {kind: [scores[f"{kind}_{name}"] for name in classes] for kind in ("precision", "recall", "f1")},
+        index=pd.Index(classes, name="class"),
+    )
+    per_class["images"] = counts.sum(axis=1)
+    confusion = pd.DataFrame(counts, index=pd.Index(classes, name="true"), columns=pd.Index(classes, name="predicted"))
+    return Evaluation(classifier.name, part, predictions, scores, intervals, per_class, confusion, unreadable, n_opened=0)

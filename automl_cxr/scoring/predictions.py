@@ -1,0 +1,258 @@
+"""What a model said about some images: ids, labels and probabilities, frozen, on disk as npz without pickle."""
+
+from __future__ import annotations
+
+import os
+import uuid
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from automl_cxr.errors import DataError, UsageError
+
+UNKNOWN_LABEL = -1
+_TEXT_ARRAYS = ("ids", "classes", "patients")
+_NUMBER_ARRAYS = ("labels", "probabilities")
+_ROW_SUM_TOLERANCE = 1e-3  # float16 inference and quantised exports leave sums this far from 1, and no further
+_RANGE_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Probabilities of one model for some images, with all that is needed to score them.
+
+    Attributes:
+        ids: Name of each image, unique, (n,).
+        labels: Index of the true class of each image, int64 (n,); -1 where it is unknown.
+        probabilities: float32 (n, n_classes), from 0 to 1, rows sum to 1.
+        classes: Name of each class, unique, (n_classes,), two or more.
+        patients: The group of each image for resampling, (n,); the ids when left empty.
+
+    Raises:
+        DataError: For any of these not being so.
+    """
+
+    ids: tuple[str, ...]
+    labels: np.ndarray
+    probabilities: np.ndarray
+    classes: tuple[str, ...]
+    patients: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_texts(self)
+        _check_labels(self)
+        _check_probabilities(self)
+        # Lists, arrays and other number types are welcome at the border and gone behind it.
+        ids = tuple(map(str, self.ids))
+        for name, value in {
+            "ids": ids,
+            "labels": np.asarray(self.labels, dtype=np.int64),
+            "probabilities": np.asarray(self.probabilities, dtype=np.float32),
+            "classes": tuple(map(str, self.classes)),
+            "patients": tuple(map(str, self.patients)) or ids,
+        }.items():
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The most probable class of each image, int64 (n,); the first of equals, as in ``numpy.argmax``."""
+        return self.probabilities.argmax(axis=1)
+
+    def take(self, rows: Any) -> Predictions:
+        """Give the images at ``rows`` (indices, a slice or a boolean mask), in that order."""
+        chosen = np.arange(len(self))[rows]
+        return Predictions(
+            ids=tuple(self.ids[row] for row in chosen),
+            labels=self.labels[chosen],
+            probabilities=self.probabilities[chosen],
+            classes=self.classes,
+            patients=tuple(self.patients[row] for row in chosen),
+        )
+
+    def require_labels(self) -> None:
+        """Refuse what cannot be scored.
+
+        Raises:
+            DataError: If there is no image, or one whose label is unknown.
+        """
+        if not self.ids:
+            raise DataError("Scores need at least one image. Received predictions for none.")
+        unknown = int((self.labels == UNKNOWN_LABEL).sum())
+        if unknown:
+            raise DataError(
+                f"Scores need the true class of every image. Received {unknown} of {len(self)} images without one. "
+                "Leave them out with take(labels != -1)."
+            )
+
+    def to_npz(self, path: str | os.PathLike[str]) -> None:
+        """Save as npz. Whoever opens ``path``, at any instant of a crash, finds the old file or the whole new one."""
+        path = Path(path)
+        arrays: dict[str, Any] = {name: np.array(getattr(self, name), dtype=np.str_) for name in _TEXT_ARRAYS}
+        arrays |= {name: getattr(self, name) for name in _NUMBER_ARRAYS}
+        # Not tempfile: its files are readable by their owner alone, and a study's folder may belong to a group.
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                np.savez_compressed(file, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def from_npz(cls, path: str | os.PathLike[str]) -> Predictions:
+        """Load what ``to_npz`` saved; never runs code from the file.
+
+        Raises:
+            DataError: If the file is missing, damaged, not ours, or holds Python objects.
+        """
+        try:
+            return cls(**_read_arrays(path))
+        except (
+            OSError,
+            EOFError,
+            KeyError,
+            MemoryError,  # a damaged header may ask for more than there is
+            NotImplementedError,  # zipfile: a compression method that it has not got
+            RuntimeError,  # zipfile: an encrypted member
+            ValueError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
+            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
+            raise DataError(
+                f"Predictions are an npz file written by this program. Received '{os.fspath(path)}' ({reason}). "
+                "Evaluate the trial again."
+            ) from error
+
+
+def align(members: Sequence[Predictions]) -> tuple[np.ndarray, Predictions]:
+    """Stack the predictions of several models for the same images, rows matched by id.
+
+    Args:
+        members: Predictions of the same images, in any order of images.
+
+    Returns:
+        Probabilities, float32 (n_members, n, n_classes), and the first member, whose ids, labels and patients the
+        rows follow.
+
+    Raises:
+        UsageError: If there is no member.
+        DataError: If a member has other classes, images or labels than the first.
+    """
+    if not members:
+        raise UsageError("An ensemble needs at least one member. Received none.")
+    first = members[0]
+    stacked = np.empty((len(members), len(first), len(first.classes)), dtype=np.float32)
+    for number, member in enumerate(members):
+        stacked[number] = member.probabilities[_rows_like(first, member, number)]
+    return stacked, first
+
+
+def _rows_like(first: Predictions, member: Predictions, number: int) -> np.ndarray:
+    """Give the rows of ``member`` in the order of ``first``'s ids, int64 (n,)."""
+    if member.classes != first.classes:
+        raise _misfit(number, "classes", f"{', '.join(member.classes)} instead of {', '.join(first.classes)}")
+    row_of = {name: row for row, name in enumerate(member.ids)}
+    missing = [name for name in first.ids if name not in row_of]
+    if missing or len(row_of) != len(first):
+        extra = sorted(row_of.keys() - set(first.ids))
+        examples = [f"{kind} '{names[0]}'" for kind, names in (("without", missing), ("with", extra)) if names]
+        raise _misfit(number, "images", f"{len(missing)} missing, {len(extra)} more ({', '.join(examples)})")
+    rows = np.array([row_of[name] for name in first.ids], dtype=np.int64)
+    other = np.flatnonzero(member.labels[rows] != first.labels)
+    if other.size:
+        raise _misfit(number, "labels", f"another one for {other.size} images, such as '{first.ids[other[0]]}'")
+    return rows
+
+
+def _misfit(number: int, what: str, received: str) -> DataError:
+    return DataError(
+        f"Members must have the same {what}. Received in member {number}, against member 0: {received}. "
+        "Combine trials of one study and one split."
+    )
+
+
+def _read_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the five arrays; any damage surfaces as one of the errors that ``from_npz`` lists."""
+    with open(path, "rb") as file:  # numpy leaves a file open that it opened and could not read
+        archive = np.load(file, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("one array, not an archive of them")
+        with archive:
+            arrays: dict[str, Any] = {name: archive[name] for name in (*_TEXT_ARRAYS, *_NUMBER_ARRAYS)}
+    for name in _TEXT_ARRAYS:
+        if arrays[name].dtype.kind != "U" or arrays[name].ndim != 1:
+            raise ValueError(f"{name} is not a row of texts")
+        arrays[name] = tuple(arrays[name].tolist())
+    return arrays
+
+
+def _check_texts(predictions: Predictions) -> None:
+    for name in _TEXT_ARRAYS:
+        texts = getattr(predictions, name)
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise DataError(f"Predictions need {name} as a row of texts. Received {texts!r:.80}.")
+    for name, texts in (("ids", predictions.ids), ("classes", predictions.classes)):
+        if len(set(texts)) != len(texts):
+            double = next(text for text in texts if texts.count(text) > 1)
+            raise DataError(f"Predictions need {name} without duplicates. Received '{double}' more than once.")
+    n_patients = len(predictions.patients)
+    if n_patients not in (0, len(predictions.ids)):
+        raise DataError(
+            f"Predictions need one patient for each image. Received {n_patients} for {len(predictions.ids)} images. "
+            "Leave patients empty where they are unknown."
+        )
+
+
+def _check_labels(predictions: Predictions) -> None:
+    labels, n_classes = np.asarray(predictions.labels), len(predictions.classes)
+    if labels.shape != (len(predictions.ids),):
+        raise DataError(f"Labels must have shape ({len(predictions.ids)},), one for each id. Received {labels.shape}.")
+    if labels.size and (labels.dtype.kind not in "iu" or labels.min() < UNKNOWN_LABEL or labels.max() >= n_classes):
+        raise DataError(
+            f"Labels must be integers from 0 to {n_classes - 1}, or -1 where unknown. "
+            f"Received {labels.dtype} from {labels.min()} to {labels.max()}."
+        )
+
+
+def _check_probabilities(predictions: Predictions) -> None:
+    probabilities = np.asarray(predictions.probabilities)
+    shape = (len(predictions.ids), len(predictions.classes))
+    if shape[1] < 2:
+        raise DataError(f"Classification needs at least two classes. Received {shape[1]}.")
+    if probabilities.shape != shape or probabilities.dtype.kind != "f":
+        raise DataError(
+            f"Probabilities must be floats of shape {shape}. Received {probabilities.dtype} {probabilities.shape}."
+        )
+    check_rows_are_probabilities(probabilities)
+
+
+def check_rows_are_probabilities(probabilities: np.ndarray) -> None:
+    """Refuse what a softmax cannot have given.
+
+    Args:
+        probabilities: (..., n_classes).
+
+    Raises:
+        DataError: If a value is NaN, infinite or outside 0..1, or a row does not sum to 1 (within 0.001).
+    """
+    if not probabilities.size:
+        return
+    low, high = float(probabilities.min()), float(probabilities.max())
+    # Written so that a NaN, for which every comparison is false, is refused too.
+    if not (low >= -_RANGE_TOLERANCE and high <= 1 + _RANGE_TOLERANCE):
+        raise DataError(f"Probabilities must be finite, from 0 to 1. Received values from {low:.4g} to {high:.4g}.")
+    sums = probabilities.sum(axis=-1, dtype=np.float64)
+    worst = sums.flat[np.abs(sums - 1).argmax()]
+    if abs(worst - 1) > _ROW_SUM_TOLERANCE:
+        raise DataError(f"Probabilities of an image must sum to 1. Received a row that sums to {worst:.4f}.")

@@ -1,0 +1,257 @@
+"""Ray Tune places and runs trials, on every core and GPU that there is, in worker processes that stay warm."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Ray reads these once, at import. Loggers: a file for each trial and result that nobody reads, since the record holds them.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the other output ignores verbose=0
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is the command line's to handle
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from automl_cxr.errors import UsageError
+from automl_cxr.search.proposal import Attempt, Ending, Objective, Outcome, Pause, Proposal, Proposer, Report, Verdict
+
+_REPORT, _ENDING = "automl_cxr_report", "automl_cxr_ending"
+_WORKER_DEATHS_FORGIVEN = 1  # a worker that dies may have been the victim of another; twice is the trial's own doing
+_BYTES_PER_TRIAL = 2 * 2**30  # of host memory that a Keras process takes with a network of ordinary size
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayResources:
+    """What trials may use. None means that the cluster decides.
+
+    Attributes:
+        concurrency: Trials at once.
+        cpus_per_trial: CPU cores of each.
+        gpus_per_trial: GPUs of each; a fraction shares one.
+        address: Address of a running Ray cluster; None starts Ray on this machine.
+    """
+
+    concurrency: int | None = None
+    cpus_per_trial: float | None = None
+    gpus_per_trial: float | None = None
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, lowest in (("concurrency", 1), ("cpus_per_trial", 0.1), ("gpus_per_trial", 0)):
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise UsageError(f"{name.replace('_', '-')} must be at least {lowest}; received {value}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """What every trial gets, and how many run at once."""
+
+    concurrency: int
+    cpus: float
+    gpus: float
+
+
+def place(resources: RayResources, cluster: Mapping[str, float]) -> Placement:
+    """Decide how trials share a cluster: a GPU each where there are GPUs, otherwise one trial a core within memory.
+
+    Args:
+        resources: What the user asked for.
+        cluster: "CPU", "GPU" and "memory" (bytes) that Ray found.
+
+    Raises:
+        UsageError: A trial asks for more than the whole cluster has.
+    """
+    n_cpus, n_gpus = cluster.get("CPU", 1.0), cluster.get("GPU", 0.0)
+    gpus = resources.gpus_per_trial if resources.gpus_per_trial is not None else min(1.0, n_gpus)
+    if gpus > n_gpus or (resources.cpus_per_trial or 0) > n_cpus:
+        raise UsageError(
+            f"A trial asks for {resources.cpus_per_trial or 1:g} CPUs and {gpus:g} GPUs, "
+            f"but Ray has {n_cpus:g} CPUs and {n_gpus:g} GPUs. Ask for less, or name a larger cluster with --address."
+        )
+    by_cpu = int(n_cpus / (resources.cpus_per_trial or 1))
+    by_memory = int(cluster.get("memory", float("inf")) / _BYTES_PER_TRIAL) if "memory" in cluster else by_cpu
+    room = int(n_gpus / gpus) if gpus > 0 else max(1, by_memory)
+    concurrency = resources.concurrency or max(1, min(by_cpu, room))
+    cpus = resources.cpus_per_trial or max(1.0, n_cpus // concurrency)
+    return Placement(concurrency=concurrency, cpus=cpus, gpus=gpus)
+
+
+def run_with_ray(objective: Objective, proposer: Proposer, *, resources: RayResources) -> None:
+    """Run proposals on Ray until the proposer is OVER and the last trial has ended.
+
+    Raises:
+        UsageError: A trial asks for more than the cluster has.
+        Exception: Whatever the proposer raised.
+    """
+    started_here = not ray.is_initialized()
+    if started_here:
+        _start_ray(resources.address)
+    # Ray insists on a folder for its own record of the run; ours is the study, so this one is thrown away.
+    scratch = tempfile.mkdtemp(prefix="automl-cxr-ray-")
+    try:
+        _tune(objective, proposer, place(resources, ray.cluster_resources()), scratch)
+    finally:
+        if started_here:
+            ray.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _start_ray(address: str | None) -> None:
+    # What goes wrong is recorded on its trial, in a sentence; Ray would print its own stack traces as well.
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    settings: dict[str, Any] = {"include_dashboard": False} if address is None else {"address": address}
+    ray.init(logging_level=logging.CRITICAL, log_to_driver=False, configure_logging=False, **settings)
+
+
+def _tune(objective: Objective, proposer: Proposer, placement: Placement, scratch: str) -> None:
+    bridge = _ProposerBridge(proposer)
+    trainable = tune.with_resources(
+        tune.with_parameters(_TrialActor, objective=objective, n_threads=max(1, int(placement.cpus))),
+        {"cpu": placement.cpus, "gpu": placement.gpus},
+    )
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=bridge.searcher,
+            scheduler=bridge.scheduler,
+            num_samples=-1,  # the searcher decides when it is over
+            max_concurrent_trials=placement.concurrency,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="search",
+            storage_path=scratch,
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=_WORKER_DEATHS_FORGIVEN),
+        ),
+    )
+    tuner.fit()
+    if bridge.error is not None:
+        raise bridge.error
+
+
+class _ProposerBridge:
+    """Translates between a proposer and the two things that Ray Tune asks: a searcher, and a scheduler that may stop.
+
+    Ray swallows or wraps what these raise; the first error of the proposer is kept and ends the search in order.
+    """
+
+    def __init__(self, proposer: Proposer) -> None:
+        self._proposer = proposer
+        self._numbers: dict[str, int] = {}
+        self.searcher = _Searcher(self)
+        self.scheduler = _Scheduler(self)
+        self.error: Exception | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray writes the searcher and the scheduler to its own record of the run. Ours is the study: give it nothing."""
+        return {}
+
+    def propose(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self.error is not None:
+            return Searcher.FINISHED
+        proposal = self._guarded(self._proposer.propose, Pause.OVER)
+        if proposal is Pause.OVER:
+            return Searcher.FINISHED
+        if proposal is Pause.IDLE:
+            return None
+        self._numbers[trial_id] = proposal.number
+        return {"proposal": proposal}
+
+    def observe(self, trial_id: str, report: Report) -> Verdict:
+        return self._guarded(lambda: self._proposer.observe(self._numbers[trial_id], report), Verdict.STOP)
+
+    def finish(self, trial_id: str, ending: Ending) -> None:
+        number = self._numbers.pop(trial_id, None)
+        if number is not None:
+            self._guarded(lambda: self._proposer.finish(number, ending), None)
+
+    def _guarded(self, ask: Callable[[], Any], otherwise: Any) -> Any:
+        """Ask the proposer unless it has failed before; a trial that it cannot be told of stays RUNNING and is run again."""
+        if self.error is not None:
+            return otherwise
+        try:
+            return ask()
+        except Exception as error:  # noqa: BLE001 - kept whole and raised by run_with_ray
+            self.error = error
+            return otherwise
+
+
+class _Searcher(Searcher):
+    """Ray's side of ``propose`` and ``finish``."""
+
+    def __init__(self, bridge: _ProposerBridge) -> None:
+        super().__init__()
+        self._bridge = bridge
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        return self._bridge.propose(trial_id)
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        if error:
+            reason = "The worker process died (killed, or out of memory) and died again when it was repeated."
+            self._bridge.finish(trial_id, Ending(Outcome.FAILED, error=reason))
+        else:
+            self._bridge.finish(trial_id, (result or {}).get(_ENDING) or Ending(Outcome.STOPPED))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Keep nothing: the study's record is the only truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing: the study's record is the only truth."""
+
+
+class _Scheduler(FIFOScheduler):
+    """Ray's side of ``observe``: stops what the proposer stops, whose rungs stand in the study's record."""
+
+    def __init__(self, bridge: _ProposerBridge) -> None:
+        super().__init__()
+        self._bridge = bridge
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
+        report = result.get(_REPORT)
+        if report is None or self._bridge.observe(trial.trial_id, report) is Verdict.CONTINUE:
+            return TrialScheduler.CONTINUE
+        return TrialScheduler.STOP
+
+
+class _TrialActor(tune.Trainable):
+    """Runs trials one after the other in a warm process, an epoch a step."""
+
+    def setup(self, config: Mapping[str, Any], *, objective: Objective, n_threads: int) -> None:
+        # Read by TensorFlow and NumPy when they load, which the first trial makes them do. Neighbours have the other cores.
+        for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
+            os.environ[name] = str(n_threads)
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+        self._objective = objective
+        self._attempt = Attempt(objective, config["proposal"])
+
+    def step(self) -> dict[str, Any]:
+        event = self._attempt.advance()
+        if isinstance(event, Report):
+            return {_REPORT: event}
+        return {_ENDING: event, "done": True}
+
+    def reset_config(self, new_config: Mapping[str, Any]) -> bool:
+        self._attempt.abandon()
+        self._attempt = Attempt(self._objective, new_config["proposal"])
+        return True
+
+    def cleanup(self) -> None:
+        self._attempt.abandon()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Keep nothing: a trial's files are the study's."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Load nothing: a repeated trial begins anew."""

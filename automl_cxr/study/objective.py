@@ -1,0 +1,85 @@
+"""What a worker is sent: how a proposal becomes a trial of a study. Values and paths only; Keras loads where it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from automl_cxr.records import TrialConfig
+from automl_cxr.search.proposal import Facts, Proposal, Report
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialObjective:
+    """Turns a proposal into a configuration and runs it, in whatever process it is called.
+
+    Attributes:
+        fixed: Hyperparameters that the study or the space fixes.
+        study_seed: From which every trial's seed follows.
+        images: The decoded array of training and validation images.
+        split: The study's split.json.
+        trials: Folder of the study's trials; a trial writes beside its final place, under the driver's name.
+        driver: Name of the search that asks.
+        objective: Metric that chooses the epoch.
+        normal_class: Index of the class without a finding, or None.
+        deadline: ``time.time()`` after which no further epoch begins, or None.
+    """
+
+    fixed: Mapping[str, Any]
+    study_seed: int
+    images: Path
+    split: Path
+    trials: Path
+    driver: str
+    objective: str
+    normal_class: int | None
+    deadline: float | None
+
+    def __call__(self, proposal: Proposal) -> Generator[Report, None, Facts]:
+        from automl_cxr.trial import TrialTask, run_trial  # here: loads Keras, which the driver must not pay for
+
+        folder = staging_folder(self.trials, proposal.number, self.driver)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        task = TrialTask(
+            config=self.config_of(proposal),
+            images=self.images,
+            split=self.split,
+            folder=folder,
+            objective=self.objective,
+            normal_class=self.normal_class,
+            deadline=self.deadline,
+        )
+        is_finished = False
+        try:
+            epochs = run_trial(task)
+            while True:
+                try:
+                    epoch = next(epochs)
+                except StopIteration as end:
+                    is_finished = True
+                    return dataclasses.asdict(end.value)
+                yield Report(epoch.epoch, epoch.score, facts={"n_parameters": epoch.n_parameters})
+        finally:
+            if not is_finished:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def config_of(self, proposal: Proposal) -> TrialConfig:
+        seed = trial_seed(self.study_seed, proposal.number)
+        return TrialConfig.from_values({**self.fixed, **proposal.values, "seed": seed})
+
+
+def staging_folder(trials: Path, number: int, driver: str) -> Path:
+    """Name the folder that a trial writes into before it is complete."""
+    return trials / f".{number:05d}-{driver}"
+
+
+def trial_seed(study_seed: int, number: int) -> int:
+    """Derive a trial's seed, so that one seed decides a study and no two trials share theirs."""
+    return int(np.random.SeedSequence((study_seed, number)).generate_state(1)[0] >> 1)

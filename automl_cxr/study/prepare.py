@@ -1,0 +1,259 @@
+"""From what a user asked for to a study that is ready to search: data read, split, decoded and written down."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from automl_cxr.data.cache import DecodedImages, cache_folder, decode_dataset
+from automl_cxr.data.dataset import Dataset, load_dataset
+from automl_cxr.data.phantoms import draw_phantoms
+from automl_cxr.data.split import Split, split_dataset
+from automl_cxr.errors import DataError, UnknownNameError, UsageError
+from automl_cxr.records import PartRecord, SplitRecord
+from automl_cxr.scoring.metrics import find_normal_class, metric
+from automl_cxr.search.optuna_proposer import PRUNERS, SAMPLERS
+from automl_cxr.study.spaces import find_shipped, load_space
+from automl_cxr.study.spec import StudySpec, resolve_path
+from automl_cxr.study.store import StudyStore, check_study_name
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRequest:
+    """What a user said about a study. None was left unsaid: a new study takes the default, an existing one keeps its own.
+
+    The attributes are those of ``StudySpec``; ``space`` is a name or a path, and ``data`` None means phantom images.
+    """
+
+    space: str | None = None
+    data: str | None = None
+    name: str | None = None
+    layout: str | None = None
+    classes: Sequence[str] | None = None
+    patients: str | None = None
+    image_size: int | None = None
+    batch_size: int | None = None
+    epochs: int | None = None
+    objective: str | None = None
+    normal_class: str | None = None
+    sampler: str | None = None
+    pruner: str | None = None
+    valid_fraction: float | None = None
+    test_fraction: float | None = None
+    seed: int | None = None
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class PreparedStudy:
+    """A study that is ready to search.
+
+    Attributes:
+        store: Its record.
+        images: The decoded array of its training and validation images.
+        notes: Sentences about the data, the split and the choices made, for the user to read.
+        is_new: Whether it was begun now.
+    """
+
+    store: StudyStore
+    images: Path
+    notes: tuple[str, ...]
+    is_new: bool
+
+
+OnProgress = Callable[[int, int], None]
+
+
+def prepare_study(
+    request: StudyRequest, *, runs: Path, storage: str, on_progress: OnProgress | None = None
+) -> PreparedStudy:
+    """Begin a study, or check that an existing one is continued as it was begun.
+
+    Args:
+        request: What the user said.
+        runs: Folder of all studies' files.
+        storage: Optuna storage URL.
+        on_progress: Told (images decoded, images in all) while decoding.
+
+    Raises:
+        UsageError: An impossible value or an unknown name.
+        StudyMismatchError: The study exists with other settings, or its data changed.
+        DataError: The data cannot serve.
+    """
+    notes: list[str] = []
+    space_name = request.space or "scratch"
+    data = request.data or _phantoms(notes)
+    name = check_study_name(request.name or f"{Path(space_name).stem}-{Path(data).absolute().stem}")
+    existing = StudyStore.open(name, runs=runs, storage=storage) if _exists(name, runs, storage) else None
+    begun = existing.spec if existing else None
+
+    dataset = load_dataset(data, layout=request.layout, classes=request.classes, patients=request.patients)
+    notes.extend(dataset.notes)
+    settings = _resolve_settings(request, begun)
+    split = split_dataset(
+        dataset,
+        list(dataset.table["image"]),
+        valid_fraction=settings["valid_fraction"],
+        test_fraction=settings["test_fraction"],
+        seed=settings["seed"],
+    )
+    record, decoded = _decode_parts(dataset, split, settings["image_size"], on_progress)
+    if record.unreadable:
+        notes.append(_tell_unreadable(record))
+    space_toml = begun.space_toml if begun and request.space is None else _space_text(space_name)
+    spec = StudySpec(
+        name=name,
+        space_name=begun.space_name if begun and request.space is None else Path(space_name).stem,
+        space_toml=space_toml,
+        data=resolve_path(data),
+        layout=dataset.layout,
+        classes=dataset.classes,
+        patients=request.patients,
+        data_digest=digest_table(dataset),
+        pixels_digest=decoded.digest,
+        normal_class=_choose_normal_class(request, begun, dataset.classes, notes),
+        versions=_versions(),
+        command=request.command,
+        **settings,
+    )
+    if metric(spec.objective).needs_normal_class and spec.normal_class is None:
+        raise UsageError(f"The objective {spec.objective} needs to know the class without a finding: name it with --normal-class.")
+    if existing:
+        spec.require_same(existing.spec)
+        return PreparedStudy(existing, decoded.path, tuple(notes), is_new=False)
+    direction = metric(spec.objective).direction
+    store = StudyStore.create(spec, record, runs=runs, storage=storage, direction=direction)
+    return PreparedStudy(store, decoded.path, tuple(notes), is_new=True)
+
+
+def _phantoms(notes: list[str]) -> str:
+    notes.append(
+        "No --data given: searching on phantom radiographs, drawn by this program to try it out. "
+        "Figures on them say nothing about real images."
+    )
+    return str(draw_phantoms(cache_folder() / "phantoms"))
+
+
+def _exists(name: str, runs: Path, storage: str) -> bool:
+    return (runs / name / "study.json").is_file() and StudyStore.exists(name, runs=runs, storage=storage)
+
+
+def _resolve_settings(request: StudyRequest, begun: StudySpec | None) -> dict:
+    """Take what was said, else what the study was begun with, else the default; and check it."""
+
+    def settle(name: str, default: _T) -> _T:
+        said = getattr(request, name)
+        if said is not None:
+            return said
+        return getattr(begun, name) if begun is not None else default
+
+    settings = {
+        "image_size": settle("image_size", 112),
+        "batch_size": settle("batch_size", 32),
+        "epochs": settle("epochs", 30),
+        "objective": metric(settle("objective", "macro_f1")).name,
+        "sampler": settle("sampler", "tpe"),
+        "pruner": settle("pruner", "asha"),
+        "valid_fraction": settle("valid_fraction", 0.15),
+        "test_fraction": settle("test_fraction", 0.15),
+        "seed": settle("seed", 0),
+    }
+    for kind, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
+        if settings[kind] not in known:
+            raise UnknownNameError(kind, settings[kind], known)
+    return settings
+
+
+def _space_text(name: str) -> str:
+    load_space(name)
+    return find_shipped("search_spaces", "search space", name).read_text(encoding="utf-8")
+
+
+def _choose_normal_class(
+    request: StudyRequest, begun: StudySpec | None, classes: tuple[str, ...], notes: list[str]
+) -> str | None:
+    if request.normal_class is not None:
+        if request.normal_class not in classes:
+            raise UnknownNameError("class", request.normal_class, classes)
+        return request.normal_class
+    if begun is not None:
+        return begun.normal_class
+    index = find_normal_class(classes)
+    if index is None:
+        notes.append("No class looks like the one without a finding, so there is no FNFR; name one with --normal-class.")
+        return None
+    notes.append(f"Class '{classes[index]}' is taken for the one without a finding (--normal-class says otherwise).")
+    return classes[index]
+
+
+def _decode_parts(
+    dataset: Dataset, split: Split, image_size: int, on_progress: OnProgress | None
+) -> tuple[SplitRecord, DecodedImages]:
+    """Decode training and validation images, in this order and without the unreadable. The test part is not touched."""
+    ids = [*split.train, *split.valid]
+    decoded = decode_dataset(dataset.root, ids, image_size, on_progress=on_progress)
+    unreadable = dict(decoded.unreadable)
+    if unreadable:
+        readable = [image for image in ids if image not in unreadable]
+        decoded = decode_dataset(dataset.root, readable, image_size, on_progress=on_progress)
+    rows = dataset.table.set_index("image")
+    record = SplitRecord(
+        classes=dataset.classes,
+        train=_part(dataset.classes, rows, [image for image in split.train if image not in unreadable]),
+        valid=_part(dataset.classes, rows, [image for image in split.valid if image not in unreadable]),
+        test=split.test,
+        seed=split.seed,
+        grouped=split.grouped,
+        origin=split.origin,
+        unreadable=unreadable,
+    )
+    for name, part in (("training", record.train), ("validation", record.valid)):
+        missing = sorted(set(range(len(dataset.classes))) - set(part.labels))
+        if missing:
+            raise DataError(
+                f"Every class needs readable {name} images; received none of '{dataset.classes[missing[0]]}'. "
+                "See `automl-cxr data inspect`, or leave the class out with --classes."
+            )
+    return record, decoded
+
+
+def _part(classes: tuple[str, ...], rows, images: list[str]) -> PartRecord:  # noqa: ANN001
+    chosen = rows.loc[images]
+    return PartRecord(
+        images=tuple(images),
+        labels=tuple(classes.index(label) for label in chosen["label"]),
+        patients=tuple(chosen["patient_id"]),
+    )
+
+
+def _tell_unreadable(record: SplitRecord) -> str:
+    image, reason = next(iter(record.unreadable.items()))
+    return (
+        f"{len(record.unreadable)} of the training and validation images cannot be read and are left out, "
+        f"such as {image} ({reason}). `automl-cxr data inspect` names them all."
+    )
+
+
+def digest_table(dataset: Dataset) -> str:
+    """Hash which images a data set has, with their labels, patients and given split."""
+    table = dataset.table[["image", "label", "patient_id", "split"]]
+    return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    packages = ("automl-cxr", "keras", "numpy", "optuna", "ray", "tensorflow")
+    versions = {"python": platform.python_version(), "backend": os.environ.get("KERAS_BACKEND", "tensorflow")}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,126 @@
+"""Shows a running search to people: a live line on a terminal, a line an event in a log. Always on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from typing import TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from automl_cxr.records import TrialRecord, TrialState
+from automl_cxr.search.proposal import Report
+from automl_cxr.study.prepare import PreparedStudy
+from automl_cxr.study.runner import Budget
+from automl_cxr.study.store import StudyStore
+
+
+class SearchProgress:
+    """Listens to a search and tells trials done, running, pruned and failed, the best score and the time left.
+
+    Use it as a context manager around the search.
+    """
+
+    def __init__(self, store: StudyStore, budget: Budget, *, stream: TextIO | None = None) -> None:
+        self._store = store
+        self._budget = budget
+        self._objective = store.spec.objective
+        self._console = Console(file=stream or sys.stderr, highlight=False)
+        self._counts = Counter(record.state for record in store.records() if record.state.is_finished)
+        ranked = store.ranked()
+        self._best: TrialRecord | None = ranked[0] if ranked else None
+        self._running: dict[int, Report | None] = {}
+        self._began = time.monotonic()
+        self._n_ended_here = 0
+        self._live = Live(console=self._console, get_renderable=self._status, refresh_per_second=2, transient=True)
+
+    def __enter__(self) -> SearchProgress:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def tell_study(self, prepared: PreparedStudy) -> None:
+        """Say what is about to be searched, on which images, and what was assumed."""
+        spec, split = prepared.store.spec, prepared.store.split
+        by = "by patient" if split.grouped else "by image"
+        self._say(
+            f"Study '{spec.name}' ({'new' if prepared.is_new else 'continued'}): space {spec.space_name}, "
+            f"{', '.join(spec.classes)}; {spec.image_size} pixels; {len(split.train.images)} training, "
+            f"{len(split.valid.images)} validation and {len(split.test)} sealed test images, split {by}."
+        )
+        for note in prepared.notes:
+            self._say(note)
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def on_begin(self, number: int, *, resumed: bool) -> None:
+        self._running[number] = None
+        if resumed:
+            self._say(f"trial {number} was left unfinished and is run again")
+
+    def on_epoch(self, number: int, report: Report) -> None:
+        self._running[number] = report
+
+    def on_end(self, record: TrialRecord) -> None:
+        self._running.pop(record.number, None)
+        self._counts[record.state] += 1
+        self._n_ended_here += 1
+        if record.state is TrialState.COMPLETE and self._is_best(record):
+            self._best = record
+        self._say(f"{_describe(record, self._objective)} | {self._summary()}")
+
+    def _is_best(self, record: TrialRecord) -> bool:
+        return self._best is None or self._store.is_better(record.score, self._best.score)  # type: ignore[arg-type]
+
+    def _summary(self) -> str:
+        n_done = sum(self._counts.values())
+        total = "" if self._budget.n_trials is None else f"/{self._budget.n_trials}"
+        parts = [f"{n_done}{total} done", f"{self._counts[TrialState.PRUNED]} pruned"]
+        if self._counts[TrialState.FAILED]:
+            parts.append(f"{self._counts[TrialState.FAILED]} failed")
+        if self._best is not None:
+            parts.append(f"best {self._best.score:.4f} (trial {self._best.number})")
+        parts.append(self._time_left(n_done))
+        return ", ".join(part for part in parts if part)
+
+    def _time_left(self, n_done: int) -> str:
+        """Estimate from the pace of this search; the shorter of what the trials and the wall time leave."""
+        elapsed = time.monotonic() - self._began
+        limits = []
+        if self._budget.seconds is not None:
+            limits.append(max(0.0, self._budget.seconds - elapsed))
+        if self._budget.n_trials is not None and self._n_ended_here:
+            limits.append(max(0, self._budget.n_trials - n_done) * elapsed / self._n_ended_here)
+        return f"about {format_seconds(min(limits))} left" if limits else ""
+
+    def _status(self) -> Text:
+        running = ", ".join(
+            f"{number}: starting" if report is None else f"{number}: epoch {report.epoch}, {report.score:.3f}"
+            for number, report in sorted(self._running.items())
+        )
+        return Text(f"running {len(self._running)} ({running or 'none'}) | {self._summary()}", overflow="ellipsis", no_wrap=True)
+
+
+def format_seconds(seconds: float) -> str:
+    """Write a duration for people, such as "45 s", "12 min" or "3.4 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _describe(record: TrialRecord, objective: str) -> str:
+    match record.state:
+        case TrialState.COMPLETE:
+            return f"trial {record.number} complete: {objective} {record.score:.4f} (epoch {record.best_epoch})"
+        case TrialState.PRUNED:
+            last = max(record.scores, default=0)
+            return f"trial {record.number} pruned at epoch {last}: {objective} {record.scores.get(last, float('nan')):.4f}"
+        case _:
+            return f"trial {record.number} failed: {record.error}"

@@ -1,0 +1,180 @@
+"""Runs the search of a study: joins a proposer, an executor and the record."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from automl_cxr.errors import AutomlCxrError, StudyError
+from automl_cxr.records import TrialRecord, TrialState
+from automl_cxr.search.optuna_proposer import OptunaProposer
+from automl_cxr.search.proposal import Ending, Objective, Outcome, Pause, Proposal, Proposer, Report, Verdict
+from automl_cxr.study.lease import DriverLease, live_drivers
+from automl_cxr.study.objective import TrialObjective, staging_folder, trial_seed
+from automl_cxr.study.store import StudyStore
+
+_HOPELESS = 5  # trials that may fail before the first success; after that it is not the luck of the draw
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """When a search ends and what it keeps.
+
+    Attributes:
+        n_trials: Trials of the study in total, whatever became of them; None for no limit.
+        seconds: Wall seconds of this search; None for no limit.
+        keep_models: Number of best trials that keep their model on disk.
+    """
+
+    n_trials: int | None
+    seconds: float | None
+    keep_models: int
+
+
+class Listener(Protocol):
+    """Told what happens in a search, for people to see. Called from the search's own thread."""
+
+    def on_begin(self, number: int, *, resumed: bool) -> None:
+        """A trial begins, or begins again."""
+
+    def on_epoch(self, number: int, report: Report) -> None:
+        """A trial reports an epoch."""
+
+    def on_end(self, record: TrialRecord) -> None:
+        """A trial has ended and stands in the record."""
+
+
+Execute = Callable[[Objective, Proposer], None]
+"""``run_inline``, or ``run_with_ray`` with its resources bound."""
+
+
+def run_search(
+    store: StudyStore, images: Path, *, sampler: str, budget: Budget, execute: Execute, listener: Listener
+) -> None:
+    """Search until the budget ends. Trials that a dead search left running are run again first.
+
+    Args:
+        store: The study.
+        images: The decoded array of its training and validation images.
+        sampler: Who proposes.
+        budget: When to end.
+        execute: How trials are run.
+        listener: Who is told.
+
+    Raises:
+        StudyError: The first trials all failed; the message gives the last reason.
+    """
+    spec = store.spec
+    space = spec.space
+    deadline = None if budget.seconds is None else time.time() + budget.seconds
+    with DriverLease(store.folder) as lease:
+        store.clear_leftovers(live_drivers(store.folder))
+        settings = {"image_size": spec.image_size, "batch_size": spec.batch_size, "epochs": spec.epochs}
+        objective = TrialObjective(
+            fixed={**settings, **space.constants},
+            study_seed=spec.seed,
+            images=images,
+            split=store.folder / "split.json",
+            trials=store.folder / "trials",
+            driver=lease.driver,
+            objective=spec.objective,
+            normal_class=spec.normal_index,
+            deadline=deadline,
+        )
+        proposer = OptunaProposer(
+            store.study,
+            space,
+            sampler=sampler,
+            pruner=spec.pruner,
+            epochs=spec.epochs,
+            seed=spec.seed,
+            sign=lambda number: {"driver": lease.driver, "seed": trial_seed(spec.seed, number)},
+        )
+        execute(
+            objective,
+            _RecordedProposer(store, proposer, budget=budget, deadline=deadline, lease=lease, listener=listener),
+        )
+
+
+class _RecordedProposer:
+    """A proposer that keeps to a budget, takes up abandoned trials, and commits files before a trial is told complete."""
+
+    def __init__(
+        self,
+        store: StudyStore,
+        proposer: OptunaProposer,
+        *,
+        budget: Budget,
+        deadline: float | None,
+        lease: DriverLease,
+        listener: Listener,
+    ) -> None:
+        self._store = store
+        self._proposer = proposer
+        self._budget = budget
+        self._deadline = deadline
+        self._lease = lease
+        self._listener = listener
+        self._n_failures = 0
+
+    def propose(self) -> Proposal | Pause:
+        if self._deadline is not None and time.time() > self._deadline:
+            return Pause.OVER
+        with self._store.proposing():
+            abandoned = self._store.abandoned(live_drivers(self._store.folder))
+            if abandoned:
+                proposal: Proposal | Pause = self._proposer.resume(abandoned[0])
+            elif self._budget.n_trials is not None and self._store.n_begun() >= self._budget.n_trials:
+                return Pause.OVER
+            else:
+                self._refuse_to_go_on_failing()
+                proposal = self._proposer.propose()
+        if isinstance(proposal, Proposal):
+            self._listener.on_begin(proposal.number, resumed=bool(abandoned))
+        return proposal
+
+    def observe(self, number: int, report: Report) -> Verdict:
+        verdict = self._proposer.observe(number, report)
+        self._listener.on_epoch(number, report)
+        return verdict
+
+    def finish(self, number: int, ending: Ending) -> None:
+        if ending.outcome is Outcome.FINISHED:
+            ending = self._commit(number, ending)
+        if ending.outcome is Outcome.FAILED:
+            self._n_failures += 1
+            self._store.write_log(number, ending.trace or ending.error)
+        self._proposer.finish(number, ending)
+        if ending.outcome is Outcome.FINISHED:
+            self._store.drop_models_beyond(self._budget.keep_models)
+        self._listener.on_end(self._store.record(number))
+
+    def _commit(self, number: int, ending: Ending) -> Ending:
+        """Put a finished trial's files in place; decide what it ends as when that fails or the time was up."""
+        staged = staging_folder(self._store.folder / "trials", number, self._lease.driver)
+        if ending.facts["cut_short"] and not self._is_best(ending.facts["score"]):
+            # Fewer epochs than the others had: its score must not stand among theirs.
+            shutil.rmtree(staged, ignore_errors=True)
+            return Ending(Outcome.STOPPED, facts={"stopped_by": "time"})
+        try:
+            self._store.commit_files(number, staged)
+        except AutomlCxrError as error:
+            return Ending(Outcome.FAILED, error=str(error))
+        return ending
+
+    def _is_best(self, score: float) -> bool:
+        ranked = self._store.ranked()
+        return not ranked or self._store.is_better(score, ranked[0].score)  # type: ignore[arg-type]
+
+    def _refuse_to_go_on_failing(self) -> None:
+        if self._n_failures < _HOPELESS or self._store.records(TrialState.COMPLETE, TrialState.PRUNED):
+            return
+        last = self._store.records(TrialState.FAILED)[-1]
+        raise StudyError(
+            f"The first {self._n_failures} trials all failed, so the search stops. Trial {last.number}: {last.error} "
+            f"(see {self._store.trial_folder(last.number) / 'train.log'})"
+        )

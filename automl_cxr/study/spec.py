@@ -1,0 +1,127 @@
+"""What a study is: everything that decides its trials and scores, resolved once and then never changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from automl_cxr.errors import StudyMismatchError, UnknownNameError, UsageError
+from automl_cxr.search.space import Space, parse_space
+from automl_cxr.study.spaces import find_shipped
+
+_FREE_TO_CHANGE = frozenset({"versions", "command", "sampler"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySpec:
+    """The resolved description of a study, as study.json.
+
+    Attributes:
+        name: The study's name in its storage and folder.
+        space_name: Name of the space.
+        space_toml: Text of the space, so that the study does not change when the file does.
+        data: Absolute path of the data folder or table.
+        layout: Name of its layout.
+        classes: Class names in the order of their indices.
+        patients: Regular expression that names patients, or None.
+        data_digest: Digest of the table: image ids, labels and patients.
+        pixels_digest: Digest of the training and validation files' contents.
+        image_size: Pixels; batch_size: images; epochs: at most, a trial.
+        objective: Metric that ranks trials; normal_class: name of the class without a finding, or None.
+        sampler: Who proposes; pruner: who stops early.
+        valid_fraction, test_fraction: Shares of the images.
+        seed: Decides the split, the proposals and every trial's seed.
+        versions: Version of this package and of what decides numbers.
+        command: What was typed, for the record.
+    """
+
+    name: str
+    space_name: str
+    space_toml: str
+    data: str
+    layout: str
+    classes: tuple[str, ...]
+    patients: str | None
+    data_digest: str
+    pixels_digest: str
+    image_size: int
+    batch_size: int
+    epochs: int
+    objective: str
+    normal_class: str | None
+    sampler: str
+    pruner: str
+    valid_fraction: float
+    test_fraction: float
+    seed: int
+    versions: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
+
+    @classmethod
+    def from_json(cls, text: str) -> StudySpec:
+        values = json.loads(text)
+        return cls(**{**values, "classes": tuple(values["classes"])})
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
+
+    @property
+    def space(self) -> Space:
+        return parse_space(self.space_toml, name=self.space_name)
+
+    @property
+    def normal_index(self) -> int | None:
+        """Index of the normal class."""
+        return None if self.normal_class is None else self.classes.index(self.normal_class)
+
+    def require_same(self, existing: StudySpec) -> None:
+        """Refuse to continue a study with other settings than it was begun with.
+
+        Raises:
+            StudyMismatchError: Naming the first setting that differs.
+        """
+        for item in dataclasses.fields(self):
+            asked, had = getattr(self, item.name), getattr(existing, item.name)
+            if asked != had and item.name not in _FREE_TO_CHANGE:
+                what = f"with {item.name} {had!r}; received {asked!r}"
+                if item.name in ("space_toml", "data_digest", "pixels_digest"):
+                    thing = "search space" if item.name == "space_toml" else f"data under {self.data}"
+                    what = f"and its {thing} changed since"
+                raise StudyMismatchError(
+                    f"Study '{self.name}' was begun {what}. Continue it as it was, or begin another with --name."
+                )
+
+
+def load_study_file(name: str, options: Collection[str]) -> dict[str, str]:
+    """Read a study file: the long options of ``search`` as TOML keys, such as ``image-size = 112``.
+
+    Args:
+        name: A shipped study's name, or a path ending in .toml.
+        options: Names of the options that there are, with hyphens.
+
+    Returns:
+        The settings as they would be typed; a list is joined by commas.
+
+    Raises:
+        UnknownNameError: No such study, or a key that is no option.
+        UsageError: The file is not TOML.
+    """
+    path = find_shipped("studies", "study file", name)
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"The study file {path} cannot be read ({error}).") from error
+    document.pop("description", None)
+    for key in document:
+        if key not in options:
+            raise UnknownNameError(f"setting of the study file {path.name}", key, options)
+    return {key: ",".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in document.items()}
+
+
+def resolve_path(path: str | Path) -> str:
+    """Make a path absolute without following links, as the record keeps it."""
+    return str(Path(path).expanduser().absolute())

@@ -1,0 +1,303 @@
+"""The record of a study: an Optuna study for what is small, a folder beside it for what is large.
+
+The storage is the commit point. A trial's files are moved into place before the trial is told COMPLETE, so that at any
+instant a trial is either complete with all its files or will be run again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock
+from sqlalchemy.exc import SQLAlchemyError
+
+from automl_cxr.errors import StudyError, UsageError
+from automl_cxr.records import SplitRecord, TrialRecord, TrialState
+from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.study.spec import StudySpec
+
+_STATES = {
+    optuna.trial.TrialState.WAITING: TrialState.WAITING,
+    optuna.trial.TrialState.RUNNING: TrialState.RUNNING,
+    optuna.trial.TrialState.COMPLETE: TrialState.COMPLETE,
+    optuna.trial.TrialState.PRUNED: TrialState.PRUNED,
+    optuna.trial.TrialState.FAIL: TrialState.FAILED,
+}
+_MODEL = "model.keras"
+_SQLITE_WAIT_SECONDS = 60  # for another writer to finish, before "database is locked"
+
+
+def default_storage(runs: Path) -> str:
+    """Name the storage that is used when none is given: an SQLite file in the runs folder."""
+    return f"sqlite:///{runs / 'studies.db'}"
+
+
+def open_storage(url: str) -> optuna.storages.BaseStorage:
+    """Connect to an Optuna storage, making the folder of an SQLite file.
+
+    Raises:
+        StudyError: The storage cannot be reached or is none of Optuna's.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        if not url.startswith("sqlite:///"):
+            return optuna.storages.get_storage(url)
+        Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        wait = {"connect_args": {"timeout": _SQLITE_WAIT_SECONDS}}
+        return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=wait))
+    except (SQLAlchemyError, ImportError, ValueError, OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise StudyError(f"The storage {_without_password(url)} cannot be opened ({reason}). Check --storage.") from error
+
+
+def open_existing_storage(url: str) -> optuna.storages.BaseStorage:
+    """Connect to a storage that must be there already.
+
+    Raises:
+        StudyError: It is not, or cannot be reached.
+    """
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+        raise StudyError(f"There is no storage {url} yet. Run a search first, or name another with --storage or --runs.")
+    return open_storage(url)
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(://[^:/@]+):[^@]*@", r"\1:***@", url)
+
+
+def check_study_name(name: str) -> str:
+    """Refuse a name that cannot be a folder.
+
+    Raises:
+        UsageError: The name is empty, begins with a dot, or holds a slash or a control character.
+    """
+    if not name or name.startswith(".") or re.search(r"[/\\\x00-\x1f]", name) or len(name.encode()) > 200:
+        raise UsageError(f"A study's name must do as a folder's name; received {name!r}.")
+    return name
+
+
+class StudyStore:
+    """One study's record. Holds no state of its own but the connection.
+
+    Attributes:
+        name: The study's name.
+        study: The Optuna study.
+        folder: Where its files lie.
+    """
+
+    def __init__(self, name: str, study: optuna.Study, folder: Path) -> None:
+        self.name = name
+        self.study = study
+        self.folder = folder
+
+    @classmethod
+    def create(cls, spec: StudySpec, split: SplitRecord, *, runs: Path, storage: str, direction: str) -> StudyStore:
+        """Begin a study, or open the one that another process began a moment ago.
+
+        The files are written before the study exists in the storage: a study that exists has them.
+        """
+        folder = runs / spec.name
+        with _explained_disk_errors(folder):
+            (folder / "trials").mkdir(parents=True, exist_ok=True)
+            _write_atomically(folder / "split.json", split.to_json())
+            _write_atomically(folder / "study.json", spec.to_json())
+        study = optuna.create_study(
+            study_name=spec.name,
+            storage=open_storage(storage),
+            direction="maximize" if direction == "maximize" else "minimize",
+            load_if_exists=True,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names([spec.objective])
+        for key in ("space_name", "data", "classes", "image_size", "epochs", "seed", "data_digest", "versions"):
+            study.set_user_attr(key, getattr(spec, key))
+        return cls(spec.name, study, folder)
+
+    @classmethod
+    def open(cls, name: str, *, runs: Path, storage: str) -> StudyStore:
+        """Open a study.
+
+        Raises:
+            StudyError: There is none of that name, or its folder is gone.
+        """
+        backend = open_existing_storage(storage)
+        names = optuna.study.get_all_study_names(backend)
+        if name not in names:
+            known = f"It holds: {', '.join(sorted(names))}." if names else "It holds none yet."
+            raise StudyError(f"No study '{name}' in {_without_password(storage)}. {known}")
+        store = cls(name, optuna.load_study(study_name=name, storage=backend), runs / name)
+        if not (store.folder / "study.json").is_file():
+            raise StudyError(f"The files of study '{name}' are not at {store.folder}. Name their folder with --runs.")
+        return store
+
+    @staticmethod
+    def exists(name: str, *, runs: Path, storage: str) -> bool:
+        """Tell whether a study of that name was begun."""
+        if not (runs / name / "study.json").is_file():
+            return False
+        return name in optuna.study.get_all_study_names(open_storage(storage))
+
+    @property
+    def spec(self) -> StudySpec:
+        return StudySpec.from_json((self.folder / "study.json").read_text(encoding="utf-8"))
+
+    @property
+    def split(self) -> SplitRecord:
+        return SplitRecord.from_json((self.folder / "split.json").read_text(encoding="utf-8"))
+
+    def records(self, *states: TrialState) -> list[TrialRecord]:
+        """Read the trials of some states (of all, if none is named), by number."""
+        records = [_to_record(trial) for trial in self.study.get_trials(deepcopy=False)]
+        return [record for record in records if not states or record.state in states]
+
+    def ranked(self) -> list[TrialRecord]:
+        """Read the COMPLETE trials, best first; of equals the earlier."""
+        sign = -1 if self._is_maximized else 1
+        return sorted(self.records(TrialState.COMPLETE), key=lambda record: (sign * record.score, record.number))  # type: ignore[operator]
+
+    def is_better(self, score: float, other: float) -> bool:
+        """Compare two scores in the direction of the study's objective."""
+        return score > other if self._is_maximized else score < other
+
+    def record(self, number: int) -> TrialRecord:
+        """Read one trial.
+
+        Raises:
+            StudyError: There is no such trial.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        if not 0 <= number < len(trials):
+            raise StudyError(f"Study '{self.name}' has trials 0 to {len(trials) - 1}; received {number}.")
+        return _to_record(trials[number])
+
+    def n_begun(self) -> int:
+        """Count the trials that were begun, whatever became of them."""
+        return len(self.records()) - len(self.records(TrialState.WAITING))
+
+    def abandoned(self, live_drivers: set[str]) -> list[int]:
+        """Name the running trials whose search is dead."""
+        running = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+        return [trial.number for trial in running if trial.user_attrs.get("driver") not in live_drivers]
+
+    @property
+    def _is_maximized(self) -> bool:
+        return self.study.direction == optuna.study.StudyDirection.MAXIMIZE
+
+    # ------------------------------------------------------------------------------------------------- trial files
+
+    def trial_folder(self, number: int) -> Path:
+        return self.folder / "trials" / f"{number:05d}"
+
+    def model_file(self, number: int) -> Path:
+        """Find a trial's model.
+
+        Raises:
+            StudyError: It was removed, or the trial never finished.
+        """
+        path = self.trial_folder(number) / _MODEL
+        if not path.is_file():
+            raise StudyError(
+                f"Trial {number} of study '{self.name}' has no model on disk. Only the best --keep-models keep theirs."
+            )
+        return path
+
+    def has_model(self, number: int) -> bool:
+        return (self.trial_folder(number) / _MODEL).is_file()
+
+    def predictions(self, number: int) -> Predictions:
+        """Read a COMPLETE trial's predictions of the validation part."""
+        return Predictions.from_npz(self.trial_folder(number) / "valid.npz")
+
+    def commit_files(self, number: int, staged: Path) -> None:
+        """Move a trial's finished files to where they belong; a repeated trial replaces what an earlier attempt left."""
+        target = self.trial_folder(number)
+        with _explained_disk_errors(target):
+            if target.exists():
+                shutil.rmtree(target)
+            os.replace(staged, target)
+            _sync_folder(target.parent)
+
+    def write_log(self, number: int, text: str) -> None:
+        """Keep what a failed trial had to say."""
+        folder = self.trial_folder(number)
+        with contextlib.suppress(OSError):  # the reason stands on the trial; a full disk must not hide it
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "train.log").write_text(text, encoding="utf-8")
+
+    def drop_models_beyond(self, n_kept: int) -> None:
+        """Remove the models of all but the best trials. Predictions, history and configurations stay."""
+        for record in self.ranked()[n_kept:]:
+            (self.trial_folder(record.number) / _MODEL).unlink(missing_ok=True)
+
+    def clear_leftovers(self, live_drivers: set[str]) -> None:
+        """Remove the half-written files of searches that are no longer alive."""
+        for path in (self.folder / "trials").glob(".*"):
+            if not any(driver in path.name for driver in live_drivers):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def proposing(self) -> FileLock:
+        """Lock under which a search counts trials and begins one, so that two of them keep to the total together."""
+        return FileLock(self.folder / "propose.lock")
+
+    # ---------------------------------------------------------------------------------------------- the sealed part
+
+    def note_test_opened(self, what: str, scores: Mapping[str, Any]) -> int:
+        """Record that the test part was looked at; return how many times it now has been."""
+        opened = [*self.study.user_attrs.get("test_opened", [])]
+        opened.append({"when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "what": what, "scores": dict(scores)})
+        self.study.set_user_attr("test_opened", opened)
+        return len(opened)
+
+
+def _to_record(trial: optuna.trial.FrozenTrial) -> TrialRecord:
+    attrs = trial.user_attrs
+    return TrialRecord(
+        number=trial.number,
+        state=_STATES[trial.state],
+        params=trial.params,
+        score=trial.value,
+        scores=dict(sorted(trial.intermediate_values.items())),
+        n_parameters=attrs.get("n_parameters"),
+        seconds=attrs.get("seconds"),
+        error=attrs.get("error"),
+        seed=attrs.get("seed"),
+    )
+
+
+@contextlib.contextmanager
+def _explained_disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StudyError(f"Cannot write {path} ({error.strerror or error}). Make room or rights there, then run the same command.") from error
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable (POSIX asks for it; other systems cannot open folders and do not need it)."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

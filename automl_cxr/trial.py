@@ -1,0 +1,162 @@
+"""One trial, from pixels to predictions."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import platform
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import numpy as np
+
+from automl_cxr.model.build import backend_versions, build_model
+from automl_cxr.model.trainer import LabelledPart, Objective, load_model, n_steps, predict_probabilities, train_epochs
+from automl_cxr.records import EpochRecord, SplitRecord, TrialConfig
+from automl_cxr.scoring.metrics import metric
+from automl_cxr.scoring.predictions import Predictions
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrialTask:
+    """Everything that a trial reads, as values and paths that may cross to another process.
+
+    Attributes:
+        config: What is trained.
+        images: The decoded array, uint8 (n, h, w): the split's training images, then its validation images.
+        split: split.json, a ``SplitRecord``.
+        folder: Where its files are written; exists and is empty.
+        objective: Name of the metric that chooses the epoch.
+        normal_class: Index of the class without a finding, for the metrics that need it.
+        deadline: ``time.time()`` after which no further epoch begins.
+    """
+
+    config: TrialConfig
+    images: Path
+    split: Path
+    folder: Path
+    objective: str = "macro_f1"
+    normal_class: int | None = None
+    deadline: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """What a trial that ran to its end came to.
+
+    Attributes:
+        score: The objective on the validation part, from the saved predictions.
+        best_epoch: Epoch whose weights were kept.
+        epochs: Epochs that were run.
+        cut_short: Whether the deadline ended it.
+        n_parameters: Parameters of the network.
+        seconds: Wall seconds from start to saved files.
+    """
+
+    score: float
+    best_epoch: int
+    epochs: int
+    cut_short: bool
+    n_parameters: int
+    seconds: float
+
+
+def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
+    """Train a configuration, yielding each epoch, and leave its files in ``task.folder``.
+
+    The files are config.json, history.csv, train.log, valid.npz (predictions) and model.keras (best epoch's weights).
+    Closing the generator after an epoch leaves the trial there.
+
+    Raises:
+        TrialError: The network cannot be built or diverges.
+    """
+    started = time.time()
+    split = SplitRecord.from_json(task.split.read_text(encoding="utf-8"))
+    train, valid = load_parts(task.images, split)
+    (task.folder / "config.json").write_text(task.config.to_json(), encoding="utf-8")
+
+    model = build_model(
+        task.config, len(split.classes), steps_per_epoch=n_steps(len(train.labels), task.config.batch_size)
+    )
+    objective = Objective(metric(task.objective), task.normal_class)
+    history: list[EpochRecord] = []
+    with (task.folder / "train.log").open("w", encoding="utf-8") as log:
+        _log_start(log, task, model)
+        for epoch in train_epochs(
+            model, task.config, train=train, valid=valid, objective=objective, deadline=task.deadline
+        ):
+            history.append(epoch)
+            _log_epoch(log, epoch)
+            yield epoch
+
+    predictions = Predictions(
+        ids=split.valid.images,
+        labels=valid.labels,
+        probabilities=predict_probabilities(model, valid, batch_size=task.config.batch_size),
+        classes=split.classes,
+        patients=split.valid.patients,
+    )
+    _save(task.folder, history, predictions, model)
+    return TrialResult(
+        score=objective.score(predictions.labels, predictions.probabilities),
+        best_epoch=max(history, key=objective.goodness).epoch,
+        epochs=len(history),
+        cut_short=task.deadline is not None and time.time() > task.deadline and len(history) < task.config.epochs,
+        n_parameters=model.count_params(),
+        seconds=time.time() - started,
+    )
+
+
+def load_parts(images: Path, split: SplitRecord) -> tuple[LabelledPart, LabelledPart]:
+    """Map the decoded training and validation images of a split."""
+    pixels = np.load(images, mmap_mode="r", allow_pickle=False)
+    n_train, n_valid = len(split.train.images), len(split.valid.images)
+    return (
+        LabelledPart(pixels, np.arange(n_train), np.asarray(split.train.labels, np.int64)),
+        LabelledPart(pixels, np.arange(n_train, n_train + n_valid), np.asarray(split.valid.labels, np.int64)),
+    )
+
+
+def predict_with(model_file: Path, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
+    """Predict decoded images, uint8 (n, h, w), with a saved model: float32 (n, n_classes).
+
+    Raises:
+        TrialError: The file is damaged, or the model predicts NaN.
+    """
+    part = LabelledPart(images, np.arange(len(images)), np.full(len(images), -1))
+    return predict_probabilities(load_model(str(model_file)), part, batch_size=batch_size)
+
+
+def _save(folder: Path, history: list[EpochRecord], predictions: Predictions, model: keras.Model) -> None:
+    with (folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [item.name for item in dataclasses.fields(EpochRecord)])
+        writer.writeheader()
+        writer.writerows(dataclasses.asdict(epoch) for epoch in history)
+    predictions.to_npz(folder / "valid.npz")
+    model.save(folder / "model.keras")
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def _log_start(log: TextIO, task: TrialTask, model: keras.Model) -> None:
+    log.write(
+        f"{time.strftime('%Y-%m-%d %H:%M:%S')} on {platform.node()}, process {os.getpid()}, "
+        f"{backend_versions()}\n"
+        f"{task.config.family}: {model.count_params():,} parameters, input {task.config.image_size} pixels\n"
+    )
+    log.flush()
+
+
+def _log_epoch(log: TextIO, epoch: EpochRecord) -> None:
+    log.write(
+        f"epoch {epoch.epoch}: score {epoch.score:.4f}, macro-F1 {epoch.macro_f1:.4f}, loss {epoch.loss:.4f}, "
+        f"validation loss {epoch.valid_loss:.4f}, accuracy {epoch.valid_accuracy:.4f}, {epoch.seconds:.1f} s\n"
+    )
+    log.flush()

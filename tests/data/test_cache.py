@@ -1,0 +1,314 @@
+"""Decoded once, opened often, and never half-done: what is on disk after every way to end."""
+
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from automl_cxr.data.cache import DecodedImages, cache_folder, decode_dataset
+from automl_cxr.data.dataset import load_dataset
+from automl_cxr.data.decode import decode_image, fit_square
+from automl_cxr.errors import DataError, UsageError
+
+WriteFolders = Callable[..., Path]
+IDS = ("a/0.png", "a/1.png", "b/2.png", "b/3.png")
+
+
+@pytest.fixture
+def root(write_folders: WriteFolders) -> Path:
+    return write_folders(IDS)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+class Progress:
+    """Counts what was decoded: nothing where the cache served."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, int]] = []
+
+    def __call__(self, done: int, total: int) -> None:
+        self.calls.append((done, total))
+
+
+def decode(root: Path, folder: Path, ids: tuple[str, ...] = IDS, size: int = 16) -> tuple[DecodedImages, bool]:
+    progress = Progress()
+    decoded = decode_dataset(root, ids, size, folder=folder, on_progress=progress)
+    return decoded, bool(progress.calls)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("partial-*") if path.exists()]
+
+
+def test_rows_are_the_decoded_images_in_order(root: Path, folder: Path) -> None:
+    decoded, _ = decode(root, folder)
+    assert decoded.ids == IDS
+    expected = np.stack([fit_square(decode_image(root / image), 16) for image in IDS])
+    np.testing.assert_array_equal(decoded.open(), expected)
+    assert decoded.original_sizes.tolist() == [[16, 20]] * 4
+    assert decoded.open().dtype == np.uint8
+    with pytest.raises(ValueError, match="read-only"):
+        decoded.open()[0] = 0
+
+
+def test_a_second_start_decodes_nothing_and_says_the_same(root: Path, folder: Path) -> None:
+    first, decoded_first = decode(root, folder)
+    second, decoded_second = decode(root, folder)
+    assert (decoded_first, decoded_second) == (True, False)
+    assert first == second
+    np.testing.assert_array_equal(first.original_sizes, second.original_sizes)
+
+
+def test_progress_counts_every_image(root: Path, folder: Path) -> None:
+    progress = Progress()
+    decode_dataset(root, IDS, 16, folder=folder, on_progress=progress, n_workers=1)
+    assert progress.calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_workers_do_not_change_the_result(root: Path, folder: Path) -> None:
+    one = decode_dataset(root, IDS, 16, folder=folder / "1", n_workers=1)
+    many = decode_dataset(root, IDS, 16, folder=folder / "8", n_workers=8)
+    assert one.digest == many.digest
+    np.testing.assert_array_equal(one.open(), many.open())
+
+
+def test_unreadable_images_are_left_out_with_their_reasons(root: Path, folder: Path) -> None:
+    (root / "a" / "0.png").write_bytes(b"")
+    (root / "b" / "2.png").write_text("no image")
+    decoded, _ = decode(root, folder, (*IDS, "b/gone.png"))
+    assert decoded.ids == ("a/1.png", "b/3.png")
+    assert {image: reason.split(" (")[0] for image, reason in decoded.unreadable.items()} == {
+        "a/0.png": "empty file",
+        "b/2.png": "not an image in a known format",
+        "b/gone.png": "missing",
+    }
+    assert decoded.open().shape == (2, 16, 16)
+    np.testing.assert_array_equal(decoded.open()[1], fit_square(decode_image(root / "b/3.png"), 16))
+    again, was_decoded = decode(root, folder, (*IDS, "b/gone.png"))
+    assert again == decoded
+    assert not was_decoded
+
+
+def test_a_missing_image_that_arrives_is_seen(root: Path, folder: Path, write_image: Callable[..., Path]) -> None:
+    ids = (*IDS, "b/late.png")
+    assert decode(root, folder, ids)[0].unreadable == {"b/late.png": "missing"}
+    write_image(root / "b" / "late.png", seed=9)
+    assert decode(root, folder, ids)[0].ids == ids
+
+
+def test_nothing_readable_is_an_error_with_reasons(root: Path, folder: Path) -> None:
+    for image in IDS:
+        (root / image).write_bytes(b"")
+    with pytest.raises(DataError, match=r"all 4 in .* are unreadable \('a/0\.png': empty file"):
+        decode(root, folder)
+    assert leftovers(folder) == []
+
+
+def test_changed_content_gives_a_new_array_even_with_the_old_time_and_size(root: Path, folder: Path) -> None:
+    first, _ = decode(root, folder)
+    path = root / "a" / "0.png"
+    status = path.stat()
+    other = (root / "b" / "3.png").read_bytes()
+    path.write_bytes(other[: status.st_size].ljust(status.st_size, b"\0"))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    second, was_decoded = decode(root, folder)
+    assert was_decoded
+    assert second.digest != first.digest
+    assert second.path != first.path
+
+
+def test_a_touched_or_copied_file_costs_no_second_array(root: Path, folder: Path, tmp_path: Path) -> None:
+    first, _ = decode(root, folder)
+    (root / "a" / "0.png").touch()
+    shutil.copytree(root, tmp_path / "copy")
+    for place in (root, tmp_path / "copy"):
+        decoded, was_decoded = decode(place, folder)
+        assert was_decoded
+        assert (decoded.path, decoded.digest) == (first.path, first.digest)
+    assert len(list((folder / "decoded" / "arrays").iterdir())) == 1
+
+
+def test_the_digest_is_of_names_and_contents_but_not_of_size(root: Path, folder: Path) -> None:
+    small, large = decode(root, folder, size=16)[0], decode(root, folder, size=24)[0]
+    assert small.digest == large.digest
+    assert large.open().shape == (4, 24, 24)
+    (root / "a" / "0.png").rename(root / "a" / "9.png")
+    assert decode(root, folder, ("a/9.png", *IDS[1:]))[0].digest != small.digest
+
+
+def test_two_folders_with_equal_names_sizes_and_times_stay_apart(tmp_path: Path, folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        pixels = rng.integers(0, 256, (16, 16), np.uint8)
+        (tmp_path / name / "x.pgm").write_bytes(b"P5 16 16 255\n" + pixels.tobytes())
+        os.utime(tmp_path / name / "x.pgm", (1, 1))
+    arrays = [decode(tmp_path / name, folder, ("x.pgm",))[0].open() for name in ("one", "two")]
+    assert (arrays[0] != arrays[1]).any()
+
+
+def corrupt_nothing_but_truncate(path: Path) -> None:
+    with open(path, "r+b") as file:
+        file.truncate(path.stat().st_size - 1)
+
+
+def corrupt_shape(path: Path) -> None:
+    np.save(path, np.zeros((3, 16, 16), np.uint8))
+
+
+def corrupt_with_a_pickle(path: Path) -> None:
+    np.save(path, np.array([print] * 4, object), allow_pickle=True)
+
+
+@pytest.mark.parametrize("corrupt", [corrupt_nothing_but_truncate, corrupt_shape, corrupt_with_a_pickle, Path.unlink])
+@pytest.mark.parametrize("name", ["images.npy", "sizes.npy"])
+def test_a_corrupt_array_is_made_again(root: Path, folder: Path, name: str, corrupt: Callable[[Path], None]) -> None:
+    first, _ = decode(root, folder)
+    expected = first.open().copy()
+    corrupt(first.path.with_name(name))
+    second, was_decoded = decode(root, folder)
+    assert was_decoded
+    assert second == first
+    np.testing.assert_array_equal(second.open(), expected)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"{}", b'{"contents": "../../etc", "digest": "x", "unreadable": {}}', b"\xff\xfe"],
+)
+def test_a_corrupt_index_is_made_again(root: Path, folder: Path, content: bytes) -> None:
+    first, _ = decode(root, folder)
+    (index,) = (folder / "decoded" / "indexes").iterdir()
+    sound = index.read_bytes()
+    index.write_bytes(content)
+    second, was_decoded = decode(root, folder)
+    assert was_decoded
+    assert second == first
+    assert json.loads(index.read_bytes()) == json.loads(sound)
+
+
+def test_an_interrupted_decode_leaves_nothing_that_is_used(root: Path, folder: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        decode_dataset(root, IDS, 16, folder=folder, on_progress=interrupt)
+    assert leftovers(folder) == []
+    assert list((folder / "decoded" / "indexes").iterdir()) == []
+    decoded, was_decoded = decode(root, folder)
+    assert was_decoded
+    assert decoded.open().shape == (4, 16, 16)
+
+
+def test_a_killed_decode_leaves_nothing_that_is_used(root: Path, folder: Path) -> None:
+    script = (
+        "import os, sys; from pathlib import Path; from automl_cxr.data.cache import decode_dataset\n"
+        "decode_dataset(Path(sys.argv[1]), sys.argv[3:], 16, folder=Path(sys.argv[2]),"
+        " on_progress=lambda done, total: done == 3 and os._exit(9))"
+    )
+    child = subprocess.run([sys.executable, "-c", script, root, folder, *IDS], check=False, cwd=Path.cwd())
+    assert child.returncode == 9
+    assert len(leftovers(folder)) == 1
+    decoded, was_decoded = decode(root, folder)
+    assert was_decoded
+    assert leftovers(folder) == []
+    assert decoded.open().shape == (4, 16, 16)
+
+
+def _decode_and_count(root: Path, folder: Path, ids: list[str], barrier: object, results: object) -> None:
+    barrier.wait()  # type: ignore[attr-defined]
+    progress = Progress()
+    decoded = decode_dataset(root, ids, 64, folder=folder, on_progress=progress)
+    results.put((len(progress.calls), decoded.digest, int(decoded.open().sum())))  # type: ignore[attr-defined]
+
+
+def test_two_processes_at_once_decode_once(write_folders: WriteFolders, folder: Path) -> None:
+    ids = [f"{number}.png" for number in range(60)]
+    root = write_folders(ids)
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(2), context.Queue()
+    arguments = (root, folder, ids, barrier, results)
+    processes = [context.Process(target=_decode_and_count, args=arguments) for _ in range(2)]
+    for process in processes:
+        process.start()
+    (first_count, *first), (second_count, *second) = [results.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join(60)
+    assert sorted((first_count, second_count)) == [0, 60]
+    assert first == second
+    assert leftovers(folder) == []
+
+
+def test_no_room_is_told_with_the_way_out(write_folders: WriteFolders, folder: Path) -> None:
+    root = write_folders(IDS)
+    script = (
+        "import resource, sys; from pathlib import Path; from automl_cxr.data.cache import decode_dataset\n"
+        "from automl_cxr.errors import DataError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try: decode_dataset(Path(sys.argv[1]), sys.argv[3:], 512, folder=Path(sys.argv[2]))\n"
+        "except DataError as error: sys.exit(str(error))"
+    )
+    child = subprocess.run([sys.executable, "-c", script, root, folder, *IDS], check=False, stderr=subprocess.PIPE)
+    told = child.stderr.decode()
+    assert f"'{folder}' has no room left" in told
+    assert "set AUTOML_CXR_CACHE to another folder" in told
+    assert "Traceback" not in told
+    assert leftovers(folder) == []
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 100_000
+    assert decode_dataset(root, IDS, 512, folder=folder).open().shape == (4, 512, 512)
+
+
+def test_a_cache_folder_that_is_a_file_is_told(root: Path, folder: Path) -> None:
+    folder.write_text("in the way")
+    with pytest.raises(DataError, match=r"cannot be written .*AUTOML_CXR_CACHE"):
+        decode(root, folder)
+
+
+def test_the_cache_may_be_deleted_at_any_time(root: Path, folder: Path) -> None:
+    first, _ = decode(root, folder)
+    shutil.rmtree(folder)
+    second, was_decoded = decode(root, folder)
+    assert was_decoded
+    assert second == first
+
+
+def test_the_cache_folder_is_the_users_choice(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOML_CXR_CACHE", str(tmp_path / "mine"))
+    assert cache_folder() == tmp_path / "mine"
+    assert decode_dataset(root, IDS, 16).path.is_relative_to(tmp_path / "mine")
+    monkeypatch.delenv("AUTOML_CXR_CACHE")
+    assert cache_folder().name == "automl_cxr"
+
+
+def test_impossible_requests_are_refused(root: Path, folder: Path) -> None:
+    with pytest.raises(UsageError, match="from 8 to 4096; received 4"):
+        decode(root, folder, size=4)
+    with pytest.raises(DataError, match="at least one image"):
+        decode(root, folder, ())
+
+
+def test_covid3_opens_in_well_under_a_second(shared_folder: Path, folder: Path) -> None:
+    dataset = load_dataset(shared_folder / "data" / "covid3")
+    ids = tuple(dataset.table["image"])
+    first, _ = decode(dataset.root, folder, ids, 32)
+    start = time.perf_counter()
+    second, was_decoded = decode(dataset.root, folder, ids, 32)
+    assert time.perf_counter() - start < 0.3
+    assert not was_decoded
+    assert second == first
+    assert second.open().shape == (910, 32, 32)
+    assert second.unreadable == {}

@@ -1,0 +1,166 @@
+"""Who learns, who chooses and who judges: disjoint patients, equal classes, and a given split left alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from automl_cxr.data.dataset import COLUMNS, Dataset, load_dataset
+from automl_cxr.data.split import PARTS, Split, split_dataset
+from automl_cxr.errors import DataError, UsageError
+
+
+def make_dataset(rows: list[tuple[str, str, str]], classes: tuple[str, ...] = ("a", "b")) -> Dataset:
+    """Make a data set of (label, patient, split) rows; image i is 000i.png."""
+    table = pd.DataFrame(
+        [(f"{number:04d}.png", label, patient, split, "") for number, (label, patient, split) in enumerate(rows)],
+        columns=list(COLUMNS),
+    )
+    return Dataset(Path("/nowhere"), "csv", table, classes, patients_known=True, ignored={}, notes=())
+
+
+def make_rows(n_patients: int, *, split: str = "", prefix: str = "p", seed: int = 0) -> list[tuple[str, str, str]]:
+    """Draw patients of 1 to 4 images, every third of class b."""
+    sizes = np.random.default_rng(seed).integers(1, 5, n_patients)
+    return [
+        ("b" if patient % 3 == 0 else "a", f"{prefix}{patient}", split)
+        for patient, size in enumerate(sizes)
+        for _ in range(size)
+    ]
+
+
+def ids_of(dataset: Dataset) -> list[str]:
+    return list(dataset.table["image"])
+
+
+def patients_of(dataset: Dataset, split: Split, part: str) -> set[str]:
+    return set(dataset.table.set_index("image").loc[list(getattr(split, part)), "patient_id"])
+
+
+def assert_complete_and_disjoint(dataset: Dataset, split: Split) -> None:
+    everything = [image for part in PARTS for image in getattr(split, part)]
+    assert sorted(everything) == ids_of(dataset)
+    found = [patients_of(dataset, split, part) for part in PARTS]
+    assert sum(map(len, found)) == len(set.union(*found))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_covid3_is_split_by_patient_with_equal_classes(shared_folder: Path, seed: int) -> None:
+    dataset = load_dataset(shared_folder / "data" / "covid3")
+    split = split_dataset(dataset, ids_of(dataset), seed=seed)
+    assert_complete_and_disjoint(dataset, split)
+    assert (split.origin, split.grouped, split.seed) == ("made", True, seed)
+    label = dataset.table.set_index("image")["label"]
+    overall = label.value_counts(normalize=True)
+    for part, share in (("train", 0.70), ("valid", 0.15), ("test", 0.15)):
+        images = list(getattr(split, part))
+        assert split.counts[part] == pytest.approx(share * 910, abs=5)
+        assert (label[images].value_counts(normalize=True) - overall).abs().max() < 0.02
+
+
+def test_a_split_depends_on_the_seed_alone() -> None:
+    dataset = make_dataset(make_rows(60))
+    ids = ids_of(dataset)
+    first = split_dataset(dataset, ids, seed=1)
+    shuffled = Dataset(dataset.root, "csv", dataset.table.sample(frac=1, random_state=3), dataset.classes, True, {}, ())
+    assert split_dataset(shuffled, ids[::-1], seed=1) == first
+    assert split_dataset(dataset, ids, seed=2).test != first.test
+    assert list(first.train) == sorted(first.train)
+
+
+def test_fractions_are_of_the_images() -> None:
+    dataset = make_dataset(make_rows(120))
+    split = split_dataset(dataset, ids_of(dataset), valid_fraction=0.1, test_fraction=0.3)
+    assert split.counts["valid"] == pytest.approx(0.1 * len(dataset.table), abs=3)
+    assert split.counts["test"] == pytest.approx(0.3 * len(dataset.table), abs=3)
+
+
+def test_only_the_images_asked_for_are_split() -> None:
+    dataset = make_dataset(make_rows(60))
+    ids = ids_of(dataset)[5:]
+    split = split_dataset(dataset, ids)
+    assert sorted(split.train + split.valid + split.test) == ids
+    with pytest.raises(UsageError, match=r"received 'x\.png'"):
+        split_dataset(dataset, [*ids, "x.png"])
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (10, 1, 1), (1, 4, 9)])
+def test_three_patients_of_a_class_reach_all_parts(sizes: tuple[int, ...]) -> None:
+    rare = [("b", f"rare{number}", "") for number, size in enumerate(sizes) for _ in range(size)]
+    dataset = make_dataset([("a", f"p{number}", "") for number in range(40)] + rare)
+    for seed in range(5):
+        split = split_dataset(dataset, ids_of(dataset), seed=seed)
+        assert_complete_and_disjoint(dataset, split)
+        label = dataset.table.set_index("image")["label"]
+        assert all("b" in set(label[list(getattr(split, part))]) for part in PARTS)
+
+
+def test_too_few_patients_are_told_with_class_and_number() -> None:
+    rows = [("a", f"p{number}", "") for number in range(40)] + [("b", f"q{number % 2}", "") for number in range(30)]
+    dataset = make_dataset(rows)
+    with pytest.raises(DataError, match=r"class 'b' has 2 patients .*--classes"):
+        split_dataset(dataset, ids_of(dataset))
+
+
+@pytest.mark.parametrize("fractions", [{"valid_fraction": 0.0}, {"test_fraction": 0.5}, {"valid_fraction": -0.1}])
+def test_fractions_out_of_range_are_refused(fractions: dict[str, float]) -> None:
+    dataset = make_dataset(make_rows(30))
+    with pytest.raises(UsageError, match=r"must be above 0 and below 0\.5; received"):
+        split_dataset(dataset, ids_of(dataset), **fractions)
+
+
+def given(dataset: Dataset, part: str) -> set[str]:
+    return set(dataset.table.loc[dataset.table["split"] == part, "image"])
+
+
+def test_a_complete_given_split_is_kept() -> None:
+    rows = [row for part in PARTS for row in make_rows(10, split=part, prefix=part)]
+    dataset = make_dataset(rows)
+    split = split_dataset(dataset, ids_of(dataset), seed=7)
+    assert split.origin == "given"
+    assert {part: set(getattr(split, part)) for part in PARTS} == {part: given(dataset, part) for part in PARTS}
+    assert split == split_dataset(dataset, ids_of(dataset), seed=7, valid_fraction=0.4)
+
+
+@pytest.mark.parametrize(("kept", "made"), [("test", "valid"), ("valid", "test")])
+def test_a_missing_part_is_carved_out_of_train(kept: str, made: str) -> None:
+    dataset = make_dataset(make_rows(60, split="train") + make_rows(20, split=kept, prefix="q"))
+    split = split_dataset(dataset, ids_of(dataset))
+    assert split.origin == f"given, {made} made"
+    assert_complete_and_disjoint(dataset, split)
+    assert set(getattr(split, kept)) == given(dataset, kept)
+    assert set(getattr(split, made)) < given(dataset, "train")
+    assert split.counts[made] == pytest.approx(0.15 * len(given(dataset, "train")), abs=3)
+
+
+def test_a_given_train_part_alone_gives_both_others() -> None:
+    dataset = make_dataset(make_rows(60, split="train"))
+    split = split_dataset(dataset, ids_of(dataset))
+    assert split.origin == "given, valid and test made"
+    assert_complete_and_disjoint(dataset, split)
+
+
+@pytest.mark.parametrize(("kept", "made"), [("test", "valid"), ("valid", "test")])
+def test_patients_of_a_given_part_never_reach_a_made_one(kept: str, made: str) -> None:
+    # The user's own parts share patients p0 to p19; the part made must not share any with either.
+    dataset = make_dataset(make_rows(60, split="train") + make_rows(20, split=kept))
+    for seed in range(5):
+        split = split_dataset(dataset, ids_of(dataset), seed=seed)
+        made_patients = patients_of(dataset, split, made)
+        assert made_patients
+        assert not made_patients & patients_of(dataset, split, kept)
+        assert not made_patients & patients_of(dataset, split, "train")
+
+
+def test_a_class_without_training_images_is_told() -> None:
+    rows = [("a", f"p{number}", "train") for number in range(9)] + make_rows(9, split="valid", prefix="v")
+    dataset = make_dataset(rows + make_rows(9, split="test", prefix="t"))
+    with pytest.raises(DataError, match="in the train part; b has none"):
+        split_dataset(dataset, ids_of(dataset))
+
+
+def test_unknown_patients_are_said_on_the_split() -> None:
+    known = make_dataset(make_rows(60))
+    dataset = Dataset(known.root, "folders", known.table, known.classes, False, {}, ())
+    assert not split_dataset(dataset, ids_of(dataset)).grouped

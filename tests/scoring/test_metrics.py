@@ -1,0 +1,200 @@
+"""Metrics against scikit-learn, FNFR and the normal class by hand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from automl_cxr.errors import DataError, UnknownNameError, UsageError
+from automl_cxr.scoring.metrics import (
+    METRICS,
+    balanced_accuracy,
+    confusion_matrix,
+    f1_per_class,
+    find_normal_class,
+    fnfr,
+    macro_auc,
+    macro_f1,
+    metric,
+    score_macro_f1,
+    score_predictions,
+)
+from automl_cxr.scoring.predictions import Predictions
+
+SHAPES = [(200, 2), (200, 4), (37, 14), (1, 3), (5, 3)]  # the last three lack classes
+
+
+def draw(n: int, k: int, seed: int) -> Predictions:
+    """Predictions that know a little; with ties among probabilities, as quantised models have."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(k, size=n)
+    probabilities = rng.dirichlet(np.ones(k), size=n) + np.eye(k)[labels] / 5
+    probabilities = np.round(probabilities / probabilities.sum(axis=1, keepdims=True) * 20) + 0.1
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    return Predictions(tuple(map(str, range(n))), labels, probabilities, tuple(f"c{i}" for i in range(k)))
+
+
+@pytest.mark.parametrize(("n", "k"), SHAPES)
+@pytest.mark.parametrize("seed", range(5))
+def test_scores_equal_scikit_learn(n: int, k: int, seed: int) -> None:
+    predictions = draw(n, k, seed)
+    truth, guess, names = predictions.labels, predictions.predicted, range(k)
+    scores = score_predictions(predictions, normal_class=0)
+
+    kwargs = {"labels": names, "zero_division": 0}
+    assert scores["macro_f1"] == pytest.approx(sklearn.metrics.f1_score(truth, guess, average="macro", **kwargs))
+    assert scores["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(truth, guess))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of predicted classes without a true image, which it leaves out as well
+        expected = sklearn.metrics.balanced_accuracy_score(truth, guess)
+    assert scores["balanced_accuracy"] == pytest.approx(expected)
+    exact = predictions.probabilities.astype(np.float64)
+    exact /= exact.sum(axis=1, keepdims=True)  # or scikit-learn warns of float32 roundings
+    assert scores["log_loss"] == pytest.approx(sklearn.metrics.log_loss(truth, exact, labels=names), rel=1e-5)
+    for kind in ("precision", "recall", "f1"):
+        expected = getattr(sklearn.metrics, f"{kind}_score")(truth, guess, average=None, **kwargs)
+        assert [scores[f"{kind}_c{i}"] for i in names] == pytest.approx(expected)
+    assert score_macro_f1(truth, predictions.probabilities) == scores["macro_f1"]
+
+
+@pytest.mark.parametrize(("n", "k"), [(200, 2), (200, 4), (500, 14)])
+@pytest.mark.parametrize("seed", range(5))
+def test_auc_equals_scikit_learn(n: int, k: int, seed: int) -> None:
+    predictions = draw(n, k, seed)
+    probabilities = predictions.probabilities.astype(np.float64)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    scores = probabilities[:, 1] if k == 2 else probabilities
+    expected = sklearn.metrics.roc_auc_score(predictions.labels, scores, multi_class="ovr", labels=range(k))
+    assert 0.55 < expected < 0.99
+    assert macro_auc(predictions.labels, probabilities) == pytest.approx(expected, abs=1e-12)
+
+
+def test_auc_is_undefined_without_one_of_the_classes() -> None:
+    predictions = draw(50, 3, 0)
+    assert np.isnan(score_predictions(predictions.take(predictions.labels != 1))["macro_auc"])
+    assert np.isnan(score_predictions(predictions.take(predictions.labels == 1))["macro_auc"])
+
+
+def test_confusions_have_rows_of_truth_and_may_be_weighted() -> None:
+    labels, predicted = np.array([0, 0, 1, 2]), np.array([1, 1, 1, 0])
+    counts = confusion_matrix(labels, predicted, 3)
+    assert counts.tolist() == [[0, 2, 0], [0, 1, 0], [1, 0, 0]]
+    assert counts.dtype == np.int64
+    weighted = confusion_matrix(labels, predicted, 3, np.array([0.5, 1.0, 2.0, 0.0]))
+    assert weighted.tolist() == [[0, 1.5, 0], [0, 2.0, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(("labels", "predicted"), [([-1, 0], [0, 0]), ([0, 2], [0, 0]), ([0, 0], [0, 2])])
+def test_a_class_out_of_range_never_lands_in_another_cell(labels: list[int], predicted: list[int]) -> None:
+    with pytest.raises(DataError, match="from 0 to 1"):
+        confusion_matrix(np.array(labels), np.array(predicted), 2)
+
+
+def test_stacks_of_confusions_are_scored_as_each_alone() -> None:
+    stack = np.random.default_rng(0).integers(0, 5, size=(3, 7, 4, 4))
+    stack[0, 0] = 0
+    for function in (f1_per_class, macro_f1, balanced_accuracy, lambda c: fnfr(c, 2)):
+        together = function(stack)
+        for index in np.ndindex(3, 7):
+            np.testing.assert_array_equal(together[index], function(stack[index]))
+
+
+def test_a_lost_class_costs_macro_f1() -> None:
+    perfect_on_two_of_three = np.array([[5, 0, 0], [0, 5, 0], [0, 0, 0]])
+    assert f1_per_class(perfect_on_two_of_three).tolist() == [1, 1, 0]
+    assert macro_f1(perfect_on_two_of_three) == pytest.approx(2 / 3)
+    assert balanced_accuracy(perfect_on_two_of_three) == 1
+
+
+@pytest.mark.parametrize(
+    ("confusion", "normal_class", "expected"),
+    [
+        ([[90, 10], [3, 97]], 0, 0.03),  # 3 of 100 sick ones sent home; the 10 false alarms do not matter
+        ([[90, 10], [3, 97]], 1, 0.10),
+        ([[5, 1, 1], [2, 7, 1], [1, 4, 5]], 0, 3 / 20),  # sick as something else is wrong, but not sent home
+        ([[0, 0], [0, 8]], 0, 0.0),
+        ([[0, 0], [8, 0]], 0, 1.0),
+    ],
+)
+def test_fnfr_by_hand(confusion: list[list[int]], normal_class: int, expected: float) -> None:
+    assert fnfr(np.array(confusion), normal_class) == pytest.approx(expected)
+
+
+def test_fnfr_is_undefined_when_all_are_normal() -> None:
+    assert np.isnan(fnfr(np.array([[5, 2], [0, 0]]), 0))
+
+
+def test_scores_leave_fnfr_out_without_a_normal_class() -> None:
+    predictions = draw(50, 3, 0)
+    without, with_one = score_predictions(predictions), score_predictions(predictions, normal_class=1)
+    assert set(with_one) - set(without) == {"fnfr"}
+    is_sick = predictions.labels != 1
+    assert with_one["fnfr"] == pytest.approx((predictions.predicted[is_sick] == 1).mean())
+    with pytest.raises(UsageError, match="must be from 0 to 2"):
+        score_predictions(predictions, normal_class=3)
+
+
+def test_unlabelled_images_cannot_be_scored() -> None:
+    predictions = draw(5, 3, 0)
+    unlabelled = Predictions(predictions.ids, np.full(5, -1), predictions.probabilities, predictions.classes)
+    with pytest.raises(DataError, match="5 of 5"):
+        score_predictions(unlabelled)
+
+
+def test_each_metric_states_its_direction() -> None:
+    assert {name: row.direction for name, row in METRICS.items()} == {
+        "macro_f1": "maximize",
+        "accuracy": "maximize",
+        "balanced_accuracy": "maximize",
+        "macro_auc": "maximize",
+        "log_loss": "minimize",
+        "fnfr": "minimize",
+    }
+    assert all(name == row.name for name, row in METRICS.items())
+    perfect, wrong = np.eye(3)[[0, 1, 2]] * 0.97 + 0.01, np.eye(3)[[1, 0, 0]] * 0.97 + 0.01
+    for row in METRICS.values():
+        better, worse = (row.function(np.arange(3), p, 0) for p in (perfect, wrong))
+        assert (better > worse) == (row.direction == "maximize"), row.name
+
+
+def test_an_unknown_metric_gets_the_nearest_name() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'macro_f1'"):
+        metric("macro-f1")
+
+
+def test_fnfr_asks_for_its_normal_class() -> None:
+    with pytest.raises(UsageError, match="which class is normal"):
+        metric("fnfr").function(np.array([0, 1]), np.eye(2), None)
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        (["COVID", "Lung_Opacity", "Normal", "Viral Pneumonia"], 2),
+        (["Atelectasis", "Effusion", "Infiltration", "No Finding"], 3),
+        (["covid", "no_finding"], 1),
+        (["NoFinding", "Mass"], 0),
+        (["01_NORMAL", "02_PNEUMONIA"], 0),
+        (["healthy lungs", "sick lungs"], 0),
+        (["positive", "negative"], 1),
+        (["Abnormal", "Lung Opacity"], None),
+        (["Normal", "Lung Opacity", "No Lung Opacity / Not Normal"], 0),
+        (["normal", "healthy"], None),
+        (["COVID-negative pneumonia", "COVID"], None),
+        (["0", "1", "2"], None),
+        ([], None),
+    ],
+)
+def test_the_normal_class_is_guessed_from_whole_names(classes: list[str], expected: int | None) -> None:
+    assert find_normal_class(classes) == expected
+
+
+def test_scoring_imports_nothing_heavy() -> None:
+    heavy = ("sklearn", "scipy", "pandas", "keras", "optuna")
+    script = f"import sys, automl_cxr.scoring.intervals; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "[]"

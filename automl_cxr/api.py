@@ -28,7 +28,7 @@ from automl_cxr.results.ensembles import BuiltEnsemble, build_ensemble
 from automl_cxr.results.evaluation import Evaluation, evaluate
 from automl_cxr.results.figures import Figures
 from automl_cxr.results.leaderboard import build_leaderboard
-from automl_cxr.study.prepare import OnProgress, StudyRequest, prepare_study
+from automl_cxr.study.prepare import OnProgress, PreparedStudy, StudyRequest, prepare_study
 from automl_cxr.study.progress import SearchProgress
 from automl_cxr.study.runner import Budget, Execute, run_search
 from automl_cxr.study.store import StudyStore, default_storage
@@ -47,7 +47,7 @@ def locate(runs: str | Path | None = None, storage: str | None = None) -> tuple[
         runs: Folder of their files; by default $AUTOML_CXR_RUNS, else ``automl_runs``.
         storage: Optuna storage URL; by default $AUTOML_CXR_STORAGE, else an SQLite file in ``runs``.
     """
-    folder = Path(runs or os.environ.get("AUTOML_CXR_RUNS") or "automl_runs").expanduser()
+    folder = Path(runs or os.environ.get("AUTOML_CXR_RUNS") or "automl_runs").expanduser().absolute()  # workers start elsewhere
     return folder, storage or os.environ.get("AUTOML_CXR_STORAGE") or default_storage(folder)
 
 
@@ -93,9 +93,7 @@ class Study:
         """Rank the finished trials; see ``results.leaderboard.build_leaderboard``."""
         return build_leaderboard(self._store)
 
-    def ensemble(
-        self, *, top: int = 6, method: str = "ga", seed: int | None = None, name: str | None = None
-    ) -> BuiltEnsemble:
+    def ensemble(self, *, top: int = 6, method: str = "ga", seed: int | None = None, name: str | None = None) -> BuiltEnsemble:
         """Build an ensemble of the best trials; see ``results.ensembles.build_ensemble``."""
         return build_ensemble(self._store, top=top, method=method, seed=seed, name=name)
 
@@ -170,16 +168,21 @@ def search(
         layout: Name of the data's layout; found by itself when None.
         classes: Classes to use, in the order of their indices.
         patients: Regular expression that finds the patient in a file name.
-        image_size: Pixels; batch_size: images a step; epochs: at most, a trial.
+        image_size: Height and width in pixels.
+        batch_size: Images a gradient step.
+        epochs: Passes over the training images at most, a trial.
         objective: Metric that ranks trials.
         normal_class: Class without a finding, for the False No-Finding Rate.
-        sampler: Who proposes; pruner: who stops trials early.
-        valid_fraction: Share of the images that choose; test_fraction: share that stays sealed.
+        sampler: Who proposes.
+        pruner: Who stops trials early.
+        valid_fraction: Share of the images that chooses epochs and trials.
+        test_fraction: Share of the images that stays sealed.
         seed: Decides split, proposals and weights.
         keep_models: Number of best trials that keep their model on disk.
         executor: "ray", or "inline" for this process.
         resources: What Ray may use.
-        runs: Folder of all studies; storage: Optuna storage URL. See ``locate``.
+        runs: Folder of all studies; see ``locate``.
+        storage: Optuna storage URL; see ``locate``.
         command: What was typed, for the record.
         stream: Where progress is written; by default stderr.
         decoding: A context whose value is told how far decoding has come.
@@ -276,15 +279,15 @@ def predict(
         raise DataError(f"There are no images to predict in {', '.join(str(path) for path in paths)}.")
     probabilities, unreadable = classifier.predict(files, on_progress=on_progress)
     readable = [str(path) for position, path in enumerate(files) if position not in unreadable]
-    table = pd.DataFrame(
-        {"image": readable, "class": [classifier.classes[best] for best in probabilities.argmax(axis=1)]}
-    )
+    table = pd.DataFrame({"image": readable, "class": [classifier.classes[best] for best in probabilities.argmax(axis=1)]})
     for column, class_name in enumerate(classifier.classes):
         table[f"probability_{class_name}"] = probabilities[:, column]
     return table, problems | {str(files[position]): reason for position, reason in unreadable.items()}
 
 
-def _prepare(request: StudyRequest, runs: Path, storage: str, decoding: AbstractContextManager[OnProgress] | None):  # noqa: ANN202
+def _prepare(
+    request: StudyRequest, runs: Path, storage: str, decoding: AbstractContextManager[OnProgress] | None
+) -> PreparedStudy:
     if decoding is None:
         return prepare_study(request, runs=runs, storage=storage)
     with decoding as on_progress:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from automl_cxr import __version__
-from automl_cxr.errors import AutomlCxrError, UsageError
+from automl_cxr.errors import AutomlCxrError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +71,7 @@ def _wants_debug() -> bool:
 
 
 def _set_debug(_context: click.Context, _parameter: click.Parameter, is_set: bool) -> None:
-    global _debug  # noqa: PLW0603 - read once, by the handler of errors, which has no context any more
+    global _debug
     _debug = _debug or is_set
 
 
@@ -86,9 +86,9 @@ def _place_options(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option(
         "--storage", metavar="URL", help="Optuna storage  [default: $AUTOML_CXR_STORAGE, else sqlite in --runs]"
     )(command)
-    return click.option(
-        "--runs", metavar="DIR", help="Folder of all studies  [default: $AUTOML_CXR_RUNS, else automl_runs]"
-    )(command)
+    return click.option("--runs", metavar="DIR", help="Folder of all studies  [default: $AUTOML_CXR_RUNS, else automl_runs]")(
+        command
+    )
 
 
 def _data_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -105,7 +105,7 @@ def _data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-class _Names(click.ParamType):
+class _Names(click.ParamType[list[str]]):
     """Names separated by commas."""
 
     name = "A,B,..."
@@ -117,7 +117,7 @@ class _Names(click.ParamType):
         return names
 
 
-class _Duration(click.ParamType):
+class _Duration(click.ParamType[float]):
     """Seconds, written as 45s, 90m, 2h, 1h30m or a bare number of seconds."""
 
     name = "TIME"
@@ -179,13 +179,9 @@ def commands() -> None:
 )
 @click.option("--data", metavar="DIR", help="Folder or CSV table of radiographs  [default: phantom images]")
 @click.option("--name", help="Name of the study; the same name continues it  [default: made of space and data]")
-@click.option(
-    "--trials", type=click.IntRange(1), help="Trials in total, those of earlier searches included  [default: 20]"
-)
+@click.option("--trials", type=click.IntRange(1), help="Trials in total, those of earlier searches included  [default: 20]")
 @click.option("--time", "seconds", type=_Duration(), help="Wall time of this search, such as 45m, 2h or 1h30m.")
-@click.option(
-    "--epochs", type=click.IntRange(1), help="Passes over the training images at most, a trial  [default: 30]"
-)
+@click.option("--epochs", type=click.IntRange(1), help="Passes over the training images at most, a trial  [default: 30]")
 @click.option("--image-size", type=click.IntRange(16, 2048), help="Height and width in pixels  [default: 112]")
 @click.option("--batch-size", type=click.IntRange(1, 4096), help="Images a gradient step  [default: 32]")
 @click.option(
@@ -194,15 +190,11 @@ def commands() -> None:
     help="Validation score that ranks trials: macro_f1, accuracy, balanced_accuracy, macro_auc, log_loss or fnfr"
     "  [default: macro_f1]",
 )
-@click.option(
-    "--normal-class", metavar="CLASS", help="Class without a finding, for FNFR  [default: guessed from the names]"
-)
+@click.option("--normal-class", metavar="CLASS", help="Class without a finding, for FNFR  [default: guessed from the names]")
 @click.option("--sampler", metavar="NAME", help="Who proposes trials: tpe or random  [default: tpe]")
 @click.option("--pruner", metavar="NAME", help="Who stops trials early: asha, median or none  [default: asha]")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Decides split, proposals and weights  [default: 0]")
-@click.option(
-    "--valid-fraction", type=float, help="Share of the images that chooses epochs and trials  [default: 0.15]"
-)
+@click.option("--valid-fraction", type=float, help="Share of the images that chooses epochs and trials  [default: 0.15]")
 @click.option("--test-fraction", type=float, help="Share of the images that stays sealed  [default: 0.15]")
 @_data_options
 @click.option(
@@ -263,9 +255,7 @@ def _print_search(study: Any, as_json: bool) -> None:
             {
                 "study": study.name,
                 "trials": {state: states.count(state) for state in sorted(set(states))},
-                "best": None
-                if best is None
-                else {"trial": best.number, "score": best.score, "params": dict(best.params)},
+                "best": None if best is None else {"trial": best.number, "score": best.score, "params": dict(best.params)},
             }
         )
         return
@@ -275,9 +265,7 @@ def _print_search(study: Any, as_json: bool) -> None:
             click.echo(f"trial {trial.number} failed: {trial.error}")
     if best is not None:
         click.echo("best parameters: " + ", ".join(f"{name}={_short(value)}" for name, value in best.params.items()))
-        click.echo(
-            f"next: automl-cxr leaderboard {_quoted(study.name)}    automl-cxr ensemble build {_quoted(study.name)}"
-        )
+        click.echo(f"next: automl-cxr leaderboard {_quoted(study.name)}    automl-cxr ensemble build {_quoted(study.name)}")
 
 
 def _quoted(word: str) -> str:
@@ -310,9 +298,7 @@ def inspect(directory: str, layout: str | None, classes: list[str] | None, patie
         _print_json({**vars(found), **tables, "root": str(found.root)})
         return
     patients_text = "unknown" if found.n_patients is None else f"{found.n_patients}"
-    click.echo(
-        f"{found.root}: layout {found.layout}, {found.classes['images'].sum()} images, patients: {patients_text}"
-    )
+    click.echo(f"{found.root}: layout {found.layout}, {found.classes['images'].sum()} images, patients: {patients_text}")
     _print_table(found.classes, title="classes")
     if not found.splits.empty:
         _print_table(found.splits, title="given split, images")
@@ -383,9 +369,7 @@ def show_space(name: str) -> None:
 
 @commands.command()
 @click.argument("study")
-@click.option(
-    "--format", "kind", default="table", show_default=True, metavar="KIND", help="table, csv, json, md or html."
-)
+@click.option("--format", "kind", default="table", show_default=True, metavar="KIND", help="table, csv, json, md or html.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file instead of the screen.")
 @_place_options
 @_json_option
@@ -399,14 +383,14 @@ def leaderboard(study: str, kind: str, out: Path | None, runs: str | None, stora
     if kind == "table" and out is not None:
         kind = {".md": "md", ".json": "json", ".html": "html"}.get(out.suffix.lower(), "csv")
     if kind not in ("table", *FORMATS):
-        format_table(None, kind)  # type: ignore[arg-type] - raises, naming the formats
+        raise UnknownNameError("format", kind, ("table", *FORMATS))
     table = api.open_study(study, runs=runs, storage=storage).leaderboard()
     if out is not None:
         _write(out, format_table(table, kind))
         _say(f"{len(table)} trials written to {out}")
     elif kind == "table":
         _print_table(
-            _fold_intervals(table.drop(columns=[c for c in table if c.startswith("params_") or c == "has_model"])),
+            _fold_intervals(table.drop(columns=[c for c in table if str(c).startswith("params_") or c == "has_model"])),
             title=study,
         )
         if table.empty:
@@ -417,11 +401,14 @@ def leaderboard(study: str, kind: str, out: Path | None, runs: str | None, stora
 
 def _fold_intervals(table: pd.DataFrame) -> pd.DataFrame:
     """Write each pair of ``_low`` and ``_high`` columns as one text, for the screen."""
-    for column in [name.removesuffix("_low") for name in table if str(name).endswith("_low")]:
-        low, high = table.pop(f"{column}_low"), table.pop(f"{column}_high")
-        place = table.columns.get_loc(column) + 1
-        table.insert(place, f"{column} 95%", [f"{a:.3f}..{b:.3f}" for a, b in zip(low, high, strict=True)])
-    return table
+    folded = {}
+    for column in map(str, table.columns):
+        if column.endswith("_low"):
+            pairs = zip(table[column], table[column.removesuffix("_low") + "_high"], strict=True)
+            folded[column.removesuffix("_low") + " 95%"] = [f"{low:.3f}..{high:.3f}" for low, high in pairs]
+        elif not column.endswith("_high"):
+            folded[column] = list(table[column])
+    return table.assign(**folded)[list(folded)]
 
 
 # -------------------------------------------------------------------------------------------------------- ensemble
@@ -435,9 +422,7 @@ def ensemble() -> None:
 @ensemble.command("build")
 @click.argument("study")
 @click.option("--top", type=click.IntRange(1), default=6, show_default=True, help="Members at most, best trials first.")
-@click.option(
-    "--method", default="ga", show_default=True, metavar="NAME", help="Weights by ga, greedy, average or best."
-)
+@click.option("--method", default="ga", show_default=True, metavar="NAME", help="Weights by ga, greedy, average or best.")
 @click.option("--name", help="Name of the ensemble  [default: method and members]")
 @click.option("--seed", type=click.IntRange(0), help="Of the genetic algorithm  [default: the study's]")
 @_place_options
@@ -523,9 +508,7 @@ def _print_evaluation(study: str, result: Any) -> None:
     import pandas as pd
 
     n_patients = len(set(result.predictions.patients))
-    click.echo(
-        f"{study}, {result.classifier}, {result.part} part: {len(result.predictions)} images, {n_patients} patients"
-    )
+    click.echo(f"{study}, {result.classifier}, {result.part} part: {len(result.predictions)} images, {n_patients} patients")
     rows = [
         {"metric": name, "score": result.scores[name], "95% interval": f"{interval.low:.3f}..{interval.high:.3f}"}
         for name, interval in result.intervals.items()
@@ -538,9 +521,7 @@ def _print_evaluation(study: str, result: Any) -> None:
     if result.n_opened == 1:
         _say("The test part is now open; the study has recorded it.")
     elif result.n_opened > 1:
-        _say(
-            f"The test part has now been opened {result.n_opened} times; choosing among models by it makes its scores too good."
-        )
+        _say(f"The test part has now been opened {result.n_opened} times; choosing by it makes its scores too good.")
 
 
 @commands.command()

@@ -216,11 +216,11 @@ class SplitRecord:
     @classmethod
     def from_json(cls, text: str) -> SplitRecord:
         values = json.loads(text)
-        parts = {
-            name: PartRecord(**{key: tuple(column) for key, column in values.pop(name).items()})
-            for name in ("train", "valid")
-        }
-        return cls(classes=tuple(values.pop("classes")), test=tuple(values.pop("test")), **parts, **values)
+        for name in ("train", "valid"):
+            values[name] = PartRecord(**{key: tuple(column) for key, column in values[name].items()})
+        for name in ("classes", "test"):
+            values[name] = tuple(values[name])
+        return cls(**values)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False)

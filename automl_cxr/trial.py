@@ -81,16 +81,12 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
     train, valid = load_parts(task.images, split)
     (task.folder / "config.json").write_text(task.config.to_json(), encoding="utf-8")
 
-    model = build_model(
-        task.config, len(split.classes), steps_per_epoch=n_steps(len(train.labels), task.config.batch_size)
-    )
+    model = build_model(task.config, len(split.classes), steps_per_epoch=n_steps(len(train.labels), task.config.batch_size))
     objective = Objective(metric(task.objective), task.normal_class)
     history: list[EpochRecord] = []
     with (task.folder / "train.log").open("w", encoding="utf-8") as log:
         _log_start(log, task, model)
-        for epoch in train_epochs(
-            model, task.config, train=train, valid=valid, objective=objective, deadline=task.deadline
-        ):
+        for epoch in train_epochs(model, task.config, train=train, valid=valid, objective=objective, deadline=task.deadline):
             history.append(epoch)
             _log_epoch(log, epoch)
             yield epoch

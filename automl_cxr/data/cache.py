@@ -220,9 +220,7 @@ def _is_whole(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> bo
 # Writing
 
 
-def _decode_into_cache(
-    request: _Request, on_progress: Callable[[int, int], None] | None, n_threads: int
-) -> DecodedImages:
+def _decode_into_cache(request: _Request, on_progress: Callable[[int, int], None] | None, n_threads: int) -> DecodedImages:
     """Decode everything into a partial folder, move it to its name, and only then write the index."""
     partial = request.place / f"partial-{request.signature}"
     shutil.rmtree(partial, ignore_errors=True)  # we hold the lock: whoever left it is dead
@@ -257,10 +255,7 @@ def _hash_all(parts: Sequence[str]) -> str:
 
 def _explain_none_readable(unreadable: Mapping[str, str], root: Path) -> str:
     first = "; ".join(f"'{image_id}': {reason}" for image_id, reason in list(unreadable.items())[:3])
-    return (
-        f"A data set needs readable images; all {len(unreadable)} in '{root}' are unreadable ({first}). "
-        "Replace the files."
-    )
+    return f"A data set needs readable images; all {len(unreadable)} in '{root}' are unreadable ({first}). Replace the files."
 
 
 def _write_arrays(

@@ -77,8 +77,7 @@ def load_dataset(
     patients_known = any(row.patient_id for row in rows)
     if not patients_known:
         notes.append(
-            "No patients known: each image counts as its own patient; "
-            "name them with --patients REGEX or a metadata.csv."
+            "No patients known: each image counts as its own patient; name them with --patients REGEX or a metadata.csv."
         )
     rows = [replace(row, patient_id=row.patient_id or row.image) for row in _complete_split(rows, notes)]
     _note_shared_patients(rows, notes)

@@ -168,7 +168,7 @@ def _describe_broken(error: Exception) -> str:
 def _turn_upright(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG)
-    except Exception:  # unreadable EXIF says nothing about the pixels, which are fine
+    except Exception:  # noqa: BLE001 - unreadable EXIF says nothing about the pixels, which are fine
         return image
     method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return image if method is None else image.transpose(method)

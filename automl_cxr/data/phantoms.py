@@ -341,9 +341,7 @@ def _draw_vessels(chest: _Chest, pose: _Pose, steps: np.ndarray) -> np.ndarray:
     return spots
 
 
-def _shade_opacity(
-    chest: _Chest, x: np.ndarray, y: np.ndarray, air: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def _shade_opacity(chest: _Chest, x: np.ndarray, y: np.ndarray, air: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw a soft patch inside one lung, about where the patient's other pictures have it."""
     side = chest.lesion_side
     place = np.clip(chest.lesion_place + rng.normal(0, 0.1, 2).astype(np.float32), -1, 1)
@@ -401,5 +399,6 @@ def _develop(density: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     fogged = np.sign(fogged) * np.abs(fogged) ** rng.uniform(0.8, 1.25)
     standard = (fogged - fogged.mean()) / fogged.std()
     grain = rng.uniform(0.05, 0.13) * rng.standard_normal((size, size), np.float32)
-    grey: np.ndarray = rng.uniform(105, 145) + rng.uniform(40, 54) * (standard + grain)
-    return np.rint(grey).clip(0, 255).astype(np.uint8)
+    grey = rng.uniform(105, 145) + rng.uniform(40, 54) * (standard + grain)
+    pixels: np.ndarray = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+    return pixels

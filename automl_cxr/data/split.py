@@ -125,9 +125,7 @@ def _deal_out(
     return pool["patient_id"].map(part_of_patient)
 
 
-def _seat_every_class(
-    table: np.ndarray, seats: np.ndarray, shuffled: np.ndarray, n_parts: int, classes: Sequence[str]
-) -> None:
+def _seat_every_class(table: np.ndarray, seats: np.ndarray, shuffled: np.ndarray, n_parts: int, classes: Sequence[str]) -> None:
     """Give each part one patient of each class, from the rarest class on, the patients with fewest images first.
 
     Dealing by shares alone would leave a part without a class of three patients.

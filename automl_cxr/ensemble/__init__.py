@@ -1,0 +1,1 @@
+"""Weights over saved predictions."""

@@ -50,9 +50,7 @@ def _best_single(probabilities: np.ndarray, labels: np.ndarray, settings: Geneti
     return top_k_weights(score_population(probabilities, labels, np.eye(len(probabilities))), 1)
 
 
-METHODS: Mapping[str, Method] = MappingProxyType(
-    {"ga": _evolved, "average": _average, "greedy": _greedy, "best": _best_single}
-)
+METHODS: Mapping[str, Method] = MappingProxyType({"ga": _evolved, "average": _average, "greedy": _greedy, "best": _best_single})
 
 
 def fit_ensemble(

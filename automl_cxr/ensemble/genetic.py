@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 import numpy as np
-from deap import base, tools  # type: ignore[import-untyped]  # DEAP ships no types
+from deap import base, tools  # DEAP ships no types
 
 from automl_cxr.ensemble.selection import select_greedily, single_weights, top_k_weights, uniform_weights
 from automl_cxr.ensemble.voting import Ballots, weighted_average

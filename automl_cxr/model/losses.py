@@ -28,6 +28,4 @@ def build_loss(config: TrialConfig) -> keras.losses.Loss:
 
 def build_optimizer(config: TrialConfig) -> keras.optimizers.Optimizer:
     """Make the optimizer; a weight decay above 0 is decoupled (Loshchilov & Hutter 2019) whichever it is."""
-    return _OPTIMIZERS[config.optimizer](
-        learning_rate=config.learning_rate, weight_decay=config.weight_decay or None
-    )
+    return _OPTIMIZERS[config.optimizer](learning_rate=config.learning_rate, weight_decay=config.weight_decay or None)

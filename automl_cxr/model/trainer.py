@@ -110,7 +110,8 @@ def train_epochs(
     """Train and yield after every epoch; the model holds the best epoch's weights when the last one was yielded.
 
     Ends after ``config.epochs``, after ``config.patience`` epochs without a better validation score, or past ``deadline``.
-    Scores are computed on the whole validation part, never averaged over batches. A caller that stops earlier just stops asking; the model then holds the last epoch's weights.
+    Scores are computed on the whole validation part, never averaged over batches. A caller that stops earlier just stops
+    asking; the model then holds the last epoch's weights.
 
     Args:
         model: A network from ``build_model``.

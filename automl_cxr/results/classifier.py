@@ -68,7 +68,9 @@ class Classifier:
 
         models = [load_model(str(member.file)) for member in self.members]
         sizes = sorted({member.image_size for member in self.members})
-        batches, unreadable, n_done = [np.empty((0, len(self.classes)), np.float32)], {}, 0
+        batches = [np.empty((0, len(self.classes)), np.float32)]
+        unreadable: dict[int, str] = {}
+        n_done = 0
         for images_by_size, reasons in _decode_in_batches(files, sizes):
             unreadable |= reasons
             n_images = len(images_by_size[sizes[0]])
@@ -85,9 +87,7 @@ class Classifier:
         return np.concatenate(batches), unreadable
 
 
-def _decode_in_batches(
-    files: Sequence[Path], sizes: Sequence[int]
-) -> Iterator[tuple[dict[int, np.ndarray], dict[int, str]]]:
+def _decode_in_batches(files: Sequence[Path], sizes: Sequence[int]) -> Iterator[tuple[dict[int, np.ndarray], dict[int, str]]]:
     """Decode files in order, each to every size; yield the readable images by size and the unreadable by position."""
 
     def decode(path: Path) -> dict[int, np.ndarray] | str:
@@ -105,7 +105,10 @@ def _decode_in_batches(
             reasons = {position: one for (position, _), one in zip(batch, decoded, strict=True) if isinstance(one, str)}
             empty = [np.empty((0, size, size), np.uint8) for size in sizes]
             yield (
-                {size: np.stack([one[size] for one in images]) if images else none for size, none in zip(sizes, empty, strict=True)},
+                {
+                    size: np.stack([one[size] for one in images]) if images else none
+                    for size, none in zip(sizes, empty, strict=True)
+                },
                 reasons,
             )
 

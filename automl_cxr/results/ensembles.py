@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 from automl_cxr.ensemble.build import METHODS, FittedEnsemble, compare_methods, ensemble_predictions
 from automl_cxr.errors import StudyError, UnknownNameError, UsageError
 from automl_cxr.results.classifier import ENSEMBLE_FILE, member_image_size
@@ -139,5 +138,3 @@ def describe_ensemble(built: BuiltEnsemble) -> str:
         f"{built.method} {built.score:.4f} ({built.interval.low:.4f} to {built.interval.high:.4f}) on validation, "
         f"{gain:+.4f} against the best member; the weights were fitted on these images, so expect less on new ones."
     )
-
-

@@ -61,9 +61,7 @@ class Figures:
         number = self._store.ranked()[0].number if trial is None else trial
         table = confusion_table(self._store, number)
         figure = go.Figure(
-            go.Heatmap(
-                z=table.to_numpy(), x=list(table.columns), y=list(table.index), texttemplate="%{z}", colorscale="Blues"
-            )
+            go.Heatmap(z=table.to_numpy(), x=list(table.columns), y=list(table.index), texttemplate="%{z}", colorscale="Blues")
         )
         return figure.update_layout(
             title=f"Validation part, trial {number}",

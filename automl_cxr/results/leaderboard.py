@@ -29,7 +29,13 @@ def build_leaderboard(store: StudyStore, *, n_resamples: int = 2000) -> pd.DataF
     """
     spec = store.spec
     rows = [
-        {"rank": rank, "trial": record.number, **_scores(store, record, n_resamples), **_costs(store, record), **_params(record)}
+        {
+            "rank": rank,
+            "trial": record.number,
+            **_scores(store, record, n_resamples),
+            **_costs(store, record),
+            **_params(record),
+        }
         for rank, record in enumerate(store.ranked(), start=1)
     ]
     leading = ["rank", "trial", spec.objective, f"{spec.objective}_low", f"{spec.objective}_high"]
@@ -74,7 +80,11 @@ def _to_json(table: pd.DataFrame) -> str:
 
 
 def _to_markdown(table: pd.DataFrame) -> str:
-    rows = [list(table.columns), ["---"] * len(table.columns), *table.round(_DECIMALS).astype(object).fillna("").to_numpy()]
+    rows = [
+        list(table.columns),
+        ["---"] * len(table.columns),
+        *table.round(_DECIMALS).astype(object).fillna("").to_numpy(),
+    ]
     return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |\n" for row in rows)
 
 

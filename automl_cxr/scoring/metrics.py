@@ -203,9 +203,7 @@ def _fnfr_of_confusions(confusions: np.ndarray, normal_class: int | None) -> np.
 _ROWS = (
     _metric_of_confusion("macro_f1", "maximize", "mean F1 over the classes", lambda c, _: macro_f1(c)),
     _metric_of_confusion("accuracy", "maximize", "share of images predicted right", lambda c, _: accuracy(c)),
-    _metric_of_confusion(
-        "balanced_accuracy", "maximize", "mean recall over the classes", lambda c, _: balanced_accuracy(c)
-    ),
+    _metric_of_confusion("balanced_accuracy", "maximize", "mean recall over the classes", lambda c, _: balanced_accuracy(c)),
     Metric("macro_auc", "maximize", "mean one-vs-rest area under the ROC curve", lambda y, p, _: macro_auc(y, p)),
     Metric("log_loss", "minimize", "mean negative log probability of the truth", lambda y, p, _: log_loss(y, p)),
     _metric_of_confusion(

@@ -231,9 +231,7 @@ def _check_probabilities(predictions: Predictions) -> None:
     if shape[1] < 2:
         raise DataError(f"Classification needs at least two classes. Received {shape[1]}.")
     if probabilities.shape != shape or probabilities.dtype.kind != "f":
-        raise DataError(
-            f"Probabilities must be floats of shape {shape}. Received {probabilities.dtype} {probabilities.shape}."
-        )
+        raise DataError(f"Probabilities must be floats of shape {shape}. Received {probabilities.dtype} {probabilities.shape}.")
     check_rows_are_probabilities(probabilities)
 
 

@@ -1,0 +1,1 @@
+"""Search spaces, proposers and executors. This wing knows no X-rays."""

@@ -1,9 +1,10 @@
-"""Optuna proposes, and its pruners stop early; both decide from the study's storage alone, so that a restart forgets nothing."""
+"""Optuna proposes, and its pruners stop early; both decide from the study's storage alone, and a restart forgets nothing."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import numpy as np
 import optuna
@@ -26,9 +27,7 @@ SAMPLERS: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
 """Samplers by name, each made from a seed. A row is all that another one takes."""
 
 PRUNERS: Mapping[str, Callable[[int], optuna.pruners.BasePruner]] = {
-    "asha": lambda epochs: optuna.pruners.SuccessiveHalvingPruner(
-        min_resource=first_rung(epochs), reduction_factor=_REDUCTION
-    ),
+    "asha": lambda epochs: optuna.pruners.SuccessiveHalvingPruner(min_resource=first_rung(epochs), reduction_factor=_REDUCTION),
     "median": lambda epochs: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=first_rung(epochs) - 1),
     "none": lambda _: optuna.pruners.NopPruner(),
 }
@@ -152,12 +151,8 @@ def suggest(trial: optuna.Trial, parameter: Parameter) -> Value:
     """Ask Optuna for a value of one parameter; the values reached are exactly those of the parameter."""
     match parameter:
         case Float():
-            return trial.suggest_float(
-                parameter.name, parameter.low, parameter.high, step=parameter.step, log=parameter.log
-            )
+            return trial.suggest_float(parameter.name, parameter.low, parameter.high, step=parameter.step, log=parameter.log)
         case Int():
-            return trial.suggest_int(
-                parameter.name, parameter.low, parameter.high, step=parameter.step, log=parameter.log
-            )
+            return trial.suggest_int(parameter.name, parameter.low, parameter.high, step=parameter.step, log=parameter.log)
         case Choice():
-            return trial.suggest_categorical(parameter.name, parameter.values)
+            return cast("Value", trial.suggest_categorical(parameter.name, parameter.values))

@@ -109,10 +109,12 @@ class Attempt:
             return next(self._epochs)
         except StopIteration as end:
             return Ending(Outcome.FINISHED, facts=end.value or {})
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a trial dies of, the search goes on
             message = " ".join(str(error).split()) or "no message"
             return Ending(
-                Outcome.FAILED, error=f"{type(error).__name__}: {message}", trace="".join(traceback.format_exception(error))
+                Outcome.FAILED,
+                error=f"{type(error).__name__}: {message}",
+                trace="".join(traceback.format_exception(error)),
             )
 
     def abandon(self) -> None:

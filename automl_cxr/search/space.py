@@ -25,7 +25,7 @@ import math
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -51,7 +51,7 @@ class Float:
         _check_range(self)
 
     def contains(self, value: Value) -> bool:
-        return _is_number(value) and self.low <= value <= self.high and _is_on_grid(self, value)  # type: ignore[operator]
+        return _is_number(value) and self.low <= value <= self.high and _is_on_grid(self, value)
 
     def grid(self) -> list[float] | None:
         """List every value, or None where there are infinitely many."""
@@ -282,7 +282,7 @@ def _parse_condition(name: str, condition: Any) -> Condition:
     return {parent: tuple(values) if isinstance(values, list) else (values,) for parent, values in condition.items()}
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 

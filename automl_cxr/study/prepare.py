@@ -9,7 +9,9 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
+
+import pandas as pd
 
 from automl_cxr.data.cache import DecodedImages, cache_folder, decode_dataset
 from automl_cxr.data.dataset import Dataset, load_dataset
@@ -22,8 +24,6 @@ from automl_cxr.search.optuna_proposer import PRUNERS, SAMPLERS
 from automl_cxr.study.spaces import find_shipped, load_space
 from automl_cxr.study.spec import StudySpec, resolve_path
 from automl_cxr.study.store import StudyStore, check_study_name
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +72,7 @@ class PreparedStudy:
 OnProgress = Callable[[int, int], None]
 
 
-def prepare_study(
-    request: StudyRequest, *, runs: Path, storage: str, on_progress: OnProgress | None = None
-) -> PreparedStudy:
+def prepare_study(request: StudyRequest, *, runs: Path, storage: str, on_progress: OnProgress | None = None) -> PreparedStudy:
     """Begin a study, or check that an existing one is continued as it was begun.
 
     Args:
@@ -125,7 +123,9 @@ def prepare_study(
         **settings,
     )
     if metric(spec.objective).needs_normal_class and spec.normal_class is None:
-        raise UsageError(f"The objective {spec.objective} needs to know the class without a finding: name it with --normal-class.")
+        raise UsageError(
+            f"The objective {spec.objective} needs to know the class without a finding: name it with --normal-class."
+        )
     if existing:
         spec.require_same(existing.spec)
         return PreparedStudy(existing, decoded.path, tuple(notes), is_new=False)
@@ -146,10 +146,10 @@ def _exists(name: str, runs: Path, storage: str) -> bool:
     return (runs / name / "study.json").is_file() and StudyStore.exists(name, runs=runs, storage=storage)
 
 
-def _resolve_settings(request: StudyRequest, begun: StudySpec | None) -> dict:
+def _resolve_settings(request: StudyRequest, begun: StudySpec | None) -> dict[str, Any]:
     """Take what was said, else what the study was begun with, else the default; and check it."""
 
-    def settle(name: str, default: _T) -> _T:
+    def settle(name: str, default: Any) -> Any:
         said = getattr(request, name)
         if said is not None:
             return said
@@ -225,7 +225,7 @@ def _decode_parts(
     return record, decoded
 
 
-def _part(classes: tuple[str, ...], rows, images: list[str]) -> PartRecord:  # noqa: ANN001
+def _part(classes: tuple[str, ...], rows: pd.DataFrame, images: list[str]) -> PartRecord:
     chosen = rows.loc[images]
     return PartRecord(
         images=tuple(images),

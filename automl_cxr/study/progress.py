@@ -105,7 +105,9 @@ class SearchProgress:
             f"{number}: starting" if report is None else f"{number}: epoch {report.epoch}, {report.score:.3f}"
             for number, report in sorted(self._running.items())
         )
-        return Text(f"running {len(self._running)} ({running or 'none'}) | {self._summary()}", overflow="ellipsis", no_wrap=True)
+        return Text(
+            f"running {len(self._running)} ({running or 'none'}) | {self._summary()}", overflow="ellipsis", no_wrap=True
+        )
 
 
 def format_seconds(seconds: float) -> str:

@@ -52,9 +52,7 @@ Execute = Callable[[Objective, Proposer], None]
 """``run_inline``, or ``run_with_ray`` with its resources bound."""
 
 
-def run_search(
-    store: StudyStore, images: Path, *, sampler: str, budget: Budget, execute: Execute, listener: Listener
-) -> None:
+def run_search(store: StudyStore, images: Path, *, sampler: str, budget: Budget, execute: Execute, listener: Listener) -> None:
     """Search until the budget ends. Trials that a dead search left running are run again first.
 
     Args:

@@ -281,7 +281,9 @@ def _explained_disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StudyError(f"Cannot write {path} ({error.strerror or error}). Make room or rights there, then run the same command.") from error
+        raise StudyError(
+            f"Cannot write {path} ({error.strerror or error}). Make room or rights there, then run the same command."
+        ) from error
 
 
 def _write_atomically(path: Path, text: str) -> None:

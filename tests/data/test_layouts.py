@@ -96,9 +96,7 @@ def test_the_split_folder_outranks_the_split_column(write_folders: WriteFolders)
 
 
 @pytest.mark.parametrize("shelves", [["images"], ["images_001", "images_002"]])
-def test_a_table_beside_folders_that_are_no_classes_is_the_data_set(
-    write_folders: WriteFolders, shelves: list[str]
-) -> None:
+def test_a_table_beside_folders_that_are_no_classes_is_the_data_set(write_folders: WriteFolders, shelves: list[str]) -> None:
     paths = [f"{shelf}/{number}.png" for shelf in shelves for number in (1, 2)]
     root = write_folders(paths)
     lines = [f"{path},{'NA' if '1.png' in path else 'None'},p{place}" for place, path in enumerate(paths)]
@@ -156,9 +154,7 @@ def test_images_outside_of_the_table_folder_are_kept_by_absolute_path(write_fold
         (b"image,label\n8.png,a\n9.png,b\n", "none of 2 can be used, the first being '8.png'"),
     ],
 )
-def test_an_unusable_table_is_refused_with_the_way_out(
-    write_folders: WriteFolders, content: bytes, message: str
-) -> None:
+def test_an_unusable_table_is_refused_with_the_way_out(write_folders: WriteFolders, content: bytes, message: str) -> None:
     path = write_folders(["1.png"]) / "labels.csv"
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:

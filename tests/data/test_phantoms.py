@@ -91,9 +91,7 @@ def test_boxes_lie_on_the_opacities_and_nowhere_else(table: pd.DataFrame, pixels
 
 
 def test_brightness_contrast_and_corners_tell_nothing(table: pd.DataFrame, pixels: np.ndarray) -> None:
-    corners = [
-        pixels[:, rows, columns] for rows in (slice(6), slice(-6, None)) for columns in (slice(6), slice(-6, None))
-    ]
+    corners = [pixels[:, rows, columns] for rows in (slice(6), slice(-6, None)) for columns in (slice(6), slice(-6, None))]
     features = [pixels.mean(axis=(1, 2)), pixels.std(axis=(1, 2)), *(corner.mean(axis=(1, 2)) for corner in corners)]
     forest = RandomForestClassifier(100, random_state=0)
     assert score_by_patient(forest, np.stack(features, axis=1), table) < 0.45  # chance is 0.33

@@ -43,9 +43,7 @@ def test_population_scores_equal_scikit_learn_for_each_individual(m: int, n: int
         average = weighted_average(probabilities, weights).astype(np.float64)
         average /= average.sum(axis=1, keepdims=True)
         predicted = average.argmax(axis=1)
-        expected_f1.append(
-            sklearn.metrics.f1_score(labels, predicted, labels=range(k), average="macro", zero_division=0)
-        )
+        expected_f1.append(sklearn.metrics.f1_score(labels, predicted, labels=range(k), average="macro", zero_division=0))
         expected_loss.append(sklearn.metrics.log_loss(labels, average, labels=range(k)))
     assert score_population(probabilities, labels, population) == pytest.approx(expected_f1)
     assert Ballots(probabilities, labels).log_loss(population) == pytest.approx(expected_loss, rel=1e-5)

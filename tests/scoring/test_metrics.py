@@ -197,4 +197,4 @@ def test_the_normal_class_is_guessed_from_whole_names(classes: list[str], expect
 def test_scoring_imports_nothing_heavy() -> None:
     heavy = ("sklearn", "scipy", "pandas", "keras", "optuna")
     script = f"import sys, automl_cxr.scoring.intervals; print([name for name in {heavy} if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "[]"
+    assert subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.strip() == "[]"

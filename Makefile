@@ -1,0 +1,32 @@
+# Everything that a developer or CI does. `make demo` and `make test` need Python 3.11 or later and nothing else.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint clean
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $@
+
+demo: $(INSTALLED)  ## a small search on phantom radiographs, its leaderboard and an ensemble
+	$(BIN)/automl-cxr search --study demo
+	$(BIN)/automl-cxr leaderboard demo
+	$(BIN)/automl-cxr ensemble build demo --top 3
+	@echo "Look at it with:  $(BIN)/automl-cxr dashboard"
+
+test: $(INSTALLED)  ## every test; those that need a GPU or real radiographs skip themselves, saying so
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)  ## style and import rules (ruff, tests/test_imports.py) and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --quiet tests/test_imports.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

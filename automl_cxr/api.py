@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TextIO
 import pandas as pd
 
 from automl_cxr.data.dataset import load_image_paths
-from automl_cxr.errors import DataError, UnknownNameError, UsageError
+from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.records import TrialRecord
 from automl_cxr.results.classifier import ENSEMBLE_FILE, Classifier, classifier_of_trial, load_ensemble
 from automl_cxr.results.ensembles import BuiltEnsemble, build_ensemble
@@ -269,14 +269,12 @@ def predict(
 
     Returns:
         One row an image: image, class, and ``probability_<class>`` for each class; and the reason for each path that is
-        missing or cannot be read.
+        missing, holds no image or cannot be read.
 
     Raises:
-        DataError: None of the paths holds an image.
+        TrialError: A model file is damaged.
     """
     files, problems = load_image_paths(paths)
-    if not files and not problems:
-        raise DataError(f"There are no images to predict in {', '.join(str(path) for path in paths)}.")
     probabilities, unreadable = classifier.predict(files, on_progress=on_progress)
     readable = [str(path) for position, path in enumerate(files) if position not in unreadable]
     table = pd.DataFrame({"image": readable, "class": [classifier.classes[best] for best in probabilities.argmax(axis=1)]})

@@ -7,6 +7,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _INTERRUPTED = 130
-_PLAIN_WIDTH = 200  # columns of a table that goes to a file or a pipe
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -29,9 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        commands.main(arguments, prog_name="automl-cxr", standalone_mode=False)
-    except click.exceptions.Exit as end:
-        return end.exit_code
+        return commands.main(arguments, prog_name="automl-cxr", standalone_mode=False) or 0
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -47,7 +45,6 @@ def _run(arguments: Sequence[str] | None) -> int:
     except Exception as error:  # noqa: BLE001 - the border: a stranger gets a sentence, --debug the rest
         _explain(f"{type(error).__name__}: {error}" + ("" if _wants_debug() else " (--debug shows where)"))
         return 1
-    return 0
 
 
 def _explain(message: str) -> None:
@@ -572,44 +569,43 @@ def predict(
 @_debug_option
 def dashboard(host: str, port: int, runs: str | None, storage: str | None) -> None:
     """Browse all studies in the Optuna dashboard, until Ctrl-C."""
-    from optuna_dashboard import run_server
-
     from automl_cxr import api
-    from automl_cxr.study.store import open_existing_storage
+    from automl_cxr.results.dashboard import serve_dashboard
 
     _, url = api.locate(runs, storage)
-    backend = open_existing_storage(url)
-    _say(f"Dashboard of {url} at http://{host}:{port} (Ctrl-C ends it)")
-    try:
-        run_server(backend, host=host, port=port)
-    except OSError as error:
-        raise UsageError(
-            f"The dashboard cannot listen on {host}:{port} ({error.strerror or error}). Choose another --port."
-        ) from error
+    serve_dashboard(url, host=host, port=port, on_ready=lambda: _say(f"Dashboard at http://{host}:{port} (Ctrl-C ends it)"))
 
 
 # ------------------------------------------------------------------------------------------------------- words out
 
 
 def _print_table(table: pd.DataFrame, *, title: str) -> None:
+    """Draw a table on stdout at the width that it needs: a figure cut short is worse than a wrapped line."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
-    drawn = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    drawn = Table(title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in table:
-        drawn.add_column(escape(str(column)), justify="left" if table[column].dtype == object else "right")
+        is_text = table[column].map(lambda cell: isinstance(cell, str)).all()
+        drawn.add_column(Text(str(column)), justify="left" if is_text else "right", no_wrap=True)
     for row in table.itertuples(index=False):
-        drawn.add_row(*(Text(_short(cell)) for cell in row))
-    console.print(drawn, width=None if console.is_terminal else _PLAIN_WIDTH)
+        drawn.add_row(*(Text(_cell(value)) for value in row))
+    console = Console()
+    needed = console.measure(drawn, options=console.options.update(width=10_000)).maximum
+    Console(width=max(console.width, needed)).print(drawn)
+
+
+def _cell(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
+    return f"{value:,}" if isinstance(value, Integral) else str(value)
 
 
 def _short(value: Any) -> str:
-    if value is None or value != value:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _shown_path(path: str) -> str:

@@ -28,4 +28,6 @@ def build_loss(config: TrialConfig) -> keras.losses.Loss:
 
 def build_optimizer(config: TrialConfig) -> keras.optimizers.Optimizer:
     """Make the optimizer; a weight decay above 0 is decoupled (Loshchilov & Hutter 2019) whichever it is."""
-    return _OPTIMIZERS[config.optimizer](learning_rate=config.learning_rate, weight_decay=config.weight_decay or None)
+    # Adam and the others skip the decay's step when told None; AdamW insists on a number.
+    none = 0.0 if config.optimizer == "adamw" else None
+    return _OPTIMIZERS[config.optimizer](learning_rate=config.learning_rate, weight_decay=config.weight_decay or none)

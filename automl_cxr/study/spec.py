@@ -13,7 +13,8 @@ from automl_cxr.errors import StudyMismatchError, UnknownNameError, UsageError
 from automl_cxr.search.space import Space, parse_space
 from automl_cxr.study.spaces import find_shipped
 
-_FREE_TO_CHANGE = frozenset({"versions", "command", "sampler"})
+_FREE_TO_CHANGE = frozenset({"data", "versions", "command", "sampler"})  # data may move; their digests may not change
+_CONTENTS = {"space_toml": "search space", "data_digest": "data", "pixels_digest": "data"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,15 +85,18 @@ class StudySpec:
         Raises:
             StudyMismatchError: Naming the first setting that differs.
         """
-        for item in dataclasses.fields(self):
-            asked, had = getattr(self, item.name), getattr(existing, item.name)
-            if asked != had and item.name not in _FREE_TO_CHANGE:
-                what = f"with {item.name} {had!r}; received {asked!r}"
-                if item.name in ("space_toml", "data_digest", "pixels_digest"):
-                    thing = "search space" if item.name == "space_toml" else f"data under {self.data}"
-                    what = f"and its {thing} changed since"
+        names = [item.name for item in dataclasses.fields(self) if item.name not in _FREE_TO_CHANGE]
+        settings = [name for name in names if name not in _CONTENTS]
+        for name in (*settings, *_CONTENTS):  # contents last: they differ because a setting does
+            asked, had = getattr(self, name), getattr(existing, name)
+            if asked != had:
+                how = (
+                    f"and its {_CONTENTS[name]} changed since"
+                    if name in _CONTENTS
+                    else f"with {name} {had!r}; received {asked!r}"
+                )
                 raise StudyMismatchError(
-                    f"Study '{self.name}' was begun {what}. Continue it as it was, or begin another with --name."
+                    f"Study '{self.name}' was begun {how}. Continue it as it was, or begin another with --name."
                 )
 
 

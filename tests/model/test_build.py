@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+
+from automl_cxr.errors import ImpossibleModelError
+from automl_cxr.model.build import build_model
+from automl_cxr.model.layers import normalisation_momentum
+from automl_cxr.model.trainer import load_model
+from automl_cxr.records import FAMILIES, TrialConfig
+
+
+def build(n_classes=3, steps_per_epoch=20, **values):
+    return build_model(TrialConfig.from_values(values), n_classes, steps_per_epoch=steps_per_epoch)
+
+
+def test_the_published_fused_network_has_its_parameters():
+    # cxr14-fused has 9,211,847 with its learnable resizer of 12,163, which comes before these layers.
+    model = build(family="fused", image_size=227, input_channels=3, filters=96, n_dense=2, dense_units=2048, n_classes=4)
+    assert model.count_params() == 9_211_847 - 12_163
+    assert [model.get_layer(f"pool{number}").output.shape[1:3] for number in (1, 2, 5)] == [(27, 27), (13, 13), (6, 6)]
+    assert model.get_layer("fuse").output.shape[1:] == (6, 6, 608)
+
+
+def test_a_scratch_network_has_the_parameters_of_its_arithmetic():
+    model = build(n_blocks=2, filters=8, kernel_size=3, batch_norm=False, n_dense=1, dense_units=16, image_size=32)
+    convolutions = (9 * 1 * 8 + 8) + (9 * 8 * 16 + 16)
+    head = (16 * 16 + 16) + (16 * 3 + 3)
+    assert model.count_params() == convolutions + head
+
+
+@pytest.mark.parametrize("size", [67, 96, 100, 112, 131, 227])
+@pytest.mark.parametrize("taps", ["5", "1+5", "2+5", "1+2+5"])
+def test_the_fused_network_takes_any_size(size, taps):
+    model = build(family="fused", image_size=size, taps=taps, filters=8, dense_units=8)
+    assert model.output_shape == (None, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "rule"),
+    [({"family": "fused", "image_size": 66}, "at least 67"), ({"n_blocks": 6, "image_size": 63}, "at least 64 pixels")],
+)
+def test_images_too_small_for_a_network_are_refused_before_building(values, rule):
+    with pytest.raises(ImpossibleModelError, match=rule):
+        build(**values)
+
+
+SMALL = {
+    "scratch": {"family": "scratch", "image_size": 32, "n_blocks": 2, "filters": 4, "dense_units": 8, "augmentation": 0.5},
+    "fused": {"family": "fused", "image_size": 67, "filters": 8, "dense_units": 8, "augmentation": 0.5},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_saves_loads_safely_and_predicts_the_same(family, tmp_path):
+    model = build(**SMALL[family])
+    size = SMALL[family]["image_size"]
+    pixels = np.random.default_rng(0).integers(0, 256, (5, size, size, 1), dtype=np.uint8)
+    before = model.predict(pixels, verbose=0)
+    assert before.shape == (5, 3)
+    assert before.sum(axis=1) == pytest.approx(1.0, abs=1e-5)
+    model.save(tmp_path / "model.keras")
+    assert load_model(str(tmp_path / "model.keras")).predict(pixels, verbose=0) == pytest.approx(before, abs=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_follow_from_the_seed(family):
+    first, again, other = (build(**SMALL[family], seed=seed).get_weights() for seed in (1, 1, 2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert any(not np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_augmentation_acts_in_training_only_and_grows_with_its_strength():
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 1), dtype=np.uint8)
+    augmented = build(**SMALL["scratch"])
+    assert np.array_equal(augmented(pixels, training=False), augmented(pixels, training=False))
+    names = {layer.name for layer in augmented.layers}
+    assert {"flip", "rotation", "shift", "zoom", "brightness", "contrast"} <= names
+    assert augmented.get_layer("rotation").get_config()["factor"] == pytest.approx((-0.025, 0.025))
+    plain = build(**{**SMALL["scratch"], "augmentation": 0.0})
+    assert not {layer.name for layer in plain.layers} & {"flip", "rotation"}
+
+
+@pytest.mark.parametrize(("steps", "momentum"), [(1, 0.5), (4, 0.5), (20, 0.9), (200, 0.99), (10_000, 0.99)])
+def test_normalisation_follows_the_steps_of_an_epoch(steps, momentum):
+    assert normalisation_momentum(steps) == pytest.approx(momentum)
+
+
+def test_a_damaged_model_file_is_said(tmp_path):
+    path = tmp_path / "model.keras"
+    path.write_bytes(b"PK\x03\x04 not a model")
+    with pytest.raises(Exception, match="cannot be opened") as caught:
+        load_model(str(path))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,165 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from automl_cxr import api
+from automl_cxr.errors import DataError, StudyError, UnknownNameError, UsageError
+from automl_cxr.results.classifier import load_ensemble
+from automl_cxr.results.ensembles import describe_ensemble
+from automl_cxr.scoring.predictions import Predictions
+
+
+@pytest.fixture(scope="module")
+def built(finished):
+    return finished.ensemble(top=3)
+
+
+def test_an_ensemble_is_at_least_as_good_as_what_it_began_with(built):
+    assert len(built.trials) == 3
+    assert sum(built.weights) == pytest.approx(1)
+    assert built.score >= max(built.member_scores)
+    assert built.score == max(built.scores.values())
+    assert set(built.scores) == {"ga", "average", "greedy", "best"}
+    assert built.scores["best"] == max(built.member_scores)
+    assert "against the best member" in describe_ensemble(built)
+
+
+def test_members_are_the_best_trials_with_a_model(finished, built):
+    assert list(built.trials) == finished.leaderboard()["trial"].tolist()[:3]
+    assert len(finished.ensemble(top=9, method="average", name="all").trials) == 3
+
+
+def test_the_folder_stands_alone(finished, built, tmp_path, phantoms):
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(built.folder, moved)
+    classifier = load_ensemble(moved)
+    files = [phantoms / image for image in finished._store.split.valid.images]
+    probabilities, unreadable = classifier.predict(files)
+    assert unreadable == {}
+    saved = Predictions.from_npz(built.folder / "valid.npz")
+    assert probabilities == pytest.approx(saved.probabilities, abs=1e-5)
+
+
+def test_the_same_seed_builds_the_same_ensemble(finished, built):
+    assert finished.ensemble(top=3, name="again").weights == built.weights
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"top": 0}, UsageError),
+        ({"method": "gaa"}, UnknownNameError),
+        ({"name": "../up"}, UsageError),
+        ({"name": ""}, UsageError),
+    ],
+)
+def test_impossible_wishes_are_refused(finished, settings, error):
+    with pytest.raises(error):
+        finished.ensemble(**settings)
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"members": 3, "study": "s", "classes": []}', "[]"])
+def test_a_damaged_folder_is_said(tmp_path, content):
+    (tmp_path / "ensemble.json").write_text(content)
+    with pytest.raises(DataError, match="is not an ensemble's folder"):
+        load_ensemble(tmp_path)
+
+
+class TestEvaluation:
+    def test_validation_scores_are_those_of_the_leaderboard(self, finished):
+        evaluation = finished.evaluate(part="valid")
+        best = finished.leaderboard().iloc[0]
+        assert evaluation.scores["macro_f1"] == pytest.approx(best["macro_f1"])
+        assert evaluation.intervals["macro_f1"].low == pytest.approx(best["macro_f1_low"])
+        assert evaluation.confusion.to_numpy().sum() == len(evaluation.predictions)
+        assert evaluation.n_opened == 0
+
+    def test_opening_the_test_part_is_recorded_every_time(self, finished, built):
+        before = len(finished._store.study.user_attrs.get("test_opened", []))
+        first = finished.evaluate()
+        again = finished.evaluate(built)
+        assert (first.n_opened, again.n_opened) == (before + 1, before + 2)
+        opened = finished._store.study.user_attrs["test_opened"]
+        assert "ensemble ga-3" in opened[-1]["what"]
+        assert opened[-1]["scores"]["macro_f1"] == again.scores["macro_f1"]
+        split = finished._store.split
+        assert set(first.predictions.ids) == set(split.test)
+        assert not set(first.predictions.patients) & set(split.train.patients + split.valid.patients)
+
+    def test_a_trial_may_be_named(self, finished):
+        number = finished.leaderboard()["trial"][1]
+        assert finished.evaluate(int(number), part="valid").classifier == f"trial {number}"
+
+    def test_a_trial_without_a_model_is_said(self, finished):
+        last = int(finished.leaderboard()["trial"].iloc[-1])
+        with pytest.raises(StudyError, match="--keep-models"):
+            finished.evaluate(last, part="valid")
+
+    def test_changed_data_are_refused(self, finished, phantoms, tmp_path):
+        copy = tmp_path / "copy"
+        shutil.copytree(phantoms, copy)
+        assert finished.evaluate(part="valid", data=str(copy)).scores
+        next((copy / "normal").glob("*.png")).unlink()
+        with pytest.raises(DataError, match="no longer those of study"):
+            finished.evaluate(part="valid", data=str(copy))
+
+    def test_an_unknown_part_is_refused(self, finished):
+        with pytest.raises(UnknownNameError, match="Did you mean 'valid'"):
+            finished.evaluate(part="val")
+
+
+class TestPredicting:
+    def test_unreadable_files_are_named_and_the_rest_predicted(self, finished, phantoms, tmp_path):
+        odd = tmp_path / "odd names"
+        odd.mkdir()
+        sources = sorted((phantoms / "normal").glob("*.png"))[:3]
+        for source, name in zip(sources, ["=cmd.png", "肺 'a',b.png", "-rf.png"], strict=True):
+            shutil.copy(source, odd / name)
+        (odd / "broken.png").write_bytes(b"nothing")
+        table, problems = api.predict(finished.classifier(), [odd, tmp_path / "missing.png"])
+        assert sorted(table["image"]) == sorted(str(odd / name) for name in ["=cmd.png", "肺 'a',b.png", "-rf.png"])
+        assert set(problems) == {str(odd / "broken.png"), str(tmp_path / "missing.png")}
+        columns = [f"probability_{name}" for name in ("effusion", "normal", "opacity")]
+        assert list(table.columns) == ["image", "class", *columns]
+        assert table[columns].sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
+        assert table["class"].tolist() == [
+            columns[best].removeprefix("probability_") for best in table[columns].to_numpy().argmax(axis=1)
+        ]
+
+    def test_many_images_are_predicted_in_pieces_as_they_are_at_once(self, finished, phantoms, monkeypatch):
+        from automl_cxr.results import classifier
+
+        files = sorted(phantoms.rglob("*.png"))
+        whole, _ = finished.classifier().predict(files)
+        monkeypatch.setattr(classifier, "_IMAGES_AT_ONCE", 7)
+        told = []
+        pieces, _ = finished.classifier().predict(files, on_progress=lambda done, total: told.append((done, total)))
+        assert pieces == pytest.approx(whole, abs=1e-6)
+        assert told[-1] == (60, 60)
+
+    def test_nothing_to_predict_is_said(self, finished, tmp_path):
+        table, problems = api.predict(finished.classifier(), [tmp_path])
+        assert table.empty
+        assert list(problems) == [str(tmp_path)]
+
+
+class TestFigures:
+    def test_pictures_hold_the_numbers_of_the_record(self, finished):
+        history = finished.figures.history()
+        best = max(trial.score for trial in finished.trials)
+        assert history.data[-1].y[-1] == pytest.approx(best)
+        curves = finished.figures.learning_curves()
+        assert len(curves.data) == 4
+        assert list(curves.data[0].y) == list(finished.trials[0].scores.values())
+        confusion = finished.figures.confusion()
+        assert np.sum(confusion.data[0].z) == len(finished._store.split.valid.images)
+        assert "learning_curves" in repr(finished.figures)
+
+
+def test_a_study_reads_well(finished):
+    assert "4 complete" in repr(finished)
+    assert finished.best.score == max(trial.score for trial in finished.trials)
+    assert json.loads((finished.folder / "study.json").read_text())["name"] == "done"
+    assert api.open_study("done", runs=finished.folder.parent).best == finished.best

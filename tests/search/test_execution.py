@@ -1,0 +1,148 @@
+"""One contract for every executor: what is proposed is run, what is stopped is left, what fails does not stop the rest."""
+
+import os
+import signal
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import partial
+
+import pytest
+
+from automl_cxr.errors import UsageError
+from automl_cxr.search.inline_execution import run_inline
+from automl_cxr.search.proposal import Attempt, Ending, Outcome, Pause, Proposal, Report, Verdict
+from automl_cxr.search.ray_execution import Placement, RayResources, place, run_with_ray
+
+EPOCHS = 4
+
+
+@dataclass
+class ScriptedProposer:
+    """The one fake at the seam: proposes trials with a given fate and writes down all it is told."""
+
+    fates: list[str]
+    epochs: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    endings: dict[int, Ending] = field(default_factory=dict)
+    n_proposed: int = 0
+    was_idle: bool = False
+
+    def propose(self):
+        if self.n_proposed == len(self.fates):
+            return Pause.OVER
+        if self.fates[self.n_proposed] == "idle first" and not self.was_idle:
+            self.was_idle = True
+            return Pause.IDLE
+        self.n_proposed += 1
+        return Proposal(self.n_proposed - 1, {"fate": self.fates[self.n_proposed - 1]})
+
+    def observe(self, number, report):
+        self.epochs[number].append(report.epoch)
+        return Verdict.STOP if self.fates[number] == "stopped" and report.epoch == 2 else Verdict.CONTINUE
+
+    def finish(self, number, ending):
+        assert number not in self.endings
+        self.endings[number] = ending
+
+
+def run_fate(proposal, folder):
+    mark = folder / f"left-{proposal.number}"
+    try:
+        for epoch in range(1, EPOCHS + 1):
+            if proposal.values["fate"] == "raises" and epoch == 3:
+                raise ValueError("two\nlines")
+            if proposal.values["fate"] == "killed":
+                with (folder / "killed").open("a") as file:
+                    file.write("x")
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield Report(epoch, score=proposal.number + epoch / 10)
+        return {"score": 1.0, "pid": os.getpid()}
+    except GeneratorExit:
+        mark.touch()
+        raise
+
+
+def execute_with_ray(objective, proposer):
+    run_with_ray(objective, proposer, resources=RayResources(concurrency=2, cpus_per_trial=1))
+
+
+EXECUTORS = [run_inline, execute_with_ray]
+FATES = ["finishes", "stopped", "raises", "finishes", "idle first", "stopped", "finishes"]
+
+
+@pytest.mark.parametrize("execute", EXECUTORS)
+def test_every_trial_meets_its_fate(execute, tmp_path):
+    proposer = ScriptedProposer(FATES)
+    execute(partial(run_fate, folder=tmp_path), proposer)
+    outcomes = {number: ending.outcome for number, ending in proposer.endings.items()}
+    by_fate = {"stopped": Outcome.STOPPED, "raises": Outcome.FAILED}
+    assert outcomes == {number: by_fate.get(fate, Outcome.FINISHED) for number, fate in enumerate(FATES)}
+    lengths = {"stopped": 2, "raises": 2}
+    assert proposer.epochs == {number: list(range(1, lengths.get(fate, EPOCHS) + 1)) for number, fate in enumerate(FATES)}
+    assert proposer.endings[0].facts["score"] == 1.0
+    assert proposer.endings[2].error == "ValueError: two lines"
+    assert "run_fate" in proposer.endings[2].trace
+    assert {path.name for path in tmp_path.iterdir()} == {"left-1", "left-5"}
+
+
+@pytest.mark.parametrize("execute", EXECUTORS)
+def test_an_error_of_the_proposer_ends_the_search_and_is_raised(execute, tmp_path):
+    class Broken(ScriptedProposer):
+        def observe(self, number, report):
+            raise RuntimeError("the storage is gone")
+
+    proposer = Broken(["finishes"] * 3)
+    with pytest.raises(RuntimeError, match="the storage is gone"):
+        execute(partial(run_fate, folder=tmp_path), proposer)
+    assert proposer.endings == {}
+
+
+def test_ray_repeats_a_killed_trial_once_and_keeps_workers_warm(tmp_path):
+    proposer = ScriptedProposer(["finishes", "killed", *["finishes"] * 4])
+    execute_with_ray(partial(run_fate, folder=tmp_path), proposer)
+    assert proposer.endings[1].outcome is Outcome.FAILED
+    assert "worker process died" in proposer.endings[1].error
+    assert (tmp_path / "killed").read_text() == "xx"
+    finished = [ending for ending in proposer.endings.values() if ending.outcome is Outcome.FINISHED]
+    assert len(finished) == 5
+    assert len({ending.facts["pid"] for ending in finished}) <= 4  # two workers, each replaced at most once
+
+
+def test_an_abandoned_attempt_clears_up_once(tmp_path):
+    attempt = Attempt(partial(run_fate, folder=tmp_path), Proposal(7, {"fate": "finishes"}))
+    assert attempt.advance() == Report(1, score=7.1)
+    attempt.abandon()
+    attempt.abandon()
+    assert (tmp_path / "left-7").exists()
+
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("asked", "cluster", "placement"),
+    [
+        ({}, {"CPU": 2, "memory": 16 * GIB}, Placement(concurrency=2, cpus=1, gpus=0)),
+        ({}, {"CPU": 64, "memory": 16 * GIB}, Placement(concurrency=8, cpus=8, gpus=0)),
+        ({}, {"CPU": 16, "GPU": 4, "memory": 64 * GIB}, Placement(concurrency=4, cpus=4, gpus=1)),
+        ({"gpus_per_trial": 0.25}, {"CPU": 16, "GPU": 1}, Placement(concurrency=4, cpus=4, gpus=0.25)),
+        ({"gpus_per_trial": 2}, {"CPU": 16, "GPU": 4}, Placement(concurrency=2, cpus=8, gpus=2)),
+        ({"gpus_per_trial": 0}, {"CPU": 4, "GPU": 1}, Placement(concurrency=4, cpus=1, gpus=0)),
+        ({"concurrency": 1}, {"CPU": 2}, Placement(concurrency=1, cpus=2, gpus=0)),
+        ({"cpus_per_trial": 2}, {"CPU": 8}, Placement(concurrency=4, cpus=2, gpus=0)),
+        ({}, {"CPU": 1, "memory": GIB}, Placement(concurrency=1, cpus=1, gpus=0)),
+    ],
+)
+def test_trials_share_what_there_is(asked, cluster, placement):
+    assert place(RayResources(**asked), cluster) == placement
+
+
+@pytest.mark.parametrize("asked", [{"gpus_per_trial": 1}, {"cpus_per_trial": 4}])
+def test_a_trial_larger_than_the_cluster_is_refused(asked):
+    with pytest.raises(UsageError, match="A trial asks for"):
+        place(RayResources(**asked), {"CPU": 2})
+
+
+@pytest.mark.parametrize("asked", [{"concurrency": 0}, {"cpus_per_trial": 0}, {"gpus_per_trial": -1}])
+def test_impossible_resources_are_refused(asked):
+    with pytest.raises(UsageError, match="must be at least"):
+        RayResources(**asked)

@@ -1,0 +1,154 @@
+import optuna
+import pytest
+
+from automl_cxr.errors import UnknownNameError
+from automl_cxr.search.optuna_proposer import PRUNERS, SAMPLERS, OptunaProposer, first_rung
+from automl_cxr.search.proposal import Ending, Outcome, Proposal, Report, Verdict
+from automl_cxr.search.space import parse_space
+
+SPACE = parse_space(
+    """
+[dropout]
+type = "float"
+low = 0.0
+high = 0.5
+default = 0.25
+[loss]
+type = "choice"
+values = ["ce", "focal"]
+default = "ce"
+[focal_gamma]
+type = "float"
+low = 0.5
+high = 5.0
+when = { loss = ["focal"] }
+""",
+    name="small",
+)
+STATE = optuna.trial.TrialState
+EPOCHS = 9
+
+
+def open_study(tmp_path):
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(
+        storage=f"sqlite:///{tmp_path / 'studies.db'}", study_name="s", direction="maximize", load_if_exists=True
+    )
+
+
+def make(tmp_path, **settings):
+    study = open_study(tmp_path)
+    return study, OptunaProposer(study, SPACE, **{"epochs": EPOCHS, "seed": 3, **settings})
+
+
+def score_of(values, epoch):
+    return 0.9 - values["dropout"] - (0.2 if values["loss"] == "focal" else 0.0) - 0.3 / epoch
+
+
+def run_one(proposer):
+    """Run one proposal to its end; return its number, its values and the epoch it was left at."""
+    proposal = proposer.propose()
+    for epoch in range(1, EPOCHS + 1):
+        if proposer.observe(proposal.number, Report(epoch, score_of(proposal.values, epoch))) is Verdict.STOP:
+            proposer.finish(proposal.number, Ending(Outcome.STOPPED))
+            return proposal.number, proposal.values, epoch
+    score = score_of(proposal.values, EPOCHS)
+    proposer.finish(proposal.number, Ending(Outcome.FINISHED, facts={"score": score, "best_epoch": EPOCHS}))
+    return proposal.number, proposal.values, EPOCHS
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_proposals_are_points_of_the_space_and_begin_with_the_preset(tmp_path, sampler):
+    study, proposer = make(tmp_path, sampler=sampler, pruner="none")
+    points = [run_one(proposer)[1] for _ in range(12)]
+    assert points[0] == SPACE.preset()
+    for point in points:
+        SPACE.check(point)
+    assert len({point["dropout"] for point in points}) == 12
+    assert [trial.params for trial in study.get_trials()] == points
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_an_interrupted_search_decides_as_an_uninterrupted_one(tmp_path, sampler, pruner):
+    whole_folder, broken_folder = tmp_path / "whole", tmp_path / "broken"
+    whole_folder.mkdir()
+    broken_folder.mkdir()
+    _, proposer = make(whole_folder, sampler=sampler, pruner=pruner)
+    whole = [run_one(proposer) for _ in range(14)]
+    broken = []
+    for _ in range(14):  # a new process for each trial
+        _, proposer = make(broken_folder, sampler=sampler, pruner=pruner)
+        broken.append(run_one(proposer))
+    assert broken == whole
+
+
+def test_asha_stops_at_its_rungs_and_tells_the_truth_about_it(tmp_path):
+    study, proposer = make(tmp_path, sampler="random")
+    ends = [run_one(proposer)[2] for _ in range(30)]
+    states = [trial.state for trial in study.get_trials()]
+    assert ends[:6] == [EPOCHS] * 6, "the first trials run to their end"
+    assert set(ends) == {2, 6, 9}
+    assert [state == STATE.PRUNED for state in states] == [end < EPOCHS for end in ends]
+    assert states.count(STATE.PRUNED) >= 10
+    for trial, end in zip(study.get_trials(), ends, strict=True):
+        assert list(trial.intermediate_values) == list(range(1, end + 1))
+        assert trial.value == pytest.approx(score_of(trial.params, end))
+
+
+def test_the_last_epoch_is_never_the_one_to_stop_at(tmp_path):
+    _, proposer = make(tmp_path, sampler="random", epochs=6)
+    proposals = [proposer.propose() for _ in range(12)]
+    for proposal in proposals:
+        for epoch in range(1, 6):
+            proposer.observe(proposal.number, Report(epoch, 1 - proposal.number / 100))
+        assert proposer.observe(proposal.number, Report(6, 1 - proposal.number / 100)) is Verdict.CONTINUE
+
+
+def test_a_resumed_trial_keeps_its_values_and_is_told_once(tmp_path):
+    study, proposer = make(tmp_path)
+    run_one(proposer)
+    begun = proposer.propose()
+    proposer.observe(begun.number, Report(1, 0.5))
+    _, later = make(tmp_path)
+    resumed = later.resume(begun.number)
+    assert resumed == begun
+    for epoch in (1, 2, 3):
+        assert later.observe(resumed.number, Report(epoch, 0.5 + epoch / 10)) is Verdict.CONTINUE
+    later.finish(resumed.number, Ending(Outcome.FINISHED, facts={"score": 0.8}))
+    trial = study.get_trials()[begun.number]
+    assert trial.state == STATE.COMPLETE
+    assert trial.intermediate_values == {1: 0.5, 2: 0.7, 3: 0.8}
+
+
+def test_a_trial_that_was_begun_without_all_its_values_gets_the_rest(tmp_path):
+    study, proposer = make(tmp_path)
+    run_one(proposer)
+    half = study.ask()
+    half.suggest_float("dropout", 0.0, 0.5)
+    resumed = proposer.resume(half.number)
+    assert resumed.values["dropout"] == half.params["dropout"]
+    SPACE.check(resumed.values)
+
+
+def test_failures_and_signatures_are_written(tmp_path):
+    study, proposer = make(tmp_path, sign=lambda number: {"driver": "me", "seed": 10 + number})
+    proposal = proposer.propose()
+    assert isinstance(proposal, Proposal)
+    assert study.get_trials()[0].user_attrs == {"driver": "me", "seed": 10}
+    proposer.finish(0, Ending(Outcome.FAILED, error="ValueError: no"))
+    trial = study.get_trials()[0]
+    assert trial.state == STATE.FAIL
+    assert trial.user_attrs["error"] == "ValueError: no"
+    assert trial.value is None
+
+
+@pytest.mark.parametrize(("wrong", "nearest"), [({"sampler": "tpee"}, "tpe"), ({"pruner": "ahsa"}, "asha")])
+def test_unknown_names_are_refused(tmp_path, wrong, nearest):
+    with pytest.raises(UnknownNameError, match=f"Did you mean '{nearest}'"):
+        make(tmp_path, **wrong)
+
+
+@pytest.mark.parametrize(("epochs", "rung"), [(1, 2), (9, 2), (30, 3), (100, 11)])
+def test_the_first_rung_follows_the_epochs(epochs, rung):
+    assert first_rung(epochs) == rung

@@ -1,0 +1,229 @@
+import math
+
+import numpy as np
+import optuna
+import pytest
+
+from automl_cxr.errors import SpaceError, UnknownNameError, UsageError
+from automl_cxr.search.optuna_proposer import suggest
+from automl_cxr.search.space import Choice, Float, Int, parse_space
+from automl_cxr.study.spaces import load_space, shipped
+
+REPORT_HEAD = """
+family = "scratch"
+[n_dense]
+type = "int"
+low = 1
+high = 3
+[dropout]
+type = "float"
+low = 0.0
+high = 0.5
+[dense_units]
+type = "int"
+low = 1024
+high = 4096
+step = 512
+[learning_rate]
+type = "choice"
+values = [1e-3, 1e-4, 1e-5]
+[loss]
+type = "choice"
+values = ["ce", "focal"]
+[focal_gamma]
+type = "float"
+low = 0.5
+high = 5.0
+step = 0.5
+when = { loss = ["focal"] }
+"""
+
+
+def by_numpy(space, n):
+    rng = np.random.default_rng(0)
+    return [space.sample(rng) for _ in range(n)]
+
+
+def by_optuna(space, n):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    points = []
+    for _ in range(n):
+        trial = study.ask()
+        points.append(space.resolve(lambda parameter, trial=trial: suggest(trial, parameter)))
+    return points
+
+
+DIALECTS = [by_numpy, by_optuna]
+
+
+@pytest.mark.parametrize("draw", DIALECTS)
+def test_every_dialect_reaches_exactly_the_values_of_the_space(draw):
+    space = parse_space(REPORT_HEAD, name="head")
+    points = draw(space, 1500)
+    reached = {name: {point[name] for point in points if name in point} for name in space.names if name != "family"}
+    assert reached["dense_units"] == {1024, 1536, 2048, 2560, 3072, 3584, 4096}
+    assert reached["n_dense"] == {1, 2, 3}
+    assert reached["learning_rate"] == {1e-3, 1e-4, 1e-5}
+    assert sorted(reached["focal_gamma"]) == pytest.approx([0.5 * k for k in range(1, 11)])
+    assert min(reached["dropout"]) < 0.01
+    assert max(reached["dropout"]) > 0.49
+    for point in points:
+        space.check(point)
+        assert ("focal_gamma" in point) == (point["loss"] == "focal")
+        assert all(type(value) in (int, float, str) for value in point.values())
+
+
+@pytest.mark.parametrize("draw", DIALECTS)
+@pytest.mark.parametrize("name", shipped("search_spaces"))
+def test_shipped_spaces_draw_points_of_theirs_in_every_dialect(name, draw):
+    space = load_space(name)
+    points = draw(space, 300)
+    for point in points:
+        space.check(point)
+    for parameter in space.parameters:
+        reached = {point[parameter.name] for point in points if parameter.name in point}
+        grid = parameter.grid()
+        if grid is not None and len(grid) <= 8:
+            assert reached == set(grid)
+
+
+@pytest.mark.parametrize("draw", DIALECTS)
+def test_log_scales_are_uniform_in_the_exponent(draw):
+    space = parse_space('[learning_rate]\ntype = "float"\nlow = 1e-5\nhigh = 1e-1\nlog = true', name="lr")
+    exponents = [math.log10(point["learning_rate"]) for point in draw(space, 1000)]
+    assert np.histogram(exponents, bins=4, range=(-5, -1))[0] == pytest.approx(250, abs=60)
+
+
+@pytest.mark.parametrize("name", shipped("search_spaces"))
+def test_shipped_spaces_have_a_preset_inside_themselves(name):
+    space = load_space(name)
+    space.check(space.preset())
+
+
+def test_a_preset_needs_a_default_for_each_active_parameter():
+    loss = '[loss]\ntype = "choice"\nvalues = ["ce", "focal"]\ndefault = "{}"\n'
+    text = loss + '[focal_gamma]\ntype = "float"\nlow = 0.5\nhigh = 5\nwhen = {{ loss = "focal" }}'
+    assert parse_space(text.format("ce"), name="s").preset() == {"loss": "ce"}
+    assert parse_space(text.format("focal"), name="s").preset() is None
+
+
+def test_a_constant_may_be_a_parent():
+    text = 'loss = "{}"\n[focal_gamma]\ntype = "float"\nlow = 1\nhigh = 2\nwhen = {{ loss = ["focal"] }}'
+    rng = np.random.default_rng(0)
+    assert parse_space(text.format("ce"), name="s").sample(rng) == {}
+    assert set(parse_space(text.format("focal"), name="s").sample(rng)) == {"focal_gamma"}
+
+
+@pytest.mark.parametrize(
+    ("table", "rule"),
+    [
+        ("low = 1\nhigh = 2", "needs a type"),
+        ('type = "integer"\nlow = 1\nhigh = 2', "Unknown type"),
+        ('type = "int"\nlow = 1', "lacks a setting"),
+        ('type = "int"\nlow = 1\nhigh = 2\nstpe = 1', "Did you mean 'step'"),
+        ('type = "int"\nlow = 3\nhigh = 2', "low must not exceed high"),
+        ('type = "int"\nlow = 1\nhigh = 6\nstep = 2', "Use 5"),
+        ('type = "int"\nlow = 1.0\nhigh = 6', "whole number"),
+        ('type = "int"\nlow = 1\nhigh = 6\nstep = 0', "step must be above 0"),
+        ('type = "float"\nlow = 0.0\nhigh = 1.0\nlog = true', "low above 0"),
+        ('type = "float"\nlow = 0.1\nhigh = 1.0\nlog = true\nstep = 0.1', "exclude each other"),
+        ('type = "float"\nlow = nan\nhigh = 1.0', "finite"),
+        ('type = "float"\nlow = 0.0\nhigh = inf', "finite"),
+        ('type = "float"\nlow = "a"\nhigh = 1.0', "finite number"),
+        ('type = "choice"\nvalues = []', "at least one"),
+        ('type = "choice"\nvalues = [1, 1]', "must differ"),
+        ('type = "choice"\nvalues = [[1]]', "must be numbers"),
+        ('type = "int"\nlow = 1\nhigh = 2\ndefault = 3', "none of its values"),
+        ('type = "int"\nlow = 1\nhigh = 2\nwhen = "loss"', "when must name parents"),
+        ('type = "int"\nlow = 1\nhigh = 2\nwhen = { loss = ["ce"] }', "must stand above"),
+    ],
+)
+def test_a_broken_parameter_is_refused_with_its_name_and_the_rule(table, rule):
+    with pytest.raises(UsageError, match=rule) as caught:
+        parse_space(f"[dropout]\n{table}", name="mine")
+    assert "dropout" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("not toml at all", "is not TOML"),
+        ('loss = "ce"\n[focal_gamma]\ntype = "float"\nlow = 1\nhigh = 2\nwhen = { optimizer = ["adam"] }', "must stand above"),
+        (
+            """
+            [loss]
+            type = "choice"
+            values = ["ce"]
+            [focal_gamma]
+            type = "float"
+            low = 1
+            high = 2
+            when = { loss = ["focal"] }
+            """,
+            "never takes",
+        ),
+        ("loss = [1]", "must be a number"),
+    ],
+)
+def test_a_broken_space_is_refused(text, rule):
+    with pytest.raises(SpaceError, match=rule):
+        parse_space(text, name="mine")
+
+
+@pytest.mark.parametrize(
+    ("values", "rule"),
+    [
+        ({"loss": "ce"}, "needs a value"),
+        ({"loss": "ce", "focal_gamma": 1.0}, "not active"),
+        ({"loss": "hinge"}, "cannot be"),
+        ({"los": "ce"}, "Did you mean 'loss'"),
+    ],
+)
+def test_values_that_are_no_point_are_refused(values, rule):
+    space = parse_space(REPORT_HEAD, name="head")
+    full = {"n_dense": 1, "dropout": 0.1, "dense_units": 1024, "learning_rate": 1e-3, **values}
+    if rule == "needs a value":
+        del full["n_dense"]
+    with pytest.raises(UsageError, match=rule):
+        space.check(full)
+
+
+def test_booleans_and_numbers_are_different_choices():
+    choice = Choice(name="batch_norm", values=(True, False))
+    assert choice.contains(True)
+    assert not choice.contains(1)
+    assert not Int(name="n", low=0, high=1).contains(True)
+    assert not Float(name="x", low=0, high=1).contains(True)
+
+
+class TestLoading:
+    def test_a_space_of_ones_own_works_by_path(self, tmp_path):
+        path = tmp_path / "my space.toml"
+        path.write_text('[dropout]\ntype = "float"\nlow = 0\nhigh = 0.9\n')
+        assert load_space(str(path)).names == ("dropout",)
+
+    def test_a_wrong_name_gets_the_nearest(self):
+        with pytest.raises(UnknownNameError, match="Did you mean 'fused'"):
+            load_space("fuse")
+
+    def test_a_missing_file_is_said(self):
+        with pytest.raises(UsageError, match="existing TOML file"):
+            load_space("nowhere/mine.toml")
+
+    @pytest.mark.parametrize(
+        ("text", "rule"),
+        [
+            ('[drop_out]\ntype = "float"\nlow = 0\nhigh = 1', "Did you mean 'dropout'"),
+            ('[dropout]\ntype = "float"\nlow = 0\nhigh = 1.5', "from 0.0 to 0.9"),
+            ('[loss]\ntype = "choice"\nvalues = ["ce", "hinge"]', "must be one of"),
+            ('family = "fussed"', "must be one of"),
+            ("seed = 3", "belongs to the study"),
+            ("", "is empty"),
+        ],
+    )
+    def test_a_space_must_fit_the_hyperparameters(self, tmp_path, text, rule):
+        path = tmp_path / "mine.toml"
+        path.write_text(text)
+        with pytest.raises(UsageError, match=rule):
+            load_space(str(path))

@@ -1,0 +1,106 @@
+"""A search without Keras: trials that take milliseconds and leave all the files that a real one leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from automl_cxr.records import SplitRecord
+from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.search.inline_execution import run_inline
+from automl_cxr.search.proposal import Facts, Objective, Proposal, Proposer, Report
+from automl_cxr.study.objective import TrialObjective, staging_folder
+from automl_cxr.study.prepare import PreparedStudy, StudyRequest, prepare_study
+from automl_cxr.study.runner import Budget, run_search
+
+
+@dataclasses.dataclass(frozen=True)
+class QuickObjective:
+    """Stands in for training: writes the files of a trial whose score follows from its dropout."""
+
+    real: TrialObjective
+    epochs: int = 3
+    cut_short: bool = False
+    between_epochs: Callable[[Proposal, int], None] = lambda _proposal, _epoch: None
+
+    def __call__(self, proposal: Proposal) -> Generator[Report, None, Facts]:
+        folder = staging_folder(self.real.trials, proposal.number, self.real.driver)
+        folder.mkdir(exist_ok=True)
+        config = self.real.config_of(proposal)
+        (folder / "config.json").write_text(config.to_json())
+        score = 0.0
+        for epoch in range(1, self.epochs + 1):
+            self.between_epochs(proposal, epoch)
+            score = (0.9 - config.dropout) * epoch / self.epochs
+            yield Report(epoch, score, facts={"n_parameters": 100 + config.filters})
+        self._write_predictions(folder, score, config.seed)
+        (folder / "model.keras").write_bytes(b"weights")
+        return {
+            "score": score,
+            "best_epoch": self.epochs,
+            "epochs": self.epochs,
+            "cut_short": self.cut_short,
+            "n_parameters": 100 + config.filters,
+            "seconds": 0.01,
+        }
+
+    def _write_predictions(self, folder: Path, score: float, seed: int) -> None:
+        split = SplitRecord.from_json(self.real.split.read_text(encoding="utf-8"))
+        rng = np.random.default_rng(seed)
+        logits = rng.normal(size=(len(split.valid.images), len(split.classes)))
+        logits[np.arange(len(logits)), split.valid.labels] += 3 * score
+        probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        Predictions(
+            split.valid.images, np.array(split.valid.labels), probabilities, split.classes, split.valid.patients
+        ).to_npz(folder / "valid.npz")
+
+
+class Silence:
+    """Hears what happens and keeps it."""
+
+    def __init__(self) -> None:
+        self.resumed: list[int] = []
+        self.ended: list[int] = []
+
+    def on_begin(self, number, *, resumed):
+        if resumed:
+            self.resumed.append(number)
+
+    def on_epoch(self, number, report):
+        pass
+
+    def on_end(self, record):
+        self.ended.append(record.number)
+
+
+@pytest.fixture
+def prepare(tmp_path, phantoms) -> Callable[..., PreparedStudy]:
+    """Prepare a study of phantoms in the test's own folder."""
+
+    def prepare_it(**settings) -> PreparedStudy:
+        request = StudyRequest(
+            **{"space": "scratch", "data": str(phantoms), "name": "s", "image_size": 32, "pruner": "none", **settings}
+        )
+        return prepare_study(request, runs=tmp_path, storage=f"sqlite:///{tmp_path / 'studies.db'}")
+
+    return prepare_it
+
+
+@pytest.fixture
+def quick_search() -> Callable[..., Silence]:
+    """Search a prepared study in milliseconds a trial."""
+
+    def search_it(prepared: PreparedStudy, *, trials=None, seconds=None, keep_models=3, **how) -> Silence:
+        def execute(objective: Objective, proposer: Proposer) -> None:
+            run_inline(QuickObjective(objective, **how), proposer)
+
+        listener = Silence()
+        budget = Budget(n_trials=trials, seconds=seconds, keep_models=keep_models)
+        run_search(prepared.store, prepared.images, sampler="random", budget=budget, execute=execute, listener=listener)
+        return listener
+
+    return search_it

@@ -1,0 +1,205 @@
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from automl_cxr.errors import StudyError
+from automl_cxr.records import TrialState
+from automl_cxr.study.lease import DriverLease, live_drivers
+
+FILES = {"config.json", "valid.npz", "model.keras"}
+
+
+def files_of(store, number):
+    return {path.name for path in store.trial_folder(number).iterdir()}
+
+
+def test_a_search_ends_with_exactly_the_trials_asked_for(prepare, quick_search):
+    prepared = prepare()
+    listener = quick_search(prepared, trials=5)
+    records = prepared.store.records()
+    assert [record.state for record in records] == [TrialState.COMPLETE] * 5
+    assert listener.ended == [0, 1, 2, 3, 4]
+    assert len({record.seed for record in records}) == 5
+    assert all(list(record.scores) == [1, 2, 3] for record in records)
+    assert not list((prepared.store.folder / "trials").glob(".*"))
+
+
+def test_the_number_of_trials_is_a_total(prepare, quick_search):
+    prepared = prepare()
+    quick_search(prepared, trials=3)
+    assert quick_search(prepared, trials=3).ended == []
+    assert quick_search(prepared, trials=5).ended == [3, 4]
+
+
+def test_only_the_best_keep_their_models_and_all_keep_their_predictions(prepare, quick_search):
+    prepared = prepare()
+    quick_search(prepared, trials=6, keep_models=2)
+    ranked = [record.number for record in prepared.store.ranked()]
+    assert {number for number in ranked if prepared.store.has_model(number)} == set(ranked[:2])
+    for number in ranked:
+        assert files_of(prepared.store, number) >= FILES - {"model.keras"}
+    with pytest.raises(StudyError, match="--keep-models"):
+        prepared.store.model_file(ranked[-1])
+
+
+def fail_at(numbers):
+    def between(proposal, epoch):
+        if proposal.number in numbers and epoch == 2:
+            raise ValueError("no such luck")
+
+    return between
+
+
+def test_a_failed_trial_tells_why_and_stops_nobody(prepare, quick_search):
+    prepared = prepare()
+    quick_search(prepared, trials=4, between_epochs=fail_at({1}))
+    states = [record.state for record in prepared.store.records()]
+    assert states == [TrialState.COMPLETE, TrialState.FAILED, TrialState.COMPLETE, TrialState.COMPLETE]
+    assert prepared.store.record(1).error == "ValueError: no such luck"
+    assert "no such luck" in (prepared.store.trial_folder(1) / "train.log").read_text()
+
+
+def test_a_search_in_which_everything_fails_stops_with_the_reason(prepare, quick_search):
+    prepared = prepare()
+    with pytest.raises(StudyError, match=r"first 5 trials all failed.*no such luck"):
+        quick_search(prepared, trials=50, between_epochs=fail_at(set(range(50))))
+    assert len(prepared.store.records()) == 5
+    quick_search(prepared, trials=8)  # the cause was removed: the same command goes on
+    assert [record.state for record in prepared.store.records()][5:] == [TrialState.COMPLETE] * 3
+
+
+def test_files_that_cannot_be_committed_fail_the_trial(prepare, quick_search):
+    prepared = prepare()
+
+    def lose_the_folder(proposal, epoch):
+        if proposal.number == 1 and epoch == 3:
+            prepared.store.trial_folder(1).write_text("a file stands where the folder should")
+
+    quick_search(prepared, trials=3, between_epochs=lose_the_folder)
+    assert [record.state for record in prepared.store.records()].count(TrialState.FAILED) == 1
+    assert "Cannot write" in prepared.store.record(1).error
+
+
+def test_wall_time_ends_a_search(prepare, quick_search):
+    prepared = prepare()
+    started = time.monotonic()
+    quick_search(prepared, seconds=1.0)
+    assert time.monotonic() - started < 10
+    assert prepared.store.records()
+    assert all(record.state is TrialState.COMPLETE for record in prepared.store.records())
+
+
+def test_an_interrupted_trial_is_taken_up_with_the_same_values(prepare, quick_search):
+    prepared = prepare()
+
+    def interrupt(proposal, epoch):
+        if proposal.number == 2 and epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quick_search(prepared, trials=4, between_epochs=interrupt)
+    assert prepared.store.record(2).state is TrialState.RUNNING
+    params = prepared.store.record(2).params
+    listener = quick_search(prepared, trials=4)
+    assert listener.resumed == [2]
+    assert listener.ended == [2, 3]
+    assert prepared.store.record(2).params == params
+
+
+def test_a_trial_of_a_living_search_is_not_taken(prepare, quick_search):
+    prepared = prepare()
+    with DriverLease(prepared.store.folder) as other:
+        trial = prepared.store.study.ask()
+        trial.set_user_attr("driver", other.driver)
+        assert live_drivers(prepared.store.folder) == {other.driver}
+        listener = quick_search(prepared, trials=3)
+        assert listener.ended == [1, 2]
+        assert prepared.store.record(0).state is TrialState.RUNNING
+    assert live_drivers(prepared.store.folder) == set()
+    assert quick_search(prepared, trials=3).resumed == [0]
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {folder!r})
+from conftest import QuickObjective, Silence
+from automl_cxr.search.inline_execution import run_inline
+from automl_cxr.study.runner import Budget, run_search
+from automl_cxr.study.store import StudyStore
+runs = Path({runs!r})
+store = StudyStore.open("s", runs=runs, storage=f"sqlite:///{{runs / 'studies.db'}}")
+def slowly(proposal, epoch):
+    time.sleep(0.02)
+print("begun", flush=True)
+def execute(objective, proposer):
+    run_inline(QuickObjective(objective, between_epochs=slowly), proposer)
+budget = Budget(n_trials={trials}, seconds=None, keep_models=3)
+run_search(store, Path("unused.npy"), sampler="tpe", budget=budget, execute=execute, listener=Silence())
+"""
+
+
+def start_search(store, trials):
+    script = SCRIPT.format(folder=str(Path(__file__).parent), runs=str(store.folder.parent), trials=trials)
+    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+
+
+def assert_whole(store, trials):
+    records = store.records()
+    assert [record.number for record in records] == list(range(trials))
+    assert {record.state for record in records} == {TrialState.COMPLETE}
+    configurations = set()
+    for record in records:
+        assert files_of(store, record.number) >= FILES - {"model.keras"}
+        config = json.loads((store.trial_folder(record.number) / "config.json").read_text())
+        assert {name: config[name] for name in record.params} == dict(record.params)
+        configurations.add(json.dumps(dict(record.params), sort_keys=True))
+    assert len(configurations) == trials, "no configuration was proposed twice"
+    assert not list((store.folder / "trials").glob(".*"))
+
+
+def test_a_driver_killed_at_random_moments_loses_and_doubles_nothing(prepare):
+    store = prepare().store
+    rng = random.Random(5)
+    n_kills = 0
+    for _ in range(6):
+        driver = start_search(store, trials=24)
+        assert driver.stdout.readline() == "begun\n"
+        try:
+            driver.wait(timeout=rng.uniform(0.1, 1.5))
+        except subprocess.TimeoutExpired:
+            driver.send_signal(signal.SIGKILL)
+            driver.wait()
+            n_kills += 1
+        driver.stdout.close()
+    driver = start_search(store, trials=24)
+    assert driver.communicate(timeout=60)[0] == "begun\n"
+    assert driver.returncode == 0
+    assert n_kills >= 3
+    assert_whole(store, 24)
+
+
+def test_two_drivers_share_a_study(prepare):
+    store = prepare().store
+    drivers = [start_search(store, trials=16) for _ in range(2)]
+    for driver in drivers:
+        driver.communicate(timeout=60)
+        assert driver.returncode == 0
+    assert_whole(store, 16)
+    assert len({trial.user_attrs["driver"] for trial in store.study.get_trials()}) == 2
+
+
+def test_trials_cut_short_by_time_are_pruned_unless_best(prepare, quick_search):
+    prepared = prepare()
+    quick_search(prepared, trials=8, cut_short=True)
+    best = 0.0
+    for record in prepared.store.records():
+        assert (record.state is TrialState.COMPLETE) == (record.score > best)
+        best = max(best, record.score)
+    assert {record.state for record in prepared.store.records()} == {TrialState.COMPLETE, TrialState.PRUNED}

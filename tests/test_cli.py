@@ -1,0 +1,284 @@
+"""The commands as a stranger types them, in this process; one whole path through Ray in processes of its own."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+
+from automl_cxr import cli
+
+SPACE = """
+family = "scratch"
+n_blocks = 2
+filters = 4
+[dense_units]
+type = "int"
+low = 4
+high = 16
+default = 8
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capfd):
+    """Type a command in an empty folder; give its exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "_debug", False)
+
+    def type_it(*words):
+        code = cli._run([str(word) for word in words])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return type_it
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory, phantoms):
+    """A study that was searched from the command line without Ray; gives its runs folder."""
+    folder = tmp_path_factory.mktemp("searched")
+    (folder / "tiny.toml").write_text(SPACE)
+    words = ["search", "--space", folder / "tiny.toml", "--data", phantoms, "--name", "s", "--trials", 3, "--epochs", 2]
+    words += ["--image-size", 32, "--batch-size", 8, "--executor", "inline", "--runs", folder / "runs"]
+    assert cli._run([str(word) for word in words]) == 0
+    return folder / "runs"
+
+
+def all_commands():
+    def walk(command, words):
+        yield words, command
+        for name, sub in getattr(command, "commands", {}).items():
+            yield from walk(sub, (*words, name))
+
+    return list(walk(cli.commands, ()))
+
+
+@pytest.mark.parametrize("words", [words for words, _ in all_commands()], ids=lambda words: " ".join(words) or "automl-cxr")
+def test_every_command_explains_itself(run, words):
+    code, out, err = run(*words, "--help")
+    assert code == 0
+    assert err == ""
+    assert out.startswith("Usage: automl-cxr")
+
+
+def test_every_option_is_explained():
+    for words, command in all_commands():
+        for option in command.params:
+            if isinstance(option, click.Option) and option.name not in ("seed", "port", "name"):
+                assert option.help, f"{' '.join(words)}: {option.opts}"
+
+
+def test_help_names_the_samplers_pruners_metrics_methods_and_layouts_there_are(run):
+    from automl_cxr.data.layouts import LAYOUTS
+    from automl_cxr.ensemble.build import METHODS
+    from automl_cxr.results.leaderboard import FORMATS
+    from automl_cxr.scoring.metrics import METRICS
+    from automl_cxr.search.optuna_proposer import PRUNERS, SAMPLERS
+
+    _, search_help, _ = run("search", "--help")
+    layouts = [row.name for row in (LAYOUTS.values() if hasattr(LAYOUTS, "values") else LAYOUTS)]
+    for name in (*SAMPLERS, *PRUNERS, *METRICS, *layouts):
+        assert name in search_help, name
+    _, ensemble_help, _ = run("ensemble", "build", "--help")
+    assert all(name in ensemble_help for name in METHODS)
+    _, leaderboard_help, _ = run("leaderboard", "--help")
+    assert all(name in leaderboard_help for name in FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["serch"], 2, "search"),
+        (["search", "--trials", "0"], 2, "--trials"),
+        (["search", "--trials", "many"], 2, "not a valid integer"),
+        (["search", "--time", "soon"], 2, "2h or 1h30m"),
+        (["search", "--time", "0s"], 2, "above 0"),
+        (["search", "--space", "fusd"], 2, "Did you mean 'fused'"),
+        (["search", "--space", "mine.toml"], 2, "existing TOML file"),
+        (["search", "--data", "no such folder"], 1, "must exist"),
+        (["search", "--executor", "rya"], 2, "Did you mean 'ray'"),
+        (["search", "--executor", "inline", "--concurrency", "2"], 2, "are Ray's"),
+        (["search", "--study", "dmo"], 2, "Did you mean 'demo'"),
+        (["data", "inspect", "nowhere"], 1, "must exist"),
+        (["spaces", "show", "scrach"], 2, "Did you mean 'scratch'"),
+        (["leaderboard", "s"], 1, "Run a search first"),
+        (["leaderboard", "s", "--format", "jsn"], 2, "Did you mean 'json'"),
+        (["ensemble", "build", "s", "--top", "0"], 2, "--top"),
+        (["evaluate", "s"], 1, "Run a search first"),
+        (["predict", "s"], 2, "PATHS"),
+        (["dashboard"], 1, "Run a search first"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_words_get_a_sentence_and_an_exit_code(run, words, code, said):
+    received, out, err = run(*words)
+    assert received == code
+    assert said in err
+    assert "Traceback" not in err + out
+    assert out == ""
+
+
+def test_debug_shows_where_it_happened(run):
+    _, _, err = run("leaderboard", "s", "--debug")
+    assert "Traceback" in err
+
+
+def test_spaces_are_listed_and_shown(run):
+    code, out, _ = run("spaces")
+    assert code == 0
+    assert {line.split()[0] for line in out.splitlines()} >= {"scratch", "fused"}
+    _, shown, _ = run("spaces", "show", "fused")
+    assert "[taps]" in shown
+    assert set(json.loads(run("spaces", "--json")[1])) >= {"scratch", "fused"}
+
+
+def test_phantoms_are_drawn_and_inspected(run):
+    code, out, _ = run("data", "demo", "chests", "--images", 24, "--image-size", 48)
+    assert (code, "24 phantom radiographs" in out) == (0, True)
+    shutil.copy("chests/metadata.csv", "chests/normal/broken.png")
+    code, out, _ = run("data", "inspect", "chests")
+    assert code == 0
+    for word in ("layout folders", "normal", "opacity", "effusion", "48x48", "cannot be read: 1", "normal/broken.png"):
+        assert word in out
+    found = json.loads(run("data", "inspect", "chests", "--json")[1])
+    assert {row["class"]: row["unreadable"] for row in found["classes"]} == {"effusion": 0, "normal": 1, "opacity": 0}
+
+
+class TestAfterASearch:
+    def test_the_leaderboard_reaches_screen_and_file(self, run, searched):
+        code, out, _ = run("leaderboard", "s", "--runs", searched)
+        assert code == 0
+        assert "macro_f1 95%" in out
+        assert len(out.splitlines()) == 2 + 3
+        code, out, err = run("leaderboard", "s", "--runs", searched, "--format", "csv", "--out", "board.csv")
+        assert (code, out) == (0, "")
+        assert "3 trials written to board.csv" in err
+        with Path("board.csv").open(newline="") as file:
+            assert [row["rank"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+        assert len(json.loads(run("leaderboard", "s", "--runs", searched, "--json")[1])) == 3
+        code, _, err = run("leaderboard", "s", "--runs", searched, "--out", "no/such/folder/board.csv")
+        assert (code, "Cannot write" in err) == (2, True)
+
+    def test_the_environment_may_name_the_runs(self, run, searched, monkeypatch):
+        monkeypatch.setenv("AUTOML_CXR_RUNS", str(searched))
+        assert run("leaderboard", "s")[0] == 0
+        assert "It holds: s" in run("leaderboard", "t")[2]
+
+    def test_ensemble_evaluate_and_predict(self, run, searched, phantoms):
+        code, out, err = run("ensemble", "build", "s", "--runs", searched, "--top", 2, "--name", "pair")
+        assert code == 0
+        for method in ("ga", "average", "greedy", "best"):
+            assert method in out
+        folder = searched / "s" / "ensembles" / "pair"
+        assert str(folder) in out
+        code, out, err = run("evaluate", folder, "--runs", searched)
+        assert code == 0
+        assert "test part" in out
+        assert "confusion matrix" in out
+        assert "recorded" in err or "opened" in err
+        result = json.loads(run("evaluate", "s", "--runs", searched, "--split", "valid", "--json")[1])
+        assert set(result["intervals"]) == {"macro_f1", "accuracy", "balanced_accuracy", "macro_auc", "log_loss", "fnfr"}
+        Path("broken.png").write_bytes(b"no")
+        code, out, err = run("predict", folder, phantoms / "normal", "broken.png", "--runs", searched, "--out", "p.csv")
+        assert code == 0
+        assert "broken.png: " in err
+        with Path("p.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == len(list((phantoms / "normal").glob("*.png")))
+        assert list(rows[0]) == ["image", "class", "probability_effusion", "probability_normal", "probability_opacity"]
+        code, _, err = run("predict", folder, "broken.png", "--runs", searched)
+        assert code == 1
+
+    def test_the_same_command_says_that_nothing_is_left_to_do(self, run, searched, phantoms):
+        code, out, err = run(
+            "search", "--name", "s", "--data", phantoms, "--trials", 3, "--executor", "inline", "--runs", searched, "--json"
+        )
+        assert code == 0
+        assert "continued" in err
+        assert json.loads(out)["trials"] == {"complete": 3}
+
+    def test_other_settings_are_refused(self, run, searched, phantoms):
+        code, _, err = run("search", "--name", "s", "--data", phantoms, "--image-size", 64, "--runs", searched)
+        assert code == 2
+        assert "begun with image_size 32; received 64" in err
+
+
+def test_a_study_file_gives_defaults_and_words_win(run, phantoms):
+    Path("tiny.toml").write_text(SPACE)
+    Path("mine.toml").write_text(
+        f'name = "m"\nspace = "tiny.toml"\ndata = "{phantoms}"\nimage-size = 32\nepochs = 1\ntrials = 1\nexecutor = "inline"'
+    )
+    code, out, _ = run("search", "--study", "mine.toml", "--trials", 2, "--json")
+    assert code == 0
+    assert json.loads(out)["trials"] == {"complete": 2}
+    assert json.loads(Path("automl_runs/m/study.json").read_text())["image_size"] == 32
+    Path("mine.toml").write_text("image_sise = 3")
+    code, _, err = run("search", "--study", "mine.toml")
+    assert (code, "Did you mean 'image-size'" in err) == (2, True)
+
+
+def automl_cxr(*words, **how):
+    script = "from automl_cxr.cli import main; main()"
+    return subprocess.Popen([sys.executable, "-c", script, *map(str, words)], text=True, **how)
+
+
+def test_a_search_through_ray_survives_an_interrupt_and_a_kill(tmp_path, phantoms):
+    (tmp_path / "tiny.toml").write_text(SPACE)
+    words = ["search", "--space", "tiny.toml", "--data", phantoms, "--name", "r", "--trials", 6, "--epochs", 2]
+    words += ["--image-size", 32, "--batch-size", 8, "--json"]
+    pipes = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+
+    def run_until(word, end):
+        search = automl_cxr(*words, **pipes)
+        said = ""
+        for line in search.stderr:
+            said += line
+            if word in line:
+                os.kill(search.pid, end)
+                break
+        out, rest = search.communicate(timeout=120)
+        return search.returncode, out, said + rest
+
+    code, _, said = run_until("trial 0 complete", signal.SIGINT)
+    assert code == 130, said
+    assert "the same command continues" in said
+    code, _, said = run_until("was left unfinished", signal.SIGKILL)
+    assert code == -signal.SIGKILL, said
+    search = automl_cxr(*words, **pipes)
+    out, said = search.communicate(timeout=200)
+    assert search.returncode == 0, said
+    assert json.loads(out)["trials"] == {"complete": 6}, said
+    trials = tmp_path / "automl_runs" / "r" / "trials"
+    assert sorted(path.name for path in trials.iterdir()) == [f"{number:05d}" for number in range(6)]
+
+
+def test_the_dashboard_shows_the_study(tmp_path, searched):
+    import socket
+    import urllib.request
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    dashboard = automl_cxr("dashboard", "--runs", searched, "--port", port, cwd=tmp_path, stderr=subprocess.PIPE)
+    try:
+        assert f"http://127.0.0.1:{port}" in dashboard.stderr.readline()
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=5) as answer:
+                    studies = json.load(answer)
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+        assert "s" in {study["study_name"] for study in studies["study_summaries"]}
+    finally:
+        dashboard.send_signal(signal.SIGINT)
+        dashboard.communicate(timeout=30)

@@ -1,0 +1,65 @@
+"""What is written for people stays true: commands, options and names that the documents mention exist."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+import automl_cxr
+from automl_cxr import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def leaves(command, words=()):
+    for name, sub in command.commands.items():
+        if isinstance(sub, click.Group) and not sub.invoke_without_command:
+            yield from leaves(sub, (*words, name))
+        else:
+            yield (*words, name), sub
+
+
+COMMANDS = dict(leaves(cli.commands))
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_is_in_the_readme(words):
+    assert f"automl-cxr {' '.join(words)}" in README
+
+
+def test_every_option_that_the_readme_types_exists():
+    known = {text for command in COMMANDS.values() for option in command.params for text in option.opts}
+    typed = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
+    assert typed - known == set()
+
+
+def test_the_names_that_python_users_type_exist():
+    for name in set(re.findall(r"automl_cxr\.(\w+)\(", README)):
+        assert name in automl_cxr.__all__
+        assert callable(getattr(automl_cxr, name))
+    for name in set(re.findall(r"\bstudy\.(\w+)", README)) - {"py", "toml"}:
+        assert hasattr(automl_cxr.Study, name), name
+    with pytest.raises(AttributeError, match="has no attribute 'serch'"):
+        automl_cxr.serch  # noqa: B018
+
+
+def test_the_files_and_tables_that_contributors_are_sent_to_exist():
+    for path in set(re.findall(r"`(automl_cxr/[\w/]+(?:\.py)?/?)`", CONTRIBUTING)):
+        assert (ROOT / path).exists(), path
+    for table, path in re.findall(r"`(_?[A-Z]{3,})`\s+(?:of|in)\s+`(automl_cxr/[\w/.]+)`", CONTRIBUTING):
+        assert re.search(rf"^{table}\b", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE), f"{table} in {path}"
+
+
+def test_shipped_spaces_and_studies_are_what_they_say():
+    from automl_cxr.study.spaces import load_space, shipped
+    from automl_cxr.study.spec import load_study_file
+
+    options = {text.removeprefix("--") for option in cli.search.params for text in option.opts}
+    assert set(shipped("search_spaces")) >= {"scratch", "fused"}
+    for name in shipped("search_spaces"):
+        assert load_space(name).description
+    for name in shipped("studies"):
+        assert load_study_file(name, options)

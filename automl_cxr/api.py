@@ -34,7 +34,7 @@ from automl_cxr.study.runner import Budget, Execute, run_search
 from automl_cxr.study.store import StudyStore, default_storage
 
 if TYPE_CHECKING:
-    from automl_cxr.search.ray_execution import RayResources
+    from automl_cxr.engine.ray_execution import RayResources
 
 EXECUTORS = ("ray", "inline")
 _TRIALS_BY_DEFAULT = 20
@@ -294,9 +294,9 @@ def _prepare(
 
 def _executor(name: str, resources: RayResources | None) -> Execute:
     if name == "inline":
-        from automl_cxr.search.inline_execution import run_inline
+        from automl_cxr.engine.inline_execution import run_inline
 
         return run_inline
-    from automl_cxr.search.ray_execution import RayResources, run_with_ray  # three seconds to load
+    from automl_cxr.engine.ray_execution import RayResources, run_with_ray  # three seconds to load
 
     return partial(run_with_ray, resources=resources or RayResources())

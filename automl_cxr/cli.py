@@ -225,7 +225,7 @@ def search(
 
     resources = None
     if executor == "ray":
-        from automl_cxr.search.ray_execution import RayResources
+        from automl_cxr.engine.ray_execution import RayResources
 
         resources = RayResources(
             concurrency=concurrency, cpus_per_trial=cpus_per_trial, gpus_per_trial=gpus_per_trial, address=address

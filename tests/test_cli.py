@@ -78,10 +78,10 @@ def test_every_option_is_explained():
 
 def test_help_names_the_samplers_pruners_metrics_methods_and_layouts_there_are(run):
     from automl_cxr.data.layouts import LAYOUTS
+    from automl_cxr.engine.optuna_proposer import PRUNERS, SAMPLERS
     from automl_cxr.ensemble.build import METHODS
     from automl_cxr.results.leaderboard import FORMATS
     from automl_cxr.scoring.metrics import METRICS
-    from automl_cxr.search.optuna_proposer import PRUNERS, SAMPLERS
 
     _, search_help, _ = run("search", "--help")
     layouts = [row.name for row in (LAYOUTS.values() if hasattr(LAYOUTS, "values") else LAYOUTS)]

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "automl_cxr"
 # Rooms of each layer, from the ground up; a module imports lower layers and its own room only.
 LAYERS = (
     {"errors"},
-    {"search", "data", "scoring", "records"},
+    {"engine", "data", "scoring", "records"},
     {"model", "ensemble"},
     {"trial"},
     {"study"},
@@ -27,8 +27,8 @@ LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in room
 HOMES = {
     "keras": ("model/", "trial.py"),
     "tensorflow": (),
-    "ray": ("search/ray_execution.py",),
-    "optuna": ("search/optuna_proposer.py", "study/store.py"),
+    "ray": ("engine/ray_execution.py",),
+    "optuna": ("engine/optuna_proposer.py", "study/store.py"),
     "optuna_dashboard": ("results/dashboard.py",),
     "deap": ("ensemble/genetic.py",),
     "plotly": ("results/figures.py",),
@@ -97,5 +97,5 @@ def test_help_imports_nothing_heavy():
 
 
 def test_the_driver_does_not_load_keras():
-    code = "import automl_cxr.api, automl_cxr.study.objective, automl_cxr.search.ray_execution"
+    code = "import automl_cxr.api, automl_cxr.study.objective, automl_cxr.engine.ray_execution"
     assert not loaded_by(code) & {"keras", "tensorflow", "plotly"}

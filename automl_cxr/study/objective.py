@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from automl_cxr.engine.proposal import Facts, Proposal, Report
 from automl_cxr.records import TrialConfig
-from automl_cxr.search.proposal import Facts, Proposal, Report
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from automl_cxr.engine.proposal import Report
 from automl_cxr.records import TrialRecord, TrialState
-from automl_cxr.search.proposal import Report
 from automl_cxr.study.prepare import PreparedStudy
 from automl_cxr.study.runner import Budget
 from automl_cxr.study.store import StudyStore

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from automl_cxr.engine.optuna_proposer import OptunaProposer
+from automl_cxr.engine.proposal import Ending, Objective, Outcome, Pause, Proposal, Proposer, Report, Verdict
 from automl_cxr.errors import AutomlCxrError, StudyError
 from automl_cxr.records import TrialRecord, TrialState
-from automl_cxr.search.optuna_proposer import OptunaProposer
-from automl_cxr.search.proposal import Ending, Objective, Outcome, Pause, Proposal, Proposer, Report, Verdict
 from automl_cxr.study.lease import DriverLease, live_drivers
 from automl_cxr.study.objective import TrialObjective, staging_folder, trial_seed
 from automl_cxr.study.store import StudyStore

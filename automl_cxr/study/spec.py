@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from automl_cxr.engine.space import Space, parse_space
 from automl_cxr.errors import StudyMismatchError, UnknownNameError, UsageError
-from automl_cxr.search.space import Space, parse_space
 from automl_cxr.study.spaces import find_shipped
 
 _FREE_TO_CHANGE = frozenset({"data", "versions", "command", "sampler"})  # data may move; their digests may not change

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from automl_cxr.engine.inline_execution import run_inline
+from automl_cxr.engine.proposal import Facts, Objective, Proposal, Proposer, Report
 from automl_cxr.records import SplitRecord
 from automl_cxr.scoring.predictions import Predictions
-from automl_cxr.search.inline_execution import run_inline
-from automl_cxr.search.proposal import Facts, Objective, Proposal, Proposer, Report
 from automl_cxr.study.objective import TrialObjective, staging_folder
 from automl_cxr.study.prepare import PreparedStudy, StudyRequest, prepare_study
 from automl_cxr.study.runner import Budget, run_search

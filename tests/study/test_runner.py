@@ -130,7 +130,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, {folder!r})
 from conftest import QuickObjective, Silence
-from automl_cxr.search.inline_execution import run_inline
+from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.study.runner import Budget, run_search
 from automl_cxr.study.store import StudyStore
 runs = Path({runs!r})

@@ -1,10 +1,10 @@
 import optuna
 import pytest
 
+from automl_cxr.engine.optuna_proposer import PRUNERS, SAMPLERS, OptunaProposer, first_rung
+from automl_cxr.engine.proposal import Ending, Outcome, Proposal, Report, Verdict
+from automl_cxr.engine.space import parse_space
 from automl_cxr.errors import UnknownNameError
-from automl_cxr.search.optuna_proposer import PRUNERS, SAMPLERS, OptunaProposer, first_rung
-from automl_cxr.search.proposal import Ending, Outcome, Proposal, Report, Verdict
-from automl_cxr.search.space import parse_space
 
 SPACE = parse_space(
     """

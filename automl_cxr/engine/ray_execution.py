@@ -21,8 +21,8 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from automl_cxr.engine.proposal import Attempt, Ending, Objective, Outcome, Pause, Proposer, Report, Verdict
 from automl_cxr.errors import UsageError
-from automl_cxr.search.proposal import Attempt, Ending, Objective, Outcome, Pause, Proposer, Report, Verdict
 
 _REPORT, _ENDING = "automl_cxr_report", "automl_cxr_ending"
 _WORKER_DEATHS_FORGIVEN = 1  # a worker that dies may have been the victim of another; twice is the trial's own doing

@@ -8,10 +8,10 @@ from functools import partial
 
 import pytest
 
+from automl_cxr.engine.inline_execution import run_inline
+from automl_cxr.engine.proposal import Attempt, Ending, Outcome, Pause, Proposal, Report, Verdict
+from automl_cxr.engine.ray_execution import Placement, RayResources, place, run_with_ray
 from automl_cxr.errors import UsageError
-from automl_cxr.search.inline_execution import run_inline
-from automl_cxr.search.proposal import Attempt, Ending, Outcome, Pause, Proposal, Report, Verdict
-from automl_cxr.search.ray_execution import Placement, RayResources, place, run_with_ray
 
 EPOCHS = 4
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from automl_cxr.search.space import Value
+from automl_cxr.engine.space import Value
 
 Facts = Mapping[str, Any]
 

@@ -4,9 +4,9 @@ import numpy as np
 import optuna
 import pytest
 
+from automl_cxr.engine.optuna_proposer import suggest
+from automl_cxr.engine.space import Choice, Float, Int, parse_space
 from automl_cxr.errors import SpaceError, UnknownNameError, UsageError
-from automl_cxr.search.optuna_proposer import suggest
-from automl_cxr.search.space import Choice, Float, Int, parse_space
 from automl_cxr.study.spaces import load_space, shipped
 
 REPORT_HEAD = """

@@ -10,9 +10,9 @@ import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
 
+from automl_cxr.engine.proposal import Ending, Facts, Outcome, Pause, Proposal, Report, Verdict
+from automl_cxr.engine.space import Choice, Float, Int, Parameter, Space, Value
 from automl_cxr.errors import UnknownNameError
-from automl_cxr.search.proposal import Ending, Facts, Outcome, Pause, Proposal, Report, Verdict
-from automl_cxr.search.space import Choice, Float, Int, Parameter, Space, Value
 
 _STATES = {
     Outcome.FINISHED: optuna.trial.TrialState.COMPLETE,

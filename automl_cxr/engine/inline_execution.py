@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from automl_cxr.search.proposal import Attempt, Ending, Objective, Outcome, Pause, Proposal, Proposer, Verdict
+from automl_cxr.engine.proposal import Attempt, Ending, Objective, Outcome, Pause, Proposal, Proposer, Verdict
 
 _IDLE_SECONDS = 1.0
 

@@ -16,6 +16,7 @@ FAMILIES = ("scratch", "fused")
 POOLINGS = ("average", "max", "flatten")
 LOSSES = ("ce", "focal")
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
+SCHEDULES = ("cosine", "constant")
 IMBALANCES = ("class_weights", "none")
 
 
@@ -76,6 +77,7 @@ class TrialConfig:
         label_smoothing: Probability mass spread over all classes in the target.
         optimizer: Keras optimizer by name.
         learning_rate: Step size at the start.
+        schedule: "cosine" lowers the learning rate epoch by epoch towards 0 (Loshchilov & Hutter 2017); or "constant".
         weight_decay: Decoupled decay per step, relative to the learning rate.
         batch_size: Images per gradient step.
         epochs: Passes over the training part at most.
@@ -105,6 +107,7 @@ class TrialConfig:
     label_smoothing: float = _hyperparameter(0.0, _within(0.0, 0.5))
     optimizer: str = _hyperparameter("adam", _one_of(*OPTIMIZERS))
     learning_rate: float = _hyperparameter(1e-3, _within(0.0, 10.0, low_is_open=True))
+    schedule: str = _hyperparameter("cosine", _one_of(*SCHEDULES))
     weight_decay: float = _hyperparameter(0.0, _within(0.0, 1.0))
     batch_size: int = _hyperparameter(32, _within(1, 4096))
     epochs: int = _hyperparameter(30, _within(1, 10_000))

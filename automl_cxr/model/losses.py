@@ -1,6 +1,8 @@
-"""Losses and optimizers by the names that a configuration uses."""
+"""Losses, optimizers and learning-rate schedules by the names that a configuration uses."""
 
 from __future__ import annotations
+
+import math
 
 import keras
 
@@ -31,3 +33,13 @@ def build_optimizer(config: TrialConfig) -> keras.optimizers.Optimizer:
     # Adam and the others skip the decay's step when told None; AdamW insists on a number.
     none = 0.0 if config.optimizer == "adamw" else None
     return _OPTIMIZERS[config.optimizer](learning_rate=config.learning_rate, weight_decay=config.weight_decay or none)
+
+
+def scheduled_learning_rate(config: TrialConfig, epoch: int) -> float:
+    """Give the learning rate of an epoch, from 1: constant, or half a cosine from the full rate down towards 0.
+
+    The cosine's length is ``config.epochs``, so a trial that is stopped early saw the same rates as one that is not.
+    """
+    if config.schedule == "constant":
+        return config.learning_rate
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / config.epochs))

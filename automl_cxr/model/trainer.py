@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from automl_cxr.errors import NonFiniteLossError, TrialError
-from automl_cxr.model.losses import build_loss, build_optimizer
+from automl_cxr.model.losses import build_loss, build_optimizer, scheduled_learning_rate
 from automl_cxr.records import EpochRecord, TrialConfig
 from automl_cxr.scoring.metrics import METRICS, Metric
 
@@ -136,6 +136,7 @@ def train_epochs(
     for epoch in range(1, config.epochs + 1):
         started = time.perf_counter()
         batches.shuffle(epoch=epoch)
+        model.optimizer.learning_rate = scheduled_learning_rate(config, epoch)
         history = model.fit(batches, epochs=epoch, initial_epoch=epoch - 1, verbose=0, shuffle=False).history
         loss = float(history["loss"][-1])
         if not math.isfinite(loss):

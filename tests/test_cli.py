@@ -14,6 +14,7 @@ import click
 import pytest
 
 from automl_cxr import cli
+from automl_cxr.cli import words as cli_words
 
 SPACE = """
 family = "scratch"
@@ -31,7 +32,7 @@ default = 8
 def run(tmp_path, monkeypatch, capfd):
     """Type a command in an empty folder; give its exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_debug", False)
+    monkeypatch.setattr(cli_words, "_debug", False)
 
     def type_it(*words):
         code = cli._run([str(word) for word in words])

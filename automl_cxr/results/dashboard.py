@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -38,6 +39,7 @@ def serve_dashboard(storage: str, *, host: str, port: int, on_ready: Callable[[]
     """
     from optuna_dashboard import wsgi  # two seconds to load
 
+    warnings.filterwarnings("ignore", module="optuna")  # remarks on the numbers of trials that pages ask figures of
     app = wsgi(open_existing_storage(storage))
     try:
         server = make_server(host, port, app, server_class=_ThreadedServer, handler_class=_QuietHandler)

@@ -1,0 +1,65 @@
+"""The command line: each command parses words, makes one call, and prints. Heavy libraries load inside the commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from automl_cxr import __version__
+from automl_cxr.cli.data_commands import data
+from automl_cxr.cli.printing import say
+from automl_cxr.cli.results_commands import dashboard, ensemble, evaluate, leaderboard, predict
+from automl_cxr.cli.search_commands import search, spaces
+from automl_cxr.cli.words import debug_option, wants_debug
+from automl_cxr.errors import AutomlCxrError
+
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code: 0 done, 1 failed, 2 wrong words, 130 interrupted."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        return commands.main(arguments, prog_name="automl-cxr", standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        say("Interrupted. What was finished is kept; the same command continues.")
+        return _INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has left; so do we, quietly
+        return 0
+    except AutomlCxrError as error:
+        _explain(str(error))
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - the border: a stranger gets a sentence, --debug the rest
+        _explain(f"{type(error).__name__}: {error}" + ("" if wants_debug() else " (--debug shows where)"))
+        return 1
+
+
+def _explain(message: str) -> None:
+    if wants_debug():
+        traceback.print_exc()
+    say(f"automl-cxr: {message}")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="automl-cxr")
+@debug_option
+def commands() -> None:
+    """Find the best chest X-ray classifier that a budget allows.
+
+    Begin with `automl-cxr search`, which explains itself on phantom images, or with `automl-cxr data inspect DIR`.
+    """
+
+
+for command in (search, spaces, data, leaderboard, ensemble, evaluate, predict, dashboard):
+    commands.add_command(command)

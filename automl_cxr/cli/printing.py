@@ -1,0 +1,103 @@
+"""Words out: tables and JSON on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from automl_cxr.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def say(message: str) -> None:
+    """Write a line for people to stderr."""
+    click.echo(message, err=True)
+
+
+def print_table(table: pd.DataFrame, *, title: str) -> None:
+    """Draw a table on stdout at the width that it needs: a figure cut short is worse than a wrapped line."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in table:
+        is_text = table[column].map(lambda cell: isinstance(cell, str)).all()
+        drawn.add_column(Text(str(column)), justify="left" if is_text else "right", no_wrap=True)
+    for row in table.itertuples(index=False):
+        drawn.add_row(*(Text(_cell(value)) for value in row))
+    console = Console()
+    needed = console.measure(drawn, options=console.options.update(width=10_000)).maximum
+    Console(width=max(console.width, needed)).print(drawn)
+
+
+def _cell(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
+    return f"{value:,}" if isinstance(value, Integral) else str(value)
+
+
+def short(value: Any) -> str:
+    """Write a hyperparameter with four digits at most."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def shown_path(path: str) -> str:
+    """Write a path on one line, whatever it is made of."""
+    return path.encode("utf-8", "backslashreplace").decode().translate({10: "\\n", 13: "\\r", 9: "\\t"})
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Write a mapping as JSON to stdout."""
+    import json
+
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    """Turn mappings, records and NumPy scalars into what JSON knows."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"Cannot write {path} ({error.strerror or error}). Name another --out.") from error
+
+
+def progress_bar(what: str) -> Any:
+    """Make a context whose value draws a bar on stderr, if that is a terminal and there is anything to do."""
+    import contextlib
+
+    @contextlib.contextmanager
+    def bar() -> Any:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            tasks: list[Any] = []
+
+            def on_progress(n_done: int, n_all: int) -> None:
+                if not tasks:
+                    tasks.append(progress.add_task(what, total=n_all))
+                progress.update(tasks[0], completed=n_done, total=n_all)
+
+            yield on_progress
+
+    return bar()

@@ -1,0 +1,221 @@
+"""What comes after a search: leaderboard, ensemble, evaluate, predict, dashboard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from automl_cxr.cli.printing import print_json, print_table, progress_bar, say, shown_path, write_text
+from automl_cxr.cli.words import debug_option, json_option, place_options, trial_option
+from automl_cxr.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@click.command()
+@click.argument("study")
+@click.option("--format", "kind", default="table", show_default=True, metavar="KIND", help="table, csv, json, md or html.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file instead of the screen.")
+@place_options
+@json_option
+@debug_option
+def leaderboard(study: str, kind: str, out: Path | None, runs: str | None, storage: str | None, as_json: bool) -> None:
+    """Rank the finished trials of STUDY on the validation part, with 95% intervals by patient."""
+    from automl_cxr import api
+    from automl_cxr.results.leaderboard import FORMATS, format_table
+
+    kind = "json" if as_json else kind
+    if kind == "table" and out is not None:
+        kind = {".md": "md", ".json": "json", ".html": "html"}.get(out.suffix.lower(), "csv")
+    if kind not in ("table", *FORMATS):
+        raise UnknownNameError("format", kind, ("table", *FORMATS))
+    table = api.open_study(study, runs=runs, storage=storage).leaderboard()
+    if out is not None:
+        write_text(out, format_table(table, kind))
+        say(f"{len(table)} trials written to {out}")
+    elif kind == "table":
+        print_table(
+            _fold_intervals(table.drop(columns=[c for c in table if str(c).startswith("params_") or c == "has_model"])),
+            title=study,
+        )
+        if table.empty:
+            say("No trial is finished yet.")
+    else:
+        click.echo(format_table(table, kind), nl=False)
+
+
+def _fold_intervals(table: pd.DataFrame) -> pd.DataFrame:
+    """Write each pair of ``_low`` and ``_high`` columns as one text, for the screen."""
+    folded = {}
+    for column in map(str, table.columns):
+        if column.endswith("_low"):
+            pairs = zip(table[column], table[column.removesuffix("_low") + "_high"], strict=True)
+            folded[column.removesuffix("_low") + " 95%"] = [f"{low:.3f}..{high:.3f}" for low, high in pairs]
+        elif not column.endswith("_high"):
+            folded[column] = list(table[column])
+    return table.assign(**folded)[list(folded)]
+
+
+@click.group()
+def ensemble() -> None:
+    """Combine the best trials of a study."""
+
+
+@ensemble.command("build")
+@click.argument("study")
+@click.option("--top", type=click.IntRange(1), default=6, show_default=True, help="Members at most, best trials first.")
+@click.option("--method", default="ga", show_default=True, metavar="NAME", help="Weights by ga, greedy, average or best.")
+@click.option("--name", help="Name of the ensemble  [default: method and members]")
+@click.option("--seed", type=click.IntRange(0), help="Of the genetic algorithm  [default: the study's]")
+@place_options
+@json_option
+@debug_option
+def build_ensemble(
+    study: str,
+    top: int,
+    method: str,
+    name: str | None,
+    seed: int | None,
+    runs: str | None,
+    storage: str | None,
+    as_json: bool,
+) -> None:
+    """Fit ensemble weights over the best trials of STUDY on validation macro-F1."""
+    import pandas as pd
+
+    from automl_cxr import api
+    from automl_cxr.results.ensembles import describe_ensemble
+
+    built = api.open_study(study, runs=runs, storage=storage).ensemble(top=top, method=method, seed=seed, name=name)
+    if as_json:
+        print_json({**vars(built), "folder": str(built.folder), "interval": vars(built.interval)})
+        return
+    if len(built.trials) < top:
+        say(f"Only {len(built.trials)} finished trials have a model, so there are fewer members than --top {top}.")
+    members = {"trial": built.trials, "weight": built.weights, "validation macro-F1": built.member_scores}
+    print_table(pd.DataFrame(members), title="members")
+    methods = {"method": list(built.scores), "validation macro-F1": list(built.scores.values())}
+    print_table(pd.DataFrame(methods), title="the same members by every method")
+    click.echo(describe_ensemble(built))
+    click.echo(f"ensemble: {built.folder}")
+
+
+@click.command()
+@click.argument("target", metavar="STUDY|ENSEMBLE")
+@click.option(
+    "--split",
+    "part",
+    default="test",
+    show_default=True,
+    metavar="PART",
+    help="test, valid or train; opening test is recorded.",
+)
+@trial_option
+@click.option("--data", metavar="DIR", help="Where the data are now  [default: where they were]")
+@place_options
+@json_option
+@debug_option
+def evaluate(
+    target: str, part: str, trial: int | None, data: str | None, runs: str | None, storage: str | None, as_json: bool
+) -> None:
+    """Score a study's best trial, or an ensemble, on a part of the study's images."""
+    from automl_cxr import api
+
+    classifier = api.open_classifier(target, trial=trial, runs=runs, storage=storage)
+    study = api.open_study(classifier.study, runs=runs, storage=storage)
+    with progress_bar("predicting") as on_progress:
+        result = study.evaluate(classifier, part=part, data=data, on_progress=on_progress)
+    if as_json:
+        print_json(
+            {
+                "study": study.name,
+                "classifier": result.classifier,
+                "split": result.part,
+                "images": len(result.predictions),
+                "scores": result.scores,
+                "intervals": {name: vars(interval) for name, interval in result.intervals.items()},
+                "confusion": result.confusion.to_dict(orient="index"),
+                "unreadable": result.unreadable,
+                "test_opened": result.n_opened,
+            }
+        )
+        return
+    _print_evaluation(study.name, result)
+
+
+def _print_evaluation(study: str, result: Any) -> None:
+    import pandas as pd
+
+    n_patients = len(set(result.predictions.patients))
+    click.echo(f"{study}, {result.classifier}, {result.part} part: {len(result.predictions)} images, {n_patients} patients")
+    rows = [
+        {"metric": name, "score": result.scores[name], "95% interval": f"{interval.low:.3f}..{interval.high:.3f}"}
+        for name, interval in result.intervals.items()
+    ]
+    print_table(pd.DataFrame(rows), title="scores")
+    print_table(result.per_class.reset_index(), title="per class")
+    print_table(result.confusion.reset_index(names="true \\ predicted"), title="confusion matrix")
+    for image, reason in result.unreadable.items():
+        say(f"left out: {shown_path(image)}: {reason}")
+    if result.n_opened == 1:
+        say("The test part is now open; the study has recorded it.")
+    elif result.n_opened > 1:
+        say(f"The test part has now been opened {result.n_opened} times; choosing by it makes its scores too good.")
+
+
+@click.command()
+@click.argument("target", metavar="STUDY|ENSEMBLE")
+@click.argument("paths", nargs=-1, required=True, metavar="PATHS...")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file to write  [default: the screen]")
+@trial_option
+@place_options
+@json_option
+@debug_option
+def predict(
+    target: str,
+    paths: tuple[str, ...],
+    out: Path | None,
+    trial: int | None,
+    runs: str | None,
+    storage: str | None,
+    as_json: bool,
+) -> None:
+    """Classify image files and all images in folders."""
+    from automl_cxr import api
+    from automl_cxr.results.leaderboard import format_table, safe_cells
+
+    classifier = api.open_classifier(target, trial=trial, runs=runs, storage=storage)
+    with progress_bar("predicting") as on_progress:
+        table, problems = api.predict(classifier, paths, on_progress=on_progress)
+    for path, reason in problems.items():
+        say(f"not predicted: {shown_path(path)}: {reason}")
+    text = format_table(table, "json") if as_json else safe_cells(table).to_csv(index=False)
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        write_text(out, text)
+        say(f"{len(table)} images predicted, {len(problems)} not; written to {out}")
+    if table.empty:
+        raise click.exceptions.Exit(1)
+
+
+@click.command()
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; others than this one are open to the network.",
+)
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
+@place_options
+@debug_option
+def dashboard(host: str, port: int, runs: str | None, storage: str | None) -> None:
+    """Browse all studies in the Optuna dashboard, until Ctrl-C."""
+    from automl_cxr import api
+    from automl_cxr.results.dashboard import serve_dashboard
+
+    _, url = api.locate(runs, storage)
+    serve_dashboard(url, host=host, port=port, on_ready=lambda: say(f"Dashboard at http://{host}:{port} (Ctrl-C ends it)"))

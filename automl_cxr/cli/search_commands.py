@@ -1,0 +1,153 @@
+"""`automl-cxr search` and `automl-cxr spaces`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Any
+
+import click
+
+from automl_cxr.cli.printing import print_json, progress_bar, short
+from automl_cxr.cli.words import Duration, data_options, debug_option, json_option, place_options, use_study_file
+from automl_cxr.errors import UsageError
+
+
+@click.command()
+@click.option(
+    "--study",
+    metavar="FILE",
+    is_eager=True,
+    expose_value=False,
+    callback=use_study_file,
+    help="TOML file with values for the options below; words typed here win.",
+)
+@click.option(
+    "--space",
+    metavar="NAME|FILE",
+    help="Search space: a name of `automl-cxr spaces`, or a TOML file  [default: scratch]",
+)
+@click.option("--data", metavar="DIR", help="Folder or CSV table of radiographs  [default: phantom images]")
+@click.option("--name", help="Name of the study; the same name continues it  [default: made of space and data]")
+@click.option("--trials", type=click.IntRange(1), help="Trials in total, those of earlier searches included  [default: 20]")
+@click.option("--time", "seconds", type=Duration(), help="Wall time of this search, such as 45m, 2h or 1h30m.")
+@click.option("--epochs", type=click.IntRange(1), help="Passes over the training images at most, a trial  [default: 30]")
+@click.option("--image-size", type=click.IntRange(16, 2048), help="Height and width in pixels  [default: 112]")
+@click.option("--batch-size", type=click.IntRange(1, 4096), help="Images a gradient step  [default: 32]")
+@click.option(
+    "--objective",
+    metavar="METRIC",
+    help="Validation score that ranks trials: macro_f1, accuracy, balanced_accuracy, macro_auc, log_loss or fnfr"
+    "  [default: macro_f1]",
+)
+@click.option("--normal-class", metavar="CLASS", help="Class without a finding, for FNFR  [default: guessed from the names]")
+@click.option("--sampler", metavar="NAME", help="Who proposes trials: tpe or random  [default: tpe]")
+@click.option("--pruner", metavar="NAME", help="Who stops trials early: asha, median or none  [default: asha]")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Decides split, proposals and weights  [default: 0]")
+@click.option("--valid-fraction", type=float, help="Share of the images that chooses epochs and trials  [default: 0.15]")
+@click.option("--test-fraction", type=float, help="Share of the images that stays sealed  [default: 0.15]")
+@data_options
+@click.option(
+    "--executor", default="ray", show_default=True, metavar="NAME", help="ray, or inline: one by one in this process."
+)
+@click.option("--concurrency", type=click.IntRange(1), help="Trials at once  [default: what the machine holds]")
+@click.option("--cpus-per-trial", type=click.FloatRange(0.1), help="CPU cores of each trial.")
+@click.option("--gpus-per-trial", type=click.FloatRange(0), help="GPUs of each trial; 0.5 puts two on one.")
+@click.option("--address", help="Address of a running Ray cluster  [default: Ray starts on this machine]")
+@click.option(
+    "--keep-models",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Best trials that keep their model on disk.",
+)
+@place_options
+@json_option
+@debug_option
+def search(
+    as_json: bool,
+    concurrency: int | None,
+    cpus_per_trial: float | None,
+    gpus_per_trial: float | None,
+    address: str | None,
+    executor: str,
+    **settings: Any,
+) -> None:
+    """Search for the best classifier; the same command continues a search that was stopped."""
+    from automl_cxr import api
+
+    resources = None
+    if executor == "ray":
+        from automl_cxr.engine.ray_execution import RayResources
+
+        resources = RayResources(
+            concurrency=concurrency, cpus_per_trial=cpus_per_trial, gpus_per_trial=gpus_per_trial, address=address
+        )
+    elif any(value is not None for value in (concurrency, cpus_per_trial, gpus_per_trial, address)):
+        raise UsageError(
+            f"--concurrency, --cpus-per-trial, --gpus-per-trial and --address are Ray's; received --executor {executor}."
+        )
+    study = api.search(
+        **settings,
+        executor=executor,
+        resources=resources,
+        command=" ".join(sys.argv[1:]),
+        decoding=progress_bar("decoding"),
+    )
+    _print_search(study, as_json)
+
+
+def _print_search(study: Any, as_json: bool) -> None:
+    states = [str(trial.state) for trial in study.trials]
+    best = study.best
+    if as_json:
+        print_json(
+            {
+                "study": study.name,
+                "trials": {state: states.count(state) for state in sorted(set(states))},
+                "best": None if best is None else {"trial": best.number, "score": best.score, "params": dict(best.params)},
+            }
+        )
+        return
+    click.echo(repr(study))
+    for trial in study.trials:
+        if trial.error:
+            click.echo(f"trial {trial.number} failed: {trial.error}")
+    if best is not None:
+        click.echo("best parameters: " + ", ".join(f"{name}={short(value)}" for name, value in best.params.items()))
+        click.echo(
+            f"next: automl-cxr leaderboard {shlex.quote(study.name)}    automl-cxr ensemble build {shlex.quote(study.name)}"
+        )
+
+
+@click.group(invoke_without_command=True)
+@json_option
+@click.pass_context
+def spaces(context: click.Context, as_json: bool) -> None:
+    """List the search spaces, or show one."""
+    if context.invoked_subcommand is not None:
+        return
+    from automl_cxr.study.spaces import load_space, shipped
+
+    loaded = {name: load_space(name) for name in shipped("search_spaces")}
+    if as_json:
+        print_json(
+            {
+                name: {"description": space.description, "searched": [p.name for p in space.parameters]}
+                for name, space in loaded.items()
+            }
+        )
+        return
+    for name, space in loaded.items():
+        click.echo(f"{name:10} {space.description} ({len(space.parameters)} hyperparameters)")
+
+
+@spaces.command("show")
+@click.argument("name")
+@debug_option
+def show_space(name: str) -> None:
+    """Print the TOML of a space, to copy and change."""
+    from automl_cxr.study.spaces import find_shipped, load_space
+
+    load_space(name)
+    click.echo(find_shipped("search_spaces", "search space", name).read_text(encoding="utf-8"), nl=False)

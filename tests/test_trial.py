@@ -74,5 +74,5 @@ def test_a_trial_may_be_left_after_any_epoch(prepared, tmp_path):
 
 
 def test_an_impossible_network_fails_before_training(prepared, tmp_path):
-    with pytest.raises(ImpossibleModelError, match="Use fewer blocks"):
-        next(run_trial(task(prepared, tmp_path / "a", n_blocks=6)))
+    with pytest.raises(ImpossibleModelError, match="Use larger images"):
+        next(run_trial(task(prepared, tmp_path / "a", family="fused")))

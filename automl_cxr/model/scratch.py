@@ -5,7 +5,6 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.model.layers import classifier_head, normalisation_momentum, raw_pixels
 from automl_cxr.records import TrialConfig
 
@@ -20,15 +19,8 @@ _VECTORS = {
 def build_scratch(config: TrialConfig, n_classes: int, *, steps_per_epoch: int) -> keras.Model:
     """Build ``n_blocks`` blocks of (convolution, batch normalisation, ReLU), each ended by a 2x2 max pool.
 
-    Raises:
-        ImpossibleModelError: The image is too small to be halved once for each block.
+    Pools are padded, so that a block leaves at least one pixel and any depth fits any image.
     """
-    smallest = 2**config.n_blocks
-    if config.image_size < smallest:
-        raise ImpossibleModelError(
-            f"A network of n_blocks={config.n_blocks} halves the image that often and needs at least {smallest} pixels; "
-            f"received image_size={config.image_size}. Use fewer blocks or larger images."
-        )
     pixels, x = raw_pixels(config)
     for block in range(config.n_blocks):
         filters = min(_MOST_FILTERS, max(1, round(config.filters * config.filter_growth**block)))
@@ -45,7 +37,7 @@ def build_scratch(config: TrialConfig, n_classes: int, *, steps_per_epoch: int) 
                 momentum = normalisation_momentum(steps_per_epoch)
                 x = layers.BatchNormalization(momentum=momentum, name=f"block{block + 1}_bn{convolution + 1}")(x)
             x = layers.ReLU(name=f"block{block + 1}_relu{convolution + 1}")(x)
-        x = layers.MaxPooling2D(2, name=f"block{block + 1}_pool")(x)
+        x = layers.MaxPooling2D(2, padding="same", name=f"block{block + 1}_pool")(x)
         if config.block_dropout > 0:
             x = layers.Dropout(config.block_dropout, seed=config.seed + 100 + block, name=f"block{block + 1}_dropout")(x)
     x = _VECTORS[config.pooling](name="vector")(x)

@@ -34,13 +34,15 @@ def test_the_fused_network_takes_any_size(size, taps):
     assert model.output_shape == (None, 3)
 
 
-@pytest.mark.parametrize(
-    ("values", "rule"),
-    [({"family": "fused", "image_size": 66}, "at least 67"), ({"n_blocks": 6, "image_size": 63}, "at least 64 pixels")],
-)
-def test_images_too_small_for_a_network_are_refused_before_building(values, rule):
-    with pytest.raises(ImpossibleModelError, match=rule):
-        build(**values)
+def test_images_too_small_for_a_network_are_refused_before_building():
+    with pytest.raises(ImpossibleModelError, match="at least 67 pixels; received image_size=66"):
+        build(family="fused", image_size=66)
+
+
+@pytest.mark.parametrize(("size", "last"), [(16, 1), (48, 1), (100, 2), (128, 2)])
+def test_scratch_networks_of_any_depth_fit_any_image(size, last):
+    model = build(image_size=size, n_blocks=6, filters=4, dense_units=4)
+    assert model.get_layer("block6_pool").output.shape[1] == last
 
 
 SMALL = {

@@ -268,6 +268,8 @@ class TrialRecord:
         seconds: Wall seconds of training, None until finished.
         error: Why it failed.
         seed: Seed of its configuration.
+        best_epoch: Epoch whose weights were kept (COMPLETE), from 1.
+        attempts: How often it was begun; more than once where searches died.
     """
 
     number: int
@@ -279,8 +281,5 @@ class TrialRecord:
     seconds: float | None = None
     error: str | None = None
     seed: int | None = None
-
-    @property
-    def best_epoch(self) -> int | None:
-        """Epoch of the highest score, from 1; the first of equals."""
-        return max(self.scores, key=lambda epoch: (self.scores[epoch], -epoch)) if self.scores else None
+    best_epoch: int | None = None
+    attempts: int = 1

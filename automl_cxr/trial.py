@@ -90,6 +90,9 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
             history.append(epoch)
             _log_epoch(log, epoch)
             yield epoch
+    best_epoch = max(history, key=objective.goodness).epoch
+    is_late = task.deadline is not None and time.time() > task.deadline
+    has_run_its_course = len(history) == task.config.epochs or len(history) - best_epoch >= task.config.patience
 
     predictions = Predictions(
         ids=split.valid.images,
@@ -101,9 +104,9 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
     _save(task.folder, history, predictions, model)
     return TrialResult(
         score=objective.score(predictions.labels, predictions.probabilities),
-        best_epoch=max(history, key=objective.goodness).epoch,
+        best_epoch=best_epoch,
         epochs=len(history),
-        cut_short=task.deadline is not None and time.time() > task.deadline and len(history) < task.config.epochs,
+        cut_short=is_late and not has_run_its_course,
         n_parameters=model.count_params(),
         seconds=time.time() - started,
     )

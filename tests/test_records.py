@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from automl_cxr.errors import UnknownNameError, UsageError
-from automl_cxr.records import TrialConfig, TrialRecord, TrialState
+from automl_cxr.records import TrialConfig
 
 
 def test_a_configuration_comes_back_from_json():
@@ -45,9 +45,3 @@ def test_impossible_values_are_refused_by_name(values, rule):
 def test_an_unknown_hyperparameter_gets_the_nearest():
     with pytest.raises(UnknownNameError, match="Did you mean 'learning_rate'"):
         TrialConfig.from_values({"learning_rat": 0.1})
-
-
-def test_the_best_epoch_is_the_first_of_equals():
-    record = TrialRecord(number=0, state=TrialState.COMPLETE, params={}, scores={1: 0.5, 2: 0.7, 3: 0.7})
-    assert record.best_epoch == 2
-    assert TrialRecord(number=0, state=TrialState.RUNNING, params={}).best_epoch is None

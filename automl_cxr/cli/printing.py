@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
@@ -56,17 +57,21 @@ def shown_path(path: str) -> str:
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """Write a mapping as JSON to stdout."""
+    """Write a mapping as JSON to stdout; NaN, which JSON has not got, becomes null."""
     import json
 
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False, default=_plain))
+    click.echo(json.dumps(_plain(value), indent=1, ensure_ascii=False))
 
 
 def _plain(value: Any) -> Any:
-    """Turn mappings, records and NumPy scalars into what JSON knows."""
     if isinstance(value, Mapping):
-        return dict(value)
-    return value.item() if hasattr(value, "item") else str(value)
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
 def write_text(path: Path, text: str) -> None:

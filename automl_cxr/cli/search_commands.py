@@ -147,7 +147,7 @@ def spaces(context: click.Context, as_json: bool) -> None:
 @debug_option
 def show_space(name: str) -> None:
     """Print the TOML of a space, to copy and change."""
-    from automl_cxr.study.spaces import find_shipped, load_space
+    from automl_cxr.study.spaces import load_space, read_space
 
     load_space(name)
-    click.echo(find_shipped("search_spaces", "search space", name).read_text(encoding="utf-8"), nl=False)
+    click.echo(read_space(name), nl=False)

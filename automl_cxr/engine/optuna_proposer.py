@@ -28,7 +28,7 @@ SAMPLERS: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
 
 PRUNERS: Mapping[str, Callable[[int], optuna.pruners.BasePruner]] = {
     "asha": lambda epochs: optuna.pruners.SuccessiveHalvingPruner(min_resource=first_rung(epochs), reduction_factor=_REDUCTION),
-    "median": lambda epochs: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=first_rung(epochs) - 1),
+    "median": lambda epochs: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=first_rung(epochs)),
     "none": lambda _: optuna.pruners.NopPruner(),
 }
 """Pruners by name, each made from the most epochs that a trial may take."""
@@ -86,6 +86,7 @@ class OptunaProposer:
         self._seed = seed
         self._sign = sign
         self._live: dict[int, optuna.Trial] = {}
+        self._last_epochs: dict[int, int] = {}  # that a trial has ever reported, in earlier attempts too
 
     def propose(self) -> Proposal | Pause:
         """Begin a trial; the study's very first is the space's preset, where it has one."""
@@ -100,7 +101,9 @@ class OptunaProposer:
         """Begin a trial again that another process left running, with the values that it had."""
         self._seed_sampler(number)
         stored = self._study.get_trials(deepcopy=False)[number]
-        return self._begin(optuna.Trial(self._study, stored._trial_id))
+        trial = optuna.Trial(self._study, stored._trial_id)
+        trial.set_user_attr("attempts", stored.user_attrs.get("attempts", 1) + 1)
+        return self._begin(trial)
 
     def observe(self, number: int, report: Report) -> Verdict:
         trial = self._live[number]
@@ -109,6 +112,9 @@ class OptunaProposer:
             warnings.filterwarnings("ignore", message="The reported value is ignored", category=UserWarning)
             trial.report(report.score, report.epoch)
         _note(trial, report.facts)
+        if report.epoch < self._last_epochs.get(number, 0):
+            return Verdict.CONTINUE  # a repeated trial was judged here before, and the pruner would look at its later epochs
+        self._last_epochs[number] = report.epoch
         # The pruner is asked even where its word does not count: asking is what writes the trial's rung to the record.
         is_beaten = trial.should_prune()
         has_more_to_pay = report.epoch < self._epochs
@@ -130,6 +136,9 @@ class OptunaProposer:
         _note(trial, self._sign(trial.number))
         values = self._space.resolve(lambda parameter: suggest(trial, parameter))
         self._live[trial.number] = trial
+        self._last_epochs[trial.number] = max(
+            self._study.get_trials(deepcopy=False)[trial.number].intermediate_values, default=0
+        )
         return Proposal(trial.number, values)
 
     def _seed_sampler(self, number: int) -> None:

@@ -35,7 +35,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Report:
-    """The score after an epoch (from 1; higher is better) and whatever else is worth recording."""
+    """The score after an epoch (from 1), in the direction of the study's objective, and whatever else is worth recording."""
 
     epoch: int
     score: float

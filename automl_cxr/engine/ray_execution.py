@@ -66,7 +66,7 @@ def place(resources: RayResources, cluster: Mapping[str, float]) -> Placement:
 
     Args:
         resources: What the user asked for.
-        cluster: "CPU", "GPU" and "memory" (bytes) that Ray found.
+        cluster: "CPU", "GPU" and "memory" (bytes) that Ray found in all, and "largest_node_CPU".
 
     Raises:
         UsageError: A trial asks for more than the whole cluster has.
@@ -82,7 +82,8 @@ def place(resources: RayResources, cluster: Mapping[str, float]) -> Placement:
     by_memory = int(cluster.get("memory", float("inf")) / _BYTES_PER_TRIAL) if "memory" in cluster else by_cpu
     room = int(n_gpus / gpus) if gpus > 0 else max(1, by_memory)
     concurrency = resources.concurrency or max(1, min(by_cpu, room))
-    cpus = resources.cpus_per_trial or max(1.0, n_cpus // concurrency)
+    largest_node = cluster.get("largest_node_CPU", n_cpus)  # a trial cannot span two
+    cpus = resources.cpus_per_trial or max(1.0, min(n_cpus // concurrency, largest_node))
     return Placement(concurrency=concurrency, cpus=cpus, gpus=gpus)
 
 
@@ -99,7 +100,9 @@ def run_with_ray(objective: Objective, proposer: Proposer, *, resources: RayReso
     # Ray insists on a folder for its own record of the run; ours is the study, so this one is thrown away.
     scratch = tempfile.mkdtemp(prefix="automl-cxr-ray-")
     try:
-        _tune(objective, proposer, place(resources, ray.cluster_resources()), scratch)
+        largest_node = max(node["Resources"].get("CPU", 1.0) for node in ray.nodes() if node["Alive"])
+        cluster = {**ray.cluster_resources(), "largest_node_CPU": largest_node}
+        _tune(objective, proposer, place(resources, cluster), scratch)
     finally:
         if started_here:
             ray.shutdown()

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -107,7 +108,7 @@ def train_epochs(
     objective: Objective,
     deadline: float | None = None,
 ) -> Iterator[EpochRecord]:
-    """Train and yield after every epoch; the model holds the best epoch's weights when the last one was yielded.
+    """Train and yield after every epoch; once it is exhausted the model holds the best epoch's weights.
 
     Ends after ``config.epochs``, after ``config.patience`` epochs without a better validation score, or past ``deadline``.
     Scores are computed on the whole validation part, never averaged over batches. A caller that stops earlier just stops
@@ -198,4 +199,5 @@ def load_model(path: str) -> keras.Model:
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrialError(f"The model file {path} cannot be opened ({error}).") from error
+        what = "is damaged, or is no Keras model" if Path(path).is_file() else "does not exist"
+        raise TrialError(f"The model file {path} {what}.") from error

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from automl_cxr.data.decode import decode_image, fit_square
-from automl_cxr.ensemble.voting import weighted_average
+from automl_cxr.ensemble.voting import normalize_weights, weighted_average
 from automl_cxr.errors import DataError, StudyError, UnreadableImageError
 from automl_cxr.records import TrialConfig
 from automl_cxr.study.store import StudyStore
@@ -37,6 +39,7 @@ class Classifier:
     Attributes:
         name: What it is called in messages and records.
         study: Name of the study that it comes from.
+        split_digest: Digest of the split that its networks were trained and chosen on.
         members: One network, or several whose probabilities are averaged.
         weights: Weight of each member; they sum to 1.
         classes: Class names in the order of the columns.
@@ -44,6 +47,7 @@ class Classifier:
 
     name: str
     study: str
+    split_digest: str
     members: tuple[Member, ...]
     weights: tuple[float, ...]
     classes: tuple[str, ...]
@@ -63,10 +67,17 @@ class Classifier:
 
         Raises:
             TrialError: A model file is damaged.
+            DataError: A model is another than its record says.
         """
         from automl_cxr.model.trainer import LabelledPart, load_model, predict_probabilities  # Keras, on first use
 
         models = [load_model(str(member.file)) for member in self.members]
+        for member, model in zip(self.members, models, strict=True):
+            if (model.input_shape[1], model.output_shape[-1]) != (member.image_size, len(self.classes)):
+                raise DataError(
+                    f"The model {member.file} takes {model.input_shape[1]} pixels and tells {model.output_shape[-1]} classes "
+                    f"apart, which is not what its record says ({member.image_size} and {len(self.classes)})."
+                )
         sizes = sorted({member.image_size for member in self.members})
         batches = [np.empty((0, len(self.classes)), np.float32)]
         unreadable: dict[int, str] = {}
@@ -125,8 +136,9 @@ def classifier_of_trial(store: StudyStore, number: int | None = None) -> Classif
             raise StudyError(f"Study '{store.name}' has no finished trial with a model yet. Continue the search.")
         number = ranked[0]
     spec = store.spec
+    store.record(number)  # refuses a number that no trial has
     member = Member(store.model_file(number), member_image_size(store, number))
-    return Classifier(f"trial {number}", store.name, (member,), (1.0,), spec.classes)
+    return Classifier(f"trial {number}", store.name, store.split_digest, (member,), (1.0,), spec.classes)
 
 
 def member_image_size(store: StudyStore, number: int) -> int:
@@ -138,13 +150,27 @@ def load_ensemble(folder: Path) -> Classifier:
     """Open an ensemble's folder.
 
     Raises:
-        DataError: The folder is none, or it is damaged.
+        DataError: The folder is none, it is damaged, or a model in it is not the one that the ensemble was built of.
     """
     try:
         record = json.loads((folder / ENSEMBLE_FILE).read_text(encoding="utf-8"))
-        members = tuple(Member(folder / row["file"], row["image_size"]) for row in record["members"])
+        members = tuple(_check_member(folder, row) for row in record["members"])
         weights = tuple(float(row["weight"]) for row in record["members"])
-        study, classes = record["study"], tuple(record["classes"])
+        normalize_weights(np.asarray(weights), n_members=len(members))
+        classes = tuple(map(str, record["classes"]))
+        study, split_digest = str(record["study"]), str(record["split_digest"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder} is not an ensemble's folder ({error}). `automl-cxr ensemble build` makes one.") from error
-    return Classifier(f"ensemble {folder.resolve().name}", study, members, weights, classes)
+    return Classifier(f"ensemble {folder.resolve().name}", study, split_digest, members, weights, classes)
+
+
+def _check_member(folder: Path, row: Mapping[str, Any]) -> Member:
+    """Take a member only from inside the folder, and only as it was written."""
+    file = (folder / row["file"]).resolve()
+    if not file.is_relative_to(folder.resolve()):
+        raise ValueError(f"a member lies outside: {row['file']}")
+    if hashlib.sha256(file.read_bytes()).hexdigest() != row["sha256"]:
+        raise ValueError(f"the member {row['file']} has changed")
+    if type(row["image_size"]) is not int:
+        raise TypeError(f"the image size of {row['file']} is {row['image_size']!r}")
+    return Member(file, row["image_size"])

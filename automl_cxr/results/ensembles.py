@@ -6,17 +6,17 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from automl_cxr.ensemble.build import METHODS, FittedEnsemble, compare_methods, ensemble_predictions
+from automl_cxr.ensemble.build import METHODS, compare_methods, ensemble_predictions
 from automl_cxr.errors import StudyError, UnknownNameError, UsageError
 from automl_cxr.results.classifier import ENSEMBLE_FILE, member_image_size
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval
 from automl_cxr.scoring.metrics import METRICS
-from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.store import StudyStore
 
 
@@ -73,60 +73,65 @@ def build_ensemble(
     trials = [record.number for record in store.ranked() if store.has_model(record.number)][:top]
     if not trials:
         raise StudyError(f"Study '{store.name}' has no finished trial with a model yet. Continue the search.")
-    members = [store.predictions(number) for number in trials]
-    fitted = compare_methods(members, seed=store.spec.seed if seed is None else seed)
-    combined = ensemble_predictions(members, fitted[method].weights)
-    macro_f1 = METRICS["macro_f1"].function
-    built = BuiltEnsemble(
-        folder=store.folder / "ensembles" / (name or f"{method}-{len(trials)}"),
-        trials=tuple(trials),
-        weights=tuple(float(weight) for weight in fitted[method].weights),
-        member_scores=tuple(macro_f1(one.labels, one.probabilities, None) for one in members),
-        method=method,
-        scores={each: ensemble.score for each, ensemble in fitted.items()},
-        interval=bootstrap_interval(combined, seed=store.spec.seed),
-    )
-    _write_folder(store, built, combined, fitted[method])
+    folder = store.folder / "ensembles" / (name or f"{method}-{len(trials)}")
+    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    try:
+        # The models first: a search that goes on may remove them while the weights are fitted.
+        rows = _copy_members(store, trials, partial)
+        members = [store.predictions(number) for number in trials]
+        fitted = compare_methods(members, seed=store.spec.seed if seed is None else seed)
+        combined = ensemble_predictions(members, fitted[method].weights)
+        macro_f1 = METRICS["macro_f1"].function
+        built = BuiltEnsemble(
+            folder=folder,
+            trials=tuple(trials),
+            weights=tuple(float(weight) for weight in fitted[method].weights),
+            member_scores=tuple(macro_f1(one.labels, one.probabilities, None) for one in members),
+            method=method,
+            scores={each: ensemble.score for each, ensemble in fitted.items()},
+            interval=bootstrap_interval(combined, seed=store.spec.seed),
+        )
+        combined.to_npz(partial / "valid.npz")
+        record = json.dumps(_describe_on_disk(store, built, rows), indent=1, ensure_ascii=False)
+        (partial / ENSEMBLE_FILE).write_text(record, encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
+    except OSError as error:
+        raise StudyError(f"Cannot write the ensemble to {folder} ({error.strerror or error}).") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # a half-written ensemble is never seen
     return built
 
 
-def _write_folder(store: StudyStore, built: BuiltEnsemble, combined: Predictions, fitted: FittedEnsemble) -> None:
-    """Write everything to a temporary folder, then move it into place: a half-written ensemble is never seen."""
-    partial = built.folder.with_name(f".{built.folder.name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        (partial / "members").mkdir(parents=True)
-        rows = [_copy_member(store, number, partial) for number in built.trials]
-        for row, weight, score in zip(rows, built.weights, built.member_scores, strict=True):
-            row |= {"weight": weight, "macro_f1": score}
-        combined.to_npz(partial / "valid.npz")
-        record = {
-            "study": store.name,
-            "method": fitted.method,
-            "classes": store.spec.classes,
-            "normal_class": store.spec.normal_class,
-            "members": rows,
-            "valid_macro_f1": built.scores,
-            "data_digest": store.spec.data_digest,
-            "versions": store.spec.versions,
-        }
-        (partial / ENSEMBLE_FILE).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
-        shutil.rmtree(built.folder, ignore_errors=True)
-        os.replace(partial, built.folder)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise StudyError(f"Cannot write the ensemble to {built.folder} ({error.strerror or error}).") from error
+def _copy_members(store: StudyStore, trials: Sequence[int], partial: Path) -> list[dict[str, Any]]:
+    """Copy the trials' models; return what the ensemble's record says of each file."""
+    (partial / "members").mkdir(parents=True)
+    rows = []
+    for number in trials:
+        content = store.model_file(number).read_bytes()
+        file = Path("members") / f"{number:05d}.keras"
+        (partial / file).write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        size = member_image_size(store, number)
+        rows.append({"trial": number, "file": file.as_posix(), "image_size": size, "sha256": digest})
+    return rows
 
 
-def _copy_member(store: StudyStore, number: int, partial: Path) -> dict[str, Any]:
-    source = store.model_file(number)
-    file = Path("members") / f"{number:05d}.keras"
-    shutil.copyfile(source, partial / file)
+def _describe_on_disk(store: StudyStore, built: BuiltEnsemble, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    spec = store.spec
     return {
-        "trial": number,
-        "file": file.as_posix(),
-        "image_size": member_image_size(store, number),
-        "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "study": store.name,
+        "split_digest": store.split_digest,
+        "data_digest": spec.data_digest,
+        "method": built.method,
+        "classes": spec.classes,
+        "normal_class": spec.normal_class,
+        "members": [
+            {**row, "weight": weight, "macro_f1": score}
+            for row, weight, score in zip(rows, built.weights, built.member_scores, strict=True)
+        ],
+        "valid_macro_f1": built.scores,
+        "versions": spec.versions,
     }
 
 

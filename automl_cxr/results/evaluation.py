@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,10 +68,15 @@ def evaluate(
 
     Raises:
         UnknownNameError: No such part.
-        DataError: The data are gone or are no longer those of the study.
+        DataError: The classifier is of another study, or the data are gone or no longer those of the study.
     """
     if part not in PARTS:
         raise UnknownNameError("part", part, PARTS)
+    if classifier.split_digest != store.split_digest:
+        raise DataError(
+            f"The {classifier.name} was made with another split than that of study '{store.name}': it may have been trained "
+            "on the images that it would be judged by. Evaluate it on its own study."
+        )
     spec, split = store.spec, store.split
     dataset = load_dataset(data or spec.data, layout=spec.layout, classes=spec.classes, patients=spec.patients)
     if digest_table(dataset) != spec.data_digest:
@@ -85,7 +90,7 @@ def evaluate(
     if part != "test":
         return evaluation
     n_opened = store.note_test_opened(classifier.name, evaluation.scores)
-    return Evaluation(**{**vars(evaluation), "n_opened": n_opened})
+    return replace(evaluation, n_opened=n_opened)
 
 
 def _predict(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from automl_cxr.errors import StudyError
 from automl_cxr.records import TrialState
 from automl_cxr.scoring.metrics import confusion_matrix
 from automl_cxr.study.store import StudyStore
@@ -55,10 +56,17 @@ class Figures:
         )
 
     def confusion(self, trial: int | None = None) -> go.Figure:
-        """Show the validation confusion matrix of a trial, by default of the best."""
+        """Show the validation confusion matrix of a trial, by default of the best.
+
+        Raises:
+            StudyError: There is no such trial, or none is finished.
+        """
         import plotly.graph_objects as go
 
-        number = self._store.ranked()[0].number if trial is None else trial
+        ranked = self._store.ranked()
+        if trial is None and not ranked:
+            raise StudyError(f"Study '{self._store.name}' has no finished trial yet. Continue the search.")
+        number = ranked[0].number if trial is None else self._store.record(trial).number
         table = confusion_table(self._store, number)
         figure = go.Figure(
             go.Heatmap(z=table.to_numpy(), x=list(table.columns), y=list(table.index), texttemplate="%{z}", colorscale="Blues")

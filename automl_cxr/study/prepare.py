@@ -19,11 +19,13 @@ from automl_cxr.data.phantoms import draw_phantoms
 from automl_cxr.data.split import Split, split_dataset
 from automl_cxr.engine.optuna_proposer import PRUNERS, SAMPLERS
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
-from automl_cxr.records import PartRecord, SplitRecord
+from automl_cxr.records import PartRecord, SplitRecord, TrialConfig
 from automl_cxr.scoring.metrics import find_normal_class, metric
-from automl_cxr.study.spaces import find_shipped, load_space
+from automl_cxr.study.spaces import load_space, read_space
 from automl_cxr.study.spec import StudySpec, resolve_path
-from automl_cxr.study.store import StudyStore, check_study_name
+from automl_cxr.study.store import StudyStore, check_study_name, founding
+
+_DEFAULT_SPACE = "scratch"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,52 +88,54 @@ def prepare_study(request: StudyRequest, *, runs: Path, storage: str, on_progres
         StudyMismatchError: The study exists with other settings, or its data changed.
         DataError: The data cannot serve.
     """
-    notes: list[str] = []
-    space_name = request.space or "scratch"
-    data = request.data or _phantoms(notes)
-    name = check_study_name(request.name or f"{Path(space_name).stem}-{Path(data).absolute().stem}")
-    existing = StudyStore.open(name, runs=runs, storage=storage) if _exists(name, runs, storage) else None
-    begun = existing.spec if existing else None
-
-    dataset = load_dataset(data, layout=request.layout, classes=request.classes, patients=request.patients)
-    notes.extend(dataset.notes)
-    settings = _resolve_settings(request, begun)
-    split = split_dataset(
-        dataset,
-        list(dataset.table["image"]),
-        valid_fraction=settings["valid_fraction"],
-        test_fraction=settings["test_fraction"],
-        seed=settings["seed"],
-    )
-    record, decoded = _decode_parts(dataset, split, settings["image_size"], on_progress)
-    if record.unreadable:
-        notes.append(_tell_unreadable(record))
-    space_toml = begun.space_toml if begun and request.space is None else _space_text(space_name)
-    spec = StudySpec(
-        name=name,
-        space_name=begun.space_name if begun and request.space is None else Path(space_name).stem,
-        space_toml=space_toml,
-        data=resolve_path(data),
-        layout=dataset.layout,
-        classes=dataset.classes,
-        patients=request.patients,
-        data_digest=digest_table(dataset),
-        pixels_digest=decoded.digest,
-        normal_class=_choose_normal_class(request, begun, dataset.classes, notes),
-        versions=_versions(),
-        command=request.command,
-        **settings,
-    )
-    if metric(spec.objective).needs_normal_class and spec.normal_class is None:
-        raise UsageError(
-            f"The objective {spec.objective} needs to know the class without a finding: name it with --normal-class."
+    name = check_study_name(request.name or _default_name(request))
+    with founding(name, runs):
+        existing = StudyStore.find(name, runs=runs, storage=storage)
+        begun = existing.spec if existing else None
+        notes: list[str] = []
+        settings = _resolve_settings(request, begun)
+        data = request.data or (begun.data if begun else _phantoms(notes))
+        dataset = load_dataset(
+            data, layout=settings.pop("layout"), classes=settings.pop("classes"), patients=settings["patients"]
         )
-    if existing:
-        spec.require_same(existing.spec)
-        return PreparedStudy(existing, decoded.path, tuple(notes), is_new=False)
-    direction = metric(spec.objective).direction
-    store = StudyStore.create(spec, record, runs=runs, storage=storage, direction=direction)
-    return PreparedStudy(store, decoded.path, tuple(notes), is_new=True)
+        notes.extend(dataset.notes)
+        split = split_dataset(
+            dataset,
+            list(dataset.table["image"]),
+            valid_fraction=settings["valid_fraction"],
+            test_fraction=settings["test_fraction"],
+            seed=settings["seed"],
+        )
+        record, decoded = _decode_parts(dataset, split, settings["image_size"], on_progress)
+        if record.unreadable:
+            notes.append(_tell_unreadable(record))
+        spec = StudySpec(
+            name=name,
+            space_name=Path(request.space or _DEFAULT_SPACE).stem if request.space or not begun else begun.space_name,
+            space_toml=_space_text(request.space or _DEFAULT_SPACE) if request.space or not begun else begun.space_toml,
+            data=resolve_path(data),
+            layout=dataset.layout,
+            classes=dataset.classes,
+            data_digest=digest_table(dataset),
+            pixels_digest=decoded.digest,
+            normal_class=_choose_normal_class(request, begun, dataset.classes, notes),
+            versions=_versions(),
+            command=request.command,
+            **settings,
+        )
+        if existing:
+            spec.require_same(existing.spec)
+            return PreparedStudy(existing, decoded.path, tuple(notes), is_new=False)
+        chosen = metric(spec.objective)
+        if chosen.needs_normal_class and spec.normal_class is None:
+            raise UsageError(f"The objective {chosen.name} needs the class without a finding: name it with --normal-class.")
+        store = StudyStore.create(spec, record, runs=runs, storage=storage, direction=chosen.direction)
+        return PreparedStudy(store, decoded.path, tuple(notes), is_new=True)
+
+
+def _default_name(request: StudyRequest) -> str:
+    data = Path(request.data).expanduser().absolute() if request.data else Path("phantoms")
+    return f"{Path(request.space or _DEFAULT_SPACE).stem}-{data.stem if data.is_file() else data.name}"
 
 
 def _phantoms(notes: list[str]) -> str:
@@ -140,10 +144,6 @@ def _phantoms(notes: list[str]) -> str:
         "Figures on them say nothing about real images."
     )
     return str(draw_phantoms(cache_folder() / "phantoms"))
-
-
-def _exists(name: str, runs: Path, storage: str) -> bool:
-    return (runs / name / "study.json").is_file() and StudyStore.exists(name, runs=runs, storage=storage)
 
 
 def _resolve_settings(request: StudyRequest, begun: StudySpec | None) -> dict[str, Any]:
@@ -165,7 +165,14 @@ def _resolve_settings(request: StudyRequest, begun: StudySpec | None) -> dict[st
         "valid_fraction": settle("valid_fraction", 0.15),
         "test_fraction": settle("test_fraction", 0.15),
         "seed": settle("seed", 0),
+        "layout": settle("layout", None),
+        "classes": settle("classes", None),
+        "patients": settle("patients", None),
     }
+    TrialConfig.from_values({name: settings[name] for name in ("image_size", "batch_size", "epochs", "seed")})
+    for name in ("valid_fraction", "test_fraction"):
+        if not isinstance(settings[name], (int, float)):
+            raise UsageError(f"{name} must be a number; received {settings[name]!r}.")
     for kind, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
         if settings[kind] not in known:
             raise UnknownNameError(kind, settings[kind], known)
@@ -173,8 +180,8 @@ def _resolve_settings(request: StudyRequest, begun: StudySpec | None) -> dict[st
 
 
 def _space_text(name: str) -> str:
-    load_space(name)
-    return find_shipped("search_spaces", "search space", name).read_text(encoding="utf-8")
+    load_space(name)  # refuses what is no space
+    return read_space(name)
 
 
 def _choose_normal_class(

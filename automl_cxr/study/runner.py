@@ -13,10 +13,11 @@ from automl_cxr.engine.optuna_proposer import OptunaProposer
 from automl_cxr.engine.proposal import Ending, Objective, Outcome, Pause, Proposal, Proposer, Report, Verdict
 from automl_cxr.errors import AutomlCxrError, StudyError
 from automl_cxr.records import TrialRecord, TrialState
-from automl_cxr.study.lease import DriverLease, live_drivers
+from automl_cxr.study.lease import DriverLease
 from automl_cxr.study.objective import TrialObjective, staging_folder, trial_seed
-from automl_cxr.study.store import StudyStore
+from automl_cxr.study.store import StudyStore, explained_storage_errors
 
+_ATTEMPTS = 5  # a search may be killed now and then; a trial that was there each time is the reason
 _HOPELESS = 5  # trials that may fail before the first success; after that it is not the luck of the draw
 
 
@@ -64,13 +65,13 @@ def run_search(store: StudyStore, images: Path, *, sampler: str, budget: Budget,
         listener: Who is told.
 
     Raises:
-        StudyError: The first trials all failed; the message gives the last reason.
+        StudyError: Every trial failed (the message gives the last reason), or the storage did.
     """
     spec = store.spec
     space = spec.space
     deadline = None if budget.seconds is None else time.time() + budget.seconds
     with DriverLease(store.folder) as lease:
-        store.clear_leftovers(live_drivers(store.folder))
+        store.clear_leftovers()
         settings = {"image_size": spec.image_size, "batch_size": spec.batch_size, "epochs": spec.epochs}
         objective = TrialObjective(
             fixed={**settings, **space.constants},
@@ -92,10 +93,10 @@ def run_search(store: StudyStore, images: Path, *, sampler: str, budget: Budget,
             seed=spec.seed,
             sign=lambda number: {"driver": lease.driver, "seed": trial_seed(spec.seed, number)},
         )
-        execute(
-            objective,
-            _RecordedProposer(store, proposer, budget=budget, deadline=deadline, lease=lease, listener=listener),
-        )
+        recorded = _RecordedProposer(store, proposer, budget=budget, deadline=deadline, lease=lease, listener=listener)
+        with explained_storage_errors():
+            execute(objective, recorded)
+        recorded.refuse_failures_only()
 
 
 class _RecordedProposer:
@@ -123,17 +124,27 @@ class _RecordedProposer:
         if self._deadline is not None and time.time() > self._deadline:
             return Pause.OVER
         with self._store.proposing():
-            abandoned = self._store.abandoned(live_drivers(self._store.folder))
-            if abandoned:
-                proposal: Proposal | Pause = self._proposer.resume(abandoned[0])
+            abandoned = self._take_up()
+            if abandoned is not None:
+                proposal: Proposal | Pause = self._proposer.resume(abandoned)
             elif self._budget.n_trials is not None and self._store.n_begun() >= self._budget.n_trials:
                 return Pause.OVER
             else:
-                self._refuse_to_go_on_failing()
+                self.refuse_failures_only(at_least=_HOPELESS)
                 proposal = self._proposer.propose()
         if isinstance(proposal, Proposal):
-            self._listener.on_begin(proposal.number, resumed=bool(abandoned))
+            self._listener.on_begin(proposal.number, resumed=abandoned is not None)
         return proposal
+
+    def _take_up(self) -> int | None:
+        """Choose a trial that a dead search left, if there is one; give up those that died too often."""
+        for record in self._store.abandoned():
+            if record.attempts < _ATTEMPTS:
+                return record.number
+            self._proposer.resume(record.number)
+            reason = f"Its search died {record.attempts} times while it ran: it may need more memory than there is."
+            self.finish(record.number, Ending(Outcome.FAILED, error=reason))
+        return None
 
     def observe(self, number: int, report: Report) -> Verdict:
         verdict = self._proposer.observe(number, report)
@@ -168,11 +179,12 @@ class _RecordedProposer:
         ranked = self._store.ranked()
         return not ranked or self._store.is_better(score, ranked[0].score)  # type: ignore[arg-type]
 
-    def _refuse_to_go_on_failing(self) -> None:
-        if self._n_failures < _HOPELESS or self._store.records(TrialState.COMPLETE, TrialState.PRUNED):
+    def refuse_failures_only(self, *, at_least: int = 1) -> None:
+        """Raise StudyError if this search saw so many trials fail and the study has none that did not."""
+        if self._n_failures < at_least or self._store.records(TrialState.COMPLETE, TrialState.PRUNED):
             return
         last = self._store.records(TrialState.FAILED)[-1]
         raise StudyError(
-            f"The first {self._n_failures} trials all failed, so the search stops. Trial {last.number}: {last.error} "
+            f"The search stops: all {self._n_failures} trials failed. Trial {last.number}: {last.error} "
             f"(see {self._store.trial_folder(last.number) / 'train.log'})"
         )

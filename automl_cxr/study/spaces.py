@@ -8,6 +8,7 @@ from automl_cxr.engine.space import Choice, Space, Value, parse_space
 from automl_cxr.errors import SpaceError, UnknownNameError, UsageError
 from automl_cxr.records import TrialConfig
 
+_OF_THE_STUDY = ("seed", "image_size", "epochs")  # decoded images, stopping rules and records depend on one value of each
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -36,18 +37,27 @@ def find_shipped(folder: str, kind: str, name: str) -> Path:
 
 
 def load_space(name: str) -> Space:
-    """Load a shipped space by name, or a user's by the path of its TOML file.
+    """Load a shipped space by name, or a user's by the path of its TOML file, checked.
 
     Raises:
         UnknownNameError: No such space, or the space names something that is no hyperparameter.
         SpaceError: The file is no space, or reaches values that a trial cannot take.
     """
+    return check_space(parse_space(read_space(name), name=Path(name).stem))
+
+
+def read_space(name: str) -> str:
+    """Read the TOML text of a space.
+
+    Raises:
+        UnknownNameError: No such space.
+        SpaceError: The file cannot be read.
+    """
     path = find_shipped("search_spaces", "search space", name)
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SpaceError(f"The space {path} cannot be read ({error}).") from error
-    return check_space(parse_space(text, name=path.stem))
 
 
 def check_space(space: Space) -> Space:
@@ -70,8 +80,10 @@ def check_space(space: Space) -> Space:
                 raise
             except UsageError as error:
                 raise SpaceError(f"Space '{space.name}': {error}") from error
-    if "seed" in space.names:
-        raise SpaceError(f"Space '{space.name}': 'seed' belongs to the study (--seed) and cannot be part of a space.")
+    for name in _OF_THE_STUDY:
+        if name in space.names:
+            option = name.replace("_", "-")
+            raise SpaceError(f"Space '{space.name}': '{name}' belongs to the study (--{option}) and cannot be part of a space.")
     return space
 
 

@@ -7,15 +7,17 @@ instant a trial is either complete with all its files or will be run again.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import re
 import shutil
 import time
+import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from filelock import FileLock
@@ -24,8 +26,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.records import SplitRecord, TrialRecord, TrialState
 from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.study.lease import live_drivers
 from automl_cxr.study.spec import StudySpec
 
+_Record = TypeVar("_Record")
 _STATES = {
     optuna.trial.TrialState.WAITING: TrialState.WAITING,
     optuna.trial.TrialState.RUNNING: TrialState.RUNNING,
@@ -34,6 +38,7 @@ _STATES = {
     optuna.trial.TrialState.FAIL: TrialState.FAILED,
 }
 _MODEL = "model.keras"
+_SPLIT_DIGEST = "split_digest"
 _SQLITE_WAIT_SECONDS = 60  # for another writer to finish, before "database is locked"
 
 
@@ -53,12 +58,19 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
     try:
         if not url.startswith("sqlite:///"):
             return optuna.storages.get_storage(url)
-        Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        file = Path(url.removeprefix("sqlite:///"))
+        file.parent.mkdir(parents=True, exist_ok=True)
         wait = {"connect_args": {"timeout": _SQLITE_WAIT_SECONDS}}
-        return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=wait))
+        with FileLock(file.with_name(f".{file.name}.lock")):  # two processes that make the tables at once trip each other
+            return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=wait))
     except (SQLAlchemyError, ImportError, ValueError, OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise StudyError(f"The storage {_without_password(url)} cannot be opened ({reason}). Check --storage.") from error
+
+
+def is_missing(url: str) -> bool:
+    """Tell whether a storage is an SQLite file that does not exist."""
+    return url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists()
 
 
 def open_existing_storage(url: str) -> optuna.storages.BaseStorage:
@@ -67,13 +79,20 @@ def open_existing_storage(url: str) -> optuna.storages.BaseStorage:
     Raises:
         StudyError: It is not, or cannot be reached.
     """
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+    if is_missing(url):
         raise StudyError(f"There is no storage {url} yet. Run a search first, or name another with --storage or --runs.")
     return open_storage(url)
 
 
 def _without_password(url: str) -> str:
     return re.sub(r"(://[^:/@]+):[^@]*@", r"\1:***@", url)
+
+
+def founding(name: str, runs: Path) -> FileLock:
+    """Lock under which a study is looked for and begun, so that two processes do not begin it at once."""
+    with _explained_disk_errors(runs):
+        runs.mkdir(parents=True, exist_ok=True)
+    return FileLock(runs / f".{name}.lock")
 
 
 def check_study_name(name: str) -> str:
@@ -103,7 +122,7 @@ class StudyStore:
 
     @classmethod
     def create(cls, spec: StudySpec, split: SplitRecord, *, runs: Path, storage: str, direction: str) -> StudyStore:
-        """Begin a study, or open the one that another process began a moment ago.
+        """Begin a study that does not exist; call it under ``founding``.
 
         The files are written before the study exists in the storage: a study that exists has them.
         """
@@ -116,46 +135,78 @@ class StudyStore:
             study_name=spec.name,
             storage=open_storage(storage),
             direction="maximize" if direction == "maximize" else "minimize",
-            load_if_exists=True,
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names([spec.objective])
+        store = cls(spec.name, study, folder)
+        study.set_user_attr(_SPLIT_DIGEST, store.split_digest)
         for key in ("space_name", "data", "classes", "image_size", "epochs", "seed", "data_digest", "versions"):
             study.set_user_attr(key, getattr(spec, key))
-        return cls(spec.name, study, folder)
+        return store
+
+    @classmethod
+    def find(cls, name: str, *, runs: Path, storage: str) -> StudyStore | None:
+        """Open a study if there is one of that name in the storage.
+
+        Raises:
+            StudyError: There is, but the files in ``runs`` are not its own.
+        """
+        if is_missing(storage):
+            return None
+        backend = open_storage(storage)
+        if name not in optuna.study.get_all_study_names(backend):
+            return None
+        store = cls(name, optuna.load_study(study_name=name, storage=backend), runs / name)
+        if not (store.folder / "study.json").is_file():
+            raise StudyError(
+                f"Study '{name}' stands in {_without_password(storage)}, but its files are not at {store.folder}. "
+                "Name their folder with --runs, or take another name."
+            )
+        if store.study.user_attrs.get(_SPLIT_DIGEST, store.split_digest) != store.split_digest:
+            raise StudyError(
+                f"The files at {store.folder} are those of another study than '{name}' in {_without_password(storage)}. "
+                "Name the right --runs or --storage."
+            )
+        return store
 
     @classmethod
     def open(cls, name: str, *, runs: Path, storage: str) -> StudyStore:
         """Open a study.
 
         Raises:
-            StudyError: There is none of that name, or its folder is gone.
+            StudyError: There is none of that name, or its files are not in ``runs``.
         """
         backend = open_existing_storage(storage)
-        names = optuna.study.get_all_study_names(backend)
-        if name not in names:
+        store = cls.find(name, runs=runs, storage=storage)
+        if store is None:
+            names = optuna.study.get_all_study_names(backend)
             known = f"It holds: {', '.join(sorted(names))}." if names else "It holds none yet."
             raise StudyError(f"No study '{name}' in {_without_password(storage)}. {known}")
-        store = cls(name, optuna.load_study(study_name=name, storage=backend), runs / name)
-        if not (store.folder / "study.json").is_file():
-            raise StudyError(f"The files of study '{name}' are not at {store.folder}. Name their folder with --runs.")
         return store
 
-    @staticmethod
-    def exists(name: str, *, runs: Path, storage: str) -> bool:
-        """Tell whether a study of that name was begun."""
-        if not (runs / name / "study.json").is_file():
-            return False
-        return name in optuna.study.get_all_study_names(open_storage(storage))
+    @property
+    def split_digest(self) -> str:
+        """Digest of the split's file, by which ensembles and storages know that they belong to this study."""
+        return hashlib.sha256((self.folder / "split.json").read_bytes()).hexdigest()
 
     @property
     def spec(self) -> StudySpec:
-        return StudySpec.from_json((self.folder / "study.json").read_text(encoding="utf-8"))
+        """What the study is.
+
+        Raises:
+            StudyError: Its file is damaged.
+        """
+        return _read_record(self.folder / "study.json", StudySpec.from_json)
 
     @property
     def split(self) -> SplitRecord:
-        return SplitRecord.from_json((self.folder / "split.json").read_text(encoding="utf-8"))
+        """Which images serve for what.
+
+        Raises:
+            StudyError: Its file is damaged.
+        """
+        return _read_record(self.folder / "split.json", SplitRecord.from_json)
 
     def records(self, *states: TrialState) -> list[TrialRecord]:
         """Read the trials of some states (of all, if none is named), by number."""
@@ -184,12 +235,13 @@ class StudyStore:
 
     def n_begun(self) -> int:
         """Count the trials that were begun, whatever became of them."""
-        return len(self.records()) - len(self.records(TrialState.WAITING))
+        return sum(trial.state != optuna.trial.TrialState.WAITING for trial in self.study.get_trials(deepcopy=False))
 
-    def abandoned(self, live_drivers: set[str]) -> list[int]:
-        """Name the running trials whose search is dead."""
+    def abandoned(self) -> list[TrialRecord]:
+        """Read the running trials whose search is dead."""
         running = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
-        return [trial.number for trial in running if trial.user_attrs.get("driver") not in live_drivers]
+        alive = live_drivers(self.folder)
+        return [_to_record(trial) for trial in running if trial.user_attrs.get("driver") not in alive]
 
     @property
     def _is_maximized(self) -> bool:
@@ -241,10 +293,12 @@ class StudyStore:
         for record in self.ranked()[n_kept:]:
             (self.trial_folder(record.number) / _MODEL).unlink(missing_ok=True)
 
-    def clear_leftovers(self, live_drivers: set[str]) -> None:
+    def clear_leftovers(self) -> None:
         """Remove the half-written files of searches that are no longer alive."""
-        for path in (self.folder / "trials").glob(".*"):
-            if not any(driver in path.name for driver in live_drivers):
+        found = list((self.folder / "trials").glob(".*"))
+        alive = live_drivers(self.folder)  # asked after looking: a search signs in before it writes
+        for path in found:
+            if not any(driver in path.name for driver in alive):
                 shutil.rmtree(path, ignore_errors=True)
 
     def proposing(self) -> FileLock:
@@ -273,7 +327,19 @@ def _to_record(trial: optuna.trial.FrozenTrial) -> TrialRecord:
         seconds=attrs.get("seconds"),
         error=attrs.get("error"),
         seed=attrs.get("seed"),
+        best_epoch=attrs.get("best_epoch"),
+        attempts=attrs.get("attempts", 1),
     )
+
+
+@contextlib.contextmanager
+def explained_storage_errors() -> Iterator[None]:
+    """Turn the errors of a storage that fails in the middle into a StudyError."""
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        cause = str(error.__cause__ or error).strip().splitlines()[0]
+        raise StudyError(f"The storage failed ({cause}). What is finished is kept; the same command continues.") from error
 
 
 @contextlib.contextmanager
@@ -286,8 +352,15 @@ def _explained_disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _read_record(path: Path, parse: Callable[[str], _Record]) -> _Record:
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StudyError(f"The study's file {path} is damaged ({error}). Restore it, or begin another study.") from error
+
+
 def _write_atomically(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

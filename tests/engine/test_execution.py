@@ -127,6 +127,7 @@ GIB = 2**30
         ({"gpus_per_trial": 0.25}, {"CPU": 16, "GPU": 1}, Placement(concurrency=4, cpus=4, gpus=0.25)),
         ({"gpus_per_trial": 2}, {"CPU": 16, "GPU": 4}, Placement(concurrency=2, cpus=8, gpus=2)),
         ({"gpus_per_trial": 0}, {"CPU": 4, "GPU": 1}, Placement(concurrency=4, cpus=1, gpus=0)),
+        ({"concurrency": 1}, {"CPU": 8, "largest_node_CPU": 4}, Placement(concurrency=1, cpus=4, gpus=0)),
         ({"concurrency": 1}, {"CPU": 2}, Placement(concurrency=1, cpus=2, gpus=0)),
         ({"cpus_per_trial": 2}, {"CPU": 8}, Placement(concurrency=4, cpus=2, gpus=0)),
         ({}, {"CPU": 1, "memory": GIB}, Placement(concurrency=1, cpus=1, gpus=0)),

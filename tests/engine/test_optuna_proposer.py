@@ -96,6 +96,27 @@ def test_asha_stops_at_its_rungs_and_tells_the_truth_about_it(tmp_path):
         assert trial.value == pytest.approx(score_of(trial.params, end))
 
 
+def test_median_stops_from_the_first_rung_on(tmp_path):
+    _, proposer = make(tmp_path, sampler="random", pruner="median")
+    ends = [run_one(proposer)[2] for _ in range(30)]
+    assert min(ends) == first_rung(EPOCHS)
+    assert ends[:6] == [EPOCHS] * 6
+
+
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_a_trial_that_is_run_again_is_not_judged_by_its_later_epochs(tmp_path, pruner):
+    _, proposer = make(tmp_path, sampler="random", pruner=pruner)
+    for _ in range(8):
+        run_one(proposer)
+    begun = proposer.propose()
+    verdicts = [proposer.observe(begun.number, Report(epoch, 0.01 * epoch)) for epoch in range(1, EPOCHS + 1)]
+    _, later = make(tmp_path, sampler="random", pruner=pruner)
+    later.resume(begun.number)
+    again = [later.observe(begun.number, Report(epoch, 0.01 * epoch)) for epoch in range(1, EPOCHS + 1)]
+    assert again == [Verdict.CONTINUE] * EPOCHS
+    assert verdicts[-1] is Verdict.CONTINUE
+
+
 def test_the_last_epoch_is_never_the_one_to_stop_at(tmp_path):
     _, proposer = make(tmp_path, sampler="random", epochs=6)
     proposals = [proposer.propose() for _ in range(12)]

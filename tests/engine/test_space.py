@@ -219,6 +219,8 @@ class TestLoading:
             ('[loss]\ntype = "choice"\nvalues = ["ce", "hinge"]', "must be one of"),
             ('family = "fussed"', "must be one of"),
             ("seed = 3", "belongs to the study"),
+            ("image_size = 64", "--image-size"),
+            ('[epochs]\ntype = "int"\nlow = 1\nhigh = 50', "--epochs"),
             ("", "is empty"),
         ],
     )

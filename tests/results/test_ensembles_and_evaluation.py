@@ -67,7 +67,64 @@ def test_a_damaged_folder_is_said(tmp_path, content):
         load_ensemble(tmp_path)
 
 
+def damage(folder, **changes):
+    record = json.loads((folder / "ensemble.json").read_text())
+    record |= {key: value for key, value in changes.items() if key in record}
+    record["members"][0] |= {key: value for key, value in changes.items() if key in record["members"][0]}
+    (folder / "ensemble.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"file": "../../../study.json"}, "lies outside"),
+        ({"file": "/etc/hostname"}, "lies outside"),
+        ({"file": "members/nothing.keras"}, "No such file"),
+        ({"sha256": "0" * 64}, "has changed"),
+        ({"image_size": "32"}, "image size"),
+        ({"weight": -3}, "not an ensemble's folder"),
+        ({"weight": "heavy"}, "not an ensemble's folder"),
+    ],
+    ids=str,
+)
+def test_a_folder_that_was_tampered_with_is_refused(built, tmp_path, changes, rule):
+    copy = tmp_path / "copy"
+    shutil.copytree(built.folder, copy)
+    damage(copy, **changes)
+    with pytest.raises(DataError, match=rule):
+        load_ensemble(copy)
+
+
+@pytest.mark.parametrize("changes", [{"classes": ["a", "b"]}, {"image_size": 48}], ids=str)
+def test_a_model_that_is_another_than_its_record_says_is_refused(built, tmp_path, phantoms, changes):
+    copy = tmp_path / "copy"
+    shutil.copytree(built.folder, copy)
+    damage(copy, **changes)
+    with pytest.raises(DataError, match="not what its record says"):
+        load_ensemble(copy).predict(sorted(phantoms.rglob("*.png"))[:2])
+
+
+def test_nothing_is_left_of_an_ensemble_that_could_not_be_written(finished, monkeypatch):
+    from automl_cxr.results import ensembles
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ensembles.os, "replace", full)
+    with pytest.raises(StudyError, match="No space left"):
+        finished.ensemble(top=2, method="average", name="never")
+    assert not [path for path in (finished.folder / "ensembles").iterdir() if "never" in path.name]
+
+
 class TestEvaluation:
+    def test_a_classifier_of_another_split_is_refused(self, finished, phantoms, built):
+        other = api.search(
+            str(finished.folder.parent / "tiny.toml"), phantoms, name="other", trials=1, epochs=1, image_size=32,
+            batch_size=8, seed=7, runs=finished.folder.parent, executor="inline",
+        )  # fmt: skip
+        with pytest.raises(DataError, match="another split"):
+            other.evaluate(built)
+
     def test_validation_scores_are_those_of_the_leaderboard(self, finished):
         evaluation = finished.evaluate(part="valid")
         best = finished.leaderboard().iloc[0]
@@ -104,6 +161,11 @@ class TestEvaluation:
         next((copy / "normal").glob("*.png")).unlink()
         with pytest.raises(DataError, match="no longer those of study"):
             finished.evaluate(part="valid", data=str(copy))
+
+    def test_a_number_that_no_trial_has_is_said(self, finished):
+        for ask in (finished.evaluate, finished.classifier, finished.figures.confusion):
+            with pytest.raises(StudyError, match="has trials 0 to 3; received 99"):
+                ask(99)
 
     def test_an_unknown_part_is_refused(self, finished):
         with pytest.raises(UnknownNameError, match="Did you mean 'valid'"):

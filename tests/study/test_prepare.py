@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -142,6 +144,78 @@ def test_odd_names_work(prepare, quick_search, name):
         name, runs=prepared.store.folder.parent, storage=f"sqlite:///{prepared.store.folder.parent / 'studies.db'}"
     )
     assert store.ranked()[0].number == 0
+
+
+class TestContinuing:
+    def test_what_was_said_of_the_data_is_kept(self, prepare, phantoms):
+        begun = prepare(classes=["normal", "opacity"], layout="folders", patients=r"^(\w+)_").store.spec
+        again = prepare(data=None, space=None)
+        assert not again.is_new
+        assert again.store.spec == begun
+        assert not any("phantom" in note for note in again.notes)
+
+    def test_a_study_whose_files_lie_elsewhere_is_not_begun_again(self, prepare, tmp_path):
+        prepare()
+        shutil.rmtree(tmp_path / "s")
+        with pytest.raises(StudyError, match="its files are not at"):
+            prepare(seed=9, objective="log_loss")
+
+    def test_files_of_another_study_are_refused(self, prepare, tmp_path):
+        prepare()
+        prepare(name="t", seed=1)
+        shutil.rmtree(tmp_path / "s")
+        shutil.copytree(tmp_path / "t", tmp_path / "s")
+        with pytest.raises(StudyError, match="those of another study"):
+            prepare()
+
+    def test_a_study_that_was_only_half_begun_is_begun(self, prepare, tmp_path):
+        (tmp_path / "s" / "trials").mkdir(parents=True)
+        (tmp_path / "s" / "study.json").write_text("{")
+        assert prepare().is_new
+
+    def test_a_damaged_file_is_said(self, prepare, tmp_path):
+        prepare()
+        (tmp_path / "s" / "study.json").write_text("{")
+        with pytest.raises(StudyError, match="is damaged"):
+            prepare()
+
+    def test_two_processes_begin_one_study(self, tmp_path, phantoms):
+        script = (
+            "import sys; from pathlib import Path; from automl_cxr.study.prepare import StudyRequest, prepare_study\n"
+            "runs = Path(sys.argv[1])\n"
+            "try:\n"
+            "    prepared = prepare_study(StudyRequest(data=sys.argv[2], name='s', image_size=32, seed=int(sys.argv[3])),\n"
+            "                             runs=runs, storage=f'sqlite:///{runs / \"studies.db\"}')\n"
+            "    print('new' if prepared.is_new else 'continued')\n"
+            "except ValueError as error:\n"
+            "    print(type(error).__name__)\n"
+        )
+        words = [sys.executable, "-c", script, str(tmp_path / "new" / "runs"), str(phantoms)]
+        processes = [subprocess.Popen([*words, seed], stdout=subprocess.PIPE, text=True) for seed in ("1", "2", "1")]
+        said = sorted(process.communicate(timeout=120)[0].strip() for process in processes)
+        assert said in (["StudyMismatchError", "continued", "new"], ["StudyMismatchError", "StudyMismatchError", "new"])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"epochs": 0}, {"epochs": 20_000}, {"batch_size": 0}, {"image_size": 12}, {"seed": -1}, {"image_size": "64"},
+     {"valid_fraction": "x"}, {"valid_fraction": 0.7}],
+    ids=str,
+)  # fmt: skip
+def test_impossible_settings_begin_no_study(prepare, wrong, tmp_path):
+    with pytest.raises(UsageError):
+        prepare(**wrong)
+    assert not (tmp_path / "s").exists()
+
+
+def test_names_of_folders_with_dots_stay_apart(tmp_path, phantoms):
+    from automl_cxr.study.prepare import StudyRequest, _default_name
+
+    for version in ("v1.2", "v1.3"):
+        (tmp_path / version).mkdir()
+    (tmp_path / "table.csv").write_text("path,label\n")
+    names = [_default_name(StudyRequest(data=str(tmp_path / name))) for name in ("v1.2", "v1.3", "table.csv")]
+    assert names == ["scratch-v1.2", "scratch-v1.3", "scratch-table"]
 
 
 class TestOpening:

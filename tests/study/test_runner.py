@@ -67,7 +67,7 @@ def test_a_failed_trial_tells_why_and_stops_nobody(prepare, quick_search):
 
 def test_a_search_in_which_everything_fails_stops_with_the_reason(prepare, quick_search):
     prepared = prepare()
-    with pytest.raises(StudyError, match=r"first 5 trials all failed.*no such luck"):
+    with pytest.raises(StudyError, match=r"all 5 trials failed.*no such luck"):
         quick_search(prepared, trials=50, between_epochs=fail_at(set(range(50))))
     assert len(prepared.store.records()) == 5
     quick_search(prepared, trials=8)  # the cause was removed: the same command goes on
@@ -172,7 +172,7 @@ def test_a_driver_killed_at_random_moments_loses_and_doubles_nothing(prepare):
         driver = start_search(store, trials=24)
         assert driver.stdout.readline() == "begun\n"
         try:
-            driver.wait(timeout=rng.uniform(0.1, 1.5))
+            driver.wait(timeout=rng.uniform(0.4, 1.8))
         except subprocess.TimeoutExpired:
             driver.send_signal(signal.SIGKILL)
             driver.wait()
@@ -203,3 +203,65 @@ def test_trials_cut_short_by_time_are_pruned_unless_best(prepare, quick_search):
         assert (record.state is TrialState.COMPLETE) == (record.score > best)
         best = max(best, record.score)
     assert {record.state for record in prepared.store.records()} == {TrialState.COMPLETE, TrialState.PRUNED}
+
+
+def test_a_search_of_few_trials_that_all_fail_is_an_error_too(prepare, quick_search):
+    prepared = prepare()
+    with pytest.raises(StudyError, match=r"all 2 trials failed.*no such luck"):
+        quick_search(prepared, trials=2, between_epochs=fail_at({0, 1}))
+
+
+def test_a_trial_that_kills_its_search_again_and_again_is_given_up(prepare, quick_search):
+    prepared = prepare()
+
+    def die(proposal, epoch):
+        if proposal.number == 1:
+            raise KeyboardInterrupt
+
+    for _ in range(5):
+        with pytest.raises(KeyboardInterrupt):
+            quick_search(prepared, trials=3, between_epochs=die)
+    assert prepared.store.record(1).attempts == 5
+    assert quick_search(prepared, trials=3, between_epochs=die).ended == [1, 2]
+    assert prepared.store.record(1).state is TrialState.FAILED
+    assert "died 5 times" in prepared.store.record(1).error
+
+
+def test_the_files_of_a_search_that_just_began_are_not_cleared(prepare):
+    store = prepare().store
+    with DriverLease(store.folder) as other:
+        mine, left = (store.folder / "trials" / name for name in (f".00000-{other.driver}", ".00001-0123456789ab"))
+        mine.mkdir()
+        left.mkdir()
+        store.clear_leftovers()
+        assert mine.exists()
+        assert not left.exists()
+
+
+def test_a_storage_that_fails_in_the_middle_is_said_and_nothing_is_lost(prepare, quick_search, monkeypatch):
+    from optuna.exceptions import StorageInternalError
+
+    prepared = prepare()
+
+    def fail_once(proposal, epoch):
+        if proposal.number == 1 and epoch == 2:
+            monkeypatch.setattr(
+                type(prepared.store), "commit_files", lambda *_: (_ for _ in ()).throw(StorageInternalError("locked"))
+            )
+
+    with pytest.raises(StudyError, match=r"The storage failed \(locked\)"):
+        quick_search(prepared, trials=3, between_epochs=fail_once)
+    monkeypatch.undo()
+    assert prepared.store.record(1).state is TrialState.RUNNING
+    quick_search(prepared, trials=3)
+    assert [record.state for record in prepared.store.records()] == [TrialState.COMPLETE] * 3
+
+
+def test_a_score_to_minimise_is_minimised_all_the_way(prepare, quick_search):
+    prepared = prepare(objective="log_loss")
+    quick_search(prepared, trials=4)
+    ranked = prepared.store.ranked()
+    assert [record.score for record in ranked] == sorted(record.score for record in ranked)
+    assert prepared.store.is_better(0.1, 0.2)
+    assert prepared.store.study.best_trial.number == ranked[0].number
+    assert all(record.best_epoch == 3 for record in ranked)

@@ -252,13 +252,17 @@ def open_classifier(
     """Open what a user names: an ensemble's folder, or a study's best trial (or ``trial``).
 
     Raises:
-        UsageError: A trial of an ensemble was asked for.
+        UsageError: A trial of an ensemble was asked for, or the path is no ensemble's.
         StudyError: It is neither a folder of an ensemble nor a study, or the trial has no model.
     """
     if (Path(target) / ENSEMBLE_FILE).is_file():
         if trial is not None:
             raise UsageError(f"A trial belongs to a study; {target} is an ensemble. Leave --trial out.")
         return load_ensemble(Path(target))
+    if os.sep in str(target):
+        raise UsageError(
+            f"An ensemble's folder holds {ENSEMBLE_FILE}; received {target}, which does not. A study is named, not located."
+        )
     return open_study(str(target), runs=runs, storage=storage).classifier(trial)
 
 

@@ -25,7 +25,8 @@ def _within(low: float, high: float, *, low_is_open: bool = False) -> Callable[[
 
     def check(value: Any) -> str | None:
         in_range = math.isfinite(value) and (low < value if low_is_open else low <= value) and value <= high
-        return None if in_range else f"must be {'above' if low_is_open else 'from'} {low} to {high}"
+        rule = f"above {low:g} and at most {high:g}" if low_is_open else f"from {low:g} to {high:g}"
+        return None if in_range else f"must be {rule}"
 
     return check
 
@@ -254,7 +255,7 @@ class EpochRecord:
     n_parameters: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class TrialRecord:
     """What the study's storage knows about one trial.
 
@@ -283,3 +284,13 @@ class TrialRecord:
     seed: int | None = None
     best_epoch: int | None = None
     attempts: int = 1
+
+    def __repr__(self) -> str:
+        """Say it in a line, as a notebook shows it."""
+        score = "" if self.score is None else f", score {self.score:.4f}"
+        epochs = "" if not self.scores else f" after {max(self.scores)} epochs"
+        params = ", ".join(
+            f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in self.params.items()
+        )
+        error = "" if self.error is None else f" ({self.error})"
+        return f"Trial {self.number}: {self.state}{score}{epochs}{error}; {params}"

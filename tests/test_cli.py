@@ -115,6 +115,12 @@ def test_help_names_the_samplers_pruners_metrics_methods_and_layouts_there_are(r
         (["ensemble", "build", "s", "--top", "0"], 2, "--top"),
         (["evaluate", "s"], 1, "Run a search first"),
         (["predict", "s"], 2, "PATHS"),
+        (["predict", "no/such/ensemble", "x.png"], 2, "ensemble.json"),
+        (["predict", "s", "x.png", "--out", "no/such/p.csv"], 2, "its folder must exist"),
+        (["data", "inspect", ""], 2, "empty path"),
+        (["search", "--data", ""], 2, "empty path"),
+        (["search", "--name", ""], 2, "folder's name"),
+        (["search", "--address", "127.0.0.1:1"], 2, "No Ray cluster answers"),
         (["dashboard"], 1, "Run a search first"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -155,10 +161,11 @@ def test_phantoms_are_drawn_and_inspected(run):
 
 class TestAfterASearch:
     def test_the_leaderboard_reaches_screen_and_file(self, run, searched):
-        code, out, _ = run("leaderboard", "s", "--runs", searched)
+        code, out, err = run("leaderboard", "s", "--runs", searched)
         assert code == 0
         assert "macro_f1 95%" in out
         assert len(out.splitlines()) == 2 + 3
+        assert err == ""
         code, out, err = run("leaderboard", "s", "--runs", searched, "--format", "csv", "--out", "board.csv")
         assert (code, out) == (0, "")
         assert "3 trials written to board.csv" in err
@@ -180,6 +187,7 @@ class TestAfterASearch:
             assert method in out
         folder = searched / "s" / "ensembles" / "pair"
         assert str(folder) in out
+        assert f"next: automl-cxr evaluate {folder}" in out
         code, out, err = run("evaluate", folder, "--runs", searched)
         assert code == 0
         assert "test part" in out
@@ -248,6 +256,9 @@ def test_a_search_through_ray_survives_an_interrupt_and_a_kill(tmp_path, phantom
         out, rest = search.communicate(timeout=120)
         return search.returncode, out, said + rest
 
+    code, _, said = run_until("trial 0 begins", signal.SIGTERM)
+    assert code == 130, said
+    assert "SIGTERM" not in said
     code, _, said = run_until("trial 0 complete", signal.SIGINT)
     assert code == 130, said
     assert "the same command continues" in said
@@ -283,3 +294,4 @@ def test_the_dashboard_shows_the_study(tmp_path, searched):
     finally:
         dashboard.send_signal(signal.SIGINT)
         dashboard.communicate(timeout=30)
+    assert dashboard.returncode == 0

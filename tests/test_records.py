@@ -23,8 +23,8 @@ def test_numpy_values_and_whole_floats_arrive_as_python_numbers():
 @pytest.mark.parametrize(
     ("values", "rule"),
     [
-        ({"dropout": 0.95}, "from 0.0 to 0.9"),
-        ({"dropout": float("nan")}, "from 0.0 to 0.9"),
+        ({"dropout": 0.95}, "from 0 to 0.9"),
+        ({"dropout": float("nan")}, "from 0 to 0.9"),
         ({"learning_rate": 0.0}, "above 0"),
         ({"n_blocks": 2.0}, "type int"),
         ({"n_blocks": True}, "type int"),

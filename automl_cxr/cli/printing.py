@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +17,7 @@ from automl_cxr.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.progress import TaskID
 
 
 def say(message: str) -> None:
@@ -27,13 +31,14 @@ def print_table(table: pd.DataFrame, *, title: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    drawn = Table(box=None, pad_edge=False)
     for column in table:
         is_text = table[column].map(lambda cell: isinstance(cell, str)).all()
         drawn.add_column(Text(str(column)), justify="left" if is_text else "right", no_wrap=True)
     for row in table.itertuples(index=False):
         drawn.add_row(*(Text(_cell(value)) for value in row))
     console = Console()
+    console.print(Text(title, style="bold"), soft_wrap=True)
     needed = console.measure(drawn, options=console.options.update(width=10_000)).maximum
     Console(width=max(console.width, needed)).print(drawn)
 
@@ -86,23 +91,32 @@ def write_text(path: Path, text: str) -> None:
         raise UsageError(f"Cannot write {path} ({error.strerror or error}). Name another --out.") from error
 
 
-def progress_bar(what: str) -> Any:
-    """Make a context whose value draws a bar on stderr, if that is a terminal and there is anything to do."""
-    import contextlib
+def progress_bar(what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+    """Make a context whose value draws a bar on stderr, if that is a terminal, of (things done, things in all)."""
+    return _drawn_bar(what) if sys.stderr.isatty() else contextlib.nullcontext(lambda _done, _all: None)
 
-    @contextlib.contextmanager
-    def bar() -> Any:
-        from rich.console import Console
-        from rich.progress import Progress
 
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            tasks: list[Any] = []
+@contextlib.contextmanager
+def _drawn_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    from rich.console import Console
+    from rich.progress import Progress
 
-            def on_progress(n_done: int, n_all: int) -> None:
-                if not tasks:
-                    tasks.append(progress.add_task(what, total=n_all))
-                progress.update(tasks[0], completed=n_done, total=n_all)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        tasks: list[TaskID] = []
 
-            yield on_progress
+        def on_progress(n_done: int, n_all: int) -> None:
+            if not tasks:
+                tasks.append(progress.add_task(what, total=n_all))
+            progress.update(tasks[0], completed=n_done, total=n_all)
 
-    return bar()
+        yield on_progress
+
+
+def check_out(path: Path | None) -> None:
+    """Refuse a file that cannot be written, before the work that it would hold is done.
+
+    Raises:
+        UsageError: Its folder does not exist, or it is a folder itself.
+    """
+    if path is not None and (not path.absolute().parent.is_dir() or path.is_dir()):
+        raise UsageError(f"Cannot write {path}: its folder must exist, and it must be no folder itself. Name another --out.")

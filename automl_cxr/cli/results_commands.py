@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_cxr.cli.printing import print_json, print_table, progress_bar, say, shown_path, write_text
+from automl_cxr.cli.printing import check_out, print_json, print_table, progress_bar, say, shown_path, write_text
 from automl_cxr.cli.words import debug_option, json_option, place_options, trial_option
 from automl_cxr.errors import UnknownNameError
 
@@ -27,6 +28,7 @@ def leaderboard(study: str, kind: str, out: Path | None, runs: str | None, stora
     from automl_cxr import api
     from automl_cxr.results.leaderboard import FORMATS, format_table
 
+    check_out(out)
     kind = "json" if as_json else kind
     if kind == "table" and out is not None:
         kind = {".md": "md", ".json": "json", ".html": "html"}.get(out.suffix.lower(), "csv")
@@ -101,6 +103,7 @@ def build_ensemble(
     print_table(pd.DataFrame(methods), title="the same members by every method")
     click.echo(describe_ensemble(built))
     click.echo(f"ensemble: {built.folder}")
+    click.echo(f"next: automl-cxr evaluate {shlex.quote(str(built.folder))}")
 
 
 @click.command()
@@ -187,6 +190,7 @@ def predict(
     from automl_cxr import api
     from automl_cxr.results.leaderboard import format_table, safe_cells
 
+    check_out(out)
     classifier = api.open_classifier(target, trial=trial, runs=runs, storage=storage)
     with progress_bar("predicting") as on_progress:
         table, problems = api.predict(classifier, paths, on_progress=on_progress)

@@ -61,6 +61,8 @@ def load_dataset(
         UsageError: An unknown layout or class, or a pattern that cannot be used.
         DataError: The root is missing, holds no images or fewer than two classes.
     """
+    if not os.fspath(root):
+        raise UsageError("A data folder or CSV file must be named; received an empty path.")
     path = Path(os.path.abspath(Path(root).expanduser()))
     if not os.path.exists(path):
         raise DataError(f"The data folder or CSV file must exist; received '{root}'. Check the path.")
@@ -100,7 +102,12 @@ def load_image_paths(paths: Sequence[Path | str]) -> tuple[list[Path], dict[str,
 
     Returns:
         Image files in the order of ``paths``, sorted within a folder; and path to reason for what cannot be read.
+
+    Raises:
+        UsageError: A path is empty.
     """
+    if not all(map(os.fspath, paths)):
+        raise UsageError("Images and folders must be named; received an empty path.")
     found: dict[Path, None] = {}
     unusable: dict[str, str] = {}
     for path in map(Path, paths):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
+import socket
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -112,8 +115,24 @@ def run_with_ray(objective: Objective, proposer: Proposer, *, resources: RayReso
 def _start_ray(address: str | None) -> None:
     # What goes wrong is recorded on its trial, in a sentence; Ray would print its own stack traces as well.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
+    if address is not None:
+        _check_answers(address)
     settings: dict[str, Any] = {"include_dashboard": False} if address is None else {"address": address}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     ray.init(logging_level=logging.CRITICAL, log_to_driver=False, configure_logging=False, **settings)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler prints a stack as if it had crashed
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address where nothing listens; Ray itself would try for a minute and fill the screen."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto" and other words are Ray's to understand
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"No Ray cluster answers at {address} ({error}). Check --address, or leave it out.") from error
 
 
 def _tune(objective: Objective, proposer: Proposer, placement: Placement, scratch: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from socketserver import ThreadingMixIn
@@ -47,4 +48,5 @@ def serve_dashboard(storage: str, *, host: str, port: int, on_ready: Callable[[]
         raise UsageError(f"The dashboard cannot listen on {host}:{port} ({error}). Choose another --port or --host.") from error
     with server:
         on_ready()
-        server.serve_forever()
+        with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+            server.serve_forever()

@@ -20,7 +20,7 @@ from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.study.store import StudyStore
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BuiltEnsemble:
     """An ensemble on disk and how it compares on the validation part.
 
@@ -41,6 +41,11 @@ class BuiltEnsemble:
     method: str
     scores: Mapping[str, float]
     interval: Interval
+
+    def __repr__(self) -> str:
+        """Say what it is made of and how good, as a notebook shows it."""
+        members = ", ".join(f"{number} ({weight:.2f})" for number, weight in zip(self.trials, self.weights, strict=True))
+        return f"Ensemble of trials {members}\n{describe_ensemble(self)}\nin {self.folder}"
 
     @property
     def score(self) -> float:

@@ -22,7 +22,7 @@ from automl_cxr.study.store import StudyStore
 PARTS = ("test", "valid", "train")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """How good a classifier is on one part.
 
@@ -47,6 +47,14 @@ class Evaluation:
     confusion: pd.DataFrame
     unreadable: dict[str, str]
     n_opened: int
+
+    def __repr__(self) -> str:
+        """Say how good, as a notebook shows it."""
+        scores = "\n".join(
+            f"  {name:18} {self.scores[name]:.4f}  95% {interval.low:.3f}..{interval.high:.3f}"
+            for name, interval in self.intervals.items()
+        )
+        return f"Evaluation of {self.classifier} on {len(self.predictions)} images of the {self.part} part\n{scores}"
 
 
 def evaluate(

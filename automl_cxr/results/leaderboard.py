@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -12,8 +13,6 @@ from automl_cxr.records import TrialRecord
 from automl_cxr.scoring.intervals import bootstrap_interval
 from automl_cxr.scoring.metrics import score_predictions
 from automl_cxr.study.store import StudyStore
-
-_DECIMALS = 4
 
 
 def build_leaderboard(store: StudyStore, *, n_resamples: int = 2000) -> pd.DataFrame:
@@ -72,26 +71,36 @@ def _params(record: TrialRecord) -> dict[str, object]:
 
 
 def _to_csv(table: pd.DataFrame) -> str:
-    return safe_cells(table).round(_DECIMALS).to_csv(index=False)
+    return safe_cells(table).to_csv(index=False)
 
 
 def _to_json(table: pd.DataFrame) -> str:
-    return table.to_json(orient="records", indent=1, force_ascii=False) + "\n"
+    return table.to_json(orient="records", indent=1, force_ascii=False, double_precision=15) + "\n"
 
 
 def _to_markdown(table: pd.DataFrame) -> str:
-    rows = [
-        list(table.columns),
-        ["---"] * len(table.columns),
-        *table.round(_DECIMALS).astype(object).fillna("").to_numpy(),
-    ]
+    cells = _for_reading(table)
+    rows = [list(cells.columns), ["---"] * len(cells.columns), *cells.to_numpy()]
     return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |\n" for row in rows)
 
 
 def _to_html(table: pd.DataFrame) -> str:
-    body = table.round(_DECIMALS).to_html(index=False, na_rep="", border=0, justify="left")
+    body = _for_reading(table).to_html(index=False, border=0, justify="left")
     style = "body{font-family:sans-serif}table{border-collapse:collapse}td,th{padding:.3em .8em;border-bottom:1px solid #ccc}"
     return f"<!doctype html>\n<meta charset='utf-8'><title>Leaderboard</title><style>{style}</style>\n{body}\n"
+
+
+def _for_reading(table: pd.DataFrame) -> pd.DataFrame:
+    """Write scores with four decimals, hyperparameters with four digits, and nothing where there is none."""
+
+    def written(name: str, cell: object) -> object:
+        if not isinstance(cell, float):
+            return "" if cell is None else cell
+        if math.isnan(cell):
+            return ""
+        return f"{cell:.4g}" if name.startswith("params_") else f"{cell:.4f}"
+
+    return pd.DataFrame({name: [written(str(name), cell) for cell in table[name]] for name in table})
 
 
 FORMATS: Mapping[str, Callable[[pd.DataFrame], str]] = MappingProxyType(

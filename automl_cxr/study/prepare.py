@@ -88,17 +88,19 @@ def prepare_study(request: StudyRequest, *, runs: Path, storage: str, on_progres
         StudyMismatchError: The study exists with other settings, or its data changed.
         DataError: The data cannot serve.
     """
-    name = check_study_name(request.name or _default_name(request))
+    name = check_study_name(_default_name(request) if request.name is None else request.name)
     with founding(name, runs):
         existing = StudyStore.find(name, runs=runs, storage=storage)
         begun = existing.spec if existing else None
         notes: list[str] = []
         settings = _resolve_settings(request, begun)
-        data = request.data or (begun.data if begun else _phantoms(notes))
+        data = request.data if request.data is not None else begun.data if begun else _phantoms(notes)
         dataset = load_dataset(
             data, layout=settings.pop("layout"), classes=settings.pop("classes"), patients=settings["patients"]
         )
         notes.extend(dataset.notes)
+        if dataset.ignored:
+            notes.append(_tell_ignored(dataset))
         split = split_dataset(
             dataset,
             list(dataset.table["image"]),
@@ -134,7 +136,7 @@ def prepare_study(request: StudyRequest, *, runs: Path, storage: str, on_progres
 
 
 def _default_name(request: StudyRequest) -> str:
-    data = Path(request.data).expanduser().absolute() if request.data else Path("phantoms")
+    data = Path(request.data).expanduser().absolute() if request.data is not None else Path("phantoms")
     return f"{Path(request.space or _DEFAULT_SPACE).stem}-{data.stem if data.is_file() else data.name}"
 
 
@@ -239,6 +241,11 @@ def _part(classes: tuple[str, ...], rows: pd.DataFrame, images: list[str]) -> Pa
         labels=tuple(classes.index(label) for label in chosen["label"]),
         patients=tuple(chosen["patient_id"]),
     )
+
+
+def _tell_ignored(dataset: Dataset) -> str:
+    path, reason = next(iter(dataset.ignored.items()))
+    return f"{len(dataset.ignored)} files are left out, such as {path} ({reason}). `automl-cxr data inspect` names them all."
 
 
 def _tell_unreadable(record: SplitRecord) -> str:

@@ -48,7 +48,7 @@ class SearchProgress:
     def tell_study(self, prepared: PreparedStudy) -> None:
         """Say what is about to be searched, on which images, and what was assumed."""
         spec, split = prepared.store.spec, prepared.store.split
-        by = "by patient" if split.grouped else "by image"
+        by = ("by patient" if split.grouped else "by image") + ("" if split.origin == "made" else f" ({split.origin})")
         self._say(
             f"Study '{spec.name}' ({'new' if prepared.is_new else 'continued'}): space {spec.space_name}, "
             f"{', '.join(spec.classes)}; {spec.image_size} pixels; {len(split.train.images)} training, "
@@ -64,6 +64,8 @@ class SearchProgress:
         self._running[number] = None
         if resumed:
             self._say(f"trial {number} was left unfinished and is run again")
+        elif not self._console.is_terminal:
+            self._say(f"trial {number} begins")
 
     def on_epoch(self, number: int, report: Report) -> None:
         self._running[number] = report

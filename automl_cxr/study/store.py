@@ -102,7 +102,9 @@ def check_study_name(name: str) -> str:
         UsageError: The name is empty, begins with a dot, or holds a slash or a control character.
     """
     if not name or name.startswith(".") or re.search(r"[/\\\x00-\x1f]", name) or len(name.encode()) > 200:
-        raise UsageError(f"A study's name must do as a folder's name; received {name!r}.")
+        raise UsageError(
+            f"A study's name must do as a folder's name (no slash, no dot in front, at most 200 bytes); received {name!r}."
+        )
     return name
 
 
@@ -125,8 +127,16 @@ class StudyStore:
         """Begin a study that does not exist; call it under ``founding``.
 
         The files are written before the study exists in the storage: a study that exists has them.
+
+        Raises:
+            StudyError: The folder holds the trials of another study, or cannot be written.
         """
         folder = runs / spec.name
+        if any((folder / "trials").glob("[0-9]*")):
+            raise StudyError(
+                f"The folder {folder} holds trials of a study that {_without_password(storage)} does not know. "
+                "Name its --storage, or another --runs or --name."
+            )
         with _explained_disk_errors(folder):
             (folder / "trials").mkdir(parents=True, exist_ok=True)
             _write_atomically(folder / "split.json", split.to_json())

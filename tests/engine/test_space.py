@@ -215,7 +215,7 @@ class TestLoading:
         ("text", "rule"),
         [
             ('[drop_out]\ntype = "float"\nlow = 0\nhigh = 1', "Did you mean 'dropout'"),
-            ('[dropout]\ntype = "float"\nlow = 0\nhigh = 1.5', "from 0.0 to 0.9"),
+            ('[dropout]\ntype = "float"\nlow = 0\nhigh = 1.5', "from 0 to 0.9"),
             ('[loss]\ntype = "choice"\nvalues = ["ce", "hinge"]', "must be one of"),
             ('family = "fussed"', "must be one of"),
             ("seed = 3", "belongs to the study"),

@@ -220,8 +220,19 @@ class TestFigures:
         assert "learning_curves" in repr(finished.figures)
 
 
-def test_a_study_reads_well(finished):
+def test_what_a_notebook_shows_reads_well(finished, built):
     assert "4 complete" in repr(finished)
+    best = repr(finished.best)
+    assert best.startswith(f"Trial {finished.best.number}: complete, score 0.")
+    assert "learning_rate=" in best
+    assert repr(built).startswith(f"Ensemble of trials {built.trials[0]} (")
+    assert "against the best member" in repr(built)
+    lines = repr(finished.evaluate(part="valid")).splitlines()
+    assert lines[0].endswith("images of the valid part")
+    assert lines[1].split()[0] == "macro_f1"
+
+
+def test_a_study_is_opened_again(finished):
     assert finished.best.score == max(trial.score for trial in finished.trials)
     assert json.loads((finished.folder / "study.json").read_text())["name"] == "done"
     assert api.open_study("done", runs=finished.folder.parent).best == finished.best

@@ -39,7 +39,8 @@ def test_every_format_holds_every_trial(finished, kind):
     if kind == "csv":
         back = pd.read_csv(io.StringIO(text))
         assert list(back.columns) == list(table.columns)
-        assert np.allclose(back["macro_f1"], table["macro_f1"], atol=1e-4)
+        for column in ("macro_f1", "params_learning_rate"):
+            assert np.allclose(back[column], table[column], rtol=1e-12)
     elif kind == "json":
         back = json.loads(text)
         assert [row["trial"] for row in back] == table["trial"].tolist()

@@ -168,6 +168,14 @@ class TestContinuing:
         with pytest.raises(StudyError, match="those of another study"):
             prepare()
 
+    def test_another_storage_does_not_take_the_folder_of_a_study(self, prepare, quick_search, tmp_path):
+        quick_search(prepare(), trials=1)
+        before = (tmp_path / "s" / "study.json").read_text()
+        (tmp_path / "studies.db").rename(tmp_path / "other.db")
+        with pytest.raises(StudyError, match="holds trials of a study that"):
+            prepare(image_size=48)
+        assert (tmp_path / "s" / "study.json").read_text() == before
+
     def test_a_study_that_was_only_half_begun_is_begun(self, prepare, tmp_path):
         (tmp_path / "s" / "trials").mkdir(parents=True)
         (tmp_path / "s" / "study.json").write_text("{")

@@ -33,7 +33,7 @@ class SearchProgress:
         ranked = store.ranked()
         self._best: TrialRecord | None = ranked[0] if ranked else None
         self._running: dict[int, Report | None] = {}
-        self._began = time.monotonic()
+        self._began = self._last_end = time.monotonic()
         self._n_ended_here = 0
         self._live = Live(console=self._console, get_renderable=self._status, refresh_per_second=2, transient=True)
 
@@ -74,6 +74,7 @@ class SearchProgress:
         self._running.pop(record.number, None)
         self._counts[record.state] += 1
         self._n_ended_here += 1
+        self._last_end = time.monotonic()
         if record.state is TrialState.COMPLETE and self._is_best(record):
             self._best = record
         self._say(f"{_describe(record, self._objective)} | {self._summary()}")
@@ -94,22 +95,22 @@ class SearchProgress:
 
     def _time_left(self, n_done: int) -> str:
         """Estimate from the pace of this search; the shorter of what the trials and the wall time leave."""
-        elapsed = time.monotonic() - self._began
+        now = time.monotonic()
         limits = []
         if self._budget.seconds is not None:
-            limits.append(max(0.0, self._budget.seconds - elapsed))
+            limits.append(self._budget.seconds - (now - self._began))
         if self._budget.n_trials is not None and self._n_ended_here:
-            limits.append(max(0, self._budget.n_trials - n_done) * elapsed / self._n_ended_here)
-        return f"about {format_seconds(min(limits))} left" if limits else ""
+            pace = (self._last_end - self._began) / self._n_ended_here
+            limits.append((self._budget.n_trials - n_done) * pace - (now - self._last_end))
+        return f"about {format_seconds(max(0.0, min(limits)))} left" if limits and self._running else ""
 
     def _status(self) -> Text:
         running = ", ".join(
             f"{number}: starting" if report is None else f"{number}: epoch {report.epoch}, {report.score:.3f}"
             for number, report in sorted(self._running.items())
         )
-        return Text(
-            f"running {len(self._running)} ({running or 'none'}) | {self._summary()}", overflow="ellipsis", no_wrap=True
-        )
+        text = f"{self._summary()} | running {len(self._running)} ({running or 'none'})"
+        return Text(text, overflow="ellipsis", no_wrap=True)
 
 
 def format_seconds(seconds: float) -> str:

@@ -91,6 +91,11 @@ def prepare(tmp_path, phantoms) -> Callable[..., PreparedStudy]:
 
 
 @pytest.fixture
+def quick_objective() -> type[QuickObjective]:
+    return QuickObjective
+
+
+@pytest.fixture
 def quick_search() -> Callable[..., Silence]:
     """Search a prepared study in milliseconds a trial."""
 

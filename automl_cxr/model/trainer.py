@@ -110,7 +110,8 @@ def train_epochs(
 ) -> Iterator[EpochRecord]:
     """Train and yield after every epoch; once it is exhausted the model holds the best epoch's weights.
 
-    Ends after ``config.epochs``, after ``config.patience`` epochs without a better validation score, or past ``deadline``.
+    Ends after ``config.epochs``, after ``config.patience`` epochs without a better validation score (of equal
+    scores the one with the lower validation loss), or past ``deadline``.
     Scores are computed on the whole validation part, never averaged over batches. A caller that stops earlier just stops
     asking; the model then holds the last epoch's weights.
 
@@ -186,8 +187,9 @@ def _class_weights(labels: np.ndarray, n_classes: int, imbalance: str) -> np.nda
 
 def _jit_compile() -> bool | str:
     """Leave XLA to Keras, except for TensorFlow on a CPU: there it costs 15 s a model and its steps are no faster."""
-    on_cpu = not keras.distribution.list_devices("gpu")
-    return False if keras.backend.backend() == "tensorflow" and on_cpu else "auto"
+    if keras.backend.backend() != "tensorflow":
+        return "auto"
+    return "auto" if keras.distribution.list_devices("gpu") else False  # (JAX raises when asked for GPUs it has not)
 
 
 def load_model(path: str) -> keras.Model:

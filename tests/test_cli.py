@@ -235,7 +235,9 @@ def test_a_study_file_gives_defaults_and_words_win(run, phantoms):
 
 
 def automl_cxr(*words, **how):
-    script = "from automl_cxr.cli import main; main()"
+    # A shell lets what it starts in the background ignore Ctrl-C, and the tests may run there: heed it again.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    script = f"{heed}; from automl_cxr.cli import main; main()"
     return subprocess.Popen([sys.executable, "-c", script, *map(str, words)], text=True, **how)
 
 

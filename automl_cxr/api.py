@@ -1,12 +1,10 @@
-"""The front door for Python: what the command line does, in a few lines from a notebook.
-
-import automl_cxr
+"""The front door for Python: what the command line does, in a few lines from a notebook::
 
 study = automl_cxr.search("fused", data="covid/", trials=20)
 study.leaderboard()
 study.figures.learning_curves()
-study.ensemble(top=6)
-study.evaluate()
+ensemble = study.ensemble(top=6)
+study.evaluate(ensemble)
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The front door for Python: what the command line does, in a few lines from a notebook::
+"""The front door for Python: what the command line does, in a few lines from a notebook.
+
+For example::
 
 study = automl_cxr.search("fused", data="covid/", trials=20)
 study.leaderboard()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from automl_cxr.model.build import backend_versions, build_model
-from automl_cxr.model.trainer import LabelledPart, Objective, load_model, n_steps, predict_probabilities, train_epochs
+from automl_cxr.model.trainer import LabelledPart, Objective, n_steps, predict_probabilities, train_epochs
 from automl_cxr.records import EpochRecord, SplitRecord, TrialConfig
 from automl_cxr.scoring.metrics import metric
 from automl_cxr.scoring.predictions import Predictions
@@ -120,16 +120,6 @@ def load_parts(images: Path, split: SplitRecord) -> tuple[LabelledPart, Labelled
         LabelledPart(pixels, np.arange(n_train), np.asarray(split.train.labels, np.int64)),
         LabelledPart(pixels, np.arange(n_train, n_train + n_valid), np.asarray(split.valid.labels, np.int64)),
     )
-
-
-def predict_with(model_file: Path, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
-    """Predict decoded images, uint8 (n, h, w), with a saved model: float32 (n, n_classes).
-
-    Raises:
-        TrialError: The file is damaged, or the model predicts NaN.
-    """
-    part = LabelledPart(images, np.arange(len(images)), np.full(len(images), -1))
-    return predict_probabilities(load_model(str(model_file)), part, batch_size=batch_size)
 
 
 def _save(folder: Path, history: list[EpochRecord], predictions: Predictions, model: keras.Model) -> None:

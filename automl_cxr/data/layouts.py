@@ -5,7 +5,6 @@ A layout finds images and what is said about them; ``dataset.py`` makes a data s
 
 from __future__ import annotations
 
-import csv
 import errno
 import os
 import stat
@@ -14,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from automl_cxr.data.tables import COLUMN_NAMES, read_columns, read_table
 from automl_cxr.errors import DataError, UnknownNameError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".pgm", ".ppm")
@@ -22,13 +22,6 @@ SPLIT_NAMES = {
     "train": ("train", "training"),
     "valid": ("valid", "val", "validation", "dev"),
     "test": ("test", "testing"),
-}
-COLUMN_NAMES = {  # in order of preference
-    "image": ("path", "image", "filename"),
-    "label": ("label", "class", "finding"),
-    "patient_id": ("patient_id", "patientid", "patient"),
-    "split": ("split",),
-    "view": ("view",),
 }
 _PART_OF_NAME = {name: part for part, names in SPLIT_NAMES.items() for name in names}
 
@@ -247,7 +240,7 @@ def _join_metadata(root: Path, found: RawTable) -> RawTable:
     path = root / METADATA_NAME
     if not path.is_file():
         return found
-    columns, records = _read_table(path)
+    columns, records = read_table(path)
     if "image" not in columns:
         wanted = "|".join(COLUMN_NAMES["image"])
         return replace(found, notes=(*found.notes, f"{METADATA_NAME} has no column {wanted} and is not used."))
@@ -304,14 +297,14 @@ def _recognises_csv(root: Path) -> bool:
 
 def _labels_in(table: Path) -> set[str]:
     try:
-        return {record["label"] for record in _read_table(table)[1]}
+        return {record["label"] for record in read_table(table)[1]}
     except DataError:
         return set()  # recognised, so that reading it tells what is wrong
 
 
 def _read_csv(root: Path) -> RawTable:
     path = root if root.is_file() else _only_table(root)
-    columns, records = _read_table(path)
+    columns, records = read_table(path)
     for column in ("image", "label"):
         if column not in columns:
             raise DataError(
@@ -337,9 +330,8 @@ def _label_tables(root: Path) -> list[Path]:
     tables = []
     for path in sorted(root.glob("*.[cC][sS][vV]")):
         try:
-            with open(path, encoding="utf-8-sig", newline="") as file:
-                columns = _column_of_field(next(csv.reader(file), []))
-        except (OSError, UnicodeDecodeError, csv.Error):
+            columns = read_columns(path)
+        except DataError:
             continue  # another program's file need not be ours to read
         if "image" in columns and "label" in columns:
             tables.append(path)
@@ -405,37 +397,6 @@ def _relative_path(root: Path, listed: str) -> str:
     absolute = os.path.abspath(root / listed)
     relative = os.path.relpath(absolute, os.path.abspath(root))
     return Path(absolute if relative.split(os.sep)[0] == os.pardir else relative).as_posix()
-
-
-def _read_table(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """Read a CSV as text, so that a class called NA and a patient called 007 stay what they are.
-
-    Returns:
-        Our column names to the file's, and one mapping by our names for each row, its texts stripped.
-
-    Raises:
-        DataError: The file is no UTF-8 CSV.
-    """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            header = next(reader, [])
-            columns = _column_of_field(header)
-            positions = {column: header.index(name) for column, name in columns.items()}
-            records = [
-                {column: line[place].strip() if place < len(line) else "" for column, place in positions.items()}
-                for line in reader
-                if line
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"A table must be a CSV file in UTF-8; '{path}' is not ({error}). Save it as such.") from error
-    return columns, records
-
-
-def _column_of_field(header: list[str]) -> dict[str, str]:
-    by_folded = {name.strip().casefold(): name for name in reversed(header)}
-    wanted = {column: [name for name in names if name in by_folded] for column, names in COLUMN_NAMES.items()}
-    return {column: by_folded[names[0]] for column, names in wanted.items() if names}
 
 
 LAYOUTS = (

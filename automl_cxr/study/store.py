@@ -319,9 +319,10 @@ class StudyStore:
 
     def note_test_opened(self, what: str, scores: Mapping[str, Any]) -> int:
         """Record that the test part was looked at; return how many times it now has been."""
-        opened = [*self.study.user_attrs.get("test_opened", [])]
-        opened.append({"when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "what": what, "scores": dict(scores)})
-        self.study.set_user_attr("test_opened", opened)
+        entry = {"when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "what": what, "scores": dict(scores)}
+        with FileLock(self.folder / "test_opened.lock"):  # two evaluations at once must both be counted
+            opened = [*self.study.user_attrs.get("test_opened", []), entry]
+            self.study.set_user_attr("test_opened", opened)
         return len(opened)
 
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
+from automl_cxr.config import TrialConfig
 from automl_cxr.model.build import backend_versions, build_model
 from automl_cxr.model.trainer import LabelledPart, Objective, n_steps, predict_probabilities, train_epochs
-from automl_cxr.records import EpochRecord, SplitRecord, TrialConfig
+from automl_cxr.records import EpochRecord, SplitRecord
 from automl_cxr.scoring.metrics import metric
 from automl_cxr.scoring.predictions import Predictions
 

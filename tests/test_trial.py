@@ -3,8 +3,8 @@ import json
 
 import pytest
 
+from automl_cxr.config import TrialConfig
 from automl_cxr.errors import ImpossibleModelError
-from automl_cxr.records import TrialConfig
 from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.prepare import StudyRequest, prepare_study

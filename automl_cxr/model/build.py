@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import keras
 
+from automl_cxr.config import TrialConfig
 from automl_cxr.model.fused import build_fused
 from automl_cxr.model.scratch import build_scratch
-from automl_cxr.records import TrialConfig
 
 _BUILDERS = {"scratch": build_scratch, "fused": build_fused}
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import keras
 from keras import layers
 
+from automl_cxr.config import TrialConfig
 from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.model.layers import classifier_head, raw_pixels
-from automl_cxr.records import TrialConfig
 
 _SMALLEST_IMAGE = 67  # 11x11 stride 4, then three 3x3 stride-2 pools, leave one pixel
 _PUBLISHED_FILTERS = (96, 256, 384, 384, 256)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from automl_cxr.records import TrialConfig
+from automl_cxr.config import TrialConfig
 
 
 def raw_pixels(config: TrialConfig) -> tuple[keras.KerasTensor, keras.KerasTensor]:

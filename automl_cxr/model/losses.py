@@ -6,7 +6,7 @@ import math
 
 import keras
 
-from automl_cxr.records import TrialConfig
+from automl_cxr.config import TrialConfig
 
 _OPTIMIZERS = {
     "adam": keras.optimizers.Adam,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 from keras import layers
 
+from automl_cxr.config import TrialConfig
 from automl_cxr.model.layers import classifier_head, normalisation_momentum, raw_pixels
-from automl_cxr.records import TrialConfig
 
 _MOST_FILTERS = 512
 _VECTORS = {

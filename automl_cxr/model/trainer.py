@@ -11,9 +11,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from automl_cxr.config import TrialConfig
 from automl_cxr.errors import NonFiniteLossError, TrialError
 from automl_cxr.model.losses import build_loss, build_optimizer, scheduled_learning_rate
-from automl_cxr.records import EpochRecord, TrialConfig
+from automl_cxr.records import EpochRecord
 from automl_cxr.scoring.metrics import METRICS, Metric
 
 

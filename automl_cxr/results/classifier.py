@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from automl_cxr.config import TrialConfig
 from automl_cxr.data.decode import decode_image, fit_square
 from automl_cxr.ensemble.voting import normalize_weights, weighted_average
 from automl_cxr.errors import DataError, StudyError, UnreadableImageError
-from automl_cxr.records import TrialConfig
 from automl_cxr.study.store import StudyStore
 
 _IMAGES_AT_ONCE = 256  # decoded and predicted together; bounds the memory

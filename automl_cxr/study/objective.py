@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from automl_cxr.config import TrialConfig
 from automl_cxr.engine.proposal import Facts, Proposal, Report
-from automl_cxr.records import TrialConfig
 
 
 @dataclass(frozen=True, kw_only=True)

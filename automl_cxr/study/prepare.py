@@ -13,13 +13,14 @@ from typing import Any
 
 import pandas as pd
 
+from automl_cxr.config import TrialConfig
 from automl_cxr.data.cache import DecodedImages, cache_folder, decode_dataset
 from automl_cxr.data.dataset import Dataset, load_dataset
 from automl_cxr.data.phantoms import draw_phantoms
 from automl_cxr.data.split import Split, split_dataset
 from automl_cxr.engine.optuna_proposer import PRUNERS, SAMPLERS
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
-from automl_cxr.records import PartRecord, SplitRecord, TrialConfig
+from automl_cxr.records import PartRecord, SplitRecord
 from automl_cxr.scoring.metrics import find_normal_class, metric
 from automl_cxr.study.spaces import load_space, read_space
 from automl_cxr.study.spec import StudySpec, resolve_path

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
+from automl_cxr.config import FAMILIES, TrialConfig
 from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.model.build import build_model
 from automl_cxr.model.layers import normalisation_momentum
 from automl_cxr.model.trainer import load_model
-from automl_cxr.records import FAMILIES, TrialConfig
 
 
 def build(n_classes=3, steps_per_epoch=20, **values):

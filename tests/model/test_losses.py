@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from automl_cxr.config import OPTIMIZERS, TrialConfig
 from automl_cxr.model.losses import build_loss, build_optimizer, scheduled_learning_rate
-from automl_cxr.records import OPTIMIZERS, TrialConfig
 
 
 def config(**values):

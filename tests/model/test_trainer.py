@@ -3,10 +3,10 @@ import time
 import numpy as np
 import pytest
 
+from automl_cxr.config import LOSSES, OPTIMIZERS, TrialConfig
 from automl_cxr.errors import NonFiniteLossError
 from automl_cxr.model.build import build_model
 from automl_cxr.model.trainer import LabelledPart, Objective, predict_probabilities, train_epochs
-from automl_cxr.records import LOSSES, OPTIMIZERS, TrialConfig
 from automl_cxr.scoring.metrics import METRICS
 
 SMALL = {

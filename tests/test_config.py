@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
+from automl_cxr.config import TrialConfig
 from automl_cxr.errors import UnknownNameError, UsageError
-from automl_cxr.records import TrialConfig
 
 
 def test_a_configuration_comes_back_from_json():

@@ -1,0 +1,100 @@
+"""The text that describes a stack of convolutions, such as "conv32k3 bn pool2 drop0.2 conv64k3".
+
+One word a layer, from the image on:
+
+    conv64k5       64 filters of 5x5, stride 1, padding "same", ReLU; conv64k5s2 has stride 2, conv64k5v padding "valid",
+                   and conv64k5l no ReLU (l for linear; a "bn" right after it takes the place of its bias)
+    pool3s2        max pooling over 3x3 in steps of 2, padding "valid"; pool2 is 2x2 in steps of 2, pool2p is padded ("same")
+    bn ln relu     batch normalisation, layer normalisation over the channels, ReLU
+    drop0.25       dropout at rate 0.25
+
+A block ends where a convolution follows a pool.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from automl_cxr.errors import UsageError
+
+_CONVOLUTION = re.compile(r"conv(?P<filters>[1-9]\d{0,3})k(?P<kernel>[1-9]\d?)(?:s(?P<stride>[1-9]))?(?P<marks>v?l?)")
+_POOL = re.compile(r"pool(?P<size>[1-9])(?:s(?P<stride>[1-9]))?(?P<padded>p?)")
+_DROPOUT = re.compile(r"drop(?P<rate>0?\.\d+)")
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """``filters`` kernels of ``kernel`` x ``kernel`` pixels in steps of ``stride``."""
+
+    filters: int
+    kernel: int
+    stride: int = 1
+    padding: str = "same"
+    has_relu: bool = True
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The maximum over windows of ``size`` x ``size`` pixels in steps of ``stride``."""
+
+    size: int
+    stride: int
+    padding: str = "valid"
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Batch normalisation."""
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """Layer normalisation over the channels of each position."""
+
+
+@dataclass(frozen=True)
+class Relu:
+    """ReLU on its own."""
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Dropout at ``rate``."""
+
+    rate: float
+
+
+TrunkLayer = Convolution | Pool | BatchNorm | LayerNorm | Relu | Dropout
+_PLAIN: dict[str, TrunkLayer] = {"bn": BatchNorm(), "ln": LayerNorm(), "relu": Relu()}
+
+
+def parse_trunk(text: str) -> tuple[TrunkLayer, ...]:
+    """Read the layers that a text names.
+
+    Raises:
+        UsageError: A word is no layer, or no convolution is among them.
+    """
+    found = tuple(_parse_word(word) for word in text.split())
+    if not any(isinstance(layer, Convolution) for layer in found):
+        raise UsageError(f"Layers must hold a convolution, such as conv32k3; received '{text}'.")
+    return found
+
+
+def _parse_word(word: str) -> TrunkLayer:
+    if word in _PLAIN:
+        return _PLAIN[word]
+    if match := _CONVOLUTION.fullmatch(word):
+        return Convolution(
+            filters=int(match["filters"]),
+            kernel=int(match["kernel"]),
+            stride=int(match["stride"] or 1),
+            padding="valid" if "v" in match["marks"] else "same",
+            has_relu="l" not in match["marks"],
+        )
+    if match := _POOL.fullmatch(word):
+        size = int(match["size"])
+        return Pool(size, int(match["stride"] or size), "same" if match["padded"] else "valid")
+    if match := _DROPOUT.fullmatch(word):
+        return Dropout(float(match["rate"]))
+    raise UsageError(f"A layer must be like conv32k3, pool2, bn, ln, relu or drop0.25; received '{word}'.")

@@ -12,11 +12,11 @@ study.evaluate(ensemble)
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import pandas as pd
 
@@ -32,9 +32,11 @@ from automl_cxr.study.prepare import OnProgress, PreparedStudy, StudyRequest, pr
 from automl_cxr.study.progress import SearchProgress
 from automl_cxr.study.runner import Budget, Execute, run_search
 from automl_cxr.study.store import StudyStore, default_storage
+from automl_cxr.study.systems import NamedSystem, find_system
 
 if TYPE_CHECKING:
     from automl_cxr.engine.ray_execution import RayResources
+    from automl_cxr.model.summary import ModelSummary
 
 EXECUTORS = ("ray", "inline")
 _TRIALS_BY_DEFAULT = 20
@@ -136,7 +138,10 @@ def search(
     layout: str | None = None,
     classes: Sequence[str] | None = None,
     patients: str | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    weights_folder: str | Path | None = None,
     image_size: int | None = None,
+    fit: str | None = None,
     batch_size: int | None = None,
     epochs: int | None = None,
     objective: str | None = None,
@@ -168,7 +173,10 @@ def search(
         layout: Name of the data's layout; found by itself when None.
         classes: Classes to use, in the order of their indices.
         patients: Regular expression that finds the patient in a file name.
+        fixed: Hyperparameters set by hand, whatever the space says of them.
+        weights_folder: Folder that pretrained weights are looked for in first.
         image_size: Height and width in pixels.
+        fit: How an image meets its square: "stretch", "pad" or "crop".
         batch_size: Images a gradient step.
         epochs: Passes over the training images at most, a trial.
         objective: Metric that ranks trials.
@@ -205,7 +213,10 @@ def search(
         layout=layout,
         classes=classes,
         patients=patients,
+        fixed=fixed,
+        weights_folder=None if weights_folder is None else os.fspath(weights_folder),
         image_size=image_size,
+        fit=fit,
         batch_size=batch_size,
         epochs=epochs,
         objective=objective,
@@ -228,6 +239,7 @@ def search(
         run_search(
             prepared.store,
             prepared.images,
+            weights_folder=prepared.weights_folder,
             sampler=sampler or prepared.store.spec.sampler,
             budget=budget,
             execute=_executor(executor, resources),
@@ -264,6 +276,26 @@ def open_classifier(
             f"An ensemble's folder holds {ENSEMBLE_FILE}; received {target}, which does not. A study is named, not located."
         )
     return open_study(str(target), runs=runs, storage=storage).classifier(trial)
+
+
+def describe(
+    name: str, fixed: Mapping[str, Any] | None = None, *, n_classes: int | None = None
+) -> tuple[NamedSystem, ModelSummary]:
+    """Build the network that a name stands for and count its layers; no data and no weights are needed.
+
+    Args:
+        name: A shipped study or search space (its preset), the path of such a TOML file, or a backbone.
+        fixed: Hyperparameters to set to other values.
+        n_classes: Outputs; by default those of its publication, else 2.
+
+    Raises:
+        UsageError: An unknown name or an impossible value.
+        ImpossibleModelError: There is no such network.
+    """
+    system = find_system(name, fixed or {})
+    from automl_cxr.model.summary import describe_model  # Keras, which an unknown name need not wait for
+
+    return system, describe_model(system.config, n_classes or system.n_classes or 2)
 
 
 def predict(

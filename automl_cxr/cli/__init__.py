@@ -12,9 +12,10 @@ import click
 
 from automl_cxr import __version__
 from automl_cxr.cli.data_commands import data
+from automl_cxr.cli.model_commands import describe
 from automl_cxr.cli.printing import say
 from automl_cxr.cli.results_commands import dashboard, ensemble, evaluate, leaderboard, predict
-from automl_cxr.cli.search_commands import search, spaces
+from automl_cxr.cli.search_commands import search, spaces, studies
 from automl_cxr.cli.words import debug_option, wants_debug
 from automl_cxr.errors import AutomlCxrError
 
@@ -65,5 +66,5 @@ def commands() -> None:
     """
 
 
-for command in (search, spaces, data, leaderboard, ensemble, evaluate, predict, dashboard):
+for command in (search, spaces, studies, describe, data, leaderboard, ensemble, evaluate, predict, dashboard):
     commands.add_command(command)

@@ -9,7 +9,15 @@ from typing import Any
 import click
 
 from automl_cxr.cli.printing import print_json, progress_bar, short
-from automl_cxr.cli.words import Duration, data_options, debug_option, json_option, place_options, use_study_file
+from automl_cxr.cli.words import (
+    Duration,
+    data_options,
+    debug_option,
+    json_option,
+    place_options,
+    set_option,
+    use_study_file,
+)
 from automl_cxr.errors import UsageError
 
 
@@ -27,12 +35,15 @@ from automl_cxr.errors import UsageError
     metavar="NAME|FILE",
     help="Search space: a name of `automl-cxr spaces`, or a TOML file  [default: scratch]",
 )
+@set_option
+@click.option("--weights", "weights_folder", metavar="DIR", help="Folder that pretrained weights are looked for in first.")
 @click.option("--data", metavar="DIR", help="Folder or CSV table of radiographs  [default: phantom images]")
 @click.option("--name", help="Name of the study; the same name continues it  [default: made of space and data]")
 @click.option("--trials", type=click.IntRange(1), help="Trials in total, those of earlier searches included  [default: 20]")
 @click.option("--time", "seconds", type=Duration(), help="Wall time of this search, such as 45m, 2h or 1h30m.")
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the training images at most, a trial  [default: 30]")
 @click.option("--image-size", type=click.IntRange(16, 2048), help="Height and width in pixels  [default: 112]")
+@click.option("--fit", metavar="NAME", help="How an image meets its square: stretch, pad or crop  [default: stretch]")
 @click.option("--batch-size", type=click.IntRange(1, 4096), help="Images a gradient step  [default: 32]")
 @click.option(
     "--objective",
@@ -66,6 +77,7 @@ from automl_cxr.errors import UsageError
 @debug_option
 def search(
     as_json: bool,
+    fixed: tuple[tuple[str, Any], ...],
     concurrency: int | None,
     cpus_per_trial: float | None,
     gpus_per_trial: float | None,
@@ -89,6 +101,7 @@ def search(
         )
     study = api.search(
         **settings,
+        fixed=dict(fixed) or None,
         executor=executor,
         resources=resources,
         command=" ".join(sys.argv[1:]),
@@ -151,3 +164,19 @@ def show_space(name: str) -> None:
 
     load_space(name)
     click.echo(read_space(name), nl=False)
+
+
+@click.command()
+@json_option
+@debug_option
+def studies(as_json: bool) -> None:
+    """List the study files: published systems and examples, for `search --study` and `describe`."""
+    from automl_cxr.study.spaces import shipped
+    from automl_cxr.study.study_files import read_study_file
+
+    files = {name: read_study_file(path) for name, path in shipped("studies").items()}
+    if as_json:
+        print_json({name: vars(file) for name, file in files.items()})
+        return
+    for name, file in files.items():
+        click.echo(f"{name:24} {file.description}")

@@ -53,6 +53,27 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+class Setting(click.ParamType[tuple[str, Any]]):
+    """A hyperparameter and its value, typed NAME=VALUE."""
+
+    name = "NAME=VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        if isinstance(value, tuple):
+            return value
+        from automl_cxr.config import read_value
+
+        name, equals, text = value.partition("=")
+        if not equals:
+            self.fail(f"a hyperparameter is set like dropout=0.3; received {value!r}.", param, ctx)
+        return name, read_value(name.strip(), text.strip())
+
+
+set_option = click.option(
+    "--set", "fixed", type=Setting(), multiple=True, help="Fix a hyperparameter, whatever the space says of it; repeatable."
+)
+
+
 class Names(click.ParamType[list[str]]):
     """Names separated by commas."""
 
@@ -86,13 +107,13 @@ def use_study_file(context: click.Context, _parameter: click.Parameter, name: st
     """Make the settings of a study file the defaults of the options, so that words typed beside it win."""
     if name is None:
         return
-    from automl_cxr.study.spec import load_study_file
+    from automl_cxr.study.study_files import load_study_options
 
     options = {
         text.removeprefix("--"): str(option.name)
         for option in context.command.params
         for text in option.opts
-        if option.expose_value
+        if option.expose_value and not getattr(option, "multiple", False)
     }
-    settings = load_study_file(name, options)
+    settings = load_study_options(name, options)
     context.default_map = {options[key]: value for key, value in settings.items()}

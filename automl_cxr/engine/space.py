@@ -17,6 +17,8 @@ The TOML language::
     low = 0.5
     high = 5.0
     when = { loss = ["focal"] }    # parents stand above; an inactive name is absent from a point
+
+The same may stand in a larger document as its table ``[space]``.
 """
 
 from __future__ import annotations
@@ -194,6 +196,15 @@ class Space:
         """Draw a point, each active parameter by its own distribution."""
         return self.resolve(lambda parameter: parameter.sample(rng))
 
+    def fix(self, values: Mapping[str, Value]) -> Space:
+        """Give the same space with some hyperparameters at fixed values, searched before or not."""
+        return Space(
+            self.name,
+            {**self.constants, **values},
+            tuple(parameter for parameter in self.parameters if parameter.name not in values),
+            self.description,
+        )
+
     def preset(self) -> dict[str, Value] | None:
         """Give the point of the defaults, or None where an active parameter has none."""
         missing: list[str] = []
@@ -243,6 +254,8 @@ def parse_space(text: str, *, name: str) -> Space:
     except tomllib.TOMLDecodeError as error:
         raise SpaceError(f"Space '{name}' is not TOML: {error}.") from error
     description = document.pop("description", "")
+    if isinstance(document.get("space"), dict):
+        document = document["space"]  # a study file that holds its space
     constants = {key: value for key, value in document.items() if not isinstance(value, dict)}
     for key, value in constants.items():
         if not isinstance(value, (int, float, str, bool)):

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 
 from automl_cxr.config import TrialConfig
+from automl_cxr.model.concat import build_concat
+from automl_cxr.model.devices import has_gpu
+from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.fused import build_fused
 from automl_cxr.model.scratch import build_scratch
+from automl_cxr.model.transfer import build_transfer
 
-_BUILDERS = {"scratch": build_scratch, "fused": build_fused}
+_GROWN = {"scratch": build_scratch, "fused": build_fused}
+_PRETRAINED = {"transfer": build_transfer, "concat": build_concat}
 
 
-def build_model(config: TrialConfig, n_classes: int, *, steps_per_epoch: int) -> keras.Model:
-    """Build the network of a configuration with weights drawn from its seed.
+def build_model(
+    config: TrialConfig, n_classes: int, *, steps_per_epoch: int, weights_folder: Path | None = None
+) -> keras.Model:
+    """Build the network of a configuration, its new weights drawn from its seed, in the phase that its training begins with.
 
     What Keras itself kept of earlier models is forgotten first. TensorFlow keeps some of their graphs all the same: a process
     grows by 10 to 50 MiB with each model that it trains.
@@ -21,16 +30,26 @@ def build_model(config: TrialConfig, n_classes: int, *, steps_per_epoch: int) ->
         config: The family and its hyperparameters.
         n_classes: Columns of the output.
         steps_per_epoch: Gradient steps between two validations; batch normalisation is tuned to it.
+        weights_folder: Where weight files are looked for first.
 
     Returns:
         A model from raw grey pixels 0..255, shape (n, image_size, image_size, 1), to probabilities (n, n_classes).
 
     Raises:
         ImpossibleModelError: The configuration describes no network, with the way out.
+        TrialError: Weights that it names cannot be had.
     """
     keras.utils.clear_session()
     keras.utils.set_random_seed(config.seed)
-    return _BUILDERS[config.family](config, n_classes, steps_per_epoch=steps_per_epoch)
+    # bfloat16 has float32's range, so no loss has to be scaled; on a CPU it would be emulated.
+    keras.config.set_dtype_policy("mixed_bfloat16" if config.precision == "mixed" and has_gpu() else "float32")
+    if config.family in _GROWN:
+        model = _GROWN[config.family](config, n_classes, steps_per_epoch=steps_per_epoch)
+    else:
+        build = _PRETRAINED[config.family]
+        model = build(config, n_classes, steps_per_epoch=steps_per_epoch, weights_folder=weights_folder)
+    set_phase(model, config, frozen=config.frozen_epochs > 0)
+    return model
 
 
 def backend_versions() -> str:

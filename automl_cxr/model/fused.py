@@ -7,7 +7,8 @@ from keras import layers
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import ImpossibleModelError
-from automl_cxr.model.layers import classifier_head, raw_pixels
+from automl_cxr.model.head import classifier_head, pooled_vector
+from automl_cxr.model.inputs import inner_size, raw_pixels, scaled_channels
 
 _SMALLEST_IMAGE = 67  # 11x11 stride 4, then three 3x3 stride-2 pools, leave one pixel
 _PUBLISHED_FILTERS = (96, 256, 384, 384, 256)
@@ -23,12 +24,13 @@ def build_fused(config: TrialConfig, n_classes: int, *, steps_per_epoch: int) ->
     Raises:
         ImpossibleModelError: The image is smaller than 67 pixels.
     """
-    if config.image_size < _SMALLEST_IMAGE:
+    if inner_size(config) < _SMALLEST_IMAGE:
         raise ImpossibleModelError(
             f"The fused network needs images of at least {_SMALLEST_IMAGE} pixels; "
-            f"received image_size={config.image_size}. Use larger images or the scratch family."
+            f"received {inner_size(config)} (image_size={config.image_size}). Use larger images or the scratch family."
         )
     pixels, x = raw_pixels(config)
+    x = scaled_channels(x, config)
     filters = [max(1, round(n * config.filters / _PUBLISHED_FILTERS[0])) for n in _PUBLISHED_FILTERS]
     x = _convolution(x, filters[0], kernel=11, name="conv1", strides=4, padding="valid")
     pool_1 = layers.MaxPooling2D(3, strides=2, name="pool1")(x)
@@ -44,8 +46,7 @@ def build_fused(config: TrialConfig, n_classes: int, *, steps_per_epoch: int) ->
     pools = {"1": pool_1, "2": pool_2, "5": pool_5}
     tapped = [_shrink_to(pool_5.shape[1], pools[tap], name=f"tap{tap}") for tap in config.taps.split("+")]
     x = layers.Concatenate(name="fuse")(tapped) if len(tapped) > 1 else tapped[0]
-    x = layers.GlobalAveragePooling2D(name="vector")(x)
-    return keras.Model(pixels, classifier_head(x, config, n_classes), name="fused")
+    return keras.Model(pixels, classifier_head(pooled_vector(x, config), config, n_classes), name="fused")
 
 
 def _convolution(

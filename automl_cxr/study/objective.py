@@ -23,6 +23,7 @@ class TrialObjective:
         fixed: Hyperparameters that the study or the space fixes.
         study_seed: From which every trial's seed follows.
         images: The decoded array of training and validation images.
+        weights_folder: Where pretrained weights are looked for first, or None.
         split: The study's split.json.
         trials: Folder of the study's trials; a trial writes beside its final place, under the driver's name.
         driver: Name of the search that asks.
@@ -34,6 +35,7 @@ class TrialObjective:
     fixed: Mapping[str, Any]
     study_seed: int
     images: Path
+    weights_folder: Path | None
     split: Path
     trials: Path
     driver: str
@@ -50,6 +52,7 @@ class TrialObjective:
         task = TrialTask(
             config=self.config_of(proposal),
             images=self.images,
+            weights_folder=self.weights_folder,
             split=self.split,
             folder=folder,
             objective=self.objective,

@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from automl_cxr.data.dataset import Dataset, load_dataset
 from automl_cxr.data.phantoms import draw_phantoms
 from automl_cxr.data.split import Split, split_dataset
 from automl_cxr.engine.optuna_proposer import PRUNERS, SAMPLERS
+from automl_cxr.engine.space import Value, parse_space
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
 from automl_cxr.records import PartRecord, SplitRecord
 from automl_cxr.scoring.metrics import find_normal_class, metric
-from automl_cxr.study.spaces import load_space, read_space
+from automl_cxr.study.spaces import check_space, read_space
 from automl_cxr.study.spec import StudySpec, resolve_path
 from automl_cxr.study.store import StudyStore, check_study_name, founding
 
@@ -42,7 +43,10 @@ class StudyRequest:
     layout: str | None = None
     classes: Sequence[str] | None = None
     patients: str | None = None
+    fixed: Mapping[str, Value] | None = None
+    weights_folder: str | None = None
     image_size: int | None = None
+    fit: str | None = None
     batch_size: int | None = None
     epochs: int | None = None
     objective: str | None = None
@@ -62,12 +66,14 @@ class PreparedStudy:
     Attributes:
         store: Its record.
         images: The decoded array of its training and validation images.
+        weights_folder: Where pretrained weights are looked for first, or None.
         notes: Sentences about the data, the split and the choices made, for the user to read.
         is_new: Whether it was begun now.
     """
 
     store: StudyStore
     images: Path
+    weights_folder: Path | None
     notes: tuple[str, ...]
     is_new: bool
 
@@ -95,6 +101,7 @@ def prepare_study(request: StudyRequest, *, runs: Path, storage: str, on_progres
         begun = existing.spec if existing else None
         notes: list[str] = []
         settings = _resolve_settings(request, begun)
+        space_name, space_toml = _choose_space(request, begun, settings["fixed"])
         data = request.data if request.data is not None else begun.data if begun else _phantoms(notes)
         dataset = load_dataset(
             data, layout=settings.pop("layout"), classes=settings.pop("classes"), patients=settings["patients"]
@@ -109,13 +116,13 @@ def prepare_study(request: StudyRequest, *, runs: Path, storage: str, on_progres
             test_fraction=settings["test_fraction"],
             seed=settings["seed"],
         )
-        record, decoded = _decode_parts(dataset, split, settings["image_size"], on_progress)
+        record, decoded = _decode_parts(dataset, split, settings["image_size"], settings["fit"], on_progress)
         if record.unreadable:
             notes.append(_tell_unreadable(record))
         spec = StudySpec(
             name=name,
-            space_name=Path(request.space or _DEFAULT_SPACE).stem if request.space or not begun else begun.space_name,
-            space_toml=_space_text(request.space or _DEFAULT_SPACE) if request.space or not begun else begun.space_toml,
+            space_name=space_name,
+            space_toml=space_toml,
             data=resolve_path(data),
             layout=dataset.layout,
             classes=dataset.classes,
@@ -126,14 +133,15 @@ def prepare_study(request: StudyRequest, *, runs: Path, storage: str, on_progres
             command=request.command,
             **settings,
         )
+        weights_folder = None if spec.weights_folder is None else Path(spec.weights_folder)
         if existing:
             spec.require_same(existing.spec)
-            return PreparedStudy(existing, decoded.path, tuple(notes), is_new=False)
+            return PreparedStudy(existing, decoded.path, weights_folder, tuple(notes), is_new=False)
         chosen = metric(spec.objective)
         if chosen.needs_normal_class and spec.normal_class is None:
             raise UsageError(f"The objective {chosen.name} needs the class without a finding: name it with --normal-class.")
         store = StudyStore.create(spec, record, runs=runs, storage=storage, direction=chosen.direction)
-        return PreparedStudy(store, decoded.path, tuple(notes), is_new=True)
+        return PreparedStudy(store, decoded.path, weights_folder, tuple(notes), is_new=True)
 
 
 def _default_name(request: StudyRequest) -> str:
@@ -160,6 +168,9 @@ def _resolve_settings(request: StudyRequest, begun: StudySpec | None) -> dict[st
 
     settings = {
         "image_size": settle("image_size", 112),
+        "fit": settle("fit", "stretch"),
+        "fixed": dict(settle("fixed", {})),
+        "weights_folder": _existing_folder(settle("weights_folder", None)),
         "batch_size": settle("batch_size", 32),
         "epochs": settle("epochs", 30),
         "objective": metric(settle("objective", "macro_f1")).name,
@@ -172,7 +183,7 @@ def _resolve_settings(request: StudyRequest, begun: StudySpec | None) -> dict[st
         "classes": settle("classes", None),
         "patients": settle("patients", None),
     }
-    TrialConfig.from_values({name: settings[name] for name in ("image_size", "batch_size", "epochs", "seed")})
+    TrialConfig.from_values({name: settings[name] for name in ("image_size", "fit", "batch_size", "epochs", "seed")})
     for name in ("valid_fraction", "test_fraction"):
         if not isinstance(settings[name], (int, float)):
             raise UsageError(f"{name} must be a number; received {settings[name]!r}.")
@@ -182,9 +193,21 @@ def _resolve_settings(request: StudyRequest, begun: StudySpec | None) -> dict[st
     return settings
 
 
-def _space_text(name: str) -> str:
-    load_space(name)  # refuses what is no space
-    return read_space(name)
+def _existing_folder(folder: str | None) -> str | None:
+    if folder is not None and not Path(folder).expanduser().is_dir():
+        raise UsageError(f"The folder of pretrained weights must exist; received {folder}. Name another --weights.")
+    return None if folder is None else resolve_path(folder)
+
+
+def _choose_space(request: StudyRequest, begun: StudySpec | None, fixed: Mapping[str, Value]) -> tuple[str, str]:
+    """Give the name and the text of the space, checked with what was fixed by hand."""
+    if request.space is None and begun is not None:
+        name, text = begun.space_name, begun.space_toml
+    else:
+        wanted = request.space or _DEFAULT_SPACE
+        name, text = Path(wanted).stem, read_space(wanted)
+    check_space(check_space(parse_space(text, name=name)).fix(fixed))
+    return name, text
 
 
 def _choose_normal_class(
@@ -205,15 +228,15 @@ def _choose_normal_class(
 
 
 def _decode_parts(
-    dataset: Dataset, split: Split, image_size: int, on_progress: OnProgress | None
+    dataset: Dataset, split: Split, image_size: int, fit: str, on_progress: OnProgress | None
 ) -> tuple[SplitRecord, DecodedImages]:
     """Decode training and validation images, in this order and without the unreadable. The test part is not touched."""
     ids = [*split.train, *split.valid]
-    decoded = decode_dataset(dataset.root, ids, image_size, on_progress=on_progress)
+    decoded = decode_dataset(dataset.root, ids, image_size, fit=fit, on_progress=on_progress)
     unreadable = dict(decoded.unreadable)
     if unreadable:
         readable = [image for image in ids if image not in unreadable]
-        decoded = decode_dataset(dataset.root, readable, image_size, on_progress=on_progress)
+        decoded = decode_dataset(dataset.root, readable, image_size, fit=fit, on_progress=on_progress)
     rows = dataset.table.set_index("image")
     record = SplitRecord(
         classes=dataset.classes,

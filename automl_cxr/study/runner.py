@@ -53,12 +53,22 @@ Execute = Callable[[Objective, Proposer], None]
 """``run_inline``, or ``run_with_ray`` with its resources bound."""
 
 
-def run_search(store: StudyStore, images: Path, *, sampler: str, budget: Budget, execute: Execute, listener: Listener) -> None:
+def run_search(
+    store: StudyStore,
+    images: Path,
+    *,
+    weights_folder: Path | None,
+    sampler: str,
+    budget: Budget,
+    execute: Execute,
+    listener: Listener,
+) -> None:
     """Search until the budget ends. Trials that a dead search left running are run again first.
 
     Args:
         store: The study.
         images: The decoded array of its training and validation images.
+        weights_folder: Where pretrained weights are looked for first, or None.
         sampler: Who proposes.
         budget: When to end.
         execute: How trials are run.
@@ -72,11 +82,12 @@ def run_search(store: StudyStore, images: Path, *, sampler: str, budget: Budget,
     deadline = None if budget.seconds is None else time.time() + budget.seconds
     with DriverLease(store.folder) as lease:
         store.clear_leftovers()
-        settings = {"image_size": spec.image_size, "batch_size": spec.batch_size, "epochs": spec.epochs}
+        settings = {"image_size": spec.image_size, "fit": spec.fit, "batch_size": spec.batch_size, "epochs": spec.epochs}
         objective = TrialObjective(
             fixed={**settings, **space.constants},
             study_seed=spec.seed,
             images=images,
+            weights_folder=weights_folder,
             split=store.folder / "split.json",
             trials=store.folder / "trials",
             driver=lease.driver,

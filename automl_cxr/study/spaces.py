@@ -8,7 +8,12 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.engine.space import Choice, Space, Value, parse_space
 from automl_cxr.errors import SpaceError, UnknownNameError, UsageError
 
-_OF_THE_STUDY = ("seed", "image_size", "epochs")  # decoded images, stopping rules and records depend on one value of each
+_OF_THE_STUDY = (
+    "seed",
+    "image_size",
+    "fit",
+    "epochs",
+)  # decoded images, stopping rules and records depend on one value of each
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 

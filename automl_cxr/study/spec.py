@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from automl_cxr.engine.space import Space, parse_space
-from automl_cxr.errors import StudyMismatchError, UnknownNameError, UsageError
-from automl_cxr.study.spaces import find_shipped
+from automl_cxr.engine.space import Space, Value, parse_space
+from automl_cxr.errors import StudyMismatchError
 
-_FREE_TO_CHANGE = frozenset({"data", "versions", "command", "sampler"})  # data may move; their digests may not change
+# Files may move; the digests of data may not change.
+_FREE_TO_CHANGE = frozenset({"data", "weights_folder", "versions", "command", "sampler"})
 _CONTENTS = {"space_toml": "search space", "data_digest": "data", "pixels_digest": "data"}
 
 
@@ -31,7 +30,9 @@ class StudySpec:
         patients: Regular expression that names patients, or None.
         data_digest: Digest of the table: image ids, labels and patients.
         pixels_digest: Digest of the training and validation files' contents.
-        image_size: Pixels; batch_size: images; epochs: at most, a trial.
+        fixed: Hyperparameters that were set by hand, whatever the space says of them.
+        weights_folder: Absolute path of the folder that pretrained weights are looked for in, or None.
+        image_size: Pixels; fit: how an image meets its square; batch_size: images; epochs: at most, a trial.
         objective: Metric that ranks trials; normal_class: name of the class without a finding, or None.
         sampler: Who proposes; pruner: who stops early.
         valid_fraction, test_fraction: Shares of the images.
@@ -59,6 +60,9 @@ class StudySpec:
     valid_fraction: float
     test_fraction: float
     seed: int
+    fit: str = "stretch"
+    fixed: Mapping[str, Value] = field(default_factory=dict)
+    weights_folder: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
 
@@ -72,7 +76,7 @@ class StudySpec:
 
     @property
     def space(self) -> Space:
-        return parse_space(self.space_toml, name=self.space_name)
+        return parse_space(self.space_toml, name=self.space_name).fix(self.fixed)
 
     @property
     def normal_index(self) -> int | None:
@@ -98,32 +102,6 @@ class StudySpec:
                 raise StudyMismatchError(
                     f"Study '{self.name}' was begun {how}. Continue it as it was, or begin another with --name."
                 )
-
-
-def load_study_file(name: str, options: Collection[str]) -> dict[str, str]:
-    """Read a study file: the long options of ``search`` as TOML keys, such as ``image-size = 112``.
-
-    Args:
-        name: A shipped study's name, or a path ending in .toml.
-        options: Names of the options that there are, with hyphens.
-
-    Returns:
-        The settings as they would be typed; a list is joined by commas.
-
-    Raises:
-        UnknownNameError: No such study, or a key that is no option.
-        UsageError: The file is not TOML.
-    """
-    path = find_shipped("studies", "study file", name)
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"The study file {path} cannot be read ({error}).") from error
-    document.pop("description", None)
-    for key in document:
-        if key not in options:
-            raise UnknownNameError(f"setting of the study file {path.name}", key, options)
-    return {key: ",".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in document.items()}
 
 
 def resolve_path(path: str | Path) -> str:

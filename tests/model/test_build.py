@@ -1,10 +1,11 @@
+import keras
 import numpy as np
 import pytest
 
 from automl_cxr.config import FAMILIES, TrialConfig
 from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.model.build import build_model
-from automl_cxr.model.layers import normalisation_momentum
+from automl_cxr.model.normalisation import normalisation_momentum
 from automl_cxr.model.trainer import load_model
 
 
@@ -35,7 +36,7 @@ def test_the_fused_network_takes_any_size(size, taps):
 
 
 def test_images_too_small_for_a_network_are_refused_before_building():
-    with pytest.raises(ImpossibleModelError, match="at least 67 pixels; received image_size=66"):
+    with pytest.raises(ImpossibleModelError, match="at least 67 pixels; received 66"):
         build(family="fused", image_size=66)
 
 
@@ -48,6 +49,27 @@ def test_scratch_networks_of_any_depth_fit_any_image(size, last):
 SMALL = {
     "scratch": {"family": "scratch", "image_size": 32, "n_blocks": 2, "filters": 4, "dense_units": 8, "augmentation": 0.5},
     "fused": {"family": "fused", "image_size": 67, "filters": 8, "dense_units": 8, "augmentation": 0.5},
+    "transfer": {
+        "family": "transfer",
+        "image_size": 48,
+        "backbone": "squeezenet",
+        "cut": "4",
+        "weights": "none",
+        "dense_units": 8,
+    },
+    "concat": {
+        "family": "concat",
+        "image_size": 48,
+        "backbone": "squeezenet",
+        "cut": "2",
+        "weights": "none",
+        "n_blocks": 3,
+        "filters": 4,
+        "second_cut": "2",
+        "projection": 8,
+        "dense_units": 8,
+        "augmentation": 0.5,
+    },
 }
 
 
@@ -79,6 +101,63 @@ def test_augmentation_acts_in_training_only_and_grows_with_its_strength():
     assert augmented.get_layer("rotation").get_config()["factor"] == pytest.approx((-0.025, 0.025))
     plain = build(**{**SMALL["scratch"], "augmentation": 0.0})
     assert not {layer.name for layer in plain.layers} & {"flip", "rotation"}
+
+
+def test_every_augmentation_has_its_own_strength():
+    strong = build(**{**SMALL["scratch"], "augmentation": 1.0, "rotation_low": -90.0, "rotation_high": 108.0, "shear": 5.0})
+    assert strong.get_layer("rotation").get_config()["factor"] == pytest.approx((-0.25, 0.3))
+    assert strong.get_layer("shear").x_factor == pytest.approx((0.0, 0.0875), abs=1e-4)
+    without = {"flip": False, "rotation_low": 0.0, "rotation_high": 0.0, "shift": 0.0, "zoom": 0.0, "contrast": 0.0}
+    weak = build(**{**SMALL["scratch"], "augmentation": 0.5, "brightness": 0.4, "fill": "nearest", **without})
+    names = [layer.name for layer in weak.layers]
+    assert names[1] == "brightness"
+    assert not {"flip", "rotation", "shift", "zoom", "contrast", "shear"} & set(names)
+    assert weak.get_layer("brightness").get_config()["factor"] == pytest.approx((-0.2, 0.2))
+
+
+def test_every_option_at_the_input_saves_and_loads(tmp_path):
+    values = {**SMALL["scratch"], "otsu": True, "resizer": 0.5, "scaling": "unit", "input_channels": 3, "shear": 5.0}
+    model = build(**{**values, "augmentation": 1.0, "fill": "reflect"})
+    assert model.get_layer("block1_conv1").output.shape[1] == 16
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 1), dtype=np.uint8)
+    model.save(tmp_path / "model.keras")
+    loaded = load_model(str(tmp_path / "model.keras"))
+    assert loaded.predict(pixels, verbose=0) == pytest.approx(model.predict(pixels, verbose=0), abs=1e-6)
+
+
+def test_scaling_is_what_it_says():
+    pixels = np.full((1, 32, 32, 1), 255, np.uint8)
+    for scaling, black in (("symmetric", -1.0), ("unit", 0.0)):
+        model = build(**{**SMALL["scratch"], "augmentation": 0.0, "scaling": scaling})
+        scaled = keras.Model(model.input, model.get_layer("scale").output)
+        assert np.unique(scaled(pixels)) == pytest.approx([1.0])
+        assert np.unique(scaled(0 * pixels)) == pytest.approx([black])
+
+
+@pytest.mark.parametrize(
+    ("values", "rule"),
+    [
+        (
+            {"layers": "conv8k3v pool2 conv8k3v pool2 conv8k4v"},
+            "Layer block3_conv1 looks at 4x4 pixels at once; received maps of 3x3",
+        ),
+        ({"layers": "conv8k3 pool9 pool9"}, "block1_pool2 looks at 9x9"),
+        ({"family": "transfer", "backbone": "scratch"}, "a family of its own"),
+        ({"family": "concat", "backbone": "scratch", "second_backbone": "scratch", "cut": "9"}, "splice points 1 to 4"),
+        (
+            {"family": "concat", "backbone": "scratch", "second_backbone": "scratch", "cut": "block1_cnv1"},
+            "Did you mean 'block1_conv1'",
+        ),
+    ],
+)
+def test_what_cannot_be_built_says_why(values, rule):
+    with pytest.raises(ImpossibleModelError, match=rule):
+        build(image_size=18, **values)
+
+
+def test_two_scratch_branches_may_be_joined():
+    model = build(image_size=32, family="concat", backbone="scratch", cut="1", second_cut="block3_conv1", filters=4)
+    assert model.get_layer("vector").output.shape[1] == 4 + 16
 
 
 @pytest.mark.parametrize(("steps", "momentum"), [(1, 0.5), (4, 0.5), (20, 0.9), (200, 0.99), (10_000, 0.99)])

@@ -105,7 +105,15 @@ def quick_search() -> Callable[..., Silence]:
 
         listener = Silence()
         budget = Budget(n_trials=trials, seconds=seconds, keep_models=keep_models)
-        run_search(prepared.store, prepared.images, sampler="random", budget=budget, execute=execute, listener=listener)
+        run_search(
+            prepared.store,
+            prepared.images,
+            weights_folder=None,
+            sampler="random",
+            budget=budget,
+            execute=execute,
+            listener=listener,
+        )
         return listener
 
     return search_it

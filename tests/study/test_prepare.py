@@ -8,7 +8,7 @@ import pytest
 
 from automl_cxr.errors import DataError, StudyError, StudyMismatchError, UnknownNameError, UsageError
 from automl_cxr.records import SplitRecord
-from automl_cxr.study.spec import StudySpec, load_study_file
+from automl_cxr.study.spec import StudySpec
 from automl_cxr.study.store import StudyStore, check_study_name
 
 
@@ -251,18 +251,3 @@ class TestOpening:
         with pytest.raises(StudyError) as caught:
             StudyStore.open("s", runs=tmp_path, storage="mysql+nothing://user:secret@localhost/db")
         assert "secret" not in str(caught.value)
-
-
-class TestStudyFiles:
-    def test_settings_become_words(self, tmp_path):
-        path = tmp_path / "mine.toml"
-        path.write_text('description = "x"\nimage-size = 64\nclasses = ["a", "b"]\ntime = "2h"')
-        settings = load_study_file(str(path), ["image-size", "classes", "time"])
-        assert settings == {"image-size": "64", "classes": "a,b", "time": "2h"}
-
-    @pytest.mark.parametrize(("text", "rule"), [("image_sise = 3", "Did you mean 'image-size'"), ("= 3", "cannot be read")])
-    def test_broken_files_are_refused(self, tmp_path, text, rule):
-        path = tmp_path / "mine.toml"
-        path.write_text(text)
-        with pytest.raises(UsageError, match=rule):
-            load_study_file(str(path), ["image-size", "classes"])

@@ -141,7 +141,7 @@ print("begun", flush=True)
 def execute(objective, proposer):
     run_inline(QuickObjective(objective, between_epochs=slowly), proposer)
 budget = Budget(n_trials={trials}, seconds=None, keep_models=3)
-run_search(store, Path("unused.npy"), sampler="tpe", budget=budget, execute=execute, listener=Silence())
+run_search(store, Path("unused.npy"), weights_folder=None, sampler="tpe", budget=budget, execute=execute, listener=Silence())
 """
 
 

@@ -1,0 +1,66 @@
+"""`automl-cxr describe`: look at a network before training it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from automl_cxr.cli.printing import print_json, print_table
+from automl_cxr.cli.words import debug_option, json_option, set_option
+
+if TYPE_CHECKING:
+    from automl_cxr.model.summary import ModelSummary
+    from automl_cxr.study.systems import NamedSystem
+
+
+@click.command()
+@click.argument("name")
+@set_option
+@click.option("--image-size", type=click.IntRange(16, 2048), help="Height and width in pixels.")
+@click.option("--n-classes", type=click.IntRange(2), help="Outputs  [default: those of its publication, else 2]")
+@json_option
+@debug_option
+def describe(
+    name: str, fixed: tuple[tuple[str, Any], ...], image_size: int | None, n_classes: int | None, as_json: bool
+) -> None:
+    """Show the layers, shapes, parameters and cost of the network that NAME stands for.
+
+    NAME is a study of `automl-cxr studies`, a search space (its preset is shown), a TOML file of either, or a backbone.
+    """
+    from automl_cxr import api
+
+    values = dict(fixed) if image_size is None else {**dict(fixed), "image_size": image_size}
+    system, summary = api.describe(name, values, n_classes=n_classes)
+    if as_json:
+        print_json(_as_json(system, summary))
+        return
+    import pandas as pd
+
+    rows = pd.DataFrame([dataclasses.asdict(layer) for layer in summary.layers])
+    rows["output_shape"] = [" x ".join(map(str, layer.output_shape)) for layer in summary.layers]
+    print_table(rows.rename(columns=lambda column: column.replace("_", " ")), title=f"{name}: {system.description}")
+    parts = pd.DataFrame([{"part": part, **dataclasses.asdict(sums)} for part, sums in summary.parts.items()])
+    print_table(parts.rename(columns=lambda column: column.replace("_", " ")), title="parts")
+    click.echo(f"parameters: {summary.parameters:,} ({summary.weight_bytes / 1e6:,.1f} MB)")
+    click.echo(f"trainable: {summary.trainable:,}; not trainable: {summary.non_trainable:,}")
+    if summary.frozen_phase_trainable is not None:
+        click.echo(f"trainable while the backbone is frozen: {summary.frozen_phase_trainable:,}")
+    click.echo(f"multiply-adds an image: {summary.multiply_adds:,}")
+    for branch, points in summary.splice_points.items():
+        click.echo(f"splice points of {branch}: {', '.join(f'{number} {at}' for number, at in enumerate(points, start=1))}")
+    for what, count in system.published.items():
+        found = getattr(summary, what)
+        same = "the same here" if found == count else f"here {found:,}"
+        click.echo(f"published {what.replace('_', ' ')}: {count:,} ({same})")
+
+
+def _as_json(system: NamedSystem, summary: ModelSummary) -> dict[str, Any]:
+    return {
+        "name": system.name,
+        "description": system.description,
+        **dataclasses.asdict(summary),
+        "published": dict(system.published),
+        "config": dataclasses.asdict(system.config),
+    }

@@ -1,0 +1,88 @@
+"""The front end that every network here shares: raw grey pixels in, what its first layer sees out.
+
+Only layers and operations that Keras itself ships are used, so that a saved model opens with plain Keras and nothing beside it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import keras
+from keras import layers
+
+from automl_cxr.config import TrialConfig
+from automl_cxr.model.otsu import keep_below_otsu
+from automl_cxr.model.resizer import learnable_resizer
+
+
+def raw_pixels(config: TrialConfig) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Make the input of a network: masked by Otsu's threshold if wanted, and augmented in training only.
+
+    Returns:
+        The input, raw grey pixels 0..255 of shape (n, h, w, 1), and the same masked and augmented.
+    """
+    pixels = keras.Input((config.image_size, config.image_size, 1), name="pixels")
+    x = keep_below_otsu(pixels) if config.otsu else pixels
+    for layer in _augmentation(config):
+        x = layer(x)
+    return pixels, x
+
+
+def scaled_channels(x: keras.KerasTensor, config: TrialConfig) -> keras.KerasTensor:
+    """Scale grey pixels 0..255 to -1..1 or 0..1, repeat them to ``input_channels`` and resize them by ``resizer``."""
+    if config.scaling == "symmetric":
+        x = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(x)
+    else:
+        x = layers.Rescaling(1 / 255, name="scale")(x)
+    return _resized(repeat_grey(x, config.input_channels), config)
+
+
+def three_channels(x: keras.KerasTensor, config: TrialConfig) -> keras.KerasTensor:
+    """Repeat grey pixels 0..255 to three channels for a backbone, resized by ``resizer``; the range stays 0..255."""
+    x = repeat_grey(x, 3)
+    if config.resizer == 0:
+        return x
+    x = _resized(layers.Rescaling(1 / 255, name="scale")(x), config)
+    return layers.Rescaling(255.0, name="unscale")(x)
+
+
+def inner_size(config: TrialConfig) -> int:
+    """Give the height and width in pixels of what the network sees behind the resizer."""
+    return config.image_size if config.resizer == 0 else round(config.image_size * config.resizer)
+
+
+def repeat_grey(x: keras.KerasTensor, n_channels: int) -> keras.KerasTensor:
+    """Repeat a single channel."""
+    return x if n_channels == 1 else layers.Concatenate(name="repeat_grey")([x] * n_channels)
+
+
+def _resized(x: keras.KerasTensor, config: TrialConfig) -> keras.KerasTensor:
+    if config.resizer == 0:
+        return x
+    return learnable_resizer(config.image_size, inner_size(config), n_channels=x.shape[-1])(x)
+
+
+def _augmentation(config: TrialConfig) -> list[layers.Layer]:
+    """List the random layers that have anything to do, each at its own strength times ``config.augmentation``.
+
+    The horizontal flip is there from any strength above 0: a radiograph's diagnosis rarely depends on the side, its look does.
+    """
+    strength, seed, fill = config.augmentation, config.seed, config.fill
+    turn = (config.rotation_low * strength / 360, config.rotation_high * strength / 360)
+    shear = math.tan(math.radians(config.shear * strength))
+    shift, zoom = config.shift * strength, config.zoom * strength
+    brightness, contrast = config.brightness * strength, config.contrast * strength
+    wanted = [
+        (config.flip and strength > 0, lambda: layers.RandomFlip("horizontal", seed=seed, name="flip")),
+        (any(turn), lambda: layers.RandomRotation(turn, fill_mode=fill, seed=seed + 1, name="rotation")),
+        (shift > 0, lambda: layers.RandomTranslation(shift, shift, fill_mode=fill, seed=seed + 2, name="shift")),
+        (zoom > 0, lambda: layers.RandomZoom(zoom, fill_mode=fill, seed=seed + 3, name="zoom")),
+        (
+            brightness > 0,
+            lambda: layers.RandomBrightness(brightness, value_range=(0, 255), seed=seed + 4, name="brightness"),
+        ),
+        (contrast > 0, lambda: layers.RandomContrast(contrast, value_range=(0, 255), seed=seed + 5, name="contrast")),
+        # Keras 3.15 cannot read back the range that it makes of one number; of (0, shear) it draws both signs.
+        (shear > 0, lambda: layers.RandomShear((0.0, shear), fill_mode=fill, seed=seed + 6, name="shear")),
+    ]
+    return [make() for is_wanted, make in wanted if is_wanted]

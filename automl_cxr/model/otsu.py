@@ -1,0 +1,36 @@
+"""Otsu's threshold as part of a network, so that a mask needs no companion program."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+
+def keep_below_otsu(pixels: keras.KerasTensor) -> keras.KerasTensor:
+    """Blacken the pixels that lie, blurred, at or above Otsu's threshold of their own image.
+
+    Two 3x3 means stand for a Gaussian blur of 1.2 pixels. The threshold (Otsu 1979) parts the sorted pixels of an image where
+    the variance between the two sides is largest; taking every pixel for a possible threshold needs no histogram.
+
+    Args:
+        pixels: (n, h, w, 1).
+
+    Returns:
+        (n, h, w, 1).
+    """
+    height, width = pixels.shape[1:3]
+    n_pixels = height * width
+    blurred = pixels
+    for number in (1, 2):
+        blurred = layers.AveragePooling2D(3, strides=1, padding="same", dtype="float32", name=f"blur{number}")(blurred)
+    ascending = ops.sort(ops.reshape(blurred, (-1, n_pixels)), axis=1)
+    centred = ascending - ops.mean(ascending, axis=1, keepdims=True)  # sums stay small enough for float32
+    lower_sums = ops.cumsum(centred, axis=1)[:, :-1]
+    n_lower = np.arange(1, n_pixels, dtype=np.float32)
+    # With centred values the sums of both sides are opposite, so the variance between them is sum^2 / (n_lower n_upper).
+    spread = ops.square(lower_sums) * (1 / (n_lower * (n_pixels - n_lower)))[np.newaxis]
+    first_upper = ops.expand_dims(ops.argmax(spread, axis=1), axis=1) + 1
+    threshold = ops.take_along_axis(ascending, first_upper, axis=1)
+    below = ops.cast(blurred < ops.reshape(threshold, (-1, 1, 1, 1)), "float32")
+    return pixels * below

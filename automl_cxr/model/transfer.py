@@ -1,0 +1,39 @@
+"""Transfer learning: a published network, whole or cut, with weights learnt elsewhere, and a head of our own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+
+from automl_cxr.config import SCRATCH, TrialConfig
+from automl_cxr.errors import ImpossibleModelError
+from automl_cxr.model.backbones import build_backbone, find_backbone
+from automl_cxr.model.freezing import BACKBONE
+from automl_cxr.model.head import classifier_head, pooled_vector
+from automl_cxr.model.inputs import inner_size, raw_pixels, three_channels
+from automl_cxr.model.normalisation import follow_within_an_epoch
+
+
+def build_transfer(config: TrialConfig, n_classes: int, *, steps_per_epoch: int, weights_folder: Path | None) -> keras.Model:
+    """Build a backbone on three equal channels, preprocessed as it was trained, one vector of its feature maps, and a head.
+
+    Raises:
+        ImpossibleModelError: The image is too small for the backbone, or it has no such cut.
+        TrialError: The weights cannot be had.
+    """
+    if config.backbone == SCRATCH:
+        raise ImpossibleModelError("Transfer needs a published backbone; received scratch, which is a family of its own.")
+    pixels, x = raw_pixels(config)
+    x = find_backbone(config.backbone).preprocess(three_channels(x, config))
+    backbone = build_backbone(
+        config.backbone,
+        inner_size(config),
+        cut=config.cut,
+        weights=config.weights,
+        weights_folder=weights_folder,
+        layer_name=BACKBONE,
+    )
+    follow_within_an_epoch(backbone, steps_per_epoch)
+    vector = pooled_vector(backbone(x), config)
+    return keras.Model(pixels, classifier_head(vector, config, n_classes), name="transfer")

@@ -1,0 +1,94 @@
+"""What a name stands for: a study's fixed configuration, the preset of a search space, or a backbone with a default head."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from automl_cxr.config import BACKBONES, TrialConfig
+from automl_cxr.errors import UnknownNameError, UsageError
+from automl_cxr.study.spaces import load_space, shipped
+from automl_cxr.study.study_files import find_study_file, read_study_file
+
+_OF_STUDY_FILES = {"image-size": "image_size", "batch-size": "batch_size", "epochs": "epochs", "fit": "fit"}
+
+
+@dataclass(frozen=True)
+class NamedSystem:
+    """One configuration with a name.
+
+    Attributes:
+        name: As it was asked for.
+        description: One line for people.
+        config: The configuration.
+        n_classes: Classes that its publication tells apart, or None.
+        published: What its publication counted: "parameters", "trainable".
+    """
+
+    name: str
+    description: str
+    config: TrialConfig
+    n_classes: int | None = None
+    published: Mapping[str, int] = field(default_factory=dict)
+
+
+def find_system(name: str, values: Mapping[str, Any]) -> NamedSystem:
+    """Find the configuration that a name stands for, with some hyperparameters set to other values.
+
+    Args:
+        name: A shipped study or search space, the path of such a TOML file, or a backbone.
+        values: Hyperparameters to set, by name.
+
+    Raises:
+        UnknownNameError: Nothing has the name, or a value's name is no hyperparameter.
+        UsageError: A value is impossible, or the space searches something that has no default.
+    """
+    if name in BACKBONES:
+        config = TrialConfig.from_values({"family": "transfer", "backbone": name, "image_size": 224, **values})
+        return NamedSystem(name, f"{name} with a dense head", config)
+    if name in shipped("studies") or (name.endswith(".toml") and _is_study_file(name)):
+        return _system_of_study_file(name, values)
+    if name in shipped("search_spaces") or name.endswith(".toml"):
+        space = load_space(name)
+        return NamedSystem(name, space.description, _preset(name, values, {}))
+    raise UnknownNameError(
+        "study, search space or backbone", name, [*shipped("studies"), *shipped("search_spaces"), *BACKBONES]
+    )
+
+
+def _is_study_file(path: str) -> bool:
+    """Tell a study file from a search space: its keys are options, or it holds a space as a table."""
+    try:
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # loading it as a space says what is wrong
+    return "space" in document
+
+
+def _system_of_study_file(name: str, values: Mapping[str, Any]) -> NamedSystem:
+    file = read_study_file(find_study_file(name))
+    settings = {
+        hyperparameter: file.options[option] for option, hyperparameter in _OF_STUDY_FILES.items() if option in file.options
+    }
+    reference = dict(file.reference)
+    return NamedSystem(
+        name,
+        file.description,
+        _preset(str(file.options.get("space", "scratch")), values, settings),
+        n_classes=reference.pop("n_classes", None),
+        published=reference,
+    )
+
+
+def _preset(space_name: str, values: Mapping[str, Any], settings: Mapping[str, Any]) -> TrialConfig:
+    space = load_space(space_name).fix({name: value for name, value in values.items() if name not in ("image_size", "epochs")})
+    preset = space.preset()
+    if preset is None:
+        missing = ", ".join(parameter.name for parameter in space.parameters if parameter.default is None)
+        raise UsageError(
+            f"The space {space.name} searches what has no default; set it, such as --set NAME=VALUE for {missing}."
+        )
+    return TrialConfig.from_values({**settings, **space.constants, **preset, **values})

@@ -1,0 +1,79 @@
+"""Train every published system for one epoch at the smallest image size that its architecture allows.
+
+    python benchmarks/published_systems.py DIR --out automl_runs_published
+
+Each system is searched as a user would, `automl-cxr search --study NAME --data DIR`, in a process of its own; pretrained
+weights are left out, so that the table says that a system runs and what it costs, not how good it can become. Prints a
+Markdown table: name, image size, parameters, seconds of the trial, macro-F1 on the validation part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from automl_cxr.api import describe, open_study
+from automl_cxr.errors import ImpossibleModelError
+from automl_cxr.study.spaces import shipped
+
+_LARGEST, _SMALLEST = 256, 16
+_EXAMPLES = ("demo",)
+
+
+def smallest_image_size(name: str) -> int:
+    """Bisect for the smallest size in pixels at which the network can be built."""
+    too_small, fits = _SMALLEST - 1, _LARGEST
+    while fits - too_small > 1:
+        size = (too_small + fits) // 2
+        try:
+            describe(name, {"image_size": size})
+            fits = size
+        except ImpossibleModelError:
+            too_small = size
+    return fits
+
+
+def train_one_epoch(name: str, data: str, size: int, runs: Path, weights: str | None) -> dict[str, object]:
+    """Search a study of one trial and one epoch; give what its trial came to."""
+    words = [
+        sys.executable,
+        "-c",
+        "from automl_cxr.cli import main; main()",
+        "search",
+        "--study",
+        name,
+        "--data",
+        data,
+        "--image-size",
+        str(size),
+    ]
+    words += ["--epochs", "1", "--trials", "1", "--executor", "inline", "--runs", str(runs), "--name", name]
+    words += ["--set", "weights=none", "--set", "second_weights=none"] if weights is None else ["--weights", weights]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        return {"error": done.stderr.strip().splitlines()[-1]}
+    best = open_study(name, runs=runs).best
+    return {"parameters": best.n_parameters, "seconds": best.seconds, "macro_f1": best.score}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", help="folder of radiographs")
+    parser.add_argument("--out", default="automl_runs_published", type=Path, help="folder of the studies' records")
+    parser.add_argument("--weights", help="folder of pretrained weights; by default none are used")
+    parser.add_argument("names", nargs="*", help="systems; by default all")
+    arguments = parser.parse_args()
+    print("| name | pixels | parameters | seconds | macro-F1 |\n| --- | --- | --- | --- | --- |")
+    for name in arguments.names or [name for name in shipped("studies") if name not in _EXAMPLES]:
+        size = smallest_image_size(name)
+        told = train_one_epoch(name, arguments.data, size, arguments.out, arguments.weights)
+        if "error" in told:
+            print(f"| {name} | {size} | {told['error']} |", flush=True)
+        else:
+            print(f"| {name} | {size} | {told['parameters']:,} | {told['seconds']:.1f} | {told['macro_f1']:.3f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

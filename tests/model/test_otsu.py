@@ -1,0 +1,37 @@
+import keras
+import numpy as np
+
+from automl_cxr.model.otsu import keep_below_otsu
+
+
+def otsu_by_trying(values):
+    """Try every value as a threshold and keep the one that parts the values best."""
+    candidates = np.unique(values)[1:]
+    return max(
+        candidates,
+        key=lambda t: (
+            (values < t).sum() * (values >= t).sum() * np.ptp([values[values < t].mean(), values[values >= t].mean()]) ** 2
+        ),
+    )
+
+
+def test_pixels_at_and_above_the_threshold_become_black():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 90, (2, 24, 24, 1)).astype(np.float32)
+    pixels[0, :, 12:] += 150
+    pixels[1, 6:20] += 100
+    image = keras.Input((24, 24, 1))
+    network = keras.Model(image, keep_below_otsu(image))
+    kept = np.asarray(network(pixels))
+    blurred = np.asarray(keras.Model(image, network.get_layer("blur2").output)(pixels))
+    for image_kept, image_pixels, image_blurred in zip(kept, pixels, blurred, strict=True):
+        below = image_blurred < otsu_by_trying(image_blurred.astype(np.float64))
+        assert np.mean(image_kept == np.where(below, image_pixels, 0)) > 0.99  # ties of float32 sums may fall on either side
+    assert kept[0, :, 14:].max() == 0
+    assert np.array_equal(kept[0, :, :10], pixels[0, :, :10])
+
+
+def test_an_image_of_one_value_does_not_break_it():
+    image = keras.Input((8, 8, 1))
+    kept = np.asarray(keras.Model(image, keep_below_otsu(image))(np.full((1, 8, 8, 1), 7, np.float32)))
+    assert np.isfinite(kept).all()

@@ -1,0 +1,48 @@
+import pytest
+
+from automl_cxr.errors import UnknownNameError, UsageError
+from automl_cxr.study.spaces import load_space, shipped
+from automl_cxr.study.study_files import load_study_options, read_study_file
+
+
+def test_settings_become_words(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('description = "x"\nimage-size = 64\nclasses = ["a", "b"]\ntime = "2h"')
+    settings = load_study_options(str(path), ["image-size", "classes", "time"])
+    assert settings == {"image-size": "64", "classes": "a,b", "time": "2h"}
+
+
+@pytest.mark.parametrize(("text", "rule"), [("image_sise = 3", "Did you mean 'image-size'"), ("= 3", "cannot be read")])
+def test_broken_files_are_refused(tmp_path, text, rule):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=rule):
+        load_study_options(str(path), ["image-size", "classes"])
+
+
+def test_a_file_may_hold_its_space(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'description = "x"\ntrials = 1\n[reference]\nparameters = 5\n[space]\nfamily = "fused"\n[space.dropout]\n'
+        'type = "float"\nlow = 0.0\nhigh = 0.5'
+    )
+    assert load_study_options(str(path), ["trials", "space"]) == {"trials": "1", "space": str(path)}
+    assert read_study_file(path).reference == {"parameters": 5}
+    space = load_space(str(path))
+    assert space.constants == {"family": "fused"}
+    assert [parameter.name for parameter in space.parameters] == ["dropout"]
+
+
+def test_a_reference_counts_what_can_be_counted(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[reference]\nparametres = 5")
+    with pytest.raises(UnknownNameError, match="Did you mean 'parameters'"):
+        read_study_file(path)
+
+
+@pytest.mark.parametrize("name", shipped("studies"))
+def test_a_shipped_study_without_a_search_is_one_trial(name):
+    file = read_study_file(shipped("studies")[name])
+    assert file.description
+    space = load_space(str(file.options["space"]))
+    assert file.options["trials"] == 1 or space.parameters

@@ -1,0 +1,110 @@
+"""Every published system has the parameters that its report counts, through `automl-cxr describe NAME --json`."""
+
+import json
+
+import pytest
+
+from automl_cxr import cli
+
+PARAMETERS = {
+    "cxr14-scratch-1": 4_741_188,
+    "cxr14-scratch-2": 2_859_588,
+    "cxr14-fused": 9_211_847,
+    "cxr14-vgg16": 14_714_688 + 132_356,
+    "cxr14-vgg16-flatten": 14_714_688 + 6_423_812,
+    "cxr14-resnet50": 23_587_712 + 131_396,
+    "cxr14-resnet152": 58_370_944 + 131_396,
+    "cxr14-chexnet": 7_107_524,
+    "covid2-cnn": 69_244_610,
+    "covid2-resnet50v2": 292_006_402,
+    "covid2-concat": 10_437_570,
+    "radiography4-1": 5_319_204,
+    "radiography4-2": 5_319_204,
+    "radiography4-3": 536_660,
+    "radiography4-4": 771_172,
+    "lung3-1": 3_705_475,
+    "lung3-2": 1_968_707,
+    "lung3-3": 92_579,
+    "pneumonia3-inceptionv3": 21_808_931,
+    "pneumonia3-resnet101v2": 42_632_707,
+}
+
+
+@pytest.fixture
+def describe(capfd):
+    def type_it(name, *words):
+        assert cli._run(["describe", name, *words, "--json"]) == 0
+        return json.loads(capfd.readouterr()[0])
+
+    return type_it
+
+
+@pytest.mark.parametrize(("name", "parameters"), PARAMETERS.items())
+def test_parameters(describe, name, parameters):
+    told = describe(name)
+    assert told["parameters"] == parameters
+    assert told["trainable"] + told["non_trainable"] == parameters
+    assert sum(layer["parameters"] for layer in told["layers"]) == parameters
+    assert sum(part["parameters"] for part in told["parts"].values()) == parameters
+    for what, count in told["published"].items():
+        assert told[what] == count
+    assert told["multiply_adds"] > parameters / 10
+    assert told["weight_bytes"] == 4 * parameters
+
+
+def test_the_fused_network_and_its_resizer(describe):
+    told = describe("cxr14-fused")
+    assert told["trainable"] == 9_211_719
+    assert told["parts"]["resizer"]["parameters"] == 12_163
+    assert told["parts"]["resizer"]["parameters"] - told["parts"]["resizer"]["trainable"] == 128
+    shapes = {layer["name"]: layer["output_shape"] for layer in told["layers"]}
+    assert shapes["conv1"] == [55, 55, 96]
+    assert shapes["pool1"][0] == 27
+    assert shapes["pool2"][0] == 13
+    assert shapes["fuse"] == [6, 6, 608]
+    plain = describe("cxr14-fused-base")
+    assert plain["parameters"] == 9_211_847 - 2048 * (96 + 256)
+
+
+def test_the_two_branches_of_the_concatenated_network(describe):
+    told = describe("covid2-concat")
+    assert told["non_trainable"] == 8_000
+    assert told["parts"]["backbone"]["parameters"] == 391_104
+    assert told["parts"]["second_backbone"]["parameters"] == 1_651_712
+    shapes = {layer["name"]: layer["output_shape"] for layer in told["layers"]}
+    assert shapes["backbone_projection"] == [32, 32, 2048]
+    assert shapes["second_backbone_projection"] == [16, 16, 2048]
+    assert shapes["vector"] == [4096]
+
+
+@pytest.mark.parametrize(("unfreeze", "trainable"), [(5, 238_148), (9, 400_068), (163, 5_594_244)])
+def test_chexnet_unfrozen_layer_by_layer(describe, unfreeze, trainable):
+    assert describe("cxr14-chexnet", "--set", f"unfreeze={unfreeze}")["trainable"] == trainable
+    if unfreeze == 163:
+        by_name = describe("cxr14-chexnet", "--set", "unfreeze_from=conv4_block1_0_bn")
+        assert by_name["trainable"] == trainable
+
+
+@pytest.mark.parametrize(("first", "n_convolutions"), [("block5_conv1", 3), ("block3_conv1", 9)])
+def test_vgg16_unfrozen_by_block(describe, first, n_convolutions):
+    told = describe("cxr14-vgg16", "--set", f"unfreeze_from={first}")
+    trained = [layer for layer in told["layers"] if layer["kind"] == "Conv2D" and layer["trainable"]]
+    assert len(trained) == n_convolutions
+
+
+@pytest.mark.parametrize(
+    ("name", "phase_1"),
+    [("pneumonia3-inceptionv3", 6_147), ("pneumonia3-resnet101v2", 6_147), ("cxr14-vgg16-finetuned", 132_356)],
+)
+def test_two_phases_begin_with_the_head(describe, name, phase_1):
+    told = describe(name)
+    assert told["frozen_phase_trainable"] == phase_1
+    assert told["trainable"] > phase_1
+
+
+def test_the_searched_head_begins_with_the_published_one(describe):
+    told = describe("cxr14-scratch-tuned")
+    head = 512 * 2560 + 2560 + 2560 * 4 + 4
+    assert told["parts"]["head"]["parameters"] == head
+    assert told["config"]["dropout"] == 0.23847
+    assert told["config"]["learning_rate"] == 1e-4

@@ -84,7 +84,9 @@ class EpochRecord:
     """One epoch of training, as the rows of history.csv.
 
     Attributes:
-        epoch: Number from 1.
+        epoch: Number from 1, running on over the phases.
+        phase: Number from 1; a second one begins where frozen backbones are set free.
+        learning_rate: Step size of its optimizer.
         score: The study's objective on the whole validation part after the epoch.
         macro_f1: Macro-F1 on the same, whatever the objective.
         loss: Mean training loss over the epoch's batches, weights and smoothing included.
@@ -95,6 +97,8 @@ class EpochRecord:
     """
 
     epoch: int
+    phase: int
+    learning_rate: float
     score: float
     macro_f1: float
     loss: float

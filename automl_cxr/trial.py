@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 import os
 import platform
 import time
@@ -15,7 +16,10 @@ import numpy as np
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.model.build import backend_versions, build_model
-from automl_cxr.model.trainer import LabelledPart, Objective, n_steps, predict_probabilities, train_epochs
+from automl_cxr.model.freezing import set_phase
+from automl_cxr.model.sampling import images_per_epoch
+from automl_cxr.model.schedules import plan_phases
+from automl_cxr.model.trainer import LabelledPart, Objective, TrainingEnd, n_steps, predict_probabilities, train_epochs
 from automl_cxr.records import EpochRecord, SplitRecord
 from automl_cxr.scoring.metrics import metric
 from automl_cxr.scoring.predictions import Predictions
@@ -33,7 +37,7 @@ class TrialTask:
         images: The decoded array, uint8 (n, h, w): the split's training images, then its validation images.
         split: split.json, a ``SplitRecord``.
         folder: Where its files are written; exists and is empty.
-        objective: Name of the metric that chooses the epoch.
+        objective: Name of the metric that scores the trial.
         normal_class: Index of the class without a finding, for the metrics that need it.
         deadline: ``time.time()`` after which no further epoch begins.
     """
@@ -55,7 +59,7 @@ class TrialResult:
         score: The objective on the validation part, from the saved predictions.
         best_epoch: Epoch whose weights were kept.
         epochs: Epochs that were run.
-        cut_short: Whether the deadline ended it.
+        cut_short: Whether the deadline kept it from epochs that it would have run.
         n_parameters: Parameters of the network.
         seconds: Wall seconds from start to saved files.
     """
@@ -82,18 +86,14 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
     train, valid = load_parts(task.images, split)
     (task.folder / "config.json").write_text(task.config.to_json(), encoding="utf-8")
 
-    model = build_model(task.config, len(split.classes), steps_per_epoch=n_steps(len(train.labels), task.config.batch_size))
+    n_images = images_per_epoch(train.labels, len(split.classes), task.config).sum()
+    model = build_model(task.config, len(split.classes), steps_per_epoch=n_steps(n_images, task.config.batch_size))
     objective = Objective(metric(task.objective), task.normal_class)
     history: list[EpochRecord] = []
     with (task.folder / "train.log").open("w", encoding="utf-8") as log:
         _log_start(log, task, model)
-        for epoch in train_epochs(model, task.config, train=train, valid=valid, objective=objective, deadline=task.deadline):
-            history.append(epoch)
-            _log_epoch(log, epoch)
-            yield epoch
-    best_epoch = max(history, key=objective.goodness).epoch
-    is_late = task.deadline is not None and time.time() > task.deadline
-    has_run_its_course = len(history) == task.config.epochs or len(history) - best_epoch >= task.config.patience
+        epochs = train_epochs(model, task.config, train=train, valid=valid, objective=objective, deadline=task.deadline)
+        end = yield from _recorded(epochs, history, log)
 
     predictions = Predictions(
         ids=split.valid.images,
@@ -105,9 +105,9 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
     _save(task.folder, history, predictions, model)
     return TrialResult(
         score=objective.score(predictions.labels, predictions.probabilities),
-        best_epoch=best_epoch,
+        best_epoch=end.best_epoch,
         epochs=len(history),
-        cut_short=is_late and not has_run_its_course,
+        cut_short=end.cut_short,
         n_parameters=model.count_params(),
         seconds=time.time() - started,
     )
@@ -121,6 +121,20 @@ def load_parts(images: Path, split: SplitRecord) -> tuple[LabelledPart, Labelled
         LabelledPart(pixels, np.arange(n_train), np.asarray(split.train.labels, np.int64)),
         LabelledPart(pixels, np.arange(n_train, n_train + n_valid), np.asarray(split.valid.labels, np.int64)),
     )
+
+
+def _recorded(
+    epochs: Generator[EpochRecord, None, TrainingEnd], history: list[EpochRecord], log: TextIO
+) -> Generator[EpochRecord, None, TrainingEnd]:
+    """Pass a training on, epoch by epoch, and note each before it is passed."""
+    while True:
+        try:
+            epoch = next(epochs)
+        except StopIteration as end:
+            return end.value
+        history.append(epoch)
+        _log_epoch(log, epoch)
+        yield epoch
 
 
 def _save(folder: Path, history: list[EpochRecord], predictions: Predictions, model: keras.Model) -> None:
@@ -141,12 +155,20 @@ def _log_start(log: TextIO, task: TrialTask, model: keras.Model) -> None:
         f"{backend_versions()}\n"
         f"{task.config.family}: {model.count_params():,} parameters, input {task.config.image_size} pixels\n"
     )
+    for number, phase in enumerate(plan_phases(task.config), start=1):
+        set_phase(model, task.config, frozen=phase.frozen)  # to count; training sets each phase again as it comes
+        n_trained = sum(math.prod(weights.shape) for weights in model.trainable_weights)
+        log.write(
+            f"phase {number}: {n_trained:,} of them trained for at most {phase.n_epochs} epochs "
+            f"from learning rate {phase.learning_rate:g}\n"
+        )
     log.flush()
 
 
 def _log_epoch(log: TextIO, epoch: EpochRecord) -> None:
     log.write(
         f"epoch {epoch.epoch}: score {epoch.score:.4f}, macro-F1 {epoch.macro_f1:.4f}, loss {epoch.loss:.4f}, "
-        f"validation loss {epoch.valid_loss:.4f}, accuracy {epoch.valid_accuracy:.4f}, {epoch.seconds:.1f} s\n"
+        f"validation loss {epoch.valid_loss:.4f}, accuracy {epoch.valid_accuracy:.4f}, "
+        f"learning rate {epoch.learning_rate:.3g}, {epoch.seconds:.1f} s\n"
     )
     log.flush()

@@ -1,6 +1,9 @@
 import csv
+import dataclasses
 import json
+import time
 
+import keras
 import pytest
 
 from automl_cxr.config import TrialConfig
@@ -76,3 +79,48 @@ def test_a_trial_may_be_left_after_any_epoch(prepared, tmp_path):
 def test_an_impossible_network_fails_before_training(prepared, tmp_path):
     with pytest.raises(ImpossibleModelError, match="Use larger images"):
         next(run_trial(task(prepared, tmp_path / "a", family="fused")))
+
+
+def test_the_log_says_what_is_trained(prepared, tmp_path):
+    run(task(prepared, tmp_path / "a", epochs=1))
+    log = (tmp_path / "a" / "train.log").read_text()
+    assert "scratch: 471 parameters" in log
+    assert "phase 1: 447 of them trained for at most 1 epochs from learning rate 0.001\n" in log
+
+
+def network_with_a_backbone(config, n_classes, *, steps_per_epoch):
+    keras.utils.set_random_seed(config.seed)
+    features = keras.Input((32, 32, 1))
+    backbone = keras.Model(features, keras.layers.Conv2D(2, 3, name="conv")(features), name="backbone")
+    pixels = keras.Input((32, 32, 1))
+    x = keras.layers.GlobalAveragePooling2D()(backbone(keras.layers.Rescaling(1 / 255)(pixels)))
+    return keras.Model(pixels, keras.layers.Dense(n_classes, activation="softmax")(x))
+
+
+def test_two_phases_are_told_apart_in_the_files(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr("automl_cxr.trial.build_model", network_with_a_backbone)
+    two_phases = {"family": "transfer", "unfreeze": 1, "frozen_share": 0.5, "epochs": 3, "fine_tune_rate": 1e-4}
+    _, result = run(task(prepared, tmp_path / "a", **two_phases))
+    assert result.epochs == 3
+    log = (tmp_path / "a" / "train.log").read_text()
+    assert "phase 1: 9 of them trained for at most 2 epochs from learning rate 0.001\n" in log
+    assert "phase 2: 29 of them trained for at most 1 epochs from learning rate 0.0001\n" in log
+    with (tmp_path / "a" / "history.csv").open(newline="") as file:
+        rows = [(row["epoch"], row["phase"], row["learning_rate"]) for row in csv.DictReader(file)]
+    assert rows == [("1", "1", "0.001"), ("2", "1", "0.0005"), ("3", "2", "0.0001")]
+
+
+@pytest.mark.parametrize(("monitor", "column", "choose"), [("loss", "valid_loss", min), ("accuracy", "valid_accuracy", max)])
+def test_the_monitored_figure_chooses_the_epoch_and_the_objective_scores_it(prepared, tmp_path, monitor, column, choose):
+    epochs, result = run(task(prepared, tmp_path / "a", monitor=monitor, learning_rate=0.01, epochs=4))
+    assert getattr(epochs[result.best_epoch - 1], column) == choose(getattr(epoch, column) for epoch in epochs)
+    predictions = Predictions.from_npz(tmp_path / "a" / "valid.npz")
+    assert result.score == METRICS["macro_f1"].function(predictions.labels, predictions.probabilities, None)
+
+
+def test_the_deadline_cuts_a_trial_short_unless_it_was_over(prepared, tmp_path):
+    late = {"deadline": time.time() - 1}
+    _, result = run(dataclasses.replace(task(prepared, tmp_path / "a"), **late))
+    assert (result.epochs, result.cut_short) == (1, True)
+    _, result = run(dataclasses.replace(task(prepared, tmp_path / "b", epochs=1), **late))
+    assert (result.epochs, result.cut_short) == (1, False)

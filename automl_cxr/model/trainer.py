@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,10 @@ import numpy as np
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import NonFiniteLossError, TrialError
-from automl_cxr.model.losses import build_loss, build_optimizer, scheduled_learning_rate
+from automl_cxr.model.freezing import set_phase
+from automl_cxr.model.losses import build_loss, build_optimizer
+from automl_cxr.model.sampling import epoch_order, image_weights
+from automl_cxr.model.schedules import Phase, plan_phases, scheduled_learning_rate
 from automl_cxr.records import EpochRecord
 from automl_cxr.scoring.metrics import METRICS, Metric
 
@@ -42,26 +45,22 @@ class LabelledPart:
 
 
 class _TrainingBatches(keras.utils.PyDataset):
-    """Shuffled batches of (pixels, one-hot labels, weights); an epoch's order depends on the seed and its number alone."""
+    """Batches of (pixels, one-hot labels, weights) of one epoch, which its number and the configuration alone decide."""
 
-    def __init__(self, part: LabelledPart, class_weights: np.ndarray, *, batch_size: int, seed: int) -> None:
+    def __init__(self, part: LabelledPart, n_classes: int, config: TrialConfig, *, epoch: int) -> None:
         super().__init__()
         self._part = part
-        self._targets = np.eye(len(class_weights), dtype=np.float32)[part.labels]
-        self._weights = class_weights[part.labels]
-        self._batch_size = batch_size
-        self._seed = seed
-        self.shuffle(epoch=1)
+        self._targets = np.eye(n_classes, dtype=np.float32)[part.labels]
+        self._weights = image_weights(part.labels, n_classes, config)
+        self._batch_size = config.batch_size
+        self._order = epoch_order(part.labels, n_classes, config, epoch=epoch)
 
     def __len__(self) -> int:
-        return n_steps(len(self._part.labels), self._batch_size)
+        return n_steps(len(self._order), self._batch_size)
 
     def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         positions = self._order[step * self._batch_size : (step + 1) * self._batch_size]
         return self._part.pixels(positions), self._targets[positions], self._weights[positions]
-
-    def shuffle(self, *, epoch: int) -> None:
-        self._order = np.random.default_rng((self._seed, epoch)).permutation(len(self._part.labels))
 
 
 class _PixelBatches(keras.utils.PyDataset):
@@ -95,9 +94,27 @@ class Objective:
     def score(self, labels: np.ndarray, probabilities: np.ndarray) -> float:
         return self.metric.function(labels, probabilities, self.normal_class)
 
-    def goodness(self, record: EpochRecord) -> tuple[float, float]:
-        """Give a key that is larger for a better epoch; of equal scores the lower loss wins."""
-        return (record.score if self.metric.direction == "maximize" else -record.score, -record.valid_loss)
+    def figure(self, record: EpochRecord, monitor: str) -> float:
+        """Give what a ``TrialConfig.monitor`` names, signed so that larger is better."""
+        score = record.score if self.metric.direction == "maximize" else -record.score
+        return {"score": score, "loss": -record.valid_loss, "accuracy": record.valid_accuracy}[monitor]
+
+    def goodness(self, record: EpochRecord, monitor: str) -> tuple[float, float]:
+        """Give a key that is larger for a better epoch; of equal figures the lower validation loss wins."""
+        return (self.figure(record, monitor), -record.valid_loss)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingEnd:
+    """How a training ended.
+
+    Attributes:
+        best_epoch: Epoch whose weights the model holds.
+        cut_short: Whether the deadline kept it from epochs that it would have run.
+    """
+
+    best_epoch: int
+    cut_short: bool
 
 
 def train_epochs(
@@ -108,11 +125,12 @@ def train_epochs(
     valid: LabelledPart,
     objective: Objective,
     deadline: float | None = None,
-) -> Iterator[EpochRecord]:
+) -> Generator[EpochRecord, None, TrainingEnd]:
     """Train and yield after every epoch; once it is exhausted the model holds the best epoch's weights.
 
-    Ends after ``config.epochs``, after ``config.patience`` epochs without a better validation score (of equal
-    scores the one with the lower validation loss), or past ``deadline``.
+    Runs the phases of ``plan_phases``, each with an optimizer of its own from the best weights before it. A phase ends after
+    its epochs or after ``config.patience`` of them without a better one; the deadline ends all. What is better
+    ``config.monitor`` says. Fine-tuning that only harms is thus discarded.
     Scores are computed on the whole validation part, never averaged over batches. A caller that stops earlier just stops
     asking; the model then holds the last epoch's weights.
 
@@ -121,49 +139,83 @@ def train_epochs(
         config: Loss, optimizer, batch size and the rest of the recipe.
         train: Images to learn from.
         valid: Images that choose the epoch.
-        objective: The score that chooses it.
-        deadline: ``time.time()`` after which no further epoch begins.
+        objective: The score of an epoch.
+        deadline: ``time.time()`` after which no further epoch begins, though one always does.
 
     Raises:
+        ImpossibleModelError: The loss or the layers to train do not fit the network.
         NonFiniteLossError: The loss of an epoch is NaN or infinite.
     """
-    n_classes = model.output_shape[-1]
-    model.compile(optimizer=build_optimizer(config), loss=build_loss(config), jit_compile=_jit_compile())
-    batches = _TrainingBatches(
-        train,
-        _class_weights(train.labels, n_classes, config.imbalance),
-        batch_size=config.batch_size,
-        seed=config.seed,
-    )
-    best, best_weights = None, None
-    for epoch in range(1, config.epochs + 1):
-        started = time.perf_counter()
-        batches.shuffle(epoch=epoch)
-        model.optimizer.learning_rate = scheduled_learning_rate(config, epoch)
-        history = model.fit(batches, epochs=epoch, initial_epoch=epoch - 1, verbose=0, shuffle=False).history
-        loss = float(history["loss"][-1])
-        if not math.isfinite(loss):
-            raise NonFiniteLossError(
-                f"The training loss became {loss} in epoch {epoch} (learning_rate={config.learning_rate:g}). "
-                "A lower learning rate usually helps."
+
+    def goodness(record: EpochRecord) -> tuple[float, float]:
+        return objective.goodness(record, config.monitor)
+
+    best, best_weights, n_run = None, None, 0
+    for number, phase in enumerate(plan_phases(config), start=1):
+        _begin_phase(model, config, phase)
+        history: list[EpochRecord] = []
+        while _goes_on(history, phase, config.patience, goodness):
+            if best is not None and deadline is not None and time.time() > deadline:
+                model.set_weights(best_weights)
+                return TrainingEnd(best_epoch=best.epoch, cut_short=True)
+            figures = [objective.figure(record, config.monitor) for record in history]
+            learning_rate = scheduled_learning_rate(config, phase, figures)
+            n_run += 1
+            started = time.perf_counter()
+            loss = _fit_epoch(model, config, train, epoch=n_run, learning_rate=learning_rate)
+            probabilities = predict_probabilities(model, valid, batch_size=config.batch_size)
+            record = EpochRecord(
+                epoch=n_run,
+                phase=number,
+                learning_rate=learning_rate,
+                score=objective.score(valid.labels, probabilities),
+                macro_f1=METRICS["macro_f1"].function(valid.labels, probabilities, None),
+                loss=loss,
+                valid_loss=METRICS["log_loss"].function(valid.labels, probabilities, None),
+                valid_accuracy=METRICS["accuracy"].function(valid.labels, probabilities, None),
+                seconds=time.perf_counter() - started,
+                n_parameters=model.count_params(),
             )
-        probabilities = predict_probabilities(model, valid, batch_size=config.batch_size)
-        record = EpochRecord(
-            epoch=epoch,
-            score=objective.score(valid.labels, probabilities),
-            macro_f1=METRICS["macro_f1"].function(valid.labels, probabilities, None),
-            loss=loss,
-            valid_loss=METRICS["log_loss"].function(valid.labels, probabilities, None),
-            valid_accuracy=METRICS["accuracy"].function(valid.labels, probabilities, None),
-            seconds=time.perf_counter() - started,
-            n_parameters=model.count_params(),
+            history.append(record)
+            if best is None or goodness(record) > goodness(best):
+                best, best_weights = record, model.get_weights()
+            yield record
+        model.set_weights(best_weights)
+    return TrainingEnd(best_epoch=best.epoch, cut_short=False)
+
+
+def _begin_phase(model: keras.Model, config: TrialConfig, phase: Phase) -> None:
+    """Choose the layers that train; a fresh optimizer, because the moments of another choice of layers say nothing of it."""
+    set_phase(model, config, frozen=phase.frozen)
+    model.compile(
+        optimizer=build_optimizer(config, learning_rate=phase.learning_rate),
+        loss=build_loss(config, model.output_shape[-1]),
+        jit_compile=_jit_compile(),
+    )
+
+
+def _goes_on(
+    history: Sequence[EpochRecord], phase: Phase, patience: int, goodness: Callable[[EpochRecord], tuple[float, float]]
+) -> bool:
+    """Tell whether a phase with these epochs has more to come."""
+    if not history:
+        return True
+    best = max(history, key=goodness)
+    return len(history) < phase.n_epochs and history[-1].epoch - best.epoch < patience
+
+
+def _fit_epoch(model: keras.Model, config: TrialConfig, train: LabelledPart, *, epoch: int, learning_rate: float) -> float:
+    """Train one epoch and give its mean loss."""
+    batches = _TrainingBatches(train, model.output_shape[-1], config, epoch=epoch)
+    model.optimizer.learning_rate = learning_rate
+    history = model.fit(batches, epochs=epoch, initial_epoch=epoch - 1, verbose=0, shuffle=False).history
+    loss = float(history["loss"][-1])
+    if not math.isfinite(loss):
+        raise NonFiniteLossError(
+            f"The training loss became {loss} in epoch {epoch} (learning rate {learning_rate:g}). "
+            "A lower learning rate usually helps."
         )
-        if best is None or objective.goodness(record) > objective.goodness(best):
-            best, best_weights = record, model.get_weights()
-        yield record
-        if epoch - best.epoch >= config.patience or (deadline is not None and time.time() > deadline):
-            break
-    model.set_weights(best_weights)
+    return loss
 
 
 def predict_probabilities(model: keras.Model, part: LabelledPart, *, batch_size: int = 32) -> np.ndarray:
@@ -176,14 +228,6 @@ def predict_probabilities(model: keras.Model, part: LabelledPart, *, batch_size:
     if not np.isfinite(probabilities).all():
         raise NonFiniteLossError("The network predicts NaN: its weights have diverged. A lower learning rate usually helps.")
     return probabilities
-
-
-def _class_weights(labels: np.ndarray, n_classes: int, imbalance: str) -> np.ndarray:
-    """Weigh classes by N / (K n_class), so that the mean weight of an image is 1; a class without images gets 1."""
-    if imbalance == "none":
-        return np.ones(n_classes, np.float32)
-    counts = np.bincount(labels, minlength=n_classes)
-    return np.where(counts > 0, len(labels) / (n_classes * np.maximum(counts, 1)), 1.0).astype(np.float32)
 
 
 def _jit_compile() -> bool | str:

@@ -143,6 +143,7 @@ def _save(folder: Path, history: list[EpochRecord], predictions: Predictions, mo
         writer.writeheader()
         writer.writerows(dataclasses.asdict(epoch) for epoch in history)
     predictions.to_npz(folder / "valid.npz")
+    model.compile()  # with an optimizer that has not run: the moments of the one that has would triple the file
     model.save(folder / "model.keras")
     for path in folder.iterdir():
         with path.open("rb") as file:

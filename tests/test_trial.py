@@ -62,6 +62,12 @@ def test_a_trial_leaves_files_that_agree_with_its_result(prepared, tmp_path):
     assert not result.cut_short
 
 
+def test_the_saved_model_holds_no_state_of_the_optimizer(prepared, tmp_path):
+    _, result = run(task(prepared, tmp_path / "a", epochs=1, dense_units=2000, n_dense=2))
+    size = (tmp_path / "a" / "model.keras").stat().st_size
+    assert 4 * result.n_parameters < size < 5 * result.n_parameters
+
+
 def test_the_same_configuration_gives_the_same_predictions(prepared, tmp_path):
     for name in ("a", "b"):
         run(task(prepared, tmp_path / name, augmentation=0.5))

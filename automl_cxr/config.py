@@ -253,7 +253,7 @@ class TrialConfig:
     def frozen_epochs(self) -> int:
         """Count the epochs, at most, before ``unfreeze`` takes effect; 0 where there are not two phases."""
         thaws = self.family in ("transfer", "concat") and (self.unfreeze > 0 or self.unfreeze_from != "")
-        return math.ceil(self.frozen_share * self.epochs) if thaws else 0
+        return math.ceil(round(self.frozen_share * self.epochs, 9)) if thaws else 0  # 0.07 * 100 is a little more than 7
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ class TrialTask:
         config: What is trained.
         images: The decoded array, uint8 (n, h, w): the split's training images, then its validation images.
         split: split.json, a ``SplitRecord``.
+        weights_folder: Where pretrained weights are looked for first, or None.
         folder: Where its files are written; exists and is empty.
         objective: Name of the metric that scores the trial.
         normal_class: Index of the class without a finding, for the metrics that need it.
@@ -46,6 +47,7 @@ class TrialTask:
     images: Path
     split: Path
     folder: Path
+    weights_folder: Path | None = None
     objective: str = "macro_f1"
     normal_class: int | None = None
     deadline: float | None = None
@@ -87,7 +89,12 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
     (task.folder / "config.json").write_text(task.config.to_json(), encoding="utf-8")
 
     n_images = images_per_epoch(train.labels, len(split.classes), task.config).sum()
-    model = build_model(task.config, len(split.classes), steps_per_epoch=n_steps(n_images, task.config.batch_size))
+    model = build_model(
+        task.config,
+        len(split.classes),
+        steps_per_epoch=n_steps(n_images, task.config.batch_size),
+        weights_folder=task.weights_folder,
+    )
     objective = Objective(metric(task.objective), task.normal_class)
     history: list[EpochRecord] = []
     with (task.folder / "train.log").open("w", encoding="utf-8") as log:

@@ -13,6 +13,7 @@ import numpy as np
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import NonFiniteLossError, TrialError
+from automl_cxr.model.devices import has_gpu
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.losses import build_loss, build_optimizer
 from automl_cxr.model.sampling import epoch_order, image_weights
@@ -232,9 +233,7 @@ def predict_probabilities(model: keras.Model, part: LabelledPart, *, batch_size:
 
 def _jit_compile() -> bool | str:
     """Leave XLA to Keras, except for TensorFlow on a CPU: there it costs 15 s a model and its steps are no faster."""
-    if keras.backend.backend() != "tensorflow":
-        return "auto"
-    return "auto" if keras.distribution.list_devices("gpu") else False  # (JAX raises when asked for GPUs it has not)
+    return False if keras.backend.backend() == "tensorflow" and not has_gpu() else "auto"
 
 
 def load_model(path: str) -> keras.Model:

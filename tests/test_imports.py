@@ -33,8 +33,22 @@ HOMES = {
     "optuna_dashboard": ("results/dashboard.py",),
     "deap": ("ensemble/genetic.py",),
     "plotly": ("results/figures.py",),
+    "pydicom": ("data/dicom.py",),
 }
-HEAVY = ("keras", "tensorflow", "ray", "optuna", "optuna_dashboard", "deap", "plotly", "sklearn", "pandas", "numpy", "PIL")
+HEAVY = (
+    "keras",
+    "tensorflow",
+    "ray",
+    "optuna",
+    "optuna_dashboard",
+    "deap",
+    "plotly",
+    "sklearn",
+    "pandas",
+    "numpy",
+    "PIL",
+    "pydicom",
+)
 
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
@@ -95,6 +109,10 @@ def loaded_by(code: str) -> set[str]:
 def test_help_imports_nothing_heavy():
     code = "from automl_cxr.cli import _run\nassert _run(['--help']) == 0\nassert _run(['search', '--help']) == 0"
     assert loaded_by(code) == set()
+
+
+def test_data_of_other_kinds_do_not_load_pydicom():
+    assert "pydicom" not in loaded_by("import automl_cxr.data.inspection, automl_cxr.data.layouts, automl_cxr.data.dicom_tags")
 
 
 def test_the_driver_does_not_load_keras():

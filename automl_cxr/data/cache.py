@@ -32,13 +32,16 @@ import numpy as np
 import platformdirs
 from filelock import BaseFileLock, FileLock
 
+from automl_cxr.data.arrays import split_row
 from automl_cxr.data.decode import (
     DECODER_VERSION,
+    DEFAULT_FIT,
     READ_FAILURES,
+    check_fit,
     decode_content,
+    decoder_warnings_off,
     describe_read_failure,
     fit_square,
-    pillow_warnings_off,
     read_image_file,
 )
 from automl_cxr.errors import DataError, UnreadableImageError, UsageError
@@ -57,7 +60,7 @@ class DecodedImages:
         path: A .npy file, uint8 (n, size, size).
         ids: The readable images, in the order they were asked for; row i of the array is image ids[i].
         unreadable: Image id to reason.
-        digest: SHA-256 in hex over the ids and the contents of all files, at whatever image size.
+        digest: SHA-256 in hex over the ids and the contents of all files, at whatever image size and fit.
         original_sizes: int32 (n, 2), height and width of each readable image before it was resized.
     """
 
@@ -81,6 +84,7 @@ class _Request:
     root: Path
     image_ids: tuple[str, ...]
     image_size: int
+    fit: str
 
     @cached_property
     def signature(self) -> str:
@@ -88,10 +92,10 @@ class _Request:
 
         The change time is in it as well as the modification time, which copying and unpacking tools set as they like.
         """
-        hasher = hashlib.sha256(f"{DECODER_VERSION} {self.image_size} {os.path.abspath(self.root)}".encode())
+        hasher = hashlib.sha256(f"{DECODER_VERSION} {self.image_size} {self.fit} {os.path.abspath(self.root)}".encode())
         for image_id in self.image_ids:
             try:
-                status = os.stat(os.path.join(self.root, image_id))
+                status = os.stat(split_row(os.path.join(self.root, image_id))[0])
                 told = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
             except OSError as error:
                 told = f"error {error.errno}"
@@ -128,6 +132,7 @@ def decode_dataset(
     image_ids: Sequence[str],
     image_size: int,
     *,
+    fit: str = DEFAULT_FIT,
     folder: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     n_workers: int | None = None,
@@ -138,14 +143,15 @@ def decode_dataset(
 
     Args:
         root: Folder that the ids are relative to.
-        image_ids: Paths of the images, each once; their order is the array's.
+        image_ids: Paths of the images or rows of arrays, each once; their order is the array's.
         image_size: Height and width of the decoded images in pixels, from 8 to 4096.
+        fit: How an image meets its square, a name in ``decode.FITS``.
         folder: The cache folder; by default ``cache_folder()``.
         on_progress: Called in this thread with images done and images in all, only if there is anything to decode.
         n_workers: Threads to decode in; by default one for each usable core.
 
     Raises:
-        UsageError: The size is out of range.
+        UsageError: The size is out of range, or there is no such fit.
         DataError: No image can be read, or the cache folder cannot be written.
     """
     if not SIZE_RANGE[0] <= image_size <= SIZE_RANGE[1]:
@@ -153,7 +159,7 @@ def decode_dataset(
     if not image_ids:
         raise DataError("There must be at least one image to decode; received none. Check the data set.")
     place = Path(os.path.abspath(folder or cache_folder())) / "decoded"
-    request = _Request(place, Path(root), tuple(image_ids), image_size)
+    request = _Request(place, Path(root), tuple(image_ids), image_size, check_fit(fit))
     ready = _open_indexed(request)
     if ready is not None:
         return ready
@@ -231,7 +237,7 @@ def _decode_into_cache(request: _Request, on_progress: Callable[[int, int], None
             raise DataError(_explain_none_readable(unreadable, request.root))
         digest = _hash_all([part for pair in file_hashes.items() for part in pair])
         readable = [file_hash for image_id, file_hash in file_hashes.items() if image_id not in unreadable]
-        contents = _hash_all([DECODER_VERSION, str(request.image_size), *readable])
+        contents = _hash_all([DECODER_VERSION, str(request.image_size), request.fit, *readable])
         with request.lock(contents):
             ready = _open_array(request, contents, digest, unreadable)
             if ready is None:
@@ -323,11 +329,11 @@ def _decode_in_threads(request: _Request, n_threads: int) -> Generator[tuple[str
     320 pixels and 0.9 s for 40 of 1500, two spawned processes 0.8 s and 1.5 s.
     """
     waiting: deque[tuple[str, Future[_Decoded]]] = deque()
-    with pillow_warnings_off(), ThreadPoolExecutor(n_threads, thread_name_prefix="decode") as pool:
+    with decoder_warnings_off(), ThreadPoolExecutor(n_threads, thread_name_prefix="decode") as pool:
         try:
             for image_id in request.image_ids:
                 path = request.root / image_id
-                waiting.append((image_id, pool.submit(_decode_one, path, request.image_size)))
+                waiting.append((image_id, pool.submit(_decode_one, path, request.image_size, request.fit)))
                 if len(waiting) >= 4 * n_threads:
                     first, future = waiting.popleft()
                     yield first, future.result()
@@ -338,7 +344,7 @@ def _decode_in_threads(request: _Request, n_threads: int) -> Generator[tuple[str
             pool.shutdown(cancel_futures=True)
 
 
-def _decode_one(path: Path, image_size: int) -> _Decoded:
+def _decode_one(path: Path, image_size: int, fit: str) -> _Decoded:
     try:
         content = read_image_file(path)
     except UnreadableImageError as error:
@@ -351,7 +357,7 @@ def _decode_one(path: Path, image_size: int) -> _Decoded:
     except UnreadableImageError as error:
         return _without_pixels(str(error), file_hash)
     height, width = image.shape
-    return _Decoded(file_hash, fit_square(image, image_size), (height, width), reason="", is_lasting=True)
+    return _Decoded(file_hash, fit_square(image, image_size, fit), (height, width), reason="", is_lasting=True)
 
 
 def _without_pixels(reason: str, file_hash: str, *, is_lasting: bool = True) -> _Decoded:

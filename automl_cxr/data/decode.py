@@ -1,30 +1,31 @@
-"""One image file to one grey picture, the way a person at a viewer would see it.
+"""One image, in a file of whatever kind, to one grey picture; and how a picture meets the square that a network takes.
 
-Every mode that Pillow can open becomes uint8 grey; whatever cannot be shown is refused with a reason in plain words.
+Every picture becomes uint8 grey; whatever cannot be shown is refused with a reason in plain words.
 """
 
 from __future__ import annotations
 
 import errno
-import io
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from automl_cxr.errors import UnreadableImageError
+from automl_cxr.data.arrays import decode_array, is_array, read_row, split_row
+from automl_cxr.data.dicom import decode_dicom, is_dicom
+from automl_cxr.data.pictures import decode_picture
+from automl_cxr.data.pixels import LARGEST_PICTURE
+from automl_cxr.errors import UnknownNameError, UnreadableImageError
 
-DECODER_VERSION = "1"  # part of every cache key: raise it when a decoded pixel may differ
-SMALLEST_SIDE = 8
+DECODER_VERSION = "2"  # part of every cache key: raise it when a decoded pixel may differ
 LARGEST_FILE = 2**30
-
-# Only these decoders are offered the bytes. Pillow knows more, and one of them (EPS) would start Ghostscript.
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "JPEG2000", "PPM")
+FITS = ("stretch", "pad", "crop")
+DEFAULT_FIT = "stretch"
 
 READ_FAILURES = {
     errno.EACCES: "permission denied",
@@ -34,25 +35,13 @@ READ_FAILURES = {
     errno.EISDIR: "a folder, not a file",
     errno.ELOOP: "circular link",
 }
-_ORIENTATION_TAG = 0x0112
-_PHOTOMETRIC_TAG = 262
-_WHITE_IS_ZERO = 0
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
-def decode_image(path: Path, *, max_pixels: int = 100_000_000) -> np.ndarray:
-    """Read one file as the grey picture that a viewer would show.
+def decode_image(path: Path, *, max_pixels: int = LARGEST_PICTURE) -> np.ndarray:
+    """Read one image as the grey picture that a viewer would show.
 
     Args:
-        path: An image file.
+        path: A picture file, a DICOM file, or a row of an array such as ``images.npy#00012``.
         max_pixels: Larger pictures are refused by their header, before any pixel is decoded.
 
     Returns:
@@ -61,37 +50,81 @@ def decode_image(path: Path, *, max_pixels: int = 100_000_000) -> np.ndarray:
     Raises:
         UnreadableImageError: The file cannot be shown; the message is the reason alone, without the path.
     """
+    with decoder_warnings_off():
+        return decode_image_in_pool(path, max_pixels=max_pixels)
+
+
+def decode_image_in_pool(path: Path, *, max_pixels: int = LARGEST_PICTURE) -> np.ndarray:
+    """Do as ``decode_image``, within a ``decoder_warnings_off`` that encloses all threads."""
     try:
         content = read_image_file(path)
     except OSError as error:
         raise UnreadableImageError(describe_read_failure(error)) from error
-    with pillow_warnings_off():
-        return decode_content(content, max_pixels=max_pixels)
+    return decode_content(content, max_pixels=max_pixels)
 
 
-def fit_square(image: np.ndarray, size: int) -> np.ndarray:
-    """Stretch a grey picture to a square, averaging over the source pixels when it shrinks.
+def check_fit(fit: str) -> str:
+    """Return the name of a fit that there is.
+
+    Raises:
+        UnknownNameError: There is none of the name.
+    """
+    if fit not in FITS:
+        raise UnknownNameError("fit", fit, FITS)
+    return fit
+
+
+def fit_square(image: np.ndarray, size: int, fit: str = DEFAULT_FIT) -> np.ndarray:
+    """Bring a grey picture to a square, averaging over the source pixels when it shrinks.
 
     Args:
         image: uint8 (height, width).
         size: Height and width wanted, in pixels.
+        fit: "stretch" each side to the size; "pad" the short side with black, evenly at both ends; "crop" the long side,
+            evenly at both ends.
 
     Returns:
         uint8 (size, size).
+
+    Raises:
+        UnknownNameError: No such fit.
     """
-    if image.shape == (size, size):
+    check_fit(fit)
+    height, width = image.shape
+    if (height, width) == (size, size):
         return image
+    if fit == "pad":
+        return _pad(_resize(image, *(max(1, round(side * size / max(height, width))) for side in (height, width))), size)
+    if fit == "crop":
+        short = min(height, width)
+        top, left = (height - short) / 2, (width - short) / 2
+        return _resize(image, size, size, box=(left, top, left + short, top + short))
+    return _resize(image, size, size)
+
+
+def _resize(image: np.ndarray, height: int, width: int, *, box: tuple[float, float, float, float] | None = None) -> np.ndarray:
     # Pillow's BILINEAR widens its triangle with the reduction, so that thin ribs do not alias as they would in OpenCV.
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, box=box))
+
+
+def _pad(image: np.ndarray, size: int) -> np.ndarray:
+    height, width = image.shape
+    square = np.zeros((size, size), np.uint8)
+    top, left = (size - height) // 2, (size - width) // 2
+    square[top : top + height, left : left + width] = image
+    return square
 
 
 def read_image_file(path: Path) -> bytes:
-    """Read a whole regular file.
+    """Read a whole regular file, or a row of an array as if it were one.
 
     Raises:
-        UnreadableImageError: It is empty, too large or no regular file.
+        UnreadableImageError: It is empty, too large or no regular file, or there is no such row.
         OSError: The system refused; ``describe_read_failure`` words it.
     """
+    file, row = split_row(os.fspath(path))
+    if row is not None:
+        return read_row(file, row)
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         raise UnreadableImageError(READ_FAILURES[errno.EISDIR])
@@ -112,8 +145,8 @@ def describe_read_failure(error: OSError) -> str:
 
 
 @contextmanager
-def pillow_warnings_off() -> Iterator[None]:
-    """Keep Pillow's remarks on metadata and size to itself; ``decode_content`` checks the size on its own.
+def decoder_warnings_off() -> Iterator[None]:
+    """Keep the remarks of Pillow and pydicom on metadata and size to themselves; the decoders check the size on their own.
 
     The interpreter's warning filters belong to all threads, so enter this once around a pool and never inside of it.
     """
@@ -122,8 +155,8 @@ def pillow_warnings_off() -> Iterator[None]:
         yield
 
 
-def decode_content(content: bytes, *, max_pixels: int = 100_000_000) -> np.ndarray:
-    """Decode the bytes of one image file; see ``decode_image``. Call it within ``pillow_warnings_off``.
+def decode_content(content: bytes, *, max_pixels: int = LARGEST_PICTURE) -> np.ndarray:
+    """Decode the bytes of one image; see ``decode_image``. Call it within ``decoder_warnings_off``.
 
     Returns:
         uint8 (height, width).
@@ -132,83 +165,26 @@ def decode_content(content: bytes, *, max_pixels: int = 100_000_000) -> np.ndarr
         UnreadableImageError: The bytes cannot be shown; the message is the reason.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            _check_size(image.size, max_pixels)
-            image.load()
-            return np.ascontiguousarray(_to_grey(_turn_upright(image)))
+        return _choose_decoder(content)(content, max_pixels)
     except UnreadableImageError:
         raise
-    except UnidentifiedImageError as error:
-        raise UnreadableImageError(f"not an image in a known format ({', '.join(FORMATS)})") from error
-    except Image.DecompressionBombError as error:
-        raise UnreadableImageError(f"too large (more than twice Pillow's {Image.MAX_IMAGE_PIXELS:,} pixels)") from error
     except MemoryError as error:
         raise UnreadableImageError("too large for this machine's memory") from error
-    except Exception as error:  # a broken file makes Pillow's format readers raise nearly anything
+    except Exception as error:  # a broken file makes the readers of formats raise nearly anything
         raise UnreadableImageError(_describe_broken(error)) from error
 
 
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
-    width, height = size
-    if width * height > max_pixels:
-        raise UnreadableImageError(f"too large ({width} x {height} pixels; at most {max_pixels:,} in all)")
-    if min(width, height) < SMALLEST_SIDE:
-        raise UnreadableImageError(f"too small ({width} x {height} pixels; at least {SMALLEST_SIDE} on each side)")
+def _choose_decoder(content: bytes) -> Callable[[bytes, int], np.ndarray]:
+    """Choose by what the file is and not by what it is called: downloaded DICOM files often have other suffixes."""
+    if is_array(content):
+        return decode_array
+    return decode_dicom if is_dicom(content) else decode_picture
 
 
 def _describe_broken(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     # The formats have their own words for a file that ends too early; "unrecognized data stream" is OpenJPEG's and
     # libtiff's catch-all, so it stays with the damaged ones.
-    cut_off = ("truncated", "not enough", "unexpected end", "end of file", "buffer is not large enough")
-    is_truncated = isinstance(error, EOFError) or any(words in text.lower() for words in cut_off)
+    cut_off = ("truncated", "not enough", "unexpected end", "end of file", "buffer is not large enough", "buffer is smaller")
+    is_truncated = isinstance(error, EOFError) or any(words in text.lower() for words in (*cut_off, "less than expected"))
     return f"{'truncated' if is_truncated else 'damaged'} ({text})"
-
-
-def _turn_upright(image: Image.Image) -> Image.Image:
-    try:
-        orientation = image.getexif().get(_ORIENTATION_TAG)
-    except Exception:  # noqa: BLE001 - unreadable EXIF says nothing about the pixels, which are fine
-        return image
-    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if method is None else image.transpose(method)
-
-
-def _to_grey(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith(("I", "F")):
-        return _window(np.asarray(image), inverted=_is_white_zero(image))
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        return _on_black(image)
-    if image.mode in ("L", "1"):
-        return np.asarray(image.convert("L"))
-    return np.asarray(image.convert("RGB").convert("L"))
-
-
-def _is_white_zero(image: Image.Image) -> bool:
-    """Tell whether a TIFF counts from white: Pillow turns such pictures of 1 and 8 bits itself, deeper ones not."""
-    tags = getattr(image, "tag_v2", {})
-    return bool(tags.get(_PHOTOMETRIC_TAG, 1) == _WHITE_IS_ZERO)
-
-
-def _window(values: np.ndarray, *, inverted: bool) -> np.ndarray:
-    """Map the used range of a deep picture to 0..255.
-
-    Radiographs of 10, 12 or 14 bits are stored in 16, and the file seldom says which: over the full 0..65535 a 12-bit
-    chest would be black. The darkest to the brightest pixel is what a viewer opens with, and needs no guess.
-    """
-    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
-    if not finite.size:
-        raise UnreadableImageError("no finite pixel value")
-    low, high = float(finite.min()), float(finite.max())
-    if high == low:
-        return np.zeros(values.shape, np.uint8)
-    share = (values.astype(np.float64) - low) / (high - low)
-    share = np.nan_to_num(share, nan=0.0, posinf=1.0, neginf=0.0)
-    return np.rint(255 * (1 - share if inverted else share)).astype(np.uint8)
-
-
-def _on_black(image: Image.Image) -> np.ndarray:
-    """Lay a transparent picture on black, the colour around a radiograph."""
-    coloured = image.convert("RGBA")
-    black = Image.new("RGBA", coloured.size, (0, 0, 0, 255))
-    return np.asarray(Image.alpha_composite(black, coloured).convert("L"))

@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
+from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
 
 @pytest.fixture(scope="session")
@@ -29,5 +31,35 @@ def write_folders(tmp_path: Path, write_image: Callable[..., Path]) -> Callable[
         for seed, image in enumerate(images):
             write_image(root / image, seed=seed)
         return root
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_dicom() -> Callable[..., Path]:
+    """Write one uncompressed DICOM file; further tags by their keywords."""
+
+    def write(path: Path, values: np.ndarray, *, bits: int = 12, photometric: str = "MONOCHROME2", **tags: object) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        meta = pydicom.dataset.FileMetaDataset()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+        meta.MediaStorageSOPInstanceUID = generate_uid()
+        dataset = pydicom.dataset.FileDataset(path, {}, file_meta=meta, preamble=b"\0" * 128)
+        dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+        is_colour = photometric in ("RGB", "YBR_FULL")
+        frames = values.reshape(-1, *values.shape[-3:]) if is_colour else values.reshape(-1, *values.shape[-2:])
+        dataset.NumberOfFrames, dataset.Rows, dataset.Columns = frames.shape[:3]
+        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = (3 if is_colour else 1), photometric
+        if is_colour:
+            dataset.PlanarConfiguration = 0
+        dataset.BitsAllocated = 8 if values.dtype == np.uint8 else 16
+        dataset.BitsStored, dataset.HighBit = bits, bits - 1
+        dataset.PixelRepresentation = int(values.dtype.kind == "i")
+        dataset.PixelData = values.tobytes()
+        for keyword, value in tags.items():
+            setattr(dataset, keyword, value)
+        dataset.save_as(path, enforce_file_format=True)
+        return path
 
     return write

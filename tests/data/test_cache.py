@@ -16,8 +16,8 @@ import pytest
 
 from automl_cxr.data.cache import DecodedImages, cache_folder, decode_dataset
 from automl_cxr.data.dataset import load_dataset
-from automl_cxr.data.decode import decode_image, fit_square
-from automl_cxr.errors import DataError, UsageError
+from automl_cxr.data.decode import FITS, decode_image, fit_square
+from automl_cxr.errors import DataError, UnknownNameError, UsageError
 
 WriteFolders = Callable[..., Path]
 IDS = ("a/0.png", "a/1.png", "b/2.png", "b/3.png")
@@ -147,6 +147,43 @@ def test_the_digest_is_of_names_and_contents_but_not_of_size(root: Path, folder:
     assert large.open().shape == (4, 24, 24)
     (root / "a" / "0.png").rename(root / "a" / "9.png")
     assert decode(root, folder, ("a/9.png", *IDS[1:]))[0].digest != small.digest
+
+
+def test_each_fit_has_its_own_array(root: Path, folder: Path) -> None:
+    decoded = {fit: decode_dataset(root, IDS, 16, fit=fit, folder=folder) for fit in FITS}
+    assert len({one.path for one in decoded.values()}) == len(FITS)
+    assert len({one.digest for one in decoded.values()}) == 1
+    for fit, one in decoded.items():
+        np.testing.assert_array_equal(one.open()[0], fit_square(decode_image(root / IDS[0]), 16, fit))
+        assert decode_dataset(root, IDS, 16, fit=fit, folder=folder) == one
+
+
+def test_rows_of_an_array_are_images(tmp_path: Path, folder: Path) -> None:
+    ids = tuple(f"x.npy#{row}" for row in range(4))
+    images = np.random.default_rng(0).random((4, 16, 20, 1))
+    np.save(tmp_path / "x.npy", images)
+    first, _ = decode(tmp_path, folder, ids)
+    expected = np.stack([fit_square(np.rint(255 * image[..., 0]).astype(np.uint8), 16) for image in images])
+    np.testing.assert_array_equal(first.open(), expected)
+    assert first.original_sizes.tolist() == [[16, 20]] * 4
+    again, was_decoded = decode(tmp_path, folder, ids)
+    assert (again, was_decoded) == (first, False)
+    (tmp_path / "x.npy").unlink()  # not written over: it is mapped
+    np.save(tmp_path / "x.npy", np.concatenate([images[:3], images[:1]]))
+    changed, was_decoded = decode(tmp_path, folder, ids)
+    assert was_decoded
+    assert changed.digest != first.digest
+    np.testing.assert_array_equal(changed.open()[[0, 3]], expected[[0, 0]])
+
+
+def test_equal_bytes_of_another_shape_are_another_image(tmp_path: Path, folder: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, 16 * 32, np.uint8)
+    digests = set()
+    for shape in ((1, 16, 32), (1, 32, 16), (1, 16, 16, 1)):
+        np.save(tmp_path / f"{len(digests)}.npy", pixels[: np.prod(shape)].reshape(shape))
+        (tmp_path / f"{len(digests)}.npy").rename(tmp_path / "x.npy")
+        digests.add(decode(tmp_path, folder, ("x.npy#0",))[0].digest)
+    assert len(digests) == 3
 
 
 def test_two_folders_with_equal_names_sizes_and_times_stay_apart(tmp_path: Path, folder: Path) -> None:
@@ -297,6 +334,8 @@ def test_the_cache_folder_is_the_users_choice(root: Path, tmp_path: Path, monkey
 def test_impossible_requests_are_refused(root: Path, folder: Path) -> None:
     with pytest.raises(UsageError, match="from 8 to 4096; received 4"):
         decode(root, folder, size=4)
+    with pytest.raises(UnknownNameError, match="Unknown fit 'squash'"):
+        decode_dataset(root, IDS, 16, fit="squash", folder=folder)
     with pytest.raises(DataError, match="at least one image"):
         decode(root, folder, ())
 

@@ -5,14 +5,16 @@ import os
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from automl_cxr.data.decode import FORMATS, decode_image, fit_square
-from automl_cxr.errors import UnreadableImageError
+from automl_cxr.data.decode import FITS, decode_image, fit_square
+from automl_cxr.data.pictures import FORMATS
+from automl_cxr.errors import UnknownNameError, UnreadableImageError
 
 RAMP = np.add.outer(np.arange(12) * 4, np.arange(16) * 10).astype(np.uint8)  # uint8 (12, 16), 0 to 194
 
@@ -191,7 +193,7 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
         "empty.png": "empty file (0 bytes)",
         "folder.png": "a folder, not a file",
         "pipe.png": "not a regular file",
-        "text.png": f"not an image in a known format ({', '.join(FORMATS)})",
+        "text.png": f"not an image in a known format ({', '.join(FORMATS)}, DICOM)",
     }
 
 
@@ -262,3 +264,43 @@ def test_a_square_of_the_right_size_is_unchanged() -> None:
     image = np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)
     np.testing.assert_array_equal(fit_square(image, 16), image)
     np.testing.assert_allclose(fit_square(RAMP, 32)[0, [0, -1]], [0, 150], atol=1)
+
+
+TALL = np.random.default_rng(1).integers(1, 256, (16, 8), np.uint8)
+
+
+@pytest.mark.parametrize("turn", [lambda image: image, np.transpose])
+def test_pad_keeps_the_shape_between_even_black_bars(turn: Callable[[np.ndarray], np.ndarray]) -> None:
+    expected = np.zeros((16, 16), np.uint8)
+    expected[:, 4:12] = TALL
+    np.testing.assert_array_equal(fit_square(turn(TALL), 16, "pad"), turn(expected))
+
+
+@pytest.mark.parametrize("turn", [lambda image: image, np.transpose])
+def test_crop_keeps_the_centre(turn: Callable[[np.ndarray], np.ndarray]) -> None:
+    np.testing.assert_array_equal(fit_square(turn(TALL), 8, "crop"), turn(TALL[4:12]))
+
+
+def test_fits_shrink_and_grow_alike_in_both_directions() -> None:
+    white = np.full((40, 100), 255, np.uint8)
+    for size in (20, 200):
+        padded = fit_square(white, size, "pad")
+        assert padded.shape == (size, size)
+        rows = np.flatnonzero(padded.any(axis=1))
+        assert (rows[0], rows[-1]) == (size * 3 // 10, size * 7 // 10 - 1)
+        assert (fit_square(white, size, "crop") == 255).all()
+    sliver = np.full((8, 4000), 255, np.uint8)
+    assert fit_square(sliver, 32, "pad").any(axis=0).all()  # thinner than a pixel, but not gone
+    ends = np.hstack([np.zeros((10, 5), np.uint8), np.full((10, 10), 200, np.uint8), np.zeros((10, 5), np.uint8)])
+    assert (fit_square(ends, 30, "crop")[:, 1:-1] == 200).all()  # the outermost pixels average with their neighbours
+
+
+def test_square_pictures_look_the_same_however_they_are_fitted() -> None:
+    square = np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)
+    for fit in FITS:
+        np.testing.assert_array_equal(fit_square(square, 16, fit), fit_square(square, 16))
+
+
+def test_an_unknown_fit_gets_the_nearest_name() -> None:
+    with pytest.raises(UnknownNameError, match=r"Unknown fit 'padd'\. Did you mean 'pad'"):
+        fit_square(RAMP, 16, "padd")

@@ -1,0 +1,139 @@
+"""Images that lie together in one NumPy file. ``images.npy#00012`` is the thirteenth of them.
+
+Nothing here runs what a file brings: an array of Python objects is refused before any of it is read.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+import stat
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from automl_cxr.data.pixels import check_size, grey_of_colours, used_range, window
+from automl_cxr.errors import UnreadableImageError
+
+ARRAY_SUFFIX = ".npy"
+_ROW_OF_ARRAY = re.compile(r"(?P<file>.+\.npy)#(?P<row>\d+)", re.IGNORECASE | re.DOTALL)
+_MAGIC = np.lib.format.MAGIC_PREFIX
+_NUMBERS = "buif"  # kinds of dtype: truth values, whole numbers with and without sign, floats
+_ARRAYS_HELD_OPEN = 4
+
+
+def split_row(path: str) -> tuple[str, int | None]:
+    """Split a path to a row of an array into the array's file and the row; any other path is a file without a row."""
+    match = _ROW_OF_ARRAY.fullmatch(path)
+    return (match["file"], int(match["row"])) if match else (path, None)
+
+
+def name_rows(file: str, n_images: int) -> list[str]:
+    """Name each image of an array, so that the names sort as the rows do."""
+    width = len(str(n_images - 1))
+    return [f"{file}#{row:0{width}}" for row in range(n_images)]
+
+
+def open_images(file: Path | str) -> np.ndarray:
+    """Map an array of images into memory, without reading it.
+
+    Returns:
+        Numbers (n, height, width), (n, height, width, 1) or (n, height, width, 3), read-only.
+
+    Raises:
+        UnreadableImageError: The file holds no such array; the message is the reason.
+        OSError: The system refused.
+    """
+    status = os.stat(file)
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableImageError("not a regular file")
+    return _map_images(os.fspath(file), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@lru_cache(_ARRAYS_HELD_OPEN)  # each row of an array is asked for on its own
+def _map_images(file: str, *_status: int) -> np.ndarray:
+    with open(file, "rb") as opened:
+        if opened.read(len(_MAGIC)) != _MAGIC:
+            raise UnreadableImageError("not a NumPy array file")
+    try:
+        images: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # a broken header makes NumPy raise nearly anything
+        raise UnreadableImageError(_explain_unmapped(error)) from error
+    _check_numbers(images.dtype)
+    if not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))) or not images.size:
+        raise UnreadableImageError(
+            f"an array of shape {images.shape}, not (n, height, width), (n, height, width, 1) or (n, height, width, 3)"
+        )
+    return images
+
+
+def _explain_unmapped(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "Python objects" in text:
+        return "an array of Python objects, not of numbers"
+    return f"{'truncated' if 'greater than file size' in text else 'damaged'} ({text})"
+
+
+def _check_numbers(dtype: np.dtype) -> None:
+    if dtype.hasobject or dtype.kind not in _NUMBERS:
+        raise UnreadableImageError(f"an array of {'Python objects' if dtype.hasobject else dtype}, not of numbers")
+
+
+def read_row(file: str, row: int) -> bytes:
+    """Read one image of an array as the bytes of a NumPy file of its own: its kind of number, its shape, its numbers.
+
+    Raises:
+        UnreadableImageError: The file holds no array of images, or not so many.
+        OSError: The system refused.
+    """
+    images = open_images(file)
+    if row >= len(images):
+        raise UnreadableImageError(f"there is no image {row} in an array of {len(images)}, counted from 0")
+    content = io.BytesIO()
+    np.lib.format.write_array(content, np.ascontiguousarray(images[row]), version=(1, 0), allow_pickle=False)
+    return content.getvalue()
+
+
+def is_array(content: bytes) -> bool:
+    """Tell whether bytes are a NumPy file by their beginning."""
+    return content.startswith(_MAGIC)
+
+
+def decode_array(content: bytes, max_pixels: int) -> np.ndarray:
+    """Decode the bytes of a NumPy file that holds one image.
+
+    Returns:
+        uint8 (height, width). Numbers of 0..255 stay as they are and floats of 0..1 are multiplied by 255; any others are
+        windowed to their used range.
+
+    Raises:
+        UnreadableImageError: It is no single image of numbers, or too large or too small.
+        ValueError: The file is broken.
+    """
+    opened = io.BytesIO(content)
+    is_first_version = np.lib.format.read_magic(opened) == (1, 0)
+    read_header = np.lib.format.read_array_header_1_0 if is_first_version else np.lib.format.read_array_header_2_0
+    shape, is_fortran, dtype = read_header(opened)
+    _check_numbers(dtype)
+    if len(shape) < 2 or shape[2:] not in ((), (1,), (3,)):
+        raise UnreadableImageError(f"an array of shape {shape}, not one image; name a row of it, such as images.npy#0")
+    check_size((shape[1], shape[0]), max_pixels)
+    numbers = np.frombuffer(content, dtype, math.prod(shape), opened.tell())
+    grey = _to_uint8(numbers.reshape(shape, order="F" if is_fortran else "C"))
+    return grey_of_colours(grey) if shape[2:] == (3,) else np.ascontiguousarray(grey.reshape(shape[:2]))
+
+
+def _to_uint8(numbers: np.ndarray) -> np.ndarray:
+    if numbers.dtype == np.uint8:
+        return numbers
+    if numbers.dtype.kind == "b":
+        return window(numbers, 0, 1)
+    low, high = used_range(numbers)
+    if numbers.dtype.kind == "f" and low >= 0 and high <= 1:
+        return window(numbers, 0, 1)
+    return window(numbers, 0, 255) if low >= 0 and high <= 255 else window(numbers, low, high)

@@ -1,0 +1,145 @@
+"""DICOM files: one frame as the grey picture that a workstation shows, and what the header says of the patient.
+
+pydicom is imported where it is used, so that whoever has no DICOM files does not pay for it.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from automl_cxr.data.pixels import check_size, grey_of_colours, used_range, window
+from automl_cxr.errors import UnreadableImageError
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+DICOM_SUFFIXES = (".dcm", ".dicom")
+_PREAMBLE = 128  # bytes, of any content, before the magic word
+_MAGIC = b"DICM"
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_WAY_OUT = "`pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg`, or convert the file to an uncompressed one"
+
+
+@dataclass(frozen=True)
+class DicomTags:
+    """What a DICOM header says beside the image. Text that is not known is empty."""
+
+    patient_id: str = ""
+    view: str = ""
+
+
+def read_tags(path: Path) -> DicomTags:
+    """Read patient and view from a header; neither is known where it cannot be read, which decoding will report."""
+    import pydicom
+
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID", "ViewPosition"])
+        patient_id, view = (str(header.get(tag) or "").strip() for tag in ("PatientID", "ViewPosition"))
+    except Exception:  # noqa: BLE001 - a broken file makes pydicom raise nearly anything
+        return DicomTags()
+    return DicomTags(patient_id, view)
+
+
+def is_dicom(content: bytes) -> bool:
+    """Tell whether bytes are a DICOM file by their magic word."""
+    return content[_PREAMBLE : _PREAMBLE + len(_MAGIC)] == _MAGIC
+
+
+def decode_dicom(content: bytes, max_pixels: int) -> np.ndarray:
+    """Decode the first frame of a DICOM file.
+
+    Its numbers go through the modality lookup table or rescale, then through the first window that the file has: a VOI
+    lookup table, else a centre and width. Without a window, pictures of up to 8 bits stay as they are and deeper ones are
+    windowed to their used range. MONOCHROME1 is shown inverted, colour as grey (DICOM PS3.3, C.11.1, C.11.2, C.7.6.3).
+
+    Returns:
+        uint8 (height, width).
+
+    Raises:
+        UnreadableImageError: There is no image, it is too large or too small, or compressed in a way that nothing
+            installed here decodes.
+        Exception: Nearly anything, where the file is broken.
+    """
+    import pydicom
+    from pydicom.pixels import apply_color_lut
+
+    dataset = pydicom.dcmread(io.BytesIO(content))
+    if not any(name in dataset for name in _PIXELS):
+        raise UnreadableImageError("a DICOM file without an image")
+    check_size((int(dataset.get("Columns") or 0), int(dataset.get("Rows") or 0)), max_pixels)
+    values = _decode_frame(dataset)
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        values = apply_color_lut(values, dataset)
+    return _grey_of_deep_colours(values) if values.ndim == 3 else _show_monochrome(values, dataset)
+
+
+def _decode_frame(dataset: Dataset) -> np.ndarray:
+    from pydicom.pixels import get_decoder, pixel_array
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    try:
+        is_decodable = get_decoder(syntax).is_available
+    except NotImplementedError:  # pydicom knows no way at all
+        is_decodable = False
+    if not is_decodable:
+        raise UnreadableImageError(f"compressed as {syntax.name}, which nothing installed here decodes: {_WAY_OUT}")
+    try:
+        return pixel_array(dataset, index=0)
+    except (NotImplementedError, RuntimeError) as error:  # every decoder that is installed gave up
+        text = " ".join(str(error).split())
+        raise UnreadableImageError(f"cannot be decoded as {syntax.name} ({text}); if the file is sound: {_WAY_OUT}") from error
+
+
+def _grey_of_deep_colours(colours: np.ndarray) -> np.ndarray:
+    shown = colours if colours.dtype == np.uint8 else window(colours, *used_range(colours))
+    return grey_of_colours(shown[:, :, :3])
+
+
+def _show_monochrome(values: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """Put one frame of numbers through the file's own lookup tables and window."""
+    from pydicom.pixels import apply_modality_lut, apply_voi
+
+    is_inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
+    numbers = apply_modality_lut(values, dataset)
+    if dataset.get("VOILUTSequence"):
+        shown = apply_voi(np.rint(numbers).astype(np.int64), dataset)
+        return window(shown, *_range_of_table(dataset), inverted=is_inverted)
+    center, width = _first_number(dataset, "WindowCenter"), _first_number(dataset, "WindowWidth")
+    if center is not None and width is not None and width > 0:
+        return _apply_window(numbers, center, width, dataset.get("VOILUTFunction") or "LINEAR", is_inverted=is_inverted)
+    low, high = used_range(numbers)
+    if dataset.BitsStored <= 8 and low >= 0 and high < 2**dataset.BitsStored:
+        low, high = 0, 2**dataset.BitsStored - 1
+    return window(numbers, low, high, inverted=is_inverted)
+
+
+def _range_of_table(dataset: Dataset) -> tuple[float, float]:
+    """Find the least and the greatest entry of the first VOI lookup table; its descriptor may promise bits it has not."""
+    from pydicom.pixels import apply_voi
+
+    n_entries, first_mapped, _ = dataset.VOILUTSequence[0].LUTDescriptor
+    return used_range(apply_voi(np.arange(first_mapped, first_mapped + (n_entries or 2**16)), dataset))
+
+
+def _first_number(dataset: Dataset, name: str) -> float | None:
+    """Take the first of the values of a tag that may have several, or none."""
+    value = dataset.get(name)
+    if value is None or isinstance(value, (str, float, int)):
+        return float(value) if value not in (None, "") else None
+    return float(value[0]) if len(value) else None
+
+
+def _apply_window(numbers: np.ndarray, center: float, width: float, function: str, *, is_inverted: bool) -> np.ndarray:
+    """Apply a window as PS3.3 C.11.2.1.2 and C.11.2.1.3 define it."""
+    if function.upper() == "SIGMOID":
+        return window(1 / (1 + np.exp(-4 * (numbers - center) / width)), 0, 1, inverted=is_inverted)
+    if function.upper() == "LINEAR_EXACT":
+        return window(numbers, center - width / 2, center + width / 2, inverted=is_inverted)
+    # LINEAR counts whole numbers: a width of 256 around 128 is 0..255.
+    low, high = center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2
+    return window(numbers, low, max(high, low + 1e-6), inverted=is_inverted)

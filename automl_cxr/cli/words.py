@@ -47,7 +47,11 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Finds the patient in a file name: group 'patient', group 1, or the match.",
         ),
         click.option("--classes", type=Names(), help="Classes to use, in the order of their columns."),
-        click.option("--layout", metavar="NAME", help="folders, split-folders or csv  [default: found by itself]"),
+        click.option(
+            "--layout",
+            metavar="NAME",
+            help="folders, split-folders, csv, arrays, nih or radiography  [default: found by itself]",
+        ),
     ):
         command = option(command)
     return command

@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from automl_cxr.data.layouts import ImageRow, explain_unusable, find_layout, walk_images
-from automl_cxr.errors import DataError, UnknownNameError, UsageError
+from automl_cxr.data.arrays import ARRAY_SUFFIX, name_rows, open_images, split_row
+from automl_cxr.data.decode import describe_read_failure
+from automl_cxr.data.dicom_tags import fill_from_headers
+from automl_cxr.data.files import IMAGE_SUFFIXES, explain_unusable, walk_images
+from automl_cxr.data.layouts import find_layout
+from automl_cxr.data.rows import ImageRow
+from automl_cxr.errors import DataError, UnknownNameError, UnreadableImageError, UsageError
 
 COLUMNS = ("image", "label", "patient_id", "split", "view")
 
@@ -24,9 +29,9 @@ class Dataset:
     Attributes:
         root: Absolute folder that image paths are relative to.
         layout: Name of the row in ``layouts.LAYOUTS`` that it was read by.
-        table: One row an image, sorted by image: image (posix path relative to root, absolute for one outside of it;
-            unique), label (class name), patient_id, split ("train", "valid", "test"; "" throughout where nothing is
-            given), view (or "").
+        table: One row an image, sorted by image: image (posix path relative to root, absolute for one outside of it, such as
+            ``images.npy#00012`` for a row of an array; unique), label (class name), patient_id, split ("train", "valid",
+            "test"; "" throughout where nothing is given), view (or "").
         classes: Class names; their order is the class index.
         patients_known: False if each image counts as its own patient.
         ignored: Files left out that might surprise, path to reason.
@@ -45,14 +50,14 @@ class Dataset:
 def load_dataset(
     root: Path | str, *, layout: str | None = None, classes: Sequence[str] | None = None, patients: str | None = None
 ) -> Dataset:
-    """Find the images of a folder or CSV file, with their classes and patients.
+    """Find the images of a folder, CSV file or array, with their classes and patients.
 
     Args:
-        root: A data folder or a CSV file.
+        root: A data folder, a CSV file, or a .npy array with a CSV file beside it.
         layout: Name of a layout; by default the first that recognises the root.
         classes: The classes to use, in the order of their indices; by default all, sorted.
         patients: Regular expression that finds the patient in a file name: its group "patient", else its first group,
-            else all it matched. It overrides patients named in a table.
+            else all it matched. It overrides patients named in a table or in DICOM headers.
 
     Returns:
         A data set of at least two classes.
@@ -62,10 +67,10 @@ def load_dataset(
         DataError: The root is missing, holds no images or fewer than two classes.
     """
     if not os.fspath(root):
-        raise UsageError("A data folder or CSV file must be named; received an empty path.")
+        raise UsageError("A data folder, CSV file or array must be named; received an empty path.")
     path = Path(os.path.abspath(Path(root).expanduser()))
     if not os.path.exists(path):
-        raise DataError(f"The data folder or CSV file must exist; received '{root}'. Check the path.")
+        raise DataError(f"The data folder, CSV file or array must exist; received '{root}'. Check the path.")
     found_layout = find_layout(path, layout)
     raw = found_layout.read(path)
     rows = sorted(raw.rows, key=lambda row: row.image)
@@ -74,17 +79,20 @@ def load_dataset(
     names = _choose_classes([row.label for row in rows], classes, root)
     rows = [row for row in rows if row.label in names]
     notes = list(raw.notes)
+    base = path.parent if path.is_file() else path
+    rows = fill_from_headers(base, rows, notes, with_patients=patients is None)
     if patients is not None:
         rows = _name_patients(rows, patients, notes)
     patients_known = any(row.patient_id for row in rows)
     if not patients_known:
         notes.append(
-            "No patients known: each image counts as its own patient; name them with --patients REGEX or a metadata.csv."
+            "No patients known: each image counts as its own patient; name them with --patients REGEX, or in a column "
+            "patient_id of metadata.csv or of the table."
         )
     rows = [replace(row, patient_id=row.patient_id or row.image) for row in _complete_split(rows, notes)]
     _note_shared_patients(rows, notes)
     return Dataset(
-        root=path.parent if path.is_file() else path,
+        root=base,
         layout=found_layout.name,
         table=pd.DataFrame([[getattr(row, name) for name in COLUMNS] for row in rows], columns=list(COLUMNS)),
         classes=names,
@@ -98,10 +106,11 @@ def load_image_paths(paths: Sequence[Path | str]) -> tuple[list[Path], dict[str,
     """List the image files that files and folders stand for, each once.
 
     Args:
-        paths: Files, taken whatever their name, and folders, searched to any depth for names of images.
+        paths: Files, taken whatever their name, and folders, searched to any depth for names of images and arrays.
 
     Returns:
-        Image files in the order of ``paths``, sorted within a folder; and path to reason for what cannot be read.
+        Image files in the order of ``paths``, sorted within a folder, with each row of an array in place of the array, such
+        as ``images.npy#00012``; and path to reason for what cannot be read.
 
     Raises:
         UsageError: A path is empty.
@@ -111,19 +120,36 @@ def load_image_paths(paths: Sequence[Path | str]) -> tuple[list[Path], dict[str,
     found: dict[Path, None] = {}
     unusable: dict[str, str] = {}
     for path in map(Path, paths):
-        if not path.is_dir():
-            reason = explain_unusable(path)
-            if reason:
-                unusable[str(path)] = reason
-            else:
-                found.setdefault(path)
-            continue
-        inside = sorted(walk_images(path))
-        found.update({path / name: None for name, reason in inside if not reason})
-        unusable.update({str(path / name): reason for name, reason in inside if reason})
+        inside = sorted(_walk_path(path))
+        for file, reason in inside:
+            images, problem = ([], reason) if reason else _expand_array(file)
+            found.update(dict.fromkeys(images))
+            if problem:
+                unusable[str(file)] = problem
         if not inside:
             unusable[str(path)] = "a folder without images"
     return list(found), unusable
+
+
+def _walk_path(path: Path) -> Iterator[tuple[Path, str]]:
+    if path.is_dir():
+        for name, reason in walk_images(path, suffixes=(*IMAGE_SUFFIXES, ARRAY_SUFFIX)):
+            yield path / name, reason
+    else:
+        file, _ = split_row(str(path))
+        yield path, explain_unusable(Path(file))
+
+
+def _expand_array(path: Path) -> tuple[list[Path], str]:
+    """List the images of an array, or say why there are none; any other file is one image."""
+    if path.suffix.lower() != ARRAY_SUFFIX:
+        return [path], ""
+    try:
+        return [Path(name) for name in name_rows(str(path), len(open_images(path)))], ""
+    except UnreadableImageError as error:
+        return [], str(error)
+    except OSError as error:
+        return [], describe_read_failure(error)
 
 
 def _choose_classes(labels: Sequence[str], wanted: Sequence[str] | None, root: Path | str) -> tuple[str, ...]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from automl_cxr.errors import DataError
 
-COLUMN_NAMES = {  # in order of preference
+Columns = Mapping[str, tuple[str, ...]]  # our name of a column to the names that a file may give it, in order of preference
+
+COLUMN_NAMES: Columns = {
     "image": ("path", "image", "filename"),
     "label": ("label", "class", "finding"),
     "patient_id": ("patient_id", "patientid", "patient"),
@@ -19,17 +21,17 @@ COLUMN_NAMES = {  # in order of preference
 }
 
 
-def read_columns(path: Path) -> dict[str, str]:
+def read_columns(path: Path, names: Columns = COLUMN_NAMES) -> dict[str, str]:
     """Read which of our columns a table has, and what it calls them.
 
     Raises:
         DataError: The file is no UTF-8 CSV.
     """
     with _opened(path) as file:
-        return _column_of_field(next(csv.reader(file), []))
+        return find_columns(next(csv.reader(file), []), names)
 
 
-def read_table(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
+def read_table(path: Path, names: Columns = COLUMN_NAMES) -> tuple[dict[str, str], list[dict[str, str]]]:
     """Read a CSV as text, so that a class called NA and a patient called 007 stay what they are.
 
     Returns:
@@ -41,7 +43,7 @@ def read_table(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
     with _opened(path) as file:
         reader = csv.reader(file)
         header = next(reader, [])
-        columns = _column_of_field(header)
+        columns = find_columns(header, names)
         positions = {column: header.index(name) for column, name in columns.items()}
         records = [
             {column: line[place].strip() if place < len(line) else "" for column, place in positions.items()}
@@ -49,6 +51,17 @@ def read_table(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
             if line
         ]
     return columns, records
+
+
+def read_lines(path: Path) -> list[list[str]]:
+    """Read a CSV as lines of stripped texts, without those that hold none.
+
+    Raises:
+        DataError: The file is no UTF-8 CSV.
+    """
+    with _opened(path) as file:
+        lines = [[text.strip() for text in line] for line in csv.reader(file)]
+    return [line for line in lines if any(line)]
 
 
 @contextmanager
@@ -60,7 +73,8 @@ def _opened(path: Path) -> Iterator[IO[str]]:
         raise DataError(f"A table must be a CSV file in UTF-8; '{path}' is not ({error}). Save it as such.") from error
 
 
-def _column_of_field(header: list[str]) -> dict[str, str]:
+def find_columns(header: list[str], names: Columns = COLUMN_NAMES) -> dict[str, str]:
+    """Find our columns in a header: our name to the file's own, the first where there are several."""
     by_folded = {name.strip().casefold(): name for name in reversed(header)}
-    wanted = {column: [name for name in names if name in by_folded] for column, names in COLUMN_NAMES.items()}
-    return {column: by_folded[names[0]] for column, names in wanted.items() if names}
+    known = {column: [name for name in spellings if name in by_folded] for column, spellings in names.items()}
+    return {column: by_folded[found[0]] for column, found in known.items() if found}

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -152,3 +153,19 @@ def test_image_paths_for_prediction(write_folders: WriteFolders) -> None:
         str(root / "no.png"): "missing",
         str(root / "empty"): "a folder without images",
     }
+
+
+def test_arrays_for_prediction_become_their_rows(write_folders: WriteFolders) -> None:
+    root = write_folders(["1.png"])
+    np.save(root / "images.npy", np.zeros((12, 8, 8), np.uint8))
+    np.save(root / "features.npy", np.zeros((12, 512)))
+    (root / "scan.dcm").write_bytes(b"tried when it is decoded")
+    rows = [f"images.npy#{row:02d}" for row in range(12)]
+    found, unusable = load_image_paths([root])
+    assert [path.relative_to(root).as_posix() for path in found] == ["1.png", *rows, "scan.dcm"]
+    assert list(unusable) == [str(root / "features.npy")]
+    assert unusable[str(root / "features.npy")].startswith("an array of shape (12, 512)")
+    assert load_image_paths([root / "images.npy"]) == ([root / row for row in rows], {})
+    one, gone = root / "images.npy#03", root / "gone.npy#03"
+    assert load_image_paths([one, gone, root / "images.npy"])[0] == [one, *(root / row for row in rows if root / row != one)]
+    assert load_image_paths([gone]) == ([], {str(gone): "missing"})

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from automl_cxr.data.layouts import LAYOUTS, RawTable, explain_unusable, find_layout, walk_images
+from automl_cxr.data.files import explain_unusable, walk_images
+from automl_cxr.data.layouts import LAYOUTS, find_layout
+from automl_cxr.data.rows import RawTable
 from automl_cxr.errors import DataError, UnknownNameError
 
 WriteFolders = Callable[..., Path]
@@ -22,7 +24,7 @@ def facts(raw: RawTable, *names: str) -> list[tuple[str, ...]]:
 
 
 def test_every_layout_has_its_own_name_and_a_description() -> None:
-    assert [layout.name for layout in LAYOUTS] == ["split-folders", "csv", "folders"]
+    assert [layout.name for layout in LAYOUTS] == ["radiography", "split-folders", "nih", "arrays", "csv", "folders"]
     assert all(layout.description for layout in LAYOUTS)
 
 

@@ -1,0 +1,125 @@
+"""Finding files: which below a folder are images by their names, and why one of them cannot serve."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+# DICOM files among them; stacks of images (.npy) are not, because one file is then not one image of one class.
+IMAGE_SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".pgm", ".ppm", ".dcm", ".dicom"
+)  # fmt: skip
+
+
+def walk_images(folder: Path, *, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[tuple[str, str]]:
+    """Visit every file with an image's suffix below a folder, in a stable order, through links but never in circles.
+
+    Args:
+        folder: Where to start; hidden files and folders below it are passed over.
+        suffixes: What the names of images end with, in small letters.
+
+    Yields:
+        Path relative to the folder and "", or a printable path and the reason why it cannot serve.
+    """
+    visited: set[str] = set()
+    pending = [""]
+    linked: deque[str] = deque()  # followed last, so that a folder keeps its own name when a link leads to it as well
+    while pending or linked:
+        inside = pending.pop() if pending else linked.popleft()
+        real = os.path.realpath(folder / inside)
+        if real in visited:
+            yield inside, "link to a folder that is read already"
+            continue
+        visited.add(real)
+        try:
+            with os.scandir(folder / inside) as found:
+                entries = sorted((entry for entry in found if not _is_hidden(entry.name)), key=lambda entry: entry.name)
+        except OSError as error:
+            yield inside or str(folder), f"folder cannot be read ({error.strerror})"
+            continue
+        folders = []
+        for entry in entries:
+            path = f"{inside}/{entry.name}" if inside else entry.name
+            kind = _kind_of_entry(entry, suffixes)
+            if kind != "other" and not _is_utf8(entry.name):
+                yield os.fsencode(path).decode("utf-8", "backslashreplace"), "name is not valid UTF-8"
+            elif kind == "folder":
+                folders.append(path)
+            elif kind == "linked folder":
+                linked.append(path)
+            elif kind == "image":
+                yield path, "" if entry.is_file(follow_symlinks=False) else explain_unusable(Path(entry.path))
+        pending.extend(reversed(folders))
+
+
+def _kind_of_entry(entry: os.DirEntry[str], suffixes: tuple[str, ...]) -> str:
+    if entry.is_dir(follow_symlinks=False):
+        return "folder"
+    if entry.name.lower().endswith(suffixes):
+        return "linked folder" if entry.is_symlink() and os.path.isdir(entry.path) else "image"
+    if not entry.is_symlink():
+        return "other"
+    if os.path.isdir(entry.path):
+        return "linked folder"
+    # A link that leads nowhere may have been a folder of images, whatever its name: it is worth a word.
+    return "other" if os.path.exists(entry.path) else "image"
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def explain_unusable(path: Path) -> str:
+    """Say why a path leads to no regular file; empty where it does."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return "circular link"
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return "dead link" if path.is_symlink() else "missing"
+        return f"cannot be read ({error.strerror})"
+    if stat.S_ISDIR(mode):
+        return "a folder, not a file"
+    return "" if stat.S_ISREG(mode) else "not a regular file"
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def holds_images(folder: Path) -> bool:
+    """Tell whether there is an image anywhere below a folder."""
+    return any(not reason for _, reason in walk_images(folder))
+
+
+def visible_folders(root: Path) -> list[Path]:
+    """List the direct, visible subfolders; none where they cannot be listed."""
+    try:
+        with os.scandir(root) as entries:
+            names = [entry.name for entry in entries if os.path.isdir(entry.path) and not _is_hidden(entry.name)]
+    except OSError:
+        return []
+    return [root / name for name in sorted(names)]
+
+
+def image_folders(root: Path) -> list[Path]:
+    """List the direct, visible subfolders with an image anywhere below."""
+    return [folder for folder in visible_folders(root) if holds_images(folder)]
+
+
+def relative_path(root: Path, listed: str) -> str:
+    """Normalise a listed path: relative to the root where it is below, absolute where it is not."""
+    if "\\" in listed and not os.path.lexists(root / listed):
+        listed = listed.replace("\\", "/")  # a table written on Windows
+    absolute = os.path.abspath(root / listed)
+    relative = os.path.relpath(absolute, os.path.abspath(root))
+    return Path(absolute if relative.split(os.sep)[0] == os.pardir else relative).as_posix()

@@ -1,0 +1,168 @@
+"""Images as one NumPy array, beside a CSV that labels its rows.
+
+Nothing says which array belongs to which table but their numbers of rows and, where these agree by chance, their names:
+``pair_up`` decides and refuses to guess. What a table's columns mean is read in ``labels_of_rows.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from automl_cxr.data.arrays import ARRAY_SUFFIX, open_images
+from automl_cxr.data.decode import describe_read_failure
+from automl_cxr.data.readers.labels_of_rows import Lines, label_rows, names_files, split_header
+from automl_cxr.data.rows import PART_OF_NAME, RawTable
+from automl_cxr.data.tables import read_lines
+from automl_cxr.errors import DataError, UnreadableImageError
+
+# Words that say that a file holds images or labels, and not which.
+_KINDS = {
+    "image",
+    "images",
+    "img",
+    "imgs",
+    "x",
+    "data",
+    "array",
+    "label",
+    "labels",
+    "y",
+    "target",
+    "targets",
+    "class",
+    "classes",
+}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The files that a root offers: images in each array, lines of each table, and why the others cannot serve."""
+
+    arrays: Mapping[Path, int]
+    tables: Mapping[Path, Lines]
+    ignored: Mapping[str, str]
+
+
+_Pair = tuple[Path, Path]  # an array and its table
+
+
+def recognises(root: Path) -> bool:
+    """Tell whether the root is an array, a table of one beside it, or a folder with both."""
+    return root.suffix.casefold() == ARRAY_SUFFIX or bool(_agreeing_pairs(_find(root)))
+
+
+def read(root: Path) -> RawTable:
+    """Label each image of the array, or of the arrays of several parts.
+
+    Raises:
+        DataError: There is no array with a table of as many rows, or more than one; or the table cannot be read.
+    """
+    found = _find(root)
+    pairs = pair_up(root, _agreeing_pairs(found), found)
+    labelled = [
+        label_rows(array, table, found.tables[table], found.arrays[array], part=_part_of(array) if len(pairs) > 1 else "")
+        for array, table in pairs
+    ]
+    return RawTable(
+        rows=tuple(row for one in labelled for row in one.rows),
+        ignored=found.ignored,
+        notes=(*(note for one in labelled for note in one.notes), *_notes_on_others(found, pairs)),
+    )
+
+
+# Finding arrays and tables
+
+
+def _find(root: Path) -> _Found:
+    folder = root if root.is_dir() else root.parent
+    beside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    # A file that is named stands for all of its kind.
+    files = [path for path in beside if root in (folder, path) or root.suffix.casefold() != path.suffix.casefold()]
+    arrays: dict[Path, int] = {}
+    tables: dict[Path, Lines] = {}
+    ignored: dict[str, str] = {}
+    for path in files:
+        if path.suffix.casefold() == ARRAY_SUFFIX:
+            try:
+                arrays[path] = len(open_images(path))
+            except UnreadableImageError as error:
+                ignored[path.name] = str(error)
+            except OSError as error:
+                ignored[path.name] = describe_read_failure(error)
+    for path in files if arrays else ():  # without an array no table is worth reading
+        if path.suffix.casefold() == ".csv":
+            try:
+                lines = read_lines(path)
+            except DataError:
+                continue  # another program's file need not be ours to read
+            if lines and not names_files(lines):
+                tables[path] = lines
+    return _Found(arrays, tables, ignored)
+
+
+def _agreeing_pairs(found: _Found) -> list[_Pair]:
+    return [
+        (array, table)
+        for array, n_images in found.arrays.items()
+        for table, lines in found.tables.items()
+        if split_header(lines, n_images) is not None
+    ]
+
+
+# Pairing
+
+
+def pair_up(root: Path, agreeing: Sequence[_Pair], found: _Found) -> list[_Pair]:
+    """Choose the one pair, or one pair for each part, train among them.
+
+    Raises:
+        DataError: No pair agrees, or several do and neither their names nor the parts tell them apart.
+    """
+    if not agreeing:
+        counts = [f"{path.name} has {n_images} images" for path, n_images in found.arrays.items()]
+        counts += [f"{path.name} has {len(lines)} lines" for path, lines in found.tables.items()]
+        counts += [f"{name} is {reason}" for name, reason in found.ignored.items()]
+        raise DataError(
+            "The layout 'arrays' needs a .npy array of images beside a CSV file with one row for each; found in "
+            f"'{root}': {', '.join(counts) or 'neither'}. Make the numbers agree, or name the array or table that is meant."
+        )
+    uses = Counter(path for pair in agreeing for path in pair)
+    pairs = [pair for pair in agreeing if max(uses[path] for path in pair) == 1 or _name_of(pair[0]) == _name_of(pair[1])]
+    uses = Counter(path for pair in pairs for path in pair)
+    parts = [_part_of(array) for array, _ in pairs]
+    are_parts = len(set(parts)) == len(parts) and "train" in parts and "" not in parts
+    if not pairs or max(uses.values()) > 1 or (len(pairs) > 1 and not are_parts):
+        told = ", ".join(f"{array.name} with {table.name}" for array, table in agreeing)
+        raise DataError(
+            f"It must be clear which table labels which array; the numbers of rows agree for {told}. Name the .npy or the CSV "
+            "file itself, or call the files alike, such as train_images.npy and train_labels.csv."
+        )
+    return pairs
+
+
+def _name_of(path: Path) -> frozenset[str]:
+    """Take the words of a file's name that say which images these are: {"train"} for X_train.npy and train_labels.csv."""
+    return frozenset(_words_of(path)) - _KINDS
+
+
+def _words_of(path: Path) -> list[str]:
+    return re.findall(r"[a-z]+|\d+", path.stem.casefold())
+
+
+def _part_of(path: Path) -> str:
+    parts = {PART_OF_NAME[word] for word in _words_of(path) if word in PART_OF_NAME}
+    return parts.pop() if len(parts) == 1 else ""
+
+
+def _notes_on_others(found: _Found, pairs: Sequence[_Pair]) -> Iterator[str]:
+    used = {path for pair in pairs for path in pair}
+    arrays = [f"{path.name} ({n_images} images)" for path, n_images in found.arrays.items() if path not in used]
+    tables = [path.name for path in found.tables if path not in used]
+    if arrays:
+        yield f"Without labels, so not part of the data set: {', '.join(arrays)}."
+    if tables:
+        yield f"Tables that label none of these images: {', '.join(tables)}."

@@ -1,0 +1,76 @@
+"""Class folders, alone or within folders train, valid and test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from automl_cxr.data.files import image_folders, visible_folders, walk_images
+from automl_cxr.data.readers.metadata import join_metadata
+from automl_cxr.data.rows import PART_OF_NAME, ImageRow, RawTable
+from automl_cxr.errors import DataError
+
+
+def recognises_folders(root: Path) -> bool:
+    """Tell whether a folder has subfolders of images."""
+    return bool(image_folders(root))
+
+
+def read_folders(root: Path) -> RawTable:
+    """Take the first folder below the root for the class.
+
+    Raises:
+        DataError: The root is a file.
+    """
+    rows, ignored = [], {}
+    for path, reason in walk_root(root):
+        label, _, below = path.partition("/")
+        if reason or not below:
+            ignored[path] = reason or "stands in no class folder"
+        else:
+            rows.append(ImageRow(path, label))
+    return join_metadata(root, RawTable(tuple(rows), ignored))
+
+
+def recognises_split_folders(root: Path) -> bool:
+    """Tell whether a folder has a training folder with subfolders of images."""
+    trains = [folder for folder in visible_folders(root) if PART_OF_NAME.get(folder.name.casefold()) == "train"]
+    return any(image_folders(folder) for folder in trains)
+
+
+def read_split_folders(root: Path) -> RawTable:
+    """Take the first folder below the root for the part and the second for the class.
+
+    Raises:
+        DataError: The root is a file.
+    """
+    rows, ignored = [], {}
+    for path, reason in walk_root(root):
+        part = PART_OF_NAME.get(path.split("/")[0].casefold())
+        if reason:
+            ignored[path] = reason
+        elif part is None:
+            ignored[path] = "outside of the folders train, valid and test"
+        elif path.count("/") < 2:
+            ignored[path] = "stands in no class folder"
+        else:
+            rows.append(ImageRow(path, path.split("/")[1], split=part))
+    return keep_folder_split(join_metadata(root, RawTable(tuple(rows), ignored)), rows)
+
+
+def keep_folder_split(joined: RawTable, rows: Iterable[ImageRow]) -> RawTable:
+    """Put the parts that folders said back in place of a split column, which could only contradict them."""
+    parts = {row.image: row.split for row in rows}
+    return replace(joined, rows=tuple(replace(row, split=parts[row.image]) for row in joined.rows))
+
+
+def walk_root(root: Path) -> Iterator[tuple[str, str]]:
+    """Visit the images of a root that must be a folder, as ``walk_images`` does.
+
+    Raises:
+        DataError: The root is a file.
+    """
+    if not root.is_dir():
+        raise DataError(f"This layout needs a folder of class folders; received the file '{root}'. Name the folder.")
+    return walk_images(root)

@@ -1,0 +1,59 @@
+"""The COVID-19 Radiography Database and its kin: in each class folder one folder of images and one of their masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from automl_cxr.data.files import visible_folders
+from automl_cxr.data.readers.folders import keep_folder_split, walk_root
+from automl_cxr.data.readers.metadata import join_metadata
+from automl_cxr.data.rows import PART_OF_NAME, ImageRow, RawTable
+
+_IMAGES = "images"
+_MASK = "mask"  # in the name of a folder of masks: masks, "lung masks", "infection masks"
+
+
+def recognises(root: Path) -> bool:
+    """Tell whether two class folders or more hold a folder of images, and any of them one of masks."""
+    return any(_are_classes(visible_folders(place)) for place in (root, *_part_folders(root)))
+
+
+def _are_classes(folders: list[Path]) -> bool:
+    inside = [[folder.name.casefold() for folder in visible_folders(folder)] for folder in folders]
+    return sum(_IMAGES in names for names in inside) >= 2 and any(_is_of_masks(name) for names in inside for name in names)
+
+
+def _part_folders(root: Path) -> list[Path]:
+    return [folder for folder in visible_folders(root) if folder.name.casefold() in PART_OF_NAME]
+
+
+def _is_of_masks(folder: str) -> bool:
+    return _MASK in folder.casefold()
+
+
+def read(root: Path) -> RawTable:
+    """Take the images of each class folder, and leave its masks: they show where the lungs are, not what is in them.
+
+    Raises:
+        DataError: The root is a file.
+    """
+    rows, ignored = [], {}
+    n_masks = 0
+    has_parts = not _are_classes(visible_folders(root))
+    for path, reason in walk_root(root):
+        *folders, _ = path.split("/")
+        part = PART_OF_NAME.get(folders[0].casefold(), "") if has_parts and folders else ""
+        label, kind = [*folders[has_parts:], "", ""][:2]
+        if _is_of_masks(kind):
+            n_masks += 1
+        elif reason:
+            ignored[path] = reason
+        elif kind.casefold() != _IMAGES:
+            ignored[path] = "stands in no folder images of a class folder"
+        elif has_parts and not part:
+            ignored[path] = "outside of the folders train, valid and test"
+        else:
+            rows.append(ImageRow(path, label, split=part))
+    notes = (f"{n_masks} files in folders of masks are no images to classify and are left out.",) if n_masks else ()
+    joined = join_metadata(root, RawTable(tuple(rows), ignored, notes))
+    return keep_folder_split(joined, rows) if has_parts else joined

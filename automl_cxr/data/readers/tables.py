@@ -1,0 +1,118 @@
+"""A CSV table that lists image files and their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from automl_cxr.data.files import explain_unusable, image_folders, relative_path
+from automl_cxr.data.readers.metadata import METADATA_NAME
+from automl_cxr.data.rows import ImageRow, RawTable, part_named
+from automl_cxr.data.tables import COLUMN_NAMES, read_columns, read_table
+from automl_cxr.errors import DataError
+
+
+def recognises(root: Path) -> bool:
+    """Tell whether the root is a CSV file, or a folder with one table of images that are not sorted into classes."""
+    if not root.is_dir():
+        return root.suffix.casefold() == ".csv"
+    tables = _label_tables(root)
+    if len(tables) != 1:
+        return False
+    folders = {folder.name for folder in image_folders(root)}
+    if len(folders) < 2:
+        return True
+    # Two or more folders of images may be classes (then the table is an addition to them) or mere shelves, such as
+    # NIH's images_001 and images_002. Class folders are named like labels; metadata.csv promises to be an addition.
+    return tables[0].name != METADATA_NAME and not folders & _labels_in(tables[0])
+
+
+def _labels_in(table: Path) -> set[str]:
+    try:
+        return {record["label"] for record in read_table(table)[1]}
+    except DataError:
+        return set()  # recognised, so that reading it tells what is wrong
+
+
+def read(root: Path) -> RawTable:
+    """Read the table, and see that each file that it lists is there.
+
+    Raises:
+        DataError: There is no table, or more than one; it is no UTF-8 CSV, lacks a column, or lists no file that is there.
+    """
+    path = root if root.is_file() else _only_table(root)
+    columns, records = read_table(path)
+    for column in ("image", "label"):
+        if column not in columns:
+            raise DataError(
+                f"The table '{path}' must have a column {'|'.join(COLUMN_NAMES[column])}; "
+                f"received {', '.join(columns.values()) or 'no column'}. Rename one."
+            )
+    return _rows_from_records(path, records)
+
+
+def _only_table(root: Path) -> Path:
+    tables = _label_tables(root)
+    if len(tables) != 1:
+        names = ", ".join(path.name for path in tables) or "none"
+        raise DataError(
+            f"The layout 'csv' needs exactly one table with columns {'|'.join(COLUMN_NAMES['image'])} and "
+            f"{'|'.join(COLUMN_NAMES['label'])} in '{root}'; found {names}. Name the CSV file itself."
+        )
+    return tables[0]
+
+
+def _label_tables(root: Path) -> list[Path]:
+    """List the CSV files directly in a folder that say an image and a label in each row."""
+    tables = []
+    for path in sorted(root.glob("*.[cC][sS][vV]")):
+        try:
+            columns = read_columns(path)
+        except DataError:
+            continue  # another program's file need not be ours to read
+        if "image" in columns and "label" in columns:
+            tables.append(path)
+    return tables
+
+
+def _rows_from_records(path: Path, records: Iterable[Mapping[str, str]]) -> RawTable:
+    root = path.parent
+    rows: dict[str, ImageRow] = {}
+    ignored: dict[str, str] = {}
+    n_unlabelled = n_repeated = 0
+    for record in records:
+        if not record["image"] or not record["label"]:
+            n_unlabelled += 1
+            continue
+        row = _row_from_record(root, path.name, record)
+        n_repeated += row.image in rows
+        if rows.get(row.image, row) != row:
+            ignored[row.image] = f"listed more than once in {path.name}, with differing entries"
+        rows[row.image] = row
+    for image in rows:
+        reason = explain_unusable(root / image)
+        if reason:
+            ignored[image] = f"listed in {path.name} but {reason}"
+    usable = tuple(row for row in rows.values() if row.image not in ignored)
+    if rows and not usable:
+        image, reason = next(iter(ignored.items()))
+        raise DataError(
+            f"The images of '{path}' must be where it says, relative to its folder; none of {len(rows)} can be used, "
+            f"the first being '{image}' ({reason}). Correct the paths or move the table."
+        )
+    notes = []
+    if n_unlabelled:
+        notes.append(f"{n_unlabelled} rows of {path.name} lack an image or a label and are left out.")
+    if n_repeated:
+        notes.append(f"{n_repeated} rows of {path.name} name an image again: equal rows count once.")
+    return RawTable(usable, ignored, tuple(notes))
+
+
+def _row_from_record(root: Path, table_name: str, record: Mapping[str, str]) -> ImageRow:
+    return ImageRow(
+        image=relative_path(root, record["image"]),
+        label=record["label"],
+        patient_id=record.get("patient_id", ""),
+        split=part_named(record.get("split", ""), table_name),
+        view=record.get("view", ""),
+    )

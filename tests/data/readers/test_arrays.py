@@ -1,0 +1,199 @@
+"""An array of images and the CSV of its labels, in the spellings that NumPy, pandas and people leave behind."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from automl_cxr.data.dataset import load_dataset
+from automl_cxr.data.layouts import find_layout
+from automl_cxr.errors import DataError
+
+WriteArray = Callable[..., Path]
+LABELS = [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 0]
+IN_ORDER = [str(label) for label in LABELS]
+
+
+@pytest.fixture
+def write_array(tmp_path: Path) -> WriteArray:
+    def write(name: str = "images.npy", *, n_images: int = len(LABELS), sides: tuple[int, ...] = (8, 9, 1)) -> Path:
+        (tmp_path / "data").mkdir(exist_ok=True)
+        np.save(tmp_path / "data" / name, np.zeros((n_images, *sides), np.uint8))
+        return tmp_path / "data"
+
+    return write
+
+
+def labels_in_order(root: Path) -> list[str]:
+    """Read the labels in the order of the array's rows."""
+    dataset = load_dataset(root)
+    assert dataset.layout == "arrays"
+    return list(dataset.table["label"])
+
+
+def lines(*texts: object) -> str:
+    return "".join(f"{text}\n" for text in texts)
+
+
+def test_lung3_is_a_data_set_of_rows(write_array: WriteArray) -> None:
+    root = write_array(n_images=13_260, sides=(64, 64, 1))
+    pd.DataFrame({"label": np.arange(13_260) % 3}, dtype=float).to_csv(root / "labels.csv")
+    dataset = load_dataset(root)
+    assert dataset.layout == "arrays"
+    assert dataset.classes == ("0", "1", "2")
+    assert list(dataset.table["image"][[0, 12, 13_259]]) == [f"images.npy#{row:05d}" for row in (0, 12, 13_259)]
+    assert dataset.table["label"][13_259] == "2"
+    assert len(dataset.notes) == 1  # of patients
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pd.Series(LABELS).to_csv(),
+        pd.Series(LABELS, dtype=float).to_csv(),
+        pd.DataFrame({"label": LABELS}).to_csv(index=False),
+        pd.DataFrame({"Target": LABELS, "age": range(12)}).to_csv(),
+        pd.DataFrame({"image_id": range(12), "Finding": LABELS}).to_csv(index=False),
+        pd.DataFrame({"Unnamed: 0": range(12), "class": LABELS}).to_csv(index=False),
+        pd.DataFrame({"row": range(12), "diagnosis": LABELS}).to_csv(index=False),
+        lines(*LABELS),
+        lines(*(f"{row},{label}" for row, label in enumerate(LABELS))),
+        lines(*(f"{row:.18e},{label:.18e}" for row, label in enumerate(LABELS))),  # numpy.savetxt
+        "\ufeff" + lines("Index , Label", *(f" {row} , {label}.0 " for row, label in enumerate(LABELS)), "", ""),
+        lines("id,label", *(f"{row + 1},{label}" for row, label in enumerate(LABELS))),  # counted from 1
+        lines("id,label", *(f"scan-{row}x,{label}" for row, label in enumerate(LABELS))),
+    ],
+)
+def test_labels_are_found_however_they_are_written(write_array: WriteArray, content: str) -> None:
+    root = write_array()
+    (root / "labels.csv").write_text(content, encoding="utf-8")
+    assert labels_in_order(root) == IN_ORDER
+    assert labels_in_order(root / "labels.csv") == IN_ORDER
+    assert labels_in_order(root / "images.npy") == IN_ORDER
+    assert len(load_dataset(root).notes) == 1  # of patients
+
+
+def test_an_index_that_counts_the_images_says_which_is_which(write_array: WriteArray) -> None:
+    root = write_array()
+    pd.Series(LABELS, name="label").sample(frac=1, random_state=1).to_csv(root / "labels.csv")
+    assert labels_in_order(root) == IN_ORDER
+    assert (
+        "The rows of labels.csv are not in the order of the images: its index says which is which." in load_dataset(root).notes
+    )
+
+
+def test_an_index_of_something_larger_leaves_the_order(write_array: WriteArray) -> None:
+    root = write_array()
+    pd.Series(LABELS, index=[90 - 7 * row for row in range(12)], name="label").to_csv(root / "labels.csv")
+    assert labels_in_order(root) == IN_ORDER
+    assert load_dataset(root).notes[0].startswith("The index in labels.csv does not count the images from 0 on")
+
+
+def test_texts_patients_parts_and_gaps_are_kept(write_array: WriteArray) -> None:
+    root = write_array(n_images=5, sides=(8, 8))
+    rows = ["normal,007,train,PA", "NA,1E5,test,AP", ",p,train,", "1.50,p,,", "07,p,val,"]
+    (root / "labels.csv").write_text(lines("finding,patient_id,split,view", *rows))
+    dataset = load_dataset(root)
+    assert dataset.table.drop(columns="image").to_numpy().tolist() == [
+        ["normal", "007", "train", "PA"],
+        ["NA", "1E5", "test", "AP"],
+        ["1.50", "p", "train", ""],
+        ["07", "p", "valid", ""],
+    ]
+    assert dataset.notes[0] == "1 rows of labels.csv lack a label and are left out."
+
+
+def test_a_label_is_never_taken_for_a_header(write_array: WriteArray) -> None:
+    # One label too many: were the first line dropped as a header, every image would get its neighbour's label.
+    root = write_array()
+    (root / "labels.csv").write_text(lines(*LABELS, 1))
+    with pytest.raises(DataError, match=r"images\.npy has 12 images, labels\.csv has 13 lines\. Make the numbers agree"):
+        find_layout(root, "arrays").read(root)
+
+
+def test_a_header_in_other_words_is_a_header(write_array: WriteArray) -> None:
+    root = write_array()
+    (root / "labels.csv").write_text(lines("what", *(f"class {label}" for label in LABELS)))
+    assert labels_in_order(root) == [f"class {label}" for label in LABELS]
+
+
+def test_files_beside_the_pair_are_told(write_array: WriteArray) -> None:
+    root = write_array()
+    write_array("test.npy", n_images=7)
+    np.save(root / "features.npy", np.zeros((12, 512)))
+    np.save(root / "names.npy", np.array([print] * 12, object), allow_pickle=True)
+    (root / "labels.csv").write_text(lines(*LABELS))
+    (root / "hospitals.csv").write_text("a,b\n1,2\n")
+    dataset = load_dataset(root)
+    assert len(dataset.table) == 12
+    assert dataset.notes[:2] == (
+        "Without labels, so not part of the data set: test.npy (7 images).",
+        "Tables that label none of these images: hospitals.csv.",
+    )
+    assert dataset.ignored["names.npy"] == "an array of Python objects, not of numbers"
+    assert dataset.ignored["features.npy"].startswith("an array of shape (12, 512), not (n, height, width)")
+
+
+def test_names_tell_equal_numbers_apart(write_array: WriteArray) -> None:
+    for name in ("X_train.npy", "test_images.npy"):
+        root = write_array(name)
+    (root / "train_labels.csv").write_text(lines(*LABELS))
+    (root / "y_test.csv").write_text(lines(*reversed(LABELS)))
+    table = load_dataset(root).table
+    assert list(table["label"][table["split"] == "train"]) == IN_ORDER
+    assert list(table["label"][table["split"] == "test"]) == IN_ORDER[::-1]
+    assert table["image"][0] == "X_train.npy#00"
+
+
+def test_pairs_of_different_numbers_need_parts_in_their_names(write_array: WriteArray) -> None:
+    root = write_array("train.npy")
+    write_array("val.npy", n_images=3)
+    (root / "one.csv").write_text(lines(*LABELS))
+    (root / "two.csv").write_text(lines(0, 1, 2))
+    assert load_dataset(root).table["split"].value_counts().to_dict() == {"train": 12, "valid": 3}
+    (root / "train.npy").rename(root / "hospital.npy")
+    with pytest.raises(
+        DataError, match=r"agree for hospital\.npy with one\.csv, val\.npy with two\.csv\. Name the \.npy or the CSV"
+    ):
+        load_dataset(root)
+    assert len(load_dataset(root / "hospital.npy").table) == 12
+
+
+def test_an_unclear_pair_is_refused_until_one_is_named(write_array: WriteArray) -> None:
+    root = write_array("ap.npy")
+    write_array("pa.npy")
+    (root / "labels.csv").write_text(lines(*LABELS))
+    with pytest.raises(DataError, match=r"agree for ap\.npy with labels\.csv, pa\.npy with labels\.csv\. Name") as caught:
+        load_dataset(root)
+    assert "\n" not in str(caught.value)
+    dataset = load_dataset(root / "pa.npy")
+    assert dataset.root == root
+    assert dataset.table["image"][0] == "pa.npy#00"
+
+
+def test_an_array_alone_is_told_what_it_lacks(write_array: WriteArray) -> None:
+    root = write_array()
+    with pytest.raises(DataError, match=r"needs a \.npy array of images beside a CSV file .* images\.npy has 12 images"):
+        load_dataset(root / "images.npy")
+    with pytest.raises(DataError, match="must follow a known layout"):
+        load_dataset(root)
+
+
+def test_a_table_of_files_is_no_table_of_rows(write_array: WriteArray, write_image: Callable[..., Path]) -> None:
+    root = write_array("lung_masks.npy", n_images=2)
+    for name in ("1.png", "2.png"):
+        write_image(root / "images" / name)
+    (root / "labels.csv").write_text("image,label\nimages/1.png,a\nimages/2.png,b\n")
+    assert find_layout(root).name == "csv"
+    assert find_layout(root / "labels.csv").name == "csv"
+
+
+def test_arrays_among_class_folders_are_no_images(write_array: WriteArray, write_image: Callable[..., Path]) -> None:
+    root = write_array()
+    for name in ("a/1.png", "b/2.png"):
+        write_image(root / name)
+    (root / "images.npy").rename(root / "a" / "images.npy")
+    dataset = load_dataset(root)
+    assert (dataset.layout, list(dataset.table["image"])) == ("folders", ["a/1.png", "b/2.png"])

@@ -1,0 +1,130 @@
+"""NIH ChestX-ray14: the genuine rows of a sample, and the genuine shape with twelve folders and two lists."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from automl_cxr.data.dataset import load_dataset
+from automl_cxr.data.layouts import find_layout
+from automl_cxr.data.split import split_dataset
+from automl_cxr.errors import DataError
+
+WriteFolders = Callable[..., Path]
+FOUR = ["No Finding", "Infiltration", "Atelectasis", "Effusion"]
+HEADER = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],\r\n"
+)
+
+
+def write_table(root: Path, labels: dict[str, str], name: str = "Data_Entry_2017.csv") -> Path:
+    lines = [f"{image},{label},000,{image[:8]},060Y,M,AP,2500,2048,0.171,0.171\r\n" for image, label in labels.items()]
+    (root / name).write_bytes((HEADER + "".join(lines)).encode())
+    return root / name
+
+
+def test_the_sample_has_sixteen_images_of_the_four_classes(shared_folder: Path) -> None:
+    dataset = load_dataset(shared_folder / "data" / "nih_sample", classes=FOUR)
+    assert dataset.layout == "nih"
+    assert dataset.table["label"].value_counts().to_dict() == {
+        "No Finding": 6,
+        "Infiltration": 4,
+        "Atelectasis": 3,
+        "Effusion": 3,
+    }
+    row = dataset.table.set_index("image").iloc[0]
+    assert row.name == f"images/{row['patient_id']}_{row.name[-7:-4]}.png"
+    assert set(dataset.table["view"]) <= {"PA", "AP"}
+    assert dataset.notes == ("5 of 24 images carry several labels and are left out: one label an image is learned.",)
+    assert dataset.ignored == {}
+
+
+@pytest.fixture
+def full(write_folders: WriteFolders) -> Path:
+    """A partial download: seven patients of two images over three folders, patient 7 in none."""
+    labels = {
+        f"{patient:08d}_{image:03d}.png": "Mass" if patient % 2 else "No Finding" for patient in range(8) for image in (0, 1)
+    }
+    labels["00000003_001.png"] = "Mass|Nodule"
+    root = write_folders([f"images_{1 + int(name[7]) % 3:03d}/images/{name}" for name in labels if name[7] != "7"])
+    write_table(root, labels)
+    (root / "train_val_list.txt").write_text("".join(f"{name}\r\n" for name in labels if name[7] < "6"))
+    (root / "test_list.txt").write_text("\n".join(name for name in labels if name[7] >= "6"))
+    return root
+
+
+def test_folders_table_and_lists_become_one_data_set(full: Path) -> None:
+    dataset = load_dataset(full)
+    assert dataset.layout == "nih"
+    assert len(dataset.table) == 13
+    table = dataset.table.set_index("image")
+    assert table.loc["images_003/images/00000005_001.png"].to_list() == ["Mass", "00000005", "train", "AP"]
+    assert table["split"].value_counts().to_dict() == {"train": 11, "test": 2}
+    assert dataset.notes[:2] == (
+        "2 of 16 images that Data_Entry_2017.csv lists are not on disk.",
+        "1 of 14 images carry several labels and are left out: one label an image is learned.",
+    )
+
+
+def test_validation_is_made_of_training_patients(full: Path) -> None:
+    dataset = load_dataset(full)
+    split = split_dataset(dataset, list(dataset.table["image"]), valid_fraction=0.3)
+    assert split.origin == "given, valid made"
+    assert {image[-16:-8] for image in split.test} == {"00000006"}
+    assert not {image[-16:-8] for image in split.valid} & {image[-16:-8] for image in split.train}
+
+
+def test_images_that_the_table_lacks_are_counted(full: Path, write_image: Callable[..., Path]) -> None:
+    write_image(full / "images_001" / "images" / "99999999_000.png")
+    write_image(full / "images_002" / "00000000_000.png")
+    raw = find_layout(full).read(full)
+    assert "1 of 15 images on disk are not listed in Data_Entry_2017.csv and are left out." in raw.notes
+    assert raw.ignored == {
+        "images_002/00000000_000.png": "another file of this name is used, images_001/images/00000000_000.png"
+    }
+
+
+def test_an_image_on_both_lists_is_kept_from_training(full: Path) -> None:
+    with (full / "test_list.txt").open("a") as file:
+        file.write("\n00000001_000.png\n")
+    table = load_dataset(full).table.set_index("image")
+    assert table.loc["images_002/images/00000001_000.png", "split"] == "test"
+
+
+def test_an_image_without_a_label_is_counted(write_folders: WriteFolders) -> None:
+    root = write_folders(["images/00000001_000.png", "images/00000002_000.png", "images/00000003_000.png"])
+    table = write_table(root, {"00000001_000.png": "Mass", "00000002_000.png": "", "00000003_000.png": "Hernia"})
+    dataset = load_dataset(table)
+    assert dataset.layout == "nih"
+    assert dataset.classes == ("Hernia", "Mass")
+    assert dataset.notes[0] == "1 of 3 images have no label in Data_Entry_2017.csv and are left out."
+
+
+def test_without_any_image_the_way_out_is_told(write_folders: WriteFolders) -> None:
+    root = write_folders([])
+    (root / "images_001").mkdir()
+    write_table(root, {"00000001_000.png": "Mass"})
+    with pytest.raises(DataError, match=r"found none of 1, such as '00000001_000.png'. Unpack them there"):
+        load_dataset(root)
+
+
+def test_two_tables_leave_the_choice_to_the_user(full: Path) -> None:
+    write_table(full, {"00000000_000.png": "Mass"}, "Data_Entry_2017_v2020.csv")
+    with pytest.raises(DataError, match=r"found Data_Entry_2017\.csv, Data_Entry_2017_v2020\.csv\. Name the CSV file itself"):
+        load_dataset(full)
+    assert len(find_layout(full / "Data_Entry_2017.csv").read(full / "Data_Entry_2017.csv").rows) == 13
+
+
+def test_images_sorted_into_class_folders_are_class_folders(write_folders: WriteFolders) -> None:
+    root = write_folders(["sick/00000001_000.png", "well/00000002_000.png"])
+    write_table(root, {"00000001_000.png": "Mass", "00000002_000.png": "No Finding"})
+    assert find_layout(root).name == "folders"
+    assert {row.label for row in find_layout(root, "nih").read(root).rows} == {"Mass", "No Finding"}
+
+
+def test_a_folder_without_such_a_table_is_refused(write_folders: WriteFolders) -> None:
+    root = write_folders(["images/1.png"])
+    (root / "Data_Entry_2017.csv").write_text("image,label\n1.png,a\n")
+    with pytest.raises(DataError, match=r"needs exactly one table .* found none"):
+        find_layout(root, "nih").read(root)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.data.decode import decode_image, fit_square
+from automl_cxr.data.decode import DEFAULT_FIT, check_fit, decode_image_in_pool, decoder_warnings_off, fit_square
 from automl_cxr.ensemble.voting import normalize_weights, weighted_average
 from automl_cxr.errors import DataError, StudyError, UnreadableImageError
 from automl_cxr.study.store import StudyStore
@@ -22,14 +22,21 @@ from automl_cxr.study.store import StudyStore
 _IMAGES_AT_ONCE = 256  # decoded and predicted together; bounds the memory
 _DECODING_THREADS = 4
 ENSEMBLE_FILE = "ensemble.json"
+_Square = tuple[int, str]  # image size and fit
 
 
 @dataclass(frozen=True)
 class Member:
-    """One network: its model file and the image size that it takes."""
+    """One network: its model file, the image size that it takes, and how an image is brought to it."""
 
     file: Path
     image_size: int
+    fit: str = DEFAULT_FIT
+
+    @property
+    def square(self) -> _Square:
+        """The size and the fit that an image has to be decoded to."""
+        return self.image_size, self.fit
 
 
 @dataclass(frozen=True)
@@ -78,17 +85,17 @@ class Classifier:
                     f"The model {member.file} takes {model.input_shape[1]} pixels and tells {model.output_shape[-1]} classes "
                     f"apart, which is not what its record says ({member.image_size} and {len(self.classes)})."
                 )
-        sizes = sorted({member.image_size for member in self.members})
+        squares = sorted({member.square for member in self.members})
         batches = [np.empty((0, len(self.classes)), np.float32)]
         unreadable: dict[int, str] = {}
         n_done = 0
-        for images_by_size, reasons in _decode_in_batches(files, sizes):
+        for images_in, reasons in _decode_in_batches(files, squares):
             unreadable |= reasons
-            n_images = len(images_by_size[sizes[0]])
+            n_images = len(images_in[squares[0]])
             if n_images:
                 rows, unknown = np.arange(n_images), np.full(n_images, -1)
                 of_members = [
-                    predict_probabilities(model, LabelledPart(images_by_size[member.image_size], rows, unknown))
+                    predict_probabilities(model, LabelledPart(images_in[member.square], rows, unknown))
                     for member, model in zip(self.members, models, strict=True)
                 ]
                 batches.append(weighted_average(np.stack(of_members), np.asarray(self.weights)))
@@ -98,30 +105,27 @@ class Classifier:
         return np.concatenate(batches), unreadable
 
 
-def _decode_in_batches(files: Sequence[Path], sizes: Sequence[int]) -> Iterator[tuple[dict[int, np.ndarray], dict[int, str]]]:
-    """Decode files in order, each to every size; yield the readable images by size and the unreadable by position."""
+def _decode_in_batches(
+    files: Sequence[Path], squares: Sequence[_Square]
+) -> Iterator[tuple[dict[_Square, np.ndarray], dict[int, str]]]:
+    """Decode files in order, each to every square; yield the readable images by square and the unreadable by position."""
 
-    def decode(path: Path) -> dict[int, np.ndarray] | str:
+    def decode(path: Path) -> dict[_Square, np.ndarray] | str:
         try:
-            image = decode_image(path)
+            image = decode_image_in_pool(path)
         except UnreadableImageError as error:
             return str(error)
-        return {size: fit_square(image, size) for size in sizes}
+        return {(size, fit): fit_square(image, size, fit) for size, fit in squares}
 
     positions = iter(enumerate(files))
     with ThreadPoolExecutor(_DECODING_THREADS) as threads:
         while batch := list(islice(positions, _IMAGES_AT_ONCE)):
-            decoded = list(threads.map(decode, (path for _, path in batch)))
+            with decoder_warnings_off():
+                decoded = list(threads.map(decode, (path for _, path in batch)))
             images = [one for one in decoded if not isinstance(one, str)]
             reasons = {position: one for (position, _), one in zip(batch, decoded, strict=True) if isinstance(one, str)}
-            empty = [np.empty((0, size, size), np.uint8) for size in sizes]
-            yield (
-                {
-                    size: np.stack([one[size] for one in images]) if images else none
-                    for size, none in zip(sizes, empty, strict=True)
-                },
-                reasons,
-            )
+            none = {square: np.empty((0, square[0], square[0]), np.uint8) for square in squares}
+            yield {square: np.stack([one[square] for one in images]) for square in squares} if images else none, reasons
 
 
 def classifier_of_trial(store: StudyStore, number: int | None = None) -> Classifier:
@@ -137,13 +141,19 @@ def classifier_of_trial(store: StudyStore, number: int | None = None) -> Classif
         number = ranked[0]
     spec = store.spec
     store.record(number)  # refuses a number that no trial has
-    member = Member(store.model_file(number), member_image_size(store, number))
+    member = Member(store.model_file(number), member_image_size(store, number), member_fit(store, number))
     return Classifier(f"trial {number}", store.name, store.split_digest, (member,), (1.0,), spec.classes)
 
 
 def member_image_size(store: StudyStore, number: int) -> int:
     """Read the image size of a trial from its configuration."""
     return TrialConfig.from_json((store.trial_folder(number) / "config.json").read_text(encoding="utf-8")).image_size
+
+
+def member_fit(store: StudyStore, number: int) -> str:
+    """Read how images were brought to the size of a trial; trials of before there was a choice stretched them."""
+    config = json.loads((store.trial_folder(number) / "config.json").read_text(encoding="utf-8"))
+    return check_fit(config.get("fit", DEFAULT_FIT))
 
 
 def load_ensemble(folder: Path) -> Classifier:
@@ -173,4 +183,4 @@ def _check_member(folder: Path, row: Mapping[str, Any]) -> Member:
         raise ValueError(f"the member {row['file']} has changed")
     if type(row["image_size"]) is not int:
         raise TypeError(f"the image size of {row['file']} is {row['image_size']!r}")
-    return Member(file, row["image_size"])
+    return Member(file, row["image_size"], check_fit(row.get("fit", DEFAULT_FIT)))

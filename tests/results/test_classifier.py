@@ -1,0 +1,63 @@
+"""How images of any file and shape come to the networks of a classifier."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from automl_cxr import api
+from automl_cxr.errors import DataError
+from automl_cxr.results.classifier import Classifier, Member, classifier_of_trial, load_ensemble
+
+
+@pytest.fixture(scope="module")
+def trial(finished) -> Classifier:
+    return classifier_of_trial(finished._store)
+
+
+def with_fits(classifier: Classifier, *fits: str) -> Classifier:
+    member = classifier.members[0]
+    members = tuple(Member(member.file, member.image_size, fit) for fit in fits)
+    weights = (1 / len(fits),) * len(fits)
+    return Classifier("changed", classifier.study, classifier.split_digest, members, weights, classifier.classes)
+
+
+def test_each_member_sees_the_image_as_it_was_trained_to(trial, tmp_path):
+    wide = np.tile(np.linspace(0, 255, 96).astype(np.uint8), (32, 1))
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    Image.fromarray(wide[:, 32:64]).save(tmp_path / "centre.png")
+    files = [tmp_path / "wide.png", tmp_path / "centre.png"]
+    stretched, padded, cropped = (with_fits(trial, fit).predict(files)[0] for fit in ("stretch", "pad", "crop"))
+    assert cropped[0] == pytest.approx(cropped[1], abs=1e-6)
+    assert not np.allclose(stretched[0], padded[0], atol=1e-6)
+    both = with_fits(trial, "pad", "crop").predict(files)[0]
+    assert both == pytest.approx((padded + cropped) / 2, abs=1e-6)
+
+
+def test_a_trial_and_an_ensemble_of_before_there_was_a_choice_stretch(finished, trial):
+    assert trial.members[0].fit == "stretch"
+    ensemble = finished.ensemble(top=2, method="average", name="fits")
+    record = json.loads((ensemble.folder / "ensemble.json").read_text())
+    for row in record["members"]:
+        row.pop("fit", None)
+    (ensemble.folder / "ensemble.json").write_text(json.dumps(record))
+    assert {member.fit for member in load_ensemble(ensemble.folder).members} == {"stretch"}
+    record["members"][1]["fit"] = "pad"
+    (ensemble.folder / "ensemble.json").write_text(json.dumps(record))
+    assert [member.fit for member in load_ensemble(ensemble.folder).members] == ["stretch", "pad"]
+    record["members"][1]["fit"] = "squash"
+    (ensemble.folder / "ensemble.json").write_text(json.dumps(record))
+    with pytest.raises(DataError, match="Unknown fit 'squash'"):
+        load_ensemble(ensemble.folder)
+
+
+def test_an_array_gets_a_row_for_each_image(trial, tmp_path):
+    images = np.random.default_rng(0).random((300, 40, 32, 1))
+    np.save(tmp_path / "images.npy", images)
+    table, problems = api.predict(trial, [tmp_path / "images.npy"])
+    assert problems == {}
+    assert list(table["image"][[0, 12, 299]]) == [f"{tmp_path}/images.npy#{row:03d}" for row in (0, 12, 299)]
+    Image.fromarray(np.rint(255 * images[299, :, :, 0]).astype(np.uint8)).save(tmp_path / "last.png")
+    as_file, _ = api.predict(trial, [tmp_path / "last.png"])
+    assert as_file.iloc[0, 2:].to_list() == pytest.approx(table.iloc[299, 2:].to_list(), abs=1e-6)

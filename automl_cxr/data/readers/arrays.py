@@ -19,23 +19,9 @@ from automl_cxr.data.rows import PART_OF_NAME, RawTable
 from automl_cxr.data.tables import read_lines
 from automl_cxr.errors import DataError, UnreadableImageError
 
-# Words that say that a file holds images or labels, and not which.
-_KINDS = {
-    "image",
-    "images",
-    "img",
-    "imgs",
-    "x",
-    "data",
-    "array",
-    "label",
-    "labels",
-    "y",
-    "target",
-    "targets",
-    "class",
-    "classes",
-}
+# Words that say that a file holds images or labels, and not of what.
+_IMAGE_WORDS = {"image", "images", "img", "imgs", "x", "data", "array"}
+_LABEL_WORDS = {"label", "labels", "y", "target", "targets", "class", "classes"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +65,10 @@ def read(root: Path) -> RawTable:
 
 def _find(root: Path) -> _Found:
     folder = root if root.is_dir() else root.parent
-    beside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    try:
+        beside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError:
+        beside = []  # a folder that cannot be listed has no layout
     # A file that is named stands for all of its kind.
     files = [path for path in beside if root in (folder, path) or root.suffix.casefold() != path.suffix.casefold()]
     arrays: dict[Path, int] = {}
@@ -146,7 +135,7 @@ def pair_up(root: Path, agreeing: Sequence[_Pair], found: _Found) -> list[_Pair]
 
 def _name_of(path: Path) -> frozenset[str]:
     """Take the words of a file's name that say which images these are: {"train"} for X_train.npy and train_labels.csv."""
-    return frozenset(_words_of(path)) - _KINDS
+    return frozenset(_words_of(path)) - _IMAGE_WORDS - _LABEL_WORDS
 
 
 def _words_of(path: Path) -> list[str]:

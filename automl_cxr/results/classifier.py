@@ -141,19 +141,18 @@ def classifier_of_trial(store: StudyStore, number: int | None = None) -> Classif
         number = ranked[0]
     spec = store.spec
     store.record(number)  # refuses a number that no trial has
-    member = Member(store.model_file(number), member_image_size(store, number), member_fit(store, number))
+    member = member_of_trial(store, number)
     return Classifier(f"trial {number}", store.name, store.split_digest, (member,), (1.0,), spec.classes)
 
 
-def member_image_size(store: StudyStore, number: int) -> int:
-    """Read the image size of a trial from its configuration."""
-    return TrialConfig.from_json((store.trial_folder(number) / "config.json").read_text(encoding="utf-8")).image_size
+def member_of_trial(store: StudyStore, number: int) -> Member:
+    """Find a trial's model, with the images that its configuration says it takes.
 
-
-def member_fit(store: StudyStore, number: int) -> str:
-    """Read how images were brought to the size of a trial; trials of before there was a choice stretched them."""
-    config = json.loads((store.trial_folder(number) / "config.json").read_text(encoding="utf-8"))
-    return check_fit(config.get("fit", DEFAULT_FIT))
+    Raises:
+        StudyError: The model is gone.
+    """
+    config = TrialConfig.from_json((store.trial_folder(number) / "config.json").read_text(encoding="utf-8"))
+    return Member(store.model_file(number), config.image_size, config.fit)
 
 
 def load_ensemble(folder: Path) -> Classifier:

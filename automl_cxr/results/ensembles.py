@@ -14,7 +14,7 @@ from typing import Any
 
 from automl_cxr.ensemble.build import METHODS, compare_methods, ensemble_predictions
 from automl_cxr.errors import StudyError, UnknownNameError, UsageError
-from automl_cxr.results.classifier import ENSEMBLE_FILE, member_image_size
+from automl_cxr.results.classifier import ENSEMBLE_FILE, member_of_trial
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval
 from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.study.store import StudyStore
@@ -113,12 +113,13 @@ def _copy_members(store: StudyStore, trials: Sequence[int], partial: Path) -> li
     (partial / "members").mkdir(parents=True)
     rows = []
     for number in trials:
-        content = store.model_file(number).read_bytes()
+        member = member_of_trial(store, number)
+        content = member.file.read_bytes()
         file = Path("members") / f"{number:05d}.keras"
         (partial / file).write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
-        size = member_image_size(store, number)
-        rows.append({"trial": number, "file": file.as_posix(), "image_size": size, "sha256": digest})
+        how = {"image_size": member.image_size, "fit": member.fit}
+        rows.append({"trial": number, "file": file.as_posix(), **how, "sha256": digest})
     return rows
 
 

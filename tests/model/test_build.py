@@ -155,6 +155,18 @@ def test_what_cannot_be_built_says_why(values, rule):
         build(image_size=18, **values)
 
 
+def test_mixed_precision_is_for_gpus(monkeypatch):
+    values = {**SMALL["scratch"], "precision": "mixed"}
+    assert build(**values).get_layer("block1_conv1").compute_dtype == "float32"
+    monkeypatch.setattr("automl_cxr.model.build.has_gpu", lambda: True)
+    model = build(**values)
+    assert model.get_layer("block1_conv1").compute_dtype == "bfloat16"
+    assert model.get_layer("block1_conv1").variable_dtype == "float32"
+    probabilities = model.predict(np.zeros((2, 32, 32, 1), np.uint8), verbose=0)
+    assert probabilities.dtype == np.float32
+    assert build(**SMALL["scratch"]).get_layer("block1_conv1").compute_dtype == "float32", "the next trial is asked anew"
+
+
 def test_two_scratch_branches_may_be_joined():
     model = build(image_size=32, family="concat", backbone="scratch", cut="1", second_cut="block3_conv1", filters=4)
     assert model.get_layer("vector").output.shape[1] == 4 + 16

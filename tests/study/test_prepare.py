@@ -8,6 +8,7 @@ import pytest
 
 from automl_cxr.errors import DataError, StudyError, StudyMismatchError, UnknownNameError, UsageError
 from automl_cxr.records import SplitRecord
+from automl_cxr.study.spaces import shipped
 from automl_cxr.study.spec import StudySpec
 from automl_cxr.study.store import StudyStore, check_study_name
 
@@ -251,3 +252,54 @@ class TestOpening:
         with pytest.raises(StudyError) as caught:
             StudyStore.open("s", runs=tmp_path, storage="mysql+nothing://user:secret@localhost/db")
         assert "secret" not in str(caught.value)
+
+
+class TestWhatIsFixedByHand:
+    def test_it_is_part_of_the_study(self, prepare):
+        store = prepare(fixed={"dropout": 0.1, "otsu": True}).store
+        space = store.spec.space
+        assert space.constants["dropout"] == 0.1
+        assert space.constants["otsu"] is True
+        assert "dropout" not in [parameter.name for parameter in space.parameters]
+        assert prepare().store.spec.fixed == {"dropout": 0.1, "otsu": True}, "left unsaid, it stays"
+        with pytest.raises(StudyMismatchError, match="begun with fixed"):
+            prepare(fixed={"dropout": 0.2})
+
+    @pytest.mark.parametrize(
+        ("fixed", "rule"),
+        [
+            ({"dropuot": 0.1}, "Did you mean 'dropout'"),
+            ({"dropout": 2.0}, "from 0 to 0.9"),
+            ({"epochs": 3}, "--epochs"),
+            ({"fit": "pad"}, "--fit"),
+        ],
+    )
+    def test_it_is_checked(self, prepare, fixed, rule):
+        with pytest.raises(UsageError, match=rule):
+            prepare(fixed=fixed)
+
+    def test_a_fixed_space_is_a_study_of_one_configuration(self, prepare):
+        store = prepare(space=str(shipped("studies")["radiography4-1"]), name="r").store
+        assert store.spec.space_name == "radiography4-1"
+        assert store.spec.space.parameters == ()
+
+
+class TestHowImagesMeetTheirSquare:
+    def test_it_decides_the_pixels(self, prepare):
+        squares = {fit: prepare(name=fit, fit=fit) for fit in ("stretch", "pad", "crop")}
+        assert {fit: prepared.store.spec.fit for fit, prepared in squares.items()} == {fit: fit for fit in squares}
+        assert len({prepared.images for prepared in squares.values()}) == 3
+
+    def test_it_is_checked(self, prepare):
+        with pytest.raises(UsageError, match="one of stretch, pad, crop"):
+            prepare(fit="squash")
+
+
+def test_a_folder_of_weights_must_exist_and_may_move(prepare, tmp_path):
+    with pytest.raises(UsageError, match="folder of pretrained weights must exist"):
+        prepare(weights_folder=str(tmp_path / "none"))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    assert prepare(weights_folder=str(tmp_path / "a")).weights_folder == tmp_path / "a"
+    assert prepare().weights_folder == tmp_path / "a"
+    assert prepare(weights_folder=str(tmp_path / "b")).weights_folder == tmp_path / "b"

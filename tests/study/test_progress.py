@@ -26,6 +26,7 @@ def test_a_log_tells_what_begins_what_ends_and_how_far_it_is(prepare, quick_obje
         run_search(
             prepared.store,
             prepared.images,
+            weights_folder=None,
             sampler="random",
             budget=budget,
             listener=progress,

@@ -1,0 +1,217 @@
+"""The formats are written by hand here, so that these tests run without PyTorch; the last ones compare with the real one."""
+
+import io
+import os
+import pickle
+import struct
+import sys
+import types
+import zipfile
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+
+from automl_cxr.errors import TrialError
+from automl_cxr.model.torch_checkpoint import read_torch_checkpoint
+
+LEGACY_HEAD = (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True, "type_sizes": {}})
+
+
+class Storage:
+    def __init__(self, key, array):
+        self.key, self.array = key, np.ascontiguousarray(array).ravel()
+
+
+class Tensor:
+    """Pickles as a tensor of PyTorch does."""
+
+    def __init__(self, key, array, *, first=0, shape=None, strides=None):
+        self.storage, self.first = Storage(key, array), first
+        self.shape = array.shape if shape is None else shape
+        self.strides = tuple(s // array.itemsize for s in array.strides) if strides is None else strides
+
+    def __reduce__(self):
+        arguments = (self.storage, self.first, self.shape, self.strides, False, OrderedDict())
+        return sys.modules["torch._utils"]._rebuild_tensor_v2, arguments
+
+
+class Command:
+    def __reduce__(self):
+        return os.system, ("echo harm > harm.txt",)
+
+
+@pytest.fixture
+def fake_torch(monkeypatch):
+    """Something that pickle can refer to by PyTorch's names."""
+    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
+    for name in ("FloatStorage", "LongStorage", "HalfStorage"):
+        setattr(torch, name, type(name, (), {"__module__": "torch"}))
+    utils._rebuild_tensor_v2 = lambda *_: None
+    utils._rebuild_tensor_v2.__module__, utils._rebuild_tensor_v2.__qualname__ = "torch._utils", "_rebuild_tensor_v2"
+    torch._utils = utils
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, "torch._utils", utils)
+    return torch
+
+
+def pickled(value, torch):
+    """Give the pickle of a value and the storages in it, by key."""
+    names = {"f4": "FloatStorage", "i8": "LongStorage", "f2": "HalfStorage"}
+    storages = {}
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, found):
+            if not isinstance(found, Storage):
+                return None
+            storages[found.key] = found.array
+            storage_type = getattr(torch, names[found.array.dtype.str[1:]])
+            return ("storage", storage_type, found.key, "cpu", found.array.size)
+
+    out = io.BytesIO()
+    Pickler(out, protocol=2).dump(value)
+    return out.getvalue(), storages
+
+
+def write_zip(path, value, torch, *, compression=zipfile.ZIP_STORED, byteorder=b"little"):
+    code, storages = pickled(value, torch)
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("model/data.pkl", code)
+        archive.writestr("model/byteorder", byteorder)
+        for key, array in storages.items():
+            archive.writestr(f"model/data/{key}", array.tobytes())
+        archive.writestr("model/version", b"3\n")
+
+
+def write_legacy(path, value, torch):
+    code, storages = pickled(value, torch)
+    with path.open("wb") as file:
+        for part in LEGACY_HEAD:
+            pickle.dump(part, file, protocol=2)
+        file.write(code)
+        pickle.dump(list(storages), file, protocol=2)
+        for array in storages.values():
+            file.write(struct.pack("<q", array.size) + array.tobytes())
+
+
+WRITERS = pytest.mark.parametrize("write", [write_zip, write_legacy])
+
+
+def refused(path):
+    with pytest.raises(TrialError) as caught:
+        read_torch_checkpoint(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@WRITERS
+@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"epoch": 3, "state_dict": state, "best_loss": 0.5}])
+def test_tensors_come_as_they_were_written(write, wrap, fake_torch, tmp_path):
+    square = np.arange(6, dtype=np.float32).reshape(2, 3)
+    state = OrderedDict(
+        a=Tensor("0", square),
+        turned=Tensor("0", square, shape=(3, 2), strides=(1, 3)),
+        part=Tensor("0", square, first=4, shape=(2,), strides=(1,)),
+        half=Tensor("1", np.array([0.5, -2], np.float16)),
+        count=Tensor("2", np.array(7)),
+        none=Tensor("3", np.zeros((0, 4), np.float32)),
+    )
+    state._metadata = OrderedDict(version=1)  # as module.state_dict() has it
+    write(tmp_path / "model.pth", wrap(state), fake_torch)
+    found = read_torch_checkpoint(tmp_path / "model.pth")
+    assert list(found) == list(state)
+    assert np.array_equal(found["a"], square)
+    assert np.array_equal(found["turned"], square.T)
+    assert np.array_equal(found["part"], [4, 5])
+    assert np.array_equal(found["half"], np.array([0.5, -2], np.float16))
+    assert found["count"] == 7
+    assert found["none"].shape == (0, 4)
+
+
+@WRITERS
+def test_a_file_that_asks_to_run_something_is_refused(write, fake_torch, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(
+        tmp_path / "model.pth", {"state_dict": OrderedDict(a=Tensor("0", np.ones(2, np.float32))), "x": Command()}, fake_torch
+    )
+    assert f"the file asks to run {os.system.__module__}.system" in refused(tmp_path / "model.pth")
+    assert not (tmp_path / "harm.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        b"cbuiltins\neval\n(S'1'\ntR.",
+        b"ccollections\nOrderedDict.fromkeys\n.",  # (protocol 4 walks dotted names)
+        b"\x80\x04\x8c\x0bcollections\x8c\x14OrderedDict.fromkeys\x93.",
+        b"cnumpy\nload\n.",
+        b"ctorch\nload\n.",
+    ],
+)
+def test_every_other_name_is_refused(code, tmp_path):
+    with zipfile.ZipFile(tmp_path / "model.pth", "w") as archive:
+        archive.writestr("model/data.pkl", code)
+    assert "the file asks to run" in refused(tmp_path / "model.pth")
+
+
+@WRITERS
+@pytest.mark.parametrize(
+    "window",
+    [
+        {"first": 5, "shape": (2,), "strides": (1,)},
+        {"shape": (2, 4), "strides": (3, 1)},
+        {"shape": (10**9, 10**9), "strides": (0, 0)},
+        {"first": -1, "shape": (2,), "strides": (1,)},
+        {"shape": (2,), "strides": (-1,)},
+        {"shape": (2,), "strides": (1, 1)},
+        {"shape": ("2",), "strides": (1,)},
+    ],
+)
+def test_a_tensor_beyond_its_storage_is_refused(write, window, fake_torch, tmp_path):
+    write(tmp_path / "model.pth", {"a": Tensor("0", np.arange(6, dtype=np.float32), **window)}, fake_torch)
+    assert "cannot be read" in refused(tmp_path / "model.pth")
+
+
+@WRITERS
+def test_a_file_cut_short_is_refused_wherever_it_is_cut(write, fake_torch, tmp_path):
+    path = tmp_path / "model.pth"
+    write(path, {"a": Tensor("0", np.arange(6, dtype=np.float32))}, fake_torch)
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        refused(path)
+
+
+def test_compressed_and_big_endian_files_are_refused(fake_torch, tmp_path):
+    path, state = tmp_path / "model.pth", {"a": Tensor("0", np.arange(6, dtype=np.float32))}
+    write_zip(path, state, fake_torch, compression=zipfile.ZIP_DEFLATED)
+    assert "is compressed" in refused(path)
+    write_zip(path, state, fake_torch, byteorder=b"big")
+    assert "not little-endian" in refused(path)
+
+
+@pytest.mark.parametrize("value", [{}, {"state_dict": {}}, {"a": 1}])
+def test_a_file_without_tensors_is_refused(value, fake_torch, tmp_path):
+    write_zip(tmp_path / "model.pth", value, fake_torch)
+    assert "holds no tensor" in refused(tmp_path / "model.pth")
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path):
+    (tmp_path / "a.pth").write_bytes(b"not a checkpoint")
+    (tmp_path / "b.pth").write_bytes(pickle.dumps([1, 2, 3]) * 4)
+    for name in ("a.pth", "b.pth"):
+        assert "must be what torch.save writes" in refused(tmp_path / name)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_pytorch_itself_writes_what_is_read(zipped, tmp_path):
+    torch = pytest.importorskip("torch", reason="compares with PyTorch, which automl_cxr does not need")
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    state = module.state_dict()
+    state["view"] = torch.arange(12.0).reshape(3, 4).T[1:]
+    state["parameter"] = torch.nn.Parameter(torch.ones(2))
+    torch.save({"state_dict": state, "epoch": 1}, tmp_path / "m.pth.tar", _use_new_zipfile_serialization=zipped)
+    found = read_torch_checkpoint(tmp_path / "m.pth.tar")
+    assert list(found) == list(state)
+    for name, tensor in state.items():
+        assert np.array_equal(found[name], tensor.detach().numpy()), name

@@ -1,0 +1,56 @@
+"""SqueezeNet 1.1, which Keras does not ship."""
+
+from __future__ import annotations
+
+import keras
+from keras import layers
+
+
+def build_squeezenet(input_shape: tuple[int, int, int]) -> keras.Model:
+    """Build SqueezeNet 1.1 without its classifier (Iandola et al. 2016, arXiv:1602.07360).
+
+    722,496 parameters in 25 convolutions, called as in the weight file of github.com/DeepCognition/keras-squeezenet with "_"
+    for "/", which layer names must not hold. Only the 3x3 expansions are padded, so an image needs 31 pixels to leave one.
+
+    Args:
+        input_shape: Height, width and channels of an image.
+
+    Returns:
+        A model from images to feature maps of 512 channels, at 1/16 of the image's size.
+    """
+    image = keras.Input(input_shape)
+    x = _convolution(image, 64, kernel=3, strides=2, name="conv1")
+    x = layers.MaxPooling2D(3, strides=2, name="pool1")(x)
+    x = _fire(x, 2, squeeze=16, expand=64)
+    x = _fire(x, 3, squeeze=16, expand=64)
+    x = layers.MaxPooling2D(3, strides=2, name="pool3")(x)
+    x = _fire(x, 4, squeeze=32, expand=128)
+    x = _fire(x, 5, squeeze=32, expand=128)
+    x = layers.MaxPooling2D(3, strides=2, name="pool5")(x)
+    x = _fire(x, 6, squeeze=48, expand=192)
+    x = _fire(x, 7, squeeze=48, expand=192)
+    x = _fire(x, 8, squeeze=64, expand=256)
+    x = _fire(x, 9, squeeze=64, expand=256)
+    return keras.Model(image, x, name="squeezenet")
+
+
+def _fire(x: keras.KerasTensor, number: int, *, squeeze: int, expand: int) -> keras.KerasTensor:
+    """Squeeze to few channels, then expand them twice, seen through 1x1 and 3x3 kernels, side by side."""
+    x = _convolution(x, squeeze, kernel=1, name=f"fire{number}_squeeze1x1")
+    narrow = _convolution(x, expand, kernel=1, name=f"fire{number}_expand1x1")
+    wide = _convolution(x, expand, kernel=3, padding="same", name=f"fire{number}_expand3x3")
+    return layers.Concatenate(name=f"fire{number}_concat")([narrow, wide])
+
+
+def _convolution(
+    x: keras.KerasTensor, filters: int, *, kernel: int, name: str, strides: int = 1, padding: str = "valid"
+) -> keras.KerasTensor:
+    return layers.Conv2D(
+        filters,
+        kernel,
+        strides=strides,
+        padding=padding,
+        activation="relu",
+        kernel_initializer="he_normal",
+        name=name,
+    )(x)

@@ -1,0 +1,76 @@
+"""The weights of CheXNet (Rajpurkar et al. 2017, arXiv:1711.05225), a DenseNet121 trained on ChestX-ray14, as others published
+them: for Keras, which reads them as they are, and for PyTorch, from which they are converted here layer by layer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+
+import numpy as np
+
+from automl_cxr.errors import TrialError
+from automl_cxr.model.saved_layers import SavedLayer
+
+# Looked for in this order.
+CHEXNET_FILES = (
+    "chexnet.h5",
+    "chexnet.weights.h5",
+    "chexnet.keras",
+    "brucechou1983_CheXNet_Keras_0.3.0_weights.h5",
+    "model.pth.tar",
+)
+CHEXNET_SOURCES = "https://github.com/brucechou1983/CheXNet-Keras or https://github.com/arnoweng/CheXNet"
+
+# "module.densenet121.features.denseblock1.denselayer1.norm.1.weight"; PyTorch 0.4 and later write norm1 for norm.1.
+_TENSOR = re.compile(r"(?:.*\.)?features\.(?P<layer>.+)\.(?P<part>weight|bias|running_mean|running_var)")
+_IN_BLOCK = re.compile(r"denseblock(?P<block>\d)\.denselayer(?P<number>\d+)\.(?P<kind>norm|conv)\.?(?P<which>[12])")
+_IN_TRANSITION = re.compile(r"transition(?P<block>\d)\.(?P<kind>norm|conv)")
+_ENDS = {"conv0": "conv1_conv", "norm0": "conv1_bn", "norm5": "bn"}
+_IN_KERAS = {"norm1": "0_bn", "conv1": "1_conv", "norm2": "1_bn", "conv2": "2_conv"}
+
+# Keras' DenseNet adds 1.001e-5 to a variance and PyTorch's 1e-5; with this added beforehand both divide by the same.
+_EPSILON_DIFFERENCE = 1e-5 - 1.001e-5
+
+
+def chexnet_layers(tensors: Mapping[str, np.ndarray]) -> list[SavedLayer]:
+    """Convert the state dict of a torchvision DenseNet121, within whatever modules, to layers as Keras names them.
+
+    Kernels turn from (out, in, h, w) to (h, w, in, out). What is not among its ``features`` is the classifier, left out.
+
+    Raises:
+        TrialError: A tensor among the features is none of a DenseNet's, or a normalisation is incomplete.
+    """
+    parts: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
+    for name, tensor in tensors.items():
+        if "features." not in name or name.endswith(".num_batches_tracked"):
+            continue
+        match = _TENSOR.fullmatch(name)
+        layer = _keras_name(match["layer"]) if match else None
+        if match is None or layer is None:
+            raise TrialError(f"A CheXNet checkpoint must hold a DenseNet121; received the tensor '{name}'. Use another file.")
+        parts[layer][match["part"]] = tensor
+    return [SavedLayer(layer, _arrays(layer, of_layer)) for layer, of_layer in parts.items()]
+
+
+def _keras_name(layer: str) -> str | None:
+    if match := _IN_BLOCK.fullmatch(layer):
+        return f"conv{int(match['block']) + 1}_block{match['number']}_{_IN_KERAS[match['kind'] + match['which']]}"
+    if match := _IN_TRANSITION.fullmatch(layer):
+        return f"pool{int(match['block']) + 1}_{'bn' if match['kind'] == 'norm' else 'conv'}"
+    return _ENDS.get(layer)
+
+
+def _arrays(layer: str, parts: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Order the tensors of a layer as Keras does."""
+    if layer.endswith("conv"):
+        return tuple(tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor for tensor in parts.values())
+    missing = {"weight", "bias", "running_mean", "running_var"} - set(parts)
+    if missing:
+        raise TrialError(
+            f"A normalisation must have a weight, bias, running_mean and running_var; '{layer}' has no {min(missing)}. "
+            "Use another file."
+        )
+    variance = parts["running_var"] + np.float32(_EPSILON_DIFFERENCE)
+    return parts["weight"], parts["bias"], parts["running_mean"], variance

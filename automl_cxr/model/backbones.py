@@ -1,0 +1,333 @@
+"""Published networks that transfer learning starts from: one row each, and building one up to a cut."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import keras
+from keras import applications, layers
+
+from automl_cxr.errors import ImpossibleModelError, UnknownNameError
+from automl_cxr.model.squeezenet import build_squeezenet
+from automl_cxr.model.weights import load_pretrained
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to 0..255 pixels, channel by channel: multiply by ``scale``, then add ``offset``.
+
+    The pixels are a grey channel repeated three times, so that the order of colours, in which the schemes differ, shows in
+    these numbers alone (keras/src/applications/imagenet_utils.py).
+    """
+
+    scale: tuple[float, float, float]
+    offset: tuple[float, float, float]
+
+
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's red, green and blue, 0..1
+CAFFE = Preprocessing((1.0, 1.0, 1.0), (-103.939, -116.779, -123.68))  # blue, green, red
+SYMMETRIC = Preprocessing((1 / 127.5,) * 3, (-1.0, -1.0, -1.0))  # "tf" in Keras
+TORCH = Preprocessing(
+    tuple(1 / (255 * deviation) for deviation in _DEVIATION),
+    tuple(-mean / deviation for mean, deviation in zip(_MEAN, _DEVIATION, strict=True)),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """All that is needed to use a published network as the first part of another.
+
+    Attributes:
+        name: What it is called here.
+        constructor: Builds it without its classifier and with random weights, from ``input_shape``; with
+            ``weights="imagenet"`` it downloads others, where ``has_download``.
+        preprocessing: What its weights were trained on; None for 0..255 itself.
+        smallest_image: Pixels of the smallest square that it takes.
+        splice_points: Layers after which it is sensible to cut it, from shallow to deep: ends of blocks, of which a network
+            keeps nothing but their output. The last one is its own end.
+        weights_file: Name of the file of its ImageNet weights without the classifier.
+        weights_source: Where this file is published.
+        has_download: Whether Keras can fetch it from there.
+        needs_names: Whether the weights of a file are only matched by layers' names. In a ResNet a block's shortcut and its
+            last convolution have one shape, and files of older Keras list them the other way round.
+    """
+
+    name: str
+    constructor: Callable[..., keras.Model]
+    preprocessing: Preprocessing | None
+    smallest_image: int
+    splice_points: tuple[str, ...]
+    weights_file: str
+    weights_source: str
+    has_download: bool = True
+    needs_names: bool = False
+
+    def preprocess(self, x: keras.KerasTensor, *, name: str = "preprocess") -> keras.KerasTensor:
+        """Turn 0..255 pixels (n, h, w, 3), a grey channel three times, into what the backbone was trained on."""
+        if self.preprocessing is None:
+            return x
+        return layers.Rescaling(list(self.preprocessing.scale), offset=list(self.preprocessing.offset), name=name)(x)
+
+
+def _blocks(first_stage: int, *n_blocks: int) -> tuple[str, ...]:
+    """Name the blocks' ends in a ResNet, such as "conv2_block3_out", of stages with so many blocks each."""
+    stages = enumerate(n_blocks, start=first_stage)
+    return tuple(f"conv{stage}_block{block}_out" for stage, n in stages for block in range(1, n + 1))
+
+
+def _keras_row(name: str, constructor: Callable[..., keras.Model], folder: str, **values: object) -> Backbone:
+    return Backbone(
+        name=name,
+        constructor=functools.partial(constructor, include_top=False, weights=None, pooling=None),
+        weights_source=f"https://storage.googleapis.com/tensorflow/keras-applications/{folder}/{values['weights_file']}",
+        **values,
+    )
+
+
+_ROWS = (
+    _keras_row(
+        "vgg16",
+        applications.VGG16,
+        "vgg16",
+        preprocessing=CAFFE,
+        smallest_image=32,
+        splice_points=tuple(f"block{block}_pool" for block in range(1, 6)),
+        weights_file="vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+    ),
+    _keras_row(
+        "resnet50",
+        applications.ResNet50,
+        "resnet",
+        preprocessing=CAFFE,
+        smallest_image=32,
+        splice_points=_blocks(2, 3, 4, 6, 3),
+        weights_file="resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        needs_names=True,
+    ),
+    _keras_row(
+        "resnet152",
+        applications.ResNet152,
+        "resnet",
+        preprocessing=CAFFE,
+        smallest_image=32,
+        splice_points=_blocks(2, 3, 8, 36, 3),
+        weights_file="resnet152_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        needs_names=True,
+    ),
+    _keras_row(
+        "resnet50v2",
+        applications.ResNet50V2,
+        "resnet",
+        preprocessing=SYMMETRIC,
+        smallest_image=32,
+        splice_points=(*_blocks(2, 3, 4, 6, 3), "post_relu"),
+        weights_file="resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        needs_names=True,
+    ),
+    _keras_row(
+        "resnet101v2",
+        applications.ResNet101V2,
+        "resnet",
+        preprocessing=SYMMETRIC,
+        smallest_image=32,
+        splice_points=(*_blocks(2, 3, 4, 23, 3), "post_relu"),
+        weights_file="resnet101v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        needs_names=True,
+    ),
+    _keras_row(
+        "inceptionv3",
+        applications.InceptionV3,
+        "inception_v3",
+        preprocessing=SYMMETRIC,
+        smallest_image=75,
+        splice_points=tuple(f"mixed{block}" for block in range(11)),
+        weights_file="inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+    ),
+    _keras_row(
+        "xception",
+        applications.Xception,
+        "xception",
+        preprocessing=SYMMETRIC,
+        smallest_image=71,
+        # Keras numbers the sums that end blocks 2 to 13 anew in every process; the ReLU that follows a sum has a name.
+        splice_points=(
+            "block1_conv2_act",
+            *(f"block{block + 1}_sepconv1_act" for block in range(2, 13)),
+            "block14_sepconv2_act",
+        ),
+        weights_file="xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
+    ),
+    _keras_row(
+        "densenet121",
+        applications.DenseNet121,
+        "densenet",
+        preprocessing=TORCH,
+        smallest_image=32,
+        splice_points=(
+            *("conv2_block6_concat", "pool2_pool", "conv3_block12_concat", "pool3_pool"),
+            *("conv4_block24_concat", "pool4_pool", "conv5_block16_concat", "relu"),
+        ),
+        weights_file="densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
+    ),
+    _keras_row(
+        "mobilenetv2",
+        applications.MobileNetV2,
+        "mobilenet_v2",
+        preprocessing=SYMMETRIC,
+        smallest_image=32,
+        # A block that changes the size or the channels ends in its projection, the others in a sum.
+        splice_points=(
+            "expanded_conv_project_BN",
+            *(f"block_{n}_{'project_BN' if n in (1, 3, 6, 10, 13, 16) else 'add'}" for n in range(1, 17)),
+            "out_relu",
+        ),
+        weights_file="mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+    ),
+    _keras_row(
+        "efficientnetv2b0",
+        applications.EfficientNetV2B0,
+        "efficientnet_v2",
+        preprocessing=None,  # its first layers are its own
+        smallest_image=32,
+        # The first block of a stage ends in its projection, the others in a sum.
+        splice_points=(
+            "block1a_project_activation",
+            *(
+                f"block{stage}{block}_{'project_bn' if block == 'a' else 'add'}"
+                for stage, blocks in ((2, "ab"), (3, "ab"), (4, "abc"), (5, "abcde"), (6, "abcdefgh"))
+                for block in blocks
+            ),
+            "top_activation",
+        ),
+        weights_file="efficientnetv2-b0_notop.h5",
+    ),
+    Backbone(
+        name="squeezenet",
+        constructor=build_squeezenet,
+        preprocessing=CAFFE,
+        smallest_image=31,
+        splice_points=tuple(f"fire{module}_concat" for module in range(2, 10)),
+        weights_file="squeezenet_v1.1_imagenet_notop.h5",
+        weights_source="https://github.com/DeepCognition/keras-squeezenet",
+        has_download=False,
+    ),
+)
+BACKBONES: Mapping[str, Backbone] = {row.name: row for row in _ROWS}
+
+
+def find_backbone(name: str) -> Backbone:
+    """Look up a backbone.
+
+    Raises:
+        UnknownNameError: There is none of this name.
+    """
+    if name not in BACKBONES:
+        raise UnknownNameError("backbone", name, BACKBONES)
+    return BACKBONES[name]
+
+
+def build_backbone(
+    name: str,
+    image_size: int,
+    *,
+    cut: str = "",
+    weights: str = "none",
+    weights_folder: str | os.PathLike[str] | None = None,
+    layer_name: str | None = None,
+) -> keras.Model:
+    """Build a published network up to a layer; those past it are not in the model.
+
+    Args:
+        name: Its row.
+        image_size: Height and width of its input in pixels.
+        cut: Where it ends: a layer's name, "1" for the first splice point and so on, or "" for its own end.
+        weights: "none" (random), "imagenet", "chexnet" or a file (``weights.find_weights``), always of the whole network.
+        weights_folder: Where weights are looked for first.
+        layer_name: Name of the model; the backbone's where it is None. The layers within keep Keras' names.
+
+    Returns:
+        A model from pixels (n, image_size, image_size, 3), as ``Backbone.preprocess`` gives them, to feature maps.
+
+    Raises:
+        UnknownNameError: There is no such backbone.
+        ImpossibleModelError: The image is too small, the cut names no layer or none that has feature maps, or there are no
+            such weights for this backbone.
+        TrialError: The weights are missing, damaged, or of another network.
+    """
+    backbone = find_backbone(name)
+    if image_size < backbone.smallest_image:
+        raise ImpossibleModelError(
+            f"Backbone '{name}' needs images of at least {backbone.smallest_image} pixels; received image_size={image_size}. "
+            "Use larger images or another backbone."
+        )
+    whole = backbone.constructor(input_shape=(image_size, image_size, 3))
+    maps = _output_of(whole, backbone, cut)
+    load_pretrained(whole, backbone, weights, weights_folder)
+    return keras.Model(whole.input, maps, name=layer_name or name)
+
+
+def _output_of(whole: keras.Model, backbone: Backbone, cut: str) -> keras.KerasTensor:
+    if cut == "":
+        return whole.output
+    if cut.isdecimal():
+        n = len(backbone.splice_points)
+        if not 1 <= int(cut) <= n:
+            raise ImpossibleModelError(
+                f"Backbone '{backbone.name}' has {n} splice points; received cut '{cut}'. Use a number from 1 to {n}."
+            )
+        cut = backbone.splice_points[int(cut) - 1]
+    names = [layer.name for layer in whole.layers if not isinstance(layer, layers.InputLayer)]
+    if cut not in names:
+        way_out = _did_you_mean(cut, names) or f"Its splice points are {', '.join(backbone.splice_points)}."
+        raise ImpossibleModelError(f"A cut must name a layer of '{backbone.name}'; received '{cut}'. {way_out}")
+    output = whole.get_layer(cut).output
+    if len(output.shape) != 4:
+        raise ImpossibleModelError(
+            f"A cut must be at a layer with feature maps (n, h, w, channels); '{cut}' of '{backbone.name}' gives "
+            f"{output.shape}. Use one of its splice points, such as {backbone.splice_points[-1]}."
+        )
+    return output
+
+
+def weight_bearing_layers(model: keras.Model) -> list[keras.Layer]:
+    """List the layers that hold weights, in the order of the network."""
+    return [layer for layer in model.layers if layer.weights]
+
+
+def freeze_except_last(model: keras.Model, n: int) -> None:
+    """Train the last ``n`` weight-bearing layers (all, if there are fewer) and freeze the others.
+
+    A frozen batch normalisation runs in inference mode, whatever mode the network runs in. A change counts from the next
+    ``compile`` on.
+    """
+    bearing = weight_bearing_layers(model)
+    _train(model, bearing[max(0, len(bearing) - n) :])
+
+
+def freeze_before(model: keras.Model, layer_name: str) -> None:
+    """Train the named layer and those that the network lists after it, and freeze the others; see ``freeze_except_last``.
+
+    Raises:
+        ImpossibleModelError: The network has no such layer.
+    """
+    names = [layer.name for layer in model.layers]
+    if layer_name not in names:
+        way_out = _did_you_mean(layer_name, names) or f"Its last layer is '{names[-1]}'."
+        raise ImpossibleModelError(f"The first trained layer must be one of '{model.name}'; received '{layer_name}'. {way_out}")
+    _train(model, [layer for layer in model.layers[names.index(layer_name) :] if layer.weights])
+
+
+def _train(model: keras.Model, trained: list[keras.Layer]) -> None:
+    """Train these weight-bearing layers and no other."""
+    model.trainable = True  # a model that is frozen as a whole would hide what its layers say
+    for layer in weight_bearing_layers(model):
+        layer.trainable = layer in trained
+
+
+def _did_you_mean(received: str, names: list[str]) -> str:
+    nearest = difflib.get_close_matches(received, names, n=1, cutoff=0.5)
+    return f"Did you mean '{nearest[0]}'?" if nearest else ""

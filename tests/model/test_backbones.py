@@ -1,0 +1,215 @@
+import functools
+import math
+
+import keras
+import numpy as np
+import pytest
+from keras import applications
+
+from automl_cxr import config
+from automl_cxr.errors import ImpossibleModelError, UnknownNameError
+from automl_cxr.model.backbones import (
+    BACKBONES,
+    build_backbone,
+    find_backbone,
+    freeze_before,
+    freeze_except_last,
+    weight_bearing_layers,
+)
+from automl_cxr.model.trainer import load_model
+
+PARAMETERS = {
+    "vgg16": 14_714_688,
+    "resnet50": 23_587_712,
+    "resnet152": 58_370_944,
+    "resnet101v2": 42_626_560,
+    "inceptionv3": 21_802_784,
+    "densenet121": 7_037_504,
+    "squeezenet": 722_496,
+}
+
+
+@functools.cache
+def smallest(name):
+    """Build each backbone once; tests leave its layers as they find them."""
+    return build_backbone(name, find_backbone(name).smallest_image)
+
+
+def n_trainable(model):
+    return sum(math.prod(weight.shape) for weight in model.trainable_weights)
+
+
+def trained(model):
+    return [layer.name for layer in weight_bearing_layers(model) if layer.trainable]
+
+
+def test_a_configuration_can_name_every_backbone_and_no_other():
+    assert tuple(BACKBONES) == config.BACKBONES
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_it_builds_at_its_smallest_image_and_no_smaller(name):
+    model = smallest(name)
+    size = find_backbone(name).smallest_image
+    assert model.name == name
+    assert model.input_shape == (None, size, size, 3)
+    with pytest.raises(ImpossibleModelError, match=f"at least {size} pixels; received image_size={size - 1}"):
+        build_backbone(name, size - 1)
+    with pytest.raises(ValueError):  # noqa: PT011 - what Keras itself says; the row's figure is Keras' own
+        find_backbone(name).constructor(input_shape=(size - 1, size - 1, 3))
+
+
+@pytest.mark.parametrize(("name", "parameters"), PARAMETERS.items())
+def test_it_has_the_published_parameters(name, parameters):
+    assert smallest(name).count_params() == parameters
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_splice_points_are_feature_maps_from_shallow_to_deep(name):
+    model, points = smallest(name), find_backbone(name).splice_points
+    positions = [[layer.name for layer in model.layers].index(point) for point in points]
+    assert positions == sorted(set(positions))
+    assert all(len(model.get_layer(point).output.shape) == 4 for point in points)
+    assert model.get_layer(points[-1]).output is model.output
+
+
+def test_splice_points_are_the_ends_of_all_blocks():
+    assert [len(row.splice_points) for row in BACKBONES.values()] == [5, 16, 50, 17, 34, 11, 13, 8, 18, 22, 8]
+
+
+def test_squeezenet_is_25_convolutions():
+    bearing = weight_bearing_layers(smallest("squeezenet"))
+    assert [layer.name for layer in bearing][:4] == ["conv1", "fire2_squeeze1x1", "fire2_expand1x1", "fire2_expand3x3"]
+    assert len(bearing) == 25
+    assert build_backbone("squeezenet", 224).output_shape == (None, 13, 13, 512)
+
+
+PREPROCESSINGS = {
+    "vgg16": applications.vgg16,
+    "resnet50": applications.resnet,
+    "resnet152": applications.resnet,
+    "resnet50v2": applications.resnet_v2,
+    "resnet101v2": applications.resnet_v2,
+    "inceptionv3": applications.inception_v3,
+    "xception": applications.xception,
+    "densenet121": applications.densenet,
+    "mobilenetv2": applications.mobilenet_v2,
+    "efficientnetv2b0": applications.efficientnet_v2,
+    "squeezenet": applications.vgg16,  # (both were trained in Caffe)
+}
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_preprocessing_is_that_of_keras_and_survives_saving(name, tmp_path):
+    pixels = keras.Input((4, 4, 3))
+    model = keras.Model(pixels, keras.layers.Identity()(find_backbone(name).preprocess(pixels)))
+    grey = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 1)).astype(np.float32).repeat(3, axis=-1)
+    expected = PREPROCESSINGS[name].preprocess_input(grey.copy())
+    assert model.predict(grey, verbose=0) == pytest.approx(expected, abs=1e-4)
+    model.save(tmp_path / "model.keras")
+    assert load_model(str(tmp_path / "model.keras")).predict(grey, verbose=0) == pytest.approx(expected, abs=1e-4)
+
+
+def test_what_lies_past_a_cut_is_not_in_the_model():
+    cut = build_backbone("resnet50v2", 32, cut="conv3_block4_2_relu", layer_name="second_backbone")
+    assert cut.count_params() == 1_387_520  # a dense 2048 on its 128 channels makes that 1,651,712
+    assert cut.output_shape == (None, 2, 2, 128)
+    assert cut.name == "second_backbone"
+
+
+def test_a_number_cuts_at_a_splice_point():
+    for number, point in enumerate(find_backbone("squeezenet").splice_points, start=1):
+        cut = build_backbone("squeezenet", 31, cut=str(number))
+        assert cut.layers[-1].name == point
+    assert cut.count_params() == PARAMETERS["squeezenet"]
+    assert build_backbone("vgg16", 32, cut="2").count_params() == 260_160
+
+
+@pytest.mark.parametrize(
+    ("name", "cut", "message"),
+    [
+        ("vgg16", "block3_pol", "received 'block3_pol'. Did you mean 'block3_pool'?"),
+        ("vgg16", "6", "has 5 splice points; received cut '6'. Use a number from 1 to 5."),
+        ("vgg16", "0", "received cut '0'"),
+        ("squeezenet", "xyz", "Its splice points are fire2_concat, fire3_concat"),
+        ("efficientnetv2b0", "block4a_se_squeeze", "'block4a_se_squeeze' of 'efficientnetv2b0' gives (None, 192)"),
+    ],
+)
+def test_a_cut_that_cannot_be_is_refused(name, cut, message):
+    with pytest.raises(ImpossibleModelError) as caught:
+        build_backbone(name, 32, cut=cut)
+    assert message in str(caught.value)
+
+
+def test_the_input_is_no_cut():
+    name = build_backbone("squeezenet", 31).layers[0].name
+    number = int(name.rpartition("_")[2]) + 1
+    with pytest.raises(ImpossibleModelError, match="must name a layer"):
+        build_backbone("squeezenet", 31, cut=f"input_layer_{number}")
+
+
+def test_an_unknown_backbone_is_refused_with_the_nearest():
+    with pytest.raises(UnknownNameError, match="Did you mean 'resnet50v2'"):
+        find_backbone("resnet50_v2")
+
+
+@pytest.mark.parametrize(
+    ("n", "first", "parameters"),
+    [(5, "conv5_block16_0_bn", 168_128), (9, None, 330_048), (163, "conv4_block1_0_bn", 5_524_224)],
+)
+def test_the_reported_fine_tuning_depths_of_densenet121(n, first, parameters):
+    model = smallest("densenet121")
+    freeze_except_last(model, n)
+    assert len(trained(model)) == n
+    assert trained(model)[-1] == "bn"
+    assert first in (None, trained(model)[0])
+    assert n_trainable(model) == parameters
+    freeze_before(model, trained(model)[0])
+    assert n_trainable(model) == parameters
+
+
+@pytest.mark.parametrize(("first", "n"), [("block5_conv1", 3), ("block3_conv1", 9), ("block2_pool", 9), ("block1_conv1", 13)])
+def test_the_reported_fine_tuning_depths_of_vgg16(first, n):
+    model = smallest("vgg16")
+    freeze_before(model, first)
+    from_name = trained(model)
+    freeze_except_last(model, n)
+    assert from_name == trained(model)
+    assert len(from_name) == n
+
+
+def test_more_layers_than_there_are_means_all_and_0_none():
+    model = smallest("vgg16")
+    model.trainable = False
+    freeze_except_last(model, 1000)
+    assert len(trained(model)) == 13
+    assert len(model.trainable_weights) == 26
+    freeze_except_last(model, 0)
+    assert model.trainable_weights == []
+
+
+def test_a_first_trained_layer_that_is_none_is_refused_with_the_nearest():
+    with pytest.raises(ImpossibleModelError, match=r"received 'block5_cov1'\. Did you mean 'block5_conv"):
+        freeze_before(smallest("vgg16"), "block5_cov1")
+
+
+def test_frozen_normalisation_infers_whatever_the_mode_after_loading_too(tmp_path):
+    backbone = build_backbone("mobilenetv2", 32, cut="block_2_add", layer_name="backbone")
+    pixels = keras.Input((32, 32, 3))
+    model = keras.Model(pixels, backbone(pixels))
+    images = np.random.default_rng(0).normal(3, 2, (4, 32, 32, 3)).astype(np.float32)
+
+    def moved(network):
+        inferred, in_training = (keras.ops.convert_to_numpy(network(images, training=mode)) for mode in (False, True))
+        return np.abs(inferred - in_training).max()
+
+    assert moved(model) > 1e-3
+    freeze_except_last(backbone, 0)
+    before = backbone.get_weights()
+    model.save(tmp_path / "model.keras")
+    loaded = load_model(str(tmp_path / "model.keras"))
+    for network in (model, loaded):
+        assert moved(network) == 0
+        assert network.trainable_weights == []
+        after = network.get_layer("backbone").get_weights()
+        assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))

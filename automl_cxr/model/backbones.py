@@ -293,41 +293,6 @@ def _output_of(whole: keras.Model, backbone: Backbone, cut: str) -> keras.KerasT
     return output
 
 
-def weight_bearing_layers(model: keras.Model) -> list[keras.Layer]:
-    """List the layers that hold weights, in the order of the network."""
-    return [layer for layer in model.layers if layer.weights]
-
-
-def freeze_except_last(model: keras.Model, n: int) -> None:
-    """Train the last ``n`` weight-bearing layers (all, if there are fewer) and freeze the others.
-
-    A frozen batch normalisation runs in inference mode, whatever mode the network runs in. A change counts from the next
-    ``compile`` on.
-    """
-    bearing = weight_bearing_layers(model)
-    _train(model, bearing[max(0, len(bearing) - n) :])
-
-
-def freeze_before(model: keras.Model, layer_name: str) -> None:
-    """Train the named layer and those that the network lists after it, and freeze the others; see ``freeze_except_last``.
-
-    Raises:
-        ImpossibleModelError: The network has no such layer.
-    """
-    names = [layer.name for layer in model.layers]
-    if layer_name not in names:
-        way_out = _did_you_mean(layer_name, names) or f"Its last layer is '{names[-1]}'."
-        raise ImpossibleModelError(f"The first trained layer must be one of '{model.name}'; received '{layer_name}'. {way_out}")
-    _train(model, [layer for layer in model.layers[names.index(layer_name) :] if layer.weights])
-
-
-def _train(model: keras.Model, trained: list[keras.Layer]) -> None:
-    """Train these weight-bearing layers and no other."""
-    model.trainable = True  # a model that is frozen as a whole would hide what its layers say
-    for layer in weight_bearing_layers(model):
-        layer.trainable = layer in trained
-
-
 def _did_you_mean(received: str, names: list[str]) -> str:
     nearest = difflib.get_close_matches(received, names, n=1, cutoff=0.5)
     return f"Did you mean '{nearest[0]}'?" if nearest else ""

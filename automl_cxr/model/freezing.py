@@ -1,7 +1,8 @@
 """Which layers of a backbone train, and when.
 
 The backbones of a network are models within it, called ``backbone`` and ``second_backbone``. A frozen batch normalisation
-runs in inference mode (Keras' rule for ``trainable = False``), so that frozen features do not depend on the batch.
+runs in inference mode (Keras' rule for ``trainable = False``), whatever mode the network runs in, so that frozen features do
+not depend on the batch. A change counts from the next ``compile`` on.
 """
 
 from __future__ import annotations
@@ -19,17 +20,18 @@ BACKBONE, SECOND_BACKBONE = "backbone", "second_backbone"
 def set_phase(model: keras.Model, config: TrialConfig, *, frozen: bool) -> None:
     """Freeze the backbones of a network wholly, or down to ``config.unfreeze`` or ``config.unfreeze_from``.
 
-    Networks without a backbone stay as they are. A change counts from the next ``compile`` on.
+    Networks without a backbone stay as they are. Of two backbones, one without the layer ``unfreeze_from`` stays frozen.
 
     Raises:
-        ImpossibleModelError: No backbone has a layer of the name ``config.unfreeze_from``.
+        ImpossibleModelError: No backbone has a layer of that name.
     """
     backbones = [layer for layer in model.layers if layer.name in (BACKBONE, SECOND_BACKBONE)]
     for backbone in backbones:
-        if not frozen and config.unfreeze_from:
-            _train_from(backbone, config.unfreeze_from)
-        else:
-            _train_last(backbone, 0 if frozen else config.unfreeze)
+        freeze_except_last(backbone, 0 if frozen or config.unfreeze_from else config.unfreeze)
+    if backbones and config.unfreeze_from and not frozen:
+        named = [backbone for backbone in backbones if config.unfreeze_from in _names(backbone)]
+        for backbone in named or backbones[:1]:  # the first one says which name is near
+            freeze_before(backbone, config.unfreeze_from)
 
 
 def weight_bearing_layers(backbone: keras.Model) -> list[keras.layers.Layer]:
@@ -37,24 +39,32 @@ def weight_bearing_layers(backbone: keras.Model) -> list[keras.layers.Layer]:
     return [layer for layer in backbone.layers if layer.weights]
 
 
-def _train_last(backbone: keras.Model, n_layers: int) -> None:
+def freeze_except_last(backbone: keras.Model, n: int) -> None:
+    """Train the last ``n`` weight-bearing layers (all, if there are fewer) and freeze the others."""
     bearing = weight_bearing_layers(backbone)
-    _freeze(bearing, max(0, len(bearing) - n_layers))
+    _train(backbone, bearing[max(0, len(bearing) - n) :])
 
 
-def _train_from(backbone: keras.Model, name: str) -> None:
-    """Train the named layer and all that the backbone lists after it."""
-    names = [layer.name for layer in backbone.layers]
-    if name not in names:
-        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+def freeze_before(backbone: keras.Model, layer_name: str) -> None:
+    """Train the named layer and those that the network lists after it, and freeze the others.
+
+    Raises:
+        ImpossibleModelError: The network has no such layer.
+    """
+    names = _names(backbone)
+    if layer_name not in names:
+        nearest = difflib.get_close_matches(layer_name, names, n=1, cutoff=0.5)
         way_out = f"Did you mean '{nearest[0]}'?" if nearest else "`automl-cxr describe` lists the layers."
-        raise ImpossibleModelError(
-            f"Hyperparameter 'unfreeze_from' must name a layer of the backbone; received '{name}'. {way_out}"
-        )
-    bearing = weight_bearing_layers(backbone)
-    _freeze(bearing, sum(names.index(layer.name) < names.index(name) for layer in bearing))
+        raise ImpossibleModelError(f"The first trained layer must be one of the backbone; received '{layer_name}'. {way_out}")
+    _train(backbone, [layer for layer in backbone.layers[names.index(layer_name) :] if layer.weights])
 
 
-def _freeze(layers: list[keras.layers.Layer], n_frozen: int) -> None:
-    for position, layer in enumerate(layers):
-        layer.trainable = position >= n_frozen
+def _names(backbone: keras.Model) -> list[str]:
+    return [layer.name for layer in backbone.layers]
+
+
+def _train(backbone: keras.Model, trained: list[keras.layers.Layer]) -> None:
+    """Train these weight-bearing layers and no other."""
+    backbone.trainable = True  # a model that is frozen as a whole would hide what its layers say
+    for layer in weight_bearing_layers(backbone):
+        layer.trainable = layer in trained

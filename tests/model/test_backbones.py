@@ -1,5 +1,4 @@
 import functools
-import math
 
 import keras
 import numpy as np
@@ -8,14 +7,8 @@ from keras import applications
 
 from automl_cxr import config
 from automl_cxr.errors import ImpossibleModelError, UnknownNameError
-from automl_cxr.model.backbones import (
-    BACKBONES,
-    build_backbone,
-    find_backbone,
-    freeze_before,
-    freeze_except_last,
-    weight_bearing_layers,
-)
+from automl_cxr.model.backbones import BACKBONES, build_backbone, find_backbone
+from automl_cxr.model.freezing import weight_bearing_layers
 from automl_cxr.model.trainer import load_model
 
 PARAMETERS = {
@@ -33,14 +26,6 @@ PARAMETERS = {
 def smallest(name):
     """Build each backbone once; tests leave its layers as they find them."""
     return build_backbone(name, find_backbone(name).smallest_image)
-
-
-def n_trainable(model):
-    return sum(math.prod(weight.shape) for weight in model.trainable_weights)
-
-
-def trained(model):
-    return [layer.name for layer in weight_bearing_layers(model) if layer.trainable]
 
 
 def test_a_configuration_can_name_every_backbone_and_no_other():
@@ -151,65 +136,3 @@ def test_the_input_is_no_cut():
 def test_an_unknown_backbone_is_refused_with_the_nearest():
     with pytest.raises(UnknownNameError, match="Did you mean 'resnet50v2'"):
         find_backbone("resnet50_v2")
-
-
-@pytest.mark.parametrize(
-    ("n", "first", "parameters"),
-    [(5, "conv5_block16_0_bn", 168_128), (9, None, 330_048), (163, "conv4_block1_0_bn", 5_524_224)],
-)
-def test_the_reported_fine_tuning_depths_of_densenet121(n, first, parameters):
-    model = smallest("densenet121")
-    freeze_except_last(model, n)
-    assert len(trained(model)) == n
-    assert trained(model)[-1] == "bn"
-    assert first in (None, trained(model)[0])
-    assert n_trainable(model) == parameters
-    freeze_before(model, trained(model)[0])
-    assert n_trainable(model) == parameters
-
-
-@pytest.mark.parametrize(("first", "n"), [("block5_conv1", 3), ("block3_conv1", 9), ("block2_pool", 9), ("block1_conv1", 13)])
-def test_the_reported_fine_tuning_depths_of_vgg16(first, n):
-    model = smallest("vgg16")
-    freeze_before(model, first)
-    from_name = trained(model)
-    freeze_except_last(model, n)
-    assert from_name == trained(model)
-    assert len(from_name) == n
-
-
-def test_more_layers_than_there_are_means_all_and_0_none():
-    model = smallest("vgg16")
-    model.trainable = False
-    freeze_except_last(model, 1000)
-    assert len(trained(model)) == 13
-    assert len(model.trainable_weights) == 26
-    freeze_except_last(model, 0)
-    assert model.trainable_weights == []
-
-
-def test_a_first_trained_layer_that_is_none_is_refused_with_the_nearest():
-    with pytest.raises(ImpossibleModelError, match=r"received 'block5_cov1'\. Did you mean 'block5_conv"):
-        freeze_before(smallest("vgg16"), "block5_cov1")
-
-
-def test_frozen_normalisation_infers_whatever_the_mode_after_loading_too(tmp_path):
-    backbone = build_backbone("mobilenetv2", 32, cut="block_2_add", layer_name="backbone")
-    pixels = keras.Input((32, 32, 3))
-    model = keras.Model(pixels, backbone(pixels))
-    images = np.random.default_rng(0).normal(3, 2, (4, 32, 32, 3)).astype(np.float32)
-
-    def moved(network):
-        inferred, in_training = (keras.ops.convert_to_numpy(network(images, training=mode)) for mode in (False, True))
-        return np.abs(inferred - in_training).max()
-
-    assert moved(model) > 1e-3
-    freeze_except_last(backbone, 0)
-    before = backbone.get_weights()
-    model.save(tmp_path / "model.keras")
-    loaded = load_model(str(tmp_path / "model.keras"))
-    for network in (model, loaded):
-        assert moved(network) == 0
-        assert network.trainable_weights == []
-        after = network.get_layer("backbone").get_weights()
-        assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))

@@ -1,0 +1,133 @@
+import functools
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from automl_cxr.config import TrialConfig
+from automl_cxr.errors import ImpossibleModelError
+from automl_cxr.model.backbones import build_backbone
+from automl_cxr.model.build import build_model
+from automl_cxr.model.freezing import freeze_before, freeze_except_last, set_phase, weight_bearing_layers
+from automl_cxr.model.trainer import load_model
+
+
+@functools.cache
+def smallest(name):
+    return build_backbone(name, 32)
+
+
+def n_trainable(model):
+    return sum(math.prod(weight.shape) for weight in model.trainable_weights)
+
+
+def trained(model):
+    return [layer.name for layer in weight_bearing_layers(model) if layer.trainable]
+
+
+@pytest.mark.parametrize(
+    ("n", "first", "parameters"),
+    [(5, "conv5_block16_0_bn", 168_128), (9, None, 330_048), (163, "conv4_block1_0_bn", 5_524_224)],
+)
+def test_the_reported_fine_tuning_depths_of_densenet121(n, first, parameters):
+    model = smallest("densenet121")
+    freeze_except_last(model, n)
+    assert len(trained(model)) == n
+    assert trained(model)[-1] == "bn"
+    assert first in (None, trained(model)[0])
+    assert n_trainable(model) == parameters
+    freeze_before(model, trained(model)[0])
+    assert n_trainable(model) == parameters
+
+
+@pytest.mark.parametrize(("first", "n"), [("block5_conv1", 3), ("block3_conv1", 9), ("block2_pool", 9), ("block1_conv1", 13)])
+def test_the_reported_fine_tuning_depths_of_vgg16(first, n):
+    model = smallest("vgg16")
+    freeze_before(model, first)
+    from_name = trained(model)
+    freeze_except_last(model, n)
+    assert from_name == trained(model)
+    assert len(from_name) == n
+
+
+def test_more_layers_than_there_are_means_all_and_0_none():
+    model = smallest("vgg16")
+    model.trainable = False
+    freeze_except_last(model, 1000)
+    assert len(trained(model)) == 13
+    assert len(model.trainable_weights) == 26
+    freeze_except_last(model, 0)
+    assert model.trainable_weights == []
+
+
+def test_a_first_trained_layer_that_is_none_is_refused_with_the_nearest():
+    with pytest.raises(ImpossibleModelError, match=r"received 'block5_cov1'\. Did you mean 'block5_conv"):
+        freeze_before(smallest("vgg16"), "block5_cov1")
+
+
+def test_frozen_normalisation_infers_whatever_the_mode_after_loading_too(tmp_path):
+    backbone = build_backbone("mobilenetv2", 32, cut="block_2_add", layer_name="backbone")
+    pixels = keras.Input((32, 32, 3))
+    model = keras.Model(pixels, backbone(pixels))
+    images = np.random.default_rng(0).normal(3, 2, (4, 32, 32, 3)).astype(np.float32)
+
+    def moved(network):
+        inferred, in_training = (keras.ops.convert_to_numpy(network(images, training=mode)) for mode in (False, True))
+        return np.abs(inferred - in_training).max()
+
+    assert moved(model) > 1e-3
+    freeze_except_last(backbone, 0)
+    before = backbone.get_weights()
+    model.save(tmp_path / "model.keras")
+    loaded = load_model(str(tmp_path / "model.keras"))
+    for network in (model, loaded):
+        assert moved(network) == 0
+        assert network.trainable_weights == []
+        after = network.get_layer("backbone").get_weights()
+        assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def joined(**values):
+    """A network of two backbones and what was asked of it."""
+    two = {
+        "family": "concat",
+        "backbone": "squeezenet",
+        "cut": "2",
+        "second_backbone": "vgg16",
+        "second_cut": "1",
+        "projection": 4,
+    }
+    config = TrialConfig.from_values({**two, "weights": "none", "second_weights": "none", "image_size": 48, **values})
+    return build_model(config, 3, steps_per_epoch=10), config
+
+
+def trained_of(model):
+    return {name: trained(model.get_layer(name)) for name in ("backbone", "second_backbone")}
+
+
+def test_both_backbones_thaw_after_the_frozen_phase():
+    model, config = joined(unfreeze=2, frozen_share=0.5)
+    assert trained_of(model) == {"backbone": [], "second_backbone": []}
+    assert model.trainable_weights
+    set_phase(model, config, frozen=False)
+    assert trained_of(model) == {
+        "backbone": ["fire3_expand1x1", "fire3_expand3x3"],
+        "second_backbone": ["block1_conv1", "block1_conv2"],
+    }
+
+
+def test_a_layers_name_thaws_the_backbone_that_has_it():
+    model, _ = joined(unfreeze_from="block1_conv2", unfreeze=5)
+    assert trained_of(model) == {"backbone": [], "second_backbone": ["block1_conv2"]}
+
+
+def test_a_layers_name_that_no_backbone_has_is_refused():
+    with pytest.raises(ImpossibleModelError, match=r"received 'fire3_expand'\. Did you mean 'fire3_expand"):
+        joined(unfreeze_from="fire3_expand")
+
+
+def test_networks_without_a_backbone_train_wholly():
+    model = build_model(TrialConfig(image_size=32, unfreeze_from="nothing", filters=4), 3, steps_per_epoch=10)
+    set_phase(model, TrialConfig(unfreeze_from="nothing"), frozen=True)
+    assert len(model.trainable_weights) > 10

@@ -124,7 +124,21 @@ def _rebuild_parameter(tensor: Any, *_: Any) -> Any:
     return tensor
 
 
+class _PassedOver:
+    """Stands in for a NumPy number and its type, which training loops keep beside the weights, such as a best loss."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
 _ALLOWED = {
+    ("_codecs", "encode"): _PassedOver,  # how Python 3 writes the bytes of a number
+    ("numpy", "dtype"): _PassedOver,
+    ("numpy.core.multiarray", "scalar"): _PassedOver,
+    ("numpy._core.multiarray", "scalar"): _PassedOver,
     ("collections", "OrderedDict"): OrderedDict,
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
@@ -141,7 +155,7 @@ class _TensorUnpickler(pickle.Unpickler):
     """
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
-        super().__init__(file, encoding="utf-8")  # (Python 2 wrote names as bytes)
+        super().__init__(file, encoding="latin-1")  # Python 2 wrote names as bytes, and the bytes of numbers too
         self.dtypes: dict[str, np.dtype] = {}
         self._path = path
 

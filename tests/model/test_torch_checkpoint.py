@@ -129,6 +129,16 @@ def test_tensors_come_as_they_were_written(write, wrap, fake_torch, tmp_path):
 
 
 @WRITERS
+def test_what_a_training_loop_keeps_beside_the_weights_is_passed_over(write, fake_torch, tmp_path):
+    weights = np.arange(6, dtype="f4").reshape(2, 3)
+    checkpoint = {"epoch": 7, "best_loss": np.float64(0.25), "arch": "dense", "state_dict": OrderedDict(w=Tensor("0", weights))}
+    write(tmp_path / "model.pth", checkpoint, fake_torch)
+    found = read_torch_checkpoint(tmp_path / "model.pth")
+    assert list(found) == ["w"]
+    assert np.array_equal(found["w"], weights)
+
+
+@WRITERS
 def test_a_file_that_asks_to_run_something_is_refused(write, fake_torch, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(

@@ -34,7 +34,8 @@ LOSSES = ("ce", "focal")
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd", "adadelta")
 SCHEDULES = ("cosine", "plateau", "constant")
 MONITORS = ("score", "loss", "accuracy")
-IMBALANCES = ("class_weights", "oversample", "undersample", "none")
+IMBALANCES = ("class_weights", "oversample", "undersample", "undersample+class_weights", "none")
+BRIGHTENINGS = ("add", "multiply")
 FILLS = ("constant", "nearest", "reflect", "wrap")
 PRECISIONS = ("float32", "mixed")
 
@@ -154,9 +155,11 @@ class TrialConfig:
         batch_size: Images per gradient step.
         epochs: Passes over the training part at most.
         patience: Epochs without a better monitored figure after which training (or its frozen phase) stops.
-        monitor: What chooses the epoch and stops training: the study's "score", or validation "loss" or "accuracy".
+        monitor: What chooses the epoch and stops training: the study's "score", or validation "loss" (the cross-entropy,
+            whatever ``loss`` trains with) or "accuracy".
         imbalance: "class_weights" weighs each image by N / (K n_class), "oversample" repeats images of the smaller classes
-            until all are as large as the largest, "undersample" draws part of the larger ones anew in each epoch.
+            until all are as large as the largest, "undersample" draws part of the larger ones anew in each epoch,
+            "undersample+class_weights" weighs what is drawn.
         undersample_ratio: undersample: images of a class in an epoch at most, as a multiple of the smallest class.
         precision: "mixed" computes in 16 bits where there is a GPU.
 
@@ -166,7 +169,8 @@ class TrialConfig:
         shear: Degrees to either side, horizontally.
         shift: Share of the image's size, in each direction.
         zoom: Share of the image's size, in and out.
-        brightness: Share of the range from black to white, added or taken away.
+        brightness: Share by which pixels become brighter or darker.
+        brightening: Whether it is a share of the range from black to white, to "add", or of the pixel, to "multiply".
         contrast: Share of each pixel's distance from the mean.
         fill: What comes in from outside of the image: "constant" is black.
 
@@ -236,6 +240,7 @@ class TrialConfig:
     shift: float = _hyperparameter(0.1, _within(0.0, 0.5))
     zoom: float = _hyperparameter(0.1, _within(0.0, 0.5))
     brightness: float = _hyperparameter(0.2, _within(0.0, 1.0))
+    brightening: str = _hyperparameter("add", _one_of(*BRIGHTENINGS))
     contrast: float = _hyperparameter(0.3, _within(0.0, 1.0))
     fill: str = _hyperparameter("constant", _one_of(*FILLS))
 
@@ -252,7 +257,8 @@ class TrialConfig:
     @property
     def frozen_epochs(self) -> int:
         """Count the epochs, at most, before ``unfreeze`` takes effect; 0 where there are not two phases."""
-        thaws = self.family in ("transfer", "concat") and (self.unfreeze > 0 or self.unfreeze_from != "")
+        has_backbone = {"transfer": True, "concat": {self.backbone, self.second_backbone} != {SCRATCH}}.get(self.family, False)
+        thaws = has_backbone and (self.unfreeze > 0 or self.unfreeze_from != "")
         return math.ceil(round(self.frozen_share * self.epochs, 9)) if thaws else 0  # 0.07 * 100 is a little more than 7
 
     @classmethod

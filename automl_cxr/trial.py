@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.model.build import backend_versions, build_model
+from automl_cxr.model.build import backend_versions, build_model, digest_pretrained
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.sampling import images_per_epoch
 from automl_cxr.model.schedules import plan_phases
@@ -63,6 +63,7 @@ class TrialResult:
         epochs: Epochs that were run.
         cut_short: Whether the deadline kept it from epochs that it would have run.
         n_parameters: Parameters of the network.
+        weights_sha256: Digests of the files that its backbones' weights came from, joined by "+"; "" where all are random.
         seconds: Wall seconds from start to saved files.
     """
 
@@ -71,6 +72,7 @@ class TrialResult:
     epochs: int
     cut_short: bool
     n_parameters: int
+    weights_sha256: str
     seconds: float
 
 
@@ -116,6 +118,7 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
         epochs=len(history),
         cut_short=end.cut_short,
         n_parameters=model.count_params(),
+        weights_sha256="+".join(digest_pretrained(task.config, task.weights_folder)),
         seconds=time.time() - started,
     )
 

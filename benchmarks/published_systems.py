@@ -1,4 +1,4 @@
-"""Train every published system for one epoch at the smallest image size that its architecture allows.
+"""Train every published system for one epoch (of each phase) at the smallest image size that its architecture allows.
 
     python benchmarks/published_systems.py DIR --out automl_runs_published
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from automl_cxr.api import describe, open_study
 from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.study.spaces import shipped
+from automl_cxr.study.systems import find_system
 
 _LARGEST, _SMALLEST = 256, 16
 _EXAMPLES = ("demo",)
@@ -35,8 +36,9 @@ def smallest_image_size(name: str) -> int:
     return fits
 
 
-def train_one_epoch(name: str, data: str, size: int, runs: Path, weights: str | None) -> dict[str, object]:
-    """Search a study of one trial and one epoch; give what its trial came to."""
+def train_briefly(name: str, data: str, size: int, runs: Path, weights: str | None) -> dict[str, object]:
+    """Search a study of one trial and one epoch, or two where there are two phases; give what its trial came to."""
+    epochs = 2 if find_system(name, {"epochs": 2}).config.frozen_epochs == 1 else 1
     words = [
         sys.executable,
         "-c",
@@ -49,7 +51,7 @@ def train_one_epoch(name: str, data: str, size: int, runs: Path, weights: str | 
         "--image-size",
         str(size),
     ]
-    words += ["--epochs", "1", "--trials", "1", "--executor", "inline", "--runs", str(runs), "--name", name]
+    words += ["--epochs", str(epochs), "--trials", "1", "--executor", "inline", "--runs", str(runs), "--name", name]
     words += ["--set", "weights=none", "--set", "second_weights=none"] if weights is None else ["--weights", weights]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -68,7 +70,7 @@ def main() -> None:
     print("| name | pixels | parameters | seconds | macro-F1 |\n| --- | --- | --- | --- | --- |")
     for name in arguments.names or [name for name in shipped("studies") if name not in _EXAMPLES]:
         size = smallest_image_size(name)
-        told = train_one_epoch(name, arguments.data, size, arguments.out, arguments.weights)
+        told = train_briefly(name, arguments.data, size, arguments.out, arguments.weights)
         if "error" in told:
             print(f"| {name} | {size} | {told['error']} |", flush=True)
         else:

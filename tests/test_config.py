@@ -64,6 +64,7 @@ def test_an_unknown_hyperparameter_gets_the_nearest():
         ({"family": "transfer", "unfreeze": 0, "frozen_share": 0.5}, 0),
         ({"family": "transfer", "unfreeze": 5}, 0),
         ({"family": "scratch", "unfreeze": 5, "frozen_share": 0.5}, 0),
+        ({"family": "concat", "backbone": "scratch", "unfreeze": 5, "frozen_share": 0.5}, 0),
     ],
 )
 def test_frozen_epochs_are_a_share_where_something_is_unfrozen(values, epochs):

@@ -77,24 +77,28 @@ def test_the_two_branches_of_the_concatenated_network(describe):
     assert shapes["vector"] == [4096]
 
 
-@pytest.mark.parametrize(("unfreeze", "trainable"), [(5, 238_148), (9, 400_068), (163, 5_594_244)])
-def test_chexnet_unfrozen_layer_by_layer(describe, unfreeze, trainable):
-    assert describe("cxr14-chexnet", "--set", f"unfreeze={unfreeze}")["trainable"] == trainable
-    if unfreeze == 163:
-        by_name = describe("cxr14-chexnet", "--set", "unfreeze_from=conv4_block1_0_bn")
-        assert by_name["trainable"] == trainable
+@pytest.mark.parametrize(("n_layers", "trainable"), [(5, 238_148), (9, 400_068), (163, 5_594_244)])
+def test_chexnet_unfrozen_layer_by_layer(describe, n_layers, trainable):
+    told = describe(f"cxr14-chexnet-last{n_layers}")
+    assert told["trainable"] == trainable
+    assert told["frozen_phase_trainable"] == 70_020
 
 
-@pytest.mark.parametrize(("first", "n_convolutions"), [("block5_conv1", 3), ("block3_conv1", 9)])
-def test_vgg16_unfrozen_by_block(describe, first, n_convolutions):
-    told = describe("cxr14-vgg16", "--set", f"unfreeze_from={first}")
+def test_a_layers_name_says_the_same_as_a_number(describe):
+    assert describe("cxr14-chexnet", "--set", "unfreeze_from=conv4_block1_0_bn")["trainable"] == 5_594_244
+
+
+@pytest.mark.parametrize(("block", "n_convolutions"), [("block5", 3), ("block3", 9)])
+def test_vgg16_unfrozen_by_block(describe, block, n_convolutions):
+    told = describe(f"cxr14-vgg16-{block}")
     trained = [layer for layer in told["layers"] if layer["kind"] == "Conv2D" and layer["trainable"]]
     assert len(trained) == n_convolutions
+    assert told["frozen_phase_trainable"] == 132_356
 
 
 @pytest.mark.parametrize(
     ("name", "phase_1"),
-    [("pneumonia3-inceptionv3", 6_147), ("pneumonia3-resnet101v2", 6_147), ("cxr14-vgg16-finetuned", 132_356)],
+    [("pneumonia3-inceptionv3", 6_147), ("pneumonia3-resnet101v2", 6_147), ("cxr14-resnet50-last2", 131_396)],
 )
 def test_two_phases_begin_with_the_head(describe, name, phase_1):
     told = describe(name)

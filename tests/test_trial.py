@@ -59,6 +59,7 @@ def test_a_trial_leaves_files_that_agree_with_its_result(prepared, tmp_path):
     assert [float(row["score"]) for row in rows] == [epoch.score for epoch in epochs]
     assert "epoch 3:" in (folder / "train.log").read_text()
     assert result.epochs == 3
+    assert result.weights_sha256 == ""
     assert not result.cut_short
 
 
@@ -105,7 +106,14 @@ def network_with_a_backbone(config, n_classes, *, steps_per_epoch, weights_folde
 
 def test_two_phases_are_told_apart_in_the_files(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr("automl_cxr.trial.build_model", network_with_a_backbone)
-    two_phases = {"family": "transfer", "unfreeze": 1, "frozen_share": 0.5, "epochs": 3, "fine_tune_rate": 1e-4}
+    two_phases = {
+        "family": "transfer",
+        "weights": "none",
+        "unfreeze": 1,
+        "frozen_share": 0.5,
+        "epochs": 3,
+        "fine_tune_rate": 1e-4,
+    }
     _, result = run(task(prepared, tmp_path / "a", **two_phases))
     assert result.epochs == 3
     log = (tmp_path / "a" / "train.log").read_text()

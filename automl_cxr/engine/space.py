@@ -256,6 +256,7 @@ def parse_space(text: str, *, name: str) -> Space:
     description = document.pop("description", "")
     if isinstance(document.get("space"), dict):
         document = document["space"]  # a study file that holds its space
+        description = document.pop("description", description)
     constants = {key: value for key, value in document.items() if not isinstance(value, dict)}
     for key, value in constants.items():
         if not isinstance(value, (int, float, str, bool)):

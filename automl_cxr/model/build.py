@@ -6,13 +6,16 @@ from pathlib import Path
 
 import keras
 
-from automl_cxr.config import TrialConfig
+from automl_cxr.config import SCRATCH, TrialConfig
+from automl_cxr.model.backbones import find_backbone
 from automl_cxr.model.concat import build_concat
 from automl_cxr.model.devices import has_gpu
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.fused import build_fused
+from automl_cxr.model.normalisation import follow_within_an_epoch
 from automl_cxr.model.scratch import build_scratch
 from automl_cxr.model.transfer import build_transfer
+from automl_cxr.model.weights import digest_weights
 
 _GROWN = {"scratch": build_scratch, "fused": build_fused}
 _PRETRAINED = {"transfer": build_transfer, "concat": build_concat}
@@ -44,10 +47,10 @@ def build_model(
     # bfloat16 has float32's range, so no loss has to be scaled; on a CPU it would be emulated.
     keras.config.set_dtype_policy("mixed_bfloat16" if config.precision == "mixed" and has_gpu() else "float32")
     if config.family in _GROWN:
-        model = _GROWN[config.family](config, n_classes, steps_per_epoch=steps_per_epoch)
+        model = _GROWN[config.family](config, n_classes)
     else:
-        build = _PRETRAINED[config.family]
-        model = build(config, n_classes, steps_per_epoch=steps_per_epoch, weights_folder=weights_folder)
+        model = _PRETRAINED[config.family](config, n_classes, weights_folder=weights_folder)
+    follow_within_an_epoch(model, steps_per_epoch)
     set_phase(model, config, frozen=config.frozen_epochs > 0)
     return model
 
@@ -55,3 +58,13 @@ def build_model(
 def backend_versions() -> str:
     """Name Keras and its backend, for logs."""
     return f"Keras {keras.__version__} on {keras.backend.backend()}"
+
+
+def digest_pretrained(config: TrialConfig, weights_folder: Path | None) -> list[str]:
+    """Give the SHA-256 of each file that ``build_model`` takes weights from, the first backbone's first."""
+    branches = {
+        "transfer": [(config.backbone, config.weights)],
+        "concat": [(config.backbone, config.weights), (config.second_backbone, config.second_weights)],
+    }.get(config.family, [])
+    digests = [digest_weights(find_backbone(name), weights, weights_folder) for name, weights in branches if name != SCRATCH]
+    return [digest for digest in digests if digest]

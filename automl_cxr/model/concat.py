@@ -14,11 +14,10 @@ from automl_cxr.model.backbones import build_backbone, find_backbone
 from automl_cxr.model.freezing import BACKBONE, SECOND_BACKBONE
 from automl_cxr.model.head import classifier_head
 from automl_cxr.model.inputs import inner_size, raw_pixels, scaled_channels, three_channels
-from automl_cxr.model.normalisation import follow_within_an_epoch
 from automl_cxr.model.scratch import block_ends, describe_trunk, grow_trunk
 
 
-def build_concat(config: TrialConfig, n_classes: int, *, steps_per_epoch: int, weights_folder: Path | None) -> keras.Model:
+def build_concat(config: TrialConfig, n_classes: int, *, weights_folder: Path | None) -> keras.Model:
     """Build two branches, each cut at its splice point, projected at each position, pooled and concatenated before the head.
 
     ``config.projection`` is a dense layer over the channels of each position; without one the feature maps are pooled as
@@ -37,12 +36,11 @@ def build_concat(config: TrialConfig, n_classes: int, *, steps_per_epoch: int, w
         (SECOND_BACKBONE, config.second_backbone, config.second_cut, config.second_weights),
     ):
         if branch == SCRATCH:
-            maps = _trunk(config, cut, steps_per_epoch, name=f"{role}_trunk")(x)
+            maps = _trunk(config, cut, name=f"{role}_trunk")(x)
         else:
             backbone = build_backbone(
                 branch, inner_size(config), cut=cut, weights=weights, weights_folder=weights_folder, layer_name=role
             )
-            follow_within_an_epoch(backbone, steps_per_epoch)
             maps = backbone(find_backbone(branch).preprocess(rgb, name=f"{role}_preprocess"))
         if config.projection > 0:
             maps = layers.Dense(config.projection, activation="relu", name=f"{role}_projection")(maps)
@@ -51,10 +49,10 @@ def build_concat(config: TrialConfig, n_classes: int, *, steps_per_epoch: int, w
     return keras.Model(pixels, classifier_head(joined, config, n_classes), name="concat")
 
 
-def _trunk(config: TrialConfig, cut: str, steps_per_epoch: int, *, name: str) -> keras.Model:
+def _trunk(config: TrialConfig, cut: str, *, name: str) -> keras.Model:
     """Build the configuration's scratch network down to a cut: a layer's name, the number of a block, or "" for all of it."""
     pixels = keras.Input((config.image_size, config.image_size, 1))
-    maps = grow_trunk(scaled_channels(pixels, config), config, steps_per_epoch=steps_per_epoch, until=_layer_at(cut, config))
+    maps = grow_trunk(scaled_channels(pixels, config), config, until=_layer_at(cut, config))
     return keras.Model(pixels, maps, name=name)
 
 

@@ -14,12 +14,12 @@ _SMALLEST_IMAGE = 67  # 11x11 stride 4, then three 3x3 stride-2 pools, leave one
 _PUBLISHED_FILTERS = (96, 256, 384, 384, 256)
 
 
-def build_fused(config: TrialConfig, n_classes: int, *, steps_per_epoch: int) -> keras.Model:
+def build_fused(config: TrialConfig, n_classes: int) -> keras.Model:
     """Build five AlexNet-like convolutions whose pools 1, 2 and 5 (``config.taps``) are concatenated before the head.
 
     The tapped maps are max-pooled to the size of the last one, as 55 and 13 pixels to 6 at the published input of 227
     (the rule holds at any size). ``config.filters`` sets the first convolution; the others keep the published ratio
-    96 : 256 : 384 : 384 : 256. Layer normalisation does not depend on the batch, so ``steps_per_epoch`` is not used.
+    96 : 256 : 384 : 384 : 256.
 
     Raises:
         ImpossibleModelError: The image is smaller than 67 pixels.

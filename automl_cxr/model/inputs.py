@@ -6,9 +6,10 @@ Only layers and operations that Keras itself ships are used, so that a saved mod
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.model.otsu import keep_below_otsu
@@ -23,8 +24,9 @@ def raw_pixels(config: TrialConfig) -> tuple[keras.KerasTensor, keras.KerasTenso
     """
     pixels = keras.Input((config.image_size, config.image_size, 1), name="pixels")
     x = keep_below_otsu(pixels) if config.otsu else pixels
-    for layer in _augmentation(config):
-        x = layer(x)
+    for augment in _augmentation(config):
+        # Without a word on the mode, Keras' random layers would act when a model is called directly, outside of training.
+        x = augment(x, training=None)
     return pixels, x
 
 
@@ -62,7 +64,21 @@ def _resized(x: keras.KerasTensor, config: TrialConfig) -> keras.KerasTensor:
     return learnable_resizer(config.image_size, inner_size(config), n_channels=x.shape[-1])(x)
 
 
-def _augmentation(config: TrialConfig) -> list[layers.Layer]:
+def _brightening(kind: str, strength: float, seed: int) -> Callable[..., keras.KerasTensor]:
+    if kind == "add":
+        return layers.RandomBrightness(strength, value_range=(0, 255), seed=seed, name="brightness")
+
+    def multiply(x: keras.KerasTensor, training: bool | None) -> keras.KerasTensor:
+        # Keras has no such layer: one grey pixel for each image is brightened, and is the factor of its image.
+        grey = 0.5 * ops.ones_like(x[:, :1, :1, :])
+        brighten = layers.RandomBrightness(strength / 2, value_range=(0, 1), seed=seed, name="brightness")
+        factor = 2 * brighten(grey, training=training)
+        return ops.clip(x * factor, 0, 255)
+
+    return multiply
+
+
+def _augmentation(config: TrialConfig) -> list[Callable[..., keras.KerasTensor]]:
     """List the random layers that have anything to do, each at its own strength times ``config.augmentation``.
 
     The horizontal flip is there from any strength above 0: a radiograph's diagnosis rarely depends on the side, its look does.
@@ -77,10 +93,7 @@ def _augmentation(config: TrialConfig) -> list[layers.Layer]:
         (any(turn), lambda: layers.RandomRotation(turn, fill_mode=fill, seed=seed + 1, name="rotation")),
         (shift > 0, lambda: layers.RandomTranslation(shift, shift, fill_mode=fill, seed=seed + 2, name="shift")),
         (zoom > 0, lambda: layers.RandomZoom(zoom, fill_mode=fill, seed=seed + 3, name="zoom")),
-        (
-            brightness > 0,
-            lambda: layers.RandomBrightness(brightness, value_range=(0, 255), seed=seed + 4, name="brightness"),
-        ),
+        (brightness > 0, lambda: _brightening(config.brightening, brightness, seed + 4)),
         (contrast > 0, lambda: layers.RandomContrast(contrast, value_range=(0, 255), seed=seed + 5, name="contrast")),
         # Keras 3.15 cannot read back the range that it makes of one number; of (0, shear) it draws both signs.
         (shear > 0, lambda: layers.RandomShear((0.0, shear), fill_mode=fill, seed=seed + 6, name="shear")),

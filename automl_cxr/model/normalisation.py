@@ -16,7 +16,9 @@ def normalisation_momentum(steps_per_epoch: int) -> float:
 
 
 def follow_within_an_epoch(model: keras.Model, steps_per_epoch: int) -> None:
-    """Set that momentum in every batch normalisation of a network that was built elsewhere."""
+    """Set that momentum in every batch normalisation of a network and of the networks in it."""
     for layer in model.layers:
-        if isinstance(layer, layers.BatchNormalization):
+        if isinstance(layer, keras.Model):
+            follow_within_an_epoch(layer, steps_per_epoch)
+        elif isinstance(layer, layers.BatchNormalization):
             layer.momentum = normalisation_momentum(steps_per_epoch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import keras
-import numpy as np
 from keras import layers, ops
 
 
@@ -27,9 +26,10 @@ def keep_below_otsu(pixels: keras.KerasTensor) -> keras.KerasTensor:
     ascending = ops.sort(ops.reshape(blurred, (-1, n_pixels)), axis=1)
     centred = ascending - ops.mean(ascending, axis=1, keepdims=True)  # sums stay small enough for float32
     lower_sums = ops.cumsum(centred, axis=1)[:, :-1]
-    n_lower = np.arange(1, n_pixels, dtype=np.float32)
+    # Counted within the graph: a constant as long as the image would be stored in the model's configuration.
+    n_lower = ops.cumsum(ops.ones_like(ascending), axis=1)[:, :-1]
     # With centred values the sums of both sides are opposite, so the variance between them is sum^2 / (n_lower n_upper).
-    spread = ops.square(lower_sums) * (1 / (n_lower * (n_pixels - n_lower)))[np.newaxis]
+    spread = ops.square(lower_sums) / (n_lower * (n_pixels - n_lower))
     first_upper = ops.expand_dims(ops.argmax(spread, axis=1), axis=1) + 1
     threshold = ops.take_along_axis(ascending, first_upper, axis=1)
     below = ops.cast(blurred < ops.reshape(threshold, (-1, 1, 1, 1)), "float32")

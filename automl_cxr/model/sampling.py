@@ -24,7 +24,7 @@ def images_per_epoch(labels: np.ndarray, n_classes: int, config: TrialConfig) ->
     present = sizes > 0
     if config.imbalance == "oversample":
         return np.where(present, sizes.max(), 0)
-    if config.imbalance == "undersample":
+    if "undersample" in config.imbalance:
         return np.minimum(sizes, round(config.undersample_ratio * sizes[present].min()))
     return sizes
 
@@ -45,8 +45,8 @@ def epoch_order(labels: np.ndarray, n_classes: int, config: TrialConfig, *, epoc
 
 
 def image_weights(labels: np.ndarray, n_classes: int, config: TrialConfig) -> np.ndarray:
-    """Weigh the images, float32 (n,): by N / (K n_class), whose mean is 1, for "class_weights"; by 1 otherwise."""
-    if config.imbalance != "class_weights":
+    """Weigh the images, float32 (n,): by N / (K n_class) of an epoch, whose mean is 1, for class weights; by 1 otherwise."""
+    if "class_weights" not in config.imbalance:
         return np.ones(len(labels), np.float32)
-    sizes = np.bincount(labels, minlength=n_classes)
-    return (len(labels) / (n_classes * sizes[labels])).astype(np.float32)
+    shown = images_per_epoch(labels, n_classes, config)
+    return (shown.sum() / (n_classes * shown[labels])).astype(np.float32)

@@ -12,38 +12,35 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.model.head import classifier_head, pooled_vector
 from automl_cxr.model.inputs import raw_pixels, scaled_channels
-from automl_cxr.model.normalisation import normalisation_momentum
 from automl_cxr.trunk import BatchNorm, Convolution, Dropout, LayerNorm, Pool, Relu, TrunkLayer, parse_trunk
 
 _MOST_FILTERS = 512
 _KIND = {Convolution: "conv", Pool: "pool", BatchNorm: "bn", LayerNorm: "ln", Relu: "relu", Dropout: "dropout"}
 
 
-def build_scratch(config: TrialConfig, n_classes: int, *, steps_per_epoch: int) -> keras.Model:
+def build_scratch(config: TrialConfig, n_classes: int) -> keras.Model:
     """Build the trunk that the configuration describes, one vector of its last feature maps, and a dense head.
 
     Raises:
         ImpossibleModelError: The image is too small for the trunk.
     """
     pixels, x = raw_pixels(config)
-    maps = grow_trunk(scaled_channels(x, config), config, steps_per_epoch=steps_per_epoch)
+    maps = grow_trunk(scaled_channels(x, config), config)
     return keras.Model(pixels, classifier_head(pooled_vector(maps, config), config, n_classes), name="scratch")
 
 
-def grow_trunk(
-    x: keras.KerasTensor, config: TrialConfig, *, steps_per_epoch: int, until: str | None = None
-) -> keras.KerasTensor:
+def grow_trunk(x: keras.KerasTensor, config: TrialConfig, *, until: str | None = None) -> keras.KerasTensor:
     """Put the configuration's convolutions and pools on a tensor, up to and with the layer ``until``, or all of them.
 
     Raises:
         ImpossibleModelError: A layer finds fewer pixels than its window has.
     """
     described = describe_trunk(config)
-    for (name, layer), following in pairwise([*described, None]):
+    for position, ((name, layer), following) in enumerate(pairwise([*described, None])):
         if isinstance(layer, (Convolution, Pool)) and layer.padding == "valid":
             _check_room(name, layer, x.shape[1], config)
         takes_bias = following is None or not isinstance(following[1], BatchNorm)
-        x = _build_layer(layer, name, config.seed, steps_per_epoch=steps_per_epoch, takes_bias=takes_bias)(x)
+        x = _build_layer(layer, name, seed=config.seed + 100 + position, takes_bias=takes_bias)(x)
         if name == until:
             break
     return x
@@ -89,7 +86,7 @@ def _plain_blocks(config: TrialConfig) -> list[TrunkLayer]:
     return trunk
 
 
-def _build_layer(layer: TrunkLayer, name: str, seed: int, *, steps_per_epoch: int, takes_bias: bool) -> layers.Layer:
+def _build_layer(layer: TrunkLayer, name: str, *, seed: int, takes_bias: bool) -> layers.Layer:
     match layer:
         case Convolution():
             return layers.Conv2D(
@@ -105,13 +102,13 @@ def _build_layer(layer: TrunkLayer, name: str, seed: int, *, steps_per_epoch: in
         case Pool():
             return layers.MaxPooling2D(layer.size, strides=layer.stride, padding=layer.padding, name=name)
         case BatchNorm():
-            return layers.BatchNormalization(momentum=normalisation_momentum(steps_per_epoch), name=name)
+            return layers.BatchNormalization(name=name)
         case LayerNorm():
             return layers.LayerNormalization(name=name)
         case Relu():
             return layers.ReLU(name=name)
         case Dropout():
-            return layers.Dropout(layer.rate, seed=seed + 100 + int(name.split("_")[0].removeprefix("block")), name=name)
+            return layers.Dropout(layer.rate, seed=seed, name=name)
 
 
 def _check_room(name: str, layer: Convolution | Pool, n_pixels: int, config: TrialConfig) -> None:

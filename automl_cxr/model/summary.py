@@ -156,8 +156,7 @@ def _count_multiply_adds(layer: layers.Layer, output_shape: tuple[int, ...]) -> 
 
 
 def _count(weights: list[keras.Variable]) -> int:
-    # The state of a random layer is a variable, but nothing that a model has learnt or is stored with.
-    return sum(math.prod(weight.shape) for weight in weights if "seed_generator_state" not in weight.path)
+    return sum(math.prod(weight.shape) for weight in weights)
 
 
 def _item_bytes(weight: keras.Variable) -> int:

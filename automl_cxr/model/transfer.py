@@ -12,10 +12,9 @@ from automl_cxr.model.backbones import build_backbone, find_backbone
 from automl_cxr.model.freezing import BACKBONE
 from automl_cxr.model.head import classifier_head, pooled_vector
 from automl_cxr.model.inputs import inner_size, raw_pixels, three_channels
-from automl_cxr.model.normalisation import follow_within_an_epoch
 
 
-def build_transfer(config: TrialConfig, n_classes: int, *, steps_per_epoch: int, weights_folder: Path | None) -> keras.Model:
+def build_transfer(config: TrialConfig, n_classes: int, *, weights_folder: Path | None) -> keras.Model:
     """Build a backbone on three equal channels, preprocessed as it was trained, one vector of its feature maps, and a head.
 
     Raises:
@@ -34,6 +33,5 @@ def build_transfer(config: TrialConfig, n_classes: int, *, steps_per_epoch: int,
         weights_folder=weights_folder,
         layer_name=BACKBONE,
     )
-    follow_within_an_epoch(backbone, steps_per_epoch)
     vector = pooled_vector(backbone(x), config)
     return keras.Model(pixels, classifier_head(vector, config, n_classes), name="transfer")

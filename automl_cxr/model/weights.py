@@ -33,7 +33,7 @@ _KERAS_SUFFIXES, _TORCH_SUFFIXES = (".h5", ".hdf5", ".keras"), (".pth", ".tar", 
 _SILENCE = 8.0  # seconds without an answer after which a server counts as out of reach
 
 
-def load_pretrained(model: keras.Model, backbone: Backbone, weights: str, folder: str | os.PathLike[str] | None = None) -> str:
+def load_pretrained(model: keras.Model, backbone: Backbone, weights: str, folder: str | os.PathLike[str] | None = None) -> None:
     """Put pretrained weights into a whole backbone.
 
     Args:
@@ -42,16 +42,13 @@ def load_pretrained(model: keras.Model, backbone: Backbone, weights: str, folder
         weights: "none" (leaves it as it is), "imagenet", "chexnet" or a file; see ``find_weights``.
         folder: Where files are looked for first.
 
-    Returns:
-        The SHA-256 of the file, in hexadecimal; "" for "none".
-
     Raises:
         ImpossibleModelError: There are no such weights for this backbone.
         TrialError: The file is missing, damaged, or of another network.
     """
     path = find_weights(backbone, weights, folder)
     if path is None:
-        return ""
+        return
     if path.suffix in _KERAS_SUFFIXES:
         fit_layers(model, read_keras_file(path, model), path, by_order=not backbone.needs_names)
     elif backbone.name == "densenet121":
@@ -61,6 +58,13 @@ def load_pretrained(model: keras.Model, backbone: Backbone, weights: str, folder
             f"A PyTorch checkpoint must hold a DenseNet121; received '{path}' for backbone '{backbone.name}'. "
             "Use densenet121, or a file that Keras wrote."
         )
+
+
+def digest_weights(backbone: Backbone, weights: str, folder: str | os.PathLike[str] | None = None) -> str:
+    """Give the SHA-256 of the file that ``load_pretrained`` would load, in hexadecimal; "" for "none"."""
+    path = find_weights(backbone, weights, folder)
+    if path is None:
+        return ""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -169,7 +169,7 @@ def _resolve_settings(request: StudyRequest, begun: StudySpec | None) -> dict[st
     settings = {
         "image_size": settle("image_size", 112),
         "fit": settle("fit", "stretch"),
-        "fixed": dict(settle("fixed", {})),
+        "fixed": {name: _absolute_if_file(name, value) for name, value in settle("fixed", {}).items()},
         "weights_folder": _existing_folder(settle("weights_folder", None)),
         "batch_size": settle("batch_size", 32),
         "epochs": settle("epochs", 30),
@@ -193,6 +193,12 @@ def _resolve_settings(request: StudyRequest, begun: StudySpec | None) -> dict[st
     return settings
 
 
+def _absolute_if_file(name: str, value: Value) -> Value:
+    """Make a weights file's path absolute: workers start in another folder."""
+    is_file = name in ("weights", "second_weights") and Path(str(value)).expanduser().is_file()
+    return resolve_path(str(value)) if is_file else value
+
+
 def _existing_folder(folder: str | None) -> str | None:
     if folder is not None and not Path(folder).expanduser().is_dir():
         raise UsageError(f"The folder of pretrained weights must exist; received {folder}. Name another --weights.")
@@ -206,7 +212,9 @@ def _choose_space(request: StudyRequest, begun: StudySpec | None, fixed: Mapping
     else:
         wanted = request.space or _DEFAULT_SPACE
         name, text = Path(wanted).stem, read_space(wanted)
-    check_space(check_space(parse_space(text, name=name)).fix(fixed))
+    space = check_space(check_space(parse_space(text, name=name)).fix(fixed))
+    if request.batch_size is not None and "batch_size" in space.names:
+        raise UsageError(f"The batch size is said twice: by --batch-size and by the space {name} or --set. Leave one out.")
     return name, text
 
 

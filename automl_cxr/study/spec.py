@@ -83,6 +83,12 @@ class StudySpec:
         """Index of the normal class."""
         return None if self.normal_class is None else self.classes.index(self.normal_class)
 
+    def _compared(self, name: str) -> object:
+        """Give what has to stay the same of a setting: of a space what it searches and fixes, not its comments."""
+        if name == "space_toml":
+            return self.space.constants, self.space.parameters
+        return getattr(self, name)
+
     def require_same(self, existing: StudySpec) -> None:
         """Refuse to continue a study with other settings than it was begun with.
 
@@ -92,7 +98,7 @@ class StudySpec:
         names = [item.name for item in dataclasses.fields(self) if item.name not in _FREE_TO_CHANGE]
         settings = [name for name in names if name not in _CONTENTS]
         for name in (*settings, *_CONTENTS):  # contents last: they differ because a setting does
-            asked, had = getattr(self, name), getattr(existing, name)
+            asked, had = self._compared(name), existing._compared(name)
             if asked != had:
                 how = (
                     f"and its {_CONTENTS[name]} changed since"

@@ -61,13 +61,23 @@ def read_study_file(path: Path) -> StudyFile:
     except (OSError, ValueError) as error:
         raise UsageError(f"The study file {path} cannot be read ({error}).") from error
     description = str(document.pop("description", ""))
-    reference = document.pop("reference", {})
-    for key in reference:
-        if key not in _REFERENCE:
-            raise UnknownNameError(f"reference of the study file {path.name}", key, _REFERENCE)
+    reference = _checked_reference(document.pop("reference", {}), path)
     if isinstance(document.get("space"), dict):
         document["space"] = str(path)
     return StudyFile(description, document, reference)
+
+
+def _checked_reference(reference: Any, path: Path) -> dict[str, int]:
+    if not isinstance(reference, dict) or any(type(count) is not int or count < 1 for count in reference.values()):
+        raise UsageError(f"The reference of the study file {path} must be a table of whole numbers; received {reference!r}.")
+    for key in reference:
+        if key not in _REFERENCE:
+            raise UnknownNameError(f"reference of the study file {path.name}", key, _REFERENCE)
+    if reference.get("n_classes", 2) < 2:
+        raise UsageError(
+            f"The reference of the study file {path} needs two classes or more; received {reference['n_classes']}."
+        )
+    return reference
 
 
 def load_study_options(name: str, options: Collection[str]) -> dict[str, str]:

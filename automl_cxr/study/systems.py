@@ -60,12 +60,14 @@ def find_system(name: str, values: Mapping[str, Any]) -> NamedSystem:
 
 
 def _is_study_file(path: str) -> bool:
-    """Tell a study file from a search space: its keys are options, or it holds a space as a table."""
+    """Tell a study file from a search space, whose keys are hyperparameters and a description."""
+    if not Path(path).is_file():
+        raise UsageError(f"A study file or search space must exist; received {path}. Correct the path.")
     try:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False  # loading it as a space says what is wrong
-    return "space" in document
+    return any("-" in key or key in ("space", "reference", "trials", "data", "name") for key in document)
 
 
 def _system_of_study_file(name: str, values: Mapping[str, Any]) -> NamedSystem:
@@ -87,8 +89,9 @@ def _preset(space_name: str, values: Mapping[str, Any], settings: Mapping[str, A
     space = load_space(space_name).fix({name: value for name, value in values.items() if name not in ("image_size", "epochs")})
     preset = space.preset()
     if preset is None:
-        missing = ", ".join(parameter.name for parameter in space.parameters if parameter.default is None)
+        missing = [parameter.name for parameter in space.parameters if parameter.default is None]
         raise UsageError(
-            f"The space {space.name} searches what has no default; set it, such as --set NAME=VALUE for {missing}."
+            f"A space is described at its defaults; space {space.name} has none for {', '.join(missing)}. "
+            f"Set them, such as --set {missing[0]}=VALUE."
         )
     return TrialConfig.from_values({**settings, **space.constants, **preset, **values})

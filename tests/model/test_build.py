@@ -96,6 +96,9 @@ def test_augmentation_acts_in_training_only_and_grows_with_its_strength():
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 1), dtype=np.uint8)
     augmented = build(**SMALL["scratch"])
     assert np.array_equal(augmented.predict(pixels, verbose=0), augmented.predict(pixels, verbose=0))
+    called = [keras.ops.convert_to_numpy(augmented(pixels)) for _ in range(2)]
+    assert np.array_equal(*called), "a model that is called directly does not augment either"
+    assert called[0] == pytest.approx(augmented.predict(pixels, verbose=0), abs=1e-6)
     names = {layer.name for layer in augmented.layers}
     assert {"flip", "rotation", "shift", "zoom", "brightness", "contrast"} <= names
     assert augmented.get_layer("rotation").get_config()["factor"] == pytest.approx((-0.025, 0.025))
@@ -113,6 +116,63 @@ def test_every_augmentation_has_its_own_strength():
     assert names[1] == "brightness"
     assert not {"flip", "rotation", "shift", "zoom", "contrast", "shear"} & set(names)
     assert weak.get_layer("brightness").get_config()["factor"] == pytest.approx((-0.2, 0.2))
+
+
+def test_brightness_is_added_or_multiplied():
+    pixels = np.concatenate([np.zeros((64, 32, 16, 1)), np.full((64, 32, 16, 1), 100.0)], axis=2).astype(np.float32)
+    only = {
+        "augmentation": 1.0,
+        "flip": False,
+        "rotation_low": 0.0,
+        "rotation_high": 0.0,
+        "shift": 0.0,
+        "zoom": 0.0,
+        "contrast": 0.0,
+    }
+    seen = {}
+    for kind in ("add", "multiply"):
+        model = build(**{**SMALL["scratch"], **only, "brightness": 0.2, "brightening": kind, "scaling": "unit"})
+        scaled = keras.Model(model.input, model.get_layer("scale").output)
+        seen[kind] = 255 * keras.ops.convert_to_numpy(scaled(pixels, training=True))
+        assert keras.ops.convert_to_numpy(scaled(pixels)) * 255 == pytest.approx(pixels, abs=1e-3)
+    assert seen["add"][:, :, :16].max() > 20, "black becomes grey"
+    assert seen["multiply"][:, :, :16].max() == 0, "black stays black"
+    factors = seen["multiply"][:, 0, 31, 0] / 100
+    assert 0.79 < factors.min() < 0.9
+    assert 1.1 < factors.max() < 1.21
+
+
+def test_two_dropouts_of_a_block_drop_differently():
+    model = build(image_size=16, layers="conv4k3 drop0.5 drop0.5", pooling="average")
+    first, second = (model.get_layer(name).get_config()["seed"] for name in ("block1_dropout", "block1_dropout2"))
+    assert first != second
+
+
+def test_normalisation_everywhere_follows_the_steps_of_an_epoch():
+    for values in (
+        SMALL["scratch"],
+        {**SMALL["fused"], "image_size": 80, "resizer": 0.9},
+        {**SMALL["concat"], "backbone": "mobilenetv2"},
+    ):
+        model = build(**values, steps_per_epoch=10)
+
+        def momenta(network):
+            for layer in network.layers:
+                if isinstance(layer, keras.Model):
+                    yield from momenta(layer)
+                elif isinstance(layer, keras.layers.BatchNormalization):
+                    yield layer.momentum
+
+        found = list(momenta(model))
+        assert found
+        assert found == pytest.approx([0.8] * len(found))
+
+
+def test_otsu_leaves_no_picture_in_the_file(tmp_path):
+    build(**{**SMALL["scratch"], "image_size": 128, "otsu": True}).save(tmp_path / "model.keras")
+    plain = build(**{**SMALL["scratch"], "image_size": 128})
+    plain.save(tmp_path / "plain.keras")
+    assert (tmp_path / "model.keras").stat().st_size < (tmp_path / "plain.keras").stat().st_size + 20_000
 
 
 def test_every_option_at_the_input_saves_and_loads(tmp_path):

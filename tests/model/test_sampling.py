@@ -85,3 +85,10 @@ def test_rare_classes_weigh_more_where_weights_are_the_way():
     assert weights == pytest.approx([10 / 24] * 8 + [10 / 6] * 2)
     for imbalance in ("none", "oversample", "undersample"):
         assert image_weights(labels, 3, TrialConfig.from_values({"imbalance": imbalance})).tolist() == [1] * 10
+
+
+def test_what_an_undersampled_epoch_shows_can_be_weighed():
+    labels = np.array([0] * 8 + [1] * 2)
+    config = TrialConfig(imbalance="undersample+class_weights", undersample_ratio=2.0)
+    assert images_per_epoch(labels, 2, config).tolist() == [4, 2]
+    assert image_weights(labels, 2, config)[[0, 9]] == pytest.approx([6 / (2 * 4), 6 / (2 * 2)])

@@ -15,7 +15,7 @@ from keras.src.applications import densenet, efficientnet_v2, inception_v3, mobi
 from automl_cxr.errors import ImpossibleModelError, TrialError
 from automl_cxr.model import weights as weights_module
 from automl_cxr.model.backbones import BACKBONES, build_backbone, find_backbone
-from automl_cxr.model.weights import find_weights, load_pretrained
+from automl_cxr.model.weights import digest_weights, find_weights, load_pretrained
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +67,8 @@ def refused(model, weights, folder=None, error=TrialError, name="squeezenet"):
 
 def test_none_leaves_the_weights_as_they_are():
     model = build("squeezenet", seed=1)
-    assert load_pretrained(model, find_backbone("squeezenet"), "none", None) == ""
+    load_pretrained(model, find_backbone("squeezenet"), "none", None)
+    assert digest_weights(find_backbone("squeezenet"), "none", None) == ""
     assert same(model, build("squeezenet", seed=1))
 
 
@@ -79,7 +80,8 @@ def test_a_file_as_keras_publishes_it_is_found_in_the_folder(name, tmp_path):
     build(name, seed=3).load_weights(path)  # Keras itself takes the file for one of its own
     model = build(name, seed=2)
     assert not same(model, source)
-    assert load_pretrained(model, find_backbone(name), "imagenet", tmp_path) == sha256(path)
+    load_pretrained(model, find_backbone(name), "imagenet", tmp_path)
+    assert digest_weights(find_backbone(name), "imagenet", tmp_path) == sha256(path)
     assert same(model, source)
 
 
@@ -109,7 +111,8 @@ def test_what_keras_3_saves_can_be_loaded(name, file_name, tmp_path):
     source = build(name, seed=1)  # (InceptionV3's layers are called otherwise in each of the two)
     (source.save_weights if file_name.endswith("h5") else source.save)(tmp_path / file_name)
     model = build(name, seed=2)
-    assert load_pretrained(model, find_backbone(name), str(tmp_path / file_name)) == sha256(tmp_path / file_name)
+    load_pretrained(model, find_backbone(name), str(tmp_path / file_name))
+    assert digest_weights(find_backbone(name), str(tmp_path / file_name)) == sha256(tmp_path / file_name)
     assert same(model, source)
 
 
@@ -376,7 +379,7 @@ def test_squeezenet_with_its_real_weights(shared_folder):
     if not path.is_file():
         pytest.skip(f"needs {path}")
     model = build("squeezenet")
-    assert load_pretrained(model, find_backbone("squeezenet"), "imagenet", path.parent) == sha256(path)
+    load_pretrained(model, find_backbone("squeezenet"), "imagenet", path.parent)
     with h5py.File(path) as file:
         for layer in model.layers:
             group = file[layer.name.replace("_", "/", 1)] if layer.weights else None

@@ -284,6 +284,28 @@ class TestWhatIsFixedByHand:
         assert store.spec.space.parameters == ()
 
 
+def test_a_file_of_weights_is_found_from_everywhere(prepare, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.h5").touch()
+    assert prepare(fixed={"weights": "w.h5"}).store.spec.fixed == {"weights": str(tmp_path / "w.h5")}
+
+
+def test_the_batch_size_is_said_once(prepare):
+    with pytest.raises(UsageError, match="batch size is said twice"):
+        prepare(batch_size=8, fixed={"batch_size": 4})
+
+
+def test_a_study_goes_on_when_only_words_around_its_space_change(prepare, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('trials = 1\n[space]\nfamily = "scratch"\nfilters = 4')
+    prepare(space=str(path))
+    path.write_text('# more\ntrials = 5\n[space]\nfamily = "scratch"\nfilters = 4')
+    assert not prepare(space=str(path)).is_new
+    path.write_text('[space]\nfamily = "scratch"\nfilters = 5')
+    with pytest.raises(StudyMismatchError, match="search space changed"):
+        prepare(space=str(path))
+
+
 class TestHowImagesMeetTheirSquare:
     def test_it_decides_the_pixels(self, prepare):
         squares = {fit: prepare(name=fit, fit=fit) for fit in ("stretch", "pad", "crop")}

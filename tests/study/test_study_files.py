@@ -46,3 +46,11 @@ def test_a_shipped_study_without_a_search_is_one_trial(name):
     assert file.description
     space = load_space(str(file.options["space"]))
     assert file.options["trials"] == 1 or space.parameters
+
+
+@pytest.mark.parametrize("text", ["reference = 5", '[reference]\nparameters = "many"', "[reference]\nn_classes = 1"])
+def test_a_reference_is_whole_numbers(tmp_path, text):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match="reference of the study file"):
+        read_study_file(path)

@@ -7,6 +7,7 @@ from keras import layers
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import ImpossibleModelError
+from automl_cxr.model.convolution import rectified_convolution
 from automl_cxr.model.head import classifier_head, pooled_vector
 from automl_cxr.model.inputs import inner_size, raw_pixels, scaled_channels
 
@@ -32,35 +33,21 @@ def build_fused(config: TrialConfig, n_classes: int) -> keras.Model:
     pixels, x = raw_pixels(config)
     x = scaled_channels(x, config)
     filters = [max(1, round(n * config.filters / _PUBLISHED_FILTERS[0])) for n in _PUBLISHED_FILTERS]
-    x = _convolution(x, filters[0], kernel=11, name="conv1", strides=4, padding="valid")
+    x = rectified_convolution(x, filters[0], kernel=11, name="conv1", strides=4, padding="valid")
     pool_1 = layers.MaxPooling2D(3, strides=2, name="pool1")(x)
     x = layers.LayerNormalization(name="norm1")(pool_1)
-    x = _convolution(x, filters[1], kernel=5, name="conv2")
+    x = rectified_convolution(x, filters[1], kernel=5, name="conv2")
     pool_2 = layers.MaxPooling2D(3, strides=2, name="pool2")(x)
     x = layers.LayerNormalization(name="norm2")(pool_2)
-    x = _convolution(x, filters[2], kernel=3, name="conv3")
-    x = _convolution(x, filters[3], kernel=3, name="conv4")
-    x = _convolution(x, filters[4], kernel=3, name="conv5")
+    x = rectified_convolution(x, filters[2], kernel=3, name="conv3")
+    x = rectified_convolution(x, filters[3], kernel=3, name="conv4")
+    x = rectified_convolution(x, filters[4], kernel=3, name="conv5")
     pool_5 = layers.MaxPooling2D(3, strides=2, name="pool5")(x)
 
     pools = {"1": pool_1, "2": pool_2, "5": pool_5}
     tapped = [_shrink_to(pool_5.shape[1], pools[tap], name=f"tap{tap}") for tap in config.taps.split("+")]
     x = layers.Concatenate(name="fuse")(tapped) if len(tapped) > 1 else tapped[0]
     return keras.Model(pixels, classifier_head(pooled_vector(x, config), config, n_classes), name="fused")
-
-
-def _convolution(
-    x: keras.KerasTensor, filters: int, *, kernel: int, name: str, strides: int = 1, padding: str = "same"
-) -> keras.KerasTensor:
-    return layers.Conv2D(
-        filters,
-        kernel,
-        strides=strides,
-        padding=padding,
-        activation="relu",
-        kernel_initializer="he_normal",
-        name=name,
-    )(x)
 
 
 def _shrink_to(size: int, maps: keras.KerasTensor, *, name: str) -> keras.KerasTensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 from keras import layers
 
+from automl_cxr.model.convolution import rectified_convolution
+
 
 def build_squeezenet(input_shape: tuple[int, int, int]) -> keras.Model:
     """Build SqueezeNet 1.1 without its classifier (Iandola et al. 2016, arXiv:1602.07360).
@@ -19,7 +21,7 @@ def build_squeezenet(input_shape: tuple[int, int, int]) -> keras.Model:
         A model from images to feature maps of 512 channels, at 1/16 of the image's size.
     """
     image = keras.Input(input_shape)
-    x = _convolution(image, 64, kernel=3, strides=2, name="conv1")
+    x = rectified_convolution(image, 64, kernel=3, strides=2, padding="valid", name="conv1")
     x = layers.MaxPooling2D(3, strides=2, name="pool1")(x)
     x = _fire(x, 2, squeeze=16, expand=64)
     x = _fire(x, 3, squeeze=16, expand=64)
@@ -36,21 +38,7 @@ def build_squeezenet(input_shape: tuple[int, int, int]) -> keras.Model:
 
 def _fire(x: keras.KerasTensor, number: int, *, squeeze: int, expand: int) -> keras.KerasTensor:
     """Squeeze to few channels, then expand them twice, seen through 1x1 and 3x3 kernels, side by side."""
-    x = _convolution(x, squeeze, kernel=1, name=f"fire{number}_squeeze1x1")
-    narrow = _convolution(x, expand, kernel=1, name=f"fire{number}_expand1x1")
-    wide = _convolution(x, expand, kernel=3, padding="same", name=f"fire{number}_expand3x3")
+    x = rectified_convolution(x, squeeze, kernel=1, name=f"fire{number}_squeeze1x1")
+    narrow = rectified_convolution(x, expand, kernel=1, name=f"fire{number}_expand1x1")
+    wide = rectified_convolution(x, expand, kernel=3, name=f"fire{number}_expand3x3")
     return layers.Concatenate(name=f"fire{number}_concat")([narrow, wide])
-
-
-def _convolution(
-    x: keras.KerasTensor, filters: int, *, kernel: int, name: str, strides: int = 1, padding: str = "valid"
-) -> keras.KerasTensor:
-    return layers.Conv2D(
-        filters,
-        kernel,
-        strides=strides,
-        padding=padding,
-        activation="relu",
-        kernel_initializer="he_normal",
-        name=name,
-    )(x)

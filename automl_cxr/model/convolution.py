@@ -1,0 +1,21 @@
+"""The layer that published convolutional networks are made of."""
+
+from __future__ import annotations
+
+import keras
+from keras import layers
+
+
+def rectified_convolution(
+    x: keras.KerasTensor, filters: int, *, kernel: int, name: str, strides: int = 1, padding: str = "same"
+) -> keras.KerasTensor:
+    """Put a convolution with ReLU on a tensor, its weights drawn after He et al. 2015."""
+    return layers.Conv2D(
+        filters,
+        kernel,
+        strides=strides,
+        padding=padding,
+        activation="relu",
+        kernel_initializer="he_normal",
+        name=name,
+    )(x)

@@ -10,12 +10,13 @@ import math
 import os
 import re
 import stat
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from automl_cxr.data.pixels import check_size, grey_of_colours, used_range, window
+from automl_cxr.data.pixels import LARGEST_PICTURE, check_size, grey_of_colours, used_range, window
 from automl_cxr.errors import UnreadableImageError
 
 ARRAY_SUFFIX = ".npy"
@@ -23,6 +24,8 @@ _ROW_OF_ARRAY = re.compile(r"(?P<file>.+\.npy)#(?P<row>\d+)", re.IGNORECASE | re
 _MAGIC = np.lib.format.MAGIC_PREFIX
 _NUMBERS = "buif"  # kinds of dtype: truth values, whole numbers with and without sign, floats
 _ARRAYS_HELD_OPEN = 4
+_BLOCK = 2**26  # bytes of an array that are looked at together
+_OVERSHOOT = 0.05  # share by which interpolation may leave a scale that floats are on
 
 
 def split_row(path: str) -> tuple[str, int | None]:
@@ -85,18 +88,40 @@ def _check_numbers(dtype: np.dtype) -> None:
 
 
 def read_row(file: str, row: int) -> bytes:
-    """Read one image of an array as the bytes of a NumPy file of its own: its kind of number, its shape, its numbers.
+    """Read one image of an array as the bytes of a NumPy file of its own, uint8 on the grey scale of the whole array.
 
     Raises:
-        UnreadableImageError: The file holds no array of images, or not so many.
+        UnreadableImageError: The file holds no array of images, or not so many, or they are too large or too small.
         OSError: The system refused.
     """
     images = open_images(file)
     if row >= len(images):
         raise UnreadableImageError(f"there is no image {row} in an array of {len(images)}, counted from 0")
+    check_size((images.shape[2], images.shape[1]), LARGEST_PICTURE)  # a sparse file may say any size
+    status = os.stat(file)
+    low, high = _range_of_array(file, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     content = io.BytesIO()
-    np.lib.format.write_array(content, np.ascontiguousarray(images[row]), version=(1, 0), allow_pickle=False)
+    np.lib.format.write_array(content, _to_uint8(np.asarray(images[row]), low, high), version=(1, 0), allow_pickle=False)
     return content.getvalue()
+
+
+@lru_cache(_ARRAYS_HELD_OPEN)
+def _range_of_array(file: str, *_status: int) -> tuple[float, float]:
+    """Find the darkest and the brightest finite number of a whole array, a block at a time.
+
+    One scale for all images, since one of them does not tell on which it lies: the brightest of a dark one may be 0.9.
+    """
+    images = open_images(file)
+    if images.dtype.kind == "b" or images.dtype == np.uint8:
+        return 0.0, 1.0  # their scale is known without looking
+    step = max(1, _BLOCK // max(1, images[0].nbytes))
+    ranges = []
+    for first in range(0, len(images), step):
+        with suppress(UnreadableImageError):  # a block without a finite number says nothing of the others
+            ranges.append(used_range(images[first : first + step]))
+    if not ranges:
+        raise UnreadableImageError("no finite pixel value")
+    return min(low for low, _ in ranges), max(high for _, high in ranges)
 
 
 def is_array(content: bytes) -> bool:
@@ -108,8 +133,8 @@ def decode_array(content: bytes, max_pixels: int) -> np.ndarray:
     """Decode the bytes of a NumPy file that holds one image.
 
     Returns:
-        uint8 (height, width). Numbers of 0..255 stay as they are and floats of 0..1 are multiplied by 255; any others are
-        windowed to their used range.
+        uint8 (height, width). Numbers of 0..255 stay as they are and floats of 0..1 are multiplied by 255, a little
+        overshoot forgiven; any others are windowed to their used range.
 
     Raises:
         UnreadableImageError: It is no single image of numbers, or too large or too small.
@@ -124,16 +149,20 @@ def decode_array(content: bytes, max_pixels: int) -> np.ndarray:
         raise UnreadableImageError(f"an array of shape {shape}, not one image; name a row of it, such as images.npy#0")
     check_size((shape[1], shape[0]), max_pixels)
     numbers = np.frombuffer(content, dtype, math.prod(shape), opened.tell())
-    grey = _to_uint8(numbers.reshape(shape, order="F" if is_fortran else "C"))
+    low, high = (0.0, 1.0) if dtype == np.uint8 else used_range(numbers)
+    grey = _to_uint8(numbers.reshape(shape, order="F" if is_fortran else "C"), low, high)
     return grey_of_colours(grey) if shape[2:] == (3,) else np.ascontiguousarray(grey.reshape(shape[:2]))
 
 
-def _to_uint8(numbers: np.ndarray) -> np.ndarray:
+def _to_uint8(numbers: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Bring numbers to grey by the scale that their range, or that of the array that they are from, lies on."""
     if numbers.dtype == np.uint8:
-        return numbers
-    if numbers.dtype.kind == "b":
+        return np.ascontiguousarray(numbers)
+    kind = numbers.dtype.kind
+    overshoot = _OVERSHOOT if kind == "f" else 0
+    begins_at_black = low >= -overshoot * abs(high)
+    if kind == "b" or (kind == "f" and begins_at_black and high <= 1 + overshoot):
         return window(numbers, 0, 1)
-    low, high = used_range(numbers)
-    if numbers.dtype.kind == "f" and low >= 0 and high <= 1:
-        return window(numbers, 0, 1)
-    return window(numbers, 0, 255) if low >= 0 and high <= 255 else window(numbers, low, high)
+    if begins_at_black and high <= 255 * (1 + overshoot):
+        return window(numbers, 0, 255)
+    return window(numbers, low, high)

@@ -22,7 +22,7 @@ from automl_cxr.data.pictures import decode_picture
 from automl_cxr.data.pixels import LARGEST_PICTURE
 from automl_cxr.errors import UnknownNameError, UnreadableImageError
 
-DECODER_VERSION = "2"  # part of every cache key: raise it when a decoded pixel may differ
+DECODER_VERSION = "3"  # part of every cache key: raise it when a decoded pixel may differ
 LARGEST_FILE = 2**30
 FITS = ("stretch", "pad", "crop")
 DEFAULT_FIT = "stretch"

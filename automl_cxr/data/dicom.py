@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_META = 4096  # bytes within which a file names its transfer syntax: short elements in ascending order stand before it
 _PREAMBLE = 128  # bytes, of any content, before the magic word
 _MAGIC = b"DICM"
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -38,6 +40,9 @@ def read_tags(path: Path) -> DicomTags:
     import pydicom
 
     try:
+        with path.open("rb") as file:
+            if _is_deflated(file.read(_META)):
+                return DicomTags()
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID", "ViewPosition"])
         patient_id, view = (str(header.get(tag) or "").strip() for tag in ("PatientID", "ViewPosition"))
     except Exception:  # noqa: BLE001 - a broken file makes pydicom raise nearly anything
@@ -48,6 +53,11 @@ def read_tags(path: Path) -> DicomTags:
 def is_dicom(content: bytes) -> bool:
     """Tell whether bytes are a DICOM file by their magic word."""
     return content[_PREAMBLE : _PREAMBLE + len(_MAGIC)] == _MAGIC
+
+
+def _is_deflated(content: bytes) -> bool:
+    """Tell whether a file is compressed as a whole: pydicom would inflate all of it, however much, before it says its size."""
+    return _DEFLATED in content[:_META]
 
 
 def decode_dicom(content: bytes, max_pixels: int) -> np.ndarray:
@@ -68,6 +78,8 @@ def decode_dicom(content: bytes, max_pixels: int) -> np.ndarray:
     import pydicom
     from pydicom.pixels import apply_color_lut
 
+    if _is_deflated(content):
+        raise UnreadableImageError("deflated as a whole, which is not opened, as it could hold any amount; convert the file")
     dataset = pydicom.dcmread(io.BytesIO(content))
     if not any(name in dataset for name in _PIXELS):
         raise UnreadableImageError("a DICOM file without an image")

@@ -20,7 +20,8 @@ import numpy as np
 from automl_cxr.errors import TrialError
 from automl_cxr.model.trainer import load_model
 
-_MOST_EXPANSION = 100  # trained weights do not compress; arrays that are this much larger than their file would fill the memory
+_MOST_EXPANSION = 4  # trained weights do not compress; more bytes than so many times their file would fill the memory
+_DEEPEST = 12  # groups within groups
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,11 @@ def read_keras_file(path: Path, model: keras.Model) -> list[SavedLayer]:
         if path.suffix == ".keras":
             return list(_layers_within(load_model(str(path))))
         with h5py.File(path, "r") as file:
+            _refuse_links(file)
+            read = _Reader(_MOST_EXPANSION * path.stat().st_size)
             if "layers" in file:
-                return list(_keras_3_layers(file, model))
-            return list(_keras_1_layers(file.get("model_weights", file)))
+                return list(_keras_3_layers(file, model, read))
+            return list(_keras_1_layers(file.get("model_weights", file), read))
     except TrialError:
         raise
     except Exception as error:  # damaged bytes make h5py and Keras raise anything
@@ -106,12 +109,12 @@ def _layers_within(model: keras.Model) -> Iterator[SavedLayer]:
             yield SavedLayer(layer.name, tuple(layer.get_weights()))
 
 
-def _keras_1_layers(group: h5py.Group) -> Iterator[SavedLayer]:
+def _keras_1_layers(group: h5py.Group, read: _Reader) -> Iterator[SavedLayer]:
     names = _listed(group, "layer_names")
     if not names:
         raise ValueError("it lists no layers")
     for name in names:
-        yield SavedLayer(name, tuple(_array(group[name], weight) for weight in _listed(group[name], "weight_names")))
+        yield SavedLayer(name, tuple(read(group[name], weight) for weight in _listed(group[name], "weight_names")))
 
 
 def _listed(group: h5py.Group, attribute: str) -> list[str]:
@@ -123,7 +126,7 @@ def _listed(group: h5py.Group, attribute: str) -> list[str]:
     return [name.decode("utf-8") if isinstance(name, bytes) else str(name) for name in names]
 
 
-def _keras_3_layers(file: h5py.File, model: keras.Model) -> Iterator[SavedLayer]:
+def _keras_3_layers(file: h5py.File, model: keras.Model, read: _Reader) -> Iterator[SavedLayer]:
     """Give the model's layers, then those that it has not (keras/src/saving/saving_lib.py, _save_container_state)."""
     groups, unused = file["layers"], set(file["layers"])
     numbers: Counter[str] = Counter()
@@ -132,9 +135,9 @@ def _keras_3_layers(file: h5py.File, model: keras.Model) -> Iterator[SavedLayer]
         key = f"{kind}_{numbers[kind]}" if numbers[kind] else kind
         numbers[kind] += 1
         unused.discard(key)
-        yield SavedLayer(layer.name, _variables(groups, key))
+        yield SavedLayer(layer.name, _variables(groups, key, read))
     for key in sorted(unused):
-        arrays = _variables(groups, key)
+        arrays = _variables(groups, key, read)
         yield SavedLayer(str(groups[key]["vars"].attrs.get("name", key)) if arrays else key, arrays)
 
 
@@ -144,17 +147,33 @@ def _snake_case(class_name: str) -> str:
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", split).lower()
 
 
-def _variables(groups: h5py.Group, key: str) -> tuple[np.ndarray, ...]:
+def _variables(groups: h5py.Group, key: str, read: _Reader) -> tuple[np.ndarray, ...]:
     path = f"{key}/vars"
-    return tuple(_array(groups[path], str(n)) for n in range(len(groups[path]))) if path in groups else ()
+    return tuple(read(groups[path], str(n)) for n in range(len(groups[path]))) if path in groups else ()
 
 
-def _array(group: h5py.Group, name: str) -> np.ndarray:
-    """Read an array of numbers that lies in the file itself: HDF5 can also point at any other file of the machine."""
-    found = group[name]
-    file = group.file.filename
-    if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual or found.file.filename != file:
-        raise ValueError(f"'{name}' is no array in this file")
-    if found.dtype.kind != "f" or found.nbytes > _MOST_EXPANSION * Path(file).stat().st_size:
-        raise ValueError(f"'{name}' of {found.dtype} {found.shape} holds no weights")
-    return np.asarray(found)
+def _refuse_links(group: h5py.Group, depth: int = 0) -> None:
+    """Refuse a file that points elsewhere: HDF5 can link to any other file of the machine, at every level."""
+    if depth > _DEEPEST:
+        raise ValueError(f"its groups lie deeper than {_DEEPEST} in each other")
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"'{name}' is a link, not an array in this file")
+        if isinstance(group[name], h5py.Group):
+            _refuse_links(group[name], depth + 1)
+
+
+class _Reader:
+    """Reads arrays until there are more bytes than the file can honestly hold: names may repeat, and data may expand."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._bytes_left = most_bytes
+
+    def __call__(self, group: h5py.Group, name: str) -> np.ndarray:
+        found = group[name]
+        if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual:
+            raise ValueError(f"'{name}' is no array in this file")
+        self._bytes_left -= found.nbytes
+        if found.dtype.kind != "f" or self._bytes_left < 0:
+            raise ValueError(f"'{name}' of {found.dtype} {found.shape} holds no weights")
+        return np.asarray(found)

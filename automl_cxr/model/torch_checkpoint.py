@@ -71,15 +71,24 @@ def read_torch_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]
     return arrays
 
 
+class _Unchangeable:
+    """What a pickle may refer to but not set the attributes of: the next file is read by the same stand-ins."""
+
+    __slots__ = ()
+
+    def __setstate__(self, _: Any) -> None:
+        raise ValueError("a part of the file changes what it is made of")
+
+
 @dataclass(frozen=True)
-class _StorageType:
+class _StorageType(_Unchangeable):
     """Stands in for torch.FloatStorage and its kin."""
 
     dtype: np.dtype
 
 
 @dataclass(frozen=True)
-class _Storage:
+class _Storage(_Unchangeable):
     """Elements ``first`` to ``first + n`` of the storage called ``key``."""
 
     key: str
@@ -89,7 +98,7 @@ class _Storage:
 
 
 @dataclass(frozen=True)
-class _Window:
+class _Window(_Unchangeable):
     """Stands in for a tensor: where its elements lie in a storage."""
 
     storage: _Storage

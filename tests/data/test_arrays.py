@@ -54,13 +54,29 @@ def test_rows_are_named_so_that_they_sort() -> None:
     ],
 )
 def test_numbers_of_every_kind_become_grey(tmp_path: Path, numbers: np.ndarray, expected: np.ndarray) -> None:
-    other = np.zeros_like(numbers)
+    other = np.full_like(numbers, np.nanmin(numbers))
     for order in ("C", "F"):
         np.save(tmp_path / "x.npy", np.asarray(np.stack([other, numbers]), order=order))
         decoded = decode_row(tmp_path / "x.npy", 1)
         assert (decoded.dtype, decoded.shape) == (np.uint8, (12, 16))
         np.testing.assert_allclose(decoded, expected, atol=1 if numbers.dtype.kind != "u" else 0)
-        np.testing.assert_array_equal(decode_row(tmp_path / "x.npy", 0), 0)
+        np.testing.assert_allclose(decode_row(tmp_path / "x.npy", 0), 0, atol=1)
+
+
+def test_all_images_of_an_array_share_one_grey_scale(tmp_path: Path) -> None:
+    dark, bright = RAMP / 510, RAMP / 194 * 1.002  # interpolation overshoots the 1.0 of white
+    path = save(tmp_path / "x.npy", dark - 0.0005, bright)
+    np.testing.assert_allclose(decode_row(path, 0), np.rint(RAMP / 2), atol=1)
+    np.testing.assert_allclose(decode_row(path, 1), np.minimum(255, np.rint(255 * bright)), atol=1)
+    deep = save(tmp_path / "y.npy", RAMP.astype(np.uint16), RAMP.astype(np.uint16) * 21)
+    np.testing.assert_allclose(decode_row(deep, 0), np.rint(RAMP.astype(float) * 255 / (194 * 21)), atol=1)
+
+
+def test_an_image_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (1, 60_000, 60_000)})
+        file.truncate(file.tell() + 60_000 * 60_000)  # takes no room on the disk
+    assert reason_for(f"{tmp_path}/x.npy#0").startswith("too large (60000 x 60000 pixels")
 
 
 def test_an_array_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:

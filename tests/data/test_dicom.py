@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1
 
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data.decode import decode_image
@@ -123,6 +123,15 @@ def test_compression_without_a_decoder_names_itself_and_the_way_out(tmp_path: Pa
         assert syntax.name in reasons[syntax]
         assert "`pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg`, or convert the file" in reasons[syntax]
     assert "cannot be decoded as" in reasons[JPEG2000Lossless]  # Pillow decodes these, but not this one
+
+
+def test_a_deflated_file_is_refused_without_inflating_it(tmp_path: Path, write_dicom: WriteDicom) -> None:
+    path = write_dicom(tmp_path / "x.dcm", DEEP, PatientID="p7")
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(path)
+    assert reason_for(path).startswith("deflated as a whole")
+    assert read_tags(path) == DicomTags()
 
 
 def test_damaged_bytes_never_raise_anything_else(tmp_path: Path, write_dicom: WriteDicom) -> None:

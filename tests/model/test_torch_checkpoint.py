@@ -225,3 +225,15 @@ def test_pytorch_itself_writes_what_is_read(zipped, tmp_path):
     assert list(found) == list(state)
     for name, tensor in state.items():
         assert np.array_equal(found[name], tensor.detach().numpy()), name
+
+
+def test_a_file_cannot_change_how_the_next_one_is_read(fake_torch, tmp_path):
+    # BUILD sets attributes of whatever stands before it on the pickle's stack, here the type of a storage.
+    change = b"\x80\x02ctorch\nFloatStorage\n}(X\x05\x00\x00\x00dtypeX\x03\x00\x00\x00<i4ub."
+    with zipfile.ZipFile(tmp_path / "bad.pth", "w") as file:
+        file.writestr("bad/data.pkl", change)
+        file.writestr("bad/byteorder", b"little")
+    assert "changes what it is made of" in refused(tmp_path / "bad.pth")
+    weights = np.arange(6, dtype="f4")
+    write_zip(tmp_path / "good.pth", {"w": Tensor("0", weights)}, fake_torch)
+    assert np.array_equal(read_torch_checkpoint(tmp_path / "good.pth")["w"], weights)

@@ -222,7 +222,12 @@ def test_a_file_that_points_at_others_is_refused(tmp_path):
     with h5py.File(path, "r+") as file:
         del file["conv1/conv1/weight_0:0"]
         file["conv1/conv1/weight_0:0"] = h5py.ExternalLink(tmp_path / "other.h5", "conv1/conv1/weight_0:0")
-    assert "is no array in this file" in refused(model, path)
+    assert "is a link" in refused(model, path)
+    write_keras_2(path, layers)
+    with h5py.File(path, "r+") as file:
+        del file["conv1"]
+        file["conv1"] = h5py.ExternalLink(tmp_path / "other.h5", "conv1")
+    assert "is a link" in refused(model, path)
     write_keras_2(path, layers)
     (tmp_path / "raw").write_bytes(b"secret" * 99999)
     with h5py.File(path, "r+") as file:
@@ -239,6 +244,16 @@ def test_a_small_file_that_claims_huge_arrays_is_refused(tmp_path):
         file.attrs["layer_names"] = [b"big"]
         file.create_group("big").attrs["weight_names"] = [b"w"]
         file["big"].create_dataset("w", (10**6, 10**6), "f4", chunks=(1000, 1000), compression="gzip")
+    assert "holds no weights" in refused(model, path)
+
+
+def test_one_array_under_many_names_is_refused(tmp_path):
+    model, path = build("squeezenet"), tmp_path / "a.h5"
+    write_keras_2(path, layers_of(model)[:1])
+    with h5py.File(path, "r+") as file:
+        file.attrs["layer_names"] = [b"big"] * 40
+        file.create_group("big").attrs["weight_names"] = [b"w"] * 10
+        file["big"].create_dataset("w", (200, 200), "f4", data=np.random.default_rng(0).normal(size=(200, 200)))
     assert "holds no weights" in refused(model, path)
 
 

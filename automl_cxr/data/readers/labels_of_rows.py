@@ -113,11 +113,18 @@ def _place_rows(columns: _Columns, rows: Lines, table_name: str) -> tuple[list[i
     numbers = [int(text) for text in index]
     if numbers == in_order:
         return in_order, []
-    if sorted(numbers) == in_order:
-        return numbers, [f"The rows of {table_name} are not in the order of the images: its index says which is which."]
+    first = min(numbers, default=0)
+    if first in (0, 1) and sorted(numbers) == list(range(first, first + len(numbers))):
+        if numbers == sorted(numbers):
+            return in_order, []
+        return [number - first for number in numbers], [
+            f"The rows of {table_name} are not in the order of the images: its index says which is which."
+        ]
     if columns.is_index_meant and numbers != sorted(numbers):
+        # What pandas keeps of a larger table that was shuffled and cut, as was the array beside it.
         return in_order, [
-            f"The index in {table_name} does not count the images from 0 on: its rows are taken in the order of the images."
+            f"The index in {table_name} does not count the images from 0 or 1 on: "
+            "its rows are taken in the order of the images."
         ]
     return in_order, []
 

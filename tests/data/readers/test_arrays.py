@@ -88,7 +88,18 @@ def test_an_index_of_something_larger_leaves_the_order(write_array: WriteArray) 
     root = write_array()
     pd.Series(LABELS, index=[90 - 7 * row for row in range(12)], name="label").to_csv(root / "labels.csv")
     assert labels_in_order(root) == IN_ORDER
-    assert load_dataset(root).notes[0].startswith("The index in labels.csv does not count the images from 0 on")
+    assert load_dataset(root).notes[0].startswith("The index in labels.csv does not count the images from 0 or 1 on")
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_an_index_may_count_from_0_or_1(write_array: WriteArray, first: int) -> None:
+    root = write_array()
+    numbers = list(range(first, first + 12))
+    turned = numbers[1:] + numbers[:1]
+    pd.Series(LABELS[1:] + LABELS[:1], index=turned, name="label").to_csv(root / "labels.csv")
+    assert labels_in_order(root) == IN_ORDER
+    pd.Series(LABELS, index=numbers, name="label").to_csv(root / "labels.csv")
+    assert labels_in_order(root) == IN_ORDER
 
 
 def test_texts_patients_parts_and_gaps_are_kept(write_array: WriteArray) -> None:

@@ -122,10 +122,11 @@ def _place_rows(columns: _Columns, rows: Lines, table_name: str) -> tuple[list[i
         ]
     if columns.is_index_meant and numbers != sorted(numbers):
         # What pandas keeps of a larger table that was shuffled and cut, as was the array beside it.
-        return in_order, [
+        note = (
             f"The index in {table_name} does not count the images from 0 or 1 on: "
             "its rows are taken in the order of the images."
-        ]
+        )
+        return in_order, [note]
     return in_order, []
 
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeGuard
 
@@ -59,7 +59,8 @@ class Float:
         """List every value, or None where there are infinitely many."""
         if self.step is None:
             return None
-        return [self.low + index * self.step for index in range(_n_steps(self) + 1)]
+        # 0.0 + 3 * 0.1 is a little more than 0.3.
+        return [float(min(self.low + index * self.step, self.high)) for index in range(_n_steps(self) + 1)]
 
     def sample(self, rng: np.random.Generator) -> float:
         values = self.grid()
@@ -196,6 +197,56 @@ class Space:
         """Draw a point, each active parameter by its own distribution."""
         return self.resolve(lambda parameter: parameter.sample(rng))
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether every parameter has finitely many values."""
+        return all(parameter.grid() is not None for parameter in self.parameters)
+
+    def unconditional(self) -> tuple[Parameter, ...]:
+        """Give the parameters that every point has a value for."""
+        return tuple(
+            parameter
+            for parameter in self.parameters
+            if all(self.constants.get(parent) in values for parent, values in parameter.when.items())
+        )
+
+    def points(self) -> Iterator[dict[str, Value]]:
+        """Walk through every point, the last parameter changing fastest.
+
+        Raises:
+            SpaceError: A parameter has infinitely many values.
+        """
+        for parameter in self.parameters:
+            if parameter.grid() is None:
+                raise SpaceError(
+                    f"Space '{self.name}' has no end: '{parameter.name}' takes any number from {parameter.low} to "  # type: ignore[union-attr]
+                    f"{parameter.high}. Give it a step, or search with a sampler that is no grid."  # type: ignore[union-attr]
+                )
+        return self._points_below({})
+
+    def _points_below(self, chosen: dict[str, Value]) -> Iterator[dict[str, Value]]:
+        """Walk through the points that begin with the chosen values."""
+        following: list[Parameter] = []
+
+        def choose(parameter: Parameter) -> Value:
+            if parameter.name in chosen:
+                return chosen[parameter.name]
+            following.append(parameter)
+            return parameter.grid()[0]  # type: ignore[index]
+
+        point = self.resolve(choose)
+        if not following:
+            yield point
+        else:
+            parameter = following[0]
+            for value in parameter.grid():  # type: ignore[union-attr]
+                yield from self._points_below({**chosen, parameter.name: value})
+
+    def key(self, values: Mapping[str, Value]) -> Hashable:
+        """Give what two points have in common when they are the same, however a library has rounded a step."""
+        named = {parameter.name: parameter for parameter in self.parameters}
+        return tuple(sorted((name, _key_of(named[name], value)) for name, value in values.items() if name in named))
+
     def fix(self, values: Mapping[str, Value]) -> Space:
         """Give the same space with some hyperparameters at fixed values, searched before or not."""
         return Space(
@@ -241,6 +292,14 @@ class Space:
         inactive = sorted(set(values) - set(active) - set(self.constants))
         if inactive:
             raise SpaceError(f"Space '{self.name}': '{inactive[0]}' is not active at this point and must be left out.")
+
+
+def _key_of(parameter: Parameter, value: Value) -> str:
+    if isinstance(parameter, Float):
+        if parameter.step is None:
+            return repr(float(value))
+        return str(round((float(value) - parameter.low) / parameter.step))
+    return f"{type(value).__name__} {value}"  # True is 1 to Python, but another choice
 
 
 def parse_space(text: str, *, name: str) -> Space:

@@ -10,6 +10,18 @@ An executor repeats, for as many trials at once as there is room for::
 An objective is a generator function: it yields a Report after each epoch and returns the facts of the finished trial. A
 generator that is closed (GeneratorExit at its yield) was stopped early and clears up after itself. Executors pull epochs, so
 that no thread and no message to a worker is needed to stop one.
+
+A proposer may run trials in rungs: a few epochs of many, more of the best. A proposal then says until which epoch to run, and
+which trial it continues::
+
+    Proposal(number=0, values, epochs=4)                    # from the beginning, through epoch 4
+    Proposal(number=9, values, epochs=12, parent=0)         # trial 0 again: from its checkpoint, epochs 5 to 12
+
+The objective runs through epoch ``epochs``, leaves a checkpoint among the trial's files, and returns the facts of a finished
+trial as if there were no epoch beyond; the executor passes on FINISHED. It is the proposer that knows how much was asked: a
+rung below the study's last epoch it records as PRUNED, a rung at the last epoch as COMPLETE. The files of both are committed
+before ``finish``, since any of them may be continued. A continued trial reports only the epochs that it runs itself, and has
+its parent's seed and values. STOPPED is for a trial that did not come to the end of its rung.
 """
 
 from __future__ import annotations
@@ -27,10 +39,19 @@ Facts = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Proposal:
-    """A trial to run: its number in the study and the searched values."""
+    """A trial to run.
+
+    Attributes:
+        number: Its number in the study.
+        values: The searched values.
+        epochs: Epoch that it runs through, counted from the beginning of its parents; None for the study's last.
+        parent: Number of the trial whose checkpoint it continues; None to begin anew.
+    """
 
     number: int
     values: Mapping[str, Value]
+    epochs: int | None = None
+    parent: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +78,7 @@ class Verdict(enum.Enum):
 
 
 class Outcome(enum.Enum):
-    """How a trial left its executor."""
+    """How a trial left its executor: at the end of what was asked, before it by verdict or for lack of time, or failing."""
 
     FINISHED = "finished"
     STOPPED = "stopped"

@@ -1,40 +1,29 @@
-"""Optuna proposes, and its pruners stop early; both decide from the study's storage alone, and a restart forgets nothing."""
+"""Optuna proposes, and its pruners stop early; both decide from the study's storage alone, and a restart forgets nothing.
+
+Samplers compare equal fidelities only. TPE ranks the trials that were stopped by the epoch they reached and below every
+COMPLETE one; all other samplers here learn from COMPLETE trials alone.
+"""
 
 from __future__ import annotations
 
+import copy
+import importlib.util
 import warnings
-from collections.abc import Callable, Mapping
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
+from optuna.trial import FrozenTrial, TrialState
 
-from automl_cxr.engine.proposal import Ending, Facts, Outcome, Pause, Proposal, Report, Verdict
-from automl_cxr.engine.space import Choice, Float, Int, Parameter, Space, Value
-from automl_cxr.errors import UnknownNameError
+from automl_cxr.engine.proposal import Facts, Pause
+from automl_cxr.engine.space import Parameter, Space, Value
+from automl_cxr.engine.study_proposer import Slot, StudyProposer, to_optuna
+from automl_cxr.errors import UnknownNameError, UsageError
 
-_STATES = {
-    Outcome.FINISHED: optuna.trial.TrialState.COMPLETE,
-    Outcome.STOPPED: optuna.trial.TrialState.PRUNED,
-    Outcome.FAILED: optuna.trial.TrialState.FAIL,
-}
-
-SAMPLERS: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
-    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=8, group=True),
-    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-}
-"""Samplers by name, each made from a seed. A row is all that another one takes."""
-
-PRUNERS: Mapping[str, Callable[[int], optuna.pruners.BasePruner]] = {
-    "asha": lambda epochs: optuna.pruners.SuccessiveHalvingPruner(min_resource=first_rung(epochs), reduction_factor=_REDUCTION),
-    "median": lambda epochs: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=first_rung(epochs)),
-    "none": lambda _: optuna.pruners.NopPruner(),
-}
-"""Pruners by name, each made from the most epochs that a trial may take."""
-
+_STARTUP = 8  # trials at random before a model is fitted; Optuna's own 10 is half of a small search
+_POPULATION = 16  # of a generation; Optuna's own 50 is random search for as many trials
 _REDUCTION = 3
-_NEVER_STOPPED = 6  # first trials: they give the samplers full scores to learn from, and an ensemble its members
 
 
 def first_rung(epochs: int) -> int:
@@ -45,10 +34,110 @@ def first_rung(epochs: int) -> int:
     return max(2, epochs // _REDUCTION**2)
 
 
-class OptunaProposer:
-    """Proposes points of a space through an Optuna study, and writes what becomes of them there.
+class _CmaEs(optuna.samplers.CmaEsSampler):
+    """CMA-ES over the numbers that every point has; the rest is drawn at random.
 
-    Must not decide how many trials there are, nor keep files: that is the study's business.
+    Optuna's own takes the parameters that all trials so far had in common, and gives up for good when a later trial lacks one.
+    """
+
+    def __init__(self, space: Space, seed: int) -> None:
+        super().__init__(
+            seed=seed, independent_sampler=optuna.samplers.RandomSampler(seed=seed), warn_independent_sampling=False
+        )
+        searched = {parameter.name: to_optuna(parameter) for parameter in space.unconditional()}
+        self._numbers = {
+            name: distribution
+            for name, distribution in searched.items()
+            if not isinstance(distribution, CategoricalDistribution) and not distribution.single()
+        }
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return dict(self._numbers)
+
+
+class _Qmc(optuna.samplers.QMCSampler):
+    """A scrambled Sobol sequence over all parameters; a point has no use for the coordinates of those that are inactive.
+
+    Optuna's own takes the parameters of the first trial. The sequence belongs to the study's seed and its position is kept in
+    the study, so a search that was killed between drawing a point and writing it leaves that point out.
+    """
+
+    def __init__(self, space: Space, study_seed: int) -> None:
+        super().__init__(
+            seed=study_seed,
+            scramble=True,
+            independent_sampler=optuna.samplers.RandomSampler(seed=study_seed),
+            warn_independent_sampling=False,
+        )
+        self._all = {parameter.name: to_optuna(parameter) for parameter in space.parameters}
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return dict(self._all)
+
+
+class _Grid(optuna.samplers.BruteForceSampler):
+    """Every point once, in random order."""
+
+    def __init__(self, space: Space, seed: int) -> None:
+        space.points()  # refuses a space without end
+        super().__init__(seed=seed)
+
+    def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """Stop nothing: the proposer sees for itself when it is over, and Optuna has no loop here that could be stopped."""
+
+
+def _gp(space: Space, study_seed: int, seed: int) -> optuna.samplers.BaseSampler:
+    if importlib.util.find_spec("torch") is None:
+        raise UsageError(
+            "Sampler 'gp' needs PyTorch, which is not installed. Install automl-cxr[gp], or take tpe, cmaes or kt-bayesian."
+        )
+    return optuna.samplers.GPSampler(
+        seed=seed,
+        n_startup_trials=_STARTUP,
+        independent_sampler=optuna.samplers.RandomSampler(seed=seed),
+        warn_independent_sampling=False,
+    )
+
+
+SAMPLERS: Mapping[str, Callable[[Space, int, int], optuna.samplers.BaseSampler]] = {
+    "tpe": lambda _, __, seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP, group=True),
+    "random": lambda _, __, seed: optuna.samplers.RandomSampler(seed=seed),
+    "gp": _gp,
+    "cmaes": lambda space, _, seed: _CmaEs(space, seed),
+    "qmc": lambda space, study_seed, _: _Qmc(space, study_seed),
+    "grid": lambda space, _, seed: _Grid(space, seed),
+    "nsga2": lambda _, __, seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=_POPULATION),
+    "nsga3": lambda _, __, seed: optuna.samplers.NSGAIIISampler(seed=seed, population_size=_POPULATION),
+}
+"""Samplers by name, each made from the space, the study's seed and the trial's. A row is all that another one takes."""
+
+PRUNERS: Mapping[str, Callable[[int], optuna.pruners.BasePruner]] = {
+    "asha": lambda epochs: optuna.pruners.SuccessiveHalvingPruner(min_resource=first_rung(epochs), reduction_factor=_REDUCTION),
+    "hyperband": lambda epochs: optuna.pruners.HyperbandPruner(
+        min_resource=min(epochs, first_rung(epochs)), max_resource=epochs, reduction_factor=_REDUCTION
+    ),
+    "median": lambda epochs: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=first_rung(epochs)),
+    "none": lambda _: optuna.pruners.NopPruner(),
+}
+"""Pruners by name, each made from the most epochs that a trial may take.
+
+hyperband assigns a trial to its bracket by its number and the study's name, and samplers then learn within the bracket.
+"""
+
+
+def make_sampler(name: str, space: Space, *, study_seed: int, seed: int) -> optuna.samplers.BaseSampler:
+    """Make the sampler of a row.
+
+    Raises:
+        UsageError: It needs a library that is not installed, or a space with an end.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # TPE's groups, for spaces with conditions; brute force
+        return SAMPLERS[name](space, study_seed, seed)
+
+
+class OptunaProposer(StudyProposer):
+    """Proposes what an Optuna sampler suggests.
 
     Args:
         study: The record; its storage is written at every call.
@@ -61,6 +150,7 @@ class OptunaProposer:
 
     Raises:
         UnknownNameError: No such sampler or pruner.
+        UsageError: The sampler needs a library that is not installed, or a space with an end.
     """
 
     def __init__(
@@ -78,90 +168,34 @@ class OptunaProposer:
             raise UnknownNameError("sampler", sampler, SAMPLERS)
         if pruner not in PRUNERS:
             raise UnknownNameError("pruner", pruner, PRUNERS)
-        self._study = study
-        self._space = space
-        self._make_sampler = SAMPLERS[sampler]
-        study.pruner = PRUNERS[pruner](epochs)
-        self._epochs = epochs
-        self._seed = seed
-        self._sign = sign
-        self._live: dict[int, optuna.Trial] = {}
-        self._last_epochs: dict[int, int] = {}  # that a trial has ever reported, in earlier attempts too
+        super().__init__(study, space, pruner=PRUNERS[pruner](epochs), epochs=epochs, seed=seed, sign=sign)
+        self._sampler = sampler
+        self._set_sampler(number=0, attempt=0)  # what cannot work is refused here, not at the first trial
 
-    def propose(self) -> Proposal | Pause:
-        """Begin a trial; the study's very first is the space's preset, where it has one."""
-        number = len(self._study.get_trials(deepcopy=False))
-        preset = self._space.preset() if number == 0 else None
-        if preset is not None:
-            self._study.enqueue_trial(preset)
-        self._seed_sampler(number)
-        return self._begin(self._study.ask())
+    def _next_slot(self, trials: Sequence[FrozenTrial]) -> Slot | Pause:
+        is_over = self._sampler == "grid" and self._tried.first_untried() is None
+        return Pause.OVER if is_over else Slot()
 
-    def resume(self, number: int) -> Proposal:
-        """Begin a trial again that another process left running, with the values that it had."""
-        self._seed_sampler(number)
-        stored = self._study.get_trials(deepcopy=False)[number]
-        trial = optuna.Trial(self._study, stored._trial_id)
-        trial.set_user_attr("attempts", stored.user_attrs.get("attempts", 1) + 1)
-        return self._begin(trial)
+    def _draw(self, trial: optuna.Trial, attempt: int) -> dict[str, Value]:
+        """Ask the sampler as ``Trial.suggest_...`` does, writing nothing."""
+        self._set_sampler(trial.number, attempt)
+        asked = optuna.Trial(self._study, trial._trial_id)
+        relative = asked.relative_params
+        begun = copy.copy(self._study.get_trials(deepcopy=False)[trial.number])
+        begun.params, begun.distributions = {}, {}
 
-    def observe(self, number: int, report: Report) -> Verdict:
-        trial = self._live[number]
-        with warnings.catch_warnings():
-            # A resumed trial reports its first epochs again; Optuna keeps the earlier value, which is the same.
-            warnings.filterwarnings("ignore", message="The reported value is ignored", category=UserWarning)
-            trial.report(report.score, report.epoch)
-        _note(trial, report.facts)
-        if report.epoch < self._last_epochs.get(number, 0):
-            return Verdict.CONTINUE  # a repeated trial was judged here before, and the pruner would look at its later epochs
-        self._last_epochs[number] = report.epoch
-        # The pruner is asked even where its word does not count: asking is what writes the trial's rung to the record.
-        is_beaten = trial.should_prune()
-        has_more_to_pay = report.epoch < self._epochs
-        return Verdict.STOP if is_beaten and has_more_to_pay and number >= _NEVER_STOPPED else Verdict.CONTINUE
+        def choose(parameter: Parameter) -> Value:
+            distribution = to_optuna(parameter)
+            if parameter.name in relative:
+                value = relative[parameter.name]
+            else:
+                value = self._study.sampler.sample_independent(self._study, begun, parameter.name, distribution)
+            value = distribution.to_external_repr(distribution.to_internal_repr(value))
+            begun.params[parameter.name], begun.distributions[parameter.name] = value, distribution
+            return value
 
-    def finish(self, number: int, ending: Ending) -> None:
-        """Write the end of a trial. ``ending.facts`` must hold "score" when it FINISHED.
+        return self._space.resolve(choose)
 
-        This is the commit point: whatever has to exist for a finished trial must exist before.
-        """
-        trial = self._live.pop(number)
-        _note(trial, ending.facts)
-        if ending.outcome is Outcome.FAILED:
-            trial.set_user_attr("error", ending.error)
-        value = ending.facts["score"] if ending.outcome is Outcome.FINISHED else None
-        self._study.tell(trial, value, state=_STATES[ending.outcome])
-
-    def _begin(self, trial: optuna.Trial) -> Proposal:
-        _note(trial, self._sign(trial.number))
-        values = self._space.resolve(lambda parameter: suggest(trial, parameter))
-        self._live[trial.number] = trial
-        self._last_epochs[trial.number] = max(
-            self._study.get_trials(deepcopy=False)[trial.number].intermediate_values, default=0
-        )
-        return Proposal(trial.number, values)
-
-    def _seed_sampler(self, number: int) -> None:
-        """Give every trial a stream of its own, so that a restarted search does not draw the first trials again."""
-        seed = int(np.random.SeedSequence((self._seed, number)).generate_state(1)[0])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # group: TPE for spaces with conditions
-            self._study.sampler = self._make_sampler(seed)
-
-
-def _note(trial: optuna.Trial, facts: Facts) -> None:
-    """Write facts that are not yet on a trial; each costs a write to the storage."""
-    for name, value in facts.items():
-        if trial.user_attrs.get(name) != value:
-            trial.set_user_attr(name, value)
-
-
-def suggest(trial: optuna.Trial, parameter: Parameter) -> Value:
-    """Ask Optuna for a value of one parameter; the values reached are exactly those of the parameter."""
-    match parameter:
-        case Float():
-            return trial.suggest_float(parameter.name, parameter.low, parameter.high, step=parameter.step, log=parameter.log)
-        case Int():
-            return trial.suggest_int(parameter.name, parameter.low, parameter.high, step=parameter.step, log=parameter.log)
-        case Choice():
-            return cast("Value", trial.suggest_categorical(parameter.name, parameter.values))
+    def _set_sampler(self, number: int, attempt: int) -> None:
+        seed = self._stream(number, attempt)
+        self._study.sampler = make_sampler(self._sampler, self._space, study_seed=self._seed, seed=seed)

@@ -1,7 +1,7 @@
 import optuna
 import pytest
 
-from automl_cxr.engine.optuna_proposer import PRUNERS, SAMPLERS, OptunaProposer, first_rung
+from automl_cxr.engine.optuna_proposer import PRUNERS, OptunaProposer, first_rung
 from automl_cxr.engine.proposal import Ending, Outcome, Proposal, Report, Verdict
 from automl_cxr.engine.space import parse_space
 from automl_cxr.errors import UnknownNameError
@@ -57,18 +57,7 @@ def run_one(proposer):
     return proposal.number, proposal.values, EPOCHS
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_proposals_are_points_of_the_space_and_begin_with_the_preset(tmp_path, sampler):
-    study, proposer = make(tmp_path, sampler=sampler, pruner="none")
-    points = [run_one(proposer)[1] for _ in range(12)]
-    assert points[0] == SPACE.preset()
-    for point in points:
-        SPACE.check(point)
-    assert len({point["dropout"] for point in points}) == 12
-    assert [trial.params for trial in study.get_trials()] == points
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
 @pytest.mark.parametrize("pruner", PRUNERS)
 def test_an_interrupted_search_decides_as_an_uninterrupted_one(tmp_path, sampler, pruner):
     whole_folder, broken_folder = tmp_path / "whole", tmp_path / "broken"

@@ -4,8 +4,8 @@ import numpy as np
 import optuna
 import pytest
 
-from automl_cxr.engine.optuna_proposer import suggest
 from automl_cxr.engine.space import Choice, Float, Int, parse_space
+from automl_cxr.engine.study_proposer import suggest
 from automl_cxr.errors import SpaceError, UnknownNameError, UsageError
 from automl_cxr.study.spaces import load_space, shipped
 
@@ -195,6 +195,46 @@ def test_booleans_and_numbers_are_different_choices():
     assert not choice.contains(1)
     assert not Int(name="n", low=0, high=1).contains(True)
     assert not Float(name="x", low=0, high=1).contains(True)
+
+
+def test_a_finite_space_is_walked_point_by_point():
+    space = parse_space(
+        """
+[deep]
+type = "choice"
+values = [true, false]
+[depth]
+type = "int"
+low = 2
+high = 6
+step = 2
+when = { deep = [true] }
+[shift]
+type = "float"
+low = 0
+high = 0.3
+step = 0.1
+""",
+        name="finite",
+    )
+    points = list(space.points())
+    assert len(points) == (3 + 1) * 4
+    assert points[:2] == [{"deep": True, "depth": 2, "shift": 0.0}, {"deep": True, "depth": 2, "shift": 0.1}]
+    assert {name for point in points if not point["deep"] for name in point} == {"deep", "shift"}
+    for point in points:
+        space.check(point)  # 0 + 3 * 0.1 is not above 0.3
+    assert len({space.key(point) for point in points}) == len(points)
+    assert [parameter.name for parameter in space.unconditional()] == ["deep", "shift"]
+    with pytest.raises(SpaceError, match=r"'x' takes any number from 0 to 1\. Give it a step"):
+        parse_space('[x]\ntype = "float"\nlow = 0\nhigh = 1', name="endless").points()
+
+
+def test_the_key_of_a_point_sees_true_apart_from_one_and_through_rounding():
+    space = parse_space(
+        '[a]\ntype = "choice"\nvalues = [true, 1, 1.0]\n[b]\ntype = "float"\nlow = 0\nhigh = 0.3\nstep = 0.1', name="key"
+    )
+    assert len({space.key({"a": value, "b": 0.1}) for value in (True, 1, 1.0)}) == 3
+    assert space.key({"a": 1, "b": 0.1 + 0.2}) == space.key({"a": 1, "b": 0.3})
 
 
 class TestLoading:

@@ -1,0 +1,297 @@
+"""What all proposers share: the Optuna study is the record, whoever decides, and a trial looks the same in it.
+
+    propose:  slot   = next_slot()        a fresh trial, the next rung of an earlier one, or a pause
+              values = draw()             of a fresh trial; again while the point was tried before
+              write the trial, then hand it out
+    observe:  write the epoch; ask the pruner
+    finish:   write the end; a rung below the study's last epoch ends PRUNED
+
+What is decided depends on the record and the seed alone, so that a restart forgets nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.trial import FrozenTrial, TrialState
+
+from automl_cxr.engine.proposal import Ending, Facts, Outcome, Pause, Proposal, Report, Verdict
+from automl_cxr.engine.space import Choice, Float, Int, Parameter, Space, Value
+from automl_cxr.engine.tried import TriedPoints
+
+_STATES = {Outcome.FINISHED: TrialState.COMPLETE, Outcome.STOPPED: TrialState.PRUNED, Outcome.FAILED: TrialState.FAIL}
+_NEVER_STOPPED = 6  # first trials: they give the samplers full scores to learn from, and an ensemble its members
+_CHANCE = 1_000  # parts the seeds of chance from those of a proposer's draws
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of the next trial.
+
+    Attributes:
+        epochs: Epoch that it runs through; None for the study's last.
+        parent: Trial that it continues, whose values it takes; None for a fresh one.
+        facts: What else is to stand on the trial, such as its bracket.
+    """
+
+    epochs: int | None = None
+    parent: int | None = None
+    facts: Facts = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What became of a study's trials, for the summary at its end.
+
+    Attributes:
+        asked: Trials that were to run to the study's last epoch; None where the proposer has no such number.
+        complete: Trials that did.
+        pruned: Trials that ended earlier, at a rung or by a verdict.
+        promoted: Trials that a later one continued.
+        running: Trials that have not ended.
+        failed: Number of trials by the reason that they failed for.
+    """
+
+    asked: int | None
+    complete: int
+    pruned: int
+    promoted: int
+    running: int
+    failed: Mapping[str, int]
+
+
+@dataclass
+class _Live:
+    """A trial that this proposer has handed out, and the last epoch that it ever reported, in earlier attempts too."""
+
+    trial: optuna.Trial
+    last_epoch: int
+    ends_at_rung: bool
+
+
+class StudyProposer(ABC):
+    """Begins, reports and ends the trials of an Optuna study; a subclass decides which come next.
+
+    Must not decide how many trials there are, nor keep files: that is the study's business. Call ``propose`` and ``resume``
+    from one process at a time.
+
+    Args:
+        study: The record; its storage is written at every call.
+        space: What is searched.
+        pruner: Who stops trials early.
+        epochs: The most epochs that a trial may take.
+        sign: Facts that are written on a trial, given its number, before anything else is.
+        seed: With one worker, the same seed gives the same proposals, whether or not the search was interrupted.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: Space,
+        *,
+        pruner: optuna.pruners.BasePruner,
+        epochs: int,
+        seed: int,
+        sign: Callable[[int], Facts],
+    ) -> None:
+        study.pruner = pruner
+        self._study = study
+        self._space = space
+        self._epochs = epochs
+        self._seed = seed
+        self._sign = sign
+        self._tried = TriedPoints(space)
+        self._live: dict[int, _Live] = {}
+
+    @property
+    def n_full_asked(self) -> int | None:
+        """Trials that are to run to the study's last epoch, where the proposer plans their number."""
+        return None
+
+    @abstractmethod
+    def _next_slot(self, trials: Sequence[FrozenTrial]) -> Slot | Pause:
+        """Decide what comes next after the trials of the record."""
+
+    @abstractmethod
+    def _draw(self, trial: optuna.Trial, attempt: int) -> dict[str, Value]:
+        """Choose the values of a fresh trial, without writing them. A later attempt at the same trial gives others."""
+
+    def propose(self) -> Proposal | Pause:
+        """Begin a trial; the study's very first is the space's preset, where it has one."""
+        trials = self._read()
+        slot = self._next_slot(trials)
+        if isinstance(slot, Pause):
+            return slot
+        if slot.parent is None:
+            return self._begin(self._study.ask(), slot)
+        return self._begin(self._continue(trials[slot.parent], slot, number=len(trials)), slot)
+
+    def resume(self, number: int) -> Proposal:
+        """Begin a trial again that another process left running, with the values that it had."""
+        trials = self._read()
+        stored = trials[number]
+        trial = optuna.Trial(self._study, stored._trial_id)
+        trial.set_user_attr("attempts", stored.user_attrs.get("attempts", 1) + 1)
+        if stored.params or "rung" in stored.user_attrs:
+            return self._begin(trial, Slot(stored.user_attrs.get("rung"), stored.user_attrs.get("parent")))
+        slot = self._next_slot(trials)  # it was left before it was given a place
+        return self._begin(trial, slot if isinstance(slot, Slot) and slot.parent is None else Slot())
+
+    def observe(self, number: int, report: Report) -> Verdict:
+        live = self._live[number]
+        with warnings.catch_warnings():
+            # A resumed trial reports its first epochs again; Optuna keeps the earlier value, which is the same.
+            warnings.filterwarnings("ignore", message="The reported value is ignored", category=UserWarning)
+            live.trial.report(report.score, report.epoch)
+        _note(live.trial, report.facts)
+        if report.epoch < live.last_epoch:
+            return Verdict.CONTINUE  # a repeated trial was judged here before, and the pruner would look at its later epochs
+        live.last_epoch = report.epoch
+        # The pruner is asked even where its word does not count: asking is what writes the trial's rung to the record.
+        is_beaten = live.trial.should_prune()
+        has_more_to_pay = report.epoch < self._epochs
+        return Verdict.STOP if is_beaten and has_more_to_pay and number >= _NEVER_STOPPED else Verdict.CONTINUE
+
+    def finish(self, number: int, ending: Ending) -> None:
+        """Write the end of a trial. ``ending.facts`` must hold "score" when it FINISHED.
+
+        This is the commit point: whatever has to exist for a finished trial must exist before.
+        """
+        live = self._live.pop(number)
+        state, value = _STATES[ending.outcome], None
+        _note(live.trial, ending.facts)
+        if ending.outcome is Outcome.FAILED:
+            live.trial.set_user_attr("error", ending.error)
+        elif ending.outcome is Outcome.FINISHED and live.ends_at_rung:
+            live.trial.set_user_attr("stopped_by", "rung")
+            state = TrialState.PRUNED
+        elif ending.outcome is Outcome.FINISHED:
+            value = ending.facts["score"]
+        self._study.tell(live.trial, value, state=state)
+
+    def tally(self) -> Tally:
+        """Count what became of the trials so far."""
+        trials = self._read()
+        states = Counter(trial.state for trial in trials)
+        failures = Counter(trial.user_attrs.get("error", "") for trial in trials if trial.state is TrialState.FAIL)
+        parents = {trial.user_attrs["parent"] for trial in trials if "parent" in trial.user_attrs}
+        return Tally(
+            asked=self.n_full_asked,
+            complete=states[TrialState.COMPLETE],
+            pruned=states[TrialState.PRUNED],
+            promoted=len(parents),
+            running=states[TrialState.RUNNING],
+            failed=dict(failures.most_common()),
+        )
+
+    def _read(self) -> list[FrozenTrial]:
+        trials = self._study.get_trials(deepcopy=False)
+        for trial in trials:
+            if trial.state.is_finished() or trial.params:
+                self._tried.add(trial.number, trial.params, is_final=trial.state.is_finished())
+        return trials
+
+    def _continue(self, parent: FrozenTrial, slot: Slot, *, number: int) -> optuna.Trial:
+        """Write a trial with its parent's values, in one piece."""
+        continued = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=parent.params,
+            distributions=parent.distributions,
+            user_attrs=self._first_facts(number, slot),
+        )
+        self._study.add_trial(continued)
+        return optuna.Trial(self._study, self._study.get_trials(deepcopy=False)[number]._trial_id)
+
+    def _begin(self, trial: optuna.Trial, slot: Slot) -> Proposal:
+        """Give a running trial its place and its values, those that it already has included, and hand it out."""
+        _note(trial, self._first_facts(trial.number, slot))
+        stored = self._study.get_trials(deepcopy=False)[trial.number]
+        trial, values = self._write(trial, self._choose(trial, stored))
+        ends_at_rung = slot.epochs is not None and slot.epochs < self._epochs
+        self._live[trial.number] = _Live(trial, max(stored.intermediate_values, default=0), ends_at_rung)
+        return Proposal(trial.number, values, slot.epochs, slot.parent)
+
+    def _first_facts(self, number: int, slot: Slot) -> dict[str, Any]:
+        facts = {**self._sign(number), **slot.facts}
+        if slot.epochs is not None:
+            facts["rung"] = slot.epochs
+        if slot.parent is not None:
+            facts["parent"] = slot.parent
+            seed = self._study.get_trials(deepcopy=False)[slot.parent].user_attrs.get("seed")
+            facts |= {} if seed is None else {"seed": seed}  # what continues a trial is still that trial
+        return facts
+
+    def _choose(self, trial: optuna.Trial, stored: FrozenTrial) -> dict[str, Value]:
+        """Complete the values that a trial has or was enqueued with; without any, choose a point that was not tried."""
+        known = {**stored.system_attrs.get("fixed_params", {}), **stored.params}
+        if trial.number == 0 and not known:
+            known = self._space.preset() or {}
+        if not known:
+            return self._tried.new_point(functools.partial(self._draw, trial), self._chance(trial.number))
+        draw = functools.cache(lambda: self._draw(trial, 0))
+        chance = self._chance(trial.number)
+
+        def complete(parameter: Parameter) -> Value:
+            if parameter.name in known:
+                return cast("Value", known[parameter.name])
+            return draw().get(parameter.name) if parameter.name in draw() else parameter.sample(chance)  # type: ignore[return-value]
+
+        return self._space.resolve(complete)
+
+    def _write(self, trial: optuna.Trial, values: Mapping[str, Value]) -> tuple[optuna.Trial, dict[str, Value]]:
+        """Have Optuna suggest the chosen values, so that they stand in the record as its own would."""
+        decider = self._study.sampler
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # PartialFixedSampler
+            self._study.sampler = optuna.samplers.PartialFixedSampler(dict(values), optuna.samplers.RandomSampler())
+        try:
+            trial = optuna.Trial(self._study, trial._trial_id)
+            return trial, self._space.resolve(lambda parameter: suggest(trial, parameter))
+        finally:
+            self._study.sampler = decider
+
+    def _chance(self, number: int) -> np.random.Generator:
+        return np.random.default_rng((self._seed, number, _CHANCE))
+
+    def _stream(self, number: int, attempt: int) -> int:
+        """Give every draw a seed of its own, so that a restarted search does not draw the first trials again."""
+        entropy = (self._seed, number) if attempt == 0 else (self._seed, number, attempt)
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+
+def _note(trial: optuna.Trial, facts: Facts) -> None:
+    """Write facts that are not yet on a trial; each costs a write to the storage."""
+    for name, value in facts.items():
+        if trial.user_attrs.get(name) != value:
+            trial.set_user_attr(name, value)
+
+
+def suggest(trial: optuna.Trial, parameter: Parameter) -> Value:
+    """Ask Optuna for a value of one parameter; the values reached are exactly those of the parameter."""
+    match parameter:
+        case Float():
+            return trial.suggest_float(parameter.name, parameter.low, parameter.high, step=parameter.step, log=parameter.log)
+        case Int():
+            return trial.suggest_int(parameter.name, parameter.low, parameter.high, step=parameter.step, log=parameter.log)
+        case Choice():
+            return cast("Value", trial.suggest_categorical(parameter.name, parameter.values))
+
+
+def to_optuna(parameter: Parameter) -> optuna.distributions.BaseDistribution:
+    """Translate one parameter; ``suggest`` asks for the same."""
+    match parameter:
+        case Float():
+            return optuna.distributions.FloatDistribution(parameter.low, parameter.high, step=parameter.step, log=parameter.log)
+        case Int():
+            return optuna.distributions.IntDistribution(parameter.low, parameter.high, step=parameter.step, log=parameter.log)
+        case Choice():
+            return optuna.distributions.CategoricalDistribution(parameter.values)

@@ -29,7 +29,14 @@ HOMES = {
     "keras": ("model/", "trial.py"),
     "tensorflow": (),
     "ray": ("engine/ray_execution.py",),
-    "optuna": ("engine/optuna_proposer.py", "study/store.py"),
+    "optuna": (
+        "engine/study_proposer.py",
+        "engine/optuna_proposer.py",
+        "engine/kerastuner_proposer.py",
+        "engine/proposers.py",
+        "study/store.py",
+    ),
+    "keras_tuner": ("engine/kerastuner_proposer.py",),
     "optuna_dashboard": ("results/dashboard.py",),
     "deap": ("ensemble/genetic.py",),
     "plotly": ("results/figures.py",),
@@ -41,6 +48,7 @@ HEAVY = (
     "ray",
     "optuna",
     "optuna_dashboard",
+    "keras_tuner",
     "deap",
     "plotly",
     "sklearn",
@@ -116,5 +124,5 @@ def test_data_of_other_kinds_do_not_load_pydicom():
 
 
 def test_the_driver_does_not_load_keras():
-    code = "import automl_cxr.api, automl_cxr.study.objective, automl_cxr.engine.ray_execution"
-    assert not loaded_by(code) & {"keras", "tensorflow", "plotly"}
+    code = "import automl_cxr.api, automl_cxr.study.objective, automl_cxr.engine.ray_execution, automl_cxr.engine.proposers"
+    assert not loaded_by(code) & {"keras", "keras_tuner", "tensorflow", "plotly"}

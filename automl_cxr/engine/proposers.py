@@ -1,0 +1,62 @@
+"""The door to all proposers: their names, and the one that a name asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import optuna
+
+from automl_cxr.engine import optuna_proposer
+from automl_cxr.engine.optuna_proposer import PRUNERS, OptunaProposer
+from automl_cxr.engine.proposal import Facts
+from automl_cxr.engine.space import Space
+from automl_cxr.engine.study_proposer import StudyProposer
+from automl_cxr.errors import UnknownNameError
+
+__all__ = ["PRUNERS", "SAMPLERS", "build_proposer", "check_proposer"]
+
+_KERASTUNER = ("kt-hyperband", "kt-bayesian", "kt-random", "kt-grid")  # their module loads Keras, which names must not
+
+SAMPLERS = (*optuna_proposer.SAMPLERS, *_KERASTUNER)
+"""Names of all that may propose."""
+
+
+def build_proposer(
+    study: optuna.Study,
+    space: Space,
+    *,
+    sampler: str,
+    pruner: str,
+    epochs: int,
+    seed: int,
+    sign: Callable[[int], Facts] = lambda _: {},
+) -> StudyProposer:
+    """Make the proposer of a name. The arguments are those of ``StudyProposer``.
+
+    Raises:
+        UnknownNameError: No such sampler or pruner.
+        UsageError: The sampler needs a library that is not installed, or a space with an end.
+    """
+    if sampler not in SAMPLERS:
+        raise UnknownNameError("sampler", sampler, SAMPLERS)
+    if sampler not in _KERASTUNER:
+        return OptunaProposer(study, space, sampler=sampler, pruner=pruner, epochs=epochs, seed=seed, sign=sign)
+    from automl_cxr.engine.kerastuner_proposer import ORACLES  # here: loads Keras
+
+    return ORACLES[sampler](study, space, pruner=pruner, epochs=epochs, seed=seed, sign=sign)
+
+
+def check_proposer(space: Space, *, sampler: str, pruner: str) -> None:
+    """Refuse, before a study is begun, what ``build_proposer`` would refuse for it; loads no KerasTuner.
+
+    Raises:
+        UnknownNameError: No such sampler or pruner.
+        UsageError: The sampler needs a library that is not installed, or a space with an end.
+    """
+    for kind, name, known in (("sampler", sampler, SAMPLERS), ("pruner", pruner, PRUNERS)):
+        if name not in known:
+            raise UnknownNameError(kind, name, known)
+    if sampler == "kt-grid":
+        space.points()
+    elif sampler in optuna_proposer.SAMPLERS:
+        optuna_proposer.make_sampler(sampler, space, study_seed=0, seed=0)

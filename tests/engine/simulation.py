@@ -1,0 +1,169 @@
+"""A search without training: trials advance an epoch a turn, several at once, and score by a formula."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import optuna
+
+from automl_cxr.engine.proposal import Ending, Outcome, Pause, Proposal, Report, Verdict
+from automl_cxr.engine.space import parse_space
+
+CONDITIONAL = parse_space(
+    """
+family = "scratch"
+[dropout]
+type = "float"
+low = 0.0
+high = 0.5
+default = 0.25
+[rate]
+type = "float"
+low = 1e-5
+high = 1e-1
+log = true
+default = 1e-3
+[units]
+type = "int"
+low = 3
+high = 96
+log = true
+default = 32
+[batch_norm]
+type = "choice"
+values = [true, false]
+default = true
+[mix]
+type = "choice"
+values = [0, 0.5, "auto"]
+default = 0
+[shift]
+type = "float"
+low = 0.0
+high = 0.3
+step = 0.1
+default = 0.1
+when = { family = ["scratch"], batch_norm = [true] }
+[never]
+type = "int"
+low = 1
+high = 3
+when = { family = ["fused"] }
+[gamma]
+type = "float"
+low = 0.5
+high = 5.0
+when = { mix = [0.5, "auto"], batch_norm = [false] }
+[depth]
+type = "int"
+low = 2
+high = 8
+step = 2
+default = 4
+[width]
+type = "int"
+low = 8
+high = 16
+step = 4
+default = 8
+when = { depth = [4, 6, 8] }
+""",
+    name="conditional",
+)
+
+FINITE = parse_space(
+    """
+[batch_norm]
+type = "choice"
+values = [true, false]
+default = false
+[depth]
+type = "int"
+low = 1
+high = 3
+default = 2
+[shift]
+type = "float"
+low = 0.0
+high = 0.3
+step = 0.1
+default = 0.1
+when = { batch_norm = [true] }
+""",
+    name="finite",
+)
+N_FINITE = 3 * 4 + 3
+
+
+def score_of(values, epoch):
+    """Give a score below 1 that grows with the epochs; every parameter that might be there has its say."""
+    badness = values.get("dropout", 0.1) + values.get("gamma", 1.0) / 20 + 0.1 * values["depth"] / 8 + values.get("shift", 0.2)
+    return 0.95 - badness / 2 - 0.3 / epoch + (0.05 if values["batch_norm"] else 0.0)
+
+
+@dataclass
+class Simulation:
+    """Runs a proposer's trials and keeps what happened.
+
+    Attributes:
+        epochs: The study's.
+        concurrency: Trials open at once.
+        fails: Tells of a proposal whether its trial fails at its first epoch.
+        sign: -1 where lower scores are better.
+    """
+
+    epochs: int
+    concurrency: int = 1
+    fails: Callable[[Proposal], bool] = lambda _: False
+    sign: int = 1
+    proposals: list[Proposal] = field(default_factory=list)
+    ended: dict[int, Outcome] = field(default_factory=dict)
+
+    def run(self, proposer, *, n_trials, resumed=()):
+        """Run until ``n_trials`` were proposed and have ended, or the proposer is over; return the pause that ended it."""
+        running = [[proposal, self._first_epoch(proposal)] for proposal in resumed]
+        self.proposals += resumed
+        pause = None
+        while True:
+            while len(running) < self.concurrency and len(self.proposals) < n_trials and pause is not Pause.OVER:
+                pause = proposer.propose()
+                if not isinstance(pause, Proposal):
+                    break
+                self.proposals.append(pause)
+                running.append([pause, self._first_epoch(pause)])
+            if not running:
+                return pause
+            for entry in list(running):
+                if self._advance(proposer, *entry):
+                    running.remove(entry)
+                else:
+                    entry[1] += 1
+
+    def _first_epoch(self, proposal):
+        rungs = {known.number: known.epochs for known in self.proposals}
+        return 1 if proposal.parent is None else rungs[proposal.parent] + 1
+
+    def _advance(self, proposer, proposal, epoch):
+        """Run one epoch; tell whether the trial has ended."""
+        score = self.sign * score_of(proposal.values, epoch)
+        if self.fails(proposal):
+            return self._end(proposer, proposal, Ending(Outcome.FAILED, error="ValueError: made to fail"))
+        if proposer.observe(proposal.number, Report(epoch, score)) is Verdict.STOP:
+            return self._end(proposer, proposal, Ending(Outcome.STOPPED))
+        if epoch == (proposal.epochs or self.epochs):
+            return self._end(proposer, proposal, Ending(Outcome.FINISHED, facts={"score": score, "best_epoch": epoch}))
+        return False
+
+    def _end(self, proposer, proposal, ending):
+        self.ended[proposal.number] = ending.outcome
+        proposer.finish(proposal.number, ending)
+        return True
+
+
+def open_study(storage=None, direction="maximize"):
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(storage=storage, study_name="s", direction=direction, load_if_exists=True)
+
+
+def journal(path):
+    """Open a storage that is written to a file, by one process after the other."""
+    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))

@@ -52,8 +52,17 @@ from automl_cxr.errors import UsageError
     "  [default: macro_f1]",
 )
 @click.option("--normal-class", metavar="CLASS", help="Class without a finding, for FNFR  [default: guessed from the names]")
-@click.option("--sampler", metavar="NAME", help="Who proposes trials: tpe or random  [default: tpe]")
-@click.option("--pruner", metavar="NAME", help="Who stops trials early: asha, median or none  [default: asha]")
+@click.option(
+    "--sampler",
+    metavar="NAME",
+    help="Who proposes trials: tpe, random, gp, cmaes, qmc, grid, nsga2 or nsga3 of Optuna, "
+    "kt-hyperband, kt-bayesian, kt-random or kt-grid of KerasTuner  [default: tpe]",
+)
+@click.option(
+    "--pruner",
+    metavar="NAME",
+    help="Who stops trials early: asha, hyperband, median or none; kt-hyperband stops by itself  [default: asha]",
+)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Decides split, proposals and weights  [default: 0]")
 @click.option("--valid-fraction", type=float, help="Share of the images that chooses epochs and trials  [default: 0.15]")
 @click.option("--test-fraction", type=float, help="Share of the images that stays sealed  [default: 0.15]")

@@ -18,7 +18,7 @@ from automl_cxr.data.cache import DecodedImages, cache_folder, decode_dataset
 from automl_cxr.data.dataset import Dataset, load_dataset
 from automl_cxr.data.phantoms import draw_phantoms
 from automl_cxr.data.split import Split, split_dataset
-from automl_cxr.engine.optuna_proposer import PRUNERS, SAMPLERS
+from automl_cxr.engine.proposers import check_proposer
 from automl_cxr.engine.space import Value, parse_space
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
 from automl_cxr.records import PartRecord, SplitRecord
@@ -102,6 +102,8 @@ def prepare_study(request: StudyRequest, *, runs: Path, storage: str, on_progres
         notes: list[str] = []
         settings = _resolve_settings(request, begun)
         space_name, space_toml = _choose_space(request, begun, settings["fixed"])
+        searched = parse_space(space_toml, name=space_name).fix(settings["fixed"])
+        check_proposer(searched, sampler=settings["sampler"], pruner=settings["pruner"])
         data = request.data if request.data is not None else begun.data if begun else _phantoms(notes)
         dataset = load_dataset(
             data, layout=settings.pop("layout"), classes=settings.pop("classes"), patients=settings["patients"]
@@ -187,9 +189,6 @@ def _resolve_settings(request: StudyRequest, begun: StudySpec | None) -> dict[st
     for name in ("valid_fraction", "test_fraction"):
         if not isinstance(settings[name], (int, float)):
             raise UsageError(f"{name} must be a number; received {settings[name]!r}.")
-    for kind, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
-        if settings[kind] not in known:
-            raise UnknownNameError(kind, settings[kind], known)
     return settings
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from automl_cxr.engine.optuna_proposer import OptunaProposer
 from automl_cxr.engine.proposal import Ending, Objective, Outcome, Pause, Proposal, Proposer, Report, Verdict
+from automl_cxr.engine.proposers import build_proposer
+from automl_cxr.engine.study_proposer import StudyProposer
 from automl_cxr.errors import AutomlCxrError, StudyError
 from automl_cxr.records import TrialRecord, TrialState
 from automl_cxr.study.lease import DriverLease
@@ -95,7 +96,7 @@ def run_search(
             normal_class=spec.normal_index,
             deadline=deadline,
         )
-        proposer = OptunaProposer(
+        proposer = build_proposer(
             store.study,
             space,
             sampler=sampler,
@@ -116,7 +117,7 @@ class _RecordedProposer:
     def __init__(
         self,
         store: StudyStore,
-        proposer: OptunaProposer,
+        proposer: StudyProposer,
         *,
         budget: Budget,
         deadline: float | None,

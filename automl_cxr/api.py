@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import pandas as pd
 
 from automl_cxr.data.dataset import load_image_paths
+from automl_cxr.engine.proposers import ENDING_SAMPLERS
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.records import TrialRecord
 from automl_cxr.results.classifier import ENSEMBLE_FILE, Classifier, classifier_of_trial, load_ensemble
@@ -168,7 +169,8 @@ def search(
         space: Name of a shipped search space, or path of a TOML file.
         data: Folder or table of images; None searches on phantom radiographs and says so.
         name: Name of the study; by default made of the space and the data folder.
-        trials: Trials in total, those of earlier searches included; 20 if ``seconds`` is None too.
+        trials: Trials in total, those of earlier searches included; 20 if ``seconds`` is None too, except where the
+            sampler comes to an end by itself.
         seconds: Wall seconds of this search.
         layout: Name of the data's layout; found by itself when None.
         classes: Classes to use, in the order of their indices.
@@ -229,8 +231,10 @@ def search(
         command=command,
     )
     prepared = _prepare(request, folder, url, decoding)
+    sampler = sampler or prepared.store.spec.sampler
+    is_open = trials is None and seconds is None and sampler not in ENDING_SAMPLERS
     budget = Budget(
-        n_trials=_TRIALS_BY_DEFAULT if trials is None and seconds is None else trials,
+        n_trials=_TRIALS_BY_DEFAULT if is_open else trials,
         seconds=seconds,
         keep_models=keep_models,
     )
@@ -240,7 +244,7 @@ def search(
             prepared.store,
             prepared.images,
             weights_folder=prepared.weights_folder,
-            sampler=sampler or prepared.store.spec.sampler,
+            sampler=sampler,
             budget=budget,
             execute=_executor(executor, resources),
             listener=progress,

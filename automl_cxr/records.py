@@ -124,6 +124,7 @@ class TrialRecord:
         seed: Seed of its configuration.
         best_epoch: Epoch whose weights were kept (COMPLETE), from 1.
         attempts: How often it was begun; more than once where searches died.
+        parent: Number of the trial that it continues from where that had ended.
     """
 
     number: int
@@ -137,6 +138,7 @@ class TrialRecord:
     seed: int | None = None
     best_epoch: int | None = None
     attempts: int = 1
+    parent: int | None = None
 
     def __repr__(self) -> str:
         """Say it in a line, as a notebook shows it."""

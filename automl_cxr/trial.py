@@ -8,7 +8,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -16,16 +16,20 @@ import numpy as np
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.model.build import backend_versions, build_model, digest_pretrained
+from automl_cxr.model.checkpoint import load_checkpoint, save_checkpoint
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.sampling import images_per_epoch
 from automl_cxr.model.schedules import plan_phases
-from automl_cxr.model.trainer import LabelledPart, Objective, TrainingEnd, n_steps, predict_probabilities, train_epochs
+from automl_cxr.model.trainer import LabelledPart, Objective, Training, TrainingEnd, n_steps, predict_probabilities
 from automl_cxr.records import EpochRecord, SplitRecord
 from automl_cxr.scoring.metrics import metric
 from automl_cxr.scoring.predictions import Predictions
 
 if TYPE_CHECKING:
     import keras
+
+
+_CHECKPOINT_SECONDS = 60.0  # a search that dies loses about as much of each trial that it ran
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,9 @@ class TrialTask:
         objective: Name of the metric that scores the trial.
         normal_class: Index of the class without a finding, for the metrics that need it.
         deadline: ``time.time()`` after which no further epoch begins.
+        until: Epoch after which it ends, whatever its configuration has left; None for all of them.
+        checkpoint: File that its state is written to, from time to time and after epoch ``until``; None for none.
+        resume: Checkpoint that it goes on from: its own, left by a search that died, or another trial's; None to begin anew.
     """
 
     config: TrialConfig
@@ -51,6 +58,9 @@ class TrialTask:
     objective: str = "macro_f1"
     normal_class: int | None = None
     deadline: float | None = None
+    until: int | None = None
+    checkpoint: Path | None = None
+    resume: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,11 +108,12 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
         weights_folder=task.weights_folder,
     )
     objective = Objective(metric(task.objective), task.normal_class)
-    history: list[EpochRecord] = []
+    training = Training(model, task.config, train=train, valid=valid, objective=objective)
+    if task.resume is not None:
+        training.restore(load_checkpoint(task.resume))
     with (task.folder / "train.log").open("w", encoding="utf-8") as log:
         _log_start(log, task, model)
-        epochs = train_epochs(model, task.config, train=train, valid=valid, objective=objective, deadline=task.deadline)
-        end = yield from _recorded(epochs, history, log)
+        end = yield from _observed(training, task, log)
 
     predictions = Predictions(
         ids=split.valid.images,
@@ -111,11 +122,11 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
         classes=split.classes,
         patients=split.valid.patients,
     )
-    _save(task.folder, history, predictions, model)
+    _save(task.folder, training.history, predictions, model)
     return TrialResult(
         score=objective.score(predictions.labels, predictions.probabilities),
         best_epoch=end.best_epoch,
-        epochs=len(history),
+        epochs=len(training.history),
         cut_short=end.cut_short,
         n_parameters=model.count_params(),
         weights_sha256="+".join(digest_pretrained(task.config, task.weights_folder)),
@@ -133,21 +144,29 @@ def load_parts(images: Path, split: SplitRecord) -> tuple[LabelledPart, Labelled
     )
 
 
-def _recorded(
-    epochs: Generator[EpochRecord, None, TrainingEnd], history: list[EpochRecord], log: TextIO
-) -> Generator[EpochRecord, None, TrainingEnd]:
-    """Pass a training on, epoch by epoch, and note each before it is passed."""
+def _observed(training: Training, task: TrialTask, log: TextIO) -> Generator[EpochRecord, None, TrainingEnd]:
+    """Pass a training on, epoch by epoch; note each, and keep checkpoints, before it is passed."""
+    is_repeated = task.resume is not None and task.resume == task.checkpoint
+    for before in training.history:
+        _log_epoch(log, before)
+        if is_repeated:
+            yield before  # whoever listened may have died before it heard of this epoch
+    epochs = training.epochs(until=task.until, deadline=task.deadline)
+    due = time.monotonic() + _CHECKPOINT_SECONDS
     while True:
         try:
             epoch = next(epochs)
         except StopIteration as end:
             return end.value
-        history.append(epoch)
         _log_epoch(log, epoch)
+        is_promotable = epoch.epoch == task.until
+        if task.checkpoint is not None and (is_promotable or time.monotonic() >= due):
+            save_checkpoint(training.checkpoint(), task.checkpoint)
+            due = time.monotonic() + _CHECKPOINT_SECONDS
         yield epoch
 
 
-def _save(folder: Path, history: list[EpochRecord], predictions: Predictions, model: keras.Model) -> None:
+def _save(folder: Path, history: Sequence[EpochRecord], predictions: Predictions, model: keras.Model) -> None:
     with (folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [item.name for item in dataclasses.fields(EpochRecord)])
         writer.writeheader()

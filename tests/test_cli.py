@@ -79,7 +79,7 @@ def test_every_option_is_explained():
 
 def test_help_names_the_samplers_pruners_metrics_methods_and_layouts_there_are(run):
     from automl_cxr.data.layouts import LAYOUTS
-    from automl_cxr.engine.optuna_proposer import PRUNERS, SAMPLERS
+    from automl_cxr.engine.proposers import PRUNERS, SAMPLERS
     from automl_cxr.ensemble.build import METHODS
     from automl_cxr.results.leaderboard import FORMATS
     from automl_cxr.scoring.metrics import METRICS

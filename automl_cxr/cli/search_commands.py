@@ -132,6 +132,9 @@ def _print_search(study: Any, as_json: bool) -> None:
         )
         return
     click.echo(repr(study))
+    n_promoted = len({trial.parent for trial in study.trials if trial.parent is not None})
+    if n_promoted:
+        click.echo(f"{n_promoted} trials were promoted: later ones continued them from where they had ended")
     for trial in study.trials:
         if trial.error:
             click.echo(f"trial {trial.number} failed: {trial.error}")

@@ -13,12 +13,15 @@ from automl_cxr.engine.space import Space
 from automl_cxr.engine.study_proposer import StudyProposer
 from automl_cxr.errors import UnknownNameError
 
-__all__ = ["PRUNERS", "SAMPLERS", "build_proposer", "check_proposer"]
+__all__ = ["ENDING_SAMPLERS", "PRUNERS", "SAMPLERS", "build_proposer", "check_proposer"]
 
 _KERASTUNER = ("kt-hyperband", "kt-bayesian", "kt-random", "kt-grid")  # their module loads Keras, which names must not
 
 SAMPLERS = (*optuna_proposer.SAMPLERS, *_KERASTUNER)
 """Names of all that may propose."""
+
+ENDING_SAMPLERS = ("grid", "kt-grid", "kt-hyperband")
+"""Those that come to an end by themselves: a grid when it is exhausted, Hyperband after a sweep over its brackets."""
 
 
 def build_proposer(

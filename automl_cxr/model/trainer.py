@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import NonFiniteLossError, TrialError
+from automl_cxr.model.checkpoint import Checkpoint, put_back, take_checkpoint
 from automl_cxr.model.devices import has_gpu
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.losses import build_loss, build_optimizer
@@ -118,91 +119,121 @@ class TrainingEnd:
     cut_short: bool
 
 
-def train_epochs(
-    model: keras.Model,
-    config: TrialConfig,
-    *,
-    train: LabelledPart,
-    valid: LabelledPart,
-    objective: Objective,
-    deadline: float | None = None,
-) -> Generator[EpochRecord, None, TrainingEnd]:
-    """Train and yield after every epoch; once it is exhausted the model holds the best epoch's weights.
+class Training:
+    """A training in progress: it runs epoch by epoch, and can be taken up from a checkpoint.
 
     Runs the phases of ``plan_phases``, each with an optimizer of its own from the best weights before it. A phase ends after
-    its epochs or after ``config.patience`` of them without a better one; the deadline ends all. What is better
-    ``config.monitor`` says. Fine-tuning that only harms is thus discarded.
-    Scores are computed on the whole validation part, never averaged over batches. A caller that stops earlier just stops
-    asking; the model then holds the last epoch's weights.
-
-    Args:
-        model: A network from ``build_model``.
-        config: Loss, optimizer, batch size and the rest of the recipe.
-        train: Images to learn from.
-        valid: Images that choose the epoch.
-        objective: The score of an epoch.
-        deadline: ``time.time()`` after which no further epoch begins, though one always does.
-
-    Raises:
-        ImpossibleModelError: The loss or the layers to train do not fit the network.
-        NonFiniteLossError: The loss of an epoch is NaN or infinite.
+    its epochs or after ``config.patience`` of them without a better one. What is better ``config.monitor`` says; fine-tuning
+    that only harms is thus discarded. Scores are computed on the whole validation part, never averaged over batches.
     """
 
-    def goodness(record: EpochRecord) -> tuple[float, float]:
-        return objective.goodness(record, config.monitor)
+    def __init__(
+        self, model: keras.Model, config: TrialConfig, *, train: LabelledPart, valid: LabelledPart, objective: Objective
+    ) -> None:
+        self._model = model
+        self._config = config
+        self._train = train
+        self._valid = valid
+        self._objective = objective
+        self._history: list[EpochRecord] = []
+        self._best: EpochRecord | None = None
+        self._best_weights: Sequence[np.ndarray] = ()
+        self._restored: Checkpoint | None = None
 
-    best, best_weights, n_run = None, None, 0
-    for number, phase in enumerate(plan_phases(config), start=1):
-        _begin_phase(model, config, phase)
-        history: list[EpochRecord] = []
-        while _goes_on(history, phase, config.patience, goodness):
-            if best is not None and deadline is not None and time.time() > deadline:
-                model.set_weights(best_weights)
-                return TrainingEnd(best_epoch=best.epoch, cut_short=True)
-            figures = [objective.figure(record, config.monitor) for record in history]
-            learning_rate = scheduled_learning_rate(config, phase, figures)
-            n_run += 1
-            started = time.perf_counter()
-            loss = _fit_epoch(model, config, train, epoch=n_run, learning_rate=learning_rate)
-            probabilities = predict_probabilities(model, valid, batch_size=config.batch_size)
-            record = EpochRecord(
-                epoch=n_run,
-                phase=number,
-                learning_rate=learning_rate,
-                score=objective.score(valid.labels, probabilities),
-                macro_f1=METRICS["macro_f1"].function(valid.labels, probabilities, None),
-                loss=loss,
-                valid_loss=METRICS["log_loss"].function(valid.labels, probabilities, None),
-                valid_accuracy=METRICS["accuracy"].function(valid.labels, probabilities, None),
-                seconds=time.perf_counter() - started,
-                n_parameters=model.count_params(),
-            )
-            history.append(record)
-            if best is None or goodness(record) > goodness(best):
-                best, best_weights = record, model.get_weights()
-            yield record
-        model.set_weights(best_weights)
-    return TrainingEnd(best_epoch=best.epoch, cut_short=False)
+    @property
+    def history(self) -> tuple[EpochRecord, ...]:
+        """Every epoch so far, those before a checkpoint too."""
+        return tuple(self._history)
 
+    def checkpoint(self) -> Checkpoint:
+        """Copy the state after the last epoch that was yielded; call it before asking for another one."""
+        return take_checkpoint(self._model, self._history, self._best, self._best_weights)
 
-def _begin_phase(model: keras.Model, config: TrialConfig, phase: Phase) -> None:
-    """Choose the layers that train; a fresh optimizer, because the moments of another choice of layers say nothing of it."""
-    set_phase(model, config, frozen=phase.frozen)
-    model.compile(
-        optimizer=build_optimizer(config, learning_rate=phase.learning_rate),
-        loss=build_loss(config, model.output_shape[-1]),
-        jit_compile=_jit_compile(),
-    )
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint; call it before ``epochs``."""
+        self._restored = checkpoint
+        self._history = list(checkpoint.history)
+        self._best, self._best_weights = checkpoint.best, checkpoint.best_weights
 
+    def epochs(self, *, until: int | None = None, deadline: float | None = None) -> Generator[EpochRecord, None, TrainingEnd]:
+        """Train and yield after every epoch; once it is exhausted the model holds the best epoch's weights.
 
-def _goes_on(
-    history: Sequence[EpochRecord], phase: Phase, patience: int, goodness: Callable[[EpochRecord], tuple[float, float]]
-) -> bool:
-    """Tell whether a phase with these epochs has more to come."""
-    if not history:
-        return True
-    best = max(history, key=goodness)
-    return len(history) < phase.n_epochs and history[-1].epoch - best.epoch < patience
+        A caller that stops earlier just stops asking; the model then holds the last epoch's weights.
+
+        Args:
+            until: Epoch after which it ends, whatever the phases have left.
+            deadline: ``time.time()`` after which no further epoch begins, though one always does.
+
+        Raises:
+            ImpossibleModelError: The loss or the layers to train do not fit the network.
+            NonFiniteLossError: The loss of an epoch is NaN or infinite.
+        """
+        is_late = False
+        for number, phase in enumerate(plan_phases(self._config), start=1):
+            if self._history and self._history[-1].phase > number:
+                continue  # it was over before the checkpoint
+            self._begin_phase(phase)
+            while self._goes_on(number, phase) and not self._is_at(until):
+                is_late = self._best is not None and deadline is not None and time.time() > deadline
+                if is_late:
+                    break
+                yield self._run_epoch(number, phase)
+            self._model.set_weights(self._best_weights)
+            if is_late or self._is_at(until):
+                break
+        return TrainingEnd(best_epoch=self._best.epoch, cut_short=is_late)
+
+    def _begin_phase(self, phase: Phase) -> None:
+        """Choose the layers that train; a fresh optimizer, because the moments of another choice say nothing of it."""
+        set_phase(self._model, self._config, frozen=phase.frozen)
+        self._model.compile(
+            optimizer=build_optimizer(self._config, learning_rate=phase.learning_rate),
+            loss=build_loss(self._config, self._model.output_shape[-1]),
+            jit_compile=_jit_compile(),
+        )
+        if self._restored is not None:
+            put_back(self._restored, self._model)
+            self._restored = None
+
+    def _is_at(self, until: int | None) -> bool:
+        return until is not None and len(self._history) >= until
+
+    def _goes_on(self, number: int, phase: Phase) -> bool:
+        """Tell whether a phase has more epochs to come."""
+        begun = [epoch for epoch in self._history if epoch.phase == number]
+        if not begun:
+            return True
+        best = max(begun, key=self._goodness)
+        return len(begun) < phase.n_epochs and begun[-1].epoch - best.epoch < self._config.patience
+
+    def _goodness(self, record: EpochRecord) -> tuple[float, float]:
+        return self._objective.goodness(record, self._config.monitor)
+
+    def _run_epoch(self, number: int, phase: Phase) -> EpochRecord:
+        """Train an epoch, score it on the whole validation part, and keep its weights if it is the best."""
+        started = time.perf_counter()
+        figures = [self._objective.figure(epoch, self._config.monitor) for epoch in self._history if epoch.phase == number]
+        learning_rate = scheduled_learning_rate(self._config, phase, figures)
+        epoch = len(self._history) + 1
+        loss = _fit_epoch(self._model, self._config, self._train, epoch=epoch, learning_rate=learning_rate)
+        labels = self._valid.labels
+        probabilities = predict_probabilities(self._model, self._valid, batch_size=self._config.batch_size)
+        record = EpochRecord(
+            epoch=epoch,
+            phase=number,
+            learning_rate=learning_rate,
+            score=self._objective.score(labels, probabilities),
+            macro_f1=METRICS["macro_f1"].function(labels, probabilities, None),
+            loss=loss,
+            valid_loss=METRICS["log_loss"].function(labels, probabilities, None),
+            valid_accuracy=METRICS["accuracy"].function(labels, probabilities, None),
+            seconds=time.perf_counter() - started,
+            n_parameters=self._model.count_params(),
+        )
+        self._history.append(record)
+        if self._best is None or self._goodness(record) > self._goodness(self._best):
+            self._best, self._best_weights = record, self._model.get_weights()
+        return record
 
 
 def _fit_epoch(model: keras.Model, config: TrialConfig, train: LabelledPart, *, epoch: int, learning_rate: float) -> float:

@@ -26,6 +26,7 @@ class TrialObjective:
         weights_folder: Where pretrained weights are looked for first, or None.
         split: The study's split.json.
         trials: Folder of the study's trials; a trial writes beside its final place, under the driver's name.
+        checkpoints: Folder of the study's checkpoints.
         driver: Name of the search that asks.
         objective: Metric that chooses the epoch.
         normal_class: Index of the class without a finding, or None.
@@ -38,6 +39,7 @@ class TrialObjective:
     weights_folder: Path | None
     split: Path
     trials: Path
+    checkpoints: Path
     driver: str
     objective: str
     normal_class: int | None
@@ -58,6 +60,9 @@ class TrialObjective:
             objective=self.objective,
             normal_class=self.normal_class,
             deadline=self.deadline,
+            until=proposal.epochs,
+            checkpoint=checkpoint_file(self.checkpoints, proposal.number),
+            resume=self._latest_checkpoint(proposal),
         )
         is_finished = False
         try:
@@ -74,13 +79,30 @@ class TrialObjective:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def config_of(self, proposal: Proposal) -> TrialConfig:
-        seed = trial_seed(self.study_seed, proposal.number)
+        """Complete a proposal's values; a trial that continues another has its seed."""
+        if proposal.parent is None:
+            seed = trial_seed(self.study_seed, proposal.number)
+        else:
+            parent = self.trials / f"{proposal.parent:05d}" / "config.json"
+            seed = TrialConfig.from_json(parent.read_text(encoding="utf-8")).seed
         return TrialConfig.from_values({**self.fixed, **proposal.values, "seed": seed})
+
+    def _latest_checkpoint(self, proposal: Proposal) -> Path | None:
+        """Choose where to go on from: what an earlier attempt at this trial left, else the trial that it continues."""
+        own = checkpoint_file(self.checkpoints, proposal.number)
+        if own.is_file() or proposal.parent is None:
+            return own if own.is_file() else None
+        return checkpoint_file(self.checkpoints, proposal.parent)
 
 
 def staging_folder(trials: Path, number: int, driver: str) -> Path:
     """Name the folder that a trial writes into before it is complete."""
     return trials / f".{number:05d}-{driver}"
+
+
+def checkpoint_file(checkpoints: Path, number: int) -> Path:
+    """Name the file of a trial's checkpoint."""
+    return checkpoints / f"{number:05d}.npz"
 
 
 def trial_seed(study_seed: int, number: int) -> int:

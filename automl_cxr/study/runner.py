@@ -83,6 +83,7 @@ def run_search(
     deadline = None if budget.seconds is None else time.time() + budget.seconds
     with DriverLease(store.folder) as lease:
         store.clear_leftovers()
+        store.checkpoints.mkdir(exist_ok=True)
         settings = {"image_size": spec.image_size, "fit": spec.fit, "batch_size": spec.batch_size, "epochs": spec.epochs}
         objective = TrialObjective(
             fixed={**settings, **space.constants},
@@ -91,6 +92,7 @@ def run_search(
             weights_folder=weights_folder,
             split=store.folder / "split.json",
             trials=store.folder / "trials",
+            checkpoints=store.checkpoints,
             driver=lease.driver,
             objective=spec.objective,
             normal_class=spec.normal_index,
@@ -131,6 +133,7 @@ class _RecordedProposer:
         self._lease = lease
         self._listener = listener
         self._n_failures = 0
+        self._promotable: set[int] = set()  # running trials that end at a rung, to be continued by others
 
     def propose(self) -> Proposal | Pause:
         if self._deadline is not None and time.time() > self._deadline:
@@ -145,6 +148,8 @@ class _RecordedProposer:
                 self.refuse_failures_only(at_least=_HOPELESS)
                 proposal = self._proposer.propose()
         if isinstance(proposal, Proposal):
+            if proposal.epochs is not None and proposal.epochs < self._store.spec.epochs:
+                self._promotable.add(proposal.number)
             self._listener.on_begin(proposal.number, resumed=abandoned is not None)
         return proposal
 
@@ -170,14 +175,18 @@ class _RecordedProposer:
             self._n_failures += 1
             self._store.write_log(number, ending.trace or ending.error)
         self._proposer.finish(number, ending)
-        if ending.outcome is Outcome.FINISHED:
+        if ending.outcome is Outcome.FINISHED and number in self._promotable:
+            self._store.drop_model(number)  # its checkpoint is what goes on
+        else:
+            self._store.drop_checkpoints(number)
             self._store.drop_models_beyond(self._budget.keep_models)
+        self._promotable.discard(number)
         self._listener.on_end(self._store.record(number))
 
     def _commit(self, number: int, ending: Ending) -> Ending:
         """Put a finished trial's files in place; decide what it ends as when that fails or the time was up."""
         staged = staging_folder(self._store.folder / "trials", number, self._lease.driver)
-        if ending.facts["cut_short"] and not self._is_best(ending.facts["score"]):
+        if ending.facts["cut_short"] and (number in self._promotable or not self._is_best(ending.facts["score"])):
             # Fewer epochs than the others had: its score must not stand among theirs.
             shutil.rmtree(staged, ignore_errors=True)
             return Ending(Outcome.STOPPED, facts={"stopped_by": "time"})

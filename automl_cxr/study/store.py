@@ -291,6 +291,22 @@ class StudyStore:
             os.replace(staged, target)
             _sync_folder(target.parent)
 
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the states that trials may go on from."""
+        return self.folder / "checkpoints"
+
+    def drop_checkpoints(self, number: int) -> None:
+        """Remove the checkpoint of a trial and those of the trials that it continued."""
+        lineage: int | None = number
+        while lineage is not None:
+            (self.checkpoints / f"{lineage:05d}.npz").unlink(missing_ok=True)
+            lineage = self.record(lineage).parent
+
+    def drop_model(self, number: int) -> None:
+        """Remove a trial's model; its predictions, history and configuration stay."""
+        (self.trial_folder(number) / _MODEL).unlink(missing_ok=True)
+
     def write_log(self, number: int, text: str) -> None:
         """Keep what a failed trial had to say."""
         folder = self.trial_folder(number)
@@ -301,7 +317,7 @@ class StudyStore:
     def drop_models_beyond(self, n_kept: int) -> None:
         """Remove the models of all but the best trials. Predictions, history and configurations stay."""
         for record in self.ranked()[n_kept:]:
-            (self.trial_folder(record.number) / _MODEL).unlink(missing_ok=True)
+            self.drop_model(record.number)
 
     def clear_leftovers(self) -> None:
         """Remove the half-written files of searches that are no longer alive."""
@@ -340,6 +356,7 @@ def _to_record(trial: optuna.trial.FrozenTrial) -> TrialRecord:
         seed=attrs.get("seed"),
         best_epoch=attrs.get("best_epoch"),
         attempts=attrs.get("attempts", 1),
+        parent=attrs.get("parent"),
     )
 
 

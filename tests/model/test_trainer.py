@@ -8,7 +8,7 @@ from keras import layers
 from automl_cxr.config import IMBALANCES, LOSSES, MONITORS, OPTIMIZERS, SCHEDULES, TrialConfig
 from automl_cxr.errors import NonFiniteLossError
 from automl_cxr.model.build import build_model
-from automl_cxr.model.trainer import LabelledPart, Objective, TrainingEnd, predict_probabilities, train_epochs
+from automl_cxr.model.trainer import LabelledPart, Objective, Training, TrainingEnd, predict_probabilities
 from automl_cxr.records import EpochRecord
 from automl_cxr.scoring.metrics import METRICS
 
@@ -48,9 +48,8 @@ def train(config, objective=None, deadline=None, model=None, material=None):
     """Train to the end: the model, the validation part, the epochs, and what the training said of its end."""
     train_part, valid_part = material or parts()
     model = model or build_model(config, 3, steps_per_epoch=6)
-    training = train_epochs(
-        model, config, train=train_part, valid=valid_part, objective=objective or Objective(), deadline=deadline
-    )
+    training = Training(model, config, train=train_part, valid=valid_part, objective=objective or Objective())
+    training = training.epochs(deadline=deadline)
     epochs = []
     while True:
         try:
@@ -194,7 +193,8 @@ def test_the_backbone_stands_still_in_the_first_phase_and_moves_in_the_second():
     model, (train_part, valid_part) = nested_network(), parts()
     before = backbone_weights(model)
     trained_in, config = [], TrialConfig.from_values(TWO_PHASES)
-    for epoch in train_epochs(model, config, train=train_part, valid=valid_part, objective=Objective()):
+    training = Training(model, config, train=train_part, valid=valid_part, objective=Objective())
+    for epoch in training.epochs():
         moved = [bool((new != old).any()) for new, old in zip(backbone_weights(model), before, strict=True)]
         trained_in.append((epoch.epoch, epoch.phase, set(moved)))  # moving means and variances of "bn" are among them
     assert trained_in == [(1, 1, {False}), (2, 1, {False}), (3, 2, {True}), (4, 2, {True}), (5, 2, {True})]
@@ -279,7 +279,7 @@ def test_a_diverging_loss_is_a_recorded_error():
     model = build_model(config, 3, steps_per_epoch=2)
     model.layers[-1].bias.assign([np.nan, 0.0, 0.0])
     with pytest.raises(NonFiniteLossError, match="lower learning rate"):
-        list(train_epochs(model, config, train=part, valid=part, objective=Objective()))
+        list(Training(model, config, train=part, valid=part, objective=Objective()).epochs())
 
 
 def test_pixels_come_back_in_the_order_asked_for():

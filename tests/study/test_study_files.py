@@ -45,7 +45,7 @@ def test_a_shipped_study_without_a_search_is_one_trial(name):
     file = read_study_file(shipped("studies")[name])
     assert file.description
     space = load_space(str(file.options["space"]))
-    assert file.options["trials"] == 1 or space.parameters
+    assert file.options.get("trials") == 1 or space.parameters
 
 
 @pytest.mark.parametrize("text", ["reference = 5", '[reference]\nparameters = "many"', "[reference]\nn_classes = 1"])

@@ -1,0 +1,93 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from automl_cxr.config import TrialConfig
+from automl_cxr.errors import TrialError
+from automl_cxr.model.build import build_model
+from automl_cxr.model.checkpoint import load_checkpoint, save_checkpoint
+from automl_cxr.model.trainer import LabelledPart, Objective, Training, predict_probabilities
+
+SMALL = {"image_size": 48, "batch_size": 8, "dense_units": 8, "epochs": 6, "patience": 6, "augmentation": 0.5, "dropout": 0.4}
+SCRATCH = {**SMALL, "n_blocks": 2, "filters": 4, "block_dropout": 0.2}
+TRANSFER = {**SMALL, "family": "transfer", "backbone": "squeezenet", "cut": "1", "weights": "none", "unfreeze": 3}
+
+
+def parts():
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (40, 48, 48), dtype=np.uint8), rng.integers(0, 3, 40)
+    return {
+        "train": LabelledPart(images, np.arange(28), labels[:28]),
+        "valid": LabelledPart(images, np.arange(28, 40), labels[28:]),
+    }
+
+
+def training_of(config):
+    model = build_model(config, 3, steps_per_epoch=4)
+    return model, Training(model, config, **parts(), objective=Objective())
+
+
+def without_seconds(epochs):
+    return [dataclasses.replace(epoch, seconds=0.0) for epoch in epochs]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        SCRATCH,
+        {**SCRATCH, "optimizer": "sgd", "schedule": "plateau", "patience": 2, "imbalance": "oversample"},
+        {**SCRATCH, "optimizer": "adamw", "weight_decay": 0.01, "loss": "focal", "monitor": "loss"},
+        {**TRANSFER, "frozen_share": 0.5},
+        {**TRANSFER, "frozen_share": 0.5, "patience": 1},
+    ],
+    ids=["adam", "sgd on plateaus", "adamw", "two phases", "a phase that stops early"],
+)
+@pytest.mark.parametrize("until", [1, 3])
+def test_a_promoted_training_equals_an_uninterrupted_one_to_the_last_bit(values, until, tmp_path):
+    config = TrialConfig.from_values({**values, "seed": 3})
+    model, training = training_of(config)
+    whole = list(training.epochs())
+    expected = predict_probabilities(model, parts()["valid"])
+
+    _, begun = training_of(config)
+    for _ in (epochs := begun.epochs(until=until)):
+        save_checkpoint(begun.checkpoint(), tmp_path / "checkpoint.npz")
+    model, promoted = training_of(config)
+    promoted.restore(load_checkpoint(tmp_path / "checkpoint.npz"))
+    rest = list(promoted.epochs())
+    assert epochs is not None
+    assert without_seconds(promoted.history) == without_seconds(whole)
+    assert without_seconds(rest) == without_seconds(whole[until:])
+    assert np.array_equal(predict_probabilities(model, parts()["valid"]), expected)
+
+
+def test_a_rung_ends_with_its_best_epochs_weights():
+    config = TrialConfig.from_values({**SCRATCH, "learning_rate": 0.05})
+    model, training = training_of(config)
+    epochs = list(training.epochs(until=4))
+    best = max(epochs, key=lambda epoch: Objective().goodness(epoch, "score"))
+    assert len(epochs) == 4
+    assert Objective().score(parts()["valid"].labels, predict_probabilities(model, parts()["valid"])) == best.score
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    _, training = training_of(TrialConfig.from_values(SCRATCH))
+    next(training.epochs())
+    save_checkpoint(training.checkpoint(), tmp_path / "a.npz")
+    _, other = training_of(TrialConfig.from_values({**SCRATCH, "filters": 5}))
+    other.restore(load_checkpoint(tmp_path / "a.npz"))
+    with pytest.raises(TrialError, match="its shapes differ"):
+        next(other.epochs())
+
+
+@pytest.mark.parametrize("n_bytes", [0, 100, 5000])
+def test_a_damaged_checkpoint_is_said(n_bytes, tmp_path):
+    _, training = training_of(TrialConfig.from_values(SCRATCH))
+    next(training.epochs())
+    save_checkpoint(training.checkpoint(), tmp_path / "a.npz")
+    (tmp_path / "a.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:n_bytes])
+    with pytest.raises(TrialError, match="cannot be read"):
+        load_checkpoint(tmp_path / "a.npz")
+    with pytest.raises(TrialError, match="cannot be read"):
+        load_checkpoint(tmp_path / "none.npz")

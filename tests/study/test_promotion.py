@@ -1,0 +1,171 @@
+"""Trials that go on from a checkpoint: promoted by Hyperband, or left by a search that died. Real networks, tiny ones."""
+
+import csv
+import json
+
+import pytest
+
+from automl_cxr.config import TrialConfig
+from automl_cxr.engine.inline_execution import run_inline
+from automl_cxr.engine.proposal import Proposal
+from automl_cxr.records import TrialState
+from automl_cxr.study.objective import TrialObjective, checkpoint_file
+from automl_cxr.study.runner import Budget, run_search
+from automl_cxr.trial import TrialTask, run_trial
+
+SPACE = """
+family = "scratch"
+n_blocks = 1
+dense_units = 4
+augmentation = 0.5
+patience = 9
+[filters]
+type = "int"
+low = 2
+high = 4
+default = 3
+[learning_rate]
+type = "float"
+low = 1e-3
+high = 1e-1
+log = true
+default = 1e-2
+"""
+
+
+@pytest.fixture
+def space(tmp_path):
+    (tmp_path / "tiny.toml").write_text(SPACE)
+    return str(tmp_path / "tiny.toml")
+
+
+class Silence:
+    def on_begin(self, number, *, resumed):
+        pass
+
+    def on_epoch(self, number, report):
+        pass
+
+    def on_end(self, record):
+        pass
+
+
+def search(prepared, execute=run_inline):
+    budget = Budget(n_trials=None, seconds=None, keep_models=2)
+    run_search(
+        prepared.store,
+        prepared.images,
+        weights_folder=None,
+        sampler="kt-hyperband",
+        budget=budget,
+        execute=execute,
+        listener=Silence(),
+    )
+
+
+def run(task):
+    task.folder.mkdir()
+    return {epoch.epoch: epoch.score for epoch in run_trial(task)}
+
+
+def task_of(prepared, number, folder):
+    config = (prepared.store.trial_folder(number) / "config.json").read_text()
+    split = prepared.store.folder / "split.json"
+    return TrialTask(config=TrialConfig.from_json(config), images=prepared.images, split=split, folder=folder)
+
+
+def test_hyperband_promotes_from_checkpoints_and_tells_states_truly(prepare, space, tmp_path):
+    prepared = prepare(space=space, sampler="kt-hyperband", epochs=4, batch_size=16)
+    search(prepared)
+    store = prepared.store
+    records = store.records()
+    promoted = [record for record in records if record.parent is not None]
+    below = [record for record in records if record.state is TrialState.PRUNED]
+    assert promoted
+    assert {record.state for record in records} == {TrialState.COMPLETE, TrialState.PRUNED}
+    for record in records:
+        whole = record.state is TrialState.COMPLETE
+        assert max(record.scores) == 4 if whole else max(record.scores) < 4
+    for record in promoted:
+        parent = store.record(record.parent)
+        assert parent.state is TrialState.PRUNED
+        assert parent.params == record.params
+        assert parent.seed == record.seed
+        assert min(record.scores) == max(parent.scores) + 1, "it goes on where its parent ended"
+        uninterrupted = run(task_of(prepared, record.number, tmp_path / f"again{record.number}"))
+        assert {**parent.scores, **record.scores} == uninterrupted
+        with (store.trial_folder(record.number) / "history.csv").open(newline="") as file:
+            assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2, 3, 4]
+        assert not checkpoint_file(store.checkpoints, record.number).exists()
+        assert not checkpoint_file(store.checkpoints, record.parent).exists()
+    assert not any(store.has_model(record.number) for record in below)
+    assert sum(store.has_model(record.number) for record in records) == 2
+
+
+def test_a_trial_whose_search_died_goes_on_from_its_checkpoint(prepare, space, tmp_path, monkeypatch):
+    monkeypatch.setattr("automl_cxr.trial._CHECKPOINT_SECONDS", 0.0)
+    prepared = prepare(space=space, epochs=4, batch_size=16)
+    store = prepared.store
+    store.checkpoints.mkdir()
+
+    def objective(driver):
+        return TrialObjective(
+            fixed={"image_size": 32, "epochs": 4, "batch_size": 16, **store.spec.space.constants},
+            study_seed=0,
+            images=prepared.images,
+            weights_folder=None,
+            split=store.folder / "split.json",
+            trials=store.folder / "trials",
+            checkpoints=store.checkpoints,
+            driver=driver,
+            objective="macro_f1",
+            normal_class=None,
+            deadline=None,
+        )
+
+    proposal = Proposal(0, {"filters": 3, "learning_rate": 0.01})
+    dying = objective("a")(proposal)
+    heard = {report.epoch: report.score for report in (next(dying), next(dying))}
+    del dying  # killed: nobody tells it that it is over
+    again, trained = objective("b")(proposal), []
+    monkeypatch.setattr("automl_cxr.model.trainer._fit_epoch", counted(trained))
+    scores = {report.epoch: report.score for report in again}
+    assert list(scores) == [1, 2, 3, 4], "what was reported before is reported again"
+    assert trained == [3, 4], "but not trained again"
+    assert {1: scores[1], 2: scores[2]} == heard
+    whole = run(
+        TrialTask(
+            config=objective("c").config_of(proposal),
+            images=prepared.images,
+            split=store.folder / "split.json",
+            folder=tmp_path / "whole",
+        )
+    )
+    assert scores == whole
+
+
+def counted(epochs):
+    from automl_cxr.model import trainer
+
+    fit = trainer._fit_epoch
+
+    def fit_and_count(*arguments, epoch, learning_rate):
+        epochs.append(epoch)
+        return fit(*arguments, epoch=epoch, learning_rate=learning_rate)
+
+    return fit_and_count
+
+
+def test_the_record_says_which_bracket_and_rung(prepare, space):
+    prepared = prepare(space=space, sampler="kt-hyperband", epochs=4, batch_size=16)
+
+    def execute(objective, proposer):
+        proposal = proposer.propose()
+        assert proposal.epochs < 4
+
+    search(prepared, execute)
+    attrs = prepared.store.study.get_trials()[0].user_attrs
+    assert attrs["round"] == 0
+    assert attrs["rung"] < 4
+    assert "bracket" in attrs
+    assert json.dumps(attrs)

@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--out", default="automl_runs_published", type=Path, help="folder of the studies' records")
     parser.add_argument("--weights", help="folder of pretrained weights; by default none are used")
     parser.add_argument("names", nargs="*", help="systems; by default all")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     print("| name | pixels | parameters | seconds | macro-F1 |\n| --- | --- | --- | --- | --- |")
     for name in arguments.names or [name for name in shipped("studies") if name not in _EXAMPLES]:
         size = smallest_image_size(name)

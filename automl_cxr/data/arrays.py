@@ -10,13 +10,14 @@ import math
 import os
 import re
 import stat
+import threading
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from automl_cxr.data.pixels import LARGEST_PICTURE, check_size, grey_of_colours, used_range, window
+from automl_cxr.data.pixels import LARGEST_FILE, LARGEST_PICTURE, check_size, grey_of_colours, used_range, window
 from automl_cxr.errors import UnreadableImageError
 
 ARRAY_SUFFIX = ".npy"
@@ -26,6 +27,8 @@ _NUMBERS = "buif"  # kinds of dtype: truth values, whole numbers with and withou
 _ARRAYS_HELD_OPEN = 4
 _BLOCK = 2**26  # bytes of an array that are looked at together
 _OVERSHOOT = 0.05  # share by which interpolation may leave a scale that floats are on
+_ALL_BLACK = 2  # floats of 0..255 that reach no further than this would show nothing, so they are not on that scale
+_RANGE_LOCK = threading.Lock()  # the threads that decode would otherwise each look through the whole array
 
 
 def split_row(path: str) -> tuple[str, int | None]:
@@ -98,10 +101,16 @@ def read_row(file: str, row: int) -> bytes:
     if row >= len(images):
         raise UnreadableImageError(f"there is no image {row} in an array of {len(images)}, counted from 0")
     check_size((images.shape[2], images.shape[1]), LARGEST_PICTURE)  # a sparse file may say any size
+    numbers = np.asarray(images[row])  # still mapped: nothing is read by now
+    if numbers.nbytes > LARGEST_FILE:
+        raise UnreadableImageError(f"too large ({numbers.nbytes:,} bytes; at most {LARGEST_FILE:,})")
+    if numbers.dtype.kind == "f" and not np.isfinite(numbers).any():  # on the scale of the others it would be black
+        raise UnreadableImageError("no finite pixel value")
     status = os.stat(file)
-    low, high = _range_of_array(file, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    with _RANGE_LOCK:
+        low, high = _range_of_array(file, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     content = io.BytesIO()
-    np.lib.format.write_array(content, _to_uint8(np.asarray(images[row]), low, high), version=(1, 0), allow_pickle=False)
+    np.lib.format.write_array(content, _to_uint8(numbers, low, high), version=(1, 0), allow_pickle=False)
     return content.getvalue()
 
 
@@ -134,7 +143,7 @@ def decode_array(content: bytes, max_pixels: int) -> np.ndarray:
 
     Returns:
         uint8 (height, width). Numbers of 0..255 stay as they are and floats of 0..1 are multiplied by 255, a little
-        overshoot forgiven; any others are windowed to their used range.
+        overshoot forgiven; any others, such as floats of 0..1.2, are windowed to their used range.
 
     Raises:
         UnreadableImageError: It is no single image of numbers, or too large or too small.
@@ -163,6 +172,6 @@ def _to_uint8(numbers: np.ndarray, low: float, high: float) -> np.ndarray:
     begins_at_black = low >= -overshoot * abs(high)
     if kind == "b" or (kind == "f" and begins_at_black and high <= 1 + overshoot):
         return window(numbers, 0, 1)
-    if begins_at_black and high <= 255 * (1 + overshoot):
+    if begins_at_black and high <= 255 * (1 + overshoot) and (kind != "f" or high > _ALL_BLACK):
         return window(numbers, 0, 255)
     return window(numbers, low, high)

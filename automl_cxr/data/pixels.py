@@ -9,6 +9,7 @@ from automl_cxr.errors import UnreadableImageError
 
 SMALLEST_SIDE = 8
 LARGEST_PICTURE = 100_000_000  # pixels
+LARGEST_FILE = 2**30  # bytes
 
 
 def check_size(size: tuple[int, int], max_pixels: int) -> None:

@@ -1,11 +1,14 @@
 """One image out of an array: its numbers as a grey picture, and every file that is no array of images."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from automl_cxr.data.arrays import name_rows, split_row
+from automl_cxr.data import arrays
+from automl_cxr.data.arrays import name_rows, read_row, split_row
 from automl_cxr.data.decode import decode_image
 from automl_cxr.errors import UnreadableImageError
 
@@ -70,6 +73,34 @@ def test_all_images_of_an_array_share_one_grey_scale(tmp_path: Path) -> None:
     np.testing.assert_allclose(decode_row(path, 1), np.minimum(255, np.rint(255 * bright)), atol=1)
     deep = save(tmp_path / "y.npy", RAMP.astype(np.uint16), RAMP.astype(np.uint16) * 21)
     np.testing.assert_allclose(decode_row(deep, 0), np.rint(RAMP.astype(float) * 255 / (194 * 21)), atol=1)
+    alone = save(tmp_path / "z.npy", RAMP.astype(np.uint16))
+    assert read_row(str(alone), 0) != read_row(str(deep), 0)  # what names an image tells the scale that it is on
+
+
+def test_floats_far_beyond_one_are_not_taken_for_black(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.npy", RAMP / 194 * 1.2, RAMP / 194 * 0.6)  # as cubic interpolation leaves sharp edges
+    np.testing.assert_allclose(decode_row(path, 0), np.rint(RAMP / 194 * 255), atol=1)
+    np.testing.assert_allclose(decode_row(path, 1), np.rint(RAMP / 388 * 255), atol=1)
+
+
+def test_an_image_without_a_number_is_refused_and_not_black(tmp_path: Path) -> None:
+    save(tmp_path / "x.npy", RAMP / 255, np.full_like(RAMP, np.nan, float))
+    assert reason_for(f"{tmp_path}/x.npy#1") == "no finite pixel value"
+    np.testing.assert_allclose(decode_row(tmp_path / "x.npy", 0), RAMP, atol=1)
+
+
+def test_threads_look_through_an_array_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, looks, used_range = save(tmp_path / "x.npy", *[RAMP / 255] * 4), [], arrays.used_range
+
+    def look(values: np.ndarray) -> tuple[float, float]:
+        looks.append(values.shape)
+        time.sleep(0.05)  # long enough for another thread to come
+        return used_range(values)
+
+    monkeypatch.setattr(arrays, "used_range", look)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda row: read_row(str(path), row), range(4)))
+    assert looks == [(4, 12, 16)]
 
 
 def test_an_image_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
@@ -77,6 +108,10 @@ def test_an_image_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (1, 60_000, 60_000)})
         file.truncate(file.tell() + 60_000 * 60_000)  # takes no room on the disk
     assert reason_for(f"{tmp_path}/x.npy#0").startswith("too large (60000 x 60000 pixels")
+    with (tmp_path / "y.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (1, 9_000, 9_000, 3)})
+        file.truncate(file.tell() + 9_000 * 9_000 * 24)
+    assert reason_for(f"{tmp_path}/y.npy#0") == "too large (1,944,000,000 bytes; at most 1,073,741,824)"
 
 
 def test_an_array_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:

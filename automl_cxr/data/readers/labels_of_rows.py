@@ -30,10 +30,12 @@ class _Columns:
     Attributes:
         places: By our names; ``label`` is always among them.
         is_index_meant: Whether the column ``index`` calls itself one or has no name; otherwise it may be anything.
+        index_name: What the column ``index`` calls itself where a person named it, else empty.
     """
 
     places: Mapping[str, int]
     is_index_meant: bool
+    index_name: str
 
     def texts(self, rows: Lines, column: str) -> list[str]:
         """List a column's texts, empty where a line is too short or there is no such column."""
@@ -73,7 +75,7 @@ def label_rows(array: Path, table: Path, lines: Lines, n_images: int, *, part: s
         part: "train", "valid" or "test" for all rows; "" leaves it to the split column.
 
     Raises:
-        DataError: The split column names a part that is none.
+        DataError: The split column names a part that is none, or numbers that are not the images' are out of order.
     """
     split = split_header(lines, n_images)
     if split is None:
@@ -82,7 +84,7 @@ def label_rows(array: Path, table: Path, lines: Lines, n_images: int, *, part: s
         )
     header, rows = split
     columns = _find_columns(header, rows)
-    places, index_notes = _place_rows(columns, rows, table.name)
+    places, index_notes = _place_rows(columns, rows, table)
     names = name_rows(array.name, n_images)
     labels, patients, parts, views = (columns.texts(rows, name) for name in ("label", "patient_id", "split", "view"))
     labelled = tuple(
@@ -99,13 +101,18 @@ def _find_columns(header: Sequence[str], rows: Lines) -> _Columns:
     n_columns = len(header or rows[0])
     places.setdefault("label", n_columns - 1)
     is_meant = "index" in places or not header or not header[0]
+    index_name = found.get("index", "")
     if 0 not in places.values():
         places.setdefault("index", 0)  # an index only if it turns out to count the images
-    return _Columns(places, is_meant)
+    return _Columns(places, is_meant, "" if index_name.lower().startswith("unnamed") else index_name)
 
 
-def _place_rows(columns: _Columns, rows: Lines, table_name: str) -> tuple[list[int], list[str]]:
-    """Say which image each row of the table is about: its index where that counts all images, else its own place."""
+def _place_rows(columns: _Columns, rows: Lines, table: Path) -> tuple[list[int], list[str]]:
+    """Say which image each row of the table is about: its index where that counts all images, else its own place.
+
+    Raises:
+        DataError: A column that calls itself an index numbers each row, out of order, and does not count the images.
+    """
     in_order = list(range(len(rows)))
     index = [_plain(text) for text in columns.texts(rows, "index")]
     if not all(text.isdecimal() for text in index):
@@ -114,16 +121,24 @@ def _place_rows(columns: _Columns, rows: Lines, table_name: str) -> tuple[list[i
     if numbers == in_order:
         return in_order, []
     first = min(numbers, default=0)
+    is_sorted, is_unique = numbers == sorted(numbers), len(set(numbers)) == len(numbers)
     if first in (0, 1) and sorted(numbers) == list(range(first, first + len(numbers))):
-        if numbers == sorted(numbers):
+        if is_sorted:
             return in_order, []
         return [number - first for number in numbers], [
-            f"The rows of {table_name} are not in the order of the images: its index says which is which."
+            f"The rows of {table.name} are not in the order of the images: its index says which is which."
         ]
-    if columns.is_index_meant and numbers != sorted(numbers):
-        # What pandas keeps of a larger table that was shuffled and cut, as was the array beside it.
+    if columns.index_name and is_unique and not is_sorted:
+        # They may be numbers of the images in another order than the array's: every label could be a neighbour's.
+        raise DataError(
+            f"The column '{columns.index_name}' of '{table}' must count the {len(rows)} images from 0 or 1 on, or ascend; "
+            f"received {', '.join(map(str, numbers[:3]))}, ... Number the rows by the images' places in the array, "
+            "or, where they are in its order, remove the column."
+        )
+    if columns.is_index_meant and (is_unique or not is_sorted):
+        # What pandas keeps of a larger table that was cut, without a name also of one that was shuffled, as was the array.
         note = (
-            f"The index in {table_name} does not count the images from 0 or 1 on: "
+            f"The index in {table.name} does not count the images from 0 or 1 on: "
             "its rows are taken in the order of the images."
         )
         return in_order, [note]

@@ -91,6 +91,23 @@ def test_an_index_of_something_larger_leaves_the_order(write_array: WriteArray) 
     assert load_dataset(root).notes[0].startswith("The index in labels.csv does not count the images from 0 or 1 on")
 
 
+def test_an_index_with_gaps_leaves_the_order_and_is_told(write_array: WriteArray) -> None:
+    root = write_array()
+    for name in (None, "id"):
+        pd.Series(LABELS, index=pd.Index([3 * row for row in range(12)], name=name), name="label").to_csv(root / "labels.csv")
+        assert labels_in_order(root) == IN_ORDER
+        assert load_dataset(root).notes[0].startswith("The index in labels.csv does not count the images from 0 or 1 on")
+
+
+@pytest.mark.parametrize("name", ["index", "Id", "image_id"])
+def test_numbers_out_of_order_that_are_no_places_are_refused(write_array: WriteArray, name: str) -> None:
+    root = write_array()
+    pd.DataFrame({name: [90 - 7 * row for row in range(12)], "label": LABELS}).to_csv(root / "labels.csv", index=False)
+    with pytest.raises(DataError, match=rf"'{name}' of .* must count the 12 images .*; received 90, 83, 76, \.\.\.") as caught:
+        load_dataset(root)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_an_index_may_count_from_0_or_1(write_array: WriteArray, first: int) -> None:
     root = write_array()

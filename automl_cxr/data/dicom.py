@@ -6,9 +6,10 @@ pydicom is imported where it is used, so that whoever has no DICOM files does no
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
-_META = 4096  # bytes within which a file names its transfer syntax: short elements in ascending order stand before it
 _PREAMBLE = 128  # bytes, of any content, before the magic word
 _MAGIC = b"DICM"
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -41,7 +40,7 @@ def read_tags(path: Path) -> DicomTags:
 
     try:
         with path.open("rb") as file:
-            if _is_deflated(file.read(_META)):
+            if not is_dicom(file.read(_PREAMBLE + len(_MAGIC))) or _is_deflated(file):
                 return DicomTags()
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID", "ViewPosition"])
         patient_id, view = (str(header.get(tag) or "").strip() for tag in ("PatientID", "ViewPosition"))
@@ -55,9 +54,22 @@ def is_dicom(content: bytes) -> bool:
     return content[_PREAMBLE : _PREAMBLE + len(_MAGIC)] == _MAGIC
 
 
-def _is_deflated(content: bytes) -> bool:
-    """Tell whether a file is compressed as a whole: pydicom would inflate all of it, however much, before it says its size."""
-    return _DEFLATED in content[:_META]
+def _is_deflated(file: BinaryIO) -> bool:
+    """Tell whether a file is compressed as a whole: pydicom would inflate all of it, however much, before it says its size.
+
+    Only the elements of group 2 are read, which name the transfer syntax and are never compressed. They may be of any
+    length, and the name may stand elsewhere in a file without meaning it, so that a look at the bytes would not do.
+    """
+    from pydicom.filereader import read_dataset
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    for is_implicit in (False, True):  # pydicom takes either, though the standard allows only explicit
+        with suppress(Exception):  # what cannot be read so, pydicom cannot either
+            file.seek(_PREAMBLE + len(_MAGIC))
+            meta = read_dataset(file, is_implicit, True, stop_when=lambda tag, _vr, _length: tag >> 16 != 2)
+            if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+                return True
+    return False
 
 
 def decode_dicom(content: bytes, max_pixels: int) -> np.ndarray:
@@ -78,8 +90,11 @@ def decode_dicom(content: bytes, max_pixels: int) -> np.ndarray:
     import pydicom
     from pydicom.pixels import apply_color_lut
 
-    if _is_deflated(content):
-        raise UnreadableImageError("deflated as a whole, which is not opened, as it could hold any amount; convert the file")
+    if _is_deflated(io.BytesIO(content)):
+        raise UnreadableImageError(
+            "deflated as a whole, which is not opened, as it could hold any amount; convert the file to an uncompressed one, "
+            "such as by `dcmconv +te` of DCMTK"
+        )
     dataset = pydicom.dcmread(io.BytesIO(content))
     if not any(name in dataset for name in _PIXELS):
         raise UnreadableImageError("a DICOM file without an image")

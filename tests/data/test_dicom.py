@@ -131,7 +131,18 @@ def test_a_deflated_file_is_refused_without_inflating_it(tmp_path: Path, write_d
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     dataset.save_as(path)
     assert reason_for(path).startswith("deflated as a whole")
+    assert "convert the file to an uncompressed one" in reason_for(path)
     assert read_tags(path) == DicomTags()
+    dataset.file_meta.FileMetaInformationVersion = b"\0\1" * 5000  # stands before the transfer syntax, and may be of any length
+    dataset.save_as(path)
+    assert reason_for(path).startswith("deflated as a whole")
+    assert read_tags(path) == DicomTags()
+
+
+def test_a_file_that_only_speaks_of_deflation_is_read(tmp_path: Path, write_dicom: WriteDicom) -> None:
+    path = write_dicom(tmp_path / "x.dcm", DEEP, PatientID="p7", ImageComments=str(DeflatedExplicitVRLittleEndian))
+    np.testing.assert_allclose(decode_image(path), 255 * shares(0, 4095), atol=1)
+    assert read_tags(path) == DicomTags("p7")
 
 
 def test_damaged_bytes_never_raise_anything_else(tmp_path: Path, write_dicom: WriteDicom) -> None:

@@ -20,7 +20,8 @@ import numpy as np
 from automl_cxr.errors import TrialError
 from automl_cxr.model.trainer import load_model
 
-_MOST_EXPANSION = 4  # trained weights do not compress; more bytes than so many times their file would fill the memory
+_WIDEST = 8  # bytes of a number: a file may hold doubles
+_CLASSIFIER = 2**29  # bytes of what a file may hold beside the network; the largest that Keras publishes, VGG's, has 495 MB
 _DEEPEST = 12  # groups within groups
 
 
@@ -43,7 +44,7 @@ def read_keras_file(path: Path, model: keras.Model) -> list[SavedLayer]:
             return list(_layers_within(load_model(str(path))))
         with h5py.File(path, "r") as file:
             _refuse_links(file)
-            read = _Reader(_MOST_EXPANSION * path.stat().st_size)
+            read = _Reader(min(path.stat().st_size, _WIDEST * model.count_params() + _CLASSIFIER))
             if "layers" in file:
                 return list(_keras_3_layers(file, model, read))
             return list(_keras_1_layers(file.get("model_weights", file), read))
@@ -123,7 +124,11 @@ def _listed(group: h5py.Group, attribute: str) -> list[str]:
     if not pieces:
         pieces = list(itertools.takewhile(group.attrs.__contains__, (f"{attribute}{n}" for n in itertools.count())))
     names = [name for piece in pieces for name in group.attrs[piece]]
-    return [name.decode("utf-8") if isinstance(name, bytes) else str(name) for name in names]
+    texts = [name.decode("utf-8") if isinstance(name, bytes) else str(name) for name in names]
+    for name, n_times in Counter(texts).items():
+        if n_times > 1:
+            raise ValueError(f"it lists '{name}' {n_times} times")
+    return texts
 
 
 def _keras_3_layers(file: h5py.File, model: keras.Model, read: _Reader) -> Iterator[SavedLayer]:
@@ -152,28 +157,44 @@ def _variables(groups: h5py.Group, key: str, read: _Reader) -> tuple[np.ndarray,
     return tuple(read(groups[path], str(n)) for n in range(len(groups[path]))) if path in groups else ()
 
 
-def _refuse_links(group: h5py.Group, depth: int = 0) -> None:
-    """Refuse a file that points elsewhere: HDF5 can link to any other file of the machine, at every level."""
+def _refuse_links(group: h5py.Group, depth: int = 0, seen: set[h5py.Group] | None = None) -> None:
+    """Refuse a file that points elsewhere: HDF5 can link to any other file of the machine, at every level.
+
+    A group under a second name is refused too: a few, each holding the next many times, would take for ever to walk.
+    """
+    seen = set() if seen is None else seen
     if depth > _DEEPEST:
         raise ValueError(f"its groups lie deeper than {_DEEPEST} in each other")
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise ValueError(f"'{name}' is a link, not an array in this file")
-        if isinstance(group[name], h5py.Group):
-            _refuse_links(group[name], depth + 1)
+        found = group[name]
+        if isinstance(found, h5py.Group):
+            if found in seen:
+                raise ValueError(f"'{name}' is a group that has another name too")
+            seen.add(found)
+            _refuse_links(found, depth + 1, seen)
 
 
 class _Reader:
-    """Reads arrays until there are more bytes than the file can honestly hold: names may repeat, and data may expand."""
+    """Reads each array once, and no more bytes than the file has and than the network and a classifier take."""
 
     def __init__(self, most_bytes: int) -> None:
         self._bytes_left = most_bytes
+        self._read: set[h5py.Dataset] = set()
 
     def __call__(self, group: h5py.Group, name: str) -> np.ndarray:
         found = group[name]
         if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual:
             raise ValueError(f"'{name}' is no array in this file")
-        self._bytes_left -= found.nbytes
-        if found.dtype.kind != "f" or self._bytes_left < 0:
+        if found.dtype.kind != "f":
             raise ValueError(f"'{name}' of {found.dtype} {found.shape} holds no weights")
+        if found in self._read:
+            raise ValueError(f"'{name}' is an array that has another name too")
+        if found.id.get_create_plist().get_nfilters():  # a piece can unpack to any amount, whatever the array's shape says
+            raise ValueError(f"'{name}' is compressed or filtered, which Keras does not do")
+        self._bytes_left -= found.nbytes
+        if self._bytes_left < 0:
+            raise ValueError(f"with '{name}' of {found.shape} it holds more than the network, a classifier and its own size")
+        self._read.add(found)
         return np.asarray(found)

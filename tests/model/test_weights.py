@@ -228,6 +228,12 @@ def test_a_file_that_points_at_others_is_refused(tmp_path):
         del file["conv1"]
         file["conv1"] = h5py.ExternalLink(tmp_path / "other.h5", "conv1")
     assert "is a link" in refused(model, path)
+    for link in (h5py.SoftLink("/conv1_copy"), h5py.ExternalLink(tmp_path / "other.h5", "/")):
+        write_keras_2(path, layers, group="model_weights")
+        with h5py.File(path, "r+") as file:
+            file.move("model_weights", "conv1_copy")
+            file["model_weights"] = link
+        assert "'model_weights' is a link" in refused(model, path)
     write_keras_2(path, layers)
     (tmp_path / "raw").write_bytes(b"secret" * 99999)
     with h5py.File(path, "r+") as file:
@@ -243,18 +249,43 @@ def test_a_small_file_that_claims_huge_arrays_is_refused(tmp_path):
     with h5py.File(path, "r+") as file:
         file.attrs["layer_names"] = [b"big"]
         file.create_group("big").attrs["weight_names"] = [b"w"]
-        file["big"].create_dataset("w", (10**6, 10**6), "f4", chunks=(1000, 1000), compression="gzip")
-    assert "holds no weights" in refused(model, path)
+        file["big"].create_dataset("w", (10**6, 10**6), "f4", chunks=(1000, 1000))
+        file["big"].create_dataset("packed", (8, 8), "f4", chunks=(8, 8), compression="gzip", data=np.zeros((8, 8)))
+    assert "it holds more than the network, a classifier and its own size" in refused(model, path)
+    with h5py.File(path, "r+") as file:
+        file["big"].attrs["weight_names"] = [b"packed"]
+    assert "'packed' is compressed or filtered" in refused(model, path)
+
+
+def test_a_file_of_more_than_the_network_and_a_classifier_is_refused(tmp_path):
+    model, path = build("squeezenet"), tmp_path / "a.h5"
+    write_keras_2(path, layers_of(model))
+    with h5py.File(path, "r+") as file:
+        file.attrs["layer_names"] = [*file.attrs["layer_names"], b"big"]
+        file.create_group("big").attrs["weight_names"] = [b"w"]
+        file["big"].create_dataset("w", (2**27, 2), "f4", fill_time="never")[-1] = 0  # takes no room on the disk
+    assert path.stat().st_size > 2**30
+    assert "with 'w' of (134217728, 2) it holds more than the network, a classifier" in refused(model, path)
 
 
 def test_one_array_under_many_names_is_refused(tmp_path):
     model, path = build("squeezenet"), tmp_path / "a.h5"
-    write_keras_2(path, layers_of(model)[:1])
-    with h5py.File(path, "r+") as file:
-        file.attrs["layer_names"] = [b"big"] * 40
-        file.create_group("big").attrs["weight_names"] = [b"w"] * 10
-        file["big"].create_dataset("w", (200, 200), "f4", data=np.random.default_rng(0).normal(size=(200, 200)))
-    assert "holds no weights" in refused(model, path)
+    layers = layers_of(model)
+
+    def reason_with(layer_names, weight_names, *, second_group=False):
+        write_keras_2(path, layers)
+        with h5py.File(path, "r+") as file:
+            file.create_group("big").attrs["weight_names"] = weight_names
+            file["big"].create_dataset("w", (20, 20), "f4", data=np.ones((20, 20)))
+            if second_group:
+                file["big/big"] = file["big"]
+            file.attrs["layer_names"] = [*file.attrs["layer_names"], *layer_names]
+        return refused(model, path)
+
+    assert "it lists 'big' 3 times" in reason_with([b"big"] * 3, [b"w"])
+    assert "it lists 'w' 2 times" in reason_with([b"big"], [b"w", b"w"])
+    assert "'./w' is an array that has another name too" in reason_with([b"big"], [b"w", b"./w"])
+    assert "'big' is a group that has another name too" in reason_with([b"big"], [b"w"], second_group=True)
 
 
 def test_code_in_a_keras_file_is_not_run(tmp_path):

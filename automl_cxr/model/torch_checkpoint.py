@@ -72,7 +72,11 @@ def read_torch_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]
 
 
 class _Unchangeable:
-    """What a pickle may refer to but not set the attributes of: the next file is read by the same stand-ins."""
+    """What a pickle may refer to but not set the attributes of.
+
+    Its kin have slots, so that there is no ``__dict__`` to write to. They name them on their own, as a dataclass that is
+    told to have slots brings a ``__setstate__`` that sets them.
+    """
 
     __slots__ = ()
 
@@ -84,6 +88,7 @@ class _Unchangeable:
 class _StorageType(_Unchangeable):
     """Stands in for torch.FloatStorage and its kin."""
 
+    __slots__ = ("dtype",)
     dtype: np.dtype
 
 
@@ -91,6 +96,7 @@ class _StorageType(_Unchangeable):
 class _Storage(_Unchangeable):
     """Elements ``first`` to ``first + n`` of the storage called ``key``."""
 
+    __slots__ = ("dtype", "first", "key", "n")
     key: str
     dtype: np.dtype
     first: int
@@ -101,6 +107,7 @@ class _Storage(_Unchangeable):
 class _Window(_Unchangeable):
     """Stands in for a tensor: where its elements lie in a storage."""
 
+    __slots__ = ("first", "shape", "storage", "strides")
     storage: _Storage
     first: int
     shape: tuple[int, ...]
@@ -120,17 +127,27 @@ class _Window(_Unchangeable):
         return np.lib.stride_tricks.as_strided(elements[self.first :], self.shape, strides, writeable=False)
 
 
-def _rebuild_tensor(storage: Any, first: Any, shape: Any, strides: Any, *_: Any) -> _Window:
-    """Stand in for torch._utils._rebuild_tensor and _rebuild_tensor_v2; gradients and hooks do not matter here."""
-    numbers = (first, *shape, *strides)
-    if not isinstance(storage, _Storage) or not all(type(number) is int and number >= 0 for number in numbers):
-        raise ValueError("a tensor has no storage, or a negative size")
-    return _Window(storage, first, tuple(shape), tuple(strides))
+class _RebuildTensor(_Unchangeable):
+    """Stands in for torch._utils._rebuild_tensor and _rebuild_tensor_v2; no function, since a pickle can change those."""
+
+    __slots__ = ()
+
+    def __call__(self, storage: Any, first: Any, shape: Any, strides: Any, *_: Any) -> _Window:
+        """Make a window on a storage; gradients and hooks do not matter here."""
+        numbers = (first, *shape, *strides)
+        if not isinstance(storage, _Storage) or not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError("a tensor has no storage, or a negative size")
+        return _Window(storage, first, tuple(shape), tuple(strides))
 
 
-def _rebuild_parameter(tensor: Any, *_: Any) -> Any:
-    """Stand in for torch._utils._rebuild_parameter."""
-    return tensor
+class _RebuildParameter(_Unchangeable):
+    """Stands in for torch._utils._rebuild_parameter."""
+
+    __slots__ = ()
+
+    def __call__(self, tensor: Any, *_: Any) -> Any:
+        """Leave the tensor as it is."""
+        return tensor
 
 
 class _PassedOver:
@@ -143,17 +160,20 @@ class _PassedOver:
         pass
 
 
-_ALLOWED = {
-    ("_codecs", "encode"): _PassedOver,  # how Python 3 writes the bytes of a number
-    ("numpy", "dtype"): _PassedOver,
-    ("numpy.core.multiarray", "scalar"): _PassedOver,
-    ("numpy._core.multiarray", "scalar"): _PassedOver,
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    **{(module, name): _StorageType(np.dtype(dtype)) for module in ("torch", "torch.cuda") for name, dtype in _DTYPES.items()},
-}
+def _stand_ins() -> dict[tuple[str, str], Any]:
+    """Make what a pickle may name, anew for each: no file should meet what another has touched."""
+    storage_types = {name: _StorageType(np.dtype(dtype)) for name, dtype in _DTYPES.items()}
+    return {
+        ("_codecs", "encode"): _PassedOver,  # how Python 3 writes the bytes of a number
+        ("numpy", "dtype"): _PassedOver,
+        ("numpy.core.multiarray", "scalar"): _PassedOver,
+        ("numpy._core.multiarray", "scalar"): _PassedOver,
+        ("collections", "OrderedDict"): OrderedDict,
+        ("torch._utils", "_rebuild_tensor"): _RebuildTensor(),
+        ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
+        ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
+        **{(module, name): found for module in ("torch", "torch.cuda") for name, found in storage_types.items()},
+    }
 
 
 class _TensorUnpickler(pickle.Unpickler):
@@ -167,14 +187,15 @@ class _TensorUnpickler(pickle.Unpickler):
         super().__init__(file, encoding="latin-1")  # Python 2 wrote names as bytes, and the bytes of numbers too
         self.dtypes: dict[str, np.dtype] = {}
         self._path = path
+        self._stand_ins = _stand_ins()
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
+        if (module, name) not in self._stand_ins:
             raise TrialError(
                 f"A PyTorch checkpoint may only hold tensors; the file asks to run {module}.{name} ('{self._path}'). "
                 "Save the model's state_dict() alone, and take weights from people whom you trust."
             )
-        return _ALLOWED[module, name]
+        return self._stand_ins[module, name]
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, storage_type, key, _device, n, *rest = pid

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from automl_cxr.errors import TrialError
+from automl_cxr.model import torch_checkpoint
 from automl_cxr.model.torch_checkpoint import read_torch_checkpoint
 
 LEGACY_HEAD = (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True, "type_sizes": {}})
@@ -227,13 +228,37 @@ def test_pytorch_itself_writes_what_is_read(zipped, tmp_path):
         assert np.array_equal(found[name], tensor.detach().numpy()), name
 
 
-def test_a_file_cannot_change_how_the_next_one_is_read(fake_torch, tmp_path):
-    # BUILD sets attributes of whatever stands before it on the pickle's stack, here the type of a storage.
-    change = b"\x80\x02ctorch\nFloatStorage\n}(X\x05\x00\x00\x00dtypeX\x03\x00\x00\x00<i4ub."
+# What a pickle may name or make of it, as instructions.
+TYPE = b"ctorch\nFloatStorage\n"
+STORAGE = b"(S'storage'\n" + TYPE + b"S'0'\nS'cpu'\nI6\ntQ"
+REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
+
+
+@pytest.mark.parametrize(
+    "target", [TYPE, STORAGE, REBUILD, REBUILD + b"(" + STORAGE + b"I0\n(I6\nt(I1\nttR", b"ctorch._utils\n_rebuild_parameter\n"]
+)
+@pytest.mark.parametrize(
+    "state",
+    [
+        b"}(S'dtype'\nS'<i4'\nu",  # a dict goes into __dict__
+        b"(N}(S'__defaults__'\n(I1\nI2\nI3\ntut",  # the second of a pair through setattr
+    ],
+)
+def test_a_file_cannot_change_how_the_next_one_is_read(target, state, fake_torch, tmp_path):
+    # BUILD (b) sets attributes of whatever stands before it on the pickle's stack.
     with zipfile.ZipFile(tmp_path / "bad.pth", "w") as file:
-        file.writestr("bad/data.pkl", change)
-        file.writestr("bad/byteorder", b"little")
+        file.writestr("bad/data.pkl", b"\x80\x02" + target + state + b"b.")
     assert "changes what it is made of" in refused(tmp_path / "bad.pth")
     weights = np.arange(6, dtype="f4")
     write_zip(tmp_path / "good.pth", {"w": Tensor("0", weights)}, fake_torch)
     assert np.array_equal(read_torch_checkpoint(tmp_path / "good.pth")["w"], weights)
+
+
+def test_stand_ins_have_nothing_to_write_to_and_are_made_anew(tmp_path):
+    first, second = (torch_checkpoint._TensorUnpickler(io.BytesIO(), tmp_path) for _ in range(2))
+    for name in ("FloatStorage", "HalfStorage"):
+        assert first.find_class("torch", name) is not second.find_class("torch", name)
+        assert not hasattr(first.find_class("torch", name), "__dict__")
+    for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"):
+        assert first.find_class("torch._utils", name) is not second.find_class("torch._utils", name)
+        assert not hasattr(first.find_class("torch._utils", name), "__dict__")

@@ -20,7 +20,7 @@ demo: $(INSTALLED)  ## a small search on phantom radiographs, its leaderboard an
 	@echo "Look at it with:  $(BIN)/automl-cxr dashboard"
 
 test: $(INSTALLED)  ## every test; those that need a GPU or real radiographs skip themselves, saying so
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(INSTALLED)  ## style and import rules (ruff, tests/test_imports.py) and types
 	$(BIN)/ruff check .

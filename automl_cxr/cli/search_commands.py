@@ -139,7 +139,8 @@ def _print_search(study: Any, as_json: bool) -> None:
         if trial.error:
             click.echo(f"trial {trial.number} failed: {trial.error}")
     if best is not None:
-        click.echo("best parameters: " + ", ".join(f"{name}={short(value)}" for name, value in best.params.items()))
+        if best.params:  # a published system searches none
+            click.echo("best parameters: " + ", ".join(f"{name}={short(value)}" for name, value in best.params.items()))
         click.echo(
             f"next: automl-cxr leaderboard {shlex.quote(study.name)}    automl-cxr ensemble build {shlex.quote(study.name)}"
         )

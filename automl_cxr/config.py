@@ -153,6 +153,8 @@ class TrialConfig:
         plateau_share: plateau: share of ``patience`` after which it is.
         weight_decay: Decoupled decay per step, relative to the learning rate.
         batch_size: Images per gradient step.
+        gradient_accumulation: Parts that a batch is computed in, one after the other, where it does not fit into memory at
+            once; their gradients are averaged. Batch normalisation sees a part at a time.
         epochs: Passes over the training part at most.
         patience: Epochs without a better monitored figure after which training (or its frozen phase) stops.
         monitor: What chooses the epoch and stops training: the study's "score", or validation "loss" (the cross-entropy,
@@ -225,6 +227,7 @@ class TrialConfig:
     plateau_share: float = _hyperparameter(0.6, _within(0.0, 1.0, low_is_open=True))
     weight_decay: float = _hyperparameter(0.0, _within(0.0, 1.0))
     batch_size: int = _hyperparameter(32, _within(1, 4096))
+    gradient_accumulation: int = _hyperparameter(1, _within(1, 64))
     epochs: int = _hyperparameter(30, _within(1, 10_000))
     patience: int = _hyperparameter(10, _within(1, 10_000))
     monitor: str = _hyperparameter("score", _one_of(*MONITORS))
@@ -260,6 +263,11 @@ class TrialConfig:
         has_backbone = {"transfer": True, "concat": {self.backbone, self.second_backbone} != {SCRATCH}}.get(self.family, False)
         thaws = has_backbone and (self.unfreeze > 0 or self.unfreeze_from != "")
         return math.ceil(round(self.frozen_share * self.epochs, 9)) if thaws else 0  # 0.07 * 100 is a little more than 7
+
+    @property
+    def images_at_once(self) -> int:
+        """Images that are computed together: a batch, or a part of one."""
+        return math.ceil(self.batch_size / self.gradient_accumulation)
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

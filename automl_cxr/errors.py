@@ -11,14 +11,21 @@
       TrialError           RuntimeError  one trial failed; the search goes on (recorded on the trial)
         NonFiniteLossError             the loss became NaN or infinite
         ImpossibleModelError           the configuration describes no network that can be built
+        OutOfMemoryError               training needs more memory than there is
+        DiskFullError                  there is no room for a trial's files
+        WorkerDiedError                the process that ran the trial is gone
+        TrialTimeoutError              the trial took longer than it may
 
-A message says the rule, what was received, and the way out, on one line.
+A message says the rule, what was received, and the way out, on one line. A TrialError's class decides whether its trial is
+run again: ``retry`` is its policy.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
 
 
 class AutomlCxrError(Exception):
@@ -63,8 +70,23 @@ class StudyError(AutomlCxrError, RuntimeError):
     """Raised when a study lacks what was asked of it (no such study, no finished trial, a removed model)."""
 
 
+@dataclass(frozen=True)
+class RetryPolicy:
+    """What becomes of a trial that failed.
+
+    Attributes:
+        times: How often it is run again, from its last checkpoint, before it counts as failed.
+        halves_batch: Whether each repetition computes its batches in twice as many parts.
+    """
+
+    times: int = 0
+    halves_batch: bool = False
+
+
 class TrialError(AutomlCxrError, RuntimeError):
-    """Raised inside a trial; the engine records the reason, marks the trial failed and goes on."""
+    """Raised inside a trial; the engine runs it again or records the reason, and goes on. The same numbers fail again."""
+
+    retry: ClassVar[RetryPolicy] = RetryPolicy()
 
 
 class NonFiniteLossError(TrialError):
@@ -73,3 +95,25 @@ class NonFiniteLossError(TrialError):
 
 class ImpossibleModelError(TrialError):
     """Raised before building when the configuration describes no network; retrying cannot help."""
+
+
+class OutOfMemoryError(TrialError):
+    """Raised when training does not fit into memory; half a batch at a time may, and gives the same gradient step."""
+
+    retry = RetryPolicy(times=1, halves_batch=True)
+
+
+class DiskFullError(TrialError):
+    """Raised when a trial's files cannot be written; the study makes what room it may, so a second time can help."""
+
+    retry = RetryPolicy(times=1)
+
+
+class WorkerDiedError(TrialError):
+    """Raised for a trial whose process is gone; it may have been the victim of another, but not each time."""
+
+    retry = RetryPolicy(times=2)
+
+
+class TrialTimeoutError(TrialError):
+    """Raised for a trial that took longer than it may; it would again."""

@@ -125,6 +125,7 @@ class TrialRecord:
         best_epoch: Epoch whose weights were kept (COMPLETE), from 1.
         attempts: How often it was begun; more than once where searches died.
         parent: Number of the trial that it continues from where that had ended.
+        retries: What it failed of before it was run again, each as "class of the error: message".
     """
 
     number: int
@@ -139,6 +140,7 @@ class TrialRecord:
     best_epoch: int | None = None
     attempts: int = 1
     parent: int | None = None
+    retries: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Say it in a line, as a notebook shows it."""

@@ -104,7 +104,7 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
     model = build_model(
         task.config,
         len(split.classes),
-        steps_per_epoch=n_steps(n_images, task.config.batch_size),
+        steps_per_epoch=n_steps(n_images, task.config.images_at_once),
         weights_folder=task.weights_folder,
     )
     objective = Objective(metric(task.objective), task.normal_class)
@@ -118,7 +118,7 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
     predictions = Predictions(
         ids=split.valid.images,
         labels=valid.labels,
-        probabilities=predict_probabilities(model, valid, batch_size=task.config.batch_size),
+        probabilities=predict_probabilities(model, valid, batch_size=task.config.images_at_once),
         classes=split.classes,
         patients=split.valid.patients,
     )

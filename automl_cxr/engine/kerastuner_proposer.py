@@ -10,6 +10,7 @@ import contextlib
 import math
 import warnings
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -264,8 +265,25 @@ class HyperbandProposer(KerasTunerProposer):
     @property
     def n_full_asked(self) -> int:
         """Trials of the last rungs of all brackets."""
-        sizes = 1 + math.log(self._epochs, _FACTOR)
-        return sum(math.ceil(math.ceil(sizes) / (bracket + 1)) for bracket in range(self._last_bracket + 1))
+        return sum(self._last_rung_size(bracket) for bracket in range(self._last_bracket + 1))
+
+    def continuable(self) -> set[int]:
+        """Number the trials at a rung that nobody has continued yet, in brackets that are not over."""
+        members = [trial for trial in self._read() if "bracket" in trial.user_attrs]
+        lost = _lost(members)
+        taken = {trial.user_attrs.get("parent") for trial in members if trial.number not in lost}
+        complete = Counter(trial.user_attrs["bracket"] for trial in members if trial.state is TrialState.COMPLETE)
+        return {
+            trial.number
+            for trial in members
+            if trial.user_attrs.get("stopped_by") == "rung"
+            and trial.number not in lost | taken
+            and complete[trial.user_attrs["bracket"]] < self._last_rung_size(trial.user_attrs["bracket"])
+        }
+
+    def _last_rung_size(self, bracket: int) -> int:
+        """Count the trials of a bracket that run to the last epoch; KerasTuner's own formula."""
+        return math.ceil(math.ceil(1 + math.log(self._epochs, _FACTOR)) / (bracket + 1))
 
     def _next_slot(self, trials: Sequence[FrozenTrial]) -> Slot | Pause:
         oracle = self._oracle(trials, seed=1)

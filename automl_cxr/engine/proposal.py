@@ -33,6 +33,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from automl_cxr.engine.space import Value
+from automl_cxr.errors import RetryPolicy, TrialError
 
 Facts = Mapping[str, Any]
 
@@ -46,12 +47,14 @@ class Proposal:
         values: The searched values.
         epochs: Epoch that it runs through, counted from the beginning of its parents; None for the study's last.
         parent: Number of the trial whose checkpoint it continues; None to begin anew.
+        halvings: How often its batch is to be halved, because memory ran out before.
     """
 
     number: int
     values: Mapping[str, Value]
     epochs: int | None = None
     parent: int | None = None
+    halvings: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,14 +95,39 @@ class Ending:
     Attributes:
         outcome: How it ended.
         facts: What the objective returned (FINISHED), empty otherwise.
-        error: One line for people (FAILED).
+        error: One line for people (FAILED); it begins with the class of the error.
         trace: The traceback (FAILED), for the trial's log.
+        retry: Whether the trial is run again (FAILED).
     """
 
     outcome: Outcome
     facts: Facts = field(default_factory=dict)
     error: str = ""
     trace: str = ""
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+    @classmethod
+    def of_error(cls, error: Exception) -> Ending:
+        """Describe what a trial died of."""
+        message = " ".join(str(error).split()) or "no message"
+        return cls(
+            Outcome.FAILED,
+            error=f"{type(error).__name__}: {message}",
+            trace="".join(traceback.format_exception(error)),
+            retry=retry_policy(error),
+        )
+
+    @property
+    def kind(self) -> str:
+        """Class of the error (FAILED)."""
+        return self.error.partition(":")[0]
+
+
+def retry_policy(error: Exception) -> RetryPolicy:
+    """Give the policy of an error's class; a shared folder that fails for a moment is forgiven once, all else is final."""
+    if isinstance(error, TrialError):
+        return error.retry
+    return RetryPolicy(times=1) if isinstance(error, OSError) else RetryPolicy()
 
 
 Objective = Callable[[Proposal], Generator[Report, None, Facts]]
@@ -131,12 +159,7 @@ class Attempt:
         except StopIteration as end:
             return Ending(Outcome.FINISHED, facts=end.value or {})
         except Exception as error:  # noqa: BLE001 - whatever a trial dies of, the search goes on
-            message = " ".join(str(error).split()) or "no message"
-            return Ending(
-                Outcome.FAILED,
-                error=f"{type(error).__name__}: {message}",
-                trace="".join(traceback.format_exception(error)),
-            )
+            return Ending.of_error(error)
 
     def abandon(self) -> None:
         """Leave the run where it is; the objective clears up."""

@@ -1,8 +1,13 @@
-"""Ray Tune places and runs trials, on every core and GPU that there is, in worker processes that stay warm."""
+"""Ray Tune places and runs trials, on every core and GPU that there is, in worker processes that stay warm.
+
+A Ray actor holds a core or a GPU and a worker (``engine/worker.py``), which does
+the work and may die of it while the actor lives on.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import signal
@@ -24,12 +29,14 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from automl_cxr.engine.proposal import Attempt, Ending, Objective, Outcome, Pause, Proposer, Report, Verdict
-from automl_cxr.errors import UsageError
+from automl_cxr.engine.proposal import Ending, Objective, Outcome, Pause, Proposer, Report, Verdict
+from automl_cxr.engine.worker import Worker, WorkerLimits
+from automl_cxr.errors import UsageError, WorkerDiedError
 
 _REPORT, _ENDING = "automl_cxr_report", "automl_cxr_ending"
-_WORKER_DEATHS_FORGIVEN = 1  # a worker that dies may have been the victim of another; twice is the trial's own doing
 _BYTES_PER_TRIAL = 2 * 2**30  # of host memory that a Keras process takes with a network of ordinary size
+_WATERMARK = 0.5  # of a worker's memory: one that keeps more of it after a trial is replaced
+GPU_SHARE, MEMORY_LIMIT = "AUTOML_CXR_GPU_FRACTION", "AUTOML_CXR_MEMORY_LIMIT"  # told to workers in their environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,29 +46,43 @@ class RayResources:
     Attributes:
         concurrency: Trials at once.
         cpus_per_trial: CPU cores of each.
-        gpus_per_trial: GPUs of each; a fraction shares one.
+        gpus_per_trial: GPUs of each; a fraction shares one, with as large a part of its memory.
+        memory_per_trial: Bytes of host memory that a trial may take before it is ended. None shares out what a machine has.
         address: Address of a running Ray cluster; None starts Ray on this machine.
     """
 
     concurrency: int | None = None
     cpus_per_trial: float | None = None
     gpus_per_trial: float | None = None
+    memory_per_trial: int | None = None
     address: str | None = None
 
     def __post_init__(self) -> None:
-        for name, lowest in (("concurrency", 1), ("cpus_per_trial", 0.1), ("gpus_per_trial", 0)):
+        lowest = {"concurrency": 1, "cpus_per_trial": 0.1, "gpus_per_trial": 0, "memory_per_trial": 1}
+        for name, bound in lowest.items():
             value = getattr(self, name)
-            if value is not None and value < lowest:
-                raise UsageError(f"{name.replace('_', '-')} must be at least {lowest}; received {value}.")
+            if value is not None and value < bound:
+                raise UsageError(f"{name.replace('_', '-')} must be at least {bound}; received {value}.")
+        gpus = self.gpus_per_trial or 0
+        if gpus > 1 and gpus != int(gpus):
+            raise UsageError(f"gpus-per-trial must be a whole number above 1, or a fraction below; received {gpus:g}.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """What every trial gets, and how many run at once."""
+    """What every trial gets, and how many run at once.
+
+    Attributes:
+        concurrency: Trials at once.
+        cpus: CPU cores of each.
+        gpus: GPUs of each.
+        memory: Bytes of host memory of each; None where it is not known.
+    """
 
     concurrency: int
     cpus: float
     gpus: float
+    memory: int | None = None
 
 
 def place(resources: RayResources, cluster: Mapping[str, float]) -> Placement:
@@ -69,7 +90,8 @@ def place(resources: RayResources, cluster: Mapping[str, float]) -> Placement:
 
     Args:
         resources: What the user asked for.
-        cluster: "CPU", "GPU" and "memory" (bytes) that Ray found in all, and "largest_node_CPU".
+        cluster: "CPU", "GPU" and "memory" (bytes) that Ray found in all, "largest_node_CPU", and "node_memory" (bytes of the
+            smallest node).
 
     Raises:
         UsageError: A trial asks for more than the whole cluster has.
@@ -87,11 +109,27 @@ def place(resources: RayResources, cluster: Mapping[str, float]) -> Placement:
     concurrency = resources.concurrency or max(1, min(by_cpu, room))
     largest_node = cluster.get("largest_node_CPU", n_cpus)  # a trial cannot span two
     cpus = resources.cpus_per_trial or max(1.0, min(n_cpus // concurrency, largest_node))
-    return Placement(concurrency=concurrency, cpus=cpus, gpus=gpus)
+    return Placement(concurrency=concurrency, cpus=cpus, gpus=gpus, memory=_share_of_memory(resources, cluster, concurrency))
 
 
-def run_with_ray(objective: Objective, proposer: Proposer, *, resources: RayResources) -> None:
+def _share_of_memory(resources: RayResources, cluster: Mapping[str, float], concurrency: int) -> int | None:
+    """Divide a node's memory by the trials that may meet on it, so that none starves its neighbours."""
+    if resources.memory_per_trial is not None or "node_memory" not in cluster:
+        return resources.memory_per_trial
+    on_a_node = math.ceil(concurrency / max(1, cluster.get("nodes", 1)))
+    return int(cluster["node_memory"] / on_a_node)
+
+
+def run_with_ray(
+    objective: Objective, proposer: Proposer, *, resources: RayResources, seconds_per_trial: float | None = None
+) -> None:
     """Run proposals on Ray until the proposer is OVER and the last trial has ended.
+
+    Args:
+        objective: What runs a trial; pickled, so its modules must be importable.
+        proposer: Who is asked and told.
+        resources: What trials may use.
+        seconds_per_trial: Wall seconds that a trial may take; its process is ended then. None for no limit.
 
     Raises:
         UsageError: A trial asks for more than the cluster has.
@@ -103,13 +141,24 @@ def run_with_ray(objective: Objective, proposer: Proposer, *, resources: RayReso
     # Ray insists on a folder for its own record of the run; ours is the study, so this one is thrown away.
     scratch = tempfile.mkdtemp(prefix="automl-cxr-ray-")
     try:
-        largest_node = max(node["Resources"].get("CPU", 1.0) for node in ray.nodes() if node["Alive"])
-        cluster = {**ray.cluster_resources(), "largest_node_CPU": largest_node}
-        _tune(objective, proposer, place(resources, cluster), scratch)
+        placement = place(resources, _survey())
+        _tune(objective, proposer, placement, seconds_per_trial=seconds_per_trial, scratch=scratch)
     finally:
         if started_here:
             ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _survey() -> dict[str, float]:
+    """Tell what the cluster has, as ``place`` asks for it."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return {
+        **ray.cluster_resources(),
+        "nodes": len(nodes),
+        "largest_node_CPU": max(node.get("CPU", 1.0) for node in nodes),
+        # Ray keeps part of the memory for its object store, which fills it only with what is in use.
+        "node_memory": min(node.get("memory", 0.0) + node.get("object_store_memory", 0.0) for node in nodes),
+    }
 
 
 def _start_ray(address: str | None) -> None:
@@ -135,10 +184,17 @@ def _check_answers(address: str) -> None:
         raise UsageError(f"No Ray cluster answers at {address} ({error}). Check --address, or leave it out.") from error
 
 
-def _tune(objective: Objective, proposer: Proposer, placement: Placement, scratch: str) -> None:
+def _tune(
+    objective: Objective, proposer: Proposer, placement: Placement, *, seconds_per_trial: float | None, scratch: str
+) -> None:
     bridge = _ProposerBridge(proposer)
+    limits = WorkerLimits(
+        seconds=seconds_per_trial,
+        memory=placement.memory,
+        watermark=None if placement.memory is None else int(_WATERMARK * placement.memory),
+    )
     trainable = tune.with_resources(
-        tune.with_parameters(_TrialActor, objective=objective, n_threads=max(1, int(placement.cpus))),
+        tune.with_parameters(_TrialActor, objective=objective, limits=limits, environment=worker_environment(placement)),
         {"cpu": placement.cpus, "gpu": placement.gpus},
     )
     tuner = tune.Tuner(
@@ -154,12 +210,24 @@ def _tune(objective: Objective, proposer: Proposer, placement: Placement, scratc
             name="search",
             storage_path=scratch,
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=_WORKER_DEATHS_FORGIVEN),
+            failure_config=tune.FailureConfig(max_failures=0),  # who runs a trial again is the proposer
         ),
     )
     tuner.fit()
     if bridge.error is not None:
         raise bridge.error
+
+
+def worker_environment(placement: Placement) -> dict[str, str]:
+    """Name the variables that keep a worker within its share; they are read when TensorFlow, JAX or NumPy load."""
+    n_threads = str(max(1, int(placement.cpus)))
+    environment = {"TF_NUM_INTRAOP_THREADS": n_threads, "OMP_NUM_THREADS": n_threads, "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+    if placement.memory is not None:
+        environment[MEMORY_LIMIT] = str(placement.memory)
+    if 0 < placement.gpus < 1:
+        environment[GPU_SHARE] = str(placement.gpus)
+        environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * placement.gpus:.3f}"  # the rest is for the driver's contexts
+    return environment
 
 
 class _ProposerBridge:
@@ -221,8 +289,8 @@ class _Searcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         if error:
-            reason = "The worker process died (killed, or out of memory) and died again when it was repeated."
-            self._bridge.finish(trial_id, Ending(Outcome.FAILED, error=reason))
+            lost = WorkerDiedError("The machine or the process that ran the trial is gone.")
+            self._bridge.finish(trial_id, Ending.of_error(lost))
         else:
             self._bridge.finish(trial_id, (result or {}).get(_ENDING) or Ending(Outcome.STOPPED))
 
@@ -248,29 +316,26 @@ class _Scheduler(FIFOScheduler):
 
 
 class _TrialActor(tune.Trainable):
-    """Runs trials one after the other in a warm process, an epoch a step."""
+    """Holds the resources of a trial and the worker that runs it, an epoch a step."""
 
-    def setup(self, config: Mapping[str, Any], *, objective: Objective, n_threads: int) -> None:
-        # Read by TensorFlow and NumPy when they load, which the first trial makes them do. Neighbours have the other cores.
-        for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
-            os.environ[name] = str(n_threads)
-        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-        self._objective = objective
-        self._attempt = Attempt(objective, config["proposal"])
+    def setup(
+        self, config: Mapping[str, Any], *, objective: Objective, limits: WorkerLimits, environment: Mapping[str, str]
+    ) -> None:
+        self._worker = Worker(objective, limits=limits, environment=environment)
+        self._worker.begin(config["proposal"])
 
     def step(self) -> dict[str, Any]:
-        event = self._attempt.advance()
+        event = self._worker.advance()
         if isinstance(event, Report):
             return {_REPORT: event}
         return {_ENDING: event, "done": True}
 
     def reset_config(self, new_config: Mapping[str, Any]) -> bool:
-        self._attempt.abandon()
-        self._attempt = Attempt(self._objective, new_config["proposal"])
+        self._worker.begin(new_config["proposal"])
         return True
 
     def cleanup(self) -> None:
-        self._attempt.abandon()
+        self._worker.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Keep nothing: a trial's files are the study's."""

@@ -146,6 +146,18 @@ class StudyProposer(ABC):
         slot = self._next_slot(trials)  # it was left before it was given a place
         return self._begin(trial, slot if isinstance(slot, Slot) and slot.parent is None else Slot())
 
+    def set_aside(self, number: int, ending: Ending) -> None:
+        """Take a failure after which the trial is run again; it stays RUNNING until ``resume`` begins it."""
+        trial = self._live.pop(number).trial
+        noted = self._study.get_trials(deepcopy=False)[number].user_attrs
+        trial.set_user_attr("retries", [*noted.get("retries", []), ending.error])
+        if ending.retry.halves_batch:
+            trial.set_user_attr("halvings", noted.get("halvings", 0) + 1)
+
+    def continuable(self) -> set[int]:
+        """Number the trials that a later one may continue, whose checkpoints therefore stay."""
+        return {trial.number for trial in self._read() if "rung" in trial.user_attrs and trial.state is TrialState.PRUNED}
+
     def observe(self, number: int, report: Report) -> Verdict:
         live = self._live[number]
         with warnings.catch_warnings():
@@ -218,7 +230,7 @@ class StudyProposer(ABC):
         trial, values = self._write(trial, self._choose(trial, stored))
         ends_at_rung = slot.epochs is not None and slot.epochs < self._epochs
         self._live[trial.number] = _Live(trial, max(stored.intermediate_values, default=0), ends_at_rung)
-        return Proposal(trial.number, values, slot.epochs, slot.parent)
+        return Proposal(trial.number, values, slot.epochs, slot.parent, stored.user_attrs.get("halvings", 0))
 
     def _first_facts(self, number: int, slot: Slot) -> dict[str, Any]:
         facts = {**self._sign(number), **slot.facts}

@@ -45,4 +45,7 @@ def build_optimizer(config: TrialConfig, *, learning_rate: float) -> keras.optim
     """Make the optimizer; a weight decay above 0 is decoupled (Loshchilov & Hutter 2019) whichever it is."""
     # Adam and the others skip the decay's step when told None; AdamW insists on a number.
     none = 0.0 if config.optimizer == "adamw" else None
-    return _OPTIMIZERS[config.optimizer](learning_rate=learning_rate, weight_decay=config.weight_decay or none)
+    parts = config.gradient_accumulation if config.gradient_accumulation > 1 else None
+    return _OPTIMIZERS[config.optimizer](
+        learning_rate=learning_rate, weight_decay=config.weight_decay or none, gradient_accumulation_steps=parts
+    )

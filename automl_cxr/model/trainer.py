@@ -54,7 +54,7 @@ class _TrainingBatches(keras.utils.PyDataset):
         self._part = part
         self._targets = np.eye(n_classes, dtype=np.float32)[part.labels]
         self._weights = image_weights(part.labels, n_classes, config)
-        self._batch_size = config.batch_size
+        self._batch_size = config.images_at_once
         self._order = epoch_order(part.labels, n_classes, config, epoch=epoch)
 
     def __len__(self) -> int:
@@ -217,7 +217,7 @@ class Training:
         epoch = len(self._history) + 1
         loss = _fit_epoch(self._model, self._config, self._train, epoch=epoch, learning_rate=learning_rate)
         labels = self._valid.labels
-        probabilities = predict_probabilities(self._model, self._valid, batch_size=self._config.batch_size)
+        probabilities = predict_probabilities(self._model, self._valid, batch_size=self._config.images_at_once)
         record = EpochRecord(
             epoch=epoch,
             phase=number,

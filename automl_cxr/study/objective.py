@@ -13,6 +13,7 @@ import numpy as np
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.engine.proposal import Facts, Proposal, Report
+from automl_cxr.study.shortages import explained_shortages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,8 @@ class TrialObjective:
 
         folder = staging_folder(self.trials, proposal.number, self.driver)
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        with explained_shortages():
+            folder.mkdir()
         task = TrialTask(
             config=self.config_of(proposal),
             images=self.images,
@@ -64,28 +66,32 @@ class TrialObjective:
             checkpoint=checkpoint_file(self.checkpoints, proposal.number),
             resume=self._latest_checkpoint(proposal),
         )
+        costs = {} if task.config.gradient_accumulation == 1 else {"gradient_accumulation": task.config.gradient_accumulation}
         is_finished = False
         try:
             epochs = run_trial(task)
             while True:
                 try:
-                    epoch = next(epochs)
+                    with explained_shortages():
+                        epoch = next(epochs)
                 except StopIteration as end:
                     is_finished = True
                     return dataclasses.asdict(end.value)
-                yield Report(epoch.epoch, epoch.score, facts={"n_parameters": epoch.n_parameters})
+                yield Report(epoch.epoch, epoch.score, facts={"n_parameters": epoch.n_parameters, **costs})
         finally:
             if not is_finished:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def config_of(self, proposal: Proposal) -> TrialConfig:
-        """Complete a proposal's values; a trial that continues another has its seed."""
+        """Complete a proposal's values; a trial that continues another has its seed and computes batches as it did."""
         if proposal.parent is None:
-            seed = trial_seed(self.study_seed, proposal.number)
+            own: dict[str, Any] = {"seed": trial_seed(self.study_seed, proposal.number)}
         else:
-            parent = self.trials / f"{proposal.parent:05d}" / "config.json"
-            seed = TrialConfig.from_json(parent.read_text(encoding="utf-8")).seed
-        return TrialConfig.from_values({**self.fixed, **proposal.values, "seed": seed})
+            text = (self.trials / f"{proposal.parent:05d}" / "config.json").read_text(encoding="utf-8")
+            parent = TrialConfig.from_json(text)
+            own = {"seed": parent.seed, "gradient_accumulation": parent.gradient_accumulation}
+        config = TrialConfig.from_values({**self.fixed, **proposal.values, **own})
+        return dataclasses.replace(config, gradient_accumulation=config.gradient_accumulation * 2**proposal.halvings)
 
     def _latest_checkpoint(self, proposal: Proposal) -> Path | None:
         """Choose where to go on from: what an earlier attempt at this trial left, else the trial that it continues."""

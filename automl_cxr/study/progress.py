@@ -70,6 +70,10 @@ class SearchProgress:
     def on_epoch(self, number: int, report: Report) -> None:
         self._running[number] = report
 
+    def on_failure(self, number: int, reason: str) -> None:
+        self._running.pop(number, None)
+        self._say(f"trial {number} is run again, since it may not fail twice: {reason}")
+
     def on_end(self, record: TrialRecord) -> None:
         self._running.pop(record.number, None)
         self._counts[record.state] += 1

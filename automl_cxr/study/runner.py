@@ -24,17 +24,23 @@ _HOPELESS = 5  # trials that may fail before the first success; after that it is
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """When a search ends and what it keeps.
+    """When a search ends and what it keeps. None is no limit; whichever limit is met first counts.
 
     Attributes:
-        n_trials: Trials of the study in total, whatever became of them; None for no limit.
-        seconds: Wall seconds of this search; None for no limit.
+        n_trials: Trials of the study in total, whatever became of them.
+        seconds: Wall seconds of this search.
         keep_models: Number of best trials that keep their model on disk.
+        n_epochs: Epochs of all trials of the study together, after which no further trial begins.
+        target: Score that is good enough: the search ends when a trial reaches it.
+        disk_bytes: Room for models and checkpoints; beyond it models go, the worst first.
     """
 
     n_trials: int | None
     seconds: float | None
     keep_models: int
+    n_epochs: int | None = None
+    target: float | None = None
+    disk_bytes: int | None = None
 
 
 class Listener(Protocol):
@@ -45,6 +51,9 @@ class Listener(Protocol):
 
     def on_epoch(self, number: int, report: Report) -> None:
         """A trial reports an epoch."""
+
+    def on_failure(self, number: int, reason: str) -> None:
+        """A trial failed in a way that may not repeat itself, and will be run again."""
 
     def on_end(self, record: TrialRecord) -> None:
         """A trial has ended and stands in the record."""
@@ -133,30 +142,43 @@ class _RecordedProposer:
         self._lease = lease
         self._listener = listener
         self._n_failures = 0
-        self._promotable: set[int] = set()  # running trials that end at a rung, to be continued by others
+        self._epochs = store.spec.epochs
+        self._running: dict[int, bool] = {}  # number: whether it ends at a rung, to be continued by others
+        self._failed_for_now: list[int] = []  # still RUNNING, to be run again
+        self._is_satisfied = any(self._reaches_target(record) for record in store.ranked()[:1])
 
     def propose(self) -> Proposal | Pause:
-        if self._deadline is not None and time.time() > self._deadline:
-            return Pause.OVER
+        if self._is_satisfied or (self._deadline is not None and time.time() > self._deadline):
+            return self._pause()
         with self._store.proposing():
-            abandoned = self._take_up()
-            if abandoned is not None:
-                proposal: Proposal | Pause = self._proposer.resume(abandoned)
-            elif self._budget.n_trials is not None and self._store.n_begun() >= self._budget.n_trials:
-                return Pause.OVER
+            left = self._failed_for_now.pop(0) if self._failed_for_now else self._take_up()
+            if left is not None:
+                proposal: Proposal | Pause = self._proposer.resume(left)
+            elif self._is_spent():
+                return self._pause()
             else:
                 self.refuse_failures_only(at_least=_HOPELESS)
                 proposal = self._proposer.propose()
+        if proposal is Pause.OVER:
+            return self._pause()
         if isinstance(proposal, Proposal):
-            if proposal.epochs is not None and proposal.epochs < self._store.spec.epochs:
-                self._promotable.add(proposal.number)
-            self._listener.on_begin(proposal.number, resumed=abandoned is not None)
+            self._running[proposal.number] = proposal.epochs is not None and proposal.epochs < self._epochs
+            self._listener.on_begin(proposal.number, resumed=left is not None)
         return proposal
+
+    def _pause(self) -> Pause:
+        """Wait for the trials that run, since one of them may have to be run again."""
+        return Pause.IDLE if self._running else Pause.OVER
+
+    def _is_spent(self) -> bool:
+        budget = self._budget
+        trials_spent = budget.n_trials is not None and self._store.n_begun() >= budget.n_trials
+        return trials_spent or (budget.n_epochs is not None and self._store.n_epochs() >= budget.n_epochs)
 
     def _take_up(self) -> int | None:
         """Choose a trial that a dead search left, if there is one; give up those that died too often."""
         for record in self._store.abandoned():
-            if record.attempts < _ATTEMPTS:
+            if record.attempts - len(record.retries) < _ATTEMPTS:
                 return record.number
             self._proposer.resume(record.number)
             reason = f"Its search died {record.attempts} times while it ran: it may need more memory than there is."
@@ -166,34 +188,64 @@ class _RecordedProposer:
     def observe(self, number: int, report: Report) -> Verdict:
         verdict = self._proposer.observe(number, report)
         self._listener.on_epoch(number, report)
-        return verdict
+        return Verdict.STOP if self._is_satisfied else verdict
 
     def finish(self, number: int, ending: Ending) -> None:
+        ends_at_rung = self._running.pop(number, False)
         if ending.outcome is Outcome.FINISHED:
-            ending = self._commit(number, ending)
+            ending = self._commit(number, ending, ends_at_rung=ends_at_rung)
+        if ending.outcome is Outcome.STOPPED and self._is_satisfied:
+            ending = Ending(Outcome.STOPPED, facts={"stopped_by": "target", **ending.facts})
+        if ending.outcome is not Outcome.FINISHED:
+            shutil.rmtree(self._staged(number), ignore_errors=True)  # of a worker that could not clear up
+        if ending.outcome is Outcome.FAILED and self._may_recover(number, ending):
+            self._repeat(number, ending)
+            return
         if ending.outcome is Outcome.FAILED:
             self._n_failures += 1
             self._store.write_log(number, ending.trace or ending.error)
         self._proposer.finish(number, ending)
-        if ending.outcome is Outcome.FINISHED and number in self._promotable:
+        if ends_at_rung:
             self._store.drop_model(number)  # its checkpoint is what goes on
-        else:
-            self._store.drop_checkpoints(number)
-            self._store.drop_models_beyond(self._budget.keep_models)
-        self._promotable.discard(number)
-        self._listener.on_end(self._store.record(number))
+        self._make_room()
+        record = self._store.record(number)
+        self._is_satisfied = self._is_satisfied or self._reaches_target(record)
+        self._listener.on_end(record)
 
-    def _commit(self, number: int, ending: Ending) -> Ending:
+    def _may_recover(self, number: int, ending: Ending) -> bool:
+        """Tell whether an error of this class deserves another attempt, those before counted."""
+        before = sum(reason.startswith(f"{ending.kind}:") for reason in self._store.record(number).retries)
+        return before < ending.retry.times
+
+    def _repeat(self, number: int, ending: Ending) -> None:
+        self._make_room()  # which is all that a full disk may need
+        self._proposer.set_aside(number, ending)
+        self._failed_for_now.append(number)
+        self._listener.on_failure(number, ending.error)
+
+    def _make_room(self) -> None:
+        """Remove what nobody needs any more, and what the budget has no room for."""
+        self._store.drop_checkpoints_but(self._proposer.continuable)
+        self._store.drop_models_beyond(self._budget.keep_models)
+        if self._budget.disk_bytes is not None:
+            self._store.keep_within(self._budget.disk_bytes)
+
+    def _reaches_target(self, record: TrialRecord) -> bool:
+        is_full = record.state is TrialState.COMPLETE and self._budget.target is not None
+        return is_full and not self._store.is_better(self._budget.target, record.score)  # type: ignore[arg-type]
+
+    def _staged(self, number: int) -> Path:
+        return staging_folder(self._store.folder / "trials", number, self._lease.driver)
+
+    def _commit(self, number: int, ending: Ending, *, ends_at_rung: bool) -> Ending:
         """Put a finished trial's files in place; decide what it ends as when that fails or the time was up."""
-        staged = staging_folder(self._store.folder / "trials", number, self._lease.driver)
-        if ending.facts["cut_short"] and (number in self._promotable or not self._is_best(ending.facts["score"])):
+        if ending.facts["cut_short"] and (ends_at_rung or not self._is_best(ending.facts["score"])):
             # Fewer epochs than the others had: its score must not stand among theirs.
-            shutil.rmtree(staged, ignore_errors=True)
             return Ending(Outcome.STOPPED, facts={"stopped_by": "time"})
         try:
-            self._store.commit_files(number, staged)
+            self._store.commit_files(number, self._staged(number))
         except AutomlCxrError as error:
-            return Ending(Outcome.FAILED, error=str(error))
+            return Ending.of_error(error)
         return ending
 
     def _is_best(self, score: float) -> bool:

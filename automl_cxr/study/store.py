@@ -15,7 +15,7 @@ import shutil
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -247,6 +247,10 @@ class StudyStore:
         """Count the trials that were begun, whatever became of them."""
         return sum(trial.state != optuna.trial.TrialState.WAITING for trial in self.study.get_trials(deepcopy=False))
 
+    def n_epochs(self) -> int:
+        """Count the epochs that all trials together were trained for."""
+        return sum(len(record.scores) for record in self.records())
+
     def abandoned(self) -> list[TrialRecord]:
         """Read the running trials whose search is dead."""
         running = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
@@ -296,12 +300,26 @@ class StudyStore:
         """Folder of the states that trials may go on from."""
         return self.folder / "checkpoints"
 
-    def drop_checkpoints(self, number: int) -> None:
-        """Remove the checkpoint of a trial and those of the trials that it continued."""
-        lineage: int | None = number
-        while lineage is not None:
-            (self.checkpoints / f"{lineage:05d}.npz").unlink(missing_ok=True)
-            lineage = self.record(lineage).parent
+    def drop_checkpoints_but(self, continuable: Callable[[], Collection[int]]) -> None:
+        """Remove the checkpoints of ended trials, but of those that may be continued and those that are being continued."""
+        files = {int(path.stem): path for path in self.checkpoints.glob("[0-9]*.npz")}
+        if not files:
+            return
+        running = self.records(TrialState.RUNNING)
+        needed = {*continuable(), *(record.number for record in running), *(record.parent for record in running)}
+        for number, path in files.items():
+            if number not in needed:
+                path.unlink(missing_ok=True)
+
+    def keep_within(self, n_bytes: int) -> None:
+        """Remove models, the worst first and never the best, until models and checkpoints take no more than some bytes."""
+        models = [self.trial_folder(record.number) / _MODEL for record in self.ranked()]
+        sizes = {path: path.stat().st_size for path in models if path.is_file()}
+        excess = sum(sizes.values()) + sum(path.stat().st_size for path in self.checkpoints.glob("*.npz")) - n_bytes
+        for path in reversed(list(sizes)[1:]):
+            if excess > 0:
+                path.unlink(missing_ok=True)
+                excess -= sizes[path]
 
     def drop_model(self, number: int) -> None:
         """Remove a trial's model; its predictions, history and configuration stay."""
@@ -357,6 +375,7 @@ def _to_record(trial: optuna.trial.FrozenTrial) -> TrialRecord:
         best_epoch=attrs.get("best_epoch"),
         attempts=attrs.get("attempts", 1),
         parent=attrs.get("parent"),
+        retries=tuple(attrs.get("retries", ())),
     )
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.engine.proposal import Attempt, Ending, Outcome, Pause, Proposal, Report, Verdict
-from automl_cxr.engine.ray_execution import Placement, RayResources, place, run_with_ray
-from automl_cxr.errors import UsageError
+from automl_cxr.engine.ray_execution import Placement, RayResources, place, run_with_ray, worker_environment
+from automl_cxr.errors import RetryPolicy, UsageError
 
 EPOCHS = 4
 
@@ -96,12 +96,13 @@ def test_an_error_of_the_proposer_ends_the_search_and_is_raised(execute, tmp_pat
     assert proposer.endings == {}
 
 
-def test_ray_repeats_a_killed_trial_once_and_keeps_workers_warm(tmp_path):
+def test_a_killed_worker_is_told_and_replaced_and_others_stay_warm(tmp_path):
     proposer = ScriptedProposer(["finishes", "killed", *["finishes"] * 4])
     execute_with_ray(partial(run_fate, folder=tmp_path), proposer)
     assert proposer.endings[1].outcome is Outcome.FAILED
-    assert "worker process died" in proposer.endings[1].error
-    assert (tmp_path / "killed").read_text() == "xx"
+    assert "ended by SIGKILL" in proposer.endings[1].error
+    assert proposer.endings[1].retry == RetryPolicy(times=2)
+    assert (tmp_path / "killed").read_text() == "x"
     finished = [ending for ending in proposer.endings.values() if ending.outcome is Outcome.FINISHED]
     assert len(finished) == 5
     assert len({ending.facts["pid"] for ending in finished}) <= 4  # two workers, each replaced at most once
@@ -131,6 +132,9 @@ GIB = 2**30
         ({"concurrency": 1}, {"CPU": 2}, Placement(concurrency=1, cpus=2, gpus=0)),
         ({"cpus_per_trial": 2}, {"CPU": 8}, Placement(concurrency=4, cpus=2, gpus=0)),
         ({}, {"CPU": 1, "memory": GIB}, Placement(concurrency=1, cpus=1, gpus=0)),
+        ({}, {"CPU": 2, "nodes": 1, "node_memory": 16 * GIB}, Placement(concurrency=2, cpus=1, gpus=0, memory=8 * GIB)),
+        ({}, {"CPU": 8, "nodes": 2, "node_memory": 16 * GIB}, Placement(concurrency=8, cpus=1, gpus=0, memory=4 * GIB)),
+        ({"memory_per_trial": 3}, {"CPU": 1, "node_memory": GIB}, Placement(concurrency=1, cpus=1, gpus=0, memory=3)),
     ],
 )
 def test_trials_share_what_there_is(asked, cluster, placement):
@@ -143,7 +147,19 @@ def test_a_trial_larger_than_the_cluster_is_refused(asked):
         place(RayResources(**asked), {"CPU": 2})
 
 
-@pytest.mark.parametrize("asked", [{"concurrency": 0}, {"cpus_per_trial": 0}, {"gpus_per_trial": -1}])
+@pytest.mark.parametrize(
+    "asked",
+    [{"concurrency": 0}, {"cpus_per_trial": 0}, {"gpus_per_trial": -1}, {"gpus_per_trial": 1.5}, {"memory_per_trial": 0}],
+)
 def test_impossible_resources_are_refused(asked):
-    with pytest.raises(UsageError, match="must be at least"):
+    with pytest.raises(UsageError, match="must be"):
         RayResources(**asked)
+
+
+def test_workers_of_a_shared_gpu_are_told_their_part():
+    environment = worker_environment(Placement(concurrency=4, cpus=2, gpus=0.25, memory=GIB))
+    assert environment["AUTOML_CXR_GPU_FRACTION"] == "0.25"
+    assert environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.225"
+    assert environment["AUTOML_CXR_MEMORY_LIMIT"] == str(GIB)
+    assert environment["OMP_NUM_THREADS"] == "2"
+    assert "AUTOML_CXR_GPU_FRACTION" not in worker_environment(Placement(concurrency=1, cpus=1, gpus=2))

@@ -64,6 +64,7 @@ class Silence:
 
     def __init__(self) -> None:
         self.resumed: list[int] = []
+        self.failures: list[tuple[int, str]] = []
         self.ended: list[int] = []
 
     def on_begin(self, number, *, resumed):
@@ -72,6 +73,9 @@ class Silence:
 
     def on_epoch(self, number, report):
         pass
+
+    def on_failure(self, number, reason):
+        self.failures.append((number, reason))
 
     def on_end(self, record):
         self.ended.append(record.number)

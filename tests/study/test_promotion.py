@@ -46,6 +46,9 @@ class Silence:
     def on_epoch(self, number, report):
         pass
 
+    def on_failure(self, number, reason):
+        pass
+
     def on_end(self, record):
         pass
 

@@ -1,0 +1,252 @@
+"""A process that runs one trial after the other, and may die of any of them.
+
+The executor's own process loads no training library: it starts a worker, asks it for one epoch at a time, and ends it when a
+trial takes too long or too much memory, or when earlier trials have left too little. What the worker died of is the ending of
+its trial; the next trial gets a new worker.
+
+    executor                     worker (``python -m automl_cxr.engine.worker``)
+    begin(proposal)      ->      attempt = Attempt(objective, proposal)
+    advance()            ->      attempt.advance()       -> Report | Ending
+    abandon()            ->      attempt.abandon()       -> done
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Pipe
+from typing import Any
+
+import psutil
+
+from automl_cxr.engine.proposal import Attempt, Ending, Objective, Outcome, Proposal, Report
+from automl_cxr.errors import OutOfMemoryError, TrialTimeoutError, WorkerDiedError
+
+_LOOK_SECONDS = 0.25  # between two looks at the clock and the memory of a worker that computes
+_PATIENCE_SECONDS = 10.0  # for a worker to leave by itself
+_BEGIN, _ADVANCE, _ABANDON = "begin", "advance", "abandon"
+_ABANDONED = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerLimits:
+    """What a worker may take. None is no limit.
+
+    Attributes:
+        seconds: Wall seconds of a trial.
+        memory: Resident bytes of the process; beyond them its trial is ended.
+        watermark: Resident bytes after a trial, beyond which the next one gets a new process.
+    """
+
+    seconds: float | None = None
+    memory: int | None = None
+    watermark: int | None = None
+
+
+class Worker:
+    """A process with an objective in it. Runs one trial at a time.
+
+    Args:
+        objective: What runs a trial; pickled, so its modules must be importable.
+        limits: What a trial may take.
+        environment: Variables that the process is started with, besides this one's.
+    """
+
+    def __init__(self, objective: Objective, *, limits: WorkerLimits, environment: Mapping[str, str]) -> None:
+        self._objective = objective
+        self._limits = limits
+        self._environment = {**os.environ, **environment}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection[Any, Any] | None = None
+        self._is_running = False
+        self._n_reports = 0
+        self._deadline = float("inf")
+
+    @property
+    def pid(self) -> int | None:
+        """Number of the process, None while there is none."""
+        return None if self._process is None else self._process.pid
+
+    def begin(self, proposal: Proposal) -> None:
+        """Begin a trial, leaving the one before where it is; in a new process if the old one died or has grown too large."""
+        self.abandon()
+        if self._process is not None and self._has_outgrown(self._limits.watermark):
+            self.close()
+        if self._process is None:
+            self._start()
+        self._is_running, self._n_reports = True, 0
+        self._deadline = time.monotonic() + (self._limits.seconds or float("inf"))
+        self._send((_BEGIN, proposal))
+
+    def advance(self) -> Report | Ending:
+        """Run the trial until its next report or its end, of whatever kind."""
+        self._send((_ADVANCE, None))
+        event = self._await()
+        self._is_running = isinstance(event, Report)
+        self._n_reports += self._is_running
+        return event
+
+    def abandon(self) -> None:
+        """Leave the trial where it is; the objective clears up."""
+        if self._is_running:
+            self._is_running = False
+            self._send((_ABANDON, None))
+            if not self._has_answered(time.monotonic() + _PATIENCE_SECONDS) or self._receive() is not _ABANDONED:
+                self._kill()
+
+    def close(self) -> None:
+        """End the process, which leaves its trial where it is."""
+        if self._process is None:
+            return
+        self.abandon()
+        if self._process is not None:
+            self._process.stdin.close()  # type: ignore[union-attr]  # the lifeline
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_PATIENCE_SECONDS)
+            self._kill()
+
+    # ------------------------------------------------------------------------------------------------ the process
+
+    def _start(self) -> None:
+        self._connection, theirs = Pipe()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - this module, by this interpreter
+                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                stdin=subprocess.PIPE,  # closed when this process ends, however it ends
+                pass_fds=[theirs.fileno()],
+                env={**self._environment, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            )
+        self._send(self._objective)
+
+    def _send(self, message: Any) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(OSError):  # of a dead worker, which the answer that does not come will tell
+                self._connection.send(message)
+
+    def _await(self) -> Report | Ending:
+        """Wait for the worker's answer, its death, or the moment when it has taken too much."""
+        while not self._has_answered(time.monotonic() + _LOOK_SECONDS):
+            if self._process is None or self._process.poll() is not None:
+                return self._end_of_dead()
+            if time.monotonic() > self._deadline:
+                return self._end_of_late()
+            if self._has_outgrown(self._limits.memory):
+                return self._end_of_large()
+        answer = self._receive()
+        return answer if isinstance(answer, (Report, Ending)) else self._end_of_dead()
+
+    def _receive(self) -> Any:
+        """Take an answer that has come; None from a process that died of giving it."""
+        try:
+            return None if self._connection is None else self._connection.recv()
+        except (EOFError, OSError, pickle.UnpicklingError):
+            return None
+
+    def _has_answered(self, until: float) -> bool:
+        try:
+            return self._connection is not None and self._connection.poll(max(0.0, until - time.monotonic()))
+        except OSError:
+            return True
+
+    def _has_outgrown(self, n_bytes: int | None) -> bool:
+        if n_bytes is None or self._process is None:
+            return False
+        try:
+            return psutil.Process(self._process.pid).memory_info().rss > n_bytes
+        except psutil.Error:
+            return False  # it has just died
+
+    def _kill(self) -> int | None:
+        """Make sure that the process is gone, and give its exit code."""
+        if self._process is None:
+            return None
+        self._process.kill()
+        code = self._process.wait()
+        self._process.stdin.close()  # type: ignore[union-attr]
+        if self._connection is not None:
+            self._connection.close()
+        self._process = self._connection = None
+        return code
+
+    # --------------------------------------------------------------------------------------------- its last words
+
+    def _end_of_dead(self) -> Ending:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if self._process is not None:
+                self._process.wait(_PATIENCE_SECONDS)  # its own exit code, before ours would replace it
+        code = self._kill()
+        if code is None or code >= 0:
+            return Ending.of_error(WorkerDiedError(f"The process of the trial ended by itself with code {code}."))
+        name = signal.Signals(-code).name
+        hint = " The system does so when memory runs out; fewer trials at once may help (--concurrency)." if code == -9 else ""
+        return Ending.of_error(WorkerDiedError(f"The process of the trial was ended by {name}.{hint}"))
+
+    def _end_of_late(self) -> Ending:
+        self._kill()
+        if self._n_reports:
+            return Ending(Outcome.STOPPED, facts={"stopped_by": "trial-time"})
+        return Ending.of_error(
+            TrialTimeoutError(
+                f"A trial may take {self._limits.seconds:g} s and this one had not finished its first epoch. "
+                "Raise --trial-time, or search smaller networks."
+            )
+        )
+
+    def _end_of_large(self) -> Ending:
+        self._kill()
+        limit = (self._limits.memory or 0) / 2**30
+        return Ending.of_error(
+            OutOfMemoryError(f"A trial may take {limit:.1f} GiB of memory and this one took more. Raise --memory-per-trial.")
+        )
+
+
+# ------------------------------------------------------------------------------------------------------- in the worker
+
+
+def _serve(connection: Connection[Any, Any]) -> None:
+    """Run what is asked for until nobody asks any more."""
+    objective: Objective | Exception
+    try:
+        objective = connection.recv()
+    except Exception as error:  # noqa: BLE001 - told as the ending of every trial
+        objective = error
+    attempt: Attempt | None = None
+    while True:
+        try:
+            word, proposal = connection.recv()
+        except (EOFError, OSError):
+            return
+        if word == _BEGIN:
+            attempt = None if isinstance(objective, Exception) else Attempt(objective, proposal)
+        elif word == _ADVANCE:
+            connection.send(Ending.of_error(objective) if isinstance(objective, Exception) else attempt.advance())  # type: ignore[union-attr]
+        else:
+            if attempt is not None:
+                attempt.abandon()
+            connection.send(_ABANDONED)
+
+
+def _die_with_parent() -> None:
+    """End this process, whatever it computes, when the one that started it is gone."""
+    os.read(sys.stdin.fileno(), 1)
+    os._exit(0)
+
+
+def main() -> None:
+    """Serve the process that holds the other end of the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    with Connection(int(sys.argv[1])) as connection:
+        _serve(connection)
+
+
+if __name__ == "__main__":
+    main()

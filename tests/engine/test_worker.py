@@ -1,0 +1,174 @@
+"""Trials in a process of their own: what they die of is told, and nothing of them stays."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+from automl_cxr.engine.proposal import Ending, Outcome, Proposal, Report
+from automl_cxr.engine.worker import Worker, WorkerLimits
+from automl_cxr.errors import RetryPolicy
+
+MIB = 2**20
+_kept = []
+
+
+def run_fate(proposal, folder=None):
+    fate = proposal.values["fate"]
+    try:
+        yield Report(1, 0.5, facts={"pid": os.getpid(), "threads": os.environ.get("OMP_NUM_THREADS")})
+        if fate == "grows":
+            _kept.append(bytearray(os.urandom(1) * (300 * MIB)))
+        if fate == "hangs":
+            threading.Event().wait()
+        if fate == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if fate == "leaves":
+            os._exit(3)
+        yield Report(2, 0.6)
+        return {"score": 0.6}
+    except GeneratorExit:
+        Path(folder, f"left-{proposal.number}").touch()
+        raise
+
+
+def run_and_grow(_proposal):
+    yield Report(1, 0.5)
+    kept = bytearray(os.urandom(1) * (300 * MIB))
+    threading.Event().wait()
+    yield Report(2, len(kept))
+
+
+class _Unloadable:
+    def __call__(self, proposal):
+        raise AssertionError
+
+    def __reduce__(self):
+        return _refuse, ()
+
+
+def _refuse():
+    raise ImportError("no such thing here")
+
+
+def run_and_hang_at_once(proposal):
+    threading.Event().wait()
+    yield Report(1, 0.5)
+
+
+@pytest.fixture
+def start(tmp_path):
+    workers = []
+
+    def start_it(objective=None, **limits):
+        environment = {"OMP_NUM_THREADS": "3"}
+        worker = Worker(objective or partial(run_fate, folder=tmp_path), limits=WorkerLimits(**limits), environment=environment)
+        workers.append(worker)
+        return worker
+
+    yield start_it
+    for worker in workers:
+        worker.close()
+
+
+def run(worker, number, fate):
+    """Give the reports and the ending of a trial."""
+    worker.begin(Proposal(number, {"fate": fate}))
+    reports = []
+    while isinstance(event := worker.advance(), Report):
+        reports.append(event)
+    return reports, event
+
+
+def test_a_worker_runs_one_trial_after_the_other(start):
+    worker = start()
+    first, ending = run(worker, 0, "finishes")
+    assert ending == Ending(Outcome.FINISHED, facts={"score": 0.6})
+    assert [report.epoch for report in first] == [1, 2]
+    second, _ = run(worker, 1, "finishes")
+    assert first[0].facts == second[0].facts == {"pid": worker.pid, "threads": "3"}
+    assert worker.pid != os.getpid()
+
+
+def test_a_trial_that_is_left_clears_up_and_the_next_one_begins(start, tmp_path):
+    worker = start()
+    worker.begin(Proposal(0, {"fate": "finishes"}))
+    assert worker.advance().epoch == 1
+    reports, ending = run(worker, 1, "finishes")
+    assert (tmp_path / "left-0").exists()
+    assert [report.epoch for report in reports] == [1, 2]
+    assert ending.outcome is Outcome.FINISHED
+
+
+@pytest.mark.parametrize(
+    ("fate", "error"),
+    [("killed", "WorkerDiedError: .* ended by SIGKILL"), ("leaves", "WorkerDiedError: .* by itself with code 3")],
+)
+def test_the_death_of_a_worker_is_the_ending_of_its_trial_alone(start, fate, error):
+    worker = start()
+    reports, ending = run(worker, 0, fate)
+    assert [report.epoch for report in reports] == [1]
+    assert ending.outcome is Outcome.FAILED
+    assert re.match(error, ending.error)
+    assert ending.retry == RetryPolicy(times=2)
+    assert run(worker, 1, "finishes")[1].outcome is Outcome.FINISHED
+
+
+def test_a_trial_that_hangs_is_ended_at_its_time_limit(start):
+    _, ending = run(start(seconds=2.0), 0, "hangs")
+    assert ending == Ending(Outcome.STOPPED, facts={"stopped_by": "trial-time"})
+
+
+def test_a_trial_that_hangs_before_its_first_epoch_has_failed(start):
+    _, ending = run(start(run_and_hang_at_once, seconds=1.0), 0, "")
+    assert re.match(r"TrialTimeoutError: A trial may take 1 s .* --trial-time", ending.error)
+    assert ending.retry == RetryPolicy()
+
+
+def test_a_trial_beyond_its_memory_is_ended_and_may_try_with_half_the_batch(start):
+    _, ending = run(start(run_and_grow, memory=250 * MIB), 0, "")
+    assert re.match(r"OutOfMemoryError: A trial may take 0.2 GiB", ending.error)
+    assert ending.retry == RetryPolicy(times=1, halves_batch=True)
+
+
+def test_a_worker_that_kept_too_much_is_replaced(start):
+    worker = start(watermark=250 * MIB)
+    run(worker, 0, "finishes")
+    first = worker.pid
+    run(worker, 1, "grows")
+    assert worker.pid == first
+    reports, _ = run(worker, 2, "finishes")
+    assert reports[0].facts["pid"] != first
+    assert not psutil.pid_exists(first)
+
+
+def test_an_objective_that_cannot_be_loaded_is_told(start):
+    worker = start(_Unloadable())
+    _, ending = run(worker, 0, "")
+    assert ending.error == "ImportError: no such thing here"
+
+
+PARENT = """
+import os, sys
+from automl_cxr.engine.proposal import Proposal
+from automl_cxr.engine.worker import Worker, WorkerLimits
+from tests.engine.test_worker import run_and_hang_at_once
+worker = Worker(run_and_hang_at_once, limits=WorkerLimits(), environment={})
+worker.begin(Proposal(0, {}))
+print(worker.pid, flush=True)
+worker.advance()
+"""
+
+
+def test_a_worker_dies_with_the_process_that_started_it():
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
+        worker = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    worker.wait(timeout=20)

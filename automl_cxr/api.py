@@ -136,6 +136,10 @@ def search(
     name: str | None = None,
     trials: int | None = None,
     seconds: float | None = None,
+    total_epochs: int | None = None,
+    target: float | None = None,
+    trial_seconds: float | None = None,
+    disk_budget: int | None = None,
     layout: str | None = None,
     classes: Sequence[str] | None = None,
     patients: str | None = None,
@@ -169,9 +173,13 @@ def search(
         space: Name of a shipped search space, or path of a TOML file.
         data: Folder or table of images; None searches on phantom radiographs and says so.
         name: Name of the study; by default made of the space and the data folder.
-        trials: Trials in total, those of earlier searches included; 20 if ``seconds`` is None too, except where the
-            sampler comes to an end by itself.
+        trials: Trials in total, those of earlier searches included; 20 where nothing else ends the search (neither time,
+            epochs, a target, nor the sampler itself).
         seconds: Wall seconds of this search.
+        total_epochs: Epochs of all trials together, after which no further trial begins.
+        target: Score of the objective that is good enough: the search ends when a trial reaches it.
+        trial_seconds: Wall seconds that a trial may take. One that takes longer is stopped there.
+        disk_budget: Bytes of models and checkpoints; beyond them models are removed, the worst first.
         layout: Name of the data's layout; found by itself when None.
         classes: Classes to use, in the order of their indices.
         patients: Regular expression that finds the patient in a file name.
@@ -204,7 +212,15 @@ def search(
     """
     if executor not in EXECUTORS:
         raise UnknownNameError("executor", executor, EXECUTORS)
-    for what, value in (("trials", trials), ("seconds", seconds), ("keep_models", keep_models)):
+    limits = {
+        "trials": trials,
+        "seconds": seconds,
+        "total_epochs": total_epochs,
+        "trial_seconds": trial_seconds,
+        "disk_budget": disk_budget,
+        "keep_models": keep_models,
+    }
+    for what, value in limits.items():
         if value is not None and not value > 0:
             raise UsageError(f"{what} must be above 0; received {value}.")
     folder, url = locate(runs, storage)
@@ -232,11 +248,14 @@ def search(
     )
     prepared = _prepare(request, folder, url, decoding)
     sampler = sampler or prepared.store.spec.sampler
-    is_open = trials is None and seconds is None and sampler not in ENDING_SAMPLERS
+    is_open = {trials, seconds, total_epochs, target} == {None} and sampler not in ENDING_SAMPLERS
     budget = Budget(
         n_trials=_TRIALS_BY_DEFAULT if is_open else trials,
         seconds=seconds,
         keep_models=keep_models,
+        n_epochs=total_epochs,
+        target=target,
+        disk_bytes=disk_budget,
     )
     with SearchProgress(prepared.store, budget, stream=stream) as progress:
         progress.tell_study(prepared)
@@ -246,7 +265,7 @@ def search(
             weights_folder=prepared.weights_folder,
             sampler=sampler,
             budget=budget,
-            execute=_executor(executor, resources),
+            execute=_executor(executor, resources, trial_seconds),
             listener=progress,
         )
     return Study(prepared.store)
@@ -332,11 +351,11 @@ def _prepare(
         return prepare_study(request, runs=runs, storage=storage, on_progress=on_progress)
 
 
-def _executor(name: str, resources: RayResources | None) -> Execute:
+def _executor(name: str, resources: RayResources | None, seconds_per_trial: float | None) -> Execute:
     if name == "inline":
         from automl_cxr.engine.inline_execution import run_inline
 
-        return run_inline
+        return partial(run_inline, seconds_per_trial=seconds_per_trial)
     from automl_cxr.engine.ray_execution import RayResources, run_with_ray  # three seconds to load
 
-    return partial(run_with_ray, resources=resources or RayResources())
+    return partial(run_with_ray, resources=resources or RayResources(), seconds_per_trial=seconds_per_trial)

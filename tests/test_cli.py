@@ -338,3 +338,16 @@ def test_the_dashboard_shows_the_study(tmp_path, searched):
         dashboard.send_signal(signal.SIGINT)
         dashboard.communicate(timeout=30)
     assert dashboard.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"), [("500MB", 500_000_000), ("6gb", 6_000_000_000), ("1.5GiB", 3 * 2**29), ("2k", 2000), ("77", 77)]
+)
+def test_a_size_is_typed_with_its_unit(text, n_bytes):
+    assert cli_words.Size().convert(text, None, None) == n_bytes
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "3 apples", "1ib"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(click.BadParameter, match="size"):
+        cli_words.Size().convert(text, None, None)

@@ -11,6 +11,7 @@ import click
 from automl_cxr.cli.printing import print_json, progress_bar, short
 from automl_cxr.cli.words import (
     Duration,
+    Size,
     data_options,
     debug_option,
     json_option,
@@ -39,8 +40,20 @@ from automl_cxr.errors import UsageError
 @click.option("--weights", "weights_folder", metavar="DIR", help="Folder that pretrained weights are looked for in first.")
 @click.option("--data", metavar="DIR", help="Folder or CSV table of radiographs  [default: phantom images]")
 @click.option("--name", help="Name of the study; the same name continues it  [default: made of space and data]")
-@click.option("--trials", type=click.IntRange(1), help="Trials in total, those of earlier searches included  [default: 20]")
+@click.option(
+    "--trials",
+    type=click.IntRange(1),
+    help="Trials in total, those of earlier searches included  [default: 20 if nothing else ends the search]",
+)
 @click.option("--time", "seconds", type=Duration(), help="Wall time of this search, such as 45m, 2h or 1h30m.")
+@click.option("--total-epochs", type=click.IntRange(1), help="No further trial begins once all took so many epochs together.")
+@click.option("--target", type=float, metavar="SCORE", help="The search ends when a trial's score is as good as this.")
+@click.option(
+    "--trial-time",
+    "trial_seconds",
+    type=Duration(),
+    help="Wall time of a trial; one that takes longer is stopped there, whatever hangs in it.",
+)
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the training images at most, a trial  [default: 30]")
 @click.option("--image-size", type=click.IntRange(16, 2048), help="Height and width in pixels  [default: 112]")
 @click.option("--fit", metavar="NAME", help="How an image meets its square: stretch, pad or crop  [default: stretch]")
@@ -72,7 +85,14 @@ from automl_cxr.errors import UsageError
 )
 @click.option("--concurrency", type=click.IntRange(1), help="Trials at once  [default: what the machine holds]")
 @click.option("--cpus-per-trial", type=click.FloatRange(0.1), help="CPU cores of each trial.")
-@click.option("--gpus-per-trial", type=click.FloatRange(0), help="GPUs of each trial; 0.5 puts two on one.")
+@click.option(
+    "--gpus-per-trial",
+    type=click.FloatRange(0),
+    help="GPUs of each trial; 0.5 puts two on one, with half of its memory each; 2 spreads one over two.",
+)
+@click.option(
+    "--memory-per-trial", type=Size(), help="Main memory of each trial, such as 6GB  [default: its share of the machine's]"
+)
 @click.option("--address", help="Address of a running Ray cluster  [default: Ray starts on this machine]")
 @click.option(
     "--keep-models",
@@ -80,6 +100,9 @@ from automl_cxr.errors import UsageError
     default=10,
     show_default=True,
     help="Best trials that keep their model on disk.",
+)
+@click.option(
+    "--disk-budget", type=Size(), help="Room for models and checkpoints, such as 20GB; beyond it the worst models go."
 )
 @place_options
 @json_option
@@ -90,6 +113,7 @@ def search(
     concurrency: int | None,
     cpus_per_trial: float | None,
     gpus_per_trial: float | None,
+    memory_per_trial: int | None,
     address: str | None,
     executor: str,
     **settings: Any,
@@ -102,11 +126,16 @@ def search(
         from automl_cxr.engine.ray_execution import RayResources
 
         resources = RayResources(
-            concurrency=concurrency, cpus_per_trial=cpus_per_trial, gpus_per_trial=gpus_per_trial, address=address
+            concurrency=concurrency,
+            cpus_per_trial=cpus_per_trial,
+            gpus_per_trial=gpus_per_trial,
+            memory_per_trial=memory_per_trial,
+            address=address,
         )
-    elif any(value is not None for value in (concurrency, cpus_per_trial, gpus_per_trial, address)):
+    elif any(value is not None for value in (concurrency, cpus_per_trial, gpus_per_trial, memory_per_trial, address)):
         raise UsageError(
-            f"--concurrency, --cpus-per-trial, --gpus-per-trial and --address are Ray's; received --executor {executor}."
+            "--concurrency, --cpus-per-trial, --gpus-per-trial, --memory-per-trial and --address are Ray's; "
+            f"received --executor {executor}."
         )
     study = api.search(
         **settings,

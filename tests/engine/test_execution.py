@@ -1,5 +1,6 @@
 """One contract for every executor: what is proposed is run, what is stopped is left, what fails does not stop the rest."""
 
+import itertools
 import os
 import signal
 from collections import defaultdict
@@ -106,6 +107,17 @@ def test_a_killed_worker_is_told_and_replaced_and_others_stay_warm(tmp_path):
     finished = [ending for ending in proposer.endings.values() if ending.outcome is Outcome.FINISHED]
     assert len(finished) == 5
     assert len({ending.facts["pid"] for ending in finished}) <= 4  # two workers, each replaced at most once
+
+
+def run_without_end(_proposal):
+    for epoch in itertools.count(1):
+        yield Report(epoch, 0.0)
+
+
+def test_a_trial_that_takes_too_long_is_stopped_between_epochs_in_this_process():
+    proposer = ScriptedProposer(["finishes"])
+    run_inline(run_without_end, proposer, seconds_per_trial=0.05)
+    assert proposer.endings[0] == Ending(Outcome.STOPPED, facts={"stopped_by": "trial-time"})
 
 
 def test_an_abandoned_attempt_clears_up_once(tmp_path):

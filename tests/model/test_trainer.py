@@ -134,6 +134,22 @@ def test_class_weights_and_focal_loss_multiply_in_training():
     assert epochs[0].loss == pytest.approx(np.mean(weights * (1 - of_truth) ** 2 * -np.log(of_truth)), rel=1e-4)
 
 
+def test_a_batch_in_parts_takes_the_same_step_as_a_whole_one():
+    settings = {**SMALL, "batch_norm": False, "optimizer": "adam", "epochs": 2, "schedule": "constant"}
+    whole, _, whole_epochs, _ = train(TrialConfig(**settings))
+    parted, _, parted_epochs, _ = train(TrialConfig(**settings, gradient_accumulation=4))
+    for one, other in zip(whole.get_weights(), parted.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+    assert [epoch.score for epoch in whole_epochs] == pytest.approx([epoch.score for epoch in parted_epochs])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_batch_of_few_images_can_still_be_parted(batch_size):
+    config = TrialConfig(**{**SMALL, "batch_size": batch_size, "epochs": 1}, gradient_accumulation=2)
+    _, _, epochs, _ = train(config)
+    assert np.isfinite(epochs[0].loss)
+
+
 @pytest.mark.parametrize("monitor", MONITORS)
 def test_the_best_epochs_weights_are_kept(monitor):
     config = TrialConfig.from_values({**SMALL, "epochs": 6, "patience": 6, "monitor": monitor})

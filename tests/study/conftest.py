@@ -103,12 +103,12 @@ def quick_objective() -> type[QuickObjective]:
 def quick_search() -> Callable[..., Silence]:
     """Search a prepared study in milliseconds a trial."""
 
-    def search_it(prepared: PreparedStudy, *, trials=None, seconds=None, keep_models=3, **how) -> Silence:
+    def search_it(prepared: PreparedStudy, *, trials=None, seconds=None, keep_models=3, limits=None, **how) -> Silence:
         def execute(objective: Objective, proposer: Proposer) -> None:
             run_inline(QuickObjective(objective, **how), proposer)
 
         listener = Silence()
-        budget = Budget(n_trials=trials, seconds=seconds, keep_models=keep_models)
+        budget = Budget(n_trials=trials, seconds=seconds, keep_models=keep_models, **(limits or {}))
         run_search(
             prepared.store,
             prepared.images,

@@ -1,0 +1,35 @@
+"""When a search ends, and what it keeps on disk."""
+
+import pytest
+
+
+def test_no_trial_begins_once_the_epochs_are_spent(prepare, quick_search):
+    prepared = prepare()
+    quick_search(prepared, limits={"n_epochs": 10})
+    assert prepared.store.n_epochs() == 12, "a trial takes three, and the fourth began at nine"
+    assert quick_search(prepared, limits={"n_epochs": 12}).ended == []
+    assert quick_search(prepared, limits={"n_epochs": 13}).ended == [4]
+
+
+@pytest.mark.parametrize("objective", ["macro_f1", "log_loss"])
+def test_a_search_ends_at_its_target(prepare, quick_search, objective):
+    prepared = prepare(objective=objective)
+    quick_search(prepared, trials=8)
+    scores = [record.score for record in prepared.store.records()]
+    best = prepared.store.ranked()[0]
+    other = prepare(objective=objective, name="other")
+    quick_search(other, limits={"target": best.score})
+    assert [record.score for record in other.store.records()] == scores[: best.number + 1]
+    assert quick_search(other, limits={"target": best.score}).ended == []
+
+
+def test_models_stay_within_the_disk_budget_and_the_best_always(prepare, quick_search):
+    prepared = prepare()
+    quick_search(prepared, trials=6, keep_models=6, limits={"disk_bytes": 3 * len(b"weights") + 1})
+    ranked = [record.number for record in prepared.store.ranked()]
+    assert [number for number in ranked if prepared.store.has_model(number)] == ranked[:3]
+    quick_search(prepared, trials=7, keep_models=6, limits={"disk_bytes": 1})
+    ranked = [record.number for record in prepared.store.ranked()]
+    assert [number for number in ranked if prepared.store.has_model(number)] == ranked[:1]
+    for number in ranked:
+        assert (prepared.store.trial_folder(number) / "valid.npz").exists()

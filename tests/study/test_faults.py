@@ -1,0 +1,136 @@
+"""What goes wrong in a trial: run again by the class of its error, counted, told on the trial, and nobody else disturbed."""
+
+import errno
+import json
+import subprocess
+from collections import Counter
+
+import pytest
+
+from automl_cxr.errors import DiskFullError, ImpossibleModelError, NonFiniteLossError, OutOfMemoryError, WorkerDiedError
+from automl_cxr.records import TrialState
+from automl_cxr.study.shortages import explained_shortages
+
+
+def fail(number, errors):
+    """Raise one error after the other in the second epoch of one trial, an attempt each."""
+    left = list(errors)
+
+    def between(proposal, epoch):
+        if proposal.number == number and epoch == 2 and left:
+            raise left.pop(0)
+
+    return between
+
+
+ONCE_AND_DONE = [
+    [WorkerDiedError("gone")],
+    [WorkerDiedError("gone"), WorkerDiedError("gone")],
+    [OutOfMemoryError("full")],
+    [DiskFullError("full")],
+    [OSError(errno.EIO, "hiccup")],
+    [WorkerDiedError("gone"), OutOfMemoryError("full"), WorkerDiedError("gone"), DiskFullError("full")],
+]
+
+
+@pytest.mark.parametrize("errors", ONCE_AND_DONE, ids=lambda errors: "+".join(type(error).__name__ for error in errors))
+def test_a_fault_that_may_pass_is_forgiven_and_counted(prepare, quick_search, errors):
+    prepared = prepare()
+    listener = quick_search(prepared, trials=3, between_epochs=fail(1, errors))
+    assert [record.state for record in prepared.store.records()] == [TrialState.COMPLETE] * 3
+    reasons = [f"{type(error).__name__}: {error}" for error in errors]
+    assert list(prepared.store.record(1).retries) == reasons
+    assert listener.failures == [(1, reason) for reason in reasons]
+    assert listener.ended == [0, 1, 2]
+
+
+HOPELESS = [
+    [NonFiniteLossError("NaN")],
+    [ImpossibleModelError("no")],
+    [ValueError("a mistake")],
+    [WorkerDiedError("gone")] * 3,
+    [OutOfMemoryError("full")] * 2,
+    [OSError(errno.EIO, "broken")] * 2,
+]
+
+
+@pytest.mark.parametrize("errors", HOPELESS, ids=lambda errors: f"{len(errors)}x{type(errors[0]).__name__}")
+def test_a_fault_that_stays_fails_the_trial_with_its_reason(prepare, quick_search, errors):
+    prepared = prepare()
+    quick_search(prepared, trials=3, between_epochs=fail(1, errors))
+    states = [record.state for record in prepared.store.records()]
+    assert states == [TrialState.COMPLETE, TrialState.FAILED, TrialState.COMPLETE]
+    assert prepared.store.record(1).error == f"{type(errors[0]).__name__}: {errors[0]}"
+    assert len(prepared.store.record(1).retries) == len(errors) - 1
+    assert not list((prepared.store.folder / "trials").glob(".*"))
+
+
+def test_a_trial_that_ran_out_of_memory_goes_on_with_half_its_batch_at_a_time(prepare, quick_search):
+    prepared = prepare()
+    quick_search(prepared, trials=2, between_epochs=fail(1, [OutOfMemoryError("full")]))
+    configs = [json.loads((prepared.store.trial_folder(number) / "config.json").read_text()) for number in (0, 1)]
+    assert [config["gradient_accumulation"] for config in configs] == [1, 2]
+    assert configs[0]["batch_size"] == configs[1]["batch_size"]
+
+
+def test_retries_are_counted_over_searches(prepare, quick_search):
+    prepared = prepare()
+    errors = [WorkerDiedError("gone"), KeyboardInterrupt(), WorkerDiedError("gone"), WorkerDiedError("gone")]
+    with pytest.raises(KeyboardInterrupt):
+        quick_search(prepared, trials=2, between_epochs=fail(0, errors[:2]))
+    quick_search(prepared, trials=2, between_epochs=fail(0, errors[2:]))
+    assert Counter(record.state for record in prepared.store.records()) == {TrialState.FAILED: 1, TrialState.COMPLETE: 1}
+
+
+@pytest.mark.parametrize("class_name", ["ResourceExhaustedError", "XlaRuntimeError", "OutOfMemoryError"])
+def test_every_librarys_word_for_too_little_memory_is_understood(class_name):
+    theirs = type(class_name, (RuntimeError,), {"__module__": "jaxlib._jax"})
+    with pytest.raises(OutOfMemoryError, match="too little memory"), explained_shortages():
+        raise theirs("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 15.00GiB.\nmore")
+    with pytest.raises(OutOfMemoryError, match="MemoryError"), explained_shortages():
+        raise MemoryError
+    with pytest.raises(ValueError, match="out of memory"), explained_shortages():
+        raise ValueError("a column named 'out of memory'")
+
+
+def test_the_backends_own_shortage_of_memory_is_understood():
+    keras = pytest.importorskip("keras")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the other backends compute on the CPU without a limit that could be met safely")
+    with pytest.raises(OutOfMemoryError, match="OOM when allocating"), explained_shortages():
+        keras.ops.zeros((10**13,))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a disk of one MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=False, capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root may mount a small disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_told_and_room_made_on_it_is_used(prepare, quick_search, small_disk):
+    prepared = prepare()
+    trials = prepared.store.folder / "trials"
+    trials.rmdir()
+    (small_disk / "trials").mkdir()
+    trials.symlink_to(small_disk / "trials")
+    blocks = []
+
+    def fill(proposal, epoch):
+        if proposal.number == 1 and epoch == 3 and not blocks:
+            blocks.append(small_disk / "block")
+            with explained_shortages(), blocks[0].open("wb") as file:
+                while True:
+                    file.write(bytes(4096))
+                    file.flush()
+        if proposal.number == 1 and epoch == 1 and blocks:
+            blocks[0].unlink()
+
+    quick_search(prepared, trials=3, between_epochs=fill)
+    assert [record.state for record in prepared.store.records()] == [TrialState.COMPLETE] * 3
+    assert "The disk is full" in prepared.store.record(1).retries[0]

@@ -28,7 +28,7 @@ LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in room
 HOMES = {
     "keras": ("model/", "trial.py"),
     "tensorflow": (),
-    "ray": ("engine/ray_execution.py",),
+    "ray": ("engine/ray_execution.py", "engine/shipping.py"),
     "optuna": (
         "engine/study_proposer.py",
         "engine/optuna_proposer.py",

@@ -30,6 +30,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from automl_cxr.engine.proposal import Ending, Objective, Outcome, Pause, Proposer, Report, Verdict
+from automl_cxr.engine.shipping import Parcels, pack, unpack
 from automl_cxr.engine.worker import Worker, WorkerLimits
 from automl_cxr.errors import UsageError, WorkerDiedError
 
@@ -194,7 +195,13 @@ def _tune(
         watermark=None if placement.memory is None else int(_WATERMARK * placement.memory),
     )
     trainable = tune.with_resources(
-        tune.with_parameters(_TrialActor, objective=objective, limits=limits, environment=worker_environment(placement)),
+        tune.with_parameters(
+            _TrialActor,
+            objective=objective,
+            parcels=pack(objective),
+            limits=limits,
+            environment=worker_environment(placement),
+        ),
         {"cpu": placement.cpus, "gpu": placement.gpus},
     )
     tuner = tune.Tuner(
@@ -319,9 +326,15 @@ class _TrialActor(tune.Trainable):
     """Holds the resources of a trial and the worker that runs it, an epoch a step."""
 
     def setup(
-        self, config: Mapping[str, Any], *, objective: Objective, limits: WorkerLimits, environment: Mapping[str, str]
+        self,
+        config: Mapping[str, Any],
+        *,
+        objective: Objective,
+        parcels: Parcels,
+        limits: WorkerLimits,
+        environment: Mapping[str, str],
     ) -> None:
-        self._worker = Worker(objective, limits=limits, environment=environment)
+        self._worker = Worker(unpack(objective, parcels), limits=limits, environment=environment)
         self._worker.begin(config["proposal"])
 
     def step(self) -> dict[str, Any]:

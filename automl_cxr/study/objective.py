@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 import shutil
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.engine.proposal import Facts, Proposal, Report
+from automl_cxr.errors import WorkerDiedError
 from automl_cxr.study.shortages import explained_shortages
 
 
@@ -46,9 +48,23 @@ class TrialObjective:
     normal_class: int | None
     deadline: float | None
 
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """Files that may have to be brought to another machine. The study's own folder has to be seen by all."""
+        return (self.images,)
+
+    def reading(self, places: Mapping[Path, Path]) -> TrialObjective:
+        """Give the same objective that reads its images elsewhere."""
+        return dataclasses.replace(self, images=places.get(self.images, self.images))
+
     def __call__(self, proposal: Proposal) -> Generator[Report, None, Facts]:
         from automl_cxr.trial import TrialTask, run_trial  # here: loads Keras, which the driver must not pay for
 
+        if not self.split.exists():
+            raise WorkerDiedError(
+                f"The machine {platform.node()} does not see the study's folder {self.split.parent}, where trials leave their "
+                "files. Put --runs on a folder that all machines share."
+            )
         folder = staging_folder(self.trials, proposal.number, self.driver)
         shutil.rmtree(folder, ignore_errors=True)
         with explained_shortages():

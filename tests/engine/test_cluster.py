@@ -1,0 +1,132 @@
+"""Ray clusters of several nodes on this machine: one node is lost, another sees none of the driver's files."""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from ray.cluster_utils import Cluster
+
+from automl_cxr.engine.proposal import Outcome, Pause, Proposal, Report, Verdict
+from automl_cxr.engine.ray_execution import RayResources, run_with_ray
+from automl_cxr.errors import WorkerDiedError
+
+STORE = 100 * 2**20
+
+
+@pytest.fixture
+def cluster():
+    head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE}
+    cluster = Cluster(initialize_head=True, connect=False, head_node_args=head)
+    yield cluster
+    cluster.shutdown()
+
+
+def run_slowly(proposal):
+    for epoch in range(1, 5):
+        psutil.cpu_percent(interval=0.2)
+        yield Report(epoch, 0.5, facts={"pid": os.getpid()})
+    return {"score": 0.5}
+
+
+@dataclasses.dataclass
+class Repeating:
+    """Proposes some trials, and again those that failed in a way that deserves it."""
+
+    n_trials: int
+    n_begun: int = 0
+    running: set = dataclasses.field(default_factory=set)
+    again: list = dataclasses.field(default_factory=list)
+    endings: dict = dataclasses.field(default_factory=dict)
+    facts: dict = dataclasses.field(default_factory=dict)
+    on_report: object = None
+
+    def propose(self):
+        if not self.again and self.n_begun == self.n_trials:
+            return Pause.IDLE if self.running else Pause.OVER
+        number = self.again.pop() if self.again else self.n_begun
+        self.n_begun = max(self.n_begun, number + 1)
+        self.running.add(number)
+        return Proposal(number, {})
+
+    def observe(self, number, report):
+        self.facts[number] = report.facts
+        if self.on_report:
+            self.on_report(number, report)
+        return Verdict.CONTINUE
+
+    def finish(self, number, ending):
+        self.running.discard(number)
+        self.endings.setdefault(number, []).append(ending)
+        if ending.retry.times:
+            self.again.append(number)
+
+
+def test_the_trials_of_a_lost_node_are_told_and_can_be_repeated(cluster):
+    nodes = [cluster.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(2)]
+    lost = []
+
+    def lose_its_node(number, report):
+        if number == 2 and report.epoch == 2 and not lost:
+            above = {process.pid for process in psutil.Process(report.facts["pid"]).parents()}
+            (node,) = [node for node in nodes if node.all_processes["raylet"][0].process.pid in above]
+            lost.append(node)
+            cluster.remove_node(node, allow_graceful=False)
+
+    proposer = Repeating(5, on_report=lose_its_node)
+    run_with_ray(run_slowly, proposer, resources=RayResources(address=cluster.address))
+    assert lost
+    assert sorted(proposer.endings) == [0, 1, 2, 3, 4]
+    first, second = proposer.endings[2]
+    assert first.outcome is Outcome.FAILED
+    assert first.error == "WorkerDiedError: The machine or the process that ran the trial is gone."
+    assert first.retry == WorkerDiedError.retry
+    assert second.outcome is Outcome.FINISHED
+    assert all(endings[-1].outcome is Outcome.FINISHED for endings in proposer.endings.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Summing:
+    """Reads a file, as trials read their images."""
+
+    images: Path
+
+    @property
+    def inputs(self):
+        return (self.images,)
+
+    def reading(self, places):
+        return dataclasses.replace(self, images=places.get(self.images, self.images))
+
+    def __call__(self, proposal):
+        yield Report(1, 0.5, facts={"read": str(self.images)})
+        return {"sum": int(np.load(self.images, mmap_mode="r").sum())}
+
+
+def test_a_machine_that_does_not_see_the_images_is_sent_them(cluster, tmp_path, monkeypatch):
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    images = np.random.default_rng(0).integers(0, 255, (50, 64, 64), dtype=np.uint8)
+    np.save(hidden / "images.npy", images)
+    monkeypatch.setattr("automl_cxr.engine.shipping._BLOCK", 100_000)  # three blocks
+    ray = Path(sys.executable).with_name("ray")
+    start = f"mount -t tmpfs none {hidden} && exec {ray} start --address={cluster.address} --num-cpus=1 --block"
+    if not shutil.which("unshare") or subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("only root may hide a folder from a process")
+    with subprocess.Popen(["unshare", "-m", "sh", "-c", start], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as node:
+        try:
+            while len(cluster.global_state._live_node_ids()) < 2:
+                assert node.poll() is None
+            proposer = Repeating(2)
+            run_with_ray(Summing(hidden / "images.npy"), proposer, resources=RayResources(address=cluster.address))
+        finally:
+            node.terminate()
+    assert [endings[-1].facts for endings in proposer.endings.values()] == [{"sum": int(images.sum())}] * 2
+    copies = {facts["read"] for facts in proposer.facts.values()}
+    assert len(copies) == 1
+    assert str(hidden) not in copies.pop()

@@ -134,7 +134,7 @@ from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.study.runner import Budget, run_search
 from automl_cxr.study.store import StudyStore
 runs = Path({runs!r})
-store = StudyStore.open("s", runs=runs, storage=f"sqlite:///{{runs / 'studies.db'}}")
+store = StudyStore.open({name!r}, runs=runs, storage=f"sqlite:///{{runs / 'studies.db'}}")
 def slowly(proposal, epoch):
     time.sleep(0.02)
 print("begun", flush=True)
@@ -146,7 +146,7 @@ run_search(store, Path("unused.npy"), weights_folder=None, sampler="tpe", budget
 
 
 def start_search(store, trials):
-    script = SCRIPT.format(folder=str(Path(__file__).parent), runs=str(store.folder.parent), trials=trials)
+    script = SCRIPT.format(folder=str(Path(__file__).parent), runs=str(store.folder.parent), name=store.name, trials=trials)
     return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
 
 
@@ -164,10 +164,8 @@ def assert_whole(store, trials):
     assert not list((store.folder / "trials").glob(".*"))
 
 
-def test_a_driver_killed_at_random_moments_loses_and_doubles_nothing(prepare):
-    store = prepare().store
-    rng = random.Random(5)
-    for _ in range(6):
+def search_and_be_killed(store, times, rng):
+    for _ in range(times):
         driver = start_search(store, trials=10_000)  # never done, so that each is killed at work, however fast the machine
         assert driver.stdout.readline() == "begun\n"
         with pytest.raises(subprocess.TimeoutExpired):
@@ -175,11 +173,31 @@ def test_a_driver_killed_at_random_moments_loses_and_doubles_nothing(prepare):
         driver.send_signal(signal.SIGKILL)
         driver.wait()
         driver.stdout.close()
-    n_trials = len(store.records()) + 4
+
+
+def search_to_the_end(store, n_trials):
     driver = start_search(store, trials=n_trials)
     assert driver.communicate(timeout=60)[0] == "begun\n"
     assert driver.returncode == 0
+
+
+def test_a_driver_killed_at_random_moments_loses_and_doubles_nothing(prepare):
+    store = prepare().store
+    search_and_be_killed(store, 4, random.Random(5))
+    n_trials = len(store.records()) + 4
+    search_to_the_end(store, n_trials)
     assert_whole(store, n_trials)
+
+
+def test_what_is_decided_after_a_death_is_what_an_uninterrupted_search_decides(prepare):
+    killed, peaceful = (prepare(name=name, pruner="asha", epochs=18).store for name in ("killed", "peaceful"))
+    search_and_be_killed(killed, 3, random.Random(6))
+    n_trials = max(20, len(killed.records()) + 4)
+    search_to_the_end(killed, n_trials)
+    search_to_the_end(peaceful, n_trials)
+    decided = [(record.state, record.params, record.score, record.scores) for record in killed.records()]
+    assert decided == [(record.state, record.params, record.score, record.scores) for record in peaceful.records()]
+    assert {state for state, *_ in decided} == {TrialState.COMPLETE, TrialState.PRUNED}
 
 
 def test_two_drivers_share_a_study(prepare):

@@ -44,7 +44,7 @@ class TrialTask:
         folder: Where its files are written; exists and is empty.
         objective: Name of the metric that scores the trial.
         normal_class: Index of the class without a finding, for the metrics that need it.
-        deadline: ``time.time()`` after which no further epoch begins.
+        seconds: Wall seconds after which no further epoch begins; None for no limit.
         until: Epoch after which it ends, whatever its configuration has left; None for all of them.
         checkpoint: File that its state is written to, from time to time and after epoch ``until``; None for none.
         resume: Checkpoint that it goes on from: its own, left by a search that died, or another trial's; None to begin anew.
@@ -57,7 +57,7 @@ class TrialTask:
     weights_folder: Path | None = None
     objective: str = "macro_f1"
     normal_class: int | None = None
-    deadline: float | None = None
+    seconds: float | None = None
     until: int | None = None
     checkpoint: Path | None = None
     resume: Path | None = None
@@ -71,7 +71,7 @@ class TrialResult:
         score: The objective on the validation part, from the saved predictions.
         best_epoch: Epoch whose weights were kept.
         epochs: Epochs that were run.
-        cut_short: Whether the deadline kept it from epochs that it would have run.
+        cut_short: Whether its time kept it from epochs that it would have run.
         n_parameters: Parameters of the network.
         weights_sha256: Digests of the files that its backbones' weights came from, joined by "+"; "" where all are random.
         seconds: Wall seconds from start to saved files.
@@ -95,7 +95,7 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
     Raises:
         TrialError: The network cannot be built or diverges.
     """
-    started = time.time()
+    started = time.monotonic()
     split = SplitRecord.from_json(task.split.read_text(encoding="utf-8"))
     train, valid = load_parts(task.images, split)
     (task.folder / "config.json").write_text(task.config.to_json(), encoding="utf-8")
@@ -113,7 +113,7 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
         training.restore(load_checkpoint(task.resume))
     with (task.folder / "train.log").open("w", encoding="utf-8") as log:
         _log_start(log, task, model)
-        end = yield from _observed(training, task, log)
+        end = yield from _observed(training, task, log, started)
 
     predictions = Predictions(
         ids=split.valid.images,
@@ -130,7 +130,7 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
         cut_short=end.cut_short,
         n_parameters=model.count_params(),
         weights_sha256="+".join(digest_pretrained(task.config, task.weights_folder)),
-        seconds=time.time() - started,
+        seconds=time.monotonic() - started,
     )
 
 
@@ -144,14 +144,14 @@ def load_parts(images: Path, split: SplitRecord) -> tuple[LabelledPart, Labelled
     )
 
 
-def _observed(training: Training, task: TrialTask, log: TextIO) -> Generator[EpochRecord, None, TrainingEnd]:
+def _observed(training: Training, task: TrialTask, log: TextIO, started: float) -> Generator[EpochRecord, None, TrainingEnd]:
     """Pass a training on, epoch by epoch; note each, and keep checkpoints, before it is passed."""
     is_repeated = task.resume is not None and task.resume == task.checkpoint
     for before in training.history:
         _log_epoch(log, before)
         if is_repeated:
             yield before  # whoever listened may have died before it heard of this epoch
-    epochs = training.epochs(until=task.until, deadline=task.deadline)
+    epochs = training.epochs(until=task.until, deadline=None if task.seconds is None else started + task.seconds)
     due = time.monotonic() + _CHECKPOINT_SECONDS
     while True:
         try:

@@ -48,6 +48,8 @@ class Proposal:
         epochs: Epoch that it runs through, counted from the beginning of its parents; None for the study's last.
         parent: Number of the trial whose checkpoint it continues; None to begin anew.
         halvings: How often its batch is to be halved, because memory ran out before.
+        seconds: Wall seconds that the search has left, after which no further epoch begins; None for no limit. A span and not a
+            time of day, because clocks differ between machines and are set back.
     """
 
     number: int
@@ -55,6 +57,7 @@ class Proposal:
     epochs: int | None = None
     parent: int | None = None
     halvings: int = 0
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)

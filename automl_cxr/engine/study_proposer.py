@@ -11,6 +11,7 @@ What is decided depends on the record and the seed alone, so that a restart forg
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
 from abc import ABC, abstractmethod
@@ -21,7 +22,7 @@ from typing import Any, cast
 
 import numpy as np
 import optuna
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from automl_cxr.engine.proposal import Ending, Facts, Outcome, Pause, Proposal, Report, Verdict
@@ -154,11 +155,21 @@ class StudyProposer(ABC):
         if ending.retry.halves_batch:
             trial.set_user_attr("halvings", noted.get("halvings", 0) + 1)
 
+    def forget(self, number: int) -> None:
+        """Let go of a trial that another process has taken over; what it has written of it stands."""
+        self._live.pop(number, None)
+
     def continuable(self) -> set[int]:
         """Number the trials that a later one may continue, whose checkpoints therefore stay."""
         return {trial.number for trial in self._read() if "rung" in trial.user_attrs and trial.state is TrialState.PRUNED}
 
     def observe(self, number: int, report: Report) -> Verdict:
+        try:
+            return self._observe(number, report)
+        except UpdateFinishedTrialError:  # another process took the trial over and ended it, between two lines of this one
+            return Verdict.STOP
+
+    def _observe(self, number: int, report: Report) -> Verdict:
         live = self._live[number]
         with warnings.catch_warnings():
             # A resumed trial reports its first epochs again; Optuna keeps the earlier value, which is the same.
@@ -179,6 +190,10 @@ class StudyProposer(ABC):
         This is the commit point: whatever has to exist for a finished trial must exist before.
         """
         live = self._live.pop(number)
+        with contextlib.suppress(UpdateFinishedTrialError):  # as in ``observe``
+            self._write_end(live, ending)
+
+    def _write_end(self, live: _Live, ending: Ending) -> None:
         state, value = _STATES[ending.outcome], None
         _note(live.trial, ending.facts)
         if ending.outcome is Outcome.FAILED:
@@ -188,7 +203,7 @@ class StudyProposer(ABC):
             state = TrialState.PRUNED
         elif ending.outcome is Outcome.FINISHED:
             value = ending.facts["score"]
-        self._study.tell(live.trial, value, state=state)
+        self._study.tell(live.trial, value, state=state, skip_if_finished=True)
 
     def tally(self) -> Tally:
         """Count what became of the trials so far."""

@@ -162,7 +162,7 @@ class Training:
 
         Args:
             until: Epoch after which it ends, whatever the phases have left.
-            deadline: ``time.time()`` after which no further epoch begins, though one always does.
+            deadline: ``time.monotonic()`` after which no further epoch begins, though one always does.
 
         Raises:
             ImpossibleModelError: The loss or the layers to train do not fit the network.
@@ -174,7 +174,7 @@ class Training:
                 continue  # it was over before the checkpoint
             self._begin_phase(phase)
             while self._goes_on(number, phase) and not self._is_at(until):
-                is_late = self._best is not None and deadline is not None and time.time() > deadline
+                is_late = self._best is not None and deadline is not None and time.monotonic() > deadline
                 if is_late:
                     break
                 yield self._run_epoch(number, phase)

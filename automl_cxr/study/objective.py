@@ -33,7 +33,6 @@ class TrialObjective:
         driver: Name of the search that asks.
         objective: Metric that chooses the epoch.
         normal_class: Index of the class without a finding, or None.
-        deadline: ``time.time()`` after which no further epoch begins, or None.
     """
 
     fixed: Mapping[str, Any]
@@ -46,7 +45,6 @@ class TrialObjective:
     driver: str
     objective: str
     normal_class: int | None
-    deadline: float | None
 
     @property
     def inputs(self) -> tuple[Path, ...]:
@@ -77,7 +75,7 @@ class TrialObjective:
             folder=folder,
             objective=self.objective,
             normal_class=self.normal_class,
-            deadline=self.deadline,
+            seconds=proposal.seconds,
             until=proposal.epochs,
             checkpoint=checkpoint_file(self.checkpoints, proposal.number),
             resume=self._latest_checkpoint(proposal),

@@ -74,6 +74,10 @@ class SearchProgress:
         self._running.pop(number, None)
         self._say(f"trial {number} is run again, since it may not fail twice: {reason}")
 
+    def on_lost(self, number: int) -> None:
+        self._running.pop(number, None)
+        self._say(f"trial {number} is dropped here: another search took it over while this one was silent")
+
     def on_end(self, record: TrialRecord) -> None:
         self._running.pop(record.number, None)
         self._counts[record.state] += 1

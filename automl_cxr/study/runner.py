@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
 from collections.abc import Callable
@@ -14,9 +15,10 @@ from automl_cxr.engine.proposers import build_proposer
 from automl_cxr.engine.study_proposer import StudyProposer
 from automl_cxr.errors import AutomlCxrError, StudyError
 from automl_cxr.records import TrialRecord, TrialState
-from automl_cxr.study.lease import DriverLease
+from automl_cxr.study.lease import DriverLease, LeaseTerms
 from automl_cxr.study.objective import TrialObjective, staging_folder, trial_seed
 from automl_cxr.study.store import StudyStore, explained_storage_errors
+from automl_cxr.study.turn import Turn
 
 _ATTEMPTS = 5  # a search may be killed now and then; a trial that was there each time is the reason
 _HOPELESS = 5  # trials that may fail before the first success; after that it is not the luck of the draw
@@ -55,6 +57,9 @@ class Listener(Protocol):
     def on_failure(self, number: int, reason: str) -> None:
         """A trial failed in a way that may not repeat itself, and will be run again."""
 
+    def on_lost(self, number: int) -> None:
+        """A trial was taken over by another search, because this one had been silent for too long."""
+
     def on_end(self, record: TrialRecord) -> None:
         """A trial has ended and stands in the record."""
 
@@ -72,6 +77,7 @@ def run_search(
     budget: Budget,
     execute: Execute,
     listener: Listener,
+    terms: LeaseTerms | None = None,
 ) -> None:
     """Search until the budget ends. Trials that a dead search left running are run again first.
 
@@ -83,15 +89,16 @@ def run_search(
         budget: When to end.
         execute: How trials are run.
         listener: Who is told.
+        terms: How this search shows other ones that it lives, and how long it bears their silence.
 
     Raises:
         StudyError: Every trial failed (the message gives the last reason), or the storage did.
     """
     spec = store.spec
     space = spec.space
-    deadline = None if budget.seconds is None else time.time() + budget.seconds
-    with DriverLease(store.folder) as lease:
-        store.clear_leftovers()
+    deadline = None if budget.seconds is None else time.monotonic() + budget.seconds
+    with DriverLease(store.folder, terms=terms) as lease:
+        store.clear_leftovers(lease.watch)
         store.checkpoints.mkdir(exist_ok=True)
         settings = {"image_size": spec.image_size, "fit": spec.fit, "batch_size": spec.batch_size, "epochs": spec.epochs}
         objective = TrialObjective(
@@ -105,7 +112,6 @@ def run_search(
             driver=lease.driver,
             objective=spec.objective,
             normal_class=spec.normal_index,
-            deadline=deadline,
         )
         proposer = build_proposer(
             store.study,
@@ -140,6 +146,7 @@ class _RecordedProposer:
         self._budget = budget
         self._deadline = deadline
         self._lease = lease
+        self._turn = Turn(store.folder, lease)
         self._listener = listener
         self._n_failures = 0
         self._epochs = store.spec.epochs
@@ -148,20 +155,22 @@ class _RecordedProposer:
         self._is_satisfied = any(self._reaches_target(record) for record in store.ranked()[:1])
 
     def propose(self) -> Proposal | Pause:
-        if self._is_satisfied or (self._deadline is not None and time.time() > self._deadline):
+        seconds = None if self._deadline is None else self._deadline - time.monotonic()
+        if self._is_satisfied or (seconds is not None and seconds < 0):
             return self._pause()
-        with self._store.proposing():
-            left = self._failed_for_now.pop(0) if self._failed_for_now else self._take_up()
+        with self._turn:
+            left = self._take_up()
             if left is not None:
                 proposal: Proposal | Pause = self._proposer.resume(left)
             elif self._is_spent():
-                return self._pause()
+                return self._pause_for_all()
             else:
                 self.refuse_failures_only(at_least=_HOPELESS)
                 proposal = self._proposer.propose()
         if proposal is Pause.OVER:
-            return self._pause()
+            return self._pause_for_all()
         if isinstance(proposal, Proposal):
+            proposal = dataclasses.replace(proposal, seconds=seconds)
             self._running[proposal.number] = proposal.epochs is not None and proposal.epochs < self._epochs
             self._listener.on_begin(proposal.number, resumed=left is not None)
         return proposal
@@ -170,14 +179,22 @@ class _RecordedProposer:
         """Wait for the trials that run, since one of them may have to be run again."""
         return Pause.IDLE if self._running else Pause.OVER
 
+    def _pause_for_all(self) -> Pause:
+        """Wait for other searches' trials too, until it is clear that these searches live to end them."""
+        return Pause.IDLE if self._store.has_unheard_of(self._lease.watch) else self._pause()
+
     def _is_spent(self) -> bool:
         budget = self._budget
         trials_spent = budget.n_trials is not None and self._store.n_begun() >= budget.n_trials
         return trials_spent or (budget.n_epochs is not None and self._store.n_epochs() >= budget.n_epochs)
 
     def _take_up(self) -> int | None:
-        """Choose a trial that a dead search left, if there is one; give up those that died too often."""
-        for record in self._store.abandoned():
+        """Choose a trial that failed for now or that a dead search left; give up those that died too often."""
+        while self._failed_for_now:
+            number = self._failed_for_now.pop(0)
+            if self._store.owns(number, self._lease.driver):
+                return number
+        for record in self._store.abandoned(self._lease.watch):
             if record.attempts - len(record.retries) < _ATTEMPTS:
                 return record.number
             self._proposer.resume(record.number)
@@ -186,12 +203,27 @@ class _RecordedProposer:
         return None
 
     def observe(self, number: int, report: Report) -> Verdict:
+        if not self._store.owns(number, self._lease.driver):
+            return Verdict.STOP
         verdict = self._proposer.observe(number, report)
         self._listener.on_epoch(number, report)
         return Verdict.STOP if self._is_satisfied else verdict
 
     def finish(self, number: int, ending: Ending) -> None:
         ends_at_rung = self._running.pop(number, False)
+        with self._turn:  # in which no other search can take the trial over
+            if self._store.owns(number, self._lease.driver):
+                self._end(number, ending, ends_at_rung=ends_at_rung)
+            else:
+                self._leave(number)
+
+    def _leave(self, number: int) -> None:
+        """Drop what became of a trial that another search took over while this one was silent."""
+        shutil.rmtree(self._staged(number), ignore_errors=True)
+        self._proposer.forget(number)
+        self._listener.on_lost(number)
+
+    def _end(self, number: int, ending: Ending, *, ends_at_rung: bool) -> None:
         if ending.outcome is Outcome.FINISHED:
             ending = self._commit(number, ending, ends_at_rung=ends_at_rung)
         if ending.outcome is Outcome.STOPPED and self._is_satisfied:

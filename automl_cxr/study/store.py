@@ -26,7 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.records import SplitRecord, TrialRecord, TrialState
 from automl_cxr.scoring.predictions import Predictions
-from automl_cxr.study.lease import live_drivers
+from automl_cxr.study.lease import DriverWatch
 from automl_cxr.study.spec import StudySpec
 
 _Record = TypeVar("_Record")
@@ -251,11 +251,23 @@ class StudyStore:
         """Count the epochs that all trials together were trained for."""
         return sum(len(record.scores) for record in self.records())
 
-    def abandoned(self) -> list[TrialRecord]:
+    def abandoned(self, watch: DriverWatch) -> list[TrialRecord]:
         """Read the running trials whose search is dead."""
         running = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
-        alive = live_drivers(self.folder)
+        alive = watch.alive()
         return [_to_record(trial) for trial in running if trial.user_attrs.get("driver") not in alive]
+
+    def has_unheard_of(self, watch: DriverWatch) -> bool:
+        """Tell whether a trial is running whose search has shown no life since the watch began, and may be dead."""
+        running = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+        watch.alive()
+        return any(not watch.is_heard(trial.user_attrs.get("driver", "")) for trial in running)
+
+    def owns(self, number: int, driver: str) -> bool:
+        """Tell whether a trial is running in the hands of a search, as the storage has it at this moment."""
+        storage = self.study._storage
+        trial = storage.get_trial(storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number))
+        return trial.state is optuna.trial.TrialState.RUNNING and trial.user_attrs.get("driver") == driver
 
     @property
     def _is_maximized(self) -> bool:
@@ -337,17 +349,13 @@ class StudyStore:
         for record in self.ranked()[n_kept:]:
             self.drop_model(record.number)
 
-    def clear_leftovers(self) -> None:
+    def clear_leftovers(self, watch: DriverWatch) -> None:
         """Remove the half-written files of searches that are no longer alive."""
         found = list((self.folder / "trials").glob(".*"))
-        alive = live_drivers(self.folder)  # asked after looking: a search signs in before it writes
+        alive = watch.alive()  # asked after looking: a search signs in before it writes
         for path in found:
             if not any(driver in path.name for driver in alive):
                 shutil.rmtree(path, ignore_errors=True)
-
-    def proposing(self) -> FileLock:
-        """Lock under which a search counts trials and begins one, so that two of them keep to the total together."""
-        return FileLock(self.folder / "propose.lock")
 
     # ---------------------------------------------------------------------------------------------- the sealed part
 

@@ -198,11 +198,11 @@ def test_patience_ends_a_training():
 
 def test_the_deadline_leaves_one_epoch_and_cuts_short_what_had_more_to_come():
     hurried = TrialConfig.from_values({**SMALL, "epochs": 20, "patience": 20})
-    _, _, epochs, end = train(hurried, deadline=time.time() - 1)
+    _, _, epochs, end = train(hurried, deadline=time.monotonic() - 1)
     assert len(epochs) == 1
     assert end == TrainingEnd(best_epoch=1, cut_short=True)
     of_one_epoch = TrialConfig.from_values({**SMALL, "epochs": 1})
-    assert train(of_one_epoch, deadline=time.time() - 1)[3] == TrainingEnd(best_epoch=1, cut_short=False)
+    assert train(of_one_epoch, deadline=time.monotonic() - 1)[3] == TrainingEnd(best_epoch=1, cut_short=False)
 
 
 def test_the_backbone_stands_still_in_the_first_phase_and_moves_in_the_second():
@@ -258,9 +258,9 @@ def test_fine_tuning_that_only_harms_is_discarded():
 
 def test_the_deadline_between_the_phases_cuts_short():
     config = TrialConfig.from_values({**TWO_PHASES, "epochs": 2, "frozen_share": 0.5})
-    _, _, epochs, end = train(config, model=nested_network(), deadline=time.time() + 3600)
+    _, _, epochs, end = train(config, model=nested_network(), deadline=time.monotonic() + 3600)
     assert (len(epochs), end.cut_short) == (2, False)
-    _, _, epochs, end = train(config, model=nested_network(), deadline=time.time() - 1)
+    _, _, epochs, end = train(config, model=nested_network(), deadline=time.monotonic() - 1)
     assert (len(epochs), end) == (1, TrainingEnd(best_epoch=1, cut_short=True))
 
 

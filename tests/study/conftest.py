@@ -13,6 +13,7 @@ from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.engine.proposal import Facts, Objective, Proposal, Proposer, Report
 from automl_cxr.records import SplitRecord
 from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.study.lease import LeaseTerms
 from automl_cxr.study.objective import TrialObjective, staging_folder
 from automl_cxr.study.prepare import PreparedStudy, StudyRequest, prepare_study
 from automl_cxr.study.runner import Budget, run_search
@@ -65,6 +66,7 @@ class Silence:
     def __init__(self) -> None:
         self.resumed: list[int] = []
         self.failures: list[tuple[int, str]] = []
+        self.lost: list[int] = []
         self.ended: list[int] = []
 
     def on_begin(self, number, *, resumed):
@@ -76,6 +78,9 @@ class Silence:
 
     def on_failure(self, number, reason):
         self.failures.append((number, reason))
+
+    def on_lost(self, number):
+        self.lost.append(number)
 
     def on_end(self, record):
         self.ended.append(record.number)
@@ -117,6 +122,7 @@ def quick_search() -> Callable[..., Silence]:
             budget=budget,
             execute=execute,
             listener=listener,
+            terms=LeaseTerms(beat_seconds=0.05, patience_seconds=1.0),
         )
         return listener
 

@@ -123,7 +123,6 @@ def test_a_trial_whose_search_died_goes_on_from_its_checkpoint(prepare, space, t
             driver=driver,
             objective="macro_f1",
             normal_class=None,
-            deadline=None,
         )
 
     proposal = Proposal(0, {"filters": 3, "learning_rate": 0.01})

@@ -10,8 +10,9 @@ import pytest
 
 from automl_cxr.errors import StudyError
 from automl_cxr.records import TrialState
-from automl_cxr.study.lease import DriverLease, live_drivers
+from automl_cxr.study.lease import DriverLease, DriverWatch, LeaseTerms
 
+TERMS = LeaseTerms(beat_seconds=0.05, patience_seconds=1.0)
 FILES = {"config.json", "valid.npz", "model.keras"}
 
 
@@ -114,14 +115,14 @@ def test_an_interrupted_trial_is_taken_up_with_the_same_values(prepare, quick_se
 
 def test_a_trial_of_a_living_search_is_not_taken(prepare, quick_search):
     prepared = prepare()
-    with DriverLease(prepared.store.folder) as other:
+    with DriverLease(prepared.store.folder, terms=TERMS) as other:
         trial = prepared.store.study.ask()
         trial.set_user_attr("driver", other.driver)
-        assert live_drivers(prepared.store.folder) == {other.driver}
+        assert DriverWatch(prepared.store.folder).alive() == {other.driver}
         listener = quick_search(prepared, trials=3)
         assert listener.ended == [1, 2]
         assert prepared.store.record(0).state is TrialState.RUNNING
-    assert live_drivers(prepared.store.folder) == set()
+    assert DriverWatch(prepared.store.folder).alive() == set()
     assert quick_search(prepared, trials=3).resumed == [0]
 
 
@@ -248,7 +249,7 @@ def test_the_files_of_a_search_that_just_began_are_not_cleared(prepare):
         mine, left = (store.folder / "trials" / name for name in (f".00000-{other.driver}", ".00001-0123456789ab"))
         mine.mkdir()
         left.mkdir()
-        store.clear_leftovers()
+        store.clear_leftovers(DriverWatch(store.folder))
         assert mine.exists()
         assert not left.exists()
 

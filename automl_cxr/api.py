@@ -29,8 +29,11 @@ from automl_cxr.results.ensembles import BuiltEnsemble, build_ensemble
 from automl_cxr.results.evaluation import Evaluation, evaluate
 from automl_cxr.results.figures import Figures
 from automl_cxr.results.leaderboard import build_leaderboard
+from automl_cxr.results.replay import TOLERANCE, Replay, replay_trial
+from automl_cxr.results.verification import Verification, verify_study
 from automl_cxr.study.prepare import OnProgress, PreparedStudy, StudyRequest, prepare_study
 from automl_cxr.study.progress import SearchProgress
+from automl_cxr.study.provenance import SearchEntry
 from automl_cxr.study.runner import Budget, Execute, run_search
 from automl_cxr.study.store import StudyStore, default_storage
 from automl_cxr.study.systems import NamedSystem, find_system
@@ -123,6 +126,27 @@ class Study:
             case _:
                 classifier = load_ensemble(Path(what))
         return evaluate(self._store, classifier, part=part, data=data, on_progress=on_progress)
+
+    def replay(
+        self,
+        trial: int,
+        *,
+        tolerance: float = TOLERANCE,
+        data: str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Replay:
+        """Train a trial again and compare; see ``results.replay.replay_trial``."""
+        return replay_trial(self._store, trial, tolerance=tolerance, data=data, on_progress=on_progress)
+
+    def verify(
+        self, trial: int | None = None, *, data: str | None = None, on_progress: OnProgress | None = None
+    ) -> Verification:
+        """Check that the finished trials are what the record says; see ``results.verification.verify_study``."""
+        return verify_study(self._store, trial, data=data, on_progress=on_progress)
+
+    def searches(self) -> list[SearchEntry]:
+        """Every search that was begun on the study, in order: when, command, versions, code, machine."""
+        return self._store.searches()
 
     def classifier(self, trial: int | None = None) -> Classifier:
         """Open a trial's model, by default the best one's, for ``predict``."""
@@ -267,6 +291,7 @@ def search(
             budget=budget,
             execute=_executor(executor, resources, trial_seconds),
             listener=progress,
+            command=command,
         )
     return Study(prepared.store)
 

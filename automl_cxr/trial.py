@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import math
 import os
 import platform
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -17,6 +18,7 @@ import numpy as np
 from automl_cxr.config import TrialConfig
 from automl_cxr.model.build import backend_versions, build_model, digest_pretrained
 from automl_cxr.model.checkpoint import load_checkpoint, save_checkpoint
+from automl_cxr.model.devices import describe_worker
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.sampling import images_per_epoch
 from automl_cxr.model.schedules import plan_phases
@@ -28,6 +30,7 @@ from automl_cxr.scoring.predictions import Predictions
 if TYPE_CHECKING:
     import keras
 
+__all__ = ["TrialResult", "TrialTask", "describe_worker", "digest_files", "load_parts", "run_trial"]
 
 _CHECKPOINT_SECONDS = 60.0  # a search that dies loses about as much of each trial that it ran
 
@@ -74,6 +77,7 @@ class TrialResult:
         cut_short: Whether its time kept it from epochs that it would have run.
         n_parameters: Parameters of the network.
         weights_sha256: Digests of the files that its backbones' weights came from, joined by "+"; "" where all are random.
+        sha256: Digest of each of its files, by name.
         seconds: Wall seconds from start to saved files.
     """
 
@@ -83,6 +87,7 @@ class TrialResult:
     cut_short: bool
     n_parameters: int
     weights_sha256: str
+    sha256: Mapping[str, str]
     seconds: float
 
 
@@ -130,6 +135,7 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
         cut_short=end.cut_short,
         n_parameters=model.count_params(),
         weights_sha256="+".join(digest_pretrained(task.config, task.weights_folder)),
+        sha256=digest_files(task.folder),
         seconds=time.monotonic() - started,
     )
 
@@ -177,6 +183,15 @@ def _save(folder: Path, history: Sequence[EpochRecord], predictions: Predictions
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
+
+
+def digest_files(folder: Path) -> dict[str, str]:
+    """Give the SHA-256 of each file of a trial, by name."""
+    digests = {}
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
+            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
 
 
 def _log_start(log: TextIO, task: TrialTask, model: keras.Model) -> None:

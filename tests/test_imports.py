@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "automl_cxr"
 # Rooms of each layer, from the ground up; a module imports lower layers and its own room only.
 LAYERS = (
     {"errors"},
-    {"trunk"},
+    {"trunk", "machine"},
     {"engine", "data", "scoring", "records", "config"},
     {"model", "ensemble"},
     {"trial"},

@@ -45,6 +45,7 @@ from automl_cxr.data.decode import (
     read_image_file,
 )
 from automl_cxr.errors import DataError, UnreadableImageError, UsageError
+from automl_cxr.machine import n_usable_cores
 
 CACHE_VARIABLE = "AUTOML_CXR_CACHE"
 SIZE_RANGE = (8, 4096)
@@ -167,13 +168,9 @@ def decode_dataset(
         for name in ("indexes", "arrays", "locks"):
             (place / name).mkdir(parents=True, exist_ok=True)
         with request.lock(request.signature):
-            return _open_indexed(request) or _decode_into_cache(request, on_progress, n_workers or _n_usable_cores())
+            return _open_indexed(request) or _decode_into_cache(request, on_progress, n_workers or n_usable_cores())
     except OSError as error:
         raise DataError(_explain_write_failure(error, place.parent)) from error
-
-
-def _n_usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _explain_write_failure(error: OSError, folder: Path) -> str:

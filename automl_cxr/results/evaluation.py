@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from automl_cxr.data.dataset import Dataset, load_dataset
+from automl_cxr.data.dataset import Dataset
 from automl_cxr.errors import DataError, UnknownNameError
 from automl_cxr.results.classifier import Classifier
+from automl_cxr.results.study_images import load_study_dataset
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval
 from automl_cxr.scoring.metrics import METRICS, confusion_matrix, score_predictions
 from automl_cxr.scoring.predictions import Predictions
-from automl_cxr.study.prepare import digest_table
 from automl_cxr.study.store import StudyStore
 
 PARTS = ("test", "valid", "train")
@@ -86,12 +86,7 @@ def evaluate(
             "on the images that it would be judged by. Evaluate it on its own study."
         )
     spec, split = store.spec, store.split
-    dataset = load_dataset(data or spec.data, layout=spec.layout, classes=spec.classes, patients=spec.patients)
-    if digest_table(dataset) != spec.data_digest:
-        raise DataError(
-            f"The data at {data or spec.data} are no longer those of study '{store.name}' (images, labels or patients "
-            "changed), so its split does not hold. Name the original data with --data."
-        )
+    dataset = load_study_dataset(store, data)
     images = split.test if part == "test" else getattr(split, part).images
     predictions, unreadable = _predict(classifier, dataset, images, on_progress)
     evaluation = _score(classifier, part, predictions, unreadable, spec.normal_index, spec.seed)

@@ -56,7 +56,11 @@ class TrialObjective:
         return dataclasses.replace(self, images=places.get(self.images, self.images))
 
     def __call__(self, proposal: Proposal) -> Generator[Report, None, Facts]:
-        from automl_cxr.trial import TrialTask, run_trial  # here: loads Keras, which the driver must not pay for
+        from automl_cxr.trial import (
+            TrialTask,
+            describe_worker,
+            run_trial,
+        )  # here: loads Keras, which the driver must not pay for
 
         if not self.split.exists():
             raise WorkerDiedError(
@@ -80,7 +84,9 @@ class TrialObjective:
             checkpoint=checkpoint_file(self.checkpoints, proposal.number),
             resume=self._latest_checkpoint(proposal),
         )
-        costs = {} if task.config.gradient_accumulation == 1 else {"gradient_accumulation": task.config.gradient_accumulation}
+        known = {"worker": describe_worker()}
+        if task.config.gradient_accumulation > 1:
+            known["gradient_accumulation"] = task.config.gradient_accumulation
         is_finished = False
         try:
             epochs = run_trial(task)
@@ -91,7 +97,7 @@ class TrialObjective:
                 except StopIteration as end:
                     is_finished = True
                     return dataclasses.asdict(end.value)
-                yield Report(epoch.epoch, epoch.score, facts={"n_parameters": epoch.n_parameters, **costs})
+                yield Report(epoch.epoch, epoch.score, facts={"n_parameters": epoch.n_parameters, **known})
         finally:
             if not is_finished:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
-import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +20,7 @@ from automl_cxr.engine.space import Value, parse_space
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
 from automl_cxr.records import PartRecord, SplitRecord
 from automl_cxr.scoring.metrics import find_normal_class, metric
+from automl_cxr.study.provenance import describe_versions
 from automl_cxr.study.spaces import check_space, read_space
 from automl_cxr.study.spec import StudySpec, resolve_path
 from automl_cxr.study.store import StudyStore, check_study_name, founding
@@ -131,7 +129,7 @@ def prepare_study(request: StudyRequest, *, runs: Path, storage: str, on_progres
             data_digest=digest_table(dataset),
             pixels_digest=decoded.digest,
             normal_class=_choose_normal_class(request, begun, dataset.classes, notes),
-            versions=_versions(),
+            versions=describe_versions(),
             command=request.command,
             **settings,
         )
@@ -291,14 +289,3 @@ def digest_table(dataset: Dataset) -> str:
     """Hash which images a data set has, with their labels, patients and given split."""
     table = dataset.table[["image", "label", "patient_id", "split"]]
     return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    packages = ("automl-cxr", "keras", "numpy", "optuna", "ray", "tensorflow")
-    versions = {"python": platform.python_version(), "backend": os.environ.get("KERAS_BACKEND", "tensorflow")}
-    for package in packages:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions

@@ -17,6 +17,7 @@ from automl_cxr.errors import AutomlCxrError, StudyError
 from automl_cxr.records import TrialRecord, TrialState
 from automl_cxr.study.lease import DriverLease, LeaseTerms
 from automl_cxr.study.objective import TrialObjective, staging_folder, trial_seed
+from automl_cxr.study.provenance import SearchEntry
 from automl_cxr.study.store import StudyStore, explained_storage_errors
 from automl_cxr.study.turn import Turn
 
@@ -77,6 +78,7 @@ def run_search(
     budget: Budget,
     execute: Execute,
     listener: Listener,
+    command: str = "",
     terms: LeaseTerms | None = None,
 ) -> None:
     """Search until the budget ends. Trials that a dead search left running are run again first.
@@ -89,6 +91,7 @@ def run_search(
         budget: When to end.
         execute: How trials are run.
         listener: Who is told.
+        command: What was typed, for the record.
         terms: How this search shows other ones that it lives, and how long it bears their silence.
 
     Raises:
@@ -100,9 +103,8 @@ def run_search(
     with DriverLease(store.folder, terms=terms) as lease:
         store.clear_leftovers(lease.watch)
         store.checkpoints.mkdir(exist_ok=True)
-        settings = {"image_size": spec.image_size, "fit": spec.fit, "batch_size": spec.batch_size, "epochs": spec.epochs}
         objective = TrialObjective(
-            fixed={**settings, **space.constants},
+            fixed=spec.constants,
             study_seed=spec.seed,
             images=images,
             weights_folder=weights_folder,
@@ -121,6 +123,16 @@ def run_search(
             epochs=spec.epochs,
             seed=spec.seed,
             sign=lambda number: {"driver": lease.driver, "seed": trial_seed(spec.seed, number)},
+        )
+        store.note_search(
+            SearchEntry.begin(
+                lease.driver,
+                position=len(store.searches()),
+                command=command,
+                sampler=sampler,
+                budget=dataclasses.asdict(budget),
+                full_trials=proposer.n_full_asked,
+            )
         )
         recorded = _RecordedProposer(store, proposer, budget=budget, deadline=deadline, lease=lease, listener=listener)
         with explained_storage_errors():

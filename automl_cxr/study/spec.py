@@ -79,6 +79,17 @@ class StudySpec:
         return parse_space(self.space_toml, name=self.space_name).fix(self.fixed)
 
     @property
+    def constants(self) -> dict[str, Value]:
+        """Hyperparameters that all trials share: settings of the study, and what its space fixes."""
+        return {
+            "image_size": self.image_size,
+            "fit": self.fit,
+            "batch_size": self.batch_size,
+            "epochs": self.epochs,
+            **self.space.constants,
+        }
+
+    @property
     def normal_index(self) -> int | None:
         """Index of the normal class."""
         return None if self.normal_class is None else self.classes.index(self.normal_class)

@@ -27,6 +27,7 @@ from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.records import SplitRecord, TrialRecord, TrialState
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.lease import DriverWatch
+from automl_cxr.study.provenance import SearchEntry
 from automl_cxr.study.spec import StudySpec
 
 _Record = TypeVar("_Record")
@@ -39,6 +40,7 @@ _STATES = {
 }
 _MODEL = "model.keras"
 _SPLIT_DIGEST = "split_digest"
+_SEARCH = "search "  # and the name of its driver: an attribute each, so that two searches cannot lose one another's
 _SQLITE_WAIT_SECONDS = 60  # for another writer to finish, before "database is locked"
 
 
@@ -243,6 +245,17 @@ class StudyStore:
             raise StudyError(f"Study '{self.name}' has trials 0 to {len(trials) - 1}; received {number}.")
         return _to_record(trials[number])
 
+    def facts(self, number: int) -> dict[str, Any]:
+        """Read what else stands on a trial: its ``driver``, ``worker``, ``rung``, the ``sha256`` of its files and the like."""
+        return dict(self.study.get_trials(deepcopy=False)[self.record(number).number].user_attrs)
+
+    def lineage(self, number: int) -> list[TrialRecord]:
+        """Read a trial and those that it continues, the first one first."""
+        records = [self.record(number)]
+        while records[0].parent is not None:
+            records.insert(0, self.record(records[0].parent))
+        return records
+
     def n_begun(self) -> int:
         """Count the trials that were begun, whatever became of them."""
         return sum(trial.state != optuna.trial.TrialState.WAITING for trial in self.study.get_trials(deepcopy=False))
@@ -356,6 +369,16 @@ class StudyStore:
         for path in found:
             if not any(driver in path.name for driver in alive):
                 shutil.rmtree(path, ignore_errors=True)
+
+    def note_search(self, entry: SearchEntry) -> None:
+        """Keep what a search says of itself."""
+        self.study.set_user_attr(_SEARCH + entry.driver, entry.to_json())
+
+    def searches(self) -> list[SearchEntry]:
+        """Read every search that was begun on the study, in order."""
+        attrs = self.study.user_attrs
+        entries = [SearchEntry.from_json(text) for name, text in attrs.items() if name.startswith(_SEARCH)]
+        return sorted(entries, key=lambda entry: (entry.position, entry.when))
 
     # ---------------------------------------------------------------------------------------------- the sealed part
 

@@ -1,0 +1,56 @@
+"""The images of a study, found again after its search, and only if they are still the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from automl_cxr.config import TrialConfig
+from automl_cxr.data.cache import decode_dataset
+from automl_cxr.data.dataset import Dataset, load_dataset
+from automl_cxr.errors import DataError
+from automl_cxr.study.prepare import digest_table
+from automl_cxr.study.store import StudyStore
+
+
+def load_study_dataset(store: StudyStore, data: str | None = None) -> Dataset:
+    """Read the table of a study's images.
+
+    Args:
+        store: The study.
+        data: Where the data are now; by default where they were.
+
+    Raises:
+        DataError: The data are gone or no longer those of the study.
+    """
+    spec = store.spec
+    dataset = load_dataset(data or spec.data, layout=spec.layout, classes=spec.classes, patients=spec.patients)
+    if digest_table(dataset) != spec.data_digest:
+        raise DataError(
+            f"The data at {data or spec.data} are no longer those of study '{store.name}' (images, labels or patients "
+            "changed), so its split does not hold. Name the original data with --data."
+        )
+    return dataset
+
+
+def decode_study_images(
+    store: StudyStore,
+    dataset: Dataset,
+    config: TrialConfig,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Give the decoded array of a study's training and validation images, in the square of a configuration.
+
+    Raises:
+        DataError: An image has other contents than when the study was begun.
+    """
+    split = store.split
+    images = [*split.train.images, *split.valid.images]
+    decoded = decode_dataset(dataset.root, images, config.image_size, fit=config.fit, on_progress=on_progress)
+    if decoded.digest != store.spec.pixels_digest:
+        raise DataError(
+            f"The images at {dataset.root} have other contents than when study '{store.name}' was begun. "
+            "Name the original data with --data."
+        )
+    return decoded.path

@@ -37,6 +37,7 @@ from automl_cxr.study.provenance import SearchEntry
 from automl_cxr.study.runner import Budget, Execute, run_search
 from automl_cxr.study.store import StudyStore, default_storage
 from automl_cxr.study.systems import NamedSystem, find_system
+from automl_cxr.study.tally import Tally, tally_trials
 
 if TYPE_CHECKING:
     from automl_cxr.engine.ray_execution import RayResources
@@ -143,6 +144,10 @@ class Study:
     ) -> Verification:
         """Check that the finished trials are what the record says; see ``results.verification.verify_study``."""
         return verify_study(self._store, trial, data=data, on_progress=on_progress)
+
+    def tally(self) -> Tally:
+        """Count what became of the trials so far; see ``study.tally.Tally``."""
+        return tally_trials(self._store)
 
     def searches(self) -> list[SearchEntry]:
         """Every search that was begun on the study, in order: when, command, versions, code, machine."""

@@ -128,6 +128,9 @@ def test_help_names_the_samplers_pruners_metrics_methods_and_layouts_there_are(r
         (["search", "--name", ""], 2, "folder's name"),
         (["search", "--address", "127.0.0.1:1"], 2, "No Ray cluster answers"),
         (["dashboard"], 1, "Run a search first"),
+        (["verify", "s"], 1, "Run a search first"),
+        (["replay", "s"], 2, "TRIAL"),
+        (["replay", "s", "0", "--tolerance", "-1"], 2, "--tolerance"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -247,13 +250,39 @@ class TestAfterASearch:
         code, _, err = run("predict", folder, "broken.png", "--runs", searched)
         assert code == 1
 
+    def test_its_figures_can_be_had_again(self, run, searched):
+        code, out, err = run("verify", "s", "--runs", searched)
+        assert (code, err) == (0, "")
+        assert out.count(" sound") == 3
+        told = json.loads(run("verify", "s", 1, "--runs", searched, "--json")[1])
+        assert (told["is_sound"], [check["trial"] for check in told["trials"]]) == (True, [1])
+        code, out, err = run("replay", "s", 2, "--runs", searched)
+        assert code == 0, out
+        assert err == ""
+        assert out.splitlines()[-1].startswith("the same (differs by ")
+        assert "score: recorded 0." in out
+        code, _, err = run("replay", "s", 9, "--runs", searched)
+        assert (code, "trials 0 to 2; received 9" in err) == (1, True)
+
+    def test_what_was_tampered_with_is_told(self, run, searched, tmp_path):
+        shutil.copytree(searched, tmp_path / "copy")
+        (tmp_path / "copy" / "s" / "trials" / "00001" / "history.csv").unlink()
+        code, out, _ = run("verify", "s", "--runs", "copy")
+        assert code == 1
+        assert "trial 1: history.csv is missing" in out
+        assert json.loads(run("verify", "s", "--runs", "copy", "--json")[1])["is_sound"] is False
+
     def test_the_same_command_says_that_nothing_is_left_to_do(self, run, searched, phantoms):
         code, out, err = run(
             "search", "--name", "s", "--data", phantoms, "--trials", 3, "--executor", "inline", "--runs", searched, "--json"
         )
         assert code == 0
         assert "continued" in err
-        assert json.loads(out)["trials"] == {"complete": 3}
+        told = json.loads(out)
+        assert told["trials"] == {"complete": 3}
+        assert (told["tally"]["asked"], told["tally"]["complete"], told["tally"]["failed"]) == (3, 3, {})
+        _, out, _ = run("search", "--name", "s", "--trials", 3, "--executor", "inline", "--runs", searched)
+        assert "trials: 3 asked for, 3 complete\n" in out
 
     def test_other_settings_are_refused(self, run, searched, phantoms):
         code, _, err = run("search", "--name", "s", "--data", phantoms, "--image-size", 64, "--runs", searched)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,11 @@ from automl_cxr.cli.words import (
     use_study_file,
 )
 from automl_cxr.errors import UsageError
+
+if TYPE_CHECKING:
+    from automl_cxr.study.tally import Tally
+
+_REASONS_SHOWN = 5
 
 
 @click.command()
@@ -150,29 +155,47 @@ def search(
 
 def _print_search(study: Any, as_json: bool) -> None:
     states = [str(trial.state) for trial in study.trials]
-    best = study.best
+    best, tally = study.best, study.tally()
     if as_json:
         print_json(
             {
                 "study": study.name,
                 "trials": {state: states.count(state) for state in sorted(set(states))},
+                "tally": vars(tally),
                 "best": None if best is None else {"trial": best.number, "score": best.score, "params": dict(best.params)},
             }
         )
         return
     click.echo(repr(study))
-    n_promoted = len({trial.parent for trial in study.trials if trial.parent is not None})
-    if n_promoted:
-        click.echo(f"{n_promoted} trials were promoted: later ones continued them from where they had ended")
-    for trial in study.trials:
-        if trial.error:
-            click.echo(f"trial {trial.number} failed: {trial.error}")
+    _print_tally(tally)
     if best is not None:
         if best.params:  # a published system searches none
             click.echo("best parameters: " + ", ".join(f"{name}={short(value)}" for name, value in best.params.items()))
         click.echo(
             f"next: automl-cxr leaderboard {shlex.quote(study.name)}    automl-cxr ensemble build {shlex.quote(study.name)}"
         )
+
+
+def _print_tally(tally: Tally) -> None:
+    counts = {
+        "asked for": tally.asked,
+        "complete": tally.complete,
+        "pruned": tally.pruned,
+        "failed": tally.n_failed,
+        "promoted": tally.promoted,
+        "run again": sum(tally.retried.values()),
+        "running elsewhere": tally.running,
+        "left by a dead search": tally.left,
+        "waiting": tally.waiting,
+    }
+    click.echo("trials: " + ", ".join(f"{count} {what}" for what, count in counts.items() if count))
+    if tally.asked_in_full is not None:
+        click.echo(f"of {tally.asked_in_full} trials that the sampler plans to the last epoch, {tally.complete} are complete")
+    for what, reasons in (("failed", tally.failed), ("run again", tally.retried)):
+        for reason, count in list(reasons.items())[:_REASONS_SHOWN]:
+            click.echo(f"{what}, {count} x: {reason}")
+        if len(reasons) > _REASONS_SHOWN:
+            click.echo(f"{what}: {len(reasons) - _REASONS_SHOWN} other reasons (--json tells them)")
 
 
 @click.group(invoke_without_command=True)

@@ -15,7 +15,6 @@ import contextlib
 import functools
 import warnings
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -47,27 +46,6 @@ class Slot:
     epochs: int | None = None
     parent: int | None = None
     facts: Facts = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Tally:
-    """What became of a study's trials, for the summary at its end.
-
-    Attributes:
-        asked: Trials that were to run to the study's last epoch; None where the proposer has no such number.
-        complete: Trials that did.
-        pruned: Trials that ended earlier, at a rung or by a verdict.
-        promoted: Trials that a later one continued.
-        running: Trials that have not ended.
-        failed: Number of trials by the reason that they failed for.
-    """
-
-    asked: int | None
-    complete: int
-    pruned: int
-    promoted: int
-    running: int
-    failed: Mapping[str, int]
 
 
 @dataclass
@@ -204,21 +182,6 @@ class StudyProposer(ABC):
         elif ending.outcome is Outcome.FINISHED:
             value = ending.facts["score"]
         self._study.tell(live.trial, value, state=state, skip_if_finished=True)
-
-    def tally(self) -> Tally:
-        """Count what became of the trials so far."""
-        trials = self._read()
-        states = Counter(trial.state for trial in trials)
-        failures = Counter(trial.user_attrs.get("error", "") for trial in trials if trial.state is TrialState.FAIL)
-        parents = {trial.user_attrs["parent"] for trial in trials if "parent" in trial.user_attrs}
-        return Tally(
-            asked=self.n_full_asked,
-            complete=states[TrialState.COMPLETE],
-            pruned=states[TrialState.PRUNED],
-            promoted=len(parents),
-            running=states[TrialState.RUNNING],
-            failed=dict(failures.most_common()),
-        )
 
     def _read(self) -> list[FrozenTrial]:
         trials = self._study.get_trials(deepcopy=False)

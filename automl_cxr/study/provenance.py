@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 import shutil
@@ -94,13 +92,6 @@ class SearchEntry:
             code=describe_code(),
             machine=describe_machine(),
         )
-
-    @classmethod
-    def from_json(cls, text: str) -> SearchEntry:
-        return cls(**json.loads(text))
-
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
 
 
 def describe_versions() -> dict[str, str]:

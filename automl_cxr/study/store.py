@@ -7,6 +7,7 @@ instant a trial is either complete with all its files or will be run again.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import logging
 import os
@@ -372,12 +373,12 @@ class StudyStore:
 
     def note_search(self, entry: SearchEntry) -> None:
         """Keep what a search says of itself."""
-        self.study.set_user_attr(_SEARCH + entry.driver, entry.to_json())
+        self.study.set_user_attr(_SEARCH + entry.driver, dataclasses.asdict(entry))
 
     def searches(self) -> list[SearchEntry]:
         """Read every search that was begun on the study, in order."""
         attrs = self.study.user_attrs
-        entries = [SearchEntry.from_json(text) for name, text in attrs.items() if name.startswith(_SEARCH)]
+        entries = [SearchEntry(**told) for name, told in attrs.items() if name.startswith(_SEARCH)]
         return sorted(entries, key=lambda entry: (entry.position, entry.when))
 
     # ---------------------------------------------------------------------------------------------- the sealed part

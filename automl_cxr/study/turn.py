@@ -1,26 +1,28 @@
 """The lock under which searches of one study take turns to count trials, to begin one, and to commit one.
 
-A plain file lock would be held for ever by a search that was frozen with the lock in hand. Here the holder leaves its name, and
-a search that waits takes the lock from a holder that is taken for dead (``study/lease.py``)::
+A plain file lock would be held for ever by a search that was frozen with the lock in hand, and does not reach other machines on
+every file system. Here the holder leaves its name as well, in a file that only one can make::
 
     propose.lock      the lock
     propose.holder    name of the search that holds it
     propose.breaking  lock of those who look whether the holder is dead
 
-A search that wakes in the middle of a turn that it has lost does no harm: what it writes is checked against the name on the
-trial and against the trial's state in the storage. At worst it begins one trial more than was asked for.
+A search that waits takes the turn from a holder that is taken for dead (``study/lease.py``). One that wakes in the middle of a
+turn that it has lost does no harm: what it writes is checked against the name on the trial and its state in the storage. At
+worst it begins one trial more than was asked for.
 """
 
 from __future__ import annotations
 
-import contextlib
+import time
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from automl_cxr.study.lease import DriverLease
 
-_WAIT_SECONDS = 1.0  # between two looks at whoever holds the lock
+_LOOK_SECONDS = 1.0  # of waiting for the lock, before a look at who holds it
+_NAP_SECONDS = 0.05  # in a turn of another machine, which no lock tells the end of
 
 
 class Turn:
@@ -41,8 +43,8 @@ class Turn:
 
     def __enter__(self) -> Turn:
         if self._depth == 0:
-            self._acquire()
-            self._holder.write_text(self._lease.driver, encoding="utf-8")
+            while not (self._locked() and self._signed()):
+                self._break_if_dead()
         self._depth += 1
         return self
 
@@ -54,27 +56,43 @@ class Turn:
             self._lock.release()
 
     def is_mine(self) -> bool:
-        """Tell whether nobody has taken the lock away, which happens to a search that was silent while it held it."""
+        """Tell whether nobody has taken the turn away, which happens to a search that was silent while it held it."""
         return self._read_holder() == self._lease.driver
 
-    def _acquire(self) -> None:
-        while True:
-            try:
-                self._lock.acquire(timeout=_WAIT_SECONDS)
-            except Timeout:
-                self._break_if_dead()
-            else:
-                return
+    def _locked(self) -> bool:
+        try:
+            self._lock.acquire(timeout=_LOOK_SECONDS)
+        except Timeout:
+            return False
+        return True
+
+    def _signed(self) -> bool:
+        """Sign as the holder, unless another has: it died since, or holds a lock that does not reach this machine."""
+        try:
+            with self._holder.open("x", encoding="utf-8") as file:
+                file.write(self._lease.driver)
+        except FileExistsError:
+            self._lock.release()
+            return False
+        except OSError:  # a full disk; the lock alone has to do
+            self._holder.unlink(missing_ok=True)
+        return True
 
     def _break_if_dead(self) -> None:
-        """Put another file in the place of one whose lock a dead search holds; one search at a time, and once."""
+        """End the turn of a dead search; one search at a time looks, and a living holder is given time."""
         with self._breaking:
             holder = self._read_holder()
-            if holder and holder not in self._lease.watch.alive():
+            if holder in self._lease.watch.alive() or holder is None:
+                time.sleep(_NAP_SECONDS)
+                return
+            if holder == "":  # it is just signing, unless it died of it
+                time.sleep(_LOOK_SECONDS)
+            if self._read_holder() == holder:
                 self._holder.unlink(missing_ok=True)
-                self._path.unlink(missing_ok=True)
+                self._path.unlink(missing_ok=True)  # whoever holds the old file's lock holds nothing any more
 
-    def _read_holder(self) -> str:
-        with contextlib.suppress(OSError):
+    def _read_holder(self) -> str | None:
+        try:
             return self._holder.read_text(encoding="utf-8")
-        return ""
+        except OSError:
+            return None

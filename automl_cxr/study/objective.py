@@ -56,11 +56,8 @@ class TrialObjective:
         return dataclasses.replace(self, images=places.get(self.images, self.images))
 
     def __call__(self, proposal: Proposal) -> Generator[Report, None, Facts]:
-        from automl_cxr.trial import (
-            TrialTask,
-            describe_worker,
-            run_trial,
-        )  # here: loads Keras, which the driver must not pay for
+        # Here, because it loads Keras, which the driver must not pay for.
+        from automl_cxr.trial import TrialTask, describe_worker, run_trial
 
         if not self.split.exists():
             raise WorkerDiedError(

@@ -122,7 +122,7 @@ def quick_search() -> Callable[..., Silence]:
             budget=budget,
             execute=execute,
             listener=listener,
-            terms=LeaseTerms(beat_seconds=0.05, patience_seconds=1.0),
+            terms=LeaseTerms(beat_seconds=0.05, patience_seconds=1.5),
         )
         return listener
 

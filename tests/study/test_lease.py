@@ -14,7 +14,7 @@ from automl_cxr.records import TrialState
 from automl_cxr.study.lease import DriverLease, DriverWatch, LeaseTerms
 from automl_cxr.study.turn import Turn
 
-TERMS = LeaseTerms(beat_seconds=0.05, patience_seconds=0.5)
+TERMS = LeaseTerms(beat_seconds=0.05, patience_seconds=1.5)
 FILES = {"config.json", "valid.npz"}
 
 
@@ -168,7 +168,7 @@ def test_searches_frozen_at_random_moments_lose_and_double_nothing(prepare):
         for search in searches:
             search.send_signal(signal.SIGSTOP)
             with pytest.raises(subprocess.TimeoutExpired):
-                searches[0 if search is searches[1] else 1].wait(timeout=rng.uniform(0.6, 0.9))
+                searches[0 if search is searches[1] else 1].wait(timeout=rng.uniform(1.6, 2.0))
             search.send_signal(signal.SIGCONT)
     for search in searches:
         last_line(search)

@@ -12,7 +12,7 @@ from automl_cxr.errors import StudyError
 from automl_cxr.records import TrialState
 from automl_cxr.study.lease import DriverLease, DriverWatch, LeaseTerms
 
-TERMS = LeaseTerms(beat_seconds=0.05, patience_seconds=1.0)
+TERMS = LeaseTerms(beat_seconds=0.05, patience_seconds=1.5)
 FILES = {"config.json", "valid.npz", "model.keras"}
 
 

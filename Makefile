@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-postgres lint clean
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +21,9 @@ demo: $(INSTALLED)  ## a small search on phantom radiographs, its leaderboard an
 
 test: $(INSTALLED)  ## every test; those that need a GPU or real radiographs skip themselves, saying so
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+test-postgres: $(INSTALLED)  ## the storage tests on a PostgreSQL server that they start (apt-get install postgresql)
+	$(BIN)/python -m pytest -m postgres tests/study
 
 lint: $(INSTALLED)  ## style and import rules (ruff, tests/test_imports.py) and types
 	$(BIN)/ruff check .

@@ -35,7 +35,8 @@ from automl_cxr.study.prepare import OnProgress, PreparedStudy, StudyRequest, pr
 from automl_cxr.study.progress import SearchProgress
 from automl_cxr.study.provenance import SearchEntry
 from automl_cxr.study.runner import Budget, Execute, run_search
-from automl_cxr.study.store import StudyStore, default_storage
+from automl_cxr.study.storages import absolute_storage, default_storage
+from automl_cxr.study.store import StudyStore
 from automl_cxr.study.systems import NamedSystem, find_system
 from automl_cxr.study.tally import Tally, tally_trials
 
@@ -55,7 +56,8 @@ def locate(runs: str | Path | None = None, storage: str | None = None) -> tuple[
         storage: Optuna storage URL; by default $AUTOML_CXR_STORAGE, else an SQLite file in ``runs``.
     """
     folder = Path(runs or os.environ.get("AUTOML_CXR_RUNS") or "automl_runs").expanduser().absolute()  # workers start elsewhere
-    return folder, storage or os.environ.get("AUTOML_CXR_STORAGE") or default_storage(folder)
+    url = storage or os.environ.get("AUTOML_CXR_STORAGE")
+    return folder, absolute_storage(url) if url else default_storage(folder)
 
 
 class Study:

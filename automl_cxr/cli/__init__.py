@@ -16,6 +16,7 @@ from automl_cxr.cli.model_commands import describe
 from automl_cxr.cli.printing import say
 from automl_cxr.cli.results_commands import dashboard, ensemble, evaluate, leaderboard, predict
 from automl_cxr.cli.search_commands import search, spaces, studies
+from automl_cxr.cli.storage_commands import storage
 from automl_cxr.cli.trust_commands import replay, verify
 from automl_cxr.cli.words import debug_option, wants_debug
 from automl_cxr.errors import AutomlCxrError
@@ -67,5 +68,19 @@ def commands() -> None:
     """
 
 
-for command in (search, spaces, studies, describe, data, leaderboard, ensemble, evaluate, predict, replay, verify, dashboard):
+for command in (
+    search,
+    spaces,
+    studies,
+    describe,
+    data,
+    leaderboard,
+    ensemble,
+    evaluate,
+    predict,
+    replay,
+    verify,
+    dashboard,
+    storage,
+):
     commands.add_command(command)

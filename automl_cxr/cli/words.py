@@ -31,7 +31,10 @@ trial_option = click.option("--trial", type=click.IntRange(0), help="A trial of 
 def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add where studies are kept: --runs and --storage."""
     command = click.option(
-        "--storage", metavar="URL", help="Optuna storage  [default: $AUTOML_CXR_STORAGE, else sqlite in --runs]"
+        "--storage",
+        metavar="URL",
+        help="Record of the studies: sqlite:///FILE, journal:///FILE, postgresql://..., grpc://HOST:PORT  "
+        "[default: $AUTOML_CXR_STORAGE, else sqlite in --runs]",
     )(command)
     return click.option("--runs", metavar="DIR", help="Folder of all studies  [default: $AUTOML_CXR_RUNS, else automl_runs]")(
         command

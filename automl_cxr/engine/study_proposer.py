@@ -90,6 +90,8 @@ class StudyProposer(ABC):
         self._sign = sign
         self._tried = TriedPoints(space)
         self._live: dict[int, _Live] = {}
+        self._n_read = 0
+        self._unended: set[int] = set()  # among the trials read
 
     @property
     def n_full_asked(self) -> int | None:
@@ -184,10 +186,15 @@ class StudyProposer(ABC):
         self._study.tell(live.trial, value, state=state, skip_if_finished=True)
 
     def _read(self) -> list[FrozenTrial]:
+        """Read the record, and the points of what had not ended at the last reading: the rest cannot have changed."""
         trials = self._study.get_trials(deepcopy=False)
-        for trial in trials:
+        self._unended.update(range(self._n_read, len(trials)))
+        self._n_read = len(trials)
+        for trial in [trials[number] for number in self._unended]:
             if trial.state.is_finished() or trial.params:
-                self._tried.add(trial.number, trial.params, is_final=trial.state.is_finished())
+                self._tried.add(trial.number, trial.params)
+            if trial.state.is_finished():
+                self._unended.discard(trial.number)
         return trials
 
     def _continue(self, parent: FrozenTrial, slot: Slot, *, number: int) -> optuna.Trial:

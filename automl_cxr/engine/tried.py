@@ -20,16 +20,15 @@ class TriedPoints:
     def __init__(self, space: Space) -> None:
         self._space = space
         self._keys: set[Hashable] = set()
-        self._settled: set[int] = set()
+        self._n_values: dict[int, int] = {}  # of each trial's point, as far as it is noted
         self._points: Iterator[dict[str, Value]] | None = None
         self._untried: dict[str, Value] | None = None
 
-    def add(self, number: int, point: Point, *, is_final: bool) -> None:
+    def add(self, number: int, point: Point) -> None:
         """Note the point of a trial; a trial that still runs may not have all its values yet."""
-        if number not in self._settled:
+        if self._n_values.get(number) != len(point):
             self._keys.add(self._space.key(point))
-            if is_final:
-                self._settled.add(number)
+            self._n_values[number] = len(point)
 
     def __contains__(self, point: Point) -> bool:
         return self._space.key(point) in self._keys

@@ -9,7 +9,7 @@ from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from automl_cxr.errors import UsageError
-from automl_cxr.study.store import open_existing_storage
+from automl_cxr.study.storages import open_existing_storage
 
 
 class _ThreadedServer(ThreadingMixIn, WSGIServer):

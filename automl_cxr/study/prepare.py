@@ -23,6 +23,7 @@ from automl_cxr.scoring.metrics import find_normal_class, metric
 from automl_cxr.study.provenance import describe_versions
 from automl_cxr.study.spaces import check_space, read_space
 from automl_cxr.study.spec import StudySpec, resolve_path
+from automl_cxr.study.storages import without_password
 from automl_cxr.study.store import StudyStore, check_study_name, founding
 
 _DEFAULT_SPACE = "scratch"
@@ -130,7 +131,7 @@ def prepare_study(request: StudyRequest, *, runs: Path, storage: str, on_progres
             pixels_digest=decoded.digest,
             normal_class=_choose_normal_class(request, begun, dataset.classes, notes),
             versions=describe_versions(),
-            command=request.command,
+            command=without_password(request.command),
             **settings,
         )
         weights_folder = None if spec.weights_folder is None else Path(spec.weights_folder)

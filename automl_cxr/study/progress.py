@@ -13,6 +13,7 @@ from rich.text import Text
 
 from automl_cxr.engine.proposal import Report
 from automl_cxr.records import TrialRecord, TrialState
+from automl_cxr.study.patient_storage import PATIENCE_SECONDS
 from automl_cxr.study.prepare import PreparedStudy
 from automl_cxr.study.runner import Budget
 from automl_cxr.study.store import StudyStore
@@ -86,6 +87,9 @@ class SearchProgress:
         if record.state is TrialState.COMPLETE and self._is_best(record):
             self._best = record
         self._say(f"{_describe(record, self._objective)} | {self._summary()}")
+
+    def on_storage_away(self, reason: str) -> None:
+        self._say(f"the storage does not answer ({reason}); trying again for up to {format_seconds(PATIENCE_SECONDS)}")
 
     def _is_best(self, record: TrialRecord) -> bool:
         return self._best is None or self._store.is_better(record.score, self._best.score)  # type: ignore[arg-type]

@@ -15,10 +15,12 @@ from automl_cxr.engine.proposers import build_proposer
 from automl_cxr.engine.study_proposer import StudyProposer
 from automl_cxr.errors import AutomlCxrError, StudyError
 from automl_cxr.records import TrialRecord, TrialState
+from automl_cxr.study.kept_models import KeptModels
 from automl_cxr.study.lease import DriverLease, LeaseTerms
 from automl_cxr.study.objective import TrialObjective, staging_folder, trial_seed
 from automl_cxr.study.provenance import SearchEntry
-from automl_cxr.study.store import StudyStore, explained_storage_errors
+from automl_cxr.study.storages import explained_storage_errors, without_password
+from automl_cxr.study.store import StudyStore
 from automl_cxr.study.turn import Turn
 
 _ATTEMPTS = 5  # a search may be killed now and then; a trial that was there each time is the reason
@@ -64,6 +66,9 @@ class Listener(Protocol):
     def on_end(self, record: TrialRecord) -> None:
         """A trial has ended and stands in the record."""
 
+    def on_storage_away(self, reason: str) -> None:
+        """The storage does not answer; the search waits for it."""
+
 
 Execute = Callable[[Objective, Proposer], None]
 """``run_inline``, or ``run_with_ray`` with its resources bound."""
@@ -99,6 +104,7 @@ def run_search(
     """
     spec = store.spec
     space = spec.space
+    store = store.driven(on_away=listener.on_storage_away)
     deadline = None if budget.seconds is None else time.monotonic() + budget.seconds
     with DriverLease(store.folder, terms=terms) as lease:
         store.clear_leftovers(lease.watch)
@@ -128,7 +134,7 @@ def run_search(
             SearchEntry.begin(
                 lease.driver,
                 position=len(store.searches()),
-                command=command,
+                command=without_password(command),
                 sampler=sampler,
                 budget=dataclasses.asdict(budget),
                 full_trials=proposer.n_full_asked,
@@ -137,6 +143,7 @@ def run_search(
         recorded = _RecordedProposer(store, proposer, budget=budget, deadline=deadline, lease=lease, listener=listener)
         with explained_storage_errors():
             execute(objective, recorded)
+        store.drop_models_beyond(budget.keep_models)
         recorded.refuse_failures_only()
 
 
@@ -160,6 +167,7 @@ class _RecordedProposer:
         self._lease = lease
         self._turn = Turn(store.folder, lease)
         self._listener = listener
+        self._kept = KeptModels(store, budget.keep_models)
         self._n_failures = 0
         self._epochs = store.spec.epochs
         self._running: dict[int, bool] = {}  # number: whether it ends at a rung, to be continued by others
@@ -170,7 +178,7 @@ class _RecordedProposer:
         seconds = None if self._deadline is None else self._deadline - time.monotonic()
         if self._is_satisfied or (seconds is not None and seconds < 0):
             return self._pause()
-        with self._turn:
+        with self._turn, self._store.together():
             left = self._take_up()
             if left is not None:
                 proposal: Proposal | Pause = self._proposer.resume(left)
@@ -217,7 +225,8 @@ class _RecordedProposer:
     def observe(self, number: int, report: Report) -> Verdict:
         if not self._store.owns(number, self._lease.driver):
             return Verdict.STOP
-        verdict = self._proposer.observe(number, report)
+        with self._store.together():
+            verdict = self._proposer.observe(number, report)
         self._listener.on_epoch(number, report)
         return Verdict.STOP if self._is_satisfied else verdict
 
@@ -248,11 +257,13 @@ class _RecordedProposer:
         if ending.outcome is Outcome.FAILED:
             self._n_failures += 1
             self._store.write_log(number, ending.trace or ending.error)
-        self._proposer.finish(number, ending)
+        with self._store.together():
+            self._proposer.finish(number, ending)
+        record = self._store.record(number)
         if ends_at_rung:
             self._store.drop_model(number)  # its checkpoint is what goes on
+        self._kept.settle(record)
         self._make_room()
-        record = self._store.record(number)
         self._is_satisfied = self._is_satisfied or self._reaches_target(record)
         self._listener.on_end(record)
 
@@ -270,7 +281,6 @@ class _RecordedProposer:
     def _make_room(self) -> None:
         """Remove what nobody needs any more, and what the budget has no room for."""
         self._store.drop_checkpoints_but(self._proposer.continuable)
-        self._store.drop_models_beyond(self._budget.keep_models)
         if self._budget.disk_bytes is not None:
             self._store.keep_within(self._budget.disk_bytes)
 
@@ -298,7 +308,7 @@ class _RecordedProposer:
 
     def refuse_failures_only(self, *, at_least: int = 1) -> None:
         """Raise StudyError if this search saw so many trials fail and the study has none that did not."""
-        if self._n_failures < at_least or self._store.records(TrialState.COMPLETE, TrialState.PRUNED):
+        if self._n_failures < at_least or self._store.has_any(TrialState.COMPLETE, TrialState.PRUNED):
             return
         last = self._store.records(TrialState.FAILED)[-1]
         raise StudyError(

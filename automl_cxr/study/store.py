@@ -9,27 +9,29 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import logging
 import os
 import re
 import shutil
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
 from filelock import FileLock
-from sqlalchemy.exc import SQLAlchemyError
 
 from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.records import SplitRecord, TrialRecord, TrialState
 from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.study.driver_storage import DriverStorage
 from automl_cxr.study.lease import DriverWatch
+from automl_cxr.study.patient_storage import PATIENCE_SECONDS
 from automl_cxr.study.provenance import SearchEntry
 from automl_cxr.study.spec import StudySpec
+from automl_cxr.study.storages import is_missing, open_existing_storage, open_storage, without_password
 
 _Record = TypeVar("_Record")
 _STATES = {
@@ -42,53 +44,6 @@ _STATES = {
 _MODEL = "model.keras"
 _SPLIT_DIGEST = "split_digest"
 _SEARCH = "search "  # and the name of its driver: an attribute each, so that two searches cannot lose one another's
-_SQLITE_WAIT_SECONDS = 60  # for another writer to finish, before "database is locked"
-
-
-def default_storage(runs: Path) -> str:
-    """Name the storage that is used when none is given: an SQLite file in the runs folder."""
-    return f"sqlite:///{runs / 'studies.db'}"
-
-
-def open_storage(url: str) -> optuna.storages.BaseStorage:
-    """Connect to an Optuna storage, making the folder of an SQLite file.
-
-    Raises:
-        StudyError: The storage cannot be reached or is none of Optuna's.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    try:
-        if not url.startswith("sqlite:///"):
-            return optuna.storages.get_storage(url)
-        file = Path(url.removeprefix("sqlite:///"))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        wait = {"connect_args": {"timeout": _SQLITE_WAIT_SECONDS}}
-        with FileLock(file.with_name(f".{file.name}.lock")):  # two processes that make the tables at once trip each other
-            return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=wait))
-    except (SQLAlchemyError, ImportError, ValueError, OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise StudyError(f"The storage {_without_password(url)} cannot be opened ({reason}). Check --storage.") from error
-
-
-def is_missing(url: str) -> bool:
-    """Tell whether a storage is an SQLite file that does not exist."""
-    return url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists()
-
-
-def open_existing_storage(url: str) -> optuna.storages.BaseStorage:
-    """Connect to a storage that must be there already.
-
-    Raises:
-        StudyError: It is not, or cannot be reached.
-    """
-    if is_missing(url):
-        raise StudyError(f"There is no storage {url} yet. Run a search first, or name another with --storage or --runs.")
-    return open_storage(url)
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"(://[^:/@]+):[^@]*@", r"\1:***@", url)
 
 
 def founding(name: str, runs: Path) -> FileLock:
@@ -137,7 +92,7 @@ class StudyStore:
         folder = runs / spec.name
         if any((folder / "trials").glob("[0-9]*")):
             raise StudyError(
-                f"The folder {folder} holds trials of a study that {_without_password(storage)} does not know. "
+                f"The folder {folder} holds trials of a study that {without_password(storage)} does not know. "
                 "Name its --storage, or another --runs or --name."
             )
         with _explained_disk_errors(folder):
@@ -173,12 +128,12 @@ class StudyStore:
         store = cls(name, optuna.load_study(study_name=name, storage=backend), runs / name)
         if not (store.folder / "study.json").is_file():
             raise StudyError(
-                f"Study '{name}' stands in {_without_password(storage)}, but its files are not at {store.folder}. "
+                f"Study '{name}' stands in {without_password(storage)}, but its files are not at {store.folder}. "
                 "Name their folder with --runs, or take another name."
             )
         if store.study.user_attrs.get(_SPLIT_DIGEST, store.split_digest) != store.split_digest:
             raise StudyError(
-                f"The files at {store.folder} are those of another study than '{name}' in {_without_password(storage)}. "
+                f"The files at {store.folder} are those of another study than '{name}' in {without_password(storage)}. "
                 "Name the right --runs or --storage."
             )
         return store
@@ -195,8 +150,23 @@ class StudyStore:
         if store is None:
             names = optuna.study.get_all_study_names(backend)
             known = f"It holds: {', '.join(sorted(names))}." if names else "It holds none yet."
-            raise StudyError(f"No study '{name}' in {_without_password(storage)}. {known}")
+            raise StudyError(f"No study '{name}' in {without_password(storage)}. {known}")
         return store
+
+    def driven(self, *, on_away: Callable[[str], None], patience: float = PATIENCE_SECONDS) -> StudyStore:
+        """Give the same study as a driver should see it: fast for who runs its trials, and patient with its storage.
+
+        Args:
+            on_away: Told why the storage is waited for, once each time.
+            patience: Seconds to wait for a storage that does not answer.
+        """
+        storage = DriverStorage(self.study._storage, self.study._study_id, patience=patience, on_away=on_away)
+        return StudyStore(self.name, optuna.load_study(study_name=self.name, storage=storage), self.folder)
+
+    def together(self) -> AbstractContextManager[None]:
+        """Write what a driver has to say of a trial in one piece: at a kill, all of it stands or nothing."""
+        storage = self.study._storage
+        return storage.together() if isinstance(storage, DriverStorage) else contextlib.nullcontext()
 
     @property
     def split_digest(self) -> str:
@@ -223,8 +193,12 @@ class StudyStore:
 
     def records(self, *states: TrialState) -> list[TrialRecord]:
         """Read the trials of some states (of all, if none is named), by number."""
-        records = [_to_record(trial) for trial in self.study.get_trials(deepcopy=False)]
-        return [record for record in records if not states or record.state in states]
+        wanted = _to_optuna(states) if states else None
+        return [_to_record(trial) for trial in self.study.get_trials(deepcopy=False, states=wanted)]
+
+    def has_any(self, *states: TrialState) -> bool:
+        """Tell whether the study has a trial in one of some states."""
+        return bool(self.study.get_trials(deepcopy=False, states=_to_optuna(states)))
 
     def ranked(self) -> list[TrialRecord]:
         """Read the COMPLETE trials, best first; of equals the earlier."""
@@ -259,7 +233,8 @@ class StudyStore:
 
     def n_begun(self) -> int:
         """Count the trials that were begun, whatever became of them."""
-        return sum(trial.state != optuna.trial.TrialState.WAITING for trial in self.study.get_trials(deepcopy=False))
+        waiting = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
+        return len(self.study.get_trials(deepcopy=False)) - len(waiting)
 
     def n_epochs(self) -> int:
         """Count the epochs that all trials together were trained for."""
@@ -280,7 +255,8 @@ class StudyStore:
     def owns(self, number: int, driver: str) -> bool:
         """Tell whether a trial is running in the hands of a search, as the storage has it at this moment."""
         storage = self.study._storage
-        trial = storage.get_trial(storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number))
+        trial_id = storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+        trial = storage.read_anew(trial_id) if isinstance(storage, DriverStorage) else storage.get_trial(trial_id)
         return trial.state is optuna.trial.TrialState.RUNNING and trial.user_attrs.get("driver") == driver
 
     @property
@@ -392,6 +368,10 @@ class StudyStore:
         return len(opened)
 
 
+def _to_optuna(states: Sequence[TrialState]) -> tuple[optuna.trial.TrialState, ...]:
+    return tuple(theirs for theirs, ours in _STATES.items() if ours in states)
+
+
 def _to_record(trial: optuna.trial.FrozenTrial) -> TrialRecord:
     attrs = trial.user_attrs
     return TrialRecord(
@@ -409,16 +389,6 @@ def _to_record(trial: optuna.trial.FrozenTrial) -> TrialRecord:
         parent=attrs.get("parent"),
         retries=tuple(attrs.get("retries", ())),
     )
-
-
-@contextlib.contextmanager
-def explained_storage_errors() -> Iterator[None]:
-    """Turn the errors of a storage that fails in the middle into a StudyError."""
-    try:
-        yield
-    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
-        cause = str(error.__cause__ or error).strip().splitlines()[0]
-        raise StudyError(f"The storage failed ({cause}). What is finished is kept; the same command continues.") from error
 
 
 @contextlib.contextmanager

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +21,7 @@ from automl_cxr.study.lease import LeaseTerms
 from automl_cxr.study.objective import TrialObjective, staging_folder
 from automl_cxr.study.prepare import PreparedStudy, StudyRequest, prepare_study
 from automl_cxr.study.runner import Budget, run_search
+from tests.study.postgres import HOW_TO_GET, PostgresServer, find_binaries, postgres_server
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +73,7 @@ class Silence:
         self.failures: list[tuple[int, str]] = []
         self.lost: list[int] = []
         self.ended: list[int] = []
+        self.away: list[str] = []
 
     def on_begin(self, number, *, resumed):
         if resumed:
@@ -85,18 +91,65 @@ class Silence:
     def on_end(self, record):
         self.ended.append(record.number)
 
+    def on_storage_away(self, reason):
+        self.away.append(reason)
+
 
 @pytest.fixture
 def prepare(tmp_path, phantoms) -> Callable[..., PreparedStudy]:
     """Prepare a study of phantoms in the test's own folder."""
 
-    def prepare_it(**settings) -> PreparedStudy:
+    def prepare_it(storage=f"sqlite:///{tmp_path / 'studies.db'}", **settings) -> PreparedStudy:
         request = StudyRequest(
             **{"space": "scratch", "data": str(phantoms), "name": "s", "image_size": 32, "pruner": "none", **settings}
         )
-        return prepare_study(request, runs=tmp_path, storage=f"sqlite:///{tmp_path / 'studies.db'}")
+        return prepare_study(request, runs=tmp_path, storage=storage)
 
     return prepare_it
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory) -> Iterator[PostgresServer]:
+    """Serve a PostgreSQL database of the tests' own."""
+    if find_binaries() is None:
+        pytest.skip(HOW_TO_GET)
+    with postgres_server(tmp_path_factory.mktemp("postgres") / "server") as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(tmp_path) -> Iterator[GrpcProxy]:
+    """Serve an SQLite file through the command, in a process of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        server = GrpcProxy(f"sqlite:///{tmp_path / 'served.db'}", probe.getsockname()[1])
+    server.start()
+    yield server
+    server.stop()
+
+
+@dataclasses.dataclass
+class GrpcProxy:
+    """`automl-cxr storage serve`, which can be stopped and started again."""
+
+    storage: str
+    port: int
+    process: subprocess.Popen | None = None
+
+    @property
+    def url(self) -> str:
+        return f"grpc://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        words = ["storage", "serve", "--storage", self.storage, "--port", str(self.port)]
+        code = "from automl_cxr.cli import main; main()"
+        self.process = subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True)
+        assert self.url in self.process.stderr.readline()
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        assert self.process.wait(timeout=30) == 0
+        self.process.stderr.close()
 
 
 @pytest.fixture

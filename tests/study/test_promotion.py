@@ -52,6 +52,9 @@ class Silence:
     def on_end(self, record):
         pass
 
+    def on_storage_away(self, reason):
+        raise AssertionError(reason)
+
 
 def search(prepared, execute=run_inline):
     budget = Budget(n_trials=None, seconds=None, keep_models=2)

@@ -1,0 +1,36 @@
+"""`automl-cxr storage`: letting others reach the record of the studies."""
+
+from __future__ import annotations
+
+import click
+
+from automl_cxr.cli.printing import say
+from automl_cxr.cli.words import debug_option, place_options
+
+
+@click.group()
+def storage() -> None:
+    """Let other machines reach the storage of the studies."""
+
+
+@storage.command()
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; others than this one are open to the network, without a login.",
+)
+@click.option("--port", type=click.IntRange(1, 65535), default=13000, show_default=True)
+@place_options
+@debug_option
+def serve(host: str, port: int, runs: str | None, storage: str | None) -> None:
+    """Stand before a database as Optuna's gRPC proxy, until Ctrl-C; others use --storage grpc://HOST:PORT."""
+    from automl_cxr import api
+    from automl_cxr.study.storages import serve_storage, without_password
+
+    _, url = api.locate(runs, storage)
+
+    def say_ready() -> None:
+        say(f"Serving {without_password(url)} as grpc://{host}:{port} (Ctrl-C ends it)")
+
+    serve_storage(url, host=host, port=port, on_ready=say_ready)

@@ -1,0 +1,317 @@
+"""What the driver costs as a study grows: simulated trials at a large scale, and real ones that only sleep.
+
+    python benchmarks/scale.py simulate --trials 10000 --at-once 500          # in virtual time: no Ray, no Keras, no training
+    python benchmarks/scale.py simulate --storage sqlite --sampler tpe --trials 1000
+    python benchmarks/scale.py sleep --trials 200 --seconds 1                 # through Ray, on two workers
+
+The first drives the real proposer and the real record as an executor would, on each storage, and prints driver seconds a trial
+and memory around 100, 1,000 and 10,000 trials. "memory" is Optuna's storage in memory, for reference. PostgreSQL needs Debian's
+package; the server is started and removed by the script. The second prints wall time against the time that the workers sleep.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import heapq
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from automl_cxr.engine.proposal import Ending, Facts, Outcome, Proposal, Proposer, Report, Verdict
+from automl_cxr.records import PartRecord, SplitRecord, TrialRecord
+from automl_cxr.study.objective import staging_folder
+from automl_cxr.study.runner import Budget, run_search
+from automl_cxr.study.spaces import read_space
+from automl_cxr.study.spec import StudySpec
+from automl_cxr.study.storages import default_storage
+from automl_cxr.study.store import StudyStore
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.study.postgres import postgres_server
+
+EPOCHS = 9
+MARKS = (100, 1_000, 10_000)
+STORAGES = ("memory", "sqlite", "journal", "postgresql")
+SPACE = "scratch"
+
+
+class Silence:
+    """Listens to a search and says nothing."""
+
+    def on_begin(self, number: int, *, resumed: bool) -> None: ...
+    def on_epoch(self, number: int, report: Report) -> None: ...
+    def on_failure(self, number: int, reason: str) -> None: ...
+    def on_lost(self, number: int) -> None: ...
+    def on_end(self, record: TrialRecord) -> None: ...
+
+    def on_storage_away(self, reason: str) -> None:
+        print(f"the storage is away: {reason}", file=sys.stderr)
+
+
+def begin_study(runs: Path, storage: str, *, sampler: str, pruner: str) -> StudyStore:
+    """Write the record of a study whose data nobody will read."""
+    part = PartRecord(images=("a.png",), labels=(0,), patients=("a",))
+    split = SplitRecord(
+        classes=("a", "b"), train=part, valid=part, test=(), seed=0, grouped=False, origin="made", unreadable={}
+    )
+    spec = StudySpec(
+        name="scale",
+        space_name=SPACE,
+        space_toml=read_space(SPACE),
+        data="nowhere",
+        layout="folders",
+        classes=("a", "b"),
+        patients=None,
+        data_digest="",
+        pixels_digest="",
+        fixed={},
+        weights_folder=None,
+        image_size=32,
+        fit="stretch",
+        batch_size=8,
+        epochs=EPOCHS,
+        objective="macro_f1",
+        normal_class=None,
+        sampler=sampler,
+        pruner=pruner,
+        valid_fraction=0.15,
+        test_fraction=0.15,
+        seed=0,
+        versions={},
+        command="",
+    )
+    return StudyStore.create(spec, split, runs=runs, storage=storage, direction="maximize")
+
+
+def score_of(proposal: Proposal, epoch: int) -> float:
+    """Score by a formula that grows with the epochs."""
+    return 0.9 - float(proposal.values.get("dropout", 0.2)) * 0.5 - 0.3 / epoch - (proposal.number % 97) / 1000
+
+
+@dataclass
+class Meter:
+    """Sums the driver's seconds, and tells them for the last tenth of the trials before each mark."""
+
+    storage: str
+    sampler: str
+    n_ended: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    since: tuple[int, float, float] = (0, 0.0, 0.0)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Count what the driver does meanwhile."""
+        began, cpu_began = time.perf_counter(), time.process_time()
+        yield
+        self.seconds += time.perf_counter() - began
+        self.cpu_seconds += time.process_time() - cpu_began
+
+    def end(self) -> None:
+        self.n_ended += 1
+        mark = next((mark for mark in MARKS if mark >= self.n_ended), None)
+        if mark is None:
+            return
+        if self.n_ended == mark - max(20, mark // 10):
+            self.since = self.n_ended, self.seconds, self.cpu_seconds
+        elif self.n_ended == mark:
+            cost, cpu_cost = (
+                1000 * (now - since) / (mark - self.since[0])
+                for now, since in zip((self.seconds, self.cpu_seconds), self.since[1:], strict=True)
+            )
+            memory = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+            print(f"| {self.storage} | {self.sampler} | {mark:,} | {cost:.1f} | {cpu_cost:.1f} | {memory:.0f} |", flush=True)
+
+
+def run_in_virtual_time(proposer: Proposer, *, store: StudyStore, objective: object, at_once: int, meter: Meter) -> None:
+    """Do what an executor does, for so many trials at once, where an epoch takes one unit of a clock that nobody waits for."""
+    clock = 0.0
+    events: list[tuple[float, int, int, Proposal]] = []
+    is_over = False
+    while events or not is_over:
+        while not is_over and len(events) < at_once:
+            with meter.running():
+                proposal = proposer.propose()
+            if isinstance(proposal, Proposal):
+                heapq.heappush(events, (clock + 1 + 0.1 * (proposal.number % 7), proposal.number, 1, proposal))
+            else:
+                is_over = True
+        if not events:
+            return
+        clock, number, epoch, proposal = heapq.heappop(events)
+        if epoch > EPOCHS:
+            stage_files(store, objective, number)
+        with meter.running():
+            has_ended = advance(proposer, proposal, epoch)
+        if has_ended:
+            meter.end()
+        else:
+            heapq.heappush(events, (clock + 1 + 0.1 * (number % 7), number, epoch + 1, proposal))
+
+
+def advance(proposer: Proposer, proposal: Proposal, epoch: int) -> bool:
+    """Report an epoch, or the end after the last one; tell whether the trial has ended."""
+    if epoch > EPOCHS:
+        facts = {"score": score_of(proposal, EPOCHS), "best_epoch": EPOCHS, "epochs": EPOCHS, "cut_short": False}
+        proposer.finish(proposal.number, Ending(Outcome.FINISHED, facts={**facts, "n_parameters": 100, "seconds": 1.0}))
+        return True
+    report = Report(epoch, score_of(proposal, epoch), facts={"n_parameters": 100})
+    if proposer.observe(proposal.number, report) is Verdict.CONTINUE:
+        return False
+    proposer.finish(proposal.number, Ending(Outcome.STOPPED))
+    return True
+
+
+def stage_files(store: StudyStore, objective: object, number: int) -> None:
+    folder = staging_folder(store.folder / "trials", number, objective.driver)
+    folder.mkdir()
+    (folder / "model.keras").touch()
+
+
+@contextlib.contextmanager
+def opened(kind: str, folder: Path) -> Iterator[str]:
+    """Give the URL of a storage of its own."""
+    if kind == "postgresql":
+        with postgres_server(folder / "postgresql") as server:
+            yield server.url
+    else:
+        yield f"journal:///{folder / 'studies.log'}" if kind == "journal" else default_storage(folder)
+
+
+def simulate(kind: str, sampler: str, *, n_trials: int, at_once: int, profile: str | None) -> None:
+    """Run one simulation and print its rows."""
+    with tempfile.TemporaryDirectory() as folder, opened(kind, Path(folder)) as url:
+        store = begin_study(Path(folder), url, sampler=sampler, pruner="asha")
+        if kind == "memory":
+            import optuna
+
+            store.study = optuna.create_study(direction="maximize", study_name=store.name)
+        meter = Meter(kind, sampler)
+        counted = count_writes(store)
+
+        def execute(objective: object, proposer: Proposer) -> None:
+            run_in_virtual_time(proposer, store=store, objective=objective, at_once=at_once, meter=meter)
+
+        search = lambda: run_search(  # noqa: E731
+            store,
+            Path("unused.npy"),
+            weights_folder=None,
+            sampler=sampler,
+            budget=Budget(n_trials=n_trials, seconds=None, keep_models=10),
+            execute=execute,
+            listener=Silence(),
+        )
+        if profile is None:
+            search()
+        else:
+            import cProfile
+
+            with cProfile.Profile() as profiler:
+                search()
+            profiler.dump_stats(profile)
+        n_writes = sum(counted.values())
+        each = ", ".join(f"{name} {count / n_trials:.1f}" for name, count in counted.most_common())
+        print(f"writes a trial on {kind}, {sampler}: {n_writes / n_trials:.1f} ({each})", file=sys.stderr)
+
+
+def count_writes(store: StudyStore) -> Counter[str]:
+    """Count the writes that reach a storage, by their names."""
+    counted: Counter[str] = Counter()
+    storage = store.study._storage
+    for name in ("create_new_trial", *(n for n in dir(storage) if n.startswith("set_trial_"))):
+        write = getattr(storage, name)
+
+        def counting(*words: object, _name: str = name, _write: object = write, **named: object) -> object:
+            counted[_name] += 1
+            return _write(*words, **named)
+
+        setattr(storage, name, counting)
+    return counted
+
+
+# --------------------------------------------------------------------------------------------------------- trials that sleep
+
+
+@dataclass(frozen=True)
+class Sleep:
+    """A trial that sleeps for as long before its first epoch, and leaves the files of a trial."""
+
+    trials: Path
+    driver: str
+    seconds: float
+    epochs: int = 1
+
+    def __call__(self, proposal: Proposal) -> Generator[Report, None, Facts]:
+        folder = staging_folder(self.trials, proposal.number, self.driver)
+        folder.mkdir(exist_ok=True)
+        time.sleep(self.seconds)
+        for epoch in range(1, self.epochs + 1):
+            yield Report(epoch, score_of(proposal, epoch))
+        facts = {"score": score_of(proposal, self.epochs), "best_epoch": self.epochs, "epochs": self.epochs}
+        return {**facts, "cut_short": False, "n_parameters": 1, "seconds": self.seconds}
+
+
+def sleep(*, n_trials: int, seconds: float, workers: int) -> None:
+    """Run trials that sleep through Ray and print what the rest costs."""
+    from automl_cxr.engine.ray_execution import RayResources, run_with_ray
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = begin_study(Path(folder), default_storage(Path(folder)), sampler="random", pruner="none")
+        took = [0.0]
+
+        def execute(objective: object, proposer: Proposer) -> None:
+            began = time.perf_counter()
+            resources = RayResources(concurrency=workers, cpus_per_trial=1)
+            run_with_ray(Sleep(objective.trials, objective.driver, seconds), proposer, resources=resources)
+            took[0] = time.perf_counter() - began
+
+        run_search(
+            store,
+            Path("unused.npy"),
+            weights_folder=None,
+            sampler="random",
+            budget=Budget(n_trials=n_trials, seconds=None, keep_models=10),
+            execute=execute,
+            listener=Silence(),
+        )
+    ideal = n_trials * seconds / workers
+    print(f"| {n_trials:,} | {seconds:g} | {took[0]:.1f} | {ideal:.1f} | {100 * (took[0] / ideal - 1):.1f} % |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    simulated = commands.add_parser("simulate", help="trials in virtual time")
+    simulated.add_argument("--trials", type=int, default=MARKS[-1])
+    simulated.add_argument("--at-once", type=int, default=500)
+    simulated.add_argument("--storage", action="append", choices=STORAGES, help="repeatable; by default all")
+    simulated.add_argument("--sampler", action="append", help="repeatable; by default random")
+    simulated.add_argument("--profile", help="file for the statistics of cProfile")
+    slept = commands.add_parser("sleep", help="real trials through Ray that sleep")
+    slept.add_argument("--trials", type=int, default=2_000)
+    slept.add_argument("--seconds", type=float, default=1.0)
+    slept.add_argument("--workers", type=int, default=2)
+    words = parser.parse_args()
+    os.environ.setdefault("AUTOML_CXR_CACHE", tempfile.gettempdir())
+    if words.command == "sleep":
+        print("| trials | seconds | wall | ideal | overhead |\n| --- | --- | --- | --- | --- |")
+        sleep(n_trials=words.trials, seconds=words.seconds, workers=words.workers)
+        return
+    print("| storage | sampler | trials | driver ms a trial | of them on the CPU | MB |\n| --- | --- | --- | --- | --- | --- |")
+    for kind in words.storage or STORAGES:
+        for sampler in words.sampler or ["random"]:
+            if os.fork() == 0:  # the memory of one is not to count for the next
+                simulate(kind, sampler, n_trials=words.trials, at_once=words.at_once, profile=words.profile)
+                os._exit(0)
+            os.wait()
+
+
+if __name__ == "__main__":
+    main()

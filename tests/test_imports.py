@@ -34,6 +34,7 @@ HOMES = {
         "engine/optuna_proposer.py",
         "engine/kerastuner_proposer.py",
         "engine/proposers.py",
+        "engine/epoch_values.py",
         "study/store.py",
     ),
     "keras_tuner": ("engine/kerastuner_proposer.py",),

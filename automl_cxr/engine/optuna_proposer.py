@@ -111,7 +111,7 @@ def _gp(space: Space, study_seed: int, seed: int) -> optuna.samplers.BaseSampler
 
 
 SAMPLERS: Mapping[str, Callable[[Space, int, int], optuna.samplers.BaseSampler]] = {
-    "tpe": lambda _, __, seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP, group=True),
+    "tpe": lambda _, __, seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP, multivariate=True, group=True),
     "random": lambda _, __, seed: optuna.samplers.RandomSampler(seed=seed),
     "gp": _gp,
     "cmaes": lambda space, _, seed: _CmaEs(space, seed),

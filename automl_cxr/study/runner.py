@@ -15,6 +15,7 @@ from automl_cxr.engine.proposers import build_proposer
 from automl_cxr.engine.study_proposer import StudyProposer
 from automl_cxr.errors import AutomlCxrError, StudyError
 from automl_cxr.records import TrialRecord, TrialState
+from automl_cxr.scoring.objectives import Requirement
 from automl_cxr.study.lease import DriverLease, LeaseTerms
 from automl_cxr.study.objective import TrialObjective, staging_folder, trial_seed
 from automl_cxr.study.provenance import SearchEntry
@@ -112,7 +113,8 @@ def run_search(
             trials=store.folder / "trials",
             checkpoints=store.checkpoints,
             driver=lease.driver,
-            objective=spec.objective,
+            objectives=spec.objectives,
+            requirements=tuple(Requirement.parse(text) for text in spec.requirements),
             normal_class=spec.normal_index,
         )
         proposer = build_proposer(
@@ -293,8 +295,8 @@ class _RecordedProposer:
         return ending
 
     def _is_best(self, score: float) -> bool:
-        ranked = self._store.ranked()
-        return not ranked or self._store.is_better(score, ranked[0].score)  # type: ignore[arg-type]
+        eligible = self._store.eligible()
+        return not eligible or self._store.is_better(score, eligible[0].score)  # type: ignore[arg-type]
 
     def refuse_failures_only(self, *, at_least: int = 1) -> None:
         """Raise StudyError if this search saw so many trials fail and the study has none that did not."""

@@ -29,7 +29,7 @@ _MOMENTS = {"adam": 2, "adamw": 2, "rmsprop": 1, "sgd": 1, "adadelta": 2}  # num
 _SHAPELESS = (
     *("fit", "scaling", "weights", "second_weights", "fine_tune_rate", "loss", "focal_gamma", "focal_alpha"),
     *("label_smoothing", "optimizer", "learning_rate", "schedule", "plateau_factor", "plateau_share", "weight_decay"),
-    *("batch_size", "patience", "monitor", "imbalance", "undersample_ratio", "seed", "dropout"),
+    *("batch_size", "gradient_accumulation", "patience", "monitor", "imbalance", "undersample_ratio", "seed", "dropout"),
     *("flip", "rotation_low", "rotation_high", "shear", "shift", "zoom", "brightness", "brightening", "contrast", "fill"),
 )
 
@@ -69,21 +69,22 @@ def measure_size(config: TrialConfig, n_classes: int) -> TrainingSize:
     """
     plain = TrialConfig()
     shape = dataclasses.replace(config, **{name: getattr(plain, name) for name in _SHAPELESS})
-    return size_of(_count(shape, n_classes), optimizer=config.optimizer)
+    return size_of(_count(shape, n_classes), config)
 
 
 _count = functools.lru_cache(maxsize=256)(describe_model)
 
 
-def size_of(counted: ModelSummary, *, optimizer: str) -> TrainingSize:
+def size_of(counted: ModelSummary, config: TrialConfig) -> TrainingSize:
     """Tell what training a counted network needs, in the phase that trains most of it."""
     gradient_bytes = _FLOAT_BYTES * counted.trainable
+    sums = 1 if config.gradient_accumulation > 1 else 0  # of gradients, kept until the batch is complete
     return TrainingSize(
         parameters=counted.parameters,
         multiply_adds=counted.multiply_adds,
         weight_bytes=counted.weight_bytes,
         gradient_bytes=gradient_bytes,
-        moment_bytes=_MOMENTS[optimizer] * gradient_bytes,
+        moment_bytes=(_MOMENTS[config.optimizer] + sums) * gradient_bytes,
         activation_bytes=counted.activation_bytes,
     )
 
@@ -113,8 +114,8 @@ class MemoryEstimate:
     Attributes:
         one_image: With one image at a time.
         each_image: For each further image of a batch.
-        batch_size: Images a gradient step.
-        batch: With such batches.
+        batch_size: Images that are computed together.
+        batch: With so many at a time.
         there: What this process may use; None where the system does not tell.
     """
 
@@ -132,12 +133,12 @@ class MemoryEstimate:
 
 def estimate_memory(counted: ModelSummary, config: TrialConfig) -> MemoryEstimate:
     """Compare what a counted network needs with what there is."""
-    size = size_of(counted, optimizer=config.optimizer)
+    size = size_of(counted, config)
     return MemoryEstimate(
         one_image=size.needed(1),
         each_image=size.activation_bytes,
-        batch_size=config.batch_size,
-        batch=size.needed(config.batch_size),
+        batch_size=config.images_at_once,
+        batch=size.needed(config.images_at_once),
         there=memory_there(),
     )
 

@@ -366,7 +366,7 @@ class StudyStore:
 
     def keep_within(self, n_bytes: int) -> None:
         """Remove models, the worst first and never the best, until models and checkpoints take no more than some bytes."""
-        models = [self.trial_folder(record.number) / _MODEL for record in self.ranked()]
+        models = [self.trial_folder(record.number) / _MODEL for record in self._kept_first()]
         sizes = {path: path.stat().st_size for path in models if path.is_file()}
         excess = sum(sizes.values()) + sum(path.stat().st_size for path in self.checkpoints.glob("*.npz")) - n_bytes
         for path in reversed(list(sizes)[1:]):
@@ -386,15 +386,15 @@ class StudyStore:
             (folder / "train.log").write_text(text, encoding="utf-8")
 
     def drop_models_beyond(self, n_kept: int) -> None:
-        """Remove the models of all but the best trials; predictions, history and configurations stay.
+        """Remove the models of all but the best trials; predictions, history and configurations stay."""
+        for record in self._kept_first()[n_kept:]:
+            self.drop_model(record.number)
 
-        The Pareto front is kept first, then the best by the first objective.
-        """
+    def _kept_first(self) -> list[TrialRecord]:
+        """Order the COMPLETE trials by what their models are worth: the Pareto front, then the best by the first objective."""
         ranked = self.ranked()
         front = {record.number for record in self._undominated([record for record in ranked if record.is_feasible])}
-        kept_first = sorted(ranked, key=lambda record: record.number not in front)
-        for record in kept_first[n_kept:]:
-            self.drop_model(record.number)
+        return sorted(ranked, key=lambda record: record.number not in front)
 
     def clear_leftovers(self, watch: DriverWatch) -> None:
         """Remove the half-written files of searches that are no longer alive."""

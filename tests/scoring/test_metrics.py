@@ -132,7 +132,8 @@ def test_fnfr_is_undefined_when_all_are_normal() -> None:
 def test_scores_leave_fnfr_out_without_a_normal_class() -> None:
     predictions = draw(50, 3, 0)
     without, with_one = score_predictions(predictions), score_predictions(predictions, normal_class=1)
-    assert set(with_one) - set(without) == {"fnfr"}
+    needs_one = {"fnfr", "sensitivity_at_90_specificity", "sensitivity_at_95_specificity"}
+    assert set(with_one) - set(without) == needs_one
     is_sick = predictions.labels != 1
     assert with_one["fnfr"] == pytest.approx((predictions.predicted[is_sick] == 1).mean())
     with pytest.raises(UsageError, match="must be from 0 to 2"):
@@ -154,6 +155,8 @@ def test_each_metric_states_its_direction() -> None:
         "macro_auc": "maximize",
         "log_loss": "minimize",
         "fnfr": "minimize",
+        "sensitivity_at_90_specificity": "maximize",
+        "sensitivity_at_95_specificity": "maximize",
     }
     assert all(name == row.name for name, row in METRICS.items())
     perfect, wrong = np.eye(3)[[0, 1, 2]] * 0.97 + 0.01, np.eye(3)[[1, 0, 0]] * 0.97 + 0.01

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import pandas as pd
@@ -12,6 +12,7 @@ from automl_cxr.errors import UnknownNameError
 from automl_cxr.records import TrialRecord
 from automl_cxr.scoring.intervals import bootstrap_interval
 from automl_cxr.scoring.metrics import score_predictions
+from automl_cxr.scoring.objectives import COSTS
 from automl_cxr.study.store import StudyStore
 
 
@@ -37,7 +38,7 @@ def build_leaderboard(store: StudyStore, *, n_resamples: int = 2000) -> pd.DataF
             "trial": record.number,
             "feasible": record.is_feasible,
             "pareto": record.number in front,
-            **dict(zip(spec.objectives, record.values, strict=False)),
+            **_objectives(spec.objectives, record.values),
             **_scores(store, record, n_resamples),
             **_costs(store, record),
             **_params(record),
@@ -51,6 +52,12 @@ def build_leaderboard(store: StudyStore, *, n_resamples: int = 2000) -> pd.DataF
     table = pd.DataFrame(rows)
     hidden = {"feasible", "pareto", *leading}
     return table[[*leading, *(column for column in table if column not in hidden)]]
+
+
+def _objectives(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
+    """Name the values of several objectives; what is counted is a whole number."""
+    counts = [name for name in names if name in COSTS and COSTS[name].is_known_before_training]
+    return {name: int(value) if name in counts else value for name, value in zip(names, values, strict=False)}
 
 
 def _scores(store: StudyStore, record: TrialRecord, n_resamples: int) -> dict[str, float]:

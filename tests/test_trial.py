@@ -6,8 +6,9 @@ import keras
 import pytest
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.errors import ImpossibleModelError
+from automl_cxr.errors import ImpossibleModelError, InfeasibleError
 from automl_cxr.scoring.metrics import METRICS
+from automl_cxr.scoring.objectives import Requirement
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.prepare import StudyRequest, prepare_study
 from automl_cxr.trial import TrialTask, run_trial
@@ -165,7 +166,8 @@ def test_several_objectives_are_told_after_each_epoch_and_at_the_end(prepared, t
 def test_a_trial_that_breaks_a_bound_on_its_size_is_not_built(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr("automl_cxr.trial.build_model", None)
     asked = dataclasses.replace(
-        task(prepared, tmp_path / "a"), requirements=(Requirement.parse("parameters<=10"), Requirement.parse("multiply_adds<=1e12"))
+        task(prepared, tmp_path / "a"),
+        requirements=(Requirement.parse("parameters<=10"), Requirement.parse("multiply_adds<=1e12")),
     )
     with pytest.raises(InfeasibleError, match=r"^parameters [\d,]+ > 10$") as caught:
         run(asked)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from automl_cxr.errors import StudyError, UnknownNameError
 from automl_cxr.records import TrialState
+from automl_cxr.results.classifier import explain_no_model
 from automl_cxr.scoring.metrics import confusion_matrix
 from automl_cxr.study.store import StudyStore
 
@@ -68,7 +69,7 @@ class Figures:
 
         eligible = self._store.eligible()
         if trial is None and not eligible:
-            raise StudyError(f"Study '{self._store.name}' has no finished trial yet. Continue the search.")
+            raise StudyError(explain_no_model(self._store))
         number = eligible[0].number if trial is None else self._store.record(trial).number
         table = confusion_table(self._store, number)
         figure = go.Figure(

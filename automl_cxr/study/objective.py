@@ -101,7 +101,8 @@ class TrialObjective:
                 except StopIteration as end:
                     is_finished = True
                     return dataclasses.asdict(end.value)
-                yield Report(epoch.epoch, epoch.score, facts={"n_parameters": epoch.n_parameters, **known}, values=epoch.values)
+                facts = {"n_parameters": epoch.n_parameters, **known}
+                yield Report(epoch.epoch, epoch.score, facts, values=tuple(epoch.values))
         finally:
             if not is_finished:
                 shutil.rmtree(folder, ignore_errors=True)

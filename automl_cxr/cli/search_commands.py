@@ -200,6 +200,7 @@ def _print_tally(tally: Tally) -> None:
         "asked for": tally.asked,
         "complete": tally.complete,
         "pruned": tally.pruned,
+        "of them refused before training": tally.refused,
         "failed": tally.n_failed,
         "promoted": tally.promoted,
         "run again": sum(tally.retried.values()),

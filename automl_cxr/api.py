@@ -42,6 +42,7 @@ from automl_cxr.study.tally import Tally, tally_trials
 
 if TYPE_CHECKING:
     from automl_cxr.engine.ray_execution import RayResources
+    from automl_cxr.model.memory import MemoryEstimate
     from automl_cxr.model.summary import ModelSummary
 
 EXECUTORS = ("ray", "inline")
@@ -68,10 +69,14 @@ class Study:
 
     def __repr__(self) -> str:
         spec, states = self._store.spec, [str(record.state) for record in self._store.records()]
+        best = self.best
         counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none yet"
-        ranked = self._store.ranked()
-        best = f"best {spec.objective} {ranked[0].score:.4f} (trial {ranked[0].number})" if ranked else "no score yet"
-        return f"Study '{self.name}': space {spec.space_name}, {spec.image_size} pixels; trials: {counts}; {best}"
+        told = f"best {spec.objective} {best.score:.4f} (trial {best.number})" if best else self._why_none()
+        return f"Study '{self.name}': space {spec.space_name}, {spec.image_size} pixels; trials: {counts}; {told}"
+
+    def _why_none(self) -> str:
+        requirements = self._store.spec.requirements
+        return f"no trial meets {', '.join(requirements)}" if requirements and self._store.ranked() else "no score yet"
 
     @property
     def name(self) -> str:
@@ -89,13 +94,23 @@ class Study:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The best finished trial on the validation part, or None."""
-        ranked = self._store.ranked()
-        return ranked[0] if ranked else None
+        """The best finished trial on the validation part that keeps what the study requires, or None."""
+        eligible = self._store.eligible()
+        return eligible[0] if eligible else None
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What is optimised, the first of them ranking."""
+        return self._store.spec.objectives
+
+    @property
+    def pareto_front(self) -> list[TrialRecord]:
+        """The finished trials that no other one beats in every objective, best first by the first one."""
+        return self._store.pareto_front()
 
     @property
     def figures(self) -> Figures:
-        """Plotly pictures: ``history()``, ``learning_curves()``, ``confusion()``."""
+        """Plotly pictures: ``history()``, ``learning_curves()``, ``confusion()``, ``pareto()``."""
         return Figures(self._store)
 
     def leaderboard(self) -> pd.DataFrame:
@@ -180,7 +195,8 @@ def search(
     fit: str | None = None,
     batch_size: int | None = None,
     epochs: int | None = None,
-    objective: str | None = None,
+    objective: str | Sequence[str] | None = None,
+    require: str | Sequence[str] | None = None,
     normal_class: str | None = None,
     sampler: str | None = None,
     pruner: str | None = None,
@@ -220,8 +236,10 @@ def search(
         fit: How an image meets its square: "stretch", "pad" or "crop".
         batch_size: Images a gradient step.
         epochs: Passes over the training images at most, a trial.
-        objective: Metric that ranks trials.
-        normal_class: Class without a finding, for the False No-Finding Rate.
+        objective: Metric that ranks trials; or several metrics and costs (parameters, multiply_adds, latency), of which the
+            first, a metric, ranks where one ranking is needed.
+        require: Bounds that a trial must keep, such as "parameters<=10e6" or "fnfr<=0.05".
+        normal_class: Class without a finding, for the False No-Finding Rate and sensitivities.
         sampler: Who proposes.
         pruner: Who stops trials early.
         valid_fraction: Share of the images that chooses epochs and trials.
@@ -268,7 +286,8 @@ def search(
         fit=fit,
         batch_size=batch_size,
         epochs=epochs,
-        objective=objective,
+        objectives=_as_names(objective),
+        requirements=_as_names(require),
         normal_class=normal_class,
         sampler=sampler,
         pruner=pruner,
@@ -303,6 +322,11 @@ def search(
     return Study(prepared.store)
 
 
+def _as_names(said: str | Sequence[str] | None) -> Sequence[str] | None:
+    """Take one name for a list of one, and an empty list for nothing said."""
+    return [said] if isinstance(said, str) else said or None
+
+
 def open_study(name: str, *, runs: str | Path | None = None, storage: str | None = None) -> Study:
     """Open an existing study.
 
@@ -335,8 +359,8 @@ def open_classifier(
 
 def describe(
     name: str, fixed: Mapping[str, Any] | None = None, *, n_classes: int | None = None
-) -> tuple[NamedSystem, ModelSummary]:
-    """Build the network that a name stands for and count its layers; no data and no weights are needed.
+) -> tuple[NamedSystem, ModelSummary, MemoryEstimate]:
+    """Count the layers of the network that a name stands for, and the memory to train it; no data and no weights are needed.
 
     Args:
         name: A shipped study or search space (its preset), the path of such a TOML file, or a backbone.
@@ -348,9 +372,11 @@ def describe(
         ImpossibleModelError: There is no such network.
     """
     system = find_system(name, fixed or {})
-    from automl_cxr.model.summary import describe_model  # Keras, which an unknown name need not wait for
+    from automl_cxr.model.memory import estimate_memory  # Keras, which an unknown name need not wait for
+    from automl_cxr.model.summary import describe_model
 
-    return system, describe_model(system.config, n_classes or system.n_classes or 2)
+    summary = describe_model(system.config, n_classes or system.n_classes or 2)
+    return system, summary, estimate_memory(summary, system.config)
 
 
 def predict(

@@ -15,6 +15,7 @@
         DiskFullError                  there is no room for a trial's files
         WorkerDiedError                the process that ran the trial is gone
         TrialTimeoutError              the trial took longer than it may
+        InfeasibleError                the network breaks a requirement or cannot fit in memory; it is not trained
 
 A message says the rule, what was received, and the way out, on one line. A TrialError's class decides whether its trial is
 run again: ``retry`` is its policy.
@@ -23,7 +24,7 @@ run again: ``retry`` is its policy.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -117,3 +118,21 @@ class WorkerDiedError(TrialError):
 
 class TrialTimeoutError(TrialError):
     """Raised for a trial that took longer than it may; it would again."""
+
+
+class InfeasibleError(TrialError):
+    """Raised before training when it is known that the trial cannot count; retrying cannot help.
+
+    The engine ends the trial as REFUSED, not as failed, and writes the violations on it, from which samplers learn.
+
+    Attributes:
+        stopped_by: "constraint" or "memory".
+        violations: How far each constraint is broken by its name: above 0 where it is, else at most 0.
+        facts: What else is to stand on the trial.
+    """
+
+    def __init__(self, message: str, *, stopped_by: str, violations: Mapping[str, float], facts: Mapping[str, object]) -> None:
+        super().__init__(message)
+        self.stopped_by = stopped_by
+        self.violations = violations
+        self.facts = facts

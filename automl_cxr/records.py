@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,6 +94,7 @@ class EpochRecord:
         valid_accuracy: Share of validation images with the right class.
         seconds: Wall seconds of training and validating.
         n_parameters: Parameters of the network that is trained.
+        values: The study's objectives in their order, where there are several; None for one that only the end tells.
     """
 
     epoch: int
@@ -106,6 +107,7 @@ class EpochRecord:
     valid_accuracy: float
     seconds: float
     n_parameters: int
+    values: Sequence[float | None] = ()
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -116,11 +118,14 @@ class TrialRecord:
         number: Position in the study, from 0; names the trial's folder.
         state: How far it has come.
         params: The searched hyperparameters that were active.
-        score: Final validation score (COMPLETE), last score (PRUNED), None otherwise.
+        score: Final validation score (COMPLETE), last score (PRUNED), None otherwise; the first objective of several.
+        values: Every objective of several, in their order (COMPLETE).
+        violations: How far each constraint is broken, by its name: above 0 where it is.
         scores: Validation score of each epoch, from epoch 1.
         n_parameters: Parameters of the network, None until it was built.
         seconds: Wall seconds of training, None until finished.
         error: Why it failed.
+        refusal: Why it was not trained (PRUNED).
         seed: Seed of its configuration.
         best_epoch: Epoch whose weights were kept (COMPLETE), from 1.
         attempts: How often it was begun; more than once where searches died.
@@ -132,15 +137,28 @@ class TrialRecord:
     state: TrialState
     params: Mapping[str, Any]
     score: float | None = None
+    values: Sequence[float] = ()
+    violations: Mapping[str, float] = field(default_factory=dict)
     scores: Mapping[int, float] = field(default_factory=dict)
     n_parameters: int | None = None
     seconds: float | None = None
     error: str | None = None
+    refusal: str | None = None
     seed: int | None = None
     best_epoch: int | None = None
     attempts: int = 1
     parent: int | None = None
     retries: tuple[str, ...] = ()
+
+    @property
+    def violation(self) -> float:
+        """How far the constraints are broken in all; 0 where none is."""
+        return sum(max(0.0, violation) for violation in self.violations.values())
+
+    @property
+    def is_feasible(self) -> bool:
+        """Whether it breaks no constraint that is known of it."""
+        return self.violation == 0
 
     def __repr__(self) -> str:
         """Say it in a line, as a notebook shows it."""
@@ -149,5 +167,5 @@ class TrialRecord:
         params = ", ".join(
             f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in self.params.items()
         )
-        error = "" if self.error is None else f" ({self.error})"
+        error = "".join(f" ({reason})" for reason in (self.error, self.refusal) if reason)
         return f"Trial {self.number}: {self.state}{score}{epochs}{error}; {params}"

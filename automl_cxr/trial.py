@@ -16,15 +16,19 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from automl_cxr.config import TrialConfig
+from automl_cxr.errors import InfeasibleError
 from automl_cxr.model.build import backend_versions, build_model, digest_pretrained
 from automl_cxr.model.checkpoint import load_checkpoint, save_checkpoint
 from automl_cxr.model.devices import describe_worker
 from automl_cxr.model.freezing import set_phase
+from automl_cxr.model.latency import measure_latency
+from automl_cxr.model.memory import measure_size, refuse_oversized
 from automl_cxr.model.sampling import images_per_epoch
 from automl_cxr.model.schedules import plan_phases
 from automl_cxr.model.trainer import LabelledPart, Objective, Training, TrainingEnd, n_steps, predict_probabilities
 from automl_cxr.records import EpochRecord, SplitRecord
 from automl_cxr.scoring.metrics import metric
+from automl_cxr.scoring.objectives import Requirement, measure
 from automl_cxr.scoring.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -45,7 +49,8 @@ class TrialTask:
         split: split.json, a ``SplitRecord``.
         weights_folder: Where pretrained weights are looked for first, or None.
         folder: Where its files are written; exists and is empty.
-        objective: Name of the metric that scores the trial.
+        objectives: Metrics and costs that are optimised; the first, a metric, scores the trial and chooses its epoch.
+        requirements: Bounds that it must keep.
         normal_class: Index of the class without a finding, for the metrics that need it.
         seconds: Wall seconds after which no further epoch begins; None for no limit.
         until: Epoch after which it ends, whatever its configuration has left; None for all of them.
@@ -58,7 +63,8 @@ class TrialTask:
     split: Path
     folder: Path
     weights_folder: Path | None = None
-    objective: str = "macro_f1"
+    objectives: tuple[str, ...] = ("macro_f1",)
+    requirements: tuple[Requirement, ...] = ()
     normal_class: int | None = None
     seconds: float | None = None
     until: int | None = None
@@ -71,7 +77,9 @@ class TrialResult:
     """What a trial that ran to its end came to.
 
     Attributes:
-        score: The objective on the validation part, from the saved predictions.
+        score: The first objective on the validation part, from the saved predictions.
+        values: Every objective where there are several; else empty.
+        violations: How far each requirement is broken, by its text: above 0 where it is.
         best_epoch: Epoch whose weights were kept.
         epochs: Epochs that were run.
         cut_short: Whether its time kept it from epochs that it would have run.
@@ -82,6 +90,8 @@ class TrialResult:
     """
 
     score: float
+    values: tuple[float, ...]
+    violations: Mapping[str, float]
     best_epoch: int
     epochs: int
     cut_short: bool
@@ -98,12 +108,18 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
     Closing the generator after an epoch leaves the trial there.
 
     Raises:
+        InfeasibleError: It is known before training to break a requirement, or not to fit in memory.
         TrialError: The network cannot be built or diverges.
     """
     started = time.monotonic()
     split = SplitRecord.from_json(task.split.read_text(encoding="utf-8"))
     train, valid = load_parts(task.images, split)
     (task.folder / "config.json").write_text(task.config.to_json(), encoding="utf-8")
+
+    size = measure_size(task.config, len(split.classes))
+    costs = {"parameters": float(size.parameters), "multiply_adds": float(size.multiply_adds)}
+    _refuse_unmet(task.requirements, costs)
+    refuse_oversized(size)
 
     n_images = images_per_epoch(train.labels, len(split.classes), task.config).sum()
     model = build_model(
@@ -112,7 +128,8 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
         steps_per_epoch=n_steps(n_images, task.config.images_at_once),
         weights_folder=task.weights_folder,
     )
-    objective = Objective(metric(task.objective), task.normal_class)
+    several = task.objectives if len(task.objectives) > 1 else ()
+    objective = Objective(metric(task.objectives[0]), task.normal_class, several, costs)
     training = Training(model, task.config, train=train, valid=valid, objective=objective)
     if task.resume is not None:
         training.restore(load_checkpoint(task.resume))
@@ -127,9 +144,18 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
         classes=split.classes,
         patients=split.valid.patients,
     )
-    _save(task.folder, training.history, predictions, model)
+    required = [requirement.name for requirement in task.requirements]
+    if "latency" in (*task.objectives, *required):
+        costs = {**costs, "latency": measure_latency(model, valid)}
+    final = {
+        name: measure(name, predictions.labels, predictions.probabilities, normal_class=task.normal_class, costs=costs)
+        for name in (*task.objectives, *required)
+    }
+    _save(task.folder, training.history, several, predictions, model)
     return TrialResult(
-        score=objective.score(predictions.labels, predictions.probabilities),
+        score=final[task.objectives[0]],
+        values=tuple(final[name] for name in several),
+        violations={str(requirement): requirement.violation(final[requirement.name]) for requirement in task.requirements},
         best_epoch=end.best_epoch,
         epochs=len(training.history),
         cut_short=end.cut_short,
@@ -138,6 +164,24 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
         sha256=digest_files(task.folder),
         seconds=time.monotonic() - started,
     )
+
+
+def _refuse_unmet(requirements: Sequence[Requirement], costs: Mapping[str, float]) -> None:
+    """Refuse a network whose configuration alone breaks a requirement.
+
+    Raises:
+        InfeasibleError: It does.
+    """
+    known = [requirement for requirement in requirements if requirement.is_known_before_training]
+    violations = {str(requirement): requirement.violation(costs[requirement.name]) for requirement in known}
+    broken = [requirement.explain(costs[requirement.name]) for requirement in known if violations[str(requirement)] > 0]
+    if broken:
+        raise InfeasibleError(
+            "; ".join(broken),
+            stopped_by="constraint",
+            violations=violations,
+            facts={"n_parameters": int(costs["parameters"])},
+        )
 
 
 def load_parts(images: Path, split: SplitRecord) -> tuple[LabelledPart, LabelledPart]:
@@ -172,11 +216,17 @@ def _observed(training: Training, task: TrialTask, log: TextIO, started: float) 
         yield epoch
 
 
-def _save(folder: Path, history: Sequence[EpochRecord], predictions: Predictions, model: keras.Model) -> None:
+def _save(
+    folder: Path, history: Sequence[EpochRecord], several: Sequence[str], predictions: Predictions, model: keras.Model
+) -> None:
     with (folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [item.name for item in dataclasses.fields(EpochRecord)])
+        names = [item.name for item in dataclasses.fields(EpochRecord) if item.name != "values"]
+        writer = csv.DictWriter(file, [*names, *(name for name in several if name not in names)])
         writer.writeheader()
-        writer.writerows(dataclasses.asdict(epoch) for epoch in history)
+        for epoch in history:
+            row = dataclasses.asdict(epoch)
+            values = row.pop("values")
+            writer.writerow({**row, **dict(zip(several, values, strict=True))})
     predictions.to_npz(folder / "valid.npz")
     model.compile()  # with an optimizer that has not run: the moments of the one that has would triple the file
     model.save(folder / "model.keras")

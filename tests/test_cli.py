@@ -105,6 +105,10 @@ def test_help_names_the_samplers_pruners_metrics_methods_and_layouts_there_are(r
         (["search", "--space", "fusd"], 2, "Did you mean 'fused'"),
         (["search", "--space", "mine.toml"], 2, "existing TOML file"),
         (["search", "--data", "no such folder"], 1, "must exist"),
+        (["search", "--objective", "macro_f2"], 2, "Did you mean 'macro_f1'"),
+        (["search", "--objective", "latency"], 2, "Name a metric before it"),
+        (["search", "--objective", "fnfr", "--objective", "parameters", "--pruner", "median"], 2, "one objective only"),
+        (["search", "--require", "parameters<10"], 2, "written like parameters<=10e6"),
         (["search", "--executor", "rya"], 2, "Did you mean 'ray'"),
         (["search", "--executor", "inline", "--concurrency", "2"], 2, "are Ray's"),
         (["search", "--study", "dmo"], 2, "Did you mean 'demo'"),
@@ -164,6 +168,32 @@ def test_a_network_is_described_for_people(run):
     assert "here 123,332" in out
     _, out, _ = run("describe", "squeezenet", "--image-size", 64)
     assert "splice points of squeezenet: 1 fire2_concat, 2 fire3_concat" in out
+
+
+def test_what_does_not_fit_is_described_without_building_it(run):
+    words = ["describe", "scratch", "--set", "n_blocks=1", "--set", "filters=1024", "--set", "pooling=flatten"]
+    code, out, _ = run(*words, "--set", "dense_units=8192", "--image-size", 2048)
+    assert code == 0
+    assert "parameters: 4,398,0" in out
+    assert "It does not fit in this machine: a search here would refuse it." in out
+    told = json.loads(run("describe", "lung3-3", "--json")[1])["memory"]
+    assert told["fits"]
+    assert told["batch"] == told["one_image"] + (told["batch_size"] - 1) * told["each_image"]
+
+
+def test_two_objectives_and_a_bound_are_searched_from_a_study_file_or_from_words(run, phantoms):
+    space = SPACE.replace("[dense_units]", "[space.dense_units]")
+    Path("two.toml").write_text(f'objective = ["macro_f1", "parameters"]\nrequire = "parameters<=1e6"\n[space]{space}')
+    common = ["--data", phantoms, "--name", "two", "--image-size", 32, "--epochs", 1, "--trials", 1, "--executor", "inline"]
+    code, out, err = run("search", "--study", "two.toml", *common)
+    assert code == 0, err
+    assert "on the Pareto front: trial 0, macro_f1 0." in out
+    code, out, err = run("search", *common, "--objective", "macro_f1", "--objective", "parameters", "--json")
+    assert code == 0, err
+    assert json.loads(out)["pareto"][0].keys() == {"trial", "macro_f1", "parameters"}
+    code, out, _ = run("leaderboard", "two")
+    assert out.splitlines()[1].split()[:4] == ["rank", "trial", "feasible", "pareto"]
+    assert out.splitlines()[2].split()[2:4] == ["yes", "yes"]
 
 
 def test_a_published_system_is_searched_by_name(run, phantoms):

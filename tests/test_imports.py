@@ -39,6 +39,7 @@ HOMES = {
         "study/journal.py",
         "study/patient_storage.py",
         "study/storages.py",
+        "engine/epoch_values.py",
         "study/store.py",
     ),
     "keras_tuner": ("engine/kerastuner_proposer.py",),

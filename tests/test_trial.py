@@ -6,8 +6,9 @@ import keras
 import pytest
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.errors import ImpossibleModelError
+from automl_cxr.errors import ImpossibleModelError, InfeasibleError
 from automl_cxr.scoring.metrics import METRICS
+from automl_cxr.scoring.objectives import Requirement
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.prepare import StudyRequest, prepare_study
 from automl_cxr.trial import TrialTask, run_trial
@@ -137,3 +138,53 @@ def test_the_deadline_cuts_a_trial_short_unless_it_was_over(prepared, tmp_path):
     assert (result.epochs, result.cut_short) == (1, True)
     _, result = run(dataclasses.replace(task(prepared, tmp_path / "b", epochs=1), **late))
     assert (result.epochs, result.cut_short) == (1, False)
+
+
+def test_several_objectives_are_told_after_each_epoch_and_at_the_end(prepared, tmp_path):
+    names = ("macro_f1", "parameters", "latency", "sensitivity_at_90_specificity")
+    asked = dataclasses.replace(task(prepared, tmp_path / "a", epochs=2), objectives=names, normal_class=0)
+    asked = dataclasses.replace(asked, requirements=(Requirement.parse("fnfr<=1"), Requirement.parse("multiply_adds<=1e9")))
+    epochs, result = run(asked)
+    for epoch in epochs:
+        score, parameters, latency, sensitivity = epoch.values
+        assert score == epoch.score
+        assert parameters == epoch.n_parameters
+        assert latency is None, "it is measured at the end"
+        assert 0 <= sensitivity <= 1
+    score, parameters, latency, sensitivity = result.values
+    assert (score, parameters) == (result.score, result.n_parameters)
+    assert sensitivity == epochs[result.best_epoch - 1].values[3]
+    assert 0.001 < latency < 1000
+    assert set(result.violations) == {"fnfr<=1", "multiply_adds<=1000000000"}
+    assert all(violation <= 0 for violation in result.violations.values())
+    with (tmp_path / "a" / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["parameters"]) for row in rows] == [result.n_parameters] * 2
+    assert [row["latency"] for row in rows] == ["", ""]
+
+
+def test_a_trial_that_breaks_a_bound_on_its_size_is_not_built(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr("automl_cxr.trial.build_model", None)
+    asked = dataclasses.replace(
+        task(prepared, tmp_path / "a"),
+        requirements=(Requirement.parse("parameters<=10"), Requirement.parse("multiply_adds<=1e12")),
+    )
+    with pytest.raises(InfeasibleError, match=r"^parameters [\d,]+ > 10$") as caught:
+        run(asked)
+    assert caught.value.stopped_by == "constraint"
+    assert caught.value.violations["parameters<=10"] > 0 > caught.value.violations["multiply_adds<=1000000000000"]
+
+
+def test_a_trial_that_cannot_fit_in_memory_is_not_built(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr("automl_cxr.trial.build_model", None)
+    monkeypatch.setenv("AUTOML_CXR_MEMORY_LIMIT", "10000")
+    with pytest.raises(InfeasibleError, match="one image at a time") as caught:
+        run(task(prepared, tmp_path / "a"))
+    assert caught.value.stopped_by == "memory"
+
+
+def test_a_bound_that_only_the_end_tells_is_told_at_the_end(prepared, tmp_path):
+    asked = dataclasses.replace(task(prepared, tmp_path / "a", epochs=1), requirements=(Requirement.parse("macro_f1>=1.5"),))
+    _, result = run(asked)
+    assert result.violations == {"macro_f1>=1.5": 1.5 - result.score}
+    assert result.values == ()

@@ -11,6 +11,7 @@ from automl_cxr.cli.printing import print_json, print_table
 from automl_cxr.cli.words import debug_option, json_option, set_option
 
 if TYPE_CHECKING:
+    from automl_cxr.model.memory import MemoryEstimate
     from automl_cxr.model.summary import ModelSummary
     from automl_cxr.study.systems import NamedSystem
 
@@ -32,9 +33,9 @@ def describe(
     from automl_cxr import api
 
     values = dict(fixed) if image_size is None else {**dict(fixed), "image_size": image_size}
-    system, summary = api.describe(name, values, n_classes=n_classes)
+    system, summary, memory = api.describe(name, values, n_classes=n_classes)
     if as_json:
-        print_json(_as_json(system, summary))
+        print_json(_as_json(system, summary, memory))
         return
     import pandas as pd
 
@@ -48,6 +49,7 @@ def describe(
     if summary.frozen_phase_trainable is not None:
         click.echo(f"trainable while the backbone is frozen: {summary.frozen_phase_trainable:,}")
     click.echo(f"multiply-adds an image: {summary.multiply_adds:,}")
+    _print_memory(memory)
     for branch, points in summary.splice_points.items():
         click.echo(f"splice points of {branch}: {', '.join(f'{number} {at}' for number, at in enumerate(points, start=1))}")
     for what, count in system.published.items():
@@ -56,11 +58,23 @@ def describe(
         click.echo(f"published {what.replace('_', ' ')}: {count:,} ({same})")
 
 
-def _as_json(system: NamedSystem, summary: ModelSummary) -> dict[str, Any]:
+def _print_memory(memory: MemoryEstimate) -> None:
+    there = "unknown" if memory.there is None else f"{memory.there / 1e9:,.1f} GB"
+    click.echo(
+        f"memory to train it, at least: {memory.one_image / 1e6:,.0f} MB with one image at a time, "
+        f"{memory.each_image / 1e6:,.1f} MB for each further one, {memory.batch / 1e6:,.0f} MB with batches of "
+        f"{memory.batch_size}; there is: {there}"
+    )
+    if not memory.fits:
+        click.echo("It does not fit in this machine: a search here would refuse it.")
+
+
+def _as_json(system: NamedSystem, summary: ModelSummary, memory: MemoryEstimate) -> dict[str, Any]:
     return {
         "name": system.name,
         "description": system.description,
         **dataclasses.asdict(summary),
+        "memory": {**dataclasses.asdict(memory), "fits": memory.fits},
         "published": dict(system.published),
         "config": dataclasses.asdict(system.config),
     }

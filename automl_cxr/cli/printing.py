@@ -46,6 +46,8 @@ def print_table(table: pd.DataFrame, *, title: str) -> None:
 def _cell(value: Any) -> str:
     if value is None or value != value:
         return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
     return f"{value:,}" if isinstance(value, Integral) else str(value)

@@ -66,10 +66,22 @@ _REASONS_SHOWN = 5
 @click.option(
     "--objective",
     metavar="METRIC",
-    help="Validation score that ranks trials: macro_f1, accuracy, balanced_accuracy, macro_auc, log_loss or fnfr"
-    "  [default: macro_f1]",
+    multiple=True,
+    help="Validation score that ranks trials: macro_f1, accuracy, balanced_accuracy, macro_auc, log_loss, fnfr, "
+    "sensitivity_at_90_specificity or sensitivity_at_95_specificity. Repeatable for a Pareto front, with costs too: "
+    "parameters, multiply_adds, latency; the first ranks  [default: macro_f1]",
 )
-@click.option("--normal-class", metavar="CLASS", help="Class without a finding, for FNFR  [default: guessed from the names]")
+@click.option(
+    "--require",
+    metavar="BOUND",
+    multiple=True,
+    help="Bound on a metric or a cost that the best trial must keep, such as parameters<=10e6 or fnfr<=0.05; repeatable.",
+)
+@click.option(
+    "--normal-class",
+    metavar="CLASS",
+    help="Class without a finding, for FNFR and sensitivities  [default: guessed from the names]",
+)
 @click.option(
     "--sampler",
     metavar="NAME",
@@ -163,11 +175,18 @@ def _print_search(study: Any, as_json: bool) -> None:
                 "trials": {state: states.count(state) for state in sorted(set(states))},
                 "tally": vars(tally),
                 "best": None if best is None else {"trial": best.number, "score": best.score, "params": dict(best.params)},
+                **_pareto_as_json(study),
             }
         )
         return
     click.echo(repr(study))
     _print_tally(tally)
+    if len(study.objectives) > 1:
+        for trial in study.pareto_front:
+            values = zip(study.objectives, trial.values, strict=True)
+            click.echo(
+                f"on the Pareto front: trial {trial.number}, {', '.join(f'{name} {value:,.6g}' for name, value in values)}"
+            )
     if best is not None:
         if best.params:  # a published system searches none
             click.echo("best parameters: " + ", ".join(f"{name}={short(value)}" for name, value in best.params.items()))
@@ -181,6 +200,7 @@ def _print_tally(tally: Tally) -> None:
         "asked for": tally.asked,
         "complete": tally.complete,
         "pruned": tally.pruned,
+        "of them refused before training": tally.refused,
         "failed": tally.n_failed,
         "promoted": tally.promoted,
         "run again": sum(tally.retried.values()),
@@ -196,6 +216,13 @@ def _print_tally(tally: Tally) -> None:
             click.echo(f"{what}, {count} x: {reason}")
         if len(reasons) > _REASONS_SHOWN:
             click.echo(f"{what}: {len(reasons) - _REASONS_SHOWN} other reasons (--json tells them)")
+
+
+def _pareto_as_json(study: Any) -> dict[str, Any]:
+    if len(study.objectives) == 1:
+        return {}
+    front = [{"trial": trial.number, **dict(zip(study.objectives, trial.values, strict=True))} for trial in study.pareto_front]
+    return {"pareto": front}
 
 
 @click.group(invoke_without_command=True)

@@ -135,10 +135,13 @@ def use_study_file(context: click.Context, _parameter: click.Parameter, name: st
     from automl_cxr.study.study_files import load_study_options
 
     options = {
-        text.removeprefix("--"): str(option.name)
+        text.removeprefix("--"): option
         for option in context.command.params
         for text in option.opts
-        if option.expose_value and not getattr(option, "multiple", False)
+        if option.expose_value and text != "--set"  # a study file fixes hyperparameters in its space
     }
     settings = load_study_options(name, options)
-    context.default_map = {options[key]: value for key, value in settings.items()}
+    context.default_map = {
+        str(options[key].name): value.split(",") if getattr(options[key], "multiple", False) else value
+        for key, value in settings.items()
+    }

@@ -168,6 +168,7 @@ class KerasTunerProposer(StudyProposer):
     def _retell(self, trial: FrozenTrial, *, is_completed: bool, score: float | None) -> Trial:
         """Tell a trial of the record in KerasTuner's terms. Only a COMPLETED one teaches it anything."""
         if trial.number in self._ended:
+            self._ended[trial.number].score = score
             return self._ended[trial.number]
         hyperparameters = self._hyperparameters.copy()
         parameters = {parameter.name: parameter for parameter in self._space.parameters}
@@ -197,7 +198,8 @@ class BayesianProposer(KerasTunerProposer):
 
     A proposal takes seconds with a dozen parameters, since KerasTuner differentiates its model by finite differences; meanwhile
     the search proposes nothing else. A trial that still runs counts as the worst score so far: KerasTuner's own guess depends
-    on the fit of the proposal before, which no record holds.
+    on the fit of the proposal before, which no record holds. KerasTuner knows no constraints: a trial that breaks one counts as
+    the worst too, whether it was trained or refused.
     """
 
     def _oracle(self, trials: Sequence[FrozenTrial], seed: int) -> keras_tuner.Oracle:
@@ -208,8 +210,9 @@ class BayesianProposer(KerasTunerProposer):
         scores = [trial.value for trial in completed if trial.value is not None]
         worst = min(scores) if self._objective.direction == "max" else max(scores)
         running = [trial for trial in trials if trial.state is TrialState.RUNNING and trial.params]
-        for trial in sorted([*completed, *running], key=lambda trial: trial.number):
-            score = trial.value if trial.state is TrialState.COMPLETE else worst
+        refused = [trial for trial in trials if trial.state is TrialState.PRUNED and not _is_feasible(trial)]
+        for trial in sorted([*completed, *running, *refused], key=lambda trial: trial.number):
+            score = trial.value if trial.state is TrialState.COMPLETE and _is_feasible(trial) else worst
             oracle.trials[_id(trial.number)] = self._retell(trial, is_completed=True, score=score)
         return oracle
 
@@ -311,15 +314,15 @@ class HyperbandProposer(KerasTunerProposer):
         oracle = HyperbandOracle(**self._settings(seed), max_epochs=self._epochs, factor=_FACTOR)
         members = [trial for trial in trials if "bracket" in trial.user_attrs]
         lost = _lost(members)
+        last_of_all = -math.inf if self._objective.direction == "max" else math.inf  # of a round that promotes
         newest = min((trial.user_attrs["bracket"] for trial in members), default=self._last_bracket)
         brackets: dict[int, list[list[dict[str, str | None]]]] = {
             number: [[] for _ in range(number + 1)] for number in range(self._last_bracket, newest - 1, -1)
         }
         for trial in members:
             if trial.number not in lost:
-                oracle.trials[_id(trial.number)] = self._retell(
-                    trial, is_completed=_reached_its_rung(trial), score=trial.user_attrs.get(_SCORE)
-                )
+                score = trial.user_attrs.get(_SCORE) if _is_feasible(trial) else last_of_all
+                oracle.trials[_id(trial.number)] = self._retell(trial, is_completed=_reached_its_rung(trial), score=score)
                 parent = trial.user_attrs.get("parent")
                 slot = {"past_id": None if parent is None else _id(parent), "id": _id(trial.number)}
                 brackets[trial.user_attrs["bracket"]][trial.user_attrs["round"]].append(slot)
@@ -333,6 +336,10 @@ class HyperbandProposer(KerasTunerProposer):
             }
         )
         return oracle
+
+
+def _is_feasible(trial: FrozenTrial) -> bool:
+    return all(violation <= 0 for violation in trial.constraints.values())
 
 
 def _reached_its_rung(trial: FrozenTrial) -> bool:

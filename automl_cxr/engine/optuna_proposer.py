@@ -2,6 +2,10 @@
 
 Samplers compare equal fidelities only. TPE ranks the trials that were stopped by the epoch they reached and below every
 COMPLETE one; all other samplers here learn from COMPLETE trials alone.
+
+tpe, gp, nsga2 and nsga3 learn from the violations that stand on the trials: tpe ranks every trial that violates a constraint,
+trained or refused, below all others; gp models how far each COMPLETE trial keeps or breaks each constraint; nsga2 and nsga3 let
+the feasible dominate the infeasible. The other samplers here propose as if there were no constraint.
 """
 
 from __future__ import annotations
@@ -11,12 +15,16 @@ import importlib.util
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from automl_cxr.engine.proposal import Facts, Pause
+from automl_cxr.engine.epoch_values import read_values
+from automl_cxr.engine.pareto import ParetoHalving, is_among_best_third
+from automl_cxr.engine.proposal import Facts, Pause, Report
 from automl_cxr.engine.space import Parameter, Space, Value
 from automl_cxr.engine.study_proposer import Slot, StudyProposer, to_optuna
 from automl_cxr.errors import UnknownNameError, UsageError
@@ -53,6 +61,9 @@ class _CmaEs(optuna.samplers.CmaEsSampler):
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return dict(self._numbers)
+
+    def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """Do nothing; Optuna's own warns of every constraint, which it does not use."""
 
 
 class _Qmc(optuna.samplers.QMCSampler):
@@ -100,7 +111,7 @@ def _gp(space: Space, study_seed: int, seed: int) -> optuna.samplers.BaseSampler
 
 
 SAMPLERS: Mapping[str, Callable[[Space, int, int], optuna.samplers.BaseSampler]] = {
-    "tpe": lambda _, __, seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP, group=True),
+    "tpe": lambda _, __, seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP, multivariate=True, group=True),
     "random": lambda _, __, seed: optuna.samplers.RandomSampler(seed=seed),
     "gp": _gp,
     "cmaes": lambda space, _, seed: _CmaEs(space, seed),
@@ -124,6 +135,9 @@ PRUNERS: Mapping[str, Callable[[int], optuna.pruners.BasePruner]] = {
 hyperband assigns a trial to its bracket by its number and the study's name, and samplers then learn within the bracket.
 """
 
+SEVERAL_OBJECTIVES = frozenset({"tpe", "random", "gp", "qmc", "grid", "nsga2", "nsga3", "asha", "none"})
+"""Samplers and pruners that know what to do with several objectives; ``asha`` then compares Pareto ranks."""
+
 
 def make_sampler(name: str, space: Space, *, study_seed: int, seed: int) -> optuna.samplers.BaseSampler:
     """Make the sampler of a row.
@@ -134,6 +148,22 @@ def make_sampler(name: str, space: Space, *, study_seed: int, seed: int) -> optu
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # TPE's groups, for spaces with conditions; brute force
         return SAMPLERS[name](space, study_seed, seed)
+
+
+def check_several_objectives(n_objectives: int, *, sampler: str, pruner: str) -> None:
+    """Refuse, for several objectives, what knows one only.
+
+    Raises:
+        UsageError: It does.
+    """
+    if n_objectives == 1:
+        return
+    for kind, name, table in (("Sampler", sampler, SAMPLERS), ("Pruner", pruner, PRUNERS)):
+        if name not in SEVERAL_OBJECTIVES:
+            able = ", ".join(known for known in table if known in SEVERAL_OBJECTIVES)
+            raise UsageError(
+                f"{kind} '{name}' knows one objective only; received {n_objectives}. Take one of {able}, or name one objective."
+            )
 
 
 class OptunaProposer(StudyProposer):
@@ -150,7 +180,8 @@ class OptunaProposer(StudyProposer):
 
     Raises:
         UnknownNameError: No such sampler or pruner.
-        UsageError: The sampler needs a library that is not installed, or a space with an end.
+        UsageError: The sampler needs a library that is not installed, or a space with an end; or sampler or pruner know one
+            objective only.
     """
 
     def __init__(
@@ -168,7 +199,10 @@ class OptunaProposer(StudyProposer):
             raise UnknownNameError("sampler", sampler, SAMPLERS)
         if pruner not in PRUNERS:
             raise UnknownNameError("pruner", pruner, PRUNERS)
+        check_several_objectives(len(study.directions), sampler=sampler, pruner=pruner)
         super().__init__(study, space, pruner=PRUNERS[pruner](epochs), epochs=epochs, seed=seed, sign=sign)
+        is_halving = pruner == "asha" and len(study.directions) > 1
+        self._halving = ParetoHalving(first_rung(epochs)) if is_halving else None
         self._sampler = sampler
         self._set_sampler(number=0, attempt=0)  # what cannot work is refused here, not at the first trial
 
@@ -195,6 +229,17 @@ class OptunaProposer(StudyProposer):
             return value
 
         return self._space.resolve(choose)
+
+    def _is_beaten(self, trial: optuna.Trial, report: Report) -> bool:
+        if self._halving is None:
+            return super()._is_beaten(trial, report)
+        if not self._halving.is_rung(report.epoch):
+            return False
+        signs = [-1.0 if direction is StudyDirection.MAXIMIZE else 1.0 for direction in self._study.directions]
+        reached = {stored.number: read_values(stored, report.epoch) for stored in self._study.get_trials(deepcopy=False)}
+        rivals = {number: values for number, values in reached.items() if values is not None}
+        losses = np.array(list(rivals.values()), dtype=np.float64) * signs  # None becomes NaN
+        return not is_among_best_third(losses, list(rivals).index(trial.number))
 
     def _set_sampler(self, number: int, attempt: int) -> None:
         seed = self._stream(number, attempt)

@@ -22,6 +22,11 @@ trial as if there were no epoch beyond; the executor passes on FINISHED. It is t
 rung below the study's last epoch it records as PRUNED, a rung at the last epoch as COMPLETE. The files of both are committed
 before ``finish``, since any of them may be continued. A continued trial reports only the epochs that it runs itself, and has
 its parent's seed and values. STOPPED is for a trial that did not come to the end of its rung.
+
+Where a study has several objectives, reports and facts carry ``values``, all of them in their order, of which the first is
+``score``. Facts may hold ``violations``: how far each constraint of the study is broken, by its name, above 0 where it is. A
+trial that breaks one COMPLETE is infeasible; one that is known to break one before it trains raises ``InfeasibleError`` and
+ends as REFUSED.
 """
 
 from __future__ import annotations
@@ -33,7 +38,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from automl_cxr.engine.space import Value
-from automl_cxr.errors import RetryPolicy, TrialError
+from automl_cxr.errors import InfeasibleError, RetryPolicy, TrialError
 
 Facts = Mapping[str, Any]
 
@@ -62,11 +67,19 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Report:
-    """The score after an epoch (from 1), in the direction of the study's objective, and whatever else is worth recording."""
+    """What an epoch came to.
+
+    Attributes:
+        epoch: Its number, from 1.
+        score: The study's (first) objective, in its own direction.
+        facts: Whatever else is worth recording.
+        values: All objectives where there are several; None for one that only the end of the trial tells.
+    """
 
     epoch: int
     score: float
     facts: Facts = field(default_factory=dict)
+    values: tuple[float | None, ...] = ()
 
 
 class Pause(enum.Enum):
@@ -84,10 +97,15 @@ class Verdict(enum.Enum):
 
 
 class Outcome(enum.Enum):
-    """How a trial left its executor: at the end of what was asked, before it by verdict or for lack of time, or failing."""
+    """How a trial left its executor.
+
+    FINISHED at the end of what was asked, STOPPED before it by verdict or for lack of time, REFUSED before it trained because
+    a constraint forbids it, FAILED by an error.
+    """
 
     FINISHED = "finished"
     STOPPED = "stopped"
+    REFUSED = "refused"
     FAILED = "failed"
 
 
@@ -97,8 +115,8 @@ class Ending:
 
     Attributes:
         outcome: How it ended.
-        facts: What the objective returned (FINISHED), empty otherwise.
-        error: One line for people (FAILED); it begins with the class of the error.
+        facts: What the objective returned (FINISHED) or what the refusal tells (REFUSED), empty otherwise.
+        error: One line for people (FAILED, REFUSED); of a failure it begins with the class of the error.
         trace: The traceback (FAILED), for the trial's log.
         retry: Whether the trial is run again (FAILED).
     """
@@ -161,6 +179,9 @@ class Attempt:
             return next(self._epochs)
         except StopIteration as end:
             return Ending(Outcome.FINISHED, facts=end.value or {})
+        except InfeasibleError as error:
+            facts = {**error.facts, "stopped_by": error.stopped_by, "violations": dict(error.violations)}
+            return Ending(Outcome.REFUSED, facts=facts, error=str(error))
         except Exception as error:  # noqa: BLE001 - whatever a trial dies of, the search goes on
             return Ending.of_error(error)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import optuna
 
 from automl_cxr.engine import optuna_proposer
-from automl_cxr.engine.optuna_proposer import PRUNERS, OptunaProposer
+from automl_cxr.engine.optuna_proposer import PRUNERS, OptunaProposer, check_several_objectives
 from automl_cxr.engine.proposal import Facts
 from automl_cxr.engine.space import Space
 from automl_cxr.engine.study_proposer import StudyProposer
@@ -38,27 +38,31 @@ def build_proposer(
 
     Raises:
         UnknownNameError: No such sampler or pruner.
-        UsageError: The sampler needs a library that is not installed, or a space with an end.
+        UsageError: The sampler needs a library that is not installed, or a space with an end; or sampler or pruner know one
+            objective only and the study has several.
     """
     if sampler not in SAMPLERS:
         raise UnknownNameError("sampler", sampler, SAMPLERS)
     if sampler not in _KERASTUNER:
         return OptunaProposer(study, space, sampler=sampler, pruner=pruner, epochs=epochs, seed=seed, sign=sign)
+    check_several_objectives(len(study.directions), sampler=sampler, pruner=pruner)
     from automl_cxr.engine.kerastuner_proposer import ORACLES  # here: loads Keras
 
     return ORACLES[sampler](study, space, pruner=pruner, epochs=epochs, seed=seed, sign=sign)
 
 
-def check_proposer(space: Space, *, sampler: str, pruner: str) -> None:
+def check_proposer(space: Space, *, sampler: str, pruner: str, n_objectives: int = 1) -> None:
     """Refuse, before a study is begun, what ``build_proposer`` would refuse for it; loads no KerasTuner.
 
     Raises:
         UnknownNameError: No such sampler or pruner.
-        UsageError: The sampler needs a library that is not installed, or a space with an end.
+        UsageError: The sampler needs a library that is not installed, or a space with an end; or sampler or pruner know one
+            objective only and there are several.
     """
     for kind, name, known in (("sampler", sampler, SAMPLERS), ("pruner", pruner, PRUNERS)):
         if name not in known:
             raise UnknownNameError(kind, name, known)
+    check_several_objectives(n_objectives, sampler=sampler, pruner=pruner)
     if sampler == "kt-grid":
         space.points()
     elif sampler in optuna_proposer.SAMPLERS:

@@ -3,8 +3,8 @@
     propose:  slot   = next_slot()        a fresh trial, the next rung of an earlier one, or a pause
               values = draw()             of a fresh trial; again while the point was tried before
               write the trial, then hand it out
-    observe:  write the epoch; ask the pruner
-    finish:   write the end; a rung below the study's last epoch ends PRUNED
+    observe:  write the epoch; ask whether the trial is beaten
+    finish:   write the end and the constraints; a rung below the study's last epoch ends PRUNED
 
 What is decided depends on the record and the seed alone, so that a restart forgets nothing.
 """
@@ -24,11 +24,17 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
+from automl_cxr.engine.epoch_values import read_scores, write_epoch
 from automl_cxr.engine.proposal import Ending, Facts, Outcome, Pause, Proposal, Report, Verdict
 from automl_cxr.engine.space import Choice, Float, Int, Parameter, Space, Value
 from automl_cxr.engine.tried import TriedPoints
 
-_STATES = {Outcome.FINISHED: TrialState.COMPLETE, Outcome.STOPPED: TrialState.PRUNED, Outcome.FAILED: TrialState.FAIL}
+_STATES = {
+    Outcome.FINISHED: TrialState.COMPLETE,
+    Outcome.STOPPED: TrialState.PRUNED,
+    Outcome.REFUSED: TrialState.PRUNED,
+    Outcome.FAILED: TrialState.FAIL,
+}
 _NEVER_STOPPED = 6  # first trials: they give the samplers full scores to learn from, and an ensemble its members
 _CHANCE = 1_000  # parts the seeds of chance from those of a proposer's draws
 
@@ -151,21 +157,18 @@ class StudyProposer(ABC):
 
     def _observe(self, number: int, report: Report) -> Verdict:
         live = self._live[number]
-        with warnings.catch_warnings():
-            # A resumed trial reports its first epochs again; Optuna keeps the earlier value, which is the same.
-            warnings.filterwarnings("ignore", message="The reported value is ignored", category=UserWarning)
-            live.trial.report(report.score, report.epoch)
+        write_epoch(live.trial, report)
         _note(live.trial, report.facts)
         if report.epoch < live.last_epoch:
             return Verdict.CONTINUE  # a repeated trial was judged here before, and the pruner would look at its later epochs
         live.last_epoch = report.epoch
         # The pruner is asked even where its word does not count: asking is what writes the trial's rung to the record.
-        is_beaten = live.trial.should_prune()
+        is_beaten = self._is_beaten(live.trial, report)
         has_more_to_pay = report.epoch < self._epochs
         return Verdict.STOP if is_beaten and has_more_to_pay and number >= _NEVER_STOPPED else Verdict.CONTINUE
 
     def finish(self, number: int, ending: Ending) -> None:
-        """Write the end of a trial. ``ending.facts`` must hold "score" when it FINISHED.
+        """Write the end of a trial. ``ending.facts`` must hold "score", or "values" where there are several, when it FINISHED.
 
         This is the commit point: whatever has to exist for a finished trial must exist before.
         """
@@ -175,15 +178,24 @@ class StudyProposer(ABC):
 
     def _write_end(self, live: _Live, ending: Ending) -> None:
         state, value = _STATES[ending.outcome], None
-        _note(live.trial, ending.facts)
+        facts = dict(ending.facts)
+        values, violations = facts.pop("values", None), facts.pop("violations", None)
+        _note(live.trial, facts)
+        _constrain(live.trial, violations or {})
         if ending.outcome is Outcome.FAILED:
             live.trial.set_user_attr("error", ending.error)
+        elif ending.outcome is Outcome.REFUSED:
+            live.trial.set_user_attr("refusal", ending.error)
         elif ending.outcome is Outcome.FINISHED and live.ends_at_rung:
             live.trial.set_user_attr("stopped_by", "rung")
             state = TrialState.PRUNED
         elif ending.outcome is Outcome.FINISHED:
-            value = ending.facts["score"]
+            value = values or facts["score"]
         self._study.tell(live.trial, value, state=state, skip_if_finished=True)
+
+    def _is_beaten(self, trial: optuna.Trial, report: Report) -> bool:
+        """Tell whether others were better at the epoch of a report. Optuna's pruners know one objective only."""
+        return len(self._study.directions) == 1 and trial.should_prune()
 
     def _read(self) -> list[FrozenTrial]:
         """Read the record, and the points of what had not ended at the last reading: the rest cannot have changed."""
@@ -214,7 +226,7 @@ class StudyProposer(ABC):
         stored = self._study.get_trials(deepcopy=False)[trial.number]
         trial, values = self._write(trial, self._choose(trial, stored))
         ends_at_rung = slot.epochs is not None and slot.epochs < self._epochs
-        self._live[trial.number] = _Live(trial, max(stored.intermediate_values, default=0), ends_at_rung)
+        self._live[trial.number] = _Live(trial, max(read_scores(stored), default=0), ends_at_rung)
         return Proposal(trial.number, values, slot.epochs, slot.parent, stored.user_attrs.get("halvings", 0))
 
     def _first_facts(self, number: int, slot: Slot) -> dict[str, Any]:
@@ -270,6 +282,14 @@ def _note(trial: optuna.Trial, facts: Facts) -> None:
     for name, value in facts.items():
         if trial.user_attrs.get(name) != value:
             trial.set_user_attr(name, value)
+
+
+def _constrain(trial: optuna.Trial, violations: Mapping[str, float]) -> None:
+    """Write violations where samplers and dashboards look for them; a repeated ending leaves what stands there."""
+    known = trial.constraints if violations else {}
+    for name, violation in violations.items():
+        if name not in known:
+            trial.set_constraint(name, violation)
 
 
 def suggest(trial: optuna.Trial, parameter: Parameter) -> Value:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -44,15 +47,39 @@ def build_model(
     """
     keras.utils.clear_session()
     keras.utils.set_random_seed(config.seed)
-    # bfloat16 has float32's range, so no loss has to be scaled; on a CPU it would be emulated.
-    keras.config.set_dtype_policy("mixed_bfloat16" if config.precision == "mixed" and has_gpu() else "float32")
-    if config.family in _GROWN:
-        model = _GROWN[config.family](config, n_classes)
-    else:
-        model = _PRETRAINED[config.family](config, n_classes, weights_folder=weights_folder)
+    model = _grow(config, n_classes, weights_folder)
     follow_within_an_epoch(model, steps_per_epoch)
     set_phase(model, config, frozen=config.frozen_epochs > 0)
     return model
+
+
+@contextlib.contextmanager
+def blueprint(config: TrialConfig, n_classes: int) -> Iterator[keras.Model]:
+    """Lay out the network of a configuration without memory for its weights, whatever weights it names, to be counted.
+
+    Layers, shapes and types are those that ``build_model`` gives it, in the phase that trains most. It lives for the block
+    only, since Keras would fill its weights at the next occasion.
+
+    Raises:
+        ImpossibleModelError: The configuration describes no network.
+    """
+    unloaded = dataclasses.replace(config, weights="none", second_weights="none")
+    keras.utils.clear_session(free_memory=False)
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            model = _grow(unloaded, n_classes, None)
+            set_phase(model, config, frozen=0 < config.epochs <= config.frozen_epochs)
+            yield model
+    finally:
+        keras.utils.clear_session(free_memory=False)
+
+
+def _grow(config: TrialConfig, n_classes: int, weights_folder: Path | None) -> keras.Model:
+    # bfloat16 has float32's range, so no loss has to be scaled; on a CPU it would be emulated.
+    keras.config.set_dtype_policy("mixed_bfloat16" if config.precision == "mixed" and has_gpu() else "float32")
+    if config.family in _GROWN:
+        return _GROWN[config.family](config, n_classes)
+    return _PRETRAINED[config.family](config, n_classes, weights_folder=weights_folder)
 
 
 def backend_versions() -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import keras
 from keras import layers
 
 from automl_cxr.config import SCRATCH, TrialConfig
 from automl_cxr.model.backbones import find_backbone
-from automl_cxr.model.build import build_model
+from automl_cxr.model.build import blueprint
 from automl_cxr.model.freezing import BACKBONE, SECOND_BACKBONE, set_phase
 from automl_cxr.model.resizer import RESIZER
 from automl_cxr.model.scratch import block_ends
@@ -63,6 +63,7 @@ class ModelSummary:
         frozen_phase_trainable: What the first of two phases trains; None where there is one phase.
         multiply_adds: For one image.
         weight_bytes: Bytes of the weights in memory.
+        activation_bytes: Bytes that the layers' outputs for one image take at least while a gradient step runs.
         splice_points: Layers of each branch of a cut network that `cut` may name by number, by the branch.
     """
 
@@ -74,31 +75,46 @@ class ModelSummary:
     frozen_phase_trainable: int | None
     multiply_adds: int
     weight_bytes: int
+    activation_bytes: int
     splice_points: Mapping[str, tuple[str, ...]]
 
 
 def describe_model(config: TrialConfig, n_classes: int) -> ModelSummary:
-    """Build a configuration's network with random weights, whatever weights it names, and count.
+    """Count a configuration's network, which is not built: however large it is, this takes no memory for its weights.
 
     Raises:
         ImpossibleModelError: The configuration describes no network.
     """
-    unloaded = dataclasses.replace(config, weights="none", second_weights="none")
-    model = build_model(unloaded, n_classes, steps_per_epoch=100)
-    frozen_phase_trainable = _count(model.trainable_weights) if config.frozen_epochs > 0 else None
-    set_phase(model, config, frozen=0 < config.epochs <= config.frozen_epochs)
-    rows = tuple(_summarise_layers(model, prefix=""))
+    with blueprint(config, n_classes) as model:
+        rows = tuple(_summarise_layers(model, prefix=""))
+        trainable, non_trainable = _count(model.trainable_weights), _count(model.non_trainable_weights)
+        weight_bytes = sum(math.prod(weight.shape) * _item_bytes(weight.dtype) for weight in model.weights)
+        bytes_of_rows = [math.prod(row.output_shape) * _item_bytes(model.compute_dtype) for row in rows]
+        set_phase(model, config, frozen=True)
+        frozen_phase_trainable = _count(model.trainable_weights) if config.frozen_epochs > 0 else None
     return ModelSummary(
         layers=rows,
         parts=_sum_parts(rows),
-        parameters=_count(model.weights),
-        trainable=_count(model.trainable_weights),
-        non_trainable=_count(model.non_trainable_weights),
+        parameters=trainable + non_trainable,
+        trainable=trainable,
+        non_trainable=non_trainable,
         frozen_phase_trainable=frozen_phase_trainable,
         multiply_adds=sum(row.multiply_adds for row in rows),
-        weight_bytes=sum(math.prod(weight.shape) * _item_bytes(weight) for weight in model.weights),
+        weight_bytes=weight_bytes,
+        activation_bytes=_activation_bytes(rows, bytes_of_rows),
         splice_points=_splice_points(config),
     )
+
+
+def _activation_bytes(rows: Sequence[LayerSummary], bytes_of_rows: Sequence[int]) -> int:
+    """Sum the outputs that wait for the backward pass: of the first layer that is trained, and of all after it.
+
+    The layers before it pass theirs on and forget them: there, a layer's input and its output are the most at once.
+    """
+    first = next((place for place, row in enumerate(rows) if row.trainable), len(rows))
+    waiting = sum(bytes_of_rows[first:])
+    passing = max((before + after for before, after in pairwise(bytes_of_rows)), default=0)
+    return max(waiting, passing)
 
 
 def _sum_parts(rows: Sequence[LayerSummary]) -> dict[str, PartSummary]:
@@ -159,5 +175,5 @@ def _count(weights: list[keras.Variable]) -> int:
     return sum(math.prod(weight.shape) for weight in weights)
 
 
-def _item_bytes(weight: keras.Variable) -> int:
-    return 2 if "16" in str(weight.dtype) else 4
+def _item_bytes(dtype: str) -> int:
+    return 2 if "16" in str(dtype) else 4

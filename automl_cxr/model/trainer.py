@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import keras
@@ -21,6 +21,7 @@ from automl_cxr.model.sampling import epoch_order, image_weights
 from automl_cxr.model.schedules import Phase, plan_phases, scheduled_learning_rate
 from automl_cxr.records import EpochRecord
 from automl_cxr.scoring.metrics import METRICS, Metric
+from automl_cxr.scoring.objectives import measure
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,29 @@ def n_steps(n_images: int, batch_size: int) -> int:
 
 @dataclass(frozen=True)
 class Objective:
-    """What an epoch is judged by: a metric, and the class without a finding for the metrics that need it."""
+    """What an epoch is judged by.
+
+    Attributes:
+        metric: What chooses the epoch.
+        normal_class: Index of the class without a finding, for the metrics that need it.
+        names: Every metric and cost that is optimised, where there are several.
+        costs: What is known of the network's costs before it is trained.
+    """
 
     metric: Metric = METRICS["macro_f1"]
     normal_class: int | None = None
+    names: Sequence[str] = ()
+    costs: Mapping[str, float] = field(default_factory=dict)
 
     def score(self, labels: np.ndarray, probabilities: np.ndarray) -> float:
         return self.metric.function(labels, probabilities, self.normal_class)
+
+    def values(self, labels: np.ndarray, probabilities: np.ndarray) -> tuple[float | None, ...]:
+        """Give every objective of several; None for a cost that is not known yet."""
+        figures = (
+            measure(name, labels, probabilities, normal_class=self.normal_class, costs=self.costs) for name in self.names
+        )
+        return tuple(None if math.isnan(figure) else figure for figure in figures)
 
     def figure(self, record: EpochRecord, monitor: str) -> float:
         """Give what a ``TrialConfig.monitor`` names, signed so that larger is better."""
@@ -229,6 +246,7 @@ class Training:
             valid_accuracy=METRICS["accuracy"].function(labels, probabilities, None),
             seconds=time.perf_counter() - started,
             n_parameters=self._model.count_params(),
+            values=self._objective.values(labels, probabilities),
         )
         self._history.append(record)
         if self._best is None or self._goodness(record) > self._goodness(self._best):

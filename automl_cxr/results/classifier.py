@@ -135,14 +135,24 @@ def classifier_of_trial(store: StudyStore, number: int | None = None) -> Classif
         StudyError: There is no such trial, or its model is gone.
     """
     if number is None:
-        ranked = [record.number for record in store.ranked() if store.has_model(record.number)]
-        if not ranked:
-            raise StudyError(f"Study '{store.name}' has no finished trial with a model yet. Continue the search.")
-        number = ranked[0]
+        eligible = [record.number for record in store.eligible() if store.has_model(record.number)]
+        if not eligible:
+            raise StudyError(explain_no_model(store))
+        number = eligible[0]
     spec = store.spec
     store.record(number)  # refuses a number that no trial has
     member = member_of_trial(store, number)
     return Classifier(f"trial {number}", store.name, store.split_digest, (member,), (1.0,), spec.classes)
+
+
+def explain_no_model(store: StudyStore) -> str:
+    """Say why a study has nothing to classify with."""
+    if store.ranked() and not store.eligible():
+        return (
+            f"No finished trial of study '{store.name}' meets {', '.join(store.spec.requirements)}. "
+            "Continue the search, or name a --trial."
+        )
+    return f"Study '{store.name}' has no finished trial with a model yet. Continue the search."
 
 
 def member_of_trial(store: StudyStore, number: int) -> Member:

@@ -14,7 +14,7 @@ from typing import Any
 
 from automl_cxr.ensemble.build import METHODS, compare_methods, ensemble_predictions
 from automl_cxr.errors import StudyError, UnknownNameError, UsageError
-from automl_cxr.results.classifier import ENSEMBLE_FILE, member_of_trial
+from automl_cxr.results.classifier import ENSEMBLE_FILE, explain_no_model, member_of_trial
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval
 from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.study.store import StudyStore
@@ -56,7 +56,7 @@ class BuiltEnsemble:
 def build_ensemble(
     store: StudyStore, *, top: int = 6, method: str = "ga", seed: int | None = None, name: str | None = None
 ) -> BuiltEnsemble:
-    """Fit weights over the best ``top`` trials that have their model, and write the ensemble's folder.
+    """Fit weights over the best ``top`` eligible trials that have their model, and write the ensemble's folder.
 
     Args:
         store: The study.
@@ -67,7 +67,7 @@ def build_ensemble(
 
     Raises:
         UsageError: ``top`` below 1, an unknown method, or a name that is no folder's.
-        StudyError: No finished trial has its model.
+        StudyError: No finished trial that keeps what the study requires has its model.
     """
     if top < 1:
         raise UsageError(f"An ensemble needs at least one member; received --top {top}.")
@@ -75,9 +75,9 @@ def build_ensemble(
         raise UnknownNameError("ensemble method", method, METHODS)
     if name is not None and (not name or name.startswith(".") or Path(name).name != name):
         raise UsageError(f"An ensemble's name must do as a folder's name; received {name!r}.")
-    trials = [record.number for record in store.ranked() if store.has_model(record.number)][:top]
+    trials = [record.number for record in store.eligible() if store.has_model(record.number)][:top]
     if not trials:
-        raise StudyError(f"Study '{store.name}' has no finished trial with a model yet. Continue the search.")
+        raise StudyError(explain_no_model(store))
     folder = store.folder / "ensembles" / (name or f"{method}-{len(trials)}")
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from automl_cxr.errors import StudyError
+from automl_cxr.errors import StudyError, UnknownNameError
 from automl_cxr.records import TrialState
+from automl_cxr.results.classifier import explain_no_model
 from automl_cxr.scoring.metrics import confusion_matrix
 from automl_cxr.study.store import StudyStore
+
+ON_FRONT, DOMINATED, INFEASIBLE = "Pareto front", "dominated", "infeasible"
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -22,7 +25,8 @@ class Figures:
         self._store = store
 
     def __repr__(self) -> str:
-        return f"Figures of study '{self._store.name}': history(), learning_curves(), confusion(trial=None)"
+        drawn = "history(), learning_curves(), confusion(trial=None), pareto(x=None, y=None)"
+        return f"Figures of study '{self._store.name}': {drawn}"
 
     def history(self) -> go.Figure:
         """Show the score of every trial in order, and the best so far."""
@@ -63,10 +67,10 @@ class Figures:
         """
         import plotly.graph_objects as go
 
-        ranked = self._store.ranked()
-        if trial is None and not ranked:
-            raise StudyError(f"Study '{self._store.name}' has no finished trial yet. Continue the search.")
-        number = ranked[0].number if trial is None else self._store.record(trial).number
+        eligible = self._store.eligible()
+        if trial is None and not eligible:
+            raise StudyError(explain_no_model(self._store))
+        number = eligible[0].number if trial is None else self._store.record(trial).number
         table = confusion_table(self._store, number)
         figure = go.Figure(
             go.Heatmap(z=table.to_numpy(), x=list(table.columns), y=list(table.index), texttemplate="%{z}", colorscale="Blues")
@@ -77,6 +81,56 @@ class Figures:
             yaxis={"title": "true", "autorange": "reversed"},
         )
 
+    def pareto(self, x: str | None = None, y: str | None = None) -> go.Figure:
+        """Show the finished trials in two objectives, those that no other one beats in every objective joined by a line.
+
+        Args:
+            x: Objective to the right; by default the second.
+            y: Objective upwards; by default the first.
+
+        Raises:
+            StudyError: The study has one objective only.
+            UnknownNameError: It has no such objective.
+        """
+        import plotly.graph_objects as go
+
+        names = self._store.spec.objectives
+        if len(names) < 2:
+            raise StudyError(f"A Pareto front needs several objectives; study '{self._store.name}' has {names[0]} alone.")
+        x, y = x or names[1], y or names[0]
+        for name in (x, y):
+            if name not in names:
+                raise UnknownNameError("objective", name, names)
+        table = pareto_table(self._store)
+        figure = go.Figure()
+        for kind, rows in table.groupby("kind", sort=False):
+            figure.add_scatter(
+                x=rows[x],
+                y=rows[y],
+                mode="lines+markers" if kind == ON_FRONT else "markers",
+                name=str(kind),
+                text=[f"trial {number}" for number in rows["trial"]],
+                opacity=1.0 if kind == ON_FRONT else 0.5,
+            )
+        return figure.update_layout(title=f"Objectives of {self._store.name}", xaxis_title=x, yaxis_title=y)
+
+
+def pareto_table(store: StudyStore) -> pd.DataFrame:
+    """Tabulate trial, kind (on the front, dominated, infeasible) and every objective, one row a finished trial.
+
+    The rows of the front come first, in the order of the second objective.
+    """
+    names, front = store.spec.objectives, {record.number for record in store.pareto_front()}
+    rows = []
+    for record in store.ranked():
+        kind = ON_FRONT if record.number in front else DOMINATED if record.is_feasible else INFEASIBLE
+        rows.append({"trial": record.number, "kind": kind, **dict(zip(names, record.values, strict=True))})
+    table = pd.DataFrame(rows, columns=["trial", "kind", *names])
+    off_front = table["kind"] != ON_FRONT
+    return (
+        table.assign(off_front=off_front).sort_values(["off_front", names[1]]).drop(columns="off_front").reset_index(drop=True)
+    )
+
 
 def history_table(store: StudyStore) -> pd.DataFrame:
     """Tabulate trial, state, score and the best score so far, one row a trial that has a score."""
@@ -84,7 +138,8 @@ def history_table(store: StudyStore) -> pd.DataFrame:
     for record in store.records(TrialState.COMPLETE, TrialState.PRUNED):
         if record.score is None:
             continue
-        if record.state is TrialState.COMPLETE and (best is None or store.is_better(record.score, best)):
+        is_counted = record.state is TrialState.COMPLETE and record.is_feasible
+        if is_counted and (best is None or store.is_better(record.score, best)):
             best = record.score
         rows.append({"trial": record.number, "state": str(record.state), "score": record.score, "best_so_far": best})
     return pd.DataFrame(rows, columns=["trial", "state", "score", "best_so_far"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import pandas as pd
@@ -12,34 +12,52 @@ from automl_cxr.errors import UnknownNameError
 from automl_cxr.records import TrialRecord
 from automl_cxr.scoring.intervals import bootstrap_interval
 from automl_cxr.scoring.metrics import score_predictions
+from automl_cxr.scoring.objectives import COSTS
 from automl_cxr.study.store import StudyStore
 
 
 def build_leaderboard(store: StudyStore, *, n_resamples: int = 2000) -> pd.DataFrame:
-    """Rank the COMPLETE trials by the study's objective on the validation part.
+    """Rank the COMPLETE trials by the study's (first) objective on the validation part, those that miss a requirement last.
 
-    Every figure is computed from the predictions that the trial saved, not copied from what it reported.
+    Every metric is computed from the predictions that the trial saved, not copied from what it reported.
 
     Returns:
-        One row a trial: rank, trial, the objective and its 95 % bootstrap interval by patient (``_low``, ``_high``; also
-        for macro-F1 where that is not the objective), accuracy, macro_auc, F1 of each class, fnfr where a normal class is
-        known, n_parameters, seconds, epochs, best_epoch, has_model, and the searched hyperparameters as ``params_...``.
+        One row a trial: rank, trial, feasible (where the study requires something: whether it keeps that), pareto (where there
+        are several objectives: whether no other trial beats it in all), the objective and its 95 % bootstrap interval by
+        patient (``_low``, ``_high``; also for macro-F1 where that is not the objective), the other objectives, accuracy,
+        macro_auc, F1 of each class, fnfr where a normal class is known, n_parameters, seconds, epochs, best_epoch, has_model,
+        and the searched hyperparameters as ``params_...``.
         No row where no trial is complete.
     """
     spec = store.spec
+    front = {record.number for record in store.pareto_front()}
+    judged = (["feasible"] if spec.requirements else []) + (["pareto"] if len(spec.objectives) > 1 else [])
     rows = [
         {
             "rank": rank,
             "trial": record.number,
+            "feasible": record.is_feasible,
+            "pareto": record.number in front,
+            **_objectives(spec.objectives, record.values),
             **_scores(store, record, n_resamples),
             **_costs(store, record),
             **_params(record),
         }
         for rank, record in enumerate(store.ranked(), start=1)
     ]
-    leading = ["rank", "trial", spec.objective, f"{spec.objective}_low", f"{spec.objective}_high"]
+    interval = [f"{spec.objective}_low", f"{spec.objective}_high"]
+    leading = ["rank", "trial", *judged, spec.objective, *interval, *spec.objectives[1:]]
+    if not rows:
+        return pd.DataFrame(columns=leading)
     table = pd.DataFrame(rows)
-    return table[[*leading, *(column for column in table if column not in leading)]] if rows else pd.DataFrame(columns=leading)
+    hidden = {"feasible", "pareto", *leading}
+    return table[[*leading, *(column for column in table if column not in hidden)]]
+
+
+def _objectives(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
+    """Name the values of several objectives; what is counted is a whole number."""
+    counts = [name for name in names if name in COSTS and COSTS[name].is_known_before_training]
+    return {name: int(value) if name in counts else value for name, value in zip(names, values, strict=False)}
 
 
 def _scores(store: StudyStore, record: TrialRecord, n_resamples: int) -> dict[str, float]:

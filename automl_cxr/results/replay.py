@@ -103,7 +103,7 @@ def replay_trial(
             split=store.folder / "split.json",
             folder=Path(folder),
             weights_folder=None if spec.weights_folder is None else Path(spec.weights_folder),
-            objective=spec.objective,
+            objectives=(spec.objective,),
             normal_class=spec.normal_index,
         )
         proposal = Proposal(number, {}, epochs=None if runs_to_its_end else last)
@@ -144,7 +144,7 @@ class _ReplayObjective:
     split: Path
     folder: Path
     weights_folder: Path | None
-    objective: str
+    objectives: tuple[str, ...]
     normal_class: int | None
 
     def __call__(self, proposal: Proposal) -> Generator[Report, None, Facts]:

@@ -143,6 +143,32 @@ def _area_under_curve(positive: np.ndarray, scores: np.ndarray) -> float:
     return float((mean_rank[place][positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
 
 
+def sensitivity_at_specificity(
+    labels: np.ndarray, probabilities: np.ndarray, normal_class: int, *, specificity: float
+) -> float:
+    """Share of the images with a finding that are called, where enough of the normal ones are not.
+
+    An image is called when 1 - P(normal) is above a threshold, whatever its finding. The threshold is the lowest at which at
+    least ``specificity`` of the normal images stay uncalled; images that tie with it are not called. It is chosen on these
+    very images, as on every ROC curve.
+
+    Args:
+        labels: True classes, integers (n,).
+        probabilities: (n, k).
+        normal_class: Index of the class without a finding; all others have one.
+        specificity: Share of the normal images, above 0 and below 1.
+
+    Returns:
+        The sensitivity, 0 to 1; NaN where either kind of image is missing.
+    """
+    normality = probabilities[:, normal_class]
+    of_normal, of_findings = np.sort(normality[labels == normal_class]), normality[labels != normal_class]
+    if not of_normal.size or not of_findings.size:
+        return float("nan")
+    n_called = int((1 - specificity) * of_normal.size + 1e-9)  # 0.1 of 10 images is 1, not 0.99...
+    return float((of_findings < of_normal[n_called]).mean())
+
+
 # ------------------------------------------------------------------------------------------------ the table of metrics
 
 
@@ -200,6 +226,18 @@ def _fnfr_of_confusions(confusions: np.ndarray, normal_class: int | None) -> np.
     return fnfr(confusions, normal_class)
 
 
+def _sensitivity_row(percent: int) -> Metric:
+    name = f"sensitivity_at_{percent}_specificity"
+
+    def function(labels: np.ndarray, probabilities: np.ndarray, normal_class: int | None) -> float:
+        if normal_class is None:
+            raise UsageError(f"Metric '{name}' needs to know which class is normal. Received none: name it.")
+        return sensitivity_at_specificity(labels, probabilities, normal_class, specificity=percent / 100)
+
+    description = f"images with a finding that are called while {percent} % of the normal ones are not"
+    return Metric(name, "maximize", description, function, needs_normal_class=True)
+
+
 _ROWS = (
     _metric_of_confusion("macro_f1", "maximize", "mean F1 over the classes", lambda c, _: macro_f1(c)),
     _metric_of_confusion("accuracy", "maximize", "share of images predicted right", lambda c, _: accuracy(c)),
@@ -213,6 +251,8 @@ _ROWS = (
         _fnfr_of_confusions,
         needs_normal_class=True,
     ),
+    _sensitivity_row(90),
+    _sensitivity_row(95),
 )
 METRICS: Mapping[str, Metric] = MappingProxyType({row.name: row for row in _ROWS})
 
@@ -233,7 +273,7 @@ def score_predictions(predictions: Predictions, *, normal_class: int | None = No
 
     Args:
         predictions: Labelled predictions, at least one image.
-        normal_class: Index of the class without a finding; FNFR is left out when it is None.
+        normal_class: Index of the class without a finding; the metrics that need it are left out when it is None.
 
     Returns:
         Every metric of ``METRICS`` by name, then precision_, recall_ and f1_<class> for each class. macro_auc is NaN

@@ -21,14 +21,13 @@ class KeptModels:
         self._store = store
         self._n_kept = n_kept
         store.drop_models_beyond(n_kept)
-        self._best = store.ranked()[:n_kept]
+        self._best = store.by_worth(store.records(TrialState.COMPLETE))[:n_kept]
 
     def settle(self, record: TrialRecord) -> None:
         """Decide about the model of a trial that has just ended, and about the one that it displaces."""
         if record.state is not TrialState.COMPLETE:
             return
-        place = sum(not self._store.is_better(record.score, kept.score) for kept in self._best)  # type: ignore[arg-type]
-        self._best.insert(place, record)
+        self._best = self._store.by_worth([*self._best, record])
         for beaten in self._best[self._n_kept :]:
             self._store.drop_model(beaten.number)
         del self._best[self._n_kept :]

@@ -15,6 +15,7 @@ import numpy as np
 from automl_cxr.config import TrialConfig
 from automl_cxr.engine.proposal import Facts, Proposal, Report
 from automl_cxr.errors import WorkerDiedError
+from automl_cxr.scoring.objectives import Requirement
 from automl_cxr.study.shortages import explained_shortages
 
 
@@ -31,7 +32,8 @@ class TrialObjective:
         trials: Folder of the study's trials; a trial writes beside its final place, under the driver's name.
         checkpoints: Folder of the study's checkpoints.
         driver: Name of the search that asks.
-        objective: Metric that chooses the epoch.
+        objectives: What is optimised; the first, a metric, chooses the epoch.
+        requirements: Bounds that the trial must keep.
         normal_class: Index of the class without a finding, or None.
     """
 
@@ -43,7 +45,8 @@ class TrialObjective:
     trials: Path
     checkpoints: Path
     driver: str
-    objective: str
+    objectives: tuple[str, ...]
+    requirements: tuple[Requirement, ...]
     normal_class: int | None
 
     @property
@@ -74,7 +77,8 @@ class TrialObjective:
             weights_folder=self.weights_folder,
             split=self.split,
             folder=folder,
-            objective=self.objective,
+            objectives=self.objectives,
+            requirements=self.requirements,
             normal_class=self.normal_class,
             seconds=proposal.seconds,
             until=proposal.epochs,
@@ -94,7 +98,8 @@ class TrialObjective:
                 except StopIteration as end:
                     is_finished = True
                     return dataclasses.asdict(end.value)
-                yield Report(epoch.epoch, epoch.score, facts={"n_parameters": epoch.n_parameters, **known})
+                facts = {"n_parameters": epoch.n_parameters, **known}
+                yield Report(epoch.epoch, epoch.score, facts, values=tuple(epoch.values))
         finally:
             if not is_finished:
                 shutil.rmtree(folder, ignore_errors=True)

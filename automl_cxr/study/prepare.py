@@ -19,7 +19,8 @@ from automl_cxr.engine.proposers import check_proposer
 from automl_cxr.engine.space import Value, parse_space
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
 from automl_cxr.records import PartRecord, SplitRecord
-from automl_cxr.scoring.metrics import find_normal_class, metric
+from automl_cxr.scoring.metrics import find_normal_class
+from automl_cxr.scoring.objectives import Requirement, check_objectives, direction_of, needs_normal_class
 from automl_cxr.study.provenance import describe_versions
 from automl_cxr.study.spaces import check_space, read_space
 from automl_cxr.study.spec import StudySpec, resolve_path
@@ -33,7 +34,8 @@ _DEFAULT_SPACE = "scratch"
 class StudyRequest:
     """What a user said about a study. None was left unsaid: a new study takes the default, an existing one keeps its own.
 
-    The attributes are those of ``StudySpec``; ``space`` is a name or a path, and ``data`` None means phantom images.
+    The attributes are those of ``StudySpec``; ``space`` is a name or a path, ``data`` None means phantom images, and
+    ``requirements`` are texts as they are typed.
     """
 
     space: str | None = None
@@ -48,7 +50,8 @@ class StudyRequest:
     fit: str | None = None
     batch_size: int | None = None
     epochs: int | None = None
-    objective: str | None = None
+    objectives: Sequence[str] | None = None
+    requirements: Sequence[str] | None = None
     normal_class: str | None = None
     sampler: str | None = None
     pruner: str | None = None
@@ -102,7 +105,9 @@ def prepare_study(request: StudyRequest, *, runs: Path, storage: str, on_progres
         settings = _resolve_settings(request, begun)
         space_name, space_toml = _choose_space(request, begun, settings["fixed"])
         searched = parse_space(space_toml, name=space_name).fix(settings["fixed"])
-        check_proposer(searched, sampler=settings["sampler"], pruner=settings["pruner"])
+        check_proposer(
+            searched, sampler=settings["sampler"], pruner=settings["pruner"], n_objectives=len(settings["objectives"])
+        )
         data = request.data if request.data is not None else begun.data if begun else _phantoms(notes)
         dataset = load_dataset(
             data, layout=settings.pop("layout"), classes=settings.pop("classes"), patients=settings["patients"]
@@ -138,10 +143,9 @@ def prepare_study(request: StudyRequest, *, runs: Path, storage: str, on_progres
         if existing:
             spec.require_same(existing.spec)
             return PreparedStudy(existing, decoded.path, weights_folder, tuple(notes), is_new=False)
-        chosen = metric(spec.objective)
-        if chosen.needs_normal_class and spec.normal_class is None:
-            raise UsageError(f"The objective {chosen.name} needs the class without a finding: name it with --normal-class.")
-        store = StudyStore.create(spec, record, runs=runs, storage=storage, direction=chosen.direction)
+        _check_normal_class(spec)
+        directions = [direction_of(name) for name in spec.objectives]
+        store = StudyStore.create(spec, record, runs=runs, storage=storage, directions=directions)
         return PreparedStudy(store, decoded.path, weights_folder, tuple(notes), is_new=True)
 
 
@@ -174,7 +178,8 @@ def _resolve_settings(request: StudyRequest, begun: StudySpec | None) -> dict[st
         "weights_folder": _existing_folder(settle("weights_folder", None)),
         "batch_size": settle("batch_size", 32),
         "epochs": settle("epochs", 30),
-        "objective": metric(settle("objective", "macro_f1")).name,
+        "objectives": check_objectives(settle("objectives", ("macro_f1",))),
+        "requirements": tuple(dict.fromkeys(str(Requirement.parse(text)) for text in settle("requirements", ()))),
         "sampler": settle("sampler", "tpe"),
         "pruner": settle("pruner", "asha"),
         "valid_fraction": settle("valid_fraction", 0.15),
@@ -231,6 +236,14 @@ def _choose_normal_class(
         return None
     notes.append(f"Class '{classes[index]}' is taken for the one without a finding (--normal-class says otherwise).")
     return classes[index]
+
+
+def _check_normal_class(spec: StudySpec) -> None:
+    required = [Requirement.parse(text).name for text in spec.requirements]
+    for kind, names in (("objective", spec.objectives), ("required", required)):
+        for name in names:
+            if needs_normal_class(name) and spec.normal_class is None:
+                raise UsageError(f"The {kind} {name} needs the class without a finding: name it with --normal-class.")
 
 
 def _decode_parts(

@@ -31,8 +31,8 @@ class SearchProgress:
         self._objective = store.spec.objective
         self._console = Console(file=stream or sys.stderr, highlight=False)
         self._counts = Counter(record.state for record in store.records() if record.state.is_finished)
-        ranked = store.ranked()
-        self._best: TrialRecord | None = ranked[0] if ranked else None
+        eligible = store.eligible()
+        self._best: TrialRecord | None = eligible[0] if eligible else None
         self._running: dict[int, Report | None] = {}
         self._began = self._last_end = time.monotonic()
         self._n_ended_here = 0
@@ -84,7 +84,7 @@ class SearchProgress:
         self._counts[record.state] += 1
         self._n_ended_here += 1
         self._last_end = time.monotonic()
-        if record.state is TrialState.COMPLETE and self._is_best(record):
+        if record.state is TrialState.COMPLETE and record.is_feasible and self._is_best(record):
             self._best = record
         self._say(f"{_describe(record, self._objective)} | {self._summary()}")
 
@@ -135,7 +135,11 @@ def format_seconds(seconds: float) -> str:
 def _describe(record: TrialRecord, objective: str) -> str:
     match record.state:
         case TrialState.COMPLETE:
-            return f"trial {record.number} complete: {objective} {record.score:.4f} (epoch {record.best_epoch})"
+            broken = [name for name, violation in record.violations.items() if violation > 0]
+            infeasible = f"; misses {', '.join(broken)}" if broken else ""
+            return f"trial {record.number} complete: {objective} {record.score:.4f} (epoch {record.best_epoch}){infeasible}"
+        case TrialState.PRUNED if record.refusal is not None:
+            return f"trial {record.number} refused: {record.refusal}"
         case TrialState.PRUNED:
             last = max(record.scores, default=0)
             return f"trial {record.number} pruned at epoch {last}: {objective} {record.scores.get(last, float('nan')):.4f}"

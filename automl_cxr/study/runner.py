@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from automl_cxr.engine.proposal import Ending, Objective, Outcome, Pause, Proposal, Proposer, Report, Verdict
+from automl_cxr.engine.proposal import Ending, Facts, Objective, Outcome, Pause, Proposal, Proposer, Report, Verdict
 from automl_cxr.engine.proposers import build_proposer
 from automl_cxr.engine.study_proposer import StudyProposer
 from automl_cxr.errors import AutomlCxrError, StudyError
 from automl_cxr.records import TrialRecord, TrialState
+from automl_cxr.scoring.objectives import Requirement
 from automl_cxr.study.kept_models import KeptModels
 from automl_cxr.study.lease import DriverLease, LeaseTerms
 from automl_cxr.study.objective import TrialObjective, staging_folder, trial_seed
@@ -24,6 +25,7 @@ from automl_cxr.study.store import StudyStore
 from automl_cxr.study.turn import Turn
 
 _ATTEMPTS = 5  # a search may be killed now and then; a trial that was there each time is the reason
+_FUTILE = 100  # trials that may be refused before the first that is trained; samplers learn from each
 _HOPELESS = 5  # trials that may fail before the first success; after that it is not the luck of the draw
 
 
@@ -100,7 +102,7 @@ def run_search(
         terms: How this search shows other ones that it lives, and how long it bears their silence.
 
     Raises:
-        StudyError: Every trial failed (the message gives the last reason), or the storage did.
+        StudyError: Every trial failed or was refused (the message gives the last reason), or the storage failed.
     """
     spec = store.spec
     space = spec.space
@@ -118,7 +120,8 @@ def run_search(
             trials=store.folder / "trials",
             checkpoints=store.checkpoints,
             driver=lease.driver,
-            objective=spec.objective,
+            objectives=spec.objectives,
+            requirements=tuple(Requirement.parse(text) for text in spec.requirements),
             normal_class=spec.normal_index,
         )
         proposer = build_proposer(
@@ -145,6 +148,7 @@ def run_search(
             execute(objective, recorded)
         store.drop_models_beyond(budget.keep_models)
         recorded.refuse_failures_only()
+        recorded.refuse_refusals_only()
 
 
 class _RecordedProposer:
@@ -169,10 +173,11 @@ class _RecordedProposer:
         self._listener = listener
         self._kept = KeptModels(store, budget.keep_models)
         self._n_failures = 0
+        self._n_refusals = 0
         self._epochs = store.spec.epochs
         self._running: dict[int, bool] = {}  # number: whether it ends at a rung, to be continued by others
         self._failed_for_now: list[int] = []  # still RUNNING, to be run again
-        self._is_satisfied = any(self._reaches_target(record) for record in store.ranked()[:1])
+        self._is_satisfied = any(self._reaches_target(record) for record in store.eligible()[:1])
 
     def propose(self) -> Proposal | Pause:
         seconds = None if self._deadline is None else self._deadline - time.monotonic()
@@ -186,6 +191,7 @@ class _RecordedProposer:
                 return self._pause_for_all()
             else:
                 self.refuse_failures_only(at_least=_HOPELESS)
+                self.refuse_refusals_only(at_least=_FUTILE)
                 proposal = self._proposer.propose()
         if proposal is Pause.OVER:
             return self._pause_for_all()
@@ -257,6 +263,7 @@ class _RecordedProposer:
         if ending.outcome is Outcome.FAILED:
             self._n_failures += 1
             self._store.write_log(number, ending.trace or ending.error)
+        self._n_refusals += ending.outcome is Outcome.REFUSED
         with self._store.together():
             self._proposer.finish(number, ending)
         record = self._store.record(number)
@@ -285,15 +292,15 @@ class _RecordedProposer:
             self._store.keep_within(self._budget.disk_bytes)
 
     def _reaches_target(self, record: TrialRecord) -> bool:
-        is_full = record.state is TrialState.COMPLETE and self._budget.target is not None
-        return is_full and not self._store.is_better(self._budget.target, record.score)  # type: ignore[arg-type]
+        is_counted = record.state is TrialState.COMPLETE and record.is_feasible and self._budget.target is not None
+        return is_counted and not self._store.is_better(self._budget.target, record.score)  # type: ignore[arg-type]
 
     def _staged(self, number: int) -> Path:
         return staging_folder(self._store.folder / "trials", number, self._lease.driver)
 
     def _commit(self, number: int, ending: Ending, *, ends_at_rung: bool) -> Ending:
         """Put a finished trial's files in place; decide what it ends as when that fails or the time was up."""
-        if ending.facts["cut_short"] and (ends_at_rung or not self._is_best(ending.facts["score"])):
+        if ending.facts["cut_short"] and (ends_at_rung or not self._is_best(ending.facts)):
             # Fewer epochs than the others had: its score must not stand among theirs.
             return Ending(Outcome.STOPPED, facts={"stopped_by": "time"})
         try:
@@ -302,9 +309,12 @@ class _RecordedProposer:
             return Ending.of_error(error)
         return ending
 
-    def _is_best(self, score: float) -> bool:
-        ranked = self._store.ranked()
-        return not ranked or self._store.is_better(score, ranked[0].score)  # type: ignore[arg-type]
+    def _is_best(self, facts: Facts) -> bool:
+        eligible = self._store.eligible()
+        if not eligible:
+            return True
+        is_feasible = all(violation <= 0 for violation in facts.get("violations", {}).values())
+        return is_feasible and self._store.is_better(facts["score"], eligible[0].score)  # type: ignore[arg-type]
 
     def refuse_failures_only(self, *, at_least: int = 1) -> None:
         """Raise StudyError if this search saw so many trials fail and the study has none that did not."""
@@ -315,3 +325,14 @@ class _RecordedProposer:
             f"The search stops: all {self._n_failures} trials failed. Trial {last.number}: {last.error} "
             f"(see {self._store.trial_folder(last.number) / 'train.log'})"
         )
+
+    def refuse_refusals_only(self, *, at_least: int = 1) -> None:
+        """Raise StudyError if so many trials of this search were refused and the study has none that was trained."""
+        if self._n_refusals < at_least:
+            return
+        ended = self._store.records(TrialState.COMPLETE, TrialState.PRUNED)
+        if all(record.refusal is not None for record in ended):
+            raise StudyError(
+                f"The search stops: {self._n_refusals} trials were refused before training and none was trained. "
+                f"Trial {ended[-1].number}: {ended[-1].refusal}. Loosen what is required, or search smaller networks."
+            )

@@ -33,7 +33,9 @@ class StudySpec:
         fixed: Hyperparameters that were set by hand, whatever the space says of them.
         weights_folder: Absolute path of the folder that pretrained weights are looked for in, or None.
         image_size: Pixels; fit: how an image meets its square; batch_size: images; epochs: at most, a trial.
-        objective: Metric that ranks trials; normal_class: name of the class without a finding, or None.
+        objectives: Metrics and costs that are optimised; the first, a metric, ranks trials where one ranking is needed.
+        requirements: Bounds that a trial must keep, such as "parameters<=10000000".
+        normal_class: Name of the class without a finding, or None.
         sampler: Who proposes; pruner: who stops early.
         valid_fraction, test_fraction: Shares of the images.
         seed: Decides the split, the proposals and every trial's seed.
@@ -53,7 +55,7 @@ class StudySpec:
     image_size: int
     batch_size: int
     epochs: int
-    objective: str
+    objectives: tuple[str, ...]
     normal_class: str | None
     sampler: str
     pruner: str
@@ -61,6 +63,7 @@ class StudySpec:
     test_fraction: float
     seed: int
     fit: str = "stretch"
+    requirements: tuple[str, ...] = ()
     fixed: Mapping[str, Value] = field(default_factory=dict)
     weights_folder: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -69,7 +72,7 @@ class StudySpec:
     @classmethod
     def from_json(cls, text: str) -> StudySpec:
         values = json.loads(text)
-        return cls(**{**values, "classes": tuple(values["classes"])})
+        return cls(**{**values, **{name: tuple(values[name]) for name in ("classes", "objectives", "requirements")}})
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
@@ -88,6 +91,11 @@ class StudySpec:
             "epochs": self.epochs,
             **self.space.constants,
         }
+
+    @property
+    def objective(self) -> str:
+        """The metric that ranks trials and chooses their epochs: the first objective."""
+        return self.objectives[0]
 
     @property
     def normal_index(self) -> int | None:
@@ -114,11 +122,15 @@ class StudySpec:
                 how = (
                     f"and its {_CONTENTS[name]} changed since"
                     if name in _CONTENTS
-                    else f"with {name} {had!r}; received {asked!r}"
+                    else f"with {name} {_told(had)}; received {_told(asked)}"
                 )
                 raise StudyMismatchError(
                     f"Study '{self.name}' was begun {how}. Continue it as it was, or begin another with --name."
                 )
+
+
+def _told(value: object) -> str:
+    return (", ".join(map(str, value)) or "none") if isinstance(value, tuple) else repr(value)
 
 
 def resolve_path(path: str | Path) -> str:

@@ -20,11 +20,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import optuna
 from filelock import FileLock
 
+from automl_cxr.engine.epoch_values import read_scores
+from automl_cxr.engine.pareto import is_on_front
 from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.records import SplitRecord, TrialRecord, TrialState
+from automl_cxr.scoring.metrics import Direction
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.driver_storage import DriverStorage
 from automl_cxr.study.lease import DriverWatch
@@ -81,7 +85,9 @@ class StudyStore:
         self.folder = folder
 
     @classmethod
-    def create(cls, spec: StudySpec, split: SplitRecord, *, runs: Path, storage: str, direction: str) -> StudyStore:
+    def create(
+        cls, spec: StudySpec, split: SplitRecord, *, runs: Path, storage: str, directions: Sequence[Direction]
+    ) -> StudyStore:
         """Begin a study that does not exist; call it under ``founding``.
 
         The files are written before the study exists in the storage: a study that exists has them.
@@ -102,11 +108,11 @@ class StudyStore:
         study = optuna.create_study(
             study_name=spec.name,
             storage=open_storage(storage),
-            direction="maximize" if direction == "maximize" else "minimize",
+            directions=directions,
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names([spec.objective])
+            study.set_metric_names(list(spec.objectives))
         store = cls(spec.name, study, folder)
         study.set_user_attr(_SPLIT_DIGEST, store.split_digest)
         for key in ("space_name", "data", "classes", "image_size", "epochs", "seed", "data_digest", "versions"):
@@ -201,12 +207,32 @@ class StudyStore:
         return bool(self.study.get_trials(deepcopy=False, states=_to_optuna(states)))
 
     def ranked(self) -> list[TrialRecord]:
-        """Read the COMPLETE trials, best first; of equals the earlier."""
+        """Read the COMPLETE trials, best first by the first objective; of equals the earlier.
+
+        Trials that break a constraint stand below all others, the one that breaks it least first (Deb 2000).
+        """
+        return sorted(self.records(TrialState.COMPLETE), key=self._place)
+
+    def _place(self, record: TrialRecord) -> tuple[float, float, int]:
         sign = -1 if self._is_maximized else 1
-        return sorted(self.records(TrialState.COMPLETE), key=lambda record: (sign * record.score, record.number))  # type: ignore[operator]
+        return record.violation, sign * record.score, record.number  # type: ignore[operator]
+
+    def eligible(self) -> list[TrialRecord]:
+        """Read the COMPLETE trials that break no constraint, best first: those that may be chosen."""
+        return [record for record in self.ranked() if record.is_feasible]
+
+    def pareto_front(self) -> list[TrialRecord]:
+        """Read the eligible trials that no other one beats in every objective, best first by the first one."""
+        return self._undominated(self.eligible())
+
+    def _undominated(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+        signs = [-1.0 if direction == optuna.study.StudyDirection.MAXIMIZE else 1.0 for direction in self.study.directions]
+        values = [record.values or (record.score,) for record in records]
+        losses = np.array(values, dtype=np.float64).reshape(-1, len(signs)) * signs
+        return [record for record, is_optimal in zip(records, is_on_front(losses), strict=True) if is_optimal]
 
     def is_better(self, score: float, other: float) -> bool:
-        """Compare two scores in the direction of the study's objective."""
+        """Compare two scores in the direction of the study's first objective."""
         return score > other if self._is_maximized else score < other
 
     def record(self, number: int) -> TrialRecord:
@@ -261,7 +287,7 @@ class StudyStore:
 
     @property
     def _is_maximized(self) -> bool:
-        return self.study.direction == optuna.study.StudyDirection.MAXIMIZE
+        return self.study.directions[0] == optuna.study.StudyDirection.MAXIMIZE
 
     # ------------------------------------------------------------------------------------------------- trial files
 
@@ -315,7 +341,7 @@ class StudyStore:
 
     def keep_within(self, n_bytes: int) -> None:
         """Remove models, the worst first and never the best, until models and checkpoints take no more than some bytes."""
-        models = [self.trial_folder(record.number) / _MODEL for record in self.ranked()]
+        models = [self.trial_folder(record.number) / _MODEL for record in self.by_worth(self.records(TrialState.COMPLETE))]
         sizes = {path: path.stat().st_size for path in models if path.is_file()}
         excess = sum(sizes.values()) + sum(path.stat().st_size for path in self.checkpoints.glob("*.npz")) - n_bytes
         for path in reversed(list(sizes)[1:]):
@@ -335,9 +361,14 @@ class StudyStore:
             (folder / "train.log").write_text(text, encoding="utf-8")
 
     def drop_models_beyond(self, n_kept: int) -> None:
-        """Remove the models of all but the best trials. Predictions, history and configurations stay."""
-        for record in self.ranked()[n_kept:]:
+        """Remove the models of all but the best trials; predictions, history and configurations stay."""
+        for record in self.by_worth(self.records(TrialState.COMPLETE))[n_kept:]:
             self.drop_model(record.number)
+
+    def by_worth(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+        """Order COMPLETE trials by what their models are worth: their Pareto front, then the best by the first objective."""
+        front = {record.number for record in self._undominated([record for record in records if record.is_feasible])}
+        return sorted(records, key=lambda record: (record.number not in front, *self._place(record)))
 
     def clear_leftovers(self, watch: DriverWatch) -> None:
         """Remove the half-written files of searches that are no longer alive."""
@@ -373,22 +404,32 @@ def _to_optuna(states: Sequence[TrialState]) -> tuple[optuna.trial.TrialState, .
 
 
 def _to_record(trial: optuna.trial.FrozenTrial) -> TrialRecord:
-    attrs = trial.user_attrs
+    attrs, scores = trial.user_attrs, read_scores(trial)
     return TrialRecord(
         number=trial.number,
         state=_STATES[trial.state],
         params=trial.params,
-        score=trial.value,
-        scores=dict(sorted(trial.intermediate_values.items())),
+        score=_score(trial, scores),
+        values=trial.values if trial.values is not None and len(trial.values) > 1 else (),
+        violations=trial.constraints,
+        scores=scores,
         n_parameters=attrs.get("n_parameters"),
         seconds=attrs.get("seconds"),
         error=attrs.get("error"),
+        refusal=attrs.get("refusal"),
         seed=attrs.get("seed"),
         best_epoch=attrs.get("best_epoch"),
         attempts=attrs.get("attempts", 1),
         parent=attrs.get("parent"),
         retries=tuple(attrs.get("retries", ())),
     )
+
+
+def _score(trial: optuna.trial.FrozenTrial, scores: Mapping[int, float]) -> float | None:
+    """Give the (first) objective. Of several, Optuna keeps none for a trial that was stopped: its last epoch has it."""
+    if trial.values is not None:
+        return trial.values[0]
+    return scores[max(scores)] if scores and trial.state is optuna.trial.TrialState.PRUNED else None
 
 
 @contextlib.contextmanager

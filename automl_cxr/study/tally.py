@@ -19,7 +19,8 @@ class Tally:
         asked: Trials that the last search was to bring the study to; None where it had another budget.
         asked_in_full: Trials that its sampler planned to run to the last epoch; None where it plans no number.
         complete: Trials that ran to the last epoch.
-        pruned: Trials that ended earlier, at a rung or by a verdict.
+        pruned: Trials that ended earlier, at a rung, by a verdict or refused.
+        refused: Those of the pruned that a requirement or the memory kept from training.
         promoted: Trials that a later one continued.
         failed: Number of trials by the reason that they failed for, the most frequent first.
         retried: Number of repetitions by the reason that a trial was run again for.
@@ -32,6 +33,7 @@ class Tally:
     asked_in_full: int | None
     complete: int
     pruned: int
+    refused: int
     promoted: int
     failed: Mapping[str, int]
     retried: Mapping[str, int]
@@ -57,6 +59,7 @@ def tally_trials(store: StudyStore) -> Tally:
         asked_in_full=searches[-1].full_trials if searches else None,
         complete=states[TrialState.COMPLETE],
         pruned=states[TrialState.PRUNED],
+        refused=sum(record.refusal is not None for record in records),
         promoted=len({record.parent for record in records if record.parent is not None}),
         failed=dict(failures.most_common()),
         retried=dict(retries.most_common()),

@@ -132,7 +132,8 @@ def test_fnfr_is_undefined_when_all_are_normal() -> None:
 def test_scores_leave_fnfr_out_without_a_normal_class() -> None:
     predictions = draw(50, 3, 0)
     without, with_one = score_predictions(predictions), score_predictions(predictions, normal_class=1)
-    assert set(with_one) - set(without) == {"fnfr"}
+    needs_one = {"fnfr", "sensitivity_at_90_specificity", "sensitivity_at_95_specificity"}
+    assert set(with_one) - set(without) == needs_one
     is_sick = predictions.labels != 1
     assert with_one["fnfr"] == pytest.approx((predictions.predicted[is_sick] == 1).mean())
     with pytest.raises(UsageError, match="must be from 0 to 2"):
@@ -154,6 +155,8 @@ def test_each_metric_states_its_direction() -> None:
         "macro_auc": "maximize",
         "log_loss": "minimize",
         "fnfr": "minimize",
+        "sensitivity_at_90_specificity": "maximize",
+        "sensitivity_at_95_specificity": "maximize",
     }
     assert all(name == row.name for name, row in METRICS.items())
     perfect, wrong = np.eye(3)[[0, 1, 2]] * 0.97 + 0.01, np.eye(3)[[1, 0, 0]] * 0.97 + 0.01
@@ -198,3 +201,33 @@ def test_scoring_imports_nothing_heavy() -> None:
     heavy = ("sklearn", "scipy", "pandas", "keras", "optuna")
     script = f"import sys, automl_cxr.scoring.intervals; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_sensitivity_at_a_specificity_by_hand() -> None:
+    """Ten normal images with P(normal) 0.1, 0.2 ... 1.0: at 90 % specificity one may be called, the one at 0.1."""
+    normal = np.arange(1, 11) / 10
+    findings = np.array([0.05, 0.1, 0.15, 0.2, 0.9])  # below 0.2: three of five; 0.2 itself ties with a normal one
+    of_normal = np.concatenate([normal, findings])
+    labels = np.array([1] * 10 + [0, 0, 2, 2, 2])
+    probabilities = np.stack([(1 - of_normal) / 4, of_normal, 3 * (1 - of_normal) / 4], axis=1)
+    assert metric("sensitivity_at_90_specificity").function(labels, probabilities, 1) == pytest.approx(3 / 5)
+    assert metric("sensitivity_at_95_specificity").function(labels, probabilities, 1) == pytest.approx(1 / 5)
+
+
+@pytest.mark.parametrize("percent", [90, 95])
+@pytest.mark.parametrize("seed", range(4))
+def test_sensitivity_at_a_specificity_is_a_point_of_the_roc_curve(percent: int, seed: int) -> None:
+    predictions = draw(300, 4, seed)
+    suspicion = -predictions.probabilities[:, 2].astype(np.float64)
+    false_alarms, sensitivity, _ = sklearn.metrics.roc_curve(predictions.labels != 2, suspicion, drop_intermediate=False)
+    expected = sensitivity[false_alarms <= 1 - percent / 100 + 1e-12].max()
+    name = f"sensitivity_at_{percent}_specificity"
+    assert metric(name).function(predictions.labels, predictions.probabilities, 2) == pytest.approx(expected)
+
+
+def test_sensitivity_at_a_specificity_is_undefined_without_one_of_the_kinds() -> None:
+    row = metric("sensitivity_at_90_specificity")
+    assert np.isnan(row.function(np.zeros(3, int), np.eye(3), 0))
+    assert np.isnan(row.function(np.ones(3, int), np.eye(3), 0))
+    with pytest.raises(UsageError, match="which class is normal"):
+        row.function(np.array([0, 1]), np.eye(2), None)

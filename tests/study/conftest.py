@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.engine.proposal import Facts, Objective, Proposal, Proposer, Report
+from automl_cxr.errors import InfeasibleError
 from automl_cxr.records import SplitRecord
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.lease import LeaseTerms
@@ -38,11 +40,22 @@ class QuickObjective:
         folder.mkdir(exist_ok=True)
         config = self.real.config_of(proposal)
         (folder / "config.json").write_text(config.to_json())
+        n_parameters = 100 + config.filters
+        known = [bound for bound in self.real.requirements if bound.is_known_before_training]
+        violations = {str(bound): bound.violation(n_parameters) for bound in known}
+        if any(violation > 0 for violation in violations.values()):
+            shutil.rmtree(folder)
+            raise InfeasibleError(
+                f"parameters {n_parameters}",
+                stopped_by="constraint",
+                violations=violations,
+                facts={"n_parameters": n_parameters},
+            )
         score = 0.0
         for epoch in range(1, self.epochs + 1):
             self.between_epochs(proposal, epoch)
             score = (0.9 - config.dropout) * epoch / self.epochs
-            yield Report(epoch, score, facts={"n_parameters": 100 + config.filters})
+            yield Report(epoch, score, facts={"n_parameters": n_parameters}, values=self._values(score, n_parameters))
         self._write_predictions(folder, score, config.seed)
         (folder / "model.keras").write_bytes(b"weights")
         return {
@@ -50,9 +63,16 @@ class QuickObjective:
             "best_epoch": self.epochs,
             "epochs": self.epochs,
             "cut_short": self.cut_short,
-            "n_parameters": 100 + config.filters,
+            "n_parameters": n_parameters,
             "seconds": 0.01,
+            "values": self._values(score, n_parameters),
+            "violations": violations
+            | {str(bound): bound.violation(score) for bound in self.real.requirements if bound not in known},
         }
+
+    def _values(self, score: float, n_parameters: int) -> tuple[float, ...]:
+        figures = {"macro_f1": score, "parameters": float(n_parameters)}
+        return tuple(figures[name] for name in self.real.objectives) if len(self.real.objectives) > 1 else ()
 
     def _write_predictions(self, folder: Path, score: float, seed: int) -> None:
         split = SplitRecord.from_json(self.real.split.read_text(encoding="utf-8"))
@@ -161,11 +181,13 @@ def quick_objective() -> type[QuickObjective]:
 def quick_search() -> Callable[..., Silence]:
     """Search a prepared study in milliseconds a trial."""
 
-    def search_it(prepared: PreparedStudy, *, trials=None, seconds=None, keep_models=3, limits=None, **how) -> Silence:
+    def search_it(
+        prepared: PreparedStudy, *, trials=None, seconds=None, keep_models=3, limits=None, listener=None, **how
+    ) -> Silence:
         def execute(objective: Objective, proposer: Proposer) -> None:
             run_inline(QuickObjective(objective, **how), proposer)
 
-        listener = Silence()
+        listener = listener or Silence()
         budget = Budget(n_trials=trials, seconds=seconds, keep_models=keep_models, **(limits or {}))
         run_search(
             prepared.store,

@@ -59,7 +59,8 @@ def test_continuing_takes_what_was_not_said_from_the_study(prepare):
 @pytest.mark.parametrize(
     ("change", "named"),
     [({"image_size": 48}, "image_size 32"), ({"seed": 1}, "seed 0"), ({"space": "fused"}, "space_name 'scratch'"),
-     ({"objective": "accuracy"}, "objective 'macro_f1'"), ({"valid_fraction": 0.2}, "valid_fraction 0.15")],
+     ({"objectives": ["accuracy"]}, "objectives macro_f1; received accuracy"),
+     ({"valid_fraction": 0.2}, "valid_fraction 0.15")],
 )  # fmt: skip
 def test_other_settings_are_refused(prepare, change, named):
     prepare()
@@ -113,7 +114,7 @@ def test_a_class_without_readable_images_is_refused(prepare, phantoms, tmp_path)
     [
         ({"sampler": "tp"}, "Did you mean 'tpe'"),
         ({"pruner": "asa"}, "Did you mean 'asha'"),
-        ({"objective": "macrof1"}, "Did you mean 'macro_f1'"),
+        ({"objectives": ["macrof1"]}, "Did you mean 'macro_f1'"),
         ({"normal_class": "norml"}, "Did you mean 'normal'"),
         ({"classes": ["normal", "opacty"]}, "Did you mean 'opacity'"),
         ({"space": "scrath"}, "Did you mean 'scratch'"),
@@ -127,8 +128,8 @@ def test_unknown_names_get_the_nearest(prepare, wrong, message):
 
 def test_fnfr_needs_a_normal_class(prepare):
     with pytest.raises(UsageError, match="--normal-class"):
-        prepare(objective="fnfr", classes=["opacity", "effusion"])
-    assert prepare(objective="fnfr", name="with").store.spec.objective == "fnfr"
+        prepare(objectives=["fnfr"], classes=["opacity", "effusion"])
+    assert prepare(objectives=["fnfr"], name="with").store.spec.objective == "fnfr"
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "..", "a\nb", "x" * 300])
@@ -159,7 +160,7 @@ class TestContinuing:
         prepare()
         shutil.rmtree(tmp_path / "s")
         with pytest.raises(StudyError, match="its files are not at"):
-            prepare(seed=9, objective="log_loss")
+            prepare(seed=9, objectives=["log_loss"])
 
     def test_files_of_another_study_are_refused(self, prepare, tmp_path):
         prepare()

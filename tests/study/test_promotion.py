@@ -124,7 +124,8 @@ def test_a_trial_whose_search_died_goes_on_from_its_checkpoint(prepare, space, t
             trials=store.folder / "trials",
             checkpoints=store.checkpoints,
             driver=driver,
-            objective="macro_f1",
+            objectives=("macro_f1",),
+            requirements=(),
             normal_class=None,
         )
 

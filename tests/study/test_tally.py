@@ -30,6 +30,7 @@ def test_every_trial_is_counted_once_with_its_reason(prepare, quick_search):
             asked_in_full=None,
             complete=3,
             pruned=1,
+            refused=0,
             promoted=1,
             failed={"ValueError: no such luck": 2},
             retried={"OSError: away": 1},

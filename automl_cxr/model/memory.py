@@ -1,0 +1,209 @@
+"""What training a network needs of memory at least, what there is, and refusing what cannot fit before it is built."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from automl_cxr.config import TrialConfig
+from automl_cxr.errors import InfeasibleError
+from automl_cxr.model.devices import has_gpu
+from automl_cxr.model.summary import ModelSummary, describe_model
+
+GPU_FRACTION = "AUTOML_CXR_GPU_FRACTION"
+"""Environment variable: the share of its GPU that a process may use, above 0 and at most 1; 1 where it is not set."""
+
+MEMORY_LIMIT = "AUTOML_CXR_MEMORY_LIMIT"
+"""Environment variable: bytes of host memory that a process may use; the machine's where it is not set."""
+
+MEMORY = "memory"  # name of the constraint, and what a refused trial says it was stopped by
+
+_FLOAT_BYTES = 4  # of weights, gradients and moments, in mixed precision too
+_MOMENTS = {"adam": 2, "adamw": 2, "rmsprop": 1, "sgd": 1, "adadelta": 2}  # numbers for each that is trained
+# Hyperparameters that change no shape; networks that differ in these alone are counted once.
+_SHAPELESS = (
+    *("fit", "scaling", "weights", "second_weights", "fine_tune_rate", "loss", "focal_gamma", "focal_alpha"),
+    *("label_smoothing", "optimizer", "learning_rate", "schedule", "plateau_factor", "plateau_share", "weight_decay"),
+    *("batch_size", "gradient_accumulation", "patience", "monitor", "imbalance", "undersample_ratio", "seed", "dropout"),
+    *("flip", "rotation_low", "rotation_high", "shear", "shift", "zoom", "brightness", "brightening", "contrast", "fill"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSize:
+    """What a network costs, known without building it.
+
+    Attributes:
+        parameters: Numbers that it holds.
+        multiply_adds: Multiplications with a parameter for one image.
+        weight_bytes: Bytes of the weights.
+        gradient_bytes: Bytes of the gradients.
+        moment_bytes: Bytes that the optimizer keeps.
+        activation_bytes: Bytes of the layers' outputs for one image.
+    """
+
+    parameters: int
+    multiply_adds: int
+    weight_bytes: int
+    gradient_bytes: int
+    moment_bytes: int
+    activation_bytes: int
+
+    def needed(self, batch_size: int) -> int:
+        """Bytes that training takes at least; what libraries and their buffers take comes on top."""
+        return self.weight_bytes + self.gradient_bytes + self.moment_bytes + batch_size * self.activation_bytes
+
+
+def measure_size(config: TrialConfig, n_classes: int) -> TrainingSize:
+    """Count what training a configuration needs.
+
+    Takes 20 ms for a network from scratch and half a second for DenseNet121, once for each that differs in shape.
+
+    Raises:
+        ImpossibleModelError: The configuration describes no network.
+    """
+    plain = TrialConfig()
+    shape = dataclasses.replace(config, **{name: getattr(plain, name) for name in _SHAPELESS})
+    return size_of(_count(shape, n_classes), config)
+
+
+_count = functools.lru_cache(maxsize=256)(describe_model)
+
+
+def size_of(counted: ModelSummary, config: TrialConfig) -> TrainingSize:
+    """Tell what training a counted network needs, in the phase that trains most of it."""
+    gradient_bytes = _FLOAT_BYTES * counted.trainable
+    sums = 1 if config.gradient_accumulation > 1 else 0  # of gradients, kept until the batch is complete
+    return TrainingSize(
+        parameters=counted.parameters,
+        multiply_adds=counted.multiply_adds,
+        weight_bytes=counted.weight_bytes,
+        gradient_bytes=gradient_bytes,
+        moment_bytes=(_MOMENTS[config.optimizer] + sums) * gradient_bytes,
+        activation_bytes=counted.activation_bytes,
+    )
+
+
+def refuse_oversized(size: TrainingSize) -> None:
+    """Refuse a network that cannot be trained here even one image at a time.
+
+    Raises:
+        InfeasibleError: It needs more memory than this process has. Its violation is the logarithm of the ratio.
+    """
+    there = memory_there()
+    needed = size.needed(batch_size=1)
+    if there is not None and needed > there:
+        raise InfeasibleError(
+            f"memory: training needs at least {show_bytes(needed)} with one image at a time, {size.parameters:,} parameters; "
+            f"there are {show_bytes(there)}",
+            stopped_by=MEMORY,
+            violations={MEMORY: math.log(needed / there)},
+            facts={"n_parameters": size.parameters},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryEstimate:
+    """What a training needs at least beside what there is, in bytes.
+
+    Attributes:
+        one_image: With one image at a time.
+        each_image: For each further image of a batch.
+        batch_size: Images that are computed together.
+        batch: With so many at a time.
+        there: What this process may use; None where the system does not tell.
+    """
+
+    one_image: int
+    each_image: int
+    batch_size: int
+    batch: int
+    there: int | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether it can be trained here, at least one image at a time."""
+        return self.there is None or self.one_image <= self.there
+
+
+def estimate_memory(counted: ModelSummary, config: TrialConfig) -> MemoryEstimate:
+    """Compare what a counted network needs with what there is."""
+    size = size_of(counted, config)
+    return MemoryEstimate(
+        one_image=size.needed(1),
+        each_image=size.activation_bytes,
+        batch_size=config.images_at_once,
+        batch=size.needed(config.images_at_once),
+        there=memory_there(),
+    )
+
+
+def memory_there() -> int | None:
+    """Give the bytes that this process may train in: its share of the GPU where there is one, else of the machine.
+
+    Returns:
+        Bytes; None where the system does not tell.
+    """
+    if has_gpu():
+        total = _gpu_memory()
+        return None if total is None else int(total * float(os.environ.get(GPU_FRACTION, "1")))
+    limit = os.environ.get(MEMORY_LIMIT)
+    return int(limit) if limit else _host_memory()
+
+
+@functools.cache
+def _gpu_memory() -> int | None:
+    """Ask the driver for the memory of the first visible GPU; of NVIDIA's, as Keras' backends tell it in three ways."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", f"--id={visible}"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout  # noqa: S603
+        return int(told.split()[0]) * 2**20
+    except (OSError, ValueError, IndexError, subprocess.SubprocessError):
+        return None
+
+
+def _host_memory() -> int | None:
+    """Give the machine's memory, or what the control groups of this process leave of it."""
+    try:
+        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+    return min([physical, *_control_group_limits(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))])
+
+
+def _control_group_limits(root: Path, membership: Path) -> list[int]:
+    """Read the limits of a process's control groups and of those around them, of both versions of the kernel's interface."""
+    files = [root / "memory.max", root / "memory" / "memory.limit_in_bytes"]
+    try:
+        groups = [line.split(":", 2)[1:] for line in membership.read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        groups = []
+    for controllers, path in groups:
+        place = Path(path.lstrip("/"))
+        if controllers == "":
+            files += [root / group / "memory.max" for group in (place, *place.parents)]
+        elif "memory" in controllers.split(","):
+            files += [root / "memory" / group / "memory.limit_in_bytes" for group in (place, *place.parents)]
+    return [limit for file in files if (limit := _read_limit(file)) is not None]
+
+
+def _read_limit(file: Path) -> int | None:
+    try:
+        return int(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # no such group, or "max"
+        return None
+
+
+def show_bytes(n: float) -> str:
+    """Write bytes for people, such as "3.2 GB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.3g} {unit}"
+        n /= 1000
+    return f"{n:,.4g} TB"

@@ -1,0 +1,238 @@
+"""Several objectives and constraints: what stands on the trials, what samplers make of it, and who is stopped."""
+
+import importlib.util
+import math
+
+import numpy as np
+import optuna
+import pytest
+
+from automl_cxr.engine.epoch_values import read_scores, read_values
+from automl_cxr.engine.optuna_proposer import SEVERAL_OBJECTIVES
+from automl_cxr.engine.proposal import Attempt, Ending, Outcome, Proposal, Report, Verdict
+from automl_cxr.engine.proposers import PRUNERS, SAMPLERS, build_proposer, check_proposer
+from automl_cxr.engine.space import parse_space
+from automl_cxr.errors import InfeasibleError, UsageError
+from tests.engine.simulation import CONDITIONAL, FINITE, N_FINITE, journal
+
+STATE = optuna.trial.TrialState
+EPOCHS = 6
+NEEDS_TORCH = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="Optuna's GP needs PyTorch")
+ABLE = [pytest.param(name, marks=NEEDS_TORCH) if name == "gp" else name for name in SAMPLERS if name in SEVERAL_OBJECTIVES]
+PLANE = parse_space(
+    """
+[quality]
+type = "float"
+low = 0.0
+high = 1.0
+default = 0.5
+[size]
+type = "float"
+low = 1.0
+high = 100.0
+default = 50.0
+""",
+    name="plane",
+)
+
+
+def open_study(storage=None, directions=("maximize", "minimize")):
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(storage=storage, study_name="s", directions=list(directions), load_if_exists=True)
+
+
+def make(sampler="random", study=None, **settings):
+    study = study or open_study()
+    return study, build_proposer(
+        study, **{"space": PLANE, "sampler": sampler, "pruner": "none", "epochs": EPOCHS, "seed": 3, **settings}
+    )
+
+
+def values_of(values, epoch):
+    """Give a score that grows with the epochs and a cost that is known from the first one."""
+    size = values.get("size", 10.0 * values.get("depth", 1))
+    return values.get("quality", 0.3) - 0.2 / epoch, size
+
+
+def run_one(proposer, violations=lambda values: {}):
+    """Run a proposal to its end; return its number and the epoch that it was left at."""
+    proposal = proposer.propose()
+    if not isinstance(proposal, Proposal):
+        return proposal
+    for epoch in range(1, EPOCHS + 1):
+        score, size = values_of(proposal.values, epoch)
+        if proposer.observe(proposal.number, Report(epoch, score, values=(score, size))) is Verdict.STOP:
+            proposer.finish(proposal.number, Ending(Outcome.STOPPED))
+            return proposal.number, epoch
+    facts = {"score": score, "values": (score, size), "violations": violations(proposal.values)}
+    proposer.finish(proposal.number, Ending(Outcome.FINISHED, facts=facts))
+    return proposal.number, EPOCHS
+
+
+def refuse(proposer, violation=0.5):
+    proposal = proposer.propose()
+    facts = {"stopped_by": "constraint", "violations": {"size<=10": violation}, "n_parameters": 7}
+    proposer.finish(proposal.number, Ending(Outcome.REFUSED, facts=facts, error="size 20 > 10"))
+    return proposal
+
+
+@pytest.mark.parametrize("sampler", ABLE)
+def test_every_sampler_that_may_proposes_for_two_objectives(sampler, tmp_path):
+    space = FINITE if sampler == "grid" else CONDITIONAL
+    study, proposer = make(sampler, open_study(journal(tmp_path / "s")), space=space, pruner="asha")
+    ends = dict(run_one(proposer) for _ in range(14))
+    for trial in study.get_trials():
+        space.check(trial.params)
+        end = ends[trial.number]
+        assert trial.state == (STATE.COMPLETE if end == EPOCHS else STATE.PRUNED)
+        assert list(read_scores(trial)) == list(range(1, end + 1))
+        assert read_values(trial, end) == values_of(trial.params, end)
+        assert trial.values == (list(values_of(trial.params, end)) if end == EPOCHS else None)
+    assert len(study.best_trials) >= 1
+    if sampler == "grid":
+        run_one(proposer)
+        assert len(study.get_trials()) == N_FINITE
+
+
+@pytest.mark.parametrize("sampler", ABLE)
+def test_a_new_process_for_each_trial_decides_as_one_for_all(sampler, tmp_path):
+    def ends(restart, name):
+        space = FINITE if sampler == "grid" else PLANE
+        study, proposer = make(sampler, open_study(journal(tmp_path / name)), space=space, pruner="asha")
+        told = []
+        for _ in range(12):
+            if restart:
+                study, proposer = make(sampler, open_study(journal(tmp_path / name)), space=space, pruner="asha")
+            told.append(run_one(proposer))
+        return told, [trial.params for trial in study.get_trials()]
+
+    assert ends(True, "broken") == ends(False, "whole")
+
+
+def test_asha_keeps_the_best_third_by_pareto_rank_at_equal_epochs():
+    study, proposer = make(pruner="asha")
+    ends = dict(run_one(proposer) for _ in range(40))
+    assert [ends[number] for number in range(6)] == [EPOCHS] * 6, "the first trials run to their end"
+    assert set(ends.values()) == {2, EPOCHS}
+    assert 15 <= list(ends.values()).count(2) <= 34
+    for number in range(6, 40):  # each against those that had reached epoch 2 before it, and no other epoch
+        before = np.array([values_of(trial.params, 2) for trial in study.get_trials()[: number + 1]]) * (-1, 1)
+        n_dominating = sum((loss <= before[-1]).all() and (loss < before[-1]).any() for loss in before)
+        if n_dominating > len(before) // 3:
+            assert ends[number] == 2
+        if ends[number] == 2:
+            assert len(before) >= 3
+
+
+def test_a_resumed_trial_writes_each_epoch_once():
+    study, proposer = make(pruner="asha")
+    begun = proposer.propose()
+    for epoch in (1, 2):
+        proposer.observe(begun.number, Report(epoch, 0.1 * epoch, values=(0.1 * epoch, None)))
+    _, later = make(study=study, pruner="asha")
+    assert later.resume(begun.number) == begun
+    for epoch in (1, 2, 3):
+        assert later.observe(begun.number, Report(epoch, 0.1 * epoch, values=(0.1 * epoch, None))) is Verdict.CONTINUE
+    assert read_scores(study.get_trials()[0]) == pytest.approx({1: 0.1, 2: 0.2, 3: 0.3})
+    assert read_values(study.get_trials()[0], 3) == (pytest.approx(0.3), None)
+
+
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name not in SEVERAL_OBJECTIVES])
+def test_samplers_of_one_objective_are_refused_for_two(sampler):
+    for refused in (
+        lambda: make(sampler, space=CONDITIONAL),
+        lambda: check_proposer(PLANE, sampler=sampler, pruner="none", n_objectives=2),
+    ):
+        with pytest.raises(UsageError, match=f"'{sampler}' knows one objective only; received 2. Take one of tpe"):
+            refused()
+
+
+@pytest.mark.parametrize("pruner", [name for name in PRUNERS if name not in SEVERAL_OBJECTIVES])
+def test_pruners_of_one_objective_are_refused_for_two(pruner):
+    with pytest.raises(UsageError, match=f"'{pruner}' knows one objective only; received 2. Take one of asha, none"):
+        make(pruner=pruner)
+
+
+# ------------------------------------------------------------------------------------------------------- constraints
+
+
+def test_an_error_that_tells_of_violations_ends_the_attempt_as_refused():
+    def objective(_):
+        raise InfeasibleError("size 20 > 10", stopped_by="memory", violations={"memory": 0.7}, facts={"n_parameters": 7})
+        yield
+
+    ending = Attempt(objective, Proposal(0, {})).advance()
+    assert ending == Ending(
+        Outcome.REFUSED,
+        facts={"n_parameters": 7, "stopped_by": "memory", "violations": {"memory": 0.7}},
+        error="size 20 > 10",
+    )
+
+
+@pytest.mark.parametrize("sampler", [*ABLE, pytest.param("cmaes"), "kt-random", "kt-hyperband"])
+def test_a_refused_trial_is_pruned_with_its_violation_and_its_reason(sampler):
+    one_objective = sampler not in SEVERAL_OBJECTIVES
+    space = FINITE if sampler == "grid" else CONDITIONAL if one_objective else PLANE
+    study, proposer = make(sampler, open_study(directions=["maximize"]) if one_objective else None, space=space)
+    for _ in range(3):
+        refuse(proposer)
+    for trial in study.get_trials():
+        assert trial.state == STATE.PRUNED
+        assert trial.constraints == {"size<=10": 0.5}
+        assert trial.user_attrs["refusal"] == "size 20 > 10"
+        assert trial.user_attrs["stopped_by"] == "constraint"
+        assert trial.values is None
+
+
+def feasible_share(sampler, n_trials, directions):
+    """Search where all above size 30 is forbidden and more size scores better; tell the share of allowed later proposals."""
+    study, proposer = make(sampler, open_study(directions=directions))
+    for _ in range(n_trials):
+        proposal = proposer.propose()
+        quality, size = proposal.values["quality"], proposal.values["size"]
+        violations = {"size<=30": math.log(size / 30)}
+        values = (quality + size / 100, size)[: len(directions)]
+        facts = {"score": values[0], "values": values if len(values) > 1 else None, "violations": violations}
+        if size > 30 and sampler == "tpe":  # refused before it trained
+            proposer.finish(proposal.number, Ending(Outcome.REFUSED, facts={"violations": violations}, error="too large"))
+        else:
+            proposer.finish(proposal.number, Ending(Outcome.FINISHED, facts=facts))
+    later = study.get_trials()[n_trials // 2 :]
+    return sum(trial.params["size"] <= 30 for trial in later) / len(later)
+
+
+@pytest.mark.parametrize("directions", [("maximize",), ("maximize", "maximize")], ids=["one", "two"])
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "nsga3", pytest.param("gp", marks=NEEDS_TORCH)])
+def test_samplers_learn_where_the_constraint_holds(sampler, directions):
+    share = feasible_share(sampler, 16 if sampler == "gp" else 80, directions)
+    assert share > 0.5, "chance would propose 0.3"
+
+
+def test_keras_tuner_takes_a_broken_constraint_for_the_worst_score():
+    """Two records that differ in the scores of infeasible trials alone lead to the same proposals."""
+
+    def continued(misleading):
+        _, proposer = make("kt-bayesian", open_study(directions=["maximize"]))
+        for number in range(10):
+            proposal = proposer.propose()
+            is_broken = number % 3 == 2
+            score = misleading if is_broken else proposal.values["quality"]
+            facts = {"score": score, "violations": {"size<=30": 0.1 if is_broken else -0.1}}
+            proposer.finish(proposal.number, Ending(Outcome.FINISHED, facts=facts))
+        return proposer.propose().values
+
+    assert continued(2.0) == continued(90.0)
+
+
+def test_keras_tuners_hyperband_promotes_the_feasible_first():
+    _, proposer = make("kt-hyperband", open_study(directions=["maximize"]), epochs=9)
+    broken = set()
+    while isinstance(proposal := proposer.propose(), Proposal) and proposal.parent is None:
+        if proposal.number % 2:
+            broken.add(proposal.number)
+        score = proposal.values["quality"] + (10 if proposal.number in broken else 0)
+        facts = {"score": score, "violations": {"size<=30": 0.1 if proposal.number in broken else -0.1}}
+        proposer.observe(proposal.number, Report(1, score))
+        proposer.finish(proposal.number, Ending(Outcome.FINISHED, facts=facts))
+    assert broken
+    assert proposal.parent not in broken

@@ -1,0 +1,146 @@
+"""Sizes that are known without building a network, against the network built; what there is of memory, from files."""
+
+import dataclasses
+import math
+import os
+import stat
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from automl_cxr.config import OPTIMIZERS, TrialConfig
+from automl_cxr.errors import InfeasibleError
+from automl_cxr.model import memory
+from automl_cxr.model.build import blueprint, build_model
+from automl_cxr.model.losses import build_optimizer
+from automl_cxr.model.memory import estimate_memory, measure_size, memory_there, refuse_oversized
+from automl_cxr.model.summary import describe_model
+
+SMALL = {"image_size": 32, "n_blocks": 2, "filters": 4, "dense_units": 8}
+HUGE = TrialConfig(image_size=2048, n_blocks=1, filters=1024, pooling="flatten", dense_units=8192)
+NETWORKS = {
+    "scratch": SMALL,
+    "fused": {"family": "fused", "image_size": 67},
+    "transfer": {"family": "transfer", "backbone": "squeezenet", "image_size": 64, "unfreeze": 3},
+    "concat": {"family": "concat", "backbone": "squeezenet", "second_backbone": "scratch", "image_size": 64, "n_blocks": 2},
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_that_is_not_built_is_counted_as_the_built_one(name):
+    config = TrialConfig(**NETWORKS[name], weights="none", second_weights="none")
+    size, counted = measure_size(config, 3), describe_model(config, 3)
+    model = build_model(config, 3, steps_per_epoch=10)
+    assert size.parameters == counted.parameters == model.count_params()
+    assert size.weight_bytes == 4 * model.count_params()
+    assert counted.trainable == sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    assert size.gradient_bytes == 4 * counted.trainable
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_moments_are_those_that_the_optimizer_keeps(optimizer, parts):
+    config = TrialConfig(**SMALL, optimizer=optimizer, gradient_accumulation=parts)
+    model = build_model(config, 3, steps_per_epoch=10)
+    kept = build_optimizer(config, learning_rate=1e-3)
+    kept.build(model.trainable_variables)
+    n_bytes = 4 * sum(math.prod(variable.shape) for variable in kept.variables)
+    assert measure_size(config, 3).moment_bytes == pytest.approx(n_bytes, abs=64)  # a step counter, a learning rate
+
+
+def test_activations_are_the_outputs_from_the_first_trained_layer_on():
+    config = TrialConfig(**SMALL, n_dense=0, batch_norm=False, dropout=0.0)
+    # two blocks of convolution, ReLU and pool: 32x32x4 twice, 16x16x4; 16x16x8 twice, 8x8x8; vector 8, output 3
+    expected = 4 * (2 * 32 * 32 * 4 + 16 * 16 * 4 + 2 * 16 * 16 * 8 + 8 * 8 * 8 + 8 + 3)
+    assert describe_model(config, 3).activation_bytes == expected
+    frozen, free = (TrialConfig(**NETWORKS["transfer"] | {"unfreeze": n}) for n in (0, 100))
+    assert describe_model(frozen, 3).activation_bytes < describe_model(free, 3).activation_bytes
+
+
+def test_a_network_of_terabytes_is_counted_in_no_time_and_leaves_nothing_behind():
+    began = time.process_time()
+    assert measure_size(HUGE, 2).parameters > 4e12
+    assert time.process_time() - began < 2
+    with keras.StatelessScope():  # at whose end Keras fills every variable that waits for its values
+        pass
+    model = build_model(TrialConfig(**SMALL), 2, steps_per_epoch=10)
+    assert model.predict_on_batch(np.zeros((1, 32, 32, 1))).shape == (1, 2)
+
+
+def test_the_blueprint_asks_for_no_weights_file():
+    with blueprint(TrialConfig(family="transfer", backbone="squeezenet", image_size=64, weights="nowhere.h5"), 2) as model:
+        assert model.count_params() > 700_000
+
+
+def test_networks_of_one_shape_are_counted_once():
+    config = TrialConfig(**SMALL)
+    before = memory._count.cache_info().misses
+    sizes = {
+        measure_size(
+            dataclasses.replace(config, seed=seed, learning_rate=0.1 / (1 + seed), optimizer="sgd", dropout=0.1 * seed), 4
+        )
+        for seed in range(5)
+    }
+    assert len(sizes) == 1
+    assert memory._count.cache_info().misses == before + 1
+    assert measure_size(dataclasses.replace(config, filters=5), 4) not in sizes
+
+
+def test_what_cannot_fit_is_refused_with_a_violation_to_learn_from(monkeypatch):
+    size = measure_size(TrialConfig(**SMALL), 2)
+    monkeypatch.setenv(memory.MEMORY_LIMIT, str(size.needed(1)))
+    refuse_oversized(size)
+    monkeypatch.setenv(memory.MEMORY_LIMIT, str(size.needed(1) // 2))
+    with pytest.raises(InfeasibleError, match="one image at a time") as caught:
+        refuse_oversized(size)
+    assert caught.value.stopped_by == "memory"
+    assert caught.value.violations == {"memory": pytest.approx(math.log(2), abs=1e-3)}
+    assert caught.value.facts == {"n_parameters": size.parameters}
+
+
+def test_the_estimate_tells_whether_it_fits(monkeypatch):
+    config = TrialConfig(**SMALL, batch_size=8)
+    monkeypatch.setenv(memory.MEMORY_LIMIT, "1000")
+    told = estimate_memory(describe_model(config, 2), config)
+    assert not told.fits
+    assert told.batch == told.one_image + 7 * told.each_image
+    monkeypatch.delenv(memory.MEMORY_LIMIT)
+    assert estimate_memory(describe_model(config, 2), config).fits
+    assert not estimate_memory(describe_model(HUGE, 2), HUGE).fits
+
+
+def test_control_groups_of_both_kinds_limit_the_memory(tmp_path):
+    root, membership = tmp_path / "cgroup", tmp_path / "membership"
+    for file, content in (
+        ("memory.max", "max\n"),
+        ("job/memory.max", "8000\n"),
+        ("job/step/memory.max", "max\n"),
+        ("memory/memory.limit_in_bytes", "9223372036854771712\n"),
+        ("memory/job/memory.limit_in_bytes", "7000\n"),
+    ):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text(content)
+    membership.write_text("0::/job/step\n")
+    assert min(memory._control_group_limits(root, membership)) == 8000
+    membership.write_text("5:cpu,memory:/job\n1:name=systemd:/elsewhere\n")
+    assert min(memory._control_group_limits(root, membership)) == 7000
+    assert memory._control_group_limits(tmp_path / "no", tmp_path / "none") == []
+
+
+def test_a_process_has_its_share_of_the_gpu(tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text('#!/bin/sh\n[ "$3" = "--id=3" ] && echo 81920 || exit 6\n')
+    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(tmp_path) + os.pathsep + os.environ["PATH"])
+    monkeypatch.setattr(memory, "has_gpu", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4")
+    memory._gpu_memory.cache_clear()
+    assert memory_there() == 81920 * 2**20
+    monkeypatch.setenv(memory.GPU_FRACTION, "0.25")
+    assert memory_there() == 20480 * 2**20
+    memory._gpu_memory.cache_clear()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    assert memory_there() is None, "what the driver does not tell is no reason to refuse"
+    memory._gpu_memory.cache_clear()

@@ -114,6 +114,7 @@ def run_search(
             driver=lease.driver,
             objective=spec.objective,
             normal_class=spec.normal_index,
+            folds=spec.folds,
         )
         proposer = build_proposer(
             store.study,
@@ -121,6 +122,7 @@ def run_search(
             sampler=sampler,
             pruner=spec.pruner,
             epochs=spec.epochs,
+            folds=spec.folds,
             seed=spec.seed,
             sign=lambda number: {"driver": lease.driver, "seed": trial_seed(spec.seed, number)},
         )

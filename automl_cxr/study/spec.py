@@ -36,6 +36,7 @@ class StudySpec:
         objective: Metric that ranks trials; normal_class: name of the class without a finding, or None.
         sampler: Who proposes; pruner: who stops early.
         valid_fraction, test_fraction: Shares of the images.
+        folds: Folds that every trial trains a network for each; 0 where one validation part judges it.
         seed: Decides the split, the proposals and every trial's seed.
         versions: Version of this package and of what decides numbers.
         command: What was typed, for the record.
@@ -60,6 +61,7 @@ class StudySpec:
     valid_fraction: float
     test_fraction: float
     seed: int
+    folds: int = 0
     fit: str = "stretch"
     fixed: Mapping[str, Value] = field(default_factory=dict)
     weights_folder: str | None = None

@@ -202,6 +202,7 @@ def search(
     pruner: str | None = None,
     valid_fraction: float | None = None,
     test_fraction: float | None = None,
+    folds: int | None = None,
     seed: int | None = None,
     keep_models: int = 10,
     executor: str = "ray",
@@ -244,6 +245,8 @@ def search(
         pruner: Who stops trials early.
         valid_fraction: Share of the images that chooses epochs and trials.
         test_fraction: Share of the images that stays sealed.
+        folds: Folds that each trial trains a network for each, judged by the images that it did not learn from; None or 0
+            for one network and one validation part.
         seed: Decides split, proposals and weights.
         keep_models: Number of best trials that keep their model on disk.
         executor: "ray", or "inline" for this process.
@@ -293,6 +296,7 @@ def search(
         pruner=pruner,
         valid_fraction=valid_fraction,
         test_fraction=test_fraction,
+        folds=folds,
         seed=seed,
         command=command,
     )

@@ -44,7 +44,8 @@ class SplitRecord:
     """What split.json holds: which images a study trains on, which choose, and which are sealed.
 
     The decoded array of a study holds the images of ``train``, then those of ``valid``, in this order. The test part is
-    named and nothing more, so that no trial can see its labels.
+    named and nothing more, so that no trial can see its labels. Where there are folds, ``train`` holds the images of all
+    of them and ``valid`` none: each fold in turn is left out of the training and judged.
 
     Attributes:
         classes: Class names; a label is an index into them.
@@ -55,6 +56,7 @@ class SplitRecord:
         grouped: Whether patients are known and kept on one side.
         origin: "made", or which parts were given with the data.
         unreadable: Images of train and valid that were left out, with the reason.
+        folds: Fold of each image of ``train``, from 1; empty where there is one validation part.
     """
 
     classes: tuple[str, ...]
@@ -65,13 +67,23 @@ class SplitRecord:
     grouped: bool
     origin: str
     unreadable: Mapping[str, str]
+    folds: tuple[int, ...] = ()
+
+    @property
+    def n_folds(self) -> int:
+        return max(self.folds, default=0)
+
+    @property
+    def judged(self) -> PartRecord:
+        """The images that a trial's predictions are of: the validation part, or those of all folds."""
+        return self.train if self.folds else self.valid
 
     @classmethod
     def from_json(cls, text: str) -> SplitRecord:
         values = json.loads(text)
         for name in ("train", "valid"):
             values[name] = PartRecord(**{key: tuple(column) for key, column in values[name].items()})
-        for name in ("classes", "test"):
+        for name in ("classes", "test", "folds"):
             values[name] = tuple(values[name])
         return cls(**values)
 
@@ -109,6 +121,47 @@ class EpochRecord:
     n_parameters: int
     values: Sequence[float | None] = ()
 
+    @property
+    def step(self) -> int:
+        """Number of the report that this is to a search."""
+        return self.epoch
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """What else a search is told."""
+        return {"n_parameters": self.n_parameters}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldRecord:
+    """One fold of a trial, when its network is trained and has judged the images that it did not learn from.
+
+    Attributes:
+        fold: Number from 1.
+        score: The study's (first) objective on the images of the fold.
+        values: The study's objectives in their order, where there are several; None for one that only the end tells.
+        n_parameters: Parameters of what the trial will leave: of the networks of all folds together.
+        n_folds: Folds of the trial.
+        n_epochs: Epochs of the trial so far, those of this fold and of the folds before.
+    """
+
+    fold: int
+    score: float
+    n_parameters: int
+    n_folds: int
+    n_epochs: int
+    values: Sequence[float | None] = ()
+
+    @property
+    def step(self) -> int:
+        """Number of the report that this is to a search."""
+        return self.fold
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """What else a search is told."""
+        return {"n_parameters": self.n_parameters, "folds": self.n_folds, "epochs": self.n_epochs}
+
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class TrialRecord:
@@ -121,13 +174,14 @@ class TrialRecord:
         score: Final validation score (COMPLETE), last score (PRUNED), None otherwise; the first objective of several.
         values: Every objective of several, in their order (COMPLETE).
         violations: How far each constraint is broken, by its name: above 0 where it is.
-        scores: Validation score of each epoch, from epoch 1.
-        n_parameters: Parameters of the network, None until it was built.
+        scores: Validation score of each epoch, from epoch 1; with folds that of each fold, from fold 1.
+        n_parameters: Parameters of the network, or of those of all folds; None until it was built.
         seconds: Wall seconds of training, None until finished.
         error: Why it failed.
         refusal: Why it was not trained (PRUNED).
         seed: Seed of its configuration.
-        best_epoch: Epoch whose weights were kept (COMPLETE), from 1.
+        best_epoch: Epoch whose weights were kept (COMPLETE), from 1; None with folds, where each network has its own.
+        folds: Folds that it trains a network for each, None without.
         attempts: How often it was begun; more than once where searches died.
         parent: Number of the trial that it continues from where that had ended.
         retries: What it failed of before it was run again, each as "class of the error: message".
@@ -146,6 +200,7 @@ class TrialRecord:
     refusal: str | None = None
     seed: int | None = None
     best_epoch: int | None = None
+    folds: int | None = None
     attempts: int = 1
     parent: int | None = None
     retries: tuple[str, ...] = ()
@@ -163,7 +218,7 @@ class TrialRecord:
     def __repr__(self) -> str:
         """Say it in a line, as a notebook shows it."""
         score = "" if self.score is None else f", score {self.score:.4f}"
-        epochs = "" if not self.scores else f" after {max(self.scores)} epochs"
+        epochs = "" if not self.scores else f" after {max(self.scores)} {'epochs' if self.folds is None else 'folds'}"
         params = ", ".join(
             f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in self.params.items()
         )

@@ -11,7 +11,7 @@ import platform
 import time
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
@@ -34,7 +34,20 @@ from automl_cxr.scoring.predictions import Predictions
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["TrialResult", "TrialTask", "describe_worker", "digest_files", "load_parts", "run_trial"]
+__all__ = [
+    "TrainedNetwork",
+    "TrialResult",
+    "TrialTask",
+    "build_network",
+    "describe_worker",
+    "digest_files",
+    "load_parts",
+    "log_epoch",
+    "objective_of",
+    "run_trial",
+    "save_trial",
+    "train_network",
+]
 
 _CHECKPOINT_SECONDS = 60.0  # a search that dies loses about as much of each trial that it ran
 
@@ -45,7 +58,7 @@ class TrialTask:
 
     Attributes:
         config: What is trained.
-        images: The decoded array, uint8 (n, h, w): the split's training images, then its validation images.
+        images: The decoded array, uint8 (n, h, w): the split's training images, then its validation images if it has such.
         split: split.json, a ``SplitRecord``.
         weights_folder: Where pretrained weights are looked for first, or None.
         folder: Where its files are written; exists and is empty.
@@ -54,7 +67,8 @@ class TrialTask:
         normal_class: Index of the class without a finding, for the metrics that need it.
         seconds: Wall seconds after which no further epoch begins; None for no limit.
         until: Epoch after which it ends, whatever its configuration has left; None for all of them.
-        checkpoint: File that its state is written to, from time to time and after epoch ``until``; None for none.
+        checkpoint: File that its state is written to, from time to time and after epoch ``until``, and whose name begins
+            the names of the files of its folds; None for none.
         resume: Checkpoint that it goes on from: its own, left by a search that died, or another trial's; None to begin anew.
     """
 
@@ -77,13 +91,13 @@ class TrialResult:
     """What a trial that ran to its end came to.
 
     Attributes:
-        score: The first objective on the validation part, from the saved predictions.
+        score: The first objective on the validation part, or on the images of all folds, from the saved predictions.
         values: Every objective where there are several; else empty.
         violations: How far each requirement is broken, by its text: above 0 where it is.
-        best_epoch: Epoch whose weights were kept.
-        epochs: Epochs that were run.
+        best_epoch: Epoch whose weights were kept; None with folds, where each network has its own.
+        epochs: Epochs that were run, those of all folds together.
         cut_short: Whether its time kept it from epochs that it would have run.
-        n_parameters: Parameters of the network.
+        n_parameters: Parameters of the saved model, which with folds holds all their networks.
         weights_sha256: Digests of the files that its backbones' weights came from, joined by "+"; "" where all are random.
         sha256: Digest of each of its files, by name.
         seconds: Wall seconds from start to saved files.
@@ -92,13 +106,22 @@ class TrialResult:
     score: float
     values: tuple[float, ...]
     violations: Mapping[str, float]
-    best_epoch: int
+    best_epoch: int | None
     epochs: int
     cut_short: bool
     n_parameters: int
     weights_sha256: str
     sha256: Mapping[str, str]
     seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainedNetwork:
+    """A network with the weights of its best epoch, every epoch of its training, and how that ended."""
+
+    model: keras.Model
+    history: tuple[EpochRecord, ...]
+    end: TrainingEnd
 
 
 def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
@@ -116,27 +139,13 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
     train, valid = load_parts(task.images, split)
     (task.folder / "config.json").write_text(task.config.to_json(), encoding="utf-8")
 
-    size = measure_size(task.config, len(split.classes))
-    costs = {"parameters": float(size.parameters), "multiply_adds": float(size.multiply_adds)}
-    _refuse_unmet(task.requirements, costs)
-    refuse_oversized(size)
-
-    n_images = images_per_epoch(train.labels, len(split.classes), task.config).sum()
-    model = build_model(
-        task.config,
-        len(split.classes),
-        steps_per_epoch=n_steps(n_images, task.config.images_at_once),
-        weights_folder=task.weights_folder,
-    )
-    several = task.objectives if len(task.objectives) > 1 else ()
-    objective = Objective(metric(task.objectives[0]), task.normal_class, several, costs)
-    training = Training(model, task.config, train=train, valid=valid, objective=objective)
-    if task.resume is not None:
-        training.restore(load_checkpoint(task.resume))
+    costs = measure_costs(task, len(split.classes))
     with (task.folder / "train.log").open("w", encoding="utf-8") as log:
-        _log_start(log, task, model)
-        end = yield from _observed(training, task, log, started)
+        trained = yield from train_network(
+            task, train, valid, n_classes=len(split.classes), costs=costs, log=log, started=started
+        )
 
+    model = trained.model
     predictions = Predictions(
         ids=split.valid.images,
         labels=valid.labels,
@@ -144,26 +153,48 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
         classes=split.classes,
         patients=split.valid.patients,
     )
-    required = [requirement.name for requirement in task.requirements]
-    if "latency" in (*task.objectives, *required):
-        costs = {**costs, "latency": measure_latency(model, valid)}
-    final = {
-        name: measure(name, predictions.labels, predictions.probabilities, normal_class=task.normal_class, costs=costs)
-        for name in (*task.objectives, *required)
-    }
-    _save(task.folder, training.history, several, predictions, model)
+    save_trial(task.folder, history_rows(task, trained.history), predictions, model)
     return TrialResult(
-        score=final[task.objectives[0]],
-        values=tuple(final[name] for name in several),
-        violations={str(requirement): requirement.violation(final[requirement.name]) for requirement in task.requirements},
-        best_epoch=end.best_epoch,
-        epochs=len(training.history),
-        cut_short=end.cut_short,
+        **judge(task, predictions, model, valid, costs=costs),
+        best_epoch=trained.end.best_epoch,
+        epochs=len(trained.history),
+        cut_short=trained.end.cut_short,
         n_parameters=model.count_params(),
         weights_sha256="+".join(digest_pretrained(task.config, task.weights_folder)),
         sha256=digest_files(task.folder),
         seconds=time.monotonic() - started,
     )
+
+
+def measure_costs(task: TrialTask, n_classes: int, *, n_networks: int = 1) -> dict[str, float]:
+    """Count what a task's network costs, or several of them together, before it is built.
+
+    Raises:
+        InfeasibleError: It is known now to break a requirement, or one network does not fit in memory.
+    """
+    size = measure_size(task.config, n_classes)
+    costs = {"parameters": float(n_networks * size.parameters), "multiply_adds": float(n_networks * size.multiply_adds)}
+    _refuse_unmet(task.requirements, costs)
+    refuse_oversized(size)
+    return costs
+
+
+def judge(
+    task: TrialTask, predictions: Predictions, model: keras.Model, part: LabelledPart, *, costs: Mapping[str, float]
+) -> dict[str, Any]:
+    """Give the score, the values and the violations of a ``TrialResult``; the latency is measured on the images of a part."""
+    required = [requirement.name for requirement in task.requirements]
+    if "latency" in (*task.objectives, *required):
+        costs = {**costs, "latency": measure_latency(model, part)}
+    final = {
+        name: measure(name, predictions.labels, predictions.probabilities, normal_class=task.normal_class, costs=costs)
+        for name in (*task.objectives, *required)
+    }
+    return {
+        "score": final[task.objectives[0]],
+        "values": tuple(final[name] for name in task.objectives) if len(task.objectives) > 1 else (),
+        "violations": {str(bound): bound.violation(final[bound.name]) for bound in task.requirements},
+    }
 
 
 def _refuse_unmet(requirements: Sequence[Requirement], costs: Mapping[str, float]) -> None:
@@ -194,11 +225,65 @@ def load_parts(images: Path, split: SplitRecord) -> tuple[LabelledPart, Labelled
     )
 
 
+def train_network(
+    task: TrialTask,
+    train: LabelledPart,
+    valid: LabelledPart,
+    *,
+    n_classes: int,
+    costs: Mapping[str, float],
+    log: TextIO,
+    started: float,
+) -> Generator[EpochRecord, None, TrainedNetwork]:
+    """Train the network of a task, yielding each epoch; those before its checkpoint again, if that is its own.
+
+    Args:
+        task: What is trained, and for how long.
+        train: The images to learn from.
+        valid: The images that epochs are judged by.
+        n_classes: Number of classes.
+        costs: What is known of the network's costs, from ``measure_costs``.
+        log: The trial's train.log.
+        started: ``time.monotonic()`` when the trial began, which ``task.seconds`` counts from.
+
+    Raises:
+        TrialError: The network cannot be built or diverges.
+    """
+    model = build_network(task, train, n_classes=n_classes)
+    training = Training(model, task.config, train=train, valid=valid, objective=objective_of(task, costs))
+    if task.resume is not None:
+        training.restore(load_checkpoint(task.resume))
+    _log_start(log, task, model)
+    end = yield from _observed(training, task, log, started)
+    return TrainedNetwork(model=model, history=training.history, end=end)
+
+
+def build_network(task: TrialTask, train: LabelledPart, *, n_classes: int) -> keras.Model:
+    """Build the untrained network of a task, for the images that it is to learn from.
+
+    Raises:
+        TrialError: It cannot be built.
+    """
+    n_images = images_per_epoch(train.labels, n_classes, task.config).sum()
+    return build_model(
+        task.config,
+        n_classes,
+        steps_per_epoch=n_steps(n_images, task.config.images_at_once),
+        weights_folder=task.weights_folder,
+    )
+
+
+def objective_of(task: TrialTask, costs: Mapping[str, float]) -> Objective:
+    """Find what a task's epochs and folds are judged by."""
+    several = task.objectives if len(task.objectives) > 1 else ()
+    return Objective(metric(task.objectives[0]), task.normal_class, several, costs)
+
+
 def _observed(training: Training, task: TrialTask, log: TextIO, started: float) -> Generator[EpochRecord, None, TrainingEnd]:
     """Pass a training on, epoch by epoch; note each, and keep checkpoints, before it is passed."""
     is_repeated = task.resume is not None and task.resume == task.checkpoint
     for before in training.history:
-        _log_epoch(log, before)
+        log_epoch(log, before)
         if is_repeated:
             yield before  # whoever listened may have died before it heard of this epoch
     epochs = training.epochs(until=task.until, deadline=None if task.seconds is None else started + task.seconds)
@@ -208,7 +293,7 @@ def _observed(training: Training, task: TrialTask, log: TextIO, started: float) 
             epoch = next(epochs)
         except StopIteration as end:
             return end.value
-        _log_epoch(log, epoch)
+        log_epoch(log, epoch)
         is_promotable = epoch.epoch == task.until
         if task.checkpoint is not None and (is_promotable or time.monotonic() >= due):
             save_checkpoint(training.checkpoint(), task.checkpoint)
@@ -216,17 +301,29 @@ def _observed(training: Training, task: TrialTask, log: TextIO, started: float) 
         yield epoch
 
 
-def _save(
-    folder: Path, history: Sequence[EpochRecord], several: Sequence[str], predictions: Predictions, model: keras.Model
-) -> None:
+def history_rows(task: TrialTask, history: Sequence[EpochRecord]) -> list[dict[str, Any]]:
+    """Make the rows of history.csv: what an epoch came to, and each objective of several under its own name."""
+    rows = []
+    for epoch in history:
+        row = dataclasses.asdict(epoch)
+        values = row.pop("values")
+        rows.append({**row, **dict(zip(task.objectives if values else (), values, strict=True))})
+    return rows
+
+
+def save_trial(folder: Path, epochs: Sequence[Mapping[str, Any]], predictions: Predictions, model: keras.Model) -> None:
+    """Write history.csv, valid.npz and model.keras, and flush all files of the trial to disk.
+
+    Args:
+        folder: The trial's folder.
+        epochs: The rows of history.csv, at least one.
+        predictions: What valid.npz holds.
+        model: What model.keras holds.
+    """
     with (folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
-        names = [item.name for item in dataclasses.fields(EpochRecord) if item.name != "values"]
-        writer = csv.DictWriter(file, [*names, *(name for name in several if name not in names)])
+        writer = csv.DictWriter(file, list(epochs[0]))
         writer.writeheader()
-        for epoch in history:
-            row = dataclasses.asdict(epoch)
-            values = row.pop("values")
-            writer.writerow({**row, **dict(zip(several, values, strict=True))})
+        writer.writerows(epochs)
     predictions.to_npz(folder / "valid.npz")
     model.compile()  # with an optimizer that has not run: the moments of the one that has would triple the file
     model.save(folder / "model.keras")
@@ -260,7 +357,8 @@ def _log_start(log: TextIO, task: TrialTask, model: keras.Model) -> None:
     log.flush()
 
 
-def _log_epoch(log: TextIO, epoch: EpochRecord) -> None:
+def log_epoch(log: TextIO, epoch: EpochRecord) -> None:
+    """Note an epoch in train.log."""
     log.write(
         f"epoch {epoch.epoch}: score {epoch.score:.4f}, macro-F1 {epoch.macro_f1:.4f}, loss {epoch.loss:.4f}, "
         f"validation loss {epoch.valid_loss:.4f}, accuracy {epoch.valid_accuracy:.4f}, "

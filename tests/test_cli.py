@@ -79,14 +79,14 @@ def test_every_option_is_explained():
 
 def test_help_names_the_samplers_pruners_metrics_methods_and_layouts_there_are(run):
     from automl_cxr.data.layouts import LAYOUTS
-    from automl_cxr.engine.proposers import PRUNERS, SAMPLERS
+    from automl_cxr.engine.proposers import FOLD_PRUNERS, PRUNERS, SAMPLERS
     from automl_cxr.ensemble.build import METHODS
     from automl_cxr.results.leaderboard import FORMATS
     from automl_cxr.scoring.metrics import METRICS
 
     _, search_help, _ = run("search", "--help")
     layouts = [row.name for row in (LAYOUTS.values() if hasattr(LAYOUTS, "values") else LAYOUTS)]
-    for name in (*SAMPLERS, *PRUNERS, *METRICS, *layouts):
+    for name in (*SAMPLERS, *PRUNERS, *FOLD_PRUNERS, *METRICS, *layouts):
         assert name in search_help, name
     _, ensemble_help, _ = run("ensemble", "build", "--help")
     assert all(name in ensemble_help for name in METHODS)

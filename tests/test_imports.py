@@ -17,6 +17,7 @@ LAYERS = (
     {"engine", "data", "scoring", "records", "config"},
     {"model", "ensemble"},
     {"trial"},
+    {"cross_validation"},
     {"study"},
     {"results"},
     {"api"},
@@ -26,12 +27,13 @@ LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in room
 
 # Rule 2: where each heavy library may be named.
 HOMES = {
-    "keras": ("model/", "trial.py"),
+    "keras": ("model/", "trial.py", "cross_validation.py"),
     "tensorflow": (),
     "ray": ("engine/ray_execution.py", "engine/shipping.py"),
     "optuna": (
         "engine/study_proposer.py",
         "engine/optuna_proposer.py",
+        "engine/fold_pruners.py",
         "engine/kerastuner_proposer.py",
         "engine/proposers.py",
         "study/driver_storage.py",

@@ -114,7 +114,7 @@ def build_ensemble(
     default="test",
     show_default=True,
     metavar="PART",
-    help="test, valid or train; opening test is recorded.",
+    help="test, valid (with folds: out of fold) or train; opening test is recorded.",
 )
 @trial_option
 @click.option("--data", metavar="DIR", help="Where the data are now  [default: where they were]")
@@ -153,7 +153,7 @@ def _print_evaluation(study: str, result: Any) -> None:
     import pandas as pd
 
     n_patients = len(set(result.predictions.patients))
-    click.echo(f"{study}, {result.classifier}, {result.part} part: {len(result.predictions)} images, {n_patients} patients")
+    click.echo(f"{study}, {result.classifier}, {result.place}: {len(result.predictions)} images, {n_patients} patients")
     rows = [
         {"metric": name, "score": result.scores[name], "95% interval": f"{interval.low:.3f}..{interval.high:.3f}"}
         for name, interval in result.intervals.items()

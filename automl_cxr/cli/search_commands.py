@@ -91,11 +91,18 @@ _REASONS_SHOWN = 5
 @click.option(
     "--pruner",
     metavar="NAME",
-    help="Who stops trials early: asha, hyperband, median or none; kt-hyperband stops by itself  [default: asha]",
+    help="Who stops trials early: asha, hyperband, median or none; with --folds wilcoxon, median or none; "
+    "kt-hyperband stops by itself  [default: asha; with --folds wilcoxon]",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Decides split, proposals and weights  [default: 0]")
 @click.option("--valid-fraction", type=float, help="Share of the images that chooses epochs and trials  [default: 0.15]")
 @click.option("--test-fraction", type=float, help="Share of the images that stays sealed  [default: 0.15]")
+@click.option(
+    "--folds",
+    type=click.IntRange(2),
+    help="Cross-validate each trial: a network for each fold, judged by the images it did not learn from"
+    "  [default: one network and one validation part]",
+)
 @data_options
 @click.option(
     "--executor", default="ray", show_default=True, metavar="NAME", help="ray, or inline: one by one in this process."

@@ -54,7 +54,7 @@ def _print_replay(result: Replay) -> None:
     epochs = sorted({*result.scores, *result.replayed_scores})
     columns = {"recorded": result.scores, "replayed": result.replayed_scores}
     rows = {name: [f"{scores[epoch]:.8f}" if epoch in scores else "" for epoch in epochs] for name, scores in columns.items()}
-    print_table(pd.DataFrame({"epoch": epochs, **rows}), title=f"trial {result.trial}, score after each epoch")
+    print_table(pd.DataFrame({result.step: epochs, **rows}), title=f"trial {result.trial}, score of each {result.step}")
     click.echo(f"score: recorded {result.score:.8f}, replayed {result.replayed_score:.8f}")
     if result.predictions_differ_by is not None:
         click.echo(f"predictions: differ by {result.predictions_differ_by:.2g} at most")

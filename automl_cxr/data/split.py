@@ -1,4 +1,4 @@
-"""Train, validation and test parts: the data set's own where it has them, made by patient where it does not."""
+"""Train, validation and test parts: the data set's own where it has them, made by patient where it does not; and folds."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def split_dataset(
     if wanted:
         pinned = set(images.loc[part_of_image != "train", "patient_id"])
         pool = images[part_of_image == "train"]
-        part_of_image.update(_deal_out(pool, dataset.classes, wanted, pinned, seed))
+        shares = {"train": 1 - sum(wanted.values()), **wanted}
+        part_of_image.update(_deal_out(pool, dataset.classes, shares, pinned, seed, what="parts to be made"))
     _check_every_class(images["label"], part_of_image, dataset.classes, ("train", *wanted))
     _check_disjoint(images["patient_id"], part_of_image, wanted)
     return Split(
@@ -84,6 +85,35 @@ def split_dataset(
         grouped=dataset.patients_known,
         origin=_describe_origin(given, wanted),
     )
+
+
+def fold_dataset(dataset: Dataset, image_ids: Sequence[str], *, n_folds: int, seed: int = 0) -> tuple[int, ...]:
+    """Divide images into folds of equal size by patient, with the classes in equal shares.
+
+    The folds depend on the set of ids and not on their order. Which part a data set gave its images to does not matter.
+
+    Args:
+        dataset: Where labels and patients come from.
+        image_ids: The images to divide.
+        n_folds: Folds to make, 2 or more.
+        seed: Decides which patients go where.
+
+    Returns:
+        The fold of each image, from 1, in the order of ``image_ids``. No patient stands in two folds.
+
+    Raises:
+        UsageError: There are fewer than two folds, or an id is not in the data set.
+        DataError: A class has fewer patients than there are folds.
+    """
+    if n_folds < 2:
+        raise UsageError(f"Folds must be 2 or more; received {n_folds}. Try 5.")
+    images = _choose_images(dataset, image_ids)
+    shares = {str(fold): 1 / n_folds for fold in range(1, n_folds + 1)}
+    dealt = _deal_out(images, dataset.classes, shares, set(), seed, what="folds")
+    _check_every_class(images["label"], dealt, dataset.classes, tuple(shares))
+    _check_disjoint(images["patient_id"], dealt, shares)
+    fold_of_image = dict(zip(images["image"], map(int, dealt), strict=True))
+    return tuple(fold_of_image[image] for image in image_ids)
 
 
 def _choose_images(dataset: Dataset, image_ids: Sequence[str]) -> pd.DataFrame:
@@ -102,30 +132,39 @@ def _describe_origin(given: set[str], wanted: Mapping[str, float]) -> str:
 
 
 def _deal_out(
-    pool: pd.DataFrame, classes: Sequence[str], wanted: Mapping[str, float], pinned: set[str], seed: int
+    pool: pd.DataFrame, classes: Sequence[str], shares: Mapping[str, float], pinned: set[str], seed: int, *, what: str
 ) -> pd.Series[str]:
-    """Assign each image of the pool to train or to one of the wanted parts, whole patients at a time.
+    """Assign each image of the pool to one of the parts that shares are given for, whole patients at a time.
 
     The patients are dealt out as in scikit-learn's StratifiedGroupKFold, those with most images first, but to parts of
     chosen sizes: each to the part that is then nearest to its share of every class.
+
+    Args:
+        pool: The images, with their labels and patients.
+        classes: Class names.
+        shares: Share of the images that each part is to get, above 0; they sum to 1.
+        pinned: Patients who must go to the first part.
+        seed: Decides which patients go where.
+        what: What the parts are called in a message.
 
     Returns:
         The part of each image, indexed as the pool.
     """
     counts = pd.crosstab(pool["patient_id"], pool["label"]).reindex(columns=list(classes), fill_value=0)
-    parts = ("train", *wanted)
-    shares = np.array([1 - sum(wanted.values()), *wanted.values()])
+    parts = tuple(shares)
     table = counts.to_numpy(float)
     is_pinned = counts.index.isin(list(pinned))
     shuffled = np.random.default_rng(seed).permutation(len(table))
     seats = np.where(is_pinned, 0, -1)
-    _seat_every_class(table, seats, shuffled, len(parts), classes)
-    _seat_the_rest(table, seats, shuffled, shares)
+    _seat_every_class(table, seats, shuffled, len(parts), classes, what=what)
+    _seat_the_rest(table, seats, shuffled, np.array([*shares.values()]))
     part_of_patient = dict(zip(counts.index, (parts[seat] for seat in seats), strict=True))
     return pool["patient_id"].map(part_of_patient)
 
 
-def _seat_every_class(table: np.ndarray, seats: np.ndarray, shuffled: np.ndarray, n_parts: int, classes: Sequence[str]) -> None:
+def _seat_every_class(
+    table: np.ndarray, seats: np.ndarray, shuffled: np.ndarray, n_parts: int, classes: Sequence[str], *, what: str
+) -> None:
     """Give each part one patient of each class, from the rarest class on, the patients with fewest images first.
 
     Dealing by shares alone would leave a part without a class of three patients.
@@ -134,8 +173,9 @@ def _seat_every_class(table: np.ndarray, seats: np.ndarray, shuffled: np.ndarray
         table: Images of each patient in each class (n_patients, n_classes).
         seats: Part of each patient, or -1; changed in place.
         shuffled: The patients in random order.
-        n_parts: Parts there are; 0 is train.
+        n_parts: Parts there are; 0 is the one that patients may be pinned to.
         classes: Class names, for the message.
+        what: What the parts are called in it.
 
     Raises:
         DataError: A class has fewer free patients than there are parts.
@@ -146,13 +186,13 @@ def _seat_every_class(table: np.ndarray, seats: np.ndarray, shuffled: np.ndarray
         n_free = int((has_class[:, label] & (seats != 0)).sum())
         n_patients = int(has_class[:, label].sum())
         if n_free < n_parts - 1 or n_patients < n_parts:
-            raise DataError(_explain_too_few(classes[label], n_patients, n_parts))
+            raise DataError(_explain_too_few(classes[label], n_patients, n_parts, what))
         for part in range(n_parts):
             if has_class[seats == part, label].any():
                 continue
             free = by_size[has_class[by_size, label] & (seats[by_size] == -1)]
             if not free.size:
-                raise DataError(_explain_too_few(classes[label], n_patients, n_parts))
+                raise DataError(_explain_too_few(classes[label], n_patients, n_parts, what))
             seats[free[0]] = part
 
 
@@ -169,11 +209,11 @@ def _seat_the_rest(table: np.ndarray, seats: np.ndarray, shuffled: np.ndarray, s
         have[seats[patient]] += images
 
 
-def _explain_too_few(name: str, n_patients: int, n_parts: int) -> str:
+def _explain_too_few(name: str, n_patients: int, n_parts: int, what: str) -> str:
     return (
-        f"Each class needs a patient in each of the {n_parts} parts to be made; class '{name}' has {n_patients} "
+        f"Each class needs a patient in each of the {n_parts} {what}; class '{name}' has {n_patients} "
         f"patient{'' if n_patients == 1 else 's'} that can be dealt out. Add images of other patients, leave the class "
-        "out with --classes, or give the split yourself."
+        f"out with --classes, or {'take fewer --folds' if what == 'folds' else 'give the split yourself'}."
     )
 
 

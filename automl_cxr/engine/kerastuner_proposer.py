@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from automl_cxr.engine.optuna_proposer import PRUNERS
+from automl_cxr.engine.optuna_proposer import PRUNERS, make_pruner
 from automl_cxr.engine.proposal import Facts, Pause
 from automl_cxr.engine.space import Choice, Float, Int, Parameter, Space, Value
 from automl_cxr.engine.study_proposer import Slot, StudyProposer
@@ -117,13 +117,15 @@ class KerasTunerProposer(StudyProposer):
     Args:
         study: The record; its storage is written at every call.
         space: What is searched.
-        pruner: A name in ``PRUNERS``.
+        pruner: A name in ``PRUNERS``, or with folds in ``FOLD_PRUNERS``.
         epochs: The most epochs that a trial may take.
+        folds: Folds of a trial, which it then reports instead of epochs; 0 for none.
         sign: Facts that are written on a trial, given its number, before anything else is.
         seed: With one worker, the same seed gives the same proposals, whether or not the search was interrupted.
 
     Raises:
         UnknownNameError: No such pruner.
+        UsageError: The pruner does not go with what trials report.
     """
 
     def __init__(
@@ -133,12 +135,12 @@ class KerasTunerProposer(StudyProposer):
         *,
         pruner: str = "asha",
         epochs: int,
+        folds: int = 0,
         seed: int,
         sign: Callable[[int], Facts] = lambda _: {},
     ) -> None:
-        if pruner not in PRUNERS:
-            raise UnknownNameError("pruner", pruner, PRUNERS)
-        super().__init__(study, space, pruner=PRUNERS[pruner](epochs), epochs=epochs, seed=seed, sign=sign)
+        judge = make_pruner(pruner, epochs=epochs, folds=folds)
+        super().__init__(study, space, pruner=judge, epochs=folds or epochs, seed=seed, sign=sign)
         study.sampler = optuna.samplers.RandomSampler()  # asked for nothing
         self._hyperparameters = to_kerastuner(space)
         is_maximized = study.direction is optuna.study.StudyDirection.MAXIMIZE

@@ -23,6 +23,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from automl_cxr.engine.epoch_values import read_values
+from automl_cxr.engine.fold_pruners import FOLD_PRUNERS
 from automl_cxr.engine.pareto import ParetoHalving, is_among_best_third
 from automl_cxr.engine.proposal import Facts, Pause, Report
 from automl_cxr.engine.space import Parameter, Space, Value
@@ -130,7 +131,7 @@ PRUNERS: Mapping[str, Callable[[int], optuna.pruners.BasePruner]] = {
     "median": lambda epochs: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=first_rung(epochs)),
     "none": lambda _: optuna.pruners.NopPruner(),
 }
-"""Pruners by name, each made from the most epochs that a trial may take.
+"""Pruners by name, each made from the most epochs that a trial may take; ``FOLD_PRUNERS`` are those of folds.
 
 hyperband assigns a trial to its bracket by its number and the study's name, and samplers then learn within the bracket.
 """
@@ -166,6 +167,28 @@ def check_several_objectives(n_objectives: int, *, sampler: str, pruner: str) ->
             )
 
 
+def make_pruner(name: str, *, epochs: int, folds: int) -> optuna.pruners.BasePruner:
+    """Make the pruner of a name: one that judges by folds where a trial reports these, and by epochs otherwise.
+
+    Raises:
+        UnknownNameError: No such pruner.
+        UsageError: It does not judge by what a trial reports.
+    """
+    if name not in {*PRUNERS, *FOLD_PRUNERS}:
+        raise UnknownNameError("pruner", name, {*PRUNERS, *FOLD_PRUNERS})
+    if folds and name not in FOLD_PRUNERS:
+        raise UsageError(
+            f"A pruner must judge by folds where trials report these; received --pruner {name} with --folds {folds}. "
+            f"Take one of {', '.join(FOLD_PRUNERS)}, or leave --folds out."
+        )
+    if not folds and name not in PRUNERS:
+        raise UsageError(
+            f"Pruner {name} compares the folds of two trials; received no --folds. "
+            f"Add --folds 5, or take one of {', '.join(PRUNERS)}."
+        )
+    return FOLD_PRUNERS[name](folds) if folds else PRUNERS[name](epochs)
+
+
 class OptunaProposer(StudyProposer):
     """Proposes what an Optuna sampler suggests.
 
@@ -173,15 +196,16 @@ class OptunaProposer(StudyProposer):
         study: The record; its storage is written at every call.
         space: What is searched.
         sampler: A name in ``SAMPLERS``.
-        pruner: A name in ``PRUNERS``.
+        pruner: A name in ``PRUNERS``, or with folds in ``FOLD_PRUNERS``.
         epochs: The most epochs that a trial may take.
+        folds: Folds of a trial, which it then reports instead of epochs; 0 for none.
         sign: Facts that are written on a trial, given its number, before anything else is.
         seed: With one worker, the same seed gives the same proposals, whether or not the search was interrupted.
 
     Raises:
         UnknownNameError: No such sampler or pruner.
         UsageError: The sampler needs a library that is not installed, or a space with an end; or sampler or pruner know one
-            objective only.
+            objective only, or the pruner does not judge by what trials report.
     """
 
     def __init__(
@@ -192,15 +216,15 @@ class OptunaProposer(StudyProposer):
         sampler: str = "tpe",
         pruner: str = "asha",
         epochs: int,
+        folds: int = 0,
         seed: int,
         sign: Callable[[int], Facts] = lambda _: {},
     ) -> None:
         if sampler not in SAMPLERS:
             raise UnknownNameError("sampler", sampler, SAMPLERS)
-        if pruner not in PRUNERS:
-            raise UnknownNameError("pruner", pruner, PRUNERS)
+        judge = make_pruner(pruner, epochs=epochs, folds=folds)
         check_several_objectives(len(study.directions), sampler=sampler, pruner=pruner)
-        super().__init__(study, space, pruner=PRUNERS[pruner](epochs), epochs=epochs, seed=seed, sign=sign)
+        super().__init__(study, space, pruner=judge, epochs=folds or epochs, seed=seed, sign=sign)
         is_halving = pruner == "asha" and len(study.directions) > 1
         self._halving = ParetoHalving(first_rung(epochs)) if is_halving else None
         self._sampler = sampler

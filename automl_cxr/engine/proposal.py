@@ -11,6 +11,8 @@ An objective is a generator function: it yields a Report after each epoch and re
 generator that is closed (GeneratorExit at its yield) was stopped early and clears up after itself. Executors pull epochs, so
 that no thread and no message to a worker is needed to stop one.
 
+A trial that is cross-validated reports folds instead of epochs: of fold 1, 2, ... the score on the images that it left out.
+
 A proposer may run trials in rungs: a few epochs of many, more of the best. A proposal then says until which epoch to run, and
 which trial it continues::
 
@@ -67,7 +69,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Report:
-    """What an epoch came to.
+    """What an epoch, or a fold, came to.
 
     Attributes:
         epoch: Its number, from 1.

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import optuna
 
 from automl_cxr.engine import optuna_proposer
-from automl_cxr.engine.optuna_proposer import PRUNERS, OptunaProposer, check_several_objectives
+from automl_cxr.engine.fold_pruners import FOLD_PRUNERS
+from automl_cxr.engine.optuna_proposer import PRUNERS, OptunaProposer, check_several_objectives, make_pruner
 from automl_cxr.engine.proposal import Facts
 from automl_cxr.engine.space import Space
 from automl_cxr.engine.study_proposer import StudyProposer
-from automl_cxr.errors import UnknownNameError
+from automl_cxr.errors import UnknownNameError, UsageError
 
-__all__ = ["ENDING_SAMPLERS", "PRUNERS", "SAMPLERS", "build_proposer", "check_proposer"]
+__all__ = ["ENDING_SAMPLERS", "FOLD_PRUNERS", "PRUNERS", "SAMPLERS", "build_proposer", "check_proposer"]
 
 _KERASTUNER = ("kt-hyperband", "kt-bayesian", "kt-random", "kt-grid")  # their module loads Keras, which names must not
 
@@ -31,6 +33,7 @@ def build_proposer(
     sampler: str,
     pruner: str,
     epochs: int,
+    folds: int = 0,
     seed: int,
     sign: Callable[[int], Facts] = lambda _: {},
 ) -> StudyProposer:
@@ -39,31 +42,42 @@ def build_proposer(
     Raises:
         UnknownNameError: No such sampler or pruner.
         UsageError: The sampler needs a library that is not installed, or a space with an end; or sampler or pruner know one
-            objective only and the study has several.
+            objective only and the study has several, or does not go with folds, or not without.
     """
     if sampler not in SAMPLERS:
         raise UnknownNameError("sampler", sampler, SAMPLERS)
+    _check_folds(sampler, folds)
+    settings: dict[str, Any] = {"pruner": pruner, "epochs": epochs, "folds": folds, "seed": seed, "sign": sign}
     if sampler not in _KERASTUNER:
-        return OptunaProposer(study, space, sampler=sampler, pruner=pruner, epochs=epochs, seed=seed, sign=sign)
+        return OptunaProposer(study, space, sampler=sampler, **settings)
     check_several_objectives(len(study.directions), sampler=sampler, pruner=pruner)
     from automl_cxr.engine.kerastuner_proposer import ORACLES  # here: loads Keras
 
-    return ORACLES[sampler](study, space, pruner=pruner, epochs=epochs, seed=seed, sign=sign)
+    return ORACLES[sampler](study, space, **settings)
 
 
-def check_proposer(space: Space, *, sampler: str, pruner: str, n_objectives: int = 1) -> None:
+def check_proposer(space: Space, *, sampler: str, pruner: str, n_objectives: int = 1, folds: int = 0) -> None:
     """Refuse, before a study is begun, what ``build_proposer`` would refuse for it; loads no KerasTuner.
 
     Raises:
         UnknownNameError: No such sampler or pruner.
         UsageError: The sampler needs a library that is not installed, or a space with an end; or sampler or pruner know one
-            objective only and there are several.
+            objective only and there are several, or does not go with folds, or not without.
     """
-    for kind, name, known in (("sampler", sampler, SAMPLERS), ("pruner", pruner, PRUNERS)):
-        if name not in known:
-            raise UnknownNameError(kind, name, known)
+    if sampler not in SAMPLERS:
+        raise UnknownNameError("sampler", sampler, SAMPLERS)
+    _check_folds(sampler, folds)
+    make_pruner(pruner, epochs=1, folds=folds)
     check_several_objectives(n_objectives, sampler=sampler, pruner=pruner)
     if sampler == "kt-grid":
         space.points()
     elif sampler in optuna_proposer.SAMPLERS:
         optuna_proposer.make_sampler(sampler, space, study_seed=0, seed=0)
+
+
+def _check_folds(sampler: str, folds: int) -> None:
+    if folds and sampler == "kt-hyperband":
+        raise UsageError(
+            f"Sampler kt-hyperband runs trials in rungs of epochs, and trials report folds here; received --folds {folds}. "
+            "Take another sampler, such as tpe, or leave --folds out."
+        )

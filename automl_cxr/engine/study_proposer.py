@@ -73,7 +73,7 @@ class StudyProposer(ABC):
         study: The record; its storage is written at every call.
         space: What is searched.
         pruner: Who stops trials early.
-        epochs: The most epochs that a trial may take.
+        epochs: The most epochs that a trial may report, or folds where it reports these.
         sign: Facts that are written on a trial, given its number, before anything else is.
         seed: With one worker, the same seed gives the same proposals, whether or not the search was interrupted.
     """

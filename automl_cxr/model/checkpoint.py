@@ -7,13 +7,15 @@ epoch's images follows from its number. So the epochs that follow are those of a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -64,15 +66,8 @@ def put_back(checkpoint: Checkpoint, model: keras.Model) -> None:
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Write a checkpoint so that a reader finds the old one or the whole new one."""
-    groups = {name: getattr(checkpoint, name) for name in _GROUPS}
-    arrays = {f"{name}/{number}": value for name, values in groups.items() for number, value in enumerate(values)}
-    told = json.dumps({"best": checkpoint.best.epoch, "history": [dataclasses.asdict(epoch) for epoch in checkpoint.history]})
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("wb") as file:
-        np.savez(file, told=np.array(told), **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    told = {"best": checkpoint.best.epoch, "history": [dataclasses.asdict(epoch) for epoch in checkpoint.history]}
+    _write(path, told, {name: getattr(checkpoint, name) for name in _GROUPS})
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -81,18 +76,77 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         TrialError: It is missing or damaged.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            told = json.loads(str(file["told"]))
-            groups = {name: _numbered(file, name) for name in _GROUPS}
+    with _explained_damage(path):
+        told, groups = _read(path, _GROUPS)
         history = tuple(EpochRecord(**epoch) for epoch in told["history"])
         best = next(epoch for epoch in history if epoch.epoch == told["best"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError, StopIteration, zipfile.BadZipFile) as error:
-        raise TrialError(f"The checkpoint {path} cannot be read ({error}). The trial has to be trained anew.") from error
-    return Checkpoint(history, best, **groups)
+        return Checkpoint(history, best, **groups)
 
 
 _GROUPS = ("best_weights", "model", "optimizer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedFold:
+    """What the network of a fold came to: all that its trial needs of it.
+
+    Attributes:
+        history: Its epochs.
+        weights: Of its best epoch.
+        probabilities: What it says of the images that it did not learn from, float32 (n_left_out, n_classes).
+        cut_short: Whether its trial's time kept it from epochs that it would have run.
+    """
+
+    history: tuple[EpochRecord, ...]
+    weights: Sequence[np.ndarray]
+    probabilities: np.ndarray
+    cut_short: bool
+
+
+def save_fold(fold: FinishedFold, path: Path) -> None:
+    """Write a finished fold so that a reader finds all of it or nothing."""
+    told = {"history": [dataclasses.asdict(epoch) for epoch in fold.history], "cut_short": fold.cut_short}
+    _write(path, told, {"weights": fold.weights, "probabilities": [fold.probabilities]})
+
+
+def load_fold(path: Path) -> FinishedFold:
+    """Read a finished fold; nothing in the file is run.
+
+    Raises:
+        TrialError: It is missing or damaged.
+    """
+    with _explained_damage(path):
+        told, groups = _read(path, ("weights", "probabilities"))
+        return FinishedFold(
+            history=tuple(EpochRecord(**epoch) for epoch in told["history"]),
+            weights=groups["weights"],
+            probabilities=groups["probabilities"][0],
+            cut_short=bool(told["cut_short"]),
+        )
+
+
+def _write(path: Path, told: Mapping[str, Any], groups: Mapping[str, Sequence[np.ndarray]]) -> None:
+    """Write JSON and lists of arrays in one piece."""
+    arrays = {f"{name}/{number}": value for name, values in groups.items() for number, value in enumerate(values)}
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("wb") as file:
+        np.savez(file, told=np.array(json.dumps(told)), **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _read(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[np.ndarray]]]:
+    with np.load(path, allow_pickle=False) as file:
+        return json.loads(str(file["told"])), {name: _numbered(file, name) for name in names}
+
+
+@contextlib.contextmanager
+def _explained_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, StopIteration, zipfile.BadZipFile) as error:
+        raise TrialError(f"The checkpoint {path} cannot be read ({error}). The trial has to be trained anew.") from error
 
 
 def _numbered(file: np.lib.npyio.NpzFile, name: str) -> list[np.ndarray]:

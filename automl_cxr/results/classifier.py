@@ -17,7 +17,7 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.data.decode import DEFAULT_FIT, check_fit, decode_image_in_pool, decoder_warnings_off, fit_square
 from automl_cxr.ensemble.voting import normalize_weights, weighted_average
 from automl_cxr.errors import DataError, StudyError, UnreadableImageError
-from automl_cxr.study.store import StudyStore
+from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
 
 _IMAGES_AT_ONCE = 256  # decoded and predicted together; bounds the memory
 _DECODING_THREADS = 4
@@ -50,6 +50,8 @@ class Classifier:
         members: One network, or several whose probabilities are averaged.
         weights: Weight of each member; they sum to 1.
         classes: Class names in the order of the columns.
+        predictions: What it said of the images that it was chosen by: of the validation part, or with folds of every image
+            out of fold.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Classifier:
     members: tuple[Member, ...]
     weights: tuple[float, ...]
     classes: tuple[str, ...]
+    predictions: Path
 
     def predict(
         self, files: Sequence[Path], *, on_progress: Callable[[int, int], None] | None = None
@@ -142,7 +145,8 @@ def classifier_of_trial(store: StudyStore, number: int | None = None) -> Classif
     spec = store.spec
     store.record(number)  # refuses a number that no trial has
     member = member_of_trial(store, number)
-    return Classifier(f"trial {number}", store.name, store.split_digest, (member,), (1.0,), spec.classes)
+    predictions = store.trial_folder(number) / PREDICTIONS_FILE
+    return Classifier(f"trial {number}", store.name, store.split_digest, (member,), (1.0,), spec.classes, predictions)
 
 
 def explain_no_model(store: StudyStore) -> str:
@@ -180,7 +184,8 @@ def load_ensemble(folder: Path) -> Classifier:
         study, split_digest = str(record["study"]), str(record["split_digest"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder} is not an ensemble's folder ({error}). `automl-cxr ensemble build` makes one.") from error
-    return Classifier(f"ensemble {folder.resolve().name}", study, split_digest, members, weights, classes)
+    name, predictions = f"ensemble {folder.resolve().name}", folder / PREDICTIONS_FILE
+    return Classifier(name, study, split_digest, members, weights, classes, predictions)
 
 
 def _check_member(folder: Path, row: Mapping[str, Any]) -> Member:

@@ -36,6 +36,7 @@ class Evaluation:
         confusion: Images by true class (rows) and predicted class (columns).
         unreadable: Images that could not be read, with the reason.
         n_opened: How often the test part has now been opened; 0 for the other parts.
+        out_of_fold: Whether each prediction is by the network that did not learn from the image: of "valid" with folds.
     """
 
     classifier: str
@@ -46,7 +47,13 @@ class Evaluation:
     per_class: pd.DataFrame
     confusion: pd.DataFrame
     unreadable: dict[str, str]
-    n_opened: int
+    n_opened: int = 0
+    out_of_fold: bool = False
+
+    @property
+    def place(self) -> str:
+        """What was judged on, for a title."""
+        return "out of fold" if self.out_of_fold else f"{self.part} part"
 
     def __repr__(self) -> str:
         """Say how good, as a notebook shows it."""
@@ -54,7 +61,7 @@ class Evaluation:
             f"  {name:18} {self.scores[name]:.4f}  95% {interval.low:.3f}..{interval.high:.3f}"
             for name, interval in self.intervals.items()
         )
-        return f"Evaluation of {self.classifier} on {len(self.predictions)} images of the {self.part} part\n{scores}"
+        return f"Evaluation of {self.classifier}, {self.place}, {len(self.predictions)} images\n{scores}"
 
 
 def evaluate(
@@ -66,6 +73,9 @@ def evaluate(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Predict a part of the study's split and score it.
+
+    With folds there is no validation part that the classifier as a whole has not learnt from; "valid" then scores the
+    predictions out of fold that it left, each by the network that did not learn from the image.
 
     Args:
         store: The study whose split is used.
@@ -86,6 +96,9 @@ def evaluate(
             "on the images that it would be judged by. Evaluate it on its own study."
         )
     spec, split = store.spec, store.split
+    if part == "valid" and split.folds:
+        left = Predictions.from_npz(classifier.predictions)
+        return replace(_score(classifier, part, left, {}, spec.normal_index, spec.seed), out_of_fold=True)
     dataset = load_study_dataset(store, data)
     images = split.test if part == "test" else getattr(split, part).images
     predictions, unreadable = _predict(classifier, dataset, images, on_progress)
@@ -137,4 +150,4 @@ def _score(
     )
     per_class["images"] = counts.sum(axis=1)
     confusion = pd.DataFrame(counts, index=pd.Index(classes, name="true"), columns=pd.Index(classes, name="predicted"))
-    return Evaluation(classifier.name, part, predictions, scores, intervals, per_class, confusion, unreadable, n_opened=0)
+    return Evaluation(classifier.name, part, predictions, scores, intervals, per_class, confusion, unreadable)

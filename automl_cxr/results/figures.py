@@ -42,21 +42,24 @@ class Figures:
         )
 
     def learning_curves(self) -> go.Figure:
-        """Show the validation score of every trial, epoch by epoch."""
+        """Show the validation score of every trial, epoch by epoch; with folds the score of each fold."""
         import plotly.graph_objects as go
 
+        step = "fold" if self._store.spec.folds else "epoch"
         figure = go.Figure()
         for number, rows in curves_table(self._store).groupby("trial"):
             state = rows["state"].iloc[0]
             figure.add_scatter(
-                x=rows["epoch"],
+                x=rows[step],
                 y=rows["score"],
                 mode="lines+markers",
                 name=f"trial {number} ({state})",
                 opacity=1.0 if state == TrialState.COMPLETE else 0.4,
             )
         return figure.update_layout(
-            title=f"Learning curves of {self._store.name}", xaxis_title="epoch", yaxis_title=self._store.spec.objective
+            title=f"{'Folds' if step == 'fold' else 'Learning curves'} of {self._store.name}",
+            xaxis_title=step,
+            yaxis_title=self._store.spec.objective,
         )
 
     def confusion(self, trial: int | None = None) -> go.Figure:
@@ -76,7 +79,7 @@ class Figures:
             go.Heatmap(z=table.to_numpy(), x=list(table.columns), y=list(table.index), texttemplate="%{z}", colorscale="Blues")
         )
         return figure.update_layout(
-            title=f"Validation part, trial {number}",
+            title=f"{'Out of fold' if self._store.spec.folds else 'Validation part'}, trial {number}",
             xaxis_title="predicted",
             yaxis={"title": "true", "autorange": "reversed"},
         )
@@ -146,13 +149,14 @@ def history_table(store: StudyStore) -> pd.DataFrame:
 
 
 def curves_table(store: StudyStore) -> pd.DataFrame:
-    """Tabulate trial, state, epoch and score, one row an epoch that was reported."""
+    """Tabulate trial, state, epoch (with folds: fold) and score, one row an epoch (a fold) that was reported."""
+    step = "fold" if store.spec.folds else "epoch"
     rows = [
-        {"trial": record.number, "state": str(record.state), "epoch": epoch, "score": score}
+        {"trial": record.number, "state": str(record.state), step: number, "score": score}
         for record in store.records()
-        for epoch, score in record.scores.items()
+        for number, score in record.scores.items()
     ]
-    return pd.DataFrame(rows, columns=["trial", "state", "epoch", "score"])
+    return pd.DataFrame(rows, columns=["trial", "state", step, "score"])
 
 
 def confusion_table(store: StudyStore, number: int) -> pd.DataFrame:

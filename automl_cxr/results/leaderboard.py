@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -27,6 +28,8 @@ def build_leaderboard(store: StudyStore, *, n_resamples: int = 2000) -> pd.DataF
         patient (``_low``, ``_high``; also for macro-F1 where that is not the objective), the other objectives, accuracy,
         macro_auc, F1 of each class, fnfr where a normal class is known, n_parameters, seconds, epochs, best_epoch, has_model,
         and the searched hyperparameters as ``params_...``.
+        With folds the scores are of the predictions out of fold, and instead of the epochs there are the mean of the folds'
+        own scores and their standard deviation (of a sample), fold_mean and fold_sd.
         No row where no trial is complete.
     """
     spec = store.spec
@@ -78,10 +81,16 @@ def _costs(store: StudyStore, record: TrialRecord) -> dict[str, object]:
     return {
         "n_parameters": record.n_parameters,
         "seconds": record.seconds,
-        "epochs": len(record.scores),
-        "best_epoch": record.best_epoch,
+        **_steps(record),
         "has_model": store.has_model(record.number),
     }
+
+
+def _steps(record: TrialRecord) -> dict[str, object]:
+    if record.folds is None:
+        return {"epochs": len(record.scores), "best_epoch": record.best_epoch}
+    scores = list(record.scores.values())
+    return {"fold_mean": statistics.mean(scores), "fold_sd": statistics.stdev(scores)}
 
 
 def _params(record: TrialRecord) -> dict[str, object]:

@@ -32,13 +32,14 @@ class Replay:
 
     Attributes:
         trial: Number of the trial.
-        score: What the record has: the final score of a trial that has one, otherwise the last epoch's.
+        score: What the record has: the final score of a trial that has one, otherwise the last epoch's or fold's.
         replayed_score: The same of the repetition.
-        scores: Score of each epoch in the record, those of the trials that it continues included.
+        scores: Score of each epoch (of each fold) in the record, those of the trials that it continues included.
         replayed_scores: The same of the repetition.
         predictions_differ_by: Largest difference between two probabilities; None where the trial saved none.
         tolerance: Difference that counts as none.
         notes: What is not as it was when the trial ran.
+        step: What the scores are of: "epoch" or "fold".
     """
 
     trial: int
@@ -49,6 +50,7 @@ class Replay:
     predictions_differ_by: float | None
     tolerance: float
     notes: tuple[str, ...]
+    step: str = "epoch"
 
     @property
     def differs_by(self) -> float:
@@ -74,14 +76,14 @@ def replay_trial(
 ) -> Replay:
     """Train a trial again in a process of its own, with the threads that it had, and compare. The study is not touched.
 
-    A trial that continued others is trained in one piece, one that was stopped early to the epoch where it ended.
+    A trial that continued others is trained in one piece, one that was stopped early to the epoch or fold where it ended.
 
     Args:
         store: The study.
         number: A COMPLETE or PRUNED trial of it.
         tolerance: Difference that counts as none.
         data: Where the data are now; by default where they were.
-        on_progress: Told (epochs done, epochs in all).
+        on_progress: Told (epochs done, epochs in all), or folds.
 
     Raises:
         StudyError: There is no such trial, it has no score to compare with, or it cannot be trained any more.
@@ -92,6 +94,11 @@ def replay_trial(
     if record.state not in (TrialState.COMPLETE, TrialState.PRUNED) or not scores:
         raise StudyError(
             f"Only a complete or pruned trial can be replayed; trial {number} of study '{store.name}' is {record.state}."
+        )
+    if record.folds is not None and facts.get("cut_short", False):
+        raise StudyError(
+            f"A trial of folds can be replayed only where each had all its epochs; trial {number} of study '{store.name}' was "
+            "cut short by the time. Replay another one."
         )
     spec, config, last = store.spec, trial_config(store, number), max(scores)
     images = decode_study_images(store, load_study_dataset(store, data), config)
@@ -105,6 +112,7 @@ def replay_trial(
             weights_folder=None if spec.weights_folder is None else Path(spec.weights_folder),
             objectives=(spec.objective,),
             normal_class=spec.normal_index,
+            folds=spec.folds,
         )
         proposal = Proposal(number, {}, epochs=None if runs_to_its_end else last)
         replayed, again = _train(
@@ -122,6 +130,7 @@ def replay_trial(
         predictions_differ_by=differ_by,
         tolerance=tolerance,
         notes=tuple(_tell_changes(store, facts, again)),
+        step="fold" if spec.folds else "epoch",
     )
 
 
@@ -146,18 +155,25 @@ class _ReplayObjective:
     weights_folder: Path | None
     objectives: tuple[str, ...]
     normal_class: int | None
+    folds: int
 
     def __call__(self, proposal: Proposal) -> Generator[Report, None, Facts]:
-        from automl_cxr.trial import TrialTask, describe_worker, run_trial  # here: loads Keras
+        from automl_cxr.cross_validation import cross_validate  # here: loads Keras
+        from automl_cxr.trial import TrialTask, describe_worker, run_trial
 
-        settings = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        epochs = run_trial(TrialTask(**settings, until=proposal.epochs))
+        settings = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "folds"}
+        if self.folds:
+            records = cross_validate(TrialTask(**settings))
+        else:
+            records = run_trial(TrialTask(**settings, until=proposal.epochs))
         while True:
             try:
-                epoch = next(epochs)
+                record = next(records)
             except StopIteration as end:
                 return {**dataclasses.asdict(end.value), "worker": describe_worker()}
-            yield Report(epoch.epoch, epoch.score)
+            yield Report(record.step, record.score)
+            if self.folds and record.step == proposal.epochs:
+                return {"worker": describe_worker()}  # it was stopped there, and left nothing
 
 
 def _train(
@@ -201,7 +217,7 @@ def _tell_changes(store: StudyStore, facts: Mapping[str, Any], again: Facts) -> 
         if entry.code["digest"] != code["digest"]:
             names = [os.fspath(one.get("commit", one["version"])) for one in (entry.code, code)]
             notes.append(f"it ran with other code of this package ({names[0]}; here {names[1]})")
-    if facts.get("weights_sha256", again["weights_sha256"]) != again["weights_sha256"]:
+    if "weights_sha256" in facts and facts["weights_sha256"] != again["weights_sha256"]:
         notes.append("it began from other pretrained weights")
     if facts.get("halvings"):
         notes.append("it ran out of memory on the way: its first epochs may have computed whole batches at once")

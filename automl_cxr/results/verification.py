@@ -168,14 +168,17 @@ def _contradictions(config: TrialConfig, record: TrialRecord) -> Iterator[str]:
 
 
 def _strangers(store: StudyStore, saved: Predictions) -> Iterator[str]:
-    valid = store.split.valid
-    if saved.ids != valid.images or saved.labels.tolist() != list(valid.labels):
-        yield "its predictions are not of the study's validation part"
+    judged = store.split.judged
+    if saved.ids != judged.images or saved.labels.tolist() != list(judged.labels):
+        yield "its predictions are not of the study's validation part, or of its folds"
 
 
 def _predict_again(store: StudyStore, record: TrialRecord, images: Path) -> np.ndarray:
-    from automl_cxr.model.trainer import load_model, predict_probabilities  # Keras, on first use
+    from automl_cxr.cross_validation import predict_out_of_fold  # Keras, on first use
+    from automl_cxr.model.trainer import load_model, predict_probabilities
     from automl_cxr.trial import load_parts
 
     model = load_model(str(store.model_file(record.number)))
+    if store.split.folds:
+        return predict_out_of_fold(model, images, store.split)
     return predict_probabilities(model, load_parts(images, store.split)[1])

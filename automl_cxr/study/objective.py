@@ -35,6 +35,7 @@ class TrialObjective:
         objectives: What is optimised; the first, a metric, chooses the epoch.
         requirements: Bounds that the trial must keep.
         normal_class: Index of the class without a finding, or None.
+        folds: Folds that a trial trains a network for each; 0 where it trains one.
     """
 
     fixed: Mapping[str, Any]
@@ -48,6 +49,7 @@ class TrialObjective:
     objectives: tuple[str, ...]
     requirements: tuple[Requirement, ...]
     normal_class: int | None
+    folds: int = 0
 
     @property
     def inputs(self) -> tuple[Path, ...]:
@@ -59,7 +61,8 @@ class TrialObjective:
         return dataclasses.replace(self, images=places.get(self.images, self.images))
 
     def __call__(self, proposal: Proposal) -> Generator[Report, None, Facts]:
-        # Here, because it loads Keras, which the driver must not pay for.
+        # Here, because they load Keras, which the driver must not pay for.
+        from automl_cxr.cross_validation import cross_validate
         from automl_cxr.trial import TrialTask, describe_worker, run_trial
 
         if not self.split.exists():
@@ -90,16 +93,15 @@ class TrialObjective:
             known["gradient_accumulation"] = task.config.gradient_accumulation
         is_finished = False
         try:
-            epochs = run_trial(task)
+            records = cross_validate(task) if self.folds else run_trial(task)
             while True:
                 try:
                     with explained_shortages():
-                        epoch = next(epochs)
+                        record = next(records)
                 except StopIteration as end:
                     is_finished = True
                     return dataclasses.asdict(end.value)
-                facts = {"n_parameters": epoch.n_parameters, **known}
-                yield Report(epoch.epoch, epoch.score, facts, values=tuple(epoch.values))
+                yield Report(record.step, record.score, facts={**record.facts, **known}, values=tuple(record.values))
         finally:
             if not is_finished:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -129,7 +131,7 @@ def staging_folder(trials: Path, number: int, driver: str) -> Path:
 
 
 def checkpoint_file(checkpoints: Path, number: int) -> Path:
-    """Name the file of a trial's checkpoint."""
+    """Name the file of a trial's checkpoint; the names of those of its folds begin with it."""
     return checkpoints / f"{number:05d}.npz"
 
 

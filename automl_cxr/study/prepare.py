@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.data.cache import DecodedImages, cache_folder, decode_dataset
 from automl_cxr.data.dataset import Dataset, load_dataset
 from automl_cxr.data.phantoms import draw_phantoms
-from automl_cxr.data.split import Split, split_dataset
+from automl_cxr.data.split import Split, fold_dataset, split_dataset
 from automl_cxr.engine.proposers import check_proposer
 from automl_cxr.engine.space import Value, parse_space
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
@@ -57,6 +58,7 @@ class StudyRequest:
     pruner: str | None = None
     valid_fraction: float | None = None
     test_fraction: float | None = None
+    folds: int | None = None
     seed: int | None = None
     command: str = ""
 
@@ -106,7 +108,11 @@ def prepare_study(request: StudyRequest, *, runs: Path, storage: str, on_progres
         space_name, space_toml = _choose_space(request, begun, settings["fixed"])
         searched = parse_space(space_toml, name=space_name).fix(settings["fixed"])
         check_proposer(
-            searched, sampler=settings["sampler"], pruner=settings["pruner"], n_objectives=len(settings["objectives"])
+            searched,
+            sampler=settings["sampler"],
+            pruner=settings["pruner"],
+            n_objectives=len(settings["objectives"]),
+            folds=settings["folds"],
         )
         data = request.data if request.data is not None else begun.data if begun else _phantoms(notes)
         dataset = load_dataset(
@@ -123,6 +129,9 @@ def prepare_study(request: StudyRequest, *, runs: Path, storage: str, on_progres
             seed=settings["seed"],
         )
         record, decoded = _decode_parts(dataset, split, settings["image_size"], settings["fit"], on_progress)
+        if settings["folds"]:
+            record = _pool_into_folds(dataset, record, settings["folds"], notes)
+        _check_every_class(record)
         if record.unreadable:
             notes.append(_tell_unreadable(record))
         spec = StudySpec(
@@ -171,6 +180,8 @@ def _resolve_settings(request: StudyRequest, begun: StudySpec | None) -> dict[st
             return said
         return getattr(begun, name) if begun is not None else default
 
+    objectives = check_objectives(settle("objectives", ("macro_f1",)))
+    folds = _checked_folds(settle("folds", 0), request)
     settings = {
         "image_size": settle("image_size", 112),
         "fit": settle("fit", "stretch"),
@@ -178,10 +189,11 @@ def _resolve_settings(request: StudyRequest, begun: StudySpec | None) -> dict[st
         "weights_folder": _existing_folder(settle("weights_folder", None)),
         "batch_size": settle("batch_size", 32),
         "epochs": settle("epochs", 30),
-        "objectives": check_objectives(settle("objectives", ("macro_f1",))),
+        "objectives": objectives,
         "requirements": tuple(dict.fromkeys(str(Requirement.parse(text)) for text in settle("requirements", ()))),
         "sampler": settle("sampler", "tpe"),
-        "pruner": settle("pruner", "asha"),
+        "folds": folds,
+        "pruner": settle("pruner", _usual_pruner(folds=folds, n_objectives=len(objectives))),
         "valid_fraction": settle("valid_fraction", 0.15),
         "test_fraction": settle("test_fraction", 0.15),
         "seed": settle("seed", 0),
@@ -194,6 +206,24 @@ def _resolve_settings(request: StudyRequest, begun: StudySpec | None) -> dict[st
         if not isinstance(settings[name], (int, float)):
             raise UsageError(f"{name} must be a number; received {settings[name]!r}.")
     return settings
+
+
+def _usual_pruner(*, folds: int, n_objectives: int) -> str:
+    """Choose who stops trials early where nobody was named; between folds, nobody judges by several objectives."""
+    if not folds:
+        return "asha"
+    return "wilcoxon" if n_objectives == 1 else "none"
+
+
+def _checked_folds(folds: Any, request: StudyRequest) -> int:
+    if type(folds) is not int or folds < 0 or folds == 1:
+        raise UsageError(f"folds must be 2 or more, or 0 for one validation part; received {folds!r}. Try 5.")
+    if folds and request.valid_fraction is not None:
+        raise UsageError(
+            f"With folds each of them is the validation part once; received --folds {folds} and "
+            f"--valid-fraction {request.valid_fraction}. Leave one out."
+        )
+    return folds
 
 
 def _absolute_if_file(name: str, value: Value) -> Value:
@@ -267,14 +297,33 @@ def _decode_parts(
         origin=split.origin,
         unreadable=unreadable,
     )
-    for name, part in (("training", record.train), ("validation", record.valid)):
-        missing = sorted(set(range(len(dataset.classes))) - set(part.labels))
+    return record, decoded
+
+
+def _pool_into_folds(dataset: Dataset, record: SplitRecord, n_folds: int, notes: list[str]) -> SplitRecord:
+    """Divide the training and validation images into folds; they keep their rows in the decoded array."""
+    if "valid" in set(dataset.table["split"]):
+        notes.append(
+            "The data's own validation images join the training images: "
+            "with --folds every image of both is left out of the training once."
+        )
+    pooled = PartRecord(
+        images=record.train.images + record.valid.images,
+        labels=record.train.labels + record.valid.labels,
+        patients=record.train.patients + record.valid.patients,
+    )
+    folds = fold_dataset(dataset, pooled.images, n_folds=n_folds, seed=record.seed)
+    return dataclasses.replace(record, train=pooled, valid=PartRecord(images=(), labels=(), patients=()), folds=folds)
+
+
+def _check_every_class(record: SplitRecord) -> None:
+    for name, part in (("training", record.train), ("validation", record.judged)):
+        missing = sorted(set(range(len(record.classes))) - set(part.labels))
         if missing:
             raise DataError(
-                f"Every class needs readable {name} images; received none of '{dataset.classes[missing[0]]}'. "
+                f"Every class needs readable {name} images; received none of '{record.classes[missing[0]]}'. "
                 "See `automl-cxr data inspect`, or leave the class out with --classes."
             )
-    return record, decoded
 
 
 def _part(classes: tuple[str, ...], rows: pd.DataFrame, images: list[str]) -> PartRecord:

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from automl_cxr.engine.proposal import Report
-from automl_cxr.records import TrialRecord, TrialState
+from automl_cxr.records import SplitRecord, TrialRecord, TrialState
 from automl_cxr.study.patient_storage import PATIENCE_SECONDS
 from automl_cxr.study.prepare import PreparedStudy
 from automl_cxr.study.runner import Budget
@@ -29,6 +29,7 @@ class SearchProgress:
         self._store = store
         self._budget = budget
         self._objective = store.spec.objective
+        self._step = "fold" if store.spec.folds else "epoch"
         self._console = Console(file=stream or sys.stderr, highlight=False)
         self._counts = Counter(record.state for record in store.records() if record.state.is_finished)
         eligible = store.eligible()
@@ -52,8 +53,8 @@ class SearchProgress:
         by = ("by patient" if split.grouped else "by image") + ("" if split.origin == "made" else f" ({split.origin})")
         self._say(
             f"Study '{spec.name}' ({'new' if prepared.is_new else 'continued'}): space {spec.space_name}, "
-            f"{', '.join(spec.classes)}; {spec.image_size} pixels; {len(split.train.images)} training, "
-            f"{len(split.valid.images)} validation and {len(split.test)} sealed test images, split {by}."
+            f"{', '.join(spec.classes)}; {spec.image_size} pixels; {_count_images(split)} "
+            f"and {len(split.test)} sealed test images, split {by}."
         )
         for note in prepared.notes:
             self._say(note)
@@ -118,7 +119,7 @@ class SearchProgress:
 
     def _status(self) -> Text:
         running = ", ".join(
-            f"{number}: starting" if report is None else f"{number}: epoch {report.epoch}, {report.score:.3f}"
+            f"{number}: starting" if report is None else f"{number}: {self._step} {report.epoch}, {report.score:.3f}"
             for number, report in sorted(self._running.items())
         )
         text = f"{self._summary()} | running {len(self._running)} ({running or 'none'})"
@@ -132,16 +133,29 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def _count_images(split: SplitRecord) -> str:
+    if split.folds:
+        return f"{len(split.train.images)} images in {split.n_folds} folds"
+    return f"{len(split.train.images)} training, {len(split.valid.images)} validation"
+
+
 def _describe(record: TrialRecord, objective: str) -> str:
     match record.state:
         case TrialState.COMPLETE:
             broken = [name for name, violation in record.violations.items() if violation > 0]
             infeasible = f"; misses {', '.join(broken)}" if broken else ""
-            return f"trial {record.number} complete: {objective} {record.score:.4f} (epoch {record.best_epoch}){infeasible}"
+            return f"trial {record.number} complete: {objective} {record.score:.4f} ({_tell_steps(record)}){infeasible}"
         case TrialState.PRUNED if record.refusal is not None:
             return f"trial {record.number} refused: {record.refusal}"
         case TrialState.PRUNED:
             last = max(record.scores, default=0)
-            return f"trial {record.number} pruned at epoch {last}: {objective} {record.scores.get(last, float('nan')):.4f}"
+            step = "epoch" if record.folds is None else "fold"
+            return f"trial {record.number} pruned at {step} {last}: {objective} {record.scores.get(last, float('nan')):.4f}"
         case _:
             return f"trial {record.number} failed: {record.error}"
+
+
+def _tell_steps(record: TrialRecord) -> str:
+    if record.folds is None:
+        return f"epoch {record.best_epoch}"
+    return "folds " + ", ".join(f"{score:.4f}" for _, score in sorted(record.scores.items()))

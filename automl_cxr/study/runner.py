@@ -123,6 +123,7 @@ def run_search(
             objectives=spec.objectives,
             requirements=tuple(Requirement.parse(text) for text in spec.requirements),
             normal_class=spec.normal_index,
+            folds=spec.folds,
         )
         proposer = build_proposer(
             store.study,
@@ -130,6 +131,7 @@ def run_search(
             sampler=sampler,
             pruner=spec.pruner,
             epochs=spec.epochs,
+            folds=spec.folds,
             seed=spec.seed,
             sign=lambda number: {"driver": lease.driver, "seed": trial_seed(spec.seed, number)},
         )

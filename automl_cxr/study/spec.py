@@ -38,6 +38,7 @@ class StudySpec:
         normal_class: Name of the class without a finding, or None.
         sampler: Who proposes; pruner: who stops early.
         valid_fraction, test_fraction: Shares of the images.
+        folds: Folds that every trial trains a network for each; 0 where one validation part judges it.
         seed: Decides the split, the proposals and every trial's seed.
         versions: Version of this package and of what decides numbers.
         command: What was typed, for the record.
@@ -62,6 +63,7 @@ class StudySpec:
     valid_fraction: float
     test_fraction: float
     seed: int
+    folds: int = 0
     fit: str = "stretch"
     requirements: tuple[str, ...] = ()
     fixed: Mapping[str, Value] = field(default_factory=dict)

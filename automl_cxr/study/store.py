@@ -45,6 +45,7 @@ _STATES = {
     optuna.trial.TrialState.PRUNED: TrialState.PRUNED,
     optuna.trial.TrialState.FAIL: TrialState.FAILED,
 }
+PREDICTIONS_FILE = "valid.npz"
 _MODEL = "model.keras"
 _SPLIT_DIGEST = "split_digest"
 _SEARCH = "search "  # and the name of its driver: an attribute each, so that two searches cannot lose one another's
@@ -263,8 +264,11 @@ class StudyStore:
         return len(self.study.get_trials(deepcopy=False)) - len(waiting)
 
     def n_epochs(self) -> int:
-        """Count the epochs that all trials together were trained for."""
-        return sum(len(record.scores) for record in self.records())
+        """Count the epochs that all trials together were trained for; a trial of folds tells its own at each fold."""
+        return sum(
+            trial.user_attrs["epochs"] if "folds" in trial.user_attrs else len(trial.intermediate_values)
+            for trial in self.study.get_trials(deepcopy=False)
+        )
 
     def abandoned(self, watch: DriverWatch) -> list[TrialRecord]:
         """Read the running trials whose search is dead."""
@@ -311,8 +315,8 @@ class StudyStore:
         return (self.trial_folder(number) / _MODEL).is_file()
 
     def predictions(self, number: int) -> Predictions:
-        """Read a COMPLETE trial's predictions of the validation part."""
-        return Predictions.from_npz(self.trial_folder(number) / "valid.npz")
+        """Read a COMPLETE trial's predictions of the validation part, or out of fold."""
+        return Predictions.from_npz(self.trial_folder(number) / PREDICTIONS_FILE)
 
     def commit_files(self, number: int, staged: Path) -> None:
         """Move a trial's finished files to where they belong; a repeated trial replaces what an earlier attempt left."""
@@ -330,12 +334,12 @@ class StudyStore:
 
     def drop_checkpoints_but(self, continuable: Callable[[], Collection[int]]) -> None:
         """Remove the checkpoints of ended trials, but of those that may be continued and those that are being continued."""
-        files = {int(path.stem): path for path in self.checkpoints.glob("[0-9]*.npz")}
+        files = {path: int(path.stem.partition("-")[0]) for path in self.checkpoints.glob("[0-9]*.npz")}
         if not files:
             return
         running = self.records(TrialState.RUNNING)
         needed = {*continuable(), *(record.number for record in running), *(record.parent for record in running)}
-        for number, path in files.items():
+        for path, number in files.items():
             if number not in needed:
                 path.unlink(missing_ok=True)
 
@@ -419,6 +423,7 @@ def _to_record(trial: optuna.trial.FrozenTrial) -> TrialRecord:
         refusal=attrs.get("refusal"),
         seed=attrs.get("seed"),
         best_epoch=attrs.get("best_epoch"),
+        folds=attrs.get("folds"),
         attempts=attrs.get("attempts", 1),
         parent=attrs.get("parent"),
         retries=tuple(attrs.get("retries", ())),

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from automl_cxr.data.dataset import COLUMNS, Dataset, load_dataset
-from automl_cxr.data.split import PARTS, Split, split_dataset
+from automl_cxr.data.split import PARTS, Split, fold_dataset, split_dataset
 from automl_cxr.errors import DataError, UsageError
 
 
@@ -164,3 +164,48 @@ def test_unknown_patients_are_said_on_the_split() -> None:
     known = make_dataset(make_rows(60))
     dataset = Dataset(known.root, "folders", known.table, known.classes, False, {}, ())
     assert not split_dataset(dataset, ids_of(dataset)).grouped
+
+
+def assert_folds_are_disjoint_and_balanced(dataset: Dataset, ids: list[str], folds: tuple[int, ...], n_folds: int) -> None:
+    table = dataset.table.set_index("image").loc[ids].assign(fold=folds)
+    assert set(folds) == set(range(1, n_folds + 1))
+    assert table.groupby("patient_id")["fold"].nunique().max() == 1
+    assert table["fold"].value_counts().to_numpy() == pytest.approx(len(ids) / n_folds, abs=4)
+    for _, of_class in table.groupby("label"):
+        assert of_class["fold"].value_counts().to_numpy() == pytest.approx(len(of_class) / n_folds, abs=4)
+
+
+@pytest.mark.parametrize("n_folds", [2, 3, 5])
+def test_folds_hold_whole_patients_and_equal_classes(n_folds: int) -> None:
+    dataset = make_dataset(make_rows(90))
+    ids = ids_of(dataset)
+    folds = fold_dataset(dataset, ids, n_folds=n_folds, seed=1)
+    assert_folds_are_disjoint_and_balanced(dataset, ids, folds, n_folds)
+    again = fold_dataset(dataset, ids[::-1], n_folds=n_folds, seed=1)
+    assert again == folds[::-1], "they depend on the set of images, not on its order"
+    assert fold_dataset(dataset, ids, n_folds=n_folds, seed=2) != folds
+
+
+def test_folds_cut_across_the_parts_that_the_data_bring() -> None:
+    rows = make_rows(40, split="train", prefix="t") + make_rows(20, split="valid", prefix="v")
+    dataset = make_dataset([*rows, ("a", "t1", "valid")])
+    ids = ids_of(dataset)
+    assert_folds_are_disjoint_and_balanced(dataset, ids, fold_dataset(dataset, ids, n_folds=4), 4)
+
+
+def test_folds_are_of_the_images_asked_for() -> None:
+    dataset = make_dataset(make_rows(60))
+    ids = ids_of(dataset)[7:]
+    assert len(fold_dataset(dataset, ids, n_folds=3)) == len(ids)
+    with pytest.raises(UsageError, match=r"received 'x\.png'"):
+        fold_dataset(dataset, [*ids, "x.png"], n_folds=3)
+
+
+def test_more_folds_than_a_class_has_patients_are_refused() -> None:
+    rows = [("a", f"p{number}", "") for number in range(40)] + [("b", f"q{number % 4}", "") for number in range(30)]
+    dataset = make_dataset(rows)
+    assert set(fold_dataset(dataset, ids_of(dataset), n_folds=4)) == {1, 2, 3, 4}
+    with pytest.raises(DataError, match=r"each of the 5 folds; class 'b' has 4 patients .* take fewer --folds"):
+        fold_dataset(dataset, ids_of(dataset), n_folds=5)
+    with pytest.raises(UsageError, match="2 or more; received 1"):
+        fold_dataset(dataset, ids_of(dataset), n_folds=1)

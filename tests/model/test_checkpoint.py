@@ -6,7 +6,7 @@ import pytest
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import TrialError
 from automl_cxr.model.build import build_model
-from automl_cxr.model.checkpoint import load_checkpoint, save_checkpoint
+from automl_cxr.model.checkpoint import FinishedFold, load_checkpoint, load_fold, save_checkpoint, save_fold
 from automl_cxr.model.trainer import LabelledPart, Objective, Training, predict_probabilities
 
 SMALL = {"image_size": 48, "batch_size": 8, "dense_units": 8, "epochs": 6, "patience": 6, "augmentation": 0.5, "dropout": 0.4}
@@ -90,3 +90,19 @@ def test_a_damaged_checkpoint_is_said(n_bytes, tmp_path):
         load_checkpoint(tmp_path / "a.npz")
     with pytest.raises(TrialError, match="cannot be read"):
         load_checkpoint(tmp_path / "none.npz")
+
+
+def test_a_finished_fold_comes_back_as_it_was(tmp_path):
+    model, training = training_of(TrialConfig.from_values({**SCRATCH, "epochs": 1}))
+    list(training.epochs())
+    probabilities = predict_probabilities(model, parts()["valid"])
+    fold = FinishedFold(history=training.history, weights=model.get_weights(), probabilities=probabilities, cut_short=True)
+    save_fold(fold, tmp_path / "fold.npz")
+    again = load_fold(tmp_path / "fold.npz")
+    assert (again.history, again.cut_short) == (fold.history, True)
+    assert np.array_equal(again.probabilities, probabilities)
+    assert all(np.array_equal(one, other) for one, other in zip(again.weights, fold.weights, strict=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["fold.npz"]
+    (tmp_path / "fold.npz").write_bytes((tmp_path / "fold.npz").read_bytes()[:500])
+    with pytest.raises(TrialError, match="trained anew"):
+        load_fold(tmp_path / "fold.npz")

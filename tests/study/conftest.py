@@ -77,11 +77,11 @@ class QuickObjective:
     def _write_predictions(self, folder: Path, score: float, seed: int) -> None:
         split = SplitRecord.from_json(self.real.split.read_text(encoding="utf-8"))
         rng = np.random.default_rng(seed)
-        logits = rng.normal(size=(len(split.valid.images), len(split.classes)))
-        logits[np.arange(len(logits)), split.valid.labels] += 3 * score
+        logits = rng.normal(size=(len(split.judged.images), len(split.classes)))
+        logits[np.arange(len(logits)), split.judged.labels] += 3 * score
         probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         Predictions(
-            split.valid.images, np.array(split.valid.labels), probabilities, split.classes, split.valid.patients
+            split.judged.images, np.array(split.judged.labels), probabilities, split.classes, split.judged.patients
         ).to_npz(folder / "valid.npz")
 
 

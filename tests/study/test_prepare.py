@@ -326,3 +326,63 @@ def test_a_folder_of_weights_must_exist_and_may_move(prepare, tmp_path):
     assert prepare(weights_folder=str(tmp_path / "a")).weights_folder == tmp_path / "a"
     assert prepare().weights_folder == tmp_path / "a"
     assert prepare(weights_folder=str(tmp_path / "b")).weights_folder == tmp_path / "b"
+
+
+def test_folds_hold_the_training_and_validation_images_by_patient(prepare):
+    whole, folded = prepare(name="whole"), prepare(name="folded", folds=3)
+    split, before = folded.store.split, whole.store.split
+    assert split.test == before.test, "the same images stay sealed, whether there are folds or not"
+    assert split.train.images == before.train.images + before.valid.images
+    assert split.valid.images == ()
+    assert split.judged == split.train
+    assert before.judged == before.valid
+    assert folded.images == whole.images, "and nothing is decoded twice"
+    assert SplitRecord.from_json(split.to_json()) == split
+    assert (split.n_folds, before.n_folds) == (3, 0)
+    by_fold = [{split.train.patients[row] for row, fold in enumerate(split.folds) if fold == number} for number in (1, 2, 3)]
+    assert sum(map(len, by_fold)) == len(set.union(*by_fold)) == len(set(split.train.patients))
+    for number in (1, 2, 3):
+        assert {split.train.labels[row] for row, fold in enumerate(split.folds) if fold == number} == {0, 1, 2}
+    assert prepare(name="folded").store.split == split, "folds are kept"
+    with pytest.raises(StudyMismatchError, match="folds 3; received 2"):
+        prepare(name="folded", folds=2)
+
+
+def test_validation_images_that_the_data_bring_join_the_folds(prepare, phantoms, tmp_path):
+    table = [(path, path.parent.name) for path in sorted(phantoms.glob("*/*.png"))]
+    parts = ["test", "valid", "train", "train", "train"]
+    rows = [f"{path},{label},{number},{parts[number % 5]}" for number, (path, label) in enumerate(table)]
+    (tmp_path / "chest.csv").write_text("\n".join(["path,label,patient_id,split", *rows]))
+    prepared = prepare(data=str(tmp_path / "chest.csv"), folds=4)
+    split = prepared.store.split
+    assert (len(split.train.images), len(split.test)) == (48, 12)
+    assert any("own validation images join the training images" in note for note in prepared.notes)
+
+
+@pytest.mark.parametrize(("folds", "pruner"), [(None, "asha"), (0, "asha"), (3, "wilcoxon")])
+def test_the_default_pruner_judges_what_trials_report(prepare, folds, pruner):
+    assert prepare(folds=folds, pruner=None).store.spec.pruner == pruner
+
+
+@pytest.mark.parametrize(
+    ("settings", "rule"),
+    [
+        ({"folds": 1}, "must be 2 or more"),
+        ({"folds": -3}, "must be 2 or more"),
+        ({"folds": 2.0}, "must be 2 or more"),
+        ({"folds": 3, "valid_fraction": 0.2}, "each of them is the validation part once"),
+        ({"folds": 3, "pruner": "asha"}, r"received --pruner asha with --folds 3\. Take one of wilcoxon, median, none"),
+        ({"folds": 3, "pruner": "hyperband"}, "received --pruner hyperband with --folds 3"),
+        ({"folds": 3, "sampler": "kt-hyperband"}, r"rungs of epochs, and .* received --folds 3"),
+        ({"pruner": "wilcoxon"}, r"received no --folds\. Add --folds 5, or take one of asha"),
+    ],
+)
+def test_what_does_not_go_with_folds_is_refused_before_a_study_is_begun(prepare, tmp_path, settings, rule):
+    with pytest.raises(UsageError, match=rule):
+        prepare(**settings)
+    assert not (tmp_path / "s").exists()
+
+
+def test_more_folds_than_patients_of_a_class_are_refused(prepare):
+    with pytest.raises(DataError, match="take fewer --folds"):
+        prepare(folds=40)

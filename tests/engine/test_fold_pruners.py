@@ -1,0 +1,119 @@
+"""Stopping over folds: scripted scores, a fold a report."""
+
+import numpy as np
+import optuna
+import pytest
+
+from automl_cxr.engine.optuna_proposer import make_pruner
+from automl_cxr.engine.proposal import Ending, Outcome, Report, Verdict
+from automl_cxr.engine.proposers import SAMPLERS, build_proposer
+from automl_cxr.engine.space import parse_space
+from automl_cxr.errors import UnknownNameError, UsageError
+from tests.engine.simulation import open_study
+
+SPACE = parse_space('[dropout]\ntype = "float"\nlow = 0.0\nhigh = 0.5', name="one")
+FOLDS = (0.70, 0.85, 0.60, 0.90, 0.75)  # of a usual trial: folds differ more than trials do
+
+
+class Search:
+    """Runs trials whose fold scores are given, as the proposer's verdicts let it."""
+
+    def __init__(self, pruner, *, sign=1, sampler="random", folds=5):
+        self.study = open_study(direction="maximize" if sign == 1 else "minimize")
+        self.sign = sign
+        self.proposer = build_proposer(self.study, SPACE, sampler=sampler, pruner=pruner, epochs=30, folds=folds, seed=1)
+
+    def run(self, scores):
+        """Run a trial; return the fold that it was left at."""
+        proposal = self.proposer.propose()
+        for fold, score in enumerate(scores, start=1):
+            if self.proposer.observe(proposal.number, Report(fold, self.sign * score)) is Verdict.STOP:
+                self.proposer.finish(proposal.number, Ending(Outcome.STOPPED))
+                return fold
+        score = self.sign * sum(scores) / len(scores)
+        self.proposer.finish(proposal.number, Ending(Outcome.FINISHED, facts={"score": score}))
+        return len(scores)
+
+    def run_usual(self, n_trials=6):
+        for number in range(n_trials):
+            assert self.run([score + 0.01 * number for score in FOLDS]) == len(FOLDS), "the first trials are never stopped"
+        return self
+
+
+def shifted(*by):
+    return [score + shift for score, shift in zip(FOLDS, by, strict=True)]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("pruner", "fold"), [("wilcoxon", 3), ("median", 2), ("none", 5)])
+def test_a_clearly_worse_trial_is_stopped_early(pruner, fold, sign):
+    search = Search(pruner, sign=sign).run_usual()
+    assert search.run([score - 0.05 for score in FOLDS]) == fold
+    state = optuna.trial.TrialState.PRUNED if fold < 5 else optuna.trial.TrialState.COMPLETE
+    assert search.study.get_trials()[-1].state is state
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("pruner", ["wilcoxon", "median"])
+def test_a_better_trial_is_never_stopped(pruner, sign):
+    search = Search(pruner, sign=sign).run_usual()
+    for better in range(6, 11):
+        gains = np.roll([0.05, 0.0, 0.01, 0.03, -0.02], better)  # over the best: on average, and on most folds
+        assert search.run(shifted(*(0.05 + 0.04 * (better - 6) + gains))) == len(FOLDS)
+
+
+@pytest.mark.parametrize("pruner", ["wilcoxon", "median"])
+def test_a_hard_fold_is_held_against_nobody(pruner):
+    """The best trial's scores again: what is low in them is low for all."""
+    search = Search(pruner).run_usual()
+    assert search.run(shifted(0.06, 0.06, 0.06, 0.06, 0.06)) == len(FOLDS)
+
+
+def test_an_easy_fold_does_not_save_a_trial_from_the_median():
+    """Optuna's own median takes the best report of a trial: 0.85 of the second fold, above the third folds of all."""
+    search = Search("median").run_usual()
+    assert search.run(shifted(0.04, 0.04, -0.2, -0.2, -0.2)) == 3
+    optunas = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2)
+    assert not optunas.prune(search.study, search.study.get_trials()[-1])
+
+
+@pytest.mark.parametrize(("folds", "stopped_at"), [(2, 2), (3, 2), (4, 2), (5, 3), (6, 3), (8, 4), (10, 4)])
+def test_half_of_the_folds_are_enough_for_wilcoxon_and_the_last_is_never_the_one(folds, stopped_at):
+    search = Search("wilcoxon", folds=folds)
+    for _ in range(6):
+        search.run([0.8] * folds)
+    assert search.run([0.5 + 0.01 * fold for fold in range(folds)]) == stopped_at
+    assert search.study.get_trials()[-1].state is (
+        optuna.trial.TrialState.PRUNED if stopped_at < folds else optuna.trial.TrialState.COMPLETE
+    )
+
+
+@pytest.mark.parametrize("pruner", ["wilcoxon", "median"])
+def test_ties_warn_nobody_and_stop_nobody(pruner):
+    search = Search(pruner)
+    for _ in range(9):
+        assert search.run([0.8] * len(FOLDS)) == len(FOLDS)
+
+
+def test_a_trial_that_is_run_again_is_judged_by_the_folds_it_reports():
+    search = Search("wilcoxon").run_usual()
+    begun = search.proposer.propose()
+    scores = [score - 0.05 for score in FOLDS]
+    for fold in (1, 2):
+        assert search.proposer.observe(begun.number, Report(fold, scores[fold - 1])) is Verdict.CONTINUE
+    later = build_proposer(search.study, SPACE, sampler="random", pruner="wilcoxon", epochs=30, folds=5, seed=1)
+    later.resume(begun.number)
+    verdicts = [later.observe(begun.number, Report(fold, scores[fold - 1])) for fold in (1, 2, 3)]
+    assert verdicts == [Verdict.CONTINUE, Verdict.CONTINUE, Verdict.STOP]
+
+
+def test_pruners_of_epochs_and_of_folds_are_told_apart():
+    with pytest.raises(UsageError, match=r"received --pruner hyperband with --folds 5\. Take one of wilcoxon, median, none"):
+        make_pruner("hyperband", epochs=30, folds=5)
+    with pytest.raises(UsageError, match="received no --folds"):
+        make_pruner("wilcoxon", epochs=30, folds=0)
+    with pytest.raises(UnknownNameError, match="Did you mean 'wilcoxon'"):
+        make_pruner("wilcoxn", epochs=30, folds=5)
+    with pytest.raises(UsageError, match="rungs of epochs"):
+        Search("none", sampler="kt-hyperband")
+    assert "kt-hyperband" in SAMPLERS

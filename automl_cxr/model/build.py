@@ -9,7 +9,7 @@ import keras
 from automl_cxr.config import SCRATCH, TrialConfig
 from automl_cxr.model.backbones import find_backbone
 from automl_cxr.model.concat import build_concat
-from automl_cxr.model.devices import has_gpu
+from automl_cxr.model.devices import data_parallel, has_gpu, keep_within_share
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.fused import build_fused
 from automl_cxr.model.normalisation import follow_within_an_epoch
@@ -42,14 +42,16 @@ def build_model(
         ImpossibleModelError: The configuration describes no network, with the way out.
         TrialError: Weights that it names cannot be had.
     """
+    keep_within_share()  # first, since all that follows may start the backend
     keras.utils.clear_session()
     keras.utils.set_random_seed(config.seed)
     # bfloat16 has float32's range, so no loss has to be scaled; on a CPU it would be emulated.
     keras.config.set_dtype_policy("mixed_bfloat16" if config.precision == "mixed" and has_gpu() else "float32")
-    if config.family in _GROWN:
-        model = _GROWN[config.family](config, n_classes)
-    else:
-        model = _PRETRAINED[config.family](config, n_classes, weights_folder=weights_folder)
+    with data_parallel():
+        if config.family in _GROWN:
+            model = _GROWN[config.family](config, n_classes)
+        else:
+            model = _PRETRAINED[config.family](config, n_classes, weights_folder=weights_folder)
     follow_within_an_epoch(model, steps_per_epoch)
     set_phase(model, config, frozen=config.frozen_epochs > 0)
     return model

@@ -233,6 +233,8 @@ def worker_environment(placement: Placement) -> dict[str, str]:
         environment[MEMORY_LIMIT] = str(placement.memory)
     if placement.gpus > 0:
         environment[GPUS] = str(placement.gpus)  # model/devices.py keeps within a share and spreads over several
+    else:
+        environment["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides GPUs only from those that it gives some
     return environment
 
 

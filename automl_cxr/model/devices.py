@@ -47,8 +47,8 @@ def gpus_given() -> float:
         gpus = float(text)
     except ValueError:
         gpus = math.nan
-    if not (0 < gpus <= 1 or gpus.is_integer() and gpus > 1):
-        raise UsageError(f"{_GPUS} must be a part of a GPU or a whole number of them; received '{text}'. Leave it unset for one.")
+    if not (0 < gpus <= 1 or (gpus.is_integer() and gpus > 1)):
+        raise UsageError(f"{_GPUS} must be a part of a GPU or a whole number of them; received '{text}'. Leave it unset.")
     return gpus
 
 

@@ -174,4 +174,10 @@ def test_workers_are_told_their_share():
     assert environment["AUTOML_CXR_MEMORY_LIMIT"] == str(GIB)
     assert environment["OMP_NUM_THREADS"] == "2"
     assert worker_environment(Placement(concurrency=1, cpus=1, gpus=2))["AUTOML_CXR_GPUS"] == "2"
-    assert "AUTOML_CXR_GPUS" not in worker_environment(Placement(concurrency=1, cpus=1, gpus=0))
+    assert "CUDA_VISIBLE_DEVICES" not in environment  # Ray's to say
+
+
+def test_workers_without_a_gpu_see_none():
+    environment = worker_environment(Placement(concurrency=1, cpus=1, gpus=0))
+    assert environment["CUDA_VISIBLE_DEVICES"] == ""
+    assert "AUTOML_CXR_GPUS" not in environment

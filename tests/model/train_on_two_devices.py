@@ -13,10 +13,8 @@ from pathlib import Path
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"  # JAX reads it, nobody else
 
-import numpy as np
-
-import automl_cxr.model  # noqa: F401 - loads Keras without its chatter
 import keras
+import numpy as np
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
@@ -34,7 +32,7 @@ from automl_cxr.records import PartRecord, SplitRecord
 from automl_cxr.trial import TrialTask, load_parts, run_trial
 
 N_TRAIN, N_VALID = 29, 13  # in batches of 7, none of which two devices can halve; the last holds a single image
-SMALL = {"image_size": 16, "n_blocks": 2, "filters": 4, "dense_units": 8, "batch_size": 7, "patience": 9, "seed": 3}
+SMALL = {"image_size": 16, "n_blocks": 1, "filters": 4, "dense_units": 8, "batch_size": 7, "patience": 9, "seed": 3}
 # Nothing but the devices may make a difference: no chance, and no statistics of a part of a batch.
 EXACT = {**SMALL, "optimizer": "sgd", "learning_rate": 0.05, "batch_norm": False, "dropout": 0.0, "augmentation": 0.0}
 LIVELY = {**SMALL, "batch_norm": True, "dropout": 0.3, "augmentation": 0.5, "imbalance": "oversample", "epochs": 2}
@@ -69,13 +67,18 @@ def begin(values, parts):
     return model, Training(model, config, train=parts[0], valid=parts[1], objective=Objective())
 
 
-def train(n_devices, values, parts, checkpoint=None):
+def train(n_devices, values, parts, *, leave=None, take_up=None):
+    """Train to the end: the last epoch's weights, its predictions, the model. Leaves a checkpoint after the first epoch, or
+    goes on from one."""
     given(n_devices)
     model, training = begin(values, parts)
-    if checkpoint is not None:
-        training.restore(load_checkpoint(checkpoint))
-    list(training.epochs())
-    return model.get_weights(), predict_probabilities(model, parts[1], batch_size=7), model
+    if take_up is not None:
+        training.restore(load_checkpoint(take_up))
+    for epoch in training.epochs():
+        if leave is not None and epoch.epoch == 1:
+            save_checkpoint(training.checkpoint(), leave)
+        last = model.get_weights(), predict_probabilities(model, parts[1], batch_size=7), model  # before the best come back
+    return last
 
 
 def gap(some, others):
@@ -109,18 +112,18 @@ def run(task):
 def main(folder):
     write_data(folder)
     parts = load_parts(folder / "images.npy", SplitRecord.from_json((folder / "split.json").read_text(encoding="utf-8")))
-    weighted = {**EXACT, "imbalance": "class_weights", "epochs": 3}
+    weighted, checkpoint = {**EXACT, "imbalance": "class_weights", "epochs": 2}, folder / "checkpoint.npz"
+    begun = begin(weighted, parts)[0].get_weights()
     one, predicted_by_one, _ = train(1, weighted, parts)
-    two, predicted_by_two, model = train(2, weighted, parts)
-    figures = {"devices": n_devices_of(model), "weights": gap(one, two), "predictions": gap(predicted_by_one, predicted_by_two)}
-
-    given(2)
-    _, begun = begin(weighted, parts)
-    list(begun.epochs(until=1))
-    save_checkpoint(begun.checkpoint(), folder / "checkpoint.npz")
-    figures["promoted"] = gap(two, train(2, weighted, parts, folder / "checkpoint.npz")[0])
-    figures["promoted to one device"] = gap(two, train(1, weighted, parts, folder / "checkpoint.npz")[0])
-
+    two, predicted_by_two, model = train(2, weighted, parts, leave=checkpoint)
+    figures = {
+        "devices": n_devices_of(model),
+        "moved": gap(begun, two),
+        "weights": gap(one, two),
+        "predictions": gap(predicted_by_one, predicted_by_two),
+        "promoted": gap(two, train(2, weighted, parts, take_up=checkpoint)[0]),
+        "promoted to one device": gap(two, train(1, weighted, parts, take_up=checkpoint)[0]),
+    }
     figures["refused in parts"] = refusal(2, {**EXACT, "gradient_accumulation": 2}, parts)
     figures["refused three devices"] = refusal(3, EXACT, parts)
 

@@ -37,7 +37,7 @@ from automl_cxr.errors import UsageError, WorkerDiedError
 _REPORT, _ENDING = "automl_cxr_report", "automl_cxr_ending"
 _BYTES_PER_TRIAL = 2 * 2**30  # of host memory that a Keras process takes with a network of ordinary size
 _WATERMARK = 0.5  # of a worker's memory: one that keeps more of it after a trial is replaced
-GPU_SHARE, MEMORY_LIMIT = "AUTOML_CXR_GPU_FRACTION", "AUTOML_CXR_MEMORY_LIMIT"  # told to workers in their environment
+GPUS, MEMORY_LIMIT = "AUTOML_CXR_GPUS", "AUTOML_CXR_MEMORY_LIMIT"  # told to workers in their environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,9 +231,10 @@ def worker_environment(placement: Placement) -> dict[str, str]:
     environment = {"TF_NUM_INTRAOP_THREADS": n_threads, "OMP_NUM_THREADS": n_threads, "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
     if placement.memory is not None:
         environment[MEMORY_LIMIT] = str(placement.memory)
-    if 0 < placement.gpus < 1:
-        environment[GPU_SHARE] = str(placement.gpus)
-        environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * placement.gpus:.3f}"  # the rest is for the driver's contexts
+    if placement.gpus > 0:
+        environment[GPUS] = str(placement.gpus)  # model/devices.py keeps within a share and spreads over several
+    else:
+        environment["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides GPUs only from those that it gives some
     return environment
 
 

@@ -12,7 +12,7 @@ import keras
 from automl_cxr.config import SCRATCH, TrialConfig
 from automl_cxr.model.backbones import find_backbone
 from automl_cxr.model.concat import build_concat
-from automl_cxr.model.devices import has_gpu
+from automl_cxr.model.devices import data_parallel, has_gpu, keep_within_share
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.fused import build_fused
 from automl_cxr.model.normalisation import follow_within_an_epoch
@@ -45,9 +45,11 @@ def build_model(
         ImpossibleModelError: The configuration describes no network, with the way out.
         TrialError: Weights that it names cannot be had.
     """
+    keep_within_share()  # first, since all that follows may start the backend
     keras.utils.clear_session()
     keras.utils.set_random_seed(config.seed)
-    model = _grow(config, n_classes, weights_folder)
+    with data_parallel():
+        model = _grow(config, n_classes, weights_folder)
     follow_within_an_epoch(model, steps_per_epoch)
     set_phase(model, config, frozen=config.frozen_epochs > 0)
     return model
@@ -64,6 +66,7 @@ def blueprint(config: TrialConfig, n_classes: int) -> Iterator[keras.Model]:
         ImpossibleModelError: The configuration describes no network.
     """
     unloaded = dataclasses.replace(config, weights="none", second_weights="none")
+    keep_within_share()  # as in ``build_model``
     keras.utils.clear_session(free_memory=False)
     try:
         with keras.StatelessScope(initialize_variables=False):

@@ -12,11 +12,8 @@ from pathlib import Path
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import InfeasibleError
-from automl_cxr.model.devices import has_gpu
+from automl_cxr.model.devices import gpus_given, has_gpu
 from automl_cxr.model.summary import ModelSummary, describe_model
-
-GPU_FRACTION = "AUTOML_CXR_GPU_FRACTION"
-"""Environment variable: the share of its GPU that a process may use, above 0 and at most 1; 1 where it is not set."""
 
 MEMORY_LIMIT = "AUTOML_CXR_MEMORY_LIMIT"
 """Environment variable: bytes of host memory that a process may use; the machine's where it is not set."""
@@ -151,7 +148,7 @@ def memory_there() -> int | None:
     """
     if has_gpu():
         total = _gpu_memory()
-        return None if total is None else int(total * float(os.environ.get(GPU_FRACTION, "1")))
+        return None if total is None else int(total * min(1.0, gpus_given()))
     limit = os.environ.get(MEMORY_LIMIT)
     return int(limit) if limit else _host_memory()
 

@@ -7,6 +7,8 @@ the class has places in an epoch: all of them once, or some of them (undersampli
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from automl_cxr.config import TrialConfig
@@ -50,3 +52,24 @@ def image_weights(labels: np.ndarray, n_classes: int, config: TrialConfig) -> np
         return np.ones(len(labels), np.float32)
     shown = images_per_epoch(labels, n_classes, config)
     return (shown.sum() / (n_classes * shown[labels])).astype(np.float32)
+
+
+def fill_up(positions: np.ndarray, weights: np.ndarray, *, multiple_of: int) -> tuple[np.ndarray, np.ndarray]:
+    """Show images of a batch again until several devices can divide it evenly; its weighted mean loss stays what it was.
+
+    What is shown again weighs 0. The others weigh more by as much as the mean, which Keras takes over the number of images
+    whatever they weigh, counts more of them.
+
+    Args:
+        positions: Positions of the batch's images, int (n,), at least one.
+        weights: Their weights, float32 (n,).
+        multiple_of: Number of devices.
+
+    Returns:
+        Positions and weights, (m,) each, m the next multiple; the first n positions are those received.
+    """
+    n = len(positions)
+    n_shown = multiple_of * math.ceil(n / multiple_of)
+    filled = np.zeros(n_shown, weights.dtype)
+    filled[:n] = weights * (n_shown / n)
+    return np.resize(positions, n_shown), filled

@@ -14,10 +14,10 @@ import numpy as np
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import NonFiniteLossError, TrialError
 from automl_cxr.model.checkpoint import Checkpoint, put_back, take_checkpoint
-from automl_cxr.model.devices import has_gpu
+from automl_cxr.model.devices import data_parallel, has_gpu, n_devices, refuse_accumulation
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.losses import build_loss, build_optimizer
-from automl_cxr.model.sampling import epoch_order, image_weights
+from automl_cxr.model.sampling import epoch_order, fill_up, image_weights
 from automl_cxr.model.schedules import Phase, plan_phases, scheduled_learning_rate
 from automl_cxr.records import EpochRecord
 from automl_cxr.scoring.metrics import METRICS, Metric
@@ -63,23 +63,26 @@ class _TrainingBatches(keras.utils.PyDataset):
 
     def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         positions = self._order[step * self._batch_size : (step + 1) * self._batch_size]
-        return self._part.pixels(positions), self._targets[positions], self._weights[positions]
+        shown, weights = fill_up(positions, self._weights[positions], multiple_of=n_devices())
+        return self._part.pixels(shown), self._targets[shown], weights
 
 
 class _PixelBatches(keras.utils.PyDataset):
-    """Batches of pixels in the part's own order."""
+    """Batches of pixels in the part's own order; the last one may show some images again for ``n_devices`` to divide it."""
 
     def __init__(self, part: LabelledPart, *, batch_size: int) -> None:
         super().__init__()
         self._part = part
-        self._batch_size = batch_size
+        self._batch_size = n_devices() * math.ceil(batch_size / n_devices())
 
     def __len__(self) -> int:
         return n_steps(len(self._part.rows), self._batch_size)
 
     def __getitem__(self, step: int) -> tuple[np.ndarray]:
         first = step * self._batch_size
-        return (self._part.pixels(np.arange(first, min(first + self._batch_size, len(self._part.rows)))),)
+        positions = np.arange(first, min(first + self._batch_size, len(self._part.rows)))
+        shown, _ = fill_up(positions, np.ones(len(positions)), multiple_of=n_devices())
+        return (self._part.pixels(shown),)
 
 
 def n_steps(n_images: int, batch_size: int) -> int:
@@ -203,14 +206,16 @@ class Training:
     def _begin_phase(self, phase: Phase) -> None:
         """Choose the layers that train; a fresh optimizer, because the moments of another choice say nothing of it."""
         set_phase(self._model, self._config, frozen=phase.frozen)
-        self._model.compile(
-            optimizer=build_optimizer(self._config, learning_rate=phase.learning_rate),
-            loss=build_loss(self._config, self._model.output_shape[-1]),
-            jit_compile=_jit_compile(),
-        )
-        if self._restored is not None:
-            put_back(self._restored, self._model)
-            self._restored = None
+        refuse_accumulation(self._config.gradient_accumulation)
+        with data_parallel():
+            self._model.compile(
+                optimizer=build_optimizer(self._config, learning_rate=phase.learning_rate),
+                loss=build_loss(self._config, self._model.output_shape[-1]),
+                jit_compile=_jit_compile(),
+            )
+            if self._restored is not None:
+                put_back(self._restored, self._model)
+                self._restored = None
 
     def _is_at(self, until: int | None) -> bool:
         return until is not None and len(self._history) >= until
@@ -258,7 +263,8 @@ def _fit_epoch(model: keras.Model, config: TrialConfig, train: LabelledPart, *, 
     """Train one epoch and give its mean loss."""
     batches = _TrainingBatches(train, model.output_shape[-1], config, epoch=epoch)
     model.optimizer.learning_rate = learning_rate
-    history = model.fit(batches, epochs=epoch, initial_epoch=epoch - 1, verbose=0, shuffle=False).history
+    with data_parallel():
+        history = model.fit(batches, epochs=epoch, initial_epoch=epoch - 1, verbose=0, shuffle=False).history
     loss = float(history["loss"][-1])
     if not math.isfinite(loss):
         raise NonFiniteLossError(
@@ -274,7 +280,9 @@ def predict_probabilities(model: keras.Model, part: LabelledPart, *, batch_size:
     Raises:
         NonFiniteLossError: A probability is NaN.
     """
-    probabilities = np.asarray(model.predict(_PixelBatches(part, batch_size=batch_size), verbose=0), np.float32)
+    with data_parallel():
+        predicted = model.predict(_PixelBatches(part, batch_size=batch_size), verbose=0)
+    probabilities = np.asarray(predicted, np.float32)[: len(part.rows)]
     if not np.isfinite(probabilities).all():
         raise NonFiniteLossError("The network predicts NaN: its weights have diverged. A lower learning rate usually helps.")
     return probabilities

@@ -168,10 +168,16 @@ def test_impossible_resources_are_refused(asked):
         RayResources(**asked)
 
 
-def test_workers_of_a_shared_gpu_are_told_their_part():
+def test_workers_are_told_their_share():
     environment = worker_environment(Placement(concurrency=4, cpus=2, gpus=0.25, memory=GIB))
-    assert environment["AUTOML_CXR_GPU_FRACTION"] == "0.25"
-    assert environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.225"
+    assert environment["AUTOML_CXR_GPUS"] == "0.25"
     assert environment["AUTOML_CXR_MEMORY_LIMIT"] == str(GIB)
     assert environment["OMP_NUM_THREADS"] == "2"
-    assert "AUTOML_CXR_GPU_FRACTION" not in worker_environment(Placement(concurrency=1, cpus=1, gpus=2))
+    assert worker_environment(Placement(concurrency=1, cpus=1, gpus=2))["AUTOML_CXR_GPUS"] == "2"
+    assert "CUDA_VISIBLE_DEVICES" not in environment  # Ray's to say
+
+
+def test_workers_without_a_gpu_see_none():
+    environment = worker_environment(Placement(concurrency=1, cpus=1, gpus=0))
+    assert environment["CUDA_VISIBLE_DEVICES"] == ""
+    assert "AUTOML_CXR_GPUS" not in environment

@@ -138,7 +138,7 @@ def test_a_process_has_its_share_of_the_gpu(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4")
     memory._gpu_memory.cache_clear()
     assert memory_there() == 81920 * 2**20
-    monkeypatch.setenv(memory.GPU_FRACTION, "0.25")
+    monkeypatch.setenv("AUTOML_CXR_GPUS", "0.25")
     assert memory_there() == 20480 * 2**20
     memory._gpu_memory.cache_clear()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")

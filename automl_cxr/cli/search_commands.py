@@ -1,4 +1,4 @@
-"""`automl-cxr search` and `automl-cxr spaces`."""
+"""`automl-cxr search`, `automl-cxr spaces` and `automl-cxr systems`."""
 
 from __future__ import annotations
 
@@ -261,8 +261,8 @@ def show_space(name: str) -> None:
 @click.command()
 @json_option
 @debug_option
-def studies(as_json: bool) -> None:
-    """List the study files: published systems and examples, for `search --study` and `describe`."""
+def systems(as_json: bool) -> None:
+    """List the published systems and examples: study files for `search --study` and `describe`."""
     from automl_cxr.study.spaces import shipped
     from automl_cxr.study.study_files import read_study_file
 

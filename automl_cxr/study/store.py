@@ -50,9 +50,16 @@ _SPLIT_DIGEST = "split_digest"
 _SEARCH = "search "  # and the name of its driver: an attribute each, so that two searches cannot lose one another's
 
 
+def unknown_study(name: str, backend: optuna.storages.BaseStorage, url: str) -> StudyError:
+    """Say that a storage has no study of a name, and which it has."""
+    names = optuna.study.get_all_study_names(backend)
+    known = f"It holds: {', '.join(sorted(names))}." if names else "It holds none yet."
+    return StudyError(f"No study '{name}' in {without_password(url)}. {known}")
+
+
 def founding(name: str, runs: Path) -> FileLock:
     """Lock under which a study is looked for and begun, so that two processes do not begin it at once."""
-    with _explained_disk_errors(runs):
+    with explained_disk_errors(runs):
         runs.mkdir(parents=True, exist_ok=True)
     return FileLock(runs / f".{name}.lock")
 
@@ -101,7 +108,7 @@ class StudyStore:
                 f"The folder {folder} holds trials of a study that {without_password(storage)} does not know. "
                 "Name its --storage, or another --runs or --name."
             )
-        with _explained_disk_errors(folder):
+        with explained_disk_errors(folder):
             (folder / "trials").mkdir(parents=True, exist_ok=True)
             _write_atomically(folder / "split.json", split.to_json())
             _write_atomically(folder / "study.json", spec.to_json())
@@ -154,9 +161,7 @@ class StudyStore:
         backend = open_existing_storage(storage)
         store = cls.find(name, runs=runs, storage=storage)
         if store is None:
-            names = optuna.study.get_all_study_names(backend)
-            known = f"It holds: {', '.join(sorted(names))}." if names else "It holds none yet."
-            raise StudyError(f"No study '{name}' in {without_password(storage)}. {known}")
+            raise unknown_study(name, backend, storage)
         return store
 
     def driven(self, *, on_away: Callable[[str], None], patience: float = PATIENCE_SECONDS) -> StudyStore:
@@ -317,7 +322,7 @@ class StudyStore:
     def commit_files(self, number: int, staged: Path) -> None:
         """Move a trial's finished files to where they belong; a repeated trial replaces what an earlier attempt left."""
         target = self.trial_folder(number)
-        with _explained_disk_errors(target):
+        with explained_disk_errors(target):
             if target.exists():
                 shutil.rmtree(target)
             os.replace(staged, target)
@@ -403,11 +408,16 @@ def _to_optuna(states: Sequence[TrialState]) -> tuple[optuna.trial.TrialState, .
     return tuple(theirs for theirs, ours in _STATES.items() if ours in states)
 
 
+def state_of(trial: optuna.trial.FrozenTrial) -> TrialState:
+    """Name the state of an Optuna trial as records do."""
+    return _STATES[trial.state]
+
+
 def _to_record(trial: optuna.trial.FrozenTrial) -> TrialRecord:
     attrs, scores = trial.user_attrs, read_scores(trial)
     return TrialRecord(
         number=trial.number,
-        state=_STATES[trial.state],
+        state=state_of(trial),
         params=trial.params,
         score=_score(trial, scores),
         values=trial.values if trial.values is not None and len(trial.values) > 1 else (),
@@ -433,7 +443,8 @@ def _score(trial: optuna.trial.FrozenTrial, scores: Mapping[int, float]) -> floa
 
 
 @contextlib.contextmanager
-def _explained_disk_errors(path: Path) -> Iterator[None]:
+def explained_disk_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of a disk that is full or not ours into a StudyError."""
     try:
         yield
     except OSError as error:

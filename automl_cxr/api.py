@@ -218,6 +218,8 @@ def search(
     valid_fraction: float | None = None,
     test_fraction: float | None = None,
     seed: int | None = None,
+    warm_start: str | None = None,
+    warm_start_top: int | None = None,
     keep_models: int = 10,
     executor: str = "ray",
     resources: RayResources | None = None,
@@ -260,6 +262,9 @@ def search(
         valid_fraction: Share of the images that chooses epochs and trials.
         test_fraction: Share of the images that stays sealed.
         seed: Decides split, proposals and weights.
+        warm_start: An earlier study of the same storage, whose best configurations are tried first and whose scores teach
+            the sampler where they compare; see ``study.warm_start``.
+        warm_start_top: How many of its best; 5 if left out.
         keep_models: Number of best trials that keep their model on disk.
         executor: "ray", or "inline" for this process.
         resources: What Ray may use.
@@ -309,6 +314,8 @@ def search(
         valid_fraction=valid_fraction,
         test_fraction=test_fraction,
         seed=seed,
+        warm_start=warm_start,
+        warm_start_top=warm_start_top,
         command=command,
     )
     prepared = _prepare(request, folder, url, decoding)

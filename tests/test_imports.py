@@ -33,6 +33,7 @@ HOMES = {
         "engine/study_proposer.py",
         "engine/optuna_proposer.py",
         "engine/kerastuner_proposer.py",
+        "engine/priors.py",
         "engine/proposers.py",
         "study/driver_storage.py",
         "study/forwarded_storage.py",

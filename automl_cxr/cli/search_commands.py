@@ -94,6 +94,10 @@ _REASONS_SHOWN = 5
     help="Who stops trials early: asha, hyperband, median or none; kt-hyperband stops by itself  [default: asha]",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Decides split, proposals and weights  [default: 0]")
+@click.option(
+    "--warm-start", metavar="STUDY", help="Begin with the best configurations of an earlier study, and learn from it."
+)
+@click.option("--warm-start-top", type=click.IntRange(1), help="How many of its best configurations are tried  [default: 5]")
 @click.option("--valid-fraction", type=float, help="Share of the images that chooses epochs and trials  [default: 0.15]")
 @click.option("--test-fraction", type=float, help="Share of the images that stays sealed  [default: 0.15]")
 @data_options

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import optuna
 
 from automl_cxr.engine import optuna_proposer
-from automl_cxr.engine.optuna_proposer import PRUNERS, OptunaProposer, check_several_objectives
+from automl_cxr.engine.optuna_proposer import LEARNING_SAMPLERS, PRUNERS, OptunaProposer, check_several_objectives
+from automl_cxr.engine.priors import Prior
 from automl_cxr.engine.proposal import Facts
 from automl_cxr.engine.space import Space
 from automl_cxr.engine.study_proposer import StudyProposer
 from automl_cxr.errors import UnknownNameError
 
-__all__ = ["ENDING_SAMPLERS", "PRUNERS", "SAMPLERS", "build_proposer", "check_proposer"]
+__all__ = ["ENDING_SAMPLERS", "LEARNING_SAMPLERS", "PRUNERS", "SAMPLERS", "build_proposer", "check_proposer"]
 
 _KERASTUNER = ("kt-hyperband", "kt-bayesian", "kt-random", "kt-grid")  # their module loads Keras, which names must not
 
@@ -33,8 +34,11 @@ def build_proposer(
     epochs: int,
     seed: int,
     sign: Callable[[int], Facts] = lambda _: {},
+    priors: Sequence[Prior] = (),
 ) -> StudyProposer:
-    """Make the proposer of a name. The arguments are those of ``StudyProposer``.
+    """Make the proposer of a name.
+
+    The arguments are those of ``StudyProposer``, and ``priors``: what ``LEARNING_SAMPLERS`` know from an earlier study.
 
     Raises:
         UnknownNameError: No such sampler or pruner.
@@ -44,7 +48,7 @@ def build_proposer(
     if sampler not in SAMPLERS:
         raise UnknownNameError("sampler", sampler, SAMPLERS)
     if sampler not in _KERASTUNER:
-        return OptunaProposer(study, space, sampler=sampler, pruner=pruner, epochs=epochs, seed=seed, sign=sign)
+        return OptunaProposer(study, space, sampler=sampler, pruner=pruner, epochs=epochs, seed=seed, sign=sign, priors=priors)
     check_several_objectives(len(study.directions), sampler=sampler, pruner=pruner)
     from automl_cxr.engine.kerastuner_proposer import ORACLES  # here: loads Keras
 

@@ -91,14 +91,15 @@ def _copy_record(
 def _without_search(trial: FrozenTrial) -> FrozenTrial:
     """Give what becomes of a trial that the original's search still runs."""
     parent = trial.user_attrs.get("parent")
+    origin = {key: value for key, value in trial.user_attrs.items() if key == "warm_start"}
     if parent is None:
         values = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        return create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": values})
+        return create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": values}, user_attrs=origin)
     return create_trial(
         state=TrialState.FAIL,
         params=trial.params,
         distributions=trial.distributions,
-        user_attrs={"error": _INTERRUPTED.format(parent=parent)},
+        user_attrs={**origin, "error": _INTERRUPTED.format(parent=parent)},
     )
 
 

@@ -110,8 +110,8 @@ class StudyStore:
             )
         with explained_disk_errors(folder):
             (folder / "trials").mkdir(parents=True, exist_ok=True)
-            _write_atomically(folder / "split.json", split.to_json())
-            _write_atomically(folder / "study.json", spec.to_json())
+            write_atomically(folder / "split.json", split.to_json())
+            write_atomically(folder / "study.json", spec.to_json())
         study = optuna.create_study(
             study_name=spec.name,
             storage=open_storage(storage),
@@ -191,7 +191,7 @@ class StudyStore:
         Raises:
             StudyError: Its file is damaged.
         """
-        return _read_record(self.folder / "study.json", StudySpec.from_json)
+        return read_record(self.folder / "study.json", StudySpec.from_json)
 
     @property
     def split(self) -> SplitRecord:
@@ -200,7 +200,7 @@ class StudyStore:
         Raises:
             StudyError: Its file is damaged.
         """
-        return _read_record(self.folder / "split.json", SplitRecord.from_json)
+        return read_record(self.folder / "split.json", SplitRecord.from_json)
 
     def records(self, *states: TrialState) -> list[TrialRecord]:
         """Read the trials of some states (of all, if none is named), by number."""
@@ -453,14 +453,20 @@ def explained_disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _read_record(path: Path, parse: Callable[[str], _Record]) -> _Record:
+def read_record(path: Path, parse: Callable[[str], _Record]) -> _Record:
+    """Read one of a study's files.
+
+    Raises:
+        StudyError: It is damaged or missing.
+    """
     try:
         return parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudyError(f"The study's file {path} is damaged ({error}). Restore it, or begin another study.") from error
 
 
-def _write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a reader finds the old one or the whole new one."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)

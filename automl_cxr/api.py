@@ -23,14 +23,16 @@ import pandas as pd
 from automl_cxr.data.dataset import load_image_paths
 from automl_cxr.engine.proposers import ENDING_SAMPLERS
 from automl_cxr.errors import UnknownNameError, UsageError
-from automl_cxr.records import TrialRecord
+from automl_cxr.records import TrialRecord, TrialState
 from automl_cxr.results.classifier import ENSEMBLE_FILE, Classifier, classifier_of_trial, load_ensemble
 from automl_cxr.results.ensembles import BuiltEnsemble, build_ensemble
 from automl_cxr.results.evaluation import Evaluation, evaluate
 from automl_cxr.results.figures import Figures
+from automl_cxr.results.importance import PED_ANOVA, importance_table
 from automl_cxr.results.leaderboard import build_leaderboard
 from automl_cxr.results.replay import TOLERANCE, Replay, replay_trial
 from automl_cxr.results.verification import Verification, verify_study
+from automl_cxr.study import catalogue, copying, deletion
 from automl_cxr.study.prepare import OnProgress, PreparedStudy, StudyRequest, prepare_study
 from automl_cxr.study.progress import SearchProgress
 from automl_cxr.study.provenance import SearchEntry
@@ -47,6 +49,11 @@ if TYPE_CHECKING:
 
 EXECUTORS = ("ray", "inline")
 _TRIALS_BY_DEFAULT = 20
+_STUDY_COLUMNS = (
+    *("name", "space", "data", "objective"),
+    *map(str, TrialState),
+    *("best", "best_trial", "changed", "folder"),
+)
 
 
 def locate(runs: str | Path | None = None, storage: str | None = None) -> tuple[Path, str]:
@@ -110,12 +117,20 @@ class Study:
 
     @property
     def figures(self) -> Figures:
-        """Plotly pictures: ``history()``, ``learning_curves()``, ``confusion()``, ``pareto()``."""
+        """Plotly pictures: ``history()``, ``learning_curves()``, ``confusion()``, ``pareto()``, ``importance()``."""
         return Figures(self._store)
 
     def leaderboard(self) -> pd.DataFrame:
         """Rank the finished trials; see ``results.leaderboard.build_leaderboard``."""
         return build_leaderboard(self._store)
+
+    def importance(self, *, evaluator: str = PED_ANOVA) -> pd.DataFrame:
+        """Tell how much each hyperparameter mattered; see ``results.importance.importance_table``."""
+        return importance_table(self._store, evaluator=evaluator)
+
+    def details(self) -> catalogue.StudyDetails:
+        """Collect settings, images, trials, searches and files; see ``study.catalogue.StudyDetails``."""
+        return catalogue.describe_study(self._store)
 
     def ensemble(self, *, top: int = 6, method: str = "ga", seed: int | None = None, name: str | None = None) -> BuiltEnsemble:
         """Build an ensemble of the best trials; see ``results.ensembles.build_ensemble``."""
@@ -204,6 +219,8 @@ def search(
     test_fraction: float | None = None,
     folds: int | None = None,
     seed: int | None = None,
+    warm_start: str | None = None,
+    warm_start_top: int | None = None,
     keep_models: int = 10,
     executor: str = "ray",
     resources: RayResources | None = None,
@@ -248,6 +265,9 @@ def search(
         folds: Folds that each trial trains a network for each, judged by the images that it did not learn from; None or 0
             for one network and one validation part.
         seed: Decides split, proposals and weights.
+        warm_start: An earlier study of the same storage, whose best configurations are tried first and whose scores teach
+            the sampler where they compare; see ``study.warm_start``.
+        warm_start_top: How many of its best; 5 if left out.
         keep_models: Number of best trials that keep their model on disk.
         executor: "ray", or "inline" for this process.
         resources: What Ray may use.
@@ -298,6 +318,8 @@ def search(
         test_fraction=test_fraction,
         folds=folds,
         seed=seed,
+        warm_start=warm_start,
+        warm_start_top=warm_start_top,
         command=command,
     )
     prepared = _prepare(request, folder, url, decoding)
@@ -339,6 +361,63 @@ def open_study(name: str, *, runs: str | Path | None = None, storage: str | None
     """
     folder, url = locate(runs, storage)
     return Study(StudyStore.open(name, runs=folder, storage=url))
+
+
+def list_studies(*, runs: str | Path | None = None, storage: str | None = None) -> pd.DataFrame:
+    """Tabulate the studies of a storage, one row each, by name.
+
+    Returns:
+        name, space, data, objective, the number of trials by state (``waiting`` to ``failed``), best, best_trial, changed
+        (local time at which a trial last began or ended) and folder (None where the files are not in ``runs``).
+
+    Raises:
+        StudyError: There is no such storage.
+    """
+    folder, url = locate(runs, storage)
+    rows = []
+    for study in catalogue.list_studies(runs=folder, storage=url):
+        row = {**vars(study), **{str(state): study.trials.get(state, 0) for state in TrialState}}
+        rows.append({column: row[column] for column in _STUDY_COLUMNS})
+    return pd.DataFrame(rows, columns=_STUDY_COLUMNS).astype(dict.fromkeys(("best_trial", "changed", "folder"), object))
+
+
+def copy_study(
+    name: str,
+    new_name: str,
+    *,
+    runs: str | Path | None = None,
+    storage: str | None = None,
+    runs_to: str | Path | None = None,
+    storage_to: str | None = None,
+) -> Study:
+    """Copy a study, record and files; the copy can be continued. See ``study.copying.copy_study``.
+
+    Args:
+        name: The study.
+        new_name: Name of the copy.
+        runs: Folder of all studies; see ``locate``.
+        storage: Optuna storage URL; see ``locate``.
+        runs_to: Folder that gets the copy's files; by default ``runs``.
+        storage_to: Storage that gets the copy's record; by default ``storage``.
+
+    Raises:
+        UsageError: The new name is taken, or is no folder's.
+        StudyError: There is no such study, or something cannot be written.
+    """
+    folder, url = locate(runs, storage)
+    original = StudyStore.open(name, runs=folder, storage=url)
+    there = folder if runs_to is None else Path(runs_to).expanduser().absolute()
+    return Study(copying.copy_study(original, new_name, runs=there, storage=storage_to or url))
+
+
+def delete_study(name: str, *, runs: str | Path | None = None, storage: str | None = None) -> deletion.Loss:
+    """Delete a study for good, with its trials, models and ensembles, and tell what was lost. Nothing is asked.
+
+    Raises:
+        StudyError: There is no such study, or a search is at work on it.
+    """
+    folder, url = locate(runs, storage)
+    return deletion.delete_study(name, runs=folder, storage=url)
 
 
 def open_classifier(

@@ -1,6 +1,7 @@
 """The commands as a stranger types them, in this process; one whole path through Ray in processes of its own."""
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -151,10 +152,10 @@ def test_debug_shows_where_it_happened(run):
     assert "Traceback" in err
 
 
-def test_studies_are_listed(run):
-    _, out, _ = run("studies")
+def test_systems_are_listed(run):
+    _, out, _ = run("systems")
     assert "cxr14-fused " in out
-    assert json.loads(run("studies", "--json")[1])["cxr14-fused"]["reference"]["parameters"] == 9_211_847
+    assert json.loads(run("systems", "--json")[1])["cxr14-fused"]["reference"]["parameters"] == 9_211_847
 
 
 def test_a_network_is_described_for_people(run):
@@ -301,6 +302,45 @@ class TestAfterASearch:
         assert code == 1
         assert "trial 1: history.csv is missing" in out
         assert json.loads(run("verify", "s", "--runs", "copy", "--json")[1])["is_sound"] is False
+
+    def test_studies_are_listed_shown_copied_and_deleted(self, run, searched, monkeypatch):
+        places = ("--runs", searched)
+        code, out, err = run("studies", "copy", "s", "other", *places)
+        assert code == 0, err
+        assert "trials: 3 complete" in out
+        assert f"next: automl-cxr search --name other --runs {searched}" in out
+        _, out, _ = run("studies", *places)
+        assert [line.split()[0] for line in out.splitlines()] == ["studies", "name", "other", "s"]
+        listed = json.loads(run("studies", *places, "--json")[1])
+        assert listed["other"]["complete"] == 3
+        _, out, _ = run("studies", "show", "other", *places)
+        for word in (
+            "space_name",
+            "split by patient",
+            "trials: 3 complete",
+            "best macro_f1",
+            "test part: ",
+            "3 trials with a model",
+        ):
+            assert word in out
+        assert json.loads(run("studies", "show", "other", *places, "--json")[1])["spec"]["name"] == "other"
+        for typed, code_expected in (("no\n", 2), ("", 2), ("other\n", 0)):
+            monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+            code, out, err = run("studies", "delete", "other", *places)
+            assert code == code_expected
+            assert "This deletes study 'other': trials: 3 complete; 3 models" in err
+        assert "Deleted study 'other'" in out
+        assert set(json.loads(run("studies", *places, "--json")[1])) == {"s"}
+        assert run("studies", "copy", "s", "other", *places)[0] == 0
+        lost = json.loads(run("studies", "delete", "other", *places, "--yes", "--json")[1])
+        assert lost["models"] == 3
+        code, _, err = run("studies", *places, "show", "s")
+        assert (code, "stand behind that word" in err) == (2, True)
+
+    def test_too_few_trials_have_no_importances(self, run, searched):
+        code, out, err = run("importance", "s", "--runs", searched)
+        assert (code, out) == (1, "")
+        assert "study 's' has 3" in err
 
     def test_the_same_command_says_that_nothing_is_left_to_do(self, run, searched, phantoms):
         code, out, err = run(

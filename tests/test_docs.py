@@ -16,9 +16,9 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 def leaves(command, words=()):
     for name, sub in command.commands.items():
-        if isinstance(sub, click.Group) and not sub.invoke_without_command:
+        if isinstance(sub, click.Group):
             yield from leaves(sub, (*words, name))
-        else:
+        if not isinstance(sub, click.Group) or sub.invoke_without_command:
             yield (*words, name), sub
 
 

@@ -14,9 +14,10 @@ from automl_cxr import __version__
 from automl_cxr.cli.data_commands import data
 from automl_cxr.cli.model_commands import describe
 from automl_cxr.cli.printing import say
-from automl_cxr.cli.results_commands import dashboard, ensemble, evaluate, leaderboard, predict
-from automl_cxr.cli.search_commands import search, spaces, studies
+from automl_cxr.cli.results_commands import dashboard, ensemble, evaluate, importance, leaderboard, predict
+from automl_cxr.cli.search_commands import search, spaces, systems
 from automl_cxr.cli.storage_commands import storage
+from automl_cxr.cli.studies_commands import studies
 from automl_cxr.cli.trust_commands import replay, verify
 from automl_cxr.cli.words import debug_option, wants_debug
 from automl_cxr.errors import AutomlCxrError
@@ -71,10 +72,12 @@ def commands() -> None:
 for command in (
     search,
     spaces,
+    systems,
     studies,
     describe,
     data,
     leaderboard,
+    importance,
     ensemble,
     evaluate,
     predict,

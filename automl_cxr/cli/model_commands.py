@@ -28,7 +28,7 @@ def describe(
 ) -> None:
     """Show the layers, shapes, parameters and cost of the network that NAME stands for.
 
-    NAME is a study of `automl-cxr studies`, a search space (its preset is shown), a TOML file of either, or a backbone.
+    NAME is a system of `automl-cxr systems`, a search space (its preset is shown), a TOML file of either, or a backbone.
     """
     from automl_cxr import api
 

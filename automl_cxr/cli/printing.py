@@ -58,6 +58,16 @@ def short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def human_bytes(n_bytes: int) -> str:
+    """Write a size for people, such as "812 kB" or "3.4 GB"."""
+    size, unit = float(n_bytes), "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:,.0f} {unit}" if unit == "bytes" or size >= 100 else f"{size:.1f} {unit}"
+
+
 def shown_path(path: str) -> str:
     """Write a path on one line, whatever it is made of."""
     return path.encode("utf-8", "backslashreplace").decode().translate({10: "\\n", 13: "\\r", 9: "\\t"})

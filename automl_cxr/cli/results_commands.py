@@ -1,4 +1,4 @@
-"""What comes after a search: leaderboard, ensemble, evaluate, predict, dashboard."""
+"""What comes after a search: leaderboard, importance, ensemble, evaluate, predict, dashboard."""
 
 from __future__ import annotations
 
@@ -59,6 +59,32 @@ def _fold_intervals(table: pd.DataFrame) -> pd.DataFrame:
         elif not column.endswith("_high"):
             folded[column] = list(table[column])
     return table.assign(**folded)[list(folded)]
+
+
+@click.command()
+@click.argument("study")
+@click.option(
+    "--evaluator",
+    default="ped-anova",
+    show_default=True,
+    metavar="NAME",
+    help="ped-anova: what sets the best tenth of the trials apart. fanova: what explains the scores' variance.",
+)
+@place_options
+@json_option
+@debug_option
+def importance(study: str, evaluator: str, runs: str | None, storage: str | None, as_json: bool) -> None:
+    """Tell which hyperparameters decided the scores of STUDY."""
+    from automl_cxr import api
+
+    table = api.open_study(study, runs=runs, storage=storage).importance(evaluator=evaluator)
+    if as_json:
+        print_json({row["parameter"]: row for row in table.to_dict(orient="records")})
+        return
+    assessed = table[table["left_out"] == ""]
+    print_table(assessed.drop(columns=["left_out"]), title=f"{study}: {evaluator}")
+    for row in table[table["left_out"] != ""].itertuples():
+        say(f"left out: {row.parameter} ({row.left_out})")
 
 
 @click.group()

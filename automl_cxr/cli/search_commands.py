@@ -1,4 +1,4 @@
-"""`automl-cxr search` and `automl-cxr spaces`."""
+"""`automl-cxr search`, `automl-cxr spaces` and `automl-cxr systems`."""
 
 from __future__ import annotations
 
@@ -95,6 +95,10 @@ _REASONS_SHOWN = 5
     "kt-hyperband stops by itself  [default: asha; with --folds wilcoxon]",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Decides split, proposals and weights  [default: 0]")
+@click.option(
+    "--warm-start", metavar="STUDY", help="Begin with the best configurations of an earlier study, and learn from it."
+)
+@click.option("--warm-start-top", type=click.IntRange(1), help="How many of its best configurations are tried  [default: 5]")
 @click.option("--valid-fraction", type=float, help="Share of the images that chooses epochs and trials  [default: 0.15]")
 @click.option("--test-fraction", type=float, help="Share of the images that stays sealed  [default: 0.15]")
 @click.option(
@@ -268,8 +272,8 @@ def show_space(name: str) -> None:
 @click.command()
 @json_option
 @debug_option
-def studies(as_json: bool) -> None:
-    """List the study files: published systems and examples, for `search --study` and `describe`."""
+def systems(as_json: bool) -> None:
+    """List the published systems and examples: study files for `search --study` and `describe`."""
     from automl_cxr.study.spaces import shipped
     from automl_cxr.study.study_files import read_study_file
 

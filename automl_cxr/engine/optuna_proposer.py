@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from automl_cxr.engine.epoch_values import read_values
 from automl_cxr.engine.fold_pruners import FOLD_PRUNERS
 from automl_cxr.engine.pareto import ParetoHalving, is_among_best_third
+from automl_cxr.engine.priors import Prior, view_with_priors
 from automl_cxr.engine.proposal import Facts, Pause, Report
 from automl_cxr.engine.space import Parameter, Space, Value
 from automl_cxr.engine.study_proposer import Slot, StudyProposer, to_optuna
@@ -123,6 +124,9 @@ SAMPLERS: Mapping[str, Callable[[Space, int, int], optuna.samplers.BaseSampler]]
 }
 """Samplers by name, each made from the space, the study's seed and the trial's. A row is all that another one takes."""
 
+LEARNING_SAMPLERS = ("tpe", "gp")
+"""Those that learn from the scores of an earlier study. CMA-ES and the genetic ones learn from their own generations alone."""
+
 PRUNERS: Mapping[str, Callable[[int], optuna.pruners.BasePruner]] = {
     "asha": lambda epochs: optuna.pruners.SuccessiveHalvingPruner(min_resource=first_rung(epochs), reduction_factor=_REDUCTION),
     "hyperband": lambda epochs: optuna.pruners.HyperbandPruner(
@@ -201,6 +205,7 @@ class OptunaProposer(StudyProposer):
         folds: Folds of a trial, which it then reports instead of epochs; 0 for none.
         sign: Facts that are written on a trial, given its number, before anything else is.
         seed: With one worker, the same seed gives the same proposals, whether or not the search was interrupted.
+        priors: What one of ``LEARNING_SAMPLERS`` knows from an earlier study.
 
     Raises:
         UnknownNameError: No such sampler or pruner.
@@ -219,6 +224,7 @@ class OptunaProposer(StudyProposer):
         folds: int = 0,
         seed: int,
         sign: Callable[[int], Facts] = lambda _: {},
+        priors: Sequence[Prior] = (),
     ) -> None:
         if sampler not in SAMPLERS:
             raise UnknownNameError("sampler", sampler, SAMPLERS)
@@ -228,6 +234,7 @@ class OptunaProposer(StudyProposer):
         is_halving = pruner == "asha" and len(study.directions) > 1
         self._halving = ParetoHalving(first_rung(epochs)) if is_halving else None
         self._sampler = sampler
+        self._priors = priors if sampler in LEARNING_SAMPLERS else ()
         self._set_sampler(number=0, attempt=0)  # what cannot work is refused here, not at the first trial
 
     def _next_slot(self, trials: Sequence[FrozenTrial]) -> Slot | Pause:
@@ -237,7 +244,8 @@ class OptunaProposer(StudyProposer):
     def _draw(self, trial: optuna.Trial, attempt: int) -> dict[str, Value]:
         """Ask the sampler as ``Trial.suggest_...`` does, writing nothing."""
         self._set_sampler(trial.number, attempt)
-        asked = optuna.Trial(self._study, trial._trial_id)
+        study = view_with_priors(self._study, self._space, self._priors)
+        asked = optuna.Trial(study, trial._trial_id)
         relative = asked.relative_params
         begun = copy.copy(self._study.get_trials(deepcopy=False)[trial.number])
         begun.params, begun.distributions = {}, {}
@@ -247,7 +255,7 @@ class OptunaProposer(StudyProposer):
             if parameter.name in relative:
                 value = relative[parameter.name]
             else:
-                value = self._study.sampler.sample_independent(self._study, begun, parameter.name, distribution)
+                value = self._study.sampler.sample_independent(study, begun, parameter.name, distribution)
             value = distribution.to_external_repr(distribution.to_internal_repr(value))
             begun.params[parameter.name], begun.distributions[parameter.name] = value, distribution
             return value

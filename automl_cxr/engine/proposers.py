@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import optuna
 
 from automl_cxr.engine import optuna_proposer
 from automl_cxr.engine.fold_pruners import FOLD_PRUNERS
-from automl_cxr.engine.optuna_proposer import PRUNERS, OptunaProposer, check_several_objectives, make_pruner
+from automl_cxr.engine.optuna_proposer import (
+    LEARNING_SAMPLERS,
+    PRUNERS,
+    OptunaProposer,
+    check_several_objectives,
+    make_pruner,
+)
+from automl_cxr.engine.priors import Prior
 from automl_cxr.engine.proposal import Facts
 from automl_cxr.engine.space import Space
 from automl_cxr.engine.study_proposer import StudyProposer
 from automl_cxr.errors import UnknownNameError, UsageError
 
-__all__ = ["ENDING_SAMPLERS", "FOLD_PRUNERS", "PRUNERS", "SAMPLERS", "build_proposer", "check_proposer"]
+__all__ = [
+    "ENDING_SAMPLERS",
+    "FOLD_PRUNERS",
+    "LEARNING_SAMPLERS",
+    "PRUNERS",
+    "SAMPLERS",
+    "build_proposer",
+    "check_proposer",
+]
 
 _KERASTUNER = ("kt-hyperband", "kt-bayesian", "kt-random", "kt-grid")  # their module loads Keras, which names must not
 
@@ -36,8 +51,11 @@ def build_proposer(
     folds: int = 0,
     seed: int,
     sign: Callable[[int], Facts] = lambda _: {},
+    priors: Sequence[Prior] = (),
 ) -> StudyProposer:
-    """Make the proposer of a name. The arguments are those of ``StudyProposer``.
+    """Make the proposer of a name.
+
+    The arguments are those of ``StudyProposer``, and ``priors``: what ``LEARNING_SAMPLERS`` know from an earlier study.
 
     Raises:
         UnknownNameError: No such sampler or pruner.
@@ -49,7 +67,7 @@ def build_proposer(
     _check_folds(sampler, folds)
     settings: dict[str, Any] = {"pruner": pruner, "epochs": epochs, "folds": folds, "seed": seed, "sign": sign}
     if sampler not in _KERASTUNER:
-        return OptunaProposer(study, space, sampler=sampler, **settings)
+        return OptunaProposer(study, space, sampler=sampler, priors=priors, **settings)
     check_several_objectives(len(study.directions), sampler=sampler, pruner=pruner)
     from automl_cxr.engine.kerastuner_proposer import ORACLES  # here: loads Keras
 

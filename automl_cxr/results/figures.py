@@ -9,6 +9,7 @@ import pandas as pd
 from automl_cxr.errors import StudyError, UnknownNameError
 from automl_cxr.records import TrialState
 from automl_cxr.results.classifier import explain_no_model
+from automl_cxr.results.importance import PED_ANOVA, importance_table
 from automl_cxr.scoring.metrics import confusion_matrix
 from automl_cxr.study.store import StudyStore
 
@@ -25,7 +26,7 @@ class Figures:
         self._store = store
 
     def __repr__(self) -> str:
-        drawn = "history(), learning_curves(), confusion(trial=None), pareto(x=None, y=None)"
+        drawn = "history(), learning_curves(), confusion(trial=None), pareto(x=None, y=None), importance()"
         return f"Figures of study '{self._store.name}': {drawn}"
 
     def history(self) -> go.Figure:
@@ -82,6 +83,19 @@ class Figures:
             title=f"{'Out of fold' if self._store.spec.folds else 'Validation part'}, trial {number}",
             xaxis_title="predicted",
             yaxis={"title": "true", "autorange": "reversed"},
+        )
+
+    def importance(self, *, evaluator: str = PED_ANOVA) -> go.Figure:
+        """Show how much each hyperparameter mattered, as bars; errors as in ``results.importance.importance_table``."""
+        import plotly.graph_objects as go
+
+        table = importance_table(self._store, evaluator=evaluator)
+        table = table[table["left_out"] == ""]
+        figure = go.Figure(go.Bar(x=table["importance"], y=table["parameter"], orientation="h"))
+        return figure.update_layout(
+            title=f"Hyperparameter importances of {self._store.name} ({evaluator})",
+            xaxis_title=f"share for {self._store.spec.objective}",
+            yaxis={"autorange": "reversed"},
         )
 
     def pareto(self, x: str | None = None, y: str | None = None) -> go.Figure:

@@ -27,6 +27,7 @@ from automl_cxr.study.spaces import check_space, read_space
 from automl_cxr.study.spec import StudySpec, resolve_path
 from automl_cxr.study.storages import without_password
 from automl_cxr.study.store import StudyStore, check_study_name, founding
+from automl_cxr.study.warm_start import enqueue_missing, plan_warm_start, save_warm_start
 
 _DEFAULT_SPACE = "scratch"
 
@@ -60,6 +61,8 @@ class StudyRequest:
     test_fraction: float | None = None
     folds: int | None = None
     seed: int | None = None
+    warm_start: str | None = None
+    warm_start_top: int | None = None
     command: str = ""
 
 
@@ -151,10 +154,16 @@ def prepare_study(request: StudyRequest, *, runs: Path, storage: str, on_progres
         weights_folder = None if spec.weights_folder is None else Path(spec.weights_folder)
         if existing:
             spec.require_same(existing.spec)
+            enqueue_missing(existing)
             return PreparedStudy(existing, decoded.path, weights_folder, tuple(notes), is_new=False)
         _check_normal_class(spec)
+        if spec.warm_start is not None:
+            plan = plan_warm_start(StudyStore.open(spec.warm_start, runs=runs, storage=storage), spec, record)
+            notes.extend(plan.notes)
+            save_warm_start(plan, runs / name)
         directions = [direction_of(name) for name in spec.objectives]
         store = StudyStore.create(spec, record, runs=runs, storage=storage, directions=directions)
+        enqueue_missing(store)
         return PreparedStudy(store, decoded.path, weights_folder, tuple(notes), is_new=True)
 
 
@@ -197,11 +206,17 @@ def _resolve_settings(request: StudyRequest, begun: StudySpec | None) -> dict[st
         "valid_fraction": settle("valid_fraction", 0.15),
         "test_fraction": settle("test_fraction", 0.15),
         "seed": settle("seed", 0),
+        "warm_start": settle("warm_start", None),
+        "warm_start_top": settle("warm_start_top", 5),
         "layout": settle("layout", None),
         "classes": settle("classes", None),
         "patients": settle("patients", None),
     }
     TrialConfig.from_values({name: settings[name] for name in ("image_size", "fit", "batch_size", "epochs", "seed")})
+    if request.warm_start_top is not None and settings["warm_start"] is None:
+        raise UsageError("--warm-start-top says how many configurations --warm-start takes over. Add --warm-start STUDY.")
+    if type(settings["warm_start_top"]) is not int or settings["warm_start_top"] < 1:
+        raise UsageError(f"A warm start tries at least one configuration; received {settings['warm_start_top']!r}.")
     for name in ("valid_fraction", "test_fraction"):
         if not isinstance(settings[name], (int, float)):
             raise UsageError(f"{name} must be a number; received {settings[name]!r}.")

@@ -23,6 +23,7 @@ from automl_cxr.study.provenance import SearchEntry
 from automl_cxr.study.storages import explained_storage_errors, without_password
 from automl_cxr.study.store import StudyStore
 from automl_cxr.study.turn import Turn
+from automl_cxr.study.warm_start import read_priors
 
 _ATTEMPTS = 5  # a search may be killed now and then; a trial that was there each time is the reason
 _FUTILE = 100  # trials that may be refused before the first that is trained; samplers learn from each
@@ -133,6 +134,7 @@ def run_search(
             epochs=spec.epochs,
             folds=spec.folds,
             seed=spec.seed,
+            priors=read_priors(store),
             sign=lambda number: {"driver": lease.driver, "seed": trial_seed(spec.seed, number)},
         )
         store.note_search(

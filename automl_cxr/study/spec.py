@@ -40,6 +40,7 @@ class StudySpec:
         valid_fraction, test_fraction: Shares of the images.
         folds: Folds that every trial trains a network for each; 0 where one validation part judges it.
         seed: Decides the split, the proposals and every trial's seed.
+        warm_start: Name of the earlier study that it began with, or None; warm_start_top: how many of its best were tried.
         versions: Version of this package and of what decides numbers.
         command: What was typed, for the record.
     """
@@ -68,6 +69,8 @@ class StudySpec:
     requirements: tuple[str, ...] = ()
     fixed: Mapping[str, Value] = field(default_factory=dict)
     weights_folder: str | None = None
+    warm_start: str | None = None
+    warm_start_top: int = 5
     versions: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
 

@@ -51,9 +51,16 @@ _SPLIT_DIGEST = "split_digest"
 _SEARCH = "search "  # and the name of its driver: an attribute each, so that two searches cannot lose one another's
 
 
+def unknown_study(name: str, backend: optuna.storages.BaseStorage, url: str) -> StudyError:
+    """Say that a storage has no study of a name, and which it has."""
+    names = optuna.study.get_all_study_names(backend)
+    known = f"It holds: {', '.join(sorted(names))}." if names else "It holds none yet."
+    return StudyError(f"No study '{name}' in {without_password(url)}. {known}")
+
+
 def founding(name: str, runs: Path) -> FileLock:
     """Lock under which a study is looked for and begun, so that two processes do not begin it at once."""
-    with _explained_disk_errors(runs):
+    with explained_disk_errors(runs):
         runs.mkdir(parents=True, exist_ok=True)
     return FileLock(runs / f".{name}.lock")
 
@@ -102,10 +109,10 @@ class StudyStore:
                 f"The folder {folder} holds trials of a study that {without_password(storage)} does not know. "
                 "Name its --storage, or another --runs or --name."
             )
-        with _explained_disk_errors(folder):
+        with explained_disk_errors(folder):
             (folder / "trials").mkdir(parents=True, exist_ok=True)
-            _write_atomically(folder / "split.json", split.to_json())
-            _write_atomically(folder / "study.json", spec.to_json())
+            write_atomically(folder / "split.json", split.to_json())
+            write_atomically(folder / "study.json", spec.to_json())
         study = optuna.create_study(
             study_name=spec.name,
             storage=open_storage(storage),
@@ -155,9 +162,7 @@ class StudyStore:
         backend = open_existing_storage(storage)
         store = cls.find(name, runs=runs, storage=storage)
         if store is None:
-            names = optuna.study.get_all_study_names(backend)
-            known = f"It holds: {', '.join(sorted(names))}." if names else "It holds none yet."
-            raise StudyError(f"No study '{name}' in {without_password(storage)}. {known}")
+            raise unknown_study(name, backend, storage)
         return store
 
     def driven(self, *, on_away: Callable[[str], None], patience: float = PATIENCE_SECONDS) -> StudyStore:
@@ -187,7 +192,7 @@ class StudyStore:
         Raises:
             StudyError: Its file is damaged.
         """
-        return _read_record(self.folder / "study.json", StudySpec.from_json)
+        return read_record(self.folder / "study.json", StudySpec.from_json)
 
     @property
     def split(self) -> SplitRecord:
@@ -196,7 +201,7 @@ class StudyStore:
         Raises:
             StudyError: Its file is damaged.
         """
-        return _read_record(self.folder / "split.json", SplitRecord.from_json)
+        return read_record(self.folder / "split.json", SplitRecord.from_json)
 
     def records(self, *states: TrialState) -> list[TrialRecord]:
         """Read the trials of some states (of all, if none is named), by number."""
@@ -321,7 +326,7 @@ class StudyStore:
     def commit_files(self, number: int, staged: Path) -> None:
         """Move a trial's finished files to where they belong; a repeated trial replaces what an earlier attempt left."""
         target = self.trial_folder(number)
-        with _explained_disk_errors(target):
+        with explained_disk_errors(target):
             if target.exists():
                 shutil.rmtree(target)
             os.replace(staged, target)
@@ -407,11 +412,16 @@ def _to_optuna(states: Sequence[TrialState]) -> tuple[optuna.trial.TrialState, .
     return tuple(theirs for theirs, ours in _STATES.items() if ours in states)
 
 
+def state_of(trial: optuna.trial.FrozenTrial) -> TrialState:
+    """Name the state of an Optuna trial as records do."""
+    return _STATES[trial.state]
+
+
 def _to_record(trial: optuna.trial.FrozenTrial) -> TrialRecord:
     attrs, scores = trial.user_attrs, read_scores(trial)
     return TrialRecord(
         number=trial.number,
-        state=_STATES[trial.state],
+        state=state_of(trial),
         params=trial.params,
         score=_score(trial, scores),
         values=trial.values if trial.values is not None and len(trial.values) > 1 else (),
@@ -438,7 +448,8 @@ def _score(trial: optuna.trial.FrozenTrial, scores: Mapping[int, float]) -> floa
 
 
 @contextlib.contextmanager
-def _explained_disk_errors(path: Path) -> Iterator[None]:
+def explained_disk_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of a disk that is full or not ours into a StudyError."""
     try:
         yield
     except OSError as error:
@@ -447,14 +458,20 @@ def _explained_disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _read_record(path: Path, parse: Callable[[str], _Record]) -> _Record:
+def read_record(path: Path, parse: Callable[[str], _Record]) -> _Record:
+    """Read one of a study's files.
+
+    Raises:
+        StudyError: It is damaged or missing.
+    """
     try:
         return parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudyError(f"The study's file {path} is damaged ({error}). Restore it, or begin another study.") from error
 
 
-def _write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a reader finds the old one or the whole new one."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)

@@ -1,0 +1,102 @@
+"""The very short trial that overhead.py gives to every tool: a head of one dense layer on 64 features, by plain Keras."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+
+from automl_cxr.engine.proposal import Facts, Proposal, Report
+
+N_FEATURES, N_CLASSES, N_TRAIN, N_VALID = 64, 3, 1_000, 250
+EPOCHS = 3
+LONG_EPOCHS = 10
+UNITS, DROPOUT, LEARNING_RATE = (16, 128, 16), (0.0, 0.5), (1e-4, 1e-2)  # low, high and step; low and high; low and high, log
+SPACE = """
+[units]
+type = "int"
+low = 16
+high = 128
+step = 16
+[dropout]
+type = "float"
+low = 0.0
+high = 0.5
+[learning_rate]
+type = "float"
+low = 1e-4
+high = 1e-2
+log = true
+"""
+
+
+def draw_features() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Draw training features (1000, 64) and labels, and the same of 250 validation rows: three overlapping clouds."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(N_CLASSES, size=N_TRAIN + N_VALID)
+    features = (rng.normal(size=(N_CLASSES, N_FEATURES))[labels] + 3 * rng.normal(size=(len(labels), N_FEATURES))).astype(
+        "float32"
+    )
+    return features[:N_TRAIN], labels[:N_TRAIN], features[N_TRAIN:], labels[N_TRAIN:]
+
+
+def build_head(units: int, dropout: float, learning_rate: float) -> Any:
+    """Build and compile a head."""
+    import keras
+
+    model = keras.Sequential(
+        [
+            keras.Input((N_FEATURES,)),
+            keras.layers.Dense(units, activation="relu"),
+            keras.layers.Dropout(dropout),
+            keras.layers.Dense(N_CLASSES, activation="softmax"),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(learning_rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def epochs_of_head(values: dict[str, Any]) -> Generator[float, None, None]:
+    """Train a head and yield its validation accuracy after each epoch."""
+    model = build_head(**values)
+    train_x, train_y, valid_x, valid_y = draw_features()
+    for epoch in range(EPOCHS):
+        history = model.fit(
+            train_x, train_y, validation_data=(valid_x, valid_y), initial_epoch=epoch, epochs=epoch + 1, verbose=0
+        ).history
+        yield history["val_accuracy"][-1]
+
+
+def epochs_of_seconds(values: dict[str, Any], *, seconds: float) -> Generator[tuple[float, dict[str, float]], None, None]:
+    """Train a head for so many wall seconds in ten epochs; yield its accuracy, and when the trial and its training began.
+
+    Loading Keras and building the network come before the training, tracing its graph is part of it.
+    """
+    entered = time.time()
+    model = build_head(**values)
+    train_x, train_y, valid_x, valid_y = draw_features()
+    began, accuracy = time.time(), 0.0
+    for epoch in range(1, LONG_EPOCHS + 1):
+        while time.time() < began + epoch * seconds / LONG_EPOCHS:
+            model.fit(train_x, train_y, verbose=0)
+            accuracy = model.evaluate(valid_x, valid_y, verbose=0)[1]
+        yield accuracy, {"entered": entered, "began": began, "ended": time.time()}
+
+
+def short_trial(proposal: Proposal) -> Generator[Report, None, Facts]:
+    """Run a very short trial as an objective of the engine."""
+    accuracy = 0.0
+    for epoch, accuracy in enumerate(epochs_of_head(dict(proposal.values)), start=1):
+        yield Report(epoch, accuracy)
+    return {"score": accuracy}
+
+
+def long_trial(proposal: Proposal, *, seconds: float) -> Generator[Report, None, Facts]:
+    """Run a trial of so many seconds as an objective of the engine."""
+    facts: dict[str, float] = {}
+    for epoch, (accuracy, times) in enumerate(epochs_of_seconds(dict(proposal.values), seconds=seconds), start=1):
+        yield Report(epoch, accuracy)
+        facts = {"score": accuracy, **times}
+    return facts

@@ -192,10 +192,14 @@ class DriverStorage(PatientStorage):
     def _write_held(self) -> None:
         held, self._held = self._held, []
 
+        n_written = 0
+
         def write() -> None:
-            with _in_one_piece(self._backend):
-                for _, one in held:
+            nonlocal n_written
+            with _in_one_piece(self._backend) as is_whole:
+                for _, one in held[0 if is_whole else n_written :]:
                     one()
+                    n_written += 1
 
         def write_unless_written() -> None:
             if not all(self._stands(trial_id) for trial_id in {trial_id for trial_id, _ in held}):
@@ -234,21 +238,21 @@ class DriverStorage(PatientStorage):
 
 
 @contextlib.contextmanager
-def _in_one_piece(backend: BaseStorage) -> Iterator[None]:
-    """Make one transaction of what is written, where the storage can: a database, or one append to a journal."""
+def _in_one_piece(backend: BaseStorage) -> Iterator[bool]:
+    """Make one transaction of what is written, where the storage can: a database, or one append to a journal. Tell whether."""
     if isinstance(backend, JournalStorage) and isinstance(backend._backend, JournalFile):
         with backend._backend.together():
-            yield
+            yield True
         return
     if not isinstance(backend, _CachedStorage):
-        yield
+        yield False
         return
     database: RDBStorage = backend._backend
     with database.engine.begin() as connection:
         database.remove_session()
         database.scoped_session.configure(bind=connection, join_transaction_mode="rollback_only")
         try:
-            yield
+            yield True
         finally:
             database.remove_session()
             database.scoped_session.configure(bind=database.engine, join_transaction_mode="conditional_savepoint")

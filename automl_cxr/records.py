@@ -107,7 +107,7 @@ class EpochRecord:
     valid_accuracy: float
     seconds: float
     n_parameters: int
-    values: Sequence[float | None] = ()
+    values: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -85,7 +85,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with np.load(path, allow_pickle=False) as file:
             told = json.loads(str(file["told"]))
             groups = {name: _numbered(file, name) for name in _GROUPS}
-        history = tuple(EpochRecord(**epoch) for epoch in told["history"])
+        history = tuple(EpochRecord(**{**epoch, "values": tuple(epoch["values"])}) for epoch in told["history"])
         best = next(epoch for epoch in history if epoch.epoch == told["best"])
     except (OSError, ValueError, KeyError, TypeError, EOFError, StopIteration, zipfile.BadZipFile) as error:
         raise TrialError(f"The checkpoint {path} cannot be read ({error}). The trial has to be trained anew.") from error

@@ -102,7 +102,7 @@ class TrialObjective:
                     is_finished = True
                     return dataclasses.asdict(end.value)
                 facts = {"n_parameters": epoch.n_parameters, **known}
-                yield Report(epoch.epoch, epoch.score, facts, values=tuple(epoch.values))
+                yield Report(epoch.epoch, epoch.score, facts, values=epoch.values)
         finally:
             if not is_finished:
                 shutil.rmtree(folder, ignore_errors=True)

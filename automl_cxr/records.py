@@ -119,7 +119,7 @@ class EpochRecord:
     valid_accuracy: float
     seconds: float
     n_parameters: int
-    values: Sequence[float | None] = ()
+    values: tuple[float | None, ...] = ()
 
     @property
     def step(self) -> int:
@@ -150,7 +150,7 @@ class FoldRecord:
     n_parameters: int
     n_folds: int
     n_epochs: int
-    values: Sequence[float | None] = ()
+    values: tuple[float | None, ...] = ()
 
     @property
     def step(self) -> int:

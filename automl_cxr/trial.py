@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -294,9 +295,11 @@ def _observed(training: Training, task: TrialTask, log: TextIO, started: float) 
         except StopIteration as end:
             return end.value
         log_epoch(log, epoch)
-        is_promotable = epoch.epoch == task.until
-        if task.checkpoint is not None and (is_promotable or time.monotonic() >= due):
+        if task.checkpoint is not None and epoch.epoch == task.until:
             save_checkpoint(training.checkpoint(), task.checkpoint)
+        elif task.checkpoint is not None and time.monotonic() >= due:
+            with contextlib.suppress(OSError):  # a disk that is full now is no reason to lose the trial; the next may succeed
+                save_checkpoint(training.checkpoint(), task.checkpoint)
             due = time.monotonic() + _CHECKPOINT_SECONDS
         yield epoch
 

@@ -61,7 +61,7 @@ def describe(
 def _print_memory(memory: MemoryEstimate) -> None:
     there = "unknown" if memory.there is None else f"{memory.there / 1e9:,.1f} GB"
     click.echo(
-        f"memory to train it, at least: {memory.one_image / 1e6:,.0f} MB with one image at a time, "
+        f"memory to train it, about: {memory.one_image / 1e6:,.0f} MB with one image at a time, "
         f"{memory.each_image / 1e6:,.1f} MB for each further one, {memory.batch / 1e6:,.0f} MB with batches of "
         f"{memory.batch_size}; there is: {there}"
     )

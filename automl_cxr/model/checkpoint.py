@@ -53,11 +53,16 @@ def take_checkpoint(
 def put_back(checkpoint: Checkpoint, model: keras.Model) -> None:
     """Give a compiled model and its optimizer the values that they had.
 
+    A training that computes its batches in parts from now on has gradients to accumulate, which begin at 0.
+
     Raises:
         TrialError: The checkpoint is of another network.
     """
     model.optimizer.build(model.trainable_variables)
-    for variables, values in ((model.variables, checkpoint.model), (model.optimizer.variables, checkpoint.optimizer)):
+    states = model.optimizer.variables
+    if len(states) > len(checkpoint.optimizer):
+        states = [variable for variable in states if "gradient_accumulator" not in variable.path]
+    for variables, values in ((model.variables, checkpoint.model), (states, checkpoint.optimizer)):
         if [tuple(variable.shape) for variable in variables] != [value.shape for value in values]:
             raise TrialError("A checkpoint must be of the network that goes on from it; its shapes differ. Train anew.")
         for variable, value in zip(variables, values, strict=True):
@@ -78,7 +83,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     with _explained_damage(path):
         told, groups = _read(path, _GROUPS)
-        history = tuple(EpochRecord(**epoch) for epoch in told["history"])
+        history = _history(told)
         best = next(epoch for epoch in history if epoch.epoch == told["best"])
         return Checkpoint(history, best, **groups)
 
@@ -118,7 +123,7 @@ def load_fold(path: Path) -> FinishedFold:
     with _explained_damage(path):
         told, groups = _read(path, ("weights", "probabilities"))
         return FinishedFold(
-            history=tuple(EpochRecord(**epoch) for epoch in told["history"]),
+            history=_history(told),
             weights=groups["weights"],
             probabilities=groups["probabilities"][0],
             cut_short=bool(told["cut_short"]),
@@ -129,11 +134,14 @@ def _write(path: Path, told: Mapping[str, Any], groups: Mapping[str, Sequence[np
     """Write JSON and lists of arrays in one piece."""
     arrays = {f"{name}/{number}": value for name, values in groups.items() for number, value in enumerate(values)}
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("wb") as file:
-        np.savez(file, told=np.array(json.dumps(told)), **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, told=np.array(json.dumps(told)), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)  # on a full disk, half of it would be in the way
 
 
 def _read(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[np.ndarray]]]:
@@ -147,6 +155,10 @@ def _explained_damage(path: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, StopIteration, zipfile.BadZipFile) as error:
         raise TrialError(f"The checkpoint {path} cannot be read ({error}). The trial has to be trained anew.") from error
+
+
+def _history(told: Mapping[str, Any]) -> tuple[EpochRecord, ...]:
+    return tuple(EpochRecord(**{**epoch, "values": tuple(epoch["values"])}) for epoch in told["history"])
 
 
 def _numbered(file: np.lib.npyio.NpzFile, name: str) -> list[np.ndarray]:

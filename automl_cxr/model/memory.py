@@ -1,4 +1,4 @@
-"""What training a network needs of memory at least, what there is, and refusing what cannot fit before it is built."""
+"""What training a network needs of memory, what there is, and refusing what cannot fit before it is built."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class TrainingSize:
     activation_bytes: int
 
     def needed(self, batch_size: int) -> int:
-        """Bytes that training takes at least; what libraries and their buffers take comes on top."""
+        """Bytes that training takes; the process itself, its libraries and their buffers come on top."""
         return self.weight_bytes + self.gradient_bytes + self.moment_bytes + batch_size * self.activation_bytes
 
 
@@ -96,7 +96,7 @@ def refuse_oversized(size: TrainingSize) -> None:
     needed = size.needed(batch_size=1)
     if there is not None and needed > there:
         raise InfeasibleError(
-            f"memory: training needs at least {show_bytes(needed)} with one image at a time, {size.parameters:,} parameters; "
+            f"memory: training needs about {show_bytes(needed)} with one image at a time, {size.parameters:,} parameters; "
             f"there are {show_bytes(there)}",
             stopped_by=MEMORY,
             violations={MEMORY: math.log(needed / there)},
@@ -106,7 +106,7 @@ def refuse_oversized(size: TrainingSize) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryEstimate:
-    """What a training needs at least beside what there is, in bytes.
+    """What a training needs beside what there is, in bytes.
 
     Attributes:
         one_image: With one image at a time.

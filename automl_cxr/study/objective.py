@@ -101,7 +101,7 @@ class TrialObjective:
                 except StopIteration as end:
                     is_finished = True
                     return dataclasses.asdict(end.value)
-                yield Report(record.step, record.score, facts={**record.facts, **known}, values=tuple(record.values))
+                yield Report(record.step, record.score, facts={**record.facts, **known}, values=record.values)
         finally:
             if not is_finished:
                 shutil.rmtree(folder, ignore_errors=True)

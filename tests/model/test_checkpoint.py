@@ -106,3 +106,36 @@ def test_a_finished_fold_comes_back_as_it_was(tmp_path):
     (tmp_path / "fold.npz").write_bytes((tmp_path / "fold.npz").read_bytes()[:500])
     with pytest.raises(TrialError, match="trained anew"):
         load_fold(tmp_path / "fold.npz")
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_training_that_ran_out_of_memory_goes_on_with_its_batch_in_parts(optimizer, tmp_path):
+    values = {**SCRATCH, "batch_norm": False, "dropout": 0.0, "block_dropout": 0.0, "augmentation": 0.0, "optimizer": optimizer}
+    config = TrialConfig.from_values({**values, "batch_size": 14, "seed": 3})
+    _, whole = training_of(config)
+    list(whole.epochs())
+    _, begun = training_of(config)
+    for _ in begun.epochs(until=3):
+        save_checkpoint(begun.checkpoint(), tmp_path / "checkpoint.npz")
+    _, parted = training_of(dataclasses.replace(config, gradient_accumulation=2))
+    parted.restore(load_checkpoint(tmp_path / "checkpoint.npz"))
+    list(parted.epochs())
+    losses = [[epoch.valid_loss for epoch in training.history] for training in (whole, parted)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one_and_no_half(tmp_path, monkeypatch):
+    config = TrialConfig.from_values({**SCRATCH, "seed": 3})
+    _, begun = training_of(config)
+    next(begun.epochs())
+    save_checkpoint(begun.checkpoint(), tmp_path / "checkpoint.npz")
+    before = (tmp_path / "checkpoint.npz").read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        save_checkpoint(begun.checkpoint(), tmp_path / "checkpoint.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.npz"]
+    assert (tmp_path / "checkpoint.npz").read_bytes() == before

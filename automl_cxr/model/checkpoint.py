@@ -60,13 +60,17 @@ def put_back(checkpoint: Checkpoint, model: keras.Model) -> None:
     """
     model.optimizer.build(model.trainable_variables)
     states = model.optimizer.variables
-    if len(states) > len(checkpoint.optimizer):
+    is_parted_since = len(states) > len(checkpoint.optimizer)
+    if is_parted_since:
         states = [variable for variable in states if "gradient_accumulator" not in variable.path]
     for variables, values in ((model.variables, checkpoint.model), (states, checkpoint.optimizer)):
         if [tuple(variable.shape) for variable in variables] != [value.shape for value in values]:
             raise TrialError("A checkpoint must be of the network that goes on from it; its shapes differ. Train anew.")
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
+    if is_parted_since:
+        steps = states[0]  # Keras counts parts here, and derives the steps that moments are corrected by
+        steps.assign(steps * model.optimizer.gradient_accumulation_steps)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:

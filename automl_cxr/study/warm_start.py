@@ -166,7 +166,8 @@ def _same_trials(ranked: list[TrialRecord], past: StudySpec, spec: StudySpec) ->
 def _tell_scores(earlier: str, spec: StudySpec, differing: list[str], told: Mapping[int, Prior]) -> str:
     if differing:
         return (
-            f"The scores of '{earlier}' are not told to the sampler: its {', '.join(differing)} differ, so they do not compare."
+            f"The scores of '{earlier}' are not told to the sampler: they were made with another {', '.join(differing)}, "
+            "so they do not compare."
         )
     if not told:
         return f"No score of '{earlier}' is told to the sampler: none of its trials is whole in space {spec.space_name}."

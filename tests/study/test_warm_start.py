@@ -127,7 +127,7 @@ def test_scores_that_do_not_compare_are_not_told(prepare, spaces, earlier, setti
     prepared = prepare(space=spaces["wide"], warm_start="old", **settings)
     assert read_priors(prepared.store) == ()
     assert len(prepared.store.records(TrialState.WAITING)) == 6
-    assert any(f"not told to the sampler: its {named} differ" in note for note in prepared.notes)
+    assert any(f"not told to the sampler: they were made with another {named}" in note for note in prepared.notes)
 
 
 def test_a_test_part_that_the_earlier_study_saw_is_said(prepare, spaces, earlier):

@@ -69,6 +69,9 @@ class Silence:
     def on_end(self, record):
         pass
 
+    def on_storage_away(self, reason):
+        raise AssertionError(reason)
+
 
 def test_a_bracket_raises_the_resolution_with_the_epochs(prepare, tmp_path):
     (tmp_path / "tiny.toml").write_text(SPACE)

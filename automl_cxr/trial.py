@@ -60,8 +60,8 @@ class TrialTask:
 
     Attributes:
         config: What is trained.
-        images: The decoded array, uint8 (n, h, w): the split's training images, then its validation images if it has such. At least of the
-            configuration's image size; a smaller one is made of it.
+        images: The decoded array, uint8 (n, h, w): the split's training images, then its validation images if it has such.
+            At least of the configuration's image size; a smaller one is made of it.
         split: split.json, a ``SplitRecord``.
         weights_folder: Where pretrained weights are looked for first, or None.
         folder: Where its files are written; exists and is empty.

@@ -219,6 +219,7 @@ def search(
     test_fraction: float | None = None,
     folds: int | None = None,
     seed: int | None = None,
+    fidelity: str | None = None,
     warm_start: str | None = None,
     warm_start_top: int | None = None,
     keep_models: int = 10,
@@ -265,6 +266,8 @@ def search(
         folds: Folds that each trial trains a network for each, judged by the images that it did not learn from; None or 0
             for one network and one validation part.
         seed: Decides split, proposals and weights.
+        fidelity: "image_size" lets the rungs of kt-hyperband raise the resolution together with the epochs; see
+            ``study.fidelity``.
         warm_start: An earlier study of the same storage, whose best configurations are tried first and whose scores teach
             the sampler where they compare; see ``study.warm_start``.
         warm_start_top: How many of its best; 5 if left out.
@@ -318,6 +321,7 @@ def search(
         test_fraction=test_fraction,
         folds=folds,
         seed=seed,
+        fidelity=fidelity,
         warm_start=warm_start,
         warm_start_top=warm_start_top,
         command=command,

@@ -88,6 +88,7 @@ def cross_validate(task: TrialTask) -> Generator[FoldRecord, None, TrialResult]:
         epochs=len(epochs),
         cut_short=any(fold.cut_short for fold in finished),
         n_parameters=model.count_params(),
+        image_sizes=(task.config.image_size,),
         weights_sha256="+".join(digest_pretrained(task.config, task.weights_folder)),
         sha256=digest_files(task.folder),
         seconds=time.monotonic() - started,

@@ -106,6 +106,7 @@ class EpochRecord:
         valid_accuracy: Share of validation images with the right class.
         seconds: Wall seconds of training and validating.
         n_parameters: Parameters of the network that is trained.
+        image_size: Height and width of its images in pixels.
         values: The study's objectives in their order, where there are several; None for one that only the end tells.
     """
 
@@ -119,6 +120,7 @@ class EpochRecord:
     valid_accuracy: float
     seconds: float
     n_parameters: int
+    image_size: int
     values: tuple[float | None, ...] = ()
 
     @property

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.errors import InfeasibleError
+from automl_cxr.data.shrunken import images_at
+from automl_cxr.errors import ImpossibleModelError, InfeasibleError
 from automl_cxr.model.build import backend_versions, build_model, digest_pretrained
-from automl_cxr.model.checkpoint import load_checkpoint, save_checkpoint
+from automl_cxr.model.checkpoint import Checkpoint, fits, load_checkpoint, save_checkpoint
 from automl_cxr.model.devices import describe_worker
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.latency import measure_latency
@@ -50,6 +51,7 @@ __all__ = [
     "train_network",
 ]
 
+_SIZE_STEP = 16  # pixels
 _CHECKPOINT_SECONDS = 60.0  # a search that dies loses about as much of each trial that it ran
 
 
@@ -60,6 +62,7 @@ class TrialTask:
     Attributes:
         config: What is trained.
         images: The decoded array, uint8 (n, h, w): the split's training images, then its validation images if it has such.
+            At least of the configuration's image size; a smaller one is made of it.
         split: split.json, a ``SplitRecord``.
         weights_folder: Where pretrained weights are looked for first, or None.
         folder: Where its files are written; exists and is empty.
@@ -71,6 +74,8 @@ class TrialTask:
         checkpoint: File that its state is written to, from time to time and after epoch ``until``, and whose name begins
             the names of the files of its folds; None for none.
         resume: Checkpoint that it goes on from: its own, left by a search that died, or another trial's; None to begin anew.
+        largest_image: Image size up to which it may go where the network cannot be built at the configuration's; None for
+            that one alone.
     """
 
     config: TrialConfig
@@ -85,6 +90,7 @@ class TrialTask:
     until: int | None = None
     checkpoint: Path | None = None
     resume: Path | None = None
+    largest_image: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,6 +105,7 @@ class TrialResult:
         epochs: Epochs that were run, those of all folds together.
         cut_short: Whether its time kept it from epochs that it would have run.
         n_parameters: Parameters of the saved model, which with folds holds all their networks.
+        image_sizes: Image sizes that its epochs ran at, in order, those before a checkpoint included.
         weights_sha256: Digests of the files that its backbones' weights came from, joined by "+"; "" where all are random.
         sha256: Digest of each of its files, by name.
         seconds: Wall seconds from start to saved files.
@@ -111,6 +118,7 @@ class TrialResult:
     epochs: int
     cut_short: bool
     n_parameters: int
+    image_sizes: tuple[int, ...]
     weights_sha256: str
     sha256: Mapping[str, str]
     seconds: float
@@ -137,10 +145,11 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
     """
     started = time.monotonic()
     split = SplitRecord.from_json(task.split.read_text(encoding="utf-8"))
-    train, valid = load_parts(task.images, split)
+    costs = measure_costs(task, len(split.classes))
+    task = _at_buildable_size(task, len(split.classes))
+    train, valid = load_parts(images_at(task.images, task.config.image_size), split)
     (task.folder / "config.json").write_text(task.config.to_json(), encoding="utf-8")
 
-    costs = measure_costs(task, len(split.classes))
     with (task.folder / "train.log").open("w", encoding="utf-8") as log:
         trained = yield from train_network(
             task, train, valid, n_classes=len(split.classes), costs=costs, log=log, started=started
@@ -161,6 +170,7 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
         epochs=len(trained.history),
         cut_short=trained.end.cut_short,
         n_parameters=model.count_params(),
+        image_sizes=tuple(dict.fromkeys(epoch.image_size for epoch in trained.history)),
         weights_sha256="+".join(digest_pretrained(task.config, task.weights_folder)),
         sha256=digest_files(task.folder),
         seconds=time.monotonic() - started,
@@ -173,7 +183,8 @@ def measure_costs(task: TrialTask, n_classes: int, *, n_networks: int = 1) -> di
     Raises:
         InfeasibleError: It is known now to break a requirement, or one network does not fit in memory.
     """
-    size = measure_size(task.config, n_classes)
+    whole = dataclasses.replace(task.config, image_size=task.largest_image or task.config.image_size)
+    size = measure_size(whole, n_classes)  # a lower rung must not begin what the last one is refused for
     costs = {"parameters": float(n_networks * size.parameters), "multiply_adds": float(n_networks * size.multiply_adds)}
     _refuse_unmet(task.requirements, costs)
     refuse_oversized(size)
@@ -216,6 +227,25 @@ def _refuse_unmet(requirements: Sequence[Requirement], costs: Mapping[str, float
         )
 
 
+def _at_buildable_size(task: TrialTask, n_classes: int) -> TrialTask:
+    """Give the task at the smallest image size, from the configuration's on, that the network can be built for."""
+    largest = task.largest_image or task.config.image_size
+    while task.config.image_size < largest:
+        try:
+            measure_size(task.config, n_classes)
+        except ImpossibleModelError:
+            larger = min(task.config.image_size + _SIZE_STEP, largest)
+            task = dataclasses.replace(task, config=dataclasses.replace(task.config, image_size=larger))
+        else:
+            break
+    return task
+
+
+def _goes_on(checkpoint: Checkpoint, model: keras.Model, config: TrialConfig) -> bool:
+    """Tell whether a training can go on; only another image size excuses weights that do not fit."""
+    return checkpoint.history[-1].image_size == config.image_size or fits(checkpoint, model)
+
+
 def load_parts(images: Path, split: SplitRecord) -> tuple[LabelledPart, LabelledPart]:
     """Map the decoded training and validation images of a split."""
     pixels = np.load(images, mmap_mode="r", allow_pickle=False)
@@ -252,9 +282,12 @@ def train_network(
     """
     model = build_network(task, train, n_classes=n_classes)
     training = Training(model, task.config, train=train, valid=valid, objective=objective_of(task, costs))
-    if task.resume is not None:
-        training.restore(load_checkpoint(task.resume))
+    checkpoint = None if task.resume is None else load_checkpoint(task.resume)
     _log_start(log, task, model)
+    if checkpoint is not None and _goes_on(checkpoint, model, task.config):
+        training.restore(checkpoint)
+    elif checkpoint is not None:
+        log.write("begun anew: the weights of the smaller image size do not fit this network\n")
     end = yield from _observed(training, task, log, started)
     return TrainedNetwork(model=model, history=training.history, end=end)
 

@@ -320,7 +320,7 @@ class TestAfterASearch:
             "trials: 3 complete",
             "best macro_f1",
             "test part: ",
-            "3 trials with a model",
+            "models of trials: 3",
         ):
             assert word in out
         assert json.loads(run("studies", "show", "other", *places, "--json")[1])["spec"]["name"] == "other"
@@ -328,7 +328,7 @@ class TestAfterASearch:
             monkeypatch.setattr("sys.stdin", io.StringIO(typed))
             code, out, err = run("studies", "delete", "other", *places)
             assert code == code_expected
-            assert "This deletes study 'other': trials: 3 complete; 3 models" in err
+            assert "This deletes study 'other': trials: 3 complete; models 3" in err
         assert "Deleted study 'other'" in out
         assert set(json.loads(run("studies", *places, "--json")[1])) == {"s"}
         assert run("studies", "copy", "s", "other", *places)[0] == 0

@@ -96,6 +96,11 @@ _REASONS_SHOWN = 5
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Decides split, proposals and weights  [default: 0]")
 @click.option(
+    "--fidelity",
+    metavar="NAME",
+    help="What the rungs of kt-hyperband raise: epochs, or image_size together with them  [default: epochs]",
+)
+@click.option(
     "--warm-start", metavar="STUDY", help="Begin with the best configurations of an earlier study, and learn from it."
 )
 @click.option("--warm-start-top", type=click.IntRange(1), help="How many of its best configurations are tried  [default: 5]")

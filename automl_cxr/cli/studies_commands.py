@@ -81,9 +81,9 @@ def _print_details(details: StudyDetails) -> None:
         end = f", the last ended {search.last_ended:%Y-%m-%d %H:%M}" if search.last_ended else ""
         now = ", at work" if search.at_work else ""
         began = search.began[:16].replace("T", " ")
-        click.echo(f"search {search.driver} by {search.sampler}, begun {began}: {search.trials} trials{end}{now}")
-    click.echo(f"test part: opened {details.test_opened} times" if details.test_opened else "test part: sealed")
-    click.echo(f"files: {human_bytes(details.n_bytes)} in {summary.folder}, {details.models} trials with a model")
+        click.echo(f"search {search.driver} by {search.sampler}, begun {began}: trials {search.trials}{end}{now}")
+    click.echo(f"test part: {f'opened, looks {details.test_opened}' if details.test_opened else 'sealed'}")
+    click.echo(f"files: {human_bytes(details.n_bytes)} in {summary.folder}, models of trials: {details.models}")
     click.echo(f"ensembles: {', '.join(details.ensembles) or 'none'}")
     click.echo(f"versions: {', '.join(f'{package} {version}' for package, version in spec['versions'].items())}")
     click.echo(f"begun with: automl-cxr {spec['command']}" if spec["command"] else "begun from Python")
@@ -162,4 +162,4 @@ def _tell(loss: Loss, verb: str) -> str:
     if loss.folder is None:
         return f"{told}. Its files are not in the runs folder and stay where they are, if there are any."
     ensembles = f"ensembles {', '.join(loss.ensembles)}" if loss.ensembles else "no ensembles"
-    return f"{told}; {loss.models} models, {ensembles}; {human_bytes(loss.n_bytes)} in {loss.folder}."
+    return f"{told}; models {loss.models}, {ensembles}; {human_bytes(loss.n_bytes)} in {loss.folder}."

@@ -27,6 +27,7 @@ __all__ = [
     "FOLD_PRUNERS",
     "LEARNING_SAMPLERS",
     "PRUNERS",
+    "RUNG_SAMPLERS",
     "SAMPLERS",
     "build_proposer",
     "check_proposer",
@@ -39,6 +40,9 @@ SAMPLERS = (*optuna_proposer.SAMPLERS, *_KERASTUNER)
 
 ENDING_SAMPLERS = ("grid", "kt-grid", "kt-hyperband")
 """Those that come to an end by themselves: a grid when it is exhausted, Hyperband after a sweep over its brackets."""
+
+RUNG_SAMPLERS = ("kt-hyperband",)
+"""Those that run trials in rungs, each from the checkpoint that the rung below left."""
 
 
 def build_proposer(

@@ -50,6 +50,11 @@ def take_checkpoint(
     return Checkpoint(tuple(history), best, best_weights, _values(model.variables), _values(model.optimizer.variables))
 
 
+def fits(checkpoint: Checkpoint, model: keras.Model) -> bool:
+    """Tell whether a model has the variables of a checkpoint; at another image size it may not."""
+    return [tuple(variable.shape) for variable in model.variables] == [value.shape for value in checkpoint.model]
+
+
 def put_back(checkpoint: Checkpoint, model: keras.Model) -> None:
     """Give a compiled model and its optimizer the values that they had.
 

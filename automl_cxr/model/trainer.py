@@ -225,8 +225,14 @@ class Training:
         begun = [epoch for epoch in self._history if epoch.phase == number]
         if not begun:
             return True
-        best = max(begun, key=self._goodness)
-        return len(begun) < phase.n_epochs and begun[-1].epoch - best.epoch < self._config.patience
+        if len(begun) >= phase.n_epochs:
+            return False
+        best = max(filter(self._compares, begun), key=self._goodness, default=None)
+        return best is None or begun[-1].epoch - best.epoch < self._config.patience
+
+    def _compares(self, record: EpochRecord | None) -> bool:
+        """Tell whether an epoch ran at the resolution of those to come; scores of others are of other images."""
+        return record is not None and record.image_size == self._config.image_size
 
     def _goodness(self, record: EpochRecord) -> tuple[float, float]:
         return self._objective.goodness(record, self._config.monitor)
@@ -251,10 +257,11 @@ class Training:
             valid_accuracy=METRICS["accuracy"].function(labels, probabilities, None),
             seconds=time.perf_counter() - started,
             n_parameters=self._model.count_params(),
+            image_size=self._config.image_size,
             values=self._objective.values(labels, probabilities),
         )
         self._history.append(record)
-        if self._best is None or self._goodness(record) > self._goodness(self._best):
+        if not self._compares(self._best) or self._goodness(record) > self._goodness(self._best):
             self._best, self._best_weights = record, self._model.get_weights()
         return record
 

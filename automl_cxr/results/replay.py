@@ -76,7 +76,8 @@ def replay_trial(
 ) -> Replay:
     """Train a trial again in a process of its own, with the threads that it had, and compare. The study is not touched.
 
-    A trial that continued others is trained in one piece, one that was stopped early to the epoch or fold where it ended.
+    A trial that continued others is trained in one piece, or, where they ran at lower resolutions, from rung to rung; one that
+    was stopped early to the epoch or fold where it ended.
 
     Args:
         store: The study.
@@ -101,14 +102,18 @@ def replay_trial(
             "cut short by the time. Replay another one."
         )
     spec, config, last = store.spec, trial_config(store, number), max(scores)
-    images = decode_study_images(store, load_study_dataset(store, data), config)
+    whole = dataclasses.replace(config, image_size=spec.image_size)  # of which a trial makes its smaller images
+    images = decode_study_images(store, load_study_dataset(store, data), whole)
     runs_to_its_end = record.state is TrialState.COMPLETE and not facts.get("cut_short", False)
-    with tempfile.TemporaryDirectory(prefix="automl-cxr-replay-") as folder:
+    with tempfile.TemporaryDirectory(prefix="automl-cxr-replay-") as scratch:
+        folder = Path(scratch) / "trial"
+        folder.mkdir()
         objective = _ReplayObjective(
             config=config,
+            rungs=_lower_rungs(store, number, config),
             images=images,
             split=store.folder / "split.json",
-            folder=Path(folder),
+            folder=folder,
             weights_folder=None if spec.weights_folder is None else Path(spec.weights_folder),
             objectives=(spec.objective,),
             normal_class=spec.normal_index,
@@ -119,7 +124,7 @@ def replay_trial(
             objective, proposal, _environment(facts), lambda epoch: on_progress and on_progress(epoch, last)
         )
         saved = store.trial_folder(number) / "valid.npz"
-        differ_by = _compare(saved, Path(folder) / "valid.npz") if saved.is_file() else None
+        differ_by = _compare(saved, folder / "valid.npz") if saved.is_file() else None
     has_final_score = "score" in facts
     return Replay(
         trial=number,
@@ -140,8 +145,14 @@ def trial_config(store: StudyStore, number: int) -> TrialConfig:
     if file.is_file():
         return TrialConfig.from_json(file.read_text(encoding="utf-8"))
     record, facts = store.record(number), store.facts(number)
-    own: dict[str, Any] = {name: facts[name] for name in ("seed", "gradient_accumulation") if name in facts}
+    own: dict[str, Any] = {name: facts[name] for name in ("seed", "gradient_accumulation", "image_size") if name in facts}
     return TrialConfig.from_values({**store.spec.constants, **record.params, **own})
+
+
+def _lower_rungs(store: StudyStore, number: int, config: TrialConfig) -> tuple[tuple[TrialConfig, int], ...]:
+    """Give configuration and last epoch of the trials that one continues, where their image sizes were others."""
+    rungs = [(trial_config(store, one.number), max(one.scores)) for one in store.lineage(number)[:-1]]
+    return tuple(rungs) if any(rung.image_size != config.image_size for rung, _ in rungs) else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +160,7 @@ class _ReplayObjective:
     """Trains one configuration into one folder, in the process that it is sent to."""
 
     config: TrialConfig
+    rungs: tuple[tuple[TrialConfig, int], ...]
     images: Path
     split: Path
     folder: Path
@@ -161,11 +173,22 @@ class _ReplayObjective:
         from automl_cxr.cross_validation import cross_validate  # here: loads Keras
         from automl_cxr.trial import TrialTask, describe_worker, run_trial
 
-        settings = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "folds"}
+        settings = {
+            item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name not in ("folds", "rungs")
+        }
+        below: Path | None = None
+        for config, until in self.rungs:
+            folder = self.folder.with_name(f"rung-{until}")
+            folder.mkdir()
+            rung = {**settings, "config": config, "folder": folder, "until": until}
+            checkpoint = folder / "checkpoint.npz"
+            for epoch in run_trial(TrialTask(**rung, resume=below, checkpoint=checkpoint)):
+                yield Report(epoch.epoch, epoch.score)
+            below = checkpoint
         if self.folds:
             records = cross_validate(TrialTask(**settings))
         else:
-            records = run_trial(TrialTask(**settings, until=proposal.epochs))
+            records = run_trial(TrialTask(**settings, until=proposal.epochs, resume=below))
         while True:
             try:
                 record = next(records)

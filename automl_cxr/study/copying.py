@@ -30,7 +30,7 @@ from automl_cxr.study.store import (
     founding,
 )
 
-_OF_A_SEARCH = shutil.ignore_patterns("drivers", "*.lock", ".*")
+_OF_A_SEARCH = shutil.ignore_patterns("drivers", "propose.*", "*.lock", ".*")
 _INTERRUPTED = "It was running, continuing trial {parent}, when the study was copied."
 
 

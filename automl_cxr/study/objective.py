@@ -16,6 +16,7 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.engine.proposal import Facts, Proposal, Report
 from automl_cxr.errors import WorkerDiedError
 from automl_cxr.scoring.objectives import Requirement
+from automl_cxr.study.fidelity import rung_image_size
 from automl_cxr.study.shortages import explained_shortages
 
 
@@ -36,6 +37,7 @@ class TrialObjective:
         requirements: Bounds that the trial must keep.
         normal_class: Index of the class without a finding, or None.
         folds: Folds that a trial trains a network for each; 0 where it trains one.
+        fidelity: What a rung of fewer epochs has less of, a name in ``fidelity.FIDELITIES``.
     """
 
     fixed: Mapping[str, Any]
@@ -50,6 +52,7 @@ class TrialObjective:
     requirements: tuple[Requirement, ...]
     normal_class: int | None
     folds: int = 0
+    fidelity: str = "epochs"
 
     @property
     def inputs(self) -> tuple[Path, ...]:
@@ -87,6 +90,7 @@ class TrialObjective:
             until=proposal.epochs,
             checkpoint=checkpoint_file(self.checkpoints, proposal.number),
             resume=self._latest_checkpoint(proposal),
+            largest_image=self.fixed["image_size"],
         )
         known = {"worker": describe_worker()}
         if task.config.gradient_accumulation > 1:
@@ -101,6 +105,8 @@ class TrialObjective:
                 except StopIteration as end:
                     is_finished = True
                     return dataclasses.asdict(end.value)
+                if self.fidelity == "image_size":
+                    known["image_size"] = record.image_size
                 yield Report(record.step, record.score, facts={**record.facts, **known}, values=record.values)
         finally:
             if not is_finished:
@@ -114,6 +120,8 @@ class TrialObjective:
             text = (self.trials / f"{proposal.parent:05d}" / "config.json").read_text(encoding="utf-8")
             parent = TrialConfig.from_json(text)
             own = {"seed": parent.seed, "gradient_accumulation": parent.gradient_accumulation}
+        if self.fidelity == "image_size" and proposal.epochs is not None:
+            own["image_size"] = rung_image_size(self.fixed["image_size"], proposal.epochs, self.fixed["epochs"])
         config = TrialConfig.from_values({**self.fixed, **proposal.values, **own})
         return dataclasses.replace(config, gradient_accumulation=config.gradient_accumulation * 2**proposal.halvings)
 

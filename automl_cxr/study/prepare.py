@@ -22,6 +22,7 @@ from automl_cxr.errors import DataError, UnknownNameError, UsageError
 from automl_cxr.records import PartRecord, SplitRecord
 from automl_cxr.scoring.metrics import find_normal_class
 from automl_cxr.scoring.objectives import Requirement, check_objectives, direction_of, needs_normal_class
+from automl_cxr.study.fidelity import check_fidelity
 from automl_cxr.study.provenance import describe_versions
 from automl_cxr.study.spaces import check_space, read_space
 from automl_cxr.study.spec import StudySpec, resolve_path
@@ -61,6 +62,7 @@ class StudyRequest:
     test_fraction: float | None = None
     folds: int | None = None
     seed: int | None = None
+    fidelity: str | None = None
     warm_start: str | None = None
     warm_start_top: int | None = None
     command: str = ""
@@ -117,6 +119,7 @@ def prepare_study(request: StudyRequest, *, runs: Path, storage: str, on_progres
             n_objectives=len(settings["objectives"]),
             folds=settings["folds"],
         )
+        check_fidelity(settings["fidelity"], settings["sampler"])
         data = request.data if request.data is not None else begun.data if begun else _phantoms(notes)
         dataset = load_dataset(
             data, layout=settings.pop("layout"), classes=settings.pop("classes"), patients=settings["patients"]
@@ -206,6 +209,7 @@ def _resolve_settings(request: StudyRequest, begun: StudySpec | None) -> dict[st
         "valid_fraction": settle("valid_fraction", 0.15),
         "test_fraction": settle("test_fraction", 0.15),
         "seed": settle("seed", 0),
+        "fidelity": settle("fidelity", "epochs"),
         "warm_start": settle("warm_start", None),
         "warm_start_top": settle("warm_start_top", 5),
         "layout": settle("layout", None),

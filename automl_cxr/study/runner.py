@@ -125,6 +125,7 @@ def run_search(
             requirements=tuple(Requirement.parse(text) for text in spec.requirements),
             normal_class=spec.normal_index,
             folds=spec.folds,
+            fidelity=spec.fidelity,
         )
         proposer = build_proposer(
             store.study,

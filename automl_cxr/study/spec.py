@@ -37,6 +37,7 @@ class StudySpec:
         requirements: Bounds that a trial must keep, such as "parameters<=10000000".
         normal_class: Name of the class without a finding, or None.
         sampler: Who proposes; pruner: who stops early.
+        fidelity: What the rungs of a sampler raise: "epochs", or "image_size" together with them.
         valid_fraction, test_fraction: Shares of the images.
         folds: Folds that every trial trains a network for each; 0 where one validation part judges it.
         seed: Decides the split, the proposals and every trial's seed.
@@ -69,6 +70,7 @@ class StudySpec:
     requirements: tuple[str, ...] = ()
     fixed: Mapping[str, Value] = field(default_factory=dict)
     weights_folder: str | None = None
+    fidelity: str = "epochs"
     warm_start: str | None = None
     warm_start_top: int = 5
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -31,7 +31,18 @@ _MARK = "warm_start"  # on an enqueued trial: the number of the trial that it co
 _PRESET = "preset"
 
 # Scores are told where they mean the same: between other settings all old ones could lie above, or below, all new ones.
-_DECIDE_SCORES = ("objective", "folds", "data_digest", "classes", "normal_class", "image_size", "fit", "batch_size", "epochs")
+_DECIDE_SCORES = (
+    "objectives",
+    "requirements",
+    "folds",
+    "data_digest",
+    "classes",
+    "normal_class",
+    "image_size",
+    "fit",
+    "batch_size",
+    "epochs",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,18 +166,19 @@ def _same_trials(ranked: list[TrialRecord], past: StudySpec, spec: StudySpec) ->
     for record in sorted(ranked, key=lambda record: record.number):
         point, _ = _project({**before, **record.params}, {}, space)
         point = space.resolve(lambda parameter, point=point: point.get(parameter.name))  # type: ignore[misc]
-        if None in point.values():
+        if None in point.values() or not record.is_feasible:
             continue
         had = TrialConfig.from_values({**before, **record.params})
         if had == TrialConfig.from_values({**spec.constants, **point}):
-            told[record.number] = Prior(point, [record.score])  # type: ignore[list-item]
+            told[record.number] = Prior(point, record.values or [record.score])  # type: ignore[list-item]
     return told
 
 
 def _tell_scores(earlier: str, spec: StudySpec, differing: list[str], told: Mapping[int, Prior]) -> str:
     if differing:
         return (
-            f"The scores of '{earlier}' are not told to the sampler: its {', '.join(differing)} differ, so they do not compare."
+            f"The scores of '{earlier}' are not told to the sampler: they were made with other settings "
+            f"({', '.join(differing)}), so they do not compare."
         )
     if not told:
         return f"No score of '{earlier}' is told to the sampler: none of its trials is whole in space {spec.space_name}."

@@ -163,7 +163,16 @@ def test_the_best_epochs_weights_are_kept(monitor):
 
 
 def record(score, valid_loss, valid_accuracy):
-    rest = {"epoch": 1, "phase": 1, "learning_rate": 0.1, "macro_f1": 0.0, "loss": 0.0, "seconds": 0.0, "n_parameters": 1}
+    rest = {
+        "epoch": 1,
+        "phase": 1,
+        "learning_rate": 0.1,
+        "macro_f1": 0.0,
+        "loss": 0.0,
+        "seconds": 0.0,
+        "n_parameters": 1,
+        "image_size": 48,
+    }
     return EpochRecord(score=score, valid_loss=valid_loss, valid_accuracy=valid_accuracy, **rest)
 
 

@@ -47,7 +47,7 @@ def note_search(store, driver):
 class TestTheCatalogue:
     def test_every_study_of_a_storage_is_summarised(self, prepare, quick_search, place, tmp_path):
         begun = begin_and_interrupt(prepare, quick_search)
-        prepare(name="t", objective="log_loss")
+        prepare(name="t", objectives=["log_loss"])
         optuna.create_study(study_name="strange", storage=place["storage"])
         shutil.rmtree(tmp_path / "t")
         first, strange, emptied = list_studies(**place)
@@ -61,7 +61,7 @@ class TestTheCatalogue:
         assert (strange.name, strange.space, strange.trials) == ("strange", "", {})
 
     def test_the_best_of_a_score_to_minimise_is_the_lowest(self, prepare, quick_search, place):
-        prepared = prepare(objective="log_loss")
+        prepared = prepare(objectives=["log_loss"])
         quick_search(prepared, trials=4)
         assert list_studies(**place)[0].best == min(record.score for record in prepared.store.records())
 
@@ -79,7 +79,7 @@ class TestTheCatalogue:
         assert details.searches[2].last_ended is None
         assert (details.models, details.ensembles, details.test_opened) == (3, ["ga-2"], 0)
         files = [path for path in (tmp_path / "s").rglob("*") if path.is_file()]
-        assert details.n_bytes == sum(path.stat().st_size for path in files)
+        assert describe_study(prepared.store).n_bytes == sum(path.stat().st_size for path in files)
 
     def test_a_storage_that_is_not_there_is_not_made(self, tmp_path):
         with pytest.raises(StudyError, match="Run a search first"):
@@ -106,7 +106,7 @@ class TestCopying:
         assert (copied.predictions(1).probabilities == original.store.predictions(1).probabilities).all()
         assert json.loads((copied.folder / "ensembles" / "pair" / "ensemble.json").read_text())["study"] == "copy"
         assert len(copied.study.user_attrs["test_opened"]) == 1
-        assert not copied.abandoned()
+        assert not copied.records(TrialState.RUNNING)
 
         listener = quick_search(PreparedStudy(copied, original.images, None, (), is_new=False), trials=4)
         assert (listener.resumed, listener.ended) == ([], [2, 3])

@@ -121,13 +121,13 @@ def test_only_whole_points_of_the_space_are_told(prepare, spaces, earlier):
 
 @pytest.mark.parametrize(
     ("settings", "named"),
-    [({"epochs": 7}, "epochs"), ({"objective": "accuracy"}, "objective"), ({"image_size": 48}, "image_size")],
+    [({"epochs": 7}, "epochs"), ({"objectives": ["accuracy"]}, "objectives"), ({"image_size": 48}, "image_size")],
 )
 def test_scores_that_do_not_compare_are_not_told(prepare, spaces, earlier, settings, named):
     prepared = prepare(space=spaces["wide"], warm_start="old", **settings)
     assert read_priors(prepared.store) == ()
     assert len(prepared.store.records(TrialState.WAITING)) == 6
-    assert any(f"not told to the sampler: its {named} differ" in note for note in prepared.notes)
+    assert any(f"not told to the sampler: they were made with other settings ({named})" in note for note in prepared.notes)
 
 
 def test_a_test_part_that_the_earlier_study_saw_is_said(prepare, spaces, earlier):

@@ -1,0 +1,170 @@
+"""Brackets that raise the resolution together with the epochs. Real networks, tiny ones."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from automl_cxr.config import TrialConfig
+from automl_cxr.data.shrunken import images_at
+from automl_cxr.engine.inline_execution import run_inline
+from automl_cxr.errors import ImpossibleModelError, StudyMismatchError, UnknownNameError, UsageError
+from automl_cxr.model.trainer import load_model
+from automl_cxr.records import TrialState
+from automl_cxr.results.replay import replay_trial
+from automl_cxr.study.fidelity import rung_image_size
+from automl_cxr.study.runner import Budget, run_search
+from automl_cxr.trial import TrialTask, run_trial
+
+SPACE = """
+family = "scratch"
+n_blocks = 1
+dense_units = 4
+patience = 1
+[filters]
+type = "int"
+low = 2
+high = 4
+default = 3
+[learning_rate]
+type = "float"
+low = 1e-3
+high = 1e-1
+log = true
+default = 1e-2
+"""
+
+
+@pytest.mark.parametrize(("epoch", "size"), [(1, 32), (2, 32), (4, 48), (10, 64), (15, 80), (30, 112), (31, 112)])
+def test_the_pixels_of_an_image_grow_as_the_epochs_do(epoch, size):
+    assert rung_image_size(112, epoch, 30) == size
+
+
+def test_a_small_study_has_no_smaller_images():
+    assert {rung_image_size(24, epoch, 30) for epoch in range(1, 31)} == {24}
+
+
+def search(prepared, listener):
+    run_search(
+        prepared.store,
+        prepared.images,
+        weights_folder=None,
+        sampler="kt-hyperband",
+        budget=Budget(n_trials=None, seconds=None, keep_models=2),
+        execute=run_inline,
+        listener=listener,
+    )
+
+
+class Silence:
+    def on_begin(self, number, *, resumed):
+        pass
+
+    def on_epoch(self, number, report):
+        pass
+
+    def on_failure(self, number, reason):
+        pass
+
+    def on_end(self, record):
+        pass
+
+    def on_storage_away(self, reason):
+        raise AssertionError(reason)
+
+
+def test_a_bracket_raises_the_resolution_with_the_epochs(prepare, tmp_path):
+    (tmp_path / "tiny.toml").write_text(SPACE)
+    prepared = prepare(
+        space=str(tmp_path / "tiny.toml"), sampler="kt-hyperband", fidelity="image_size", epochs=3, batch_size=16, image_size=64
+    )
+    search(prepared, Silence())
+    store = prepared.store
+    for record in store.records():
+        facts = store.facts(record.number)
+        size = 64 if record.state is TrialState.COMPLETE else rung_image_size(64, facts["rung"], 3)
+        config = TrialConfig.from_json((store.trial_folder(record.number) / "config.json").read_text())
+        assert config.image_size == facts["image_size"] == size
+        with (store.trial_folder(record.number) / "history.csv").open(newline="") as file:
+            history = [(int(row["epoch"]), int(row["image_size"])) for row in csv.DictReader(file)]
+        if record.parent is None:
+            assert {ran_at for _, ran_at in history} == {size}
+    promoted = [record for record in store.records() if record.parent is not None]
+    assert promoted
+    for record in promoted:
+        n_before = max(store.record(record.parent).scores)
+        assert list(record.scores) == [2, 3], "it goes on where its parent ended, though its patience is one epoch"
+        assert store.facts(record.number)["image_sizes"] == [32, 64]
+        with (store.trial_folder(record.number) / "history.csv").open(newline="") as file:
+            assert [(row["epoch"], row["image_size"]) for row in csv.DictReader(file)] == [
+                ("1", "32"),
+                ("2", "64"),
+                ("3", "64"),
+            ]
+        assert record.best_epoch > n_before, "a score at a lower resolution is no better one"
+        replayed = replay_trial(store, record.number)
+        assert replayed.is_same, replayed
+        assert list(replayed.replayed_scores) == [1, 2, 3]
+    best = store.ranked()[0].number
+    assert load_model(str(store.model_file(best))).input_shape == (None, 64, 64, 1)
+
+
+def test_weights_that_depend_on_the_resolution_are_trained_anew_at_the_higher(prepare, tmp_path):
+    prepared = prepare(image_size=64)
+    values = {"n_blocks": 1, "filters": 2, "dense_units": 4, "pooling": "flatten", "epochs": 2, "batch_size": 16}
+    checkpoint = tmp_path / "c.npz"
+
+    def run(image_size, **settings):
+        folder = tmp_path / str(image_size)
+        folder.mkdir()
+        config = TrialConfig(**values, image_size=image_size)
+        split = prepared.store.folder / "split.json"
+        return run_trial(TrialTask(config=config, images=prepared.images, split=split, folder=folder, **settings))
+
+    assert [epoch.epoch for epoch in run(48, until=1, checkpoint=checkpoint)] == [1]
+    assert [(epoch.epoch, epoch.image_size) for epoch in run(64, resume=checkpoint)] == [(1, 64), (2, 64)]
+    assert "begun anew" in (tmp_path / "64" / "train.log").read_text()
+
+
+def test_a_network_that_cannot_be_so_small_takes_the_next_size(prepare, tmp_path):
+    prepared = prepare(image_size=96)
+    config = TrialConfig(family="fused", filters=4, dense_units=4, image_size=48, epochs=1, batch_size=16)
+    task = {
+        "config": config,
+        "images": prepared.images,
+        "split": prepared.store.folder / "split.json",
+        "folder": tmp_path / "t",
+    }
+    (tmp_path / "t").mkdir()
+    assert [epoch.image_size for epoch in run_trial(TrialTask(**task, largest_image=96))] == [80]
+    assert TrialConfig.from_json((tmp_path / "t" / "config.json").read_text()).image_size == 80
+    for largest in (None, 60):
+        with pytest.raises(ImpossibleModelError, match="at least 67 pixels"):
+            next(run_trial(TrialTask(**task, largest_image=largest)))
+
+
+def test_smaller_images_are_averaged_once_for_all(prepare):
+    prepared = prepare(image_size=64)
+    images = np.load(prepared.images)
+    assert images_at(prepared.images, 64) == prepared.images
+    path = images_at(prepared.images, 32)
+    small = np.load(path)
+    assert small.shape == (len(images), 32, 32)
+    means = images.reshape(len(images), 32, 2, 32, 2).mean(axis=(2, 4))
+    assert np.abs(small - means).mean() < 4
+    written = path.stat().st_mtime_ns
+    assert images_at(prepared.images, 32) == path
+    assert path.stat().st_mtime_ns == written
+
+
+def test_it_is_refused_where_there_are_no_rungs(prepare):
+    with pytest.raises(UsageError, match=r"tpe trains each trial in one piece.*Add --sampler kt-hyperband"):
+        prepare(fidelity="image_size", sampler="tpe", pruner="asha")
+    with pytest.raises(UnknownNameError, match="Did you mean 'image_size'"):
+        prepare(fidelity="image-size", sampler="kt-hyperband")
+    assert prepare(fidelity="image_size", sampler="kt-hyperband").store.spec.fidelity == "image_size"
+    assert prepare(sampler="kt-hyperband").store.spec.fidelity == "image_size"
+    with pytest.raises(UsageError, match="tpe trains each trial"):
+        prepare(sampler="tpe")
+    with pytest.raises(StudyMismatchError, match="begun with fidelity 'image_size'"):
+        prepare(fidelity="epochs", sampler="kt-hyperband")

@@ -1,12 +1,14 @@
 """Successive halving under Ray, where Ray's own OptunaSearch told all 30 trials COMPLETE and forgot its rungs at a restart."""
 
 import json
+import logging
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import partial
 
 import optuna
 import pytest
+import ray
 
 from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.engine.optuna_proposer import first_rung
@@ -18,6 +20,15 @@ from tests.engine.simulation import CONDITIONAL, open_study, score_of
 STATE = optuna.trial.TrialState
 EPOCHS = 9
 RUNGS = {first_rung(EPOCHS), 3 * first_rung(EPOCHS)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def running_ray():
+    """Start Ray once; a search on a Ray that runs already leaves it running."""
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False, logging_level=logging.CRITICAL)
+    yield
+    assert ray.is_initialized()
+    ray.shutdown()
 
 
 def scripted_trial(proposal, *, log):

@@ -67,17 +67,15 @@ def compare_short_trials(counts: list[int], repeats: int) -> None:
 def compare_long_trials(n_trials: int, seconds: float) -> None:
     """Print a table of where the workers' time goes while trials train for so many seconds."""
     print(f"{n_trials} trials that each train for {seconds:g} s of wall time on {TRIALS_AT_ONCE} workers.\n")
-    columns = (
-        "wall s of the command | of the trials | loading s a trial | inside training, of the trials' time | of the command's"
-    )
-    print(f"| tool | {columns} |\n" + "| --- " * 6 + "|")
+    shares = "training | loading Keras | between trials | training, of the command's time"
+    print(f"| tool | wall s of the command | of the trials | {shares} |\n" + "| --- " * 7 + "|")
     for tool in (_OURS, _PLAIN_RAY):
         measured, trials = search(tool, n_trials, str(seconds))
-        inside = sum(trial["ended"] - trial["began"] for trial in trials) / TRIALS_AT_ONCE
         wall = max(trial["ended"] for trial in trials) - min(trial["entered"] for trial in trials)
-        loading = statistics.mean(trial["began"] - trial["entered"] for trial in trials)
-        shares = f"{inside / wall:.1%} | {inside / measured.seconds:.1%}"
-        print(f"| {tool} | {measured.seconds:.1f} | {wall:.1f} | {loading:.1f} | {shares} |", flush=True)
+        training = sum(trial["ended"] - trial["began"] for trial in trials) / TRIALS_AT_ONCE
+        loading = sum(trial["began"] - trial["entered"] for trial in trials) / TRIALS_AT_ONCE
+        parts = [training / wall, loading / wall, 1 - (training + loading) / wall, training / measured.seconds]
+        print(f"| {tool} | {measured.seconds:.1f} | {wall:.1f} | {' | '.join(f'{part:.1%}' for part in parts)} |", flush=True)
 
 
 def main() -> None:

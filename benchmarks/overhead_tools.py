@@ -53,7 +53,7 @@ def search_by_engine(n_trials: int, seconds: float | None, folder: Path) -> Told
     from automl_cxr.engine.proposers import build_proposer
     from automl_cxr.engine.ray_execution import RayResources, run_with_ray
     from automl_cxr.engine.space import parse_space
-    from automl_cxr.study.store import open_storage
+    from automl_cxr.study.storages import open_storage
 
     study = optuna.create_study(storage=open_storage(f"sqlite:///{folder / 'studies.db'}"), direction="maximize")
     space = parse_space(small_head.SPACE, name="head on 64 features")

@@ -20,11 +20,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from automl_cxr.engine.proposal import Ending, Facts, Outcome, Proposal, Proposer, Report, Verdict
+from automl_cxr.engine.proposal import Ending, Outcome, Proposal, Proposer, Report, Verdict
 from automl_cxr.records import PartRecord, SplitRecord, TrialRecord
 from automl_cxr.study.objective import staging_folder
 from automl_cxr.study.runner import Budget, run_search
@@ -34,6 +34,7 @@ from automl_cxr.study.storages import default_storage
 from automl_cxr.study.store import StudyStore
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.sleeping import Sleep, score_of
 from tests.study.postgres import postgres_server
 
 EPOCHS = 9
@@ -77,7 +78,7 @@ def begin_study(runs: Path, storage: str, *, sampler: str, pruner: str) -> Study
         fit="stretch",
         batch_size=8,
         epochs=EPOCHS,
-        objective="macro_f1",
+        objectives=("macro_f1",),
         normal_class=None,
         sampler=sampler,
         pruner=pruner,
@@ -87,12 +88,7 @@ def begin_study(runs: Path, storage: str, *, sampler: str, pruner: str) -> Study
         versions={},
         command="",
     )
-    return StudyStore.create(spec, split, runs=runs, storage=storage, direction="maximize")
-
-
-def score_of(proposal: Proposal, epoch: int) -> float:
-    """Score by a formula that grows with the epochs."""
-    return 0.9 - float(proposal.values.get("dropout", 0.2)) * 0.5 - 0.3 / epoch - (proposal.number % 97) / 1000
+    return StudyStore.create(spec, split, runs=runs, storage=storage, directions=["maximize"])
 
 
 @dataclass
@@ -237,25 +233,6 @@ def count_writes(store: StudyStore) -> Counter[str]:
 
 
 # --------------------------------------------------------------------------------------------------------- trials that sleep
-
-
-@dataclass(frozen=True)
-class Sleep:
-    """A trial that sleeps for as long before its first epoch, and leaves the files of a trial."""
-
-    trials: Path
-    driver: str
-    seconds: float
-    epochs: int = 1
-
-    def __call__(self, proposal: Proposal) -> Generator[Report, None, Facts]:
-        folder = staging_folder(self.trials, proposal.number, self.driver)
-        folder.mkdir(exist_ok=True)
-        time.sleep(self.seconds)
-        for epoch in range(1, self.epochs + 1):
-            yield Report(epoch, score_of(proposal, epoch))
-        facts = {"score": score_of(proposal, self.epochs), "best_epoch": self.epochs, "epochs": self.epochs}
-        return {**facts, "cut_short": False, "n_parameters": 1, "seconds": self.seconds}
 
 
 def sleep(*, n_trials: int, seconds: float, workers: int) -> None:

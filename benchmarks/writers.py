@@ -25,7 +25,8 @@ from automl_cxr.study.storages import open_existing_storage
 from automl_cxr.study.store import StudyStore
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.scale import EPOCHS, Silence, Sleep, begin_study, opened
+from benchmarks.scale import EPOCHS, Silence, begin_study, opened
+from benchmarks.sleeping import Sleep
 
 KINDS = ("sqlite", "journal", "postgresql")
 PAGES = ("/api/studies", "/api/studies/{study}")

@@ -57,12 +57,13 @@ def workers_of(driver: psutil.Process) -> list[psutil.Process]:
     return [process for process in driver.children(recursive=True) if "automl_cxr.engine.worker" in process.cmdline()]
 
 
-def sleep_unless_ended(driver: subprocess.Popen[bytes], seconds: float) -> None:
+def sleep_unless_ended(driver: subprocess.Popen[bytes], seconds: float, log: Path) -> None:
     try:
         code = driver.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
         return
-    raise SystemExit(f"A search that had nothing to end for ended with code {code}.")
+    said = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    raise SystemExit(f"A search that had nothing to end for ended with code {code}. It said:\n{said}")
 
 
 def kill_a_worker(driver: subprocess.Popen[bytes], rng: random.Random) -> bool:
@@ -84,9 +85,9 @@ def search_under_fire(words: list[str], log: Path, rng: random.Random, *, driver
         lives_left = driver_kills - kills["driver"]
         quota = -(-(worker_kills - kills["worker"]) // lives_left)
         # From its first breath on, while it reads data and starts Ray too, not only when it is at work.
-        sleep_unless_ended(driver, rng.uniform(0.5, 40))
+        sleep_unless_ended(driver, rng.uniform(0.5, 40), log)
         while quota > 0:
-            sleep_unless_ended(driver, rng.uniform(0.1, 8))
+            sleep_unless_ended(driver, rng.uniform(0.1, 8), log)
             if kill_a_worker(driver, rng):
                 kills["worker"] += 1
                 quota -= 1

@@ -269,7 +269,10 @@ class TestAfterASearch:
         assert "confusion matrix" in out
         assert "recorded" in err or "opened" in err
         result = json.loads(run("evaluate", "s", "--runs", searched, "--split", "valid", "--json")[1])
-        assert set(result["intervals"]) == {"macro_f1", "accuracy", "balanced_accuracy", "macro_auc", "log_loss", "fnfr"}
+        assert set(result["intervals"]) == {
+            *("macro_f1", "accuracy", "balanced_accuracy", "macro_auc", "log_loss", "fnfr"),
+            *("sensitivity_at_90_specificity", "sensitivity_at_95_specificity"),
+        }
         Path("broken.png").write_bytes(b"no")
         code, out, err = run("predict", folder, phantoms / "normal", "broken.png", "--runs", searched, "--out", "p.csv")
         assert code == 0

@@ -20,7 +20,9 @@ def with_fits(classifier: Classifier, *fits: str) -> Classifier:
     member = classifier.members[0]
     members = tuple(Member(member.file, member.image_size, fit) for fit in fits)
     weights = (1 / len(fits),) * len(fits)
-    return Classifier("changed", classifier.study, classifier.split_digest, members, weights, classifier.classes)
+    return Classifier(
+        "changed", classifier.study, classifier.split_digest, members, weights, classifier.classes, classifier.predictions
+    )
 
 
 def test_each_member_sees_the_image_as_it_was_trained_to(trial, tmp_path):

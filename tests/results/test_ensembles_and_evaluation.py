@@ -228,7 +228,7 @@ def test_what_a_notebook_shows_reads_well(finished, built):
     assert repr(built).startswith(f"Ensemble of trials {built.trials[0]} (")
     assert "against the best member" in repr(built)
     lines = repr(finished.evaluate(part="valid")).splitlines()
-    assert lines[0].endswith("images of the valid part")
+    assert lines[0].startswith("Evaluation of trial ")
     assert lines[1].split()[0] == "macro_f1"
 
 

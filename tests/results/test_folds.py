@@ -94,7 +94,8 @@ def test_a_trial_that_was_stopped_at_a_fold_is_replayed_to_there(folded, tmp_pat
         split=store.folder / "split.json",
         folder=tmp_path,
         weights_folder=None,
-        objective="macro_f1",
+        rungs=(),
+        objectives=("macro_f1",),
         normal_class=None,
         folds=2,
     )

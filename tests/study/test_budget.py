@@ -13,11 +13,11 @@ def test_no_trial_begins_once_the_epochs_are_spent(prepare, quick_search):
 
 @pytest.mark.parametrize("objective", ["macro_f1", "log_loss"])
 def test_a_search_ends_at_its_target(prepare, quick_search, objective):
-    prepared = prepare(objective=objective)
+    prepared = prepare(objectives=(objective,))
     quick_search(prepared, trials=8)
     scores = [record.score for record in prepared.store.records()]
     best = prepared.store.ranked()[0]
-    other = prepare(objective=objective, name="other")
+    other = prepare(objectives=(objective,), name="other")
     quick_search(other, limits={"target": best.score})
     assert [record.score for record in other.store.records()] == scores[: best.number + 1]
     assert quick_search(other, limits={"target": best.score}).ended == []

@@ -126,7 +126,7 @@ _REASONS_SHOWN = 5
 @click.option(
     "--memory-per-trial", type=Size(), help="Main memory of each trial, such as 6GB  [default: its share of the machine's]"
 )
-@click.option("--address", help="Address of a running Ray cluster  [default: Ray starts on this machine]")
+@click.option("--address", help="Address of a running Ray cluster  [default: $RAY_ADDRESS, else Ray starts on this machine]")
 @click.option(
     "--keep-models",
     type=click.IntRange(1),

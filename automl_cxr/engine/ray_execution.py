@@ -49,7 +49,7 @@ class RayResources:
         cpus_per_trial: CPU cores of each.
         gpus_per_trial: GPUs of each; a fraction shares one, with as large a part of its memory.
         memory_per_trial: Bytes of host memory that a trial may take before it is ended. None shares out what a machine has.
-        address: Address of a running Ray cluster; None starts Ray on this machine.
+        address: Address of a running Ray cluster; None takes $RAY_ADDRESS, and without it starts Ray on this machine.
     """
 
     concurrency: int | None = None
@@ -138,7 +138,7 @@ def run_with_ray(
     """
     started_here = not ray.is_initialized()
     if started_here:
-        _start_ray(resources.address)
+        _start_ray(resources.address or os.environ.get("RAY_ADDRESS"))
     # Ray insists on a folder for its own record of the run; ours is the study, so this one is thrown away.
     scratch = tempfile.mkdtemp(prefix="automl-cxr-ray-")
     try:
@@ -167,7 +167,8 @@ def _start_ray(address: str | None) -> None:
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     if address is not None:
         _check_answers(address)
-    settings: dict[str, Any] = {"include_dashboard": False} if address is None else {"address": address}
+    # Without "local", Ray would join whatever cluster somebody has started on this machine, and end with it.
+    settings: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     ray.init(logging_level=logging.CRITICAL, log_to_driver=False, configure_logging=False, **settings)
     if threading.current_thread() is threading.main_thread():

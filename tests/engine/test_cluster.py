@@ -5,11 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+import ray
 from ray.cluster_utils import Cluster
 
 from automl_cxr.engine.proposal import Outcome, Pause, Proposal, Report, Verdict
@@ -27,10 +30,14 @@ def cluster():
     cluster.shutdown()
 
 
-def run_slowly(proposal):
-    for epoch in range(1, 5):
-        psutil.cpu_percent(interval=0.2)
+def run_and_be_lost(proposal, folder):
+    """Run two epochs; trial 2 then waits for its node to be lost, the first time."""
+    lost = folder / "lost"
+    for epoch in (1, 2):
         yield Report(epoch, 0.5, facts={"pid": os.getpid()})
+        if proposal.number == 2 and epoch == 2 and not lost.exists():
+            lost.touch()
+            threading.Event().wait()
     return {"score": 0.5}
 
 
@@ -67,7 +74,7 @@ class Repeating:
             self.again.append(number)
 
 
-def test_the_trials_of_a_lost_node_are_told_and_can_be_repeated(cluster):
+def test_the_trials_of_a_lost_node_are_told_and_can_be_repeated(cluster, tmp_path):
     nodes = [cluster.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(2)]
     lost = []
 
@@ -79,7 +86,7 @@ def test_the_trials_of_a_lost_node_are_told_and_can_be_repeated(cluster):
             cluster.remove_node(node, allow_graceful=False)
 
     proposer = Repeating(5, on_report=lose_its_node)
-    run_with_ray(run_slowly, proposer, resources=RayResources(address=cluster.address))
+    run_with_ray(partial(run_and_be_lost, folder=tmp_path), proposer, resources=RayResources(address=cluster.address))
     assert lost
     assert sorted(proposer.endings) == [0, 1, 2, 3, 4]
     first, second = proposer.endings[2]
@@ -114,8 +121,8 @@ def test_a_machine_that_does_not_see_the_images_is_sent_them(cluster, tmp_path, 
     images = np.random.default_rng(0).integers(0, 255, (50, 64, 64), dtype=np.uint8)
     np.save(hidden / "images.npy", images)
     monkeypatch.setattr("automl_cxr.engine.shipping._BLOCK", 100_000)  # three blocks
-    ray = Path(sys.executable).with_name("ray")
-    start = f"mount -t tmpfs none {hidden} && exec {ray} start --address={cluster.address} --num-cpus=1 --block"
+    command = Path(sys.executable).with_name("ray")
+    start = f"mount -t tmpfs none {hidden} && exec {command} start --address={cluster.address} --num-cpus=1 --block"
     if not shutil.which("unshare") or subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
         pytest.skip("only root may hide a folder from a process")
     with subprocess.Popen(["unshare", "-m", "sh", "-c", start], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as node:
@@ -130,3 +137,17 @@ def test_a_machine_that_does_not_see_the_images_is_sent_them(cluster, tmp_path, 
     copies = {facts["read"] for facts in proposer.facts.values()}
     assert len(copies) == 1
     assert str(hidden) not in copies.pop()
+
+
+def test_a_search_without_an_address_joins_no_cluster_that_happens_to_run(cluster, tmp_path):
+    cluster.add_node(num_cpus=1, object_store_memory=STORE)
+    ray._private.utils.write_ray_address(cluster.address)  # as `ray start` does
+    seen = []
+    proposer = Repeating(1, on_report=lambda *_: seen.append(ray.get_runtime_context().gcs_address))
+    resources = RayResources(concurrency=1, cpus_per_trial=1)
+    try:
+        run_with_ray(partial(run_and_be_lost, folder=tmp_path), proposer, resources=resources)
+    finally:
+        Path(ray._private.utils.get_ray_address_file(None)).unlink(missing_ok=True)
+    assert seen
+    assert cluster.address not in seen

@@ -99,7 +99,7 @@ class ImpossibleModelError(TrialError):
 
 
 class OutOfMemoryError(TrialError):
-    """Raised when training does not fit into memory; half a batch at a time may, and gives the same gradient step."""
+    """Raised when training does not fit into memory; half a batch at a time may, with nearly the same gradient steps."""
 
     retry = RetryPolicy(times=1, halves_batch=True)
 

@@ -74,6 +74,7 @@ class TrialTask:
         checkpoint: File that its state is written to, from time to time and after epoch ``until``, and whose name begins
             the names of the files of its folds; None for none.
         resume: Checkpoint that it goes on from: its own, left by a search that died, or another trial's; None to begin anew.
+        reported: Epochs that the trials which it continues have reported.
         largest_image: Image size up to which it may go where the network cannot be built at the configuration's; None for
             that one alone.
     """
@@ -90,6 +91,7 @@ class TrialTask:
     until: int | None = None
     checkpoint: Path | None = None
     resume: Path | None = None
+    reported: int = 0
     largest_image: int | None = None
 
 
@@ -318,7 +320,7 @@ def _observed(training: Training, task: TrialTask, log: TextIO, started: float) 
     is_repeated = task.resume is not None and task.resume == task.checkpoint
     for before in training.history:
         log_epoch(log, before)
-        if is_repeated:
+        if is_repeated and before.epoch > task.reported:
             yield before  # whoever listened may have died before it heard of this epoch
     epochs = training.epochs(until=task.until, deadline=None if task.seconds is None else started + task.seconds)
     due = time.monotonic() + _CHECKPOINT_SECONDS
@@ -326,6 +328,9 @@ def _observed(training: Training, task: TrialTask, log: TextIO, started: float) 
         try:
             epoch = next(epochs)
         except StopIteration as end:
+            ended_early = task.until is not None and training.history[-1].epoch < task.until
+            if task.checkpoint is not None and ended_early and not end.value.cut_short:
+                save_checkpoint(training.checkpoint(), task.checkpoint)  # for want of patience; it may be promoted all the same
             return end.value
         log_epoch(log, epoch)
         if task.checkpoint is not None and epoch.epoch == task.until:

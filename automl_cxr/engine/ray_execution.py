@@ -356,4 +356,4 @@ class _TrialActor(tune.Trainable):
         """Keep nothing: a trial's files are the study's."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Load nothing: a repeated trial begins anew."""
+        """Load nothing: a trial finds its own checkpoint."""

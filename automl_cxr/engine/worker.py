@@ -42,8 +42,9 @@ class WorkerLimits:
 
     Attributes:
         seconds: Wall seconds of a trial.
-        memory: Resident bytes of the process; beyond them its trial is ended.
-        watermark: Resident bytes after a trial, beyond which the next one gets a new process.
+        memory: Bytes of memory; beyond them its trial is ended. Files that are mapped, as images are, do not count: all
+            processes share their pages, and the system takes them back when it needs room.
+        watermark: Bytes of memory after a trial, beyond which the next one gets a new process.
     """
 
     seconds: float | None = None
@@ -160,9 +161,10 @@ class Worker:
         if n_bytes is None or self._process is None:
             return False
         try:
-            return psutil.Process(self._process.pid).memory_info().rss > n_bytes
+            taken = psutil.Process(self._process.pid).memory_info()
         except psutil.Error:
             return False  # it has just died
+        return taken.rss - getattr(taken, "shared", 0) > n_bytes
 
     def _kill(self) -> int | None:
         """Make sure that the process is gone, and give its exit code."""

@@ -33,7 +33,9 @@ class Checkpoint:
         best: The epoch whose weights are the best.
         best_weights: Those weights.
         model: Every variable of the model.
-        optimizer: Every variable of its optimizer.
+        optimizer: Every variable of its optimizer, but for the gradients that it accumulates.
+        accumulated: These gradients, where batches are computed in parts.
+        parts: How many parts.
     """
 
     history: tuple[EpochRecord, ...]
@@ -41,13 +43,35 @@ class Checkpoint:
     best_weights: Sequence[np.ndarray]
     model: Sequence[np.ndarray]
     optimizer: Sequence[np.ndarray]
+    accumulated: Sequence[np.ndarray] = ()
+    parts: int = 1
 
 
 def take_checkpoint(
     model: keras.Model, history: Sequence[EpochRecord], best: EpochRecord, best_weights: Sequence[np.ndarray]
 ) -> Checkpoint:
     """Copy the state of a training."""
-    return Checkpoint(tuple(history), best, best_weights, _values(model.variables), _values(model.optimizer.variables))
+    states, accumulators = _states(model.optimizer)
+    return Checkpoint(
+        tuple(history),
+        best,
+        best_weights,
+        model=_values(model.variables),
+        optimizer=_values(states),
+        accumulated=_values(accumulators),
+        parts=_parts(model.optimizer),
+    )
+
+
+def _states(optimizer: keras.Optimizer) -> tuple[list[keras.Variable], list[keras.Variable]]:
+    """Part the variables of an optimizer in what it knows and the gradients that it accumulates."""
+    is_accumulator = [variable.path.endswith("gradient_accumulator") for variable in optimizer.variables]
+    both = list(zip(optimizer.variables, is_accumulator, strict=True))
+    return [variable for variable, is_one in both if not is_one], [variable for variable, is_one in both if is_one]
+
+
+def _parts(optimizer: keras.Optimizer) -> int:
+    return optimizer.gradient_accumulation_steps or 1
 
 
 def fits(checkpoint: Checkpoint, model: keras.Model) -> bool:
@@ -58,29 +82,31 @@ def fits(checkpoint: Checkpoint, model: keras.Model) -> bool:
 def put_back(checkpoint: Checkpoint, model: keras.Model) -> None:
     """Give a compiled model and its optimizer the values that they had.
 
-    A training that computes its batches in parts from now on has gradients to accumulate, which begin at 0.
+    A training that computes its batches in more parts than before begins to accumulate gradients from 0.
 
     Raises:
         TrialError: The checkpoint is of another network.
     """
     model.optimizer.build(model.trainable_variables)
-    states = model.optimizer.variables
-    is_parted_since = len(states) > len(checkpoint.optimizer)
-    if is_parted_since:
-        states = [variable for variable in states if "gradient_accumulator" not in variable.path]
-    for variables, values in ((model.variables, checkpoint.model), (states, checkpoint.optimizer)):
+    states, accumulators = _states(model.optimizer)
+    pairs = [(model.variables, checkpoint.model), (states, checkpoint.optimizer)]
+    parts = _parts(model.optimizer)
+    if parts == checkpoint.parts:
+        pairs.append((accumulators, checkpoint.accumulated))
+    for variables, values in pairs:
         if [tuple(variable.shape) for variable in variables] != [value.shape for value in values]:
             raise TrialError("A checkpoint must be of the network that goes on from it; its shapes differ. Train anew.")
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
-    if is_parted_since:
-        steps = states[0]  # Keras counts parts here, and derives the steps that moments are corrected by
-        steps.assign(steps * model.optimizer.gradient_accumulation_steps)
+    if parts != checkpoint.parts:
+        counter = states[0]  # Keras counts parts here, and derives the steps that moments are corrected by
+        counter.assign(counter // checkpoint.parts * parts)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Write a checkpoint so that a reader finds the old one or the whole new one."""
-    told = {"best": checkpoint.best.epoch, "history": [dataclasses.asdict(epoch) for epoch in checkpoint.history]}
+    history = [dataclasses.asdict(epoch) for epoch in checkpoint.history]
+    told = {"best": checkpoint.best.epoch, "history": history, "parts": checkpoint.parts}
     _write(path, told, {name: getattr(checkpoint, name) for name in _GROUPS})
 
 
@@ -94,10 +120,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         told, groups = _read(path, _GROUPS)
         history = _history(told)
         best = next(epoch for epoch in history if epoch.epoch == told["best"])
-        return Checkpoint(history, best, **groups)
+        return Checkpoint(history, best, **groups, parts=told["parts"])
 
 
-_GROUPS = ("best_weights", "model", "optimizer")
+_GROUPS = ("best_weights", "model", "optimizer", "accumulated")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,6 +94,9 @@ def delete_study(name: str, *, runs: Path, storage: str) -> Loss:
             if loss.folder is not None:
                 os.replace(loss.folder, runs / f"{_TRASH}{name}-{uuid.uuid4().hex}")
             optuna.delete_study(study_name=name, storage=open_existing_storage(storage))
-        for left in (*runs.glob(f"{_TRASH}*"), *runs.glob(f".{glob.escape(name)}.*/")):  # the second by a copy that was killed
+        for left in (
+            *runs.glob(f"{_TRASH}*"),
+            *runs.glob(f".{glob.escape(name)}.{'[0-9a-f]' * 32}/"),
+        ):  # the second by a copy that was killed
             shutil.rmtree(left, ignore_errors=True)
         return loss

@@ -134,7 +134,7 @@ class DriverStorage(PatientStorage):
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Hold back what is written to own trials, and write it in one piece at the end: all of it stands, or nothing."""
+        """Hold back what is written to own trials, and write it in one piece at the end, or when a trial is read anew."""
         was_held, self._is_held = self._is_held, True
         try:
             yield
@@ -243,6 +243,7 @@ def _in_one_piece(backend: BaseStorage) -> Iterator[bool]:
     if isinstance(backend, JournalStorage) and isinstance(backend._backend, JournalFile):
         with backend._backend.together():
             yield True
+        backend.get_all_studies()  # which applies what was appended, and raises here what Optuna refuses of it
         return
     if not isinstance(backend, _CachedStorage):
         yield False

@@ -15,7 +15,7 @@ a storage that is away for a minute must not make every search look dead, and be
 who has more to write than that nothing is new. It is overwritten in place, which takes no room on a full disk; a reader
 that meets it half written sees another value than before, which is all that it asks for.
 
-A search that was taken for dead may wake. It then finds another name on its trials, and leaves them (``StudyStore.owning``).
+A search that was taken for dead may wake. It then finds another name on its trials, and leaves them (``StudyStore.owns``).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class DriverLease:
 
     def __init__(self, study_folder: Path, *, terms: LeaseTerms | None = None) -> None:
         self.driver = uuid.uuid4().hex[:12]
-        self.watch = DriverWatch(study_folder, terms=terms)
+        self.watch = DriverWatch(study_folder, terms=terms, own=self.driver)
         self._beat_seconds = (terms or LeaseTerms()).beat_seconds
         folder = _drivers(study_folder)
         self._lock = FileLock(folder / f"{self.driver}.lock")
@@ -101,6 +101,7 @@ class DriverWatch:
         terms: How long a search may be silent.
         clock: Seconds, from anywhere, that never go backwards.
         machine: Where the observer runs: file locks prove nothing about searches elsewhere.
+        own: Name of the search that the observer is, which lives whatever its counter says.
     """
 
     def __init__(
@@ -110,22 +111,24 @@ class DriverWatch:
         terms: LeaseTerms | None = None,
         clock: Callable[[], float] = time.monotonic,
         machine: str | None = None,
+        own: str = "",
     ) -> None:
         self._folder = _drivers(study_folder)
         self._patience = (terms or LeaseTerms()).patience_seconds
         self._clock = clock
         self._machine = machine or this_machine()
+        self._own = own
         self._seen: dict[str, _Sign] = {}
 
     def alive(self) -> set[str]:
         """Name the searches that are not known to be dead, and sweep up after those that are."""
         signed_in = {path.stem for path in self._folder.glob("*.beat")}
         self._seen = {driver: sign for driver, sign in self._seen.items() if driver in signed_in}
-        return {driver for driver in signed_in if self._lives(driver)}
+        return {driver for driver in signed_in if driver == self._own or self._lives(driver)}
 
     def is_heard(self, driver: str) -> bool:
         """Tell whether the counter of a search that ``alive`` named has moved since this watch began."""
-        return driver in self._seen and self._seen[driver].has_moved
+        return driver == self._own or (driver in self._seen and self._seen[driver].has_moved)
 
     def _lives(self, driver: str) -> bool:
         text = self._read_beat(driver)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import platform
 import shutil
@@ -90,6 +91,7 @@ class TrialObjective:
             until=proposal.epochs,
             checkpoint=checkpoint_file(self.checkpoints, proposal.number),
             resume=self._latest_checkpoint(proposal),
+            reported=0 if proposal.parent is None else self._epochs_of(proposal.parent),
             largest_image=self.fixed["image_size"],
         )
         known = {"worker": describe_worker()}
@@ -124,6 +126,11 @@ class TrialObjective:
             own["image_size"] = rung_image_size(self.fixed["image_size"], proposal.epochs, self.fixed["epochs"])
         config = TrialConfig.from_values({**self.fixed, **proposal.values, **own})
         return dataclasses.replace(config, gradient_accumulation=config.gradient_accumulation * 2**proposal.halvings)
+
+    def _epochs_of(self, number: int) -> int:
+        """Count the epochs of a trial that ended at a rung, with those of the trials that it continued."""
+        with (self.trials / f"{number:05d}" / "history.csv").open(newline="", encoding="utf-8") as file:
+            return sum(1 for _ in csv.DictReader(file))
 
     def _latest_checkpoint(self, proposal: Proposal) -> Path | None:
         """Choose where to go on from: what an earlier attempt at this trial left, else the trial that it continues."""

@@ -35,7 +35,7 @@ class PatientStorage(ForwardedStorage):
     score again changes nothing. Two questions are not like that. A trial that was told its end cannot be told again: if the
     record says what was to be told, it is done. A trial that was begun would be begun twice: one that stands in the record
     as it was to be begun, and that nobody has signed, is taken instead. That it cannot be another driver's is the callers'
-    business: they begin and sign trials under a lock of the study (``StudyStore.proposing``).
+    business: they begin and sign trials under a lock of the study (``Turn``).
 
     Args:
         backend: The storage.

@@ -13,13 +13,14 @@ from typing import Protocol
 from automl_cxr.engine.proposal import Ending, Facts, Objective, Outcome, Pause, Proposal, Proposer, Report, Verdict
 from automl_cxr.engine.proposers import build_proposer
 from automl_cxr.engine.study_proposer import StudyProposer
-from automl_cxr.errors import AutomlCxrError, StudyError
+from automl_cxr.errors import StudyError, TrialError
 from automl_cxr.records import TrialRecord, TrialState
 from automl_cxr.scoring.objectives import Requirement
 from automl_cxr.study.kept_models import KeptModels
 from automl_cxr.study.lease import DriverLease, LeaseTerms
 from automl_cxr.study.objective import TrialObjective, staging_folder, trial_seed
 from automl_cxr.study.provenance import SearchEntry
+from automl_cxr.study.shortages import explained_shortages
 from automl_cxr.study.storages import explained_storage_errors, without_password
 from automl_cxr.study.store import StudyStore
 from automl_cxr.study.turn import Turn
@@ -309,8 +310,9 @@ class _RecordedProposer:
             # Fewer epochs than the others had: its score must not stand among theirs.
             return Ending(Outcome.STOPPED, facts={"stopped_by": "time"})
         try:
-            self._store.commit_files(number, self._staged(number))
-        except AutomlCxrError as error:
+            with explained_shortages():
+                self._store.commit_files(number, self._staged(number))
+        except (OSError, TrialError) as error:
             return Ending.of_error(error)
         return ending
 

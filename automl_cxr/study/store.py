@@ -271,7 +271,7 @@ class StudyStore:
     def n_epochs(self) -> int:
         """Count the epochs that all trials together were trained for; a trial of folds tells its own at each fold."""
         return sum(
-            trial.user_attrs["epochs"] if "folds" in trial.user_attrs else len(trial.intermediate_values)
+            trial.user_attrs["epochs"] if "folds" in trial.user_attrs else len(read_scores(trial))
             for trial in self.study.get_trials(deepcopy=False)
         )
 
@@ -324,13 +324,16 @@ class StudyStore:
         return Predictions.from_npz(self.trial_folder(number) / PREDICTIONS_FILE)
 
     def commit_files(self, number: int, staged: Path) -> None:
-        """Move a trial's finished files to where they belong; a repeated trial replaces what an earlier attempt left."""
+        """Move a trial's finished files to where they belong; a repeated trial replaces what an earlier attempt left.
+
+        Raises:
+            OSError: They cannot be moved.
+        """
         target = self.trial_folder(number)
-        with explained_disk_errors(target):
-            if target.exists():
-                shutil.rmtree(target)
-            os.replace(staged, target)
-            _sync_folder(target.parent)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(staged, target)
+        _sync_folder(target.parent)
 
     @property
     def checkpoints(self) -> Path:
@@ -339,7 +342,8 @@ class StudyStore:
 
     def drop_checkpoints_but(self, continuable: Callable[[], Collection[int]]) -> None:
         """Remove the checkpoints of ended trials, but of those that may be continued and those that are being continued."""
-        files = {path: int(path.stem.partition("-")[0]) for path in self.checkpoints.glob("[0-9]*.npz")}
+        # Those that begin with a dot are halves, left by workers that were killed.
+        files = {path: int(path.name.lstrip(".")[:5]) for path in self.checkpoints.iterdir() if ".npz" in path.name}
         if not files:
             return
         running = self.records(TrialState.RUNNING)

@@ -9,6 +9,7 @@ import threading
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -136,6 +137,20 @@ def test_a_trial_beyond_its_memory_is_ended_and_may_try_with_half_the_batch(star
     _, ending = run(start(run_and_grow, memory=250 * MIB), 0, "")
     assert re.match(r"OutOfMemoryError: A trial may take 0.2 GiB", ending.error)
     assert ending.retry == RetryPolicy(times=1, halves_batch=True)
+
+
+def read_a_large_file(proposal, path):
+    yield Report(1, 0.5)
+    total = int(np.load(path, mmap_mode="r").sum())
+    psutil.cpu_percent(interval=0.6)  # time for the executor to look
+    yield Report(2, 0.5)
+    return {"total": total}
+
+
+def test_files_that_are_mapped_do_not_count_as_memory(start, tmp_path):
+    np.save(tmp_path / "images.npy", np.ones(300 * MIB, np.uint8))
+    _, ending = run(start(partial(read_a_large_file, path=tmp_path / "images.npy"), memory=250 * MIB), 0, "")
+    assert ending.facts == {"total": 300 * MIB}
 
 
 def test_a_worker_that_kept_too_much_is_replaced(start):

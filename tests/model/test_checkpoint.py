@@ -114,10 +114,13 @@ def test_a_training_that_ran_out_of_memory_goes_on_with_its_batch_in_parts(optim
     config = TrialConfig.from_values({**values, "batch_size": 14, "seed": 3})
     _, whole = training_of(config)
     list(whole.epochs())
-    _, begun = training_of(config)
-    for _ in begun.epochs(until=3):
-        save_checkpoint(begun.checkpoint(), tmp_path / "checkpoint.npz")
-    _, parted = training_of(dataclasses.replace(config, gradient_accumulation=2))
+    for parts, until in ((1, 2), (2, 4)):
+        _, begun = training_of(dataclasses.replace(config, gradient_accumulation=parts))
+        if parts > 1:
+            begun.restore(load_checkpoint(tmp_path / "checkpoint.npz"))
+        for _ in begun.epochs(until=until):
+            save_checkpoint(begun.checkpoint(), tmp_path / "checkpoint.npz")
+    _, parted = training_of(dataclasses.replace(config, gradient_accumulation=7))
     parted.restore(load_checkpoint(tmp_path / "checkpoint.npz"))
     list(parted.epochs())
     losses = [[epoch.valid_loss for epoch in training.history] for training in (whole, parted)]

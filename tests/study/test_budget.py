@@ -11,6 +11,12 @@ def test_no_trial_begins_once_the_epochs_are_spent(prepare, quick_search):
     assert quick_search(prepared, limits={"n_epochs": 13}).ended == [4]
 
 
+def test_the_epochs_of_several_objectives_count_too(prepare, quick_search):
+    prepared = prepare(objectives=("macro_f1", "parameters"))
+    quick_search(prepared, limits={"n_epochs": 4}, trials=9)
+    assert prepared.store.n_epochs() == 6
+
+
 @pytest.mark.parametrize("objective", ["macro_f1", "log_loss"])
 def test_a_search_ends_at_its_target(prepare, quick_search, objective):
     prepared = prepare(objectives=(objective,))

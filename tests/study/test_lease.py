@@ -174,6 +174,16 @@ def test_searches_frozen_at_random_moments_lose_and_double_nothing(prepare):
     assert_whole(store, 40)
 
 
+def test_a_search_never_takes_itself_for_dead(tmp_path):
+    now = [0.0]
+    with DriverLease(tmp_path, terms=LeaseTerms(beat_seconds=1000, patience_seconds=1)) as lease:
+        lease.watch._clock = lambda: now[0]
+        assert lease.watch.alive() == {lease.driver}
+        now[0] = 50.0  # its folder was away, and no beat arrived
+        assert lease.watch.alive() == {lease.driver}
+        assert lease.watch.is_heard(lease.driver)
+
+
 HOLDER = """
 import sys
 from pathlib import Path

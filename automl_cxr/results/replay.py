@@ -218,9 +218,12 @@ def _train(
 
 
 def _environment(facts: Facts) -> dict[str, str]:
-    """Give a process the threads that a trial had: they decide the order of sums, and so the last digits."""
-    threads = facts.get("worker", {}).get("threads")
-    return {} if threads is None else {name: str(threads) for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")}
+    """Give a process the threads that a trial had, which decide the order of sums, and no GPU where it had none."""
+    worker = facts.get("worker", {})
+    environment = {}
+    if worker.get("threads") is not None:
+        environment = {name: str(worker["threads"]) for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")}
+    return environment | ({"CUDA_VISIBLE_DEVICES": ""} if worker.get("device") == "cpu" else {})
 
 
 def _compare(saved: Path, replayed: Path) -> float:

@@ -1,6 +1,7 @@
 """Trials that go on from a checkpoint: promoted by Hyperband, or left by a search that died. Real networks, tiny ones."""
 
 import csv
+import dataclasses
 import json
 
 import pytest
@@ -175,3 +176,20 @@ def test_the_record_says_which_bracket_and_rung(prepare, space):
     assert attrs["rung"] < 4
     assert "bracket" in attrs
     assert json.dumps(attrs)
+
+
+def test_a_rung_that_ends_for_want_of_patience_can_be_promoted_too(prepare, space, tmp_path):
+    prepared = prepare(space=space, epochs=9, batch_size=16)
+    values = {**prepared.store.spec.constants, "patience": 1, "learning_rate": 0.1, "filters": 2}
+    task = TrialTask(
+        config=TrialConfig.from_values(values),
+        images=prepared.images,
+        split=prepared.store.folder / "split.json",
+        folder=tmp_path / "rung",
+        until=8,
+        checkpoint=tmp_path / "checkpoint.npz",
+    )
+    assert max(run(task)) < 8
+    promoted = dataclasses.replace(task, folder=tmp_path / "promoted", until=None, resume=task.checkpoint, checkpoint=None)
+    assert run(promoted) == {}, "it has nothing more to train"
+    assert (tmp_path / "promoted" / "history.csv").read_text() == (tmp_path / "rung" / "history.csv").read_text()

@@ -132,7 +132,7 @@ def test_an_enqueued_configuration_comes_next(sampler):
     space_of(sampler).check(proposal.values)
 
 
-@pytest.mark.parametrize("sampler", FREE)
+@pytest.mark.parametrize("sampler", [entry for entry in FREE if entry != "kt-bayesian"])  # some seconds a proposal
 def test_no_point_of_a_small_space_is_tried_twice_before_all_were(sampler):
     _, proposer = make(sampler, space=FINITE, epochs=1)
     simulation = Simulation(1)

@@ -202,3 +202,23 @@ def quick_search() -> Callable[..., Silence]:
         return listener
 
     return search_it
+
+
+@pytest.fixture
+def hyperband_search() -> Callable[..., None]:
+    """Search a prepared study to the end of its brackets, with real training."""
+
+    def search_it(prepared: PreparedStudy, execute: Callable[[Objective, Proposer], None] = run_inline) -> None:
+        listener = Silence()
+        run_search(
+            prepared.store,
+            prepared.images,
+            weights_folder=None,
+            sampler="kt-hyperband",
+            budget=Budget(n_trials=None, seconds=None, keep_models=2),
+            execute=execute,
+            listener=listener,
+        )
+        assert listener.away == []
+
+    return search_it

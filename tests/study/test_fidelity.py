@@ -7,13 +7,11 @@ import pytest
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.data.shrunken import images_at
-from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.errors import ImpossibleModelError, StudyMismatchError, UnknownNameError, UsageError
 from automl_cxr.model.trainer import load_model
 from automl_cxr.records import TrialState
 from automl_cxr.results.replay import replay_trial
 from automl_cxr.study.fidelity import rung_image_size
-from automl_cxr.study.runner import Budget, run_search
 from automl_cxr.trial import TrialTask, run_trial
 
 SPACE = """
@@ -44,41 +42,12 @@ def test_a_small_study_has_no_smaller_images():
     assert {rung_image_size(24, epoch, 30) for epoch in range(1, 31)} == {24}
 
 
-def search(prepared, listener):
-    run_search(
-        prepared.store,
-        prepared.images,
-        weights_folder=None,
-        sampler="kt-hyperband",
-        budget=Budget(n_trials=None, seconds=None, keep_models=2),
-        execute=run_inline,
-        listener=listener,
-    )
-
-
-class Silence:
-    def on_begin(self, number, *, resumed):
-        pass
-
-    def on_epoch(self, number, report):
-        pass
-
-    def on_failure(self, number, reason):
-        pass
-
-    def on_end(self, record):
-        pass
-
-    def on_storage_away(self, reason):
-        raise AssertionError(reason)
-
-
-def test_a_bracket_raises_the_resolution_with_the_epochs(prepare, tmp_path):
+def test_a_bracket_raises_the_resolution_with_the_epochs(prepare, tmp_path, hyperband_search):
     (tmp_path / "tiny.toml").write_text(SPACE)
     prepared = prepare(
         space=str(tmp_path / "tiny.toml"), sampler="kt-hyperband", fidelity="image_size", epochs=3, batch_size=16, image_size=64
     )
-    search(prepared, Silence())
+    hyperband_search(prepared)
     store = prepared.store
     for record in store.records():
         facts = store.facts(record.number)

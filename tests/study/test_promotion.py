@@ -7,11 +7,9 @@ import json
 import pytest
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.engine.proposal import Proposal
 from automl_cxr.records import TrialState
 from automl_cxr.study.objective import TrialObjective, checkpoint_file
-from automl_cxr.study.runner import Budget, run_search
 from automl_cxr.trial import TrialTask, run_trial
 
 SPACE = """
@@ -40,36 +38,6 @@ def space(tmp_path):
     return str(tmp_path / "tiny.toml")
 
 
-class Silence:
-    def on_begin(self, number, *, resumed):
-        pass
-
-    def on_epoch(self, number, report):
-        pass
-
-    def on_failure(self, number, reason):
-        pass
-
-    def on_end(self, record):
-        pass
-
-    def on_storage_away(self, reason):
-        raise AssertionError(reason)
-
-
-def search(prepared, execute=run_inline):
-    budget = Budget(n_trials=None, seconds=None, keep_models=2)
-    run_search(
-        prepared.store,
-        prepared.images,
-        weights_folder=None,
-        sampler="kt-hyperband",
-        budget=budget,
-        execute=execute,
-        listener=Silence(),
-    )
-
-
 def run(task):
     task.folder.mkdir()
     return {epoch.epoch: epoch.score for epoch in run_trial(task)}
@@ -81,9 +49,9 @@ def task_of(prepared, number, folder):
     return TrialTask(config=TrialConfig.from_json(config), images=prepared.images, split=split, folder=folder)
 
 
-def test_hyperband_promotes_from_checkpoints_and_tells_states_truly(prepare, space, tmp_path):
+def test_hyperband_promotes_from_checkpoints_and_tells_states_truly(prepare, space, tmp_path, hyperband_search):
     prepared = prepare(space=space, sampler="kt-hyperband", epochs=4, batch_size=16)
-    search(prepared)
+    hyperband_search(prepared)
     store = prepared.store
     records = store.records()
     promoted = [record for record in records if record.parent is not None]
@@ -163,14 +131,14 @@ def counted(epochs):
     return fit_and_count
 
 
-def test_the_record_says_which_bracket_and_rung(prepare, space):
+def test_the_record_says_which_bracket_and_rung(prepare, space, hyperband_search):
     prepared = prepare(space=space, sampler="kt-hyperband", epochs=4, batch_size=16)
 
     def execute(objective, proposer):
         proposal = proposer.propose()
         assert proposal.epochs < 4
 
-    search(prepared, execute)
+    hyperband_search(prepared, execute)
     attrs = prepared.store.study.get_trials()[0].user_attrs
     assert attrs["round"] == 0
     assert attrs["rung"] < 4

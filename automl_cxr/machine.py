@@ -9,6 +9,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+# What a search tells its workers that they may take: GPUs, of which a part is a share of one, and bytes of host memory.
+GPUS, MEMORY_LIMIT = "AUTOML_CXR_GPUS", "AUTOML_CXR_MEMORY_LIMIT"
+
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
 
 

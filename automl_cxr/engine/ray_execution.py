@@ -33,11 +33,11 @@ from automl_cxr.engine.proposal import Ending, Objective, Outcome, Pause, Propos
 from automl_cxr.engine.shipping import Parcels, pack, unpack
 from automl_cxr.engine.worker import Worker, WorkerLimits
 from automl_cxr.errors import UsageError, WorkerDiedError
+from automl_cxr.machine import GPUS, MEMORY_LIMIT
 
 _REPORT, _ENDING = "automl_cxr_report", "automl_cxr_ending"
 _BYTES_PER_TRIAL = 2 * 2**30  # of host memory that a Keras process takes with a network of ordinary size
 _WATERMARK = 0.5  # of a worker's memory: one that keeps more of it after a trial is replaced
-GPUS, MEMORY_LIMIT = "AUTOML_CXR_GPUS", "AUTOML_CXR_MEMORY_LIMIT"  # told to workers in their environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ def place(resources: RayResources, cluster: Mapping[str, float]) -> Placement:
     Args:
         resources: What the user asked for.
         cluster: "CPU", "GPU" and "memory" (bytes) that Ray found in all, "largest_node_CPU", and "node_memory" (bytes of the
-            smallest node).
+            smallest node); "nodes" and "GPU_nodes" count them.
 
     Raises:
         UsageError: A trial asks for more than the whole cluster has.
@@ -110,14 +110,17 @@ def place(resources: RayResources, cluster: Mapping[str, float]) -> Placement:
     concurrency = resources.concurrency or max(1, min(by_cpu, room))
     largest_node = cluster.get("largest_node_CPU", n_cpus)  # a trial cannot span two
     cpus = resources.cpus_per_trial or max(1.0, min(n_cpus // concurrency, largest_node))
-    return Placement(concurrency=concurrency, cpus=cpus, gpus=gpus, memory=_share_of_memory(resources, cluster, concurrency))
+    return Placement(
+        concurrency=concurrency, cpus=cpus, gpus=gpus, memory=_share_of_memory(resources, cluster, concurrency, gpus)
+    )
 
 
-def _share_of_memory(resources: RayResources, cluster: Mapping[str, float], concurrency: int) -> int | None:
+def _share_of_memory(resources: RayResources, cluster: Mapping[str, float], concurrency: int, gpus: float) -> int | None:
     """Divide a node's memory by the trials that may meet on it, so that none starves its neighbours."""
     if resources.memory_per_trial is not None or "node_memory" not in cluster:
         return resources.memory_per_trial
-    on_a_node = math.ceil(concurrency / max(1, cluster.get("nodes", 1)))
+    n_nodes = cluster.get("GPU_nodes" if gpus > 0 else "nodes", 1)  # where trials can run
+    on_a_node = math.ceil(concurrency / max(1, n_nodes))
     return int(cluster["node_memory"] / on_a_node)
 
 
@@ -156,6 +159,7 @@ def _survey() -> dict[str, float]:
     return {
         **ray.cluster_resources(),
         "nodes": len(nodes),
+        "GPU_nodes": sum(node.get("GPU", 0.0) > 0 for node in nodes),
         "largest_node_CPU": max(node.get("CPU", 1.0) for node in nodes),
         # Ray keeps part of the memory for its object store, which fills it only with what is in use.
         "node_memory": min(node.get("memory", 0.0) + node.get("object_store_memory", 0.0) for node in nodes),

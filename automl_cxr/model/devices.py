@@ -18,9 +18,8 @@ from typing import Any
 import keras
 
 from automl_cxr.errors import TrialError, UsageError
-from automl_cxr.machine import cpu_model, describe_machine, n_usable_cores
+from automl_cxr.machine import GPUS, cpu_model, describe_machine, n_usable_cores
 
-_GPUS = "AUTOML_CXR_GPUS"  # engine/ray_execution.py sets it
 _FOR_VALUES = 0.9  # of a share; the driver's context and the compiled kernels take the rest, which no backend counts
 _MIB = 2**20
 
@@ -42,13 +41,13 @@ def gpus_given() -> float:
     Raises:
         UsageError: The variable holds no such number.
     """
-    text = os.environ.get(_GPUS, "1")
+    text = os.environ.get(GPUS, "1")
     try:
         gpus = float(text)
     except ValueError:
         gpus = math.nan
     if not (0 < gpus <= 1 or (gpus.is_integer() and gpus > 1)):
-        raise UsageError(f"{_GPUS} must be a part of a GPU or a whole number of them; received '{text}'. Leave it unset.")
+        raise UsageError(f"{GPUS} must be a part of a GPU or a whole number of them; received '{text}'. Leave it unset.")
     return gpus
 
 

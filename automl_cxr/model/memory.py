@@ -12,10 +12,10 @@ from pathlib import Path
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import InfeasibleError
+from automl_cxr.machine import MEMORY_LIMIT
 from automl_cxr.model.devices import gpus_given, has_gpu
 from automl_cxr.model.summary import ModelSummary, describe_model
 
-MEMORY_LIMIT = "AUTOML_CXR_MEMORY_LIMIT"
 """Environment variable: bytes of host memory that a process may use; the machine's where it is not set."""
 
 MEMORY = "memory"  # name of the constraint, and what a refused trial says it was stopped by

@@ -14,6 +14,7 @@ worst it begins one trial more than was asked for.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -51,8 +52,9 @@ class Turn:
     def __exit__(self, *_: object) -> None:
         self._depth -= 1
         if self._depth == 0:
-            if self.is_mine():
-                self._holder.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a folder that errs now; the next turn finds the name to be its own
+                if self.is_mine():
+                    self._holder.unlink(missing_ok=True)
             self._lock.release()
 
     def is_mine(self) -> bool:
@@ -68,6 +70,8 @@ class Turn:
 
     def _signed(self) -> bool:
         """Sign as the holder, unless another has: it died since, or holds a lock that does not reach this machine."""
+        if self.is_mine():
+            return True
         try:
             with self._holder.open("x", encoding="utf-8") as file:
                 file.write(self._lease.driver)

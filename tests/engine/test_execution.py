@@ -146,6 +146,11 @@ GIB = 2**30
         ({}, {"CPU": 1, "memory": GIB}, Placement(concurrency=1, cpus=1, gpus=0)),
         ({}, {"CPU": 2, "nodes": 1, "node_memory": 16 * GIB}, Placement(concurrency=2, cpus=1, gpus=0, memory=8 * GIB)),
         ({}, {"CPU": 8, "nodes": 2, "node_memory": 16 * GIB}, Placement(concurrency=8, cpus=1, gpus=0, memory=4 * GIB)),
+        (
+            {},
+            {"CPU": 24, "GPU": 4, "nodes": 3, "GPU_nodes": 2, "node_memory": 16 * GIB},
+            Placement(concurrency=4, cpus=6, gpus=1, memory=8 * GIB),
+        ),
         ({"memory_per_trial": 3}, {"CPU": 1, "node_memory": GIB}, Placement(concurrency=1, cpus=1, gpus=0, memory=3)),
     ],
 )

@@ -128,14 +128,22 @@ def _clone_layer(layer: layers.Layer) -> layers.Layer:
         return type(layer).from_config(layer.get_config())
     config = layer.get_config()
     return AdjustableDropout(
-        layer.rate, seed=0, noise_shape=layer.noise_shape, name=layer.name, dtype=layer.dtype_policy, trainable=config["trainable"]
+        layer.rate,
+        seed=0,
+        noise_shape=layer.noise_shape,
+        name=layer.name,
+        dtype=layer.dtype_policy,
+        trainable=config["trainable"],
     )
 
 
 def _members(model: keras.Model, prefix: str = "") -> Iterator[tuple[str, layers.Layer]]:
-    """List the layers of a network, and of the networks within it after them, by names that are unique."""
+    """List the layers of a network, and of the networks within it after them, by names that are unique.
+
+    Operations are no layers. Inputs, which Keras may name anew when it clones, hold nothing.
+    """
     for layer in model.layers:
-        if isinstance(layer, layers.Layer):  # and no operation
+        if isinstance(layer, layers.Layer) and not isinstance(layer, layers.InputLayer):
             yield prefix + layer.name, layer
         if isinstance(layer, keras.Model):
             yield from _members(layer, f"{prefix}{layer.name}/")

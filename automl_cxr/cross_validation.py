@@ -150,7 +150,7 @@ def _finish_fold(
     fold = FinishedFold(
         history=trained.history,
         weights=trained.model.get_weights(),
-        probabilities=predict_probabilities(trained.model, left_out, batch_size=task.config.images_at_once),
+        probabilities=trained.probabilities,
         cut_short=trained.end.cut_short,
     )
     if kept is not None:

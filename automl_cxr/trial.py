@@ -27,7 +27,7 @@ from automl_cxr.model.latency import measure_latency
 from automl_cxr.model.memory import measure_size, refuse_oversized
 from automl_cxr.model.sampling import images_per_epoch
 from automl_cxr.model.schedules import plan_phases
-from automl_cxr.model.trainer import LabelledPart, Objective, Training, TrainingEnd, n_steps, predict_probabilities
+from automl_cxr.model.trainer import LabelledPart, Objective, Training, TrainingEnd, n_steps
 from automl_cxr.records import EpochRecord, SplitRecord
 from automl_cxr.scoring.metrics import metric
 from automl_cxr.scoring.objectives import Requirement, measure
@@ -128,9 +128,10 @@ class TrialResult:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainedNetwork:
-    """A network with the weights of its best epoch, every epoch of its training, and how that ended."""
+    """A network with the weights of its best epoch, what it says of the images that judged it, every epoch, and the end."""
 
     model: keras.Model
+    probabilities: np.ndarray  # float32 (n_valid, n_classes)
     history: tuple[EpochRecord, ...]
     end: TrainingEnd
 
@@ -161,7 +162,7 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
     predictions = Predictions(
         ids=split.valid.images,
         labels=valid.labels,
-        probabilities=predict_probabilities(model, valid, batch_size=task.config.images_at_once),
+        probabilities=trained.probabilities,
         classes=split.classes,
         patients=split.valid.patients,
     )
@@ -291,7 +292,7 @@ def train_network(
     elif checkpoint is not None:
         log.write("begun anew: the weights of the smaller image size do not fit this network\n")
     end = yield from _observed(training, task, log, started)
-    return TrainedNetwork(model=model, history=training.history, end=end)
+    return TrainedNetwork(model=model, probabilities=training.best_probabilities(), history=training.history, end=end)
 
 
 def build_network(task: TrialTask, train: LabelledPart, *, n_classes: int) -> keras.Model:

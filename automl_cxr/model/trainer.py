@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,9 +15,9 @@ import numpy as np
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import NonFiniteLossError, TrialError
 from automl_cxr.model.checkpoint import Checkpoint, put_back, take_checkpoint
-from automl_cxr.model.devices import data_parallel, has_gpu, n_devices, refuse_accumulation
+from automl_cxr.model.compiled import CompiledNetwork, compiled_network
+from automl_cxr.model.devices import data_parallel, n_devices, refuse_accumulation
 from automl_cxr.model.freezing import set_phase
-from automl_cxr.model.losses import build_loss, build_optimizer
 from automl_cxr.model.sampling import epoch_order, fill_up, image_weights
 from automl_cxr.model.schedules import Phase, plan_phases, scheduled_learning_rate
 from automl_cxr.records import EpochRecord
@@ -158,7 +159,9 @@ class Training:
         self._history: list[EpochRecord] = []
         self._best: EpochRecord | None = None
         self._best_weights: Sequence[np.ndarray] = ()
+        self._best_probabilities: np.ndarray | None = None
         self._restored: Checkpoint | None = None
+        self._compiled: CompiledNetwork | None = None
 
     @property
     def history(self) -> tuple[EpochRecord, ...]:
@@ -167,7 +170,23 @@ class Training:
 
     def checkpoint(self) -> Checkpoint:
         """Copy the state after the last epoch that was yielded; call it before asking for another one."""
-        return take_checkpoint(self._model, self._history, self._best, self._best_weights)
+        return take_checkpoint(
+            self._model,
+            self._compiled.model.optimizer,
+            history=self._history,
+            best=self._best,
+            best_weights=self._best_weights,
+        )
+
+    def best_probabilities(self) -> np.ndarray:
+        """Give what the network says of the validation part after the best epoch, float32 (n_valid, n_classes).
+
+        Call it after the end, when the model holds that epoch's weights. Only where they came with a checkpoint
+        has it to be asked again.
+        """
+        if self._best_probabilities is None:
+            return predict_probabilities(self._model, self._valid, batch_size=self._config.images_at_once)
+        return self._best_probabilities
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint; call it before ``epochs``."""
@@ -192,30 +211,29 @@ class Training:
         for number, phase in enumerate(plan_phases(self._config), start=1):
             if self._history and self._history[-1].phase > number:
                 continue  # it was over before the checkpoint
-            self._begin_phase(phase)
-            while self._goes_on(number, phase) and not self._is_at(until):
-                is_late = self._best is not None and deadline is not None and time.monotonic() > deadline
-                if is_late:
-                    break
-                yield self._run_epoch(number, phase)
+            with self._begun(phase):
+                while self._goes_on(number, phase) and not self._is_at(until):
+                    is_late = self._best is not None and deadline is not None and time.monotonic() > deadline
+                    if is_late:
+                        break
+                    yield self._run_epoch(number, phase)
             self._model.set_weights(self._best_weights)
             if is_late or self._is_at(until):
                 break
         return TrainingEnd(best_epoch=self._best.epoch, cut_short=is_late)
 
-    def _begin_phase(self, phase: Phase) -> None:
+    @contextlib.contextmanager
+    def _begun(self, phase: Phase) -> Iterator[None]:
         """Choose the layers that train; a fresh optimizer, because the moments of another choice say nothing of it."""
         set_phase(self._model, self._config, frozen=phase.frozen)
         refuse_accumulation(self._config.gradient_accumulation)
-        with data_parallel():
-            self._model.compile(
-                optimizer=build_optimizer(self._config, learning_rate=phase.learning_rate),
-                loss=build_loss(self._config, self._model.output_shape[-1]),
-                jit_compile=_jit_compile(),
-            )
+        with compiled_network(self._model, self._config, learning_rate=phase.learning_rate) as self._compiled:
             if self._restored is not None:
-                put_back(self._restored, self._model)
+                with data_parallel():
+                    put_back(self._restored, self._model, self._compiled.model.optimizer)
+                    self._compiled.take(self._model)
                 self._restored = None
+            yield
 
     def _is_at(self, until: int | None) -> bool:
         return until is not None and len(self._history) >= until
@@ -243,9 +261,11 @@ class Training:
         figures = [self._objective.figure(epoch, self._config.monitor) for epoch in self._history if epoch.phase == number]
         learning_rate = scheduled_learning_rate(self._config, phase, figures)
         epoch = len(self._history) + 1
-        loss = _fit_epoch(self._model, self._config, self._train, epoch=epoch, learning_rate=learning_rate)
+        trained = self._compiled.model
+        loss = _fit_epoch(trained, self._config, self._train, epoch=epoch, learning_rate=learning_rate)
         labels = self._valid.labels
-        probabilities = predict_probabilities(self._model, self._valid, batch_size=self._config.images_at_once)
+        probabilities = predict_probabilities(trained, self._valid, batch_size=self._config.images_at_once)
+        self._compiled.give(self._model)
         record = EpochRecord(
             epoch=epoch,
             phase=number,
@@ -262,7 +282,7 @@ class Training:
         )
         self._history.append(record)
         if not self._compares(self._best) or self._goodness(record) > self._goodness(self._best):
-            self._best, self._best_weights = record, self._model.get_weights()
+            self._best, self._best_weights, self._best_probabilities = record, self._model.get_weights(), probabilities
         return record
 
 
@@ -293,11 +313,6 @@ def predict_probabilities(model: keras.Model, part: LabelledPart, *, batch_size:
     if not np.isfinite(probabilities).all():
         raise NonFiniteLossError("The network predicts NaN: its weights have diverged. A lower learning rate usually helps.")
     return probabilities
-
-
-def _jit_compile() -> bool | str:
-    """Leave XLA to Keras, except for TensorFlow on a CPU: there it costs 15 s a model and its steps are no faster."""
-    return False if keras.backend.backend() == "tensorflow" and not has_gpu() else "auto"
 
 
 def load_model(path: str) -> keras.Model:

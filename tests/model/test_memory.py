@@ -1,9 +1,7 @@
-"""Sizes that are known without building a network, against the network built; what there is of memory, from files."""
+"""Sizes that are known without building a network, against the network built."""
 
 import dataclasses
 import math
-import os
-import stat
 import time
 
 import keras
@@ -14,8 +12,9 @@ from automl_cxr.config import OPTIMIZERS, TrialConfig
 from automl_cxr.errors import InfeasibleError
 from automl_cxr.model import memory
 from automl_cxr.model.build import blueprint, build_model
+from automl_cxr.model.capacity import MEMORY_LIMIT
 from automl_cxr.model.losses import build_optimizer
-from automl_cxr.model.memory import estimate_memory, measure_size, memory_there, refuse_oversized
+from automl_cxr.model.memory import estimate_memory, measure_size, refuse_oversized
 from automl_cxr.model.summary import describe_model
 
 SMALL = {"image_size": 32, "n_blocks": 2, "filters": 4, "dense_units": 8}
@@ -47,7 +46,7 @@ def test_the_moments_are_those_that_the_optimizer_keeps(optimizer, parts):
     kept = build_optimizer(config, learning_rate=1e-3)
     kept.build(model.trainable_variables)
     n_bytes = 4 * sum(math.prod(variable.shape) for variable in kept.variables)
-    assert measure_size(config, 3).moment_bytes == pytest.approx(n_bytes, abs=64)  # a step counter, a learning rate
+    assert measure_size(config, 3).moment_bytes == pytest.approx(n_bytes, abs=64)  # a step counter, rates
 
 
 def test_activations_are_the_outputs_from_the_first_trained_layer_on():
@@ -90,9 +89,9 @@ def test_networks_of_one_shape_are_counted_once():
 
 def test_what_cannot_fit_is_refused_with_a_violation_to_learn_from(monkeypatch):
     size = measure_size(TrialConfig(**SMALL), 2)
-    monkeypatch.setenv(memory.MEMORY_LIMIT, str(size.needed(1)))
+    monkeypatch.setenv(MEMORY_LIMIT, str(size.needed(1)))
     refuse_oversized(size)
-    monkeypatch.setenv(memory.MEMORY_LIMIT, str(size.needed(1) // 2))
+    monkeypatch.setenv(MEMORY_LIMIT, str(size.needed(1) // 2))
     with pytest.raises(InfeasibleError, match="one image at a time") as caught:
         refuse_oversized(size)
     assert caught.value.stopped_by == "memory"
@@ -102,45 +101,10 @@ def test_what_cannot_fit_is_refused_with_a_violation_to_learn_from(monkeypatch):
 
 def test_the_estimate_tells_whether_it_fits(monkeypatch):
     config = TrialConfig(**SMALL, batch_size=8)
-    monkeypatch.setenv(memory.MEMORY_LIMIT, "1000")
+    monkeypatch.setenv(MEMORY_LIMIT, "1000")
     told = estimate_memory(describe_model(config, 2), config)
     assert not told.fits
     assert told.batch == told.one_image + 7 * told.each_image
-    monkeypatch.delenv(memory.MEMORY_LIMIT)
+    monkeypatch.delenv(MEMORY_LIMIT)
     assert estimate_memory(describe_model(config, 2), config).fits
     assert not estimate_memory(describe_model(HUGE, 2), HUGE).fits
-
-
-def test_control_groups_of_both_kinds_limit_the_memory(tmp_path):
-    root, membership = tmp_path / "cgroup", tmp_path / "membership"
-    for file, content in (
-        ("memory.max", "max\n"),
-        ("job/memory.max", "8000\n"),
-        ("job/step/memory.max", "max\n"),
-        ("memory/memory.limit_in_bytes", "9223372036854771712\n"),
-        ("memory/job/memory.limit_in_bytes", "7000\n"),
-    ):
-        (root / file).parent.mkdir(parents=True, exist_ok=True)
-        (root / file).write_text(content)
-    membership.write_text("0::/job/step\n")
-    assert min(memory._control_group_limits(root, membership)) == 8000
-    membership.write_text("5:cpu,memory:/job\n1:name=systemd:/elsewhere\n")
-    assert min(memory._control_group_limits(root, membership)) == 7000
-    assert memory._control_group_limits(tmp_path / "no", tmp_path / "none") == []
-
-
-def test_a_process_has_its_share_of_the_gpu(tmp_path, monkeypatch):
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text('#!/bin/sh\n[ "$3" = "--id=3" ] && echo 81920 || exit 6\n')
-    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", str(tmp_path) + os.pathsep + os.environ["PATH"])
-    monkeypatch.setattr(memory, "has_gpu", lambda: True)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4")
-    memory._gpu_memory.cache_clear()
-    assert memory_there() == 81920 * 2**20
-    monkeypatch.setenv("AUTOML_CXR_GPUS", "0.25")
-    assert memory_there() == 20480 * 2**20
-    memory._gpu_memory.cache_clear()
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    assert memory_there() is None, "what the driver does not tell is no reason to refuse"
-    memory._gpu_memory.cache_clear()

@@ -7,6 +7,7 @@
         StudyMismatchError             an existing study was made with other settings
       DataError            ValueError  the data cannot be used as they are (exit code 1)
         UnreadableImageError           one file is not an image that can be decoded
+      FeatureCacheError    RuntimeError  features cannot be kept on disk; networks are trained from pixels instead
       StudyError           RuntimeError  a study has not got what was asked of it (exit code 1)
       TrialError           RuntimeError  one trial failed; the search goes on (recorded on the trial)
         NonFiniteLossError             the loss became NaN or infinite
@@ -14,6 +15,7 @@
         OutOfMemoryError               training needs more memory than there is
         DiskFullError                  there is no room for a trial's files
         WorkerDiedError                the process that ran the trial is gone
+        UndividedError                 no part of a network can be computed once; it is trained from pixels instead
         TrialTimeoutError              the trial took longer than it may
         InfeasibleError                the network breaks a requirement or cannot fit in memory; it is not trained
 
@@ -67,6 +69,10 @@ class UnreadableImageError(DataError):
     """Raised for one undecodable file; the caller leaves the file out and reports the reason."""
 
 
+class FeatureCacheError(AutomlCxrError, RuntimeError):
+    """Raised when features find no room or cannot be written; the caller makes room, or trains from pixels."""
+
+
 class StudyError(AutomlCxrError, RuntimeError):
     """Raised when a study lacks what was asked of it (no such study, no finished trial, a removed model)."""
 
@@ -114,6 +120,10 @@ class WorkerDiedError(TrialError):
     """Raised for a trial whose process is gone; it may have been the victim of another, but not each time."""
 
     retry = RetryPolicy(times=2)
+
+
+class UndividedError(TrialError):
+    """Raised when no frozen part of a network can be computed once for all epochs; the caller trains it from pixels."""
 
 
 class TrialTimeoutError(TrialError):

@@ -41,6 +41,24 @@ def n_usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def parse_bytes(text: str) -> int:
+    """Read a size such as "500MB", "6GB", "1.5GiB" or a bare number, in bytes.
+
+    Raises:
+        ValueError: It is none, or 0.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", text.strip().lower())
+    if match is None or match[2] not in _UNITS:
+        raise ValueError(f"a size is written like 500MB, 6GB or 1.5GiB; received {text!r}.")
+    n_bytes = int(float(match[1]) * _UNITS[match[2]])
+    if n_bytes <= 0:
+        raise ValueError(f"a size must be above 0; received {text!r}.")
+    return n_bytes
+
+
 def _memory_bytes() -> int | None:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from automl_cxr.machine import parse_bytes
+
 _debug = False
 
 
@@ -110,22 +112,16 @@ class Duration(click.ParamType[float]):
         return total
 
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-
-
 class Size(click.ParamType[int]):
     """Bytes, written as 500MB, 6GB, 1.5GiB or a bare number."""
 
     name = "SIZE"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", str(value).strip().lower())
-        if match is None or match[2] not in _UNITS:
-            self.fail(f"a size is written like 500MB, 6GB or 1.5GiB; received {value!r}.", param, ctx)
-        n_bytes = int(float(match[1]) * _UNITS[match[2]])
-        if n_bytes <= 0:
-            self.fail(f"a size must be above 0; received {value!r}.", param, ctx)
-        return n_bytes
+        try:
+            return parse_bytes(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def use_study_file(context: click.Context, _parameter: click.Parameter, name: str | None) -> None:

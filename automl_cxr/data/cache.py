@@ -12,10 +12,10 @@ copy or a touched file costs no second array. The folder may be deleted at any t
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
@@ -44,6 +44,7 @@ from automl_cxr.data.decode import (
     fit_square,
     read_image_file,
 )
+from automl_cxr.data.npy import is_whole_array, sync
 from automl_cxr.errors import DataError, UnreadableImageError, UsageError
 from automl_cxr.machine import n_usable_cores
 
@@ -200,24 +201,13 @@ def _open_array(request: _Request, contents: str, digest: str, unreadable: Mappi
     ids = tuple(image_id for image_id in request.image_ids if image_id not in unreadable)
     images = request.place / "arrays" / contents / "images.npy"
     sizes = images.with_name("sizes.npy")
-    if not _is_whole(images, (len(ids), request.image_size, request.image_size), np.uint8):
+    if not is_whole_array(images, (len(ids), request.image_size, request.image_size), np.uint8):
         return None
-    if not _is_whole(sizes, (len(ids), 2), np.int32):
+    if not is_whole_array(sizes, (len(ids), 2), np.int32):
         return None
+    with contextlib.suppress(OSError):  # a cache that may only be read is used all the same
+        os.utime(images.parent)  # shows when it was last used
     return DecodedImages(images, ids, dict(unreadable), digest, np.load(sizes, allow_pickle=False))
-
-
-def _is_whole(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> bool:
-    """Tell whether a .npy file has this shape and type and every byte of it, without reading the array."""
-    try:
-        with open(path, "rb") as file:
-            if np.lib.format.read_magic(file) != (1, 0):
-                return False
-            header = np.lib.format.read_array_header_1_0(file)
-            n_bytes = file.tell() + math.prod(shape) * np.dtype(dtype).itemsize
-            return header == (shape, False, np.dtype(dtype)) and os.fstat(file.fileno()).st_size == n_bytes
-    except (OSError, ValueError):
-        return False
 
 
 # Writing
@@ -291,10 +281,10 @@ def _write_arrays(
                 on_progress(len(file_hashes), n_images)
         file.seek(0)
         _write_header(file, len(sizes), request.image_size)
-        _sync(file)
+        sync(file)
     with open(partial / "sizes.npy", "wb") as file:
         np.save(file, np.array(sizes, np.int32).reshape(-1, 2), allow_pickle=False)
-        _sync(file)
+        sync(file)
     return file_hashes, unreadable, is_lasting
 
 
@@ -307,13 +297,8 @@ def _write_header(file: BinaryIO, n_images: int, image_size: int) -> None:
 def _write_atomically(path: Path, content: bytes, partial: Path) -> None:
     with open(partial / path.name, "wb") as file:
         file.write(content)
-        _sync(file)
+        sync(file)
     os.replace(partial / path.name, path)
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 # Decoding

@@ -109,7 +109,8 @@ def _keep(common: str, compiled: CompiledNetwork, room: float) -> None:
 
 def _common(network: keras.Model, config: TrialConfig) -> str:
     """Name all that is built into the graphs of a compiled network."""
-    structural = (config.loss, config.optimizer, takes_decay(config), config.gradient_accumulation, n_devices())
+    sizes = (config.images_at_once, config.gradient_accumulation, n_devices())  # a graph may be made for a size of batches
+    structural = (config.loss, config.optimizer, takes_decay(config), *sizes)
     return f"{structure_of(network)} {structural}"
 
 

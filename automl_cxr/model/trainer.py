@@ -8,6 +8,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,6 +19,8 @@ from automl_cxr.model.checkpoint import Checkpoint, put_back, take_checkpoint
 from automl_cxr.model.compiled import CompiledNetwork, compiled_network
 from automl_cxr.model.devices import data_parallel, n_devices, refuse_accumulation
 from automl_cxr.model.freezing import set_phase
+from automl_cxr.model.parts import FeaturePart, LabelledPart
+from automl_cxr.model.road import Road, agrees, choose_road, compare_with_pixels
 from automl_cxr.model.sampling import epoch_order, fill_up, image_weights
 from automl_cxr.model.schedules import Phase, plan_phases, scheduled_learning_rate
 from automl_cxr.records import EpochRecord
@@ -25,33 +28,10 @@ from automl_cxr.scoring.metrics import METRICS, Metric
 from automl_cxr.scoring.objectives import measure
 
 
-@dataclass(frozen=True)
-class LabelledPart:
-    """The images and labels of one part of a split.
-
-    Attributes:
-        images: uint8 (n_all, h, w), usually a memory map that many processes share.
-        rows: int (n,), the rows of ``images`` that belong to this part.
-        labels: int (n,), index of the class of each of those rows.
-    """
-
-    images: np.ndarray
-    rows: np.ndarray
-    labels: np.ndarray
-
-    def pixels(self, positions: np.ndarray) -> np.ndarray:
-        """Copy some images of the part, uint8 (k, h, w, 1), reading the memory map in ascending order."""
-        rows = self.rows[positions]
-        ascending = np.argsort(rows)
-        batch = np.empty((len(rows), *self.images.shape[1:]), np.uint8)
-        batch[ascending] = self.images[rows[ascending]]
-        return batch[..., np.newaxis]
-
-
 class _TrainingBatches(keras.utils.PyDataset):
-    """Batches of (pixels, one-hot labels, weights) of one epoch, which its number and the configuration alone decide."""
+    """Batches of (inputs, one-hot labels, weights) of one epoch, which its number and the configuration alone decide."""
 
-    def __init__(self, part: LabelledPart, n_classes: int, config: TrialConfig, *, epoch: int) -> None:
+    def __init__(self, part: LabelledPart | FeaturePart, n_classes: int, config: TrialConfig, *, epoch: int) -> None:
         super().__init__()
         self._part = part
         self._targets = np.eye(n_classes, dtype=np.float32)[part.labels]
@@ -62,16 +42,16 @@ class _TrainingBatches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return n_steps(len(self._order), self._batch_size)
 
-    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __getitem__(self, step: int) -> tuple[Any, np.ndarray, np.ndarray]:
         positions = self._order[step * self._batch_size : (step + 1) * self._batch_size]
         shown, weights = fill_up(positions, self._weights[positions], multiple_of=n_devices())
-        return self._part.pixels(shown), self._targets[shown], weights
+        return self._part.batch(shown), self._targets[shown], weights
 
 
-class _PixelBatches(keras.utils.PyDataset):
-    """Batches of pixels in the part's own order; the last one may show some images again for ``n_devices`` to divide it."""
+class _Inputs(keras.utils.PyDataset):
+    """Batches of inputs in the part's own order; the last one may show some images again for ``n_devices`` to divide it."""
 
-    def __init__(self, part: LabelledPart, *, batch_size: int) -> None:
+    def __init__(self, part: LabelledPart | FeaturePart, *, batch_size: int) -> None:
         super().__init__()
         self._part = part
         self._batch_size = n_devices() * math.ceil(batch_size / n_devices())
@@ -79,11 +59,11 @@ class _PixelBatches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return n_steps(len(self._part.rows), self._batch_size)
 
-    def __getitem__(self, step: int) -> tuple[np.ndarray]:
+    def __getitem__(self, step: int) -> tuple[Any]:
         first = step * self._batch_size
         positions = np.arange(first, min(first + self._batch_size, len(self._part.rows)))
         shown, _ = fill_up(positions, np.ones(len(positions)), multiple_of=n_devices())
-        return (self._part.pixels(shown),)
+        return (self._part.batch(shown),)
 
 
 def n_steps(n_images: int, batch_size: int) -> int:
@@ -143,9 +123,10 @@ class TrainingEnd:
 class Training:
     """A training in progress: it runs epoch by epoch, and can be taken up from a checkpoint.
 
-    Runs the phases of ``plan_phases``, each with an optimizer of its own from the best weights before it. A phase ends after
-    its epochs or after ``config.patience`` of them without a better one. What is better ``config.monitor`` says; fine-tuning
-    that only harms is thus discarded. Scores are computed on the whole validation part, never averaged over batches.
+    Runs the phases of ``plan_phases``, each with an optimizer of its own from the best weights before it, and each on pixels or
+    on features, whichever is cheaper (``model/road.py``). A phase ends after its epochs or after ``config.patience`` of them
+    without a better one. What is better ``config.monitor`` says; fine-tuning that only harms is thus discarded. Scores are
+    computed on the whole validation part, never averaged over batches.
     """
 
     def __init__(
@@ -160,7 +141,9 @@ class Training:
         self._best: EpochRecord | None = None
         self._best_weights: Sequence[np.ndarray] = ()
         self._best_probabilities: np.ndarray | None = None
+        self._best_road: Road | None = None
         self._restored: Checkpoint | None = None
+        self._road: Road | None = None
         self._compiled: CompiledNetwork | None = None
 
     @property
@@ -177,16 +160,6 @@ class Training:
             best=self._best,
             best_weights=self._best_weights,
         )
-
-    def best_probabilities(self) -> np.ndarray:
-        """Give what the network says of the validation part after the best epoch, float32 (n_valid, n_classes).
-
-        Call it after the end, when the model holds that epoch's weights. Only where they came with a checkpoint
-        has it to be asked again.
-        """
-        if self._best_probabilities is None:
-            return predict_probabilities(self._model, self._valid, batch_size=self._config.images_at_once)
-        return self._best_probabilities
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint; call it before ``epochs``."""
@@ -222,16 +195,45 @@ class Training:
                 break
         return TrainingEnd(best_epoch=self._best.epoch, cut_short=is_late)
 
+    def best_probabilities(self) -> tuple[np.ndarray, str]:
+        """Give what the network says of the validation part after the best epoch.
+
+        Call it after the end, when the model holds that epoch's weights. Only where they came with a checkpoint, or from
+        features that are not exact, has it to be asked again.
+
+        Returns:
+            Probabilities, float32 (n_valid, n_classes), within 1e-5 of those of the whole network from pixels; and what a
+            comparison of the two came to, "" where pixels are what it read.
+
+        Raises:
+            TrialError: Features and pixels differ by more than rounding explains.
+        """
+        road, probabilities = self._best_road, self._best_probabilities
+        if road is None or probabilities is None:
+            return self._predict_valid(), ""
+        if road.network is self._model:
+            return probabilities, ""
+        differ_by = compare_with_pixels(self._model, self._valid, probabilities)
+        note = f"the whole network, from pixels, predicts the same within {differ_by:.1g}"
+        if road.is_exact and agrees(differ_by):
+            return probabilities, note
+        return self._predict_valid(), f"{note}; its own predictions are kept"
+
+    def _predict_valid(self) -> np.ndarray:
+        return predict_probabilities(self._model, self._valid, batch_size=self._config.images_at_once)
+
     @contextlib.contextmanager
     def _begun(self, phase: Phase) -> Iterator[None]:
         """Choose the layers that train; a fresh optimizer, because the moments of another choice say nothing of it."""
         set_phase(self._model, self._config, frozen=phase.frozen)
         refuse_accumulation(self._config.gradient_accumulation)
-        with compiled_network(self._model, self._config, learning_rate=phase.learning_rate) as self._compiled:
+        self._road = choose_road(self._model, self._config, n_epochs=phase.n_epochs, train=self._train, valid=self._valid)
+        network = self._road.network
+        with compiled_network(network, self._config, learning_rate=phase.learning_rate) as self._compiled:
             if self._restored is not None:
                 with data_parallel():
                     put_back(self._restored, self._model, self._compiled.model.optimizer)
-                    self._compiled.take(self._model)
+                    self._compiled.take(network)
                 self._restored = None
             yield
 
@@ -262,10 +264,10 @@ class Training:
         learning_rate = scheduled_learning_rate(self._config, phase, figures)
         epoch = len(self._history) + 1
         trained = self._compiled.model
-        loss = _fit_epoch(trained, self._config, self._train, epoch=epoch, learning_rate=learning_rate)
+        loss = _fit_epoch(trained, self._config, self._road.train_part(epoch), epoch=epoch, learning_rate=learning_rate)
         labels = self._valid.labels
-        probabilities = predict_probabilities(trained, self._valid, batch_size=self._config.images_at_once)
-        self._compiled.give(self._model)
+        probabilities = predict_probabilities(trained, self._road.valid, batch_size=self._config.images_at_once)
+        self._compiled.give(self._road.network)
         record = EpochRecord(
             epoch=epoch,
             phase=number,
@@ -279,20 +281,27 @@ class Training:
             n_parameters=self._model.count_params(),
             image_size=self._config.image_size,
             values=self._objective.values(labels, probabilities),
+            features=self._road.reads,
         )
         self._history.append(record)
         if not self._compares(self._best) or self._goodness(record) > self._goodness(self._best):
-            self._best, self._best_weights, self._best_probabilities = record, self._model.get_weights(), probabilities
+            self._best, self._best_weights = record, self._model.get_weights()
+            self._best_probabilities, self._best_road = probabilities, self._road
         return record
 
 
-def _fit_epoch(model: keras.Model, config: TrialConfig, train: LabelledPart, *, epoch: int, learning_rate: float) -> float:
+def _fit_epoch(
+    model: keras.Model, config: TrialConfig, train: LabelledPart | FeaturePart, *, epoch: int, learning_rate: float
+) -> float:
     """Train one epoch and give its mean loss."""
     batches = _TrainingBatches(train, model.output_shape[-1], config, epoch=epoch)
     model.optimizer.learning_rate = learning_rate
-    with data_parallel():
-        history = model.fit(batches, epochs=epoch, initial_epoch=epoch - 1, verbose=0, shuffle=False).history
-    loss = float(history["loss"][-1])
+    if _goes_step_by_step(train):
+        loss = _take_steps(model, batches)
+    else:
+        with data_parallel():
+            history = model.fit(batches, epochs=epoch, initial_epoch=epoch - 1, verbose=0, shuffle=False).history
+        loss = float(history["loss"][-1])
     if not math.isfinite(loss):
         raise NonFiniteLossError(
             f"The training loss became {loss} in epoch {epoch} (learning rate {learning_rate:g}). "
@@ -301,14 +310,45 @@ def _fit_epoch(model: keras.Model, config: TrialConfig, train: LabelledPart, *, 
     return loss
 
 
-def predict_probabilities(model: keras.Model, part: LabelledPart, *, batch_size: int = 32) -> np.ndarray:
-    """Predict a part, float32 (n, n_classes), holding one batch of pixels in memory at a time.
+def _goes_step_by_step(part: LabelledPart | FeaturePart) -> bool:
+    """Tell whether batches are handed over one by one: for a step of a millisecond, Keras' loop costs five.
+
+    Its loop prepares pixels while others are computed, and divides batches among devices.
+    """
+    return isinstance(part, FeaturePart) and n_devices() == 1
+
+
+def _take_steps(model: keras.Model, batches: _TrainingBatches) -> float:
+    """Take the steps of an epoch; give the mean loss of its images, as ``fit`` does."""
+    losses, sizes = [], []
+    for step in range(len(batches)):
+        inputs, targets, weights = batches[step]
+        told = model.train_on_batch(inputs, targets, sample_weight=weights, return_dict=True)
+        losses.append(float(told["loss"]))
+        sizes.append(len(targets))
+    return float(np.average(losses, weights=sizes))
+
+
+def _predict_steps(model: keras.Model, part: FeaturePart, *, batch_size: int) -> np.ndarray:
+    """Predict batch by batch; the last one is filled up, since another size would be another graph."""
+    predicted = []
+    for first in range(0, len(part.rows), batch_size):
+        positions = np.resize(np.arange(first, min(first + batch_size, len(part.rows))), batch_size)
+        predicted.append(np.asarray(model.predict_on_batch(part.batch(positions))))
+    return np.concatenate(predicted)
+
+
+def predict_probabilities(model: keras.Model, part: LabelledPart | FeaturePart, *, batch_size: int = 32) -> np.ndarray:
+    """Predict a part, float32 (n, n_classes), holding one batch of its inputs in memory at a time.
 
     Raises:
         NonFiniteLossError: A probability is NaN.
     """
-    with data_parallel():
-        predicted = model.predict(_PixelBatches(part, batch_size=batch_size), verbose=0)
+    if _goes_step_by_step(part):
+        predicted = _predict_steps(model, part, batch_size=batch_size)
+    else:
+        with data_parallel():
+            predicted = model.predict(_Inputs(part, batch_size=batch_size), verbose=0)
     probabilities = np.asarray(predicted, np.float32)[: len(part.rows)]
     if not np.isfinite(probabilities).all():
         raise NonFiniteLossError("The network predicts NaN: its weights have diverged. A lower learning rate usually helps.")

@@ -11,7 +11,7 @@ from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.model.backbones import build_backbone, find_backbone
 from automl_cxr.model.freezing import BACKBONE
 from automl_cxr.model.head import classifier_head, pooled_vector
-from automl_cxr.model.inputs import inner_size, raw_pixels, three_channels
+from automl_cxr.model.inputs import inner_size, raw_pixels, repeat_grey, three_channels
 
 
 def build_transfer(config: TrialConfig, n_classes: int, *, weights_folder: Path | None) -> keras.Model:
@@ -35,3 +35,21 @@ def build_transfer(config: TrialConfig, n_classes: int, *, weights_folder: Path 
     )
     vector = pooled_vector(backbone(x), config)
     return keras.Model(pixels, classifier_head(vector, config, n_classes), name="transfer")
+
+
+def backbone_on_pixels(
+    name: str, image_size: int, *, weights: str = "imagenet", weights_folder: Path | None = None
+) -> keras.Model:
+    """Build a whole backbone from raw grey pixels (n, image_size, image_size, 1) to its feature maps, without a head.
+
+    Its layers are within the model called "backbone", as in a network of transfer learning.
+
+    Raises:
+        UnknownNameError: There is no such backbone.
+        ImpossibleModelError: The image is too small.
+        TrialError: The weights cannot be had.
+    """
+    pixels = keras.Input((image_size, image_size, 1), name="pixels")
+    x = find_backbone(name).preprocess(repeat_grey(pixels, 3))
+    backbone = build_backbone(name, image_size, weights=weights, weights_folder=weights_folder, layer_name=BACKBONE)
+    return keras.Model(pixels, backbone(x), name=name)

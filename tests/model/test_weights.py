@@ -107,7 +107,12 @@ def test_the_folder_comes_first_then_the_variable_then_the_cache(tmp_path, monke
 
 @pytest.mark.parametrize(
     ("name", "file_name"),
-    [("inceptionv3", "a.weights.h5"), ("efficientnetv2b0", "a.keras"), ("squeezenet", "a.weights.h5"), ("squeezenet", "a.keras")],
+    [
+        ("inceptionv3", "a.weights.h5"),
+        ("efficientnetv2b0", "a.keras"),
+        ("squeezenet", "a.weights.h5"),
+        ("squeezenet", "a.keras"),
+    ],
 )
 def test_what_keras_3_saves_can_be_loaded(name, file_name, tmp_path):
     source = build(name, seed=1)  # (InceptionV3's layers are called otherwise in each of the two)

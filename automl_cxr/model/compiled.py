@@ -109,8 +109,7 @@ def _keep(common: str, compiled: CompiledNetwork, room: float) -> None:
 
 def _common(network: keras.Model, config: TrialConfig) -> str:
     """Name all that is built into the graphs of a compiled network."""
-    sizes = (config.images_at_once, config.gradient_accumulation, n_devices())  # a graph may be made for a size of batches
-    structural = (config.loss, config.optimizer, takes_decay(config), *sizes)
+    structural = (config.loss, config.optimizer, takes_decay(config), config.gradient_accumulation, n_devices())
     return f"{structure_of(network)} {structural}"
 
 

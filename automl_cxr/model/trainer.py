@@ -209,7 +209,7 @@ class Training:
             TrialError: Features and pixels differ by more than rounding explains.
         """
         road, probabilities = self._best_road, self._best_probabilities
-        if road is None or probabilities is None:
+        if road is None or probabilities is None or n_devices() > 1:  # each device has averages of its own while it trains
             return self._predict_valid(), ""
         if road.network is self._model:
             return probabilities, ""

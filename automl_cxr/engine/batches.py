@@ -92,9 +92,10 @@ def _begin(objective: Objective, proposals: Sequence[Proposal]) -> Sequence[Run]
     try:
         return objective.together(proposals)
     except Exception as error:  # noqa: BLE001 - which is then what each of them dies of
-        return [_fail(error) for _ in proposals]
+        return [failing(error) for _ in proposals]
 
 
-def _fail(error: Exception) -> Run:
+def failing(error: Exception) -> Run:
+    """Give a run that fails at its first epoch."""
     raise error
-    yield
+    yield  # type: ignore[unreachable]  # which makes it a generator

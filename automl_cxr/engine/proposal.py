@@ -58,6 +58,7 @@ The rules of a batch:
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -190,6 +191,9 @@ Objective = Callable[[Proposal], Run]
 class Gathering(Protocol):
     """An objective that can run cheap trials together."""
 
+    def __call__(self, proposal: Proposal) -> Run:
+        """Run a trial alone."""
+
     def gathers(self, proposal: Proposal) -> bool:
         """Tell whether a trial should run with others. Asked in the driver's process, for every trial: no Keras."""
 
@@ -230,4 +234,5 @@ class Attempt:
 
     def abandon(self) -> None:
         """Leave the run where it is; the objective clears up."""
-        self._run.close()
+        with contextlib.suppress(Exception):  # of the clearing up: the ending is decided, and other trials go on
+            self._run.close()

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
-from automl_cxr.engine.proposal import Attempt, Ending, Gathering, Objective, Pause, Proposal, Proposer, Report, Run
+from automl_cxr.engine.proposal import (
+    Attempt,
+    Ending,
+    Gathering,
+    Objective,
+    Pause,
+    Proposal,
+    Proposer,
+    Report,
+    RoundObserver,
+    Run,
+    Verdict,
+)
 
 Event = tuple[int, Report | Ending]
 """What a trial, by its number, has come to."""
@@ -68,13 +80,13 @@ class Batch:
         """Whether all trials have ended or were left."""
         return not self._running
 
-    def advance(self) -> Iterator[Event]:
+    def advance(self) -> list[Event]:
         """Run each trial that is left until its next report or its end."""
-        for number, attempt in list(self._running.items()):
-            event = attempt.advance()
+        events = [(number, attempt.advance()) for number, attempt in self._running.items()]
+        for number, event in events:
             if isinstance(event, Ending):
                 del self._running[number]
-            yield number, event
+        return events
 
     def leave(self, numbers: Collection[int]) -> None:
         """Leave some of the trials where they are; the objective clears up."""
@@ -84,6 +96,13 @@ class Batch:
     def close(self) -> None:
         """Leave all trials where they are."""
         self.leave(list(self._running))
+
+
+def observe_round(proposer: Proposer, reports: Sequence[tuple[int, Report]]) -> list[Verdict]:
+    """Tell a proposer of an epoch of each of several trials, at once where it can take it so."""
+    if len(reports) > 1 and isinstance(proposer, RoundObserver):
+        return proposer.observe_round(reports)
+    return [proposer.observe(number, report) for number, report in reports]
 
 
 def _begin(objective: Objective, proposals: Sequence[Proposal]) -> Sequence[Run]:

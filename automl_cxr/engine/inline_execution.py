@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 
-from automl_cxr.engine.batches import Batch, Gatherer
-from automl_cxr.engine.proposal import Ending, Objective, Outcome, Pause, Proposer, Verdict
+from automl_cxr.engine.batches import Batch, Gatherer, observe_round
+from automl_cxr.engine.proposal import Ending, Objective, Outcome, Pause, Proposer, Report, Verdict
 
 _IDLE_SECONDS = 1.0
 
@@ -32,10 +32,13 @@ def run_inline(objective: Objective, proposer: Proposer, *, seconds_per_trial: f
 
 def _run(batch: Batch, proposer: Proposer, deadline: float) -> None:
     while not batch.is_over:
-        for number, event in batch.advance():
+        events = batch.advance()
+        for number, event in events:
             if isinstance(event, Ending):
                 proposer.finish(number, event)
-            elif proposer.observe(number, event) is Verdict.STOP:
+        reports = [(number, event) for number, event in events if isinstance(event, Report)]
+        for (number, _), verdict in zip(reports, observe_round(proposer, reports), strict=True):
+            if verdict is Verdict.STOP:
                 batch.leave([number])
                 proposer.finish(number, Ending(Outcome.STOPPED))
             elif time.monotonic() > deadline:

@@ -214,6 +214,14 @@ class Proposer(Protocol):
         """Take the end of a trial."""
 
 
+@runtime_checkable
+class RoundObserver(Proposer, Protocol):
+    """A proposer that takes the reports of a batch at once, which costs its record one write instead of many."""
+
+    def observe_round(self, reports: Sequence[tuple[int, Report]]) -> list[Verdict]:
+        """Take an epoch of each of several trials, by number, and decide of each as ``observe`` would in this order."""
+
+
 class Attempt:
     """One run of an objective, advanced an epoch at a time. Never raises what the objective raises: a trial may fail."""
 

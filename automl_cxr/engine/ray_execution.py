@@ -33,8 +33,8 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from automl_cxr.engine.batches import Event, Gatherer
-from automl_cxr.engine.proposal import Ending, Objective, Outcome, Pause, Proposer, Verdict
+from automl_cxr.engine.batches import Event, Gatherer, observe_round
+from automl_cxr.engine.proposal import Ending, Objective, Outcome, Pause, Proposer, Report, Verdict
 from automl_cxr.engine.shipping import Parcels, pack, unpack
 from automl_cxr.engine.worker import Worker, WorkerLimits
 from automl_cxr.errors import UsageError, WorkerDiedError
@@ -281,13 +281,14 @@ class _ProposerBridge:
 
     def observe(self, trial_id: str, events: Collection[Event], actor: Any) -> Verdict:
         """Tell the proposer of an epoch of a batch; STOP where no trial of it goes on."""
-        left = []
         for number, event in events:
             if isinstance(event, Ending):
                 self._end(trial_id, number, event)
-            elif self._guarded(lambda: self._proposer.observe(number, event), Verdict.STOP) is Verdict.STOP:  # noqa: B023
-                self._end(trial_id, number, Ending(Outcome.STOPPED))
-                left.append(number)
+        reports = [(number, event) for number, event in events if isinstance(event, Report)]
+        verdicts = self._guarded(lambda: observe_round(self._proposer, reports), [Verdict.STOP] * len(reports))
+        left = [number for (number, _), verdict in zip(reports, verdicts, strict=True) if verdict is Verdict.STOP]
+        for number in left:
+            self._end(trial_id, number, Ending(Outcome.STOPPED))
         if not self._running[trial_id]:
             return Verdict.STOP
         if left:

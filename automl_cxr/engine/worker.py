@@ -246,7 +246,7 @@ def _serve(connection: Connection[Any, Any]) -> None:
             batch = Batch(objective, what)
         elif batch is not None and word == _ADVANCE:
             batch.leave(what)
-            connection.send(list(batch.advance()))
+            connection.send(batch.advance())
         else:
             if batch is not None:
                 batch.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -67,13 +67,22 @@ class DriverStorage(PatientStorage):
             return self._trials[self._numbers[trial_id]]
         return super().get_trial(trial_id)
 
-    def read_anew(self, trial_id: int) -> FrozenTrial:
-        """Read a trial from the backend; give it up where another has written to it, who took this driver for dead."""
+    def read_anew(self, trial_ids: Collection[int]) -> list[FrozenTrial]:
+        """Read trials from the backend; give up those that another has written to, who took this driver for dead."""
         self._write_held()
-        stored = super().get_trial(trial_id)
-        if trial_id in self._own and not self._is_known(stored):
-            self._give_up(stored)
-        return stored
+        trials = self._ask(lambda: self._read_stored(trial_ids))
+        for stored in trials:
+            if stored._trial_id in self._own and not self._is_known(stored):
+                self._give_up(stored)
+        return trials
+
+    def _read_stored(self, trial_ids: Collection[int]) -> list[FrozenTrial]:
+        if len(trial_ids) == 1 or not isinstance(self._backend, _CachedStorage):
+            return [self._backend.get_trial(trial_id) for trial_id in trial_ids]
+        database: RDBStorage = self._backend._backend
+        wanted = set(trial_ids)
+        trials = database._get_trials(self._study_id, None, wanted, max(wanted))
+        return [trial for trial in trials if trial._trial_id in wanted]
 
     def _give_up(self, stored: FrozenTrial) -> None:
         self._own.discard(stored._trial_id)
@@ -191,8 +200,12 @@ class DriverStorage(PatientStorage):
 
     def _write_held(self) -> None:
         held, self._held = self._held, []
+        if held:
+            self._write_piece(held)
 
+    def _write_piece(self, held: Sequence[tuple[int, Callable[[], object]]]) -> None:
         n_written = 0
+        trial_ids = {trial_id for trial_id, _ in held}
 
         def write() -> None:
             nonlocal n_written
@@ -202,15 +215,17 @@ class DriverStorage(PatientStorage):
                     n_written += 1
 
         def write_unless_written() -> None:
-            if not all(self._stands(trial_id) for trial_id in {trial_id for trial_id, _ in held}):
+            if not all(self._stands(trial_id) for trial_id in trial_ids):
                 write()
 
-        if held:
-            try:
-                self._ask(write, again=write_unless_written)
-            except UpdateFinishedTrialError:  # another took a trial over and ended it; what it wrote stands
-                for trial_id in {trial_id for trial_id, _ in held}:
-                    self._give_up(super().get_trial(trial_id))
+        try:
+            self._ask(write, again=write_unless_written)
+        except UpdateFinishedTrialError:  # another took a trial over and ended it; what it wrote stands
+            if len(trial_ids) == 1:
+                self._give_up(super().get_trial(*trial_ids))
+                return
+            for trial_id in sorted(trial_ids):
+                self._write_piece([(of, one) for of, one in held if of == trial_id])
 
     def _stands(self, trial_id: int) -> bool:
         """Tell whether the backend knows all that is remembered of an own trial."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -254,6 +254,17 @@ class _RecordedProposer:
             verdict = self._proposer.observe(number, report)
         self._listener.on_epoch(number, report)
         return Verdict.STOP if self._is_satisfied else verdict
+
+    def observe_round(self, reports: Sequence[tuple[int, Report]]) -> list[Verdict]:
+        owned = self._store.owned([number for number, _ in reports], self._lease.driver)
+        with self._store.together():
+            verdicts = [
+                self._proposer.observe(number, report) if number in owned else Verdict.STOP for number, report in reports
+            ]
+        for number, report in reports:
+            if number in owned:
+                self._listener.on_epoch(number, report)
+        return [Verdict.STOP] * len(reports) if self._is_satisfied else verdicts
 
     def finish(self, number: int, ending: Ending) -> None:
         proposal = self._running.pop(number, None)

@@ -46,6 +46,7 @@ class DriverStorage(PatientStorage):
         self._others: set[int] = set()  # ids of unfinished trials that others may write to
         self._held: list[tuple[int, Callable[[], object]]] = []  # own trials' ids and what is to be written
         self._is_held = False
+        self._has_looked = False  # for changes of others, since it was held
 
     # ------------------------------------------------------------------------------------------------------------ reading
 
@@ -54,7 +55,8 @@ class DriverStorage(PatientStorage):
     ) -> list[FrozenTrial]:
         if study_id != self._study_id:
             return super().get_all_trials(study_id, deepcopy, states)
-        self._catch_up()
+        if not (self._is_held and self._has_looked):
+            self._catch_up()
         if states is None:
             trials = list(self._trials)
         else:
@@ -97,6 +99,7 @@ class DriverStorage(PatientStorage):
         for trial in self._ask(self._read_changes):
             if trial._trial_id not in self._own:
                 self._remember(trial)
+        self._has_looked = True
 
     def _read_changes(self) -> list[FrozenTrial]:
         """Read the trials that are new, and those of others that had not ended."""
@@ -143,8 +146,12 @@ class DriverStorage(PatientStorage):
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Hold back what is written to own trials, and write it in one piece at the end, or when a trial is read anew."""
+        """Hold back what is written to own trials, and write it in one piece at the end, or when a trial is read anew.
+
+        Others' trials are looked at once meanwhile: what is decided in one piece is decided from one state of the record.
+        """
         was_held, self._is_held = self._is_held, True
+        self._has_looked = self._has_looked and was_held
         try:
             yield
         finally:

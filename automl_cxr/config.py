@@ -38,6 +38,7 @@ IMBALANCES = ("class_weights", "oversample", "undersample", "undersample+class_w
 BRIGHTENINGS = ("add", "multiply")
 FILLS = ("constant", "nearest", "reflect", "wrap")
 PRECISIONS = ("float32", "mixed")
+FEATURES = ("float32", "float16", "pixels")
 
 Rule = Callable[[Any], str | None]
 
@@ -164,8 +165,12 @@ class TrialConfig:
             "undersample+class_weights" weighs what is drawn.
         undersample_ratio: undersample: images of a class in an epoch at most, as a multiple of the smallest class.
         precision: "mixed" computes in 16 bits where there is a GPU.
+        features: What layers that stand still say of the images is computed once and kept as "float32" or, in half the room and
+            with three digits, as "float16"; "pixels" computes it anew in each epoch.
 
         augmentation: Strength from 0 (none) to 1, a factor on each of the following.
+        views: Augmented views of each image that are drawn once, for features of frozen layers; epochs take them in turn. 0
+            draws anew in each epoch, and computes from pixels.
         flip: Mirror left and right at random, at any strength above 0.
         rotation_low, rotation_high: Degrees, counter-clockwise.
         shear: Degrees to either side, horizontally.
@@ -234,8 +239,10 @@ class TrialConfig:
     imbalance: str = _hyperparameter("class_weights", _one_of(*IMBALANCES))
     undersample_ratio: float = _hyperparameter(1.0, _within(1.0, 1000.0))
     precision: str = _hyperparameter("float32", _one_of(*PRECISIONS))
+    features: str = _hyperparameter("float32", _one_of(*FEATURES))
 
     augmentation: float = _hyperparameter(0.0, _within(0.0, 1.0))
+    views: int = _hyperparameter(0, _within(0, 100))
     flip: bool = _hyperparameter(True, _anything)
     rotation_low: float = _hyperparameter(-18.0, _within(-180.0, 0.0))
     rotation_high: float = _hyperparameter(18.0, _within(0.0, 180.0))

@@ -33,6 +33,7 @@ from automl_cxr.trial import (
     objective_of,
     save_trial,
     train_network,
+    what_was_read,
 )
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def cross_validate(task: TrialTask) -> Generator[FoldRecord, None, TrialResult]:
         cut_short=any(fold.cut_short for fold in finished),
         n_parameters=model.count_params(),
         image_sizes=(task.config.image_size,),
+        features=what_was_read([epoch for fold in finished for epoch in fold.history]),
         weights_sha256="+".join(digest_pretrained(task.config, task.weights_folder)),
         sha256=digest_files(task.folder),
         seconds=time.monotonic() - started,
@@ -150,7 +152,7 @@ def _finish_fold(
     fold = FinishedFold(
         history=trained.history,
         weights=trained.model.get_weights(),
-        probabilities=predict_probabilities(trained.model, left_out, batch_size=task.config.images_at_once),
+        probabilities=trained.probabilities,
         cut_short=trained.end.cut_short,
     )
     if kept is not None:

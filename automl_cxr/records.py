@@ -108,6 +108,7 @@ class EpochRecord:
         n_parameters: Parameters of the network that is trained.
         image_size: Height and width of its images in pixels.
         values: The study's objectives in their order, where there are several; None for one that only the end tells.
+        features: What the training read, such as "backbone@vector, float32" or "pixels"; "" for a network without backbone.
     """
 
     epoch: int
@@ -122,6 +123,7 @@ class EpochRecord:
     n_parameters: int
     image_size: int
     values: tuple[float | None, ...] = ()
+    features: str = ""
 
     @property
     def step(self) -> int:
@@ -129,9 +131,9 @@ class EpochRecord:
         return self.epoch
 
     @property
-    def facts(self) -> dict[str, int]:
+    def facts(self) -> dict[str, int | str]:
         """What else a search is told."""
-        return {"n_parameters": self.n_parameters}
+        return {"n_parameters": self.n_parameters, **({"features": self.features} if self.features else {})}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from automl_cxr.model.latency import measure_latency
 from automl_cxr.model.memory import measure_size, refuse_oversized
 from automl_cxr.model.sampling import images_per_epoch
 from automl_cxr.model.schedules import plan_phases
-from automl_cxr.model.trainer import LabelledPart, Objective, Training, TrainingEnd, n_steps, predict_probabilities
+from automl_cxr.model.trainer import LabelledPart, Objective, Training, TrainingEnd, n_steps
 from automl_cxr.records import EpochRecord, SplitRecord
 from automl_cxr.scoring.metrics import metric
 from automl_cxr.scoring.objectives import Requirement, measure
@@ -49,6 +49,7 @@ __all__ = [
     "run_trial",
     "save_trial",
     "train_network",
+    "what_was_read",
 ]
 
 _SIZE_STEP = 16  # pixels
@@ -108,6 +109,7 @@ class TrialResult:
         cut_short: Whether its time kept it from epochs that it would have run.
         n_parameters: Parameters of the saved model, which with folds holds all their networks.
         image_sizes: Image sizes that its epochs ran at, in order, those before a checkpoint included.
+        features: What its epochs read, in order, joined by "; " (see ``EpochRecord.features``).
         weights_sha256: Digests of the files that its backbones' weights came from, joined by "+"; "" where all are random.
         sha256: Digest of each of its files, by name.
         seconds: Wall seconds from start to saved files.
@@ -121,6 +123,7 @@ class TrialResult:
     cut_short: bool
     n_parameters: int
     image_sizes: tuple[int, ...]
+    features: str
     weights_sha256: str
     sha256: Mapping[str, str]
     seconds: float
@@ -128,9 +131,13 @@ class TrialResult:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainedNetwork:
-    """A network with the weights of its best epoch, every epoch of its training, and how that ended."""
+    """A network with the weights of its best epoch, every epoch of its training, and how that ended.
+
+    ``probabilities`` are what it says of the part that it was judged by, float32 (n, n_classes).
+    """
 
     model: keras.Model
+    probabilities: np.ndarray
     history: tuple[EpochRecord, ...]
     end: TrainingEnd
 
@@ -161,7 +168,7 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
     predictions = Predictions(
         ids=split.valid.images,
         labels=valid.labels,
-        probabilities=predict_probabilities(model, valid, batch_size=task.config.images_at_once),
+        probabilities=trained.probabilities,
         classes=split.classes,
         patients=split.valid.patients,
     )
@@ -173,6 +180,7 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
         cut_short=trained.end.cut_short,
         n_parameters=model.count_params(),
         image_sizes=tuple(dict.fromkeys(epoch.image_size for epoch in trained.history)),
+        features=what_was_read(trained.history),
         weights_sha256="+".join(digest_pretrained(task.config, task.weights_folder)),
         sha256=digest_files(task.folder),
         seconds=time.monotonic() - started,
@@ -291,7 +299,14 @@ def train_network(
     elif checkpoint is not None:
         log.write("begun anew: the weights of the smaller image size do not fit this network\n")
     end = yield from _observed(training, task, log, started)
-    return TrainedNetwork(model=model, history=training.history, end=end)
+    probabilities, note = training.best_probabilities()
+    log.write(f"{note}\n" if note else "")
+    return TrainedNetwork(model=model, probabilities=probabilities, history=training.history, end=end)
+
+
+def what_was_read(history: Sequence[EpochRecord]) -> str:
+    """Join what the epochs of a training read."""
+    return "; ".join(dict.fromkeys(epoch.features for epoch in history if epoch.features))
 
 
 def build_network(task: TrialTask, train: LabelledPart, *, n_classes: int) -> keras.Model:
@@ -332,6 +347,8 @@ def _observed(training: Training, task: TrialTask, log: TextIO, started: float) 
             if task.checkpoint is not None and ended_early and not end.value.cut_short:
                 save_checkpoint(training.checkpoint(), task.checkpoint)  # for want of patience; it may be promoted all the same
             return end.value
+        if epoch.features and epoch.features not in (before.features for before in training.history[:-1]):
+            log.write(f"phase {epoch.phase} reads {epoch.features}\n")
         log_epoch(log, epoch)
         if task.checkpoint is not None and epoch.epoch == task.until:
             save_checkpoint(training.checkpoint(), task.checkpoint)

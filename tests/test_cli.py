@@ -12,10 +12,12 @@ import time
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 
 from automl_cxr import cli
 from automl_cxr.cli import words as cli_words
+from automl_cxr.data.feature_cache import FeatureCache, Features
 
 SPACE = """
 family = "scratch"
@@ -150,6 +152,23 @@ def test_wrong_words_get_a_sentence_and_an_exit_code(run, words, code, said):
 def test_debug_shows_where_it_happened(run):
     _, _, err = run("leaderboard", "s", "--debug")
     assert "Traceback" in err
+
+
+def test_what_is_kept_is_shown_and_cleared(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("AUTOML_CXR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("AUTOML_CXR_CACHE_LIMIT", "2GB")
+    wanted = Features({"network": "a"}, (3, 500), "float32", "squeezenet@vector, 112 pixels")
+    FeatureCache().open([wanted], lambda _missing: iter([(np.zeros((3, 500)),)]))
+    code, out, _ = run("cache")
+    assert code == 0
+    assert "images 0 bytes, features 6.0 kB of at most 2.0 GB" in out
+    assert "squeezenet@vector, 112 pixels, float32" in out
+    told = json.loads(run("cache", "--json")[1])
+    assert [entry["n_bytes"] for entry in told["entries"]] == [6000]
+    assert run("cache", "clear") == (0, "6.0 kB freed\n", "")
+    assert json.loads(run("cache", "clear", "--json")[1]) == {"freed_bytes": 0}
+    monkeypatch.setenv("AUTOML_CXR_CACHE_LIMIT", "much")
+    assert run("cache")[0] == 2
 
 
 def test_systems_are_listed(run):

@@ -3,11 +3,13 @@ import json
 import shutil
 from dataclasses import dataclass, replace
 
+import keras
 import numpy as np
 import pytest
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.cross_validation import cross_validate, fold_seed, load_fold_parts, predict_out_of_fold
+from automl_cxr.data.feature_cache import FeatureCache
 from automl_cxr.errors import TrialError
 from automl_cxr.model.trainer import LabelledPart, load_model, predict_probabilities
 from automl_cxr.scoring.metrics import METRICS
@@ -201,3 +203,25 @@ def test_the_checkpoints_of_folds_go_with_their_trial(prepared, done):
     assert len(list(checkpoints.iterdir())) == 2
     prepared.store.drop_checkpoints_but(set)
     assert not list(checkpoints.iterdir())
+
+
+def network_with_a_backbone(config, n_classes, **_):
+    keras.utils.set_random_seed(3)
+    image = keras.Input((16, 16, 1))
+    backbone = keras.Model(image, keras.layers.Conv2D(4, 3, name="conv")(image), name="backbone")
+    backbone.trainable = False
+    pixels = keras.Input((16, 16, 1))
+    x = keras.layers.GlobalAveragePooling2D(name="vector")(backbone(keras.layers.Rescaling(1 / 255)(pixels)))
+    return keras.Model(pixels, keras.layers.Dense(n_classes, activation="softmax")(x))
+
+
+def test_all_folds_read_the_features_of_one_pass(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr("automl_cxr.trial.build_model", network_with_a_backbone)
+    monkeypatch.setenv("AUTOML_CXR_CACHE", str(tmp_path / "cache"))
+    task = task_of(prepared, tmp_path / "trial", family="concat", backbone="scratch", augmentation=0.0, epochs=3)
+    _, result = run(task)
+    assert result.features == "backbone@vector, float32"
+    assert [entry.shape for entry in FeatureCache().entries()] == [(len(prepared.store.split.folds), 4)]
+    saved = Predictions.from_npz(tmp_path / "trial" / "valid.npz").probabilities
+    model = load_model(str(tmp_path / "trial" / "model.keras"))
+    assert predict_out_of_fold(model, task.images, prepared.store.split) == pytest.approx(saved, abs=1e-5)

@@ -7,11 +7,12 @@ import pytest
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import ImpossibleModelError, InfeasibleError
+from automl_cxr.model.trainer import load_model, predict_probabilities
 from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.scoring.objectives import Requirement
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.prepare import StudyRequest, prepare_study
-from automl_cxr.trial import TrialTask, run_trial
+from automl_cxr.trial import TrialTask, load_parts, run_trial
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def network_with_a_backbone(config, n_classes, *, steps_per_epoch, weights_folde
     features = keras.Input((32, 32, 1))
     backbone = keras.Model(features, keras.layers.Conv2D(2, 3, name="conv")(features), name="backbone")
     pixels = keras.Input((32, 32, 1))
-    x = keras.layers.GlobalAveragePooling2D()(backbone(keras.layers.Rescaling(1 / 255)(pixels)))
+    x = keras.layers.GlobalAveragePooling2D(name="vector")(backbone(keras.layers.Rescaling(1 / 255)(pixels)))
     return keras.Model(pixels, keras.layers.Dense(n_classes, activation="softmax")(x))
 
 
@@ -117,11 +118,26 @@ def test_two_phases_are_told_apart_in_the_files(prepared, tmp_path, monkeypatch)
     _, result = run(task(prepared, tmp_path / "a", **two_phases))
     assert result.epochs == 3
     log = (tmp_path / "a" / "train.log").read_text()
+    reads = ["backbone@vector, float32", "pixels: the first layers of the backbone are trained"]
+    assert result.features == "; ".join(reads)
+    assert all(f"phase {phase} reads {what}\n" in log for phase, what in enumerate(reads, start=1))
     assert "phase 1: 9 of them trained for at most 2 epochs from learning rate 0.001\n" in log
     assert "phase 2: 29 of them trained for at most 1 epochs from learning rate 0.0001\n" in log
     with (tmp_path / "a" / "history.csv").open(newline="") as file:
         rows = [(row["epoch"], row["phase"], row["learning_rate"]) for row in csv.DictReader(file)]
     assert rows == [("1", "1", "0.001"), ("2", "1", "0.0005"), ("3", "2", "0.0001")]
+
+
+def test_a_frozen_trial_saves_what_the_whole_network_says(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr("automl_cxr.trial.build_model", network_with_a_backbone)
+    epochs, result = run(task(prepared, tmp_path / "a", family="transfer", weights="none", epochs=3))
+    assert {epoch.facts["features"] for epoch in epochs} == {result.features} == {"backbone@vector, float32"}
+    assert "the whole network, from pixels, predicts the same within" in (tmp_path / "a" / "train.log").read_text()
+    saved = Predictions.from_npz(tmp_path / "a" / "valid.npz").probabilities
+    _, valid = load_parts(prepared.images, prepared.store.split)
+    model = load_model(str(tmp_path / "a" / "model.keras"))
+    assert saved == pytest.approx(predict_probabilities(model, valid), abs=1e-5)
+    assert result.score == max(epoch.score for epoch in epochs)
 
 
 @pytest.mark.parametrize(("monitor", "column", "choose"), [("loss", "valid_loss", min), ("accuracy", "valid_accuracy", max)])

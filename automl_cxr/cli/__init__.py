@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import click
 
 from automl_cxr import __version__
+from automl_cxr.cli.cache_commands import cache
 from automl_cxr.cli.data_commands import data
 from automl_cxr.cli.model_commands import describe
 from automl_cxr.cli.printing import say
@@ -76,6 +77,7 @@ for command in (
     studies,
     describe,
     data,
+    cache,
     leaderboard,
     importance,
     ensemble,

@@ -64,6 +64,12 @@ _REASONS_SHOWN = 5
 @click.option("--fit", metavar="NAME", help="How an image meets its square: stretch, pad or crop  [default: stretch]")
 @click.option("--batch-size", type=click.IntRange(1, 4096), help="Images a gradient step  [default: 32]")
 @click.option(
+    "--views",
+    type=click.IntRange(0, 100),
+    help="Augmented views of each image that are drawn once and kept as features of frozen layers, for epochs to take in turn"
+    "  [default: 0, drawn anew in each epoch, from pixels]",
+)
+@click.option(
     "--objective",
     metavar="METRIC",
     multiple=True,
@@ -143,6 +149,7 @@ _REASONS_SHOWN = 5
 def search(
     as_json: bool,
     fixed: tuple[tuple[str, Any], ...],
+    views: int | None,
     concurrency: int | None,
     cpus_per_trial: float | None,
     gpus_per_trial: float | None,
@@ -172,7 +179,7 @@ def search(
         )
     study = api.search(
         **settings,
-        fixed=dict(fixed) or None,
+        fixed={**dict(fixed), **({} if views is None else {"views": views})} or None,
         executor=executor,
         resources=resources,
         command=" ".join(sys.argv[1:]),

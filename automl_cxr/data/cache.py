@@ -12,6 +12,7 @@ copy or a touched file costs no second array. The folder may be deleted at any t
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -204,6 +205,8 @@ def _open_array(request: _Request, contents: str, digest: str, unreadable: Mappi
         return None
     if not is_whole_array(sizes, (len(ids), 2), np.int32):
         return None
+    with contextlib.suppress(OSError):  # a cache that may only be read is used all the same
+        os.utime(images.parent)  # shows when it was last used
     return DecodedImages(images, ids, dict(unreadable), digest, np.load(sizes, allow_pickle=False))
 
 

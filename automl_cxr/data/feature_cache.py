@@ -16,9 +16,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import io
 import json
 import math
-import mmap
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -207,9 +207,9 @@ class FeatureCache:
                     shutil.rmtree(partial, ignore_errors=True)  # we hold the lock: whoever left it is dead
                     partial.mkdir()
                     _write_entry(partial, features, sha256="")
-            self._write_values(missing, partials, compute)
-            for features, partial in zip(missing, partials, strict=True):
-                _write_entry(partial, features, sha256=digest_file(partial / "values.npy"))
+            digests = self._write_values(missing, partials, compute)
+            for features, partial, digest in zip(missing, partials, digests, strict=True):
+                _write_entry(partial, features, sha256=digest)
                 shutil.rmtree(self._folder(features.key), ignore_errors=True)
                 partial.replace(self._folder(features.key))
         finally:
@@ -218,21 +218,17 @@ class FeatureCache:
 
     def _write_values(
         self, missing: Sequence[Features], partials: Sequence[Path], compute: Callable[[Sequence[Features]], Iterator[Rows]]
-    ) -> None:
-        """Append to plain files: on a full disk a write raises, whereas a memory map kills the process."""
+    ) -> list[str]:
+        """Write the values of each file as they come; give the digests of the files."""
         with ExitStack() as files:
-            opened = [files.enter_context((partial / "values.npy").open("wb")) for partial in partials]
-            for features, file in zip(missing, opened, strict=True):
-                header = {"descr": np.dtype(features.dtype).str, "fortran_order": False, "shape": features.shape}
-                np.lib.format.write_array_header_1_0(file, header)
+            opened = [
+                _Values(features, files.enter_context((partial / "values.npy").open("wb")))
+                for features, partial in zip(missing, partials, strict=True)
+            ]
             for rows in compute(missing):
-                for features, file, values in zip(missing, opened, rows, strict=True):
-                    _append(values, features, file)
-            for file in opened:
-                sync(file)
-        for features, partial in zip(missing, partials, strict=True):
-            if not is_whole_array(partial / "values.npy", features.shape, features.dtype):
-                raise FeatureCacheError(f"Features must have shape {features.shape}; other rows were computed.")
+                for values, one in zip(opened, rows, strict=True):
+                    values.append(one)
+            return [values.finish() for values in opened]
 
     # Room
 
@@ -301,10 +297,37 @@ def _said_limit() -> int | None:
         raise UsageError(f"{LIMIT_VARIABLE}: {error}") from error
 
 
-def _append(values: np.ndarray, features: Features, file: BinaryIO) -> None:
-    if values.shape[1:] != features.shape[1:]:
-        raise FeatureCacheError(f"Features must have rows of shape {features.shape[1:]}; received {values.shape[1:]}.")
-    file.write(np.ascontiguousarray(values, features.dtype).data)
+class _Values:
+    """A .npy file in writing, plain and no memory map: on a full disk a write raises, whereas a map kills the process."""
+
+    def __init__(self, features: Features, file: BinaryIO) -> None:
+        self._features = features
+        self._file = file
+        self._hasher = hashlib.sha256()
+        self._n_rows = 0
+        header = io.BytesIO()
+        told = {"descr": np.dtype(features.dtype).str, "fortran_order": False, "shape": features.shape}
+        np.lib.format.write_array_header_1_0(header, told)
+        self._write(header.getvalue())
+
+    def append(self, rows: np.ndarray) -> None:
+        self._write(np.ascontiguousarray(rows, self._features.dtype).data)
+        self._n_rows += len(rows)
+        self._check((self._n_rows, *rows.shape[1:]), self._n_rows <= self._features.shape[0])
+
+    def finish(self) -> str:
+        """Flush the file to disk and give its digest."""
+        self._check((self._n_rows, *self._features.shape[1:]), self._n_rows == self._features.shape[0])
+        sync(self._file)
+        return self._hasher.hexdigest()
+
+    def _write(self, content: bytes | memoryview) -> None:
+        self._file.write(content)
+        self._hasher.update(content)
+
+    def _check(self, shape: tuple[int, ...], has_rows: bool) -> None:
+        if not has_rows or shape[1:] != self._features.shape[1:]:
+            raise FeatureCacheError(f"Features must have shape {self._features.shape}; {shape} was computed.")
 
 
 def _write_entry(folder: Path, features: Features, *, sha256: str) -> None:
@@ -345,10 +368,10 @@ def _read_entry(folder: Path) -> CacheEntry | None:
 def digest_array(array: np.ndarray) -> str:
     """Give the SHA-256 of an array's contents, shape and type; that of a whole mapped file once a process and no more."""
     told = f"{array.dtype.str} {array.shape}".encode()
-    if isinstance(array.base, mmap.mmap) and is_whole_array(path := Path(array.filename), array.shape, array.dtype):
-        return hashlib.sha256(
-            told + digest_file(path).encode()
-        ).hexdigest()  # no slice of a map: its base would be another array
+    if isinstance(array, np.memmap) and not isinstance(array.base, np.ndarray):  # the map itself and no slice of it
+        path = Path(str(array.filename))
+        if is_whole_array(path, array.shape, array.dtype):
+            return hashlib.sha256(told + digest_file(path).encode()).hexdigest()
     return hashlib.sha256(told + hashlib.sha256(np.ascontiguousarray(array).data).digest()).hexdigest()
 
 

@@ -48,10 +48,15 @@ class Checkpoint:
 
 
 def take_checkpoint(
-    model: keras.Model, history: Sequence[EpochRecord], best: EpochRecord, best_weights: Sequence[np.ndarray]
+    model: keras.Model,
+    optimizer: keras.Optimizer,
+    *,
+    history: Sequence[EpochRecord],
+    best: EpochRecord,
+    best_weights: Sequence[np.ndarray],
 ) -> Checkpoint:
     """Copy the state of a training."""
-    states, accumulators = _states(model.optimizer)
+    states, accumulators = _states(optimizer)
     return Checkpoint(
         tuple(history),
         best,
@@ -59,7 +64,7 @@ def take_checkpoint(
         model=_values(model.variables),
         optimizer=_values(states),
         accumulated=_values(accumulators),
-        parts=_parts(model.optimizer),
+        parts=_parts(optimizer),
     )
 
 
@@ -79,18 +84,17 @@ def fits(checkpoint: Checkpoint, model: keras.Model) -> bool:
     return [tuple(variable.shape) for variable in model.variables] == [value.shape for value in checkpoint.model]
 
 
-def put_back(checkpoint: Checkpoint, model: keras.Model) -> None:
-    """Give a compiled model and its optimizer the values that they had.
+def put_back(checkpoint: Checkpoint, model: keras.Model, optimizer: keras.Optimizer) -> None:
+    """Give a model and a built optimizer the values that they had.
 
     A training that computes its batches in more parts than before begins to accumulate gradients from 0.
 
     Raises:
         TrialError: The checkpoint is of another network.
     """
-    model.optimizer.build(model.trainable_variables)
-    states, accumulators = _states(model.optimizer)
+    states, accumulators = _states(optimizer)
     pairs = [(model.variables, checkpoint.model), (states, checkpoint.optimizer)]
-    parts = _parts(model.optimizer)
+    parts = _parts(optimizer)
     if parts == checkpoint.parts:
         pairs.append((accumulators, checkpoint.accumulated))
     for variables, values in pairs:

@@ -63,10 +63,10 @@ def divide_network(network: keras.Model, *, with_views: bool = False) -> Divided
     cuts = _find_cuts(network, with_views=with_views)
     if all(cut.part is None for cut in cuts):
         raise UndividedError(_explain(network, with_views=with_views))
-    above = keras.Model([cut.replaced for cut in cuts], network.output, name="above")
     inputs = [keras.Input(cut.entry.shape[1:], dtype=cut.entry.dtype, name=f"input_{n}") for n, cut in enumerate(cuts, 1)]
     passed = [tensor if cut.upper is None else cut.upper(tensor) for cut, tensor in zip(cuts, inputs, strict=True)]
-    trained = keras.Model(inputs if len(inputs) > 1 else inputs[0], above(passed if len(passed) > 1 else passed[0]))
+    above = _replay(network, dict(zip((id(cut.replaced) for cut in cuts), passed, strict=True)))
+    trained = keras.Model(inputs if len(inputs) > 1 else inputs[0], above, name="trained")
     if list(map(id, trained.trainable_variables)) != list(map(id, network.trainable_variables)):
         raise UndividedError("its layers would train in another order")  # which the moments of a checkpoint are kept in
     return DividedNetwork(tuple(cut.part for cut in cuts), trained)
@@ -169,7 +169,9 @@ def _cut_within(network: keras.Model, backbone: keras.Model) -> _Cut | None:
         return None
     (source,) = inputs_of(backbone)
     part = FrozenPart(f"{backbone.name}@{bottleneck.name}", keras.Model(network.inputs[0], lower(source)))
-    return _Cut(output_of(backbone), entry, keras.Model(entry, backbone.output, name=backbone.name), part)
+    inner = keras.Input(entry.shape[1:], dtype=entry.dtype, name="maps")
+    upper = keras.Model(inner, _replay(backbone, {id(entry): inner}), name=backbone.name)
+    return _Cut(output_of(backbone), entry, upper, part)
 
 
 def _explain(network: keras.Model, *, with_views: bool) -> str:
@@ -193,6 +195,24 @@ def _explain(network: keras.Model, *, with_views: bool) -> str:
 # The graph of a network
 
 
+def _replay(network: keras.Model, given: dict[int, keras.KerasTensor]) -> keras.KerasTensor:
+    """Run a network's layers on other tensors than those, by their id, that it has there; give its output.
+
+    ``keras.Model`` of tensors within a network does the same, but with inputs whose names depend on what was built before.
+    """
+    known = dict(given)
+    for operation in network.operations:
+        made = id(output_of(operation))
+        if (
+            made not in known
+            and not isinstance(operation, layers.InputLayer)
+            and all(id(one) in known for one in inputs_of(operation))
+        ):
+            args, kwargs = operation._inbound_nodes[0].arguments.fill_in(known)
+            known[made] = operation(*args, **kwargs)
+    return known[id(network.output)]
+
+
 def inputs_of(operation: keras.Operation) -> Sequence[keras.KerasTensor]:
     """List the tensors that an operation of a network takes; none for its inputs.
 
@@ -207,5 +227,6 @@ def output_of(operation: keras.Operation) -> keras.KerasTensor:
 
 
 def source_name(tensor: keras.KerasTensor) -> str:
-    """Name the operation that made a tensor."""
-    return tensor._keras_history.operation.name
+    """Name the layer that made a tensor, the last one of a backbone."""
+    operation = tensor._keras_history.operation
+    return source_name(operation.outputs[0]) if isinstance(operation, keras.Model) else operation.name

@@ -168,7 +168,7 @@ class _InTraining(keras.Model):
     """A network that draws when it predicts."""
 
     def __init__(self, network: keras.Model) -> None:
-        super().__init__()
+        super().__init__(name="views")
         self.network = network
 
     def call(self, pixels: Any) -> Any:

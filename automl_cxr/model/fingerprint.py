@@ -15,6 +15,7 @@ import numpy as np
 
 _ONLY_TRAINING = frozenset({"trainable", "momentum", "seed"})
 _ONLY_NAMES = frozenset({"name", "build_config", "registered_name", "module"})
+_EDGES = frozenset({"inbound_nodes", "input_layers", "output_layers"})
 _ONLY_BEGINNING = ("_initializer", "_regularizer", "_constraint")
 
 
@@ -41,14 +42,14 @@ def _names(told: dict[str, Any]) -> list[str]:
     return names
 
 
-def _plain(value: Any, numbers: dict[str, int]) -> Any:
-    """Leave out what does not decide the outputs, and put layers' numbers for their names."""
+def _plain(value: Any, numbers: dict[str, int], *, is_edge: bool = False) -> Any:
+    """Leave out what does not decide the outputs, and put layers' numbers for their names where the graph is told."""
     if isinstance(value, dict):
         return {
-            key: _plain(one, numbers)
+            key: _plain(one, numbers, is_edge=is_edge or key in _EDGES)
             for key, one in value.items()
             if key not in _ONLY_TRAINING and key not in _ONLY_NAMES and not key.endswith(_ONLY_BEGINNING)
         }
     if isinstance(value, (list, tuple)):
-        return [_plain(one, numbers) for one in value]
-    return numbers.get(value, value) if isinstance(value, str) else value
+        return [_plain(one, numbers, is_edge=is_edge) for one in value]
+    return numbers.get(value, value) if is_edge and isinstance(value, str) else value

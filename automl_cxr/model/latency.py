@@ -21,7 +21,7 @@ def measure_latency(model: keras.Model, part: LabelledPart) -> float:
     Batches of 32 images of the part (all of it, if there are fewer) lie ready in memory. After two batches to warm up, the
     median of 5 to 30 is taken, of as many as fit into two seconds. Neighbours on the same machine slow it down.
     """
-    batch = part.pixels(np.arange(min(_BATCH_SIZE, len(part.rows))))
+    batch = part.batch(np.arange(min(_BATCH_SIZE, len(part.rows))))
     for _ in range(_WARM_UPS):
         model.predict_on_batch(batch)
     seconds: list[float] = []

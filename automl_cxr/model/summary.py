@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import keras
-from keras import layers
 
 from automl_cxr.config import SCRATCH, TrialConfig
+from automl_cxr.model.arithmetic import count_multiply_adds
 from automl_cxr.model.backbones import find_backbone
 from automl_cxr.model.build import blueprint
 from automl_cxr.model.freezing import BACKBONE, SECOND_BACKBONE, set_phase
 from automl_cxr.model.resizer import RESIZER
 from automl_cxr.model.scratch import block_ends
-
-_MULTIPLYING = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Dense)
 
 
 @dataclass(frozen=True)
@@ -160,16 +158,8 @@ def _summarise_layers(model: keras.Model, prefix: str) -> Iterator[LayerSummary]
             output_shape=shape,
             parameters=_count(getattr(layer, "weights", [])),  # an operation of keras.ops is no layer and has none
             trainable=_count(getattr(layer, "trainable_weights", [])),
-            multiply_adds=_count_multiply_adds(layer, shape),
+            multiply_adds=count_multiply_adds(layer),
         )
-
-
-def _count_multiply_adds(layer: layers.Layer, output_shape: tuple[int, ...]) -> int:
-    """Count positions of the output times entries of the kernels; biases are added, not multiplied."""
-    if not isinstance(layer, _MULTIPLYING):
-        return 0
-    kernels = [weight for weight in layer.weights if len(weight.shape) > 1]
-    return math.prod(output_shape[:-1]) * _count(kernels)
 
 
 def _count(weights: list[keras.Variable]) -> int:

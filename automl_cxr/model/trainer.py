@@ -7,6 +7,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,6 +18,8 @@ from automl_cxr.model.checkpoint import Checkpoint, put_back, take_checkpoint
 from automl_cxr.model.devices import data_parallel, has_gpu, n_devices, refuse_accumulation
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.losses import build_loss, build_optimizer
+from automl_cxr.model.parts import FeaturePart, LabelledPart
+from automl_cxr.model.road import Road, agrees, choose_road, compare_with_pixels
 from automl_cxr.model.sampling import epoch_order, fill_up, image_weights
 from automl_cxr.model.schedules import Phase, plan_phases, scheduled_learning_rate
 from automl_cxr.records import EpochRecord
@@ -24,33 +27,10 @@ from automl_cxr.scoring.metrics import METRICS, Metric
 from automl_cxr.scoring.objectives import measure
 
 
-@dataclass(frozen=True)
-class LabelledPart:
-    """The images and labels of one part of a split.
-
-    Attributes:
-        images: uint8 (n_all, h, w), usually a memory map that many processes share.
-        rows: int (n,), the rows of ``images`` that belong to this part.
-        labels: int (n,), index of the class of each of those rows.
-    """
-
-    images: np.ndarray
-    rows: np.ndarray
-    labels: np.ndarray
-
-    def pixels(self, positions: np.ndarray) -> np.ndarray:
-        """Copy some images of the part, uint8 (k, h, w, 1), reading the memory map in ascending order."""
-        rows = self.rows[positions]
-        ascending = np.argsort(rows)
-        batch = np.empty((len(rows), *self.images.shape[1:]), np.uint8)
-        batch[ascending] = self.images[rows[ascending]]
-        return batch[..., np.newaxis]
-
-
 class _TrainingBatches(keras.utils.PyDataset):
-    """Batches of (pixels, one-hot labels, weights) of one epoch, which its number and the configuration alone decide."""
+    """Batches of (inputs, one-hot labels, weights) of one epoch, which its number and the configuration alone decide."""
 
-    def __init__(self, part: LabelledPart, n_classes: int, config: TrialConfig, *, epoch: int) -> None:
+    def __init__(self, part: LabelledPart | FeaturePart, n_classes: int, config: TrialConfig, *, epoch: int) -> None:
         super().__init__()
         self._part = part
         self._targets = np.eye(n_classes, dtype=np.float32)[part.labels]
@@ -61,16 +41,16 @@ class _TrainingBatches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return n_steps(len(self._order), self._batch_size)
 
-    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __getitem__(self, step: int) -> tuple[Any, np.ndarray, np.ndarray]:
         positions = self._order[step * self._batch_size : (step + 1) * self._batch_size]
         shown, weights = fill_up(positions, self._weights[positions], multiple_of=n_devices())
-        return self._part.pixels(shown), self._targets[shown], weights
+        return self._part.batch(shown), self._targets[shown], weights
 
 
-class _PixelBatches(keras.utils.PyDataset):
-    """Batches of pixels in the part's own order; the last one may show some images again for ``n_devices`` to divide it."""
+class _Inputs(keras.utils.PyDataset):
+    """Batches of inputs in the part's own order; the last one may show some images again for ``n_devices`` to divide it."""
 
-    def __init__(self, part: LabelledPart, *, batch_size: int) -> None:
+    def __init__(self, part: LabelledPart | FeaturePart, *, batch_size: int) -> None:
         super().__init__()
         self._part = part
         self._batch_size = n_devices() * math.ceil(batch_size / n_devices())
@@ -78,11 +58,11 @@ class _PixelBatches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return n_steps(len(self._part.rows), self._batch_size)
 
-    def __getitem__(self, step: int) -> tuple[np.ndarray]:
+    def __getitem__(self, step: int) -> tuple[Any]:
         first = step * self._batch_size
         positions = np.arange(first, min(first + self._batch_size, len(self._part.rows)))
         shown, _ = fill_up(positions, np.ones(len(positions)), multiple_of=n_devices())
-        return (self._part.pixels(shown),)
+        return (self._part.batch(shown),)
 
 
 def n_steps(n_images: int, batch_size: int) -> int:
@@ -142,15 +122,17 @@ class TrainingEnd:
 class Training:
     """A training in progress: it runs epoch by epoch, and can be taken up from a checkpoint.
 
-    Runs the phases of ``plan_phases``, each with an optimizer of its own from the best weights before it. A phase ends after
-    its epochs or after ``config.patience`` of them without a better one. What is better ``config.monitor`` says; fine-tuning
-    that only harms is thus discarded. Scores are computed on the whole validation part, never averaged over batches.
+    Runs the phases of ``plan_phases``, each with an optimizer of its own from the best weights before it, and each on pixels or
+    on features, whichever is cheaper (``model/road.py``). A phase ends after its epochs or after ``config.patience`` of them
+    without a better one. What is better ``config.monitor`` says; fine-tuning that only harms is thus discarded. Scores are
+    computed on the whole validation part, never averaged over batches.
     """
 
     def __init__(
         self, model: keras.Model, config: TrialConfig, *, train: LabelledPart, valid: LabelledPart, objective: Objective
     ) -> None:
         self._model = model
+        self._road = Road(network=model, train=[train], valid=valid, reads="")  # until a phase begins
         self._config = config
         self._train = train
         self._valid = valid
@@ -167,7 +149,13 @@ class Training:
 
     def checkpoint(self) -> Checkpoint:
         """Copy the state after the last epoch that was yielded; call it before asking for another one."""
-        return take_checkpoint(self._model, self._history, self._best, self._best_weights)
+        return take_checkpoint(
+            self._model,
+            self._road.network.optimizer,
+            history=self._history,
+            best=self._best,
+            best_weights=self._best_weights,
+        )
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint; call it before ``epochs``."""
@@ -203,18 +191,41 @@ class Training:
                 break
         return TrainingEnd(best_epoch=self._best.epoch, cut_short=is_late)
 
+    def best_probabilities(self) -> tuple[np.ndarray, str]:
+        """Give what the network says of the validation part after the best epoch; call it after the end.
+
+        Returns:
+            Probabilities, float32 (n_valid, n_classes), within 1e-5 of those of the whole network from pixels; and what a
+            comparison of the two came to, "" where pixels are what it read.
+
+        Raises:
+            TrialError: Features and pixels differ by more than rounding explains.
+        """
+        road, batch_size = self._road, self._config.images_at_once
+        probabilities = predict_probabilities(road.network, road.valid, batch_size=batch_size)
+        if road.network is self._model:
+            return probabilities, ""
+        differ_by = compare_with_pixels(self._model, self._valid, probabilities)
+        note = f"the whole network, from pixels, predicts the same within {differ_by:.1g}"
+        if road.is_exact and agrees(differ_by):
+            return probabilities, note
+        return predict_probabilities(self._model, self._valid, batch_size=batch_size), f"{note}; its own predictions are kept"
+
     def _begin_phase(self, phase: Phase) -> None:
         """Choose the layers that train; a fresh optimizer, because the moments of another choice say nothing of it."""
         set_phase(self._model, self._config, frozen=phase.frozen)
         refuse_accumulation(self._config.gradient_accumulation)
+        self._road = choose_road(self._model, self._config, n_epochs=phase.n_epochs, train=self._train, valid=self._valid)
         with data_parallel():
-            self._model.compile(
+            self._road.network.compile(
                 optimizer=build_optimizer(self._config, learning_rate=phase.learning_rate),
                 loss=build_loss(self._config, self._model.output_shape[-1]),
                 jit_compile=_jit_compile(),
             )
             if self._restored is not None:
-                put_back(self._restored, self._model)
+                optimizer = self._road.network.optimizer
+                optimizer.build(self._road.network.trainable_variables)
+                put_back(self._restored, self._model, optimizer)
                 self._restored = None
 
     def _is_at(self, until: int | None) -> bool:
@@ -243,9 +254,10 @@ class Training:
         figures = [self._objective.figure(epoch, self._config.monitor) for epoch in self._history if epoch.phase == number]
         learning_rate = scheduled_learning_rate(self._config, phase, figures)
         epoch = len(self._history) + 1
-        loss = _fit_epoch(self._model, self._config, self._train, epoch=epoch, learning_rate=learning_rate)
+        network, part = self._road.network, self._road.train_part(epoch)
+        loss = _fit_epoch(network, self._config, part, epoch=epoch, learning_rate=learning_rate)
         labels = self._valid.labels
-        probabilities = predict_probabilities(self._model, self._valid, batch_size=self._config.images_at_once)
+        probabilities = predict_probabilities(network, self._road.valid, batch_size=self._config.images_at_once)
         record = EpochRecord(
             epoch=epoch,
             phase=number,
@@ -259,6 +271,7 @@ class Training:
             n_parameters=self._model.count_params(),
             image_size=self._config.image_size,
             values=self._objective.values(labels, probabilities),
+            features=self._road.reads,
         )
         self._history.append(record)
         if not self._compares(self._best) or self._goodness(record) > self._goodness(self._best):
@@ -266,13 +279,18 @@ class Training:
         return record
 
 
-def _fit_epoch(model: keras.Model, config: TrialConfig, train: LabelledPart, *, epoch: int, learning_rate: float) -> float:
+def _fit_epoch(
+    model: keras.Model, config: TrialConfig, train: LabelledPart | FeaturePart, *, epoch: int, learning_rate: float
+) -> float:
     """Train one epoch and give its mean loss."""
     batches = _TrainingBatches(train, model.output_shape[-1], config, epoch=epoch)
     model.optimizer.learning_rate = learning_rate
-    with data_parallel():
-        history = model.fit(batches, epochs=epoch, initial_epoch=epoch - 1, verbose=0, shuffle=False).history
-    loss = float(history["loss"][-1])
+    if _goes_step_by_step(train):
+        loss = _take_steps(model, batches)
+    else:
+        with data_parallel():
+            history = model.fit(batches, epochs=epoch, initial_epoch=epoch - 1, verbose=0, shuffle=False).history
+        loss = float(history["loss"][-1])
     if not math.isfinite(loss):
         raise NonFiniteLossError(
             f"The training loss became {loss} in epoch {epoch} (learning rate {learning_rate:g}). "
@@ -281,14 +299,45 @@ def _fit_epoch(model: keras.Model, config: TrialConfig, train: LabelledPart, *, 
     return loss
 
 
-def predict_probabilities(model: keras.Model, part: LabelledPart, *, batch_size: int = 32) -> np.ndarray:
-    """Predict a part, float32 (n, n_classes), holding one batch of pixels in memory at a time.
+def _goes_step_by_step(part: LabelledPart | FeaturePart) -> bool:
+    """Tell whether batches are handed over one by one: for a step of a millisecond, Keras' loop costs five.
+
+    Its loop prepares pixels while others are computed, and divides batches among devices.
+    """
+    return isinstance(part, FeaturePart) and n_devices() == 1
+
+
+def _take_steps(model: keras.Model, batches: _TrainingBatches) -> float:
+    """Take the steps of an epoch; give the mean loss of its images, as ``fit`` does."""
+    losses, sizes = [], []
+    for step in range(len(batches)):
+        inputs, targets, weights = batches[step]
+        told = model.train_on_batch(inputs, targets, sample_weight=weights, return_dict=True)
+        losses.append(float(told["loss"]))
+        sizes.append(len(targets))
+    return float(np.average(losses, weights=sizes))
+
+
+def _predict_steps(model: keras.Model, part: FeaturePart, *, batch_size: int) -> np.ndarray:
+    """Predict batch by batch; the last one is filled up, since another size would be another graph."""
+    predicted = []
+    for first in range(0, len(part.rows), batch_size):
+        positions = np.resize(np.arange(first, min(first + batch_size, len(part.rows))), batch_size)
+        predicted.append(np.asarray(model.predict_on_batch(part.batch(positions))))
+    return np.concatenate(predicted)
+
+
+def predict_probabilities(model: keras.Model, part: LabelledPart | FeaturePart, *, batch_size: int = 32) -> np.ndarray:
+    """Predict a part, float32 (n, n_classes), holding one batch of its inputs in memory at a time.
 
     Raises:
         NonFiniteLossError: A probability is NaN.
     """
-    with data_parallel():
-        predicted = model.predict(_PixelBatches(part, batch_size=batch_size), verbose=0)
+    if _goes_step_by_step(part):
+        predicted = _predict_steps(model, part, batch_size=batch_size)
+    else:
+        with data_parallel():
+            predicted = model.predict(_Inputs(part, batch_size=batch_size), verbose=0)
     probabilities = np.asarray(predicted, np.float32)[: len(part.rows)]
     if not np.isfinite(probabilities).all():
         raise NonFiniteLossError("The network predicts NaN: its weights have diverged. A lower learning rate usually helps.")

@@ -245,6 +245,8 @@ def _tell_changes(store: StudyStore, facts: Mapping[str, Any], again: Facts) -> 
             notes.append(f"it ran with other code of this package ({names[0]}; here {names[1]})")
     if "weights_sha256" in facts and facts["weights_sha256"] != again["weights_sha256"]:
         notes.append("it began from other pretrained weights")
+    if facts.get("features", "") != again.get("features", facts.get("features", "")):
+        notes.append(f"it read {facts.get('features') or 'pixels'}; here {again['features'] or 'pixels'}")
     if facts.get("halvings"):
         notes.append("it ran out of memory on the way: its first epochs may have computed whole batches at once")
     return notes

@@ -310,4 +310,4 @@ def test_a_diverging_loss_is_a_recorded_error():
 def test_pixels_come_back_in_the_order_asked_for():
     images = np.arange(5, dtype=np.uint8)[:, None, None] * np.ones((1, 2, 2), np.uint8)
     part = LabelledPart(images, np.array([3, 0, 4]), np.array([0, 1, 2]))
-    assert part.pixels(np.array([2, 0, 1]))[:, 0, 0, 0].tolist() == [4, 3, 0]
+    assert part.batch(np.array([2, 0, 1]))[:, 0, 0, 0].tolist() == [4, 3, 0]

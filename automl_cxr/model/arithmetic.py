@@ -1,0 +1,23 @@
+"""What layers multiply."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+from keras import layers
+
+_MULTIPLYING = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Dense)
+
+
+def count_multiply_adds(layer: keras.Operation) -> int:
+    """Count the multiplications with a parameter for one image, in a layer or in all layers of a network.
+
+    They are the positions of the output times the entries of the kernels; biases are added, not multiplied.
+    """
+    if isinstance(layer, keras.Model):
+        return sum(count_multiply_adds(inner) for inner in layer.layers)
+    if not isinstance(layer, _MULTIPLYING):
+        return 0
+    kernels = sum(math.prod(weight.shape) for weight in layer.weights if len(weight.shape) > 1)
+    return math.prod(layer.output.shape[1:-1]) * kernels

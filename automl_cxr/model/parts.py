@@ -1,0 +1,55 @@
+"""The parts of a split as training reads them: images, or what frozen layers say of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class LabelledPart:
+    """The images and labels of one part of a split.
+
+    Attributes:
+        images: uint8 (n_all, h, w), usually a memory map that many processes share.
+        rows: int (n,), the rows of ``images`` that belong to this part.
+        labels: int (n,), index of the class of each of those rows.
+    """
+
+    images: np.ndarray
+    rows: np.ndarray
+    labels: np.ndarray
+
+    def batch(self, positions: np.ndarray) -> np.ndarray:
+        """Copy some images of the part, uint8 (k, h, w, 1)."""
+        return _copy_rows(self.images, self.rows[positions])[..., np.newaxis]
+
+
+@dataclass(frozen=True)
+class FeaturePart:
+    """The features and labels of one part of a split.
+
+    Attributes:
+        inputs: One array (n_all, ...) for each input of a network, float32, float16 or, for pixels, uint8; usually maps.
+        rows: int (n,), the rows of each that belong to this part.
+        labels: int (n,), index of the class of each of those rows.
+    """
+
+    inputs: tuple[np.ndarray, ...]
+    rows: np.ndarray
+    labels: np.ndarray
+
+    def batch(self, positions: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
+        """Copy some rows of the part, float32 (k, ...), of each input."""
+        rows = self.rows[positions]
+        copies = tuple(_copy_rows(values, rows).astype(np.float32, copy=False) for values in self.inputs)
+        return copies if len(copies) > 1 else copies[0]
+
+
+def _copy_rows(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Copy rows of an array, reading a memory map in ascending order."""
+    ascending = np.argsort(rows)
+    batch = np.empty((len(rows), *values.shape[1:]), values.dtype)
+    batch[ascending] = values[rows[ascending]]
+    return batch

@@ -1,0 +1,270 @@
+import json
+import os
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+from filelock import FileLock
+
+from automl_cxr.data.feature_cache import FeatureCache, Features, digest_array
+from automl_cxr.errors import FeatureCacheError, UsageError
+
+N = 10
+
+
+def features(name="a", n=N, width=4, dtype="float32"):
+    return Features({"network": name}, (n, width), dtype, f"features {name}")
+
+
+def values_of(wanted):
+    """What a network would say: numbers that tell the features and the row."""
+    first = int(wanted.origin["network"], 36)
+    return (first + np.arange(np.prod(wanted.shape))).reshape(wanted.shape).astype(np.float32)
+
+
+class Compute:
+    """Computes in batches of 4, and remembers what it was asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, missing):
+        self.asked.append([wanted.label for wanted in missing])
+        for start in range(0, N, 4):
+            yield tuple(values_of(wanted)[start : start + 4] for wanted in missing)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return FeatureCache(tmp_path)
+
+
+def file_of(tmp_path, wanted, name="values.npy"):
+    return tmp_path / "features" / "entries" / wanted.key / name
+
+
+def test_what_is_missing_is_computed_in_one_go_and_then_mapped(cache):
+    compute = Compute()
+    first, second = cache.open([features("a"), features("b")], compute)
+    assert isinstance(first, np.memmap)
+    assert not first.flags.writeable
+    assert np.array_equal(first, values_of(features("a")))
+    assert np.array_equal(second, values_of(features("b")))
+    cache.open([features("b"), features("c"), features("c")], compute)
+    assert compute.asked == [["features a", "features b"], ["features c"]]
+
+
+def test_half_precision_takes_half_the_room(cache):
+    wanted = features(dtype="float16")
+    (found,) = cache.open([wanted], Compute())
+    assert found.dtype == np.float16
+    assert wanted.n_bytes == features().n_bytes / 2
+    assert wanted.key != features().key
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def put_another_shape(path):
+    np.save(path, np.zeros((N + 1, 4), np.float32))
+
+
+def put_objects(path):
+    np.save(path, np.array([{"run": "me"}], object), allow_pickle=True)
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, put_another_shape, put_objects])
+def test_damaged_values_are_computed_again(cache, tmp_path, damage):
+    cache.open([features()], Compute())
+    damage(file_of(tmp_path, features()))
+    compute = Compute()
+    (found,) = cache.open([features()], compute)
+    assert len(compute.asked) == 1
+    assert np.array_equal(found, values_of(features()))
+
+
+@pytest.mark.parametrize("told", ["", "[]", '{"sha256": "0"}'])
+def test_values_without_their_digest_are_computed_again(cache, tmp_path, told):
+    cache.open([features()], Compute())
+    file_of(tmp_path, features(), "entry.json").write_text(told)
+    compute = Compute()
+    cache.open([features()], compute)
+    assert len(compute.asked) == 1
+
+
+def fail_halfway(missing):
+    yield tuple(values_of(wanted)[:4] for wanted in missing)
+    raise RuntimeError("the network diverged")
+
+
+def stop_short(missing):
+    yield tuple(values_of(wanted)[:4] for wanted in missing)
+
+
+@pytest.mark.parametrize(("compute", "error"), [(fail_halfway, RuntimeError), (stop_short, FeatureCacheError)])
+def test_what_is_not_computed_to_the_end_leaves_nothing(cache, tmp_path, compute, error):
+    with pytest.raises(error):
+        cache.open([features()], compute)
+    assert cache.entries() == []
+    assert list((tmp_path / "features").glob("partial-*")) == []
+
+
+def age(tmp_path, wanted, seconds):
+    os.utime(file_of(tmp_path, wanted, "entry.json"), (seconds, seconds))
+
+
+def test_what_was_not_used_for_longest_goes_first(tmp_path):
+    cache = FeatureCache(tmp_path, limit=2 * features().n_bytes)
+    for name, seconds in (("a", 200), ("b", 100)):
+        cache.open([features(name)], Compute())
+        age(tmp_path, features(name), seconds)
+    cache.open([features("b")], Compute())  # now it is used
+    cache.open([features("c")], Compute())
+    assert [entry.label for entry in cache.entries()] == ["features c", "features b"]
+
+
+def test_what_is_being_opened_stays(tmp_path):
+    cache = FeatureCache(tmp_path, limit=2 * features().n_bytes)
+    for name, seconds in (("a", 100), ("b", 200)):
+        cache.open([features(name)], Compute())
+        age(tmp_path, features(name), seconds)
+    with FileLock(tmp_path / "features" / "locks" / f"{features('a').key}.lock"):
+        cache.open([features("c")], Compute())
+    assert {entry.label for entry in cache.entries()} == {"features a", "features c"}
+
+
+def test_what_is_asked_for_together_does_not_displace_itself(tmp_path):
+    cache = FeatureCache(tmp_path, limit=2 * features().n_bytes)
+    cache.open([features("a")], Compute())
+    age(tmp_path, features("a"), 100)
+    cache.open([features("a"), features("b")], Compute())
+    with pytest.raises(FeatureCacheError, match="limit"):
+        cache.open([features("a"), features("b"), features("c")], Compute())
+    assert {entry.label for entry in cache.entries()} == {"features a", "features b"}
+
+
+def test_a_removed_entry_that_was_mapped_can_still_be_read(cache):
+    (found,) = cache.open([features()], Compute())
+    assert cache.clear() == features().n_bytes
+    assert cache.entries() == []
+    assert np.array_equal(found, values_of(features()))
+
+
+def test_what_is_larger_than_the_limit_is_refused_before_it_is_computed(tmp_path):
+    compute = Compute()
+    with pytest.raises(FeatureCacheError, match="AUTOML_CXR_CACHE_LIMIT"):
+        FeatureCache(tmp_path, limit=features().n_bytes - 1).open([features()], compute)
+    assert compute.asked == []
+
+
+def test_the_limit_is_said_in_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("AUTOML_CXR_CACHE_LIMIT", "1.5GB")
+    assert FeatureCache(tmp_path).limit == 1_500_000_000
+    monkeypatch.setenv("AUTOML_CXR_CACHE_LIMIT", "much")
+    with pytest.raises(UsageError, match="a size is written like"):
+        FeatureCache(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_said_so(tmp_path):
+    (tmp_path / "features").write_text("no folder")
+    with pytest.raises(FeatureCacheError, match="cannot be written"):
+        FeatureCache(tmp_path).open([features()], Compute())
+
+
+def test_no_more_than_a_batch_is_in_memory(tmp_path):
+    wanted = features(n=400, width=25_000)  # 40 MB
+
+    def compute(_missing):
+        for _ in range(100):
+            yield (np.zeros((4, 25_000), np.float32),)
+
+    tracemalloc.start()
+    try:
+        FeatureCache(tmp_path, limit=2**30).open([wanted], compute)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4_000_000
+
+
+ASK = """
+import sys
+from pathlib import Path
+import numpy as np
+from automl_cxr.data.feature_cache import FeatureCache, Features
+
+def compute(missing):
+    yield (np.zeros((4, 4), np.float32),)
+    print("computing", flush=True)
+    sys.stdin.readline()
+    yield (np.ones((6, 4), np.float32),)
+
+print("asking", flush=True)
+(found,) = FeatureCache(Path(sys.argv[1])).open([Features({"network": "a"}, (10, 4), "float32", "")], compute)
+print("sum", int(found.sum()), flush=True)
+"""
+
+
+@pytest.fixture
+def ask(tmp_path):
+    """Begin a process that asks for features, and says so, and that it computes, and waits for a line then."""
+    processes = []
+
+    def begin():
+        words = [sys.executable, "-c", ASK, str(tmp_path)]
+        processes.append(subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        assert processes[-1].stdout.readline() == "asking\n"
+        return processes[-1]
+
+    yield begin
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_of_two_processes_one_computes_and_the_other_waits(ask):
+    first = ask()
+    assert first.stdout.readline() == "computing\n"
+    second = ask()
+    assert first.communicate("go on\n", timeout=60)[0] == "sum 24\n"
+    assert second.communicate(timeout=60)[0] == "sum 24\n"
+
+
+def test_a_process_that_dies_while_it_computes_blocks_nobody(ask, tmp_path):
+    first = ask()
+    assert first.stdout.readline() == "computing\n"
+    first.kill()
+    first.wait()
+    assert list((tmp_path / "features").glob("partial-*")), "it left something half written"
+    second = ask()
+    assert second.communicate("go on\n", timeout=60)[0] == "computing\nsum 24\n"
+    assert list((tmp_path / "features").glob("partial-*")) == []
+
+
+def test_what_the_dead_left_goes_when_room_is_needed(tmp_path, cache):
+    remains = tmp_path / "features" / "partial-of-the-dead"
+    cache.open([features("a")], Compute())
+    remains.mkdir()
+    (remains / "entry.json").write_text(json.dumps({"key": "k", "label": "", "shape": [9, 9], "dtype": "float32"}))
+    cache.open([features("b")], Compute())
+    assert not remains.exists()
+
+
+def test_an_array_is_known_by_its_contents(tmp_path):
+    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    np.save(tmp_path / "a.npy", array)
+    np.save(tmp_path / "b.npy", array)
+    first, second = (np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in "ab")
+    assert digest_array(first) == digest_array(second)
+    assert digest_array(array) == digest_array(array.copy())
+    others = [first[::-1], first[:1], array.reshape(2, 4, 3), array.astype(np.int8)]
+    assert len({digest_array(other) for other in (first, array, *others)}) == 6

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import pandas as pd
 
 from automl_cxr.data.dataset import load_image_paths
-from automl_cxr.engine.proposers import ENDING_SAMPLERS
+from automl_cxr.engine.proposers import ENDING_SAMPLERS, most_together
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.records import TrialRecord, TrialState
 from automl_cxr.results.classifier import ENSEMBLE_FILE, Classifier, classifier_of_trial, load_ensemble
@@ -225,6 +225,7 @@ def search(
     keep_models: int = 10,
     executor: str = "ray",
     resources: RayResources | None = None,
+    together: int | None = None,
     runs: str | Path | None = None,
     storage: str | None = None,
     command: str = "",
@@ -274,6 +275,8 @@ def search(
         keep_models: Number of best trials that keep their model on disk.
         executor: "ray", or "inline" for this process.
         resources: What Ray may use.
+        together: Trials at most that run as one where they are cheap enough; 1 runs each alone. By default as many as leave
+            the sampler something to learn, see ``engine.proposers.most_together``.
         runs: Folder of all studies; see ``locate``.
         storage: Optuna storage URL; see ``locate``.
         command: What was typed, for the record.
@@ -294,6 +297,7 @@ def search(
         "trial_seconds": trial_seconds,
         "disk_budget": disk_budget,
         "keep_models": keep_models,
+        "together": together,
     }
     for what, value in limits.items():
         if value is not None and not value > 0:
@@ -345,7 +349,7 @@ def search(
             weights_folder=prepared.weights_folder,
             sampler=sampler,
             budget=budget,
-            execute=_executor(executor, resources, trial_seconds),
+            execute=_executor(executor, resources, trial_seconds, together or most_together(sampler, n_trials=budget.n_trials)),
             listener=progress,
             command=command,
         )
@@ -496,11 +500,11 @@ def _prepare(
         return prepare_study(request, runs=runs, storage=storage, on_progress=on_progress)
 
 
-def _executor(name: str, resources: RayResources | None, seconds_per_trial: float | None) -> Execute:
+def _executor(name: str, resources: RayResources | None, seconds_per_trial: float | None, together: int) -> Execute:
     if name == "inline":
         from automl_cxr.engine.inline_execution import run_inline
 
-        return partial(run_inline, seconds_per_trial=seconds_per_trial)
+        return partial(run_inline, seconds_per_trial=seconds_per_trial, together=together)
     from automl_cxr.engine.ray_execution import RayResources, run_with_ray  # three seconds to load
 
-    return partial(run_with_ray, resources=resources or RayResources(), seconds_per_trial=seconds_per_trial)
+    return partial(run_with_ray, resources=resources or RayResources(), seconds_per_trial=seconds_per_trial, together=together)

@@ -3,6 +3,7 @@
     python benchmarks/scale.py simulate --trials 10000 --at-once 500          # in virtual time: no Ray, no Keras, no training
     python benchmarks/scale.py simulate --storage sqlite --sampler tpe --trials 1000
     python benchmarks/scale.py sleep --trials 200 --seconds 1                 # through Ray, on two workers
+    python benchmarks/scale.py sleep --trials 1000 --seconds 0 --epochs 10 --together 16   # in batches that do nothing
 
 The first drives the real proposer and the real record as an executor would, on each storage, and prints driver seconds a trial
 and memory around 100, 1,000 and 10,000 trials. "memory" is Optuna's storage in memory, for reference. PostgreSQL needs Debian's
@@ -22,8 +23,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.engine.proposal import Ending, Outcome, Proposal, Proposer, Report, Verdict
 from automl_cxr.records import PartRecord, SplitRecord, TrialRecord
 from automl_cxr.study.objective import staging_folder
@@ -204,17 +207,24 @@ def simulate(kind: str, sampler: str, *, n_trials: int, at_once: int, profile: s
             execute=execute,
             listener=Silence(),
         )
-        if profile is None:
+        with profiled(profile):
             search()
-        else:
-            import cProfile
-
-            with cProfile.Profile() as profiler:
-                search()
-            profiler.dump_stats(profile)
         n_writes = sum(counted.values())
         each = ", ".join(f"{name} {count / n_trials:.1f}" for name, count in counted.most_common())
         print(f"writes a trial on {kind}, {sampler}: {n_writes / n_trials:.1f} ({each})", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def profiled(file: str | None) -> Iterator[None]:
+    """Write the statistics of cProfile to a file, if one is named."""
+    if file is None:
+        yield
+        return
+    import cProfile
+
+    with cProfile.Profile() as profiler:
+        yield
+    profiler.dump_stats(file)
 
 
 def count_writes(store: StudyStore) -> Counter[str]:
@@ -235,19 +245,22 @@ def count_writes(store: StudyStore) -> Counter[str]:
 # --------------------------------------------------------------------------------------------------------- trials that sleep
 
 
-def sleep(*, n_trials: int, seconds: float, workers: int) -> None:
-    """Run trials that sleep through Ray and print what the rest costs."""
+def sleep(*, n_trials: int, seconds: float, workers: int, epochs: int, together: int, profile: str | None) -> None:
+    """Run trials that sleep through Ray, or without workers in this process, and print what the rest costs."""
     from automl_cxr.engine.ray_execution import RayResources, run_with_ray
 
     with tempfile.TemporaryDirectory() as folder:
         store = begin_study(Path(folder), default_storage(Path(folder)), sampler="random", pruner="none")
-        took = [0.0]
+        took = [0.0, 0.0]
 
         def execute(objective: object, proposer: Proposer) -> None:
-            began = time.perf_counter()
-            resources = RayResources(concurrency=workers, cpus_per_trial=1)
-            run_with_ray(Sleep(objective.trials, objective.driver, seconds), proposer, resources=resources)
-            took[0] = time.perf_counter() - began
+            sleeping = Sleep(objective.trials, objective.driver, seconds, epochs)
+            resources = RayResources(concurrency=workers or None, cpus_per_trial=1)
+            run = partial(run_with_ray, resources=resources) if workers else run_inline
+            began, cpu_began = time.perf_counter(), time.process_time()
+            with profiled(profile):
+                run(sleeping, proposer, together=together)
+            took[:] = time.perf_counter() - began, time.process_time() - cpu_began
 
         run_search(
             store,
@@ -258,8 +271,12 @@ def sleep(*, n_trials: int, seconds: float, workers: int) -> None:
             execute=execute,
             listener=Silence(),
         )
-    ideal = n_trials * seconds / workers
-    print(f"| {n_trials:,} | {seconds:g} | {took[0]:.1f} | {ideal:.1f} | {100 * (took[0] / ideal - 1):.1f} % |", flush=True)
+    ideal = n_trials * seconds / max(1, workers) / together
+    more, cpu = (1000 * (spent - least) / n_trials for spent, least in zip(took, (ideal, 0.0), strict=True))
+    print(
+        f"| {n_trials:,} | {seconds:g} | {workers} | {together} | {took[0]:.1f} | {ideal:.1f} | {more:.1f} | {cpu:.1f} |",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -270,16 +287,27 @@ def main() -> None:
     simulated.add_argument("--at-once", type=int, default=500)
     simulated.add_argument("--storage", action="append", choices=STORAGES, help="repeatable; by default all")
     simulated.add_argument("--sampler", action="append", help="repeatable; by default random")
-    simulated.add_argument("--profile", help="file for the statistics of cProfile")
-    slept = commands.add_parser("sleep", help="real trials through Ray that sleep")
+    slept = commands.add_parser("sleep", help="real trials that sleep, through Ray or in this process")
+    for command in (simulated, slept):
+        command.add_argument("--profile", help="file for the statistics of cProfile")
     slept.add_argument("--trials", type=int, default=2_000)
     slept.add_argument("--seconds", type=float, default=1.0)
-    slept.add_argument("--workers", type=int, default=2)
+    slept.add_argument("--workers", type=int, default=2, help="0 for none: the trials run in this process")
+    slept.add_argument("--epochs", type=int, default=1)
+    slept.add_argument("--together", type=int, default=1, help="trials of a batch, which sleeps as long as one")
     words = parser.parse_args()
     os.environ.setdefault("AUTOML_CXR_CACHE", tempfile.gettempdir())
     if words.command == "sleep":
-        print("| trials | seconds | wall | ideal | overhead |\n| --- | --- | --- | --- | --- |")
-        sleep(n_trials=words.trials, seconds=words.seconds, workers=words.workers)
+        print("| trials | seconds | workers | together | wall s | ideal s | more: ms a trial | of them the driver's CPU |")
+        print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+        sleep(
+            n_trials=words.trials,
+            seconds=words.seconds,
+            workers=words.workers,
+            epochs=words.epochs,
+            together=words.together,
+            profile=words.profile,
+        )
         return
     print("| storage | sampler | trials | driver ms a trial | of them on the CPU | MB |\n| --- | --- | --- | --- | --- | --- |")
     for kind in words.storage or STORAGES:

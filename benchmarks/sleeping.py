@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from automl_cxr.engine.proposal import Facts, Proposal, Report
+from automl_cxr.engine.proposal import Proposal, Report, Run
 from automl_cxr.study.objective import staging_folder
 
 
@@ -18,17 +18,26 @@ def score_of(proposal: Proposal, epoch: int) -> float:
 
 @dataclass(frozen=True)
 class Sleep:
-    """A trial that sleeps for as long before its first epoch, and leaves the files of a trial."""
+    """A trial that sleeps before its first epoch and leaves the files of a trial. A batch sleeps as long as one trial."""
 
     trials: Path
     driver: str
     seconds: float
     epochs: int = 1
 
-    def __call__(self, proposal: Proposal) -> Generator[Report, None, Facts]:
+    def gathers(self, _proposal: Proposal) -> bool:
+        return True
+
+    def __call__(self, proposal: Proposal) -> Run:
+        return self._run(proposal, self.seconds)
+
+    def together(self, proposals: Sequence[Proposal]) -> list[Run]:
+        return [self._run(proposal, self.seconds if place == 0 else 0.0) for place, proposal in enumerate(proposals)]
+
+    def _run(self, proposal: Proposal, seconds: float) -> Run:
         folder = staging_folder(self.trials, proposal.number, self.driver)
         folder.mkdir(exist_ok=True)
-        time.sleep(self.seconds)
+        time.sleep(seconds)
         for epoch in range(1, self.epochs + 1):
             yield Report(epoch, score_of(proposal, epoch))
         facts = {"score": score_of(proposal, self.epochs), "best_epoch": self.epochs, "epochs": self.epochs}

@@ -123,6 +123,12 @@ _REASONS_SHOWN = 5
     "--executor", default="ray", show_default=True, metavar="NAME", help="ray, or inline: one by one in this process."
 )
 @click.option("--concurrency", type=click.IntRange(1), help="Trials at once  [default: what the machine holds]")
+@click.option(
+    "--together",
+    type=click.IntRange(1),
+    help="Trials at most that run as one where they are cheap, such as heads on frozen features; 1 runs each alone"
+    "  [default: 16, or an eighth of --trials where the sampler learns]",
+)
 @click.option("--cpus-per-trial", type=click.FloatRange(0.1), help="CPU cores of each trial.")
 @click.option(
     "--gpus-per-trial",

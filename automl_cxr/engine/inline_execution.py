@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
-from automl_cxr.engine.proposal import Attempt, Ending, Objective, Outcome, Pause, Proposal, Proposer, Verdict
+from automl_cxr.engine.batches import Batch, Gatherer, observe_round
+from automl_cxr.engine.proposal import Ending, Objective, Outcome, Pause, Proposer, Report, Verdict
 
 _IDLE_SECONDS = 1.0
 
 
-def run_inline(objective: Objective, proposer: Proposer, *, seconds_per_trial: float | None = None) -> None:
-    """Run proposals until the proposer is OVER. An interrupt leaves the trial unfinished, for the next search to take up.
+def run_inline(objective: Objective, proposer: Proposer, *, seconds_per_trial: float | None = None, together: int = 1) -> None:
+    """Run proposals until the proposer is OVER. An interrupt leaves its trials unfinished, for the next search to take up.
 
     Args:
         objective: What runs a trial.
         proposer: Who is asked and told.
         seconds_per_trial: Wall seconds that a trial may take; looked at after each epoch, since nobody else could end it.
+        together: The most trials that gather into one batch.
     """
-    while (proposal := proposer.propose()) is not Pause.OVER:
-        if isinstance(proposal, Proposal):
-            proposer.finish(proposal.number, _run_trial(objective, proposal, proposer, seconds_per_trial))
-        else:
+    gatherer = Gatherer(objective, proposer, limit=together)
+    while (proposals := gatherer.propose()) is not Pause.OVER:
+        if isinstance(proposals, Pause):
             time.sleep(_IDLE_SECONDS)
+            continue
+        deadline = time.monotonic() + (seconds_per_trial or float("inf")) * len(proposals)
+        with contextlib.closing(Batch(objective, proposals)) as batch:
+            _run(batch, proposer, deadline)
 
 
-def _run_trial(objective: Objective, proposal: Proposal, proposer: Proposer, seconds: float | None) -> Ending:
-    attempt = Attempt(objective, proposal)
-    deadline = time.monotonic() + (seconds or float("inf"))
-    try:
-        while not isinstance(event := attempt.advance(), Ending):
-            if proposer.observe(proposal.number, event) is Verdict.STOP:
-                return Ending(Outcome.STOPPED)
-            if time.monotonic() > deadline:
-                return Ending(Outcome.STOPPED, facts={"stopped_by": "trial-time"})
-        return event
-    finally:
-        attempt.abandon()
+def _run(batch: Batch, proposer: Proposer, deadline: float) -> None:
+    while not batch.is_over:
+        events = batch.advance()
+        for number, event in events:
+            if isinstance(event, Ending):
+                proposer.finish(number, event)
+        reports = [(number, event) for number, event in events if isinstance(event, Report)]
+        for (number, _), verdict in zip(reports, observe_round(proposer, reports), strict=True):
+            if verdict is Verdict.STOP:
+                batch.leave([number])
+                proposer.finish(number, Ending(Outcome.STOPPED))
+            elif time.monotonic() > deadline:
+                batch.leave([number])
+                proposer.finish(number, Ending(Outcome.STOPPED, facts={"stopped_by": "trial-time"}))

@@ -29,15 +29,41 @@ Where a study has several objectives, reports and facts carry ``values``, all of
 ``score``. Facts may hold ``violations``: how far each constraint of the study is broken, by its name, above 0 where it is. A
 trial that breaks one COMPLETE is infeasible; one that is known to break one before it trains raises ``InfeasibleError`` and
 ends as REFUSED.
+
+Trials that are too cheap to run one by one may be run together, in batches. An objective that can do so offers two methods
+more (``Gathering``); without them nothing changes::
+
+    gathers(proposal)      -> bool                          # is this trial so cheap that it should run with others?
+    together(proposals)    -> list of generators            # of two or more, in their order; each as objective(proposal) gives
+
+The generators share computation, each by the contract above: it yields a Report after each epoch, returns the facts of its
+trial, may raise an error of its own, and may be closed early. None of this harms the others. (One that has not begun is closed
+only where the whole batch is: Python runs no line of it then.)
+They are advanced in turns, an epoch each: the first one that is asked for an epoch computes it for all that are left, and
+these take theirs from a buffer. Their numbers of epochs may differ. An error of the shared computation is raised by all.
+
+The rules of a batch:
+
+- It is made of proposals that follow one another, are taken up for the first time (``attempts`` is 0) and gather. A trial that
+  failed, or whose search died, runs alone when it is run again, so that it takes no neighbour down twice.
+- A Pause, the limit of the executor, or a proposal that does not gather ends the batch. Such a proposal comes next, alone.
+- The proposer is told of each trial as ever, and allows each as ever: budgets hold, and samplers know what runs (Optuna's tpe
+  counts on a bad score of running trials, so that a batch spreads). What tpe proposes depends on where the batches begin.
+- STOP closes one trial. The others go on, and the batch is over when all have ended.
+- When the process of a batch dies, takes too much memory or too much time, all its trials that have not ended get the ending
+  that a single one would get; each is then run again, or not, by its own count of retries. A batch of n trials has n times the
+  wall time of a trial (``seconds_per_trial``), counted from its beginning, and the memory of one.
+- When the search itself dies, all of them stand RUNNING in the record, and the next search takes each up.
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import traceback
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from automl_cxr.engine.space import Value
 from automl_cxr.errors import InfeasibleError, RetryPolicy, TrialError
@@ -57,6 +83,7 @@ class Proposal:
         halvings: How often its batch is to be halved, because memory ran out before.
         seconds: Wall seconds that the search has left, after which no further epoch begins; None for no limit. A span and not a
             time of day, because clocks differ between machines and are set back.
+        attempts: How often it was begun before, by this search or one that died.
     """
 
     number: int
@@ -65,6 +92,7 @@ class Proposal:
     parent: int | None = None
     halvings: int = 0
     seconds: float | None = None
+    attempts: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,7 +181,24 @@ def retry_policy(error: Exception) -> RetryPolicy:
     return RetryPolicy(times=1) if isinstance(error, OSError) else RetryPolicy()
 
 
-Objective = Callable[[Proposal], Generator[Report, None, Facts]]
+Run = Generator[Report, None, Facts]
+"""A trial that runs: an epoch at each step."""
+
+Objective = Callable[[Proposal], Run]
+
+
+@runtime_checkable
+class Gathering(Protocol):
+    """An objective that can run cheap trials together."""
+
+    def __call__(self, proposal: Proposal) -> Run:
+        """Run a trial alone."""
+
+    def gathers(self, proposal: Proposal) -> bool:
+        """Tell whether a trial should run with others. Asked in the driver's process, for every trial: no Keras."""
+
+    def together(self, proposals: Sequence[Proposal]) -> Sequence[Run]:
+        """Run two or more trials that gather, in one process; a generator each, in their order."""
 
 
 class Proposer(Protocol):
@@ -169,16 +214,24 @@ class Proposer(Protocol):
         """Take the end of a trial."""
 
 
+@runtime_checkable
+class RoundObserver(Proposer, Protocol):
+    """A proposer that takes the reports of a batch at once, which costs its record one write instead of many."""
+
+    def observe_round(self, reports: Sequence[tuple[int, Report]]) -> list[Verdict]:
+        """Take an epoch of each of several trials, by number, and decide of each as ``observe`` would in this order."""
+
+
 class Attempt:
     """One run of an objective, advanced an epoch at a time. Never raises what the objective raises: a trial may fail."""
 
-    def __init__(self, objective: Objective, proposal: Proposal) -> None:
-        self._epochs = objective(proposal)
+    def __init__(self, run: Run) -> None:
+        self._run = run
 
     def advance(self) -> Report | Ending:
         """Run until the next report or the end."""
         try:
-            return next(self._epochs)
+            return next(self._run)
         except StopIteration as end:
             return Ending(Outcome.FINISHED, facts=end.value or {})
         except InfeasibleError as error:
@@ -189,4 +242,5 @@ class Attempt:
 
     def abandon(self) -> None:
         """Leave the run where it is; the objective clears up."""
-        self._epochs.close()
+        with contextlib.suppress(Exception):  # of the clearing up: the ending is decided, and other trials go on
+            self._run.close()

@@ -31,6 +31,7 @@ __all__ = [
     "SAMPLERS",
     "build_proposer",
     "check_proposer",
+    "most_together",
 ]
 
 _KERASTUNER = ("kt-hyperband", "kt-bayesian", "kt-random", "kt-grid")  # their module loads Keras, which names must not
@@ -40,6 +41,10 @@ SAMPLERS = (*optuna_proposer.SAMPLERS, *_KERASTUNER)
 
 ENDING_SAMPLERS = ("grid", "kt-grid", "kt-hyperband")
 """Those that come to an end by themselves: a grid when it is exhausted, Hyperband after a sweep over its brackets."""
+
+_UNTAUGHT_SAMPLERS = ("random", "qmc", "grid", "kt-random", "kt-grid", "kt-hyperband")  # no score changes what they draw
+_TOGETHER = 16  # heads of one population: more of them are hardly cheaper each
+_ROUNDS = 8  # of learning that a study has at least
 
 RUNG_SAMPLERS = ("kt-hyperband",)
 """Those that run trials in rungs, each from the checkpoint that the rung below left."""
@@ -95,6 +100,20 @@ def check_proposer(space: Space, *, sampler: str, pruner: str, n_objectives: int
         space.points()
     elif sampler in optuna_proposer.SAMPLERS:
         optuna_proposer.make_sampler(sampler, space, study_seed=0, seed=0)
+
+
+def most_together(sampler: str, *, n_trials: int | None) -> int:
+    """Choose how many cheap trials run together at most: 16, and for a sampler that learns an eighth of the study's trials.
+
+    The trials of a batch are proposed before any of them has a score. Of a study that only time ends, 16 are few.
+
+    Args:
+        sampler: A name in ``SAMPLERS``.
+        n_trials: Trials that the study is to have; None where that is open.
+    """
+    if n_trials is None or sampler in _UNTAUGHT_SAMPLERS:
+        return _TOGETHER
+    return max(1, min(_TOGETHER, n_trials // _ROUNDS))
 
 
 def _check_folds(sampler: str, folds: int) -> None:

@@ -2,6 +2,10 @@
 
 A Ray actor holds a core or a GPU and a worker (``engine/worker.py``), which does
 the work and may die of it while the actor lives on.
+
+What Ray Tune takes for a trial is a batch here, of one trial or of several that gather (``engine/proposal.py``). Ray Tune asks
+its scheduler about the whole of it only. So a batch's result carries the actor's own handle, by which the driver tells it which
+of its trials to leave. Ray runs the calls of one caller in their order: this one comes before the next step.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +33,13 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from automl_cxr.engine.batches import Event, Gatherer, observe_round
 from automl_cxr.engine.proposal import Ending, Objective, Outcome, Pause, Proposer, Report, Verdict
 from automl_cxr.engine.shipping import Parcels, pack, unpack
 from automl_cxr.engine.worker import Worker, WorkerLimits
 from automl_cxr.errors import UsageError, WorkerDiedError
 
-_REPORT, _ENDING = "automl_cxr_report", "automl_cxr_ending"
+_PROPOSALS, _EVENTS, _ACTOR = "automl_cxr_proposals", "automl_cxr_events", "automl_cxr_actor"
 _BYTES_PER_TRIAL = 2 * 2**30  # of host memory that a Keras process takes with a network of ordinary size
 _WATERMARK = 0.5  # of a worker's memory: one that keeps more of it after a trial is replaced
 GPUS, MEMORY_LIMIT = "AUTOML_CXR_GPUS", "AUTOML_CXR_MEMORY_LIMIT"  # told to workers in their environment
@@ -122,7 +127,12 @@ def _share_of_memory(resources: RayResources, cluster: Mapping[str, float], conc
 
 
 def run_with_ray(
-    objective: Objective, proposer: Proposer, *, resources: RayResources, seconds_per_trial: float | None = None
+    objective: Objective,
+    proposer: Proposer,
+    *,
+    resources: RayResources,
+    seconds_per_trial: float | None = None,
+    together: int = 1,
 ) -> None:
     """Run proposals on Ray until the proposer is OVER and the last trial has ended.
 
@@ -131,6 +141,7 @@ def run_with_ray(
         proposer: Who is asked and told.
         resources: What trials may use.
         seconds_per_trial: Wall seconds that a trial may take; its process is ended then. None for no limit.
+        together: The most trials that gather into one batch, which takes the resources of one.
 
     Raises:
         UsageError: A trial asks for more than the cluster has.
@@ -143,7 +154,8 @@ def run_with_ray(
     scratch = tempfile.mkdtemp(prefix="automl-cxr-ray-")
     try:
         placement = place(resources, _survey())
-        _tune(objective, proposer, placement, seconds_per_trial=seconds_per_trial, scratch=scratch)
+        bridge = _ProposerBridge(proposer, Gatherer(objective, proposer, limit=together))
+        _tune(objective, bridge, placement, seconds_per_trial=seconds_per_trial, scratch=scratch)
     finally:
         if started_here:
             ray.shutdown()
@@ -187,9 +199,8 @@ def _check_answers(address: str) -> None:
 
 
 def _tune(
-    objective: Objective, proposer: Proposer, placement: Placement, *, seconds_per_trial: float | None, scratch: str
+    objective: Objective, bridge: _ProposerBridge, placement: Placement, *, seconds_per_trial: float | None, scratch: str
 ) -> None:
-    bridge = _ProposerBridge(proposer)
     limits = WorkerLimits(
         seconds=seconds_per_trial,
         memory=placement.memory,
@@ -245,9 +256,10 @@ class _ProposerBridge:
     Ray swallows or wraps what these raise; the first error of the proposer is kept and ends the search in order.
     """
 
-    def __init__(self, proposer: Proposer) -> None:
+    def __init__(self, proposer: Proposer, gatherer: Gatherer) -> None:
         self._proposer = proposer
-        self._numbers: dict[str, int] = {}
+        self._gatherer = gatherer
+        self._running: dict[str, set[int]] = {}  # numbers of the trials that have not ended, by Ray's name of their batch
         self.searcher = _Searcher(self)
         self.scheduler = _Scheduler(self)
         self.error: Exception | None = None
@@ -259,21 +271,40 @@ class _ProposerBridge:
     def propose(self, trial_id: str) -> dict[str, Any] | str | None:
         if self.error is not None:
             return Searcher.FINISHED
-        proposal = self._guarded(self._proposer.propose, Pause.OVER)
-        if proposal is Pause.OVER:
+        proposals = self._guarded(self._gatherer.propose, Pause.OVER)
+        if proposals is Pause.OVER:
             return Searcher.FINISHED
-        if proposal is Pause.IDLE:
+        if proposals is Pause.IDLE:
             return None
-        self._numbers[trial_id] = proposal.number
-        return {"proposal": proposal}
+        self._running[trial_id] = {proposal.number for proposal in proposals}
+        return {_PROPOSALS: proposals}
 
-    def observe(self, trial_id: str, report: Report) -> Verdict:
-        return self._guarded(lambda: self._proposer.observe(self._numbers[trial_id], report), Verdict.STOP)
+    def observe(self, trial_id: str, events: Collection[Event], actor: Any) -> Verdict:
+        """Tell the proposer of an epoch of a batch; STOP where no trial of it goes on."""
+        for number, event in events:
+            if isinstance(event, Ending):
+                self._end(trial_id, number, event)
+        reports = [(number, event) for number, event in events if isinstance(event, Report)]
+        verdicts = self._guarded(lambda: observe_round(self._proposer, reports), [Verdict.STOP] * len(reports))
+        left = [number for (number, _), verdict in zip(reports, verdicts, strict=True) if verdict is Verdict.STOP]
+        for number in left:
+            self._end(trial_id, number, Ending(Outcome.STOPPED))
+        if not self._running[trial_id]:
+            return Verdict.STOP
+        if left:
+            actor.leave.remote(left)
+        return Verdict.CONTINUE
 
-    def finish(self, trial_id: str, ending: Ending) -> None:
-        number = self._numbers.pop(trial_id, None)
-        if number is not None:
-            self._guarded(lambda: self._proposer.finish(number, ending), None)
+    def finish(self, trial_id: str, events: Collection[Event], otherwise: Ending) -> None:
+        """Tell the proposer of the end of a batch: of each trial that has not ended its event, or else another ending."""
+        endings = {number: event for number, event in events if isinstance(event, Ending)}
+        for number in sorted(self._running.get(trial_id, ())):
+            self._end(trial_id, number, endings.get(number, otherwise))
+        self._running.pop(trial_id, None)
+
+    def _end(self, trial_id: str, number: int, ending: Ending) -> None:
+        self._running[trial_id].discard(number)
+        self._guarded(lambda: self._proposer.finish(number, ending), None)
 
     def _guarded(self, ask: Callable[[], Any], otherwise: Any) -> Any:
         """Ask the proposer unless it has failed before; a trial that it cannot be told of stays RUNNING and is run again."""
@@ -299,9 +330,9 @@ class _Searcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         if error:
             lost = WorkerDiedError("The machine or the process that ran the trial is gone.")
-            self._bridge.finish(trial_id, Ending.of_error(lost))
+            self._bridge.finish(trial_id, (), Ending.of_error(lost))
         else:
-            self._bridge.finish(trial_id, (result or {}).get(_ENDING) or Ending(Outcome.STOPPED))
+            self._bridge.finish(trial_id, (result or {}).get(_EVENTS, ()), Ending(Outcome.STOPPED))
 
     def save(self, checkpoint_path: str) -> None:
         """Keep nothing: the study's record is the only truth."""
@@ -318,14 +349,13 @@ class _Scheduler(FIFOScheduler):
         self._bridge = bridge
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
-        report = result.get(_REPORT)
-        if report is None or self._bridge.observe(trial.trial_id, report) is Verdict.CONTINUE:
+        if self._bridge.observe(trial.trial_id, result[_EVENTS], result.get(_ACTOR)) is Verdict.CONTINUE:
             return TrialScheduler.CONTINUE
         return TrialScheduler.STOP
 
 
 class _TrialActor(tune.Trainable):
-    """Holds the resources of a trial and the worker that runs it, an epoch a step."""
+    """Holds the resources of a batch and the worker that runs it, an epoch a step."""
 
     def setup(
         self,
@@ -337,16 +367,25 @@ class _TrialActor(tune.Trainable):
         environment: Mapping[str, str],
     ) -> None:
         self._worker = Worker(unpack(objective, parcels), limits=limits, environment=environment)
-        self._worker.begin(config["proposal"])
+        self._begin(config)
+
+    def _begin(self, config: Mapping[str, Any]) -> None:
+        self._worker.begin(config[_PROPOSALS])
+        self._leaving: list[int] = []
+        # A trial alone ends with what Ray takes for its trial, and nobody has to be reached.
+        self._address = {_ACTOR: ray.get_runtime_context().current_actor} if len(config[_PROPOSALS]) > 1 else {}
+
+    def leave(self, numbers: Collection[int]) -> None:
+        """Leave some trials of the batch at the next step. Called by the driver."""
+        self._leaving += numbers
 
     def step(self) -> dict[str, Any]:
-        event = self._worker.advance()
-        if isinstance(event, Report):
-            return {_REPORT: event}
-        return {_ENDING: event, "done": True}
+        events = self._worker.advance(self._leaving)
+        self._leaving = []
+        return {_EVENTS: events, **self._address, "done": not self._worker.is_running}
 
     def reset_config(self, new_config: Mapping[str, Any]) -> bool:
-        self._worker.begin(new_config["proposal"])
+        self._begin(new_config)
         return True
 
     def cleanup(self) -> None:

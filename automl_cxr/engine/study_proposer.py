@@ -227,7 +227,14 @@ class StudyProposer(ABC):
         trial, values = self._write(trial, self._choose(trial, stored))
         ends_at_rung = slot.epochs is not None and slot.epochs < self._epochs
         self._live[trial.number] = _Live(trial, max(read_scores(stored), default=0), ends_at_rung)
-        return Proposal(trial.number, values, slot.epochs, slot.parent, stored.user_attrs.get("halvings", 0))
+        return Proposal(
+            trial.number,
+            values,
+            slot.epochs,
+            slot.parent,
+            halvings=stored.user_attrs.get("halvings", 0),
+            attempts=stored.user_attrs.get("attempts", 1) - 1,
+        )
 
     def _first_facts(self, number: int, slot: Slot) -> dict[str, Any]:
         facts = {**self._sign(number), **slot.facts}

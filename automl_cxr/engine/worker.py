@@ -1,13 +1,13 @@
-"""A process that runs one trial after the other, and may die of any of them.
+"""A process that runs one batch of trials after the other, and may die of any of them. A single trial is a batch of one.
 
 The executor's own process loads no training library: it starts a worker, asks it for one epoch at a time, and ends it when a
-trial takes too long or too much memory, or when earlier trials have left too little. What the worker died of is the ending of
-its trial; the next trial gets a new worker.
+batch takes too long or too much memory, or when earlier ones have left too little. What the worker died of is the ending of
+all trials that it still ran; the next batch gets a new worker.
 
     executor                     worker (``python -m automl_cxr.engine.worker``)
-    begin(proposal)      ->      attempt = Attempt(objective, proposal)
-    advance()            ->      attempt.advance()       -> Report | Ending
-    abandon()            ->      attempt.abandon()       -> done
+    begin(proposals)     ->      batch = Batch(objective, proposals)
+    advance(leaving)     ->      batch.leave(leaving), batch.advance()       -> a Report | Ending of each
+    abandon()            ->      batch.close()                               -> done
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
 import psutil
 
-from automl_cxr.engine.proposal import Attempt, Ending, Objective, Outcome, Proposal, Report
+from automl_cxr.engine.batches import Batch, Event, failing
+from automl_cxr.engine.proposal import Ending, Objective, Outcome, Proposal
 from automl_cxr.errors import OutOfMemoryError, TrialTimeoutError, WorkerDiedError
 
 _LOOK_SECONDS = 0.25  # between two looks at the clock and the memory of a worker that computes
@@ -41,10 +42,10 @@ class WorkerLimits:
     """What a worker may take. None is no limit.
 
     Attributes:
-        seconds: Wall seconds of a trial.
-        memory: Bytes of memory; beyond them its trial is ended. Files that are mapped, as images are, do not count: all
+        seconds: Wall seconds of a trial; a batch has those of all its trials.
+        memory: Bytes of memory; beyond them its trials are ended. Files that are mapped, as images are, do not count: all
             processes share their pages, and the system takes them back when it needs room.
-        watermark: Bytes of memory after a trial, beyond which the next one gets a new process.
+        watermark: Bytes of memory after a batch, beyond which the next one gets a new process.
     """
 
     seconds: float | None = None
@@ -53,7 +54,7 @@ class WorkerLimits:
 
 
 class Worker:
-    """A process with an objective in it. Runs one trial at a time.
+    """A process with an objective in it. Runs one batch of trials at a time.
 
     Args:
         objective: What runs a trial; pickled, so its modules must be importable.
@@ -67,8 +68,8 @@ class Worker:
         self._environment = {**os.environ, **environment}
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[Any, Any] | None = None
-        self._is_running = False
-        self._n_reports = 0
+        self._running: set[int] = set()  # numbers of the trials that have not ended
+        self._reported: set[int] = set()
         self._deadline = float("inf")
 
     @property
@@ -76,35 +77,48 @@ class Worker:
         """Number of the process, None while there is none."""
         return None if self._process is None else self._process.pid
 
-    def begin(self, proposal: Proposal) -> None:
-        """Begin a trial, leaving the one before where it is; in a new process if the old one died or has grown too large."""
+    def begin(self, proposals: Sequence[Proposal]) -> None:
+        """Begin a batch, leaving the one before where it is; in a new process if the old one died or has grown too large."""
         self.abandon()
         if self._process is not None and self._has_outgrown(self._limits.watermark):
             self.close()
         if self._process is None:
             self._start()
-        self._is_running, self._n_reports = True, 0
-        self._deadline = time.monotonic() + (self._limits.seconds or float("inf"))
-        self._send((_BEGIN, proposal))
+        self._running, self._reported = {proposal.number for proposal in proposals}, set()
+        self._deadline = time.monotonic() + (self._limits.seconds or float("inf")) * len(proposals)
+        self._send((_BEGIN, proposals))
 
-    def advance(self) -> Report | Ending:
-        """Run the trial until its next report or its end, of whatever kind."""
-        self._send((_ADVANCE, None))
-        event = self._await()
-        self._is_running = isinstance(event, Report)
-        self._n_reports += self._is_running
-        return event
+    def advance(self, leaving: Collection[int] = ()) -> list[Event]:
+        """Run each trial until its next report or its end, of whatever kind.
+
+        Args:
+            leaving: Numbers of trials that are left where they are first; the objective clears up.
+
+        Returns:
+            What became of each that was running, by number.
+        """
+        self._running.difference_update(leaving)
+        self._send((_ADVANCE, leaving))
+        events = self._await()
+        self._running.difference_update(number for number, event in events if isinstance(event, Ending))
+        self._reported |= self._running
+        return events
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a trial has not ended."""
+        return bool(self._running)
 
     def abandon(self) -> None:
-        """Leave the trial where it is; the objective clears up."""
-        if self._is_running:
-            self._is_running = False
+        """Leave all trials where they are; the objective clears up."""
+        if self._running:
+            self._running = set()
             self._send((_ABANDON, None))
             if not self._has_answered(time.monotonic() + _PATIENCE_SECONDS) or self._receive() is not _ABANDONED:
                 self._kill()
 
     def close(self) -> None:
-        """End the process, which leaves its trial where it is."""
+        """End the process, which leaves its trials where they are."""
         if self._process is None:
             return
         self.abandon()
@@ -132,17 +146,17 @@ class Worker:
             with contextlib.suppress(OSError):  # of a dead worker, which the answer that does not come will tell
                 self._connection.send(message)
 
-    def _await(self) -> Report | Ending:
+    def _await(self) -> list[Event]:
         """Wait for the worker's answer, its death, or the moment when it has taken too much."""
         while not self._has_answered(time.monotonic() + _LOOK_SECONDS):
             if self._process is None or self._process.poll() is not None:
-                return self._end_of_dead()
+                return self._end_all(self._end_of_dead())
             if time.monotonic() > self._deadline:
                 return self._end_of_late()
             if self._has_outgrown(self._limits.memory):
-                return self._end_of_large()
+                return self._end_all(self._end_of_large())
         answer = self._receive()
-        return answer if isinstance(answer, (Report, Ending)) else self._end_of_dead()
+        return answer if isinstance(answer, list) else self._end_all(self._end_of_dead())
 
     def _receive(self) -> Any:
         """Take an answer that has come; None from a process that died of giving it."""
@@ -180,6 +194,9 @@ class Worker:
 
     # --------------------------------------------------------------------------------------------- its last words
 
+    def _end_all(self, ending: Ending) -> list[Event]:
+        return [(number, ending) for number in sorted(self._running)]
+
     def _end_of_dead(self) -> Ending:
         with contextlib.suppress(subprocess.TimeoutExpired):
             if self._process is not None:
@@ -191,16 +208,16 @@ class Worker:
         hint = " The system does so when memory runs out; fewer trials at once may help (--concurrency)." if code == -9 else ""
         return Ending.of_error(WorkerDiedError(f"The process of the trial was ended by {name}.{hint}"))
 
-    def _end_of_late(self) -> Ending:
+    def _end_of_late(self) -> list[Event]:
         self._kill()
-        if self._n_reports:
-            return Ending(Outcome.STOPPED, facts={"stopped_by": "trial-time"})
-        return Ending.of_error(
+        stopped = Ending(Outcome.STOPPED, facts={"stopped_by": "trial-time"})
+        failed = Ending.of_error(
             TrialTimeoutError(
                 f"A trial may take {self._limits.seconds:g} s and this one had not finished its first epoch. "
                 "Raise --trial-time, or search smaller networks."
             )
         )
+        return [(number, stopped if number in self._reported else failed) for number in sorted(self._running)]
 
     def _end_of_large(self) -> Ending:
         self._kill()
@@ -215,25 +232,30 @@ class Worker:
 
 def _serve(connection: Connection[Any, Any]) -> None:
     """Run what is asked for until nobody asks any more."""
-    objective: Objective | Exception
     try:
-        objective = connection.recv()
+        objective: Objective = connection.recv()
     except Exception as error:  # noqa: BLE001 - told as the ending of every trial
-        objective = error
-    attempt: Attempt | None = None
+        objective = _unloadable(error)
+    batch: Batch | None = None
     while True:
         try:
-            word, proposal = connection.recv()
+            word, what = connection.recv()
         except (EOFError, OSError):
             return
         if word == _BEGIN:
-            attempt = None if isinstance(objective, Exception) else Attempt(objective, proposal)
-        elif word == _ADVANCE:
-            connection.send(Ending.of_error(objective) if isinstance(objective, Exception) else attempt.advance())  # type: ignore[union-attr]
+            batch = Batch(objective, what)
+        elif batch is not None and word == _ADVANCE:
+            batch.leave(what)
+            connection.send(batch.advance())
         else:
-            if attempt is not None:
-                attempt.abandon()
+            if batch is not None:
+                batch.close()
             connection.send(_ABANDONED)
+
+
+def _unloadable(error: Exception) -> Objective:
+    """Stand for an objective that could not be loaded."""
+    return lambda _: failing(error)
 
 
 def _die_with_parent() -> None:

@@ -206,8 +206,8 @@ def _train(
     worker = Worker(objective, limits=WorkerLimits(), environment=environment)
     scores: dict[int, float] = {}
     try:
-        worker.begin(proposal)
-        while not isinstance(event := worker.advance(), Ending):
+        worker.begin([proposal])
+        while not isinstance(event := worker.advance()[0][1], Ending):
             scores[event.epoch] = event.score
             on_epoch(event.epoch)
     finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -46,6 +46,7 @@ class DriverStorage(PatientStorage):
         self._others: set[int] = set()  # ids of unfinished trials that others may write to
         self._held: list[tuple[int, Callable[[], object]]] = []  # own trials' ids and what is to be written
         self._is_held = False
+        self._has_looked = False  # for changes of others, since it was held
 
     # ------------------------------------------------------------------------------------------------------------ reading
 
@@ -54,7 +55,8 @@ class DriverStorage(PatientStorage):
     ) -> list[FrozenTrial]:
         if study_id != self._study_id:
             return super().get_all_trials(study_id, deepcopy, states)
-        self._catch_up()
+        if not (self._is_held and self._has_looked):
+            self._catch_up()
         if states is None:
             trials = list(self._trials)
         else:
@@ -67,13 +69,22 @@ class DriverStorage(PatientStorage):
             return self._trials[self._numbers[trial_id]]
         return super().get_trial(trial_id)
 
-    def read_anew(self, trial_id: int) -> FrozenTrial:
-        """Read a trial from the backend; give it up where another has written to it, who took this driver for dead."""
+    def read_anew(self, trial_ids: Collection[int]) -> list[FrozenTrial]:
+        """Read trials from the backend; give up those that another has written to, who took this driver for dead."""
         self._write_held()
-        stored = super().get_trial(trial_id)
-        if trial_id in self._own and not self._is_known(stored):
-            self._give_up(stored)
-        return stored
+        trials = self._ask(lambda: self._read_stored(trial_ids))
+        for stored in trials:
+            if stored._trial_id in self._own and not self._is_known(stored):
+                self._give_up(stored)
+        return trials
+
+    def _read_stored(self, trial_ids: Collection[int]) -> list[FrozenTrial]:
+        if len(trial_ids) == 1 or not isinstance(self._backend, _CachedStorage):
+            return [self._backend.get_trial(trial_id) for trial_id in trial_ids]
+        database: RDBStorage = self._backend._backend
+        wanted = set(trial_ids)
+        trials = database._get_trials(self._study_id, None, wanted, max(wanted))
+        return [trial for trial in trials if trial._trial_id in wanted]
 
     def _give_up(self, stored: FrozenTrial) -> None:
         self._own.discard(stored._trial_id)
@@ -88,6 +99,7 @@ class DriverStorage(PatientStorage):
         for trial in self._ask(self._read_changes):
             if trial._trial_id not in self._own:
                 self._remember(trial)
+        self._has_looked = True
 
     def _read_changes(self) -> list[FrozenTrial]:
         """Read the trials that are new, and those of others that had not ended."""
@@ -134,8 +146,12 @@ class DriverStorage(PatientStorage):
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Hold back what is written to own trials, and write it in one piece at the end, or when a trial is read anew."""
+        """Hold back what is written to own trials, and write it in one piece at the end, or when a trial is read anew.
+
+        Others' trials are looked at once meanwhile: what is decided in one piece is decided from one state of the record.
+        """
         was_held, self._is_held = self._is_held, True
+        self._has_looked = self._has_looked and was_held
         try:
             yield
         finally:
@@ -191,8 +207,12 @@ class DriverStorage(PatientStorage):
 
     def _write_held(self) -> None:
         held, self._held = self._held, []
+        if held:
+            self._write_piece(held)
 
+    def _write_piece(self, held: Sequence[tuple[int, Callable[[], object]]]) -> None:
         n_written = 0
+        trial_ids = {trial_id for trial_id, _ in held}
 
         def write() -> None:
             nonlocal n_written
@@ -202,15 +222,17 @@ class DriverStorage(PatientStorage):
                     n_written += 1
 
         def write_unless_written() -> None:
-            if not all(self._stands(trial_id) for trial_id in {trial_id for trial_id, _ in held}):
+            if not all(self._stands(trial_id) for trial_id in trial_ids):
                 write()
 
-        if held:
-            try:
-                self._ask(write, again=write_unless_written)
-            except UpdateFinishedTrialError:  # another took a trial over and ended it; what it wrote stands
-                for trial_id in {trial_id for trial_id, _ in held}:
-                    self._give_up(super().get_trial(trial_id))
+        try:
+            self._ask(write, again=write_unless_written)
+        except UpdateFinishedTrialError:  # another took a trial over and ended it; what it wrote stands
+            if len(trial_ids) == 1:
+                self._give_up(super().get_trial(*trial_ids))
+                return
+            for trial_id in sorted(trial_ids):
+                self._write_piece([(of, one) for of, one in held if of == trial_id])
 
     def _stands(self, trial_id: int) -> bool:
         """Tell whether the backend knows all that is remembered of an own trial."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -39,7 +39,8 @@ class Budget:
         n_trials: Trials of the study in total, whatever became of them.
         seconds: Wall seconds of this search.
         keep_models: Number of best trials that keep their model on disk.
-        n_epochs: Epochs of all trials of the study together, after which no further trial begins.
+        n_epochs: Epochs of all trials of the study together, after which no further trial begins. What the running trials of
+            this search may still take counts as taken: no matter how many run at once, less than a trial goes beyond.
         target: Score that is good enough: the search ends when a trial reaches it.
         disk_bytes: Room for models and checkpoints; beyond it models go, the worst first.
     """
@@ -180,8 +181,8 @@ class _RecordedProposer:
         self._kept = KeptModels(store, budget.keep_models)
         self._n_failures = 0
         self._n_refusals = 0
-        self._epochs = store.spec.epochs
-        self._running: dict[int, bool] = {}  # number: whether it ends at a rung, to be continued by others
+        self._epochs, self._folds = store.spec.epochs, store.spec.folds
+        self._running: dict[int, Proposal] = {}
         self._failed_for_now: list[int] = []  # still RUNNING, to be run again
         self._is_satisfied = any(self._reaches_target(record) for record in store.eligible()[:1])
 
@@ -203,7 +204,7 @@ class _RecordedProposer:
             return self._pause_for_all()
         if isinstance(proposal, Proposal):
             proposal = dataclasses.replace(proposal, seconds=seconds)
-            self._running[proposal.number] = proposal.epochs is not None and proposal.epochs < self._epochs
+            self._running[proposal.number] = proposal
             self._listener.on_begin(proposal.number, resumed=left is not None)
         return proposal
 
@@ -218,7 +219,19 @@ class _RecordedProposer:
     def _is_spent(self) -> bool:
         budget = self._budget
         trials_spent = budget.n_trials is not None and self._store.n_begun() >= budget.n_trials
-        return trials_spent or (budget.n_epochs is not None and self._store.n_epochs() >= budget.n_epochs)
+        if trials_spent or budget.n_epochs is None:
+            return trials_spent
+        return self._store.n_epochs() + sum(map(self._n_epochs_left, self._running.values())) >= budget.n_epochs
+
+    def _n_epochs_left(self, proposal: Proposal) -> int:
+        """Count the epochs that a running trial has before it at most; those of the trials that it continues are behind it."""
+        n_reported = sum(len(record.scores) for record in self._store.lineage(proposal.number))
+        if self._folds:
+            return (self._folds - n_reported) * self._epochs
+        return self._last_epoch(proposal) - n_reported
+
+    def _last_epoch(self, proposal: Proposal) -> int:
+        return self._epochs if proposal.epochs is None else proposal.epochs
 
     def _take_up(self) -> int | None:
         """Choose a trial that failed for now or that a dead search left; give up those that died too often."""
@@ -242,8 +255,20 @@ class _RecordedProposer:
         self._listener.on_epoch(number, report)
         return Verdict.STOP if self._is_satisfied else verdict
 
+    def observe_round(self, reports: Sequence[tuple[int, Report]]) -> list[Verdict]:
+        owned = self._store.owned([number for number, _ in reports], self._lease.driver)
+        with self._store.together():
+            verdicts = [
+                self._proposer.observe(number, report) if number in owned else Verdict.STOP for number, report in reports
+            ]
+        for number, report in reports:
+            if number in owned:
+                self._listener.on_epoch(number, report)
+        return [Verdict.STOP] * len(reports) if self._is_satisfied else verdicts
+
     def finish(self, number: int, ending: Ending) -> None:
-        ends_at_rung = self._running.pop(number, False)
+        proposal = self._running.pop(number, None)
+        ends_at_rung = proposal is not None and self._last_epoch(proposal) < self._epochs
         with self._turn:  # in which no other search can take the trial over
             if self._store.owns(number, self._lease.driver):
                 self._end(number, ending, ends_at_rung=ends_at_rung)

@@ -289,10 +289,18 @@ class StudyStore:
 
     def owns(self, number: int, driver: str) -> bool:
         """Tell whether a trial is running in the hands of a search, as the storage has it at this moment."""
-        storage = self.study._storage
-        trial_id = storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
-        trial = storage.read_anew(trial_id) if isinstance(storage, DriverStorage) else storage.get_trial(trial_id)
-        return trial.state is optuna.trial.TrialState.RUNNING and trial.user_attrs.get("driver") == driver
+        return number in self.owned([number], driver)
+
+    def owned(self, numbers: Sequence[int], driver: str) -> set[int]:
+        """Tell which of some trials are running in the hands of a search, as the storage has it at this moment."""
+        storage, study_id = self.study._storage, self.study._study_id
+        ids = [storage.get_trial_id_from_study_id_trial_number(study_id, number) for number in numbers]
+        trials = storage.read_anew(ids) if isinstance(storage, DriverStorage) else [storage.get_trial(one) for one in ids]
+        return {
+            trial.number
+            for trial in trials
+            if trial.state is optuna.trial.TrialState.RUNNING and trial.user_attrs.get("driver") == driver
+        }
 
     @property
     def _is_maximized(self) -> bool:

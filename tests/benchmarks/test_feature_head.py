@@ -36,7 +36,7 @@ def test_the_gradient_is_the_slope_of_the_loss():
 
 
 def run(objective, proposal):
-    attempt, scores = Attempt(objective, proposal), []
+    attempt, scores = Attempt(objective(proposal)), []
     while not isinstance(event := attempt.advance(), Ending):
         scores.append(event.score)
     return scores, event.facts

@@ -12,10 +12,11 @@ import ray
 
 from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.engine.optuna_proposer import first_rung
-from automl_cxr.engine.proposal import Pause, Report
+from automl_cxr.engine.proposal import Ending, Pause, Report
 from automl_cxr.engine.proposers import build_proposer
 from automl_cxr.engine.ray_execution import RayResources, run_with_ray
 from tests.engine.simulation import CONDITIONAL, open_study, score_of
+from tests.engine.together import Together
 
 STATE = optuna.trial.TrialState
 EPOCHS = 9
@@ -123,3 +124,57 @@ def test_the_rungs_still_count_after_a_restart(tmp_path):
     assert decisions(study) == decisions(whole)
     after = [trial for trial in study.get_trials() if trial.number > broken_after[0]]
     assert any(trial.state == STATE.PRUNED and trial.last_step == min(RUNGS) for trial in after)
+
+
+@dataclass
+class Repeating(Search):
+    """Runs trials again that failed in a way that deserves it."""
+
+    running: set[int] = field(default_factory=set)
+    endings: list[tuple[int, Ending]] = field(default_factory=list)
+
+    def propose(self):
+        if self.n_begun == self.n_trials and self.running and not self.left_running:
+            return Pause.IDLE
+        proposal = super().propose()
+        if proposal is not Pause.OVER:
+            self.running.add(proposal.number)
+        return proposal
+
+    def finish(self, number, ending):
+        self.running.remove(number)
+        self.endings.append((number, ending))
+        if ending.retry.times:
+            self.proposer.set_aside(number, ending)
+            self.left_running.append(number)
+        else:
+            self.proposer.finish(number, ending)
+
+
+def test_trials_that_run_together_are_told_as_they_ended(tmp_path):
+    study = open_study()
+    proposer = build_proposer(study, CONDITIONAL, sampler="random", pruner="asha", epochs=EPOCHS, seed=5)
+    search = Repeating(proposer, n_trials=26)
+    objective = Together(score_of, EPOCHS, tmp_path / "log", raising=(9,), killing=(18,))
+    run_with_ray(objective, search, resources=RayResources(concurrency=2, cpus_per_trial=1), together=8)
+
+    trials = study.get_trials()
+    assert [trial.number for trial in trials] == list(range(26))
+    assert [trial.number for trial in trials if trial.state == STATE.FAIL] == [9]
+    assert trials[9].user_attrs["error"] == "ValueError: trial 9 was made to fail"
+    for trial in trials:
+        assert trial.intermediate_values == {epoch: score_of(trial.params, epoch) for epoch in range(1, trial.last_step + 1)}
+        last = {STATE.COMPLETE: {EPOCHS}, STATE.PRUNED: RUNGS, STATE.FAIL: {1}}[trial.state]
+        assert trial.last_step in last
+    assert sum(trial.state == STATE.PRUNED for trial in trials) > 6
+
+    batches = [numbers for epoch, numbers in objective.computed() if epoch == 1 and len(numbers) > 1]
+    assert sorted(batches) == [[*range(8)], [*range(8, 16)], [*range(16, 24)], [24, 25]]
+    died = {number for number, ending in search.endings if ending.kind == "WorkerDiedError"}
+    assert died == set(range(16, 24)), "a process that dies takes all its trials with it"
+    for trial in trials:
+        of_it = [(epoch, numbers) for epoch, numbers in objective.computed() if trial.number in numbers]
+        alone = [epoch for epoch, numbers in of_it if numbers == [trial.number] and epoch <= 2]
+        assert (trial.number in died) == (alone[:1] == [1]), "and each of these runs again by itself"
+        if trial.number not in died | {9}:
+            assert [epoch for epoch, _ in of_it] == list(trial.intermediate_values), "what was stopped is computed no more"

@@ -121,7 +121,7 @@ def test_a_trial_that_takes_too_long_is_stopped_between_epochs_in_this_process()
 
 
 def test_an_abandoned_attempt_clears_up_once(tmp_path):
-    attempt = Attempt(partial(run_fate, folder=tmp_path), Proposal(7, {"fate": "finishes"}))
+    attempt = Attempt(run_fate(Proposal(7, {"fate": "finishes"}), tmp_path))
     assert attempt.advance() == Report(1, score=7.1)
     attempt.abandon()
     attempt.abandon()

@@ -1,5 +1,6 @@
 """Several objectives and constraints: what stands on the trials, what samplers make of it, and who is stopped."""
 
+import dataclasses
 import importlib.util
 import math
 
@@ -130,7 +131,7 @@ def test_a_resumed_trial_writes_each_epoch_once():
     for epoch in (1, 2):
         proposer.observe(begun.number, Report(epoch, 0.1 * epoch, values=(0.1 * epoch, None)))
     _, later = make(study=study, pruner="asha")
-    assert later.resume(begun.number) == begun
+    assert later.resume(begun.number) == dataclasses.replace(begun, attempts=1)
     for epoch in (1, 2, 3):
         assert later.observe(begun.number, Report(epoch, 0.1 * epoch, values=(0.1 * epoch, None))) is Verdict.CONTINUE
     assert read_scores(study.get_trials()[0]) == pytest.approx({1: 0.1, 2: 0.2, 3: 0.3})
@@ -161,7 +162,7 @@ def test_an_error_that_tells_of_violations_ends_the_attempt_as_refused():
         raise InfeasibleError("size 20 > 10", stopped_by="memory", violations={"memory": 0.7}, facts={"n_parameters": 7})
         yield
 
-    ending = Attempt(objective, Proposal(0, {})).advance()
+    ending = Attempt(objective(Proposal(0, {}))).advance()
     assert ending == Ending(
         Outcome.REFUSED,
         facts={"n_parameters": 7, "stopped_by": "memory", "violations": {"memory": 0.7}},

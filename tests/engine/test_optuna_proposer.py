@@ -1,3 +1,5 @@
+import dataclasses
+
 import optuna
 import pytest
 
@@ -122,7 +124,7 @@ def test_a_resumed_trial_keeps_its_values_and_is_told_once(tmp_path):
     proposer.observe(begun.number, Report(1, 0.5))
     _, later = make(tmp_path)
     resumed = later.resume(begun.number)
-    assert resumed == begun
+    assert resumed == dataclasses.replace(begun, attempts=1)
     for epoch in (1, 2, 3):
         assert later.observe(resumed.number, Report(epoch, 0.5 + epoch / 10)) is Verdict.CONTINUE
     later.finish(resumed.number, Ending(Outcome.FINISHED, facts={"score": 0.8}))

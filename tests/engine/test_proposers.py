@@ -1,5 +1,6 @@
 """One contract for every proposer, Optuna's and KerasTuner's: what the runner, the record and the dashboards rely on."""
 
+import dataclasses
 import importlib.util
 import random
 
@@ -100,7 +101,7 @@ def test_the_trials_of_a_killed_search_are_taken_up(sampler, tmp_path):
     proposer.observe(begun[1].number, Report(1, 0.5))
     study, later = make(sampler, open_study(journal(tmp_path / "studies")))
     resumed = [later.resume(proposal.number) for proposal in begun]
-    assert resumed == begun
+    assert resumed == [dataclasses.replace(proposal, attempts=1) for proposal in begun]
     simulation = Simulation(EPOCHS, concurrency=3)
     simulation.run(later, n_trials=6, resumed=resumed)
     trials = study.get_trials()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +39,19 @@ def run_fate(proposal, folder=None):
     except GeneratorExit:
         Path(folder, f"left-{proposal.number}").touch()
         raise
+
+
+class Gang:
+    """Trials that run together, where one that hangs keeps all others waiting, and no folder to clear up is there."""
+
+    def gathers(self, _proposal):
+        return True
+
+    def __call__(self, proposal):
+        return run_fate(proposal)
+
+    def together(self, proposals):
+        return [run_fate(proposal) for proposal in proposals]
 
 
 def run_and_grow(_proposal):
@@ -81,10 +95,11 @@ def start(tmp_path):
 
 def run(worker, number, fate):
     """Give the reports and the ending of a trial."""
-    worker.begin(Proposal(number, {"fate": fate}))
+    worker.begin([Proposal(number, {"fate": fate})])
     reports = []
-    while isinstance(event := worker.advance(), Report):
+    while isinstance(event := worker.advance()[0][1], Report):
         reports.append(event)
+    assert not worker.is_running
     return reports, event
 
 
@@ -100,8 +115,8 @@ def test_a_worker_runs_one_trial_after_the_other(start):
 
 def test_a_trial_that_is_left_clears_up_and_the_next_one_begins(start, tmp_path):
     worker = start()
-    worker.begin(Proposal(0, {"fate": "finishes"}))
-    assert worker.advance().epoch == 1
+    worker.begin([Proposal(0, {"fate": "finishes"})])
+    assert [(number, report.epoch) for number, report in worker.advance()] == [(0, 1)]
     reports, ending = run(worker, 1, "finishes")
     assert (tmp_path / "left-0").exists()
     assert [report.epoch for report in reports] == [1, 2]
@@ -131,6 +146,17 @@ def test_a_trial_that_hangs_before_its_first_epoch_has_failed(start):
     _, ending = run(start(run_and_hang_at_once, seconds=1.0), 0, "")
     assert re.match(r"TrialTimeoutError: A trial may take 1 s .* --trial-time", ending.error)
     assert ending.retry == RetryPolicy()
+
+
+def test_the_end_of_a_batch_that_hangs_is_that_of_each_trial_that_was_left_in_it(start):
+    worker = start(Gang(), seconds=0.5)
+    worker.begin([Proposal(number, {"fate": fate}) for number, fate in enumerate(["finishes", "finishes", "hangs"])])
+    before = time.monotonic()
+    assert [number for number, _ in worker.advance()] == [0, 1, 2]
+    stopped = Ending(Outcome.STOPPED, facts={"stopped_by": "trial-time"})
+    assert worker.advance(leaving=[1]) == [(0, stopped), (2, stopped)]
+    assert time.monotonic() - before >= 1.5
+    assert not worker.is_running
 
 
 def test_a_trial_beyond_its_memory_is_ended_and_may_try_with_half_the_batch(start):
@@ -176,7 +202,7 @@ from automl_cxr.engine.proposal import Proposal
 from automl_cxr.engine.worker import Worker, WorkerLimits
 from tests.engine.test_worker import run_and_hang_at_once
 worker = Worker(run_and_hang_at_once, limits=WorkerLimits(), environment={})
-worker.begin(Proposal(0, {}))
+worker.begin([Proposal(0, {})])
 print(worker.pid, flush=True)
 worker.advance()
 """

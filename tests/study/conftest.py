@@ -8,14 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from automl_cxr.engine.inline_execution import run_inline
-from automl_cxr.engine.proposal import Facts, Objective, Proposal, Proposer, Report
+from automl_cxr.engine.proposal import Facts, Objective, Proposal, Proposer, Report, Run
 from automl_cxr.errors import InfeasibleError
 from automl_cxr.records import SplitRecord
 from automl_cxr.scoring.predictions import Predictions
@@ -34,6 +34,12 @@ class QuickObjective:
     epochs: int = 3
     cut_short: bool = False
     between_epochs: Callable[[Proposal, int], None] = lambda _proposal, _epoch: None
+
+    def gathers(self, _proposal: Proposal) -> bool:
+        return True
+
+    def together(self, proposals: Sequence[Proposal]) -> list[Run]:
+        return [self(proposal) for proposal in proposals]
 
     def __call__(self, proposal: Proposal) -> Generator[Report, None, Facts]:
         folder = staging_folder(self.real.trials, proposal.number, self.real.driver)
@@ -182,10 +188,10 @@ def quick_search() -> Callable[..., Silence]:
     """Search a prepared study in milliseconds a trial."""
 
     def search_it(
-        prepared: PreparedStudy, *, trials=None, seconds=None, keep_models=3, limits=None, listener=None, **how
+        prepared: PreparedStudy, *, trials=None, seconds=None, keep_models=3, limits=None, listener=None, together=1, **how
     ) -> Silence:
         def execute(objective: Objective, proposer: Proposer) -> None:
-            run_inline(QuickObjective(objective, **how), proposer)
+            run_inline(QuickObjective(objective, **how), proposer, together=together)
 
         listener = listener or Silence()
         budget = Budget(n_trials=trials, seconds=seconds, keep_models=keep_models, **(limits or {}))

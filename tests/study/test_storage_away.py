@@ -251,7 +251,7 @@ def test_a_trial_that_another_took_over_is_given_up(pair):
     trial = one.ask()
     taken = optuna.Trial(two, trial._trial_id)
     taken.set_user_attr("driver", "two")
-    assert one._storage.read_anew(trial._trial_id).user_attrs == {"driver": "two"}
+    assert one._storage.read_anew([trial._trial_id])[0].user_attrs == {"driver": "two"}
     assert one.get_trials()[0].user_attrs == {"driver": "two"}
     two.tell(taken, 0.5)
     with one._storage.together():
@@ -259,6 +259,18 @@ def test_a_trial_that_another_took_over_is_given_up(pair):
             0
         ].state is OptunaState.RUNNING else None
     assert one.get_trials()[0].user_attrs == {"driver": "two"}
+
+
+def test_a_trial_that_another_ended_keeps_no_other_from_being_written(pair):
+    one, two = pair
+    trials = [one.ask() for _ in range(3)]
+    with one._storage.together():
+        for trial in trials:
+            trial.report(0.5, 1)
+        two.tell(optuna.Trial(two, trials[1]._trial_id), state=OptunaState.PRUNED)
+    assert [trial.intermediate_values for trial in two.get_trials()] == [{1: 0.5}, {}, {1: 0.5}]
+    running, pruned = OptunaState.RUNNING, OptunaState.PRUNED
+    assert [trial.state for trial in one.get_trials()] == [running, pruned, running]
 
 
 def test_what_is_written_together_stands_as_a_whole_or_not_at_all(pair, tmp_path):

@@ -21,13 +21,14 @@ from automl_cxr.data.shrunken import images_at
 from automl_cxr.errors import ImpossibleModelError, InfeasibleError
 from automl_cxr.model.build import backend_versions, build_model, digest_pretrained
 from automl_cxr.model.checkpoint import Checkpoint, fits, load_checkpoint, save_checkpoint
+from automl_cxr.model.course import Objective
 from automl_cxr.model.devices import describe_worker
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.latency import measure_latency
 from automl_cxr.model.memory import measure_size, refuse_oversized
 from automl_cxr.model.sampling import images_per_epoch
 from automl_cxr.model.schedules import plan_phases
-from automl_cxr.model.trainer import LabelledPart, Objective, Training, TrainingEnd, n_steps
+from automl_cxr.model.trainer import LabelledPart, Training, TrainingEnd, n_steps
 from automl_cxr.records import EpochRecord, SplitRecord
 from automl_cxr.scoring.metrics import metric
 from automl_cxr.scoring.objectives import Requirement, measure

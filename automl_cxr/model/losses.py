@@ -7,13 +7,14 @@ import keras
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import ImpossibleModelError
 
-_OPTIMIZERS = {
-    "adam": keras.optimizers.Adam,
-    "adamw": keras.optimizers.AdamW,
-    "rmsprop": keras.optimizers.RMSprop,
-    "sgd": lambda **settings: keras.optimizers.SGD(momentum=0.9, nesterov=True, **settings),
-    "adadelta": keras.optimizers.Adadelta,
+OPTIMIZERS = {
+    "adam": (keras.optimizers.Adam, {}),
+    "adamw": (keras.optimizers.AdamW, {}),
+    "rmsprop": (keras.optimizers.RMSprop, {}),
+    "sgd": (keras.optimizers.SGD, {"momentum": 0.9, "nesterov": True}),
+    "adadelta": (keras.optimizers.Adadelta, {}),
 }
+"""Class and settings of each optimizer, by the name that a configuration uses."""
 
 
 def build_loss(config: TrialConfig, n_classes: int) -> keras.losses.Loss:
@@ -26,17 +27,22 @@ def build_loss(config: TrialConfig, n_classes: int) -> keras.losses.Loss:
     """
     if config.loss == "focal":
         return keras.losses.CategoricalFocalCrossentropy(
-            alpha=_alphas(config.focal_alpha, n_classes), gamma=config.focal_gamma, label_smoothing=config.label_smoothing
+            alpha=focal_alphas(config, n_classes), gamma=config.focal_gamma, label_smoothing=config.label_smoothing
         )
     return keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
 
 
-def _alphas(text: str, n_classes: int) -> list[float]:
-    alphas = [float(number) for number in text.split(",")]
+def focal_alphas(config: TrialConfig, n_classes: int) -> list[float]:
+    """Give the weight of each class in the focal loss.
+
+    Raises:
+        ImpossibleModelError: ``config.focal_alpha`` holds neither one number nor one for each class.
+    """
+    alphas = [float(number) for number in config.focal_alpha.split(",")]
     if len(alphas) not in (1, n_classes):
         raise ImpossibleModelError(
             f"Hyperparameter 'focal_alpha' must hold 1 number or {n_classes}, one for each class; "
-            f"received {len(alphas)} ('{text}'). Count the data's classes with `automl-cxr data inspect`."
+            f"received {len(alphas)} ('{config.focal_alpha}'). Count the data's classes with `automl-cxr data inspect`."
         )
     return alphas * (n_classes // len(alphas))
 
@@ -46,6 +52,7 @@ def build_optimizer(config: TrialConfig, *, learning_rate: float) -> keras.optim
     # Adam and the others skip the decay's step when told None; AdamW insists on a number.
     none = 0.0 if config.optimizer == "adamw" else None
     parts = config.gradient_accumulation if config.gradient_accumulation > 1 else None
-    return _OPTIMIZERS[config.optimizer](
-        learning_rate=learning_rate, weight_decay=config.weight_decay or none, gradient_accumulation_steps=parts
+    kind, settings = OPTIMIZERS[config.optimizer]
+    return kind(
+        learning_rate=learning_rate, weight_decay=config.weight_decay or none, gradient_accumulation_steps=parts, **settings
     )

@@ -23,8 +23,9 @@ import numpy as np
 from keras import ops
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.model.head import dropout_seeds, hidden_widths, kernel_initializer
+from automl_cxr.model.head import dropout_seeds, hidden_widths
 from automl_cxr.model.losses import OPTIMIZERS, focal_alphas
+from automl_cxr.model.parts import FeaturePart
 from automl_cxr.model.sampling import epoch_order, image_weights, images_per_epoch
 from automl_cxr.model.trainer import jit_compile, n_steps
 
@@ -35,21 +36,6 @@ _NARROWEST = 8  # units that a hidden layer is padded to, at least
 _ROWS_AT_ONCE = 1024  # of vectors that a population looks at
 _COUNTERS = 2  # variables that an optimizer lists first: the number of steps and the learning rate
 _KEPT = 24  # compiled populations of this process
-
-
-@dataclass(frozen=True)
-class FeaturePart:
-    """The vectors and labels of one part of a split.
-
-    Attributes:
-        vectors: float32 (n_all, n_features), usually a memory map that many processes share.
-        rows: int (n,), the rows of ``vectors`` that belong to this part.
-        labels: int (n,), index of the class of each of those rows.
-    """
-
-    vectors: np.ndarray
-    rows: np.ndarray
-    labels: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -108,6 +94,16 @@ class HeadShape:
         return self.widths or (self.n_features,)
 
 
+@dataclass(frozen=True)
+class Company:
+    """What heads have in common that can train an epoch together: padded shape, images a step and an epoch, steps so far."""
+
+    shape: HeadShape
+    batch_size: int
+    n_shown: int
+    n_steps: int
+
+
 @dataclass
 class HeadState:
     """Everything of a head that its next epoch follows from.
@@ -125,49 +121,51 @@ class HeadState:
     seeds: list[np.ndarray]
 
 
-def draw_head(config: TrialConfig, n_features: int, n_classes: int) -> HeadState:
-    """Draw an untrained head, the same that ``classifier_head`` puts on a network."""
-    shape = HeadShape.of(config, n_features, n_classes)
-    weights = []
-    for number, (n_in, n_out) in enumerate(shape.layers, start=1):
-        kernel = kernel_initializer(config, number)((n_in, n_out), dtype="float32")
-        weights += [ops.convert_to_numpy(kernel), np.zeros(n_out, np.float32)]
+def untrained_state(model: keras.Model, config: TrialConfig) -> HeadState:
+    """Copy the head of a network of which nothing else is trained."""
+    weights = _to_numpy(model.trainable_variables)
     return HeadState(
         weights=weights,
         moments=[np.zeros_like(array) for array in weights for _ in range(_moments_each(config.optimizer))],
         n_steps=0,
-        seeds=[np.array([seed, 0]) for seed in dropout_seeds(config)],
+        seeds=_to_numpy(seed_states(model)),
     )
+
+
+def seed_states(model: keras.Model) -> list[keras.Variable]:
+    """List the states of a head's dropout layers."""
+    return [layer.seed_generator.state for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
 
 
 def train_together(
     configs: Sequence[TrialConfig],
     states: Sequence[HeadState],
-    part: FeaturePart,
     *,
+    train: FeaturePart,
+    valid: FeaturePart,
     n_classes: int,
     epoch: int,
     learning_rates: Sequence[float],
-    valid: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Train an epoch of each head, which ``can_train_together``; the states are brought up to date.
+    """Train an epoch of each head; the states are brought up to date.
 
     Args:
-        configs: Of each head.
+        configs: Of heads with one ``company_of``, at most ``most_together`` of them.
         states: Of each head.
-        part: What they learn from.
+        train: What they learn from.
+        valid: What they look at then.
         n_classes: Number of classes.
         epoch: Number of the epoch, from 1, which the order of the images follows from.
         learning_rates: Of each head in this epoch.
-        valid: Vectors that they then look at, float32 (n_valid, n_features).
 
     Returns:
         The mean training loss of each head (n,), and their probabilities (n, n_valid, n_classes), float32. Those of a head that
         has diverged are NaN; it harms no other.
     """
-    shape = HeadShape.of(configs[0], part.vectors.shape[1], n_classes).padded
-    batches = _Batches(part, n_classes, configs, n_slots=n_slots(shape, len(configs)), epoch=epoch)
-    population = _compiled(shape, batches.n_slots, len(batches))
+    shape = HeadShape.of(configs[0], n_features(train), n_classes).padded
+    slots = next((n for n in _SLOTS if n >= len(configs)), len(configs))
+    batches = _Batches(train, n_classes, configs, n_slots=slots, epoch=epoch)
+    population = _compiled(shape, slots, len(batches))
     population.load(configs, states, learning_rates)
     population.fit(batches, verbose=0, shuffle=False)
     population.take_out(states, n_more_steps=len(batches))
@@ -175,17 +173,26 @@ def train_together(
     return population.losses[:n_heads] / batches.n_shown, population.probabilities(valid)[:n_heads]
 
 
-def can_train_together(config: TrialConfig, state: HeadState, part: FeaturePart, n_classes: int) -> tuple[object, ...]:
-    """Give a key that is equal for heads that may train an epoch together."""
-    shown = int(images_per_epoch(part.labels, n_classes, config).sum())
-    shape = HeadShape.of(config, part.vectors.shape[1], n_classes)
-    return (shape.padded, config.batch_size, shown, state.n_steps)
+def company_of(config: TrialConfig, state: HeadState, train: FeaturePart, n_classes: int) -> Company:
+    """Tell which heads a head can train its next epoch with: those of equal company."""
+    shape = HeadShape.of(config, n_features(train), n_classes).padded
+    return Company(shape, config.batch_size, int(images_per_epoch(train.labels, n_classes, config).sum()), state.n_steps)
 
 
-def n_slots(shape: HeadShape, n_heads: int) -> int:
-    """Count the slots for so many heads of a shape; fewer than them where memory has no room for more."""
-    most = max(1, min(_SLOTS[-1], _MOST_BYTES // (4 * _NUMBERS_PER_WEIGHT * shape.padded.n_parameters)))
-    return min(most, next((n for n in _SLOTS if n >= n_heads), most))
+def most_together(company: Company) -> int:
+    """Count the heads that fit into memory together, at least 1."""
+    return max(1, min(_SLOTS[-1], _MOST_BYTES // (4 * _NUMBERS_PER_WEIGHT * company.shape.n_parameters)))
+
+
+def n_features(part: FeaturePart) -> int:
+    """Count the numbers in a vector."""
+    return sum(values.shape[1] for values in part.inputs)
+
+
+def vectors_of(part: FeaturePart, positions: np.ndarray) -> np.ndarray:
+    """Copy some vectors of a part, float32 (k, n_features); those of several branches are joined."""
+    copied = part.batch(positions)
+    return np.concatenate(copied, axis=1) if isinstance(copied, tuple) else copied
 
 
 class _Batches(keras.utils.PyDataset):
@@ -210,7 +217,8 @@ class _Batches(keras.utils.PyDataset):
     def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         positions = self._order[step * self._batch_size : (step + 1) * self._batch_size]
         weights = np.take_along_axis(self._weights, positions, axis=0)
-        return self._part.vectors[self._part.rows[positions]], self._targets[positions], weights
+        vectors = vectors_of(self._part, positions.ravel())
+        return vectors.reshape(*positions.shape, -1), self._targets[positions], weights
 
 
 @functools.lru_cache(maxsize=_KEPT)
@@ -244,6 +252,7 @@ def _per_head(shape: HeadShape) -> keras.optimizers.Optimizer:
     return PerHead(**settings)
 
 
+@functools.cache
 def _moments_each(name: str) -> int:
     """Count the arrays that an optimizer keeps for each weight."""
     weight = keras.Variable(np.zeros(1, np.float32))
@@ -360,12 +369,13 @@ class _Population(keras.Model):
         """The summed loss of the images of the epoch, by slot, float32 (p,)."""
         return ops.convert_to_numpy(self._loss_sums.value)
 
-    def probabilities(self, vectors: np.ndarray) -> np.ndarray:
-        """Look at vectors (n, n_features): float32 (p, n, n_classes)."""
+    def probabilities(self, part: FeaturePart) -> np.ndarray:
+        """Look at a part: float32 (p, n, n_classes)."""
         seen = []
-        for first in range(0, len(vectors), _ROWS_AT_ONCE):
-            rows = ops.convert_to_tensor(np.asarray(vectors[first : first + _ROWS_AT_ONCE], np.float32)[:, None])
-            seen.append(ops.convert_to_numpy(ops.softmax(self(rows, training=False))))
+        for first in range(0, len(part.rows), _ROWS_AT_ONCE):
+            vectors = vectors_of(part, np.arange(first, min(first + _ROWS_AT_ONCE, len(part.rows))))
+            logits = self(ops.convert_to_tensor(vectors[:, None]), training=False)
+            seen.append(ops.convert_to_numpy(ops.softmax(logits)))
         return np.concatenate(seen, axis=1)
 
     @property

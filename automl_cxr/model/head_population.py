@@ -1,13 +1,13 @@
-"""Heads that train together as one computation with a leading population axis, each as it would alone.
+"""Heads that train together as one computation, stacked along a leading population axis, each as it would alone.
 
-The heads of a population have one number of layers, features, classes and images a step, and one optimizer. They differ in all
-else: units, learning rate and schedule, dropout rate, loss, weight decay, what images count, seed. Each sees the images in the
-order of its own seed, under the dropout masks of its own seed, from the weights of its own seed; so it comes out as
-``trainer.Training`` trains it alone, but for the rounding of sums.
+The heads of a population have one optimizer and one number of images a step. They differ in all else: layers, learning rate
+and schedule, dropout rate, loss, weight decay, what images count, seed. Each sees the images in the order of its own seed,
+under the dropout masks of its own seed, from the weights of its own seed; so it comes out as ``trainer.Training`` trains it
+alone, but for the rounding of sums.
 
-Layers are padded to a common width. A padded unit has weights of 0, says 0 and gets gradients of 0, so that every optimizer
-leaves it at 0. A compiled population has a number of slots and is kept: heads are loaded into it, train an epoch, and are
-taken out, so that tracing is paid once for a shape and not for a head.
+Heads of one number of layers make a stack, in which a layer is one product of three-dimensional arrays. Their layers are padded
+to a common width. A padded unit has weights of 0, says 0 and gets gradients of 0, so that every optimizer leaves it at 0. All
+stacks of a population are traced and stepped as one Keras model, which costs as much for many heads as for one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,16 +30,16 @@ from automl_cxr.model.parts import FeaturePart
 from automl_cxr.model.sampling import epoch_order, image_weights, images_per_epoch
 from automl_cxr.model.trainer import jit_compile, n_steps
 
-_SLOTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # a few sizes, so that few are compiled
-_MOST_BYTES = 2**29  # of a population's weights, gradients and moments
+_MOST_HEADS = 64  # of a population
+_MOST_BYTES = 2**29  # of its weights, gradients and moments
 _NUMBERS_PER_WEIGHT = 4  # itself, its gradient, two moments
 _NARROWEST = 8  # units that a hidden layer is padded to, at least
 _ROWS_AT_ONCE = 1024  # of vectors that a population looks at
 _COUNTERS = 2  # variables that an optimizer lists first: the number of steps and the learning rate
-_KEPT = 24  # compiled populations of this process
+_KEPT = 4  # compiled populations of this process
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class HeadShape:
     """What heads must share to be computed together.
 
@@ -96,9 +97,11 @@ class HeadShape:
 
 @dataclass(frozen=True)
 class Company:
-    """What heads have in common that can train an epoch together: padded shape, images a step and an epoch, steps so far."""
+    """What heads have in common that can train an epoch together."""
 
-    shape: HeadShape
+    n_features: int
+    n_classes: int
+    optimizer: str
     batch_size: int
     n_shown: int
     n_steps: int
@@ -150,7 +153,7 @@ def train_together(
     """Train an epoch of each head; the states are brought up to date.
 
     Args:
-        configs: Of heads with one ``company_of``, at most ``most_together`` of them.
+        configs: Of heads with one ``company_of``, no more than ``divide_company`` puts together.
         states: Of each head.
         train: What they learn from.
         valid: What they look at then.
@@ -162,26 +165,34 @@ def train_together(
         The mean training loss of each head (n,), and their probabilities (n, n_valid, n_classes), float32. Those of a head that
         has diverged are NaN; it harms no other.
     """
-    shape = HeadShape.of(configs[0], n_features(train), n_classes).padded
-    slots = next((n for n in _SLOTS if n >= len(configs)), len(configs))
-    batches = _Batches(train, n_classes, configs, n_slots=slots, epoch=epoch)
-    population = _compiled(shape, slots, len(batches))
-    population.load(configs, states, learning_rates)
+    shapes = [HeadShape.of(config, n_features(train), n_classes).padded for config in configs]
+    order = sorted(range(len(configs)), key=lambda place: shapes[place])  # which brings the heads of a stack together
+    configs, states, rates = ([of[place] for place in order] for of in (configs, states, learning_rates))
+    batches = _Batches(train, n_classes, configs, epoch=epoch)
+    population = _compiled(tuple(sorted(Counter(shapes).items())), len(batches))
+    population.load(configs, states, rates)
     population.fit(batches, verbose=0, shuffle=False)
     population.take_out(states, n_more_steps=len(batches))
-    n_heads = len(configs)
-    return population.losses[:n_heads] / batches.n_shown, population.probabilities(valid)[:n_heads]
+    places = np.argsort(order)
+    return (population.losses_of_heads / batches.n_shown)[places], population.probabilities(valid)[places]
 
 
 def company_of(config: TrialConfig, state: HeadState, train: FeaturePart, n_classes: int) -> Company:
     """Tell which heads a head can train its next epoch with: those of equal company."""
-    shape = HeadShape.of(config, n_features(train), n_classes).padded
-    return Company(shape, config.batch_size, int(images_per_epoch(train.labels, n_classes, config).sum()), state.n_steps)
+    n_shown = int(images_per_epoch(train.labels, n_classes, config).sum())
+    return Company(n_features(train), n_classes, config.optimizer, config.batch_size, n_shown, state.n_steps)
 
 
-def most_together(company: Company) -> int:
-    """Count the heads that fit into memory together, at least 1."""
-    return max(1, min(_SLOTS[-1], _MOST_BYTES // (4 * _NUMBERS_PER_WEIGHT * company.shape.n_parameters)))
+def divide_company(configs: Sequence[TrialConfig], company: Company) -> list[slice]:
+    """Divide heads of one company into populations that fit into memory, of one head at least."""
+    slices, first, n_bytes = [], 0, 0
+    for place, config in enumerate(configs):
+        own = 4 * _NUMBERS_PER_WEIGHT * HeadShape.of(config, company.n_features, company.n_classes).padded.n_parameters
+        if place > first and (n_bytes + own > _MOST_BYTES or place - first == _MOST_HEADS):
+            slices.append(slice(first, place))
+            first, n_bytes = place, 0
+        n_bytes += own
+    return [*slices, slice(first, len(configs))]
 
 
 def n_features(part: FeaturePart) -> int:
@@ -198,17 +209,14 @@ def vectors_of(part: FeaturePart, positions: np.ndarray) -> np.ndarray:
 class _Batches(keras.utils.PyDataset):
     """Batches of one epoch: vectors (b, p, n_features), targets (b, p, n_classes) and weights (b, p), p heads side by side."""
 
-    def __init__(self, part: FeaturePart, n_classes: int, configs: Sequence[TrialConfig], *, n_slots: int, epoch: int) -> None:
+    def __init__(self, part: FeaturePart, n_classes: int, configs: Sequence[TrialConfig], *, epoch: int) -> None:
         super().__init__()
         self._part = part
         self._targets = np.eye(n_classes, dtype=np.float32)[part.labels]
         self._batch_size = configs[0].batch_size
         orders = [epoch_order(part.labels, n_classes, config, epoch=epoch) for config in configs]
-        weights = [image_weights(part.labels, n_classes, config) for config in configs]
-        empty = n_slots - len(configs)  # slots without a head look at what the first one sees, and learn nothing from it
-        self._order = np.stack(orders + [orders[0]] * empty, axis=1)
-        self._weights = np.stack(weights + [np.zeros_like(weights[0])] * empty, axis=1)
-        self.n_slots = n_slots
+        self._order = np.stack(orders, axis=1)
+        self._weights = np.stack([image_weights(part.labels, n_classes, config) for config in configs], axis=1)
         self.n_shown = len(self._order)
 
     def __len__(self) -> int:
@@ -222,32 +230,33 @@ class _Batches(keras.utils.PyDataset):
 
 
 @functools.lru_cache(maxsize=_KEPT)
-def _compiled(shape: HeadShape, n_slots: int, n_steps: int) -> _Population:
-    """Compile a population, or give the one that was."""
-    population = _Population(shape, n_slots)
-    optimizer = _per_head(shape)
+def _compiled(stacks: tuple[tuple[HeadShape, int], ...], n_steps: int) -> _Population:
+    """Compile a population of so many heads of each shape, or give the one that was."""
+    population = _Population([_Stack(shape, n_heads) for shape, n_heads in stacks])
+    optimizer = _per_head(stacks[0][0].optimizer, population.stacks)
     population.compile(optimizer=optimizer, jit_compile=jit_compile(), steps_per_execution=n_steps)
     optimizer.build(population.trainable_variables)
     return population
 
 
-def _per_head(shape: HeadShape) -> keras.optimizers.Optimizer:
-    """Make the optimizer of a shape with a learning rate and a decoupled weight decay of each head's own."""
-    # AdamW is Adam with the decay that is done here.
-    kind, settings = OPTIMIZERS["adam" if shape.optimizer == "adamw" else shape.optimizer]
+def _per_head(name: str, stacks: Sequence[_Stack]) -> keras.optimizers.Optimizer:
+    """Make an optimizer with a learning rate and a decoupled weight decay of each head's own."""
+    kind, settings = OPTIMIZERS["adam" if name == "adamw" else name]  # AdamW is Adam with the decay that is done here
+    stack_of = [number for number, stack in enumerate(stacks) for _ in stack.trainable_variables]
 
     class PerHead(kind):
         def build(self, variables: Sequence[keras.Variable]) -> None:
             super().build(variables)
-            each = (variables[0].shape[0], 1, 1)
             # Its own variables and not the model's: JAX would take the value that those have now for a constant.
-            self.rates = self.add_variable(each, name="rates")
-            self.decays = self.add_variable(each, name="decays")
+            each = [(stack.n_heads, 1, 1) for stack in stacks]
+            self.rates = [self.add_variable(shape, name="rates") for shape in each]
+            self.decays = [self.add_variable(shape, name="decays") for shape in each]
 
         def update_step(self, gradient: object, variable: keras.Variable, learning_rate: object) -> None:
-            if shape.has_decay:
-                self.assign_sub(variable, variable * self.decays * self.rates)
-            super().update_step(gradient, variable, self.rates)
+            number = stack_of[self._get_variable_index(variable)]
+            if stacks[number].shape.has_decay:
+                self.assign_sub(variable, variable * self.decays[number] * self.rates[number])
+            super().update_step(gradient, variable, self.rates[number])
 
     return PerHead(**settings)
 
@@ -262,13 +271,13 @@ def _moments_each(name: str) -> int:
     return len(optimizer.variables) - _COUNTERS
 
 
-class _Population(keras.Model):
-    """Slots for heads of one padded shape. Arrays of all heads have the slot as their first axis."""
+class _Stack(keras.layers.Layer):
+    """Heads of one padded shape. Arrays of all heads have the head as their first axis."""
 
-    def __init__(self, shape: HeadShape, n_slots: int) -> None:
-        super().__init__(name="heads")
-        self.n_slots = n_slots
-        self._shape = shape
+    def __init__(self, shape: HeadShape, n_heads: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.n_heads = n_heads
         self._kernels, self._biases = [], []
         for n_in, n_out in shape.layers:  # in the order in which Keras lists the weights of a head
             self._kernels.append(self._number((n_in, n_out), trainable=True))
@@ -276,19 +285,19 @@ class _Population(keras.Model):
         self._dropout, self._smoothing = self._number((1, 1)), self._number((1, 1))
         self._is_focal, self._gamma, self._alpha = (self._number((1, n)) for n in (1, 1, shape.n_classes))
         self._widths = [self._number((1, 1), dtype="int32") for _ in shape.dropped]
-        self._seeds = [[keras.random.SeedGenerator(0) for _ in range(n_slots)] for _ in shape.dropped]
-        self._loss_sums = self._number(())
+        self._seeds = [[keras.random.SeedGenerator(0) for _ in range(n_heads)] for _ in shape.dropped]
+        self.loss_sums = self._number(())
         self.built = True
 
     def _number(self, shape: tuple[int, ...], *, trainable: bool = False, dtype: str = "float32") -> keras.Variable:
-        return self.add_weight(shape=(self.n_slots, *shape), initializer="zeros", trainable=trainable, dtype=dtype)
+        return self.add_weight(shape=(self.n_heads, *shape), initializer="zeros", trainable=trainable, dtype=dtype)
 
     # --------------------------------------------------------------------------------------------- what is compiled
 
     def call(self, vectors: object, training: bool = False) -> object:
         """Turn vectors (b, p, n_features) into logits (p, b, n_classes)."""
         x = ops.transpose(vectors, (1, 0, 2))
-        n_hidden = len(self._shape.widths)
+        n_hidden = len(self.shape.widths)
         if training and n_hidden == 0:
             x = self._drop(x, 0)
         for number in range(n_hidden):
@@ -299,27 +308,25 @@ class _Population(keras.Model):
 
     def _drop(self, x: object, number: int) -> object:
         """Drop what a dropout layer of each head's own width would drop, from x (p, b, width)."""
-        if not self._shape.has_dropout:
+        if not self.shape.has_dropout:
             return x
         n_rows, width = ops.shape(x)[1], x.shape[2]
         drawn = ops.stack([keras.random.uniform((n_rows * width,), seed=seed) for seed in self._seeds[number]])
         # Backends draw a number from its place in the flattened array, so a layer of fewer units draws the first of them.
         rows, columns = ops.arange(n_rows)[:, None], ops.arange(width)[None, :]
         places = ops.minimum(rows * self._widths[number] + columns, n_rows * width - 1)
-        drawn = ops.take_along_axis(drawn, ops.reshape(places, (self.n_slots, -1)), axis=1)
+        drawn = ops.take_along_axis(drawn, ops.reshape(places, (self.n_heads, -1)), axis=1)
         is_kept = _keeps(ops.reshape(drawn, ops.shape(x)), self._dropout)
         return ops.where(is_kept, x / (1 - self._dropout), 0.0)
 
-    def compute_loss(
-        self, x: object = None, y: object = None, y_pred: object = None, sample_weight: object = None, training: bool = True
-    ) -> object:
+    def loss(self, targets: object, logits: object, weights: object) -> object:
         """Sum the heads' losses, each the mean over its batch, so that no head sees the gradient of another."""
-        probabilities = keras.activations.softmax(y_pred)
-        targets = ops.transpose(y, (1, 0, 2))
-        targets = targets * (1 - self._smoothing) + self._smoothing / self._shape.n_classes
+        probabilities = keras.activations.softmax(logits)
+        targets = ops.transpose(targets, (1, 0, 2))
+        targets = targets * (1 - self._smoothing) + self._smoothing / self.shape.n_classes
         plain = ops.categorical_crossentropy(targets, probabilities)
-        each = ops.where(self._is_focal[..., 0] > 0, self._focal(targets, probabilities), plain) * ops.transpose(sample_weight)
-        self._loss_sums.assign_add(ops.sum(each, axis=1))
+        each = ops.where(self._is_focal[..., 0] > 0, self._focal(targets, probabilities), plain) * ops.transpose(weights)
+        self.loss_sums.assign_add(ops.sum(each, axis=1))
         return ops.sum(ops.mean(each, axis=1))
 
     def _focal(self, targets: object, probabilities: object) -> object:
@@ -330,67 +337,105 @@ class _Population(keras.Model):
 
     # ------------------------------------------------------------------------------------------ what goes in and out
 
-    def load(self, configs: Sequence[TrialConfig], states: Sequence[HeadState], learning_rates: Sequence[float]) -> None:
-        """Fill the slots with heads, the first ones first."""
+    def load(self, configs: Sequence[TrialConfig], states: Sequence[HeadState]) -> None:
+        """Take the weights, the states of dropout and the settings of the heads."""
         for place, variable in enumerate(self.trainable_variables):
-            self._put(variable, [state.weights[place] for state in states])
-        for place, variable in enumerate(self._moments):
-            self._put(variable, [state.moments[place] for state in states])
-        self.optimizer.iterations.assign(states[0].n_steps)
-        smoothed = [config.label_smoothing for config in configs]
-        focal = [config.loss == "focal" for config in configs]
+            _put(variable, [state.weights[place] for state in states])
         for variable, numbers in (
-            (self.optimizer.rates, learning_rates),
-            (self.optimizer.decays, [config.weight_decay for config in configs]),
             (self._dropout, [config.dropout for config in configs]),
-            (self._smoothing, smoothed),
-            (self._is_focal, focal),
+            (self._smoothing, [config.label_smoothing for config in configs]),
+            (self._is_focal, [config.loss == "focal" for config in configs]),
             (self._gamma, [config.focal_gamma for config in configs]),
         ):
-            self._put(variable, [np.array([[number]]) for number in numbers])
-        self._put(self._alpha, [np.array([focal_alphas(config, self._shape.n_classes)]) for config in configs])
+            _put_each(variable, numbers)
+        _put(self._alpha, [np.array([focal_alphas(config, self.shape.n_classes)]) for config in configs])
+        own = [HeadShape.of(config, self.shape.n_features, self.shape.n_classes) for config in configs]
         for place, (widths, seeds) in enumerate(zip(self._widths, self._seeds, strict=True)):
-            self._put(widths, [np.array([[self._own(config).dropped[place]]]) for config in configs])
-            for seed, state in zip(seeds, states, strict=False):
+            _put_each(widths, [shape.dropped[place] for shape in own])
+            for seed, state in zip(seeds, states, strict=True):
                 seed.state.assign(state.seeds[place])
-        self._loss_sums.assign(np.zeros(self.n_slots))
+        self.loss_sums.assign(np.zeros(self.n_heads))
+
+    def seeds(self, head: int) -> list[np.ndarray]:
+        """Copy the states of a head's dropout layers."""
+        return [ops.convert_to_numpy(seeds[head].state.value) for seeds in self._seeds]
+
+
+class _Population(keras.Model):
+    """Stacks, the heads of the first one first."""
+
+    def __init__(self, stacks: Sequence[_Stack]) -> None:
+        super().__init__(name="heads")
+        self.stacks = list(stacks)
+        ends = np.cumsum([0, *(stack.n_heads for stack in stacks)])
+        self._slices = [slice(int(first), int(end)) for first, end in itertools.pairwise(ends)]
+        self.built = True
+
+    def call(self, vectors: object, training: bool = False) -> list[object]:
+        """Turn vectors (b, p, n_features) into the logits (p_stack, b, n_classes) of each stack."""
+        return [stack(vectors[:, own], training=training) for stack, own in zip(self.stacks, self._slices, strict=True)]
+
+    def compute_loss(
+        self, x: object = None, y: object = None, y_pred: object = None, sample_weight: object = None, training: bool = True
+    ) -> object:
+        """Sum the losses of all heads."""
+        logits = zip(self.stacks, self._slices, y_pred, strict=True)
+        return sum(stack.loss(y[:, own], said, sample_weight[:, own]) for stack, own, said in logits)
+
+    def load(self, configs: Sequence[TrialConfig], states: Sequence[HeadState], learning_rates: Sequence[float]) -> None:
+        """Take heads, in the order of the stacks."""
+        self.optimizer.iterations.assign(states[0].n_steps)
+        moments = self._moments()
+        for number, (stack, own) in enumerate(zip(self.stacks, self._slices, strict=True)):
+            stack.load(configs[own], states[own])
+            _put_each(self.optimizer.rates[number], learning_rates[own])
+            _put_each(self.optimizer.decays[number], [config.weight_decay for config in configs[own]])
+            for place, variable in enumerate(moments[number]):
+                _put(variable, [state.moments[place] for state in states[own]])
 
     def take_out(self, states: Sequence[HeadState], *, n_more_steps: int) -> None:
         """Bring the states of the heads up to date."""
-        weights, moments = map(_to_numpy, (self.trainable_variables, self._moments))
-        for slot, state in enumerate(states):
-            state.weights = [_cut(array[slot], own.shape) for array, own in zip(weights, state.weights, strict=True)]
-            state.moments = [_cut(array[slot], own.shape) for array, own in zip(moments, state.moments, strict=True)]
-            state.seeds = [ops.convert_to_numpy(seeds[slot].state.value) for seeds in self._seeds]
-            state.n_steps += n_more_steps
+        for stack, own, variables in zip(self.stacks, self._slices, self._moments(), strict=True):
+            weights, moments = _to_numpy(stack.trainable_variables), _to_numpy(variables)
+            for head, state in enumerate(states[own]):
+                state.weights = [_cut(array[head], old.shape) for array, old in zip(weights, state.weights, strict=True)]
+                state.moments = [_cut(array[head], old.shape) for array, old in zip(moments, state.moments, strict=True)]
+                state.seeds = stack.seeds(head)
+                state.n_steps += n_more_steps
+
+    def _moments(self) -> list[list[keras.Variable]]:
+        """List what the optimizer keeps of each stack."""
+        each = _moments_each(self.stacks[0].shape.optimizer)
+        left = iter(self.optimizer.variables[_COUNTERS:])
+        return [list(itertools.islice(left, each * len(stack.trainable_variables))) for stack in self.stacks]
 
     @property
-    def losses(self) -> np.ndarray:
-        """The summed loss of the images of the epoch, by slot, float32 (p,)."""
-        return ops.convert_to_numpy(self._loss_sums.value)
+    def losses_of_heads(self) -> np.ndarray:
+        """The summed loss of the images of the epoch, float32 (p,)."""
+        return np.concatenate([ops.convert_to_numpy(stack.loss_sums.value) for stack in self.stacks])
 
     def probabilities(self, part: FeaturePart) -> np.ndarray:
         """Look at a part: float32 (p, n, n_classes)."""
         seen = []
         for first in range(0, len(part.rows), _ROWS_AT_ONCE):
             vectors = vectors_of(part, np.arange(first, min(first + _ROWS_AT_ONCE, len(part.rows))))
-            logits = self(ops.convert_to_tensor(vectors[:, None]), training=False)
-            seen.append(ops.convert_to_numpy(ops.softmax(logits)))
+            tensor = ops.convert_to_tensor(vectors[:, None])
+            logits = [stack(tensor, training=False) for stack in self.stacks]
+            seen.append(np.concatenate([ops.convert_to_numpy(ops.softmax(one)) for one in logits]))
         return np.concatenate(seen, axis=1)
 
-    @property
-    def _moments(self) -> list[keras.Variable]:
-        return self.optimizer.variables[_COUNTERS:-2]  # before the rates and decays
 
-    def _own(self, config: TrialConfig) -> HeadShape:
-        return HeadShape.of(config, self._shape.n_features, self._shape.n_classes)
+def _put_each(variable: keras.Variable, numbers: Sequence[float]) -> None:
+    """Give a variable (p, 1, 1) a number for each head."""
+    variable.assign(np.reshape(np.asarray(numbers, variable.dtype), variable.shape))
 
-    def _put(self, variable: keras.Variable, arrays: Sequence[np.ndarray]) -> None:
-        """Give the first slots of a variable these arrays, padded with 0, and the others 0."""
-        padded = np.zeros(variable.shape, variable.dtype)
-        for slot, array in zip(padded, arrays, strict=False):
-            slot[(0,) * (slot.ndim - array.ndim)][tuple(map(slice, array.shape))] = array
-        variable.assign(padded)
+
+def _put(variable: keras.Variable, arrays: Sequence[np.ndarray]) -> None:
+    """Give a variable an array for each head, padded with 0."""
+    padded = np.zeros(variable.shape, variable.dtype)
+    for own, array in zip(padded, arrays, strict=True):
+        own[(0,) * (own.ndim - array.ndim)][tuple(map(slice, array.shape))] = array
+    variable.assign(padded)
 
 
 def _keeps(drawn: object, rate: object) -> object:

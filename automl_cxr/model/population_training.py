@@ -20,7 +20,7 @@ from automl_cxr.model.head_population import (
     Company,
     HeadState,
     company_of,
-    most_together,
+    divide_company,
     seed_states,
     train_together,
     untrained_state,
@@ -203,9 +203,8 @@ class HeadPopulation:
         """Train an epoch of every head that has fewer than ``to`` epochs and has more to come."""
         behind = [training for training in self._trainings if training.n_epochs < to and training.goes_on()]
         for company, members in self._companies(behind).items():
-            size = most_together(company)
-            for first in range(0, len(members), size):
-                self._train(members[first : first + size])
+            for population in divide_company([member.config for member in members], company):
+                self._train(members[population])
 
     def _companies(self, trainings: Sequence[HeadTraining]) -> dict[Company, list[HeadTraining]]:
         companies: dict[Company, list[HeadTraining]] = {}

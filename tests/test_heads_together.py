@@ -119,7 +119,7 @@ def test_a_saved_network_is_whole(task, prepared):
     model = load_model(str(one.folder / "model.keras"))
     _, valid = load_parts(prepared.images, prepared.store.split)
     assert predict_probabilities(model, valid) == pytest.approx(probabilities(one), abs=1e-5)
-    assert "the whole network predicts the same within" in (one.folder / "train.log").read_text()
+    assert "the whole network, from pixels, predicts the same within" in (one.folder / "train.log").read_text()
 
 
 @pytest.mark.parametrize("second_half", ["alone", "together"])

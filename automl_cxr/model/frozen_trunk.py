@@ -75,7 +75,7 @@ class FrozenTrunk:
         """Predict the validation part with one of its networks, and compare some images with what it says of their pixels.
 
         Returns:
-            As ``Training.predict_valid``.
+            As ``Training.best_probabilities``.
 
         Raises:
             TrialError: The features are not what the network computes.
@@ -85,7 +85,7 @@ class FrozenTrunk:
         probabilities = _in_batches(head, lambda positions: vectors_of(features, positions), np.arange(len(features.rows)))
         from_pixels = _in_batches(head, lambda positions: self._vectors_seen[positions], np.arange(len(self._seen)))
         differ_by = compare_roads(from_pixels, probabilities[self._seen])
-        note = f"from pixels the whole network predicts the same within {differ_by:.1g}"
+        note = f"the whole network, from pixels, predicts the same within {differ_by:.1g}"
         if self.road.is_exact and agrees(differ_by):
             return probabilities, note
         return predict_probabilities(model, self.valid), f"{note}; its own predictions are kept"

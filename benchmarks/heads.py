@@ -5,15 +5,16 @@
 
 A trial is 20 epochs of a head of 0 to 2 dense layers on the features of a SqueezeNet with ImageNet weights, at 224 pixels;
 units, dropout, learning rate, loss and focal gamma are those of search_spaces/transfer.toml, drawn at random by each tool from
-the same seed. All have the same split, class weights, batches of 32, Adam with a cosine, and no early stopping; a trial's score is the
-macro-F1 of its best epoch on the validation part. Each search is a process of its own.
+the same seed. All have the same split, class weights, batches of 32, Adam with a cosine, and no early stopping; a trial's score
+is the macro-F1 of its best epoch on the validation part. Each search is a process of its own.
 
 Ours runs twice: with an empty cache (images decoded, features computed) and with a filled one. The difference is what filling
 costs. The peer with the backbone inside each trial runs a few trials only; the seconds of 64 are scaled from them, which the
 table says. The peer on features gets them for nothing. KerasTuner's own tuner imports TensorBoard: ``pip install tensorboard``.
 
 On a GPU the same command measures that; ``--bandwidth`` (bytes a second that its memory moves, from its data sheet) adds the
-share of the floor reached: a step of Adam reads and writes a weight, its gradient and two moments, 32 bytes, whatever else it does.
+share of the floor reached: a step of Adam reads and writes a weight, its gradient and two moments, 32 bytes, whatever else it
+does.
 """
 
 from __future__ import annotations

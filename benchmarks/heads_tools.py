@@ -49,7 +49,7 @@ def search_by_automl_cxr(material: Path, n_trials: int, seed: int) -> list[float
             seed=seed,
             runs=runs,
         )
-        return [trial.score for trial in study.trials() if trial.score is not None]
+        return [trial.score for trial in study.trials if trial.score is not None]
 
 
 # ----------------------------------------------------------------------------------------------------------------- peers

@@ -34,7 +34,7 @@ def test_a_search_runs_its_heads_together(phantoms, weights, tmp_path):
         together=3,
         runs=tmp_path,
     )
-    assert [trial.state for trial in study.trials()] == [TrialState.COMPLETE] * 3
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
     assert all("the whole network, from pixels" in path.read_text() for path in tmp_path.glob("*/trials/*/train.log"))
     assert study.verify().is_sound
     assert study.replay(1, tolerance=1e-4).is_same

@@ -272,6 +272,20 @@ class TrialConfig:
         return math.ceil(round(self.frozen_share * self.epochs, 9)) if thaws else 0  # 0.07 * 100 is a little more than 7
 
     @property
+    def trains_only_head(self) -> bool:
+        """Whether nothing but a head learns, on features that are the same in every epoch and for every seed."""
+        branches = {
+            "transfer": [(self.backbone, self.weights)],
+            "concat": [(self.backbone, self.weights), (self.second_backbone, self.second_weights)],
+        }.get(self.family, [(SCRATCH, "")])
+        is_frozen = self.unfreeze == 0 and self.unfreeze_from == "" and self.resizer == 0
+        is_projected = self.family == "concat" and self.projection > 0
+        is_kept = self.features != "pixels" and (self.augmentation == 0 or self.views > 0)
+        is_plain = self.gradient_accumulation == 1 and self.precision == "float32"
+        has_weights = all(name != SCRATCH and weights != "none" for name, weights in branches)
+        return has_weights and is_frozen and not is_projected and is_kept and is_plain
+
+    @property
     def images_at_once(self) -> int:
         """Images that are computed together: a batch, or a part of one."""
         return math.ceil(self.batch_size / self.gradient_accumulation)

@@ -12,7 +12,7 @@ import platform
 import time
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import numpy as np
 
@@ -21,13 +21,14 @@ from automl_cxr.data.shrunken import images_at
 from automl_cxr.errors import ImpossibleModelError, InfeasibleError
 from automl_cxr.model.build import backend_versions, build_model, digest_pretrained
 from automl_cxr.model.checkpoint import Checkpoint, fits, load_checkpoint, save_checkpoint
+from automl_cxr.model.course import Objective
 from automl_cxr.model.devices import describe_worker
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.latency import measure_latency
 from automl_cxr.model.memory import measure_size, refuse_oversized
 from automl_cxr.model.sampling import images_per_epoch
 from automl_cxr.model.schedules import plan_phases
-from automl_cxr.model.trainer import LabelledPart, Objective, Training, TrainingEnd, n_steps
+from automl_cxr.model.trainer import LabelledPart, Training, TrainingEnd, n_steps
 from automl_cxr.records import EpochRecord, SplitRecord
 from automl_cxr.scoring.metrics import metric
 from automl_cxr.scoring.objectives import Requirement, measure
@@ -41,11 +42,16 @@ __all__ = [
     "TrialResult",
     "TrialTask",
     "build_network",
+    "deadline_of",
     "describe_worker",
     "digest_files",
+    "finish_trial",
     "load_parts",
     "log_epoch",
+    "log_start",
+    "measure_costs",
     "objective_of",
+    "observe_training",
     "run_trial",
     "save_trial",
     "train_network",
@@ -164,6 +170,19 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
             task, train, valid, n_classes=len(split.classes), costs=costs, log=log, started=started
         )
 
+    return finish_trial(task, split, valid, trained, costs=costs, started=started)
+
+
+def finish_trial(
+    task: TrialTask,
+    split: SplitRecord,
+    valid: LabelledPart,
+    trained: TrainedNetwork,
+    *,
+    costs: Mapping[str, float],
+    started: float,
+) -> TrialResult:
+    """Write the files of a trial whose network is trained, and tell what it came to."""
     model = trained.model
     predictions = Predictions(
         ids=split.valid.images,
@@ -293,12 +312,13 @@ def train_network(
     model = build_network(task, train, n_classes=n_classes)
     training = Training(model, task.config, train=train, valid=valid, objective=objective_of(task, costs))
     checkpoint = None if task.resume is None else load_checkpoint(task.resume)
-    _log_start(log, task, model)
+    log_start(log, task, model)
     if checkpoint is not None and _goes_on(checkpoint, model, task.config):
         training.restore(checkpoint)
     elif checkpoint is not None:
         log.write("begun anew: the weights of the smaller image size do not fit this network\n")
-    end = yield from _observed(training, task, log, started)
+    epochs = training.epochs(until=task.until, deadline=deadline_of(task, started))
+    end = yield from observe_training(training, epochs, task, log)
     probabilities, note = training.best_probabilities()
     log.write(f"{note}\n" if note else "")
     return TrainedNetwork(model=model, probabilities=probabilities, history=training.history, end=end)
@@ -330,14 +350,31 @@ def objective_of(task: TrialTask, costs: Mapping[str, float]) -> Objective:
     return Objective(metric(task.objectives[0]), task.normal_class, several, costs)
 
 
-def _observed(training: Training, task: TrialTask, log: TextIO, started: float) -> Generator[EpochRecord, None, TrainingEnd]:
-    """Pass a training on, epoch by epoch; note each, and keep checkpoints, before it is passed."""
+def deadline_of(task: TrialTask, started: float) -> float | None:
+    """Give the ``time.monotonic()`` after which no further epoch of a trial begins; None for no limit."""
+    return None if task.seconds is None else started + task.seconds
+
+
+class Resumable(Protocol):
+    """A training that can tell where it is."""
+
+    @property
+    def history(self) -> tuple[EpochRecord, ...]:
+        """Every epoch so far, those before a checkpoint too."""
+
+    def checkpoint(self) -> Checkpoint:
+        """Copy its state."""
+
+
+def observe_training(
+    training: Resumable, epochs: Generator[EpochRecord, None, TrainingEnd], task: TrialTask, log: TextIO
+) -> Generator[EpochRecord, None, TrainingEnd]:
+    """Pass the epochs of a training on; note each, and keep checkpoints, before it is passed."""
     is_repeated = task.resume is not None and task.resume == task.checkpoint
     for before in training.history:
         log_epoch(log, before)
         if is_repeated and before.epoch > task.reported:
             yield before  # whoever listened may have died before it heard of this epoch
-    epochs = training.epochs(until=task.until, deadline=None if task.seconds is None else started + task.seconds)
     due = time.monotonic() + _CHECKPOINT_SECONDS
     while True:
         try:
@@ -399,7 +436,8 @@ def digest_files(folder: Path) -> dict[str, str]:
     return digests
 
 
-def _log_start(log: TextIO, task: TrialTask, model: keras.Model) -> None:
+def log_start(log: TextIO, task: TrialTask, model: keras.Model) -> None:
+    """Begin train.log with where and what is trained."""
     log.write(
         f"{time.strftime('%Y-%m-%d %H:%M:%S')} on {platform.node()}, process {os.getpid()}, "
         f"{backend_versions()}\n"

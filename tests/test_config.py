@@ -100,3 +100,28 @@ def test_names_that_rooms_may_not_share_by_import_agree():
 
     assert decode.FITS == FITS
     assert tuple(backbones.BACKBONES) == BACKBONES
+
+
+HEAD_ALONE = {"family": "transfer", "unfreeze": 0, "augmentation": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, True),
+        ({"augmentation": 0.5, "views": 4}, True),
+        ({"augmentation": 0.5}, False),
+        ({"unfreeze": 2}, False),
+        ({"unfreeze_from": "fire9_concat"}, False),
+        ({"weights": "none"}, False),
+        ({"features": "pixels"}, False),
+        ({"resizer": 0.5}, False),
+        ({"gradient_accumulation": 2}, False),
+        ({"family": "scratch"}, False),
+        ({"family": "concat", "second_backbone": "squeezenet"}, True),
+        ({"family": "concat", "second_backbone": "squeezenet", "projection": 8}, False),
+        ({"family": "concat", "second_backbone": "scratch"}, False),
+    ],
+)
+def test_a_configuration_tells_whether_only_its_head_learns(values, expected):
+    assert TrialConfig.from_values({**HEAD_ALONE, **values}).trains_only_head is expected

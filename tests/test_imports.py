@@ -17,7 +17,7 @@ LAYERS = (
     {"engine", "data", "scoring", "records", "config"},
     {"model", "ensemble"},
     {"trial"},
-    {"cross_validation"},
+    {"cross_validation", "heads_together"},
     {"study"},
     {"results"},
     {"api"},

@@ -61,9 +61,9 @@ def take_checkpoint(
         tuple(history),
         best,
         best_weights,
-        model=_values(model.variables),
-        optimizer=_values(states),
-        accumulated=_values(accumulators),
+        model=values_of(model.variables),
+        optimizer=values_of(states),
+        accumulated=values_of(accumulators),
         parts=_parts(optimizer),
     )
 
@@ -205,5 +205,6 @@ def _numbered(file: np.lib.npyio.NpzFile, name: str) -> list[np.ndarray]:
     return [file[f"{name}/{number}"] for number in range(n)]
 
 
-def _values(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
+def values_of(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
+    """Copy the values of variables."""
     return [keras.ops.convert_to_numpy(variable.value) for variable in variables]

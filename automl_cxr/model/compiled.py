@@ -40,7 +40,7 @@ class CompiledNetwork:
         self.model = network if self._twin is None else self._twin.model
         self._loss = AdjustableLoss(config, network.output_shape[-1])
         optimizer = build_optimizer(config, learning_rate=learning_rate)
-        self.model.compile(optimizer=optimizer, loss=self._loss, jit_compile=_jit_compile())
+        self.model.compile(optimizer=optimizer, loss=self._loss, jit_compile=jit_compile())
         optimizer.build(self.model.trainable_variables)
         if self._twin is not None:
             self.model.settings_of_loss = self._loss.variables  # JAX takes what no layer or model holds for constants
@@ -117,6 +117,6 @@ def _n_bytes(variables: list[keras.Variable]) -> int:
     return sum(math.prod(variable.shape) * (2 if "16" in variable.dtype else 4) for variable in variables)
 
 
-def _jit_compile() -> bool | str:
+def jit_compile() -> bool | str:
     """Leave XLA to Keras, except for TensorFlow on a CPU: there it costs 15 s a model and its steps are no faster."""
     return False if keras.backend.backend() == "tensorflow" and not has_gpu() else "auto"

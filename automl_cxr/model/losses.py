@@ -9,13 +9,14 @@ import keras
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import ImpossibleModelError
 
-_OPTIMIZERS = {
-    "adam": keras.optimizers.Adam,
-    "adamw": keras.optimizers.AdamW,
-    "rmsprop": keras.optimizers.RMSprop,
-    "sgd": lambda **settings: keras.optimizers.SGD(momentum=0.9, nesterov=True, **settings),
-    "adadelta": keras.optimizers.Adadelta,
+OPTIMIZERS = {
+    "adam": (keras.optimizers.Adam, {}),
+    "adamw": (keras.optimizers.AdamW, {}),
+    "rmsprop": (keras.optimizers.RMSprop, {}),
+    "sgd": (keras.optimizers.SGD, {"momentum": 0.9, "nesterov": True}),
+    "adadelta": (keras.optimizers.Adadelta, {}),
 }
+"""Class and settings of each optimizer, by the name that a configuration uses."""
 
 
 class AdjustableLoss(keras.losses.Loss):
@@ -50,7 +51,7 @@ class AdjustableLoss(keras.losses.Loss):
 
     def _values(self, config: TrialConfig) -> dict[str, float | list[float]]:
         smoothing = {"kept": 1.0 - config.label_smoothing, "spread": config.label_smoothing / self._n_classes}
-        focus = {"gamma": config.focal_gamma, "alpha": _alphas(config.focal_alpha, self._n_classes)} if self._is_focal else {}
+        focus = {"gamma": config.focal_gamma, "alpha": focal_alphas(config, self._n_classes)} if self._is_focal else {}
         return smoothing | focus
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
@@ -61,12 +62,17 @@ class AdjustableLoss(keras.losses.Loss):
         return keras.losses.categorical_focal_crossentropy(smoothed, y_pred, alpha=alpha, gamma=gamma)
 
 
-def _alphas(text: str, n_classes: int) -> list[float]:
-    alphas = [float(number) for number in text.split(",")]
+def focal_alphas(config: TrialConfig, n_classes: int) -> list[float]:
+    """Give the weight of each class in the focal loss.
+
+    Raises:
+        ImpossibleModelError: ``config.focal_alpha`` holds neither one number nor one for each class.
+    """
+    alphas = [float(number) for number in config.focal_alpha.split(",")]
     if len(alphas) not in (1, n_classes):
         raise ImpossibleModelError(
             f"Hyperparameter 'focal_alpha' must hold 1 number or {n_classes}, one for each class; "
-            f"received {len(alphas)} ('{text}'). Count the data's classes with `automl-cxr data inspect`."
+            f"received {len(alphas)} ('{config.focal_alpha}'). Count the data's classes with `automl-cxr data inspect`."
         )
     return alphas * (n_classes // len(alphas))
 
@@ -77,7 +83,8 @@ def build_optimizer(config: TrialConfig, *, learning_rate: float) -> keras.optim
     Its learning rate and its weight decay are variables, so that a network that is compiled with it can be given others.
     """
     parts = config.gradient_accumulation if config.gradient_accumulation > 1 else None
-    optimizer = _OPTIMIZERS[config.optimizer](learning_rate=learning_rate, gradient_accumulation_steps=parts)
+    kind, settings = OPTIMIZERS[config.optimizer]
+    optimizer = kind(learning_rate=learning_rate, gradient_accumulation_steps=parts, **settings)
     if takes_decay(config):
         optimizer.weight_decay = keras.Variable(config.weight_decay, trainable=False, dtype="float32", name="weight_decay")
     else:

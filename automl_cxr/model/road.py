@@ -119,10 +119,24 @@ def compare_with_pixels(whole: keras.Model, valid: LabelledPart, probabilities: 
     Raises:
         TrialError: It is larger than rounding explains.
     """
-    positions = np.unique(np.linspace(0, len(valid.rows) - 1, _N_COMPARED).astype(int))
+    positions = compared_positions(valid)
     with data_parallel():
         said = keras.ops.convert_to_numpy(whole(valid.batch(positions), training=False))
-    differ_by = float(np.abs(np.asarray(said, np.float32) - probabilities[positions]).max())
+    return compare_roads(np.asarray(said, np.float32), probabilities[positions])
+
+
+def compared_positions(part: LabelledPart) -> np.ndarray:
+    """Choose the images of a part that are looked at from pixels, int (k,)."""
+    return np.unique(np.linspace(0, len(part.rows) - 1, _N_COMPARED).astype(int))
+
+
+def compare_roads(from_pixels: np.ndarray, from_features: np.ndarray) -> float:
+    """Give the largest difference between probabilities of the same images.
+
+    Raises:
+        TrialError: It is larger than rounding explains.
+    """
+    differ_by = float(np.abs(from_pixels - from_features).max())
     if not differ_by <= _GROSS:
         raise TrialError(
             f"Features must be what the network computes; with them a probability differs by {differ_by:.2g}. "

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,17 @@ import keras
 import numpy as np
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.errors import NonFiniteLossError, TrialError
+from automl_cxr.errors import TrialError
 from automl_cxr.model.checkpoint import Checkpoint, put_back, take_checkpoint
 from automl_cxr.model.compiled import CompiledNetwork, compiled_network
+from automl_cxr.model.course import Course, Objective, refuse_diverged_loss, refuse_diverged_network
 from automl_cxr.model.devices import data_parallel, n_devices, refuse_accumulation
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.parts import FeaturePart, LabelledPart
 from automl_cxr.model.road import Road, agrees, choose_road, compare_with_pixels
 from automl_cxr.model.sampling import epoch_order, fill_up, image_weights
-from automl_cxr.model.schedules import Phase, plan_phases, scheduled_learning_rate
+from automl_cxr.model.schedules import Phase, plan_phases
 from automl_cxr.records import EpochRecord
-from automl_cxr.scoring.metrics import METRICS, Metric
-from automl_cxr.scoring.objectives import measure
 
 
 class _TrainingBatches(keras.utils.PyDataset):
@@ -71,42 +70,6 @@ def n_steps(n_images: int, batch_size: int) -> int:
     return math.ceil(n_images / batch_size)
 
 
-@dataclass(frozen=True)
-class Objective:
-    """What an epoch is judged by.
-
-    Attributes:
-        metric: What chooses the epoch.
-        normal_class: Index of the class without a finding, for the metrics that need it.
-        names: Every metric and cost that is optimised, where there are several.
-        costs: What is known of the network's costs before it is trained.
-    """
-
-    metric: Metric = METRICS["macro_f1"]
-    normal_class: int | None = None
-    names: Sequence[str] = ()
-    costs: Mapping[str, float] = field(default_factory=dict)
-
-    def score(self, labels: np.ndarray, probabilities: np.ndarray) -> float:
-        return self.metric.function(labels, probabilities, self.normal_class)
-
-    def values(self, labels: np.ndarray, probabilities: np.ndarray) -> tuple[float | None, ...]:
-        """Give every objective of several; None for a cost that is not known yet."""
-        figures = (
-            measure(name, labels, probabilities, normal_class=self.normal_class, costs=self.costs) for name in self.names
-        )
-        return tuple(None if math.isnan(figure) else figure for figure in figures)
-
-    def figure(self, record: EpochRecord, monitor: str) -> float:
-        """Give what a ``TrialConfig.monitor`` names, signed so that larger is better."""
-        score = record.score if self.metric.direction == "maximize" else -record.score
-        return {"score": score, "loss": -record.valid_loss, "accuracy": record.valid_accuracy}[monitor]
-
-    def goodness(self, record: EpochRecord, monitor: str) -> tuple[float, float]:
-        """Give a key that is larger for a better epoch; of equal figures the lower validation loss wins."""
-        return (self.figure(record, monitor), -record.valid_loss)
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainingEnd:
     """How a training ended.
@@ -136,9 +99,7 @@ class Training:
         self._config = config
         self._train = train
         self._valid = valid
-        self._objective = objective
-        self._history: list[EpochRecord] = []
-        self._best: EpochRecord | None = None
+        self._course = Course(config, objective)
         self._best_weights: Sequence[np.ndarray] = ()
         self._best_probabilities: np.ndarray | None = None
         self._best_road: Road | None = None
@@ -149,23 +110,23 @@ class Training:
     @property
     def history(self) -> tuple[EpochRecord, ...]:
         """Every epoch so far, those before a checkpoint too."""
-        return tuple(self._history)
+        return tuple(self._course.history)
 
     def checkpoint(self) -> Checkpoint:
         """Copy the state after the last epoch that was yielded; call it before asking for another one."""
         return take_checkpoint(
             self._model,
             self._compiled.model.optimizer,
-            history=self._history,
-            best=self._best,
+            history=self._course.history,
+            best=self._course.best,
             best_weights=self._best_weights,
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint; call it before ``epochs``."""
         self._restored = checkpoint
-        self._history = list(checkpoint.history)
-        self._best, self._best_weights = checkpoint.best, checkpoint.best_weights
+        self._course.history = list(checkpoint.history)
+        self._course.best, self._best_weights = checkpoint.best, checkpoint.best_weights
 
     def epochs(self, *, until: int | None = None, deadline: float | None = None) -> Generator[EpochRecord, None, TrainingEnd]:
         """Train and yield after every epoch; once it is exhausted the model holds the best epoch's weights.
@@ -180,20 +141,20 @@ class Training:
             ImpossibleModelError: The loss or the layers to train do not fit the network.
             NonFiniteLossError: The loss of an epoch is NaN or infinite.
         """
-        is_late = False
+        course, is_late = self._course, False
         for number, phase in enumerate(plan_phases(self._config), start=1):
-            if self._history and self._history[-1].phase > number:
+            if course.history and course.history[-1].phase > number:
                 continue  # it was over before the checkpoint
             with self._begun(phase):
-                while self._goes_on(number, phase) and not self._is_at(until):
-                    is_late = self._best is not None and deadline is not None and time.monotonic() > deadline
+                while course.goes_on(number, phase) and not course.is_at(until):
+                    is_late = course.best is not None and deadline is not None and time.monotonic() > deadline
                     if is_late:
                         break
                     yield self._run_epoch(number, phase)
             self._model.set_weights(self._best_weights)
-            if is_late or self._is_at(until):
+            if is_late or course.is_at(until):
                 break
-        return TrainingEnd(best_epoch=self._best.epoch, cut_short=is_late)
+        return TrainingEnd(best_epoch=course.best.epoch, cut_short=is_late)
 
     def best_probabilities(self) -> tuple[np.ndarray, str]:
         """Give what the network says of the validation part after the best epoch.
@@ -237,55 +198,27 @@ class Training:
                 self._restored = None
             yield
 
-    def _is_at(self, until: int | None) -> bool:
-        return until is not None and len(self._history) >= until
-
-    def _goes_on(self, number: int, phase: Phase) -> bool:
-        """Tell whether a phase has more epochs to come."""
-        begun = [epoch for epoch in self._history if epoch.phase == number]
-        if not begun:
-            return True
-        if len(begun) >= phase.n_epochs:
-            return False
-        best = max(filter(self._compares, begun), key=self._goodness, default=None)
-        return best is None or begun[-1].epoch - best.epoch < self._config.patience
-
-    def _compares(self, record: EpochRecord | None) -> bool:
-        """Tell whether an epoch ran at the resolution of those to come; scores of others are of other images."""
-        return record is not None and record.image_size == self._config.image_size
-
-    def _goodness(self, record: EpochRecord) -> tuple[float, float]:
-        return self._objective.goodness(record, self._config.monitor)
-
     def _run_epoch(self, number: int, phase: Phase) -> EpochRecord:
         """Train an epoch, score it on the whole validation part, and keep its weights if it is the best."""
         started = time.perf_counter()
-        figures = [self._objective.figure(epoch, self._config.monitor) for epoch in self._history if epoch.phase == number]
-        learning_rate = scheduled_learning_rate(self._config, phase, figures)
-        epoch = len(self._history) + 1
+        learning_rate = self._course.learning_rate(number, phase)
+        epoch = len(self._course.history) + 1
         trained = self._compiled.model
         loss = _fit_epoch(trained, self._config, self._road.train_part(epoch), epoch=epoch, learning_rate=learning_rate)
-        labels = self._valid.labels
         probabilities = predict_probabilities(trained, self._road.valid, batch_size=self._config.images_at_once)
         self._compiled.give(self._road.network)
-        record = EpochRecord(
-            epoch=epoch,
-            phase=number,
-            learning_rate=learning_rate,
-            score=self._objective.score(labels, probabilities),
-            macro_f1=METRICS["macro_f1"].function(labels, probabilities, None),
+        record = self._course.note(
+            number,
+            phase,
             loss=loss,
-            valid_loss=METRICS["log_loss"].function(labels, probabilities, None),
-            valid_accuracy=METRICS["accuracy"].function(labels, probabilities, None),
+            labels=self._valid.labels,
+            probabilities=probabilities,
             seconds=time.perf_counter() - started,
             n_parameters=self._model.count_params(),
-            image_size=self._config.image_size,
-            values=self._objective.values(labels, probabilities),
             features=self._road.reads,
         )
-        self._history.append(record)
-        if not self._compares(self._best) or self._goodness(record) > self._goodness(self._best):
-            self._best, self._best_weights = record, self._model.get_weights()
+        if self._course.best is record:
+            self._best_weights = self._model.get_weights()
             self._best_probabilities, self._best_road = probabilities, self._road
         return record
 
@@ -302,11 +235,7 @@ def _fit_epoch(
         with data_parallel():
             history = model.fit(batches, epochs=epoch, initial_epoch=epoch - 1, verbose=0, shuffle=False).history
         loss = float(history["loss"][-1])
-    if not math.isfinite(loss):
-        raise NonFiniteLossError(
-            f"The training loss became {loss} in epoch {epoch} (learning rate {learning_rate:g}). "
-            "A lower learning rate usually helps."
-        )
+    refuse_diverged_loss(loss, epoch=epoch, learning_rate=learning_rate)
     return loss
 
 
@@ -350,8 +279,7 @@ def predict_probabilities(model: keras.Model, part: LabelledPart | FeaturePart, 
         with data_parallel():
             predicted = model.predict(_Inputs(part, batch_size=batch_size), verbose=0)
     probabilities = np.asarray(predicted, np.float32)[: len(part.rows)]
-    if not np.isfinite(probabilities).all():
-        raise NonFiniteLossError("The network predicts NaN: its weights have diverged. A lower learning rate usually helps.")
+    refuse_diverged_network(probabilities)
     return probabilities
 
 

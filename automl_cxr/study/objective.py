@@ -6,19 +6,23 @@ import csv
 import dataclasses
 import platform
 import shutil
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.engine.proposal import Facts, Proposal, Report
+from automl_cxr.engine.proposal import Proposal, Report, Run
 from automl_cxr.errors import WorkerDiedError
+from automl_cxr.records import EpochRecord, FoldRecord
 from automl_cxr.scoring.objectives import Requirement
 from automl_cxr.study.fidelity import rung_image_size
 from automl_cxr.study.shortages import explained_shortages
+
+if TYPE_CHECKING:
+    from automl_cxr.trial import TrialResult, TrialTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +68,28 @@ class TrialObjective:
         """Give the same objective that reads its images elsewhere."""
         return dataclasses.replace(self, images=places.get(self.images, self.images))
 
-    def __call__(self, proposal: Proposal) -> Generator[Report, None, Facts]:
+    def __call__(self, proposal: Proposal) -> Run:
         # Here, because they load Keras, which the driver must not pay for.
         from automl_cxr.cross_validation import cross_validate
-        from automl_cxr.trial import TrialTask, describe_worker, run_trial
+        from automl_cxr.trial import run_trial
+
+        task = self._begin(proposal)
+        return (yield from self._reports(task, cross_validate(task) if self.folds else run_trial(task)))
+
+    def gathers(self, proposal: Proposal) -> bool:
+        """Tell whether a trial trains nothing but a head, which takes milliseconds an epoch beside others."""
+        return self.folds == 0 and self.fidelity == "epochs" and self.config_of(proposal).trains_only_head
+
+    def together(self, proposals: Sequence[Proposal]) -> list[Run]:
+        """Run trials that gather; their heads are trained as one computation."""
+        from automl_cxr.heads_together import run_heads  # here: loads Keras
+
+        tasks = [self._begin(proposal) for proposal in proposals]
+        return [self._reports(task, records) for task, records in zip(tasks, run_heads(tasks), strict=True)]
+
+    def _begin(self, proposal: Proposal) -> TrialTask:
+        """Say what a trial is to do, and make the folder that it writes into."""
+        from automl_cxr.trial import TrialTask  # here: loads Keras
 
         if not self.split.exists():
             raise WorkerDiedError(
@@ -78,7 +100,7 @@ class TrialObjective:
         shutil.rmtree(folder, ignore_errors=True)
         with explained_shortages():
             folder.mkdir()
-        task = TrialTask(
+        return TrialTask(
             config=self.config_of(proposal),
             images=self.images,
             weights_folder=self.weights_folder,
@@ -94,12 +116,16 @@ class TrialObjective:
             reported=0 if proposal.parent is None else self._epochs_of(proposal.parent),
             largest_image=self.fixed["image_size"],
         )
+
+    def _reports(self, task: TrialTask, records: Generator[EpochRecord | FoldRecord, None, TrialResult]) -> Run:
+        """Report what a trial yields, and clear its folder up where it does not come to its end."""
+        from automl_cxr.trial import describe_worker  # here: loads Keras
+
         known = {"worker": describe_worker()}
         if task.config.gradient_accumulation > 1:
             known["gradient_accumulation"] = task.config.gradient_accumulation
         is_finished = False
         try:
-            records = cross_validate(task) if self.folds else run_trial(task)
             while True:
                 try:
                     with explained_shortages():
@@ -107,12 +133,13 @@ class TrialObjective:
                 except StopIteration as end:
                     is_finished = True
                     return dataclasses.asdict(end.value)
-                if self.fidelity == "image_size":
+                if self.fidelity == "image_size" and isinstance(record, EpochRecord):
                     known["image_size"] = record.image_size
                 yield Report(record.step, record.score, facts={**record.facts, **known}, values=record.values)
         finally:
             if not is_finished:
-                shutil.rmtree(folder, ignore_errors=True)
+                records.close()
+                shutil.rmtree(task.folder, ignore_errors=True)
 
     def config_of(self, proposal: Proposal) -> TrialConfig:
         """Complete a proposal's values; a trial that continues another has its seed and computes batches as it did."""

@@ -9,7 +9,8 @@ from automl_cxr.config import IMBALANCES, LOSSES, MONITORS, OPTIMIZERS, SCHEDULE
 from automl_cxr.errors import NonFiniteLossError
 from automl_cxr.model import compiled
 from automl_cxr.model.build import build_model
-from automl_cxr.model.trainer import LabelledPart, Objective, Training, TrainingEnd, predict_probabilities
+from automl_cxr.model.course import Objective
+from automl_cxr.model.trainer import LabelledPart, Training, TrainingEnd, predict_probabilities
 from automl_cxr.records import EpochRecord
 from automl_cxr.scoring.metrics import METRICS
 

@@ -27,7 +27,8 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.errors import TrialError
 from automl_cxr.model.build import build_model
 from automl_cxr.model.checkpoint import load_checkpoint, save_checkpoint
-from automl_cxr.model.trainer import Objective, Training, predict_probabilities
+from automl_cxr.model.course import Objective
+from automl_cxr.model.trainer import Training, predict_probabilities
 from automl_cxr.records import PartRecord, SplitRecord
 from automl_cxr.trial import TrialTask, load_parts, run_trial
 

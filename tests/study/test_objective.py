@@ -1,0 +1,62 @@
+import dataclasses
+
+import keras
+import pytest
+
+import automl_cxr
+from automl_cxr.engine.proposal import Gathering, Proposal
+from automl_cxr.model.backbones import build_backbone
+from automl_cxr.records import TrialState
+from automl_cxr.study.objective import TrialObjective
+
+HEADS = {"backbone": "squeezenet", "cut": "1", "unfreeze": 0, "augmentation": 0.0}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    file = tmp_path_factory.mktemp("weights") / "squeezenet.weights.h5"
+    build_backbone("squeezenet", 32).save_weights(file)
+    keras.utils.clear_session()
+    return str(file)
+
+
+def test_a_search_runs_its_heads_together(phantoms, weights, tmp_path):
+    study = automl_cxr.search(
+        "transfer",
+        data=phantoms,
+        fixed={**HEADS, "weights": weights, "n_dense": 1},
+        image_size=32,
+        trials=3,
+        epochs=2,
+        sampler="random",
+        pruner="none",
+        executor="inline",
+        together=3,
+        runs=tmp_path,
+    )
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
+    assert all("the whole network, from pixels" in path.read_text() for path in tmp_path.glob("*/trials/*/train.log"))
+    assert study.verify().is_sound
+    assert study.replay(1, tolerance=1e-4).is_same
+
+
+def test_what_gathers_is_told_by_the_configuration_folds_and_fidelity(tmp_path):
+    objective = TrialObjective(
+        fixed={**HEADS, "family": "transfer", "image_size": 32, "epochs": 2},
+        study_seed=0,
+        images=tmp_path,
+        weights_folder=None,
+        split=tmp_path,
+        trials=tmp_path,
+        checkpoints=tmp_path,
+        driver="d",
+        objectives=("macro_f1",),
+        requirements=(),
+        normal_class=None,
+    )
+    assert isinstance(objective, Gathering)
+    assert objective.gathers(Proposal(0, {"n_dense": 2}))
+    assert not objective.gathers(Proposal(0, {"unfreeze": 2}))
+    assert not objective.gathers(Proposal(0, {}, halvings=1))
+    assert not dataclasses.replace(objective, folds=5).gathers(Proposal(0, {}))
+    assert not dataclasses.replace(objective, fidelity="image_size").gathers(Proposal(0, {}, epochs=1))

@@ -25,8 +25,8 @@ from automl_cxr.data.dataset import load_image_paths
 from automl_cxr.engine.proposers import ENDING_SAMPLERS, most_together
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.records import TrialRecord, TrialState
-from automl_cxr.results.classifier import ENSEMBLE_FILE, Classifier, classifier_of_trial, load_ensemble
 from automl_cxr.results import ensembles
+from automl_cxr.results.classifier import ENSEMBLE_FILE, Classifier, classifier_of_trial, load_ensemble
 from automl_cxr.results.ensembles import BuiltEnsemble
 from automl_cxr.results.evaluation import Evaluation, evaluate
 from automl_cxr.results.figures import Figures

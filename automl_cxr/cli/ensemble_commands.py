@@ -11,6 +11,7 @@ import click
 
 from automl_cxr.cli.printing import check_out, print_json, print_table, say, write_text
 from automl_cxr.cli.words import debug_option, json_option, place_options
+from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,29 +20,28 @@ if TYPE_CHECKING:
 
 _TABLE_TYPE = click.Path(dir_okay=False, path_type=Path)
 _SHARE = click.FloatRange(0, 1)
-# Options of the genetic algorithm: the setting that each is, its type, and its help. The defaults are those of
-# ensemble.genetic_settings, which a test holds this table to.
-_GENETIC_OPTIONS: dict[str, tuple[Any, Any, str]] = {
-    "population": (click.IntRange(4), 100, "Weightings in a generation."),
-    "generations": (click.IntRange(1), 200, "Generations at most."),
-    "crossover_probability": (_SHARE, 0.8, "Share of parent pairs that cross over."),
-    "mutation_probability": (_SHARE, 0.3, "Share of children that mutate."),
-    "gene_fraction": (_SHARE, 0.5, "Share of the weights that a crossover averages."),
-    "elitism_fraction": (_SHARE, 0.05, "Share of a generation that lives on."),
-    "tournament_size": (click.IntRange(1), 3, "Candidates for each parent."),
-    "restarts": (click.IntRange(1), 1, "Runs from other initial weights."),
-    "patience": (click.IntRange(1), 20, "Generations without progress that end a run."),
-    "halvings": (click.IntRange(0), 4, "Times that patients are halved; weights are evolved on each half and averaged."),
-    "brier_weight": (click.FloatRange(0), 1.0, "How much the Brier score counts beside the objective."),
-    "shrinkage": (_SHARE, 0.1, "How far weights are drawn to those of the best members alike."),
-    "shrink_to": (click.IntRange(1), 5, "How many best members that is."),
+# Settings of the genetic algorithm: the type of each, and its help.
+_GENETIC_OPTIONS: dict[str, tuple[click.ParamType[Any], str]] = {
+    "population": (click.IntRange(4), "Weightings in a generation."),
+    "generations": (click.IntRange(1), "Generations at most."),
+    "crossover_probability": (_SHARE, "Share of parent pairs that cross over."),
+    "mutation_probability": (_SHARE, "Share of children that mutate."),
+    "gene_fraction": (_SHARE, "Share of the weights that a crossover averages."),
+    "elitism_fraction": (_SHARE, "Share of a generation that lives on."),
+    "tournament_size": (click.IntRange(1), "Candidates for each parent."),
+    "restarts": (click.IntRange(1), "Runs from other initial weights."),
+    "patience": (click.IntRange(1), "Generations without progress that end a run."),
+    "halvings": (click.IntRange(0), "Times that patients are halved; weights are evolved on each half and averaged."),
+    "brier_weight": (click.FloatRange(0), "How much the Brier score counts beside the objective."),
+    "shrinkage": (_SHARE, "How far weights are drawn to those of the best members alike."),
+    "shrink_to": (click.IntRange(1), "How many best members that is."),
 }
 
 
 def _genetic_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the settings of the genetic algorithm."""
-    for name, (kind, default, text) in reversed(_GENETIC_OPTIONS.items()):
-        words = f"--{name.replace('_', '-')}"
+    """Add the settings of the genetic algorithm, with its own defaults."""
+    for name, (kind, text) in reversed(_GENETIC_OPTIONS.items()):
+        words, default = f"--{name.replace('_', '-')}", getattr(DEFAULT_SETTINGS, name)
         command = click.option(words, name, type=kind, default=default, show_default=True, help=f"ga: {text}")(command)
     return command
 
@@ -64,7 +64,7 @@ def ensemble() -> None:
     """Combine the best trials of a study, or other programs' predictions."""
 
 
-@ensemble.command("build", context_settings={"show_default": False})
+@ensemble.command("build")
 @click.argument("study", required=False)
 @click.option("--top", type=click.IntRange(1), default=6, show_default=True, help="Members at most, best trials first.")
 @click.option("--members", type=_Numbers(), help="Trials to take instead of the best.")
@@ -123,7 +123,6 @@ def build_ensemble(
     `automl-cxr ensemble build --predictions a.npz b.csv`.
     """
     from automl_cxr import api
-    from automl_cxr.ensemble.genetic_settings import GeneticSettings
 
     study, tables = _part_words(study, predictions, files)
     settings = GeneticSettings(**genetic)

@@ -1,10 +1,10 @@
-"""Settings of the genetic algorithm, apart from it: reading them needs no DEAP."""
+"""Settings of the genetic algorithm, apart from it: a command line shows them without loading DEAP or NumPy."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-
-import numpy as np
+from numbers import Integral
 
 from automl_cxr.errors import UsageError
 
@@ -55,13 +55,13 @@ class GeneticSettings:
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < least:
+            if not isinstance(value, Integral) or value < least:
                 raise UsageError(f"Genetic setting {name} must be an integer of at least {least}. Received {value!r}.")
         for name in _FRACTIONS:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise UsageError(f"Genetic setting {name} must be from 0 to 1. Received {value!r}.")
-        if not 0 <= self.brier_weight < np.inf:
+        if not 0 <= self.brier_weight < math.inf:
             raise UsageError(f"Genetic setting brier_weight must be finite and at least 0. Received {self.brier_weight!r}.")
 
 

@@ -67,8 +67,8 @@ def read_prediction_tables(
 
     Args:
         paths: Files; ``.npz`` is ours, anything else a CSV table with a header: ``image`` (or ``image_id``, ``id``), ``label``
-            (a class name; may be missing or empty), optionally ``patient_id``, and a column of scores for each class, named as the
-            class or ``probability_<class>``.
+            (a class name; may be missing or empty), optionally ``patient_id``, and a column of scores for each class, named as
+            the class or ``probability_<class>``.
         classes: The classes in order; by default those of the first table.
 
     Raises:

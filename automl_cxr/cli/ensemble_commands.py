@@ -168,7 +168,7 @@ def _part_words(
     Raises:
         UsageError: There is neither a study nor a file.
     """
-    if predictions and study is not None and Path(study).is_file():
+    if predictions and study is not None and Path(study).suffix.lower() in (".csv", ".npz"):
         return None, (*predictions, Path(study), *files)
     if files and not predictions:
         raise UsageError(f"Files of predictions stand after --predictions; received {files[0]} without it.")

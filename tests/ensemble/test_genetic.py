@@ -38,7 +38,7 @@ def test_never_below_its_seeds(m: int, k: int, seed: int) -> None:
     top = [np.isin(np.arange(m), order[:n]) / n for n in range(1, m + 1)]
     rivals = np.array([np.ones(m) / m, *np.eye(m), greedy_weights(ballots), *top])
     assert result.merit >= ballots.merit(rivals).max()
-    assert ballots.merit(np.array(seed_weights(ballots))).max() == ballots.merit(rivals).max()
+    assert ballots.merit(np.array(seed_weights(ballots))).max() >= ballots.merit(rivals).max()
     assert result.weights.shape == (m,)
     assert result.weights.sum() == pytest.approx(1)
     assert (result.weights >= 0).all()

@@ -18,14 +18,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+import numpy as np
 import pandas as pd
 
 from automl_cxr.data.dataset import load_image_paths
 from automl_cxr.engine.proposers import ENDING_SAMPLERS, most_together
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.records import TrialRecord, TrialState
+from automl_cxr.results import ensembles
 from automl_cxr.results.classifier import ENSEMBLE_FILE, Classifier, classifier_of_trial, load_ensemble
-from automl_cxr.results.ensembles import BuiltEnsemble, build_ensemble
+from automl_cxr.results.ensembles import BuiltEnsemble
 from automl_cxr.results.evaluation import Evaluation, evaluate
 from automl_cxr.results.figures import Figures
 from automl_cxr.results.importance import PED_ANOVA, importance_table
@@ -132,9 +134,13 @@ class Study:
         """Collect settings, images, trials, searches and files; see ``study.catalogue.StudyDetails``."""
         return catalogue.describe_study(self._store)
 
-    def ensemble(self, *, top: int = 6, method: str = "ga", seed: int | None = None, name: str | None = None) -> BuiltEnsemble:
-        """Build an ensemble of the best trials; see ``results.ensembles.build_ensemble``."""
-        return build_ensemble(self._store, top=top, method=method, seed=seed, name=name)
+    def ensemble(self, **choices: Any) -> BuiltEnsemble:
+        """Build an ensemble of the best trials.
+
+        Keywords are those of ``results.ensembles.build_ensemble``: ``top``, ``members``, ``diverse``, ``predictions``,
+        ``method``, ``objective``, ``settings``, ``seed`` and ``name``.
+        """
+        return ensembles.build_ensemble(self._store, **choices)
 
     def evaluate(
         self,
@@ -485,10 +491,34 @@ def predict(
     files, problems = load_image_paths(paths)
     probabilities, unreadable = classifier.predict(files, on_progress=on_progress)
     readable = [str(path) for position, path in enumerate(files) if position not in unreadable]
-    table = pd.DataFrame({"image": readable, "class": [classifier.classes[best] for best in probabilities.argmax(axis=1)]})
-    for column, class_name in enumerate(classifier.classes):
-        table[f"probability_{class_name}"] = probabilities[:, column]
+    table = _prediction_table(readable, classifier.classes, probabilities)
     return table, problems | {str(files[position]): reason for position, reason in unreadable.items()}
+
+
+def combine_predictions(predictions: Sequence[str | Path], **choices: Any) -> BuiltEnsemble:
+    """Build an ensemble of models of which only tables of predictions are known.
+
+    Keywords are those of ``results.ensembles.build_ensemble_of_tables``: ``method``, ``objective``, ``normal_class``,
+    ``settings``, ``seed`` and ``name``.
+    """
+    return ensembles.build_ensemble_of_tables(predictions, **choices)
+
+
+def apply_ensemble(folder: str | Path, predictions: Sequence[str | Path]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Combine members' predictions of other images; see ``results.ensembles.apply_ensemble``.
+
+    Returns:
+        One row an image, as ``predict`` gives it; and what was done to the scores of tables.
+    """
+    combined, notes = ensembles.apply_ensemble(Path(folder), predictions)
+    return _prediction_table(list(combined.ids), combined.classes, combined.probabilities), notes
+
+
+def _prediction_table(images: list[str], classes: tuple[str, ...], probabilities: np.ndarray) -> pd.DataFrame:
+    table = pd.DataFrame({"image": images, "class": [classes[best] for best in probabilities.argmax(axis=1)]})
+    for column, class_name in enumerate(classes):
+        table[f"probability_{class_name}"] = probabilities[:, column]
+    return table
 
 
 def _prepare(

@@ -126,6 +126,11 @@ def test_help_names_the_samplers_pruners_metrics_methods_and_layouts_there_are(r
         (["leaderboard", "s"], 1, "Run a search first"),
         (["leaderboard", "s", "--format", "jsn"], 2, "Did you mean 'json'"),
         (["ensemble", "build", "s", "--top", "0"], 2, "--top"),
+        (["ensemble", "build"], 2, "received neither"),
+        (["ensemble", "build", "s", "x.npz"], 2, "stand after --predictions"),
+        (["ensemble", "build", "s", "--shrinkage", "2"], 2, "--shrinkage"),
+        (["ensemble", "build", "--predictions", "x.csv"], 1, "No such file"),
+        (["ensemble", "apply", "nowhere", "x.csv"], 1, "is not an ensemble's folder"),
         (["evaluate", "s"], 1, "Run a search first"),
         (["predict", "s"], 2, "PATHS"),
         (["predict", "no/such/ensemble", "x.png"], 2, "ensemble.json"),
@@ -277,8 +282,9 @@ class TestAfterASearch:
     def test_ensemble_evaluate_and_predict(self, run, searched, phantoms):
         code, out, err = run("ensemble", "build", "s", "--runs", searched, "--top", 2, "--name", "pair")
         assert code == 0
-        for method in ("ga", "average", "greedy", "best"):
+        for method in ("ga", "ga-by-class", "average", "greedy", "best", "stacking", "sweep"):
             assert method in out
+        assert "out of fold" in out
         folder = searched / "s" / "ensembles" / "pair"
         assert str(folder) in out
         assert f"next: automl-cxr evaluate {folder}" in out

@@ -13,9 +13,10 @@ import click
 from automl_cxr import __version__
 from automl_cxr.cli.cache_commands import cache
 from automl_cxr.cli.data_commands import data
+from automl_cxr.cli.ensemble_commands import ensemble
 from automl_cxr.cli.model_commands import describe
 from automl_cxr.cli.printing import say
-from automl_cxr.cli.results_commands import dashboard, ensemble, evaluate, importance, leaderboard, predict
+from automl_cxr.cli.results_commands import dashboard, evaluate, importance, leaderboard, predict
 from automl_cxr.cli.search_commands import search, spaces, systems
 from automl_cxr.cli.storage_commands import storage
 from automl_cxr.cli.studies_commands import studies

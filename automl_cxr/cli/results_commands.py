@@ -1,8 +1,7 @@
-"""What comes after a search: leaderboard, importance, ensemble, evaluate, predict, dashboard."""
+"""What comes after a search: leaderboard, importance, evaluate, predict, dashboard."""
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,51 +84,6 @@ def importance(study: str, evaluator: str, runs: str | None, storage: str | None
     print_table(assessed.drop(columns=["left_out"]), title=f"{study}: {evaluator}")
     for row in table[table["left_out"] != ""].itertuples():
         say(f"left out: {row.parameter} ({row.left_out})")
-
-
-@click.group()
-def ensemble() -> None:
-    """Combine the best trials of a study."""
-
-
-@ensemble.command("build")
-@click.argument("study")
-@click.option("--top", type=click.IntRange(1), default=6, show_default=True, help="Members at most, best trials first.")
-@click.option("--method", default="ga", show_default=True, metavar="NAME", help="Weights by ga, greedy, average or best.")
-@click.option("--name", help="Name of the ensemble  [default: method and members]")
-@click.option("--seed", type=click.IntRange(0), help="Of the genetic algorithm  [default: the study's]")
-@place_options
-@json_option
-@debug_option
-def build_ensemble(
-    study: str,
-    top: int,
-    method: str,
-    name: str | None,
-    seed: int | None,
-    runs: str | None,
-    storage: str | None,
-    as_json: bool,
-) -> None:
-    """Fit ensemble weights over the best trials of STUDY on validation macro-F1."""
-    import pandas as pd
-
-    from automl_cxr import api
-    from automl_cxr.results.ensembles import describe_ensemble
-
-    built = api.open_study(study, runs=runs, storage=storage).ensemble(top=top, method=method, seed=seed, name=name)
-    if as_json:
-        print_json({**vars(built), "folder": str(built.folder), "interval": vars(built.interval)})
-        return
-    if len(built.trials) < top:
-        say(f"Only {len(built.trials)} finished trials have a model, so there are fewer members than --top {top}.")
-    members = {"trial": built.trials, "weight": built.weights, "validation macro-F1": built.member_scores}
-    print_table(pd.DataFrame(members), title="members")
-    methods = {"method": list(built.scores), "validation macro-F1": list(built.scores.values())}
-    print_table(pd.DataFrame(methods), title="the same members by every method")
-    click.echo(describe_ensemble(built))
-    click.echo(f"ensemble: {built.folder}")
-    click.echo(f"next: automl-cxr evaluate {shlex.quote(str(built.folder))}")
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""From members' predictions to an ensemble: fit weights by a named method, compare the methods, predict."""
+"""From members' predictions to an ensemble: fit a rule by a named method, compare the methods."""
 
 from __future__ import annotations
 
@@ -8,97 +8,161 @@ from types import MappingProxyType
 
 import numpy as np
 
-from automl_cxr.ensemble.genetic import DEFAULT_SETTINGS, GeneticSettings, evolve_weights
-from automl_cxr.ensemble.selection import greedy_selection, top_k_weights, uniform_weights
-from automl_cxr.ensemble.voting import score_population, weighted_average
-from automl_cxr.errors import UnknownNameError
-from automl_cxr.scoring.metrics import score_macro_f1
+from automl_cxr.ensemble.ballots import Ballots
+from automl_cxr.ensemble.cross_fitting import evolve_on_halves
+from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
+from automl_cxr.ensemble.objective import MACRO_F1, Objective
+from automl_cxr.ensemble.rules import Rule, WeightedAverage
+from automl_cxr.ensemble.selection import greedy_weights, rank_members, top_k_weights, uniform_weights
+from automl_cxr.ensemble.stacking import fit_stacking
+from automl_cxr.ensemble.sweep import sweep_weights
+from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.scoring.predictions import Predictions, align
+
+Fit = Callable[[Ballots, Sequence[str], GeneticSettings], Rule]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to fit a rule.
+
+    Attributes:
+        description: One line for people.
+        fit: (ballots, the patient of each image, settings) to the rule.
+        n_members: How many members it is for; None for any number.
+    """
+
+    description: str
+    fit: Fit
+    n_members: int | None = None
+
+
+def _average_of(weigh: Callable[[Ballots], np.ndarray]) -> Fit:
+    return lambda ballots, _patients, _settings: WeightedAverage(weigh(ballots))
+
+
+# From the simplest to the most elaborate: of methods that cannot be told apart the first is recommended.
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "best": Method("the best member alone", _average_of(lambda ballots: top_k_weights(rank_members(ballots), 1))),
+        "average": Method("all members alike", _average_of(lambda ballots: uniform_weights(ballots.n_members))),
+        "greedy": Method("greedy selection with replacement (Caruana et al. 2004)", _average_of(greedy_weights)),
+        "sweep": Method("two members: the exact optimum", _average_of(sweep_weights), n_members=2),
+        "ga": Method(
+            "genetic algorithm, averaged over halves of the patients",
+            lambda ballots, patients, settings: WeightedAverage(evolve_on_halves(ballots, patients, settings)),
+        ),
+        "ga-by-class": Method(
+            "the same with a weight for each member and class",
+            lambda ballots, patients, settings: WeightedAverage(evolve_on_halves(ballots, patients, settings, by_class=True)),
+        ),
+        "stacking": Method(
+            "regularised multinomial regression on log-probabilities",
+            lambda ballots, patients, settings: fit_stacking(
+                ballots.probabilities, ballots.labels, patients, seed=settings.seed
+            ),
+        ),
+    }
+)
 
 
 @dataclass(frozen=True, eq=False)
 class FittedEnsemble:
-    """Weights of an ensemble, and how they were found.
+    """A rule, and how it was found.
 
     Attributes:
         method: A name in ``METHODS``.
-        weights: float64 (n_members,), sum 1, in the order of the members.
-        score: Macro-F1 on the images that the weights were fitted on: optimistic, the more so the more members.
+        rule: How the members' probabilities are combined.
+        score: The objective's metric on the images that it was fitted on: optimistic, the more so the more members.
     """
 
     method: str
-    weights: np.ndarray
+    rule: Rule
     score: float
 
 
-Method = Callable[[np.ndarray, np.ndarray, GeneticSettings], np.ndarray]
-
-
-def _evolved(probabilities: np.ndarray, labels: np.ndarray, settings: GeneticSettings) -> np.ndarray:
-    return evolve_weights(probabilities, labels, settings=settings).weights
-
-
-def _average(probabilities: np.ndarray, labels: np.ndarray, settings: GeneticSettings) -> np.ndarray:
-    return uniform_weights(len(probabilities))
-
-
-def _greedy(probabilities: np.ndarray, labels: np.ndarray, settings: GeneticSettings) -> np.ndarray:
-    return greedy_selection(probabilities, labels)
-
-
-def _best_single(probabilities: np.ndarray, labels: np.ndarray, settings: GeneticSettings) -> np.ndarray:
-    return top_k_weights(score_population(probabilities, labels, np.eye(len(probabilities))), 1)
-
-
-METHODS: Mapping[str, Method] = MappingProxyType({"ga": _evolved, "average": _average, "greedy": _greedy, "best": _best_single})
-
-
 def fit_ensemble(
-    members: Sequence[Predictions], *, method: str = "ga", seed: int = 0, settings: GeneticSettings = DEFAULT_SETTINGS
+    members: Sequence[Predictions],
+    *,
+    method: str = "ga",
+    objective: Objective = MACRO_F1,
+    settings: GeneticSettings = DEFAULT_SETTINGS,
 ) -> FittedEnsemble:
-    """Fit ensemble weights on labelled predictions of the same images.
+    """Fit a rule on labelled predictions of the same images.
 
     Args:
         members: Predictions of each member, on images that no member was trained on.
         method: A name in ``METHODS``.
-        seed: Seed of random choices; takes the place of the one in ``settings``.
-        settings: Of the genetic algorithm; the other methods have none.
+        objective: What the rule is chosen by; stacking has its own, log loss.
+        settings: Of the genetic algorithm; of the other methods only stacking takes the seed of its folds from it.
 
     Raises:
         UnknownNameError: If there is no such method.
-        UsageError: If there is no member, or the seed is below 0.
+        UsageError: If there is no member, or the method is for another number of them.
         DataError: If members differ in images, labels or classes, or a label is unknown.
     """
-    if method not in METHODS:
-        raise UnknownNameError("ensemble method", method, METHODS)
-    probabilities, images = align(members)
-    images.require_labels()
-    weights = METHODS[method](probabilities, images.labels, replace(settings, seed=seed))
-    score = score_macro_f1(images.labels, weighted_average(probabilities, weights))
-    return FittedEnsemble(method, weights, score)
+    check_method(method, len(members))
+    ballots, images = lay_out(members, objective)
+    return _fit(method, ballots, images.patients, settings)
 
 
 def compare_methods(
-    members: Sequence[Predictions], *, seed: int = 0, settings: GeneticSettings = DEFAULT_SETTINGS
+    members: Sequence[Predictions], *, objective: Objective = MACRO_F1, settings: GeneticSettings = DEFAULT_SETTINGS
 ) -> dict[str, FittedEnsemble]:
-    """Fit by every method, so that the genetic algorithm never stands without its simpler rivals beside it.
+    """Fit by every method that there is for as many members, so that none stands without its simpler rivals beside it.
 
-    Arguments and errors as in ``fit_ensemble``. Scores are on the fitting images, where "ga" cannot lose: which method
-    is better shows only on images that none was fitted on.
+    Arguments and errors as in ``fit_ensemble``. Scores are on the fitting images: which method is better shows only on
+    images that none was fitted on (``ensemble.judgement``).
     """
-    return {method: fit_ensemble(members, method=method, seed=seed, settings=settings) for method in METHODS}
+    ballots, images = lay_out(members, objective)
+    return {method: _fit(method, ballots, images.patients, settings) for method in methods_for(len(members))}
 
 
-def ensemble_predictions(members: Sequence[Predictions], weights: np.ndarray) -> Predictions:
-    """Predict by weighted average; labels may be unknown.
+def methods_for(n_members: int) -> tuple[str, ...]:
+    """Name the methods that there are for a number of members, from the simplest."""
+    return tuple(name for name, row in METHODS.items() if row.n_members in (None, n_members))
 
-    Args:
-        members: Predictions of each member for the same images, in the order of the weights.
-        weights: (n_members,), at least 0, scaled to sum to 1.
+
+def check_method(method: str, n_members: int) -> None:
+    """Refuse a method that does not exist or is for another number of members.
 
     Raises:
-        UsageError: If there is no member, or the weights do not fit them.
+        UnknownNameError: There is no such method.
+        UsageError: It is for another number of members.
+    """
+    if method not in METHODS:
+        raise UnknownNameError("ensemble method", method, METHODS)
+    if method not in methods_for(n_members):
+        raise UsageError(f"The method '{method}' is for {METHODS[method].n_members} members; received {n_members}. Try ga.")
+
+
+def lay_out(members: Sequence[Predictions], objective: Objective) -> tuple[Ballots, Predictions]:
+    """Match members' images by id and lay their votes out; give the first member beside, whose order the rows follow.
+
+    Raises:
+        UsageError: If there is no member, or the objective misses its normal class.
+        DataError: If members differ in images, labels or classes, or a label is unknown.
+    """
+    probabilities, images = align(members)
+    images.require_labels()
+    return Ballots(probabilities, images.labels, objective=objective), images
+
+
+def ensemble_predictions(members: Sequence[Predictions], rule: Rule) -> Predictions:
+    """Combine members' predictions by a rule; labels may be unknown.
+
+    Args:
+        members: Predictions of each member for the same images, in the order that the rule was fitted in.
+        rule: How they are combined.
+
+    Raises:
+        UsageError: If there is no member, or the rule is for others.
         DataError: If members differ in images, labels or classes.
     """
     probabilities, images = align(members)
-    return replace(images, probabilities=weighted_average(probabilities, weights))
+    return replace(images, probabilities=rule.combine(probabilities))
+
+
+def _fit(method: str, ballots: Ballots, patients: Sequence[str], settings: GeneticSettings) -> FittedEnsemble:
+    rule = METHODS[method].fit(ballots, patients, settings)
+    return FittedEnsemble(method, rule, ballots.objective.score(ballots.labels, rule.combine(ballots.probabilities)))

@@ -1,4 +1,4 @@
-"""Ensemble weights by a genetic algorithm on macro-F1 (DEAP); the only file that imports DEAP.
+"""Ensemble weights by a genetic algorithm (DEAP); the only file that imports DEAP.
 
 DEAP gives the lexicographic fitness, the toolbox and the selection of the elite. Left out on purpose: ``deap.creator``,
 which writes classes into module globals, and DEAP's random operators, which draw from the global ``random`` module:
@@ -7,64 +7,19 @@ any thread of Ray's or the dashboard's that draws from it as well would change t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
 import numpy as np
 from deap import base, tools  # DEAP ships no types
 
-from automl_cxr.ensemble.selection import select_greedily, single_weights, top_k_weights, uniform_weights
-from automl_cxr.ensemble.voting import Ballots, weighted_average
-from automl_cxr.errors import UsageError
-from automl_cxr.scoring.metrics import score_macro_f1
+from automl_cxr.ensemble.ballots import Ballots
+from automl_cxr.ensemble.genetic_settings import GeneticSettings
+from automl_cxr.ensemble.selection import greedy_weights, rank_members, top_k_weights, uniform_weights
+from automl_cxr.ensemble.sweep import sweep_weights
 
-
-@dataclass(frozen=True, kw_only=True)
-class GeneticSettings:
-    """Settings of the genetic algorithm.
-
-    Attributes:
-        population: Weightings in a generation, at least 4.
-        generations: Generations of a run, at least 1.
-        crossover_probability: Share of parent pairs that cross over, 0 to 1.
-        mutation_probability: Share of children that mutate, 0 to 1.
-        gene_fraction: Share of the genes that a crossover averages (at least one), 0 to 1.
-        elitism_fraction: Share of a generation that enters the next unchanged (at least the best, never all), 0 to 1.
-        tournament_size: Candidates in a tournament for parenthood, at least 1.
-        restarts: Runs from different initial populations, at least 1.
-        patience: Generations without a higher macro-F1 after which a run ends, at least 1.
-        seed: Seed of all random choices, at least 0.
-
-    Raises:
-        UsageError: For a value out of range.
-    """
-
-    population: int = 100
-    generations: int = 200
-    crossover_probability: float = 0.8
-    mutation_probability: float = 0.3
-    gene_fraction: float = 0.5
-    elitism_fraction: float = 0.05
-    tournament_size: int = 3
-    restarts: int = 3
-    patience: int = 50
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < least:
-                raise UsageError(f"Genetic setting {name} must be an integer of at least {least}. Received {value!r}.")
-        for name in _FRACTIONS:
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise UsageError(f"Genetic setting {name} must be from 0 to 1. Received {value!r}.")
-
-
-_LEAST = {"population": 4, "generations": 1, "tournament_size": 1, "restarts": 1, "patience": 1, "seed": 0}
-_FRACTIONS = ("crossover_probability", "mutation_probability", "gene_fraction", "elitism_fraction")
-DEFAULT_SETTINGS = GeneticSettings()
+_STEP = 1e-4  # of fitness: less is no progress, since the Brier score's share can be improved for ever
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,22 +27,22 @@ class GeneticResult:
     """What evolution found.
 
     Attributes:
-        weights: float64 (n_members,), sum 1.
-        score: Macro-F1 on the images it was fitted on: optimistic, to be repeated only as such.
-        history: Best macro-F1 of the initial population and of each generation, in the best run.
+        weights: float64 (n_members,), sum 1; by class (n_members, k), sum k.
+        merit: What the objective says of them on the images they were fitted on: optimistic, to be repeated only as such.
+        history: Best fitness of the initial population and of each generation, in the best run.
     """
 
     weights: np.ndarray
-    score: float
+    merit: float
     history: tuple[float, ...]
 
 
 class _Fitness(base.Fitness):
-    """Macro-F1, then log loss.
+    """The objective less a part of the Brier score, then the Brier score.
 
-    Macro-F1 of a few hundred images is a step function with wide plateaus. Within one, log loss (proper, and convex in
-    the weights) leads to its well-calibrated inside, where the edge that first reached it would be luck; and it gives
-    selection a slope to follow where macro-F1 is flat.
+    Macro-F1 of a few hundred images is a step function with wide plateaus. The Brier score (proper, and convex in the weights)
+    leads to the well-calibrated inside of one, where the edge that first reached it would be luck; and it gives selection a
+    slope to follow where the objective is flat.
     """
 
     weights = (1.0, -1.0)
@@ -95,18 +50,16 @@ class _Fitness(base.Fitness):
 
 @dataclass(frozen=True, eq=False)
 class _Individual:
-    genes: np.ndarray  # (n_members,), sum 1
+    genes: np.ndarray  # (n_genes,), sum 1
     fitness: _Fitness
 
 
-def evolve_weights(
-    probabilities: np.ndarray, labels: np.ndarray, *, settings: GeneticSettings = DEFAULT_SETTINGS
-) -> GeneticResult:
-    """Find ensemble weights of high macro-F1 on labelled (validation) images.
+def evolve_weights(ballots: Ballots, settings: GeneticSettings, *, by_class: bool = False) -> GeneticResult:
+    """Find ensemble weights of the highest fitness on labelled (validation) images, all of them.
 
     The algorithm of the reference report on ChestX-ray14 (section 7.2.1), as its own pseudocode:
 
-        seeds = everyone alike, each member alone, the best k alike, greedy selection
+        seeds = everyone alike, each member alone, the best k alike, greedy selection, of two members the exact optimum
         for each restart:
             population = the best seeds, filled up with random weights; evaluate(population)
             for each generation, until patience is lost:
@@ -116,81 +69,101 @@ def evolve_weights(
         return the best of all seeds and runs
 
     Seeds are ours: from random weights alone such an algorithm falls behind greedy selection, and even behind the best
-    member, when there are many members. With them the result is, on these images, never below any of them.
+    member, when there are many members. With them its fitness is, on these images, never below that of any of them.
 
     Args:
-        probabilities: (n_members, n, k), rows sum to 1.
-        labels: True classes, integers (n,) from 0 to k - 1.
+        ballots: Members' probabilities, the truth and the objective.
         settings: Of the algorithm; the same seed gives the same weights, whatever else the process does.
-
-    Raises:
-        DataError: If probabilities and labels do not fit together, are empty, not finite or out of range.
+        by_class: Find a weight for each member and class instead of one for each member.
     """
-    ballots = Ballots(probabilities, labels)
-    seeds = _seed_weights(ballots)
-    runs = [_evolve_once(ballots, seeds, settings, restart) for restart in range(settings.restarts)]
+    shape = (ballots.n_members, ballots.n_classes) if by_class else (ballots.n_members,)
+    seeds = np.stack([_spread(weights, shape).ravel() for weights in seed_weights(ballots)])
+    runs = [_evolve_once(ballots, seeds, shape, settings, restart) for restart in range(settings.restarts)]
     _, history = max(runs, key=lambda run: run[0].fitness)
-    weights, score = _best_of(ballots, [*seeds, *(best.genes for best, _ in runs)])
-    return GeneticResult(weights, score, history)
+    candidates = [*seeds, *(best.genes for best, _ in runs)]
+    best = _evaluate(np.array(candidates), ballots=ballots, shape=shape, settings=settings)[0]
+    weights = _as_weights(best.genes[None], shape)
+    return GeneticResult(weights[0], float(ballots.merit(weights)[0]), history)
 
 
-def _seed_weights(ballots: Ballots) -> list[np.ndarray]:
-    """Give the weights that evolution must beat, the simplest first."""
-    n_members = ballots.n_members
-    singles = [single_weights(n_members, index) for index in range(n_members)]
-    scores = ballots.macro_f1(np.array(singles))
-    top = [top_k_weights(scores, k) for k in range(2, n_members)]
-    return [uniform_weights(n_members), *singles, *top, select_greedily(ballots)]
+def seed_weights(ballots: Ballots) -> list[np.ndarray]:
+    """Give the weights that evolution must beat, the simplest first, each (n_members,)."""
+    n_members, order = ballots.n_members, rank_members(ballots)
+    top = [top_k_weights(order, k) for k in range(2, n_members)]
+    # Chance hits the exact optimum of two members in 96 of 100 problems; the sweep always does.
+    swept = [sweep_weights(ballots)] if n_members == 2 and ballots.objective.metric.of_ranks is None else []
+    return [uniform_weights(n_members), *np.eye(n_members), *top, greedy_weights(ballots), *swept]
+
+
+def _spread(weights: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Turn weights of members into genes of a shape, sum 1."""
+    return weights if len(shape) == 1 else np.repeat(weights[:, None], shape[1], axis=1) / shape[1]
+
+
+def _as_weights(genes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Turn genes (population, n_genes) into weights (population, *shape) whose sum is 1 a class."""
+    return genes.reshape(len(genes), *shape) * (shape[1] if len(shape) == 2 else 1)
 
 
 def _evolve_once(
-    ballots: Ballots, seeds: list[np.ndarray], settings: GeneticSettings, restart: int
+    ballots: Ballots, seeds: np.ndarray, shape: tuple[int, ...], settings: GeneticSettings, restart: int
 ) -> tuple[_Individual, tuple[float, ...]]:
-    """Run once; give the best individual and the best macro-F1 of each generation."""
+    """Run once; give the best individual and the best fitness of each generation."""
     n_elite = min(max(1, round(settings.elitism_fraction * settings.population)), settings.population - 1)
-    toolbox = _build_toolbox(ballots, settings, n_elite, np.random.default_rng([settings.seed, restart]))
+    rng = np.random.default_rng([settings.seed, restart])
+    toolbox = _build_toolbox(ballots, shape, settings, n_elite, rng)
     population = toolbox.evaluate(toolbox.initialize(seeds))
-    history = [_best(population).fitness.values[0]]
+    history = [population[0].fitness.values[0]]
     for _ in range(settings.generations):
-        elite = tools.selBest(population, n_elite)
         children = toolbox.mutate(toolbox.mate(toolbox.select(population)))
-        population = elite + toolbox.evaluate(children)
-        history.append(_best(population).fitness.values[0])
-        if len(history) > settings.patience and history[-1] <= history[-1 - settings.patience]:
+        population = toolbox.survive(population[:n_elite] + toolbox.evaluate(children))
+        history.append(population[0].fitness.values[0])
+        if len(history) > settings.patience and history[-1] < history[-1 - settings.patience] + _STEP:
             break
-    return _best(population), tuple(history)
+    return population[0], tuple(history)
 
 
-def _build_toolbox(ballots: Ballots, settings: GeneticSettings, n_elite: int, rng: np.random.Generator) -> base.Toolbox:
-    """Bind the operators to the settings of one run."""
-    n_averaged = max(1, round(settings.gene_fraction * ballots.n_members))
+def _build_toolbox(
+    ballots: Ballots, shape: tuple[int, ...], settings: GeneticSettings, n_elite: int, rng: np.random.Generator
+) -> base.Toolbox:
+    """Bind the operators to the settings of one run. Populations are ordered from the best individual."""
+    n_averaged = max(1, round(settings.gene_fraction * np.prod(shape)))
     toolbox = base.Toolbox()
-    toolbox.register("initialize", _initialize, ballots=ballots, n=settings.population, rng=rng)
-    toolbox.register("evaluate", _evaluate, ballots=ballots)
+    toolbox.register("evaluate", _evaluate, ballots=ballots, shape=shape, settings=settings)
+    toolbox.register("initialize", _initialize, evaluate=toolbox.evaluate, n=settings.population, rng=rng)
+    toolbox.register("survive", tools.selBest, k=settings.population)
     toolbox.register("select", _select, n=settings.population - n_elite, size=settings.tournament_size, rng=rng)
     toolbox.register("mate", _mate, probability=settings.crossover_probability, n_averaged=n_averaged, rng=rng)
     toolbox.register("mutate", _mutate, probability=settings.mutation_probability, rng=rng)
     return toolbox
 
 
-def _initialize(seeds: list[np.ndarray], *, ballots: Ballots, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Take the best seeds, at most half of a population, and random weights, (n, n_members)."""
-    ranked = sorted(_evaluate(np.array(seeds), ballots=ballots), key=attrgetter("fitness"), reverse=True)
-    kept = np.array([seed.genes for seed in ranked[: n // 2]])
-    strangers = 1 - rng.random((n - len(kept), ballots.n_members))
+def _initialize(
+    seeds: np.ndarray, *, evaluate: Callable[[np.ndarray], list[_Individual]], n: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Take the best seeds, at most half of a population, and random weights, (n, n_genes)."""
+    kept = np.array([seed.genes for seed in evaluate(seeds)[: n // 2]])
+    strangers = 1 - rng.random((n - len(kept), seeds.shape[1]))
     return np.concatenate([kept, _normalize(strangers)])
 
 
-def _evaluate(genes: np.ndarray, *, ballots: Ballots) -> list[_Individual]:
-    """Score weightings (n, n_members), all at once."""
-    scores, losses = ballots.macro_f1(genes), ballots.log_loss(genes)
-    return [_Individual(*row) for row in zip(genes, map(_Fitness, zip(scores, losses, strict=True)), strict=True)]
+def _evaluate(genes: np.ndarray, *, ballots: Ballots, shape: tuple[int, ...], settings: GeneticSettings) -> list[_Individual]:
+    """Judge weightings (n, n_genes), all at once; give them from the best."""
+    weights = _as_weights(genes, shape)
+    errors = ballots.squared_error(weights)
+    merits = ballots.merit(weights) - settings.brier_weight * errors
+    fitnesses = map(_Fitness, zip(merits.tolist(), errors.tolist(), strict=True))
+    individuals = [_Individual(*row) for row in zip(genes, fitnesses, strict=True)]
+    return sorted(individuals, key=attrgetter("fitness"), reverse=True)
 
 
 def _select(population: Sequence[_Individual], *, n: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Hold a tournament among ``size`` random individuals for each parent, (n or n + 1, n_members): an even number."""
-    tournaments = rng.integers(len(population), size=(n + n % 2, size)).tolist()
-    return np.array([_best([population[index] for index in tournament]).genes for tournament in tournaments])
+    """Hold a tournament among ``size`` random individuals for each parent, (n or n + 1, n_genes): an even number.
+
+    The population is ordered, so the first of those drawn has won.
+    """
+    winners = rng.integers(len(population), size=(n + n % 2, size)).min(axis=1)
+    return np.array([individual.genes for individual in population])[winners]
 
 
 def _mate(parents: np.ndarray, *, probability: float, n_averaged: int, rng: np.random.Generator) -> np.ndarray:
@@ -212,19 +185,3 @@ def _mutate(children: np.ndarray, *, probability: float, rng: np.random.Generato
 
 def _normalize(genes: np.ndarray) -> np.ndarray:
     return genes / genes.sum(axis=1, keepdims=True)
-
-
-def _best(individuals: Sequence[_Individual]) -> _Individual:
-    return max(individuals, key=attrgetter("fitness"))
-
-
-def _best_of(ballots: Ballots, candidates: list[np.ndarray]) -> tuple[np.ndarray, float]:
-    """Choose by the score of the averages that the ensemble will publish, then by log loss, then the first.
-
-    The population's matrix product may round an average differently in its last bit and turn a tie between two
-    classes; what is promised about seeds must hold for the published score. The first are the simplest.
-    """
-    scores = [score_macro_f1(ballots.labels, weighted_average(ballots.probabilities, row)) for row in candidates]
-    losses = ballots.log_loss(np.array(candidates))
-    chosen = max(range(len(candidates)), key=lambda index: (scores[index], -losses[index]))
-    return candidates[chosen], scores[chosen]

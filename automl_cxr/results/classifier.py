@@ -15,7 +15,7 @@ import numpy as np
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.data.decode import DEFAULT_FIT, check_fit, decode_image_in_pool, decoder_warnings_off, fit_square
-from automl_cxr.ensemble.voting import normalize_weights, weighted_average
+from automl_cxr.ensemble.rules import Rule, WeightedAverage, rule_from_record
 from automl_cxr.errors import DataError, StudyError, UnreadableImageError
 from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
 
@@ -41,14 +41,14 @@ class Member:
 
 @dataclass(frozen=True)
 class Classifier:
-    """Networks, their weights, and the classes that they tell apart.
+    """Networks, how they are combined, and the classes that they tell apart.
 
     Attributes:
         name: What it is called in messages and records.
         study: Name of the study that it comes from.
         split_digest: Digest of the split that its networks were trained and chosen on.
-        members: One network, or several whose probabilities are averaged.
-        weights: Weight of each member; they sum to 1.
+        members: One network, or several whose probabilities are combined.
+        rule: How.
         classes: Class names in the order of the columns.
         predictions: What it said of the images that it was chosen by: of the validation part, or with folds of every image
             out of fold.
@@ -58,7 +58,7 @@ class Classifier:
     study: str
     split_digest: str
     members: tuple[Member, ...]
-    weights: tuple[float, ...]
+    rule: Rule
     classes: tuple[str, ...]
     predictions: Path
 
@@ -101,7 +101,7 @@ class Classifier:
                     predict_probabilities(model, LabelledPart(images_in[member.square], rows, unknown))
                     for member, model in zip(self.members, models, strict=True)
                 ]
-                batches.append(weighted_average(np.stack(of_members), np.asarray(self.weights)))
+                batches.append(self.rule.combine(np.stack(of_members)))
             n_done += n_images + len(reasons)
             if on_progress is not None:
                 on_progress(n_done, len(files))
@@ -146,7 +146,8 @@ def classifier_of_trial(store: StudyStore, number: int | None = None) -> Classif
     store.record(number)  # refuses a number that no trial has
     member = member_of_trial(store, number)
     predictions = store.trial_folder(number) / PREDICTIONS_FILE
-    return Classifier(f"trial {number}", store.name, store.split_digest, (member,), (1.0,), spec.classes, predictions)
+    alone = WeightedAverage(np.ones(1))
+    return Classifier(f"trial {number}", store.name, store.split_digest, (member,), alone, spec.classes, predictions)
 
 
 def explain_no_model(store: StudyStore) -> str:
@@ -173,23 +174,25 @@ def load_ensemble(folder: Path) -> Classifier:
     """Open an ensemble's folder.
 
     Raises:
-        DataError: The folder is none, it is damaged, or a model in it is not the one that the ensemble was built of.
+        DataError: The folder is none, it is damaged, a model in it is not the one that the ensemble was built of, or there are
+            members without a model.
     """
     try:
         record = json.loads((folder / ENSEMBLE_FILE).read_text(encoding="utf-8"))
         members = tuple(_check_member(folder, row) for row in record["members"])
-        weights = tuple(float(row["weight"]) for row in record["members"])
-        normalize_weights(np.asarray(weights), n_members=len(members))
         classes = tuple(map(str, record["classes"]))
+        rule = rule_from_record(record["rule"], n_members=len(members), n_classes=len(classes))
         study, split_digest = str(record["study"]), str(record["split_digest"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder} is not an ensemble's folder ({error}). `automl-cxr ensemble build` makes one.") from error
     name, predictions = f"ensemble {folder.resolve().name}", folder / PREDICTIONS_FILE
-    return Classifier(name, study, split_digest, members, weights, classes, predictions)
+    return Classifier(name, study, split_digest, members, rule, classes, predictions)
 
 
 def _check_member(folder: Path, row: Mapping[str, Any]) -> Member:
     """Take a member only from inside the folder, and only as it was written."""
+    if "file" not in row:
+        raise ValueError("a member without a model: combine predictions with `automl-cxr ensemble apply`")
     file = (folder / row["file"]).resolve()
     if not file.is_relative_to(folder.resolve()):
         raise ValueError(f"a member lies outside: {row['file']}")

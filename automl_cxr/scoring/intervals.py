@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -83,13 +83,37 @@ def paired_difference(
     Raises:
         DataError: Also if the two have other images, labels or classes.
     """
-    (_, of_b), a = align([a, b])
-    b = Predictions(a.ids, a.labels, of_b, a.classes, a.patients)
-    of_resamples = _resampled_scores([a, b], metric, level, n_resamples, seed, normal_class)
+    return paired_differences(
+        [a, b], metric=metric, level=level, n_resamples=n_resamples, seed=seed, normal_class=normal_class
+    )[0][1]
+
+
+def paired_differences(
+    models: Sequence[Predictions],
+    *,
+    metric: str = "macro_f1",
+    level: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int = 0,
+    normal_class: int | None = None,
+) -> list[list[tuple[float, Interval]]]:
+    """Compare each of several models with each other, all on the same resamples; see ``paired_difference``.
+
+    Returns:
+        In row i and column j the score of model i less that of model j, and its interval.
+    """
+    stacked, first = align(models)
+    models = [replace(first, probabilities=probabilities) for probabilities in stacked]
+    of_resamples = _resampled_scores(models, metric, level, n_resamples, seed, normal_class)
     function = metric_named(metric).function
-    scores = [function(member.labels, member.probabilities, normal_class) for member in (a, b)]
-    difference = scores[0] - scores[1]
-    return difference, _corrected_interval(difference, of_resamples[0] - of_resamples[1], level)
+    scores = [function(model.labels, model.probabilities, normal_class) for model in models]
+    return [
+        [
+            (score - other, _corrected_interval(score - other, of_resamples[i] - of_resamples[j], level))
+            for j, other in enumerate(scores)
+        ]
+        for i, score in enumerate(scores)
+    ]
 
 
 def _resampled_scores(

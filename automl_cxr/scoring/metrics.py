@@ -116,15 +116,15 @@ def score_macro_f1(labels: np.ndarray, probabilities: np.ndarray) -> float:
 # -------------------------------------------------------------------------------------- scores of the probabilities
 
 
-def macro_auc(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean over the classes of the area under each one-against-rest ROC curve; NaN where a class has no image.
+def macro_auc(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Mean over the classes of the area under each one-against-rest ROC curve, (..., n, k) to (...); NaN without a class.
 
     The area is the Mann-Whitney statistic, ties counted half, and equals ``roc_auc_score(multi_class="ovr")``. Written
-    out because a bootstrap asks for it thousands of times: scikit-learn takes a second to import and 16 times as long
-    for 1,000 images of 4 classes, and refuses rows whose sum is off by a float16 rounding.
+    out because a bootstrap or a population of ensembles asks for it thousands of times: scikit-learn takes a second to import
+    and 16 times as long for 1,000 images of 4 classes, and refuses rows whose sum is off by a float16 rounding.
     """
-    areas = [_area_under_curve(labels == number, column) for number, column in enumerate(probabilities.T)]
-    return float(np.mean(areas))
+    areas = [_areas_under_curve(labels == number, probabilities[..., number]) for number in range(probabilities.shape[-1])]
+    return np.mean(areas, axis=0)
 
 
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -133,20 +133,29 @@ def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return float(-np.log(of_truth.clip(np.finfo(np.float32).eps, 1.0)).mean())
 
 
-def _area_under_curve(positive: np.ndarray, scores: np.ndarray) -> float:
+def _areas_under_curve(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Give the area for each row of scores, (..., n) to (...); ``positive`` is (n,)."""
     n_positive = int(positive.sum())
     n_negative = len(positive) - n_positive
     if n_positive == 0 or n_negative == 0:
-        return float("nan")
-    _, place, n_equal = np.unique(scores, return_inverse=True, return_counts=True)
-    mean_rank = n_equal.cumsum() - (n_equal - 1) / 2
-    return float((mean_rank[place][positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+        return np.full(scores.shape[:-1], np.nan)
+    order = scores.argsort(axis=-1)
+    ordered = np.take_along_axis(scores, order, axis=-1)
+    steps = ordered[..., 1:] != ordered[..., :-1]
+    edge = np.ones((*scores.shape[:-1], 1), dtype=bool)
+    place = np.arange(len(positive))
+    # Equal scores share a rank: half way from the first to the last of them.
+    first = np.maximum.accumulate(np.where(np.concatenate([edge, steps], axis=-1), place, 0), axis=-1)
+    backwards = np.where(np.concatenate([steps, edge], axis=-1), place, len(positive))[..., ::-1]
+    last = np.minimum.accumulate(backwards, axis=-1)[..., ::-1]
+    ranks_of_positive = np.where(positive[order], (first + last) / 2 + 1, 0).sum(axis=-1)
+    return (ranks_of_positive - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
 
 
 def sensitivity_at_specificity(
     labels: np.ndarray, probabilities: np.ndarray, normal_class: int, *, specificity: float
-) -> float:
-    """Share of the images with a finding that are called, where enough of the normal ones are not.
+) -> np.ndarray:
+    """Share of the images with a finding that are called, where enough of the normal ones are not, (..., n, k) to (...).
 
     An image is called when 1 - P(normal) is above a threshold, whatever its finding. The threshold is the lowest at which at
     least ``specificity`` of the normal images stay uncalled; images that tie with it are not called. It is chosen on these
@@ -154,19 +163,19 @@ def sensitivity_at_specificity(
 
     Args:
         labels: True classes, integers (n,).
-        probabilities: (n, k).
+        probabilities: (..., n, k).
         normal_class: Index of the class without a finding; all others have one.
         specificity: Share of the normal images, above 0 and below 1.
 
     Returns:
         The sensitivity, 0 to 1; NaN where either kind of image is missing.
     """
-    normality = probabilities[:, normal_class]
-    of_normal, of_findings = np.sort(normality[labels == normal_class]), normality[labels != normal_class]
-    if not of_normal.size or not of_findings.size:
-        return float("nan")
-    n_called = int((1 - specificity) * of_normal.size + 1e-9)  # 0.1 of 10 images is 1, not 0.99...
-    return float((of_findings < of_normal[n_called]).mean())
+    normality, is_normal = probabilities[..., normal_class], labels == normal_class
+    if is_normal.all() or not is_normal.any():
+        return np.full(normality.shape[:-1], np.nan)
+    n_called = int((1 - specificity) * is_normal.sum() + 1e-9)  # 0.1 of 10 images is 1, not 0.99...
+    threshold = np.sort(normality[..., is_normal], axis=-1)[..., n_called, None]
+    return (normality[..., ~is_normal] < threshold).mean(axis=-1)
 
 
 # ------------------------------------------------------------------------------------------------ the table of metrics
@@ -183,6 +192,8 @@ class Metric:
         function: (labels (n,), probabilities (n, k), normal_class or None) to the score.
         of_confusions: (confusions (..., k, k), normal_class or None) to scores (...), for metrics that need no more
             than the confusion matrix; None for the others.
+        of_ranks: (labels (n,), probabilities (..., n, k), normal_class or None) to scores (...), for metrics that depend on
+            the order of the images; None for the others.
         needs_normal_class: Whether ``normal_class`` must be known.
     """
 
@@ -191,6 +202,7 @@ class Metric:
     description: str
     function: Callable[[np.ndarray, np.ndarray, int | None], float]
     of_confusions: Callable[[np.ndarray, int | None], np.ndarray] | None = None
+    of_ranks: Callable[[np.ndarray, np.ndarray, int | None], np.ndarray] | None = None
     needs_normal_class: bool = False
 
     def require_normal_class(self, normal_class: int | None, n_classes: int) -> None:
@@ -217,7 +229,20 @@ def _metric_of_confusion(
         confusion = confusion_matrix(labels, probabilities.argmax(axis=1), probabilities.shape[1])
         return float(of_confusions(confusion, normal_class))
 
-    return Metric(name, direction, description, function, of_confusions, needs_normal_class)
+    return Metric(name, direction, description, function, of_confusions, needs_normal_class=needs_normal_class)
+
+
+def _metric_of_ranks(
+    name: str,
+    description: str,
+    of_ranks: Callable[[np.ndarray, np.ndarray, int | None], np.ndarray],
+    *,
+    needs_normal_class: bool = False,
+) -> Metric:
+    def function(labels: np.ndarray, probabilities: np.ndarray, normal_class: int | None) -> float:
+        return float(of_ranks(labels, probabilities, normal_class))
+
+    return Metric(name, "maximize", description, function, of_ranks=of_ranks, needs_normal_class=needs_normal_class)
 
 
 def _fnfr_of_confusions(confusions: np.ndarray, normal_class: int | None) -> np.ndarray:
@@ -229,20 +254,20 @@ def _fnfr_of_confusions(confusions: np.ndarray, normal_class: int | None) -> np.
 def _sensitivity_row(percent: int) -> Metric:
     name = f"sensitivity_at_{percent}_specificity"
 
-    def function(labels: np.ndarray, probabilities: np.ndarray, normal_class: int | None) -> float:
+    def of_ranks(labels: np.ndarray, probabilities: np.ndarray, normal_class: int | None) -> np.ndarray:
         if normal_class is None:
             raise UsageError(f"Metric '{name}' needs to know which class is normal. Received none: name it.")
         return sensitivity_at_specificity(labels, probabilities, normal_class, specificity=percent / 100)
 
     description = f"images with a finding that are called while {percent} % of the normal ones are not"
-    return Metric(name, "maximize", description, function, needs_normal_class=True)
+    return _metric_of_ranks(name, description, of_ranks, needs_normal_class=True)
 
 
 _ROWS = (
     _metric_of_confusion("macro_f1", "maximize", "mean F1 over the classes", lambda c, _: macro_f1(c)),
     _metric_of_confusion("accuracy", "maximize", "share of images predicted right", lambda c, _: accuracy(c)),
     _metric_of_confusion("balanced_accuracy", "maximize", "mean recall over the classes", lambda c, _: balanced_accuracy(c)),
-    Metric("macro_auc", "maximize", "mean one-vs-rest area under the ROC curve", lambda y, p, _: macro_auc(y, p)),
+    _metric_of_ranks("macro_auc", "mean one-vs-rest area under the ROC curve", lambda y, p, _: macro_auc(y, p)),
     Metric("log_loss", "minimize", "mean negative log probability of the truth", lambda y, p, _: log_loss(y, p)),
     _metric_of_confusion(
         "fnfr",

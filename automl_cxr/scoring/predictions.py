@@ -135,11 +135,12 @@ class Predictions:
             ) from error
 
 
-def align(members: Sequence[Predictions]) -> tuple[np.ndarray, Predictions]:
+def align(members: Sequence[Predictions], *, names: Sequence[str] = ()) -> tuple[np.ndarray, Predictions]:
     """Stack the predictions of several models for the same images, rows matched by id.
 
     Args:
         members: Predictions of the same images, in any order of images.
+        names: What messages call the members; by default their numbers.
 
     Returns:
         Probabilities, float32 (n_members, n, n_classes), and the first member, whose ids, labels and patients the
@@ -153,32 +154,32 @@ def align(members: Sequence[Predictions]) -> tuple[np.ndarray, Predictions]:
         raise UsageError("An ensemble needs at least one member. Received none.")
     first = members[0]
     stacked = np.empty((len(members), len(first), len(first.classes)), dtype=np.float32)
+    names = names or [f"member {number}" for number in range(len(members))]
     for number, member in enumerate(members):
-        stacked[number] = member.probabilities[_rows_like(first, member, number)]
+        stacked[number] = member.probabilities[_rows_like(first, member, f"{names[number]}, against {names[0]}")]
     return stacked, first
 
 
-def _rows_like(first: Predictions, member: Predictions, number: int) -> np.ndarray:
+def _rows_like(first: Predictions, member: Predictions, which: str) -> np.ndarray:
     """Give the rows of ``member`` in the order of ``first``'s ids, int64 (n,)."""
     if member.classes != first.classes:
-        raise _misfit(number, "classes", f"{', '.join(member.classes)} instead of {', '.join(first.classes)}")
+        raise _misfit(which, "classes", f"{', '.join(member.classes)} instead of {', '.join(first.classes)}")
     row_of = {name: row for row, name in enumerate(member.ids)}
     missing = [name for name in first.ids if name not in row_of]
     if missing or len(row_of) != len(first):
         extra = sorted(row_of.keys() - set(first.ids))
         examples = [f"{kind} '{names[0]}'" for kind, names in (("without", missing), ("with", extra)) if names]
-        raise _misfit(number, "images", f"{len(missing)} missing, {len(extra)} more ({', '.join(examples)})")
+        raise _misfit(which, "images", f"{len(missing)} missing, {len(extra)} more ({', '.join(examples)})")
     rows = np.array([row_of[name] for name in first.ids], dtype=np.int64)
     other = np.flatnonzero(member.labels[rows] != first.labels)
     if other.size:
-        raise _misfit(number, "labels", f"another one for {other.size} images, such as '{first.ids[other[0]]}'")
+        raise _misfit(which, "labels", f"another one for {other.size} images, such as '{first.ids[other[0]]}'")
     return rows
 
 
-def _misfit(number: int, what: str, received: str) -> DataError:
+def _misfit(which: str, what: str, received: str) -> DataError:
     return DataError(
-        f"Members must have the same {what}. Received in member {number}, against member 0: {received}. "
-        "Combine trials of one study and one split."
+        f"Members must have the same {what}. Received in {which}: {received}. Combine predictions of the same images."
     )
 
 

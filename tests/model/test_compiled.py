@@ -13,8 +13,9 @@ from automl_cxr.model import compiled
 from automl_cxr.model.build import build_model
 from automl_cxr.model.checkpoint import load_checkpoint, save_checkpoint
 from automl_cxr.model.compiled import compiled_network
+from automl_cxr.model.course import Objective
 from automl_cxr.model.losses import build_optimizer, renew_optimizer
-from automl_cxr.model.trainer import LabelledPart, Objective, Training, load_model, predict_probabilities
+from automl_cxr.model.trainer import LabelledPart, Training, load_model, predict_probabilities
 from automl_cxr.model.twin import AdjustableDropout, Twin, structure_of
 
 N_TRAIN, N_VALID = 22, 10

@@ -7,7 +7,7 @@ import pytest
 from automl_cxr import api
 from automl_cxr.errors import DataError, StudyError, UnknownNameError, UsageError
 from automl_cxr.results.classifier import load_ensemble
-from automl_cxr.results.ensembles import describe_ensemble
+from automl_cxr.scoring.metrics import score_predictions
 from automl_cxr.scoring.predictions import Predictions
 
 
@@ -19,16 +19,53 @@ def built(finished):
 def test_an_ensemble_is_at_least_as_good_as_what_it_began_with(built):
     assert len(built.trials) == 3
     assert sum(built.weights) == pytest.approx(1)
-    assert built.score >= max(built.member_scores)
-    assert built.score == max(built.scores.values())
-    assert set(built.scores) == {"ga", "average", "greedy", "best"}
+    assert list(built.scores) == ["best", "average", "greedy", "ga", "ga-by-class", "stacking"]
     assert built.scores["best"] == max(built.member_scores)
-    assert "against the best member" in describe_ensemble(built)
+    assert built.scores["greedy"] >= built.scores["best"]
+    assert list(built.methods["method"]) == list(built.scores)
+    assert built.recommended in built.scores
 
 
 def test_members_are_the_best_trials_with_a_model(finished, built):
     assert list(built.trials) == finished.leaderboard()["trial"].tolist()[:3]
     assert len(finished.ensemble(top=9, method="average", name="all").trials) == 3
+
+
+def test_members_are_named_or_chosen_for_their_disagreement(finished, built):
+    named = finished.ensemble(members=built.trials[1:], method="sweep", name="named")
+    assert named.trials == built.trials[1:]
+    assert named.score >= max(named.member_scores)
+    assert set(finished.ensemble(diverse=True, top=2, method="average", name="diverse").trials) <= set(built.trials)
+
+
+def test_every_kind_of_rule_is_read_again(finished, phantoms):
+    files = [phantoms / image for image in finished._store.split.valid.images]
+    for method in ("ga-by-class", "stacking"):
+        built = finished.ensemble(top=3, method=method, objective="log_loss")
+        probabilities, _ = load_ensemble(built.folder).predict(files)
+        assert probabilities == pytest.approx(Predictions.from_npz(built.folder / "valid.npz").probabilities, abs=1e-5)
+
+
+def test_a_table_of_another_program_joins(finished, built, tmp_path):
+    valid = Predictions.from_npz(built.folder / "valid.npz")
+    rows = [
+        f"{name},{valid.classes[label]}," + ",".join(str(p) for p in row[::-1])
+        for name, label, row in zip(valid.ids, valid.labels, valid.probabilities, strict=True)
+    ]
+    table = tmp_path / "other.csv"
+    table.write_text("\n".join([f"image,label,{','.join(valid.classes[::-1])}", *rows[::-1]]))
+    joined = finished.ensemble(top=2, predictions=[table], method="average", name="joined")
+    assert joined.combination.names == (*(f"trial {number}" for number in built.trials[:2]), "other.csv")
+    assert joined.member_scores[2] == pytest.approx(score_predictions(valid)["macro_f1"])
+    with pytest.raises(DataError, match="without a model"):
+        load_ensemble(joined.folder)
+    of_trials = [finished._store.trial_folder(number) / "valid.npz" for number in joined.trials]
+    combined, _ = api.apply_ensemble(joined.folder, [*of_trials, table])
+    again = Predictions.from_npz(joined.folder / "valid.npz")
+    columns = [f"probability_{name}" for name in again.classes]
+    assert combined.set_index("image").loc[list(again.ids), columns].to_numpy() == pytest.approx(again.probabilities, abs=1e-6)
+    with pytest.raises(UsageError, match="a table for each member"):
+        api.apply_ensemble(joined.folder, [table])
 
 
 def test_the_folder_stands_alone(finished, built, tmp_path, phantoms):
@@ -53,6 +90,11 @@ def test_the_same_seed_builds_the_same_ensemble(finished, built):
         ({"method": "gaa"}, UnknownNameError),
         ({"name": "../up"}, UsageError),
         ({"name": ""}, UsageError),
+        ({"members": [0, 0]}, UsageError),
+        ({"members": [0], "diverse": True}, UsageError),
+        ({"members": [99]}, StudyError),
+        ({"method": "sweep", "top": 3}, UsageError),
+        ({"objective": "macro_f2"}, UnknownNameError),
     ],
 )
 def test_impossible_wishes_are_refused(finished, settings, error):
@@ -82,8 +124,8 @@ def damage(folder, **changes):
         ({"file": "members/nothing.keras"}, "No such file"),
         ({"sha256": "0" * 64}, "has changed"),
         ({"image_size": "32"}, "image size"),
-        ({"weight": -3}, "not an ensemble's folder"),
-        ({"weight": "heavy"}, "not an ensemble's folder"),
+        ({"rule": {"kind": "average", "weights": [-3, 1, 1]}}, "not an ensemble's folder"),
+        ({"rule": {"kind": "average", "weights": "heavy"}}, "not an ensemble's folder"),
     ],
     ids=str,
 )
@@ -225,8 +267,8 @@ def test_what_a_notebook_shows_reads_well(finished, built):
     best = repr(finished.best)
     assert best.startswith(f"Trial {finished.best.number}: complete, score 0.")
     assert "learning_rate=" in best
-    assert repr(built).startswith(f"Ensemble of trials {built.trials[0]} (")
-    assert "against the best member" in repr(built)
+    assert repr(built).startswith(f"Ensemble of trial {built.trials[0]} (")
+    assert built.combination.verdict() in repr(built)
     lines = repr(finished.evaluate(part="valid")).splitlines()
     assert lines[0].startswith("Evaluation of trial ")
     assert lines[1].split()[0] == "macro_f1"

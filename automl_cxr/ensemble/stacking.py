@@ -1,0 +1,66 @@
+"""Stacking: a regularised multinomial logistic regression on the members' log-probabilities (Wolpert 1992)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from automl_cxr.ensemble.patient_folds import patient_folds
+from automl_cxr.ensemble.rules import Stacking, log_probabilities
+from automl_cxr.scoring.metrics import log_loss
+
+# Inverse strengths of the penalty on squared coefficients, the strongest first; of equals the stronger is taken.
+_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_N_FOLDS = 4
+_MAX_STEPS = 300
+_NEVER = -30.0  # the logit of a class that no image has
+
+
+def fit_stacking(probabilities: np.ndarray, labels: np.ndarray, patients: Sequence[str], *, seed: int = 0) -> Stacking:
+    """Fit a stacking whose penalty is chosen by log loss over folds by patient.
+
+    It minimises log loss whatever the objective: the only method here whose fit has one solution.
+
+    Args:
+        probabilities: (n_members, n, k), rows sum to 1.
+        labels: True classes, integers (n,) from 0 to k - 1; one without an image is never told.
+        patients: The patient of each image, (n,).
+        seed: Of the folds.
+    """
+    folds = patient_folds(labels, patients, _N_FOLDS, seed=seed)
+    strength = _STRENGTHS[0] if folds is None else _choose_strength(probabilities, labels, folds)
+    return _fit(probabilities, labels, strength)
+
+
+def _choose_strength(probabilities: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> float:
+    losses = []
+    for strength in _STRENGTHS:
+        said = np.empty((len(labels), probabilities.shape[2]), dtype=np.float32)
+        for fold in np.unique(folds):
+            inside = folds == fold
+            said[inside] = _fit(probabilities[:, ~inside], labels[~inside], strength).combine(probabilities[:, inside])
+        losses.append(log_loss(labels, said))
+        if losses[-1] > min(losses):
+            break  # convex enough: weaker penalties only overfit more
+    return _STRENGTHS[int(np.argmin(losses))]
+
+
+def _fit(probabilities: np.ndarray, labels: np.ndarray, strength: float) -> Stacking:
+    from sklearn.linear_model import LogisticRegression  # a second to load
+    from threadpoolctl import threadpool_limits
+
+    n_members, n_images, n_classes = probabilities.shape
+    inputs = log_probabilities(probabilities).transpose(1, 0, 2).reshape(n_images, -1)
+    coefficients, intercepts = np.zeros((n_classes, inputs.shape[1])), np.full(n_classes, _NEVER)
+    present = np.unique(labels)
+    if len(present) == 1:
+        intercepts[present] = 0.0
+    else:
+        with threadpool_limits(1):
+            model = LogisticRegression(C=strength, max_iter=_MAX_STEPS, tol=1e-3).fit(inputs, labels)
+        # Of two classes scikit-learn gives the second's alone: the sigmoid of z is the softmax of (-z / 2, z / 2).
+        is_pair = len(present) == 2
+        coefficients[present] = np.concatenate([-model.coef_, model.coef_]) / 2 if is_pair else model.coef_
+        intercepts[present] = np.concatenate([-model.intercept_, model.intercept_]) / 2 if is_pair else model.intercept_
+    return Stacking(coefficients.reshape(n_classes, n_members, n_classes), intercepts)

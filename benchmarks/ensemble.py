@@ -1,0 +1,299 @@
+"""Measure the ensemble builder: its speed, how it grows, how near to the optimum it comes, and what holds on other patients.
+
+    python benchmarks/ensemble.py speed second growth exact memory            # ten minutes on one core
+    python benchmarks/ensemble.py splits settings                             # drawn members; twenty minutes
+    python benchmarks/ensemble.py splits settings --data DIR --weights FOLDER   # and those of real radiographs
+
+Times are CPU seconds of one thread. ``splits`` compares methods on images of other patients, ``settings`` the defaults of the
+genetic algorithm with what else they might be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+from measure import machine_facts
+from plain_deap import evolve_plainly, score_each_by_scikit_learn
+from prediction_sets import RECIPES, PredictionSet, draw_set, radiograph_sets
+from threadpoolctl import threadpool_limits
+
+from automl_cxr.ensemble.ballots import Ballots
+from automl_cxr.ensemble.build import METHODS, lay_out
+from automl_cxr.ensemble.genetic import evolve_weights, seed_weights
+from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
+from automl_cxr.ensemble.judgement import judge_methods
+from automl_cxr.ensemble.objective import MACRO_F1
+from automl_cxr.ensemble.rules import Rule, WeightedAverage
+from automl_cxr.ensemble.selection import greedy_weights, rank_members, top_k_weights
+from automl_cxr.ensemble.sweep import sweep_weights
+from automl_cxr.scoring.predictions import Predictions, align
+
+# The algorithm alone: on all images, by the objective alone.
+BARE = GeneticSettings(halvings=0, brier_weight=0.0, shrinkage=0.0, restarts=3, patience=50)
+REFERENCE = (6, 1292, 4)  # members, images, classes
+Fit = Callable[[Ballots, tuple[str, ...]], Rule]
+
+
+def draw_ballots(n_members: int, n_images: int, n_classes: int, seed: int) -> Ballots:
+    """Draw members of different skill with independent errors."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(n_classes, size=n_images)
+    votes = np.empty((n_members, n_images, n_classes), dtype=np.float32)
+    for member in votes:
+        logits = rng.standard_normal((n_images, n_classes), dtype=np.float32) * rng.uniform(0.8, 3)
+        logits[np.arange(n_images), labels] += 1
+        member[:] = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return Ballots(votes, labels)
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+# ------------------------------------------------------------------------------------------------------------ speed and reach
+
+
+def speed() -> None:
+    """Compare with the plain DEAP program: same operators, population, generations and first population."""
+    ballots = draw_ballots(*REFERENCE, seed=0)
+    seeds = [weights.tolist() for weights in seed_weights(ballots)]
+    slow = score_each_by_scikit_learn(ballots.probabilities, ballots.labels)
+    settings = replace(BARE, restarts=1, patience=201)
+    ours = [cpu_seconds(lambda seed=seed: evolve_weights(ballots, replace(settings, seed=seed))) for seed in range(5)]
+    plain = cpu_seconds(lambda: evolve_plainly(slow, 6, population=100, generations=200, seed=0, seeds=seeds))
+    print("| 6 members, 1,292 images, 4 classes, population 100, 200 generations | CPU s | ratio |\n| --- | --- | --- |")
+    print(f"| automl-cxr, median of 5 | {np.median(ours):.2f} | 1 |")
+    print(f"| plain DEAP, f1_score an individual | {plain:.1f} | {plain / np.median(ours):.0f} |\n", flush=True)
+
+
+def second() -> None:
+    """Give each search a CPU second for the macro-F1 of the same images, ten problems."""
+    found: dict[str, list[float]] = {"genetic algorithm": [], "differential evolution": [], "greedy selection": []}
+    for seed in range(10):
+        ballots = lay_out(draw_set(RECIPES[1], seed).valid, MACRO_F1)[0]
+        found["genetic algorithm"].append(_evolve_for_a_second(ballots, seed))
+        found["differential evolution"].append(_differ_for_a_second(ballots, seed))
+        found["greedy selection"].append(float(ballots.merit(greedy_weights(ballots)[None])[0]))
+    print("| macro-F1 on the fitting images after one CPU second | mean | each seed |\n| --- | --- | --- |")
+    for name, scores in found.items():
+        print(f"| {name} | {np.mean(scores):.4f} | {', '.join(f'{score:.4f}' for score in scores)} |")
+    print("\nGreedy selection is over after some milliseconds.\n", flush=True)
+
+
+def _evolve_for_a_second(ballots: Ballots, seed: int) -> float:
+    started, best, number = time.process_time(), -np.inf, 0
+    while time.process_time() - started < 1:
+        settings = replace(BARE, restarts=1, patience=30, seed=1000 * seed + number)
+        best, number = max(best, evolve_weights(ballots, settings).merit), number + 1
+    return best
+
+
+def _differ_for_a_second(ballots: Ballots, seed: int) -> float:
+    """Run SciPy's differential evolution with its own settings, on the same fitness of a whole population at once."""
+    from scipy.optimize import differential_evolution
+
+    started, best = time.process_time(), [-np.inf]
+
+    def losses(columns: np.ndarray) -> np.ndarray:
+        merits = ballots.merit(columns.T / columns.T.sum(axis=1, keepdims=True))
+        best[0] = max(best[0], float(merits.max()))
+        return -merits
+
+    differential_evolution(
+        losses,
+        [(1e-6, 1)] * ballots.n_members,
+        maxiter=10**6,
+        tol=0,
+        polish=False,
+        vectorized=True,
+        updating="deferred",
+        rng=seed,
+        callback=lambda intermediate_result: time.process_time() - started > 1,
+    )
+    return best[0]
+
+
+def growth() -> None:
+    """Time 50 generations as members, images, classes and population grow, one at a time."""
+    print("| 50 generations | | | | |\n| --- | --- | --- | --- | --- |")
+    base = {"members": 6, "images": 1292, "classes": 4, "population": 100}
+    sizes = {"members": (2, 6, 24, 50), "images": (300, 1292, 10_000, 100_000), "classes": (2, 4, 8, 14)}
+    for what, values in {**sizes, "population": (50, 100, 200, 400)}.items():
+        cells = []
+        for value in values:
+            size = {**base, what: value}
+            ballots = draw_ballots(size["members"], size["images"], size["classes"], seed=0)
+            settings = replace(BARE, restarts=1, generations=50, patience=51, population=size["population"])
+            cells.append(f"{value:,}: {cpu_seconds(lambda b=ballots, s=settings: evolve_weights(b, s)):.2f} s")
+        print(f"| {what} | {' | '.join(cells)} |", flush=True)
+    print(flush=True)
+
+
+def exact() -> None:
+    """Count how often the bare algorithm reaches the optimum that is known."""
+    pairs, triples = [], []
+    for seed in range(100):
+        rng = np.random.default_rng((7, seed))
+        ballots = draw_ballots(2, int(rng.choice([60, 200, 600, 1292])), int(rng.integers(2, 6)), seed)
+        optimum = ballots.merit(sweep_weights(ballots)[None])[0]
+        pairs.append(evolve_weights(ballots, replace(BARE, seed=seed)).merit >= optimum - 1e-12)
+    grid = np.array([(a, b, 100 - a - b) for a in range(101) for b in range(101 - a)]) / 100
+    for seed in range(20):
+        ballots = draw_ballots(3, 300, 3, seed)
+        triples.append(evolve_weights(ballots, replace(BARE, seed=seed)).merit >= ballots.merit(grid).max() - 1e-12)
+    print("| bare algorithm, 3 restarts | reached the optimum |\n| --- | --- |")
+    print(f"| two members, exact optimum (the sweep is among the seeds) | {sum(pairs)} of {len(pairs)} |")
+    print(
+        f"| three members, optimum of a grid in steps of 0.01 (5,151 points) | {sum(triples)} of {len(triples)} |\n", flush=True
+    )
+
+
+def memory() -> None:
+    """Judge a population on 100,000 images by 50 members by 14 classes, and tell what memory that took."""
+    ballots = draw_ballots(50, 100_000, 14, seed=0)
+    weights = np.random.default_rng(0).dirichlet(np.ones(50), size=100)
+    held = psutil.Process().memory_info().rss
+    seconds = cpu_seconds(lambda: ballots.merit(weights))
+    tracemalloc.start()
+    ballots.merit(weights)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    print("100,000 images, 50 members, 14 classes, population 100: the process holds ", end="")
+    print(f"{held / 2**20:.0f} MiB with the members' own {ballots.probabilities.nbytes / 2**20:.0f}; ", end="")
+    print(f"judging takes {peak / 2**20:.1f} MiB more at most, and {seconds:.1f} CPU s.\n", flush=True)
+
+
+# ------------------------------------------------------------------------------------------------------- on other patients
+
+
+def _naive(ballots: Ballots, patients: tuple[str, ...]) -> Rule:
+    def fitness(individuals: list[list[float]]) -> list[float]:
+        return ballots.merit(np.array(individuals)).tolist()
+
+    weights, _ = evolve_plainly(fitness, ballots.n_members, population=100, generations=100, seed=0)
+    return WeightedAverage(np.array(weights))
+
+
+def _top_5(ballots: Ballots, patients: tuple[str, ...]) -> Rule:
+    return WeightedAverage(top_k_weights(rank_members(ballots), min(5, ballots.n_members)))
+
+
+def _ours(method: str, settings: GeneticSettings = DEFAULT_SETTINGS) -> Fit:
+    return lambda ballots, patients: METHODS[method].fit(ballots, patients, settings)
+
+
+RIVALS: Mapping[str, Fit] = {
+    "ga (default)": _ours("ga"),
+    "best single": _ours("best"),
+    "top-5 mean": _top_5,
+    "average": _ours("average"),
+    "greedy": _ours("greedy"),
+    "naive GA": _naive,
+    "stacking": _ours("stacking"),
+    "ga-by-class": _ours("ga-by-class"),
+}
+SETTINGS: Mapping[str, Fit] = {
+    "ga (default)": _ours("ga"),
+    **{
+        ", ".join(f"{name} {value:g}" for name, value in changes.items()): _ours("ga", replace(DEFAULT_SETTINGS, **changes))
+        for changes in (
+            {"halvings": 0},
+            {"halvings": 0, "brier_weight": 0.0, "shrinkage": 0.0},
+            {"halvings": 1},
+            {"brier_weight": 0.0},
+            {"brier_weight": 3.0},
+            {"shrinkage": 0.0},
+            {"shrinkage": 0.3},
+            {"restarts": 3},
+        )
+    },
+}
+
+
+def all_sets(arguments: argparse.Namespace) -> Iterator[PredictionSet]:
+    for recipe in RECIPES:
+        yield from (draw_set(recipe, seed) for seed in range(arguments.splits))
+    if arguments.data:
+        with tempfile.TemporaryDirectory() as folder:
+            features = Path(arguments.features or Path(folder) / "features.npz")
+            yield from radiograph_sets(arguments.data, arguments.weights, arguments.splits, features)
+
+
+def compare_on_other_patients(arguments: argparse.Namespace, fits: Mapping[str, Fit], *, out_of_fold: bool) -> None:
+    """Fit on validation images, judge on test images; print a table for each collection, and one of all."""
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    honest: dict[str, list[float]] = {}
+    for drawn in all_sets(arguments):
+        ballots, images = lay_out(drawn.valid, MACRO_F1)
+        test, labels = align(drawn.test)[0], drawn.test[0].labels
+        rows = found.setdefault(drawn.name, {name: [] for name in fits})
+        for name, fit in fits.items():
+            rule = fit(ballots, images.patients)
+            scores = [MACRO_F1.score(y, rule.combine(p)) for y, p in ((images.labels, ballots.probabilities), (labels, test))]
+            rows[name].append((100 * scores[0], 100 * scores[1]))
+        if out_of_fold:
+            honest.setdefault(drawn.name, []).append(_out_of_fold(drawn.valid) - rows["ga (default)"][-1][1])
+    for collection, rows in found.items():
+        _print_comparison(collection, rows)
+        if out_of_fold:
+            print(f"Out of fold, as `ensemble build` prints it, ga (default) is {_interval(honest[collection])} above test.\n")
+    everything = {name: [pair for rows in found.values() for pair in rows[name]] for name in fits}
+    _print_comparison(f"all {len(everything['ga (default)'])} splits", everything)
+
+
+def _out_of_fold(valid: list[Predictions]) -> float:
+    judged = judge_methods(valid, methods=("ga",))
+    return float("nan") if judged is None else 100 * judged.methods["ga"].score
+
+
+def _print_comparison(collection: str, rows: Mapping[str, list[tuple[float, float]]]) -> None:
+    ours = np.array(rows["ga (default)"])
+    print(
+        f"| {collection} | test macro-F1 | validation less test | ga (default) less this one, test |\n| --- | --- | --- | --- |"
+    )
+    for name, pairs in rows.items():
+        scores = np.array(pairs)
+        less = "" if name == "ga (default)" else _interval(ours[:, 1] - scores[:, 1])
+        print(f"| {name} | {scores[:, 1].mean():.2f} | {(scores[:, 0] - scores[:, 1]).mean():+.2f} | {less} |")
+    print(flush=True)
+
+
+def _interval(differences: list[float] | np.ndarray) -> str:
+    """Write a mean with its 95 % t interval over the splits."""
+    from scipy.stats import t
+
+    values = np.asarray(differences)
+    half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return f"{values.mean():+.2f} ({values.mean() - half:+.2f} to {values.mean() + half:+.2f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    alone = {"speed": speed, "second": second, "growth": growth, "exact": exact, "memory": memory}
+    parser.add_argument("parts", nargs="+", choices=[*alone, "splits", "settings"])
+    parser.add_argument("--splits", type=int, default=20, help="splits of each collection")
+    parser.add_argument("--data", help="folder of radiographs with patients")
+    parser.add_argument("--weights", help="folder of pretrained weights")
+    parser.add_argument("--features", help="npz file that keeps the radiographs' features")
+    arguments = parser.parse_args()
+    print(machine_facts() + "\n", flush=True)
+    with threadpool_limits(1):
+        for part in arguments.parts:
+            if part in alone:
+                alone[part]()
+            else:
+                compare_on_other_patients(arguments, RIVALS if part == "splits" else SETTINGS, out_of_fold=part == "splits")
+
+
+if __name__ == "__main__":
+    main()

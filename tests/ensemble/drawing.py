@@ -1,0 +1,32 @@
+"""Members to combine, drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from automl_cxr.ensemble.ballots import Ballots
+from automl_cxr.scoring.predictions import Predictions
+
+
+def draw(m: int, n: int, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw probabilities (m, n, k) of members of different skill, and labels of classes of different size."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(k, size=n, p=np.arange(1, k + 1) / np.arange(1, k + 1).sum())
+    logits = rng.normal(size=(m, n, k)) * rng.uniform(0.8, 3, size=(m, 1, 1)) + np.eye(k)[labels]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    return probabilities.astype(np.float32), labels
+
+
+def draw_ballots(m: int, n: int, k: int, seed: int) -> Ballots:
+    return Ballots(*draw(m, n, k, seed))
+
+
+def draw_members(m: int, n: int = 150, k: int = 3, seed: int = 0) -> list[Predictions]:
+    """Draw members whose images stand in different orders, three a patient."""
+    probabilities, labels = draw(m, n, k, seed)
+    ids, patients = tuple(f"i{i}" for i in range(n)), tuple(f"p{i // 3}" for i in range(n))
+    rng = np.random.default_rng(seed)
+    return [
+        Predictions(ids, labels, one, tuple(f"c{i}" for i in range(k)), patients).take(rng.permutation(n))
+        for one in probabilities
+    ]

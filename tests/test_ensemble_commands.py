@@ -1,0 +1,118 @@
+"""Ensembles of other programs' predictions, as a stranger types them; no network is needed."""
+
+import csv
+import io
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from automl_cxr import cli
+from automl_cxr.cli.ensemble_commands import build_ensemble
+from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS
+from tests.ensemble.drawing import draw
+
+QUICK = ["--population", 20, "--generations", 10, "--patience", 5, "--halvings", 1]
+CLASSES = ("covid", "normal", "other")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capfd):
+    """Type a command in an empty folder; give its exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def type_it(*words):
+        code = cli._run([str(word) for word in words])
+        return code, *capfd.readouterr()
+
+    return type_it
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """Three tables of the same 120 images, rows and columns in orders of their own, the last with scores that sum to 10."""
+    probabilities, labels = draw(3, 120, 3, 0)
+    rng = np.random.default_rng(0)
+    files = []
+    for number, member in enumerate(probabilities):
+        columns, scale = rng.permutation(3), 10 if number == 2 else 1
+        file = tmp_path / f"model{number}.csv"
+        with file.open("w", newline="") as out:
+            table = csv.writer(out)
+            table.writerow(["image", "patient_id", "label", *(CLASSES[c] for c in columns)])
+            for row in rng.permutation(120):
+                scores = (scale * member[row, columns]).tolist()
+                table.writerow([f"{row}.png", f"p{row // 2}", CLASSES[labels[row]], *scores])
+        files.append(file)
+    return files
+
+
+def test_every_setting_of_the_genetic_algorithm_is_an_option():
+    options = {option.name: option.default for option in build_ensemble.params}
+    for setting in fields(DEFAULT_SETTINGS):
+        assert setting.name in options
+        if setting.name != "seed":
+            assert options[setting.name] == getattr(DEFAULT_SETTINGS, setting.name)
+
+
+def test_tables_become_an_ensemble_that_others_can_be_put_through(run, tables):
+    code, out, err = run("ensemble", "build", "--predictions", *tables, *QUICK)
+    assert code == 0, err
+    assert "model2.csv: 120 of 120 rows did not sum to 1: divided by their sums" in err
+    for word in ("model0.csv", "ga-by-class", "stacking", "out of fold", "against the best member", "calibration:"):
+        assert word in out
+    assert "next: automl-cxr ensemble apply ensembles/ga-3 TABLES..." in out
+    record = json.loads(Path("ensembles/ga-3/ensemble.json").read_text())
+    assert [row["name"] for row in record["members"]] == [file.name for file in tables]
+    code, out, _ = run("ensemble", "apply", "ensembles/ga-3", *tables)
+    assert code == 0
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert len(rows) == 120
+    assert list(rows[0])[:2] == ["image", "class"]
+    code, _, err = run("ensemble", "apply", "ensembles/ga-3", *tables[:2])
+    assert (code, "a table for each member" in err) == (2, True)
+    assert run("evaluate", "ensembles/ga-3")[0] == 1
+
+
+def test_the_same_words_give_the_same_weights(run, tables):
+    words = ["ensemble", "build", "--predictions", *tables, *QUICK, "--json"]
+    told = [json.loads(run(*words, "--seed", seed)[1]) for seed in (1, 1, 2)]
+    assert told[0] == told[1]
+    assert told[0]["members"] != told[2]["members"]
+    assert told[0]["methods"][0].keys() == {"method", "fitted", "out_of_fold", "gain", "gain_low", "gain_high"}
+    assert told[0]["calibration"].keys() == {"temperature", "error_before", "error_after"}
+
+
+def test_an_objective_may_need_the_normal_class(run, tables):
+    words = ["ensemble", "build", "--predictions", *tables, "--method", "average", *QUICK, "--objective", "fnfr", "--json"]
+    assert json.loads(run(*words)[1])["objective"] == "fnfr"
+    assert json.loads(run(*words, "--normal-class", "other")[1])["members"][0]["score"] >= 0
+    code, _, err = run(*words, "--normal-class", "norml")
+    assert (code, "Did you mean 'normal'" in err) == (2, True)
+
+
+def test_near_duplicates_are_said(run, tables):
+    copy = tables[0].with_name("copy.csv")
+    copy.write_text(tables[0].read_text())
+    _, out, _ = run("ensemble", "build", "--predictions", tables[0], "--predictions", copy, tables[1], *QUICK)
+    assert "model0.csv and copy.csv say nearly the same (their errors correlate by 1.000)." in out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--members", "1,2"], 2, "choose trials of a study"),
+        (["--diverse"], 2, "choose trials of a study"),
+        (["--method", "sweep"], 2, "is for 2 members; received 3"),
+        (["--method", "gaa"], 2, "Did you mean 'ga'"),
+        (["--name", "../up"], 2, "folder's name"),
+        (["--members", "a"], 2, "numbers of trials"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_words_get_a_sentence(run, tables, words, code, said):
+    received, out, err = run("ensemble", "build", "--predictions", *tables, *words)
+    assert (received, out) == (code, "")
+    assert said in err

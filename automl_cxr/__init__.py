@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from automl_cxr.api import Study, copy_study, delete_study, describe, list_studies, open_study, predict, search
+    from automl_cxr.api import Study, copy_study, delete_study, describe, list_studies, open_study, predict, search, splice
 
 __version__ = "0.1.0"
-__all__ = ["Study", "copy_study", "delete_study", "describe", "list_studies", "open_study", "predict", "search"]
+__all__ = ["Study", "copy_study", "delete_study", "describe", "list_studies", "open_study", "predict", "search", "splice"]
 
 
 def __getattr__(name: str) -> Any:

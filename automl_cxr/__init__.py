@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         open_study,
         predict,
         search,
+        splice,
     )
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ __all__ = [
     "open_study",
     "predict",
     "search",
+    "splice",
 ]
 
 

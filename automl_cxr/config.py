@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from automl_cxr.errors import UnknownNameError, UsageError
@@ -27,6 +28,7 @@ BACKBONES = (
     "squeezenet",
 )
 SCRATCH = "scratch"  # a branch of a concat network that is no backbone
+NONE, IMAGENET, CHEXNET = NAMED_WEIGHTS = ("none", "imagenet", "chexnet")  # weights that are no file
 FITS = ("stretch", "pad", "crop")
 SCALINGS = ("symmetric", "unit")
 POOLINGS = ("average", "max", "flatten")
@@ -127,8 +129,12 @@ class TrialConfig:
         backbone: transfer, concat: the published network; in concat also "scratch", described as above.
         cut: Where the backbone ends: a layer's name, the number of a splice point (see `automl-cxr describe`), or "" for
             its own end.
-        weights: Weights of the backbone: "imagenet", "chexnet", "none" (random) or the path of a file.
+        weights: Weights of the backbone: "imagenet", "chexnet", "none" (random) or the path of a file, which may be a trained
+            network of this program. A scratch branch takes the path of such a network alone, and else begins at random.
         second_backbone, second_cut, second_weights: concat: the same for the other branch.
+        heads: concat: folder of the softmax layers that a splice search has fitted to pairs of cuts; where there is neither a
+            projection nor a hidden layer, the features are standardised for the one of its cuts and training begins with it.
+            "" begins at random.
         projection: concat: units of a dense layer at each position of a branch's feature maps; 0 for none.
         unfreeze: Weight-bearing layers of each backbone, counted from its cut, that are trained; more than there are means
             all, 0 none.
@@ -209,6 +215,7 @@ class TrialConfig:
     second_backbone: str = _hyperparameter(SCRATCH, _one_of(*BACKBONES, SCRATCH))
     second_cut: str = _hyperparameter("", _anything)
     second_weights: str = _hyperparameter("imagenet", _named)
+    heads: str = _hyperparameter("", _anything)
     projection: int = _hyperparameter(0, _within(0, 8192))
     unfreeze: int = _hyperparameter(0, _within(0, 10_000))
     unfreeze_from: str = _hyperparameter("", _anything)
@@ -267,8 +274,8 @@ class TrialConfig:
     @property
     def frozen_epochs(self) -> int:
         """Count the epochs, at most, before ``unfreeze`` takes effect; 0 where there are not two phases."""
-        has_backbone = {"transfer": True, "concat": {self.backbone, self.second_backbone} != {SCRATCH}}.get(self.family, False)
-        thaws = has_backbone and (self.unfreeze > 0 or self.unfreeze_from != "")
+        is_pretrained = {"transfer": True, "concat": any(self.is_pretrained)}.get(self.family, False)
+        thaws = is_pretrained and (self.unfreeze > 0 or self.unfreeze_from != "")
         return math.ceil(round(self.frozen_share * self.epochs, 9)) if thaws else 0  # 0.07 * 100 is a little more than 7
 
     @property
@@ -283,7 +290,21 @@ class TrialConfig:
         is_kept = self.features != "pixels" and (self.augmentation == 0 or self.views > 0)
         is_plain = self.gradient_accumulation == 1 and self.precision == "float32"
         has_weights = all(name != SCRATCH and weights != "none" for name, weights in branches)
-        return has_weights and is_frozen and not is_projected and is_kept and is_plain
+        return has_weights and is_frozen and not is_projected and is_kept and is_plain and self.head_file is None
+
+    @property
+    def is_pretrained(self) -> tuple[bool, bool]:
+        """Tell of each branch whether it is a backbone to be frozen first: a published one, or a trunk from a file."""
+        return (
+            self.backbone != SCRATCH or self.weights not in NAMED_WEIGHTS,
+            self.second_backbone != SCRATCH or self.second_weights not in NAMED_WEIGHTS,
+        )
+
+    @property
+    def head_file(self) -> Path | None:
+        """File of the softmax layer that training begins with; None where it begins at random."""
+        takes_it = self.family == "concat" and self.heads != "" and self.projection == 0 and self.n_dense == 0
+        return Path(self.heads) / f"{self.cut}+{self.second_cut}.npz" if takes_it else None
 
     @property
     def images_at_once(self) -> int:

@@ -14,6 +14,7 @@ A block ends where a convolution follows a pool.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from automl_cxr.errors import UsageError
@@ -79,6 +80,26 @@ def parse_trunk(text: str) -> tuple[TrunkLayer, ...]:
     if not any(isinstance(layer, Convolution) for layer in found):
         raise UsageError(f"Layers must hold a convolution, such as conv32k3; received '{text}'.")
     return found
+
+
+def write_trunk(layers: Sequence[TrunkLayer]) -> str:
+    """Write the text that ``parse_trunk`` reads as these layers."""
+    return " ".join(_write_word(layer) for layer in layers)
+
+
+def _write_word(layer: TrunkLayer) -> str:
+    match layer:
+        case Convolution():
+            stride = "" if layer.stride == 1 else f"s{layer.stride}"
+            marks = ("v" if layer.padding == "valid" else "") + ("" if layer.has_relu else "l")
+            return f"conv{layer.filters}k{layer.kernel}{stride}{marks}"
+        case Pool():
+            stride = "" if layer.stride == layer.size else f"s{layer.stride}"
+            return f"pool{layer.size}{stride}{'p' if layer.padding == 'same' else ''}"
+        case Dropout():
+            return f"drop{layer.rate:.9f}".rstrip("0")
+        case _:
+            return next(word for word, plain in _PLAIN.items() if plain == layer)
 
 
 def _parse_word(word: str) -> TrunkLayer:

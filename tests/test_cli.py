@@ -139,6 +139,10 @@ def test_help_names_the_samplers_pruners_metrics_methods_and_layouts_there_are(r
         (["search", "--data", ""], 2, "empty path"),
         (["search", "--name", ""], 2, "folder's name"),
         (["search", "--address", "127.0.0.1:1"], 2, "No Ray cluster answers"),
+        (["splice", "squeezenet"], 2, "Missing argument 'B'"),
+        (["splice", "squeezenet", "mine"], 1, "'mine' is no backbone"),
+        (["splice", "squeezenet", "vgg16", "--format", "jsn"], 2, "Did you mean 'json'"),
+        (["splice", "squeezenet", "vgg16", "--figure", "no/such/f.html"], 2, "its folder must exist"),
         (["dashboard"], 1, "Run a search first"),
         (["verify", "s"], 1, "Run a search first"),
         (["replay", "s"], 2, "TRIAL"),
@@ -244,6 +248,23 @@ def test_spaces_are_listed_and_shown(run):
     _, shown, _ = run("spaces", "show", "fused")
     assert "[taps]" in shown
     assert set(json.loads(run("spaces", "--json")[1])) >= {"scratch", "fused"}
+
+
+def test_pairs_of_cuts_are_scored_printed_and_drawn(run, phantoms):
+    words = ["splice", "squeezenet", "squeezenet", "--data", phantoms, "--cuts", "1,2", "--image-size", 32, "--finetune", 0]
+    words += ["--set", "weights=none", "--set", "second_weights=none"]
+    code, out, err = run(*words, "--figure", "splices.html")
+    assert code == 0
+    assert "squeezenet (first) and squeezenet (second)" in out
+    assert "fire2_concat" in out
+    assert "Best pair: fire2_concat + fire3_concat" in err
+    assert "heatmap" in Path("splices.html").read_text(encoding="utf-8")
+    code, out, err = run(*words, "--out", "pairs.csv")
+    assert (code, out) == (0, "")
+    assert Path("pairs.csv").read_text(encoding="utf-8").startswith("rank,first_cut,second_cut,macro_f1,")
+    told = json.loads(run(*words, "--json")[1])
+    assert len(told["networks"]) == 3
+    assert told["study"] is None
 
 
 def test_phantoms_are_drawn_and_inspected(run):

@@ -19,6 +19,7 @@ LAYERS = (
     {"trial"},
     {"cross_validation", "heads_together"},
     {"study"},
+    {"splicing"},
     {"results"},
     {"api"},
     {"cli"},
@@ -53,7 +54,7 @@ HOMES = {
     "keras_tuner": ("engine/kerastuner_proposer.py",),
     "optuna_dashboard": ("results/dashboard.py",),
     "deap": ("ensemble/genetic.py",),
-    "plotly": ("results/figures.py",),
+    "plotly": ("results/figures.py", "results/splices.py"),
     "pydicom": ("data/dicom.py",),
 }
 HEAVY = (

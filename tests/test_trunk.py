@@ -1,7 +1,7 @@
 import pytest
 
 from automl_cxr.errors import UsageError
-from automl_cxr.trunk import BatchNorm, Convolution, Dropout, LayerNorm, Pool, Relu, parse_trunk
+from automl_cxr.trunk import BatchNorm, Convolution, Dropout, LayerNorm, Pool, Relu, parse_trunk, write_trunk
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,10 @@ def test_a_word_that_is_none_is_named(word):
 def test_a_trunk_needs_a_convolution():
     with pytest.raises(UsageError, match="hold a convolution"):
         parse_trunk("pool2 bn")
+
+
+@pytest.mark.parametrize(
+    "text", ["conv32k11 conv64k5s2 pool2 bn", "conv96k11s4v pool3s2p relu", "conv8k3vl ln drop0.25 pool2s1 drop0.000001"]
+)
+def test_a_trunk_is_written_as_it_is_read(text):
+    assert write_trunk(parse_trunk(text)) == text

@@ -18,6 +18,7 @@ from automl_cxr.cli.model_commands import describe
 from automl_cxr.cli.printing import say
 from automl_cxr.cli.results_commands import dashboard, evaluate, importance, leaderboard, predict
 from automl_cxr.cli.search_commands import search, spaces, systems
+from automl_cxr.cli.splice_command import splice
 from automl_cxr.cli.storage_commands import storage
 from automl_cxr.cli.studies_commands import studies
 from automl_cxr.cli.trust_commands import replay, verify
@@ -73,6 +74,7 @@ def commands() -> None:
 
 for command in (
     search,
+    splice,
     spaces,
     systems,
     studies,

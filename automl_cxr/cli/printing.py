@@ -43,6 +43,18 @@ def print_table(table: pd.DataFrame, *, title: str) -> None:
     Console(width=max(console.width, needed)).print(drawn)
 
 
+def fold_intervals(table: pd.DataFrame) -> pd.DataFrame:
+    """Write each pair of ``_low`` and ``_high`` columns as one text, for the screen."""
+    folded = {}
+    for column in map(str, table.columns):
+        if column.endswith("_low"):
+            pairs = zip(table[column], table[column.removesuffix("_low") + "_high"], strict=True)
+            folded[column.removesuffix("_low") + " 95%"] = [f"{low:.3f}..{high:.3f}" for low, high in pairs]
+        elif not column.endswith("_high"):
+            folded[column] = list(table[column])
+    return table.assign(**folded)[list(folded)]
+
+
 def _cell(value: Any) -> str:
     if value is None or value != value:
         return ""

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from automl_cxr.cli.printing import check_out, print_json, print_table, progress_bar, say, shown_path, write_text
+from automl_cxr.cli.printing import (
+    check_out,
+    fold_intervals,
+    print_json,
+    print_table,
+    progress_bar,
+    say,
+    shown_path,
+    write_text,
+)
 from automl_cxr.cli.words import debug_option, json_option, place_options, trial_option
 from automl_cxr.errors import UnknownNameError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @click.command()
@@ -39,25 +45,13 @@ def leaderboard(study: str, kind: str, out: Path | None, runs: str | None, stora
         say(f"{len(table)} trials written to {out}")
     elif kind == "table":
         print_table(
-            _fold_intervals(table.drop(columns=[c for c in table if str(c).startswith("params_") or c == "has_model"])),
+            fold_intervals(table.drop(columns=[c for c in table if str(c).startswith("params_") or c == "has_model"])),
             title=study,
         )
         if table.empty:
             say("No trial is finished yet.")
     else:
         click.echo(format_table(table, kind), nl=False)
-
-
-def _fold_intervals(table: pd.DataFrame) -> pd.DataFrame:
-    """Write each pair of ``_low`` and ``_high`` columns as one text, for the screen."""
-    folded = {}
-    for column in map(str, table.columns):
-        if column.endswith("_low"):
-            pairs = zip(table[column], table[column.removesuffix("_low") + "_high"], strict=True)
-            folded[column.removesuffix("_low") + " 95%"] = [f"{low:.3f}..{high:.3f}" for low, high in pairs]
-        elif not column.endswith("_high"):
-            folded[column] = list(table[column])
-    return table.assign(**folded)[list(folded)]
 
 
 @click.command()

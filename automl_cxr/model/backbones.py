@@ -245,7 +245,8 @@ def build_backbone(
         name: Its row.
         image_size: Height and width of its input in pixels.
         cut: Where it ends: a layer's name, "1" for the first splice point and so on, or "" for its own end.
-        weights: "none" (random), "imagenet", "chexnet" or a file (``weights.find_weights``), always of the whole network.
+        weights: "none" (random), "imagenet", "chexnet" or a file (``weights.find_weights``) of the whole network, or of a trial
+            that has it up to the cut.
         weights_folder: Where weights are looked for first.
         layer_name: Name of the model; the backbone's where it is None. The layers within keep Keras' names.
 
@@ -266,8 +267,9 @@ def build_backbone(
         )
     whole = backbone.constructor(input_shape=(image_size, image_size, 3))
     maps = _output_of(whole, backbone, cut)
-    load_pretrained(whole, backbone, weights, weights_folder)
-    return keras.Model(whole.input, maps, name=layer_name or name)
+    cut_there = keras.Model(whole.input, maps, name=layer_name or name)
+    load_pretrained(whole, backbone, weights, weights_folder, cut=cut_there)
+    return cut_there
 
 
 def _output_of(whole: keras.Model, backbone: Backbone, cut: str) -> keras.KerasTensor:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import keras
 
-from automl_cxr.config import SCRATCH, TrialConfig
+from automl_cxr.config import NAMED_WEIGHTS, SCRATCH, TrialConfig
 from automl_cxr.model.backbones import find_backbone
 from automl_cxr.model.concat import build_concat
 from automl_cxr.model.devices import data_parallel, has_gpu, keep_within_share
@@ -20,7 +20,7 @@ from automl_cxr.model.fused import build_fused
 from automl_cxr.model.normalisation import follow_within_an_epoch
 from automl_cxr.model.scratch import build_scratch
 from automl_cxr.model.transfer import build_transfer
-from automl_cxr.model.weights import digest_weights
+from automl_cxr.model.weights import digest_file, digest_weights, find_file
 
 _GROWN = {"scratch": build_scratch, "fused": build_fused}
 _PRETRAINED = {"transfer": build_transfer, "concat": build_concat}
@@ -81,7 +81,7 @@ def blueprint(config: TrialConfig, n_classes: int) -> Iterator[keras.Model]:
     Raises:
         ImpossibleModelError: The configuration describes no network.
     """
-    unloaded = dataclasses.replace(config, weights="none", second_weights="none")
+    unloaded = dataclasses.replace(config, weights="none", second_weights="none", heads="")
     keep_within_share()  # as in ``build_model``
     keras.utils.clear_session(free_memory=False)
     try:
@@ -112,5 +112,11 @@ def digest_pretrained(config: TrialConfig, weights_folder: Path | None) -> list[
         "transfer": [(config.backbone, config.weights)],
         "concat": [(config.backbone, config.weights), (config.second_backbone, config.second_weights)],
     }.get(config.family, [])
-    digests = [digest_weights(find_backbone(name), weights, weights_folder) for name, weights in branches if name != SCRATCH]
+    digests = [_digest(name, weights, weights_folder) for name, weights in branches]
     return [digest for digest in digests if digest]
+
+
+def _digest(branch: str, weights: str, weights_folder: Path | None) -> str:
+    if branch != SCRATCH:
+        return digest_weights(find_backbone(branch), weights, weights_folder)
+    return "" if weights in NAMED_WEIGHTS else digest_file(find_file(weights, weights_folder))

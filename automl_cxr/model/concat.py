@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 from keras import layers
 
-from automl_cxr.config import SCRATCH, TrialConfig
+from automl_cxr.config import NAMED_WEIGHTS, SCRATCH, TrialConfig
 from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.model.backbones import build_backbone, find_backbone
-from automl_cxr.model.freezing import BACKBONE, SECOND_BACKBONE
+from automl_cxr.model.fitted_heads import read_fitted_head
+from automl_cxr.model.freezing import BACKBONE, SECOND_BACKBONE, TRUNK
 from automl_cxr.model.head import classifier_head
 from automl_cxr.model.inputs import inner_size, raw_pixels, scaled_channels, three_channels
 from automl_cxr.model.scratch import block_ends, describe_trunk, grow_trunk
+from automl_cxr.model.trained_parts import load_trunk
+from automl_cxr.model.weights import find_file
+
+ROLES = (BACKBONE, SECOND_BACKBONE)
 
 
 def build_concat(config: TrialConfig, n_classes: int, *, weights_folder: Path | None) -> keras.Model:
@@ -28,25 +34,60 @@ def build_concat(config: TrialConfig, n_classes: int, *, weights_folder: Path | 
         TrialError: Weights cannot be had.
     """
     pixels, x = raw_pixels(config)
-    has_backbone = {config.backbone, config.second_backbone} != {SCRATCH}
-    rgb = three_channels(x, config) if has_backbone else None
     vectors = []
-    for role, branch, cut, weights in (
-        (BACKBONE, config.backbone, config.cut, config.weights),
-        (SECOND_BACKBONE, config.second_backbone, config.second_cut, config.second_weights),
-    ):
-        if branch == SCRATCH:
-            maps = _trunk(config, cut, name=f"{role}_trunk")(x)
-        else:
-            backbone = build_backbone(
-                branch, inner_size(config), cut=cut, weights=weights, weights_folder=weights_folder, layer_name=role
-            )
-            maps = backbone(find_backbone(branch).preprocess(rgb, name=f"{role}_preprocess"))
+    for role, (branch, seen) in build_branches(x, config, weights_folder=weights_folder).items():
+        maps = branch(seen)
         if config.projection > 0:
             maps = layers.Dense(config.projection, activation="relu", name=f"{role}_projection")(maps)
         vectors.append(layers.GlobalAveragePooling2D(name=f"{role}_vector")(maps))
-    joined = layers.Concatenate(name="vector")(vectors)
-    return keras.Model(pixels, classifier_head(joined, config, n_classes), name="concat")
+    if config.head_file is None:
+        vector = layers.Concatenate(name="vector")(vectors)
+        return keras.Model(pixels, classifier_head(vector, config, n_classes), name="concat")
+    joined = layers.Concatenate(name="joined")(vectors)
+    fitted = read_fitted_head(config.head_file, joined.shape[-1], n_classes)
+    vector = fitted.standardise(joined, name="vector")
+    model = keras.Model(pixels, classifier_head(vector, config, n_classes), name="concat")
+    fitted.fill(model.get_layer("probabilities"))
+    return model
+
+
+def build_branches(
+    x: keras.KerasTensor, config: TrialConfig, *, weights_folder: Path | None, roles: Sequence[str] = ROLES
+) -> dict[str, tuple[keras.Model, keras.KerasTensor]]:
+    """Build the branches of a configuration, each down to its cut.
+
+    Args:
+        x: Grey pixels 0..255 (n, h, w, 1).
+        config: Describes both branches.
+        weights_folder: Where weight files are looked for first.
+        roles: Which of them.
+
+    Returns:
+        By role, a model to feature maps and what it is to be put on.
+
+    Raises:
+        ImpossibleModelError: The image is too small for a branch, or a branch has no such cut.
+        TrialError: Weights cannot be had.
+    """
+    described = {
+        BACKBONE: (config.backbone, config.cut, config.weights),
+        SECOND_BACKBONE: (config.second_backbone, config.second_cut, config.second_weights),
+    }
+    rgb = three_channels(x, config) if any(described[role][0] != SCRATCH for role in roles) else None
+    branches = {}
+    for role in roles:
+        name, cut, weights = described[role]
+        if name == SCRATCH:
+            trunk = _trunk(config, cut, name=TRUNK.format(role))
+            if weights not in NAMED_WEIGHTS:
+                load_trunk(trunk, find_file(weights, weights_folder))
+            branches[role] = trunk, x
+        else:
+            backbone = build_backbone(
+                name, inner_size(config), cut=cut, weights=weights, weights_folder=weights_folder, layer_name=role
+            )
+            branches[role] = backbone, find_backbone(name).preprocess(rgb, name=f"{role}_preprocess")
+    return branches
 
 
 def _trunk(config: TrialConfig, cut: str, *, name: str) -> keras.Model:

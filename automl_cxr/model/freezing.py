@@ -1,6 +1,7 @@
 """Which layers of a backbone train, and when.
 
-The backbones of a network are models within it, called ``backbone`` and ``second_backbone``. A frozen batch normalisation
+The backbones of a network are models within it, called ``backbone`` and ``second_backbone``, or ``..._trunk`` where a scratch
+network that is trained already takes the place of a published one. A frozen batch normalisation
 runs in inference mode (Keras' rule for ``trainable = False``), whatever mode the network runs in, so that frozen features do
 not depend on the batch. A change counts from the next ``compile`` on.
 """
@@ -15,17 +16,22 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.errors import ImpossibleModelError
 
 BACKBONE, SECOND_BACKBONE = "backbone", "second_backbone"
+TRUNK = "{}_trunk"  # of a branch from scratch
 
 
 def set_phase(model: keras.Model, config: TrialConfig, *, frozen: bool) -> None:
     """Freeze the backbones of a network wholly, or down to ``config.unfreeze`` or ``config.unfreeze_from``.
 
-    Networks without a backbone stay as they are. Of two backbones, one without the layer ``unfreeze_from`` stays frozen.
+    Networks and trunks that begin at random stay as they are. Of two backbones, one without the layer ``unfreeze_from`` stays
+    frozen.
 
     Raises:
         ImpossibleModelError: No backbone has a layer of that name.
     """
-    backbones = [layer for layer in model.layers if layer.name in (BACKBONE, SECOND_BACKBONE)]
+    trained = [
+        TRUNK.format(role) for role, learnt in zip((BACKBONE, SECOND_BACKBONE), config.is_pretrained, strict=True) if learnt
+    ]
+    backbones = [layer for layer in model.layers if layer.name in (BACKBONE, SECOND_BACKBONE, *trained)]
     for backbone in backbones:
         freeze_except_last(backbone, 0 if frozen or config.unfreeze_from else config.unfreeze)
     if backbones and config.unfreeze_from and not frozen:

@@ -7,7 +7,7 @@ import functools
 import math
 from dataclasses import dataclass
 
-from automl_cxr.config import TrialConfig
+from automl_cxr.config import SCRATCH, TrialConfig
 from automl_cxr.errors import InfeasibleError
 from automl_cxr.model.capacity import memory_there
 from automl_cxr.model.summary import ModelSummary, describe_model
@@ -18,7 +18,7 @@ _FLOAT_BYTES = 4  # of weights, gradients and moments, in mixed precision too
 _MOMENTS = {"adam": 2, "adamw": 2, "rmsprop": 1, "sgd": 1, "adadelta": 2}  # numbers for each that is trained
 # Hyperparameters that change no shape; networks that differ in these alone are counted once.
 _SHAPELESS = (
-    *("fit", "scaling", "weights", "second_weights", "fine_tune_rate", "loss", "focal_gamma", "focal_alpha"),
+    *("fit", "scaling", "heads", "fine_tune_rate", "loss", "focal_gamma", "focal_alpha"),
     *("label_smoothing", "optimizer", "learning_rate", "schedule", "plateau_factor", "plateau_share", "weight_decay"),
     *("batch_size", "gradient_accumulation", "patience", "monitor", "imbalance", "undersample_ratio", "seed", "dropout"),
     *("flip", "rotation_low", "rotation_high", "shear", "shift", "zoom", "brightness", "brightening", "contrast", "fill"),
@@ -61,6 +61,10 @@ def measure_size(config: TrialConfig, n_classes: int) -> TrainingSize:
     """
     plain = TrialConfig()
     shape = dataclasses.replace(config, **{name: getattr(plain, name) for name in _SHAPELESS})
+    if config.backbone != SCRATCH:  # a scratch branch is frozen at first where it has weights
+        shape = dataclasses.replace(shape, weights=plain.weights)
+    if config.second_backbone != SCRATCH:
+        shape = dataclasses.replace(shape, second_weights=plain.second_weights)
     return size_of(_count(shape, n_classes), config)
 
 

@@ -41,7 +41,7 @@ def read_keras_file(path: Path, model: keras.Model) -> list[SavedLayer]:
     """
     try:
         if path.suffix == ".keras":
-            return list(_layers_within(load_model(str(path))))
+            return list(layers_within(load_model(str(path))))
         with h5py.File(path, "r") as file:
             _refuse_links(file)
             read = _Reader(min(path.stat().st_size, _WIDEST * model.count_params() + _CLASSIFIER))
@@ -101,11 +101,11 @@ def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
     return " and ".join("(" + ", ".join(map(str, shape)) + ")" for shape in shapes) or "nothing"
 
 
-def _layers_within(model: keras.Model) -> Iterator[SavedLayer]:
+def layers_within(model: keras.Model) -> Iterator[SavedLayer]:
     """List the layers of a network and of the networks within it."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            yield from _layers_within(layer)
+            yield from layers_within(layer)
         else:
             yield SavedLayer(layer.name, tuple(layer.get_weights()))
 

@@ -19,21 +19,29 @@ from typing import TYPE_CHECKING
 import keras
 from filelock import FileLock
 
+from automl_cxr.config import CHEXNET, IMAGENET, NONE
 from automl_cxr.errors import ImpossibleModelError, TrialError
 from automl_cxr.model.chexnet import CHEXNET_FILES, CHEXNET_SOURCES, chexnet_layers
 from automl_cxr.model.saved_layers import fit_layers, read_keras_file
 from automl_cxr.model.torch_checkpoint import read_torch_checkpoint
+from automl_cxr.model.trained_parts import SUFFIX, load_part
 
 if TYPE_CHECKING:
     from automl_cxr.model.backbones import Backbone  # which imports this module
 
-NONE, IMAGENET, CHEXNET = "none", "imagenet", "chexnet"
 FOLDER_VARIABLE = "AUTOML_CXR_WEIGHTS"
 _KERAS_SUFFIXES, _TORCH_SUFFIXES = (".h5", ".hdf5", ".keras"), (".pth", ".tar", ".pt")
 _SILENCE = 8.0  # seconds without an answer after which a server counts as out of reach
 
 
-def load_pretrained(model: keras.Model, backbone: Backbone, weights: str, folder: str | os.PathLike[str] | None = None) -> None:
+def load_pretrained(
+    model: keras.Model,
+    backbone: Backbone,
+    weights: str,
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    cut: keras.Model | None = None,
+) -> None:
     """Put pretrained weights into a whole backbone.
 
     Args:
@@ -41,13 +49,14 @@ def load_pretrained(model: keras.Model, backbone: Backbone, weights: str, folder
         backbone: Its row.
         weights: "none" (leaves it as it is), "imagenet", "chexnet" or a file; see ``find_weights``.
         folder: Where files are looked for first.
+        cut: The same network up to its cut, which is all that a trained network of this program may have of it.
 
     Raises:
         ImpossibleModelError: There are no such weights for this backbone.
         TrialError: The file is missing, damaged, or of another network.
     """
     path = find_weights(backbone, weights, folder)
-    if path is None:
+    if path is None or (path.suffix == SUFFIX and load_part(model if cut is None else cut, path)):
         return
     if path.suffix in _KERAS_SUFFIXES:
         fit_layers(model, read_keras_file(path, model), path, by_order=not backbone.needs_names)
@@ -63,8 +72,11 @@ def load_pretrained(model: keras.Model, backbone: Backbone, weights: str, folder
 def digest_weights(backbone: Backbone, weights: str, folder: str | os.PathLike[str] | None = None) -> str:
     """Give the SHA-256 of the file that ``load_pretrained`` would load, in hexadecimal; "" for "none"."""
     path = find_weights(backbone, weights, folder)
-    if path is None:
-        return ""
+    return "" if path is None else digest_file(path)
+
+
+def digest_file(path: Path) -> str:
+    """Give the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -82,7 +94,7 @@ def find_weights(backbone: Backbone, weights: str, folder: str | os.PathLike[str
     """
     if weights == NONE:
         return None
-    folders = [Path(place).expanduser() for place in (folder, os.environ.get(FOLDER_VARIABLE)) if place]
+    folders = _folders(folder)
     if weights == IMAGENET:
         return _first_file(folders, [backbone.weights_file]) or _cached_by_keras(backbone, folders)
     if weights == CHEXNET:
@@ -95,7 +107,16 @@ def find_weights(backbone: Backbone, weights: str, folder: str | os.PathLike[str
         if path is None:
             raise _missing("CheXNet's weights", CHEXNET_FILES, folders, CHEXNET_SOURCES)
         return path
-    path = _first_file([Path(), *folders], [Path(weights).expanduser()])
+    return find_file(weights, folder)
+
+
+def find_file(weights: str, folder: str | os.PathLike[str] | None = None) -> Path:
+    """Find a file of weights by its path, or by its name in ``folder`` or the folder that AUTOML_CXR_WEIGHTS names.
+
+    Raises:
+        TrialError: It is in none of these places, or its name does not end like that of a weights file.
+    """
+    path = _first_file([Path(), *_folders(folder)], [Path(weights).expanduser()])
     if path is None:
         nearest = difflib.get_close_matches(weights, (NONE, IMAGENET, CHEXNET), n=1)
         way_out = f"Did you mean '{nearest[0]}'?" if nearest else "Correct the path."
@@ -104,6 +125,10 @@ def find_weights(backbone: Backbone, weights: str, folder: str | os.PathLike[str
         known = ", ".join(_KERAS_SUFFIXES + _TORCH_SUFFIXES)
         raise TrialError(f"A weights file must end in one of {known}; received '{path}'. Rename it to what it is.")
     return path
+
+
+def _folders(folder: str | os.PathLike[str] | None) -> list[Path]:
+    return [Path(place).expanduser() for place in (folder, os.environ.get(FOLDER_VARIABLE)) if place]
 
 
 def _first_file(folders: Sequence[Path], names: Sequence[str | Path]) -> Path | None:

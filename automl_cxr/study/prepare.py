@@ -121,25 +121,7 @@ def prepare_study(request: StudyRequest, *, runs: Path, storage: str, on_progres
         )
         check_fidelity(settings["fidelity"], settings["sampler"])
         data = request.data if request.data is not None else begun.data if begun else _phantoms(notes)
-        dataset = load_dataset(
-            data, layout=settings.pop("layout"), classes=settings.pop("classes"), patients=settings["patients"]
-        )
-        notes.extend(dataset.notes)
-        if dataset.ignored:
-            notes.append(_tell_ignored(dataset))
-        split = split_dataset(
-            dataset,
-            list(dataset.table["image"]),
-            valid_fraction=settings["valid_fraction"],
-            test_fraction=settings["test_fraction"],
-            seed=settings["seed"],
-        )
-        record, decoded = _decode_parts(dataset, split, settings["image_size"], settings["fit"], on_progress)
-        if settings["folds"]:
-            record = _pool_into_folds(dataset, record, settings["folds"], notes)
-        _check_every_class(record)
-        if record.unreadable:
-            notes.append(_tell_unreadable(record))
+        dataset, record, decoded = _read_images(data, settings, notes, on_progress)
         spec = StudySpec(
             name=name,
             space_name=space_name,
@@ -168,6 +150,66 @@ def prepare_study(request: StudyRequest, *, runs: Path, storage: str, on_progres
         store = StudyStore.create(spec, record, runs=runs, storage=storage, directions=directions)
         enqueue_missing(store)
         return PreparedStudy(store, decoded.path, weights_folder, tuple(notes), is_new=True)
+
+
+@dataclass(frozen=True)
+class PreparedImages:
+    """The images of a study that is not begun yet.
+
+    Attributes:
+        split: Which image serves for what.
+        images: The decoded array of the training and validation images.
+        image_size: Its height and width in pixels.
+        fit: How images met them.
+        weights_folder: Where pretrained weights are looked for first, or None.
+        notes: Sentences about the data for the user to read.
+    """
+
+    split: SplitRecord
+    images: Path
+    image_size: int
+    fit: str
+    weights_folder: Path | None
+    notes: tuple[str, ...]
+
+
+def prepare_images(request: StudyRequest, *, on_progress: OnProgress | None = None) -> PreparedImages:
+    """Read, split and decode the images just as a new study of the same request would, and begin none.
+
+    Raises:
+        UsageError: An impossible value or an unknown name.
+        DataError: The data cannot serve.
+    """
+    notes: list[str] = []
+    settings = _resolve_settings(request, None)
+    data = _phantoms(notes) if request.data is None else request.data
+    _, record, decoded = _read_images(data, settings, notes, on_progress)
+    weights_folder = None if settings["weights_folder"] is None else Path(settings["weights_folder"])
+    return PreparedImages(record, decoded.path, settings["image_size"], settings["fit"], weights_folder, tuple(notes))
+
+
+def _read_images(
+    data: str, settings: dict[str, Any], notes: list[str], on_progress: OnProgress | None
+) -> tuple[Dataset, SplitRecord, DecodedImages]:
+    """Read a data set, split it and decode what is not sealed; takes layout and classes out of the settings."""
+    dataset = load_dataset(data, layout=settings.pop("layout"), classes=settings.pop("classes"), patients=settings["patients"])
+    notes.extend(dataset.notes)
+    if dataset.ignored:
+        notes.append(_tell_ignored(dataset))
+    split = split_dataset(
+        dataset,
+        list(dataset.table["image"]),
+        valid_fraction=settings["valid_fraction"],
+        test_fraction=settings["test_fraction"],
+        seed=settings["seed"],
+    )
+    record, decoded = _decode_parts(dataset, split, settings["image_size"], settings["fit"], on_progress)
+    if settings["folds"]:
+        record = _pool_into_folds(dataset, record, settings["folds"], notes)
+    _check_every_class(record)
+    if record.unreadable:
+        notes.append(_tell_unreadable(record))
+    return dataset, record, decoded
 
 
 def _default_name(request: StudyRequest) -> str:

@@ -1,0 +1,53 @@
+"""Softmax layers that were fitted in closed form to the features of two cuts, for a network that is cut there to begin with.
+
+They stand on standardised features: those of some networks are in the hundreds, and no step of training would suit them all.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers
+
+from automl_cxr.errors import TrialError
+
+
+@dataclass(frozen=True)
+class FittedHead:
+    """A softmax layer, its ``kernel`` (d, k) and ``bias`` (k,), on features times ``scale`` (d,) plus ``offset`` (d,)."""
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    scale: np.ndarray
+    offset: np.ndarray
+
+    def standardise(self, vector: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
+        """Standardise a vector (n, d)."""
+        return layers.Rescaling(self.scale.tolist(), offset=self.offset.tolist(), name=name)(vector)
+
+    def fill(self, layer: layers.Dense) -> None:
+        """Set the weights of a softmax layer."""
+        layer.set_weights([self.kernel, self.bias])
+
+
+def read_fitted_head(path: Path, n_features: int, n_classes: int) -> FittedHead:
+    """Read a head.
+
+    Raises:
+        TrialError: There is no such file, it is damaged, or it is for other features or classes.
+    """
+    expected = {"kernel": (n_features, n_classes), "bias": (n_classes,), "scale": (n_features,), "offset": (n_features,)}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            saved = {name: np.asarray(file[name], np.float32) for name in expected}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise TrialError(f"A fitted head must be in '{path}', which cannot be read ({reason}). Set heads to \"\".") from error
+    received = {name: array.shape for name, array in saved.items()}
+    if received != expected or not all(np.isfinite(array).all() for array in saved.values()):
+        raise TrialError(f"A fitted head must be finite, of {expected}; '{path}' holds {received}. Set heads to \"\".")
+    return FittedHead(**saved)

@@ -1,0 +1,203 @@
+"""What a splice search found: in sentences, and as a picture. Its leaderboard is ``splicing.table``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from automl_cxr.splicing.search import AS_TRAINED, SpliceScores
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+ALONE = "(none)"  # on an axis of the heat map: the other branch alone
+_MOST_TEXTS = 150  # cells that can be written into and still read
+_HEIGHT, _ROW_HEIGHT = 870, 22  # pixels
+_INK, _ACCENT, _PALE = "#1f2933", "#c2410c", "#9aa5b1"
+_HOVER = (
+    "%{customdata[0]}<br>macro-F1 %{customdata[1]:.3f} (%{customdata[2]:.3f}..%{customdata[3]:.3f})"
+    "<br>training part, each patient left out: %{customdata[4]:.3f}"
+    "<br>%{customdata[5]:,} parameters, %{customdata[6]:,} multiply-adds<extra></extra>"
+)
+_HOVERED = ["network", "macro_f1", "macro_f1_low", "macro_f1_high", "left_out_macro_f1", "n_parameters", "multiply_adds"]
+
+
+def describe_splices(scores: SpliceScores) -> list[str]:
+    """Say in sentences what came out: the best pair, how it compares with its parents, and what that is worth."""
+    table = scores.table
+    pairs = table[(table["first_cut"] != "") & (table["second_cut"] != "")]
+    best = pairs.iloc[0]
+    what = (
+        f"{len(pairs)} pairs of cuts of {scores.first.name} and {scores.second.name} and {len(table) - len(pairs)} cuts alone"
+    )
+    sentences = [
+        f"Quick heads on {what}; {scores.n_train} training and {scores.n_valid} validation images.",
+        f"Best pair: {_network(best)}, {_with_interval(best)}, {best['n_parameters']:,} parameters.",
+    ]
+    sentences += [
+        f"Against {parent['parent']}, {_with_interval(parent)}, {parent['n_parameters']:,} parameters: "
+        f"{parent['difference']:+.3f} ({parent['difference_low']:+.3f}..{parent['difference_high']:+.3f}) with "
+        f"{parent['parameter_share']:.2%} of the parameters."
+        for _, parent in scores.parents.iterrows()
+    ]
+    n_beaten = int(pairs.loc[pairs["pareto"], "beaten_by_one"].sum())
+    if n_beaten:
+        sentences.append(
+            f"Of the {int(pairs['pareto'].sum())} pairs on the Pareto front, {n_beaten} are no better than some cut of one "
+            "branch alone that is no larger."
+        )
+    sentences.append(
+        f"The best of {len(pairs)} pairs was chosen by the images that it is scored on: its score and its lead are too good. "
+        "Judge fine-tuned pairs by the test part."
+    )
+    return sentences
+
+
+def _network(row: pd.Series) -> str:
+    return f"{row['first_cut']} + {row['second_cut']}"
+
+
+def _with_interval(row: pd.Series) -> str:
+    return f"macro-F1 {row['macro_f1']:.3f} ({row['macro_f1_low']:.3f}..{row['macro_f1_high']:.3f})"
+
+
+def plot_splices(scores: SpliceScores) -> go.Figure:
+    """Show macro-F1 over both cuts as a heat map, and over the parameters with the Pareto front of the pairs."""
+    from plotly.subplots import make_subplots
+
+    table = _named(scores)
+    grid = grid_of(scores)
+    figure = make_subplots(
+        rows=2,
+        cols=1,
+        row_heights=[0.58, 0.42],
+        vertical_spacing=0.15,
+        subplot_titles=[
+            f"validation macro-F1, parameters / multiply-adds (★ on the Pareto front; {ALONE}: the other branch alone)",
+            "score against size",
+        ],
+    )
+    _add_heat_map(figure, table, grid)
+    _add_scatter(figure, table, scores)
+    figure.update_xaxes(title=f"cut of {scores.second.name}", side="bottom", row=1, col=1)
+    figure.update_yaxes(title=f"cut of {scores.first.name}", row=1, col=1)
+    figure.update_xaxes(title="parameters of the network", type="log", dtick=1, row=2, col=1)
+    figure.update_yaxes(title="macro-F1", row=2, col=1)
+    return figure.update_layout(
+        template="plotly_white",
+        title=f"Splices of {scores.first.name} and {scores.second.name}: best of "
+        f"{len(table)} networks on {scores.n_valid} images, so optimistic",
+        font={"color": _INK},
+        legend={"orientation": "h", "x": 0, "y": -0.11},
+        margin={"l": 130, "r": 40, "t": 80, "b": 80},
+        height=max(_HEIGHT, 2 * _ROW_HEIGHT * len(grid)),
+    )
+
+
+def grid_of(scores: SpliceScores) -> pd.DataFrame:
+    """Find the leaderboard's rows by cut of the first branch (rows) and of the second (columns); -1 where there is none."""
+    first, second = scores.cuts
+    where = {(row.first_cut or ALONE, row.second_cut or ALONE): place for place, row in enumerate(scores.table.itertuples())}
+    rows, columns = [ALONE, *first], [ALONE, *second]
+    return pd.DataFrame([[where.get((row, column), -1) for column in columns] for row in rows], index=rows, columns=columns)
+
+
+def _named(scores: SpliceScores) -> pd.DataFrame:
+    table = scores.table
+    names = [
+        " + ".join(f"{branch.name} to {cut}" for branch, cut in ((scores.first, first), (scores.second, second)) if cut)
+        for first, second in zip(table["first_cut"], table["second_cut"], strict=True)
+    ]
+    return table.assign(network=names)
+
+
+def _add_heat_map(figure: go.Figure, table: pd.DataFrame, grid: pd.DataFrame) -> None:
+    there = grid.to_numpy() >= 0
+    score = np.where(there, table["macro_f1"].to_numpy()[grid.to_numpy()], np.nan)
+    texts = [[_cell(table.iloc[place]) if place >= 0 else "" for place in row] for row in grid.to_numpy()]
+    figure.add_heatmap(
+        z=score,
+        x=list(grid.columns),
+        y=list(grid.index),
+        text=texts,
+        texttemplate="%{text}" if grid.size <= _MOST_TEXTS else None,
+        customdata=table[_HOVERED].to_numpy()[grid.to_numpy()],
+        hovertemplate=_HOVER,
+        hoverongaps=False,
+        colorscale="Blues",
+        xgap=2,
+        ygap=2,
+        colorbar={"title": "macro-F1", "len": 0.55, "y": 0.79},
+        row=1,
+        col=1,
+    )
+
+
+def _cell(row: pd.Series) -> str:
+    costs = f"{_short_count(row['n_parameters'])} / {_short_count(row['multiply_adds'])}"
+    return f"{'★ ' if row['pareto'] else ''}{row['macro_f1']:.3f}<br>{costs}"
+
+
+def _short_count(n: int) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if n >= size:
+            return f"{n / size:.3g} {unit}"
+    return str(n)
+
+
+def _add_scatter(figure: go.Figure, table: pd.DataFrame, scores: SpliceScores) -> None:
+    is_front = table["pareto"]
+    is_first, is_second = table["second_cut"] == "", table["first_cut"] == ""
+    kinds = [
+        ("pairs", table[~is_front & ~is_first & ~is_second], {"color": _PALE, "size": 7}),
+        (f"{scores.first.name} alone", table[is_first], {"color": "#2563eb", "size": 9, "symbol": "square"}),
+        (f"{scores.second.name} alone", table[is_second], {"color": "#15803d", "size": 9, "symbol": "diamond"}),
+    ]
+    for name, rows, marker in kinds:
+        if len(rows):
+            figure.add_scatter(
+                x=rows["n_parameters"],
+                y=rows["macro_f1"],
+                mode="markers",
+                name=name,
+                marker=marker,
+                customdata=rows[_HOVERED].to_numpy(),
+                hovertemplate=_HOVER,
+                row=2,
+                col=1,
+            )
+    front = table[is_front].sort_values("n_parameters")
+    figure.add_scatter(
+        x=front["n_parameters"],
+        y=front["macro_f1"],
+        mode="lines+markers",
+        name="Pareto front of the pairs, 95 % by patient",
+        line={"color": _ACCENT, "shape": "hv"},
+        marker={"color": _ACCENT, "size": 13, "symbol": "star"},
+        error_y={
+            "array": front["macro_f1_high"] - front["macro_f1"],
+            "arrayminus": front["macro_f1"] - front["macro_f1_low"],
+            "thickness": 1,
+            "width": 4,
+        },
+        customdata=front[_HOVERED].to_numpy(),
+        hovertemplate=_HOVER,
+        row=2,
+        col=1,
+    )
+    trained = scores.parents[scores.parents["parent"].str.endswith(AS_TRAINED)]
+    if len(trained):
+        figure.add_scatter(
+            x=trained["n_parameters"],
+            y=trained["macro_f1"],
+            mode="markers+text",
+            text=trained["parent"],
+            textposition="middle left",
+            name="parent as it was trained",
+            marker={"color": _INK, "size": 11, "symbol": "x"},
+            hovertemplate="%{text}: macro-F1 %{y:.3f}, %{x:,} parameters<extra></extra>",
+            row=2,
+            col=1,
+        )

@@ -1,0 +1,108 @@
+"""The leaderboard of a splice search, and the best pair beside its parents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from automl_cxr.engine.pareto import is_on_front
+from automl_cxr.scoring.intervals import bootstrap_interval, paired_difference
+from automl_cxr.scoring.metrics import score_macro_f1
+from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.splicing.costs import Cost
+from automl_cxr.splicing.pairs import Pair, QuickScore
+
+COLUMNS = (
+    *("rank", "first_cut", "second_cut", "macro_f1", "macro_f1_low", "macro_f1_high", "left_out_macro_f1"),
+    *("n_parameters", "multiply_adds", "pareto", "beaten_by_one", "penalty"),
+)
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A whole network that a splice is measured by.
+
+    Attributes:
+        name: What it is, for people.
+        predictions: Of the validation part.
+        n_parameters: Numbers that it holds.
+    """
+
+    name: str
+    predictions: Predictions
+    n_parameters: int
+
+
+def tabulate(scores: Mapping[Pair, QuickScore], costs: Mapping[Pair, Cost], *, seed: int = 0) -> pd.DataFrame:
+    """Rank pairs of cuts, and cuts alone, by validation macro-F1; of equals the smaller network.
+
+    Returns:
+        One row a network: rank, first_cut and second_cut (empty where the branch is left out), macro_f1 of its quick head and
+        its 95 % bootstrap interval by patient, left_out_macro_f1 (on the training part, each patient left out), n_parameters,
+        multiply_adds (for one image), pareto (a pair that no other beats in score and parameters), beaten_by_one (a pair
+        beside which some cut of one branch alone is at least as good and no larger) and penalty (of the head).
+    """
+    rows = []
+    for (first, second), score in scores.items():
+        predictions, cost = score.predictions, costs[first, second]
+        interval = bootstrap_interval(predictions, seed=seed)
+        rows.append(
+            {
+                "first_cut": first or "",
+                "second_cut": second or "",
+                "macro_f1": score_macro_f1(predictions.labels, predictions.probabilities),
+                "macro_f1_low": interval.low,
+                "macro_f1_high": interval.high,
+                "left_out_macro_f1": score.left_out,
+                "n_parameters": cost.parameters,
+                "multiply_adds": cost.multiply_adds,
+                "penalty": score.head.penalty,
+            }
+        )
+    table = pd.DataFrame(rows).sort_values(
+        ["macro_f1", "n_parameters"], ascending=[False, True], kind="stable", ignore_index=True
+    )
+    is_pair = ((table["first_cut"] != "") & (table["second_cut"] != "")).to_numpy()
+    losses = np.column_stack([-table["macro_f1"], table["n_parameters"]])
+    table["rank"] = np.arange(1, len(table) + 1)
+    table["pareto"] = False
+    table.loc[is_pair, "pareto"] = is_on_front(losses[is_pair])
+    alone = losses[~is_pair]
+    table["beaten_by_one"] = is_pair & np.array([bool((alone <= row).all(axis=1).any()) for row in losses])
+    return table[list(COLUMNS)]
+
+
+def front_of(table: pd.DataFrame, n: int) -> list[tuple[str, str]]:
+    """Name the best pairs of the Pareto front, at most so many, best first."""
+    front = table[table["pareto"]].head(n)
+    return list(zip(front["first_cut"], front["second_cut"], strict=True))
+
+
+def compare_with_parents(pair: Predictions, n_parameters: int, parents: Sequence[Parent], *, seed: int = 0) -> pd.DataFrame:
+    """Set a spliced network beside whole ones on the same images.
+
+    Returns:
+        One row a parent: parent, macro_f1 and its 95 % interval by patient, n_parameters, difference (macro-F1 of the splice
+        less that of the parent, with its paired interval) and parameter_share (of the splice, as a share of the parent's).
+    """
+    rows = []
+    for parent in parents:
+        interval = bootstrap_interval(parent.predictions, seed=seed)
+        difference, of_difference = paired_difference(pair, parent.predictions, seed=seed)
+        rows.append(
+            {
+                "parent": parent.name,
+                "macro_f1": score_macro_f1(parent.predictions.labels, parent.predictions.probabilities),
+                "macro_f1_low": interval.low,
+                "macro_f1_high": interval.high,
+                "n_parameters": parent.n_parameters,
+                "difference": difference,
+                "difference_low": of_difference.low,
+                "difference_high": of_difference.high,
+                "parameter_share": n_parameters / parent.n_parameters,
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,24 @@
+"""A study whose best trial is a branch: two tiny networks from scratch, of which one keeps its model."""
+
+import pytest
+
+from automl_cxr import api
+
+TRUNK = """
+family = "scratch"
+n_blocks = 2
+filters = 4
+n_dense = 0
+[learning_rate]
+type = "choice"
+values = [0.01, 0.001]
+"""
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, phantoms):
+    """Train them, without a validation part that anything else shares; give the study."""
+    runs = tmp_path_factory.mktemp("runs")
+    (runs / "trunk.toml").write_text(TRUNK)
+    how = {"trials": 2, "epochs": 1, "image_size": 32, "batch_size": 8, "seed": 3, "keep_models": 1, "executor": "inline"}
+    return api.search(str(runs / "trunk.toml"), phantoms, name="trunk", runs=runs, **how)

@@ -1,0 +1,35 @@
+"""The front door for Python: what the command line does, in a few lines from a notebook.
+
+For example::
+
+    study = automl_cxr.search("fused", data="covid/", trials=20)
+    study.leaderboard()
+    study.figures.learning_curves()
+    ensemble = study.ensemble(top=6)
+    study.evaluate(ensemble)
+"""
+
+from automl_cxr.api.classifiers import apply_ensemble, combine_predictions, describe, open_classifier, predict
+from automl_cxr.api.places import locate, open_study
+from automl_cxr.api.searching import EXECUTORS, search
+from automl_cxr.api.shelf import copy_study, delete_study, list_studies
+from automl_cxr.api.splices import Splices, splice
+from automl_cxr.api.study import Study
+
+__all__ = [
+    "EXECUTORS",
+    "Splices",
+    "Study",
+    "apply_ensemble",
+    "combine_predictions",
+    "copy_study",
+    "delete_study",
+    "describe",
+    "list_studies",
+    "locate",
+    "open_classifier",
+    "open_study",
+    "predict",
+    "search",
+    "splice",
+]

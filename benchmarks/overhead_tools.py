@@ -17,7 +17,7 @@ from typing import Any
 
 import small_head
 
-from automl_cxr.engine.proposal import Ending, Pause, Proposal, Proposer, Report, Verdict
+from automl_cxr.engine.proposal import Ending, Objective, Pause, Proposal, Proposer, Report, Verdict
 
 Told = list[dict[str, float]]
 TRIALS_AT_ONCE = 2
@@ -46,8 +46,8 @@ class FirstTrials:
         self.proposer.finish(number, ending)
 
 
-def search_by_engine(n_trials: int, seconds: float | None, folder: Path) -> Told:
-    """Search as ``automl-cxr search`` does: TPE, an SQLite study, Ray Tune with two workers."""
+def search_by_engine(n_trials: int, seconds: float | None, folder: Path, *, trial: Objective = small_head.short_trial) -> Told:
+    """Search as ``automl-cxr search`` does: TPE, an SQLite study, Ray Tune with two workers, compiled networks kept."""
     import optuna
 
     from automl_cxr.engine.proposers import build_proposer
@@ -59,10 +59,15 @@ def search_by_engine(n_trials: int, seconds: float | None, folder: Path) -> Told
     space = parse_space(small_head.SPACE, name="head on 64 features")
     # No pruner: the other tools would train every trial to its end, too.
     proposer = build_proposer(study, space, sampler="tpe", pruner="none", epochs=small_head.EPOCHS, seed=0)
-    objective = small_head.short_trial if seconds is None else functools.partial(small_head.long_trial, seconds=seconds)
+    objective = trial if seconds is None else functools.partial(small_head.long_trial, seconds=seconds)
     resources = RayResources(concurrency=TRIALS_AT_ONCE, cpus_per_trial=1)
     run_with_ray(objective, FirstTrials(proposer, n_trials), resources=resources)
     return [trial.user_attrs for trial in study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))]
+
+
+def search_by_engine_alone(n_trials: int, seconds: float | None, folder: Path) -> Told:
+    """The same with the peers' own Keras code in the trial: what the engine alone makes of it."""
+    return search_by_engine(n_trials, seconds, folder, trial=small_head.short_trial_of_keras)
 
 
 # ----------------------------------------------------------------------------------------------------------------- peers
@@ -127,6 +132,7 @@ def search_by_kerastuner(n_trials: int, seconds: float | None, folder: Path) -> 
 
 TOOLS: dict[str, Callable[[int, float | None, Path], Told]] = {
     "automl-cxr": search_by_engine,
+    "automl-cxr, the peers' trial": search_by_engine_alone,
     "Ray Tune + OptunaSearch": search_by_ray,
     "KerasTuner RandomSearch": search_by_kerastuner,
 }

@@ -69,9 +69,13 @@ def take_checkpoint(
 
 
 def _states(optimizer: keras.Optimizer) -> tuple[list[keras.Variable], list[keras.Variable]]:
-    """Part the variables of an optimizer in what it knows and the gradients that it accumulates."""
-    is_accumulator = [variable.path.endswith("gradient_accumulator") for variable in optimizer.variables]
-    both = list(zip(optimizer.variables, is_accumulator, strict=True))
+    """Part the variables of an optimizer in what it knows and the gradients that it accumulates.
+
+    A weight decay in a variable is no state: the configuration says it.
+    """
+    variables = [variable for variable in optimizer.variables if variable is not optimizer.weight_decay]
+    is_accumulator = [variable.path.endswith("gradient_accumulator") for variable in variables]
+    both = list(zip(variables, is_accumulator, strict=True))
     return [variable for variable, is_one in both if not is_one], [variable for variable, is_one in both if is_one]
 
 

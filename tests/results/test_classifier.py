@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from automl_cxr import api
+from automl_cxr.ensemble.rules import WeightedAverage
 from automl_cxr.errors import DataError
 from automl_cxr.results.classifier import Classifier, Member, classifier_of_trial, load_ensemble
 
@@ -19,9 +20,9 @@ def trial(finished) -> Classifier:
 def with_fits(classifier: Classifier, *fits: str) -> Classifier:
     member = classifier.members[0]
     members = tuple(Member(member.file, member.image_size, fit) for fit in fits)
-    weights = (1 / len(fits),) * len(fits)
+    rule = WeightedAverage(np.ones(len(fits)))
     return Classifier(
-        "changed", classifier.study, classifier.split_digest, members, weights, classifier.classes, classifier.predictions
+        "changed", classifier.study, classifier.split_digest, members, rule, classifier.classes, classifier.predictions
     )
 
 

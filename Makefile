@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Tests run in two processes, on what may be two cores: threads of both would wait for each other.
+ONE_THREAD := TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .PHONY: demo test test-postgres lint clean
 
@@ -20,7 +22,7 @@ demo: $(INSTALLED)  ## a small search on phantom radiographs, its leaderboard an
 	@echo "Look at it with:  $(BIN)/automl-cxr dashboard"
 
 test: $(INSTALLED)  ## every test; those that need a GPU or real radiographs skip themselves, saying so
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-postgres: $(INSTALLED)  ## the storage tests on a PostgreSQL server that they start (apt-get install postgresql)
 	$(BIN)/python -m pytest -m postgres tests/study

@@ -3,10 +3,6 @@
 import os
 from pathlib import Path
 
-# Two test processes share two cores; threads of both would wait for each other. Read when TensorFlow and NumPy load.
-for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(name, "1")
-
 import pytest
 
 from automl_cxr.data.phantoms import draw_phantoms

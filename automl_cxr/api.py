@@ -29,6 +29,7 @@ from automl_cxr.results import ensembles
 from automl_cxr.results.classifier import ENSEMBLE_FILE, Classifier, classifier_of_trial, load_ensemble
 from automl_cxr.results.ensembles import BuiltEnsemble
 from automl_cxr.results.evaluation import Evaluation, evaluate
+from automl_cxr.results.export import Export, export_classifier
 from automl_cxr.results.figures import Figures
 from automl_cxr.results.importance import PED_ANOVA, importance_table
 from automl_cxr.results.leaderboard import build_leaderboard
@@ -200,6 +201,12 @@ class Study:
     def classifier(self, trial: int | None = None) -> Classifier:
         """Open a trial's model, by default the best one's, for ``predict``."""
         return classifier_of_trial(self._store, trial)
+
+    def export(
+        self, out: str | os.PathLike[str] | None = None, *, trial: int | None = None, file_format: str | None = None
+    ) -> Export:
+        """Write a trial's model, by default the best one's, as one file; see ``results.export.export_classifier``."""
+        return export_classifier(self.classifier(trial), out, file_format=file_format)
 
 
 def search(
@@ -629,10 +636,10 @@ def delete_study(name: str, *, runs: str | Path | None = None, storage: str | No
 def open_classifier(
     target: str | Path, *, trial: int | None = None, runs: str | Path | None = None, storage: str | None = None
 ) -> Classifier:
-    """Open what a user names: an ensemble's folder, or a study's best trial (or ``trial``).
+    """Open what a user names: an ensemble's folder, a trial's folder, or a study's best trial (or ``trial``).
 
     Raises:
-        UsageError: A trial of an ensemble was asked for, or the path is no ensemble's.
+        UsageError: A trial of an ensemble or of a trial was asked for, or the path is neither's.
         StudyError: It is neither a folder of an ensemble nor a study, or the trial has no model.
     """
     if (Path(target) / ENSEMBLE_FILE).is_file():
@@ -640,8 +647,13 @@ def open_classifier(
             raise UsageError(f"A trial belongs to a study; {target} is an ensemble. Leave --trial out.")
         return load_ensemble(Path(target))
     if os.sep in str(target):
+        folder = Path(target).absolute()
+        if folder.parent.name == "trials" and folder.name.isdecimal() and trial is None:
+            study = folder.parents[1]
+            return open_study(study.name, runs=runs or study.parent, storage=storage).classifier(int(folder.name))
         raise UsageError(
-            f"An ensemble's folder holds {ENSEMBLE_FILE}; received {target}, which does not. A study is named, not located."
+            f"An ensemble's folder holds {ENSEMBLE_FILE}, and a trial's lies in trials/; received {target}, which is neither. "
+            "A study is named, not located."
         )
     return open_study(str(target), runs=runs, storage=storage).classifier(trial)
 

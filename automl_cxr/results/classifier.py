@@ -79,15 +79,9 @@ class Classifier:
             TrialError: A model file is damaged.
             DataError: A model is another than its record says.
         """
-        from automl_cxr.model.trainer import LabelledPart, load_model, predict_probabilities  # Keras, on first use
+        from automl_cxr.model.trainer import LabelledPart, predict_probabilities  # Keras, on first use
 
-        models = [load_model(str(member.file)) for member in self.members]
-        for member, model in zip(self.members, models, strict=True):
-            if (model.input_shape[1], model.output_shape[-1]) != (member.image_size, len(self.classes)):
-                raise DataError(
-                    f"The model {member.file} takes {model.input_shape[1]} pixels and tells {model.output_shape[-1]} classes "
-                    f"apart, which is not what its record says ({member.image_size} and {len(self.classes)})."
-                )
+        models = self.load_networks()
         squares = sorted({member.square for member in self.members})
         batches = [np.empty((0, len(self.classes)), np.float32)]
         unreadable: dict[int, str] = {}
@@ -106,6 +100,24 @@ class Classifier:
             if on_progress is not None:
                 on_progress(n_done, len(files))
         return np.concatenate(batches), unreadable
+
+    def load_networks(self) -> list[Any]:
+        """Open the Keras model of each member.
+
+        Raises:
+            TrialError: A model file is damaged.
+            DataError: A model is another than its record says.
+        """
+        from automl_cxr.model.trainer import load_model  # Keras, on first use
+
+        models = [load_model(str(member.file)) for member in self.members]
+        for member, model in zip(self.members, models, strict=True):
+            if (model.input_shape[1], model.output_shape[-1]) != (member.image_size, len(self.classes)):
+                raise DataError(
+                    f"The model {member.file} takes {model.input_shape[1]} pixels and tells {model.output_shape[-1]} classes "
+                    f"apart, which is not what its record says ({member.image_size} and {len(self.classes)})."
+                )
+        return models
 
 
 def _decode_in_batches(

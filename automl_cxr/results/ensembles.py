@@ -22,7 +22,8 @@ from automl_cxr.ensemble.members import choose_diverse
 from automl_cxr.ensemble.objective import Objective
 from automl_cxr.ensemble.rules import rule_from_record
 from automl_cxr.errors import DataError, StudyError, UnknownNameError, UsageError
-from automl_cxr.results.classifier import ENSEMBLE_FILE, explain_no_model, member_of_trial
+from automl_cxr.results.classifier import ENSEMBLE_FILE, explain_no_model, load_ensemble, member_of_trial
+from automl_cxr.results.export import Export, export_classifier
 from automl_cxr.scoring.metrics import find_normal_class
 from automl_cxr.scoring.prediction_tables import PredictionTable, read_prediction_tables
 from automl_cxr.scoring.predictions import Predictions, align
@@ -86,6 +87,10 @@ class BuiltEnsemble:
     def recommended(self) -> str:
         """The method to take: the simplest that cannot be told apart from this one."""
         return self.combination.recommended
+
+    def export(self, out: str | os.PathLike[str] | None = None, *, file_format: str | None = None) -> Export:
+        """Write it with its members as one file; see ``results.export.export_classifier``."""
+        return export_classifier(load_ensemble(self.folder), out, file_format=file_format)
 
 
 def build_ensemble(

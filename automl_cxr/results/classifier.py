@@ -27,11 +27,12 @@ _Square = tuple[int, str]  # image size and fit
 
 @dataclass(frozen=True)
 class Member:
-    """One network: its model file, the image size that it takes, and how an image is brought to it."""
+    """One network: its model file, the image size that it takes, how an image is brought to it, and what it is, for people."""
 
     file: Path
     image_size: int
     fit: str = DEFAULT_FIT
+    network: str = ""
 
     @property
     def square(self) -> _Square:
@@ -52,6 +53,7 @@ class Classifier:
         classes: Class names in the order of the columns.
         predictions: What it said of the images that it was chosen by: of the validation part, or with folds of every image
             out of fold.
+        folder: Of an ensemble; None of a trial.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Classifier:
     rule: Rule
     classes: tuple[str, ...]
     predictions: Path
+    folder: Path | None = None
 
     def predict(
         self, files: Sequence[Path], *, on_progress: Callable[[int, int], None] | None = None
@@ -179,7 +182,9 @@ def member_of_trial(store: StudyStore, number: int) -> Member:
         StudyError: The model is gone.
     """
     config = TrialConfig.from_json((store.trial_folder(number) / "config.json").read_text(encoding="utf-8"))
-    return Member(store.model_file(number), config.image_size, config.fit)
+    branches = {"transfer": [config.backbone], "concat": [config.backbone, config.second_backbone]}.get(config.family, [])
+    network = " ".join([config.family, *branches])
+    return Member(store.model_file(number), config.image_size, config.fit, network)
 
 
 def load_ensemble(folder: Path) -> Classifier:
@@ -198,7 +203,7 @@ def load_ensemble(folder: Path) -> Classifier:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder} is not an ensemble's folder ({error}). `automl-cxr ensemble build` makes one.") from error
     name, predictions = f"ensemble {folder.resolve().name}", folder / PREDICTIONS_FILE
-    return Classifier(name, study, split_digest, members, rule, classes, predictions)
+    return Classifier(name, study, split_digest, members, rule, classes, predictions, folder)
 
 
 def _check_member(folder: Path, row: Mapping[str, Any]) -> Member:

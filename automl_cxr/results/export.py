@@ -214,7 +214,8 @@ def _predict_elsewhere(file: Path, file_format: str, pixels: np.ndarray, folder:
     # The script is found without importing it: it stands in the room of Keras, but needs nothing of this package.
     script = Path(__file__).resolve().parents[1] / "model" / "exported.py"
     np.save(folder / "pixels.npy", pixels)
-    words = [sys.executable, "-P", script, file_format, file, folder / "pixels.npy", folder / "said.npy"]
+    paths = [str(path) for path in (file, folder / "pixels.npy", folder / "said.npy")]
+    words = [sys.executable, "-P", str(script), file_format, *paths]
     ended = subprocess.run(words, capture_output=True, text=True, timeout=_CHECK_SECONDS, check=False)  # noqa: S603 - no words of a user
     if ended.returncode:
         reason = (ended.stderr.strip().splitlines() or ["no reason given"])[-1]

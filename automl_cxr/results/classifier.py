@@ -82,7 +82,7 @@ class Classifier:
             TrialError: A model file is damaged.
             DataError: A model is another than its record says.
         """
-        from automl_cxr.model.trainer import LabelledPart, predict_probabilities  # Keras, on first use
+        from automl_cxr.model.trainer import predict_images  # Keras, on first use
 
         models = self.load_networks()
         squares = sorted({member.square for member in self.members})
@@ -93,10 +93,8 @@ class Classifier:
             unreadable |= reasons
             n_images = len(images_in[squares[0]])
             if n_images:
-                rows, unknown = np.arange(n_images), np.full(n_images, -1)
                 of_members = [
-                    predict_probabilities(model, LabelledPart(images_in[member.square], rows, unknown))
-                    for member, model in zip(self.members, models, strict=True)
+                    predict_images(model, images_in[member.square]) for member, model in zip(self.members, models, strict=True)
                 ]
                 batches.append(self.rule.combine(np.stack(of_members)))
             n_done += n_images + len(reasons)

@@ -7,6 +7,7 @@
         StudyMismatchError             an existing study was made with other settings
       DataError            ValueError  the data cannot be used as they are (exit code 1)
         UnreadableImageError           one file is not an image that can be decoded
+      ExportError          RuntimeError  networks cannot be written in a format, or would not say the same there (exit code 1)
       FeatureCacheError    RuntimeError  features cannot be kept on disk; networks are trained from pixels instead
       StudyError           RuntimeError  a study has not got what was asked of it (exit code 1)
       TrialError           RuntimeError  one trial failed; the search goes on (recorded on the trial)
@@ -67,6 +68,10 @@ class DataError(AutomlCxrError, ValueError):
 
 class UnreadableImageError(DataError):
     """Raised for one undecodable file; the caller leaves the file out and reports the reason."""
+
+
+class ExportError(AutomlCxrError, RuntimeError):
+    """Raised when a file of a format cannot be made of networks; the caller takes another format, or other members."""
 
 
 class FeatureCacheError(AutomlCxrError, RuntimeError):

@@ -29,7 +29,7 @@ LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in room
 # Rule 2: where each heavy library may be named.
 HOMES = {
     "keras": ("model/", "trial.py", "cross_validation.py"),
-    "tensorflow": ("model/devices.py",),
+    "tensorflow": ("model/devices.py", "model/exported.py"),
     "torch": ("model/devices.py",),
     "ray": ("engine/ray_execution.py", "engine/shipping.py"),
     "optuna": (

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 def open_classifier(
     target: str | Path, *, trial: int | None = None, runs: str | Path | None = None, storage: str | None = None
 ) -> Classifier:
-    """Open what a user names: an ensemble's folder, or a study's best trial (or ``trial``).
+    """Open what a user names: an ensemble's folder, a trial's folder, or a study's best trial (or ``trial``).
 
     Raises:
-        UsageError: A trial of an ensemble was asked for, or the path is no ensemble's.
+        UsageError: A trial of an ensemble or of a trial was asked for, or the path is neither's.
         StudyError: It is neither a folder of an ensemble nor a study, or the trial has no model.
     """
     if (Path(target) / ENSEMBLE_FILE).is_file():
@@ -38,8 +38,13 @@ def open_classifier(
             raise UsageError(f"A trial belongs to a study; {target} is an ensemble. Leave --trial out.")
         return load_ensemble(Path(target))
     if os.sep in str(target):
+        folder = Path(target).absolute()
+        if folder.parent.name == "trials" and folder.name.isdecimal() and trial is None:
+            study = folder.parents[1]
+            return open_study(study.name, runs=runs or study.parent, storage=storage).classifier(int(folder.name))
         raise UsageError(
-            f"An ensemble's folder holds {ENSEMBLE_FILE}; received {target}, which does not. A study is named, not located."
+            f"An ensemble's folder holds {ENSEMBLE_FILE}, and a trial's lies in trials/; received {target}, which is neither. "
+            "A study is named, not located."
         )
     return open_study(str(target), runs=runs, storage=storage).classifier(trial)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from automl_cxr.results import ensembles
 from automl_cxr.results.classifier import Classifier, classifier_of_trial, load_ensemble
 from automl_cxr.results.ensembles import BuiltEnsemble
 from automl_cxr.results.evaluation import Evaluation, evaluate
+from automl_cxr.results.export import Export, export_classifier
 from automl_cxr.results.figures import Figures
 from automl_cxr.results.importance import PED_ANOVA, importance_table
 from automl_cxr.results.leaderboard import build_leaderboard
@@ -148,3 +150,9 @@ class Study:
     def classifier(self, trial: int | None = None) -> Classifier:
         """Open a trial's model, by default the best one's, for ``predict``."""
         return classifier_of_trial(self._store, trial)
+
+    def export(
+        self, out: str | os.PathLike[str] | None = None, *, trial: int | None = None, file_format: str | None = None
+    ) -> Export:
+        """Write a trial's model, by default the best one's, as one file; see ``results.export.export_classifier``."""
+        return export_classifier(self.classifier(trial), out, file_format=file_format)

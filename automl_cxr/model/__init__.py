@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def _native_stderr_held_back() -> Iterator[None]:
+def native_stderr_held_back() -> Iterator[None]:
     """Swallow what C++ libraries write to stderr, and show it after all if the block fails.
 
     TF_CPP_MIN_LOG_LEVEL, the documented way, no longer covers what TensorFlow 2.21 logs before its logging is set up.
@@ -31,5 +31,5 @@ def _native_stderr_held_back() -> Iterator[None]:
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)  # warns of retracing, which many models in a process bring about
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-with _native_stderr_held_back():
+with native_stderr_held_back():
     import keras  # noqa: F401 - loaded for its side effects; the room's files import it again for its names

@@ -13,6 +13,7 @@ import functools
 import math
 import os
 import platform
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -185,3 +186,28 @@ def _gpu_bytes(number: int) -> int:
             "Ask for --gpus-per-trial 1."
         )
     return n_bytes.value
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Multiply with all digits of float32 as long as the context lasts; GPUs round to TensorFloat-32 by themselves."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        was_rounding = tf.config.experimental.tensor_float_32_execution_enabled()
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        try:
+            yield
+        finally:
+            tf.config.experimental.enable_tensor_float_32_execution(was_rounding)
+    elif backend == "torch":
+        import torch
+
+        with torch.backends.cudnn.flags(allow_tf32=False):  # of matrix products PyTorch keeps all digits by itself
+            yield
+    else:
+        import jax
+
+        with jax.default_matmul_precision("float32"):
+            yield

@@ -30,7 +30,8 @@ def keep_below_otsu(pixels: keras.KerasTensor) -> keras.KerasTensor:
     n_lower = ops.cumsum(ops.ones_like(ascending), axis=1)[:, :-1]
     # With centred values the sums of both sides are opposite, so the variance between them is sum^2 / (n_lower n_upper).
     spread = ops.square(lower_sums) / (n_lower * (n_pixels - n_lower))
-    first_upper = ops.expand_dims(ops.argmax(spread, axis=1), axis=1) + 1
+    # The largest by top_k: on TensorFlow Keras' argmax looks at the bits of zeros, for which ONNX has no operation.
+    first_upper = ops.top_k(spread, 1)[1] + 1
     threshold = ops.take_along_axis(ascending, first_upper, axis=1)
     below = ops.cast(blurred < ops.reshape(threshold, (-1, 1, 1, 1)), "float32")
     return pixels * below

@@ -258,7 +258,7 @@ def _take_steps(model: keras.Model, batches: _TrainingBatches) -> float:
     return float(np.average(losses, weights=sizes))
 
 
-def _predict_steps(model: keras.Model, part: FeaturePart, *, batch_size: int) -> np.ndarray:
+def _predict_steps(model: keras.Model, part: LabelledPart | FeaturePart, *, batch_size: int) -> np.ndarray:
     """Predict batch by batch; the last one is filled up, since another size would be another graph."""
     predicted = []
     for first in range(0, len(part.rows), batch_size):
@@ -279,6 +279,20 @@ def predict_probabilities(model: keras.Model, part: LabelledPart | FeaturePart, 
         with data_parallel():
             predicted = model.predict(_Inputs(part, batch_size=batch_size), verbose=0)
     probabilities = np.asarray(predicted, np.float32)[: len(part.rows)]
+    refuse_diverged_network(probabilities)
+    return probabilities
+
+
+def predict_images(model: keras.Model, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
+    """Predict some images of many, uint8 (n, h, w), and keep none: float32 (n, n_classes).
+
+    The data that ``predict`` of Keras 3.15 on TensorFlow was given stay in memory for as long as the process lives.
+
+    Raises:
+        NonFiniteLossError: A probability is NaN.
+    """
+    part = LabelledPart(images, np.arange(len(images)), np.full(len(images), -1))
+    probabilities = _predict_steps(model, part, batch_size=batch_size).astype(np.float32)[: len(images)]
     refuse_diverged_network(probabilities)
     return probabilities
 

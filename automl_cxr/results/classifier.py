@@ -27,11 +27,12 @@ _Square = tuple[int, str]  # image size and fit
 
 @dataclass(frozen=True)
 class Member:
-    """One network: its model file, the image size that it takes, and how an image is brought to it."""
+    """One network: its model file, the image size that it takes, how an image is brought to it, and what it is, for people."""
 
     file: Path
     image_size: int
     fit: str = DEFAULT_FIT
+    network: str = ""
 
     @property
     def square(self) -> _Square:
@@ -52,6 +53,7 @@ class Classifier:
         classes: Class names in the order of the columns.
         predictions: What it said of the images that it was chosen by: of the validation part, or with folds of every image
             out of fold.
+        folder: Of an ensemble; None of a trial.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Classifier:
     rule: Rule
     classes: tuple[str, ...]
     predictions: Path
+    folder: Path | None = None
 
     def predict(
         self, files: Sequence[Path], *, on_progress: Callable[[int, int], None] | None = None
@@ -79,15 +82,9 @@ class Classifier:
             TrialError: A model file is damaged.
             DataError: A model is another than its record says.
         """
-        from automl_cxr.model.trainer import LabelledPart, load_model, predict_probabilities  # Keras, on first use
+        from automl_cxr.model.trainer import predict_images  # Keras, on first use
 
-        models = [load_model(str(member.file)) for member in self.members]
-        for member, model in zip(self.members, models, strict=True):
-            if (model.input_shape[1], model.output_shape[-1]) != (member.image_size, len(self.classes)):
-                raise DataError(
-                    f"The model {member.file} takes {model.input_shape[1]} pixels and tells {model.output_shape[-1]} classes "
-                    f"apart, which is not what its record says ({member.image_size} and {len(self.classes)})."
-                )
+        models = self.load_networks()
         squares = sorted({member.square for member in self.members})
         batches = [np.empty((0, len(self.classes)), np.float32)]
         unreadable: dict[int, str] = {}
@@ -96,16 +93,32 @@ class Classifier:
             unreadable |= reasons
             n_images = len(images_in[squares[0]])
             if n_images:
-                rows, unknown = np.arange(n_images), np.full(n_images, -1)
                 of_members = [
-                    predict_probabilities(model, LabelledPart(images_in[member.square], rows, unknown))
-                    for member, model in zip(self.members, models, strict=True)
+                    predict_images(model, images_in[member.square]) for member, model in zip(self.members, models, strict=True)
                 ]
                 batches.append(self.rule.combine(np.stack(of_members)))
             n_done += n_images + len(reasons)
             if on_progress is not None:
                 on_progress(n_done, len(files))
         return np.concatenate(batches), unreadable
+
+    def load_networks(self) -> list[Any]:
+        """Open the Keras model of each member.
+
+        Raises:
+            TrialError: A model file is damaged.
+            DataError: A model is another than its record says.
+        """
+        from automl_cxr.model.trainer import load_model  # Keras, on first use
+
+        models = [load_model(str(member.file)) for member in self.members]
+        for member, model in zip(self.members, models, strict=True):
+            if (model.input_shape[1], model.output_shape[-1]) != (member.image_size, len(self.classes)):
+                raise DataError(
+                    f"The model {member.file} takes {model.input_shape[1]} pixels and tells {model.output_shape[-1]} classes "
+                    f"apart, which is not what its record says ({member.image_size} and {len(self.classes)})."
+                )
+        return models
 
 
 def _decode_in_batches(
@@ -167,7 +180,9 @@ def member_of_trial(store: StudyStore, number: int) -> Member:
         StudyError: The model is gone.
     """
     config = TrialConfig.from_json((store.trial_folder(number) / "config.json").read_text(encoding="utf-8"))
-    return Member(store.model_file(number), config.image_size, config.fit)
+    branches = {"transfer": [config.backbone], "concat": [config.backbone, config.second_backbone]}.get(config.family, [])
+    network = " ".join([config.family, *branches])
+    return Member(store.model_file(number), config.image_size, config.fit, network)
 
 
 def load_ensemble(folder: Path) -> Classifier:
@@ -186,7 +201,7 @@ def load_ensemble(folder: Path) -> Classifier:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder} is not an ensemble's folder ({error}). `automl-cxr ensemble build` makes one.") from error
     name, predictions = f"ensemble {folder.resolve().name}", folder / PREDICTIONS_FILE
-    return Classifier(name, study, split_digest, members, rule, classes, predictions)
+    return Classifier(name, study, split_digest, members, rule, classes, predictions, folder)
 
 
 def _check_member(folder: Path, row: Mapping[str, Any]) -> Member:

@@ -22,12 +22,18 @@ from automl_cxr.ensemble.members import choose_diverse
 from automl_cxr.ensemble.objective import Objective
 from automl_cxr.ensemble.rules import rule_from_record
 from automl_cxr.errors import DataError, StudyError, UnknownNameError, UsageError
-from automl_cxr.results.classifier import ENSEMBLE_FILE, explain_no_model, member_of_trial
-from automl_cxr.scoring.metrics import find_normal_class
+from automl_cxr.results.classifier import ENSEMBLE_FILE, explain_no_model, load_ensemble, member_of_trial
+from automl_cxr.results.export import Export, export_classifier
+from automl_cxr.results.model_card import write_record
+from automl_cxr.scoring.intervals import bootstrap_interval
+from automl_cxr.scoring.metrics import METRICS, find_normal_class
 from automl_cxr.scoring.prediction_tables import PredictionTable, read_prediction_tables
 from automl_cxr.scoring.predictions import Predictions, align
+from automl_cxr.study.provenance import describe_versions
 from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
 
+_RESAMPLES = 2000
+_RESAMPLES_BY_ROW = 200  # of metrics that need the probabilities of every resample
 _DIVERSE_CANDIDATES = 50  # best trials among which diverse members are looked for
 
 
@@ -87,6 +93,10 @@ class BuiltEnsemble:
         """The method to take: the simplest that cannot be told apart from this one."""
         return self.combination.recommended
 
+    def export(self, out: str | os.PathLike[str] | None = None, *, file_format: str | None = None) -> Export:
+        """Write it with its members as one file; see ``results.export.export_classifier``."""
+        return export_classifier(load_ensemble(self.folder), out, file_format=file_format)
+
 
 def build_ensemble(
     store: StudyStore,
@@ -136,7 +146,7 @@ def build_ensemble(
     with _written_whole(folder) as partial:
         # The models first: a search that goes on may remove them while the weights are fitted.
         rows = [_table_row(table) for table in tables]
-        rows = ([{"trial": number} for number in trials] if tables else _copy_members(store, trials, partial)) + rows
+        rows = ([_trial_row(store, number) for number in trials] if tables else _copy_members(store, trials, partial)) + rows
         combination = combine_members(
             [*(store.predictions(number) for number in trials), *(_like(store, table) for table in tables)],
             names=[*(f"trial {number}" for number in trials), *(table.name for table in tables)],
@@ -146,7 +156,7 @@ def build_ensemble(
         )
         spec = store.spec
         about: dict[str, Any] = {"study": store.name, "split_digest": store.split_digest, "data_digest": spec.data_digest}
-        about |= {"normal_class": spec.normal_class, "versions": spec.versions}
+        about |= {"data": spec.data, "split": _sizes(store), "normal_class": spec.normal_class, "versions": spec.versions}
         _write(partial, combination, rows, about)
     return BuiltEnsemble(folder, tuple(trials), combination, _notes(tables))
 
@@ -194,7 +204,11 @@ def build_ensemble_of_tables(
     folder = Path("ensembles") / (name or f"{method}-{len(tables)}")
     with _written_whole(folder) as partial:
         partial.mkdir(parents=True)
-        about = {"study": None, "normal_class": None if normal is None else classes[normal]}
+        about = {
+            "study": None,
+            "normal_class": None if normal is None else classes[normal],
+            "versions": describe_versions(),
+        }
         _write(partial, combination, [_table_row(table) for table in tables], about)
     return BuiltEnsemble(folder, (), combination, _notes(tables))
 
@@ -248,6 +262,13 @@ def _choose_trials(
     return [candidates[index] for index in choose_diverse(ballots, top)]
 
 
+def _sizes(store: StudyStore) -> dict[str, int]:
+    """Count the images of each part, those of folds as training images."""
+    split = store.split
+    parts = {"train": len(split.train.images), "valid": len(split.valid.images), "test": len(split.test)}
+    return {**parts, "folds": store.spec.folds, "seed": store.spec.seed}
+
+
 def _like(store: StudyStore, table: PredictionTable) -> Predictions:
     """Bring a table's columns into the order of the study's classes."""
     return table.with_classes(store.spec.classes, f"study '{store.name}'").predictions
@@ -285,15 +306,22 @@ def _copy_members(store: StudyStore, trials: Sequence[int], partial: Path) -> li
         content = member.file.read_bytes()
         file = Path("members") / f"{number:05d}.keras"
         (partial / file).write_bytes(content)
-        digest = hashlib.sha256(content).hexdigest()
-        how = {"image_size": member.image_size, "fit": member.fit}
-        rows.append({"trial": number, "file": file.as_posix(), **how, "sha256": digest})
+        how = {"image_size": member.image_size, "fit": member.fit, "network": member.network}
+        digests = {"sha256": hashlib.sha256(content).hexdigest(), "predictions_sha256": _digest_predictions(store, number)}
+        rows.append({"trial": number, "file": file.as_posix(), **how, **digests})
     return rows
 
 
+def _digest_predictions(store: StudyStore, number: int) -> str:
+    return _digest(store.trial_folder(number) / PREDICTIONS_FILE)
+
+
+def _trial_row(store: StudyStore, number: int) -> dict[str, Any]:
+    return {"trial": number, "predictions_sha256": _digest_predictions(store, number)}
+
+
 def _table_row(table: PredictionTable) -> dict[str, Any]:
-    digest = hashlib.sha256(table.path.read_bytes()).hexdigest()
-    return {"table": str(table.path.absolute()), "sha256": digest}
+    return {"table": str(table.path.absolute()), "predictions_sha256": _digest(table.path)}
 
 
 def _notes(tables: Sequence[PredictionTable]) -> tuple[str, ...]:
@@ -301,32 +329,48 @@ def _notes(tables: Sequence[PredictionTable]) -> tuple[str, ...]:
 
 
 def _write(partial: Path, combination: Combination, rows: Sequence[dict[str, Any]], about: dict[str, Any]) -> None:
-    """Write the ensemble's record, and what it says of the images that it was fitted on."""
+    """Write the ensemble's record and card, and what it says of the images that it was fitted on."""
     partial.mkdir(parents=True, exist_ok=True)
-    combination.predictions.to_npz(partial / PREDICTIONS_FILE)
+    said = combination.predictions
+    said.to_npz(partial / PREDICTIONS_FILE)
     shares = combination.rule.shares.tolist()
     record = {
         **about,
         "method": combination.method,
         "recommended": combination.recommended,
         "objective": combination.objective.name,
-        "classes": combination.predictions.classes,
+        "classes": said.classes,
+        "n_images": len(said),
+        "n_patients": len(set(said.patients)),
         "rule": combination.rule.to_record(),
         "members": [
             {"name": name, **row, "weight": share, "score": score}
             for name, row, share, score in zip(combination.names, rows, shares, combination.member_scores, strict=True)
         ],
         "methods": combination.methods_table(),
+        "n_folds": 0 if combination.judgement is None else combination.judgement.n_folds,
+        "metrics": _metrics(combination),
         "calibration": asdict(combination.calibration),
+        "predictions_sha256": _digest(partial / PREDICTIONS_FILE),
     }
-    text = json.dumps(_without_nan(record), indent=1, ensure_ascii=False, allow_nan=False)
-    (partial / ENSEMBLE_FILE).write_text(text, encoding="utf-8")
+    write_record(partial, record)
 
 
-def _without_nan(value: Any) -> Any:
-    """Put null where a figure is not defined: JSON knows no NaN."""
-    if isinstance(value, dict):
-        return {key: _without_nan(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(one) for one in value]
-    return None if isinstance(value, float) and value != value else value
+def _metrics(combination: Combination) -> list[dict[str, Any]]:
+    """Give a row for each metric, out of fold where there are folds, with its interval by patient."""
+    judged = combination.judgement
+    said = combination.predictions if judged is None else judged.methods[combination.method].predictions
+    normal_class = combination.objective.normal_class
+    rows = []
+    for name, metric in METRICS.items():
+        if normal_class is None and metric.needs_normal_class:
+            continue
+        n_resamples = _RESAMPLES if metric.of_confusions is not None else _RESAMPLES_BY_ROW
+        interval = bootstrap_interval(said, metric=name, n_resamples=n_resamples, normal_class=normal_class)
+        score = metric.function(said.labels, said.probabilities, normal_class)
+        rows.append({"metric": name, "score": score, "low": interval.low, "high": interval.high})
+    return rows
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

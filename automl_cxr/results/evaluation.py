@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ import pandas as pd
 from automl_cxr.data.dataset import Dataset
 from automl_cxr.errors import DataError, UnknownNameError
 from automl_cxr.results.classifier import Classifier
+from automl_cxr.results.model_card import note_test
 from automl_cxr.results.study_images import load_study_dataset
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval
 from automl_cxr.scoring.metrics import METRICS, confusion_matrix, score_predictions
@@ -106,7 +108,25 @@ def evaluate(
     if part != "test":
         return evaluation
     n_opened = store.note_test_opened(classifier.name, evaluation.scores)
-    return replace(evaluation, n_opened=n_opened)
+    evaluation = replace(evaluation, n_opened=n_opened)
+    if classifier.folder is not None:
+        with contextlib.suppress(OSError):  # an ensemble that may not be written is evaluated all the same
+            note_test(classifier.folder, _figures(evaluation))
+    return evaluation
+
+
+def _figures(evaluation: Evaluation) -> dict[str, object]:
+    """Give what an ensemble's record and card keep of an evaluation."""
+    predictions = evaluation.predictions
+    return {
+        "n_images": len(predictions),
+        "n_patients": len(set(predictions.patients)),
+        "n_opened": evaluation.n_opened,
+        "metrics": [
+            {"metric": name, "score": evaluation.scores[name], "low": interval.low, "high": interval.high}
+            for name, interval in evaluation.intervals.items()
+        ],
+    }
 
 
 def _predict(

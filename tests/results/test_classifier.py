@@ -1,12 +1,14 @@
 """How images of any file and shape come to the networks of a classifier."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from automl_cxr import api
+from automl_cxr.data.dataset import load_image_paths
 from automl_cxr.ensemble.rules import WeightedAverage
 from automl_cxr.errors import DataError
 from automl_cxr.results.classifier import Classifier, Member, classifier_of_trial, load_ensemble
@@ -64,3 +66,21 @@ def test_an_array_gets_a_row_for_each_image(trial, tmp_path):
     Image.fromarray(np.rint(255 * images[299, :, :, 0]).astype(np.uint8)).save(tmp_path / "last.png")
     as_file, _ = api.predict(trial, [tmp_path / "last.png"])
     assert as_file.iloc[0, 2:].to_list() == pytest.approx(table.iloc[299, 2:].to_list(), abs=1e-6)
+
+
+def test_memory_does_not_grow_with_the_number_of_images(trial, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (1024, 32, 32, 1)).astype(np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    files, _ = load_image_paths([tmp_path / "images.npy"])
+    two = with_fits(trial, "stretch", "crop")
+    two.predict(files[:256])  # graphs and pools that stay
+
+    def peak(some):
+        tracemalloc.start()
+        two.predict(some)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    n_more, n_bytes = 1024 - 256, 32 * 32
+    assert peak(files) - peak(files[:256]) < n_more * n_bytes / 2

@@ -1,0 +1,122 @@
+"""Writes a network in the formats of other programs."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import keras
+
+from automl_cxr.errors import ExportError
+from automl_cxr.model import native_stderr_held_back
+from automl_cxr.model.ensemble_model import Vote, combine_networks
+
+_OF_KERAS = {"onnx": "onnx", "tflite": "litert", "savedmodel": "tf_saved_model"}  # Keras' names of the formats
+_WAY_OUT = "--format keras takes every network."
+
+
+def write_ensemble(
+    networks: Sequence[keras.Model], vote: Vote, file: Path, *, file_format: str, names: Sequence[str], facts: Mapping[str, str]
+) -> None:
+    """Write networks and what combines them as one model of a format.
+
+    Args:
+        networks: One for each member, of one image size.
+        vote: How their probabilities are combined.
+        file: Where; a folder for "savedmodel".
+        file_format: "keras", "onnx", "tflite" or "savedmodel".
+        names: What the members are called in messages.
+        facts: What the file says of itself; only ONNX has room for it.
+
+    Raises:
+        ExportError: The format, on this backend, cannot hold a member; the message says which and why.
+    """
+    if file_format == "keras":
+        combine_networks(networks, vote).save(file)
+        return
+    _check_backend(file_format)
+    for number in vote.voters:
+        _check_type(networks[number], file_format, names[number])
+    try:
+        _convert(combine_networks(networks, vote), file, file_format)
+    except Exception as error:
+        culprit = next((number for number in vote.voters if _fails_alone(networks[number], file, file_format)), None)
+        who = "the members together" if culprit is None else names[culprit]
+        raise ExportError(f"A file of --format {file_format} cannot hold {who} ({_reason(error)}). {_WAY_OUT}") from error
+    if file_format == "onnx":
+        _describe_onnx(file, facts)
+
+
+def _check_backend(file_format: str) -> None:
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise ExportError(
+            f"--format {file_format} needs Keras on TensorFlow; it runs on {backend}. Export with "
+            "KERAS_BACKEND=tensorflow, which opens the same models, or with --format keras."
+        )
+    if file_format == "onnx":
+        try:
+            import tf2onnx  # noqa: F401 - Keras imports it by itself, and its message would name no way out
+        except ImportError as error:
+            raise ExportError("--format onnx needs tf2onnx; it is not installed. pip install 'automl-cxr[onnx]'.") from error
+
+
+def _check_type(network: keras.Model, file_format: str, name: str) -> None:
+    rounded = {layer.compute_dtype for layer in network._flatten_layers()} & {"bfloat16", "float16"}
+    if rounded:
+        raise ExportError(
+            f"A file of --format {file_format} holds float32 networks; {name} computes in {rounded.pop()} (precision=mixed). "
+            f"{_WAY_OUT}"
+        )
+
+
+def _convert(model: keras.Model, file: Path, file_format: str) -> None:
+    signature = [keras.InputSpec(shape=(None, *model.input_shape[1:]), dtype="float32", name="pixels")]
+    with warnings.catch_warnings(), native_stderr_held_back(), _quiet("tf2onnx", "absl", "tensorflow"):
+        warnings.simplefilter("ignore")  # the converters' own remarks on NumPy and on names
+        model.export(file, format=_OF_KERAS[file_format], input_signature=signature, verbose=False)
+    if file_format == "onnx":
+        import onnx
+
+        # tf2onnx writes operations that ONNX has not got as if it had, and only logs them.
+        onnx.checker.check_model(str(file), full_check=True)
+
+
+def _fails_alone(network: keras.Model, file: Path, file_format: str) -> bool:
+    try:
+        _convert(network, file.with_name(f"alone{file.suffix}"), file_format)
+    except Exception:  # noqa: BLE001 - the converters raise nearly anything
+        return True
+    return False
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__
+
+
+class _quiet:  # noqa: N801 - a context manager, named as one
+    """Keep the loggers of libraries to errors that are raised."""
+
+    def __init__(self, *names: str) -> None:
+        self._loggers = [logging.getLogger(name) for name in names]
+
+    def __enter__(self) -> None:
+        self._levels = [logger.level for logger in self._loggers]
+        for logger in self._loggers:
+            logger.setLevel(logging.CRITICAL)
+
+    def __exit__(self, *_exception: object) -> None:
+        for logger, level in zip(self._loggers, self._levels, strict=True):
+            logger.setLevel(level)
+
+
+def _describe_onnx(file: Path, facts: Mapping[str, str]) -> None:
+    """Write facts into the file's own metadata, where viewers of ONNX show them."""
+    import onnx
+
+    model = onnx.load(str(file))
+    onnx.helper.set_model_props(model, dict(facts))
+    onnx.save(model, str(file))

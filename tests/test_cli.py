@@ -330,6 +330,18 @@ class TestAfterASearch:
         code, _, err = run("predict", folder, "broken.png", "--runs", searched)
         assert code == 1
 
+    def test_it_is_written_for_other_programs(self, run, searched):
+        pytest.importorskip("tf2onnx", reason="ONNX is written by tf2onnx")
+        folder = next((searched / "s" / "trials").glob("0*/model.keras")).parent
+        code, out, err = run("export", folder, "--out", "chest.onnx", "--json")
+        assert code == 0, err
+        told = json.loads(out)
+        assert (told["format"], Path(told["file"]).name) == ("onnx", "chest.onnx")
+        assert Path("chest.onnx").is_file()
+        assert json.loads(Path(told["description"]).read_text())["name"] == f"trial {int(folder.name)}"
+        code, _, err = run("export", "s", "--runs", searched, "--out", "chest.onnx", "--format", "keras")
+        assert (code, "ends in .keras; received chest.onnx" in err) == (2, True)
+
     def test_its_figures_can_be_had_again(self, run, searched):
         code, out, err = run("verify", "s", "--runs", searched)
         assert (code, err) == (0, "")

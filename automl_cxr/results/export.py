@@ -22,7 +22,7 @@ from automl_cxr.ensemble.voting import normalize_weights
 from automl_cxr.errors import ExportError, UnknownNameError, UsageError
 from automl_cxr.results.classifier import Classifier
 from automl_cxr.study.provenance import describe_versions
-from automl_cxr.study.store import write_atomically
+from automl_cxr.study.store import explained_disk_errors, write_atomically
 
 if TYPE_CHECKING:
     from automl_cxr.model.ensemble_model import Vote
@@ -70,20 +70,20 @@ def export_classifier(
         UsageError: The file's suffix is not the format's, or it cannot be written there.
         ExportError: The members take images of several sizes or fits, the format cannot hold one of them, or the file says
             something else than ``predict``.
+        StudyError: The file cannot be written.
         TrialError: A model file is damaged.
     """
     file, file_format = _settle(classifier, out, file_format)
     size, fit = _common_square(classifier)
     facts = _describe(classifier, file_format)
-    with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as hidden:
+    with explained_disk_errors(file), tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as hidden:
         partial = Path(hidden) / file.name
         _write(classifier, partial, file_format, facts)
         difference = _compare(classifier, partial, file_format, size, fit)
-        checked = {"sha256": _digest(partial), "largest_difference_from_predict": difference, "images_compared": _N_CHECKED}
-        if difference is None:
-            checked |= {"images_compared": 0}
+        n_compared = 0 if difference is None else _N_CHECKED
+        facts |= {"sha256": _digest(partial), "largest_difference_from_predict": difference, "images_compared": n_compared}
         description = file.with_name(f"{file.name}.json")
-        write_atomically(description, json.dumps({**facts, **checked}, indent=1, ensure_ascii=False))
+        write_atomically(description, json.dumps(facts, indent=1, ensure_ascii=False))
         partial.replace(file)
     return Export(file, description, file_format, difference)
 
@@ -216,7 +216,12 @@ def _predict_elsewhere(file: Path, file_format: str, pixels: np.ndarray, folder:
     np.save(folder / "pixels.npy", pixels)
     paths = [str(path) for path in (file, folder / "pixels.npy", folder / "said.npy")]
     words = [sys.executable, "-P", str(script), file_format, *paths]
-    ended = subprocess.run(words, capture_output=True, text=True, timeout=_CHECK_SECONDS, check=False)  # noqa: S603 - no words of a user
+    try:
+        ended = subprocess.run(words, capture_output=True, text=True, timeout=_CHECK_SECONDS, check=False)  # noqa: S603 - no words of a user
+    except subprocess.TimeoutExpired as error:
+        raise ExportError(
+            f"The file of --format {file_format} took over {_CHECK_SECONDS} s for {_N_CHECKED} images. Take another --format."
+        ) from error
     if ended.returncode:
         reason = (ended.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ExportError(f"The file of --format {file_format} cannot be opened again ({reason}). Take another --format.")

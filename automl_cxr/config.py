@@ -141,6 +141,8 @@ class TrialConfig:
         unfreeze_from: Name of the first backbone layer that is trained, instead of their number.
         frozen_share: Share of the epochs, rounded up, that the backbones spend frozen before ``unfreeze`` takes effect.
         fine_tune_rate: Learning rate from then on.
+        freeze_norm: Whether the batch normalisation of backbones keeps the averages that it was trained to while layers around
+            it train. A head that was fitted on what it says with these needs it.
 
         pooling: How the last feature maps become a vector.
         n_dense: Hidden dense layers of the head.
@@ -221,6 +223,7 @@ class TrialConfig:
     unfreeze_from: str = _hyperparameter("", _anything)
     frozen_share: float = _hyperparameter(0.0, _within(0.0, 1.0))
     fine_tune_rate: float = _hyperparameter(1e-5, _within(0.0, 10.0, low_is_open=True))
+    freeze_norm: bool = _hyperparameter(False, _anything)
 
     pooling: str = _hyperparameter("average", _one_of(*POOLINGS))
     n_dense: int = _hyperparameter(1, _within(0, 5))

@@ -38,6 +38,9 @@ def set_phase(model: keras.Model, config: TrialConfig, *, frozen: bool) -> None:
         named = [backbone for backbone in backbones if config.unfreeze_from in _names(backbone)]
         for backbone in named or backbones[:1]:  # the first one says which name is near
             freeze_before(backbone, config.unfreeze_from)
+    if config.freeze_norm:
+        for backbone in backbones:
+            freeze_normalisation(backbone)
 
 
 def weight_bearing_layers(backbone: keras.Model) -> list[keras.layers.Layer]:
@@ -63,6 +66,13 @@ def freeze_before(backbone: keras.Model, layer_name: str) -> None:
         way_out = f"Did you mean '{nearest[0]}'?" if nearest else "`automl-cxr describe` lists the layers."
         raise ImpossibleModelError(f"The first trained layer must be one of the backbone; received '{layer_name}'. {way_out}")
     _train(backbone, [layer for layer in backbone.layers[names.index(layer_name) :] if layer.weights])
+
+
+def freeze_normalisation(backbone: keras.Model) -> None:
+    """Keep batch normalisation as it was trained, wherever it lies: it then computes with its averages, not with a batch's."""
+    for layer in weight_bearing_layers(backbone):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
 
 
 def _names(backbone: keras.Model) -> list[str]:

@@ -39,13 +39,14 @@ SETTINGS: Mapping[str, Any] = {
     "frozen_share": 0.3,
     "unfreeze": 10_000,
     "fine_tune_rate": 3e-5,
+    "freeze_norm": True,  # the head is fitted on features of normalisation by its averages; a batch's are others
     "augmentation": 0.0,
 }
 """Head and training of the networks that the best pairs become.
 
 The head is the one that was scored, and training begins with it, in small steps and without augmentation, which the head has
-not seen. Batch normalisations follow the batches once the branches are set free, and may lose what the head knows: the epochs
-before, which train the head alone, are kept where they stay the best.
+not seen. Batch normalisation keeps its averages, on which the head was fitted. The epochs before the branches are set free
+train the head alone, and are kept where they stay the best.
 """
 
 

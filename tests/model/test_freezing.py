@@ -131,3 +131,19 @@ def test_networks_without_a_backbone_train_wholly():
     model = build_model(TrialConfig(image_size=32, unfreeze_from="nothing", filters=4), 3, steps_per_epoch=10)
     set_phase(model, TrialConfig(unfreeze_from="nothing"), frozen=True)
     assert len(model.trainable_weights) > 10
+
+
+def test_batch_normalisation_may_stand_still_among_layers_that_train():
+    values = {"family": "transfer", "backbone": "mobilenetv2", "weights": "none", "image_size": 32, "unfreeze": 20}
+    model = build_model(TrialConfig.from_values({**values, "freeze_norm": True}), 2, steps_per_epoch=2)
+    kinds = {type(model.get_layer("backbone").get_layer(name)).__name__ for name in trained(model.get_layer("backbone"))}
+    assert "BatchNormalization" not in kinds
+    assert "Conv2D" in kinds
+    before = [layer.moving_mean.numpy() for layer in norms(model)]
+    model.compile("sgd", "categorical_crossentropy")
+    model.fit(np.full((4, 32, 32, 1), 200, np.uint8), np.eye(2)[[0, 1, 0, 1]], verbose=0)
+    assert all(np.array_equal(layer.moving_mean.numpy(), mean) for layer, mean in zip(norms(model), before, strict=True))
+
+
+def norms(model):
+    return [layer for layer in model.get_layer("backbone").layers if isinstance(layer, keras.layers.BatchNormalization)]

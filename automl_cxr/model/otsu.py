@@ -30,8 +30,9 @@ def keep_below_otsu(pixels: keras.KerasTensor) -> keras.KerasTensor:
     n_lower = ops.cumsum(ops.ones_like(ascending), axis=1)[:, :-1]
     # With centred values the sums of both sides are opposite, so the variance between them is sum^2 / (n_lower n_upper).
     spread = ops.square(lower_sums) / (n_lower * (n_pixels - n_lower))
-    # The largest by top_k: on TensorFlow Keras' argmax looks at the bits of zeros, for which ONNX has no operation.
-    first_upper = ops.top_k(spread, 1)[1] + 1
+    # Where the largest stands, without argmax: on TensorFlow Keras' looks at the bits of zeros, which ONNX cannot do.
+    is_largest = spread >= ops.max(spread, axis=1, keepdims=True)
+    first_upper = ops.cast(ops.min(ops.where(is_largest, n_lower, float(n_pixels)), axis=1, keepdims=True), "int32")
     threshold = ops.take_along_axis(ascending, first_upper, axis=1)
     below = ops.cast(blurred < ops.reshape(threshold, (-1, 1, 1, 1)), "float32")
     return pixels * below

@@ -36,6 +36,7 @@ _STATES = {
     Outcome.FAILED: TrialState.FAIL,
 }
 _NEVER_STOPPED = 6  # first trials: they give the samplers full scores to learn from, and an ensemble its members
+_BEATEN_AT = "beaten_at"  # on a trial: the epoch of the verdict, written together with that epoch
 _CHANCE = 1_000  # parts the seeds of chance from those of a proposer's draws
 
 
@@ -56,10 +57,18 @@ class Slot:
 
 @dataclass
 class _Live:
-    """A trial that this proposer has handed out, and the last epoch that it ever reported, in earlier attempts too."""
+    """A trial that this proposer has handed out.
+
+    Attributes:
+        trial: The running trial.
+        last_epoch: The last that it ever reported, in earlier attempts too.
+        beaten_at: Epoch at which it was judged beaten; None while it was not.
+        ends_at_rung: Whether more epochs than it runs are the study's.
+    """
 
     trial: optuna.Trial
     last_epoch: int
+    beaten_at: int | None
     ends_at_rung: bool
 
 
@@ -162,10 +171,15 @@ class StudyProposer(ABC):
         if report.epoch < live.last_epoch:
             return Verdict.CONTINUE  # a repeated trial was judged here before, and the pruner would look at its later epochs
         live.last_epoch = report.epoch
+        if report.epoch == live.beaten_at:
+            return Verdict.STOP  # by a search that died before it wrote the end; a pruner judges a rung only once
         # The pruner is asked even where its word does not count: asking is what writes the trial's rung to the record.
         is_beaten = self._is_beaten(live.trial, report)
         has_more_to_pay = report.epoch < self._epochs
-        return Verdict.STOP if is_beaten and has_more_to_pay and number >= _NEVER_STOPPED else Verdict.CONTINUE
+        if not (is_beaten and has_more_to_pay and number >= _NEVER_STOPPED):
+            return Verdict.CONTINUE
+        live.trial.set_user_attr(_BEATEN_AT, report.epoch)
+        return Verdict.STOP
 
     def finish(self, number: int, ending: Ending) -> None:
         """Write the end of a trial. ``ending.facts`` must hold "score", or "values" where there are several, when it FINISHED.
@@ -226,7 +240,8 @@ class StudyProposer(ABC):
         stored = self._study.get_trials(deepcopy=False)[trial.number]
         trial, values = self._write(trial, self._choose(trial, stored))
         ends_at_rung = slot.epochs is not None and slot.epochs < self._epochs
-        self._live[trial.number] = _Live(trial, max(read_scores(stored), default=0), ends_at_rung)
+        last_epoch = max(read_scores(stored), default=0)
+        self._live[trial.number] = _Live(trial, last_epoch, stored.user_attrs.get(_BEATEN_AT), ends_at_rung)
         return Proposal(
             trial.number,
             values,

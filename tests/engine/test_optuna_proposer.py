@@ -100,12 +100,27 @@ def test_a_trial_that_is_run_again_is_not_judged_by_its_later_epochs(tmp_path, p
     for _ in range(8):
         run_one(proposer)
     begun = proposer.propose()
-    verdicts = [proposer.observe(begun.number, Report(epoch, 0.01 * epoch)) for epoch in range(1, EPOCHS + 1)]
+    reports = [Report(epoch, 1.0 if epoch < EPOCHS else 0.0) for epoch in range(1, EPOCHS + 1)]
+    assert [proposer.observe(begun.number, report) for report in reports] == [Verdict.CONTINUE] * EPOCHS
     _, later = make(tmp_path, sampler="random", pruner=pruner)
     later.resume(begun.number)
-    again = [later.observe(begun.number, Report(epoch, 0.01 * epoch)) for epoch in range(1, EPOCHS + 1)]
-    assert again == [Verdict.CONTINUE] * EPOCHS
-    assert verdicts[-1] is Verdict.CONTINUE
+    assert [later.observe(begun.number, report) for report in reports] == [Verdict.CONTINUE] * EPOCHS
+
+
+@pytest.mark.parametrize("pruner", sorted(PRUNERS.keys() - {"none"}))
+def test_a_verdict_whose_search_died_of_it_stands(tmp_path, pruner):
+    _, proposer = make(tmp_path, sampler="random", pruner=pruner)
+    while True:  # hyperband's first bracket alone stops anybody this early
+        begun, verdicts = proposer.propose(), []
+        while Verdict.STOP not in verdicts and len(verdicts) < EPOCHS:
+            verdicts.append(proposer.observe(begun.number, Report(len(verdicts) + 1, 0.5 - begun.number / 1000)))
+        if Verdict.STOP in verdicts:
+            break
+        proposer.finish(begun.number, Ending(Outcome.FINISHED, facts={"score": 0.5}))
+    _, later = make(tmp_path, sampler="random", pruner=pruner)
+    later.resume(begun.number)
+    again = [later.observe(begun.number, Report(epoch, 0.5 - begun.number / 1000)) for epoch in range(1, len(verdicts) + 1)]
+    assert again == verdicts
 
 
 def test_the_last_epoch_is_never_the_one_to_stop_at(tmp_path):

@@ -26,7 +26,7 @@ from prediction_sets import RECIPES, PredictionSet, draw_set, radiograph_sets
 from threadpoolctl import threadpool_limits
 
 from automl_cxr.ensemble.ballots import Ballots
-from automl_cxr.ensemble.build import METHODS, lay_out
+from automl_cxr.ensemble.build import DEFAULT_METHOD, METHODS, lay_out
 from automl_cxr.ensemble.genetic import evolve_weights, seed_weights
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.ensemble.judgement import judge_methods
@@ -193,17 +193,17 @@ def _ours(method: str, settings: GeneticSettings = DEFAULT_SETTINGS) -> Fit:
 
 
 RIVALS: Mapping[str, Fit] = {
-    "ga (default)": _ours("ga"),
+    f"{DEFAULT_METHOD} (default)": _ours(DEFAULT_METHOD),
     "best single": _ours("best"),
     "top-5 mean": _top_5,
     "average": _ours("average"),
     "greedy": _ours("greedy"),
     "naive GA": _naive,
     "stacking": _ours("stacking"),
-    "ga-by-class": _ours("ga-by-class"),
+    "ga": _ours("ga"),
 }
 SETTINGS: Mapping[str, Fit] = {
-    "ga (default)": _ours("ga"),
+    "ga": _ours("ga"),
     **{
         ", ".join(f"{name} {value:g}" for name, value in changes.items()): _ours("ga", replace(DEFAULT_SETTINGS, **changes))
         for changes in (
@@ -221,16 +221,21 @@ SETTINGS: Mapping[str, Fit] = {
 
 
 def all_sets(arguments: argparse.Namespace) -> Iterator[PredictionSet]:
+    seeds = range(arguments.first, arguments.first + arguments.splits)
     for recipe in RECIPES:
-        yield from (draw_set(recipe, seed) for seed in range(arguments.splits))
+        yield from (draw_set(recipe, seed) for seed in seeds)
     if arguments.data:
         with tempfile.TemporaryDirectory() as folder:
             features = Path(arguments.features or Path(folder) / "features.npz")
-            yield from radiograph_sets(arguments.data, arguments.weights, arguments.splits, features)
+            yield from radiograph_sets(arguments.data, arguments.weights, seeds, features)
 
 
 def compare_on_other_patients(arguments: argparse.Namespace, fits: Mapping[str, Fit], *, out_of_fold: bool) -> None:
-    """Fit on validation images, judge on test images; print a table for each collection, and one of all."""
+    """Fit on validation images, judge on test images; print a table for each collection, and one of all.
+
+    The first of ``fits`` is the one that the others are compared with.
+    """
+    ours = next(iter(fits))
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     honest: dict[str, list[float]] = {}
     for drawn in all_sets(arguments):
@@ -242,28 +247,27 @@ def compare_on_other_patients(arguments: argparse.Namespace, fits: Mapping[str, 
             scores = [MACRO_F1.score(y, rule.combine(p)) for y, p in ((images.labels, ballots.probabilities), (labels, test))]
             rows[name].append((100 * scores[0], 100 * scores[1]))
         if out_of_fold:
-            honest.setdefault(drawn.name, []).append(_out_of_fold(drawn.valid) - rows["ga (default)"][-1][1])
+            honest.setdefault(drawn.name, []).append(_out_of_fold(drawn.valid) - rows[ours][-1][1])
     for collection, rows in found.items():
         _print_comparison(collection, rows)
         if out_of_fold:
-            print(f"Out of fold, as `ensemble build` prints it, ga (default) is {_interval(honest[collection])} above test.\n")
+            print(f"Out of fold, as `ensemble build` prints it, {ours} is {_interval(honest[collection])} above test.\n")
     everything = {name: [pair for rows in found.values() for pair in rows[name]] for name in fits}
-    _print_comparison(f"all {len(everything['ga (default)'])} splits", everything)
+    _print_comparison(f"all {len(everything[ours])} splits", everything)
 
 
 def _out_of_fold(valid: list[Predictions]) -> float:
-    judged = judge_methods(valid, methods=("ga",))
-    return float("nan") if judged is None else 100 * judged.methods["ga"].score
+    judged = judge_methods(valid, methods=(DEFAULT_METHOD,))
+    return float("nan") if judged is None else 100 * judged.methods[DEFAULT_METHOD].score
 
 
 def _print_comparison(collection: str, rows: Mapping[str, list[tuple[float, float]]]) -> None:
-    ours = np.array(rows["ga (default)"])
-    print(
-        f"| {collection} | test macro-F1 | validation less test | ga (default) less this one, test |\n| --- | --- | --- | --- |"
-    )
+    first = next(iter(rows))
+    ours = np.array(rows[first])
+    print(f"| {collection} | test macro-F1 | validation less test | {first} less this one, test |\n| --- | --- | --- | --- |")
     for name, pairs in rows.items():
         scores = np.array(pairs)
-        less = "" if name == "ga (default)" else _interval(ours[:, 1] - scores[:, 1])
+        less = "" if name == first else _interval(ours[:, 1] - scores[:, 1])
         print(f"| {name} | {scores[:, 1].mean():.2f} | {(scores[:, 0] - scores[:, 1]).mean():+.2f} | {less} |")
     print(flush=True)
 
@@ -282,6 +286,7 @@ def main() -> None:
     alone = {"speed": speed, "second": second, "growth": growth, "exact": exact, "memory": memory}
     parser.add_argument("parts", nargs="+", choices=[*alone, "splits", "settings"])
     parser.add_argument("--splits", type=int, default=20, help="splits of each collection")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first split: others than those a choice was made by")
     parser.add_argument("--data", help="folder of radiographs with patients")
     parser.add_argument("--weights", help="folder of pretrained weights")
     parser.add_argument("--features", help="npz file that keeps the radiographs' features")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,13 +131,13 @@ def cheap_members() -> dict[str, tuple[str, Callable[[], Any]]]:
     return members
 
 
-def radiograph_sets(data: str, weights: str, n_splits: int, features: Path) -> Iterator[PredictionSet]:
+def radiograph_sets(data: str, weights: str, seeds: Iterable[int], features: Path) -> Iterator[PredictionSet]:
     """Split a folder of radiographs anew by patient (half, a quarter, a quarter), train the cheap members, let them predict.
 
     Args:
         data: The folder.
         weights: Folder of pretrained weights.
-        n_splits: Splits to make.
+        seeds: One for each split to make.
         features: Where the pooled SqueezeNet features are kept (npz); computed if the file is missing.
     """
     if not features.exists():
@@ -150,7 +150,7 @@ def radiograph_sets(data: str, weights: str, n_splits: int, features: Path) -> I
     inputs["pixels"] = np.asarray(small.open(), dtype=np.float32).reshape(len(ids), -1)
     patients = dataset.table.set_index("image")["patient_id"].loc[ids].tolist()
     row_of = {name: row for row, name in enumerate(ids)}
-    for seed in range(n_splits):
+    for seed in seeds:
         split = split_dataset(dataset, ids, valid_fraction=0.25, test_fraction=0.25, seed=seed)
         train, valid, test = ([row_of[name] for name in part] for part in (split.train, split.valid, split.test))
         said: dict[str, list[Predictions]] = {"valid": [], "test": []}

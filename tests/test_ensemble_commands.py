@@ -11,6 +11,7 @@ import pytest
 
 from automl_cxr import cli
 from automl_cxr.cli.ensemble_commands import build_ensemble
+from automl_cxr.ensemble.build import DEFAULT_METHOD
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS
 from tests.ensemble.drawing import draw
 
@@ -51,6 +52,7 @@ def tables(tmp_path):
 
 def test_every_setting_of_the_genetic_algorithm_is_an_option():
     options = {option.name: option.default for option in build_ensemble.params}
+    assert options["method"] == DEFAULT_METHOD
     for setting in fields(DEFAULT_SETTINGS):
         assert setting.name in options
         if setting.name != "seed":
@@ -63,17 +65,17 @@ def test_tables_become_an_ensemble_that_others_can_be_put_through(run, tables):
     assert "model2.csv: 120 of 120 rows did not sum to 1: divided by their sums" in err
     for word in ("model0.csv", "ga-by-class", "stacking", "out of fold", "against the best member", "calibration:"):
         assert word in out
-    assert "next: automl-cxr ensemble apply ensembles/ga-3 TABLES..." in out
-    record = json.loads(Path("ensembles/ga-3/ensemble.json").read_text())
+    assert "next: automl-cxr ensemble apply ensembles/ga-by-class-3 TABLES..." in out
+    record = json.loads(Path("ensembles/ga-by-class-3/ensemble.json").read_text())
     assert [row["name"] for row in record["members"]] == [file.name for file in tables]
-    code, out, _ = run("ensemble", "apply", "ensembles/ga-3", *tables)
+    code, out, _ = run("ensemble", "apply", "ensembles/ga-by-class-3", *tables)
     assert code == 0
     rows = list(csv.DictReader(io.StringIO(out)))
     assert len(rows) == 120
     assert list(rows[0])[:2] == ["image", "class"]
-    code, _, err = run("ensemble", "apply", "ensembles/ga-3", *tables[:2])
+    code, _, err = run("ensemble", "apply", "ensembles/ga-by-class-3", *tables[:2])
     assert (code, "a table for each member" in err) == (2, True)
-    assert run("evaluate", "ensembles/ga-3")[0] == 1
+    assert run("evaluate", "ensembles/ga-by-class-3")[0] == 1
 
 
 def test_the_same_words_give_the_same_weights(run, tables):

@@ -80,7 +80,7 @@ def ensemble() -> None:
 @click.argument("files", nargs=-1, type=_TABLE_TYPE, metavar="[FILES]...")
 @click.option(
     "--method",
-    default="ga",
+    default="ga-by-class",
     show_default=True,
     metavar="NAME",
     help="ga, ga-by-class (a weight for each member and class), greedy, stacking, sweep (two members, exact), average or best.",

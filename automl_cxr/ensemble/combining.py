@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from automl_cxr.ensemble.ballots import Ballots
-from automl_cxr.ensemble.build import FittedEnsemble, check_method, compare_methods
+from automl_cxr.ensemble.build import DEFAULT_METHOD, FittedEnsemble, check_method, compare_methods
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.ensemble.judgement import SIMPLEST, Judgement, judge_methods
 from automl_cxr.ensemble.members import near_duplicates
@@ -107,7 +107,7 @@ def combine_members(
     members: Sequence[Predictions],
     *,
     names: Sequence[str],
-    method: str = "ga",
+    method: str = DEFAULT_METHOD,
     objective: Objective = MACRO_F1,
     settings: GeneticSettings = DEFAULT_SETTINGS,
 ) -> Combination:

@@ -20,6 +20,7 @@ from automl_cxr.errors import DataError, StudyError, UnreadableImageError
 from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
 
 _IMAGES_AT_ONCE = 256  # decoded and predicted together; bounds the memory
+_BYTES_AT_ONCE = 2**30  # of model files that are open together; images are decoded anew for the next ones
 _DECODING_THREADS = 4
 ENSEMBLE_FILE = "ensemble.json"
 _Square = tuple[int, str]  # image size and fit
@@ -68,7 +69,7 @@ class Classifier:
     def predict(
         self, files: Sequence[Path], *, on_progress: Callable[[int, int], None] | None = None
     ) -> tuple[np.ndarray, dict[int, str]]:
-        """Predict image files, some hundreds at a time.
+        """Predict image files, some hundreds at a time, by as many members at once as a gigabyte of model files holds.
 
         Args:
             files: Images of any size.
@@ -82,25 +83,38 @@ class Classifier:
             TrialError: A model file is damaged.
             DataError: A model is another than its record says.
         """
+        said: list[np.ndarray] = []  # by each member, (n_readable, k)
+        unreadable: dict[int, str] = {}
+        groups = _in_groups(self.members)
+        for n_before, group in enumerate(groups):
+
+            def tell(n_done: int, n_before: int = n_before) -> None:
+                if on_progress is not None:
+                    on_progress((n_before * len(files) + n_done) // len(groups), len(files))
+
+            of_group, unreadable = self._predict_group(group, files, tell)
+            said += of_group
+        return self.rule.combine(np.stack(said)), unreadable
+
+    def _predict_group(
+        self, group: Sequence[Member], files: Sequence[Path], tell: Callable[[int], None]
+    ) -> tuple[list[np.ndarray], dict[int, str]]:
+        """Let the members of a group predict files, (n_readable, k) each; ``tell`` is told how many files are done."""
         from automl_cxr.model.trainer import predict_images  # Keras, on first use
 
-        models = self.load_networks()
-        squares = sorted({member.square for member in self.members})
-        batches = [np.empty((0, len(self.classes)), np.float32)]
+        models = [self._load(member) for member in group]
+        said = [[np.empty((0, len(self.classes)), np.float32)] for _ in group]
         unreadable: dict[int, str] = {}
         n_done = 0
-        for images_in, reasons in _decode_in_batches(files, squares):
+        for images_in, reasons in _decode_in_batches(files, sorted({member.square for member in group})):
             unreadable |= reasons
-            n_images = len(images_in[squares[0]])
+            n_images = len(next(iter(images_in.values())))
             if n_images:
-                of_members = [
-                    predict_images(model, images_in[member.square]) for member, model in zip(self.members, models, strict=True)
-                ]
-                batches.append(self.rule.combine(np.stack(of_members)))
+                for member, model, batches in zip(group, models, said, strict=True):
+                    batches.append(predict_images(model, images_in[member.square]))
             n_done += n_images + len(reasons)
-            if on_progress is not None:
-                on_progress(n_done, len(files))
-        return np.concatenate(batches), unreadable
+            tell(n_done)
+        return [np.concatenate(batches) for batches in said], unreadable
 
     def load_networks(self) -> list[Any]:
         """Open the Keras model of each member.
@@ -109,16 +123,32 @@ class Classifier:
             TrialError: A model file is damaged.
             DataError: A model is another than its record says.
         """
+        return [self._load(member) for member in self.members]
+
+    def _load(self, member: Member) -> Any:
         from automl_cxr.model.trainer import load_model  # Keras, on first use
 
-        models = [load_model(str(member.file)) for member in self.members]
-        for member, model in zip(self.members, models, strict=True):
-            if (model.input_shape[1], model.output_shape[-1]) != (member.image_size, len(self.classes)):
-                raise DataError(
-                    f"The model {member.file} takes {model.input_shape[1]} pixels and tells {model.output_shape[-1]} classes "
-                    f"apart, which is not what its record says ({member.image_size} and {len(self.classes)})."
-                )
-        return models
+        model = load_model(str(member.file))
+        if (model.input_shape[1], model.output_shape[-1]) != (member.image_size, len(self.classes)):
+            raise DataError(
+                f"The model {member.file} takes {model.input_shape[1]} pixels and tells {model.output_shape[-1]} classes "
+                f"apart, which is not what its record says ({member.image_size} and {len(self.classes)})."
+            )
+        return model
+
+
+def _in_groups(members: Sequence[Member]) -> list[list[Member]]:
+    """Part members, in their order, into groups whose files are within the bytes that are in memory at once, or alone."""
+    groups: list[list[Member]] = []
+    room = 0
+    for member in members:
+        size = member.file.stat().st_size
+        if not groups or size > room:
+            groups.append([])
+            room = _BYTES_AT_ONCE
+        groups[-1].append(member)
+        room -= size
+    return groups
 
 
 def _decode_in_batches(

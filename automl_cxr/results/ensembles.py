@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from automl_cxr.ensemble.build import METHODS, check_method, lay_out
+from automl_cxr.ensemble.build import DEFAULT_METHOD, METHODS, check_method, lay_out
 from automl_cxr.ensemble.combining import Combination, combine_members
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.ensemble.members import choose_diverse
@@ -105,7 +105,7 @@ def build_ensemble(
     members: Sequence[int] | None = None,
     diverse: bool = False,
     predictions: Sequence[str | os.PathLike[str]] = (),
-    method: str = "ga",
+    method: str = DEFAULT_METHOD,
     objective: str | None = None,
     settings: GeneticSettings | None = None,
     seed: int | None = None,
@@ -164,7 +164,7 @@ def build_ensemble(
 def build_ensemble_of_tables(
     predictions: Sequence[str | os.PathLike[str]],
     *,
-    method: str = "ga",
+    method: str = DEFAULT_METHOD,
     objective: str = "macro_f1",
     normal_class: str | None = None,
     settings: GeneticSettings | None = None,

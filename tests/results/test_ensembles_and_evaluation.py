@@ -6,6 +6,7 @@ import pytest
 
 from automl_cxr import api
 from automl_cxr.errors import DataError, StudyError, UnknownNameError, UsageError
+from automl_cxr.results import classifier
 from automl_cxr.results.classifier import load_ensemble
 from automl_cxr.scoring.metrics import score_predictions
 from automl_cxr.scoring.predictions import Predictions
@@ -13,7 +14,7 @@ from automl_cxr.scoring.predictions import Predictions
 
 @pytest.fixture(scope="module")
 def built(finished):
-    return finished.ensemble(top=3)
+    return finished.ensemble(top=3, method="ga")
 
 
 def test_an_ensemble_is_at_least_as_good_as_what_it_began_with(built):
@@ -80,7 +81,20 @@ def test_the_folder_stands_alone(finished, built, tmp_path, phantoms):
 
 
 def test_the_same_seed_builds_the_same_ensemble(finished, built):
-    assert finished.ensemble(top=3, name="again").weights == built.weights
+    assert finished.ensemble(top=3, method="ga", name="again").weights == built.weights
+
+
+def test_members_that_are_too_large_together_predict_one_after_the_other(built, phantoms, finished, monkeypatch):
+    files = [*(phantoms / image for image in finished._store.split.valid.images), built.folder / "ensemble.json"]
+    together, unreadable = load_ensemble(built.folder).predict(files)
+    monkeypatch.setattr(classifier, "_BYTES_AT_ONCE", 1)
+    told = []
+    alone, again = load_ensemble(built.folder).predict(files, on_progress=lambda *pair: told.append(pair))
+    assert np.array_equal(alone, together)
+    assert list(again) == list(unreadable) == [len(files) - 1]
+    assert told == sorted(told)
+    assert len(told) == 3
+    assert told[-1] == (len(files), len(files))
 
 
 @pytest.mark.parametrize(

@@ -84,12 +84,12 @@ class Twin:
             if isinstance(counterparts[name], AdjustableDropout):
                 counterparts[name].adjust(layer.rate)
         for ours, theirs in self._pairs(network):
-            ours.assign(theirs)
+            ours.assign(_value_of(theirs))
 
     def give(self, network: keras.Model) -> None:
         """Give its variables to a network of the same structure."""
         for ours, theirs in self._pairs(network):
-            theirs.assign(ours)
+            theirs.assign(_value_of(ours))
 
     def _pairs(self, network: keras.Model) -> Iterator[tuple[keras.Variable, keras.Variable]]:
         """Pair the variables of the twin with those of a network, layer by layer."""
@@ -97,6 +97,11 @@ class Twin:
         for name, layer in _members(network):
             if not isinstance(layer, keras.Model):
                 yield from zip(_states(counterparts[name]), layer.variables, strict=True)
+
+
+def _value_of(variable: keras.Variable) -> Any:
+    """Give what another variable may be set to. JAX would have both share one buffer, which a training step gives away."""
+    return ops.copy(variable) if keras.backend.backend() == "jax" else variable
 
 
 def structure_of(network: keras.Model) -> str:

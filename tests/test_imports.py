@@ -39,6 +39,7 @@ HOMES = {
         "engine/kerastuner_proposer.py",
         "engine/priors.py",
         "engine/proposers.py",
+        "study/database_piece.py",
         "study/driver_storage.py",
         "study/forwarded_storage.py",
         "study/journal.py",

@@ -17,8 +17,21 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, _CachedStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from automl_cxr.study.database_piece import (
+    EndWrite,
+    ParamWrite,
+    StepWrite,
+    SystemAttrWrite,
+    UserAttrWrite,
+    Write,
+    has_trials,
+    signed_trials,
+    write_piece,
+)
 from automl_cxr.study.journal import JournalFile
 from automl_cxr.study.patient_storage import PatientStorage
+
+_SIGNATURE = "driver"  # attribute of a trial: the name of the driver that runs it
 
 
 class DriverStorage(PatientStorage):
@@ -27,7 +40,7 @@ class DriverStorage(PatientStorage):
     A trial that this driver begins, or writes to, is its own until it ends: no other may write to it, since the driver holds
     a lease. A finished trial never changes. So the memory is exact, and a question costs what others have changed since the
     last, not what the study holds. A driver that was silent for so long that another has taken its trials over learns it by
-    ``read_anew``; what it writes to a trial that the other has ended is dropped.
+    ``signed_trials``; what it writes to a trial that the other has ended is dropped.
 
     Args:
         backend: The storage.
@@ -44,7 +57,7 @@ class DriverStorage(PatientStorage):
         self._in_state: dict[TrialState, set[int]] = {state: set() for state in TrialState}
         self._own: set[int] = set()  # ids of unfinished trials that nobody else writes to
         self._others: set[int] = set()  # ids of unfinished trials that others may write to
-        self._held: list[tuple[int, Callable[[], object]]] = []  # own trials' ids and what is to be written
+        self._held: list[Write] = []  # to own trials
         self._is_held = False
         self._has_looked = False  # for changes of others, since it was held
 
@@ -65,14 +78,25 @@ class DriverStorage(PatientStorage):
         return copy.deepcopy(trials) if deepcopy else trials
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        if trial_id in self._own:
+        if trial_id in self._numbers and trial_id not in self._others:
             return self._trials[self._numbers[trial_id]]
         return super().get_trial(trial_id)
 
-    def read_anew(self, trial_ids: Collection[int]) -> list[FrozenTrial]:
-        """Read trials from the backend; give up those that another has written to, who took this driver for dead."""
+    def signed_trials(self, trial_ids: Collection[int], driver: str) -> set[int]:
+        """Tell which of some trials are RUNNING in the name of a driver (their attribute ``driver``), as the backend has it.
+
+        Own ones that are not any more are given up: another has taken them over, who took this driver for dead.
+        """
         self._write_held()
-        trials = self._ask(lambda: self._read_stored(trial_ids))
+        if not isinstance(self._backend, _CachedStorage):
+            return {trial._trial_id for trial in self._read_anew(trial_ids) if _is_signed(trial, driver)}
+        database = self._backend._backend
+        signed = self._ask(lambda: signed_trials(database, trial_ids, _SIGNATURE, driver))
+        self._read_anew(set(trial_ids) - signed)
+        return signed
+
+    def _read_anew(self, trial_ids: Collection[int]) -> list[FrozenTrial]:
+        trials = self._ask(lambda: self._read_stored(trial_ids)) if trial_ids else []
         for stored in trials:
             if stored._trial_id in self._own and not self._is_known(stored):
                 self._give_up(stored)
@@ -106,6 +130,8 @@ class DriverStorage(PatientStorage):
         last_id = self._trials[-1]._trial_id if self._trials else -1
         if isinstance(self._backend, _CachedStorage):
             database: RDBStorage = self._backend._backend
+            if not has_trials(database, self._study_id, after=last_id, among=self._others):
+                return []
             return database._get_trials(self._study_id, None, self._others, last_id)
         if self._others or not self._trials:
             trials = self._backend.get_all_trials(self._study_id, deepcopy=False)
@@ -138,11 +164,20 @@ class DriverStorage(PatientStorage):
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         trial_id = super().create_new_trial(study_id, template_trial)
         if study_id == self._study_id:
-            self._catch_up()
+            self._meet(trial_id)
             if template_trial is None or template_trial.state is TrialState.RUNNING:
                 self._others.discard(trial_id)
                 self._own.add(trial_id)
         return trial_id
+
+    def _meet(self, trial_id: int) -> None:
+        """Learn of a trial that was just begun, without asking for it where Optuna has kept what it wrote."""
+        if isinstance(self._backend, _CachedStorage):
+            _, number = self._backend._trial_id_to_study_id_and_number.get(trial_id, (None, None))
+            if number == len(self._trials):
+                self._remember(self._backend._studies[self._study_id].trials[number])
+                return
+        self._catch_up()
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -166,7 +201,7 @@ class DriverStorage(PatientStorage):
         value = distribution.to_external_repr(param_value_internal)
         trial.params = {**trial.params, param_name: value}
         trial.distributions = {**trial.distributions, param_name: distribution}
-        self._write(trial, lambda: self._backend.set_trial_param(trial_id, param_name, param_value_internal, distribution))
+        self._write(trial, ParamWrite(trial_id, param_name, param_value_internal, distribution))
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         if state is TrialState.RUNNING:  # others want to begin this trial too
@@ -178,29 +213,29 @@ class DriverStorage(PatientStorage):
         if values is not None:
             trial.values = list(values)
         trial.state, trial.datetime_complete = state, datetime.now()
-        self._write(trial, lambda: self._backend.set_trial_state_values(trial_id, state, values))
+        self._write(trial, EndWrite(trial_id, state, None if values is None else tuple(values), trial.datetime_complete))
         return True
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         trial = self._own_trial(trial_id)
         trial.intermediate_values = {**trial.intermediate_values, step: intermediate_value}
-        self._write(trial, lambda: self._backend.set_trial_intermediate_value(trial_id, step, intermediate_value))
+        self._write(trial, StepWrite(trial_id, step, intermediate_value))
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         trial = self._own_trial(trial_id)
         trial.user_attrs = {**trial.user_attrs, key: value}
-        self._write(trial, lambda: self._backend.set_trial_user_attr(trial_id, key, value))
+        self._write(trial, UserAttrWrite(trial_id, key, value))
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         trial = self._own_trial(trial_id)
         trial.system_attrs = {**trial.system_attrs, key: value}
-        self._write(trial, lambda: self._backend.set_trial_system_attr(trial_id, key, value))
+        self._write(trial, SystemAttrWrite(trial_id, key, value))
 
-    def _write(self, trial: FrozenTrial, write: Callable[[], object]) -> None:
+    def _write(self, trial: FrozenTrial, write: Write) -> None:
         if self._trials[trial.number].state.is_finished():
-            self._ask(write)  # which the backend refuses
+            self._ask(lambda: write.apply(self._backend))  # which the backend refuses
             return
-        self._held.append((trial._trial_id, write))
+        self._held.append(write)
         self._remember(trial)
         if not self._is_held:
             self._write_held()
@@ -210,16 +245,19 @@ class DriverStorage(PatientStorage):
         if held:
             self._write_piece(held)
 
-    def _write_piece(self, held: Sequence[tuple[int, Callable[[], object]]]) -> None:
-        n_written = 0
-        trial_ids = {trial_id for trial_id, _ in held}
+    def _write_piece(self, held: Sequence[Write]) -> None:
+        trial_ids = {write.trial_id for write in held}
+        left = list(held)
 
         def write() -> None:
-            nonlocal n_written
-            with _in_one_piece(self._backend) as is_whole:
-                for _, one in held[0 if is_whole else n_written :]:
-                    one()
-                    n_written += 1
+            if isinstance(self._backend, _CachedStorage):
+                write_piece(self._backend, self._study_id, held)
+            elif isinstance(self._backend, JournalStorage) and isinstance(self._backend._backend, JournalFile):
+                _append_piece(self._backend, self._backend._backend, held)
+            else:  # piece by piece; a proxy knows no transactions
+                while left:
+                    left[0].apply(self._backend)
+                    del left[0]
 
         def write_unless_written() -> None:
             if not all(self._stands(trial_id) for trial_id in trial_ids):
@@ -232,7 +270,7 @@ class DriverStorage(PatientStorage):
                 self._give_up(super().get_trial(*trial_ids))
                 return
             for trial_id in sorted(trial_ids):
-                self._write_piece([(of, one) for of, one in held if of == trial_id])
+                self._write_piece([write for write in held if write.trial_id == trial_id])
 
     def _stands(self, trial_id: int) -> bool:
         """Tell whether the backend knows all that is remembered of an own trial."""
@@ -259,23 +297,13 @@ class DriverStorage(PatientStorage):
         return copy.copy(self._trials[self._numbers[trial_id]])
 
 
-@contextlib.contextmanager
-def _in_one_piece(backend: BaseStorage) -> Iterator[bool]:
-    """Make one transaction of what is written, where the storage can: a database, or one append to a journal. Tell whether."""
-    if isinstance(backend, JournalStorage) and isinstance(backend._backend, JournalFile):
-        with backend._backend.together():
-            yield True
-        backend.get_all_studies()  # which applies what was appended, and raises here what Optuna refuses of it
-        return
-    if not isinstance(backend, _CachedStorage):
-        yield False
-        return
-    database: RDBStorage = backend._backend
-    with database.engine.begin() as connection:
-        database.remove_session()
-        database.scoped_session.configure(bind=connection, join_transaction_mode="rollback_only")
-        try:
-            yield True
-        finally:
-            database.remove_session()
-            database.scoped_session.configure(bind=database.engine, join_transaction_mode="conditional_savepoint")
+def _append_piece(storage: JournalStorage, file: JournalFile, held: Sequence[Write]) -> None:
+    """Write by one append to a journal."""
+    with file.together():
+        for write in held:
+            write.apply(storage)
+    storage.get_all_studies()  # which applies what was appended, and raises here what Optuna refuses of it
+
+
+def _is_signed(trial: FrozenTrial, driver: str) -> bool:
+    return trial.state is TrialState.RUNNING and trial.user_attrs.get(_SIGNATURE) == driver

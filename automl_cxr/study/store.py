@@ -295,12 +295,12 @@ class StudyStore:
         """Tell which of some trials are running in the hands of a search, as the storage has it at this moment."""
         storage, study_id = self.study._storage, self.study._study_id
         ids = [storage.get_trial_id_from_study_id_trial_number(study_id, number) for number in numbers]
-        trials = storage.read_anew(ids) if isinstance(storage, DriverStorage) else [storage.get_trial(one) for one in ids]
-        return {
-            trial.number
-            for trial in trials
-            if trial.state is optuna.trial.TrialState.RUNNING and trial.user_attrs.get("driver") == driver
-        }
+        if isinstance(storage, DriverStorage):
+            signed = storage.signed_trials(ids, driver)
+            return {number for number, trial_id in zip(numbers, ids, strict=True) if trial_id in signed}
+        trials = [storage.get_trial(trial_id) for trial_id in ids]
+        running = (trial for trial in trials if trial.state is optuna.trial.TrialState.RUNNING)
+        return {trial.number for trial in running if trial.user_attrs.get("driver") == driver}
 
     @property
     def _is_maximized(self) -> bool:

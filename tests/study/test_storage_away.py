@@ -251,7 +251,8 @@ def test_a_trial_that_another_took_over_is_given_up(pair):
     trial = one.ask()
     taken = optuna.Trial(two, trial._trial_id)
     taken.set_user_attr("driver", "two")
-    assert one._storage.read_anew([trial._trial_id])[0].user_attrs == {"driver": "two"}
+    assert one._storage.signed_trials([trial._trial_id], "one") == set()
+    assert two._storage.signed_trials([trial._trial_id], "two") == {trial._trial_id}
     assert one.get_trials()[0].user_attrs == {"driver": "two"}
     two.tell(taken, 0.5)
     with one._storage.together():

@@ -36,6 +36,7 @@ HOMES = {
         "engine/study_proposer.py",
         "engine/optuna_proposer.py",
         "engine/fold_pruners.py",
+        "engine/halving.py",
         "engine/kerastuner_proposer.py",
         "engine/priors.py",
         "engine/proposers.py",

@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from automl_cxr.engine.epoch_values import read_values
 from automl_cxr.engine.fold_pruners import FOLD_PRUNERS
+from automl_cxr.engine.halving import REDUCTION, SuccessiveHalving
 from automl_cxr.engine.pareto import ParetoHalving, is_among_best_third
 from automl_cxr.engine.priors import Prior, view_with_priors
 from automl_cxr.engine.proposal import Facts, Pause, Report
@@ -33,7 +34,6 @@ from automl_cxr.errors import UnknownNameError, UsageError
 
 _STARTUP = 8  # trials at random before a model is fitted; Optuna's own 10 is half of a small search
 _POPULATION = 16  # of a generation; Optuna's own 50 is random search for as many trials
-_REDUCTION = 3
 
 
 def first_rung(epochs: int) -> int:
@@ -41,7 +41,7 @@ def first_rung(epochs: int) -> int:
 
     Never the first epoch, after which validation scores are mostly noise.
     """
-    return max(2, epochs // _REDUCTION**2)
+    return max(2, epochs // REDUCTION**2)
 
 
 class _CmaEs(optuna.samplers.CmaEsSampler):
@@ -128,9 +128,9 @@ LEARNING_SAMPLERS = ("tpe", "gp")
 """Those that learn from the scores of an earlier study. CMA-ES and the genetic ones learn from their own generations alone."""
 
 PRUNERS: Mapping[str, Callable[[int], optuna.pruners.BasePruner]] = {
-    "asha": lambda epochs: optuna.pruners.SuccessiveHalvingPruner(min_resource=first_rung(epochs), reduction_factor=_REDUCTION),
+    "asha": lambda epochs: SuccessiveHalving(first_rung(epochs)),
     "hyperband": lambda epochs: optuna.pruners.HyperbandPruner(
-        min_resource=min(epochs, first_rung(epochs)), max_resource=epochs, reduction_factor=_REDUCTION
+        min_resource=min(epochs, first_rung(epochs)), max_resource=epochs, reduction_factor=REDUCTION
     ),
     "median": lambda epochs: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=first_rung(epochs)),
     "none": lambda _: optuna.pruners.NopPruner(),

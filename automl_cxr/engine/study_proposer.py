@@ -172,8 +172,8 @@ class StudyProposer(ABC):
             return Verdict.CONTINUE  # a repeated trial was judged here before, and the pruner would look at its later epochs
         live.last_epoch = report.epoch
         if report.epoch == live.beaten_at:
-            return Verdict.STOP  # by a search that died before it wrote the end; a pruner judges a rung only once
-        # The pruner is asked even where its word does not count: asking is what writes the trial's rung to the record.
+            return Verdict.STOP  # by a search that died before it wrote the end; others may have come to the rung since
+        # The pruner is asked even where its word does not count: asking is what has Optuna's Hyperband write the trial's rung.
         is_beaten = self._is_beaten(live.trial, report)
         has_more_to_pay = report.epoch < self._epochs
         if not (is_beaten and has_more_to_pay and number >= _NEVER_STOPPED):
@@ -212,11 +212,11 @@ class StudyProposer(ABC):
         return len(self._study.directions) == 1 and trial.should_prune()
 
     def _read(self) -> list[FrozenTrial]:
-        """Read the record, and the points of what had not ended at the last reading: the rest cannot have changed."""
+        """Read the record, and the points of what another process may have changed since the last reading."""
         trials = self._study.get_trials(deepcopy=False)
         self._unended.update(range(self._n_read, len(trials)))
         self._n_read = len(trials)
-        for trial in [trials[number] for number in self._unended]:
+        for trial in [trials[number] for number in self._unended - self._live.keys()]:
             if trial.state.is_finished() or trial.params:
                 self._tried.add(trial.number, trial.params)
             if trial.state.is_finished():
@@ -242,6 +242,7 @@ class StudyProposer(ABC):
         ends_at_rung = slot.epochs is not None and slot.epochs < self._epochs
         last_epoch = max(read_scores(stored), default=0)
         self._live[trial.number] = _Live(trial, last_epoch, stored.user_attrs.get(_BEATEN_AT), ends_at_rung)
+        self._tried.add(trial.number, values)
         return Proposal(
             trial.number,
             values,

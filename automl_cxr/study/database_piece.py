@@ -153,29 +153,43 @@ def write_piece(storage: _CachedStorage, study_id: int, writes: Sequence[Write])
 
 def signed_trials(database: RDBStorage, trial_ids: Collection[int], name: str, value: str) -> set[int]:
     """Tell which of some trials are RUNNING and have a user attribute of that value."""
-    attrs = models.TrialUserAttributeModel
-    query = (
-        select(_TRIALS.trial_id)
-        .join(attrs, attrs.trial_id == _TRIALS.trial_id)
-        .where(_TRIALS.trial_id.in_(trial_ids), _TRIALS.state == TrialState.RUNNING)
-        .where(attrs.key == name, attrs.value_json == json.dumps(value))
-    )
+    named = {"trial_ids": [*trial_ids], "name": name, "value_json": json.dumps(value)}
     with database.engine.connect() as connection:
-        return set(connection.scalars(query))
+        return set(connection.scalars(_SIGNED, named))
 
 
 def has_trials(database: RDBStorage, study_id: int, *, after: int, among: Collection[int]) -> bool:
     """Tell whether a study has a trial that was begun after another one, or is one of some."""
-    query = select(_TRIALS.trial_id).where(
-        _TRIALS.study_id == study_id, or_(_TRIALS.trial_id > after, _TRIALS.trial_id.in_(among))
-    )
+    named = {"study_id": study_id, "after": after, "trial_ids": [*among]}
     with database.engine.connect() as connection:
-        return connection.scalar(query.limit(1)) is not None
+        return connection.scalar(_NEW_OR_AMONG, named) is not None
 
 
 # --------------------------------------------------------------------------------------------------------- Optuna's schema
 
+# Each is made once: to make one takes longer than to run it.
 _TRIALS = models.TrialModel.__table__.c
+_PARAMS = models.TrialParamModel.__table__.c
+_ATTRS = models.TrialUserAttributeModel.__table__.c
+_AMONG = _TRIALS.trial_id.in_(bindparam("trial_ids", expanding=True))
+_STATES = select(_TRIALS.trial_id, _TRIALS.number, _TRIALS.state).where(_AMONG).order_by(_TRIALS.trial_id).with_for_update()
+_SIGNED = (
+    select(_TRIALS.trial_id)
+    .join(models.TrialUserAttributeModel.__table__, _ATTRS.trial_id == _TRIALS.trial_id)
+    .where(_AMONG, _TRIALS.state == TrialState.RUNNING)
+    .where(_ATTRS.key == bindparam("name"), _ATTRS.value_json == bindparam("value_json"))
+)
+_NEW_OR_AMONG = (
+    select(_TRIALS.trial_id)
+    .where(_TRIALS.study_id == bindparam("study_id"), or_(_TRIALS.trial_id > bindparam("after"), _AMONG))
+    .limit(1)
+)
+_PARAM = (
+    select(_PARAMS.distribution_json)
+    .join(models.TrialModel.__table__, _PARAMS.trial_id == _TRIALS.trial_id)
+    .where(_TRIALS.study_id == bindparam("study_id"), _PARAMS.param_name == bindparam("name"))
+    .limit(1)
+)
 
 
 def _attribute(trial_id: int, key: str, value: Any) -> Row:
@@ -186,8 +200,7 @@ def _hold(connection: Connection, trial_ids: Collection[int]) -> None:
     """Keep others from writing to some trials until the transaction ends, and refuse those that have ended."""
     if connection.dialect.name == "sqlite":  # which locks no rows; from here on it has one writer
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-    query = select(_TRIALS.trial_id, _TRIALS.number, _TRIALS.state).where(_TRIALS.trial_id.in_(trial_ids))
-    found = connection.execute(query.order_by(_TRIALS.trial_id).with_for_update()).all()
+    found = connection.execute(_STATES, {"trial_ids": [*trial_ids]}).all()
     if len(found) < len(trial_ids):
         raise KeyError(models.NOT_FOUND_MSG)
     for _, number, state in found:
@@ -210,9 +223,7 @@ def _check_searched(
 
 
 def _earliest(connection: Connection, study_id: int, name: str) -> BaseDistribution | None:
-    params = models.TrialParamModel.__table__.c
-    query = select(params.distribution_json).join(models.TrialModel.__table__, params.trial_id == _TRIALS.trial_id)
-    stored = connection.scalar(query.where(_TRIALS.study_id == study_id, params.param_name == name).limit(1))
+    stored = connection.scalar(_PARAM, {"study_id": study_id, "name": name})
     return None if stored is None else json_to_distribution(stored)
 
 

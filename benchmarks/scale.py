@@ -26,6 +26,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from optuna.storages import RDBStorage
+from sqlalchemy import event
+
 from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.engine.proposal import Ending, Outcome, Proposal, Proposer, Report, Verdict
 from automl_cxr.records import PartRecord, SplitRecord, TrialRecord
@@ -193,7 +196,7 @@ def simulate(kind: str, sampler: str, *, n_trials: int, at_once: int, profile: s
 
             store.study = optuna.create_study(direction="maximize", study_name=store.name)
         meter = Meter(kind, sampler)
-        counted = count_writes(store)
+        counted = count_statements(store)
 
         def execute(objective: object, proposer: Proposer) -> None:
             run_in_virtual_time(proposer, store=store, objective=objective, at_once=at_once, meter=meter)
@@ -209,9 +212,9 @@ def simulate(kind: str, sampler: str, *, n_trials: int, at_once: int, profile: s
         )
         with profiled(profile):
             search()
-        n_writes = sum(counted.values())
-        each = ", ".join(f"{name} {count / n_trials:.1f}" for name, count in counted.most_common())
-        print(f"writes a trial on {kind}, {sampler}: {n_writes / n_trials:.1f} ({each})", file=sys.stderr)
+        if counted is not None:
+            each = ", ".join(f"{name} {count / n_trials:.1f}" for name, count in counted.most_common())
+            print(f"statements a trial on {kind}, {sampler}: {sum(counted.values()) / n_trials:.1f} ({each})", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -227,18 +230,17 @@ def profiled(file: str | None) -> Iterator[None]:
     profiler.dump_stats(file)
 
 
-def count_writes(store: StudyStore) -> Counter[str]:
-    """Count the writes that reach a storage, by their names."""
+def count_statements(store: StudyStore) -> Counter[str] | None:
+    """Count the statements that reach a database, by their verbs; None where the storage is none."""
+    database = getattr(store.study._storage, "_backend", None)
+    if not isinstance(database, RDBStorage):
+        return None
     counted: Counter[str] = Counter()
-    storage = store.study._storage
-    for name in ("create_new_trial", *(n for n in dir(storage) if n.startswith("set_trial_"))):
-        write = getattr(storage, name)
 
-        def counting(*words: object, _name: str = name, _write: object = write, **named: object) -> object:
-            counted[_name] += 1
-            return _write(*words, **named)
+    @event.listens_for(database.engine, "before_cursor_execute")
+    def count(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        counted[statement.split()[0]] += 1
 
-        setattr(storage, name, counting)
     return counted
 
 

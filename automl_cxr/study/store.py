@@ -247,14 +247,19 @@ class StudyStore:
         Raises:
             StudyError: There is no such trial.
         """
-        trials = self.study.get_trials(deepcopy=False)
-        if not 0 <= number < len(trials):
-            raise StudyError(f"Study '{self.name}' has trials 0 to {len(trials) - 1}; received {number}.")
-        return _to_record(trials[number])
+        return _to_record(self._trial(number))
 
     def facts(self, number: int) -> dict[str, Any]:
         """Read what else stands on a trial: its ``driver``, ``worker``, ``rung``, the ``sha256`` of its files and the like."""
-        return dict(self.study.get_trials(deepcopy=False)[self.record(number).number].user_attrs)
+        return dict(self._trial(number).user_attrs)
+
+    def _trial(self, number: int) -> optuna.trial.FrozenTrial:
+        storage, study_id = self.study._storage, self.study._study_id
+        with contextlib.suppress(KeyError):
+            if number >= 0:  # some storages would count others from the end
+                return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study_id, number))
+        last = len(self.study.get_trials(deepcopy=False)) - 1
+        raise StudyError(f"Study '{self.name}' has trials 0 to {last}; received {number}.")
 
     def lineage(self, number: int) -> list[TrialRecord]:
         """Read a trial and those that it continues, the first one first."""

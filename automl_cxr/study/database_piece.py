@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
-from sqlalchemy import Connection, Table, UniqueConstraint, bindparam, or_, select, update
+from sqlalchemy import Connection, Table, UniqueConstraint, bindparam, select, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 Row = dict[str, Any]
@@ -139,16 +139,20 @@ def write_piece(storage: _CachedStorage, study_id: int, writes: Sequence[Write])
         ValueError: A parameter was of another kind before; nothing was written.
         SQLAlchemyError: The database failed.
     """
-    tables: dict[Any, list[Row]] = {}
+    tables: dict[Any, dict[tuple[Any, ...], Row]] = {}
     for write in writes:
         for model, row in write.rows():
-            tables.setdefault(model, []).append(row)
+            tables.setdefault(model, {})[tuple(row[name] for name in _named_by(model))] = row  # the last one stands
     searched = {write.name: write.distribution for write in writes if isinstance(write, ParamWrite)}
+    remembered = storage._studies[study_id].param_distribution if searched else {}
     with storage._backend.engine.begin() as connection:
         _hold(connection, {write.trial_id for write in writes})
-        _check_searched(connection, storage, study_id, searched)
+        first = {name: remembered.get(name) or _first(connection, study_id, name) or kind for name, kind in searched.items()}
+        for name, distribution in searched.items():
+            check_distribution_compatibility(first[name], distribution)
         for model, rows in tables.items():
-            connection.execute(_statement(connection.dialect.name, model), rows)
+            connection.execute(_statement(connection.dialect.name, model), [*rows.values()])
+    remembered.update(first)
 
 
 def signed_trials(database: RDBStorage, trial_ids: Collection[int], name: str, value: str) -> set[int]:
@@ -158,11 +162,10 @@ def signed_trials(database: RDBStorage, trial_ids: Collection[int], name: str, v
         return set(connection.scalars(_SIGNED, named))
 
 
-def has_trials(database: RDBStorage, study_id: int, *, after: int, among: Collection[int]) -> bool:
-    """Tell whether a study has a trial that was begun after another one, or is one of some."""
-    named = {"study_id": study_id, "after": after, "trial_ids": [*among]}
+def has_later_trials(database: RDBStorage, study_id: int, trial_id: int) -> bool:
+    """Tell whether a study has a trial that was begun after another one."""
     with database.engine.connect() as connection:
-        return connection.scalar(_NEW_OR_AMONG, named) is not None
+        return connection.scalar(_LATER, {"study_id": study_id, "trial_id": trial_id}) is not None
 
 
 # --------------------------------------------------------------------------------------------------------- Optuna's schema
@@ -179,10 +182,8 @@ _SIGNED = (
     .where(_AMONG, _TRIALS.state == TrialState.RUNNING)
     .where(_ATTRS.key == bindparam("name"), _ATTRS.value_json == bindparam("value_json"))
 )
-_NEW_OR_AMONG = (
-    select(_TRIALS.trial_id)
-    .where(_TRIALS.study_id == bindparam("study_id"), or_(_TRIALS.trial_id > bindparam("after"), _AMONG))
-    .limit(1)
+_LATER = (
+    select(_TRIALS.trial_id).where(_TRIALS.study_id == bindparam("study_id"), _TRIALS.trial_id > bindparam("trial_id")).limit(1)
 )
 _PARAM = (
     select(_PARAMS.distribution_json)
@@ -208,23 +209,18 @@ def _hold(connection: Connection, trial_ids: Collection[int]) -> None:
             raise UpdateFinishedTrialError(f"Trial {number} has already ended ({state.name}) and takes nothing any more.")
 
 
-def _check_searched(
-    connection: Connection, storage: _CachedStorage, study_id: int, searched: Mapping[str, BaseDistribution]
-) -> None:
-    """Refuse a parameter that earlier trials of the study have as another kind, as Optuna does, from what it remembers."""
-    if not searched:
-        return
-    remembered = storage._studies[study_id].param_distribution
-    for name, distribution in searched.items():
-        earlier = remembered.get(name) or _earliest(connection, study_id, name)
-        if earlier is not None:
-            check_distribution_compatibility(earlier, distribution)
-        remembered.setdefault(name, earlier or distribution)
-
-
-def _earliest(connection: Connection, study_id: int, name: str) -> BaseDistribution | None:
+def _first(connection: Connection, study_id: int, name: str) -> BaseDistribution | None:
+    """Read of what kind a parameter is in the trials that have it."""
     stored = connection.scalar(_PARAM, {"study_id": study_id, "name": name})
     return None if stored is None else json_to_distribution(stored)
+
+
+@functools.cache
+def _named_by(model: Any) -> list[str]:
+    """Name what a row of a table is found by."""
+    if model is models.TrialModel:
+        return ["of_trial"]
+    return next(rule for rule in model.__table__.constraints if isinstance(rule, UniqueConstraint)).columns.keys()
 
 
 @functools.cache
@@ -233,10 +229,9 @@ def _statement(dialect: str, model: Any) -> Any:
     table: Table = model.__table__
     if model is models.TrialModel:
         return update(table).where(_TRIALS.trial_id == bindparam("of_trial"))
-    named = next(rule for rule in table.constraints if isinstance(rule, UniqueConstraint)).columns.keys()
-    values = [column.name for column in table.columns if column.name not in named and not column.primary_key]
+    values = [column.name for column in table.columns if column.name not in _named_by(model) and not column.primary_key]
     if dialect in {"mysql", "mariadb"}:
         insert = mysql.insert(table)
         return insert.on_duplicate_key_update({name: insert.inserted[name] for name in values})
-    to_insert = (postgresql if dialect == "postgresql" else sqlite).insert(table)
-    return to_insert.on_conflict_do_update(index_elements=named, set_={name: to_insert.excluded[name] for name in values})
+    upsert = (postgresql if dialect == "postgresql" else sqlite).insert(table)
+    return upsert.on_conflict_do_update(index_elements=_named_by(model), set_={name: upsert.excluded[name] for name in values})

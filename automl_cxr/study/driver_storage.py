@@ -24,7 +24,7 @@ from automl_cxr.study.database_piece import (
     SystemAttrWrite,
     UserAttrWrite,
     Write,
-    has_trials,
+    has_later_trials,
     signed_trials,
     write_piece,
 )
@@ -130,7 +130,7 @@ class DriverStorage(PatientStorage):
         last_id = self._trials[-1]._trial_id if self._trials else -1
         if isinstance(self._backend, _CachedStorage):
             database: RDBStorage = self._backend._backend
-            if not has_trials(database, self._study_id, after=last_id, among=self._others):
+            if not (self._others or has_later_trials(database, self._study_id, last_id)):
                 return []
             return database._get_trials(self._study_id, None, self._others, last_id)
         if self._others or not self._trials:
@@ -254,7 +254,7 @@ class DriverStorage(PatientStorage):
                 write_piece(self._backend, self._study_id, held)
             elif isinstance(self._backend, JournalStorage) and isinstance(self._backend._backend, JournalFile):
                 _append_piece(self._backend, self._backend._backend, held)
-            else:  # piece by piece; a proxy knows no transactions
+            else:  # one by one; a proxy knows no transactions
                 while left:
                     left[0].apply(self._backend)
                     del left[0]

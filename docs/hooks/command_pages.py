@@ -52,9 +52,16 @@ def command_page(words: tuple[str, ...], command: click.Command) -> str:
     """Write what a command's `--help` says, as Markdown."""
     context = click.Context(command, info_name=f"{PROGRAM} {' '.join(words)}")
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
-    records = [record for option in command.get_params(context) if (record := option.get_help_record(context)) is not None]
-    options = "\n".join(f"`{names}`\n:   {_marked(text) or 'See the other options.'}\n" for names, text in records)
-    parts = [f"# {PROGRAM} {' '.join(words)}", f"    {usage}", _marked(_paragraphs(command.help or "")), "## Options", options]
+    options = [option for option in command.get_params(context) if isinstance(option, click.Option)]
+    records = [record for option in options if (record := option.get_help_record(context)) is not None]
+    explained = "\n".join(f"`{names}`\n:   {_marked(text)}\n" for names, text in records)
+    parts = [
+        f"# {PROGRAM} {' '.join(words)}",
+        f"    {usage}",
+        _marked(_paragraphs(command.help or "")),
+        "## Options",
+        explained,
+    ]
     return "\n\n".join(parts)
 
 

@@ -37,9 +37,11 @@ def python_page() -> str:
     text = "\n".join(sections)
     known = {f"{one.__module__.removeprefix('automl_cxr.')}.{one.__name__}" for _, one in written}
     referred = sorted(set(_SEE.findall(text)) - known)
-    details = [_details(path) for path in referred]
+    details = {path: text for path in referred if (text := _details(path)) is not None}
     head = "# From Python\n\nEverything that the command line does is a call. This page is made of the docstrings.\n"
-    page = "\n".join([head, *sections, "## Where the keywords are explained\n", *filter(None, details)])
+    page = "\n".join([head, *sections, "## Where the keywords are explained\n", *details.values()])
+    for path in details:
+        page = page.replace(f"``{path}``", f"[`{path}`](#{path.replace('.', '').lower()})")
     return page.replace("``", "`")
 
 
@@ -72,7 +74,7 @@ def _public(one: type) -> Iterator[tuple[str, Any]]:
 def _member(name: str, value: Any) -> str:
     if inspect.isfunction(value):
         return _function(name, value, level=3)
-    return f"### {name}\n\n{_docstring(value)}" if inspect.getdoc(value) and _is_property(value) else ""
+    return f"### {name}\n\n{_docstring(value)}" if _is_property(value) else ""
 
 
 def _is_property(value: Any) -> bool:

@@ -40,7 +40,7 @@ def test_every_block_of_the_tutorial_runs_and_prints_what_is_shown(tmp_path, mon
             case "python":
                 out = io.StringIO()
                 with contextlib.redirect_stdout(out):
-                    exec(compile(text, TUTORIAL.name, "exec"), names)  # noqa: S102 - the project's own words
+                    exec(compile(text, TUTORIAL.name, "exec"), names)
                 printed = out.getvalue()
             case "output":
                 assert matches(text, printed), f"The tutorial shows:\n{text}\nReceived:\n{printed}"

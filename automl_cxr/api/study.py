@@ -12,8 +12,8 @@ from automl_cxr.records import TrialRecord
 from automl_cxr.results import ensembles
 from automl_cxr.results.classifier import Classifier, classifier_of_trial, load_ensemble
 from automl_cxr.results.ensembles import BuiltEnsemble
-from automl_cxr.results.error_analysis import N_SHOWN, ErrorAnalysis, analyse_errors
-from automl_cxr.results.error_page import error_page
+from automl_cxr.results.error_analysis import ErrorAnalysis, analyse_errors
+from automl_cxr.results.error_page import N_SHOWN, error_page
 from automl_cxr.results.evaluation import Evaluation, evaluate
 from automl_cxr.results.export import Export, export_classifier
 from automl_cxr.results.figures import Figures

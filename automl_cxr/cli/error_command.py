@@ -91,6 +91,8 @@ def errors(
             data=data,
             on_progress=on_progress,
         )
+    if top is not None and len(analysis.models) < top:
+        say(f"Only {len(analysis.models)} models can be compared, fewer than --top {top}.")
     if as_json:
         print_json(_as_json(analysis))
     else:

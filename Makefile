@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # Tests run in two processes, on what may be two cores: threads of both would wait for each other.
 ONE_THREAD := TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: demo test test-postgres lint clean
+.PHONY: demo test test-postgres lint docs clean
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -33,5 +33,8 @@ lint: $(INSTALLED)  ## style and import rules (ruff, tests/test_imports.py) and 
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --quiet tests/test_imports.py
 
+docs: $(INSTALLED)  ## the documentation site, into site/; a warning is an error
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache

@@ -12,6 +12,8 @@ from automl_cxr.records import TrialRecord
 from automl_cxr.results import ensembles
 from automl_cxr.results.classifier import Classifier, classifier_of_trial, load_ensemble
 from automl_cxr.results.ensembles import BuiltEnsemble
+from automl_cxr.results.error_analysis import ErrorAnalysis, analyse_errors
+from automl_cxr.results.error_page import N_SHOWN, error_page
 from automl_cxr.results.evaluation import Evaluation, evaluate
 from automl_cxr.results.export import Export, export_classifier
 from automl_cxr.results.figures import Figures
@@ -121,6 +123,25 @@ class Study:
             case _:
                 classifier = load_ensemble(Path(what))
         return evaluate(self._store, classifier, part=part, data=data, on_progress=on_progress)
+
+    def errors(self, **choices: Any) -> ErrorAnalysis:
+        """Compare what models get wrong, by default what the best trial gets wrong of the validation part.
+
+        Keywords are those of ``results.chosen_models.choose_models``: ``trials``, ``top``, ``ensembles``, ``predictions``,
+        ``part``, ``data`` and ``on_progress``. Opening the test part is recorded.
+        """
+        return analyse_errors(self._store, **choices)
+
+    def error_page(
+        self,
+        analysis: ErrorAnalysis,
+        *,
+        n_shown: int = N_SHOWN,
+        data: str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> str:
+        """Write what ``errors`` found as HTML with pictures; see ``results.error_page.error_page``."""
+        return error_page(self._store, analysis, n_shown=n_shown, data=data, on_progress=on_progress)
 
     def replay(
         self,

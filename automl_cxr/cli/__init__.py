@@ -14,6 +14,7 @@ from automl_cxr import __version__
 from automl_cxr.cli.cache_commands import cache
 from automl_cxr.cli.data_commands import data
 from automl_cxr.cli.ensemble_commands import ensemble
+from automl_cxr.cli.error_command import errors
 from automl_cxr.cli.export_commands import export
 from automl_cxr.cli.model_commands import describe
 from automl_cxr.cli.printing import say
@@ -86,6 +87,7 @@ for command in (
     importance,
     ensemble,
     evaluate,
+    errors,
     predict,
     export,
     replay,

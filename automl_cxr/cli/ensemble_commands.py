@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from automl_cxr.cli.printing import check_out, print_json, print_table, say, write_text
-from automl_cxr.cli.words import debug_option, json_option, place_options
+from automl_cxr.cli.words import Numbers, debug_option, json_option, place_options
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.errors import UsageError
 
@@ -46,19 +46,6 @@ def _genetic_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-class _Numbers(click.ParamType[list[int]]):
-    """Numbers of trials separated by commas."""
-
-    name = "N,N,..."
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        if isinstance(value, list):
-            return value
-        if not all(part.strip().isdecimal() for part in value.split(",")):
-            self.fail(f"members are numbers of trials, such as 3,7,9; received {value!r}.", param, ctx)
-        return [int(part) for part in value.split(",")]
-
-
 @click.group()
 def ensemble() -> None:
     """Combine the best trials of a study, or other programs' predictions."""
@@ -67,7 +54,7 @@ def ensemble() -> None:
 @ensemble.command("build")
 @click.argument("study", required=False)
 @click.option("--top", type=click.IntRange(1), default=6, show_default=True, help="Members at most, best trials first.")
-@click.option("--members", type=_Numbers(), help="Trials to take instead of the best.")
+@click.option("--members", type=Numbers(), help="Trials to take instead of the best.")
 @click.option("--diverse", is_flag=True, help="Choose trials that are good together and disagree, instead of the best.")
 @click.option(
     "--predictions",

@@ -95,6 +95,19 @@ class Names(click.ParamType[list[str]]):
         return names
 
 
+class Numbers(click.ParamType[list[int]]):
+    """Numbers of trials separated by commas."""
+
+    name = "N,N,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        if isinstance(value, list):
+            return value
+        if not all(part.strip().isdecimal() for part in value.split(",")):
+            self.fail(f"trials are named by their numbers, such as 3,7,9; received {value!r}.", param, ctx)
+        return [int(part) for part in value.split(",")]
+
+
 class Duration(click.ParamType[float]):
     """Seconds, written as 45s, 90m, 2h, 1h30m or a bare number of seconds."""
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.data.cache import decode_dataset
 from automl_cxr.data.dataset import Dataset, load_dataset
-from automl_cxr.errors import DataError
+from automl_cxr.data.decode import decode_image_in_pool, decoder_warnings_off, fit_square
+from automl_cxr.errors import DataError, UnreadableImageError
 from automl_cxr.study.prepare import digest_table
 from automl_cxr.study.store import StudyStore
+
+_SMALL = 192  # pixels: what a picture among many takes of a page
 
 
 def load_study_dataset(store: StudyStore, data: str | None = None) -> Dataset:
@@ -54,3 +60,31 @@ def decode_study_images(
             "Name the original data with --data."
         )
     return decoded.path
+
+
+def decode_small_images(
+    root: str | Path,
+    images: Sequence[str],
+    *,
+    size: int = _SMALL,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, np.ndarray]:
+    """Decode images as people look at them on a page: small, and padded with black so that nothing is out of proportion.
+
+    Args:
+        root: Folder that the ids are relative to.
+        images: Ids.
+        size: Height and width, in pixels.
+        on_progress: Told (images done, images in all).
+
+    Returns:
+        uint8 (size, size) by id, without the images that cannot be read.
+    """
+    small = {}
+    with decoder_warnings_off():
+        for n_done, image in enumerate(images, start=1):
+            with contextlib.suppress(UnreadableImageError):
+                small[image] = fit_square(decode_image_in_pool(Path(root) / image), size, "pad")
+            if on_progress is not None:
+                on_progress(n_done, len(images))
+    return small

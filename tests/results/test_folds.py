@@ -106,3 +106,9 @@ def test_a_trial_that_was_stopped_at_a_fold_is_replayed_to_there(folded, tmp_pat
 
 def test_the_epochs_of_all_folds_are_counted(folded):
     assert folded._store.n_epochs() == 2 * 2
+
+
+def test_errors_are_out_of_fold(folded):
+    errors = folded.errors(top=2)
+    assert errors.place == "out of fold"
+    assert set(errors.images.ids) == set(folded._store.split.train.images)

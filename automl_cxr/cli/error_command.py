@@ -1,0 +1,168 @@
+"""`automl-cxr errors`: what models get wrong, on the screen, as a page with pictures, or as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from automl_cxr.cli.printing import check_out, print_json, print_table, progress_bar, say, shown_path, write_text
+from automl_cxr.cli.words import Numbers, debug_option, json_option, place_options
+from automl_cxr.errors import UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from automl_cxr.results.error_analysis import ErrorAnalysis
+
+_TABLE_SUFFIXES = {".csv": "csv", ".json": "json", ".md": "md"}
+
+
+@click.command()
+@click.argument("study")
+@click.option("--trials", type=Numbers(), help="Trials to compare  [default: the best one]")
+@click.option("--top", type=click.IntRange(1), help="Compare the best trials, as many.")
+@click.option("--ensemble", "ensembles", multiple=True, metavar="NAME", help="Name or folder of an ensemble; repeatable.")
+@click.option(
+    "--predictions",
+    type=click.Path(dir_okay=False, path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Predictions of another program for the same images, .npz or CSV; repeatable.",
+)
+@click.option(
+    "--split",
+    "part",
+    default="valid",
+    show_default=True,
+    metavar="PART",
+    help="valid (with folds: out of fold), test or train; opening test is recorded.",
+)
+@click.option(
+    "--show",
+    "n_shown",
+    type=click.IntRange(1),
+    default=6,
+    show_default=True,
+    help="Pictures of each class in each group on the page; confusions listed on the screen.",
+)
+@click.option(
+    "--format",
+    "kind",
+    metavar="KIND",
+    help="html: a page with pictures. csv, json or md: a row for each image.  [default: by the suffix of --out, else html]",
+)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write beside what the screen shows.")
+@click.option("--data", metavar="DIR", help="Where the data are now  [default: where they were]")
+@place_options
+@json_option
+@debug_option
+def errors(
+    study: str,
+    trials: list[int] | None,
+    top: int | None,
+    ensembles: tuple[str, ...],
+    predictions: tuple[Path, ...],
+    part: str,
+    n_shown: int,
+    kind: str | None,
+    out: Path | None,
+    data: str | None,
+    runs: str | None,
+    storage: str | None,
+    as_json: bool,
+) -> None:
+    """Show what trials and ensembles of STUDY get wrong: all of them, only one, and how sure they are.
+
+    Images that all models get wrong, all get right, only one gets wrong or only one gets right are counted by class; wrong
+    answers are listed most confident first and most uncertain first. `--out errors.html` writes a page with pictures.
+    """
+    from automl_cxr import api
+
+    check_out(out)
+    kind = _check_format(kind, out)
+    opened = api.open_study(study, runs=runs, storage=storage)
+    with progress_bar("predicting") as on_progress:
+        analysis = opened.errors(
+            trials=trials,
+            top=top,
+            ensembles=ensembles,
+            predictions=predictions,
+            part=part,
+            data=data,
+            on_progress=on_progress,
+        )
+    if top is not None and len(analysis.models) < top:
+        say(f"Only {len(analysis.models)} models can be compared, fewer than --top {top}.")
+    if as_json:
+        print_json(_as_json(analysis))
+    else:
+        _print_errors(analysis, n_shown)
+    if out is None:
+        return
+    if kind == "html":
+        with progress_bar("pictures") as on_progress:
+            text = opened.error_page(analysis, n_shown=n_shown, data=data, on_progress=on_progress)
+    else:
+        from automl_cxr.results.leaderboard import format_table
+
+        text = format_table(analysis.table(), kind)
+    write_text(out, text)
+    say(f"{len(analysis.images)} images written to {out}")
+
+
+def _check_format(kind: str | None, out: Path | None) -> str:
+    """Name the format of the file to be written.
+
+    Raises:
+        UsageError: There is no such format, or no file to write it to.
+    """
+    kinds = ("html", *_TABLE_SUFFIXES.values())
+    if kind is not None and kind not in kinds:
+        raise UnknownNameError("format", kind, kinds)
+    if kind is not None and out is None:
+        raise UsageError(f"A format is that of a file; received --format {kind} without --out. Name the file, or type --json.")
+    return kind or _TABLE_SUFFIXES.get(out.suffix.lower() if out else "", "html")
+
+
+def _as_json(analysis: ErrorAnalysis) -> dict[str, Any]:
+    images = analysis.images
+    return {
+        "study": analysis.study,
+        "part": analysis.place,
+        "images": len(images),
+        "patients": len(set(images.patients)),
+        "models": _records(analysis.by_model),
+        "classes": _records(analysis.by_class),
+        "pairs": _records(analysis.pairs),
+        "groups": {
+            str(group): [images.ids[row] for column in range(len(images.classes)) for row in analysis.rows(group, column)]
+            for group in analysis.groups
+        },
+        "confusions": _records(analysis.confusions()),
+        "unreadable": analysis.unreadable,
+        "test_opened": analysis.n_opened,
+    }
+
+
+def _records(table: Any) -> list[dict[str, Any]]:
+    return table.to_dict(orient="records")
+
+
+def _print_errors(analysis: ErrorAnalysis, n_shown: int) -> None:
+    images = analysis.images
+    n_patients = len(set(images.patients))
+    click.echo(f"{analysis.study}, {analysis.place}: {len(images)} images, {n_patients} patients")
+    print_table(analysis.by_model, title="errors of each model")
+    print_table(analysis.by_class, title="images of each class that the models get")
+    if analysis.pairs.empty:
+        click.echo("No image is called wrong.")
+        return
+    print_table(analysis.pairs, title="what was called what")
+    shown = ["image", "label", "model", "predicted", "probability", "margin"]
+    for order in ("confident", "uncertain"):
+        worst = analysis.confusions(order=order).head(n_shown)[shown]
+        print_table(worst.assign(image=[shown_path(name) for name in worst["image"]]), title=f"most {order} first")
+    for image, reason in analysis.unreadable.items():
+        say(f"left out: {shown_path(image)}: {reason}")
+    if analysis.n_opened:
+        say(f"The test part has now been opened {analysis.n_opened} times, once for each model; choosing by it misleads.")

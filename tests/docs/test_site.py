@@ -1,0 +1,86 @@
+"""The site is built without a warning, asks nothing of the network, and names only what there is."""
+
+import html
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import automl_cxr
+from automl_cxr import cli
+
+ROOT = Path(__file__).resolve().parents[2]
+WRITTEN = sorted((ROOT / "docs").glob("*.md"))
+
+
+def commands_of(group: click.Group, words=()):
+    for name, command in group.commands.items():
+        if not isinstance(command, click.Group) or command.invoke_without_command:
+            yield (*words, name), command
+        if isinstance(command, click.Group):
+            yield from commands_of(command, (*words, name))
+
+
+COMMANDS = dict(commands_of(cli.commands))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    pytest.importorskip("mkdocs", reason="the site is built by MkDocs (dependency group docs)")
+    folder = tmp_path_factory.mktemp("site")
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder]
+    built = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
+
+
+def test_nothing_is_loaded_from_elsewhere(site):
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > len(COMMANDS)
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert not re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=['\"]?(?:https?:)?//", text), page.name
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"url\(['\"]?(?:https?:)?//", sheet.read_text(encoding="utf-8")), sheet.name
+
+
+def test_each_command_has_a_page_with_its_options(site):
+    index = (site / "commands" / "index.html").read_text(encoding="utf-8")
+    for words, command in COMMANDS.items():
+        page = html.unescape((site / "commands" / f"{'-'.join(words)}.html").read_text(encoding="utf-8"))
+        assert f"automl-cxr {' '.join(words)}" in index
+        for parameter in command.params:
+            told = parameter.opts if isinstance(parameter, click.Option) else [parameter.make_metavar(click.Context(command))]
+            assert all(text in page for text in told), f"{told} of {' '.join(words)}"
+        assert " ".join((command.help or "").split()[:5]).replace("`", "") in re.sub(r"<[^>]+>", "", page)
+
+
+def test_the_python_page_has_every_public_name(site):
+    page = (site / "python.html").read_text(encoding="utf-8")
+    for name in automl_cxr.__all__:
+        assert f"{name}(" in page or f">{name}<" in page, name
+    for name in (name for name in vars(automl_cxr.Study) if not name.startswith("_")):
+        assert re.search(rf"<h3[^>]*>{name}</h3>", page), name
+    assert "``" not in page
+
+
+def test_marks_of_markdown_in_help_texts_are_text(site):
+    page = html.unescape((site / "commands" / "search.html").read_text(encoding="utf-8"))
+    assert "[default:" in page
+    assert not re.search(r"\\[\[\]*_|<]", page)
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.stem)
+def test_what_is_written_by_hand_names_commands_options_and_names_that_exist(page):
+    text = page.read_text(encoding="utf-8")
+    known = {name for command in COMMANDS.values() for option in command.params for name in option.opts}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - known == set()
+    for first, second in re.findall(r"automl-cxr ([a-z]+)(?: ([a-z]+)\b)?", text):
+        assert (first, second) in COMMANDS or (first,) in COMMANDS, f"{first} {second}"
+    for name in set(re.findall(r"automl_cxr\.(\w+)\(", text)):
+        assert name in automl_cxr.__all__
+    for name in set(re.findall(r"\bstudy\.(\w+)", text)) - {"json", "toml"}:
+        assert hasattr(automl_cxr.Study, name), name

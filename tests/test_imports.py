@@ -54,7 +54,7 @@ HOMES = {
     "keras_tuner": ("engine/kerastuner_proposer.py",),
     "optuna_dashboard": ("results/dashboard.py",),
     "deap": ("ensemble/genetic.py",),
-    "plotly": ("results/figures.py", "results/splices.py"),
+    "plotly": ("results/figures/", "results/report/", "results/page.py", "results/splices.py"),
     "pydicom": ("data/dicom.py",),
 }
 HEAVY = (

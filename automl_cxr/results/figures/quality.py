@@ -44,7 +44,7 @@ def plot_confusion(predictions: Predictions, title: str) -> go.Figure:
             colorscale="Blues",
             zmin=0,
             zmax=1,
-            colorbar={"tickformat": ".0%", "thickness": 12},
+            showscale=False,
         )
     )
     return styled(

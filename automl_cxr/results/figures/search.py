@@ -22,7 +22,8 @@ _MOST_NAMED = 8  # learning curves with a colour and a name; a legend of more is
 _MOST_CURVES = 150  # of the others
 _MOST_LINES = 200  # of parallel coordinates
 _SHADES = 12  # of a line's score
-_SLICES_BESIDE = 3
+_MOST_TICKS = 8  # of whole numbers on an axis
+_SLICES_BESIDE = 2
 _SLICE_HEIGHT = 230  # pixels
 
 
@@ -184,14 +185,7 @@ def plot_parallel_coordinates(store: StudyStore) -> go.Figure:
     shade = np.zeros(len(table)) if high == low else ((table["score"] - low) / (high - low) * (_SHADES - 1)).round()
     for level in sorted(set(shade), reverse=store.study.directions[0].name == "MINIMIZE"):  # the best ones on top
         rows = table[shade == level]
-        lines = [
-            (
-                names,
-                [None if math.isnan(row[name]) else row[name] for name in names],
-                f"trial {row['trial']}: {row['score']:.4f}",
-            )
-            for _, row in rows.iterrows()
-        ]
+        lines = [_coordinates(row, names) for _, row in rows.iterrows()]
         figure.add_scatter(
             **_joined(lines),
             mode="lines+markers",
@@ -232,8 +226,22 @@ def plot_parallel_coordinates(store: StudyStore) -> go.Figure:
         figure,
         f"Hyperparameters of {store.name}, by {store.spec.objective}",
         yaxis={"visible": False, "range": [-0.06, 1.06]},
-        xaxis={"type": "category", "showgrid": True, "gridcolor": PALE, "tickangle": -40, "automargin": True},
+        xaxis={
+            "type": "category",
+            "categoryorder": "array",
+            "categoryarray": names,
+            "showgrid": True,
+            "gridcolor": PALE,
+            "tickangle": -40,
+            "automargin": True,
+        },
     )
+
+
+def _coordinates(row: pd.Series, names: list[str]) -> tuple[list[str], list[float], str]:
+    """Give the line of a trial, which passes by the axes of hyperparameters that were not active."""
+    active = [name for name in names if not math.isnan(row[name])]
+    return active, [row[name] for name in active], f"trial {row['trial']:.0f}: {row['score']:.4f}"
 
 
 def _shade(share: float) -> str:
@@ -263,7 +271,7 @@ def plot_importance(store: StudyStore, *, evaluator: str = PED_ANOVA) -> go.Figu
     figure = go.Figure(go.Bar(x=table["importance"], y=table["parameter"], orientation="h"))
     return styled(
         figure,
-        f"Hyperparameter importances of {store.name} ({evaluator})",
+        f"Importances by {evaluator}",
         xaxis_title=f"share for {store.spec.objective}",
         yaxis={"autorange": "reversed", "automargin": True},
     )
@@ -297,7 +305,7 @@ def plot_slices(store: StudyStore) -> go.Figure:
             y=rows["score"],
             mode="markers",
             text=[f"trial {number}" for number in rows["trial"]],
-            marker={"size": 6, "color": rows["trial"], "colorscale": "Blues", "line": {"width": 0.5}},
+            marker={"size": 6, "color": rows["trial"], "colorscale": SCALE, "reversescale": True},
             showlegend=False,
             row=row,
             col=col,
@@ -306,9 +314,11 @@ def plot_slices(store: StudyStore) -> go.Figure:
             texts = [str(value) for value in parameter.values]
             figure.update_xaxes(type="category", categoryorder="array", categoryarray=texts, row=row, col=col)
         elif parameter.log:
-            figure.update_xaxes(type="log", row=row, col=col)
+            figure.update_xaxes(type="log", exponentformat="power", nticks=4, row=row, col=col)
+        elif isinstance(parameter, Int) and parameter.high - parameter.low <= _MOST_TICKS:
+            figure.update_xaxes(dtick=1, row=row, col=col)
     figure.update_yaxes(title=store.spec.objective, col=1)
-    return styled(figure, f"Slices of {store.name}: darker trials are later", height=max(400, _SLICE_HEIGHT * n_rows))
+    return styled(figure, "Slices: darker trials are later", height=max(400, _SLICE_HEIGHT * n_rows))
 
 
 def _require_rows(store: StudyStore, table: pd.DataFrame) -> pd.DataFrame:

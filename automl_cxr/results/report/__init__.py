@@ -18,7 +18,7 @@ from automl_cxr.results.report.methods import methods_section
 from automl_cxr.results.report.quality import quality_section
 from automl_cxr.results.report.samples import samples_section
 from automl_cxr.results.report.sealed_part import sealed_section
-from automl_cxr.results.report.search import costs_section, hyperparameters_section, search_section
+from automl_cxr.results.report.search import costs_section, hyperparameters_section, search_section, splices_section
 from automl_cxr.results.report.summary import summary_section
 from automl_cxr.study.store import StudyStore, explained_disk_errors, write_atomically
 
@@ -34,6 +34,7 @@ _SECTIONS: Sequence[Callable[[Evidence], Sequence[Section]]] = (
     _alone(search_section),
     _alone(hyperparameters_section),
     _alone(costs_section),
+    _alone(splices_section),
     _alone(ensembles_section),
     _alone(data_section),
     _alone(samples_section),

@@ -17,21 +17,27 @@ _MOST_ENSEMBLES = 2
 
 def quality_section(evidence: Evidence) -> Section:
     """Show confusions, curves and calibration of the best trial on the validation part, or out of fold."""
-    best = f"trial {evidence.best.number}, {evidence.place}"
+    name = f"trial {evidence.best.number}"
+    best = f"{name}, {evidence.place}"
     parts: list[Part] = [
         Table(classes_table(evidence), f"Each class: {best}"),
-        *(Plot(plot_confusion(one, f"Confusions: {name}"), _CONFUSIONS) for name, one in _compared(evidence).items()),
-        Plot(plot_roc(evidence.predictions, f"ROC, one class against the rest: {best}")),
-        Plot(plot_precision_recall(evidence.predictions, f"Precision and recall, one class against the rest: {best}")),
+        *(Plot(plot_confusion(one, f"Confusions: {other}"), _explained(other)) for other, one in _compared(evidence).items()),
+        Plot(plot_roc(evidence.predictions, f"ROC: {name}"), f"Each class against the rest: {best}."),
         Plot(
-            plot_reliability(evidence.predictions, f"Reliability: {best}"),
+            plot_precision_recall(evidence.predictions, f"Precision and recall: {name}"),
+            f"Each class against the rest: {best}.",
+        ),
+        Plot(
+            plot_reliability(evidence.predictions, f"Reliability: {name}"),
             "Below the dotted line, predictions are surer than they are right. Larger points stand for more images.",
         ),
     ]
     return Section("Quality of the predictions", parts)
 
 
-_CONFUSIONS = "Numbers are images; the colour is the share of the true class."
+def _explained(name: str) -> str:
+    said = "Numbers are images; the colour is the share of the true class."
+    return f"{said} The weights were fitted on these images: too good." if name.startswith("ensemble") else said
 
 
 def classes_table(evidence: Evidence) -> pd.DataFrame:
@@ -57,9 +63,7 @@ def _compared(evidence: Evidence) -> dict[str, Predictions]:
         for record in store.ranked()[: _MORE_TRIALS + 1]
     }
     for name in list(evidence.ensembles)[:_MOST_ENSEMBLES]:
-        files[f"ensemble {name}, on the images that its weights were fitted on"] = (
-            store.folder / "ensembles" / name / PREDICTIONS_FILE
-        )
+        files[f"ensemble {name}"] = store.folder / "ensembles" / name / PREDICTIONS_FILE
     found = {}
     for name, file in files.items():
         try:

@@ -11,7 +11,9 @@ from automl_cxr.results.figures import Figures
 from automl_cxr.results.page import Part, Plot, Section, Table, Text
 from automl_cxr.results.report.evidence import Evidence
 from automl_cxr.results.report.summary import failures_table
+from automl_cxr.results.splices import describe_splices, plot_splices
 from automl_cxr.scoring.objectives import COSTS
+from automl_cxr.splicing.record import load_splices
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -46,7 +48,7 @@ def hyperparameters_section(evidence: Evidence) -> Section:
         [
             drawn(
                 figures.parallel_coordinates,
-                "Each line is a finished trial. A line has a gap where a hyperparameter was not active.",
+                "Each line is a finished trial; it passes by hyperparameters that were not active, without a point.",
             ),
             drawn(figures.importance, "What set the best tenth of the trials apart; with few trials little can be told."),
             drawn(figures.slices, "The score of each finished trial against one hyperparameter at a time."),
@@ -70,6 +72,14 @@ def costs_section(evidence: Evidence) -> Section:
             Text("Latency was not measured in this search; --objective latency makes it an objective beside the first.")
         )
     return Section("Quality against costs", parts)
+
+
+def splices_section(evidence: Evidence) -> Section:
+    """Show the heat map over the cuts of two networks, where the study is one of splices."""
+    record = load_splices(evidence.store.folder)
+    if record is None:
+        return Section("Splices", [])
+    return Section("Splices", [*(Text(sentence) for sentence in describe_splices(record)), Plot(plot_splices(record))])
 
 
 def drawn(draw: Callable[[], go.Figure], caption: str) -> Part:

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from automl_cxr.errors import StudyError
 from automl_cxr.results.report import build_report
 from automl_cxr.results.report.evidence import gather_evidence
 from automl_cxr.results.report.methods import methods_paragraphs
+from automl_cxr.results.report.sealed_part import sealed_section
 from automl_cxr.results.report.summary import warnings_of
 from automl_cxr.results.report.wording import counted, duration, listed, times
 
@@ -43,7 +45,7 @@ def test_what_it_says_is_what_the_record_says(finished, page):
 
 
 def test_the_methods_name_split_search_seeds_and_versions(finished):
-    evidence = gather_evidence(finished._store)
+    evidence = replace(gather_evidence(finished._store), test_opened=(), ensembles={})  # whatever other tests have made
     data, search, best, evaluation, computation = methods_paragraphs(evidence)
     split = finished._store.split
     assert data.startswith("The data set comprised 60 chest radiographs of three classes (")
@@ -61,16 +63,22 @@ def test_the_methods_name_split_search_seeds_and_versions(finished):
         assert not re.search(r"\.\.|  | ,|None|nan|\bone \w+s\b", paragraph), paragraph
 
 
-def test_the_test_part_stands_there_only_as_the_study_recorded_it(tmp_path, finished):
-    copy = api.copy_study("done", "judged", runs=finished.folder.parent)
-    assert "The test part was never opened." in build_report(copy._store)
-    copy._store.note_test_opened("trial 1", {"macro_f1": 0.4321, "accuracy": 0.5})
-    once = build_report(copy._store)
-    assert "The test part was opened once." in once
-    assert "<td>0.4321</td>" in once
-    assert "where trial 1 reached macro-averaged F1 0.432." in once
-    copy._store.note_test_opened("trial 2", {"macro_f1": 0.5, "accuracy": 0.5})
-    assert any("was opened twice" in warning for warning in warnings_of(gather_evidence(copy._store)))
+def test_the_test_part_stands_there_only_as_the_study_recorded_it(finished):
+    unopened = replace(gather_evidence(finished._store), test_opened=(), ensembles={})
+    assert "never opened" in sealed_section(unopened).parts[0].text
+    look = {"when": "2026-01-02T03:04:05+0000", "what": "trial 1", "scores": {"macro_f1": 0.4321, "accuracy": 0.5}}
+    once = replace(unopened, test_opened=[look])
+    said, table = sealed_section(once).parts
+    assert said.text == "The test part was opened once."
+    assert table.table["macro_f1"].tolist() == [0.4321]
+    assert "was evaluated once, where trial 1 reached macro-averaged F1 0.432." in methods_paragraphs(once)[3]
+    assert any("was opened twice" in warning for warning in warnings_of(replace(unopened, test_opened=[look, look])))
+
+
+def test_a_report_opens_nothing(finished, page):
+    before = finished._store.test_opened()
+    build_report(finished._store)
+    assert finished._store.test_opened() == before
 
 
 def test_without_the_data_pictures_are_left_out_and_that_is_said(tmp_path, finished):
@@ -81,11 +89,11 @@ def test_without_the_data_pictures_are_left_out_and_that_is_said(tmp_path, finis
 
 def test_ensembles_are_drawn_with_their_gain(finished):
     copy = api.copy_study("done", "joined", runs=finished.folder.parent)
-    built = copy.ensemble(top=2, method="average", name="pair")
+    built = copy.ensemble(top=2, method="average", name="a-pair")
     page = build_report(copy._store)
-    assert "Ensemble pair: two members, method average" in page
-    assert "Weights of ensemble pair" in page
-    assert ("Gain of each method" in page) == (built.combination.judgement is not None)
+    assert "Ensemble a-pair: two members, method average" in page
+    assert "Weights of ensemble a-pair" in page
+    assert ("Gain of each method, members of a-pair" in page) == (built.combination.judgement is not None)
 
 
 def test_failed_trials_are_told_with_their_reason(finished):

@@ -10,7 +10,7 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.engine.space import Choice, Float, Int
 from automl_cxr.results.page import Section, Text
 from automl_cxr.results.report.evidence import Evidence
-from automl_cxr.results.report.wording import capitalised, counted, duration, listed, times
+from automl_cxr.results.report.wording import capitalised, counted, duration, listed, spelt, times
 from automl_cxr.study.provenance import SearchEntry
 
 _SAMPLERS: Mapping[str, str] = MappingProxyType(
@@ -59,6 +59,7 @@ _FAMILIES: Mapping[str, str] = MappingProxyType(
         "concat": "two networks, each cut at a layer and joined",
     }
 )
+_MOST_ENSEMBLES = 3  # that a paper would compare
 _MOST_VALUES = 8  # of a choice that are named
 _FITS = {"stretch": "stretched to", "pad": "padded with black to", "crop": "cropped at their centre to"}
 _LIBRARIES = (("keras", "Keras"), ("optuna", "Optuna"), ("keras-tuner", "KerasTuner"), ("ray", "Ray"), ("numpy", "NumPy"))
@@ -192,10 +193,10 @@ def _budget(evidence: Evidence) -> str:
     tally = evidence.tally
     refused = tally.refused
     outcomes = [
-        f"{tally.complete:,} were trained to their end",
-        *([f"{tally.pruned - refused:,} were stopped early"] if tally.pruned - refused else []),
-        *([f"{refused:,} were refused before training"] if refused else []),
-        *([f"{tally.n_failed:,} failed"] if tally.n_failed else []),
+        f"{spelt(tally.complete)} came to their end",
+        *([f"{spelt(tally.pruned - refused)} ended early"] if tally.pruned - refused else []),
+        *([f"{spelt(refused)} met a refusal before training"] if refused else []),
+        *([f"{spelt(tally.n_failed)} failed"] if tally.n_failed else []),
     ]
     n_trials = tally.complete + tally.pruned + tally.n_failed
     seconds = sum(record.seconds or 0 for record in evidence.store.records())
@@ -240,13 +241,13 @@ def _weights(name: str) -> str:
 
 def _ensembles(evidence: Evidence) -> list[str]:
     sentences = []
-    for name, record in evidence.ensembles.items():
+    for name, record in list(evidence.ensembles.items())[:_MOST_ENSEMBLES]:
         row: Mapping[str, Any] = next((row for row in record["methods"] if row["method"] == record["method"]), {})
         if row.get("gain") is None:
             continue
         sentences.append(
             f"The ensemble {name} combines {counted(len(record['members']), 'trial')} (method {record['method']}); fitted and "
-            f"judged on different patients it gained {row['gain']:+.3f} in {record['objective']} over its best member (95% "
+            f"judged on different patients, its gain in {record['objective']} over the best member was {row['gain']:+.3f} (95% "
             f"interval {row['gain_low']:+.3f} to {row['gain_high']:+.3f})."
         )
     return sentences

@@ -9,8 +9,12 @@ _SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", 
 
 def counted(n: int, noun: str, plural: str | None = None) -> str:
     """Write how many there are, such as "three classes", "1,204 images" or "one trial"."""
-    number = _SMALL[n] if 0 <= n < len(_SMALL) else f"{n:,}"
-    return f"{number} {noun if n == 1 else plural or noun + 's'}"
+    return f"{spelt(n)} {noun if n == 1 else plural or noun + 's'}"
+
+
+def spelt(n: int) -> str:
+    """Write a number as sentences do, small ones as words."""
+    return _SMALL[n] if 0 <= n < len(_SMALL) else f"{n:,}"
 
 
 def listed(words: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from automl_cxr.errors import StudyError
 from automl_cxr.records import TrialRecord
@@ -40,7 +40,7 @@ def notes_of_trials(store: StudyStore) -> Mapping[int, str]:
 
 def _of_finished(store: StudyStore, record: TrialRecord, rank: int, n_ranked: int, front: set[int]) -> str:
     objectives = store.spec.objectives
-    values = record.values or [record.score]
+    values: Sequence[float | None] = record.values or (record.score,)
     scores = ", ".join(f"**{name} {value:.6g}**" for name, value in zip(objectives, values, strict=True))
     facts = [
         f"rank {rank} of {n_ranked}",

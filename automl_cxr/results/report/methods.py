@@ -193,9 +193,9 @@ def _budget(evidence: Evidence) -> str:
     tally = evidence.tally
     refused = tally.refused
     outcomes = [
-        f"{spelt(tally.complete)} came to their end",
+        f"{spelt(tally.complete)} ran to completion",
         *([f"{spelt(tally.pruned - refused)} ended early"] if tally.pruned - refused else []),
-        *([f"{spelt(refused)} met a refusal before training"] if refused else []),
+        *([f"{spelt(refused)} had to be refused before training"] if refused else []),
         *([f"{spelt(tally.n_failed)} failed"] if tally.n_failed else []),
     ]
     n_trials = tally.complete + tally.pruned + tally.n_failed

@@ -52,11 +52,12 @@ HOMES = {
         "study/copying.py",
         "study/deletion.py",
         "results/importance.py",
+        "results/dashboard/shown_storage.py",
     ),
     "keras_tuner": ("engine/kerastuner_proposer.py",),
-    "optuna_dashboard": ("results/dashboard.py",),
+    "optuna_dashboard": ("results/dashboard/serving.py",),
     "deap": ("ensemble/genetic.py",),
-    "plotly": ("results/figures.py", "results/splices.py"),
+    "plotly": ("results/figures/", "results/report/", "results/page.py", "results/splices.py"),
     "pydicom": ("data/dicom.py",),
 }
 HEAVY = (

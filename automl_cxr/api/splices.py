@@ -39,7 +39,7 @@ class Splices:
         self._storage = storage
 
     def __repr__(self) -> str:
-        return "\n".join(describe_splices(self.scores))
+        return "\n".join(describe_splices(self.scores.record))
 
     @property
     def table(self) -> pd.DataFrame:
@@ -54,7 +54,7 @@ class Splices:
     @property
     def figure(self) -> Any:
         """A Plotly picture: the scores over both cuts, and over the parameters with the Pareto front."""
-        return plot_splices(self.scores)
+        return plot_splices(self.scores.record)
 
     def finetune(
         self,

@@ -20,6 +20,7 @@ from automl_cxr.results.figures import Figures
 from automl_cxr.results.importance import PED_ANOVA, importance_table
 from automl_cxr.results.leaderboard import build_leaderboard
 from automl_cxr.results.replay import TOLERANCE, Replay, replay_trial
+from automl_cxr.results.report import write_report
 from automl_cxr.results.verification import Verification, verify_study
 from automl_cxr.study import catalogue
 from automl_cxr.study.prepare import OnProgress
@@ -77,7 +78,7 @@ class Study:
 
     @property
     def figures(self) -> Figures:
-        """Plotly pictures: ``history()``, ``learning_curves()``, ``confusion()``, ``pareto()``, ``importance()``."""
+        """Plotly pictures, such as ``learning_curves()`` or ``roc()``; its repr names them all."""
         return Figures(self._store)
 
     def leaderboard(self) -> pd.DataFrame:
@@ -87,6 +88,10 @@ class Study:
     def importance(self, *, evaluator: str = PED_ANOVA) -> pd.DataFrame:
         """Tell how much each hyperparameter mattered; see ``results.importance.importance_table``."""
         return importance_table(self._store, evaluator=evaluator)
+
+    def report(self, out: str | os.PathLike[str], *, data: str | None = None) -> Path:
+        """Write everything about the study into one HTML file, and return it; see ``results.report.write_report``."""
+        return write_report(self._store, Path(out), data=data)
 
     def details(self) -> catalogue.StudyDetails:
         """Collect settings, images, trials, searches and files; see ``study.catalogue.StudyDetails``."""

@@ -18,6 +18,7 @@ from automl_cxr.cli.error_command import errors
 from automl_cxr.cli.export_commands import export
 from automl_cxr.cli.model_commands import describe
 from automl_cxr.cli.printing import say
+from automl_cxr.cli.report_command import report
 from automl_cxr.cli.results_commands import dashboard, evaluate, importance, leaderboard, predict
 from automl_cxr.cli.search_commands import search, spaces, systems
 from automl_cxr.cli.splice_command import splice
@@ -85,6 +86,7 @@ for command in (
     cache,
     leaderboard,
     importance,
+    report,
     ensemble,
     evaluate,
     errors,

@@ -191,9 +191,14 @@ def predict(
 @place_options
 @debug_option
 def dashboard(host: str, port: int, runs: str | None, storage: str | None) -> None:
-    """Browse all studies in the Optuna dashboard, until Ctrl-C."""
+    """Browse all studies in the Optuna dashboard, until Ctrl-C.
+
+    A trial's page shows its curves and confusion matrix, a study's page figures and how the study was made.
+    """
     from automl_cxr import api
     from automl_cxr.results.dashboard import serve_dashboard
 
-    _, url = api.locate(runs, storage)
-    serve_dashboard(url, host=host, port=port, on_ready=lambda: say(f"Dashboard at http://{host}:{port} (Ctrl-C ends it)"))
+    folder, url = api.locate(runs, storage)
+    serve_dashboard(
+        url, runs=folder, host=host, port=port, on_ready=lambda: say(f"Dashboard at http://{host}:{port} (Ctrl-C ends it)")
+    )

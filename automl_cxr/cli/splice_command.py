@@ -114,7 +114,7 @@ def splice(
             found.table, title=f"{found.scores.first.name} (first) and {found.scores.second.name} (second)", kind=kind
         )
     if not as_json:
-        for sentence in describe_splices(found.scores):
+        for sentence in describe_splices(found.scores.record):
             say(sentence)
     if finetune:
         command = " ".join(sys.argv[1:])

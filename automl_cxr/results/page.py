@@ -17,6 +17,7 @@ from PIL import Image
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+_BUTTONS = ["lasso2d", "select2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d"]  # which would hide titles on a phone
 _JPEG_QUALITY = 85  # of radiographs on a page; what is drawn over them still has sharp edges
 # Whatever a page is made of, a browser loads nothing for it. Plotly compiles the shaders of its WebGL figures (eval).
 _POLICY = (
@@ -30,7 +31,7 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.3rem; margin-top: 2.5rem; border-bot
 nav { columns: 14rem; font-size: .9rem; } nav a { display: block; }
 a { color: #14558f; }
 p.warning { background: #fff2d6; border-left: .3rem solid #d98a00; padding: .5rem .8rem; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 td, th { padding: .25em .7em; border-bottom: 1px solid #dde4ea; text-align: left; white-space: nowrap; }
 caption, figcaption { font-size: .85rem; color: #4a5868; text-align: left; }
@@ -131,7 +132,7 @@ def _render(part: Part) -> str:
             drawn = figure.to_html(
                 full_html=False,
                 include_plotlyjs=False,
-                config={"responsive": True, "displaylogo": False},
+                config={"responsive": True, "displaylogo": False, "modeBarButtonsToRemove": _BUTTONS},
                 default_height="26rem",
             )
             return f"<figure>{drawn}<figcaption>{html.escape(caption)}</figcaption></figure>\n"

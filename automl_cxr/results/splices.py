@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from automl_cxr.splicing.search import AS_TRAINED, SpliceScores
+from automl_cxr.splicing.record import AS_TRAINED, SpliceRecord
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -24,14 +24,12 @@ _HOVER = (
 _HOVERED = ["network", "macro_f1", "macro_f1_low", "macro_f1_high", "left_out_macro_f1", "n_parameters", "multiply_adds"]
 
 
-def describe_splices(scores: SpliceScores) -> list[str]:
+def describe_splices(scores: SpliceRecord) -> list[str]:
     """Say in sentences what came out: the best pair, how it compares with its parents, and what that is worth."""
     table = scores.table
     pairs = table[(table["first_cut"] != "") & (table["second_cut"] != "")]
     best = pairs.iloc[0]
-    what = (
-        f"{len(pairs)} pairs of cuts of {scores.first.name} and {scores.second.name} and {len(table) - len(pairs)} cuts alone"
-    )
+    what = f"{len(pairs)} pairs of cuts of {scores.first} and {scores.second} and {len(table) - len(pairs)} cuts alone"
     sentences = [
         f"Quick heads on {what}; {scores.n_train} training and {scores.n_valid} validation images.",
         f"Best pair: {_network(best)}, {_with_interval(best)}, {best['n_parameters']:,} parameters.",
@@ -63,7 +61,7 @@ def _with_interval(row: pd.Series) -> str:
     return f"macro-F1 {row['macro_f1']:.3f} ({row['macro_f1_low']:.3f}..{row['macro_f1_high']:.3f})"
 
 
-def plot_splices(scores: SpliceScores) -> go.Figure:
+def plot_splices(scores: SpliceRecord) -> go.Figure:
     """Show macro-F1 over both cuts as a heat map, and over the parameters with the Pareto front of the pairs."""
     from plotly.subplots import make_subplots
 
@@ -81,13 +79,13 @@ def plot_splices(scores: SpliceScores) -> go.Figure:
     )
     _add_heat_map(figure, table, grid)
     _add_scatter(figure, table, scores)
-    figure.update_xaxes(title=f"cut of {scores.second.name}", side="bottom", row=1, col=1)
-    figure.update_yaxes(title=f"cut of {scores.first.name}", row=1, col=1)
+    figure.update_xaxes(title=f"cut of {scores.second}", side="bottom", row=1, col=1)
+    figure.update_yaxes(title=f"cut of {scores.first}", row=1, col=1)
     figure.update_xaxes(title="parameters of the network", type="log", dtick=1, row=2, col=1)
     figure.update_yaxes(title="macro-F1", row=2, col=1)
     return figure.update_layout(
         template="plotly_white",
-        title=f"Splices of {scores.first.name} and {scores.second.name}: best of "
+        title=f"Splices of {scores.first} and {scores.second}: best of "
         f"{len(table)} networks on {scores.n_valid} images, so optimistic",
         font={"color": _INK},
         legend={"orientation": "h", "x": 0, "y": -0.11},
@@ -96,7 +94,7 @@ def plot_splices(scores: SpliceScores) -> go.Figure:
     )
 
 
-def grid_of(scores: SpliceScores) -> pd.DataFrame:
+def grid_of(scores: SpliceRecord) -> pd.DataFrame:
     """Find the leaderboard's rows by cut of the first branch (rows) and of the second (columns); -1 where there is none."""
     first, second = scores.cuts
     where = {(row.first_cut or ALONE, row.second_cut or ALONE): place for place, row in enumerate(scores.table.itertuples())}
@@ -104,10 +102,10 @@ def grid_of(scores: SpliceScores) -> pd.DataFrame:
     return pd.DataFrame([[where.get((row, column), -1) for column in columns] for row in rows], index=rows, columns=columns)
 
 
-def _named(scores: SpliceScores) -> pd.DataFrame:
+def _named(scores: SpliceRecord) -> pd.DataFrame:
     table = scores.table
     names = [
-        " + ".join(f"{branch.name} to {cut}" for branch, cut in ((scores.first, first), (scores.second, second)) if cut)
+        " + ".join(f"{branch} to {cut}" for branch, cut in ((scores.first, first), (scores.second, second)) if cut)
         for first, second in zip(table["first_cut"], table["second_cut"], strict=True)
     ]
     return table.assign(network=names)
@@ -147,13 +145,13 @@ def _short_count(n: int) -> str:
     return str(n)
 
 
-def _add_scatter(figure: go.Figure, table: pd.DataFrame, scores: SpliceScores) -> None:
+def _add_scatter(figure: go.Figure, table: pd.DataFrame, scores: SpliceRecord) -> None:
     is_front = table["pareto"]
     is_first, is_second = table["second_cut"] == "", table["first_cut"] == ""
     kinds = [
         ("pairs", table[~is_front & ~is_first & ~is_second], {"color": _PALE, "size": 7}),
-        (f"{scores.first.name} alone", table[is_first], {"color": "#2563eb", "size": 9, "symbol": "square"}),
-        (f"{scores.second.name} alone", table[is_second], {"color": "#15803d", "size": 9, "symbol": "diamond"}),
+        (f"{scores.first} alone", table[is_first], {"color": "#2563eb", "size": 9, "symbol": "square"}),
+        (f"{scores.second} alone", table[is_second], {"color": "#15803d", "size": 9, "symbol": "diamond"}),
     ]
     for name, rows, marker in kinds:
         if len(rows):

@@ -27,10 +27,10 @@ from automl_cxr.splicing.branches import Branch, join_branches
 from automl_cxr.splicing.costs import Cost, count_costs
 from automl_cxr.splicing.pairs import OnPair, Pair, QuickScore, score_pairs
 from automl_cxr.splicing.quick_head import QuickHead
+from automl_cxr.splicing.record import AS_TRAINED, SpliceRecord
 from automl_cxr.splicing.table import Parent, compare_with_parents, tabulate
 from automl_cxr.study.prepare import OnProgress, PreparedImages, StudyRequest, prepare_images
 
-AS_TRAINED = ", as trained"  # ends the name of a parent that is a trial and keeps its own head
 SETTINGS: Mapping[str, Any] = {
     "projection": 0,
     "n_dense": 0,
@@ -78,6 +78,19 @@ class SpliceScores:
     n_train: int
     n_valid: int
     notes: tuple[str, ...]
+
+    @property
+    def record(self) -> SpliceRecord:
+        """What of it is kept with the study."""
+        return SpliceRecord(
+            first=self.first.name,
+            second=self.second.name,
+            cuts=self.cuts,
+            table=self.table,
+            parents=self.parents,
+            n_train=self.n_train,
+            n_valid=self.n_valid,
+        )
 
 
 def inherit_settings(request: StudyRequest, branches: Sequence[Branch]) -> StudyRequest:

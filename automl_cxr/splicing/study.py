@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from automl_cxr.splicing.branches import Branch, join_branches
+from automl_cxr.splicing.record import save_splices
 from automl_cxr.splicing.search import SETTINGS, SpliceScores
 from automl_cxr.study.prepare import OnProgress, PreparedStudy, StudyRequest, prepare_study
 from automl_cxr.study.store import StudyStore, check_study_name, explained_disk_errors, founding
@@ -60,6 +61,7 @@ def prepare_splice_study(
         _copy_weights(scores.first, first)
         _copy_weights(scores.second, second)
         _save_heads(scores, folder / "heads")
+        save_splices(folder, scores.record)
     with tempfile.TemporaryDirectory() as place:
         space = Path(place) / "splice.toml"
         space.write_text(write_space(first, second, scores.cuts, heads=folder / "heads"), encoding="utf-8")

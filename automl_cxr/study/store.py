@@ -420,9 +420,13 @@ class StudyStore:
         """Record that the test part was looked at; return how many times it now has been."""
         entry = {"when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "what": what, "scores": dict(scores)}
         with FileLock(self.folder / "test_opened.lock"):  # two evaluations at once must both be counted
-            opened = [*self.study.user_attrs.get("test_opened", []), entry]
+            opened = [*self.test_opened(), entry]
             self.study.set_user_attr("test_opened", opened)
         return len(opened)
+
+    def test_opened(self) -> list[dict[str, Any]]:
+        """Read every look at the test part, in order: ``when``, ``what`` was judged, and its ``scores``."""
+        return list(self.study.user_attrs.get("test_opened", []))
 
 
 def _to_optuna(states: Sequence[TrialState]) -> tuple[optuna.trial.TrialState, ...]:

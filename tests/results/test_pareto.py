@@ -5,7 +5,7 @@ import pytest
 from automl_cxr import api
 from automl_cxr.errors import StudyError, UnknownNameError
 from automl_cxr.records import TrialState
-from automl_cxr.results.figures import pareto_table
+from automl_cxr.results.figures.trade_offs import pareto_table
 from automl_cxr.results.leaderboard import FORMATS, format_table
 from tests.results.conftest import TINY_SPACE
 

@@ -4,11 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from automl_cxr.config import TrialConfig
+from automl_cxr.errors import StudyError
 from automl_cxr.results.splices import ALONE, describe_splices, grid_of, plot_splices
-from automl_cxr.splicing.branches import Branch
-from automl_cxr.splicing.search import SpliceScores
-from automl_cxr.study.prepare import StudyRequest
+from automl_cxr.splicing.record import SpliceRecord, load_splices, save_splices
 
 
 @pytest.fixture
@@ -32,19 +30,27 @@ def scores():
         "parent": "b/0, as trained", "macro_f1": 0.8, "macro_f1_low": 0.7, "macro_f1_high": 0.9, "n_parameters": 15_000,
         "difference": 0.1, "difference_low": -0.02, "difference_high": 0.2, "parameter_share": 0.1,
     }  # fmt: skip
-    return SpliceScores(
-        first=Branch(name="a", backbone="squeezenet", fields={}),
-        second=Branch(name="b/0", backbone="scratch", fields={}),
+    return SpliceRecord(
+        first="a",
+        second="b/0",
         cuts=(("shallow", "deep"), ("near", "far")),
         table=table,
         parents=pd.DataFrame([parent]),
-        request=StudyRequest(),
-        config=TrialConfig(family="concat"),
-        heads={},
         n_train=100,
         n_valid=40,
-        notes=(),
     )
+
+
+def test_scores_are_kept_with_their_study(tmp_path, scores):
+    assert load_splices(tmp_path) is None
+    save_splices(tmp_path, scores)
+    kept = load_splices(tmp_path)
+    pd.testing.assert_frame_equal(kept.table, scores.table, check_dtype=False)
+    assert describe_splices(kept) == describe_splices(scores)
+    assert np.array_equal(plot_splices(kept).data[0].text, plot_splices(scores).data[0].text)
+    (tmp_path / "splices.json").write_text("{}")
+    with pytest.raises(StudyError, match="damaged"):
+        load_splices(tmp_path)
 
 
 def test_the_sentences_say_what_it_is_worth(scores):

@@ -1,11 +1,14 @@
-"""Serves the Optuna dashboard over a studies' storage."""
+"""Serves the Optuna dashboard over a studies' storage, on which trials have pictures, notes and figures."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from socketserver import ThreadingMixIn
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from automl_cxr.errors import UsageError
@@ -25,11 +28,12 @@ class _QuietHandler(WSGIRequestHandler):
         """Say nothing."""
 
 
-def serve_dashboard(storage: str, *, host: str, port: int, on_ready: Callable[[], None]) -> None:
+def serve_dashboard(storage: str, *, runs: Path, host: str, port: int, on_ready: Callable[[], None]) -> None:
     """Serve until the process is interrupted.
 
     Args:
         storage: Optuna storage URL, which must exist.
+        runs: Folder of the studies' files, of which the pictures of trials are made.
         host: Address to listen on. The dashboard has no login: others than 127.0.0.1 let the network in.
         port: Port to listen on.
         on_ready: Called when requests are answered.
@@ -40,8 +44,11 @@ def serve_dashboard(storage: str, *, host: str, port: int, on_ready: Callable[[]
     """
     from optuna_dashboard import wsgi  # two seconds to load
 
+    from automl_cxr.results.dashboard.shown_storage import ShownArtifacts, ShownStorage
+
     warnings.filterwarnings("ignore", module="optuna")  # remarks on the numbers of trials that pages ask figures of
-    app = wsgi(open_existing_storage(storage))
+    shown = ShownStorage(open_existing_storage(storage), runs)
+    app = _looking(wsgi(shown, artifact_store=ShownArtifacts(shown, runs)), shown.look_at)
     try:
         server = make_server(host, port, app, server_class=_ThreadedServer, handler_class=_QuietHandler)
     except (OSError, OverflowError) as error:
@@ -50,3 +57,18 @@ def serve_dashboard(storage: str, *, host: str, port: int, on_ready: Callable[[]
         on_ready()
         with contextlib.suppress(KeyboardInterrupt):  # the way to end it
             server.serve_forever()
+
+
+_Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]  # WSGI
+
+
+def _looking(app: _Application, look_at: Callable[[int], None]) -> _Application:
+    """Have a study looked at whenever a page asks for its details."""
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        found = re.fullmatch(r"/api/studies/(\d+)/?", environ.get("PATH_INFO", ""))
+        if found is not None and environ.get("REQUEST_METHOD") == "GET":
+            look_at(int(found[1]))
+        return app(environ, start_response)
+
+    return answer

@@ -1,0 +1,122 @@
+"""What quality costs: objectives against each other, and the score against size, computation and latency."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from automl_cxr.engine.pareto import is_on_front
+from automl_cxr.errors import StudyError, UnknownNameError
+from automl_cxr.results.figures.style import ACCENT, styled
+from automl_cxr.scoring.objectives import COSTS
+from automl_cxr.study.store import StudyStore
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+ON_FRONT, DOMINATED, INFEASIBLE = "Pareto front", "dominated", "infeasible"
+_UNITS = {"parameters": "parameters", "multiply_adds": "multiply-adds for one image", "latency": "milliseconds an image"}
+
+
+def pareto_table(store: StudyStore) -> pd.DataFrame:
+    """Tabulate trial, kind (on the front, dominated, infeasible) and every objective, one row a finished trial.
+
+    The rows of the front come first, in the order of the second objective.
+    """
+    names, front = store.spec.objectives, {record.number for record in store.pareto_front()}
+    rows = []
+    for record in store.ranked():
+        kind = ON_FRONT if record.number in front else DOMINATED if record.is_feasible else INFEASIBLE
+        rows.append({"trial": record.number, "kind": kind, **dict(zip(names, record.values, strict=True))})
+    table = pd.DataFrame(rows, columns=["trial", "kind", *names])
+    off_front = table["kind"] != ON_FRONT
+    return (
+        table.assign(off_front=off_front).sort_values(["off_front", names[1]]).drop(columns="off_front").reset_index(drop=True)
+    )
+
+
+def plot_pareto(store: StudyStore, x: str | None = None, y: str | None = None) -> go.Figure:
+    """Show the finished trials in two objectives, those that no other one beats in every objective joined by a line.
+
+    Args:
+        store: The study.
+        x: Objective to the right; by default the second.
+        y: Objective upwards; by default the first.
+
+    Raises:
+        StudyError: The study has one objective only.
+        UnknownNameError: It has no such objective.
+    """
+    names = store.spec.objectives
+    if len(names) < 2:
+        raise StudyError(f"A Pareto front needs several objectives; study '{store.name}' has {names[0]} alone.")
+    x, y = x or names[1], y or names[0]
+    for name in (x, y):
+        if name not in names:
+            raise UnknownNameError("objective", name, names)
+    return _drawn(pareto_table(store), x, y, f"Objectives of {store.name}")
+
+
+def cost_table(store: StudyStore, cost: str = "parameters") -> pd.DataFrame:
+    """Tabulate trial, kind, the first objective and a cost, one row a finished trial of which the cost is known.
+
+    Rows of the front (no other is as good and cheaper, or better and as cheap) come first, the cheapest at the top.
+
+    Args:
+        store: The study.
+        cost: A name in ``COSTS``. Trials know their parameters; the other costs where they are objectives.
+
+    Raises:
+        UnknownNameError: There is no such cost.
+    """
+    if cost not in COSTS:
+        raise UnknownNameError("cost", cost, COSTS)
+    objective = store.spec.objective
+    rows = []
+    for record in store.ranked():
+        values = dict(zip(store.spec.objectives, record.values, strict=False))
+        known = values.get(cost, record.n_parameters if cost == "parameters" else None)
+        if known is not None:
+            kind = DOMINATED if record.is_feasible else INFEASIBLE
+            rows.append({"trial": record.number, "kind": kind, objective: record.score, cost: known})
+    table = pd.DataFrame(rows, columns=["trial", "kind", objective, cost])
+    feasible = (table["kind"] == DOMINATED).to_numpy()
+    sign = -1 if store.study.directions[0].name == "MAXIMIZE" else 1
+    losses = np.column_stack([sign * table[objective], table[cost]]).astype(np.float64)
+    table.loc[np.flatnonzero(feasible)[is_on_front(losses[feasible])], "kind"] = ON_FRONT
+    off_front = table["kind"] != ON_FRONT
+    return table.assign(off=off_front).sort_values(["off", cost]).drop(columns="off").reset_index(drop=True)
+
+
+def plot_cost(store: StudyStore, cost: str = "parameters") -> go.Figure:
+    """Show the score of the finished trials against a cost, with the front of those that nothing cheaper matches.
+
+    Raises:
+        UnknownNameError: There is no such cost.
+        StudyError: No finished trial knows it.
+    """
+    table = cost_table(store, cost)
+    if table.empty:
+        raise StudyError(f"No finished trial of study '{store.name}' knows its {cost}. Search with --objective {cost} as well.")
+    figure = _drawn(table, cost, store.spec.objective, f"Quality against {cost.replace('_', '-')}")
+    return figure.update_xaxes(type="log" if table[cost].min() > 0 else "linear", title=_UNITS[cost], exponentformat="SI")
+
+
+def _drawn(table: pd.DataFrame, x: str, y: str, title: str) -> go.Figure:
+    import plotly.graph_objects as go  # a second to load, and most commands draw nothing
+
+    figure = go.Figure()
+    for kind, rows in table.groupby("kind", sort=False):
+        is_front = kind == ON_FRONT
+        figure.add_scatter(
+            x=rows[x],
+            y=rows[y],
+            mode="lines+markers" if is_front else "markers",
+            name=str(kind),
+            text=[f"trial {number}" for number in rows["trial"]],
+            opacity=1.0 if is_front else 0.5,
+            **({"line": {"color": ACCENT}} if is_front else {}),
+        )
+    return styled(figure, title, xaxis_title=x, yaxis_title=y)

@@ -1,0 +1,23 @@
+"""The ensembles in a study's folder, as their records tell them; no model is opened."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from automl_cxr.results.classifier import ENSEMBLE_FILE
+from automl_cxr.study.catalogue import list_ensembles
+from automl_cxr.study.store import StudyStore
+
+
+def read_ensembles(store: StudyStore) -> dict[str, dict[str, Any]]:
+    """Read the record of each ensemble of a study by its folder's name; those that are damaged are left out."""
+    records = {}
+    for name in list_ensembles(store.folder):
+        try:
+            record = json.loads((store.folder / "ensembles" / name / ENSEMBLE_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(record, dict) and {"method", "objective", "members", "methods", "metrics"} <= record.keys():
+            records[name] = record
+    return records

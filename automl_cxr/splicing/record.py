@@ -1,0 +1,76 @@
+"""What a splice search keeps for who looks at its study later: scores and costs of all pairs, without their heads."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from automl_cxr.study.store import explained_disk_errors, read_record, write_atomically
+
+AS_TRAINED = ", as trained"  # ends the name of a parent that is a trial and keeps its own head
+_FILE = "splices.json"
+
+
+@dataclass(frozen=True)
+class SpliceRecord:
+    """Every pair of cuts of two branches, scored.
+
+    Attributes:
+        first: Name of the first branch.
+        second: Name of the second.
+        cuts: Cuts of each that were scored, from shallow to deep.
+        table: The leaderboard; see ``splicing.table.tabulate``.
+        parents: The best pair beside whole networks; see ``splicing.table.compare_with_parents``.
+        n_train: Training images.
+        n_valid: Validation images, by which pairs are scored.
+    """
+
+    first: str
+    second: str
+    cuts: tuple[tuple[str, ...], tuple[str, ...]]
+    table: pd.DataFrame
+    parents: pd.DataFrame
+    n_train: int
+    n_valid: int
+
+    @classmethod
+    def from_json(cls, text: str) -> SpliceRecord:
+        values = json.loads(text)
+        tables = {
+            name: pd.read_json(io.StringIO(json.dumps(values[name])), orient="split", precise_float=True)
+            for name in ("table", "parents")
+        }
+        first, second = values["cuts"]
+        return cls(**{**values, **tables, "cuts": (tuple(first), tuple(second))})
+
+    def to_json(self) -> str:
+        tables = {
+            name: json.loads(getattr(self, name).to_json(orient="split", index=False, double_precision=15))
+            for name in ("table", "parents")
+        }
+        return json.dumps({**vars(self), **tables}, ensure_ascii=False)
+
+
+def save_splices(folder: Path, record: SpliceRecord) -> None:
+    """Keep the scores of all pairs in the folder of the study that the best are put into.
+
+    Raises:
+        StudyError: The folder cannot be written.
+    """
+    with explained_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / _FILE, record.to_json())
+
+
+def load_splices(folder: Path) -> SpliceRecord | None:
+    """Read the scores of all pairs from a study's folder; None where it is not one of splices.
+
+    Raises:
+        StudyError: The file is damaged.
+    """
+    file = folder / _FILE
+    return read_record(file, SpliceRecord.from_json) if file.is_file() else None

@@ -13,7 +13,7 @@ import pandas as pd
 from automl_cxr.data.audit.duplicates import find_duplicates
 from automl_cxr.data.audit.record import Audit, Duplicate, Lettering, SharedPatient, Shortcut, TraitDifference
 from automl_cxr.data.audit.shortcut import divide, forest_out_of_fold, trees_out_of_fold
-from automl_cxr.data.audit.traits import FORMAT, has_lettering, measure_traits
+from automl_cxr.data.audit.traits import CORNERS, FORMAT, has_lettering, measure_traits
 from automl_cxr.data.cache import DecodedImages, decode_dataset
 from automl_cxr.data.dataset import Dataset
 from automl_cxr.data.inspection import INSPECTED_SIZE
@@ -198,7 +198,7 @@ def _rate_lettering(audited: AuditedImages, traits: pd.DataFrame, labels: np.nda
             rates=tuple(rates[corner].tolist()),
             examples=_show_lettering(audited, traits[f"lettering_{corner}"], labels == rates[corner].argmax()),
         )
-        for corner in suspected
+        for corner in CORNERS
     ]
     return (*of_corners, Lettering(place="anywhere", rates=tuple(rates["anywhere"].tolist()), examples=()))
 

@@ -44,7 +44,7 @@ def audit(
         UsageError: An unknown layout or class, or a table that cannot be written.
         DataError: The data cannot serve.
     """
-    dataset = load_dataset(data, layout=layout, classes=classes, patients=patients)
+    dataset = load_dataset(os.fspath(data), layout=layout, classes=classes, patients=patients)
     found = audit_dataset(dataset, on_progress=on_progress)
     if fix is not None:
         out = Path(fix).absolute()

@@ -92,7 +92,7 @@ def _drop_copies(copies: list[str], rows: pd.DataFrame) -> dict[str, str]:
 
 def _gather_patients(rows: pd.DataFrame) -> Mapping[str, str]:
     """Give the new part of each image that has to move."""
-    moved = {}
+    moved: dict[str, str] = {}
     for _, images in rows.groupby("patient_id"):
         counts = images["split"].value_counts()
         if len(counts) > 1:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from automl_cxr.data.audit.duplicates import find_duplicates
+from automl_cxr.data.audit.duplicates import SMALLEST_SIDE, find_duplicates
 from automl_cxr.data.audit.record import Audit, Duplicate, Lettering, SharedPatient, Shortcut, TraitDifference
 from automl_cxr.data.audit.shortcut import divide, forest_out_of_fold, trees_out_of_fold
 from automl_cxr.data.audit.traits import CORNERS, FORMAT, has_lettering, measure_traits
@@ -88,6 +88,8 @@ def audit_images(audited: AuditedImages) -> Audit:
     notes = list(audited.notes)
     if not folds:
         notes.append("No shortcut baseline: a class has images of one patient alone, so that none are left to judge by.")
+    if pixels.shape[1] < SMALLEST_SIDE:
+        notes.append(f"Images of {pixels.shape[1]} pixels are too small to find copies in that are not identical.")
     return Audit(
         root=str(audited.root),
         classes=audited.classes,

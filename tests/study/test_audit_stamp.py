@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from automl_cxr.data.phantoms import draw_phantoms
 from automl_cxr.results.classifier import classifier_of_trial, load_ensemble
@@ -13,12 +13,14 @@ from automl_cxr.study.audit_stamp import load_audit
 
 @pytest.fixture
 def marked(tmp_path):
+    """Draw phantoms of which two classes have a plate burnt in, each in a corner of its own."""
     folder = draw_phantoms(tmp_path / "marked", n_images=90, image_size=64, seed=2)
-    for path in (folder / "opacity").glob("*.png"):
-        with Image.open(path) as opened:
-            image = opened.convert("L")
-        ImageDraw.Draw(image).text((1, 1), "L", fill=255, font_size=14)
-        image.save(path)
+    for label, place in (("opacity", (2, 0)), ("effusion", (50, 0))):
+        for path in (folder / label).glob("*.png"):
+            with Image.open(path) as opened:
+                image = opened.convert("L")
+            image.paste(255, (*place, place[0] + 12, place[1] + 12))
+            image.save(path)
     return folder
 
 

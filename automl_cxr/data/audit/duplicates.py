@@ -17,7 +17,7 @@ from automl_cxr.data.audit.hashes import find_candidates, hash_images
 from automl_cxr.data.decode import fit_square
 
 SMALLEST_CORRELATION = 0.82
-_SIDE = 64  # pixels of the pictures that are compared
+SMALLEST_SIDE = 64  # pixels of the pictures that are compared; smaller ones have no fine structure
 _WIDE = 1.5  # standard deviation of the Gaussian that takes away what all chests share, in pixels of those
 _FLAT = 1.0  # grey levels; the fine structure of an even picture is rounding
 _BLOCK = 2048  # pairs that are correlated together
@@ -49,10 +49,13 @@ def find_duplicates(images: np.ndarray, sizes: np.ndarray) -> list[Link]:
         sizes: Their heights and widths on disk, (n, 2).
 
     Returns:
-        Links by row, as few as hold the copies of a picture together: those of k copies are k - 1.
+        Links by row, as few as hold the copies of a picture together: those of k copies are k - 1. In squares of less than
+        64 pixels identical ones alone.
     """
     firsts, links = _link_identical(images, sizes)
-    small = np.stack([fit_square(np.asarray(images[row]), _SIDE) for row in firsts])
+    if images.shape[1] < SMALLEST_SIDE:
+        return links
+    small = np.stack([fit_square(np.asarray(images[row]), SMALLEST_SIDE) for row in firsts])
     links += [
         Link(row=firsts[other], of=firsts[one], kind="mirrored" if is_mirrored else "near", correlation=correlation)
         for one, other, is_mirrored, correlation in _link_near(small)
@@ -120,7 +123,7 @@ def _fine_structure(pictures: np.ndarray) -> np.ndarray:
     fine = values - gaussian_filter(values, (0, _WIDE, _WIDE), mode="nearest")
     fine -= fine.mean(axis=(1, 2), keepdims=True)
     length = np.sqrt((fine**2).sum(axis=(1, 2), keepdims=True))
-    return np.where(length < _FLAT * _SIDE, 0, fine / np.maximum(length, 1e-6))
+    return np.where(length < _FLAT * SMALLEST_SIDE, 0, fine / np.maximum(length, 1e-6))
 
 
 class _Groups:

@@ -4,7 +4,7 @@ import pytest
 from automl_cxr.data.audit.duplicates import find_duplicates
 from automl_cxr.data.decode import decode_image, fit_square
 from automl_cxr.data.phantoms import draw_phantoms
-from tests.data.audit.planting import CHANGES
+from tests.data.audit.planting import CHANGES, resized
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,12 @@ def test_copies_to_the_last_pixel_are_called_identical_and_linked_once(chests):
 def test_copies_of_a_copy_make_a_chain_of_one_link_less(chests):
     changed = [CHANGES[change](chests[0]) for change in CHANGES]
     assert len(links_of([chests[0], *changed, *chests[1:5]])) == len(changed)
+
+
+def test_in_small_squares_identical_pictures_alone_are_found(chests):
+    squares = np.stack([fit_square(image, 32) for image in [*chests, chests[0], resized(chests[1])]])
+    sizes = np.array([(128, 128)] * 121 + [(64, 64)], np.int32)
+    assert [(link.row, link.of) for link in find_duplicates(squares, sizes)] == [(120, 0)]
 
 
 def test_even_pictures_are_no_copies_of_chests_nor_of_other_even_ones(chests):

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from automl_cxr.api import (
         Study,
         apply_ensemble,
+        audit,
         combine_predictions,
         copy_study,
         delete_study,
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Study",
     "apply_ensemble",
+    "audit",
     "combine_predictions",
     "copy_study",
     "delete_study",

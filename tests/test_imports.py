@@ -15,7 +15,7 @@ LAYERS = (
     {"errors"},
     {"trunk", "machine"},
     {"engine", "data", "scoring", "records", "config"},
-    {"model", "ensemble"},
+    {"model", "ensemble", "auditing"},
     {"trial"},
     {"cross_validation", "heads_together"},
     {"study"},

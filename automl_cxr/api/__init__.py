@@ -9,6 +9,7 @@ For example::
     study.evaluate(ensemble)
 """
 
+from automl_cxr.api.auditing import audit, changes_file
 from automl_cxr.api.classifiers import apply_ensemble, combine_predictions, describe, open_classifier, predict
 from automl_cxr.api.places import locate, open_study
 from automl_cxr.api.searching import EXECUTORS, search
@@ -21,6 +22,8 @@ __all__ = [
     "Splices",
     "Study",
     "apply_ensemble",
+    "audit",
+    "changes_file",
     "combine_predictions",
     "copy_study",
     "delete_study",

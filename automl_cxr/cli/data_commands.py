@@ -1,16 +1,24 @@
-"""`automl-cxr data`: look at data, draw phantoms."""
+"""`automl-cxr data`: look at data, audit them, draw phantoms."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
-from automl_cxr.cli.printing import print_json, print_table, progress_bar, shown_path
+from automl_cxr.cli.printing import check_out, print_json, print_table, progress_bar, say, shown_path, write_text
 from automl_cxr.cli.words import data_options, debug_option, json_option
+
+if TYPE_CHECKING:
+    from automl_cxr.data.audit.record import Audit
+
+_ROWS_SHOWN = 20
 
 
 @click.group()
 def data() -> None:
-    """Look at data, or draw phantom radiographs."""
+    """Look at data, audit them, or draw phantom radiographs."""
 
 
 @data.command("inspect")
@@ -43,6 +51,79 @@ def inspect(directory: str, layout: str | None, classes: list[str] | None, patie
             click.echo(f"  {shown_path(path)}: {reason}")
     for note in found.notes:
         click.echo(f"note: {note}")
+
+
+@data.command("audit")
+@click.argument("directory", metavar="DIR")
+@click.option("--out", type=click.Path(path_type=Path), help="HTML page to write, with pictures of duplicates.")
+@click.option(
+    "--fix",
+    type=click.Path(path_type=Path),
+    help="CSV table to write without duplicates and conflicts, each patient in one part; NAME.changes.csv beside it says why.",
+)
+@data_options
+@json_option
+@debug_option
+def audit(
+    directory: str,
+    out: Path | None,
+    fix: Path | None,
+    layout: str | None,
+    classes: list[str] | None,
+    patients: str | None,
+    as_json: bool,
+) -> None:
+    """Look for copies, leaks between parts, and shortcuts that tell the classes of DIR without anatomy.
+
+    Copies are found when resized, compressed, brightened or mirrored too. The shortcut baseline is what a random forest
+    reaches, by patients that it did not learn from, from size, file, brightness, borders and corners alone: the line to beat.
+    """
+    from automl_cxr import api
+
+    for file in (out, fix):
+        check_out(file)
+    with progress_bar("decoding") as on_progress:
+        found = api.audit(directory, layout=layout, classes=classes, patients=patients, fix=fix, on_progress=on_progress)
+    if out is not None:
+        from automl_cxr.results.audit_page import audit_sections
+        from automl_cxr.results.page import render_page
+
+        write_text(out, render_page("Data audit", audit_sections(found)))
+        say(f"page: {out}")
+    if fix is not None:
+        say(f"cleaned table: {fix}    what was changed: {api.changes_file(fix)}")
+    if as_json:
+        import json
+
+        print_json({**json.loads(found.to_json()), "baseline": found.baseline, "warnings": found.warnings})
+        return
+    _print_audit(found)
+
+
+def _print_audit(found: Audit) -> None:
+    counts = ", ".join(f"{n} {name}" for name, n in zip(found.classes, found.n_images, strict=True))
+    click.echo(f"{found.root}: {sum(found.n_images)} images ({counts})")
+    tables = {
+        "how much each trait alone tells the classes (medians by class)": found.traits,
+        "suspected burnt-in text and markers, share of images": found.burnt_in_text,
+        "duplicates": found.duplicates,
+        "patients in more than one part": found.patients_across_parts,
+        "file formats, images": found.file_formats,
+    }
+    for title, table in tables.items():
+        if not table.empty:
+            cut = f"; the first {_ROWS_SHOWN} of {len(table)} (--json tells all)" if len(table) > _ROWS_SHOWN else ""
+            print_table(table.head(_ROWS_SHOWN), title=title + cut)
+    if not found.found_duplicates:
+        click.echo("no picture was found twice")
+    if found.unreadable:
+        click.echo(f"cannot be read: {len(found.unreadable)} (`automl-cxr data inspect` names them)")
+    for note in found.notes:
+        click.echo(f"note: {note}")
+    if found.baseline:
+        click.echo(found.baseline)
+    for warning in found.warnings:
+        click.echo(f"warning: {warning}")
 
 
 @data.command("demo")

@@ -56,6 +56,7 @@ def export(
                 "description": str(done.description),
                 "format": done.file_format,
                 "difference": done.difference,
+                "warnings": classifier.warnings,
             }
         )
         return
@@ -63,5 +64,7 @@ def export(
         click.echo("not checked: onnxruntime is not installed; the file is well-formed ONNX")
     else:
         click.echo(f"checked: opened anew, its probabilities differ from `predict` by {done.difference:.1e} at most")
+    for warning in classifier.warnings:
+        click.echo(f"warning: {warning}")
     click.echo(f"classes, image size and digests: {done.description}")
     click.echo(f"file: {done.file}")

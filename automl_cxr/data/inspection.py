@@ -12,7 +12,7 @@ import pandas as pd
 from automl_cxr.data.cache import decode_dataset
 from automl_cxr.data.dataset import load_dataset
 
-_INSPECTED_SIZE = 112  # pixels; the size that a search uses when none is named, so that its cache is filled already
+INSPECTED_SIZE = 112  # pixels; the size that a search uses when none is named, so that its cache is filled already
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def inspect_data(
     """
     dataset = load_dataset(root, layout=layout, classes=classes, patients=patients)
     table = dataset.table
-    decoded = decode_dataset(dataset.root, list(table["image"]), _INSPECTED_SIZE, on_progress=on_progress)
+    decoded = decode_dataset(dataset.root, list(table["image"]), INSPECTED_SIZE, on_progress=on_progress)
     in_classes = table.groupby("patient_id")["label"].nunique()
     return Inspection(
         root=dataset.root,

@@ -17,6 +17,7 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.data.decode import DEFAULT_FIT, check_fit, decode_image_in_pool, decoder_warnings_off, fit_square
 from automl_cxr.ensemble.rules import Rule, WeightedAverage, rule_from_record
 from automl_cxr.errors import DataError, StudyError, UnreadableImageError
+from automl_cxr.study.audit_stamp import load_audit
 from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
 
 _IMAGES_AT_ONCE = 256  # decoded and predicted together; bounds the memory
@@ -55,6 +56,7 @@ class Classifier:
         predictions: What it said of the images that it was chosen by: of the validation part, or with folds of every image
             out of fold.
         folder: Of an ensemble; None of a trial.
+        warnings: What the audit of the study's images warned of; it stays with all that is made of the classifier.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Classifier:
     classes: tuple[str, ...]
     predictions: Path
     folder: Path | None = None
+    warnings: tuple[str, ...] = ()
 
     def predict(
         self, files: Sequence[Path], *, on_progress: Callable[[int, int], None] | None = None
@@ -189,8 +192,17 @@ def classifier_of_trial(store: StudyStore, number: int | None = None) -> Classif
     store.record(number)  # refuses a number that no trial has
     member = member_of_trial(store, number)
     predictions = store.trial_folder(number) / PREDICTIONS_FILE
-    alone = WeightedAverage(np.ones(1))
-    return Classifier(f"trial {number}", store.name, store.split_digest, (member,), alone, spec.classes, predictions)
+    audit = load_audit(store)
+    return Classifier(
+        f"trial {number}",
+        store.name,
+        store.split_digest,
+        (member,),
+        WeightedAverage(np.ones(1)),
+        spec.classes,
+        predictions,
+        warnings=() if audit is None else audit.warnings,
+    )
 
 
 def explain_no_model(store: StudyStore) -> str:
@@ -228,10 +240,11 @@ def load_ensemble(folder: Path) -> Classifier:
         classes = tuple(map(str, record["classes"]))
         rule = rule_from_record(record["rule"], n_members=len(members), n_classes=len(classes))
         study, split_digest = str(record["study"]), str(record["split_digest"])
+        warnings = tuple(map(str, record.get("warnings", ())))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder} is not an ensemble's folder ({error}). `automl-cxr ensemble build` makes one.") from error
     name, predictions = f"ensemble {folder.resolve().name}", folder / PREDICTIONS_FILE
-    return Classifier(name, study, split_digest, members, rule, classes, predictions, folder)
+    return Classifier(name, study, split_digest, members, rule, classes, predictions, folder, warnings)
 
 
 def _check_member(folder: Path, row: Mapping[str, Any]) -> Member:

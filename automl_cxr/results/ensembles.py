@@ -29,6 +29,7 @@ from automl_cxr.scoring.intervals import bootstrap_interval
 from automl_cxr.scoring.metrics import METRICS, find_normal_class
 from automl_cxr.scoring.prediction_tables import PredictionTable, read_prediction_tables
 from automl_cxr.scoring.predictions import Predictions, align
+from automl_cxr.study.audit_stamp import load_audit
 from automl_cxr.study.provenance import describe_versions
 from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
 
@@ -157,6 +158,9 @@ def build_ensemble(
         spec = store.spec
         about: dict[str, Any] = {"study": store.name, "split_digest": store.split_digest, "data_digest": spec.data_digest}
         about |= {"data": spec.data, "split": _sizes(store), "normal_class": spec.normal_class, "versions": spec.versions}
+        audit = load_audit(store)
+        if audit is not None:
+            about |= {"shortcut_baseline": audit.baseline, "warnings": list(audit.warnings)}
         _write(partial, combination, rows, about)
     return BuiltEnsemble(folder, tuple(trials), combination, _notes(tables))
 

@@ -151,6 +151,7 @@ def _describe(classifier: Classifier, file_format: str) -> dict[str, Any]:
         ],
         "split_digest": classifier.split_digest,
         "versions": describe_versions(),
+        "warnings": list(classifier.warnings),
         "intended_use": _DISCLAIMER,
     }
 

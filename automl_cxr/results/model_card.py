@@ -81,6 +81,8 @@ def _data(record: Mapping[str, Any]) -> list[str]:
         f"- Collection: {record['data']} (digest {record['data_digest'][:16]})",
         f"- Split by patient, seed {split['seed']}: {sizes} images{folds} (digest {record['split_digest'][:16]})",
         *told,
+        *(f"- {line}" for line in [record.get("shortcut_baseline")] if line),
+        *(f"- **Warning**: {warning}" for warning in record.get("warnings", ())),
     ]
 
 

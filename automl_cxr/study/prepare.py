@@ -22,6 +22,7 @@ from automl_cxr.errors import DataError, UnknownNameError, UsageError
 from automl_cxr.records import PartRecord, SplitRecord
 from automl_cxr.scoring.metrics import find_normal_class
 from automl_cxr.scoring.objectives import Requirement, check_objectives, direction_of, needs_normal_class
+from automl_cxr.study.audit_stamp import load_audit, stamp_audit, tell_audit
 from automl_cxr.study.fidelity import check_fidelity
 from automl_cxr.study.provenance import describe_versions
 from automl_cxr.study.spaces import check_space, read_space
@@ -140,12 +141,15 @@ def prepare_study(request: StudyRequest, *, runs: Path, storage: str, on_progres
         if existing:
             spec.require_same(existing.spec)
             enqueue_missing(existing)
+            audit = load_audit(existing)
+            notes.extend([] if audit is None else tell_audit(audit))
             return PreparedStudy(existing, decoded.path, weights_folder, tuple(notes), is_new=False)
         _check_normal_class(spec)
         if spec.warm_start is not None:
             plan = plan_warm_start(StudyStore.open(spec.warm_start, runs=runs, storage=storage), spec, record)
             notes.extend(plan.notes)
             save_warm_start(plan, runs / name)
+        notes.extend(stamp_audit(runs / name, dataset.root, record, decoded))
         directions = [direction_of(name) for name in spec.objectives]
         store = StudyStore.create(spec, record, runs=runs, storage=storage, directions=directions)
         enqueue_missing(store)

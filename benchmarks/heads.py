@@ -10,7 +10,8 @@ is the macro-F1 of its best epoch on the validation part. Each search is a proce
 
 Ours runs twice: with an empty cache (images decoded, features computed) and with a filled one. The difference is what filling
 costs. The peer with the backbone inside each trial runs a few trials only; the seconds of 64 are scaled from them, which the
-table says; --feature-trials does the same for the peer on features, which gets them for nothing. KerasTuner's own tuner imports TensorBoard: ``pip install tensorboard``.
+table says; ``--feature-trials`` does the same for the peer on features, which gets them for nothing. KerasTuner's own tuner
+imports TensorBoard: ``pip install tensorboard``.
 
 On a GPU the same command measures that; ``--bandwidth`` (bytes a second that its memory moves, from its data sheet) adds the
 share of the floor reached: a step of Adam reads and writes a weight, its gradient and two moments, 32 bytes, whatever else it

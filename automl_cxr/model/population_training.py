@@ -160,12 +160,18 @@ class HeadTraining:
         together, place = self._seat
         return together.state(place)
 
+    def _weights(self) -> list[np.ndarray]:
+        if self._seat is None:
+            return self._state.weights
+        together, place = self._seat
+        return together.weights(place)
+
     def join(self, together: HeadsTogether, place: int) -> None:
         """Be computed with others from now on."""
         self._seat = together, place
 
     def part(self) -> None:
-        """Be computed with them no more."""
+        """Be computed with them no more, if it still is."""
         self._state, self._seat = self.state, None
 
     def company(self, train: FeaturePart, n_classes: int) -> Company:
@@ -191,8 +197,7 @@ class HeadTraining:
             features=features,
         )
         if self._course.best is record:
-            together, place = self._seat
-            self._best_weights = together.weights(place)
+            self._best_weights = self._weights()
         self._waiting.append(record)
 
     def fail(self, error: Exception) -> None:
@@ -252,6 +257,7 @@ class _Crew:
             try:
                 self._train(at_work)
             except Exception as error:  # noqa: BLE001 - each of them dies of it, as it would alone
+                self._together = None  # left to nobody: it may have been for want of memory
                 for member in at_work:
                     member.fail(error)
 
@@ -260,9 +266,9 @@ class _Crew:
         at_work = [member for member in self.members if member.goes_on()]
         if 2 * self._n_parameters(at_work) > self._n_parameters(self.members):
             return True
-        for member in at_work:
-            member.part()
         if self._together is not None:
+            for member in self.members:
+                member.part()
             self._together.close()
         return False
 
@@ -272,12 +278,11 @@ class _Crew:
 
     def _train(self, at_work: Sequence[HeadTraining]) -> None:
         started = time.perf_counter()
-        if self._together is None:
-            self._begin()
+        together = self._together = self._together or self._begin()
         epoch = at_work[0].n_epochs + 1
         rates = [member.learning_rate if member in at_work else 0.0 for member in self.members]
-        losses = self._together.train_epoch(self._road.train_part(epoch), epoch=epoch, learning_rates=rates)
-        probabilities = self._together.probabilities(self._road.valid)
+        losses = together.train_epoch(self._road.train_part(epoch), epoch=epoch, learning_rates=rates)
+        probabilities = together.probabilities(self._road.valid)
         seconds = (time.perf_counter() - started) / len(at_work)
         for member, loss, said in zip(self.members, losses, probabilities, strict=True):
             if member in at_work:
@@ -291,8 +296,9 @@ class _Crew:
                 if not member.goes_on():
                     member.part()
 
-    def _begin(self) -> None:
+    def _begin(self) -> HeadsTogether:
         configs, states = [member.config for member in self.members], [member.state for member in self.members]
-        self._together = HeadsTogether(configs, states, self._company)
+        together = HeadsTogether(configs, states, self._company)
         for place, member in enumerate(self.members):
-            member.join(self._together, place)
+            member.join(together, place)
+        return together

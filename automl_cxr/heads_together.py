@@ -131,7 +131,15 @@ class _Companions:
             log.write(f"{note}\n")
         trained = TrainedNetwork(model=model, probabilities=probabilities, history=training.history, end=end)
         own_start = time.monotonic() - sum(epoch.seconds for epoch in training.history)  # its share of what all took
-        return finish_trial(task, self._split, self._trunk.valid, trained, costs=begun.costs, started=own_start)
+        return finish_trial(
+            task,
+            self._split,
+            self._trunk.valid,
+            trained,
+            costs=begun.costs,
+            started=own_start,
+            save_model=self._trunk.save,
+        )
 
 
 def _refuse_several_devices() -> None:

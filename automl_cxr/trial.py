@@ -10,7 +10,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
@@ -181,8 +181,9 @@ def finish_trial(
     *,
     costs: Mapping[str, float],
     started: float,
+    save_model: Callable[[keras.Model, Path], None] | None = None,
 ) -> TrialResult:
-    """Write the files of a trial whose network is trained, and tell what it came to."""
+    """Write the files of a trial whose network is trained, by ``save_model`` if there is one; tell what it came to."""
     model = trained.model
     predictions = Predictions(
         ids=split.valid.images,
@@ -191,7 +192,7 @@ def finish_trial(
         classes=split.classes,
         patients=split.valid.patients,
     )
-    save_trial(task.folder, history_rows(task, trained.history), predictions, model)
+    save_trial(task.folder, history_rows(task, trained.history), predictions, model, save_model=save_model)
     return TrialResult(
         **judge(task, predictions, model, valid, costs=costs),
         best_epoch=trained.end.best_epoch,
@@ -406,7 +407,14 @@ def history_rows(task: TrialTask, history: Sequence[EpochRecord]) -> list[dict[s
     return rows
 
 
-def save_trial(folder: Path, epochs: Sequence[Mapping[str, Any]], predictions: Predictions, model: keras.Model) -> None:
+def save_trial(
+    folder: Path,
+    epochs: Sequence[Mapping[str, Any]],
+    predictions: Predictions,
+    model: keras.Model,
+    *,
+    save_model: Callable[[keras.Model, Path], None] | None = None,
+) -> None:
     """Write history.csv, valid.npz and model.keras, and flush all files of the trial to disk.
 
     Args:
@@ -414,6 +422,7 @@ def save_trial(folder: Path, epochs: Sequence[Mapping[str, Any]], predictions: P
         epochs: The rows of history.csv, at least one.
         predictions: What valid.npz holds.
         model: What model.keras holds.
+        save_model: How it is written; None for Keras' own way.
     """
     with (folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(epochs[0]))
@@ -421,7 +430,10 @@ def save_trial(folder: Path, epochs: Sequence[Mapping[str, Any]], predictions: P
         writer.writerows(epochs)
     predictions.to_npz(folder / "valid.npz")
     model.compile()  # with an optimizer that has not run: the moments of the one that has would triple the file
-    model.save(folder / "model.keras")
+    if save_model is None:
+        model.save(folder / "model.keras")
+    else:
+        save_model(model, folder / "model.keras")
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())

@@ -10,7 +10,8 @@ is the macro-F1 of its best epoch on the validation part. Each search is a proce
 
 Ours runs twice: with an empty cache (images decoded, features computed) and with a filled one. The difference is what filling
 costs. The peer with the backbone inside each trial runs a few trials only; the seconds of 64 are scaled from them, which the
-table says. The peer on features gets them for nothing. KerasTuner's own tuner imports TensorBoard: ``pip install tensorboard``.
+table says; ``--feature-trials`` does the same for the peer on features, which gets them for nothing. KerasTuner's own tuner
+imports TensorBoard: ``pip install tensorboard``.
 
 On a GPU the same command measures that; ``--bandwidth`` (bytes a second that its memory moves, from its data sheet) adds the
 share of the floor reached: a step of Adam reads and writes a weight, its gradient and two moments, 32 bytes, whatever else it
@@ -108,7 +109,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="folder of radiographs")
     parser.add_argument("--weights", required=True, help="folder of the SqueezeNet's weights")
-    parser.add_argument("--trials", type=int, default=64, help="trials of ours and of KerasTuner on features")
+    parser.add_argument("--trials", type=int, default=64, help="trials of ours, and of KerasTuner on features")
+    parser.add_argument("--feature-trials", type=int, help="trials of KerasTuner on features, where they are others")
     parser.add_argument(
         "--pixel-trials", type=int, default=2, help="trials of KerasTuner with the backbone inside; 0 leaves it out"
     )
@@ -129,7 +131,7 @@ def main() -> None:
             f"{OURS}, {state} cache": search(OURS, material, arguments.trials, arguments.seed) for state in ("empty", "filled")
         }
         if has_tuner:
-            rows[FEATURES] = search(FEATURES, material, arguments.trials, arguments.seed)
+            rows[FEATURES] = search(FEATURES, material, arguments.feature_trials or arguments.trials, arguments.seed)
         if has_tuner and arguments.pixel_trials:
             rows[PIXELS] = search(PIXELS, material, arguments.pixel_trials, arguments.seed)
         print_times(rows, arguments.trials)

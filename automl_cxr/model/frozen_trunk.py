@@ -16,6 +16,7 @@ from automl_cxr.model.head import classifier_head
 from automl_cxr.model.head_population import vectors_of
 from automl_cxr.model.parts import FeaturePart, LabelledPart
 from automl_cxr.model.road import agrees, choose_road, compare_roads, compared_positions
+from automl_cxr.model.saving_heads import HeadSaver
 from automl_cxr.model.trainer import predict_probabilities
 
 _VECTOR = "vector"  # the layer that heads stand on
@@ -66,6 +67,7 @@ class FrozenTrunk:
         self._seen = compared_positions(valid)
         trunk = keras.Model(self._whole.input, self._vector)
         self._vectors_seen = _in_batches(trunk, valid.batch, self._seen)
+        self._saver = HeadSaver(trunk.layers)
 
     def with_head(self, config: TrialConfig) -> keras.Model:
         """Put an untrained head on the trunk: the network that ``build_model`` gives, but that all share the trunk."""
@@ -89,6 +91,10 @@ class FrozenTrunk:
         if self.road.is_exact and agrees(differ_by):
             return probabilities, note
         return predict_probabilities(model, self.valid), f"{note}; its own predictions are kept"
+
+    def save(self, model: keras.Model, path: Path) -> None:
+        """Write one of its networks, compiled with an optimizer that has not run, to a .keras file."""
+        self._saver.save(model, path)
 
 
 def _in_batches(network: keras.Model, batch: Callable[[np.ndarray], np.ndarray], positions: np.ndarray) -> np.ndarray:

@@ -5,9 +5,10 @@ and schedule, dropout rate, loss, weight decay, what images count, seed. Each se
 under the dropout masks of its own seed, from the weights of its own seed; so it comes out as ``trainer.Training`` trains it
 alone, but for the rounding of sums.
 
-Heads of one number of layers make a stack, in which a layer is one product of three-dimensional arrays. Their layers are padded
-to a common width. A padded unit has weights of 0, says 0 and gets gradients of 0, so that every optimizer leaves it at 0. All
-stacks of a population are traced and stepped as one Keras model, which costs as much for many heads as for one.
+Heads of one number of layers make stacks, in which a layer is one product of three-dimensional arrays. Their layers are padded
+to the widest of the stack. A padded unit has weights of 0, says 0 and gets gradients of 0, so that every optimizer leaves it at
+0. Heads of like width are stacked: a stack more takes longer to trace, a wider one longer to train. All stacks of a population
+are traced and stepped as one Keras model, which they are loaded into once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections import Counter
+from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,10 +35,10 @@ from automl_cxr.model.trainer import n_steps
 _MOST_HEADS = 64  # of a population
 _MOST_BYTES = 2**29  # of its weights, gradients and moments
 _NUMBERS_PER_WEIGHT = 4  # itself, its gradient, two moments
-_NARROWEST = 8  # units that a hidden layer is padded to, at least
+_STACK = 130_000  # weights: to trace a stack takes as long as to take 400 steps of so many more
 _ROWS_AT_ONCE = 1024  # of vectors that a population looks at
 _COUNTERS = 2  # variables that an optimizer lists first: the number of steps and the learning rate
-_KEPT = 4  # compiled populations of this process
+_KEPT = 2  # compiled populations of this process that no heads are in
 
 
 @dataclass(frozen=True, order=True)
@@ -73,10 +74,9 @@ class HeadShape:
         )
 
     @property
-    def padded(self) -> HeadShape:
-        """The shape with each hidden layer as wide as the next power of two."""
-        widths = tuple(max(_NARROWEST, 1 << (width - 1).bit_length()) for width in self.widths)
-        return dataclasses.replace(self, widths=widths)
+    def kind(self) -> tuple[int, bool, bool]:
+        """What the heads of a stack share beside what those of a company do."""
+        return len(self.widths), self.has_dropout, self.has_decay
 
     @property
     def layers(self) -> tuple[tuple[int, int], ...]:
@@ -105,7 +105,12 @@ class Company:
     optimizer: str
     batch_size: int
     n_shown: int
-    n_steps: int
+    n_steps_so_far: int
+
+    @property
+    def n_steps(self) -> int:
+        """Gradient steps of an epoch."""
+        return n_steps(self.n_shown, self.batch_size)
 
 
 @dataclass
@@ -141,43 +146,6 @@ def seed_states(model: keras.Model) -> list[keras.Variable]:
     return [layer.seed_generator.state for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
 
 
-def train_together(
-    configs: Sequence[TrialConfig],
-    states: Sequence[HeadState],
-    *,
-    train: FeaturePart,
-    valid: FeaturePart,
-    n_classes: int,
-    epoch: int,
-    learning_rates: Sequence[float],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Train an epoch of each head; the states are brought up to date.
-
-    Args:
-        configs: Of heads with one ``company_of``, no more than ``divide_company`` puts together.
-        states: Of each head.
-        train: What they learn from.
-        valid: What they look at then.
-        n_classes: Number of classes.
-        epoch: Number of the epoch, from 1, which the order of the images follows from.
-        learning_rates: Of each head in this epoch.
-
-    Returns:
-        The mean training loss of each head (n,), and their probabilities (n, n_valid, n_classes), float32. Those of a head that
-        has diverged are NaN; it harms no other.
-    """
-    shapes = [HeadShape.of(config, n_features(train), n_classes).padded for config in configs]
-    order = sorted(range(len(configs)), key=lambda place: shapes[place])  # which brings the heads of a stack together
-    configs, states, rates = ([of[place] for place in order] for of in (configs, states, learning_rates))
-    batches = _Batches(train, n_classes, configs, epoch=epoch)
-    population = _compiled(tuple(sorted(Counter(shapes).items())), len(batches))
-    population.load(configs, states, rates)
-    population.fit(batches, verbose=0, shuffle=False)
-    population.take_out(states, n_more_steps=len(batches))
-    places = np.argsort(order)
-    return (population.losses_of_heads / batches.n_shown)[places], population.probabilities(valid)[places]
-
-
 def company_of(config: TrialConfig, state: HeadState, train: FeaturePart, n_classes: int) -> Company:
     """Tell which heads a head can train its next epoch with: those of equal company."""
     n_shown = int(images_per_epoch(train.labels, n_classes, config).sum())
@@ -188,7 +156,7 @@ def divide_company(configs: Sequence[TrialConfig], company: Company) -> list[sli
     """Divide heads of one company into populations that fit into memory, of one head at least."""
     slices, first, n_bytes = [], 0, 0
     for place, config in enumerate(configs):
-        own = 4 * _NUMBERS_PER_WEIGHT * HeadShape.of(config, company.n_features, company.n_classes).padded.n_parameters
+        own = 4 * _NUMBERS_PER_WEIGHT * HeadShape.of(config, company.n_features, company.n_classes).n_parameters
         if place > first and (n_bytes + own > _MOST_BYTES or place - first == _MOST_HEADS):
             slices.append(slice(first, place))
             first, n_bytes = place, 0
@@ -207,37 +175,154 @@ def vectors_of(part: FeaturePart, positions: np.ndarray) -> np.ndarray:
     return np.concatenate(copied, axis=1) if isinstance(copied, tuple) else copied
 
 
-class _Batches(keras.utils.PyDataset):
-    """Batches of one epoch: vectors (b, p, n_features), targets (b, p, n_classes) and weights (b, p), p heads side by side."""
+def pad_shapes(shapes: Sequence[HeadShape]) -> list[HeadShape]:
+    """Give the padded shape of the stack that each head belongs to, so that tracing and training together take least."""
+    kinds: dict[tuple[int, bool, bool], list[HeadShape]] = defaultdict(list)
+    for shape in sorted(shapes):
+        kinds[shape.kind].append(shape)
+    padded = {shape: widest for alike in kinds.values() for run, widest in _divide_into_stacks(alike) for shape in run}
+    return [padded[shape] for shape in shapes]
+
+
+def _divide_into_stacks(shapes: Sequence[HeadShape]) -> list[tuple[Sequence[HeadShape], HeadShape]]:
+    """Divide sorted shapes of one kind into runs, each with the shape that holds all of it, at the least cost."""
+    divisions: list[tuple[int, list[tuple[Sequence[HeadShape], HeadShape]]]] = [(0, [])]  # of the first n shapes
+    for end in range(1, len(shapes) + 1):
+        possible = []
+        for first in range(end):
+            run = shapes[first:end]
+            widths = tuple(map(max, zip(*(shape.widths for shape in run), strict=True)))
+            widest = dataclasses.replace(run[0], widths=widths)
+            cost, runs = divisions[first]
+            possible.append((cost + _STACK + len(run) * widest.n_parameters, [*runs, (run, widest)]))
+        divisions.append(min(possible, key=lambda division: division[0]))
+    return divisions[-1][1]
+
+
+class HeadsTogether:
+    """Heads that take their steps together, from states that they bring to states that can be asked for.
+
+    Args:
+        configs: Of heads with one ``company_of``, no more than ``divide_company`` puts together.
+        states: Of each head.
+        company: Theirs.
+    """
+
+    def __init__(self, configs: Sequence[TrialConfig], states: Sequence[HeadState], company: Company) -> None:
+        own = [HeadShape.of(config, company.n_features, company.n_classes) for config in configs]
+        padded = pad_shapes(own)
+        order = sorted(range(len(configs)), key=lambda place: (padded[place], own[place]))  # brings heads of a stack together
+        self._order, self._places = order, np.argsort(order)
+        self._configs = [configs[place] for place in order]
+        self._seeds = [[seed.copy() for seed in states[place].seeds] for place in order]
+        self._shapes = [[array.shape for array in (*states[place].weights, *states[place].moments)] for place in order]
+        self._n_steps = company.n_steps_so_far
+        self._company = company
+        self._key = tuple((padded[place], own[place]) for place in order)
+        self._population = _lend(self._key)
+        self._population.load(self._configs, [states[place] for place in order])
+        self._copied: dict[bool, list[list[np.ndarray]]] = {}  # weights, or moments, of all heads since the last step
+
+    def train_epoch(self, train: FeaturePart, *, epoch: int, learning_rates: Sequence[float]) -> np.ndarray:
+        """Train an epoch of each head.
+
+        Args:
+            train: What they learn from.
+            epoch: Number of the epoch, from 1, which the order of the images follows from.
+            learning_rates: Of each head in this epoch; 0 for one that is not to learn.
+
+        Returns:
+            The mean training loss of each head (n,). That of a head that has diverged is NaN; it harms no other.
+        """
+        company, population = self._company, self._population
+        batches = _Batches(train, company.n_classes, self._configs, epoch=epoch)
+        population.begin_epoch([learning_rates[place] for place in self._order])
+        for step in range(company.n_steps):
+            vectors, targets, weights, n_rows = batches[step]
+            shown = {"vectors": vectors, "n_rows": np.full(1, n_rows, np.float32), "seeds": self._seeds_of_step(step)}
+            population.train_on_batch(shown, targets, sample_weight=weights)
+        self._copied = {}
+        self._n_steps += company.n_steps
+        for seeds in itertools.chain.from_iterable(self._seeds):
+            seeds[1] += company.n_steps
+        return (population.losses_of_heads / company.n_shown)[self._places]
+
+    def probabilities(self, part: FeaturePart) -> np.ndarray:
+        """Look at a part: float32 (n, n_rows, n_classes); those of a head that has diverged are NaN."""
+        return self._population.probabilities(part)[self._places]
+
+    def weights(self, head: int) -> list[np.ndarray]:
+        """Copy the weights of a head."""
+        return self._cut_out(head, are_moments=False)
+
+    def state(self, head: int) -> HeadState:
+        """Copy the state of a head."""
+        seeds = [seed.copy() for seed in self._seeds[self._places[head]]]
+        return HeadState(self.weights(head), self._cut_out(head, are_moments=True), self._n_steps, seeds)
+
+    def close(self) -> None:
+        """Leave what is compiled to other heads; no more can be asked for."""
+        _keep(self._key, self._population)
+
+    def _seeds_of_step(self, step: int) -> np.ndarray:
+        """Give the seed of each mask that is drawn in a step of an epoch, (n_masks, 2), as a layer alone counts them on."""
+        seeds = np.array([seed for own in self._seeds for seed in own], _seed_dtype()).reshape(-1, 2)
+        seeds[:, 1] += step
+        return seeds
+
+    def _cut_out(self, head: int, *, are_moments: bool) -> list[np.ndarray]:
+        if are_moments not in self._copied:
+            self._copied[are_moments] = self._population.copy_arrays(are_moments=are_moments)
+        place = self._places[head]
+        arrays, shapes = self._copied[are_moments][place], self._shapes[place]
+        own = shapes[-len(arrays) :] if are_moments and arrays else shapes[: len(arrays)]
+        return [_cut(array, shape) for array, shape in zip(arrays, own, strict=True)]
+
+
+class _Batches:
+    """Batches of one epoch, p heads side by side: vectors (p, b, n_features), targets (p, b, n_classes), weights (p, b), b.
+
+    The last one is filled up with images that weigh 0, since another size would be another graph; its number of images is
+    what counts.
+    """
 
     def __init__(self, part: FeaturePart, n_classes: int, configs: Sequence[TrialConfig], *, epoch: int) -> None:
-        super().__init__()
         self._part = part
         self._targets = np.eye(n_classes, dtype=np.float32)[part.labels]
-        self._batch_size = configs[0].batch_size
-        orders = [epoch_order(part.labels, n_classes, config, epoch=epoch) for config in configs]
-        self._order = np.stack(orders, axis=1)
-        self._weights = np.stack([image_weights(part.labels, n_classes, config) for config in configs], axis=1)
-        self.n_shown = len(self._order)
+        self._order = np.stack([epoch_order(part.labels, n_classes, config, epoch=epoch) for config in configs])
+        self._size = min(configs[0].batch_size, self._order.shape[1])
+        self._weights = np.stack([image_weights(part.labels, n_classes, config) for config in configs])
 
-    def __len__(self) -> int:
-        return n_steps(self.n_shown, self._batch_size)
-
-    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        positions = self._order[step * self._batch_size : (step + 1) * self._batch_size]
-        weights = np.take_along_axis(self._weights, positions, axis=0)
+    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        shown = self._order[:, step * self._size : (step + 1) * self._size]
+        n_rows = shown.shape[1]
+        positions = np.take(shown, np.arange(self._size) % n_rows, axis=1)
+        weights = np.take_along_axis(self._weights, positions, axis=1)
+        weights[:, n_rows:] = 0
         vectors = vectors_of(self._part, positions.ravel())
-        return vectors.reshape(*positions.shape, -1), self._targets[positions], weights
+        return vectors.reshape(*positions.shape, -1), self._targets[positions], weights, n_rows
 
 
-@functools.lru_cache(maxsize=_KEPT)
-def _compiled(stacks: tuple[tuple[HeadShape, int], ...], n_steps: int) -> _Population:
-    """Compile a population of so many heads of each shape, or give the one that was."""
-    population = _Population([_Stack(shape, n_heads) for shape, n_heads in stacks])
-    optimizer = _per_head(stacks[0][0].optimizer, population.stacks)
-    population.compile(optimizer=optimizer, jit_compile=jit_compile(), steps_per_execution=n_steps)
+_kept: OrderedDict[tuple[tuple[HeadShape, HeadShape], ...], _Population] = OrderedDict()  # the last one used at the end
+
+
+def _lend(key: tuple[tuple[HeadShape, HeadShape], ...]) -> _Population:
+    """Compile a population for heads of some shapes, each given padded and as it is, or give one that was left."""
+    kept = _kept.pop(key, None)
+    if kept is not None:
+        return kept
+    stacks = [_Stack(padded, [own for _, own in pairs]) for padded, pairs in itertools.groupby(key, key=lambda pair: pair[0])]
+    population = _Population(stacks)
+    optimizer = _per_head(stacks[0].shape.optimizer, stacks)
+    population.compile(optimizer=optimizer, jit_compile=jit_compile())
     optimizer.build(population.trainable_variables)
     return population
+
+
+def _keep(key: tuple[tuple[HeadShape, HeadShape], ...], population: _Population) -> None:
+    _kept[key] = population
+    while len(_kept) > _KEPT:
+        _kept.popitem(last=False)
 
 
 def _per_head(name: str, stacks: Sequence[_Stack]) -> keras.optimizers.Optimizer:
@@ -273,62 +358,76 @@ def _moments_each(name: str) -> int:
 
 
 class _Stack(keras.layers.Layer):
-    """Heads of one padded shape. Arrays of all heads have the head as their first axis."""
+    """Heads of one padded shape. Arrays of all heads have the head as their first axis.
 
-    def __init__(self, shape: HeadShape, n_heads: int) -> None:
+    Args:
+        shape: That all are padded to.
+        own: The shape of each.
+    """
+
+    def __init__(self, shape: HeadShape, own: Sequence[HeadShape]) -> None:
         super().__init__()
         self.shape = shape
-        self.n_heads = n_heads
+        self.own = list(own)
+        self.n_heads = len(own)
         self._kernels, self._biases = [], []
         for n_in, n_out in shape.layers:  # in the order in which Keras lists the weights of a head
             self._kernels.append(self._number((n_in, n_out), trainable=True))
             self._biases.append(self._number((1, n_out), trainable=True))
         self._dropout, self._smoothing = self._number((1, 1)), self._number((1, 1))
         self._is_focal, self._gamma, self._alpha = (self._number((1, n)) for n in (1, 1, shape.n_classes))
-        self._widths = [self._number((1, 1), dtype="int32") for _ in shape.dropped]
-        self._seeds = [[keras.random.SeedGenerator(0) for _ in range(n_heads)] for _ in shape.dropped]
         self.loss_sums = self._number(())
         self.built = True
 
-    def _number(self, shape: tuple[int, ...], *, trainable: bool = False, dtype: str = "float32") -> keras.Variable:
-        return self.add_weight(shape=(self.n_heads, *shape), initializer="zeros", trainable=trainable, dtype=dtype)
+    def _number(self, shape: tuple[int, ...], *, trainable: bool = False) -> keras.Variable:
+        return self.add_weight(shape=(self.n_heads, *shape), initializer="zeros", trainable=trainable, dtype="float32")
+
+    @property
+    def n_masks(self) -> int:
+        """Masks that are drawn in a step."""
+        return self.n_heads * len(self.shape.dropped)
 
     # --------------------------------------------------------------------------------------------- what is compiled
 
-    def call(self, vectors: object, training: bool = False) -> object:
-        """Turn vectors (b, p, n_features) into logits (p, b, n_classes)."""
-        x = ops.transpose(vectors, (1, 0, 2))
+    def call(self, vectors: object, seeds: object = None) -> object:
+        """Turn vectors (p, b, n_features), or (1, b, n_features) for all heads, into logits (p, b, n_classes).
+
+        Args:
+            vectors: What all heads, or each, look at.
+            seeds: Of each mask, (n_masks, 2), those of the first head first; None where nothing is dropped.
+        """
+        x = vectors
         n_hidden = len(self.shape.widths)
-        if training and n_hidden == 0:
-            x = self._drop(x, 0)
+        if n_hidden == 0:
+            x = self._drop(x, 0, seeds)
         for number in range(n_hidden):
             x = ops.relu(ops.matmul(x, self._kernels[number]) + self._biases[number])
-            if training:
-                x = self._drop(x, number)
+            x = self._drop(x, number, seeds)
         return ops.matmul(x, self._kernels[-1]) + self._biases[-1]
 
-    def _drop(self, x: object, number: int) -> object:
+    def _drop(self, x: object, number: int, seeds: object) -> object:
         """Drop what a dropout layer of each head's own width would drop, from x (p, b, width)."""
-        if not self.shape.has_dropout:
+        if seeds is None or not self.shape.has_dropout:
             return x
-        n_rows, width = ops.shape(x)[1], x.shape[2]
-        drawn = ops.stack([keras.random.uniform((n_rows * width,), seed=seed) for seed in self._seeds[number]])
-        # Backends draw a number from its place in the flattened array, so a layer of fewer units draws the first of them.
-        rows, columns = ops.arange(n_rows)[:, None], ops.arange(width)[None, :]
-        places = ops.minimum(rows * self._widths[number] + columns, n_rows * width - 1)
-        drawn = ops.take_along_axis(drawn, ops.reshape(places, (self.n_heads, -1)), axis=1)
-        is_kept = _keeps(ops.reshape(drawn, ops.shape(x)), self._dropout)
+        n_rows, width = x.shape[1:]
+        each = len(self.shape.dropped)
+        masks = []
+        for head, own in enumerate(self.own):
+            n_own = own.dropped[number]
+            drawn = keras.random.uniform((n_rows * n_own,), seed=_GivenSeed(seeds[head * each + number]))
+            drawn = ops.reshape(drawn, (n_rows, n_own))
+            masks.append(drawn if n_own == width else ops.pad(drawn, ((0, 0), (0, width - n_own))))
+        is_kept = _keeps(ops.stack(masks), self._dropout)
         return ops.where(is_kept, x / (1 - self._dropout), 0.0)
 
-    def loss(self, targets: object, logits: object, weights: object) -> object:
+    def loss(self, targets: object, logits: object, weights: object, n_rows: object) -> object:
         """Sum the heads' losses, each the mean over its batch, so that no head sees the gradient of another."""
         probabilities = keras.activations.softmax(logits)
-        targets = ops.transpose(targets, (1, 0, 2))
         targets = targets * (1 - self._smoothing) + self._smoothing / self.shape.n_classes
         plain = ops.categorical_crossentropy(targets, probabilities)
-        each = ops.where(self._is_focal[..., 0] > 0, self._focal(targets, probabilities), plain) * ops.transpose(weights)
+        each = ops.where(self._is_focal[..., 0] > 0, self._focal(targets, probabilities), plain) * weights
         self.loss_sums.assign_add(ops.sum(each, axis=1))
-        return ops.sum(ops.mean(each, axis=1))
+        return ops.sum(each) / n_rows[0]
 
     def _focal(self, targets: object, probabilities: object) -> object:
         """Give ``keras.losses.CategoricalFocalCrossentropy``, whose gamma and alpha are one number for all."""
@@ -339,7 +438,7 @@ class _Stack(keras.layers.Layer):
     # ------------------------------------------------------------------------------------------ what goes in and out
 
     def load(self, configs: Sequence[TrialConfig], states: Sequence[HeadState]) -> None:
-        """Take the weights, the states of dropout and the settings of the heads."""
+        """Take the weights and the settings of the heads."""
         for place, variable in enumerate(self.trainable_variables):
             _put(variable, [state.weights[place] for state in states])
         for variable, numbers in (
@@ -350,16 +449,6 @@ class _Stack(keras.layers.Layer):
         ):
             _put_each(variable, numbers)
         _put(self._alpha, [np.array([focal_alphas(config, self.shape.n_classes)]) for config in configs])
-        own = [HeadShape.of(config, self.shape.n_features, self.shape.n_classes) for config in configs]
-        for place, (widths, seeds) in enumerate(zip(self._widths, self._seeds, strict=True)):
-            _put_each(widths, [shape.dropped[place] for shape in own])
-            for seed, state in zip(seeds, states, strict=True):
-                seed.state.assign(state.seeds[place])
-        self.loss_sums.assign(np.zeros(self.n_heads))
-
-    def seeds(self, head: int) -> list[np.ndarray]:
-        """Copy the states of a head's dropout layers."""
-        return [ops.convert_to_numpy(seeds[head].state.value) for seeds in self._seeds]
 
 
 class _Population(keras.Model):
@@ -372,37 +461,46 @@ class _Population(keras.Model):
         self._slices = [slice(int(first), int(end)) for first, end in itertools.pairwise(ends)]
         self.built = True
 
-    def call(self, vectors: object, training: bool = False) -> list[object]:
-        """Turn vectors (b, p, n_features) into the logits (p_stack, b, n_classes) of each stack."""
-        return [stack(vectors[:, own], training=training) for stack, own in zip(self.stacks, self._slices, strict=True)]
+    def call(self, shown: dict[str, object]) -> list[object]:
+        """Turn a batch into the logits (p_stack, b, n_classes) of each stack, with units dropped."""
+        vectors, seeds = shown["vectors"], shown["seeds"]
+        ends = itertools.accumulate((stack.n_masks for stack in self.stacks), initial=0)
+        return [
+            stack(vectors[own], seeds=seeds[first : first + stack.n_masks])
+            for stack, own, first in zip(self.stacks, self._slices, ends, strict=False)
+        ]
 
     def compute_loss(
         self, x: object = None, y: object = None, y_pred: object = None, sample_weight: object = None, training: bool = True
     ) -> object:
         """Sum the losses of all heads."""
         logits = zip(self.stacks, self._slices, y_pred, strict=True)
-        return sum(stack.loss(y[:, own], said, sample_weight[:, own]) for stack, own, said in logits)
+        return sum(stack.loss(y[own], said, sample_weight[own], x["n_rows"]) for stack, own, said in logits)
 
-    def load(self, configs: Sequence[TrialConfig], states: Sequence[HeadState], learning_rates: Sequence[float]) -> None:
+    def load(self, configs: Sequence[TrialConfig], states: Sequence[HeadState]) -> None:
         """Take heads, in the order of the stacks."""
         self.optimizer.iterations.assign(states[0].n_steps)
         moments = self._moments()
         for number, (stack, own) in enumerate(zip(self.stacks, self._slices, strict=True)):
             stack.load(configs[own], states[own])
-            _put_each(self.optimizer.rates[number], learning_rates[own])
             _put_each(self.optimizer.decays[number], [config.weight_decay for config in configs[own]])
             for place, variable in enumerate(moments[number]):
                 _put(variable, [state.moments[place] for state in states[own]])
 
-    def take_out(self, states: Sequence[HeadState], *, n_more_steps: int) -> None:
-        """Bring the states of the heads up to date."""
-        for stack, own, variables in zip(self.stacks, self._slices, self._moments(), strict=True):
-            weights, moments = _to_numpy(stack.trainable_variables), _to_numpy(variables)
-            for head, state in enumerate(states[own]):
-                state.weights = [_cut(array[head], old.shape) for array, old in zip(weights, state.weights, strict=True)]
-                state.moments = [_cut(array[head], old.shape) for array, old in zip(moments, state.moments, strict=True)]
-                state.seeds = stack.seeds(head)
-                state.n_steps += n_more_steps
+    def begin_epoch(self, learning_rates: Sequence[float]) -> None:
+        """Set the learning rates, in the order of the stacks, and begin to sum losses."""
+        for number, (stack, own) in enumerate(zip(self.stacks, self._slices, strict=True)):
+            _put_each(self.optimizer.rates[number], learning_rates[own])
+            stack.loss_sums.assign(np.zeros(stack.n_heads))
+
+    def copy_arrays(self, *, are_moments: bool) -> list[list[np.ndarray]]:
+        """Copy the padded weights, or moments, of each head."""
+        lists = self._moments() if are_moments else [stack.trainable_variables for stack in self.stacks]
+        heads = []
+        for stack, variables in zip(self.stacks, lists, strict=True):
+            arrays = _to_numpy(variables)
+            heads += [[array[head] for array in arrays] for head in range(stack.n_heads)]
+        return heads
 
     def _moments(self) -> list[list[keras.Variable]]:
         """List what the optimizer keeps of each stack."""
@@ -420,8 +518,8 @@ class _Population(keras.Model):
         seen = []
         for first in range(0, len(part.rows), _ROWS_AT_ONCE):
             vectors = vectors_of(part, np.arange(first, min(first + _ROWS_AT_ONCE, len(part.rows))))
-            tensor = ops.convert_to_tensor(vectors[:, None])
-            logits = [stack(tensor, training=False) for stack in self.stacks]
+            tensor = ops.convert_to_tensor(vectors[None])
+            logits = [stack(tensor) for stack in self.stacks]
             seen.append(np.concatenate([ops.convert_to_numpy(ops.softmax(one)) for one in logits]))
         return np.concatenate(seen, axis=1)
 
@@ -437,6 +535,21 @@ def _put(variable: keras.Variable, arrays: Sequence[np.ndarray]) -> None:
     for own, array in zip(padded, arrays, strict=True):
         own[(0,) * (own.ndim - array.ndim)][tuple(map(slice, array.shape))] = array
     variable.assign(padded)
+
+
+class _GivenSeed(keras.random.SeedGenerator):
+    """A seed that comes from outside of what is compiled."""
+
+    def __init__(self, seed: object) -> None:  # without the variable that Keras' own counts in
+        self._seed = seed
+
+    def next(self, ordered: bool = True) -> object:
+        return self._seed
+
+
+@functools.cache
+def _seed_dtype() -> str:
+    return keras.random.SeedGenerator(0).state.dtype
 
 
 def _keeps(drawn: object, rate: object) -> object:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from automl_cxr.config import SCRATCH, TrialConfig
 from automl_cxr.errors import InfeasibleError
 from automl_cxr.model.capacity import memory_there
-from automl_cxr.model.summary import ModelSummary, describe_model
+from automl_cxr.model.summary import ModelSummary, describe_model, describe_with_head
 
 MEMORY = "memory"  # name of the constraint, and what a refused trial says it was stopped by
 
@@ -24,6 +24,7 @@ _SHAPELESS = (
     *("flip", "rotation_low", "rotation_high", "shear", "shift", "zoom", "brightness", "brightening", "contrast", "fill"),
     *("features", "views"),
 )
+_HEAD = ("n_dense", "dense_units", "dense_growth")  # what shapes a head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,8 @@ class TrainingSize:
 def measure_size(config: TrialConfig, n_classes: int) -> TrainingSize:
     """Count what training a configuration needs.
 
-    Takes 20 ms for a network from scratch and half a second for DenseNet121, once for each that differs in shape.
+    Takes 20 ms for a network from scratch and half a second for DenseNet121, once for each that differs in shape. Where only
+    heads are trained, all on one trunk are counted with the first of them.
 
     Raises:
         ImpossibleModelError: The configuration describes no network.
@@ -65,7 +67,10 @@ def measure_size(config: TrialConfig, n_classes: int) -> TrainingSize:
         shape = dataclasses.replace(shape, weights=plain.weights)
     if config.second_backbone != SCRATCH:
         shape = dataclasses.replace(shape, second_weights=plain.second_weights)
-    return size_of(_count(shape, n_classes), config)
+    if not config.trains_only_head:
+        return size_of(_count(shape, n_classes), config)
+    trunk = dataclasses.replace(shape, **{name: getattr(plain, name) for name in _HEAD})
+    return size_of(describe_with_head(_count(trunk, n_classes), config, n_classes), config)
 
 
 _count = functools.lru_cache(maxsize=256)(describe_model)

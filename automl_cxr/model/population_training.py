@@ -18,11 +18,12 @@ from automl_cxr.model.checkpoint import Checkpoint, fits, values_of
 from automl_cxr.model.course import Course, Objective, refuse_diverged_loss, refuse_diverged_network
 from automl_cxr.model.head_population import (
     Company,
+    HeadShape,
     HeadState,
+    HeadsTogether,
     company_of,
     divide_company,
     seed_states,
-    train_together,
     untrained_state,
 )
 from automl_cxr.model.parts import FeaturePart
@@ -53,6 +54,7 @@ class HeadTraining:
         self._course = Course(config, objective)
         (self._phase,) = plan_phases(config)
         self._state = untrained_state(model, config)
+        self._seat: tuple[HeadsTogether, int] | None = None
         self._best_weights: list[np.ndarray] = []
         self._until = until
         self._deadline = deadline
@@ -89,21 +91,22 @@ class HeadTraining:
         """Copy the state after the last epoch that was trained, which may be ahead of the last one that was asked for."""
         self._put(self._best_weights)
         best_weights = self.model.get_weights()
-        self._put(self._state.weights)
+        state = self.state
+        self._put(state.weights)
         rate = np.float32(self._course.history[-1].learning_rate)
         return Checkpoint(
             tuple(self._course.history),
             self._course.best,
             best_weights,
             model=values_of(self.model.variables),
-            optimizer=[np.int64(self._state.n_steps), rate, *self._state.moments],
+            optimizer=[np.int64(state.n_steps), rate, *state.moments],
         )
 
     def _put(self, weights: Sequence[np.ndarray]) -> None:
         """Give the head of the model weights, and its dropout layers the state that they are in."""
         for variable, value in zip(self.model.trainable_variables, weights, strict=True):
             variable.assign(value)
-        for variable, value in zip(seed_states(self.model), self._state.seeds, strict=True):
+        for variable, value in zip(seed_states(self.model), self.state.seeds, strict=True):
             variable.assign(value)
 
     def epochs(self, population: HeadPopulation) -> Generator[EpochRecord, None, TrainingEnd]:
@@ -151,8 +154,25 @@ class HeadTraining:
 
     @property
     def state(self) -> HeadState:
-        """What the next epoch follows from; the population brings it up to date."""
-        return self._state
+        """What the next epoch follows from."""
+        if self._seat is None:
+            return self._state
+        together, place = self._seat
+        return together.state(place)
+
+    def _weights(self) -> list[np.ndarray]:
+        if self._seat is None:
+            return self._state.weights
+        together, place = self._seat
+        return together.weights(place)
+
+    def join(self, together: HeadsTogether, place: int) -> None:
+        """Be computed with others from now on."""
+        self._seat = together, place
+
+    def part(self) -> None:
+        """Be computed with them no more, if it still is."""
+        self._state, self._seat = self.state, None
 
     def company(self, train: FeaturePart, n_classes: int) -> Company:
         """Tell which heads its next epoch can be trained with."""
@@ -177,7 +197,7 @@ class HeadTraining:
             features=features,
         )
         if self._course.best is record:
-            self._best_weights = self._state.weights
+            self._best_weights = self._weights()
         self._waiting.append(record)
 
     def fail(self, error: Exception) -> None:
@@ -198,44 +218,87 @@ class HeadPopulation:
         self._trainings = trainings
         self._road = road
         self._n_classes = n_classes
+        self._crews: list[_Crew] = []
 
     def advance(self, *, to: int) -> None:
         """Train an epoch of every head that has fewer than ``to`` epochs and has more to come."""
-        behind = [training for training in self._trainings if training.n_epochs < to and training.goes_on()]
-        for company, members in self._companies(behind).items():
-            for population in divide_company([member.config for member in members], company):
-                self._train(members[population])
+        self._crews = [crew for crew in self._crews if crew.is_worth_keeping()]
+        crewed = {id(training) for crew in self._crews for training in crew.members}
+        self._form_crews([training for training in self._trainings if id(training) not in crewed and training.goes_on()])
+        for crew in self._crews:
+            crew.advance(to)
 
-    def _companies(self, trainings: Sequence[HeadTraining]) -> dict[Company, list[HeadTraining]]:
+    def _form_crews(self, trainings: Sequence[HeadTraining]) -> None:
         companies: dict[Company, list[HeadTraining]] = {}
         for training in trainings:
             train = self._road.train_part(training.n_epochs + 1)
             companies.setdefault(training.company(train, self._n_classes), []).append(training)
-        return companies
+        for company, members in companies.items():
+            for crew in divide_company([member.config for member in members], company):
+                self._crews.append(_Crew(members[crew], company, self._road))
 
-    def _train(self, members: Sequence[HeadTraining]) -> None:
+
+class _Crew:
+    """Trainings whose heads are computed together until most of them have ended.
+
+    Heads that have ended stay in the computation, since without them it would be traced anew.
+    """
+
+    def __init__(self, members: Sequence[HeadTraining], company: Company, road: Road) -> None:
+        self.members = members
+        self._company = company
+        self._road = road
+        self._together: HeadsTogether | None = None  # once it trains
+
+    def advance(self, to: int) -> None:
+        """Train an epoch of all members that go on, if they have fewer than ``to``: all have as many."""
+        at_work = [member for member in self.members if member.goes_on()]
+        if at_work and at_work[0].n_epochs < to:
+            try:
+                self._train(at_work)
+            except Exception as error:  # noqa: BLE001 - each of them dies of it, as it would alone
+                self._together = None  # left to nobody: it may have been for want of memory
+                for member in at_work:
+                    member.fail(error)
+
+    def is_worth_keeping(self) -> bool:
+        """Tell whether half of what it computes is of use; what it holds is handed out if not."""
+        at_work = [member for member in self.members if member.goes_on()]
+        if 2 * self._n_parameters(at_work) > self._n_parameters(self.members):
+            return True
+        if self._together is not None:
+            for member in self.members:
+                member.part()
+            self._together.close()
+        return False
+
+    def _n_parameters(self, members: Sequence[HeadTraining]) -> int:
+        company = self._company
+        return sum(HeadShape.of(member.config, company.n_features, company.n_classes).n_parameters for member in members)
+
+    def _train(self, at_work: Sequence[HeadTraining]) -> None:
         started = time.perf_counter()
-        epoch = members[0].n_epochs + 1
-        try:
-            losses, probabilities = train_together(
-                [member.config for member in members],
-                [member.state for member in members],
-                train=self._road.train_part(epoch),
-                valid=self._road.valid,
-                n_classes=self._n_classes,
-                epoch=epoch,
-                learning_rates=[member.learning_rate for member in members],
-            )
-        except Exception as error:  # noqa: BLE001 - each of them dies of it, as it would alone
-            for member in members:
-                member.fail(error)
-            return
-        seconds = (time.perf_counter() - started) / len(members)
-        for member, loss, said in zip(members, losses, probabilities, strict=True):
-            member.note(
-                loss=float(loss),
-                labels=self._road.valid.labels,
-                probabilities=said,
-                seconds=seconds,
-                features=self._road.reads,
-            )
+        together = self._together = self._together or self._begin()
+        epoch = at_work[0].n_epochs + 1
+        rates = [member.learning_rate if member in at_work else 0.0 for member in self.members]
+        losses = together.train_epoch(self._road.train_part(epoch), epoch=epoch, learning_rates=rates)
+        probabilities = together.probabilities(self._road.valid)
+        seconds = (time.perf_counter() - started) / len(at_work)
+        for member, loss, said in zip(self.members, losses, probabilities, strict=True):
+            if member in at_work:
+                member.note(
+                    loss=float(loss),
+                    labels=self._road.valid.labels,
+                    probabilities=said,
+                    seconds=seconds,
+                    features=self._road.reads,
+                )
+                if not member.goes_on():
+                    member.part()
+
+    def _begin(self) -> HeadsTogether:
+        configs, states = [member.config for member in self.members], [member.state for member in self.members]
+        together = HeadsTogether(configs, states, self._company)
+        for place, member in enumerate(self.members):
+            member.join(together, place)
+        return together

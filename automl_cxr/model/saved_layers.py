@@ -134,16 +134,21 @@ def _listed(group: h5py.Group, attribute: str) -> list[str]:
 def _keras_3_layers(file: h5py.File, model: keras.Model, read: _Reader) -> Iterator[SavedLayer]:
     """Give the model's layers, then those that it has not (keras/src/saving/saving_lib.py, _save_container_state)."""
     groups, unused = file["layers"], set(file["layers"])
-    numbers: Counter[str] = Counter()
-    for layer in model.layers:
-        kind = _snake_case(type(layer).__name__)
-        key = f"{kind}_{numbers[kind]}" if numbers[kind] else kind
-        numbers[kind] += 1
+    for key, layer in layer_keys(model):
         unused.discard(key)
         yield SavedLayer(layer.name, _variables(groups, key, read))
     for key in sorted(unused):
         arrays = _variables(groups, key, read)
         yield SavedLayer(str(groups[key]["vars"].attrs.get("name", key)) if arrays else key, arrays)
+
+
+def layer_keys(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer]]:
+    """Give the name of each layer's group in an HDF5 file of Keras 3: its class, numbered."""
+    numbers: Counter[str] = Counter()
+    for layer in model.layers:
+        kind = _snake_case(type(layer).__name__)
+        yield f"{kind}_{numbers[kind]}" if numbers[kind] else kind, layer
+        numbers[kind] += 1
 
 
 def _snake_case(class_name: str) -> str:

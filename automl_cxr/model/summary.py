@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import keras
 
@@ -14,6 +15,7 @@ from automl_cxr.model.arithmetic import count_multiply_adds
 from automl_cxr.model.backbones import find_backbone
 from automl_cxr.model.build import blueprint
 from automl_cxr.model.freezing import BACKBONE, SECOND_BACKBONE, set_phase
+from automl_cxr.model.head import dropout_seeds, hidden_widths
 from automl_cxr.model.resizer import RESIZER
 from automl_cxr.model.scratch import block_ends
 
@@ -63,6 +65,7 @@ class ModelSummary:
         weight_bytes: Bytes of the weights in memory.
         activation_bytes: Bytes that the layers' outputs for one image take while a gradient step runs: an estimate, measured to
             lie within a fifth of what TensorFlow takes.
+        number_bytes: Bytes of a number that a layer gives.
         splice_points: Layers of each branch of a cut network that `cut` may name by number, by the branch.
     """
 
@@ -75,6 +78,7 @@ class ModelSummary:
     multiply_adds: int
     weight_bytes: int
     activation_bytes: int
+    number_bytes: int
     splice_points: Mapping[str, tuple[str, ...]]
 
 
@@ -88,7 +92,7 @@ def describe_model(config: TrialConfig, n_classes: int) -> ModelSummary:
         rows = tuple(_summarise_layers(model, prefix=""))
         trainable, non_trainable = _count(model.trainable_weights), _count(model.non_trainable_weights)
         weight_bytes = sum(math.prod(weight.shape) * _item_bytes(weight.dtype) for weight in model.weights)
-        bytes_of_rows = [math.prod(row.output_shape) * _item_bytes(model.compute_dtype) for row in rows]
+        number_bytes = _item_bytes(model.compute_dtype)
         set_phase(model, config, frozen=True)
         frozen_phase_trainable = _count(model.trainable_weights) if config.frozen_epochs > 0 else None
     return ModelSummary(
@@ -100,19 +104,59 @@ def describe_model(config: TrialConfig, n_classes: int) -> ModelSummary:
         frozen_phase_trainable=frozen_phase_trainable,
         multiply_adds=sum(row.multiply_adds for row in rows),
         weight_bytes=weight_bytes,
-        activation_bytes=_activation_bytes(rows, bytes_of_rows),
+        activation_bytes=_activation_bytes(rows, number_bytes),
+        number_bytes=number_bytes,
         splice_points=_splice_points(config),
     )
 
 
-def _activation_bytes(rows: Sequence[LayerSummary], bytes_of_rows: Sequence[int]) -> int:
+def describe_with_head(counted: ModelSummary, config: TrialConfig, n_classes: int) -> ModelSummary:
+    """Count a network that has the head of a configuration where a counted one, in all else its like, has another.
+
+    Args:
+        counted: Of a configuration that trains nothing but its head.
+        config: Says what the head is.
+        n_classes: Number of classes.
+    """
+    place = next(place for place, row in enumerate(counted.layers) if row.name == "vector")
+    head = list(_head_rows(math.prod(counted.layers[place].output_shape), config, n_classes))
+    rows = (*counted.layers[: place + 1], *head)
+    trainable = sum(row.trainable for row in head)
+    return dataclasses.replace(
+        counted,
+        layers=rows,
+        parts=_sum_parts(rows),
+        parameters=counted.non_trainable + trainable,
+        trainable=trainable,
+        multiply_adds=sum(row.multiply_adds for row in rows),
+        weight_bytes=counted.weight_bytes + _item_bytes("float32") * (trainable - counted.trainable),
+        activation_bytes=_activation_bytes(rows, counted.number_bytes),
+    )
+
+
+def _head_rows(n_features: int, config: TrialConfig, n_classes: int) -> Iterator[LayerSummary]:
+    """List the layers of ``classifier_head``."""
+    widths, has_dropout = hidden_widths(config), bool(dropout_seeds(config))
+    names = [*(f"dense_{number}" for number in range(1, len(widths) + 1)), "probabilities"]
+    ends = itertools.pairwise((n_features, *widths, n_classes))
+    if has_dropout and not widths:
+        yield LayerSummary("dropout", "Dropout", (n_features,), 0, 0, 0)
+    for name, (n_in, n_out) in zip(names, ends, strict=True):
+        n_weights = (n_in + 1) * n_out
+        yield LayerSummary(name, "Dense", (n_out,), n_weights, n_weights, n_in * n_out)
+        if has_dropout and name != "probabilities":
+            yield LayerSummary(name.replace("dense", "dropout"), "Dropout", (n_out,), 0, 0, 0)
+
+
+def _activation_bytes(rows: Sequence[LayerSummary], number_bytes: int) -> int:
     """Sum the outputs that wait for the backward pass: of the first layer that is trained, and of all after it.
 
     The layers before it pass theirs on and forget them: there, a layer's input and its output are the most at once.
     """
+    bytes_of_rows = [math.prod(row.output_shape) * number_bytes for row in rows]
     first = next((place for place, row in enumerate(rows) if row.trainable), len(rows))
     waiting = sum(bytes_of_rows[first:])
-    passing = max((before + after for before, after in pairwise(bytes_of_rows)), default=0)
+    passing = max((before + after for before, after in itertools.pairwise(bytes_of_rows)), default=0)
     return max(waiting, passing)
 
 

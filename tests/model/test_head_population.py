@@ -7,7 +7,7 @@ import pytest
 from automl_cxr.config import TrialConfig
 from automl_cxr.model.course import Objective
 from automl_cxr.model.head import classifier_head
-from automl_cxr.model.head_population import company_of, divide_company, train_together, untrained_state
+from automl_cxr.model.head_population import HeadShape, HeadsTogether, company_of, divide_company, pad_shapes, untrained_state
 from automl_cxr.model.parts import FeaturePart, LabelledPart
 from automl_cxr.model.schedules import plan_phases, scheduled_learning_rate
 from automl_cxr.model.trainer import Training, predict_probabilities
@@ -53,12 +53,11 @@ def train_in_company(configs):
     features = (images.reshape(len(images), -1) / np.float32(255)).astype(np.float32)
     train, valid = (FeaturePart((features,), rows, labels[rows]) for rows in (np.arange(60)[::-1], np.arange(60, 70)))
     states = [untrained_state(network(config), config) for config in configs]
-    told = []
+    (company,) = {company_of(config, state, train, 3) for config, state in zip(configs, states, strict=True)}
+    together, told = HeadsTogether(configs, states, company), []
     for epoch in range(1, EPOCHS + 1):
         rates = [scheduled_learning_rate(config, plan_phases(config)[0], [0.0] * (epoch - 1)) for config in configs]
-        assert len({company_of(config, state, train, 3) for config, state in zip(configs, states, strict=True)}) == 1
-        given = {"train": train, "valid": valid, "n_classes": 3, "epoch": epoch, "learning_rates": rates}
-        told.append(train_together(configs, states, **given))
+        told.append((together.train_epoch(train, epoch=epoch, learning_rates=rates), together.probabilities(valid)))
     return told
 
 
@@ -86,8 +85,8 @@ def test_a_head_that_diverges_harms_no_other():
     configs = [PLAIN, dataclasses.replace(PLAIN, seed=2)]
     states = [untrained_state(network(config), config) for config in configs]
     states[0].weights[0][0, 0] = np.nan
-    given = {"train": part, "valid": part, "n_classes": 3, "epoch": 1, "learning_rates": [0.01, 0.01]}
-    losses, said = train_together(configs, states, **given)
+    together = HeadsTogether(configs, states, company_of(PLAIN, states[0], part, 3))
+    losses, said = together.train_epoch(part, epoch=1, learning_rates=[0.01, 0.01]), together.probabilities(part)
     assert np.isnan(losses[0])
     assert np.isfinite(losses[1])
     assert np.isfinite(said[1]).all()
@@ -98,6 +97,32 @@ def test_no_more_heads_than_memory_holds_are_put_together(monkeypatch):
     part = FeaturePart((images.reshape(len(images), -1).astype(np.float32),), np.arange(70), labels)
     company = company_of(PLAIN, untrained_state(network(PLAIN), PLAIN), part, 3)
     assert divide_company([PLAIN] * 5, company) == [slice(0, 5)]
-    n_weights = (20 + 1) * 16 + (16 + 1) * 3  # padded from 9 units to 16
+    n_weights = (20 + 1) * 9 + (9 + 1) * 3
     monkeypatch.setattr("automl_cxr.model.head_population._MOST_BYTES", 2 * 16 * n_weights)
     assert divide_company([PLAIN] * 5, company) == [slice(0, 2), slice(2, 4), slice(4, 5)]
+
+
+def test_heads_of_like_width_are_padded_to_one(monkeypatch):
+    shapes = [HeadShape.of(dataclasses.replace(PLAIN, dense_units=units), 20, 3) for units in (9, 30, 10, 31, 9)]
+    monkeypatch.setattr("automl_cxr.model.head_population._STACK", 100)
+    assert [shape.widths for shape in pad_shapes(shapes)] == [(10,), (31,), (10,), (31,), (10,)]
+    monkeypatch.setattr("automl_cxr.model.head_population._STACK", 10_000)
+    assert {shape.widths for shape in pad_shapes(shapes)} == {(31,)}
+
+
+def test_a_state_can_be_trained_on_in_another_company():
+    images, labels = vectors()
+    part = FeaturePart((images.reshape(len(images), -1) / np.float32(255),), np.arange(70), labels)
+    configs = [PLAIN, dataclasses.replace(PLAIN, seed=2, dense_units=30, optimizer="adam")]
+
+    def train(members, states, epochs):
+        together = HeadsTogether(members, states, company_of(members[0], states[0], part, 3))
+        losses = [together.train_epoch(part, epoch=epoch, learning_rates=[0.01] * len(members))[0] for epoch in epochs]
+        state, _ = together.state(0), together.close()
+        return losses, state
+
+    states = [untrained_state(network(config), config) for config in configs]
+    expected, _ = train(configs[:1], states[:1], (1, 2, 3))
+    first, state = train(configs, states, (1,))
+    second, _ = train(configs[:1], [state], (2, 3))
+    assert [*first, *second] == pytest.approx(expected, abs=1e-5)

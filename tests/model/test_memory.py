@@ -15,7 +15,7 @@ from automl_cxr.model.build import blueprint, build_model
 from automl_cxr.model.capacity import MEMORY_LIMIT
 from automl_cxr.model.losses import build_optimizer
 from automl_cxr.model.memory import estimate_memory, measure_size, refuse_oversized
-from automl_cxr.model.summary import describe_model
+from automl_cxr.model.summary import describe_model, describe_with_head
 
 SMALL = {"image_size": 32, "n_blocks": 2, "filters": 4, "dense_units": 8}
 HUGE = TrialConfig(image_size=2048, n_blocks=1, filters=1024, pooling="flatten", dense_units=8192)
@@ -85,6 +85,18 @@ def test_networks_of_one_shape_are_counted_once():
     assert len(sizes) == 1
     assert memory._count.cache_info().misses == before + 1
     assert measure_size(dataclasses.replace(config, filters=5), 4) not in sizes
+
+
+@pytest.mark.parametrize("values", [{"n_dense": 0}, {"dropout": 0.0}, {"n_dense": 2, "dense_units": 77, "dense_growth": 0.5}])
+def test_a_head_that_is_put_on_a_counted_trunk_is_counted_as_the_whole(values):
+    counted = TrialConfig(family="transfer", backbone="squeezenet", unfreeze=0, augmentation=0.0, image_size=32, n_dense=1)
+    other = dataclasses.replace(counted, **values)
+    assert describe_with_head(describe_model(counted, 3), other, 3) == describe_model(other, 3)
+    size = measure_size(other, 3)
+    assert (size.parameters, size.activation_bytes) == (
+        describe_model(other, 3).parameters,
+        describe_model(other, 3).activation_bytes,
+    )
 
 
 def test_what_cannot_fit_is_refused_with_a_violation_to_learn_from(monkeypatch):

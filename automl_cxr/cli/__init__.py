@@ -14,6 +14,7 @@ from automl_cxr import __version__
 from automl_cxr.cli.cache_commands import cache
 from automl_cxr.cli.data_commands import data
 from automl_cxr.cli.ensemble_commands import ensemble
+from automl_cxr.cli.explain_command import explain
 from automl_cxr.cli.export_commands import export
 from automl_cxr.cli.model_commands import describe
 from automl_cxr.cli.printing import say
@@ -87,6 +88,7 @@ for command in (
     ensemble,
     evaluate,
     predict,
+    explain,
     export,
     replay,
     verify,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from automl_cxr.config import TrialConfig
 from automl_cxr.data.cache import decode_dataset
 from automl_cxr.data.dataset import Dataset, load_dataset
@@ -31,6 +33,31 @@ def load_study_dataset(store: StudyStore, data: str | None = None) -> Dataset:
             "changed), so its split does not hold. Name the original data with --data."
         )
     return dataset
+
+
+def judged_images(store: StudyStore, data: str | None = None, *, per_class: int | None = None) -> dict[str, str]:
+    """Find the images that a study judges its trials by: the validation part, or with folds those of all folds.
+
+    Args:
+        store: The study.
+        data: Where the data are now; by default where they were.
+        per_class: How many of each class, drawn alike at every call; by default all.
+
+    Returns:
+        By file the class.
+
+    Raises:
+        DataError: The data are gone or no longer those of the study.
+    """
+    root, split = load_study_dataset(store, data).root, store.split
+    part = split.judged
+    order = np.random.default_rng(0).permutation(len(part.images))
+    by_class = [[row for row in order if part.labels[row] == column] for column in range(len(split.classes))]
+    return {
+        str(root / part.images[row]): split.classes[column]
+        for column, rows in enumerate(by_class)
+        for row in sorted(rows[:per_class])
+    }
 
 
 def decode_study_images(

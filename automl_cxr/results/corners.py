@@ -6,7 +6,8 @@ instead of the disease (Zech et al. 2018, DeGrave et al. 2021), and its scores d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,8 @@ from automl_cxr.results.heat import Heat
 
 CORNER = 0.2  # of a side: a frontal chest film has shoulders, markers, arms and the skin below the diaphragm there
 BORDER = 0.08  # of a side; what is padded counts as border
-SUSPICIOUS = 1.5  # how often its share of the area: see benchmarks/README.md for what phantoms came to
-REGIONS = ("corners", "borders")
+SUSPICIOUS = 2.0  # how often its share of the area a region may have; see benchmarks/README.md for what was measured
+REGIONS = ("top_left", "top_right", "bottom_left", "bottom_right", "borders")
 ALL = "all"
 
 
@@ -32,23 +33,30 @@ def region_shares(heats: Sequence[Heat]) -> dict[str, float]:
         masks = [_mask(heat, region) for heat in heats]
         found = [float((heat.density * mask).mean()) for heat, mask in zip(heats, masks, strict=True)]
         shares[region] = float(np.average(found, weights=weights)) if weights.any() else float("nan")
-        shares[f"{region}_area"] = float(np.average([mask.mean() for mask in masks], weights=[heat.share for heat in heats]))
+        shares[_area(region)] = float(np.average([mask.mean() for mask in masks], weights=[heat.share for heat in heats]))
     return shares
+
+
+def outside(shares: Mapping[str, float]) -> float:
+    """Add up the regions' shares of the evidence."""
+    return sum(shares[region] for region in REGIONS)
+
+
+def _area(region: str) -> str:
+    return f"{region}_area"
 
 
 def _mask(heat: Heat, region: str) -> np.ndarray:
     """Mark a region on the grid of a heat map, bool (side, side)."""
     steps = (np.arange(len(heat.density)) + 0.5) / len(heat.density)
-    off_y = _from_edge(heat.window.top + heat.window.height * steps)[:, np.newaxis]
-    off_x = _from_edge(heat.window.left + heat.window.width * steps)[np.newaxis]
-    in_border = (off_y < BORDER) | (off_x < BORDER)
-    in_corner = (off_y < CORNER) & (off_x < CORNER) & (off_y >= 0) & (off_x >= 0)
-    return in_corner if region == "corners" else in_border & ~in_corner
-
-
-def _from_edge(places: np.ndarray) -> np.ndarray:
-    """Measure how far places from 0 to 1 are from the nearer edge; below 0 outside."""
-    return np.minimum(places, 1 - places)
+    down = (heat.window.top + heat.window.height * steps)[:, np.newaxis]
+    across = (heat.window.left + heat.window.width * steps)[np.newaxis]
+    off_y, off_x = np.minimum(down, 1 - down), np.minimum(across, 1 - across)  # from the nearer edge; below 0 is padding
+    in_corner = (off_y >= 0) & (off_y < CORNER) & (off_x >= 0) & (off_x < CORNER)
+    if region == "borders":
+        return ((off_y < BORDER) | (off_x < BORDER)) & ~in_corner
+    vertical, side = region.split("_")
+    return in_corner & ((down < 0.5) == (vertical == "top")) & ((across < 0.5) == (side == "left"))
 
 
 def sum_up(shares: pd.DataFrame) -> pd.DataFrame:
@@ -58,16 +66,26 @@ def sum_up(shares: pd.DataFrame) -> pd.DataFrame:
         shares: One row a picture: ``class`` and what ``region_shares`` gave.
 
     Returns:
-        One row a class, and a last one called "all": class, images (with any evidence), corners, borders and outside (both),
-        each the mean share of the evidence, outside_area, and ratio, outside by outside_area: 1 where evidence falls evenly.
+        One row a class, and a last one called "all": class, images (with any evidence); the mean share of the evidence in each
+        region and outside, which is all of them; outside_area, their share of the area; worst, the region that has most
+        evidence for its area, and times, how many times its share of the area that is: 1 where evidence falls evenly.
     """
     found = shares.dropna()
     groups = [*((name, found[found["class"] == name]) for name in dict.fromkeys(shares["class"])), (ALL, found)]
-    rows = []
-    for name, group in groups:
-        means = group.drop(columns=["class"]).mean()
-        outside, area = means["corners"] + means["borders"], means["corners_area"] + means["borders_area"]
-        told = {"class": name, "images": len(group), "corners": means["corners"], "borders": means["borders"]}
-        told |= {"corners_area": means["corners_area"], "borders_area": means["borders_area"]}
-        rows.append({**told, "outside": outside, "outside_area": area, "ratio": outside / area})
-    return pd.DataFrame(rows)
+    return pd.DataFrame([_sum_up_class(str(name), group) for name, group in groups])
+
+
+def _sum_up_class(name: str, shares: pd.DataFrame) -> dict[str, Any]:
+    means = shares.drop(columns=["class"]).mean()
+    seen = [region for region in REGIONS if means[_area(region)] > 0]  # crops cut corners off
+    times = {region: means[region] / means[_area(region)] for region in seen}
+    worst = max(times, key=lambda region: times[region]) if times else None
+    return {
+        "class": name,
+        "images": len(shares),
+        **{region: means[region] for region in REGIONS},
+        "outside": outside(means),
+        "outside_area": sum(means[_area(region)] for region in REGIONS),
+        "worst": worst,
+        "times": times.get(worst, float("nan")),
+    }

@@ -15,7 +15,7 @@ from PIL import Image
 from automl_cxr.data.decode import decode_image
 from automl_cxr.errors import UnknownNameError, UnreadableImageError, UsageError
 from automl_cxr.results.classifier import Classifier
-from automl_cxr.results.corners import ALL, SUSPICIOUS, region_shares, sum_up
+from automl_cxr.results.corners import ALL, REGIONS, SUSPICIOUS, outside, region_shares, sum_up
 from automl_cxr.results.heat import Heat, HeatMaps, PictureHeat, on_picture
 from automl_cxr.results.leaderboard import safe_cells
 from automl_cxr.results.loaded_classifier import LoadedClassifier
@@ -28,6 +28,7 @@ INDEX_COLUMNS = (
 METHODS = ("gradcam", "activations", "shap")
 _AT_ONCE = 16  # images whose feature maps are in memory together
 _MOST_PARTS = 6  # pictures of single networks beside the joined one
+_PLACES = {region: "the borders" if region == "borders" else f"the {region.replace('_', ' ')} corner" for region in REGIONS}
 OnProgress = Callable[[int, int], None]
 OnProblem = Callable[[str, str], None]
 
@@ -219,10 +220,10 @@ def corner_evidence(
 def corner_warnings(table: pd.DataFrame) -> list[str]:
     """Say which classes have suspiciously much evidence in corners and borders; one sentence each."""
     return [
-        f"Class '{row['class']}': {row['outside']:.0%} of the evidence lies in corners and borders, {row['ratio']:.1f} times "
-        f"their share of the area ({row['outside_area']:.0%}). Look for letters, markers or borders that only this class has."
+        f"Class '{row['class']}': {row[row['worst']]:.0%} of the evidence lies in {_PLACES[row['worst']]}, {row['times']:.1f} "
+        "times its share of the area. Look for letters, markers or bars there that tell the classes apart."
         for row in table[table["class"] != ALL].to_dict(orient="records")
-        if row["ratio"] > SUSPICIOUS
+        if row["times"] > SUSPICIOUS
     ]
 
 
@@ -272,11 +273,10 @@ def _by_gradcam(
             single = heat.branches or (heat.networks if len(heat.networks) > 1 else ())
             heaviest = sorted(single, key=lambda one: -one.share)[:_MOST_PARTS]
             parts = {f"{one.name} (weight {one.share:.2f})" if not heat.branches else one.name: draw([one]) for one in heaviest}
-            shares = region_shares(heat.networks)
-            outside = shares["corners"] + shares["borders"]
+            found = outside(region_shares(heat.networks))
             yield _overlay(
                 loaded, how, seen, position, draw(heat.networks), radiograph,
-                detail=" + ".join(heat_maps.places), parts=parts, outside=None if np.isnan(outside) else outside,
+                detail=" + ".join(heat_maps.places), parts=parts, outside=None if np.isnan(found) else found,
             )  # fmt: skip
 
     return explain_batch

@@ -70,7 +70,7 @@ def lay_heat(radiograph: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """Lay heat from 0 to 1 (height, width) on a radiograph of that size: uint8 (height, width, 3)."""
     places = heat * (len(_RAMP) - 1)
     colours = np.stack([np.interp(places, np.arange(len(_RAMP)), _RAMP[:, channel]) for channel in range(3)], axis=-1)
-    return _blend(radiograph, colours, _OPAQUE * np.sqrt(heat))
+    return _blend(radiograph, colours, _OPAQUE * heat)
 
 
 def lay_signed(radiograph: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -86,7 +86,7 @@ class HeatMaps:
             evidence = gradcam.evidence(squares[position], columns)
             windows = [square_on_picture(shape, member.fit) for shape in shapes]
             weights = part * shares[:, position]
-            name = f"{number}: {member.network or 'network'}"
+            name = f"{number}: {member.network or member.file.stem}"
             _append(networks, name, weights, heat_map(evidence), windows)
             if len(self._networks) == 1 and len(evidence) > 1:
                 for place, one in zip(gradcam.places, evidence, strict=True):

@@ -20,6 +20,7 @@ _TEXT_PIXELS = 15
 _MARGIN = 6
 _SHEET_TILE = 96  # pixels of a feature map on a sheet, at least its own
 _MOST_MAPS = 64  # of one layer on a sheet
+_BETWEEN_MAPS = 90  # grey of the lines between them
 
 # From cold to hot, as dark blue, purple, orange and yellow: lightness rises all the way, so that it reads without colours too.
 _RAMP = np.array([[10, 10, 60], [120, 28, 109], [207, 68, 70], [247, 149, 27], [252, 245, 140]], np.float32)
@@ -99,7 +100,7 @@ def draw_sheet(maps: np.ndarray) -> np.ndarray:
     side_y, side_x = tiles[0].shape
     n_columns = math.ceil(math.sqrt(len(tiles)))
     n_rows = math.ceil(len(tiles) / n_columns)
-    sheet = np.zeros((n_rows * (side_y + 2), n_columns * (side_x + 2)), np.uint8)
+    sheet = np.full((n_rows * (side_y + 2), n_columns * (side_x + 2)), _BETWEEN_MAPS, np.uint8)
     for number, tile in enumerate(tiles):
         top, left = (number // n_columns) * (side_y + 2), (number % n_columns) * (side_x + 2)
         sheet[top : top + side_y, left : left + side_x] = tile

@@ -118,16 +118,20 @@ def _draw(
 ) -> None:
     from automl_cxr.results.explanation import write_explanations
 
+    unreadable: list[str] = []
+
+    def on_problem(image: str, reason: str) -> None:
+        unreadable.append(image)
+        _tell_problem(image, reason)
+
     with progress_bar("explaining") as on_progress:
-        index = write_explanations(
-            classifier, images, how, out, labels=labels, on_progress=on_progress, on_problem=_tell_problem
-        )
+        index = write_explanations(classifier, images, how, out, labels=labels, on_progress=on_progress, on_problem=on_problem)
     n_done = index["image"].nunique()
     if as_json:
         print_json({"folder": str(out), "images": n_done, "pictures": index.to_dict(orient="records")})
     else:
         click.echo(f"{n_done} of {len(images)} images explained, {len(index)} pictures: {out / 'index.csv'}")
-    if how.seconds is not None and n_done < len(images):
+    if how.seconds is not None and n_done + len(unreadable) < len(images):
         say(f"The time was up after {n_done} of {len(images)} images; a longer --time or fewer --evaluations does more.")
     if index.empty:
         raise click.exceptions.Exit(1)

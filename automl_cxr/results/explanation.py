@@ -319,7 +319,7 @@ def _by_shap(
                 on_progress(before + n_evaluations, n_images * how.n_evaluations)
 
         picture = _at_most(seen.pictures[0], side)
-        values = shap_values(
+        found = shap_values(
             loaded.predict,
             picture,
             int(seen.columns[0]),
@@ -327,10 +327,9 @@ def _by_shap(
             deadline=deadline,
             on_evaluations=tell,
         )
-        tell(how.n_evaluations)
         radiograph = shown(seen.pictures[0])
-        pixels = lay_signed(radiograph, _smooth(values, radiograph.shape))
-        yield _overlay(loaded, how, seen, 0, pixels, radiograph, detail=f"{how.n_evaluations} evaluations")
+        pixels = lay_signed(radiograph, _smooth(found.values, radiograph.shape))
+        yield _overlay(loaded, how, seen, 0, pixels, radiograph, detail=f"{found.n_evaluations} evaluations")
 
     return explain_batch
 

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from automl_cxr.results.explanation import Explaining, corner_evidence, corner_w
 from automl_cxr.results.heat import Heat, HeatMaps, on_picture
 from automl_cxr.results.loaded_classifier import LoadedClassifier
 from automl_cxr.results.overlays import SHOWN_SIDE
+from automl_cxr.results.shap_values import TimeIsUpError, shap_values
 
 SIDE = 64
 LEARNER = """
@@ -235,20 +237,36 @@ def test_an_overlay_says_what_it_shows(models, pictures):
 
 
 def test_shap_values_add_up_to_what_the_picture_changes(models, pictures):
-    from automl_cxr.results.shap_values import shap_values
-
     loaded = LoadedClassifier(classifier_of(models, "one", "two"))
     picture = decode_image(pictures[0])
     told = []
-    values = shap_values(loaded.predict, picture, 1, n_evaluations=40, on_evaluations=told.append)
-    assert values.shape == picture.shape
-    assert told[-1] >= 40
+    found = shap_values(loaded.predict, picture, 1, n_evaluations=40, on_evaluations=told.append)
+    assert (found.values.shape, found.n_evaluations) == (picture.shape, 40)
+    assert told == sorted(told)
+    assert 30 < told[-1] <= 40
     hidden = np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(40 / 8)))
     whole, none = loaded.predict([picture, hidden])[:, 1]
-    assert values.sum() == pytest.approx(whole - none, abs=1e-4)
+    assert found.values.sum() == pytest.approx(whole - none, abs=1e-4)
     (overlay,) = explain(loaded.classifier, pictures[:1], method="shap", n_evaluations=40)
     assert overlay.detail == "40 evaluations"
     assert explain(loaded.classifier, pictures, method="shap", n_evaluations=40, seconds=1e-9) == []
+
+
+def test_shap_keeps_the_last_round_when_the_time_is_up(models, pictures, monkeypatch):
+    loaded = LoadedClassifier(classifier_of(models, "one"))
+    asked = []
+
+    def predict(some):
+        asked.extend(some)
+        return loaded.predict(some)
+
+    clock = SimpleNamespace(monotonic=lambda: len(asked))  # an evaluation a second
+    monkeypatch.setattr("automl_cxr.results.shap_values.time", clock)
+    found = shap_values(predict, decode_image(pictures[0]), 0, n_evaluations=1000, deadline=100)
+    assert found.n_evaluations == 64
+    assert len({one.tobytes() for one in asked}) == len(asked), "rounds take up the predictions of those before"
+    with pytest.raises(TimeIsUpError):
+        shap_values(predict, decode_image(pictures[1]), 0, deadline=0)
 
 
 def test_a_time_limit_keeps_what_is_done(models, pictures):

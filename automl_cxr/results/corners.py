@@ -16,7 +16,9 @@ from automl_cxr.results.heat import Heat
 
 CORNER = 0.2  # of a side: a frontal chest film has shoulders, markers, arms and the skin below the diaphragm there
 BORDER = 0.08  # of a side; what is padded counts as border
-SUSPICIOUS = 2.0  # how often its share of the area a region may have; see benchmarks/README.md for what was measured
+# How many times its share of the area a region may have of the evidence. On phantoms, 90 validation images each, the worst region
+# of a class came to 1.4 where nothing was planted, and to 3.3 where a letter of 5 pixels in 32 was burnt into a corner.
+SUSPICIOUS = 2.0
 REGIONS = ("top_left", "top_right", "bottom_left", "bottom_right", "borders")
 ALL = "all"
 

@@ -28,22 +28,25 @@ from automl_cxr.results.loaded_classifier import LoadedClassifier
 from automl_cxr.results.overlays import SHOWN_SIDE
 from automl_cxr.results.shap_values import TimeIsUpError, shap_values
 
-SIDE = 64
+SIDE = 32
 LEARNER = """
 family = "scratch"
-n_blocks = 3
-filters = 8
-learning_rate = 0.005
-augmentation = 0.0
+n_blocks = 2
+kernel_size = 5
+filters = 12
+batch_norm = true
+pooling = "max"
 n_dense = 0
 dropout = 0.0
+learning_rate = 0.01
+augmentation = 0.0
 """
 
 
 def learn(runs, data, name):
     (runs / "learner.toml").write_text(LEARNER)
     return api.search(
-        str(runs / "learner.toml"), data, name=name, trials=1, epochs=10, image_size=SIDE, batch_size=16, runs=runs,
+        str(runs / "learner.toml"), data, name=name, trials=1, epochs=10, image_size=SIDE, batch_size=32, runs=runs,
         executor="inline", keep_models=1, seed=1,
     )  # fmt: skip
 
@@ -52,7 +55,7 @@ def learn(runs, data, name):
 def opacities(tmp_path_factory):
     """Phantoms without and with an opacity."""
     folder = tmp_path_factory.mktemp("opacities") / "data"
-    return draw_phantoms(folder, n_images=240, image_size=SIDE, seed=1, classes=("normal", "opacity"))
+    return draw_phantoms(folder, n_images=400, image_size=SIDE, seed=1, classes=("normal", "opacity"))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +71,7 @@ def deceived(tmp_path_factory, opacities):
     (folder / "data" / "phantoms.json").unlink()
     for file in (folder / "data" / "normal").glob("*.png"):
         image = Image.open(file)
-        ImageDraw.Draw(image).line([(53, 3), (53, 11), (58, 11)], fill=255, width=2)
+        ImageDraw.Draw(image).line([(26, 1), (26, 5), (29, 5)], fill=255, width=1)
         image.save(file)
     return learn(folder, folder / "data", "deceived")
 

@@ -16,8 +16,8 @@ from automl_cxr.results.heat import Heat
 
 CORNER = 0.2  # of a side: a frontal chest film has shoulders, markers, arms and the skin below the diaphragm there
 BORDER = 0.08  # of a side; what is padded counts as border
-# How many times its share of the area a region may have of the evidence. On phantoms, 90 validation images each, the worst region
-# of a class came to 1.4 where nothing was planted, and to 3.3 where a letter of 5 pixels in 32 was burnt into a corner.
+# How many times its share of the area a region may have of the evidence. On phantoms, 90 validation images each, the worst
+# region of a class came to 1.4 where nothing was planted, and to 3.3 where a letter of 5 pixels in 32 was burnt into a corner.
 SUSPICIOUS = 2.0
 REGIONS = ("top_left", "top_right", "bottom_left", "bottom_right", "borders")
 ALL = "all"
@@ -78,10 +78,11 @@ def sum_up(shares: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sum_up_class(name: str, shares: pd.DataFrame) -> dict[str, Any]:
-    means = shares.drop(columns=["class"]).mean()
-    seen = [region for region in REGIONS if means[_area(region)] > 0]  # crops cut corners off
-    times = {region: means[region] / means[_area(region)] for region in seen}
-    worst = max(times, key=lambda region: times[region]) if times else None
+    means = {str(column): float(shares[column].mean()) for column in shares.columns.drop("class")}
+    times = {
+        region: means[region] / means[_area(region)] for region in REGIONS if means[_area(region)] > 0
+    }  # crops cut some off
+    worst = max(times, key=lambda region: times[region], default="")
     return {
         "class": name,
         "images": len(shares),

@@ -106,7 +106,9 @@ def test_a_channel_weighs_what_a_shift_of_it_does_to_the_score(config, layer):
         step[..., channel] = 0.02 * np.abs(maps).max()
         above, below = (float(score([keras.ops.convert_to_tensor(sign * step)])[0]) for sign in (1, -1))
         differences.append((above - below) / (2 * step.max()))
-    assert weights[: len(differences)] == pytest.approx(differences, rel=0.05, abs=0.05 * np.abs(weights).max())
+    assert weights[: len(differences)] == pytest.approx(
+        np.array(differences), rel=0.05, abs=0.05 * float(np.abs(weights).max())
+    )
 
 
 def test_the_last_maps_of_each_family_are_found():

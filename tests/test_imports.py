@@ -29,8 +29,9 @@ LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in room
 # Rule 2: where each heavy library may be named.
 HOMES = {
     "keras": ("model/", "trial.py", "cross_validation.py"),
-    "tensorflow": ("model/devices.py", "model/exported.py"),
-    "torch": ("model/devices.py",),
+    "tensorflow": ("model/devices.py", "model/exported.py", "model/gradients.py"),
+    "jax": ("model/devices.py", "model/gradients.py"),
+    "torch": ("model/devices.py", "model/gradients.py"),
     "ray": ("engine/ray_execution.py", "engine/shipping.py"),
     "optuna": (
         "engine/study_proposer.py",
@@ -59,6 +60,7 @@ HOMES = {
     "deap": ("ensemble/genetic.py",),
     "plotly": ("results/figures/", "results/report/", "results/page.py", "results/splices.py"),
     "pydicom": ("data/dicom.py",),
+    "shap": ("results/shap_values.py",),
 }
 HEAVY = (
     "keras",
@@ -74,6 +76,7 @@ HEAVY = (
     "numpy",
     "PIL",
     "pydicom",
+    "shap",
 )
 
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ from automl_cxr.results.ensembles import BuiltEnsemble
 from automl_cxr.results.error_analysis import ErrorAnalysis, analyse_errors
 from automl_cxr.results.error_page import N_SHOWN, error_page
 from automl_cxr.results.evaluation import Evaluation, evaluate
+from automl_cxr.results.explanation import corner_evidence, explain
 from automl_cxr.results.export import Export, export_classifier
 from automl_cxr.results.figures import Figures
 from automl_cxr.results.importance import PED_ANOVA, importance_table
 from automl_cxr.results.leaderboard import build_leaderboard
+from automl_cxr.results.overlays import Overlay
 from automl_cxr.results.replay import TOLERANCE, Replay, replay_trial
 from automl_cxr.results.report import write_report
+from automl_cxr.results.study_images import judged_images
 from automl_cxr.results.verification import Verification, verify_study
 from automl_cxr.study import catalogue
 from automl_cxr.study.prepare import OnProgress
@@ -118,16 +122,53 @@ class Study:
         ``what`` may be a trial's number, an ensemble or its folder, or a classifier. Errors as in
         ``results.evaluation.evaluate``.
         """
+        return evaluate(self._store, self._opened(what), part=part, data=data, on_progress=on_progress)
+
+    def _opened(self, what: int | BuiltEnsemble | Classifier | str | Path | None) -> Classifier:
         match what:
             case None | int():
-                classifier = classifier_of_trial(self._store, what)
+                return classifier_of_trial(self._store, what)
             case BuiltEnsemble():
-                classifier = load_ensemble(what.folder)
+                return load_ensemble(what.folder)
             case Classifier():
-                classifier = what
+                return what
             case _:
-                classifier = load_ensemble(Path(what))
-        return evaluate(self._store, classifier, part=part, data=data, on_progress=on_progress)
+                return load_ensemble(Path(what))
+
+    def validation_images(self, *, per_class: int | None = None, data: str | None = None) -> dict[str, str]:
+        """Find the files of the validation part and their classes; see ``results.study_images.judged_images``."""
+        return judged_images(self._store, data, per_class=per_class)
+
+    def explain(
+        self,
+        images: Sequence[str | Path] = (),
+        *,
+        what: int | BuiltEnsemble | Classifier | str | Path | None = None,
+        per_class: int = 3,
+        data: str | None = None,
+        **choices: Any,
+    ) -> list[Overlay]:
+        """Show why a classifier, by default the best trial, says what it says of some images.
+
+        Without images, of ``per_class`` of each class of the validation part. ``what`` is as for ``evaluate``, other keywords
+        are those of ``results.explanation.explain``, such as ``method``, ``class_name`` and ``seconds``.
+        """
+        labels = {} if images else self.validation_images(per_class=per_class, data=data)
+        return explain(self._opened(what), images or list(labels), labels=labels, **choices)
+
+    def corner_evidence(
+        self,
+        images: Sequence[str | Path] = (),
+        *,
+        what: int | BuiltEnsemble | Classifier | str | Path | None = None,
+        data: str | None = None,
+        **choices: Any,
+    ) -> pd.DataFrame:
+        """Measure how much of a classifier's evidence lies in corners and borders, by default over the validation part.
+
+        ``what`` is as for ``evaluate``; columns and other keywords are those of ``results.explanation.corner_evidence``.
+        """
+        return corner_evidence(self._opened(what), images or list(self.validation_images(data=data)), **choices)
 
     def errors(self, **choices: Any) -> ErrorAnalysis:
         """Compare what models get wrong, by default what the best trial gets wrong of the validation part.

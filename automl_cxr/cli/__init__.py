@@ -15,6 +15,7 @@ from automl_cxr.cli.cache_commands import cache
 from automl_cxr.cli.data_commands import data
 from automl_cxr.cli.ensemble_commands import ensemble
 from automl_cxr.cli.error_command import errors
+from automl_cxr.cli.explain_command import explain
 from automl_cxr.cli.export_commands import export
 from automl_cxr.cli.model_commands import describe
 from automl_cxr.cli.printing import say
@@ -91,6 +92,7 @@ for command in (
     evaluate,
     errors,
     predict,
+    explain,
     export,
     replay,
     verify,

@@ -11,6 +11,7 @@ import stat
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,29 @@ def fit_square(image: np.ndarray, size: int, fit: str = DEFAULT_FIT) -> np.ndarr
         top, left = (height - short) / 2, (width - short) / 2
         return _resize(image, size, size, box=(left, top, left + short, top + short))
     return _resize(image, size, size)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where the square that a network takes lies on a picture, whose own top, left, height and width are 0, 0, 1, 1."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+
+def square_on_picture(shape: tuple[int, int], fit: str = DEFAULT_FIT) -> Window:
+    """Tell which part of a picture of some height and width ``fit_square`` shows, to within a pixel; padding lies outside.
+
+    Raises:
+        UnknownNameError: No such fit.
+    """
+    if check_fit(fit) == "stretch":
+        return Window(0, 0, 1, 1)
+    side = max(shape) if fit == "pad" else min(shape)
+    height, width = side / shape[0], side / shape[1]
+    return Window((1 - height) / 2, (1 - width) / 2, height, width)
 
 
 def _resize(image: np.ndarray, height: int, width: int, *, box: tuple[float, float, float, float] | None = None) -> np.ndarray:

@@ -22,6 +22,9 @@ class Rule(Protocol):
     def shares(self) -> np.ndarray:
         """How much each member counts, float64 (n_members,), sum 1."""
 
+    def shares_for(self, column: int) -> np.ndarray:
+        """How much each member counts for one class, float64 (n_members,), sum 1."""
+
     def combine(self, probabilities: np.ndarray) -> np.ndarray:
         """Turn members' probabilities (n_members, n, k) into the ensemble's, float32 (n, k), rows sum to 1.
 
@@ -48,6 +51,10 @@ class WeightedAverage:
         by_member = self.weights if self.weights.ndim == 1 else self.weights.mean(axis=1)
         return by_member / by_member.sum()
 
+    def shares_for(self, column: int) -> np.ndarray:
+        of_class = self.weights if self.weights.ndim == 1 else self.weights[:, column]
+        return of_class / of_class.sum()
+
     def combine(self, probabilities: np.ndarray) -> np.ndarray:
         return weighted_average(probabilities, self.weights)
 
@@ -69,8 +76,10 @@ class Stacking:
 
     @property
     def shares(self) -> np.ndarray:
-        sizes = np.abs(self.coefficients).sum(axis=(0, 2))
-        return sizes / sizes.sum() if sizes.sum() > 0 else np.full(len(sizes), 1 / len(sizes))
+        return _shares(np.abs(self.coefficients).sum(axis=(0, 2)))
+
+    def shares_for(self, column: int) -> np.ndarray:
+        return _shares(np.abs(self.coefficients[column]).sum(axis=1))
 
     def combine(self, probabilities: np.ndarray) -> np.ndarray:
         n_members, _, n_classes = probabilities.shape
@@ -98,6 +107,9 @@ class Calibrated:
     def shares(self) -> np.ndarray:
         return self.rule.shares
 
+    def shares_for(self, column: int) -> np.ndarray:
+        return self.rule.shares_for(column)
+
     def combine(self, probabilities: np.ndarray) -> np.ndarray:
         return with_temperature(self.rule.combine(probabilities), self.temperature)
 
@@ -124,6 +136,11 @@ def rule_from_record(record: Mapping[str, Any], *, n_members: int, n_classes: in
 def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
     """Give the logarithms of probabilities of any shape, float64, none below that of a millionth."""
     return np.log(np.maximum(probabilities.astype(np.float64), _LEAST_PROBABILITY))
+
+
+def _shares(sizes: np.ndarray) -> np.ndarray:
+    """Divide by the sum; all alike where it is 0."""
+    return sizes / sizes.sum() if sizes.sum() > 0 else np.full(len(sizes), 1 / len(sizes))
 
 
 def _read_average(record: Mapping[str, Any], n_members: int, n_classes: int) -> Rule:

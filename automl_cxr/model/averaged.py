@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import keras
 
 _NAME = "fold_{}"
+_AVERAGE = "average"
 
 
 def average_networks(networks: Sequence[keras.Model]) -> keras.Model:
@@ -21,9 +22,16 @@ def average_networks(networks: Sequence[keras.Model]) -> keras.Model:
     ]
     # Under mixed precision the mean of float32 probabilities would be rounded to bfloat16.
     mean = keras.layers.Average(name="mean", dtype="float32")(said)
-    return keras.Model(pixels, mean, name="average")
+    return keras.Model(pixels, mean, name=_AVERAGE)
 
 
 def network_of_fold(model: keras.Model, number: int) -> keras.Model:
     """Find a network in such a model, by its number from 1."""
     return model.get_layer(_NAME.format(number))
+
+
+def networks_within(model: keras.Model) -> list[keras.Model]:
+    """List the networks of such a model; any other model is its only network."""
+    if model.name != _AVERAGE:
+        return [model]
+    return [layer for layer in model.layers if isinstance(layer, keras.Model)]

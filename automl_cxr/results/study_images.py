@@ -39,6 +39,31 @@ def load_study_dataset(store: StudyStore, data: str | None = None) -> Dataset:
     return dataset
 
 
+def judged_images(store: StudyStore, data: str | None = None, *, per_class: int | None = None) -> dict[str, str]:
+    """Find the images that a study judges its trials by: the validation part, or with folds those of all folds.
+
+    Args:
+        store: The study.
+        data: Where the data are now; by default where they were.
+        per_class: How many of each class, drawn alike at every call; by default all.
+
+    Returns:
+        By file the class.
+
+    Raises:
+        DataError: The data are gone or no longer those of the study.
+    """
+    root, split = load_study_dataset(store, data).root, store.split
+    part = split.judged
+    order = np.random.default_rng(0).permutation(len(part.images))
+    by_class = [[row for row in order if part.labels[row] == column] for column in range(len(split.classes))]
+    return {
+        str(root / part.images[row]): split.classes[column]
+        for column, rows in enumerate(by_class)
+        for row in sorted(rows[:per_class])
+    }
+
+
 def decode_study_images(
     store: StudyStore,
     dataset: Dataset,

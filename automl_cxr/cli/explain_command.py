@@ -1,0 +1,158 @@
+"""`automl-cxr explain`: why a classifier says what it says of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from automl_cxr.cli.printing import print_json, print_table, progress_bar, say, shown_path
+from automl_cxr.cli.words import Duration, debug_option, json_option, place_options, trial_option
+from automl_cxr.errors import UsageError
+
+if TYPE_CHECKING:
+    from automl_cxr.results.classifier import Classifier
+    from automl_cxr.results.explanation import Explaining
+
+_DEFAULT_OUT = "explanations"
+
+
+@click.command()
+@click.argument("target", metavar="STUDY|ENSEMBLE")
+@click.argument("paths", nargs=-1, metavar="[IMAGES]...")
+@click.option(
+    "--method",
+    default="gradcam",
+    show_default=True,
+    metavar="NAME",
+    help="gradcam: where the evidence for a class lies. activations: the feature maps of every convolution and pool. "
+    "shap: what each region adds to the class's probability, or takes from it.",
+)
+@click.option("--class", "class_name", metavar="NAME", help="Explain this class  [default: the predicted one of each image]")
+@click.option(
+    "--layer",
+    metavar="NAME",
+    help="gradcam at this layer, such as backbone/fire5_concat  [default: the last feature maps of each branch]",
+)
+@click.option(
+    "--evaluations",
+    type=click.IntRange(10),
+    default=300,
+    show_default=True,
+    help="shap: masked copies of an image to predict; more of them, finer regions.",
+)
+@click.option("--time", "seconds", type=Duration(), help="Stop after this time, with the images that are done.")
+@click.option(
+    "--per-class",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Without IMAGES: so many of each class of the validation part.",
+)
+@click.option(
+    "--corners",
+    is_flag=True,
+    help="Draw nothing; measure over IMAGES, or all of the validation part, how much of gradcam's evidence lies in corners "
+    "and borders, where no lung is.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for PNG files and index.csv  [default: explanations]",
+)
+@trial_option
+@click.option("--data", metavar="DIR", help="Where the study's data are now  [default: where they were]")
+@place_options
+@json_option
+@debug_option
+def explain(
+    target: str,
+    paths: tuple[str, ...],
+    class_name: str | None,
+    per_class: int,
+    corners: bool,
+    out: Path | None,
+    trial: int | None,
+    data: str | None,
+    runs: str | None,
+    storage: str | None,
+    as_json: bool,
+    evaluations: int,
+    **choices: Any,
+) -> None:
+    """Show why a study's best trial, or an ensemble, says what it says of IMAGES: files, or folders of them.
+
+    Writes a PNG for each image, with the class and its probability above, and an index.csv of them all.
+    """
+    from automl_cxr import api
+    from automl_cxr.data.dataset import load_image_paths
+    from automl_cxr.results.explanation import Explaining
+
+    how = Explaining(class_name=class_name, n_evaluations=evaluations, **choices)
+    if corners and (out is not None or how.method != "gradcam" or how.seconds is not None):
+        raise UsageError("--corners measures the evidence of gradcam on a whole set; leave --out, --method and --time out.")
+    classifier = api.open_classifier(target, trial=trial, runs=runs, storage=storage)
+    if paths:
+        files, problems = load_image_paths(paths)
+        images, labels = list(map(str, files)), {}
+    else:
+        problems = {}
+        study = api.open_study(classifier.study, runs=runs, storage=storage)
+        labels = study.validation_images(per_class=None if corners else per_class, data=data)
+        images = list(labels)
+    for path, reason in problems.items():
+        _tell_problem(path, reason)
+    if corners:
+        _measure(classifier, images, how, as_json=as_json)
+    else:
+        _draw(classifier, images, labels, how, out or Path(_DEFAULT_OUT), as_json=as_json)
+
+
+def _tell_problem(path: str, reason: str) -> None:
+    say(f"not explained: {shown_path(path)}: {reason}")
+
+
+def _draw(
+    classifier: Classifier, images: list[str], labels: dict[str, str], how: Explaining, out: Path, *, as_json: bool
+) -> None:
+    from automl_cxr.results.explanation import write_explanations
+
+    unreadable: list[str] = []
+
+    def on_problem(image: str, reason: str) -> None:
+        unreadable.append(image)
+        _tell_problem(image, reason)
+
+    with progress_bar("explaining") as on_progress:
+        index = write_explanations(classifier, images, how, out, labels=labels, on_progress=on_progress, on_problem=on_problem)
+    n_done = index["image"].nunique()
+    if as_json:
+        print_json({"folder": str(out), "images": n_done, "pictures": index.to_dict(orient="records")})
+    else:
+        click.echo(f"{n_done} of {len(images)} images explained, {len(index)} pictures: {out / 'index.csv'}")
+    if how.seconds is not None and n_done + len(unreadable) < len(images):
+        say(f"The time was up after {n_done} of {len(images)} images; a longer --time or fewer --evaluations does more.")
+    if index.empty:
+        raise click.exceptions.Exit(1)
+
+
+def _measure(classifier: Classifier, images: list[str], how: Explaining, *, as_json: bool) -> None:
+    from automl_cxr.results.explanation import corner_evidence, corner_warnings
+
+    with progress_bar("explaining") as on_progress:
+        table = corner_evidence(
+            classifier,
+            images,
+            class_name=how.class_name,
+            layer=how.layer,
+            on_progress=on_progress,
+            on_problem=_tell_problem,
+        )
+    warnings = corner_warnings(table)
+    if as_json:
+        print_json({"classifier": classifier.name, "regions": table.to_dict(orient="records"), "warnings": warnings})
+    else:
+        print_table(table, title=f"{classifier.name}: share of the evidence for each class in corners and borders")
+    for warning in warnings:
+        say(f"Warning: {warning}")

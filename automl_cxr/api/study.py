@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from automl_cxr.results.classifier import Classifier, classifier_of_trial, load_
 from automl_cxr.results.ensembles import BuiltEnsemble
 from automl_cxr.results.evaluation import Evaluation, evaluate
 from automl_cxr.results.export import Export, export_classifier
+from automl_cxr.results.external import open_sites
 from automl_cxr.results.figures import Figures
 from automl_cxr.results.importance import PED_ANOVA, importance_table
 from automl_cxr.results.leaderboard import build_leaderboard
@@ -78,9 +80,15 @@ class Study:
         """Plotly pictures: ``history()``, ``learning_curves()``, ``confusion()``, ``pareto()``, ``importance()``."""
         return Figures(self._store)
 
-    def leaderboard(self) -> pd.DataFrame:
-        """Rank the finished trials; see ``results.leaderboard.build_leaderboard``."""
-        return build_leaderboard(self._store)
+    def leaderboard(self, *others: Study, external: Sequence[str | Path] = (), **choices: Any) -> pd.DataFrame:
+        """Rank the finished trials, together with those of other studies.
+
+        ``external`` names the data of other places by which every kept model is scored. Further keywords are those of
+        ``results.leaderboard.build_leaderboard``: ``metric``, ``intervals``, ``latency``, ``sort``, ``n_resamples`` and
+        ``on_progress``. Figures and errors as there and in ``results.external``.
+        """
+        stores = [study._store for study in (self, *others)]
+        return build_leaderboard(*stores, sites=open_sites(external), **choices)
 
     def importance(self, *, evaluator: str = PED_ANOVA) -> pd.DataFrame:
         """Tell how much each hyperparameter mattered; see ``results.importance.importance_table``."""

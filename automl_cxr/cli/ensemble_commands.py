@@ -249,13 +249,13 @@ def _calibration_for_people(found: Combination) -> str:
 def apply_ensemble(folder: Path, files: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     """Combine the members' predictions of other images: a table for each member, in the order of the members."""
     from automl_cxr import api
-    from automl_cxr.results.leaderboard import format_table, safe_cells
+    from automl_cxr.results.tables import to_csv, to_json
 
     check_out(out)
     table, notes = api.apply_ensemble(folder, files)
     for note in notes:
         say(note)
-    text = format_table(table, "json") if as_json else safe_cells(table).to_csv(index=False)
+    text = to_json(table) if as_json else to_csv(table)
     if out is None:
         click.echo(text, nl=False)
     else:

@@ -10,7 +10,7 @@ from automl_cxr.errors import StudyError, UnknownNameError
 from automl_cxr.records import TrialState
 from automl_cxr.results.classifier import explain_no_model
 from automl_cxr.results.importance import PED_ANOVA, importance_table
-from automl_cxr.scoring.metrics import confusion_matrix
+from automl_cxr.scoring.confusion import confusion_matrix
 from automl_cxr.study.store import StudyStore
 
 ON_FRONT, DOMINATED, INFEASIBLE = "Pareto front", "dominated", "infeasible"

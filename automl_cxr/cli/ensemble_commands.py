@@ -88,7 +88,8 @@ def ensemble() -> None:
 @click.option(
     "--objective",
     metavar="METRIC",
-    help="macro_f1, accuracy, balanced_accuracy, macro_auc, log_loss, fnfr, sensitivity_at_90_specificity or "
+    help="macro_f1, accuracy, balanced_accuracy, cohen_kappa, macro_auc, macro_average_precision, log_loss, calibration_error, "
+    "fnfr, sensitivity_at_90_specificity or "
     "sensitivity_at_95_specificity  [default: the study's; of tables alone macro_f1]",
 )
 @click.option("--normal-class", metavar="NAME", help="Of tables alone: the class without a finding  [default: by the names]")

@@ -55,7 +55,7 @@ def open_sites(folders: Sequence[str | Path]) -> list[ExternalSite]:
         UsageError: Two have the same name.
         DataError: There are no images, or fewer than two classes.
     """
-    sites = [ExternalSite(Path(os.path.abspath(folder)).stem, load_dataset(folder)) for folder in folders]
+    sites = [ExternalSite(Path(folder).expanduser().absolute().stem, load_dataset(folder)) for folder in folders]
     names = [site.name for site in sites]
     if len(set(names)) < len(names):
         raise UsageError(f"Sites are told apart by the names of their folders; received {', '.join(names)}. Rename one.")

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -86,10 +87,11 @@ def build_leaderboard(
         p_best and tied (see ``scoring.best_set``: whether it may be the best trial, corrected for the number compared),
         the other objectives, every metric (``scoring.metrics.metrics_for``), n_parameters, weight_bytes, multiply_adds,
         milliseconds (an image; with ``latency``), seconds, epochs, best_epoch, has_model, for each site its scores as
-        ``<site>:<metric>``, worst_site and worst_at (the worst of the ranking metric over the validation part and the sites, and
-        where that is), and the searched hyperparameters as ``params_...``. With folds the scores are of the predictions out of
+        ``<site>:<metric>``, worst_site and worst_at (the worst of the ranking metric over the validation part and the sites,
+        and where that is), and the searched hyperparameters as ``params_...``. With folds the scores are of the predictions out of
         fold, and instead of the epochs there are the mean of the folds' own scores and their standard deviation (of a sample),
-        fold_mean and fold_sd. ``attrs["notes"]`` says in sentences what a reader has to know. No row where no trial is complete.
+        fold_mean and fold_sd. ``attrs["notes"]`` says in sentences what a reader has to know. No row where no
+        trial is complete.
 
         Trials that were judged on other images are ranked apart, by ``set``, and nothing is said of ties.
 
@@ -101,7 +103,7 @@ def build_leaderboard(
     ranked_by = metric or _common_objective(stores)
     sets = _sets_of_images(stores)
     wish = _Wish(ranked_by, tuple(dict.fromkeys((ranked_by, _MACRO_F1, *intervals))), len(sets) == 1, n_resamples)
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for number, entries in enumerate(sets, start=1):
         label = {"set": number} if len(sets) > 1 else {}
         rows += [{**label, **row} for row in _rank(entries, wish)]
@@ -113,7 +115,7 @@ def build_leaderboard(
         _add_site(rows, stores, site, wish, on_progress)
     if sites:
         _add_worst_site(rows, [site.name for site in sites], ranked_by)
-    table = pd.DataFrame([{name: cell for name, cell in row.items() if name != "params"} | row["params"] for row in rows])  # type: ignore[operator]
+    table = pd.DataFrame([{name: cell for name, cell in row.items() if name != "params"} | row["params"] for row in rows])
     table = table[_order_of_columns(table, stores, ranked_by)]
     table.attrs["metric"] = ranked_by
     table.attrs["notes"] = _notes(sets, [site.name for site in sites])
@@ -174,7 +176,7 @@ def _sets_of_images(stores: Sequence[StudyStore]) -> list[list[_Entry]]:
 # -------------------------------------------------------------------------------------------------- one set of trials
 
 
-def _rank(entries: Sequence[_Entry], wish: _Wish) -> list[dict[str, object]]:
+def _rank(entries: Sequence[_Entry], wish: _Wish) -> list[dict[str, Any]]:
     """Score trials that were judged on the same images, and give a row for each, best first."""
     images, normal_class = entries[0].predictions, entries[0].store.spec.normal_index
     probabilities = np.stack([entry.predictions.probabilities for entry in entries])
@@ -222,7 +224,7 @@ def _scores(predictions: Predictions, metrics: Mapping[str, Metric], normal_clas
     return {name: row.function(predictions.labels, predictions.probabilities, normal_class) for name, row in metrics.items()}
 
 
-def _identity(entry: _Entry) -> dict[str, object]:
+def _identity(entry: _Entry) -> dict[str, Any]:
     return {
         "study": entry.store.name,
         "trial": entry.record.number,
@@ -238,7 +240,7 @@ def _objectives(entry: _Entry) -> dict[str, float]:
     return {name: int(value) if name in counts else value for name, value in values}
 
 
-def _costs(entry: _Entry) -> dict[str, object]:
+def _costs(entry: _Entry) -> dict[str, Any]:
     record, facts = entry.record, entry.store.facts(entry.record.number)
     return {
         "n_parameters": record.n_parameters,
@@ -250,7 +252,7 @@ def _costs(entry: _Entry) -> dict[str, object]:
     }
 
 
-def _steps(record: TrialRecord) -> dict[str, object]:
+def _steps(record: TrialRecord) -> dict[str, Any]:
     if record.folds is None:
         return {"epochs": len(record.scores), "best_epoch": record.best_epoch}
     scores = list(record.scores.values())
@@ -260,14 +262,14 @@ def _steps(record: TrialRecord) -> dict[str, object]:
 # --------------------------------------------------------------------------------------------- what models are asked for
 
 
-def _add_latencies(rows: Sequence[dict[str, object]], stores: Sequence[StudyStore], on_progress: OnProgress | None) -> None:
+def _add_latencies(rows: Sequence[dict[str, Any]], stores: Sequence[StudyStore], on_progress: OnProgress | None) -> None:
     measured = measure_latencies(stores, on_progress=on_progress)
     for row in rows:
-        row["milliseconds"] = measured.get((row["study"], row["trial"]), math.nan)  # type: ignore[call-overload]
+        row["milliseconds"] = measured.get((row["study"], row["trial"]), math.nan)
 
 
 def _add_site(
-    rows: Sequence[dict[str, object]],
+    rows: Sequence[dict[str, Any]],
     stores: Sequence[StudyStore],
     site: ExternalSite,
     wish: _Wish,
@@ -277,15 +279,15 @@ def _add_site(
         scored = score_site(store, site, metric=wish.metric, n_resamples=wish.n_resamples, on_progress=on_progress)
         for row in rows:
             if row["study"] == store.name:
-                row |= {f"{site.name}:{name}": value for name, value in scored.get(row["trial"], {}).items()}  # type: ignore[call-overload]
+                row |= {f"{site.name}:{name}": value for name, value in scored.get(row["trial"], {}).items()}
 
 
-def _add_worst_site(rows: Sequence[dict[str, object]], sites: Sequence[str], metric: str) -> None:
+def _add_worst_site(rows: Sequence[dict[str, Any]], sites: Sequence[str], metric: str) -> None:
     """Tell where each trial does worst; of one that no site has scored nothing is known."""
     worst = min if _direction(metric) == "maximize" else max
     for row in rows:
         columns = {"validation": metric, **{site: f"{site}:{metric}" for site in sites}}
-        scores = {place: float(row[column]) for place, column in columns.items() if column in row}  # type: ignore[arg-type]
+        scores = {place: float(row[column]) for place, column in columns.items() if column in row}
         known = {place: score for place, score in scores.items() if not math.isnan(score)}
         if len(known) < len(columns):
             row |= {_WORST_SITE: math.nan, _WORST_AT: None}

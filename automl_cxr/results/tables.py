@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pandas as pd
 
@@ -66,7 +67,7 @@ def safe_cells(table: pd.DataFrame) -> pd.DataFrame:
 
 def fold_intervals(table: pd.DataFrame) -> pd.DataFrame:
     """Write each pair of ``_low`` and ``_high`` columns as one text, for people."""
-    folded: dict[str, object] = {}
+    folded: dict[str, Any] = {}
     for column in map(str, table.columns):
         name, ends = column.removesuffix("_low"), f"{column.removesuffix('_low')}_high"
         if column.endswith("_low") and ends in table:

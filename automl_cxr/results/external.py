@@ -28,6 +28,7 @@ from automl_cxr.study.store import StudyStore, explained_disk_errors
 
 OnProgress = Callable[[int, int], None]
 _FOLDER = "external"
+_UNKNOWN_SIZE = -1
 
 
 @dataclass(frozen=True)
@@ -203,13 +204,33 @@ def _refuse_other_classes(store: StudyStore, site: ExternalSite) -> None:
 
 
 def _refuse_own_images(store: StudyStore, site: ExternalSite) -> None:
-    """Refuse images of the study itself: it was trained or chosen on them, or they are sealed."""
+    """Refuse images of the study itself, under whatever names: it was trained or chosen on them, or they are sealed."""
     data = Path(store.spec.data)
     root, split = data.parent if data.is_file() else data, store.split
-    own = {os.path.realpath(root / image) for image in (*split.train.images, *split.valid.images, *split.test)}
-    shared = [image for image in site.dataset.table["image"] if os.path.realpath(site.dataset.root / image) in own]
+    own: dict[int, list[Path]] = {}
+    for image in (*split.train.images, *split.valid.images, *split.test):
+        own.setdefault(_size_of(root / image), []).append(root / image)
+    own.pop(_UNKNOWN_SIZE, None)
+    shared = []
+    for image in site.dataset.table["image"]:
+        file = site.dataset.root / image
+        alike = own.get(_size_of(file), [])
+        if alike and _digest_of(file) in map(_digest_of, alike):
+            shared.append(image)
     if shared:
         raise DataError(
-            f"A site has other images than the study; {len(shared)} of {site.name} are those of study '{store.name}', such as "
-            f"{shared[0]}. Its own test part is opened by `automl-cxr evaluate`."
+            f"A site has other images than the study; {len(shared)} of {site.name} have the contents of images of study "
+            f"'{store.name}', such as {shared[0]}. Leave them out; the study's own test part is opened by `automl-cxr evaluate`."
         )
+
+
+def _size_of(file: Path) -> int:
+    """Give the bytes of a file; rows of arrays and what is gone have none."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return _UNKNOWN_SIZE
+
+
+def _digest_of(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

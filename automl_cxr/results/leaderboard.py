@@ -88,10 +88,10 @@ def build_leaderboard(
         the other objectives, every metric (``scoring.metrics.metrics_for``), n_parameters, weight_bytes, multiply_adds,
         milliseconds (an image; with ``latency``), seconds, epochs, best_epoch, has_model, for each site its scores as
         ``<site>:<metric>``, worst_site and worst_at (the worst of the ranking metric over the validation part and the sites,
-        and where that is), and the searched hyperparameters as ``params_...``. With folds the scores are of the predictions out of
-        fold, and instead of the epochs there are the mean of the folds' own scores and their standard deviation (of a sample),
-        fold_mean and fold_sd. ``attrs["notes"]`` says in sentences what a reader has to know. No row where no
-        trial is complete.
+        and where that is), and the searched hyperparameters as ``params_...``. With folds the scores are of the predictions
+        out of fold, and instead of the epochs there are the mean of the folds' own scores and their standard deviation (of a
+        sample), fold_mean and fold_sd. ``attrs["notes"]`` says in sentences what a reader has to know. No row where no trial
+        is complete.
 
         Trials that were judged on other images are ranked apart, by ``set``, and nothing is said of ties.
 

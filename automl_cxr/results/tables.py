@@ -106,9 +106,9 @@ def _to_html(table: pd.DataFrame, title: str) -> str:
 
 
 def _to_latex(table: pd.DataFrame, _title: str) -> str:
-    """Write a booktabs table: texts to the left, numbers to the right."""
+    """Write a booktabs table: texts to the left, all else to the right."""
     cells = _for_reading(fold_intervals(table))
-    is_text = [all(isinstance(cell, str) for cell in table[name]) if name in table else False for name in cells]
+    is_text = [name in table and all(isinstance(cell, str) for cell in table[name]) for name in cells]
     rows = [r" & ".join(str(cell).translate(_LATEX) for cell in row) + r" \\" for row in [list(cells), *cells.to_numpy()]]
     lines = [
         r"% \usepackage{booktabs}",

@@ -49,8 +49,14 @@ def test_it_says_what_the_classifier_says(finished, hospital):
 
 
 def test_what_does_not_match_is_refused(finished, hospital, phantoms, tmp_path):
-    with pytest.raises(DataError, match="are those of study 'done'"):
+    with pytest.raises(DataError, match="60 of data have the contents of images of study 'done'"):
         finished.leaderboard(external=[phantoms])
+    mixed = tmp_path / "mixed"
+    shutil.copytree(hospital, mixed)
+    shutil.copy(next((phantoms / "normal").glob("*.png")), mixed / "normal" / "renamed.png")
+    (mixed / "metadata.csv").unlink(missing_ok=True)
+    with pytest.raises(DataError, match="1 of mixed have the contents of images of study 'done', such as normal/renamed.png"):
+        finished.leaderboard(external=[mixed])
     lacking = tmp_path / "lacking"
     shutil.copytree(hospital, lacking)
     shutil.rmtree(lacking / "normal")

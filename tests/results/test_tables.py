@@ -49,7 +49,7 @@ def test_every_format_holds_every_row(kind):
         assert rows[2][1] is None
         assert {cell.data_type for row in sheet.iter_rows() for cell in row} <= {"n", "s", "b"}, "a formula would be f"
     else:
-        assert written.splitlines()[1] == r"\begin{tabular}{rrlrrl}"
+        assert written.splitlines()[1] == r"\begin{tabular}{rrrrrl}"
         assert r"1 & 0.5000 & 0.400..0.600 & yes & 0.0001235 & =1+1|x \\" in written
         assert r"=name\_\&\_1" in written
 

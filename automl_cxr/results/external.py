@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -220,7 +219,7 @@ def _refuse_own_images(store: StudyStore, site: ExternalSite) -> None:
     if shared:
         raise DataError(
             f"A site has other images than the study; {len(shared)} of {site.name} have the contents of images of study "
-            f"'{store.name}', such as {shared[0]}. Leave them out; the study's own test part is opened by `automl-cxr evaluate`."
+            f"'{store.name}', such as {shared[0]}. Leave them out; the study's test part is opened by `automl-cxr evaluate`."
         )
 
 

@@ -55,7 +55,7 @@ def test_what_does_not_match_is_refused(finished, hospital, phantoms, tmp_path):
     shutil.copytree(hospital, mixed)
     shutil.copy(next((phantoms / "normal").glob("*.png")), mixed / "normal" / "renamed.png")
     (mixed / "metadata.csv").unlink(missing_ok=True)
-    with pytest.raises(DataError, match="1 of mixed have the contents of images of study 'done', such as normal/renamed.png"):
+    with pytest.raises(DataError, match=r"1 of mixed have the contents of images of study 'done', such as normal/renamed\.png"):
         finished.leaderboard(external=[mixed])
     lacking = tmp_path / "lacking"
     shutil.copytree(hospital, lacking)

@@ -62,7 +62,10 @@ def safe_cells(table: pd.DataFrame) -> pd.DataFrame:
     def escape(cell: object) -> object:
         return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
 
-    return table.map(escape).rename(columns=escape)
+    # Column by column with its type: of a column of numbers and gaps, pandas would make floating point.
+    return pd.DataFrame(
+        {escape(name): pd.Series([escape(cell) for cell in table[name]], dtype=table[name].dtype) for name in table}
+    )
 
 
 def fold_intervals(table: pd.DataFrame) -> pd.DataFrame:
@@ -74,7 +77,7 @@ def fold_intervals(table: pd.DataFrame) -> pd.DataFrame:
             pairs = zip(table[column], table[ends], strict=True)
             folded[f"{name} 95%"] = ["" if math.isnan(low) else f"{low:.3f}..{high:.3f}" for low, high in pairs]
         elif not (column.endswith("_high") and f"{column.removesuffix('_high')}_low" in table):
-            folded[column] = list(table[column])
+            folded[column] = table[column]
     return table.assign(**folded)[list(folded)]
 
 

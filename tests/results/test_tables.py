@@ -100,3 +100,10 @@ def test_only_pairs_of_ends_are_folded():
     folded = fold_intervals(table)
     assert list(folded.columns) == ["f1_low", "x", "x 95%", "y_high"]
     assert folded["x 95%"].tolist() == ["0.250..inf"]
+
+
+def test_whole_numbers_stay_whole_beside_gaps():
+    table = pd.DataFrame({"rank": pd.Series([float("nan"), 1], dtype=object), "f1": [0.5, 0.5], "f1_low": 0.4, "f1_high": 0.6})
+    assert format_table(table, "csv").splitlines()[2].startswith("1,")
+    assert format_table(table, "latex").splitlines()[6].startswith("1 &")
+    assert fold_intervals(table)["rank"].tolist()[1:] == [1]

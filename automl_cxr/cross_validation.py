@@ -89,6 +89,8 @@ def cross_validate(task: TrialTask) -> Generator[FoldRecord, None, TrialResult]:
         epochs=len(epochs),
         cut_short=any(fold.cut_short for fold in finished),
         n_parameters=model.count_params(),
+        multiply_adds=int(costs["multiply_adds"]),
+        weight_bytes=int(costs["weight_bytes"]),
         image_sizes=(task.config.image_size,),
         features=what_was_read([epoch for fold in finished for epoch in fold.history]),
         weights_sha256="+".join(digest_pretrained(task.config, task.weights_folder)),

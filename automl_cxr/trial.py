@@ -24,7 +24,7 @@ from automl_cxr.model.checkpoint import Checkpoint, fits, load_checkpoint, save_
 from automl_cxr.model.course import Objective
 from automl_cxr.model.devices import describe_worker
 from automl_cxr.model.freezing import set_phase
-from automl_cxr.model.latency import measure_latency
+from automl_cxr.model.latency import BATCH_SIZE, measure_latency
 from automl_cxr.model.memory import measure_size, refuse_oversized
 from automl_cxr.model.sampling import images_per_epoch
 from automl_cxr.model.schedules import plan_phases
@@ -114,6 +114,8 @@ class TrialResult:
         epochs: Epochs that were run, those of all folds together.
         cut_short: Whether its time kept it from epochs that it would have run.
         n_parameters: Parameters of the saved model, which with folds holds all their networks.
+        multiply_adds: Multiplications with a parameter for one image, by all that the saved model holds.
+        weight_bytes: Bytes of its weights in memory.
         image_sizes: Image sizes that its epochs ran at, in order, those before a checkpoint included.
         features: What its epochs read, in order, joined by "; " (see ``EpochRecord.features``).
         weights_sha256: Digests of the files that its backbones' weights came from, joined by "+"; "" where all are random.
@@ -128,6 +130,8 @@ class TrialResult:
     epochs: int
     cut_short: bool
     n_parameters: int
+    multiply_adds: int
+    weight_bytes: int
     image_sizes: tuple[int, ...]
     features: str
     weights_sha256: str
@@ -199,6 +203,8 @@ def finish_trial(
         epochs=len(trained.history),
         cut_short=trained.end.cut_short,
         n_parameters=model.count_params(),
+        multiply_adds=int(costs["multiply_adds"]),
+        weight_bytes=int(costs["weight_bytes"]),
         image_sizes=tuple(dict.fromkeys(epoch.image_size for epoch in trained.history)),
         features=what_was_read(trained.history),
         weights_sha256="+".join(digest_pretrained(task.config, task.weights_folder)),
@@ -215,7 +221,7 @@ def measure_costs(task: TrialTask, n_classes: int, *, n_networks: int = 1) -> di
     """
     whole = dataclasses.replace(task.config, image_size=task.largest_image or task.config.image_size)
     size = measure_size(whole, n_classes)  # a lower rung must not begin what the last one is refused for
-    costs = {"parameters": float(n_networks * size.parameters), "multiply_adds": float(n_networks * size.multiply_adds)}
+    costs = {name: float(n_networks * getattr(size, name)) for name in ("parameters", "multiply_adds", "weight_bytes")}
     _refuse_unmet(task.requirements, costs)
     refuse_oversized(size)
     return costs
@@ -227,7 +233,7 @@ def judge(
     """Give the score, the values and the violations of a ``TrialResult``; the latency is measured on the images of a part."""
     required = [requirement.name for requirement in task.requirements]
     if "latency" in (*task.objectives, *required):
-        costs = {**costs, "latency": measure_latency(model, part)}
+        costs = {**costs, "latency": measure_latency(model, part.batch(np.arange(min(BATCH_SIZE, len(part.rows)))))}
     final = {
         name: measure(name, predictions.labels, predictions.probabilities, normal_class=task.normal_class, costs=costs)
         for name in (*task.objectives, *required)

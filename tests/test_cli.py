@@ -84,7 +84,7 @@ def test_help_names_the_samplers_pruners_metrics_methods_and_layouts_there_are(r
     from automl_cxr.data.layouts import LAYOUTS
     from automl_cxr.engine.proposers import FOLD_PRUNERS, PRUNERS, SAMPLERS
     from automl_cxr.ensemble.build import METHODS
-    from automl_cxr.results.leaderboard import FORMATS
+    from automl_cxr.results.tables import FORMATS
     from automl_cxr.scoring.metrics import METRICS
 
     _, search_help, _ = run("search", "--help")
@@ -292,6 +292,20 @@ class TestAfterASearch:
         with Path("board.csv").open(newline="") as file:
             assert [row["rank"] for row in csv.DictReader(file)] == ["1", "2", "3"]
         assert len(json.loads(run("leaderboard", "s", "--runs", searched, "--json")[1])) == 3
+        code, out, err = run("leaderboard", "s", "--runs", searched, "--out", "board.xlsx", "--columns", "trial,macro_f1")
+        assert (code, out) == (0, "")
+        assert Path("board.xlsx").read_bytes()[:2] == b"PK"
+        out = run("leaderboard", "s", "--runs", searched, "--columns", "trial,macro_f1", "--sort", "log_loss")[1]
+        assert out.splitlines()[1].split() == ["trial", "macro_f1", "macro_f1", "95%"]
+        for words, way_out in (
+            (["--columns", "acuracy"], "Did you mean 'accuracy'"),
+            (["--sort", "acuracy"], "Did you mean 'accuracy'"),
+            (["--metric", "acuracy"], "Did you mean 'accuracy'"),
+            (["--format", "xlsx"], "Name a file with --out"),
+            (["s"], "named once"),
+        ):
+            code, _, err = run("leaderboard", "s", *words, "--runs", searched)
+            assert (code, way_out in err) == (2, True), err
         code, _, err = run("leaderboard", "s", "--runs", searched, "--out", "no/such/folder/board.csv")
         assert (code, "Cannot write" in err) == (2, True)
 
@@ -316,7 +330,8 @@ class TestAfterASearch:
         assert "recorded" in err or "opened" in err
         result = json.loads(run("evaluate", "s", "--runs", searched, "--split", "valid", "--json")[1])
         assert set(result["intervals"]) == {
-            *("macro_f1", "accuracy", "balanced_accuracy", "macro_auc", "log_loss", "fnfr"),
+            *("macro_f1", "accuracy", "balanced_accuracy", "cohen_kappa", "macro_auc", "macro_average_precision"),
+            *("log_loss", "calibration_error", "fnfr"),
             *("sensitivity_at_90_specificity", "sensitivity_at_95_specificity"),
         }
         Path("broken.png").write_bytes(b"no")

@@ -91,8 +91,8 @@ def search(
         fit: How an image meets its square: "stretch", "pad" or "crop".
         batch_size: Images a gradient step.
         epochs: Passes over the training images at most, a trial.
-        objective: Metric that ranks trials; or several metrics and costs (parameters, multiply_adds, latency), of which the
-            first, a metric, ranks where one ranking is needed.
+        objective: Metric that ranks trials; or several metrics and costs (parameters, multiply_adds, weight_bytes, latency), of
+            which the first, a metric, ranks where one ranking is needed.
         require: Bounds that a trial must keep, such as "parameters<=10e6" or "fnfr<=0.05".
         normal_class: Class without a finding, for the False No-Finding Rate and sensitivities.
         sampler: Who proposes.

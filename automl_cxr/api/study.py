@@ -18,6 +18,7 @@ from automl_cxr.results.error_page import N_SHOWN, error_page
 from automl_cxr.results.evaluation import Evaluation, evaluate
 from automl_cxr.results.explanation import corner_evidence, explain
 from automl_cxr.results.export import Export, export_classifier
+from automl_cxr.results.external import open_sites
 from automl_cxr.results.figures import Figures
 from automl_cxr.results.importance import PED_ANOVA, importance_table
 from automl_cxr.results.leaderboard import build_leaderboard
@@ -85,9 +86,15 @@ class Study:
         """Plotly pictures, such as ``learning_curves()`` or ``roc()``; its repr names them all."""
         return Figures(self._store)
 
-    def leaderboard(self) -> pd.DataFrame:
-        """Rank the finished trials; see ``results.leaderboard.build_leaderboard``."""
-        return build_leaderboard(self._store)
+    def leaderboard(self, *others: Study, external: Sequence[str | Path] = (), **choices: Any) -> pd.DataFrame:
+        """Rank the finished trials, together with those of other studies.
+
+        ``external`` names the data of other places by which every kept model is scored. Further keywords are those of
+        ``results.leaderboard.build_leaderboard``: ``metric``, ``intervals``, ``latency``, ``sort``, ``n_resamples`` and
+        ``on_progress``. Figures and errors as there and in ``results.external``.
+        """
+        stores = [study._store for study in (self, *others)]
+        return build_leaderboard(*stores, sites=open_sites(external), **choices)
 
     def importance(self, *, evaluator: str = PED_ANOVA) -> pd.DataFrame:
         """Tell how much each hyperparameter mattered; see ``results.importance.importance_table``."""

@@ -17,10 +17,11 @@ from automl_cxr.cli.ensemble_commands import ensemble
 from automl_cxr.cli.error_command import errors
 from automl_cxr.cli.explain_command import explain
 from automl_cxr.cli.export_commands import export
+from automl_cxr.cli.leaderboard_command import leaderboard
 from automl_cxr.cli.model_commands import describe
 from automl_cxr.cli.printing import say
 from automl_cxr.cli.report_command import report
-from automl_cxr.cli.results_commands import dashboard, evaluate, importance, leaderboard, predict
+from automl_cxr.cli.results_commands import dashboard, evaluate, importance, predict
 from automl_cxr.cli.search_commands import search, spaces, systems
 from automl_cxr.cli.splice_command import splice
 from automl_cxr.cli.storage_commands import storage

@@ -75,7 +75,8 @@ def ensemble() -> None:
 @click.option(
     "--objective",
     metavar="METRIC",
-    help="macro_f1, accuracy, balanced_accuracy, macro_auc, log_loss, fnfr, sensitivity_at_90_specificity or "
+    help="macro_f1, accuracy, balanced_accuracy, cohen_kappa, macro_auc, macro_average_precision, log_loss, calibration_error, "
+    "fnfr, sensitivity_at_90_specificity or "
     "sensitivity_at_95_specificity  [default: the study's; of tables alone macro_f1]",
 )
 @click.option("--normal-class", metavar="NAME", help="Of tables alone: the class without a finding  [default: by the names]")
@@ -236,13 +237,13 @@ def _calibration_for_people(found: Combination) -> str:
 def apply_ensemble(folder: Path, files: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     """Combine the members' predictions of other images: a table for each member, in the order of the members."""
     from automl_cxr import api
-    from automl_cxr.results.leaderboard import format_table, safe_cells
+    from automl_cxr.results.tables import to_csv, to_json
 
     check_out(out)
     table, notes = api.apply_ensemble(folder, files)
     for note in notes:
         say(note)
-    text = format_table(table, "json") if as_json else safe_cells(table).to_csv(index=False)
+    text = to_json(table) if as_json else to_csv(table)
     if out is None:
         click.echo(text, nl=False)
     else:

@@ -43,18 +43,6 @@ def print_table(table: pd.DataFrame, *, title: str) -> None:
     Console(width=max(console.width, needed)).print(drawn)
 
 
-def fold_intervals(table: pd.DataFrame) -> pd.DataFrame:
-    """Write each pair of ``_low`` and ``_high`` columns as one text, for the screen."""
-    folded = {}
-    for column in map(str, table.columns):
-        if column.endswith("_low"):
-            pairs = zip(table[column], table[column.removesuffix("_low") + "_high"], strict=True)
-            folded[column.removesuffix("_low") + " 95%"] = [f"{low:.3f}..{high:.3f}" for low, high in pairs]
-        elif not column.endswith("_high"):
-            folded[column] = list(table[column])
-    return table.assign(**folded)[list(folded)]
-
-
 def _cell(value: Any) -> str:
     if value is None or value != value:
         return ""
@@ -113,6 +101,35 @@ def write_text(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"Cannot write {path} ({error.strerror or error}). Name another --out.") from error
+
+
+def write_table(path: Path, table: pd.DataFrame, kind: str, *, title: str) -> None:
+    """Write a table to a file in a format of ``results.tables``.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    from automl_cxr.results.tables import format_table
+
+    written = format_table(table, kind, title=title)
+    try:
+        path.write_bytes(written.encode("utf-8") if isinstance(written, str) else written)
+    except OSError as error:
+        raise UsageError(f"Cannot write {path} ({error.strerror or error}). Name another --out.") from error
+
+
+def print_formatted(table: pd.DataFrame, kind: str) -> None:
+    """Print a table in a format of ``results.tables``.
+
+    Raises:
+        UsageError: The format is not text.
+    """
+    from automl_cxr.results.tables import format_table
+
+    written = format_table(table, kind)
+    if isinstance(written, bytes):
+        raise UsageError(f"The format {kind} is no text for a screen. Name a file with --out.")
+    click.echo(written, nl=False)
 
 
 def progress_bar(what: str) -> AbstractContextManager[Callable[[int, int], None]]:

@@ -1,4 +1,4 @@
-"""What comes after a search: leaderboard, importance, evaluate, predict, dashboard."""
+"""What comes after a search: importance, evaluate, predict, dashboard."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import click
 
 from automl_cxr.cli.printing import (
     check_out,
-    fold_intervals,
     print_json,
     print_table,
     progress_bar,
@@ -18,40 +17,6 @@ from automl_cxr.cli.printing import (
     write_text,
 )
 from automl_cxr.cli.words import debug_option, json_option, place_options, trial_option
-from automl_cxr.errors import UnknownNameError
-
-
-@click.command()
-@click.argument("study")
-@click.option("--format", "kind", default="table", show_default=True, metavar="KIND", help="table, csv, json, md or html.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file instead of the screen.")
-@place_options
-@json_option
-@debug_option
-def leaderboard(study: str, kind: str, out: Path | None, runs: str | None, storage: str | None, as_json: bool) -> None:
-    """Rank the finished trials of STUDY on the validation part, with 95% intervals by patient."""
-    from automl_cxr import api
-    from automl_cxr.results.leaderboard import FORMATS, format_table
-
-    check_out(out)
-    kind = "json" if as_json else kind
-    if kind == "table" and out is not None:
-        kind = {".md": "md", ".json": "json", ".html": "html"}.get(out.suffix.lower(), "csv")
-    if kind not in ("table", *FORMATS):
-        raise UnknownNameError("format", kind, ("table", *FORMATS))
-    table = api.open_study(study, runs=runs, storage=storage).leaderboard()
-    if out is not None:
-        write_text(out, format_table(table, kind))
-        say(f"{len(table)} trials written to {out}")
-    elif kind == "table":
-        print_table(
-            fold_intervals(table.drop(columns=[c for c in table if str(c).startswith("params_") or c == "has_model"])),
-            title=study,
-        )
-        if table.empty:
-            say("No trial is finished yet.")
-    else:
-        click.echo(format_table(table, kind), nl=False)
 
 
 @click.command()
@@ -162,7 +127,7 @@ def predict(
 ) -> None:
     """Classify image files and all images in folders."""
     from automl_cxr import api
-    from automl_cxr.results.leaderboard import format_table, safe_cells
+    from automl_cxr.results.tables import to_csv, to_json
 
     check_out(out)
     classifier = api.open_classifier(target, trial=trial, runs=runs, storage=storage)
@@ -170,7 +135,7 @@ def predict(
         table, problems = api.predict(classifier, paths, on_progress=on_progress)
     for path, reason in problems.items():
         say(f"not predicted: {shown_path(path)}: {reason}")
-    text = format_table(table, "json") if as_json else safe_cells(table).to_csv(index=False)
+    text = to_json(table) if as_json else to_csv(table)
     if out is None:
         click.echo(text, nl=False)
     else:

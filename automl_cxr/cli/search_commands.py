@@ -73,9 +73,10 @@ _REASONS_SHOWN = 5
     "--objective",
     metavar="METRIC",
     multiple=True,
-    help="Validation score that ranks trials: macro_f1, accuracy, balanced_accuracy, macro_auc, log_loss, fnfr, "
-    "sensitivity_at_90_specificity or sensitivity_at_95_specificity. Repeatable for a Pareto front, with costs too: "
-    "parameters, multiply_adds, latency; the first ranks  [default: macro_f1]",
+    help="Validation score that ranks trials: macro_f1, accuracy, balanced_accuracy, cohen_kappa, macro_auc, "
+    "macro_average_precision, log_loss, calibration_error, fnfr, sensitivity_at_90_specificity or "
+    "sensitivity_at_95_specificity. Repeatable for a Pareto front, with costs too: "
+    "parameters, multiply_adds, weight_bytes, latency; the first ranks  [default: macro_f1]",
 )
 @click.option(
     "--require",

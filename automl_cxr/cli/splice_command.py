@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_cxr.cli.printing import check_out, fold_intervals, print_json, print_table, progress_bar, say, write_text
+from automl_cxr.cli.printing import check_out, print_formatted, print_json, print_table, progress_bar, say, write_table
 from automl_cxr.cli.words import Names, data_options, debug_option, json_option, place_options, set_option
 from automl_cxr.errors import UnknownNameError
 
@@ -49,7 +49,9 @@ _ROWS_SHOWN = 25
 @click.option(
     "--executor", default="inline", show_default=True, metavar="NAME", help="How pairs are trained: inline, one by one, or ray."
 )
-@click.option("--format", "kind", default="table", show_default=True, metavar="KIND", help="table, csv, json, md or html.")
+@click.option(
+    "--format", "kind", default="table", show_default=True, metavar="KIND", help="table, csv, json, md, html, latex or xlsx."
+)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the table to a file, not to the screen.")
 @click.option(
     "--figure", type=click.Path(dir_okay=False, path_type=Path), help="HTML file for the heat map and the Pareto front."
@@ -79,13 +81,13 @@ def splice(
     A and B are each a backbone of `automl-cxr describe`, a study (its best trial), STUDY/NUMBER, or the folder of a trial.
     """
     from automl_cxr import api
-    from automl_cxr.results.leaderboard import FORMATS, format_table
     from automl_cxr.results.splices import describe_splices
+    from automl_cxr.results.tables import FORMATS, format_of
 
     check_out(out)
     check_out(figure)
     if kind == "table" and out is not None:
-        kind = {".md": "md", ".json": "json", ".html": "html"}.get(out.suffix.lower(), "csv")
+        kind = format_of(out)
     if kind not in ("table", *FORMATS):
         raise UnknownNameError("format", kind, ("table", *FORMATS))
     found = api.splice(
@@ -107,7 +109,7 @@ def splice(
         found.figure.write_html(figure, include_plotlyjs=True)
         say(f"Figure written to {figure}")
     if out is not None:
-        write_text(out, format_table(found.table, kind))
+        write_table(out, found.table, kind, title="Splices")
         say(f"{len(found.table)} networks written to {out}")
     if not as_json and out is None:
         _print_scores(
@@ -126,10 +128,10 @@ def splice(
 
 
 def _print_scores(table: pd.DataFrame, *, title: str, kind: str) -> None:
-    from automl_cxr.results.leaderboard import format_table
+    from automl_cxr.results.tables import fold_intervals
 
     if kind != "table":
-        click.echo(format_table(table, kind), nl=False)
+        print_formatted(table, kind)
         return
     is_shown = table["pareto"] | (table["rank"] <= _ROWS_SHOWN)
     print_table(fold_intervals(table[is_shown]), title=title)
@@ -138,6 +140,8 @@ def _print_scores(table: pd.DataFrame, *, title: str, kind: str) -> None:
 
 
 def _print_study(found: Any) -> None:
+    from automl_cxr.results.tables import fold_intervals
+
     columns = ["rank", "trial", "macro_f1", "macro_f1_low", "macro_f1_high", "n_parameters", "params_cut", "params_second_cut"]
     board = found.study.leaderboard()
     print_table(fold_intervals(board[columns]), title=f"fine-tuned: study {found.study.name}")

@@ -73,7 +73,7 @@ class Ballots:
     def merit(self, weights: np.ndarray) -> np.ndarray:
         """Judge weightings by the objective: more is better, so a metric to minimise is negated.
 
-        Metrics of the confusion matrix and log loss go through the images in blocks, those of the images' order through the
+        Metrics of the confusion matrix and log loss go through the images in blocks, the others through the
         weightings.
 
         Args:
@@ -88,8 +88,8 @@ class Ballots:
         metric, normal_class = self.objective.metric, self.objective.normal_class
         if metric.of_confusions is not None:
             return self._signed(metric.of_confusions(self.confusions(weights), normal_class))
-        if metric.of_ranks is not None:
-            scores = [metric.of_ranks(self.labels, shares, normal_class) for shares in self._shares(weights)]
+        if metric.of_stacks is not None:
+            scores = [metric.of_stacks(self.labels, shares, normal_class) for shares in self._shares(weights)]
             return self._signed(np.concatenate(scores))
         return self._signed(self.log_loss(weights))
 

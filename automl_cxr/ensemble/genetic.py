@@ -91,7 +91,7 @@ def seed_weights(ballots: Ballots) -> list[np.ndarray]:
     n_members, order = ballots.n_members, rank_members(ballots)
     top = [top_k_weights(order, k) for k in range(2, n_members)]
     # Chance hits the exact optimum of two members in 96 of 100 problems; the sweep always does.
-    swept = [sweep_weights(ballots)] if n_members == 2 and ballots.objective.metric.of_ranks is None else []
+    swept = [sweep_weights(ballots)] if n_members == 2 and ballots.objective.metric.of_stacks is None else []
     return [uniform_weights(n_members), *np.eye(n_members), *top, greedy_weights(ballots), *swept]
 
 

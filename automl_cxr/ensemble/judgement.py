@@ -16,8 +16,6 @@ from automl_cxr.scoring.intervals import Interval, paired_differences
 from automl_cxr.scoring.predictions import Predictions
 
 _FOLDS = (5, 3, 2)  # the first number that leaves each class outside every fold is taken
-_RESAMPLES = 2000
-_RESAMPLES_BY_ROW = 500  # of metrics that need the probabilities of every resample
 SIMPLEST = "best"
 
 
@@ -115,11 +113,9 @@ def _predict_out_of_fold(
 
 def _gains(said: Mapping[str, Predictions], objective: Objective, seed: int) -> dict[str, dict[str, tuple[float, Interval]]]:
     """Tell for each method how much better than each other it is, with a 95 % interval by patient; above 0 is better."""
-    n_resamples = _RESAMPLES if objective.metric.of_confusions is not None else _RESAMPLES_BY_ROW
     table = paired_differences(
         list(said.values()),
         metric=objective.name,
-        n_resamples=n_resamples,
         seed=seed,
         normal_class=objective.normal_class,
     )

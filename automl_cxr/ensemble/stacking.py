@@ -8,7 +8,7 @@ import numpy as np
 
 from automl_cxr.ensemble.patient_folds import patient_folds
 from automl_cxr.ensemble.rules import Stacking, log_probabilities
-from automl_cxr.scoring.metrics import log_loss
+from automl_cxr.scoring.calibration import log_loss
 
 # Inverse strengths of the penalty on squared coefficients, the strongest first; of equals the stronger is taken.
 _STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)

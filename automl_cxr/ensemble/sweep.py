@@ -18,7 +18,7 @@ def sweep_weights(ballots: Ballots) -> np.ndarray:
     Each image's votes are straight lines over the first member's weight, so its class changes at most k - 1 times, and a
     metric of the confusion matrix is constant between two neighbouring changes of all images: the stretches are gone through
     from 0 to 1. Among the best stretches the Brier score decides, a parabola over the weight. Log loss is convex and is
-    minimised by itself; of metrics of ranks (macro_auc, sensitivity at a specificity) the best of 1,001 weights is taken.
+    minimised by itself; of metrics that are no sum over the images (``Metric.of_stacks``) the best of 1,001 weights is taken.
 
     Raises:
         UsageError: If there are not two members.

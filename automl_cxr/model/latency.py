@@ -8,20 +8,21 @@ import time
 import keras
 import numpy as np
 
-from automl_cxr.model.trainer import LabelledPart
-
-_BATCH_SIZE = 32  # the same for all trials, whatever they were trained with
+BATCH_SIZE = 32  # the same for all trials, whatever they were trained with
 _WARM_UPS = 2
 _FEWEST, _MOST, _SECONDS = 5, 30, 2.0
 
 
-def measure_latency(model: keras.Model, part: LabelledPart) -> float:
-    """Measure the milliseconds that a network takes for one image of a full batch.
+def measure_latency(model: keras.Model, batch: np.ndarray) -> float:
+    """Measure the milliseconds that a network takes for one image of a batch that lies ready in memory.
 
-    Batches of 32 images of the part (all of it, if there are fewer) lie ready in memory. After two batches to warm up, the
-    median of 5 to 30 is taken, of as many as fit into two seconds. Neighbours on the same machine slow it down.
+    After two batches to warm up, the median of 5 to 30 is taken, of as many as fit into two seconds. Neighbours on the same
+    machine slow it down.
+
+    Args:
+        model: The network.
+        batch: Pixels as the network takes them, (n, h, w, 1); ``BATCH_SIZE`` images where there are as many.
     """
-    batch = part.batch(np.arange(min(_BATCH_SIZE, len(part.rows))))
     for _ in range(_WARM_UPS):
         model.predict_on_batch(batch)
     seconds: list[float] = []

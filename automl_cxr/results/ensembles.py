@@ -25,7 +25,7 @@ from automl_cxr.errors import DataError, StudyError, UnknownNameError, UsageErro
 from automl_cxr.results.classifier import ENSEMBLE_FILE, explain_no_model, load_ensemble, member_of_trial
 from automl_cxr.results.export import Export, export_classifier
 from automl_cxr.results.model_card import write_record
-from automl_cxr.scoring.intervals import bootstrap_interval
+from automl_cxr.scoring.intervals import bootstrap_intervals
 from automl_cxr.scoring.metrics import METRICS, find_normal_class
 from automl_cxr.scoring.prediction_tables import PredictionTable, read_prediction_tables
 from automl_cxr.scoring.predictions import Predictions, align
@@ -33,8 +33,6 @@ from automl_cxr.study.audit_stamp import load_audit
 from automl_cxr.study.provenance import describe_versions
 from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
 
-_RESAMPLES = 2000
-_RESAMPLES_BY_ROW = 200  # of metrics that need the probabilities of every resample
 _DIVERSE_CANDIDATES = 50  # best trials among which diverse members are looked for
 
 
@@ -365,15 +363,17 @@ def _metrics(combination: Combination) -> list[dict[str, Any]]:
     judged = combination.judgement
     said = combination.predictions if judged is None else judged.methods[combination.method].predictions
     normal_class = combination.objective.normal_class
-    rows = []
-    for name, metric in METRICS.items():
-        if normal_class is None and metric.needs_normal_class:
-            continue
-        n_resamples = _RESAMPLES if metric.of_confusions is not None else _RESAMPLES_BY_ROW
-        interval = bootstrap_interval(said, metric=name, n_resamples=n_resamples, normal_class=normal_class)
-        score = metric.function(said.labels, said.probabilities, normal_class)
-        rows.append({"metric": name, "score": score, "low": interval.low, "high": interval.high})
-    return rows
+    defined = [name for name, row in METRICS.items() if normal_class is not None or not row.needs_normal_class]
+    intervals = bootstrap_intervals(said, defined, normal_class=normal_class)
+    return [
+        {
+            "metric": name,
+            "score": METRICS[name].function(said.labels, said.probabilities, normal_class),
+            "low": intervals[name].low,
+            "high": intervals[name].high,
+        }
+        for name in defined
+    ]
 
 
 def _digest(file: Path) -> str:

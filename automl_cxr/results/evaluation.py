@@ -16,8 +16,9 @@ from automl_cxr.errors import DataError, UnknownNameError
 from automl_cxr.results.classifier import Classifier
 from automl_cxr.results.model_card import note_test
 from automl_cxr.results.study_images import load_study_dataset
-from automl_cxr.scoring.intervals import Interval, bootstrap_interval
-from automl_cxr.scoring.metrics import METRICS, confusion_matrix, score_predictions
+from automl_cxr.scoring.confusion import confusion_matrix
+from automl_cxr.scoring.intervals import Interval, bootstrap_intervals
+from automl_cxr.scoring.metrics import CLASS_METRICS, METRICS, score_predictions
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.store import StudyStore
 
@@ -34,7 +35,7 @@ class Evaluation:
         predictions: What it said.
         scores: Every metric by name.
         intervals: 95 % bootstrap interval by patient of each metric of ``METRICS`` that is defined here.
-        per_class: Precision, recall, F1 and number of images, one row a class.
+        per_class: The scores of ``CLASS_METRICS`` and the number of images, one row a class.
         confusion: Images by true class (rows) and predicted class (columns).
         unreadable: Images that could not be read, with the reason.
         n_opened: How often the test part has now been opened; 0 for the other parts.
@@ -158,14 +159,11 @@ def _score(
 ) -> Evaluation:
     classes = list(predictions.classes)
     scores = score_predictions(predictions, normal_class=normal_class)
-    intervals = {
-        name: bootstrap_interval(predictions, metric=name, seed=seed, normal_class=normal_class)
-        for name in METRICS
-        if name in scores
-    }
+    named = [name for name in METRICS if name in scores]
+    intervals = bootstrap_intervals(predictions, named, seed=seed, normal_class=normal_class)
     counts = confusion_matrix(predictions.labels, predictions.predicted, len(classes))
     per_class = pd.DataFrame(
-        {kind: [scores[f"{kind}_{name}"] for name in classes] for kind in ("precision", "recall", "f1")},
+        {kind: [scores[f"{kind}_{name}"] for name in classes] for kind in CLASS_METRICS},
         index=pd.Index(classes, name="class"),
     )
     per_class["images"] = counts.sum(axis=1)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 
-from automl_cxr.errors import UsageError
-from automl_cxr.scoring.metrics import Metric
-from automl_cxr.scoring.metrics import metric as metric_named
+from automl_cxr.errors import UnknownNameError, UsageError
+from automl_cxr.scoring.metrics import METRICS, Metric, metrics_for
 from automl_cxr.scoring.predictions import Predictions, align
+from automl_cxr.scoring.resampling import ResampledScores, resample_scores
 
-_BLOCK_BYTES = 32 * 2**20
+N_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -30,38 +30,57 @@ def bootstrap_interval(
     *,
     metric: str = "macro_f1",
     level: float = 0.95,
-    n_resamples: int = 2000,
+    n_resamples: int = N_RESAMPLES,
     seed: int = 0,
     normal_class: int | None = None,
 ) -> Interval:
-    """Give the bias-corrected percentile interval of a score under resampling of patients with replacement.
-
-    Resamples are not stratified: how many images a class has is chance as well. Resamples in which the metric is
-    undefined (macro_auc without one of the classes) do not count.
-
-    The correction (Efron, "Nonparametric standard errors and confidence intervals", 1981) shifts the percentiles by
-    where the score lies among its own resamples. Simulated with 1 to 3 images a patient, at 95 %: 100 patients a class
-    cover the true macro-F1 in 93 to 94 % of 1,000 test sets, 20 a class in 93 %; a rare event, an FNFR of 1 %, in 92 %.
-    Without the correction that last one is 83 %, the rest alike; the basic interval is worse at scores near 1. BCa's
-    acceleration would need a jackknife over patients and can only mend skewness, which these figures leave little of.
-    No bootstrap knows of errors that it has not seen: without a single one the interval has no width.
-
-    Args:
-        predictions: Labelled predictions; ``patients`` says which images stay together.
-        metric: A name in ``METRICS``.
-        level: Share of intervals that shall cover the true score, between 0 and 1.
-        n_resamples: Number of resamples.
-        seed: Seed of the resamples, at least 0.
-        normal_class: Index of the class without a finding, for metrics that need it.
+    """Give the bootstrap interval of one score; see ``bootstrap_intervals``.
 
     Raises:
         UnknownNameError: If the metric does not exist.
         UsageError: For a level, number of resamples or seed out of range, or a missing normal class.
         DataError: If there is no image or a label is unknown.
     """
-    (of_resamples,) = _resampled_scores([predictions], metric, level, n_resamples, seed, normal_class)
-    score = metric_named(metric).function(predictions.labels, predictions.probabilities, normal_class)
-    return _corrected_interval(score, of_resamples, level)
+    return bootstrap_intervals(
+        predictions, [metric], level=level, n_resamples=n_resamples, seed=seed, normal_class=normal_class
+    )[metric]
+
+
+def bootstrap_intervals(
+    predictions: Predictions,
+    metrics: Sequence[str],
+    *,
+    level: float = 0.95,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+    normal_class: int | None = None,
+) -> dict[str, Interval]:
+    """Give the bias-corrected and accelerated interval (BCa) of each score under resampling of patients with replacement.
+
+    Resamples in which a metric is undefined (macro_auc without one of the classes) do not count.
+
+    BCa (Efron, "Better bootstrap confidence intervals", 1987) shifts the percentiles by where the score lies among its own
+    resamples and by how its spread grows with it, which a jackknife over patients tells. Simulated at 95 % on 1,000 sets of
+    150 patients with two images each: the true macro-F1 is covered in 96 %, accuracy in 95 %, an FNFR of 6.5 % in 94 %;
+    bias-corrected percentiles without the acceleration cover these in 95, 95 and 93 %, plain percentiles in 95, 94 and 92 %,
+    the basic interval in 94, 95 and 89 %. A rare event is hard for all: an FNFR of 1 % of 200 images is covered in 85 %.
+    No bootstrap knows of errors that it has not seen: without a single one the interval has no width.
+
+    Args:
+        predictions: Labelled predictions; ``patients`` says which images stay together.
+        metrics: Names in ``metrics_for`` the classes.
+        level: Share of intervals that shall cover the true score, between 0 and 1.
+        n_resamples: Number of resamples.
+        seed: Seed of the resamples, at least 0.
+        normal_class: Index of the class without a finding, for metrics that need it.
+
+    Raises:
+        UnknownNameError: If a metric does not exist.
+        UsageError: For a level, number of resamples or seed out of range, or a missing normal class.
+        DataError: If there is no image or a label is unknown.
+    """
+    resampled = _resample([predictions], metrics, level, n_resamples, seed, normal_class)
+    return {name: intervals_of(scores, level=level)[0] for name, scores in resampled.items()}
 
 
 def paired_difference(
@@ -70,7 +89,7 @@ def paired_difference(
     *,
     metric: str = "macro_f1",
     level: float = 0.95,
-    n_resamples: int = 2000,
+    n_resamples: int = N_RESAMPLES,
     seed: int = 0,
     normal_class: int | None = None,
 ) -> tuple[float, Interval]:
@@ -93,7 +112,7 @@ def paired_differences(
     *,
     metric: str = "macro_f1",
     level: float = 0.95,
-    n_resamples: int = 2000,
+    n_resamples: int = N_RESAMPLES,
     seed: int = 0,
     normal_class: int | None = None,
 ) -> list[list[tuple[float, Interval]]]:
@@ -102,97 +121,68 @@ def paired_differences(
     Returns:
         In row i and column j the score of model i less that of model j, and its interval.
     """
-    stacked, first = align(models)
-    models = [replace(first, probabilities=probabilities) for probabilities in stacked]
-    of_resamples = _resampled_scores(models, metric, level, n_resamples, seed, normal_class)
-    function = metric_named(metric).function
-    scores = [function(model.labels, model.probabilities, normal_class) for model in models]
+    resampled = _resample(models, [metric], level, n_resamples, seed, normal_class)[metric]
     return [
-        [
-            (score - other, _corrected_interval(score - other, of_resamples[i] - of_resamples[j], level))
-            for j, other in enumerate(scores)
-        ]
-        for i, score in enumerate(scores)
+        list(zip(difference.scores.tolist(), intervals_of(difference, level=level), strict=True))
+        for difference in (differences_from(resampled, number) for number in range(len(models)))
     ]
 
 
-def _resampled_scores(
-    members: list[Predictions], metric: str, level: float, n_resamples: int, seed: int, normal_class: int | None
-) -> np.ndarray:
-    """Score models, rows of which are the same images, on the same resamples of patients, (n_members, n_resamples)."""
-    row = metric_named(metric)
-    _check_settings(level, n_resamples, seed)
-    for member in members:
-        member.require_labels()
-        row.require_normal_class(normal_class, len(member.classes))
-    rng = np.random.default_rng(seed)
-    if row.of_confusions is not None:
-        return _scores_by_confusions(members, row.of_confusions, n_resamples, rng, normal_class)
-    return _scores_by_rows(members, row, n_resamples, rng, normal_class)
+def differences_from(resampled: ResampledScores, number: int) -> ResampledScores:
+    """Subtract every model's scores from those of one of them."""
+    parts = (resampled.scores, resampled.of_resamples, resampled.left_out)
+    return ResampledScores(*(part[number] - part for part in parts))
 
 
-def _scores_by_confusions(
-    members: list[Predictions],
-    of_confusions: Callable[[np.ndarray, int | None], np.ndarray],
-    n_resamples: int,
-    rng: np.random.Generator,
-    normal_class: int | None,
-) -> np.ndarray:
-    """Resample patients as counts of confusion cells, never as images.
+def intervals_of(resampled: ResampledScores, *, level: float = 0.95) -> list[Interval]:
+    """Give the BCa interval of each model's score."""
+    rows = zip(resampled.scores.tolist(), resampled.of_resamples, resampled.left_out, strict=True)
+    return [_corrected_interval(*row, level) for row in rows]
 
-    Patients with the same counts are interchangeable, so a resample is one multinomial draw over the distinct counts:
-    with an image for each patient there are at most k * k of those (for two models k ** 3), however many the images.
+
+def named_metric(name: str, classes: Sequence[str], normal_class: int | None) -> Metric:
+    """Look up a metric, of all classes or of one.
+
+    Raises:
+        UnknownNameError: If it does not exist.
+        UsageError: If it needs a normal class and has none, or one that does not exist.
     """
-    n_classes = len(members[0].classes)
-    per_patient = _cells_per_patient(members)
-    profiles, n_alike = np.unique(per_patient, axis=0, return_counts=True)
-    n_patients, profiles_as_float = len(per_patient), profiles.astype(np.float64)  # float64: BLAS; counts stay exact
-    block = max(1, _BLOCK_BYTES // (8 * (profiles.shape[0] + profiles.shape[1])))
-    scores = []
-    for start in range(0, n_resamples, block):
-        size = min(block, n_resamples - start)
-        draws = rng.multinomial(n_patients, n_alike / n_patients, size=size)
-        confusions = draws.astype(np.float64) @ profiles_as_float
-        scores.append(of_confusions(confusions.reshape(size, len(members), n_classes, n_classes), normal_class))
-    return np.concatenate(scores).T
+    if name in METRICS:
+        METRICS[name].require_normal_class(normal_class, len(classes))
+        return METRICS[name]
+    defined = metrics_for(classes, normal_class=normal_class)
+    if name not in defined:
+        raise UnknownNameError("metric", name, defined)
+    return defined[name]
 
 
-def _cells_per_patient(members: list[Predictions]) -> np.ndarray:
-    """Count each patient's images by member, true class and predicted class, int64 (n_patients, n_members * k * k)."""
-    patient, n_patients = _number_patients(members[0].patients)
-    n_cells = len(members[0].classes) ** 2
-    counts = [
-        np.bincount(
-            patient * n_cells + member.labels * len(member.classes) + member.predicted, minlength=n_patients * n_cells
-        ).reshape(n_patients, n_cells)
-        for member in members
-    ]
-    return np.concatenate(counts, axis=1)
+def _resample(
+    models: Sequence[Predictions],
+    metrics: Sequence[str],
+    level: float,
+    n_resamples: int,
+    seed: int,
+    normal_class: int | None,
+) -> dict[str, ResampledScores]:
+    """Resample models, whose images are matched by id."""
+    _check_settings(level, n_resamples, seed)
+    for model in models:
+        model.require_labels()
+    probabilities, images = align(models)
+    rows = [named_metric(name, images.classes, normal_class) for name in metrics]
+    return resample_scores(
+        images.labels,
+        probabilities,
+        images.patients,
+        rows,
+        n_resamples=n_resamples,
+        seed=seed,
+        normal_class=normal_class,
+    )
 
 
-def _scores_by_rows(
-    members: list[Predictions], metric: Metric, n_resamples: int, rng: np.random.Generator, normal_class: int | None
-) -> np.ndarray:
-    """Resample patients as rows of images, for metrics that need the probabilities."""
-    patient, n_patients = _number_patients(members[0].patients)
-    scores = np.empty((len(members), n_resamples))
-    for resample in range(n_resamples):
-        times = np.bincount(rng.integers(n_patients, size=n_patients), minlength=n_patients)
-        rows = np.repeat(np.arange(len(patient)), times[patient])
-        for number, member in enumerate(members):
-            scores[number, resample] = metric.function(member.labels[rows], member.probabilities[rows], normal_class)
-    return scores
-
-
-def _number_patients(patients: tuple[str, ...]) -> tuple[np.ndarray, int]:
-    """Number the patients from 0 in the order of their first image, int64 (n,)."""
-    numbers: dict[str, int] = {}
-    of_image = [numbers.setdefault(name, len(numbers)) for name in patients]
-    return np.array(of_image, dtype=np.int64), len(numbers)
-
-
-def _corrected_interval(score: float, of_resamples: np.ndarray, level: float) -> Interval:
-    """Take the percentiles of the resamples' scores, shifted by the bias of the median."""
+def _corrected_interval(score: float, of_resamples: np.ndarray, left_out: np.ndarray, level: float) -> Interval:
+    """Take the percentiles of the resamples' scores, shifted by the bias of the median and by the acceleration."""
     defined = of_resamples[~np.isnan(of_resamples)]
     if np.isnan(score) or not defined.size:
         return Interval(float("nan"), float("nan"), level)
@@ -201,9 +191,21 @@ def _corrected_interval(score: float, of_resamples: np.ndarray, level: float) ->
     # quantiles are infinite.
     below = np.mean(defined < score) + np.mean(defined == score) / 2
     bias = normal.inv_cdf(float(np.clip(below, 0.5 / defined.size, 1 - 0.5 / defined.size)))
-    ends = [normal.cdf(2 * bias + normal.inv_cdf(share)) for share in ((1 - level) / 2, (1 + level) / 2)]
+    acceleration = _acceleration(left_out)
+    ends = []
+    for share in ((1 - level) / 2, (1 + level) / 2):
+        shift = bias + normal.inv_cdf(share)
+        ends.append(normal.cdf(bias + shift / max(1 - acceleration * shift, 0.1)))
     low, high = np.quantile(defined, ends)
     return Interval(float(low), float(high), level)
+
+
+def _acceleration(left_out: np.ndarray) -> float:
+    """Give a sixth of the skewness of what each patient contributes (Efron 1987, equation 6.6 by the jackknife)."""
+    defined = left_out[~np.isnan(left_out)]
+    influence = defined.mean() - defined if defined.size else np.zeros(1)
+    spread = float((influence**2).sum()) ** 1.5
+    return float((influence**3).sum()) / (6 * spread) if spread > 0 else 0.0
 
 
 def _check_settings(level: float, n_resamples: int, seed: int) -> None:

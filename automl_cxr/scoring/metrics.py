@@ -1,8 +1,4 @@
-"""What a score is: one row a metric, each with its direction, and the confusion matrices that most are made of.
-
-Nothing here infers a direction from a name. Metrics of a confusion matrix work on stacks of them, (..., k, k), so that
-a bootstrap or a population of ensembles is scored in one call.
-"""
+"""What a score is: one row a metric, each with its direction. Nothing here infers a direction from a name."""
 
 from __future__ import annotations
 
@@ -14,7 +10,15 @@ from typing import Literal
 
 import numpy as np
 
-from automl_cxr.errors import DataError, UnknownNameError, UsageError
+from automl_cxr.errors import UnknownNameError, UsageError
+from automl_cxr.scoring import confusion, ranking
+from automl_cxr.scoring.calibration import (
+    expected_calibration_error,
+    log_loss,
+    weighted_calibration_error,
+    weighted_log_loss,
+)
+from automl_cxr.scoring.confusion import confusion_matrix, macro_f1
 from automl_cxr.scoring.predictions import Predictions
 
 Direction = Literal["maximize", "minimize"]
@@ -28,80 +32,6 @@ _NORMAL_NAMES = frozenset(
 )
 _NEUTRAL_WORDS = frozenset({"chest", "class", "cxr", "image", "images", "lung", "lungs", "ray", "x", "xray"})
 
-# ---------------------------------------------------------------------------------------------- confusion matrices
-
-
-def confusion_matrix(
-    labels: np.ndarray, predicted: np.ndarray, n_classes: int, weights: np.ndarray | None = None
-) -> np.ndarray:
-    """Count images by true class (rows) and predicted class (columns).
-
-    Args:
-        labels: True classes, integers (n,) from 0 to n_classes - 1.
-        predicted: Predicted classes, the same.
-        n_classes: Number of classes, k.
-        weights: What each image counts, (n,); 1 when left out.
-
-    Returns:
-        (k, k), int64, or float64 with weights.
-
-    Raises:
-        DataError: If a class is out of range (an unknown label of -1 is).
-    """
-    for classes in (labels, predicted):
-        if classes.size and (classes.min() < 0 or classes.max() >= n_classes):
-            raise DataError(
-                f"A confusion matrix of {n_classes} classes needs classes from 0 to {n_classes - 1}. "
-                f"Received {classes.min()} to {classes.max()}. Leave images without a label out."
-            )
-    cells = labels.astype(np.int64) * n_classes + predicted
-    return np.bincount(cells, weights, minlength=n_classes * n_classes).reshape(n_classes, n_classes)
-
-
-def precision_per_class(confusion: np.ndarray) -> np.ndarray:
-    """Right ones among the images predicted as each class, (..., k, k) to (..., k); 0 where none is predicted."""
-    return _ratio(_diagonal(confusion), confusion.sum(axis=-2), undefined=0.0)
-
-
-def recall_per_class(confusion: np.ndarray) -> np.ndarray:
-    """Right ones among the images of each class, (..., k, k) to (..., k); 0 where the class has none."""
-    return _ratio(_diagonal(confusion), confusion.sum(axis=-1), undefined=0.0)
-
-
-def f1_per_class(confusion: np.ndarray) -> np.ndarray:
-    """Harmonic mean of precision and recall of each class, (..., k, k) to (..., k).
-
-    A class with neither a true nor a predicted image has F1 0, as in ``sklearn.metrics.f1_score(zero_division=0)``
-    with all labels given: a class that a split lost is a fault to see, not a perfect score to average in.
-    """
-    return _ratio(2 * _diagonal(confusion), confusion.sum(axis=-1) + confusion.sum(axis=-2), undefined=0.0)
-
-
-def macro_f1(confusion: np.ndarray) -> np.ndarray:
-    """Mean F1 over all classes, (..., k, k) to (...)."""
-    return f1_per_class(confusion).mean(axis=-1)
-
-
-def accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Share of images predicted right, (..., k, k) to (...)."""
-    return _ratio(_diagonal(confusion).sum(axis=-1), confusion.sum(axis=(-2, -1)), undefined=np.nan)
-
-
-def balanced_accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Mean recall over the classes that have images, (..., k, k) to (...), as ``sklearn``'s balanced accuracy."""
-    has_images = confusion.sum(axis=-1) > 0
-    return _ratio(recall_per_class(confusion).sum(axis=-1), has_images.sum(axis=-1), undefined=np.nan)
-
-
-def fnfr(confusion: np.ndarray, normal_class: int) -> np.ndarray:
-    """False No-Finding Rate, (..., k, k) to (...): sick patients sent home.
-
-    Images wrongly predicted as the normal class over all images that are not normal (the reference report on
-    ChestX-ray14, section 7.1); NaN where every image is normal.
-    """
-    not_normal = np.delete(confusion, normal_class, axis=-2)
-    return _ratio(not_normal[..., normal_class].sum(axis=-1), not_normal.sum(axis=(-2, -1)), undefined=np.nan)
-
 
 def score_macro_f1(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Macro-F1 of one model, from arrays alone: cheap enough for every epoch.
@@ -113,87 +43,21 @@ def score_macro_f1(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return float(macro_f1(confusion_matrix(labels, probabilities.argmax(axis=1), probabilities.shape[1])))
 
 
-# -------------------------------------------------------------------------------------- scores of the probabilities
-
-
-def macro_auc(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Mean over the classes of the area under each one-against-rest ROC curve, (..., n, k) to (...); NaN without a class.
-
-    The area is the Mann-Whitney statistic, ties counted half, and equals ``roc_auc_score(multi_class="ovr")``. Written
-    out because a bootstrap or a population of ensembles asks for it thousands of times: scikit-learn takes a second to import
-    and 16 times as long for 1,000 images of 4 classes, and refuses rows whose sum is off by a float16 rounding.
-    """
-    areas = [_areas_under_curve(labels == number, probabilities[..., number]) for number in range(probabilities.shape[-1])]
-    return np.mean(areas, axis=0)
-
-
-def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean negative logarithm of the probability given to the true class, clipped at float32's epsilon."""
-    of_truth = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(of_truth.clip(np.finfo(np.float32).eps, 1.0)).mean())
-
-
-def _areas_under_curve(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Give the area for each row of scores, (..., n) to (...); ``positive`` is (n,)."""
-    n_positive = int(positive.sum())
-    n_negative = len(positive) - n_positive
-    if n_positive == 0 or n_negative == 0:
-        return np.full(scores.shape[:-1], np.nan)
-    order = scores.argsort(axis=-1)
-    ordered = np.take_along_axis(scores, order, axis=-1)
-    steps = ordered[..., 1:] != ordered[..., :-1]
-    edge = np.ones((*scores.shape[:-1], 1), dtype=bool)
-    place = np.arange(len(positive))
-    # Equal scores share a rank: half way from the first to the last of them.
-    first = np.maximum.accumulate(np.where(np.concatenate([edge, steps], axis=-1), place, 0), axis=-1)
-    backwards = np.where(np.concatenate([steps, edge], axis=-1), place, len(positive))[..., ::-1]
-    last = np.minimum.accumulate(backwards, axis=-1)[..., ::-1]
-    ranks_of_positive = np.where(positive[order], (first + last) / 2 + 1, 0).sum(axis=-1)
-    return (ranks_of_positive - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
-
-
-def sensitivity_at_specificity(
-    labels: np.ndarray, probabilities: np.ndarray, normal_class: int, *, specificity: float
-) -> np.ndarray:
-    """Share of the images with a finding that are called, where enough of the normal ones are not, (..., n, k) to (...).
-
-    An image is called when 1 - P(normal) is above a threshold, whatever its finding. The threshold is the lowest at which at
-    least ``specificity`` of the normal images stay uncalled; images that tie with it are not called. It is chosen on these
-    very images, as on every ROC curve.
-
-    Args:
-        labels: True classes, integers (n,).
-        probabilities: (..., n, k).
-        normal_class: Index of the class without a finding; all others have one.
-        specificity: Share of the normal images, above 0 and below 1.
-
-    Returns:
-        The sensitivity, 0 to 1; NaN where either kind of image is missing.
-    """
-    normality, is_normal = probabilities[..., normal_class], labels == normal_class
-    if is_normal.all() or not is_normal.any():
-        return np.full(normality.shape[:-1], np.nan)
-    n_called = int((1 - specificity) * is_normal.sum() + 1e-9)  # 0.1 of 10 images is 1, not 0.99...
-    threshold = np.sort(normality[..., is_normal], axis=-1)[..., n_called, None]
-    return (normality[..., ~is_normal] < threshold).mean(axis=-1)
-
-
-# ------------------------------------------------------------------------------------------------ the table of metrics
-
-
 @dataclass(frozen=True)
 class Metric:
-    """One row of ``METRICS``.
+    """One row of ``METRICS``, or one of ``metrics_for`` a study's classes.
 
     Attributes:
         name: What users write.
         direction: "maximize" or "minimize".
         description: One line for people.
         function: (labels (n,), probabilities (n, k), normal_class or None) to the score.
+        of_weights: (labels (n,), probabilities (n, k), weights (n, n_resamples), normal_class or None) to scores
+            (n_resamples,), where each image counts as often as its weight; None for metrics of the confusion matrix.
         of_confusions: (confusions (..., k, k), normal_class or None) to scores (...), for metrics that need no more
             than the confusion matrix; None for the others.
-        of_ranks: (labels (n,), probabilities (..., n, k), normal_class or None) to scores (...), for metrics that depend on
-            the order of the images; None for the others.
+        of_stacks: (labels (n,), probabilities (..., n, k), normal_class or None) to scores (...), for metrics that no
+            sum over the images gives; None for the others.
         needs_normal_class: Whether ``normal_class`` must be known.
     """
 
@@ -201,8 +65,9 @@ class Metric:
     direction: Direction
     description: str
     function: Callable[[np.ndarray, np.ndarray, int | None], float]
+    of_weights: Callable[[np.ndarray, np.ndarray, np.ndarray, int | None], np.ndarray] | None = None
     of_confusions: Callable[[np.ndarray, int | None], np.ndarray] | None = None
-    of_ranks: Callable[[np.ndarray, np.ndarray, int | None], np.ndarray] | None = None
+    of_stacks: Callable[[np.ndarray, np.ndarray, int | None], np.ndarray] | None = None
     needs_normal_class: bool = False
 
     def require_normal_class(self, normal_class: int | None, n_classes: int) -> None:
@@ -217,69 +82,135 @@ class Metric:
             raise UsageError(f"Metric '{self.name}' needs to know which class is normal. Received none: name it.")
 
 
-def _metric_of_confusion(
+# --------------------------------------------------------------------------------------------------- kinds of rows
+
+
+def _of_confusion(
+    name: str, direction: Direction, description: str, of_confusions: Callable[[np.ndarray], np.ndarray]
+) -> Metric:
+    return _of_confusion_and_normal(name, direction, description, lambda matrices, _: of_confusions(matrices), needed=False)
+
+
+def _of_confusion_and_normal(
     name: str,
     direction: Direction,
     description: str,
     of_confusions: Callable[[np.ndarray, int | None], np.ndarray],
     *,
-    needs_normal_class: bool = False,
+    needed: bool = True,
 ) -> Metric:
     def function(labels: np.ndarray, probabilities: np.ndarray, normal_class: int | None) -> float:
-        confusion = confusion_matrix(labels, probabilities.argmax(axis=1), probabilities.shape[1])
-        return float(of_confusions(confusion, normal_class))
+        matrix = confusion_matrix(labels, probabilities.argmax(axis=1), probabilities.shape[1])
+        return float(of_confusions(matrix, normal_class))
 
-    return Metric(name, direction, description, function, of_confusions, needs_normal_class=needs_normal_class)
+    return Metric(name, direction, description, function, of_confusions=of_confusions, needs_normal_class=needed)
 
 
-def _metric_of_ranks(
+def _of_ranks(
     name: str,
     description: str,
-    of_ranks: Callable[[np.ndarray, np.ndarray, int | None], np.ndarray],
-    *,
-    needs_normal_class: bool = False,
+    per_class: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    weighted: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
+    number: int | None = None,
 ) -> Metric:
+    """Make a row of a class against the rest, or of the mean over the classes where no number is given."""
+
+    def of_stacks(labels: np.ndarray, probabilities: np.ndarray, _normal_class: int | None) -> np.ndarray:
+        scores = per_class(labels, probabilities)
+        return scores.mean(axis=-1) if number is None else scores[..., number]
+
+    def of_weights(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, _normal_class: int | None) -> np.ndarray:
+        numbers = range(probabilities.shape[1]) if number is None else [number]
+        return np.mean([weighted(labels == one, probabilities[:, one], weights) for one in numbers], axis=0)
+
     def function(labels: np.ndarray, probabilities: np.ndarray, normal_class: int | None) -> float:
-        return float(of_ranks(labels, probabilities, normal_class))
+        return float(of_stacks(labels, probabilities, normal_class))
 
-    return Metric(name, "maximize", description, function, of_ranks=of_ranks, needs_normal_class=needs_normal_class)
-
-
-def _fnfr_of_confusions(confusions: np.ndarray, normal_class: int | None) -> np.ndarray:
-    if normal_class is None:
-        raise UsageError("Metric 'fnfr' needs to know which class is normal. Received none: name it.")
-    return fnfr(confusions, normal_class)
+    return Metric(name, "maximize", description, function, of_weights, of_stacks=of_stacks)
 
 
-def _sensitivity_row(percent: int) -> Metric:
+def _sensitivity(percent: int) -> Metric:
     name = f"sensitivity_at_{percent}_specificity"
 
-    def of_ranks(labels: np.ndarray, probabilities: np.ndarray, normal_class: int | None) -> np.ndarray:
-        if normal_class is None:
-            raise UsageError(f"Metric '{name}' needs to know which class is normal. Received none: name it.")
-        return sensitivity_at_specificity(labels, probabilities, normal_class, specificity=percent / 100)
+    def of_stacks(labels: np.ndarray, probabilities: np.ndarray, normal_class: int | None) -> np.ndarray:
+        normal = _known(normal_class, name)
+        return ranking.sensitivity_at_specificity(labels, probabilities, normal, specificity=percent / 100)
+
+    def of_weights(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, normal_class: int | None) -> np.ndarray:
+        normal = _known(normal_class, name)
+        normality = probabilities[:, normal]
+        return ranking.weighted_sensitivity(labels == normal, normality, weights, specificity=percent / 100)
+
+    def function(labels: np.ndarray, probabilities: np.ndarray, normal_class: int | None) -> float:
+        return float(of_stacks(labels, probabilities, normal_class))
 
     description = f"images with a finding that are called while {percent} % of the normal ones are not"
-    return _metric_of_ranks(name, description, of_ranks, needs_normal_class=True)
+    return Metric(name, "maximize", description, function, of_weights, of_stacks=of_stacks, needs_normal_class=True)
 
+
+def _known(normal_class: int | None, name: str) -> int:
+    if normal_class is None:
+        raise UsageError(f"Metric '{name}' needs to know which class is normal. Received none: name it.")
+    return normal_class
+
+
+def _calibration_errors(labels: np.ndarray, probabilities: np.ndarray, _normal_class: int | None) -> np.ndarray:
+    models = probabilities.reshape(-1, *probabilities.shape[-2:])
+    errors = [expected_calibration_error(labels, one) for one in models]
+    return np.array(errors).reshape(probabilities.shape[:-2])
+
+
+# ------------------------------------------------------------------------------------------------ the table of metrics
 
 _ROWS = (
-    _metric_of_confusion("macro_f1", "maximize", "mean F1 over the classes", lambda c, _: macro_f1(c)),
-    _metric_of_confusion("accuracy", "maximize", "share of images predicted right", lambda c, _: accuracy(c)),
-    _metric_of_confusion("balanced_accuracy", "maximize", "mean recall over the classes", lambda c, _: balanced_accuracy(c)),
-    _metric_of_ranks("macro_auc", "mean one-vs-rest area under the ROC curve", lambda y, p, _: macro_auc(y, p)),
-    Metric("log_loss", "minimize", "mean negative log probability of the truth", lambda y, p, _: log_loss(y, p)),
-    _metric_of_confusion(
+    _of_confusion("macro_f1", "maximize", "mean F1 over the classes", macro_f1),
+    _of_confusion("accuracy", "maximize", "share of images predicted right", confusion.accuracy),
+    _of_confusion("balanced_accuracy", "maximize", "mean recall over the classes", confusion.balanced_accuracy),
+    _of_confusion("cohen_kappa", "maximize", "Cohen's kappa: agreement with the truth beyond chance", confusion.cohen_kappa),
+    _of_ranks("macro_auc", "mean one-vs-rest area under the ROC curve", ranking.auc_per_class, ranking.weighted_auc),
+    _of_ranks(
+        "macro_average_precision",
+        "mean average precision over the classes",
+        ranking.average_precision_per_class,
+        ranking.weighted_average_precision,
+    ),
+    Metric(
+        "log_loss",
+        "minimize",
+        "mean negative log probability of the truth",
+        lambda labels, probabilities, _: log_loss(labels, probabilities),
+        lambda labels, probabilities, weights, _: weighted_log_loss(labels, probabilities, weights),
+    ),
+    Metric(
+        "calibration_error",
+        "minimize",
+        "expected calibration error: how far confidence is from the share that is right",
+        lambda labels, probabilities, _: expected_calibration_error(labels, probabilities),
+        lambda labels, probabilities, weights, _: weighted_calibration_error(labels, probabilities, weights),
+        of_stacks=_calibration_errors,
+    ),
+    _of_confusion_and_normal(
         "fnfr",
         "minimize",
         "False No-Finding Rate: images with a finding that are predicted normal",
-        _fnfr_of_confusions,
-        needs_normal_class=True,
+        lambda matrices, normal_class: confusion.fnfr(matrices, _known(normal_class, "fnfr")),
     ),
-    _sensitivity_row(90),
-    _sensitivity_row(95),
+    _sensitivity(90),
+    _sensitivity(95),
 )
 METRICS: Mapping[str, Metric] = MappingProxyType({row.name: row for row in _ROWS})
+
+CLASS_METRICS: Mapping[str, str] = MappingProxyType(
+    {
+        "f1": "harmonic mean of precision and recall",
+        "precision": "right ones among the images predicted as the class",
+        "recall": "right ones among the images of the class",
+        "specificity": "images of the other classes that are not predicted as the class",
+        "auc": "one-vs-rest area under the ROC curve",
+        "average_precision": "one-vs-rest average precision",
+    }
+)
+"""What is told of each class, under the name ``<kind>_<class>``."""
 
 
 def metric(name: str) -> Metric:
@@ -293,6 +224,43 @@ def metric(name: str) -> Metric:
     return METRICS[name]
 
 
+def metrics_for(classes: Sequence[str], *, normal_class: int | None = None) -> dict[str, Metric]:
+    """Give every metric that is defined with some classes, by name.
+
+    Args:
+        classes: Class names in the order of their indices.
+        normal_class: Index of the class without a finding; the metrics that need it are left out when it is None.
+
+    Returns:
+        Rows of ``METRICS``, then ``<kind>_<class>`` for each kind of ``CLASS_METRICS`` and each class.
+
+    Raises:
+        UsageError: If the normal class does not exist.
+    """
+    rows = {name: row for name, row in METRICS.items() if normal_class is not None or not row.needs_normal_class}
+    for row in rows.values():
+        row.require_normal_class(normal_class, len(classes))
+    for kind in CLASS_METRICS:
+        rows |= {f"{kind}_{name}": _class_metric(kind, name, number) for number, name in enumerate(classes)}
+    return rows
+
+
+def _class_metric(kind: str, class_name: str, number: int) -> Metric:
+    name, description = f"{kind}_{class_name}", f"{CLASS_METRICS[kind]} {class_name}"
+    if kind == "auc":
+        return _of_ranks(name, description, ranking.auc_per_class, ranking.weighted_auc, number)
+    if kind == "average_precision":
+        per_class, weighted = ranking.average_precision_per_class, ranking.weighted_average_precision
+        return _of_ranks(name, description, per_class, weighted, number)
+    of_classes = {
+        "f1": confusion.f1_per_class,
+        "precision": confusion.precision_per_class,
+        "recall": confusion.recall_per_class,
+        "specificity": confusion.specificity_per_class,
+    }[kind]
+    return _of_confusion(name, "maximize", description, lambda matrices: of_classes(matrices)[..., number])
+
+
 def score_predictions(predictions: Predictions, *, normal_class: int | None = None) -> dict[str, float]:
     """Give every score of one model.
 
@@ -301,28 +269,16 @@ def score_predictions(predictions: Predictions, *, normal_class: int | None = No
         normal_class: Index of the class without a finding; the metrics that need it are left out when it is None.
 
     Returns:
-        Every metric of ``METRICS`` by name, then precision_, recall_ and f1_<class> for each class. macro_auc is NaN
-        where a class has no image.
+        Each of ``metrics_for`` the classes, by name. What is not defined is NaN, such as macro_auc where a class has no image.
 
     Raises:
         DataError: If there is no image or a label is unknown.
         UsageError: If the normal class does not exist.
     """
     predictions.require_labels()
-    scores = {}
-    for row in METRICS.values():
-        if normal_class is None and row.needs_normal_class:
-            continue
-        row.require_normal_class(normal_class, len(predictions.classes))
-        scores[row.name] = row.function(predictions.labels, predictions.probabilities, normal_class)
-    confusion = confusion_matrix(predictions.labels, predictions.predicted, len(predictions.classes))
-    for kind, per_class in (
-        ("precision", precision_per_class(confusion)),
-        ("recall", recall_per_class(confusion)),
-        ("f1", f1_per_class(confusion)),
-    ):
-        scores |= {f"{kind}_{name}": float(value) for name, value in zip(predictions.classes, per_class, strict=True)}
-    return scores
+    rows = metrics_for(predictions.classes, normal_class=normal_class)
+    labels, probabilities = predictions.labels, predictions.probabilities
+    return {name: row.function(labels, probabilities, normal_class) for name, row in rows.items()}
 
 
 def find_normal_class(classes: Sequence[str]) -> int | None:
@@ -342,13 +298,3 @@ def _is_normal_name(name: str) -> bool:
     separated = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)  # NoFinding
     words = re.findall(r"[^\W\d_]+", separated.lower())
     return " ".join(word for word in words if word not in _NEUTRAL_WORDS) in _NORMAL_NAMES
-
-
-def _diagonal(confusion: np.ndarray) -> np.ndarray:
-    return np.diagonal(confusion, axis1=-2, axis2=-1)
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray, *, undefined: float) -> np.ndarray:
-    """Divide, giving ``undefined`` where the whole is 0."""
-    out = np.full(np.shape(whole), undefined, dtype=np.float64)
-    return np.divide(part, whole, out=out, where=np.asarray(whole) > 0)

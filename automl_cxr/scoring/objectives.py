@@ -35,6 +35,7 @@ class Cost:
 _ROWS = (
     Cost("parameters", "numbers that the network holds", True),
     Cost("multiply_adds", "multiplications with a parameter for one image", True),
+    Cost("weight_bytes", "bytes of the weights in memory", True),
     Cost("latency", "milliseconds an image, measured after training where the trial ran", False),
 )
 COSTS: Mapping[str, Cost] = MappingProxyType({row.name: row for row in _ROWS})

@@ -11,7 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from automl_cxr.ensemble.rules import Calibrated, Rule, Stacking, WeightedAverage, rule_from_record
 from automl_cxr.ensemble.stacking import _fit, fit_stacking
 from automl_cxr.errors import DataError, UsageError
-from automl_cxr.scoring.metrics import log_loss, score_macro_f1
+from automl_cxr.scoring.calibration import log_loss
+from automl_cxr.scoring.metrics import score_macro_f1
 from tests.ensemble.drawing import draw
 
 RNG = np.random.default_rng(0)

@@ -37,7 +37,7 @@ def test_a_stretch_that_no_grid_would_hit_is_found() -> None:
     assert ballots.merit(weights[None])[0] == 1
 
 
-@pytest.mark.parametrize("name", [name for name, row in METRICS.items() if row.of_ranks is not None])
+@pytest.mark.parametrize("name", [name for name, row in METRICS.items() if row.of_stacks is not None])
 def test_metrics_of_ranks_take_the_best_of_a_grid(name: str) -> None:
     probabilities, labels = draw(2, 120, 3, 0)
     ballots = Ballots(probabilities, labels, objective=Objective.named(name, normal_class=0))

@@ -1,13 +1,10 @@
-import io
-import json
-
-import numpy as np
-import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from automl_cxr.errors import UnknownNameError
-from automl_cxr.results.leaderboard import FORMATS, format_table, safe_cells
+from automl_cxr import api
+from automl_cxr.errors import UnknownNameError, UsageError
+from automl_cxr.results.leaderboard import sort_leaderboard
+from automl_cxr.scoring.metrics import score_predictions
 
 
 def test_trials_are_ranked_by_their_saved_predictions(finished):
@@ -32,35 +29,59 @@ def test_intervals_are_the_same_at_every_reading(finished):
     assert finished.leaderboard().equals(finished.leaderboard())
 
 
-@pytest.mark.parametrize("kind", FORMATS)
-def test_every_format_holds_every_trial(finished, kind):
-    table = finished.leaderboard()
-    text = format_table(table, kind)
-    if kind == "csv":
-        back = pd.read_csv(io.StringIO(text))
-        assert list(back.columns) == list(table.columns)
-        for column in ("macro_f1", "params_learning_rate"):
-            assert np.allclose(back[column], table[column], rtol=1e-12)
-    elif kind == "json":
-        back = json.loads(text)
-        assert [row["trial"] for row in back] == table["trial"].tolist()
-        assert back[0]["macro_f1"] == pytest.approx(table["macro_f1"][0])
-    elif kind == "md":
-        assert len(text.splitlines()) == 2 + len(table)
-    else:
-        assert text.count("<tr>") + text.count("<tr style") == 1 + len(table)
+def test_every_score_and_cost_is_there_and_the_winner_ties_with_itself(finished):
+    table = finished.leaderboard(intervals=["recall_opacity"], latency=True)
+    scores = score_predictions(finished._store.predictions(int(table["trial"][0])), normal_class=1)
+    for name, score in scores.items():
+        assert table[name][0] == pytest.approx(score), name
+    assert table["recall_opacity_low"][0] <= table["recall_opacity"][0] <= table["recall_opacity_high"][0]
+    assert table["p_best"][0] == 1
+    assert table["tied"].tolist() == (table["p_best"] > 0.05).tolist()
+    assert (table["weight_bytes"] == 4 * table["n_parameters"]).all()
+    assert (table["multiply_adds"] > table["n_parameters"]).all(), "a convolution uses its parameters at each place"
+    assert table["milliseconds"].notna().tolist() == table["has_model"].tolist()
+    assert not {"study", "set", "feasible", "pareto", "params"} & set(table)
+    assert table.attrs["notes"] == ()
 
 
-def test_an_unknown_format_is_refused(finished):
-    with pytest.raises(UnknownNameError, match="Did you mean 'json'"):
-        format_table(finished.leaderboard(), "jsn")
+def test_another_metric_ranks(finished):
+    table = finished.leaderboard(metric="log_loss")
+    assert table["log_loss"].is_monotonic_increasing
+    assert list(table.columns[:5]) == ["rank", "trial", "log_loss", "log_loss_low", "log_loss_high"]
+    assert {"macro_f1_low", "macro_f1_high"} <= set(table)
+    by_f1 = sort_leaderboard(table, "macro_f1")
+    assert by_f1["macro_f1"].is_monotonic_decreasing
+    assert sorted(by_f1["rank"]) == [1, 2, 3, 4]
+    assert sort_leaderboard(by_f1, "log_loss")["rank"].tolist() == [1, 2, 3, 4]
+    assert finished.leaderboard(sort="seconds")["seconds"].is_monotonic_increasing
+    for words in ({"metric": "macro_f2"}, {"sort": "macro_f2"}, {"intervals": ["macro_f2"]}):
+        with pytest.raises(UnknownNameError, match="Did you mean 'macro_f1'"):
+            finished.leaderboard(**words)
 
 
-def test_cells_that_a_spreadsheet_would_run_are_escaped():
-    table = safe_cells(pd.DataFrame({"=evil": ["=1+1", "@x", "-2", "fine", 3, -1.5]}))
-    assert list(table.columns) == ["'=evil"]
-    assert table.iloc[:, 0].tolist() == ["'=1+1", "'@x", "'-2", "fine", 3, -1.5]
+def test_studies_are_ranked_together_where_they_judge_by_the_same_images(finished, tmp_path, phantoms):
+    places = {"runs": finished.folder.parent}
+    copy = api.copy_study(finished.name, "twin", **places)
+    together = finished.leaderboard(copy)
+    assert together["rank"].tolist() == list(range(1, 9))
+    assert together["study"].tolist()[:2] == ["done", "twin"]
+    assert together["tied"].tolist()[:2] == [True, True]
+    assert "set" not in together
+    api.delete_study("twin", **places)
+    with pytest.raises(UsageError, match="named once"):
+        finished.leaderboard(finished)
 
 
-def test_html_does_not_run_class_names():
-    assert "<script>" not in format_table(pd.DataFrame({"<script>": ["<script>alert(1)</script>"]}), "html")
+def test_studies_that_judge_by_other_images_are_not_compared(finished, phantoms):
+    runs = finished.folder.parent
+    other = api.search(
+        str(runs / "tiny.toml"), phantoms, name="other", trials=1, epochs=1, image_size=32, batch_size=8, runs=runs, seed=5,
+        executor="inline",
+    )  # fmt: skip
+    apart = finished.leaderboard(other)
+    assert apart["set"].tolist() == [1, 1, 1, 1, 2]
+    assert apart["rank"].tolist() == [1, 2, 3, 4, 1]
+    assert not {"tied", "p_best"} & set(apart)
+    (note,) = apart.attrs["notes"]
+    assert "cannot be compared" in note
+    assert "images of other" in note

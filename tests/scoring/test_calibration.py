@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from automl_cxr.scoring.calibration import expected_calibration_error, fit_temperature, with_temperature
-from automl_cxr.scoring.metrics import log_loss
+from automl_cxr.scoring.calibration import expected_calibration_error, fit_temperature, log_loss, with_temperature
 
 
 def draw(n, seed=0):

@@ -11,16 +11,21 @@ import pytest
 import sklearn.metrics
 
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
-from automl_cxr.scoring.metrics import (
-    METRICS,
+from automl_cxr.scoring.confusion import (
     balanced_accuracy,
+    cohen_kappa,
     confusion_matrix,
     f1_per_class,
-    find_normal_class,
     fnfr,
-    macro_auc,
     macro_f1,
+    specificity_per_class,
+)
+from automl_cxr.scoring.metrics import (
+    CLASS_METRICS,
+    METRICS,
+    find_normal_class,
     metric,
+    metrics_for,
     score_macro_f1,
     score_predictions,
 )
@@ -71,7 +76,68 @@ def test_auc_equals_scikit_learn(n: int, k: int, seed: int) -> None:
     scores = probabilities[:, 1] if k == 2 else probabilities
     expected = sklearn.metrics.roc_auc_score(predictions.labels, scores, multi_class="ovr", labels=range(k))
     assert 0.55 < expected < 0.99
-    assert macro_auc(predictions.labels, probabilities) == pytest.approx(expected, abs=1e-12)
+    assert METRICS["macro_auc"].function(predictions.labels, probabilities, None) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("n", "k"), [(60, 2), (60, 3), (40, 6), (4, 3)])
+@pytest.mark.parametrize("seed", range(10))
+def test_every_score_of_a_class_equals_scikit_learn(n: int, k: int, seed: int) -> None:
+    """Ties among probabilities throughout; with four or forty images classes are missing."""
+    predictions = draw(n, k, seed)
+    scores, guess = score_predictions(predictions), predictions.predicted
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of one label alone
+        expected = sklearn.metrics.cohen_kappa_score(predictions.labels, guess, labels=range(k))
+    assert scores["cohen_kappa"] == pytest.approx(expected, nan_ok=True)
+    precisions = []
+    for number in range(k):
+        is_of_class, probability = predictions.labels == number, predictions.probabilities[:, number]
+        others_right = ((guess != number) & ~is_of_class).sum()
+        expected = np.nan if is_of_class.all() else others_right / (~is_of_class).sum()
+        assert scores[f"specificity_c{number}"] == pytest.approx(expected, nan_ok=True)
+        if is_of_class.any() and not is_of_class.all():
+            assert scores[f"auc_c{number}"] == pytest.approx(sklearn.metrics.roc_auc_score(is_of_class, probability))
+            precisions.append(sklearn.metrics.average_precision_score(is_of_class, probability))
+            assert scores[f"average_precision_c{number}"] == pytest.approx(precisions[-1])
+        else:
+            assert np.isnan(scores[f"auc_c{number}"])
+    if len(precisions) == k:
+        assert scores["macro_average_precision"] == pytest.approx(np.mean(precisions))
+    else:
+        assert np.isnan(scores["macro_auc"])
+
+
+@pytest.mark.parametrize("name", [*METRICS, *(f"{kind}_c1" for kind in CLASS_METRICS)])
+def test_weights_count_images_as_repeated_rows_do(name: str) -> None:
+    predictions = draw(80, 3, 1)
+    row = metrics_for(predictions.classes, normal_class=2)[name]
+    weights = np.random.default_rng(0).poisson(1, size=(80, 20)).astype(np.float32)
+    weights[predictions.labels == 2, 0] = 0
+    weights[predictions.labels != 1, 1] = 0
+    repeated = [np.repeat(np.arange(80), column.astype(int)) for column in weights.T]
+    expected = [row.function(predictions.labels[rows], predictions.probabilities[rows], 2) for rows in repeated]
+    if row.of_weights is not None:
+        given = row.of_weights(predictions.labels, predictions.probabilities, weights, 2)
+    else:
+        matrices = [confusion_matrix(predictions.labels, predictions.predicted, 3, column) for column in weights.T]
+        given = row.of_confusions(np.array(matrices), 2)
+    assert given == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize("name", [name for name, row in METRICS.items() if row.of_stacks is not None])
+def test_stacks_of_models_are_scored_as_each_alone(name: str) -> None:
+    models = [draw(50, 3, seed) for seed in range(4)]
+    labels, stack = models[0].labels, np.stack([model.probabilities for model in models]).reshape(2, 2, 50, 3)
+    together = METRICS[name].of_stacks(labels, stack, 0)
+    for place in np.ndindex(2, 2):
+        assert together[place] == pytest.approx(METRICS[name].function(labels, stack[place], 0))
+
+
+def test_kappa_and_specificity_by_hand() -> None:
+    agreeing = np.array([[20, 5], [10, 15]])  # the example of Cohen's kappa: 0.7 observed, 0.5 by chance
+    assert cohen_kappa(agreeing) == pytest.approx(0.4)
+    assert np.isnan(cohen_kappa(np.array([[7, 0], [0, 0]])))
+    assert specificity_per_class(agreeing).tolist() == [0.6, 0.8]
 
 
 def test_auc_is_undefined_without_one_of_the_classes() -> None:
@@ -98,7 +164,7 @@ def test_a_class_out_of_range_never_lands_in_another_cell(labels: list[int], pre
 def test_stacks_of_confusions_are_scored_as_each_alone() -> None:
     stack = np.random.default_rng(0).integers(0, 5, size=(3, 7, 4, 4))
     stack[0, 0] = 0
-    for function in (f1_per_class, macro_f1, balanced_accuracy, lambda c: fnfr(c, 2)):
+    for function in (f1_per_class, macro_f1, balanced_accuracy, specificity_per_class, cohen_kappa, lambda c: fnfr(c, 2)):
         together = function(stack)
         for index in np.ndindex(3, 7):
             np.testing.assert_array_equal(together[index], function(stack[index]))
@@ -152,8 +218,11 @@ def test_each_metric_states_its_direction() -> None:
         "macro_f1": "maximize",
         "accuracy": "maximize",
         "balanced_accuracy": "maximize",
+        "cohen_kappa": "maximize",
         "macro_auc": "maximize",
+        "macro_average_precision": "maximize",
         "log_loss": "minimize",
+        "calibration_error": "minimize",
         "fnfr": "minimize",
         "sensitivity_at_90_specificity": "maximize",
         "sensitivity_at_95_specificity": "maximize",

@@ -1,0 +1,118 @@
+"""`automl-cxr leaderboard`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from automl_cxr.cli.printing import check_out, print_formatted, print_table, progress_bar, say, write_table
+from automl_cxr.cli.words import Names, debug_option, json_option, place_options
+from automl_cxr.errors import UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_ALWAYS_SHOWN = (
+    *("rank", "set", "study", "trial", "feasible", "pareto", "tied"),
+    *("macro_f1", "accuracy", "macro_auc", "fnfr"),
+    *("n_parameters", "milliseconds", "seconds", "epochs", "best_epoch", "fold_mean", "fold_sd", "worst_site", "worst_at"),
+)
+
+
+@click.command()
+@click.argument("studies", nargs=-1, required=True, metavar="STUDY...")
+@click.option("--metric", metavar="NAME", help="What ranks, any score of the table  [default: the first objective]")
+@click.option("--intervals", type=Names(), help="Further scores that get a 95% interval, such as macro_auc,recall_covid.")
+@click.option("--sort", metavar="COLUMN", help="Order by a column, best first, such as worst_site; ranks stay.")
+@click.option("--columns", type=Names(), help="Columns to show or write; intervals come with their score.")
+@click.option("--all", "shows_all", is_flag=True, help="Show all columns on the screen; files have them anyway.")
+@click.option("--latency", is_flag=True, help="Measure the milliseconds an image of every kept model, here and now.")
+@click.option(
+    "--external",
+    multiple=True,
+    metavar="DIR",
+    help="Score every kept model on the labelled images of another site, as further columns; repeatable.",
+)
+@click.option(
+    "--format",
+    "kind",
+    metavar="KIND",
+    help="table, csv, json, md, html, latex or xlsx  [default: table; of a file, by its name, else csv]",
+)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file instead of the screen.")
+@place_options
+@json_option
+@debug_option
+def leaderboard(
+    studies: tuple[str, ...],
+    intervals: list[str] | None,
+    columns: list[str] | None,
+    shows_all: bool,
+    kind: str | None,
+    out: Path | None,
+    runs: str | None,
+    storage: str | None,
+    as_json: bool,
+    **choices: Any,
+) -> None:
+    """Rank the finished trials of STUDY on the validation part, with 95% intervals by patient.
+
+    `tied` marks the trials that cannot be told apart from the best one. Several studies are ranked together where they were
+    judged on the same images.
+    """
+    from automl_cxr import api
+    from automl_cxr.results.tables import FORMATS, format_of
+
+    check_out(out)
+    kind = "json" if as_json else kind or ("table" if out is None else format_of(out))
+    if kind not in ("table", *FORMATS):
+        raise UnknownNameError("format", kind, ("table", *FORMATS))
+    if kind == "table" and out is not None:
+        raise UsageError("A file takes a format; received table. Leave --format out for that of the file's name.")
+    opened = [api.open_study(name, runs=runs, storage=storage) for name in studies]
+    with progress_bar("models") as on_progress:
+        table = opened[0].leaderboard(*opened[1:], intervals=intervals or (), on_progress=on_progress, **choices)
+    if columns:
+        table = _choose(table, columns)
+    title = ", ".join(studies)
+    if out is not None:
+        write_table(out, table, kind, title=f"Leaderboard of {title}")
+        say(f"{len(table)} trials written to {out}")
+    elif kind == "table":
+        objectives = {name for study in opened for name in study.objectives}
+        _print(table if columns or shows_all else _shorten(table, objectives), title=title)
+    else:
+        print_formatted(table, kind)
+    for note in table.attrs.get("notes", ()):
+        say(note)
+
+
+def _print(table: pd.DataFrame, *, title: str) -> None:
+    from automl_cxr.results.tables import fold_intervals
+
+    print_table(fold_intervals(table), title=title)
+    if table.empty:
+        say("No trial is finished yet.")
+
+
+def _choose(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """Take columns by name, each with its interval where it has one.
+
+    Raises:
+        UnknownNameError: There is no such column.
+    """
+    for name in columns:
+        if name not in table:
+            raise UnknownNameError("column", name, map(str, table.columns))
+    wanted = dict.fromkeys(end for name in columns for end in (name, f"{name}_low", f"{name}_high"))
+    return table[[name for name in wanted if name in table]]
+
+
+def _shorten(table: pd.DataFrame, objectives: set[str]) -> pd.DataFrame:
+    """Keep what fits a screen: what ranks, what was optimised, the scores that are asked for most, F1 of each class, costs."""
+    with_interval = [str(name) for name in table if f"{name}_low" in table]
+    ends = {f"{name}{end}" for name in with_interval for end in ("_low", "_high")}
+    shown = {*_ALWAYS_SHOWN, *objectives, *with_interval, *ends}
+    return table[[name for name in map(str, table.columns) if name in shown or name.startswith("f1_")]]

@@ -1,0 +1,51 @@
+"""How long each kept model takes for an image, all measured in one run on one machine, so that the figures compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from automl_cxr.records import TrialState
+from automl_cxr.study.store import StudyStore
+
+
+def measure_latencies(
+    stores: Sequence[StudyStore], *, on_progress: Callable[[int, int], None] | None = None
+) -> Mapping[tuple[str, int], float]:
+    """Measure the milliseconds an image of the COMPLETE trials that still have their model, one after the other.
+
+    Each model gets batches of 32 images of its own size; how long they take does not depend on what they show, so they are
+    drawn, and the data of the study are not needed.
+
+    Args:
+        stores: The studies.
+        on_progress: Told (models done, models in all).
+
+    Returns:
+        Milliseconds by study and trial.
+
+    Raises:
+        TrialError: A model file is damaged.
+    """
+    kept = [
+        (store, record.number)
+        for store in stores
+        for record in store.records(TrialState.COMPLETE)
+        if store.has_model(record.number)
+    ]
+    measured = {}
+    for store, number in kept:
+        measured[store.name, number] = _measure(store, number)
+        if on_progress is not None:
+            on_progress(len(measured), len(kept))
+    return measured
+
+
+def _measure(store: StudyStore, number: int) -> float:
+    from automl_cxr.model.latency import BATCH_SIZE, measure_latency  # Keras, on first use
+    from automl_cxr.model.trainer import load_model
+
+    model = load_model(str(store.model_file(number)))
+    pixels = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE, *model.input_shape[1:]))
+    return measure_latency(model, pixels.astype(np.float32))

@@ -1,0 +1,176 @@
+"""Tables as files: for programs, for spreadsheets, for pages and for papers. A row of ``FORMATS`` is all that another takes."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pandas as pd
+
+from automl_cxr.errors import UnknownNameError
+from automl_cxr.results.page import Section, Table, Text, render_page
+
+_LATEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "\n": " ",
+        "\r": " ",
+    }
+)
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_FORBIDDEN_IN_XLSX = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # XML 1.0 has no place for them
+
+
+def format_table(table: pd.DataFrame, kind: str, *, title: str = "Leaderboard") -> str | bytes:
+    """Write a table, with the sentences of its ``attrs["notes"]`` where the format has room for words.
+
+    Args:
+        table: What to write, without its index.
+        kind: A name in ``FORMATS``.
+        title: Of a page or a sheet.
+
+    Returns:
+        Text; bytes of a spreadsheet.
+
+    Raises:
+        UnknownNameError: There is no such format.
+    """
+    if kind not in FORMATS:
+        raise UnknownNameError("format", kind, FORMATS)
+    return FORMATS[kind](table, title)
+
+
+def format_of(file: Path) -> str:
+    """Tell a file's format from its name; what says nothing is CSV."""
+    suffix = file.suffix.lower().removeprefix(".")
+    return {"tex": "latex"}.get(suffix, suffix if suffix in FORMATS else "csv")
+
+
+def safe_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """Put an apostrophe before texts, headers too, that a spreadsheet would take for a formula (OWASP "CSV injection")."""
+
+    def escape(cell: object) -> object:
+        return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
+
+    # Column by column with its type: of a column of numbers and gaps, pandas would make floating point.
+    return pd.DataFrame(
+        {escape(name): pd.Series([escape(cell) for cell in table[name]], dtype=table[name].dtype) for name in table}
+    )
+
+
+def fold_intervals(table: pd.DataFrame) -> pd.DataFrame:
+    """Write each pair of ``_low`` and ``_high`` columns as one text, for people."""
+    folded: dict[str, Any] = {}
+    for column in map(str, table.columns):
+        name, ends = column.removesuffix("_low"), f"{column.removesuffix('_low')}_high"
+        if column.endswith("_low") and ends in table:
+            pairs = zip(table[column], table[ends], strict=True)
+            folded[f"{name} 95%"] = ["" if math.isnan(low) else f"{low:.3f}..{high:.3f}" for low, high in pairs]
+        elif not (column.endswith("_high") and f"{column.removesuffix('_high')}_low" in table):
+            folded[column] = table[column]
+    return table.assign(**folded)[list(folded)]
+
+
+def to_csv(table: pd.DataFrame, _title: str = "") -> str:
+    """Write a table as CSV whose cells no spreadsheet takes for formulas."""
+    return safe_cells(table).to_csv(index=False)
+
+
+def to_json(table: pd.DataFrame, _title: str = "") -> str:
+    """Write a table as a list of rows; NaN, which JSON has not got, becomes null."""
+    return table.to_json(orient="records", indent=1, force_ascii=False, double_precision=15) + "\n"
+
+
+def _to_markdown(table: pd.DataFrame, _title: str) -> str:
+    cells = _for_reading(table)
+    rows = [list(cells.columns), ["---"] * len(cells.columns), *cells.to_numpy()]
+    lines = ["| " + " | ".join(_in_markdown(str(cell)) for cell in row) + " |\n" for row in rows]
+    return "".join([*lines, *(f"\n{note}\n" for note in _notes(table))])
+
+
+def _in_markdown(text: str) -> str:
+    """Keep a cell in its column, and what looks like HTML from being such where Markdown is shown."""
+    return re.sub(r"\s+", " ", text).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _to_html(table: pd.DataFrame, title: str) -> str:
+    notes = [Text(note, is_warning=True) for note in _notes(table)]
+    return render_page(title, [Section("Table", [*notes, Table(_for_reading(table))])])
+
+
+def _to_latex(table: pd.DataFrame, _title: str) -> str:
+    """Write a booktabs table: texts to the left, all else to the right."""
+    cells = _for_reading(fold_intervals(table))
+    is_text = [name in table and all(isinstance(cell, str) for cell in table[name]) for name in cells]
+    rows = [r" & ".join(str(cell).translate(_LATEX) for cell in row) + r" \\" for row in [list(cells), *cells.to_numpy()]]
+    lines = [
+        r"% \usepackage{booktabs}",
+        f"\\begin{{tabular}}{{{''.join('l' if text else 'r' for text in is_text)}}}",
+        r"\toprule",
+        rows[0],
+        r"\midrule",
+        *rows[1:],
+        r"\bottomrule",
+        r"\end{tabular}",
+        *(f"% {' '.join(note.split())}" for note in _notes(table)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _to_xlsx(table: pd.DataFrame, title: str) -> bytes:
+    """Write a sheet with its header in place while one scrolls. Texts are texts: none is taken for a formula."""
+    import openpyxl  # a fifth of a second to load
+
+    book = openpyxl.Workbook()
+    sheet = book.active
+    sheet.title = re.sub(r"[\[\]:*?/\\]", " ", title)[:31] or "Table"
+    safe = safe_cells(table)
+    for values in [list(safe.columns), *safe.astype(object).itertuples(index=False), *([note] for note in _notes(table))]:
+        sheet.append([_in_spreadsheet(value) for value in values])
+    sheet.freeze_panes = "A2"
+    file = io.BytesIO()
+    book.save(file)
+    return file.getvalue()
+
+
+def _in_spreadsheet(value: object) -> object:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    if isinstance(value, bool | int | float):
+        return value
+    return _FORBIDDEN_IN_XLSX.sub(" ", str(value)) if not hasattr(value, "item") else value.item()
+
+
+def _notes(table: pd.DataFrame) -> tuple[str, ...]:
+    return tuple(table.attrs.get("notes", ()))
+
+
+def _for_reading(table: pd.DataFrame) -> pd.DataFrame:
+    """Write scores with four decimals, hyperparameters and what is small with four digits, and nothing where there is none."""
+
+    def written(name: str, cell: object) -> object:
+        if isinstance(cell, bool):
+            return "yes" if cell else "no"
+        if not isinstance(cell, float):
+            return "" if cell is None else cell
+        if math.isnan(cell):
+            return ""
+        return f"{cell:.4g}" if name.startswith("params_") or 0 < abs(cell) < 0.01 else f"{cell:.4f}"
+
+    return pd.DataFrame({name: [written(str(name), cell) for cell in table[name]] for name in table}, dtype=object)
+
+
+FORMATS: Mapping[str, Callable[[pd.DataFrame, str], str | bytes]] = MappingProxyType(
+    {"csv": to_csv, "json": to_json, "md": _to_markdown, "html": _to_html, "xlsx": _to_xlsx, "latex": _to_latex}
+)
+"""What a table can be exported as."""

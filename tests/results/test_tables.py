@@ -1,0 +1,109 @@
+import io
+import json
+import re
+import shutil
+import subprocess
+
+import openpyxl
+import pandas as pd
+import pytest
+
+from automl_cxr.errors import UnknownNameError
+from automl_cxr.results.tables import FORMATS, fold_intervals, format_of, format_table, safe_cells
+
+EVIL = "<script>alert(1)</script>"
+TABLE = pd.DataFrame(
+    {
+        "rank": [1, 2],
+        "macro_f1": [0.5, float("nan")],
+        "macro_f1_low": [0.4, float("nan")],
+        "macro_f1_high": [0.6, float("nan")],
+        "tied": [True, False],
+        "params_rate": [0.000123456, 0.1],
+        "=name_&_1": ["=1+1|x", EVIL],
+    }
+)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_holds_every_row(kind):
+    written = format_table(TABLE, kind)
+    if kind == "csv":
+        back = pd.read_csv(io.StringIO(written))
+        assert back["params_rate"].tolist() == TABLE["params_rate"].tolist()
+        assert back["'=name_&_1"].tolist() == ["'=1+1|x", EVIL]
+    elif kind == "json":
+        assert [row["macro_f1"] for row in json.loads(written)] == [0.5, None]
+    elif kind == "md":
+        assert len(written.splitlines()) == 2 + 2
+        assert "=1+1\\|x" in written
+        assert "<script>" not in written
+    elif kind == "html":
+        assert written.count("<tr>") == 1 + 2
+        assert "<script>" not in written
+    elif kind == "xlsx":
+        sheet = openpyxl.load_workbook(io.BytesIO(written)).active
+        rows = list(sheet.iter_rows(values_only=True))
+        assert rows[0] == (*list(TABLE.columns)[:-1], "'=name_&_1")
+        assert rows[1] == (1, 0.5, 0.4, 0.6, True, 0.000123456, "'=1+1|x")
+        assert rows[2][1] is None
+        assert {cell.data_type for row in sheet.iter_rows() for cell in row} <= {"n", "s", "b"}, "a formula would be f"
+    else:
+        assert written.splitlines()[1] == r"\begin{tabular}{rrrrrl}"
+        assert r"1 & 0.5000 & 0.400..0.600 & yes & 0.0001235 & =1+1|x \\" in written
+        assert r"=name\_\&\_1" in written
+
+
+def test_latex_compiles_or_at_least_escapes_everything(tmp_path):
+    odd = pd.DataFrame({"a_b%": ["\\input{x}", "#$&~^{}<>", "two\nlines"]})
+    written = format_table(odd, "latex")
+    body = written.split("\n", 1)[1]
+    for character in "&%$#_{}":
+        for found in re.finditer(re.escape(character), re.sub(r"\\(begin|end)\{tabular\}(\{\w+\})?", "", body)):
+            before = re.sub(r"\\(begin|end)\{tabular\}(\{\w+\})?", "", body)[max(0, found.start() - 20) : found.start()]
+            assert before.endswith("\\") or re.search(r"\\text\w+\{?$", before), (character, before)
+    assert r"\textbackslash{}input\{x\}" in written
+    if shutil.which("pdflatex"):
+        page = f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}\n{written}\\end{{document}}\n"
+        (tmp_path / "t.tex").write_text(page)
+        subprocess.run(["pdflatex", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_words_go_where_a_format_has_room_for_them():
+    told = TABLE.copy()
+    told.attrs["notes"] = ("Not comparable <b>at all</b>.",)
+    for kind in ("md", "html", "latex", "xlsx"):
+        written = format_table(told, kind)
+        if kind == "xlsx":
+            assert openpyxl.load_workbook(io.BytesIO(written)).active["A4"].value == told.attrs["notes"][0]
+        else:
+            assert "Not comparable" in written
+    assert "<b>" not in format_table(told, "html")
+    assert format_table(told, "csv") == format_table(TABLE, "csv")
+
+
+def test_the_name_of_a_file_tells_its_format(tmp_path):
+    names = ["a.csv", "a.JSON", "a.md", "a.html", "a.xlsx", "a.tex", "a.txt", "a"]
+    assert [format_of(tmp_path / name) for name in names] == ["csv", "json", "md", "html", "xlsx", "latex", "csv", "csv"]
+    with pytest.raises(UnknownNameError, match="Did you mean 'json'"):
+        format_table(TABLE, "jsn")
+
+
+def test_cells_that_a_spreadsheet_would_run_are_escaped():
+    table = safe_cells(pd.DataFrame({"=evil": ["=1+1", "@x", "-2", "fine", 3, -1.5]}))
+    assert list(table.columns) == ["'=evil"]
+    assert table.iloc[:, 0].tolist() == ["'=1+1", "'@x", "'-2", "fine", 3, -1.5]
+
+
+def test_only_pairs_of_ends_are_folded():
+    table = pd.DataFrame({"f1_low": [0.5], "x": [1.0], "x_low": [0.25], "x_high": [float("inf")], "y_high": [2]})
+    folded = fold_intervals(table)
+    assert list(folded.columns) == ["f1_low", "x", "x 95%", "y_high"]
+    assert folded["x 95%"].tolist() == ["0.250..inf"]
+
+
+def test_whole_numbers_stay_whole_beside_gaps():
+    table = pd.DataFrame({"rank": pd.Series([float("nan"), 1], dtype=object), "f1": [0.5, 0.5], "f1_low": 0.4, "f1_high": 0.6})
+    assert format_table(table, "csv").splitlines()[2].startswith("1,")
+    assert format_table(table, "latex").splitlines()[6].startswith("1 &")
+    assert fold_intervals(table)["rank"].tolist()[1:] == [1]

@@ -284,14 +284,15 @@ class TestAfterASearch:
         code, out, err = run("leaderboard", "s", "--runs", searched)
         assert code == 0
         assert "macro_f1 95%" in out
-        assert len(out.splitlines()) == 2 + 3
-        assert err == ""
+        assert len(out.splitlines()) == 2 + 1 + 3
+        assert "shortcut baseline" in out.splitlines()[2]
+        assert "Shortcut baseline: " in err
         code, out, err = run("leaderboard", "s", "--runs", searched, "--format", "csv", "--out", "board.csv")
         assert (code, out) == (0, "")
         assert "3 trials written to board.csv" in err
         with Path("board.csv").open(newline="") as file:
-            assert [row["rank"] for row in csv.DictReader(file)] == ["1", "2", "3"]
-        assert len(json.loads(run("leaderboard", "s", "--runs", searched, "--json")[1])) == 3
+            assert [row["rank"] for row in csv.DictReader(file)] == ["", "1", "2", "3"]
+        assert len(json.loads(run("leaderboard", "s", "--runs", searched, "--json")[1])) == 1 + 3
         code, out, err = run("leaderboard", "s", "--runs", searched, "--out", "board.xlsx", "--columns", "trial,macro_f1")
         assert (code, out) == (0, "")
         assert Path("board.xlsx").read_bytes()[:2] == b"PK"

@@ -73,13 +73,16 @@ def leaderboard(
         raise UsageError("A file takes a format; received table. Leave --format out for that of the file's name.")
     opened = [api.open_study(name, runs=runs, storage=storage) for name in studies]
     with progress_bar("models") as on_progress:
-        table = opened[0].leaderboard(*opened[1:], intervals=intervals or (), on_progress=on_progress, **choices)
+        table = opened[0].leaderboard(
+            *opened[1:], intervals=intervals or (), line_to_beat=True, on_progress=on_progress, **choices
+        )
+    n_trials = int(table["rank"].notna().sum())
     if columns:
         table = _choose(table, columns)
     title = ", ".join(studies)
     if out is not None:
         write_table(out, table, kind, title=f"Leaderboard of {title}")
-        say(f"{len(table)} trials written to {out}")
+        say(f"{n_trials} trials written to {out}")
     elif kind == "table":
         objectives = {name for study in opened for name in study.objectives}
         _print(table if columns or shows_all else _shorten(table, objectives), title=title)

@@ -15,6 +15,7 @@ from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.records import TrialRecord
 from automl_cxr.results.external import ExternalSite, score_site
 from automl_cxr.results.latencies import measure_latencies
+from automl_cxr.results.line_to_beat import audit_notes, put_line_to_beat
 from automl_cxr.scoring.best_set import LEVEL, chances_to_be_best
 from automl_cxr.scoring.intervals import N_RESAMPLES, intervals_of, named_metric
 from automl_cxr.scoring.metrics import CLASS_METRICS, METRICS, Direction, Metric, metrics_for
@@ -62,6 +63,7 @@ def build_leaderboard(
     latency: bool = False,
     sites: Sequence[ExternalSite] = (),
     sort: str | None = None,
+    line_to_beat: bool = False,
     n_resamples: int = N_RESAMPLES,
     on_progress: OnProgress | None = None,
 ) -> pd.DataFrame:
@@ -77,6 +79,7 @@ def build_leaderboard(
         latency: Whether to measure the milliseconds an image of every kept model, now and one after the other.
         sites: Labelled images of other places, by which every kept model is scored.
         sort: Column to order the rows by instead of the rank, the best first, such as "worst_site".
+        line_to_beat: Whether the shortcut baseline of each study's audit stands on top, a row without a rank.
         n_resamples: Of the bootstrap.
         on_progress: Told (models done, models in all) where models have to predict or are measured.
 
@@ -118,8 +121,9 @@ def build_leaderboard(
     table = pd.DataFrame([{name: cell for name, cell in row.items() if name != "params"} | row["params"] for row in rows])
     table = table[_order_of_columns(table, stores, ranked_by)]
     table.attrs["metric"] = ranked_by
-    table.attrs["notes"] = _notes(sets, [site.name for site in sites])
-    return table if sort is None else sort_leaderboard(table, sort)
+    table.attrs["notes"] = (*_notes(sets, [site.name for site in sites]), *audit_notes(stores))
+    table = table if sort is None else sort_leaderboard(table, sort)
+    return put_line_to_beat(table, stores) if line_to_beat else table
 
 
 def sort_leaderboard(table: pd.DataFrame, column: str) -> pd.DataFrame:

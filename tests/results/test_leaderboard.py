@@ -1,10 +1,15 @@
+import json
+import math
+
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from automl_cxr import api
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.results.leaderboard import sort_leaderboard
+from automl_cxr.results.tables import format_table
 from automl_cxr.scoring.metrics import score_predictions
+from automl_cxr.study.audit_stamp import load_audit
 
 
 def test_trials_are_ranked_by_their_saved_predictions(finished):
@@ -41,7 +46,6 @@ def test_every_score_and_cost_is_there_and_the_winner_ties_with_itself(finished)
     assert (table["multiply_adds"] > table["n_parameters"]).all(), "a convolution uses its parameters at each place"
     assert table["milliseconds"].notna().tolist() == table["has_model"].tolist()
     assert not {"study", "set", "feasible", "pareto", "params"} & set(table)
-    assert table.attrs["notes"] == ()
 
 
 def test_another_metric_ranks(finished):
@@ -82,6 +86,24 @@ def test_studies_that_judge_by_other_images_are_not_compared(finished, phantoms)
     assert apart["set"].tolist() == [1, 1, 1, 1, 2]
     assert apart["rank"].tolist() == [1, 2, 3, 4, 1]
     assert not {"tied", "p_best"} & set(apart)
-    (note,) = apart.attrs["notes"]
+    note = apart.attrs["notes"][0]
     assert "cannot be compared" in note
     assert "images of other" in note
+
+
+def test_the_shortcut_baseline_is_the_line_to_beat(finished):
+    audit = load_audit(finished._store)
+    table = finished.leaderboard(line_to_beat=True)
+    first = table.iloc[0]
+    assert first["trial"] == "shortcut baseline"
+    assert [first[f"macro_f1{end}"] for end in ("", "_low", "_high")] == [
+        audit.shortcut.macro_f1,
+        audit.shortcut.low,
+        audit.shortcut.high,
+    ]
+    assert math.isnan(first["rank"])
+    assert table["rank"].tolist()[1:] == [1, 2, 3, 4]
+    assert audit.baseline in table.attrs["notes"]
+    rows = json.loads(format_table(table, "json"))
+    assert (rows[0]["rank"], rows[0]["accuracy"], rows[1]["rank"]) == (None, None, 1)
+    assert finished.leaderboard()["rank"].tolist() == [1, 2, 3, 4]

@@ -13,7 +13,7 @@ from automl_cxr.data.audit.cleaning import clean_table
 from automl_cxr.data.audit.record import Audit
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.errors import UsageError
-from automl_cxr.results.leaderboard import safe_cells
+from automl_cxr.results.tables import safe_cells
 from automl_cxr.study.prepare import OnProgress
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_cxr.cli.printing import check_out, print_json, print_table, progress_bar, say, shown_path, write_text
+from automl_cxr.cli.printing import check_out, print_json, print_table, progress_bar, say, shown_path, write_table, write_text
 from automl_cxr.cli.words import Numbers, debug_option, json_option, place_options
 from automl_cxr.errors import UnknownNameError, UsageError
 
@@ -101,12 +101,9 @@ def errors(
         return
     if kind == "html":
         with progress_bar("pictures") as on_progress:
-            text = opened.error_page(analysis, n_shown=n_shown, data=data, on_progress=on_progress)
+            write_text(out, opened.error_page(analysis, n_shown=n_shown, data=data, on_progress=on_progress))
     else:
-        from automl_cxr.results.leaderboard import format_table
-
-        text = format_table(analysis.table(), kind)
-    write_text(out, text)
+        write_table(out, analysis.table(), kind, title=f"Errors of {study}")
     say(f"{len(analysis.images)} images written to {out}")
 
 

@@ -17,10 +17,10 @@ from automl_cxr.errors import UnknownNameError, UnreadableImageError, UsageError
 from automl_cxr.results.classifier import Classifier
 from automl_cxr.results.corners import ALL, REGIONS, SUSPICIOUS, outside, region_shares, sum_up
 from automl_cxr.results.heat import Heat, HeatMaps, PictureHeat, on_picture
-from automl_cxr.results.leaderboard import safe_cells
 from automl_cxr.results.loaded_classifier import LoadedClassifier
 from automl_cxr.results.overlays import Overlay, draw_sheet, lay_heat, lay_signed, shown, write_overlay
 from automl_cxr.results.shap_values import DEFAULT_EVALUATIONS, LEAST_EVALUATIONS, TimeIsUpError, load_shap, shap_values
+from automl_cxr.results.tables import safe_cells
 
 INDEX_COLUMNS = (
     "image", "label", "predicted", "probability", "explained", "explained_probability", "method", "detail", "outside",

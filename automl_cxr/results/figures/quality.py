@@ -9,7 +9,7 @@ import pandas as pd
 
 from automl_cxr.results.figures.style import INK, PALE, colour_of, styled
 from automl_cxr.scoring.calibration import expected_calibration_error
-from automl_cxr.scoring.metrics import confusion_matrix
+from automl_cxr.scoring.confusion import confusion_matrix
 from automl_cxr.scoring.predictions import Predictions
 
 if TYPE_CHECKING:

@@ -47,7 +47,7 @@ def members_of_noise(n_members: int, n: int = 400) -> list[Predictions]:
 
 
 def test_a_gain_that_is_there_is_said() -> None:
-    found = combine_members(draw_members(6, n=600, seed=1), names=NAMES[:6], settings=QUICK)
+    found = combine_members(draw_members(6, n=600, seed=1), names=NAMES[:6], method="ga", settings=QUICK)
     assert found.judgement is not None
     judged = found.judgement.methods["ga"]
     assert judged.is_distinguishable
@@ -91,7 +91,7 @@ def test_gains_point_upwards_whatever_the_metric(name: str) -> None:
 
 def test_where_a_class_has_one_patient_nothing_is_claimed() -> None:
     members = [replace(member, patients=("one",) * len(member)) for member in draw_members(3)]
-    found = combine_members(members, names=NAMES[:3], settings=QUICK)
+    found = combine_members(members, names=NAMES[:3], method="ga", settings=QUICK)
     assert found.judgement is None
     assert found.recommended == "ga"
     assert "expect less on others" in found.verdict()

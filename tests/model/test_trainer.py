@@ -94,8 +94,10 @@ def backbone_weights(model):
 RATES = {"adadelta": 1.0}
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+# Each loss and each optimizer; they do not meet, so that a pair of each is not needed.
+@pytest.mark.parametrize(
+    ("loss", "optimizer"), [*(("ce", optimizer) for optimizer in OPTIMIZERS), *((loss, "adam") for loss in LOSSES[1:])]
+)
 def test_every_loss_and_optimizer_learns(loss, optimizer):
     choice = {"loss": loss, "optimizer": optimizer, "learning_rate": RATES.get(optimizer, 0.01)}
     config = TrialConfig.from_values({**SMALL, **choice, "epochs": 12, "pooling": "flatten"})

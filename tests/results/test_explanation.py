@@ -3,10 +3,10 @@
 import csv
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,81 +29,94 @@ from automl_cxr.results.overlays import SHOWN_SIDE
 from automl_cxr.results.shap_values import TimeIsUpError, shap_values
 
 SIDE = 32
-LEARNER = """
-family = "scratch"
-n_blocks = 2
-kernel_size = 5
-filters = 12
-batch_norm = true
-pooling = "max"
-n_dense = 0
-dropout = 0.0
-learning_rate = 0.01
-augmentation = 0.0
-"""
+# Its last maps have 16 positions a side and look at 18 pixels, what an opacity and its surroundings take.
+LEARNER = TrialConfig(
+    family="scratch", image_size=SIDE, layers="conv12k5l bn relu pool2 conv16k5l bn relu conv16k3l bn relu", n_dense=0,
+    dropout=0.0, pooling="average", seed=1,
+)  # fmt: skip
 
 
-def learn(runs, data, name):
-    (runs / "learner.toml").write_text(LEARNER)
-    return api.search(
-        str(runs / "learner.toml"), data, name=name, trials=1, epochs=10, image_size=SIDE, batch_size=32, runs=runs,
-        executor="inline", keep_models=1, seed=1,
-    )  # fmt: skip
+@dataclasses.dataclass(frozen=True)
+class Learned:
+    """A network that was trained on phantoms, and the phantoms of other patients."""
+
+    classifier: Classifier
+    held_out: pd.DataFrame
+
+
+def learn(folder, table, n_epochs):
+    """Train on three patients of four, and hold out the fourth."""
+    held_out = table["patient_id"].str[-5:].astype(int) % 4 == 0
+    pixels = np.stack([decode_image(file) for file in table.loc[~held_out, "file"]])[..., np.newaxis].astype(np.float32)
+    columns = (table.loc[~held_out, "label"] == "opacity").to_numpy(np.int32)
+    n_steps = -(-len(pixels) // 32)
+    network = build_model(LEARNER, 2, steps_per_epoch=n_steps)
+    falling = keras.optimizers.schedules.CosineDecay(0.01, n_epochs * n_steps)
+    network.compile(keras.optimizers.Adam(falling), "sparse_categorical_crossentropy")
+    network.fit(pixels, columns, epochs=n_epochs, verbose=0)
+    network.save(folder / "learned.keras")
+    member = Member(folder / "learned.keras", SIDE, "stretch", "learned")
+    rule, classes = WeightedAverage(np.ones(1)), ("normal", "opacity")
+    return Learned(Classifier("learned", "none", "", (member,), rule, classes, folder / "none.npz"), table[held_out])
 
 
 @pytest.fixture(scope="module")
 def opacities(tmp_path_factory):
     """Phantoms without and with an opacity."""
     folder = tmp_path_factory.mktemp("opacities") / "data"
-    return draw_phantoms(folder, n_images=400, image_size=SIDE, seed=1, classes=("normal", "opacity"))
+    draw_phantoms(folder, n_images=1200, image_size=SIDE, seed=1, classes=("normal", "opacity"))
+    table = pd.read_csv(folder / "metadata.csv")
+    return table.assign(file=[folder / image for image in table["image"]])
 
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory, opacities):
-    return learn(tmp_path_factory.mktemp("honest"), opacities, "honest")
+    return learn(tmp_path_factory.mktemp("honest"), opacities, n_epochs=8)
 
 
 @pytest.fixture(scope="module")
 def deceived(tmp_path_factory, opacities):
-    """A study of the same phantoms, all normal ones with a letter burnt into a corner."""
+    """Trained on the same phantoms, all normal ones with a letter burnt into a corner."""
     folder = tmp_path_factory.mktemp("deceived")
-    shutil.copytree(opacities, folder / "data")
-    (folder / "data" / "phantoms.json").unlink()
-    for file in (folder / "data" / "normal").glob("*.png"):
-        image = Image.open(file)
-        ImageDraw.Draw(image).line([(26, 1), (26, 5), (29, 5)], fill=255, width=1)
+    table = opacities.assign(file=[folder / Path(image).name for image in opacities["image"]])
+    for source, file, label in zip(opacities["file"], table["file"], table["label"], strict=True):
+        image = Image.open(source)
+        if label == "normal":
+            ImageDraw.Draw(image).line([(26, 1), (26, 5), (29, 5)], fill=255, width=1)
         image.save(file)
-    return learn(folder, folder / "data", "deceived")
+    return learn(folder, table, n_epochs=3)
 
 
-def test_the_evidence_for_an_opacity_lies_where_it_was_drawn(honest, opacities):
-    boxes = pd.read_csv(opacities / "metadata.csv").set_index("image")
-    loaded = LoadedClassifier(honest.classifier())
-    files = [file for file, label in honest.validation_images().items() if label == "opacity"]
-    squares = loaded.squares([decode_image(Path(file)) for file in files])
-    columns = np.full(len(files), loaded.column("opacity"))
-    found, hottest, areas = [], [], []
-    for file, heat in zip(files, HeatMaps(loaded).of(squares, [(SIDE, SIDE)] * len(files), columns), strict=True):
-        drawn = boxes.loc[Path(file).relative_to(opacities).as_posix()]
-        x0, y0, x1, y1 = (int(drawn[f"lesion_{edge}"]) for edge in ("x0", "y0", "x1", "y1"))
+def test_the_evidence_for_an_opacity_lies_where_it_was_drawn(honest):
+    """The share of the heat inside, as in the energy-based pointing game (Wang et al. 2020, https://arxiv.org/abs/1910.01279),
+    is measured on the opacities of other patients that the network has found.
+
+    It takes a network of three convolutions under average pooling: 4.5, 5.2, 5.1 and 5.5 times the share of the area with four
+    seeds, 5.8 with 2000 phantoms. Under max pooling, where all but the hottest position is free, the same gave 1.2, 4.7, 2.5
+    and 2.5. Two blocks of one convolution and a pool came to 2.9 (average) and 3.0 (max) with 2000 phantoms, and to about 2
+    with 400.
+    """
+    with_opacity = honest.held_out[honest.held_out["label"] == "opacity"]
+    loaded = LoadedClassifier(honest.classifier)
+    squares = loaded.squares([decode_image(file) for file in with_opacity["file"]])
+    is_found = loaded.predict_squares(squares).argmax(axis=1) == 1
+    assert is_found.mean() > 0.7
+    squares, drawn = [square[is_found] for square in squares], with_opacity[is_found]
+    heats = HeatMaps(loaded).of(squares, [(SIDE, SIDE)] * len(drawn), np.ones(len(drawn), int))
+    energies, areas = [], []
+    for heat, box in zip(heats, drawn.itertuples(), strict=True):
+        x0, y0, x1, y1 = (int(edge) for edge in (box.lesion_x0, box.lesion_y0, box.lesion_x1, box.lesion_y1))
         energy = on_picture(heat.networks, SIDE, SIDE)
-        if energy.any():
-            found.append(energy[y0:y1, x0:x1].sum() / energy.sum())
-            hot = np.where(energy > 0.5, energy, 0)
-            hottest.append(hot[y0:y1, x0:x1].sum() / hot.sum())
-            areas.append((x1 - x0) * (y1 - y0) / SIDE**2)
-    assert len(found) > 10
-    # A network of two blocks spreads a weak glow over both lungs; what is above half of the hottest is on the opacity.
-    assert np.mean(found) > 1.5 * np.mean(areas)
-    assert np.mean(hottest) > 3 * np.mean(areas)
+        energies.append(energy[y0:y1, x0:x1].sum() / energy.sum())
+        areas.append((x1 - x0) * (y1 - y0) / SIDE**2)
+    assert np.mean(energies) > 3 * np.mean(areas)
 
 
 def test_a_marker_in_one_classs_corner_is_told(honest, deceived):
-    clean, planted = honest.corner_evidence(), deceived.corner_evidence()
-    assert list(clean["class"]) in (["normal", "opacity", "all"], ["opacity", "normal", "all"])
+    clean, planted = (corner_evidence(learned.classifier, learned.held_out["file"].tolist()) for learned in (honest, deceived))
+    assert sorted(clean["class"]) == ["all", "normal", "opacity"]
     assert corner_warnings(clean) == []
-    (warning,) = corner_warnings(planted)
-    assert warning.startswith("Class 'normal': ")
+    (warning,) = (warning for warning in corner_warnings(planted) if warning.startswith("Class 'normal': "))
     assert "the top right corner" in warning
     marked = planted.set_index("class").loc["normal"]
     assert marked["worst"] == "top_right"
@@ -331,6 +344,7 @@ def test_the_command_line_explains(finished, tmp_path, monkeypatch, capfd):
     assert len(list(Path("explanations").glob("*_gradcam.png"))) == 3
     code, out, _ = run("--corners", "--json")
     assert json.loads(out)["regions"][-1]["class"] == "all"
+    assert json.loads(out)["regions"][-1]["outside"] == pytest.approx(finished.corner_evidence()["outside"].iloc[-1], abs=1e-4)
     code, out, err = run("--corners")
     assert (code, "worst" in out) == (0, True)
     assert run("--corners", "--out", "x")[0] == 2

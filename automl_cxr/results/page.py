@@ -151,7 +151,9 @@ def _render_table(table: pd.DataFrame, caption: str) -> str:
 
 
 def _written(cell: Any) -> str:
-    """Write numbers with four digits behind the point, small ones with four that count, and nothing where there is none."""
+    """Write yes or no, numbers with four digits behind the point, small ones with four that count, nothing for None."""
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
     if not isinstance(cell, float):
         return "" if cell is None else str(cell)
     if math.isnan(cell):

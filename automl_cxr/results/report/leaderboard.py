@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from automl_cxr.errors import AutomlCxrError
 from automl_cxr.results.leaderboard import build_leaderboard, shorten_leaderboard
 from automl_cxr.results.line_to_beat import SHORTCUT_BASELINE
@@ -19,6 +21,8 @@ def leaderboard_section(evidence: Evidence) -> Section:
         table = build_leaderboard(store, line_to_beat=True)
     except AutomlCxrError as error:
         return Section("Leaderboard", [Text(f"There is no leaderboard. {error}")])
+    for name in ("n_parameters", "seconds"):
+        table[name] = ["" if pd.isna(cell) else f"{cell:,.0f}" for cell in table[name]]
     if evidence.milliseconds:
         table["milliseconds"] = table["trial"].map(evidence.milliseconds)
     n_ranked = int(table["rank"].notna().sum())

@@ -22,10 +22,11 @@ from automl_cxr.cli.words import debug_option, place_options
 )
 @click.option("--data", metavar="DIR", help="Where the data are now, for the pictures  [default: where they were]")
 @click.option(
-    "--explain/--no-explain",
+    "--no-explain",
+    "explain",
+    flag_value=False,
     default=True,
-    show_default=True,
-    help="Heat maps of the best kept model, and its evidence in corners and borders; takes seconds, needs the data.",
+    help="Leave out the heat maps of the best kept model and its evidence in corners and borders: they take seconds.",
 )
 @click.option("--latency", is_flag=True, help="Measure the milliseconds an image of every kept model, here and now.")
 @place_options

@@ -50,23 +50,21 @@ def _verdict(evidence: Evidence) -> str:
 
 def _line_to_beat(evidence: Evidence) -> list[Part]:
     """Put the best trial beside the shortcut baseline, where the study was audited."""
-    line = evidence.audit.shortcut if evidence.audit is not None else None
-    if evidence.audit is None or line is None:
+    audit = evidence.audit
+    if audit is None or audit.shortcut is None:
         return []
-    ours = evidence.intervals["macro_f1"]
-    beaten = ours.low > line.high
-    verdict = (
-        "lies above it"
-        if beaten
-        else "lies below it"
-        if ours.high < line.low
-        else "is not clearly above it, since the intervals overlap"
-    )
+    line, ours = audit.shortcut, evidence.intervals["macro_f1"]
+    if ours.low > line.high:
+        verdict = "lies above it"
+    elif ours.high < line.low:
+        verdict = "lies below it"
+    else:
+        verdict = "is not clearly above it, since the intervals overlap"
     said = (
-        f"The line to beat. {evidence.audit.baseline} Trial {evidence.best.number}, with macro-F1 "
-        f"{evidence.scores['macro_f1']:.3f} ({ours.low:.3f} to {ours.high:.3f}), {verdict}."
+        f"The line to beat. {audit.baseline} Trial {evidence.best.number}, with macro-F1 {evidence.scores['macro_f1']:.3f} "
+        f"({ours.low:.3f} to {ours.high:.3f}), {verdict}."
     )
-    return [Text(said, is_warning=not beaten)]
+    return [Text(said, is_warning=ours.low <= line.high)]
 
 
 def warnings_of(evidence: Evidence) -> list[str]:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -78,6 +79,33 @@ def test_every_option_is_explained():
         for option in command.params:
             if isinstance(option, click.Option) and option.name not in ("seed", "port", "name"):
                 assert option.help, f"{' '.join(words)}: {option.opts}"
+
+
+def test_a_report_is_one_file(run, tmp_path, searched):
+    code, out, err = run("report", "s", "--runs", searched, "--latency", "--out", "r.html")
+    assert (code, out) == (0, "")
+    assert re.search(r"Report written to r\.html \(\d\.\d MB\)", err)
+    page = (tmp_path / "r.html").read_text()
+    for title in ("Leaderboard", "Errors", "Heat maps", "Audit of the data", "Sample images", "Methods"):
+        assert f"<h2>{title}</h2>" in page, title
+    assert "Heat maps are left out" not in page
+    assert "Quality against latency" in page
+    assert run("report", "s", "--runs", searched, "--no-explain", "--data", "nowhere", "--out", "r.html")[0] == 0
+    page = (tmp_path / "r.html").read_text()
+    assert "<h2>Heat maps</h2>" not in page
+    assert "Pictures are left out." in page
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["report", "s"], 1, "Run a search first"),
+        (["report", "s", "--out", "no/such/r.html"], 2, "its folder must exist"),
+    ],
+)
+def test_no_report_is_said_why(run, words, code, said):
+    assert run(*words)[0] == code
+    assert said in run(*words)[2]
 
 
 def test_help_names_the_samplers_pruners_metrics_methods_and_layouts_there_are(run):

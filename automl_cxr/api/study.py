@@ -100,9 +100,12 @@ class Study:
         """Tell how much each hyperparameter mattered; see ``results.importance.importance_table``."""
         return importance_table(self._store, evaluator=evaluator)
 
-    def report(self, out: str | os.PathLike[str], *, data: str | None = None) -> Path:
-        """Write everything about the study into one HTML file, and return it; see ``results.report.write_report``."""
-        return write_report(self._store, Path(out), data=data)
+    def report(self, out: str | os.PathLike[str], **choices: Any) -> Path:
+        """Write everything about the study into one HTML file, and return it.
+
+        Keywords and errors are those of ``results.report.build_report``: ``data``, ``explain``, ``latency``, ``on_progress``.
+        """
+        return write_report(self._store, Path(out), **choices)
 
     def details(self) -> catalogue.StudyDetails:
         """Collect settings, images, trials, searches and files; see ``study.catalogue.StudyDetails``."""

@@ -14,12 +14,6 @@ from automl_cxr.errors import UnknownNameError, UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-_ALWAYS_SHOWN = (
-    *("rank", "set", "study", "trial", "feasible", "pareto", "tied"),
-    *("macro_f1", "accuracy", "macro_auc", "fnfr"),
-    *("n_parameters", "milliseconds", "seconds", "epochs", "best_epoch", "fold_mean", "fold_sd", "worst_site", "worst_at"),
-)
-
 
 @click.command()
 @click.argument("studies", nargs=-1, required=True, metavar="STUDY...")
@@ -63,6 +57,7 @@ def leaderboard(
     judged on the same images.
     """
     from automl_cxr import api
+    from automl_cxr.results.leaderboard import shorten_leaderboard
     from automl_cxr.results.tables import FORMATS, format_of
 
     check_out(out)
@@ -85,7 +80,7 @@ def leaderboard(
         say(f"{n_trials} trials written to {out}")
     elif kind == "table":
         objectives = {name for study in opened for name in study.objectives}
-        _print(table if columns or shows_all else _shorten(table, objectives), title=title)
+        _print(table if columns or shows_all else shorten_leaderboard(table, objectives), title=title)
     else:
         print_formatted(table, kind)
     for note in table.attrs.get("notes", ()):
@@ -111,11 +106,3 @@ def _choose(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
             raise UnknownNameError("column", name, map(str, table.columns))
     wanted = dict.fromkeys(end for name in columns for end in (name, f"{name}_low", f"{name}_high"))
     return table[[name for name in wanted if name in table]]
-
-
-def _shorten(table: pd.DataFrame, objectives: set[str]) -> pd.DataFrame:
-    """Keep what fits a screen: what ranks, what was optimised, the scores that are asked for most, F1 of each class, costs."""
-    with_interval = [str(name) for name in table if f"{name}_low" in table]
-    ends = {f"{name}{end}" for name in with_interval for end in ("_low", "_high")}
-    shown = {*_ALWAYS_SHOWN, *objectives, *with_interval, *ends}
-    return table[[name for name in map(str, table.columns) if name in shown or name.startswith("f1_")]]

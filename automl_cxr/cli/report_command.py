@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from automl_cxr.cli.printing import check_out, say
+from automl_cxr.cli.printing import check_out, progress_bar, say
 from automl_cxr.cli.words import debug_option, place_options
 
 
@@ -20,16 +21,26 @@ from automl_cxr.cli.words import debug_option, place_options
     help="HTML file to write, or to replace.",
 )
 @click.option("--data", metavar="DIR", help="Where the data are now, for the pictures  [default: where they were]")
+@click.option(
+    "--no-explain",
+    "explain",
+    flag_value=False,
+    default=True,
+    help="Leave out the heat maps of the best kept model and its evidence in corners and borders: they take seconds.",
+)
+@click.option("--latency", is_flag=True, help="Measure the milliseconds an image of every kept model, here and now.")
 @place_options
 @debug_option
-def report(study: str, out: Path, data: str | None, runs: str | None, storage: str | None) -> None:
+def report(study: str, out: Path, runs: str | None, storage: str | None, **choices: Any) -> None:
     """Write a report of STUDY as one HTML file.
 
-    The file holds scores with intervals, curves, hyperparameters, confusions, ensembles, data, sample images and a methods
-    paragraph, and loads nothing from anywhere. The test part stays sealed: its scores are there if `evaluate` has opened it.
+    The file holds scores with intervals, the leaderboard with the line to beat, confusions, errors, heat maps, curves,
+    hyperparameters, ensembles, data and their audit, sample images and a methods paragraph, and loads nothing from
+    anywhere. The test part stays sealed: its scores are there if `evaluate` has opened it.
     """
     from automl_cxr import api
 
     check_out(out)
-    api.open_study(study, runs=runs, storage=storage).report(out, data=data)
+    with progress_bar("models") as on_progress:
+        api.open_study(study, runs=runs, storage=storage).report(out, on_progress=on_progress, **choices)
     say(f"Report written to {out} ({out.stat().st_size / 1e6:.1f} MB)")

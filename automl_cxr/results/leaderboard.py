@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,11 @@ from automl_cxr.study.store import StudyStore
 OnProgress = Callable[[int, int], None]
 _MACRO_F1 = "macro_f1"
 _WORST_SITE, _WORST_AT = "worst_site", "worst_at"
+_ALWAYS_SHOWN = (
+    *("rank", "set", "study", "trial", "feasible", "pareto", "tied"),
+    *("macro_f1", "accuracy", "macro_auc", "fnfr"),
+    *("n_parameters", "milliseconds", "seconds", "epochs", "best_epoch", "fold_mean", "fold_sd", _WORST_SITE, _WORST_AT),
+)
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,14 @@ def sort_leaderboard(table: pd.DataFrame, column: str) -> pd.DataFrame:
     ranked_by = str(table.attrs.get("metric", _MACRO_F1))
     ascending = _direction(ranked_by if column == _WORST_SITE else column.rpartition(":")[2]) == "minimize"
     return table.sort_values(column, ascending=ascending, kind="stable", na_position="last", ignore_index=True)
+
+
+def shorten_leaderboard(table: pd.DataFrame, objectives: Collection[str]) -> pd.DataFrame:
+    """Keep what fits a screen: what ranks, what was optimised, the scores that are asked for most, F1 of each class, costs."""
+    with_interval = [str(name) for name in table if f"{name}_low" in table]
+    ends = {f"{name}{end}" for name in with_interval for end in ("_low", "_high")}
+    shown = {*_ALWAYS_SHOWN, *objectives, *with_interval, *ends}
+    return table[[name for name in map(str, table.columns) if name in shown or name.startswith("f1_")]]
 
 
 def _direction(name: str) -> Direction:

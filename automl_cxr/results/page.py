@@ -31,10 +31,10 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.3rem; margin-top: 2.5rem; border-bot
 nav { columns: 14rem; font-size: .9rem; } nav a { display: block; }
 a { color: #14558f; }
 p.warning { background: #fff2d6; border-left: .3rem solid #d98a00; padding: .5rem .8rem; }
-.scroll { overflow-x: auto; margin: 1rem 0; }
+.scroll { overflow-x: auto; margin: .3rem 0; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 td, th { padding: .25em .7em; border-bottom: 1px solid #dde4ea; text-align: left; white-space: nowrap; }
-caption, figcaption { font-size: .85rem; color: #4a5868; text-align: left; }
+figcaption { font-size: .85rem; color: #4a5868; text-align: left; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .8rem; }
 figure { margin: 1rem 0; } .pictures figure { margin: 0; }
 .pictures img { width: 100%; background: #000; }
@@ -146,12 +146,15 @@ def _render_table(table: pd.DataFrame, caption: str) -> str:
         "<tr>" + "".join(f"<td>{html.escape(_written(cell))}</td>" for cell in row) + "</tr>\n"
         for row in table.itertuples(index=False)
     )
-    told = f"<caption>{html.escape(caption)}</caption>" if caption else ""
-    return f"<div class='scroll'><table>{told}<thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>\n"
+    told = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""  # not of the table: it would scroll with it
+    body = f"<table><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table>"
+    return f"<figure>{told}<div class='scroll'>{body}</div></figure>\n"
 
 
 def _written(cell: Any) -> str:
-    """Write numbers with four digits behind the point, small ones with four that count, and nothing where there is none."""
+    """Write yes or no, numbers with four digits behind the point, small ones with four that count, nothing for None."""
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
     if not isinstance(cell, float):
         return "" if cell is None else str(cell)
     if math.isnan(cell):

@@ -10,20 +10,37 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from automl_cxr import api
+from automl_cxr.data.audit.record import Shortcut
 from automl_cxr.errors import StudyError
 from automl_cxr.results.figures.search import plot_learning_curves
+from automl_cxr.results.page import Pictures
 from automl_cxr.results.report import build_report
-from automl_cxr.results.report.evidence import gather_evidence
+from automl_cxr.results.report.audit import audit_of_study_sections
+from automl_cxr.results.report.errors import errors_sections
+from automl_cxr.results.report.evidence import gather_evidence, locate_images
+from automl_cxr.results.report.explained import explain_best, explained_section
+from automl_cxr.results.report.leaderboard import leaderboard_section
 from automl_cxr.results.report.methods import methods_paragraphs
+from automl_cxr.results.report.samples import samples_section
 from automl_cxr.results.report.sealed_part import sealed_section
-from automl_cxr.results.report.summary import warnings_of
+from automl_cxr.results.report.summary import summary_section, warnings_of
 from automl_cxr.results.report.wording import counted, duration, listed, times
 from automl_cxr.study.store import StudyStore
 
 
 @pytest.fixture(scope="module")
 def page(finished):
-    return build_report(finished._store)
+    return build_report(finished._store, latency=True)
+
+
+@pytest.fixture(scope="module")
+def located(finished):
+    return locate_images(gather_evidence(finished._store))
+
+
+def section_of(page, title):
+    """Give the HTML under a heading."""
+    return page.split(f"<h2>{title}</h2>")[1].split("</section>")[0]
 
 
 def titles(page):
@@ -31,12 +48,14 @@ def titles(page):
 
 
 def test_a_report_has_its_sections_and_asks_nobody(finished, page):
-    wanted = ["Summary", "Test part", "Quality of the predictions", "Search", "Hyperparameters", "Quality against costs"]
-    wanted += ["Ensembles", "Data and split", "Sample images", "Methods"]
+    wanted = ["Summary", "Test part", "Leaderboard", "Quality of the predictions", "Errors", "Errors: most confident"]
+    wanted += ["Right by all 3 models", "Heat maps", "Search", "Hyperparameters", "Quality against costs", "Ensembles"]
+    wanted += ["Data and split", "Audit of the data", "Sample images", "Methods"]
     assert [title for title in titles(page) if title in wanted] == wanted
     assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=['\"]?(https?:|//)", page)
     n_judged = np.bincount(finished._store.split.valid.labels)
-    assert page.count("src='data:image/jpeg;base64,") == np.minimum(n_judged, 6).sum(), "six images of each class at most"
+    n_samples = section_of(page, "Sample images").count("src='data:image/jpeg;base64,")
+    assert n_samples == np.minimum(n_judged, 6).sum(), "six images of each class at most"
     assert len(page) < 15e6
 
 
@@ -81,20 +100,105 @@ def test_the_test_part_stands_there_only_as_the_study_recorded_it(finished):
 
 def test_a_report_opens_nothing(finished, page):
     before = finished._store.test_opened()
-    build_report(finished._store)
+    build_report(finished._store, explain=False)
     assert finished._store.test_opened() == before
+
+
+@pytest.mark.parametrize(("low", "high", "said", "is_warning"), [
+    (0.0, 0.001, "lies above it.", False),
+    (0.0, 0.999, "is not clearly above it, since the intervals overlap.", True),
+    (0.999, 1.0, "lies below it.", True),
+])  # fmt: skip
+def test_the_line_to_beat_stands_on_top_and_in_the_leaderboard(finished, located, low, high, said, is_warning):
+    line = Shortcut(macro_f1=(low + high) / 2, low=low, high=high, chance=0.33, n_folds=5)
+    audit = replace(located.audit, shortcut=line)
+    interval = replace(located.intervals["macro_f1"], low=0.4, high=0.6)
+    evidence = replace(located, audit=audit, intervals={**located.intervals, "macro_f1": interval})
+    top = summary_section(evidence).parts[1]
+    assert top.text.startswith(f"The line to beat. {audit.baseline} Trial {finished.best.number}, with macro-F1 ")
+    assert top.text.endswith(said)
+    assert top.is_warning == is_warning
+    assert set(audit.warnings) <= set(warnings_of(evidence))
+
+
+def test_a_study_without_an_audit_says_so(located):
+    bare = replace(located, audit=None)
+    assert "no audit" in audit_of_study_sections(bare)[0].parts[0].text
+    assert "line to beat" not in summary_section(bare).parts[1].text
+
+
+def test_the_audit_shows_pictures_only_of_the_data_that_are_the_studys(located):
+    def pictures(evidence):
+        return [part for one in audit_of_study_sections(evidence) for part in one.parts if isinstance(part, Pictures)]
+
+    lettering = replace(located.audit.lettering[0], examples=(located.predictions.ids[0],))
+    evidence = replace(located, audit=replace(located.audit, root="gone", lettering=(lettering,)))
+    assert pictures(evidence)
+    assert not pictures(replace(evidence, root=None))
+
+
+def test_the_leaderboard_has_the_line_to_beat_ties_and_latencies(finished, located):
+    table = leaderboard_section(replace(located, milliseconds={finished.best.number: 1.5})).parts[0].table
+    board = finished.leaderboard()
+    assert table["trial"].tolist() == ["shortcut baseline", *board["trial"]]
+    assert table["tied"].tolist()[1:] == board["tied"].tolist()
+    assert table["milliseconds"].dropna().tolist() == [1.5]
+    assert table["macro_f1 95%"][0] == f"{located.audit.shortcut.low:.3f}..{located.audit.shortcut.high:.3f}"
+
+
+def test_latencies_of_the_kept_models_are_drawn(finished, page):
+    assert "Quality against latency" in section_of(page, "Quality against costs")
+    bare = build_report(finished._store, explain=False)
+    assert "Latency is not known." in section_of(bare, "Quality against costs")
+    assert "<h2>Heat maps</h2>" not in bare
+
+
+def test_errors_of_the_best_three_have_pictures(finished, located):
+    sections = errors_sections(located)
+    assert sections[0].parts[1].table["model"].tolist() == [f"trial {n}" for n in finished.leaderboard()["trial"][:3]]
+    shown = [part for one in sections for part in one.parts if isinstance(part, Pictures)]
+    assert shown
+    assert max(len(one.pictures) for one in shown) <= 8
+
+
+def test_heat_maps_are_of_sample_images_of_each_class(finished, located):
+    evidence = replace(located, explained=explain_best(located))
+    section = explained_section(evidence)
+    drawn = [picture for part in section.parts if isinstance(part, Pictures) for picture in part.pictures]
+    n_judged = np.bincount(finished._store.split.valid.labels)
+    assert len(drawn) == np.minimum(n_judged, 3).sum()
+    assert all(picture.pixels.shape == (448, 448, 3) for picture in drawn)
+    samples = [
+        picture.caption for part in samples_section(located).parts if isinstance(part, Pictures) for picture in part.pictures
+    ]
+    named = {caption.partition(":")[0].rpartition("/")[2] for caption in samples}
+    assert {picture.caption.partition(":")[0] for picture in drawn} <= named
+    assert evidence.explained.corners["class"].tolist()[-1] == "all"
+    warned = replace(evidence, explained=replace(evidence.explained, warnings=["Class 'x' looks at letters."]))
+    assert "Class 'x' looks at letters." in warnings_of(warned)
+    assert any(getattr(part, "is_warning", False) for part in explained_section(warned).parts)
+
+
+def test_a_damaged_model_costs_the_heat_maps_alone(finished):
+    copy = api.copy_study("done", "damaged", runs=finished.folder.parent)
+    copy._store.model_file(copy.best.number).write_bytes(b"no model")
+    page = build_report(copy._store)
+    assert section_of(page, "Heat maps").count("<p>Heat maps are left out. ") == 1
+    assert "<h2>Methods</h2>" in page
 
 
 def test_without_the_data_pictures_are_left_out_and_that_is_said(tmp_path, finished):
     page = build_report(finished._store, data=str(tmp_path / "gone"))
-    assert "Pictures are left out." in page
+    for title in ("Sample images", "Heat maps"):
+        assert "Pictures are left out. The data folder" in section_of(page, title)
+    assert "Errors of each model" in page
     assert "src='data:image/jpeg" not in page
 
 
 def test_ensembles_are_drawn_with_their_gain(finished):
     copy = api.copy_study("done", "joined", runs=finished.folder.parent)
     built = copy.ensemble(top=2, method="average", name="a-pair")
-    page = build_report(copy._store)
+    page = build_report(copy._store, explain=False)
     assert "Ensemble a-pair: two members, method average" in page
     assert "Weights of ensemble a-pair" in page
     assert ("Gain of each method, members of a-pair" in page) == (built.combination.judgement is not None)
@@ -105,7 +209,7 @@ def test_failed_trials_are_told_with_their_reason(finished):
     trial = copy._store.study.ask()
     trial.set_user_attr("error", "NonFiniteLossError: <the loss> is NaN")
     copy._store.study.tell(trial, state=TrialState.FAIL)
-    page = build_report(copy._store)
+    page = build_report(copy._store, explain=False)
     assert "<td>NonFiniteLossError: &lt;the loss&gt; is NaN</td>" in page
     assert "One trial failed" in page
 
@@ -144,7 +248,7 @@ def test_a_large_study_still_makes_a_small_file(finished):
     assert len(figure.data) < 12
     assert len(figure.to_json()) < 200_000
     assert figure.data[0].name == "150 of 500 others"
-    assert len(build_report(store)) < 8e6
+    assert len(build_report(store, explain=False)) < 8e6
 
 
 def test_two_objectives_are_drawn_against_each_other(finished):

@@ -70,7 +70,7 @@ class Figures:
         return plot_pareto(self._store, x, y)
 
     def cost(self, name: str = "parameters") -> go.Figure:
-        """Show the score against a cost: "parameters", or "multiply_adds" or "latency" where they are objectives."""
+        """Show the score against a cost: "parameters", "multiply_adds", "weight_bytes", "latency" (an objective)."""
         return plot_cost(self._store, name)
 
     def confusion(self, trial: int | None = None) -> go.Figure:

@@ -25,6 +25,8 @@ _SHADES = 12  # of a line's score
 _MOST_TICKS = 8  # of whole numbers on an axis
 _SLICES_BESIDE = 2
 _SLICE_HEIGHT = 230  # pixels
+_AXIS_HEIGHT = 44  # pixels of an axis of parallel coordinates
+_MOST_LETTERS = 36  # on an axis of parallel coordinates
 
 
 def history_table(store: StudyStore) -> pd.DataFrame:
@@ -171,6 +173,7 @@ def plot_parallel_coordinates(store: StudyStore) -> go.Figure:
     """Show the COMPLETE trials as lines over all searched hyperparameters, coloured by score; of very many, the best.
 
     Lines of their own instead of Plotly's parallel coordinates, which know no hyperparameter that is not active and need WebGL.
+    The axes lie below each other, so that many of them fit a phone.
 
     Raises:
         StudyError: No trial is finished, or nothing was searched.
@@ -195,53 +198,46 @@ def plot_parallel_coordinates(store: StudyStore) -> go.Figure:
             hovertemplate="%{text}<extra></extra>",
             showlegend=False,
         )
-    figure.add_scatter(  # nothing but the scale of the colours
-        x=[names[0]],
-        y=[None],
-        mode="markers",
-        marker={
-            "color": [low],
-            "cmin": low,
-            "cmax": high,
-            "colorscale": SCALE,
-            "showscale": True,
-            "colorbar": {"thickness": 12},
-        },
-        showlegend=False,
-    )
+    figure.add_scatter(x=[None], y=[names[0]], mode="markers", marker=_scale_of(low, high), showlegend=False)
     for parameter in parameters:
         for place, text in _ends(parameter):
             figure.add_annotation(
-                x=parameter.name,
-                y=place,
+                x=place,
+                y=parameter.name,
                 text=text,
                 showarrow=False,
                 font={"size": 10},
-                xanchor="left",
-                xshift=4,
-                bgcolor="#fff",
-                opacity=0.85,
+                xanchor={0.0: "left", 1.0: "right"}.get(place, "center"),
+                yshift=11,
             )
+    n_axes = len(names)
     return styled(
         figure,
-        f"Hyperparameters of {store.name}, by {store.spec.objective}",
-        yaxis={"visible": False, "range": [-0.06, 1.06]},
-        xaxis={
+        "Hyperparameters",
+        xaxis={"visible": False, "range": [-0.03, 1.03]},
+        yaxis={
             "type": "category",
             "categoryorder": "array",
             "categoryarray": names,
+            "range": [n_axes - 0.7, -0.7],
             "showgrid": True,
             "gridcolor": PALE,
-            "tickangle": -40,
             "automargin": True,
         },
+        height=max(400, _AXIS_HEIGHT * n_axes + 160),
     )
 
 
-def _coordinates(row: pd.Series, names: list[str]) -> tuple[list[str], list[float], str]:
+def _scale_of(low: float, high: float) -> dict[str, Any]:
+    """Give what draws nothing but the scale of the colours, below the picture."""
+    bar = {"orientation": "h", "thickness": 10, "y": 0, "yanchor": "top", "title": {"text": "score", "side": "bottom"}}
+    return {"color": [low], "cmin": low, "cmax": high, "colorscale": SCALE, "showscale": True, "colorbar": bar}
+
+
+def _coordinates(row: pd.Series, names: list[str]) -> tuple[list[float], list[str], str]:
     """Give the line of a trial, which passes by the axes of hyperparameters that were not active."""
     active = [name for name in names if not math.isnan(row[name])]
-    return active, [row[name] for name in active], f"trial {row['trial']:.0f}: {row['score']:.4f}"
+    return [row[name] for name in active], active, f"trial {row['trial']:.0f}: {row['score']:.4f}"
 
 
 def _shade(share: float) -> str:
@@ -251,10 +247,11 @@ def _shade(share: float) -> str:
 
 
 def _ends(parameter: Float | Int | Choice) -> list[tuple[float, str]]:
-    """Name what stands on an axis: all choices, or the ends of a range."""
-    if isinstance(parameter, Choice):
-        return [(_place(parameter, value), _short(value)) for value in parameter.values]
-    return [(0.0, _short(parameter.low)), (1.0, _short(parameter.high))]
+    """Name what stands on an axis: the ends of a range, and all choices if they fit the width of a phone, else their ends."""
+    if not isinstance(parameter, Choice):
+        return [(0.0, _short(parameter.low)), (1.0, _short(parameter.high))]
+    named = [(_place(parameter, value), _short(value)) for value in parameter.values]
+    return named if sum(len(text) + 2 for _, text in named) <= _MOST_LETTERS else [named[0], named[-1]]
 
 
 def _short(value: Any) -> str:
@@ -294,7 +291,7 @@ def plot_slices(store: StudyStore) -> go.Figure:
         shared_yaxes=True,
         subplot_titles=[parameter.name for parameter in parameters],
         vertical_spacing=0.35 / n_rows,
-        horizontal_spacing=0.03,
+        horizontal_spacing=0.1,
     )
     for position, parameter in enumerate(parameters):
         row, col = position // _SLICES_BESIDE + 1, position % _SLICES_BESIDE + 1
@@ -314,11 +311,19 @@ def plot_slices(store: StudyStore) -> go.Figure:
             texts = [str(value) for value in parameter.values]
             figure.update_xaxes(type="category", categoryorder="array", categoryarray=texts, row=row, col=col)
         elif parameter.log:
-            figure.update_xaxes(type="log", exponentformat="power", nticks=4, row=row, col=col)
+            figure.update_xaxes(type="log", exponentformat="power", dtick=_log_step(rows[parameter.name]), row=row, col=col)
         elif isinstance(parameter, Int) and parameter.high - parameter.low <= _MOST_TICKS:
             figure.update_xaxes(dtick=1, row=row, col=col)
+        else:
+            figure.update_xaxes(nticks=5, row=row, col=col)
     figure.update_yaxes(title=store.spec.objective, col=1)
-    return styled(figure, "Slices: darker trials are later", height=max(400, _SLICE_HEIGHT * n_rows))
+    height = max(400, _SLICE_HEIGHT * n_rows)
+    return styled(figure, "Slices: darker trials are later", height=height, margin={"l": 60, "r": 20, "t": 90, "b": 60})
+
+
+def _log_step(values: pd.Series) -> str | int:
+    """Choose the ticks of a logarithmic axis: powers of ten alone over two of them or more, else 1, 2 and 5 of each."""
+    return "D2" if len(values) and max(values) < 100 * min(values) else 1
 
 
 def _require_rows(store: StudyStore, table: pd.DataFrame) -> pd.DataFrame:

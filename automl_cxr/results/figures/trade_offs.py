@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 
 from automl_cxr.engine.pareto import is_on_front
 from automl_cxr.errors import StudyError, UnknownNameError
+from automl_cxr.records import TrialRecord
 from automl_cxr.results.figures.style import ACCENT, styled
 from automl_cxr.scoring.objectives import COSTS
 from automl_cxr.study.store import StudyStore
@@ -17,7 +19,12 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 ON_FRONT, DOMINATED, INFEASIBLE = "Pareto front", "dominated", "infeasible"
-_UNITS = {"parameters": "parameters", "multiply_adds": "multiply-adds for one image", "latency": "milliseconds an image"}
+_UNITS = {
+    "parameters": "parameters",
+    "multiply_adds": "multiply-adds for one image",
+    "weight_bytes": "bytes of the weights",
+    "latency": "milliseconds an image",
+}
 
 
 def pareto_table(store: StudyStore) -> pd.DataFrame:
@@ -59,14 +66,15 @@ def plot_pareto(store: StudyStore, x: str | None = None, y: str | None = None) -
     return _drawn(pareto_table(store), x, y, f"Objectives of {store.name}")
 
 
-def cost_table(store: StudyStore, cost: str = "parameters") -> pd.DataFrame:
+def cost_table(store: StudyStore, cost: str = "parameters", *, known: Mapping[int, float] | None = None) -> pd.DataFrame:
     """Tabulate trial, kind, the first objective and a cost, one row a finished trial of which the cost is known.
 
     Rows of the front (no other is as good and cheaper, or better and as cheap) come first, the cheapest at the top.
 
     Args:
         store: The study.
-        cost: A name in ``COSTS``. Trials know their parameters; the other costs where they are objectives.
+        cost: A name in ``COSTS``. Trials know what stands before training; latency where it is an objective.
+        known: The cost by trial, where it was measured since; by default what the study recorded.
 
     Raises:
         UnknownNameError: There is no such cost.
@@ -76,11 +84,10 @@ def cost_table(store: StudyStore, cost: str = "parameters") -> pd.DataFrame:
     objective = store.spec.objective
     rows = []
     for record in store.ranked():
-        values = dict(zip(store.spec.objectives, record.values, strict=False))
-        known = values.get(cost, record.n_parameters if cost == "parameters" else None)
-        if known is not None:
+        value = _recorded(store, record, cost) if known is None else known.get(record.number)
+        if value is not None:
             kind = DOMINATED if record.is_feasible else INFEASIBLE
-            rows.append({"trial": record.number, "kind": kind, objective: record.score, cost: known})
+            rows.append({"trial": record.number, "kind": kind, objective: record.score, cost: value})
     table = pd.DataFrame(rows, columns=["trial", "kind", objective, cost])
     feasible = (table["kind"] == DOMINATED).to_numpy()
     sign = -1 if store.study.directions[0].name == "MAXIMIZE" else 1
@@ -90,14 +97,24 @@ def cost_table(store: StudyStore, cost: str = "parameters") -> pd.DataFrame:
     return table.assign(off=off_front).sort_values(["off", cost]).drop(columns="off").reset_index(drop=True)
 
 
-def plot_cost(store: StudyStore, cost: str = "parameters") -> go.Figure:
+def _recorded(store: StudyStore, record: TrialRecord, cost: str) -> float | None:
+    """Give a cost of a trial: parameters always, latency as an objective, the others from the trial's facts."""
+    if cost == "parameters":
+        return record.n_parameters
+    values = dict(zip(store.spec.objectives, record.values, strict=False))
+    return values.get(cost, store.facts(record.number).get(cost))
+
+
+def plot_cost(store: StudyStore, cost: str = "parameters", *, known: Mapping[int, float] | None = None) -> go.Figure:
     """Show the score of the finished trials against a cost, with the front of those that nothing cheaper matches.
+
+    Arguments as in ``cost_table``.
 
     Raises:
         UnknownNameError: There is no such cost.
         StudyError: No finished trial knows it.
     """
-    table = cost_table(store, cost)
+    table = cost_table(store, cost, known=known)
     if table.empty:
         raise StudyError(f"No finished trial of study '{store.name}' knows its {cost}. Search with --objective {cost} as well.")
     figure = _drawn(table, cost, store.spec.objective, f"Quality against {cost.replace('_', '-')}")

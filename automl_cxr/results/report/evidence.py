@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import AutomlCxrError, StudyError
 from automl_cxr.records import SplitRecord, TrialRecord
 from automl_cxr.results.study_ensembles import read_ensembles
+from automl_cxr.results.study_images import load_study_dataset
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval
 from automl_cxr.scoring.metrics import METRICS, score_predictions
 from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.study.audit_stamp import load_audit
 from automl_cxr.study.provenance import SearchEntry
 from automl_cxr.study.spec import StudySpec
 from automl_cxr.study.store import StudyStore
 from automl_cxr.study.tally import Tally, tally_trials
+
+if TYPE_CHECKING:
+    from automl_cxr.data.audit.record import Audit
+    from automl_cxr.results.report.explained import Explained
 
 _RESAMPLES, _RESAMPLES_BY_ROW = 2000, 200  # the second of metrics that need the probabilities of every resample
 
@@ -38,7 +45,11 @@ class Evidence:
         intervals: 95 % bootstrap interval by patient of each metric that is defined here.
         ensembles: The record of each ensemble of the study, by name.
         test_opened: Every look at the test part: ``when``, ``what`` and ``scores``.
-        data: Where the data are now; None where they were.
+        audit: What the study was stamped with; None where it has no audit.
+        root: Folder that the ids of images are relative to; None where the data are gone, or were not looked for.
+        why_no_pictures: A sentence where the data are gone.
+        explained: What a kept model looks at; None where that was not asked for.
+        milliseconds: For an image, by trial; of the kept models where that was measured for the report.
     """
 
     store: StudyStore
@@ -53,7 +64,11 @@ class Evidence:
     intervals: Mapping[str, Interval]
     ensembles: Mapping[str, Mapping[str, Any]]
     test_opened: Sequence[Mapping[str, Any]] = field(default=())
-    data: str | None = None
+    audit: Audit | None = None
+    root: Path | None = None
+    why_no_pictures: str = ""
+    explained: Explained | None = None
+    milliseconds: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def place(self) -> str:
@@ -61,8 +76,8 @@ class Evidence:
         return "out of fold" if self.split.folds else "validation part"
 
 
-def gather_evidence(store: StudyStore, *, data: str | None = None) -> Evidence:
-    """Read what a report rests on.
+def gather_evidence(store: StudyStore) -> Evidence:
+    """Read what a report rests on, of the study's folder and storage alone.
 
     Raises:
         StudyError: No trial is finished, or a file of the study or of its best trial is damaged.
@@ -92,8 +107,21 @@ def gather_evidence(store: StudyStore, *, data: str | None = None) -> Evidence:
         intervals=_intervals(predictions, spec, scores),
         ensembles=read_ensembles(store),
         test_opened=store.test_opened(),
-        data=data,
+        audit=load_audit(store),
     )
+
+
+def locate_images(evidence: Evidence, data: str | None = None) -> Evidence:
+    """Find the folder of the study's images, or say why there are no pictures.
+
+    Args:
+        evidence: Of the study.
+        data: Where the data are now; by default where they were.
+    """
+    try:
+        return replace(evidence, root=Path(load_study_dataset(evidence.store, data).root))
+    except (AutomlCxrError, OSError) as error:
+        return replace(evidence, why_no_pictures=f"Pictures are left out. {error}")
 
 
 def _told_states(store: StudyStore) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from automl_cxr.errors import StudyError
 from automl_cxr.results.figures import Figures
+from automl_cxr.results.figures.trade_offs import plot_cost
 from automl_cxr.results.page import Part, Plot, Section, Table, Text
 from automl_cxr.results.report.evidence import Evidence
 from automl_cxr.results.report.summary import failures_table
@@ -61,16 +62,18 @@ def costs_section(evidence: Evidence) -> Section:
     spec, figures = evidence.spec, Figures(evidence.store)
     others = [name for name in spec.objectives[1:] if name not in COSTS]
     costs = [name for name in COSTS if name == "parameters" or name in spec.objectives]
+    is_measured = bool(evidence.milliseconds) and "latency" not in costs
     front, cheaper = (
         "Joined are the trials that no other beats in every objective.",
         "Joined are those that nothing cheaper beats.",
     )
     parts = [drawn(partial(figures.pareto, name), front) for name in others]
     parts += [drawn(partial(figures.cost, name), cheaper) for name in costs]
-    if "latency" not in costs:
-        parts.append(
-            Text("Latency was not measured in this search; --objective latency makes it an objective beside the first.")
-        )
+    if is_measured:
+        told = f"{cheaper} Measured one after the other when this report was written, of the trials that keep their model."
+        parts.append(drawn(partial(plot_cost, evidence.store, "latency", known=evidence.milliseconds), told))
+    elif "latency" not in costs:
+        parts.append(Text("Latency is not known. `automl-cxr report --latency` measures that of the kept models."))
     return Section("Quality against costs", parts)
 
 

@@ -18,6 +18,7 @@ _FEW_IMAGES = 30  # of a class in the part that judges: below, one image moves i
 def summary_section(evidence: Evidence) -> Section:
     """Say what came out, in figures, and what they are worth."""
     parts: list[Part] = [Text(_verdict(evidence))]
+    parts += _line_to_beat(evidence)
     parts += [Text(warning, is_warning=True) for warning in warnings_of(evidence)]
     parts += [
         Table(scores_table(evidence), f"Trial {evidence.best.number}, {evidence.place}, 95 % intervals by patient"),
@@ -47,6 +48,25 @@ def _verdict(evidence: Evidence) -> str:
     return said
 
 
+def _line_to_beat(evidence: Evidence) -> list[Part]:
+    """Put the best trial beside the shortcut baseline, where the study was audited."""
+    audit = evidence.audit
+    if audit is None or audit.shortcut is None:
+        return []
+    line, ours = audit.shortcut, evidence.intervals["macro_f1"]
+    if ours.low > line.high:
+        verdict = "lies above it"
+    elif ours.high < line.low:
+        verdict = "lies below it"
+    else:
+        verdict = "is not clearly above it, since the intervals overlap"
+    said = (
+        f"The line to beat. {audit.baseline} Trial {evidence.best.number}, with macro-F1 {evidence.scores['macro_f1']:.3f} "
+        f"({ours.low:.3f} to {ours.high:.3f}), {verdict}."
+    )
+    return [Text(said, is_warning=ours.low <= line.high)]
+
+
 def warnings_of(evidence: Evidence) -> list[str]:
     """Collect what a reader of the figures must know."""
     spec, split, tally = evidence.spec, evidence.split, evidence.tally
@@ -58,6 +78,10 @@ def warnings_of(evidence: Evidence) -> list[str]:
             f"The same images chose among {tally.complete} trials, and their epochs, that the scores above are of: they are "
             "too good, the more so the more was chosen. Only the test part can tell how much."
         )
+    if evidence.audit is not None:
+        warnings += evidence.audit.warnings
+    if evidence.explained is not None:
+        warnings += evidence.explained.warnings
     if not split.grouped:
         warnings.append(
             "Patients are not known: every image counts as its own patient. Images of one patient may stand on both sides of "

@@ -1,0 +1,27 @@
+"""Which images the best trials get wrong together and alone, with pictures where the data are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from automl_cxr.errors import AutomlCxrError
+from automl_cxr.results.error_analysis import analyse_errors
+from automl_cxr.results.error_page import error_sections, images_to_show
+from automl_cxr.results.page import Section, Text
+from automl_cxr.results.report.evidence import Evidence
+from automl_cxr.results.study_images import decode_small_images
+
+_N_TRIALS = 3
+_N_SHOWN = 4  # pictures of each class in each group
+
+
+def errors_sections(evidence: Evidence) -> Sequence[Section]:
+    """Compare the errors of the best trials; `automl-cxr errors` compares any others."""
+    store = evidence.store
+    try:
+        analysis = analyse_errors(store, trials=[record.number for record in store.ranked()[:_N_TRIALS]])
+    except AutomlCxrError as error:
+        return [Section("Errors", [Text(f"Errors were not compared. {error}")])]
+    images = images_to_show(analysis, n_shown=_N_SHOWN)
+    pictures = {} if evidence.root is None else decode_small_images(evidence.root, images)
+    return error_sections(analysis, pictures, n_shown=_N_SHOWN)

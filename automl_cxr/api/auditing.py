@@ -41,9 +41,11 @@ def audit(
         ``burnt_in_text`` are DataFrames, its ``shortcut`` the baseline, its ``warnings`` sentences.
 
     Raises:
-        UsageError: An unknown layout or class, or a table that cannot be written.
+        UsageError: An unknown layout or class, or a table that cannot be written or is the audited one.
         DataError: The data cannot serve.
     """
+    if fix is not None and Path(fix).resolve() == Path(data).resolve():  # its other columns and its changes file would be lost
+        raise UsageError(f"A cleaned table does not replace the table that was audited; received {fix}. Name another --fix.")
     dataset = load_dataset(os.fspath(data), layout=layout, classes=classes, patients=patients)
     found = audit_dataset(dataset, on_progress=on_progress)
     if fix is not None:

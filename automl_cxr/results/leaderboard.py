@@ -136,7 +136,10 @@ def sort_leaderboard(table: pd.DataFrame, column: str) -> pd.DataFrame:
 
     Raises:
         UnknownNameError: There is no such column.
+        UsageError: The column needs other sites' images.
     """
+    if column == _WORST_SITE and column not in table:
+        raise UsageError(f"Only other sites give the column {column}; received none. Name one with --external.")
     if column not in table:
         raise UnknownNameError("column", column, map(str, table.columns))
     ranked_by = str(table.attrs.get("metric", _MACRO_F1))

@@ -1,6 +1,7 @@
 import json
 import math
 
+import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
@@ -107,3 +108,8 @@ def test_the_shortcut_baseline_is_the_line_to_beat(finished):
     rows = json.loads(format_table(table, "json"))
     assert (rows[0]["rank"], rows[0]["accuracy"], rows[1]["rank"]) == (None, None, 1)
     assert finished.leaderboard()["rank"].tolist() == [1, 2, 3, 4]
+
+
+def test_a_worst_site_without_sites_asks_for_them():
+    with pytest.raises(UsageError, match="Name one with --external"):
+        sort_leaderboard(pd.DataFrame({"macro_f1": [0.5], "params_filters": [8]}), "worst_site")

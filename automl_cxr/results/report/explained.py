@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -47,8 +48,8 @@ def explain_best(evidence: Evidence) -> Explained:
         return Explained(why_not=evidence.why_no_pictures)
     try:
         classifier = classifier_of_trial(evidence.store)
-        shown = _drawn(evidence, _PER_CLASS)
-        measured = _drawn(evidence, _MEASURED_PER_CLASS)
+        shown = _drawn(evidence, evidence.root, _PER_CLASS)
+        measured = _drawn(evidence, evidence.root, _MEASURED_PER_CLASS)
         corners = corner_evidence(classifier, list(measured))
         overlays = explain(classifier, list(shown), labels=shown)
     except Exception as error:  # noqa: BLE001 - whatever a backend stumbles over, the rest of the report stands
@@ -56,10 +57,10 @@ def explain_best(evidence: Evidence) -> Explained:
     return Explained(classifier.name, overlays, corners, corner_warnings(corners))
 
 
-def _drawn(evidence: Evidence, per_class: int) -> dict[str, str]:
+def _drawn(evidence: Evidence, root: Path, per_class: int) -> dict[str, str]:
     """Draw images that judged the trials: by file the class."""
     return {
-        str(evidence.root / evidence.predictions.ids[row]): name
+        str(root / evidence.predictions.ids[row]): name
         for label, name in enumerate(evidence.spec.classes)
         for row in drawn_rows(evidence, label, per_class)
     }

@@ -27,7 +27,7 @@ def leaderboard_section(evidence: Evidence) -> Section:
         table["milliseconds"] = table["trial"].map(evidence.milliseconds)
     n_ranked = int(table["rank"].notna().sum())
     first = f"the first {_MOST} of {n_ranked} finished trials" if n_ranked > _MOST else "the finished trials"
-    has_line = table["trial"].eq(SHORTCUT_BASELINE).any()
+    has_line = bool(table["trial"].eq(SHORTCUT_BASELINE).any())
     told = (
         f"{first[:1].upper()}{first[1:]}, {evidence.place}, with 95 % intervals by patient. tied: may be the best trial, by a "
         "paired bootstrap of all differences."

@@ -108,6 +108,13 @@ def test_no_report_is_said_why(run, words, code, said):
     assert said in run(*words)[2]
 
 
+def test_every_command_is_summed_up_in_a_line(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    listed = run("--help")[1].partition("Commands:")[2]
+    assert len(listed.strip().splitlines()) == len(cli.commands.commands)
+    assert "..." not in listed
+
+
 def test_help_names_the_samplers_pruners_metrics_methods_and_layouts_there_are(run):
     from automl_cxr.data.layouts import LAYOUTS
     from automl_cxr.engine.proposers import FOLD_PRUNERS, PRUNERS, SAMPLERS

@@ -77,27 +77,30 @@ def commands() -> None:
     """
 
 
-for command in (
-    search,
-    splice,
-    spaces,
-    systems,
-    studies,
-    describe,
-    data,
-    cache,
-    leaderboard,
-    importance,
-    report,
-    ensemble,
-    evaluate,
-    errors,
-    predict,
-    explain,
-    export,
-    replay,
-    verify,
-    dashboard,
-    storage,
-):
+# Lists of commands are narrow: a line each, shorter than the sentence that a command's own help begins with.
+SUMMARIES = {
+    search: "Search for the best classifier, or go on searching.",
+    splice: "Score every pair of cuts of two networks.",
+    spaces: "List the search spaces, or show one.",
+    systems: "List published systems to search or train by name.",
+    studies: "List your studies; or show, copy or delete one.",
+    describe: "Show the layers and the cost of a network.",
+    data: "Look at data, audit them, or draw phantoms.",
+    cache: "Show or clear what is kept of images.",
+    leaderboard: "Rank the finished trials, with intervals.",
+    importance: "Tell which hyperparameters decided.",
+    report: "Write a report of a study as one HTML file.",
+    ensemble: "Combine trials, or other programs' models.",
+    evaluate: "Score a trial or an ensemble on the test part.",
+    errors: "Show what trials and ensembles get wrong.",
+    predict: "Classify image files and folders of them.",
+    explain: "Show where a classifier finds its evidence.",
+    export: "Write a trial or an ensemble as one model file.",
+    replay: "Train a trial again and compare.",
+    verify: "Check files, models and scores of a study.",
+    dashboard: "Browse all studies in the Optuna dashboard.",
+    storage: "Let other machines reach the studies.",
+}
+for command, summary in SUMMARIES.items():
+    command.short_help = summary
     commands.add_command(command)

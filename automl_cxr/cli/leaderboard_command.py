@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--format",
     "kind",
     metavar="KIND",
-    help="table, csv, json, md, html, latex or xlsx  [default: table; of a file, by its name, else csv]",
+    help="table, csv, json, md, html, latex or xlsx  [default: table; of a file, by its name]",
 )
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file instead of the screen.")
 @place_options

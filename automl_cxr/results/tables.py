@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from automl_cxr.errors import UnknownNameError
+from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.results.page import Section, Table, Text, render_page
 
 _LATEX = str.maketrans(
@@ -51,9 +51,19 @@ def format_table(table: pd.DataFrame, kind: str, *, title: str = "Leaderboard") 
 
 
 def format_of(file: Path) -> str:
-    """Tell a file's format from its name; what says nothing is CSV."""
-    suffix = file.suffix.lower().removeprefix(".")
-    return {"tex": "latex"}.get(suffix, suffix if suffix in FORMATS else "csv")
+    """Tell a file's format from its name; a name without an ending is CSV.
+
+    Raises:
+        UsageError: Its ending is that of no format here.
+    """
+    suffix = file.suffix.lower().removeprefix(".") or "csv"
+    kind = {"tex": "latex"}.get(suffix, suffix)
+    if kind not in FORMATS:
+        raise UsageError(
+            f"A file's name must tell the format of a table; received {file.name}. End it in .csv, .json, .md, .html, .xlsx or .tex, "
+            "or name the format with --format."
+        )
+    return kind
 
 
 def safe_cells(table: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from automl_cxr.errors import UnknownNameError
+from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.results.tables import FORMATS, fold_intervals, format_of, format_table, safe_cells
 
 EVIL = "<script>alert(1)</script>"
@@ -83,8 +83,10 @@ def test_words_go_where_a_format_has_room_for_them():
 
 
 def test_the_name_of_a_file_tells_its_format(tmp_path):
-    names = ["a.csv", "a.JSON", "a.md", "a.html", "a.xlsx", "a.tex", "a.txt", "a"]
-    assert [format_of(tmp_path / name) for name in names] == ["csv", "json", "md", "html", "xlsx", "latex", "csv", "csv"]
+    names = ["a.csv", "a.JSON", "a.md", "a.html", "a.xlsx", "a.tex", "a"]
+    assert [format_of(tmp_path / name) for name in names] == ["csv", "json", "md", "html", "xlsx", "latex", "csv"]
+    with pytest.raises(UsageError, match=r"received a\.pdf\. End it in \.csv"):
+        format_of(tmp_path / "a.pdf")
     with pytest.raises(UnknownNameError, match="Did you mean 'json'"):
         format_table(TABLE, "jsn")
 

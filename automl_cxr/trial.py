@@ -435,7 +435,8 @@ def save_trial(
         writer.writeheader()
         writer.writerows(epochs)
     predictions.to_npz(folder / "valid.npz")
-    model.compile()  # with an optimizer that has not run: the moments of the one that has would triple the file
+    if model.compiled:
+        model.compile()  # with an optimizer that has not run: the moments of the one that has would triple the file
     if save_model is None:
         model.save(folder / "model.keras")
     else:

@@ -58,9 +58,15 @@ def build_model(
 
 
 def _forget_earlier_networks() -> None:
-    """Free the memory of networks that nobody holds any more, and let Keras name layers from the beginning again."""
+    """Free the memory of networks that nobody holds any more, and let Keras name layers from the beginning again.
+
+    ``keras.utils.clear_session`` would do more: it drops all that TensorFlow has prepared to run, so that the graphs of twins
+    which are kept would be optimised anew in each trial. It frees no more memory.
+    """
+    from keras.src.utils.naming import reset_uids  # Keras has no public name for it
+
     _set_libraries_aside()
-    keras.utils.clear_session(free_memory=False)
+    reset_uids()
     gc.collect()
 
 

@@ -11,19 +11,25 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
+import numpy as np
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import TrialError
 from automl_cxr.model.capacity import memory_there
+from automl_cxr.model.checkpoint import values_of
 from automl_cxr.model.devices import data_parallel, has_gpu, n_devices
 from automl_cxr.model.losses import AdjustableLoss, build_optimizer, renew_optimizer, takes_decay
 from automl_cxr.model.twin import Twin, structure_of
 
 _MOST_KEPT = 8  # each keeps 10 to 50 MiB of graphs beside its variables
 _SHARE = 1 / 16  # of the memory, for the variables of all that are kept
+
+Batch = tuple[Any, np.ndarray, np.ndarray]
+"""Inputs, one-hot labels and weights of some images."""
 
 _kept: OrderedDict[str, CompiledNetwork] = OrderedDict()  # by what they have in common; the last one used at the end
 
@@ -37,6 +43,7 @@ class CompiledNetwork:
 
     def __init__(self, network: keras.Model, config: TrialConfig, *, learning_rate: float, has_twin: bool) -> None:
         self._twin = Twin(network) if has_twin else None
+        self._is_traced = False
         self.model = network if self._twin is None else self._twin.model
         self._loss = AdjustableLoss(config, network.output_shape[-1])
         optimizer = build_optimizer(config, learning_rate=learning_rate)
@@ -49,6 +56,21 @@ class CompiledNetwork:
     def n_bytes(self) -> int:
         """Bytes of its variables."""
         return _n_bytes([*self.model.variables, *self.model.optimizer.variables])
+
+    def trace(self, batches: Sequence[Batch]) -> None:
+        """Trace a training step for batches of any size, before the values count; afterwards nothing is traced.
+
+        TensorFlow traces the first size that it meets for itself and the second one for all others, and these graphs round
+        differently. So both are traced at once, lest the last digits of a trial depend on those before it.
+        """
+        if self._is_traced or not batches:
+            return
+        values = values_of(self.model.variables)
+        for inputs, targets, weights in batches:
+            self.model.train_on_batch(inputs, targets, sample_weight=weights)
+        for variable, value in zip(self.model.variables, values, strict=True):
+            variable.assign(value)
+        self._is_traced = True
 
     def begin(self, network: keras.Model, config: TrialConfig, *, learning_rate: float) -> None:
         """Take the values of a network and of a configuration, with an optimizer that has not run."""
@@ -68,7 +90,9 @@ class CompiledNetwork:
 
 
 @contextlib.contextmanager
-def compiled_network(network: keras.Model, config: TrialConfig, *, learning_rate: float) -> Iterator[CompiledNetwork]:
+def compiled_network(
+    network: keras.Model, config: TrialConfig, *, learning_rate: float, batches: Sequence[Batch] = ()
+) -> Iterator[CompiledNetwork]:
     """Lend a compiled twin of a network, with its values, to one training; afterwards it is kept for others.
 
     A twin is lent once at a time. After an error all that are kept are forgotten: it may have been for want of memory.
@@ -77,6 +101,7 @@ def compiled_network(network: keras.Model, config: TrialConfig, *, learning_rate
         network: A functional model; the layers that train are chosen.
         config: Loss and optimizer.
         learning_rate: Step size at the start.
+        batches: Two of different sizes, where it is to be trained by ``train_on_batch`` on TensorFlow.
 
     Raises:
         ImpossibleModelError: The loss does not fit the network.
@@ -86,6 +111,7 @@ def compiled_network(network: keras.Model, config: TrialConfig, *, learning_rate
     common = _common(network, config) if has_twin else ""
     with data_parallel():
         compiled = _kept.pop(common, None) or CompiledNetwork(network, config, learning_rate=learning_rate, has_twin=has_twin)
+        compiled.trace(batches)
         compiled.begin(network, config, learning_rate=learning_rate)
     try:
         yield compiled

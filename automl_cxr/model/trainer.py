@@ -15,8 +15,9 @@ import numpy as np
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import TrialError
+from automl_cxr.model.arithmetic import count_multiply_adds
 from automl_cxr.model.checkpoint import Checkpoint, put_back, take_checkpoint
-from automl_cxr.model.compiled import CompiledNetwork, compiled_network
+from automl_cxr.model.compiled import Batch, CompiledNetwork, compiled_network
 from automl_cxr.model.course import Course, Objective, refuse_diverged_loss, refuse_diverged_network
 from automl_cxr.model.devices import data_parallel, n_devices, refuse_accumulation
 from automl_cxr.model.freezing import set_phase
@@ -25,6 +26,9 @@ from automl_cxr.model.road import Road, agrees, choose_road, compare_with_pixels
 from automl_cxr.model.sampling import epoch_order, fill_up, image_weights
 from automl_cxr.model.schedules import Phase, plan_phases
 from automl_cxr.records import EpochRecord
+
+_SMALL_STEP = 5e8  # multiplications of a batch on its way forward: a core's work of 20 to 50 ms
+_PREDICTED_AT_ONCE = 32  # by small networks, whatever they train with: another size would be another graph
 
 
 class _TrainingBatches(keras.utils.PyDataset):
@@ -190,7 +194,8 @@ class Training:
         refuse_accumulation(self._config.gradient_accumulation)
         self._road = choose_road(self._model, self._config, n_epochs=phase.n_epochs, train=self._train, valid=self._valid)
         network = self._road.network
-        with compiled_network(network, self._config, learning_rate=phase.learning_rate) as self._compiled:
+        batches = _batches_to_trace(network, self._config, self._road.train_part(1))
+        with compiled_network(network, self._config, learning_rate=phase.learning_rate, batches=batches) as self._compiled:
             if self._restored is not None:
                 with data_parallel():
                     put_back(self._restored, self._model, self._compiled.model.optimizer)
@@ -229,7 +234,7 @@ def _fit_epoch(
     """Train one epoch and give its mean loss."""
     batches = _TrainingBatches(train, model.output_shape[-1], config, epoch=epoch)
     model.optimizer.learning_rate = learning_rate
-    if _goes_step_by_step(train):
+    if _goes_step_by_step(model, train, batch_size=config.images_at_once):
         loss = _take_steps(model, batches)
     else:
         with data_parallel():
@@ -239,12 +244,30 @@ def _fit_epoch(
     return loss
 
 
-def _goes_step_by_step(part: LabelledPart | FeaturePart) -> bool:
-    """Tell whether batches are handed over one by one: for a step of a millisecond, Keras' loop costs five.
+def _goes_step_by_step(model: keras.Model, part: LabelledPart | FeaturePart, *, batch_size: int) -> bool:
+    """Tell whether batches are handed over one by one: where a step is small, Keras' loops cost more than the steps do.
 
-    Its loop prepares pixels while others are computed, and divides batches among devices.
+    On TensorFlow a loop takes 50 ms of CPU before its first batch and 5 ms for each. It prepares pixels while others are
+    computed, and divides batches among devices. Counted and not timed, since the last digit of the loss depends on it.
     """
-    return isinstance(part, FeaturePart) and n_devices() == 1
+    return n_devices() == 1 and (isinstance(part, FeaturePart) or _has_small_steps(model, batch_size=batch_size))
+
+
+def _has_small_steps(model: keras.Model, *, batch_size: int) -> bool:
+    return batch_size * count_multiply_adds(model) < _SMALL_STEP
+
+
+def _batches_to_trace(network: keras.Model, config: TrialConfig, part: LabelledPart | FeaturePart) -> list[Batch]:
+    """Give two batches of different sizes where steps are taken one by one, and the backend makes graphs for unknown sizes."""
+    by_step = _goes_step_by_step(network, part, batch_size=config.images_at_once)
+    if keras.backend.backend() != "tensorflow" or not by_step:
+        return []
+    n_classes = network.output_shape[-1]
+    shown = [np.resize(np.arange(len(part.rows)), n) for n in (2, 3)]
+    return [
+        (part.batch(rows), np.eye(n_classes, dtype=np.float32)[part.labels[rows]], np.ones(len(rows), np.float32))
+        for rows in shown
+    ]
 
 
 def _take_steps(model: keras.Model, batches: _TrainingBatches) -> float:
@@ -273,8 +296,9 @@ def predict_probabilities(model: keras.Model, part: LabelledPart | FeaturePart, 
     Raises:
         NonFiniteLossError: A probability is NaN.
     """
-    if _goes_step_by_step(part):
-        predicted = _predict_steps(model, part, batch_size=batch_size)
+    if _goes_step_by_step(model, part, batch_size=batch_size):
+        at_once = _PREDICTED_AT_ONCE if _has_small_steps(model, batch_size=batch_size) else batch_size
+        predicted = _predict_steps(model, part, batch_size=at_once)
     else:
         with data_parallel():
             predicted = model.predict(_Inputs(part, batch_size=batch_size), verbose=0)

@@ -107,9 +107,10 @@ def _value_of(variable: keras.Variable) -> Any:
 def structure_of(network: keras.Model) -> str:
     """Give a digest of all that is built into a network's graph: what twins have in common.
 
-    Seeds, first weights and dropout rates above 0 are not part of it: a twin takes them as values.
+    Seeds, first weights and dropout rates above 0 are not part of it: a twin takes them as values. Nor is the network's own
+    name, which Keras counts up where nobody gives one.
     """
-    told = json.dumps(_without_values(keras.saving.serialize_keras_object(network)), sort_keys=True, default=str)
+    told = json.dumps(_without_values(network.get_config() | {"name": ""}), sort_keys=True, default=str)
     trained = [layer.trainable for _, layer in _members(network)]
     return hashlib.sha256(f"{told}{trained}".encode()).hexdigest()
 

@@ -142,6 +142,21 @@ def test_so_does_a_trial_of_two_phases(traces):
     assert are_equal(again, expected)
 
 
+def test_a_network_that_nobody_named_finds_the_twin_of_its_like(traces):
+    def train(seed):
+        config = TrialConfig(epochs=1, batch_size=8, image_size=16, seed=seed)
+        pixels = keras.Input((16, 16, 1), name="pixels")
+        says = layers.Dense(3, activation="softmax", name="probabilities")(layers.Flatten(name="vector")(pixels))
+        network = keras.Model(pixels, says)
+        list(Training(network, config, **parts(16), objective=Objective()).epochs())
+        return network.name
+
+    first = train(1)
+    traced = list(traces)
+    assert train(2) != first, "Keras counts its names up"
+    assert traces == traced
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_every_optimizer_begins_anew(name, weight_decay):

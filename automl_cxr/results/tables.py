@@ -60,8 +60,8 @@ def format_of(file: Path) -> str:
     kind = {"tex": "latex"}.get(suffix, suffix)
     if kind not in FORMATS:
         raise UsageError(
-            f"A file's name must tell the format of a table; received {file.name}. End it in .csv, .json, .md, .html, .xlsx or .tex, "
-            "or name the format with --format."
+            f"A file's name must tell the format of a table; received {file.name}. End it in .csv, .json, .md, .html, "
+            ".xlsx or .tex, or name the format with --format."
         )
     return kind
 

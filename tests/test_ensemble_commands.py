@@ -110,7 +110,7 @@ def test_near_duplicates_are_said(run, tables):
         (["--method", "sweep"], 2, "is for 2 members; received 3"),
         (["--method", "gaa"], 2, "Did you mean 'ga'"),
         (["--name", "../up"], 2, "folder's name"),
-        (["--members", "a"], 2, "numbers of trials"),
+        (["--members", "a"], 2, "named by their numbers"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -272,7 +272,7 @@ class TestFigures:
         assert len(curves.data) == 4
         assert list(curves.data[0].y) == list(finished.trials[0].scores.values())
         confusion = finished.figures.confusion()
-        assert np.sum(confusion.data[0].z) == len(finished._store.split.valid.images)
+        assert np.sum(confusion.data[0].text) == len(finished._store.split.valid.images)
         assert "learning_curves" in repr(finished.figures)
 
 

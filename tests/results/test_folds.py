@@ -76,7 +76,7 @@ def test_figures_draw_folds(folded):
     curves = folded.figures.learning_curves()
     assert curves.layout.xaxis.title.text == "fold"
     assert list(curves.data[0].x) == [1, 2]
-    assert "Out of fold" in folded.figures.confusion().layout.title.text
+    assert "out of fold" in folded.figures.confusion().layout.title.text
 
 
 def test_its_trials_are_verified_by_the_networks_of_their_folds(folded):

@@ -80,7 +80,7 @@ def test_studies_are_ranked_together_where_they_judge_by_the_same_images(finishe
 def test_studies_that_judge_by_other_images_are_not_compared(finished, phantoms):
     runs = finished.folder.parent
     other = api.search(
-        str(runs / "tiny.toml"), phantoms, name="other", trials=1, epochs=1, image_size=32, batch_size=8, runs=runs, seed=5,
+        str(runs / "tiny.toml"), phantoms, name="elsewhere", trials=1, epochs=1, image_size=32, batch_size=8, runs=runs, seed=5,
         executor="inline",
     )  # fmt: skip
     apart = finished.leaderboard(other)
@@ -89,7 +89,7 @@ def test_studies_that_judge_by_other_images_are_not_compared(finished, phantoms)
     assert not {"tied", "p_best"} & set(apart)
     note = apart.attrs["notes"][0]
     assert "cannot be compared" in note
-    assert "images of other" in note
+    assert "images of elsewhere" in note
 
 
 def test_the_shortcut_baseline_is_the_line_to_beat(finished):

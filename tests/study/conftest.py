@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -173,7 +172,7 @@ class GrpcProxy:
         assert self.url in self.process.stderr.readline()
 
     def stop(self) -> None:
-        self.process.send_signal(signal.SIGINT)
+        self.process.terminate()  # heard where Ctrl-C is not, as below nohup
         assert self.process.wait(timeout=30) == 0
         self.process.stderr.close()
 

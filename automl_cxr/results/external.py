@@ -73,7 +73,8 @@ def score_site(
     """Score the kept models of a study on a site's images.
 
     Returns:
-        By trial: every metric of all classes, and the ends of the 95 % bootstrap interval by patient of ``metric``.
+        By trial: every metric of all classes, the ends of the 95 % bootstrap interval by patient of ``metric``, and n_images,
+        the images that could be read.
 
     Raises:
         DataError: Classes differ from those of the study, images are the study's own, or none can be read.
@@ -98,6 +99,7 @@ def score_site(
             metric: float(score),
             f"{metric}_low": interval.low,
             f"{metric}_high": interval.high,
+            "n_images": len(of_trial),
             **{name: one.function(of_trial.labels, of_trial.probabilities, normal_class) for name, one in rows.items()},
         }
         for (number, of_trial), score, interval in zip(said.items(), resampled.scores, intervals_of(resampled), strict=True)

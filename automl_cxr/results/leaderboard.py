@@ -126,7 +126,7 @@ def build_leaderboard(
     table = pd.DataFrame([{name: cell for name, cell in row.items() if name != "params"} | row["params"] for row in rows])
     table = table[_order_of_columns(table, stores, ranked_by)]
     table.attrs["metric"] = ranked_by
-    table.attrs["notes"] = (*_notes(sets, [site.name for site in sites]), *audit_notes(stores))
+    table.attrs["notes"] = (*_notes(sets, sites, rows), *audit_notes(stores))
     table = table if sort is None else sort_leaderboard(table, sort)
     return put_line_to_beat(table, stores) if line_to_beat else table
 
@@ -342,7 +342,7 @@ def _with_intervals(table: pd.DataFrame) -> list[str]:
     return [column for name in names for column in (name, f"{name}_low", f"{name}_high") if column in table]
 
 
-def _notes(sets: Sequence[Sequence[_Entry]], sites: Sequence[str]) -> tuple[str, ...]:
+def _notes(sets: Sequence[Sequence[_Entry]], sites: Sequence[ExternalSite], rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     """Say what a reader has to know."""
     notes = []
     if len(sets) > 1:
@@ -357,6 +357,13 @@ def _notes(sets: Sequence[Sequence[_Entry]], sites: Sequence[str]) -> tuple[str,
     if sites:
         notes.append(
             "The epochs and the ranks were chosen on the validation part, so scores there are optimistic; those of "
-            f"{' and '.join(sites)} are not, unless trials are chosen by them."
+            f"{' and '.join(site.name for site in sites)} are not, unless trials are chosen by them."
         )
+    for site in sites:
+        n_images, n_read = len(site.dataset.table), max((row.get(f"{site.name}:n_images", 0) for row in rows), default=0)
+        if 0 < n_read < n_images:
+            notes.append(
+                f"{n_images - n_read} of {n_images} images of {site.name} cannot be read and are left out; `automl-cxr data "
+                "inspect` names them."
+            )
     return tuple(notes)

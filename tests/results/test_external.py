@@ -39,6 +39,15 @@ def test_kept_models_are_scored_on_other_images_and_their_predictions_kept(finis
     assert math.isnan(again["worst_site"].iloc[-1]), "a trial without a model stands last"
 
 
+def test_images_that_cannot_be_read_are_left_out_and_counted(finished, hospital, tmp_path):
+    clinic = tmp_path / "clinic"
+    shutil.copytree(hospital, clinic)
+    next((clinic / "normal").glob("*.png")).write_bytes(b"no picture")
+    table = finished.leaderboard(external=[clinic])
+    assert table["clinic:n_images"].dropna().tolist() == [29, 29, 29]
+    assert "1 of 30 images of clinic cannot be read and are left out" in table.attrs["notes"][1]
+
+
 def test_it_says_what_the_classifier_says(finished, hospital):
     (site,) = external.open_sites([hospital])
     said = external.predict_site(finished._store, site)

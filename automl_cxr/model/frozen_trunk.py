@@ -13,7 +13,7 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.errors import UndividedError
 from automl_cxr.model.build import build_model
 from automl_cxr.model.head import classifier_head
-from automl_cxr.model.head_population import vectors_of
+from automl_cxr.model.head_company import vectors_of
 from automl_cxr.model.parts import FeaturePart, LabelledPart
 from automl_cxr.model.road import agrees, choose_road, compare_roads, compared_positions
 from automl_cxr.model.saving_heads import HeadSaver

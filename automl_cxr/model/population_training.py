@@ -16,16 +16,8 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.errors import NonFiniteLossError, TrialError
 from automl_cxr.model.checkpoint import Checkpoint, fits, values_of
 from automl_cxr.model.course import Course, Objective, refuse_diverged_loss, refuse_diverged_network
-from automl_cxr.model.head_population import (
-    Company,
-    HeadShape,
-    HeadState,
-    HeadsTogether,
-    company_of,
-    divide_company,
-    seed_states,
-    untrained_state,
-)
+from automl_cxr.model.head_company import Company, HeadShape, HeadState, company_of, divide_company
+from automl_cxr.model.head_population import HeadsTogether, seed_states, untrained_state
 from automl_cxr.model.parts import FeaturePart
 from automl_cxr.model.road import Road
 from automl_cxr.model.schedules import plan_phases

@@ -7,7 +7,8 @@ import pytest
 from automl_cxr.config import TrialConfig
 from automl_cxr.model.course import Objective
 from automl_cxr.model.head import classifier_head
-from automl_cxr.model.head_population import HeadShape, HeadsTogether, company_of, divide_company, pad_shapes, untrained_state
+from automl_cxr.model.head_company import HeadShape, company_of, divide_company, pad_shapes
+from automl_cxr.model.head_population import HeadsTogether, untrained_state
 from automl_cxr.model.parts import FeaturePart, LabelledPart
 from automl_cxr.model.schedules import plan_phases, scheduled_learning_rate
 from automl_cxr.model.trainer import Training, predict_probabilities
@@ -98,15 +99,15 @@ def test_no_more_heads_than_memory_holds_are_put_together(monkeypatch):
     company = company_of(PLAIN, untrained_state(network(PLAIN), PLAIN), part, 3)
     assert divide_company([PLAIN] * 5, company) == [slice(0, 5)]
     n_weights = (20 + 1) * 9 + (9 + 1) * 3
-    monkeypatch.setattr("automl_cxr.model.head_population._MOST_BYTES", 2 * 16 * n_weights)
+    monkeypatch.setattr("automl_cxr.model.head_company._MOST_BYTES", 2 * 16 * n_weights)
     assert divide_company([PLAIN] * 5, company) == [slice(0, 2), slice(2, 4), slice(4, 5)]
 
 
 def test_heads_of_like_width_are_padded_to_one(monkeypatch):
     shapes = [HeadShape.of(dataclasses.replace(PLAIN, dense_units=units), 20, 3) for units in (9, 30, 10, 31, 9)]
-    monkeypatch.setattr("automl_cxr.model.head_population._STACK", 100)
+    monkeypatch.setattr("automl_cxr.model.head_company._STACK", 100)
     assert [shape.widths for shape in pad_shapes(shapes)] == [(10,), (31,), (10,), (31,), (10,)]
-    monkeypatch.setattr("automl_cxr.model.head_population._STACK", 10_000)
+    monkeypatch.setattr("automl_cxr.model.head_company._STACK", 10_000)
     assert {shape.widths for shape in pad_shapes(shapes)} == {(31,)}
 
 

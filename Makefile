@@ -25,7 +25,7 @@ test: $(INSTALLED)  ## every test; those that need a GPU or real radiographs ski
 	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-postgres: $(INSTALLED)  ## the storage tests on a PostgreSQL server that they start (apt-get install postgresql)
-	$(BIN)/python -m pytest -m postgres tests/study
+	$(BIN)/python -m pytest -m postgres tests/storage
 
 lint: $(INSTALLED)  ## style and import rules (ruff, tests/test_imports.py) and types
 	$(BIN)/ruff check .

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
         splice,
     )
 
-__version__ = "0.1.0"
+from automl_cxr.version import __version__ as __version__
+
 __all__ = [
     "Study",
     "apply_ensemble",

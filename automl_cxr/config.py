@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from automl_cxr.conv_spec import parse_trunk
 from automl_cxr.errors import UnknownNameError, UsageError
-from automl_cxr.trunk import parse_trunk
 
 FAMILIES = ("scratch", "fused", "transfer", "concat")
 BACKBONES = (
@@ -115,7 +115,7 @@ class TrialConfig:
         otsu: Keep only the pixels that lie, blurred, below Otsu's threshold of their image; the others become black.
         resizer: Size ratio of a learnable resizer (Talebi & Milanfar 2021) before the network; 0 for none.
 
-        layers: scratch: the whole stack of convolutions in the words of ``trunk.py``; where it is empty, n_blocks to
+        layers: scratch: the whole stack of convolutions in the words of ``conv_spec.py``; where it is empty, n_blocks to
             block_dropout describe one.
         n_blocks: scratch: convolution blocks, each ending in a 2x2 pool.
         convs_per_block: scratch: convolutions before the pool of a block.

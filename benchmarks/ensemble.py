@@ -25,15 +25,15 @@ from plain_deap import evolve_plainly, score_each_by_scikit_learn
 from prediction_sets import RECIPES, PredictionSet, draw_set, radiograph_sets
 from threadpoolctl import threadpool_limits
 
-from automl_cxr.ensemble.ballots import Ballots
+from automl_cxr.ensemble.baselines import greedy_weights, rank_members, top_k_weights
 from automl_cxr.ensemble.build import DEFAULT_METHOD, METHODS, lay_out
+from automl_cxr.ensemble.combiners import Rule, WeightedAverage
+from automl_cxr.ensemble.exact_two_member import sweep_weights
 from automl_cxr.ensemble.genetic import evolve_weights, seed_weights
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
-from automl_cxr.ensemble.judgement import judge_methods
+from automl_cxr.ensemble.method_comparison import judge_methods
 from automl_cxr.ensemble.objective import MACRO_F1
-from automl_cxr.ensemble.rules import Rule, WeightedAverage
-from automl_cxr.ensemble.selection import greedy_weights, rank_members, top_k_weights
-from automl_cxr.ensemble.sweep import sweep_weights
+from automl_cxr.ensemble.weight_scoring import Ballots
 from automl_cxr.scoring.predictions import Predictions, align
 
 # The algorithm alone: on all images, by the objective alone.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from automl_cxr.engine.proposal import Facts, Proposal, Report
+from automl_cxr.engine.protocol import Facts, Proposal, Report
 from automl_cxr.scoring.metrics import score_macro_f1
 
 _BATCH = 32

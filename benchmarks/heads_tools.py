@@ -78,8 +78,9 @@ def frozen_vector(pixels: Any, weights: str) -> Any:
     """Put a frozen SqueezeNet and average pooling on raw pixels."""
     import keras
 
-    from automl_cxr.model.backbones import build_backbone, find_backbone
-    from automl_cxr.model.inputs import repeat_grey
+    from automl_cxr.model.backbone_builder import build_backbone
+    from automl_cxr.model.backbones import find_backbone
+    from automl_cxr.model.preprocessing import repeat_grey
 
     backbone = build_backbone("squeezenet", pixels.shape[1], weights="imagenet", weights_folder=weights)
     backbone.trainable = False

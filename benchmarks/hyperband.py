@@ -33,7 +33,7 @@ from automl_cxr.data.cache import decode_dataset
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data.split import split_dataset
 from automl_cxr.engine.inline_execution import run_inline
-from automl_cxr.engine.proposers import build_proposer
+from automl_cxr.engine.registry import build_proposer
 from automl_cxr.engine.space import Int, Space
 from automl_cxr.scoring.metrics import score_macro_f1
 from automl_cxr.study.spaces import load_space
@@ -61,7 +61,8 @@ def compute_features(data: str, weights: str, image_size: int, file: Path) -> No
     """Write the pooled features of all images, their ids and labels to an npz file."""
     import keras
 
-    from automl_cxr.model.backbones import build_backbone, find_backbone
+    from automl_cxr.model.backbone_builder import build_backbone
+    from automl_cxr.model.backbones import find_backbone
 
     dataset = load_dataset(data)
     decoded = decode_dataset(dataset.root, tuple(dataset.table["image"]), image_size)

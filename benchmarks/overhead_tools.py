@@ -17,7 +17,7 @@ from typing import Any
 
 import small_head
 
-from automl_cxr.engine.proposal import Ending, Objective, Pause, Proposal, Proposer, Report, Verdict
+from automl_cxr.engine.protocol import Ending, Objective, Pause, Proposal, Proposer, Report, Verdict
 
 Told = list[dict[str, float]]
 TRIALS_AT_ONCE = 2
@@ -50,10 +50,10 @@ def search_by_engine(n_trials: int, seconds: float | None, folder: Path, *, tria
     """Search as ``automl-cxr search`` does: TPE, an SQLite study, Ray Tune with two workers, compiled networks kept."""
     import optuna
 
-    from automl_cxr.engine.proposers import build_proposer
     from automl_cxr.engine.ray_execution import RayResources, run_with_ray
+    from automl_cxr.engine.registry import build_proposer
     from automl_cxr.engine.space import parse_space
-    from automl_cxr.study.storages import open_storage
+    from automl_cxr.storage.urls import open_storage
 
     study = optuna.create_study(storage=open_storage(f"sqlite:///{folder / 'studies.db'}"), direction="maximize")
     space = parse_space(small_head.SPACE, name="head on 64 features")

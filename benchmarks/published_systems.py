@@ -16,8 +16,8 @@ from pathlib import Path
 
 from automl_cxr.api import describe, open_study
 from automl_cxr.errors import ImpossibleModelError
+from automl_cxr.study.presets import find_system
 from automl_cxr.study.spaces import shipped
-from automl_cxr.study.systems import find_system
 
 _LARGEST, _SMALLEST = 256, 16
 _EXAMPLES = ("demo",)

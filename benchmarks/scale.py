@@ -30,18 +30,18 @@ from optuna.storages import RDBStorage
 from sqlalchemy import event
 
 from automl_cxr.engine.inline_execution import run_inline
-from automl_cxr.engine.proposal import Ending, Outcome, Proposal, Proposer, Report, Verdict
+from automl_cxr.engine.protocol import Ending, Outcome, Proposal, Proposer, Report, Verdict
 from automl_cxr.records import PartRecord, SplitRecord, TrialRecord
+from automl_cxr.storage.urls import default_storage
 from automl_cxr.study.objective import staging_folder
 from automl_cxr.study.runner import Budget, run_search
 from automl_cxr.study.spaces import read_space
 from automl_cxr.study.spec import StudySpec
-from automl_cxr.study.storages import default_storage
 from automl_cxr.study.store import StudyStore
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.sleeping import Sleep, score_of
-from tests.study.postgres import postgres_server
+from tests.storage.postgres import postgres_server
 
 EPOCHS = 9
 MARKS = (100, 1_000, 10_000)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from automl_cxr.engine.proposal import Proposal, Report, Run
+from automl_cxr.engine.protocol import Proposal, Report, Run
 from automl_cxr.study.objective import staging_folder
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from automl_cxr.engine.proposal import Facts, Proposal, Report
+from automl_cxr.engine.protocol import Facts, Proposal, Report
 
 N_FEATURES, N_CLASSES, N_TRAIN, N_VALID = 64, 3, 1_000, 250
 EPOCHS = 3
@@ -91,10 +91,10 @@ def epochs_of_seconds(values: dict[str, Any], *, seconds: float) -> Generator[tu
 def short_trial(proposal: Proposal) -> Generator[Report, None, Facts]:
     """Train a head with this package's trainer, which keeps compiled networks, as an objective of the engine."""
     from automl_cxr.config import TrialConfig
-    from automl_cxr.model.course import Objective
-    from automl_cxr.model.parts import FeaturePart
-    from automl_cxr.model.trainer import Training
     from automl_cxr.scoring.metrics import METRICS
+    from automl_cxr.training.datasets import FeaturePart
+    from automl_cxr.training.epoch_tracker import Objective
+    from automl_cxr.training.trainer import Training
 
     train_x, train_y, valid_x, valid_y = draw_features()
     values = dict(proposal.values)

@@ -7,6 +7,8 @@ import pytest
 
 from automl_cxr.data.phantoms import draw_phantoms
 
+pytest_plugins = ["tests.fast_trials"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):

@@ -11,10 +11,10 @@ For example::
 
 from automl_cxr.api.auditing import audit, changes_file
 from automl_cxr.api.classifiers import apply_ensemble, combine_predictions, describe, open_classifier, predict
-from automl_cxr.api.places import locate, open_study
-from automl_cxr.api.searching import EXECUTORS, search
-from automl_cxr.api.shelf import copy_study, delete_study, list_studies
+from automl_cxr.api.locations import locate, open_study
+from automl_cxr.api.search import EXECUTORS, search
 from automl_cxr.api.splices import Splices, splice
+from automl_cxr.api.studies import copy_study, delete_study, list_studies
 from automl_cxr.api.study import Study
 
 __all__ = [

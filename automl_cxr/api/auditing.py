@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from automl_cxr.auditing import audit_dataset
 from automl_cxr.data.audit.cleaning import clean_table
 from automl_cxr.data.audit.record import Audit
 from automl_cxr.data.dataset import load_dataset
+from automl_cxr.data_audit import audit_dataset
 from automl_cxr.errors import UsageError
 from automl_cxr.results.tables import safe_cells
 from automl_cxr.study.prepare import OnProgress

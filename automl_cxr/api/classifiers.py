@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from automl_cxr.api.places import open_study
+from automl_cxr.api.locations import open_study
 from automl_cxr.data.dataset import load_image_paths
 from automl_cxr.errors import UsageError
 from automl_cxr.results import ensembles
 from automl_cxr.results.classifier import ENSEMBLE_FILE, Classifier, load_ensemble
 from automl_cxr.results.ensembles import BuiltEnsemble
 from automl_cxr.study.prepare import OnProgress
-from automl_cxr.study.systems import NamedSystem, find_system
+from automl_cxr.study.presets import NamedSystem, find_system
 
 if TYPE_CHECKING:
-    from automl_cxr.model.memory import MemoryEstimate
+    from automl_cxr.model.memory_estimate import MemoryEstimate
     from automl_cxr.model.summary import ModelSummary
 
 
@@ -64,7 +64,7 @@ def describe(
         ImpossibleModelError: There is no such network.
     """
     system = find_system(name, fixed or {})
-    from automl_cxr.model.memory import estimate_memory  # Keras, which an unknown name need not wait for
+    from automl_cxr.model.memory_estimate import estimate_memory  # Keras, which an unknown name need not wait for
     from automl_cxr.model.summary import describe_model
 
     summary = describe_model(system.config, n_classes or system.n_classes or 2)

@@ -10,11 +10,11 @@ from typing import Any, TextIO
 
 import pandas as pd
 
-from automl_cxr.api.places import locate
-from automl_cxr.api.searching import EXECUTORS, MODELS_BY_DEFAULT, choose_executor, run_prepared
+from automl_cxr.api.locations import locate
+from automl_cxr.api.search import EXECUTORS, MODELS_BY_DEFAULT, choose_executor, run_prepared
 from automl_cxr.api.study import Study
 from automl_cxr.errors import UnknownNameError, UsageError
-from automl_cxr.results.splices import describe_splices, plot_splices
+from automl_cxr.results.splice_plots import describe_splices, plot_splices
 from automl_cxr.splicing.branches import find_branch
 from automl_cxr.splicing.search import SpliceScores, score_splices
 from automl_cxr.splicing.study import prepare_splice_study, study_name

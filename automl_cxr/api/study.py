@@ -14,24 +14,24 @@ from automl_cxr.results import ensembles
 from automl_cxr.results.classifier import Classifier, classifier_of_trial, load_ensemble
 from automl_cxr.results.ensembles import BuiltEnsemble
 from automl_cxr.results.error_analysis import ErrorAnalysis, analyse_errors
-from automl_cxr.results.error_page import N_SHOWN, error_page
+from automl_cxr.results.error_report import N_SHOWN, error_page
 from automl_cxr.results.evaluation import Evaluation, evaluate
-from automl_cxr.results.explanation import corner_evidence, explain
+from automl_cxr.results.explain.explanation import corner_evidence, explain
+from automl_cxr.results.explain.overlays import Overlay
 from automl_cxr.results.export import Export, export_classifier
-from automl_cxr.results.external import open_sites
+from automl_cxr.results.external_validation import open_sites
 from automl_cxr.results.figures import Figures
 from automl_cxr.results.importance import PED_ANOVA, importance_table
 from automl_cxr.results.leaderboard import build_leaderboard
-from automl_cxr.results.overlays import Overlay
 from automl_cxr.results.replay import TOLERANCE, Replay, replay_trial
 from automl_cxr.results.report import write_report
-from automl_cxr.results.study_images import judged_images
+from automl_cxr.results.study_data import judged_images
 from automl_cxr.results.verification import Verification, verify_study
-from automl_cxr.study import catalogue
+from automl_cxr.study import study_info
 from automl_cxr.study.prepare import OnProgress
 from automl_cxr.study.provenance import SearchEntry
 from automl_cxr.study.store import StudyStore
-from automl_cxr.study.tally import Tally, tally_trials
+from automl_cxr.study.trial_counts import Tally, tally_trials
 
 
 class Study:
@@ -107,9 +107,9 @@ class Study:
         """
         return write_report(self._store, Path(out), **choices)
 
-    def details(self) -> catalogue.StudyDetails:
+    def details(self) -> study_info.StudyDetails:
         """Collect settings, images, trials, searches and files; see ``study.catalogue.StudyDetails``."""
-        return catalogue.describe_study(self._store)
+        return study_info.describe_study(self._store)
 
     def ensemble(self, **choices: Any) -> BuiltEnsemble:
         """Build an ensemble of the best trials.

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import click
 
-from automl_cxr import __version__
 from automl_cxr.cli.cache_commands import cache
 from automl_cxr.cli.data_commands import data
 from automl_cxr.cli.ensemble_commands import ensemble
@@ -19,16 +18,17 @@ from automl_cxr.cli.explain_command import explain
 from automl_cxr.cli.export_commands import export
 from automl_cxr.cli.leaderboard_command import leaderboard
 from automl_cxr.cli.model_commands import describe
-from automl_cxr.cli.printing import say
+from automl_cxr.cli.options import debug_option, wants_debug
+from automl_cxr.cli.output import say
 from automl_cxr.cli.report_command import report
 from automl_cxr.cli.results_commands import dashboard, evaluate, importance, predict
 from automl_cxr.cli.search_commands import search, spaces, systems
 from automl_cxr.cli.splice_command import splice
 from automl_cxr.cli.storage_commands import storage
 from automl_cxr.cli.studies_commands import studies
-from automl_cxr.cli.trust_commands import replay, verify
-from automl_cxr.cli.words import debug_option, wants_debug
+from automl_cxr.cli.verify_commands import replay, verify
 from automl_cxr.errors import AutomlCxrError
+from automl_cxr.version import __version__
 
 _INTERRUPTED = 130
 

@@ -7,8 +7,8 @@ import time
 
 import click
 
-from automl_cxr.cli.printing import human_bytes, print_json, print_table
-from automl_cxr.cli.words import debug_option, json_option
+from automl_cxr.cli.options import debug_option, json_option
+from automl_cxr.cli.output import human_bytes, print_json, print_table
 
 
 @click.group(invoke_without_command=True)
@@ -22,8 +22,8 @@ def cache(context: click.Context, as_json: bool) -> None:
     import pandas as pd
 
     from automl_cxr.data.cache import cache_folder
+    from automl_cxr.data.cache_listing import list_kept
     from automl_cxr.data.feature_cache import FeatureCache
-    from automl_cxr.data.kept import list_kept
 
     entries, limit = list_kept(), FeatureCache().limit
     if as_json:
@@ -51,7 +51,7 @@ def cache(context: click.Context, as_json: bool) -> None:
 @debug_option
 def clear(as_json: bool) -> None:
     """Remove decoded images and features, but for what is being written; not for while a search runs."""
-    from automl_cxr.data.kept import clear_kept
+    from automl_cxr.data.cache_listing import clear_kept
 
     freed = clear_kept()
     if as_json:

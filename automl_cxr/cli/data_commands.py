@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from automl_cxr.cli.printing import check_out, print_json, print_table, progress_bar, say, shown_path, write_text
-from automl_cxr.cli.words import data_options, debug_option, json_option
+from automl_cxr.cli.options import data_options, debug_option, json_option
+from automl_cxr.cli.output import check_out, print_json, print_table, progress_bar, say, shown_path, write_text
 
 if TYPE_CHECKING:
     from automl_cxr.data.audit.record import Audit
@@ -86,7 +86,7 @@ def audit(
         found = api.audit(directory, layout=layout, classes=classes, patients=patients, fix=fix, on_progress=on_progress)
     if out is not None:
         from automl_cxr.results.audit_page import audit_sections
-        from automl_cxr.results.page import render_page
+        from automl_cxr.results.html_page import render_page
 
         write_text(out, render_page("Data audit", audit_sections(found)))
         say(f"page: {out}")

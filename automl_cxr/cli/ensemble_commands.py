@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_cxr.cli.printing import check_out, print_json, print_table, say, write_text
-from automl_cxr.cli.words import Numbers, debug_option, json_option, place_options
+from automl_cxr.cli.options import Numbers, debug_option, json_option, place_options
+from automl_cxr.cli.output import check_out, print_json, print_table, say, write_text
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.errors import UsageError
 
 if TYPE_CHECKING:
-    from automl_cxr.ensemble.combining import Combination
+    from automl_cxr.ensemble.pipeline import Combination
     from automl_cxr.results.ensembles import BuiltEnsemble
 
 _TABLE_TYPE = click.Path(dir_okay=False, path_type=Path)

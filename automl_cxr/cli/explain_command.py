@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_cxr.cli.printing import print_json, print_table, progress_bar, say, shown_path
-from automl_cxr.cli.words import Duration, debug_option, json_option, place_options, trial_option
+from automl_cxr.cli.options import Duration, debug_option, json_option, place_options, trial_option
+from automl_cxr.cli.output import print_json, print_table, progress_bar, say, shown_path
 from automl_cxr.errors import UsageError
 
 if TYPE_CHECKING:
     from automl_cxr.results.classifier import Classifier
-    from automl_cxr.results.explanation import Explaining
+    from automl_cxr.results.explain.explanation import Explaining
 
 _DEFAULT_OUT = "explanations"
 
@@ -87,7 +87,7 @@ def explain(
     """
     from automl_cxr import api
     from automl_cxr.data.dataset import load_image_paths
-    from automl_cxr.results.explanation import Explaining
+    from automl_cxr.results.explain.explanation import Explaining
 
     how = Explaining(class_name=class_name, n_evaluations=evaluations, **choices)
     if corners and (out is not None or how.method != "gradcam" or how.seconds is not None):
@@ -116,7 +116,7 @@ def _tell_problem(path: str, reason: str) -> None:
 def _draw(
     classifier: Classifier, images: list[str], labels: dict[str, str], how: Explaining, out: Path, *, as_json: bool
 ) -> None:
-    from automl_cxr.results.explanation import write_explanations
+    from automl_cxr.results.explain.explanation import write_explanations
 
     unreadable: list[str] = []
 
@@ -138,7 +138,7 @@ def _draw(
 
 
 def _measure(classifier: Classifier, images: list[str], how: Explaining, *, as_json: bool) -> None:
-    from automl_cxr.results.explanation import corner_evidence, corner_warnings
+    from automl_cxr.results.explain.explanation import corner_evidence, corner_warnings
 
     with progress_bar("explaining") as on_progress:
         table = corner_evidence(

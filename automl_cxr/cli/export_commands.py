@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from automl_cxr.cli.printing import print_json, say
-from automl_cxr.cli.words import debug_option, json_option, place_options, trial_option
+from automl_cxr.cli.options import debug_option, json_option, place_options, trial_option
+from automl_cxr.cli.output import print_json, say
 
 
 @click.command()

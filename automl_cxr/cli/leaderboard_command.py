@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_cxr.cli.printing import check_out, print_formatted, print_table, progress_bar, say, write_table
-from automl_cxr.cli.words import Names, debug_option, json_option, place_options
+from automl_cxr.cli.options import Names, debug_option, json_option, place_options
+from automl_cxr.cli.output import check_out, print_formatted, print_table, progress_bar, say, write_table
 from automl_cxr.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_cxr.cli.printing import print_json, print_table
-from automl_cxr.cli.words import debug_option, json_option, set_option
+from automl_cxr.cli.options import debug_option, json_option, set_option
+from automl_cxr.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
-    from automl_cxr.model.memory import MemoryEstimate
+    from automl_cxr.model.memory_estimate import MemoryEstimate
     from automl_cxr.model.summary import ModelSummary
-    from automl_cxr.study.systems import NamedSystem
+    from automl_cxr.study.presets import NamedSystem
 
 
 @click.command()

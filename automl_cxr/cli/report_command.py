@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from automl_cxr.cli.printing import check_out, progress_bar, say
-from automl_cxr.cli.words import debug_option, place_options
+from automl_cxr.cli.options import debug_option, place_options
+from automl_cxr.cli.output import check_out, progress_bar, say
 
 
 @click.command()

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from automl_cxr.cli.printing import (
+from automl_cxr.cli.options import debug_option, json_option, place_options, trial_option
+from automl_cxr.cli.output import (
     check_out,
     print_json,
     print_table,
@@ -16,7 +17,6 @@ from automl_cxr.cli.printing import (
     shown_path,
     write_text,
 )
-from automl_cxr.cli.words import debug_option, json_option, place_options, trial_option
 
 
 @click.command()

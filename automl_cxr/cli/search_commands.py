@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_cxr.cli.printing import print_json, progress_bar, short
-from automl_cxr.cli.words import (
+from automl_cxr.cli.options import (
     Duration,
     Size,
     data_options,
@@ -19,10 +18,11 @@ from automl_cxr.cli.words import (
     set_option,
     use_study_file,
 )
+from automl_cxr.cli.output import print_json, progress_bar, short
 from automl_cxr.errors import UsageError
 
 if TYPE_CHECKING:
-    from automl_cxr.study.tally import Tally
+    from automl_cxr.study.trial_counts import Tally
 
 _REASONS_SHOWN = 5
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_cxr.cli.printing import check_out, print_formatted, print_json, print_table, progress_bar, say, write_table
-from automl_cxr.cli.words import Names, data_options, debug_option, json_option, place_options, set_option
+from automl_cxr.cli.options import Names, data_options, debug_option, json_option, place_options, set_option
+from automl_cxr.cli.output import check_out, print_formatted, print_json, print_table, progress_bar, say, write_table
 from automl_cxr.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def splice(
     A and B are each a backbone of `automl-cxr describe`, a study (its best trial), STUDY/NUMBER, or the folder of a trial.
     """
     from automl_cxr import api
-    from automl_cxr.results.splices import describe_splices
+    from automl_cxr.results.splice_plots import describe_splices
     from automl_cxr.results.tables import FORMATS, format_of
 
     check_out(out)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from automl_cxr.cli.printing import say
-from automl_cxr.cli.words import debug_option, place_options
+from automl_cxr.cli.options import debug_option, place_options
+from automl_cxr.cli.output import say
 
 
 @click.group()
@@ -26,7 +26,7 @@ def storage() -> None:
 def serve(host: str, port: int, runs: str | None, storage: str | None) -> None:
     """Stand before a database as Optuna's gRPC proxy, until Ctrl-C; others use --storage grpc://HOST:PORT."""
     from automl_cxr import api
-    from automl_cxr.study.storages import serve_storage, without_password
+    from automl_cxr.storage.urls import serve_storage, without_password
 
     _, url = api.locate(runs, storage)
 

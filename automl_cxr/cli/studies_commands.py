@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_cxr.cli.printing import human_bytes, print_json, print_table, say
-from automl_cxr.cli.words import debug_option, json_option, place_options
+from automl_cxr.cli.options import debug_option, json_option, place_options
+from automl_cxr.cli.output import human_bytes, print_json, print_table, say
 from automl_cxr.errors import UsageError
 
 if TYPE_CHECKING:
-    from automl_cxr.study.catalogue import StudyDetails
     from automl_cxr.study.deletion import Loss
+    from automl_cxr.study.study_info import StudyDetails
 
 _LONG = ("name", "space_toml", "versions", "command")  # of the settings: what a table has no room for
 

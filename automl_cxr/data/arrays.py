@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from automl_cxr.data.pixels import LARGEST_FILE, LARGEST_PICTURE, check_size, grey_of_colours, used_range, window
+from automl_cxr.data.grayscale import LARGEST_FILE, LARGEST_PICTURE, check_size, grey_of_colours, used_range, window
 from automl_cxr.errors import UnreadableImageError
 
 ARRAY_SUFFIX = ".npy"

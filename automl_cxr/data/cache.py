@@ -44,9 +44,9 @@ from automl_cxr.data.decode import (
     fit_square,
     read_image_file,
 )
-from automl_cxr.data.npy import is_whole_array, sync
+from automl_cxr.data.npy_io import is_whole_array, sync
 from automl_cxr.errors import DataError, UnreadableImageError, UsageError
-from automl_cxr.machine import n_usable_cores
+from automl_cxr.hardware import n_usable_cores
 
 CACHE_VARIABLE = "AUTOML_CXR_CACHE"
 SIZE_RANGE = (8, 4096)

@@ -15,8 +15,8 @@ from automl_cxr.data.arrays import ARRAY_SUFFIX, name_rows, open_images, split_r
 from automl_cxr.data.decode import describe_read_failure
 from automl_cxr.data.dicom_tags import fill_from_headers
 from automl_cxr.data.files import IMAGE_SUFFIXES, explain_unusable, walk_images
+from automl_cxr.data.layout_rows import ImageRow
 from automl_cxr.data.layouts import find_layout
-from automl_cxr.data.rows import ImageRow
 from automl_cxr.errors import DataError, UnknownNameError, UnreadableImageError, UsageError
 
 COLUMNS = ("image", "label", "patient_id", "split", "view")

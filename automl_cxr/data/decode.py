@@ -19,8 +19,8 @@ from PIL import Image
 
 from automl_cxr.data.arrays import decode_array, is_array, read_row, split_row
 from automl_cxr.data.dicom import decode_dicom, is_dicom
-from automl_cxr.data.pictures import decode_picture
-from automl_cxr.data.pixels import LARGEST_FILE, LARGEST_PICTURE
+from automl_cxr.data.grayscale import LARGEST_FILE, LARGEST_PICTURE
+from automl_cxr.data.pillow_decode import decode_picture
 from automl_cxr.errors import UnknownNameError, UnreadableImageError
 
 DECODER_VERSION = "4"  # part of every cache key: raise it when a decoded pixel may differ

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from automl_cxr.data.pixels import check_size, grey_of_colours, used_range, window
+from automl_cxr.data.grayscale import check_size, grey_of_colours, used_range, window
 from automl_cxr.errors import UnreadableImageError
 
 if TYPE_CHECKING:

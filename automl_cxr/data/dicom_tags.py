@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from automl_cxr.data.dicom import DICOM_SUFFIXES, read_tags
-from automl_cxr.data.rows import ImageRow
+from automl_cxr.data.layout_rows import ImageRow
 
 
 def fill_from_headers(root: Path, rows: Sequence[ImageRow], notes: list[str], *, with_patients: bool) -> list[ImageRow]:

@@ -32,9 +32,9 @@ import numpy as np
 from filelock import BaseFileLock, FileLock, Timeout
 
 from automl_cxr.data.cache import cache_folder
-from automl_cxr.data.npy import is_whole_array, sync
+from automl_cxr.data.npy_io import is_whole_array, sync
 from automl_cxr.errors import FeatureCacheError, UsageError
-from automl_cxr.machine import parse_bytes
+from automl_cxr.hardware import parse_bytes
 
 LIMIT_VARIABLE = "AUTOML_CXR_CACHE_LIMIT"
 _VERSION = 1

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from automl_cxr.data.layout_rows import RawTable
 from automl_cxr.data.readers import arrays, folders, nih, radiography, tables
-from automl_cxr.data.rows import RawTable
 from automl_cxr.errors import DataError, UnknownNameError
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 
-from automl_cxr.engine.batches import Batch, Gatherer, observe_round
-from automl_cxr.engine.proposal import Ending, Objective, Outcome, Pause, Proposer, Report, Verdict
+from automl_cxr.engine.protocol import Ending, Objective, Outcome, Pause, Proposer, Report, Verdict
+from automl_cxr.engine.trial_batches import Batch, Gatherer, observe_round
 
 _IDLE_SECONDS = 1.0
 

@@ -22,14 +22,14 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from automl_cxr.engine.epoch_values import read_values
+from automl_cxr.engine.base_proposer import Slot, StudyProposer, to_optuna
 from automl_cxr.engine.fold_pruners import FOLD_PRUNERS
-from automl_cxr.engine.halving import REDUCTION, SuccessiveHalving
+from automl_cxr.engine.intermediate_values import read_values
 from automl_cxr.engine.pareto import ParetoHalving, is_among_best_third
-from automl_cxr.engine.priors import Prior, view_with_priors
-from automl_cxr.engine.proposal import Facts, Pause, Report
+from automl_cxr.engine.protocol import Facts, Pause, Report
 from automl_cxr.engine.space import Parameter, Space, Value
-from automl_cxr.engine.study_proposer import Slot, StudyProposer, to_optuna
+from automl_cxr.engine.successive_halving import REDUCTION, SuccessiveHalving
+from automl_cxr.engine.warm_start_view import Prior, view_with_priors
 from automl_cxr.errors import UnknownNameError, UsageError
 
 _STARTUP = 8  # trials at random before a model is fitted; Optuna's own 10 is half of a small search

@@ -3,7 +3,7 @@
 A Ray actor holds a core or a GPU and a worker (``engine/worker.py``), which does
 the work and may die of it while the actor lives on.
 
-What Ray Tune takes for a trial is a batch here, of one trial or of several that gather (``engine/proposal.py``). Ray Tune asks
+What Ray Tune takes for a trial is a batch here, of one trial or of several that gather (``engine/protocol.py``). Ray Tune asks
 its scheduler about the whole of it only. So a batch's result carries the actor's own handle, by which the driver tells it which
 of its trials to leave. Ray runs the calls of one caller in their order: this one comes before the next step.
 """
@@ -33,12 +33,12 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from automl_cxr.engine.batches import Event, Gatherer, observe_round
-from automl_cxr.engine.proposal import Ending, Objective, Outcome, Pause, Proposer, Report, Verdict
-from automl_cxr.engine.shipping import Parcels, pack, unpack
+from automl_cxr.engine.file_transfer import Parcels, pack, unpack
+from automl_cxr.engine.protocol import Ending, Objective, Outcome, Pause, Proposer, Report, Verdict
+from automl_cxr.engine.trial_batches import Event, Gatherer, observe_round
 from automl_cxr.engine.worker import Worker, WorkerLimits
 from automl_cxr.errors import UsageError, WorkerDiedError
-from automl_cxr.machine import GPUS, MEMORY_LIMIT
+from automl_cxr.hardware import GPUS, MEMORY_LIMIT
 
 _PROPOSALS, _EVENTS, _ACTOR = "automl_cxr_proposals", "automl_cxr_events", "automl_cxr_actor"
 _BYTES_PER_TRIAL = 2 * 2**30  # of host memory that a Keras process takes with a network of ordinary size

@@ -27,8 +27,8 @@ from typing import Any
 
 import psutil
 
-from automl_cxr.engine.batches import Batch, Event, failing
-from automl_cxr.engine.proposal import Ending, Objective, Outcome, Proposal
+from automl_cxr.engine.protocol import Ending, Objective, Outcome, Proposal
+from automl_cxr.engine.trial_batches import Batch, Event, failing
 from automl_cxr.errors import OutOfMemoryError, TrialTimeoutError, WorkerDiedError
 
 _LOOK_SECONDS = 0.25  # between two looks at the clock and the memory of a worker that computes

@@ -8,14 +8,14 @@ from types import MappingProxyType
 
 import numpy as np
 
-from automl_cxr.ensemble.ballots import Ballots
+from automl_cxr.ensemble.baselines import greedy_weights, rank_members, top_k_weights, uniform_weights
+from automl_cxr.ensemble.combiners import Rule, WeightedAverage
 from automl_cxr.ensemble.cross_fitting import evolve_on_halves
+from automl_cxr.ensemble.exact_two_member import sweep_weights
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.ensemble.objective import MACRO_F1, Objective
-from automl_cxr.ensemble.rules import Rule, WeightedAverage
-from automl_cxr.ensemble.selection import greedy_weights, rank_members, top_k_weights, uniform_weights
 from automl_cxr.ensemble.stacking import fit_stacking
-from automl_cxr.ensemble.sweep import sweep_weights
+from automl_cxr.ensemble.weight_scoring import Ballots
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.scoring.predictions import Predictions, align
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from automl_cxr.ensemble.ballots import Ballots
+from automl_cxr.data.patient_folds import patient_folds
+from automl_cxr.ensemble.baselines import rank_members, top_k_weights
 from automl_cxr.ensemble.genetic import evolve_weights
 from automl_cxr.ensemble.genetic_settings import GeneticSettings
-from automl_cxr.ensemble.patient_folds import patient_folds
-from automl_cxr.ensemble.selection import rank_members, top_k_weights
+from automl_cxr.ensemble.weight_scoring import Ballots
 
 
 def evolve_on_halves(

@@ -14,10 +14,10 @@ from operator import attrgetter
 import numpy as np
 from deap import base, tools  # DEAP ships no types
 
-from automl_cxr.ensemble.ballots import Ballots
+from automl_cxr.ensemble.baselines import greedy_weights, rank_members, top_k_weights, uniform_weights
+from automl_cxr.ensemble.exact_two_member import sweep_weights
 from automl_cxr.ensemble.genetic_settings import GeneticSettings
-from automl_cxr.ensemble.selection import greedy_weights, rank_members, top_k_weights, uniform_weights
-from automl_cxr.ensemble.sweep import sweep_weights
+from automl_cxr.ensemble.weight_scoring import Ballots
 
 _STEP = 1e-4  # of fitness: less is no progress, since the Brier score's share can be improved for ever
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from automl_cxr.ensemble.patient_folds import patient_folds
-from automl_cxr.ensemble.rules import Stacking, log_probabilities
+from automl_cxr.data.patient_folds import patient_folds
+from automl_cxr.ensemble.combiners import Stacking, log_probabilities
 from automl_cxr.scoring.calibration import log_loss
 
 # Inverse strengths of the penalty on squared coefficients, the strongest first; of equals the stronger is taken.

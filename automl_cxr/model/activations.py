@@ -8,9 +8,9 @@ import keras
 import numpy as np
 
 from automl_cxr.errors import UsageError
-from automl_cxr.model.averaged import networks_within
 from automl_cxr.model.feature_maps import convolutions_and_pools
-from automl_cxr.model.features import tensors_at
+from automl_cxr.model.fold_average import networks_within
+from automl_cxr.model.graph import tensors_at
 
 
 class Activations:

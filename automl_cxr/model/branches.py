@@ -9,12 +9,12 @@ from pathlib import Path
 import keras
 
 from automl_cxr.config import SCRATCH, TrialConfig
+from automl_cxr.conv_spec import write_trunk
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.model.backbones import find_backbone
-from automl_cxr.model.concat import ROLES, build_branches
-from automl_cxr.model.inputs import raw_pixels
+from automl_cxr.model.preprocessing import raw_pixels
 from automl_cxr.model.scratch import block_ends, describe_trunk
-from automl_cxr.trunk import write_trunk
+from automl_cxr.model.two_branch import ROLES, build_branches
 
 
 def build_branch(

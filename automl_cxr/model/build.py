@@ -13,13 +13,13 @@ import keras
 
 from automl_cxr.config import NAMED_WEIGHTS, SCRATCH, TrialConfig
 from automl_cxr.model.backbones import find_backbone
-from automl_cxr.model.concat import build_concat
+from automl_cxr.model.batchnorm import follow_within_an_epoch
 from automl_cxr.model.devices import data_parallel, has_gpu, keep_within_share
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.fused import build_fused
-from automl_cxr.model.normalisation import follow_within_an_epoch
 from automl_cxr.model.scratch import build_scratch
 from automl_cxr.model.transfer import build_transfer
+from automl_cxr.model.two_branch import build_concat
 from automl_cxr.model.weights import digest_file, digest_weights, find_file
 
 _GROWN = {"scratch": build_scratch, "fused": build_fused}

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from automl_cxr.errors import TrialError
-from automl_cxr.model.saved_layers import SavedLayer
+from automl_cxr.model.keras_weight_files import SavedLayer
 
 # Looked for in this order.
 CHEXNET_FILES = (

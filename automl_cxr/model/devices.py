@@ -19,7 +19,7 @@ from typing import Any
 import keras
 
 from automl_cxr.errors import TrialError, UsageError
-from automl_cxr.machine import GPUS, cpu_model, describe_machine, n_usable_cores
+from automl_cxr.hardware import GPUS, cpu_model, describe_machine, n_usable_cores
 
 _FOR_VALUES = 0.9  # of a share; the driver's context and the compiled kernels take the rest, which no backend counts
 _MIB = 2**20

@@ -9,7 +9,7 @@ import keras
 from keras import layers
 
 from automl_cxr.errors import UnknownNameError, UsageError
-from automl_cxr.model.division import inputs_of, output_of
+from automl_cxr.model.graph import inputs_of, output_of
 
 _N_DIMENSIONS = 4  # n, h, w, channels
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)

@@ -9,7 +9,7 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.model.convolution import rectified_convolution
 from automl_cxr.model.head import classifier_head, pooled_vector
-from automl_cxr.model.inputs import inner_size, raw_pixels, scaled_channels
+from automl_cxr.model.preprocessing import inner_size, raw_pixels, scaled_channels
 
 _SMALLEST_IMAGE = 67  # 11x11 stride 4, then three 3x3 stride-2 pools, leave one pixel
 _PUBLISHED_FILTERS = (96, 256, 384, 384, 256)

@@ -17,9 +17,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from automl_cxr.model.division import inputs_of, output_of
 from automl_cxr.model.feature_maps import Place, last_places, named_place
 from automl_cxr.model.gradients import gradients
+from automl_cxr.model.graph import inputs_of, output_of
 
 _LEAST_POSITIONS = 56  # a side of the grid that heat maps are drawn on; finer maps keep their own
 

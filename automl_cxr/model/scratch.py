@@ -9,10 +9,10 @@ import keras
 from keras import layers
 
 from automl_cxr.config import TrialConfig
+from automl_cxr.conv_spec import BatchNorm, Convolution, Dropout, LayerNorm, Pool, Relu, TrunkLayer, parse_trunk
 from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.model.head import classifier_head, pooled_vector
-from automl_cxr.model.inputs import raw_pixels, scaled_channels
-from automl_cxr.trunk import BatchNorm, Convolution, Dropout, LayerNorm, Pool, Relu, TrunkLayer, parse_trunk
+from automl_cxr.model.preprocessing import raw_pixels, scaled_channels
 
 _MOST_FILTERS = 512
 _KIND = {Convolution: "conv", Pool: "pool", BatchNorm: "bn", LayerNorm: "ln", Relu: "relu", Dropout: "dropout"}

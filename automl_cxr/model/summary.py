@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import keras
 
 from automl_cxr.config import SCRATCH, TrialConfig
-from automl_cxr.model.arithmetic import count_multiply_adds
 from automl_cxr.model.backbones import find_backbone
 from automl_cxr.model.build import blueprint
+from automl_cxr.model.flops import count_multiply_adds
 from automl_cxr.model.freezing import BACKBONE, SECOND_BACKBONE, set_phase
 from automl_cxr.model.head import dropout_seeds, hidden_widths
 from automl_cxr.model.resizer import RESIZER

@@ -14,20 +14,17 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import keras
 from filelock import FileLock
 
 from automl_cxr.config import CHEXNET, IMAGENET, NONE
 from automl_cxr.errors import ImpossibleModelError, TrialError
+from automl_cxr.model.backbones import Backbone
 from automl_cxr.model.chexnet import CHEXNET_FILES, CHEXNET_SOURCES, chexnet_layers
-from automl_cxr.model.saved_layers import fit_layers, read_keras_file
+from automl_cxr.model.keras_weight_files import fit_layers, read_keras_file
 from automl_cxr.model.torch_checkpoint import read_torch_checkpoint
-from automl_cxr.model.trained_parts import SUFFIX, load_part
-
-if TYPE_CHECKING:
-    from automl_cxr.model.backbones import Backbone  # which imports this module
+from automl_cxr.model.weight_transfer import SUFFIX, load_part
 
 FOLDER_VARIABLE = "AUTOML_CXR_WEIGHTS"
 _KERAS_SUFFIXES, _TORCH_SUFFIXES = (".h5", ".hdf5", ".keras"), (".pth", ".tar", ".pt")

@@ -11,7 +11,7 @@ import pandas as pd
 from automl_cxr.data.audit.record import Audit, Duplicate
 from automl_cxr.data.decode import decode_image, fit_square
 from automl_cxr.errors import UnreadableImageError
-from automl_cxr.results.page import Part, Picture, Pictures, Section, Table, Text
+from automl_cxr.results.html_page import Part, Picture, Pictures, Section, Table, Text
 
 _PAIRS_SHOWN = 24
 _ROWS_SHOWN = 100

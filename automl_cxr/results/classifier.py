@@ -15,10 +15,10 @@ import numpy as np
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.data.decode import DEFAULT_FIT, check_fit, decode_image_in_pool, decoder_warnings_off, fit_square
-from automl_cxr.ensemble.rules import Rule, WeightedAverage, rule_from_record
+from automl_cxr.ensemble.combiners import Rule, WeightedAverage, rule_from_record
 from automl_cxr.errors import DataError, StudyError, UnreadableImageError
-from automl_cxr.study.audit_stamp import load_audit
 from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
+from automl_cxr.study.study_audit import load_audit
 
 _IMAGES_AT_ONCE = 256  # decoded and predicted together; bounds the memory
 _BYTES_AT_ONCE = 2**30  # of model files that are open together; images are decoded anew for the next ones
@@ -103,7 +103,7 @@ class Classifier:
         self, group: Sequence[Member], files: Sequence[Path], tell: Callable[[int], None]
     ) -> tuple[list[np.ndarray], dict[int, str]]:
         """Let the members of a group predict files, (n_readable, k) each; ``tell`` is told how many files are done."""
-        from automl_cxr.model.trainer import predict_images  # Keras, on first use
+        from automl_cxr.model.inference import predict_images  # Keras, on first use
 
         models = [self._load(member) for member in group]
         said = [[np.empty((0, len(self.classes)), np.float32)] for _ in group]
@@ -129,7 +129,7 @@ class Classifier:
         return [self._load(member) for member in self.members]
 
     def _load(self, member: Member) -> Any:
-        from automl_cxr.model.trainer import load_model  # Keras, on first use
+        from automl_cxr.model.inference import load_model  # Keras, on first use
 
         model = load_model(str(member.file))
         if (model.input_shape[1], model.output_shape[-1]) != (member.image_size, len(self.classes)):

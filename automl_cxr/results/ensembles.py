@@ -16,11 +16,11 @@ from typing import Any
 import pandas as pd
 
 from automl_cxr.ensemble.build import DEFAULT_METHOD, METHODS, check_method, lay_out
-from automl_cxr.ensemble.combining import Combination, combine_members
+from automl_cxr.ensemble.combiners import rule_from_record
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
-from automl_cxr.ensemble.members import choose_diverse
+from automl_cxr.ensemble.member_selection import choose_diverse
 from automl_cxr.ensemble.objective import Objective
-from automl_cxr.ensemble.rules import rule_from_record
+from automl_cxr.ensemble.pipeline import Combination, combine_members
 from automl_cxr.errors import DataError, StudyError, UnknownNameError, UsageError
 from automl_cxr.results.classifier import ENSEMBLE_FILE, explain_no_model, load_ensemble, member_of_trial
 from automl_cxr.results.export import Export, export_classifier
@@ -29,9 +29,9 @@ from automl_cxr.scoring.intervals import bootstrap_intervals
 from automl_cxr.scoring.metrics import METRICS, find_normal_class
 from automl_cxr.scoring.prediction_tables import PredictionTable, read_prediction_tables
 from automl_cxr.scoring.predictions import Predictions, align
-from automl_cxr.study.audit_stamp import load_audit
 from automl_cxr.study.provenance import describe_versions
 from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
+from automl_cxr.study.study_audit import load_audit
 
 _DIVERSE_CANDIDATES = 50  # best trials among which diverse members are looked for
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from automl_cxr.errors import UnknownNameError
-from automl_cxr.results.chosen_models import ChosenModels, choose_models
+from automl_cxr.results.compared_models import ChosenModels, choose_models
 from automl_cxr.scoring.confusion import confusion_matrix
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.store import StudyStore

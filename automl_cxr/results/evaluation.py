@@ -15,7 +15,7 @@ from automl_cxr.data.dataset import Dataset
 from automl_cxr.errors import DataError, UnknownNameError
 from automl_cxr.results.classifier import Classifier
 from automl_cxr.results.model_card import note_test
-from automl_cxr.results.study_images import load_study_dataset
+from automl_cxr.results.study_data import load_study_dataset
 from automl_cxr.scoring.confusion import confusion_matrix
 from automl_cxr.scoring.intervals import Interval, bootstrap_intervals
 from automl_cxr.scoring.metrics import CLASS_METRICS, METRICS, score_predictions

@@ -17,8 +17,8 @@ import numpy as np
 
 from automl_cxr.data.decode import decode_image, fit_square
 from automl_cxr.data.phantoms import draw_phantoms
-from automl_cxr.ensemble.rules import Calibrated, Rule, Stacking, WeightedAverage
-from automl_cxr.ensemble.voting import normalize_weights
+from automl_cxr.ensemble.combiners import Calibrated, Rule, Stacking, WeightedAverage
+from automl_cxr.ensemble.weighted_average import normalize_weights
 from automl_cxr.errors import ExportError, UnknownNameError, UsageError
 from automl_cxr.results.classifier import Classifier
 from automl_cxr.study.provenance import describe_versions
@@ -157,7 +157,7 @@ def _describe(classifier: Classifier, file_format: str) -> dict[str, Any]:
 
 
 def _write(classifier: Classifier, file: Path, file_format: str, facts: dict[str, Any]) -> None:
-    from automl_cxr.model.exporting import write_ensemble  # Keras, on first use
+    from automl_cxr.model.export_formats import write_ensemble  # Keras, on first use
 
     write_ensemble(
         classifier.load_networks(),

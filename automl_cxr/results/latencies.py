@@ -43,8 +43,8 @@ def measure_latencies(
 
 
 def _measure(store: StudyStore, number: int) -> float:
+    from automl_cxr.model.inference import load_model
     from automl_cxr.model.latency import BATCH_SIZE, measure_latency  # Keras, on first use
-    from automl_cxr.model.trainer import load_model
 
     model = load_model(str(store.model_file(number)))
     pixels = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE, *model.input_shape[1:]))

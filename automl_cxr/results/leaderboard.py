@@ -13,9 +13,9 @@ import pandas as pd
 
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.records import TrialRecord
-from automl_cxr.results.external import ExternalSite, score_site
+from automl_cxr.results.baseline_row import audit_notes, put_line_to_beat
+from automl_cxr.results.external_validation import ExternalSite, score_site
 from automl_cxr.results.latencies import measure_latencies
-from automl_cxr.results.line_to_beat import audit_notes, put_line_to_beat
 from automl_cxr.scoring.best_set import LEVEL, chances_to_be_best
 from automl_cxr.scoring.intervals import N_RESAMPLES, intervals_of, named_metric
 from automl_cxr.scoring.metrics import CLASS_METRICS, METRICS, Direction, Metric, metrics_for

@@ -44,7 +44,7 @@ class LoadedClassifier:
 
     def predict_squares(self, squares: Sequence[np.ndarray]) -> np.ndarray:
         """Predict what ``squares`` gave: float32 (n, n_classes)."""
-        from automl_cxr.model.trainer import predict_images  # Keras, on first use
+        from automl_cxr.model.inference import predict_images  # Keras, on first use
 
         said = [
             predict_images(model, images, batch_size=len(images)) for model, images in zip(self.models, squares, strict=True)

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.engine.proposal import Ending, Facts, Outcome, Proposal, Report
+from automl_cxr.engine.protocol import Ending, Facts, Outcome, Proposal, Report
 from automl_cxr.engine.worker import Worker, WorkerLimits
 from automl_cxr.errors import StudyError
 from automl_cxr.records import TrialState
-from automl_cxr.results.study_images import decode_study_images, load_study_dataset
+from automl_cxr.results.study_data import decode_study_images, load_study_dataset
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.provenance import describe_code, describe_versions
 from automl_cxr.study.store import StudyStore
@@ -170,8 +170,8 @@ class _ReplayObjective:
     folds: int
 
     def __call__(self, proposal: Proposal) -> Generator[Report, None, Facts]:
-        from automl_cxr.cross_validation import cross_validate  # here: loads Keras
-        from automl_cxr.trial import TrialTask, describe_worker, run_trial
+        from automl_cxr.training.cross_validation import cross_validate  # here: loads Keras
+        from automl_cxr.training.trial import TrialTask, describe_worker, run_trial
 
         settings = {
             item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name not in ("folds", "rungs")

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from automl_cxr.results.classifier import ENSEMBLE_FILE
-from automl_cxr.study.catalogue import list_ensembles
 from automl_cxr.study.store import StudyStore
+from automl_cxr.study.study_info import list_ensembles
 
 
 def read_ensembles(store: StudyStore) -> dict[str, dict[str, Any]]:

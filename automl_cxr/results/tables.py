@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from automl_cxr.errors import UnknownNameError, UsageError
-from automl_cxr.results.page import Section, Table, Text, render_page
+from automl_cxr.results.html_page import Section, Table, Text, render_page
 
 _LATEX = str.maketrans(
     {

@@ -14,7 +14,7 @@ import numpy as np
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import AutomlCxrError, StudyError
 from automl_cxr.records import TrialRecord, TrialState
-from automl_cxr.results.study_images import decode_study_images, load_study_dataset
+from automl_cxr.results.study_data import decode_study_images, load_study_dataset
 from automl_cxr.scoring.metrics import metric
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.store import StudyStore
@@ -174,9 +174,10 @@ def _strangers(store: StudyStore, saved: Predictions) -> Iterator[str]:
 
 
 def _predict_again(store: StudyStore, record: TrialRecord, images: Path) -> np.ndarray:
-    from automl_cxr.cross_validation import predict_out_of_fold  # Keras, on first use
-    from automl_cxr.model.trainer import load_model, predict_probabilities
-    from automl_cxr.trial import load_parts
+    from automl_cxr.model.inference import load_model
+    from automl_cxr.training.cross_validation import predict_out_of_fold  # Keras, on first use
+    from automl_cxr.training.trainer import predict_probabilities
+    from automl_cxr.training.trial import load_parts
 
     model = load_model(str(store.model_file(record.number)))
     if store.split.folds:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.splicing.pairs import Pair
+from automl_cxr.splicing.pair_scoring import Pair
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ def count_costs(pairs: Iterable[Pair], config: TrialConfig, n_classes: int) -> d
         n_classes: Number of classes.
     """
     from automl_cxr.model.branches import one_branch
-    from automl_cxr.model.memory import measure_size
+    from automl_cxr.model.memory_estimate import measure_size
 
     def count(network: TrialConfig) -> Cost:
         size = measure_size(network, n_classes)

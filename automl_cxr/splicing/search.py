@@ -25,9 +25,9 @@ from automl_cxr.records import SplitRecord
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.splicing.branches import Branch, join_branches
 from automl_cxr.splicing.costs import Cost, count_costs
-from automl_cxr.splicing.pairs import OnPair, Pair, QuickScore, score_pairs
-from automl_cxr.splicing.quick_head import QuickHead
+from automl_cxr.splicing.pair_scoring import OnPair, Pair, QuickScore, score_pairs
 from automl_cxr.splicing.record import AS_TRAINED, SpliceRecord
+from automl_cxr.splicing.ridge_head import QuickHead
 from automl_cxr.splicing.table import Parent, compare_with_parents, tabulate
 from automl_cxr.study.prepare import OnProgress, PreparedImages, StudyRequest, prepare_images
 
@@ -214,7 +214,7 @@ def _pool(
 ) -> dict[str, np.ndarray]:
     """Give the pooled features of all training and validation images at each cut of a branch, from the cache or into it."""
     from automl_cxr.model.branches import build_branch  # Keras, which wrong words need not wait for
-    from automl_cxr.model.features import pooled_features
+    from automl_cxr.training.frozen_features import pooled_features
 
     network, places = build_branch(config, place, cuts=cuts, weights_folder=prepared.weights_folder)
     images = np.load(prepared.images, mmap_mode="r", allow_pickle=False)
@@ -245,6 +245,6 @@ def _find_parents(
 
 
 def _count(config: TrialConfig, n_classes: int) -> int:
-    from automl_cxr.model.memory import measure_size
+    from automl_cxr.model.memory_estimate import measure_size
 
     return measure_size(config, n_classes).parameters

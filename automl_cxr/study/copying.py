@@ -22,7 +22,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from automl_cxr.errors import StudyError, UsageError
-from automl_cxr.study.storages import explained_storage_errors, open_storage
+from automl_cxr.storage.urls import explained_storage_errors, open_storage
 from automl_cxr.study.store import (
     StudyStore,
     check_study_name,

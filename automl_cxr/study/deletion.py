@@ -18,15 +18,15 @@ from pathlib import Path
 import optuna
 
 from automl_cxr.errors import StudyError
-from automl_cxr.study.catalogue import count_bytes, count_models, list_ensembles, summarise
-from automl_cxr.study.lease import DriverWatch
-from automl_cxr.study.storages import explained_storage_errors, open_existing_storage
+from automl_cxr.storage.urls import explained_storage_errors, open_existing_storage
+from automl_cxr.study.heartbeat import DriverWatch
 from automl_cxr.study.store import (
     StudyStore,
     explained_disk_errors,
     founding,
     unknown_study,
 )
+from automl_cxr.study.study_info import count_bytes, count_models, list_ensembles, summarise
 
 _TRASH = ".deleted-"
 

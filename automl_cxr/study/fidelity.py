@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from automl_cxr.engine.proposers import RUNG_SAMPLERS
+from automl_cxr.engine.registry import RUNG_SAMPLERS
 from automl_cxr.errors import UnknownNameError, UsageError
 
 FIDELITIES = ("epochs", "image_size")

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.engine.proposal import Proposal, Report, Run
+from automl_cxr.engine.protocol import Proposal, Report, Run
 from automl_cxr.errors import WorkerDiedError
 from automl_cxr.records import EpochRecord, FoldRecord
 from automl_cxr.scoring.objectives import Requirement
 from automl_cxr.study.fidelity import rung_image_size
-from automl_cxr.study.shortages import explained_shortages
+from automl_cxr.study.resource_errors import explained_shortages
 
 if TYPE_CHECKING:
-    from automl_cxr.trial import TrialResult, TrialTask
+    from automl_cxr.training.trial import TrialResult, TrialTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +70,8 @@ class TrialObjective:
 
     def __call__(self, proposal: Proposal) -> Run:
         # Here, because they load Keras, which the driver must not pay for.
-        from automl_cxr.cross_validation import cross_validate
-        from automl_cxr.trial import run_trial
+        from automl_cxr.training.cross_validation import cross_validate
+        from automl_cxr.training.trial import run_trial
 
         task = self._begin(proposal)
         return (yield from self._reports(task, cross_validate(task) if self.folds else run_trial(task)))
@@ -82,14 +82,14 @@ class TrialObjective:
 
     def together(self, proposals: Sequence[Proposal]) -> list[Run]:
         """Run trials that gather; their heads are trained as one computation."""
-        from automl_cxr.heads_together import run_heads  # here: loads Keras
+        from automl_cxr.training.stacked_trials import run_heads  # here: loads Keras
 
         tasks = [self._begin(proposal) for proposal in proposals]
         return [self._reports(task, records) for task, records in zip(tasks, run_heads(tasks), strict=True)]
 
     def _begin(self, proposal: Proposal) -> TrialTask:
         """Say what a trial is to do, and make the folder that it writes into."""
-        from automl_cxr.trial import TrialTask  # here: loads Keras
+        from automl_cxr.training.trial import TrialTask  # here: loads Keras
 
         if not self.split.exists():
             raise WorkerDiedError(
@@ -119,7 +119,7 @@ class TrialObjective:
 
     def _reports(self, task: TrialTask, records: Generator[EpochRecord | FoldRecord, None, TrialResult]) -> Run:
         """Report what a trial yields, and clear its folder up where it does not come to its end."""
-        from automl_cxr.trial import describe_worker  # here: loads Keras
+        from automl_cxr.training.trial import describe_worker  # here: loads Keras
 
         known = {"worker": describe_worker()}
         if task.config.gradient_accumulation > 1:

@@ -16,19 +16,19 @@ from automl_cxr.data.cache import DecodedImages, cache_folder, decode_dataset
 from automl_cxr.data.dataset import Dataset, load_dataset
 from automl_cxr.data.phantoms import draw_phantoms
 from automl_cxr.data.split import Split, fold_dataset, split_dataset
-from automl_cxr.engine.proposers import check_proposer
+from automl_cxr.engine.registry import check_proposer
 from automl_cxr.engine.space import Value, parse_space
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
 from automl_cxr.records import PartRecord, SplitRecord
 from automl_cxr.scoring.metrics import find_normal_class
 from automl_cxr.scoring.objectives import Requirement, check_objectives, direction_of, needs_normal_class
-from automl_cxr.study.audit_stamp import load_audit, stamp_audit, tell_audit
+from automl_cxr.storage.urls import without_password
 from automl_cxr.study.fidelity import check_fidelity
 from automl_cxr.study.provenance import describe_versions
 from automl_cxr.study.spaces import check_space, read_space
 from automl_cxr.study.spec import StudySpec, resolve_path
-from automl_cxr.study.storages import without_password
 from automl_cxr.study.store import StudyStore, check_study_name, founding
+from automl_cxr.study.study_audit import load_audit, stamp_audit, tell_audit
 from automl_cxr.study.warm_start import enqueue_missing, plan_warm_start, save_warm_start
 
 _DEFAULT_SPACE = "scratch"

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from automl_cxr.engine.proposal import Report
+from automl_cxr.engine.protocol import Report
 from automl_cxr.records import SplitRecord, TrialRecord, TrialState
-from automl_cxr.study.patient_storage import PATIENCE_SECONDS
+from automl_cxr.storage.retrying_storage import PATIENCE_SECONDS
 from automl_cxr.study.prepare import PreparedStudy
 from automl_cxr.study.runner import Budget
 from automl_cxr.study.store import StudyStore

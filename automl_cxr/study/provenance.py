@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from automl_cxr import __version__
-from automl_cxr.machine import describe_machine
+from automl_cxr.hardware import describe_machine
+from automl_cxr.version import __version__
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _DECIDING = (  # packages whose version may change a proposal, a pixel, a weight or a score

@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from automl_cxr.engine.proposal import Ending, Facts, Objective, Outcome, Pause, Proposal, Proposer, Report, Verdict
-from automl_cxr.engine.proposers import build_proposer
-from automl_cxr.engine.study_proposer import StudyProposer
+from automl_cxr.engine.base_proposer import StudyProposer
+from automl_cxr.engine.protocol import Ending, Facts, Objective, Outcome, Pause, Proposal, Proposer, Report, Verdict
+from automl_cxr.engine.registry import build_proposer
 from automl_cxr.errors import StudyError, TrialError
 from automl_cxr.records import TrialRecord, TrialState
 from automl_cxr.scoring.objectives import Requirement
-from automl_cxr.study.kept_models import KeptModels
-from automl_cxr.study.lease import DriverLease, LeaseTerms
+from automl_cxr.storage.urls import explained_storage_errors, without_password
+from automl_cxr.study.commit_lock import Turn
+from automl_cxr.study.heartbeat import DriverLease, LeaseTerms
+from automl_cxr.study.model_retention import KeptModels
 from automl_cxr.study.objective import TrialObjective, staging_folder, trial_seed
 from automl_cxr.study.provenance import SearchEntry
-from automl_cxr.study.shortages import explained_shortages
-from automl_cxr.study.storages import explained_storage_errors, without_password
+from automl_cxr.study.resource_errors import explained_shortages
 from automl_cxr.study.store import StudyStore
-from automl_cxr.study.turn import Turn
 from automl_cxr.study.warm_start import read_priors
 
 _ATTEMPTS = 5  # a search may be killed now and then; a trial that was there each time is the reason

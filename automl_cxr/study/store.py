@@ -24,18 +24,18 @@ import numpy as np
 import optuna
 from filelock import FileLock
 
-from automl_cxr.engine.epoch_values import read_scores
+from automl_cxr.engine.intermediate_values import read_scores
 from automl_cxr.engine.pareto import is_on_front
 from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.records import SplitRecord, TrialRecord, TrialState
 from automl_cxr.scoring.metrics import Direction
 from automl_cxr.scoring.predictions import Predictions
-from automl_cxr.study.driver_storage import DriverStorage
-from automl_cxr.study.lease import DriverWatch
-from automl_cxr.study.patient_storage import PATIENCE_SECONDS
+from automl_cxr.storage.cached_storage import DriverStorage
+from automl_cxr.storage.retrying_storage import PATIENCE_SECONDS
+from automl_cxr.storage.urls import is_missing, open_existing_storage, open_storage, without_password
+from automl_cxr.study.heartbeat import DriverWatch
 from automl_cxr.study.provenance import SearchEntry
 from automl_cxr.study.spec import StudySpec
-from automl_cxr.study.storages import is_missing, open_existing_storage, open_storage, without_password
 
 _Record = TypeVar("_Record")
 _STATES = {

@@ -5,7 +5,7 @@ The order is: the space's preset (trial 0 as ever), then the earlier study's bes
 What is taken over is decided once and written to warm_start.json before the study exists in the storage, so that it holds
 whatever becomes of the earlier study. The configurations are WAITING trials of the new one, each marked with the trial that it
 comes from: a start that was killed between two of them is completed by the next search, and a study that goes on enqueues
-none twice. The scores stay in the file (see ``engine/priors.py``): they were made elsewhere and are no results of this study.
+none twice. The scores stay in the file (see ``engine/warm_start_view.py``): they were made elsewhere and are no results of this study.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.engine.priors import Prior
-from automl_cxr.engine.proposers import LEARNING_SAMPLERS
+from automl_cxr.engine.registry import LEARNING_SAMPLERS
 from automl_cxr.engine.space import Float, Space, Value
+from automl_cxr.engine.warm_start_view import Prior
 from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.records import SplitRecord, TrialRecord
 from automl_cxr.study.spec import StudySpec

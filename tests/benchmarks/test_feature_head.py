@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from automl_cxr.engine.proposal import Attempt, Ending, Proposal
+from automl_cxr.engine.protocol import Attempt, Ending, Proposal
 from benchmarks.feature_head import Head, HeadObjective, Part, predict
 
 VALUES = {"n_dense": 2, "dense_units": 5, "dropout": 0.3, "learning_rate": 1e-2}

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from automl_cxr.data.decode import FITS, decode_image, fit_square
-from automl_cxr.data.pictures import FORMATS
+from automl_cxr.data.pillow_decode import FORMATS
 from automl_cxr.errors import UnknownNameError, UnreadableImageError
 
 RAMP = np.add.outer(np.arange(12) * 4, np.arange(16) * 10).astype(np.uint8)  # uint8 (12, 16), 0 to 194

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from automl_cxr.data.files import explain_unusable, walk_images
+from automl_cxr.data.layout_rows import RawTable
 from automl_cxr.data.layouts import LAYOUTS, find_layout
-from automl_cxr.data.rows import RawTable
 from automl_cxr.errors import DataError, UnknownNameError
 
 WriteFolders = Callable[..., Path]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import optuna
 
-from automl_cxr.engine.proposal import Ending, Outcome, Pause, Proposal, Report, Verdict
+from automl_cxr.engine.protocol import Ending, Outcome, Pause, Proposal, Report, Verdict
 from automl_cxr.engine.space import parse_space
 
 CONDITIONAL = parse_space(

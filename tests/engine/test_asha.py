@@ -12,11 +12,11 @@ import ray
 
 from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.engine.optuna_proposer import first_rung
-from automl_cxr.engine.proposal import Ending, Pause, Report
-from automl_cxr.engine.proposers import build_proposer
+from automl_cxr.engine.protocol import Ending, Pause, Report
 from automl_cxr.engine.ray_execution import RayResources, run_with_ray
+from automl_cxr.engine.registry import build_proposer
+from tests.engine.batched_trials import Together
 from tests.engine.simulation import CONDITIONAL, open_study, score_of
-from tests.engine.together import Together
 
 STATE = optuna.trial.TrialState
 EPOCHS = 9

@@ -15,7 +15,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from automl_cxr.engine.proposal import Outcome, Pause, Proposal, Report, Verdict
+from automl_cxr.engine.protocol import Outcome, Pause, Proposal, Report, Verdict
 from automl_cxr.engine.ray_execution import RayResources, run_with_ray
 from automl_cxr.errors import WorkerDiedError
 
@@ -120,7 +120,7 @@ def test_a_machine_that_does_not_see_the_images_is_sent_them(cluster, tmp_path, 
     hidden.mkdir()
     images = np.random.default_rng(0).integers(0, 255, (50, 64, 64), dtype=np.uint8)
     np.save(hidden / "images.npy", images)
-    monkeypatch.setattr("automl_cxr.engine.shipping._BLOCK", 100_000)  # three blocks
+    monkeypatch.setattr("automl_cxr.engine.file_transfer._BLOCK", 100_000)  # three blocks
     command = Path(sys.executable).with_name("ray")
     start = f"mount -t tmpfs none {hidden} && exec {command} start --address={cluster.address} --num-cpus=1 --block"
     if not shutil.which("unshare") or subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from automl_cxr.engine.inline_execution import run_inline
-from automl_cxr.engine.proposal import Attempt, Ending, Outcome, Pause, Proposal, Report, Verdict
+from automl_cxr.engine.protocol import Attempt, Ending, Outcome, Pause, Proposal, Report, Verdict
 from automl_cxr.engine.ray_execution import Placement, RayResources, place, run_with_ray, worker_environment
 from automl_cxr.errors import RetryPolicy, UsageError
 

@@ -5,8 +5,8 @@ import optuna
 import pytest
 
 from automl_cxr.engine.optuna_proposer import make_pruner
-from automl_cxr.engine.proposal import Ending, Outcome, Report, Verdict
-from automl_cxr.engine.proposers import SAMPLERS, build_proposer
+from automl_cxr.engine.protocol import Ending, Outcome, Report, Verdict
+from automl_cxr.engine.registry import SAMPLERS, build_proposer
 from automl_cxr.engine.space import parse_space
 from automl_cxr.errors import UnknownNameError, UsageError
 from tests.engine.simulation import open_study

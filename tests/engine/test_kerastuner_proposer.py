@@ -11,8 +11,8 @@ import pytest
 from keras_tuner.oracles import HyperbandOracle, RandomSearchOracle
 
 from automl_cxr.engine.kerastuner_proposer import ORACLES, from_kerastuner, to_kerastuner
-from automl_cxr.engine.proposal import Ending, Outcome, Pause, Report
-from automl_cxr.engine.proposers import SAMPLERS, build_proposer
+from automl_cxr.engine.protocol import Ending, Outcome, Pause, Report
+from automl_cxr.engine.registry import SAMPLERS, build_proposer
 from automl_cxr.engine.space import parse_space
 from automl_cxr.study.spaces import load_space, shipped
 from tests.engine.simulation import CONDITIONAL, FINITE, Simulation, journal, open_study

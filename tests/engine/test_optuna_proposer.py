@@ -4,7 +4,7 @@ import optuna
 import pytest
 
 from automl_cxr.engine.optuna_proposer import PRUNERS, OptunaProposer, first_rung
-from automl_cxr.engine.proposal import Ending, Outcome, Proposal, Report, Verdict
+from automl_cxr.engine.protocol import Ending, Outcome, Proposal, Report, Verdict
 from automl_cxr.engine.space import parse_space
 from automl_cxr.errors import UnknownNameError
 

@@ -4,8 +4,8 @@ import numpy as np
 import optuna
 import pytest
 
+from automl_cxr.engine.base_proposer import suggest
 from automl_cxr.engine.space import Choice, Float, Int, parse_space
-from automl_cxr.engine.study_proposer import suggest
 from automl_cxr.errors import SpaceError, UnknownNameError, UsageError
 from automl_cxr.study.spaces import load_space, shipped
 

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from automl_cxr.engine.proposal import Ending, Outcome, Proposal, Report
+from automl_cxr.engine.protocol import Ending, Outcome, Proposal, Report
 from automl_cxr.engine.worker import Worker, WorkerLimits
 from automl_cxr.errors import RetryPolicy
 
@@ -198,7 +198,7 @@ def test_an_objective_that_cannot_be_loaded_is_told(start):
 
 PARENT = """
 import os, sys
-from automl_cxr.engine.proposal import Proposal
+from automl_cxr.engine.protocol import Proposal
 from automl_cxr.engine.worker import Worker, WorkerLimits
 from tests.engine.test_worker import run_and_hang_at_once
 worker = Worker(run_and_hang_at_once, limits=WorkerLimits(), environment={})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from automl_cxr.ensemble.ballots import Ballots
+from automl_cxr.ensemble.weight_scoring import Ballots
 from automl_cxr.scoring.predictions import Predictions
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from automl_cxr.ensemble.build import METHODS, compare_methods, ensemble_predictions, fit_ensemble
+from automl_cxr.ensemble.combiners import WeightedAverage
 from automl_cxr.ensemble.genetic_settings import GeneticSettings
 from automl_cxr.ensemble.objective import Objective
-from automl_cxr.ensemble.rules import WeightedAverage
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
 from automl_cxr.scoring.metrics import score_predictions
 from automl_cxr.scoring.predictions import Predictions

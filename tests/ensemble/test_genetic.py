@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from automl_cxr.ensemble import genetic
-from automl_cxr.ensemble.ballots import Ballots
+from automl_cxr.ensemble.baselines import greedy_weights
+from automl_cxr.ensemble.exact_two_member import sweep_weights
 from automl_cxr.ensemble.genetic import evolve_weights, seed_weights
 from automl_cxr.ensemble.genetic_settings import GeneticSettings
-from automl_cxr.ensemble.selection import greedy_weights
-from automl_cxr.ensemble.sweep import sweep_weights
-from automl_cxr.ensemble.voting import weighted_average
+from automl_cxr.ensemble.weight_scoring import Ballots
+from automl_cxr.ensemble.weighted_average import weighted_average
 from automl_cxr.errors import UsageError
 from automl_cxr.scoring.metrics import score_macro_f1
 from tests.ensemble.drawing import draw, draw_ballots

@@ -7,9 +7,10 @@ from keras import applications
 
 from automl_cxr import config
 from automl_cxr.errors import ImpossibleModelError, UnknownNameError
-from automl_cxr.model.backbones import BACKBONES, build_backbone, find_backbone
+from automl_cxr.model.backbone_builder import build_backbone
+from automl_cxr.model.backbones import BACKBONES, find_backbone
 from automl_cxr.model.freezing import weight_bearing_layers
-from automl_cxr.model.trainer import load_model
+from automl_cxr.model.inference import load_model
 
 PARAMETERS = {
     "vgg16": 14_714_688,

@@ -11,7 +11,7 @@ from automl_cxr.errors import TrialError, UnknownNameError, UsageError
 from automl_cxr.model.branches import build_branch, one_branch
 from automl_cxr.model.build import build_model, digest_pretrained
 from automl_cxr.model.freezing import set_phase
-from automl_cxr.model.memory import measure_size
+from automl_cxr.model.memory_estimate import measure_size
 
 SCRATCH = TrialConfig(
     family="scratch", image_size=32, layers="conv4k3l bn relu pool2p drop0.2 conv6k3 pool2", dense_units=5, scaling="unit"

@@ -4,9 +4,9 @@ import pytest
 
 from automl_cxr.config import FAMILIES, TrialConfig
 from automl_cxr.errors import ImpossibleModelError
+from automl_cxr.model.batchnorm import normalisation_momentum
 from automl_cxr.model.build import build_model
-from automl_cxr.model.normalisation import normalisation_momentum
-from automl_cxr.model.trainer import load_model
+from automl_cxr.model.inference import load_model
 
 
 def build(n_classes=3, steps_per_epoch=20, **values):

@@ -11,9 +11,11 @@ import pytest
 
 from automl_cxr.errors import TrialError, UsageError
 from automl_cxr.model import devices
-from automl_cxr.model.sampling import fill_up
-from automl_cxr.model.trainer import LabelledPart, load_model, predict_probabilities
+from automl_cxr.model.inference import load_model
 from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.training.datasets import LabelledPart
+from automl_cxr.training.sampling import fill_up
+from automl_cxr.training.trainer import predict_probabilities
 
 TRAIN_ON_TWO = Path(__file__).with_name("train_on_two_devices.py")
 

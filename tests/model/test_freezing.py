@@ -7,10 +7,10 @@ import pytest
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import ImpossibleModelError
-from automl_cxr.model.backbones import build_backbone
+from automl_cxr.model.backbone_builder import build_backbone
 from automl_cxr.model.build import build_model
 from automl_cxr.model.freezing import freeze_before, freeze_except_last, set_phase, weight_bearing_layers
-from automl_cxr.model.trainer import load_model
+from automl_cxr.model.inference import load_model
 
 
 @functools.cache

@@ -14,12 +14,12 @@ import pytest
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.model.activations import Activations
-from automl_cxr.model.averaged import average_networks, networks_within
 from automl_cxr.model.build import build_model
 from automl_cxr.model.feature_maps import convolutions_and_pools
-from automl_cxr.model.features import tensors_at
+from automl_cxr.model.fold_average import average_networks, networks_within
 from automl_cxr.model.gradcam import GradCam, heat_map, resample
 from automl_cxr.model.gradients import gradients
+from automl_cxr.training.frozen_features import tensors_at
 
 PLAIN = TrialConfig(
     family="scratch", image_size=32, layers="conv4k3 pool2 conv6k3", n_dense=0, dropout=0.0, pooling="average", seed=3

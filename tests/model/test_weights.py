@@ -14,7 +14,8 @@ from keras.src.applications import densenet, efficientnet_v2, inception_v3, mobi
 
 from automl_cxr.errors import ImpossibleModelError, TrialError
 from automl_cxr.model import weights as weights_module
-from automl_cxr.model.backbones import BACKBONES, build_backbone, find_backbone
+from automl_cxr.model.backbone_builder import build_backbone
+from automl_cxr.model.backbones import BACKBONES, find_backbone
 from automl_cxr.model.weights import digest_weights, find_weights, load_pretrained
 
 

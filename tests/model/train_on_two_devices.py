@@ -26,11 +26,11 @@ if keras.backend.backend() == "tensorflow":
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import TrialError
 from automl_cxr.model.build import build_model
-from automl_cxr.model.checkpoint import load_checkpoint, save_checkpoint
-from automl_cxr.model.course import Objective
-from automl_cxr.model.trainer import Training, predict_probabilities
 from automl_cxr.records import PartRecord, SplitRecord
-from automl_cxr.trial import TrialTask, load_parts, run_trial
+from automl_cxr.training.checkpoint import load_checkpoint, save_checkpoint
+from automl_cxr.training.epoch_tracker import Objective
+from automl_cxr.training.trainer import Training, predict_probabilities
+from automl_cxr.training.trial import TrialTask, load_parts, run_trial
 
 N_TRAIN, N_VALID = 29, 13  # in batches of 7, none of which two devices can halve; the last holds a single image
 SMALL = {"image_size": 16, "n_blocks": 1, "filters": 4, "dense_units": 8, "batch_size": 7, "patience": 9, "seed": 3}

@@ -9,7 +9,7 @@ from PIL import Image
 
 from automl_cxr import api
 from automl_cxr.data.dataset import load_image_paths
-from automl_cxr.ensemble.rules import WeightedAverage
+from automl_cxr.ensemble.combiners import WeightedAverage
 from automl_cxr.errors import DataError
 from automl_cxr.results.classifier import Classifier, Member, classifier_of_trial, load_ensemble
 

@@ -11,9 +11,9 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna_dashboard import wsgi
 
 from automl_cxr import api
+from automl_cxr.results.dashboard.augmented_storage import ShownArtifacts, ShownStorage
 from automl_cxr.results.dashboard.drawing import Line, draw_lines, draw_matrix
 from automl_cxr.results.dashboard.serving import _looking
-from automl_cxr.results.dashboard.shown_storage import ShownArtifacts, ShownStorage
 from automl_cxr.results.dashboard.trial_pictures import PICTURES
 
 EVIL = "</svg><script>alert(1)</script>"

@@ -8,10 +8,10 @@ import pytest
 
 from automl_cxr import api
 from automl_cxr.errors import DataError, StudyError, UnknownNameError, UsageError
-from automl_cxr.results.chosen_models import ChosenModels
+from automl_cxr.results.compared_models import ChosenModels
 from automl_cxr.results.error_analysis import ErrorAnalysis, Group, compare_errors
-from automl_cxr.results.error_page import error_sections, images_to_show
-from automl_cxr.results.page import Pictures, Text, render_page
+from automl_cxr.results.error_report import error_sections, images_to_show
+from automl_cxr.results.html_page import Pictures, Text, render_page
 from automl_cxr.scoring.predictions import Predictions
 
 CLASSES = ("covid", "normal", "pneumonia")

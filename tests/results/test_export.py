@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from automl_cxr import api
-from automl_cxr.ensemble.rules import Calibrated, Stacking, WeightedAverage
+from automl_cxr.ensemble.combiners import Calibrated, Stacking, WeightedAverage
 from automl_cxr.errors import ExportError, UnknownNameError, UsageError
 from automl_cxr.model.ensemble_model import Vote, combine_networks
-from automl_cxr.model.exporting import write_ensemble
+from automl_cxr.model.export_formats import write_ensemble
 from automl_cxr.results import export
 from automl_cxr.results.classifier import load_ensemble
 from automl_cxr.results.export import TOLERANCE, export_classifier

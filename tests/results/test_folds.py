@@ -5,9 +5,9 @@ import io
 import pytest
 
 from automl_cxr import api
-from automl_cxr.engine.proposal import Proposal
+from automl_cxr.engine.protocol import Proposal
 from automl_cxr.results.replay import _ReplayObjective, trial_config
-from automl_cxr.results.study_images import decode_study_images, load_study_dataset
+from automl_cxr.results.study_data import decode_study_images, load_study_dataset
 from automl_cxr.results.verification import verify_study
 from automl_cxr.scoring.intervals import bootstrap_interval
 from automl_cxr.scoring.metrics import METRICS

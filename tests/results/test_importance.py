@@ -3,7 +3,7 @@
 import optuna
 import pytest
 
-from automl_cxr.engine.study_proposer import suggest
+from automl_cxr.engine.base_proposer import suggest
 from automl_cxr.errors import StudyError, UnknownNameError
 from automl_cxr.results.figures import Figures
 from automl_cxr.results.importance import EVALUATORS, importance_table

@@ -10,7 +10,7 @@ from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.results.leaderboard import sort_leaderboard
 from automl_cxr.results.tables import format_table
 from automl_cxr.scoring.metrics import score_predictions
-from automl_cxr.study.audit_stamp import load_audit
+from automl_cxr.study.study_audit import load_audit
 
 
 def test_trials_are_ranked_by_their_saved_predictions(finished):

@@ -13,18 +13,18 @@ from automl_cxr import api
 from automl_cxr.data.audit.record import Shortcut
 from automl_cxr.errors import StudyError
 from automl_cxr.results.figures.search import plot_learning_curves
-from automl_cxr.results.page import Pictures
+from automl_cxr.results.html_page import Pictures
 from automl_cxr.results.report import build_report
 from automl_cxr.results.report.audit import audit_of_study_sections
 from automl_cxr.results.report.errors import errors_sections
-from automl_cxr.results.report.evidence import gather_evidence, locate_images
-from automl_cxr.results.report.explained import explain_best, explained_section
+from automl_cxr.results.report.heatmaps import explain_best, explained_section
 from automl_cxr.results.report.leaderboard import leaderboard_section
 from automl_cxr.results.report.methods import methods_paragraphs
+from automl_cxr.results.report.report_data import gather_evidence, locate_images
 from automl_cxr.results.report.samples import samples_section
-from automl_cxr.results.report.sealed_part import sealed_section
 from automl_cxr.results.report.summary import summary_section, warnings_of
-from automl_cxr.results.report.wording import counted, duration, listed, times
+from automl_cxr.results.report.test_set import sealed_section
+from automl_cxr.results.report.text_format import counted, duration, listed, times
 from automl_cxr.study.store import StudyStore
 
 

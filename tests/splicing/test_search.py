@@ -8,7 +8,7 @@ import pytest
 from automl_cxr import api
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import DataError, ImpossibleModelError, StudyMismatchError, TrialError, UsageError
-from automl_cxr.model.memory import measure_size
+from automl_cxr.model.memory_estimate import measure_size
 from automl_cxr.records import TrialState
 from automl_cxr.splicing.costs import count_costs
 
@@ -127,7 +127,7 @@ def test_the_features_are_those_of_the_network_that_is_trained(spliced):
     """A head on the cached features must see what the spliced network sees before its first step."""
     from automl_cxr.model.branches import build_branch
     from automl_cxr.model.build import build_model
-    from automl_cxr.model.features import pooled_features
+    from automl_cxr.training.frozen_features import pooled_features
 
     config = TrialConfig.from_json((spliced.study._store.trial_folder(0) / "config.json").read_text())
     config = dataclasses.replace(config, augmentation=0.0)

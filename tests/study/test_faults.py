@@ -9,7 +9,7 @@ import pytest
 
 from automl_cxr.errors import DiskFullError, ImpossibleModelError, NonFiniteLossError, OutOfMemoryError, WorkerDiedError
 from automl_cxr.records import TrialState
-from automl_cxr.study.shortages import explained_shortages
+from automl_cxr.study.resource_errors import explained_shortages
 
 
 def fail(number, errors):

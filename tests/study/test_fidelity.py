@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.data.shrunken import images_at
+from automl_cxr.data.downscaled import images_at
 from automl_cxr.errors import ImpossibleModelError, StudyMismatchError, UnknownNameError, UsageError
-from automl_cxr.model.trainer import load_model
+from automl_cxr.model.inference import load_model
 from automl_cxr.records import TrialState
 from automl_cxr.results.replay import replay_trial
 from automl_cxr.study.fidelity import rung_image_size
-from automl_cxr.trial import TrialTask, run_trial
+from automl_cxr.training.trial import TrialTask, run_trial
 
 SPACE = """
 family = "scratch"

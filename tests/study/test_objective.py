@@ -4,8 +4,8 @@ import keras
 import pytest
 
 import automl_cxr
-from automl_cxr.engine.proposal import Gathering, Proposal
-from automl_cxr.model.backbones import build_backbone
+from automl_cxr.engine.protocol import Gathering, Proposal
+from automl_cxr.model.backbone_builder import build_backbone
 from automl_cxr.records import TrialState
 from automl_cxr.study.objective import TrialObjective
 

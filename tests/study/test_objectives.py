@@ -8,7 +8,7 @@ from automl_cxr.errors import StudyError, StudyMismatchError, UsageError
 from automl_cxr.records import TrialState
 from automl_cxr.study.progress import SearchProgress
 from automl_cxr.study.runner import Budget
-from automl_cxr.study.tally import tally_trials
+from automl_cxr.study.trial_counts import tally_trials
 
 TWO = ("macro_f1", "parameters")
 

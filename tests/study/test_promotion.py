@@ -7,10 +7,10 @@ import json
 import pytest
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.engine.proposal import Proposal
+from automl_cxr.engine.protocol import Proposal
 from automl_cxr.records import TrialState
 from automl_cxr.study.objective import TrialObjective, checkpoint_file
-from automl_cxr.trial import TrialTask, run_trial
+from automl_cxr.training.trial import TrialTask, run_trial
 
 SPACE = """
 family = "scratch"
@@ -78,7 +78,7 @@ def test_hyperband_promotes_from_checkpoints_and_tells_states_truly(prepare, spa
 
 
 def test_a_trial_whose_search_died_goes_on_from_its_checkpoint(prepare, space, tmp_path, monkeypatch):
-    monkeypatch.setattr("automl_cxr.trial._CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("automl_cxr.training.trial._CHECKPOINT_SECONDS", 0.0)
     prepared = prepare(space=space, epochs=4, batch_size=16)
     store = prepared.store
     store.checkpoints.mkdir()
@@ -103,7 +103,7 @@ def test_a_trial_whose_search_died_goes_on_from_its_checkpoint(prepare, space, t
     heard = {report.epoch: report.score for report in (next(dying), next(dying))}
     del dying  # killed: nobody tells it that it is over
     again, trained = objective("b")(proposal), []
-    monkeypatch.setattr("automl_cxr.model.trainer._fit_epoch", counted(trained))
+    monkeypatch.setattr("automl_cxr.training.trainer._fit_epoch", counted(trained))
     scores = {report.epoch: report.score for report in again}
     assert list(scores) == [1, 2, 3, 4], "what was reported before is reported again"
     assert trained == [3, 4], "but not trained again"
@@ -120,7 +120,7 @@ def test_a_trial_whose_search_died_goes_on_from_its_checkpoint(prepare, space, t
 
 
 def counted(epochs):
-    from automl_cxr.model import trainer
+    from automl_cxr.training import trainer
 
     fit = trainer._fit_epoch
 

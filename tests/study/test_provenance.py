@@ -8,7 +8,7 @@ import subprocess
 import optuna
 
 import automl_cxr
-from automl_cxr.machine import describe_machine
+from automl_cxr.hardware import describe_machine
 from automl_cxr.study.provenance import _describe_commit, _digest_files, describe_code, describe_versions
 
 

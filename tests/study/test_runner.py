@@ -10,7 +10,7 @@ import pytest
 
 from automl_cxr.errors import StudyError
 from automl_cxr.records import TrialState
-from automl_cxr.study.lease import DriverLease, DriverWatch, LeaseTerms
+from automl_cxr.study.heartbeat import DriverLease, DriverWatch, LeaseTerms
 
 TERMS = LeaseTerms(beat_seconds=0.05, patience_seconds=1.5)
 FILES = {"config.json", "valid.npz", "model.keras"}
@@ -131,7 +131,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {folder!r})
-from conftest import QuickObjective, Silence
+from fast_trials import QuickObjective, Silence
 from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.study.runner import Budget, run_search
 from automl_cxr.study.store import StudyStore
@@ -148,7 +148,7 @@ run_search(store, Path("unused.npy"), weights_folder=None, sampler="tpe", budget
 
 
 def start_search(store, trials):
-    script = SCRIPT.format(folder=str(Path(__file__).parent), runs=str(store.folder.parent), name=store.name, trials=trials)
+    script = SCRIPT.format(folder=str(Path(__file__).parents[1]), runs=str(store.folder.parent), name=store.name, trials=trials)
     return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
 
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from automl_cxr.data.arrays import ARRAY_SUFFIX, open_images
+from automl_cxr.data.csv_io import read_lines
 from automl_cxr.data.decode import describe_read_failure
-from automl_cxr.data.readers.labels_of_rows import Lines, label_rows, names_files, split_header
-from automl_cxr.data.rows import PART_OF_NAME, RawTable
-from automl_cxr.data.tables import read_lines
+from automl_cxr.data.layout_rows import PART_OF_NAME, RawTable
+from automl_cxr.data.readers.array_labels import Lines, label_rows, names_files, split_header
 from automl_cxr.errors import DataError, UnreadableImageError
 
 # Words that say that a file holds images or labels, and not of what.

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from automl_cxr.data.files import image_folders, visible_folders, walk_images
+from automl_cxr.data.layout_rows import PART_OF_NAME, ImageRow, RawTable
 from automl_cxr.data.readers.metadata import join_metadata
-from automl_cxr.data.rows import PART_OF_NAME, ImageRow, RawTable
 from automl_cxr.errors import DataError
 
 

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from automl_cxr.data.csv_io import COLUMN_NAMES, read_table
 from automl_cxr.data.files import explain_unusable, relative_path
-from automl_cxr.data.rows import ImageRow, RawTable, part_named
-from automl_cxr.data.tables import COLUMN_NAMES, read_table
+from automl_cxr.data.layout_rows import ImageRow, RawTable, part_named
 
 METADATA_NAME = "metadata.csv"
 

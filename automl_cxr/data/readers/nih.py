@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from automl_cxr.data.csv_io import Columns, read_columns, read_table
 from automl_cxr.data.files import visible_folders, walk_images
-from automl_cxr.data.rows import ImageRow, RawTable
-from automl_cxr.data.tables import Columns, read_columns, read_table
+from automl_cxr.data.layout_rows import ImageRow, RawTable
 from automl_cxr.errors import DataError
 
 _COLUMNS: Columns = {

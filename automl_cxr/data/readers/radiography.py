@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from automl_cxr.data.files import visible_folders
+from automl_cxr.data.layout_rows import PART_OF_NAME, ImageRow, RawTable
 from automl_cxr.data.readers.folders import keep_folder_split, walk_root
 from automl_cxr.data.readers.metadata import join_metadata
-from automl_cxr.data.rows import PART_OF_NAME, ImageRow, RawTable
 
 _IMAGES = "images"
 _MASK = "mask"  # in the name of a folder of masks: masks, "lung masks", "infection masks"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from automl_cxr.data.csv_io import COLUMN_NAMES, read_columns, read_table
 from automl_cxr.data.files import explain_unusable, image_folders, relative_path
+from automl_cxr.data.layout_rows import ImageRow, RawTable, part_named
 from automl_cxr.data.readers.metadata import METADATA_NAME
-from automl_cxr.data.rows import ImageRow, RawTable, part_named
-from automl_cxr.data.tables import COLUMN_NAMES, read_columns, read_table
 from automl_cxr.errors import DataError
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from automl_cxr.errors import StudyError
 from automl_cxr.records import TrialRecord
-from automl_cxr.results.report.evidence import gather_evidence
 from automl_cxr.results.report.methods import methods_paragraphs
+from automl_cxr.results.report.report_data import gather_evidence
 from automl_cxr.results.report.summary import warnings_of
-from automl_cxr.results.report.wording import duration
+from automl_cxr.results.report.text_format import duration
 from automl_cxr.study.store import StudyStore
 
 _MOST = 300  # trials with a note; the dashboard reads all notes for each of them

@@ -12,7 +12,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from automl_cxr.errors import UsageError
-from automl_cxr.study.storages import open_existing_storage
+from automl_cxr.storage.urls import open_existing_storage
 
 
 class _ThreadedServer(ThreadingMixIn, WSGIServer):
@@ -44,7 +44,7 @@ def serve_dashboard(storage: str, *, runs: Path, host: str, port: int, on_ready:
     """
     from optuna_dashboard import wsgi  # two seconds to load
 
-    from automl_cxr.results.dashboard.shown_storage import ShownArtifacts, ShownStorage
+    from automl_cxr.results.dashboard.augmented_storage import ShownArtifacts, ShownStorage
 
     warnings.filterwarnings("ignore", module="optuna")  # remarks on the numbers of trials that pages ask figures of
     shown = ShownStorage(open_existing_storage(storage), runs)

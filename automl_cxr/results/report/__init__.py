@@ -3,7 +3,7 @@
 gather the evidence        the record, the best trial, its predictions; the test part stays sealed
 look at models             where the data and a model are there, heat maps; latencies if they are wanted
 write a section each       text, tables, figures and pictures; what there is not is left out, saying so
-render them as one page    `results/page.py`: nothing is loaded from anywhere
+render them as one page    `results/html_page.py`: nothing is loaded from anywhere
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from automl_cxr.results.html_page import Section, render_page
 from automl_cxr.results.latencies import measure_latencies
-from automl_cxr.results.page import Section, render_page
 from automl_cxr.results.report.audit import audit_of_study_sections
 from automl_cxr.results.report.data import data_section
 from automl_cxr.results.report.ensembles import ensembles_section
 from automl_cxr.results.report.errors import errors_sections
-from automl_cxr.results.report.evidence import Evidence, gather_evidence, locate_images
-from automl_cxr.results.report.explained import explain_best, explained_section
+from automl_cxr.results.report.heatmaps import explain_best, explained_section
 from automl_cxr.results.report.leaderboard import leaderboard_section
 from automl_cxr.results.report.methods import methods_section
 from automl_cxr.results.report.quality import quality_section
+from automl_cxr.results.report.report_data import Evidence, gather_evidence, locate_images
 from automl_cxr.results.report.samples import samples_section
-from automl_cxr.results.report.sealed_part import sealed_section
 from automl_cxr.results.report.search import costs_section, hyperparameters_section, search_section, splices_section
 from automl_cxr.results.report.summary import summary_section
+from automl_cxr.results.report.test_set import sealed_section
 from automl_cxr.study.store import StudyStore, explained_disk_errors, write_atomically
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from automl_cxr.results.audit_page import audit_sections
-from automl_cxr.results.page import Pictures, Section, Text
-from automl_cxr.results.report.evidence import Evidence
+from automl_cxr.results.html_page import Pictures, Section, Text
+from automl_cxr.results.report.report_data import Evidence
 
 
 def audit_of_study_sections(evidence: Evidence) -> Sequence[Section]:

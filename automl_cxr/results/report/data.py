@@ -7,9 +7,9 @@ from collections import Counter
 import pandas as pd
 
 from automl_cxr.records import PartRecord
-from automl_cxr.results.page import Part, Section, Table, Text
-from automl_cxr.results.report.evidence import Evidence
-from automl_cxr.results.report.wording import counted
+from automl_cxr.results.html_page import Part, Section, Table, Text
+from automl_cxr.results.report.report_data import Evidence
+from automl_cxr.results.report.text_format import counted
 
 _MOST_UNREADABLE = 20
 

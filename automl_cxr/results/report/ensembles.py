@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from automl_cxr.results.figures.ensembles import gains_table, plot_gains, plot_weights
-from automl_cxr.results.page import Part, Plot, Section, Table, Text
-from automl_cxr.results.report.evidence import Evidence
-from automl_cxr.results.report.wording import counted
+from automl_cxr.results.html_page import Part, Plot, Section, Table, Text
+from automl_cxr.results.report.report_data import Evidence
+from automl_cxr.results.report.text_format import counted
 
 _MOST = 5  # ensembles in full; who has more compares methods
 

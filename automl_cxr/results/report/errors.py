@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from automl_cxr.errors import AutomlCxrError
 from automl_cxr.results.error_analysis import analyse_errors
-from automl_cxr.results.error_page import error_sections, images_to_show
-from automl_cxr.results.page import Section, Text
-from automl_cxr.results.report.evidence import Evidence
-from automl_cxr.results.study_images import decode_small_images
+from automl_cxr.results.error_report import error_sections, images_to_show
+from automl_cxr.results.html_page import Section, Text
+from automl_cxr.results.report.report_data import Evidence
+from automl_cxr.results.study_data import decode_small_images
 
 _N_TRIALS = 3
 _N_SHOWN = 4  # pictures of each class in each group

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from automl_cxr.errors import AutomlCxrError
+from automl_cxr.results.baseline_row import SHORTCUT_BASELINE
+from automl_cxr.results.html_page import Section, Table, Text
 from automl_cxr.results.leaderboard import build_leaderboard, shorten_leaderboard
-from automl_cxr.results.line_to_beat import SHORTCUT_BASELINE
-from automl_cxr.results.page import Section, Table, Text
-from automl_cxr.results.report.evidence import Evidence
+from automl_cxr.results.report.report_data import Evidence
 from automl_cxr.results.tables import fold_intervals
 
 _MOST = 15  # trials

@@ -8,9 +8,9 @@ from typing import Any
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.engine.space import Choice, Float, Int
-from automl_cxr.results.page import Section, Text
-from automl_cxr.results.report.evidence import Evidence
-from automl_cxr.results.report.wording import capitalised, counted, duration, listed, spelt, times
+from automl_cxr.results.html_page import Section, Text
+from automl_cxr.results.report.report_data import Evidence
+from automl_cxr.results.report.text_format import capitalised, counted, duration, listed, spelt, times
 from automl_cxr.study.provenance import SearchEntry
 
 _SAMPLERS: Mapping[str, str] = MappingProxyType(

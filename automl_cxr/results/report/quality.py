@@ -6,8 +6,8 @@ import pandas as pd
 
 from automl_cxr.errors import AutomlCxrError
 from automl_cxr.results.figures.quality import plot_confusion, plot_precision_recall, plot_reliability, plot_roc
-from automl_cxr.results.page import Part, Plot, Section, Table
-from automl_cxr.results.report.evidence import Evidence
+from automl_cxr.results.html_page import Part, Plot, Section, Table
+from automl_cxr.results.report.report_data import Evidence
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.store import PREDICTIONS_FILE
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from automl_cxr.results.page import Part, Picture, Pictures, Section, Text
-from automl_cxr.results.report.evidence import Evidence
-from automl_cxr.results.study_images import decode_small_images
+from automl_cxr.results.html_page import Part, Picture, Pictures, Section, Text
+from automl_cxr.results.report.report_data import Evidence
+from automl_cxr.results.study_data import decode_small_images
 
 _PER_CLASS = 6
 

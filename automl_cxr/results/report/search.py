@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from automl_cxr.errors import StudyError
 from automl_cxr.results.figures import Figures
 from automl_cxr.results.figures.trade_offs import plot_cost
-from automl_cxr.results.page import Part, Plot, Section, Table, Text
-from automl_cxr.results.report.evidence import Evidence
+from automl_cxr.results.html_page import Part, Plot, Section, Table, Text
+from automl_cxr.results.report.report_data import Evidence
 from automl_cxr.results.report.summary import failures_table
-from automl_cxr.results.splices import describe_splices, plot_splices
+from automl_cxr.results.splice_plots import describe_splices, plot_splices
 from automl_cxr.scoring.objectives import COSTS
 from automl_cxr.splicing.record import load_splices
 

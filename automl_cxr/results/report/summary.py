@@ -7,9 +7,9 @@ from collections import Counter
 import pandas as pd
 
 from automl_cxr.records import TrialState
-from automl_cxr.results.page import Part, Section, Table, Text
-from automl_cxr.results.report.evidence import Evidence
-from automl_cxr.results.report.wording import counted, duration, listed, times
+from automl_cxr.results.html_page import Part, Section, Table, Text
+from automl_cxr.results.report.report_data import Evidence
+from automl_cxr.results.report.text_format import counted, duration, listed, times
 from automl_cxr.scoring.metrics import METRICS
 
 _FEW_IMAGES = 30  # of a class in the part that judges: below, one image moves its recall by more than 3 %

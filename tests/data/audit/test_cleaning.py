@@ -3,9 +3,9 @@ import shutil
 import pandas as pd
 import pytest
 
-from automl_cxr.auditing import audit_dataset
 from automl_cxr.data.audit.cleaning import clean_table
 from automl_cxr.data.dataset import load_dataset
+from automl_cxr.data_audit import audit_dataset
 from automl_cxr.errors import UsageError
 
 

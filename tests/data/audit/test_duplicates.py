@@ -4,7 +4,7 @@ import pytest
 from automl_cxr.data.audit.duplicates import find_duplicates
 from automl_cxr.data.decode import decode_image, fit_square
 from automl_cxr.data.phantoms import draw_phantoms
-from tests.data.audit.planting import CHANGES, resized
+from tests.data.audit.planted_faults import CHANGES, resized
 
 
 @pytest.fixture(scope="module")

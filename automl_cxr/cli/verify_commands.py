@@ -1,0 +1,113 @@
+"""What shows that figures hold: replay, verify."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from automl_cxr.cli.options import debug_option, json_option, place_options
+from automl_cxr.cli.output import print_json, print_table, progress_bar, say
+
+if TYPE_CHECKING:
+    from automl_cxr.results.replay import Replay
+    from automl_cxr.results.verification import Verification
+
+_data_option = click.option("--data", metavar="DIR", help="Where the data are now  [default: where they were]")
+
+
+@click.command()
+@click.argument("study")
+@click.argument("trial", type=click.IntRange(0))
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    default=1e-6,
+    show_default=True,
+    help="Difference of a score or a probability that counts as none.",
+)
+@_data_option
+@place_options
+@json_option
+@debug_option
+def replay(
+    study: str, trial: int, tolerance: float, data: str | None, runs: str | None, storage: str | None, as_json: bool
+) -> None:
+    """Train TRIAL of STUDY again and compare; exit code 1 if it comes out otherwise. The study stays as it is."""
+    from automl_cxr import api
+
+    with progress_bar("training") as on_progress:
+        result = api.open_study(study, runs=runs, storage=storage).replay(
+            trial, tolerance=tolerance, data=data, on_progress=on_progress
+        )
+    if as_json:
+        print_json({"study": study, **vars(result), "differs_by": result.differs_by, "is_same": result.is_same})
+    else:
+        _print_replay(result)
+    if not result.is_same:
+        raise click.exceptions.Exit(1)
+
+
+def _print_replay(result: Replay) -> None:
+    import pandas as pd
+
+    epochs = sorted({*result.scores, *result.replayed_scores})
+    columns = {"recorded": result.scores, "replayed": result.replayed_scores}
+    rows = {name: [f"{scores[epoch]:.8f}" if epoch in scores else "" for epoch in epochs] for name, scores in columns.items()}
+    print_table(pd.DataFrame({result.step: epochs, **rows}), title=f"trial {result.trial}, score of each {result.step}")
+    click.echo(f"score: recorded {result.score:.8f}, replayed {result.replayed_score:.8f}")
+    if result.predictions_differ_by is not None:
+        click.echo(f"predictions: differ by {result.predictions_differ_by:.2g} at most")
+    for note in result.notes:
+        say(f"note: {note}")
+    verdict = "the same" if result.is_same else "NOT the same"
+    click.echo(f"{verdict} (differs by {result.differs_by:.2g}, tolerance {result.tolerance:g})")
+
+
+@click.command()
+@click.argument("study")
+@click.argument("trial", type=click.IntRange(0), required=False)
+@_data_option
+@place_options
+@json_option
+@debug_option
+def verify(study: str, trial: int | None, data: str | None, runs: str | None, storage: str | None, as_json: bool) -> None:
+    """Check that the finished trials of STUDY, or TRIAL, are what its record says; exit code 1 if one is not.
+
+    Each must have its files, unchanged, the parameters of the storage, and predictions that give its score; each model that
+    was kept must predict what it saved.
+    """
+    from automl_cxr import api
+
+    with progress_bar("verifying") as on_progress:
+        result = api.open_study(study, runs=runs, storage=storage).verify(trial, data=data, on_progress=on_progress)
+    if as_json:
+        print_json({"study": study, "is_sound": result.is_sound, "trials": [vars(check) for check in result.trials]})
+    else:
+        _print_verification(result)
+    if not result.is_sound:
+        raise click.exceptions.Exit(1)
+
+
+def _print_verification(result: Verification) -> None:
+    import pandas as pd
+
+    rows = [
+        {
+            "trial": check.trial,
+            "score": f"{check.score:.6f}",
+            "rescored": "" if check.rescored is None else f"{check.rescored:.6f}",
+            "model differs by": "no model kept"
+            if check.predictions_differ_by is None
+            else f"{check.predictions_differ_by:.2g}",
+            "verdict": "WRONG" if check.problems else "sound",
+        }
+        for check in result.trials
+    ]
+    if not rows:
+        say("No trial is finished yet.")
+        return
+    print_table(pd.DataFrame(rows), title=result.study)
+    for check in result.trials:
+        for problem in check.problems:
+            click.echo(f"trial {check.trial}: {problem}")

@@ -1,0 +1,211 @@
+"""The audit of a data set, from its table and pixels to a record: what a classifier could learn there besides anatomy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from automl_cxr.data.audit.duplicates import SMALLEST_SIDE, find_duplicates
+from automl_cxr.data.audit.image_statistics import CORNERS, FORMAT, has_lettering, measure_traits
+from automl_cxr.data.audit.record import Audit, Duplicate, Lettering, SharedPatient, Shortcut, TraitDifference
+from automl_cxr.data.audit.shortcut_baseline import divide, forest_out_of_fold, trees_out_of_fold
+from automl_cxr.data.cache import DecodedImages, decode_dataset
+from automl_cxr.data.dataset import Dataset
+from automl_cxr.data.inspection import INSPECTED_SIZE
+from automl_cxr.scoring.intervals import bootstrap_interval
+from automl_cxr.scoring.metrics import metric
+from automl_cxr.scoring.predictions import Predictions
+
+_EXAMPLES = 3  # images to look at, of each corner
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditedImages:
+    """What is audited, an entry an image in the order of the decoded array.
+
+    Attributes:
+        root: Folder that the ids are relative to.
+        classes: Class names.
+        labels: Index of the class of each image.
+        patients: Patient of each; the image itself where patients are unknown.
+        parts: "train", "valid" or "test" of each; "" where no split is given.
+        patients_known: Whether patients are known.
+        decoded: Ids, pixels and sizes.
+        notes: What there is to know of the data.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    labels: tuple[int, ...]
+    patients: tuple[str, ...]
+    parts: tuple[str, ...]
+    patients_known: bool
+    decoded: DecodedImages
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def audit_dataset(dataset: Dataset, *, on_progress: Callable[[int, int], None] | None = None) -> Audit:
+    """Audit all images of a data set, its test part too where it brings one.
+
+    Args:
+        dataset: What ``load_dataset`` gave.
+        on_progress: Told (images decoded, images in all) while decoding.
+
+    Raises:
+        DataError: No image can be read, or the cache folder cannot be written.
+    """
+    decoded = decode_dataset(dataset.root, list(dataset.table["image"]), INSPECTED_SIZE, on_progress=on_progress)
+    rows = dataset.table.set_index("image").loc[list(decoded.ids)]
+    index = {name: number for number, name in enumerate(dataset.classes)}
+    return audit_images(
+        AuditedImages(
+            root=dataset.root,
+            classes=dataset.classes,
+            labels=tuple(index[label] for label in rows["label"]),
+            patients=tuple(rows["patient_id"]),
+            parts=tuple(rows["split"]),
+            patients_known=dataset.patients_known,
+            decoded=decoded,
+            unreadable=decoded.unreadable,
+            notes=dataset.notes,
+        )
+    )
+
+
+def audit_images(audited: AuditedImages) -> Audit:
+    """Audit decoded images: look for copies, measure traits, and let a forest try to tell the classes by them."""
+    pixels, sizes = audited.decoded.open(), audited.decoded.original_sizes
+    labels = np.array(audited.labels)
+    links = find_duplicates(pixels, sizes)
+    traits = measure_traits(audited.root, audited.decoded.ids, pixels, sizes)
+    folds = divide(labels, audited.patients)
+    notes = list(audited.notes)
+    if not folds:
+        notes.append("No shortcut baseline: a class has images of one patient alone, so that none are left to judge by.")
+    if pixels.shape[1] < SMALLEST_SIDE:
+        notes.append(f"Images of {pixels.shape[1]} pixels are too small to find copies in that are not identical.")
+    return Audit(
+        root=str(audited.root),
+        classes=audited.classes,
+        n_images=tuple(np.bincount(labels, minlength=len(audited.classes)).tolist()),
+        n_patients=len(set(audited.patients)) if audited.patients_known else None,
+        parts={part: audited.parts.count(part) for part in ("train", "valid", "test") if part in audited.parts},
+        found_duplicates=tuple(_describe(audited, link.row, link.of, link.kind, link.correlation) for link in links),
+        shared_patients=_share_parts(audited) if audited.patients_known else (),
+        differences=_compare_traits(audited, traits, labels, folds),
+        formats=_count_formats(audited.classes, traits[FORMAT], labels),
+        lettering=_rate_lettering(audited, traits, labels),
+        shortcut=_score_shortcut(audited, traits, labels, folds) if folds else None,
+        unreadable=dict(audited.unreadable),
+        notes=tuple(notes),
+    )
+
+
+def _describe(audited: AuditedImages, row: int, of: int, kind: str, correlation: float) -> Duplicate:
+    ids, classes = audited.decoded.ids, audited.classes
+    return Duplicate(
+        image=ids[row],
+        of=ids[of],
+        kind=kind,
+        correlation=round(correlation, 4),
+        label=classes[audited.labels[row]],
+        of_label=classes[audited.labels[of]],
+        part=audited.parts[row],
+        of_part=audited.parts[of],
+        patient=audited.patients[row],
+        of_patient=audited.patients[of],
+    )
+
+
+def _share_parts(audited: AuditedImages) -> tuple[SharedPatient, ...]:
+    table = pd.DataFrame({"patient": audited.patients, "part": audited.parts})
+    found = table.groupby("patient")["part"].agg(["nunique", "size", "unique"])
+    return tuple(
+        SharedPatient(patient=str(patient), parts=tuple(sorted(row["unique"])), n_images=int(row["size"]))
+        for patient, row in found[found["nunique"] > 1].iterrows()
+    )
+
+
+def _score_shortcut(
+    audited: AuditedImages, traits: pd.DataFrame, labels: np.ndarray, folds: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> Shortcut:
+    probabilities = forest_out_of_fold(traits, labels, len(audited.classes), folds)
+    predictions = Predictions(audited.decoded.ids, labels, probabilities, audited.classes, audited.patients)
+    interval = bootstrap_interval(predictions, metric="macro_f1")
+    return Shortcut(
+        macro_f1=metric("macro_f1").function(labels, probabilities, None),
+        low=interval.low,
+        high=interval.high,
+        chance=1 / len(audited.classes),  # guessing by shares: each class's precision and recall are its share
+        n_folds=len(folds),
+    )
+
+
+def _compare_traits(
+    audited: AuditedImages, traits: pd.DataFrame, labels: np.ndarray, folds: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> tuple[TraitDifference, ...]:
+    if not folds:
+        return ()
+    found = []
+    for name, probabilities in trees_out_of_fold(traits, labels, len(audited.classes), folds):
+        told, share = _tell_apart(probabilities, labels, len(audited.classes))
+        by_class = traits[name].groupby(labels)
+        found.append(
+            TraitDifference(
+                trait=name,
+                by_class=tuple(
+                    (by_class.agg(lambda values: values.mode()[0]) if name == FORMAT else by_class.median()).tolist()
+                ),
+                macro_f1=metric("macro_f1").function(labels, probabilities, None),
+                told=(audited.classes[told[0]], audited.classes[told[1]]),
+                told_share=share,
+            )
+        )
+    return tuple(sorted(found, key=lambda one: one.macro_f1, reverse=True))
+
+
+def _tell_apart(probabilities: np.ndarray, labels: np.ndarray, n_classes: int) -> tuple[tuple[int, int], float]:
+    """Find the two classes that probabilities tell apart best, by the mean of the two sensitivities; a tie counts half."""
+    shares = {}
+    for one, other in combinations(range(n_classes), 2):
+        lead = probabilities[:, one] - probabilities[:, other]
+        right_one = (np.sign(lead[labels == one]) + 1).mean() / 2
+        right_other = (1 - np.sign(lead[labels == other])).mean() / 2
+        shares[one, other] = float(right_one + right_other) / 2
+    best = max(shares, key=lambda pair: shares[pair])
+    return best, shares[best]
+
+
+def _count_formats(classes: Sequence[str], formats: pd.Series[str], labels: np.ndarray) -> dict[str, dict[str, int]]:
+    counted = {}
+    for index, name in enumerate(classes):
+        names, counts = np.unique(formats[labels == index].to_numpy(str), return_counts=True)
+        counted[name] = dict(zip(names.tolist(), counts.tolist(), strict=True))
+    return counted
+
+
+def _rate_lettering(audited: AuditedImages, traits: pd.DataFrame, labels: np.ndarray) -> tuple[Lettering, ...]:
+    suspected = has_lettering(traits)
+    everywhere = suspected.assign(anywhere=suspected.any(axis=1))
+    rates = everywhere.groupby(labels).mean().reindex(range(len(audited.classes)), fill_value=0.0)
+    of_corners = [
+        Lettering(
+            place=corner,
+            rates=tuple(rates[corner].tolist()),
+            examples=_show_lettering(audited, traits[f"lettering_{corner}"], labels == rates[corner].argmax()),
+        )
+        for corner in CORNERS
+    ]
+    return (*of_corners, Lettering(place="anywhere", rates=tuple(rates["anywhere"].tolist()), examples=()))
+
+
+def _show_lettering(audited: AuditedImages, lit: pd.Series[float], is_of_class: np.ndarray) -> tuple[str, ...]:
+    """Choose the images of a class with most of a corner lit."""
+    rows = lit[is_of_class].nlargest(_EXAMPLES)
+    return tuple(audited.decoded.ids[row] for row in rows.index[rows > 0])

@@ -1,0 +1,162 @@
+"""How members' probabilities become the ensemble's: what a method fits, and what an ensemble's folder holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from automl_cxr.ensemble.weighted_average import normalize_weights, weighted_average
+from automl_cxr.errors import DataError, UsageError
+from automl_cxr.scoring.calibration import with_temperature
+
+_LEAST_PROBABILITY = 1e-6  # the logarithm of 0 is no number; float16 exports have nothing between 0 and this
+
+
+class Rule(Protocol):
+    """A rule for a fixed number of members, in a fixed order."""
+
+    @property
+    def shares(self) -> np.ndarray:
+        """How much each member counts, float64 (n_members,), sum 1."""
+
+    def shares_for(self, column: int) -> np.ndarray:
+        """How much each member counts for one class, float64 (n_members,), sum 1."""
+
+    def combine(self, probabilities: np.ndarray) -> np.ndarray:
+        """Turn members' probabilities (n_members, n, k) into the ensemble's, float32 (n, k), rows sum to 1.
+
+        Raises:
+            UsageError: If the rule is for another number of members or classes.
+        """
+
+    def to_record(self) -> dict[str, Any]:
+        """Write it as JSON can hold it; ``rule_from_record`` reads it again, to the same floats."""
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedAverage:
+    """The members' average.
+
+    Attributes:
+        weights: float64 (n_members,), or (n_members, k) with a weight for each member and class; at least 0.
+    """
+
+    weights: np.ndarray
+
+    @property
+    def shares(self) -> np.ndarray:
+        by_member = self.weights if self.weights.ndim == 1 else self.weights.mean(axis=1)
+        return by_member / by_member.sum()
+
+    def shares_for(self, column: int) -> np.ndarray:
+        of_class = self.weights if self.weights.ndim == 1 else self.weights[:, column]
+        return of_class / of_class.sum()
+
+    def combine(self, probabilities: np.ndarray) -> np.ndarray:
+        return weighted_average(probabilities, self.weights)
+
+    def to_record(self) -> dict[str, Any]:
+        return {"kind": "average", "weights": self.weights.tolist()}
+
+
+@dataclass(frozen=True, eq=False)
+class Stacking:
+    """A multinomial logistic regression on the members' log-probabilities.
+
+    Attributes:
+        coefficients: float64 (k, n_members, k): of each class to be told, for each member's log-probability of each class.
+        intercepts: float64 (k,).
+    """
+
+    coefficients: np.ndarray
+    intercepts: np.ndarray
+
+    @property
+    def shares(self) -> np.ndarray:
+        return _shares(np.abs(self.coefficients).sum(axis=(0, 2)))
+
+    def shares_for(self, column: int) -> np.ndarray:
+        return _shares(np.abs(self.coefficients[column]).sum(axis=1))
+
+    def combine(self, probabilities: np.ndarray) -> np.ndarray:
+        n_members, _, n_classes = probabilities.shape
+        if self.coefficients.shape != (n_classes, n_members, n_classes):
+            raise UsageError(
+                f"This stacking is for {self.coefficients.shape[1]} members of {len(self.coefficients)} classes. "
+                f"Received {n_members} of {n_classes}."
+            )
+        logits = np.einsum("cmd,mnd->nc", self.coefficients, log_probabilities(probabilities)) + self.intercepts
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+
+    def to_record(self) -> dict[str, Any]:
+        return {"kind": "stacking", "coefficients": self.coefficients.tolist(), "intercepts": self.intercepts.tolist()}
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """A rule whose probabilities are sharpened or softened by a temperature; which class is the most probable stays."""
+
+    rule: Rule
+    temperature: float
+
+    @property
+    def shares(self) -> np.ndarray:
+        return self.rule.shares
+
+    def shares_for(self, column: int) -> np.ndarray:
+        return self.rule.shares_for(column)
+
+    def combine(self, probabilities: np.ndarray) -> np.ndarray:
+        return with_temperature(self.rule.combine(probabilities), self.temperature)
+
+    def to_record(self) -> dict[str, Any]:
+        return {**self.rule.to_record(), "temperature": self.temperature}
+
+
+def rule_from_record(record: Mapping[str, Any], *, n_members: int, n_classes: int) -> Rule:
+    """Read what ``to_record`` wrote.
+
+    Raises:
+        DataError: If it is damaged, or is for other members or classes.
+    """
+    try:
+        rule = _READERS[record["kind"]](record, n_members, n_classes)
+        temperature = float(record.get("temperature", 1.0))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"An ensemble's rule must be as this program wrote it ({error}). Build the ensemble again.") from error
+    if not 0 < temperature < np.inf:
+        raise DataError(f"A temperature must be above 0 and finite; received {temperature}. Build the ensemble again.")
+    return rule if temperature == 1 else Calibrated(rule, temperature)
+
+
+def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
+    """Give the logarithms of probabilities of any shape, float64, none below that of a millionth."""
+    return np.log(np.maximum(probabilities.astype(np.float64), _LEAST_PROBABILITY))
+
+
+def _shares(sizes: np.ndarray) -> np.ndarray:
+    """Divide by the sum; all alike where it is 0."""
+    return sizes / sizes.sum() if sizes.sum() > 0 else np.full(len(sizes), 1 / len(sizes))
+
+
+def _read_average(record: Mapping[str, Any], n_members: int, n_classes: int) -> Rule:
+    weights = np.asarray(record["weights"], dtype=np.float64)
+    normalize_weights(weights, n_members=n_members, n_classes=n_classes)
+    return WeightedAverage(weights)
+
+
+def _read_stacking(record: Mapping[str, Any], n_members: int, n_classes: int) -> Rule:
+    coefficients = np.asarray(record["coefficients"], dtype=np.float64)
+    intercepts = np.asarray(record["intercepts"], dtype=np.float64)
+    if coefficients.shape != (n_classes, n_members, n_classes) or intercepts.shape != (n_classes,):
+        raise ValueError(f"coefficients of shape {coefficients.shape} and intercepts of shape {intercepts.shape}")
+    if not (np.isfinite(coefficients).all() and np.isfinite(intercepts).all()):
+        raise ValueError("coefficients that are not finite")
+    return Stacking(coefficients, intercepts)
+
+
+_READERS = {"average": _read_average, "stacking": _read_stacking}

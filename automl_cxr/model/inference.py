@@ -1,0 +1,71 @@
+"""Opening saved models and computing predictions with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from automl_cxr.errors import NonFiniteLossError, TrialError
+
+
+def load_model(path: str) -> keras.Model:
+    """Open a saved model without running code from the file.
+
+    Raises:
+        TrialError: The file is missing or damaged.
+    """
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = "is damaged, or is no Keras model" if Path(path).is_file() else "does not exist"
+        raise TrialError(f"The model file {path} {what}.") from error
+
+
+def predict_images(model: keras.Model, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
+    """Predict images, uint8 (n, h, w), and return probabilities, float32 (n, n_classes).
+
+    ``keras.Model.predict`` is not used: in Keras 3.15 on TensorFlow the arrays passed to it stay in memory for the lifetime
+    of the process.
+
+    Raises:
+        NonFiniteLossError: A probability is NaN.
+    """
+
+    def batch(positions: np.ndarray) -> np.ndarray:
+        return images[positions][..., np.newaxis].astype(np.float32)
+
+    probabilities = predict_batches(model, batch, len(images), batch_size=batch_size)
+    refuse_diverged_network(probabilities)
+    return probabilities
+
+
+def predict_batches(model: keras.Model, batch: Callable[[np.ndarray], Any], n: int, *, batch_size: int) -> np.ndarray:
+    """Predict ``n`` rows batch by batch, float32 (n, ...).
+
+    The last batch is filled up with repeated rows, because another batch size would be traced as another graph.
+
+    Args:
+        model: The network.
+        batch: Returns the inputs of the rows at some positions, int (batch_size,).
+        n: Number of rows, at least 1.
+        batch_size: Rows computed at once.
+    """
+    predicted = []
+    for first in range(0, n, batch_size):
+        positions = np.resize(np.arange(first, min(first + batch_size, n)), batch_size)
+        predicted.append(np.asarray(model.predict_on_batch(batch(positions)), np.float32))
+    return np.concatenate(predicted)[:n]
+
+
+def refuse_diverged_network(probabilities: np.ndarray) -> None:
+    """Refuse what a network says that has diverged.
+
+    Raises:
+        NonFiniteLossError: A probability is NaN.
+    """
+    if not np.isfinite(probabilities).all():
+        raise NonFiniteLossError("The network predicts NaN: its weights have diverged. A lower learning rate usually helps.")

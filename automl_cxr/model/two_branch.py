@@ -1,0 +1,113 @@
+"""Two networks cut where their features serve best and joined into a smaller one (after Rahimzadeh & Attar 2020)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+from keras import layers
+
+from automl_cxr.config import NAMED_WEIGHTS, SCRATCH, TrialConfig
+from automl_cxr.errors import ImpossibleModelError
+from automl_cxr.model.backbone_builder import build_backbone
+from automl_cxr.model.backbones import find_backbone
+from automl_cxr.model.closed_form_head import read_fitted_head
+from automl_cxr.model.freezing import BACKBONE, SECOND_BACKBONE, TRUNK
+from automl_cxr.model.head import classifier_head
+from automl_cxr.model.preprocessing import inner_size, raw_pixels, scaled_channels, three_channels
+from automl_cxr.model.scratch import block_ends, describe_trunk, grow_trunk
+from automl_cxr.model.weight_transfer import load_trunk
+from automl_cxr.model.weights import find_file
+
+ROLES = (BACKBONE, SECOND_BACKBONE)
+
+
+def build_concat(config: TrialConfig, n_classes: int, *, weights_folder: Path | None) -> keras.Model:
+    """Build two branches, each cut at its splice point, projected at each position, pooled and concatenated before the head.
+
+    ``config.projection`` is a dense layer over the channels of each position; without one the feature maps are pooled as
+    they are.
+
+    Raises:
+        ImpossibleModelError: The image is too small for a branch, or a branch has no such cut.
+        TrialError: Weights cannot be had.
+    """
+    pixels, x = raw_pixels(config)
+    vectors = []
+    for role, (branch, seen) in build_branches(x, config, weights_folder=weights_folder).items():
+        maps = branch(seen)
+        if config.projection > 0:
+            maps = layers.Dense(config.projection, activation="relu", name=f"{role}_projection")(maps)
+        vectors.append(layers.GlobalAveragePooling2D(name=f"{role}_vector")(maps))
+    if config.head_file is None:
+        vector = layers.Concatenate(name="vector")(vectors)
+        return keras.Model(pixels, classifier_head(vector, config, n_classes), name="concat")
+    joined = layers.Concatenate(name="joined")(vectors)
+    fitted = read_fitted_head(config.head_file, joined.shape[-1], n_classes)
+    vector = fitted.standardise(joined, name="vector")
+    model = keras.Model(pixels, classifier_head(vector, config, n_classes), name="concat")
+    fitted.fill(model.get_layer("probabilities"))
+    return model
+
+
+def build_branches(
+    x: keras.KerasTensor, config: TrialConfig, *, weights_folder: Path | None, roles: Sequence[str] = ROLES
+) -> dict[str, tuple[keras.Model, keras.KerasTensor]]:
+    """Build the branches of a configuration, each down to its cut.
+
+    Args:
+        x: Grey pixels 0..255 (n, h, w, 1).
+        config: Describes both branches.
+        weights_folder: Where weight files are looked for first.
+        roles: Which of them.
+
+    Returns:
+        By role, a model to feature maps and what it is to be put on.
+
+    Raises:
+        ImpossibleModelError: The image is too small for a branch, or a branch has no such cut.
+        TrialError: Weights cannot be had.
+    """
+    described = {
+        BACKBONE: (config.backbone, config.cut, config.weights),
+        SECOND_BACKBONE: (config.second_backbone, config.second_cut, config.second_weights),
+    }
+    rgb = three_channels(x, config) if any(described[role][0] != SCRATCH for role in roles) else None
+    branches = {}
+    for role in roles:
+        name, cut, weights = described[role]
+        if name == SCRATCH:
+            trunk = _trunk(config, cut, name=TRUNK.format(role))
+            if weights not in NAMED_WEIGHTS:
+                load_trunk(trunk, find_file(weights, weights_folder))
+            branches[role] = trunk, x
+        else:
+            backbone = build_backbone(
+                name, inner_size(config), cut=cut, weights=weights, weights_folder=weights_folder, layer_name=role
+            )
+            branches[role] = backbone, find_backbone(name).preprocess(rgb, name=f"{role}_preprocess")
+    return branches
+
+
+def _trunk(config: TrialConfig, cut: str, *, name: str) -> keras.Model:
+    """Build the configuration's scratch network down to a cut: a layer's name, the number of a block, or "" for all of it."""
+    pixels = keras.Input((config.image_size, config.image_size, 1))
+    maps = grow_trunk(scaled_channels(pixels, config), config, until=_layer_at(cut, config))
+    return keras.Model(pixels, maps, name=name)
+
+
+def _layer_at(cut: str, config: TrialConfig) -> str | None:
+    if not cut:
+        return None
+    ends, names = block_ends(config), [name for name, _ in describe_trunk(config)]
+    if cut.isdecimal():
+        if not 1 <= int(cut) <= len(ends):
+            raise ImpossibleModelError(f"The scratch branch has splice points 1 to {len(ends)}; received cut '{cut}'.")
+        return ends[int(cut) - 1]
+    if cut not in names:
+        nearest = difflib.get_close_matches(cut, names, n=1, cutoff=0.5)
+        way_out = f"Did you mean '{nearest[0]}'?" if nearest else f"It has {', '.join(names)}."
+        raise ImpossibleModelError(f"A cut must name a layer of the scratch branch; received '{cut}'. {way_out}")
+    return cut

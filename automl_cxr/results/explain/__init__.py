@@ -1,0 +1,1 @@
+"""Explanations of predictions: Grad-CAM, activation maps and SHAP values."""

@@ -1,0 +1,87 @@
+"""Scores of every pair of cuts, and of every cut alone, on the validation part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from automl_cxr.records import SplitRecord
+from automl_cxr.scoring.metrics import score_macro_f1
+from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.splicing.ridge_head import CutFeatures, QuickHead, TrainingImages, fit_quick_head
+
+OnPair = Callable[[int, int], None]
+Pair = tuple[str | None, str | None]
+"""Cut of the first branch and of the second; None where there is no such branch."""
+
+
+@dataclass(frozen=True)
+class QuickScore:
+    """What a quick head on one or two cuts came to.
+
+    Attributes:
+        head: The head itself.
+        predictions: Of the validation part.
+        left_out: Macro-F1 on the training part, each patient judged by a head that has not learnt from it.
+    """
+
+    head: QuickHead
+    predictions: Predictions
+    left_out: float
+
+
+def list_pairs(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], *, same: bool) -> list[Pair]:
+    """List the cuts alone and all pairs of them; of one network spliced with itself, each two cuts once."""
+    alone: list[Pair] = [(cut, None) for cut in first]
+    if same:
+        cuts = list(first)
+        return [*alone, *((one, other) for place, one in enumerate(cuts) for other in cuts[place + 1 :])]
+    return [*alone, *((None, cut) for cut in second), *((one, other) for one in first for other in second)]
+
+
+def score_pairs(
+    first: Mapping[str, np.ndarray],
+    second: Mapping[str, np.ndarray],
+    split: SplitRecord,
+    *,
+    same: bool,
+    on_pair: OnPair | None = None,
+) -> dict[Pair, QuickScore]:
+    """Fit a quick head to each cut alone and to each pair of cuts.
+
+    Args:
+        first: By cut of the first branch, its pooled features of the training images, then of the validation images, (n, d).
+        second: The same for the second branch.
+        split: Labels and patients of these images.
+        same: Whether both branches are one network.
+        on_pair: Told (heads fitted, heads in all).
+
+    Raises:
+        DataError: All training images are of one patient.
+    """
+    images = TrainingImages(np.asarray(split.train.labels, np.int64), split.train.patients, len(split.classes))
+    valid_labels = np.asarray(split.valid.labels, np.int64)
+    n_train = len(split.train.images)
+    prepared = [
+        {cut: CutFeatures(features[:n_train], features[n_train:], images) for cut, features in branch.items()}
+        for branch in (first, second)
+    ]
+    pairs = list_pairs(first, second, same=same)
+    scores = {}
+    with threadpool_limits(1):  # on a busy machine, several threads on matrices this small wait for one another
+        for n_done, pair in enumerate(pairs, start=1):
+            head = fit_quick_head(list(_cuts_of(pair, prepared)), images)
+            predictions = Predictions(split.valid.images, valid_labels, head.valid, split.classes, split.valid.patients)
+            scores[pair] = QuickScore(head, predictions, score_macro_f1(images.labels, head.left_out))
+            if on_pair is not None:
+                on_pair(n_done, len(pairs))
+    return scores
+
+
+def _cuts_of(pair: Pair, prepared: list[dict[str, CutFeatures]]) -> Iterator[CutFeatures]:
+    for cut, branch in zip(pair, prepared, strict=True):
+        if cut is not None:
+            yield branch[cut]

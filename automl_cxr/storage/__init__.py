@@ -1,0 +1,1 @@
+"""Optuna storages: URLs, retries, a proxy, a cache and a journal file."""

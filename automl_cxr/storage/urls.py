@@ -1,0 +1,243 @@
+"""Storages by URL: where the record of the studies is kept, and how to reach it.
+
+sqlite:///studies.db                     a file on a disk of this machine; the default
+journal:///studies.log                   a file that is only appended to, for a folder that several machines share
+postgresql://user:password@host/name     a database server, for many drivers at once
+grpc://host:13000                        a proxy, `automl-cxr storage serve`, for drivers that cannot reach the database
+
+Three slashes and a path count from where the user stands, four name a path from the root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import socket
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import optuna
+from filelock import FileLock
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
+
+from automl_cxr.errors import StudyError, UsageError
+from automl_cxr.storage.journal import JournalFile
+
+_FILE_URL = re.compile(r"(sqlite|journal):///([^?]+)(.*)", re.DOTALL)
+_EXTRAS = {"postgresql": "postgres", "grpc": "grpc"}  # pip install 'automl-cxr[...]' where a driver is missing
+_BUSY_SECONDS = 60.0  # for another writer of a file to finish
+_CONNECT_SECONDS = 10  # for a server to answer
+
+
+def default_storage(runs: Path) -> str:
+    """Name the storage that is used when none is given: an SQLite file in the runs folder."""
+    return f"sqlite:///{runs / 'studies.db'}"
+
+
+def absolute_storage(url: str) -> str:
+    """Make the path of a file's URL absolute: what reads it may start in another folder."""
+    match = _FILE_URL.fullmatch(url)
+    return url if match is None else f"{match[1]}:///{Path(match[2]).expanduser().absolute()}{match[3]}"
+
+
+def is_missing(url: str) -> bool:
+    """Tell whether a storage is a file that does not exist."""
+    file = _file_of(url)
+    return file is not None and not file.exists()
+
+
+def open_storage(url: str, *, busy_seconds: float = _BUSY_SECONDS) -> optuna.storages.BaseStorage:
+    """Connect to a storage; an SQLite or journal file is made where there is none.
+
+    Args:
+        url: One of the forms above, or another database that SQLAlchemy has a driver for.
+        busy_seconds: How long to wait for another writer of an SQLite or journal file.
+
+    Raises:
+        UsageError: There is no such kind of storage, or the URL is incomplete.
+        StudyError: It cannot be reached, or the driver for it is not installed.
+    """
+    kind = url.partition("://")[0].partition("+")[0]
+    if "://" not in url or kind not in _OPENERS:
+        raise UsageError(
+            "A storage is sqlite:///FILE, journal:///FILE, postgresql://USER:PASSWORD@HOST/NAME, mysql://... or "
+            f"grpc://HOST:PORT; received {without_password(url)}."
+        )
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        return _OPENERS[kind](url, busy_seconds)
+    except UsageError:
+        raise
+    except ImportError as error:
+        way_out = f"Install automl-cxr[{_EXTRAS[kind]}]." if kind in _EXTRAS else "Install the driver that SQLAlchemy asks for."
+        raise StudyError(f"The driver of {kind} storages is not installed ({_reason(error, url)}). {way_out}") from error
+    except (SQLAlchemyError, ValueError, KeyError, AssertionError, OSError, RuntimeError) as error:
+        raise StudyError(
+            f"The storage {without_password(url)} cannot be opened ({_reason(error, url)}). Check --storage."
+        ) from error
+
+
+def open_existing_storage(url: str) -> optuna.storages.BaseStorage:
+    """Connect to a storage that must be there already.
+
+    Raises:
+        UsageError: There is no such kind of storage.
+        StudyError: It is not there, or cannot be reached.
+    """
+    if is_missing(url):
+        raise StudyError(f"There is no storage {url} yet. Run a search first, or name another with --storage or --runs.")
+    return open_storage(url)
+
+
+def serve_storage(url: str, *, host: str, port: int, on_ready: Callable[[], None]) -> None:
+    """Let others reach a database through Optuna's gRPC proxy, until the process is interrupted.
+
+    Args:
+        url: The storage, which must be a database.
+        host: Address to listen on. The proxy has no login: others than 127.0.0.1 let the network in.
+        port: Port to listen on.
+        on_ready: Called when requests are about to be answered.
+
+    Raises:
+        UsageError: The storage is a journal or a proxy itself, or the address cannot be listened on.
+        StudyError: The storage cannot be reached, or gRPC is not installed.
+    """
+    if url.startswith(("journal:", "grpc:")):
+        raise UsageError(f"A proxy stands before a database, such as sqlite:///FILE or postgresql://...; received {url}.")
+    storage = open_storage(url)
+    try:
+        with socket.socket() as probe:  # gRPC itself would share a port that another server listens on
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"The proxy cannot listen on {host}:{port} ({error}). Choose another --port or --host.") from error
+    on_ready()
+    try:
+        with contextlib.suppress(KeyboardInterrupt), _experimental():  # Ctrl-C is the way to end it
+            optuna.storages.run_grpc_proxy_server(storage, host=host, port=port)
+    except ImportError as error:
+        raise StudyError(f"gRPC is not installed ({_reason(error, url)}). Install automl-cxr[grpc].") from error
+
+
+def without_password(text: str) -> str:
+    """Hide the passwords of the URLs in a text."""
+    hidden = re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", text)
+    return re.sub(r"([?&]password=)[^&\s]*", r"\1***", hidden)
+
+
+@contextlib.contextmanager
+def explained_storage_errors() -> Iterator[None]:
+    """Turn the errors of a storage that fails in the middle into a StudyError."""
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        raise failed_storage(error) from error
+
+
+def failed_storage(error: BaseException) -> StudyError:
+    """Say that a storage failed in the middle, and why."""
+    return StudyError(f"The storage failed ({reason_of(error)}). What is finished is kept; the same command continues.")
+
+
+def reason_of(error: BaseException) -> str:
+    """Say in a line why a storage failed, in its own words."""
+    cause = error.__cause__ or error
+    details = getattr(cause, "details", None)  # of gRPC, whose own text runs over many lines
+    text = str(details() if callable(details) else getattr(cause, "orig", None) or cause).strip()
+    return without_password(text.splitlines()[0] if text else type(cause).__name__)
+
+
+# ------------------------------------------------------------------------------------------------------ one for each kind
+
+
+def _file_of(url: str) -> Path | None:
+    match = _FILE_URL.fullmatch(url)
+    return None if match is None else Path(match[2])
+
+
+def _made_file(url: str) -> Path:
+    file = _file_of(url)
+    if file is None:
+        raise UsageError(f"A storage in a file is written like sqlite:///studies.db or journal:///studies.log; received {url}.")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
+
+
+def _open_sqlite(url: str, busy_seconds: float) -> optuna.storages.BaseStorage:
+    """Open an SQLite file, with its own rollback journal: unlike WAL, that needs no memory shared between machines."""
+    file = _made_file(url)
+    with FileLock(file.with_name(f".{file.name}.lock")):  # two processes that make the tables at once trip each other
+        return _database(url, {"connect_args": {"timeout": busy_seconds}})
+
+
+def _open_journal(url: str, busy_seconds: float) -> optuna.storages.BaseStorage:
+    file = _made_file(url)
+    try:
+        return optuna.storages.JournalStorage(JournalFile(file, busy_seconds=busy_seconds))
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise ValueError(f"it is no journal of Optuna: {error}") from error
+
+
+def _open_server(url: str, _busy_seconds: float) -> optuna.storages.BaseStorage:
+    try:
+        make_url(url)
+    except (SQLAlchemyError, ValueError) as error:  # whose words may hold a part of the password
+        raise UsageError(
+            f"The storage {without_password(url)} is no URL of a database. Write special characters of a password as %40."
+        ) from error
+    settings: dict[str, object] = {"pool_pre_ping": True}  # the server may have been restarted since the last question
+    if url.startswith(("postgresql://", "postgresql+psycopg")) and "connect_timeout" not in url:
+        settings["connect_args"] = {"connect_timeout": _CONNECT_SECONDS}
+    try:
+        return _database(url, settings)
+    except (IntegrityError, ProgrammingError):
+        return _database(url, settings)  # another process made the tables at the same time
+
+
+def _database(url: str, settings: dict[str, object]) -> optuna.storages.BaseStorage:
+    literal = url.replace("{", "{{").replace("}", "}}")  # Optuna takes the URL for a template
+    return optuna.storages.get_storage(optuna.storages.RDBStorage(literal, engine_kwargs=settings))
+
+
+def _open_grpc(url: str, _busy_seconds: float) -> optuna.storages.BaseStorage:
+    match = re.fullmatch(r"grpc://([^/:]+|\[[^]]+\]):(\d+)/?", url)
+    if match is None:
+        raise UsageError(f"A gRPC storage is written like grpc://127.0.0.1:13000; received {url}.")
+    with _experimental():
+        proxy = optuna.storages.GrpcStorageProxy(host=match[1], port=int(match[2]))
+    try:
+        proxy.wait_server_ready(timeout=_CONNECT_SECONDS)
+    except ConnectionError as error:
+        proxy.close()
+        raise ConnectionError(f"nothing answers there within {_CONNECT_SECONDS} seconds") from error
+    return proxy
+
+
+_OPENERS: Mapping[str, Callable[[str, float], optuna.storages.BaseStorage]] = {
+    "sqlite": _open_sqlite,
+    "journal": _open_journal,
+    "postgresql": _open_server,
+    "mysql": _open_server,
+    "grpc": _open_grpc,
+}
+
+
+@contextlib.contextmanager
+def _experimental() -> Iterator[None]:
+    """Use what Optuna calls experimental, without its saying so."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
+def _reason(error: BaseException, url: str) -> str:
+    """Say in a line why a storage cannot be opened; a driver may repeat the URL in its own words."""
+    cause = error.__cause__ if isinstance(error, ImportError) and error.__cause__ else error
+    text = str(getattr(cause, "orig", None) or cause).strip()
+    line = text.splitlines()[0] if text else type(cause).__name__
+    password = re.search(r"://[^:/@\s]*:(\S+)@", url)
+    return without_password(line.replace(password[1], "***") if password else line)

@@ -1,0 +1,1 @@
+"""Training of one configuration, from pixels to predictions."""

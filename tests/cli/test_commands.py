@@ -1,0 +1,565 @@
+"""The commands as a stranger types them, in this process; one whole path through Ray in processes of its own."""
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+
+from automl_cxr import cli
+from automl_cxr.cli import options as cli_words
+from automl_cxr.data.feature_cache import FeatureCache, Features
+
+SPACE = """
+family = "scratch"
+n_blocks = 2
+filters = 4
+[dense_units]
+type = "int"
+low = 4
+high = 16
+default = 8
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capfd):
+    """Type a command in an empty folder; give its exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli_words, "_debug", False)
+
+    def type_it(*words):
+        code = cli._run([str(word) for word in words])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return type_it
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory, phantoms):
+    """A study that was searched from the command line without Ray; gives its runs folder."""
+    folder = tmp_path_factory.mktemp("searched")
+    (folder / "tiny.toml").write_text(SPACE)
+    words = ["search", "--space", folder / "tiny.toml", "--data", phantoms, "--name", "s", "--trials", 3, "--epochs", 2]
+    words += ["--image-size", 32, "--batch-size", 8, "--executor", "inline", "--runs", folder / "runs"]
+    assert cli._run([str(word) for word in words]) == 0
+    return folder / "runs"
+
+
+def all_commands():
+    def walk(command, words):
+        yield words, command
+        for name, sub in getattr(command, "commands", {}).items():
+            yield from walk(sub, (*words, name))
+
+    return list(walk(cli.commands, ()))
+
+
+@pytest.mark.parametrize("words", [words for words, _ in all_commands()], ids=lambda words: " ".join(words) or "automl-cxr")
+def test_every_command_explains_itself(run, words):
+    code, out, err = run(*words, "--help")
+    assert code == 0
+    assert err == ""
+    assert out.startswith("Usage: automl-cxr")
+
+
+def test_every_option_is_explained():
+    for words, command in all_commands():
+        for option in command.params:
+            if isinstance(option, click.Option) and option.name not in ("seed", "port", "name"):
+                assert option.help, f"{' '.join(words)}: {option.opts}"
+
+
+def test_a_report_is_one_file(run, tmp_path, searched):
+    code, out, err = run("report", "s", "--runs", searched, "--latency", "--out", "r.html")
+    assert (code, out) == (0, "")
+    assert re.search(r"Report written to r\.html \(\d\.\d MB\)", err)
+    page = (tmp_path / "r.html").read_text()
+    for title in ("Leaderboard", "Errors", "Heat maps", "Audit of the data", "Sample images", "Methods"):
+        assert f"<h2>{title}</h2>" in page, title
+    assert "Heat maps are left out" not in page
+    assert "Quality against latency" in page
+    assert run("report", "s", "--runs", searched, "--no-explain", "--data", "nowhere", "--out", "r.html")[0] == 0
+    page = (tmp_path / "r.html").read_text()
+    assert "<h2>Heat maps</h2>" not in page
+    assert "Pictures are left out." in page
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["report", "s"], 1, "Run a search first"),
+        (["report", "s", "--out", "no/such/r.html"], 2, "its folder must exist"),
+    ],
+)
+def test_no_report_is_said_why(run, words, code, said):
+    assert run(*words)[0] == code
+    assert said in run(*words)[2]
+
+
+def test_every_command_is_summed_up_in_a_line(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    listed = run("--help")[1].partition("Commands:")[2]
+    assert len(listed.strip().splitlines()) == len(cli.commands.commands)
+    assert "..." not in listed
+
+
+def test_help_names_the_samplers_pruners_metrics_methods_and_layouts_there_are(run):
+    from automl_cxr.data.layouts import LAYOUTS
+    from automl_cxr.engine.registry import FOLD_PRUNERS, PRUNERS, SAMPLERS
+    from automl_cxr.ensemble.build import METHODS
+    from automl_cxr.results.tables import FORMATS
+    from automl_cxr.scoring.metrics import METRICS
+
+    _, search_help, _ = run("search", "--help")
+    layouts = [row.name for row in (LAYOUTS.values() if hasattr(LAYOUTS, "values") else LAYOUTS)]
+    for name in (*SAMPLERS, *PRUNERS, *FOLD_PRUNERS, *METRICS, *layouts):
+        assert name in search_help, name
+    _, ensemble_help, _ = run("ensemble", "build", "--help")
+    assert all(name in ensemble_help for name in METHODS)
+    _, leaderboard_help, _ = run("leaderboard", "--help")
+    assert all(name in leaderboard_help for name in FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["serch"], 2, "search"),
+        (["search", "--trials", "0"], 2, "--trials"),
+        (["search", "--trials", "many"], 2, "not a valid integer"),
+        (["search", "--time", "soon"], 2, "2h or 1h30m"),
+        (["search", "--time", "0s"], 2, "above 0"),
+        (["search", "--space", "fusd"], 2, "Did you mean 'fused'"),
+        (["search", "--space", "mine.toml"], 2, "existing TOML file"),
+        (["search", "--data", "no such folder"], 1, "must exist"),
+        (["search", "--objective", "macro_f2"], 2, "Did you mean 'macro_f1'"),
+        (["search", "--objective", "latency"], 2, "Name a metric before it"),
+        (["search", "--objective", "fnfr", "--objective", "parameters", "--pruner", "median"], 2, "one objective only"),
+        (["search", "--require", "parameters<10"], 2, "written like parameters<=10e6"),
+        (["search", "--executor", "rya"], 2, "Did you mean 'ray'"),
+        (["search", "--executor", "inline", "--concurrency", "2"], 2, "are Ray's"),
+        (["search", "--study", "dmo"], 2, "Did you mean 'demo'"),
+        (["data", "inspect", "nowhere"], 1, "must exist"),
+        (["spaces", "show", "scrach"], 2, "Did you mean 'scratch'"),
+        (["describe", "cxr14-fussed"], 2, "Did you mean 'cxr14-fused'"),
+        (["describe", "scratch", "--set", "dropout"], 2, "set like dropout=0.3"),
+        (["describe", "scratch", "--set", "dropuot=1"], 2, "Did you mean 'dropout'"),
+        (["describe", "scratch", "--set", "dropout=x"], 2, "must be of type float"),
+        (["describe", "fused", "--image-size", "40"], 1, "at least 67 pixels"),
+        (["search", "--weights", "nowhere"], 2, "folder of pretrained weights must exist"),
+        (["leaderboard", "s"], 1, "Run a search first"),
+        (["leaderboard", "s", "--format", "jsn"], 2, "Did you mean 'json'"),
+        (["ensemble", "build", "s", "--top", "0"], 2, "--top"),
+        (["ensemble", "build"], 2, "received neither"),
+        (["ensemble", "build", "s", "x.npz"], 2, "stand after --predictions"),
+        (["ensemble", "build", "s", "--shrinkage", "2"], 2, "--shrinkage"),
+        (["ensemble", "build", "--predictions", "x.csv"], 1, "No such file"),
+        (["ensemble", "apply", "nowhere", "x.csv"], 1, "is not an ensemble's folder"),
+        (["evaluate", "s"], 1, "Run a search first"),
+        (["predict", "s"], 2, "PATHS"),
+        (["predict", "no/such/ensemble", "x.png"], 2, "ensemble.json"),
+        (["predict", "s", "x.png", "--out", "no/such/p.csv"], 2, "its folder must exist"),
+        (["data", "inspect", ""], 2, "empty path"),
+        (["search", "--data", ""], 2, "empty path"),
+        (["search", "--name", ""], 2, "folder's name"),
+        (["search", "--address", "127.0.0.1:1"], 2, "No Ray cluster answers"),
+        (["splice", "squeezenet"], 2, "Missing argument 'B'"),
+        (["splice", "squeezenet", "mine"], 1, "'mine' is no backbone"),
+        (["splice", "squeezenet", "vgg16", "--format", "jsn"], 2, "Did you mean 'json'"),
+        (["splice", "squeezenet", "vgg16", "--figure", "no/such/f.html"], 2, "its folder must exist"),
+        (["dashboard"], 1, "Run a search first"),
+        (["verify", "s"], 1, "Run a search first"),
+        (["replay", "s"], 2, "TRIAL"),
+        (["replay", "s", "0", "--tolerance", "-1"], 2, "--tolerance"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_words_get_a_sentence_and_an_exit_code(run, words, code, said):
+    received, out, err = run(*words)
+    assert received == code
+    assert said in err
+    assert "Traceback" not in err + out
+    assert out == ""
+
+
+def test_debug_shows_where_it_happened(run):
+    _, _, err = run("leaderboard", "s", "--debug")
+    assert "Traceback" in err
+
+
+def test_what_is_kept_is_shown_and_cleared(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("AUTOML_CXR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("AUTOML_CXR_CACHE_LIMIT", "2GB")
+    wanted = Features({"network": "a"}, (3, 500), "float32", "squeezenet@vector, 112 pixels")
+    FeatureCache().open([wanted], lambda _missing: iter([(np.zeros((3, 500)),)]))
+    code, out, _ = run("cache")
+    assert code == 0
+    assert "images 0 bytes, features 6.0 kB of at most 2.0 GB" in out
+    assert "squeezenet@vector, 112 pixels, float32" in out
+    told = json.loads(run("cache", "--json")[1])
+    assert [entry["n_bytes"] for entry in told["entries"]] == [6000]
+    assert run("cache", "clear") == (0, "6.0 kB freed\n", "")
+    assert json.loads(run("cache", "clear", "--json")[1]) == {"freed_bytes": 0}
+    monkeypatch.setenv("AUTOML_CXR_CACHE_LIMIT", "much")
+    assert run("cache")[0] == 2
+
+
+def test_systems_are_listed(run):
+    _, out, _ = run("systems")
+    assert "cxr14-fused " in out
+    assert json.loads(run("systems", "--json")[1])["cxr14-fused"]["reference"]["parameters"] == 9_211_847
+
+
+def test_a_network_is_described_for_people(run):
+    code, out, _ = run("describe", "lung3-3")
+    assert code == 0
+    assert "block1_conv1" in out
+    assert "62 x 62 x 32" in out
+    assert "parameters: 92,579" in out
+    assert "published parameters: 92,579 (the same here)" in out
+    _, out, _ = run("describe", "lung3-3", "--n-classes", 4, "--set", "dropout=0.5")
+    assert "here 123,332" in out
+    _, out, _ = run("describe", "squeezenet", "--image-size", 64)
+    assert "splice points of squeezenet: 1 fire2_concat, 2 fire3_concat" in out
+
+
+def test_what_does_not_fit_is_described_without_building_it(run):
+    words = ["describe", "scratch", "--set", "n_blocks=1", "--set", "filters=1024", "--set", "pooling=flatten"]
+    code, out, _ = run(*words, "--set", "dense_units=8192", "--image-size", 2048)
+    assert code == 0
+    assert "parameters: 4,398,0" in out
+    assert "It does not fit in this machine: a search here would refuse it." in out
+    told = json.loads(run("describe", "lung3-3", "--json")[1])["memory"]
+    assert told["fits"]
+    assert told["batch"] == told["one_image"] + (told["batch_size"] - 1) * told["each_image"]
+
+
+def test_two_objectives_and_a_bound_are_searched_from_a_study_file_or_from_words(run, phantoms):
+    space = SPACE.replace("[dense_units]", "[space.dense_units]")
+    Path("two.toml").write_text(f'objective = ["macro_f1", "parameters"]\nrequire = "parameters<=1e6"\n[space]{space}')
+    common = ["--data", phantoms, "--name", "two", "--image-size", 32, "--epochs", 1, "--trials", 1, "--executor", "inline"]
+    code, out, err = run("search", "--study", "two.toml", *common)
+    assert code == 0, err
+    assert "on the Pareto front: trial 0, macro_f1 0." in out
+    code, out, err = run("search", *common, "--objective", "macro_f1", "--objective", "parameters", "--json")
+    assert code == 0, err
+    assert json.loads(out)["pareto"][0].keys() == {"trial", "macro_f1", "parameters"}
+    code, out, _ = run("leaderboard", "two")
+    assert out.splitlines()[1].split()[:4] == ["rank", "trial", "feasible", "pareto"]
+    assert out.splitlines()[2].split()[0] == "shortcut"  # the line to beat, which is no trial
+    assert out.splitlines()[3].split()[2:4] == ["yes", "yes"]
+
+
+def test_a_published_system_is_searched_by_name(run, phantoms):
+    words = ["search", "--study", "lung3-3", "--data", phantoms, "--image-size", 32, "--epochs", 1, "--executor", "inline"]
+    code, out, err = run(*words, "--set", "learning_rate=0.01", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["study"] == "lung3-3-data"
+    assert told["trials"] == {"complete": 1}
+    config = json.loads(Path("automl_runs/lung3-3-data/trials/00000/config.json").read_text())
+    assert (config["optimizer"], config["learning_rate"], config["batch_size"], config["image_size"]) == (
+        "adadelta",
+        0.01,
+        128,
+        32,
+    )
+
+
+def test_spaces_are_listed_and_shown(run):
+    code, out, _ = run("spaces")
+    assert code == 0
+    assert {line.split()[0] for line in out.splitlines()} >= {"scratch", "fused"}
+    _, shown, _ = run("spaces", "show", "fused")
+    assert "[taps]" in shown
+    assert set(json.loads(run("spaces", "--json")[1])) >= {"scratch", "fused"}
+
+
+def test_pairs_of_cuts_are_scored_printed_and_drawn(run, phantoms):
+    words = ["splice", "squeezenet", "squeezenet", "--data", phantoms, "--cuts", "1,2", "--image-size", 32, "--finetune", 0]
+    words += ["--set", "weights=none", "--set", "second_weights=none"]
+    code, out, err = run(*words, "--figure", "splices.html")
+    assert code == 0
+    assert "squeezenet (first) and squeezenet (second)" in out
+    assert "fire2_concat" in out
+    assert "Best pair: fire2_concat + fire3_concat" in err
+    assert "heatmap" in Path("splices.html").read_text(encoding="utf-8")
+    code, out, err = run(*words, "--out", "pairs.csv")
+    assert (code, out) == (0, "")
+    assert Path("pairs.csv").read_text(encoding="utf-8").startswith("rank,first_cut,second_cut,macro_f1,")
+    told = json.loads(run(*words, "--json")[1])
+    assert len(told["networks"]) == 3
+    assert told["study"] is None
+
+
+def test_phantoms_are_drawn_and_inspected(run):
+    code, out, _ = run("data", "demo", "chests", "--images", 24, "--image-size", 48)
+    assert (code, "24 phantom radiographs" in out) == (0, True)
+    shutil.copy("chests/metadata.csv", "chests/normal/broken.png")
+    code, out, _ = run("data", "inspect", "chests")
+    assert code == 0
+    for word in ("layout folders", "normal", "opacity", "effusion", "48x48", "cannot be read: 1", "normal/broken.png"):
+        assert word in out
+    found = json.loads(run("data", "inspect", "chests", "--json")[1])
+    assert {row["class"]: row["unreadable"] for row in found["classes"]} == {"effusion": 0, "normal": 1, "opacity": 0}
+
+
+class TestAfterASearch:
+    def test_the_leaderboard_reaches_screen_and_file(self, run, searched):
+        code, out, err = run("leaderboard", "s", "--runs", searched)
+        assert code == 0
+        assert "macro_f1 95%" in out
+        assert len(out.splitlines()) == 2 + 1 + 3
+        assert "shortcut baseline" in out.splitlines()[2]
+        assert "Shortcut baseline: " in err
+        code, out, err = run("leaderboard", "s", "--runs", searched, "--format", "csv", "--out", "board.csv")
+        assert (code, out) == (0, "")
+        assert "3 trials written to board.csv" in err
+        with Path("board.csv").open(newline="") as file:
+            assert [row["rank"] for row in csv.DictReader(file)] == ["", "1", "2", "3"]
+        assert len(json.loads(run("leaderboard", "s", "--runs", searched, "--json")[1])) == 1 + 3
+        code, out, err = run("leaderboard", "s", "--runs", searched, "--out", "board.xlsx", "--columns", "trial,macro_f1")
+        assert (code, out) == (0, "")
+        assert Path("board.xlsx").read_bytes()[:2] == b"PK"
+        out = run("leaderboard", "s", "--runs", searched, "--columns", "trial,macro_f1", "--sort", "log_loss")[1]
+        assert out.splitlines()[1].split() == ["trial", "macro_f1", "macro_f1", "95%"]
+        for words, way_out in (
+            (["--columns", "acuracy"], "Did you mean 'accuracy'"),
+            (["--sort", "acuracy"], "Did you mean 'accuracy'"),
+            (["--metric", "acuracy"], "Did you mean 'accuracy'"),
+            (["--format", "xlsx"], "Name a file with --out"),
+            (["s"], "named once"),
+        ):
+            code, _, err = run("leaderboard", "s", *words, "--runs", searched)
+            assert (code, way_out in err) == (2, True), err
+        code, _, err = run("leaderboard", "s", "--runs", searched, "--out", "no/such/folder/board.csv")
+        assert (code, "Cannot write" in err) == (2, True)
+
+    def test_the_environment_may_name_the_runs(self, run, searched, monkeypatch):
+        monkeypatch.setenv("AUTOML_CXR_RUNS", str(searched))
+        assert run("leaderboard", "s")[0] == 0
+        assert "It holds: s" in run("leaderboard", "t")[2]
+
+    def test_ensemble_evaluate_and_predict(self, run, searched, phantoms):
+        code, out, err = run("ensemble", "build", "s", "--runs", searched, "--top", 2, "--name", "pair")
+        assert code == 0
+        for method in ("ga", "ga-by-class", "average", "greedy", "best", "stacking", "sweep"):
+            assert method in out
+        assert "out of fold" in out
+        folder = searched / "s" / "ensembles" / "pair"
+        assert str(folder) in out
+        assert f"next: automl-cxr evaluate {folder}" in out
+        code, out, err = run("evaluate", folder, "--runs", searched)
+        assert code == 0
+        assert "test part" in out
+        assert "confusion matrix" in out
+        assert "recorded" in err or "opened" in err
+        result = json.loads(run("evaluate", "s", "--runs", searched, "--split", "valid", "--json")[1])
+        assert set(result["intervals"]) == {
+            *("macro_f1", "accuracy", "balanced_accuracy", "cohen_kappa", "macro_auc", "macro_average_precision"),
+            *("log_loss", "calibration_error", "fnfr"),
+            *("sensitivity_at_90_specificity", "sensitivity_at_95_specificity"),
+        }
+        Path("broken.png").write_bytes(b"no")
+        code, out, err = run("predict", folder, phantoms / "normal", "broken.png", "--runs", searched, "--out", "p.csv")
+        assert code == 0
+        assert "broken.png: " in err
+        with Path("p.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == len(list((phantoms / "normal").glob("*.png")))
+        assert list(rows[0]) == ["image", "class", "probability_effusion", "probability_normal", "probability_opacity"]
+        code, _, err = run("predict", folder, "broken.png", "--runs", searched)
+        assert code == 1
+
+    def test_it_is_written_for_other_programs(self, run, searched):
+        pytest.importorskip("tf2onnx", reason="ONNX is written by tf2onnx")
+        folder = next((searched / "s" / "trials").glob("0*/model.keras")).parent
+        code, out, err = run("export", folder, "--out", "chest.onnx", "--json")
+        assert code == 0, err
+        told = json.loads(out)
+        assert (told["format"], Path(told["file"]).name) == ("onnx", "chest.onnx")
+        assert Path("chest.onnx").is_file()
+        assert json.loads(Path(told["description"]).read_text())["name"] == f"trial {int(folder.name)}"
+        code, _, err = run("export", "s", "--runs", searched, "--out", "chest.onnx", "--format", "keras")
+        assert (code, "ends in .keras; received chest.onnx" in err) == (2, True)
+
+    def test_its_figures_can_be_had_again(self, run, searched):
+        code, out, err = run("verify", "s", "--runs", searched)
+        assert (code, err) == (0, "")
+        assert out.count(" sound") == 3
+        told = json.loads(run("verify", "s", 1, "--runs", searched, "--json")[1])
+        assert (told["is_sound"], [check["trial"] for check in told["trials"]]) == (True, [1])
+        code, out, err = run("replay", "s", 2, "--runs", searched)
+        assert code == 0, out
+        assert err == ""
+        assert out.splitlines()[-1].startswith("the same (differs by ")
+        assert "score: recorded 0." in out
+        code, _, err = run("replay", "s", 9, "--runs", searched)
+        assert (code, "trials 0 to 2; received 9" in err) == (1, True)
+
+    def test_what_was_tampered_with_is_told(self, run, searched, tmp_path):
+        shutil.copytree(searched, tmp_path / "copy")
+        (tmp_path / "copy" / "s" / "trials" / "00001" / "history.csv").unlink()
+        code, out, _ = run("verify", "s", "--runs", "copy")
+        assert code == 1
+        assert "trial 1: history.csv is missing" in out
+        assert json.loads(run("verify", "s", "--runs", "copy", "--json")[1])["is_sound"] is False
+
+    def test_studies_are_listed_shown_copied_and_deleted(self, run, searched, monkeypatch):
+        places = ("--runs", searched)
+        code, out, err = run("studies", "copy", "s", "other", *places)
+        assert code == 0, err
+        assert "trials: 3 complete" in out
+        assert f"next: automl-cxr search --name other --runs {searched}" in out
+        _, out, _ = run("studies", *places)
+        assert [line.split()[0] for line in out.splitlines()] == ["studies", "name", "other", "s"]
+        listed = json.loads(run("studies", *places, "--json")[1])
+        assert listed["other"]["complete"] == 3
+        _, out, _ = run("studies", "show", "other", *places)
+        for word in (
+            "space_name",
+            "split by patient",
+            "trials: 3 complete",
+            "best macro_f1",
+            "test part: ",
+            "models of trials: 3",
+        ):
+            assert word in out
+        assert json.loads(run("studies", "show", "other", *places, "--json")[1])["spec"]["name"] == "other"
+        for typed, code_expected in (("no\n", 2), ("", 2), ("other\n", 0)):
+            monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+            code, out, err = run("studies", "delete", "other", *places)
+            assert code == code_expected
+            assert "This deletes study 'other': trials: 3 complete; models 3" in err
+        assert "Deleted study 'other'" in out
+        assert set(json.loads(run("studies", *places, "--json")[1])) == {"s"}
+        assert run("studies", "copy", "s", "other", *places)[0] == 0
+        lost = json.loads(run("studies", "delete", "other", *places, "--yes", "--json")[1])
+        assert lost["models"] == 3
+        code, _, err = run("studies", *places, "show", "s")
+        assert (code, "stand behind that word" in err) == (2, True)
+
+    def test_too_few_trials_have_no_importances(self, run, searched):
+        code, out, err = run("importance", "s", "--runs", searched)
+        assert (code, out) == (1, "")
+        assert "study 's' has 3" in err
+
+    def test_the_same_command_says_that_nothing_is_left_to_do(self, run, searched, phantoms):
+        code, out, err = run(
+            "search", "--name", "s", "--data", phantoms, "--trials", 3, "--executor", "inline", "--runs", searched, "--json"
+        )
+        assert code == 0
+        assert "continued" in err
+        told = json.loads(out)
+        assert told["trials"] == {"complete": 3}
+        assert (told["tally"]["asked"], told["tally"]["complete"], told["tally"]["failed"]) == (3, 3, {})
+        _, out, _ = run("search", "--name", "s", "--trials", 3, "--executor", "inline", "--runs", searched)
+        assert "trials: 3 asked for, 3 complete\n" in out
+
+    def test_other_settings_are_refused(self, run, searched, phantoms):
+        code, _, err = run("search", "--name", "s", "--data", phantoms, "--image-size", 64, "--runs", searched)
+        assert code == 2
+        assert "begun with image_size 32; received 64" in err
+
+
+def test_a_study_file_gives_defaults_and_words_win(run, phantoms):
+    Path("tiny.toml").write_text(SPACE)
+    Path("mine.toml").write_text(
+        f'name = "m"\nspace = "tiny.toml"\ndata = "{phantoms}"\nimage-size = 32\nepochs = 1\ntrials = 1\nexecutor = "inline"'
+    )
+    code, out, _ = run("search", "--study", "mine.toml", "--trials", 2, "--json")
+    assert code == 0
+    assert json.loads(out)["trials"] == {"complete": 2}
+    assert json.loads(Path("automl_runs/m/study.json").read_text())["image_size"] == 32
+    Path("mine.toml").write_text("image_sise = 3")
+    code, _, err = run("search", "--study", "mine.toml")
+    assert (code, "Did you mean 'image-size'" in err) == (2, True)
+
+
+def automl_cxr(*words, **how):
+    # A shell lets what it starts in the background ignore Ctrl-C, and the tests may run there: heed it again.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    script = f"{heed}; from automl_cxr.cli import main; main()"
+    return subprocess.Popen([sys.executable, "-c", script, *map(str, words)], text=True, **how)
+
+
+def test_a_search_through_ray_survives_an_interrupt_and_a_kill(tmp_path, phantoms):
+    (tmp_path / "tiny.toml").write_text(SPACE)
+    words = ["search", "--space", "tiny.toml", "--data", phantoms, "--name", "r", "--trials", 6, "--epochs", 2]
+    words += ["--image-size", 32, "--batch-size", 8, "--concurrency", 1, "--json"]
+    pipes = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+
+    def run_until(word, end):
+        search = automl_cxr(*words, **pipes)
+        said = ""
+        for line in search.stderr:
+            said += line
+            if word in line:
+                os.kill(search.pid, end)
+                break
+        out, rest = search.communicate(timeout=120)
+        return search.returncode, out, said + rest
+
+    code, _, said = run_until("trial 0 begins", signal.SIGTERM)
+    assert code == 130, said
+    assert "SIGTERM" not in said
+    code, _, said = run_until("trial 1 begins", signal.SIGINT)  # so that one is complete and one is not
+    assert code == 130, said
+    assert "the same command continues" in said
+    code, _, said = run_until("was left unfinished", signal.SIGKILL)
+    assert code == -signal.SIGKILL, said
+    search = automl_cxr(*words, **pipes)
+    out, said = search.communicate(timeout=200)
+    assert search.returncode == 0, said
+    assert json.loads(out)["trials"] == {"complete": 6}, said
+    trials = tmp_path / "automl_runs" / "r" / "trials"
+    assert sorted(path.name for path in trials.iterdir()) == [f"{number:05d}" for number in range(6)]
+
+
+def test_the_dashboard_shows_the_study(tmp_path, searched):
+    import socket
+    import urllib.request
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    dashboard = automl_cxr("dashboard", "--runs", searched, "--port", port, cwd=tmp_path, stderr=subprocess.PIPE)
+    try:
+        assert f"http://127.0.0.1:{port}" in dashboard.stderr.readline()
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=5) as answer:
+                    studies = json.load(answer)
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+        assert "s" in {study["study_name"] for study in studies["study_summaries"]}
+    finally:
+        dashboard.send_signal(signal.SIGINT)
+        dashboard.communicate(timeout=30)
+    assert dashboard.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"), [("500MB", 500_000_000), ("6gb", 6_000_000_000), ("1.5GiB", 3 * 2**29), ("2k", 2000), ("77", 77)]
+)
+def test_a_size_is_typed_with_its_unit(text, n_bytes):
+    assert cli_words.Size().convert(text, None, None) == n_bytes
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "3 apples", "1ib"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(click.BadParameter, match="size"):
+        cli_words.Size().convert(text, None, None)

@@ -1,0 +1,97 @@
+"""Successive halving: the verdicts of Optuna's own pruner, without what that writes and reads for them."""
+
+import math
+import random
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from automl_cxr.engine.successive_halving import SuccessiveHalving
+
+NEVER_STOPPED = 4
+EPOCHS = 20
+
+
+def scores_of(chance, *, first_rung):
+    """Draw what a trial would score, now and then the same as others, NaN or infinite, but never NaN from rung to rung."""
+    scores = [round(chance.random(), chance.choice((1, 3))) for _ in range(EPOCHS)]
+    for epoch in range(EPOCHS):
+        if chance.random() < 0.08:
+            scores[epoch] = chance.choice((math.nan, math.nan, math.inf, -math.inf))
+    for rung in (first_rung, 3 * first_rung, 9 * first_rung):
+        if rung > first_rung and rung <= EPOCHS and math.isnan(scores[rung - 2]):
+            scores[rung - 2] = 0.5
+    return scores
+
+
+def play(chance, *, direction, first_rung, restart_after=None):
+    """Run trials side by side, an epoch of any of them at a time; compare each verdict and give them all."""
+    study = optuna.create_study(direction=direction)
+    theirs = optuna.pruners.SuccessiveHalvingPruner(min_resource=first_rung, reduction_factor=3)
+    ours = SuccessiveHalving(first_rung)
+    running, verdicts = {}, []
+    n_left = chance.randint(5, 25)
+    while running or n_left:
+        if n_left and (not running or (len(running) < 6 and chance.random() < 0.3)):
+            trial = study.ask()
+            running[trial.number] = (trial, iter(enumerate(scores_of(chance, first_rung=first_rung), start=1)))
+            n_left -= 1
+            continue
+        number = chance.choice(list(running))
+        trial, scores = running[number]
+        epoch, score = next(scores)
+        trial.report(score, epoch)
+        written = [dict(stored.system_attrs) for stored in study.get_trials(deepcopy=False)]
+        frozen = study._storage.get_trial(trial._trial_id)
+        verdict = ours.prune(study, frozen)
+        assert [dict(stored.system_attrs) for stored in study.get_trials(deepcopy=False)] == written
+        assert verdict == theirs.prune(study, frozen)
+        verdicts.append(verdict)
+        if restart_after is not None and chance.random() < restart_after:
+            ours = SuccessiveHalving(first_rung)
+        if epoch == EPOCHS or (verdict and number >= NEVER_STOPPED) or chance.random() < 0.02:
+            study.tell(trial, state=TrialState.FAIL)
+            del running[number]
+    return verdicts
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+@pytest.mark.parametrize("restart_after", [None, 0.1])
+def test_verdicts_are_those_of_optuna(direction, restart_after):
+    verdicts = []
+    for seed in range(500):
+        chance = random.Random(seed)
+        verdicts += play(chance, direction=direction, first_rung=chance.choice((1, 2, 4)), restart_after=restart_after)
+    assert 1_000 < sum(verdicts) < len(verdicts) - 1_000
+
+
+def test_nan_at_a_rung_stops_and_is_nobodys_rival():
+    study = optuna.create_study(direction="maximize")
+    pruner = SuccessiveHalving(2)
+    beaten = {}
+    for scores in ([0.5, math.nan], [0.1, 0.2], [0.9, 0.1]):
+        trial = study.ask()
+        for epoch, score in enumerate(scores, start=1):
+            trial.report(score, epoch)
+            beaten[trial.number, epoch] = pruner.prune(study, study._storage.get_trial(trial._trial_id))
+    assert beaten == {(0, 1): False, (0, 2): True, (1, 1): False, (1, 2): False, (2, 1): False, (2, 2): True}
+
+
+def test_a_trial_that_changes_nothing_is_not_read_again(monkeypatch):
+    study = optuna.create_study(direction="maximize")
+    pruner = SuccessiveHalving(1)
+    entered = []
+    enter = SuccessiveHalving._enter
+    monkeypatch.setattr(SuccessiveHalving, "_enter", lambda self, trial: (entered.append(trial.number), enter(self, trial)))
+    for number in range(30):
+        trial = study.ask()
+        trial.report(0.1 * number, 1)
+        pruner.prune(study, study._storage.get_trial(trial._trial_id))
+        study.tell(trial, state=TrialState.PRUNED)
+    assert len(entered) < 3 * 30

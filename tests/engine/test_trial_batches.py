@@ -1,0 +1,223 @@
+"""Trials that run together are recorded as if each had run alone, and no member of a batch is a danger to the others."""
+
+import itertools
+import time
+from functools import partial
+
+import optuna
+import pytest
+
+from automl_cxr.engine.inline_execution import run_inline
+from automl_cxr.engine.protocol import Ending, Outcome, Pause, Proposal, Report
+from automl_cxr.engine.registry import build_proposer
+from automl_cxr.engine.trial_batches import Batch, Gatherer
+from tests.engine.batched_trials import Together
+from tests.engine.simulation import CONDITIONAL, open_study, score_of
+
+STATE = optuna.trial.TrialState
+EPOCHS = 9
+
+
+class Queue:
+    """Proposes what it was given."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+
+    def propose(self):
+        return self.answers.pop(0) if self.answers else Pause.OVER
+
+
+class FirstTrials:
+    """The first trials of a proposer."""
+
+    def __init__(self, proposer, n_trials):
+        self.proposer = proposer
+        self.n_left = n_trials
+        self.observe, self.finish = proposer.observe, proposer.finish
+
+    def propose(self):
+        if self.n_left == 0:
+            return Pause.OVER
+        self.n_left -= 1
+        return self.proposer.propose()
+
+
+def cheap(proposal):
+    return proposal.values.get("cheap", True)
+
+
+def open_search(*, sampler="random", pruner="none", n_trials=10):
+    study = open_study()
+    return study, FirstTrials(
+        build_proposer(study, CONDITIONAL, sampler=sampler, pruner=pruner, epochs=EPOCHS, seed=5), n_trials
+    )
+
+
+@pytest.fixture
+def objective(tmp_path):
+    return partial(Together, score_of, EPOCHS, tmp_path / "log")
+
+
+def decisions(study):
+    return [(t.number, t.params, t.state, t.value, t.intermediate_values) for t in study.get_trials()]
+
+
+def test_a_batch_ends_at_a_pause_at_the_limit_and_before_what_does_not_gather(objective):
+    few, many = {"cheap": True}, {"cheap": False}
+    failed_before = Proposal(4, few, attempts=1)
+    queue = Queue(
+        *[Proposal(number, few) for number in range(4)],
+        failed_before,
+        Proposal(5, few),
+        Pause.IDLE,
+        Proposal(6, many),
+        Proposal(7, few),
+        Proposal(8, many),
+    )
+    gatherer = Gatherer(objective(gathering=cheap), queue, limit=3)
+    batches = []
+    while (batch := gatherer.propose()) is not Pause.OVER:
+        batches.append([proposal.number for proposal in batch])
+    assert batches == [[0, 1, 2], [3], [4], [5], [6], [7], [8]]
+
+
+def test_an_objective_that_cannot_run_trials_together_is_given_one_at_a_time():
+    gatherer = Gatherer(lambda _: iter(()), Queue(Proposal(0, {}), Proposal(1, {})), limit=8)
+    assert [len(gatherer.propose()), len(gatherer.propose())] == [1, 1]
+
+
+def test_a_trial_that_waits_for_its_turn_has_less_time_left(objective):
+    kept = Proposal(1, {"cheap": False}, seconds=10.0)
+    gatherer = Gatherer(objective(gathering=cheap), Queue(Proposal(0, {}), kept), limit=8)
+    before = time.monotonic()
+    gatherer.propose()
+    (taken,) = gatherer.propose()
+    assert 10.0 - (time.monotonic() - before) <= taken.seconds < 10.0
+
+
+def test_batches_leave_the_record_of_single_trials(objective):
+    records = []
+    for limit in (1, 4):
+        study, search = open_search(n_trials=10)
+        run_inline(objective(), search, together=limit)
+        records.append(decisions(study))
+    assert records[0] == records[1]
+    assert len(records[1]) == 10
+
+
+def test_the_first_member_that_is_asked_computes_for_all(objective):
+    _, search = open_search(n_trials=10)
+    run_inline(objective(), search, together=4)
+    sizes = [len(numbers) for _, numbers in objective().computed()]
+    assert sizes == [4] * 2 * EPOCHS + [2] * EPOCHS
+
+
+def test_members_that_are_beaten_are_pruned_at_their_rung_and_cost_nothing_more(objective):
+    study, search = open_search(pruner="asha", n_trials=30)
+    run_inline(objective(), search, together=10)
+    trials = study.get_trials()
+    assert {t.last_step for t in trials if t.state == STATE.PRUNED} <= {2, 6}
+    assert 10 < sum(t.state == STATE.PRUNED for t in trials) < 24
+    for trial in trials:
+        assert list(trial.intermediate_values) == list(range(1, trial.last_step + 1))
+        computed = [epoch for epoch, numbers in objective().computed() if trial.number in numbers]
+        assert computed == list(range(1, trial.last_step + 1))
+
+
+def test_a_rung_of_hyperband_runs_as_a_batch_and_promotes_the_same(objective):
+    promoted = []
+    for limit in (1, 9):
+        study, search = open_search(sampler="kt-hyperband", n_trials=100)
+        run_inline(objective(), search, together=limit)
+        members = [t for t in study.get_trials() if t.user_attrs["bracket"] == 2]
+        promoted.append([(t.user_attrs["round"], t.params, t.state, t.value) for t in members])
+        assert [step for step, *_ in promoted[-1]] == [0] * 9 + [1] * 3 + [2]
+        rungs = [{t.number: t for t in members if t.user_attrs["round"] == number} for number in range(3)]
+        for below, above in itertools.pairwise(rungs):
+            best = sorted(below.values(), key=lambda t: t.user_attrs["score"], reverse=True)[: len(above)]
+            assert {t.user_attrs["parent"] for t in above.values()} == {t.number for t in best}
+    assert promoted[0] == promoted[1]
+    assert ([0, *range(1, 9)]) in [numbers for epoch, numbers in objective().computed() if epoch == 1]
+
+
+def test_an_error_of_a_member_is_its_own(objective):
+    study, search = open_search(n_trials=5)
+    run_inline(objective(raising=(1,)), search, together=5)
+    trials = study.get_trials()
+    assert [t.state for t in trials] == [STATE.COMPLETE, STATE.FAIL, *[STATE.COMPLETE] * 3]
+    assert trials[1].user_attrs["error"] == "ValueError: trial 1 was made to fail"
+    assert trials[1].last_step == 1
+
+
+class Unable(Together):
+    def together(self, proposals):
+        raise ValueError("no such graph")
+
+
+def test_an_objective_that_cannot_begin_a_batch_fails_each_of_its_trials(tmp_path):
+    batch = Batch(Unable(score_of, EPOCHS, tmp_path / "log"), [Proposal(3, {}), Proposal(5, {})])
+    events = dict(batch.advance())
+    assert {number: ending.error for number, ending in events.items()} == dict.fromkeys((3, 5), "ValueError: no such graph")
+    assert batch.is_over
+
+
+def test_members_that_are_left_clear_up_and_the_others_go_on(objective):
+    values = open_search()[1].propose().values
+    batch = Batch(objective(), [Proposal(number, values) for number in range(3)])
+    assert [number for number, _ in batch.advance()] == [0, 1, 2]
+    batch.leave([1])
+    assert [number for number, _ in batch.advance()] == [0, 2]
+    batch.leave([0])
+    assert [(number, type(event)) for number, event in batch.advance()] == [(2, Report)]
+    batch.close()
+    batch.close()
+    assert batch.is_over
+    assert objective().computed() == [(1, [0, 1, 2]), (2, [0, 2]), (3, [2])]
+
+
+class InterruptedSearchError(Exception):
+    """Stands for whatever ends the driver in the middle of a batch."""
+
+
+def test_a_batch_that_is_interrupted_leaves_its_trials_for_the_next_search(objective, monkeypatch):
+    study, search = open_search(n_trials=8)
+    observed = search.observe
+
+    def observe(number, report):
+        if (number, report.epoch) == (2, 3):
+            raise InterruptedSearchError
+        return observed(number, report)
+
+    monkeypatch.setattr(search, "observe", observe)
+    with pytest.raises(InterruptedSearchError):
+        run_inline(objective(), search, together=4)
+    assert [t.number for t in study.get_trials(states=(STATE.RUNNING,))] == [0, 1, 2, 3]
+
+    later = build_proposer(study, CONDITIONAL, sampler="random", pruner="none", epochs=EPOCHS, seed=5)
+    resumed = [later.resume(number) for number in range(4)]
+    assert [proposal.attempts for proposal in resumed] == [1] * 4
+    queue = Queue(*resumed)
+    queue.observe, queue.finish = later.observe, later.finish
+    run_inline(objective(), queue, together=4)
+    run_inline(objective(), FirstTrials(later, 4), together=4)
+    whole, search = open_search(n_trials=8)
+    run_inline(objective(), search)
+    assert decisions(study) == decisions(whole)
+
+
+def test_a_batch_has_the_time_of_all_its_trials(tmp_path):
+    endings = {}
+
+    class Patient(Queue):
+        def observe(self, number, report):
+            """Let it go on."""
+
+        def finish(self, number, ending):
+            endings[number] = ending
+
+    endless = Together(lambda *_: 0.5, 10**9, tmp_path / "log")
+    before = time.monotonic()
+    run_inline(endless, Patient(*[Proposal(number, {}) for number in range(3)]), seconds_per_trial=0.05, together=3)
+    assert time.monotonic() - before >= 0.15
+    assert endings == dict.fromkeys(range(3), Ending(Outcome.STOPPED, facts={"stopped_by": "trial-time"}))

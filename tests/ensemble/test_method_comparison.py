@@ -1,0 +1,115 @@
+"""Out of fold: patients stay together, chance is not called a gain, a gain is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from automl_cxr.data.patient_folds import patient_folds
+from automl_cxr.ensemble.genetic_settings import GeneticSettings
+from automl_cxr.ensemble.method_comparison import judge_methods
+from automl_cxr.ensemble.objective import Objective
+from automl_cxr.ensemble.pipeline import combine_members
+from automl_cxr.scoring.predictions import Predictions
+from tests.ensemble.drawing import draw_members
+
+QUICK = GeneticSettings(population=20, generations=15, patience=5, halvings=1)
+NAMES = tuple("abcdefgh")
+
+
+@pytest.mark.parametrize("n_folds", [2, 3, 5])
+def test_folds_part_patients_and_share_out_classes(n_folds: int) -> None:
+    rng = np.random.default_rng(0)
+    patients = np.array([f"p{i}" for i in rng.integers(200, size=500)])
+    labels = rng.choice(3, size=500, p=[0.6, 0.3, 0.1])
+    folds = patient_folds(labels, patients.tolist(), n_folds, seed=0)
+    assert folds is not None
+    assert all(len(set(folds[patients == one])) == 1 for one in set(patients))
+    counts = np.array([np.bincount(labels[folds == fold], minlength=3) for fold in range(n_folds)])
+    assert (np.ptp(counts, axis=0) < 0.35 * counts.mean(axis=0) + 4).all()
+    other = patient_folds(labels, patients.tolist(), n_folds, seed=1)
+    assert (folds != other).any()
+
+
+def test_a_class_of_one_patient_cannot_be_parted() -> None:
+    labels = np.array([0] * 10 + [1] * 3)
+    assert patient_folds(labels, [f"p{i}" for i in range(10)] + ["q"] * 3, 2, seed=0) is None
+
+
+def members_of_noise(n_members: int, n: int = 400) -> list[Predictions]:
+    """Draw copies of one model with a whiff of noise: nothing can be gained."""
+    first = draw_members(1, n=n, seed=3)[0]
+    rng = np.random.default_rng(0)
+    noisy = [np.abs(first.probabilities + rng.normal(0, 0.002, first.probabilities.shape)) for _ in range(n_members)]
+    return [replace(first, probabilities=one / one.sum(axis=1, keepdims=True)) for one in noisy]
+
+
+def test_a_gain_that_is_there_is_said() -> None:
+    found = combine_members(draw_members(6, n=600, seed=1), names=NAMES[:6], method="ga", settings=QUICK)
+    assert found.judgement is not None
+    judged = found.judgement.methods["ga"]
+    assert judged.is_distinguishable
+    assert judged.gain > 0.05
+    assert found.recommended in ("average", "greedy", "ga")
+    assert f"{judged.gain:+.4f} against the best member" in found.verdict()
+    assert found.judgement.methods["best"].gain == 0
+    table = {row["method"]: row for row in found.methods_table()}
+    assert table["ga"]["out_of_fold"] == judged.score
+    assert table["ga"]["fitted"] == found.fitted["ga"].score
+
+
+def test_no_gain_is_said_and_the_best_member_recommended() -> None:
+    found = combine_members(members_of_noise(4), names=NAMES[:4], settings=QUICK)
+    assert found.recommended == "best"
+    assert "no distinguishable gain" in found.verdict()
+    assert len(found.duplicates) == 6
+
+
+def test_weights_that_are_judged_never_saw_the_patient() -> None:
+    # One member is right on every image whose patient it has seen fitted, so a leak would show as a perfect score.
+    members = draw_members(5, n=90, k=3, seed=2)
+    judged = judge_methods(members, settings=QUICK, methods=("stacking",))
+    assert judged is not None
+    assert set(judged.methods) == {"best", "stacking"}
+    fitted = combine_members(members, names=NAMES[:5], method="stacking", settings=QUICK).fitted["stacking"].score
+    assert judged.methods["stacking"].score < fitted
+
+
+@pytest.mark.parametrize("name", ["log_loss", "macro_auc"])
+def test_gains_point_upwards_whatever_the_metric(name: str) -> None:
+    found = combine_members(
+        draw_members(4, n=300, seed=1), names=NAMES[:4], method="average", objective=Objective.named(name), settings=QUICK
+    )
+    assert found.judgement is not None
+    average, best = (found.judgement.methods[method].score for method in ("average", "best"))
+    gain = best - average if name == "log_loss" else average - best
+    assert found.judgement.methods["average"].gain == pytest.approx(gain)
+    assert found.judgement.methods["average"].interval.low <= gain <= found.judgement.methods["average"].interval.high
+
+
+def test_where_a_class_has_one_patient_nothing_is_claimed() -> None:
+    members = [replace(member, patients=("one",) * len(member)) for member in draw_members(3)]
+    found = combine_members(members, names=NAMES[:3], method="ga", settings=QUICK)
+    assert found.judgement is None
+    assert found.recommended == "ga"
+    assert "expect less on others" in found.verdict()
+    assert found.calibration.temperature == 1
+
+
+def test_a_temperature_is_kept_where_it_helps() -> None:
+    timid = [
+        replace(member, probabilities=0.2 * member.probabilities + 0.8 / 3) for member in draw_members(4, n=600, k=3, seed=1)
+    ]
+    found = combine_members(timid, names=NAMES[:4], method="average", settings=QUICK)
+    assert found.calibration.temperature < 0.5
+    assert found.calibration.error_after < found.calibration.error_before
+    assert found.predictions.probabilities.max() > 0.9
+    plain = found.fitted["average"].rule.combine(np.stack([member.take(_order(member)).probabilities for member in timid]))
+    ordered = found.predictions.take(_order(found.predictions))
+    assert (ordered.probabilities.argmax(axis=1) == plain.argmax(axis=1)).all()
+
+
+def _order(member: Predictions) -> np.ndarray:
+    return np.argsort(member.ids)

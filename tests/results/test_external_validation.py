@@ -1,0 +1,81 @@
+"""Kept models on another site's images."""
+
+import math
+import shutil
+
+import numpy as np
+import pytest
+
+from automl_cxr.data.phantoms import draw_phantoms
+from automl_cxr.errors import DataError, UsageError
+from automl_cxr.results import external_validation
+from automl_cxr.scoring.metrics import METRICS
+
+
+@pytest.fixture(scope="module")
+def hospital(tmp_path_factory):
+    return draw_phantoms(tmp_path_factory.mktemp("sites") / "hospital", n_images=30, image_size=48, seed=9)
+
+
+def test_kept_models_are_scored_on_other_images_and_their_predictions_kept(finished, hospital, monkeypatch):
+    told = []
+    table = finished.leaderboard(external=[hospital], on_progress=lambda *counts: told.append(counts))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert table["hospital:macro_f1"].notna().tolist() == table["has_model"].tolist()
+    for row in table[table["has_model"]].to_dict(orient="records"):
+        (file,) = (finished.folder / "external").glob(f"*/{row['trial']:05d}.npz")
+        said = external_validation.Predictions.from_npz(file)
+        assert len(said) == 30
+        for name, metric in METRICS.items():
+            assert row[f"hospital:{name}"] == metric.function(said.labels, said.probabilities, 1)
+        assert row["hospital:macro_f1_low"] <= row["hospital:macro_f1"] <= row["hospital:macro_f1_high"]
+        assert row["worst_site"] == min(row["macro_f1"], row["hospital:macro_f1"])
+        assert row["worst_at"] == ("validation" if row["macro_f1"] < row["hospital:macro_f1"] else "hospital")
+    assert "hospital are not" in table.attrs["notes"][0]
+    monkeypatch.setattr(external_validation, "_predict", None)
+    again = finished.leaderboard(external=[hospital], sort="worst_site")
+    known = [score for score in again["worst_site"] if not math.isnan(score)]
+    assert known == sorted(table["worst_site"].dropna(), reverse=True)
+    assert math.isnan(again["worst_site"].iloc[-1]), "a trial without a model stands last"
+
+
+def test_images_that_cannot_be_read_are_left_out_and_counted(finished, hospital, tmp_path):
+    clinic = tmp_path / "clinic"
+    shutil.copytree(hospital, clinic)
+    next((clinic / "normal").glob("*.png")).write_bytes(b"no picture")
+    table = finished.leaderboard(external=[clinic])
+    assert table["clinic:n_images"].dropna().tolist() == [29, 29, 29]
+    assert "1 of 30 images of clinic cannot be read and are left out" in table.attrs["notes"][1]
+
+
+def test_it_says_what_the_classifier_says(finished, hospital):
+    (site,) = external_validation.open_sites([hospital])
+    said = external_validation.predict_site(finished._store, site)
+    number = finished.best.number
+    files = [hospital / image for image in said[number].ids]
+    expected, _ = finished.classifier(number).predict(files)
+    assert np.abs(said[number].probabilities - expected).max() < 1e-5
+
+
+def test_what_does_not_match_is_refused(finished, hospital, phantoms, tmp_path):
+    with pytest.raises(DataError, match="60 of data have the contents of images of study 'done'"):
+        finished.leaderboard(external=[phantoms])
+    mixed = tmp_path / "mixed"
+    shutil.copytree(hospital, mixed)
+    shutil.copy(next((phantoms / "normal").glob("*.png")), mixed / "normal" / "renamed.png")
+    (mixed / "metadata.csv").unlink(missing_ok=True)
+    with pytest.raises(DataError, match=r"1 of mixed have the contents of images of study 'done', such as normal/renamed\.png"):
+        finished.leaderboard(external=[mixed])
+    lacking = tmp_path / "lacking"
+    shutil.copytree(hospital, lacking)
+    shutil.rmtree(lacking / "normal")
+    (lacking / "metadata.csv").unlink(missing_ok=True)
+    with pytest.raises(DataError, match="lacking is without normal"):
+        finished.leaderboard(external=[lacking])
+    shutil.copytree(hospital / "normal", lacking / "healthy")
+    with pytest.raises(DataError, match="without normal and with healthy"):
+        finished.leaderboard(external=[lacking])
+    with pytest.raises(UsageError, match="Rename one"):
+        finished.leaderboard(external=[hospital, hospital])
+    with pytest.raises(DataError, match="must exist"):
+        finished.leaderboard(external=[tmp_path / "nowhere"])

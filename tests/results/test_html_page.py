@@ -1,0 +1,50 @@
+import html
+import re
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from automl_cxr.results.html_page import Picture, Pictures, Plot, Section, Table, Text, render_page
+
+EVIL = "<img src=x onerror=alert(1)>'\" & </script>"
+
+
+def test_every_text_is_escaped():
+    figure = go.Figure(go.Bar(x=[EVIL], y=[1.0], name=EVIL)).update_layout(title=EVIL)
+    picture = Picture(np.zeros((4, 4), dtype=np.uint8), EVIL)
+    parts = [Text(EVIL), Table(pd.DataFrame({EVIL: [EVIL]}), EVIL), Plot(figure, EVIL), Pictures([picture])]
+    page = render_page(EVIL, [Section(EVIL, parts)])
+    assert "<img src=x" not in page
+    assert page.count("<script") == page.count("</script>")
+    assert html.escape(EVIL) in page
+
+
+def test_a_page_without_figures_carries_no_plotly():
+    page = render_page("Page", [Section("Words", [Text("few")]), Section("Nothing", [])])
+    assert len(page) < 4_000
+    assert "Nothing" not in page, "a heading with nothing under it"
+
+
+def test_the_library_of_figures_is_written_once_and_nothing_is_asked_of_others():
+    plot = Plot(go.Figure(go.Scatter(x=[1, 2], y=[3, 4])))
+    page = render_page("Page", [Section("One", [plot, plot]), Section("Two", [plot])])
+    assert page.count("plotly.js v") == 1
+    assert len(re.findall(r'Plotly\.newPlot\(\s*"', page)) == 3
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=['\"]?https?:", page)
+    assert "default-src 'none'" in page
+
+
+def test_cells_read_well():
+    table = pd.DataFrame({"score": [0.81234567, float("nan")], "rate": [0.000123456, 0.0], "name": ["a", None], "n": [3, 4]})
+    page = render_page("Page", [Section("Table", [Table(table)])])
+    cells = re.findall(r"<td>(.*?)</td>", page)
+    assert cells == ["0.8123", "0.0001235", "a", "3", "", "0.0000", "", "4"]
+
+
+def test_pictures_are_grey_or_coloured():
+    rng = np.random.default_rng(0)
+    shapes = [(8, 6), (8, 6, 3)]
+    pictures = [Picture(rng.integers(0, 256, shape, dtype=np.uint8), "one") for shape in shapes]
+    page = render_page("Page", [Section("Pictures", [Pictures(pictures)])])
+    assert page.count("src='data:image/jpeg;base64,") == 2

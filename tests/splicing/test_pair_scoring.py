@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from automl_cxr.records import PartRecord, SplitRecord
+from automl_cxr.splicing.costs import Cost
+from automl_cxr.splicing.pair_scoring import list_pairs, score_pairs
+from automl_cxr.splicing.table import COLUMNS, Parent, compare_with_parents, front_of, tabulate
+
+
+def part(name, n, labels):
+    return PartRecord(
+        images=tuple(f"{name}{row}" for row in range(n)),
+        labels=tuple(int(label) for label in labels),
+        patients=tuple(f"{name}{row // 2}" for row in range(n)),
+    )
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Features of which "deep" of the first branch and "far" of the second tell the class only together."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=160)
+    first = {"shallow": rng.normal(size=(160, 4)), "deep": rng.normal(size=(160, 6))}
+    second = {"near": rng.normal(size=(160, 3)), "far": rng.normal(size=(160, 5))}
+    first["deep"][:, 2] += 5 * (labels == 0)
+    second["far"][:, 1] += 5 * (labels == 1)
+    split = SplitRecord(
+        classes=("a", "b", "c"), train=part("t", 100, labels[:100]), valid=part("v", 60, labels[100:]), test=(), seed=0,
+        grouped=True, origin="made", unreadable={},
+    )  # fmt: skip
+    return first, second, split
+
+
+COSTS = {"shallow": 10, "deep": 50, "near": 7, "far": 30, None: 0}
+
+
+@pytest.fixture(scope="module")
+def scored(drawn):
+    first, second, split = drawn
+    scores = score_pairs(first, second, split, same=False)
+    costs = {pair: Cost(COSTS[pair[0]] + COSTS[pair[1]], 1000) for pair in scores}
+    return scores, tabulate(scores, costs), split
+
+
+def test_pairs_are_all_cuts_alone_and_all_two_together():
+    one, other = dict.fromkeys("ab"), dict.fromkeys("xyz")
+    assert len(list_pairs(one, other, same=False)) == 2 + 3 + 6
+    assert list_pairs(other, other, same=True)[3:] == [("x", "y"), ("x", "z"), ("y", "z")]
+
+
+def test_the_pair_that_tells_most_leads_and_singles_stand_beside_it(scored):
+    _, table, _ = scored
+    assert list(table.columns) == list(COLUMNS)
+    assert len(table) == 8
+    best = table.iloc[0]
+    assert (best["rank"], best["first_cut"], best["second_cut"]) == (1, "deep", "far")
+    assert best["macro_f1_low"] <= best["macro_f1"] <= best["macro_f1_high"]
+    assert best["macro_f1"] > 0.9
+    alone = table[table["second_cut"] == ""].set_index("first_cut")["macro_f1"]
+    assert alone["deep"] < best["macro_f1"] - 0.2
+    assert table.loc[table["first_cut"] == "", "second_cut"].isin(["near", "far"]).all()
+
+
+def test_the_front_is_of_pairs_and_says_where_one_branch_would_do(scored):
+    _, table, _ = scored
+    pairs = table[(table["first_cut"] != "") & (table["second_cut"] != "")]
+    for row in pairs.itertuples():
+        beats = (
+            (pairs["macro_f1"] >= row.macro_f1)
+            & (pairs["n_parameters"] <= row.n_parameters)
+            & ((pairs["macro_f1"] > row.macro_f1) | (pairs["n_parameters"] < row.n_parameters))
+        )
+        assert row.pareto == (not beats.any())
+        alone = table[(table["first_cut"] == "") | (table["second_cut"] == "")]
+        assert row.beaten_by_one == ((alone["macro_f1"] >= row.macro_f1) & (alone["n_parameters"] <= row.n_parameters)).any()
+    assert not table.loc[table["second_cut"] == "", "pareto"].any()
+    assert front_of(table, 2) == [(row.first_cut, row.second_cut) for row in table[table["pareto"]].itertuples()][:2]
+    assert front_of(table, 0) == []
+
+
+def test_a_network_beside_its_parents(scored):
+    scores, _, _ = scored
+    both, alone = scores["deep", "far"].predictions, scores["deep", None].predictions
+    table = compare_with_parents(both, 80, [Parent("itself", both, 80), Parent("half", alone, 160)])
+    assert list(table["parent"]) == ["itself", "half"]
+    assert list(table["difference"][:1]) == [0]
+    assert table["difference_low"][1] > 0
+    assert list(table["parameter_share"]) == [1, 0.5]
+
+
+def test_progress_is_told(drawn):
+    first, _, split = drawn
+    heard = []
+    score_pairs(first, first, split, same=True, on_pair=lambda *told: heard.append(told))
+    assert heard == [(1, 3), (2, 3), (3, 3)]

@@ -1,0 +1,93 @@
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import optuna
+import pytest
+
+from automl_cxr.storage.journal import JournalFile
+from automl_cxr.storage.urls import open_storage
+
+
+def opened(path, busy_seconds=60.0):
+    return JournalFile(path, busy_seconds=busy_seconds)
+
+
+def test_half_a_line_of_a_dead_writer_is_removed_by_the_next(tmp_path):
+    path = tmp_path / "x.log"
+    opened(path).append_logs([{"a": 1}, {"b": 2}])
+    for torn in ('{"c": ', "x" * 10_000):
+        with path.open("a") as file:
+            file.write(torn)
+        assert list(opened(path).read_logs(0)) == [{"a": 1}, {"b": 2}]
+    opened(path).append_logs([{"d": 4}])
+    assert list(opened(path).read_logs(0)) == [{"a": 1}, {"b": 2}, {"d": 4}]
+    assert list(opened(path).read_logs(2)) == [{"d": 4}]
+
+
+def test_a_reader_goes_on_where_it_was(tmp_path):
+    path = tmp_path / "x.log"
+    reader, writer = opened(path), opened(path)
+    for number in range(5):
+        writer.append_logs([{"n": number}])
+        assert list(reader.read_logs(number)) == [{"n": number}]
+    assert list(reader.read_logs(5)) == []
+    assert len(list(reader.read_logs(0))) == 5
+
+
+def test_a_disk_that_fills_leaves_whole_lines(tmp_path):
+    path = tmp_path / "x.log"
+    journal = opened(path)
+    journal.append_logs([{"a": 1}])
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from automl_cxr.storage.journal import JournalFile\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40))\n"
+        "try: JournalFile(Path(sys.argv[1]), busy_seconds=1).append_logs([{'b': 'x' * 100}])\n"
+        "except OSError: print('full')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "full\n"
+    assert path.read_bytes() == b'{"a":1}\n'
+
+
+def test_a_dead_holder_frees_the_lock_at_once_and_a_stopped_one_keeps_it(tmp_path):
+    path = tmp_path / "x.log"
+    code = (
+        "import sys, time; from pathlib import Path; from automl_cxr.storage.journal import JournalFile\n"
+        "journal = JournalFile(Path(sys.argv[1]), busy_seconds=1); journal._lock.acquire()\n"
+        "print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    os.kill(holder.pid, signal.SIGSTOP)
+    with pytest.raises(TimeoutError):
+        opened(path, busy_seconds=0.2).append_logs([{"a": 1}])
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.communicate()
+    began = time.monotonic()
+    opened(path, busy_seconds=5).append_logs([{"a": 1}])
+    assert time.monotonic() - began < 2
+
+
+def test_what_is_written_together_is_one_append_or_none(tmp_path):
+    path = tmp_path / "x.log"
+    journal = opened(path)
+    with journal.together():
+        journal.append_logs([{"a": 1}])
+        journal.append_logs([{"b": 2}])
+        assert path.read_bytes() == b""
+    assert list(journal.read_logs(0)) == [{"a": 1}, {"b": 2}]
+    with contextlib.suppress(ZeroDivisionError), journal.together():
+        journal.append_logs([{"c": 3}])
+        raise ZeroDivisionError
+    assert len(list(journal.read_logs(0))) == 2
+
+
+def test_optuna_reads_what_it_wrote_in_its_own_way(tmp_path):
+    study = optuna.create_study(storage=open_storage(f"journal:///{tmp_path / 'x.log'}"), study_name="s")
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
+    theirs = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / "x.log")))
+    assert optuna.load_study(study_name="s", storage=theirs).get_trials() == study.get_trials()

@@ -1,0 +1,285 @@
+"""A storage that is away for a moment: the search waits, says so once, and nothing is lost or doubled."""
+
+import random
+import sqlite3
+import subprocess
+import sys
+import threading
+
+import optuna
+import pytest
+from optuna.trial import TrialState as OptunaState
+from sqlalchemy.exc import OperationalError
+
+from automl_cxr.engine.inline_execution import run_inline
+from automl_cxr.errors import StudyError
+from automl_cxr.records import TrialState
+from automl_cxr.storage.cached_storage import DriverStorage
+from automl_cxr.storage.retrying_storage import PatientStorage
+from automl_cxr.storage.storage_proxy import ForwardedStorage
+from automl_cxr.storage.urls import open_storage
+from automl_cxr.study.heartbeat import LeaseTerms
+from automl_cxr.study.runner import Budget, run_search
+from automl_cxr.study.store import StudyStore
+
+
+def away():
+    return OperationalError("statement", {}, sqlite3.OperationalError("database is locked"))
+
+
+class Unreliable(ForwardedStorage):
+    """Fails at two questions of five, before they are answered or after, when the answer is lost."""
+
+    luck = random.Random(3)
+    is_armed = False
+
+    def _ask(self, question):
+        if self.is_armed and self.luck.random() < 0.2:
+            raise away()
+        answer = question()
+        if self.is_armed and self.luck.random() < 0.2:
+            raise away()
+        return answer
+
+
+def search(store, *, trials, listener, quick_objective, **how):
+    run_search(
+        store,
+        store.folder / "unused",
+        weights_folder=None,
+        sampler="random",
+        budget=Budget(n_trials=trials, seconds=None, keep_models=3),
+        execute=lambda real, proposer: run_inline(quick_objective(real, **how), proposer),
+        listener=listener,
+        terms=LeaseTerms(beat_seconds=0.05, patience_seconds=1.0),
+    )
+
+
+def over(store, storage):
+    return StudyStore(store.name, optuna.load_study(study_name=store.name, storage=storage), store.folder)
+
+
+@pytest.fixture
+def listener():
+    from tests.fast_trials import Silence
+
+    return Silence()
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    monkeypatch.setattr("automl_cxr.storage.retrying_storage._FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("automl_cxr.storage.retrying_storage._LONGEST_PAUSE", 0.002)
+
+
+def test_no_answer_that_is_lost_loses_or_doubles_a_trial(prepare, quick_search, quick_objective, listener, hasty):
+    reference = prepare(name="reference", pruner="asha", epochs=3)
+    quick_search(reference, trials=8)
+    prepared = prepare(pruner="asha", epochs=3)
+    unreliable = Unreliable(prepared.store.study._storage)
+    store = over(prepared.store, unreliable)
+    unreliable.is_armed = True
+    search(store, trials=8, listener=listener, quick_objective=quick_objective)
+    assert listener.away
+    assert prepared.store.records() == reference.store.records()
+    assert listener.resumed == []
+
+
+def test_a_commit_whose_answer_is_lost_is_not_repeated(prepare, quick_search, quick_objective, listener, hasty, monkeypatch):
+    """The same where it happens to databases: at the commit, of which one in ten is refused and one in ten lost."""
+    reference = prepare(name="reference", pruner="asha", epochs=3)
+    quick_search(reference, trials=8)
+    prepared = prepare(pruner="asha", epochs=3)
+    dialect = prepared.store.study._storage._backend.engine.dialect
+    commit, luck = dialect.do_commit, random.Random(3)
+
+    def unreliable(connection):
+        if luck.random() < 0.1:
+            raise sqlite3.OperationalError("database or disk is full")
+        commit(connection)
+        if luck.random() < 0.1:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    def create_without_faults(self, *words):
+        monkeypatch.setattr(dialect, "do_commit", commit)  # Optuna's own repetition of a creation is not ours to judge
+        try:
+            return create(self, *words)
+        finally:
+            monkeypatch.setattr(dialect, "do_commit", unreliable)
+
+    create = optuna.storages.RDBStorage._create_new_trial
+    monkeypatch.setattr(optuna.storages.RDBStorage, "_create_new_trial", create_without_faults)
+    monkeypatch.setattr(dialect, "do_commit", unreliable)
+    search(prepared.store, trials=8, listener=listener, quick_objective=quick_objective)
+    monkeypatch.undo()
+    assert listener.away
+    assert prepared.store.records() == reference.store.records()
+
+
+LOCKER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN EXCLUSIVE")
+print("locked", flush=True)
+sys.stdin.readline()
+connection.execute("ROLLBACK")
+"""
+
+
+def test_a_file_that_another_process_locks_is_waited_for(prepare, quick_objective, listener, tmp_path):
+    store = prepare().store
+    store = over(store, open_storage(f"sqlite:///{tmp_path / 'studies.db'}", busy_seconds=0.1))
+    lockers = []
+
+    def lock(proposal, epoch):
+        if (proposal.number, epoch) in ((1, 2), (2, 1)):
+            locker = subprocess.Popen([sys.executable, "-c", LOCKER, str(tmp_path / "studies.db")],
+                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # fmt: skip
+            assert locker.stdout.readline() == "locked\n"
+            lockers.append(locker)
+
+    listener.on_storage_away = lambda reason: (listener.away.append(reason), release())
+
+    def release():
+        threading.Timer(0.7, lambda: lockers[-1].communicate("\n")).start()
+
+    search(store, trials=4, listener=listener, quick_objective=quick_objective, between_epochs=lock)
+    assert listener.away == ["database is locked"] * 2
+    assert [record.state for record in store.records()] == [TrialState.COMPLETE] * 4
+    assert all(list(record.scores) == [1, 2, 3] for record in store.records())
+
+
+def test_a_storage_that_stays_away_ends_the_search_resumable(
+    prepare, quick_search, quick_objective, listener, tmp_path, monkeypatch
+):
+    prepared = prepare()
+    monkeypatch.setattr("automl_cxr.study.store.PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(StudyStore.driven, "__kwdefaults__", {"patience": 0.3})
+    store = over(prepared.store, open_storage(f"sqlite:///{tmp_path / 'studies.db'}", busy_seconds=0.05))
+    lockers = []
+
+    def lock(proposal, epoch):
+        if (proposal.number, epoch) == (1, 2):
+            lockers.append(subprocess.Popen([sys.executable, "-c", LOCKER, str(tmp_path / "studies.db")],
+                                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))  # fmt: skip
+            assert lockers[0].stdout.readline() == "locked\n"
+
+    with pytest.raises(StudyError, match=r"The storage failed \(database is locked\).*the same command continues"):
+        search(store, trials=3, listener=listener, quick_objective=quick_objective, between_epochs=lock)
+    lockers[0].communicate("\n")
+    assert quick_search(prepared, trials=3).resumed == [1]
+    assert [record.state for record in prepared.store.records()] == [TrialState.COMPLETE] * 3
+
+
+@pytest.mark.parametrize("kind", ["grpc", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def test_a_server_that_is_restarted_is_waited_for(request, kind, prepare, quick_objective, listener, tmp_path):
+    server = request.getfixturevalue("proxy" if kind == "grpc" else "postgres")
+    if kind == "postgresql":
+        server.empty()
+    prepare(storage=server.url)
+    store = StudyStore.open("s", runs=tmp_path, storage=server.url)
+
+    def restart(proposal, epoch):
+        if proposal.number == 1 and epoch == 2:
+            server.stop()
+
+    def come_back(reason):
+        listener.away.append(reason)
+        server.start()
+
+    listener.on_storage_away = come_back
+    search(store, trials=4, listener=listener, quick_objective=quick_objective, between_epochs=restart)
+    assert len(listener.away) == 1
+    assert [record.state for record in store.records()] == [TrialState.COMPLETE] * 4
+    assert all(list(record.scores) == [1, 2, 3] for record in store.records())
+
+
+def test_a_mistake_is_not_waited_for(tmp_path):
+    said = []
+    storage = PatientStorage(open_storage(f"sqlite:///{tmp_path / 'x.db'}"), patience=60, on_away=said.append)
+    with pytest.raises(KeyError):
+        storage.get_study_id_from_name("nothing")
+    assert said == []
+
+
+# ------------------------------------------------------------------------------------------------- what a driver remembers
+
+
+def as_drivers(url, n_drivers):
+    optuna.create_study(storage=open_storage(url), study_name="s")
+    storages = [open_storage(url) for _ in range(n_drivers)]
+    return [
+        optuna.load_study(study_name="s", storage=DriverStorage(s, s.get_study_id_from_name("s"), patience=0, on_away=print))
+        for s in storages
+    ]
+
+
+@pytest.fixture(params=["sqlite", "journal"])
+def pair(request, tmp_path):
+    return as_drivers(f"{request.param}:///{tmp_path / 'x'}", 2)
+
+
+def test_drivers_see_what_the_others_write_and_only_that_is_read(pair):
+    one, two = pair
+    mine, theirs = one.ask(), two.ask()
+    mine.set_user_attr("a", 1)
+    mine.suggest_float("x", 0, 1)
+    theirs.report(0.5, 1)
+    for study in pair:
+        trials = study.get_trials()
+        assert [trial.number for trial in trials] == [0, 1]
+        assert trials[0].user_attrs == {"a": 1}
+        assert "x" in trials[0].params
+        assert trials[1].intermediate_values == {1: 0.5}
+    two.tell(theirs, state=OptunaState.PRUNED)
+    one.tell(mine, 0.25)
+    for study in pair:
+        assert [trial.state for trial in study.get_trials()] == [OptunaState.COMPLETE, OptunaState.PRUNED]
+        assert [trial.value for trial in study.get_trials(states=(OptunaState.COMPLETE,))] == [0.25]
+
+
+def test_an_enqueued_trial_is_begun_by_one_driver(pair):
+    one, two = pair
+    one.enqueue_trial({"x": 0.125})
+    begun = [one.ask(), two.ask()]
+    assert [trial.number for trial in begun] == [0, 1]
+    assert begun[0].suggest_float("x", 0, 1) == 0.125
+
+
+def test_a_trial_that_another_took_over_is_given_up(pair):
+    one, two = pair
+    trial = one.ask()
+    taken = optuna.Trial(two, trial._trial_id)
+    taken.set_user_attr("driver", "two")
+    assert one._storage.signed_trials([trial._trial_id], "one") == set()
+    assert two._storage.signed_trials([trial._trial_id], "two") == {trial._trial_id}
+    assert one.get_trials()[0].user_attrs == {"driver": "two"}
+    two.tell(taken, 0.5)
+    with one._storage.together():
+        one._storage.set_trial_user_attr(trial._trial_id, "late", 1) if one.get_trials()[
+            0
+        ].state is OptunaState.RUNNING else None
+    assert one.get_trials()[0].user_attrs == {"driver": "two"}
+
+
+def test_a_trial_that_another_ended_keeps_no_other_from_being_written(pair):
+    one, two = pair
+    trials = [one.ask() for _ in range(3)]
+    with one._storage.together():
+        for trial in trials:
+            trial.report(0.5, 1)
+        two.tell(optuna.Trial(two, trials[1]._trial_id), state=OptunaState.PRUNED)
+    assert [trial.intermediate_values for trial in two.get_trials()] == [{1: 0.5}, {}, {1: 0.5}]
+    running, pruned = OptunaState.RUNNING, OptunaState.PRUNED
+    assert [trial.state for trial in one.get_trials()] == [running, pruned, running]
+
+
+def test_what_is_written_together_stands_as_a_whole_or_not_at_all(pair, tmp_path):
+    one, two = pair
+    trial = one.ask()
+    with one._storage.together():
+        trial.report(0.5, 1)
+        trial.set_user_attr("a", 1)
+        assert two.get_trials()[0].user_attrs == {}
+    assert two.get_trials()[0].user_attrs == {"a": 1}
+    assert two.get_trials()[0].intermediate_values == {1: 0.5}

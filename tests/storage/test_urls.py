@@ -1,0 +1,179 @@
+"""One contract for every storage: the same search leaves the same record, and what is wrong is said in a line."""
+
+import json
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from automl_cxr.api import locate
+from automl_cxr.errors import StudyError, UsageError
+from automl_cxr.records import TrialState
+from automl_cxr.storage.urls import (
+    absolute_storage,
+    is_missing,
+    open_existing_storage,
+    open_storage,
+    serve_storage,
+    without_password,
+)
+from automl_cxr.study.store import StudyStore
+
+KINDS = ["sqlite", "journal", "grpc", pytest.param("postgresql", marks=pytest.mark.postgres)]
+
+
+@pytest.fixture(params=KINDS)
+def url(request, tmp_path):
+    """The URL of an empty storage of each kind; a server's is emptied by hand."""
+    match request.param:
+        case "sqlite":
+            return f"sqlite:///{tmp_path / 'other folder' / 'studies.db'}"
+        case "journal":
+            return f"journal:///{tmp_path / 'other folder' / 'studies.log'}"
+        case "grpc":
+            return request.getfixturevalue("proxy").url
+        case _:
+            server = request.getfixturevalue("postgres")
+            server.empty()
+            return server.url
+
+
+def interrupted_and_continued(prepared, quick_search):
+    """Search with a trial that fails, one that is left running and taken up, and early stopping."""
+
+    def fate(proposal, epoch):
+        if proposal.number == 1:
+            raise ValueError("no such luck")
+        if proposal.number == 4 and epoch == 2 and not (prepared.store.folder / "interrupted").exists():
+            (prepared.store.folder / "interrupted").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quick_search(prepared, trials=12, between_epochs=fate)
+    listener = quick_search(prepared, trials=12, between_epochs=fate)
+    assert listener.resumed == [4]
+    assert listener.away == []
+
+
+def test_the_same_search_leaves_the_same_record(prepare, quick_search, url, tmp_path):
+    reference = prepare(name="reference", pruner="asha", epochs=3)
+    interrupted_and_continued(reference, quick_search)
+    prepared = prepare(storage=url, pruner="asha", epochs=3)
+    interrupted_and_continued(prepared, quick_search)
+    store = StudyStore.open("s", runs=tmp_path, storage=url)
+    assert store.records() == reference.store.records()
+    assert store.records() == prepared.store.records()
+    assert {record.state for record in store.records()} == {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED}
+    assert [record.number for record in store.ranked()] == [record.number for record in reference.store.ranked()]
+    theirs, ours = (s.study.get_trials() for s in (reference.store, store))
+    for trial, other in zip(theirs, ours, strict=True):
+        assert {**trial.user_attrs, "driver": ""} == {**other.user_attrs, "driver": ""}
+        assert trial.system_attrs == other.system_attrs
+        assert trial.distributions == other.distributions
+    assert StudyStore.find("t", runs=tmp_path, storage=url) is None
+    with pytest.raises(StudyError, match="It holds: s"):
+        StudyStore.open("t", runs=tmp_path, storage=url)
+
+
+def test_the_dashboard_reads_every_storage(prepare, url):
+    from optuna_dashboard import wsgi
+
+    prepare(storage=url)
+    said = []
+    asked = {"REQUEST_METHOD": "GET", "PATH_INFO": "/api/studies", "SERVER_NAME": "x", "SERVER_PORT": "1"}
+    asked |= {"QUERY_STRING": "", "wsgi.url_scheme": "http", "wsgi.errors": sys.stderr}
+    answer = b"".join(wsgi(open_existing_storage(url))(asked, lambda status, *_: said.append(status)))
+    assert said == ["200 OK"]
+    assert [study["study_name"] for study in json.loads(answer)["study_summaries"]] == ["s"]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_paths_are_absolute_early_and_a_missing_file_is_a_missing_storage(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert locate(storage=f"{kind}:///here/x")[1] == f"{kind}:///{tmp_path}/here/x"
+    assert absolute_storage(f"{kind}:///~/x") == f"{kind}:///{tmp_path}/x"
+    assert absolute_storage(f"{kind}:////x") == f"{kind}:////x"
+    assert is_missing(f"{kind}:///here/x")
+    with pytest.raises(StudyError, match="Run a search first"):
+        open_existing_storage(f"{kind}:///here/x")
+    open_storage(f"{kind}:///here/x{{1}}")  # Optuna takes braces for a template
+    assert not is_missing(f"{kind}:///here/x{{1}}")
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "said"),
+    [
+        ("sqlit:///x", UsageError, "journal:///FILE"),
+        ("studies.db", UsageError, "sqlite:///FILE"),
+        ("redis://me:secret@host", UsageError, r"received redis://me:\*\*\*@host"),
+        ("sqlite://", UsageError, "written like sqlite:///studies.db"),
+        ("journal://studies.log", UsageError, "written like sqlite:///studies.db"),
+        ("grpc://host", UsageError, r"written like grpc://127.0.0.1:13000"),
+        ("postgresql://me:secret@or:more@[x", UsageError, "special characters of a password as %40"),
+        ("postgresql://me:secret@127.0.0.1:1/x", StudyError, r"postgresql://me:\*\*\*@127.0.0.1:1/x .*refused"),
+        ("postgresql+psycopg2://me:secret@host/x", StudyError, r"automl-cxr\[postgres\]"),
+        ("mysql+nosuch://me:secret@host/x", StudyError, "cannot be opened"),
+    ],
+)
+def test_what_cannot_be_opened_is_said_in_a_line_without_the_password(url, error, said):
+    with pytest.raises(error, match=said) as raised:
+        open_storage(url)
+    assert "secret" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_files_that_are_no_storages_are_refused(tmp_path):
+    (tmp_path / "x").write_text('{"a": 1}\n')
+    with pytest.raises(StudyError, match="no journal of Optuna"):
+        open_storage(f"journal:///{tmp_path / 'x'}")
+    with pytest.raises(StudyError, match="cannot be opened"):
+        open_storage(f"journal:///{tmp_path}")
+
+
+def test_a_proxy_without_a_server_is_said(monkeypatch):
+    monkeypatch.setattr("automl_cxr.storage.urls._CONNECT_SECONDS", 0.2)
+    with pytest.raises(StudyError, match="nothing answers there"):
+        open_storage("grpc://127.0.0.1:1")
+
+
+def test_passwords_are_hidden_in_whole_commands():
+    text = "search --storage postgresql://me:se@c:ret@host/x --data mysql://x/y?user=me&password=secret --trials 3"
+    hidden = "search --storage postgresql://me:***@host/x --data mysql://x/y?user=me&password=*** --trials 3"
+    assert without_password(text) == hidden
+
+
+def test_a_study_keeps_the_command_without_the_password(prepare):
+    assert "secret" not in prepare(command="search --storage postgresql://me:secret@host/x").store.spec.command
+
+
+def test_a_proxy_stands_before_a_database_alone_and_on_a_port_of_its_own(tmp_path):
+    for url in (f"journal:///{tmp_path / 'x'}", "grpc://127.0.0.1:13000"):
+        with pytest.raises(UsageError, match="stands before a database"):
+            serve_storage(url, host="127.0.0.1", port=1, on_ready=lambda: None)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(UsageError, match="Choose another --port"):
+            serve_storage(f"sqlite:///{tmp_path / 'x'}", host="127.0.0.1", port=taken.getsockname()[1], on_ready=lambda: None)
+
+
+@pytest.mark.parametrize("url", ["sqlite", "journal", pytest.param("postgresql", marks=pytest.mark.postgres)], indirect=True)
+def test_writers_share_a_storage_while_the_dashboard_reads_it(url, tmp_path):
+    words = [
+        sys.executable,
+        "-m",
+        "benchmarks.writers",
+        "--writers",
+        "4",
+        "--trials",
+        "6",
+        "--at",
+        url,
+        "--runs",
+        str(tmp_path),
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| 4 | 24 |" in done.stdout

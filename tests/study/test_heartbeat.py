@@ -1,0 +1,243 @@
+"""Who lives and who is dead, and what becomes of a search that was taken for dead and wakes. Real processes, really frozen."""
+
+import contextlib
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from automl_cxr.records import TrialState
+from automl_cxr.study.commit_lock import Turn
+from automl_cxr.study.heartbeat import DriverLease, DriverWatch, LeaseTerms
+
+TERMS = LeaseTerms(beat_seconds=0.05, patience_seconds=1.5)
+FILES = {"config.json", "valid.npz"}
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+def watch_from_elsewhere(folder, clock):
+    return DriverWatch(folder, clock=clock, machine="another")
+
+
+def test_a_search_that_ended_is_not_alive(tmp_path):
+    with DriverLease(tmp_path, terms=TERMS) as lease:
+        assert DriverWatch(tmp_path).alive() == {lease.driver}
+    assert DriverWatch(tmp_path).alive() == set()
+    assert not list((tmp_path / "drivers").iterdir())
+
+
+def test_on_another_machine_the_counter_decides_and_a_free_lock_proves_nothing(tmp_path):
+    (tmp_path / "drivers").mkdir()
+    (tmp_path / "drivers" / "far.lock").touch()
+    beat = tmp_path / "drivers" / "far.beat"
+    beat.write_text("there 0")
+    clock = Clock()
+    watch = watch_from_elsewhere(tmp_path, clock)
+    assert watch.alive() == {"far"}
+    assert not watch.is_heard("far")
+    clock.now += 89
+    assert watch.alive() == {"far"}
+    beat.write_text("there 1")
+    assert watch.alive() == {"far"}
+    assert watch.is_heard("far")
+    clock.now += 89
+    assert watch.alive() == {"far"}
+    clock.now += 2
+    assert watch.alive() == set()
+    assert not beat.exists(), "both signs of life are gone: it is swept up"
+
+
+def test_on_the_same_machine_a_free_lock_is_proof(tmp_path):
+    with DriverLease(tmp_path, terms=TERMS) as lease:
+        lease._lock.release()
+        assert watch_from_elsewhere(tmp_path, Clock()).alive() == {lease.driver}
+        assert DriverWatch(tmp_path).alive() == set()
+
+
+def test_a_held_lock_does_not_help_a_search_that_is_silent(tmp_path):
+    with DriverLease(tmp_path, terms=LeaseTerms(beat_seconds=1000)) as hanging:
+        clock = Clock()
+        watch = DriverWatch(tmp_path, clock=clock)
+        assert watch.alive() == {hanging.driver}
+        clock.now += 91
+        assert watch.alive() == set()
+        assert (tmp_path / "drivers" / f"{hanging.driver}.lock").exists()
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {folder!r})
+from fast_trials import QuickObjective, Silence
+from automl_cxr.engine.inline_execution import run_inline
+from automl_cxr.study.heartbeat import LeaseTerms
+from automl_cxr.study.runner import Budget, run_search
+from automl_cxr.study.store import StudyStore
+runs = Path({runs!r})
+store = StudyStore.open("s", runs=runs, storage=f"sqlite:///{{runs / 'studies.db'}}")
+def between(proposal, epoch):
+    if epoch == 2:
+        print(proposal.number, flush=True)
+        time.sleep({pause})
+listener = Silence()
+run_search(
+    store, Path("unused.npy"), weights_folder=None, sampler="tpe", listener=listener,
+    budget=Budget(n_trials={trials}, seconds=None, keep_models=99),
+    execute=lambda objective, proposer: run_inline(QuickObjective(objective, between_epochs=between), proposer),
+    terms=LeaseTerms(beat_seconds={terms.beat_seconds}, patience_seconds={terms.patience_seconds}),
+)
+print("lost", *listener.lost)
+"""
+
+
+def start_search(store, trials, pause=0.05):
+    folder, runs = str(Path(__file__).parents[1]), str(store.folder.parent)
+    script = SCRIPT.format(folder=folder, runs=runs, trials=trials, pause=pause, terms=TERMS)
+    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+
+
+def last_line(search):
+    said, _ = search.communicate(timeout=60)
+    assert search.returncode == 0
+    return said.splitlines()[-1]
+
+
+def assert_whole(store, trials):
+    records = store.records()
+    assert [record.number for record in records] == list(range(trials))
+    assert {record.state for record in records} == {TrialState.COMPLETE}
+    assert len({str(record.params) for record in records}) == trials
+    for record in records:
+        assert {path.name for path in store.trial_folder(record.number).iterdir()} >= FILES
+        assert list(record.scores) == [1, 2, 3]
+    assert not list((store.folder / "trials").glob(".*"))
+    assert not list((store.folder / "drivers").iterdir())
+
+
+def test_a_frozen_search_loses_its_trial_and_does_not_double_it_when_it_wakes(prepare, quick_search):
+    prepared = prepare()
+    frozen = start_search(prepared.store, trials=3)
+    assert frozen.stdout.readline() == "0\n"
+    frozen.send_signal(signal.SIGSTOP)
+    listener = quick_search(prepared, trials=3)
+    assert listener.resumed == [0]
+    assert listener.ended == [1, 2, 0]
+    frozen.send_signal(signal.SIGCONT)
+    assert last_line(frozen) == "lost 0"
+    assert_whole(prepared.store, 3)
+    assert prepared.store.record(0).attempts == 2
+    assert not listener.lost
+
+
+def test_a_search_that_wakes_while_its_trial_runs_elsewhere_leaves_it_there(prepare, quick_search):
+    prepared = prepare()
+    frozen = start_search(prepared.store, trials=2)
+    assert frozen.stdout.readline() == "0\n"
+    frozen.send_signal(signal.SIGSTOP)
+    said = []
+
+    def wake(proposal, epoch):
+        if proposal.number == 0 and epoch == 1:
+            frozen.send_signal(signal.SIGCONT)
+            said.append(last_line(frozen))
+
+    listener = quick_search(prepared, trials=2, between_epochs=wake)
+    assert said == ["lost 0"]
+    assert listener.ended == [1, 0]
+    assert_whole(prepared.store, 2)
+
+
+def test_searches_frozen_at_random_moments_lose_and_double_nothing(prepare):
+    store = prepare().store
+    rng = random.Random(3)
+    searches = [start_search(store, trials=40, pause=0.05) for _ in range(2)]
+    for search in searches:
+        assert search.stdout.readline()
+    for _ in range(2):
+        for search in searches:
+            search.send_signal(signal.SIGSTOP)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # on a fast machine the other one may be done by then
+                searches[0 if search is searches[1] else 1].wait(timeout=rng.uniform(1.6, 2.0))
+            search.send_signal(signal.SIGCONT)
+    for search in searches:
+        last_line(search)
+    assert_whole(store, 40)
+
+
+def test_a_search_never_takes_itself_for_dead(tmp_path):
+    now = [0.0]
+    with DriverLease(tmp_path, terms=LeaseTerms(beat_seconds=1000, patience_seconds=1)) as lease:
+        lease.watch._clock = lambda: now[0]
+        assert lease.watch.alive() == {lease.driver}
+        now[0] = 50.0  # its folder was away, and no beat arrived
+        assert lease.watch.alive() == {lease.driver}
+        assert lease.watch.is_heard(lease.driver)
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from automl_cxr.study.heartbeat import DriverLease
+from automl_cxr.study.commit_lock import Turn
+folder = Path(sys.argv[1])
+with DriverLease(folder) as lease:
+    turn = Turn(folder, lease)
+    with turn:
+        print("mine", flush=True)
+        input()
+        print(turn.is_mine(), flush=True)
+"""
+
+
+def test_a_search_frozen_in_its_turn_does_not_hold_up_the_others(tmp_path):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    frozen = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], **pipes)
+    assert frozen.stdout.readline() == "mine\n"
+    frozen.send_signal(signal.SIGSTOP)
+    with DriverLease(tmp_path, terms=TERMS) as lease:
+        turn = Turn(tmp_path, lease)
+        with turn, turn:
+            assert turn.is_mine()
+            frozen.send_signal(signal.SIGCONT)
+            assert frozen.communicate("\n", timeout=30)[0] == "False\n"
+            assert turn.is_mine(), "who woke has taken nothing back"
+
+
+def test_a_turn_of_another_machine_is_waited_for_and_one_of_the_dead_is_not(tmp_path):
+    with DriverLease(tmp_path, terms=TERMS) as lease, DriverLease(tmp_path, terms=TERMS) as other:
+        holder = tmp_path / "propose.holder"
+        holder.write_text(other.driver)
+        ends_elsewhere = threading.Timer(0.4, holder.unlink)
+        started = time.monotonic()
+        ends_elsewhere.start()
+        with Turn(tmp_path, lease):
+            assert time.monotonic() - started >= 0.4
+            assert holder.read_text() == lease.driver
+        assert not holder.exists()
+        for left in ("somebody dead", "", lease.driver):  # its own too, where a folder that erred kept it
+            holder.write_text(left)
+            with Turn(tmp_path, lease):
+                assert holder.read_text() == lease.driver
+
+
+def test_a_clock_set_back_lengthens_no_search(prepare, quick_search, monkeypatch):
+    real = time.time
+    hours = iter(range(1_000_000))
+    monkeypatch.setattr(time, "time", lambda: real() - 3600 * next(hours))
+    prepared = prepare()
+    seconds_left = []
+    started = time.monotonic()
+    quick_search(prepared, seconds=1.0, between_epochs=lambda proposal, _: seconds_left.append(proposal.seconds))
+    assert time.monotonic() - started < 10
+    assert seconds_left == sorted(seconds_left, reverse=True)
+    assert 0 <= min(seconds_left) <= max(seconds_left) <= 1.0

@@ -1,0 +1,73 @@
+"""A study is stamped with an audit of what it may see, and the warnings go where its models go."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from automl_cxr.data.phantoms import draw_phantoms
+from automl_cxr.results.classifier import classifier_of_trial, load_ensemble
+from automl_cxr.results.ensembles import build_ensemble
+from automl_cxr.study.study_audit import load_audit
+
+
+@pytest.fixture
+def marked(tmp_path):
+    """Draw phantoms of which two classes have a plate burnt in, each in a corner of its own."""
+    folder = draw_phantoms(tmp_path / "marked", n_images=90, image_size=64, seed=2)
+    for label, place in (("opacity", (2, 0)), ("effusion", (50, 0))):
+        for path in (folder / label).glob("*.png"):
+            with Image.open(path) as opened:
+                image = opened.convert("L")
+            image.paste(255, (*place, place[0] + 12, place[1] + 12))
+            image.save(path)
+    return folder
+
+
+def test_the_stamp_holds_nothing_of_the_test_part(prepare):
+    prepared = prepare()
+    audit, split = load_audit(prepared.store), prepared.store.split
+    assert dict(audit.parts) == {"train": len(split.train.images), "valid": len(split.valid.images)}
+    text = (prepared.store.folder / "audit.json").read_text()
+    assert not any(f'"{image}"' in text for image in split.test)
+    assert any("Shortcut baseline" in note for note in prepared.notes)
+
+
+def test_a_study_that_goes_on_keeps_its_stamp_and_says_it_again(prepare, marked):
+    begun = prepare(data=str(marked))
+    stamp = begun.store.folder / "audit.json"
+    written = stamp.stat().st_mtime_ns
+    again = prepare(data=str(marked))
+    assert stamp.stat().st_mtime_ns == written
+    told = [note for note in begun.notes if "A shortcut is in the data" in note]
+    assert len(told) == 1
+    assert told[0] in again.notes
+
+
+def test_folds_are_audited_too(prepare):
+    prepared = prepare(folds=3, pruner="none")
+    assert dict(load_audit(prepared.store).parts) == {"train": len(prepared.store.split.train.images)}
+
+
+def test_a_stamp_that_cannot_be_written_stops_no_search(prepare, tmp_path):
+    (tmp_path / "s" / "audit.json" / "in-the-way").mkdir(parents=True)
+    prepared = prepare()
+    assert any("could not be audited" in note for note in prepared.notes)
+
+
+def test_warnings_stay_with_classifiers_and_model_cards(prepare, quick_search, marked):
+    prepared = prepare(data=str(marked))
+    quick_search(prepared, trials=2)
+    audit = load_audit(prepared.store)
+    assert audit.warnings
+    built = build_ensemble(prepared.store, top=2, method="average")
+    record = json.loads((built.folder / "ensemble.json").read_text())
+    assert record["warnings"] == list(audit.warnings)
+    assert audit.warnings[0] in (built.folder / "model_card.md").read_text()
+    assert load_ensemble(built.folder).warnings == audit.warnings
+
+
+def test_the_warnings_of_a_trial_are_those_of_its_study(prepare, quick_search, marked):
+    prepared = prepare(data=str(marked))
+    quick_search(prepared, trials=1)
+    assert classifier_of_trial(prepared.store).warnings == load_audit(prepared.store).warnings

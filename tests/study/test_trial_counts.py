@@ -1,0 +1,46 @@
+"""The summary of a study's record."""
+
+import optuna
+
+from automl_cxr.study.heartbeat import DriverLease
+from automl_cxr.study.trial_counts import Tally, tally_trials
+
+
+def test_every_trial_is_counted_once_with_its_reason(prepare, quick_search):
+    prepared = prepare()
+    attempts = []
+
+    def between(proposal, epoch):
+        if proposal.number in (1, 3) and epoch == 2:
+            raise ValueError("no such luck")
+        if proposal.number == 2 and epoch == 2 and not attempts:
+            attempts.append(2)
+            raise OSError("away")
+
+    quick_search(prepared, trials=5, between_epochs=between)
+    store = prepared.store
+    with DriverLease(store.folder) as other:
+        for driver in (other.driver, "dead"):
+            store.study.ask().set_user_attr("driver", driver)
+        store.study.enqueue_trial({})
+        parent = {"parent": 0}
+        store.study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.PRUNED, user_attrs=parent))
+        assert tally_trials(store) == Tally(
+            asked=5,
+            asked_in_full=None,
+            complete=3,
+            pruned=1,
+            refused=0,
+            promoted=1,
+            failed={"ValueError: no such luck": 2},
+            retried={"OSError: away": 1},
+            running=1,
+            left=1,
+            waiting=1,
+        )
+
+
+def test_a_study_without_a_search_has_an_empty_tally(prepare):
+    tally = tally_trials(prepare().store)
+    assert tally.asked is None
+    assert tally.n_failed == tally.complete == tally.running == tally.left == 0

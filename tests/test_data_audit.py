@@ -1,0 +1,103 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+import automl_cxr
+from automl_cxr.data.audit.record import Audit
+from automl_cxr.data.dataset import load_dataset
+from automl_cxr.data.phantoms import draw_phantoms
+from automl_cxr.data_audit import audit_dataset
+from automl_cxr.results.audit_page import audit_sections
+from automl_cxr.results.html_page import Pictures, render_page
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return draw_phantoms(tmp_path_factory.mktemp("plain") / "data", n_images=150, image_size=96, seed=5)
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory):
+    """Phantoms of which one class has a letter burnt into a corner, as the films of one ward may have."""
+    folder = draw_phantoms(tmp_path_factory.mktemp("marked") / "data", n_images=150, image_size=96, seed=5)
+    for path in (folder / "effusion").glob("*.png"):
+        with Image.open(path) as opened:
+            image = opened.convert("L")
+        ImageDraw.Draw(image).text((4, 4), "AP", fill=255, font_size=14)
+        image.save(path)
+    return folder
+
+
+def test_phantoms_have_no_shortcut(plain):
+    audit = audit_dataset(load_dataset(plain))
+    assert audit.shortcut.low < 0.5
+    assert not audit.shortcut.is_warning
+    assert audit.warnings == ()
+    assert audit.duplicates.empty
+    assert "Shortcut baseline" in repr(audit)
+
+
+def test_a_marker_in_one_class_is_told(marked):
+    audit = audit_dataset(load_dataset(marked))
+    assert audit.shortcut.is_warning
+    best = audit.traits.iloc[0]
+    assert best["trait"] == "lettering_top_left"
+    assert "effusion" in best["tells"]
+    assert best["share"] > 0.95
+    rates = audit.burnt_in_text.set_index("place").loc["top_left"]
+    assert rates["effusion"] > 0.9
+    assert rates["normal"] < 0.05
+    assert [warning.split(":")[0] for warning in audit.warnings[:1]] == ["A shortcut is in the data"]
+    assert any("at the top left" in warning and "effusion" in warning for warning in audit.warnings)
+
+
+def test_an_audit_is_json_both_ways(marked):
+    audit = audit_dataset(load_dataset(marked))
+    assert Audit.from_json(audit.to_json()) == audit
+    assert json.loads(audit.to_json())["shortcut"]["n_folds"] == 5
+
+
+def test_a_class_of_one_patient_gives_no_baseline_and_says_so(write_pictures):
+    audit = audit_dataset(load_dataset(write_pictures({"a": 1, "b": 4})))
+    assert audit.shortcut is None
+    assert audit.traits.empty
+    assert audit.baseline == ""
+    assert any("No shortcut baseline" in note for note in audit.notes)
+    assert Audit.from_json(audit.to_json()) == audit
+
+
+@pytest.fixture
+def write_pictures(tmp_path):
+    def write(counts):
+        rng = np.random.default_rng(0)
+        for name, count in counts.items():
+            (tmp_path / name).mkdir()
+            for number in range(count):
+                Image.fromarray(rng.integers(0, 256, (40, 40), dtype=np.uint8)).save(tmp_path / name / f"{number}.png")
+        return tmp_path
+
+    return write
+
+
+def test_the_aspect_ratio_tells_covid_from_no_finding_in_the_real_radiographs(shared_folder):
+    audit = automl_cxr.audit(shared_folder / "data" / "covid3")
+    assert audit.shortcut.is_warning
+    ratio = audit.traits.set_index("trait").loc["aspect_ratio"]
+    assert ratio["tells"] == "covid from no_finding"
+    assert ratio["share"] > 0.98
+    assert list(audit.duplicates["image"]) == ["no_finding/00002658_002.jpg"]
+
+
+def test_pages_show_pairs_and_do_without_when_the_files_are_gone(write_pictures):
+    folder = write_pictures({"a": 3, "b": 3})
+    (folder / "b" / "copy.png").write_bytes((folder / "a" / "0.png").read_bytes())
+    audit = audit_dataset(load_dataset(folder))
+    assert len(audit.conflicts) == 1
+    sections = {section.title: section for section in audit_sections(audit)}
+    pictures = [part for part in sections["Duplicates"].parts if isinstance(part, Pictures)]
+    assert pictures[0].pictures[0].pixels.shape == (200, 404)
+    assert "a/0.png (a) and b/copy.png (b)" in render_page("Audit", list(sections.values()))
+    (folder / "b" / "copy.png").unlink()
+    assert "b/copy.png" in render_page("Audit", audit_sections(audit))

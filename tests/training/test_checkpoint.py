@@ -1,0 +1,146 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from automl_cxr.config import TrialConfig
+from automl_cxr.errors import TrialError
+from automl_cxr.model.build import build_model
+from automl_cxr.training.checkpoint import FinishedFold, load_checkpoint, load_fold, save_checkpoint, save_fold
+from automl_cxr.training.datasets import LabelledPart
+from automl_cxr.training.epoch_tracker import Objective
+from automl_cxr.training.trainer import Training, predict_probabilities
+
+SMALL = {"image_size": 48, "batch_size": 8, "dense_units": 8, "epochs": 6, "patience": 6, "augmentation": 0.5, "dropout": 0.4}
+SCRATCH = {**SMALL, "n_blocks": 2, "filters": 4, "block_dropout": 0.2}
+TRANSFER = {**SMALL, "family": "transfer", "backbone": "squeezenet", "cut": "1", "weights": "none", "unfreeze": 3}
+
+
+def parts():
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (40, 48, 48), dtype=np.uint8), rng.integers(0, 3, 40)
+    return {
+        "train": LabelledPart(images, np.arange(28), labels[:28]),
+        "valid": LabelledPart(images, np.arange(28, 40), labels[28:]),
+    }
+
+
+def training_of(config):
+    model = build_model(config, 3, steps_per_epoch=4)
+    return model, Training(model, config, **parts(), objective=Objective())
+
+
+def without_seconds(epochs):
+    return [dataclasses.replace(epoch, seconds=0.0) for epoch in epochs]
+
+
+@pytest.mark.parametrize(
+    ("values", "until"),
+    [
+        (SCRATCH, 1),
+        ({**SCRATCH, "optimizer": "sgd", "schedule": "plateau", "patience": 2, "imbalance": "oversample"}, 3),
+        ({**SCRATCH, "optimizer": "adamw", "weight_decay": 0.01, "loss": "focal", "monitor": "loss"}, 3),
+        ({**TRANSFER, "frozen_share": 0.5}, 3),  # the last epoch of the frozen phase
+        ({**TRANSFER, "frozen_share": 0.5, "patience": 1}, 4),
+    ],
+    ids=["adam", "sgd on plateaus", "adamw", "two phases", "a phase that stops early"],
+)
+def test_a_promoted_training_equals_an_uninterrupted_one_to_the_last_bit(values, until, tmp_path):
+    config = TrialConfig.from_values({**values, "seed": 3})
+    model, training = training_of(config)
+    whole = list(training.epochs())
+    expected = predict_probabilities(model, parts()["valid"])
+
+    _, begun = training_of(config)
+    for _ in (epochs := begun.epochs(until=until)):
+        save_checkpoint(begun.checkpoint(), tmp_path / "checkpoint.npz")
+    model, promoted = training_of(config)
+    promoted.restore(load_checkpoint(tmp_path / "checkpoint.npz"))
+    rest = list(promoted.epochs())
+    assert epochs is not None
+    assert without_seconds(promoted.history) == without_seconds(whole)
+    assert without_seconds(rest) == without_seconds(whole[until:])
+    assert np.array_equal(predict_probabilities(model, parts()["valid"]), expected)
+
+
+def test_a_rung_ends_with_its_best_epochs_weights():
+    config = TrialConfig.from_values({**SCRATCH, "learning_rate": 0.05})
+    model, training = training_of(config)
+    epochs = list(training.epochs(until=4))
+    best = max(epochs, key=lambda epoch: Objective().goodness(epoch, "score"))
+    assert len(epochs) == 4
+    assert Objective().score(parts()["valid"].labels, predict_probabilities(model, parts()["valid"])) == best.score
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    _, training = training_of(TrialConfig.from_values(SCRATCH))
+    next(training.epochs())
+    save_checkpoint(training.checkpoint(), tmp_path / "a.npz")
+    _, other = training_of(TrialConfig.from_values({**SCRATCH, "filters": 5}))
+    other.restore(load_checkpoint(tmp_path / "a.npz"))
+    with pytest.raises(TrialError, match="its shapes differ"):
+        next(other.epochs())
+
+
+@pytest.mark.parametrize("n_bytes", [0, 100, 5000])
+def test_a_damaged_checkpoint_is_said(n_bytes, tmp_path):
+    _, training = training_of(TrialConfig.from_values(SCRATCH))
+    next(training.epochs())
+    save_checkpoint(training.checkpoint(), tmp_path / "a.npz")
+    (tmp_path / "a.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:n_bytes])
+    with pytest.raises(TrialError, match="cannot be read"):
+        load_checkpoint(tmp_path / "a.npz")
+    with pytest.raises(TrialError, match="cannot be read"):
+        load_checkpoint(tmp_path / "none.npz")
+
+
+def test_a_finished_fold_comes_back_as_it_was(tmp_path):
+    model, training = training_of(TrialConfig.from_values({**SCRATCH, "epochs": 1}))
+    list(training.epochs())
+    probabilities = predict_probabilities(model, parts()["valid"])
+    fold = FinishedFold(history=training.history, weights=model.get_weights(), probabilities=probabilities, cut_short=True)
+    save_fold(fold, tmp_path / "fold.npz")
+    again = load_fold(tmp_path / "fold.npz")
+    assert (again.history, again.cut_short) == (fold.history, True)
+    assert np.array_equal(again.probabilities, probabilities)
+    assert all(np.array_equal(one, other) for one, other in zip(again.weights, fold.weights, strict=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["fold.npz"]
+    (tmp_path / "fold.npz").write_bytes((tmp_path / "fold.npz").read_bytes()[:500])
+    with pytest.raises(TrialError, match="trained anew"):
+        load_fold(tmp_path / "fold.npz")
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_training_that_ran_out_of_memory_goes_on_with_its_batch_in_parts(optimizer, tmp_path):
+    values = {**SCRATCH, "batch_norm": False, "dropout": 0.0, "block_dropout": 0.0, "augmentation": 0.0, "optimizer": optimizer}
+    config = TrialConfig.from_values({**values, "batch_size": 14, "seed": 3})
+    _, whole = training_of(config)
+    list(whole.epochs())
+    for parts, until in ((1, 2), (2, 4)):
+        _, begun = training_of(dataclasses.replace(config, gradient_accumulation=parts))
+        if parts > 1:
+            begun.restore(load_checkpoint(tmp_path / "checkpoint.npz"))
+        for _ in begun.epochs(until=until):
+            save_checkpoint(begun.checkpoint(), tmp_path / "checkpoint.npz")
+    _, parted = training_of(dataclasses.replace(config, gradient_accumulation=7))
+    parted.restore(load_checkpoint(tmp_path / "checkpoint.npz"))
+    list(parted.epochs())
+    losses = [[epoch.valid_loss for epoch in training.history] for training in (whole, parted)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one_and_no_half(tmp_path, monkeypatch):
+    config = TrialConfig.from_values({**SCRATCH, "seed": 3})
+    _, begun = training_of(config)
+    next(begun.epochs())
+    save_checkpoint(begun.checkpoint(), tmp_path / "checkpoint.npz")
+    before = (tmp_path / "checkpoint.npz").read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        save_checkpoint(begun.checkpoint(), tmp_path / "checkpoint.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.npz"]
+    assert (tmp_path / "checkpoint.npz").read_bytes() == before

@@ -1,0 +1,129 @@
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from automl_cxr.config import TrialConfig
+from automl_cxr.model.head import classifier_head
+from automl_cxr.training.datasets import FeaturePart, LabelledPart
+from automl_cxr.training.epoch_tracker import Objective
+from automl_cxr.training.schedules import plan_phases, scheduled_learning_rate
+from automl_cxr.training.stack_grouping import HeadShape, company_of, divide_company, pad_shapes
+from automl_cxr.training.stacked_heads import HeadsTogether, untrained_state
+from automl_cxr.training.trainer import Training, predict_probabilities
+
+EPOCHS = 3
+PLAIN = TrialConfig(
+    family="transfer", image_size=16, batch_size=8, epochs=EPOCHS, dropout=0.3, dense_units=9, learning_rate=0.01, seed=1
+)
+OTHERS = (
+    {"dense_units": 14, "loss": "focal", "focal_gamma": 1.5, "focal_alpha": "0.2,0.3,0.5", "seed": 2},
+    {"n_dense": 2, "dense_growth": 0.5, "weight_decay": 0.02, "imbalance": "none", "label_smoothing": 0.1, "seed": 3},
+    {"n_dense": 0, "dropout": 0.5, "seed": 4},
+    {"dense_units": 40, "dropout": 0.0, "seed": 5},
+)
+
+
+def vectors(n=70):
+    """Vectors of 20 numbers that come as images of 4 x 5 pixels, so that a network without trunk can be trained on them."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, n)
+    images = rng.integers(0, 255, (n, 4, 5), dtype=np.uint8)
+    images[np.arange(n), 0, labels] = 250
+    return images, labels
+
+
+def network(config):
+    pixels = keras.Input((4, 5, 1))
+    vector = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(pixels))
+    return keras.Model(pixels, classifier_head(vector, config, 3))
+
+
+def train_alone(config):
+    """The loss of each epoch, and what the head says of the validation part after it."""
+    images, labels = vectors()
+    train, valid = (LabelledPart(images, rows, labels[rows]) for rows in (np.arange(60)[::-1], np.arange(60, 70)))
+    model = network(config)
+    epochs = Training(model, config, train=train, valid=valid, objective=Objective()).epochs()
+    return [(epoch.loss, predict_probabilities(model, valid)) for epoch in epochs]
+
+
+def train_in_company(configs):
+    images, labels = vectors()
+    features = (images.reshape(len(images), -1) / np.float32(255)).astype(np.float32)
+    train, valid = (FeaturePart((features,), rows, labels[rows]) for rows in (np.arange(60)[::-1], np.arange(60, 70)))
+    states = [untrained_state(network(config), config) for config in configs]
+    (company,) = {company_of(config, state, train, 3) for config, state in zip(configs, states, strict=True)}
+    together, told = HeadsTogether(configs, states, company), []
+    for epoch in range(1, EPOCHS + 1):
+        rates = [scheduled_learning_rate(config, plan_phases(config)[0], [0.0] * (epoch - 1)) for config in configs]
+        told.append((together.train_epoch(train, epoch=epoch, learning_rates=rates), together.probabilities(valid)))
+    return told
+
+
+def assert_as_alone(configs, heads):
+    together = train_in_company(configs)
+    for head in heads:
+        for (losses, said), (loss, probabilities) in zip(together, train_alone(configs[head]), strict=True):
+            assert losses[head] == pytest.approx(loss, abs=1e-5)
+            np.testing.assert_allclose(said[head], probabilities, atol=1e-5)
+
+
+def test_heads_of_every_kind_come_out_as_each_does_alone():
+    assert_as_alone([PLAIN, *(dataclasses.replace(PLAIN, **values) for values in OTHERS)], heads=range(5))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop", "sgd", "adadelta"])
+def test_every_optimizer_comes_out_as_alone(optimizer):
+    one = dataclasses.replace(PLAIN, optimizer=optimizer, weight_decay=0.05)
+    assert_as_alone([one, dataclasses.replace(one, learning_rate=0.002, dense_units=12, seed=6)], heads=[1])
+
+
+def test_a_head_that_diverges_harms_no_other():
+    images, labels = vectors()
+    part = FeaturePart((images.reshape(len(images), -1).astype(np.float32),), np.arange(70), labels)
+    configs = [PLAIN, dataclasses.replace(PLAIN, seed=2)]
+    states = [untrained_state(network(config), config) for config in configs]
+    states[0].weights[0][0, 0] = np.nan
+    together = HeadsTogether(configs, states, company_of(PLAIN, states[0], part, 3))
+    losses, said = together.train_epoch(part, epoch=1, learning_rates=[0.01, 0.01]), together.probabilities(part)
+    assert np.isnan(losses[0])
+    assert np.isfinite(losses[1])
+    assert np.isfinite(said[1]).all()
+
+
+def test_no_more_heads_than_memory_holds_are_put_together(monkeypatch):
+    images, labels = vectors()
+    part = FeaturePart((images.reshape(len(images), -1).astype(np.float32),), np.arange(70), labels)
+    company = company_of(PLAIN, untrained_state(network(PLAIN), PLAIN), part, 3)
+    assert divide_company([PLAIN] * 5, company) == [slice(0, 5)]
+    n_weights = (20 + 1) * 9 + (9 + 1) * 3
+    monkeypatch.setattr("automl_cxr.training.stack_grouping._MOST_BYTES", 2 * 16 * n_weights)
+    assert divide_company([PLAIN] * 5, company) == [slice(0, 2), slice(2, 4), slice(4, 5)]
+
+
+def test_heads_of_like_width_are_padded_to_one(monkeypatch):
+    shapes = [HeadShape.of(dataclasses.replace(PLAIN, dense_units=units), 20, 3) for units in (9, 30, 10, 31, 9)]
+    monkeypatch.setattr("automl_cxr.training.stack_grouping._STACK", 100)
+    assert [shape.widths for shape in pad_shapes(shapes)] == [(10,), (31,), (10,), (31,), (10,)]
+    monkeypatch.setattr("automl_cxr.training.stack_grouping._STACK", 10_000)
+    assert {shape.widths for shape in pad_shapes(shapes)} == {(31,)}
+
+
+def test_a_state_can_be_trained_on_in_another_company():
+    images, labels = vectors()
+    part = FeaturePart((images.reshape(len(images), -1) / np.float32(255),), np.arange(70), labels)
+    configs = [PLAIN, dataclasses.replace(PLAIN, seed=2, dense_units=30, optimizer="adam")]
+
+    def train(members, states, epochs):
+        together = HeadsTogether(members, states, company_of(members[0], states[0], part, 3))
+        losses = [together.train_epoch(part, epoch=epoch, learning_rates=[0.01] * len(members))[0] for epoch in epochs]
+        state, _ = together.state(0), together.close()
+        return losses, state
+
+    states = [untrained_state(network(config), config) for config in configs]
+    expected, _ = train(configs[:1], states[:1], (1, 2, 3))
+    first, state = train(configs, states, (1,))
+    second, _ = train(configs[:1], [state], (2, 3))
+    assert [*first, *second] == pytest.approx(expected, abs=1e-5)

@@ -1,0 +1,30 @@
+import zipfile
+
+import keras
+import numpy as np
+
+from automl_cxr.config import TrialConfig
+from automl_cxr.model.head import classifier_head
+from automl_cxr.model.inference import load_model
+from automl_cxr.training.stacked_saving import HeadSaver
+
+
+def test_a_copied_file_holds_what_keras_would_write(tmp_path):
+    pixels = keras.Input((6, 6, 1))
+    inner = keras.Sequential([keras.Input((6, 6, 1)), keras.layers.Conv2D(4, 3)], name="backbone")
+    vector = keras.layers.Flatten(name="vector")(inner(pixels))
+    trunk = keras.Model(pixels, vector)
+    saver = HeadSaver(trunk.layers)
+    for units in (300, 5):
+        config = TrialConfig(n_dense=2, dense_units=units, dropout=0.3, seed=units)
+        model = keras.Model(pixels, classifier_head(vector, config, 3))
+        model.compile()
+        saver.save(model, tmp_path / f"{units}.keras")
+    model.save(tmp_path / "expected.keras")
+    expected, copied = (load_model(str(tmp_path / name)) for name in ("expected.keras", "5.keras"))
+    assert copied.get_config() == expected.get_config()
+    for ours, theirs in zip(copied.variables, expected.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    assert abs((tmp_path / "5.keras").stat().st_size - (tmp_path / "expected.keras").stat().st_size) < 20_000
+    with zipfile.ZipFile(tmp_path / "5.keras") as ours, zipfile.ZipFile(tmp_path / "expected.keras") as theirs:
+        assert sorted(ours.namelist()) == sorted(theirs.namelist())

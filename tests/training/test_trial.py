@@ -1,0 +1,207 @@
+import csv
+import dataclasses
+import json
+
+import keras
+import pytest
+
+from automl_cxr.config import TrialConfig
+from automl_cxr.errors import ImpossibleModelError, InfeasibleError
+from automl_cxr.model.inference import load_model
+from automl_cxr.scoring.metrics import METRICS
+from automl_cxr.scoring.objectives import Requirement
+from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.study.prepare import StudyRequest, prepare_study
+from automl_cxr.training.trainer import predict_probabilities
+from automl_cxr.training.trial import TrialTask, load_parts, run_trial
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory, phantoms):
+    runs = tmp_path_factory.mktemp("runs")
+    request = StudyRequest(space="scratch", data=str(phantoms), name="s", image_size=32)
+    return prepare_study(request, runs=runs, storage=f"sqlite:///{runs / 'studies.db'}")
+
+
+def task(prepared, folder, **values):
+    small = {"image_size": 32, "n_blocks": 2, "filters": 4, "dense_units": 8, "epochs": 3, "batch_size": 8, "seed": 5}
+    folder.mkdir()
+    return TrialTask(
+        config=TrialConfig.from_values({**small, **values}),
+        images=prepared.images,
+        split=prepared.store.folder / "split.json",
+        folder=folder,
+    )
+
+
+def run(task):
+    epochs, trial = [], run_trial(task)
+    while True:
+        try:
+            epochs.append(next(trial))
+        except StopIteration as end:
+            return epochs, end.value
+
+
+def test_a_trial_leaves_files_that_agree_with_its_result(prepared, tmp_path):
+    epochs, result = run(task(prepared, tmp_path / "a"))
+    folder = tmp_path / "a"
+    assert {path.name for path in folder.iterdir()} == {"config.json", "history.csv", "train.log", "valid.npz", "model.keras"}
+    predictions = Predictions.from_npz(folder / "valid.npz")
+    split = prepared.store.split
+    assert predictions.ids == split.valid.images
+    assert predictions.patients == split.valid.patients
+    assert predictions.labels.tolist() == list(split.valid.labels)
+    assert result.score == METRICS["macro_f1"].function(predictions.labels, predictions.probabilities, None)
+    assert result.score == max(epoch.score for epoch in epochs)
+    assert epochs[result.best_epoch - 1].score == result.score
+    assert json.loads((folder / "config.json").read_text())["seed"] == 5
+    with (folder / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["score"]) for row in rows] == [epoch.score for epoch in epochs]
+    assert "epoch 3:" in (folder / "train.log").read_text()
+    assert result.epochs == 3
+    assert result.weights_sha256 == ""
+    assert not result.cut_short
+
+
+def test_the_saved_model_holds_no_state_of_the_optimizer(prepared, tmp_path):
+    _, result = run(task(prepared, tmp_path / "a", epochs=1, dense_units=2000, n_dense=2))
+    size = (tmp_path / "a" / "model.keras").stat().st_size
+    assert 4 * result.n_parameters < size < 5 * result.n_parameters
+
+
+def test_the_same_configuration_gives_the_same_predictions(prepared, tmp_path):
+    for name in ("a", "b"):
+        run(task(prepared, tmp_path / name, augmentation=0.5))
+    first, again = (Predictions.from_npz(tmp_path / name / "valid.npz") for name in ("a", "b"))
+    assert first.probabilities == pytest.approx(again.probabilities, abs=1e-6)
+
+
+def test_a_trial_may_be_left_after_any_epoch(prepared, tmp_path):
+    trial = run_trial(task(prepared, tmp_path / "a"))
+    next(trial)
+    trial.close()
+    assert not (tmp_path / "a" / "model.keras").exists()
+
+
+def test_an_impossible_network_fails_before_training(prepared, tmp_path):
+    with pytest.raises(ImpossibleModelError, match="Use larger images"):
+        next(run_trial(task(prepared, tmp_path / "a", family="fused")))
+
+
+def test_the_log_says_what_is_trained(prepared, tmp_path):
+    run(task(prepared, tmp_path / "a", epochs=1))
+    log = (tmp_path / "a" / "train.log").read_text()
+    assert "scratch: 471 parameters" in log
+    assert "phase 1: 447 of them trained for at most 1 epochs from learning rate 0.001\n" in log
+
+
+def network_with_a_backbone(config, n_classes, *, steps_per_epoch, weights_folder):
+    keras.utils.set_random_seed(config.seed)
+    features = keras.Input((32, 32, 1))
+    backbone = keras.Model(features, keras.layers.Conv2D(2, 3, name="conv")(features), name="backbone")
+    pixels = keras.Input((32, 32, 1))
+    x = keras.layers.GlobalAveragePooling2D(name="vector")(backbone(keras.layers.Rescaling(1 / 255)(pixels)))
+    return keras.Model(pixels, keras.layers.Dense(n_classes, activation="softmax")(x))
+
+
+def test_two_phases_are_told_apart_in_the_files(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr("automl_cxr.training.trial.build_model", network_with_a_backbone)
+    two_phases = {
+        "family": "transfer",
+        "weights": "none",
+        "unfreeze": 1,
+        "frozen_share": 0.5,
+        "epochs": 3,
+        "fine_tune_rate": 1e-4,
+    }
+    _, result = run(task(prepared, tmp_path / "a", **two_phases))
+    assert result.epochs == 3
+    log = (tmp_path / "a" / "train.log").read_text()
+    reads = ["backbone@vector, float32", "pixels: the first layers of the backbone are trained"]
+    assert result.features == "; ".join(reads)
+    assert all(f"phase {phase} reads {what}\n" in log for phase, what in enumerate(reads, start=1))
+    assert "phase 1: 9 of them trained for at most 2 epochs from learning rate 0.001\n" in log
+    assert "phase 2: 29 of them trained for at most 1 epochs from learning rate 0.0001\n" in log
+    with (tmp_path / "a" / "history.csv").open(newline="") as file:
+        rows = [(row["epoch"], row["phase"], row["learning_rate"]) for row in csv.DictReader(file)]
+    assert rows == [("1", "1", "0.001"), ("2", "1", "0.0005"), ("3", "2", "0.0001")]
+
+
+def test_a_frozen_trial_saves_what_the_whole_network_says(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr("automl_cxr.training.trial.build_model", network_with_a_backbone)
+    epochs, result = run(task(prepared, tmp_path / "a", family="transfer", weights="none", epochs=3))
+    assert {epoch.facts["features"] for epoch in epochs} == {result.features} == {"backbone@vector, float32"}
+    assert "the whole network, from pixels, predicts the same within" in (tmp_path / "a" / "train.log").read_text()
+    saved = Predictions.from_npz(tmp_path / "a" / "valid.npz").probabilities
+    _, valid = load_parts(prepared.images, prepared.store.split)
+    model = load_model(str(tmp_path / "a" / "model.keras"))
+    assert saved == pytest.approx(predict_probabilities(model, valid), abs=1e-5)
+    assert result.score == max(epoch.score for epoch in epochs)
+
+
+@pytest.mark.parametrize(("monitor", "column", "choose"), [("loss", "valid_loss", min), ("accuracy", "valid_accuracy", max)])
+def test_the_monitored_figure_chooses_the_epoch_and_the_objective_scores_it(prepared, tmp_path, monitor, column, choose):
+    epochs, result = run(task(prepared, tmp_path / "a", monitor=monitor, learning_rate=0.01, epochs=4))
+    assert getattr(epochs[result.best_epoch - 1], column) == choose(getattr(epoch, column) for epoch in epochs)
+    predictions = Predictions.from_npz(tmp_path / "a" / "valid.npz")
+    assert result.score == METRICS["macro_f1"].function(predictions.labels, predictions.probabilities, None)
+
+
+def test_the_deadline_cuts_a_trial_short_unless_it_was_over(prepared, tmp_path):
+    late = {"seconds": -1.0}
+    _, result = run(dataclasses.replace(task(prepared, tmp_path / "a"), **late))
+    assert (result.epochs, result.cut_short) == (1, True)
+    _, result = run(dataclasses.replace(task(prepared, tmp_path / "b", epochs=1), **late))
+    assert (result.epochs, result.cut_short) == (1, False)
+
+
+def test_several_objectives_are_told_after_each_epoch_and_at_the_end(prepared, tmp_path):
+    names = ("macro_f1", "parameters", "latency", "sensitivity_at_90_specificity")
+    asked = dataclasses.replace(task(prepared, tmp_path / "a", epochs=2), objectives=names, normal_class=0)
+    asked = dataclasses.replace(asked, requirements=(Requirement.parse("fnfr<=1"), Requirement.parse("multiply_adds<=1e9")))
+    epochs, result = run(asked)
+    for epoch in epochs:
+        score, parameters, latency, sensitivity = epoch.values
+        assert score == epoch.score
+        assert parameters == epoch.n_parameters
+        assert latency is None, "it is measured at the end"
+        assert 0 <= sensitivity <= 1
+    score, parameters, latency, sensitivity = result.values
+    assert (score, parameters) == (result.score, result.n_parameters)
+    assert sensitivity == epochs[result.best_epoch - 1].values[3]
+    assert 0.001 < latency < 1000
+    assert set(result.violations) == {"fnfr<=1", "multiply_adds<=1000000000"}
+    assert all(violation <= 0 for violation in result.violations.values())
+    with (tmp_path / "a" / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["parameters"]) for row in rows] == [result.n_parameters] * 2
+    assert [row["latency"] for row in rows] == ["", ""]
+
+
+def test_a_trial_that_breaks_a_bound_on_its_size_is_not_built(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr("automl_cxr.training.trial.build_model", None)
+    asked = dataclasses.replace(
+        task(prepared, tmp_path / "a"),
+        requirements=(Requirement.parse("parameters<=10"), Requirement.parse("multiply_adds<=1e12")),
+    )
+    with pytest.raises(InfeasibleError, match=r"^parameters [\d,]+ > 10$") as caught:
+        run(asked)
+    assert caught.value.stopped_by == "constraint"
+    assert caught.value.violations["parameters<=10"] > 0 > caught.value.violations["multiply_adds<=1000000000000"]
+
+
+def test_a_trial_that_cannot_fit_in_memory_is_not_built(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr("automl_cxr.training.trial.build_model", None)
+    monkeypatch.setenv("AUTOML_CXR_MEMORY_LIMIT", "10000")
+    with pytest.raises(InfeasibleError, match="one image at a time") as caught:
+        run(task(prepared, tmp_path / "a"))
+    assert caught.value.stopped_by == "memory"
+
+
+def test_a_bound_that_only_the_end_tells_is_told_at_the_end(prepared, tmp_path):
+    asked = dataclasses.replace(task(prepared, tmp_path / "a", epochs=1), requirements=(Requirement.parse("macro_f1>=1.5"),))
+    _, result = run(asked)
+    assert result.violations == {"macro_f1>=1.5": 1.5 - result.score}
+    assert result.values == ()

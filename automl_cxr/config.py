@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from automl_cxr.conv_spec import parse_trunk
+from automl_cxr.conv_spec import parse_conv_spec
 from automl_cxr.errors import UnknownNameError, UsageError
 
 FAMILIES = ("scratch", "fused", "transfer", "concat")
@@ -76,9 +76,9 @@ def _taps_rule(value: Any) -> str | None:
     return "must name pools 1, 2 and 5 in ascending order, joined by '+', and end in 5 (such as '1+2+5')"
 
 
-def _trunk_rule(value: Any) -> str | None:
+def _conv_spec_rule(value: Any) -> str | None:
     if value:
-        parse_trunk(value)  # raises with the word that is none
+        parse_conv_spec(value)  # raises with the word that is none
     return None
 
 
@@ -201,7 +201,7 @@ class TrialConfig:
     otsu: bool = _hyperparameter(False, _anything)
     resizer: float = _hyperparameter(0.0, _resizer_rule)
 
-    layers: str = _hyperparameter("", _trunk_rule)
+    layers: str = _hyperparameter("", _conv_spec_rule)
     n_blocks: int = _hyperparameter(4, _within(1, 8))
     convs_per_block: int = _hyperparameter(1, _within(1, 4))
     filters: int = _hyperparameter(32, _within(1, 1024))
@@ -282,7 +282,7 @@ class TrialConfig:
         return math.ceil(round(self.frozen_share * self.epochs, 9)) if thaws else 0  # 0.07 * 100 is a little more than 7
 
     @property
-    def trains_only_head(self) -> bool:
+    def trains_head_only(self) -> bool:
         """Whether nothing but a head learns, on features that are the same in every epoch and for every seed."""
         branches = {
             "transfer": [(self.backbone, self.weights)],

@@ -70,7 +70,7 @@ TrunkLayer = Convolution | Pool | BatchNorm | LayerNorm | Relu | Dropout
 _PLAIN: dict[str, TrunkLayer] = {"bn": BatchNorm(), "ln": LayerNorm(), "relu": Relu()}
 
 
-def parse_trunk(text: str) -> tuple[TrunkLayer, ...]:
+def parse_conv_spec(text: str) -> tuple[TrunkLayer, ...]:
     """Read the layers that a text names.
 
     Raises:
@@ -82,8 +82,8 @@ def parse_trunk(text: str) -> tuple[TrunkLayer, ...]:
     return found
 
 
-def write_trunk(layers: Sequence[TrunkLayer]) -> str:
-    """Write the text that ``parse_trunk`` reads as these layers."""
+def format_conv_spec(layers: Sequence[TrunkLayer]) -> str:
+    """Write the text that ``parse_conv_spec`` reads as these layers."""
     return " ".join(_write_word(layer) for layer in layers)
 
 

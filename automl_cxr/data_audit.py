@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from automl_cxr.data.audit.duplicates import SMALLEST_SIDE, find_duplicates
-from automl_cxr.data.audit.image_statistics import CORNERS, FORMAT, has_lettering, measure_traits
-from automl_cxr.data.audit.record import Audit, Duplicate, Lettering, SharedPatient, Shortcut, TraitDifference
-from automl_cxr.data.audit.shortcut_baseline import divide, forest_out_of_fold, trees_out_of_fold
+from automl_cxr.data.audit.image_statistics import CORNERS, FORMAT, has_lettering, measure_image_statistics
+from automl_cxr.data.audit.record import Audit, Duplicate, Lettering, SharedPatient, Shortcut, StatisticDifference
+from automl_cxr.data.audit.shortcut_baseline import divide, forest_out_of_fold, tree_predictions_out_of_fold
 from automl_cxr.data.cache import DecodedImages, decode_dataset
 from automl_cxr.data.dataset import Dataset
 from automl_cxr.data.inspection import INSPECTED_SIZE
@@ -83,7 +83,7 @@ def audit_images(audited: AuditedImages) -> Audit:
     pixels, sizes = audited.decoded.open(), audited.decoded.original_sizes
     labels = np.array(audited.labels)
     links = find_duplicates(pixels, sizes)
-    traits = measure_traits(audited.root, audited.decoded.ids, pixels, sizes)
+    traits = measure_image_statistics(audited.root, audited.decoded.ids, pixels, sizes)
     folds = divide(labels, audited.patients)
     notes = list(audited.notes)
     if not folds:
@@ -98,7 +98,7 @@ def audit_images(audited: AuditedImages) -> Audit:
         parts={part: audited.parts.count(part) for part in ("train", "valid", "test") if part in audited.parts},
         found_duplicates=tuple(_describe(audited, link.row, link.of, link.kind, link.correlation) for link in links),
         shared_patients=_share_parts(audited) if audited.patients_known else (),
-        differences=_compare_traits(audited, traits, labels, folds),
+        differences=_compare_statistics(audited, traits, labels, folds),
         formats=_count_formats(audited.classes, traits[FORMAT], labels),
         lettering=_rate_lettering(audited, traits, labels),
         shortcut=_score_shortcut(audited, traits, labels, folds) if folds else None,
@@ -147,17 +147,17 @@ def _score_shortcut(
     )
 
 
-def _compare_traits(
+def _compare_statistics(
     audited: AuditedImages, traits: pd.DataFrame, labels: np.ndarray, folds: Sequence[tuple[np.ndarray, np.ndarray]]
-) -> tuple[TraitDifference, ...]:
+) -> tuple[StatisticDifference, ...]:
     if not folds:
         return ()
     found = []
-    for name, probabilities in trees_out_of_fold(traits, labels, len(audited.classes), folds):
-        told, share = _tell_apart(probabilities, labels, len(audited.classes))
+    for name, probabilities in tree_predictions_out_of_fold(traits, labels, len(audited.classes), folds):
+        told, share = _distinguishability(probabilities, labels, len(audited.classes))
         by_class = traits[name].groupby(labels)
         found.append(
-            TraitDifference(
+            StatisticDifference(
                 trait=name,
                 by_class=tuple(
                     (by_class.agg(lambda values: values.mode()[0]) if name == FORMAT else by_class.median()).tolist()
@@ -170,7 +170,7 @@ def _compare_traits(
     return tuple(sorted(found, key=lambda one: one.macro_f1, reverse=True))
 
 
-def _tell_apart(probabilities: np.ndarray, labels: np.ndarray, n_classes: int) -> tuple[tuple[int, int], float]:
+def _distinguishability(probabilities: np.ndarray, labels: np.ndarray, n_classes: int) -> tuple[tuple[int, int], float]:
     """Find the two classes that probabilities tell apart best, by the mean of the two sensitivities; a tie counts half."""
     shares = {}
     for one, other in combinations(range(n_classes), 2):

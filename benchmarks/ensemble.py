@@ -26,23 +26,23 @@ from prediction_sets import RECIPES, PredictionSet, draw_set, radiograph_sets
 from threadpoolctl import threadpool_limits
 
 from automl_cxr.ensemble.baselines import greedy_weights, rank_members, top_k_weights
-from automl_cxr.ensemble.build import DEFAULT_METHOD, METHODS, lay_out
+from automl_cxr.ensemble.build import DEFAULT_METHOD, METHODS, expand_weights
 from automl_cxr.ensemble.combiners import Rule, WeightedAverage
-from automl_cxr.ensemble.exact_two_member import sweep_weights
+from automl_cxr.ensemble.exact_two_member import exact_two_member_weights
 from automl_cxr.ensemble.genetic import evolve_weights, seed_weights
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
-from automl_cxr.ensemble.method_comparison import judge_methods
+from automl_cxr.ensemble.method_comparison import compare_methods_out_of_fold
 from automl_cxr.ensemble.objective import MACRO_F1
-from automl_cxr.ensemble.weight_scoring import Ballots
+from automl_cxr.ensemble.weight_scoring import WeightScorer
 from automl_cxr.scoring.predictions import Predictions, align
 
 # The algorithm alone: on all images, by the objective alone.
 BARE = GeneticSettings(halvings=0, brier_weight=0.0, shrinkage=0.0, restarts=3, patience=50)
 REFERENCE = (6, 1292, 4)  # members, images, classes
-Fit = Callable[[Ballots, tuple[str, ...]], Rule]
+Fit = Callable[[WeightScorer, tuple[str, ...]], Rule]
 
 
-def draw_ballots(n_members: int, n_images: int, n_classes: int, seed: int) -> Ballots:
+def draw_weight_scorer(n_members: int, n_images: int, n_classes: int, seed: int) -> WeightScorer:
     """Draw members of different skill with independent errors."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(n_classes, size=n_images)
@@ -51,7 +51,7 @@ def draw_ballots(n_members: int, n_images: int, n_classes: int, seed: int) -> Ba
         logits = rng.standard_normal((n_images, n_classes), dtype=np.float32) * rng.uniform(0.8, 3)
         logits[np.arange(n_images), labels] += 1
         member[:] = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    return Ballots(votes, labels)
+    return WeightScorer(votes, labels)
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
@@ -65,7 +65,7 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 
 def speed() -> None:
     """Compare with the plain DEAP program: same operators, population, generations and first population."""
-    ballots = draw_ballots(*REFERENCE, seed=0)
+    ballots = draw_weight_scorer(*REFERENCE, seed=0)
     seeds = [weights.tolist() for weights in seed_weights(ballots)]
     slow = score_each_by_scikit_learn(ballots.probabilities, ballots.labels)
     settings = replace(BARE, restarts=1, patience=201)
@@ -80,7 +80,7 @@ def second() -> None:
     """Give each search a CPU second for the macro-F1 of the same images, ten problems."""
     found: dict[str, list[float]] = {"genetic algorithm": [], "differential evolution": [], "greedy selection": []}
     for seed in range(10):
-        ballots = lay_out(draw_set(RECIPES[1], seed).valid, MACRO_F1)[0]
+        ballots = expand_weights(draw_set(RECIPES[1], seed).valid, MACRO_F1)[0]
         found["genetic algorithm"].append(_evolve_for_a_second(ballots, seed))
         found["differential evolution"].append(_differ_for_a_second(ballots, seed))
         found["greedy selection"].append(float(ballots.merit(greedy_weights(ballots)[None])[0]))
@@ -90,7 +90,7 @@ def second() -> None:
     print("\nGreedy selection is over after some milliseconds.\n", flush=True)
 
 
-def _evolve_for_a_second(ballots: Ballots, seed: int) -> float:
+def _evolve_for_a_second(ballots: WeightScorer, seed: int) -> float:
     started, best, number = time.process_time(), -np.inf, 0
     while time.process_time() - started < 1:
         settings = replace(BARE, restarts=1, patience=30, seed=1000 * seed + number)
@@ -98,7 +98,7 @@ def _evolve_for_a_second(ballots: Ballots, seed: int) -> float:
     return best
 
 
-def _differ_for_a_second(ballots: Ballots, seed: int) -> float:
+def _differ_for_a_second(ballots: WeightScorer, seed: int) -> float:
     """Run SciPy's differential evolution with its own settings, on the same fitness of a whole population at once."""
     from scipy.optimize import differential_evolution
 
@@ -132,7 +132,7 @@ def growth() -> None:
         cells = []
         for value in values:
             size = {**base, what: value}
-            ballots = draw_ballots(size["members"], size["images"], size["classes"], seed=0)
+            ballots = draw_weight_scorer(size["members"], size["images"], size["classes"], seed=0)
             settings = replace(BARE, restarts=1, generations=50, patience=51, population=size["population"])
             cells.append(f"{value:,}: {cpu_seconds(lambda b=ballots, s=settings: evolve_weights(b, s)):.2f} s")
         print(f"| {what} | {' | '.join(cells)} |", flush=True)
@@ -144,12 +144,12 @@ def exact() -> None:
     pairs, triples = [], []
     for seed in range(100):
         rng = np.random.default_rng((7, seed))
-        ballots = draw_ballots(2, int(rng.choice([60, 200, 600, 1292])), int(rng.integers(2, 6)), seed)
-        optimum = ballots.merit(sweep_weights(ballots)[None])[0]
+        ballots = draw_weight_scorer(2, int(rng.choice([60, 200, 600, 1292])), int(rng.integers(2, 6)), seed)
+        optimum = ballots.merit(exact_two_member_weights(ballots)[None])[0]
         pairs.append(evolve_weights(ballots, replace(BARE, seed=seed)).merit >= optimum - 1e-12)
     grid = np.array([(a, b, 100 - a - b) for a in range(101) for b in range(101 - a)]) / 100
     for seed in range(20):
-        ballots = draw_ballots(3, 300, 3, seed)
+        ballots = draw_weight_scorer(3, 300, 3, seed)
         triples.append(evolve_weights(ballots, replace(BARE, seed=seed)).merit >= ballots.merit(grid).max() - 1e-12)
     print("| bare algorithm, 3 restarts | reached the optimum |\n| --- | --- |")
     print(f"| two members, exact optimum (the sweep is among the seeds) | {sum(pairs)} of {len(pairs)} |")
@@ -160,7 +160,7 @@ def exact() -> None:
 
 def memory() -> None:
     """Judge a population on 100,000 images by 50 members by 14 classes, and tell what memory that took."""
-    ballots = draw_ballots(50, 100_000, 14, seed=0)
+    ballots = draw_weight_scorer(50, 100_000, 14, seed=0)
     weights = np.random.default_rng(0).dirichlet(np.ones(50), size=100)
     held = psutil.Process().memory_info().rss
     seconds = cpu_seconds(lambda: ballots.merit(weights))
@@ -176,7 +176,7 @@ def memory() -> None:
 # ------------------------------------------------------------------------------------------------------- on other patients
 
 
-def _naive(ballots: Ballots, patients: tuple[str, ...]) -> Rule:
+def _naive(ballots: WeightScorer, patients: tuple[str, ...]) -> Rule:
     def fitness(individuals: list[list[float]]) -> list[float]:
         return ballots.merit(np.array(individuals)).tolist()
 
@@ -184,7 +184,7 @@ def _naive(ballots: Ballots, patients: tuple[str, ...]) -> Rule:
     return WeightedAverage(np.array(weights))
 
 
-def _top_5(ballots: Ballots, patients: tuple[str, ...]) -> Rule:
+def _top_5(ballots: WeightScorer, patients: tuple[str, ...]) -> Rule:
     return WeightedAverage(top_k_weights(rank_members(ballots), min(5, ballots.n_members)))
 
 
@@ -239,7 +239,7 @@ def compare_on_other_patients(arguments: argparse.Namespace, fits: Mapping[str, 
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     honest: dict[str, list[float]] = {}
     for drawn in all_sets(arguments):
-        ballots, images = lay_out(drawn.valid, MACRO_F1)
+        ballots, images = expand_weights(drawn.valid, MACRO_F1)
         test, labels = align(drawn.test)[0], drawn.test[0].labels
         rows = found.setdefault(drawn.name, {name: [] for name in fits})
         for name, fit in fits.items():
@@ -257,7 +257,7 @@ def compare_on_other_patients(arguments: argparse.Namespace, fits: Mapping[str, 
 
 
 def _out_of_fold(valid: list[Predictions]) -> float:
-    judged = judge_methods(valid, methods=(DEFAULT_METHOD,))
+    judged = compare_methods_out_of_fold(valid, methods=(DEFAULT_METHOD,))
     return float("nan") if judged is None else 100 * judged.methods[DEFAULT_METHOD].score
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from automl_cxr.api import describe, open_study
 from automl_cxr.errors import ImpossibleModelError
-from automl_cxr.study.presets import find_system
+from automl_cxr.study.presets import find_preset
 from automl_cxr.study.spaces import shipped
 
 _LARGEST, _SMALLEST = 256, 16
@@ -38,7 +38,7 @@ def smallest_image_size(name: str) -> int:
 
 def train_briefly(name: str, data: str, size: int, runs: Path, weights: str | None) -> dict[str, object]:
     """Search a study of one trial and one epoch, or two where there are two phases; give what its trial came to."""
-    epochs = 2 if find_system(name, {"epochs": 2}).config.frozen_epochs == 1 else 1
+    epochs = 2 if find_preset(name, {"epochs": 2}).config.frozen_epochs == 1 else 1
     words = [
         sys.executable,
         "-c",

@@ -18,7 +18,7 @@ from automl_cxr.engine.protocol import Facts, Objective, Proposal, Proposer, Rep
 from automl_cxr.errors import InfeasibleError
 from automl_cxr.records import SplitRecord
 from automl_cxr.scoring.predictions import Predictions
-from automl_cxr.study.heartbeat import LeaseTerms
+from automl_cxr.study.heartbeat import HeartbeatSettings
 from automl_cxr.study.objective import TrialObjective, staging_folder
 from automl_cxr.study.prepare import PreparedStudy, StudyRequest, prepare_study
 from automl_cxr.study.runner import Budget, run_search
@@ -202,7 +202,7 @@ def quick_search() -> Callable[..., Silence]:
             budget=budget,
             execute=execute,
             listener=listener,
-            terms=LeaseTerms(beat_seconds=0.05, patience_seconds=1.5),
+            terms=HeartbeatSettings(beat_seconds=0.05, patience_seconds=1.5),
         )
         return listener
 

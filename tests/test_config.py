@@ -124,4 +124,4 @@ HEAD_ALONE = {"family": "transfer", "unfreeze": 0, "augmentation": 0.0}
     ],
 )
 def test_a_configuration_tells_whether_only_its_head_learns(values, expected):
-    assert TrialConfig.from_values({**HEAD_ALONE, **values}).trains_only_head is expected
+    assert TrialConfig.from_values({**HEAD_ALONE, **values}).trains_head_only is expected

@@ -1,6 +1,6 @@
 import pytest
 
-from automl_cxr.conv_spec import BatchNorm, Convolution, Dropout, LayerNorm, Pool, Relu, parse_trunk, write_trunk
+from automl_cxr.conv_spec import BatchNorm, Convolution, Dropout, LayerNorm, Pool, Relu, format_conv_spec, parse_conv_spec
 from automl_cxr.errors import UsageError
 
 
@@ -21,7 +21,7 @@ from automl_cxr.errors import UsageError
     ],
 )
 def test_a_word_is_a_layer(word, layer):
-    assert parse_trunk(word)[-1] == layer
+    assert parse_conv_spec(word)[-1] == layer
 
 
 @pytest.mark.parametrize(
@@ -29,16 +29,16 @@ def test_a_word_is_a_layer(word, layer):
 )
 def test_a_word_that_is_none_is_named(word):
     with pytest.raises(UsageError, match=word):
-        parse_trunk(f"conv8k3 {word}")
+        parse_conv_spec(f"conv8k3 {word}")
 
 
 def test_a_trunk_needs_a_convolution():
     with pytest.raises(UsageError, match="hold a convolution"):
-        parse_trunk("pool2 bn")
+        parse_conv_spec("pool2 bn")
 
 
 @pytest.mark.parametrize(
     "text", ["conv32k11 conv64k5s2 pool2 bn", "conv96k11s4v pool3s2p relu", "conv8k3vl ln drop0.25 pool2s1 drop0.000001"]
 )
 def test_a_trunk_is_written_as_it_is_read(text):
-    assert write_trunk(parse_trunk(text)) == text
+    assert format_conv_spec(parse_conv_spec(text)) == text

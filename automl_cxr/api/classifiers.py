@@ -17,7 +17,7 @@ from automl_cxr.results import ensembles
 from automl_cxr.results.classifier import ENSEMBLE_FILE, Classifier, load_ensemble
 from automl_cxr.results.ensembles import BuiltEnsemble
 from automl_cxr.study.prepare import OnProgress
-from automl_cxr.study.presets import NamedSystem, find_system
+from automl_cxr.study.presets import Preset, find_preset
 
 if TYPE_CHECKING:
     from automl_cxr.model.memory_estimate import MemoryEstimate
@@ -51,7 +51,7 @@ def open_classifier(
 
 def describe(
     name: str, fixed: Mapping[str, Any] | None = None, *, n_classes: int | None = None
-) -> tuple[NamedSystem, ModelSummary, MemoryEstimate]:
+) -> tuple[Preset, ModelSummary, MemoryEstimate]:
     """Count the layers of the network that a name stands for, and the memory to train it; no data and no weights are needed.
 
     Args:
@@ -63,7 +63,7 @@ def describe(
         UsageError: An unknown name or an impossible value.
         ImpossibleModelError: There is no such network.
     """
-    system = find_system(name, fixed or {})
+    system = find_preset(name, fixed or {})
     from automl_cxr.model.memory_estimate import estimate_memory  # Keras, which an unknown name need not wait for
     from automl_cxr.model.summary import describe_model
 

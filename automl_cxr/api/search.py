@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from automl_cxr.api.locations import locate
 from automl_cxr.api.study import Study
-from automl_cxr.engine.registry import ENDING_SAMPLERS, most_together
+from automl_cxr.engine.registry import ENDING_SAMPLERS, default_batch_trials
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.study.prepare import OnProgress, PreparedStudy, StudyRequest, prepare_study
 from automl_cxr.study.progress import SearchProgress
@@ -111,7 +111,7 @@ def search(
         executor: "ray", or "inline" for this process.
         resources: What Ray may use.
         together: Trials at most that run as one where they are cheap enough; 1 runs each alone. By default as many as leave
-            the sampler something to learn, see ``engine.proposers.most_together``.
+            the sampler something to learn, see ``engine.proposers.default_batch_trials``.
         runs: Folder of all studies; see ``locate``.
         storage: Optuna storage URL; see ``locate``.
         command: What was typed, for the record.
@@ -176,7 +176,9 @@ def search(
         target=target,
         disk_bytes=disk_budget,
     )
-    execute = choose_executor(executor, resources, trial_seconds, together or most_together(sampler, n_trials=budget.n_trials))
+    execute = choose_executor(
+        executor, resources, trial_seconds, together or default_batch_trials(sampler, n_trials=budget.n_trials)
+    )
     run_prepared(prepared, budget, execute, sampler=sampler, command=command, stream=stream)
     return Study(prepared.store)
 
@@ -192,7 +194,7 @@ def run_prepared(
 ) -> None:
     """Search a study and show how far it is; the sampler is by default the study's."""
     with SearchProgress(prepared.store, budget, stream=stream) as progress:
-        progress.tell_study(prepared)
+        progress.print_study(prepared)
         run_search(
             prepared.store,
             prepared.images,

@@ -17,7 +17,7 @@ from automl_cxr.results.error_analysis import ErrorAnalysis, analyse_errors
 from automl_cxr.results.error_report import N_SHOWN, error_page
 from automl_cxr.results.evaluation import Evaluation, evaluate
 from automl_cxr.results.explain.explanation import corner_evidence, explain
-from automl_cxr.results.explain.overlays import Overlay
+from automl_cxr.results.explain.overlays import HeatmapOverlay
 from automl_cxr.results.export import Export, export_classifier
 from automl_cxr.results.external_validation import open_sites
 from automl_cxr.results.figures import Figures
@@ -31,7 +31,7 @@ from automl_cxr.study import study_info
 from automl_cxr.study.prepare import OnProgress
 from automl_cxr.study.provenance import SearchEntry
 from automl_cxr.study.store import StudyStore
-from automl_cxr.study.trial_counts import Tally, tally_trials
+from automl_cxr.study.trial_counts import TrialCounts, count_trials
 
 
 class Study:
@@ -157,7 +157,7 @@ class Study:
         per_class: int = 3,
         data: str | None = None,
         **choices: Any,
-    ) -> list[Overlay]:
+    ) -> list[HeatmapOverlay]:
         """Show why a classifier, by default the best trial, says what it says of some images.
 
         Without images, of ``per_class`` of each class of the validation part. ``what`` is as for ``evaluate``, other keywords
@@ -183,7 +183,7 @@ class Study:
     def errors(self, **choices: Any) -> ErrorAnalysis:
         """Compare what models get wrong, by default what the best trial gets wrong of the validation part.
 
-        Keywords are those of ``results.chosen_models.choose_models``: ``trials``, ``top``, ``ensembles``, ``predictions``,
+        Keywords are those of ``results.chosen_models.select_models``: ``trials``, ``top``, ``ensembles``, ``predictions``,
         ``part``, ``data`` and ``on_progress``. Opening the test part is recorded.
         """
         return analyse_errors(self._store, **choices)
@@ -216,9 +216,9 @@ class Study:
         """Check that the finished trials are what the record says; see ``results.verification.verify_study``."""
         return verify_study(self._store, trial, data=data, on_progress=on_progress)
 
-    def tally(self) -> Tally:
-        """Count what became of the trials so far; see ``study.tally.Tally``."""
-        return tally_trials(self._store)
+    def tally(self) -> TrialCounts:
+        """Count what became of the trials so far; see ``study.tally.TrialCounts``."""
+        return count_trials(self._store)
 
     def searches(self) -> list[SearchEntry]:
         """Every search that was begun on the study, in order: when, command, versions, code, machine."""

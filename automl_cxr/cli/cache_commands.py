@@ -22,10 +22,10 @@ def cache(context: click.Context, as_json: bool) -> None:
     import pandas as pd
 
     from automl_cxr.data.cache import cache_folder
-    from automl_cxr.data.cache_listing import list_kept
+    from automl_cxr.data.cache_listing import list_cache_entries
     from automl_cxr.data.feature_cache import FeatureCache
 
-    entries, limit = list_kept(), FeatureCache().limit
+    entries, limit = list_cache_entries(), FeatureCache().limit
     if as_json:
         told = [dataclasses.asdict(entry) for entry in entries]
         print_json({"folder": str(cache_folder()), "features_limit": limit, "entries": told})
@@ -51,9 +51,9 @@ def cache(context: click.Context, as_json: bool) -> None:
 @debug_option
 def clear(as_json: bool) -> None:
     """Remove decoded images and features, but for what is being written; not for while a search runs."""
-    from automl_cxr.data.cache_listing import clear_kept
+    from automl_cxr.data.cache_listing import clear_cache
 
-    freed = clear_kept()
+    freed = clear_cache()
     if as_json:
         print_json({"freed_bytes": freed})
         return

@@ -13,7 +13,7 @@ from automl_cxr.cli.output import print_json, print_table
 if TYPE_CHECKING:
     from automl_cxr.model.memory_estimate import MemoryEstimate
     from automl_cxr.model.summary import ModelSummary
-    from automl_cxr.study.presets import NamedSystem
+    from automl_cxr.study.presets import Preset
 
 
 @click.command()
@@ -69,7 +69,7 @@ def _print_memory(memory: MemoryEstimate) -> None:
         click.echo("It does not fit in this machine: a search here would refuse it.")
 
 
-def _as_json(system: NamedSystem, summary: ModelSummary, memory: MemoryEstimate) -> dict[str, Any]:
+def _as_json(system: Preset, summary: ModelSummary, memory: MemoryEstimate) -> dict[str, Any]:
     return {
         "name": system.name,
         "description": system.description,

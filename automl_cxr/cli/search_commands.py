@@ -22,7 +22,7 @@ from automl_cxr.cli.output import print_json, progress_bar, short
 from automl_cxr.errors import UsageError
 
 if TYPE_CHECKING:
-    from automl_cxr.study.trial_counts import Tally
+    from automl_cxr.study.trial_counts import TrialCounts
 
 _REASONS_SHOWN = 5
 
@@ -210,7 +210,7 @@ def _print_search(study: Any, as_json: bool) -> None:
         )
         return
     click.echo(repr(study))
-    _print_tally(tally)
+    _print_trial_counts(tally)
     if len(study.objectives) > 1:
         for trial in study.pareto_front:
             values = zip(study.objectives, trial.values, strict=True)
@@ -225,7 +225,7 @@ def _print_search(study: Any, as_json: bool) -> None:
         )
 
 
-def _print_tally(tally: Tally) -> None:
+def _print_trial_counts(tally: TrialCounts) -> None:
     counts = {
         "asked for": tally.asked,
         "complete": tally.complete,

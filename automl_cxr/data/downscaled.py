@@ -12,7 +12,7 @@ from filelock import FileLock
 from automl_cxr.data.decode import fit_square
 
 
-def images_at(path: Path, image_size: int) -> Path:
+def downscaled_images(path: Path, image_size: int) -> Path:
     """Give the images of a decoded array at another size; of their own size, the array itself.
 
     A smaller image is averaged over the pixels of the larger one. Whoever asks first writes the file, others wait for it.

@@ -251,13 +251,13 @@ class _Pose:
     scale: np.ndarray
 
     def to_body(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Turn the picture's coordinates (-1 to 1) into the body's."""
+        """Convert the picture's coordinates (-1 to 1) into the body's."""
         x, y = x - self.shift[0], y - self.shift[1]
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         return (cos * x + sin * y) / self.scale[0], (cos * y - sin * x) / self.scale[1]
 
     def to_picture(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Turn the body's coordinates into the picture's."""
+        """Convert the body's coordinates into the picture's."""
         x, y = x * self.scale[0], y * self.scale[1]
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         return cos * x - sin * y + self.shift[0], sin * x + cos * y + self.shift[1]
@@ -388,7 +388,7 @@ def _smooth_noise(image_size: int, n_cells: int, rng: np.random.Generator) -> np
 
 
 def _develop(density: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Turn densities into grey values.
+    """Convert densities into grey values.
 
     Mean and spread of the grey values are drawn, not left to the anatomy, so that they say nothing of the class.
     """

@@ -24,7 +24,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from automl_cxr.engine.deduplication import TriedPoints
+from automl_cxr.engine.deduplication import EvaluatedPoints
 from automl_cxr.engine.intermediate_values import read_scores, write_epoch
 from automl_cxr.engine.protocol import Ending, Facts, Outcome, Pause, Proposal, Report, Verdict
 from automl_cxr.engine.space import Choice, Float, Int, Parameter, Space, Value
@@ -103,7 +103,7 @@ class StudyProposer(ABC):
         self._epochs = epochs
         self._seed = seed
         self._sign = sign
-        self._tried = TriedPoints(space)
+        self._tried = EvaluatedPoints(space)
         self._live: dict[int, _Live] = {}
         self._n_read = 0
         self._unended: set[int] = set()  # among the trials read
@@ -142,7 +142,7 @@ class StudyProposer(ABC):
         slot = self._next_slot(trials)  # it was left before it was given a place
         return self._begin(trial, slot if isinstance(slot, Slot) and slot.parent is None else Slot())
 
-    def set_aside(self, number: int, ending: Ending) -> None:
+    def requeue(self, number: int, ending: Ending) -> None:
         """Take a failure after which the trial is run again; it stays RUNNING until ``resume`` begins it."""
         trial = self._live.pop(number).trial
         noted = self._study.get_trials(deepcopy=False)[number].user_attrs

@@ -14,7 +14,7 @@ _DRAWS = 4  # of the proposer, before chance takes over: it may be in love with 
 _CHANCES = 50
 
 
-class TriedPoints:
+class EvaluatedPoints:
     """The points of the trials that were begun, whatever became of them: a configuration that failed fails again."""
 
     def __init__(self, space: Space) -> None:
@@ -46,7 +46,7 @@ class TriedPoints:
         wanted = draw(0)
         if wanted not in self:
             return wanted
-        if self.first_untried() is None and self._space.is_finite:
+        if self.first_unevaluated() is None and self._space.is_finite:
             return wanted
         for attempt in range(1, _DRAWS):
             if (point := draw(attempt)) not in self:
@@ -54,9 +54,9 @@ class TriedPoints:
         for _ in range(_CHANCES):
             if (point := self._space.sample(rng)) not in self:
                 return point
-        return self.first_untried() or wanted
+        return self.first_unevaluated() or wanted
 
-    def first_untried(self) -> dict[str, Value] | None:
+    def first_unevaluated(self) -> dict[str, Value] | None:
         """Give the first point of a finite space, in the order of its grids, that was not tried; None if there is none."""
         if not self._space.is_finite:
             return None

@@ -6,7 +6,7 @@ import contextlib
 import time
 
 from automl_cxr.engine.protocol import Ending, Objective, Outcome, Pause, Proposer, Report, Verdict
-from automl_cxr.engine.trial_batches import Batch, Gatherer, observe_round
+from automl_cxr.engine.trial_batches import Batch, TrialBatcher, observe_round
 
 _IDLE_SECONDS = 1.0
 
@@ -20,7 +20,7 @@ def run_inline(objective: Objective, proposer: Proposer, *, seconds_per_trial: f
         seconds_per_trial: Wall seconds that a trial may take; looked at after each epoch, since nobody else could end it.
         together: The most trials that gather into one batch.
     """
-    gatherer = Gatherer(objective, proposer, limit=together)
+    gatherer = TrialBatcher(objective, proposer, limit=together)
     while (proposals := gatherer.propose()) is not Pause.OVER:
         if isinstance(proposals, Pause):
             time.sleep(_IDLE_SECONDS)

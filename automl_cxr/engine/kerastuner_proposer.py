@@ -228,7 +228,7 @@ class GridProposer(KerasTunerProposer):
         self._points = self._walk()
 
     def _next_slot(self, trials: Sequence[FrozenTrial]) -> Slot | Pause:
-        return Pause.OVER if self._tried.first_untried() is None else Slot()
+        return Pause.OVER if self._tried.first_unevaluated() is None else Slot()
 
     def _draw(self, trial: optuna.Trial, attempt: int) -> dict[str, Value]:
         return next(point for point in self._points if point not in self._tried)

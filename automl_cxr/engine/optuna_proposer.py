@@ -29,7 +29,7 @@ from automl_cxr.engine.pareto import ParetoHalving, is_among_best_third
 from automl_cxr.engine.protocol import Facts, Pause, Report
 from automl_cxr.engine.space import Parameter, Space, Value
 from automl_cxr.engine.successive_halving import REDUCTION, SuccessiveHalving
-from automl_cxr.engine.warm_start_view import Prior, view_with_priors
+from automl_cxr.engine.warm_start_view import WarmStartPoint, add_priors_to_study
 from automl_cxr.errors import UnknownNameError, UsageError
 
 _STARTUP = 8  # trials at random before a model is fitted; Optuna's own 10 is half of a small search
@@ -224,7 +224,7 @@ class OptunaProposer(StudyProposer):
         folds: int = 0,
         seed: int,
         sign: Callable[[int], Facts] = lambda _: {},
-        priors: Sequence[Prior] = (),
+        priors: Sequence[WarmStartPoint] = (),
     ) -> None:
         if sampler not in SAMPLERS:
             raise UnknownNameError("sampler", sampler, SAMPLERS)
@@ -238,13 +238,13 @@ class OptunaProposer(StudyProposer):
         self._set_sampler(number=0, attempt=0)  # what cannot work is refused here, not at the first trial
 
     def _next_slot(self, trials: Sequence[FrozenTrial]) -> Slot | Pause:
-        is_over = self._sampler == "grid" and self._tried.first_untried() is None
+        is_over = self._sampler == "grid" and self._tried.first_unevaluated() is None
         return Pause.OVER if is_over else Slot()
 
     def _draw(self, trial: optuna.Trial, attempt: int) -> dict[str, Value]:
         """Ask the sampler as ``Trial.suggest_...`` does, writing nothing."""
         self._set_sampler(trial.number, attempt)
-        study = view_with_priors(self._study, self._space, self._priors)
+        study = add_priors_to_study(self._study, self._space, self._priors)
         asked = optuna.Trial(study, trial._trial_id)
         relative = asked.relative_params
         begun = copy.copy(self._study.get_trials(deepcopy=False)[trial.number])

@@ -31,7 +31,7 @@ trial that breaks one COMPLETE is infeasible; one that is known to break one bef
 ends as REFUSED.
 
 Trials that are too cheap to run one by one may be run together, in batches. An objective that can do so offers two methods
-more (``Gathering``); without them nothing changes::
+more (``BatchableObjective``); without them nothing changes::
 
     gathers(proposal)      -> bool                          # is this trial so cheap that it should run with others?
     together(proposals)    -> list of generators            # of two or more, in their order; each as objective(proposal) gives
@@ -188,7 +188,7 @@ Objective = Callable[[Proposal], Run]
 
 
 @runtime_checkable
-class Gathering(Protocol):
+class BatchableObjective(Protocol):
     """An objective that can run cheap trials together."""
 
     def __call__(self, proposal: Proposal) -> Run:

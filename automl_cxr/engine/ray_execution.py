@@ -35,7 +35,7 @@ from ray.tune.search import Searcher
 
 from automl_cxr.engine.file_transfer import Parcels, pack, unpack
 from automl_cxr.engine.protocol import Ending, Objective, Outcome, Pause, Proposer, Report, Verdict
-from automl_cxr.engine.trial_batches import Event, Gatherer, observe_round
+from automl_cxr.engine.trial_batches import Event, TrialBatcher, observe_round
 from automl_cxr.engine.worker import Worker, WorkerLimits
 from automl_cxr.errors import UsageError, WorkerDiedError
 from automl_cxr.hardware import GPUS, MEMORY_LIMIT
@@ -157,7 +157,7 @@ def run_with_ray(
     scratch = tempfile.mkdtemp(prefix="automl-cxr-ray-")
     try:
         placement = place(resources, _survey())
-        bridge = _ProposerBridge(proposer, Gatherer(objective, proposer, limit=together))
+        bridge = _ProposerBridge(proposer, TrialBatcher(objective, proposer, limit=together))
         _tune(objective, bridge, placement, seconds_per_trial=seconds_per_trial, scratch=scratch)
     finally:
         if started_here:
@@ -260,7 +260,7 @@ class _ProposerBridge:
     Ray swallows or wraps what these raise; the first error of the proposer is kept and ends the search in order.
     """
 
-    def __init__(self, proposer: Proposer, gatherer: Gatherer) -> None:
+    def __init__(self, proposer: Proposer, gatherer: TrialBatcher) -> None:
         self._proposer = proposer
         self._gatherer = gatherer
         self._running: dict[str, set[int]] = {}  # numbers of the trials that have not ended, by Ray's name of their batch

@@ -19,7 +19,7 @@ from automl_cxr.engine.optuna_proposer import (
 )
 from automl_cxr.engine.protocol import Facts
 from automl_cxr.engine.space import Space
-from automl_cxr.engine.warm_start_view import Prior
+from automl_cxr.engine.warm_start_view import WarmStartPoint
 from automl_cxr.errors import UnknownNameError, UsageError
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "SAMPLERS",
     "build_proposer",
     "check_proposer",
-    "most_together",
+    "default_batch_trials",
 ]
 
 _KERASTUNER = ("kt-hyperband", "kt-bayesian", "kt-random", "kt-grid")  # their module loads Keras, which names must not
@@ -60,7 +60,7 @@ def build_proposer(
     folds: int = 0,
     seed: int,
     sign: Callable[[int], Facts] = lambda _: {},
-    priors: Sequence[Prior] = (),
+    priors: Sequence[WarmStartPoint] = (),
 ) -> StudyProposer:
     """Make the proposer of a name.
 
@@ -102,7 +102,7 @@ def check_proposer(space: Space, *, sampler: str, pruner: str, n_objectives: int
         optuna_proposer.make_sampler(sampler, space, study_seed=0, seed=0)
 
 
-def most_together(sampler: str, *, n_trials: int | None) -> int:
+def default_batch_trials(sampler: str, *, n_trials: int | None) -> int:
     """Choose how many cheap trials run together at most: 16, and for a sampler that learns an eighth of the study's trials.
 
     The trials of a batch are proposed before any of them has a score. Of a study that only time ends, 16 are few.

@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 
 from automl_cxr.engine.protocol import (
     Attempt,
+    BatchableObjective,
     Ending,
-    Gathering,
     Objective,
     Pause,
     Proposal,
@@ -24,7 +24,7 @@ Event = tuple[int, Report | Ending]
 """What a trial, by its number, has come to."""
 
 
-class Gatherer:
+class TrialBatcher:
     """Asks a proposer for as many trials as are to run together.
 
     Args:
@@ -56,7 +56,7 @@ class Gatherer:
         return batch
 
     def _gathers(self, proposal: Proposal) -> bool:
-        return proposal.attempts == 0 and isinstance(self._objective, Gathering) and self._objective.gathers(proposal)
+        return proposal.attempts == 0 and isinstance(self._objective, BatchableObjective) and self._objective.gathers(proposal)
 
     def _take_kept(self) -> Proposal | None:
         if self._kept is None:
@@ -106,7 +106,7 @@ def observe_round(proposer: Proposer, reports: Sequence[tuple[int, Report]]) -> 
 
 
 def _begin(objective: Objective, proposals: Sequence[Proposal]) -> Sequence[Run]:
-    if len(proposals) == 1 or not isinstance(objective, Gathering):
+    if len(proposals) == 1 or not isinstance(objective, BatchableObjective):
         return [objective(proposal) for proposal in proposals]
     try:
         return objective.together(proposals)

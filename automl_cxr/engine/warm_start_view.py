@@ -19,22 +19,22 @@ from automl_cxr.engine.space import Space, Value
 
 
 @dataclass(frozen=True)
-class Prior:
+class WarmStartPoint:
     """A point of the space and the scores that it had in an earlier study, one for each objective."""
 
     values: Mapping[str, Value]
     scores: Sequence[float]
 
 
-def view_with_priors(study: optuna.Study, space: Space, priors: Sequence[Prior]) -> optuna.Study:
+def add_priors_to_study(study: optuna.Study, space: Space, priors: Sequence[WarmStartPoint]) -> optuna.Study:
     """Give the study as a sampler is to see it; the study itself where there are no priors."""
     if not priors:
         return study
-    storage: Any = _StorageWithPriors(study._storage, _freeze(space, priors))
+    storage: Any = _WarmStartStorage(study._storage, _freeze(space, priors))
     return optuna.Study(study.study_name, storage, sampler=study.sampler, pruner=study.pruner)
 
 
-def _freeze(space: Space, priors: Sequence[Prior]) -> list[FrozenTrial]:
+def _freeze(space: Space, priors: Sequence[WarmStartPoint]) -> list[FrozenTrial]:
     """Make COMPLETE trials of priors, with numbers below 0, which no trial of a storage has."""
     distributions = {parameter.name: to_optuna(parameter) for parameter in space.parameters}
     trials = []
@@ -49,7 +49,7 @@ def _freeze(space: Space, priors: Sequence[Prior]) -> list[FrozenTrial]:
     return trials
 
 
-class _StorageWithPriors:
+class _WarmStartStorage:
     """A storage that names some trials before its own, and is the storage in everything else."""
 
     def __init__(self, storage: optuna.storages.BaseStorage, trials: Sequence[FrozenTrial]) -> None:

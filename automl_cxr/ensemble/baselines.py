@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from automl_cxr.ensemble.weight_scoring import Ballots
+from automl_cxr.ensemble.weight_scoring import WeightScorer
 from automl_cxr.errors import UsageError
 
 
@@ -30,12 +30,12 @@ def top_k_weights(order: np.ndarray, k: int) -> np.ndarray:
     return weights
 
 
-def rank_members(ballots: Ballots) -> np.ndarray:
+def rank_members(ballots: WeightScorer) -> np.ndarray:
     """Order the members from the best one by the objective, indices (n_members,); of equals the surer, then the first."""
     return ballots.rank(np.eye(ballots.n_members))
 
 
-def greedy_weights(ballots: Ballots, *, n_rounds: int = 50) -> np.ndarray:
+def greedy_weights(ballots: WeightScorer, *, n_rounds: int = 50) -> np.ndarray:
     """Select members one after another, with replacement; weights are how often each was taken.
 
     Caruana et al. 2004, "Ensemble selection from libraries of models": each round adds the member that makes the

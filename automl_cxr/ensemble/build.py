@@ -9,17 +9,17 @@ from types import MappingProxyType
 import numpy as np
 
 from automl_cxr.ensemble.baselines import greedy_weights, rank_members, top_k_weights, uniform_weights
-from automl_cxr.ensemble.combiners import Rule, WeightedAverage
+from automl_cxr.ensemble.combiners import Combiner, WeightedAverage
 from automl_cxr.ensemble.cross_fitting import evolve_on_halves
-from automl_cxr.ensemble.exact_two_member import sweep_weights
+from automl_cxr.ensemble.exact_two_member import exact_two_member_weights
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.ensemble.objective import MACRO_F1, Objective
 from automl_cxr.ensemble.stacking import fit_stacking
-from automl_cxr.ensemble.weight_scoring import Ballots
+from automl_cxr.ensemble.weight_scoring import WeightScorer
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.scoring.predictions import Predictions, align
 
-Fit = Callable[[Ballots, Sequence[str], GeneticSettings], Rule]
+Fit = Callable[[WeightScorer, Sequence[str], GeneticSettings], Combiner]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Method:
     n_members: int | None = None
 
 
-def _average_of(weigh: Callable[[Ballots], np.ndarray]) -> Fit:
+def _average_of(weigh: Callable[[WeightScorer], np.ndarray]) -> Fit:
     return lambda ballots, _patients, _settings: WeightedAverage(weigh(ballots))
 
 
@@ -47,7 +47,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "best": Method("the best member alone", _average_of(lambda ballots: top_k_weights(rank_members(ballots), 1))),
         "average": Method("all members alike", _average_of(lambda ballots: uniform_weights(ballots.n_members))),
         "greedy": Method("greedy selection with replacement (Caruana et al. 2004)", _average_of(greedy_weights)),
-        "sweep": Method("two members: the exact optimum", _average_of(sweep_weights), n_members=2),
+        "sweep": Method("two members: the exact optimum", _average_of(exact_two_member_weights), n_members=2),
         "ga": Method(
             "genetic algorithm, averaged over halves of the patients",
             lambda ballots, patients, settings: WeightedAverage(evolve_on_halves(ballots, patients, settings)),
@@ -82,7 +82,7 @@ class FittedEnsemble:
     """
 
     method: str
-    rule: Rule
+    rule: Combiner
     score: float
 
 
@@ -107,7 +107,7 @@ def fit_ensemble(
         DataError: If members differ in images, labels or classes, or a label is unknown.
     """
     check_method(method, len(members))
-    ballots, images = lay_out(members, objective)
+    ballots, images = expand_weights(members, objective)
     return _fit(method, ballots, images.patients, settings)
 
 
@@ -119,7 +119,7 @@ def compare_methods(
     Arguments and errors as in ``fit_ensemble``. Scores are on the fitting images: which method is better shows only on
     images that none was fitted on (``ensemble.judgement``).
     """
-    ballots, images = lay_out(members, objective)
+    ballots, images = expand_weights(members, objective)
     return {method: _fit(method, ballots, images.patients, settings) for method in methods_for(len(members))}
 
 
@@ -141,7 +141,7 @@ def check_method(method: str, n_members: int) -> None:
         raise UsageError(f"The method '{method}' is for {METHODS[method].n_members} members; received {n_members}. Try ga.")
 
 
-def lay_out(members: Sequence[Predictions], objective: Objective) -> tuple[Ballots, Predictions]:
+def expand_weights(members: Sequence[Predictions], objective: Objective) -> tuple[WeightScorer, Predictions]:
     """Match members' images by id and lay their votes out; give the first member beside, whose order the rows follow.
 
     Raises:
@@ -150,10 +150,10 @@ def lay_out(members: Sequence[Predictions], objective: Objective) -> tuple[Ballo
     """
     probabilities, images = align(members)
     images.require_labels()
-    return Ballots(probabilities, images.labels, objective=objective), images
+    return WeightScorer(probabilities, images.labels, objective=objective), images
 
 
-def ensemble_predictions(members: Sequence[Predictions], rule: Rule) -> Predictions:
+def ensemble_predictions(members: Sequence[Predictions], rule: Combiner) -> Predictions:
     """Combine members' predictions by a rule; labels may be unknown.
 
     Args:
@@ -168,6 +168,6 @@ def ensemble_predictions(members: Sequence[Predictions], rule: Rule) -> Predicti
     return replace(images, probabilities=rule.combine(probabilities))
 
 
-def _fit(method: str, ballots: Ballots, patients: Sequence[str], settings: GeneticSettings) -> FittedEnsemble:
+def _fit(method: str, ballots: WeightScorer, patients: Sequence[str], settings: GeneticSettings) -> FittedEnsemble:
     rule = METHODS[method].fit(ballots, patients, settings)
     return FittedEnsemble(method, rule, ballots.objective.score(ballots.labels, rule.combine(ballots.probabilities)))

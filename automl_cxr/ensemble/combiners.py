@@ -15,7 +15,7 @@ from automl_cxr.scoring.calibration import with_temperature
 _LEAST_PROBABILITY = 1e-6  # the logarithm of 0 is no number; float16 exports have nothing between 0 and this
 
 
-class Rule(Protocol):
+class Combiner(Protocol):
     """A rule for a fixed number of members, in a fixed order."""
 
     @property
@@ -26,14 +26,14 @@ class Rule(Protocol):
         """How much each member counts for one class, float64 (n_members,), sum 1."""
 
     def combine(self, probabilities: np.ndarray) -> np.ndarray:
-        """Turn members' probabilities (n_members, n, k) into the ensemble's, float32 (n, k), rows sum to 1.
+        """Convert members' probabilities (n_members, n, k) into the ensemble's, float32 (n, k), rows sum to 1.
 
         Raises:
             UsageError: If the rule is for another number of members or classes.
         """
 
     def to_record(self) -> dict[str, Any]:
-        """Write it as JSON can hold it; ``rule_from_record`` reads it again, to the same floats."""
+        """Write it as JSON can hold it; ``combiner_from_record`` reads it again, to the same floats."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,10 +97,10 @@ class Stacking:
 
 
 @dataclass(frozen=True, eq=False)
-class Calibrated:
+class CalibratedCombiner:
     """A rule whose probabilities are sharpened or softened by a temperature; which class is the most probable stays."""
 
-    rule: Rule
+    rule: Combiner
     temperature: float
 
     @property
@@ -117,7 +117,7 @@ class Calibrated:
         return {**self.rule.to_record(), "temperature": self.temperature}
 
 
-def rule_from_record(record: Mapping[str, Any], *, n_members: int, n_classes: int) -> Rule:
+def combiner_from_record(record: Mapping[str, Any], *, n_members: int, n_classes: int) -> Combiner:
     """Read what ``to_record`` wrote.
 
     Raises:
@@ -130,7 +130,7 @@ def rule_from_record(record: Mapping[str, Any], *, n_members: int, n_classes: in
         raise DataError(f"An ensemble's rule must be as this program wrote it ({error}). Build the ensemble again.") from error
     if not 0 < temperature < np.inf:
         raise DataError(f"A temperature must be above 0 and finite; received {temperature}. Build the ensemble again.")
-    return rule if temperature == 1 else Calibrated(rule, temperature)
+    return rule if temperature == 1 else CalibratedCombiner(rule, temperature)
 
 
 def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
@@ -143,13 +143,13 @@ def _shares(sizes: np.ndarray) -> np.ndarray:
     return sizes / sizes.sum() if sizes.sum() > 0 else np.full(len(sizes), 1 / len(sizes))
 
 
-def _read_average(record: Mapping[str, Any], n_members: int, n_classes: int) -> Rule:
+def _read_average(record: Mapping[str, Any], n_members: int, n_classes: int) -> Combiner:
     weights = np.asarray(record["weights"], dtype=np.float64)
     normalize_weights(weights, n_members=n_members, n_classes=n_classes)
     return WeightedAverage(weights)
 
 
-def _read_stacking(record: Mapping[str, Any], n_members: int, n_classes: int) -> Rule:
+def _read_stacking(record: Mapping[str, Any], n_members: int, n_classes: int) -> Combiner:
     coefficients = np.asarray(record["coefficients"], dtype=np.float64)
     intercepts = np.asarray(record["intercepts"], dtype=np.float64)
     if coefficients.shape != (n_classes, n_members, n_classes) or intercepts.shape != (n_classes,):

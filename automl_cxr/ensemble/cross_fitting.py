@@ -10,11 +10,11 @@ from automl_cxr.data.patient_folds import patient_folds
 from automl_cxr.ensemble.baselines import rank_members, top_k_weights
 from automl_cxr.ensemble.genetic import evolve_weights
 from automl_cxr.ensemble.genetic_settings import GeneticSettings
-from automl_cxr.ensemble.weight_scoring import Ballots
+from automl_cxr.ensemble.weight_scoring import WeightScorer
 
 
 def evolve_on_halves(
-    ballots: Ballots, patients: Sequence[str], settings: GeneticSettings, *, by_class: bool = False
+    ballots: WeightScorer, patients: Sequence[str], settings: GeneticSettings, *, by_class: bool = False
 ) -> np.ndarray:
     """Find ensemble weights that hold on other patients too.
 
@@ -36,7 +36,7 @@ def evolve_on_halves(
     return (1 - settings.shrinkage) * mean + settings.shrinkage * (simple[:, None] if by_class else simple)
 
 
-def _parts(ballots: Ballots, patients: Sequence[str], settings: GeneticSettings) -> Iterator[Ballots]:
+def _parts(ballots: WeightScorer, patients: Sequence[str], settings: GeneticSettings) -> Iterator[WeightScorer]:
     """Yield both halves of each halving; all images where there is none, or a class has but one patient."""
     for number in range(settings.halvings):
         halves = patient_folds(ballots.labels, patients, 2, seed=settings.seed + number)

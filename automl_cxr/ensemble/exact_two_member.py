@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from automl_cxr.ensemble.weight_scoring import Ballots
+from automl_cxr.ensemble.weight_scoring import WeightScorer
 from automl_cxr.errors import UsageError
 
 _N_GRID = 1001  # weights tried for objectives that change at other places than where an image changes its class
@@ -12,7 +12,7 @@ _BLOCK = 2**14  # changes of class whose confusion matrices are held at once
 _MARGIN = 0.1  # of a stretch's width, to be kept from its ends, where rounding could turn a tie
 
 
-def sweep_weights(ballots: Ballots) -> np.ndarray:
+def exact_two_member_weights(ballots: WeightScorer) -> np.ndarray:
     """Find the exact optimum over the weights of two members, float64 (2,), sum 1.
 
     Each image's votes are straight lines over the first member's weight, so its class changes at most k - 1 times, and a
@@ -35,7 +35,7 @@ def sweep_weights(ballots: Ballots) -> np.ndarray:
     return _pairs(np.array([first]))[0]
 
 
-def _best_of_stretches(ballots: Ballots) -> float:
+def _best_of_stretches(ballots: WeightScorer) -> float:
     """Give the first member's weight in the best stretch."""
     ends, merit = _stretches(ballots)
     low, high = ends[:-1], ends[1:]
@@ -46,7 +46,7 @@ def _best_of_stretches(ballots: Ballots) -> float:
     return float(candidates[ballots.squared_error(_pairs(candidates)).argmin()])
 
 
-def _stretches(ballots: Ballots) -> tuple[np.ndarray, np.ndarray]:
+def _stretches(ballots: WeightScorer) -> tuple[np.ndarray, np.ndarray]:
     """Give where stretches begin and end, (s + 1,) from 0 to 1, and what each is worth, (s,)."""
     k, labels = ballots.n_classes, ballots.labels
     winners, at, images, left, taken = _changes(ballots.probabilities)
@@ -64,7 +64,7 @@ def _stretches(ballots: Ballots) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([[0.0], at, [1.0]]), np.concatenate(merit)
 
 
-def _merit(ballots: Ballots, confusions: np.ndarray) -> np.ndarray:
+def _merit(ballots: WeightScorer, confusions: np.ndarray) -> np.ndarray:
     k, objective = ballots.n_classes, ballots.objective
     if objective.metric.of_confusions is None:
         raise UsageError(f"The metric {objective.name} is no metric of the confusion matrix. Try weights one by one.")
@@ -107,14 +107,14 @@ def _changes(probabilities: np.ndarray) -> tuple[np.ndarray, ...]:
     return winners, at[order], of_image[order], left[order], taken[order]
 
 
-def _least_squared_error(ballots: Ballots) -> float:
+def _least_squared_error(ballots: WeightScorer) -> float:
     """Find the weight of least Brier score, a parabola that three points give."""
     at_0, at_half, at_1 = ballots.squared_error(_pairs(np.array([0.0, 0.5, 1.0])))
     bend, slope = 2 * (at_0 + at_1 - 2 * at_half), 4 * at_half - 3 * at_0 - at_1
     return float(np.clip(-slope / (2 * bend), 0, 1)) if bend > 0 else 0.5
 
 
-def _least_log_loss(ballots: Ballots) -> float:
+def _least_log_loss(ballots: WeightScorer) -> float:
     from scipy.optimize import minimize_scalar  # a fifth of a second to load
 
     of_truth = ballots.probabilities[:, np.arange(ballots.n_images), ballots.labels].astype(np.float64)

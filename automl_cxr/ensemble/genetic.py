@@ -15,9 +15,9 @@ import numpy as np
 from deap import base, tools  # DEAP ships no types
 
 from automl_cxr.ensemble.baselines import greedy_weights, rank_members, top_k_weights, uniform_weights
-from automl_cxr.ensemble.exact_two_member import sweep_weights
+from automl_cxr.ensemble.exact_two_member import exact_two_member_weights
 from automl_cxr.ensemble.genetic_settings import GeneticSettings
-from automl_cxr.ensemble.weight_scoring import Ballots
+from automl_cxr.ensemble.weight_scoring import WeightScorer
 
 _STEP = 1e-4  # of fitness: less is no progress, since the Brier score's share can be improved for ever
 
@@ -54,7 +54,7 @@ class _Individual:
     fitness: _Fitness
 
 
-def evolve_weights(ballots: Ballots, settings: GeneticSettings, *, by_class: bool = False) -> GeneticResult:
+def evolve_weights(ballots: WeightScorer, settings: GeneticSettings, *, by_class: bool = False) -> GeneticResult:
     """Find ensemble weights of the highest fitness on labelled (validation) images, all of them.
 
     The algorithm of the reference report on ChestX-ray14 (section 7.2.1), as its own pseudocode:
@@ -86,27 +86,27 @@ def evolve_weights(ballots: Ballots, settings: GeneticSettings, *, by_class: boo
     return GeneticResult(weights[0], float(ballots.merit(weights)[0]), history)
 
 
-def seed_weights(ballots: Ballots) -> list[np.ndarray]:
+def seed_weights(ballots: WeightScorer) -> list[np.ndarray]:
     """Give the weights that evolution must beat, the simplest first, each (n_members,)."""
     n_members, order = ballots.n_members, rank_members(ballots)
     top = [top_k_weights(order, k) for k in range(2, n_members)]
     # Chance hits the exact optimum of two members in 96 of 100 problems; the sweep always does.
-    swept = [sweep_weights(ballots)] if n_members == 2 and ballots.objective.metric.of_stacks is None else []
+    swept = [exact_two_member_weights(ballots)] if n_members == 2 and ballots.objective.metric.of_stacks is None else []
     return [uniform_weights(n_members), *np.eye(n_members), *top, greedy_weights(ballots), *swept]
 
 
 def _spread(weights: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Turn weights of members into genes of a shape, sum 1."""
+    """Convert weights of members into genes of a shape, sum 1."""
     return weights if len(shape) == 1 else np.repeat(weights[:, None], shape[1], axis=1) / shape[1]
 
 
 def _as_weights(genes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Turn genes (population, n_genes) into weights (population, *shape) whose sum is 1 a class."""
+    """Convert genes (population, n_genes) into weights (population, *shape) whose sum is 1 a class."""
     return genes.reshape(len(genes), *shape) * (shape[1] if len(shape) == 2 else 1)
 
 
 def _evolve_once(
-    ballots: Ballots, seeds: np.ndarray, shape: tuple[int, ...], settings: GeneticSettings, restart: int
+    ballots: WeightScorer, seeds: np.ndarray, shape: tuple[int, ...], settings: GeneticSettings, restart: int
 ) -> tuple[_Individual, tuple[float, ...]]:
     """Run once; give the best individual and the best fitness of each generation."""
     n_elite = min(max(1, round(settings.elitism_fraction * settings.population)), settings.population - 1)
@@ -124,7 +124,7 @@ def _evolve_once(
 
 
 def _build_toolbox(
-    ballots: Ballots, shape: tuple[int, ...], settings: GeneticSettings, n_elite: int, rng: np.random.Generator
+    ballots: WeightScorer, shape: tuple[int, ...], settings: GeneticSettings, n_elite: int, rng: np.random.Generator
 ) -> base.Toolbox:
     """Bind the operators to the settings of one run. Populations are ordered from the best individual."""
     n_averaged = max(1, round(settings.gene_fraction * np.prod(shape)))
@@ -147,7 +147,9 @@ def _initialize(
     return np.concatenate([kept, _normalize(strangers)])
 
 
-def _evaluate(genes: np.ndarray, *, ballots: Ballots, shape: tuple[int, ...], settings: GeneticSettings) -> list[_Individual]:
+def _evaluate(
+    genes: np.ndarray, *, ballots: WeightScorer, shape: tuple[int, ...], settings: GeneticSettings
+) -> list[_Individual]:
     """Judge weightings (n, n_genes), all at once; give them from the best."""
     weights = _as_weights(genes, shape)
     errors = ballots.squared_error(weights)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from automl_cxr.ensemble.baselines import rank_members
-from automl_cxr.ensemble.weight_scoring import Ballots
+from automl_cxr.ensemble.weight_scoring import WeightScorer
 
 NEAR_DUPLICATE = 0.98  # correlation of errors above which a member adds next to nothing
 _WORTH_OF_DISAGREEMENT = 0.1  # of the objective: ten points of disagreement count as one point of it
 
 
-def choose_diverse(ballots: Ballots, n_chosen: int) -> list[int]:
+def choose_diverse(ballots: WeightScorer, n_chosen: int) -> list[int]:
     """Choose members that are good together and disagree, one after another.
 
     The best member comes first. Each step adds the one with which the plain average of those chosen is best, a tenth of the
@@ -38,7 +38,7 @@ def choose_diverse(ballots: Ballots, n_chosen: int) -> list[int]:
     return chosen
 
 
-def error_correlations(ballots: Ballots) -> np.ndarray:
+def error_correlations(ballots: WeightScorer) -> np.ndarray:
     """Correlate members' errors (probabilities less the truth, over images and classes), (n_members, n_members).
 
     A member without any error correlates with nothing: 0.
@@ -58,7 +58,7 @@ def error_correlations(ballots: Ballots) -> np.ndarray:
     return correlations
 
 
-def near_duplicates(ballots: Ballots, *, threshold: float = NEAR_DUPLICATE) -> list[tuple[int, int, float]]:
+def near_duplicates(ballots: WeightScorer, *, threshold: float = NEAR_DUPLICATE) -> list[tuple[int, int, float]]:
     """List pairs of members whose errors correlate above ``threshold``, the most alike first: (one, other, correlation)."""
     correlations = error_correlations(ballots)
     rows, columns = np.triu_indices(ballots.n_members, k=1)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from automl_cxr.data.patient_folds import patient_folds
-from automl_cxr.ensemble.build import METHODS, lay_out, methods_for
+from automl_cxr.ensemble.build import METHODS, expand_weights, methods_for
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.ensemble.objective import MACRO_F1, Objective
-from automl_cxr.ensemble.weight_scoring import Ballots
+from automl_cxr.ensemble.weight_scoring import WeightScorer
 from automl_cxr.scoring.intervals import Interval, paired_differences
 from automl_cxr.scoring.predictions import Predictions
 
@@ -20,7 +20,7 @@ SIMPLEST = "best"
 
 
 @dataclass(frozen=True, eq=False)
-class JudgedMethod:
+class MethodScore:
     """A method on images that it was not fitted on.
 
     Attributes:
@@ -43,7 +43,7 @@ class JudgedMethod:
 
 
 @dataclass(frozen=True, eq=False)
-class Judgement:
+class MethodComparison:
     """Every method out of fold.
 
     Attributes:
@@ -53,17 +53,17 @@ class Judgement:
     """
 
     n_folds: int
-    methods: Mapping[str, JudgedMethod]
+    methods: Mapping[str, MethodScore]
     recommended: Mapping[str, str]
 
 
-def judge_methods(
+def compare_methods_out_of_fold(
     members: Sequence[Predictions],
     *,
     objective: Objective = MACRO_F1,
     settings: GeneticSettings = DEFAULT_SETTINGS,
     methods: Sequence[str] | None = None,
-) -> Judgement | None:
+) -> MethodComparison | None:
     """Fit every method inside folds by patient and judge it on the fold left out.
 
     Args:
@@ -79,7 +79,7 @@ def judge_methods(
         UsageError: If there is no member, or the objective misses its normal class.
         DataError: If members differ in images, labels or classes, or a label is unknown.
     """
-    ballots, images = lay_out(members, objective)
+    ballots, images = expand_weights(members, objective)
     folds = _folds(ballots, images.patients, settings.seed)
     if folds is None:
         return None
@@ -87,20 +87,20 @@ def judge_methods(
     said = {name: _predict_out_of_fold(name, ballots, images, folds, settings) for name in wanted}
     gains = _gains(said, objective, settings.seed)
     judged = {
-        name: JudgedMethod(one, objective.score(one.labels, one.probabilities), *gains[name][SIMPLEST])
+        name: MethodScore(one, objective.score(one.labels, one.probabilities), *gains[name][SIMPLEST])
         for name, one in said.items()
     }
     recommended = {name: _simplest_equal(name, gains[name]) for name in wanted}
-    return Judgement(int(folds.max()) + 1, judged, recommended)
+    return MethodComparison(int(folds.max()) + 1, judged, recommended)
 
 
-def _folds(ballots: Ballots, patients: Sequence[str], seed: int) -> np.ndarray | None:
+def _folds(ballots: WeightScorer, patients: Sequence[str], seed: int) -> np.ndarray | None:
     dealt = (patient_folds(ballots.labels, patients, n_folds, seed=seed) for n_folds in _FOLDS)
     return next((folds for folds in dealt if folds is not None), None)
 
 
 def _predict_out_of_fold(
-    method: str, ballots: Ballots, images: Predictions, folds: np.ndarray, settings: GeneticSettings
+    method: str, ballots: WeightScorer, images: Predictions, folds: np.ndarray, settings: GeneticSettings
 ) -> Predictions:
     probabilities = np.empty((ballots.n_images, ballots.n_classes), dtype=np.float32)
     patients = np.asarray(images.patients, dtype=np.str_)
@@ -126,7 +126,7 @@ def _gains(said: Mapping[str, Predictions], objective: Objective, seed: int) -> 
 
 
 def _upwards(difference: float, interval: Interval, sign: int) -> tuple[float, Interval]:
-    """Turn a difference so that above 0 is better."""
+    """Convert a difference so that above 0 is better."""
     if sign > 0:
         return difference, interval
     return -difference, Interval(-interval.high, -interval.low, interval.level)

@@ -10,12 +10,12 @@ import numpy as np
 
 from automl_cxr.data.patient_folds import patient_folds
 from automl_cxr.ensemble.build import DEFAULT_METHOD, FittedEnsemble, check_method, compare_methods
-from automl_cxr.ensemble.combiners import Calibrated, Rule
+from automl_cxr.ensemble.combiners import CalibratedCombiner, Combiner
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.ensemble.member_selection import near_duplicates
-from automl_cxr.ensemble.method_comparison import SIMPLEST, Judgement, judge_methods
+from automl_cxr.ensemble.method_comparison import SIMPLEST, MethodComparison, compare_methods_out_of_fold
 from automl_cxr.ensemble.objective import MACRO_F1, Objective
-from automl_cxr.ensemble.weight_scoring import Ballots
+from automl_cxr.ensemble.weight_scoring import WeightScorer
 from automl_cxr.scoring.calibration import expected_calibration_error, fit_temperature, with_temperature
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval
 from automl_cxr.scoring.predictions import Predictions, align
@@ -57,10 +57,10 @@ class Combination:
     names: tuple[str, ...]
     method: str
     objective: Objective
-    rule: Rule
+    rule: Combiner
     member_scores: tuple[float, ...]
     fitted: Mapping[str, FittedEnsemble]
-    judgement: Judgement | None
+    judgement: MethodComparison | None
     calibration: Calibration
     duplicates: tuple[tuple[str, str, float], ...]
     predictions: Predictions
@@ -130,14 +130,14 @@ def combine_members(
     images.require_labels()
     members = [replace(images, probabilities=one) for one in probabilities]
     fitted = compare_methods(members, objective=objective, settings=settings)
-    judgement = judge_methods(members, objective=objective, settings=settings)
+    judgement = compare_methods_out_of_fold(members, objective=objective, settings=settings)
     rule = fitted[method].rule
     out_of_fold = None if judgement is None else judgement.methods[method].predictions
     calibration = _calibrate(out_of_fold, settings.seed)
     if calibration.temperature != 1:
-        rule = Calibrated(rule, calibration.temperature)
+        rule = CalibratedCombiner(rule, calibration.temperature)
     predictions = replace(images, probabilities=rule.combine(probabilities))
-    pairs = near_duplicates(Ballots(probabilities, images.labels))
+    pairs = near_duplicates(WeightScorer(probabilities, images.labels))
     return Combination(
         names=tuple(names),
         method=method,

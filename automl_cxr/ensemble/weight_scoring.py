@@ -16,7 +16,7 @@ _SHARES_BYTES = 32 * 2**20  # of the probabilities of some weightings for all im
 _BYTES_PER_VOTE = 12  # of a block, for each weighting and image: two float32 votes, the winner, comparisons
 
 
-class Ballots:
+class WeightScorer:
     """The members' probabilities and the truth, laid out once so that any number of weightings is scored fast.
 
     A population's votes for one class are one matrix product of (population, n_members) and (n_members, n), and its
@@ -66,9 +66,11 @@ class Ballots:
         self._truth = labels == np.arange(self.n_classes)[:, None]
         self._products, self._hits = self._second_moments()
 
-    def take(self, rows: np.ndarray) -> Ballots:
+    def take(self, rows: np.ndarray) -> WeightScorer:
         """Lay out some of the images, by a boolean mask or indices."""
-        return Ballots(self.probabilities[:, rows], self.labels[rows], objective=self.objective, block_bytes=self._block_bytes)
+        return WeightScorer(
+            self.probabilities[:, rows], self.labels[rows], objective=self.objective, block_bytes=self._block_bytes
+        )
 
     def merit(self, weights: np.ndarray) -> np.ndarray:
         """Judge weightings by the objective: more is better, so a metric to minimise is negated.
@@ -139,7 +141,7 @@ class Ballots:
         return (squares - 2 * (weights @ self._hits[..., None]).sum(axis=(0, 2)) + 1).round(9)
 
     def _signed(self, scores: np.ndarray) -> np.ndarray:
-        """Turn scores so that more is better; what is not defined is below everything."""
+        """Convert scores so that more is better; what is not defined is below everything."""
         return np.where(np.isnan(scores), -np.inf, self.objective.sign * scores)
 
     def _shares(self, weights: np.ndarray) -> Iterator[np.ndarray]:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from automl_cxr.errors import UsageError
-from automl_cxr.model.feature_maps import convolutions_and_pools
+from automl_cxr.model.feature_maps import convolution_and_pooling_layers
 from automl_cxr.model.fold_average import networks_within
 from automl_cxr.model.graph import tensors_at
 
@@ -26,7 +26,7 @@ class Activations:
 
     def __init__(self, model: keras.Model) -> None:
         network = networks_within(model)[0]
-        self.layers = [place.name for place in convolutions_and_pools(network)]
+        self.layers = [place.name for place in convolution_and_pooling_layers(network)]
         if not self.layers:
             raise UsageError(f"Feature maps are those of convolutions and pools; network '{network.name}' has none.")
         self._opened = keras.Model(network.inputs[0], tensors_at(network, self.layers))

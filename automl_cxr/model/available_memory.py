@@ -11,7 +11,7 @@ from automl_cxr.hardware import MEMORY_LIMIT
 from automl_cxr.model.devices import gpus_given, has_gpu
 
 
-def memory_there() -> int | None:
+def available_memory_bytes() -> int | None:
     """Give the bytes that this process may train in: its share of the GPU where there is one, else of the machine.
 
     Returns:

@@ -64,7 +64,7 @@ class Backbone:
     needs_names: bool = False
 
     def preprocess(self, x: keras.KerasTensor, *, name: str = "preprocess") -> keras.KerasTensor:
-        """Turn 0..255 pixels (n, h, w, 3), a grey channel three times, into what the backbone was trained on."""
+        """Convert 0..255 pixels (n, h, w, 3), a grey channel three times, into what the backbone was trained on."""
         if self.preprocessing is None:
             return x
         return layers.Rescaling(list(self.preprocessing.scale), offset=list(self.preprocessing.offset), name=name)(x)

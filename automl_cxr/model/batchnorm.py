@@ -6,7 +6,7 @@ import keras
 from keras import layers
 
 
-def normalisation_momentum(steps_per_epoch: int) -> float:
+def batchnorm_momentum(steps_per_epoch: int) -> float:
     """Choose the momentum of BatchNormalization's moving averages so that they follow within about half an epoch.
 
     Keras' 0.99 averages over about 100 steps. On a small data set that is several epochs, and validation scores of the
@@ -15,10 +15,10 @@ def normalisation_momentum(steps_per_epoch: int) -> float:
     return min(0.99, max(0.5, 1 - 2 / steps_per_epoch))
 
 
-def follow_within_an_epoch(model: keras.Model, steps_per_epoch: int) -> None:
+def adapt_momentum(model: keras.Model, steps_per_epoch: int) -> None:
     """Set that momentum in every batch normalisation of a network and of the networks in it."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            follow_within_an_epoch(layer, steps_per_epoch)
+            adapt_momentum(layer, steps_per_epoch)
         elif isinstance(layer, layers.BatchNormalization):
-            layer.momentum = normalisation_momentum(steps_per_epoch)
+            layer.momentum = batchnorm_momentum(steps_per_epoch)

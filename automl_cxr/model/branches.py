@@ -9,11 +9,11 @@ from pathlib import Path
 import keras
 
 from automl_cxr.config import SCRATCH, TrialConfig
-from automl_cxr.conv_spec import write_trunk
+from automl_cxr.conv_spec import format_conv_spec
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.model.backbones import find_backbone
 from automl_cxr.model.preprocessing import raw_pixels
-from automl_cxr.model.scratch import block_ends, describe_trunk
+from automl_cxr.model.scratch import block_ends, conv_spec_of
 from automl_cxr.model.two_branch import ROLES, build_branches
 
 
@@ -83,6 +83,6 @@ def one_branch(config: TrialConfig, place: int, cut: str) -> TrialConfig:
     if name != SCRATCH:
         weights = (config.weights, config.second_weights)[place]
         return dataclasses.replace(config, family="transfer", backbone=name, cut=cut, weights=weights, pooling="average")
-    names = [layer for layer, _ in describe_trunk(config)]
-    kept = [layer for _, layer in describe_trunk(config)][: names.index(cut) + 1]
-    return dataclasses.replace(config, family="scratch", layers=write_trunk(kept), pooling="average")
+    names = [layer for layer, _ in conv_spec_of(config)]
+    kept = [layer for _, layer in conv_spec_of(config)][: names.index(cut) + 1]
+    return dataclasses.replace(config, family="scratch", layers=format_conv_spec(kept), pooling="average")

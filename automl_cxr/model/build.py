@@ -13,7 +13,7 @@ import keras
 
 from automl_cxr.config import NAMED_WEIGHTS, SCRATCH, TrialConfig
 from automl_cxr.model.backbones import find_backbone
-from automl_cxr.model.batchnorm import follow_within_an_epoch
+from automl_cxr.model.batchnorm import adapt_momentum
 from automl_cxr.model.devices import data_parallel, has_gpu, keep_within_share
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.fused import build_fused
@@ -52,7 +52,7 @@ def build_model(
     keras.utils.set_random_seed(config.seed)
     with data_parallel():
         model = _grow(config, n_classes, weights_folder)
-    follow_within_an_epoch(model, steps_per_epoch)
+    adapt_momentum(model, steps_per_epoch)
     set_phase(model, config, frozen=config.frozen_epochs > 0)
     return model
 

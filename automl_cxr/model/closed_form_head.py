@@ -17,7 +17,7 @@ from automl_cxr.errors import TrialError
 
 
 @dataclass(frozen=True)
-class FittedHead:
+class ClosedFormHead:
     """A softmax layer, its ``kernel`` (d, k) and ``bias`` (k,), on features times ``scale`` (d,) plus ``offset`` (d,)."""
 
     kernel: np.ndarray
@@ -34,7 +34,7 @@ class FittedHead:
         layer.set_weights([self.kernel, self.bias])
 
 
-def read_fitted_head(path: Path, n_features: int, n_classes: int) -> FittedHead:
+def read_closed_form_head(path: Path, n_features: int, n_classes: int) -> ClosedFormHead:
     """Read a head.
 
     Raises:
@@ -50,4 +50,4 @@ def read_fitted_head(path: Path, n_features: int, n_classes: int) -> FittedHead:
     received = {name: array.shape for name, array in saved.items()}
     if received != expected or not all(np.isfinite(array).all() for array in saved.values()):
         raise TrialError(f"A fitted head must be finite, of {expected}; '{path}' holds {received}. Set heads to \"\".")
-    return FittedHead(**saved)
+    return ClosedFormHead(**saved)

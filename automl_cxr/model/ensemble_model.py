@@ -13,7 +13,7 @@ _LEAST_PROBABILITY = 1e-6  # what logarithms are taken of at least, as where the
 
 
 @dataclass(frozen=True, eq=False)
-class Vote:
+class MemberWeighting:
     """How a model combines its members: one product with a matrix, between what makes it an average or a regression.
 
     Attributes:
@@ -33,7 +33,7 @@ class Vote:
         return np.flatnonzero(np.any(self.kernel, axis=(1, 2))).tolist()
 
 
-def combine_networks(networks: Sequence[keras.Model], vote: Vote) -> keras.Model:
+def combine_networks(networks: Sequence[keras.Model], vote: MemberWeighting) -> keras.Model:
     """Make a model of networks that take the same pixels: raw grey pixels 0..255 in, the ensemble's probabilities out.
 
     The networks' layers are shared, not copied. Those that do not count are left out.

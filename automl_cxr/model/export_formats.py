@@ -11,14 +11,20 @@ import keras
 
 from automl_cxr.errors import ExportError
 from automl_cxr.model import native_stderr_held_back
-from automl_cxr.model.ensemble_model import Vote, combine_networks
+from automl_cxr.model.ensemble_model import MemberWeighting, combine_networks
 
 _OF_KERAS = {"onnx": "onnx", "tflite": "litert", "savedmodel": "tf_saved_model"}  # Keras' names of the formats
 _WAY_OUT = "--format keras takes every network."
 
 
 def write_ensemble(
-    networks: Sequence[keras.Model], vote: Vote, file: Path, *, file_format: str, names: Sequence[str], facts: Mapping[str, str]
+    networks: Sequence[keras.Model],
+    vote: MemberWeighting,
+    file: Path,
+    *,
+    file_format: str,
+    names: Sequence[str],
+    facts: Mapping[str, str],
 ) -> None:
     """Write networks and what combines them as one model of a format.
 

@@ -19,7 +19,7 @@ _THINNING = (*_POOLS, layers.Cropping2D, layers.Dropout, layers.SpatialDropout2D
 
 
 @dataclass(frozen=True)
-class Place:
+class FeatureMapLayer:
     """A layer of a network with feature maps.
 
     Attributes:
@@ -33,30 +33,30 @@ class Place:
     layer: keras.Operation = field(compare=False, repr=False)
 
 
-def all_places(network: keras.Model, prefix: str = "") -> Iterator[Place]:
+def feature_map_layers(network: keras.Model, prefix: str = "") -> Iterator[FeatureMapLayer]:
     """List every layer with feature maps, from the pixels up; a backbone's layers stand where the backbone does."""
     for layer in network.operations:
         if isinstance(layer, layers.InputLayer):
             continue
         if isinstance(layer, keras.Model):
-            yield from all_places(layer, f"{prefix}{layer.name}/")
+            yield from feature_map_layers(layer, f"{prefix}{layer.name}/")
         elif len(output_of(layer).shape) == _N_DIMENSIONS:
-            yield Place(prefix + layer.name, output_of(layer), layer)
+            yield FeatureMapLayer(prefix + layer.name, output_of(layer), layer)
 
 
-def convolutions_and_pools(network: keras.Model) -> list[Place]:
+def convolution_and_pooling_layers(network: keras.Model) -> list[FeatureMapLayer]:
     """List every convolution and every pool over windows, from the pixels up."""
-    return [place for place in all_places(network) if isinstance(place.layer, (*_CONVOLUTIONS, *_POOLS))]
+    return [place for place in feature_map_layers(network) if isinstance(place.layer, (*_CONVOLUTIONS, *_POOLS))]
 
 
-def named_place(network: keras.Model, name: str) -> Place:
+def find_feature_map_layer(network: keras.Model, name: str) -> FeatureMapLayer:
     """Find a layer with feature maps by its name; that of the backbone before it may be left out where one layer alone has it.
 
     Raises:
         UnknownNameError: No layer with feature maps has the name.
         UsageError: Several have it.
     """
-    places = {place.name: place for place in all_places(network)}
+    places = {place.name: place for place in feature_map_layers(network)}
     if name in places:
         return places[name]
     found = [place for place in places.values() if place.name.rsplit("/", 1)[-1] == name]
@@ -72,7 +72,7 @@ def _spellings(names: list[str]) -> list[str]:
     return [*names, *(name.rsplit("/", 1)[-1] for name in names if "/" in name)]
 
 
-def last_places(network: keras.Model) -> list[Place]:
+def last_feature_map_layers(network: keras.Model) -> list[FeatureMapLayer]:
     """Find the last feature maps of each branch: those that are pooled or flattened, followed back to the most positions.
 
     Followed back through pools, cropping and dropout, which add nothing, and through a concatenation of such, as of the taps
@@ -88,7 +88,7 @@ def last_places(network: keras.Model) -> list[Place]:
     return list(found.values())
 
 
-def _last_before(tensor: keras.KerasTensor, prefix: str) -> Iterator[Place]:
+def _last_before(tensor: keras.KerasTensor, prefix: str) -> Iterator[FeatureMapLayer]:
     """Walk back from a tensor to the nearest feature maps on every path."""
     maker = tensor._keras_history.operation
     if len(tensor.shape) == _N_DIMENSIONS:
@@ -100,11 +100,11 @@ def _last_before(tensor: keras.KerasTensor, prefix: str) -> Iterator[Place]:
             yield from _last_before(source, prefix)
 
 
-def _with_most_positions(tensor: keras.KerasTensor, prefix: str) -> list[Place]:
+def _with_most_positions(tensor: keras.KerasTensor, prefix: str) -> list[FeatureMapLayer]:
     maker = tensor._keras_history.operation
     if isinstance(maker, layers.InputLayer):
         return []
-    here = [Place(prefix + maker.name, tensor, maker)]
+    here = [FeatureMapLayer(prefix + maker.name, tensor, maker)]
     if isinstance(maker, keras.Model):
         return _with_most_positions(maker.outputs[0], f"{prefix}{maker.name}/") or here
     if isinstance(maker, _THINNING):

@@ -1,6 +1,6 @@
 """Which layers of a backbone train, and when.
 
-The backbones of a network are models within it, called ``backbone`` and ``second_backbone``, or ``..._trunk`` where a scratch
+The backbones of a network are models within it, called ``backbone`` and ``second_backbone``, or ``..._scratch_branch`` where a scratch
 network that is trained already takes the place of a published one. A frozen batch normalisation
 runs in inference mode (Keras' rule for ``trainable = False``), whatever mode the network runs in, so that frozen features do
 not depend on the batch. A change counts from the next ``compile`` on.
@@ -16,7 +16,7 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.errors import ImpossibleModelError
 
 BACKBONE, SECOND_BACKBONE = "backbone", "second_backbone"
-TRUNK = "{}_trunk"  # of a branch from scratch
+SCRATCH_BRANCH = "{}_scratch_branch"  # of a branch from scratch
 
 
 def set_phase(model: keras.Model, config: TrialConfig, *, frozen: bool) -> None:
@@ -29,7 +29,9 @@ def set_phase(model: keras.Model, config: TrialConfig, *, frozen: bool) -> None:
         ImpossibleModelError: No backbone has a layer of that name.
     """
     trained = [
-        TRUNK.format(role) for role, learnt in zip((BACKBONE, SECOND_BACKBONE), config.is_pretrained, strict=True) if learnt
+        SCRATCH_BRANCH.format(role)
+        for role, learnt in zip((BACKBONE, SECOND_BACKBONE), config.is_pretrained, strict=True)
+        if learnt
     ]
     backbones = [layer for layer in model.layers if layer.name in (BACKBONE, SECOND_BACKBONE, *trained)]
     for backbone in backbones:

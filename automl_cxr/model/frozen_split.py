@@ -134,7 +134,7 @@ def _joined(operation: keras.Operation, below: Sequence[_Standing]) -> _Standing
     backbone = next((standing.backbone for standing in below if standing.backbone), "")
     if not backbone and getattr(operation, "weights", ()):
         backbone = operation.name
-    return _Standing(backbone, any(standing.is_random for standing in below) or draws(operation))
+    return _Standing(backbone, any(standing.is_random for standing in below) or is_stochastic(operation))
 
 
 def _stands_still(operation: keras.Operation, *, with_views: bool) -> bool:
@@ -142,10 +142,10 @@ def _stands_still(operation: keras.Operation, *, with_views: bool) -> bool:
     if isinstance(operation, keras.Model):
         return all(_stands_still(inner, with_views=False) for inner in operation.operations)
     learns = isinstance(operation, layers.Layer) and operation.trainable and bool(operation.weights)
-    return not learns and (with_views or not draws(operation))
+    return not learns and (with_views or not is_stochastic(operation))
 
 
-def draws(operation: keras.Operation) -> bool:
+def is_stochastic(operation: keras.Operation) -> bool:
     """Tell whether an operation draws at random in training: it keeps the state of a generator, which is no weight."""
     return isinstance(operation, layers.Layer) and len(operation.variables) > len(operation.weights)
 
@@ -185,9 +185,9 @@ def _explain(network: keras.Model, *, with_views: bool) -> str:
                 return "a resizer that learns stands before the backbone"
             if operation.trainable_weights:
                 return "the first layers of the backbone are trained"
-            drawing = next((inner.name for inner in operation.operations if draws(inner)), None)
+            drawing = next((inner.name for inner in operation.operations if is_stochastic(inner)), None)
             if drawing is not None:
                 return f"the layer {drawing} of the backbone draws at random"
-        elif draws(operation) and not with_views:
+        elif is_stochastic(operation) and not with_views:
             return "augmentation draws anew in each epoch; views=K keeps K draws"
     return "its backbone holds no frozen weights"

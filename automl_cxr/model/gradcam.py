@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from automl_cxr.model.feature_maps import Place, last_places, named_place
+from automl_cxr.model.feature_maps import FeatureMapLayer, find_feature_map_layer, last_feature_map_layers
 from automl_cxr.model.gradients import gradients
 from automl_cxr.model.graph import inputs_of, output_of
 
@@ -40,7 +40,7 @@ class GradCam:
     """
 
     def __init__(self, network: keras.Model, layer: str | None = None) -> None:
-        found = last_places(network) if layer is None else [named_place(network, layer)]
+        found = last_feature_map_layers(network) if layer is None else [find_feature_map_layer(network, layer)]
         self.places = tuple(place.name for place in found)
         self._shapes = [place.tensor.shape[1:] for place in found]
         self._opened = _opened(network, found)
@@ -109,7 +109,7 @@ def _between(places: np.ndarray, n_positions: int) -> np.ndarray:
     return shares * ((places >= 0) & (places <= 1))[:, np.newaxis]
 
 
-def _opened(network: keras.Model, places: Sequence[Place]) -> keras.Model:
+def _opened(network: keras.Model, places: Sequence[FeatureMapLayer]) -> keras.Model:
     """Open a network at some places: it takes its pixels and, for each place, what is added to the feature maps there; it gives
     its scores before the softmax and the feature maps of each place, all float32.
 

@@ -16,7 +16,7 @@ _VECTORS = {
 
 
 def pooled_vector(maps: keras.KerasTensor, config: TrialConfig) -> keras.KerasTensor:
-    """Turn feature maps (n, h, w, c) into a vector by ``config.pooling``."""
+    """Convert feature maps (n, h, w, c) into a vector by ``config.pooling``."""
     return _VECTORS[config.pooling](name="vector")(maps)
 
 

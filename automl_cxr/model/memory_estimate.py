@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from automl_cxr.config import SCRATCH, TrialConfig
 from automl_cxr.errors import InfeasibleError
-from automl_cxr.model.available_memory import memory_there
+from automl_cxr.model.available_memory import available_memory_bytes
 from automl_cxr.model.summary import ModelSummary, describe_model, describe_with_head
 
 MEMORY = "memory"  # name of the constraint, and what a refused trial says it was stopped by
@@ -67,7 +67,7 @@ def measure_size(config: TrialConfig, n_classes: int) -> TrainingSize:
         shape = dataclasses.replace(shape, weights=plain.weights)
     if config.second_backbone != SCRATCH:
         shape = dataclasses.replace(shape, second_weights=plain.second_weights)
-    if not config.trains_only_head:
+    if not config.trains_head_only:
         return size_of(_count(shape, n_classes), config)
     trunk = dataclasses.replace(shape, **{name: getattr(plain, name) for name in _HEAD})
     return size_of(describe_with_head(_count(trunk, n_classes), config, n_classes), config)
@@ -96,7 +96,7 @@ def refuse_oversized(size: TrainingSize) -> None:
     Raises:
         InfeasibleError: It needs more memory than this process has. Its violation is the logarithm of the ratio.
     """
-    there = memory_there()
+    there = available_memory_bytes()
     needed = size.needed(batch_size=1)
     if there is not None and needed > there:
         raise InfeasibleError(
@@ -140,7 +140,7 @@ def estimate_memory(counted: ModelSummary, config: TrialConfig) -> MemoryEstimat
         each_image=size.activation_bytes,
         batch_size=config.images_at_once,
         batch=size.needed(config.images_at_once),
-        there=memory_there(),
+        there=available_memory_bytes(),
     )
 
 

@@ -9,7 +9,7 @@ import keras
 from keras import layers
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.conv_spec import BatchNorm, Convolution, Dropout, LayerNorm, Pool, Relu, TrunkLayer, parse_trunk
+from automl_cxr.conv_spec import BatchNorm, Convolution, Dropout, LayerNorm, Pool, Relu, TrunkLayer, parse_conv_spec
 from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.model.head import classifier_head, pooled_vector
 from automl_cxr.model.preprocessing import raw_pixels, scaled_channels
@@ -25,17 +25,17 @@ def build_scratch(config: TrialConfig, n_classes: int) -> keras.Model:
         ImpossibleModelError: The image is too small for the trunk.
     """
     pixels, x = raw_pixels(config)
-    maps = grow_trunk(scaled_channels(x, config), config)
+    maps = build_conv_stack(scaled_channels(x, config), config)
     return keras.Model(pixels, classifier_head(pooled_vector(maps, config), config, n_classes), name="scratch")
 
 
-def grow_trunk(x: keras.KerasTensor, config: TrialConfig, *, until: str | None = None) -> keras.KerasTensor:
+def build_conv_stack(x: keras.KerasTensor, config: TrialConfig, *, until: str | None = None) -> keras.KerasTensor:
     """Put the configuration's convolutions and pools on a tensor, up to and with the layer ``until``, or all of them.
 
     Raises:
         ImpossibleModelError: A layer finds fewer pixels than its window has.
     """
-    described = describe_trunk(config)
+    described = conv_spec_of(config)
     for position, ((name, layer), following) in enumerate(pairwise([*described, None])):
         if isinstance(layer, (Convolution, Pool)) and layer.padding == "valid":
             _check_room(name, layer, x.shape[1], config)
@@ -46,14 +46,14 @@ def grow_trunk(x: keras.KerasTensor, config: TrialConfig, *, until: str | None =
     return x
 
 
-def describe_trunk(config: TrialConfig) -> list[tuple[str, TrunkLayer]]:
+def conv_spec_of(config: TrialConfig) -> list[tuple[str, TrunkLayer]]:
     """Name the layers of the trunk, from the image on: block1_conv1, block1_bn1, block1_relu1, block1_pool, block2_conv1, ...
 
     A block ends where a convolution follows a pool. They come from ``config.layers``, or else are ``n_blocks`` blocks of
     ``convs_per_block`` convolutions, each normalised and rectified, a 2x2 pool and a dropout. Those pools are padded, so that
     a block leaves at least one pixel and any depth fits any image.
     """
-    trunk = parse_trunk(config.layers) if config.layers else _plain_blocks(config)
+    trunk = parse_conv_spec(config.layers) if config.layers else _plain_blocks(config)
     named: list[tuple[str, TrunkLayer]] = []
     block, has_pool, counts = 1, False, Counter[str]()
     for layer in trunk:
@@ -69,7 +69,7 @@ def describe_trunk(config: TrialConfig) -> list[tuple[str, TrunkLayer]]:
 
 def block_ends(config: TrialConfig) -> list[str]:
     """Name the last layer of each block of the trunk: its splice points."""
-    ends = {name.split("_")[0]: name for name, _ in describe_trunk(config)}
+    ends = {name.split("_")[0]: name for name, _ in conv_spec_of(config)}
     return list(ends.values())
 
 

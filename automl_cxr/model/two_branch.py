@@ -13,12 +13,12 @@ from automl_cxr.config import NAMED_WEIGHTS, SCRATCH, TrialConfig
 from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.model.backbone_builder import build_backbone
 from automl_cxr.model.backbones import find_backbone
-from automl_cxr.model.closed_form_head import read_fitted_head
-from automl_cxr.model.freezing import BACKBONE, SECOND_BACKBONE, TRUNK
+from automl_cxr.model.closed_form_head import read_closed_form_head
+from automl_cxr.model.freezing import BACKBONE, SCRATCH_BRANCH, SECOND_BACKBONE
 from automl_cxr.model.head import classifier_head
 from automl_cxr.model.preprocessing import inner_size, raw_pixels, scaled_channels, three_channels
-from automl_cxr.model.scratch import block_ends, describe_trunk, grow_trunk
-from automl_cxr.model.weight_transfer import load_trunk
+from automl_cxr.model.scratch import block_ends, build_conv_stack, conv_spec_of
+from automl_cxr.model.weight_transfer import load_scratch_branch
 from automl_cxr.model.weights import find_file
 
 ROLES = (BACKBONE, SECOND_BACKBONE)
@@ -45,7 +45,7 @@ def build_concat(config: TrialConfig, n_classes: int, *, weights_folder: Path | 
         vector = layers.Concatenate(name="vector")(vectors)
         return keras.Model(pixels, classifier_head(vector, config, n_classes), name="concat")
     joined = layers.Concatenate(name="joined")(vectors)
-    fitted = read_fitted_head(config.head_file, joined.shape[-1], n_classes)
+    fitted = read_closed_form_head(config.head_file, joined.shape[-1], n_classes)
     vector = fitted.standardise(joined, name="vector")
     model = keras.Model(pixels, classifier_head(vector, config, n_classes), name="concat")
     fitted.fill(model.get_layer("probabilities"))
@@ -79,9 +79,9 @@ def build_branches(
     for role in roles:
         name, cut, weights = described[role]
         if name == SCRATCH:
-            trunk = _trunk(config, cut, name=TRUNK.format(role))
+            trunk = _scratch_branch(config, cut, name=SCRATCH_BRANCH.format(role))
             if weights not in NAMED_WEIGHTS:
-                load_trunk(trunk, find_file(weights, weights_folder))
+                load_scratch_branch(trunk, find_file(weights, weights_folder))
             branches[role] = trunk, x
         else:
             backbone = build_backbone(
@@ -91,17 +91,17 @@ def build_branches(
     return branches
 
 
-def _trunk(config: TrialConfig, cut: str, *, name: str) -> keras.Model:
+def _scratch_branch(config: TrialConfig, cut: str, *, name: str) -> keras.Model:
     """Build the configuration's scratch network down to a cut: a layer's name, the number of a block, or "" for all of it."""
     pixels = keras.Input((config.image_size, config.image_size, 1))
-    maps = grow_trunk(scaled_channels(pixels, config), config, until=_layer_at(cut, config))
+    maps = build_conv_stack(scaled_channels(pixels, config), config, until=_layer_at(cut, config))
     return keras.Model(pixels, maps, name=name)
 
 
 def _layer_at(cut: str, config: TrialConfig) -> str | None:
     if not cut:
         return None
-    ends, names = block_ends(config), [name for name, _ in describe_trunk(config)]
+    ends, names = block_ends(config), [name for name, _ in conv_spec_of(config)]
     if cut.isdecimal():
         if not 1 <= int(cut) <= len(ends):
             raise ImpossibleModelError(f"The scratch branch has splice points 1 to {len(ends)}; received cut '{cut}'.")

@@ -36,7 +36,7 @@ def load_part(model: keras.Model, path: Path) -> bool:
     return False
 
 
-def load_trunk(trunk: keras.Model, path: Path) -> None:
+def load_scratch_branch(trunk: keras.Model, path: Path) -> None:
     """Fill a scratch trunk from a trained network that has it.
 
     Raises:

@@ -13,7 +13,7 @@ from automl_cxr.study.study_audit import load_audit
 SHORTCUT_BASELINE = "shortcut baseline"
 
 
-def put_line_to_beat(table: pd.DataFrame, stores: Sequence[StudyStore]) -> pd.DataFrame:
+def add_baseline_row(table: pd.DataFrame, stores: Sequence[StudyStore]) -> pd.DataFrame:
     """Put a row for the shortcut baseline of each study on top: no rank, its macro-F1 and interval, by the name of a trial.
 
     Its images are those that the study may see, training part included, each judged by a forest that did not learn from its

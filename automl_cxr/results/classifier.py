@@ -15,7 +15,7 @@ import numpy as np
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.data.decode import DEFAULT_FIT, check_fit, decode_image_in_pool, decoder_warnings_off, fit_square
-from automl_cxr.ensemble.combiners import Rule, WeightedAverage, rule_from_record
+from automl_cxr.ensemble.combiners import Combiner, WeightedAverage, combiner_from_record
 from automl_cxr.errors import DataError, StudyError, UnreadableImageError
 from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
 from automl_cxr.study.study_audit import load_audit
@@ -63,7 +63,7 @@ class Classifier:
     study: str
     split_digest: str
     members: tuple[Member, ...]
-    rule: Rule
+    rule: Combiner
     classes: tuple[str, ...]
     predictions: Path
     folder: Path | None = None
@@ -238,7 +238,7 @@ def load_ensemble(folder: Path) -> Classifier:
         record = json.loads((folder / ENSEMBLE_FILE).read_text(encoding="utf-8"))
         members = tuple(_check_member(folder, row) for row in record["members"])
         classes = tuple(map(str, record["classes"]))
-        rule = rule_from_record(record["rule"], n_members=len(members), n_classes=len(classes))
+        rule = combiner_from_record(record["rule"], n_members=len(members), n_classes=len(classes))
         study, split_digest = str(record["study"]), str(record["split_digest"])
         warnings = tuple(map(str, record.get("warnings", ())))
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -23,7 +23,7 @@ from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
 
 
 @dataclass(frozen=True, eq=False)
-class ChosenModels:
+class ComparedModels:
     """What several models said of the same images.
 
     Attributes:
@@ -43,7 +43,7 @@ class ChosenModels:
     n_opened: int = 0
 
 
-def choose_models(
+def select_models(
     store: StudyStore,
     *,
     trials: Sequence[int] | None = None,
@@ -53,7 +53,7 @@ def choose_models(
     part: str = "valid",
     data: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> ChosenModels:
+) -> ComparedModels:
     """Collect what some models say of a part; nothing named stands for the best trial.
 
     Of the validation part every finished trial has saved its predictions, with its model or without; with folds these are
@@ -94,7 +94,7 @@ def choose_models(
     if len(said) < len(numbers) + len(folders) + len(tables):
         raise UsageError("Models are compared with one another, so each is named once. Leave the second one out.")
     probabilities, images = align(list(said.values()), names=list(said))
-    return ChosenModels(tuple(said), images, probabilities, place, unreadable, n_opened)
+    return ComparedModels(tuple(said), images, probabilities, place, unreadable, n_opened)
 
 
 def _choose_trials(

@@ -15,8 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from automl_cxr.ensemble.build import DEFAULT_METHOD, METHODS, check_method, lay_out
-from automl_cxr.ensemble.combiners import rule_from_record
+from automl_cxr.ensemble.build import DEFAULT_METHOD, METHODS, check_method, expand_weights
+from automl_cxr.ensemble.combiners import combiner_from_record
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.ensemble.member_selection import choose_diverse
 from automl_cxr.ensemble.objective import Objective
@@ -232,7 +232,7 @@ def apply_ensemble(folder: Path, predictions: Sequence[str | os.PathLike[str]]) 
     try:
         record = json.loads((folder / ENSEMBLE_FILE).read_text(encoding="utf-8"))
         names, classes = [str(row["name"]) for row in record["members"]], tuple(map(str, record["classes"]))
-        rule = rule_from_record(record["rule"], n_members=len(names), n_classes=len(classes))
+        rule = combiner_from_record(record["rule"], n_members=len(names), n_classes=len(classes))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder} is not an ensemble's folder ({error}). `automl-cxr ensemble build` makes one.") from error
     if len(predictions) != len(names):
@@ -260,7 +260,7 @@ def _choose_trials(
     if not diverse:
         return trials[:top]
     candidates = trials[:_DIVERSE_CANDIDATES]
-    ballots, _ = lay_out([store.predictions(number) for number in candidates], objective)
+    ballots, _ = expand_weights([store.predictions(number) for number in candidates], objective)
     return [candidates[index] for index in choose_diverse(ballots, top)]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from automl_cxr.errors import UnknownNameError
-from automl_cxr.results.compared_models import ChosenModels, choose_models
+from automl_cxr.results.compared_models import ComparedModels, select_models
 from automl_cxr.scoring.confusion import confusion_matrix
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.store import StudyStore
@@ -203,16 +203,16 @@ class ErrorAnalysis:
 def analyse_errors(store: StudyStore, **choices: Any) -> ErrorAnalysis:
     """Compare what some models of a study get wrong, by default its best trial on the validation part.
 
-    Keywords and errors are those of ``results.chosen_models.choose_models``: ``trials``, ``top``, ``ensembles``,
+    Keywords and errors are those of ``results.chosen_models.select_models``: ``trials``, ``top``, ``ensembles``,
     ``predictions``, ``part``, ``data`` and ``on_progress``.
 
     Raises:
         DataError: An image has no label.
     """
-    return compare_errors(store.name, choose_models(store, **choices))
+    return compare_errors(store.name, select_models(store, **choices))
 
 
-def compare_errors(study: str, chosen: ChosenModels) -> ErrorAnalysis:
+def compare_errors(study: str, chosen: ComparedModels) -> ErrorAnalysis:
     """Compare what models get wrong of which the predictions are known.
 
     Raises:

@@ -14,7 +14,7 @@ import pandas as pd
 from automl_cxr.data.dataset import Dataset
 from automl_cxr.errors import DataError, UnknownNameError
 from automl_cxr.results.classifier import Classifier
-from automl_cxr.results.model_card import note_test
+from automl_cxr.results.model_card import record_test_opening
 from automl_cxr.results.study_data import load_study_dataset
 from automl_cxr.scoring.confusion import confusion_matrix
 from automl_cxr.scoring.intervals import Interval, bootstrap_intervals
@@ -108,11 +108,11 @@ def evaluate(
     evaluation = _score(classifier, part, predictions, unreadable, spec.normal_index, spec.seed)
     if part != "test":
         return evaluation
-    n_opened = store.note_test_opened(classifier.name, evaluation.scores)
+    n_opened = store.record_test_opening(classifier.name, evaluation.scores)
     evaluation = replace(evaluation, n_opened=n_opened)
     if classifier.folder is not None:
         with contextlib.suppress(OSError):  # an ensemble that may not be written is evaluated all the same
-            note_test(classifier.folder, _figures(evaluation))
+            record_test_opening(classifier.folder, _figures(evaluation))
     return evaluation
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from automl_cxr.data.decode import decode_image, fit_square
 from automl_cxr.data.phantoms import draw_phantoms
-from automl_cxr.ensemble.combiners import Calibrated, Rule, Stacking, WeightedAverage
+from automl_cxr.ensemble.combiners import CalibratedCombiner, Combiner, Stacking, WeightedAverage
 from automl_cxr.ensemble.weighted_average import normalize_weights
 from automl_cxr.errors import ExportError, UnknownNameError, UsageError
 from automl_cxr.results.classifier import Classifier
@@ -25,7 +25,7 @@ from automl_cxr.study.provenance import describe_versions
 from automl_cxr.study.store import explained_disk_errors, write_atomically
 
 if TYPE_CHECKING:
-    from automl_cxr.model.ensemble_model import Vote
+    from automl_cxr.model.ensemble_model import MemberWeighting
 
 SUFFIXES = {"keras": ".keras", "onnx": ".onnx", "tflite": ".tflite", "savedmodel": ""}  # of each format's file
 TOLERANCE = 1e-5
@@ -169,19 +169,19 @@ def _write(classifier: Classifier, file: Path, file_format: str, facts: dict[str
     )
 
 
-def _to_vote(rule: Rule, n_members: int, n_classes: int) -> Vote:
-    """Turn a rule into the one product with a matrix that a network computes."""
-    from automl_cxr.model.ensemble_model import Vote
+def _to_vote(rule: Combiner, n_members: int, n_classes: int) -> MemberWeighting:
+    """Convert a rule into the one product with a matrix that a network computes."""
+    from automl_cxr.model.ensemble_model import MemberWeighting
 
     match rule:
-        case Calibrated():
-            return Vote(**{**vars(_to_vote(rule.rule, n_members, n_classes)), "temperature": rule.temperature})
+        case CalibratedCombiner():
+            return MemberWeighting(**{**vars(_to_vote(rule.rule, n_members, n_classes)), "temperature": rule.temperature})
         case WeightedAverage():
             weights = normalize_weights(rule.weights, n_members=n_members, n_classes=n_classes)
             by_class = np.broadcast_to(weights.reshape(n_members, -1), (n_members, n_classes))
-            return Vote(by_class[:, :, None] * np.eye(n_classes))
+            return MemberWeighting(by_class[:, :, None] * np.eye(n_classes))
         case Stacking():
-            return Vote(rule.coefficients.transpose(1, 2, 0), rule.intercepts)
+            return MemberWeighting(rule.coefficients.transpose(1, 2, 0), rule.intercepts)
     raise TypeError(f"no vote for {type(rule).__name__}")
 
 

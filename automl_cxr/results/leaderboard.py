@@ -13,7 +13,7 @@ import pandas as pd
 
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.records import TrialRecord
-from automl_cxr.results.baseline_row import audit_notes, put_line_to_beat
+from automl_cxr.results.baseline_row import add_baseline_row, audit_notes
 from automl_cxr.results.external_validation import ExternalSite, score_site
 from automl_cxr.results.latencies import measure_latencies
 from automl_cxr.scoring.best_set import LEVEL, chances_to_be_best
@@ -45,7 +45,7 @@ class _Entry:
 
 
 @dataclass(frozen=True)
-class _Wish:
+class _RequestedColumns:
     """What a table is to show.
 
     Attributes:
@@ -110,7 +110,7 @@ def build_leaderboard(
     _refuse_twice(stores)
     ranked_by = metric or _common_objective(stores)
     sets = _sets_of_images(stores)
-    wish = _Wish(ranked_by, tuple(dict.fromkeys((ranked_by, _MACRO_F1, *intervals))), len(sets) == 1, n_resamples)
+    wish = _RequestedColumns(ranked_by, tuple(dict.fromkeys((ranked_by, _MACRO_F1, *intervals))), len(sets) == 1, n_resamples)
     rows: list[dict[str, Any]] = []
     for number, entries in enumerate(sets, start=1):
         label = {"set": number} if len(sets) > 1 else {}
@@ -128,7 +128,7 @@ def build_leaderboard(
     table.attrs["metric"] = ranked_by
     table.attrs["notes"] = (*_notes(sets, sites, rows), *audit_notes(stores))
     table = table if sort is None else sort_leaderboard(table, sort)
-    return put_line_to_beat(table, stores) if line_to_beat else table
+    return add_baseline_row(table, stores) if line_to_beat else table
 
 
 def sort_leaderboard(table: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -196,7 +196,7 @@ def _sets_of_images(stores: Sequence[StudyStore]) -> list[list[_Entry]]:
 # -------------------------------------------------------------------------------------------------- one set of trials
 
 
-def _rank(entries: Sequence[_Entry], wish: _Wish) -> list[dict[str, Any]]:
+def _rank(entries: Sequence[_Entry], wish: _RequestedColumns) -> list[dict[str, Any]]:
     """Score trials that were judged on the same images, and give a row for each, best first."""
     images, normal_class = entries[0].predictions, entries[0].store.spec.normal_index
     probabilities = np.stack([entry.predictions.probabilities for entry in entries])
@@ -292,7 +292,7 @@ def _add_site(
     rows: Sequence[dict[str, Any]],
     stores: Sequence[StudyStore],
     site: ExternalSite,
-    wish: _Wish,
+    wish: _RequestedColumns,
     on_progress: OnProgress | None,
 ) -> None:
     for store in stores:

@@ -18,7 +18,7 @@ _USE = (
 )
 
 
-def note_test(folder: Path, test: Mapping[str, Any]) -> None:
+def record_test_opening(folder: Path, test: Mapping[str, Any]) -> None:
     """Add the figures of the test part to an ensemble's record and card.
 
     Args:

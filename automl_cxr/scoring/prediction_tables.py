@@ -143,7 +143,7 @@ def _label(name: str, classes: Sequence[str], path: Path) -> int:
 
 
 def _normalize_scores(scores: np.ndarray, path: Path) -> tuple[np.ndarray, str]:
-    """Turn scores into probabilities, and say how: logits by a softmax, others by dividing a row by its sum."""
+    """Convert scores into probabilities, and say how: logits by a softmax, others by dividing a row by its sum."""
     if not np.isfinite(scores).all():
         raise _unreadable(path, "a score that is not finite")
     if (scores < 0).any():

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from automl_cxr.records import SplitRecord
 from automl_cxr.scoring.metrics import score_macro_f1
 from automl_cxr.scoring.predictions import Predictions
-from automl_cxr.splicing.ridge_head import CutFeatures, QuickHead, TrainingImages, fit_quick_head
+from automl_cxr.splicing.ridge_head import CutFeatures, RidgeHead, TrainingImages, fit_ridge_head
 
 OnPair = Callable[[int, int], None]
 Pair = tuple[str | None, str | None]
@@ -19,7 +19,7 @@ Pair = tuple[str | None, str | None]
 
 
 @dataclass(frozen=True)
-class QuickScore:
+class PairScore:
     """What a quick head on one or two cuts came to.
 
     Attributes:
@@ -28,7 +28,7 @@ class QuickScore:
         left_out: Macro-F1 on the training part, each patient judged by a head that has not learnt from it.
     """
 
-    head: QuickHead
+    head: RidgeHead
     predictions: Predictions
     left_out: float
 
@@ -49,7 +49,7 @@ def score_pairs(
     *,
     same: bool,
     on_pair: OnPair | None = None,
-) -> dict[Pair, QuickScore]:
+) -> dict[Pair, PairScore]:
     """Fit a quick head to each cut alone and to each pair of cuts.
 
     Args:
@@ -73,9 +73,9 @@ def score_pairs(
     scores = {}
     with threadpool_limits(1):  # on a busy machine, several threads on matrices this small wait for one another
         for n_done, pair in enumerate(pairs, start=1):
-            head = fit_quick_head(list(_cuts_of(pair, prepared)), images)
+            head = fit_ridge_head(list(_cuts_of(pair, prepared)), images)
             predictions = Predictions(split.valid.images, valid_labels, head.valid, split.classes, split.valid.patients)
-            scores[pair] = QuickScore(head, predictions, score_macro_f1(images.labels, head.left_out))
+            scores[pair] = PairScore(head, predictions, score_macro_f1(images.labels, head.left_out))
             if on_pair is not None:
                 on_pair(n_done, len(pairs))
     return scores

@@ -126,7 +126,7 @@ class CutFeatures:
 
 
 @dataclass(frozen=True)
-class QuickHead:
+class RidgeHead:
     """The head of one or two cuts: a softmax layer on their features.
 
     Attributes:
@@ -154,7 +154,7 @@ class QuickHead:
         return {"kernel": kernel, "bias": bias, "scale": self.scale, "offset": -self.centre * self.scale}
 
 
-def fit_quick_head(cuts: Sequence[CutFeatures], images: TrainingImages) -> QuickHead:
+def fit_ridge_head(cuts: Sequence[CutFeatures], images: TrainingImages) -> RidgeHead:
     """Fit the ridge regression of the classes on the features of all cuts together.
 
     The penalty is the one with the smallest class-balanced squared error with each patient left out. That needs no fit for
@@ -177,7 +177,7 @@ def fit_quick_head(cuts: Sequence[CutFeatures], images: TrainingImages) -> Quick
     centre, scale = (np.concatenate([getattr(cut, name) for cut in cuts]) for name in ("centre", "scale"))
     kernel = sharpness * coefficients * scale[:, None]
     base_rate = 1 / images.n_classes  # without features, all classes alike
-    return QuickHead(
+    return RidgeHead(
         kernel=kernel,
         bias=sharpness * base_rate - centre @ kernel,
         centre=centre,
@@ -222,7 +222,7 @@ def _eigenvectors(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _leave_patients_out(
     vectors: np.ndarray, shrinkage: np.ndarray, residuals: np.ndarray, images: TrainingImages
 ) -> np.ndarray:
-    """Turn residuals (n_penalties, n, k) into those of heads that have not learnt from the image's patient."""
+    """Convert residuals (n_penalties, n, k) into those of heads that have not learnt from the image's patient."""
     left_out = np.empty_like(residuals)
     for rows in images.groups:
         n_patients, size = rows.shape

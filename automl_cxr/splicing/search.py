@@ -25,9 +25,9 @@ from automl_cxr.records import SplitRecord
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.splicing.branches import Branch, join_branches
 from automl_cxr.splicing.costs import Cost, count_costs
-from automl_cxr.splicing.pair_scoring import OnPair, Pair, QuickScore, score_pairs
+from automl_cxr.splicing.pair_scoring import OnPair, Pair, PairScore, score_pairs
 from automl_cxr.splicing.record import AS_TRAINED, SpliceRecord
-from automl_cxr.splicing.ridge_head import QuickHead
+from automl_cxr.splicing.ridge_head import RidgeHead
 from automl_cxr.splicing.table import Parent, compare_with_parents, tabulate
 from automl_cxr.study.prepare import OnProgress, PreparedImages, StudyRequest, prepare_images
 
@@ -74,7 +74,7 @@ class SpliceScores:
     parents: pd.DataFrame
     request: StudyRequest
     config: TrialConfig
-    heads: Mapping[Pair, QuickHead]
+    heads: Mapping[Pair, RidgeHead]
     n_train: int
     n_valid: int
     notes: tuple[str, ...]
@@ -226,7 +226,7 @@ def _find_parents(
     first: Branch,
     second: Branch,
     features: Sequence[Mapping[str, np.ndarray]],
-    scores: Mapping[Pair, QuickScore],
+    scores: Mapping[Pair, PairScore],
     costs: Mapping[Pair, Cost],
     split: SplitRecord,
 ) -> list[Parent]:

@@ -13,7 +13,7 @@ from automl_cxr.scoring.intervals import bootstrap_interval, paired_difference
 from automl_cxr.scoring.metrics import score_macro_f1
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.splicing.costs import Cost
-from automl_cxr.splicing.pair_scoring import Pair, QuickScore
+from automl_cxr.splicing.pair_scoring import Pair, PairScore
 
 COLUMNS = (
     *("rank", "first_cut", "second_cut", "macro_f1", "macro_f1_low", "macro_f1_high", "left_out_macro_f1"),
@@ -36,7 +36,7 @@ class Parent:
     n_parameters: int
 
 
-def tabulate(scores: Mapping[Pair, QuickScore], costs: Mapping[Pair, Cost], *, seed: int = 0) -> pd.DataFrame:
+def tabulate(scores: Mapping[Pair, PairScore], costs: Mapping[Pair, Cost], *, seed: int = 0) -> pd.DataFrame:
     """Rank pairs of cuts, and cuts alone, by validation macro-F1; of equals the smaller network.
 
     Returns:

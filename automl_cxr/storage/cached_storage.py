@@ -29,12 +29,12 @@ from automl_cxr.storage.database_piece import (
     write_piece,
 )
 from automl_cxr.storage.journal import JournalFile
-from automl_cxr.storage.retrying_storage import PatientStorage
+from automl_cxr.storage.retrying_storage import RetryingStorage
 
 _SIGNATURE = "driver"  # attribute of a trial: the name of the driver that runs it
 
 
-class DriverStorage(PatientStorage):
+class CachedDriverStorage(RetryingStorage):
     """Remembers the trials of one study, and writes what belongs together in one piece.
 
     A trial that this driver begins, or writes to, is its own until it ends: no other may write to it, since the driver holds

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from automl_cxr.storage.storage_proxy import ForwardedStorage
+from automl_cxr.storage.storage_proxy import StorageProxy
 from automl_cxr.storage.urls import failed_storage, reason_of
 
 PATIENCE_SECONDS = 300.0
@@ -28,14 +28,14 @@ _FINAL_CODES = frozenset(
 _Answer = TypeVar("_Answer")
 
 
-class PatientStorage(ForwardedStorage):
+class RetryingStorage(StorageProxy):
     """Asks its backend again, with growing pauses, while that is away.
 
     A question that failed may have been answered all the same: the answer was lost. To set a parameter, an attribute or a
     score again changes nothing. Two questions are not like that. A trial that was told its end cannot be told again: if the
     record says what was to be told, it is done. A trial that was begun would be begun twice: one that stands in the record
     as it was to be begun, and that nobody has signed, is taken instead. That it cannot be another driver's is the callers'
-    business: they begin and sign trials under a lock of the study (``Turn``).
+    business: they begin and sign trials under a lock of the study (``CommitLock``).
 
     Args:
         backend: The storage.
@@ -56,7 +56,7 @@ class PatientStorage(ForwardedStorage):
         def begin() -> int:
             return self._backend.create_new_trial(study_id, template_trial)
 
-        def begin_unless_begun() -> int:
+        def begin_once() -> int:
             trials = self._backend.get_all_trials(study_id, deepcopy=False)
             begun = (
                 t._trial_id for t in reversed(trials) if t._trial_id not in self._begun and _is_begun_as(template_trial, t)
@@ -64,7 +64,7 @@ class PatientStorage(ForwardedStorage):
             trial_id = next(begun, None)
             return begin() if trial_id is None else trial_id
 
-        trial_id = self._ask(begin, again=begin_unless_begun)
+        trial_id = self._ask(begin, again=begin_once)
         self._begun.add(trial_id)
         return trial_id
 
@@ -72,7 +72,7 @@ class PatientStorage(ForwardedStorage):
         def tell() -> bool:
             return self._backend.set_trial_state_values(trial_id, state, values)
 
-        def tell_unless_told() -> bool:
+        def tell_once() -> bool:
             try:
                 return tell()
             except UpdateFinishedTrialError:
@@ -81,7 +81,7 @@ class PatientStorage(ForwardedStorage):
                     raise
                 return True
 
-        return self._ask(tell, again=tell_unless_told)
+        return self._ask(tell, again=tell_once)
 
     def _ask(self, question: Callable[[], _Answer], *, again: Callable[[], _Answer] | None = None) -> _Answer:
         pause, deadline = _FIRST_PAUSE, None

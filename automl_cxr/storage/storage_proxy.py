@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 _Answer = TypeVar("_Answer")
 
 
-class ForwardedStorage(BaseStorage):
+class StorageProxy(BaseStorage):
     """Answers everything as its backend does. Every question goes through ``_ask``."""
 
     def __init__(self, backend: BaseStorage) -> None:

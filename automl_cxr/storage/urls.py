@@ -131,7 +131,7 @@ def without_password(text: str) -> str:
 
 @contextlib.contextmanager
 def explained_storage_errors() -> Iterator[None]:
-    """Turn the errors of a storage that fails in the middle into a StudyError."""
+    """Convert the errors of a storage that fails in the middle into a StudyError."""
     try:
         yield
     except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:

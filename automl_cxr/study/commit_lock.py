@@ -20,13 +20,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from automl_cxr.study.heartbeat import DriverLease
+from automl_cxr.study.heartbeat import DriverHeartbeat
 
 _LOOK_SECONDS = 1.0  # of waiting for the lock, before a look at who holds it
 _NAP_SECONDS = 0.05  # in a turn of another machine, which no lock tells the end of
 
 
-class Turn:
+class CommitLock:
     """One search's hold on the lock; a context manager, which may be entered again inside itself.
 
     Args:
@@ -34,7 +34,7 @@ class Turn:
         lease: Of the search that takes its turn.
     """
 
-    def __init__(self, study_folder: Path, lease: DriverLease) -> None:
+    def __init__(self, study_folder: Path, lease: DriverHeartbeat) -> None:
         self._path = study_folder / "propose.lock"
         self._holder = study_folder / "propose.holder"
         self._breaking = FileLock(study_folder / "propose.breaking")
@@ -42,7 +42,7 @@ class Turn:
         self._lock = FileLock(self._path)
         self._depth = 0
 
-    def __enter__(self) -> Turn:
+    def __enter__(self) -> CommitLock:
         if self._depth == 0:
             while not (self._locked() and self._signed()):
                 self._break_if_dead()

@@ -19,7 +19,7 @@ import optuna
 
 from automl_cxr.errors import StudyError
 from automl_cxr.storage.urls import explained_storage_errors, open_existing_storage
-from automl_cxr.study.heartbeat import DriverWatch
+from automl_cxr.study.heartbeat import DriverMonitor
 from automl_cxr.study.store import (
     StudyStore,
     explained_disk_errors,
@@ -65,7 +65,7 @@ def weigh_deletion(name: str, *, runs: Path, storage: str) -> Loss:
     summary = summarise(optuna.load_study(study_name=name, storage=backend), folder)
     if summary.folder is not None:
         StudyStore.find(name, runs=runs, storage=storage)  # refuses the folder of another study
-        alive = DriverWatch(folder).alive()
+        alive = DriverMonitor(folder).alive()
         if alive:
             raise StudyError(
                 f"A study can be deleted when no search works on it; {', '.join(sorted(alive))} works on '{name}' now. Stop it "

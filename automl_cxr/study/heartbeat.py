@@ -33,7 +33,7 @@ from filelock import FileLock, Timeout
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeaseTerms:
+class HeartbeatSettings:
     """How often a search shows that it lives, and how long it may be silent.
 
     Attributes:
@@ -45,7 +45,7 @@ class LeaseTerms:
     patience_seconds: float = 90.0
 
 
-class DriverLease:
+class DriverHeartbeat:
     """Held by one running search; use it as a context manager around the search.
 
     Args:
@@ -57,17 +57,17 @@ class DriverLease:
         watch: What it knows of the other searches.
     """
 
-    def __init__(self, study_folder: Path, *, terms: LeaseTerms | None = None) -> None:
+    def __init__(self, study_folder: Path, *, terms: HeartbeatSettings | None = None) -> None:
         self.driver = uuid.uuid4().hex[:12]
-        self.watch = DriverWatch(study_folder, terms=terms, own=self.driver)
-        self._beat_seconds = (terms or LeaseTerms()).beat_seconds
+        self.watch = DriverMonitor(study_folder, terms=terms, own=self.driver)
+        self._beat_seconds = (terms or HeartbeatSettings()).beat_seconds
         folder = _drivers(study_folder)
         self._lock = FileLock(folder / f"{self.driver}.lock")
         self._beat_file = folder / f"{self.driver}.beat"
         self._is_over = threading.Event()
         self._heart = threading.Thread(target=self._beat_on, name="lease", daemon=True)
 
-    def __enter__(self) -> DriverLease:
+    def __enter__(self) -> DriverHeartbeat:
         self._beat_file.parent.mkdir(exist_ok=True)
         self._lock.acquire()
         self._beat(0)  # after the lock: from now on a free one means death
@@ -93,7 +93,7 @@ class DriverLease:
             file.write(f"{this_machine()} {count:020d}".encode())
 
 
-class DriverWatch:
+class DriverMonitor:
     """Judges which searches of a study live. It remembers when each counter was last seen to move: keep one while looking.
 
     Args:
@@ -108,13 +108,13 @@ class DriverWatch:
         self,
         study_folder: Path,
         *,
-        terms: LeaseTerms | None = None,
+        terms: HeartbeatSettings | None = None,
         clock: Callable[[], float] = time.monotonic,
         machine: str | None = None,
         own: str = "",
     ) -> None:
         self._folder = _drivers(study_folder)
-        self._patience = (terms or LeaseTerms()).patience_seconds
+        self._patience = (terms or HeartbeatSettings()).patience_seconds
         self._clock = clock
         self._machine = machine or this_machine()
         self._own = own
@@ -126,7 +126,7 @@ class DriverWatch:
         self._seen = {driver: sign for driver, sign in self._seen.items() if driver in signed_in}
         return {driver for driver in signed_in if driver == self._own or self._lives(driver)}
 
-    def is_heard(self, driver: str) -> bool:
+    def is_verified(self, driver: str) -> bool:
         """Tell whether the counter of a search that ``alive`` named has moved since this watch began."""
         return driver == self._own or (driver in self._seen and self._seen[driver].has_moved)
 

@@ -6,7 +6,7 @@ from automl_cxr.records import TrialRecord, TrialState
 from automl_cxr.study.store import StudyStore
 
 
-class KeptModels:
+class ModelRetention:
     """The best trials that one search knows of. A trial that is not among them, or no longer, loses its model.
 
     A second search on the same study has a list of its own, so that up to twice as many models may lie on the disk until

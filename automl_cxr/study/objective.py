@@ -19,7 +19,7 @@ from automl_cxr.errors import WorkerDiedError
 from automl_cxr.records import EpochRecord, FoldRecord
 from automl_cxr.scoring.objectives import Requirement
 from automl_cxr.study.fidelity import rung_image_size
-from automl_cxr.study.resource_errors import explained_shortages
+from automl_cxr.study.resource_errors import explained_resource_errors
 
 if TYPE_CHECKING:
     from automl_cxr.training.trial import TrialResult, TrialTask
@@ -78,14 +78,14 @@ class TrialObjective:
 
     def gathers(self, proposal: Proposal) -> bool:
         """Tell whether a trial trains nothing but a head, which takes milliseconds an epoch beside others."""
-        return self.folds == 0 and self.fidelity == "epochs" and self.config_of(proposal).trains_only_head
+        return self.folds == 0 and self.fidelity == "epochs" and self.config_of(proposal).trains_head_only
 
     def together(self, proposals: Sequence[Proposal]) -> list[Run]:
         """Run trials that gather; their heads are trained as one computation."""
-        from automl_cxr.training.stacked_trials import run_heads  # here: loads Keras
+        from automl_cxr.training.stacked_trials import run_stacked_trials  # here: loads Keras
 
         tasks = [self._begin(proposal) for proposal in proposals]
-        return [self._reports(task, records) for task, records in zip(tasks, run_heads(tasks), strict=True)]
+        return [self._reports(task, records) for task, records in zip(tasks, run_stacked_trials(tasks), strict=True)]
 
     def _begin(self, proposal: Proposal) -> TrialTask:
         """Say what a trial is to do, and make the folder that it writes into."""
@@ -98,7 +98,7 @@ class TrialObjective:
             )
         folder = staging_folder(self.trials, proposal.number, self.driver)
         shutil.rmtree(folder, ignore_errors=True)
-        with explained_shortages():
+        with explained_resource_errors():
             folder.mkdir()
         return TrialTask(
             config=self.config_of(proposal),
@@ -128,7 +128,7 @@ class TrialObjective:
         try:
             while True:
                 try:
-                    with explained_shortages():
+                    with explained_resource_errors():
                         record = next(records)
                 except StopIteration as end:
                     is_finished = True

@@ -28,7 +28,7 @@ from automl_cxr.study.provenance import describe_versions
 from automl_cxr.study.spaces import check_space, read_space
 from automl_cxr.study.spec import StudySpec, resolve_path
 from automl_cxr.study.store import StudyStore, check_study_name, founding
-from automl_cxr.study.study_audit import load_audit, stamp_audit, tell_audit
+from automl_cxr.study.study_audit import audit_messages, audit_study, load_audit
 from automl_cxr.study.warm_start import enqueue_missing, plan_warm_start, save_warm_start
 
 _DEFAULT_SPACE = "scratch"
@@ -142,14 +142,14 @@ def prepare_study(request: StudyRequest, *, runs: Path, storage: str, on_progres
             spec.require_same(existing.spec)
             enqueue_missing(existing)
             audit = load_audit(existing)
-            notes.extend([] if audit is None else tell_audit(audit))
+            notes.extend([] if audit is None else audit_messages(audit))
             return PreparedStudy(existing, decoded.path, weights_folder, tuple(notes), is_new=False)
         _check_normal_class(spec)
         if spec.warm_start is not None:
             plan = plan_warm_start(StudyStore.open(spec.warm_start, runs=runs, storage=storage), spec, record)
             notes.extend(plan.notes)
             save_warm_start(plan, runs / name)
-        notes.extend(stamp_audit(runs / name, dataset.root, record, decoded))
+        notes.extend(audit_study(runs / name, dataset.root, record, decoded))
         directions = [direction_of(name) for name in spec.objectives]
         store = StudyStore.create(spec, record, runs=runs, storage=storage, directions=directions)
         enqueue_missing(store)

@@ -17,7 +17,7 @@ _OF_STUDY_FILES = {"image-size": "image_size", "batch-size": "batch_size", "epoc
 
 
 @dataclass(frozen=True)
-class NamedSystem:
+class Preset:
     """One configuration with a name.
 
     Attributes:
@@ -35,7 +35,7 @@ class NamedSystem:
     published: Mapping[str, int] = field(default_factory=dict)
 
 
-def find_system(name: str, values: Mapping[str, Any]) -> NamedSystem:
+def find_preset(name: str, values: Mapping[str, Any]) -> Preset:
     """Find the configuration that a name stands for, with some hyperparameters set to other values.
 
     Args:
@@ -48,12 +48,12 @@ def find_system(name: str, values: Mapping[str, Any]) -> NamedSystem:
     """
     if name in BACKBONES:
         config = TrialConfig.from_values({"family": "transfer", "backbone": name, "image_size": 224, **values})
-        return NamedSystem(name, f"{name} with a dense head", config)
+        return Preset(name, f"{name} with a dense head", config)
     if name in shipped("studies") or (name.endswith(".toml") and _is_study_file(name)):
         return _system_of_study_file(name, values)
     if name in shipped("search_spaces") or name.endswith(".toml"):
         space = load_space(name)
-        return NamedSystem(name, space.description, _preset(name, values, {}))
+        return Preset(name, space.description, _preset(name, values, {}))
     raise UnknownNameError(
         "study, search space or backbone", name, [*shipped("studies"), *shipped("search_spaces"), *BACKBONES]
     )
@@ -70,13 +70,13 @@ def _is_study_file(path: str) -> bool:
     return any("-" in key or key in ("space", "reference", "trials", "data", "name") for key in document)
 
 
-def _system_of_study_file(name: str, values: Mapping[str, Any]) -> NamedSystem:
+def _system_of_study_file(name: str, values: Mapping[str, Any]) -> Preset:
     file = read_study_file(find_study_file(name))
     settings = {
         hyperparameter: file.options[option] for option, hyperparameter in _OF_STUDY_FILES.items() if option in file.options
     }
     reference = dict(file.reference)
-    return NamedSystem(
+    return Preset(
         name,
         file.description,
         _preset(str(file.options.get("space", "scratch")), values, settings),

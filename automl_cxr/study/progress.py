@@ -47,7 +47,7 @@ class SearchProgress:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def tell_study(self, prepared: PreparedStudy) -> None:
+    def print_study(self, prepared: PreparedStudy) -> None:
         """Say what is about to be searched, on which images, and what was assumed."""
         spec, split = prepared.store.spec, prepared.store.split
         by = ("by patient" if split.grouped else "by image") + ("" if split.origin == "made" else f" ({split.origin})")

@@ -15,8 +15,8 @@ _MEMORY_WORDS = ("RESOURCE_EXHAUSTED", "out of memory", "OOM when allocating", "
 
 
 @contextlib.contextmanager
-def explained_shortages() -> Iterator[None]:
-    """Turn the errors of a library that ran out of memory, and of a full disk, into OutOfMemoryError and DiskFullError."""
+def explained_resource_errors() -> Iterator[None]:
+    """Convert the errors of a library that ran out of memory, and of a full disk, into OutOfMemoryError and DiskFullError."""
     try:
         yield
     except TrialError:
@@ -27,12 +27,12 @@ def explained_shortages() -> Iterator[None]:
         where = f" at {error.filename}" if error.filename else ""
         raise DiskFullError(f"The disk is full{where}. Make room there; the trial is run again.") from error
     except Exception as error:
-        if not _tells_of_memory(error):
+        if not _is_memory_error(error):
             raise
         raise OutOfMemoryError(f"There is too little memory for this network and batch ({_first_line(error)}).") from error
 
 
-def _tells_of_memory(error: Exception) -> bool:
+def _is_memory_error(error: Exception) -> bool:
     if isinstance(error, MemoryError):
         return True
     is_of_a_library = isinstance(error, RuntimeError) or type(error).__module__.split(".")[0] in ("tensorflow", "jaxlib", "jax")

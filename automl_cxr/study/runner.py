@@ -17,14 +17,14 @@ from automl_cxr.errors import StudyError, TrialError
 from automl_cxr.records import TrialRecord, TrialState
 from automl_cxr.scoring.objectives import Requirement
 from automl_cxr.storage.urls import explained_storage_errors, without_password
-from automl_cxr.study.commit_lock import Turn
-from automl_cxr.study.heartbeat import DriverLease, LeaseTerms
-from automl_cxr.study.model_retention import KeptModels
+from automl_cxr.study.commit_lock import CommitLock
+from automl_cxr.study.heartbeat import DriverHeartbeat, HeartbeatSettings
+from automl_cxr.study.model_retention import ModelRetention
 from automl_cxr.study.objective import TrialObjective, staging_folder, trial_seed
 from automl_cxr.study.provenance import SearchEntry
-from automl_cxr.study.resource_errors import explained_shortages
+from automl_cxr.study.resource_errors import explained_resource_errors
 from automl_cxr.study.store import StudyStore
-from automl_cxr.study.warm_start import read_priors
+from automl_cxr.study.warm_start import read_warm_start_points
 
 _ATTEMPTS = 5  # a search may be killed now and then; a trial that was there each time is the reason
 _FUTILE = 100  # trials that may be refused before the first that is trained; samplers learn from each
@@ -89,7 +89,7 @@ def run_search(
     execute: Execute,
     listener: Listener,
     command: str = "",
-    terms: LeaseTerms | None = None,
+    terms: HeartbeatSettings | None = None,
 ) -> None:
     """Search until the budget ends. Trials that a dead search left running are run again first.
 
@@ -111,7 +111,7 @@ def run_search(
     space = spec.space
     store = store.driven(on_away=listener.on_storage_away)
     deadline = None if budget.seconds is None else time.monotonic() + budget.seconds
-    with DriverLease(store.folder, terms=terms) as lease:
+    with DriverHeartbeat(store.folder, terms=terms) as lease:
         store.clear_leftovers(lease.watch)
         store.checkpoints.mkdir(exist_ok=True)
         objective = TrialObjective(
@@ -137,10 +137,10 @@ def run_search(
             epochs=spec.epochs,
             folds=spec.folds,
             seed=spec.seed,
-            priors=read_priors(store),
+            priors=read_warm_start_points(store),
             sign=lambda number: {"driver": lease.driver, "seed": trial_seed(spec.seed, number)},
         )
-        store.note_search(
+        store.record_search(
             SearchEntry.begin(
                 lease.driver,
                 position=len(store.searches()),
@@ -168,7 +168,7 @@ class _RecordedProposer:
         *,
         budget: Budget,
         deadline: float | None,
-        lease: DriverLease,
+        lease: DriverHeartbeat,
         listener: Listener,
     ) -> None:
         self._store = store
@@ -176,9 +176,9 @@ class _RecordedProposer:
         self._budget = budget
         self._deadline = deadline
         self._lease = lease
-        self._turn = Turn(store.folder, lease)
+        self._turn = CommitLock(store.folder, lease)
         self._listener = listener
-        self._kept = KeptModels(store, budget.keep_models)
+        self._kept = ModelRetention(store, budget.keep_models)
         self._n_failures = 0
         self._n_refusals = 0
         self._epochs, self._folds = store.spec.epochs, store.spec.folds
@@ -191,7 +191,7 @@ class _RecordedProposer:
         if self._is_satisfied or (seconds is not None and seconds < 0):
             return self._pause()
         with self._turn, self._store.together():
-            left = self._take_up()
+            left = self._requeue_abandoned()
             if left is not None:
                 proposal: Proposal | Pause = self._proposer.resume(left)
             elif self._is_spent():
@@ -214,7 +214,7 @@ class _RecordedProposer:
 
     def _pause_for_all(self) -> Pause:
         """Wait for other searches' trials too, until it is clear that these searches live to end them."""
-        return Pause.IDLE if self._store.has_unheard_of(self._lease.watch) else self._pause()
+        return Pause.IDLE if self._store.has_unverified_driver(self._lease.watch) else self._pause()
 
     def _is_spent(self) -> bool:
         budget = self._budget
@@ -233,7 +233,7 @@ class _RecordedProposer:
     def _last_epoch(self, proposal: Proposal) -> int:
         return self._epochs if proposal.epochs is None else proposal.epochs
 
-    def _take_up(self) -> int | None:
+    def _requeue_abandoned(self) -> int | None:
         """Choose a trial that failed for now or that a dead search left; give up those that died too often."""
         while self._failed_for_now:
             number = self._failed_for_now.pop(0)
@@ -312,7 +312,7 @@ class _RecordedProposer:
 
     def _repeat(self, number: int, ending: Ending) -> None:
         self._make_room()  # which is all that a full disk may need
-        self._proposer.set_aside(number, ending)
+        self._proposer.requeue(number, ending)
         self._failed_for_now.append(number)
         self._listener.on_failure(number, ending.error)
 
@@ -335,7 +335,7 @@ class _RecordedProposer:
             # Fewer epochs than the others had: its score must not stand among theirs.
             return Ending(Outcome.STOPPED, facts={"stopped_by": "time"})
         try:
-            with explained_shortages():
+            with explained_resource_errors():
                 self._store.commit_files(number, self._staged(number))
         except (OSError, TrialError) as error:
             return Ending.of_error(error)

@@ -30,10 +30,10 @@ from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.records import SplitRecord, TrialRecord, TrialState
 from automl_cxr.scoring.metrics import Direction
 from automl_cxr.scoring.predictions import Predictions
-from automl_cxr.storage.cached_storage import DriverStorage
+from automl_cxr.storage.cached_storage import CachedDriverStorage
 from automl_cxr.storage.retrying_storage import PATIENCE_SECONDS
 from automl_cxr.storage.urls import is_missing, open_existing_storage, open_storage, without_password
-from automl_cxr.study.heartbeat import DriverWatch
+from automl_cxr.study.heartbeat import DriverMonitor
 from automl_cxr.study.provenance import SearchEntry
 from automl_cxr.study.spec import StudySpec
 
@@ -172,13 +172,13 @@ class StudyStore:
             on_away: Told why the storage is waited for, once each time.
             patience: Seconds to wait for a storage that does not answer.
         """
-        storage = DriverStorage(self.study._storage, self.study._study_id, patience=patience, on_away=on_away)
+        storage = CachedDriverStorage(self.study._storage, self.study._study_id, patience=patience, on_away=on_away)
         return StudyStore(self.name, optuna.load_study(study_name=self.name, storage=storage), self.folder)
 
     def together(self) -> AbstractContextManager[None]:
         """Write what a driver has to say of a trial in one piece: at a kill, all of it stands or nothing."""
         storage = self.study._storage
-        return storage.together() if isinstance(storage, DriverStorage) else contextlib.nullcontext()
+        return storage.together() if isinstance(storage, CachedDriverStorage) else contextlib.nullcontext()
 
     @property
     def split_digest(self) -> str:
@@ -280,17 +280,17 @@ class StudyStore:
             for trial in self.study.get_trials(deepcopy=False)
         )
 
-    def abandoned(self, watch: DriverWatch) -> list[TrialRecord]:
+    def abandoned(self, watch: DriverMonitor) -> list[TrialRecord]:
         """Read the running trials whose search is dead."""
         running = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
         alive = watch.alive()
         return [_to_record(trial) for trial in running if trial.user_attrs.get("driver") not in alive]
 
-    def has_unheard_of(self, watch: DriverWatch) -> bool:
+    def has_unverified_driver(self, watch: DriverMonitor) -> bool:
         """Tell whether a trial is running whose search has shown no life since the watch began, and may be dead."""
         running = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
         watch.alive()
-        return any(not watch.is_heard(trial.user_attrs.get("driver", "")) for trial in running)
+        return any(not watch.is_verified(trial.user_attrs.get("driver", "")) for trial in running)
 
     def owns(self, number: int, driver: str) -> bool:
         """Tell whether a trial is running in the hands of a search, as the storage has it at this moment."""
@@ -300,7 +300,7 @@ class StudyStore:
         """Tell which of some trials are running in the hands of a search, as the storage has it at this moment."""
         storage, study_id = self.study._storage, self.study._study_id
         ids = [storage.get_trial_id_from_study_id_trial_number(study_id, number) for number in numbers]
-        if isinstance(storage, DriverStorage):
+        if isinstance(storage, CachedDriverStorage):
             signed = storage.signed_trials(ids, driver)
             return {number for number, trial_id in zip(numbers, ids, strict=True) if trial_id in signed}
         trials = [storage.get_trial(trial_id) for trial_id in ids]
@@ -396,7 +396,7 @@ class StudyStore:
         front = {record.number for record in self._undominated([record for record in records if record.is_feasible])}
         return sorted(records, key=lambda record: (record.number not in front, *self._place(record)))
 
-    def clear_leftovers(self, watch: DriverWatch) -> None:
+    def clear_leftovers(self, watch: DriverMonitor) -> None:
         """Remove the half-written files of searches that are no longer alive."""
         found = list((self.folder / "trials").glob(".*"))
         alive = watch.alive()  # asked after looking: a search signs in before it writes
@@ -404,7 +404,7 @@ class StudyStore:
             if not any(driver in path.name for driver in alive):
                 shutil.rmtree(path, ignore_errors=True)
 
-    def note_search(self, entry: SearchEntry) -> None:
+    def record_search(self, entry: SearchEntry) -> None:
         """Keep what a search says of itself."""
         self.study.set_user_attr(_SEARCH + entry.driver, dataclasses.asdict(entry))
 
@@ -416,7 +416,7 @@ class StudyStore:
 
     # ---------------------------------------------------------------------------------------------- the sealed part
 
-    def note_test_opened(self, what: str, scores: Mapping[str, Any]) -> int:
+    def record_test_opening(self, what: str, scores: Mapping[str, Any]) -> int:
         """Record that the test part was looked at; return how many times it now has been."""
         entry = {"when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "what": what, "scores": dict(scores)}
         with FileLock(self.folder / "test_opened.lock"):  # two evaluations at once must both be counted
@@ -470,7 +470,7 @@ def _score(trial: optuna.trial.FrozenTrial, scores: Mapping[int, float]) -> floa
 
 @contextlib.contextmanager
 def explained_disk_errors(path: Path) -> Iterator[None]:
-    """Turn the errors of a disk that is full or not ours into a StudyError."""
+    """Convert the errors of a disk that is full or not ours into a StudyError."""
     try:
         yield
     except OSError as error:

@@ -16,7 +16,7 @@ from automl_cxr.study.store import StudyStore, read_record, write_atomically
 _FILE = "audit.json"
 
 
-def stamp_audit(folder: Path, root: Path, split: SplitRecord, decoded: DecodedImages) -> list[str]:
+def audit_study(folder: Path, root: Path, split: SplitRecord, decoded: DecodedImages) -> list[str]:
     """Audit what a new study may see and write it into its folder. A search never fails of it.
 
     Args:
@@ -44,7 +44,7 @@ def stamp_audit(folder: Path, root: Path, split: SplitRecord, decoded: DecodedIm
         write_atomically(folder / _FILE, audit.to_json())
     except Exception as error:  # noqa: BLE001 - whatever the audit stumbles over, the search is what was asked for
         return [f"The training and validation images could not be audited ({error}). `automl-cxr data audit` tries again."]
-    return tell_audit(audit)
+    return audit_messages(audit)
 
 
 def load_audit(store: StudyStore) -> Audit | None:
@@ -57,7 +57,7 @@ def load_audit(store: StudyStore) -> Audit | None:
     return read_record(path, Audit.from_json) if path.is_file() else None
 
 
-def tell_audit(audit: Audit) -> list[str]:
+def audit_messages(audit: Audit) -> list[str]:
     """Say in a line what an audit found: the first warning, or else the baseline."""
     if not audit.warnings:
         return [audit.baseline] if audit.baseline else list(audit.notes)

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 
 from automl_cxr.records import TrialState
 from automl_cxr.storage.urls import open_existing_storage
-from automl_cxr.study.heartbeat import DriverWatch
+from automl_cxr.study.heartbeat import DriverMonitor
 from automl_cxr.study.spec import StudySpec
 from automl_cxr.study.store import StudyStore, state_of
 
@@ -165,7 +165,7 @@ def describe_study(store: StudyStore) -> StudyDetails:
 
 
 def _searches(store: StudyStore) -> list[SearchSummary]:
-    alive = DriverWatch(store.folder).alive()
+    alive = DriverMonitor(store.folder).alive()
     trials = store.study.get_trials(deepcopy=False)
     ran = {
         entry.driver: [trial for trial in trials if trial.user_attrs.get("driver") == entry.driver]

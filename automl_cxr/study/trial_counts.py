@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from automl_cxr.records import TrialState
-from automl_cxr.study.heartbeat import DriverWatch
+from automl_cxr.study.heartbeat import DriverMonitor
 from automl_cxr.study.store import StudyStore
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tally:
+class TrialCounts:
     """Numbers of trials. Those complete, pruned, failed, running, left and waiting are all that there are.
 
     Attributes:
@@ -47,14 +47,14 @@ class Tally:
         return sum(self.failed.values())
 
 
-def tally_trials(store: StudyStore) -> Tally:
+def count_trials(store: StudyStore) -> TrialCounts:
     """Count what became of the trials of a study so far."""
     records, searches = store.records(), store.searches()
     states = Counter(record.state for record in records)
-    n_left = len(store.abandoned(DriverWatch(store.folder)))
+    n_left = len(store.abandoned(DriverMonitor(store.folder)))
     failures = Counter(record.error or "no reason given" for record in records if record.state is TrialState.FAILED)
     retries = Counter(reason for record in records for reason in record.retries)
-    return Tally(
+    return TrialCounts(
         asked=searches[-1].budget.get("n_trials") if searches else None,
         asked_in_full=searches[-1].full_trials if searches else None,
         complete=states[TrialState.COMPLETE],

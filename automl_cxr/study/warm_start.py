@@ -20,7 +20,7 @@ from typing import Any
 from automl_cxr.config import TrialConfig
 from automl_cxr.engine.registry import LEARNING_SAMPLERS
 from automl_cxr.engine.space import Float, Space, Value
-from automl_cxr.engine.warm_start_view import Prior
+from automl_cxr.engine.warm_start_view import WarmStartPoint
 from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.records import SplitRecord, TrialRecord
 from automl_cxr.study.spec import StudySpec
@@ -58,7 +58,7 @@ class WarmStart:
 
     study: str
     enqueued: Mapping[int, Mapping[str, Value]]
-    told: Mapping[int, Prior]
+    told: Mapping[int, WarmStartPoint]
     notes: tuple[str, ...]
 
     @classmethod
@@ -67,7 +67,7 @@ class WarmStart:
         return cls(
             study=values["study"],
             enqueued={int(number): point for number, point in values["enqueued"].items()},
-            told={int(number): Prior(**prior) for number, prior in values["told"].items()},
+            told={int(number): WarmStartPoint(**prior) for number, prior in values["told"].items()},
             notes=tuple(values["notes"]),
         )
 
@@ -159,7 +159,7 @@ def _short(value: Value) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _same_trials(ranked: list[TrialRecord], past: StudySpec, spec: StudySpec) -> dict[int, Prior]:
+def _same_trials(ranked: list[TrialRecord], past: StudySpec, spec: StudySpec) -> dict[int, WarmStartPoint]:
     """Choose the trials whose whole configuration is a point of the new space."""
     space, told = spec.space, {}
     before = past.constants
@@ -170,11 +170,11 @@ def _same_trials(ranked: list[TrialRecord], past: StudySpec, spec: StudySpec) ->
             continue
         had = TrialConfig.from_values({**before, **record.params})
         if had == TrialConfig.from_values({**spec.constants, **point}):
-            told[record.number] = Prior(point, record.values or [record.score])  # type: ignore[list-item]
+            told[record.number] = WarmStartPoint(point, record.values or [record.score])  # type: ignore[list-item]
     return told
 
 
-def _tell_scores(earlier: str, spec: StudySpec, differing: list[str], told: Mapping[int, Prior]) -> str:
+def _tell_scores(earlier: str, spec: StudySpec, differing: list[str], told: Mapping[int, WarmStartPoint]) -> str:
     if differing:
         return (
             f"The scores of '{earlier}' are not told to the sampler: they were made with other settings "
@@ -211,7 +211,7 @@ def enqueue_missing(store: StudyStore) -> None:
             store.study.enqueue_trial(dict(point), user_attrs={_MARK: source})
 
 
-def read_priors(store: StudyStore) -> tuple[Prior, ...]:
+def read_warm_start_points(store: StudyStore) -> tuple[WarmStartPoint, ...]:
     """Read what the sampler may know from the earlier study; nothing where there is none.
 
     Raises:

@@ -61,9 +61,9 @@ def take_checkpoint(
         tuple(history),
         best,
         best_weights,
-        model=values_of(model.variables),
-        optimizer=values_of(states),
-        accumulated=values_of(accumulators),
+        model=variable_values(model.variables),
+        optimizer=variable_values(states),
+        accumulated=variable_values(accumulators),
         parts=_parts(optimizer),
     )
 
@@ -88,7 +88,7 @@ def fits(checkpoint: Checkpoint, model: keras.Model) -> bool:
     return [tuple(variable.shape) for variable in model.variables] == [value.shape for value in checkpoint.model]
 
 
-def put_back(checkpoint: Checkpoint, model: keras.Model, optimizer: keras.Optimizer) -> None:
+def restore_checkpoint(checkpoint: Checkpoint, model: keras.Model, optimizer: keras.Optimizer) -> None:
     """Give a model and a built optimizer the values that they had.
 
     A training that computes its batches in more parts than before begins to accumulate gradients from 0.
@@ -209,6 +209,6 @@ def _numbered(file: np.lib.npyio.NpzFile, name: str) -> list[np.ndarray]:
     return [file[f"{name}/{number}"] for number in range(n)]
 
 
-def values_of(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
+def variable_values(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
     """Copy the values of variables."""
     return [keras.ops.convert_to_numpy(variable.value) for variable in variables]

@@ -19,10 +19,10 @@ import numpy as np
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import TrialError
-from automl_cxr.model.available_memory import memory_there
+from automl_cxr.model.available_memory import available_memory_bytes
 from automl_cxr.model.devices import data_parallel, has_gpu, n_devices
-from automl_cxr.training.checkpoint import values_of
-from automl_cxr.training.compiled_clone import Twin, structure_of
+from automl_cxr.training.checkpoint import variable_values
+from automl_cxr.training.compiled_clone import CompiledClone, structure_of
 from automl_cxr.training.losses import AdjustableLoss, build_optimizer, renew_optimizer, takes_decay
 
 _MOST_KEPT = 8  # each keeps 10 to 50 MiB of graphs beside its variables
@@ -42,7 +42,7 @@ class CompiledNetwork:
     """
 
     def __init__(self, network: keras.Model, config: TrialConfig, *, learning_rate: float, has_twin: bool) -> None:
-        self._twin = Twin(network) if has_twin else None
+        self._twin = CompiledClone(network) if has_twin else None
         self._is_traced = False
         self.model = network if self._twin is None else self._twin.model
         self._loss = AdjustableLoss(config, network.output_shape[-1])
@@ -65,7 +65,7 @@ class CompiledNetwork:
         """
         if self._is_traced or not batches:
             return
-        values = values_of(self.model.variables)
+        values = variable_values(self.model.variables)
         for inputs, targets, weights in batches:
             self.model.train_on_batch(inputs, targets, sample_weight=weights)
         for variable, value in zip(self.model.variables, values, strict=True):
@@ -106,7 +106,7 @@ def compiled_network(
     Raises:
         ImpossibleModelError: The loss does not fit the network.
     """
-    room = _SHARE * (memory_there() or math.inf)
+    room = _SHARE * (available_memory_bytes() or math.inf)
     has_twin = keras.backend.backend() != "torch" and 4 * _n_bytes(network.variables) < room  # PyTorch traces nothing
     common = _common(network, config) if has_twin else ""
     with data_parallel():

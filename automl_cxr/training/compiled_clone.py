@@ -64,7 +64,7 @@ class AdjustableDropout(layers.Layer):
         return input_shape
 
 
-class Twin:
+class CompiledClone:
     """A clone of a network, for that network and those like it.
 
     Attributes:

@@ -28,13 +28,13 @@ from automl_cxr.training.trial import (
     build_network,
     digest_files,
     history_rows,
-    judge,
+    inputs_read,
     log_epoch,
     measure_costs,
     objective_of,
     save_trial,
+    score_trial,
     train_network,
-    what_was_read,
 )
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def cross_validate(task: TrialTask) -> Generator[FoldRecord, None, TrialResult]:
     epochs = [{"fold": number, **row} for number, fold in enumerate(finished, 1) for row in history_rows(task, fold.history)]
     save_trial(task.folder, epochs, predictions, model)
     return TrialResult(
-        **judge(task, predictions, model, left_out, costs=costs),
+        **score_trial(task, predictions, model, left_out, costs=costs),
         best_epoch=None,
         epochs=len(epochs),
         cut_short=any(fold.cut_short for fold in finished),
@@ -93,7 +93,7 @@ def cross_validate(task: TrialTask) -> Generator[FoldRecord, None, TrialResult]:
         multiply_adds=int(costs["multiply_adds"]),
         weight_bytes=int(costs["weight_bytes"]),
         image_sizes=(task.config.image_size,),
-        features=what_was_read([epoch for fold in finished for epoch in fold.history]),
+        features=inputs_read([epoch for fold in finished for epoch in fold.history]),
         weights_sha256="+".join(digest_pretrained(task.config, task.weights_folder)),
         sha256=digest_files(task.folder),
         seconds=time.monotonic() - started,

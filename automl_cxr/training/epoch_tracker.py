@@ -52,7 +52,7 @@ class Objective:
         return (self.figure(record, monitor), -record.valid_loss)
 
 
-class Course:
+class EpochTracker:
     """The epochs of a training, which of them is the best, at which rate the next one trains, and whether there is one.
 
     Attributes:

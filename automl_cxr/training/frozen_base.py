@@ -14,9 +14,9 @@ from automl_cxr.errors import UndividedError
 from automl_cxr.model.build import build_model
 from automl_cxr.model.head import classifier_head
 from automl_cxr.training.datasets import FeaturePart, LabelledPart
-from automl_cxr.training.phase_inputs import agrees, choose_road, compare_roads, compared_positions
+from automl_cxr.training.phase_inputs import agrees, choose_phase_inputs, compare_predictions, compared_positions
 from automl_cxr.training.stack_grouping import vectors_of
-from automl_cxr.training.stacked_saving import HeadSaver
+from automl_cxr.training.stacked_saving import StackedModelSaver
 from automl_cxr.training.trainer import predict_probabilities
 
 _VECTOR = "vector"  # the layer that heads stand on
@@ -29,13 +29,13 @@ _HEAD = (
 )
 
 
-def trunk_of(config: TrialConfig) -> TrialConfig:
+def base_config_of(config: TrialConfig) -> TrialConfig:
     """Give the configuration with all that only concerns the head and its training at the defaults: equal for one trunk."""
     plain = TrialConfig()
     return dataclasses.replace(config, **{name: getattr(plain, name) for name in _HEAD})
 
 
-class FrozenTrunk:
+class FrozenBase:
     """A trunk, and the features of one split.
 
     Args:
@@ -59,15 +59,15 @@ class FrozenTrunk:
     ) -> None:
         self._n_classes = n_classes
         self.valid = valid
-        self._whole = build_model(trunk_of(config), n_classes, steps_per_epoch=1, weights_folder=weights_folder)
+        self._whole = build_model(base_config_of(config), n_classes, steps_per_epoch=1, weights_folder=weights_folder)
         self._vector = self._whole.get_layer(_VECTOR).output
-        self.road = choose_road(self._whole, config, n_epochs=_ENOUGH, train=train, valid=valid)
+        self.road = choose_phase_inputs(self._whole, config, n_epochs=_ENOUGH, train=train, valid=valid)
         if not isinstance(self.road.valid, FeaturePart):
             raise UndividedError(self.road.reads)
         self._seen = compared_positions(valid)
         trunk = keras.Model(self._whole.input, self._vector)
         self._vectors_seen = _in_batches(trunk, valid.batch, self._seen)
-        self._saver = HeadSaver(trunk.layers)
+        self._saver = StackedModelSaver(trunk.layers)
 
     def with_head(self, config: TrialConfig) -> keras.Model:
         """Put an untrained head on the trunk: the network that ``build_model`` gives, but that all share the trunk."""
@@ -86,7 +86,7 @@ class FrozenTrunk:
         features = self.road.valid
         probabilities = _in_batches(head, lambda positions: vectors_of(features, positions), np.arange(len(features.rows)))
         from_pixels = _in_batches(head, lambda positions: self._vectors_seen[positions], np.arange(len(self._seen)))
-        differ_by = compare_roads(from_pixels, probabilities[self._seen])
+        differ_by = compare_predictions(from_pixels, probabilities[self._seen])
         note = f"the whole network, from pixels, predicts the same within {differ_by:.1g}"
         if self.road.is_exact and agrees(differ_by):
             return probabilities, note

@@ -19,7 +19,7 @@ from keras import layers
 from automl_cxr.data.feature_cache import FeatureCache, Features, Rows, digest_array
 from automl_cxr.model.devices import data_parallel, has_gpu, n_devices
 from automl_cxr.model.fingerprint import fingerprint
-from automl_cxr.model.frozen_split import draws
+from automl_cxr.model.frozen_split import is_stochastic
 from automl_cxr.model.graph import tensors_at
 
 _BATCH_SIZE = 32  # one for all, since the draws of a view depend on it
@@ -155,7 +155,7 @@ class _InTraining(keras.Model):
 
 def _with_draws(network: keras.Model, view: int) -> keras.Model:
     """Let a network draw as a view does: by the view's number alone, whatever the seed of the trial."""
-    for position, operation in enumerate(operation for operation in network.operations if draws(operation)):
+    for position, operation in enumerate(operation for operation in network.operations if is_stochastic(operation)):
         weights = {id(weight) for weight in operation.weights}
         for state in (variable for variable in operation.variables if id(variable) not in weights):
             seeds = np.random.SeedSequence((view, position)).generate_state(int(np.prod(state.shape)))

@@ -18,7 +18,7 @@ from automl_cxr.errors import FeatureCacheError, TrialError, UndividedError
 from automl_cxr.model.devices import data_parallel, has_gpu
 from automl_cxr.model.flops import count_multiply_adds
 from automl_cxr.model.freezing import BACKBONE, SECOND_BACKBONE
-from automl_cxr.model.frozen_split import FrozenPart, divide_network, draws
+from automl_cxr.model.frozen_split import FrozenPart, divide_network, is_stochastic
 from automl_cxr.training.datasets import FeaturePart, LabelledPart
 from automl_cxr.training.frozen_features import features_of, open_features
 
@@ -30,7 +30,7 @@ _LEAST_SHARE = 0.2  # of the multiplications, for which shallow feature maps are
 
 
 @dataclass(frozen=True, kw_only=True)
-class Road:
+class PhaseInputs:
     """The network that is trained now, and its inputs.
 
     Attributes:
@@ -53,7 +53,9 @@ class Road:
         return self.train[(epoch - 1) % len(self.train)]
 
 
-def choose_road(network: keras.Model, config: TrialConfig, *, n_epochs: int, train: LabelledPart, valid: LabelledPart) -> Road:
+def choose_phase_inputs(
+    network: keras.Model, config: TrialConfig, *, n_epochs: int, train: LabelledPart, valid: LabelledPart
+) -> PhaseInputs:
     """Choose what a phase reads, and compute it if it is not there.
 
     Args:
@@ -65,16 +67,16 @@ def choose_road(network: keras.Model, config: TrialConfig, *, n_epochs: int, tra
     """
     has_backbone = any(layer.name in (BACKBONE, SECOND_BACKBONE) for layer in network.layers)
     if config.features == PIXELS or not has_backbone:
-        return Road(network=network, train=[train], valid=valid, reads=PIXELS if has_backbone else "")
+        return PhaseInputs(network=network, train=[train], valid=valid, reads=PIXELS if has_backbone else "")
     try:
-        return _road_of_features(network, config, n_epochs=n_epochs, train=train, valid=valid)
+        return _feature_inputs(network, config, n_epochs=n_epochs, train=train, valid=valid)
     except (UndividedError, FeatureCacheError) as reason:
-        return Road(network=network, train=[train], valid=valid, reads=f"{PIXELS}: {reason}")
+        return PhaseInputs(network=network, train=[train], valid=valid, reads=f"{PIXELS}: {reason}")
 
 
-def _road_of_features(
+def _feature_inputs(
     network: keras.Model, config: TrialConfig, *, n_epochs: int, train: LabelledPart, valid: LabelledPart
-) -> Road:
+) -> PhaseInputs:
     with data_parallel():
         divided = divide_network(network, with_views=config.views > 0)
     share = 1 - count_multiply_adds(divided.trained) / count_multiply_adds(network)
@@ -82,7 +84,7 @@ def _road_of_features(
         raise UndividedError(f"the layers that could be run once do {share:.0%} of the work")
     images, cache, dtype = train.images, FeatureCache(), config.features
     parts = [part for part in divided.frozen if part is not None]
-    are_drawn = any(draws(operation) for part in parts for operation in part.network.operations)
+    are_drawn = any(is_stochastic(operation) for part in parts for operation in part.network.operations)
     views = [0, *range(1, config.views + 1)] if are_drawn else [0]  # the validation part is seen as it is
     described = {(part.name, view): _describe(part, images, dtype, view, config) for part in parts for view in views}
     n_passes = len({view for (_, view), features in described.items() if not cache.holds(features)})
@@ -98,7 +100,7 @@ def _road_of_features(
         )
 
     seen = [read_view(view) for view in views]
-    return Road(
+    return PhaseInputs(
         network=divided.trained,
         train=[FeaturePart(inputs, train.rows, train.labels) for inputs in seen[1:] or seen],
         valid=FeaturePart(seen[0], valid.rows, valid.labels),
@@ -122,7 +124,7 @@ def compare_with_pixels(whole: keras.Model, valid: LabelledPart, probabilities: 
     positions = compared_positions(valid)
     with data_parallel():
         said = keras.ops.convert_to_numpy(whole(valid.batch(positions), training=False))
-    return compare_roads(np.asarray(said, np.float32), probabilities[positions])
+    return compare_predictions(np.asarray(said, np.float32), probabilities[positions])
 
 
 def compared_positions(part: LabelledPart) -> np.ndarray:
@@ -130,7 +132,7 @@ def compared_positions(part: LabelledPart) -> np.ndarray:
     return np.unique(np.linspace(0, len(part.rows) - 1, _N_COMPARED).astype(int))
 
 
-def compare_roads(from_pixels: np.ndarray, from_features: np.ndarray) -> float:
+def compare_predictions(from_pixels: np.ndarray, from_features: np.ndarray) -> float:
     """Give the largest difference between probabilities of the same images.
 
     Raises:

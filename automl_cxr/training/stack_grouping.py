@@ -82,7 +82,7 @@ class HeadShape:
 
 
 @dataclass(frozen=True)
-class Company:
+class StackGroup:
     """What heads have in common that can train an epoch together."""
 
     n_features: int
@@ -115,13 +115,13 @@ class HeadState:
     seeds: list[np.ndarray]
 
 
-def company_of(config: TrialConfig, state: HeadState, train: FeaturePart, n_classes: int) -> Company:
+def stack_group_of(config: TrialConfig, state: HeadState, train: FeaturePart, n_classes: int) -> StackGroup:
     """Tell which heads a head can train its next epoch with: those of equal company."""
     n_shown = int(images_per_epoch(train.labels, n_classes, config).sum())
-    return Company(n_features(train), n_classes, config.optimizer, config.batch_size, n_shown, state.n_steps)
+    return StackGroup(n_features(train), n_classes, config.optimizer, config.batch_size, n_shown, state.n_steps)
 
 
-def divide_company(configs: Sequence[TrialConfig], company: Company) -> list[slice]:
+def divide_stack_group(configs: Sequence[TrialConfig], company: StackGroup) -> list[slice]:
     """Divide heads of one company into populations that fit into memory, of one head at least."""
     slices, first, n_bytes = [], 0, 0
     for place, config in enumerate(configs):

@@ -26,7 +26,7 @@ from automl_cxr.training.compiled_cache import jit_compile
 from automl_cxr.training.datasets import FeaturePart
 from automl_cxr.training.losses import OPTIMIZERS, focal_alphas
 from automl_cxr.training.sampling import epoch_order, image_weights
-from automl_cxr.training.stack_grouping import Company, HeadShape, HeadState, pad_shapes, vectors_of
+from automl_cxr.training.stack_grouping import HeadShape, HeadState, StackGroup, pad_shapes, vectors_of
 
 _ROWS_AT_ONCE = 1024  # of vectors that a population looks at
 _COUNTERS = 2  # variables that an optimizer lists first: the number of steps and the learning rate
@@ -49,16 +49,16 @@ def seed_states(model: keras.Model) -> list[keras.Variable]:
     return [layer.seed_generator.state for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
 
 
-class HeadsTogether:
+class StackedHeads:
     """Heads that take their steps together, from states that they bring to states that can be asked for.
 
     Args:
-        configs: Of heads with one ``company_of``, no more than ``divide_company`` puts together.
+        configs: Of heads with one ``stack_group_of``, no more than ``divide_stack_group`` puts together.
         states: Of each head.
         company: Theirs.
     """
 
-    def __init__(self, configs: Sequence[TrialConfig], states: Sequence[HeadState], company: Company) -> None:
+    def __init__(self, configs: Sequence[TrialConfig], states: Sequence[HeadState], company: StackGroup) -> None:
         own = [HeadShape.of(config, company.n_features, company.n_classes) for config in configs]
         padded = pad_shapes(own)
         order = sorted(range(len(configs)), key=lambda place: (padded[place], own[place]))  # brings heads of a stack together
@@ -153,23 +153,23 @@ class _Batches:
         return vectors.reshape(*positions.shape, -1), self._targets[positions], weights, n_rows
 
 
-_kept: OrderedDict[tuple[tuple[HeadShape, HeadShape], ...], _Population] = OrderedDict()  # the last one used at the end
+_kept: OrderedDict[tuple[tuple[HeadShape, HeadShape], ...], _StackedModel] = OrderedDict()  # the last one used at the end
 
 
-def _lend(key: tuple[tuple[HeadShape, HeadShape], ...]) -> _Population:
+def _lend(key: tuple[tuple[HeadShape, HeadShape], ...]) -> _StackedModel:
     """Compile a population for heads of some shapes, each given padded and as it is, or give one that was left."""
     kept = _kept.pop(key, None)
     if kept is not None:
         return kept
     stacks = [_Stack(padded, [own for _, own in pairs]) for padded, pairs in itertools.groupby(key, key=lambda pair: pair[0])]
-    population = _Population(stacks)
+    population = _StackedModel(stacks)
     optimizer = _per_head(stacks[0].shape.optimizer, stacks)
     population.compile(optimizer=optimizer, jit_compile=jit_compile())
     optimizer.build(population.trainable_variables)
     return population
 
 
-def _keep(key: tuple[tuple[HeadShape, HeadShape], ...], population: _Population) -> None:
+def _keep(key: tuple[tuple[HeadShape, HeadShape], ...], population: _StackedModel) -> None:
     _kept[key] = population
     while len(_kept) > _KEPT:
         _kept.popitem(last=False)
@@ -240,7 +240,7 @@ class _Stack(keras.layers.Layer):
     # --------------------------------------------------------------------------------------------- what is compiled
 
     def call(self, vectors: object, seeds: object = None) -> object:
-        """Turn vectors (p, b, n_features), or (1, b, n_features) for all heads, into logits (p, b, n_classes).
+        """Convert vectors (p, b, n_features), or (1, b, n_features) for all heads, into logits (p, b, n_classes).
 
         Args:
             vectors: What all heads, or each, look at.
@@ -301,7 +301,7 @@ class _Stack(keras.layers.Layer):
         _put(self._alpha, [np.array([focal_alphas(config, self.shape.n_classes)]) for config in configs])
 
 
-class _Population(keras.Model):
+class _StackedModel(keras.Model):
     """Stacks, the heads of the first one first."""
 
     def __init__(self, stacks: Sequence[_Stack]) -> None:
@@ -312,7 +312,7 @@ class _Population(keras.Model):
         self.built = True
 
     def call(self, shown: dict[str, object]) -> list[object]:
-        """Turn a batch into the logits (p_stack, b, n_classes) of each stack, with units dropped."""
+        """Convert a batch into the logits (p_stack, b, n_classes) of each stack, with units dropped."""
         vectors, seeds = shown["vectors"], shown["seeds"]
         ends = itertools.accumulate((stack.n_masks for stack in self.stacks), initial=0)
         return [

@@ -23,14 +23,14 @@ _DESCRIPTION, _METADATA, _NUMBERS = "config.json", "metadata.json", "model.weigh
 
 
 @dataclass(frozen=True)
-class _Template:
+class _SavedTemplate:
     """What the files of networks have in common whose heads consist of the same layers, of any width."""
 
     metadata: bytes
     numbers: bytes
 
 
-class HeadSaver:
+class StackedModelSaver:
     """Saves networks of one trunk.
 
     Args:
@@ -39,7 +39,7 @@ class HeadSaver:
 
     def __init__(self, shared: Sequence[keras.layers.Layer]) -> None:
         self._shared = set(map(id, shared))
-        self._templates: dict[tuple[str, ...], _Template] = {}
+        self._templates: dict[tuple[str, ...], _SavedTemplate] = {}
 
     def save(self, model: keras.Model, path: Path) -> None:
         """Write a network, compiled with an optimizer that has not run, to a .keras file."""
@@ -69,7 +69,7 @@ class HeadSaver:
         }
 
 
-def _make_template(path: Path, own: Sequence[str]) -> _Template:
+def _make_template(path: Path, own: Sequence[str]) -> _SavedTemplate:
     """Take a head's own arrays out of a file."""
     with zipfile.ZipFile(path) as archive:
         metadata, whole = archive.read(_METADATA), io.BytesIO(archive.read(_NUMBERS))
@@ -81,4 +81,4 @@ def _make_template(path: Path, own: Sequence[str]) -> _Template:
             file.copy(name, copy)  # anew, since what was taken out would leave a gap
         for name, value in file.attrs.items():
             copy.attrs[name] = value
-    return _Template(metadata, numbers.getvalue())
+    return _SavedTemplate(metadata, numbers.getvalue())

@@ -16,13 +16,13 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.errors import NonFiniteLossError, TrialError
 from automl_cxr.model.inference import refuse_diverged_network
 from automl_cxr.records import EpochRecord
-from automl_cxr.training.checkpoint import Checkpoint, fits, values_of
+from automl_cxr.training.checkpoint import Checkpoint, fits, variable_values
 from automl_cxr.training.datasets import FeaturePart
-from automl_cxr.training.epoch_tracker import Course, Objective, refuse_diverged_loss
-from automl_cxr.training.phase_inputs import Road
+from automl_cxr.training.epoch_tracker import EpochTracker, Objective, refuse_diverged_loss
+from automl_cxr.training.phase_inputs import PhaseInputs
 from automl_cxr.training.schedules import plan_phases
-from automl_cxr.training.stack_grouping import Company, HeadShape, HeadState, company_of, divide_company
-from automl_cxr.training.stacked_heads import HeadsTogether, seed_states, untrained_state
+from automl_cxr.training.stack_grouping import HeadShape, HeadState, StackGroup, divide_stack_group, stack_group_of
+from automl_cxr.training.stacked_heads import StackedHeads, seed_states, untrained_state
 from automl_cxr.training.trainer import TrainingEnd
 
 _PHASE = 1  # nothing is frozen first and trained later
@@ -44,10 +44,10 @@ class HeadTraining:
     ) -> None:
         self.model = model
         self.config = config
-        self._course = Course(config, objective)
+        self._course = EpochTracker(config, objective)
         (self._phase,) = plan_phases(config)
         self._state = untrained_state(model, config)
-        self._seat: tuple[HeadsTogether, int] | None = None
+        self._seat: tuple[StackedHeads, int] | None = None
         self._best_weights: list[np.ndarray] = []
         self._until = until
         self._deadline = deadline
@@ -91,7 +91,7 @@ class HeadTraining:
             tuple(self._course.history),
             self._course.best,
             best_weights,
-            model=values_of(self.model.variables),
+            model=variable_values(self.model.variables),
             optimizer=[np.int64(state.n_steps), rate, *state.moments],
         )
 
@@ -102,7 +102,7 @@ class HeadTraining:
         for variable, value in zip(seed_states(self.model), self.state.seeds, strict=True):
             variable.assign(value)
 
-    def epochs(self, population: HeadPopulation) -> Generator[EpochRecord, None, TrainingEnd]:
+    def epochs(self, population: StackedTrainer) -> Generator[EpochRecord, None, TrainingEnd]:
         """Yield every epoch; once it is exhausted the model holds the best epoch's weights.
 
         Raises:
@@ -159,7 +159,7 @@ class HeadTraining:
         together, place = self._seat
         return together.weights(place)
 
-    def join(self, together: HeadsTogether, place: int) -> None:
+    def join(self, together: StackedHeads, place: int) -> None:
         """Be computed with others from now on."""
         self._seat = together, place
 
@@ -167,9 +167,9 @@ class HeadTraining:
         """Be computed with them no more, if it still is."""
         self._state, self._seat = self.state, None
 
-    def company(self, train: FeaturePart, n_classes: int) -> Company:
+    def company(self, train: FeaturePart, n_classes: int) -> StackGroup:
         """Tell which heads its next epoch can be trained with."""
-        return company_of(self.config, self._state, train, n_classes)
+        return stack_group_of(self.config, self._state, train, n_classes)
 
     def note(self, *, loss: float, labels: np.ndarray, probabilities: np.ndarray, seconds: float, features: str) -> None:
         """Take what the next epoch came to; one that diverged fails this training and no other."""
@@ -198,7 +198,7 @@ class HeadTraining:
         self._error = error
 
 
-class HeadPopulation:
+class StackedTrainer:
     """Trainings of heads on the same features.
 
     Args:
@@ -207,41 +207,41 @@ class HeadPopulation:
         n_classes: Number of classes.
     """
 
-    def __init__(self, trainings: Sequence[HeadTraining], *, road: Road, n_classes: int) -> None:
+    def __init__(self, trainings: Sequence[HeadTraining], *, road: PhaseInputs, n_classes: int) -> None:
         self._trainings = trainings
         self._road = road
         self._n_classes = n_classes
-        self._crews: list[_Crew] = []
+        self._crews: list[_StackedGroup] = []
 
     def advance(self, *, to: int) -> None:
         """Train an epoch of every head that has fewer than ``to`` epochs and has more to come."""
         self._crews = [crew for crew in self._crews if crew.is_worth_keeping()]
         crewed = {id(training) for crew in self._crews for training in crew.members}
-        self._form_crews([training for training in self._trainings if id(training) not in crewed and training.goes_on()])
+        self._form_groups([training for training in self._trainings if id(training) not in crewed and training.goes_on()])
         for crew in self._crews:
             crew.advance(to)
 
-    def _form_crews(self, trainings: Sequence[HeadTraining]) -> None:
-        companies: dict[Company, list[HeadTraining]] = {}
+    def _form_groups(self, trainings: Sequence[HeadTraining]) -> None:
+        companies: dict[StackGroup, list[HeadTraining]] = {}
         for training in trainings:
             train = self._road.train_part(training.n_epochs + 1)
             companies.setdefault(training.company(train, self._n_classes), []).append(training)
         for company, members in companies.items():
-            for crew in divide_company([member.config for member in members], company):
-                self._crews.append(_Crew(members[crew], company, self._road))
+            for crew in divide_stack_group([member.config for member in members], company):
+                self._crews.append(_StackedGroup(members[crew], company, self._road))
 
 
-class _Crew:
+class _StackedGroup:
     """Trainings whose heads are computed together until most of them have ended.
 
     Heads that have ended stay in the computation, since without them it would be traced anew.
     """
 
-    def __init__(self, members: Sequence[HeadTraining], company: Company, road: Road) -> None:
+    def __init__(self, members: Sequence[HeadTraining], company: StackGroup, road: PhaseInputs) -> None:
         self.members = members
         self._company = company
         self._road = road
-        self._together: HeadsTogether | None = None  # once it trains
+        self._together: StackedHeads | None = None  # once it trains
 
     def advance(self, to: int) -> None:
         """Train an epoch of all members that go on, if they have fewer than ``to``: all have as many."""
@@ -289,9 +289,9 @@ class _Crew:
                 if not member.goes_on():
                     member.part()
 
-    def _begin(self) -> HeadsTogether:
+    def _begin(self) -> StackedHeads:
         configs, states = [member.config for member in self.members], [member.state for member in self.members]
-        together = HeadsTogether(configs, states, self._company)
+        together = StackedHeads(configs, states, self._company)
         for place, member in enumerate(self.members):
             member.join(together, place)
         return together

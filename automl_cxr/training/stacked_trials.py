@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.data.downscaled import images_at
+from automl_cxr.data.downscaled import downscaled_images
 from automl_cxr.errors import UndividedError
 from automl_cxr.model.devices import n_devices
 from automl_cxr.records import EpochRecord, SplitRecord
 from automl_cxr.training.checkpoint import load_checkpoint
-from automl_cxr.training.frozen_base import FrozenTrunk, trunk_of
-from automl_cxr.training.stacked_training import HeadPopulation, HeadTraining
+from automl_cxr.training.frozen_base import FrozenBase, base_config_of
+from automl_cxr.training.stacked_training import HeadTraining, StackedTrainer
 from automl_cxr.training.trial import (
     TrainedNetwork,
     TrialResult,
@@ -40,37 +40,37 @@ _TRUNKS = 4  # kept by a process
 HeadTrial = Generator[EpochRecord, None, TrialResult]
 
 
-def run_heads(tasks: Sequence[TrialTask]) -> list[HeadTrial]:
+def run_stacked_trials(tasks: Sequence[TrialTask]) -> list[HeadTrial]:
     """Train heads, a generator each, in the order of their tasks; each yields and returns what ``run_trial`` does.
 
     The first that is asked for an epoch trains it for all that share its trunk, are at work and have not come that far. One
     that is closed is trained no further. Those whose features cannot be kept are trained by ``run_trial``, one by one.
 
     Args:
-        tasks: Of configurations that train nothing but a head (``TrialConfig.trains_only_head``), each at its own image size.
+        tasks: Of configurations that train nothing but a head (``TrialConfig.trains_head_only``), each at its own image size.
     """
-    companions: dict[tuple[object, ...], _Companions] = defaultdict(_Companions)
+    companions: dict[tuple[object, ...], _StackPartners] = defaultdict(_StackPartners)
     trials = []
     for task in tasks:
-        shared = companions[trunk_of(task.config), task.images, task.split, task.weights_folder]
+        shared = companions[base_config_of(task.config), task.images, task.split, task.weights_folder]
         trials.append(shared.enrol(task))
     return trials
 
 
 @dataclass(frozen=True)
-class _Begun:
+class _StartedTrial:
     """What a trial needs to train and to end."""
 
     training: HeadTraining
     costs: dict[str, float]
 
 
-class _Companions:
+class _StackPartners:
     """Trials of one trunk."""
 
     def __init__(self) -> None:
         self._tasks: list[TrialTask] = []
-        self._begun: list[_Begun | Exception] | None = None
+        self._begun: list[_StartedTrial | Exception] | None = None
 
     def enrol(self, task: TrialTask) -> HeadTrial:
         self._tasks.append(task)
@@ -97,19 +97,19 @@ class _Companions:
         try:
             _refuse_several_devices()
             self._split = SplitRecord.from_json(first.split.read_text(encoding="utf-8"))
-            self._trunk = _kept_trunk(trunk_of(first.config), first.images, first.split, first.weights_folder)
+            self._scratch_branch = _cached_base(base_config_of(first.config), first.images, first.split, first.weights_folder)
         except Exception as error:  # noqa: BLE001 - each of them dies of it, as it would alone
             self._begun = [error for _ in self._tasks]
             return
         self._begun = [self._begin_one(task) for task in self._tasks]
-        trainings = [begun.training for begun in self._begun if isinstance(begun, _Begun)]
-        self._population = HeadPopulation(trainings, road=self._trunk.road, n_classes=len(self._split.classes))
+        trainings = [begun.training for begun in self._begun if isinstance(begun, _StartedTrial)]
+        self._population = StackedTrainer(trainings, road=self._scratch_branch.road, n_classes=len(self._split.classes))
 
-    def _begin_one(self, task: TrialTask) -> _Begun | Exception:
+    def _begin_one(self, task: TrialTask) -> _StartedTrial | Exception:
         try:
             costs = measure_costs(task, len(self._split.classes))
             training = HeadTraining(
-                self._trunk.with_head(task.config),
+                self._scratch_branch.with_head(task.config),
                 task.config,
                 objective=objective_of(task, costs),
                 until=task.until,
@@ -117,28 +117,28 @@ class _Companions:
             )
             if task.resume is not None:
                 training.restore(load_checkpoint(task.resume))
-            return _Begun(training, costs)
+            return _StartedTrial(training, costs)
         except Exception as error:  # noqa: BLE001 - which is what this one dies of, when it is asked
             return error
 
-    def _train(self, task: TrialTask, begun: _Begun) -> HeadTrial:
+    def _train(self, task: TrialTask, begun: _StartedTrial) -> HeadTrial:
         training, model = begun.training, begun.training.model
         (task.folder / "config.json").write_text(task.config.to_json(), encoding="utf-8")
         with (task.folder / "train.log").open("w", encoding="utf-8") as log:
             log_start(log, task, model)
             end = yield from observe_training(training, training.epochs(self._population), task, log)
-            probabilities, note = self._trunk.predict_valid(model)
+            probabilities, note = self._scratch_branch.predict_valid(model)
             log.write(f"{note}\n")
         trained = TrainedNetwork(model=model, probabilities=probabilities, history=training.history, end=end)
         own_start = time.monotonic() - sum(epoch.seconds for epoch in training.history)  # its share of what all took
         return finish_trial(
             task,
             self._split,
-            self._trunk.valid,
+            self._scratch_branch.valid,
             trained,
             costs=begun.costs,
             started=own_start,
-            save_model=self._trunk.save,
+            save_model=self._scratch_branch.save,
         )
 
 
@@ -148,7 +148,7 @@ def _refuse_several_devices() -> None:
 
 
 @functools.lru_cache(maxsize=_TRUNKS)
-def _kept_trunk(config: TrialConfig, images: Path, split_file: Path, weights_folder: Path | None) -> FrozenTrunk:
+def _cached_base(config: TrialConfig, images: Path, split_file: Path, weights_folder: Path | None) -> FrozenBase:
     split = SplitRecord.from_json(split_file.read_text(encoding="utf-8"))
-    train, valid = load_parts(images_at(images, config.image_size), split)
-    return FrozenTrunk(config, train=train, valid=valid, n_classes=len(split.classes), weights_folder=weights_folder)
+    train, valid = load_parts(downscaled_images(images, config.image_size), split)
+    return FrozenBase(config, train=train, valid=valid, n_classes=len(split.classes), weights_folder=weights_folder)

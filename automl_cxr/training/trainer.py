@@ -18,11 +18,11 @@ from automl_cxr.model.flops import count_multiply_adds
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.inference import predict_batches, refuse_diverged_network
 from automl_cxr.records import EpochRecord
-from automl_cxr.training.checkpoint import Checkpoint, put_back, take_checkpoint
+from automl_cxr.training.checkpoint import Checkpoint, restore_checkpoint, take_checkpoint
 from automl_cxr.training.compiled_cache import Batch, CompiledNetwork, compiled_network
 from automl_cxr.training.datasets import FeaturePart, LabelledPart
-from automl_cxr.training.epoch_tracker import Course, Objective, refuse_diverged_loss
-from automl_cxr.training.phase_inputs import Road, agrees, choose_road, compare_with_pixels
+from automl_cxr.training.epoch_tracker import EpochTracker, Objective, refuse_diverged_loss
+from automl_cxr.training.phase_inputs import PhaseInputs, agrees, choose_phase_inputs, compare_with_pixels
 from automl_cxr.training.sampling import epoch_order, fill_up, image_weights
 from automl_cxr.training.schedules import Phase, plan_phases
 
@@ -102,12 +102,12 @@ class Training:
         self._config = config
         self._train = train
         self._valid = valid
-        self._course = Course(config, objective)
+        self._course = EpochTracker(config, objective)
         self._best_weights: Sequence[np.ndarray] = ()
         self._best_probabilities: np.ndarray | None = None
-        self._best_road: Road | None = None
+        self._best_road: PhaseInputs | None = None
         self._restored: Checkpoint | None = None
-        self._road: Road | None = None
+        self._road: PhaseInputs | None = None
         self._compiled: CompiledNetwork | None = None
 
     @property
@@ -191,13 +191,15 @@ class Training:
         """Choose the layers that train; a fresh optimizer, because the moments of another choice say nothing of it."""
         set_phase(self._model, self._config, frozen=phase.frozen)
         refuse_accumulation(self._config.gradient_accumulation)
-        self._road = choose_road(self._model, self._config, n_epochs=phase.n_epochs, train=self._train, valid=self._valid)
+        self._road = choose_phase_inputs(
+            self._model, self._config, n_epochs=phase.n_epochs, train=self._train, valid=self._valid
+        )
         network = self._road.network
         batches = _batches_to_trace(network, self._config, self._road.train_part(1))
         with compiled_network(network, self._config, learning_rate=phase.learning_rate, batches=batches) as self._compiled:
             if self._restored is not None:
                 with data_parallel():
-                    put_back(self._restored, self._model, self._compiled.model.optimizer)
+                    restore_checkpoint(self._restored, self._model, self._compiled.model.optimizer)
                     self._compiled.take(network)
                 self._restored = None
             yield

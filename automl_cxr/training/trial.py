@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 import numpy as np
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.data.downscaled import images_at
+from automl_cxr.data.downscaled import downscaled_images
 from automl_cxr.errors import ImpossibleModelError, InfeasibleError
 from automl_cxr.model.build import backend_versions, build_model, digest_pretrained
 from automl_cxr.model.devices import describe_worker
@@ -47,6 +47,7 @@ __all__ = [
     "describe_worker",
     "digest_files",
     "finish_trial",
+    "inputs_read",
     "load_parts",
     "log_epoch",
     "log_start",
@@ -56,7 +57,6 @@ __all__ = [
     "run_trial",
     "save_trial",
     "train_network",
-    "what_was_read",
 ]
 
 _SIZE_STEP = 16  # pixels
@@ -167,7 +167,7 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
     split = SplitRecord.from_json(task.split.read_text(encoding="utf-8"))
     costs = measure_costs(task, len(split.classes))
     task = _at_buildable_size(task, len(split.classes))
-    train, valid = load_parts(images_at(task.images, task.config.image_size), split)
+    train, valid = load_parts(downscaled_images(task.images, task.config.image_size), split)
     (task.folder / "config.json").write_text(task.config.to_json(), encoding="utf-8")
 
     with (task.folder / "train.log").open("w", encoding="utf-8") as log:
@@ -199,7 +199,7 @@ def finish_trial(
     )
     save_trial(task.folder, history_rows(task, trained.history), predictions, model, save_model=save_model)
     return TrialResult(
-        **judge(task, predictions, model, valid, costs=costs),
+        **score_trial(task, predictions, model, valid, costs=costs),
         best_epoch=trained.end.best_epoch,
         epochs=len(trained.history),
         cut_short=trained.end.cut_short,
@@ -207,7 +207,7 @@ def finish_trial(
         multiply_adds=int(costs["multiply_adds"]),
         weight_bytes=int(costs["weight_bytes"]),
         image_sizes=tuple(dict.fromkeys(epoch.image_size for epoch in trained.history)),
-        features=what_was_read(trained.history),
+        features=inputs_read(trained.history),
         weights_sha256="+".join(digest_pretrained(task.config, task.weights_folder)),
         sha256=digest_files(task.folder),
         seconds=time.monotonic() - started,
@@ -228,7 +228,7 @@ def measure_costs(task: TrialTask, n_classes: int, *, n_networks: int = 1) -> di
     return costs
 
 
-def judge(
+def score_trial(
     task: TrialTask, predictions: Predictions, model: keras.Model, part: LabelledPart, *, costs: Mapping[str, float]
 ) -> dict[str, Any]:
     """Give the score, the values and the violations of a ``TrialResult``; the latency is measured on the images of a part."""
@@ -278,7 +278,7 @@ def _at_buildable_size(task: TrialTask, n_classes: int) -> TrialTask:
     return task
 
 
-def _goes_on(checkpoint: Checkpoint, model: keras.Model, config: TrialConfig) -> bool:
+def _can_resume(checkpoint: Checkpoint, model: keras.Model, config: TrialConfig) -> bool:
     """Tell whether a training can go on; only another image size excuses weights that do not fit."""
     return checkpoint.history[-1].image_size == config.image_size or fits(checkpoint, model)
 
@@ -321,7 +321,7 @@ def train_network(
     training = Training(model, task.config, train=train, valid=valid, objective=objective_of(task, costs))
     checkpoint = None if task.resume is None else load_checkpoint(task.resume)
     log_start(log, task, model)
-    if checkpoint is not None and _goes_on(checkpoint, model, task.config):
+    if checkpoint is not None and _can_resume(checkpoint, model, task.config):
         training.restore(checkpoint)
     elif checkpoint is not None:
         log.write("begun anew: the weights of the smaller image size do not fit this network\n")
@@ -332,7 +332,7 @@ def train_network(
     return TrainedNetwork(model=model, probabilities=probabilities, history=training.history, end=end)
 
 
-def what_was_read(history: Sequence[EpochRecord]) -> str:
+def inputs_read(history: Sequence[EpochRecord]) -> str:
     """Join what the epochs of a training read."""
     return "; ".join(dict.fromkeys(epoch.features for epoch in history if epoch.features))
 

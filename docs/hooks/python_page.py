@@ -102,7 +102,7 @@ def _signature(name: str, function: Any) -> str:
 
 
 def _docstring(one: Any) -> str:
-    """Turn a Google style docstring into Markdown: sections become lists of definitions."""
+    """Convert a Google style docstring into Markdown: sections become lists of definitions."""
     parts = re.split(rf"^({'|'.join(_SECTIONS)}):\n", inspect.getdoc(one) or "", flags=re.MULTILINE)
     text = _marked(parts[0])
     for title, body in zip(parts[1::2], parts[2::2], strict=True):

@@ -11,7 +11,7 @@ from automl_cxr.records import TrialState
 from automl_cxr.study import deletion
 from automl_cxr.study.copying import copy_study
 from automl_cxr.study.deletion import delete_study, weigh_deletion
-from automl_cxr.study.heartbeat import DriverLease
+from automl_cxr.study.heartbeat import DriverHeartbeat
 from automl_cxr.study.prepare import PreparedStudy
 from automl_cxr.study.provenance import SearchEntry
 from automl_cxr.study.store import StudyStore
@@ -39,9 +39,9 @@ def begin_and_interrupt(prepare, quick_search, **settings):
     return prepared
 
 
-def note_search(store, driver):
+def record_search(store, driver):
     entry = SearchEntry.begin(driver, position=2, command="", sampler="tpe", budget={}, full_trials=None)
-    store.note_search(entry)
+    store.record_search(entry)
 
 
 class TestTheCatalogue:
@@ -69,8 +69,8 @@ class TestTheCatalogue:
         prepared = begin_and_interrupt(prepare, quick_search, seed=4)
         quick_search(prepared, trials=4)
         (tmp_path / "s" / "ensembles" / "ga-2").mkdir(parents=True)
-        with DriverLease(prepared.store.folder) as lease:
-            note_search(prepared.store, lease.driver)
+        with DriverHeartbeat(prepared.store.folder) as lease:
+            record_search(prepared.store, lease.driver)
             details = describe_study(prepared.store)
         assert details.spec == prepared.store.spec
         assert sum(details.images.values()) == 60
@@ -94,7 +94,7 @@ class TestCopying:
         ensemble = tmp_path / "s" / "ensembles" / "pair"
         ensemble.mkdir(parents=True)
         (ensemble / "ensemble.json").write_text(json.dumps({"study": "s", "split_digest": original.store.split_digest}))
-        original.store.note_test_opened("trial 0", {"macro_f1": 0.5})
+        original.store.record_test_opening("trial 0", {"macro_f1": 0.5})
         running = original.store.record(2).params
         to = {"runs": tmp_path / "o", "storage": f"sqlite:///{tmp_path / 'o.db'}"} if elsewhere else place
         copied = copy_study(original.store, "copy", **to)
@@ -118,7 +118,7 @@ class TestCopying:
     def test_what_a_search_at_work_is_writing_stays_with_it(self, prepare, quick_search, place):
         prepared = prepare()
         quick_search(prepared, trials=2)
-        with DriverLease(prepared.store.folder) as lease:
+        with DriverHeartbeat(prepared.store.folder) as lease:
             trial = prepared.store.study.ask()
             trial.set_user_attr("driver", lease.driver)
             (prepared.store.folder / "trials" / f".00002-{lease.driver}").mkdir()
@@ -190,7 +190,7 @@ class TestDeleting:
 
     def test_a_study_at_work_is_refused(self, prepare, place):
         store = prepare().store
-        with DriverLease(store.folder), pytest.raises(StudyError, match="works on 's' now"):
+        with DriverHeartbeat(store.folder), pytest.raises(StudyError, match="works on 's' now"):
             delete_study("s", **place)
         assert store.spec.name == "s"
 

@@ -2,7 +2,7 @@ import numpy as np
 from filelock import FileLock
 
 from automl_cxr.data.cache import decode_dataset
-from automl_cxr.data.cache_listing import clear_kept, list_kept
+from automl_cxr.data.cache_listing import clear_cache, list_cache_entries
 from automl_cxr.data.feature_cache import FeatureCache, Features
 
 
@@ -16,12 +16,12 @@ def fill(folder, phantoms):
 
 def test_images_and_features_are_listed_and_cleared(tmp_path, phantoms):
     decoded = fill(tmp_path, phantoms)
-    kept = {entry.kind: entry for entry in list_kept(tmp_path)}
+    kept = {entry.kind: entry for entry in list_cache_entries(tmp_path)}
     assert (kept["images"].what, kept["images"].n_images) == ("decoded, 16 pixels", 3)
     assert kept["images"].n_bytes > 3 * 16 * 16
     assert (kept["features"].what, kept["features"].n_bytes) == ("squeezenet@vector, float16", 12)
-    assert clear_kept(tmp_path) == sum(entry.n_bytes for entry in kept.values())
-    assert list_kept(tmp_path) == []
+    assert clear_cache(tmp_path) == sum(entry.n_bytes for entry in kept.values())
+    assert list_cache_entries(tmp_path) == []
     assert not decoded.path.exists()
     assert fill(tmp_path, phantoms).path.exists()
 
@@ -29,10 +29,10 @@ def test_images_and_features_are_listed_and_cleared(tmp_path, phantoms):
 def test_what_is_being_written_stays(tmp_path, phantoms):
     decoded = fill(tmp_path, phantoms)
     with FileLock(tmp_path / "decoded" / "locks" / f"{decoded.path.parent.name}.lock"):
-        clear_kept(tmp_path)
+        clear_cache(tmp_path)
     assert decoded.path.exists()
 
 
 def test_an_empty_cache_holds_nothing(tmp_path):
-    assert list_kept(tmp_path) == []
-    assert clear_kept(tmp_path) == 0
+    assert list_cache_entries(tmp_path) == []
+    assert clear_cache(tmp_path) == 0

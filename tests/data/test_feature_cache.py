@@ -18,7 +18,7 @@ def features(name="a", n=N, width=4, dtype="float32"):
     return Features({"network": name}, (n, width), dtype, f"features {name}")
 
 
-def values_of(wanted):
+def variable_values(wanted):
     """What a network would say: numbers that tell the features and the row."""
     first = int(wanted.origin["network"], 36)
     return (first + np.arange(np.prod(wanted.shape))).reshape(wanted.shape).astype(np.float32)
@@ -33,7 +33,7 @@ class Compute:
     def __call__(self, missing):
         self.asked.append([wanted.label for wanted in missing])
         for start in range(0, N, 4):
-            yield tuple(values_of(wanted)[start : start + 4] for wanted in missing)
+            yield tuple(variable_values(wanted)[start : start + 4] for wanted in missing)
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def test_what_is_missing_is_computed_in_one_go_and_then_mapped(cache):
     first, second = cache.open([features("a"), features("b")], compute)
     assert isinstance(first, np.memmap)
     assert not first.flags.writeable
-    assert np.array_equal(first, values_of(features("a")))
-    assert np.array_equal(second, values_of(features("b")))
+    assert np.array_equal(first, variable_values(features("a")))
+    assert np.array_equal(second, variable_values(features("b")))
     cache.open([features("b"), features("c"), features("c")], compute)
     assert compute.asked == [["features a", "features b"], ["features c"]]
 
@@ -89,7 +89,7 @@ def test_damaged_values_are_computed_again(cache, tmp_path, damage):
     compute = Compute()
     (found,) = cache.open([features()], compute)
     assert len(compute.asked) == 1
-    assert np.array_equal(found, values_of(features()))
+    assert np.array_equal(found, variable_values(features()))
 
 
 @pytest.mark.parametrize("told", ["", "[]", '{"sha256": "0"}'])
@@ -102,12 +102,12 @@ def test_values_without_their_digest_are_computed_again(cache, tmp_path, told):
 
 
 def fail_halfway(missing):
-    yield tuple(values_of(wanted)[:4] for wanted in missing)
+    yield tuple(variable_values(wanted)[:4] for wanted in missing)
     raise RuntimeError("the network diverged")
 
 
 def stop_short(missing):
-    yield tuple(values_of(wanted)[:4] for wanted in missing)
+    yield tuple(variable_values(wanted)[:4] for wanted in missing)
 
 
 @pytest.mark.parametrize(("compute", "error"), [(fail_halfway, RuntimeError), (stop_short, FeatureCacheError)])
@@ -156,7 +156,7 @@ def test_a_removed_entry_that_was_mapped_can_still_be_read(cache):
     (found,) = cache.open([features()], Compute())
     assert cache.clear() == features().n_bytes
     assert cache.entries() == []
-    assert np.array_equal(found, values_of(features()))
+    assert np.array_equal(found, variable_values(features()))
 
 
 def test_what_is_larger_than_the_limit_is_refused_before_it_is_computed(tmp_path):

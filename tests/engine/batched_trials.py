@@ -14,7 +14,7 @@ def _all(_proposal):
 
 
 @dataclass(frozen=True)
-class Together:
+class SimultaneousObjective:
     """Runs trials alone or together, with the same scores, and leaves a line in a log for each epoch that it computes.
 
     Attributes:
@@ -54,7 +54,7 @@ class Together:
 class _Shared:
     """What the trials of a batch have in common: who is left, and the scores that were computed and not yet taken."""
 
-    objective: Together
+    objective: SimultaneousObjective
     proposals: list[Proposal]
     left: dict[int, Proposal] = field(init=False)
     buffer: dict[tuple[int, int], float] = field(default_factory=dict)

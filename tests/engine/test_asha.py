@@ -15,7 +15,7 @@ from automl_cxr.engine.optuna_proposer import first_rung
 from automl_cxr.engine.protocol import Ending, Pause, Report
 from automl_cxr.engine.ray_execution import RayResources, run_with_ray
 from automl_cxr.engine.registry import build_proposer
-from tests.engine.batched_trials import Together
+from tests.engine.batched_trials import SimultaneousObjective
 from tests.engine.simulation import CONDITIONAL, open_study, score_of
 
 STATE = optuna.trial.TrialState
@@ -145,7 +145,7 @@ class Repeating(Search):
         self.running.remove(number)
         self.endings.append((number, ending))
         if ending.retry.times:
-            self.proposer.set_aside(number, ending)
+            self.proposer.requeue(number, ending)
             self.left_running.append(number)
         else:
             self.proposer.finish(number, ending)
@@ -155,7 +155,7 @@ def test_trials_that_run_together_are_told_as_they_ended(tmp_path):
     study = open_study()
     proposer = build_proposer(study, CONDITIONAL, sampler="random", pruner="asha", epochs=EPOCHS, seed=5)
     search = Repeating(proposer, n_trials=26)
-    objective = Together(score_of, EPOCHS, tmp_path / "log", raising=(9,), killing=(18,))
+    objective = SimultaneousObjective(score_of, EPOCHS, tmp_path / "log", raising=(9,), killing=(18,))
     run_with_ray(objective, search, resources=RayResources(concurrency=2, cpus_per_trial=1), together=8)
 
     trials = study.get_trials()

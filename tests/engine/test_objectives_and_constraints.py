@@ -49,7 +49,7 @@ def make(sampler="random", study=None, **settings):
     )
 
 
-def values_of(values, epoch):
+def variable_values(values, epoch):
     """Give a score that grows with the epochs and a cost that is known from the first one."""
     size = values.get("size", 10.0 * values.get("depth", 1))
     return values.get("quality", 0.3) - 0.2 / epoch, size
@@ -61,7 +61,7 @@ def run_one(proposer, violations=lambda values: {}):
     if not isinstance(proposal, Proposal):
         return proposal
     for epoch in range(1, EPOCHS + 1):
-        score, size = values_of(proposal.values, epoch)
+        score, size = variable_values(proposal.values, epoch)
         if proposer.observe(proposal.number, Report(epoch, score, values=(score, size))) is Verdict.STOP:
             proposer.finish(proposal.number, Ending(Outcome.STOPPED))
             return proposal.number, epoch
@@ -87,8 +87,8 @@ def test_every_sampler_that_may_proposes_for_two_objectives(sampler, tmp_path):
         end = ends[trial.number]
         assert trial.state == (STATE.COMPLETE if end == EPOCHS else STATE.PRUNED)
         assert list(read_scores(trial)) == list(range(1, end + 1))
-        assert read_values(trial, end) == values_of(trial.params, end)
-        assert trial.values == (list(values_of(trial.params, end)) if end == EPOCHS else None)
+        assert read_values(trial, end) == variable_values(trial.params, end)
+        assert trial.values == (list(variable_values(trial.params, end)) if end == EPOCHS else None)
     assert len(study.best_trials) >= 1
     if sampler == "grid":
         run_one(proposer)
@@ -117,7 +117,7 @@ def test_asha_keeps_the_best_third_by_pareto_rank_at_equal_epochs():
     assert set(ends.values()) == {2, EPOCHS}
     assert 15 <= list(ends.values()).count(2) <= 34
     for number in range(6, 40):  # each against those that had reached epoch 2 before it, and no other epoch
-        before = np.array([values_of(trial.params, 2) for trial in study.get_trials()[: number + 1]]) * (-1, 1)
+        before = np.array([variable_values(trial.params, 2) for trial in study.get_trials()[: number + 1]]) * (-1, 1)
         n_dominating = sum((loss <= before[-1]).all() and (loss < before[-1]).any() for loss in before)
         if n_dominating > len(before) // 3:
             assert ends[number] == 2

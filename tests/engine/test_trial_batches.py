@@ -10,8 +10,8 @@ import pytest
 from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.engine.protocol import Ending, Outcome, Pause, Proposal, Report
 from automl_cxr.engine.registry import build_proposer
-from automl_cxr.engine.trial_batches import Batch, Gatherer
-from tests.engine.batched_trials import Together
+from automl_cxr.engine.trial_batches import Batch, TrialBatcher
+from tests.engine.batched_trials import SimultaneousObjective
 from tests.engine.simulation import CONDITIONAL, open_study, score_of
 
 STATE = optuna.trial.TrialState
@@ -56,7 +56,7 @@ def open_search(*, sampler="random", pruner="none", n_trials=10):
 
 @pytest.fixture
 def objective(tmp_path):
-    return partial(Together, score_of, EPOCHS, tmp_path / "log")
+    return partial(SimultaneousObjective, score_of, EPOCHS, tmp_path / "log")
 
 
 def decisions(study):
@@ -75,7 +75,7 @@ def test_a_batch_ends_at_a_pause_at_the_limit_and_before_what_does_not_gather(ob
         Proposal(7, few),
         Proposal(8, many),
     )
-    gatherer = Gatherer(objective(gathering=cheap), queue, limit=3)
+    gatherer = TrialBatcher(objective(gathering=cheap), queue, limit=3)
     batches = []
     while (batch := gatherer.propose()) is not Pause.OVER:
         batches.append([proposal.number for proposal in batch])
@@ -83,13 +83,13 @@ def test_a_batch_ends_at_a_pause_at_the_limit_and_before_what_does_not_gather(ob
 
 
 def test_an_objective_that_cannot_run_trials_together_is_given_one_at_a_time():
-    gatherer = Gatherer(lambda _: iter(()), Queue(Proposal(0, {}), Proposal(1, {})), limit=8)
+    gatherer = TrialBatcher(lambda _: iter(()), Queue(Proposal(0, {}), Proposal(1, {})), limit=8)
     assert [len(gatherer.propose()), len(gatherer.propose())] == [1, 1]
 
 
 def test_a_trial_that_waits_for_its_turn_has_less_time_left(objective):
     kept = Proposal(1, {"cheap": False}, seconds=10.0)
-    gatherer = Gatherer(objective(gathering=cheap), Queue(Proposal(0, {}), kept), limit=8)
+    gatherer = TrialBatcher(objective(gathering=cheap), Queue(Proposal(0, {}), kept), limit=8)
     before = time.monotonic()
     gatherer.propose()
     (taken,) = gatherer.propose()
@@ -150,7 +150,7 @@ def test_an_error_of_a_member_is_its_own(objective):
     assert trials[1].last_step == 1
 
 
-class Unable(Together):
+class Unable(SimultaneousObjective):
     def together(self, proposals):
         raise ValueError("no such graph")
 
@@ -216,7 +216,7 @@ def test_a_batch_has_the_time_of_all_its_trials(tmp_path):
         def finish(self, number, ending):
             endings[number] = ending
 
-    endless = Together(lambda *_: 0.5, 10**9, tmp_path / "log")
+    endless = SimultaneousObjective(lambda *_: 0.5, 10**9, tmp_path / "log")
     before = time.monotonic()
     run_inline(endless, Patient(*[Proposal(number, {}) for number in range(3)]), seconds_per_trial=0.05, together=3)
     assert time.monotonic() - before >= 0.15

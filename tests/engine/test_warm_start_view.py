@@ -7,7 +7,7 @@ import pytest
 from automl_cxr.engine import optuna_proposer
 from automl_cxr.engine.registry import LEARNING_SAMPLERS, SAMPLERS, build_proposer
 from automl_cxr.engine.space import parse_space
-from automl_cxr.engine.warm_start_view import Prior
+from automl_cxr.engine.warm_start_view import WarmStartPoint
 from tests.engine.simulation import CONDITIONAL, Simulation, journal, open_study
 from tests.engine.test_registry import NEEDS_TORCH
 
@@ -17,7 +17,7 @@ EPOCHS = 9
 
 def priors_around(x, n=30):
     points = [SQUARE.sample(np.random.default_rng(number)) for number in range(n)]
-    return [Prior(point, [1 - (point["x"] - x) ** 2]) for point in points]
+    return [WarmStartPoint(point, [1 - (point["x"] - x) ** 2]) for point in points]
 
 
 def propose(proposer, n):
@@ -46,7 +46,7 @@ def test_the_others_propose_as_if_there_had_been_none(sampler):
 def test_a_restart_knows_them_too(tmp_path):
     rng = np.random.default_rng(1)
     points = [CONDITIONAL.sample(rng) for _ in range(20)]
-    priors = [Prior(point, [float(rng.random())]) for point in points]
+    priors = [WarmStartPoint(point, [float(rng.random())]) for point in points]
 
     def proposals(name, restart):
         simulation = Simulation(EPOCHS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from automl_cxr.ensemble.weight_scoring import Ballots
+from automl_cxr.ensemble.weight_scoring import WeightScorer
 from automl_cxr.scoring.predictions import Predictions
 
 
@@ -17,8 +17,8 @@ def draw(m: int, n: int, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return probabilities.astype(np.float32), labels
 
 
-def draw_ballots(m: int, n: int, k: int, seed: int) -> Ballots:
-    return Ballots(*draw(m, n, k, seed))
+def draw_weight_scorer(m: int, n: int, k: int, seed: int) -> WeightScorer:
+    return WeightScorer(*draw(m, n, k, seed))
 
 
 def draw_members(m: int, n: int = 150, k: int = 3, seed: int = 0) -> list[Predictions]:

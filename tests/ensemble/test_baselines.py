@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from automl_cxr.ensemble.baselines import greedy_weights, rank_members, top_k_weights, uniform_weights
-from automl_cxr.ensemble.weight_scoring import Ballots
+from automl_cxr.ensemble.weight_scoring import WeightScorer
 from automl_cxr.ensemble.weighted_average import weighted_average
 from automl_cxr.errors import UsageError
 from automl_cxr.scoring.metrics import score_macro_f1
-from tests.ensemble.drawing import draw, draw_ballots
+from tests.ensemble.drawing import draw, draw_weight_scorer
 
 
 def caruana(probabilities: np.ndarray, labels: np.ndarray, n_rounds: int) -> np.ndarray:
@@ -32,13 +32,13 @@ def caruana(probabilities: np.ndarray, labels: np.ndarray, n_rounds: int) -> np.
 def test_greedy_selection_is_caruanas(seed: int) -> None:
     probabilities, labels = draw(5, 120, 3, seed)
     np.testing.assert_allclose(
-        greedy_weights(Ballots(probabilities, labels), n_rounds=12), caruana(probabilities, labels, 12), atol=1e-12
+        greedy_weights(WeightScorer(probabilities, labels), n_rounds=12), caruana(probabilities, labels, 12), atol=1e-12
     )
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_greedy_selection_is_never_below_the_best_member_nor_an_earlier_prefix(seed: int) -> None:
-    ballots = draw_ballots(8, 150, 4, seed)
+    ballots = draw_weight_scorer(8, 150, 4, seed)
     prefixes = [greedy_weights(ballots, n_rounds=n) for n in (1, 5, 20, 50)]
     scores = ballots.merit(np.array(prefixes))
     assert scores[0] == ballots.merit(np.eye(8)).max()
@@ -48,19 +48,19 @@ def test_greedy_selection_is_never_below_the_best_member_nor_an_earlier_prefix(s
 
 def test_of_equal_members_the_first_is_taken_and_one_round_is_enough() -> None:
     probabilities, labels = draw(1, 60, 3, 0)
-    weights = greedy_weights(Ballots(np.repeat(probabilities, 4, axis=0), labels))
+    weights = greedy_weights(WeightScorer(np.repeat(probabilities, 4, axis=0), labels))
     assert weights.tolist() == [1, 0, 0, 0]
 
 
 def test_the_brier_score_breaks_ties() -> None:
     labels = np.array([0, 1])
     shy, sure = np.array([[0.6, 0.4], [0.4, 0.6]]), np.array([[0.9, 0.1], [0.1, 0.9]])
-    assert greedy_weights(Ballots(np.array([shy, sure]), labels)).tolist() == [0, 1]
+    assert greedy_weights(WeightScorer(np.array([shy, sure]), labels)).tolist() == [0, 1]
 
 
 def test_no_round_is_refused() -> None:
     with pytest.raises(UsageError, match="at least one round"):
-        greedy_weights(draw_ballots(2, 10, 2, 0), n_rounds=0)
+        greedy_weights(draw_weight_scorer(2, 10, 2, 0), n_rounds=0)
 
 
 def test_simple_weights() -> None:
@@ -73,6 +73,6 @@ def test_simple_weights() -> None:
 
 
 def test_members_are_ranked_by_the_objective() -> None:
-    ballots = draw_ballots(6, 200, 3, 0)
+    ballots = draw_weight_scorer(6, 200, 3, 0)
     merits = ballots.merit(np.eye(6))
     assert (np.diff(merits[rank_members(ballots)]) <= 0).all()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from automl_cxr.ensemble.combiners import Calibrated, Rule, Stacking, WeightedAverage, rule_from_record
+from automl_cxr.ensemble.combiners import CalibratedCombiner, Combiner, Stacking, WeightedAverage, combiner_from_record
 from automl_cxr.ensemble.stacking import _fit, fit_stacking
 from automl_cxr.errors import DataError, UsageError
 from automl_cxr.scoring.calibration import log_loss
@@ -20,14 +20,14 @@ RULES = [
     WeightedAverage(RNG.dirichlet(np.ones(3))),
     WeightedAverage(RNG.random((3, 4))),
     Stacking(RNG.normal(size=(4, 3, 4)), RNG.normal(size=4)),
-    Calibrated(WeightedAverage(np.ones(3)), 0.7),
+    CalibratedCombiner(WeightedAverage(np.ones(3)), 0.7),
 ]
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_rule_that_was_written_combines_as_before(rule: Rule) -> None:
+def test_a_rule_that_was_written_combines_as_before(rule: Combiner) -> None:
     probabilities, _ = draw(3, 40, 4, 0)
-    again = rule_from_record(json.loads(json.dumps(rule.to_record())), n_members=3, n_classes=4)
+    again = combiner_from_record(json.loads(json.dumps(rule.to_record())), n_members=3, n_classes=4)
     combined = rule.combine(probabilities)
     assert (again.combine(probabilities) == combined).all()
     np.testing.assert_allclose(combined.sum(axis=1), 1, atol=1e-5)
@@ -51,7 +51,7 @@ def test_a_rule_that_was_written_combines_as_before(rule: Rule) -> None:
 )
 def test_a_damaged_rule_is_refused(record: dict) -> None:
     with pytest.raises(DataError, match="Build the ensemble again"):
-        rule_from_record(record, n_members=3, n_classes=4)
+        combiner_from_record(record, n_members=3, n_classes=4)
 
 
 @pytest.mark.parametrize("k", [2, 3])

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from automl_cxr.ensemble.exact_two_member import sweep_weights
+from automl_cxr.ensemble.exact_two_member import exact_two_member_weights
 from automl_cxr.ensemble.objective import Objective
-from automl_cxr.ensemble.weight_scoring import Ballots
+from automl_cxr.ensemble.weight_scoring import WeightScorer
 from automl_cxr.errors import UsageError
 from automl_cxr.scoring.metrics import METRICS
-from tests.ensemble.drawing import draw, draw_ballots
+from tests.ensemble.drawing import draw, draw_weight_scorer
 
 FIRST = np.linspace(0, 1, 5001)
 GRID = np.stack([FIRST, 1 - FIRST], axis=1)
@@ -20,8 +20,8 @@ GRID = np.stack([FIRST, 1 - FIRST], axis=1)
 @pytest.mark.parametrize("name", ["macro_f1", "accuracy", "balanced_accuracy", "fnfr", "log_loss"])
 def test_no_weight_of_a_fine_grid_is_better(name: str, seed: int) -> None:
     probabilities, labels = draw(2, 150, 2 + seed % 4, seed)
-    ballots = Ballots(probabilities, labels, objective=Objective.named(name, normal_class=0))
-    assert ballots.merit(sweep_weights(ballots)[None])[0] >= ballots.merit(GRID).max() - 1e-6
+    ballots = WeightScorer(probabilities, labels, objective=Objective.named(name, normal_class=0))
+    assert ballots.merit(exact_two_member_weights(ballots)[None])[0] >= ballots.merit(GRID).max() - 1e-6
 
 
 def test_a_stretch_that_no_grid_would_hit_is_found() -> None:
@@ -30,9 +30,9 @@ def test_a_stretch_that_no_grid_would_hit_is_found() -> None:
     second = np.array([[0.5 + edge / 4, 0.5 - edge / 4] for edge in edges])
     first = second - np.array([0.25, -0.25])
     labels = np.array([1, 0])
-    ballots = Ballots(np.array([first, second]), labels)
+    ballots = WeightScorer(np.array([first, second]), labels)
     assert ballots.merit(np.array([[0.3, 0.7], [0.31, 0.69]])).max() < 1
-    weights = sweep_weights(ballots)
+    weights = exact_two_member_weights(ballots)
     assert edges[0] < weights[0] < edges[1]
     assert ballots.merit(weights[None])[0] == 1
 
@@ -40,17 +40,17 @@ def test_a_stretch_that_no_grid_would_hit_is_found() -> None:
 @pytest.mark.parametrize("name", [name for name, row in METRICS.items() if row.of_stacks is not None])
 def test_metrics_of_ranks_take_the_best_of_a_grid(name: str) -> None:
     probabilities, labels = draw(2, 120, 3, 0)
-    ballots = Ballots(probabilities, labels, objective=Objective.named(name, normal_class=0))
+    ballots = WeightScorer(probabilities, labels, objective=Objective.named(name, normal_class=0))
     ends = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
-    assert ballots.merit(sweep_weights(ballots)[None])[0] >= ballots.merit(ends).max()
+    assert ballots.merit(exact_two_member_weights(ballots)[None])[0] >= ballots.merit(ends).max()
 
 
 def test_the_same_member_twice_gets_some_weights() -> None:
     probabilities, labels = draw(1, 50, 3, 0)
-    weights = sweep_weights(Ballots(np.repeat(probabilities, 2, axis=0), labels))
+    weights = exact_two_member_weights(WeightScorer(np.repeat(probabilities, 2, axis=0), labels))
     assert weights.sum() == pytest.approx(1)
 
 
 def test_three_members_are_refused() -> None:
     with pytest.raises(UsageError, match="Received 3"):
-        sweep_weights(draw_ballots(3, 30, 2, 0))
+        exact_two_member_weights(draw_weight_scorer(3, 30, 2, 0))

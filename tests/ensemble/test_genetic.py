@@ -15,14 +15,14 @@ import pytest
 
 from automl_cxr.ensemble import genetic
 from automl_cxr.ensemble.baselines import greedy_weights
-from automl_cxr.ensemble.exact_two_member import sweep_weights
+from automl_cxr.ensemble.exact_two_member import exact_two_member_weights
 from automl_cxr.ensemble.genetic import evolve_weights, seed_weights
 from automl_cxr.ensemble.genetic_settings import GeneticSettings
-from automl_cxr.ensemble.weight_scoring import Ballots
+from automl_cxr.ensemble.weight_scoring import WeightScorer
 from automl_cxr.ensemble.weighted_average import weighted_average
 from automl_cxr.errors import UsageError
 from automl_cxr.scoring.metrics import score_macro_f1
-from tests.ensemble.drawing import draw, draw_ballots
+from tests.ensemble.drawing import draw, draw_weight_scorer
 
 # By the objective alone, on all images.
 BARE = GeneticSettings(restarts=3, patience=50, brier_weight=0.0)
@@ -32,7 +32,7 @@ SMALL = replace(BARE, population=30, generations=30, restarts=2, patience=15)
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize(("m", "k"), [(2, 2), (6, 4), (30, 3)])
 def test_never_below_its_seeds(m: int, k: int, seed: int) -> None:
-    ballots = draw_ballots(m, 150, k, seed)
+    ballots = draw_weight_scorer(m, 150, k, seed)
     result = evolve_weights(ballots, SMALL)
     order = np.argsort(-ballots.merit(np.eye(m)), kind="stable")
     top = [np.isin(np.arange(m), order[:n]) / n for n in range(1, m + 1)]
@@ -49,12 +49,12 @@ def test_never_below_its_seeds(m: int, k: int, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_two_members_reach_the_exact_optimum(seed: int) -> None:
-    ballots = draw_ballots(2, 200, 3, seed)
-    assert evolve_weights(ballots, BARE).merit >= ballots.merit(sweep_weights(ballots)[None])[0]
+    ballots = draw_weight_scorer(2, 200, 3, seed)
+    assert evolve_weights(ballots, BARE).merit >= ballots.merit(exact_two_member_weights(ballots)[None])[0]
 
 
 def test_three_members_reach_the_optimum_of_a_fine_grid() -> None:
-    ballots = draw_ballots(3, 200, 3, 0)
+    ballots = draw_weight_scorer(3, 200, 3, 0)
     grid = np.array([(a, b, 50 - a - b) for a in range(51) for b in range(51 - a)]) / 50
     assert evolve_weights(ballots, BARE).merit >= ballots.merit(grid).max()
 
@@ -66,7 +66,7 @@ def test_weights_by_class_can_do_what_weights_by_member_cannot() -> None:
     knows_0[labels > 0] += np.random.default_rng(0).choice([-0.2, 0.2], size=60)[:, None] * np.array([0, 1, -1])
     shouts_0 = np.where(truth == 1, 0.35, 0.05) + np.array([0.5, 0, 0])
     shouts_0 /= shouts_0.sum(axis=1, keepdims=True)
-    ballots = Ballots(np.array([knows_0, shouts_0]), labels)
+    ballots = WeightScorer(np.array([knows_0, shouts_0]), labels)
     by_class = evolve_weights(ballots, BARE, by_class=True)
     assert by_class.weights.shape == (2, 3)
     assert by_class.weights.sum() == pytest.approx(3)
@@ -77,13 +77,13 @@ def test_weights_by_class_can_do_what_weights_by_member_cannot() -> None:
 def test_evolution_improves_on_its_seeds_somewhere() -> None:
     gains = []
     for seed in range(5):
-        result = evolve_weights(draw_ballots(6, 300, 4, seed), SMALL)
+        result = evolve_weights(draw_weight_scorer(6, 300, 4, seed), SMALL)
         gains.append(result.history[-1] - result.history[0])
     assert max(gains) > 0.005
 
 
 def test_history_only_rises_and_patience_ends_a_run() -> None:
-    result = evolve_weights(draw_ballots(6, 200, 4, 0), replace(BARE, restarts=1, generations=80, patience=7))
+    result = evolve_weights(draw_weight_scorer(6, 200, 4, 0), replace(BARE, restarts=1, generations=80, patience=7))
     assert all(later >= earlier for earlier, later in pairwise(result.history))
     assert len(result.history) < 81
     assert result.history[-8] == pytest.approx(result.history[-1], abs=1e-4)
@@ -91,19 +91,19 @@ def test_history_only_rises_and_patience_ends_a_run() -> None:
 
 
 def test_the_same_seed_gives_the_same_weights_in_another_process() -> None:
-    here = evolve_weights(draw_ballots(5, 150, 3, 0), SMALL).weights
+    here = evolve_weights(draw_weight_scorer(5, 150, 3, 0), SMALL).weights
     script = (
         "import random, sys; random.seed(99)\n"
         f"sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
-        "from tests.ensemble.test_genetic import SMALL, draw_ballots, evolve_weights\n"
-        "print(evolve_weights(draw_ballots(5, 150, 3, 0), SMALL).weights.tobytes().hex())"
+        "from tests.ensemble.test_genetic import SMALL, draw_weight_scorer, evolve_weights\n"
+        "print(evolve_weights(draw_weight_scorer(5, 150, 3, 0), SMALL).weights.tobytes().hex())"
     )
     there = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
     assert there == here.tobytes().hex()
 
 
 def test_global_random_states_are_neither_used_nor_touched() -> None:
-    problem = draw_ballots(5, 150, 3, 1)
+    problem = draw_weight_scorer(5, 150, 3, 1)
     random.seed(1)
     np.random.seed(1)
     states = random.getstate(), np.random.get_state()[1].tobytes()  # type: ignore[index, union-attr]
@@ -115,7 +115,7 @@ def test_global_random_states_are_neither_used_nor_touched() -> None:
 
 
 def test_seeds_matter() -> None:
-    problem = draw_ballots(8, 400, 4, 2)
+    problem = draw_weight_scorer(8, 400, 4, 2)
     results = [evolve_weights(problem, replace(SMALL, seed=seed)) for seed in range(4)]
     assert len({result.weights.tobytes() for result in results}) > 1
 
@@ -127,12 +127,12 @@ def test_deap_creator_is_not_used() -> None:
 
 
 def test_one_member_gets_all_weight() -> None:
-    assert evolve_weights(draw_ballots(1, 50, 3, 0), SMALL).weights.tolist() == [1]
+    assert evolve_weights(draw_weight_scorer(1, 50, 3, 0), SMALL).weights.tolist() == [1]
 
 
 def test_copies_of_one_member_are_weighed_alike() -> None:
     probabilities, labels = draw(1, 80, 3, 0)
-    result = evolve_weights(Ballots(np.repeat(probabilities, 4, axis=0), labels), SMALL)
+    result = evolve_weights(WeightScorer(np.repeat(probabilities, 4, axis=0), labels), SMALL)
     assert result.weights.tolist() == [0.25] * 4
     assert result.merit == score_macro_f1(labels, probabilities[0])
 
@@ -142,7 +142,7 @@ def test_on_a_plateau_the_brier_score_decides() -> None:
     right = np.where(np.eye(2)[labels] == 1, 0.7, 0.3)
     other = np.where(np.eye(2)[labels] == 1, 0.99, 0.01)
     other[:4] = [[0.45, 0.55], [0.55, 0.45]] * 2  # wrong alone, right on average
-    ballots = Ballots(np.array([right, other], dtype=np.float32), labels)
+    ballots = WeightScorer(np.array([right, other], dtype=np.float32), labels)
     result = evolve_weights(ballots, BARE)
     first = np.linspace(0, 1, 201)
     grid = np.stack([first, 1 - first], axis=1)
@@ -204,13 +204,13 @@ def test_settings_out_of_range_are_refused(name: str, value: float) -> None:
 
 @pytest.mark.parametrize("changes", [{"elitism_fraction": 1.0}, {"elitism_fraction": 0.0}, {"population": 4}])
 def test_settings_at_their_ends_work(changes: dict) -> None:
-    ballots = draw_ballots(5, 80, 3, 0)
+    ballots = draw_weight_scorer(5, 80, 3, 0)
     settings = replace(BARE, **{"generations": 5, "restarts": 1, **changes})
     assert evolve_weights(ballots, settings).merit >= ballots.merit(np.eye(5)).max()
 
 
 def test_the_reference_size_takes_a_fraction_of_a_second() -> None:
-    ballots = draw_ballots(6, 1292, 4, 0)
+    ballots = draw_weight_scorer(6, 1292, 4, 0)
     started = time.process_time()
     evolve_weights(ballots, replace(BARE, restarts=1, patience=201))
     assert time.process_time() - started < 3  # 0.25 measured; the rest is for a slow machine

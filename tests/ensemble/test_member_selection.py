@@ -7,34 +7,34 @@ import pytest
 
 from automl_cxr.ensemble.baselines import rank_members
 from automl_cxr.ensemble.member_selection import choose_diverse, error_correlations, near_duplicates
-from automl_cxr.ensemble.weight_scoring import Ballots
-from tests.ensemble.drawing import draw, draw_ballots
+from automl_cxr.ensemble.weight_scoring import WeightScorer
+from tests.ensemble.drawing import draw, draw_weight_scorer
 
 
 def test_copies_are_passed_over_for_members_that_disagree() -> None:
     probabilities, labels = draw(4, 400, 3, 1)
-    best = rank_members(Ballots(probabilities, labels))[0]
+    best = rank_members(WeightScorer(probabilities, labels))[0]
     others = [index for index in range(4) if index != best]
     with_copies = np.concatenate([np.repeat(probabilities[[best]], 3, axis=0), probabilities[others]])
-    chosen = choose_diverse(Ballots(with_copies, labels), 3)
+    chosen = choose_diverse(WeightScorer(with_copies, labels), 3)
     assert chosen[0] == 0
     assert chosen[1] >= 3
 
 
 def test_no_more_are_chosen_than_there_are() -> None:
-    assert sorted(choose_diverse(draw_ballots(3, 60, 2, 0), 9)) == [0, 1, 2]
+    assert sorted(choose_diverse(draw_weight_scorer(3, 60, 2, 0), 9)) == [0, 1, 2]
 
 
 def test_correlations_are_those_of_the_errors() -> None:
     probabilities, labels = draw(3, 200, 4, 0)
     errors = (probabilities - np.eye(4)[labels]).reshape(3, -1)
-    assert error_correlations(Ballots(probabilities, labels)) == pytest.approx(np.corrcoef(errors), abs=1e-4)
+    assert error_correlations(WeightScorer(probabilities, labels)) == pytest.approx(np.corrcoef(errors), abs=1e-4)
 
 
 def test_near_duplicates_are_listed_the_most_alike_first() -> None:
     probabilities, labels = draw(2, 200, 3, 0)
-    ballots = Ballots(probabilities[[0, 1, 0]], labels)
+    ballots = WeightScorer(probabilities[[0, 1, 0]], labels)
     assert near_duplicates(ballots) == [(0, 2, pytest.approx(1))]
     assert near_duplicates(ballots, threshold=-1)[0][:2] == (0, 2)
-    perfect = Ballots(np.eye(3)[labels][None].repeat(2, axis=0), labels)
+    perfect = WeightScorer(np.eye(3)[labels][None].repeat(2, axis=0), labels)
     assert near_duplicates(perfect) == []

@@ -9,7 +9,7 @@ import pytest
 
 from automl_cxr.data.patient_folds import patient_folds
 from automl_cxr.ensemble.genetic_settings import GeneticSettings
-from automl_cxr.ensemble.method_comparison import judge_methods
+from automl_cxr.ensemble.method_comparison import compare_methods_out_of_fold
 from automl_cxr.ensemble.objective import Objective
 from automl_cxr.ensemble.pipeline import combine_members
 from automl_cxr.scoring.predictions import Predictions
@@ -70,7 +70,7 @@ def test_no_gain_is_said_and_the_best_member_recommended() -> None:
 def test_weights_that_are_judged_never_saw_the_patient() -> None:
     # One member is right on every image whose patient it has seen fitted, so a leak would show as a perfect score.
     members = draw_members(5, n=90, k=3, seed=2)
-    judged = judge_methods(members, settings=QUICK, methods=("stacking",))
+    judged = compare_methods_out_of_fold(members, settings=QUICK, methods=("stacking",))
     assert judged is not None
     assert set(judged.methods) == {"best", "stacking"}
     fitted = combine_members(members, names=NAMES[:5], method="stacking", settings=QUICK).fitted["stacking"].score

@@ -9,11 +9,11 @@ import pytest
 import sklearn.metrics
 
 from automl_cxr.ensemble.objective import Objective
-from automl_cxr.ensemble.weight_scoring import Ballots
+from automl_cxr.ensemble.weight_scoring import WeightScorer
 from automl_cxr.ensemble.weighted_average import weighted_average
 from automl_cxr.errors import DataError, UsageError
 from automl_cxr.scoring.metrics import METRICS
-from tests.ensemble.drawing import draw, draw_ballots
+from tests.ensemble.drawing import draw, draw_weight_scorer
 
 
 @pytest.mark.parametrize("by_class", [False, True])
@@ -21,7 +21,7 @@ from tests.ensemble.drawing import draw, draw_ballots
 def test_merit_is_the_metric_of_each_average_and_more_is_better(name: str, by_class: bool) -> None:
     probabilities, labels = draw(4, 300, 3, 1)
     objective = Objective.named(name, normal_class=1)
-    ballots = Ballots(probabilities, labels, objective=objective)
+    ballots = WeightScorer(probabilities, labels, objective=objective)
     population = np.random.default_rng(0).random((12, 4, 3) if by_class else (12, 4)) + 0.01
     expected = [objective.score(labels, weighted_average(probabilities, weights)) for weights in population]
     sign = 1 if METRICS[name].direction == "maximize" else -1
@@ -31,7 +31,7 @@ def test_merit_is_the_metric_of_each_average_and_more_is_better(name: str, by_cl
 
 def test_what_is_not_defined_is_below_everything() -> None:
     probabilities, _ = draw(3, 20, 2, 0)
-    ballots = Ballots(probabilities, np.zeros(20, int), objective=Objective.named("macro_auc"))
+    ballots = WeightScorer(probabilities, np.zeros(20, int), objective=Objective.named("macro_auc"))
     assert (ballots.merit(np.eye(3)) == -np.inf).all()
 
 
@@ -41,7 +41,7 @@ def test_squared_error_is_the_brier_score() -> None:
     expected = [
         ((weighted_average(probabilities, weights) - np.eye(3)[labels]) ** 2).sum(axis=1).mean() for weights in population
     ]
-    assert Ballots(probabilities, labels).squared_error(population) == pytest.approx(expected, abs=1e-6)
+    assert WeightScorer(probabilities, labels).squared_error(population) == pytest.approx(expected, abs=1e-6)
 
 
 def test_an_objective_without_its_normal_class_is_refused() -> None:
@@ -52,14 +52,14 @@ def test_an_objective_without_its_normal_class_is_refused() -> None:
 def test_some_images_are_laid_out_with_the_same_objective() -> None:
     objective = Objective.named("accuracy")
     probabilities, labels = draw(3, 90, 3, 0)
-    part = Ballots(probabilities, labels, objective=objective).take(labels > 0)
+    part = WeightScorer(probabilities, labels, objective=objective).take(labels > 0)
     assert part.objective is objective
     assert set(part.labels) == {1, 2}
     assert (part.probabilities == probabilities[:, labels > 0]).all()
 
 
 def test_a_population_on_many_images_takes_little_memory_besides() -> None:
-    ballots = draw_ballots(8, 20_000, 14, 0)
+    ballots = draw_weight_scorer(8, 20_000, 14, 0)
     population = np.random.default_rng(0).dirichlet(np.ones(8), size=100)
     tracemalloc.start()
     try:
@@ -82,20 +82,20 @@ def test_population_scores_equal_scikit_learn_for_each_individual(m: int, n: int
         predicted = average.argmax(axis=1)
         expected_f1.append(sklearn.metrics.f1_score(labels, predicted, labels=range(k), average="macro", zero_division=0))
         expected_loss.append(sklearn.metrics.log_loss(labels, average, labels=range(k)))
-    assert Ballots(probabilities, labels).merit(population) == pytest.approx(expected_f1)
-    assert Ballots(probabilities, labels).log_loss(population) == pytest.approx(expected_loss, rel=1e-5)
+    assert WeightScorer(probabilities, labels).merit(population) == pytest.approx(expected_f1)
+    assert WeightScorer(probabilities, labels).log_loss(population) == pytest.approx(expected_loss, rel=1e-5)
 
 
 def test_ties_go_to_the_first_class_as_in_argmax() -> None:
     probabilities = np.array([[[0.5, 0.5, 0.0], [0.0, 0.5, 0.5], [1 / 3, 1 / 3, 1 / 3]]])
-    assert Ballots(probabilities, np.array([0, 1, 0])).merit(np.ones((1, 1))) == pytest.approx(2 / 3)
+    assert WeightScorer(probabilities, np.array([0, 1, 0])).merit(np.ones((1, 1))) == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("block_bytes", [1, 5_000, 50_000])
 def test_blocks_do_not_change_scores(block_bytes: int) -> None:
     probabilities, labels = draw(5, 301, 4, 0)
     population = np.random.default_rng(0).dirichlet(np.ones(5), size=20)
-    whole, blocked = Ballots(probabilities, labels), Ballots(probabilities, labels, block_bytes=block_bytes)
+    whole, blocked = WeightScorer(probabilities, labels), WeightScorer(probabilities, labels, block_bytes=block_bytes)
     np.testing.assert_array_equal(blocked.merit(population), whole.merit(population))
     np.testing.assert_allclose(blocked.log_loss(population), whole.log_loss(population), rtol=1e-6)
 
@@ -103,9 +103,9 @@ def test_blocks_do_not_change_scores(block_bytes: int) -> None:
 def test_members_in_any_memory_order_score_alike() -> None:
     probabilities, labels = draw(4, 100, 3, 0)
     population = np.eye(4)
-    expected = Ballots(probabilities, labels).merit(population)
+    expected = WeightScorer(probabilities, labels).merit(population)
     for other in (np.asfortranarray(probabilities), probabilities[::-1][::-1], probabilities.astype(np.float64)):
-        np.testing.assert_array_equal(Ballots(other, labels).merit(population), expected)
+        np.testing.assert_array_equal(WeightScorer(other, labels).merit(population), expected)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -0.5, 1.5])
@@ -113,23 +113,23 @@ def test_values_that_are_no_probabilities_are_refused(value: float) -> None:
     probabilities, labels = draw(3, 20, 3, 0)
     probabilities[2, 7, 1] = value
     with pytest.raises(DataError, match="Probabilities"):
-        Ballots(probabilities, labels)
+        WeightScorer(probabilities, labels)
 
 
 @pytest.mark.parametrize("labels", [np.full(20, -1), np.full(20, 3), np.zeros(19, int), np.zeros(20)])
 def test_labels_that_do_not_fit_are_refused(labels: np.ndarray) -> None:
     with pytest.raises(DataError, match="labels"):
-        Ballots(draw(3, 20, 3, 0)[0], labels)
+        WeightScorer(draw(3, 20, 3, 0)[0], labels)
 
 
 def test_nothing_to_fit_on_is_refused() -> None:
     for m, n in ((0, 5), (3, 0)):
         with pytest.raises(DataError, match="none of them empty"):
-            Ballots(np.zeros((m, n, 2)), np.zeros(n, int))
+            WeightScorer(np.zeros((m, n, 2)), np.zeros(n, int))
 
 
 def test_a_population_of_another_shape_is_refused() -> None:
-    ballots = Ballots(*draw(3, 20, 3, 0))
+    ballots = WeightScorer(*draw(3, 20, 3, 0))
     for weights in (np.ones(3), np.ones((2, 4)), np.ones((2, 3, 2))):
         with pytest.raises(UsageError, match=r"\(population, 3\)"):
             ballots.merit(weights)

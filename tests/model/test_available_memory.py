@@ -30,10 +30,10 @@ def test_a_process_has_its_share_of_the_gpu(tmp_path, monkeypatch):
     monkeypatch.setattr(available_memory, "has_gpu", lambda: True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4")
     available_memory._gpu_memory.cache_clear()
-    assert available_memory.memory_there() == 81920 * 2**20
+    assert available_memory.available_memory_bytes() == 81920 * 2**20
     monkeypatch.setenv("AUTOML_CXR_GPUS", "0.25")
-    assert available_memory.memory_there() == 20480 * 2**20
+    assert available_memory.available_memory_bytes() == 20480 * 2**20
     available_memory._gpu_memory.cache_clear()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    assert available_memory.memory_there() is None, "what the driver does not tell is no reason to refuse"
+    assert available_memory.available_memory_bytes() is None, "what the driver does not tell is no reason to refuse"
     available_memory._gpu_memory.cache_clear()

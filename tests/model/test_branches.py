@@ -86,7 +86,7 @@ def test_a_trained_trunk_is_frozen_first_like_a_backbone(trained):
     assert config.is_pretrained == (False, True)
     assert config.frozen_epochs == 1
     model = build_model(config, 3, steps_per_epoch=2)
-    random, learnt = (model.get_layer(f"{role}_trunk") for role in ("backbone", "second_backbone"))
+    random, learnt = (model.get_layer(f"{role}_scratch_branch") for role in ("backbone", "second_backbone"))
     assert random.trainable_weights
     assert not learnt.trainable_weights
     set_phase(model, config, frozen=False)

@@ -4,7 +4,7 @@ import pytest
 
 from automl_cxr.config import FAMILIES, TrialConfig
 from automl_cxr.errors import ImpossibleModelError
-from automl_cxr.model.batchnorm import normalisation_momentum
+from automl_cxr.model.batchnorm import batchnorm_momentum
 from automl_cxr.model.build import build_model
 from automl_cxr.model.inference import load_model
 
@@ -234,7 +234,7 @@ def test_two_scratch_branches_may_be_joined():
 
 @pytest.mark.parametrize(("steps", "momentum"), [(1, 0.5), (4, 0.5), (20, 0.9), (200, 0.99), (10_000, 0.99)])
 def test_normalisation_follows_the_steps_of_an_epoch(steps, momentum):
-    assert normalisation_momentum(steps) == pytest.approx(momentum)
+    assert batchnorm_momentum(steps) == pytest.approx(momentum)
 
 
 def test_a_damaged_model_file_is_said(tmp_path):

@@ -15,7 +15,7 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.model.activations import Activations
 from automl_cxr.model.build import build_model
-from automl_cxr.model.feature_maps import convolutions_and_pools
+from automl_cxr.model.feature_maps import convolution_and_pooling_layers
 from automl_cxr.model.fold_average import average_networks, networks_within
 from automl_cxr.model.gradcam import GradCam, heat_map, resample
 from automl_cxr.model.gradients import gradients
@@ -147,7 +147,7 @@ def test_the_networks_of_folds_are_found_again(tmp_path):
 
 def test_every_convolution_and_pool_shows_its_maps():
     network = built(CONCAT)
-    names = [place.name for place in convolutions_and_pools(network)]
+    names = [place.name for place in convolution_and_pooling_layers(network)]
     assert {"backbone/conv1", "second_backbone_trunk/block1_conv1", "second_backbone_trunk/block1_pool"} <= set(names)
     shown = dict(Activations(network).of(pixels_for(network)[:1]))
     assert list(shown) == names

@@ -11,7 +11,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna_dashboard import wsgi
 
 from automl_cxr import api
-from automl_cxr.results.dashboard.augmented_storage import ShownArtifacts, ShownStorage
+from automl_cxr.results.dashboard.augmented_storage import AugmentedStorage, TrialArtifacts
 from automl_cxr.results.dashboard.drawing import Line, draw_lines, draw_matrix
 from automl_cxr.results.dashboard.serving import _looking
 from automl_cxr.results.dashboard.trial_pictures import PICTURES
@@ -23,8 +23,8 @@ EVIL = "</svg><script>alert(1)</script>"
 def dashboard(finished):
     """The dashboard over the finished study's storage; gives what asks it, the study's number and the view."""
     store, runs = finished._store, finished.folder.parent
-    shown = ShownStorage(store.study._storage, runs)
-    app = _looking(wsgi(shown, artifact_store=ShownArtifacts(shown, runs)), shown.look_at)
+    shown = AugmentedStorage(store.study._storage, runs)
+    app = _looking(wsgi(shown, artifact_store=TrialArtifacts(shown, runs)), shown.load_augmented_study)
 
     def ask(path, method="GET", body=None):
         sent = json.dumps(body).encode() if body is not None else b""
@@ -64,9 +64,9 @@ def test_nothing_is_written_for_it(finished, dashboard):
 
 def test_a_note_of_the_user_goes_before_ours(finished):
     copy = api.copy_study("done", "noted", runs=finished.folder.parent)
-    shown = ShownStorage(copy._store.study._storage, finished.folder.parent)
+    shown = AugmentedStorage(copy._store.study._storage, finished.folder.parent)
     study_id = copy._store.study._study_id
-    shown.look_at(study_id)
+    shown.load_augmented_study(study_id)
     ours = shown.get_study_system_attrs(study_id)
     assert ours["dashboard:note_ver"] == 1
     shown.set_study_system_attr(study_id, "dashboard:note_ver", 2)
@@ -77,17 +77,17 @@ def test_a_note_of_the_user_goes_before_ours(finished):
 
 
 def test_a_study_without_files_is_shown_as_it_is(tmp_path, finished):
-    shown = ShownStorage(finished._store.study._storage, tmp_path)
+    shown = AugmentedStorage(finished._store.study._storage, tmp_path)
     study_id = finished._store.study._study_id
-    shown.look_at(study_id)
+    shown.load_augmented_study(study_id)
     assert "dashboard:note_ver" not in shown.get_study_system_attrs(study_id)
     assert shown.get_all_trials(study_id) == finished._store.study.get_trials()
     with pytest.raises(ArtifactNotFound):
-        ShownArtifacts(shown, tmp_path).open_reader(f"{study_id:x}-0-0")
+        TrialArtifacts(shown, tmp_path).open_reader(f"{study_id:x}-0-0")
 
 
 def test_files_that_users_attach_are_kept_beside(tmp_path, finished):
-    store = ShownArtifacts(ShownStorage(finished._store.study._storage, tmp_path), tmp_path)
+    store = TrialArtifacts(AugmentedStorage(finished._store.study._storage, tmp_path), tmp_path)
     attached = str(uuid.uuid4())
     store.write(attached, io.BytesIO(b"letters"))
     with store.open_reader(attached) as file:

@@ -8,7 +8,7 @@ import pytest
 
 from automl_cxr import api
 from automl_cxr.errors import DataError, StudyError, UnknownNameError, UsageError
-from automl_cxr.results.compared_models import ChosenModels
+from automl_cxr.results.compared_models import ComparedModels
 from automl_cxr.results.error_analysis import ErrorAnalysis, Group, compare_errors
 from automl_cxr.results.error_report import error_sections, images_to_show
 from automl_cxr.results.html_page import Pictures, Text, render_page
@@ -35,7 +35,7 @@ def analysis_of(n_models: int, labels=LABELS) -> ErrorAnalysis:
     ids = tuple(f"{number}.png" for number in range(5))
     images = Predictions(ids, np.array(labels), members[0], CLASSES, ("p0", "p1", "p1", "p2", "p3"))
     names = tuple(f"trial {number}" for number in range(n_models))
-    return compare_errors("s", ChosenModels(names, images, members, "valid part"))
+    return compare_errors("s", ComparedModels(names, images, members, "valid part"))
 
 
 def test_images_are_told_apart_by_what_models_have_in_common():

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from automl_cxr import api
-from automl_cxr.ensemble.combiners import Calibrated, Stacking, WeightedAverage
+from automl_cxr.ensemble.combiners import CalibratedCombiner, Stacking, WeightedAverage
 from automl_cxr.errors import ExportError, UnknownNameError, UsageError
-from automl_cxr.model.ensemble_model import Vote, combine_networks
+from automl_cxr.model.ensemble_model import MemberWeighting, combine_networks
 from automl_cxr.model.export_formats import write_ensemble
 from automl_cxr.results import export
 from automl_cxr.results.classifier import load_ensemble
@@ -36,8 +36,8 @@ RULES = {
     "one of three": WeightedAverage(np.array([0.0, 1.0, 0.0])),
     "by class": WeightedAverage(RNG.random((3, 3))),
     "stacking": Stacking(RNG.normal(size=(3, 3, 3)), RNG.normal(size=3)),
-    "calibrated": Calibrated(WeightedAverage(np.array([0.2, 0.5, 0.3])), 0.05),
-    "calibrated stacking": Calibrated(Stacking(RNG.normal(size=(3, 3, 3)), RNG.normal(size=3)), 20.0),
+    "calibrated": CalibratedCombiner(WeightedAverage(np.array([0.2, 0.5, 0.3])), 0.05),
+    "calibrated stacking": CalibratedCombiner(Stacking(RNG.normal(size=(3, 3, 3)), RNG.normal(size=3)), 20.0),
 }
 
 
@@ -56,7 +56,7 @@ def test_a_low_temperature_costs_no_digits():
     sharp = np.array([[0.34, 0.33, 0.33], [0.5, 0.499, 0.001], [1.0, 0.0, 0.0]], np.float32)
     said = keras.Input((1, 3, 1))
     network = keras.Model(said, keras.layers.Flatten()(said))
-    model = combine_networks([network], Vote(np.eye(3)[None], temperature=0.05))
+    model = combine_networks([network], MemberWeighting(np.eye(3)[None], temperature=0.05))
     assert np.asarray(model(sharp[:, None, :, None])) == pytest.approx(with_temperature(sharp, 0.05), abs=TOLERANCE)
 
 
@@ -108,7 +108,7 @@ def test_a_member_that_a_format_cannot_hold_is_named(tmp_path):
     good, odd = small_network(), small_network()
     # Keras' argmax on TensorFlow compares bits, which ONNX cannot.
     odd = keras.Model(odd.input, keras.ops.one_hot(keras.ops.argmax(odd.output, axis=1), 3))
-    vote = Vote(np.stack([np.eye(3)] * 2) / 2)
+    vote = MemberWeighting(np.stack([np.eye(3)] * 2) / 2)
     with pytest.raises(ExportError, match=r"--format onnx cannot hold the odd one .*--format keras takes every network"):
         write_ensemble(
             [good, odd], vote, tmp_path / "m.onnx", file_format="onnx", names=["the good one", "the odd one"], facts={}
@@ -119,7 +119,9 @@ def test_rounded_members_are_refused(tmp_path):
     pixels = keras.Input((16, 16, 1))
     rounded = keras.Model(pixels, keras.layers.Dense(3, dtype="mixed_bfloat16")(keras.layers.Flatten()(pixels)))
     with pytest.raises(ExportError, match=r"m computes in bfloat16"):
-        write_ensemble([rounded], Vote(np.eye(3)[None]), tmp_path / "m.tflite", file_format="tflite", names=["m"], facts={})
+        write_ensemble(
+            [rounded], MemberWeighting(np.eye(3)[None]), tmp_path / "m.tflite", file_format="tflite", names=["m"], facts={}
+        )
 
 
 @pytest.mark.parametrize(

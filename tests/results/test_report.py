@@ -17,13 +17,13 @@ from automl_cxr.results.html_page import Pictures
 from automl_cxr.results.report import build_report
 from automl_cxr.results.report.audit import audit_of_study_sections
 from automl_cxr.results.report.errors import errors_sections
-from automl_cxr.results.report.heatmaps import explain_best, explained_section
+from automl_cxr.results.report.heatmaps import compute_heatmaps, heatmaps_section
 from automl_cxr.results.report.leaderboard import leaderboard_section
 from automl_cxr.results.report.methods import methods_paragraphs
-from automl_cxr.results.report.report_data import gather_evidence, locate_images
+from automl_cxr.results.report.report_data import locate_images, read_report_data
 from automl_cxr.results.report.samples import samples_section
 from automl_cxr.results.report.summary import summary_section, warnings_of
-from automl_cxr.results.report.test_set import sealed_section
+from automl_cxr.results.report.test_set import test_set_section
 from automl_cxr.results.report.text_format import counted, duration, listed, times
 from automl_cxr.study.store import StudyStore
 
@@ -35,7 +35,7 @@ def page(finished):
 
 @pytest.fixture(scope="module")
 def located(finished):
-    return locate_images(gather_evidence(finished._store))
+    return locate_images(read_report_data(finished._store))
 
 
 def section_of(page, title):
@@ -68,7 +68,7 @@ def test_what_it_says_is_what_the_record_says(finished, page):
 
 
 def test_the_methods_name_split_search_seeds_and_versions(finished):
-    evidence = replace(gather_evidence(finished._store), test_opened=(), ensembles={})  # whatever other tests have made
+    evidence = replace(read_report_data(finished._store), test_opened=(), ensembles={})  # whatever other tests have made
     data, search, best, evaluation, computation = methods_paragraphs(evidence)
     split = finished._store.split
     assert data.startswith("The data set comprised 60 chest radiographs of three classes (")
@@ -87,11 +87,11 @@ def test_the_methods_name_split_search_seeds_and_versions(finished):
 
 
 def test_the_test_part_stands_there_only_as_the_study_recorded_it(finished):
-    unopened = replace(gather_evidence(finished._store), test_opened=(), ensembles={})
-    assert "never opened" in sealed_section(unopened).parts[0].text
+    unopened = replace(read_report_data(finished._store), test_opened=(), ensembles={})
+    assert "never opened" in test_set_section(unopened).parts[0].text
     look = {"when": "2026-01-02T03:04:05+0000", "what": "trial 1", "scores": {"macro_f1": 0.4321, "accuracy": 0.5}}
     once = replace(unopened, test_opened=[look])
-    said, table = sealed_section(once).parts
+    said, table = test_set_section(once).parts
     assert said.text == "The test part was opened once."
     assert table.table["macro_f1"].tolist() == [0.4321]
     assert "was evaluated once, where trial 1 reached macro-averaged F1 0.432." in methods_paragraphs(once)[3]
@@ -162,8 +162,8 @@ def test_errors_of_the_best_three_have_pictures(finished, located):
 
 
 def test_heat_maps_are_of_sample_images_of_each_class(finished, located):
-    evidence = replace(located, explained=explain_best(located))
-    section = explained_section(evidence)
+    evidence = replace(located, explained=compute_heatmaps(located))
+    section = heatmaps_section(evidence)
     drawn = [picture for part in section.parts if isinstance(part, Pictures) for picture in part.pictures]
     n_judged = np.bincount(finished._store.split.valid.labels)
     assert len(drawn) == np.minimum(n_judged, 3).sum()
@@ -176,7 +176,7 @@ def test_heat_maps_are_of_sample_images_of_each_class(finished, located):
     assert evidence.explained.corners["class"].tolist()[-1] == "all"
     warned = replace(evidence, explained=replace(evidence.explained, warnings=["Class 'x' looks at letters."]))
     assert "Class 'x' looks at letters." in warnings_of(warned)
-    assert any(getattr(part, "is_warning", False) for part in explained_section(warned).parts)
+    assert any(getattr(part, "is_warning", False) for part in heatmaps_section(warned).parts)
 
 
 def test_a_damaged_model_costs_the_heat_maps_alone(finished):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from automl_cxr.errors import DataError
-from automl_cxr.splicing.ridge_head import PENALTIES, CutFeatures, TrainingImages, fit_quick_head
+from automl_cxr.splicing.ridge_head import PENALTIES, CutFeatures, TrainingImages, fit_ridge_head
 
 
 def drawn(n=60, m=25, sizes=(5, 7), seed=0):
@@ -46,7 +46,7 @@ def assert_softmax_of(probabilities, said):
 @pytest.mark.parametrize("sizes", [(5, 7), (40, 45), (6,)], ids=["few features", "few images", "one cut"])
 def test_a_head_is_the_ridge_regression_of_the_weighted_images(sizes):
     images, parts = drawn(sizes=sizes)
-    head = fit_quick_head([CutFeatures(*part, images) for part in parts], images)
+    head = fit_ridge_head([CutFeatures(*part, images) for part in parts], images)
     _, valid = by_definition(images, parts, head.penalty, np.arange(60))
     assert_softmax_of(head.valid, valid)
 
@@ -54,7 +54,7 @@ def test_a_head_is_the_ridge_regression_of_the_weighted_images(sizes):
 @pytest.mark.parametrize("sizes", [(5, 7), (40, 45)], ids=["few features", "few images"])
 def test_who_is_left_out_is_judged_by_a_head_that_has_not_seen_the_patient(sizes):
     images, parts = drawn(sizes=sizes)
-    head = fit_quick_head([CutFeatures(*part, images) for part in parts], images)
+    head = fit_ridge_head([CutFeatures(*part, images) for part in parts], images)
     for patient in ("p0", "p7", "p40"):  # three images, two, one
         rows = np.array([name == patient for name in images.patients])
         said, _ = by_definition(images, parts, head.penalty, np.flatnonzero(~rows))
@@ -64,7 +64,7 @@ def test_who_is_left_out_is_judged_by_a_head_that_has_not_seen_the_patient(sizes
 @pytest.mark.parametrize("sizes", [(5, 7), (40, 45)], ids=["few features", "few images"])
 def test_a_softmax_layer_says_the_same_of_features_as_they_are(sizes):
     images, parts = drawn(sizes=sizes)
-    head = fit_quick_head([CutFeatures(*part, images) for part in parts], images)
+    head = fit_ridge_head([CutFeatures(*part, images) for part in parts], images)
     logits = np.concatenate([valid for _, valid in parts], axis=1) @ head.kernel + head.bias
     powers = np.exp(logits)
     np.testing.assert_allclose(powers / powers.sum(axis=1, keepdims=True), head.valid, atol=1e-9)
@@ -72,7 +72,7 @@ def test_a_softmax_layer_says_the_same_of_features_as_they_are(sizes):
 
 def test_no_sharper_head_is_likelier_for_who_is_left_out():
     images, parts = drawn()
-    head = fit_quick_head([CutFeatures(*part, images) for part in parts], images)
+    head = fit_ridge_head([CutFeatures(*part, images) for part in parts], images)
 
     def loss(power):
         powers = head.left_out**power
@@ -84,7 +84,7 @@ def test_no_sharper_head_is_likelier_for_who_is_left_out():
 
 def test_the_penalty_is_the_best_of_those_that_leave_patients_out():
     images, parts = drawn()
-    head = fit_quick_head([CutFeatures(*part, images) for part in parts], images)
+    head = fit_ridge_head([CutFeatures(*part, images) for part in parts], images)
     errors = []
     for penalty in PENALTIES:
         error = 0.0
@@ -101,11 +101,11 @@ def test_features_that_say_nothing_are_left_alone():
     images, parts = drawn()
     (train, valid), other = parts
     dead = np.column_stack([train, np.full(60, 7.0)]), np.column_stack([valid, np.full(25, 9.0)])
-    with_dead = fit_quick_head([CutFeatures(*dead, images), CutFeatures(*other, images)], images)
-    without = fit_quick_head([CutFeatures(*part, images) for part in parts], images)
+    with_dead = fit_ridge_head([CutFeatures(*dead, images), CutFeatures(*other, images)], images)
+    without = fit_ridge_head([CutFeatures(*part, images) for part in parts], images)
     np.testing.assert_allclose(with_dead.valid, without.valid, atol=1e-10)
     nothing = CutFeatures(np.ones((60, 4)), np.ones((25, 4)), images)
-    np.testing.assert_allclose(fit_quick_head([nothing], images).valid, 1 / 3)
+    np.testing.assert_allclose(fit_ridge_head([nothing], images).valid, 1 / 3)
 
 
 def test_a_single_patient_cannot_be_left_out():

@@ -11,7 +11,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 from sqlalchemy import event
 
-from automl_cxr.storage.cached_storage import DriverStorage
+from automl_cxr.storage.cached_storage import CachedDriverStorage
 from automl_cxr.storage.database_piece import EndWrite, ParamWrite, StepWrite, UserAttrWrite, write_piece
 from automl_cxr.storage.urls import open_storage
 
@@ -32,7 +32,7 @@ def url(request, tmp_path):
 def driven(url, name="s"):
     optuna.create_study(storage=open_storage(url), study_name=name, directions=["minimize"])
     backend = open_storage(url)
-    storage = DriverStorage(backend, backend.get_study_id_from_name(name), patience=0, on_away=print)
+    storage = CachedDriverStorage(backend, backend.get_study_id_from_name(name), patience=0, on_away=print)
     return optuna.load_study(study_name=name, storage=storage)
 
 

@@ -14,11 +14,11 @@ from sqlalchemy.exc import OperationalError
 from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.errors import StudyError
 from automl_cxr.records import TrialState
-from automl_cxr.storage.cached_storage import DriverStorage
-from automl_cxr.storage.retrying_storage import PatientStorage
-from automl_cxr.storage.storage_proxy import ForwardedStorage
+from automl_cxr.storage.cached_storage import CachedDriverStorage
+from automl_cxr.storage.retrying_storage import RetryingStorage
+from automl_cxr.storage.storage_proxy import StorageProxy
 from automl_cxr.storage.urls import open_storage
-from automl_cxr.study.heartbeat import LeaseTerms
+from automl_cxr.study.heartbeat import HeartbeatSettings
 from automl_cxr.study.runner import Budget, run_search
 from automl_cxr.study.store import StudyStore
 
@@ -27,7 +27,7 @@ def away():
     return OperationalError("statement", {}, sqlite3.OperationalError("database is locked"))
 
 
-class Unreliable(ForwardedStorage):
+class Unreliable(StorageProxy):
     """Fails at two questions of five, before they are answered or after, when the answer is lost."""
 
     luck = random.Random(3)
@@ -51,7 +51,7 @@ def search(store, *, trials, listener, quick_objective, **how):
         budget=Budget(n_trials=trials, seconds=None, keep_models=3),
         execute=lambda real, proposer: run_inline(quick_objective(real, **how), proposer),
         listener=listener,
-        terms=LeaseTerms(beat_seconds=0.05, patience_seconds=1.0),
+        terms=HeartbeatSettings(beat_seconds=0.05, patience_seconds=1.0),
     )
 
 
@@ -196,7 +196,7 @@ def test_a_server_that_is_restarted_is_waited_for(request, kind, prepare, quick_
 
 def test_a_mistake_is_not_waited_for(tmp_path):
     said = []
-    storage = PatientStorage(open_storage(f"sqlite:///{tmp_path / 'x.db'}"), patience=60, on_away=said.append)
+    storage = RetryingStorage(open_storage(f"sqlite:///{tmp_path / 'x.db'}"), patience=60, on_away=said.append)
     with pytest.raises(KeyError):
         storage.get_study_id_from_name("nothing")
     assert said == []
@@ -209,7 +209,9 @@ def as_drivers(url, n_drivers):
     optuna.create_study(storage=open_storage(url), study_name="s")
     storages = [open_storage(url) for _ in range(n_drivers)]
     return [
-        optuna.load_study(study_name="s", storage=DriverStorage(s, s.get_study_id_from_name("s"), patience=0, on_away=print))
+        optuna.load_study(
+            study_name="s", storage=CachedDriverStorage(s, s.get_study_id_from_name("s"), patience=0, on_away=print)
+        )
         for s in storages
     ]
 

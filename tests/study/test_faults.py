@@ -9,7 +9,7 @@ import pytest
 
 from automl_cxr.errors import DiskFullError, ImpossibleModelError, NonFiniteLossError, OutOfMemoryError, WorkerDiedError
 from automl_cxr.records import TrialState
-from automl_cxr.study.resource_errors import explained_shortages
+from automl_cxr.study.resource_errors import explained_resource_errors
 
 
 def fail(number, errors):
@@ -85,11 +85,11 @@ def test_retries_are_counted_over_searches(prepare, quick_search):
 @pytest.mark.parametrize("class_name", ["ResourceExhaustedError", "XlaRuntimeError", "OutOfMemoryError"])
 def test_every_librarys_word_for_too_little_memory_is_understood(class_name):
     theirs = type(class_name, (RuntimeError,), {"__module__": "jaxlib._jax"})
-    with pytest.raises(OutOfMemoryError, match="too little memory"), explained_shortages():
+    with pytest.raises(OutOfMemoryError, match="too little memory"), explained_resource_errors():
         raise theirs("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 15.00GiB.\nmore")
-    with pytest.raises(OutOfMemoryError, match="MemoryError"), explained_shortages():
+    with pytest.raises(OutOfMemoryError, match="MemoryError"), explained_resource_errors():
         raise MemoryError
-    with pytest.raises(ValueError, match="out of memory"), explained_shortages():
+    with pytest.raises(ValueError, match="out of memory"), explained_resource_errors():
         raise ValueError("a column named 'out of memory'")
 
 
@@ -97,7 +97,7 @@ def test_the_backends_own_shortage_of_memory_is_understood():
     keras = pytest.importorskip("keras")
     if keras.backend.backend() != "tensorflow":
         pytest.skip("the other backends compute on the CPU without a limit that could be met safely")
-    with pytest.raises(OutOfMemoryError, match="OOM when allocating"), explained_shortages():
+    with pytest.raises(OutOfMemoryError, match="OOM when allocating"), explained_resource_errors():
         keras.ops.zeros((10**13,))
 
 
@@ -124,7 +124,7 @@ def test_a_full_disk_is_told_and_room_made_on_it_is_used(prepare, quick_search, 
     def fill(proposal, epoch):
         if proposal.number == 1 and epoch == 3 and not blocks:
             blocks.append(small_disk / "block")
-            with explained_shortages(), blocks[0].open("wb") as file:
+            with explained_resource_errors(), blocks[0].open("wb") as file:
                 while True:
                     file.write(bytes(4096))
                     file.flush()

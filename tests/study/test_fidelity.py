@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.data.downscaled import images_at
+from automl_cxr.data.downscaled import downscaled_images
 from automl_cxr.errors import ImpossibleModelError, StudyMismatchError, UnknownNameError, UsageError
 from automl_cxr.model.inference import load_model
 from automl_cxr.records import TrialState
@@ -115,14 +115,14 @@ def test_a_network_that_cannot_be_so_small_takes_the_next_size(prepare, tmp_path
 def test_smaller_images_are_averaged_once_for_all(prepare):
     prepared = prepare(image_size=64)
     images = np.load(prepared.images)
-    assert images_at(prepared.images, 64) == prepared.images
-    path = images_at(prepared.images, 32)
+    assert downscaled_images(prepared.images, 64) == prepared.images
+    path = downscaled_images(prepared.images, 32)
     small = np.load(path)
     assert small.shape == (len(images), 32, 32)
     means = images.reshape(len(images), 32, 2, 32, 2).mean(axis=(2, 4))
     assert np.abs(small - means).mean() < 4
     written = path.stat().st_mtime_ns
-    assert images_at(prepared.images, 32) == path
+    assert downscaled_images(prepared.images, 32) == path
     assert path.stat().st_mtime_ns == written
 
 

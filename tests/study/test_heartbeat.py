@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 from automl_cxr.records import TrialState
-from automl_cxr.study.commit_lock import Turn
-from automl_cxr.study.heartbeat import DriverLease, DriverWatch, LeaseTerms
+from automl_cxr.study.commit_lock import CommitLock
+from automl_cxr.study.heartbeat import DriverHeartbeat, DriverMonitor, HeartbeatSettings
 
-TERMS = LeaseTerms(beat_seconds=0.05, patience_seconds=1.5)
+TERMS = HeartbeatSettings(beat_seconds=0.05, patience_seconds=1.5)
 FILES = {"config.json", "valid.npz"}
 
 
@@ -26,13 +26,13 @@ class Clock:
 
 
 def watch_from_elsewhere(folder, clock):
-    return DriverWatch(folder, clock=clock, machine="another")
+    return DriverMonitor(folder, clock=clock, machine="another")
 
 
 def test_a_search_that_ended_is_not_alive(tmp_path):
-    with DriverLease(tmp_path, terms=TERMS) as lease:
-        assert DriverWatch(tmp_path).alive() == {lease.driver}
-    assert DriverWatch(tmp_path).alive() == set()
+    with DriverHeartbeat(tmp_path, terms=TERMS) as lease:
+        assert DriverMonitor(tmp_path).alive() == {lease.driver}
+    assert DriverMonitor(tmp_path).alive() == set()
     assert not list((tmp_path / "drivers").iterdir())
 
 
@@ -44,12 +44,12 @@ def test_on_another_machine_the_counter_decides_and_a_free_lock_proves_nothing(t
     clock = Clock()
     watch = watch_from_elsewhere(tmp_path, clock)
     assert watch.alive() == {"far"}
-    assert not watch.is_heard("far")
+    assert not watch.is_verified("far")
     clock.now += 89
     assert watch.alive() == {"far"}
     beat.write_text("there 1")
     assert watch.alive() == {"far"}
-    assert watch.is_heard("far")
+    assert watch.is_verified("far")
     clock.now += 89
     assert watch.alive() == {"far"}
     clock.now += 2
@@ -58,16 +58,16 @@ def test_on_another_machine_the_counter_decides_and_a_free_lock_proves_nothing(t
 
 
 def test_on_the_same_machine_a_free_lock_is_proof(tmp_path):
-    with DriverLease(tmp_path, terms=TERMS) as lease:
+    with DriverHeartbeat(tmp_path, terms=TERMS) as lease:
         lease._lock.release()
         assert watch_from_elsewhere(tmp_path, Clock()).alive() == {lease.driver}
-        assert DriverWatch(tmp_path).alive() == set()
+        assert DriverMonitor(tmp_path).alive() == set()
 
 
 def test_a_held_lock_does_not_help_a_search_that_is_silent(tmp_path):
-    with DriverLease(tmp_path, terms=LeaseTerms(beat_seconds=1000)) as hanging:
+    with DriverHeartbeat(tmp_path, terms=HeartbeatSettings(beat_seconds=1000)) as hanging:
         clock = Clock()
-        watch = DriverWatch(tmp_path, clock=clock)
+        watch = DriverMonitor(tmp_path, clock=clock)
         assert watch.alive() == {hanging.driver}
         clock.now += 91
         assert watch.alive() == set()
@@ -80,7 +80,7 @@ from pathlib import Path
 sys.path.insert(0, {folder!r})
 from fast_trials import QuickObjective, Silence
 from automl_cxr.engine.inline_execution import run_inline
-from automl_cxr.study.heartbeat import LeaseTerms
+from automl_cxr.study.heartbeat import HeartbeatSettings
 from automl_cxr.study.runner import Budget, run_search
 from automl_cxr.study.store import StudyStore
 runs = Path({runs!r})
@@ -94,7 +94,7 @@ run_search(
     store, Path("unused.npy"), weights_folder=None, sampler="tpe", listener=listener,
     budget=Budget(n_trials={trials}, seconds=None, keep_models=99),
     execute=lambda objective, proposer: run_inline(QuickObjective(objective, between_epochs=between), proposer),
-    terms=LeaseTerms(beat_seconds={terms.beat_seconds}, patience_seconds={terms.patience_seconds}),
+    terms=HeartbeatSettings(beat_seconds={terms.beat_seconds}, patience_seconds={terms.patience_seconds}),
 )
 print("lost", *listener.lost)
 """
@@ -176,22 +176,22 @@ def test_searches_frozen_at_random_moments_lose_and_double_nothing(prepare):
 
 def test_a_search_never_takes_itself_for_dead(tmp_path):
     now = [0.0]
-    with DriverLease(tmp_path, terms=LeaseTerms(beat_seconds=1000, patience_seconds=1)) as lease:
+    with DriverHeartbeat(tmp_path, terms=HeartbeatSettings(beat_seconds=1000, patience_seconds=1)) as lease:
         lease.watch._clock = lambda: now[0]
         assert lease.watch.alive() == {lease.driver}
         now[0] = 50.0  # its folder was away, and no beat arrived
         assert lease.watch.alive() == {lease.driver}
-        assert lease.watch.is_heard(lease.driver)
+        assert lease.watch.is_verified(lease.driver)
 
 
 HOLDER = """
 import sys
 from pathlib import Path
-from automl_cxr.study.heartbeat import DriverLease
-from automl_cxr.study.commit_lock import Turn
+from automl_cxr.study.heartbeat import DriverHeartbeat
+from automl_cxr.study.commit_lock import CommitLock
 folder = Path(sys.argv[1])
-with DriverLease(folder) as lease:
-    turn = Turn(folder, lease)
+with DriverHeartbeat(folder) as lease:
+    turn = CommitLock(folder, lease)
     with turn:
         print("mine", flush=True)
         input()
@@ -204,8 +204,8 @@ def test_a_search_frozen_in_its_turn_does_not_hold_up_the_others(tmp_path):
     frozen = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], **pipes)
     assert frozen.stdout.readline() == "mine\n"
     frozen.send_signal(signal.SIGSTOP)
-    with DriverLease(tmp_path, terms=TERMS) as lease:
-        turn = Turn(tmp_path, lease)
+    with DriverHeartbeat(tmp_path, terms=TERMS) as lease:
+        turn = CommitLock(tmp_path, lease)
         with turn, turn:
             assert turn.is_mine()
             frozen.send_signal(signal.SIGCONT)
@@ -214,19 +214,19 @@ def test_a_search_frozen_in_its_turn_does_not_hold_up_the_others(tmp_path):
 
 
 def test_a_turn_of_another_machine_is_waited_for_and_one_of_the_dead_is_not(tmp_path):
-    with DriverLease(tmp_path, terms=TERMS) as lease, DriverLease(tmp_path, terms=TERMS) as other:
+    with DriverHeartbeat(tmp_path, terms=TERMS) as lease, DriverHeartbeat(tmp_path, terms=TERMS) as other:
         holder = tmp_path / "propose.holder"
         holder.write_text(other.driver)
         ends_elsewhere = threading.Timer(0.4, holder.unlink)
         started = time.monotonic()
         ends_elsewhere.start()
-        with Turn(tmp_path, lease):
+        with CommitLock(tmp_path, lease):
             assert time.monotonic() - started >= 0.4
             assert holder.read_text() == lease.driver
         assert not holder.exists()
         for left in ("somebody dead", "", lease.driver):  # its own too, where a folder that erred kept it
             holder.write_text(left)
-            with Turn(tmp_path, lease):
+            with CommitLock(tmp_path, lease):
                 assert holder.read_text() == lease.driver
 
 

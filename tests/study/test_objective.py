@@ -4,7 +4,7 @@ import keras
 import pytest
 
 import automl_cxr
-from automl_cxr.engine.protocol import Gathering, Proposal
+from automl_cxr.engine.protocol import BatchableObjective, Proposal
 from automl_cxr.model.backbone_builder import build_backbone
 from automl_cxr.records import TrialState
 from automl_cxr.study.objective import TrialObjective
@@ -54,7 +54,7 @@ def test_what_gathers_is_told_by_the_configuration_folds_and_fidelity(tmp_path):
         requirements=(),
         normal_class=None,
     )
-    assert isinstance(objective, Gathering)
+    assert isinstance(objective, BatchableObjective)
     assert objective.gathers(Proposal(0, {"n_dense": 2}))
     assert not objective.gathers(Proposal(0, {"unfreeze": 2}))
     assert not objective.gathers(Proposal(0, {}, halvings=1))

@@ -8,7 +8,7 @@ from automl_cxr.errors import StudyError, StudyMismatchError, UsageError
 from automl_cxr.records import TrialState
 from automl_cxr.study.progress import SearchProgress
 from automl_cxr.study.runner import Budget
-from automl_cxr.study.trial_counts import tally_trials
+from automl_cxr.study.trial_counts import count_trials
 
 TWO = ("macro_f1", "parameters")
 
@@ -83,7 +83,7 @@ def test_a_refused_trial_is_pruned_with_its_reason_and_leaves_no_files(prepare, 
     store = prepared.store
     refused = [record for record in store.records() if record.refusal]
     assert 1 <= len(refused) < 7
-    tally = tally_trials(store)
+    tally = count_trials(store)
     assert (tally.refused, tally.pruned, tally.failed) == (len(refused), len(refused), {})
     for record in refused:
         assert record.state is TrialState.PRUNED

@@ -1,24 +1,24 @@
 import pytest
 
 from automl_cxr.errors import UnknownNameError, UsageError
-from automl_cxr.study.presets import find_system
+from automl_cxr.study.presets import find_preset
 
 
 def test_a_study_file_a_space_and_a_backbone_stand_for_a_configuration():
-    study = find_system("pneumonia3-inceptionv3", {})
+    study = find_preset("pneumonia3-inceptionv3", {})
     assert (study.config.backbone, study.config.image_size, study.config.epochs, study.n_classes) == ("inceptionv3", 256, 60, 3)
-    space = find_system("transfer", {"backbone": "squeezenet", "image_size": 96})
+    space = find_preset("transfer", {"backbone": "squeezenet", "image_size": 96})
     assert (space.config.backbone, space.config.image_size, space.config.unfreeze) == ("squeezenet", 96, 20)
-    assert find_system("densenet121", {}).config.backbone == "densenet121"
+    assert find_preset("densenet121", {}).config.backbone == "densenet121"
 
 
 def test_files_are_told_apart(tmp_path):
     (tmp_path / "space.toml").write_text('family = "fused"')
     (tmp_path / "study.toml").write_text("image-size = 64")
-    assert find_system(str(tmp_path / "space.toml"), {}).config.family == "fused"
-    assert find_system(str(tmp_path / "study.toml"), {}).config.image_size == 64
+    assert find_preset(str(tmp_path / "space.toml"), {}).config.family == "fused"
+    assert find_preset(str(tmp_path / "study.toml"), {}).config.image_size == 64
     (tmp_path / "within.toml").write_text('[space]\ndescription = "inside"\nfamily = "fused"')
-    assert find_system(str(tmp_path / "within.toml"), {}).config.family == "fused"
+    assert find_preset(str(tmp_path / "within.toml"), {}).config.family == "fused"
 
 
 @pytest.mark.parametrize(
@@ -31,11 +31,11 @@ def test_files_are_told_apart(tmp_path):
 )
 def test_what_stands_for_nothing_is_refused(name, values, error, rule):
     with pytest.raises(error, match=rule):
-        find_system(name, values)
+        find_preset(name, values)
 
 
 def test_a_space_without_defaults_asks_for_values(tmp_path):
     (tmp_path / "space.toml").write_text('[n_blocks]\ntype = "int"\nlow = 1\nhigh = 3')
     with pytest.raises(UsageError, match="--set n_blocks=VALUE"):
-        find_system(str(tmp_path / "space.toml"), {})
-    assert find_system(str(tmp_path / "space.toml"), {"n_blocks": 2}).config.n_blocks == 2
+        find_preset(str(tmp_path / "space.toml"), {})
+    assert find_preset(str(tmp_path / "space.toml"), {"n_blocks": 2}).config.n_blocks == 2

@@ -22,7 +22,7 @@ def test_a_log_tells_what_begins_what_ends_and_how_far_it_is(prepare, quick_obje
             raise ValueError("[bold]no[/bold] such luck")
 
     with SearchProgress(prepared.store, budget, stream=stream) as progress:
-        progress.tell_study(prepared)
+        progress.print_study(prepared)
         run_search(
             prepared.store,
             prepared.images,

@@ -10,9 +10,9 @@ import pytest
 
 from automl_cxr.errors import StudyError
 from automl_cxr.records import TrialState
-from automl_cxr.study.heartbeat import DriverLease, DriverWatch, LeaseTerms
+from automl_cxr.study.heartbeat import DriverHeartbeat, DriverMonitor, HeartbeatSettings
 
-TERMS = LeaseTerms(beat_seconds=0.05, patience_seconds=1.5)
+TERMS = HeartbeatSettings(beat_seconds=0.05, patience_seconds=1.5)
 FILES = {"config.json", "valid.npz", "model.keras"}
 
 
@@ -116,14 +116,14 @@ def test_an_interrupted_trial_is_taken_up_with_the_same_values(prepare, quick_se
 
 def test_a_trial_of_a_living_search_is_not_taken(prepare, quick_search):
     prepared = prepare()
-    with DriverLease(prepared.store.folder, terms=TERMS) as other:
+    with DriverHeartbeat(prepared.store.folder, terms=TERMS) as other:
         trial = prepared.store.study.ask()
         trial.set_user_attr("driver", other.driver)
-        assert DriverWatch(prepared.store.folder).alive() == {other.driver}
+        assert DriverMonitor(prepared.store.folder).alive() == {other.driver}
         listener = quick_search(prepared, trials=3)
         assert listener.ended == [1, 2]
         assert prepared.store.record(0).state is TrialState.RUNNING
-    assert DriverWatch(prepared.store.folder).alive() == set()
+    assert DriverMonitor(prepared.store.folder).alive() == set()
     assert quick_search(prepared, trials=3).resumed == [0]
 
 
@@ -246,11 +246,11 @@ def test_a_trial_that_kills_its_search_again_and_again_is_given_up(prepare, quic
 
 def test_the_files_of_a_search_that_just_began_are_not_cleared(prepare):
     store = prepare().store
-    with DriverLease(store.folder) as other:
+    with DriverHeartbeat(store.folder) as other:
         mine, left = (store.folder / "trials" / name for name in (f".00000-{other.driver}", ".00001-0123456789ab"))
         mine.mkdir()
         left.mkdir()
-        store.clear_leftovers(DriverWatch(store.folder))
+        store.clear_leftovers(DriverMonitor(store.folder))
         assert mine.exists()
         assert not left.exists()
 

@@ -2,8 +2,8 @@
 
 import optuna
 
-from automl_cxr.study.heartbeat import DriverLease
-from automl_cxr.study.trial_counts import Tally, tally_trials
+from automl_cxr.study.heartbeat import DriverHeartbeat
+from automl_cxr.study.trial_counts import TrialCounts, count_trials
 
 
 def test_every_trial_is_counted_once_with_its_reason(prepare, quick_search):
@@ -19,13 +19,13 @@ def test_every_trial_is_counted_once_with_its_reason(prepare, quick_search):
 
     quick_search(prepared, trials=5, between_epochs=between)
     store = prepared.store
-    with DriverLease(store.folder) as other:
+    with DriverHeartbeat(store.folder) as other:
         for driver in (other.driver, "dead"):
             store.study.ask().set_user_attr("driver", driver)
         store.study.enqueue_trial({})
         parent = {"parent": 0}
         store.study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.PRUNED, user_attrs=parent))
-        assert tally_trials(store) == Tally(
+        assert count_trials(store) == TrialCounts(
             asked=5,
             asked_in_full=None,
             complete=3,
@@ -41,6 +41,6 @@ def test_every_trial_is_counted_once_with_its_reason(prepare, quick_search):
 
 
 def test_a_study_without_a_search_has_an_empty_tally(prepare):
-    tally = tally_trials(prepare().store)
+    tally = count_trials(prepare().store)
     assert tally.asked is None
     assert tally.n_failed == tally.complete == tally.running == tally.left == 0

@@ -9,7 +9,7 @@ from automl_cxr.errors import StudyError, StudyMismatchError, UsageError
 from automl_cxr.records import TrialState
 from automl_cxr.study.copying import copy_study
 from automl_cxr.study.prepare import PreparedStudy
-from automl_cxr.study.warm_start import enqueue_missing, read_priors
+from automl_cxr.study.warm_start import enqueue_missing, read_warm_start_points
 
 SPACE = """
 family = "scratch"
@@ -58,7 +58,7 @@ def test_the_preset_and_then_the_best_are_tried_and_the_scores_are_told(prepare,
     assert [record.params for record in records[1:4]] == [record.params for record in best]
     assert [record.number for record in records] == list(range(6))
     assert {record.state for record in records} == {TrialState.COMPLETE}
-    priors = read_priors(prepared.store)
+    priors = read_warm_start_points(prepared.store)
     assert [(prior.values, prior.scores) for prior in priors] == [
         (record.params, [record.score]) for record in earlier.records()
     ]
@@ -75,7 +75,7 @@ def test_a_study_that_goes_on_enqueues_nothing_again(prepare, quick_search, spac
     assert again.store.spec.warm_start == "old"
     quick_search(again, trials=9)
     assert [mark for mark in marks(again.store) if mark is not None] == marks(again.store)[:6]
-    assert len(read_priors(again.store)) == 12
+    assert len(read_warm_start_points(again.store)) == 12
     with pytest.raises(StudyMismatchError, match="begun with warm_start 'old'"):
         prepare(space=None, warm_start="s")
 
@@ -109,14 +109,14 @@ def test_values_that_the_space_has_not_are_left_to_the_sampler(prepare, quick_se
     told = " ".join(prepared.notes)
     assert "is out of range" in told
     assert "none of its trials is whole in space narrow" in told, "another kernel size is another trial"
-    assert read_priors(prepared.store) == ()
+    assert read_warm_start_points(prepared.store) == ()
 
 
 def test_only_whole_points_of_the_space_are_told(prepare, spaces, earlier):
     store = prepare(space=spaces["narrow"], warm_start="old").store
     fitting = [record for record in earlier.records() if record.params["filters"] <= 6]
     assert 0 < len(fitting) < 12
-    assert [dict(prior.values) for prior in read_priors(store)] == [record.params for record in fitting]
+    assert [dict(prior.values) for prior in read_warm_start_points(store)] == [record.params for record in fitting]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_only_whole_points_of_the_space_are_told(prepare, spaces, earlier):
 )
 def test_scores_that_do_not_compare_are_not_told(prepare, spaces, earlier, settings, named):
     prepared = prepare(space=spaces["wide"], warm_start="old", **settings)
-    assert read_priors(prepared.store) == ()
+    assert read_warm_start_points(prepared.store) == ()
     assert len(prepared.store.records(TrialState.WAITING)) == 6
     assert any(f"not told to the sampler: they were made with other settings ({named})" in note for note in prepared.notes)
 

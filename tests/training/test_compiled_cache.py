@@ -14,7 +14,7 @@ from automl_cxr.model.inference import load_model
 from automl_cxr.training import compiled_cache
 from automl_cxr.training.checkpoint import load_checkpoint, save_checkpoint
 from automl_cxr.training.compiled_cache import compiled_network
-from automl_cxr.training.compiled_clone import AdjustableDropout, Twin, structure_of
+from automl_cxr.training.compiled_clone import AdjustableDropout, CompiledClone, structure_of
 from automl_cxr.training.datasets import LabelledPart
 from automl_cxr.training.epoch_tracker import Objective
 from automl_cxr.training.losses import build_optimizer, renew_optimizer
@@ -222,7 +222,7 @@ def test_dropout_draws_the_masks_of_keras(rate, noise_shape):
     inputs = keras.Input((50,))
     plain = keras.Model(inputs, layers.Dropout(rate, seed=7, noise_shape=noise_shape, name="dropout")(inputs))
     other = keras.Model(inputs, layers.Dropout(0.6, seed=8, noise_shape=noise_shape, name="dropout")(inputs))
-    twin = Twin(other)
+    twin = CompiledClone(other)
     assert isinstance(twin.model.get_layer("dropout"), AdjustableDropout)
     twin.take(plain)
     x = np.random.default_rng(0).normal(size=(64, 50)).astype(np.float32)

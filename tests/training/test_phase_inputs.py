@@ -13,7 +13,7 @@ from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.preprocessing import raw_pixels
 from automl_cxr.training.checkpoint import load_checkpoint, save_checkpoint
 from automl_cxr.training.datasets import FeaturePart, LabelledPart
-from automl_cxr.training.phase_inputs import choose_road, compare_with_pixels
+from automl_cxr.training.phase_inputs import choose_phase_inputs, compare_with_pixels
 from automl_cxr.training.trainer import Objective, Training, predict_probabilities
 
 RNG = np.random.default_rng(0)
@@ -115,7 +115,7 @@ def frozen(**values):
 
 
 def road_of(config, n_epochs=4, build=network):
-    return choose_road(build(config), config, n_epochs=n_epochs, **PARTS)
+    return choose_phase_inputs(build(config), config, n_epochs=n_epochs, **PARTS)
 
 
 def test_epochs_take_the_views_in_turn():
@@ -165,7 +165,7 @@ def test_shallow_maps_are_not_worth_their_room():
 
 def test_networks_without_a_backbone_have_nothing_to_say_of_it():
     config = TrialConfig(image_size=32, n_blocks=1, filters=4)
-    assert choose_road(build_model(config, 3, steps_per_epoch=4), config, n_epochs=4, **PARTS).reads == ""
+    assert choose_phase_inputs(build_model(config, 3, steps_per_epoch=4), config, n_epochs=4, **PARTS).reads == ""
 
 
 def test_one_epoch_is_no_reason_to_compute_features_but_to_use_them():

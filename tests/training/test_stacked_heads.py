@@ -9,8 +9,8 @@ from automl_cxr.model.head import classifier_head
 from automl_cxr.training.datasets import FeaturePart, LabelledPart
 from automl_cxr.training.epoch_tracker import Objective
 from automl_cxr.training.schedules import plan_phases, scheduled_learning_rate
-from automl_cxr.training.stack_grouping import HeadShape, company_of, divide_company, pad_shapes
-from automl_cxr.training.stacked_heads import HeadsTogether, untrained_state
+from automl_cxr.training.stack_grouping import HeadShape, divide_stack_group, pad_shapes, stack_group_of
+from automl_cxr.training.stacked_heads import StackedHeads, untrained_state
 from automl_cxr.training.trainer import Training, predict_probabilities
 
 EPOCHS = 3
@@ -54,8 +54,8 @@ def train_in_company(configs):
     features = (images.reshape(len(images), -1) / np.float32(255)).astype(np.float32)
     train, valid = (FeaturePart((features,), rows, labels[rows]) for rows in (np.arange(60)[::-1], np.arange(60, 70)))
     states = [untrained_state(network(config), config) for config in configs]
-    (company,) = {company_of(config, state, train, 3) for config, state in zip(configs, states, strict=True)}
-    together, told = HeadsTogether(configs, states, company), []
+    (company,) = {stack_group_of(config, state, train, 3) for config, state in zip(configs, states, strict=True)}
+    together, told = StackedHeads(configs, states, company), []
     for epoch in range(1, EPOCHS + 1):
         rates = [scheduled_learning_rate(config, plan_phases(config)[0], [0.0] * (epoch - 1)) for config in configs]
         told.append((together.train_epoch(train, epoch=epoch, learning_rates=rates), together.probabilities(valid)))
@@ -86,7 +86,7 @@ def test_a_head_that_diverges_harms_no_other():
     configs = [PLAIN, dataclasses.replace(PLAIN, seed=2)]
     states = [untrained_state(network(config), config) for config in configs]
     states[0].weights[0][0, 0] = np.nan
-    together = HeadsTogether(configs, states, company_of(PLAIN, states[0], part, 3))
+    together = StackedHeads(configs, states, stack_group_of(PLAIN, states[0], part, 3))
     losses, said = together.train_epoch(part, epoch=1, learning_rates=[0.01, 0.01]), together.probabilities(part)
     assert np.isnan(losses[0])
     assert np.isfinite(losses[1])
@@ -96,11 +96,11 @@ def test_a_head_that_diverges_harms_no_other():
 def test_no_more_heads_than_memory_holds_are_put_together(monkeypatch):
     images, labels = vectors()
     part = FeaturePart((images.reshape(len(images), -1).astype(np.float32),), np.arange(70), labels)
-    company = company_of(PLAIN, untrained_state(network(PLAIN), PLAIN), part, 3)
-    assert divide_company([PLAIN] * 5, company) == [slice(0, 5)]
+    company = stack_group_of(PLAIN, untrained_state(network(PLAIN), PLAIN), part, 3)
+    assert divide_stack_group([PLAIN] * 5, company) == [slice(0, 5)]
     n_weights = (20 + 1) * 9 + (9 + 1) * 3
     monkeypatch.setattr("automl_cxr.training.stack_grouping._MOST_BYTES", 2 * 16 * n_weights)
-    assert divide_company([PLAIN] * 5, company) == [slice(0, 2), slice(2, 4), slice(4, 5)]
+    assert divide_stack_group([PLAIN] * 5, company) == [slice(0, 2), slice(2, 4), slice(4, 5)]
 
 
 def test_heads_of_like_width_are_padded_to_one(monkeypatch):
@@ -117,7 +117,7 @@ def test_a_state_can_be_trained_on_in_another_company():
     configs = [PLAIN, dataclasses.replace(PLAIN, seed=2, dense_units=30, optimizer="adam")]
 
     def train(members, states, epochs):
-        together = HeadsTogether(members, states, company_of(members[0], states[0], part, 3))
+        together = StackedHeads(members, states, stack_group_of(members[0], states[0], part, 3))
         losses = [together.train_epoch(part, epoch=epoch, learning_rates=[0.01] * len(members))[0] for epoch in epochs]
         state, _ = together.state(0), together.close()
         return losses, state

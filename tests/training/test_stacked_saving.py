@@ -6,7 +6,7 @@ import numpy as np
 from automl_cxr.config import TrialConfig
 from automl_cxr.model.head import classifier_head
 from automl_cxr.model.inference import load_model
-from automl_cxr.training.stacked_saving import HeadSaver
+from automl_cxr.training.stacked_saving import StackedModelSaver
 
 
 def test_a_copied_file_holds_what_keras_would_write(tmp_path):
@@ -14,7 +14,7 @@ def test_a_copied_file_holds_what_keras_would_write(tmp_path):
     inner = keras.Sequential([keras.Input((6, 6, 1)), keras.layers.Conv2D(4, 3)], name="backbone")
     vector = keras.layers.Flatten(name="vector")(inner(pixels))
     trunk = keras.Model(pixels, vector)
-    saver = HeadSaver(trunk.layers)
+    saver = StackedModelSaver(trunk.layers)
     for units in (300, 5):
         config = TrialConfig(n_dense=2, dense_units=units, dropout=0.3, seed=units)
         model = keras.Model(pixels, classifier_head(vector, config, 3))

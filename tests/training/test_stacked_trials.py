@@ -13,7 +13,7 @@ from automl_cxr.scoring.objectives import Requirement
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.prepare import StudyRequest, prepare_study
 from automl_cxr.training.stacked_training import HeadTraining
-from automl_cxr.training.stacked_trials import run_heads
+from automl_cxr.training.stacked_trials import run_stacked_trials
 from automl_cxr.training.trainer import predict_probabilities
 from automl_cxr.training.trial import TrialTask, load_parts, run_trial
 
@@ -98,7 +98,7 @@ def probabilities(task):
 def test_heads_come_out_as_each_does_alone(task):
     alone = [task(f"alone-{n}", **values) for n, values in enumerate(SEVERAL)]
     together = [task(f"together-{n}", **values) for n, values in enumerate(SEVERAL)]
-    epochs, results = run_in_turns(run_heads(together))
+    epochs, results = run_in_turns(run_stacked_trials(together))
     for number, one in enumerate(alone):
         expected_epochs, expected = run(run_trial(one))
         for epoch, expected_epoch in zip(epochs[number], expected_epochs, strict=True):
@@ -116,7 +116,7 @@ def test_heads_come_out_as_each_does_alone(task):
 
 def test_a_saved_network_is_whole(task, prepared):
     one, other = task("a", seed=4), task("b", seed=5, dense_units=12)
-    run_in_turns(run_heads([one, other]))
+    run_in_turns(run_stacked_trials([one, other]))
     _, valid = load_parts(prepared.images, prepared.store.split)
     for each in (one, other):  # the second is written into a copy of what the first left
         model = load_model(str(each.folder / "model.keras"))
@@ -131,7 +131,7 @@ def test_a_head_goes_on_from_a_checkpoint_of_either_road(task, tmp_path, first_h
 
     def train(name, road, **own):
         one = task(name, **values, **own)
-        return run(run_trial(one)) if road == "alone" else run(run_heads([one])[0])
+        return run(run_trial(one)) if road == "alone" else run(run_stacked_trials([one])[0])
 
     expected, _ = train("whole", "alone")
     first, _ = train("first", first_half, until=2, checkpoint=checkpoint)
@@ -144,14 +144,14 @@ def test_a_head_goes_on_from_a_checkpoint_of_either_road(task, tmp_path, first_h
 
 def test_an_interrupted_head_tells_again_what_nobody_heard(task, tmp_path):
     checkpoint = tmp_path / "own.npz"
-    run(run_heads([task("before", seed=7, until=3, checkpoint=checkpoint)])[0])
-    (again,) = run_heads([task("after", seed=7, checkpoint=checkpoint, resume=checkpoint, reported=1)])
+    run(run_stacked_trials([task("before", seed=7, until=3, checkpoint=checkpoint)])[0])
+    (again,) = run_stacked_trials([task("after", seed=7, checkpoint=checkpoint, resume=checkpoint, reported=1)])
     assert [epoch.epoch for epoch in run(again)[0]] == [2, 3, 4]
 
 
 def test_a_head_that_diverges_fails_alone(task, monkeypatch):
     sound, diverging = task("sound", seed=1), task("diverging", seed=2)
-    trials = run_heads([diverging, sound])
+    trials = run_stacked_trials([diverging, sound])
     first = next(trials[0])
     assert first.epoch == 1
     usual = HeadTraining.learning_rate.fget
@@ -164,7 +164,7 @@ def test_a_head_that_diverges_fails_alone(task, monkeypatch):
 
 
 def test_a_head_that_is_closed_is_trained_no_further_and_the_others_are(task):
-    left, kept = run_heads([task("left", seed=1), task("kept", seed=2)])
+    left, kept = run_stacked_trials([task("left", seed=1), task("kept", seed=2)])
     assert next(left).epoch == next(kept).epoch == 1
     left.close()
     epochs, result = run(kept)
@@ -180,7 +180,7 @@ def test_limits_are_each_trials_own(task):
         task("infeasible", seed=4, requirements=(Requirement.parse("parameters<=10"),)),
         task("whole", seed=5, objectives=("macro_f1", "parameters")),
     ]
-    epochs, ends = run_in_turns(run_heads(tasks))
+    epochs, ends = run_in_turns(run_stacked_trials(tasks))
     assert [len(one) for one in epochs] == [3, 1, 2, 0, 4]
     assert [ends[n].cut_short for n in (0, 1, 2, 4)] == [False, True, False, False]
     assert isinstance(ends[3], InfeasibleError)
@@ -192,13 +192,13 @@ def test_limits_are_each_trials_own(task):
 def test_features_that_find_no_room_are_not_needed(task, monkeypatch):
     monkeypatch.setenv("AUTOML_CXR_CACHE_LIMIT", "10")
     one = task("a", seed=8, cut="2", epochs=1)
-    epochs, result = run(run_heads([one])[0])
+    epochs, result = run(run_stacked_trials([one])[0])
     assert epochs[0].features.startswith("pixels")
     assert result.epochs == 1
 
 
 def test_two_backbones_are_one_vector(task):
     values = {"family": "concat", "second_backbone": "squeezenet", "second_cut": "2", "epochs": 2, "seed": 9}
-    (together,), alone = run_heads([task("a", **values)]), run_trial(task("b", **values))
+    (together,), alone = run_stacked_trials([task("a", **values)]), run_trial(task("b", **values))
     for epoch, expected in zip(run(together)[0], run(alone)[0], strict=True):
         assert figures(epoch) == pytest.approx(figures(expected), abs=1e-5)

@@ -37,7 +37,7 @@ _BEGINNINGS = (
 )
 
 
-def measure_traits(root: Path, image_ids: Sequence[str], images: np.ndarray, sizes: np.ndarray) -> pd.DataFrame:
+def measure_image_statistics(root: Path, image_ids: Sequence[str], images: np.ndarray, sizes: np.ndarray) -> pd.DataFrame:
     """Measure the traits of decoded images, one row each.
 
     Args:

@@ -63,11 +63,11 @@ class SharedPatient:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TraitDifference:
+class StatisticDifference:
     """How a trait differs between classes.
 
     Attributes:
-        trait: Its name, as in ``traits.measure_traits``.
+        trait: Its name, as in ``traits.measure_image_statistics``.
         by_class: Its median in each class; of file formats the most frequent.
         macro_f1: What a small tree reaches from this trait alone, by patients that it did not learn from.
         told: The two classes that it tells apart best.
@@ -147,7 +147,7 @@ class Audit:
     parts: Mapping[str, int]
     found_duplicates: tuple[Duplicate, ...]
     shared_patients: tuple[SharedPatient, ...]
-    differences: tuple[TraitDifference, ...]
+    differences: tuple[StatisticDifference, ...]
     formats: Mapping[str, Mapping[str, int]]
     lettering: tuple[Lettering, ...]
     shortcut: Shortcut | None
@@ -165,7 +165,7 @@ class Audit:
         kinds: dict[str, Any] = {
             "found_duplicates": Duplicate,
             "shared_patients": SharedPatient,
-            "differences": TraitDifference,
+            "differences": StatisticDifference,
             "lettering": Lettering,
         }
         for name, kind in kinds.items():

@@ -45,7 +45,7 @@ def forest_out_of_fold(
     """Let a random forest (Breiman 2001) on all traits judge the patients that it did not learn from.
 
     Args:
-        traits: What ``measure_traits`` gave, a row an image.
+        traits: What ``measure_image_statistics`` gave, a row an image.
         labels: Index of the class of each image, int (n,).
         n_classes: Classes there are.
         folds: Of ``divide``; together they judge every image once.
@@ -73,7 +73,7 @@ def forest_out_of_fold(
     return probabilities
 
 
-def trees_out_of_fold(
+def tree_predictions_out_of_fold(
     traits: pd.DataFrame, labels: np.ndarray, n_classes: int, folds: Sequence[tuple[np.ndarray, np.ndarray]], *, seed: int = 0
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Let a tree of eight leaves on each trait alone judge the patients that it did not learn from; see ``forest_out_of_fold``.

@@ -25,7 +25,7 @@ _DECIMAL = re.compile(r"[+-]?\d+\.\d*(e[+-]?\d+)?", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class _Columns:
-    """Place of each column in a line.
+    """Position of each column in a line.
 
     Attributes:
         places: By our names; ``label`` is always among them.

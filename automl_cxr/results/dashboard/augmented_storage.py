@@ -29,7 +29,7 @@ from automl_cxr.errors import AutomlCxrError, StudyError
 from automl_cxr.results.dashboard.notes import note_of_study, notes_of_trials
 from automl_cxr.results.dashboard.trial_pictures import PICTURES, pictures_of
 from automl_cxr.results.figures import Figures
-from automl_cxr.storage.storage_proxy import ForwardedStorage
+from automl_cxr.storage.storage_proxy import StorageProxy
 from automl_cxr.study.store import StudyStore
 
 _OLDEST = 20.0  # seconds that what is shown of a study may lag behind a search
@@ -38,7 +38,7 @@ _FIGURES = ("learning_curves", "parallel_coordinates", "cost", "pareto", "confus
 
 
 @dataclass(frozen=True)
-class _Shown:
+class _AugmentedStudy:
     """What is shown of a study beyond its storage, as attributes: of the study, and of its trials by their ids."""
 
     n_ended: int = -1
@@ -47,8 +47,8 @@ class _Shown:
     of_trials: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 
 
-class ShownStorage(ForwardedStorage):
-    """Answers as its backend does, and adds what ``look_at`` has made.
+class AugmentedStorage(StorageProxy):
+    """Answers as its backend does, and adds what ``load_augmented_study`` has made.
 
     Args:
         backend: The storage.
@@ -58,19 +58,19 @@ class ShownStorage(ForwardedStorage):
     def __init__(self, backend: BaseStorage, runs: Path) -> None:
         super().__init__(backend)
         self._runs = runs
-        self._shown: dict[int, _Shown] = {}
+        self._shown: dict[int, _AugmentedStudy] = {}
         self._lock = threading.Lock()
 
-    def look_at(self, study_id: int) -> None:
+    def load_augmented_study(self, study_id: int) -> None:
         """Make what is to be shown of a study, if trials have ended since it was made."""
         with self._lock:
-            shown = self._shown.get(study_id, _Shown())
+            shown = self._shown.get(study_id, _AugmentedStudy())
             if time.monotonic() - shown.made < _OLDEST:
                 return
             try:
                 self._shown[study_id] = self._made(study_id, shown)
             except (AutomlCxrError, OSError, KeyError, ValueError):  # a damaged or foreign study is shown as Optuna has it
-                self._shown[study_id] = _Shown(made=time.monotonic())
+                self._shown[study_id] = _AugmentedStudy(made=time.monotonic())
 
     def open_store(self, study_id: int) -> StudyStore | None:
         """Open a study of this program by its number in the storage; None where its files are not in the runs folder."""
@@ -80,14 +80,14 @@ class ShownStorage(ForwardedStorage):
             return None
         return StudyStore(name, optuna.load_study(study_name=name, storage=self._backend), folder)
 
-    def _made(self, study_id: int, before: _Shown) -> _Shown:
+    def _made(self, study_id: int, before: _AugmentedStudy) -> _AugmentedStudy:
         store = self.open_store(study_id)
         if store is None:
-            return _Shown(made=time.monotonic())
+            return _AugmentedStudy(made=time.monotonic())
         trials = store.study.get_trials(deepcopy=False)
         n_ended = sum(trial.state.is_finished() for trial in trials)
         if n_ended == before.n_ended:
-            return _Shown(n_ended, time.monotonic(), before.of_study, before.of_trials)
+            return _AugmentedStudy(n_ended, time.monotonic(), before.of_study, before.of_trials)
         ids = {trial.number: trial._trial_id for trial in trials}
         notes = {ids[number]: text for number, text in notes_of_trials(store).items()}
         of_study = _note(None, note_of_study(store)) | _figures(store)
@@ -96,7 +96,7 @@ class ShownStorage(ForwardedStorage):
         of_trials = {
             ids[record.number]: _artifacts(study_id, record.number, pictures_of(store, record)) for record in store.records()
         }
-        return _Shown(n_ended, time.monotonic(), of_study, of_trials)
+        return _AugmentedStudy(n_ended, time.monotonic(), of_study, of_trials)
 
     # ------------------------------------------------------------------------------- answers with more than the backend's
 
@@ -110,7 +110,7 @@ class ShownStorage(ForwardedStorage):
         return self._with_shown(study_id, super().get_study_system_attrs(study_id))
 
     def _with_shown(self, study_id: int, attrs: dict[str, Any]) -> dict[str, Any]:
-        shown = self._shown.get(study_id, _Shown()).of_study
+        shown = self._shown.get(study_id, _AugmentedStudy()).of_study
         written = {key.rpartition(":note_ver")[0] for key in attrs if key.endswith(":note_ver")}
         return {key: value for key, value in shown.items() if key.rpartition(":note_")[0] not in written} | attrs
 
@@ -118,7 +118,7 @@ class ShownStorage(ForwardedStorage):
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         trials = super().get_all_trials(study_id, deepcopy, states)
-        shown = self._shown.get(study_id, _Shown()).of_trials
+        shown = self._shown.get(study_id, _AugmentedStudy()).of_trials
         return [_with_attrs(trial, shown[trial._trial_id]) if shown.get(trial._trial_id) else trial for trial in trials]
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
@@ -165,10 +165,10 @@ def _artifacts(study_id: int, number: int, names: list[str]) -> dict[str, str]:
     return attrs
 
 
-class ShownArtifacts:
+class TrialArtifacts:
     """Optuna's artifact store of the dashboard: draws the pictures of trials, and keeps the files that users attach."""
 
-    def __init__(self, storage: ShownStorage, runs: Path) -> None:
+    def __init__(self, storage: AugmentedStorage, runs: Path) -> None:
         self._storage = storage
         self._folder = runs / _UPLOADS
         self._files = FileSystemArtifactStore(self._folder)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from automl_cxr.errors import StudyError
 from automl_cxr.records import TrialRecord
 from automl_cxr.results.report.methods import methods_paragraphs
-from automl_cxr.results.report.report_data import gather_evidence
+from automl_cxr.results.report.report_data import read_report_data
 from automl_cxr.results.report.summary import warnings_of
 from automl_cxr.results.report.text_format import duration
 from automl_cxr.study.store import StudyStore
@@ -18,7 +18,7 @@ _MOST = 300  # trials with a note; the dashboard reads all notes for each of the
 def note_of_study(store: StudyStore) -> str:
     """Say how the study was made and what to beware of; nothing before the first finished trial."""
     try:
-        evidence = gather_evidence(store)
+        evidence = read_report_data(store)
     except StudyError:
         return ""
     warnings = "".join(f"- {_plain(warning)}\n" for warning in warnings_of(evidence))

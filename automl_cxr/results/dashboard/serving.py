@@ -44,11 +44,11 @@ def serve_dashboard(storage: str, *, runs: Path, host: str, port: int, on_ready:
     """
     from optuna_dashboard import wsgi  # two seconds to load
 
-    from automl_cxr.results.dashboard.augmented_storage import ShownArtifacts, ShownStorage
+    from automl_cxr.results.dashboard.augmented_storage import AugmentedStorage, TrialArtifacts
 
     warnings.filterwarnings("ignore", module="optuna")  # remarks on the numbers of trials that pages ask figures of
-    shown = ShownStorage(open_existing_storage(storage), runs)
-    app = _looking(wsgi(shown, artifact_store=ShownArtifacts(shown, runs)), shown.look_at)
+    shown = AugmentedStorage(open_existing_storage(storage), runs)
+    app = _looking(wsgi(shown, artifact_store=TrialArtifacts(shown, runs)), shown.load_augmented_study)
     try:
         server = make_server(host, port, app, server_class=_ThreadedServer, handler_class=_QuietHandler)
     except (OSError, OverflowError) as error:
@@ -62,13 +62,13 @@ def serve_dashboard(storage: str, *, runs: Path, host: str, port: int, on_ready:
 _Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]  # WSGI
 
 
-def _looking(app: _Application, look_at: Callable[[int], None]) -> _Application:
+def _looking(app: _Application, load_augmented_study: Callable[[int], None]) -> _Application:
     """Have a study looked at whenever a page asks for its details."""
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         found = re.fullmatch(r"/api/studies/(\d+)/?", environ.get("PATH_INFO", ""))
         if found is not None and environ.get("REQUEST_METHOD") == "GET":
-            look_at(int(found[1]))
+            load_augmented_study(int(found[1]))
         return app(environ, start_response)
 
     return answer

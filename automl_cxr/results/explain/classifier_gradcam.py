@@ -14,7 +14,7 @@ from automl_cxr.results.loaded_classifier import LoadedClassifier
 
 
 @dataclass(frozen=True, eq=False)
-class Heat:
+class Heatmap:
     """The evidence of one network, or of one branch of it, for one class in one picture.
 
     Attributes:
@@ -32,14 +32,14 @@ class Heat:
 
 
 @dataclass(frozen=True)
-class PictureHeat:
+class ImageHeatmap:
     """The evidence for one class in one picture: of each network, and of the branches of the network if it is one alone."""
 
-    networks: tuple[Heat, ...]
-    branches: tuple[Heat, ...]
+    networks: tuple[Heatmap, ...]
+    branches: tuple[Heatmap, ...]
 
 
-class HeatMaps:
+class ClassifierGradCam:
     """Grad-CAM of a whole classifier.
 
     A network's map is divided by its mean before maps are joined, because scores before a softmax have no common scale: each
@@ -69,7 +69,7 @@ class HeatMaps:
         """The layers that the maps come from, each once."""
         return tuple(dict.fromkeys(place for _, _, _, gradcam in self._networks for place in gradcam.places))
 
-    def of(self, squares: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]], columns: np.ndarray) -> list[PictureHeat]:
+    def of(self, squares: Sequence[np.ndarray], shapes: Sequence[tuple[int, int]], columns: np.ndarray) -> list[ImageHeatmap]:
         """Find the evidence in some pictures.
 
         Args:
@@ -80,8 +80,8 @@ class HeatMaps:
         from automl_cxr.model.gradcam import heat_map
 
         shares = np.array([self._loaded.classifier.rule.shares_for(column) for column in columns])
-        networks: list[list[Heat]] = [[] for _ in columns]
-        branches: list[list[Heat]] = [[] for _ in columns]
+        networks: list[list[Heatmap]] = [[] for _ in columns]
+        branches: list[list[Heatmap]] = [[] for _ in columns]
         for number, (position, member, part, gradcam) in enumerate(self._networks, start=1):
             evidence = gradcam.evidence(squares[position], columns)
             windows = [square_on_picture(shape, member.fit) for shape in shapes]
@@ -91,17 +91,17 @@ class HeatMaps:
             if len(self._networks) == 1 and len(evidence) > 1:
                 for place, one in zip(gradcam.places, evidence, strict=True):
                     _append(branches, place, weights, heat_map([one]), windows)
-        return [PictureHeat(tuple(of_one), tuple(of_parts)) for of_one, of_parts in zip(networks, branches, strict=True)]
+        return [ImageHeatmap(tuple(of_one), tuple(of_parts)) for of_one, of_parts in zip(networks, branches, strict=True)]
 
 
-def _append(heats: list[list[Heat]], name: str, shares: np.ndarray, maps: np.ndarray, windows: Sequence[Window]) -> None:
+def _append(heats: list[list[Heatmap]], name: str, shares: np.ndarray, maps: np.ndarray, windows: Sequence[Window]) -> None:
     means = maps.mean(axis=(1, 2), keepdims=True)
     densities = np.divide(maps, means, out=np.zeros_like(maps), where=means > 0)
     for picture, density, share, window in zip(heats, densities, shares, windows, strict=True):
-        picture.append(Heat(name, float(share), density, window))
+        picture.append(Heatmap(name, float(share), density, window))
 
 
-def on_picture(heats: Sequence[Heat], height: int, width: int) -> np.ndarray:
+def on_picture(heats: Sequence[Heatmap], height: int, width: int) -> np.ndarray:
     """Lay heat on a picture, each network's by its share.
 
     Returns:

@@ -15,9 +15,16 @@ from PIL import Image
 from automl_cxr.data.decode import decode_image
 from automl_cxr.errors import UnknownNameError, UnreadableImageError, UsageError
 from automl_cxr.results.classifier import Classifier
-from automl_cxr.results.explain.classifier_gradcam import Heat, HeatMaps, PictureHeat, on_picture
-from automl_cxr.results.explain.off_lung_evidence import ALL, REGIONS, SUSPICIOUS, outside, region_shares, sum_up
-from automl_cxr.results.explain.overlays import Overlay, draw_sheet, lay_heat, lay_signed, shown, write_overlay
+from automl_cxr.results.explain.classifier_gradcam import ClassifierGradCam, Heatmap, ImageHeatmap, on_picture
+from automl_cxr.results.explain.off_lung_evidence import ALL, REGIONS, SUSPICIOUS, evidence_by_region, outside, sum_up
+from automl_cxr.results.explain.overlays import (
+    HeatmapOverlay,
+    draw_sheet,
+    overlay_heatmap,
+    overlay_signed,
+    shown,
+    write_overlay,
+)
 from automl_cxr.results.explain.shap_values import DEFAULT_EVALUATIONS, LEAST_EVALUATIONS, TimeIsUpError, load_shap, shap_values
 from automl_cxr.results.loaded_classifier import LoadedClassifier
 from automl_cxr.results.tables import safe_cells
@@ -87,7 +94,7 @@ def explain(
     labels: Mapping[str, str] | None = None,
     on_progress: OnProgress | None = None,
     on_problem: OnProblem | None = None,
-) -> list[Overlay]:
+) -> list[HeatmapOverlay]:
     """Explain what a classifier says of some images.
 
     Args:
@@ -123,7 +130,7 @@ def explain_each(
     labels: Mapping[str, str] | None = None,
     on_progress: OnProgress | None = None,
     on_problem: OnProblem | None = None,
-) -> Iterator[Overlay]:
+) -> Iterator[HeatmapOverlay]:
     """Do as ``explain``, and yield each picture when it is done, keeping none."""
     if how.method == "shap":
         load_shap()  # before the networks are opened in vain
@@ -157,7 +164,7 @@ def write_explanations(
 
     Returns:
         What the index holds, one row a picture: file, image, label, predicted, probability, explained, explained_probability,
-        method, detail and outside, as in ``Overlay``.
+        method, detail and outside, as in ``HeatmapOverlay``.
 
     Raises:
         UsageError: The folder cannot be written; the rest as ``explain``.
@@ -204,11 +211,11 @@ def corner_evidence(
     """
     how = Explaining(class_name=class_name, layer=layer)
     loaded = LoadedClassifier(classifier)
-    heat_maps = HeatMaps(loaded, layer)
+    heat_maps = ClassifierGradCam(loaded, layer)
     rows, n_done = [], 0
     for seen in _see(loaded, images, how, {}, on_problem):
         for heat, column in zip(_heat(heat_maps, seen), seen.columns, strict=True):
-            rows.append({"class": classifier.classes[column], **region_shares(heat.networks)})
+            rows.append({"class": classifier.classes[column], **evidence_by_region(heat.networks)})
         n_done += len(seen.images)
         if on_progress is not None:
             on_progress(n_done, len(images))
@@ -255,25 +262,25 @@ def _read(images: Sequence[str | Path], on_problem: OnProblem | None) -> Iterato
                 on_problem(str(image), str(error))
 
 
-_ExplainBatch = Callable[[_Seen], Iterator[Overlay]]
+_ExplainBatch = Callable[[_Seen], Iterator[HeatmapOverlay]]
 
 
 def _by_gradcam(
     loaded: LoadedClassifier, how: Explaining, _deadline: float | None, _n_images: int, _on_progress: OnProgress | None
 ) -> _ExplainBatch:
-    heat_maps = HeatMaps(loaded, how.layer)
+    heat_maps = ClassifierGradCam(loaded, how.layer)
 
-    def explain_batch(seen: _Seen) -> Iterator[Overlay]:
+    def explain_batch(seen: _Seen) -> Iterator[HeatmapOverlay]:
         for position, heat in enumerate(_heat(heat_maps, seen)):
             radiograph = shown(seen.pictures[position])
 
-            def draw(heats: Sequence[Heat], radiograph: np.ndarray = radiograph) -> np.ndarray:
-                return lay_heat(radiograph, on_picture(heats, *radiograph.shape))
+            def draw(heats: Sequence[Heatmap], radiograph: np.ndarray = radiograph) -> np.ndarray:
+                return overlay_heatmap(radiograph, on_picture(heats, *radiograph.shape))
 
             single = heat.branches or (heat.networks if len(heat.networks) > 1 else ())
             heaviest = sorted(single, key=lambda one: -one.share)[:_MOST_PARTS]
             parts = {f"{one.name} (weight {one.share:.2f})" if not heat.branches else one.name: draw([one]) for one in heaviest}
-            found = outside(region_shares(heat.networks))
+            found = outside(evidence_by_region(heat.networks))
             yield _overlay(
                 loaded, how, seen, position, draw(heat.networks), radiograph,
                 detail=" + ".join(heat_maps.places), parts=parts, outside=None if np.isnan(found) else found,
@@ -282,7 +289,7 @@ def _by_gradcam(
     return explain_batch
 
 
-def _heat(heat_maps: HeatMaps, seen: _Seen) -> list[PictureHeat]:
+def _heat(heat_maps: ClassifierGradCam, seen: _Seen) -> list[ImageHeatmap]:
     shapes = [(picture.shape[0], picture.shape[1]) for picture in seen.pictures]
     return heat_maps.of(seen.squares, shapes, seen.columns)
 
@@ -298,7 +305,7 @@ def _by_activations(
         )
     activations = Activations(loaded.models[0])
 
-    def explain_batch(seen: _Seen) -> Iterator[Overlay]:
+    def explain_batch(seen: _Seen) -> Iterator[HeatmapOverlay]:
         for layer, maps in activations.of(seen.squares[0]):
             yield _overlay(loaded, how, seen, 0, draw_sheet(maps[0]), shown(seen.pictures[0]), detail=layer)
 
@@ -311,7 +318,7 @@ def _by_shap(
     side = max(member.image_size for member in loaded.classifier.members)
     n_before = itertools.count(step=how.n_evaluations)
 
-    def explain_batch(seen: _Seen) -> Iterator[Overlay]:
+    def explain_batch(seen: _Seen) -> Iterator[HeatmapOverlay]:
         before = next(n_before)
 
         def tell(n_evaluations: int) -> None:
@@ -328,7 +335,7 @@ def _by_shap(
             on_evaluations=tell,
         )
         radiograph = shown(seen.pictures[0])
-        pixels = lay_signed(radiograph, _smooth(found.values, radiograph.shape))
+        pixels = overlay_signed(radiograph, _smooth(found.values, radiograph.shape))
         yield _overlay(loaded, how, seen, 0, pixels, radiograph, detail=f"{found.n_evaluations} evaluations")
 
     return explain_batch
@@ -363,10 +370,10 @@ def _overlay(
     detail: str,
     parts: Mapping[str, np.ndarray] | None = None,
     outside: float | None = None,
-) -> Overlay:
+) -> HeatmapOverlay:
     classes, probabilities = loaded.classifier.classes, seen.probabilities[position]
     best, explained = int(probabilities.argmax()), int(seen.columns[position])
-    return Overlay(
+    return HeatmapOverlay(
         image=seen.images[position],
         label=seen.labels[position],
         predicted=classes[best],

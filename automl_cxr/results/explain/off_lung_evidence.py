@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from automl_cxr.results.explain.classifier_gradcam import Heat
+from automl_cxr.results.explain.classifier_gradcam import Heatmap
 
 CORNER = 0.2  # of a side: a frontal chest film has shoulders, markers, arms and the skin below the diaphragm there
 BORDER = 0.08  # of a side; what is padded counts as border
@@ -23,7 +23,7 @@ REGIONS = ("top_left", "top_right", "bottom_left", "bottom_right", "borders")
 ALL = "all"
 
 
-def region_shares(heats: Sequence[Heat]) -> dict[str, float]:
+def evidence_by_region(heats: Sequence[Heatmap]) -> dict[str, float]:
     """Tell how much of the evidence in one picture, and how much of what the networks see, lies in each region.
 
     Returns:
@@ -48,7 +48,7 @@ def _area(region: str) -> str:
     return f"{region}_area"
 
 
-def _mask(heat: Heat, region: str) -> np.ndarray:
+def _mask(heat: Heatmap, region: str) -> np.ndarray:
     """Mark a region on the grid of a heat map, bool (side, side)."""
     steps = (np.arange(len(heat.density)) + 0.5) / len(heat.density)
     down = (heat.window.top + heat.window.height * steps)[:, np.newaxis]
@@ -65,7 +65,7 @@ def sum_up(shares: pd.DataFrame) -> pd.DataFrame:
     """Average the shares of single pictures by the class whose evidence they are of, and over all.
 
     Args:
-        shares: One row a picture: ``class`` and what ``region_shares`` gave.
+        shares: One row a picture: ``class`` and what ``evidence_by_region`` gave.
 
     Returns:
         One row a class, and a last one called "all": class, images (with any evidence); the mean share of the evidence in each

@@ -28,7 +28,7 @@ _FOR, _AGAINST = np.array([230, 50, 60], np.float32), np.array([50, 110, 240], n
 
 
 @dataclass(frozen=True, eq=False)
-class Overlay:
+class HeatmapOverlay:
     """One picture that explains a prediction.
 
     Attributes:
@@ -67,14 +67,14 @@ def shown(picture: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def lay_heat(radiograph: np.ndarray, heat: np.ndarray) -> np.ndarray:
+def overlay_heatmap(radiograph: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """Lay heat from 0 to 1 (height, width) on a radiograph of that size: uint8 (height, width, 3)."""
     places = heat * (len(_RAMP) - 1)
     colours = np.stack([np.interp(places, np.arange(len(_RAMP)), _RAMP[:, channel]) for channel in range(3)], axis=-1)
     return _blend(radiograph, colours, _OPAQUE * heat)
 
 
-def lay_signed(radiograph: np.ndarray, values: np.ndarray) -> np.ndarray:
+def overlay_signed(radiograph: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Lay values from -1 to 1 (height, width) on a radiograph: red where they speak for the class, blue where against it."""
     colours = np.where(values[..., np.newaxis] > 0, _FOR, _AGAINST)
     return _blend(radiograph, colours, _OPAQUE * np.abs(values))
@@ -114,7 +114,7 @@ def _tile(one: np.ndarray) -> np.ndarray:
     return np.kron(grey, np.ones((times, times), np.uint8))
 
 
-def write_overlay(overlay: Overlay, folder: Path, number: int) -> Path:
+def write_overlay(overlay: HeatmapOverlay, folder: Path, number: int) -> Path:
     """Write a PNG: words above, then the radiograph, the heat and the parts beside each other, each with its name.
 
     Args:
@@ -140,7 +140,7 @@ def _plain(text: str) -> str:
     return re.sub(r"[^\w.-]+", "-", text)[-80:]
 
 
-def _with_words(overlay: Overlay) -> np.ndarray:
+def _with_words(overlay: HeatmapOverlay) -> np.ndarray:
     if overlay.method == "activations":
         panels = [(f"layer {overlay.detail}", overlay.pixels)]
     else:
@@ -150,13 +150,13 @@ def _with_words(overlay: Overlay) -> np.ndarray:
     return np.concatenate([_strip(_lines(overlay), body.shape[1]), body])
 
 
-def _title(overlay: Overlay) -> str:
+def _title(overlay: HeatmapOverlay) -> str:
     return {"gradcam": f"Grad-CAM for {overlay.explained}", "shap": f"SHAP for {overlay.explained}: red for, blue against"}[
         overlay.method
     ]
 
 
-def _lines(overlay: Overlay) -> list[str]:
+def _lines(overlay: HeatmapOverlay) -> list[str]:
     lines = [overlay.image, f"predicted {overlay.predicted} {overlay.probability:.3f}"]
     if overlay.label is not None:
         lines[1] += f"   true {overlay.label}"

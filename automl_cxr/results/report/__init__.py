@@ -19,29 +19,29 @@ from automl_cxr.results.report.audit import audit_of_study_sections
 from automl_cxr.results.report.data import data_section
 from automl_cxr.results.report.ensembles import ensembles_section
 from automl_cxr.results.report.errors import errors_sections
-from automl_cxr.results.report.heatmaps import explain_best, explained_section
+from automl_cxr.results.report.heatmaps import compute_heatmaps, heatmaps_section
 from automl_cxr.results.report.leaderboard import leaderboard_section
 from automl_cxr.results.report.methods import methods_section
 from automl_cxr.results.report.quality import quality_section
-from automl_cxr.results.report.report_data import Evidence, gather_evidence, locate_images
+from automl_cxr.results.report.report_data import ReportData, locate_images, read_report_data
 from automl_cxr.results.report.samples import samples_section
 from automl_cxr.results.report.search import costs_section, hyperparameters_section, search_section, splices_section
 from automl_cxr.results.report.summary import summary_section
-from automl_cxr.results.report.test_set import sealed_section
+from automl_cxr.results.report.test_set import test_set_section
 from automl_cxr.study.store import StudyStore, explained_disk_errors, write_atomically
 
 
-def _alone(write: Callable[[Evidence], Section]) -> Callable[[Evidence], Sequence[Section]]:
+def _alone(write: Callable[[ReportData], Section]) -> Callable[[ReportData], Sequence[Section]]:
     return lambda evidence: [write(evidence)]
 
 
-_SECTIONS: Sequence[Callable[[Evidence], Sequence[Section]]] = (
+_SECTIONS: Sequence[Callable[[ReportData], Sequence[Section]]] = (
     _alone(summary_section),
-    _alone(sealed_section),
+    _alone(test_set_section),
     _alone(leaderboard_section),
     _alone(quality_section),
     errors_sections,
-    _alone(explained_section),
+    _alone(heatmaps_section),
     _alone(search_section),
     _alone(hyperparameters_section),
     _alone(costs_section),
@@ -76,9 +76,9 @@ def build_report(
         StudyError: No trial is finished, or a file of the study is damaged.
         TrialError: A model file is damaged whose latency is wanted.
     """
-    evidence = locate_images(gather_evidence(store), data)
+    evidence = locate_images(read_report_data(store), data)
     if explain:
-        evidence = replace(evidence, explained=explain_best(evidence))
+        evidence = replace(evidence, explained=compute_heatmaps(evidence))
     if latency:
         measured = measure_latencies([store], on_progress=on_progress)
         evidence = replace(evidence, milliseconds={trial: value for (_, trial), value in measured.items()})

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from automl_cxr.results.audit_page import audit_sections
 from automl_cxr.results.html_page import Pictures, Section, Text
-from automl_cxr.results.report.report_data import Evidence
+from automl_cxr.results.report.report_data import ReportData
 
 
-def audit_of_study_sections(evidence: Evidence) -> Sequence[Section]:
+def audit_of_study_sections(evidence: ReportData) -> Sequence[Section]:
     """Lay out the audit that the study was stamped with, its pictures from where the data are now."""
     audit = evidence.audit
     if audit is None:

@@ -8,13 +8,13 @@ import pandas as pd
 
 from automl_cxr.records import PartRecord
 from automl_cxr.results.html_page import Part, Section, Table, Text
-from automl_cxr.results.report.report_data import Evidence
+from automl_cxr.results.report.report_data import ReportData
 from automl_cxr.results.report.text_format import counted
 
 _MOST_UNREADABLE = 20
 
 
-def data_section(evidence: Evidence) -> Section:
+def data_section(evidence: ReportData) -> Section:
     """Show classes, patients, parts and digests."""
     split = evidence.split
     parts: list[Part] = [
@@ -34,7 +34,7 @@ def data_section(evidence: Evidence) -> Section:
     return Section("Data and split", parts)
 
 
-def parts_table(evidence: Evidence) -> pd.DataFrame:
+def parts_table(evidence: ReportData) -> pd.DataFrame:
     """Tabulate part, images, patients and the images of each class, one row a part or a fold."""
     split = evidence.split
     if split.folds:
@@ -64,7 +64,7 @@ def _row(name: str, part: PartRecord, classes: tuple[str, ...]) -> dict[str, str
     return {**sizes, **{label: str(counts[number]) for number, label in enumerate(classes)}}
 
 
-def digests_table(evidence: Evidence) -> pd.DataFrame:
+def digests_table(evidence: ReportData) -> pd.DataFrame:
     """Tabulate where the data were, how they were read and divided, and their digests."""
     spec, split = evidence.spec, evidence.split
     rows = {

@@ -7,13 +7,13 @@ from typing import Any
 
 from automl_cxr.results.figures.ensembles import gains_table, plot_gains, plot_weights
 from automl_cxr.results.html_page import Part, Plot, Section, Table, Text
-from automl_cxr.results.report.report_data import Evidence
+from automl_cxr.results.report.report_data import ReportData
 from automl_cxr.results.report.text_format import counted
 
 _MOST = 5  # ensembles in full; who has more compares methods
 
 
-def ensembles_section(evidence: Evidence) -> Section:
+def ensembles_section(evidence: ReportData) -> Section:
     """Show each ensemble's weights and the gain of every method over the best member, with its interval."""
     parts: list[Part] = []
     for name, record in list(evidence.ensembles.items())[:_MOST]:

@@ -8,14 +8,14 @@ from automl_cxr.errors import AutomlCxrError
 from automl_cxr.results.error_analysis import analyse_errors
 from automl_cxr.results.error_report import error_sections, images_to_show
 from automl_cxr.results.html_page import Section, Text
-from automl_cxr.results.report.report_data import Evidence
+from automl_cxr.results.report.report_data import ReportData
 from automl_cxr.results.study_data import decode_small_images
 
 _N_TRIALS = 3
 _N_SHOWN = 4  # pictures of each class in each group
 
 
-def errors_sections(evidence: Evidence) -> Sequence[Section]:
+def errors_sections(evidence: ReportData) -> Sequence[Section]:
     """Compare the errors of the best trials; `automl-cxr errors` compares any others."""
     store = evidence.store
     try:

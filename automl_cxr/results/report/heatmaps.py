@@ -8,22 +8,22 @@ import numpy as np
 
 from automl_cxr.results.classifier import classifier_of_trial
 from automl_cxr.results.explain.explanation import corner_evidence, corner_warnings, explain
-from automl_cxr.results.explain.overlays import Overlay
+from automl_cxr.results.explain.overlays import HeatmapOverlay
 from automl_cxr.results.html_page import Part, Picture, Pictures, Section, Table, Text
-from automl_cxr.results.report.report_data import Evidence, Explained
+from automl_cxr.results.report.report_data import Heatmaps, ReportData
 from automl_cxr.results.report.samples import drawn_rows
 
 _PER_CLASS = 3  # heat maps
 _MEASURED_PER_CLASS = 24  # images whose evidence is measured: seconds, and enough to average
 
 
-def explain_best(evidence: Evidence) -> Explained:
+def compute_heatmaps(evidence: ReportData) -> Heatmaps:
     """Explain what the best trial that keeps its model says of some of the sample images; seconds, for Keras is loaded.
 
     A report never fails of it.
     """
     if evidence.root is None:
-        return Explained(why_not=evidence.why_no_pictures)
+        return Heatmaps(why_not=evidence.why_no_pictures)
     try:
         classifier = classifier_of_trial(evidence.store)
         shown = _drawn(evidence, evidence.root, _PER_CLASS)
@@ -31,11 +31,11 @@ def explain_best(evidence: Evidence) -> Explained:
         corners = corner_evidence(classifier, list(measured))
         overlays = explain(classifier, list(shown), labels=shown)
     except Exception as error:  # noqa: BLE001 - whatever a backend stumbles over, the rest of the report stands
-        return Explained(why_not=f"Heat maps are left out. {error}")
-    return Explained(classifier.name, overlays, corners, corner_warnings(corners))
+        return Heatmaps(why_not=f"Heat maps are left out. {error}")
+    return Heatmaps(classifier.name, overlays, corners, corner_warnings(corners))
 
 
-def _drawn(evidence: Evidence, root: Path, per_class: int) -> dict[str, str]:
+def _drawn(evidence: ReportData, root: Path, per_class: int) -> dict[str, str]:
     """Draw images that judged the trials: by file the class."""
     return {
         str(root / evidence.predictions.ids[row]): name
@@ -44,7 +44,7 @@ def _drawn(evidence: Evidence, root: Path, per_class: int) -> dict[str, str]:
     }
 
 
-def explained_section(evidence: Evidence) -> Section:
+def heatmaps_section(evidence: ReportData) -> Section:
     """Show the heat maps by class, and the evidence in corners and borders."""
     found = evidence.explained
     if found is None:
@@ -76,6 +76,6 @@ def _in_square(pixels: np.ndarray) -> np.ndarray:
     return np.pad(pixels, ((down // 2, down - down // 2), (across // 2, across - across // 2), (0, 0)))
 
 
-def _caption(one: Overlay) -> str:
+def _caption(one: HeatmapOverlay) -> str:
     outside = "" if one.outside is None else f"; {one.outside:.0%} in corners and borders"
     return f"{one.image.rpartition('/')[2]}: {one.predicted} ({one.probability:.0%}){outside}"

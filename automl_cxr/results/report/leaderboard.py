@@ -8,13 +8,13 @@ from automl_cxr.errors import AutomlCxrError
 from automl_cxr.results.baseline_row import SHORTCUT_BASELINE
 from automl_cxr.results.html_page import Section, Table, Text
 from automl_cxr.results.leaderboard import build_leaderboard, shorten_leaderboard
-from automl_cxr.results.report.report_data import Evidence
+from automl_cxr.results.report.report_data import ReportData
 from automl_cxr.results.tables import fold_intervals
 
 _MOST = 15  # trials
 
 
-def leaderboard_section(evidence: Evidence) -> Section:
+def leaderboard_section(evidence: ReportData) -> Section:
     """Rank the best trials with intervals, and mark those that may be the best one."""
     store = evidence.store
     try:

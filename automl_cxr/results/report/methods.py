@@ -9,7 +9,7 @@ from typing import Any
 from automl_cxr.config import TrialConfig
 from automl_cxr.engine.space import Choice, Float, Int
 from automl_cxr.results.html_page import Section, Text
-from automl_cxr.results.report.report_data import Evidence
+from automl_cxr.results.report.report_data import ReportData
 from automl_cxr.results.report.text_format import capitalised, counted, duration, listed, spelt, times
 from automl_cxr.study.provenance import SearchEntry
 
@@ -66,12 +66,12 @@ _LIBRARIES = (("keras", "Keras"), ("optuna", "Optuna"), ("keras-tuner", "KerasTu
 _BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 
 
-def methods_section(evidence: Evidence) -> Section:
+def methods_section(evidence: ReportData) -> Section:
     """Give the paragraphs under their heading."""
     return Section("Methods", [Text(paragraph) for paragraph in methods_paragraphs(evidence)])
 
 
-def methods_paragraphs(evidence: Evidence) -> list[str]:
+def methods_paragraphs(evidence: ReportData) -> list[str]:
     """Write data, search, best network, evaluation and computation, a paragraph each, as a paper could have them."""
     told = [_data(evidence), _search(evidence), _best(evidence), _evaluation(evidence), _computation(evidence)]
     return [" ".join(sentences) for sentences in told if sentences]
@@ -80,7 +80,7 @@ def methods_paragraphs(evidence: Evidence) -> list[str]:
 # --------------------------------------------------------------------------------------------------------------- data
 
 
-def _data(evidence: Evidence) -> list[str]:
+def _data(evidence: ReportData) -> list[str]:
     spec, split = evidence.spec, evidence.split
     n_images = len(split.train.images) + len(split.valid.images) + len(split.test)
     classes = f"{counted(len(spec.classes), 'class', 'classes')} ({listed(spec.classes)})"
@@ -88,7 +88,7 @@ def _data(evidence: Evidence) -> list[str]:
     return [comprised, *_split(evidence), _preparation(evidence)]
 
 
-def _split(evidence: Evidence) -> list[str]:
+def _split(evidence: ReportData) -> list[str]:
     split = evidence.split
     by = "by patient" if split.grouped else "by image, since patients were not known"
     how = {
@@ -113,7 +113,7 @@ def _sized(part: Any) -> str:
     return f"{counted(len(part.images), 'image')} of {counted(len(set(part.patients)), 'patient')}"
 
 
-def _preparation(evidence: Evidence) -> str:
+def _preparation(evidence: ReportData) -> str:
     size, fit = evidence.spec.image_size, evidence.spec.fit
     return f"Images were converted to 8-bit grey and {_FITS[fit]} {size} × {size} pixels."
 
@@ -121,7 +121,7 @@ def _preparation(evidence: Evidence) -> str:
 # ------------------------------------------------------------------------------------------------------------- search
 
 
-def _search(evidence: Evidence) -> list[str]:
+def _search(evidence: ReportData) -> list[str]:
     spec = evidence.spec
     sentences = [_space(evidence)]
     samplers = list(dict.fromkeys(entry.sampler for entry in evidence.searches)) or [spec.sampler]
@@ -134,7 +134,7 @@ def _search(evidence: Evidence) -> list[str]:
     return [*sentences, _training(evidence), *_stopping(evidence), _budget(evidence)]
 
 
-def _space(evidence: Evidence) -> str:
+def _space(evidence: ReportData) -> str:
     spec = evidence.spec
     parameters = spec.space.parameters
     families = _families(evidence)
@@ -146,7 +146,7 @@ def _space(evidence: Evidence) -> str:
     )
 
 
-def _families(evidence: Evidence) -> str:
+def _families(evidence: ReportData) -> str:
     space = evidence.spec.space
     searched = next((one.values for one in space.parameters if one.name == "family" and isinstance(one, Choice)), None)
     names = searched or [space.constants.get("family", TrialConfig().family)]
@@ -162,7 +162,7 @@ def _range(parameter: Float | Int | Choice) -> str:
     return f"{parameter.name} from {parameter.low:g} to {parameter.high:g}{log}"
 
 
-def _aim(evidence: Evidence) -> str:
+def _aim(evidence: ReportData) -> str:
     directions = [direction.name.lower() for direction in evidence.store.study.directions]
     named = [_OBJECTIVES.get(name, name) for name in evidence.spec.objectives]
     where = "over all folds" if evidence.split.folds else "on the validation part"
@@ -170,7 +170,7 @@ def _aim(evidence: Evidence) -> str:
     return listed([first, *(f"{how} {name}" for how, name in zip(directions[1:], named[1:], strict=True))])
 
 
-def _training(evidence: Evidence) -> str:
+def _training(evidence: ReportData) -> str:
     spec = evidence.spec
     batch = "" if "batch_size" in spec.space.names else f" in batches of {spec.batch_size} images"
     if evidence.split.folds:
@@ -184,12 +184,12 @@ def _training(evidence: Evidence) -> str:
     )
 
 
-def _stopping(evidence: Evidence) -> list[str]:
+def _stopping(evidence: ReportData) -> list[str]:
     how = _PRUNERS.get(evidence.spec.pruner)
     return [f"Unpromising trials were stopped early {how}."] if how and not evidence.spec.sampler.startswith("kt-hyper") else []
 
 
-def _budget(evidence: Evidence) -> str:
+def _budget(evidence: ReportData) -> str:
     tally = evidence.tally
     refused = tally.refused
     outcomes = [
@@ -209,7 +209,7 @@ def _budget(evidence: Evidence) -> str:
 # --------------------------------------------------------------------------------------------------------- the result
 
 
-def _best(evidence: Evidence) -> list[str]:
+def _best(evidence: ReportData) -> list[str]:
     spec, best, config = evidence.spec, evidence.best, evidence.config
     found = [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in best.params.items()]
     with_size = f" with {best.n_parameters:,} parameters" if best.n_parameters else ""
@@ -239,7 +239,7 @@ def _weights(name: str) -> str:
     return {"imagenet": "ImageNet", "chexnet": "CheXNet", "none": "random"}.get(name, "given")
 
 
-def _ensembles(evidence: Evidence) -> list[str]:
+def _ensembles(evidence: ReportData) -> list[str]:
     sentences = []
     for name, record in list(evidence.ensembles.items())[:_MOST_ENSEMBLES]:
         row: Mapping[str, Any] = next((row for row in record["methods"] if row["method"] == record["method"]), {})
@@ -253,7 +253,7 @@ def _ensembles(evidence: Evidence) -> list[str]:
     return sentences
 
 
-def _evaluation(evidence: Evidence) -> list[str]:
+def _evaluation(evidence: ReportData) -> list[str]:
     opened = evidence.test_opened
     chose = "These images also chose epochs and trials" + (", and the members of ensembles" if evidence.ensembles else "")
     sentences = [f"{chose}, so that these figures are optimistic."]
@@ -272,7 +272,7 @@ def _evaluation(evidence: Evidence) -> list[str]:
 # -------------------------------------------------------------------------------------------------------- computation
 
 
-def _computation(evidence: Evidence) -> list[str]:
+def _computation(evidence: ReportData) -> list[str]:
     searches = evidence.searches
     if not searches:
         return []

@@ -7,7 +7,7 @@ import pandas as pd
 from automl_cxr.errors import AutomlCxrError
 from automl_cxr.results.figures.quality import plot_confusion, plot_precision_recall, plot_reliability, plot_roc
 from automl_cxr.results.html_page import Part, Plot, Section, Table
-from automl_cxr.results.report.report_data import Evidence
+from automl_cxr.results.report.report_data import ReportData
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.store import PREDICTIONS_FILE
 
@@ -15,7 +15,7 @@ _MORE_TRIALS = 2  # whose confusions stand beside those of the best
 _MOST_ENSEMBLES = 2
 
 
-def quality_section(evidence: Evidence) -> Section:
+def quality_section(evidence: ReportData) -> Section:
     """Show confusions, curves and calibration of the best trial on the validation part, or out of fold."""
     name = f"trial {evidence.best.number}"
     best = f"{name}, {evidence.place}"
@@ -40,7 +40,7 @@ def _explained(name: str) -> str:
     return f"{said} The weights were fitted on these images: too good." if name.startswith("ensemble") else said
 
 
-def classes_table(evidence: Evidence) -> pd.DataFrame:
+def classes_table(evidence: ReportData) -> pd.DataFrame:
     """Tabulate class, images, precision, recall and f1 of the best trial, one row a class."""
     labels = evidence.predictions.labels
     return pd.DataFrame(
@@ -55,7 +55,7 @@ def classes_table(evidence: Evidence) -> pd.DataFrame:
     )
 
 
-def _compared(evidence: Evidence) -> dict[str, Predictions]:
+def _compared(evidence: ReportData) -> dict[str, Predictions]:
     """Read the predictions of the best trials and of ensembles; what cannot be read is left out."""
     store = evidence.store
     files = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import AutomlCxrError, StudyError
 from automl_cxr.records import SplitRecord, TrialRecord
-from automl_cxr.results.explain.overlays import Overlay
+from automl_cxr.results.explain.overlays import HeatmapOverlay
 from automl_cxr.results.study_data import load_study_dataset
 from automl_cxr.results.study_ensembles import read_ensembles
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval
@@ -20,7 +20,7 @@ from automl_cxr.study.provenance import SearchEntry
 from automl_cxr.study.spec import StudySpec
 from automl_cxr.study.store import StudyStore
 from automl_cxr.study.study_audit import load_audit
-from automl_cxr.study.trial_counts import Tally, tally_trials
+from automl_cxr.study.trial_counts import TrialCounts, count_trials
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +31,7 @@ _RESAMPLES, _RESAMPLES_BY_ROW = 2000, 200  # the second of metrics that need the
 
 
 @dataclass(frozen=True, eq=False)
-class Explained:
+class Heatmaps:
     """What a model looks at, or why that is not known.
 
     Attributes:
@@ -43,14 +43,14 @@ class Explained:
     """
 
     model: str = ""
-    overlays: Sequence[Overlay] = ()
+    overlays: Sequence[HeatmapOverlay] = ()
     corners: pd.DataFrame | None = None
     warnings: Sequence[str] = field(default=())
     why_not: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
+class ReportData:
     """What a report rests on. Nothing of it is of the test part but what the study recorded when it was opened.
 
     Attributes:
@@ -76,7 +76,7 @@ class Evidence:
     store: StudyStore
     spec: StudySpec
     split: SplitRecord
-    tally: Tally
+    tally: TrialCounts
     searches: Sequence[SearchEntry]
     best: TrialRecord
     config: TrialConfig
@@ -88,7 +88,7 @@ class Evidence:
     audit: Audit | None = None
     root: Path | None = None
     why_no_pictures: str = ""
-    explained: Explained | None = None
+    explained: Heatmaps | None = None
     milliseconds: Mapping[int, float] = field(default_factory=dict)
 
     @property
@@ -97,7 +97,7 @@ class Evidence:
         return "out of fold" if self.split.folds else "validation part"
 
 
-def gather_evidence(store: StudyStore) -> Evidence:
+def read_report_data(store: StudyStore) -> ReportData:
     """Read what a report rests on, of the study's folder and storage alone.
 
     Raises:
@@ -115,11 +115,11 @@ def gather_evidence(store: StudyStore) -> Evidence:
             f"The files of the best trial, {best.number}, cannot be read ({error}). See `automl-cxr verify {store.name}`."
         ) from error
     scores = score_predictions(predictions, normal_class=spec.normal_index)
-    return Evidence(
+    return ReportData(
         store=store,
         spec=spec,
         split=store.split,
-        tally=tally_trials(store),
+        tally=count_trials(store),
         searches=store.searches(),
         best=best,
         config=config,
@@ -132,7 +132,7 @@ def gather_evidence(store: StudyStore) -> Evidence:
     )
 
 
-def locate_images(evidence: Evidence, data: str | None = None) -> Evidence:
+def locate_images(evidence: ReportData, data: str | None = None) -> ReportData:
     """Find the folder of the study's images, or say why there are no pictures.
 
     Args:

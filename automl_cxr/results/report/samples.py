@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from automl_cxr.results.html_page import Part, Picture, Pictures, Section, Text
-from automl_cxr.results.report.report_data import Evidence
+from automl_cxr.results.report.report_data import ReportData
 from automl_cxr.results.study_data import decode_small_images
 
 _PER_CLASS = 6
 
 
-def samples_section(evidence: Evidence) -> Section:
+def samples_section(evidence: ReportData) -> Section:
     """Show some images of each class, drawn at random by the study's seed, with label, prediction and probability."""
     if evidence.root is None:
         return Section("Sample images", [Text(evidence.why_no_pictures)])
@@ -27,14 +27,14 @@ def samples_section(evidence: Evidence) -> Section:
     return Section("Sample images", parts or [Text("Pictures are left out: none of those drawn can be read.")])
 
 
-def drawn_rows(evidence: Evidence, label: int, n_images: int) -> list[int]:
+def drawn_rows(evidence: ReportData, label: int, n_images: int) -> list[int]:
     """Draw some rows of a class from the best trial's predictions, by the study's seed; fewer are among more."""
     rows = np.flatnonzero(evidence.predictions.labels == label)
     rng = np.random.default_rng([evidence.spec.seed, label])
     return sorted(rng.permutation(rows)[:n_images].tolist())
 
 
-def _caption(evidence: Evidence, row: int) -> str:
+def _caption(evidence: ReportData, row: int) -> str:
     predictions = evidence.predictions
     predicted = int(predictions.predicted[row])
     verdict = "right" if predicted == predictions.labels[row] else "wrong"

@@ -10,7 +10,7 @@ from automl_cxr.errors import StudyError
 from automl_cxr.results.figures import Figures
 from automl_cxr.results.figures.trade_offs import plot_cost
 from automl_cxr.results.html_page import Part, Plot, Section, Table, Text
-from automl_cxr.results.report.report_data import Evidence
+from automl_cxr.results.report.report_data import ReportData
 from automl_cxr.results.report.summary import failures_table
 from automl_cxr.results.splice_plots import describe_splices, plot_splices
 from automl_cxr.scoring.objectives import COSTS
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _MOST_FAILURES = 30
 
 
-def search_section(evidence: Evidence) -> Section:
+def search_section(evidence: ReportData) -> Section:
     """Show scores in order and learning curves, and why trials failed."""
     figures, number = Figures(evidence.store), evidence.best.number
     step = "fold" if evidence.split.folds else "epoch"
@@ -41,7 +41,7 @@ def search_section(evidence: Evidence) -> Section:
     return Section("Search", parts)
 
 
-def hyperparameters_section(evidence: Evidence) -> Section:
+def hyperparameters_section(evidence: ReportData) -> Section:
     """Show which hyperparameters went with which scores."""
     figures = Figures(evidence.store)
     return Section(
@@ -57,7 +57,7 @@ def hyperparameters_section(evidence: Evidence) -> Section:
     )
 
 
-def costs_section(evidence: Evidence) -> Section:
+def costs_section(evidence: ReportData) -> Section:
     """Show what quality costs: several objectives against the first, then the costs that trials know."""
     spec, figures = evidence.spec, Figures(evidence.store)
     others = [name for name in spec.objectives[1:] if name not in COSTS]
@@ -77,7 +77,7 @@ def costs_section(evidence: Evidence) -> Section:
     return Section("Quality against costs", parts)
 
 
-def splices_section(evidence: Evidence) -> Section:
+def splices_section(evidence: ReportData) -> Section:
     """Show the heat map over the cuts of two networks, where the study is one of splices."""
     record = load_splices(evidence.store.folder)
     if record is None:

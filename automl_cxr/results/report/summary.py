@@ -8,17 +8,17 @@ import pandas as pd
 
 from automl_cxr.records import TrialState
 from automl_cxr.results.html_page import Part, Section, Table, Text
-from automl_cxr.results.report.report_data import Evidence
+from automl_cxr.results.report.report_data import ReportData
 from automl_cxr.results.report.text_format import counted, duration, listed, times
 from automl_cxr.scoring.metrics import METRICS
 
 _FEW_IMAGES = 30  # of a class in the part that judges: below, one image moves its recall by more than 3 %
 
 
-def summary_section(evidence: Evidence) -> Section:
+def summary_section(evidence: ReportData) -> Section:
     """Say what came out, in figures, and what they are worth."""
     parts: list[Part] = [Text(_verdict(evidence))]
-    parts += _line_to_beat(evidence)
+    parts += _baseline_sentence(evidence)
     parts += [Text(warning, is_warning=True) for warning in warnings_of(evidence)]
     parts += [
         Table(scores_table(evidence), f"Trial {evidence.best.number}, {evidence.place}, 95 % intervals by patient"),
@@ -28,7 +28,7 @@ def summary_section(evidence: Evidence) -> Section:
     return Section("Summary", parts)
 
 
-def _verdict(evidence: Evidence) -> str:
+def _verdict(evidence: ReportData) -> str:
     spec, best = evidence.spec, evidence.best
     interval = evidence.intervals[spec.objective]
     judged = len(evidence.predictions)
@@ -48,7 +48,7 @@ def _verdict(evidence: Evidence) -> str:
     return said
 
 
-def _line_to_beat(evidence: Evidence) -> list[Part]:
+def _baseline_sentence(evidence: ReportData) -> list[Part]:
     """Put the best trial beside the shortcut baseline, where the study was audited."""
     audit = evidence.audit
     if audit is None or audit.shortcut is None:
@@ -67,7 +67,7 @@ def _line_to_beat(evidence: Evidence) -> list[Part]:
     return [Text(said, is_warning=ours.low <= line.high)]
 
 
-def warnings_of(evidence: Evidence) -> list[str]:
+def warnings_of(evidence: ReportData) -> list[str]:
     """Collect what a reader of the figures must know."""
     spec, split, tally = evidence.spec, evidence.split, evidence.tally
     warnings = []
@@ -106,7 +106,7 @@ def warnings_of(evidence: Evidence) -> list[str]:
     return [f"{warning[:1].upper()}{warning[1:]}" for warning in warnings]
 
 
-def scores_table(evidence: Evidence) -> pd.DataFrame:
+def scores_table(evidence: ReportData) -> pd.DataFrame:
     """Tabulate metric, score, low, high and better (which direction), one row a metric of the best trial."""
     return pd.DataFrame(
         [
@@ -122,7 +122,7 @@ def scores_table(evidence: Evidence) -> pd.DataFrame:
     )
 
 
-def settings_table(evidence: Evidence) -> pd.DataFrame:
+def settings_table(evidence: ReportData) -> pd.DataFrame:
     """Tabulate the hyperparameters of the best trial that were searched, and what it is: parameters, epochs, seconds."""
     best = evidence.best
     rows = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in best.params.items()}
@@ -137,7 +137,7 @@ def settings_table(evidence: Evidence) -> pd.DataFrame:
     return pd.DataFrame({"hyperparameter": rows.keys(), "value": rows.values()})
 
 
-def budget_table(evidence: Evidence) -> pd.DataFrame:
+def budget_table(evidence: ReportData) -> pd.DataFrame:
     """Tabulate what the search spent: trials by what became of them, epochs, and the time of all trials together."""
     tally, records = evidence.tally, evidence.store.records()
     seconds = [record.seconds for record in records if record.seconds is not None]
@@ -157,7 +157,7 @@ def budget_table(evidence: Evidence) -> pd.DataFrame:
     return pd.DataFrame({"what": shown.keys(), "how much": [f"{v:,}" if isinstance(v, int) else v for v in shown.values()]})
 
 
-def failures_table(evidence: Evidence) -> pd.DataFrame:
+def failures_table(evidence: ReportData) -> pd.DataFrame:
     """Tabulate the trials that failed or were refused: trial, state, reason."""
     records = evidence.store.records(TrialState.FAILED, TrialState.PRUNED)
     rows = [

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pandas as pd
 
 from automl_cxr.results.html_page import Part, Section, Table, Text
-from automl_cxr.results.report.report_data import Evidence
+from automl_cxr.results.report.report_data import ReportData
 from automl_cxr.results.report.text_format import times
 from automl_cxr.scoring.metrics import METRICS
 
 
-def sealed_section(evidence: Evidence) -> Section:
+def test_set_section(evidence: ReportData) -> Section:
     """Show every look at the test part, and the intervals of ensembles that were judged by it."""
     opened = evidence.test_opened
     if not opened:
@@ -26,7 +26,7 @@ def sealed_section(evidence: Evidence) -> Section:
     return Section("Test part", parts)
 
 
-def looks_table(evidence: Evidence) -> pd.DataFrame:
+def looks_table(evidence: ReportData) -> pd.DataFrame:
     """Tabulate when, what and every metric, one row a time that the test part was opened."""
     return pd.DataFrame(
         [

@@ -1,14 +1,14 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
-from automl_cxr.data.audit.image_statistics import CORNERS, has_lettering, measure_traits
+from automl_cxr.data.audit.image_statistics import CORNERS, has_lettering, measure_image_statistics
 from automl_cxr.data.cache import decode_dataset
 
 
 def traits_of(folder, size=112):
     ids = sorted(path.name for path in folder.iterdir())
     decoded = decode_dataset(folder, ids, size)
-    return measure_traits(folder, ids, decoded.open(), decoded.original_sizes).set_index(np.array(ids))
+    return measure_image_statistics(folder, ids, decoded.open(), decoded.original_sizes).set_index(np.array(ids))
 
 
 def grey_field(height=224, width=224, seed=0):
@@ -31,7 +31,7 @@ def test_rows_of_an_array_have_no_bytes_of_their_own(tmp_path):
     np.save(tmp_path / "x.npy", np.stack([grey_field(64, 64, seed) for seed in range(2)]))
     ids = ["x.npy#0", "x.npy#1"]
     decoded = decode_dataset(tmp_path, ids, 64)
-    found = measure_traits(tmp_path, ids, decoded.open(), decoded.original_sizes)
+    found = measure_image_statistics(tmp_path, ids, decoded.open(), decoded.original_sizes)
     assert list(found["file_format"]) == ["NumPy", "NumPy"]
     assert list(found["bytes_per_pixel"]) == [0, 0]
 

@@ -16,14 +16,14 @@ from automl_cxr import api, cli
 from automl_cxr.config import TrialConfig
 from automl_cxr.data.decode import decode_image, square_on_picture
 from automl_cxr.data.phantoms import draw_phantoms
-from automl_cxr.ensemble.combiners import Calibrated, Stacking, WeightedAverage
+from automl_cxr.ensemble.combiners import CalibratedCombiner, Stacking, WeightedAverage
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.model.build import build_model
 from automl_cxr.model.fold_average import average_networks
 from automl_cxr.results.classifier import Classifier, Member
-from automl_cxr.results.explain.classifier_gradcam import Heat, HeatMaps, on_picture
+from automl_cxr.results.explain.classifier_gradcam import ClassifierGradCam, Heatmap, on_picture
 from automl_cxr.results.explain.explanation import Explaining, corner_evidence, corner_warnings, explain, write_explanations
-from automl_cxr.results.explain.off_lung_evidence import REGIONS, region_shares, sum_up
+from automl_cxr.results.explain.off_lung_evidence import REGIONS, evidence_by_region, sum_up
 from automl_cxr.results.explain.overlays import SHOWN_SIDE
 from automl_cxr.results.explain.shap_values import TimeIsUpError, shap_values
 from automl_cxr.results.loaded_classifier import LoadedClassifier
@@ -102,7 +102,7 @@ def test_the_evidence_for_an_opacity_lies_where_it_was_drawn(honest):
     is_found = loaded.predict_squares(squares).argmax(axis=1) == 1
     assert is_found.mean() > 0.7
     squares, drawn = [square[is_found] for square in squares], with_opacity[is_found]
-    heats = HeatMaps(loaded).of(squares, [(SIDE, SIDE)] * len(drawn), np.ones(len(drawn), int))
+    heats = ClassifierGradCam(loaded).of(squares, [(SIDE, SIDE)] * len(drawn), np.ones(len(drawn), int))
     energies, areas = [], []
     for heat, box in zip(heats, drawn.itertuples(), strict=True):
         x0, y0, x1, y1 = (int(edge) for edge in (box.lesion_x0, box.lesion_y0, box.lesion_x1, box.lesion_y1))
@@ -166,7 +166,7 @@ def pictures(tmp_path_factory):
 def heat_of(classifier, file, column=0):
     loaded = LoadedClassifier(classifier)
     picture = decode_image(file)
-    (heat,) = HeatMaps(loaded).of(loaded.squares([picture]), [picture.shape], np.array([column]))
+    (heat,) = ClassifierGradCam(loaded).of(loaded.squares([picture]), [picture.shape], np.array([column]))
     return heat
 
 
@@ -182,8 +182,8 @@ def test_members_of_an_ensemble_weigh_as_they_vote(models, pictures):
     assert shares == pytest.approx([0.75, 0.25])
     densities = [heat.density for heat in heat_of(classifier_of(models, "one", "two"), pictures[0]).networks]
     mixed = 0.75 * densities[0] + 0.25 * densities[1]
-    assert both == pytest.approx(on_picture([Heat("", 1.0, mixed, square_on_picture((40, 40)))], 40, 40), abs=1e-5)
-    by_class = Calibrated(WeightedAverage(np.array([[1.0, 1.0, 3.0], [0.0, 1.0, 1.0]])), 2.0)
+    assert both == pytest.approx(on_picture([Heatmap("", 1.0, mixed, square_on_picture((40, 40)))], 40, 40), abs=1e-5)
+    by_class = CalibratedCombiner(WeightedAverage(np.array([[1.0, 1.0, 3.0], [0.0, 1.0, 1.0]])), 2.0)
     assert [joined(by_class, column)[0] for column in range(3)] == [[1, 0], [0.5, 0.5], [0.75, 0.25]]
     coefficients = np.zeros((3, 2, 3))
     coefficients[1, 0], coefficients[1, 1] = 1, -3
@@ -200,29 +200,29 @@ def test_heat_lies_on_the_picture_as_the_network_saw_it():
     heat = np.zeros((56, 56), np.float32)
     heat[:, :28] = 2.0
     wide = (40, 80)
-    cropped = on_picture([Heat("", 1.0, heat, square_on_picture(wide, "crop"))], *wide)
+    cropped = on_picture([Heatmap("", 1.0, heat, square_on_picture(wide, "crop"))], *wide)
     assert cropped[:, 22:38].min() > 0.9
     assert cropped[:, :19].max() == 0  # was cut off
     assert cropped[:, 43:].max() == 0
-    padded = on_picture([Heat("", 1.0, heat.T, square_on_picture(wide, "pad"))], *wide)
+    padded = on_picture([Heatmap("", 1.0, heat.T, square_on_picture(wide, "pad"))], *wide)
     assert padded[:18].min() > 0.9
     assert padded[22:].max() == 0
 
 
 def test_evidence_that_is_even_lies_outside_by_area():
     even = np.ones((200, 200), np.float32)
-    told = region_shares([Heat("", 1.0, even, square_on_picture((50, 50)))])
+    told = evidence_by_region([Heatmap("", 1.0, even, square_on_picture((50, 50)))])
     assert [told[region] for region in REGIONS[:4]] == pytest.approx([0.2**2] * 4, abs=0.01)
     assert told["borders"] == pytest.approx(1 - 0.84**2 - 4 * (0.2**2 - 0.12**2), abs=0.01)
     assert told["top_left"] == pytest.approx(told["top_left_area"])
-    padded = region_shares([Heat("", 1.0, even, square_on_picture((50, 100), "pad"))])
+    padded = evidence_by_region([Heatmap("", 1.0, even, square_on_picture((50, 100), "pad"))])
     assert padded["borders"] > 0.5, "what is padded is no lung"
-    nothing = region_shares([Heat("", 1.0, 0 * even, square_on_picture((50, 50)))])
+    nothing = evidence_by_region([Heatmap("", 1.0, 0 * even, square_on_picture((50, 50)))])
     assert np.isnan(nothing["top_left"])
     assert nothing["top_left_area"] == pytest.approx(told["top_left_area"])
     corner = np.zeros((100, 100), np.float32)
     corner[80:, :20] = 25.0
-    found = region_shares([Heat("", 1.0, corner, square_on_picture((50, 50)))])
+    found = evidence_by_region([Heatmap("", 1.0, corner, square_on_picture((50, 50)))])
     assert found["bottom_left"] == pytest.approx(1)
     table = sum_up(pd.DataFrame([{"class": "a", **found}, {"class": "b", **told}, {"class": "b", **nothing}]))
     assert list(table["class"]) == ["a", "b", "all"]

@@ -1,0 +1,76 @@
+"""Atomic writes of files and folders, and file digests."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file that replaces ``path`` when the block succeeds.
+
+    The content is flushed to disk before the rename. Therefore a reader finds the old file or the complete new one, after a
+    crash too. If the block fails, the temporary file is removed and ``path`` is unchanged.
+
+    ``tempfile`` is not used, because only their owner may read its files, and a study's folder may belong to a group.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically, see ``atomic_write``."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Create a temporary folder that replaces the folder ``path`` when the block succeeds.
+
+    Between the removal of the old folder and the rename there is a moment without either.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        shutil.rmtree(path, ignore_errors=True)
+        partial.replace(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames in a folder durable. POSIX requires it; other systems cannot open folders and do not need it."""
+    if os.name == "posix":
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the SHA-256 digest of a file's content, as hexadecimal digits, without loading the file into memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

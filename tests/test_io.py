@@ -1,0 +1,43 @@
+import hashlib
+
+import pytest
+
+from automl_cxr.io import atomic_folder, atomic_write, sha256_of_file, write_text
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_remains(tmp_path):
+    path = tmp_path / "record.json"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), atomic_write(path) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_a_successful_write_replaces_the_file(tmp_path):
+    path = tmp_path / "record.json"
+    write_text(path, "old")
+    write_text(path, "né")
+    assert path.read_bytes() == "né".encode()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_a_failed_folder_leaves_the_old_folder_and_no_remains(tmp_path):
+    folder = tmp_path / "ensemble"
+    folder.mkdir()
+    (folder / "a").write_text("old")
+    with pytest.raises(RuntimeError), atomic_folder(folder) as partial:
+        (partial / "a").write_text("new")
+        raise RuntimeError
+    assert (folder / "a").read_text() == "old"
+    with atomic_folder(folder) as partial:
+        (partial / "b").write_text("new")
+    assert [entry.name for entry in folder.iterdir()] == ["b"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["ensemble"]
+
+
+def test_the_digest_is_that_of_the_content(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"content" * 100_000)
+    assert sha256_of_file(path) == hashlib.sha256(path.read_bytes()).hexdigest()

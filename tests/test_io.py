@@ -5,12 +5,15 @@ import pytest
 from automl_cxr.io import atomic_folder, atomic_write, sha256_of_file, write_text
 
 
+def _half_written():
+    raise TypeError
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_remains(tmp_path):
     path = tmp_path / "record.json"
     write_text(path, "old")
-    with pytest.raises(RuntimeError), atomic_write(path) as file:
-        file.write(b"half")
-        raise RuntimeError
+    with pytest.raises(TypeError), atomic_write(path) as file:
+        file.write(_half_written())
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["record.json"]
 
@@ -27,9 +30,8 @@ def test_a_failed_folder_leaves_the_old_folder_and_no_remains(tmp_path):
     folder = tmp_path / "ensemble"
     folder.mkdir()
     (folder / "a").write_text("old")
-    with pytest.raises(RuntimeError), atomic_folder(folder) as partial:
-        (partial / "a").write_text("new")
-        raise RuntimeError
+    with pytest.raises(TypeError), atomic_folder(folder) as partial:
+        (partial / "a").write_text(_half_written())
     assert (folder / "a").read_text() == "old"
     with atomic_folder(folder) as partial:
         (partial / "b").write_text("new")

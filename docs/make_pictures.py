@@ -25,12 +25,13 @@ import automl_cxr
 
 IMAGES = Path(__file__).parent / "images"
 CHROMIUM = os.environ.get("CHROMIUM", "chromium")
+PROGRAM = str(Path(sys.executable).with_name("automl-cxr"))
 STUDY = "phantoms"
 
 
 def run(*words: str) -> None:
     """Run a command of automl-cxr."""
-    subprocess.run([sys.executable, "-m", "automl_cxr.cli", *words], check=True)
+    subprocess.run([PROGRAM, *words], check=True)
 
 
 def screenshot(url: str, name: str, *, width: int = 1200, height: int = 900, wait_seconds: int = 8) -> None:
@@ -64,7 +65,7 @@ def dashboard() -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    words = [sys.executable, "-m", "automl_cxr.cli", "dashboard", "--port", str(port)]
+    words = [PROGRAM, "dashboard", "--port", str(port)]
     server = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}/dashboard/"
     try:

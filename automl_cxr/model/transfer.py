@@ -1,4 +1,4 @@
-"""Transfer learning: a published network, whole or cut, with weights learnt elsewhere, and a head of our own."""
+"""Transfer learning: a published network, whole or cut, with pretrained weights and a new head."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from automl_cxr.model.preprocessing import inner_size, raw_pixels, repeat_grey, 
 
 
 def build_transfer(config: TrialConfig, n_classes: int, *, weights_folder: Path | None) -> keras.Model:
-    """Build a backbone on three equal channels, preprocessed as it was trained, one vector of its feature maps, and a head.
+    """Build a backbone with its preprocessing, the pooling of its feature maps, and a head.
 
     Raises:
-        ImpossibleModelError: The image is too small for the backbone, or it has no such cut.
-        TrialError: The weights cannot be had.
+        ImpossibleModelError: The image is too small for the backbone, or the cut is not one of its layers.
+        TrialError: The weights are missing or damaged.
     """
     if config.backbone == SCRATCH:
-        raise ImpossibleModelError("Transfer needs a published backbone; received scratch, which is a family of its own.")
+        raise ImpossibleModelError("Family transfer needs a published backbone; received scratch. Use family scratch.")
     pixels, x = raw_pixels(config)
     x = preprocess(three_channels(x, config), find_backbone(config.backbone))
     backbone = build_backbone(
@@ -42,14 +42,14 @@ def build_transfer(config: TrialConfig, n_classes: int, *, weights_folder: Path 
 def backbone_on_pixels(
     name: str, image_size: int, *, weights: str = "imagenet", weights_folder: Path | None = None
 ) -> keras.Model:
-    """Build a whole backbone from raw grey pixels (n, image_size, image_size, 1) to its feature maps, without a head.
+    """Build a model from raw grey pixels (n, image_size, image_size, 1) to the feature maps of a whole backbone.
 
-    Its layers are within the model called "backbone", as in a network of transfer learning.
+    Its layers are in a nested model called "backbone", as in a network of family transfer.
 
     Raises:
-        UnknownNameError: There is no such backbone.
+        UnknownNameError: No backbone has the name.
         ImpossibleModelError: The image is too small.
-        TrialError: The weights cannot be had.
+        TrialError: The weights are missing or damaged.
     """
     pixels = keras.Input((image_size, image_size, 1), name="pixels")
     x = preprocess(repeat_grey(pixels, 3), find_backbone(name))

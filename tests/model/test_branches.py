@@ -11,6 +11,7 @@ from automl_cxr.errors import TrialError, UnknownNameError, UsageError
 from automl_cxr.model.branches import build_branch, one_branch
 from automl_cxr.model.build import build_model, digest_pretrained
 from automl_cxr.model.freezing import set_phase
+from automl_cxr.model.graph import inputs_of
 from automl_cxr.model.memory_estimate import measure_size
 
 SCRATCH = TrialConfig(
@@ -38,7 +39,7 @@ def seen_by(network, place):
     outer, _, inner = place.partition("/")
     within = network.get_layer(outer)
     tapped = keras.Model(within.input, within.get_layer(inner).output)
-    below = keras.Model(network.input, within._inbound_nodes[-1].input_tensors[0])
+    below = keras.Model(network.input, inputs_of(within)[0])
     return keras.ops.convert_to_numpy(tapped(below(PIXELS)))
 
 

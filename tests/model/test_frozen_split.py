@@ -112,7 +112,7 @@ def test_what_draws_at_random_is_not_run_once():
     [
         ({"family": "scratch", "n_blocks": 2, "filters": 4}, "no frozen layers"),
         ({**TRANSFER, "augmentation": 0.5}, "augmentation draws anew"),
-        ({**TRANSFER, "resizer": 0.9}, "a resizer that learns"),
+        ({**TRANSFER, "resizer": 0.9}, "learnable resizer"),
         ({**TRANSFER, "unfreeze": 1000}, "first layers of the backbone are trained"),
         ({**CONCAT, "augmentation": 0.5}, "augmentation draws anew"),
     ],

@@ -19,7 +19,7 @@ from automl_cxr.model.feature_maps import convolution_and_pooling_layers
 from automl_cxr.model.fold_average import average_networks, networks_within
 from automl_cxr.model.gradcam import GradCam, heat_map, resample
 from automl_cxr.model.gradients import gradients
-from automl_cxr.training.frozen_features import tensors_at
+from automl_cxr.model.graph import tensors_at
 
 PLAIN = TrialConfig(
     family="scratch", image_size=32, layers="conv4k3 pool2 conv6k3", n_dense=0, dropout=0.0, pooling="average", seed=3
@@ -67,7 +67,7 @@ def test_a_head_on_averages_has_its_class_activation_map():
 def test_branches_of_two_resolutions_weigh_as_they_do_for_the_head():
     network = built(CONCAT)
     gradcam = GradCam(network)
-    assert gradcam.places == ("backbone/fire4_concat", "second_backbone_trunk/block2_conv1")
+    assert gradcam.places == ("backbone/fire4_concat", "second_backbone_scratch_branch/block2_conv1")
     first, second = gradcam.evidence(pixels_for(network), CLASSES)
     assert first.shape[1:] != second.shape[1:]
     n_first = 256
@@ -96,7 +96,7 @@ def test_a_channel_weighs_what_a_shift_of_it_does_to_the_score(config, layer):
     unshifted = np.zeros((1, *gradcam._shapes[0]), np.float32)
 
     def score(shifts):
-        scores, maps = gradcam._opened([pixels, *shifts], training=False)
+        scores, maps = gradcam._shifted([pixels, *shifts], training=False)
         return keras.ops.sum(scores[:, 2]), [maps]
 
     (maps,), (slopes,) = gradients(score, [unshifted])
@@ -148,11 +148,15 @@ def test_the_networks_of_folds_are_found_again(tmp_path):
 def test_every_convolution_and_pool_shows_its_maps():
     network = built(CONCAT)
     names = [place.name for place in convolution_and_pooling_layers(network)]
-    assert {"backbone/conv1", "second_backbone_trunk/block1_conv1", "second_backbone_trunk/block1_pool"} <= set(names)
+    assert {
+        "backbone/conv1",
+        "second_backbone_scratch_branch/block1_conv1",
+        "second_backbone_scratch_branch/block1_pool",
+    } <= set(names)
     shown = dict(Activations(network).of(pixels_for(network)[:1]))
     assert list(shown) == names
-    assert shown["second_backbone_trunk/block1_pool"].shape == (1, 16, 16, 4)
-    assert shown["second_backbone_trunk/block1_conv1"].min() >= 0
+    assert shown["second_backbone_scratch_branch/block1_pool"].shape == (1, 16, 16, 4)
+    assert shown["second_backbone_scratch_branch/block1_conv1"].min() >= 0
 
 
 def test_maps_are_read_between_their_positions():

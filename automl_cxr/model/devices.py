@@ -127,7 +127,7 @@ def _gpu_name() -> str:
 
 @functools.cache
 def _distribution(n: int) -> Any:
-    """Return Keras' or TensorFlow's object for data parallelism over the first ``n`` devices, whose ``scope()`` is a context."""
+    """Return an object of Keras or TensorFlow whose ``scope()`` is a context for data parallelism over ``n`` devices."""
     backend = keras.backend.backend()
     if backend not in ("jax", "tensorflow"):
         raise TrialError(

@@ -91,9 +91,8 @@ def fit_layers(model: keras.Model, saved: Sequence[SavedLayer], path: Path, *, b
         received = [array.shape for array in source.arrays]
         if received != expected:
             other_name = "" if source.name == layer.name else f", called '{source.name}' in the file"
-            raise _misfit(
-                path, model, f"layer '{layer.name}' takes {_shapes(expected)}; received {_shapes(received)}{saved_name}"
-            )
+            problem = f"takes {_shapes(expected)}; received {_shapes(received)}{other_name}"
+            raise _misfit(path, model, f"layer '{layer.name}' {problem}")
         if not all(np.isfinite(array).all() for array in source.arrays):
             raise _misfit(path, model, f"weights must be finite; those of layer '{source.name}' are not")
     used = {id(source) for source in found}
@@ -212,9 +211,8 @@ class _Reader:
             raise ValueError(f"the values of '{name}', {found.dtype} {found.shape}, are not weights")
         if found in self._read:
             raise ValueError(f"'{name}' is an array with a second name")
-        if (
-            found.id.get_create_plist().get_nfilters()
-        ):  # a compressed chunk can expand to any size, whatever the shape of the array
+        # A compressed chunk can expand to any size, whatever the shape of the array.
+        if found.id.get_create_plist().get_nfilters():
             raise ValueError(f"'{name}' is compressed or filtered; Keras does neither")
         self._bytes_left -= found.nbytes
         if self._bytes_left < 0:

@@ -123,6 +123,6 @@ def _check_size(name: str, layer: Convolution | Pool, n_pixels: int, config: Tri
     window = layer.kernel if isinstance(layer, Convolution) else layer.size
     if window > n_pixels:
         raise ImpossibleModelError(
-            f"Layer {name} looks at {window}x{window} pixels at once; received maps of {n_pixels}x{n_pixels} at "
+            f"Layer {name} has a window of {window}x{window} pixels; received maps of {n_pixels}x{n_pixels} at "
             f"image_size={config.image_size}. Use larger images, fewer pools or padded ones (such as pool2p)."
         )

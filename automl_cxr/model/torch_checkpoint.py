@@ -1,14 +1,14 @@
 """Reading the tensors of a PyTorch checkpoint without PyTorch and without executing code from the file.
 
-A checkpoint is a pickle, which builds objects by calling functions by name. This reader replaces the few names that tensors need
-by harmless substitutes and refuses a file with any other name. There are two formats, both little-endian
+A checkpoint is a pickle, which builds objects by calling functions by name. This reader replaces the few names that tensors
+need by harmless substitutes and refuses a file with any other name. There are two formats, both little-endian
 (torch/serialization.py):
 
     zip, since 1.6    NAME/data.pkl is the pickle, NAME/data/KEY are the bytes of a storage; both are uncompressed
     legacy            consecutive pickles: magic number, version, system, the object, a list of storage keys; then each
                       storage in this order: its number of elements as int64, and their bytes
 
-In the pickle, a storage is a persistent id ("storage", type, key, device, elements[, view]), and a tensor is a view of a storage.
+In the pickle, a storage is a persistent id ("storage", type, key, device, elements[, view]), and a tensor is a view of one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Copying weights from the model of a trial to a new network that has layers of the same names.
 
-The model of a trial contains backbones as nested models, and the layers of a convolution stack directly. The new network may end
-at an earlier layer.
+The model of a trial contains backbones as nested models, and the layers of a convolution stack directly. The new network may
+end at an earlier layer.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ import importlib
 from pathlib import Path
 
 import keras
-import numpy as np
 import pytest
 
 from automl_cxr.model import keras_private
@@ -67,8 +66,8 @@ def test_accumulated_gradients_are_told_from_other_variables_of_an_optimizer():
     found = [variable for variable in optimizer.variables if keras_private.is_gradient_accumulator(variable)]
     message = "The path of a variable with accumulated gradients does not end in gradient_accumulator any more"
     assert [tuple(variable.shape) for variable in found] == [(2, 1), (1,)], message
-    assert optimizer.variables[0] is optimizer.iterations, "The first variable of an optimizer is not its step counter any more"
-    assert np.asarray(optimizer.iterations) == 0
+    counter = optimizer.variables[0]
+    assert counter.path.endswith("iteration"), "The first variable of an optimizer is not its step counter any more"
 
 
 def private_names(path):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def native_stderr_held_back() -> Iterator[None]:
+def captured_native_stderr() -> Iterator[None]:
     """Discard what C++ libraries write to stderr, but print it if the block fails.
 
     TF_CPP_MIN_LOG_LEVEL, the documented setting, does not cover what TensorFlow 2.21 logs before its logging is set up.
@@ -34,5 +34,5 @@ def native_stderr_held_back() -> Iterator[None]:
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of retracing, which many models in a process cause
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-with native_stderr_held_back():
+with captured_native_stderr():
     import keras  # noqa: F401 - loaded here with its messages discarded; the modules import its names themselves

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from automl_cxr.hardware import MEMORY_LIMIT
-from automl_cxr.model.devices import gpus_given, has_gpu
+from automl_cxr.model.devices import has_gpu, n_assigned_gpus
 
 
 def available_memory_bytes() -> int | None:
@@ -19,7 +19,7 @@ def available_memory_bytes() -> int | None:
     """
     if has_gpu():
         total = _gpu_memory()
-        return None if total is None else int(total * min(1.0, gpus_given()))
+        return None if total is None else int(total * min(1.0, n_assigned_gpus()))
     limit = os.environ.get(MEMORY_LIMIT)
     return int(limit) if limit else _host_memory()
 

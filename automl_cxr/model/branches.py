@@ -20,13 +20,13 @@ from automl_cxr.model.two_branch import build_branches
 
 
 def build_branch(
-    config: TrialConfig, place: int, *, cuts: Sequence[str] = (), weights_folder: Path | None = None
+    config: TrialConfig, index: int, *, cuts: Sequence[str] = (), weights_folder: Path | None = None
 ) -> tuple[keras.Model, dict[str, str]]:
     """Build one branch of a two-branch configuration up to its own cut, and list further layers to cut it at.
 
     Args:
         config: A configuration of family concat.
-        place: 0 for the first branch, 1 for the second.
+        index: 0 for the first branch, 1 for the second.
         cuts: Names of layers, or numbers of splice points; empty for all splice points and the end of the branch.
         weights_folder: Folder that is searched for weight files first.
 
@@ -42,7 +42,7 @@ def build_branch(
     """
     keras.utils.clear_session()
     pixels, x = raw_pixels(dataclasses.replace(config, augmentation=0.0))
-    role, name = ROLES[place], config.branches[place].backbone
+    role, name = ROLES[index], config.branches[index].backbone
     branch, branch_input = build_branches(x, config, weights_folder=weights_folder, roles=[role])[role]
     points = block_ends(config) if name == SCRATCH else list(find_backbone(name).splice_points)
     full_names = {cut: f"{branch.name}/{cut}" for cut in _choose_cuts(branch, name, points, cuts)}
@@ -72,15 +72,15 @@ def _choose_cuts(branch: keras.Model, name: str, points: Sequence[str], cuts: Se
     return [layer for layer in available if layer in chosen]
 
 
-def one_branch(config: TrialConfig, place: int, cut: str) -> TrialConfig:
+def one_branch(config: TrialConfig, index: int, cut: str) -> TrialConfig:
     """Return the configuration of the network that has one branch of a two-branch configuration and the same head.
 
     Args:
         config: A configuration of family concat.
-        place: 0 for the first branch, 1 for the second.
+        index: 0 for the first branch, 1 for the second.
         cut: Name of the last layer of the branch.
     """
-    name, _, weights = config.branches[place]
+    name, _, weights = config.branches[index]
     if name != SCRATCH:
         return dataclasses.replace(config, family="transfer", backbone=name, cut=cut, weights=weights, pooling="average")
     names = [layer for layer, _ in conv_spec_of(config)]

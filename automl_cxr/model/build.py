@@ -15,7 +15,7 @@ from automl_cxr.architectures import FAMILIES, find_backbone, load_function
 from automl_cxr.config import NAMED_WEIGHTS, SCRATCH, BranchConfig, TrialConfig
 from automl_cxr.io import sha256_of_file
 from automl_cxr.model.batchnorm import adapt_momentum
-from automl_cxr.model.devices import data_parallel, has_gpu, keep_within_share
+from automl_cxr.model.devices import data_parallel, has_gpu, limit_gpu_memory
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.keras_private import restart_layer_numbers
 from automl_cxr.model.weights import digest_weights, find_file
@@ -42,7 +42,7 @@ def build_model(
         ImpossibleModelError: The configuration does not describe a network.
         TrialError: Weights that it names are missing or damaged.
     """
-    keep_within_share()  # before the backend starts
+    limit_gpu_memory()  # before the backend starts
     _release_earlier_networks()
     keras.utils.set_random_seed(config.seed)
     with data_parallel():
@@ -81,7 +81,7 @@ def blueprint(config: TrialConfig, n_classes: int) -> Iterator[keras.Model]:
         ImpossibleModelError: The configuration does not describe a network.
     """
     unloaded = dataclasses.replace(config, weights="none", second_weights="none", heads="")
-    keep_within_share()  # as in ``build_model``
+    limit_gpu_memory()  # as in ``build_model``
     keras.utils.clear_session(free_memory=False)
     try:
         with keras.StatelessScope(initialize_variables=False):

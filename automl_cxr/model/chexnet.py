@@ -54,7 +54,9 @@ def chexnet_layers(tensors: Mapping[str, np.ndarray]) -> list[SavedLayer]:
         match = _TENSOR.fullmatch(name)
         layer = _keras_name(match["layer"]) if match else None
         if match is None or layer is None:
-            raise TrialError(f"A CheXNet checkpoint must hold a DenseNet121; received the tensor '{name}'. Use another file.")
+            raise TrialError(
+                f"A CheXNet checkpoint must contain a DenseNet121; received the tensor '{name}'. Use another file."
+            )
         parts[layer][match["part"]] = tensor
     return [SavedLayer(layer, _arrays(layer, tensors_of_layer)) for layer, tensors_of_layer in parts.items()]
 

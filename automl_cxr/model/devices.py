@@ -27,7 +27,7 @@ _MIB = 2**20
 
 def has_gpu() -> bool:
     """Return whether Keras' backend computes on a GPU."""
-    keep_within_share()  # the next lines start the backend
+    limit_gpu_memory()  # the next lines start the backend
     if keras.backend.backend() == "torch":
         return keras.ops.zeros(()).device.type != "cpu"
     try:
@@ -36,7 +36,7 @@ def has_gpu() -> bool:
         return False
 
 
-def gpus_given() -> float:
+def n_assigned_gpus() -> float:
     """Return the number of GPUs that this process may use: below 1 for a share of one; 1 if the variable is not set.
 
     Raises:
@@ -54,11 +54,11 @@ def gpus_given() -> float:
 
 def n_devices() -> int:
     """Return the number of devices that a batch is divided among."""
-    return max(1, int(gpus_given()))
+    return max(1, int(n_assigned_gpus()))
 
 
 @functools.cache
-def keep_within_share() -> None:
+def limit_gpu_memory() -> None:
     """Limit this process to its share of a GPU's memory, so that other processes on the GPU can use theirs.
 
     Call it before any computation, because a backend reserves its memory when it starts; ``has_gpu`` calls it too. Later calls
@@ -67,8 +67,8 @@ def keep_within_share() -> None:
     Raises:
         TrialError: The memory of the GPU cannot be determined.
     """
-    if gpus_given() < 1:
-        _LIMITS[keras.backend.backend()](_FOR_VALUES * gpus_given())
+    if n_assigned_gpus() < 1:
+        _LIMITS[keras.backend.backend()](_FOR_VALUES * n_assigned_gpus())
 
 
 def data_parallel() -> contextlib.AbstractContextManager[Any]:
@@ -137,7 +137,7 @@ def _distribution(n: int) -> Any:
     devices = keras.distribution.list_devices()
     if len(devices) < n:
         raise TrialError(
-            f"A trial was given {n} GPUs, but {backend} sees {len(devices)} ({', '.join(devices)}). "
+            f"A trial on {n} GPUs needs as many devices; {backend} found {len(devices)} ({', '.join(devices)}). "
             f"Install {backend} with support for these GPUs, or ask for --gpus-per-trial 1."
         )
     if backend == "jax":

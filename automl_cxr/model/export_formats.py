@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 
 from automl_cxr.errors import ExportError
-from automl_cxr.model import native_stderr_held_back
+from automl_cxr.model import captured_native_stderr
 from automl_cxr.model.ensemble_model import MemberWeighting, combine_networks
 
 _KERAS_NAMES = {"onnx": "onnx", "tflite": "litert", "savedmodel": "tf_saved_model"}
@@ -88,7 +88,7 @@ def _compute_dtypes(network: keras.Model) -> Iterator[str]:
 
 def _convert(model: keras.Model, file: Path, file_format: str) -> None:
     signature = [keras.InputSpec(shape=(None, *model.input_shape[1:]), dtype="float32", name="pixels")]
-    with warnings.catch_warnings(), native_stderr_held_back(), _quiet("tf2onnx", "absl", "tensorflow"):
+    with warnings.catch_warnings(), captured_native_stderr(), _quiet("tf2onnx", "absl", "tensorflow"):
         warnings.simplefilter("ignore")  # the converters warn about NumPy and about names
         model.export(file, format=_KERAS_NAMES[file_format], input_signature=signature, verbose=False)
     if file_format == "onnx":

@@ -89,7 +89,7 @@ def heat_map(evidence: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def resample(maps: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Interpolate maps linearly between the centres of their positions, with constant values from there to the edges.
+    """Interpolate maps linearly between the centres of their positions; values are constant beyond the outermost centres.
 
     Args:
         maps: (..., h, w), over a square with coordinates 0 to 1.
@@ -109,7 +109,7 @@ def _interpolation(coordinates: np.ndarray, n_positions: int) -> np.ndarray:
     return weights * ((coordinates >= 0) & (coordinates <= 1))[:, np.newaxis]
 
 
-def _network_with_shifts(network: keras.Model, places: Sequence[FeatureMapLayer]) -> keras.Model:
+def _network_with_shifts(network: keras.Model, targets: Sequence[FeatureMapLayer]) -> keras.Model:
     """Build a model that adds an input to the feature maps of each layer.
 
     The gradient of a score with respect to such an input equals the gradient with respect to the feature maps, for layers of
@@ -120,7 +120,7 @@ def _network_with_shifts(network: keras.Model, places: Sequence[FeatureMapLayer]
         layer, all float32.
     """
     pixels = keras.Input(network.inputs[0].shape[1:], dtype=network.inputs[0].dtype)
-    shifts = {id(one.tensor): keras.Input(one.tensor.shape[1:], dtype="float32") for one in places}
+    shifts = {id(one.tensor): keras.Input(one.tensor.shape[1:], dtype="float32") for one in targets}
     scores, maps = _replay_with_shifts(network, pixels, shifts)
     return keras.Model([pixels, *shifts.values()], [scores, *(maps[tensor] for tensor in shifts)], name="shifted")
 

@@ -81,7 +81,8 @@ def _brightening(kind: str, strength: float, seed: int) -> Callable[..., keras.K
 def _augmentation(config: TrialConfig) -> list[Callable[..., keras.KerasTensor]]:
     """List the random layers with an effect, each at its own strength times ``config.augmentation``.
 
-    The horizontal flip has no strength: it is used whenever ``config.augmentation`` is above 0.
+    The horizontal flip has no strength of its own: it is used whenever ``config.augmentation`` is above 0, because the side
+    rarely matters for a diagnosis.
     """
     strength, seed, fill = config.augmentation, config.seed, config.fill
     rotation = (config.rotation_low * strength / 360, config.rotation_high * strength / 360)

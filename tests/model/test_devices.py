@@ -62,7 +62,7 @@ def test_a_model_trained_on_two_devices_predicts_on_one(two_devices):
 
 def test_unsupported_numbers_of_devices_and_parts_are_refused(two_devices):
     backend, _, figures = two_devices
-    assert f"{backend} sees 2 (cpu:0, cpu:1)" in figures["refused three devices"]
+    assert f"{backend} found 2 (cpu:0, cpu:1)" in figures["refused three devices"]
     assert ("on one GPU only" in figures["refused in parts"]) == (backend == "tensorflow")
 
 
@@ -70,7 +70,7 @@ def test_unsupported_numbers_of_devices_and_parts_are_refused(two_devices):
 def test_an_invalid_number_of_gpus_is_refused(text, monkeypatch):
     monkeypatch.setenv("AUTOML_CXR_GPUS", text)
     with pytest.raises(UsageError, match="AUTOML_CXR_GPUS must be"):
-        devices.gpus_given()
+        devices.n_assigned_gpus()
 
 
 @pytest.mark.parametrize(("text", "n"), [("0.25", 1), ("1", 1), ("1.0", 1), ("2", 2), ("4.0", 4)])
@@ -90,12 +90,12 @@ def test_pytorch_supports_one_device_only(monkeypatch):
 def share(monkeypatch):
     """Assign a quarter of a GPU to a process without a limit so far."""
     monkeypatch.setenv("AUTOML_CXR_GPUS", "0.25")
-    devices.keep_within_share.cache_clear()
+    devices.limit_gpu_memory.cache_clear()
     yield
-    devices.keep_within_share.cache_clear()
+    devices.limit_gpu_memory.cache_clear()
 
 
-@pytest.mark.parametrize("starts_the_backend", [devices.keep_within_share, devices.has_gpu, devices.describe_worker])
+@pytest.mark.parametrize("starts_the_backend", [devices.limit_gpu_memory, devices.has_gpu, devices.describe_worker])
 def test_the_share_of_jax_is_set_before_it_starts(starts_the_backend, share, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "replaced during the test")

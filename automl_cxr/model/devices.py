@@ -21,7 +21,7 @@ import keras
 from automl_cxr.errors import TrialError, UsageError
 from automl_cxr.hardware import GPUS, cpu_model, describe_machine, n_usable_cores
 
-_FOR_VALUES = 0.9  # fraction of a share; no backend counts the driver's context and the compiled kernels
+_TENSOR_FRACTION = 0.9  # of a share; the driver's context and the compiled kernels are not counted by any backend
 _MIB = 2**20
 
 
@@ -68,7 +68,7 @@ def limit_gpu_memory() -> None:
         TrialError: The memory of the GPU cannot be determined.
     """
     if n_assigned_gpus() < 1:
-        _LIMITS[keras.backend.backend()](_FOR_VALUES * n_assigned_gpus())
+        _LIMITS[keras.backend.backend()](_TENSOR_FRACTION * n_assigned_gpus())
 
 
 def data_parallel() -> contextlib.AbstractContextManager[Any]:

@@ -29,7 +29,7 @@ from automl_cxr.model.weight_transfer import SUFFIX, load_part
 
 FOLDER_VARIABLE = "AUTOML_CXR_WEIGHTS"
 _KERAS_SUFFIXES, _TORCH_SUFFIXES = (".h5", ".hdf5", ".keras"), (".pth", ".tar", ".pt")
-_SILENCE = 8.0  # seconds without a response after which a server is considered unreachable
+_TIMEOUT = 8.0  # seconds without a response after which a server is considered unreachable
 
 
 def load_pretrained(
@@ -173,15 +173,15 @@ def _download(backbone: Backbone) -> None:
     if not _is_reachable(backbone.weights_source):
         raise TimeoutError("the server is not reachable")
     # MobileNetV2 has files for several image sizes; the row in the registry names that for 224 pixels.
-    with _bounded_silence(), contextlib.redirect_stdout(sys.stderr):  # stdout is reserved for results
+    with _connection_timeout(), contextlib.redirect_stdout(sys.stderr):  # stdout is reserved for results
         build_full_network(backbone, 224, weights="imagenet")
 
 
 @contextlib.contextmanager
-def _bounded_silence() -> Iterator[None]:
-    """Set a timeout of ``_SILENCE`` for new connections of this process, because Keras does not set one."""
+def _connection_timeout() -> Iterator[None]:
+    """Set a timeout of ``_TIMEOUT`` for new connections of this process, because Keras does not set one."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_SILENCE)
+    socket.setdefaulttimeout(_TIMEOUT)
     try:
         yield
     finally:
@@ -199,10 +199,10 @@ def _is_reachable(url: str) -> bool:
         with contextlib.suppress(OSError, http.client.HTTPException):
             head = urllib.request.Request(url, method="HEAD")  # noqa: S310 - the address is in the registry
             with contextlib.suppress(urllib.error.HTTPError):  # an error status is a response too
-                urllib.request.urlopen(head, timeout=_SILENCE).close()  # noqa: S310
+                urllib.request.urlopen(head, timeout=_TIMEOUT).close()  # noqa: S310
             responded.set()
 
     thread = threading.Thread(target=request, daemon=True)
     thread.start()
-    thread.join(_SILENCE)
+    thread.join(_TIMEOUT)
     return responded.is_set()

@@ -356,7 +356,7 @@ def row_at(url):
 
 
 def test_an_unreachable_server_is_reported_soon(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights_module, "_SILENCE", 0.5)
+    monkeypatch.setattr(weights_module, "_TIMEOUT", 0.5)
     started = time.monotonic()
     with unresponsive_server() as url, pytest.raises(TrialError) as caught:
         find_weights(row_at(url), "imagenet", tmp_path)
@@ -382,7 +382,7 @@ def test_a_download_goes_to_the_cache_of_keras_once_and_has_a_timeout(tmp_path, 
         row = row_at(url)
         assert find_weights(row, "imagenet") == path
         assert find_weights(row, "imagenet") == path
-    assert calls == [(224, "imagenet", weights_module._SILENCE)]
+    assert calls == [(224, "imagenet", weights_module._TIMEOUT)]
     assert socket.getdefaulttimeout() is None
     assert capsys.readouterr().out == ""
 

@@ -59,7 +59,7 @@ def test_layer_numbers_restart():
     assert keras.layers.Dense(1).name == "dense"
 
 
-def test_accumulated_gradients_are_told_from_other_variables_of_an_optimizer():
+def test_accumulated_gradients_of_an_optimizer_are_recognised():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     optimizer = keras.optimizers.Adam(gradient_accumulation_steps=2)
     optimizer.build(model.trainable_variables)

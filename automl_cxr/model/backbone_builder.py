@@ -8,8 +8,9 @@ import os
 import keras
 from keras import layers
 
+from automl_cxr.architectures import Backbone, find_backbone
 from automl_cxr.errors import ImpossibleModelError
-from automl_cxr.model.backbones import Backbone, find_backbone
+from automl_cxr.model.backbones import build_full_network
 from automl_cxr.model.weights import load_pretrained
 
 
@@ -48,7 +49,7 @@ def build_backbone(
             f"Backbone '{name}' needs images of at least {backbone.smallest_image} pixels; received image_size={image_size}. "
             "Use larger images or another backbone."
         )
-    whole = backbone.constructor(input_shape=(image_size, image_size, 3))
+    whole = build_full_network(backbone, image_size)
     maps = _output_of(whole, backbone, cut)
     cut_there = keras.Model(whole.input, maps, name=layer_name or name)
     load_pretrained(whole, backbone, weights, weights_folder, cut=cut_there)

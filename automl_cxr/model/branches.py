@@ -8,10 +8,10 @@ from pathlib import Path
 
 import keras
 
+from automl_cxr.architectures import find_backbone
 from automl_cxr.config import SCRATCH, TrialConfig
 from automl_cxr.conv_spec import format_conv_spec
 from automl_cxr.errors import UnknownNameError, UsageError
-from automl_cxr.model.backbones import find_backbone
 from automl_cxr.model.preprocessing import raw_pixels
 from automl_cxr.model.scratch import block_ends, conv_spec_of
 from automl_cxr.model.two_branch import ROLES, build_branches
@@ -42,7 +42,7 @@ def build_branch(
     pixels, x = raw_pixels(dataclasses.replace(config, augmentation=0.0))
     role = ROLES[place]
     branch, seen = build_branches(x, config, weights_folder=weights_folder, roles=[role])[role]
-    name = (config.backbone, config.second_backbone)[place]
+    name = config.branches[place].backbone
     points = block_ends(config) if name == SCRATCH else list(find_backbone(name).splice_points)
     places = {cut: f"{branch.name}/{cut}" for cut in _choose_cuts(branch, name, points, cuts)}
     return keras.Model(pixels, branch(seen), name=name), places
@@ -79,9 +79,8 @@ def one_branch(config: TrialConfig, place: int, cut: str) -> TrialConfig:
         place: 0 for the first branch, 1 for the second.
         cut: Name of the layer that the branch ends at.
     """
-    name = (config.backbone, config.second_backbone)[place]
+    name, _, weights = config.branches[place]
     if name != SCRATCH:
-        weights = (config.weights, config.second_weights)[place]
         return dataclasses.replace(config, family="transfer", backbone=name, cut=cut, weights=weights, pooling="average")
     names = [layer for layer, _ in conv_spec_of(config)]
     kept = [layer for _, layer in conv_spec_of(config)][: names.index(cut) + 1]

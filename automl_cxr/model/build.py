@@ -11,19 +11,13 @@ from pathlib import Path
 
 import keras
 
-from automl_cxr.config import NAMED_WEIGHTS, SCRATCH, TrialConfig
-from automl_cxr.model.backbones import find_backbone
+from automl_cxr.architectures import FAMILIES, find_backbone, load_function
+from automl_cxr.config import NAMED_WEIGHTS, SCRATCH, BranchConfig, TrialConfig
+from automl_cxr.io import sha256_of_file
 from automl_cxr.model.batchnorm import adapt_momentum
 from automl_cxr.model.devices import data_parallel, has_gpu, keep_within_share
 from automl_cxr.model.freezing import set_phase
-from automl_cxr.model.fused import build_fused
-from automl_cxr.model.scratch import build_scratch
-from automl_cxr.model.transfer import build_transfer
-from automl_cxr.model.two_branch import build_concat
-from automl_cxr.model.weights import digest_file, digest_weights, find_file
-
-_GROWN = {"scratch": build_scratch, "fused": build_fused}
-_PRETRAINED = {"transfer": build_transfer, "concat": build_concat}
+from automl_cxr.model.weights import digest_weights, find_file
 
 
 def build_model(
@@ -102,9 +96,7 @@ def blueprint(config: TrialConfig, n_classes: int) -> Iterator[keras.Model]:
 def _grow(config: TrialConfig, n_classes: int, weights_folder: Path | None) -> keras.Model:
     # bfloat16 has float32's range, so no loss has to be scaled; on a CPU it would be emulated.
     keras.config.set_dtype_policy("mixed_bfloat16" if config.precision == "mixed" and has_gpu() else "float32")
-    if config.family in _GROWN:
-        return _GROWN[config.family](config, n_classes)
-    return _PRETRAINED[config.family](config, n_classes, weights_folder=weights_folder)
+    return load_function(FAMILIES[config.family].builder)(config, n_classes, weights_folder=weights_folder)
 
 
 def backend_versions() -> str:
@@ -114,15 +106,11 @@ def backend_versions() -> str:
 
 def digest_pretrained(config: TrialConfig, weights_folder: Path | None) -> list[str]:
     """Give the SHA-256 of each file that ``build_model`` takes weights from, the first backbone's first."""
-    branches = {
-        "transfer": [(config.backbone, config.weights)],
-        "concat": [(config.backbone, config.weights), (config.second_backbone, config.second_weights)],
-    }.get(config.family, [])
-    digests = [_digest(name, weights, weights_folder) for name, weights in branches]
+    digests = [_digest(branch, weights_folder) for branch in config.branches]
     return [digest for digest in digests if digest]
 
 
-def _digest(branch: str, weights: str, weights_folder: Path | None) -> str:
-    if branch != SCRATCH:
-        return digest_weights(find_backbone(branch), weights, weights_folder)
-    return "" if weights in NAMED_WEIGHTS else digest_file(find_file(weights, weights_folder))
+def _digest(branch: BranchConfig, weights_folder: Path | None) -> str:
+    if branch.backbone != SCRATCH:
+        return digest_weights(find_backbone(branch.backbone), branch.weights, weights_folder)
+    return "" if branch.weights in NAMED_WEIGHTS else sha256_of_file(find_file(branch.weights, weights_folder))

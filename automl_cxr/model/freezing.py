@@ -15,7 +15,7 @@ import keras
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import ImpossibleModelError
 
-BACKBONE, SECOND_BACKBONE = "backbone", "second_backbone"
+BACKBONE, SECOND_BACKBONE = ROLES = "backbone", "second_backbone"  # names of the branches within a network, in order
 SCRATCH_BRANCH = "{}_scratch_branch"  # of a branch from scratch
 
 
@@ -29,11 +29,9 @@ def set_phase(model: keras.Model, config: TrialConfig, *, frozen: bool) -> None:
         ImpossibleModelError: No backbone has a layer of that name.
     """
     trained = [
-        SCRATCH_BRANCH.format(role)
-        for role, learnt in zip((BACKBONE, SECOND_BACKBONE), config.is_pretrained, strict=True)
-        if learnt
+        SCRATCH_BRANCH.format(role) for role, branch in zip(ROLES, config.branches, strict=False) if branch.is_pretrained
     ]
-    backbones = [layer for layer in model.layers if layer.name in (BACKBONE, SECOND_BACKBONE, *trained)]
+    backbones = [layer for layer in model.layers if layer.name in (*ROLES, *trained)]
     for backbone in backbones:
         freeze_except_last(backbone, 0 if frozen or config.unfreeze_from else config.unfreeze)
     if backbones and config.unfreeze_from and not frozen:

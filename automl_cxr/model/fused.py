@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 from keras import layers
 
@@ -15,7 +17,7 @@ _SMALLEST_IMAGE = 67  # 11x11 stride 4, then three 3x3 stride-2 pools, leave one
 _PUBLISHED_FILTERS = (96, 256, 384, 384, 256)
 
 
-def build_fused(config: TrialConfig, n_classes: int) -> keras.Model:
+def build_fused(config: TrialConfig, n_classes: int, *, weights_folder: Path | None = None) -> keras.Model:
     """Build five AlexNet-like convolutions whose pools 1, 2 and 5 (``config.taps``) are concatenated before the head.
 
     The tapped maps are max-pooled to the size of the last one, as 55 and 13 pixels to 6 at the published input of 227

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import keras
 from keras import layers
@@ -18,7 +19,7 @@ _MOST_FILTERS = 512
 _KIND = {Convolution: "conv", Pool: "pool", BatchNorm: "bn", LayerNorm: "ln", Relu: "relu", Dropout: "dropout"}
 
 
-def build_scratch(config: TrialConfig, n_classes: int) -> keras.Model:
+def build_scratch(config: TrialConfig, n_classes: int, *, weights_folder: Path | None = None) -> keras.Model:
     """Build the trunk that the configuration describes, one vector of its last feature maps, and a dense head.
 
     Raises:

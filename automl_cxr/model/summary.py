@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import keras
 
+from automl_cxr.architectures import find_backbone
 from automl_cxr.config import SCRATCH, TrialConfig
-from automl_cxr.model.backbones import find_backbone
 from automl_cxr.model.build import blueprint
 from automl_cxr.model.flops import count_multiply_adds
 from automl_cxr.model.freezing import BACKBONE, SECOND_BACKBONE, set_phase
@@ -184,9 +184,9 @@ def _part_of(name: str) -> str:
 
 
 def _splice_points(config: TrialConfig) -> dict[str, tuple[str, ...]]:
-    branches = {"transfer": (config.backbone,), "concat": (config.backbone, config.second_backbone)}.get(config.family, ())
     return {
-        branch: tuple(block_ends(config)) if branch == SCRATCH else find_backbone(branch).splice_points for branch in branches
+        name: tuple(block_ends(config)) if name == SCRATCH else find_backbone(name).splice_points
+        for name, _, _ in config.branches
     }
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import keras
 
+from automl_cxr.architectures import find_backbone
 from automl_cxr.config import SCRATCH, TrialConfig
 from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.model.backbone_builder import build_backbone
-from automl_cxr.model.backbones import find_backbone
+from automl_cxr.model.backbones import preprocess
 from automl_cxr.model.freezing import BACKBONE
 from automl_cxr.model.head import classifier_head, pooled_vector
 from automl_cxr.model.preprocessing import inner_size, raw_pixels, repeat_grey, three_channels
@@ -25,7 +26,7 @@ def build_transfer(config: TrialConfig, n_classes: int, *, weights_folder: Path 
     if config.backbone == SCRATCH:
         raise ImpossibleModelError("Transfer needs a published backbone; received scratch, which is a family of its own.")
     pixels, x = raw_pixels(config)
-    x = find_backbone(config.backbone).preprocess(three_channels(x, config))
+    x = preprocess(three_channels(x, config), find_backbone(config.backbone))
     backbone = build_backbone(
         config.backbone,
         inner_size(config),
@@ -51,6 +52,6 @@ def backbone_on_pixels(
         TrialError: The weights cannot be had.
     """
     pixels = keras.Input((image_size, image_size, 1), name="pixels")
-    x = find_backbone(name).preprocess(repeat_grey(pixels, 3))
+    x = preprocess(repeat_grey(pixels, 3), find_backbone(name))
     backbone = build_backbone(name, image_size, weights=weights, weights_folder=weights_folder, layer_name=BACKBONE)
     return keras.Model(pixels, backbone(x), name=name)

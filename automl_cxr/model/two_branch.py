@@ -9,19 +9,18 @@ from pathlib import Path
 import keras
 from keras import layers
 
+from automl_cxr.architectures import find_backbone
 from automl_cxr.config import NAMED_WEIGHTS, SCRATCH, TrialConfig
 from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.model.backbone_builder import build_backbone
-from automl_cxr.model.backbones import find_backbone
+from automl_cxr.model.backbones import preprocess
 from automl_cxr.model.closed_form_head import read_closed_form_head
-from automl_cxr.model.freezing import BACKBONE, SCRATCH_BRANCH, SECOND_BACKBONE
+from automl_cxr.model.freezing import ROLES, SCRATCH_BRANCH
 from automl_cxr.model.head import classifier_head
 from automl_cxr.model.preprocessing import inner_size, raw_pixels, scaled_channels, three_channels
 from automl_cxr.model.scratch import block_ends, build_conv_stack, conv_spec_of
 from automl_cxr.model.weight_transfer import load_scratch_branch
 from automl_cxr.model.weights import find_file
-
-ROLES = (BACKBONE, SECOND_BACKBONE)
 
 
 def build_concat(config: TrialConfig, n_classes: int, *, weights_folder: Path | None) -> keras.Model:
@@ -70,11 +69,8 @@ def build_branches(
         ImpossibleModelError: The image is too small for a branch, or a branch has no such cut.
         TrialError: Weights cannot be had.
     """
-    described = {
-        BACKBONE: (config.backbone, config.cut, config.weights),
-        SECOND_BACKBONE: (config.second_backbone, config.second_cut, config.second_weights),
-    }
-    rgb = three_channels(x, config) if any(described[role][0] != SCRATCH for role in roles) else None
+    described = dict(zip(ROLES, config.branches, strict=True))
+    rgb = three_channels(x, config) if any(described[role].backbone != SCRATCH for role in roles) else None
     branches = {}
     for role in roles:
         name, cut, weights = described[role]
@@ -87,7 +83,7 @@ def build_branches(
             backbone = build_backbone(
                 name, inner_size(config), cut=cut, weights=weights, weights_folder=weights_folder, layer_name=role
             )
-            branches[role] = backbone, find_backbone(name).preprocess(rgb, name=f"{role}_preprocess")
+            branches[role] = backbone, preprocess(rgb, find_backbone(name), name=f"{role}_preprocess")
     return branches
 
 

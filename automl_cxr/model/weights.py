@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import hashlib
 import http.client
 import os
 import socket
@@ -18,9 +17,11 @@ from pathlib import Path
 import keras
 from filelock import FileLock
 
+from automl_cxr.architectures import Backbone
 from automl_cxr.config import CHEXNET, IMAGENET, NONE
 from automl_cxr.errors import ImpossibleModelError, TrialError
-from automl_cxr.model.backbones import Backbone
+from automl_cxr.io import sha256_of_file
+from automl_cxr.model.backbones import build_full_network
 from automl_cxr.model.chexnet import CHEXNET_FILES, CHEXNET_SOURCES, chexnet_layers
 from automl_cxr.model.keras_weight_files import fit_layers, read_keras_file
 from automl_cxr.model.torch_checkpoint import read_torch_checkpoint
@@ -42,7 +43,7 @@ def load_pretrained(
     """Put pretrained weights into a whole backbone.
 
     Args:
-        model: The network that ``backbone.constructor`` built, not cut.
+        model: The network that ``build_full_network`` built, not cut.
         backbone: Its row.
         weights: "none" (leaves it as it is), "imagenet", "chexnet" or a file; see ``find_weights``.
         folder: Where files are looked for first.
@@ -69,13 +70,7 @@ def load_pretrained(
 def digest_weights(backbone: Backbone, weights: str, folder: str | os.PathLike[str] | None = None) -> str:
     """Give the SHA-256 of the file that ``load_pretrained`` would load, in hexadecimal; "" for "none"."""
     path = find_weights(backbone, weights, folder)
-    return "" if path is None else digest_file(path)
-
-
-def digest_file(path: Path) -> str:
-    """Give the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return "" if path is None else sha256_of_file(path)
 
 
 def find_weights(backbone: Backbone, weights: str, folder: str | os.PathLike[str] | None = None) -> Path | None:
@@ -177,7 +172,7 @@ def _download(backbone: Backbone) -> None:
         raise TimeoutError("the server is out of reach")
     # 224 pixels: MobileNetV2 has a file for each of several sizes, and this is the one of its row.
     with _bounded_silence(), contextlib.redirect_stdout(sys.stderr):  # (results are on stdout)
-        backbone.constructor(input_shape=(224, 224, 3), weights="imagenet")
+        build_full_network(backbone, 224, weights="imagenet")
 
 
 @contextlib.contextmanager

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from keras import applications
 
-from automl_cxr import config
+from automl_cxr.architectures import BACKBONES, FAMILIES, find_backbone, load_function
 from automl_cxr.errors import ImpossibleModelError, UnknownNameError
 from automl_cxr.model.backbone_builder import build_backbone
-from automl_cxr.model.backbones import BACKBONES, find_backbone
+from automl_cxr.model.backbones import build_full_network, preprocess
 from automl_cxr.model.freezing import weight_bearing_layers
 from automl_cxr.model.inference import load_model
 
@@ -29,8 +29,10 @@ def smallest(name):
     return build_backbone(name, find_backbone(name).smallest_image)
 
 
-def test_a_configuration_can_name_every_backbone_and_no_other():
-    assert tuple(BACKBONES) == config.BACKBONES
+@pytest.mark.parametrize("row", [*BACKBONES.values(), *FAMILIES.values()], ids=lambda row: row.name)
+def test_every_row_of_the_registry_names_an_existing_function(row):
+    reference = row.constructor if row.name in BACKBONES else row.builder
+    assert callable(load_function(reference)), f"{row.name} must name a function as module:function; received {reference}"
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -42,7 +44,7 @@ def test_it_builds_at_its_smallest_image_and_no_smaller(name):
     with pytest.raises(ImpossibleModelError, match=f"at least {size} pixels; received image_size={size - 1}"):
         build_backbone(name, size - 1)
     with pytest.raises(ValueError):  # noqa: PT011 - what Keras itself says; the row's figure is Keras' own
-        find_backbone(name).constructor(input_shape=(size - 1, size - 1, 3))
+        build_full_network(find_backbone(name), size - 1)
 
 
 @pytest.mark.parametrize(("name", "parameters"), PARAMETERS.items())
@@ -88,7 +90,7 @@ PREPROCESSINGS = {
 @pytest.mark.parametrize("name", BACKBONES)
 def test_preprocessing_is_that_of_keras_and_survives_saving(name, tmp_path):
     pixels = keras.Input((4, 4, 3))
-    model = keras.Model(pixels, keras.layers.Identity()(find_backbone(name).preprocess(pixels)))
+    model = keras.Model(pixels, keras.layers.Identity()(preprocess(pixels, find_backbone(name))))
     grey = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 1)).astype(np.float32).repeat(3, axis=-1)
     expected = PREPROCESSINGS[name].preprocess_input(grey.copy())
     assert model.predict(grey, verbose=0) == pytest.approx(expected, abs=1e-4)

@@ -83,7 +83,7 @@ def test_a_cut_that_there_is_not_is_refused(place, cut, error, told):
 
 def test_a_trained_trunk_is_frozen_first_like_a_backbone(trained):
     config = dataclasses.replace(CONCAT, backbone="scratch", second_weights=str(trained / "scratch.keras"))
-    assert config.is_pretrained == (False, True)
+    assert [branch.is_pretrained for branch in config.branches] == [False, True]
     assert config.frozen_epochs == 1
     model = build_model(config, 3, steps_per_epoch=2)
     random, learnt = (model.get_layer(f"{role}_scratch_branch") for role in ("backbone", "second_backbone"))

@@ -2,9 +2,9 @@ import keras
 import numpy as np
 import pytest
 
+from automl_cxr.architectures import find_backbone
 from automl_cxr.errors import TrialError
 from automl_cxr.model.backbone_builder import build_backbone
-from automl_cxr.model.backbones import find_backbone
 from automl_cxr.model.chexnet import chexnet_layers
 from automl_cxr.model.weights import load_pretrained
 

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from keras.src.applications import densenet, efficientnet_v2, inception_v3, mobilenet_v2, resnet, vgg16, xception
 
+from automl_cxr.architectures import BACKBONES, find_backbone
 from automl_cxr.errors import ImpossibleModelError, TrialError
 from automl_cxr.model import weights as weights_module
 from automl_cxr.model.backbone_builder import build_backbone
-from automl_cxr.model.backbones import BACKBONES, find_backbone
+from automl_cxr.model.backbones import build_full_network
 from automl_cxr.model.weights import digest_weights, find_weights, load_pretrained
 
 
@@ -349,9 +350,9 @@ def server_that_answers():
             server.shutdown()
 
 
-def row_at(url, constructor=None):
+def row_at(url):
     row = find_backbone("mobilenetv2")
-    return dataclasses.replace(row, weights_source=url, constructor=constructor or row.constructor)
+    return dataclasses.replace(row, weights_source=url)
 
 
 def test_a_machine_without_the_network_gets_its_message_soon(tmp_path, monkeypatch):
@@ -371,29 +372,31 @@ def test_a_download_goes_to_the_cache_of_keras_once_and_is_bounded(tmp_path, mon
     path = tmp_path / "models" / find_backbone("mobilenetv2").weights_file
     calls = []
 
-    def constructor(*, input_shape, weights):
-        calls.append((input_shape, weights, socket.getdefaulttimeout()))
+    def build(_, image_size, *, weights):
+        calls.append((image_size, weights, socket.getdefaulttimeout()))
         print("Downloading data")
         path.write_bytes(b"x")
 
     with server_that_answers() as url:
-        row = row_at(url, constructor)
+        monkeypatch.setattr(weights_module, "build_full_network", build)
+        row = row_at(url)
         assert find_weights(row, "imagenet") == path
         assert find_weights(row, "imagenet") == path
-    assert calls == [((224, 224, 3), "imagenet", weights_module._SILENCE)]
+    assert calls == [(224, "imagenet", weights_module._SILENCE)]
     assert socket.getdefaulttimeout() is None
     assert capsys.readouterr().out == ""
 
 
-def test_a_failing_download_is_said_in_one_line(tmp_path):
-    def constructor(**_):
+def test_a_failed_download_is_reported_in_one_line(tmp_path, monkeypatch):
+    def build(*_, **__):
         raise Exception("URL fetch failure on x:\n 503")  # noqa: TRY002 - what Keras raises
 
+    monkeypatch.setattr(weights_module, "build_full_network", build)
     with (
         server_that_answers() as url,
         pytest.raises(TrialError, match=r"could not download it \(URL fetch failure on x: 503\)"),
     ):
-        find_weights(row_at(url, constructor), "imagenet", tmp_path)
+        find_weights(row_at(url), "imagenet", tmp_path)
 
 
 def test_file_names_and_addresses_are_those_of_keras():
@@ -424,7 +427,7 @@ def test_keras_asks_for_the_file_of_the_row(name, monkeypatch):
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", get_file)
     row = find_backbone(name)
     with pytest.raises(InterruptedError):
-        row.constructor(input_shape=(224, 224, 3), weights="imagenet")
+        build_full_network(row, 224, weights="imagenet")
     assert asked == [(row.weights_file, row.weights_source)]
 
 

@@ -27,7 +27,7 @@ def build_model(
     """Build the network of a configuration, with weights drawn from its seed, frozen as the first training phase needs it.
 
     Keras' own records of earlier models are deleted first. TensorFlow still keeps some of their graphs: a process grows by 10
-    to 50 MiB with each model that it traces (``training/compiled_cache.py`` traces each structure once).
+    to 50 MiB with each model that it traces.
 
     Args:
         config: The family and its hyperparameters.
@@ -55,8 +55,8 @@ def build_model(
 def _release_earlier_networks() -> None:
     """Free the memory of unreferenced networks and restart the numbers in Keras' layer names.
 
-    ``keras.utils.clear_session`` would also delete all that TensorFlow has prepared to run, so that the graphs of cached
-    compiled models would be optimised again in each trial. It frees no more memory.
+    ``keras.utils.clear_session`` would also delete all that TensorFlow has prepared to run, so that the graphs of reused
+    compiled models (``training/stacked_heads.py``) would be optimised again in each trial. It frees no more memory.
     """
     _exclude_libraries_from_collection()
     restart_layer_numbers()

@@ -213,7 +213,7 @@ def _compare(classifier: Classifier, file: Path, file_format: str, size: int, fi
 
 def _predict_elsewhere(file: Path, file_format: str, pixels: np.ndarray, folder: Path) -> np.ndarray:
     # The script is found without importing it: it stands in the room of Keras, but needs nothing of this package.
-    script = Path(__file__).resolve().parents[1] / "model" / "export_check.py"
+    script = Path(__file__).resolve().parents[1] / "model" / "exported.py"
     np.save(folder / "pixels.npy", pixels)
     paths = [str(path) for path in (file, folder / "pixels.npy", folder / "said.npy")]
     words = [sys.executable, "-P", str(script), file_format, *paths]

@@ -21,7 +21,6 @@ import keras
 import numpy as np
 
 from automl_cxr.errors import TrialError
-from automl_cxr.model.keras_private import is_gradient_accumulator
 from automl_cxr.records import EpochRecord
 
 
@@ -75,7 +74,7 @@ def _states(optimizer: keras.Optimizer) -> tuple[list[keras.Variable], list[kera
     A weight decay in a variable is no state: the configuration says it.
     """
     variables = [variable for variable in optimizer.variables if variable is not optimizer.weight_decay]
-    is_accumulator = [is_gradient_accumulator(variable) for variable in variables]
+    is_accumulator = [variable.path.endswith("gradient_accumulator") for variable in variables]
     both = list(zip(variables, is_accumulator, strict=True))
     return [variable for variable, is_one in both if not is_one], [variable for variable, is_one in both if is_one]
 

@@ -8,25 +8,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from automl_cxr.architectures import BACKBONES, FAMILIES
 from automl_cxr.conv_spec import parse_conv_spec
 from automl_cxr.errors import UnknownNameError, UsageError
 
-FAMILIES = ("scratch", "fused", "transfer", "concat")
-BACKBONES = (
-    "vgg16",
-    "resnet50",
-    "resnet152",
-    "resnet50v2",
-    "resnet101v2",
-    "inceptionv3",
-    "xception",
-    "densenet121",
-    "mobilenetv2",
-    "efficientnetv2b0",
-    "squeezenet",
-)
 SCRATCH = "scratch"  # a branch of a concat network that is no backbone
 NONE, IMAGENET, CHEXNET = NAMED_WEIGHTS = ("none", "imagenet", "chexnet")  # weights that are no file
 FITS = ("stretch", "pad", "crop")
@@ -96,6 +83,19 @@ def _alphas_rule(value: Any) -> str | None:
 
 def _hyperparameter(default: Any, rule: Rule) -> Any:
     return field(default=default, metadata={"rule": rule})
+
+
+class BranchConfig(NamedTuple):
+    """A convolutional part of a network that may be pretrained: a published network or a convolution stack."""
+
+    backbone: str
+    cut: str
+    weights: str
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether it is frozen first: a published network, or a convolution stack with weights from a file."""
+        return self.backbone != SCRATCH or self.weights not in NAMED_WEIGHTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,31 +277,28 @@ class TrialConfig:
     @property
     def frozen_epochs(self) -> int:
         """Count the epochs, at most, before ``unfreeze`` takes effect; 0 where there are not two phases."""
-        is_pretrained = {"transfer": True, "concat": any(self.is_pretrained)}.get(self.family, False)
+        is_pretrained = any(branch.is_pretrained for branch in self.branches)
         thaws = is_pretrained and (self.unfreeze > 0 or self.unfreeze_from != "")
         return math.ceil(round(self.frozen_share * self.epochs, 9)) if thaws else 0  # 0.07 * 100 is a little more than 7
 
     @property
     def trains_head_only(self) -> bool:
         """Whether nothing but a head learns, on features that are the same in every epoch and for every seed."""
-        branches = {
-            "transfer": [(self.backbone, self.weights)],
-            "concat": [(self.backbone, self.weights), (self.second_backbone, self.second_weights)],
-        }.get(self.family, [(SCRATCH, "")])
         is_frozen = self.unfreeze == 0 and self.unfreeze_from == "" and self.resizer == 0
         is_projected = self.family == "concat" and self.projection > 0
         is_kept = self.features != "pixels" and (self.augmentation == 0 or self.views > 0)
         is_plain = self.gradient_accumulation == 1 and self.precision == "float32"
-        has_weights = all(name != SCRATCH and weights != "none" for name, weights in branches)
+        has_weights = bool(self.branches) and all(
+            branch.backbone != SCRATCH and branch.weights != NONE for branch in self.branches
+        )
         return has_weights and is_frozen and not is_projected and is_kept and is_plain and self.head_file is None
 
     @property
-    def is_pretrained(self) -> tuple[bool, bool]:
-        """Tell of each branch whether it is a backbone to be frozen first: a published one, or a trunk from a file."""
-        return (
-            self.backbone != SCRATCH or self.weights not in NAMED_WEIGHTS,
-            self.second_backbone != SCRATCH or self.second_weights not in NAMED_WEIGHTS,
-        )
+    def branches(self) -> tuple[BranchConfig, ...]:
+        """The parts of the network that may be pretrained, in order; empty for a family without any."""
+        first = BranchConfig(self.backbone, self.cut, self.weights)
+        second = BranchConfig(self.second_backbone, self.second_cut, self.second_weights)
+        return (first, second)[: FAMILIES[self.family].n_branches]
 
     @property
     def head_file(self) -> Path | None:

@@ -1,14 +1,14 @@
-"""The text that describes a stack of convolutions, such as "conv32k3 bn pool2 drop0.2 conv64k3".
+"""Parsing and formatting the text description of a convolution stack, such as "conv32k3 bn pool2 drop0.2 conv64k3".
 
-One word a layer, from the image on:
+Each word is a layer, in the order of the network:
 
-    conv64k5       64 filters of 5x5, stride 1, padding "same", ReLU; conv64k5s2 has stride 2, conv64k5v padding "valid",
-                   and conv64k5l no ReLU (l for linear; a "bn" right after it takes the place of its bias)
-    pool3s2        max pooling over 3x3 in steps of 2, padding "valid"; pool2 is 2x2 in steps of 2, pool2p is padded ("same")
+    conv64k5       64 filters of 5x5, stride 1, padding "same", ReLU; conv64k5s2 has stride 2, conv64k5v has padding "valid",
+                   and conv64k5l has no ReLU (l for linear; if "bn" follows, it has no bias either)
+    pool3s2        max pooling over 3x3 with stride 2 and padding "valid"; pool2 is 2x2 with stride 2, pool2p is padded ("same")
     bn ln relu     batch normalisation, layer normalisation over the channels, ReLU
-    drop0.25       dropout at rate 0.25
+    drop0.25       dropout with rate 0.25
 
-A block ends where a convolution follows a pool.
+A new block begins at each convolution after a pool.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _DROPOUT = re.compile(r"drop(?P<rate>0?\.\d+)")
 
 @dataclass(frozen=True)
 class Convolution:
-    """``filters`` kernels of ``kernel`` x ``kernel`` pixels in steps of ``stride``."""
+    """A convolution with ``filters`` kernels of ``kernel`` x ``kernel`` pixels."""
 
     filters: int
     kernel: int
@@ -37,7 +37,7 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Pool:
-    """The maximum over windows of ``size`` x ``size`` pixels in steps of ``stride``."""
+    """Max pooling over windows of ``size`` x ``size`` pixels."""
 
     size: int
     stride: int
@@ -56,38 +56,38 @@ class LayerNorm:
 
 @dataclass(frozen=True)
 class Relu:
-    """ReLU on its own."""
+    """ReLU as a separate layer."""
 
 
 @dataclass(frozen=True)
 class Dropout:
-    """Dropout at ``rate``."""
+    """Dropout with rate ``rate``, 0..1."""
 
     rate: float
 
 
-TrunkLayer = Convolution | Pool | BatchNorm | LayerNorm | Relu | Dropout
-_PLAIN: dict[str, TrunkLayer] = {"bn": BatchNorm(), "ln": LayerNorm(), "relu": Relu()}
+ConvSpecLayer = Convolution | Pool | BatchNorm | LayerNorm | Relu | Dropout
+_PLAIN: dict[str, ConvSpecLayer] = {"bn": BatchNorm(), "ln": LayerNorm(), "relu": Relu()}
 
 
-def parse_conv_spec(text: str) -> tuple[TrunkLayer, ...]:
-    """Read the layers that a text names.
+def parse_conv_spec(text: str) -> tuple[ConvSpecLayer, ...]:
+    """Parse a text description into layers.
 
     Raises:
-        UsageError: A word is no layer, or no convolution is among them.
+        UsageError: A word does not describe a layer, or there is no convolution.
     """
-    found = tuple(_parse_word(word) for word in text.split())
-    if not any(isinstance(layer, Convolution) for layer in found):
-        raise UsageError(f"Layers must hold a convolution, such as conv32k3; received '{text}'.")
-    return found
+    parsed = tuple(_parse_word(word) for word in text.split())
+    if not any(isinstance(layer, Convolution) for layer in parsed):
+        raise UsageError(f"Layers must include a convolution, such as conv32k3; received '{text}'.")
+    return parsed
 
 
-def format_conv_spec(layers: Sequence[TrunkLayer]) -> str:
-    """Write the text that ``parse_conv_spec`` reads as these layers."""
-    return " ".join(_write_word(layer) for layer in layers)
+def format_conv_spec(layers: Sequence[ConvSpecLayer]) -> str:
+    """Format layers as the text from which ``parse_conv_spec`` returns them."""
+    return " ".join(_format_word(layer) for layer in layers)
 
 
-def _write_word(layer: TrunkLayer) -> str:
+def _format_word(layer: ConvSpecLayer) -> str:
     match layer:
         case Convolution():
             stride = "" if layer.stride == 1 else f"s{layer.stride}"
@@ -102,7 +102,7 @@ def _write_word(layer: TrunkLayer) -> str:
             return next(word for word, plain in _PLAIN.items() if plain == layer)
 
 
-def _parse_word(word: str) -> TrunkLayer:
+def _parse_word(word: str) -> ConvSpecLayer:
     if word in _PLAIN:
         return _PLAIN[word]
     if match := _CONVOLUTION.fullmatch(word):

@@ -78,13 +78,14 @@ def frozen_vector(pixels: Any, weights: str) -> Any:
     """Put a frozen SqueezeNet and average pooling on raw pixels."""
     import keras
 
+    from automl_cxr.architectures import find_backbone
     from automl_cxr.model.backbone_builder import build_backbone
-    from automl_cxr.model.backbones import find_backbone
+    from automl_cxr.model.backbones import preprocess
     from automl_cxr.model.preprocessing import repeat_grey
 
     backbone = build_backbone("squeezenet", pixels.shape[1], weights="imagenet", weights_folder=weights)
     backbone.trainable = False
-    x = find_backbone("squeezenet").preprocess(repeat_grey(pixels, 3))
+    x = preprocess(repeat_grey(pixels, 3), find_backbone("squeezenet"))
     return keras.layers.GlobalAveragePooling2D()(backbone(x))
 
 

@@ -61,15 +61,16 @@ def compute_features(data: str, weights: str, image_size: int, file: Path) -> No
     """Write the pooled features of all images, their ids and labels to an npz file."""
     import keras
 
+    from automl_cxr.architectures import find_backbone
     from automl_cxr.model.backbone_builder import build_backbone
-    from automl_cxr.model.backbones import find_backbone
+    from automl_cxr.model.backbones import preprocess
 
     dataset = load_dataset(data)
     decoded = decode_dataset(dataset.root, tuple(dataset.table["image"]), image_size)
     squeezenet = build_backbone("squeezenet", image_size, weights="imagenet", weights_folder=weights)
     pixels = keras.Input((image_size, image_size, 1))
     taps = keras.Model(squeezenet.input, [squeezenet.get_layer(name).output for name in _TAPS])
-    maps = taps(find_backbone("squeezenet").preprocess(keras.layers.Concatenate()([pixels] * 3)))
+    maps = taps(preprocess(keras.layers.Concatenate()([pixels] * 3), find_backbone("squeezenet")))
     pooled = keras.layers.Concatenate()([keras.layers.GlobalAveragePooling2D()(tap) for tap in maps])
     features = keras.Model(pixels, pooled).predict(decoded.open()[..., None].astype("float32"), batch_size=32, verbose=0)
     labels = dataset.table.set_index("image")["label"].loc[list(decoded.ids)]

@@ -20,25 +20,25 @@ from automl_cxr.errors import UsageError
         ("conv32k3 drop0.25", Dropout(0.25)),
     ],
 )
-def test_a_word_is_a_layer(word, layer):
+def test_a_word_describes_a_layer(word, layer):
     assert parse_conv_spec(word)[-1] == layer
 
 
 @pytest.mark.parametrize(
     "word", ["conv32", "conv0k3", "conv32k0", "conv32k3s0", "pool", "pool2v", "drop1.5", "drop1", "dense8", "Conv8k3"]
 )
-def test_a_word_that_is_none_is_named(word):
+def test_the_error_names_an_invalid_word(word):
     with pytest.raises(UsageError, match=word):
         parse_conv_spec(f"conv8k3 {word}")
 
 
-def test_a_trunk_needs_a_convolution():
-    with pytest.raises(UsageError, match="hold a convolution"):
+def test_a_convolution_is_required():
+    with pytest.raises(UsageError, match="include a convolution"):
         parse_conv_spec("pool2 bn")
 
 
 @pytest.mark.parametrize(
     "text", ["conv32k11 conv64k5s2 pool2 bn", "conv96k11s4v pool3s2p relu", "conv8k3vl ln drop0.25 pool2s1 drop0.000001"]
 )
-def test_a_trunk_is_written_as_it_is_read(text):
+def test_formatting_inverts_parsing(text):
     assert format_conv_spec(parse_conv_spec(text)) == text

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "automl_cxr"
 LAYERS = (
     {"errors", "io", "version"},
     {"hardware", "conv_spec"},
+    {"architectures"},
     {"data", "scoring", "config", "records"},
     {"storage", "engine"},
     {"model", "ensemble", "data_audit"},

@@ -1,4 +1,4 @@
-"""Every published system has the parameters that its report counts, through `automl-cxr describe NAME --json`."""
+"""The parameter counts of `automl-cxr describe NAME --json` equal the published ones."""
 
 import json
 
@@ -32,32 +32,32 @@ PARAMETERS = {
 
 @pytest.fixture
 def describe(capfd):
-    def type_it(name, *words):
-        assert cli._run(["describe", name, *words, "--json"]) == 0
+    def run_describe(name, *options):
+        assert cli._run(["describe", name, *options, "--json"]) == 0
         return json.loads(capfd.readouterr()[0])
 
-    return type_it
+    return run_describe
 
 
 @pytest.mark.parametrize(("name", "parameters"), PARAMETERS.items())
 def test_parameters(describe, name, parameters):
-    told = describe(name)
-    assert told["parameters"] == parameters
-    assert told["trainable"] + told["non_trainable"] == parameters
-    assert sum(layer["parameters"] for layer in told["layers"]) == parameters
-    assert sum(part["parameters"] for part in told["parts"].values()) == parameters
-    for what, count in told["published"].items():
-        assert told[what] == count
-    assert told["multiply_adds"] > parameters / 10
-    assert told["weight_bytes"] == 4 * parameters
+    summary = describe(name)
+    assert summary["parameters"] == parameters
+    assert summary["trainable"] + summary["non_trainable"] == parameters
+    assert sum(layer["parameters"] for layer in summary["layers"]) == parameters
+    assert sum(part["parameters"] for part in summary["parts"].values()) == parameters
+    for quantity, count in summary["published"].items():
+        assert summary[quantity] == count
+    assert summary["multiply_adds"] > parameters / 10
+    assert summary["weight_bytes"] == 4 * parameters
 
 
 def test_the_fused_network_and_its_resizer(describe):
-    told = describe("cxr14-fused")
-    assert told["trainable"] == 9_211_719
-    assert told["parts"]["resizer"]["parameters"] == 12_163
-    assert told["parts"]["resizer"]["parameters"] - told["parts"]["resizer"]["trainable"] == 128
-    shapes = {layer["name"]: layer["output_shape"] for layer in told["layers"]}
+    summary = describe("cxr14-fused")
+    assert summary["trainable"] == 9_211_719
+    assert summary["parts"]["resizer"]["parameters"] == 12_163
+    assert summary["parts"]["resizer"]["parameters"] - summary["parts"]["resizer"]["trainable"] == 128
+    shapes = {layer["name"]: layer["output_shape"] for layer in summary["layers"]}
     assert shapes["conv1"] == [55, 55, 96]
     assert shapes["pool1"][0] == 27
     assert shapes["pool2"][0] == 13
@@ -67,48 +67,48 @@ def test_the_fused_network_and_its_resizer(describe):
 
 
 def test_the_two_branches_of_the_concatenated_network(describe):
-    told = describe("covid2-concat")
-    assert told["non_trainable"] == 8_000
-    assert told["parts"]["backbone"]["parameters"] == 391_104
-    assert told["parts"]["second_backbone"]["parameters"] == 1_651_712
-    shapes = {layer["name"]: layer["output_shape"] for layer in told["layers"]}
+    summary = describe("covid2-concat")
+    assert summary["non_trainable"] == 8_000
+    assert summary["parts"]["backbone"]["parameters"] == 391_104
+    assert summary["parts"]["second_backbone"]["parameters"] == 1_651_712
+    shapes = {layer["name"]: layer["output_shape"] for layer in summary["layers"]}
     assert shapes["backbone_projection"] == [32, 32, 2048]
     assert shapes["second_backbone_projection"] == [16, 16, 2048]
     assert shapes["vector"] == [4096]
 
 
 @pytest.mark.parametrize(("n_layers", "trainable"), [(5, 238_148), (9, 400_068), (163, 5_594_244)])
-def test_chexnet_unfrozen_layer_by_layer(describe, n_layers, trainable):
-    told = describe(f"cxr14-chexnet-last{n_layers}")
-    assert told["trainable"] == trainable
-    assert told["frozen_phase_trainable"] == 70_020
+def test_chexnet_with_unfrozen_layers(describe, n_layers, trainable):
+    summary = describe(f"cxr14-chexnet-last{n_layers}")
+    assert summary["trainable"] == trainable
+    assert summary["frozen_phase_trainable"] == 70_020
 
 
-def test_a_layers_name_says_the_same_as_a_number(describe):
+def test_a_layer_name_and_a_number_unfreeze_the_same_layers(describe):
     assert describe("cxr14-chexnet", "--set", "unfreeze_from=conv4_block1_0_bn")["trainable"] == 5_594_244
 
 
 @pytest.mark.parametrize(("block", "n_convolutions"), [("block5", 3), ("block3", 9)])
 def test_vgg16_unfrozen_by_block(describe, block, n_convolutions):
-    told = describe(f"cxr14-vgg16-{block}")
-    trained = [layer for layer in told["layers"] if layer["kind"] == "Conv2D" and layer["trainable"]]
+    summary = describe(f"cxr14-vgg16-{block}")
+    trained = [layer for layer in summary["layers"] if layer["kind"] == "Conv2D" and layer["trainable"]]
     assert len(trained) == n_convolutions
-    assert told["frozen_phase_trainable"] == 132_356
+    assert summary["frozen_phase_trainable"] == 132_356
 
 
 @pytest.mark.parametrize(
     ("name", "phase_1"),
     [("pneumonia3-inceptionv3", 6_147), ("pneumonia3-resnet101v2", 6_147), ("cxr14-resnet50-last2", 131_396)],
 )
-def test_two_phases_begin_with_the_head(describe, name, phase_1):
-    told = describe(name)
-    assert told["frozen_phase_trainable"] == phase_1
-    assert told["trainable"] > phase_1
+def test_the_first_of_two_phases_trains_the_head(describe, name, phase_1):
+    summary = describe(name)
+    assert summary["frozen_phase_trainable"] == phase_1
+    assert summary["trainable"] > phase_1
 
 
-def test_the_searched_head_begins_with_the_published_one(describe):
-    told = describe("cxr14-scratch-tuned")
+def test_the_search_of_heads_starts_with_the_published_one(describe):
+    summary = describe("cxr14-scratch-tuned")
     head = 512 * 2560 + 2560 + 2560 * 4 + 4
-    assert told["parts"]["head"]["parameters"] == head
-    assert told["config"]["dropout"] == 0.23847
-    assert told["config"]["learning_rate"] == 1e-4
+    assert summary["parts"]["head"]["parameters"] == head
+    assert summary["config"]["dropout"] == 0.23847
+    assert summary["config"]["learning_rate"] == 1e-4

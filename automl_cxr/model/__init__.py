@@ -1,4 +1,7 @@
-"""The only room with Keras. It loads here, once, without the page of chatter that TensorFlow writes when it starts."""
+"""Architectures, weights, graph surgery, export and Grad-CAM.
+
+Importing the package loads Keras and discards the messages that TensorFlow prints at start-up.
+"""
 
 import contextlib
 import logging
@@ -9,27 +12,27 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def native_stderr_held_back() -> Iterator[None]:
-    """Swallow what C++ libraries write to stderr, and show it after all if the block fails.
+def captured_native_stderr() -> Iterator[None]:
+    """Discard what C++ libraries write to stderr, but print it if the block fails.
 
-    TF_CPP_MIN_LOG_LEVEL, the documented way, no longer covers what TensorFlow 2.21 logs before its logging is set up.
+    TF_CPP_MIN_LOG_LEVEL, the documented setting, does not cover what TensorFlow 2.21 logs before its logging is set up.
     """
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as held, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryFile() as captured, contextlib.ExitStack() as stack:
         real = os.dup(2)
         stack.callback(os.close, real)
-        os.dup2(held.fileno(), 2)
+        os.dup2(captured.fileno(), 2)
         try:
             yield
         except Exception:
-            held.seek(0)
-            os.write(real, held.read())
+            captured.seek(0)
+            os.write(real, captured.read())
             raise
         finally:
             os.dup2(real, 2)
 
 
-logging.getLogger("tensorflow").setLevel(logging.ERROR)  # warns of retracing, which many models in a process bring about
+logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of retracing, which many models in a process cause
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-with native_stderr_held_back():
-    import keras  # noqa: F401 - loaded for its side effects; the room's files import it again for its names
+with captured_native_stderr():
+    import keras  # noqa: F401 - loaded here with its messages discarded; the modules import its names themselves

@@ -1,4 +1,4 @@
-"""What the layers of a network make of an image: the feature maps of every convolution and pool."""
+"""The feature maps of every convolution and pooling layer of a network for given images."""
 
 from __future__ import annotations
 
@@ -14,30 +14,33 @@ from automl_cxr.model.graph import tensors_at
 
 
 class Activations:
-    """The convolutions and pools of a network, opened.
+    """The outputs of the convolution and pooling layers of a network.
 
     Args:
-        model: From raw grey pixels 0..255 (n, h, w, 1) to probabilities. Of a model that averages the networks of folds the
-            first network is opened.
+        model: A model from raw grey pixels 0..255 (n, h, w, 1) to probabilities. If it averages the networks of folds, the
+            first network is used.
+
+    Attributes:
+        layers: Names of the layers, in the order of the network.
 
     Raises:
-        UsageError: It has neither convolutions nor pools.
+        UsageError: The network has neither convolutions nor pooling layers.
     """
 
     def __init__(self, model: keras.Model) -> None:
         network = networks_within(model)[0]
-        self.layers = [place.name for place in convolution_and_pooling_layers(network)]
+        self.layers = [found.name for found in convolution_and_pooling_layers(network)]
         if not self.layers:
             raise UsageError(f"Feature maps are those of convolutions and pools; network '{network.name}' has none.")
-        self._opened = keras.Model(network.inputs[0], tensors_at(network, self.layers))
+        self._with_outputs = keras.Model(network.inputs[0], tensors_at(network, self.layers))
 
     def of(self, images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield the name of each layer and its feature maps, float32 (n, height, width, channels), from the pixels up.
+        """Yield the name and the feature maps, float32 (n, height, width, channels), of each layer.
 
         Args:
-            images: uint8 (n, h, w), as the network takes them.
+            images: uint8 (n, h, w), at the network's input size.
         """
-        outputs = self._opened.predict_on_batch(images[..., np.newaxis])
+        outputs = self._with_outputs.predict_on_batch(images[..., np.newaxis])
         outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
         for layer, maps in zip(self.layers, outputs, strict=True):
             yield layer, np.asarray(maps, np.float32)

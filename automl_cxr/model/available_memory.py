@@ -1,4 +1,4 @@
-"""How much memory there is to train in."""
+"""The memory that is available for training."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ import subprocess
 from pathlib import Path
 
 from automl_cxr.hardware import MEMORY_LIMIT
-from automl_cxr.model.devices import gpus_given, has_gpu
+from automl_cxr.model.devices import has_gpu, n_assigned_gpus
 
 
 def available_memory_bytes() -> int | None:
-    """Give the bytes that this process may train in: its share of the GPU where there is one, else of the machine.
+    """Return the bytes that this process may use for training: its share of the GPU if there is one, else of the machine.
 
     Returns:
-        Bytes; None where the system does not tell.
+        Number of bytes; None if it cannot be determined.
     """
     if has_gpu():
         total = _gpu_memory()
-        return None if total is None else int(total * min(1.0, gpus_given()))
+        return None if total is None else int(total * min(1.0, n_assigned_gpus()))
     limit = os.environ.get(MEMORY_LIMIT)
     return int(limit) if limit else _host_memory()
 
 
 @functools.cache
 def _gpu_memory() -> int | None:
-    """Ask the driver for the memory of the first visible GPU; of NVIDIA's, as Keras' backends tell it in three ways."""
+    """Return the memory of the first visible NVIDIA GPU, from its driver: Keras' backends report it in three ways."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", f"--id={visible}"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout  # noqa: S603
-        return int(told.split()[0]) * 2**20
+        output = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout  # noqa: S603
+        return int(output.split()[0]) * 2**20
     except (OSError, ValueError, IndexError, subprocess.SubprocessError):
         return None
 
 
 def _host_memory() -> int | None:
-    """Give the machine's memory, or what the control groups of this process leave of it."""
+    """Return the memory of the machine, or the limit of this process's control groups if that is lower."""
     try:
         physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -46,23 +46,23 @@ def _host_memory() -> int | None:
 
 
 def _control_group_limits(root: Path, membership: Path) -> list[int]:
-    """Read the limits of a process's control groups and of those around them, of both versions of the kernel's interface."""
+    """Read the memory limits of a process's control groups and of their parents, of cgroup versions 1 and 2."""
     files = [root / "memory.max", root / "memory" / "memory.limit_in_bytes"]
     try:
         groups = [line.split(":", 2)[1:] for line in membership.read_text(encoding="utf-8").splitlines()]
     except OSError:
         groups = []
     for controllers, path in groups:
-        place = Path(path.lstrip("/"))
+        relative = Path(path.lstrip("/"))
         if controllers == "":
-            files += [root / group / "memory.max" for group in (place, *place.parents)]
+            files += [root / group / "memory.max" for group in (relative, *relative.parents)]
         elif "memory" in controllers.split(","):
-            files += [root / "memory" / group / "memory.limit_in_bytes" for group in (place, *place.parents)]
+            files += [root / "memory" / group / "memory.limit_in_bytes" for group in (relative, *relative.parents)]
     return [limit for file in files if (limit := _read_limit(file)) is not None]
 
 
 def _read_limit(file: Path) -> int | None:
     try:
         return int(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # no such group, or "max"
+    except (OSError, ValueError):  # the group does not exist, or its limit is "max"
         return None

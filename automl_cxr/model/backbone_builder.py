@@ -8,8 +8,9 @@ import os
 import keras
 from keras import layers
 
+from automl_cxr.architectures import Backbone, find_backbone
 from automl_cxr.errors import ImpossibleModelError
-from automl_cxr.model.backbones import Backbone, find_backbone
+from automl_cxr.model.backbones import build_full_network
 from automl_cxr.model.weights import load_pretrained
 
 
@@ -22,24 +23,24 @@ def build_backbone(
     weights_folder: str | os.PathLike[str] | None = None,
     layer_name: str | None = None,
 ) -> keras.Model:
-    """Build a published network up to a layer; those past it are not in the model.
+    """Build a published network up to a layer, without the layers after it.
 
     Args:
-        name: Its row.
+        name: Name of the backbone.
         image_size: Height and width of its input in pixels.
-        cut: Where it ends: a layer's name, "1" for the first splice point and so on, or "" for its own end.
-        weights: "none" (random), "imagenet", "chexnet" or a file (``weights.find_weights``) of the whole network, or of a trial
-            that has it up to the cut.
-        weights_folder: Where weights are looked for first.
-        layer_name: Name of the model; the backbone's where it is None. The layers within keep Keras' names.
+        cut: Last layer: its name, the number of a splice point from 1, or "" for the whole backbone.
+        weights: "none" (random), "imagenet", "chexnet" or a file (``weights.find_weights``) with the weights of the whole
+            backbone, or of a trial whose network contains it up to the cut.
+        weights_folder: Folder that is searched for weight files first.
+        layer_name: Name of the returned model; by default the name of the backbone. Its layers have Keras' names.
 
     Returns:
-        A model from pixels (n, image_size, image_size, 3), as ``Backbone.preprocess`` gives them, to feature maps.
+        A model from pixels (n, image_size, image_size, 3), transformed by ``backbones.preprocess``, to feature maps.
 
     Raises:
-        UnknownNameError: There is no such backbone.
-        ImpossibleModelError: The image is too small, the cut names no layer or none that has feature maps, or there are no
-            such weights for this backbone.
+        UnknownNameError: No backbone has the name.
+        ImpossibleModelError: The image is too small, the cut is not a layer with feature maps, or these weights do not exist
+            for this backbone.
         TrialError: The weights are missing, damaged, or of another network.
     """
     backbone = find_backbone(name)
@@ -48,11 +49,10 @@ def build_backbone(
             f"Backbone '{name}' needs images of at least {backbone.smallest_image} pixels; received image_size={image_size}. "
             "Use larger images or another backbone."
         )
-    whole = backbone.constructor(input_shape=(image_size, image_size, 3))
-    maps = _output_of(whole, backbone, cut)
-    cut_there = keras.Model(whole.input, maps, name=layer_name or name)
-    load_pretrained(whole, backbone, weights, weights_folder, cut=cut_there)
-    return cut_there
+    whole = build_full_network(backbone, image_size)
+    cut_network = keras.Model(whole.input, _output_of(whole, backbone, cut), name=layer_name or name)
+    load_pretrained(whole, backbone, weights, weights_folder, cut=cut_network)
+    return cut_network
 
 
 def _output_of(whole: keras.Model, backbone: Backbone, cut: str) -> keras.KerasTensor:
@@ -67,8 +67,8 @@ def _output_of(whole: keras.Model, backbone: Backbone, cut: str) -> keras.KerasT
         cut = backbone.splice_points[int(cut) - 1]
     names = [layer.name for layer in whole.layers if not isinstance(layer, layers.InputLayer)]
     if cut not in names:
-        way_out = _did_you_mean(cut, names) or f"Its splice points are {', '.join(backbone.splice_points)}."
-        raise ImpossibleModelError(f"A cut must name a layer of '{backbone.name}'; received '{cut}'. {way_out}")
+        remedy = _did_you_mean(cut, names) or f"Its splice points are {', '.join(backbone.splice_points)}."
+        raise ImpossibleModelError(f"A cut must name a layer of '{backbone.name}'; received '{cut}'. {remedy}")
     output = whole.get_layer(cut).output
     if len(output.shape) != 4:
         raise ImpossibleModelError(

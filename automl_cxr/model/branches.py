@@ -1,4 +1,4 @@
-"""A branch of a two-branch network on its own, and where it may be cut."""
+"""Models of one branch of a two-branch network, and the layers at which it may be cut."""
 
 from __future__ import annotations
 
@@ -8,81 +8,81 @@ from pathlib import Path
 
 import keras
 
+from automl_cxr.architectures import find_backbone
 from automl_cxr.config import SCRATCH, TrialConfig
 from automl_cxr.conv_spec import format_conv_spec
 from automl_cxr.errors import UnknownNameError, UsageError
-from automl_cxr.model.backbones import find_backbone
+from automl_cxr.model.freezing import ROLES
+from automl_cxr.model.keras_private import producer
 from automl_cxr.model.preprocessing import raw_pixels
 from automl_cxr.model.scratch import block_ends, conv_spec_of
-from automl_cxr.model.two_branch import ROLES, build_branches
+from automl_cxr.model.two_branch import build_branches
 
 
 def build_branch(
-    config: TrialConfig, place: int, *, cuts: Sequence[str] = (), weights_folder: Path | None = None
+    config: TrialConfig, index: int, *, cuts: Sequence[str] = (), weights_folder: Path | None = None
 ) -> tuple[keras.Model, dict[str, str]]:
-    """Build one branch of a two-branch configuration, down to its own cut, and find where else it may be cut.
+    """Build one branch of a two-branch configuration up to its own cut, and list further layers to cut it at.
 
     Args:
-        config: The network.
-        place: 0 for the first branch, 1 for the second.
-        cuts: Layers, or numbers of splice points; without any, all splice points and the end of the branch.
-        weights_folder: Where weight files are looked for first.
+        config: A configuration of family concat.
+        index: 0 for the first branch, 1 for the second.
+        cuts: Names of layers, or numbers of splice points; empty for all splice points and the end of the branch.
+        weights_folder: Folder that is searched for weight files first.
 
     Returns:
-        A model from raw pixels (n, h, w, 1) to feature maps (n, h, w, channels); and by each cut's layer its place in the
-        model, such as "backbone/fire5_concat", from shallow to deep.
+        A model from raw pixels (n, h, w, 1) to feature maps (n, h, w, channels); and for each cut, from shallow to deep, the
+        name of the layer and its full name in the model, such as "backbone/fire5_concat".
 
     Raises:
-        UnknownNameError: A cut names no layer of the branch.
-        UsageError: A cut's layer has no feature maps, or a number has no splice point.
+        UnknownNameError: A cut is not a layer of the branch.
+        UsageError: The layer of a cut has no feature maps, or no splice point has the number.
         ImpossibleModelError: The image is too small for the branch.
-        TrialError: Its weights cannot be had.
+        TrialError: Its weights are missing or damaged.
     """
     keras.utils.clear_session()
     pixels, x = raw_pixels(dataclasses.replace(config, augmentation=0.0))
-    role = ROLES[place]
-    branch, seen = build_branches(x, config, weights_folder=weights_folder, roles=[role])[role]
-    name = (config.backbone, config.second_backbone)[place]
+    role, name = ROLES[index], config.branches[index].backbone
+    branch, branch_input = build_branches(x, config, weights_folder=weights_folder, roles=[role])[role]
     points = block_ends(config) if name == SCRATCH else list(find_backbone(name).splice_points)
-    places = {cut: f"{branch.name}/{cut}" for cut in _choose_cuts(branch, name, points, cuts)}
-    return keras.Model(pixels, branch(seen), name=name), places
+    full_names = {cut: f"{branch.name}/{cut}" for cut in _choose_cuts(branch, name, points, cuts)}
+    return keras.Model(pixels, branch(branch_input), name=name), full_names
 
 
 def _choose_cuts(branch: keras.Model, name: str, points: Sequence[str], cuts: Sequence[str]) -> list[str]:
-    """Name the layers of some cuts in the order of the network, each once."""
-    there = [layer.name for layer in branch.layers if not isinstance(layer, keras.layers.InputLayer)]
-    points = [point for point in points if point in there]
+    """Return the layers that cuts name, each once, in the order of the network."""
+    available = [layer.name for layer in branch.layers if not isinstance(layer, keras.layers.InputLayer)]
+    points = [point for point in points if point in available]
     if not cuts:
-        end = branch.output._keras_history.operation.name
+        end = producer(branch.output).name
         return points if end in points else [*points, end]
-    named = set()
+    chosen = set()
     for cut in cuts:
         if cut.isdecimal() and not 1 <= int(cut) <= len(points):
             raise UsageError(f"Branch {name} has splice points 1 to {len(points)} here; received cut '{cut}'.")
         layer = points[int(cut) - 1] if cut.isdecimal() else cut
-        if layer not in there:
-            raise UnknownNameError(f"cut of {name}", layer, there)
+        if layer not in available:
+            raise UnknownNameError(f"cut of {name}", layer, available)
         if len(branch.get_layer(layer).output.shape) != 4:
             raise UsageError(
                 f"A cut must be at a layer with feature maps; '{layer}' of {name} has none. "
                 f"Its splice points are {', '.join(points)}."
             )
-        named.add(layer)
-    return [layer for layer in there if layer in named]
+        chosen.add(layer)
+    return [layer for layer in available if layer in chosen]
 
 
-def one_branch(config: TrialConfig, place: int, cut: str) -> TrialConfig:
-    """Describe the network that has one branch of a two-branch configuration, down to a cut, and the same head.
+def one_branch(config: TrialConfig, index: int, cut: str) -> TrialConfig:
+    """Return the configuration of the network that has one branch of a two-branch configuration and the same head.
 
     Args:
-        config: The two-branch network.
-        place: 0 for the first branch, 1 for the second.
-        cut: Name of the layer that the branch ends at.
+        config: A configuration of family concat.
+        index: 0 for the first branch, 1 for the second.
+        cut: Name of the last layer of the branch.
     """
-    name = (config.backbone, config.second_backbone)[place]
+    name, _, weights = config.branches[index]
     if name != SCRATCH:
-        weights = (config.weights, config.second_weights)[place]
         return dataclasses.replace(config, family="transfer", backbone=name, cut=cut, weights=weights, pooling="average")
     names = [layer for layer, _ in conv_spec_of(config)]
-    kept = [layer for _, layer in conv_spec_of(config)][: names.index(cut) + 1]
-    return dataclasses.replace(config, family="scratch", layers=format_conv_spec(kept), pooling="average")
+    stack = [layer for _, layer in conv_spec_of(config)][: names.index(cut) + 1]
+    return dataclasses.replace(config, family="scratch", layers=format_conv_spec(stack), pooling="average")

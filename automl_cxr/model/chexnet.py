@@ -1,5 +1,6 @@
-"""The weights of CheXNet (Rajpurkar et al. 2017, arXiv:1711.05225), a DenseNet121 trained on ChestX-ray14, as others published
-them: for Keras, which reads them as they are, and for PyTorch, from which they are converted here layer by layer.
+"""Published weights of CheXNet (Rajpurkar et al. 2017, arXiv:1711.05225), a DenseNet121 trained on ChestX-ray14.
+
+Files for Keras are read as they are. Checkpoints for PyTorch are converted to Keras, layer by layer.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from automl_cxr.errors import TrialError
 from automl_cxr.model.keras_weight_files import SavedLayer
 
-# Looked for in this order.
+# File names, in the order in which they are searched for.
 CHEXNET_FILES = (
     "chexnet.h5",
     "chexnet.weights.h5",
@@ -23,24 +24,28 @@ CHEXNET_FILES = (
 )
 CHEXNET_SOURCES = "https://github.com/brucechou1983/CheXNet-Keras or https://github.com/arnoweng/CheXNet"
 
-# "module.densenet121.features.denseblock1.denselayer1.norm.1.weight"; PyTorch 0.4 and later write norm1 for norm.1.
+# "module.densenet121.features.denseblock1.denselayer1.norm.1.weight". PyTorch 0.4 and later write norm1 instead of norm.1.
 _TENSOR = re.compile(r"(?:.*\.)?features\.(?P<layer>.+)\.(?P<part>weight|bias|running_mean|running_var)")
 _IN_BLOCK = re.compile(r"denseblock(?P<block>\d)\.denselayer(?P<number>\d+)\.(?P<kind>norm|conv)\.?(?P<which>[12])")
 _IN_TRANSITION = re.compile(r"transition(?P<block>\d)\.(?P<kind>norm|conv)")
 _ENDS = {"conv0": "conv1_conv", "norm0": "conv1_bn", "norm5": "bn"}
 _IN_KERAS = {"norm1": "0_bn", "conv1": "1_conv", "norm2": "1_bn", "conv2": "2_conv"}
 
-# Keras' DenseNet adds 1.001e-5 to a variance and PyTorch's 1e-5; with this added beforehand both divide by the same.
+# Keras' DenseNet adds 1.001e-5 to a variance, PyTorch's 1e-5. This correction makes both divide by the same number.
 _EPSILON_DIFFERENCE = 1e-5 - 1.001e-5
 
 
 def chexnet_layers(tensors: Mapping[str, np.ndarray]) -> list[SavedLayer]:
-    """Convert the state dict of a torchvision DenseNet121, within whatever modules, to layers as Keras names them.
+    """Convert the state dict of a torchvision DenseNet121 to layers with Keras' names.
 
-    Kernels turn from (out, in, h, w) to (h, w, in, out). What is not among its ``features`` is the classifier, left out.
+    Kernels are transposed from (out, in, h, w) to (h, w, in, out). Tensors outside of ``features`` belong to the classifier and
+    are skipped.
+
+    Args:
+        tensors: Arrays by name; names may have a prefix of enclosing modules.
 
     Raises:
-        TrialError: A tensor among the features is none of a DenseNet's, or a normalisation is incomplete.
+        TrialError: A tensor of the features does not belong to a DenseNet, or a normalisation is incomplete.
     """
     parts: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
     for name, tensor in tensors.items():
@@ -49,9 +54,11 @@ def chexnet_layers(tensors: Mapping[str, np.ndarray]) -> list[SavedLayer]:
         match = _TENSOR.fullmatch(name)
         layer = _keras_name(match["layer"]) if match else None
         if match is None or layer is None:
-            raise TrialError(f"A CheXNet checkpoint must hold a DenseNet121; received the tensor '{name}'. Use another file.")
+            raise TrialError(
+                f"A CheXNet checkpoint must contain a DenseNet121; received the tensor '{name}'. Use another file."
+            )
         parts[layer][match["part"]] = tensor
-    return [SavedLayer(layer, _arrays(layer, of_layer)) for layer, of_layer in parts.items()]
+    return [SavedLayer(layer, _arrays(layer, tensors_of_layer)) for layer, tensors_of_layer in parts.items()]
 
 
 def _keras_name(layer: str) -> str | None:
@@ -63,7 +70,7 @@ def _keras_name(layer: str) -> str | None:
 
 
 def _arrays(layer: str, parts: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
-    """Order the tensors of a layer as Keras does."""
+    """Return the arrays of a layer in Keras' order."""
     if layer.endswith("conv"):
         return tuple(tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor for tensor in parts.values())
     missing = {"weight", "bias", "running_mean", "running_var"} - set(parts)

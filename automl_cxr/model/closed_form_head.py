@@ -1,6 +1,7 @@
-"""Softmax layers that were fitted in closed form to the features of two cuts, for a network that is cut there to begin with.
+"""Softmax layers that a splice search fits in closed form, as initial weights of a network with the same cuts.
 
-They stand on standardised features: those of some networks are in the hundreds, and no step of training would suit them all.
+They take standardised features, because the features of some networks are in the hundreds and no learning rate would suit
+those of all networks.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from automl_cxr.errors import TrialError
 
 @dataclass(frozen=True)
 class ClosedFormHead:
-    """A softmax layer, its ``kernel`` (d, k) and ``bias`` (k,), on features times ``scale`` (d,) plus ``offset`` (d,)."""
+    """A standardisation of d features and a softmax layer with k classes.
+
+    Attributes:
+        kernel: float32 (d, k).
+        bias: float32 (k,).
+        scale: float32 (d,); the features are multiplied by it.
+        offset: float32 (d,); added after that.
+    """
 
     kernel: np.ndarray
     bias: np.ndarray
@@ -35,10 +43,10 @@ class ClosedFormHead:
 
 
 def read_closed_form_head(path: Path, n_features: int, n_classes: int) -> ClosedFormHead:
-    """Read a head.
+    """Read a head from an npz file.
 
     Raises:
-        TrialError: There is no such file, it is damaged, or it is for other features or classes.
+        TrialError: The file is missing or damaged, or the head is for other features or classes.
     """
     expected = {"kernel": (n_features, n_classes), "bias": (n_classes,), "scale": (n_features,), "offset": (n_features,)}
     try:

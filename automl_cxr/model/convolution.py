@@ -1,4 +1,4 @@
-"""The layer that published convolutional networks are made of."""
+"""A convolution with ReLU, as published convolutional networks use it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from keras import layers
 def rectified_convolution(
     x: keras.KerasTensor, filters: int, *, kernel: int, name: str, strides: int = 1, padding: str = "same"
 ) -> keras.KerasTensor:
-    """Put a convolution with ReLU on a tensor, its weights drawn after He et al. 2015."""
+    """Apply a convolution with ReLU; its initial weights follow He et al. 2015."""
     return layers.Conv2D(
         filters,
         kernel,

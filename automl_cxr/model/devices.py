@@ -1,8 +1,8 @@
-"""What this process computes on: a share of a GPU, one GPU, or several.
+"""The devices of this process: a share of a GPU, one GPU, or several.
 
-A search tells its workers in the variable AUTOML_CXR_GPUS how many GPUs a trial may use, and Ray shows them no others. Keras
-leaves it to its backends to keep within a share, and to all but JAX to train on several devices. So this file, and no other,
-calls TensorFlow and PyTorch themselves.
+A search sets the environment variable AUTOML_CXR_GPUS of its workers to the number of GPUs that a trial may use; Ray makes only
+these visible. Keras has no setting for a share of a GPU's memory, and trains on several devices with JAX only. Therefore this
+module calls TensorFlow, JAX and PyTorch directly.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ import keras
 from automl_cxr.errors import TrialError, UsageError
 from automl_cxr.hardware import GPUS, cpu_model, describe_machine, n_usable_cores
 
-_FOR_VALUES = 0.9  # of a share; the driver's context and the compiled kernels take the rest, which no backend counts
+_TENSOR_FRACTION = 0.9  # of a share; the driver's context and the compiled kernels are not counted by any backend
 _MIB = 2**20
 
 
 def has_gpu() -> bool:
-    """Tell whether Keras' backend computes on a GPU."""
-    keep_within_share()  # the backend starts here, if it has not
+    """Return whether Keras' backend computes on a GPU."""
+    limit_gpu_memory()  # the next lines start the backend
     if keras.backend.backend() == "torch":
         return keras.ops.zeros(()).device.type != "cpu"
     try:
         return bool(keras.distribution.list_devices("gpu"))
-    except RuntimeError:  # JAX raises when asked for devices that it has not
+    except RuntimeError:  # JAX raises an error if it has no such device
         return False
 
 
-def gpus_given() -> float:
-    """Tell how many GPUs this process may use: below 1 a share of one, 1 where nobody says.
+def n_assigned_gpus() -> float:
+    """Return the number of GPUs that this process may use: below 1 for a share of one; 1 if the variable is not set.
 
     Raises:
-        UsageError: The variable holds no such number.
+        UsageError: The variable is neither a fraction of 1 nor a whole number.
     """
     text = os.environ.get(GPUS, "1")
     try:
@@ -53,43 +53,48 @@ def gpus_given() -> float:
 
 
 def n_devices() -> int:
-    """Count the devices that a batch is divided among."""
-    return max(1, int(gpus_given()))
+    """Return the number of devices that a batch is divided among."""
+    return max(1, int(n_assigned_gpus()))
 
 
 @functools.cache
-def keep_within_share() -> None:
-    """Limit this process to its share of a GPU's memory, so that it cannot starve its neighbours there.
+def limit_gpu_memory() -> None:
+    """Limit this process to its share of a GPU's memory, so that other processes on the GPU can use theirs.
 
-    Call it before anything is computed, because a backend decides about its memory when it starts; ``has_gpu`` does so by
-    itself. Later calls do nothing. Without a GPU, or with a whole one, there is nothing to limit.
+    Call it before any computation, because a backend reserves its memory when it starts; ``has_gpu`` calls it too. Later calls
+    do nothing. Without a GPU, or with a whole one, there is no limit.
 
     Raises:
-        TrialError: The memory of the GPU cannot be learnt.
+        TrialError: The memory of the GPU cannot be determined.
     """
-    if gpus_given() < 1:
-        _LIMITS[keras.backend.backend()](_FOR_VALUES * gpus_given())
+    if n_assigned_gpus() < 1:
+        _LIMITS[keras.backend.backend()](_TENSOR_FRACTION * n_assigned_gpus())
 
 
 def data_parallel() -> contextlib.AbstractContextManager[Any]:
-    """Divide every batch among this process's devices, which hold the same weights, as long as the context lasts.
+    """Return a context in which every batch is divided among this process's devices, which hold equal weights.
 
-    Build, compile, train and predict a model in it. A batch must hold a multiple of ``n_devices()`` images; its gradient is
-    that of one device. Batch normalisation takes its statistics over the whole batch on JAX, and over each device's part of it
-    on TensorFlow. With one device it changes nothing.
+    Build, compile, train and predict a model in the context. The size of a batch must be a multiple of ``n_devices()``; its
+    gradient is the same as on one device. Batch normalisation computes its statistics over the whole batch on JAX, and over
+    each device's part of it on TensorFlow. With one device the context has no effect.
 
     Raises:
-        TrialError: The backend cannot do it, or has fewer devices.
+        TrialError: The backend does not support several devices, or has fewer.
     """
     return contextlib.nullcontext() if n_devices() == 1 else _distribution(n_devices()).scope()
 
 
 def refuse_accumulation(n_parts: int) -> None:
-    """Refuse what TensorFlow cannot do: compute a batch in parts (its optimizers decide in a graph's branch whether to step,
-    where devices may not exchange gradients) and divide these parts among devices.
+    """Refuse gradient accumulation on several devices with TensorFlow.
+
+    Keras' optimizers decide in a conditional branch of TensorFlow's graph whether to make a step, and devices cannot exchange
+    gradients in such a branch.
+
+    Args:
+        n_parts: Number of parts that a batch is computed in.
 
     Raises:
-        TrialError: Always, if it is so.
+        TrialError: A batch has several parts, and TensorFlow would divide them among several devices.
     """
     if n_parts > 1 and n_devices() > 1 and keras.backend.backend() == "tensorflow":
         raise TrialError(
@@ -99,7 +104,7 @@ def refuse_accumulation(n_parts: int) -> None:
 
 
 def describe_worker() -> dict[str, Any]:
-    """Tell what decides the last digits of a training in this process: host, processor, threads of an operation, device."""
+    """Describe what affects the last digits of a training result: host, processor, threads per operation, device, backend."""
     return {
         "host": platform.node(),
         "cpu": cpu_model(),
@@ -110,7 +115,7 @@ def describe_worker() -> dict[str, Any]:
 
 
 def n_threads() -> int:
-    """Count the threads that an operation is divided among, which decide the order of its sums."""
+    """Return the number of threads that an operation is divided among, which affects the order of its sums."""
     return int(os.environ.get("TF_NUM_INTRAOP_THREADS") or os.environ.get("OMP_NUM_THREADS") or n_usable_cores())
 
 
@@ -122,7 +127,7 @@ def _gpu_name() -> str:
 
 @functools.cache
 def _distribution(n: int) -> Any:
-    """Make Keras' or TensorFlow's own object for data parallelism over the first devices; its ``scope()`` is the context."""
+    """Return an object of Keras or TensorFlow whose ``scope()`` is a context for data parallelism over ``n`` devices."""
     backend = keras.backend.backend()
     if backend not in ("jax", "tensorflow"):
         raise TrialError(
@@ -132,7 +137,7 @@ def _distribution(n: int) -> Any:
     devices = keras.distribution.list_devices()
     if len(devices) < n:
         raise TrialError(
-            f"A trial was given {n} GPUs, but {backend} sees {len(devices)} ({', '.join(devices)}). "
+            f"A trial on {n} GPUs needs as many devices; {backend} found {len(devices)} ({', '.join(devices)}). "
             f"Install {backend} with support for these GPUs, or ask for --gpus-per-trial 1."
         )
     if backend == "jax":
@@ -165,10 +170,12 @@ _LIMITS = {"jax": _limit_jax, "tensorflow": _limit_tensorflow, "torch": _limit_t
 
 
 def _gpu_bytes(number: int) -> int:
-    """Ask CUDA's driver how much memory a visible GPU has; the question takes none of it, and TensorFlow has none to answer it.
+    """Return the memory of a visible GPU, from CUDA's driver.
+
+    The query does not reserve any of the memory, unlike starting a backend. TensorFlow has no function for it.
 
     Raises:
-        TrialError: There is no driver, or it does not say.
+        TrialError: There is no driver, or its query fails.
     """
     device, n_bytes = ctypes.c_int(), ctypes.c_size_t()
     try:
@@ -182,7 +189,7 @@ def _gpu_bytes(number: int) -> int:
         errors = (error,)
     if any(errors):
         raise TrialError(
-            f"To share a GPU its memory must be known, and CUDA's driver does not tell it ({next(filter(None, errors))}). "
+            f"To share a GPU, its memory must be known; the query of CUDA's driver failed ({next(filter(None, errors))}). "
             "Ask for --gpus-per-trial 1."
         )
     return n_bytes.value
@@ -190,7 +197,7 @@ def _gpu_bytes(number: int) -> int:
 
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
-    """Multiply with all digits of float32 as long as the context lasts; GPUs round to TensorFloat-32 by themselves."""
+    """Multiply with the full precision of float32 within the context; by default GPUs round to TensorFloat-32."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -204,7 +211,7 @@ def full_precision() -> Iterator[None]:
     elif backend == "torch":
         import torch
 
-        with torch.backends.cudnn.flags(allow_tf32=False):  # of matrix products PyTorch keeps all digits by itself
+        with torch.backends.cudnn.flags(allow_tf32=False):  # PyTorch's matrix products have full precision by default
             yield
     else:
         import jax

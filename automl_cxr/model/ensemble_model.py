@@ -1,4 +1,4 @@
-"""Several networks of one image size and what combines them as a single model, of Keras' own layers alone."""
+"""An ensemble of networks with one image size as a single model that only has layers of Keras."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-_LEAST_PROBABILITY = 1e-6  # what logarithms are taken of at least, as where the rule was fitted
+_LEAST_PROBABILITY = 1e-6  # lower bound before a logarithm; the combiner was fitted with the same bound
 
 
 @dataclass(frozen=True, eq=False)
 class MemberWeighting:
-    """How a model combines its members: one product with a matrix, between what makes it an average or a regression.
+    """The combination of the members' probabilities: one matrix product, for a weighted average or a regression.
 
     Attributes:
-        kernel: float64 (n_members, k, k): what each member's probability of each class adds to each class's vote.
-        bias: float64 (k,) for a regression on log-probabilities, whose votes pass a softmax; None for an average of
-            probabilities, whose votes are divided by their sum.
-        temperature: What logits are divided by in the end.
+        kernel: float64 (n_members, k, k): weight of each member's probability of each class in the vote for each class.
+        bias: float64 (k,) for a regression on log-probabilities, followed by a softmax; None for an average of probabilities,
+            where the votes are divided by their sum.
+        temperature: Divisor of the logits of the result.
     """
 
     kernel: np.ndarray
@@ -29,28 +29,28 @@ class MemberWeighting:
 
     @property
     def voters(self) -> list[int]:
-        """The members that count at all."""
+        """Numbers of the members with a weight other than 0."""
         return np.flatnonzero(np.any(self.kernel, axis=(1, 2))).tolist()
 
 
 def combine_networks(networks: Sequence[keras.Model], vote: MemberWeighting) -> keras.Model:
-    """Make a model of networks that take the same pixels: raw grey pixels 0..255 in, the ensemble's probabilities out.
+    """Build a model from raw grey pixels 0..255 to the probabilities of an ensemble.
 
-    The networks' layers are shared, not copied. Those that do not count are left out.
+    The networks' layers are shared, not copied. Members with weight 0 are left out.
 
     Args:
-        networks: One for each member, of one image size.
-        vote: How their probabilities are combined.
+        networks: One network for each member, all with the same image size.
+        vote: The combination of their probabilities.
 
     Returns:
-        A model from (n, h, w, 1) to float32 (n, k), rows sum to 1.
+        A model from (n, h, w, 1) to float32 (n, k); each row sums to 1.
     """
     pixels = keras.Input(networks[0].input_shape[1:], name="pixels")
-    said = [
+    probabilities = [
         keras.Model(networks[number].input, networks[number].output, name=f"member_{number + 1}")(pixels)
         for number in vote.voters
     ]
-    x = layers.Concatenate(name="members", dtype="float32")(said) if len(said) > 1 else said[0]
+    x = layers.Concatenate(name="members", dtype="float32")(probabilities) if len(probabilities) > 1 else probabilities[0]
     if vote.bias is not None:
         x = ops.log(ops.maximum(x, _LEAST_PROBABILITY))
     n_classes = vote.kernel.shape[-1]
@@ -58,13 +58,13 @@ def combine_networks(networks: Sequence[keras.Model], vote: MemberWeighting) -> 
     votes = weighting(x)
     kernel = vote.kernel[vote.voters].reshape(-1, n_classes)
     weighting.set_weights([kernel] if vote.bias is None else [kernel, vote.bias])
-    said = votes / ops.sum(votes, axis=1, keepdims=True) if vote.bias is None else ops.softmax(votes)
-    return keras.Model(pixels, _with_temperature(said, vote.temperature), name="ensemble")
+    combined = votes / ops.sum(votes, axis=1, keepdims=True) if vote.bias is None else ops.softmax(votes)
+    return keras.Model(pixels, _with_temperature(combined, vote.temperature), name="ensemble")
 
 
 def _with_temperature(probabilities: keras.KerasTensor, temperature: float) -> keras.KerasTensor:
     if temperature == 1:
         return probabilities
     logits = ops.log(ops.maximum(probabilities, _LEAST_PROBABILITY))
-    # What is subtracted first costs the largest logits no digits, which a low temperature would magnify.
+    # Subtracting the maximum first keeps the digits of the largest logits; a low temperature would magnify rounding errors.
     return ops.softmax((logits - ops.max(logits, axis=1, keepdims=True)) / temperature)

@@ -1,6 +1,6 @@
-"""Predicts with an exported file in a process of its own, with the library of its format and nothing of this package.
+"""A script that predicts with an exported file in a separate process, with the format's library and without this package.
 
-Run as a script: ``exported.py FORMAT FILE PIXELS.npy PROBABILITIES.npy``.
+Usage: ``export_check.py FORMAT FILE PIXELS.npy PROBABILITIES.npy``.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def _open_tflite(file: str) -> _Predict:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
-        warnings.simplefilter("ignore")  # TensorFlow 2.21 warns that its own interpreter will move there
+        warnings.simplefilter("ignore")  # TensorFlow 2.21 warns that its interpreter will move to ai_edge_litert
         import tensorflow as tf
 
-        Interpreter = tf.lite.Interpreter  # noqa: N806 - the same class, where it was
+        Interpreter = tf.lite.Interpreter  # noqa: N806 - the same class at its old location
 
     interpreter = Interpreter(file)
     signature = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
@@ -62,12 +62,15 @@ _OPENERS = {"keras": _open_keras, "onnx": _open_onnx, "tflite": _open_tflite, "s
 
 
 def main(file_format: str, file: str, pixels_file: str, out: str) -> None:
-    """Write a file's probabilities (n, n_classes) for pixels, float32 (n, h, w, 1): of the first image alone, then the rest."""
+    """Predict pixels, float32 (n, h, w, 1), and write the probabilities (n, n_classes).
+
+    The first image is predicted alone and then the others, so that two batch sizes are tested.
+    """
     predict = _OPENERS[file_format](file)
     pixels = np.load(pixels_file, allow_pickle=False)
     np.save(out, np.concatenate([predict(pixels[:1]), predict(pixels[1:])]))
 
 
 if __name__ == "__main__":
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the process that waits for this one may hold all of a GPU's memory
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the parent process may have reserved all of the GPU's memory
     main(*sys.argv[1:])

@@ -1,20 +1,20 @@
-"""Writes a network in the formats of other programs."""
+"""Export of a network to the formats of other programs."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import keras
 
 from automl_cxr.errors import ExportError
-from automl_cxr.model import native_stderr_held_back
+from automl_cxr.model import captured_native_stderr
 from automl_cxr.model.ensemble_model import MemberWeighting, combine_networks
 
-_OF_KERAS = {"onnx": "onnx", "tflite": "litert", "savedmodel": "tf_saved_model"}  # Keras' names of the formats
-_WAY_OUT = "--format keras takes every network."
+_KERAS_NAMES = {"onnx": "onnx", "tflite": "litert", "savedmodel": "tf_saved_model"}
+_REMEDY = "--format keras takes every network."
 
 
 def write_ensemble(
@@ -26,18 +26,18 @@ def write_ensemble(
     names: Sequence[str],
     facts: Mapping[str, str],
 ) -> None:
-    """Write networks and what combines them as one model of a format.
+    """Write networks and their combination as one model.
 
     Args:
-        networks: One for each member, of one image size.
-        vote: How their probabilities are combined.
-        file: Where; a folder for "savedmodel".
+        networks: One network for each member, all with the same image size.
+        vote: The combination of their probabilities.
+        file: Path of the file; of a folder for "savedmodel".
         file_format: "keras", "onnx", "tflite" or "savedmodel".
-        names: What the members are called in messages.
-        facts: What the file says of itself; only ONNX has room for it.
+        names: Names of the members in messages.
+        facts: Metadata; only ONNX files can hold it.
 
     Raises:
-        ExportError: The format, on this backend, cannot hold a member; the message says which and why.
+        ExportError: The format cannot hold a member on this backend. The message names the member and the reason.
     """
     if file_format == "keras":
         combine_networks(networks, vote).save(file)
@@ -49,10 +49,10 @@ def write_ensemble(
         _convert(combine_networks(networks, vote), file, file_format)
     except Exception as error:
         culprit = next((number for number in vote.voters if _fails_alone(networks[number], file, file_format)), None)
-        who = "the members together" if culprit is None else names[culprit]
-        raise ExportError(f"A file of --format {file_format} cannot hold {who} ({_reason(error)}). {_WAY_OUT}") from error
+        name = "the members together" if culprit is None else names[culprit]
+        raise ExportError(f"A file of --format {file_format} cannot hold {name} ({_reason(error)}). {_REMEDY}") from error
     if file_format == "onnx":
-        _describe_onnx(file, facts)
+        _write_onnx_metadata(file, facts)
 
 
 def _check_backend(file_format: str) -> None:
@@ -64,36 +64,44 @@ def _check_backend(file_format: str) -> None:
         )
     if file_format == "onnx":
         try:
-            import tf2onnx  # noqa: F401 - Keras imports it by itself, and its message would name no way out
+            import tf2onnx  # noqa: F401 - Keras would import it too, but its message does not name a remedy
         except ImportError as error:
             raise ExportError("--format onnx needs tf2onnx; it is not installed. pip install 'automl-cxr[onnx]'.") from error
 
 
 def _check_type(network: keras.Model, file_format: str, name: str) -> None:
-    rounded = {layer.compute_dtype for layer in network._flatten_layers()} & {"bfloat16", "float16"}
+    rounded = set(_compute_dtypes(network)) & {"bfloat16", "float16"}
     if rounded:
         raise ExportError(
             f"A file of --format {file_format} holds float32 networks; {name} computes in {rounded.pop()} (precision=mixed). "
-            f"{_WAY_OUT}"
+            f"{_REMEDY}"
         )
+
+
+def _compute_dtypes(network: keras.Model) -> Iterator[str]:
+    for layer in network.layers:
+        if isinstance(layer, keras.Model):
+            yield from _compute_dtypes(layer)
+        elif isinstance(layer, keras.layers.Layer):
+            yield layer.compute_dtype
 
 
 def _convert(model: keras.Model, file: Path, file_format: str) -> None:
     signature = [keras.InputSpec(shape=(None, *model.input_shape[1:]), dtype="float32", name="pixels")]
-    with warnings.catch_warnings(), native_stderr_held_back(), _quiet("tf2onnx", "absl", "tensorflow"):
-        warnings.simplefilter("ignore")  # the converters' own remarks on NumPy and on names
-        model.export(file, format=_OF_KERAS[file_format], input_signature=signature, verbose=False)
+    with warnings.catch_warnings(), captured_native_stderr(), _quiet("tf2onnx", "absl", "tensorflow"):
+        warnings.simplefilter("ignore")  # the converters warn about NumPy and about names
+        model.export(file, format=_KERAS_NAMES[file_format], input_signature=signature, verbose=False)
     if file_format == "onnx":
         import onnx
 
-        # tf2onnx writes operations that ONNX has not got as if it had, and only logs them.
+        # tf2onnx writes unsupported operations as they are and only logs them.
         onnx.checker.check_model(str(file), full_check=True)
 
 
 def _fails_alone(network: keras.Model, file: Path, file_format: str) -> bool:
     try:
         _convert(network, file.with_name(f"alone{file.suffix}"), file_format)
-    except Exception:  # noqa: BLE001 - the converters raise nearly anything
+    except Exception:  # noqa: BLE001 - the converters raise exceptions of many types
         return True
     return False
 
@@ -104,7 +112,7 @@ def _reason(error: Exception) -> str:
 
 
 class _quiet:  # noqa: N801 - a context manager, named as one
-    """Keep the loggers of libraries to errors that are raised."""
+    """Raise the level of libraries' loggers within the context, because errors are raised as exceptions anyway."""
 
     def __init__(self, *names: str) -> None:
         self._loggers = [logging.getLogger(name) for name in names]
@@ -119,8 +127,8 @@ class _quiet:  # noqa: N801 - a context manager, named as one
             logger.setLevel(level)
 
 
-def _describe_onnx(file: Path, facts: Mapping[str, str]) -> None:
-    """Write facts into the file's own metadata, where viewers of ONNX show them."""
+def _write_onnx_metadata(file: Path, facts: Mapping[str, str]) -> None:
+    """Write facts into the metadata of an ONNX file, which viewers show."""
     import onnx
 
     model = onnx.load(str(file))

@@ -1,4 +1,4 @@
-"""Where a network has feature maps: layers by name, within backbones too, and the last ones before positions are lost."""
+"""Finding the layers of a network that have feature maps, in nested models too."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from keras import layers
 
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.model.graph import inputs_of, output_of
+from automl_cxr.model.keras_private import producer
 
 _N_DIMENSIONS = 4  # n, h, w, channels
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
 _POOLS = (layers.MaxPooling2D, layers.AveragePooling2D)
-# What only leaves some of its input out, or averages it: the maps before it say the same at more positions.
-_THINNING = (*_POOLS, layers.Cropping2D, layers.Dropout, layers.SpatialDropout2D)
+# These layers only select or average their input. The maps before them have the same content at more positions.
+_REDUCING = (*_POOLS, layers.Cropping2D, layers.Dropout, layers.SpatialDropout2D)
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class FeatureMapLayer:
     """A layer of a network with feature maps.
 
     Attributes:
-        name: The layer's, after that of the network within the network that it lies in, such as "backbone/fire9_concat".
-        tensor: What it makes, (n, h, w, channels).
+        name: The layer's name, prefixed with the names of the nested models that contain it, such as "backbone/fire9_concat".
+        tensor: Its output, (n, h, w, channels).
         layer: The layer itself.
     """
 
@@ -34,7 +35,7 @@ class FeatureMapLayer:
 
 
 def feature_map_layers(network: keras.Model, prefix: str = "") -> Iterator[FeatureMapLayer]:
-    """List every layer with feature maps, from the pixels up; a backbone's layers stand where the backbone does."""
+    """Yield the layers with feature maps in the order of the network; a nested model is replaced by its layers."""
     for layer in network.operations:
         if isinstance(layer, layers.InputLayer):
             continue
@@ -45,72 +46,74 @@ def feature_map_layers(network: keras.Model, prefix: str = "") -> Iterator[Featu
 
 
 def convolution_and_pooling_layers(network: keras.Model) -> list[FeatureMapLayer]:
-    """List every convolution and every pool over windows, from the pixels up."""
-    return [place for place in feature_map_layers(network) if isinstance(place.layer, (*_CONVOLUTIONS, *_POOLS))]
+    """List the convolutions and the pooling layers with windows, in the order of the network."""
+    return [found for found in feature_map_layers(network) if isinstance(found.layer, (*_CONVOLUTIONS, *_POOLS))]
 
 
 def find_feature_map_layer(network: keras.Model, name: str) -> FeatureMapLayer:
-    """Find a layer with feature maps by its name; that of the backbone before it may be left out where one layer alone has it.
+    """Find a layer with feature maps by its full name, or by its name without the nested model's if that is unique.
 
     Raises:
         UnknownNameError: No layer with feature maps has the name.
-        UsageError: Several have it.
+        UsageError: Several layers have it.
     """
-    places = {place.name: place for place in feature_map_layers(network)}
-    if name in places:
-        return places[name]
-    found = [place for place in places.values() if place.name.rsplit("/", 1)[-1] == name]
-    if len(found) > 1:
-        raise UsageError(f"A layer must be named alone; '{name}' is any of {', '.join(place.name for place in found)}.")
-    if not found:
-        raise UnknownNameError(f"layer with feature maps of {network.name}", name, _spellings(list(places)))
-    return found[0]
+    by_name = {found.name: found for found in feature_map_layers(network)}
+    if name in by_name:
+        return by_name[name]
+    matches = [found for found in by_name.values() if found.name.rsplit("/", 1)[-1] == name]
+    if len(matches) > 1:
+        full_names = ", ".join(found.name for found in matches)
+        raise UsageError(f"A layer name must be unique; '{name}' is any of {full_names}. Use one of these names.")
+    if not matches:
+        raise UnknownNameError(f"layer with feature maps of {network.name}", name, _full_and_short_names(list(by_name)))
+    return matches[0]
 
 
-def _spellings(names: list[str]) -> list[str]:
-    """List full names, and the bare ones, which a slip of the pen is nearer to."""
+def _full_and_short_names(names: list[str]) -> list[str]:
+    """List full names and names without a nested model's, so that a misspelt short name gets a suggestion."""
     return [*names, *(name.rsplit("/", 1)[-1] for name in names if "/" in name)]
 
 
 def last_feature_map_layers(network: keras.Model) -> list[FeatureMapLayer]:
-    """Find the last feature maps of each branch: those that are pooled or flattened, followed back to the most positions.
+    """Find the last feature maps of each branch, at their highest resolution.
 
-    Followed back through pools, cropping and dropout, which add nothing, and through a concatenation of such, as of the taps
-    of a fused network. So this is the rectified last convolution of a plain network, the last block's output of a published
-    one, and one place for each branch of two.
+    The search starts at the feature maps that are pooled globally or flattened. It goes back through pooling, cropping and
+    dropout, which add no content, and through a concatenation of such layers, as after the taps of a fused network. The result
+    is the rectified last convolution of a scratch network, the output of the last block of a published network, and one layer
+    for each branch of a two-branch network.
 
     Raises:
         UsageError: The network has no feature maps.
     """
-    found = {id(place.tensor): place for place in _last_before(network.outputs[0], "")}
+    found = {id(one.tensor): one for one in _last_before(network.outputs[0], "")}
     if not found:
         raise UsageError(f"A heat map needs feature maps (n, h, w, channels); network '{network.name}' has none.")
     return list(found.values())
 
 
 def _last_before(tensor: keras.KerasTensor, prefix: str) -> Iterator[FeatureMapLayer]:
-    """Walk back from a tensor to the nearest feature maps on every path."""
-    maker = tensor._keras_history.operation
+    """Search from a tensor towards the input for the nearest feature maps on every path."""
+    operation = producer(tensor)
     if len(tensor.shape) == _N_DIMENSIONS:
-        yield from _with_most_positions(tensor, prefix)
-    elif isinstance(maker, keras.Model):
-        yield from _last_before(maker.outputs[0], f"{prefix}{maker.name}/")
+        yield from _at_highest_resolution(tensor, prefix)
+    elif isinstance(operation, keras.Model):
+        yield from _last_before(operation.outputs[0], f"{prefix}{operation.name}/")
     else:
-        for source in inputs_of(maker):
+        for source in inputs_of(operation):
             yield from _last_before(source, prefix)
 
 
-def _with_most_positions(tensor: keras.KerasTensor, prefix: str) -> list[FeatureMapLayer]:
-    maker = tensor._keras_history.operation
-    if isinstance(maker, layers.InputLayer):
+def _at_highest_resolution(tensor: keras.KerasTensor, prefix: str) -> list[FeatureMapLayer]:
+    operation = producer(tensor)
+    if isinstance(operation, layers.InputLayer):
         return []
-    here = [FeatureMapLayer(prefix + maker.name, tensor, maker)]
-    if isinstance(maker, keras.Model):
-        return _with_most_positions(maker.outputs[0], f"{prefix}{maker.name}/") or here
-    if isinstance(maker, _THINNING):
-        return _with_most_positions(inputs_of(maker)[0], prefix) or here
-    if isinstance(maker, layers.Concatenate) and any(
-        isinstance(source._keras_history.operation, _THINNING) for source in inputs_of(maker)
+    own = [FeatureMapLayer(prefix + operation.name, tensor, operation)]
+    if isinstance(operation, keras.Model):
+        return _at_highest_resolution(operation.outputs[0], f"{prefix}{operation.name}/") or own
+    if isinstance(operation, _REDUCING):
+        return _at_highest_resolution(inputs_of(operation)[0], prefix) or own
+    if isinstance(operation, layers.Concatenate) and any(
+        isinstance(producer(source), _REDUCING) for source in inputs_of(operation)
     ):
-        return [place for source in inputs_of(maker) for place in _with_most_positions(source, prefix)] or here
-    return here
+        return [found for source in inputs_of(operation) for found in _at_highest_resolution(source, prefix)] or own
+    return own

@@ -1,4 +1,4 @@
-"""What layers multiply."""
+"""Counting the multiplications of a network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MULTIPLYING = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, l
 def count_multiply_adds(layer: keras.Operation) -> int:
     """Count the multiplications with a parameter for one image, in a layer or in all layers of a network.
 
-    They are the positions of the output times the entries of the kernels; biases are added, not multiplied.
+    The count is the number of output positions times the number of kernel entries. Biases are additions and do not count.
     """
     if isinstance(layer, keras.Model):
         return sum(count_multiply_adds(inner) for inner in layer.layers)

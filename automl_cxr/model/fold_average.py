@@ -1,4 +1,4 @@
-"""Several networks of one architecture as a single model that averages what they say."""
+"""The networks of cross-validation folds as a single model that averages their probabilities."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ _AVERAGE = "average"
 
 
 def average_networks(networks: Sequence[keras.Model]) -> keras.Model:
-    """Make a model of networks that take the same pixels: raw pixels in, the mean of their probabilities out.
+    """Build a model from raw pixels to the mean of the probabilities of several networks.
 
-    The networks keep their layers and weights; ``network_of_fold`` gives them back.
+    The networks' layers are shared, not copied; ``network_of_fold`` returns each network.
     """
     pixels = keras.Input(networks[0].input_shape[1:], name="pixels")
-    said = [
+    probabilities = [
         keras.Model(network.input, network.output, name=_NAME.format(number))(pixels)
         for number, network in enumerate(networks, start=1)
     ]
     # Under mixed precision the mean of float32 probabilities would be rounded to bfloat16.
-    mean = keras.layers.Average(name="mean", dtype="float32")(said)
+    mean = keras.layers.Average(name="mean", dtype="float32")(probabilities)
     return keras.Model(pixels, mean, name=_AVERAGE)
 
 
 def network_of_fold(model: keras.Model, number: int) -> keras.Model:
-    """Find a network in such a model, by its number from 1."""
+    """Return a network of a model of ``average_networks``, by its number from 1."""
     return model.get_layer(_NAME.format(number))
 
 
 def networks_within(model: keras.Model) -> list[keras.Model]:
-    """List the networks of such a model; any other model is its only network."""
+    """List the networks of a model of ``average_networks``; for any other model, the model itself."""
     if model.name != _AVERAGE:
         return [model]
     return [layer for layer in model.layers if isinstance(layer, keras.Model)]

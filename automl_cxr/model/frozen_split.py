@@ -1,11 +1,11 @@
-"""A network divided where training begins to act: what is the same in every epoch below, what learns above.
+"""Splitting a network into a frozen part, whose features are computed once, and the part that training changes.
 
-Below the cut nothing changes while a phase of training lasts: no layer that learns, no normalisation whose averages move, no
-layer that draws at random. So it can be run over the images once. Above it stands a network of the very layers, and so the
-very weights, of the whole one: what training it does is done to the whole network.
+The frozen part contains no layer that trains, no normalisation whose moving averages change and no random layer. Therefore it
+produces the same features for an image in every epoch of a training phase. The trained part consists of the layers of the
+whole network, not of copies. Therefore training it trains the whole network.
 
-A cut lies at tensors of the whole network, or, where a backbone is trained in part, at the last tensor within the backbone
-that all paths go through before the first layer that learns.
+The split is at tensors of the whole network, or, if a backbone is trained in part, at the last tensor within the backbone that
+all paths pass before the first trained layer.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from automl_cxr.model.resizer import RESIZER
 
 @dataclass(frozen=True)
 class FrozenPart:
-    """What is computed once for each image.
+    """The part of a network that is computed once for each image.
 
     Attributes:
-        name: Where it ends: the layer's name, after that of the backbone that it lies in or follows, such as
-            "backbone@vector" or "backbone@fire5_concat".
-        network: From raw pixels (n, h, w, 1) to one tensor; shares the layers of the whole network.
+        name: The backbone and the last layer of the part, such as "backbone@vector" or "backbone@fire5_concat".
+        network: A model from raw pixels (n, h, w, 1) to one tensor. It shares the layers of the whole network.
     """
 
     name: str
@@ -37,11 +36,11 @@ class FrozenPart:
 
 @dataclass(frozen=True)
 class DividedNetwork:
-    """A network in two.
+    """A network in a frozen and a trained part.
 
     Attributes:
-        frozen: One part for each input of ``trained``, in their order; None for an input that takes raw pixels.
-        trained: From the values of the frozen parts to the output of the whole network; shares its layers.
+        frozen: One part for each input of ``trained``, in the same order; None for an input that takes raw pixels.
+        trained: A model from the outputs of the frozen parts to the output of the whole network. It shares its layers.
     """
 
     frozen: tuple[FrozenPart | None, ...]
@@ -49,39 +48,40 @@ class DividedNetwork:
 
 
 def divide_network(network: keras.Model, *, with_views: bool = False) -> DividedNetwork:
-    """Divide a network of ``build_model`` in the phase that it is set to.
+    """Divide a network of ``build_model`` for its current training phase.
 
-    A branch without frozen weights, such as a scratch one, goes on taking pixels. Backbones are kept apart, so that what is
-    computed of one serves its other partners.
+    A branch without frozen weights, such as a scratch branch, still takes pixels. Each backbone has a part of its own, so that
+    its features can be reused with another second branch.
 
     Args:
-        network: From raw pixels to probabilities.
-        with_views: Whether augmentation may lie in the frozen part, for images of which some views are drawn once.
+        network: A model from raw pixels to probabilities.
+        with_views: Whether augmentation may be in the frozen part, because a fixed number of views is drawn once.
 
     Raises:
-        UndividedError: No frozen weights lie where they could be computed once, with the reason.
+        UndividedError: No frozen weights can be computed once. The message is the reason.
     """
     cuts = _find_cuts(network, with_views=with_views)
     if all(cut.part is None for cut in cuts):
         raise UndividedError(_explain(network, with_views=with_views))
     inputs = [keras.Input(cut.entry.shape[1:], dtype=cut.entry.dtype, name=f"input_{n}") for n, cut in enumerate(cuts, 1)]
-    passed = [tensor if cut.upper is None else cut.upper(tensor) for cut, tensor in zip(cuts, inputs, strict=True)]
-    above = replay(network, dict(zip((id(cut.replaced) for cut in cuts), passed, strict=True)))
-    trained = keras.Model(inputs if len(inputs) > 1 else inputs[0], above, name="trained")
+    values = [tensor if cut.upper is None else cut.upper(tensor) for cut, tensor in zip(cuts, inputs, strict=True)]
+    output = replay(network, dict(zip((id(cut.replaced) for cut in cuts), values, strict=True)))
+    trained = keras.Model(inputs if len(inputs) > 1 else inputs[0], output, name="trained")
     if list(map(id, trained.trainable_variables)) != list(map(id, network.trainable_variables)):
-        raise UndividedError("its layers would train in another order")  # which the moments of a checkpoint are kept in
+        # A checkpoint stores the optimizer's moments in the order of the variables.
+        raise UndividedError("its layers would train in another order")
     return DividedNetwork(tuple(cut.part for cut in cuts), trained)
 
 
 @dataclass(frozen=True)
 class _Cut:
-    """A tensor that the upper part takes instead of computing it.
+    """A tensor of the whole network that the trained part takes as input instead of computing it.
 
     Attributes:
-        replaced: Tensor of the whole network from which on ``above`` computes.
-        entry: What comes in: this tensor, or one within a backbone whose output this tensor is.
-        upper: From the one to the other; None where they are the same.
-        part: What computes ``entry``; None for raw pixels.
+        replaced: The tensor of the whole network.
+        entry: The tensor that the frozen part computes: ``replaced``, or a tensor within the backbone whose output that is.
+        upper: A model from ``entry`` to ``replaced``; None if they are the same.
+        part: The frozen part that computes ``entry``; None for raw pixels.
     """
 
     replaced: keras.KerasTensor
@@ -91,31 +91,31 @@ class _Cut:
 
 
 def _find_cuts(network: keras.Model, *, with_views: bool) -> list[_Cut]:
-    """Walk from the pixels up, and cut wherever something that stands still meets something that learns or draws."""
-    still: dict[int, _Standing] = {}
+    """Find the tensors at which constant operations are followed by trained or random ones."""
+    constants: dict[int, _Constant] = {}
     cuts: dict[int, _Cut] = {}
     pixels = network.inputs[0]
     for operation in network.operations:
         if isinstance(operation, layers.InputLayer):
-            still[id(operation.output)] = _Standing()
+            constants[id(operation.output)] = _Constant()
             continue
         sources = inputs_of(operation)
-        below = [still.get(id(source)) for source in sources]
-        joins = len({standing.backbone for standing in below if standing is not None and standing.backbone}) > 1
-        if None not in below and not joins and _stands_still(operation, with_views=with_views):
-            still[id(output_of(operation))] = _joined(operation, below)
+        known = [constants.get(id(source)) for source in sources]
+        joins_backbones = len({constant.backbone for constant in known if constant is not None and constant.backbone}) > 1
+        if None not in known and not joins_backbones and _is_constant(operation, with_views=with_views):
+            constants[id(output_of(operation))] = _merge(operation, known)
             continue
-        inner = _cut_within(network, operation) if None not in below and isinstance(operation, keras.Model) else None
+        inner = _cut_within(network, operation) if None not in known and isinstance(operation, keras.Model) else None
         if inner is not None:
             cuts[id(inner.replaced)] = inner
             continue
-        for source, standing in zip(sources, below, strict=True):
-            if standing is None:
+        for source, constant in zip(sources, known, strict=True):
+            if constant is None:
                 continue
-            if standing.backbone:
-                part = FrozenPart(f"{standing.backbone}@{source_name(source)}", keras.Model(pixels, source))
+            if constant.backbone:
+                part = FrozenPart(f"{constant.backbone}@{source_name(source)}", keras.Model(pixels, source))
                 cuts[id(source)] = _Cut(source, source, None, part)
-            elif standing.is_random:
+            elif constant.is_random:
                 raise UndividedError("augmentation would show one branch other images than the other")
             else:
                 cuts[id(pixels)] = _Cut(pixels, pixels, None, None)
@@ -123,44 +123,49 @@ def _find_cuts(network: keras.Model, *, with_views: bool) -> list[_Cut]:
 
 
 @dataclass(frozen=True)
-class _Standing:
-    """What lies below a tensor that stands still: the layer that brought the first frozen weights, and random draws."""
+class _Constant:
+    """A tensor that is the same in every epoch.
+
+    Attributes:
+        backbone: Name of the first layer with weights on the way to the tensor; "" if there is none.
+        is_random: Whether it depends on random draws, which are made once for each view.
+    """
 
     backbone: str = ""
     is_random: bool = False
 
 
-def _joined(operation: keras.Operation, below: Sequence[_Standing]) -> _Standing:
-    backbone = next((standing.backbone for standing in below if standing.backbone), "")
+def _merge(operation: keras.Operation, sources: Sequence[_Constant]) -> _Constant:
+    backbone = next((source.backbone for source in sources if source.backbone), "")
     if not backbone and getattr(operation, "weights", ()):
         backbone = operation.name
-    return _Standing(backbone, any(standing.is_random for standing in below) or is_stochastic(operation))
+    return _Constant(backbone, any(source.is_random for source in sources) or is_stochastic(operation))
 
 
-def _stands_still(operation: keras.Operation, *, with_views: bool) -> bool:
-    """Tell whether an operation does the same in every epoch; outside of backbones it may draw views."""
+def _is_constant(operation: keras.Operation, *, with_views: bool) -> bool:
+    """Return whether an operation computes the same in every epoch; with views, it may be random outside of a backbone."""
     if isinstance(operation, keras.Model):
-        return all(_stands_still(inner, with_views=False) for inner in operation.operations)
-    learns = isinstance(operation, layers.Layer) and operation.trainable and bool(operation.weights)
-    return not learns and (with_views or not is_stochastic(operation))
+        return all(_is_constant(inner, with_views=False) for inner in operation.operations)
+    is_trained = isinstance(operation, layers.Layer) and operation.trainable and bool(operation.weights)
+    return not is_trained and (with_views or not is_stochastic(operation))
 
 
 def is_stochastic(operation: keras.Operation) -> bool:
-    """Tell whether an operation draws at random in training: it keeps the state of a generator, which is no weight."""
+    """Return whether an operation is random in training: the state of its random generator is a variable but no weight."""
     return isinstance(operation, layers.Layer) and len(operation.variables) > len(operation.weights)
 
 
 def _cut_within(network: keras.Model, backbone: keras.Model) -> _Cut | None:
-    """Cut a backbone at the last tensor that all paths go through before the first layer that learns or draws."""
+    """Cut a backbone at the last tensor that all paths pass before the first trained or random layer."""
     operations = backbone.operations
     last_use = {id(source): position for position, operation in enumerate(operations) for source in inputs_of(operation)}
-    bottleneck, waiting = None, set()  # tensors that something further up still takes
+    bottleneck, pending = None, set()  # tensors that a later operation still uses
     for position, operation in enumerate(operations):
-        if not _stands_still(operation, with_views=False):
+        if not _is_constant(operation, with_views=False):
             break
-        made = id(output_of(operation))
-        waiting = {tensor for tensor in (*waiting, made) if last_use.get(tensor, 0) > position}
-        if waiting == {made}:
+        output = id(output_of(operation))
+        pending = {tensor for tensor in (*pending, output) if last_use.get(tensor, 0) > position}
+        if pending == {output}:
             bottleneck = operation
     if bottleneck is None:
         return None
@@ -176,18 +181,18 @@ def _cut_within(network: keras.Model, backbone: keras.Model) -> _Cut | None:
 
 
 def _explain(network: keras.Model, *, with_views: bool) -> str:
-    """Say why nothing can be computed once."""
+    """Return the reason why no features can be computed once."""
     if not any(isinstance(operation, keras.Model) for operation in network.operations):
         return "it has no frozen layers"
     for operation in network.operations:
         if isinstance(operation, keras.Model):
             if operation.name == RESIZER:
-                return "a resizer that learns stands before the backbone"
+                return "the learnable resizer before the backbone is trained"
             if operation.trainable_weights:
                 return "the first layers of the backbone are trained"
-            drawing = next((inner.name for inner in operation.operations if is_stochastic(inner)), None)
-            if drawing is not None:
-                return f"the layer {drawing} of the backbone draws at random"
+            random_layer = next((inner.name for inner in operation.operations if is_stochastic(inner)), None)
+            if random_layer is not None:
+                return f"the layer {random_layer} of the backbone is random in training"
         elif is_stochastic(operation) and not with_views:
             return "augmentation draws anew in each epoch; views=K keeps K draws"
-    return "its backbone holds no frozen weights"
+    return "its backbone has no frozen weights"

@@ -1,6 +1,8 @@
-"""The fused network (Pang et al. 2018): shallow and deep feature maps reach the classifier together."""
+"""The fused network (Pang et al. 2018): the classifier takes shallow and deep feature maps."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import keras
 from keras import layers
@@ -15,12 +17,12 @@ _SMALLEST_IMAGE = 67  # 11x11 stride 4, then three 3x3 stride-2 pools, leave one
 _PUBLISHED_FILTERS = (96, 256, 384, 384, 256)
 
 
-def build_fused(config: TrialConfig, n_classes: int) -> keras.Model:
-    """Build five AlexNet-like convolutions whose pools 1, 2 and 5 (``config.taps``) are concatenated before the head.
+def build_fused(config: TrialConfig, n_classes: int, *, weights_folder: Path | None = None) -> keras.Model:
+    """Build five convolutions like AlexNet's and concatenate the outputs of pools 1, 2 and 5 (``config.taps``) for the head.
 
-    The tapped maps are max-pooled to the size of the last one, as 55 and 13 pixels to 6 at the published input of 227
-    (the rule holds at any size). ``config.filters`` sets the first convolution; the others keep the published ratio
-    96 : 256 : 384 : 384 : 256.
+    The chosen maps are max-pooled to the size of the last one, for any size of the input: at the published 227 pixels, maps of
+    27 and 13 pixels to 6. ``config.filters`` is the number of filters of the first convolution; the others have the published
+    ratio 96 : 256 : 384 : 384 : 256. ``weights_folder`` is not used.
 
     Raises:
         ImpossibleModelError: The image is smaller than 67 pixels.
@@ -51,7 +53,7 @@ def build_fused(config: TrialConfig, n_classes: int) -> keras.Model:
 
 
 def _shrink_to(size: int, maps: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
-    """Max-pool square maps to ``size`` pixels, cutting the few at the right and lower edge that do not fill a window."""
+    """Max-pool square maps to ``size`` pixels and crop the pixels at the right and lower edge that do not fill a window."""
     factor = maps.shape[1] // size
     surplus = maps.shape[1] // factor - size
     if factor > 1:

@@ -1,16 +1,16 @@
-"""Where a network finds the evidence for a class: Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391).
+"""Grad-CAM heat maps (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391).
 
-Channel k of feature maps A weighs as much as the class's score y, before the softmax, rises with it: the mean over positions
-of dy/dA_k (equation 1). The weighted sum of the channels, where it is above 0, is the heat map (equation 2).
+The weight of channel k of the feature maps A is the mean over positions of dy/dA_k, where y is the score of the class before
+the softmax (equation 1). The heat map is the weighted sum of the channels, clipped at 0 (equation 2).
 
-Here every sum is multiplied by its number of positions, so that it is evidence per area of the picture. Branches that are
-pooled at different resolutions are then channels of one layer, as they are for the head, and their sums may be added: under
-global average pooling and a dense layer the result is the class activation map of the joined vector (Zhou et al. 2016).
+Here every sum is multiplied by its number of positions, so that it is evidence per area of the image. Therefore the evidence
+of branches with different resolutions can be added, as the head adds their channels. With global average pooling and a dense
+layer, the result is the class activation map of the joined vector (Zhou et al. 2016).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -19,162 +19,164 @@ from keras import layers, ops
 
 from automl_cxr.model.feature_maps import FeatureMapLayer, find_feature_map_layer, last_feature_map_layers
 from automl_cxr.model.gradients import gradients
-from automl_cxr.model.graph import inputs_of, output_of
+from automl_cxr.model.graph import output_of, replay
 
-_LEAST_POSITIONS = 56  # a side of the grid that heat maps are drawn on; finer maps keep their own
+_LEAST_SIDE = 56  # positions on a side of a heat map; finer feature maps keep their own resolution
 
 
 class GradCam:
-    """The heat maps of one network.
+    """Grad-CAM for one network.
 
     Args:
-        network: From raw grey pixels 0..255 (n, h, w, 1) to probabilities.
-        layer: Name of a layer with feature maps; by default the last ones of each branch.
+        network: A model from grey pixels 0..255 (n, h, w, 1) to probabilities.
+        layer: Name of a layer with feature maps; by default the last such layer of each branch.
 
     Attributes:
-        places: Where the heat maps are taken from, by name.
+        places: Names of the layers whose feature maps are used.
 
     Raises:
         UnknownNameError: No layer with feature maps has the name.
-        UsageError: Several have it, or the network has no feature maps.
+        UsageError: Several layers have the name, or the network has no feature maps.
     """
 
     def __init__(self, network: keras.Model, layer: str | None = None) -> None:
         found = last_feature_map_layers(network) if layer is None else [find_feature_map_layer(network, layer)]
-        self.places = tuple(place.name for place in found)
-        self._shapes = [place.tensor.shape[1:] for place in found]
-        self._opened = _opened(network, found)
+        self.places = tuple(one.name for one in found)
+        self._shapes = [one.tensor.shape[1:] for one in found]
+        self._shifted = _network_with_shifts(network, found)
 
     def evidence(self, images: np.ndarray, columns: np.ndarray) -> list[np.ndarray]:
-        """Weigh the feature maps of each place by what they mean for a class.
+        """Compute the weighted sum of the feature maps of each layer.
 
         Args:
-            images: uint8 (n, h, w), as the network takes them.
-            columns: Class of each image, int (n,).
+            images: uint8 (n, h, w), at the network's input size.
+            columns: Column of the class of interest for each image, int (n,).
 
         Returns:
-            For each place, float32 (n, height, width) of its own resolution: signed evidence per area of the picture.
+            For each layer, float32 (n, height, width) at its own resolution: signed evidence per area of the image.
         """
         pixels = ops.convert_to_tensor(images[..., np.newaxis].astype(np.float32))
-        chosen = ops.one_hot(columns, self._opened.output_shape[0][-1])
+        selection = ops.one_hot(columns, self._shifted.output_shape[0][-1])
 
-        def total(shifts: list[Any]) -> tuple[Any, list[Any]]:
-            scores, *maps = self._opened([pixels, *shifts], training=False)
-            return ops.sum(scores * chosen), maps
+        def total_score(shifts: list[Any]) -> tuple[Any, list[Any]]:
+            scores, *maps = self._shifted([pixels, *shifts], training=False)
+            return ops.sum(scores * selection), maps
 
         shifts = [np.zeros((len(images), *shape), np.float32) for shape in self._shapes]
-        maps, slopes = gradients(total, shifts)
-        return [_weigh(values, slope) for values, slope in zip(maps, slopes, strict=True)]
+        maps, slopes = gradients(total_score, shifts)
+        return [_weighted_sum(values, slope) for values, slope in zip(maps, slopes, strict=True)]
 
 
-def _weigh(maps: np.ndarray, slopes: np.ndarray) -> np.ndarray:
-    """Sum the channels (n, h, w, c), each times its mean slope, per area of the picture."""
+def _weighted_sum(maps: np.ndarray, slopes: np.ndarray) -> np.ndarray:
+    """Sum the channels of feature maps (n, h, w, c), weighted by their mean gradient, per area of the image."""
     weights = slopes.sum(axis=(1, 2))  # the mean, times the number of positions
     return np.einsum("nhwc,nc->nhw", maps, weights)
 
 
 def heat_map(evidence: Sequence[np.ndarray]) -> np.ndarray:
-    """Join the evidence of several places, of one network, to what speaks for the class.
+    """Add the evidence of the layers of one network and clip it at 0.
 
     Args:
-        evidence: As ``GradCam.evidence`` gives it.
+        evidence: The result of ``GradCam.evidence``.
 
     Returns:
-        float32 (n, side, side) of the square that the network takes, 0 or more.
+        float32 (n, side, side) over the network's input square.
     """
-    side = max(_LEAST_POSITIONS, *(max(one.shape[1:]) for one in evidence))
-    steps = (np.arange(side) + 0.5) / side
-    joined = sum(resample(one, steps, steps) for one in evidence)
-    return np.maximum(joined, 0).astype(np.float32)
+    side = max(_LEAST_SIDE, *(max(one.shape[1:]) for one in evidence))
+    centres = (np.arange(side) + 0.5) / side
+    total = sum(resample(one, centres, centres) for one in evidence)
+    return np.maximum(total, 0).astype(np.float32)
 
 
 def resample(maps: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Read maps between their positions, linearly; towards the edges they go on as they end.
+    """Interpolate maps linearly between the centres of their positions; values are constant beyond the outermost centres.
 
     Args:
-        maps: (..., h, w), over a square from 0 to 1.
-        rows: Heights in it, from 0 to 1; beyond, the result is 0.
-        columns: The same across.
+        maps: (..., h, w), over a square with coordinates 0 to 1.
+        rows: Vertical coordinates of the result; outside 0..1 the result is 0.
+        columns: Horizontal coordinates, likewise.
 
     Returns:
         (..., n_rows, n_columns).
     """
-    return _between(rows, maps.shape[-2]) @ maps @ _between(columns, maps.shape[-1]).T
+    return _interpolation(rows, maps.shape[-2]) @ maps @ _interpolation(columns, maps.shape[-1]).T
 
 
-def _between(places: np.ndarray, n_positions: int) -> np.ndarray:
-    """Give the share of each of some evenly spread positions in the value at a place, (n_places, n_positions)."""
-    at = np.clip(places * n_positions - 0.5, 0, n_positions - 1)
-    shares = np.maximum(0, 1 - np.abs(at[:, np.newaxis] - np.arange(n_positions)))
-    return shares * ((places >= 0) & (places <= 1))[:, np.newaxis]
+def _interpolation(coordinates: np.ndarray, n_positions: int) -> np.ndarray:
+    """Return the weight of each of some evenly spaced positions at each coordinate, (n_coordinates, n_positions)."""
+    at = np.clip(coordinates * n_positions - 0.5, 0, n_positions - 1)
+    weights = np.maximum(0, 1 - np.abs(at[:, np.newaxis] - np.arange(n_positions)))
+    return weights * ((coordinates >= 0) & (coordinates <= 1))[:, np.newaxis]
 
 
-def _opened(network: keras.Model, places: Sequence[FeatureMapLayer]) -> keras.Model:
-    """Open a network at some places: it takes its pixels and, for each place, what is added to the feature maps there; it gives
-    its scores before the softmax and the feature maps of each place, all float32.
+def _network_with_shifts(network: keras.Model, targets: Sequence[FeatureMapLayer]) -> keras.Model:
+    """Build a model that adds an input to the feature maps of each layer.
 
-    It shares the network's layers. A shift of zero changes nothing, and the scores' gradient with respect to it is that with
-    respect to the feature maps, wherever in a network of networks they are.
-    """
-    pixels = keras.Input(network.inputs[0].shape[1:], dtype=network.inputs[0].dtype)
-    shifts = {id(place.tensor): keras.Input(place.tensor.shape[1:], dtype="float32") for place in places}
-    scores, maps = _replay(network, pixels, shifts)
-    return keras.Model([pixels, *shifts.values()], [scores, *(maps[tensor] for tensor in shifts)], name="opened")
-
-
-def _replay(
-    network: keras.Model, entry: keras.KerasTensor, shifts: dict[int, keras.KerasTensor]
-) -> tuple[keras.KerasTensor, dict[int, keras.KerasTensor]]:
-    """Run a network's layers again on another input, with shifts added where they are due.
-
-    Args:
-        network: The network, or one within it.
-        entry: Its input.
-        shifts: By the id of a tensor, of the network or of one within it, what is added there.
+    The gradient of a score with respect to such an input equals the gradient with respect to the feature maps, for layers of
+    nested models too. The model shares the layers of the network.
 
     Returns:
-        The network's output, before the softmax if it has one; and by the same ids the feature maps before the shift.
+        A model from the pixels and one shift for each layer, to the scores before the softmax and the feature maps of each
+        layer, all float32.
     """
-    known = {id(network.inputs[0]): entry}
-    maps = {}
-    for operation in network.operations:
-        made = output_of(operation)
-        if isinstance(operation, layers.InputLayer):
-            continue
-        within = {key: shift for key, shift in shifts.items() if key in _tensors_within(operation)}
-        if within:
-            known[id(made)], found = _replay_within(operation, known[id(inputs_of(operation)[0])], within)
-            maps |= found
-        else:
-            args, kwargs = operation._inbound_nodes[0].arguments.fill_in(known)
-            known[id(made)] = _before_softmax(operation)(*args, **kwargs)
-        if id(made) in shifts:
-            maps[id(made)] = ops.cast(known[id(made)], "float32")
-            known[id(made)] = known[id(made)] + ops.cast(shifts[id(made)], made.dtype)
-    return known[id(network.outputs[0])], maps
+    pixels = keras.Input(network.inputs[0].shape[1:], dtype=network.inputs[0].dtype)
+    shifts = {id(one.tensor): keras.Input(one.tensor.shape[1:], dtype="float32") for one in targets}
+    scores, maps = _replay_with_shifts(network, pixels, shifts)
+    return keras.Model([pixels, *shifts.values()], [scores, *(maps[tensor] for tensor in shifts)], name="shifted")
 
 
-def _replay_within(
-    network: keras.Model, entry: keras.KerasTensor, shifts: dict[int, keras.KerasTensor]
+def _replay_with_shifts(
+    network: keras.Model, pixels: keras.KerasTensor, shifts: Mapping[int, keras.KerasTensor]
 ) -> tuple[keras.KerasTensor, dict[int, keras.KerasTensor]]:
-    """Do as ``_replay``, in a model of its own: layers of two backbones may share a name."""
+    """Run a network's layers on another input and add shifts to some of their outputs.
+
+    Args:
+        network: The network, or a nested model.
+        pixels: The input.
+        shifts: Shifts by the id of the tensor, of the network or of a nested model, that they are added to.
+
+    Returns:
+        The output of the network, before the softmax if it has one; and the feature maps before the shift, by the same ids.
+    """
+    maps: dict[int, keras.KerasTensor] = {}
+
+    def call(operation: keras.Operation, *args: Any, **kwargs: Any) -> keras.KerasTensor:
+        inner_shifts = {key: shift for key, shift in shifts.items() if key in _inner_tensors(operation)}
+        if inner_shifts:
+            output, inner_maps = _call_nested_model(operation, args[0], inner_shifts)
+            maps.update(inner_maps)
+        else:
+            output = _without_softmax(operation)(*args, **kwargs)
+        original = output_of(operation)
+        if id(original) in shifts:
+            maps[id(original)] = ops.cast(output, "float32")
+            output = output + ops.cast(shifts[id(original)], original.dtype)
+        return output
+
+    return replay(network, {id(network.inputs[0]): pixels}, call), maps
+
+
+def _call_nested_model(
+    network: keras.Model, x: keras.KerasTensor, shifts: Mapping[int, keras.KerasTensor]
+) -> tuple[keras.KerasTensor, dict[int, keras.KerasTensor]]:
+    """Do the same as ``_replay_with_shifts`` in a nested model, since layers of two backbones may have equal names."""
     pixels = keras.Input(network.inputs[0].shape[1:], dtype=network.inputs[0].dtype)
     inputs = {key: keras.Input(shift.shape[1:], dtype=shift.dtype) for key, shift in shifts.items()}
-    made, maps = _replay(network, pixels, inputs)
-    inner = keras.Model([pixels, *inputs.values()], [made, *(maps[key] for key in inputs)], name=network.name)
-    output, *found = inner([entry, *shifts.values()])
-    return output, dict(zip(inputs, found, strict=True))
+    inner_output, inner_maps = _replay_with_shifts(network, pixels, inputs)
+    outputs = [inner_output, *(inner_maps[key] for key in inputs)]
+    output, *maps = keras.Model([pixels, *inputs.values()], outputs, name=network.name)([x, *shifts.values()])
+    return output, dict(zip(inputs, maps, strict=True))
 
 
-def _tensors_within(operation: keras.Operation) -> set[int]:
-    """Collect the tensors of a network within a network, by id; none of any other operation."""
+def _inner_tensors(operation: keras.Operation) -> set[int]:
+    """Return the ids of the tensors of a nested model; an empty set for any other operation."""
     if not isinstance(operation, keras.Model):
         return set()
-    return {id(output_of(inner)) for inner in operation.operations}.union(*map(_tensors_within, operation.operations))
+    return {id(output_of(inner)) for inner in operation.operations}.union(*map(_inner_tensors, operation.operations))
 
 
-def _before_softmax(operation: keras.Operation) -> keras.Operation:
-    """Give the layer itself, or of a dense layer that ends in a softmax one without it, of the same weights."""
+def _without_softmax(operation: keras.Operation) -> keras.Operation:
+    """Return a copy of a dense layer with softmax that has no activation; return any other operation itself."""
     if not isinstance(operation, layers.Dense) or operation.activation is not keras.activations.softmax:
         return operation
     linear = layers.Dense.from_config({**operation.get_config(), "activation": "linear", "name": "scores"})

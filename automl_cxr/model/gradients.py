@@ -1,7 +1,7 @@
-"""The gradient of a number with respect to arrays, on whichever backend Keras runs.
+"""The gradient of a number with respect to arrays, on every backend of Keras.
 
-Keras differentiates only to train, and leaves it to its backends for that. So this file names each of them: it is one of the
-few exceptions to the rule that models are written in Keras alone (``devices.py`` and ``exported.py`` are the others).
+Keras has no function for gradients outside of training. Therefore this module calls the backends directly, as ``devices.py``
+and ``export_check.py`` do.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ Differentiable = Callable[[list[Any]], tuple[Any, list[Any]]]
 
 
 def gradients(function: Differentiable, values: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Differentiate what a function makes of some arrays.
+    """Differentiate a function with respect to arrays.
 
     Args:
-        function: Takes a list of tensors, one for each of ``values``; gives a tensor of no dimensions that depends on each of
-            them, and a list of tensors to hand on.
-        values: Where it is differentiated, arrays of floats.
+        function: Takes a list of tensors, one for each of ``values``; returns a scalar tensor that depends on each of them, and
+            a list of auxiliary tensors.
+        values: The point at which it is differentiated, arrays of floats.
 
     Returns:
-        The tensors handed on; and the gradient with respect to each of ``values``, in its shape. All are float32.
+        The auxiliary tensors; and the gradient with respect to each of ``values``, in its shape. All arrays are float32.
     """
     tensors = [ops.convert_to_tensor(value) for value in values]
-    told, slopes = _BACKENDS[keras.backend.backend()](function, tensors)
-    return [_to_array(tensor) for tensor in told], [_to_array(slope) for slope in slopes]
+    auxiliary, slopes = _BACKENDS[keras.backend.backend()](function, tensors)
+    return [_to_array(tensor) for tensor in auxiliary], [_to_array(slope) for slope in slopes]
 
 
 def _to_array(tensor: Any) -> np.ndarray:
@@ -41,15 +41,15 @@ def _of_tensorflow(function: Differentiable, tensors: list[Any]) -> tuple[list[A
 
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(tensors)
-        number, told = function(tensors)
-    return told, tape.gradient(number, tensors)
+        number, auxiliary = function(tensors)
+    return auxiliary, tape.gradient(number, tensors)
 
 
 def _of_jax(function: Differentiable, tensors: list[Any]) -> tuple[list[Any], list[Any]]:
     import jax
 
-    slopes, told = jax.grad(function, has_aux=True)(tensors)
-    return told, slopes
+    slopes, auxiliary = jax.grad(function, has_aux=True)(tensors)
+    return auxiliary, slopes
 
 
 def _of_torch(function: Differentiable, tensors: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -57,9 +57,9 @@ def _of_torch(function: Differentiable, tensors: list[Any]) -> tuple[list[Any], 
 
     leaves = [tensor.detach().requires_grad_() for tensor in tensors]
     with torch.enable_grad():
-        number, told = function(leaves)
+        number, auxiliary = function(leaves)
         slopes = torch.autograd.grad(number, leaves)
-    return [tensor.detach() for tensor in told], list(slopes)
+    return [tensor.detach() for tensor in auxiliary], list(slopes)
 
 
 _BACKENDS = {"tensorflow": _of_tensorflow, "jax": _of_jax, "torch": _of_torch}

@@ -1,78 +1,95 @@
-"""Reading and rebuilding the graph of a functional Keras model.
-
-The only module that uses Keras' private record of how layers were called (``_inbound_nodes``, ``_keras_history``).
-"""
+"""Reading the graph of a functional Keras model and running its layers on other tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 from keras import layers
 
 from automl_cxr.errors import ImpossibleModelError
+from automl_cxr.model.keras_private import call_arguments, call_inputs, call_output, producer
 
 
-def replay(network: keras.Model, given: dict[int, keras.KerasTensor]) -> keras.KerasTensor:
-    """Run a network's layers on other tensors than those, by their id, that it has there; give its output.
+def _call(operation: keras.Operation, *args: Any, **kwargs: Any) -> keras.KerasTensor:
+    return operation(*args, **kwargs)
 
-    ``keras.Model`` of tensors within a network does the same, but with inputs whose names depend on what was built before.
+
+def replay(
+    network: keras.Model,
+    given: Mapping[int, keras.KerasTensor],
+    call: Callable[..., keras.KerasTensor] = _call,
+) -> keras.KerasTensor:
+    """Run the layers of a network again, starting from other tensors.
+
+    ``keras.Model`` of tensors within a network does the same, but the names of its inputs depend on what was built before.
+
+    Args:
+        network: A functional model with one output.
+        given: New tensors by the ``id`` of the tensors of the network that they replace. Layers that only lead to these
+            tensors are skipped.
+        call: Runs one layer: takes the layer and its arguments, returns its output. By default it calls the layer.
+
+    Returns:
+        The output of the network.
     """
     known = dict(given)
     for operation in network.operations:
-        made = id(output_of(operation))
+        output = id(output_of(operation))
         if (
-            made not in known
+            output not in known
             and not isinstance(operation, layers.InputLayer)
-            and all(id(one) in known for one in inputs_of(operation))
+            and all(id(source) in known for source in inputs_of(operation))
         ):
-            args, kwargs = operation._inbound_nodes[0].arguments.fill_in(known)
-            known[made] = operation(*args, **kwargs)
-    return known[id(network.output)]
+            args, kwargs = call_arguments(operation, known)
+            known[output] = call(operation, *args, **kwargs)
+    return known[id(network.outputs[0])]
 
 
 def inputs_of(operation: keras.Operation) -> Sequence[keras.KerasTensor]:
-    """List the tensors that an operation of a network takes; none for its inputs.
-
-    Keras notes every use of a layer; the first is that of the network that it was made for.
-    """
-    return () if isinstance(operation, layers.InputLayer) else operation._inbound_nodes[0].input_tensors
+    """Return the input tensors of an operation of a network; none for an input layer."""
+    return () if isinstance(operation, layers.InputLayer) else call_inputs(operation)
 
 
 def output_of(operation: keras.Operation) -> keras.KerasTensor:
-    """Give the tensor that an operation of a network makes."""
-    return operation._inbound_nodes[0].output_tensors[0]
+    """Return the output tensor of an operation of a network."""
+    return call_output(operation)
 
 
 def source_name(tensor: keras.KerasTensor) -> str:
-    """Name the layer that made a tensor, the last one of a backbone."""
-    operation = tensor._keras_history.operation
+    """Return the name of the layer that produced a tensor; for the output of a nested model, of the model's last layer."""
+    operation = producer(tensor)
     return source_name(operation.outputs[0]) if isinstance(operation, keras.Model) else operation.name
 
 
 def tensors_at(network: keras.Model, cuts: Sequence[str]) -> list[keras.KerasTensor]:
-    """Find the feature maps of a network's layers, those within a backbone too, as tensors that its pixels lead to.
+    """Return the feature maps of layers as tensors that depend on the input of the whole network.
+
+    Args:
+        network: A functional model.
+        cuts: Names of layers; "backbone/layer" for a layer of a nested model.
 
     Raises:
-        ImpossibleModelError: There is no such layer, or it has no feature maps (n, h, w, channels).
+        ImpossibleModelError: A layer does not exist, or its output is not (n, h, w, channels).
     """
-    within: dict[str, list[str]] = {}
+    by_model: dict[str, list[str]] = {}
     for cut in cuts:
         outer, slash, inner = cut.partition("/")
-        within.setdefault(outer if slash else "", []).append(inner if slash else outer)
+        by_model.setdefault(outer if slash else "", []).append(inner if slash else outer)
     found: dict[str, keras.KerasTensor] = {}
-    for outer, names in within.items():
-        holder = _model(network, outer) if outer else network
-        tensors = [_maps(holder, name) for name in names]
+    for outer, names in by_model.items():
+        model = _nested_model(network, outer) if outer else network
+        tensors = [_feature_maps(model, name) for name in names]
         if outer:
-            (source,) = inputs_of(holder)
-            outputs = keras.Model(holder.input, tensors if len(tensors) > 1 else tensors[0], name=f"{outer}_cut")(source)
+            (source,) = inputs_of(model)
+            outputs = keras.Model(model.input, tensors if len(tensors) > 1 else tensors[0], name=f"{outer}_cut")(source)
             tensors = outputs if isinstance(outputs, (list, tuple)) else [outputs]
         found |= {f"{outer}/{name}" if outer else name: tensor for name, tensor in zip(names, tensors, strict=True)}
     return [found[cut] for cut in cuts]
 
 
-def _model(network: keras.Model, name: str) -> keras.Model:
+def _nested_model(network: keras.Model, name: str) -> keras.Model:
     layer = next((layer for layer in network.layers if layer.name == name), None)
     if layer is None or not isinstance(layer, keras.Model):
         raise ImpossibleModelError(
@@ -81,7 +98,7 @@ def _model(network: keras.Model, name: str) -> keras.Model:
     return layer
 
 
-def _maps(network: keras.Model, name: str) -> keras.KerasTensor:
+def _feature_maps(network: keras.Model, name: str) -> keras.KerasTensor:
     layer = next((layer for layer in network.layers if layer.name == name), None)
     if layer is None:
         raise ImpossibleModelError(f"A cut must name a layer of '{network.name}'; received '{name}'.")

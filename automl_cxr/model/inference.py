@@ -1,4 +1,4 @@
-"""Opening saved models and computing predictions with them."""
+"""Loading saved models and computing predictions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from automl_cxr.errors import NonFiniteLossError, TrialError
 
 
 def load_model(path: str) -> keras.Model:
-    """Open a saved model without running code from the file.
+    """Load a saved model without running code from the file.
 
     Raises:
         TrialError: The file is missing or damaged.
@@ -21,12 +21,12 @@ def load_model(path: str) -> keras.Model:
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        what = "is damaged, or is no Keras model" if Path(path).is_file() else "does not exist"
-        raise TrialError(f"The model file {path} {what}.") from error
+        problem = "is damaged, or is no Keras model" if Path(path).is_file() else "does not exist"
+        raise TrialError(f"The model file {path} {problem}.") from error
 
 
 def predict_images(model: keras.Model, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
-    """Predict images, uint8 (n, h, w), and return probabilities, float32 (n, n_classes).
+    """Return the probabilities, float32 (n, n_classes), of images, uint8 (n, h, w).
 
     ``keras.Model.predict`` is not used: in Keras 3.15 on TensorFlow the arrays passed to it stay in memory for the lifetime
     of the process.
@@ -44,15 +44,15 @@ def predict_images(model: keras.Model, images: np.ndarray, *, batch_size: int = 
 
 
 def predict_batches(model: keras.Model, batch: Callable[[np.ndarray], Any], n: int, *, batch_size: int) -> np.ndarray:
-    """Predict ``n`` rows batch by batch, float32 (n, ...).
+    """Return the predictions for ``n`` rows, float32 (n, ...), computed in batches.
 
-    The last batch is filled up with repeated rows, because another batch size would be traced as another graph.
+    The last batch is filled with repeated rows, because another batch size would be traced as another graph.
 
     Args:
         model: The network.
-        batch: Returns the inputs of the rows at some positions, int (batch_size,).
+        batch: Returns the inputs of the rows at given positions, int (batch_size,).
         n: Number of rows, at least 1.
-        batch_size: Rows computed at once.
+        batch_size: Number of rows in a batch.
     """
     predicted = []
     for first in range(0, n, batch_size):
@@ -62,7 +62,7 @@ def predict_batches(model: keras.Model, batch: Callable[[np.ndarray], Any], n: i
 
 
 def refuse_diverged_network(probabilities: np.ndarray) -> None:
-    """Refuse what a network says that has diverged.
+    """Check that the predictions of a network are finite; they are not after its weights have diverged.
 
     Raises:
         NonFiniteLossError: A probability is NaN.

@@ -1,4 +1,4 @@
-"""How long a network takes to classify an image where it was trained."""
+"""Measuring the inference time of a network on the machine that trained it."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import time
 import keras
 import numpy as np
 
-BATCH_SIZE = 32  # the same for all trials, whatever they were trained with
-_WARM_UPS = 2
-_FEWEST, _MOST, _SECONDS = 5, 30, 2.0
+BATCH_SIZE = 32  # the same for all trials, whatever their batch size in training
+_N_WARM_UPS = 2
+_LEAST_BATCHES, _MOST_BATCHES, _SECONDS = 5, 30, 2.0
 
 
 def measure_latency(model: keras.Model, batch: np.ndarray) -> float:
-    """Measure the milliseconds that a network takes for one image of a batch that lies ready in memory.
+    """Return the milliseconds that a network takes for one image of a batch in memory.
 
-    After two batches to warm up, the median of 5 to 30 is taken, of as many as fit into two seconds. Neighbours on the same
-    machine slow it down.
+    After two batches to warm up, the result is the median over 5 to 30 batches, as many as fit into two seconds. Other
+    processes on the machine increase it.
 
     Args:
         model: The network.
-        batch: Pixels as the network takes them, (n, h, w, 1); ``BATCH_SIZE`` images where there are as many.
+        batch: Pixels (n, h, w, 1) at the network's input size; ``BATCH_SIZE`` images if there are as many.
     """
-    for _ in range(_WARM_UPS):
+    for _ in range(_N_WARM_UPS):
         model.predict_on_batch(batch)
     seconds: list[float] = []
-    while len(seconds) < _FEWEST or (len(seconds) < _MOST and sum(seconds) < _SECONDS):
+    while len(seconds) < _LEAST_BATCHES or (len(seconds) < _MOST_BATCHES and sum(seconds) < _SECONDS):
         started = time.perf_counter()
         model.predict_on_batch(batch)
         seconds.append(time.perf_counter() - started)

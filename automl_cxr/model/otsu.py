@@ -1,4 +1,4 @@
-"""Otsu's threshold as part of a network, so that a mask needs no companion program."""
+"""Otsu's threshold as part of a network, so that a saved model contains the masking of its images."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from keras import layers, ops
 
 
 def keep_below_otsu(pixels: keras.KerasTensor) -> keras.KerasTensor:
-    """Blacken the pixels that lie, blurred, at or above Otsu's threshold of their own image.
+    """Set the pixels to 0 whose blurred value is at or above Otsu's threshold of their image.
 
-    Two 3x3 means stand for a Gaussian blur of 1.2 pixels. The threshold (Otsu 1979) parts the sorted pixels of an image where
-    the variance between the two sides is largest; taking every pixel for a possible threshold needs no histogram.
+    Two 3x3 means approximate a Gaussian blur of 1.2 pixels. The threshold (Otsu 1979) divides the sorted pixels of an image so
+    that the variance between the two groups is largest. Every pixel value is a candidate, so no histogram is needed.
 
     Args:
         pixels: (n, h, w, 1).
@@ -24,13 +24,13 @@ def keep_below_otsu(pixels: keras.KerasTensor) -> keras.KerasTensor:
     for number in (1, 2):
         blurred = layers.AveragePooling2D(3, strides=1, padding="same", dtype="float32", name=f"blur{number}")(blurred)
     ascending = ops.sort(ops.reshape(blurred, (-1, n_pixels)), axis=1)
-    centred = ascending - ops.mean(ascending, axis=1, keepdims=True)  # sums stay small enough for float32
+    centred = ascending - ops.mean(ascending, axis=1, keepdims=True)  # keeps the sums small enough for float32
     lower_sums = ops.cumsum(centred, axis=1)[:, :-1]
-    # Counted within the graph: a constant as long as the image would be stored in the model's configuration.
+    # Counted within the graph, because a constant of the image's length would be stored in the model's configuration.
     n_lower = ops.cumsum(ops.ones_like(ascending), axis=1)[:, :-1]
-    # With centred values the sums of both sides are opposite, so the variance between them is sum^2 / (n_lower n_upper).
+    # Centred values sum to 0, so the variance between the groups is proportional to sum^2 / (n_lower n_upper).
     spread = ops.square(lower_sums) / (n_lower * (n_pixels - n_lower))
-    # Where the largest stands, without argmax: on TensorFlow Keras' looks at the bits of zeros, which ONNX cannot do.
+    # Keras' argmax is not used: on TensorFlow it inspects the bits of zeros, which ONNX does not support.
     is_largest = spread >= ops.max(spread, axis=1, keepdims=True)
     first_upper = ops.cast(ops.min(ops.where(is_largest, n_lower, float(n_pixels)), axis=1, keepdims=True), "int32")
     threshold = ops.take_along_axis(ascending, first_upper, axis=1)

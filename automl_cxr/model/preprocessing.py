@@ -1,6 +1,6 @@
-"""The front end that every network here shares: raw grey pixels in, what its first layer sees out.
+"""The preprocessing layers of every network: Otsu's mask, augmentation, scaling, channels and resizer.
 
-Only layers and operations that Keras itself ships are used, so that a saved model opens with plain Keras and nothing beside it.
+Only layers and operations of Keras are used, so that a saved model can be loaded without this package.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from automl_cxr.model.resizer import learnable_resizer
 
 
 def raw_pixels(config: TrialConfig) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """Make the input of a network: masked by Otsu's threshold if wanted, and augmented in training only.
+    """Build the input of a network, with Otsu's mask if it is configured, and with augmentation in training mode only.
 
     Returns:
-        The input, raw grey pixels 0..255 of shape (n, h, w, 1), and the same masked and augmented.
+        The input, raw grey pixels 0..255 of shape (n, h, w, 1); and the masked and augmented pixels.
     """
     pixels = keras.Input((config.image_size, config.image_size, 1), name="pixels")
     x = keep_below_otsu(pixels) if config.otsu else pixels
     for augment in _augmentation(config):
-        # Without a word on the mode, Keras' random layers would act when a model is called directly, outside of training.
+        # Without this argument, Keras' random layers are active when a model is called directly, outside of training.
         x = augment(x, training=None)
     return pixels, x
 
@@ -40,7 +40,7 @@ def scaled_channels(x: keras.KerasTensor, config: TrialConfig) -> keras.KerasTen
 
 
 def three_channels(x: keras.KerasTensor, config: TrialConfig) -> keras.KerasTensor:
-    """Repeat grey pixels 0..255 to three channels for a backbone, resized by ``resizer``; the range stays 0..255."""
+    """Repeat grey pixels to three channels for a backbone and resize them by ``resizer``; values stay in 0..255."""
     x = repeat_grey(x, 3)
     if config.resizer == 0:
         return x
@@ -49,12 +49,12 @@ def three_channels(x: keras.KerasTensor, config: TrialConfig) -> keras.KerasTens
 
 
 def inner_size(config: TrialConfig) -> int:
-    """Give the height and width in pixels of what the network sees behind the resizer."""
+    """Return the height and width in pixels of the images after the resizer."""
     return config.image_size if config.resizer == 0 else round(config.image_size * config.resizer)
 
 
 def repeat_grey(x: keras.KerasTensor, n_channels: int) -> keras.KerasTensor:
-    """Repeat a single channel."""
+    """Repeat the channel of images (n, h, w, 1)."""
     return x if n_channels == 1 else layers.Concatenate(name="repeat_grey")([x] * n_channels)
 
 
@@ -69,7 +69,7 @@ def _brightening(kind: str, strength: float, seed: int) -> Callable[..., keras.K
         return layers.RandomBrightness(strength, value_range=(0, 255), seed=seed, name="brightness")
 
     def multiply(x: keras.KerasTensor, training: bool | None) -> keras.KerasTensor:
-        # Keras has no such layer: one grey pixel for each image is brightened, and is the factor of its image.
+        # Keras has no layer for it. RandomBrightness on one pixel per image yields the factor of the image.
         grey = 0.5 * ops.ones_like(x[:, :1, :1, :])
         brighten = layers.RandomBrightness(strength / 2, value_range=(0, 1), seed=seed, name="brightness")
         factor = 2 * brighten(grey, training=training)
@@ -79,23 +79,24 @@ def _brightening(kind: str, strength: float, seed: int) -> Callable[..., keras.K
 
 
 def _augmentation(config: TrialConfig) -> list[Callable[..., keras.KerasTensor]]:
-    """List the random layers that have anything to do, each at its own strength times ``config.augmentation``.
+    """List the random layers with an effect, each at its own strength times ``config.augmentation``.
 
-    The horizontal flip is there from any strength above 0: a radiograph's diagnosis rarely depends on the side, its look does.
+    The horizontal flip has no strength of its own: it is used whenever ``config.augmentation`` is above 0, because the side
+    rarely matters for a diagnosis.
     """
     strength, seed, fill = config.augmentation, config.seed, config.fill
-    turn = (config.rotation_low * strength / 360, config.rotation_high * strength / 360)
+    rotation = (config.rotation_low * strength / 360, config.rotation_high * strength / 360)
     shear = math.tan(math.radians(config.shear * strength))
     shift, zoom = config.shift * strength, config.zoom * strength
     brightness, contrast = config.brightness * strength, config.contrast * strength
-    wanted = [
+    candidates = [
         (config.flip and strength > 0, lambda: layers.RandomFlip("horizontal", seed=seed, name="flip")),
-        (any(turn), lambda: layers.RandomRotation(turn, fill_mode=fill, seed=seed + 1, name="rotation")),
+        (any(rotation), lambda: layers.RandomRotation(rotation, fill_mode=fill, seed=seed + 1, name="rotation")),
         (shift > 0, lambda: layers.RandomTranslation(shift, shift, fill_mode=fill, seed=seed + 2, name="shift")),
         (zoom > 0, lambda: layers.RandomZoom(zoom, fill_mode=fill, seed=seed + 3, name="zoom")),
         (brightness > 0, lambda: _brightening(config.brightening, brightness, seed + 4)),
         (contrast > 0, lambda: layers.RandomContrast(contrast, value_range=(0, 255), seed=seed + 5, name="contrast")),
-        # Keras 3.15 cannot read back the range that it makes of one number; of (0, shear) it draws both signs.
+        # Keras 3.15 cannot load the range that it saves for a single number. With (0, shear) it draws both signs.
         (shear > 0, lambda: layers.RandomShear((0.0, shear), fill_mode=fill, seed=seed + 6, name="shear")),
     ]
-    return [make() for is_wanted, make in wanted if is_wanted]
+    return [build() for has_effect, build in candidates if has_effect]

@@ -1,18 +1,23 @@
-"""A resizer that learns (Talebi & Milanfar 2021, "Learning to Resize Images for Computer Vision Tasks", arXiv:2103.09950)."""
+"""The learnable resizer of Talebi & Milanfar 2021, "Learning to Resize Images for Computer Vision Tasks", arXiv:2103.09950."""
 
 from __future__ import annotations
 
 import keras
 from keras import layers
 
-RESIZER = "resizer"  # its name within a network
+RESIZER = "resizer"  # name of the nested model
 _FILTERS = 16
 
 
 def learnable_resizer(from_size: int, to_size: int, *, n_channels: int) -> keras.Model:
-    """Build a bilinear resize to which a small residual network adds what helps the classifier behind it.
+    """Build a model that adds the output of a small residual network to a bilinearly resized image.
 
-    With three channels it holds 12,163 parameters, 128 of them moving averages.
+    With three channels it has 12,163 parameters, 128 of them moving averages.
+
+    Args:
+        from_size: Height and width of the input in pixels.
+        to_size: Height and width of the output in pixels.
+        n_channels: Number of channels of both.
     """
     image = keras.Input((from_size, from_size, n_channels))
     x = layers.LeakyReLU(0.2)(layers.Conv2D(_FILTERS, 7, padding="same")(image))

@@ -1,15 +1,16 @@
-"""Convolutional networks trained from random weights: a trunk of convolutions and pools, then a dense head."""
+"""Convolutional networks that are trained from random weights: a convolution stack and a dense head."""
 
 from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import keras
 from keras import layers
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.conv_spec import BatchNorm, Convolution, Dropout, LayerNorm, Pool, Relu, TrunkLayer, parse_conv_spec
+from automl_cxr.conv_spec import BatchNorm, Convolution, ConvSpecLayer, Dropout, LayerNorm, Pool, Relu, parse_conv_spec
 from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.model.head import classifier_head, pooled_vector
 from automl_cxr.model.preprocessing import raw_pixels, scaled_channels
@@ -18,11 +19,13 @@ _MOST_FILTERS = 512
 _KIND = {Convolution: "conv", Pool: "pool", BatchNorm: "bn", LayerNorm: "ln", Relu: "relu", Dropout: "dropout"}
 
 
-def build_scratch(config: TrialConfig, n_classes: int) -> keras.Model:
-    """Build the trunk that the configuration describes, one vector of its last feature maps, and a dense head.
+def build_scratch(config: TrialConfig, n_classes: int, *, weights_folder: Path | None = None) -> keras.Model:
+    """Build the convolution stack of a configuration, the pooling of its last feature maps, and a dense head.
+
+    ``weights_folder`` is not used.
 
     Raises:
-        ImpossibleModelError: The image is too small for the trunk.
+        ImpossibleModelError: The image is too small for the convolution stack.
     """
     pixels, x = raw_pixels(config)
     maps = build_conv_stack(scaled_channels(x, config), config)
@@ -30,15 +33,20 @@ def build_scratch(config: TrialConfig, n_classes: int) -> keras.Model:
 
 
 def build_conv_stack(x: keras.KerasTensor, config: TrialConfig, *, until: str | None = None) -> keras.KerasTensor:
-    """Put the configuration's convolutions and pools on a tensor, up to and with the layer ``until``, or all of them.
+    """Apply the convolution stack of a configuration to a tensor.
+
+    Args:
+        x: Images (n, h, w, channels).
+        config: The configuration.
+        until: Name of the last layer to apply; all layers if it is None.
 
     Raises:
-        ImpossibleModelError: A layer finds fewer pixels than its window has.
+        ImpossibleModelError: The window of a layer is larger than its input.
     """
     described = conv_spec_of(config)
     for position, ((name, layer), following) in enumerate(pairwise([*described, None])):
         if isinstance(layer, (Convolution, Pool)) and layer.padding == "valid":
-            _check_room(name, layer, x.shape[1], config)
+            _check_size(name, layer, x.shape[1], config)
         takes_bias = following is None or not isinstance(following[1], BatchNorm)
         x = _build_layer(layer, name, seed=config.seed + 100 + position, takes_bias=takes_bias)(x)
         if name == until:
@@ -46,17 +54,17 @@ def build_conv_stack(x: keras.KerasTensor, config: TrialConfig, *, until: str | 
     return x
 
 
-def conv_spec_of(config: TrialConfig) -> list[tuple[str, TrunkLayer]]:
-    """Name the layers of the trunk, from the image on: block1_conv1, block1_bn1, block1_relu1, block1_pool, block2_conv1, ...
+def conv_spec_of(config: TrialConfig) -> list[tuple[str, ConvSpecLayer]]:
+    """List the layers of the convolution stack with their names: block1_conv1, block1_bn1, block1_relu1, block1_pool, ...
 
-    A block ends where a convolution follows a pool. They come from ``config.layers``, or else are ``n_blocks`` blocks of
-    ``convs_per_block`` convolutions, each normalised and rectified, a 2x2 pool and a dropout. Those pools are padded, so that
-    a block leaves at least one pixel and any depth fits any image.
+    A new block begins at each convolution after a pool. The layers are those of ``config.layers``. If that is empty, they are
+    ``n_blocks`` blocks of ``convs_per_block`` convolutions, each with normalisation and ReLU, a 2x2 pool and a dropout. These
+    pools are padded, so that the output of a block has at least one pixel and any number of blocks fits any image.
     """
-    trunk = parse_conv_spec(config.layers) if config.layers else _plain_blocks(config)
-    named: list[tuple[str, TrunkLayer]] = []
+    stack = parse_conv_spec(config.layers) if config.layers else _plain_blocks(config)
+    named: list[tuple[str, ConvSpecLayer]] = []
     block, has_pool, counts = 1, False, Counter[str]()
-    for layer in trunk:
+    for layer in stack:
         if has_pool and isinstance(layer, Convolution):
             block, has_pool, counts = block + 1, False, Counter()
         has_pool = has_pool or isinstance(layer, Pool)
@@ -68,25 +76,25 @@ def conv_spec_of(config: TrialConfig) -> list[tuple[str, TrunkLayer]]:
 
 
 def block_ends(config: TrialConfig) -> list[str]:
-    """Name the last layer of each block of the trunk: its splice points."""
+    """List the last layer of each block of the convolution stack: its splice points."""
     ends = {name.split("_")[0]: name for name, _ in conv_spec_of(config)}
     return list(ends.values())
 
 
-def _plain_blocks(config: TrialConfig) -> list[TrunkLayer]:
-    trunk: list[TrunkLayer] = []
+def _plain_blocks(config: TrialConfig) -> list[ConvSpecLayer]:
+    stack: list[ConvSpecLayer] = []
     for block in range(config.n_blocks):
         filters = min(_MOST_FILTERS, max(1, round(config.filters * config.filter_growth**block)))
         for _ in range(config.convs_per_block):
-            trunk.append(Convolution(filters, config.kernel_size, has_relu=False))
-            trunk += [BatchNorm(), Relu()] if config.batch_norm else [Relu()]
-        trunk.append(Pool(2, 2, padding="same"))
+            stack.append(Convolution(filters, config.kernel_size, has_relu=False))
+            stack += [BatchNorm(), Relu()] if config.batch_norm else [Relu()]
+        stack.append(Pool(2, 2, padding="same"))
         if config.block_dropout > 0:
-            trunk.append(Dropout(config.block_dropout))
-    return trunk
+            stack.append(Dropout(config.block_dropout))
+    return stack
 
 
-def _build_layer(layer: TrunkLayer, name: str, *, seed: int, takes_bias: bool) -> layers.Layer:
+def _build_layer(layer: ConvSpecLayer, name: str, *, seed: int, takes_bias: bool) -> layers.Layer:
     match layer:
         case Convolution():
             return layers.Conv2D(
@@ -111,10 +119,10 @@ def _build_layer(layer: TrunkLayer, name: str, *, seed: int, takes_bias: bool) -
             return layers.Dropout(layer.rate, seed=seed, name=name)
 
 
-def _check_room(name: str, layer: Convolution | Pool, n_pixels: int, config: TrialConfig) -> None:
+def _check_size(name: str, layer: Convolution | Pool, n_pixels: int, config: TrialConfig) -> None:
     window = layer.kernel if isinstance(layer, Convolution) else layer.size
     if window > n_pixels:
         raise ImpossibleModelError(
-            f"Layer {name} looks at {window}x{window} pixels at once; received maps of {n_pixels}x{n_pixels} at "
+            f"Layer {name} has a window of {window}x{window} pixels; received maps of {n_pixels}x{n_pixels} at "
             f"image_size={config.image_size}. Use larger images, fewer pools or padded ones (such as pool2p)."
         )

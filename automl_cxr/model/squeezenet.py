@@ -1,4 +1,4 @@
-"""SqueezeNet 1.1, which Keras does not ship."""
+"""SqueezeNet 1.1, which is not part of Keras."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from automl_cxr.model.convolution import rectified_convolution
 def build_squeezenet(input_shape: tuple[int, int, int]) -> keras.Model:
     """Build SqueezeNet 1.1 without its classifier (Iandola et al. 2016, arXiv:1602.07360).
 
-    722,496 parameters in 25 convolutions, called as in the weight file of github.com/DeepCognition/keras-squeezenet with "_"
-    for "/", which layer names must not hold. Only the 3x3 expansions are padded, so an image needs 31 pixels to leave one.
+    It has 722,496 parameters in 25 convolutions. Layers are named as in the weight file of
+    github.com/DeepCognition/keras-squeezenet, with "_" instead of "/", which Keras does not allow in names. Only the 3x3
+    expansions are padded, so that the smallest image has 31 pixels.
 
     Args:
-        input_shape: Height, width and channels of an image.
+        input_shape: Height, width and number of channels of an image.
 
     Returns:
         A model from images to feature maps of 512 channels, at 1/16 of the image's size.
@@ -37,7 +38,7 @@ def build_squeezenet(input_shape: tuple[int, int, int]) -> keras.Model:
 
 
 def _fire(x: keras.KerasTensor, number: int, *, squeeze: int, expand: int) -> keras.KerasTensor:
-    """Squeeze to few channels, then expand them twice, seen through 1x1 and 3x3 kernels, side by side."""
+    """Apply a fire module: a 1x1 convolution to few channels, then 1x1 and 3x3 convolutions whose outputs are concatenated."""
     x = rectified_convolution(x, squeeze, kernel=1, name=f"fire{number}_squeeze1x1")
     narrow = rectified_convolution(x, expand, kernel=1, name=f"fire{number}_expand1x1")
     wide = rectified_convolution(x, expand, kernel=3, name=f"fire{number}_expand3x3")

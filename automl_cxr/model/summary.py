@@ -1,4 +1,4 @@
-"""What a network consists of and what it costs, layer by layer."""
+"""Counting the parameters, multiplications and memory of a network, layer by layer."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import keras
 
+from automl_cxr.architectures import find_backbone
 from automl_cxr.config import SCRATCH, TrialConfig
-from automl_cxr.model.backbones import find_backbone
 from automl_cxr.model.build import blueprint
 from automl_cxr.model.flops import count_multiply_adds
 from automl_cxr.model.freezing import BACKBONE, SECOND_BACKBONE, set_phase
@@ -22,15 +22,15 @@ from automl_cxr.model.scratch import block_ends
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """One layer.
+    """Counts of one layer.
 
     Attributes:
-        name: Its name, after the names of the models that it lies in.
-        kind: Its class in Keras.
-        output_shape: Of one image, without the batch.
-        parameters: Numbers that it holds.
-        trainable: How many of them training changes.
-        multiply_adds: Multiplications with a parameter for one image; only convolutions and dense layers count.
+        name: Its name, prefixed with the names of the nested models that contain it.
+        kind: Its Keras class.
+        output_shape: Shape of the output for one image, without the batch axis.
+        parameters: Number of parameters.
+        trainable: Number of parameters that training changes.
+        multiply_adds: Multiplications with a parameter for one image; only convolutions and dense layers are counted.
     """
 
     name: str
@@ -43,7 +43,7 @@ class LayerSummary:
 
 @dataclass(frozen=True)
 class PartSummary:
-    """A part of a network: the resizer, a trunk or backbone with its projection, or the head."""
+    """Counts of a part of a network: the resizer, a convolution stack or backbone with its projection, or the head."""
 
     parameters: int
     trainable: int
@@ -52,21 +52,21 @@ class PartSummary:
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """A network.
+    """Counts of a network.
 
     Attributes:
-        layers: From the pixels on.
-        parts: Sums over them, by part.
-        parameters: In all.
-        trainable: Those that training changes, in the last phase where there are two.
-        non_trainable: The others: frozen weights and moving averages.
-        frozen_phase_trainable: What the first of two phases trains; None where there is one phase.
-        multiply_adds: For one image.
+        layers: Its layers in order.
+        parts: Sums over the layers of each part.
+        parameters: Number of all parameters.
+        trainable: Number of parameters that training changes; in the last phase if there are two.
+        non_trainable: Number of the others: frozen weights and moving averages.
+        frozen_phase_trainable: Number of parameters that the first of two phases trains; None if there is one phase.
+        multiply_adds: Multiplications with a parameter for one image.
         weight_bytes: Bytes of the weights in memory.
-        activation_bytes: Bytes that the layers' outputs for one image take while a gradient step runs: an estimate, measured to
-            lie within a fifth of what TensorFlow takes.
-        number_bytes: Bytes of a number that a layer gives.
-        splice_points: Layers of each branch of a cut network that `cut` may name by number, by the branch.
+        activation_bytes: Estimated bytes of the layers' outputs for one image during a gradient step; measured to be within 20%
+            of TensorFlow's use.
+        number_bytes: Bytes of one number in the output of a layer.
+        splice_points: For each branch, the layers that `cut` can name by their number.
     """
 
     layers: tuple[LayerSummary, ...]
@@ -83,10 +83,10 @@ class ModelSummary:
 
 
 def describe_model(config: TrialConfig, n_classes: int) -> ModelSummary:
-    """Count a configuration's network, which is not built: however large it is, this takes no memory for its weights.
+    """Count the network of a configuration without allocating memory for its weights.
 
     Raises:
-        ImpossibleModelError: The configuration describes no network.
+        ImpossibleModelError: The configuration does not describe a network.
     """
     with blueprint(config, n_classes) as model:
         rows = tuple(_summarise_layers(model, prefix=""))
@@ -111,16 +111,16 @@ def describe_model(config: TrialConfig, n_classes: int) -> ModelSummary:
 
 
 def describe_with_head(counted: ModelSummary, config: TrialConfig, n_classes: int) -> ModelSummary:
-    """Count a network that has the head of a configuration where a counted one, in all else its like, has another.
+    """Replace the head in the counts of a network by the head of another configuration.
 
     Args:
-        counted: Of a configuration that trains nothing but its head.
-        config: Says what the head is.
+        counted: Counts of a network of which only the head is trained.
+        config: A configuration that differs from that network's in its head only.
         n_classes: Number of classes.
     """
-    place = next(place for place, row in enumerate(counted.layers) if row.name == "vector")
-    head = list(_head_rows(math.prod(counted.layers[place].output_shape), config, n_classes))
-    rows = (*counted.layers[: place + 1], *head)
+    last = next(position for position, row in enumerate(counted.layers) if row.name == "vector")
+    head = list(_head_rows(math.prod(counted.layers[last].output_shape), config, n_classes))
+    rows = (*counted.layers[: last + 1], *head)
     trainable = sum(row.trainable for row in head)
     return dataclasses.replace(
         counted,
@@ -135,7 +135,7 @@ def describe_with_head(counted: ModelSummary, config: TrialConfig, n_classes: in
 
 
 def _head_rows(n_features: int, config: TrialConfig, n_classes: int) -> Iterator[LayerSummary]:
-    """List the layers of ``classifier_head``."""
+    """Yield the counts of the layers of ``classifier_head``."""
     widths, has_dropout = hidden_widths(config), bool(dropout_seeds(config))
     names = [*(f"dense_{number}" for number in range(1, len(widths) + 1)), "probabilities"]
     ends = itertools.pairwise((n_features, *widths, n_classes))
@@ -149,15 +149,16 @@ def _head_rows(n_features: int, config: TrialConfig, n_classes: int) -> Iterator
 
 
 def _activation_bytes(rows: Sequence[LayerSummary], number_bytes: int) -> int:
-    """Sum the outputs that wait for the backward pass: of the first layer that is trained, and of all after it.
+    """Return the largest number of bytes of layer outputs that exist at the same time, for one image.
 
-    The layers before it pass theirs on and forget them: there, a layer's input and its output are the most at once.
+    The outputs of the first trained layer and of all later layers are stored for the backward pass. The outputs of earlier
+    layers are freed after use, so that at most the input and the output of one layer exist at the same time.
     """
     bytes_of_rows = [math.prod(row.output_shape) * number_bytes for row in rows]
-    first = next((place for place, row in enumerate(rows) if row.trainable), len(rows))
-    waiting = sum(bytes_of_rows[first:])
-    passing = max((before + after for before, after in itertools.pairwise(bytes_of_rows)), default=0)
-    return max(waiting, passing)
+    first = next((position for position, row in enumerate(rows) if row.trainable), len(rows))
+    stored = sum(bytes_of_rows[first:])
+    temporary = max((before + after for before, after in itertools.pairwise(bytes_of_rows)), default=0)
+    return max(stored, temporary)
 
 
 def _sum_parts(rows: Sequence[LayerSummary]) -> dict[str, PartSummary]:
@@ -176,17 +177,17 @@ def _sum_parts(rows: Sequence[LayerSummary]) -> dict[str, PartSummary]:
 
 
 def _part_of(name: str) -> str:
-    """Tell from a layer's name where it belongs: models within the network, and what is named after them, are parts."""
+    """Return the part that a layer belongs to, from its name: a nested model, or a layer named after one, is part of it."""
     for part in (SECOND_BACKBONE, BACKBONE, RESIZER):
         if name.startswith(part):
             return part
-    return "head" if name.startswith(("dense_", "probabilities")) else "trunk"
+    return "head" if name.startswith(("dense_", "probabilities")) else "conv_stack"
 
 
 def _splice_points(config: TrialConfig) -> dict[str, tuple[str, ...]]:
-    branches = {"transfer": (config.backbone,), "concat": (config.backbone, config.second_backbone)}.get(config.family, ())
     return {
-        branch: tuple(block_ends(config)) if branch == SCRATCH else find_backbone(branch).splice_points for branch in branches
+        name: tuple(block_ends(config)) if name == SCRATCH else find_backbone(name).splice_points
+        for name, _, _ in config.branches
     }
 
 
@@ -200,7 +201,7 @@ def _summarise_layers(model: keras.Model, prefix: str) -> Iterator[LayerSummary]
             name=prefix + layer.name,
             kind=type(layer).__name__,
             output_shape=shape,
-            parameters=_count(getattr(layer, "weights", [])),  # an operation of keras.ops is no layer and has none
+            parameters=_count(getattr(layer, "weights", [])),  # an operation of keras.ops has no weights
             trainable=_count(getattr(layer, "trainable_weights", [])),
             multiply_adds=count_multiply_adds(layer),
         )

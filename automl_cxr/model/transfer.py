@@ -1,4 +1,4 @@
-"""Transfer learning: a published network, whole or cut, with weights learnt elsewhere, and a head of our own."""
+"""Transfer learning: a published network, whole or cut, with pretrained weights and a new head."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ from pathlib import Path
 
 import keras
 
+from automl_cxr.architectures import find_backbone
 from automl_cxr.config import SCRATCH, TrialConfig
 from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.model.backbone_builder import build_backbone
-from automl_cxr.model.backbones import find_backbone
+from automl_cxr.model.backbones import preprocess
 from automl_cxr.model.freezing import BACKBONE
 from automl_cxr.model.head import classifier_head, pooled_vector
 from automl_cxr.model.preprocessing import inner_size, raw_pixels, repeat_grey, three_channels
 
 
 def build_transfer(config: TrialConfig, n_classes: int, *, weights_folder: Path | None) -> keras.Model:
-    """Build a backbone on three equal channels, preprocessed as it was trained, one vector of its feature maps, and a head.
+    """Build a backbone with its preprocessing, the pooling of its feature maps, and a head.
 
     Raises:
-        ImpossibleModelError: The image is too small for the backbone, or it has no such cut.
-        TrialError: The weights cannot be had.
+        ImpossibleModelError: The image is too small for the backbone, or the cut is not one of its layers.
+        TrialError: The weights are missing or damaged.
     """
     if config.backbone == SCRATCH:
-        raise ImpossibleModelError("Transfer needs a published backbone; received scratch, which is a family of its own.")
+        raise ImpossibleModelError("Family transfer needs a published backbone; received scratch. Use family scratch.")
     pixels, x = raw_pixels(config)
-    x = find_backbone(config.backbone).preprocess(three_channels(x, config))
+    x = preprocess(three_channels(x, config), find_backbone(config.backbone))
     backbone = build_backbone(
         config.backbone,
         inner_size(config),
@@ -41,16 +42,16 @@ def build_transfer(config: TrialConfig, n_classes: int, *, weights_folder: Path 
 def backbone_on_pixels(
     name: str, image_size: int, *, weights: str = "imagenet", weights_folder: Path | None = None
 ) -> keras.Model:
-    """Build a whole backbone from raw grey pixels (n, image_size, image_size, 1) to its feature maps, without a head.
+    """Build a model from raw grey pixels (n, image_size, image_size, 1) to the feature maps of a whole backbone.
 
-    Its layers are within the model called "backbone", as in a network of transfer learning.
+    Its layers are in a nested model called "backbone", as in a network of family transfer.
 
     Raises:
-        UnknownNameError: There is no such backbone.
+        UnknownNameError: No backbone has the name.
         ImpossibleModelError: The image is too small.
-        TrialError: The weights cannot be had.
+        TrialError: The weights are missing or damaged.
     """
     pixels = keras.Input((image_size, image_size, 1), name="pixels")
-    x = find_backbone(name).preprocess(repeat_grey(pixels, 3))
+    x = preprocess(repeat_grey(pixels, 3), find_backbone(name))
     backbone = build_backbone(name, image_size, weights=weights, weights_folder=weights_folder, layer_name=BACKBONE)
     return keras.Model(pixels, backbone(x), name=name)

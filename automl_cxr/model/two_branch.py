@@ -1,4 +1,4 @@
-"""Two networks cut where their features serve best and joined into a smaller one (after Rahimzadeh & Attar 2020)."""
+"""Networks of two cut branches whose features are concatenated (after Rahimzadeh & Attar 2020)."""
 
 from __future__ import annotations
 
@@ -9,35 +9,33 @@ from pathlib import Path
 import keras
 from keras import layers
 
+from automl_cxr.architectures import find_backbone
 from automl_cxr.config import NAMED_WEIGHTS, SCRATCH, TrialConfig
 from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.model.backbone_builder import build_backbone
-from automl_cxr.model.backbones import find_backbone
+from automl_cxr.model.backbones import preprocess
 from automl_cxr.model.closed_form_head import read_closed_form_head
-from automl_cxr.model.freezing import BACKBONE, SCRATCH_BRANCH, SECOND_BACKBONE
+from automl_cxr.model.freezing import ROLES, SCRATCH_BRANCH
 from automl_cxr.model.head import classifier_head
 from automl_cxr.model.preprocessing import inner_size, raw_pixels, scaled_channels, three_channels
 from automl_cxr.model.scratch import block_ends, build_conv_stack, conv_spec_of
 from automl_cxr.model.weight_transfer import load_scratch_branch
 from automl_cxr.model.weights import find_file
 
-ROLES = (BACKBONE, SECOND_BACKBONE)
-
 
 def build_concat(config: TrialConfig, n_classes: int, *, weights_folder: Path | None) -> keras.Model:
-    """Build two branches, each cut at its splice point, projected at each position, pooled and concatenated before the head.
+    """Build two branches up to their cuts, pool and concatenate their feature maps, and add a head.
 
-    ``config.projection`` is a dense layer over the channels of each position; without one the feature maps are pooled as
-    they are.
+    If ``config.projection`` is above 0, a dense layer is applied to the channels of each position before pooling.
 
     Raises:
-        ImpossibleModelError: The image is too small for a branch, or a branch has no such cut.
-        TrialError: Weights cannot be had.
+        ImpossibleModelError: The image is too small for a branch, or a cut is not a layer of its branch.
+        TrialError: Weights are missing or damaged.
     """
     pixels, x = raw_pixels(config)
     vectors = []
-    for role, (branch, seen) in build_branches(x, config, weights_folder=weights_folder).items():
-        maps = branch(seen)
+    for role, (branch, branch_input) in build_branches(x, config, weights_folder=weights_folder).items():
+        maps = branch(branch_input)
         if config.projection > 0:
             maps = layers.Dense(config.projection, activation="relu", name=f"{role}_projection")(maps)
         vectors.append(layers.GlobalAveragePooling2D(name=f"{role}_vector")(maps))
@@ -55,44 +53,41 @@ def build_concat(config: TrialConfig, n_classes: int, *, weights_folder: Path | 
 def build_branches(
     x: keras.KerasTensor, config: TrialConfig, *, weights_folder: Path | None, roles: Sequence[str] = ROLES
 ) -> dict[str, tuple[keras.Model, keras.KerasTensor]]:
-    """Build the branches of a configuration, each down to its cut.
+    """Build the branches of a configuration, each up to its cut.
 
     Args:
         x: Grey pixels 0..255 (n, h, w, 1).
-        config: Describes both branches.
-        weights_folder: Where weight files are looked for first.
-        roles: Which of them.
+        config: A configuration of family concat.
+        weights_folder: Folder that is searched for weight files first.
+        roles: The branches to build, of ``freezing.ROLES``.
 
     Returns:
-        By role, a model to feature maps and what it is to be put on.
+        For each role, a model to feature maps, and the tensor to apply it to.
 
     Raises:
-        ImpossibleModelError: The image is too small for a branch, or a branch has no such cut.
-        TrialError: Weights cannot be had.
+        ImpossibleModelError: The image is too small for a branch, or a cut is not a layer of its branch.
+        TrialError: Weights are missing or damaged.
     """
-    described = {
-        BACKBONE: (config.backbone, config.cut, config.weights),
-        SECOND_BACKBONE: (config.second_backbone, config.second_cut, config.second_weights),
-    }
-    rgb = three_channels(x, config) if any(described[role][0] != SCRATCH for role in roles) else None
+    described = dict(zip(ROLES, config.branches, strict=True))
+    rgb = three_channels(x, config) if any(described[role].backbone != SCRATCH for role in roles) else None
     branches = {}
     for role in roles:
         name, cut, weights = described[role]
         if name == SCRATCH:
-            trunk = _scratch_branch(config, cut, name=SCRATCH_BRANCH.format(role))
+            stack = _scratch_branch(config, cut, name=SCRATCH_BRANCH.format(role))
             if weights not in NAMED_WEIGHTS:
-                load_scratch_branch(trunk, find_file(weights, weights_folder))
-            branches[role] = trunk, x
+                load_scratch_branch(stack, find_file(weights, weights_folder))
+            branches[role] = stack, x
         else:
             backbone = build_backbone(
                 name, inner_size(config), cut=cut, weights=weights, weights_folder=weights_folder, layer_name=role
             )
-            branches[role] = backbone, find_backbone(name).preprocess(rgb, name=f"{role}_preprocess")
+            branches[role] = backbone, preprocess(rgb, find_backbone(name), name=f"{role}_preprocess")
     return branches
 
 
 def _scratch_branch(config: TrialConfig, cut: str, *, name: str) -> keras.Model:
-    """Build the configuration's scratch network down to a cut: a layer's name, the number of a block, or "" for all of it."""
+    """Build the convolution stack of a configuration up to a cut: a layer's name, the number of a block, or "" for all."""
     pixels = keras.Input((config.image_size, config.image_size, 1))
     maps = build_conv_stack(scaled_channels(pixels, config), config, until=_layer_at(cut, config))
     return keras.Model(pixels, maps, name=name)
@@ -108,6 +103,6 @@ def _layer_at(cut: str, config: TrialConfig) -> str | None:
         return ends[int(cut) - 1]
     if cut not in names:
         nearest = difflib.get_close_matches(cut, names, n=1, cutoff=0.5)
-        way_out = f"Did you mean '{nearest[0]}'?" if nearest else f"It has {', '.join(names)}."
-        raise ImpossibleModelError(f"A cut must name a layer of the scratch branch; received '{cut}'. {way_out}")
+        remedy = f"Did you mean '{nearest[0]}'?" if nearest else f"It has {', '.join(names)}."
+        raise ImpossibleModelError(f"A cut must name a layer of the scratch branch; received '{cut}'. {remedy}")
     return cut

@@ -1,7 +1,7 @@
-"""Weights of a network that this program has trained, put into a network that begins like a part of it.
+"""Copying weights from the model of a trial to a new network that has layers of the same names.
 
-A trial's model holds its backbones as models within it, and the layers of a scratch network at its top. What is to be filled
-tells by its layers' names which of these it is, and may end at an earlier layer.
+The model of a trial contains backbones as nested models, and the layers of a convolution stack directly. The new network may
+end at an earlier layer.
 """
 
 from __future__ import annotations
@@ -19,39 +19,43 @@ SUFFIX = ".keras"
 
 
 def load_part(model: keras.Model, path: Path) -> bool:
-    """Fill a network from the part of a trained network that has layers of the same names, if there is one.
+    """Set the weights of a network from the part of a trained network that has layers of the same names.
+
+    Args:
+        model: The network.
+        path: File of the trained network.
 
     Returns:
-        Whether there is such a part.
+        Whether the trained network, or a nested model of it, has all these layers. If not, no weight is set.
 
     Raises:
-        TrialError: The file is damaged, or a layer is of another shape or holds a number that is not finite.
+        TrialError: The file is damaged, or a layer has another shape or a weight that is not finite.
     """
-    wanted = {layer.name for layer in model.layers if layer.weights}
+    names = {layer.name for layer in model.layers if layer.weights}
     for part in _parts(load_model(str(path))):
         saved = {layer.name: layer for layer in part if layer.arrays}
-        if wanted <= saved.keys():
-            fit_layers(model, [saved[name] for name in wanted], path, by_order=False)
+        if names <= saved.keys():
+            fit_layers(model, [saved[name] for name in names], path, by_order=False)
             return True
     return False
 
 
-def load_scratch_branch(trunk: keras.Model, path: Path) -> None:
-    """Fill a scratch trunk from a trained network that has it.
+def load_scratch_branch(branch: keras.Model, path: Path) -> None:
+    """Set the weights of a scratch branch from a trained network with the same convolution stack.
 
     Raises:
-        TrialError: The file is no such network, or the trunk in it is another.
+        TrialError: The file is not a network of this program, or its convolution stack is different.
     """
-    if path.suffix != SUFFIX or not load_part(trunk, path):
-        names = ", ".join(layer.name for layer in trunk.layers if layer.weights)
+    if path.suffix != SUFFIX or not load_part(branch, path):
+        names = ", ".join(layer.name for layer in branch.layers if layer.weights)
         raise TrialError(
-            f"A scratch branch takes its weights from a trained network with the layers {names}; '{path}' is none. "
-            "Name the model.keras of a trial with the same trunk, or describe that trial's trunk."
+            f"A scratch branch takes its weights from a trained network with the layers {names}; '{path}' has other layers. "
+            "Use the model.keras of a trial with the same convolution stack, or the hyperparameters of that trial."
         )
 
 
 def _parts(model: keras.Model) -> Iterator[list[SavedLayer]]:
-    """Give the layers of each network within a network, then of all of it."""
+    """Yield the layers of each nested model, then of the whole network."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield list(layers_within(layer))

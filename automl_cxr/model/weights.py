@@ -1,10 +1,9 @@
-"""Pretrained weights for a backbone: which file holds them, and putting them into the network."""
+"""Finding, downloading and loading the pretrained weights of a backbone."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
-import hashlib
 import http.client
 import os
 import socket
@@ -18,9 +17,11 @@ from pathlib import Path
 import keras
 from filelock import FileLock
 
+from automl_cxr.architectures import Backbone
 from automl_cxr.config import CHEXNET, IMAGENET, NONE
 from automl_cxr.errors import ImpossibleModelError, TrialError
-from automl_cxr.model.backbones import Backbone
+from automl_cxr.io import sha256_of_file
+from automl_cxr.model.backbones import build_full_network
 from automl_cxr.model.chexnet import CHEXNET_FILES, CHEXNET_SOURCES, chexnet_layers
 from automl_cxr.model.keras_weight_files import fit_layers, read_keras_file
 from automl_cxr.model.torch_checkpoint import read_torch_checkpoint
@@ -28,7 +29,7 @@ from automl_cxr.model.weight_transfer import SUFFIX, load_part
 
 FOLDER_VARIABLE = "AUTOML_CXR_WEIGHTS"
 _KERAS_SUFFIXES, _TORCH_SUFFIXES = (".h5", ".hdf5", ".keras"), (".pth", ".tar", ".pt")
-_SILENCE = 8.0  # seconds without an answer after which a server counts as out of reach
+_TIMEOUT = 8.0  # seconds without a response after which a server is considered unreachable
 
 
 def load_pretrained(
@@ -39,17 +40,17 @@ def load_pretrained(
     *,
     cut: keras.Model | None = None,
 ) -> None:
-    """Put pretrained weights into a whole backbone.
+    """Set the pretrained weights of a backbone.
 
     Args:
-        model: The network that ``backbone.constructor`` built, not cut.
-        backbone: Its row.
-        weights: "none" (leaves it as it is), "imagenet", "chexnet" or a file; see ``find_weights``.
-        folder: Where files are looked for first.
-        cut: The same network up to its cut, which is all that a trained network of this program may have of it.
+        model: The whole network of ``build_full_network``.
+        backbone: Its row in the registry.
+        weights: "none" (no change), "imagenet", "chexnet" or a file; see ``find_weights``.
+        folder: Folder that is searched for files first.
+        cut: The same network up to its cut; the model of a trial may contain no more layers than these.
 
     Raises:
-        ImpossibleModelError: There are no such weights for this backbone.
+        ImpossibleModelError: These weights do not exist for this backbone.
         TrialError: The file is missing, damaged, or of another network.
     """
     path = find_weights(backbone, weights, folder)
@@ -61,33 +62,27 @@ def load_pretrained(
         fit_layers(model, chexnet_layers(read_torch_checkpoint(path)), path, by_order=False)
     else:
         raise ImpossibleModelError(
-            f"A PyTorch checkpoint must hold a DenseNet121; received '{path}' for backbone '{backbone.name}'. "
-            "Use densenet121, or a file that Keras wrote."
+            f"A PyTorch checkpoint must contain a DenseNet121; received '{path}' for backbone '{backbone.name}'. "
+            "Use densenet121, or a file of Keras."
         )
 
 
 def digest_weights(backbone: Backbone, weights: str, folder: str | os.PathLike[str] | None = None) -> str:
-    """Give the SHA-256 of the file that ``load_pretrained`` would load, in hexadecimal; "" for "none"."""
+    """Return the SHA-256 digest of the file that ``load_pretrained`` would load, as hexadecimal digits; "" for "none"."""
     path = find_weights(backbone, weights, folder)
-    return "" if path is None else digest_file(path)
-
-
-def digest_file(path: Path) -> str:
-    """Give the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return "" if path is None else sha256_of_file(path)
 
 
 def find_weights(backbone: Backbone, weights: str, folder: str | os.PathLike[str] | None = None) -> Path | None:
-    """Find the file of some weights; None for "none".
+    """Find a file of weights; None for "none".
 
-    "imagenet" is ``backbone.weights_file`` in ``folder``, else in the folder that AUTOML_CXR_WEIGHTS names, else in Keras'
-    cache, to which it is downloaded where that is possible. "chexnet" is one of ``CHEXNET_FILES`` in the first two. Anything
-    else is a file, by its path or by its name in these folders.
+    "imagenet" is ``backbone.weights_file``, searched for in ``folder``, in the folder of the environment variable
+    AUTOML_CXR_WEIGHTS, and in Keras' cache, to which it is downloaded if possible. "chexnet" is one of ``CHEXNET_FILES`` in the
+    first two folders. Any other value is a path, or the name of a file in these two folders.
 
     Raises:
-        ImpossibleModelError: There are no such weights for this backbone.
-        TrialError: The file is in none of these places.
+        ImpossibleModelError: These weights do not exist for this backbone.
+        TrialError: The file is not in any of these folders.
     """
     if weights == NONE:
         return None
@@ -108,45 +103,47 @@ def find_weights(backbone: Backbone, weights: str, folder: str | os.PathLike[str
 
 
 def find_file(weights: str, folder: str | os.PathLike[str] | None = None) -> Path:
-    """Find a file of weights by its path, or by its name in ``folder`` or the folder that AUTOML_CXR_WEIGHTS names.
+    """Find a file of weights by its path, or by its name in ``folder`` or in the folder of AUTOML_CXR_WEIGHTS.
 
     Raises:
-        TrialError: It is in none of these places, or its name does not end like that of a weights file.
+        TrialError: The file does not exist, or its suffix is not that of a weights file.
     """
     path = _first_file([Path(), *_folders(folder)], [Path(weights).expanduser()])
     if path is None:
         nearest = difflib.get_close_matches(weights, (NONE, IMAGENET, CHEXNET), n=1)
-        way_out = f"Did you mean '{nearest[0]}'?" if nearest else "Correct the path."
-        raise TrialError(f"Weights must be imagenet, chexnet, none or a file; there is no file '{weights}'. {way_out}")
+        remedy = f"Did you mean '{nearest[0]}'?" if nearest else "Correct the path."
+        raise TrialError(f"Weights must be imagenet, chexnet, none or a file; the file '{weights}' does not exist. {remedy}")
     if path.suffix not in _KERAS_SUFFIXES + _TORCH_SUFFIXES:
         known = ", ".join(_KERAS_SUFFIXES + _TORCH_SUFFIXES)
-        raise TrialError(f"A weights file must end in one of {known}; received '{path}'. Rename it to what it is.")
+        raise TrialError(
+            f"A weights file must end in one of {known}; received '{path}'. Give the file the suffix of its format."
+        )
     return path
 
 
 def _folders(folder: str | os.PathLike[str] | None) -> list[Path]:
-    return [Path(place).expanduser() for place in (folder, os.environ.get(FOLDER_VARIABLE)) if place]
+    return [Path(path).expanduser() for path in (folder, os.environ.get(FOLDER_VARIABLE)) if path]
 
 
 def _first_file(folders: Sequence[Path], names: Sequence[str | Path]) -> Path | None:
-    """Find the first of the names in the first folder that has any."""
+    """Return the first existing file; all names are tried in a folder before the next folder."""
     return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
 
 
 def _missing(what: str, names: Sequence[str], folders: Sequence[Path], source: str, reason: str = "") -> TrialError:
-    places = ", ".join(f"'{folder}'" for folder in folders) or "no folder"
+    searched = ", ".join(f"'{folder}'" for folder in folders) or "no folder"
     failed = f" and could not download it ({reason})" if reason else ""
     return TrialError(
-        f"{what} must be in a file {' or '.join(names)}; looked in {places}{failed}. "
-        f"Fetch it from {source} and name its folder with --weights or {FOLDER_VARIABLE}."
+        f"{what} must be in a file {' or '.join(names)}; searched in {searched}{failed}. "
+        f"Download it from {source} and name its folder with --weights or {FOLDER_VARIABLE}."
     )
 
 
 def _cached_by_keras(backbone: Backbone, folders: Sequence[Path]) -> Path:
-    """Find the file where Keras keeps its downloads, and let Keras download it there if it is not.
+    """Find the file of ImageNet weights in Keras' cache, and let Keras download it if it is missing.
 
-    One process at a time, or the workers of a search would write and read one file at once. Keras knows the hash of each
-    file, but only within its constructors, so a network is built for the download and dropped.
+    A file lock allows one process at a time, so that no worker reads a file that another one is writing. Keras checks the hash
+    of a file in its constructors only. Therefore a network is built for the download and discarded.
     """
     cache = _keras_home() / "models"
     path = cache / backbone.weights_file
@@ -166,43 +163,46 @@ def _cached_by_keras(backbone: Backbone, folders: Sequence[Path]) -> Path:
 
 
 def _keras_home() -> Path:
-    """Name the folder that Keras keeps its own files in (keras/src/backend/config.py)."""
+    """Return Keras' folder for downloads and settings (keras/src/backend/config.py)."""
     if "KERAS_HOME" in os.environ:
         return Path(os.environ["KERAS_HOME"])
     return (Path.home() if os.access(Path.home(), os.W_OK) else Path("/tmp")) / ".keras"  # noqa: S108 - Keras' choice
 
 
 def _download(backbone: Backbone) -> None:
-    if not _is_in_reach(backbone.weights_source):
-        raise TimeoutError("the server is out of reach")
-    # 224 pixels: MobileNetV2 has a file for each of several sizes, and this is the one of its row.
-    with _bounded_silence(), contextlib.redirect_stdout(sys.stderr):  # (results are on stdout)
-        backbone.constructor(input_shape=(224, 224, 3), weights="imagenet")
+    if not _is_reachable(backbone.weights_source):
+        raise TimeoutError("the server is not reachable")
+    # MobileNetV2 has files for several image sizes; the row in the registry names that for 224 pixels.
+    with _connection_timeout(), contextlib.redirect_stdout(sys.stderr):  # stdout is reserved for results
+        build_full_network(backbone, 224, weights="imagenet")
 
 
 @contextlib.contextmanager
-def _bounded_silence() -> Iterator[None]:
-    """Let no new connection of this process wait for longer than ``_SILENCE``; Keras itself sets no limit."""
+def _connection_timeout() -> Iterator[None]:
+    """Set a timeout of ``_TIMEOUT`` for new connections of this process, because Keras does not set one."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_SILENCE)
+    socket.setdefaulttimeout(_TIMEOUT)
     try:
         yield
     finally:
         socket.setdefaulttimeout(before)
 
 
-def _is_in_reach(url: str) -> bool:
-    """Ask a server for anything, in a thread: looking up its name can take minutes, whatever the socket's timeout."""
-    answered = threading.Event()
+def _is_reachable(url: str) -> bool:
+    """Return whether a server responds to a request.
 
-    def ask() -> None:
+    The request runs in a thread, because the timeout of a socket does not limit the name lookup, which can take minutes.
+    """
+    responded = threading.Event()
+
+    def request() -> None:
         with contextlib.suppress(OSError, http.client.HTTPException):
-            request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - the address is in our table
-            with contextlib.suppress(urllib.error.HTTPError):  # an answer all the same
-                urllib.request.urlopen(request, timeout=_SILENCE).close()  # noqa: S310
-            answered.set()
+            head = urllib.request.Request(url, method="HEAD")  # noqa: S310 - the address is in the registry
+            with contextlib.suppress(urllib.error.HTTPError):  # an error status is a response too
+                urllib.request.urlopen(head, timeout=_TIMEOUT).close()  # noqa: S310
+            responded.set()
 
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(_SILENCE)
-    return answered.is_set()
+    thread = threading.Thread(target=request, daemon=True)
+    thread.start()
+    thread.join(_TIMEOUT)
+    return responded.is_set()

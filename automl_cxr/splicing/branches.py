@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from automl_cxr.config import BACKBONES, SCRATCH, TrialConfig
+from automl_cxr.architectures import BACKBONES
+from automl_cxr.config import SCRATCH, TrialConfig
 from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.records import SplitRecord
 from automl_cxr.study.spec import StudySpec

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from automl_cxr.config import BACKBONES, TrialConfig
+from automl_cxr.architectures import BACKBONES
+from automl_cxr.config import TrialConfig
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.study.spaces import load_space, shipped
 from automl_cxr.study.study_files import find_study_file, read_study_file

@@ -4,7 +4,7 @@ import stat
 from automl_cxr.model import available_memory
 
 
-def test_control_groups_of_both_kinds_limit_the_memory(tmp_path):
+def test_control_groups_of_both_versions_limit_the_memory(tmp_path):
     root, membership = tmp_path / "cgroup", tmp_path / "membership"
     for file, content in (
         ("memory.max", "max\n"),
@@ -22,7 +22,7 @@ def test_control_groups_of_both_kinds_limit_the_memory(tmp_path):
     assert available_memory._control_group_limits(tmp_path / "no", tmp_path / "none") == []
 
 
-def test_a_process_has_its_share_of_the_gpu(tmp_path, monkeypatch):
+def test_the_memory_of_a_share_of_a_gpu(tmp_path, monkeypatch):
     tool = tmp_path / "nvidia-smi"
     tool.write_text('#!/bin/sh\n[ "$3" = "--id=3" ] && echo 81920 || exit 6\n')
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
@@ -35,5 +35,5 @@ def test_a_process_has_its_share_of_the_gpu(tmp_path, monkeypatch):
     assert available_memory.available_memory_bytes() == 20480 * 2**20
     available_memory._gpu_memory.cache_clear()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    assert available_memory.available_memory_bytes() is None, "what the driver does not tell is no reason to refuse"
+    assert available_memory.available_memory_bytes() is None, "an unknown memory is no reason to refuse a network"
     available_memory._gpu_memory.cache_clear()

@@ -1,14 +1,15 @@
 import functools
+import sys
 
 import keras
 import numpy as np
 import pytest
 from keras import applications
 
-from automl_cxr import config
+from automl_cxr.architectures import BACKBONES, FAMILIES, find_backbone, load_function
 from automl_cxr.errors import ImpossibleModelError, UnknownNameError
 from automl_cxr.model.backbone_builder import build_backbone
-from automl_cxr.model.backbones import BACKBONES, find_backbone
+from automl_cxr.model.backbones import build_full_network, preprocess
 from automl_cxr.model.freezing import weight_bearing_layers
 from automl_cxr.model.inference import load_model
 
@@ -23,30 +24,47 @@ PARAMETERS = {
 }
 
 
+N_BLOCKS = {
+    "vgg16": 5,
+    "resnet50": 16,
+    "resnet152": 50,
+    "resnet50v2": 17,
+    "resnet101v2": 34,
+    "inceptionv3": 11,
+    "xception": 13,
+    "densenet121": 8,
+    "mobilenetv2": 18,
+    "efficientnetv2b0": 22,
+    "squeezenet": 8,
+}
+
+
 @functools.cache
 def smallest(name):
-    """Build each backbone once; tests leave its layers as they find them."""
+    """Build each backbone once; tests must not change its layers."""
     return build_backbone(name, find_backbone(name).smallest_image)
 
 
-def test_a_configuration_can_name_every_backbone_and_no_other():
-    assert tuple(BACKBONES) == config.BACKBONES
+@pytest.mark.parametrize("row", [*BACKBONES.values(), *FAMILIES.values()], ids=lambda row: row.name)
+def test_every_row_of_the_registry_names_an_existing_function(row):
+    reference = row.constructor if row.name in BACKBONES else row.builder
+    assert callable(load_function(reference)), f"{row.name} must name a function as module:function; received {reference}"
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_it_builds_at_its_smallest_image_and_no_smaller(name):
+def test_a_backbone_accepts_its_smallest_image_and_no_smaller_one(name):
     model = smallest(name)
     size = find_backbone(name).smallest_image
     assert model.name == name
     assert model.input_shape == (None, size, size, 3)
     with pytest.raises(ImpossibleModelError, match=f"at least {size} pixels; received image_size={size - 1}"):
         build_backbone(name, size - 1)
-    with pytest.raises(ValueError):  # noqa: PT011 - what Keras itself says; the row's figure is Keras' own
-        find_backbone(name).constructor(input_shape=(size - 1, size - 1, 3))
+    with pytest.raises(ValueError):  # noqa: PT011 - Keras raises it; the registry's limit is that of Keras
+        build_full_network(find_backbone(name), size - 1)
 
 
 @pytest.mark.parametrize(("name", "parameters"), PARAMETERS.items())
-def test_it_has_the_published_parameters(name, parameters):
+def test_a_backbone_has_the_published_parameters(name, parameters):
     assert smallest(name).count_params() == parameters
 
 
@@ -60,13 +78,14 @@ def test_splice_points_are_feature_maps_from_shallow_to_deep(name):
 
 
 def test_splice_points_are_the_ends_of_all_blocks():
-    assert [len(row.splice_points) for row in BACKBONES.values()] == [5, 16, 50, 17, 34, 11, 13, 8, 18, 22, 8]
+    counts = {name: len(row.splice_points) for name, row in BACKBONES.items()}
+    assert counts | N_BLOCKS == counts
 
 
 def test_squeezenet_is_25_convolutions():
-    bearing = weight_bearing_layers(smallest("squeezenet"))
-    assert [layer.name for layer in bearing][:4] == ["conv1", "fire2_squeeze1x1", "fire2_expand1x1", "fire2_expand3x3"]
-    assert len(bearing) == 25
+    convolutions = weight_bearing_layers(smallest("squeezenet"))
+    assert [layer.name for layer in convolutions][:4] == ["conv1", "fire2_squeeze1x1", "fire2_expand1x1", "fire2_expand3x3"]
+    assert len(convolutions) == 25
     assert build_backbone("squeezenet", 224).output_shape == (None, 13, 13, 512)
 
 
@@ -81,24 +100,26 @@ PREPROCESSINGS = {
     "densenet121": applications.densenet,
     "mobilenetv2": applications.mobilenet_v2,
     "efficientnetv2b0": applications.efficientnet_v2,
-    "squeezenet": applications.vgg16,  # (both were trained in Caffe)
+    "squeezenet": applications.vgg16,  # both were trained with Caffe
 }
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_preprocessing_is_that_of_keras_and_survives_saving(name, tmp_path):
+def test_preprocessing_equals_that_of_keras_also_after_loading(name, tmp_path):
     pixels = keras.Input((4, 4, 3))
-    model = keras.Model(pixels, keras.layers.Identity()(find_backbone(name).preprocess(pixels)))
+    model = keras.Model(pixels, keras.layers.Identity()(preprocess(pixels, find_backbone(name))))
     grey = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 1)).astype(np.float32).repeat(3, axis=-1)
-    expected = PREPROCESSINGS[name].preprocess_input(grey.copy())
+    # For a backbone that is not listed, the module of its constructor in keras.applications.
+    reference = PREPROCESSINGS.get(name) or sys.modules[load_function(BACKBONES[name].constructor).__module__]
+    expected = reference.preprocess_input(grey.copy())
     assert model.predict(grey, verbose=0) == pytest.approx(expected, abs=1e-4)
     model.save(tmp_path / "model.keras")
     assert load_model(str(tmp_path / "model.keras")).predict(grey, verbose=0) == pytest.approx(expected, abs=1e-4)
 
 
-def test_what_lies_past_a_cut_is_not_in_the_model():
+def test_a_model_has_no_layers_after_its_cut():
     cut = build_backbone("resnet50v2", 32, cut="conv3_block4_2_relu", layer_name="second_backbone")
-    assert cut.count_params() == 1_387_520  # a dense 2048 on its 128 channels makes that 1,651,712
+    assert cut.count_params() == 1_387_520  # with a dense layer of 2048 units on its 128 channels: 1,651,712
     assert cut.output_shape == (None, 2, 2, 128)
     assert cut.name == "second_backbone"
 
@@ -121,19 +142,19 @@ def test_a_number_cuts_at_a_splice_point():
         ("efficientnetv2b0", "block4a_se_squeeze", "'block4a_se_squeeze' of 'efficientnetv2b0' gives (None, 192)"),
     ],
 )
-def test_a_cut_that_cannot_be_is_refused(name, cut, message):
+def test_an_invalid_cut_is_refused(name, cut, message):
     with pytest.raises(ImpossibleModelError) as caught:
         build_backbone(name, 32, cut=cut)
     assert message in str(caught.value)
 
 
-def test_the_input_is_no_cut():
+def test_the_input_layer_is_not_a_cut():
     name = build_backbone("squeezenet", 31).layers[0].name
     number = int(name.rpartition("_")[2]) + 1
     with pytest.raises(ImpossibleModelError, match="must name a layer"):
         build_backbone("squeezenet", 31, cut=f"input_layer_{number}")
 
 
-def test_an_unknown_backbone_is_refused_with_the_nearest():
+def test_an_unknown_backbone_is_refused_with_a_suggestion():
     with pytest.raises(UnknownNameError, match="Did you mean 'resnet50v2'"):
         find_backbone("resnet50_v2")

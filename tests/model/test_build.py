@@ -21,7 +21,7 @@ def test_the_published_fused_network_has_its_parameters():
     assert model.get_layer("fuse").output.shape[1:] == (6, 6, 608)
 
 
-def test_a_scratch_network_has_the_parameters_of_its_arithmetic():
+def test_the_parameters_of_a_scratch_network():
     model = build(n_blocks=2, filters=8, kernel_size=3, batch_norm=False, n_dense=1, dense_units=16, image_size=32)
     convolutions = (9 * 1 * 8 + 8) + (9 * 8 * 16 + 16)
     head = (16 * 16 + 16) + (16 * 3 + 3)
@@ -30,12 +30,12 @@ def test_a_scratch_network_has_the_parameters_of_its_arithmetic():
 
 @pytest.mark.parametrize("size", [67, 96, 100, 112, 131, 227])
 @pytest.mark.parametrize("taps", ["5", "1+5", "2+5", "1+2+5"])
-def test_the_fused_network_takes_any_size(size, taps):
+def test_the_fused_network_accepts_any_image_size(size, taps):
     model = build(family="fused", image_size=size, taps=taps, filters=8, dense_units=8)
     assert model.output_shape == (None, 3)
 
 
-def test_images_too_small_for_a_network_are_refused_before_building():
+def test_too_small_images_are_refused():
     with pytest.raises(ImpossibleModelError, match="at least 67 pixels; received 66"):
         build(family="fused", image_size=66)
 
@@ -74,7 +74,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_saves_loads_safely_and_predicts_the_same(family, tmp_path):
+def test_every_family_predicts_the_same_after_saving_and_loading(family, tmp_path):
     model = build(**SMALL[family])
     size = SMALL[family]["image_size"]
     pixels = np.random.default_rng(0).integers(0, 256, (5, size, size, 1), dtype=np.uint8)
@@ -86,18 +86,18 @@ def test_every_family_saves_loads_safely_and_predicts_the_same(family, tmp_path)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_weights_follow_from_the_seed(family):
+def test_the_seed_determines_the_initial_weights(family):
     first, again, other = (build(**SMALL[family], seed=seed).get_weights() for seed in (1, 1, 2))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert any(not np.array_equal(a, b) for a, b in zip(first, other, strict=True))
 
 
-def test_augmentation_acts_in_training_only_and_grows_with_its_strength():
+def test_augmentation_is_active_in_training_only():
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 1), dtype=np.uint8)
     augmented = build(**SMALL["scratch"])
     assert np.array_equal(augmented.predict(pixels, verbose=0), augmented.predict(pixels, verbose=0))
     called = [keras.ops.convert_to_numpy(augmented(pixels)) for _ in range(2)]
-    assert np.array_equal(*called), "a model that is called directly does not augment either"
+    assert np.array_equal(*called), "a direct call must not augment"
     assert called[0] == pytest.approx(augmented.predict(pixels, verbose=0), abs=1e-6)
     names = {layer.name for layer in augmented.layers}
     assert {"flip", "rotation", "shift", "zoom", "brightness", "contrast"} <= names
@@ -129,26 +129,26 @@ def test_brightness_is_added_or_multiplied():
         "zoom": 0.0,
         "contrast": 0.0,
     }
-    seen = {}
+    brightened = {}
     for kind in ("add", "multiply"):
         model = build(**{**SMALL["scratch"], **only, "brightness": 0.2, "brightening": kind, "scaling": "unit"})
         scaled = keras.Model(model.input, model.get_layer("scale").output)
-        seen[kind] = 255 * keras.ops.convert_to_numpy(scaled(pixels, training=True))
+        brightened[kind] = 255 * keras.ops.convert_to_numpy(scaled(pixels, training=True))
         assert keras.ops.convert_to_numpy(scaled(pixels)) * 255 == pytest.approx(pixels, abs=1e-3)
-    assert seen["add"][:, :, :16].max() > 20, "black becomes grey"
-    assert seen["multiply"][:, :, :16].max() == 0, "black stays black"
-    factors = seen["multiply"][:, 0, 31, 0] / 100
+    assert brightened["add"][:, :, :16].max() > 20, "black must become grey"
+    assert brightened["multiply"][:, :, :16].max() == 0, "black must stay black"
+    factors = brightened["multiply"][:, 0, 31, 0] / 100
     assert 0.79 < factors.min() < 0.9
     assert 1.1 < factors.max() < 1.21
 
 
-def test_two_dropouts_of_a_block_drop_differently():
+def test_two_dropouts_of_a_block_have_different_seeds():
     model = build(image_size=16, layers="conv4k3 drop0.5 drop0.5", pooling="average")
     first, second = (model.get_layer(name).get_config()["seed"] for name in ("block1_dropout", "block1_dropout2"))
     assert first != second
 
 
-def test_normalisation_everywhere_follows_the_steps_of_an_epoch():
+def test_the_momentum_of_every_normalisation_is_set():
     for values in (
         SMALL["scratch"],
         {**SMALL["fused"], "image_size": 80, "resizer": 0.9},
@@ -168,14 +168,14 @@ def test_normalisation_everywhere_follows_the_steps_of_an_epoch():
         assert found == pytest.approx([0.8] * len(found))
 
 
-def test_otsu_leaves_no_picture_in_the_file(tmp_path):
+def test_otsu_stores_no_image_in_the_model_file(tmp_path):
     build(**{**SMALL["scratch"], "image_size": 128, "otsu": True}).save(tmp_path / "model.keras")
     plain = build(**{**SMALL["scratch"], "image_size": 128})
     plain.save(tmp_path / "plain.keras")
     assert (tmp_path / "model.keras").stat().st_size < (tmp_path / "plain.keras").stat().st_size + 20_000
 
 
-def test_every_option_at_the_input_saves_and_loads(tmp_path):
+def test_every_preprocessing_option_can_be_saved_and_loaded(tmp_path):
     values = {**SMALL["scratch"], "otsu": True, "resizer": 0.5, "scaling": "unit", "input_channels": 3, "shear": 5.0}
     model = build(**{**values, "augmentation": 1.0, "fill": "reflect"})
     assert model.get_layer("block1_conv1").output.shape[1] == 16
@@ -185,7 +185,7 @@ def test_every_option_at_the_input_saves_and_loads(tmp_path):
     assert loaded.predict(pixels, verbose=0) == pytest.approx(model.predict(pixels, verbose=0), abs=1e-6)
 
 
-def test_scaling_is_what_it_says():
+def test_the_ranges_of_scaling():
     pixels = np.full((1, 32, 32, 1), 255, np.uint8)
     for scaling, black in (("symmetric", -1.0), ("unit", 0.0)):
         model = build(**{**SMALL["scratch"], "augmentation": 0.0, "scaling": scaling})
@@ -199,10 +199,10 @@ def test_scaling_is_what_it_says():
     [
         (
             {"layers": "conv8k3v pool2 conv8k3v pool2 conv8k4v"},
-            "Layer block3_conv1 looks at 4x4 pixels at once; received maps of 3x3",
+            "Layer block3_conv1 has a window of 4x4 pixels; received maps of 3x3",
         ),
-        ({"layers": "conv8k3 pool9 pool9"}, "block1_pool2 looks at 9x9"),
-        ({"family": "transfer", "backbone": "scratch"}, "a family of its own"),
+        ({"layers": "conv8k3 pool9 pool9"}, "block1_pool2 has a window of 9x9"),
+        ({"family": "transfer", "backbone": "scratch"}, "needs a published backbone"),
         ({"family": "concat", "backbone": "scratch", "second_backbone": "scratch", "cut": "9"}, "splice points 1 to 4"),
         (
             {"family": "concat", "backbone": "scratch", "second_backbone": "scratch", "cut": "block1_cnv1"},
@@ -210,12 +210,12 @@ def test_scaling_is_what_it_says():
         ),
     ],
 )
-def test_what_cannot_be_built_says_why(values, rule):
+def test_an_impossible_network_is_refused_with_the_reason(values, rule):
     with pytest.raises(ImpossibleModelError, match=rule):
         build(image_size=18, **values)
 
 
-def test_mixed_precision_is_for_gpus(monkeypatch):
+def test_mixed_precision_is_used_on_gpus_only(monkeypatch):
     values = {**SMALL["scratch"], "precision": "mixed"}
     assert build(**values).get_layer("block1_conv1").compute_dtype == "float32"
     monkeypatch.setattr("automl_cxr.model.build.has_gpu", lambda: True)
@@ -224,20 +224,20 @@ def test_mixed_precision_is_for_gpus(monkeypatch):
     assert model.get_layer("block1_conv1").variable_dtype == "float32"
     probabilities = model.predict(np.zeros((2, 32, 32, 1), np.uint8), verbose=0)
     assert probabilities.dtype == np.float32
-    assert build(**SMALL["scratch"]).get_layer("block1_conv1").compute_dtype == "float32", "the next trial is asked anew"
+    assert build(**SMALL["scratch"]).get_layer("block1_conv1").compute_dtype == "float32", "not inherited"
 
 
-def test_two_scratch_branches_may_be_joined():
+def test_both_branches_may_be_scratch_branches():
     model = build(image_size=32, family="concat", backbone="scratch", cut="1", second_cut="block3_conv1", filters=4)
     assert model.get_layer("vector").output.shape[1] == 4 + 16
 
 
 @pytest.mark.parametrize(("steps", "momentum"), [(1, 0.5), (4, 0.5), (20, 0.9), (200, 0.99), (10_000, 0.99)])
-def test_normalisation_follows_the_steps_of_an_epoch(steps, momentum):
+def test_momentum_depends_on_the_steps_per_epoch(steps, momentum):
     assert batchnorm_momentum(steps) == pytest.approx(momentum)
 
 
-def test_a_damaged_model_file_is_said(tmp_path):
+def test_a_damaged_model_file_is_refused(tmp_path):
     path = tmp_path / "model.keras"
     path.write_bytes(b"PK\x03\x04 not a model")
     with pytest.raises(Exception, match="is damaged") as caught:

@@ -2,15 +2,15 @@ import keras
 import numpy as np
 import pytest
 
+from automl_cxr.architectures import find_backbone
 from automl_cxr.errors import TrialError
 from automl_cxr.model.backbone_builder import build_backbone
-from automl_cxr.model.backbones import find_backbone
 from automl_cxr.model.chexnet import chexnet_layers
 from automl_cxr.model.weights import load_pretrained
 
 
 def torch_densenet121(torch):
-    """Build torchvision's DenseNet121 with a CheXNet's classifier; modules are called as there."""
+    """Build torchvision's DenseNet121 with CheXNet's classifier and torchvision's module names."""
     nn = torch.nn
 
     def dense_layer(channels):
@@ -64,7 +64,7 @@ def test_a_pytorch_checkpoint_computes_the_same_in_keras(zipped, is_old, tmp_pat
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
-    with torch.no_grad():  # once in training, for statistics of real activations
+    with torch.no_grad():  # one pass in training mode, to set the moving statistics
         torch_features(torch, network.train()["features"], torch.from_numpy(images[:, ::2, ::2].transpose(0, 3, 1, 2)))
     network.eval()
     with torch.no_grad():
@@ -88,7 +88,7 @@ def test_a_pytorch_checkpoint_computes_the_same_in_keras(zipped, is_old, tmp_pat
 
 
 def state_of(model):
-    """Give the tensors that a Keras DenseNet121 would have in PyTorch."""
+    """Convert the weights of a Keras DenseNet121 to a PyTorch state dict."""
     kinds = {"0_bn": "norm1", "1_conv": "conv1", "1_bn": "norm2", "2_conv": "conv2"}
     ends = {"conv1_conv": "conv0", "conv1_bn": "norm0", "bn": "norm5"}
     state = {}
@@ -110,7 +110,7 @@ def state_of(model):
     return state
 
 
-def test_layers_are_called_and_turned_as_in_keras():
+def test_layers_are_named_and_transposed_as_in_keras():
     model = build_backbone("densenet121", 32)
     state = state_of(model)
     state |= {"classifier.0.weight": np.zeros((14, 1024)), "features.norm0.num_batches_tracked": np.array(1)}

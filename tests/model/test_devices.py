@@ -22,7 +22,7 @@ TRAIN_ON_TWO = Path(__file__).with_name("train_on_two_devices.py")
 
 @pytest.fixture(scope="module", params=["tensorflow", "jax"])
 def two_devices(request, tmp_path_factory):
-    """Train on one CPU device and on two, in a process of a backend's own; give the folder of what came of it."""
+    """Train on one CPU device and on two, in a separate process for each backend; return backend, folder and figures."""
     if importlib.util.find_spec(request.param) is None:
         pytest.skip(f"needs {request.param}")
     folder = tmp_path_factory.mktemp(request.param)
@@ -37,7 +37,7 @@ def two_devices(request, tmp_path_factory):
     return request.param, folder, json.loads((folder / "figures.json").read_text(encoding="utf-8"))
 
 
-def test_two_devices_train_as_one_does(two_devices):
+def test_two_devices_train_like_one(two_devices):
     _, _, figures = two_devices
     assert figures["devices"] == 2
     assert figures["moved"] > 0.01
@@ -45,41 +45,41 @@ def test_two_devices_train_as_one_does(two_devices):
     assert figures["predictions"] < 1e-5
 
 
-def test_a_training_on_two_devices_goes_on_from_its_checkpoint(two_devices):
+def test_training_on_two_devices_continues_from_its_checkpoint(two_devices):
     _, _, figures = two_devices
     assert figures["promoted"] < 1e-6
     assert figures["promoted to one device"] < 1e-5
 
 
-def test_a_model_trained_on_two_devices_is_like_any_other(two_devices):
+def test_a_model_trained_on_two_devices_predicts_on_one(two_devices):
     _, folder, _ = two_devices
     predictions = Predictions.from_npz(folder / "trial" / "valid.npz")
     images = np.load(folder / "images.npy")
     part = LabelledPart(images, np.arange(len(images))[-len(predictions.labels) :], predictions.labels)
-    here = predict_probabilities(load_model(str(folder / "trial" / "model.keras")), part)
-    assert here == pytest.approx(predictions.probabilities, abs=1e-5)
+    predicted = predict_probabilities(load_model(str(folder / "trial" / "model.keras")), part)
+    assert predicted == pytest.approx(predictions.probabilities, abs=1e-5)
 
 
-def test_what_several_devices_cannot_do_is_refused(two_devices):
+def test_unsupported_numbers_of_devices_and_parts_are_refused(two_devices):
     backend, _, figures = two_devices
-    assert f"{backend} sees 2 (cpu:0, cpu:1)" in figures["refused three devices"]
+    assert f"{backend} found 2 (cpu:0, cpu:1)" in figures["refused three devices"]
     assert ("on one GPU only" in figures["refused in parts"]) == (backend == "tensorflow")
 
 
 @pytest.mark.parametrize("text", ["many", "", "0", "-1", "1.5", "nan", "inf"])
-def test_a_number_of_gpus_that_is_none_is_refused(text, monkeypatch):
+def test_an_invalid_number_of_gpus_is_refused(text, monkeypatch):
     monkeypatch.setenv("AUTOML_CXR_GPUS", text)
     with pytest.raises(UsageError, match="AUTOML_CXR_GPUS must be"):
-        devices.gpus_given()
+        devices.n_assigned_gpus()
 
 
 @pytest.mark.parametrize(("text", "n"), [("0.25", 1), ("1", 1), ("1.0", 1), ("2", 2), ("4.0", 4)])
-def test_whole_gpus_are_devices_of_their_own_and_shares_are_one(text, n, monkeypatch):
+def test_a_share_of_a_gpu_counts_as_one_device(text, n, monkeypatch):
     monkeypatch.setenv("AUTOML_CXR_GPUS", text)
     assert devices.n_devices() == n
 
 
-def test_pytorch_takes_one_device(monkeypatch):
+def test_pytorch_supports_one_device_only(monkeypatch):
     monkeypatch.setenv("AUTOML_CXR_GPUS", "2")
     monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
     with pytest.raises(TrialError, match=r"needs JAX or TensorFlow; received 2 GPUs on torch\. Ask for --gpus-per-trial 1"):
@@ -88,22 +88,22 @@ def test_pytorch_takes_one_device(monkeypatch):
 
 @pytest.fixture
 def share(monkeypatch):
-    """A quarter of a GPU, in a process that has not been limited yet."""
+    """Assign a quarter of a GPU to a process without a limit so far."""
     monkeypatch.setenv("AUTOML_CXR_GPUS", "0.25")
-    devices.keep_within_share.cache_clear()
+    devices.limit_gpu_memory.cache_clear()
     yield
-    devices.keep_within_share.cache_clear()
+    devices.limit_gpu_memory.cache_clear()
 
 
-@pytest.mark.parametrize("starts_the_backend", [devices.keep_within_share, devices.has_gpu, devices.describe_worker])
-def test_jax_is_told_its_share_before_it_starts(starts_the_backend, share, monkeypatch):
+@pytest.mark.parametrize("starts_the_backend", [devices.limit_gpu_memory, devices.has_gpu, devices.describe_worker])
+def test_the_share_of_jax_is_set_before_it_starts(starts_the_backend, share, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "to be replaced, and put back after the test")
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "replaced during the test")
     starts_the_backend()
     assert os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.2250"
 
 
-def test_a_share_is_kept_to(share):
+def test_a_process_cannot_use_more_than_its_share(share):
     n_bytes = n_bytes_of_gpu()
     script = f"""
 from automl_cxr.model.devices import has_gpu
@@ -128,7 +128,7 @@ def n_bytes_of_gpu():
 
 @pytest.mark.parametrize("n", [1, 5, 6, 7])
 @pytest.mark.parametrize("n_devices", [1, 2, 3])
-def test_a_batch_that_is_filled_up_keeps_its_mean_loss(n, n_devices):
+def test_filling_up_a_batch_keeps_its_mean_loss(n, n_devices):
     rng = np.random.default_rng(n)
     positions, weights = rng.permutation(20)[:n], rng.random(n).astype(np.float32)
     losses = rng.random(20)

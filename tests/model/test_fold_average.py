@@ -15,15 +15,15 @@ TRANSFER = {
 PIXELS = LabelledPart(np.random.default_rng(0).integers(0, 256, (6, 48, 48), dtype=np.uint8), np.arange(6), np.zeros(6, int))
 
 
-def test_the_mean_of_networks_survives_being_saved(tmp_path):
+def test_the_mean_of_networks_can_be_saved_and_loaded(tmp_path):
     configs = [TrialConfig.from_values({**TRANSFER, "seed": seed}) for seed in (1, 2)]
     networks = [build_model(config, 3, steps_per_epoch=4) for config in configs]
-    said = [predict_probabilities(network, PIXELS) for network in networks]
+    probabilities = [predict_probabilities(network, PIXELS) for network in networks]
     model = average_networks(networks)
     assert model.count_params() == sum(network.count_params() for network in networks)
     model.save(tmp_path / "model.keras")
-    again = load_model(str(tmp_path / "model.keras"))
-    assert predict_probabilities(again, PIXELS) == pytest.approx(np.mean(said, axis=0), abs=1e-6)
-    assert not np.allclose(said[0], said[1])
-    assert [layer.name for layer in again.layers if layer.weights] == ["fold_1", "fold_2"]
-    assert again.outputs[0].dtype == "float32"
+    loaded = load_model(str(tmp_path / "model.keras"))
+    assert predict_probabilities(loaded, PIXELS) == pytest.approx(np.mean(probabilities, axis=0), abs=1e-6)
+    assert not np.allclose(probabilities[0], probabilities[1])
+    assert [layer.name for layer in loaded.layers if layer.weights] == ["fold_1", "fold_2"]
+    assert loaded.outputs[0].dtype == "float32"

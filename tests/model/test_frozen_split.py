@@ -23,7 +23,7 @@ def names(divided):
     return [None if part is None else part.name for part in divided.frozen]
 
 
-def predict_in_two(divided):
+def predict_divided(divided):
     values = [
         keras.ops.convert_to_tensor(PIXELS) if part is None else part.network(PIXELS, training=True) for part in divided.frozen
     ]
@@ -36,7 +36,7 @@ def predict_in_two(divided):
         (TRANSFER, ["backbone@vector"]),
         ({**TRANSFER, "pooling": "flatten", "n_dense": 0}, ["backbone@vector"]),
         ({**TRANSFER, "unfreeze": 3}, ["backbone@fire8_concat"]),
-        ({**TRANSFER, "unfreeze": 2}, ["backbone@fire9_squeeze1x1"]),  # both of its expansions read it
+        ({**TRANSFER, "unfreeze": 2}, ["backbone@fire9_squeeze1x1"]),  # both expansions use its output
         ({**TRANSFER, "unfreeze_from": "fire8_expand3x3"}, ["backbone@fire8_squeeze1x1"]),
         ({**TRANSFER, "otsu": True}, ["backbone@vector"]),
         (TWO, ["backbone@backbone_vector", "second_backbone@second_backbone_vector"]),
@@ -45,16 +45,16 @@ def predict_in_two(divided):
         (CONCAT, [None, "backbone@backbone_vector"]),
     ],
 )
-def test_the_halves_are_the_whole(values, expected):
+def test_both_parts_together_compute_the_same_as_the_whole(values, expected):
     whole = network(**values)
     divided = divide_network(whole)
     assert sorted(names(divided), key=str) == sorted(expected, key=str)
-    assert predict_in_two(divided) == pytest.approx(keras.ops.convert_to_numpy(whole(PIXELS, training=False)), abs=1e-6)
+    assert predict_divided(divided) == pytest.approx(keras.ops.convert_to_numpy(whole(PIXELS, training=False)), abs=1e-6)
     assert [id(one) for one in divided.trained.trainable_variables] == [id(one) for one in whole.trainable_variables]
     assert all(not part.network.trainable_weights for part in divided.frozen if part is not None)
 
 
-def test_dividing_leaves_the_whole_as_it_was(tmp_path):
+def test_dividing_does_not_change_the_network(tmp_path):
     whole = network(**TRANSFER, unfreeze=3)
     before = whole.get_config()
     for _ in range(2):
@@ -62,16 +62,16 @@ def test_dividing_leaves_the_whole_as_it_was(tmp_path):
     assert whole.get_config() == before
     assert divided.trained.layers[0].name == "input_1"
     whole.save(tmp_path / "model.keras")
-    again = keras.models.load_model(tmp_path / "model.keras")
-    assert np.array_equal(again(PIXELS), whole(PIXELS))
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert np.array_equal(loaded(PIXELS), whole(PIXELS))
 
 
-def backbone_with_skips(*, drawing=False):
-    """Two residual blocks and, before the second, maybe a dropout."""
+def backbone_with_skips(*, has_dropout=False):
+    """Build two residual blocks with an optional dropout between them."""
     image = keras.Input((48, 48, 3))
     x = keras.layers.Conv2D(4, 3, strides=4, padding="same", name="stem")(image)
     for block in (1, 2):
-        if drawing and block == 2:
+        if has_dropout and block == 2:
             x = keras.layers.Dropout(0.5, name="drop")(x)
         y = keras.layers.Conv2D(4, 3, padding="same", name=f"block{block}_conv1")(x)
         y = keras.layers.BatchNormalization(name=f"block{block}_bn")(y)
@@ -91,17 +91,17 @@ def network_with(backbone):
     ("first_trained", "cut"),
     [("block2_conv2", "block1_out"), ("block2_bn", "block1_out"), ("block1_conv2", "stem"), ("block2_out", "vector")],
 )
-def test_a_cut_lies_where_no_path_goes_around_it(first_trained, cut):
+def test_all_paths_pass_the_cut(first_trained, cut):
     backbone = backbone_with_skips()
     whole = network_with(backbone)
     freeze_before(backbone, first_trained)
     divided = divide_network(whole)
     assert names(divided) == [f"backbone@{cut}"]
-    assert predict_in_two(divided) == pytest.approx(keras.ops.convert_to_numpy(whole(PIXELS, training=False)), abs=1e-6)
+    assert predict_divided(divided) == pytest.approx(keras.ops.convert_to_numpy(whole(PIXELS, training=False)), abs=1e-6)
 
 
-def test_what_draws_at_random_is_not_run_once():
-    backbone = backbone_with_skips(drawing=True)
+def test_random_layers_are_not_in_the_frozen_part():
+    backbone = backbone_with_skips(has_dropout=True)
     whole = network_with(backbone)
     backbone.trainable = False
     assert names(divide_network(whole)) == ["backbone@block1_out"]
@@ -112,21 +112,21 @@ def test_what_draws_at_random_is_not_run_once():
     [
         ({"family": "scratch", "n_blocks": 2, "filters": 4}, "no frozen layers"),
         ({**TRANSFER, "augmentation": 0.5}, "augmentation draws anew"),
-        ({**TRANSFER, "resizer": 0.9}, "a resizer that learns"),
+        ({**TRANSFER, "resizer": 0.9}, "learnable resizer"),
         ({**TRANSFER, "unfreeze": 1000}, "first layers of the backbone are trained"),
         ({**CONCAT, "augmentation": 0.5}, "augmentation draws anew"),
     ],
 )
-def test_the_reason_is_told_where_nothing_stands_still(values, reason):
+def test_the_error_is_the_reason_why_nothing_is_frozen(values, reason):
     with pytest.raises(UndividedError, match=reason):
         divide_network(network(**values))
 
 
-def test_views_are_drawn_below_the_cut():
+def test_views_are_drawn_in_the_frozen_part():
     divided = divide_network(network(**TRANSFER, augmentation=0.5), with_views=True)
     assert names(divided) == ["backbone@vector"]
 
 
-def test_branches_never_see_different_views():
+def test_branches_cannot_have_different_views():
     with pytest.raises(UndividedError, match="one branch other images"):
         divide_network(network(**CONCAT, augmentation=0.5), with_views=True)

@@ -1,4 +1,4 @@
-"""Grad-CAM against what it must be where it is known, and its gradients against differences."""
+"""Grad-CAM against known class activation maps, and its gradients against finite differences."""
 
 import dataclasses
 import importlib.util
@@ -19,7 +19,7 @@ from automl_cxr.model.feature_maps import convolution_and_pooling_layers
 from automl_cxr.model.fold_average import average_networks, networks_within
 from automl_cxr.model.gradcam import GradCam, heat_map, resample
 from automl_cxr.model.gradients import gradients
-from automl_cxr.training.frozen_features import tensors_at
+from automl_cxr.model.graph import tensors_at
 
 PLAIN = TrialConfig(
     family="scratch", image_size=32, layers="conv4k3 pool2 conv6k3", n_dense=0, dropout=0.0, pooling="average", seed=3
@@ -36,7 +36,7 @@ CLASSES = np.array([0, 2, 1])
 
 
 def built(config):
-    """Build a network whose scores differ: those of a fresh one are small."""
+    """Build a network with larger weights of the head, because the scores of a new network hardly differ."""
     network = build_model(config, 3, steps_per_epoch=2)
     rng = np.random.default_rng(1)
     head = network.get_layer("probabilities")
@@ -49,13 +49,13 @@ def pixels_for(network):
     return PIXELS[:, :side, :side]
 
 
-def class_activation_map(network, place, rows):
-    """Zhou et al. 2016: the maps of a layer times some rows of the output's weights."""
-    maps = keras.Model(network.input, tensors_at(network, [place])[0]).predict_on_batch(pixels_for(network)[..., np.newaxis])
+def class_activation_map(network, layer, rows):
+    """Zhou et al. 2016: the feature maps of a layer times rows of the output layer's kernel."""
+    maps = keras.Model(network.input, tensors_at(network, [layer])[0]).predict_on_batch(pixels_for(network)[..., np.newaxis])
     return np.einsum("nhwc,cn->nhw", maps, network.get_layer("probabilities").get_weights()[0][rows][:, CLASSES])
 
 
-def test_a_head_on_averages_has_its_class_activation_map():
+def test_global_average_pooling_gives_the_class_activation_map():
     network = built(PLAIN)
     gradcam = GradCam(network)
     assert gradcam.places == ("block2_conv1",)
@@ -64,20 +64,20 @@ def test_a_head_on_averages_has_its_class_activation_map():
     assert evidence == pytest.approx(class_activation_map(network, "block2_conv1", slice(None)), rel=1e-4, abs=1e-4)
 
 
-def test_branches_of_two_resolutions_weigh_as_they_do_for_the_head():
+def test_branches_of_two_resolutions_have_the_weights_of_the_head():
     network = built(CONCAT)
     gradcam = GradCam(network)
-    assert gradcam.places == ("backbone/fire4_concat", "second_backbone_trunk/block2_conv1")
+    assert gradcam.places == ("backbone/fire4_concat", "second_backbone_scratch_branch/block2_conv1")
     first, second = gradcam.evidence(pixels_for(network), CLASSES)
     assert first.shape[1:] != second.shape[1:]
     n_first = 256
     assert first == pytest.approx(class_activation_map(network, gradcam.places[0], slice(n_first)), rel=1e-3, abs=1e-4)
     assert second == pytest.approx(class_activation_map(network, gradcam.places[1], slice(n_first, None)), rel=1e-3, abs=1e-4)
-    # Both together are all of the scores, so that their sum is the evidence and neither has to be scaled.
+    # The evidence of both branches adds up to the scores, so neither has to be scaled.
     probabilities = network.predict_on_batch(pixels_for(network)[..., np.newaxis])
     bias = network.get_layer("probabilities").get_weights()[1]
-    others = [sum(one.mean(axis=(1, 2)) for one in gradcam.evidence(pixels_for(network), np.full(3, k))) for k in range(3)]
-    scores = np.stack(others, axis=1) + bias
+    sums = [sum(one.mean(axis=(1, 2)) for one in gradcam.evidence(pixels_for(network), np.full(3, k))) for k in range(3)]
+    scores = np.stack(sums, axis=1) + bias
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     assert powers / powers.sum(axis=1, keepdims=True) == pytest.approx(probabilities, abs=1e-3)
     joined = heat_map([first, second])
@@ -89,14 +89,14 @@ def test_branches_of_two_resolutions_weigh_as_they_do_for_the_head():
 @pytest.mark.parametrize(
     ("config", "layer"), [(TRANSFER, "fire5_concat"), (TRANSFER, None), (dataclasses.replace(PLAIN, pooling="flatten"), None)]
 )
-def test_a_channel_weighs_what_a_shift_of_it_does_to_the_score(config, layer):
+def test_channel_weights_equal_finite_differences_of_the_score(config, layer):
     network = built(config)
     gradcam = GradCam(network, layer)
     pixels = keras.ops.convert_to_tensor(pixels_for(network)[:1, ..., np.newaxis].astype(np.float32))
     unshifted = np.zeros((1, *gradcam._shapes[0]), np.float32)
 
     def score(shifts):
-        scores, maps = gradcam._opened([pixels, *shifts], training=False)
+        scores, maps = gradcam._shifted([pixels, *shifts], training=False)
         return keras.ops.sum(scores[:, 2]), [maps]
 
     (maps,), (slopes,) = gradients(score, [unshifted])
@@ -111,7 +111,7 @@ def test_a_channel_weighs_what_a_shift_of_it_does_to_the_score(config, layer):
     )
 
 
-def test_the_last_maps_of_each_family_are_found():
+def test_the_last_feature_maps_of_each_family_are_found():
     assert GradCam(built(FUSED)).places == ("conv1", "conv2", "conv5")
     assert GradCam(built(TRANSFER)).places == ("backbone/fire9_concat",)
     normalised = dataclasses.replace(PLAIN, layers="conv4k3l bn relu pool2 drop0.2")
@@ -121,46 +121,50 @@ def test_the_last_maps_of_each_family_are_found():
     assert projected.places == ("backbone_projection", "second_backbone_projection")
 
 
-def test_a_layer_that_is_not_there_is_refused_with_the_nearest():
+def test_an_unknown_layer_is_refused_with_a_suggestion():
     network = built(dataclasses.replace(CONCAT, second_backbone="squeezenet", second_weights="none", second_cut="3"))
     with pytest.raises(UnknownNameError, match="Did you mean 'fire4_concat'"):
         GradCam(network, "fire4_conact")
     with pytest.raises(UnknownNameError, match="Did you mean 'second_backbone/fire3_concat'"):
         GradCam(network, "second_backbone/fire3_concta")
     with pytest.raises(UnknownNameError):
-        GradCam(network, "probabilities")  # has no positions
+        GradCam(network, "probabilities")  # has no feature maps
     with pytest.raises(UsageError, match="'fire2_concat' is any of backbone/fire2_concat, second_backbone/fire2_concat"):
         GradCam(network, "fire2_concat")
     assert GradCam(network, "second_backbone/fire2_concat").places == ("second_backbone/fire2_concat",)
 
 
-def test_the_networks_of_folds_are_found_again(tmp_path):
+def test_the_networks_of_folds_are_found_in_a_saved_average(tmp_path):
     networks = [built(dataclasses.replace(PLAIN, seed=seed)) for seed in (1, 2)]
     average_networks(networks).save(tmp_path / "model.keras")
     found = networks_within(keras.models.load_model(tmp_path / "model.keras"))
     assert len(found) == 2
-    for network, again in zip(networks, found, strict=True):
-        (alone,), (within,) = (GradCam(one).evidence(pixels_for(one), CLASSES) for one in (network, again))
-        assert within == pytest.approx(alone, abs=1e-4)
+    for network, loaded in zip(networks, found, strict=True):
+        (before,), (after,) = (GradCam(one).evidence(pixels_for(one), CLASSES) for one in (network, loaded))
+        assert after == pytest.approx(before, abs=1e-4)
     assert networks_within(networks[0]) == [networks[0]]
 
 
-def test_every_convolution_and_pool_shows_its_maps():
+def test_activations_has_every_convolution_and_pool():
     network = built(CONCAT)
-    names = [place.name for place in convolution_and_pooling_layers(network)]
-    assert {"backbone/conv1", "second_backbone_trunk/block1_conv1", "second_backbone_trunk/block1_pool"} <= set(names)
-    shown = dict(Activations(network).of(pixels_for(network)[:1]))
-    assert list(shown) == names
-    assert shown["second_backbone_trunk/block1_pool"].shape == (1, 16, 16, 4)
-    assert shown["second_backbone_trunk/block1_conv1"].min() >= 0
+    names = [layer.name for layer in convolution_and_pooling_layers(network)]
+    assert {
+        "backbone/conv1",
+        "second_backbone_scratch_branch/block1_conv1",
+        "second_backbone_scratch_branch/block1_pool",
+    } <= set(names)
+    maps = dict(Activations(network).of(pixels_for(network)[:1]))
+    assert list(maps) == names
+    assert maps["second_backbone_scratch_branch/block1_pool"].shape == (1, 16, 16, 4)
+    assert maps["second_backbone_scratch_branch/block1_conv1"].min() >= 0
 
 
-def test_maps_are_read_between_their_positions():
+def test_resampling_interpolates_linearly():
     maps = np.array([[[0.0, 1.0], [2.0, 3.0]]])
     same = resample(maps, np.array([0.25, 0.75]), np.array([0.25, 0.75]))
     assert same == pytest.approx(maps)
     assert resample(maps, np.array([0.5]), np.array([0.5])) == pytest.approx(1.5)
-    assert resample(maps, np.array([0.0, 1.0]), np.array([0.0])).ravel() == pytest.approx([0, 2])  # edges go on as they end
+    assert resample(maps, np.array([0.0, 1.0]), np.array([0.0])).ravel() == pytest.approx([0, 2])  # constant towards the edges
     assert resample(maps, np.array([-0.01, 1.01]), np.array([0.5])).ravel() == pytest.approx([0, 0])
 
 
@@ -178,16 +182,16 @@ print(json.dumps([one.tolist() for one in GradCam(network).evidence(images, np.a
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_other_backends_find_the_same(backend):
+def test_other_backends_compute_the_same_evidence(backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"needs {backend}")
     config = {**dataclasses.asdict(CONCAT), "image_size": 48}
 
-    def found(backend):
+    def evidence_on(backend):
         environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(sys.path)}
-        words = [sys.executable, "-c", SCRIPT.format(config=repr(config))]
-        out = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+        command = [sys.executable, "-c", SCRIPT.format(config=repr(config))]
+        out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
         return [np.array(one) for one in json.loads(out.splitlines()[-1])]
 
-    for there, here in zip(found(backend), found("tensorflow"), strict=True):
-        assert there == pytest.approx(here, rel=1e-3)
+    for evidence, expected in zip(evidence_on(backend), evidence_on("tensorflow"), strict=True):
+        assert evidence == pytest.approx(expected, rel=1e-3)

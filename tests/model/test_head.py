@@ -14,11 +14,11 @@ def head(config, n_built_before=0):
     return keras.Model(vector, classifier_head(vector, config, 8)).get_weights()
 
 
-def test_a_head_begins_from_the_same_weights_whatever_was_built_before():
+def test_initial_weights_do_not_depend_on_earlier_layers():
     for one, other in zip(head(CONFIG), head(CONFIG, n_built_before=3), strict=True):
         assert (one == other).all()
 
 
-def test_layers_and_seeds_have_weights_of_their_own():
+def test_layers_and_seeds_have_different_initial_weights():
     kernels = [*head(CONFIG)[::2], *head(TrialConfig(n_dense=2, dense_units=8, dropout=0.3, seed=8))[::2]]
     assert len({kernel.tobytes() for kernel in kernels}) == 6

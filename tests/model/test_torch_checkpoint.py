@@ -1,4 +1,7 @@
-"""The formats are written by hand here, so that these tests run without PyTorch; the last ones compare with the real one."""
+"""Reading PyTorch checkpoints.
+
+The tests write the file formats themselves, so that they run without PyTorch; one test compares with PyTorch if available.
+"""
 
 import io
 import os
@@ -25,7 +28,7 @@ class Storage:
 
 
 class Tensor:
-    """Pickles as a tensor of PyTorch does."""
+    """An object that is pickled like a tensor of PyTorch."""
 
     def __init__(self, key, array, *, first=0, shape=None, strides=None):
         self.storage, self.first = Storage(key, array), first
@@ -44,7 +47,7 @@ class Command:
 
 @pytest.fixture
 def fake_torch(monkeypatch):
-    """Something that pickle can refer to by PyTorch's names."""
+    """A module with the names of PyTorch that pickle refers to."""
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
     for name in ("FloatStorage", "LongStorage", "HalfStorage"):
         setattr(torch, name, type(name, (), {"__module__": "torch"}))
@@ -57,17 +60,17 @@ def fake_torch(monkeypatch):
 
 
 def pickled(value, torch):
-    """Give the pickle of a value and the storages in it, by key."""
+    """Return the pickle of a value and its storages by key."""
     names = {"f4": "FloatStorage", "i8": "LongStorage", "f2": "HalfStorage"}
     storages = {}
 
     class Pickler(pickle.Pickler):
-        def persistent_id(self, found):
-            if not isinstance(found, Storage):
+        def persistent_id(self, value):
+            if not isinstance(value, Storage):
                 return None
-            storages[found.key] = found.array
-            storage_type = getattr(torch, names[found.array.dtype.str[1:]])
-            return ("storage", storage_type, found.key, "cpu", found.array.size)
+            storages[value.key] = value.array
+            storage_type = getattr(torch, names[value.array.dtype.str[1:]])
+            return ("storage", storage_type, value.key, "cpu", value.array.size)
 
     out = io.BytesIO()
     Pickler(out, protocol=2).dump(value)
@@ -98,7 +101,7 @@ def write_legacy(path, value, torch):
 WRITERS = pytest.mark.parametrize("write", [write_zip, write_legacy])
 
 
-def refused(path):
+def error_of(path):
     with pytest.raises(TrialError) as caught:
         read_torch_checkpoint(path)
     assert "\n" not in str(caught.value)
@@ -107,22 +110,22 @@ def refused(path):
 
 @WRITERS
 @pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"epoch": 3, "state_dict": state, "best_loss": 0.5}])
-def test_tensors_come_as_they_were_written(write, wrap, fake_torch, tmp_path):
+def test_tensors_are_read_as_written(write, wrap, fake_torch, tmp_path):
     square = np.arange(6, dtype=np.float32).reshape(2, 3)
     state = OrderedDict(
         a=Tensor("0", square),
-        turned=Tensor("0", square, shape=(3, 2), strides=(1, 3)),
+        transposed=Tensor("0", square, shape=(3, 2), strides=(1, 3)),
         part=Tensor("0", square, first=4, shape=(2,), strides=(1,)),
         half=Tensor("1", np.array([0.5, -2], np.float16)),
         count=Tensor("2", np.array(7)),
         none=Tensor("3", np.zeros((0, 4), np.float32)),
     )
-    state._metadata = OrderedDict(version=1)  # as module.state_dict() has it
+    state._metadata = OrderedDict(version=1)  # as in module.state_dict()
     write(tmp_path / "model.pth", wrap(state), fake_torch)
     found = read_torch_checkpoint(tmp_path / "model.pth")
     assert list(found) == list(state)
     assert np.array_equal(found["a"], square)
-    assert np.array_equal(found["turned"], square.T)
+    assert np.array_equal(found["transposed"], square.T)
     assert np.array_equal(found["part"], [4, 5])
     assert np.array_equal(found["half"], np.array([0.5, -2], np.float16))
     assert found["count"] == 7
@@ -130,7 +133,7 @@ def test_tensors_come_as_they_were_written(write, wrap, fake_torch, tmp_path):
 
 
 @WRITERS
-def test_what_a_training_loop_keeps_beside_the_weights_is_passed_over(write, fake_torch, tmp_path):
+def test_numbers_beside_the_weights_are_ignored(write, fake_torch, tmp_path):
     weights = np.arange(6, dtype="f4").reshape(2, 3)
     checkpoint = {"epoch": 7, "best_loss": np.float64(0.25), "arch": "dense", "state_dict": OrderedDict(w=Tensor("0", weights))}
     write(tmp_path / "model.pth", checkpoint, fake_torch)
@@ -140,12 +143,12 @@ def test_what_a_training_loop_keeps_beside_the_weights_is_passed_over(write, fak
 
 
 @WRITERS
-def test_a_file_that_asks_to_run_something_is_refused(write, fake_torch, tmp_path, monkeypatch):
+def test_a_file_that_calls_another_function_is_refused(write, fake_torch, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(
         tmp_path / "model.pth", {"state_dict": OrderedDict(a=Tensor("0", np.ones(2, np.float32))), "x": Command()}, fake_torch
     )
-    assert f"the file asks to run {os.system.__module__}.system" in refused(tmp_path / "model.pth")
+    assert f"the file would call {os.system.__module__}.system" in error_of(tmp_path / "model.pth")
     assert not (tmp_path / "harm.txt").exists()
 
 
@@ -153,7 +156,7 @@ def test_a_file_that_asks_to_run_something_is_refused(write, fake_torch, tmp_pat
     "code",
     [
         b"cbuiltins\neval\n(S'1'\ntR.",
-        b"ccollections\nOrderedDict.fromkeys\n.",  # (protocol 4 walks dotted names)
+        b"ccollections\nOrderedDict.fromkeys\n.",  # protocol 4 resolves dotted names
         b"\x80\x04\x8c\x0bcollections\x8c\x14OrderedDict.fromkeys\x93.",
         b"cnumpy\nload\n.",
         b"ctorch\nload\n.",
@@ -162,12 +165,12 @@ def test_a_file_that_asks_to_run_something_is_refused(write, fake_torch, tmp_pat
 def test_every_other_name_is_refused(code, tmp_path):
     with zipfile.ZipFile(tmp_path / "model.pth", "w") as archive:
         archive.writestr("model/data.pkl", code)
-    assert "the file asks to run" in refused(tmp_path / "model.pth")
+    assert "the file would call" in error_of(tmp_path / "model.pth")
 
 
 @WRITERS
 @pytest.mark.parametrize(
-    "window",
+    "view",
     [
         {"first": 5, "shape": (2,), "strides": (1,)},
         {"shape": (2, 4), "strides": (3, 1)},
@@ -178,44 +181,44 @@ def test_every_other_name_is_refused(code, tmp_path):
         {"shape": ("2",), "strides": (1,)},
     ],
 )
-def test_a_tensor_beyond_its_storage_is_refused(write, window, fake_torch, tmp_path):
-    write(tmp_path / "model.pth", {"a": Tensor("0", np.arange(6, dtype=np.float32), **window)}, fake_torch)
-    assert "cannot be read" in refused(tmp_path / "model.pth")
+def test_a_tensor_beyond_its_storage_is_refused(write, view, fake_torch, tmp_path):
+    write(tmp_path / "model.pth", {"a": Tensor("0", np.arange(6, dtype=np.float32), **view)}, fake_torch)
+    assert "cannot be read" in error_of(tmp_path / "model.pth")
 
 
 @WRITERS
-def test_a_file_cut_short_is_refused_wherever_it_is_cut(write, fake_torch, tmp_path):
+def test_a_truncated_file_is_refused(write, fake_torch, tmp_path):
     path = tmp_path / "model.pth"
     write(path, {"a": Tensor("0", np.arange(6, dtype=np.float32))}, fake_torch)
     whole = path.read_bytes()
     for length in range(0, len(whole), 7):
         path.write_bytes(whole[:length])
-        refused(path)
+        error_of(path)
 
 
 def test_compressed_and_big_endian_files_are_refused(fake_torch, tmp_path):
     path, state = tmp_path / "model.pth", {"a": Tensor("0", np.arange(6, dtype=np.float32))}
     write_zip(path, state, fake_torch, compression=zipfile.ZIP_DEFLATED)
-    assert "is compressed" in refused(path)
+    assert "is compressed" in error_of(path)
     write_zip(path, state, fake_torch, byteorder=b"big")
-    assert "not little-endian" in refused(path)
+    assert "not little-endian" in error_of(path)
 
 
 @pytest.mark.parametrize("value", [{}, {"state_dict": {}}, {"a": 1}])
 def test_a_file_without_tensors_is_refused(value, fake_torch, tmp_path):
     write_zip(tmp_path / "model.pth", value, fake_torch)
-    assert "holds no tensor" in refused(tmp_path / "model.pth")
+    assert "contains no tensor" in error_of(tmp_path / "model.pth")
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path):
+def test_other_files_are_refused(tmp_path):
     (tmp_path / "a.pth").write_bytes(b"not a checkpoint")
     (tmp_path / "b.pth").write_bytes(pickle.dumps([1, 2, 3]) * 4)
     for name in ("a.pth", "b.pth"):
-        assert "must be what torch.save writes" in refused(tmp_path / name)
+        assert "must be a file of torch.save" in error_of(tmp_path / name)
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_pytorch_itself_writes_what_is_read(zipped, tmp_path):
+def test_files_of_pytorch_are_read(zipped, tmp_path):
     torch = pytest.importorskip("torch", reason="compares with PyTorch, which automl_cxr does not need")
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
     state = module.state_dict()
@@ -228,7 +231,7 @@ def test_pytorch_itself_writes_what_is_read(zipped, tmp_path):
         assert np.array_equal(found[name], tensor.detach().numpy()), name
 
 
-# What a pickle may name or make of it, as instructions.
+# Pickle instructions for objects that a checkpoint may name or build.
 TYPE = b"ctorch\nFloatStorage\n"
 STORAGE = b"(S'storage'\n" + TYPE + b"S'0'\nS'cpu'\nI6\ntQ"
 REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
@@ -240,21 +243,21 @@ REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
 @pytest.mark.parametrize(
     "state",
     [
-        b"}(S'dtype'\nS'<i4'\nu",  # a dict goes into __dict__
-        b"(N}(S'__defaults__'\n(I1\nI2\nI3\ntut",  # the second of a pair through setattr
+        b"}(S'dtype'\nS'<i4'\nu",  # a dict is written to __dict__
+        b"(N}(S'__defaults__'\n(I1\nI2\nI3\ntut",  # the second dict of a pair is set with setattr
     ],
 )
-def test_a_file_cannot_change_how_the_next_one_is_read(target, state, fake_torch, tmp_path):
-    # BUILD (b) sets attributes of whatever stands before it on the pickle's stack.
+def test_a_file_cannot_affect_the_next_one(target, state, fake_torch, tmp_path):
+    # BUILD (b) sets attributes of the object below it on the pickle's stack.
     with zipfile.ZipFile(tmp_path / "bad.pth", "w") as file:
         file.writestr("bad/data.pkl", b"\x80\x02" + target + state + b"b.")
-    assert "changes what it is made of" in refused(tmp_path / "bad.pth")
+    assert "sets attributes of an object" in error_of(tmp_path / "bad.pth")
     weights = np.arange(6, dtype="f4")
     write_zip(tmp_path / "good.pth", {"w": Tensor("0", weights)}, fake_torch)
     assert np.array_equal(read_torch_checkpoint(tmp_path / "good.pth")["w"], weights)
 
 
-def test_stand_ins_have_nothing_to_write_to_and_are_made_anew(tmp_path):
+def test_substitutes_are_immutable_and_not_shared_between_files(tmp_path):
     first, second = (torch_checkpoint._TensorUnpickler(io.BytesIO(), tmp_path) for _ in range(2))
     for name in ("FloatStorage", "HalfStorage"):
         assert first.find_class("torch", name) is not second.find_class("torch", name)

@@ -1,8 +1,8 @@
-"""Trains on one device and on two, in a process of its own, because a backend fixes its devices when it starts.
+"""Train on one device and on two, in a separate process, because a backend fixes its devices when it starts.
 
     KERAS_BACKEND=... python train_on_two_devices.py FOLDER
 
-Leaves figures.json and the files of a trial in the folder, for test_devices.py to look at.
+Writes figures.json and the files of a trial to the folder, for test_devices.py.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"  # JAX reads it, nobody else
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"  # only JAX reads it
 
 import keras
 import numpy as np
@@ -32,11 +32,11 @@ from automl_cxr.training.epoch_tracker import Objective
 from automl_cxr.training.trainer import Training, predict_probabilities
 from automl_cxr.training.trial import TrialTask, load_parts, run_trial
 
-N_TRAIN, N_VALID = 29, 13  # in batches of 7, none of which two devices can halve; the last holds a single image
+N_TRAIN, N_VALID = 29, 13  # batches of 7 cannot be halved; the last batch has one image
 SMALL = {"image_size": 16, "n_blocks": 1, "filters": 4, "dense_units": 8, "batch_size": 7, "patience": 9, "seed": 3}
-# Nothing but the devices may make a difference: no chance, and no statistics of a part of a batch.
+# Only the devices may make a difference: no random layers, and no statistics over a part of a batch.
 EXACT = {**SMALL, "optimizer": "sgd", "learning_rate": 0.05, "batch_norm": False, "dropout": 0.0, "augmentation": 0.0}
-LIVELY = {**SMALL, "batch_norm": True, "dropout": 0.3, "augmentation": 0.5, "imbalance": "oversample", "epochs": 2}
+RANDOM = {**SMALL, "batch_norm": True, "dropout": 0.3, "augmentation": 0.5, "imbalance": "oversample", "epochs": 2}
 
 
 def write_data(folder):
@@ -58,39 +58,45 @@ def write_data(folder):
     return split
 
 
-def given(n_devices):
+def assign_devices(n_devices):
     os.environ["AUTOML_CXR_GPUS"] = str(n_devices)
 
 
-def begin(values, parts):
+def build_training(values, parts):
     config = TrialConfig.from_values(values)
     model = build_model(config, 3, steps_per_epoch=5)
     return model, Training(model, config, train=parts[0], valid=parts[1], objective=Objective())
 
 
-def train(n_devices, values, parts, *, leave=None, take_up=None):
-    """Train to the end: the last epoch's weights, its predictions, the model. Leaves a checkpoint after the first epoch, or
-    goes on from one."""
-    given(n_devices)
-    model, training = begin(values, parts)
-    if take_up is not None:
-        training.restore(load_checkpoint(take_up))
+def train(n_devices, values, parts, *, save_to=None, resume_from=None):
+    """Train and return the weights and predictions after the last epoch, and the model.
+
+    Saves a checkpoint after the first epoch, or continues from one.
+    """
+    assign_devices(n_devices)
+    model, training = build_training(values, parts)
+    if resume_from is not None:
+        training.restore(load_checkpoint(resume_from))
     for epoch in training.epochs():
-        if leave is not None and epoch.epoch == 1:
-            save_checkpoint(training.checkpoint(), leave)
-        last = model.get_weights(), predict_probabilities(model, parts[1], batch_size=7), model  # before the best come back
+        if save_to is not None and epoch.epoch == 1:
+            save_checkpoint(training.checkpoint(), save_to)
+        last = (
+            model.get_weights(),
+            predict_probabilities(model, parts[1], batch_size=7),
+            model,
+        )  # before the best weights are restored
     return last
 
 
-def gap(some, others):
+def largest_difference(some, others):
     return max(float(np.abs(one - other).max()) for one, other in zip(some, others, strict=True))
 
 
-def refusal(n_devices, values, parts):
-    given(n_devices)
+def error_message(n_devices, values, parts):
+    assign_devices(n_devices)
     with contextlib.suppress(StopIteration):
         try:
-            next(begin(values, parts)[1].epochs())
+            next(build_training(values, parts)[1].epochs())
         except TrialError as error:
             return str(error)
     return ""
@@ -114,23 +120,23 @@ def main(folder):
     write_data(folder)
     parts = load_parts(folder / "images.npy", SplitRecord.from_json((folder / "split.json").read_text(encoding="utf-8")))
     weighted, checkpoint = {**EXACT, "imbalance": "class_weights", "epochs": 2}, folder / "checkpoint.npz"
-    begun = begin(weighted, parts)[0].get_weights()
+    initial = build_training(weighted, parts)[0].get_weights()
     one, predicted_by_one, _ = train(1, weighted, parts)
-    two, predicted_by_two, model = train(2, weighted, parts, leave=checkpoint)
+    two, predicted_by_two, model = train(2, weighted, parts, save_to=checkpoint)
     figures = {
         "devices": n_devices_of(model),
-        "moved": gap(begun, two),
-        "weights": gap(one, two),
-        "predictions": gap(predicted_by_one, predicted_by_two),
-        "promoted": gap(two, train(2, weighted, parts, take_up=checkpoint)[0]),
-        "promoted to one device": gap(two, train(1, weighted, parts, take_up=checkpoint)[0]),
+        "moved": largest_difference(initial, two),
+        "weights": largest_difference(one, two),
+        "predictions": largest_difference(predicted_by_one, predicted_by_two),
+        "promoted": largest_difference(two, train(2, weighted, parts, resume_from=checkpoint)[0]),
+        "promoted to one device": largest_difference(two, train(1, weighted, parts, resume_from=checkpoint)[0]),
     }
-    figures["refused in parts"] = refusal(2, {**EXACT, "gradient_accumulation": 2}, parts)
-    figures["refused three devices"] = refusal(3, EXACT, parts)
+    figures["refused in parts"] = error_message(2, {**EXACT, "gradient_accumulation": 2}, parts)
+    figures["refused three devices"] = error_message(3, EXACT, parts)
 
-    given(2)
+    assign_devices(2)
     (folder / "trial").mkdir()
-    config = TrialConfig.from_values(LIVELY)
+    config = TrialConfig.from_values(RANDOM)
     run(TrialTask(config=config, images=folder / "images.npy", split=folder / "split.json", folder=folder / "trial"))
     (folder / "figures.json").write_text(json.dumps(figures), encoding="utf-8")
 

@@ -1,0 +1,247 @@
+"""The registry of network families and of published backbones, as plain data that is read without loading Keras.
+
+A new backbone is a row of ``_BACKBONES``; a new family is a row of ``_FAMILIES`` and the function that builds it. Functions are
+named as "module:function", so that the command line and the search driver can list them without importing Keras.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from automl_cxr.errors import UnknownNameError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A kind of network that ``TrialConfig.family`` names.
+
+    Attributes:
+        name: Its name in configurations.
+        builder: "module:function" of the function that builds it; called with the configuration, the number of classes and
+            the keyword ``weights_folder``.
+        n_branches: Number of convolutional parts that may be pretrained: 0, 1 (``backbone``, ``cut``, ``weights``) or 2 (also
+            ``second_backbone``, ``second_cut``, ``second_weights``).
+    """
+
+    name: str
+    builder: str
+    n_branches: int = 0
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """A linear transformation of pixel values 0..255 per channel: multiply by ``scale``, then add ``offset``.
+
+    All three channels hold the same grey values. Therefore the order of colours, in which the schemes differ, only determines
+    the order of these numbers (keras/src/applications/imagenet_utils.py).
+    """
+
+    scale: tuple[float, float, float]
+    offset: tuple[float, float, float]
+
+
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's red, green and blue channels, 0..1
+CAFFE = Preprocessing((1.0, 1.0, 1.0), (-103.939, -116.779, -123.68))  # blue, green, red
+SYMMETRIC = Preprocessing((1 / 127.5, 1 / 127.5, 1 / 127.5), (-1.0, -1.0, -1.0))  # "tf" in Keras
+TORCH = Preprocessing(
+    (1 / (255 * _DEVIATION[0]), 1 / (255 * _DEVIATION[1]), 1 / (255 * _DEVIATION[2])),
+    (-_MEAN[0] / _DEVIATION[0], -_MEAN[1] / _DEVIATION[1], -_MEAN[2] / _DEVIATION[2]),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A published convolutional network without its classifier.
+
+    Attributes:
+        name: Its name in configurations.
+        constructor: "module:function" of the function that builds it with random weights.
+        preprocessing: Transformation of the pixels that its weights were trained with; None for values 0..255.
+        smallest_image: Height and width in pixels of the smallest square input.
+        splice_points: Names of the layers after which a cut is sensible, from shallow to deep: the ends of blocks, where later
+            layers use no other tensor. The last one is the output of the network.
+        weights_file: Name of the file of its ImageNet weights without the classifier.
+        weights_source: Address at which this file is published.
+        has_download: Whether Keras can download the file from there.
+        needs_names: Whether the weights in a file can only be matched by layer names. In a ResNet the shortcut of a block and
+            its last convolution have the same shape, and files of older Keras versions list them in the opposite order.
+    """
+
+    name: str
+    constructor: str
+    preprocessing: Preprocessing | None
+    smallest_image: int
+    splice_points: tuple[str, ...]
+    weights_file: str
+    weights_source: str
+    has_download: bool = True
+    needs_names: bool = False
+
+
+def load_function(reference: str) -> Callable[..., Any]:
+    """Import the function that a reference "module:function" names."""
+    module, _, name = reference.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def find_backbone(name: str) -> Backbone:
+    """Look up a backbone.
+
+    Raises:
+        UnknownNameError: No backbone has this name.
+    """
+    if name not in BACKBONES:
+        raise UnknownNameError("backbone", name, BACKBONES)
+    return BACKBONES[name]
+
+
+def _block_outputs(first_stage: int, *n_blocks: int) -> tuple[str, ...]:
+    """List the output layers of a ResNet's blocks, such as "conv2_block3_out", given the number of blocks of each stage."""
+    stages = enumerate(n_blocks, start=first_stage)
+    return tuple(f"conv{stage}_block{block}_out" for stage, n in stages for block in range(1, n + 1))
+
+
+def _keras_source(folder: str, file: str) -> str:
+    return f"https://storage.googleapis.com/tensorflow/keras-applications/{folder}/{file}"
+
+
+_FAMILIES = (
+    Family(name="scratch", builder="automl_cxr.model.scratch:build_scratch"),
+    Family(name="fused", builder="automl_cxr.model.fused:build_fused"),
+    Family(name="transfer", builder="automl_cxr.model.transfer:build_transfer", n_branches=1),
+    Family(name="concat", builder="automl_cxr.model.two_branch:build_concat", n_branches=2),
+)
+_BACKBONES = (
+    Backbone(
+        name="vgg16",
+        constructor="keras.applications:VGG16",
+        preprocessing=CAFFE,
+        smallest_image=32,
+        splice_points=tuple(f"block{block}_pool" for block in range(1, 6)),
+        weights_file="vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        weights_source=_keras_source("vgg16", "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"),
+    ),
+    Backbone(
+        name="resnet50",
+        constructor="keras.applications:ResNet50",
+        preprocessing=CAFFE,
+        smallest_image=32,
+        splice_points=_block_outputs(2, 3, 4, 6, 3),
+        weights_file="resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        weights_source=_keras_source("resnet", "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"),
+        needs_names=True,
+    ),
+    Backbone(
+        name="resnet152",
+        constructor="keras.applications:ResNet152",
+        preprocessing=CAFFE,
+        smallest_image=32,
+        splice_points=_block_outputs(2, 3, 8, 36, 3),
+        weights_file="resnet152_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        weights_source=_keras_source("resnet", "resnet152_weights_tf_dim_ordering_tf_kernels_notop.h5"),
+        needs_names=True,
+    ),
+    Backbone(
+        name="resnet50v2",
+        constructor="keras.applications:ResNet50V2",
+        preprocessing=SYMMETRIC,
+        smallest_image=32,
+        splice_points=(*_block_outputs(2, 3, 4, 6, 3), "post_relu"),
+        weights_file="resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        weights_source=_keras_source("resnet", "resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5"),
+        needs_names=True,
+    ),
+    Backbone(
+        name="resnet101v2",
+        constructor="keras.applications:ResNet101V2",
+        preprocessing=SYMMETRIC,
+        smallest_image=32,
+        splice_points=(*_block_outputs(2, 3, 4, 23, 3), "post_relu"),
+        weights_file="resnet101v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        weights_source=_keras_source("resnet", "resnet101v2_weights_tf_dim_ordering_tf_kernels_notop.h5"),
+        needs_names=True,
+    ),
+    Backbone(
+        name="inceptionv3",
+        constructor="keras.applications:InceptionV3",
+        preprocessing=SYMMETRIC,
+        smallest_image=75,
+        splice_points=tuple(f"mixed{block}" for block in range(11)),
+        weights_file="inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        weights_source=_keras_source("inception_v3", "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"),
+    ),
+    Backbone(
+        name="xception",
+        constructor="keras.applications:Xception",
+        preprocessing=SYMMETRIC,
+        smallest_image=71,
+        # The names of the sums that end blocks 2 to 13 depend on what was built before; the ReLU after a sum has a fixed name.
+        splice_points=(
+            "block1_conv2_act",
+            *(f"block{block + 1}_sepconv1_act" for block in range(2, 13)),
+            "block14_sepconv2_act",
+        ),
+        weights_file="xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        weights_source=_keras_source("xception", "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"),
+    ),
+    Backbone(
+        name="densenet121",
+        constructor="keras.applications:DenseNet121",
+        preprocessing=TORCH,
+        smallest_image=32,
+        splice_points=(
+            *("conv2_block6_concat", "pool2_pool", "conv3_block12_concat", "pool3_pool"),
+            *("conv4_block24_concat", "pool4_pool", "conv5_block16_concat", "relu"),
+        ),
+        weights_file="densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        weights_source=_keras_source("densenet", "densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5"),
+    ),
+    Backbone(
+        name="mobilenetv2",
+        constructor="keras.applications:MobileNetV2",
+        preprocessing=SYMMETRIC,
+        smallest_image=32,
+        # A block that changes the size or the channels ends in its projection, the others in a sum.
+        splice_points=(
+            "expanded_conv_project_BN",
+            *(f"block_{n}_{'project_BN' if n in (1, 3, 6, 10, 13, 16) else 'add'}" for n in range(1, 17)),
+            "out_relu",
+        ),
+        weights_file="mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+        weights_source=_keras_source("mobilenet_v2", "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"),
+    ),
+    Backbone(
+        name="efficientnetv2b0",
+        constructor="keras.applications:EfficientNetV2B0",
+        preprocessing=None,  # its first layers do it
+        smallest_image=32,
+        # The first block of a stage ends in its projection, the others in a sum.
+        splice_points=(
+            "block1a_project_activation",
+            *(
+                f"block{stage}{block}_{'project_bn' if block == 'a' else 'add'}"
+                for stage, blocks in ((2, "ab"), (3, "ab"), (4, "abc"), (5, "abcde"), (6, "abcdefgh"))
+                for block in blocks
+            ),
+            "top_activation",
+        ),
+        weights_file="efficientnetv2-b0_notop.h5",
+        weights_source=_keras_source("efficientnet_v2", "efficientnetv2-b0_notop.h5"),
+    ),
+    Backbone(
+        name="squeezenet",
+        constructor="automl_cxr.model.squeezenet:build_squeezenet",
+        preprocessing=CAFFE,
+        smallest_image=31,
+        splice_points=tuple(f"fire{module}_concat" for module in range(2, 10)),
+        weights_file="squeezenet_v1.1_imagenet_notop.h5",
+        weights_source="https://github.com/DeepCognition/keras-squeezenet",
+        has_download=False,
+    ),
+)
+FAMILIES: Mapping[str, Family] = {row.name: row for row in _FAMILIES}
+BACKBONES: Mapping[str, Backbone] = {row.name: row for row in _BACKBONES}

@@ -1,0 +1,53 @@
+"""The names of Keras that this package needs and that Keras does not document.
+
+No other module uses an undocumented name of Keras. tests/model/test_keras_private.py reports which of them is missing after an
+update of Keras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras.src.utils.naming import reset_uids
+
+
+def call_inputs(operation: keras.Operation) -> Sequence[keras.KerasTensor]:
+    """Return the tensors that an operation took when it was first called.
+
+    Keras records each call of a layer. The first record belongs to the network that the layer was made for.
+    """
+    return operation._inbound_nodes[0].input_tensors
+
+
+def call_output(operation: keras.Operation) -> keras.KerasTensor:
+    """Return the tensor that an operation returned when it was first called."""
+    return operation._inbound_nodes[0].output_tensors[0]
+
+
+def call_arguments(
+    operation: keras.Operation, values: Mapping[int, keras.KerasTensor]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the positional and keyword arguments of an operation's first call, with other tensors.
+
+    Args:
+        operation: The operation.
+        values: The new tensor for each tensor of the first call, by its ``id``.
+    """
+    return operation._inbound_nodes[0].arguments.fill_in(values)
+
+
+def producer(tensor: keras.KerasTensor) -> keras.Operation:
+    """Return the operation that returned a tensor."""
+    return tensor._keras_history.operation
+
+
+def restart_layer_numbers() -> None:
+    """Make Keras number unnamed layers from the beginning, without the other effects of ``keras.utils.clear_session``."""
+    reset_uids()
+
+
+def is_gradient_accumulator(variable: keras.Variable) -> bool:
+    """Return whether a variable of an optimizer holds accumulated gradients (``gradient_accumulation_steps``)."""
+    return variable.path.endswith("gradient_accumulator")

@@ -1,0 +1,90 @@
+"""The undocumented names of Keras that keras_private.py uses still exist and mean the same, and no other module uses one."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import keras
+import pytest
+
+from automl_cxr.model import keras_private
+
+PACKAGE = Path(keras_private.__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def network():
+    pixels = keras.Input((4,), name="pixels")
+    x = keras.layers.Dense(3, name="first")(pixels)
+    return keras.Model(pixels, keras.layers.Add(name="sum")([x, x]))
+
+
+def gone(name):
+    return f"Keras {keras.__version__} has no {name} any more: adapt model/keras_private.py"
+
+
+def test_the_module_that_numbers_layer_names_exists():
+    try:
+        module = importlib.import_module("keras.src.utils.naming")
+    except ImportError:
+        pytest.fail(gone("keras.src.utils.naming"))
+    assert hasattr(module, "reset_uids"), gone("keras.src.utils.naming.reset_uids")
+
+
+def test_operations_and_tensors_have_a_record_of_their_calls(network):
+    layer = network.get_layer("first")
+    assert hasattr(layer, "_inbound_nodes"), gone("Operation._inbound_nodes")
+    for name in ("input_tensors", "output_tensors", "arguments"):
+        assert hasattr(layer._inbound_nodes[0], name), gone(f"Node.{name}")
+    assert hasattr(layer._inbound_nodes[0].arguments, "fill_in"), gone("SymbolicArguments.fill_in")
+    assert hasattr(layer.output, "_keras_history"), gone("KerasTensor._keras_history")
+
+
+def test_the_record_names_inputs_outputs_and_arguments(network):
+    first, added = network.get_layer("first"), network.get_layer("sum")
+    assert [id(tensor) for tensor in keras_private.call_inputs(first)] == [id(network.input)]
+    assert keras_private.call_output(added) is network.output
+    assert keras_private.producer(network.output) is added
+    other = keras.Input((3,))
+    ((tensors,), options) = keras_private.call_arguments(added, {id(first.output): other})
+    assert [id(tensor) for tensor in tensors] == [id(other), id(other)]
+    assert options == {}
+
+
+def test_layer_numbers_restart():
+    keras_private.restart_layer_numbers()
+    assert keras.layers.Dense(1).name == "dense"
+    assert keras.layers.Dense(1).name == "dense_1"
+    keras_private.restart_layer_numbers()
+    assert keras.layers.Dense(1).name == "dense"
+
+
+def test_accumulated_gradients_of_an_optimizer_are_recognised():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    optimizer = keras.optimizers.Adam(gradient_accumulation_steps=2)
+    optimizer.build(model.trainable_variables)
+    found = [variable for variable in optimizer.variables if keras_private.is_gradient_accumulator(variable)]
+    message = "The path of a variable with accumulated gradients does not end in gradient_accumulator any more"
+    assert [tuple(variable.shape) for variable in found] == [(2, 1), (1,)], message
+    counter = optimizer.variables[0]
+    assert counter.path.endswith("iteration"), "The first variable of an optimizer is not its step counter any more"
+
+
+def private_names(path):
+    """List the undocumented names of other objects and of keras.src that a module uses."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+            if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
+                found.append(f"{path.name}:{node.lineno} {node.attr}")
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("keras.src"):
+            found.append(f"{path.name}:{node.lineno} {node.module}")
+        elif isinstance(node, ast.Import):
+            found += [f"{path.name}:{node.lineno} {one.name}" for one in node.names if one.name.startswith("keras.src")]
+    return found
+
+
+def test_no_other_module_uses_an_undocumented_name():
+    modules = [path for folder in ("model", "training") for path in (PACKAGE / folder).glob("*.py")]
+    found = [name for path in modules if path.name != "keras_private.py" for name in private_names(path)]
+    assert found == [], "Undocumented names of Keras belong in model/keras_private.py"

@@ -67,7 +67,7 @@ def test_a_rung_ends_with_its_best_epochs_weights():
     config = TrialConfig.from_values({**SCRATCH, "learning_rate": 0.05})
     model, training = training_of(config)
     epochs = list(training.epochs(until=4))
-    best = max(epochs, key=lambda epoch: Objective().goodness(epoch, "score"))
+    best = max(epochs, key=lambda epoch: Objective().rank(epoch, "score"))
     assert len(epochs) == 4
     assert Objective().score(parts()["valid"].labels, predict_probabilities(model, parts()["valid"])) == best.score
 

@@ -99,15 +99,15 @@ def test_no_more_heads_than_memory_holds_are_put_together(monkeypatch):
     company = stack_group_of(PLAIN, untrained_state(network(PLAIN), PLAIN), part, 3)
     assert divide_stack_group([PLAIN] * 5, company) == [slice(0, 5)]
     n_weights = (20 + 1) * 9 + (9 + 1) * 3
-    monkeypatch.setattr("automl_cxr.training.stack_grouping._MOST_BYTES", 2 * 16 * n_weights)
+    monkeypatch.setattr("automl_cxr.training.stack_grouping._MAX_BYTES", 2 * 16 * n_weights)
     assert divide_stack_group([PLAIN] * 5, company) == [slice(0, 2), slice(2, 4), slice(4, 5)]
 
 
 def test_heads_of_like_width_are_padded_to_one(monkeypatch):
     shapes = [HeadShape.of(dataclasses.replace(PLAIN, dense_units=units), 20, 3) for units in (9, 30, 10, 31, 9)]
-    monkeypatch.setattr("automl_cxr.training.stack_grouping._STACK", 100)
+    monkeypatch.setattr("automl_cxr.training.stack_grouping._TRACING_COST", 100)
     assert [shape.widths for shape in pad_shapes(shapes)] == [(10,), (31,), (10,), (31,), (10,)]
-    monkeypatch.setattr("automl_cxr.training.stack_grouping._STACK", 10_000)
+    monkeypatch.setattr("automl_cxr.training.stack_grouping._TRACING_COST", 10_000)
     assert {shape.widths for shape in pad_shapes(shapes)} == {(31,)}
 
 

@@ -10,7 +10,6 @@ from automl_cxr.errors import NonFiniteLossError
 from automl_cxr.model.build import build_model
 from automl_cxr.records import EpochRecord
 from automl_cxr.scoring.metrics import METRICS
-from automl_cxr.training import compiled_cache
 from automl_cxr.training.datasets import LabelledPart
 from automl_cxr.training.epoch_tracker import Objective
 from automl_cxr.training.trainer import Training, TrainingEnd, predict_probabilities
@@ -116,10 +115,9 @@ def test_every_way_to_meet_imbalance_learns(imbalance):
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_epochs_say_the_learning_rate_that_they_had(schedule):
     config = TrialConfig.from_values({**SMALL, "schedule": schedule, "epochs": 4, "patience": 1, "monitor": "loss"})
-    _, _, epochs, _ = train(config)
+    model, _, epochs, _ = train(config)
     assert epochs[0].learning_rate == config.learning_rate
-    optimizer = next(reversed(compiled_cache._kept.values())).model.optimizer
-    assert float(optimizer.learning_rate) == pytest.approx(epochs[-1].learning_rate)
+    assert float(model.optimizer.learning_rate) == pytest.approx(epochs[-1].learning_rate)
 
 
 def test_a_plateau_lowers_the_rate_before_patience_ends_the_training():
@@ -161,7 +159,7 @@ def test_the_best_epochs_weights_are_kept(monitor):
     config = TrialConfig.from_values({**SMALL, "epochs": 6, "patience": 6, "monitor": monitor})
     objective = Objective()
     model, valid, epochs, end = train(config, objective)
-    best = max(epochs, key=lambda record: objective.goodness(record, monitor))
+    best = max(epochs, key=lambda record: objective.rank(record, monitor))
     assert end == TrainingEnd(best_epoch=best.epoch, cut_short=False)
     probabilities = predict_probabilities(model, valid)
     assert objective.score(valid.labels, probabilities) == best.score
@@ -187,13 +185,13 @@ def test_the_monitored_figure_decides_and_then_the_loss():
 
     def best(monitor, metric="macro_f1"):
         objective = Objective(METRICS[metric])
-        return max((scored, accurate, quiet), key=lambda item: objective.goodness(item, monitor))
+        return max((scored, accurate, quiet), key=lambda item: objective.rank(item, monitor))
 
     assert best("score") is scored
     assert best("score", "fnfr") is quiet  # fnfr is minimised: two are equal and one of them has the lower loss
     assert best("accuracy") is accurate
     assert best("loss") is quiet
-    assert Objective().goodness(quiet, "accuracy") > Objective().goodness(scored, "accuracy")
+    assert Objective().rank(quiet, "accuracy") > Objective().rank(scored, "accuracy")
 
 
 def test_a_metric_to_minimise_is_minimised():

@@ -555,7 +555,7 @@ class TrialConfig:
     precision: str = _hyperparameter(
         "float32",
         _one_of(*PRECISIONS),
-        "architecture",
+        "architecture head",
         'Number format of the layers: "float32", or "mixed" for bfloat16 on a GPU. Without a GPU, "mixed" has no effect.',
     )
     features: str = _hyperparameter(

@@ -15,7 +15,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def shipped(folder: str) -> dict[str, Path]:
-    """Return the TOML files of ``search_spaces`` or ``studies`` by name: from the wheel, or beside the package in a checkout."""
+    """Return the TOML files of ``search_spaces`` or ``studies`` by name, in the wheel or in a checkout."""
     inside = _PACKAGE / folder
     files = (inside if inside.is_dir() else _PACKAGE.parent / folder).glob("*.toml")
     return {path.stem: path for path in sorted(files)}

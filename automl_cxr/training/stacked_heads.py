@@ -5,7 +5,7 @@ rate, loss, weight decay, image weights and seed. Each head uses the image order
 its own seed. Therefore its result equals that of ``trainer.Training`` except for the rounding of sums.
 
 Heads with the same number of layers form stacks, in which a layer is one product of three-dimensional arrays. Their layers are
-padded to the widest of the stack (``stack_grouping``). A padded unit has weights 0, outputs 0 and receives gradients 0, so every
+padded to the widest of the stack (``stack_grouping``). The weights, outputs and gradients of a padded unit are 0, so that every
 optimizer leaves its weights at 0. All stacks are traced and trained as one Keras model.
 """
 

@@ -49,7 +49,7 @@ def test_label_smoothing_spreads_the_target():
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_optimizers_take_their_rate_and_decay(name):
+def test_optimizers_have_the_configured_learning_rate_and_weight_decay(name):
     optimizer = build_optimizer(config(optimizer=name, weight_decay=0.03), learning_rate=0.02)
     assert float(optimizer.learning_rate) == pytest.approx(0.02)
     assert float(optimizer.weight_decay) == pytest.approx(0.03)

@@ -1,4 +1,4 @@
-"""What a trial is asked to be: every hyperparameter that there is, with its default and its rule."""
+"""The hyperparameters of a trial: default, valid values, effect and explanation of each."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from automl_cxr.architectures import BACKBONES, FAMILIES
 from automl_cxr.conv_spec import parse_conv_spec
 from automl_cxr.errors import UnknownNameError, UsageError
 
-SCRATCH = "scratch"  # a branch of a concat network that is no backbone
-NONE, IMAGENET, CHEXNET = NAMED_WEIGHTS = ("none", "imagenet", "chexnet")  # weights that are no file
+SCRATCH = "scratch"  # as a backbone of the family concat: a convolution stack instead of a published network
+NONE, IMAGENET, CHEXNET = NAMED_WEIGHTS = ("none", "imagenet", "chexnet")  # all other weights are paths of files
 FITS = ("stretch", "pad", "crop")
 SCALINGS = ("symmetric", "unit")
 POOLINGS = ("average", "max", "flatten")
@@ -29,11 +29,23 @@ FILLS = ("constant", "nearest", "reflect", "wrap")
 PRECISIONS = ("float32", "mixed")
 FEATURES = ("float32", "float16", "pixels")
 
+EFFECTS: Mapping[str, str] = {
+    "architecture": "the layers from the pixels to the feature vector: their shapes and number format, the pretrained weights "
+    "that they start from, and which of them are trained",
+    "head": "the layers from the feature vector to the class probabilities, and fitted weights that they start from",
+    "loss": "the loss function that training minimises",
+    "optimizer": "the optimizer, and its learning rate in each epoch",
+    "augmentation": "the random changes of training images, and how often they are drawn",
+    "training": "all else that decides what training computes: how images become squares, the order, number and weight of the "
+    "images of an epoch, batches, cached features, the number of epochs, the selected epoch, and the seed",
+}
+"""The parts of a training that a hyperparameter can affect, each with its definition."""
+
 Rule = Callable[[Any], str | None]
 
 
 def _within(low: float, high: float, *, low_is_open: bool = False) -> Rule:
-    """Give a check that returns the broken rule, or None."""
+    """Return a check that returns the violated rule, or None."""
 
     def check(value: Any) -> str | None:
         in_range = math.isfinite(value) and (low < value if low_is_open else low <= value) and value <= high
@@ -47,11 +59,11 @@ def _one_of(*names: Any) -> Rule:
     return lambda value: None if value in names else f"must be one of {', '.join(map(str, names))}"
 
 
-def _anything(value: Any) -> None:
-    """Accept what the type allows."""
+def _any_value(value: Any) -> None:
+    """Accept every value of the type."""
 
 
-def _named(value: Any) -> str | None:
+def _not_blank(value: Any) -> str | None:
     return None if value.strip() else "must name something"
 
 
@@ -65,7 +77,7 @@ def _taps_rule(value: Any) -> str | None:
 
 def _conv_spec_rule(value: Any) -> str | None:
     if value:
-        parse_conv_spec(value)  # raises with the word that is none
+        parse_conv_spec(value)  # raises a UsageError that names the invalid word
     return None
 
 
@@ -75,14 +87,81 @@ def _resizer_rule(value: Any) -> str | None:
 
 def _alphas_rule(value: Any) -> str | None:
     try:
-        good = all(0 < float(number) <= 100 for number in value.split(","))
+        is_valid = all(0 < float(number) <= 100 for number in value.split(","))
     except ValueError:
-        good = False
-    return None if good else "must be a number above 0, or one for each class joined by commas (such as '0.25,0.5,0.25')"
+        is_valid = False
+    return None if is_valid else "must be a number above 0, or one for each class joined by commas (such as '0.25,0.5,0.25')"
 
 
-def _hyperparameter(default: Any, rule: Rule) -> Any:
-    return field(default=default, metadata={"rule": rule})
+@dataclass(frozen=True)
+class UsedBy:
+    """The networks that read a hyperparameter.
+
+    Attributes:
+        families: Families that read it.
+        condition: The condition under which they do, as text; "" if they always do.
+        depends_on: Hyperparameters that decide whether the condition holds.
+        holds: Evaluates the condition for a configuration of one of the families.
+    """
+
+    families: tuple[str, ...] = tuple(FAMILIES)
+    condition: str = ""
+    depends_on: tuple[str, ...] = ()
+    holds: Callable[[TrialConfig], bool] = lambda config: True
+
+    def __str__(self) -> str:
+        """Describe the networks, such as "the families transfer and concat, if augmentation is above 0"."""
+        every = len(self.families) == len(FAMILIES)
+        names = " and ".join([", ".join(self.families[:-1]), self.families[-1]] if len(self.families) > 1 else self.families)
+        text = "every family" if every else f"the {'families' if len(self.families) > 1 else 'family'} {names}"
+        return f"{text}, {self.condition}" if self.condition else text
+
+    def under(self, condition: str, *depends_on: str, holds: Callable[[TrialConfig], bool]) -> UsedBy:
+        """Return the same families under a further condition."""
+        both = " and ".join(text for text in (self.condition, condition) if text)
+        return UsedBy(self.families, both, (*self.depends_on, *depends_on), lambda c: self.holds(c) and holds(c))
+
+
+def _has_stack(config: TrialConfig) -> bool:
+    return config.family != "concat" or SCRATCH in (config.backbone, config.second_backbone)
+
+
+_EVERY = UsedBy()
+_PRETRAINED = UsedBy(tuple(name for name, family in FAMILIES.items() if family.n_branches > 0))
+_CONCAT = UsedBy(("concat",))
+_STACK_CONDITION = "in concat only if a branch is scratch"
+_STACK = UsedBy(("scratch", "concat"), _STACK_CONDITION, ("backbone", "second_backbone"), _has_stack)
+_BLOCKS = _STACK.under("if layers is empty", "layers", holds=lambda c: c.layers == "")
+_OWN_INPUT = UsedBy(("scratch", "fused", "concat"), _STACK_CONDITION, ("backbone", "second_backbone"), _has_stack)
+_FILTERS = _OWN_INPUT.under(
+    "except with layers in scratch and concat", "layers", holds=lambda c: c.family == "fused" or c.layers == ""
+)
+_UNFROZEN = _PRETRAINED.under(
+    "if layers of a backbone are unfrozen",
+    *("unfreeze", "unfreeze_from"),
+    holds=lambda c: c.unfreeze > 0 or c.unfreeze_from != "",
+)
+_TWO_PHASES = _UNFROZEN.under("if frozen_share is above 0", "frozen_share", holds=lambda c: c.frozen_share > 0)
+_FOCAL = _EVERY.under("if loss=focal", "loss", holds=lambda c: c.loss == "focal")
+_PLATEAU = _EVERY.under("if schedule=plateau", "schedule", holds=lambda c: c.schedule == "plateau")
+_AUGMENTED = _EVERY.under("if augmentation is above 0", "augmentation", holds=lambda c: c.augmentation > 0)
+
+
+def _hyperparameter(default: Any, rule: Rule, affects: str, help_text: str, *, used_by: UsedBy = _EVERY) -> Any:
+    """Declare a hyperparameter.
+
+    Args:
+        default: Its default value.
+        rule: Returns the rule that a value violates, or None.
+        affects: Names of ``EFFECTS``, separated by blanks.
+        help_text: Its explanation for users, in Markdown.
+        used_by: Networks in which it has an effect.
+    """
+    names = tuple(affects.split())
+    if not names or not set(names) <= EFFECTS.keys():
+        raise ValueError(f"A hyperparameter must affect one or more of {', '.join(EFFECTS)}; received '{affects}'.")
+    metadata = {"rule": rule, "affects": names, "used_by": used_by, "help": help_text}
+    return field(default=default, metadata=metadata)
 
 
 class BranchConfig(NamedTuple):
@@ -100,198 +179,518 @@ class BranchConfig(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TrialConfig:
-    """One point of a search: everything that decides what a trial computes.
+    """The hyperparameters of a trial, which together decide what it computes.
 
-    A search space may search or fix any field by its name, except those that belong to a whole study. A field that a
-    family, a loss or another choice does not use is ignored by it.
-
-    Attributes:
-        family: Which function builds the network.
-
-        image_size: Height and width in pixels of the squares that images become.
-        fit: How an image meets its square: "stretch" it, "pad" its short side with black, or "crop" its centre.
-        input_channels: How often the grey channel is repeated at the input, 1 or 3. Backbones take 3 whatever this says.
-        scaling: "symmetric" scales pixels to -1..1, "unit" to 0..1. Backbones have a preprocessing of their own.
-        otsu: Keep only the pixels that lie, blurred, below Otsu's threshold of their image; the others become black.
-        resizer: Size ratio of a learnable resizer (Talebi & Milanfar 2021) before the network; 0 for none.
-
-        layers: scratch: the whole stack of convolutions in the words of ``conv_spec.py``; where it is empty, n_blocks to
-            block_dropout describe one.
-        n_blocks: scratch: convolution blocks, each ending in a 2x2 pool.
-        convs_per_block: scratch: convolutions before the pool of a block.
-        filters: Filters of the first convolution; the deeper ones follow from it.
-        filter_growth: scratch: factor on the filters from one block to the next (at most 512 filters are used).
-        kernel_size: scratch: height and width of the convolution kernels.
-        batch_norm: scratch: batch normalisation after every convolution.
-        block_dropout: scratch: dropout rate after each block.
-        taps: fused: pools whose feature maps reach the classifier, such as "1+2+5"; "5" is the plain network.
-
-        backbone: transfer, concat: the published network; in concat also "scratch", described as above.
-        cut: Where the backbone ends: a layer's name, the number of a splice point (see `automl-cxr describe`), or "" for
-            its own end.
-        weights: Weights of the backbone: "imagenet", "chexnet", "none" (random) or the path of a file, which may be a trained
-            network of this program. A scratch branch takes the path of such a network alone, and else begins at random.
-        second_backbone, second_cut, second_weights: concat: the same for the other branch.
-        heads: concat: folder of the softmax layers that a splice search has fitted to pairs of cuts; where there is neither a
-            projection nor a hidden layer, the features are standardised for the one of its cuts and training begins with it.
-            "" begins at random.
-        projection: concat: units of a dense layer at each position of a branch's feature maps; 0 for none.
-        unfreeze: Weight-bearing layers of each backbone, counted from its cut, that are trained; more than there are means
-            all, 0 none.
-        unfreeze_from: Name of the first backbone layer that is trained, instead of their number.
-        frozen_share: Share of the epochs, rounded up, that the backbones spend frozen before ``unfreeze`` takes effect.
-        fine_tune_rate: Learning rate from then on.
-        freeze_norm: Whether the batch normalisation of backbones keeps the averages that it was trained to while layers around
-            it train. A head that was fitted on what it says with these needs it.
-
-        pooling: How the last feature maps become a vector.
-        n_dense: Hidden dense layers of the head.
-        dense_units: Units of the first hidden dense layer.
-        dense_growth: Factor on the units from one hidden dense layer to the next.
-        dropout: Dropout rate after each hidden dense layer, or before the output where there is none.
-
-        loss: "ce" (cross-entropy) or "focal" (Lin et al. 2017).
-        focal_gamma: focal: exponent on the miss of the true class.
-        focal_alpha: focal: weight of the classes, one number for all or one each, joined by commas.
-        label_smoothing: Probability mass spread over all classes in the target.
-        optimizer: Keras optimizer by name.
-        learning_rate: Step size at the start.
-        schedule: "cosine" lowers the learning rate epoch by epoch towards 0 (Loshchilov & Hutter 2017), "plateau" multiplies
-            it by ``plateau_factor`` when the monitored figure stands still, "constant" leaves it.
-        plateau_factor: plateau: what the learning rate is multiplied by.
-        plateau_share: plateau: share of ``patience`` after which it is.
-        weight_decay: Decoupled decay per step, relative to the learning rate.
-        batch_size: Images per gradient step.
-        gradient_accumulation: Parts that a batch is computed in, one after the other, where it does not fit into memory at
-            once; their gradients are averaged. Batch normalisation sees a part at a time.
-        epochs: Passes over the training part at most.
-        patience: Epochs without a better monitored figure after which training (or its frozen phase) stops.
-        monitor: What chooses the epoch and stops training: the study's "score", or validation "loss" (the cross-entropy,
-            whatever ``loss`` trains with) or "accuracy".
-        imbalance: "class_weights" weighs each image by N / (K n_class), "oversample" repeats images of the smaller classes
-            until all are as large as the largest, "undersample" draws part of the larger ones anew in each epoch,
-            "undersample+class_weights" weighs what is drawn.
-        undersample_ratio: undersample: images of a class in an epoch at most, as a multiple of the smallest class.
-        precision: "mixed" computes in 16 bits where there is a GPU.
-        features: What layers that stand still say of the images is computed once and kept as "float32" or, in half the room and
-            with three digits, as "float16"; "pixels" computes it anew in each epoch.
-
-        augmentation: Strength from 0 (none) to 1, a factor on each of the following.
-        views: Augmented views of each image that are drawn once, for features of frozen layers; epochs take them in turn. 0
-            draws anew in each epoch, and computes from pixels.
-        flip: Mirror left and right at random, at any strength above 0.
-        rotation_low, rotation_high: Degrees, counter-clockwise.
-        shear: Degrees to either side, horizontally.
-        shift: Share of the image's size, in each direction.
-        zoom: Share of the image's size, in and out.
-        brightness: Share by which pixels become brighter or darker.
-        brightening: Whether it is a share of the range from black to white, to "add", or of the pixel, to "multiply".
-        contrast: Share of each pixel's distance from the mean.
-        fill: What comes in from outside of the image: "constant" is black.
-
-        seed: Decides initial weights, shuffling, dropout and augmentation.
+    A search space may search or fix each of them by its name, except those that belong to a whole study (image_size, fit,
+    epochs, seed).
     """
 
-    family: str = _hyperparameter("scratch", _one_of(*FAMILIES))
+    family: str = _hyperparameter(
+        "scratch",
+        _one_of(*FAMILIES),
+        "architecture",
+        'Kind of network: "scratch" (a convolution stack with random weights), "fused" (shallow and deep feature '
+        'maps joined), "transfer" (a pretrained backbone) or "concat" (two branches joined).',
+    )
 
-    image_size: int = _hyperparameter(112, _within(16, 2048))
-    fit: str = _hyperparameter("stretch", _one_of(*FITS))
-    input_channels: int = _hyperparameter(1, _one_of(1, 3))
-    scaling: str = _hyperparameter("symmetric", _one_of(*SCALINGS))
-    otsu: bool = _hyperparameter(False, _anything)
-    resizer: float = _hyperparameter(0.0, _resizer_rule)
+    image_size: int = _hyperparameter(
+        112,
+        _within(16, 2048),
+        "architecture",
+        "Height and width of the square input images in pixels.",
+    )
+    fit: str = _hyperparameter(
+        "stretch",
+        _one_of(*FITS),
+        "training",
+        'How an image becomes a square: "stretch" changes its aspect ratio, "pad" adds black borders at the short '
+        'side, "crop" keeps the centre.',
+    )
+    input_channels: int = _hyperparameter(
+        1,
+        _one_of(1, 3),
+        "architecture",
+        "Number of channels that the grey channel is repeated to, 1 or 3. Published backbones always take 3.",
+        used_by=_OWN_INPUT,
+    )
+    scaling: str = _hyperparameter(
+        "symmetric",
+        _one_of(*SCALINGS),
+        "architecture",
+        'Range that pixels are scaled to: "symmetric" is -1..1, "unit" is 0..1. Published backbones have their own '
+        "preprocessing.",
+        used_by=_OWN_INPUT,
+    )
+    otsu: bool = _hyperparameter(
+        False,
+        _any_value,
+        "architecture",
+        "Whether to keep only the pixels that are, after blurring, below the Otsu threshold of their image. The "
+        "other pixels become black.",
+    )
+    resizer: float = _hyperparameter(
+        0.0,
+        _resizer_rule,
+        "architecture",
+        "Size ratio of a learnable resizer (Talebi & Milanfar 2021) in front of the network; 0 for none.",
+    )
 
-    layers: str = _hyperparameter("", _conv_spec_rule)
-    n_blocks: int = _hyperparameter(4, _within(1, 8))
-    convs_per_block: int = _hyperparameter(1, _within(1, 4))
-    filters: int = _hyperparameter(32, _within(1, 1024))
-    filter_growth: float = _hyperparameter(2.0, _within(0.5, 4.0))
-    kernel_size: int = _hyperparameter(3, _within(1, 15))
-    batch_norm: bool = _hyperparameter(True, _anything)
-    block_dropout: float = _hyperparameter(0.0, _within(0.0, 0.9))
-    taps: str = _hyperparameter("1+2+5", _taps_rule)
+    layers: str = _hyperparameter(
+        "",
+        _conv_spec_rule,
+        "architecture",
+        'The whole convolution stack in the notation of ``conv_spec.py``, such as "conv32k3 bn pool2". If empty, '
+        "n_blocks to block_dropout describe the stack.",
+        used_by=_STACK,
+    )
+    n_blocks: int = _hyperparameter(
+        4,
+        _within(1, 8),
+        "architecture",
+        "Number of convolution blocks. Each block ends in a 2x2 pool.",
+        used_by=_BLOCKS,
+    )
+    convs_per_block: int = _hyperparameter(
+        1,
+        _within(1, 4),
+        "architecture",
+        "Number of convolutions before the pool of a block.",
+        used_by=_BLOCKS,
+    )
+    filters: int = _hyperparameter(
+        32,
+        _within(1, 1024),
+        "architecture",
+        "Number of filters of the first convolution. The numbers of the later convolutions are derived from it: by "
+        "filter_growth in a stack, in the published ratio 96 : 256 : 384 : 384 : 256 in fused.",
+        used_by=_FILTERS,
+    )
+    filter_growth: float = _hyperparameter(
+        2.0,
+        _within(0.5, 4.0),
+        "architecture",
+        "Factor on the number of filters from one block to the next. At most 512 filters are used.",
+        used_by=_BLOCKS,
+    )
+    kernel_size: int = _hyperparameter(
+        3,
+        _within(1, 15),
+        "architecture",
+        "Height and width of the convolution kernels in pixels.",
+        used_by=_BLOCKS,
+    )
+    batch_norm: bool = _hyperparameter(
+        True,
+        _any_value,
+        "architecture",
+        "Whether batch normalisation follows each convolution.",
+        used_by=_BLOCKS,
+    )
+    block_dropout: float = _hyperparameter(
+        0.0,
+        _within(0.0, 0.9),
+        "architecture",
+        "Dropout rate after each block.",
+        used_by=_BLOCKS,
+    )
+    taps: str = _hyperparameter(
+        "1+2+5",
+        _taps_rule,
+        "architecture",
+        'Pools whose feature maps are joined before the head, such as "1+2+5". "5" is the network without shallow '
+        "feature maps.",
+        used_by=UsedBy(("fused",)),
+    )
 
-    backbone: str = _hyperparameter("densenet121", _one_of(*BACKBONES, SCRATCH))
-    cut: str = _hyperparameter("", _anything)
-    weights: str = _hyperparameter("imagenet", _named)
-    second_backbone: str = _hyperparameter(SCRATCH, _one_of(*BACKBONES, SCRATCH))
-    second_cut: str = _hyperparameter("", _anything)
-    second_weights: str = _hyperparameter("imagenet", _named)
-    heads: str = _hyperparameter("", _anything)
-    projection: int = _hyperparameter(0, _within(0, 8192))
-    unfreeze: int = _hyperparameter(0, _within(0, 10_000))
-    unfreeze_from: str = _hyperparameter("", _anything)
-    frozen_share: float = _hyperparameter(0.0, _within(0.0, 1.0))
-    fine_tune_rate: float = _hyperparameter(1e-5, _within(0.0, 10.0, low_is_open=True))
-    freeze_norm: bool = _hyperparameter(False, _anything)
+    backbone: str = _hyperparameter(
+        "densenet121",
+        _one_of(*BACKBONES, SCRATCH),
+        "architecture",
+        'The published network. In concat, "scratch" is possible too: a convolution stack that layers, or n_blocks '
+        "to block_dropout, describe.",
+        used_by=_PRETRAINED,
+    )
+    cut: str = _hyperparameter(
+        "",
+        _any_value,
+        "architecture",
+        "Last layer of the backbone that is used: the name of a layer, the number of a splice point (`automl-cxr "
+        'describe` lists them), or "" for the whole backbone.',
+        used_by=_PRETRAINED,
+    )
+    weights: str = _hyperparameter(
+        "imagenet",
+        _not_blank,
+        "architecture",
+        'Initial weights of the backbone: "imagenet", "chexnet", "none" (random) or the path of a file, which may '
+        "be a trained network of this program. A scratch branch takes only the path of such a network; with a "
+        "name, its weights are random.",
+        used_by=_PRETRAINED,
+    )
+    second_backbone: str = _hyperparameter(
+        SCRATCH,
+        _one_of(*BACKBONES, SCRATCH),
+        "architecture",
+        "The network of the second branch; see backbone.",
+        used_by=_CONCAT,
+    )
+    second_cut: str = _hyperparameter(
+        "",
+        _any_value,
+        "architecture",
+        "Last layer of the second branch that is used; see cut.",
+        used_by=_CONCAT,
+    )
+    second_weights: str = _hyperparameter(
+        "imagenet",
+        _not_blank,
+        "architecture",
+        "Initial weights of the second branch; see weights.",
+        used_by=_CONCAT,
+    )
+    heads: str = _hyperparameter(
+        "",
+        _any_value,
+        "head",
+        "Folder of the softmax layers that a splice search has fitted to pairs of cuts. The features are "
+        'standardised as for the fit, and training starts from the fitted layer. "" starts from random weights.',
+        used_by=_CONCAT.under(
+            "if projection=0 and n_dense=0", "projection", "n_dense", holds=lambda c: c.projection == 0 and c.n_dense == 0
+        ),
+    )
+    projection: int = _hyperparameter(
+        0,
+        _within(0, 8192),
+        "architecture",
+        "Units of a dense layer that is applied at each position of the feature maps of a branch; 0 for none.",
+        used_by=_CONCAT,
+    )
+    unfreeze: int = _hyperparameter(
+        0,
+        _within(0, 10_000),
+        "architecture",
+        "Number of layers with weights that are trained in each backbone, counted back from its cut. 0 trains "
+        "none; a number above the number of layers trains all.",
+        used_by=_PRETRAINED.under("if unfreeze_from is empty", "unfreeze_from", holds=lambda c: c.unfreeze_from == ""),
+    )
+    unfreeze_from: str = _hyperparameter(
+        "",
+        _any_value,
+        "architecture",
+        "Name of the first backbone layer that is trained; replaces unfreeze.",
+        used_by=_PRETRAINED,
+    )
+    frozen_share: float = _hyperparameter(
+        0.0,
+        _within(0.0, 1.0),
+        "training",
+        "Share of the epochs, rounded up, in which the backbones are frozen before unfreeze or unfreeze_from takes effect.",
+        used_by=_UNFROZEN,
+    )
+    fine_tune_rate: float = _hyperparameter(
+        1e-5,
+        _within(0.0, 10.0, low_is_open=True),
+        "optimizer",
+        "Initial learning rate of the epochs after the frozen ones.",
+        used_by=_TWO_PHASES,
+    )
+    freeze_norm: bool = _hyperparameter(
+        False,
+        _any_value,
+        "architecture",
+        "Whether batch normalisation in backbones keeps its pretrained averages and weights while the layers "
+        "around it are trained. A head that a splice search fitted requires it.",
+        used_by=_UNFROZEN,
+    )
 
-    pooling: str = _hyperparameter("average", _one_of(*POOLINGS))
-    n_dense: int = _hyperparameter(1, _within(0, 5))
-    dense_units: int = _hyperparameter(128, _within(1, 8192))
-    dense_growth: float = _hyperparameter(1.0, _within(0.1, 4.0))
-    dropout: float = _hyperparameter(0.3, _within(0.0, 0.9))
+    pooling: str = _hyperparameter(
+        "average",
+        _one_of(*POOLINGS),
+        "architecture",
+        'How the last feature maps become the feature vector: "average" or "max" over all positions, or "flatten".',
+        used_by=UsedBy(("scratch", "fused", "transfer")),
+    )
+    n_dense: int = _hyperparameter(
+        1,
+        _within(0, 5),
+        "head",
+        "Number of hidden dense layers of the head.",
+    )
+    dense_units: int = _hyperparameter(
+        128,
+        _within(1, 8192),
+        "head",
+        "Units of the first hidden dense layer.",
+        used_by=_EVERY.under("if n_dense is above 0", "n_dense", holds=lambda c: c.n_dense > 0),
+    )
+    dense_growth: float = _hyperparameter(
+        1.0,
+        _within(0.1, 4.0),
+        "head",
+        "Factor on the units from one hidden dense layer to the next.",
+        used_by=_EVERY.under("if n_dense is above 1", "n_dense", holds=lambda c: c.n_dense > 1),
+    )
+    dropout: float = _hyperparameter(
+        0.3,
+        _within(0.0, 0.9),
+        "head",
+        "Dropout rate after each hidden dense layer, or before the output layer if there is no hidden layer.",
+    )
 
-    loss: str = _hyperparameter("ce", _one_of(*LOSSES))
-    focal_gamma: float = _hyperparameter(2.0, _within(0.0, 10.0))
-    focal_alpha: str = _hyperparameter("1", _alphas_rule)
-    label_smoothing: float = _hyperparameter(0.0, _within(0.0, 0.5))
-    optimizer: str = _hyperparameter("adam", _one_of(*OPTIMIZERS))
-    learning_rate: float = _hyperparameter(1e-3, _within(0.0, 10.0, low_is_open=True))
-    schedule: str = _hyperparameter("cosine", _one_of(*SCHEDULES))
-    plateau_factor: float = _hyperparameter(0.5, _within(0.01, 0.99))
-    plateau_share: float = _hyperparameter(0.6, _within(0.0, 1.0, low_is_open=True))
-    weight_decay: float = _hyperparameter(0.0, _within(0.0, 1.0))
-    batch_size: int = _hyperparameter(32, _within(1, 4096))
-    gradient_accumulation: int = _hyperparameter(1, _within(1, 64))
-    epochs: int = _hyperparameter(30, _within(1, 10_000))
-    patience: int = _hyperparameter(10, _within(1, 10_000))
-    monitor: str = _hyperparameter("score", _one_of(*MONITORS))
-    imbalance: str = _hyperparameter("class_weights", _one_of(*IMBALANCES))
-    undersample_ratio: float = _hyperparameter(1.0, _within(1.0, 1000.0))
-    precision: str = _hyperparameter("float32", _one_of(*PRECISIONS))
-    features: str = _hyperparameter("float32", _one_of(*FEATURES))
+    loss: str = _hyperparameter(
+        "ce",
+        _one_of(*LOSSES),
+        "loss",
+        'Training loss: "ce" (cross-entropy) or "focal" (Lin et al. 2017).',
+    )
+    focal_gamma: float = _hyperparameter(
+        2.0,
+        _within(0.0, 10.0),
+        "loss",
+        "Exponent on one minus the probability of the true class; 0 gives cross-entropy.",
+        used_by=_FOCAL,
+    )
+    focal_alpha: str = _hyperparameter(
+        "1",
+        _alphas_rule,
+        "loss",
+        "Weight of the classes: one number for all, or one for each class in their order, joined by commas. It "
+        "multiplies the class weights of imbalance.",
+        used_by=_FOCAL,
+    )
+    label_smoothing: float = _hyperparameter(
+        0.0,
+        _within(0.0, 0.5),
+        "loss",
+        "Share of the target probability that is spread evenly over all classes.",
+    )
+    optimizer: str = _hyperparameter(
+        "adam",
+        _one_of(*OPTIMIZERS),
+        "optimizer",
+        'Keras optimizer: "adam", "adamw", "rmsprop", "sgd" (Nesterov momentum 0.9) or "adadelta".',
+    )
+    learning_rate: float = _hyperparameter(
+        1e-3,
+        _within(0.0, 10.0, low_is_open=True),
+        "optimizer",
+        "Initial learning rate.",
+    )
+    schedule: str = _hyperparameter(
+        "cosine",
+        _one_of(*SCHEDULES),
+        "optimizer",
+        'Learning rate over the epochs: "cosine" lowers it towards 0 (Loshchilov & Hutter 2017), "plateau" '
+        'multiplies it by plateau_factor when the monitored value stops improving, "constant" leaves it unchanged.',
+    )
+    plateau_factor: float = _hyperparameter(
+        0.5,
+        _within(0.01, 0.99),
+        "optimizer",
+        "Factor on the learning rate at each plateau.",
+        used_by=_PLATEAU,
+    )
+    plateau_share: float = _hyperparameter(
+        0.6,
+        _within(0.0, 1.0, low_is_open=True),
+        "optimizer",
+        "Length of a plateau as a share of patience: epochs without improvement after which the learning rate is lowered.",
+        used_by=_PLATEAU,
+    )
+    weight_decay: float = _hyperparameter(
+        0.0,
+        _within(0.0, 1.0),
+        "optimizer",
+        "Decoupled weight decay (Loshchilov & Hutter 2019): each step multiplies the weights by 1 - learning rate "
+        "* weight_decay. It works with every optimizer.",
+    )
+    batch_size: int = _hyperparameter(
+        32,
+        _within(1, 4096),
+        "training",
+        "Images per gradient step.",
+    )
+    gradient_accumulation: int = _hyperparameter(
+        1,
+        _within(1, 64),
+        "training optimizer",
+        "Number of parts that a batch is computed in, one after the other, if it does not fit into memory. Their "
+        "gradients are averaged. Batch normalisation uses the statistics of one part.",
+    )
+    epochs: int = _hyperparameter(
+        30,
+        _within(1, 10_000),
+        "training",
+        "Maximum number of passes over the training images.",
+    )
+    patience: int = _hyperparameter(
+        10,
+        _within(1, 10_000),
+        "training",
+        "Number of epochs without improvement of the monitored value after which training, or its frozen phase, stops early.",
+    )
+    monitor: str = _hyperparameter(
+        "score",
+        _one_of(*MONITORS),
+        "training",
+        'Validation value that selects the epoch and triggers early stopping: the "score" of the study, "loss" '
+        '(always the cross-entropy) or "accuracy".',
+    )
+    imbalance: str = _hyperparameter(
+        "class_weights",
+        _one_of(*IMBALANCES),
+        "training",
+        'Treatment of unequal class sizes: "class_weights" weights each of N images by N / (number of classes * '
+        'size of its class), "oversample" repeats images of the smaller classes until all are as large as the '
+        'largest, "undersample" uses in each epoch another part of the larger classes, "undersample+class_weights" '
+        'weights that part, "none" uses the images as they are.',
+    )
+    undersample_ratio: float = _hyperparameter(
+        1.0,
+        _within(1.0, 1000.0),
+        "training",
+        "Maximum number of images of a class per epoch, as a multiple of the size of the smallest class.",
+        used_by=_EVERY.under("if imbalance undersamples", "imbalance", holds=lambda c: "undersample" in c.imbalance),
+    )
+    precision: str = _hyperparameter(
+        "float32",
+        _one_of(*PRECISIONS),
+        "architecture head",
+        'Number format of the layers: "float32", or "mixed" for bfloat16 on a GPU. Without a GPU, "mixed" has no effect.',
+    )
+    features: str = _hyperparameter(
+        "float32",
+        _one_of(*FEATURES),
+        "training",
+        'Whether the outputs of frozen layers are computed once and cached, as "float32" or as "float16" (half the '
+        'disk space, three significant digits), or computed again in each epoch from "pixels".',
+        used_by=_PRETRAINED,
+    )
 
-    augmentation: float = _hyperparameter(0.0, _within(0.0, 1.0))
-    views: int = _hyperparameter(0, _within(0, 100))
-    flip: bool = _hyperparameter(True, _anything)
-    rotation_low: float = _hyperparameter(-18.0, _within(-180.0, 0.0))
-    rotation_high: float = _hyperparameter(18.0, _within(0.0, 180.0))
-    shear: float = _hyperparameter(0.0, _within(0.0, 45.0))
-    shift: float = _hyperparameter(0.1, _within(0.0, 0.5))
-    zoom: float = _hyperparameter(0.1, _within(0.0, 0.5))
-    brightness: float = _hyperparameter(0.2, _within(0.0, 1.0))
-    brightening: str = _hyperparameter("add", _one_of(*BRIGHTENINGS))
-    contrast: float = _hyperparameter(0.3, _within(0.0, 1.0))
-    fill: str = _hyperparameter("constant", _one_of(*FILLS))
+    augmentation: float = _hyperparameter(
+        0.0,
+        _within(0.0, 1.0),
+        "augmentation",
+        "Strength of the augmentation from 0 (none) to 1. It multiplies each of the ranges below.",
+    )
+    views: int = _hyperparameter(
+        0,
+        _within(0, 100),
+        "augmentation",
+        "Number of augmented views of each image that are drawn once, so that features of frozen layers can be "
+        "cached; epochs use them in rotation. 0 draws anew in each epoch and computes from pixels.",
+        used_by=_PRETRAINED.under(
+            "if augmentation is above 0 and features are cached",
+            *("augmentation", "features"),
+            holds=lambda c: c.augmentation > 0 and c.features != "pixels",
+        ),
+    )
+    flip: bool = _hyperparameter(
+        True,
+        _any_value,
+        "augmentation",
+        "Whether images are mirrored left to right at random, whatever the strength.",
+        used_by=_AUGMENTED,
+    )
+    rotation_low: float = _hyperparameter(
+        -18.0,
+        _within(-180.0, 0.0),
+        "augmentation",
+        "Lower end of the range of rotations, in degrees counter-clockwise.",
+        used_by=_AUGMENTED,
+    )
+    rotation_high: float = _hyperparameter(
+        18.0,
+        _within(0.0, 180.0),
+        "augmentation",
+        "Upper end of the range of rotations, in degrees counter-clockwise.",
+        used_by=_AUGMENTED,
+    )
+    shear: float = _hyperparameter(
+        0.0,
+        _within(0.0, 45.0),
+        "augmentation",
+        "Largest horizontal shear to either side, in degrees.",
+        used_by=_AUGMENTED,
+    )
+    shift: float = _hyperparameter(
+        0.1,
+        _within(0.0, 0.5),
+        "augmentation",
+        "Largest shift in each direction, as a share of the image size.",
+        used_by=_AUGMENTED,
+    )
+    zoom: float = _hyperparameter(
+        0.1,
+        _within(0.0, 0.5),
+        "augmentation",
+        "Largest zoom in or out, as a share of the image size.",
+        used_by=_AUGMENTED,
+    )
+    brightness: float = _hyperparameter(
+        0.2,
+        _within(0.0, 1.0),
+        "augmentation",
+        "Largest change of brightness up or down, as a share; see brightening.",
+        used_by=_AUGMENTED,
+    )
+    brightening: str = _hyperparameter(
+        "add",
+        _one_of(*BRIGHTENINGS),
+        "augmentation",
+        'What brightness is a share of: "add" adds a share of the range from black to white, "multiply" changes '
+        "each pixel by a share of its value.",
+        used_by=_AUGMENTED.under("if brightness is above 0", "brightness", holds=lambda c: c.brightness > 0),
+    )
+    contrast: float = _hyperparameter(
+        0.3,
+        _within(0.0, 1.0),
+        "augmentation",
+        "Largest change of contrast, as a share of the distance of each pixel from the mean.",
+        used_by=_AUGMENTED,
+    )
+    fill: str = _hyperparameter(
+        "constant",
+        _one_of(*FILLS),
+        "augmentation",
+        'Pixels beyond the edge of a rotated, sheared, shifted or zoomed image: "constant" (black), "nearest", '
+        '"reflect" or "wrap".',
+        used_by=_AUGMENTED,
+    )
 
-    seed: int = _hyperparameter(0, _within(0, 2**31 - 1))
+    seed: int = _hyperparameter(
+        0,
+        _within(0, 2**31 - 1),
+        "training",
+        "Seed of the initial weights, the order of the images, dropout and augmentation.",
+    )
 
     def __post_init__(self) -> None:
         for item in fields(self):
             value = _cast(item.name, item.type, getattr(self, item.name))
-            broken = item.metadata["rule"](value)
-            if broken is not None:
-                raise UsageError(f"Hyperparameter '{item.name}' {broken}; received {value!r}.")
+            violated = item.metadata["rule"](value)
+            if violated is not None:
+                raise UsageError(f"Hyperparameter '{item.name}' {violated}; received {value!r}.")
             object.__setattr__(self, item.name, value)
 
     @property
     def frozen_epochs(self) -> int:
-        """Count the epochs, at most, before ``unfreeze`` takes effect; 0 where there are not two phases."""
+        """Maximum number of epochs before ``unfreeze`` takes effect; 0 if there is one phase only."""
         is_pretrained = any(branch.is_pretrained for branch in self.branches)
-        thaws = is_pretrained and (self.unfreeze > 0 or self.unfreeze_from != "")
-        return math.ceil(round(self.frozen_share * self.epochs, 9)) if thaws else 0  # 0.07 * 100 is a little more than 7
+        is_unfrozen = is_pretrained and (self.unfreeze > 0 or self.unfreeze_from != "")
+        return math.ceil(round(self.frozen_share * self.epochs, 9)) if is_unfrozen else 0  # 0.07 * 100 is just above 7
 
     @property
     def trains_head_only(self) -> bool:
-        """Whether nothing but a head learns, on features that are the same in every epoch and for every seed."""
+        """Whether only the head is trained, on features that are the same in every epoch and for every seed."""
         is_frozen = self.unfreeze == 0 and self.unfreeze_from == "" and self.resizer == 0
         is_projected = self.family == "concat" and self.projection > 0
-        is_kept = self.features != "pixels" and (self.augmentation == 0 or self.views > 0)
+        is_cached = self.features != "pixels" and (self.augmentation == 0 or self.views > 0)
         is_plain = self.gradient_accumulation == 1 and self.precision == "float32"
         has_weights = bool(self.branches) and all(
             branch.backbone != SCRATCH and branch.weights != NONE for branch in self.branches
         )
-        return has_weights and is_frozen and not is_projected and is_kept and is_plain and self.head_file is None
+        return has_weights and is_frozen and not is_projected and is_cached and is_plain and self.head_file is None
 
     @property
     def branches(self) -> tuple[BranchConfig, ...]:
@@ -302,27 +701,37 @@ class TrialConfig:
 
     @property
     def head_file(self) -> Path | None:
-        """File of the softmax layer that training begins with; None where it begins at random."""
-        takes_it = self.family == "concat" and self.heads != "" and self.projection == 0 and self.n_dense == 0
-        return Path(self.heads) / f"{self.cut}+{self.second_cut}.npz" if takes_it else None
+        """File of the softmax layer that training starts from; None for random weights."""
+        is_used = self.family == "concat" and self.heads != "" and self.projection == 0 and self.n_dense == 0
+        return Path(self.heads) / f"{self.cut}+{self.second_cut}.npz" if is_used else None
 
     @property
     def images_at_once(self) -> int:
-        """Images that are computed together: a batch, or a part of one."""
+        """Number of images that are computed together: a batch, or a part of one."""
         return math.ceil(self.batch_size / self.gradient_accumulation)
+
+    def reads(self, name: str) -> bool:
+        """Return whether a hyperparameter has an effect in this configuration."""
+        used_by = used_by_of(name)
+        return self.family in used_by.families and used_by.holds(self)
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        """Name every hyperparameter."""
+        """Return the name of every hyperparameter."""
         return tuple(item.name for item in fields(cls))
 
     @classmethod
+    def names_affecting(cls, *effects: str) -> tuple[str, ...]:
+        """Return the names of the hyperparameters that affect one or more of some ``EFFECTS``."""
+        return tuple(item.name for item in fields(cls) if set(effects) & set(item.metadata["affects"]))
+
+    @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> TrialConfig:
-        """Make a configuration from named values, the rest at their defaults.
+        """Create a configuration from named values, with defaults for the others.
 
         Raises:
             UnknownNameError: A name is no hyperparameter.
-            UsageError: A value is of another type or out of its range.
+            UsageError: A value has another type or is out of its range.
         """
         for name in values:
             if name not in cls.names():
@@ -337,12 +746,21 @@ class TrialConfig:
         return json.dumps(dataclasses.asdict(self), indent=1)
 
 
-def read_value(name: str, text: str) -> Any:
-    """Read the value of a hyperparameter as it is typed, such as "3", "0.5", "true" or "focal".
+def used_by_of(name: str) -> UsedBy:
+    """Return the networks that read a hyperparameter.
 
     Raises:
         UnknownNameError: The name is no hyperparameter.
-        UsageError: The text is none of its type.
+    """
+    return _metadata_of(name)["used_by"]
+
+
+def read_value(name: str, text: str) -> Any:
+    """Parse the value of a hyperparameter from the command line, such as "3", "0.5", "true" or "focal".
+
+    Raises:
+        UnknownNameError: The name is no hyperparameter.
+        UsageError: The text is no value of its type.
     """
     types = {item.name: item.type for item in fields(TrialConfig)}
     if name not in types:
@@ -357,11 +775,39 @@ def read_value(name: str, text: str) -> Any:
         raise UsageError(f"Hyperparameter '{name}' must be of type {types[name]}; received '{text}'.") from None
 
 
+def _metadata_of(name: str) -> Mapping[str, Any]:
+    metadata = {item.name: item.metadata for item in fields(TrialConfig)}
+    if name not in metadata:
+        raise UnknownNameError("hyperparameter", name, metadata)
+    return metadata[name]
+
+
 def _cast(name: str, type_name: Any, value: Any) -> Any:
-    """Take an int where a float is due and refuse every other change of type (NumPy scalars arrive as their Python twins)."""
+    """Convert an int to a float where a float is required, and NumPy scalars to Python numbers; refuse all other types."""
     value = value.item() if hasattr(value, "item") else value
     if type_name == "float" and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value).__name__ != type_name:
         raise UsageError(f"Hyperparameter '{name}' must be of type {type_name}; received {value!r}.")
     return value
+
+
+def _reference() -> str:
+    """Write the attributes of ``TrialConfig`` as a section of its docstring, from the metadata of its fields."""
+    lines = ["    Attributes:"]
+    for item in fields(TrialConfig):
+        used_by, affects = item.metadata["used_by"], ", ".join(item.metadata["affects"])
+        notes = [f"Affects: {affects}."] + ([] if used_by == _EVERY else [f"Used by {used_by}."])
+        default = json.dumps(item.default)
+        lines.append(f"        {item.name}: {item.metadata['help']} Default: {default}. {' '.join(notes)}")
+    return "\n".join(lines)
+
+
+def _effects() -> str:
+    """Write the definitions of ``EFFECTS`` as sentences."""
+    definitions = "; ".join(f"{name} ({text})" for name, text in EFFECTS.items())
+    return f"    Each hyperparameter affects one or more parts of a training: {definitions}."
+
+
+if TrialConfig.__doc__ is not None:  # python -OO removes docstrings
+    TrialConfig.__doc__ = f"{TrialConfig.__doc__.rstrip()}\n\n{_effects()}\n\n{_reference()}\n"

@@ -1,4 +1,4 @@
-"""What a study and its trials turned out to be: frozen records that cross process borders as JSON."""
+"""Frozen records of studies and trials, which cross process borders as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class TrialState(enum.StrEnum):
-    """How far a trial has come. Only COMPLETE trials have a final score and all their files."""
+    """State of a trial. Only COMPLETE trials have a final score and all their files."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -26,12 +26,12 @@ class TrialState(enum.StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class PartRecord:
-    """The images of one part of a split, in one order everywhere.
+    """The images of one part of a split, in the order of the decoded array.
 
     Attributes:
-        images: Ids (paths relative to the data folder).
-        labels: Index of the class of each.
-        patients: Patient of each; the image itself where patients are unknown.
+        images: Ids of the images (paths relative to the data folder).
+        labels: Class index of each image.
+        patients: Patient of each image; the id of the image if patients are unknown.
     """
 
     images: tuple[str, ...]
@@ -41,22 +41,22 @@ class PartRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitRecord:
-    """What split.json holds: which images a study trains on, which choose, and which are sealed.
+    """The training, validation and test images of a study, as in split.json.
 
-    The decoded array of a study holds the images of ``train``, then those of ``valid``, in this order. The test part is
-    named and nothing more, so that no trial can see its labels. Where there are folds, ``train`` holds the images of all
-    of them and ``valid`` none: each fold in turn is left out of the training and judged.
+    The decoded array of a study holds the images of ``train``, then those of ``valid``, in this order. Only the ids of the test
+    images are recorded, so that no trial can use their labels. With cross-validation, ``train`` holds the images of all folds
+    and ``valid`` none: each fold is once excluded from training and used for validation.
 
     Attributes:
         classes: Class names; a label is an index into them.
-        train: The part that networks learn from.
-        valid: The part that epochs, trials and ensemble weights are chosen by.
-        test: Ids of the sealed images.
-        seed: What the split was drawn with.
-        grouped: Whether patients are known and kept on one side.
-        origin: "made", or which parts were given with the data.
-        unreadable: Images of train and valid that were left out, with the reason.
-        folds: Fold of each image of ``train``, from 1; empty where there is one validation part.
+        train: The part that networks are trained on.
+        valid: The part that selects epochs, trials and ensemble weights.
+        test: Ids of the sealed test images.
+        seed: Seed of the split.
+        grouped: Whether patients are known, so that no patient has images in two parts.
+        origin: "made", or the parts that the data themselves define.
+        unreadable: Images of train and valid that cannot be read and are excluded, with the reason.
+        folds: Fold of each image of ``train``, from 1; empty without cross-validation.
     """
 
     classes: tuple[str, ...]
@@ -75,7 +75,7 @@ class SplitRecord:
 
     @property
     def judged(self) -> PartRecord:
-        """The images that a trial's predictions are of: the validation part, or those of all folds."""
+        """The images that a trial predicts: the validation part, or those of all folds."""
         return self.train if self.folds else self.valid
 
     @classmethod
@@ -93,22 +93,22 @@ class SplitRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """One epoch of training, as the rows of history.csv.
+    """One epoch of training, as in a row of history.csv.
 
     Attributes:
-        epoch: Number from 1, running on over the phases.
-        phase: Number from 1; a second one begins where frozen backbones are set free.
-        learning_rate: Step size of its optimizer.
-        score: The study's objective on the whole validation part after the epoch.
-        macro_f1: Macro-F1 on the same, whatever the objective.
-        loss: Mean training loss over the epoch's batches, weights and smoothing included.
+        epoch: Number from 1, counted on over the phases.
+        phase: Number from 1; the second phase starts when layers of frozen backbones are unfrozen.
+        learning_rate: Learning rate of the optimizer.
+        score: The objective of the study on the whole validation part after the epoch.
+        macro_f1: Macro-F1 on the whole validation part, whatever the objective.
+        loss: Mean training loss of the epoch's images, including weights and label smoothing.
         valid_loss: Mean negative log-probability of the true class on the validation part, whatever the training loss.
-        valid_accuracy: Share of validation images with the right class.
-        seconds: Wall seconds of training and validating.
-        n_parameters: Parameters of the network that is trained.
+        valid_accuracy: Share of validation images whose predicted class is correct.
+        seconds: Wall seconds of training and validation.
+        n_parameters: Parameters of the trained network.
         image_size: Height and width of its images in pixels.
-        values: The study's objectives in their order, where there are several; None for one that only the end tells.
-        features: What the training read, such as "backbone@vector, float32" or "pixels"; "" for a network without backbone.
+        values: The objectives of the study in their order, if there are several; None for one that is measured at the end.
+        features: The inputs of training, such as "backbone@vector, float32" or "pixels"; "" for a network without backbone.
     """
 
     epoch: int
@@ -127,26 +127,26 @@ class EpochRecord:
 
     @property
     def step(self) -> int:
-        """Number of the report that this is to a search."""
+        """Number of this report to the search."""
         return self.epoch
 
     @property
     def facts(self) -> dict[str, int | str]:
-        """What else a search is told."""
+        """Further values that are recorded on the trial."""
         return {"n_parameters": self.n_parameters, **({"features": self.features} if self.features else {})}
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoldRecord:
-    """One fold of a trial, when its network is trained and has judged the images that it did not learn from.
+    """One fold of a trial, after the training of its network.
 
     Attributes:
         fold: Number from 1.
-        score: The study's (first) objective on the images of the fold.
-        values: The study's objectives in their order, where there are several; None for one that only the end tells.
-        n_parameters: Parameters of what the trial will leave: of the networks of all folds together.
-        n_folds: Folds of the trial.
-        n_epochs: Epochs of the trial so far, those of this fold and of the folds before.
+        score: The (first) objective of the study on the images of the fold.
+        values: The objectives of the study in their order, if there are several; None for one that is measured at the end.
+        n_parameters: Parameters of the networks of all folds together, which the saved model will contain.
+        n_folds: Number of folds of the trial.
+        n_epochs: Epochs of the trial so far, in this fold and the folds before.
     """
 
     fold: int
@@ -158,37 +158,37 @@ class FoldRecord:
 
     @property
     def step(self) -> int:
-        """Number of the report that this is to a search."""
+        """Number of this report to the search."""
         return self.fold
 
     @property
     def facts(self) -> dict[str, int]:
-        """What else a search is told."""
+        """Further values that are recorded on the trial."""
         return {"n_parameters": self.n_parameters, "folds": self.n_folds, "epochs": self.n_epochs}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class TrialRecord:
-    """What the study's storage knows about one trial.
+    """One trial, as recorded in the storage of its study.
 
     Attributes:
-        number: Position in the study, from 0; names the trial's folder.
-        state: How far it has come.
-        params: The searched hyperparameters that were active.
-        score: Final validation score (COMPLETE), last score (PRUNED), None otherwise; the first objective of several.
-        values: Every objective of several, in their order (COMPLETE).
-        violations: How far each constraint is broken, by its name: above 0 where it is.
-        scores: Validation score of each epoch, from epoch 1; with folds that of each fold, from fold 1.
-        n_parameters: Parameters of the network, or of those of all folds; None until it was built.
-        seconds: Wall seconds of training, None until finished.
-        error: Why it failed.
-        refusal: Why it was not trained (PRUNED).
+        number: Position in the study, from 0; also the name of the trial's folder.
+        state: Its state.
+        params: The searched hyperparameters that are active.
+        score: Final validation score (COMPLETE), last score (PRUNED), None otherwise; the first objective if there are several.
+        values: Every objective in their order, if there are several (COMPLETE).
+        violations: Amount by which each constraint is violated, by its name; positive if it is violated.
+        scores: Validation score of each epoch, from epoch 1; with cross-validation of each fold, from fold 1.
+        n_parameters: Parameters of the network, or of the networks of all folds; None before it was built.
+        seconds: Wall seconds of training, None until it is finished.
+        error: Reason for its failure.
+        refusal: Reason for not training it (PRUNED).
         seed: Seed of its configuration.
-        best_epoch: Epoch whose weights were kept (COMPLETE), from 1; None with folds, where each network has its own.
-        folds: Folds that it trains a network for each, None without.
-        attempts: How often it was begun; more than once where searches died.
-        parent: Number of the trial that it continues from where that had ended.
-        retries: What it failed of before it was run again, each as "class of the error: message".
+        best_epoch: Epoch whose weights are saved (COMPLETE), from 1; None with folds, where each network has its own.
+        folds: Number of folds, each with its own network; None without cross-validation.
+        attempts: Number of starts; more than one after an interrupted search.
+        parent: Number of the trial whose training it continues.
+        retries: Errors after which it was run again, each as "class of the error: message".
     """
 
     number: int
@@ -211,16 +211,16 @@ class TrialRecord:
 
     @property
     def violation(self) -> float:
-        """How far the constraints are broken in all; 0 where none is."""
+        """Sum of the amounts by which constraints are violated; 0 if none is."""
         return sum(max(0.0, violation) for violation in self.violations.values())
 
     @property
     def is_feasible(self) -> bool:
-        """Whether it breaks no constraint that is known of it."""
+        """Whether it violates none of the constraints that were evaluated."""
         return self.violation == 0
 
     def __repr__(self) -> str:
-        """Say it in a line, as a notebook shows it."""
+        """Describe the trial in one line, for notebooks."""
         score = "" if self.score is None else f", score {self.score:.4f}"
         epochs = "" if not self.scores else f" after {max(self.scores)} {'epochs' if self.folds is None else 'folds'}"
         params = ", ".join(

@@ -52,7 +52,11 @@ def train_briefly(name: str, data: str, size: int, runs: Path, weights: str | No
         str(size),
     ]
     words += ["--epochs", str(epochs), "--trials", "1", "--executor", "inline", "--runs", str(runs), "--name", name]
-    words += ["--set", "weights=none", "--set", "second_weights=none"] if weights is None else ["--weights", weights]
+    if weights is None:
+        names = ("weights", "second_weights")[: len(find_preset(name, {}).config.branches)]
+        words += [word for name_of_weights in names for word in ("--set", f"{name_of_weights}=none")]
+    else:
+        words += ["--weights", weights]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         return {"error": done.stderr.strip().splitlines()[-1]}

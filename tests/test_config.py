@@ -7,12 +7,12 @@ from automl_cxr.config import FITS, TrialConfig, read_value
 from automl_cxr.errors import UnknownNameError, UsageError
 
 
-def test_a_configuration_comes_back_from_json():
+def test_a_configuration_round_trips_through_json():
     config = TrialConfig.from_values({"family": "fused", "learning_rate": 3e-4, "taps": "1+5", "batch_norm": False})
     assert TrialConfig.from_json(config.to_json()) == config
 
 
-def test_numpy_values_and_whole_floats_arrive_as_python_numbers():
+def test_numpy_scalars_and_ints_are_converted_to_python_numbers():
     config = TrialConfig.from_values({"dropout": 0, "n_blocks": np.int64(3), "learning_rate": np.float64(0.01)})
     assert type(config.dropout) is float
     assert type(config.n_blocks) is int
@@ -43,13 +43,13 @@ def test_numpy_values_and_whole_floats_arrive_as_python_numbers():
         ({"weights": " "}, "name something"),
     ],
 )
-def test_impossible_values_are_refused_by_name(values, rule):
+def test_an_invalid_value_is_refused_with_the_name_of_its_hyperparameter(values, rule):
     with pytest.raises(UsageError, match=rule) as caught:
         TrialConfig.from_values(values)
     assert next(iter(values)) in str(caught.value) or "layer" in str(caught.value)
 
 
-def test_an_unknown_hyperparameter_gets_the_nearest():
+def test_an_unknown_hyperparameter_is_refused_with_a_suggestion():
     with pytest.raises(UnknownNameError, match="Did you mean 'learning_rate'"):
         TrialConfig.from_values({"learning_rat": 0.1})
 
@@ -67,7 +67,7 @@ def test_an_unknown_hyperparameter_gets_the_nearest():
         ({"family": "concat", "backbone": "scratch", "unfreeze": 5, "frozen_share": 0.5}, 0),
     ],
 )
-def test_frozen_epochs_are_a_share_where_something_is_unfrozen(values, epochs):
+def test_frozen_epochs_are_a_share_of_the_epochs_if_layers_are_unfrozen_later(values, epochs):
     assert TrialConfig.from_values(values).frozen_epochs == epochs
 
 
@@ -82,19 +82,19 @@ def test_frozen_epochs_are_a_share_where_something_is_unfrozen(values, epochs):
         ("loss", "ce", "ce"),
     ],
 )
-def test_typed_values_get_their_type(name, text, value):
+def test_text_is_parsed_as_the_type_of_the_hyperparameter(name, text, value):
     read = read_value(name, text)
     assert read == value
     assert type(read) is type(value)
 
 
 @pytest.mark.parametrize(("name", "text"), [("dropout", "much"), ("n_blocks", "3.0"), ("otsu", "1"), ("n_blocks", "")])
-def test_typed_values_of_another_type_are_refused(name, text):
+def test_text_of_another_type_is_refused(name, text):
     with pytest.raises(UsageError, match=name):
         read_value(name, text)
 
 
-def test_names_that_rooms_may_not_share_by_import_agree():
+def test_names_that_layers_may_not_share_by_import_agree():
     from automl_cxr.data import decode
 
     assert decode.FITS == FITS
@@ -121,5 +121,5 @@ HEAD_ALONE = {"family": "transfer", "unfreeze": 0, "augmentation": 0.0}
         ({"family": "concat", "second_backbone": "scratch"}, False),
     ],
 )
-def test_a_configuration_tells_whether_only_its_head_learns(values, expected):
+def test_trains_head_only(values, expected):
     assert TrialConfig.from_values({**HEAD_ALONE, **values}).trains_head_only is expected

@@ -1,4 +1,4 @@
-"""What training a network needs of memory, and refusing what cannot fit before it is built."""
+"""Memory that training a network needs, counted without building it, and the refusal of networks that cannot fit."""
 
 from __future__ import annotations
 
@@ -12,31 +12,27 @@ from automl_cxr.errors import InfeasibleError
 from automl_cxr.model.available_memory import available_memory_bytes
 from automl_cxr.model.summary import ModelSummary, describe_model, describe_with_head
 
-MEMORY = "memory"  # name of the constraint, and what a refused trial says it was stopped by
+MEMORY = "memory"  # name of the constraint, and of the reason in the record of a refused trial
 
 _FLOAT_BYTES = 4  # of weights, gradients and moments, in mixed precision too
-_MOMENTS = {"adam": 2, "adamw": 2, "rmsprop": 1, "sgd": 1, "adadelta": 2}  # numbers for each that is trained
-# Hyperparameters that change no shape; networks that differ in these alone are counted once.
-_SHAPELESS = (
-    *("fit", "scaling", "heads", "fine_tune_rate", "loss", "focal_gamma", "focal_alpha"),
-    *("label_smoothing", "optimizer", "learning_rate", "schedule", "plateau_factor", "plateau_share", "weight_decay"),
-    *("batch_size", "gradient_accumulation", "patience", "monitor", "imbalance", "undersample_ratio", "seed", "dropout"),
-    *("flip", "rotation_low", "rotation_high", "shear", "shift", "zoom", "brightness", "brightening", "contrast", "fill"),
-    *("features", "views"),
-)
-_HEAD = ("n_dense", "dense_units", "dense_growth")  # what shapes a head
+_MOMENTS = {"adam": 2, "adamw": 2, "rmsprop": 1, "sgd": 1, "adadelta": 2}  # numbers per trained weight
+_HEAD = TrialConfig.names_affecting("head")
+# Networks that differ only in other hyperparameters than these have the same layer shapes and are counted once. A dropout layer
+# has no weights, so its rate does not matter either.
+_SHAPED = frozenset(TrialConfig.names_affecting("architecture", "head")) - {"dropout"}
+_SHAPELESS = tuple(name for name in TrialConfig.names() if name not in _SHAPED)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSize:
-    """What a network costs, known without building it.
+    """The size of a network and of its training, known without building it.
 
     Attributes:
-        parameters: Numbers that it holds.
-        multiply_adds: Multiplications with a parameter for one image.
+        parameters: Number of weights.
+        multiply_adds: Multiplications with a weight for one image.
         weight_bytes: Bytes of the weights.
         gradient_bytes: Bytes of the gradients.
-        moment_bytes: Bytes that the optimizer keeps.
+        moment_bytes: Bytes of the optimizer's state.
         activation_bytes: Bytes of the layers' outputs for one image.
     """
 
@@ -48,38 +44,41 @@ class TrainingSize:
     activation_bytes: int
 
     def needed(self, batch_size: int) -> int:
-        """Bytes that training takes; the process itself, its libraries and their buffers come on top."""
+        """Return the bytes that training needs, in addition to those of the process, its libraries and their buffers."""
         return self.weight_bytes + self.gradient_bytes + self.moment_bytes + batch_size * self.activation_bytes
 
 
 def measure_size(config: TrialConfig, n_classes: int) -> TrainingSize:
-    """Count what training a configuration needs.
+    """Count the size of a configuration's network and of its training.
 
-    Takes 20 ms for a network from scratch and half a second for DenseNet121, once for each that differs in shape. Where only
-    heads are trained, all on one trunk are counted with the first of them.
+    Takes 20 ms for a scratch network and half a second for DenseNet121, once for each combination of layer shapes. If only
+    heads are trained, the network below them is counted once for all heads.
 
     Raises:
         ImpossibleModelError: The configuration describes no network.
     """
-    plain = TrialConfig()
-    shape = dataclasses.replace(config, **{name: getattr(plain, name) for name in _SHAPELESS})
-    if config.backbone != SCRATCH:  # a scratch branch is frozen at first where it has weights
-        shape = dataclasses.replace(shape, weights=plain.weights)
+    default = TrialConfig()
+    shape = dataclasses.replace(config, **{name: getattr(default, name) for name in _SHAPELESS})
+    # The numbers of epochs matter only in so far as a training may end before any backbone layer is unfrozen.
+    is_always_frozen = 0 < config.epochs <= config.frozen_epochs
+    shape = dataclasses.replace(shape, epochs=1, frozen_share=1.0 if is_always_frozen else 0.0)
+    if config.backbone != SCRATCH:  # the weights of a scratch branch decide whether it is frozen at first
+        shape = dataclasses.replace(shape, weights=default.weights)
     if config.second_backbone != SCRATCH:
-        shape = dataclasses.replace(shape, second_weights=plain.second_weights)
+        shape = dataclasses.replace(shape, second_weights=default.second_weights)
     if not config.trains_head_only:
         return size_of(_count(shape, n_classes), config)
-    trunk = dataclasses.replace(shape, **{name: getattr(plain, name) for name in _HEAD})
-    return size_of(describe_with_head(_count(trunk, n_classes), config, n_classes), config)
+    base = dataclasses.replace(shape, **{name: getattr(default, name) for name in _HEAD})
+    return size_of(describe_with_head(_count(base, n_classes), config, n_classes), config)
 
 
 _count = functools.lru_cache(maxsize=256)(describe_model)
 
 
 def size_of(counted: ModelSummary, config: TrialConfig) -> TrainingSize:
-    """Tell what training a counted network needs, in the phase that trains most of it."""
+    """Return the size of the training of a counted network, in the phase that trains most weights."""
     gradient_bytes = _FLOAT_BYTES * counted.trainable
-    sums = 1 if config.gradient_accumulation > 1 else 0  # of gradients, kept until the batch is complete
+    sums = 1 if config.gradient_accumulation > 1 else 0  # of the gradients of a batch's parts
     return TrainingSize(
         parameters=counted.parameters,
         multiply_adds=counted.multiply_adds,
@@ -91,33 +90,33 @@ def size_of(counted: ModelSummary, config: TrialConfig) -> TrainingSize:
 
 
 def refuse_oversized(size: TrainingSize) -> None:
-    """Refuse a network that cannot be trained here even one image at a time.
+    """Refuse a network that cannot be trained here even with one image per step.
 
     Raises:
         InfeasibleError: It needs more memory than this process has. Its violation is the logarithm of the ratio.
     """
-    there = available_memory_bytes()
+    available = available_memory_bytes()
     needed = size.needed(batch_size=1)
-    if there is not None and needed > there:
+    if available is not None and needed > available:
         raise InfeasibleError(
             f"memory: training needs about {show_bytes(needed)} with one image at a time, {size.parameters:,} parameters; "
-            f"there are {show_bytes(there)}",
+            f"{show_bytes(available)} are available",
             stopped_by=MEMORY,
-            violations={MEMORY: math.log(needed / there)},
+            violations={MEMORY: math.log(needed / available)},
             facts={"n_parameters": size.parameters},
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryEstimate:
-    """What a training needs beside what there is, in bytes.
+    """Memory that a training needs, and memory that is available, in bytes.
 
     Attributes:
-        one_image: With one image at a time.
-        each_image: For each further image of a batch.
-        batch_size: Images that are computed together.
-        batch: With so many at a time.
-        there: What this process may use; None where the system does not tell.
+        one_image: Needed with one image per step.
+        each_image: Needed for each further image of a batch.
+        batch_size: Number of images that are computed together.
+        batch: Needed with this number of images.
+        there: Memory that this process may use; None if the operating system does not report it. (A key of `describe --json`.)
     """
 
     one_image: int
@@ -128,12 +127,12 @@ class MemoryEstimate:
 
     @property
     def fits(self) -> bool:
-        """Whether it can be trained here, at least one image at a time."""
+        """Whether the network can be trained here, with one image per step at least."""
         return self.there is None or self.one_image <= self.there
 
 
 def estimate_memory(counted: ModelSummary, config: TrialConfig) -> MemoryEstimate:
-    """Compare what a counted network needs with what there is."""
+    """Compare the memory that training a counted network needs with the available memory."""
     size = size_of(counted, config)
     return MemoryEstimate(
         one_image=size.needed(1),
@@ -145,7 +144,7 @@ def estimate_memory(counted: ModelSummary, config: TrialConfig) -> MemoryEstimat
 
 
 def show_bytes(n: float) -> str:
-    """Write bytes for people, such as "3.2 GB"."""
+    """Format a number of bytes, such as "3.2 GB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if n < 1000:
             return f"{n:.3g} {unit}"

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from automl_cxr.config import TrialConfig
 from automl_cxr.splicing.branches import Branch, join_branches
 from automl_cxr.splicing.record import save_splices
 from automl_cxr.splicing.search import SETTINGS, SpliceScores
@@ -77,7 +78,9 @@ def write_space(first: Branch, second: Branch, cuts: tuple[Sequence[str], Sequen
     constants: dict[str, Any] = {**SETTINGS, **join_branches(first, second), "heads": str(heads)}
     searched = dict(zip(("cut", "second_cut"), cuts, strict=True))
     lines = [f"description = {_toml(f'{first.name} and {second.name}, cut where a splice search says and joined')}"]
-    lines += [f"{name} = {_toml(value)}" for name, value in constants.items() if name not in searched]
+    config = TrialConfig.from_values(constants)
+    read = [name for name in constants if name not in searched and config.reads(name)]  # a space may set no others
+    lines += [f"{name} = {_toml(constants[name])}" for name in read]
     for name, values in searched.items():
         lines += ["", f"[{name}]", 'type = "choice"', f"values = [{', '.join(map(_toml, values))}]"]
     return "\n".join(lines) + "\n"

@@ -25,7 +25,7 @@ from automl_cxr.scoring.objectives import Requirement, check_objectives, directi
 from automl_cxr.storage.urls import without_password
 from automl_cxr.study.fidelity import check_fidelity
 from automl_cxr.study.provenance import describe_versions
-from automl_cxr.study.spaces import check_space, read_space
+from automl_cxr.study.spaces import check_space, read_space, refuse_unread, refuse_unread_fixed
 from automl_cxr.study.spec import StudySpec, resolve_path
 from automl_cxr.study.store import StudyStore, check_study_name, founding
 from automl_cxr.study.study_audit import audit_messages, audit_study, load_audit
@@ -310,7 +310,11 @@ def _choose_space(request: StudyRequest, begun: StudySpec | None, fixed: Mapping
     else:
         wanted = request.space or _DEFAULT_SPACE
         name, text = Path(wanted).stem, read_space(wanted)
-    space = check_space(check_space(parse_space(text, name=name)).fix(fixed))
+    written = check_space(parse_space(text, name=name))
+    space = check_space(written.fix(fixed))
+    if begun is None:  # a study of an earlier version can be continued
+        refuse_unread(written, written.names)
+        refuse_unread_fixed(space, fixed)
     if request.batch_size is not None and "batch_size" in space.names:
         raise UsageError(f"The batch size is said twice: by --batch-size and by the space {name} or --set. Leave one out.")
     return name, text

@@ -1,35 +1,32 @@
-"""Search spaces by name or path, checked against the hyperparameters that there are."""
+"""Search spaces and study files by name or path, and the checks of a space against the hyperparameters."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
-from automl_cxr.config import TrialConfig
+from automl_cxr.config import TrialConfig, used_by_of
 from automl_cxr.engine.space import Choice, Space, Value, parse_space
 from automl_cxr.errors import SpaceError, UnknownNameError, UsageError
 
-_OF_THE_STUDY = (
-    "seed",
-    "image_size",
-    "fit",
-    "epochs",
-)  # decoded images, stopping rules and records depend on one value of each
+# All trials of a study share these values: its decoded images, stopping rules and records depend on them.
+_STUDY_OPTIONS = ("seed", "image_size", "fit", "epochs")
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def shipped(folder: str) -> dict[str, Path]:
-    """List the TOML files of ``search_spaces`` or ``studies`` by name: in the wheel, or beside the package in a checkout."""
+    """Return the TOML files of ``search_spaces`` or ``studies`` by name, in the wheel or in a checkout."""
     inside = _PACKAGE / folder
     files = (inside if inside.is_dir() else _PACKAGE.parent / folder).glob("*.toml")
     return {path.stem: path for path in sorted(files)}
 
 
 def find_shipped(folder: str, kind: str, name: str) -> Path:
-    """Find a shipped TOML file by its name, or a user's own by its path.
+    """Find a shipped TOML file by its name, or a user's file by its path.
 
     Raises:
         UnknownNameError: It is neither.
-        UsageError: A path to no file.
+        UsageError: The path leads to no file.
     """
     known = shipped(folder)
     if name in known:
@@ -42,20 +39,22 @@ def find_shipped(folder: str, kind: str, name: str) -> Path:
 
 
 def load_space(name: str) -> Space:
-    """Load a shipped space by name, or a user's by the path of its TOML file, checked.
+    """Load and check a shipped space by name, or a user's space by the path of its TOML file.
 
     Raises:
-        UnknownNameError: No such space, or the space names something that is no hyperparameter.
-        SpaceError: The file is no space, or reaches values that a trial cannot take.
+        UnknownNameError: There is no such space, or the space contains a name that is no hyperparameter.
+        SpaceError: The file is no space, contains values that a trial cannot take, or sets hyperparameters without effect.
     """
-    return check_space(parse_space(read_space(name), name=Path(name).stem))
+    space = check_space(parse_space(read_space(name), name=Path(name).stem))
+    refuse_unread(space, space.names)
+    return space
 
 
 def read_space(name: str) -> str:
     """Read the TOML text of a space.
 
     Raises:
-        UnknownNameError: No such space.
+        UnknownNameError: There is no such space.
         SpaceError: The file cannot be read.
     """
     path = find_shipped("search_spaces", "search space", name)
@@ -66,11 +65,11 @@ def read_space(name: str) -> str:
 
 
 def check_space(space: Space) -> Space:
-    """Check that every name is a hyperparameter and every value one that it can take; give the space back.
+    """Check that every name in a space is a hyperparameter and every value a valid one; return the space.
 
     Raises:
         UnknownNameError: A name is no hyperparameter.
-        SpaceError: A value is out of its range, or the space searches nothing and fixes nothing.
+        SpaceError: A value is out of its range, or the space is empty.
     """
     if not space.names:
         raise SpaceError(f"Space '{space.name}' is empty: a space fixes or searches at least one hyperparameter.")
@@ -85,11 +84,58 @@ def check_space(space: Space) -> Space:
                 raise
             except UsageError as error:
                 raise SpaceError(f"Space '{space.name}': {error}") from error
-    for name in _OF_THE_STUDY:
+    for name in _STUDY_OPTIONS:
         if name in space.names:
             option = name.replace("_", "-")
             raise SpaceError(f"Space '{space.name}': '{name}' belongs to the study (--{option}) and cannot be part of a space.")
     return space
+
+
+def refuse_unread(space: Space, names: Collection[str]) -> None:
+    """Refuse hyperparameters that no network of a space reads.
+
+    A hyperparameter that is read only under a condition is accepted if the space searches one of the hyperparameters that
+    decide it.
+
+    Args:
+        space: A space that ``check_space`` accepts.
+        names: The hyperparameters of the space to check.
+
+    Raises:
+        SpaceError: A hyperparameter has no effect.
+    """
+    searched = {parameter.name: parameter for parameter in space.parameters}
+    families = searched["family"].grid() if "family" in searched else [space.constants.get("family", TrialConfig().family)]
+    configs = [TrialConfig.from_values({**space.constants, "family": family}) for family in families or ()]
+    for name in names:
+        used_by = used_by_of(name)
+        candidates = [config for config in configs if config.family in used_by.families]
+        is_decided_later = any(parent in searched for parent in used_by.depends_on)
+        if candidates and (is_decided_later or any(config.reads(name) for config in candidates)):
+            continue
+        values = {parent: getattr(configs[0], parent) for parent in used_by.depends_on} if candidates else {}
+        received = {"family": "/".join(map(str, families or ())), **values}
+        setting = ", ".join(f"{parent}={value!r}" if value == "" else f"{parent}={value}" for parent, value in received.items())
+        raise SpaceError(
+            f"A search must set only hyperparameters that its networks read; space '{space.name}' with {setting} does not read "
+            f"'{name}'. It is used by {used_by}. Leave '{name}' out, or change the others."
+        )
+
+
+def refuse_unread_fixed(space: Space, fixed: Collection[str]) -> None:
+    """Refuse hyperparameters that were fixed by hand and that no network of a space reads.
+
+    If the family was fixed, the other hyperparameters of the space are checked too. Otherwise they are not: ``--set loss=ce``
+    is accepted for a space that also searches ``focal_gamma``.
+
+    Args:
+        space: The space, with the fixed values.
+        fixed: The hyperparameters that were fixed.
+
+    Raises:
+        SpaceError: A hyperparameter has no effect.
+    """
+    refuse_unread(space, space.names if "family" in fixed else fixed)
 
 
 def _extremes(parameter: object) -> list[Value]:

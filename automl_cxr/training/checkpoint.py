@@ -1,8 +1,9 @@
-"""A training's state on disk, so that it goes on where it stopped: in another process, or promoted to more epochs.
+"""Checkpoints of trainings and results of finished folds on disk.
 
-What decides the next epoch is in it: every variable of the model (moving averages and the states of random layers too) and of
-its optimizer, the epochs so far (from which phase, learning rate and patience follow) and the best weights. The order of an
-epoch's images follows from its number. So the epochs that follow are those of a training that was never interrupted.
+A checkpoint holds everything that determines the next epoch: every variable of the model (including moving averages and the
+states of random layers) and of its optimizer, the epochs so far (which determine phase, learning rate and patience) and the
+best weights. The order of an epoch's images depends on its number. Therefore a training that continues from a checkpoint, in
+another process or with more epochs, computes the same epochs as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,21 +21,24 @@ import keras
 import numpy as np
 
 from automl_cxr.errors import TrialError
+from automl_cxr.io import atomic_write
 from automl_cxr.records import EpochRecord
+
+_JSON = "told"  # name of the JSON text among the arrays of a file
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training as it was after an epoch.
+    """The state of a training after an epoch.
 
     Attributes:
         history: Every epoch so far.
-        best: The epoch whose weights are the best.
-        best_weights: Those weights.
+        best: The epoch with the best weights.
+        best_weights: These weights.
         model: Every variable of the model.
-        optimizer: Every variable of its optimizer, but for the gradients that it accumulates.
-        accumulated: These gradients, where batches are computed in parts.
-        parts: How many parts.
+        optimizer: Every variable of its optimizer, except accumulated gradients.
+        accumulated: Accumulated gradients, if batches are computed in parts.
+        parts: Number of these parts.
     """
 
     history: tuple[EpochRecord, ...]
@@ -69,13 +72,9 @@ def take_checkpoint(
 
 
 def _states(optimizer: keras.Optimizer) -> tuple[list[keras.Variable], list[keras.Variable]]:
-    """Part the variables of an optimizer in what it knows and the gradients that it accumulates.
-
-    A weight decay in a variable is no state: the configuration says it.
-    """
-    variables = [variable for variable in optimizer.variables if variable is not optimizer.weight_decay]
-    is_accumulator = [variable.path.endswith("gradient_accumulator") for variable in variables]
-    both = list(zip(variables, is_accumulator, strict=True))
+    """Split the variables of an optimizer into its state and the gradients that it accumulates."""
+    is_accumulator = [variable.path.endswith("gradient_accumulator") for variable in optimizer.variables]
+    both = list(zip(optimizer.variables, is_accumulator, strict=True))
     return [variable for variable, is_one in both if not is_one], [variable for variable, is_one in both if is_one]
 
 
@@ -84,17 +83,17 @@ def _parts(optimizer: keras.Optimizer) -> int:
 
 
 def fits(checkpoint: Checkpoint, model: keras.Model) -> bool:
-    """Tell whether a model has the variables of a checkpoint; at another image size it may not."""
+    """Return whether a model has variables of the shapes in a checkpoint; at another image size it may not."""
     return [tuple(variable.shape) for variable in model.variables] == [value.shape for value in checkpoint.model]
 
 
 def restore_checkpoint(checkpoint: Checkpoint, model: keras.Model, optimizer: keras.Optimizer) -> None:
-    """Give a model and a built optimizer the values that they had.
+    """Assign the values of a checkpoint to a model and a built optimizer.
 
-    A training that computes its batches in more parts than before begins to accumulate gradients from 0.
+    If batches are now computed in another number of parts, the accumulated gradients start from 0.
 
     Raises:
-        TrialError: The checkpoint is of another network.
+        TrialError: The checkpoint belongs to another network.
     """
     states, accumulators = _states(optimizer)
     pairs = [(model.variables, checkpoint.model), (states, checkpoint.optimizer)]
@@ -103,32 +102,36 @@ def restore_checkpoint(checkpoint: Checkpoint, model: keras.Model, optimizer: ke
         pairs.append((accumulators, checkpoint.accumulated))
     for variables, values in pairs:
         if [tuple(variable.shape) for variable in variables] != [value.shape for value in values]:
-            raise TrialError("A checkpoint must be of the network that goes on from it; its shapes differ. Train anew.")
+            raise TrialError("A checkpoint must be of the network that continues from it; its shapes differ. Train anew.")
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
     if parts != checkpoint.parts:
-        counter = states[0]  # Keras counts parts here, and derives the steps that moments are corrected by
+        counter = states[0]  # Keras counts parts here, and derives from it the steps that moments are corrected by
         counter.assign(counter // checkpoint.parts * parts)
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a checkpoint so that a reader finds the old one or the whole new one."""
+    """Write a checkpoint atomically.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     history = [dataclasses.asdict(epoch) for epoch in checkpoint.history]
-    told = {"best": checkpoint.best.epoch, "history": history, "parts": checkpoint.parts}
-    _write(path, told, {name: getattr(checkpoint, name) for name in _GROUPS})
+    values = {"best": checkpoint.best.epoch, "history": history, "parts": checkpoint.parts}
+    _write(path, values, {name: getattr(checkpoint, name) for name in _GROUPS})
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; nothing in the file is run.
+    """Read a checkpoint, without running code from the file.
 
     Raises:
         TrialError: It is missing or damaged.
     """
     with _explained_damage(path):
-        told, groups = _read(path, _GROUPS)
-        history = _history(told)
-        best = next(epoch for epoch in history if epoch.epoch == told["best"])
-        return Checkpoint(history, best, **groups, parts=told["parts"])
+        values, groups = _read(path, _GROUPS)
+        history = _history(values)
+        best = next(epoch for epoch in history if epoch.epoch == values["best"])
+        return Checkpoint(history, best, **groups, parts=values["parts"])
 
 
 _GROUPS = ("best_weights", "model", "optimizer", "accumulated")
@@ -136,13 +139,13 @@ _GROUPS = ("best_weights", "model", "optimizer", "accumulated")
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedFold:
-    """What the network of a fold came to: all that its trial needs of it.
+    """The result of training the network of one fold.
 
     Attributes:
         history: Its epochs.
-        weights: Of its best epoch.
-        probabilities: What it says of the images that it did not learn from, float32 (n_left_out, n_classes).
-        cut_short: Whether its trial's time kept it from epochs that it would have run.
+        weights: Weights of its best epoch.
+        probabilities: Predictions for the images of the fold, which it was not trained on, float32 (n, n_classes).
+        cut_short: Whether the trial's time limit prevented further epochs.
     """
 
     history: tuple[EpochRecord, ...]
@@ -152,44 +155,41 @@ class FinishedFold:
 
 
 def save_fold(fold: FinishedFold, path: Path) -> None:
-    """Write a finished fold so that a reader finds all of it or nothing."""
-    told = {"history": [dataclasses.asdict(epoch) for epoch in fold.history], "cut_short": fold.cut_short}
-    _write(path, told, {"weights": fold.weights, "probabilities": [fold.probabilities]})
+    """Write a finished fold atomically.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    values = {"history": [dataclasses.asdict(epoch) for epoch in fold.history], "cut_short": fold.cut_short}
+    _write(path, values, {"weights": fold.weights, "probabilities": [fold.probabilities]})
 
 
 def load_fold(path: Path) -> FinishedFold:
-    """Read a finished fold; nothing in the file is run.
+    """Read a finished fold, without running code from the file.
 
     Raises:
         TrialError: It is missing or damaged.
     """
     with _explained_damage(path):
-        told, groups = _read(path, ("weights", "probabilities"))
+        values, groups = _read(path, ("weights", "probabilities"))
         return FinishedFold(
-            history=_history(told),
+            history=_history(values),
             weights=groups["weights"],
             probabilities=groups["probabilities"][0],
-            cut_short=bool(told["cut_short"]),
+            cut_short=bool(values["cut_short"]),
         )
 
 
-def _write(path: Path, told: Mapping[str, Any], groups: Mapping[str, Sequence[np.ndarray]]) -> None:
-    """Write JSON and lists of arrays in one piece."""
-    arrays = {f"{name}/{number}": value for name, values in groups.items() for number, value in enumerate(values)}
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, told=np.array(json.dumps(told)), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)  # on a full disk, half of it would be in the way
+def _write(path: Path, values: Mapping[str, Any], groups: Mapping[str, Sequence[np.ndarray]]) -> None:
+    """Write JSON values and lists of arrays into one file."""
+    arrays = {f"{name}/{number}": array for name, members in groups.items() for number, array in enumerate(members)}
+    with atomic_write(path) as file:
+        np.savez(file, **{_JSON: np.array(json.dumps(values))}, **arrays)
 
 
 def _read(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[np.ndarray]]]:
     with np.load(path, allow_pickle=False) as file:
-        return json.loads(str(file["told"])), {name: _numbered(file, name) for name in names}
+        return json.loads(str(file[_JSON])), {name: _numbered(file, name) for name in names}
 
 
 @contextlib.contextmanager
@@ -200,8 +200,8 @@ def _explained_damage(path: Path) -> Iterator[None]:
         raise TrialError(f"The checkpoint {path} cannot be read ({error}). The trial has to be trained anew.") from error
 
 
-def _history(told: Mapping[str, Any]) -> tuple[EpochRecord, ...]:
-    return tuple(EpochRecord(**{**epoch, "values": tuple(epoch["values"])}) for epoch in told["history"])
+def _history(values: Mapping[str, Any]) -> tuple[EpochRecord, ...]:
+    return tuple(EpochRecord(**{**epoch, "values": tuple(epoch["values"])}) for epoch in values["history"])
 
 
 def _numbered(file: np.lib.npyio.NpzFile, name: str) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""The parts of a split as training reads them: images, or what frozen layers say of them."""
+"""The parts of a split as training reads them: images, or the outputs of frozen layers for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class LabelledPart:
     Attributes:
         images: uint8 (n_all, h, w), usually a memory map that many processes share.
         rows: int (n,), the rows of ``images`` that belong to this part.
-        labels: int (n,), index of the class of each of those rows.
+        labels: int (n,), class index of each of these rows.
     """
 
     images: np.ndarray
@@ -22,7 +22,7 @@ class LabelledPart:
     labels: np.ndarray
 
     def batch(self, positions: np.ndarray) -> np.ndarray:
-        """Copy some images of the part, uint8 (k, h, w, 1)."""
+        """Copy the images at some positions of the part, uint8 (k, h, w, 1)."""
         return _copy_rows(self.images, self.rows[positions])[..., np.newaxis]
 
 
@@ -31,9 +31,10 @@ class FeaturePart:
     """The features and labels of one part of a split.
 
     Attributes:
-        inputs: One array (n_all, ...) for each input of a network, float32, float16 or, for pixels, uint8; usually maps.
-        rows: int (n,), the rows of each that belong to this part.
-        labels: int (n,), index of the class of each of those rows.
+        inputs: One array (n_all, ...) for each input of a network, float32, float16 or, for pixels, uint8; usually memory
+            maps.
+        rows: int (n,), the rows of each array that belong to this part.
+        labels: int (n,), class index of each of these rows.
     """
 
     inputs: tuple[np.ndarray, ...]
@@ -41,7 +42,7 @@ class FeaturePart:
     labels: np.ndarray
 
     def batch(self, positions: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
-        """Copy some rows of the part, float32 (k, ...), of each input."""
+        """Copy the rows at some positions of the part, float32 (k, ...), for each input."""
         rows = self.rows[positions]
         copies = tuple(_copy_rows(values, rows).astype(np.float32, copy=False) for values in self.inputs)
         return copies if len(copies) > 1 else copies[0]

@@ -1,4 +1,4 @@
-"""The course of a training: its epochs so far, and what follows from them alone, whoever computes them."""
+"""The record of a training's epochs: which is the best, the learning rate of the next, and whether there is a next."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from automl_cxr.training.schedules import Phase, scheduled_learning_rate
 
 @dataclass(frozen=True)
 class Objective:
-    """What an epoch is judged by.
+    """The values that epochs are scored by.
 
     Attributes:
-        metric: What chooses the epoch.
+        metric: Metric that selects the epoch.
         normal_class: Index of the class without a finding, for the metrics that need it.
-        names: Every metric and cost that is optimised, where there are several.
-        costs: What is known of the network's costs before it is trained.
+        names: Every metric and cost that is optimised, if there are several; else empty.
+        costs: Costs of the network that are known before training.
     """
 
     metric: Metric = METRICS["macro_f1"]
@@ -36,28 +36,26 @@ class Objective:
         return self.metric.function(labels, probabilities, self.normal_class)
 
     def values(self, labels: np.ndarray, probabilities: np.ndarray) -> tuple[float | None, ...]:
-        """Give every objective of several; None for a cost that is not known yet."""
-        figures = (
-            measure(name, labels, probabilities, normal_class=self.normal_class, costs=self.costs) for name in self.names
-        )
-        return tuple(None if math.isnan(figure) else figure for figure in figures)
+        """Return the value of every objective of several; None for a cost that is not known yet."""
+        values = (measure(name, labels, probabilities, normal_class=self.normal_class, costs=self.costs) for name in self.names)
+        return tuple(None if math.isnan(value) else value for value in values)
 
-    def figure(self, record: EpochRecord, monitor: str) -> float:
-        """Give what a ``TrialConfig.monitor`` names, signed so that larger is better."""
+    def monitored(self, record: EpochRecord, monitor: str) -> float:
+        """Return the value that a ``TrialConfig.monitor`` names, signed so that larger is better."""
         score = record.score if self.metric.direction == "maximize" else -record.score
         return {"score": score, "loss": -record.valid_loss, "accuracy": record.valid_accuracy}[monitor]
 
-    def goodness(self, record: EpochRecord, monitor: str) -> tuple[float, float]:
-        """Give a key that is larger for a better epoch; of equal figures the lower validation loss wins."""
-        return (self.figure(record, monitor), -record.valid_loss)
+    def rank(self, record: EpochRecord, monitor: str) -> tuple[float, float]:
+        """Return a key that is larger for a better epoch; a tie goes to the lower validation loss."""
+        return (self.monitored(record, monitor), -record.valid_loss)
 
 
 class EpochTracker:
-    """The epochs of a training, which of them is the best, at which rate the next one trains, and whether there is one.
+    """The epochs of a training, the best of them, and the rules for the next one.
 
     Attributes:
-        history: Every epoch so far, those before a checkpoint too.
-        best: The best of those that compare with the ones to come; None before the first.
+        history: Every epoch so far, including those before a checkpoint.
+        best: The best epoch at the current image size; None before the first.
     """
 
     def __init__(self, config: TrialConfig, objective: Objective) -> None:
@@ -67,25 +65,25 @@ class EpochTracker:
         self.best: EpochRecord | None = None
 
     def is_at(self, until: int | None) -> bool:
-        """Tell whether it has come to the epoch after which it was asked to end."""
+        """Return whether the epoch is reached after which training was requested to end."""
         return until is not None and len(self.history) >= until
 
-    def goes_on(self, number: int, phase: Phase) -> bool:
-        """Tell whether a phase has more epochs to come."""
-        begun = self._of_phase(number)
-        if not begun:
+    def has_more_epochs(self, number: int, phase: Phase) -> bool:
+        """Return whether a phase has another epoch."""
+        epochs = self._of_phase(number)
+        if not epochs:
             return True
-        if len(begun) >= phase.n_epochs:
+        if len(epochs) >= phase.n_epochs:
             return False
-        best = max(filter(self._compares, begun), key=self._goodness, default=None)
-        return best is None or begun[-1].epoch - best.epoch < self._config.patience
+        best = max(filter(self._is_comparable, epochs), key=self._rank, default=None)
+        return best is None or epochs[-1].epoch - best.epoch < self._config.patience
 
     def learning_rate(self, number: int, phase: Phase) -> float:
-        """Give the learning rate of a phase's next epoch."""
-        figures = [self._objective.figure(epoch, self._config.monitor) for epoch in self._of_phase(number)]
-        return scheduled_learning_rate(self._config, phase, figures)
+        """Return the learning rate of a phase's next epoch."""
+        monitored = [self._objective.monitored(epoch, self._config.monitor) for epoch in self._of_phase(number)]
+        return scheduled_learning_rate(self._config, phase, monitored)
 
-    def note(
+    def add(
         self,
         number: int,
         phase: Phase,
@@ -97,7 +95,7 @@ class EpochTracker:
         n_parameters: int,
         features: str,
     ) -> EpochRecord:
-        """Score the next epoch of a phase by what the network then says of the whole validation part, and note it."""
+        """Score the next epoch of a phase by the predictions for the whole validation part after it, and record it."""
         record = EpochRecord(
             epoch=len(self.history) + 1,
             phase=number,
@@ -114,23 +112,23 @@ class EpochTracker:
             features=features,
         )
         self.history.append(record)
-        if not self._compares(self.best) or self._goodness(record) > self._goodness(self.best):
+        if not self._is_comparable(self.best) or self._rank(record) > self._rank(self.best):
             self.best = record
         return record
 
     def _of_phase(self, number: int) -> list[EpochRecord]:
         return [epoch for epoch in self.history if epoch.phase == number]
 
-    def _compares(self, record: EpochRecord | None) -> bool:
-        """Tell whether an epoch ran at the resolution of those to come; scores of others are of other images."""
+    def _is_comparable(self, record: EpochRecord | None) -> bool:
+        """Return whether an epoch ran at the current image size; scores at other sizes cannot be compared with its scores."""
         return record is not None and record.image_size == self._config.image_size
 
-    def _goodness(self, record: EpochRecord) -> tuple[float, float]:
-        return self._objective.goodness(record, self._config.monitor)
+    def _rank(self, record: EpochRecord) -> tuple[float, float]:
+        return self._objective.rank(record, self._config.monitor)
 
 
 def refuse_diverged_loss(loss: float, *, epoch: int, learning_rate: float) -> None:
-    """Refuse the loss of an epoch that went astray.
+    """Refuse a training loss that is not finite.
 
     Raises:
         NonFiniteLossError: It is NaN or infinite.

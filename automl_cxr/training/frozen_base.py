@@ -1,4 +1,4 @@
-"""A network below its head, all of it frozen: built once, run over the images once, and kept for every head put on it."""
+"""The frozen layers below a head: built once, computed for all images once, and shared by every head on top of them."""
 
 from __future__ import annotations
 
@@ -19,39 +19,45 @@ from automl_cxr.training.stack_grouping import vectors_of
 from automl_cxr.training.stacked_saving import StackedModelSaver
 from automl_cxr.training.trainer import predict_probabilities
 
-_VECTOR = "vector"  # the layer that heads stand on
-_AT_ONCE = 256  # images
-_ENOUGH = 10**9  # epochs that will read the features: of heads without number
-_HEAD = (
-    *("n_dense", "dense_units", "dense_growth", "dropout", "loss", "focal_gamma", "focal_alpha", "label_smoothing"),
-    *("optimizer", "learning_rate", "fine_tune_rate", "schedule", "plateau_factor", "plateau_share", "weight_decay"),
-    *("batch_size", "epochs", "patience", "monitor", "imbalance", "undersample_ratio", "frozen_share", "seed"),
+_VECTOR = "vector"  # the layer whose output the heads take
+_BATCH_SIZE = 256  # images
+_MANY_EPOCHS = 10**9  # an unknown number of heads will read the features
+# The number format of the features is not a matter of the head, though only the training of heads reads them.
+_HEAD = tuple(
+    name
+    for name in TrialConfig.names_affecting("head", "loss", "optimizer", "training")
+    if name not in (*TrialConfig.names_affecting("architecture", "augmentation"), "features")
 )
 
 
 def base_config_of(config: TrialConfig) -> TrialConfig:
-    """Give the configuration with all that only concerns the head and its training at the defaults: equal for one trunk."""
-    plain = TrialConfig()
-    return dataclasses.replace(config, **{name: getattr(plain, name) for name in _HEAD})
+    """Return the configuration of the frozen layers, which is equal for all heads that share them.
+
+    All hyperparameters that concern only the head and its training, and those that the configuration does not read, are set
+    to their defaults.
+    """
+    default = TrialConfig()
+    reset = {name for name in TrialConfig.names() if name in _HEAD or not config.reads(name)}
+    return dataclasses.replace(config, **{name: getattr(default, name) for name in reset})
 
 
 class FrozenBase:
-    """A trunk, and the features of one split.
+    """Frozen layers, and their features for the images of one split.
 
     Args:
-        config: Of any trial that it serves.
-        train: Images to learn from.
-        valid: Images to be judged by.
+        config: The configuration of any trial that uses them.
+        train: Training images.
+        valid: Validation images.
         n_classes: Number of classes.
-        weights_folder: Where pretrained weights are looked for first.
+        weights_folder: Folder that is searched first for pretrained weights.
 
     Attributes:
-        road: The features.
-        valid: The images to be judged by.
+        inputs: The features.
+        valid: The validation images.
 
     Raises:
-        UndividedError: Its features cannot be kept, so that heads have to be trained one by one.
-        TrialError: Weights cannot be had.
+        UndividedError: The features cannot be cached, so that the heads have to be trained one by one.
+        TrialError: The weights cannot be loaded.
     """
 
     def __init__(
@@ -61,43 +67,45 @@ class FrozenBase:
         self.valid = valid
         self._whole = build_model(base_config_of(config), n_classes, steps_per_epoch=1, weights_folder=weights_folder)
         self._vector = self._whole.get_layer(_VECTOR).output
-        self.road = choose_phase_inputs(self._whole, config, n_epochs=_ENOUGH, train=train, valid=valid)
-        if not isinstance(self.road.valid, FeaturePart):
-            raise UndividedError(self.road.reads)
-        self._seen = compared_positions(valid)
-        trunk = keras.Model(self._whole.input, self._vector)
-        self._vectors_seen = _in_batches(trunk, valid.batch, self._seen)
-        self._saver = StackedModelSaver(trunk.layers)
+        self.inputs = choose_phase_inputs(self._whole, config, n_epochs=_MANY_EPOCHS, train=train, valid=valid)
+        if not isinstance(self.inputs.valid, FeaturePart):
+            raise UndividedError(self.inputs.reads)
+        self._compared = compared_positions(valid)
+        base = keras.Model(self._whole.input, self._vector)
+        self._vectors_from_pixels = _predict(base, valid.batch, self._compared)
+        self._saver = StackedModelSaver(base.layers)
 
     def with_head(self, config: TrialConfig) -> keras.Model:
-        """Put an untrained head on the trunk: the network that ``build_model`` gives, but that all share the trunk."""
+        """Return the network of ``build_model`` for a configuration, with an untrained head on the shared layers."""
         return keras.Model(self._whole.input, classifier_head(self._vector, config, self._n_classes), name=self._whole.name)
 
     def predict_valid(self, model: keras.Model) -> tuple[np.ndarray, str]:
-        """Predict the validation part with one of its networks, and compare some images with what it says of their pixels.
+        """Predict the validation part with one of the networks, and compare some predictions with those from pixels.
 
         Returns:
             As ``Training.best_probabilities``.
 
         Raises:
-            TrialError: The features are not what the network computes.
+            TrialError: The cached features are not those that the network computes.
         """
         head = keras.Model(self._vector, model.output)
-        features = self.road.valid
-        probabilities = _in_batches(head, lambda positions: vectors_of(features, positions), np.arange(len(features.rows)))
-        from_pixels = _in_batches(head, lambda positions: self._vectors_seen[positions], np.arange(len(self._seen)))
-        differ_by = compare_predictions(from_pixels, probabilities[self._seen])
-        note = f"the whole network, from pixels, predicts the same within {differ_by:.1g}"
-        if self.road.is_exact and agrees(differ_by):
-            return probabilities, note
-        return predict_probabilities(model, self.valid), f"{note}; its own predictions are kept"
+        features = self.inputs.valid
+        probabilities = _predict(head, lambda positions: vectors_of(features, positions), np.arange(len(features.rows)))
+        from_pixels = _predict(
+            head, lambda positions: self._vectors_from_pixels[positions], np.arange(len(self._vectors_from_pixels))
+        )
+        difference = compare_predictions(from_pixels, probabilities[self._compared])
+        message = f"the whole network, from pixels, predicts the same within {difference:.1g}"
+        if self.inputs.is_exact and agrees(difference):
+            return probabilities, message
+        return predict_probabilities(model, self.valid), f"{message}; its own predictions are kept"
 
     def save(self, model: keras.Model, path: Path) -> None:
-        """Write one of its networks, compiled with an optimizer that has not run, to a .keras file."""
+        """Write one of the networks, compiled with an optimizer that has not run, to a .keras file."""
         self._saver.save(model, path)
 
 
-def _in_batches(network: keras.Model, batch: Callable[[np.ndarray], np.ndarray], positions: np.ndarray) -> np.ndarray:
-    """Run a network as it is, since a graph would take longer to trace than it saves."""
-    parts = np.split(positions, range(_AT_ONCE, len(positions), _AT_ONCE))
+def _predict(network: keras.Model, batch: Callable[[np.ndarray], np.ndarray], positions: np.ndarray) -> np.ndarray:
+    """Predict batch by batch without tracing a graph, which would take longer than it saves for so small a network."""
+    parts = np.split(positions, range(_BATCH_SIZE, len(positions), _BATCH_SIZE))
     return np.concatenate([np.asarray(keras.ops.convert_to_numpy(network(batch(part), training=False))) for part in parts])

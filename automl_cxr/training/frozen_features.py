@@ -1,8 +1,8 @@
-"""Features: what the part of a network that stands still says of all images of a decoded array, from the cache or into it.
+"""Features: the outputs of frozen layers for all images of a decoded array, read from the cache or computed into it.
 
-Features of one network are computed in one pass, however many cuts are asked for. Each cut has an entry of its own, named by
-what it computes (``model/fingerprint.py``) and by the images' contents, so that it does not matter which network, trial or
-search asks. Batches are read, run and written one by one: no more than one of them is in memory.
+Features of one network are computed in one pass over the images, whatever the number of cuts. Each cut has its own cache entry,
+whose key depends on the layers and weights below it (``model/fingerprint.py``) and on the contents of the images. Therefore
+networks, trials and searches share entries. One batch at a time is in memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from automl_cxr.model.fingerprint import fingerprint
 from automl_cxr.model.frozen_split import is_stochastic
 from automl_cxr.model.graph import tensors_at
 
-_BATCH_SIZE = 32  # one for all, since the draws of a view depend on it
+_BATCH_SIZE = 32  # fixed, because the random numbers of a view depend on it
 _POOLINGS = {"average": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}
 
 
@@ -44,30 +44,30 @@ def pooled_features(
     label: str = "",
     cache: FeatureCache | None = None,
 ) -> dict[str, np.ndarray]:
-    """Give one vector for each image and cut: feature maps of a network, pooled over all positions.
+    """Return one vector for each image and cut: the feature maps of a network, pooled over all positions.
 
     Args:
         network: Any network that takes raw grey pixels (n, h, w, 1): a backbone with its preprocessing
-            (``transfer.backbone_on_pixels``), a trunk, or the saved model of a trial. It runs as in inference.
-        cuts: Names of its layers with feature maps (n, h, w, channels); within a backbone, after its name and a slash, such as
+            (``transfer.backbone_on_pixels``), a convolution stack, or the saved model of a trial. It runs in inference mode.
+        cuts: Names of layers with feature maps (n, h, w, channels); a layer of a backbone follows its name and a slash, such as
             "backbone/fire5_concat".
         images: A decoded array, uint8 (n, h, w), usually mapped.
         pooling: "average" or "max".
         dtype: "float32" or "float16".
-        label: Name of the network, for people; by default its own.
-        cache: Where they are kept; by default the cache folder.
+        label: Name of the network in cache listings; by default its own.
+        cache: The cache; by default the one in the cache folder.
 
     Returns:
-        By cut, in the order asked for: a map of the file, read-only, (n, channels).
+        A read-only memory map (n, channels) for each cut, in the order of ``cuts``.
 
     Raises:
         ImpossibleModelError: The network has no such layer, or it has no feature maps.
-        FeatureCacheError: They find no room.
+        FeatureCacheError: The cache has too little free disk space.
     """
     maps, pixels = tensors_at(network, cuts), network.inputs[0]
     taps = []
     for cut, tensor in zip(cuts, maps, strict=True):
-        (alone,) = tensors_at(network, [cut])  # whose digest does not depend on what else is asked for
+        (alone,) = tensors_at(network, [cut])  # its digest does not depend on the other cuts
         pooled = [_POOLINGS[pooling]()(one) for one in (alone, tensor)]
         features = features_of(
             keras.Model(pixels, pooled[0]), images, dtype=dtype, label=f"{label or network.name}@{cut}, {pooling}"
@@ -77,40 +77,40 @@ def pooled_features(
 
 
 def features_of(network: keras.Model, images: np.ndarray, *, dtype: str = "float32", view: int = 0, label: str) -> Features:
-    """Describe what a network says of images, without computing it.
+    """Describe the outputs of a network for images, without computing them.
 
     Args:
-        network: From raw pixels (n, h, w, 1) to one tensor.
+        network: A network from raw pixels (n, h, w, 1) to one tensor.
         images: A decoded array, uint8 (n, h, w).
         dtype: "float32" or "float16".
-        view: 0 for the images as they are; else a number from 1 that decides what augmentation draws.
-        label: What they are, for people.
+        view: 0 for the images without augmentation; else a number from 1, the seed of the augmentation.
+        label: Description of the features in cache listings.
     """
     origin: dict[str, str | int] = {
         "images": digest_array(images),
         "network": fingerprint(network),
         "view": view,
         "backend": keras.backend.backend(),
-        "device": "gpu" if has_gpu() else "cpu",  # which rounds otherwise
+        "device": "gpu" if has_gpu() else "cpu",  # they round differently
     }
-    seen = f"{images.shape[1]} pixels" + (f", view {view}" if view else "")
-    return Features(origin, (len(images), *network.output_shape[1:]), dtype, f"{label}, {seen}")
+    view_label = f"{images.shape[1]} pixels" + (f", view {view}" if view else "")
+    return Features(origin, (len(images), *network.output_shape[1:]), dtype, f"{label}, {view_label}")
 
 
 def open_features(
     network: keras.Model, features: Features, images: np.ndarray, *, cache: FeatureCache, view: int = 0
 ) -> np.ndarray:
-    """Give what a network says of each image, read-only (n, ...), from the cache or computed into it.
+    """Return the outputs of a network for each image, read-only (n, ...), from the cache or computed into it.
 
     Args:
-        network: The one that was described.
-        features: Its description, by ``features_of``.
-        images: As there.
-        cache: Where they are kept.
-        view: As there.
+        network: The network that ``features`` describes.
+        features: The description, from ``features_of``.
+        images: The same as for ``features_of``.
+        cache: The cache.
+        view: The same as for ``features_of``.
 
     Raises:
-        FeatureCacheError: They find no room.
+        FeatureCacheError: The cache has too little free disk space.
     """
     (values,) = _open([_Tap(features, network.outputs[0])], network.inputs[0], images, cache, view=view)
     return values
@@ -119,7 +119,7 @@ def open_features(
 def _open(
     taps: Sequence[_Tap], pixels: keras.KerasTensor, images: np.ndarray, cache: FeatureCache, *, view: int
 ) -> list[np.ndarray]:
-    """Open features of one network, after running it once over the images for all that are missing."""
+    """Open features of one network; compute all that are missing in one pass over the images."""
     tensors = {tap.features.key: tap.tensor for tap in taps}
 
     def compute(missing: Sequence[Features]) -> Iterator[Rows]:
@@ -129,21 +129,21 @@ def _open(
 
 
 def run_over(network: keras.Model, images: np.ndarray, *, view: int = 0) -> Iterator[Rows]:
-    """Yield the outputs of a network for some images after the others, as it is in inference, or with a view's draws."""
+    """Yield the outputs of a network batch by batch, in inference mode or with the augmentation of a view."""
     if view:
-        network = _with_draws(network, view)
+        network = _with_view(network, view)
     batch_size = n_devices() * math.ceil(_BATCH_SIZE / n_devices())
     for first in range(0, len(images), batch_size):
         pixels = np.asarray(images[first : first + batch_size])
-        shown = np.resize(np.arange(len(pixels)), batch_size)  # the last batch is filled up: no second graph is traced for it
+        shown = np.resize(np.arange(len(pixels)), batch_size)  # fills up the last batch, so that no second graph is traced
         with data_parallel():
             outputs = network.predict_on_batch(pixels[shown][..., np.newaxis])
         outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
         yield tuple(np.asarray(output, np.float32)[: len(pixels)] for output in outputs)
 
 
-class _InTraining(keras.Model):
-    """A network that draws when it predicts."""
+class _AugmentedNetwork(keras.Model):
+    """A network whose random layers are active in predictions."""
 
     def __init__(self, network: keras.Model) -> None:
         super().__init__(name="views")
@@ -153,11 +153,11 @@ class _InTraining(keras.Model):
         return self.network(pixels, training=True)
 
 
-def _with_draws(network: keras.Model, view: int) -> keras.Model:
-    """Let a network draw as a view does: by the view's number alone, whatever the seed of the trial."""
+def _with_view(network: keras.Model, view: int) -> keras.Model:
+    """Activate the random layers of a network, seeded by the number of the view alone, whatever the seed of the trial."""
     for position, operation in enumerate(operation for operation in network.operations if is_stochastic(operation)):
         weights = {id(weight) for weight in operation.weights}
         for state in (variable for variable in operation.variables if id(variable) not in weights):
             seeds = np.random.SeedSequence((view, position)).generate_state(int(np.prod(state.shape)))
             state.assign((seeds >> 1).astype(np.int64).reshape(state.shape))
-    return _InTraining(network)
+    return _AugmentedNetwork(network)

@@ -1,7 +1,7 @@
-"""What a phase of training reads: pixels, or what the layers that stand still say of them, computed once.
+"""The inputs of a phase of training: pixels, or features of frozen layers that are computed once.
 
-Both roads train the very weights of the whole network. That of features is taken where a frozen part can be divided off
-(``model/frozen_split.py``), the cache has room, and a pass over the images costs less than it saves.
+Both train the weights of the whole network. Features are used if a frozen part can be separated from the network
+(``model/frozen_split.py``), the cache has enough disk space, and a pass over the images costs less than it saves.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from automl_cxr.training.datasets import FeaturePart, LabelledPart
 from automl_cxr.training.frozen_features import features_of, open_features
 
 PIXELS = "pixels"
-_TOLERANCE = 1e-5  # of a probability, between the roads; rounding stays below it
-_GROSS = 0.05  # what neither 16 bits nor a GPU's rounding explains
+_TOLERANCE = 1e-5  # between probabilities from features and from pixels; float32 rounding on a CPU is smaller
+_LARGEST_DIFFERENCE = 0.05  # more cannot be explained by float16 or by rounding on a GPU
 _N_COMPARED = 8  # images
-_LEAST_SHARE = 0.2  # of the multiplications, for which shallow feature maps are worth their room
+_LEAST_SHARE = 0.2  # of the multiplications; for less, shallow feature maps are not worth their disk space
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseInputs:
-    """The network that is trained now, and its inputs.
+    """The network that is trained in a phase, and its inputs.
 
     Attributes:
-        network: What is compiled and fitted: the whole network, or what stands above its frozen parts.
-        train: The part that it learns from; several where they are views of the same images, which epochs take in turn.
-        valid: The part that it is judged by.
-        reads: What it reads, for the record: "backbone@vector, float32" or "pixels", with the reason where it could be
-            otherwise; "" for networks that have no backbone.
-        is_exact: Whether it predicts what the whole network does but for rounding.
+        network: The network to compile and fit: the whole network, or the layers above its frozen parts.
+        train: The training part; several if they are augmented views of the same images, which epochs use in rotation.
+        valid: The validation part.
+        reads: Description of the inputs for the record: "backbone@vector, float32", or "pixels" and the reason for them; "" for
+            networks without a backbone.
+        is_exact: Whether its predictions differ from those of the whole network by rounding only.
     """
 
     network: keras.Model
@@ -49,21 +49,21 @@ class PhaseInputs:
     is_exact: bool = True
 
     def train_part(self, epoch: int) -> LabelledPart | FeaturePart:
-        """Give what an epoch, from 1, learns from."""
+        """Return the training part of an epoch, numbered from 1."""
         return self.train[(epoch - 1) % len(self.train)]
 
 
 def choose_phase_inputs(
     network: keras.Model, config: TrialConfig, *, n_epochs: int, train: LabelledPart, valid: LabelledPart
 ) -> PhaseInputs:
-    """Choose what a phase reads, and compute it if it is not there.
+    """Choose the inputs of a phase, and compute features that are not cached.
 
     Args:
-        network: The whole network, set to the phase.
-        config: Its ``features`` and ``views``.
-        n_epochs: Epochs of the phase at most.
-        train: Images to learn from.
-        valid: Images to be judged by; of the same array.
+        network: The whole network, with the trainable layers of the phase.
+        config: ``features`` and ``views``, and the names of the backbones.
+        n_epochs: Maximum number of epochs of the phase.
+        train: Training images.
+        valid: Validation images, in the same array.
     """
     has_backbone = any(layer.name in (BACKBONE, SECOND_BACKBONE) for layer in network.layers)
     if config.features == PIXELS or not has_backbone:
@@ -85,7 +85,7 @@ def _feature_inputs(
     images, cache, dtype = train.images, FeatureCache(), config.features
     parts = [part for part in divided.frozen if part is not None]
     are_drawn = any(is_stochastic(operation) for part in parts for operation in part.network.operations)
-    views = [0, *range(1, config.views + 1)] if are_drawn else [0]  # the validation part is seen as it is
+    views = [0, *range(1, config.views + 1)] if are_drawn else [0]  # the validation part is not augmented
     described = {(part.name, view): _describe(part, images, dtype, view, config) for part in parts for view in views}
     n_passes = len({view for (_, view), features in described.items() if not cache.holds(features)})
     if n_passes >= n_epochs:
@@ -99,11 +99,11 @@ def _feature_inputs(
             for part in divided.frozen
         )
 
-    seen = [read_view(view) for view in views]
+    inputs_of_views = [read_view(view) for view in views]
     return PhaseInputs(
         network=divided.trained,
-        train=[FeaturePart(inputs, train.rows, train.labels) for inputs in seen[1:] or seen],
-        valid=FeaturePart(seen[0], valid.rows, valid.labels),
+        train=[FeaturePart(inputs, train.rows, train.labels) for inputs in inputs_of_views[1:] or inputs_of_views],
+        valid=FeaturePart(inputs_of_views[0], valid.rows, valid.labels),
         reads=f"{' and '.join(part.name for part in parts)}, {dtype}" + (f", {config.views} views" if are_drawn else ""),
         is_exact=dtype == "float32" and not has_gpu(),  # GPUs round by the size of a batch
     )
@@ -116,37 +116,37 @@ def _describe(part: FrozenPart, images: np.ndarray, dtype: str, view: int, confi
 
 
 def compare_with_pixels(whole: keras.Model, valid: LabelledPart, probabilities: np.ndarray) -> float:
-    """Give the largest difference between predictions of a part and those of the whole network for some of its images.
+    """Return the largest difference between predictions from features and those from pixels, for some images of a part.
 
     Raises:
         TrialError: It is larger than rounding explains.
     """
     positions = compared_positions(valid)
     with data_parallel():
-        said = keras.ops.convert_to_numpy(whole(valid.batch(positions), training=False))
-    return compare_predictions(np.asarray(said, np.float32), probabilities[positions])
+        from_pixels = keras.ops.convert_to_numpy(whole(valid.batch(positions), training=False))
+    return compare_predictions(np.asarray(from_pixels, np.float32), probabilities[positions])
 
 
 def compared_positions(part: LabelledPart) -> np.ndarray:
-    """Choose the images of a part that are looked at from pixels, int (k,)."""
+    """Return the positions of the images of a part that are also predicted from pixels, int (k,)."""
     return np.unique(np.linspace(0, len(part.rows) - 1, _N_COMPARED).astype(int))
 
 
 def compare_predictions(from_pixels: np.ndarray, from_features: np.ndarray) -> float:
-    """Give the largest difference between probabilities of the same images.
+    """Return the largest difference between probabilities of the same images.
 
     Raises:
         TrialError: It is larger than rounding explains.
     """
-    differ_by = float(np.abs(from_pixels - from_features).max())
-    if not differ_by <= _GROSS:
+    difference = float(np.abs(from_pixels - from_features).max())
+    if not difference <= _LARGEST_DIFFERENCE:
         raise TrialError(
-            f"Features must be what the network computes; with them a probability differs by {differ_by:.2g}. "
+            f"Features must be what the network computes; with them a probability differs by {difference:.2g}. "
             "Remove them with `automl-cxr cache clear`, or set features=pixels."
         )
-    return differ_by
+    return difference
 
 
-def agrees(differ_by: float) -> bool:
-    """Tell whether a difference between the roads is rounding."""
-    return differ_by <= _TOLERANCE
+def agrees(difference: float) -> bool:
+    """Return whether a difference between predictions from features and from pixels is rounding."""
+    return difference <= _TOLERANCE

@@ -1,4 +1,4 @@
-"""When a trial trains what, and at which learning rate: its phases, and the rate of each of their epochs."""
+"""The phases of a training, and the learning rate of each epoch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _LOWEST_SHARE = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """A stretch of epochs with one optimizer and one choice of trained layers.
+    """Consecutive epochs with one optimizer and the same trained layers.
 
     Attributes:
-        n_epochs: Epochs at most.
-        learning_rate: Step size at its start.
-        frozen: Whether the backbones stand still.
+        n_epochs: Maximum number of epochs.
+        learning_rate: Initial learning rate.
+        frozen: Whether the backbones are frozen.
     """
 
     n_epochs: int
@@ -28,7 +28,7 @@ class Phase:
 
 
 def plan_phases(config: TrialConfig) -> tuple[Phase, ...]:
-    """Split the epochs: the backbones' frozen ones first, then those at ``fine_tune_rate``; one phase where none are frozen."""
+    """Return the phases: first the epochs with frozen backbones, if any, then the others at ``fine_tune_rate``."""
     n_frozen = config.frozen_epochs
     phases = (
         Phase(n_epochs=n_frozen, learning_rate=config.learning_rate, frozen=True),
@@ -41,35 +41,42 @@ def plan_phases(config: TrialConfig) -> tuple[Phase, ...]:
     return tuple(phase for phase in phases if phase.n_epochs > 0)
 
 
-def scheduled_learning_rate(config: TrialConfig, phase: Phase, figures: Sequence[float]) -> float:
-    """Give the learning rate of a phase's next epoch.
+def scheduled_learning_rate(config: TrialConfig, phase: Phase, monitored: Sequence[float]) -> float:
+    """Return the learning rate of a phase's next epoch.
 
-    The cosine's length is that of the phase as planned, so a trial that is stopped early saw the same rates as one that is
-    not. A plateau never takes the rate below a thousandth of the start, where training stands still all the same.
+    The cosine covers the planned epochs of the phase, so a trial that is stopped early has the same rates as one that is not.
+    Plateaus never lower the rate below a thousandth of the initial one, at which training has no visible effect.
 
     Args:
         config: The schedule and its settings.
-        phase: Where the epoch belongs.
-        figures: What ``config.monitor`` names after each epoch of the phase so far, larger for better.
+        phase: The phase of the epoch.
+        monitored: The value that ``config.monitor`` names after each epoch of the phase so far; larger is better.
+
+    Raises:
+        NotImplementedError: The schedule is not implemented.
     """
-    if config.schedule == "constant":
-        return phase.learning_rate
-    if config.schedule == "cosine":
-        return phase.learning_rate * 0.5 * (1 + math.cos(math.pi * len(figures) / phase.n_epochs))
-    patience = max(1, round(config.plateau_share * config.patience))
-    return phase.learning_rate * max(_LOWEST_SHARE, config.plateau_factor ** count_plateaus(figures, patience=patience))
+    match config.schedule:
+        case "constant":
+            return phase.learning_rate
+        case "cosine":
+            return phase.learning_rate * 0.5 * (1 + math.cos(math.pi * len(monitored) / phase.n_epochs))
+        case "plateau":
+            patience = max(1, round(config.plateau_share * config.patience))
+            n_plateaus = count_plateaus(monitored, patience=patience)
+            return phase.learning_rate * max(_LOWEST_SHARE, config.plateau_factor**n_plateaus)
+    raise NotImplementedError(f"No learning rate is implemented for schedule '{config.schedule}'.")
 
 
-def count_plateaus(figures: Sequence[float], *, patience: int) -> int:
-    """Count the runs of ``patience`` epochs that did not beat the best figure before them by more than 0.001.
+def count_plateaus(values: Sequence[float], *, patience: int) -> int:
+    """Count the runs of ``patience`` epochs whose values exceed the best earlier one by no more than 0.001.
 
-    As Keras' ``ReduceLROnPlateau`` (``min_delta=0.001, cooldown=0``) counts them: the best figure is that of the last
-    improvement, and counting begins again after each plateau.
+    They are counted as by Keras' ``ReduceLROnPlateau`` (``min_delta=0.001, cooldown=0``): the best value is that of the last
+    improvement, and counting restarts after each plateau.
     """
     best, n_waited, n_plateaus = -math.inf, 0, 0
-    for figure in figures:
-        if figure - _LEAST_IMPROVEMENT > best:
-            best, n_waited = figure, 0
+    for value in values:
+        if value - _LEAST_IMPROVEMENT > best:
+            best, n_waited = value, 0
             continue
         n_waited += 1
         if n_waited == patience:

@@ -1,7 +1,7 @@
-"""Which heads can train together: their shapes, what else they must share, and how they are divided into stacks.
+"""Grouping of heads that train together: the properties that they must share, and their division into stacks.
 
-Of heads of like width a stack is made, in which narrower ones are padded to the widest. A stack more takes longer to trace, a
-wider one longer to train.
+A stack consists of heads of similar width, which are padded to the widest. A further stack takes time to trace; a wider stack
+takes time to train.
 """
 
 from __future__ import annotations
@@ -20,20 +20,26 @@ from automl_cxr.training.datasets import FeaturePart
 from automl_cxr.training.sampling import images_per_epoch
 from automl_cxr.training.trainer import n_steps
 
-_MOST_HEADS = 64  # of a population
-_MOST_BYTES = 2**29  # of its weights, gradients and moments
-_NUMBERS_PER_WEIGHT = 4  # itself, its gradient, two moments
-_STACK = 130_000  # weights: to trace a stack takes as long as to take 400 steps of so many more
+STACKED_LOSSES = frozenset({"ce", "focal"})
+"""Losses that ``stacked_heads`` implements. Heads with other losses train one by one."""
+
+STACKED_OPTIMIZERS = frozenset({"adam", "adamw", "rmsprop", "sgd", "adadelta"})
+"""Optimizers that ``stacked_heads`` implements: those whose steps treat each weight on its own."""
+
+_MAX_HEADS = 64  # that train together
+_MAX_BYTES = 2**29  # of their weights, gradients and moments
+_NUMBERS_PER_WEIGHT = 4  # the weight, its gradient and two moments
+_TRACING_COST = 130_000  # tracing a stack takes as long as 400 training steps of so many additional weights
 
 
 @dataclass(frozen=True, order=True)
 class HeadShape:
-    """What heads must share to be computed together.
+    """The properties of a head that heads of one stack share.
 
     Attributes:
-        n_features: Numbers in a vector.
+        n_features: Length of the feature vector.
         widths: Units of each hidden layer.
-        n_classes: Numbers in an output.
+        n_classes: Number of classes.
         has_dropout: Whether there are dropout layers.
         has_decay: Whether weights decay.
         optimizer: ``TrialConfig.optimizer``.
@@ -48,7 +54,7 @@ class HeadShape:
 
     @classmethod
     def of(cls, config: TrialConfig, n_features: int, n_classes: int) -> HeadShape:
-        """Give the shape of a configuration's head."""
+        """Return the shape of a configuration's head."""
         return cls(
             n_features,
             hidden_widths(config),
@@ -60,12 +66,12 @@ class HeadShape:
 
     @property
     def kind(self) -> tuple[int, bool, bool]:
-        """What the heads of a stack share beside what those of a company do."""
+        """The properties that heads of a stack share, in addition to those of their group."""
         return len(self.widths), self.has_dropout, self.has_decay
 
     @property
     def layers(self) -> tuple[tuple[int, int], ...]:
-        """Inputs and units of each dense layer."""
+        """Number of inputs and units of each dense layer."""
         ends = (self.n_features, *self.widths, self.n_classes)
         return tuple(itertools.pairwise(ends))
 
@@ -75,7 +81,7 @@ class HeadShape:
 
     @property
     def dropped(self) -> tuple[int, ...]:
-        """Inputs of each dropout layer: the hidden layers, or the vector where there is none."""
+        """Number of inputs of each dropout layer: those after the hidden layers, or the one on the feature vector."""
         if not self.has_dropout:
             return ()
         return self.widths or (self.n_features,)
@@ -83,28 +89,37 @@ class HeadShape:
 
 @dataclass(frozen=True)
 class StackGroup:
-    """What heads have in common that can train an epoch together."""
+    """The properties that heads must share to train their next epoch together.
+
+    Attributes:
+        n_features: Length of the feature vector.
+        n_classes: Number of classes.
+        optimizer: ``TrialConfig.optimizer``.
+        batch_size: ``TrialConfig.batch_size``.
+        n_images: Number of images of an epoch.
+        n_steps_so_far: Gradient steps that each head has taken.
+    """
 
     n_features: int
     n_classes: int
     optimizer: str
     batch_size: int
-    n_shown: int
+    n_images: int
     n_steps_so_far: int
 
     @property
     def n_steps(self) -> int:
         """Gradient steps of an epoch."""
-        return n_steps(self.n_shown, self.batch_size)
+        return n_steps(self.n_images, self.batch_size)
 
 
 @dataclass
 class HeadState:
-    """Everything of a head that its next epoch follows from.
+    """The state of a head that determines its next epoch.
 
     Attributes:
-        weights: Kernel and bias of each dense layer, as Keras lists them.
-        moments: What the optimizer keeps of them, as Keras lists it.
+        weights: Kernel and bias of each dense layer, in the order of Keras.
+        moments: Variables of the optimizer for them, in the order of Keras.
         n_steps: Gradient steps so far.
         seeds: State of the seed generator of each dropout layer, int (2,).
     """
@@ -115,54 +130,59 @@ class HeadState:
     seeds: list[np.ndarray]
 
 
+def can_be_stacked(config: TrialConfig) -> bool:
+    """Return whether ``stacked_heads`` implements the loss and the optimizer of a head."""
+    return config.loss in STACKED_LOSSES and config.optimizer in STACKED_OPTIMIZERS
+
+
 def stack_group_of(config: TrialConfig, state: HeadState, train: FeaturePart, n_classes: int) -> StackGroup:
-    """Tell which heads a head can train its next epoch with: those of equal company."""
-    n_shown = int(images_per_epoch(train.labels, n_classes, config).sum())
-    return StackGroup(n_features(train), n_classes, config.optimizer, config.batch_size, n_shown, state.n_steps)
+    """Return the group of a head; heads of equal groups can train their next epoch together."""
+    n_images = int(images_per_epoch(train.labels, n_classes, config).sum())
+    return StackGroup(n_features(train), n_classes, config.optimizer, config.batch_size, n_images, state.n_steps)
 
 
-def divide_stack_group(configs: Sequence[TrialConfig], company: StackGroup) -> list[slice]:
-    """Divide heads of one company into populations that fit into memory, of one head at least."""
+def divide_stack_group(configs: Sequence[TrialConfig], group: StackGroup) -> list[slice]:
+    """Divide heads of one group into parts that fit into memory, each of one head at least."""
     slices, first, n_bytes = [], 0, 0
-    for place, config in enumerate(configs):
-        own = 4 * _NUMBERS_PER_WEIGHT * HeadShape.of(config, company.n_features, company.n_classes).n_parameters
-        if place > first and (n_bytes + own > _MOST_BYTES or place - first == _MOST_HEADS):
-            slices.append(slice(first, place))
-            first, n_bytes = place, 0
+    for index, config in enumerate(configs):
+        own = 4 * _NUMBERS_PER_WEIGHT * HeadShape.of(config, group.n_features, group.n_classes).n_parameters
+        if index > first and (n_bytes + own > _MAX_BYTES or index - first == _MAX_HEADS):
+            slices.append(slice(first, index))
+            first, n_bytes = index, 0
         n_bytes += own
     return [*slices, slice(first, len(configs))]
 
 
 def n_features(part: FeaturePart) -> int:
-    """Count the numbers in a vector."""
+    """Return the length of the feature vectors of a part."""
     return sum(values.shape[1] for values in part.inputs)
 
 
 def vectors_of(part: FeaturePart, positions: np.ndarray) -> np.ndarray:
-    """Copy some vectors of a part, float32 (k, n_features); those of several branches are joined."""
+    """Copy the feature vectors at some positions of a part, float32 (k, n_features); those of several branches are joined."""
     copied = part.batch(positions)
     return np.concatenate(copied, axis=1) if isinstance(copied, tuple) else copied
 
 
 def pad_shapes(shapes: Sequence[HeadShape]) -> list[HeadShape]:
-    """Give the padded shape of the stack that each head belongs to, so that tracing and training together take least."""
+    """Return the padded shape of the stack of each head, chosen to minimise the time for tracing and training together."""
     kinds: dict[tuple[int, bool, bool], list[HeadShape]] = defaultdict(list)
     for shape in sorted(shapes):
         kinds[shape.kind].append(shape)
-    padded = {shape: widest for alike in kinds.values() for run, widest in _divide_into_stacks(alike) for shape in run}
+    padded = {shape: widest for alike in kinds.values() for stack, widest in _divide_into_stacks(alike) for shape in stack}
     return [padded[shape] for shape in shapes]
 
 
 def _divide_into_stacks(shapes: Sequence[HeadShape]) -> list[tuple[Sequence[HeadShape], HeadShape]]:
-    """Divide sorted shapes of one kind into runs, each with the shape that holds all of it, at the least cost."""
+    """Divide sorted shapes of one kind into consecutive stacks at the least cost, each with its padded shape."""
     divisions: list[tuple[int, list[tuple[Sequence[HeadShape], HeadShape]]]] = [(0, [])]  # of the first n shapes
     for end in range(1, len(shapes) + 1):
         possible = []
         for first in range(end):
-            run = shapes[first:end]
-            widths = tuple(map(max, zip(*(shape.widths for shape in run), strict=True)))
-            widest = dataclasses.replace(run[0], widths=widths)
-            cost, runs = divisions[first]
-            possible.append((cost + _STACK + len(run) * widest.n_parameters, [*runs, (run, widest)]))
+            stack = shapes[first:end]
+            widths = tuple(map(max, zip(*(shape.widths for shape in stack), strict=True)))
+            widest = dataclasses.replace(stack[0], widths=widths)
+            cost, stacks = divisions[first]
+            possible.append((cost + _TRACING_COST + len(stack) * widest.n_parameters, [*stacks, (stack, widest)]))
         divisions.append(min(possible, key=lambda division: division[0]))
     return divisions[-1][1]

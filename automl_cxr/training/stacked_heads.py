@@ -1,13 +1,12 @@
-"""Heads that train together as one computation, stacked along a leading population axis, each as it would alone.
+"""Heads that train together as one computation on arrays with a leading head axis, with the results of separate training.
 
-The heads of a population have one optimizer and one number of images a step. They differ in all else: layers, learning rate
-and schedule, dropout rate, loss, weight decay, what images count, seed. Each sees the images in the order of its own seed,
-under the dropout masks of its own seed, from the weights of its own seed; so it comes out as ``trainer.Training`` trains it
-alone, but for the rounding of sums.
+The heads share an optimizer and the number of images per step. They may differ in layers, learning rate and schedule, dropout
+rate, loss, weight decay, image weights and seed. Each head uses the image order, the dropout masks and the initial weights of
+its own seed. Therefore its result equals that of ``trainer.Training`` except for the rounding of sums.
 
-Heads of one number of layers make stacks, in which a layer is one product of three-dimensional arrays. Their layers are padded
-to the widest of the stack (``head_company``). A padded unit has weights of 0, says 0 and gets gradients of 0, so that every
-optimizer leaves it at 0. All stacks of a population are traced and stepped as one Keras model, which they are loaded into once.
+Heads with the same number of layers form stacks, in which a layer is one product of three-dimensional arrays. Their layers are
+padded to the widest of the stack (``stack_grouping``). The weights, outputs and gradients of a padded unit are 0, so that every
+optimizer leaves its weights at 0. All stacks are traced and trained as one Keras model.
 """
 
 from __future__ import annotations
@@ -22,118 +21,127 @@ import numpy as np
 from keras import ops
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.training.compiled_cache import jit_compile
+from automl_cxr.training.compilation import jit_compile
 from automl_cxr.training.datasets import FeaturePart
 from automl_cxr.training.losses import OPTIMIZERS, focal_alphas
 from automl_cxr.training.sampling import epoch_order, image_weights
-from automl_cxr.training.stack_grouping import HeadShape, HeadState, StackGroup, pad_shapes, vectors_of
+from automl_cxr.training.stack_grouping import HeadShape, HeadState, StackGroup, can_be_stacked, pad_shapes, vectors_of
 
-_ROWS_AT_ONCE = 1024  # of vectors that a population looks at
+_PREDICTION_BATCH = 1024  # feature vectors
 _COUNTERS = 2  # variables that an optimizer lists first: the number of steps and the learning rate
-_KEPT = 2  # compiled populations of this process that no heads are in
+_MAX_IDLE_MODELS = 2  # compiled models without heads that a process keeps for further heads
 
 
 def untrained_state(model: keras.Model, config: TrialConfig) -> HeadState:
-    """Copy the head of a network of which nothing else is trained."""
+    """Copy the state of the head of a network of which only the head is trained."""
     weights = _to_numpy(model.trainable_variables)
     return HeadState(
         weights=weights,
-        moments=[np.zeros_like(array) for array in weights for _ in range(_moments_each(config.optimizer))],
+        moments=[np.zeros_like(array) for array in weights for _ in range(_moments_per_weight(config.optimizer))],
         n_steps=0,
         seeds=_to_numpy(seed_states(model)),
     )
 
 
 def seed_states(model: keras.Model) -> list[keras.Variable]:
-    """List the states of a head's dropout layers."""
+    """Return the seed generator states of a head's dropout layers."""
     return [layer.seed_generator.state for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
 
 
 class StackedHeads:
-    """Heads that take their steps together, from states that they bring to states that can be asked for.
+    """Heads that take their training steps together.
 
     Args:
-        configs: Of heads with one ``stack_group_of``, no more than ``divide_stack_group`` puts together.
-        states: Of each head.
-        company: Theirs.
+        configs: Configurations of heads of one ``stack_group_of``, at most as many as ``divide_stack_group`` puts together.
+        states: The state of each head.
+        group: Their group.
+
+    Raises:
+        NotImplementedError: A loss or an optimizer is not implemented for stacked heads.
     """
 
-    def __init__(self, configs: Sequence[TrialConfig], states: Sequence[HeadState], company: StackGroup) -> None:
-        own = [HeadShape.of(config, company.n_features, company.n_classes) for config in configs]
-        padded = pad_shapes(own)
-        order = sorted(range(len(configs)), key=lambda place: (padded[place], own[place]))  # brings heads of a stack together
-        self._order, self._places = order, np.argsort(order)
-        self._configs = [configs[place] for place in order]
-        self._seeds = [[seed.copy() for seed in states[place].seeds] for place in order]
-        self._shapes = [[array.shape for array in (*states[place].weights, *states[place].moments)] for place in order]
-        self._n_steps = company.n_steps_so_far
-        self._company = company
-        self._key = tuple((padded[place], own[place]) for place in order)
-        self._population = _lend(self._key)
-        self._population.load(self._configs, [states[place] for place in order])
-        self._copied: dict[bool, list[list[np.ndarray]]] = {}  # weights, or moments, of all heads since the last step
+    def __init__(self, configs: Sequence[TrialConfig], states: Sequence[HeadState], group: StackGroup) -> None:
+        for config in configs:
+            if not can_be_stacked(config):
+                raise NotImplementedError(
+                    f"Stacked heads must have a loss and an optimizer of stack_grouping.py; received loss={config.loss} and "
+                    f"optimizer={config.optimizer}. Train this head on its own."
+                )
+        shapes = [HeadShape.of(config, group.n_features, group.n_classes) for config in configs]
+        padded = pad_shapes(shapes)
+        order = sorted(range(len(configs)), key=lambda head: (padded[head], shapes[head]))  # heads of a stack are adjacent
+        self._order, self._positions = order, np.argsort(order)
+        self._configs = [configs[head] for head in order]
+        self._seeds = [[seed.copy() for seed in states[head].seeds] for head in order]
+        self._shapes = [[array.shape for array in (*states[head].weights, *states[head].moments)] for head in order]
+        self._n_steps = group.n_steps_so_far
+        self._group = group
+        self._key = tuple((padded[head], shapes[head]) for head in order)
+        self._model = _take_model(self._key)
+        self._model.load(self._configs, [states[head] for head in order])
+        self._copies: dict[bool, list[list[np.ndarray]]] = {}  # weights, or moments, of all heads since the last step
 
     def train_epoch(self, train: FeaturePart, *, epoch: int, learning_rates: Sequence[float]) -> np.ndarray:
         """Train an epoch of each head.
 
         Args:
-            train: What they learn from.
-            epoch: Number of the epoch, from 1, which the order of the images follows from.
-            learning_rates: Of each head in this epoch; 0 for one that is not to learn.
+            train: The training part.
+            epoch: Number of the epoch, from 1, which determines the order of the images.
+            learning_rates: Learning rate of each head in this epoch; 0 for a head that is not to be trained.
 
         Returns:
-            The mean training loss of each head (n,). That of a head that has diverged is NaN; it harms no other.
+            The mean training loss of each head (n,). The loss of a head that has diverged is NaN; other heads are not affected.
         """
-        company, population = self._company, self._population
-        batches = _Batches(train, company.n_classes, self._configs, epoch=epoch)
-        population.begin_epoch([learning_rates[place] for place in self._order])
-        for step in range(company.n_steps):
+        group, model = self._group, self._model
+        batches = _Batches(train, group.n_classes, self._configs, epoch=epoch)
+        model.start_epoch([learning_rates[head] for head in self._order])
+        for step in range(group.n_steps):
             vectors, targets, weights, n_rows = batches[step]
-            shown = {"vectors": vectors, "n_rows": np.full(1, n_rows, np.float32), "seeds": self._seeds_of_step(step)}
-            population.train_on_batch(shown, targets, sample_weight=weights)
-        self._copied = {}
-        self._n_steps += company.n_steps
+            inputs = {"vectors": vectors, "n_rows": np.full(1, n_rows, np.float32), "seeds": self._seeds_of_step(step)}
+            model.train_on_batch(inputs, targets, sample_weight=weights)
+        self._copies = {}
+        self._n_steps += group.n_steps
         for seeds in itertools.chain.from_iterable(self._seeds):
-            seeds[1] += company.n_steps
-        return (population.losses_of_heads / company.n_shown)[self._places]
+            seeds[1] += group.n_steps
+        return (model.loss_sums / group.n_images)[self._positions]
 
     def probabilities(self, part: FeaturePart) -> np.ndarray:
-        """Look at a part: float32 (n, n_rows, n_classes); those of a head that has diverged are NaN."""
-        return self._population.probabilities(part)[self._places]
+        """Predict a part: float32 (n, n_rows, n_classes); the predictions of a head that has diverged are NaN."""
+        return self._model.probabilities(part)[self._positions]
 
     def weights(self, head: int) -> list[np.ndarray]:
         """Copy the weights of a head."""
-        return self._cut_out(head, are_moments=False)
+        return self._copy_unpadded(head, are_moments=False)
 
     def state(self, head: int) -> HeadState:
         """Copy the state of a head."""
-        seeds = [seed.copy() for seed in self._seeds[self._places[head]]]
-        return HeadState(self.weights(head), self._cut_out(head, are_moments=True), self._n_steps, seeds)
+        seeds = [seed.copy() for seed in self._seeds[self._positions[head]]]
+        return HeadState(self.weights(head), self._copy_unpadded(head, are_moments=True), self._n_steps, seeds)
 
     def close(self) -> None:
-        """Leave what is compiled to other heads; no more can be asked for."""
-        _keep(self._key, self._population)
+        """Make the compiled model available to other heads; this object must not be used afterwards."""
+        _return_model(self._key, self._model)
 
     def _seeds_of_step(self, step: int) -> np.ndarray:
-        """Give the seed of each mask that is drawn in a step of an epoch, (n_masks, 2), as a layer alone counts them on."""
+        """Return the seed of each dropout mask in a step of an epoch, (n_masks, 2), counted on as by a single layer."""
         seeds = np.array([seed for own in self._seeds for seed in own], _seed_dtype()).reshape(-1, 2)
         seeds[:, 1] += step
         return seeds
 
-    def _cut_out(self, head: int, *, are_moments: bool) -> list[np.ndarray]:
-        if are_moments not in self._copied:
-            self._copied[are_moments] = self._population.copy_arrays(are_moments=are_moments)
-        place = self._places[head]
-        arrays, shapes = self._copied[are_moments][place], self._shapes[place]
+    def _copy_unpadded(self, head: int, *, are_moments: bool) -> list[np.ndarray]:
+        if are_moments not in self._copies:
+            self._copies[are_moments] = self._model.copy_arrays(are_moments=are_moments)
+        position = self._positions[head]
+        arrays, shapes = self._copies[are_moments][position], self._shapes[position]
         own = shapes[-len(arrays) :] if are_moments and arrays else shapes[: len(arrays)]
-        return [_cut(array, shape) for array, shape in zip(arrays, own, strict=True)]
+        return [_remove_padding(array, shape) for array, shape in zip(arrays, own, strict=True)]
 
 
 class _Batches:
-    """Batches of one epoch, p heads side by side: vectors (p, b, n_features), targets (p, b, n_classes), weights (p, b), b.
+    """Batches of one epoch for p heads: vectors (p, b, n_features), targets (p, b, n_classes), weights (p, b), n_rows.
 
-    The last one is filled up with images that weigh 0, since another size would be another graph; its number of images is
-    what counts.
+    The last batch is filled up with images of weight 0, because another size would be traced as another graph. ``n_rows`` is
+    the number of images without these.
     """
 
     def __init__(self, part: FeaturePart, n_classes: int, configs: Sequence[TrialConfig], *, epoch: int) -> None:
@@ -153,40 +161,42 @@ class _Batches:
         return vectors.reshape(*positions.shape, -1), self._targets[positions], weights, n_rows
 
 
-_kept: OrderedDict[tuple[tuple[HeadShape, HeadShape], ...], _StackedModel] = OrderedDict()  # the last one used at the end
+_Key = tuple[tuple[HeadShape, HeadShape], ...]  # the padded and the own shape of each head
+
+_idle_models: OrderedDict[_Key, _StackedModel] = OrderedDict()  # the one that was used last is at the end
 
 
-def _lend(key: tuple[tuple[HeadShape, HeadShape], ...]) -> _StackedModel:
-    """Compile a population for heads of some shapes, each given padded and as it is, or give one that was left."""
-    kept = _kept.pop(key, None)
-    if kept is not None:
-        return kept
+def _take_model(key: _Key) -> _StackedModel:
+    """Return a compiled model for heads of some shapes, an idle one if possible."""
+    idle = _idle_models.pop(key, None)
+    if idle is not None:
+        return idle
     stacks = [_Stack(padded, [own for _, own in pairs]) for padded, pairs in itertools.groupby(key, key=lambda pair: pair[0])]
-    population = _StackedModel(stacks)
-    optimizer = _per_head(stacks[0].shape.optimizer, stacks)
-    population.compile(optimizer=optimizer, jit_compile=jit_compile())
-    optimizer.build(population.trainable_variables)
-    return population
+    model = _StackedModel(stacks)
+    optimizer = _per_head_optimizer(stacks[0].shape.optimizer, stacks)
+    model.compile(optimizer=optimizer, jit_compile=jit_compile())
+    optimizer.build(model.trainable_variables)
+    return model
 
 
-def _keep(key: tuple[tuple[HeadShape, HeadShape], ...], population: _StackedModel) -> None:
-    _kept[key] = population
-    while len(_kept) > _KEPT:
-        _kept.popitem(last=False)
+def _return_model(key: _Key, model: _StackedModel) -> None:
+    _idle_models[key] = model
+    while len(_idle_models) > _MAX_IDLE_MODELS:
+        _idle_models.popitem(last=False)
 
 
-def _per_head(name: str, stacks: Sequence[_Stack]) -> keras.optimizers.Optimizer:
-    """Make an optimizer with a learning rate and a decoupled weight decay of each head's own."""
-    kind, settings = OPTIMIZERS["adam" if name == "adamw" else name]  # AdamW is Adam with the decay that is done here
+def _per_head_optimizer(name: str, stacks: Sequence[_Stack]) -> keras.optimizers.Optimizer:
+    """Build an optimizer with a learning rate and a decoupled weight decay for each head."""
+    kind, settings = OPTIMIZERS["adam" if name == "adamw" else name]  # AdamW is Adam with the decay that is implemented here
     stack_of = [number for number, stack in enumerate(stacks) for _ in stack.trainable_variables]
 
-    class PerHead(kind):
+    class PerHeadOptimizer(kind):
         def build(self, variables: Sequence[keras.Variable]) -> None:
             super().build(variables)
-            # Its own variables and not the model's: JAX would take the value that those have now for a constant.
-            each = [(stack.n_heads, 1, 1) for stack in stacks]
-            self.rates = [self.add_variable(shape, name="rates") for shape in each]
-            self.decays = [self.add_variable(shape, name="decays") for shape in each]
+            # Variables of the optimizer and not of the model, whose current values JAX would treat as constants.
+            shapes = [(stack.n_heads, 1, 1) for stack in stacks]
+            self.rates = [self.add_variable(shape, name="rates") for shape in shapes]
+            self.decays = [self.add_variable(shape, name="decays") for shape in shapes]
 
         def update_step(self, gradient: object, variable: keras.Variable, learning_rate: object) -> None:
             number = stack_of[self._get_variable_index(variable)]
@@ -194,12 +204,12 @@ def _per_head(name: str, stacks: Sequence[_Stack]) -> keras.optimizers.Optimizer
                 self.assign_sub(variable, variable * self.decays[number] * self.rates[number])
             super().update_step(gradient, variable, self.rates[number])
 
-    return PerHead(**settings)
+    return PerHeadOptimizer(**settings)
 
 
 @functools.cache
-def _moments_each(name: str) -> int:
-    """Count the arrays that an optimizer keeps for each weight."""
+def _moments_per_weight(name: str) -> int:
+    """Return the number of arrays that an optimizer stores for each weight."""
     weight = keras.Variable(np.zeros(1, np.float32))
     kind, settings = OPTIMIZERS[name]
     optimizer = kind(**settings)
@@ -208,11 +218,11 @@ def _moments_each(name: str) -> int:
 
 
 class _Stack(keras.layers.Layer):
-    """Heads of one padded shape. Arrays of all heads have the head as their first axis.
+    """Heads of one padded shape. The first axis of every array is the head.
 
     Args:
-        shape: That all are padded to.
-        own: The shape of each.
+        shape: The padded shape.
+        own: The shape of each head.
     """
 
     def __init__(self, shape: HeadShape, own: Sequence[HeadShape]) -> None:
@@ -222,29 +232,29 @@ class _Stack(keras.layers.Layer):
         self.n_heads = len(own)
         self._kernels, self._biases = [], []
         for n_in, n_out in shape.layers:  # in the order in which Keras lists the weights of a head
-            self._kernels.append(self._number((n_in, n_out), trainable=True))
-            self._biases.append(self._number((1, n_out), trainable=True))
-        self._dropout, self._smoothing = self._number((1, 1)), self._number((1, 1))
-        self._is_focal, self._gamma, self._alpha = (self._number((1, n)) for n in (1, 1, shape.n_classes))
-        self.loss_sums = self._number(())
+            self._kernels.append(self._variable((n_in, n_out), trainable=True))
+            self._biases.append(self._variable((1, n_out), trainable=True))
+        self._dropout, self._smoothing = self._variable((1, 1)), self._variable((1, 1))
+        self._is_focal, self._gamma, self._alpha = (self._variable((1, n)) for n in (1, 1, shape.n_classes))
+        self.loss_sums = self._variable(())
         self.built = True
 
-    def _number(self, shape: tuple[int, ...], *, trainable: bool = False) -> keras.Variable:
+    def _variable(self, shape: tuple[int, ...], *, trainable: bool = False) -> keras.Variable:
         return self.add_weight(shape=(self.n_heads, *shape), initializer="zeros", trainable=trainable, dtype="float32")
 
     @property
     def n_masks(self) -> int:
-        """Masks that are drawn in a step."""
+        """Number of dropout masks that are drawn in a step."""
         return self.n_heads * len(self.shape.dropped)
 
-    # --------------------------------------------------------------------------------------------- what is compiled
+    # --------------------------------------------------------------------------------------------- compiled computation
 
     def call(self, vectors: object, seeds: object = None) -> object:
-        """Convert vectors (p, b, n_features), or (1, b, n_features) for all heads, into logits (p, b, n_classes).
+        """Compute logits (p, b, n_classes) from vectors (p, b, n_features), or (1, b, n_features) if all heads share them.
 
         Args:
-            vectors: What all heads, or each, look at.
-            seeds: Of each mask, (n_masks, 2), those of the first head first; None where nothing is dropped.
+            vectors: Feature vectors.
+            seeds: Seed of each dropout mask, (n_masks, 2), those of the first head first; None for predictions.
         """
         x = vectors
         n_hidden = len(self.shape.widths)
@@ -256,53 +266,55 @@ class _Stack(keras.layers.Layer):
         return ops.matmul(x, self._kernels[-1]) + self._biases[-1]
 
     def _drop(self, x: object, number: int, seeds: object) -> object:
-        """Drop what a dropout layer of each head's own width would drop, from x (p, b, width)."""
+        """Apply to x (p, b, width) the dropout mask that a layer of each head's own width would draw."""
         if seeds is None or not self.shape.has_dropout:
             return x
         n_rows, width = x.shape[1:]
-        each = len(self.shape.dropped)
+        n_layers = len(self.shape.dropped)
         masks = []
         for head, own in enumerate(self.own):
             n_own = own.dropped[number]
-            drawn = keras.random.uniform((n_rows * n_own,), seed=_GivenSeed(seeds[head * each + number]))
+            drawn = keras.random.uniform((n_rows * n_own,), seed=_GivenSeed(seeds[head * n_layers + number]))
             drawn = ops.reshape(drawn, (n_rows, n_own))
             masks.append(drawn if n_own == width else ops.pad(drawn, ((0, 0), (0, width - n_own))))
-        is_kept = _keeps(ops.stack(masks), self._dropout)
-        return ops.where(is_kept, x / (1 - self._dropout), 0.0)
+        is_retained = _is_retained(ops.stack(masks), self._dropout)
+        return ops.where(is_retained, x / (1 - self._dropout), 0.0)
 
     def loss(self, targets: object, logits: object, weights: object, n_rows: object) -> object:
-        """Sum the heads' losses, each the mean over its batch, so that no head sees the gradient of another."""
+        """Return the sum of the heads' mean losses; the gradient of a head depends on its own loss only."""
         probabilities = keras.activations.softmax(logits)
         targets = targets * (1 - self._smoothing) + self._smoothing / self.shape.n_classes
-        plain = ops.categorical_crossentropy(targets, probabilities)
-        each = ops.where(self._is_focal[..., 0] > 0, self._focal(targets, probabilities), plain) * weights
-        self.loss_sums.assign_add(ops.sum(each, axis=1))
-        return ops.sum(each) / n_rows[0]
+        cross_entropy = ops.categorical_crossentropy(targets, probabilities)
+        focal = self._focal_loss(targets, probabilities)
+        losses = ops.where(self._is_focal[..., 0] > 0, focal, cross_entropy) * weights
+        self.loss_sums.assign_add(ops.sum(losses, axis=1))
+        return ops.sum(losses) / n_rows[0]
 
-    def _focal(self, targets: object, probabilities: object) -> object:
-        """Give ``keras.losses.CategoricalFocalCrossentropy``, whose gamma and alpha are one number for all."""
+    def _focal_loss(self, targets: object, probabilities: object) -> object:
+        """Compute ``keras.losses.CategoricalFocalCrossentropy`` with another gamma and alpha for each head."""
         epsilon = keras.config.epsilon()
-        certain = ops.clip(probabilities / ops.sum(probabilities, axis=-1, keepdims=True), epsilon, 1 - epsilon)
-        return ops.sum(self._alpha * ops.power(1 - certain, self._gamma) * -targets * ops.log(certain), axis=-1)
+        normalised = probabilities / ops.sum(probabilities, axis=-1, keepdims=True)
+        clipped = ops.clip(normalised, epsilon, 1 - epsilon)
+        return ops.sum(self._alpha * ops.power(1 - clipped, self._gamma) * -targets * ops.log(clipped), axis=-1)
 
-    # ------------------------------------------------------------------------------------------ what goes in and out
+    # ------------------------------------------------------------------------------------------------ values of the heads
 
     def load(self, configs: Sequence[TrialConfig], states: Sequence[HeadState]) -> None:
-        """Take the weights and the settings of the heads."""
-        for place, variable in enumerate(self.trainable_variables):
-            _put(variable, [state.weights[place] for state in states])
+        """Assign the weights and the settings of the heads."""
+        for index, variable in enumerate(self.trainable_variables):
+            _assign_padded(variable, [state.weights[index] for state in states])
         for variable, numbers in (
             (self._dropout, [config.dropout for config in configs]),
             (self._smoothing, [config.label_smoothing for config in configs]),
             (self._is_focal, [config.loss == "focal" for config in configs]),
             (self._gamma, [config.focal_gamma for config in configs]),
         ):
-            _put_each(variable, numbers)
-        _put(self._alpha, [np.array([focal_alphas(config, self.shape.n_classes)]) for config in configs])
+            _assign_numbers(variable, numbers)
+        _assign_padded(self._alpha, [np.array([focal_alphas(config, self.shape.n_classes)]) for config in configs])
 
 
 class _StackedModel(keras.Model):
-    """Stacks, the heads of the first one first."""
+    """Stacks of heads, in the order of ``StackedHeads``."""
 
     def __init__(self, stacks: Sequence[_Stack]) -> None:
         super().__init__(name="heads")
@@ -311,9 +323,9 @@ class _StackedModel(keras.Model):
         self._slices = [slice(int(first), int(end)) for first, end in itertools.pairwise(ends)]
         self.built = True
 
-    def call(self, shown: dict[str, object]) -> list[object]:
-        """Convert a batch into the logits (p_stack, b, n_classes) of each stack, with units dropped."""
-        vectors, seeds = shown["vectors"], shown["seeds"]
+    def call(self, inputs: dict[str, object]) -> list[object]:
+        """Compute the logits (p_stack, b, n_classes) of each stack for a batch, with dropout."""
+        vectors, seeds = inputs["vectors"], inputs["seeds"]
         ends = itertools.accumulate((stack.n_masks for stack in self.stacks), initial=0)
         return [
             stack(vectors[own], seeds=seeds[first : first + stack.n_masks])
@@ -324,23 +336,23 @@ class _StackedModel(keras.Model):
         self, x: object = None, y: object = None, y_pred: object = None, sample_weight: object = None, training: bool = True
     ) -> object:
         """Sum the losses of all heads."""
-        logits = zip(self.stacks, self._slices, y_pred, strict=True)
-        return sum(stack.loss(y[own], said, sample_weight[own], x["n_rows"]) for stack, own, said in logits)
+        logits_of_stacks = zip(self.stacks, self._slices, y_pred, strict=True)
+        return sum(stack.loss(y[own], logits, sample_weight[own], x["n_rows"]) for stack, own, logits in logits_of_stacks)
 
     def load(self, configs: Sequence[TrialConfig], states: Sequence[HeadState]) -> None:
-        """Take heads, in the order of the stacks."""
+        """Assign the values of heads, in the order of the stacks."""
         self.optimizer.iterations.assign(states[0].n_steps)
         moments = self._moments()
         for number, (stack, own) in enumerate(zip(self.stacks, self._slices, strict=True)):
             stack.load(configs[own], states[own])
-            _put_each(self.optimizer.decays[number], [config.weight_decay for config in configs[own]])
-            for place, variable in enumerate(moments[number]):
-                _put(variable, [state.moments[place] for state in states[own]])
+            _assign_numbers(self.optimizer.decays[number], [config.weight_decay for config in configs[own]])
+            for index, variable in enumerate(moments[number]):
+                _assign_padded(variable, [state.moments[index] for state in states[own]])
 
-    def begin_epoch(self, learning_rates: Sequence[float]) -> None:
-        """Set the learning rates, in the order of the stacks, and begin to sum losses."""
+    def start_epoch(self, learning_rates: Sequence[float]) -> None:
+        """Set the learning rates, in the order of the stacks, and reset the sums of losses."""
         for number, (stack, own) in enumerate(zip(self.stacks, self._slices, strict=True)):
-            _put_each(self.optimizer.rates[number], learning_rates[own])
+            _assign_numbers(self.optimizer.rates[number], learning_rates[own])
             stack.loss_sums.assign(np.zeros(stack.n_heads))
 
     def copy_arrays(self, *, are_moments: bool) -> list[list[np.ndarray]]:
@@ -353,34 +365,34 @@ class _StackedModel(keras.Model):
         return heads
 
     def _moments(self) -> list[list[keras.Variable]]:
-        """List what the optimizer keeps of each stack."""
-        each = _moments_each(self.stacks[0].shape.optimizer)
-        left = iter(self.optimizer.variables[_COUNTERS:])
-        return [list(itertools.islice(left, each * len(stack.trainable_variables))) for stack in self.stacks]
+        """Return the optimizer's variables for each stack."""
+        n_moments = _moments_per_weight(self.stacks[0].shape.optimizer)
+        remaining = iter(self.optimizer.variables[_COUNTERS:])
+        return [list(itertools.islice(remaining, n_moments * len(stack.trainable_variables))) for stack in self.stacks]
 
     @property
-    def losses_of_heads(self) -> np.ndarray:
-        """The summed loss of the images of the epoch, float32 (p,)."""
+    def loss_sums(self) -> np.ndarray:
+        """The sum of the losses of each head over the images of the epoch, float32 (p,)."""
         return np.concatenate([ops.convert_to_numpy(stack.loss_sums.value) for stack in self.stacks])
 
     def probabilities(self, part: FeaturePart) -> np.ndarray:
-        """Look at a part: float32 (p, n, n_classes)."""
-        seen = []
-        for first in range(0, len(part.rows), _ROWS_AT_ONCE):
-            vectors = vectors_of(part, np.arange(first, min(first + _ROWS_AT_ONCE, len(part.rows))))
+        """Predict a part: float32 (p, n, n_classes)."""
+        predicted = []
+        for first in range(0, len(part.rows), _PREDICTION_BATCH):
+            vectors = vectors_of(part, np.arange(first, min(first + _PREDICTION_BATCH, len(part.rows))))
             tensor = ops.convert_to_tensor(vectors[None])
             logits = [stack(tensor) for stack in self.stacks]
-            seen.append(np.concatenate([ops.convert_to_numpy(ops.softmax(one)) for one in logits]))
-        return np.concatenate(seen, axis=1)
+            predicted.append(np.concatenate([ops.convert_to_numpy(ops.softmax(one)) for one in logits]))
+        return np.concatenate(predicted, axis=1)
 
 
-def _put_each(variable: keras.Variable, numbers: Sequence[float]) -> None:
-    """Give a variable (p, 1, 1) a number for each head."""
+def _assign_numbers(variable: keras.Variable, numbers: Sequence[float]) -> None:
+    """Assign one number for each head to a variable (p, 1, 1)."""
     variable.assign(np.reshape(np.asarray(numbers, variable.dtype), variable.shape))
 
 
-def _put(variable: keras.Variable, arrays: Sequence[np.ndarray]) -> None:
-    """Give a variable an array for each head, padded with 0."""
+def _assign_padded(variable: keras.Variable, arrays: Sequence[np.ndarray]) -> None:
+    """Assign one array for each head to a variable, padded with 0."""
     padded = np.zeros(variable.shape, variable.dtype)
     for own, array in zip(padded, arrays, strict=True):
         own[(0,) * (own.ndim - array.ndim)][tuple(map(slice, array.shape))] = array
@@ -388,9 +400,9 @@ def _put(variable: keras.Variable, arrays: Sequence[np.ndarray]) -> None:
 
 
 class _GivenSeed(keras.random.SeedGenerator):
-    """A seed that comes from outside of what is compiled."""
+    """A seed that is an input of the compiled computation."""
 
-    def __init__(self, seed: object) -> None:  # without the variable that Keras' own counts in
+    def __init__(self, seed: object) -> None:  # without the counter variable of Keras' seed generator
         self._seed = seed
 
     def next(self, ordered: bool = True) -> object:
@@ -402,8 +414,8 @@ def _seed_dtype() -> str:
     return keras.random.SeedGenerator(0).state.dtype
 
 
-def _keeps(drawn: object, rate: object) -> object:
-    """Tell which units a dropout layer keeps, by the numbers from 0 to 1 that it draws, as the backend's own does."""
+def _is_retained(drawn: object, rate: object) -> object:
+    """Return which units dropout retains, given uniform random numbers in [0, 1), as in the backend's own dropout."""
     return drawn < 1 - rate if keras.backend.backend() == "jax" else drawn >= rate
 
 
@@ -411,6 +423,6 @@ def _to_numpy(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
     return [ops.convert_to_numpy(variable.value) for variable in variables]
 
 
-def _cut(padded: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Copy the part of a slot (rows, columns) that holds an array."""
+def _remove_padding(padded: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Copy the part of a padded array (rows, columns) that holds an array of some shape."""
     return padded[(0,) * (padded.ndim - len(shape))][tuple(map(slice, shape))].copy()

@@ -1,6 +1,7 @@
-"""Trainings of heads that share their computation: each is asked for its epochs as ``trainer.Training`` is, alone.
+"""Trainings of heads that share their computation. Each has the interface of ``trainer.Training``.
 
-The first one that is asked for an epoch trains it for all that are at work and not ahead; these take theirs from a buffer.
+When the first training is asked for its next epoch, this epoch is computed for all active trainings that have not reached it.
+The others return it from a buffer.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ from automl_cxr.training.stack_grouping import HeadShape, HeadState, StackGroup,
 from automl_cxr.training.stacked_heads import StackedHeads, seed_states, untrained_state
 from automl_cxr.training.trainer import TrainingEnd
 
-_PHASE = 1  # nothing is frozen first and trained later
+_PHASE = 1  # training of a head has one phase
 
 
 class HeadTraining:
-    """A training of one head among others.
+    """The training of one head among others.
 
     Args:
-        model: The whole network, of which the head alone is trained; it holds the first weights.
-        config: Of its trial.
-        objective: What its epochs are judged by.
-        until: Epoch after which it ends, whatever the configuration has left; None for all of them.
-        deadline: ``time.monotonic()`` after which no further epoch begins, though one always does; None for no limit.
+        model: The whole network, of which only the head is trained, with its initial weights.
+        config: The configuration of the trial.
+        objective: The values that its epochs are scored by.
+        until: Epoch after which it ends, even if the configuration has more epochs; None for all epochs.
+        deadline: ``time.monotonic()`` after which no further epoch starts, except the first; None for no limit.
     """
 
     def __init__(
@@ -44,33 +45,34 @@ class HeadTraining:
     ) -> None:
         self.model = model
         self.config = config
-        self._course = EpochTracker(config, objective)
+        self._tracker = EpochTracker(config, objective)
         (self._phase,) = plan_phases(config)
-        self._state = untrained_state(model, config)
-        self._seat: tuple[StackedHeads, int] | None = None
+        self._own_state = untrained_state(model, config)  # while it is not attached to stacked heads
+        self._stacked: tuple[StackedHeads, int] | None = None
         self._best_weights: list[np.ndarray] = []
         self._until = until
         self._deadline = deadline
-        self._waiting: deque[EpochRecord] = deque()  # trained, and not yet asked for
+        self._buffer: deque[EpochRecord] = deque()  # trained epochs that were not yielded yet
         self._error: Exception | None = None
-        self._is_left = self._is_late = False
+        self._is_stopped = self._is_late = False
 
     @property
     def history(self) -> tuple[EpochRecord, ...]:
-        """Every epoch that was asked for so far, those before a checkpoint too."""
-        return tuple(self._course.history[: len(self._course.history) - len(self._waiting)])
+        """Every epoch that was yielded so far, including those before a checkpoint."""
+        return tuple(self._tracker.history[: len(self._tracker.history) - len(self._buffer)])
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint, one of ``trainer.Training`` too; call it before any head of the population trains.
+        """Continue from a checkpoint, also from one of ``trainer.Training``; call it before any of the heads is trained.
 
         Raises:
-            TrialError: The checkpoint is of another network.
+            TrialError: The checkpoint belongs to another network.
         """
         n_steps, _, *moments = checkpoint.optimizer
-        if not fits(checkpoint, self.model) or [array.shape for array in moments] != [a.shape for a in self._state.moments]:
-            raise TrialError("A checkpoint must be of the network that goes on from it; its shapes differ. Train anew.")
+        expected = [array.shape for array in self._own_state.moments]
+        if not fits(checkpoint, self.model) or [array.shape for array in moments] != expected:
+            raise TrialError("A checkpoint must be of the network that continues from it; its shapes differ. Train anew.")
         values = {id(variable): value for variable, value in zip(self.model.variables, checkpoint.model, strict=True)}
-        self._state = HeadState(
+        self._own_state = HeadState(
             weights=[values[id(variable)] for variable in self.model.trainable_variables],
             moments=list(moments),
             n_steps=int(n_steps),
@@ -78,108 +80,108 @@ class HeadTraining:
         )
         best = {id(variable): value for variable, value in zip(self.model.weights, checkpoint.best_weights, strict=True)}
         self._best_weights = [best[id(variable)] for variable in self.model.trainable_variables]
-        self._course.history, self._course.best = list(checkpoint.history), checkpoint.best
+        self._tracker.history, self._tracker.best = list(checkpoint.history), checkpoint.best
 
     def checkpoint(self) -> Checkpoint:
-        """Copy the state after the last epoch that was trained, which may be ahead of the last one that was asked for."""
-        self._put(self._best_weights)
+        """Copy the state after the last trained epoch, which may be later than the last epoch that was yielded."""
+        self._assign(self._best_weights)
         best_weights = self.model.get_weights()
         state = self.state
-        self._put(state.weights)
-        rate = np.float32(self._course.history[-1].learning_rate)
+        self._assign(state.weights)
+        rate = np.float32(self._tracker.history[-1].learning_rate)
         return Checkpoint(
-            tuple(self._course.history),
-            self._course.best,
+            tuple(self._tracker.history),
+            self._tracker.best,
             best_weights,
             model=variable_values(self.model.variables),
             optimizer=[np.int64(state.n_steps), rate, *state.moments],
         )
 
-    def _put(self, weights: Sequence[np.ndarray]) -> None:
-        """Give the head of the model weights, and its dropout layers the state that they are in."""
+    def _assign(self, weights: Sequence[np.ndarray]) -> None:
+        """Assign weights to the head of the model, and the current seed states to its dropout layers."""
         for variable, value in zip(self.model.trainable_variables, weights, strict=True):
             variable.assign(value)
         for variable, value in zip(seed_states(self.model), self.state.seeds, strict=True):
             variable.assign(value)
 
-    def epochs(self, population: StackedTrainer) -> Generator[EpochRecord, None, TrainingEnd]:
-        """Yield every epoch; once it is exhausted the model holds the best epoch's weights.
+    def epochs(self, trainer: StackedTrainer) -> Generator[EpochRecord, None, TrainingEnd]:
+        """Yield every epoch; when the generator is exhausted, the model holds the weights of the best epoch.
 
         Raises:
             NonFiniteLossError: The loss of an epoch is NaN or infinite.
-            Exception: Whatever the shared computation died of.
+            Exception: The shared computation failed.
         """
-        while self._waiting or self.goes_on():
-            if not self._waiting:
-                population.advance(to=len(self._course.history) + 1)
-            if self._waiting:
-                yield self._waiting.popleft()
+        while self._buffer or self.has_more_epochs():
+            if not self._buffer:
+                trainer.advance(to=len(self._tracker.history) + 1)
+            if self._buffer:
+                yield self._buffer.popleft()
         if self._error is not None:
             raise self._error
-        self._put(self._best_weights)
-        return TrainingEnd(best_epoch=self._course.best.epoch, cut_short=self._is_late)
+        self._assign(self._best_weights)
+        return TrainingEnd(best_epoch=self._tracker.best.epoch, cut_short=self._is_late)
 
-    def leave(self) -> None:
+    def stop(self) -> None:
         """Train no further epoch."""
-        self._is_left = True
+        self._is_stopped = True
 
-    # ------------------------------------------------------------------------------------------- for the population
+    # ------------------------------------------------------------------------------------------- for StackedTrainer
 
-    def goes_on(self) -> bool:
-        """Tell whether there is another epoch to train."""
-        if self._is_left or self._error is not None or self._course.is_at(self._until):
+    def has_more_epochs(self) -> bool:
+        """Return whether there is another epoch to train."""
+        if self._is_stopped or self._error is not None or self._tracker.is_at(self._until):
             return False
-        if not self._course.goes_on(_PHASE, self._phase):
+        if not self._tracker.has_more_epochs(_PHASE, self._phase):
             return False
-        has_one = self._course.best is not None
+        has_one = self._tracker.best is not None
         self._is_late = has_one and self._deadline is not None and time.monotonic() > self._deadline
         return not self._is_late
 
     @property
     def n_epochs(self) -> int:
-        """Epochs trained so far."""
-        return len(self._course.history)
+        """Number of epochs trained so far."""
+        return len(self._tracker.history)
 
     @property
     def learning_rate(self) -> float:
-        """Of the next epoch."""
-        return self._course.learning_rate(_PHASE, self._phase)
+        """Learning rate of the next epoch."""
+        return self._tracker.learning_rate(_PHASE, self._phase)
 
     @property
     def state(self) -> HeadState:
-        """What the next epoch follows from."""
-        if self._seat is None:
-            return self._state
-        together, place = self._seat
-        return together.state(place)
+        """The state that determines the next epoch."""
+        if self._stacked is None:
+            return self._own_state
+        heads, index = self._stacked
+        return heads.state(index)
 
     def _weights(self) -> list[np.ndarray]:
-        if self._seat is None:
-            return self._state.weights
-        together, place = self._seat
-        return together.weights(place)
+        if self._stacked is None:
+            return self._own_state.weights
+        heads, index = self._stacked
+        return heads.weights(index)
 
-    def join(self, together: StackedHeads, place: int) -> None:
-        """Be computed with others from now on."""
-        self._seat = together, place
+    def attach(self, heads: StackedHeads, index: int) -> None:
+        """Take the state from stacked heads from now on."""
+        self._stacked = heads, index
 
-    def part(self) -> None:
-        """Be computed with them no more, if it still is."""
-        self._state, self._seat = self.state, None
+    def detach(self) -> None:
+        """Copy the state from the stacked heads, and no longer depend on them."""
+        self._own_state, self._stacked = self.state, None
 
-    def company(self, train: FeaturePart, n_classes: int) -> StackGroup:
-        """Tell which heads its next epoch can be trained with."""
-        return stack_group_of(self.config, self._state, train, n_classes)
+    def stack_group(self, train: FeaturePart, n_classes: int) -> StackGroup:
+        """Return the group of heads that the next epoch can be trained with."""
+        return stack_group_of(self.config, self._own_state, train, n_classes)
 
-    def note(self, *, loss: float, labels: np.ndarray, probabilities: np.ndarray, seconds: float, features: str) -> None:
-        """Take what the next epoch came to; one that diverged fails this training and no other."""
+    def add_epoch(self, *, loss: float, labels: np.ndarray, probabilities: np.ndarray, seconds: float, features: str) -> None:
+        """Record the next epoch; if it diverged, only this training fails."""
         try:
             refuse_diverged_loss(loss, epoch=self.n_epochs + 1, learning_rate=self.learning_rate)
             refuse_diverged_network(probabilities)
         except NonFiniteLossError as error:
             self.fail(error)
             return
-        record = self._course.note(
+        record = self._tracker.add(
             _PHASE,
             self._phase,
             loss=loss,
@@ -189,109 +191,109 @@ class HeadTraining:
             n_parameters=self.model.count_params(),
             features=features,
         )
-        if self._course.best is record:
+        if self._tracker.best is record:
             self._best_weights = self._weights()
-        self._waiting.append(record)
+        self._buffer.append(record)
 
     def fail(self, error: Exception) -> None:
-        """Train no further epoch; the error is raised after the epochs before it."""
+        """Train no further epoch; the error is raised after the buffered epochs."""
         self._error = error
 
 
 class StackedTrainer:
-    """Trainings of heads on the same features.
+    """The shared computation of trainings of heads on the same features.
 
     Args:
-        trainings: All of them.
-        road: The features.
+        trainings: All trainings.
+        inputs: The features.
         n_classes: Number of classes.
     """
 
-    def __init__(self, trainings: Sequence[HeadTraining], *, road: PhaseInputs, n_classes: int) -> None:
+    def __init__(self, trainings: Sequence[HeadTraining], *, inputs: PhaseInputs, n_classes: int) -> None:
         self._trainings = trainings
-        self._road = road
+        self._inputs = inputs
         self._n_classes = n_classes
-        self._crews: list[_StackedGroup] = []
+        self._groups: list[_TrainingGroup] = []
 
     def advance(self, *, to: int) -> None:
-        """Train an epoch of every head that has fewer than ``to`` epochs and has more to come."""
-        self._crews = [crew for crew in self._crews if crew.is_worth_keeping()]
-        crewed = {id(training) for crew in self._crews for training in crew.members}
-        self._form_groups([training for training in self._trainings if id(training) not in crewed and training.goes_on()])
-        for crew in self._crews:
-            crew.advance(to)
+        """Train an epoch of every head that has fewer than ``to`` epochs and has another one."""
+        self._groups = [group for group in self._groups if group.is_mostly_active()]
+        grouped = {id(training) for group in self._groups for training in group.members}
+        self._form_groups([one for one in self._trainings if id(one) not in grouped and one.has_more_epochs()])
+        for group in self._groups:
+            group.advance(to)
 
     def _form_groups(self, trainings: Sequence[HeadTraining]) -> None:
-        companies: dict[StackGroup, list[HeadTraining]] = {}
+        by_group: dict[StackGroup, list[HeadTraining]] = {}
         for training in trainings:
-            train = self._road.train_part(training.n_epochs + 1)
-            companies.setdefault(training.company(train, self._n_classes), []).append(training)
-        for company, members in companies.items():
-            for crew in divide_stack_group([member.config for member in members], company):
-                self._crews.append(_StackedGroup(members[crew], company, self._road))
+            train = self._inputs.train_part(training.n_epochs + 1)
+            by_group.setdefault(training.stack_group(train, self._n_classes), []).append(training)
+        for group, members in by_group.items():
+            for part in divide_stack_group([member.config for member in members], group):
+                self._groups.append(_TrainingGroup(members[part], group, self._inputs))
 
 
-class _StackedGroup:
+class _TrainingGroup:
     """Trainings whose heads are computed together until most of them have ended.
 
-    Heads that have ended stay in the computation, since without them it would be traced anew.
+    Heads that have ended remain in the computation, because it would have to be traced again without them.
     """
 
-    def __init__(self, members: Sequence[HeadTraining], company: StackGroup, road: PhaseInputs) -> None:
+    def __init__(self, members: Sequence[HeadTraining], group: StackGroup, inputs: PhaseInputs) -> None:
         self.members = members
-        self._company = company
-        self._road = road
-        self._together: StackedHeads | None = None  # once it trains
+        self._group = group
+        self._inputs = inputs
+        self._heads: StackedHeads | None = None  # created for the first epoch
 
     def advance(self, to: int) -> None:
-        """Train an epoch of all members that go on, if they have fewer than ``to``: all have as many."""
-        at_work = [member for member in self.members if member.goes_on()]
-        if at_work and at_work[0].n_epochs < to:
+        """Train an epoch of all active members if they have fewer than ``to`` epochs; all have the same number."""
+        active = [member for member in self.members if member.has_more_epochs()]
+        if active and active[0].n_epochs < to:
             try:
-                self._train(at_work)
-            except Exception as error:  # noqa: BLE001 - each of them dies of it, as it would alone
-                self._together = None  # left to nobody: it may have been for want of memory
-                for member in at_work:
+                self._train(active)
+            except Exception as error:  # noqa: BLE001 - each of them fails with it, as it would on its own
+                self._heads = None  # not returned for reuse: memory may have been exhausted
+                for member in active:
                     member.fail(error)
 
-    def is_worth_keeping(self) -> bool:
-        """Tell whether half of what it computes is of use; what it holds is handed out if not."""
-        at_work = [member for member in self.members if member.goes_on()]
-        if 2 * self._n_parameters(at_work) > self._n_parameters(self.members):
+    def is_mostly_active(self) -> bool:
+        """Return whether active members need at least half of the computation; if not, detach all members."""
+        active = [member for member in self.members if member.has_more_epochs()]
+        if 2 * self._n_parameters(active) > self._n_parameters(self.members):
             return True
-        if self._together is not None:
+        if self._heads is not None:
             for member in self.members:
-                member.part()
-            self._together.close()
+                member.detach()
+            self._heads.close()
         return False
 
     def _n_parameters(self, members: Sequence[HeadTraining]) -> int:
-        company = self._company
-        return sum(HeadShape.of(member.config, company.n_features, company.n_classes).n_parameters for member in members)
+        group = self._group
+        return sum(HeadShape.of(member.config, group.n_features, group.n_classes).n_parameters for member in members)
 
-    def _train(self, at_work: Sequence[HeadTraining]) -> None:
+    def _train(self, active: Sequence[HeadTraining]) -> None:
         started = time.perf_counter()
-        together = self._together = self._together or self._begin()
-        epoch = at_work[0].n_epochs + 1
-        rates = [member.learning_rate if member in at_work else 0.0 for member in self.members]
-        losses = together.train_epoch(self._road.train_part(epoch), epoch=epoch, learning_rates=rates)
-        probabilities = together.probabilities(self._road.valid)
-        seconds = (time.perf_counter() - started) / len(at_work)
-        for member, loss, said in zip(self.members, losses, probabilities, strict=True):
-            if member in at_work:
-                member.note(
+        heads = self._heads = self._heads or self._stack_members()
+        epoch = active[0].n_epochs + 1
+        rates = [member.learning_rate if member in active else 0.0 for member in self.members]
+        losses = heads.train_epoch(self._inputs.train_part(epoch), epoch=epoch, learning_rates=rates)
+        predictions = heads.probabilities(self._inputs.valid)
+        seconds = (time.perf_counter() - started) / len(active)
+        for member, loss, probabilities in zip(self.members, losses, predictions, strict=True):
+            if member in active:
+                member.add_epoch(
                     loss=float(loss),
-                    labels=self._road.valid.labels,
-                    probabilities=said,
+                    labels=self._inputs.valid.labels,
+                    probabilities=probabilities,
                     seconds=seconds,
-                    features=self._road.reads,
+                    features=self._inputs.reads,
                 )
-                if not member.goes_on():
-                    member.part()
+                if not member.has_more_epochs():
+                    member.detach()
 
-    def _begin(self) -> StackedHeads:
+    def _stack_members(self) -> StackedHeads:
         configs, states = [member.config for member in self.members], [member.state for member in self.members]
-        together = StackedHeads(configs, states, self._company)
-        for place, member in enumerate(self.members):
-            member.join(together, place)
-        return together
+        heads = StackedHeads(configs, states, self._group)
+        for index, member in enumerate(self.members):
+            member.attach(heads, index)
+        return heads

@@ -1,7 +1,7 @@
-"""Trials of which only the head is trained, together: each by the contract of ``run_trial``, all on one frozen trunk.
+"""Trials that only train a head, run together. Each has the interface of ``run_trial``; they share the frozen layers below.
 
-What they share, the trunk and an epoch of all heads at once, is computed when the first of them asks for it. In all else they
-are apart: each has its costs, its deadline, its checkpoint, its files and its errors.
+The frozen layers, and each epoch of all heads, are computed when the first trial needs them. Costs, deadlines, checkpoints,
+files and errors are separate for each trial.
 """
 
 from __future__ import annotations
@@ -20,125 +20,130 @@ from automl_cxr.model.devices import n_devices
 from automl_cxr.records import EpochRecord, SplitRecord
 from automl_cxr.training.checkpoint import load_checkpoint
 from automl_cxr.training.frozen_base import FrozenBase, base_config_of
+from automl_cxr.training.stack_grouping import can_be_stacked
 from automl_cxr.training.stacked_training import HeadTraining, StackedTrainer
 from automl_cxr.training.trial import (
-    TrainedNetwork,
     TrialResult,
     TrialTask,
-    deadline_of,
     finish_trial,
     load_parts,
-    log_start,
-    measure_costs,
-    objective_of,
     observe_training,
     run_trial,
+    valid_predictions,
 )
+from automl_cxr.training.trial_costs import measure_costs
+from automl_cxr.training.trial_files import history_rows, log_start
 
-_TRUNKS = 4  # kept by a process
+_MAX_BASES = 4  # in the memory of a process
 
 HeadTrial = Generator[EpochRecord, None, TrialResult]
 
 
 def run_stacked_trials(tasks: Sequence[TrialTask]) -> list[HeadTrial]:
-    """Train heads, a generator each, in the order of their tasks; each yields and returns what ``run_trial`` does.
+    """Return one generator for each task, in their order; each yields and returns what ``run_trial`` does.
 
-    The first that is asked for an epoch trains it for all that share its trunk, are at work and have not come that far. One
-    that is closed is trained no further. Those whose features cannot be kept are trained by ``run_trial``, one by one.
+    A request for an epoch trains it for all active trials with the same frozen layers that have not reached it. A trial whose
+    generator is closed is trained no further. Trials whose features cannot be cached, or whose loss or optimizer is not
+    implemented for stacked heads, are run one by one with ``run_trial``.
 
     Args:
-        tasks: Of configurations that train nothing but a head (``TrialConfig.trains_head_only``), each at its own image size.
+        tasks: Tasks of configurations that only train a head (``TrialConfig.trains_head_only``), each at its own image size.
     """
-    companions: dict[tuple[object, ...], _StackPartners] = defaultdict(_StackPartners)
+    by_base: dict[tuple[object, ...], _TrialsOfBase] = defaultdict(_TrialsOfBase)
     trials = []
     for task in tasks:
-        shared = companions[base_config_of(task.config), task.images, task.split, task.weights_folder]
-        trials.append(shared.enrol(task))
+        if not can_be_stacked(task.config):
+            trials.append(run_trial(task))
+            continue
+        trials.append(by_base[base_config_of(task.config), task.images, task.split, task.weights_folder].add(task))
     return trials
 
 
 @dataclass(frozen=True)
 class _StartedTrial:
-    """What a trial needs to train and to end."""
+    """The training and the costs of a trial that has started."""
 
     training: HeadTraining
     costs: dict[str, float]
 
 
-class _StackPartners:
-    """Trials of one trunk."""
+class _TrialsOfBase:
+    """Trials that share frozen layers and images."""
 
     def __init__(self) -> None:
         self._tasks: list[TrialTask] = []
-        self._begun: list[_StartedTrial | Exception] | None = None
+        self._started: list[_StartedTrial | Exception] | None = None
 
-    def enrol(self, task: TrialTask) -> HeadTrial:
+    def add(self, task: TrialTask) -> HeadTrial:
         self._tasks.append(task)
         return self._run(len(self._tasks) - 1)
 
-    def _run(self, place: int) -> HeadTrial:
-        task = self._tasks[place]
-        if self._begun is None:
-            self._begin()
-        begun = self._begun[place]
-        if isinstance(begun, UndividedError):
+    def _run(self, index: int) -> HeadTrial:
+        task = self._tasks[index]
+        if self._started is None:
+            self._start_all()
+        started = self._started[index]
+        if isinstance(started, UndividedError):
             return (yield from run_trial(task))
-        if isinstance(begun, Exception):
-            raise begun
+        if isinstance(started, Exception):
+            raise started
         try:
-            return (yield from self._train(task, begun))
+            return (yield from self._train(task, started))
         finally:
-            begun.training.leave()
+            started.training.stop()
 
-    def _begin(self) -> None:
-        """Build what all share, and begin each trial, which may fail at once."""
-        self._started = time.monotonic()
+    def _start_all(self) -> None:
+        """Build the shared layers, and start each trial, which may fail on its own."""
+        self._start_time = time.monotonic()
         first = self._tasks[0]
         try:
             _refuse_several_devices()
             self._split = SplitRecord.from_json(first.split.read_text(encoding="utf-8"))
-            self._scratch_branch = _cached_base(base_config_of(first.config), first.images, first.split, first.weights_folder)
-        except Exception as error:  # noqa: BLE001 - each of them dies of it, as it would alone
-            self._begun = [error for _ in self._tasks]
+            self._base = _cached_base(base_config_of(first.config), first.images, first.split, first.weights_folder)
+        except Exception as error:  # noqa: BLE001 - each trial fails with it, as it would on its own
+            self._started = [error for _ in self._tasks]
             return
-        self._begun = [self._begin_one(task) for task in self._tasks]
-        trainings = [begun.training for begun in self._begun if isinstance(begun, _StartedTrial)]
-        self._population = StackedTrainer(trainings, road=self._scratch_branch.road, n_classes=len(self._split.classes))
+        self._started = [self._start(task) for task in self._tasks]
+        trainings = [started.training for started in self._started if isinstance(started, _StartedTrial)]
+        self._trainer = StackedTrainer(trainings, inputs=self._base.inputs, n_classes=len(self._split.classes))
 
-    def _begin_one(self, task: TrialTask) -> _StartedTrial | Exception:
+    def _start(self, task: TrialTask) -> _StartedTrial | Exception:
         try:
             costs = measure_costs(task, len(self._split.classes))
             training = HeadTraining(
-                self._scratch_branch.with_head(task.config),
+                self._base.with_head(task.config),
                 task.config,
-                objective=objective_of(task, costs),
+                objective=task.objective(costs),
                 until=task.until,
-                deadline=deadline_of(task, self._started),
+                deadline=task.deadline(self._start_time),
             )
             if task.resume is not None:
                 training.restore(load_checkpoint(task.resume))
             return _StartedTrial(training, costs)
-        except Exception as error:  # noqa: BLE001 - which is what this one dies of, when it is asked
+        except Exception as error:  # noqa: BLE001 - raised when this trial is asked for its first epoch
             return error
 
-    def _train(self, task: TrialTask, begun: _StartedTrial) -> HeadTrial:
-        training, model = begun.training, begun.training.model
+    def _train(self, task: TrialTask, started: _StartedTrial) -> HeadTrial:
+        training, model = started.training, started.training.model
         (task.folder / "config.json").write_text(task.config.to_json(), encoding="utf-8")
         with (task.folder / "train.log").open("w", encoding="utf-8") as log:
             log_start(log, task, model)
-            end = yield from observe_training(training, training.epochs(self._population), task, log)
-            probabilities, note = self._scratch_branch.predict_valid(model)
-            log.write(f"{note}\n")
-        trained = TrainedNetwork(model=model, probabilities=probabilities, history=training.history, end=end)
-        own_start = time.monotonic() - sum(epoch.seconds for epoch in training.history)  # its share of what all took
+            end = yield from observe_training(training, training.epochs(self._trainer), task, log)
+            probabilities, message = self._base.predict_valid(model)
+            log.write(f"{message}\n")
+        own_start = time.monotonic() - sum(epoch.seconds for epoch in training.history)  # its share of the common time
         return finish_trial(
             task,
-            self._split,
-            self._scratch_branch.valid,
-            trained,
-            costs=begun.costs,
+            valid_predictions(self._split, probabilities),
+            model,
+            self._base.valid,
+            rows=history_rows(task, training.history),
+            history=training.history,
+            best_epoch=end.best_epoch,
+            cut_short=end.cut_short,
+            costs=started.costs,
             started=own_start,
-            save_model=self._scratch_branch.save,
+            save_model=self._base.save,
         )
 
 
@@ -147,7 +152,7 @@ def _refuse_several_devices() -> None:
         raise UndividedError("each batch is divided among devices")
 
 
-@functools.lru_cache(maxsize=_TRUNKS)
+@functools.lru_cache(maxsize=_MAX_BASES)
 def _cached_base(config: TrialConfig, images: Path, split_file: Path, weights_folder: Path | None) -> FrozenBase:
     split = SplitRecord.from_json(split_file.read_text(encoding="utf-8"))
     train, valid = load_parts(downscaled_images(images, config.image_size), split)

@@ -1,4 +1,4 @@
-"""Sizes that are known without building a network, against the network built."""
+"""Sizes counted without building a network, compared with the built network."""
 
 import dataclasses
 import math
@@ -28,7 +28,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_that_is_not_built_is_counted_as_the_built_one(name):
+def test_the_size_of_a_network_equals_that_of_the_built_network(name):
     config = TrialConfig(**NETWORKS[name], weights="none", second_weights="none")
     size, counted = measure_size(config, 3), describe_model(config, 3)
     model = build_model(config, 3, steps_per_epoch=10)
@@ -40,16 +40,16 @@ def test_a_network_that_is_not_built_is_counted_as_the_built_one(name):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("parts", [1, 2])
-def test_the_moments_are_those_that_the_optimizer_keeps(optimizer, parts):
+def test_moment_bytes_equal_the_variables_of_the_optimizer(optimizer, parts):
     config = TrialConfig(**SMALL, optimizer=optimizer, gradient_accumulation=parts)
     model = build_model(config, 3, steps_per_epoch=10)
-    kept = build_optimizer(config, learning_rate=1e-3)
-    kept.build(model.trainable_variables)
-    n_bytes = 4 * sum(math.prod(variable.shape) for variable in kept.variables)
+    optimizer_ = build_optimizer(config, learning_rate=1e-3)
+    optimizer_.build(model.trainable_variables)
+    n_bytes = 4 * sum(math.prod(variable.shape) for variable in optimizer_.variables)
     assert measure_size(config, 3).moment_bytes == pytest.approx(n_bytes, abs=64)  # a step counter, rates
 
 
-def test_activations_are_the_outputs_from_the_first_trained_layer_on():
+def test_activation_bytes_count_the_outputs_from_the_first_trained_layer_on():
     config = TrialConfig(**SMALL, n_dense=0, batch_norm=False, dropout=0.0)
     # two blocks of convolution, ReLU and pool: 32x32x4 twice, 16x16x4; 16x16x8 twice, 8x8x8; vector 8, output 3
     expected = 4 * (2 * 32 * 32 * 4 + 16 * 16 * 4 + 2 * 16 * 16 * 8 + 8 * 8 * 8 + 8 + 3)
@@ -58,22 +58,22 @@ def test_activations_are_the_outputs_from_the_first_trained_layer_on():
     assert describe_model(frozen, 3).activation_bytes < describe_model(free, 3).activation_bytes
 
 
-def test_a_network_of_terabytes_is_counted_in_no_time_and_leaves_nothing_behind():
+def test_a_network_of_terabytes_is_counted_without_allocating_its_weights():
     began = time.process_time()
     assert measure_size(HUGE, 2).parameters > 4e12
     assert time.process_time() - began < 2
-    with keras.StatelessScope():  # at whose end Keras fills every variable that waits for its values
+    with keras.StatelessScope():  # at its end, Keras initialises all variables whose initialisation is pending
         pass
     model = build_model(TrialConfig(**SMALL), 2, steps_per_epoch=10)
     assert model.predict_on_batch(np.zeros((1, 32, 32, 1))).shape == (1, 2)
 
 
-def test_the_blueprint_asks_for_no_weights_file():
+def test_the_blueprint_needs_no_weights_file():
     with blueprint(TrialConfig(family="transfer", backbone="squeezenet", image_size=64, weights="nowhere.h5"), 2) as model:
         assert model.count_params() > 700_000
 
 
-def test_networks_of_one_shape_are_counted_once():
+def test_networks_with_the_same_layer_shapes_are_counted_once():
     config = TrialConfig(**SMALL)
     before = memory_estimate._count.cache_info().misses
     sizes = {
@@ -88,7 +88,7 @@ def test_networks_of_one_shape_are_counted_once():
 
 
 @pytest.mark.parametrize("values", [{"n_dense": 0}, {"dropout": 0.0}, {"n_dense": 2, "dense_units": 77, "dense_growth": 0.5}])
-def test_a_head_that_is_put_on_a_counted_trunk_is_counted_as_the_whole(values):
+def test_a_head_on_a_counted_base_is_counted_as_the_whole_network(values):
     counted = TrialConfig(family="transfer", backbone="squeezenet", unfreeze=0, augmentation=0.0, image_size=32, n_dense=1)
     other = dataclasses.replace(counted, **values)
     assert describe_with_head(describe_model(counted, 3), other, 3) == describe_model(other, 3)
@@ -99,7 +99,7 @@ def test_a_head_that_is_put_on_a_counted_trunk_is_counted_as_the_whole(values):
     )
 
 
-def test_what_cannot_fit_is_refused_with_a_violation_to_learn_from(monkeypatch):
+def test_a_network_that_cannot_fit_is_refused_with_its_violation(monkeypatch):
     size = measure_size(TrialConfig(**SMALL), 2)
     monkeypatch.setenv(MEMORY_LIMIT, str(size.needed(1)))
     refuse_oversized(size)
@@ -111,12 +111,12 @@ def test_what_cannot_fit_is_refused_with_a_violation_to_learn_from(monkeypatch):
     assert caught.value.facts == {"n_parameters": size.parameters}
 
 
-def test_the_estimate_tells_whether_it_fits(monkeypatch):
+def test_the_estimate_compares_with_the_available_memory(monkeypatch):
     config = TrialConfig(**SMALL, batch_size=8)
     monkeypatch.setenv(MEMORY_LIMIT, "1000")
-    told = estimate_memory(describe_model(config, 2), config)
-    assert not told.fits
-    assert told.batch == told.one_image + 7 * told.each_image
+    estimate = estimate_memory(describe_model(config, 2), config)
+    assert not estimate.fits
+    assert estimate.batch == estimate.one_image + 7 * estimate.each_image
     monkeypatch.delenv(MEMORY_LIMIT)
     assert estimate_memory(describe_model(config, 2), config).fits
     assert not estimate_memory(describe_model(HUGE, 2), HUGE).fits

@@ -273,11 +273,20 @@ class TestWhatIsFixedByHand:
             ({"dropout": 2.0}, "from 0 to 0.9"),
             ({"epochs": 3}, "--epochs"),
             ({"fit": "pad"}, "--fit"),
+            ({"backbone": "squeezenet"}, "'backbone'[.] It is used by the families transfer and concat"),
+            ({"loss": "ce", "focal_gamma": 1.0}, "with family=scratch, loss=ce does not read 'focal_gamma'"),
+            ({"family": "fused"}, "does not read 'filter_growth'"),
         ],
     )
     def test_it_is_checked(self, prepare, fixed, rule):
         with pytest.raises(UsageError, match=rule):
             prepare(fixed=fixed)
+
+    def test_a_hyperparameter_whose_condition_is_searched_is_accepted(self, prepare):
+        assert prepare(fixed={"focal_gamma": 1.0}).store.spec.fixed == {"focal_gamma": 1.0}
+
+    def test_fixing_a_condition_leaves_the_searched_hyperparameters_of_the_space_alone(self, prepare):
+        assert prepare(fixed={"loss": "ce"}).store.spec.fixed == {"loss": "ce"}
 
     def test_a_fixed_space_is_a_study_of_one_configuration(self, prepare):
         store = prepare(space=str(shipped("studies")["radiography4-1"]), name="r").store
@@ -288,7 +297,7 @@ class TestWhatIsFixedByHand:
 def test_a_file_of_weights_is_found_from_everywhere(prepare, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "w.h5").touch()
-    assert prepare(fixed={"weights": "w.h5"}).store.spec.fixed == {"weights": str(tmp_path / "w.h5")}
+    assert prepare(space="transfer", fixed={"weights": "w.h5"}).store.spec.fixed == {"weights": str(tmp_path / "w.h5")}
 
 
 def test_the_batch_size_is_said_once(prepare):

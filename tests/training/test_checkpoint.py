@@ -45,29 +45,29 @@ def without_seconds(epochs):
     ],
     ids=["adam", "sgd on plateaus", "adamw", "two phases", "a phase that stops early"],
 )
-def test_a_promoted_training_equals_an_uninterrupted_one_to_the_last_bit(values, until, tmp_path):
+def test_a_resumed_training_equals_an_uninterrupted_one_exactly(values, until, tmp_path):
     config = TrialConfig.from_values({**values, "seed": 3})
     model, training = training_of(config)
     whole = list(training.epochs())
     expected = predict_probabilities(model, parts()["valid"])
 
-    _, begun = training_of(config)
-    for _ in (epochs := begun.epochs(until=until)):
-        save_checkpoint(begun.checkpoint(), tmp_path / "checkpoint.npz")
-    model, promoted = training_of(config)
-    promoted.restore(load_checkpoint(tmp_path / "checkpoint.npz"))
-    rest = list(promoted.epochs())
+    _, interrupted = training_of(config)
+    for _ in (epochs := interrupted.epochs(until=until)):
+        save_checkpoint(interrupted.checkpoint(), tmp_path / "checkpoint.npz")
+    model, resumed = training_of(config)
+    resumed.restore(load_checkpoint(tmp_path / "checkpoint.npz"))
+    rest = list(resumed.epochs())
     assert epochs is not None
-    assert without_seconds(promoted.history) == without_seconds(whole)
+    assert without_seconds(resumed.history) == without_seconds(whole)
     assert without_seconds(rest) == without_seconds(whole[until:])
     assert np.array_equal(predict_probabilities(model, parts()["valid"]), expected)
 
 
-def test_a_rung_ends_with_its_best_epochs_weights():
+def test_a_training_that_ends_early_holds_the_weights_of_its_best_epoch():
     config = TrialConfig.from_values({**SCRATCH, "learning_rate": 0.05})
     model, training = training_of(config)
     epochs = list(training.epochs(until=4))
-    best = max(epochs, key=lambda epoch: Objective().goodness(epoch, "score"))
+    best = max(epochs, key=lambda epoch: Objective().rank(epoch, "score"))
     assert len(epochs) == 4
     assert Objective().score(parts()["valid"].labels, predict_probabilities(model, parts()["valid"])) == best.score
 
@@ -83,7 +83,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("n_bytes", [0, 100, 5000])
-def test_a_damaged_checkpoint_is_said(n_bytes, tmp_path):
+def test_a_damaged_checkpoint_is_reported(n_bytes, tmp_path):
     _, training = training_of(TrialConfig.from_values(SCRATCH))
     next(training.epochs())
     save_checkpoint(training.checkpoint(), tmp_path / "a.npz")
@@ -94,7 +94,7 @@ def test_a_damaged_checkpoint_is_said(n_bytes, tmp_path):
         load_checkpoint(tmp_path / "none.npz")
 
 
-def test_a_finished_fold_comes_back_as_it_was(tmp_path):
+def test_a_finished_fold_round_trips_through_its_file(tmp_path):
     model, training = training_of(TrialConfig.from_values({**SCRATCH, "epochs": 1}))
     list(training.epochs())
     probabilities = predict_probabilities(model, parts()["valid"])
@@ -111,29 +111,29 @@ def test_a_finished_fold_comes_back_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_a_training_that_ran_out_of_memory_goes_on_with_its_batch_in_parts(optimizer, tmp_path):
+def test_a_training_can_be_resumed_with_smaller_parts_of_batches(optimizer, tmp_path):
     values = {**SCRATCH, "batch_norm": False, "dropout": 0.0, "block_dropout": 0.0, "augmentation": 0.0, "optimizer": optimizer}
     config = TrialConfig.from_values({**values, "batch_size": 14, "seed": 3})
     _, whole = training_of(config)
     list(whole.epochs())
     for parts, until in ((1, 2), (2, 4)):
-        _, begun = training_of(dataclasses.replace(config, gradient_accumulation=parts))
+        _, interrupted = training_of(dataclasses.replace(config, gradient_accumulation=parts))
         if parts > 1:
-            begun.restore(load_checkpoint(tmp_path / "checkpoint.npz"))
-        for _ in begun.epochs(until=until):
-            save_checkpoint(begun.checkpoint(), tmp_path / "checkpoint.npz")
-    _, parted = training_of(dataclasses.replace(config, gradient_accumulation=7))
-    parted.restore(load_checkpoint(tmp_path / "checkpoint.npz"))
-    list(parted.epochs())
-    losses = [[epoch.valid_loss for epoch in training.history] for training in (whole, parted)]
+            interrupted.restore(load_checkpoint(tmp_path / "checkpoint.npz"))
+        for _ in interrupted.epochs(until=until):
+            save_checkpoint(interrupted.checkpoint(), tmp_path / "checkpoint.npz")
+    _, in_parts = training_of(dataclasses.replace(config, gradient_accumulation=7))
+    in_parts.restore(load_checkpoint(tmp_path / "checkpoint.npz"))
+    list(in_parts.epochs())
+    losses = [[epoch.valid_loss for epoch in training.history] for training in (whole, in_parts)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one_and_no_half(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_previous_checkpoint_and_no_partial_file(tmp_path, monkeypatch):
     config = TrialConfig.from_values({**SCRATCH, "seed": 3})
-    _, begun = training_of(config)
-    next(begun.epochs())
-    save_checkpoint(begun.checkpoint(), tmp_path / "checkpoint.npz")
+    _, interrupted = training_of(config)
+    next(interrupted.epochs())
+    save_checkpoint(interrupted.checkpoint(), tmp_path / "checkpoint.npz")
     before = (tmp_path / "checkpoint.npz").read_bytes()
 
     def full(*_):
@@ -141,6 +141,6 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one_and_no_half(tmp_
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
-        save_checkpoint(begun.checkpoint(), tmp_path / "checkpoint.npz")
+        save_checkpoint(interrupted.checkpoint(), tmp_path / "checkpoint.npz")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.npz"]
     assert (tmp_path / "checkpoint.npz").read_bytes() == before

@@ -61,7 +61,7 @@ def run(task):
 
 @dataclass(frozen=True)
 class Done:
-    """A cross-validated trial, run once for the tests that only look at it."""
+    """A cross-validated trial that several tests read."""
 
     task: TrialTask
     folds: list
@@ -75,26 +75,26 @@ class Done:
 
 @pytest.fixture(scope="module")
 def done(prepared, tmp_path_factory):
-    places = tmp_path_factory.mktemp("done")
-    task = task_of(prepared, places / "trial", checkpoint=places / "00000.npz")
+    folder = tmp_path_factory.mktemp("done")
+    task = task_of(prepared, folder / "trial", checkpoint=folder / "00000.npz")
     folds, result = run(task)
     return Done(task, folds, result, Predictions.from_npz(task.folder / "valid.npz"))
 
 
-def test_no_patient_is_on_both_sides_and_every_image_is_left_out_once(prepared):
+def test_folds_separate_patients_and_leave_out_every_image_once(prepared):
     split = prepared.store.split
     left_out = []
     for number in range(1, K + 1):
-        learnt, judged = load_fold_parts(prepared.images, split, number)
-        assert not {split.train.patients[row] for row in learnt.rows} & {split.train.patients[row] for row in judged.rows}
-        assert sorted([*learnt.rows, *judged.rows]) == list(range(len(split.train.images)))
-        assert judged.labels.tolist() == [split.train.labels[row] for row in judged.rows]
-        assert learnt.labels.tolist() == [split.train.labels[row] for row in learnt.rows]
-        left_out.extend(judged.rows)
+        train, valid = load_fold_parts(prepared.images, split, number)
+        assert not {split.train.patients[row] for row in train.rows} & {split.train.patients[row] for row in valid.rows}
+        assert sorted([*train.rows, *valid.rows]) == list(range(len(split.train.images)))
+        assert valid.labels.tolist() == [split.train.labels[row] for row in valid.rows]
+        assert train.labels.tolist() == [split.train.labels[row] for row in train.rows]
+        left_out.extend(valid.rows)
     assert sorted(left_out) == list(range(len(split.train.images)))
 
 
-def test_predictions_out_of_fold_are_of_every_pooled_image_once(prepared, done):
+def test_every_pooled_image_has_one_out_of_fold_prediction(prepared, done):
     split, predictions = prepared.store.split, done.predictions
     assert predictions.ids == split.train.images
     assert predictions.patients == split.train.patients
@@ -106,7 +106,7 @@ def test_predictions_out_of_fold_are_of_every_pooled_image_once(prepared, done):
         assert fold.score == METRICS["macro_f1"].function(predictions.labels[rows], predictions.probabilities[rows], None)
 
 
-def test_a_cross_validated_trial_leaves_the_files_of_any_other(done):
+def test_a_cross_validated_trial_writes_the_files_of_any_other(done):
     assert {path.name for path in done.folder.iterdir()} == {
         "config.json", "history.csv", "train.log", "valid.npz", "model.keras",
     }  # fmt: skip
@@ -124,20 +124,20 @@ def test_a_cross_validated_trial_leaves_the_files_of_any_other(done):
 def test_the_saved_model_is_the_mean_of_the_networks_of_the_folds(prepared, done):
     model = load_model(str(done.folder / "model.keras"))
     pixels = np.load(prepared.images)
-    everything = LabelledPart(pixels, np.arange(len(pixels)), np.zeros(len(pixels), int))
+    part = LabelledPart(pixels, np.arange(len(pixels)), np.zeros(len(pixels), int))
     networks = [model.get_layer(f"fold_{number}") for number in range(1, K + 1)]
-    said = [predict_probabilities(network, everything) for network in networks]
-    assert predict_probabilities(model, everything) == pytest.approx(np.mean(said, axis=0), abs=1e-6)
-    for number, probabilities in enumerate(said, start=1):
+    predictions = [predict_probabilities(network, part) for network in networks]
+    assert predict_probabilities(model, part) == pytest.approx(np.mean(predictions, axis=0), abs=1e-6)
+    for number, probabilities in enumerate(predictions, start=1):
         left_out = np.asarray(prepared.store.split.folds) == number
         assert probabilities[left_out] == pytest.approx(done.predictions.probabilities[left_out], abs=1e-5)
-    assert len({probabilities.tobytes() for probabilities in said}) == K, "each has its own seed and images"
+    assert len({probabilities.tobytes() for probabilities in predictions}) == K, "each has its own seed and images"
     assert model.input_shape == (None, 16, 16, 1)
     again = predict_out_of_fold(model, prepared.images, prepared.store.split)
     assert again == pytest.approx(done.predictions.probabilities, abs=1e-5)
 
 
-def test_what_is_shipped_is_counted(done):
+def test_the_parameters_of_all_networks_are_counted(done):
     n_parameters = sum(epoch.n_parameters for epoch in done.folds) // K
     assert done.result.n_parameters == n_parameters == load_model(str(done.folder / "model.keras")).count_params()
     assert [fold.facts for fold in done.folds] == [
@@ -145,40 +145,40 @@ def test_what_is_shipped_is_counted(done):
     ]
 
 
-def test_each_network_has_a_seed_of_its_own():
+def test_each_fold_has_its_own_seed():
     assert len({fold_seed(seed, fold) for seed in range(20) for fold in range(1, 11)}) == 200
     assert fold_seed(5, 1) == fold_seed(5, 1)
 
 
 def copy_finished(done, folder, *folds):
-    """Leave what an earlier attempt at the trial would have kept of some folds; give its checkpoint."""
+    """Copy the results of some folds, as saved by an interrupted attempt; return the path of its checkpoint."""
     folder.mkdir()
     for fold in folds:
         shutil.copy(done.task.checkpoint.with_name(f"00000-fold-{fold}-finished.npz"), folder)
     return folder / "00000.npz"
 
 
-def test_a_trial_goes_on_in_the_middle_of_a_fold_as_if_it_had_never_stopped(prepared, done, tmp_path, monkeypatch):
+def test_an_interrupted_trial_continues_in_the_middle_of_a_fold(prepared, done, tmp_path, monkeypatch):
     from automl_cxr.training import trainer
 
     fit, trained = trainer._fit_epoch, []
 
-    def fit_or_die(*arguments, epoch, learning_rate):
+    def fit_or_raise(*arguments, epoch, learning_rate):
         trained.append(epoch)
         if trained == [1, 2]:
             raise KeyboardInterrupt  # killed in the second epoch of the second fold
         return fit(*arguments, epoch=epoch, learning_rate=learning_rate)
 
     monkeypatch.setattr("automl_cxr.training.trial._CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr("automl_cxr.training.trainer._fit_epoch", fit_or_die)
+    monkeypatch.setattr("automl_cxr.training.trainer._fit_epoch", fit_or_raise)
     checkpoint = copy_finished(done, tmp_path / "checkpoints", 1)
-    dying = cross_validate(task_of(prepared, tmp_path / "dying", checkpoint=checkpoint))
-    assert next(dying) == done.folds[0], "what was reported before is reported again"
+    interrupted = cross_validate(task_of(prepared, tmp_path / "interrupted", checkpoint=checkpoint))
+    assert next(interrupted) == done.folds[0], "finished folds are reported again"
     with pytest.raises(KeyboardInterrupt):
-        next(dying)
+        next(interrupted)
     assert {path.name for path in checkpoint.parent.iterdir()} == {"00000-fold-1-finished.npz", "00000-fold-2.npz"}
     folds, result = run(task_of(prepared, tmp_path / "again", checkpoint=checkpoint))
-    assert trained == [1, 2, 2, 1, 2], "what was trained is not trained again"
+    assert trained == [1, 2, 2, 1, 2], "finished epochs are not trained again"
     assert folds == done.folds
     assert result.score == done.result.score
     again = Predictions.from_npz(tmp_path / "again" / "valid.npz")
@@ -186,19 +186,19 @@ def test_a_trial_goes_on_in_the_middle_of_a_fold_as_if_it_had_never_stopped(prep
     assert {path.name for path in checkpoint.parent.iterdir()} == {f"00000-fold-{k}-finished.npz" for k in (1, 2, 3)}
 
 
-def test_a_trial_whose_time_is_up_leaves_a_fold_one_epoch_and_is_told(prepared, done, tmp_path):
+def test_after_the_time_limit_each_fold_is_trained_for_one_epoch(prepared, done, tmp_path):
     checkpoint = copy_finished(done, tmp_path / "checkpoints", 1, 2)
     folds, result = run(replace(task_of(prepared, tmp_path / "a", checkpoint=checkpoint), seconds=0.0))
     assert (len(folds), result.epochs, result.cut_short) == (K, 2 + 2 + 1, True)
 
 
-def test_a_damaged_fold_is_told(prepared, tmp_path):
+def test_a_damaged_fold_is_reported(prepared, tmp_path):
     (tmp_path / "00007-fold-1-finished.npz").write_bytes(b"nothing")
     with pytest.raises(TrialError, match="cannot be read"):
         next(cross_validate(task_of(prepared, tmp_path / "a", checkpoint=tmp_path / "00007.npz")))
 
 
-def test_the_checkpoints_of_folds_go_with_their_trial(prepared, done):
+def test_the_checkpoints_of_folds_are_removed_with_their_trial(prepared, done):
     checkpoints = prepared.store.checkpoints
     copy_finished(done, checkpoints, 1, 3)
     prepared.store.drop_checkpoints_but(lambda: {0})
@@ -217,7 +217,7 @@ def network_with_a_backbone(config, n_classes, **_):
     return keras.Model(pixels, keras.layers.Dense(n_classes, activation="softmax")(x))
 
 
-def test_all_folds_read_the_features_of_one_pass(prepared, tmp_path, monkeypatch):
+def test_all_folds_use_features_of_one_pass(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr("automl_cxr.training.trial.build_model", network_with_a_backbone)
     monkeypatch.setenv("AUTOML_CXR_CACHE", str(tmp_path / "cache"))
     task = task_of(prepared, tmp_path / "trial", family="concat", backbone="scratch", augmentation=0.0, epochs=3)

@@ -20,7 +20,7 @@ def backbone():
     return backbone_on_pixels("squeezenet", 48, weights="none")
 
 
-def test_all_cuts_come_out_of_one_pass_pooled(backbone, tmp_path, monkeypatch):
+def test_all_cuts_are_computed_in_one_pass(backbone, tmp_path, monkeypatch):
     passes = []
     run = keras.Model.predict_on_batch
     monkeypatch.setattr(keras.Model, "predict_on_batch", lambda model, x: passes.append(len(x)) or run(model, x))
@@ -41,7 +41,7 @@ def test_all_cuts_come_out_of_one_pass_pooled(backbone, tmp_path, monkeypatch):
     assert passes == []
 
 
-def test_what_one_computed_serves_every_network_with_the_same_part(backbone, tmp_path):
+def test_networks_with_the_same_frozen_part_share_features(backbone, tmp_path):
     cache = FeatureCache(tmp_path)
     pooled_features(backbone, ["backbone/fire3_concat"], IMAGES, cache=cache)
     shared = {"image_size": 48, "weights": "none", "backbone": "squeezenet", "cut": "2"}
@@ -59,30 +59,30 @@ def test_what_one_computed_serves_every_network_with_the_same_part(backbone, tmp
         assert [cache.holds(one) for one in described] == [True, *[False] * (len(described) - 1)]
 
 
-def test_any_network_can_be_cut_a_saved_one_too(tmp_path):
-    trunk = build_model(TrialConfig(image_size=48, n_blocks=2, filters=4), 3, steps_per_epoch=5)
-    trunk.save(tmp_path / "model.keras")
+def test_features_of_a_saved_network_equal_those_of_the_network(tmp_path):
+    network = build_model(TrialConfig(image_size=48, n_blocks=2, filters=4), 3, steps_per_epoch=5)
+    network.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     cache = FeatureCache(tmp_path)
-    found = pooled_features(trunk, ["block1_pool", "block2_pool"], IMAGES, cache=cache)
+    found = pooled_features(network, ["block1_pool", "block2_pool"], IMAGES, cache=cache)
     assert [values.shape for values in found.values()] == [(35, 4), (35, 8)]
     pooled_features(again, ["block1_pool", "block2_pool"], IMAGES, cache=cache)
     assert len(cache.entries()) == 2
 
 
-@pytest.mark.parametrize("cut", ["backbone/nothing", "nothing", "trunk/fire2_concat", "pixels/fire2_concat"])
-def test_a_cut_that_is_none_is_refused(backbone, cut):
+@pytest.mark.parametrize("cut", ["backbone/nothing", "nothing", "other/fire2_concat", "pixels/fire2_concat"])
+def test_an_unknown_cut_is_refused(backbone, cut):
     with pytest.raises(ImpossibleModelError, match="cut"):
         pooled_features(backbone, [cut], IMAGES)
 
 
 def test_a_cut_needs_feature_maps():
-    trunk = build_model(TrialConfig(image_size=48, n_blocks=2, filters=4), 3, steps_per_epoch=5)
+    network = build_model(TrialConfig(image_size=48, n_blocks=2, filters=4), 3, steps_per_epoch=5)
     with pytest.raises(ImpossibleModelError, match="must have feature maps"):
-        pooled_features(trunk, ["dense_1"], IMAGES)
+        pooled_features(network, ["dense_1"], IMAGES)
 
 
-def test_views_differ_from_each_other_but_not_from_trial_to_trial(tmp_path):
+def test_views_differ_from_each_other_but_not_between_trials(tmp_path):
     def open_views(seed, folder):
         keras.utils.set_random_seed(0)
         pixels, x = raw_pixels(TrialConfig(image_size=48, augmentation=0.5, seed=seed))

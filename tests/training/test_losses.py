@@ -3,7 +3,7 @@ import pytest
 
 from automl_cxr.config import OPTIMIZERS, TrialConfig
 from automl_cxr.errors import ImpossibleModelError
-from automl_cxr.training.losses import AdjustableLoss, build_optimizer
+from automl_cxr.training.losses import build_loss, build_optimizer
 
 TRUTH = np.array([[0.0, 1.0], [1.0, 0.0]], np.float32)
 GUESS = np.array([[0.3, 0.7], [0.1, 0.9]], np.float32)
@@ -16,40 +16,40 @@ def config(**values):
 
 
 def test_focal_loss_is_the_published_one_and_cross_entropy_at_gamma_0():
-    focal = float(AdjustableLoss(config(loss="focal", focal_gamma=2.0), 2)(TRUTH, GUESS))
+    focal = float(build_loss(config(loss="focal", focal_gamma=2.0), 2)(TRUTH, GUESS))
     assert focal == pytest.approx(float(np.mean(FOCAL)), rel=1e-5)
-    flat = float(AdjustableLoss(config(loss="focal", focal_gamma=0.0), 2)(TRUTH, GUESS))
-    assert flat == pytest.approx(float(AdjustableLoss(config(loss="ce"), 2)(TRUTH, GUESS)), rel=1e-5)
+    flat = float(build_loss(config(loss="focal", focal_gamma=0.0), 2)(TRUTH, GUESS))
+    assert flat == pytest.approx(float(build_loss(config(loss="ce"), 2)(TRUTH, GUESS)), rel=1e-5)
 
 
 @pytest.mark.parametrize(("alpha", "of_truth"), [("0.25", [0.25, 0.25]), ("0.2, 0.8", [0.8, 0.2])])
 def test_alpha_weighs_the_terms_of_the_classes(alpha, of_truth):
-    focal = float(AdjustableLoss(config(loss="focal", focal_alpha=alpha), 2)(TRUTH, GUESS))
+    focal = float(build_loss(config(loss="focal", focal_alpha=alpha), 2)(TRUTH, GUESS))
     assert focal == pytest.approx(float(np.mean(np.array(of_truth) * FOCAL)), rel=1e-5)
 
 
 def test_alpha_and_an_images_weight_multiply():
-    loss = AdjustableLoss(config(loss="focal", focal_alpha="0.2,0.8"), 2)
+    loss = build_loss(config(loss="focal", focal_alpha="0.2,0.8"), 2)
     weighted = float(loss(TRUTH, GUESS, sample_weight=np.array([3.0, 0.5], np.float32)))
     assert weighted == pytest.approx(float(np.mean([3.0 * 0.8 * FOCAL[0], 0.5 * 0.2 * FOCAL[1]])), rel=1e-5)
 
 
 def test_alphas_that_do_not_fit_the_classes_are_counted():
     with pytest.raises(ImpossibleModelError, match=r"1 number or 3, one for each class; received 2 \('0.5,0.5'\)"):
-        AdjustableLoss(config(loss="focal", focal_alpha="0.5,0.5"), 3)
-    AdjustableLoss(config(loss="ce", focal_alpha="0.5,0.5"), 3)
+        build_loss(config(loss="focal", focal_alpha="0.5,0.5"), 3)
+    build_loss(config(loss="ce", focal_alpha="0.5,0.5"), 3)
 
 
 def test_label_smoothing_spreads_the_target():
     truth, guess = np.array([[0.0, 1.0]], np.float32), np.array([[0.2, 0.8]], np.float32)
-    smoothed = float(AdjustableLoss(config(label_smoothing=0.1), 2)(truth, guess))
+    smoothed = float(build_loss(config(label_smoothing=0.1), 2)(truth, guess))
     assert smoothed == pytest.approx(-(0.05 * np.log(0.2) + 0.95 * np.log(0.8)), rel=1e-5)
-    focal = float(AdjustableLoss(config(loss="focal", label_smoothing=0.1), 2)(truth, guess))
+    focal = float(build_loss(config(loss="focal", label_smoothing=0.1), 2)(truth, guess))
     assert focal == pytest.approx(-(0.05 * 0.8**2 * np.log(0.2) + 0.95 * 0.2**2 * np.log(0.8)), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_optimizers_take_their_rate_and_decay(name):
+def test_optimizers_have_the_configured_learning_rate_and_weight_decay(name):
     optimizer = build_optimizer(config(optimizer=name, weight_decay=0.03), learning_rate=0.02)
     assert float(optimizer.learning_rate) == pytest.approx(0.02)
     assert float(optimizer.weight_decay) == pytest.approx(0.03)

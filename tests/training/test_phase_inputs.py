@@ -34,7 +34,7 @@ def empty_cache(tmp_path, monkeypatch):
 
 
 def network(config):
-    """A network as transfer learning builds it, around a small residual backbone with a normalisation and a dropout above."""
+    """Build a network like one of transfer learning, with a small residual backbone, and with a dropout in the head."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(config.seed)
     image = x = keras.Input((32, 32, 1))
@@ -78,12 +78,12 @@ def squeezenet(config):
         ({**FROZEN, "gradient_accumulation": 2, "imbalance": "oversample"}, network, ["backbone@vector, float32"] * 4),
     ],
 )
-def test_features_train_what_pixels_do(values, build, reads):
+def test_training_on_features_equals_training_on_pixels(values, build, reads):
     config = TrialConfig(**values)
     model, training, epochs = train(config, model=build(config))
     assert [epoch.features for epoch in epochs] == reads
-    probabilities, note = training.best_probabilities()
-    assert "predicts the same" in note
+    probabilities, message = training.best_probabilities()
+    assert "predicts the same" in message
     assert probabilities == pytest.approx(predict_probabilities(model, PARTS["valid"]), abs=1e-5)
 
     pixels = dataclasses.replace(config, features="pixels")
@@ -91,11 +91,11 @@ def test_features_train_what_pixels_do(values, build, reads):
     assert {epoch.features for epoch in from_pixels} == {"pixels"}
     assert probabilities == pytest.approx(by_pixels.best_probabilities()[0], abs=1e-5)
     assert [epoch.loss for epoch in epochs] == pytest.approx([epoch.loss for epoch in from_pixels], abs=1e-5)
-    for ours, theirs in zip(model.get_weights(), whole.get_weights(), strict=True):
-        assert ours == pytest.approx(theirs, abs=1e-4)
+    for one, other in zip(model.get_weights(), whole.get_weights(), strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
 
 
-def test_a_checkpoint_of_one_road_goes_on_along_the_other(tmp_path):
+def test_a_checkpoint_from_features_can_be_resumed_from_pixels(tmp_path):
     config = TrialConfig(**{**TWO_PHASES, "epochs": 6})  # 3 frozen epochs, then 3 more
     _, whole, _ = train(config)
     interrupted = Training(network(config), config, **PARTS, objective=Objective())
@@ -114,33 +114,33 @@ def frozen(**values):
     return TrialConfig(**{**FROZEN, **values})
 
 
-def road_of(config, n_epochs=4, build=network):
+def inputs_of(config, n_epochs=4, build=network):
     return choose_phase_inputs(build(config), config, n_epochs=n_epochs, **PARTS)
 
 
-def test_epochs_take_the_views_in_turn():
-    road = road_of(frozen(augmentation=0.5, views=2))
-    assert road.reads == "backbone@vector, float32, 2 views"
+def test_epochs_use_the_views_in_rotation():
+    inputs = inputs_of(frozen(augmentation=0.5, views=2))
+    assert inputs.reads == "backbone@vector, float32, 2 views"
     positions = np.arange(28)
-    shown = [road.train_part(epoch).batch(positions) for epoch in (1, 2, 3)]
+    shown = [inputs.train_part(epoch).batch(positions) for epoch in (1, 2, 3)]
     assert np.array_equal(shown[0], shown[2])
     assert not np.allclose(shown[0], shown[1])
-    plain = road_of(frozen()).valid.batch(np.arange(12))
-    assert road.valid.batch(np.arange(12)) == pytest.approx(plain, abs=1e-5, rel=1e-5)
+    plain = inputs_of(frozen()).valid.batch(np.arange(12))
+    assert inputs.valid.batch(np.arange(12)) == pytest.approx(plain, abs=1e-5, rel=1e-5)
 
 
 def test_without_augmentation_there_is_one_view():
-    road = road_of(frozen(views=3))
-    assert road.reads == "backbone@vector, float32"
+    inputs = inputs_of(frozen(views=3))
+    assert inputs.reads == "backbone@vector, float32"
     assert len(FeatureCache().entries()) == 1
 
 
-def test_half_precision_is_judged_by_the_whole_network():
+def test_with_float16_features_the_predictions_come_from_pixels():
     config = frozen(features="float16", epochs=2)
     model, training, epochs = train(config)
     assert epochs[0].features == "backbone@vector, float16"
-    probabilities, note = training.best_probabilities()
-    assert "its own predictions are kept" in note
+    probabilities, message = training.best_probabilities()
+    assert "its own predictions are kept" in message
     assert np.array_equal(probabilities, predict_probabilities(model, PARTS["valid"], batch_size=8))
 
 
@@ -152,45 +152,45 @@ def test_half_precision_is_judged_by_the_whole_network():
         ({"unfreeze": 1000}, "pixels: the first layers of the backbone are trained"),
     ],
 )
-def test_the_record_says_why_pixels_are_read(values, reads):
-    road = road_of(frozen(**values))
-    assert road.reads == reads
+def test_the_record_gives_the_reason_for_pixels(values, reads):
+    inputs = inputs_of(frozen(**values))
+    assert inputs.reads == reads
     assert FeatureCache().entries() == []
 
 
-def test_shallow_maps_are_not_worth_their_room():
-    road = road_of(TrialConfig(**{**FROZEN, "backbone": "squeezenet", "weights": "none", "unfreeze": 22}), build=squeezenet)
-    assert road.reads == "pixels: the layers that could be run once do 14% of the work"
+def test_shallow_feature_maps_are_not_cached():
+    inputs = inputs_of(TrialConfig(**{**FROZEN, "backbone": "squeezenet", "weights": "none", "unfreeze": 22}), build=squeezenet)
+    assert inputs.reads == "pixels: the layers that could be run once do 14% of the work"
 
 
-def test_networks_without_a_backbone_have_nothing_to_say_of_it():
+def test_the_record_of_a_network_without_backbone_is_empty():
     config = TrialConfig(image_size=32, n_blocks=1, filters=4)
     assert choose_phase_inputs(build_model(config, 3, steps_per_epoch=4), config, n_epochs=4, **PARTS).reads == ""
 
 
-def test_one_epoch_is_no_reason_to_compute_features_but_to_use_them():
+def test_features_are_not_computed_for_one_epoch_but_cached_ones_are_used():
     assert (
-        road_of(frozen(), n_epochs=1).reads
+        inputs_of(frozen(), n_epochs=1).reads
         == "pixels: features take no fewer passes over the images than there are epochs (1 and 1)"
     )
-    road_of(frozen(), n_epochs=2)
-    assert road_of(frozen(), n_epochs=1).reads == "backbone@vector, float32"
+    inputs_of(frozen(), n_epochs=2)
+    assert inputs_of(frozen(), n_epochs=1).reads == "backbone@vector, float32"
 
 
-def test_features_that_find_no_room_are_not_kept(monkeypatch):
+def test_training_reads_pixels_if_the_cache_is_full(monkeypatch):
     monkeypatch.setenv("AUTOML_CXR_CACHE_LIMIT", "500")
-    assert road_of(frozen()).reads.startswith("pixels: Features must fit into the cache's limit")
+    assert inputs_of(frozen()).reads.startswith("pixels: Features must fit into the cache's limit")
 
 
-def test_features_of_another_network_are_noticed():
+def test_features_of_another_network_are_an_error():
     model = network(frozen())
-    said = predict_probabilities(model, PARTS["valid"])
-    assert compare_with_pixels(model, PARTS["valid"], said) < 1e-5
+    predictions = predict_probabilities(model, PARTS["valid"])
+    assert compare_with_pixels(model, PARTS["valid"], predictions) < 1e-5
     with pytest.raises(TrialError, match="automl-cxr cache clear"):
-        compare_with_pixels(model, PARTS["valid"], said + 0.1)
+        compare_with_pixels(model, PARTS["valid"], predictions + 0.1)
 
 
-def test_rows_are_read_in_ascending_order_and_given_as_asked():
+def test_rows_are_read_in_ascending_order_and_returned_as_requested():
     class Rows(np.ndarray):
         def __getitem__(self, rows):
             assert (np.diff(rows) >= 0).all()

@@ -10,18 +10,18 @@ SIZES = np.array([30, 12, 0, 4])
 
 
 def shown(epoch, **values):
-    """Count how often an epoch shows each image."""
+    """Count how often each image occurs in an epoch."""
     order = epoch_order(LABELS, 4, TrialConfig.from_values(values), epoch=epoch)
     return np.bincount(order, minlength=len(LABELS))
 
 
 @pytest.mark.parametrize("imbalance", IMBALANCES)
-def test_every_epoch_has_the_announced_number_of_images_of_each_class(imbalance):
+def test_every_epoch_has_the_declared_number_of_images_of_each_class(imbalance):
     config = TrialConfig.from_values({"imbalance": imbalance, "undersample_ratio": 2.0})
-    announced = images_per_epoch(LABELS, 4, config)
+    declared = images_per_epoch(LABELS, 4, config)
     for epoch in (1, 2, 50):
         order = epoch_order(LABELS, 4, config, epoch=epoch)
-        assert np.bincount(LABELS[order], minlength=4).tolist() == announced.tolist()
+        assert np.bincount(LABELS[order], minlength=4).tolist() == declared.tolist()
 
 
 @pytest.mark.parametrize(
@@ -40,11 +40,11 @@ def test_the_classes_of_an_epoch(values, expected):
 
 
 @pytest.mark.parametrize("imbalance", ["none", "class_weights"])
-def test_an_epoch_shows_every_image_once(imbalance):
+def test_an_epoch_contains_every_image_once(imbalance):
     assert set(shown(1, imbalance=imbalance)) == {1}
 
 
-def test_oversampling_repeats_evenly_and_other_images_in_other_epochs():
+def test_oversampling_repeats_images_evenly_and_others_in_each_epoch():
     epochs = [shown(epoch, imbalance="oversample") for epoch in range(1, 7)]
     for times in epochs:
         assert set(times[LABELS == 0]) == {1}
@@ -55,7 +55,7 @@ def test_oversampling_repeats_evenly_and_other_images_in_other_epochs():
     assert np.ptp(sum(epochs)[LABELS == 1]) <= 1
 
 
-def test_undersampling_draws_anew_without_repeats_until_all_images_came_up():
+def test_undersampling_uses_all_images_before_it_repeats_one():
     epochs = [shown(epoch, imbalance="undersample") for epoch in range(1, 9)]
     for times in epochs:
         assert set(times) == {0, 1}
@@ -65,7 +65,7 @@ def test_undersampling_draws_anew_without_repeats_until_all_images_came_up():
 
 
 @pytest.mark.parametrize("imbalance", IMBALANCES)
-def test_seed_and_epoch_alone_decide_the_order(imbalance):
+def test_the_order_depends_on_seed_and_epoch_only(imbalance):
     def order(epoch, **values):
         return epoch_order(LABELS, 4, TrialConfig.from_values({"imbalance": imbalance, **values}), epoch=epoch).tolist()
 
@@ -79,7 +79,7 @@ def test_classes_are_mixed_within_an_epoch():
     assert set(LABELS[order[:30]]) == {0, 1, 3}
 
 
-def test_rare_classes_weigh_more_where_weights_are_the_way():
+def test_class_weights_are_inverse_to_class_sizes():
     labels = np.array([0] * 8 + [1] * 2)
     weights = image_weights(labels, 3, TrialConfig.from_values({"imbalance": "class_weights"}))
     assert weights == pytest.approx([10 / 24] * 8 + [10 / 6] * 2)
@@ -87,7 +87,7 @@ def test_rare_classes_weigh_more_where_weights_are_the_way():
         assert image_weights(labels, 3, TrialConfig.from_values({"imbalance": imbalance})).tolist() == [1] * 10
 
 
-def test_what_an_undersampled_epoch_shows_can_be_weighed():
+def test_the_images_of_an_undersampled_epoch_can_be_weighted():
     labels = np.array([0] * 8 + [1] * 2)
     config = TrialConfig(imbalance="undersample+class_weights", undersample_ratio=2.0)
     assert images_per_epoch(labels, 2, config).tolist() == [4, 2]

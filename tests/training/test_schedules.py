@@ -10,10 +10,10 @@ def config(**values):
     return TrialConfig.from_values(values)
 
 
-def rates(config, n_epochs, start=0.1, figures=None):
+def rates(config, n_epochs, start=0.1, monitored=None):
     phase = Phase(n_epochs=n_epochs, learning_rate=start, frozen=False)
-    figures = [0.5] * n_epochs if figures is None else figures
-    return [scheduled_learning_rate(config, phase, figures[:epoch]) for epoch in range(n_epochs)]
+    monitored = [0.5] * n_epochs if monitored is None else monitored
+    return [scheduled_learning_rate(config, phase, monitored[:epoch]) for epoch in range(n_epochs)]
 
 
 def test_a_network_without_a_frozen_backbone_has_one_phase():
@@ -23,16 +23,16 @@ def test_a_network_without_a_frozen_backbone_has_one_phase():
     assert plan_phases(config(epochs=10, learning_rate=0.01, family="transfer", unfreeze=3)) == whole
 
 
-def test_frozen_epochs_come_first_and_fine_tuning_has_its_own_rate():
-    thawing = {"family": "transfer", "unfreeze": 3, "epochs": 10, "learning_rate": 0.01, "fine_tune_rate": 1e-4}
-    assert plan_phases(config(**thawing, frozen_share=0.3)) == (
+def test_frozen_epochs_come_first_and_fine_tuning_has_its_own_learning_rate():
+    unfreezing = {"family": "transfer", "unfreeze": 3, "epochs": 10, "learning_rate": 0.01, "fine_tune_rate": 1e-4}
+    assert plan_phases(config(**unfreezing, frozen_share=0.3)) == (
         Phase(n_epochs=3, learning_rate=0.01, frozen=True),
         Phase(n_epochs=7, learning_rate=1e-4, frozen=False),
     )
-    assert plan_phases(config(**thawing, frozen_share=1.0)) == (Phase(n_epochs=10, learning_rate=0.01, frozen=True),)
+    assert plan_phases(config(**unfreezing, frozen_share=1.0)) == (Phase(n_epochs=10, learning_rate=0.01, frozen=True),)
 
 
-def test_the_cosine_falls_from_the_full_rate_towards_0_over_its_phase():
+def test_the_cosine_schedule_falls_from_the_full_rate_towards_0_in_its_phase():
     falling = rates(config(epochs=99), 10)
     assert falling[0] == pytest.approx(0.1)
     assert falling[5] == pytest.approx(0.05)
@@ -40,32 +40,32 @@ def test_the_cosine_falls_from_the_full_rate_towards_0_over_its_phase():
     assert falling == sorted(falling, reverse=True)
 
 
-def test_a_constant_rate_stays():
+def test_the_constant_schedule_does_not_change_the_rate():
     assert set(rates(config(schedule="constant"), 10)) == {0.1}
 
 
-def test_a_plateau_is_a_share_of_the_patience_without_more_than_a_thousandth():
+def test_a_plateau_is_a_share_of_patience_without_an_improvement_above_a_thousandth():
     recipe = config(schedule="plateau", plateau_factor=0.8, plateau_share=0.6, patience=5)
-    figures = [0.5, 0.5, 0.5009, 0.5008, 0.6, 0.5, 0.5, 0.5]
-    assert rates(recipe, 8, figures=figures) == pytest.approx([0.1] * 4 + [0.08] * 4)
-    assert rates(recipe, 9, figures=figures)[-1] == pytest.approx(0.064)
+    monitored = [0.5, 0.5, 0.5009, 0.5008, 0.6, 0.5, 0.5, 0.5]
+    assert rates(recipe, 8, monitored=monitored) == pytest.approx([0.1] * 4 + [0.08] * 4)
+    assert rates(recipe, 9, monitored=monitored)[-1] == pytest.approx(0.064)
 
 
-def test_a_plateau_takes_an_epoch_at_least_and_ends_at_a_thousandth():
+def test_a_plateau_has_one_epoch_at_least_and_the_rate_stops_at_a_thousandth():
     recipe = config(schedule="plateau", plateau_factor=0.1, plateau_share=0.1, patience=1)
     assert rates(recipe, 6) == pytest.approx([0.1, 0.1, 0.01, 1e-3, 1e-4, 1e-4])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_plateaus_are_those_of_keras():
+def test_plateaus_are_counted_as_by_keras():
     rng = np.random.default_rng(1)
     for _ in range(20):
-        figures = np.round(rng.normal(0.5, 0.002, 30), 4).tolist()
+        monitored = np.round(rng.normal(0.5, 0.002, 30), 4).tolist()
         model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
         model.compile(optimizer=keras.optimizers.SGD(1.0))
-        theirs = keras.callbacks.ReduceLROnPlateau("figure", mode="max", factor=0.5, patience=3, min_delta=0.001)
-        theirs.set_model(model)
-        theirs.on_train_begin()
-        for epoch, figure in enumerate(figures):
-            theirs.on_epoch_end(epoch, {"figure": figure})
-        assert 0.5 ** count_plateaus(figures, patience=3) == float(model.optimizer.learning_rate)
+        callback = keras.callbacks.ReduceLROnPlateau("monitored", mode="max", factor=0.5, patience=3, min_delta=0.001)
+        callback.set_model(model)
+        callback.on_train_begin()
+        for epoch, value in enumerate(monitored):
+            callback.on_epoch_end(epoch, {"monitored": value})
+        assert 0.5 ** count_plateaus(monitored, patience=3) == float(model.optimizer.learning_rate)

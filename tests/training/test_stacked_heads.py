@@ -26,7 +26,7 @@ OTHERS = (
 
 
 def vectors(n=70):
-    """Vectors of 20 numbers that come as images of 4 x 5 pixels, so that a network without trunk can be trained on them."""
+    """Return vectors of 20 numbers as images of 4 x 5 pixels, so that a network without convolutions can be trained on them."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, n)
     images = rng.integers(0, 255, (n, 4, 5), dtype=np.uint8)
@@ -40,8 +40,8 @@ def network(config):
     return keras.Model(pixels, classifier_head(vector, config, 3))
 
 
-def train_alone(config):
-    """The loss of each epoch, and what the head says of the validation part after it."""
+def train_separately(config):
+    """Return the loss of each epoch, and the predictions for the validation part after it."""
     images, labels = vectors()
     train, valid = (LabelledPart(images, rows, labels[rows]) for rows in (np.arange(60)[::-1], np.arange(60, 70)))
     model = network(config)
@@ -49,77 +49,77 @@ def train_alone(config):
     return [(epoch.loss, predict_probabilities(model, valid)) for epoch in epochs]
 
 
-def train_in_company(configs):
+def train_stacked(configs):
     images, labels = vectors()
     features = (images.reshape(len(images), -1) / np.float32(255)).astype(np.float32)
     train, valid = (FeaturePart((features,), rows, labels[rows]) for rows in (np.arange(60)[::-1], np.arange(60, 70)))
     states = [untrained_state(network(config), config) for config in configs]
-    (company,) = {stack_group_of(config, state, train, 3) for config, state in zip(configs, states, strict=True)}
-    together, told = StackedHeads(configs, states, company), []
+    (group,) = {stack_group_of(config, state, train, 3) for config, state in zip(configs, states, strict=True)}
+    heads, results = StackedHeads(configs, states, group), []
     for epoch in range(1, EPOCHS + 1):
         rates = [scheduled_learning_rate(config, plan_phases(config)[0], [0.0] * (epoch - 1)) for config in configs]
-        told.append((together.train_epoch(train, epoch=epoch, learning_rates=rates), together.probabilities(valid)))
-    return told
+        results.append((heads.train_epoch(train, epoch=epoch, learning_rates=rates), heads.probabilities(valid)))
+    return results
 
 
-def assert_as_alone(configs, heads):
-    together = train_in_company(configs)
+def assert_equal_to_separate_training(configs, heads):
+    stacked = train_stacked(configs)
     for head in heads:
-        for (losses, said), (loss, probabilities) in zip(together, train_alone(configs[head]), strict=True):
+        for (losses, predictions), (loss, probabilities) in zip(stacked, train_separately(configs[head]), strict=True):
             assert losses[head] == pytest.approx(loss, abs=1e-5)
-            np.testing.assert_allclose(said[head], probabilities, atol=1e-5)
+            np.testing.assert_allclose(predictions[head], probabilities, atol=1e-5)
 
 
-def test_heads_of_every_kind_come_out_as_each_does_alone():
-    assert_as_alone([PLAIN, *(dataclasses.replace(PLAIN, **values) for values in OTHERS)], heads=range(5))
+def test_stacked_heads_equal_separate_training():
+    assert_equal_to_separate_training([PLAIN, *(dataclasses.replace(PLAIN, **values) for values in OTHERS)], heads=range(5))
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "rmsprop", "sgd", "adadelta"])
-def test_every_optimizer_comes_out_as_alone(optimizer):
+def test_stacked_heads_equal_separate_training_with_every_optimizer(optimizer):
     one = dataclasses.replace(PLAIN, optimizer=optimizer, weight_decay=0.05)
-    assert_as_alone([one, dataclasses.replace(one, learning_rate=0.002, dense_units=12, seed=6)], heads=[1])
+    assert_equal_to_separate_training([one, dataclasses.replace(one, learning_rate=0.002, dense_units=12, seed=6)], heads=[1])
 
 
-def test_a_head_that_diverges_harms_no_other():
+def test_a_head_that_diverges_does_not_affect_others():
     images, labels = vectors()
     part = FeaturePart((images.reshape(len(images), -1).astype(np.float32),), np.arange(70), labels)
     configs = [PLAIN, dataclasses.replace(PLAIN, seed=2)]
     states = [untrained_state(network(config), config) for config in configs]
     states[0].weights[0][0, 0] = np.nan
-    together = StackedHeads(configs, states, stack_group_of(PLAIN, states[0], part, 3))
-    losses, said = together.train_epoch(part, epoch=1, learning_rates=[0.01, 0.01]), together.probabilities(part)
+    heads = StackedHeads(configs, states, stack_group_of(PLAIN, states[0], part, 3))
+    losses, predictions = heads.train_epoch(part, epoch=1, learning_rates=[0.01, 0.01]), heads.probabilities(part)
     assert np.isnan(losses[0])
     assert np.isfinite(losses[1])
-    assert np.isfinite(said[1]).all()
+    assert np.isfinite(predictions[1]).all()
 
 
-def test_no_more_heads_than_memory_holds_are_put_together(monkeypatch):
+def test_a_group_is_divided_into_parts_that_fit_into_memory(monkeypatch):
     images, labels = vectors()
     part = FeaturePart((images.reshape(len(images), -1).astype(np.float32),), np.arange(70), labels)
-    company = stack_group_of(PLAIN, untrained_state(network(PLAIN), PLAIN), part, 3)
-    assert divide_stack_group([PLAIN] * 5, company) == [slice(0, 5)]
+    group = stack_group_of(PLAIN, untrained_state(network(PLAIN), PLAIN), part, 3)
+    assert divide_stack_group([PLAIN] * 5, group) == [slice(0, 5)]
     n_weights = (20 + 1) * 9 + (9 + 1) * 3
-    monkeypatch.setattr("automl_cxr.training.stack_grouping._MOST_BYTES", 2 * 16 * n_weights)
-    assert divide_stack_group([PLAIN] * 5, company) == [slice(0, 2), slice(2, 4), slice(4, 5)]
+    monkeypatch.setattr("automl_cxr.training.stack_grouping._MAX_BYTES", 2 * 16 * n_weights)
+    assert divide_stack_group([PLAIN] * 5, group) == [slice(0, 2), slice(2, 4), slice(4, 5)]
 
 
-def test_heads_of_like_width_are_padded_to_one(monkeypatch):
+def test_heads_of_similar_width_are_padded_to_one_shape(monkeypatch):
     shapes = [HeadShape.of(dataclasses.replace(PLAIN, dense_units=units), 20, 3) for units in (9, 30, 10, 31, 9)]
-    monkeypatch.setattr("automl_cxr.training.stack_grouping._STACK", 100)
+    monkeypatch.setattr("automl_cxr.training.stack_grouping._TRACING_COST", 100)
     assert [shape.widths for shape in pad_shapes(shapes)] == [(10,), (31,), (10,), (31,), (10,)]
-    monkeypatch.setattr("automl_cxr.training.stack_grouping._STACK", 10_000)
+    monkeypatch.setattr("automl_cxr.training.stack_grouping._TRACING_COST", 10_000)
     assert {shape.widths for shape in pad_shapes(shapes)} == {(31,)}
 
 
-def test_a_state_can_be_trained_on_in_another_company():
+def test_a_state_can_be_trained_further_in_another_stack():
     images, labels = vectors()
     part = FeaturePart((images.reshape(len(images), -1) / np.float32(255),), np.arange(70), labels)
     configs = [PLAIN, dataclasses.replace(PLAIN, seed=2, dense_units=30, optimizer="adam")]
 
     def train(members, states, epochs):
-        together = StackedHeads(members, states, stack_group_of(members[0], states[0], part, 3))
-        losses = [together.train_epoch(part, epoch=epoch, learning_rates=[0.01] * len(members))[0] for epoch in epochs]
-        state, _ = together.state(0), together.close()
+        heads = StackedHeads(members, states, stack_group_of(members[0], states[0], part, 3))
+        losses = [heads.train_epoch(part, epoch=epoch, learning_rates=[0.01] * len(members))[0] for epoch in epochs]
+        state, _ = heads.state(0), heads.close()
         return losses, state
 
     states = [untrained_state(network(config), config) for config in configs]

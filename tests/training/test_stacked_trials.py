@@ -72,22 +72,22 @@ def run(trial):
             return epochs, end.value
 
 
-def run_in_turns(trials):
-    """An epoch of each, as an executor asks; give the epochs of each and what it came to."""
+def run_round_robin(trials):
+    """Request an epoch of each in rotation, as an executor does; return the epochs and the result or error of each."""
     epochs, ends = [[] for _ in trials], [None] * len(trials)
     while None in ends:
-        for place, trial in enumerate(trials):
+        for index, trial in enumerate(trials):
             try:
-                if ends[place] is None:
-                    epochs[place].append(next(trial))
+                if ends[index] is None:
+                    epochs[index].append(next(trial))
             except StopIteration as end:
-                ends[place] = end.value
+                ends[index] = end.value
             except TrialError as error:
-                ends[place] = error
+                ends[index] = error
     return epochs, ends
 
 
-def figures(epoch):
+def values_of(epoch):
     return [epoch.learning_rate, epoch.score, epoch.loss, epoch.valid_loss, epoch.valid_accuracy]
 
 
@@ -95,14 +95,14 @@ def probabilities(task):
     return Predictions.from_npz(task.folder / "valid.npz").probabilities
 
 
-def test_heads_come_out_as_each_does_alone(task):
+def test_stacked_trials_equal_separate_trials(task):
     alone = [task(f"alone-{n}", **values) for n, values in enumerate(SEVERAL)]
     together = [task(f"together-{n}", **values) for n, values in enumerate(SEVERAL)]
-    epochs, results = run_in_turns(run_stacked_trials(together))
+    epochs, results = run_round_robin(run_stacked_trials(together))
     for number, one in enumerate(alone):
         expected_epochs, expected = run(run_trial(one))
         for epoch, expected_epoch in zip(epochs[number], expected_epochs, strict=True):
-            assert figures(epoch) == pytest.approx(figures(expected_epoch), abs=1e-5)
+            assert values_of(epoch) == pytest.approx(values_of(expected_epoch), abs=1e-5)
             assert (epoch.n_parameters, epoch.features) == (expected_epoch.n_parameters, expected_epoch.features)
         assert probabilities(together[number]) == pytest.approx(probabilities(one), abs=1e-5)
         own = ("seconds", "sha256")
@@ -114,24 +114,24 @@ def test_heads_come_out_as_each_does_alone(task):
         assert (together[number].folder / "config.json").read_text() == (one.folder / "config.json").read_text()
 
 
-def test_a_saved_network_is_whole(task, prepared):
+def test_a_saved_model_predicts_from_pixels(task, prepared):
     one, other = task("a", seed=4), task("b", seed=5, dense_units=12)
-    run_in_turns(run_stacked_trials([one, other]))
+    run_round_robin(run_stacked_trials([one, other]))
     _, valid = load_parts(prepared.images, prepared.store.split)
-    for each in (one, other):  # the second is written into a copy of what the first left
+    for each in (one, other):  # the second file is a copy of the first with another head
         model = load_model(str(each.folder / "model.keras"))
         assert predict_probabilities(model, valid) == pytest.approx(probabilities(each), abs=1e-5)
         assert "the whole network, from pixels, predicts the same within" in (each.folder / "train.log").read_text()
 
 
 @pytest.mark.parametrize(("first_half", "second_half"), [("alone", "together"), ("together", "alone")])
-def test_a_head_goes_on_from_a_checkpoint_of_either_road(task, tmp_path, first_half, second_half):
+def test_a_head_can_be_resumed_from_a_checkpoint_of_separate_or_stacked_training(task, tmp_path, first_half, second_half):
     values = {"seed": 6, "optimizer": "adamw", "weight_decay": 0.01}
     checkpoint = tmp_path / "checkpoint.npz"
 
-    def train(name, road, **own):
+    def train(name, mode, **own):
         one = task(name, **values, **own)
-        return run(run_trial(one)) if road == "alone" else run(run_stacked_trials([one])[0])
+        return run(run_trial(one)) if mode == "alone" else run(run_stacked_trials([one])[0])
 
     expected, _ = train("whole", "alone")
     first, _ = train("first", first_half, until=2, checkpoint=checkpoint)
@@ -142,37 +142,39 @@ def test_a_head_goes_on_from_a_checkpoint_of_either_road(task, tmp_path, first_h
     assert result.epochs == 4
 
 
-def test_an_interrupted_head_tells_again_what_nobody_heard(task, tmp_path):
+def test_an_interrupted_head_yields_unreported_epochs_again(task, tmp_path):
     checkpoint = tmp_path / "own.npz"
     run(run_stacked_trials([task("before", seed=7, until=3, checkpoint=checkpoint)])[0])
     (again,) = run_stacked_trials([task("after", seed=7, checkpoint=checkpoint, resume=checkpoint, reported=1)])
     assert [epoch.epoch for epoch in run(again)[0]] == [2, 3, 4]
 
 
-def test_a_head_that_diverges_fails_alone(task, monkeypatch):
+def test_only_the_head_that_diverges_fails(task, monkeypatch):
     sound, diverging = task("sound", seed=1), task("diverging", seed=2)
     trials = run_stacked_trials([diverging, sound])
     first = next(trials[0])
     assert first.epoch == 1
-    usual = HeadTraining.learning_rate.fget
-    monkeypatch.setattr(HeadTraining, "learning_rate", property(lambda self: np.nan if self.config.seed == 2 else usual(self)))
-    epochs, ends = run_in_turns(trials)
+    original = HeadTraining.learning_rate.fget
+    monkeypatch.setattr(
+        HeadTraining, "learning_rate", property(lambda self: np.nan if self.config.seed == 2 else original(self))
+    )
+    epochs, ends = run_round_robin(trials)
     assert isinstance(ends[0], NonFiniteLossError)
     assert "became nan in epoch 2" in str(ends[0])
     assert len(epochs[1]) == 4
     assert ends[1].epochs == 4
 
 
-def test_a_head_that_is_closed_is_trained_no_further_and_the_others_are(task):
-    left, kept = run_stacked_trials([task("left", seed=1), task("kept", seed=2)])
-    assert next(left).epoch == next(kept).epoch == 1
-    left.close()
-    epochs, result = run(kept)
+def test_a_closed_trial_is_trained_no_further_and_the_others_are(task):
+    closed, other = run_stacked_trials([task("closed", seed=1), task("other", seed=2)])
+    assert next(closed).epoch == next(other).epoch == 1
+    closed.close()
+    epochs, result = run(other)
     assert [epoch.epoch for epoch in epochs] == [2, 3, 4]
     assert result.epochs == 4
 
 
-def test_limits_are_each_trials_own(task):
+def test_each_trial_has_its_own_limits(task):
     tasks = [
         task("patient", seed=1, learning_rate=1e-30, patience=2, epochs=9),
         task("late", seed=2, seconds=-1.0),
@@ -180,7 +182,7 @@ def test_limits_are_each_trials_own(task):
         task("infeasible", seed=4, requirements=(Requirement.parse("parameters<=10"),)),
         task("whole", seed=5, objectives=("macro_f1", "parameters")),
     ]
-    epochs, ends = run_in_turns(run_stacked_trials(tasks))
+    epochs, ends = run_round_robin(run_stacked_trials(tasks))
     assert [len(one) for one in epochs] == [3, 1, 2, 0, 4]
     assert [ends[n].cut_short for n in (0, 1, 2, 4)] == [False, True, False, False]
     assert isinstance(ends[3], InfeasibleError)
@@ -189,7 +191,16 @@ def test_limits_are_each_trials_own(task):
         assert [float(row["parameters"]) for row in csv.DictReader(file)] == [ends[4].n_parameters] * 4
 
 
-def test_features_that_find_no_room_are_not_needed(task, monkeypatch):
+def test_a_head_whose_loss_is_not_implemented_for_stacks_is_run_on_its_own(task, monkeypatch):
+    separate = []
+    monkeypatch.setattr("automl_cxr.training.stacked_trials.run_trial", lambda one: separate.append(one) or iter(()))
+    monkeypatch.setattr("automl_cxr.training.stack_grouping.STACKED_LOSSES", frozenset({"ce"}))
+    stacked, focal = task("ce", seed=1), task("focal", seed=1, loss="focal")
+    run_stacked_trials([stacked, focal])
+    assert separate == [focal]
+
+
+def test_trials_are_trained_from_pixels_if_the_cache_is_full(task, monkeypatch):
     monkeypatch.setenv("AUTOML_CXR_CACHE_LIMIT", "10")
     one = task("a", seed=8, cut="2", epochs=1)
     epochs, result = run(run_stacked_trials([one])[0])
@@ -197,8 +208,8 @@ def test_features_that_find_no_room_are_not_needed(task, monkeypatch):
     assert result.epochs == 1
 
 
-def test_two_backbones_are_one_vector(task):
+def test_stacked_heads_on_two_backbones_equal_separate_trials(task):
     values = {"family": "concat", "second_backbone": "squeezenet", "second_cut": "2", "epochs": 2, "seed": 9}
     (together,), alone = run_stacked_trials([task("a", **values)]), run_trial(task("b", **values))
     for epoch, expected in zip(run(together)[0], run(alone)[0], strict=True):
-        assert figures(epoch) == pytest.approx(figures(expected), abs=1e-5)
+        assert values_of(epoch) == pytest.approx(values_of(expected), abs=1e-5)

@@ -43,7 +43,7 @@ def run(task):
             return epochs, end.value
 
 
-def test_a_trial_leaves_files_that_agree_with_its_result(prepared, tmp_path):
+def test_the_files_of_a_trial_agree_with_its_result(prepared, tmp_path):
     epochs, result = run(task(prepared, tmp_path / "a"))
     folder = tmp_path / "a"
     assert {path.name for path in folder.iterdir()} == {"config.json", "history.csv", "train.log", "valid.npz", "model.keras"}
@@ -78,7 +78,7 @@ def test_the_same_configuration_gives_the_same_predictions(prepared, tmp_path):
     assert first.probabilities == pytest.approx(again.probabilities, abs=1e-6)
 
 
-def test_a_trial_may_be_left_after_any_epoch(prepared, tmp_path):
+def test_a_trial_can_be_closed_after_any_epoch(prepared, tmp_path):
     trial = run_trial(task(prepared, tmp_path / "a"))
     next(trial)
     trial.close()
@@ -90,7 +90,7 @@ def test_an_impossible_network_fails_before_training(prepared, tmp_path):
         next(run_trial(task(prepared, tmp_path / "a", family="fused")))
 
 
-def test_the_log_says_what_is_trained(prepared, tmp_path):
+def test_the_log_describes_the_network_and_its_phases(prepared, tmp_path):
     run(task(prepared, tmp_path / "a", epochs=1))
     log = (tmp_path / "a" / "train.log").read_text()
     assert "scratch: 471 parameters" in log
@@ -106,7 +106,7 @@ def network_with_a_backbone(config, n_classes, *, steps_per_epoch, weights_folde
     return keras.Model(pixels, keras.layers.Dense(n_classes, activation="softmax")(x))
 
 
-def test_two_phases_are_told_apart_in_the_files(prepared, tmp_path, monkeypatch):
+def test_the_files_distinguish_two_phases(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr("automl_cxr.training.trial.build_model", network_with_a_backbone)
     two_phases = {
         "family": "transfer",
@@ -129,7 +129,7 @@ def test_two_phases_are_told_apart_in_the_files(prepared, tmp_path, monkeypatch)
     assert rows == [("1", "1", "0.001"), ("2", "1", "0.0005"), ("3", "2", "0.0001")]
 
 
-def test_a_frozen_trial_saves_what_the_whole_network_says(prepared, tmp_path, monkeypatch):
+def test_a_trial_on_features_saves_predictions_of_the_whole_network(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr("automl_cxr.training.trial.build_model", network_with_a_backbone)
     epochs, result = run(task(prepared, tmp_path / "a", family="transfer", weights="none", epochs=3))
     assert {epoch.facts["features"] for epoch in epochs} == {result.features} == {"backbone@vector, float32"}
@@ -142,14 +142,14 @@ def test_a_frozen_trial_saves_what_the_whole_network_says(prepared, tmp_path, mo
 
 
 @pytest.mark.parametrize(("monitor", "column", "choose"), [("loss", "valid_loss", min), ("accuracy", "valid_accuracy", max)])
-def test_the_monitored_figure_chooses_the_epoch_and_the_objective_scores_it(prepared, tmp_path, monitor, column, choose):
+def test_the_monitored_value_selects_the_epoch_and_the_objective_scores_it(prepared, tmp_path, monitor, column, choose):
     epochs, result = run(task(prepared, tmp_path / "a", monitor=monitor, learning_rate=0.01, epochs=4))
     assert getattr(epochs[result.best_epoch - 1], column) == choose(getattr(epoch, column) for epoch in epochs)
     predictions = Predictions.from_npz(tmp_path / "a" / "valid.npz")
     assert result.score == METRICS["macro_f1"].function(predictions.labels, predictions.probabilities, None)
 
 
-def test_the_deadline_cuts_a_trial_short_unless_it_was_over(prepared, tmp_path):
+def test_the_deadline_cuts_a_trial_short_unless_it_had_ended(prepared, tmp_path):
     late = {"seconds": -1.0}
     _, result = run(dataclasses.replace(task(prepared, tmp_path / "a"), **late))
     assert (result.epochs, result.cut_short) == (1, True)
@@ -157,16 +157,18 @@ def test_the_deadline_cuts_a_trial_short_unless_it_was_over(prepared, tmp_path):
     assert (result.epochs, result.cut_short) == (1, False)
 
 
-def test_several_objectives_are_told_after_each_epoch_and_at_the_end(prepared, tmp_path):
+def test_several_objectives_are_reported_after_each_epoch_and_at_the_end(prepared, tmp_path):
     names = ("macro_f1", "parameters", "latency", "sensitivity_at_90_specificity")
-    asked = dataclasses.replace(task(prepared, tmp_path / "a", epochs=2), objectives=names, normal_class=0)
-    asked = dataclasses.replace(asked, requirements=(Requirement.parse("fnfr<=1"), Requirement.parse("multiply_adds<=1e9")))
-    epochs, result = run(asked)
+    changed_task = dataclasses.replace(task(prepared, tmp_path / "a", epochs=2), objectives=names, normal_class=0)
+    changed_task = dataclasses.replace(
+        changed_task, requirements=(Requirement.parse("fnfr<=1"), Requirement.parse("multiply_adds<=1e9"))
+    )
+    epochs, result = run(changed_task)
     for epoch in epochs:
         score, parameters, latency, sensitivity = epoch.values
         assert score == epoch.score
         assert parameters == epoch.n_parameters
-        assert latency is None, "it is measured at the end"
+        assert latency is None, "latency is measured at the end"
         assert 0 <= sensitivity <= 1
     score, parameters, latency, sensitivity = result.values
     assert (score, parameters) == (result.score, result.n_parameters)
@@ -180,19 +182,19 @@ def test_several_objectives_are_told_after_each_epoch_and_at_the_end(prepared, t
     assert [row["latency"] for row in rows] == ["", ""]
 
 
-def test_a_trial_that_breaks_a_bound_on_its_size_is_not_built(prepared, tmp_path, monkeypatch):
+def test_a_network_that_violates_a_bound_on_its_size_is_not_built(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr("automl_cxr.training.trial.build_model", None)
-    asked = dataclasses.replace(
+    changed_task = dataclasses.replace(
         task(prepared, tmp_path / "a"),
         requirements=(Requirement.parse("parameters<=10"), Requirement.parse("multiply_adds<=1e12")),
     )
     with pytest.raises(InfeasibleError, match=r"^parameters [\d,]+ > 10$") as caught:
-        run(asked)
+        run(changed_task)
     assert caught.value.stopped_by == "constraint"
     assert caught.value.violations["parameters<=10"] > 0 > caught.value.violations["multiply_adds<=1000000000000"]
 
 
-def test_a_trial_that_cannot_fit_in_memory_is_not_built(prepared, tmp_path, monkeypatch):
+def test_a_network_that_cannot_fit_in_memory_is_not_built(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr("automl_cxr.training.trial.build_model", None)
     monkeypatch.setenv("AUTOML_CXR_MEMORY_LIMIT", "10000")
     with pytest.raises(InfeasibleError, match="one image at a time") as caught:
@@ -200,8 +202,10 @@ def test_a_trial_that_cannot_fit_in_memory_is_not_built(prepared, tmp_path, monk
     assert caught.value.stopped_by == "memory"
 
 
-def test_a_bound_that_only_the_end_tells_is_told_at_the_end(prepared, tmp_path):
-    asked = dataclasses.replace(task(prepared, tmp_path / "a", epochs=1), requirements=(Requirement.parse("macro_f1>=1.5"),))
-    _, result = run(asked)
+def test_a_bound_on_a_score_is_evaluated_at_the_end(prepared, tmp_path):
+    changed_task = dataclasses.replace(
+        task(prepared, tmp_path / "a", epochs=1), requirements=(Requirement.parse("macro_f1>=1.5"),)
+    )
+    _, result = run(changed_task)
     assert result.violations == {"macro_f1>=1.5": 1.5 - result.score}
     assert result.values == ()

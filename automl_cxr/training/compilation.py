@@ -1,0 +1,30 @@
+"""Compilation of networks for training."""
+
+from __future__ import annotations
+
+import keras
+
+from automl_cxr.config import TrialConfig
+from automl_cxr.model.devices import data_parallel, has_gpu
+from automl_cxr.training.losses import build_loss, build_optimizer
+
+
+def compile_network(network: keras.Model, config: TrialConfig, *, learning_rate: float) -> None:
+    """Compile a network in place, with the loss of a configuration and a new optimizer whose state is built.
+
+    Raises:
+        ImpossibleModelError: The loss does not fit the number of classes.
+    """
+    with data_parallel():
+        optimizer = build_optimizer(config, learning_rate=learning_rate)
+        loss = build_loss(config, network.output_shape[-1])
+        network.compile(optimizer=optimizer, loss=loss, jit_compile=jit_compile())
+        optimizer.build(network.trainable_variables)
+
+
+def jit_compile() -> bool | str:
+    """Return the ``jit_compile`` argument of ``compile``: Keras' own choice, except for TensorFlow on a CPU.
+
+    There, XLA takes 15 s to compile a model, and its steps are no faster.
+    """
+    return False if keras.backend.backend() == "tensorflow" and not has_gpu() else "auto"

@@ -1,0 +1,99 @@
+"""The input and the result of a trial, as values that may cross process borders."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from automl_cxr.config import TrialConfig
+from automl_cxr.scoring.metrics import metric
+from automl_cxr.scoring.objectives import Requirement
+from automl_cxr.training.epoch_tracker import Objective
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrialTask:
+    """Everything that a trial reads.
+
+    Attributes:
+        config: The hyperparameters.
+        images: File of the decoded array, uint8 (n, h, w): the training images of the split, then its validation images if
+            it has a validation part. Its images have at least the size of the configuration, and are downscaled if needed.
+        split: The file split.json, a ``SplitRecord``.
+        weights_folder: Folder that is searched first for pretrained weights, or None.
+        folder: Existing empty folder for the files of the trial.
+        objectives: Metrics and costs that are optimised; the first is a metric, scores the trial and selects its epoch.
+        requirements: Bounds that the trial must satisfy.
+        normal_class: Index of the class without a finding, for the metrics that need it.
+        seconds: Wall seconds after which no further epoch starts; None for no limit.
+        until: Epoch after which the trial ends, even if its configuration has more epochs; None for all epochs.
+        checkpoint: File for the state of the trial, written from time to time and after epoch ``until``; the names of the
+            files of its folds start with its name; None for no checkpoint.
+        resume: Checkpoint to continue from: the trial's own, after an interrupted search, or that of another trial; None to
+            start from the beginning.
+        reported: Number of epochs that the trials which it continues have reported.
+        largest_image: Image size up to which the size may be increased if the network cannot be built at that of the
+            configuration; None for no increase.
+    """
+
+    config: TrialConfig
+    images: Path
+    split: Path
+    folder: Path
+    weights_folder: Path | None = None
+    objectives: tuple[str, ...] = ("macro_f1",)
+    requirements: tuple[Requirement, ...] = ()
+    normal_class: int | None = None
+    seconds: float | None = None
+    until: int | None = None
+    checkpoint: Path | None = None
+    resume: Path | None = None
+    reported: int = 0
+    largest_image: int | None = None
+
+    def objective(self, costs: Mapping[str, float]) -> Objective:
+        """Return the values that epochs and folds are scored by, given the costs that are known before training."""
+        several = self.objectives if len(self.objectives) > 1 else ()
+        return Objective(metric(self.objectives[0]), self.normal_class, several, costs)
+
+    def deadline(self, started: float) -> float | None:
+        """Return the ``time.monotonic()`` after which no further epoch of the trial starts; None for no limit."""
+        return None if self.seconds is None else started + self.seconds
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """The result of a trial that finished.
+
+    Attributes:
+        score: The first objective on the validation part, or on the images of all folds, from the saved predictions.
+        values: Every objective, if there are several; else empty.
+        violations: Amount by which each requirement is violated, by its text; positive if it is violated.
+        best_epoch: Epoch whose weights are saved; None with folds, where each network has its own.
+        epochs: Number of epochs, those of all folds together.
+        cut_short: Whether the time limit prevented further epochs.
+        n_parameters: Parameters of the saved model, which with folds contains all their networks.
+        multiply_adds: Multiplications with a parameter for one image, in the whole saved model.
+        weight_bytes: Bytes of its weights in memory.
+        image_sizes: Image sizes of its epochs, in order, including those before a checkpoint.
+        features: Inputs of its epochs, in order, joined by "; " (see ``EpochRecord.features``).
+        weights_sha256: Digests of the files of pretrained weights, joined by "+"; "" if all weights are random.
+        sha256: Digest of each of its files, by name.
+        seconds: Wall seconds from the start to the saved files.
+    """
+
+    score: float
+    values: tuple[float, ...]
+    violations: Mapping[str, float]
+    best_epoch: int | None
+    epochs: int
+    cut_short: bool
+    n_parameters: int
+    multiply_adds: int
+    weight_bytes: int
+    image_sizes: tuple[int, ...]
+    features: str
+    weights_sha256: str
+    sha256: Mapping[str, str]
+    seconds: float

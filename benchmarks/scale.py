@@ -33,8 +33,9 @@ from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.engine.protocol import Ending, Outcome, Proposal, Proposer, Report, Verdict
 from automl_cxr.records import PartRecord, SplitRecord, TrialRecord
 from automl_cxr.storage.urls import default_storage
+from automl_cxr.study.budget import Budget
 from automl_cxr.study.objective import staging_folder
-from automl_cxr.study.runner import Budget, run_search
+from automl_cxr.study.runner import run_search
 from automl_cxr.study.spaces import read_space
 from automl_cxr.study.spec import StudySpec
 from automl_cxr.study.store import StudyStore
@@ -60,6 +61,9 @@ class Silence:
 
     def on_storage_away(self, reason: str) -> None:
         print(f"the storage is away: {reason}", file=sys.stderr)
+
+    def on_lock_timeout(self, message: str) -> None:
+        print(message, file=sys.stderr)
 
 
 def begin_study(runs: Path, storage: str, *, sampler: str, pruner: str) -> StudyStore:

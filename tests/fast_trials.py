@@ -18,10 +18,11 @@ from automl_cxr.engine.protocol import Facts, Objective, Proposal, Proposer, Rep
 from automl_cxr.errors import InfeasibleError
 from automl_cxr.records import SplitRecord
 from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.study.budget import Budget
 from automl_cxr.study.heartbeat import HeartbeatSettings
 from automl_cxr.study.objective import TrialObjective, staging_folder
 from automl_cxr.study.prepare import PreparedStudy, StudyRequest, prepare_study
-from automl_cxr.study.runner import Budget, run_search
+from automl_cxr.study.runner import run_search
 from tests.storage.postgres import HOW_TO_GET, PostgresServer, find_binaries, postgres_server
 
 
@@ -119,6 +120,9 @@ class Silence:
     def on_storage_away(self, reason):
         self.away.append(reason)
 
+    def on_lock_timeout(self, message):
+        pass
+
 
 @pytest.fixture
 def prepare(tmp_path, phantoms) -> Callable[..., PreparedStudy]:
@@ -202,7 +206,7 @@ def quick_search() -> Callable[..., Silence]:
             budget=budget,
             execute=execute,
             listener=listener,
-            terms=HeartbeatSettings(beat_seconds=0.05, patience_seconds=1.5),
+            heartbeat_settings=HeartbeatSettings(interval_seconds=0.05, timeout_seconds=1.5),
         )
         return listener
 

@@ -13,9 +13,10 @@ from automl_cxr.api.locations import locate
 from automl_cxr.api.study import Study
 from automl_cxr.engine.registry import ENDING_SAMPLERS, default_batch_trials
 from automl_cxr.errors import UnknownNameError, UsageError
+from automl_cxr.study.budget import Budget
 from automl_cxr.study.prepare import OnProgress, PreparedStudy, StudyRequest, prepare_study
 from automl_cxr.study.progress import SearchProgress
-from automl_cxr.study.runner import Budget, Execute, run_search
+from automl_cxr.study.runner import Execute, run_search
 
 if TYPE_CHECKING:
     from automl_cxr.engine.ray_execution import RayResources

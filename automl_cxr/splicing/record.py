@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from automl_cxr.study.store import explained_disk_errors, read_record, write_atomically
+from automl_cxr.io import write_text
+from automl_cxr.study.store import explained_disk_errors, read_record
 
 AS_TRAINED = ", as trained"  # ends the name of a parent that is a trial and keeps its own head
 _FILE = "splices.json"
@@ -63,7 +64,7 @@ def save_splices(folder: Path, record: SpliceRecord) -> None:
     """
     with explained_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / _FILE, record.to_json())
+        write_text(folder / _FILE, record.to_json())
 
 
 def load_splices(folder: Path) -> SpliceRecord | None:

@@ -14,8 +14,8 @@ from rich.text import Text
 from automl_cxr.engine.protocol import Report
 from automl_cxr.records import SplitRecord, TrialRecord, TrialState
 from automl_cxr.storage.retrying_storage import PATIENCE_SECONDS
+from automl_cxr.study.budget import Budget
 from automl_cxr.study.prepare import PreparedStudy
-from automl_cxr.study.runner import Budget
 from automl_cxr.study.store import StudyStore
 
 
@@ -91,6 +91,9 @@ class SearchProgress:
 
     def on_storage_away(self, reason: str) -> None:
         self._say(f"the storage does not answer ({reason}); trying again for up to {format_seconds(PATIENCE_SECONDS)}")
+
+    def on_lock_timeout(self, message: str) -> None:
+        self._say(message)
 
     def _is_best(self, record: TrialRecord) -> bool:
         return self._best is None or self._store.is_better(record.score, self._best.score)  # type: ignore[arg-type]

@@ -1,12 +1,10 @@
-"""Runs the search of a study: joins a proposer, an executor and the record."""
+"""The search of a study: it connects a proposer and an executor with the study's record and files."""
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +15,7 @@ from automl_cxr.errors import StudyError, TrialError
 from automl_cxr.records import TrialRecord, TrialState
 from automl_cxr.scoring.objectives import Requirement
 from automl_cxr.storage.urls import explained_storage_errors, without_password
+from automl_cxr.study.budget import Budget, BudgetCheck
 from automl_cxr.study.commit_lock import CommitLock
 from automl_cxr.study.heartbeat import DriverHeartbeat, HeartbeatSettings
 from automl_cxr.study.model_retention import ModelRetention
@@ -26,53 +25,34 @@ from automl_cxr.study.resource_errors import explained_resource_errors
 from automl_cxr.study.store import StudyStore
 from automl_cxr.study.warm_start import read_warm_start_points
 
-_ATTEMPTS = 5  # a search may be killed now and then; a trial that was there each time is the reason
-_FUTILE = 100  # trials that may be refused before the first that is trained; samplers learn from each
-_HOPELESS = 5  # trials that may fail before the first success; after that it is not the luck of the draw
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """When a search ends and what it keeps. None is no limit; whichever limit is met first counts.
-
-    Attributes:
-        n_trials: Trials of the study in total, whatever became of them.
-        seconds: Wall seconds of this search.
-        keep_models: Number of best trials that keep their model on disk.
-        n_epochs: Epochs of all trials of the study together, after which no further trial begins. What the running trials of
-            this search may still take counts as taken: no matter how many run at once, less than a trial goes beyond.
-        target: Score that is good enough: the search ends when a trial reaches it.
-        disk_bytes: Room for models and checkpoints; beyond it models go, the worst first.
-    """
-
-    n_trials: int | None
-    seconds: float | None
-    keep_models: int
-    n_epochs: int | None = None
-    target: float | None = None
-    disk_bytes: int | None = None
+_MAX_ATTEMPTS = 5  # attempts of a trial whose drivers died; after that, the trial is the probable cause
+_MAX_REFUSALS = 100  # refused trials before the first trained one; samplers learn from each refusal
+_MAX_FAILURES = 5  # failed trials before the first success; after that, all configurations probably fail
 
 
 class Listener(Protocol):
-    """Told what happens in a search, for people to see. Called from the search's own thread."""
+    """Receives the events of a search, for progress messages. Its methods are called in the thread of the search."""
 
     def on_begin(self, number: int, *, resumed: bool) -> None:
-        """A trial begins, or begins again."""
+        """A trial starts, or is run again."""
 
     def on_epoch(self, number: int, report: Report) -> None:
-        """A trial reports an epoch."""
+        """A trial reports an epoch or fold."""
 
     def on_failure(self, number: int, reason: str) -> None:
-        """A trial failed in a way that may not repeat itself, and will be run again."""
+        """A trial failed and will be run again, because the error may be temporary."""
 
     def on_lost(self, number: int) -> None:
-        """A trial was taken over by another search, because this one had been silent for too long."""
+        """Another driver requeued a trial of this search, because this driver's heartbeat had stopped."""
 
     def on_end(self, record: TrialRecord) -> None:
-        """A trial has ended and stands in the record."""
+        """A trial has ended and is recorded."""
 
     def on_storage_away(self, reason: str) -> None:
-        """The storage does not answer; the search waits for it."""
+        """The storage does not respond, and the search waits for it."""
+
+    def on_lock_timeout(self, message: str) -> None:
+        """The lock of the study was replaced, because its holder did not release it in time."""
 
 
 Execute = Callable[[Objective, Proposer], None]
@@ -89,30 +69,29 @@ def run_search(
     execute: Execute,
     listener: Listener,
     command: str = "",
-    terms: HeartbeatSettings | None = None,
+    heartbeat_settings: HeartbeatSettings | None = None,
 ) -> None:
-    """Search until the budget ends. Trials that a dead search left running are run again first.
+    """Run trials until the budget is spent. Abandoned trials of dead drivers are run first.
 
     Args:
         store: The study.
-        images: The decoded array of its training and validation images.
-        weights_folder: Where pretrained weights are looked for first, or None.
-        sampler: Who proposes.
-        budget: When to end.
-        execute: How trials are run.
-        listener: Who is told.
-        command: What was typed, for the record.
-        terms: How this search shows other ones that it lives, and how long it bears their silence.
+        images: File of the decoded training and validation images.
+        weights_folder: Folder that is searched first for pretrained weights, or None.
+        sampler: Name of the sampler.
+        budget: Limits of the search.
+        execute: Runs the trials.
+        listener: Receives the events of the search.
+        command: Command line of the search, for the record.
+        heartbeat_settings: Interval and time-out of heartbeats.
 
     Raises:
-        StudyError: Every trial failed or was refused (the message gives the last reason), or the storage failed.
+        StudyError: All trials failed or were refused (the message contains the last reason), or the storage failed.
     """
     spec = store.spec
-    space = spec.space
     store = store.driven(on_away=listener.on_storage_away)
-    deadline = None if budget.seconds is None else time.monotonic() + budget.seconds
-    with DriverHeartbeat(store.folder, terms=terms) as lease:
-        store.clear_leftovers(lease.watch)
+    check = BudgetCheck(budget, store)
+    with DriverHeartbeat(store.folder, settings=heartbeat_settings) as heartbeat:
+        store.clear_leftovers(heartbeat.monitor)
         store.checkpoints.mkdir(exist_ok=True)
         objective = TrialObjective(
             fixed=spec.constants,
@@ -122,7 +101,7 @@ def run_search(
             split=store.folder / "split.json",
             trials=store.folder / "trials",
             checkpoints=store.checkpoints,
-            driver=lease.driver,
+            driver=heartbeat.driver,
             objectives=spec.objectives,
             requirements=tuple(Requirement.parse(text) for text in spec.requirements),
             normal_class=spec.normal_index,
@@ -131,18 +110,18 @@ def run_search(
         )
         proposer = build_proposer(
             store.study,
-            space,
+            spec.space,
             sampler=sampler,
             pruner=spec.pruner,
             epochs=spec.epochs,
             folds=spec.folds,
             seed=spec.seed,
             priors=read_warm_start_points(store),
-            sign=lambda number: {"driver": lease.driver, "seed": trial_seed(spec.seed, number)},
+            sign=lambda number: {"driver": heartbeat.driver, "seed": trial_seed(spec.seed, number)},
         )
         store.record_search(
             SearchEntry.begin(
-                lease.driver,
+                heartbeat.driver,
                 position=len(store.searches()),
                 command=without_password(command),
                 sampler=sampler,
@@ -150,189 +129,155 @@ def run_search(
                 full_trials=proposer.n_full_asked,
             )
         )
-        recorded = _RecordedProposer(store, proposer, budget=budget, deadline=deadline, lease=lease, listener=listener)
+        retention = ModelRetention(store, budget.keep_models, budget.disk_bytes)
+        recorded = _RecordedProposer(store, proposer, budget=check, retention=retention, heartbeat=heartbeat, listener=listener)
         with explained_storage_errors():
             execute(objective, recorded)
-        store.drop_models_beyond(budget.keep_models)
-        recorded.refuse_failures_only()
-        recorded.refuse_refusals_only()
+        retention.remove_other_models()
+        recorded.raise_if_all_failed()
+        recorded.raise_if_all_refused()
 
 
 class _RecordedProposer:
-    """A proposer that keeps to a budget, takes up abandoned trials, and commits files before a trial is told complete."""
+    """A proposer that checks the budget, requeues abandoned trials, and commits files before a trial is marked COMPLETE.
+
+    ``propose`` chooses, under the study's lock, the first that applies:
+
+    1. a trial of this search that failed with an error that may be temporary;
+    2. a trial that a dead driver abandoned;
+    3. if the budget is not spent, a new trial of the wrapped proposer.
+
+    ``finish`` does, under the study's lock and only if this driver still owns the trial:
+
+    1. move the files of a finished trial into its folder;
+    2. requeue a trial whose error may be temporary, or record the end of the trial;
+    3. remove models and checkpoints that are not needed.
+    """
 
     def __init__(
         self,
         store: StudyStore,
         proposer: StudyProposer,
         *,
-        budget: Budget,
-        deadline: float | None,
-        lease: DriverHeartbeat,
+        budget: BudgetCheck,
+        retention: ModelRetention,
+        heartbeat: DriverHeartbeat,
         listener: Listener,
     ) -> None:
         self._store = store
         self._proposer = proposer
         self._budget = budget
-        self._deadline = deadline
-        self._lease = lease
-        self._turn = CommitLock(store.folder, lease)
+        self._retention = retention
+        self._driver = heartbeat.driver
+        self._monitor = heartbeat.monitor
+        self._lock = CommitLock(store.folder, on_timeout=listener.on_lock_timeout)
         self._listener = listener
-        self._kept = ModelRetention(store, budget.keep_models)
         self._n_failures = 0
         self._n_refusals = 0
-        self._epochs, self._folds = store.spec.epochs, store.spec.folds
         self._running: dict[int, Proposal] = {}
-        self._failed_for_now: list[int] = []  # still RUNNING, to be run again
-        self._is_satisfied = any(self._reaches_target(record) for record in store.eligible()[:1])
+        self._to_retry: list[int] = []  # trials that failed, are still RUNNING in the record, and will be run again
+
+    # -------------------------------------------------------------------------------------------------- proposals
 
     def propose(self) -> Proposal | Pause:
-        seconds = None if self._deadline is None else self._deadline - time.monotonic()
-        if self._is_satisfied or (seconds is not None and seconds < 0):
-            return self._pause()
-        with self._turn, self._store.together():
-            left = self._requeue_abandoned()
-            if left is not None:
-                proposal: Proposal | Pause = self._proposer.resume(left)
-            elif self._is_spent():
-                return self._pause_for_all()
+        seconds = self._budget.seconds_left()
+        if self._budget.is_target_reached or (seconds is not None and seconds < 0):
+            return self._wait_for_own_trials()
+        with self._lock, self._store.batched_writes():
+            requeued = self._next_retry()
+            if requeued is None:
+                requeued = self._next_abandoned()
+            if requeued is not None:
+                proposal: Proposal | Pause = self._proposer.resume(requeued)
+            elif self._budget.is_spent(self._running.values()):
+                return self._wait_for_all_trials()
             else:
-                self.refuse_failures_only(at_least=_HOPELESS)
-                self.refuse_refusals_only(at_least=_FUTILE)
+                self.raise_if_all_failed(at_least=_MAX_FAILURES)
+                self.raise_if_all_refused(at_least=_MAX_REFUSALS)
                 proposal = self._proposer.propose()
         if proposal is Pause.OVER:
-            return self._pause_for_all()
+            return self._wait_for_all_trials()
         if isinstance(proposal, Proposal):
             proposal = dataclasses.replace(proposal, seconds=seconds)
             self._running[proposal.number] = proposal
-            self._listener.on_begin(proposal.number, resumed=left is not None)
+            self._listener.on_begin(proposal.number, resumed=requeued is not None)
         return proposal
 
-    def _pause(self) -> Pause:
-        """Wait for the trials that run, since one of them may have to be run again."""
-        return Pause.IDLE if self._running else Pause.OVER
-
-    def _pause_for_all(self) -> Pause:
-        """Wait for other searches' trials too, until it is clear that these searches live to end them."""
-        return Pause.IDLE if self._store.has_unverified_driver(self._lease.watch) else self._pause()
-
-    def _is_spent(self) -> bool:
-        budget = self._budget
-        trials_spent = budget.n_trials is not None and self._store.n_begun() >= budget.n_trials
-        if trials_spent or budget.n_epochs is None:
-            return trials_spent
-        return self._store.n_epochs() + sum(map(self._n_epochs_left, self._running.values())) >= budget.n_epochs
-
-    def _n_epochs_left(self, proposal: Proposal) -> int:
-        """Count the epochs that a running trial has before it at most; those of the trials that it continues are behind it."""
-        n_reported = sum(len(record.scores) for record in self._store.lineage(proposal.number))
-        if self._folds:
-            return (self._folds - n_reported) * self._epochs
-        return self._last_epoch(proposal) - n_reported
-
-    def _last_epoch(self, proposal: Proposal) -> int:
-        return self._epochs if proposal.epochs is None else proposal.epochs
-
-    def _requeue_abandoned(self) -> int | None:
-        """Choose a trial that failed for now or that a dead search left; give up those that died too often."""
-        while self._failed_for_now:
-            number = self._failed_for_now.pop(0)
-            if self._store.owns(number, self._lease.driver):
+    def _next_retry(self) -> int | None:
+        """Return a trial that failed with an error that may be temporary, if this driver still owns it."""
+        while self._to_retry:
+            number = self._to_retry.pop(0)
+            if self._store.owns(number, self._driver):
                 return number
-        for record in self._store.abandoned(self._lease.watch):
-            if record.attempts - len(record.retries) < _ATTEMPTS:
+        return None
+
+    def _next_abandoned(self) -> int | None:
+        """Return a trial that a dead driver abandoned. Trials whose drivers died too often are marked as failed instead."""
+        for record in self._store.abandoned(self._monitor):
+            if record.attempts - len(record.retries) < _MAX_ATTEMPTS:
                 return record.number
             self._proposer.resume(record.number)
-            reason = f"Its search died {record.attempts} times while it ran: it may need more memory than there is."
+            reason = f"Its driver died {record.attempts} times while it ran: it may need more memory than there is."
             self.finish(record.number, Ending(Outcome.FAILED, error=reason))
         return None
 
+    def _wait_for_own_trials(self) -> Pause:
+        """Wait for the running trials of this search, because one of them may have to be run again."""
+        return Pause.IDLE if self._running else Pause.OVER
+
+    def _wait_for_all_trials(self) -> Pause:
+        """Wait for trials of other drivers too, until their heartbeats have advanced. A dead driver's trials are requeued."""
+        return Pause.IDLE if self._store.has_unverified_driver(self._monitor) else self._wait_for_own_trials()
+
+    # ---------------------------------------------------------------------------------------------------- reports
+
     def observe(self, number: int, report: Report) -> Verdict:
-        if not self._store.owns(number, self._lease.driver):
-            return Verdict.STOP
-        with self._store.together():
-            verdict = self._proposer.observe(number, report)
-        self._listener.on_epoch(number, report)
-        return Verdict.STOP if self._is_satisfied else verdict
+        return self.observe_round([(number, report)])[0]
 
     def observe_round(self, reports: Sequence[tuple[int, Report]]) -> list[Verdict]:
-        owned = self._store.owned([number for number, _ in reports], self._lease.driver)
-        with self._store.together():
+        owned = self._store.select_owned([number for number, _ in reports], self._driver)
+        with self._store.batched_writes():
             verdicts = [
                 self._proposer.observe(number, report) if number in owned else Verdict.STOP for number, report in reports
             ]
         for number, report in reports:
             if number in owned:
                 self._listener.on_epoch(number, report)
-        return [Verdict.STOP] * len(reports) if self._is_satisfied else verdicts
+        return [Verdict.STOP] * len(reports) if self._budget.is_target_reached else verdicts
+
+    # ------------------------------------------------------------------------------------------------------- ends
 
     def finish(self, number: int, ending: Ending) -> None:
         proposal = self._running.pop(number, None)
-        ends_at_rung = proposal is not None and self._last_epoch(proposal) < self._epochs
-        with self._turn:  # in which no other search can take the trial over
-            if self._store.owns(number, self._lease.driver):
+        ends_at_rung = proposal is not None and self._budget.ends_at_rung(proposal)
+        with self._lock:  # so that no other driver can requeue the trial
+            if self._store.owns(number, self._driver):
                 self._end(number, ending, ends_at_rung=ends_at_rung)
             else:
-                self._leave(number)
+                self._discard(number)
 
-    def _leave(self, number: int) -> None:
-        """Drop what became of a trial that another search took over while this one was silent."""
+    def _discard(self, number: int) -> None:
+        """Discard the result of a trial that another driver requeued."""
         shutil.rmtree(self._staged(number), ignore_errors=True)
         self._proposer.forget(number)
         self._listener.on_lost(number)
 
     def _end(self, number: int, ending: Ending, *, ends_at_rung: bool) -> None:
         if ending.outcome is Outcome.FINISHED:
-            ending = self._commit(number, ending, ends_at_rung=ends_at_rung)
-        if ending.outcome is Outcome.STOPPED and self._is_satisfied:
+            ending = self._commit_files(number, ending, ends_at_rung=ends_at_rung)
+        if ending.outcome is Outcome.STOPPED and self._budget.is_target_reached:
             ending = Ending(Outcome.STOPPED, facts={"stopped_by": "target", **ending.facts})
         if ending.outcome is not Outcome.FINISHED:
-            shutil.rmtree(self._staged(number), ignore_errors=True)  # of a worker that could not clear up
+            shutil.rmtree(self._staged(number), ignore_errors=True)  # a killed worker leaves its folder
         if ending.outcome is Outcome.FAILED and self._may_recover(number, ending):
-            self._repeat(number, ending)
-            return
-        if ending.outcome is Outcome.FAILED:
-            self._n_failures += 1
-            self._store.write_log(number, ending.trace or ending.error)
-        self._n_refusals += ending.outcome is Outcome.REFUSED
-        with self._store.together():
-            self._proposer.finish(number, ending)
-        record = self._store.record(number)
-        if ends_at_rung:
-            self._store.drop_model(number)  # its checkpoint is what goes on
-        self._kept.settle(record)
-        self._make_room()
-        self._is_satisfied = self._is_satisfied or self._reaches_target(record)
-        self._listener.on_end(record)
+            self._retry(number, ending)
+        else:
+            self._record_end(number, ending, ends_at_rung=ends_at_rung)
 
-    def _may_recover(self, number: int, ending: Ending) -> bool:
-        """Tell whether an error of this class deserves another attempt, those before counted."""
-        before = sum(reason.startswith(f"{ending.kind}:") for reason in self._store.record(number).retries)
-        return before < ending.retry.times
-
-    def _repeat(self, number: int, ending: Ending) -> None:
-        self._make_room()  # which is all that a full disk may need
-        self._proposer.requeue(number, ending)
-        self._failed_for_now.append(number)
-        self._listener.on_failure(number, ending.error)
-
-    def _make_room(self) -> None:
-        """Remove what nobody needs any more, and what the budget has no room for."""
-        self._store.drop_checkpoints_but(self._proposer.continuable)
-        if self._budget.disk_bytes is not None:
-            self._store.keep_within(self._budget.disk_bytes)
-
-    def _reaches_target(self, record: TrialRecord) -> bool:
-        is_counted = record.state is TrialState.COMPLETE and record.is_feasible and self._budget.target is not None
-        return is_counted and not self._store.is_better(self._budget.target, record.score)  # type: ignore[arg-type]
-
-    def _staged(self, number: int) -> Path:
-        return staging_folder(self._store.folder / "trials", number, self._lease.driver)
-
-    def _commit(self, number: int, ending: Ending, *, ends_at_rung: bool) -> Ending:
-        """Put a finished trial's files in place; decide what it ends as when that fails or the time was up."""
+    def _commit_files(self, number: int, ending: Ending, *, ends_at_rung: bool) -> Ending:
+        """Move a finished trial's files into place. Return another ending if that fails or the time limit stopped the trial."""
         if ending.facts["cut_short"] and (ends_at_rung or not self._is_best(ending.facts)):
-            # Fewer epochs than the others had: its score must not stand among theirs.
+            # The trial had fewer epochs than the others, so its score is not comparable.
             return Ending(Outcome.STOPPED, facts={"stopped_by": "time"})
         try:
             with explained_resource_errors():
@@ -348,8 +293,39 @@ class _RecordedProposer:
         is_feasible = all(violation <= 0 for violation in facts.get("violations", {}).values())
         return is_feasible and self._store.is_better(facts["score"], eligible[0].score)  # type: ignore[arg-type]
 
-    def refuse_failures_only(self, *, at_least: int = 1) -> None:
-        """Raise StudyError if this search saw so many trials fail and the study has none that did not."""
+    def _may_recover(self, number: int, ending: Ending) -> bool:
+        """Return whether the retry policy of the error's class allows another attempt."""
+        n_before = sum(reason.startswith(f"{ending.kind}:") for reason in self._store.record(number).retries)
+        return n_before < ending.retry.times
+
+    def _retry(self, number: int, ending: Ending) -> None:
+        self._retention.free_disk_space(self._proposer.continuable)  # which may be sufficient after a full disk
+        self._proposer.requeue(number, ending)
+        self._to_retry.append(number)
+        self._listener.on_failure(number, ending.error)
+
+    def _record_end(self, number: int, ending: Ending, *, ends_at_rung: bool) -> None:
+        if ending.outcome is Outcome.FAILED:
+            self._n_failures += 1
+            self._store.write_log(number, ending.trace or ending.error)
+        self._n_refusals += ending.outcome is Outcome.REFUSED
+        with self._store.batched_writes():
+            self._proposer.finish(number, ending)
+        record = self._store.record(number)
+        if ends_at_rung:
+            self._store.drop_model(number)  # the trial is continued from its checkpoint
+        self._retention.add(record)
+        self._retention.free_disk_space(self._proposer.continuable)
+        self._budget.add(record)
+        self._listener.on_end(record)
+
+    def _staged(self, number: int) -> Path:
+        return staging_folder(self._store.folder / "trials", number, self._driver)
+
+    # --------------------------------------------------------------------------------------------------- failures
+
+    def raise_if_all_failed(self, *, at_least: int = 1) -> None:
+        """Raise StudyError if at least so many trials of this search failed and no trial of the study succeeded."""
         if self._n_failures < at_least or self._store.has_any(TrialState.COMPLETE, TrialState.PRUNED):
             return
         last = self._store.records(TrialState.FAILED)[-1]
@@ -358,13 +334,13 @@ class _RecordedProposer:
             f"(see {self._store.trial_folder(last.number) / 'train.log'})"
         )
 
-    def refuse_refusals_only(self, *, at_least: int = 1) -> None:
-        """Raise StudyError if so many trials of this search were refused and the study has none that was trained."""
+    def raise_if_all_refused(self, *, at_least: int = 1) -> None:
+        """Raise StudyError if at least so many trials of this search were refused and no trial of the study was trained."""
         if self._n_refusals < at_least:
             return
         ended = self._store.records(TrialState.COMPLETE, TrialState.PRUNED)
         if all(record.refusal is not None for record in ended):
             raise StudyError(
                 f"The search stops: {self._n_refusals} trials were refused before training and none was trained. "
-                f"Trial {ended[-1].number}: {ended[-1].refusal}. Loosen what is required, or search smaller networks."
+                f"Trial {ended[-1].number}: {ended[-1].refusal}. Relax --require, or search smaller networks."
             )

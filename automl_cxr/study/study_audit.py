@@ -10,8 +10,9 @@ from pathlib import Path
 from automl_cxr.data.audit.record import Audit
 from automl_cxr.data.cache import DecodedImages
 from automl_cxr.data_audit import AuditedImages, audit_images
+from automl_cxr.io import write_text
 from automl_cxr.records import SplitRecord
-from automl_cxr.study.store import StudyStore, read_record, write_atomically
+from automl_cxr.study.store import StudyStore, read_record
 
 _FILE = "audit.json"
 
@@ -41,7 +42,7 @@ def audit_study(folder: Path, root: Path, split: SplitRecord, decoded: DecodedIm
     try:
         audit = audit_images(audited)
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / _FILE, audit.to_json())
+        write_text(folder / _FILE, audit.to_json())
     except Exception as error:  # noqa: BLE001 - whatever the audit stumbles over, the search is what was asked for
         return [f"The training and validation images could not be audited ({error}). `automl-cxr data audit` tries again."]
     return audit_messages(audit)

@@ -15,7 +15,8 @@ from automl_cxr.records import TrialState
 from automl_cxr.storage.urls import open_existing_storage
 from automl_cxr.study.heartbeat import DriverMonitor
 from automl_cxr.study.spec import StudySpec
-from automl_cxr.study.store import StudyStore, state_of
+from automl_cxr.study.store import StudyStore
+from automl_cxr.study.trial_records import state_of
 
 
 @dataclass(frozen=True, kw_only=True)

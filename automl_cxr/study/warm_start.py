@@ -5,7 +5,8 @@ The order is: the space's preset (trial 0 as ever), then the earlier study's bes
 What is taken over is decided once and written to warm_start.json before the study exists in the storage, so that it holds
 whatever becomes of the earlier study. The configurations are WAITING trials of the new one, each marked with the trial that it
 comes from: a start that was killed between two of them is completed by the next search, and a study that goes on enqueues
-none twice. The scores stay in the file (see ``engine/warm_start_view.py``): they were made elsewhere and are no results of this study.
+none twice. The scores stay in the file (see ``engine/warm_start_view.py``): they were made elsewhere and are no results of this
+study.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from automl_cxr.engine.registry import LEARNING_SAMPLERS
 from automl_cxr.engine.space import Float, Space, Value
 from automl_cxr.engine.warm_start_view import WarmStartPoint
 from automl_cxr.errors import StudyError, UsageError
+from automl_cxr.io import write_text
 from automl_cxr.records import SplitRecord, TrialRecord
 from automl_cxr.study.spec import StudySpec
-from automl_cxr.study.store import StudyStore, explained_disk_errors, read_record, write_atomically
+from automl_cxr.study.store import StudyStore, explained_disk_errors, read_record
 
 _FILE = "warm_start.json"
 _MARK = "warm_start"  # on an enqueued trial: the number of the trial that it comes from, or
@@ -195,7 +197,7 @@ def save_warm_start(plan: WarmStart, folder: Path) -> None:
     """
     with explained_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / _FILE, plan.to_json())
+        write_text(folder / _FILE, plan.to_json())
 
 
 def enqueue_missing(store: StudyStore) -> None:

@@ -18,8 +18,9 @@ from automl_cxr.storage.cached_storage import CachedDriverStorage
 from automl_cxr.storage.retrying_storage import RetryingStorage
 from automl_cxr.storage.storage_proxy import StorageProxy
 from automl_cxr.storage.urls import open_storage
+from automl_cxr.study.budget import Budget
 from automl_cxr.study.heartbeat import HeartbeatSettings
-from automl_cxr.study.runner import Budget, run_search
+from automl_cxr.study.runner import run_search
 from automl_cxr.study.store import StudyStore
 
 
@@ -51,7 +52,7 @@ def search(store, *, trials, listener, quick_objective, **how):
         budget=Budget(n_trials=trials, seconds=None, keep_models=3),
         execute=lambda real, proposer: run_inline(quick_objective(real, **how), proposer),
         listener=listener,
-        terms=HeartbeatSettings(beat_seconds=0.05, patience_seconds=1.0),
+        heartbeat_settings=HeartbeatSettings(interval_seconds=0.05, timeout_seconds=1.0),
     )
 
 

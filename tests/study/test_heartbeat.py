@@ -9,11 +9,14 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+from filelock import FileLock, Timeout
+
 from automl_cxr.records import TrialState
 from automl_cxr.study.commit_lock import CommitLock
 from automl_cxr.study.heartbeat import DriverHeartbeat, DriverMonitor, HeartbeatSettings
 
-TERMS = HeartbeatSettings(beat_seconds=0.05, patience_seconds=1.5)
+SETTINGS = HeartbeatSettings(interval_seconds=0.05, timeout_seconds=1.5)
 FILES = {"config.json", "valid.npz"}
 
 
@@ -30,8 +33,8 @@ def watch_from_elsewhere(folder, clock):
 
 
 def test_a_search_that_ended_is_not_alive(tmp_path):
-    with DriverHeartbeat(tmp_path, terms=TERMS) as lease:
-        assert DriverMonitor(tmp_path).alive() == {lease.driver}
+    with DriverHeartbeat(tmp_path, settings=SETTINGS) as heartbeat:
+        assert DriverMonitor(tmp_path).alive() == {heartbeat.driver}
     assert DriverMonitor(tmp_path).alive() == set()
     assert not list((tmp_path / "drivers").iterdir())
 
@@ -58,14 +61,14 @@ def test_on_another_machine_the_counter_decides_and_a_free_lock_proves_nothing(t
 
 
 def test_on_the_same_machine_a_free_lock_is_proof(tmp_path):
-    with DriverHeartbeat(tmp_path, terms=TERMS) as lease:
-        lease._lock.release()
-        assert watch_from_elsewhere(tmp_path, Clock()).alive() == {lease.driver}
+    with DriverHeartbeat(tmp_path, settings=SETTINGS) as heartbeat:
+        heartbeat._lock.release()
+        assert watch_from_elsewhere(tmp_path, Clock()).alive() == {heartbeat.driver}
         assert DriverMonitor(tmp_path).alive() == set()
 
 
 def test_a_held_lock_does_not_help_a_search_that_is_silent(tmp_path):
-    with DriverHeartbeat(tmp_path, terms=HeartbeatSettings(beat_seconds=1000)) as hanging:
+    with DriverHeartbeat(tmp_path, settings=HeartbeatSettings(interval_seconds=1000)) as hanging:
         clock = Clock()
         watch = DriverMonitor(tmp_path, clock=clock)
         assert watch.alive() == {hanging.driver}
@@ -81,7 +84,8 @@ sys.path.insert(0, {folder!r})
 from fast_trials import QuickObjective, Silence
 from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.study.heartbeat import HeartbeatSettings
-from automl_cxr.study.runner import Budget, run_search
+from automl_cxr.study.budget import Budget
+from automl_cxr.study.runner import run_search
 from automl_cxr.study.store import StudyStore
 runs = Path({runs!r})
 store = StudyStore.open("s", runs=runs, storage=f"sqlite:///{{runs / 'studies.db'}}")
@@ -94,7 +98,9 @@ run_search(
     store, Path("unused.npy"), weights_folder=None, sampler="tpe", listener=listener,
     budget=Budget(n_trials={trials}, seconds=None, keep_models=99),
     execute=lambda objective, proposer: run_inline(QuickObjective(objective, between_epochs=between), proposer),
-    terms=HeartbeatSettings(beat_seconds={terms.beat_seconds}, patience_seconds={terms.patience_seconds}),
+    heartbeat_settings=HeartbeatSettings(
+        interval_seconds={settings.interval_seconds}, timeout_seconds={settings.timeout_seconds}
+    ),
 )
 print("lost", *listener.lost)
 """
@@ -102,7 +108,7 @@ print("lost", *listener.lost)
 
 def start_search(store, trials, pause=0.05):
     folder, runs = str(Path(__file__).parents[1]), str(store.folder.parent)
-    script = SCRIPT.format(folder=folder, runs=runs, trials=trials, pause=pause, terms=TERMS)
+    script = SCRIPT.format(folder=folder, runs=runs, trials=trials, pause=pause, settings=SETTINGS)
     return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
 
 
@@ -176,58 +182,70 @@ def test_searches_frozen_at_random_moments_lose_and_double_nothing(prepare):
 
 def test_a_search_never_takes_itself_for_dead(tmp_path):
     now = [0.0]
-    with DriverHeartbeat(tmp_path, terms=HeartbeatSettings(beat_seconds=1000, patience_seconds=1)) as lease:
-        lease.watch._clock = lambda: now[0]
-        assert lease.watch.alive() == {lease.driver}
+    with DriverHeartbeat(tmp_path, settings=HeartbeatSettings(interval_seconds=1000, timeout_seconds=1)) as heartbeat:
+        heartbeat.monitor._clock = lambda: now[0]
+        assert heartbeat.monitor.alive() == {heartbeat.driver}
         now[0] = 50.0  # its folder was away, and no beat arrived
-        assert lease.watch.alive() == {lease.driver}
-        assert lease.watch.is_verified(lease.driver)
+        assert heartbeat.monitor.alive() == {heartbeat.driver}
+        assert heartbeat.monitor.is_verified(heartbeat.driver)
 
 
 HOLDER = """
 import sys
 from pathlib import Path
-from automl_cxr.study.heartbeat import DriverHeartbeat
 from automl_cxr.study.commit_lock import CommitLock
-folder = Path(sys.argv[1])
-with DriverHeartbeat(folder) as lease:
-    turn = CommitLock(folder, lease)
-    with turn:
-        print("mine", flush=True)
-        input()
-        print(turn.is_mine(), flush=True)
+with CommitLock(Path(sys.argv[1]), on_timeout=print):
+    print("acquired", flush=True)
+    input()
+print("released")
 """
 
 
-def test_a_search_frozen_in_its_turn_does_not_hold_up_the_others(tmp_path):
+@contextlib.contextmanager
+def lock_holder(folder):
+    """Start a process that holds the lock of a study until it reads a line."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    frozen = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], **pipes)
-    assert frozen.stdout.readline() == "mine\n"
-    frozen.send_signal(signal.SIGSTOP)
-    with DriverHeartbeat(tmp_path, terms=TERMS) as lease:
-        turn = CommitLock(tmp_path, lease)
-        with turn, turn:
-            assert turn.is_mine()
-            frozen.send_signal(signal.SIGCONT)
-            assert frozen.communicate("\n", timeout=30)[0] == "False\n"
-            assert turn.is_mine(), "who woke has taken nothing back"
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], **pipes)
+    try:
+        assert holder.stdout.readline() == "acquired\n"
+        yield holder
+    finally:
+        holder.kill()
+        holder.communicate()
 
 
-def test_a_turn_of_another_machine_is_waited_for_and_one_of_the_dead_is_not(tmp_path):
-    with DriverHeartbeat(tmp_path, terms=TERMS) as lease, DriverHeartbeat(tmp_path, terms=TERMS) as other:
-        holder = tmp_path / "propose.holder"
-        holder.write_text(other.driver)
-        ends_elsewhere = threading.Timer(0.4, holder.unlink)
+def test_a_suspended_holder_of_the_lock_delays_other_drivers_only_until_the_timeout(tmp_path):
+    messages = []
+    with lock_holder(tmp_path) as suspended:
+        suspended.send_signal(signal.SIGSTOP)
+        lock = CommitLock(tmp_path, on_timeout=messages.append, timeout_seconds=0.5)
+        with lock, lock:
+            assert [str(tmp_path) in message for message in messages] == [True]
+            suspended.send_signal(signal.SIGCONT)
+            assert suspended.communicate("\n", timeout=30)[0] == "released\n"
+            with pytest.raises(Timeout):
+                FileLock(tmp_path / "propose.lock").acquire(timeout=0)
+        with CommitLock(tmp_path, on_timeout=messages.append, timeout_seconds=0.5):
+            assert len(messages) == 1
+
+
+def test_a_driver_waits_for_the_lock_of_a_live_driver(tmp_path):
+    messages = []
+    with lock_holder(tmp_path) as holder:
         started = time.monotonic()
-        ends_elsewhere.start()
-        with CommitLock(tmp_path, lease):
+        threading.Timer(0.4, lambda: holder.communicate("\n")).start()
+        with CommitLock(tmp_path, on_timeout=messages.append):
             assert time.monotonic() - started >= 0.4
-            assert holder.read_text() == lease.driver
-        assert not holder.exists()
-        for left in ("somebody dead", "", lease.driver):  # its own too, where a folder that erred kept it
-            holder.write_text(left)
-            with CommitLock(tmp_path, lease):
-                assert holder.read_text() == lease.driver
+    assert not messages
+
+
+def test_the_lock_of_a_killed_driver_is_free(tmp_path):
+    messages = []
+    with lock_holder(tmp_path) as holder:
+        holder.kill()
+        holder.wait()
+        with CommitLock(tmp_path, on_timeout=messages.append, timeout_seconds=5):
+            assert not messages
 
 
 def test_a_clock_set_back_lengthens_no_search(prepare, quick_search, monkeypatch):

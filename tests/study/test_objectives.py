@@ -6,8 +6,8 @@ import pytest
 
 from automl_cxr.errors import StudyError, StudyMismatchError, UsageError
 from automl_cxr.records import TrialState
+from automl_cxr.study.budget import Budget
 from automl_cxr.study.progress import SearchProgress
-from automl_cxr.study.runner import Budget
 from automl_cxr.study.trial_counts import count_trials
 
 TWO = ("macro_f1", "parameters")

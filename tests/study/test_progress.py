@@ -3,8 +3,9 @@ import io
 import pytest
 
 from automl_cxr.engine.inline_execution import run_inline
+from automl_cxr.study.budget import Budget
 from automl_cxr.study.progress import SearchProgress, format_seconds
-from automl_cxr.study.runner import Budget, run_search
+from automl_cxr.study.runner import run_search
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h")])

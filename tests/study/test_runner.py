@@ -12,7 +12,7 @@ from automl_cxr.errors import StudyError
 from automl_cxr.records import TrialState
 from automl_cxr.study.heartbeat import DriverHeartbeat, DriverMonitor, HeartbeatSettings
 
-TERMS = HeartbeatSettings(beat_seconds=0.05, patience_seconds=1.5)
+SETTINGS = HeartbeatSettings(interval_seconds=0.05, timeout_seconds=1.5)
 FILES = {"config.json", "valid.npz", "model.keras"}
 
 
@@ -116,7 +116,7 @@ def test_an_interrupted_trial_is_taken_up_with_the_same_values(prepare, quick_se
 
 def test_a_trial_of_a_living_search_is_not_taken(prepare, quick_search):
     prepared = prepare()
-    with DriverHeartbeat(prepared.store.folder, terms=TERMS) as other:
+    with DriverHeartbeat(prepared.store.folder, settings=SETTINGS) as other:
         trial = prepared.store.study.ask()
         trial.set_user_attr("driver", other.driver)
         assert DriverMonitor(prepared.store.folder).alive() == {other.driver}
@@ -133,7 +133,8 @@ from pathlib import Path
 sys.path.insert(0, {folder!r})
 from fast_trials import QuickObjective, Silence
 from automl_cxr.engine.inline_execution import run_inline
-from automl_cxr.study.runner import Budget, run_search
+from automl_cxr.study.budget import Budget
+from automl_cxr.study.runner import run_search
 from automl_cxr.study.store import StudyStore
 runs = Path({runs!r})
 store = StudyStore.open({name!r}, runs=runs, storage=f"sqlite:///{{runs / 'studies.db'}}")

@@ -511,10 +511,10 @@ def test_a_search_through_ray_survives_an_interrupt_and_a_kill(tmp_path, phantom
         out, rest = search.communicate(timeout=120)
         return search.returncode, out, said + rest
 
-    code, _, said = run_until("trial 0 begins", signal.SIGTERM)
+    code, _, said = run_until("trial 0 starts", signal.SIGTERM)
     assert code == 130, said
     assert "SIGTERM" not in said
-    code, _, said = run_until("trial 1 begins", signal.SIGINT)  # so that one is complete and one is not
+    code, _, said = run_until("trial 1 starts", signal.SIGINT)  # so that one is complete and one is not
     assert code == 130, said
     assert "the same command continues" in said
     code, _, said = run_until("was left unfinished", signal.SIGKILL)

@@ -77,7 +77,10 @@ class UnreadableImageError(DataError):
 
 
 class ExportError(AutomlCxrError, RuntimeError):
-    """Raised if networks cannot be exported to a format, or compute other values there. Choose another format or other members."""
+    """Raised if networks cannot be exported to a format, or compute other values there.
+
+    Choose another format or other members.
+    """
 
 
 class FeatureCacheError(AutomlCxrError, RuntimeError):

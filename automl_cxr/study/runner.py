@@ -342,5 +342,6 @@ class _RecordedProposer:
         if all(record.refusal is not None for record in ended):
             raise StudyError(
                 f"The search stops: {self._n_refusals} trials were refused before training and none was trained. "
-                f"Trial {ended[-1].number}: {ended[-1].refusal}. Relax the requirements (--require), or search smaller networks."
+                f"Trial {ended[-1].number}: {ended[-1].refusal}. Relax the requirements (--require), or search smaller "
+                "networks."
             )

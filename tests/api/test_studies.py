@@ -153,17 +153,17 @@ class TestCopying:
         quick_search(prepared, trials=1)
 
         def die(*_):
-            (tmp_path / ".copy.0123456789abcdef0123456789abcdef").mkdir()
+            (tmp_path / ".copy.0123456789abcdef0123456789abcdef.partial").mkdir()
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("automl_cxr.study.copying.os.replace", die)
+        monkeypatch.setattr("pathlib.Path.replace", die)
         with pytest.raises(KeyboardInterrupt):
             copy_study(prepared.store, "copy", **place)
         monkeypatch.undo()
         with pytest.raises(StudyError, match="its files are not at"):
             StudyStore.open("copy", **place)
         assert delete_study("copy", **place).folder is None
-        assert not (tmp_path / ".copy.0123456789abcdef0123456789abcdef").exists()
+        assert not (tmp_path / ".copy.0123456789abcdef0123456789abcdef.partial").exists()
         assert [study.name for study in list_studies(**place)] == ["s"]
 
     def test_a_copy_that_finds_no_room_leaves_nothing(self, prepare, quick_search, place, tmp_path):

@@ -19,6 +19,6 @@ values = [0.01, 0.001]
 def trained(tmp_path_factory, phantoms):
     """Train them, without a validation part that anything else shares; give the study."""
     runs = tmp_path_factory.mktemp("runs")
-    (runs / "trunk.toml").write_text(SCRATCH_BRANCH)
+    (runs / "tiny.toml").write_text(SCRATCH_BRANCH)
     how = {"trials": 2, "epochs": 1, "image_size": 32, "batch_size": 8, "seed": 3, "keep_models": 1, "executor": "inline"}
-    return api.search(str(runs / "trunk.toml"), phantoms, name="trunk", runs=runs, **how)
+    return api.search(str(runs / "tiny.toml"), phantoms, name="tiny", runs=runs, **how)

@@ -24,9 +24,9 @@ def best(trained):
 
 def test_a_study_a_trial_and_its_folder_are_one_branch(trained, places, best):
     number, _ = best
-    of_study = find_branch("trunk", **places)
-    assert of_study.name == f"trunk/{number}"
-    assert find_branch(f"trunk/{number}", **places) == of_study
+    of_study = find_branch("tiny", **places)
+    assert of_study.name == f"tiny/{number}"
+    assert find_branch(f"tiny/{number}", **places) == of_study
     assert find_branch(trained.folder / "trials" / f"{number:05d}", **places) == of_study
     assert of_study.backbone == "scratch"
     assert of_study.weights == str(trained.folder / "trials" / f"{number:05d}" / "model.keras")
@@ -40,15 +40,15 @@ def test_a_backbone_is_no_study(places):
 
 def test_a_trial_without_its_model_is_refused_and_those_with_theirs_are_named(places, best):
     kept, gone = best
-    with pytest.raises(StudyError, match=f"Kept are those of trials {kept}."):
-        find_branch(f"trunk/{gone}", **places)
+    with pytest.raises(StudyError, match=f"Trials with a model: {kept}."):
+        find_branch(f"tiny/{gone}", **places)
 
 
 @pytest.mark.parametrize(
     ("word", "error", "told"),
     [
-        ("squeeznet", StudyError, "is no backbone .*squeezenet.* no such study either.*It holds: .*trunk"),
-        ("trunk/9", StudyError, "trials 0 to 1; received 9"),
+        ("squeeznet", StudyError, "is neither a backbone .*squeezenet.* nor a study.*It holds: .*tiny"),
+        ("tiny/9", StudyError, "trials 0 to 1; received 9"),
         ("nowhere/trials/00001/", UsageError, "STUDY/NUMBER or the folder of a trial"),
     ],
 )
@@ -71,10 +71,10 @@ def test_a_network_that_cannot_be_a_branch_is_refused(trained, places, tmp_path,
         find_branch(file.parent, **places)
 
 
-def test_branches_that_share_a_trunk_must_have_the_same(places):
-    branch = find_branch("trunk", **places)
+def test_branches_with_shared_hyperparameters_must_agree(places):
+    branch = find_branch("tiny", **places)
     other = dataclasses.replace(branch, name="other/3", fields={**branch.fields, "filters": 8})
-    with pytest.raises(UsageError, match=r"share filters; trunk/\d was trained with 4, other/3 with 8"):
+    with pytest.raises(UsageError, match=r"share filters; tiny/\d was trained with 4, other/3 with 8"):
         join_branches(branch, other)
     joined = join_branches(find_branch("squeezenet", **places), branch)
     assert (joined["backbone"], joined["second_backbone"], joined["filters"]) == ("squeezenet", "scratch", 4)

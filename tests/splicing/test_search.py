@@ -18,9 +18,9 @@ FIXED = {"weights": "none", "second_weights": "none"}
 
 @pytest.fixture(scope="module")
 def spliced(trained):
-    """Splice a SqueezeNet of random weights with the trained trunk, and fine-tune one pair."""
+    """Splice a SqueezeNet of random weights with the trained network, and fine-tune one pair."""
     runs = trained.folder.parent
-    return api.splice("squeezenet", "trunk", cuts=["1", "4"], finetune=1, epochs=1, batch_size=16, fixed=FIRST, runs=runs)
+    return api.splice("squeezenet", "tiny", cuts=["1", "4"], finetune=1, epochs=1, batch_size=16, fixed=FIRST, runs=runs)
 
 
 def test_every_pair_is_scored_beside_the_cuts_alone(spliced):
@@ -40,7 +40,7 @@ def test_the_validation_part_is_that_of_the_study_that_the_branch_comes_from(spl
 
 def test_the_best_pair_is_trained_as_a_trial_like_any_other(spliced):
     study = spliced.study
-    assert study.name.startswith("splice-squeezenet-trunk-")
+    assert study.name.startswith("splice-squeezenet-tiny-")
     (trial,) = study.trials
     best = spliced.table[spliced.table["pareto"]].iloc[0]
     assert trial.state is TrialState.COMPLETE
@@ -78,9 +78,9 @@ def test_more_of_the_front_join_the_study_and_none_is_trained_twice(spliced):
 
 
 def test_a_study_of_other_cuts_is_not_continued(spliced, trained):
-    with pytest.raises(StudyMismatchError, match="Continue it as it was, or begin another with --name"):
+    with pytest.raises(StudyMismatchError, match="Repeat its settings, or begin another study with --name"):
         api.splice(
-            "squeezenet", "trunk", cuts=["1"], finetune=1, fixed=FIRST, epochs=1, batch_size=16,
+            "squeezenet", "tiny", cuts=["1"], finetune=1, fixed=FIRST, epochs=1, batch_size=16,
             runs=trained.folder.parent,
         )  # fmt: skip
 
@@ -110,11 +110,11 @@ def test_costs_are_those_of_each_network():
 @pytest.mark.parametrize(
     ("words", "settings", "error", "told"),
     [
-        (("squeezenet", "trunk"), {"image_size": 64}, UsageError, "was trained with image_size 32; received 64"),
-        (("squeezenet", "trunk"), {"seed": 4}, DataError, "learnt from .* of the validation images"),
-        (("inceptionv3", "trunk"), {}, ImpossibleModelError, "needs images of at least 75 pixels"),
-        (("squeezenet", "trunk"), {"finetune": -1}, UsageError, "finetune must be 0 or more; received -1"),
-        (("squeezenet", "trunk"), {"name": "a/b"}, UsageError, "do as a folder's name"),
+        (("squeezenet", "tiny"), {"image_size": 64}, UsageError, "was trained with image_size 32; received 64"),
+        (("squeezenet", "tiny"), {"seed": 4}, DataError, "was trained on .* of the validation images"),
+        (("inceptionv3", "tiny"), {}, ImpossibleModelError, "needs images of at least 75 pixels"),
+        (("squeezenet", "tiny"), {"finetune": -1}, UsageError, "finetune must be 0 or more; received -1"),
+        (("squeezenet", "tiny"), {"name": "a/b"}, UsageError, "as a folder's name"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(trained, words, settings, error, told):

@@ -127,7 +127,7 @@ def test_smaller_images_are_averaged_once_for_all(prepare):
 
 
 def test_it_is_refused_where_there_are_no_rungs(prepare):
-    with pytest.raises(UsageError, match=r"tpe trains each trial in one piece.*Add --sampler kt-hyperband"):
+    with pytest.raises(UsageError, match=r"tpe has no rungs.*Add --sampler kt-hyperband"):
         prepare(fidelity="image_size", sampler="tpe", pruner="asha")
     with pytest.raises(UnknownNameError, match="Did you mean 'image_size'"):
         prepare(fidelity="image-size", sampler="kt-hyperband")

@@ -206,10 +206,8 @@ def _check_branch(branch: Branch, split: SplitRecord) -> list[str]:
                 f"fractions to use the split of its study (seed {branch.trial.spec.seed})."
             )
     if trained.classes != split.classes:
-        return [
-            f"The branch {branch.name} was trained for the classes {', '.join(trained.classes)} instead of "
-            f"{', '.join(split.classes)}."
-        ]
+        classes, other_classes = ", ".join(trained.classes), ", ".join(split.classes)
+        return [f"The branch {branch.name} was trained for the classes {classes} instead of {other_classes}."]
     return []
 
 

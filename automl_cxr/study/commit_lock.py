@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 
 from automl_cxr.storage.retrying_storage import PATIENCE_SECONDS
 
-# A live driver holds the lock for milliseconds, or for PATIENCE_SECONDS while the storage does not answer.
+# A live driver holds the lock for milliseconds, or for PATIENCE_SECONDS while the storage does not respond.
 _TIMEOUT_SECONDS = PATIENCE_SECONDS + 60
 
 

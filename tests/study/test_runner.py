@@ -169,7 +169,9 @@ def assert_complete(store, trials):
 
 def search_and_be_killed(store, times, rng):
     for _ in range(times):
-        driver = start_search(store, trials=10_000)  # more than any machine can run, so that each driver is killed while it works
+        driver = start_search(
+            store, trials=10_000
+        )  # more than any machine can run, so that each driver is killed while it works
         assert driver.stdout.readline() == "started\n"
         with pytest.raises(subprocess.TimeoutExpired):
             driver.wait(timeout=rng.uniform(0.2, 1.2))

@@ -81,12 +81,12 @@ class BudgetCheck:
         n_reported = sum(len(record.scores) for record in self._store.lineage(proposal.number))
         if self._folds:
             return (self._folds - n_reported) * self._epochs
-        return self.last_epoch(proposal) - n_reported
+        return self._last_epoch(proposal) - n_reported
 
-    def last_epoch(self, proposal: Proposal) -> int:
+    def _last_epoch(self, proposal: Proposal) -> int:
         """Return the epoch at which a trial ends: the end of its rung, or the study's last epoch."""
         return self._epochs if proposal.epochs is None else proposal.epochs
 
     def ends_at_rung(self, proposal: Proposal) -> bool:
         """Return whether a trial ends at a rung before the study's last epoch."""
-        return self.last_epoch(proposal) < self._epochs
+        return self._last_epoch(proposal) < self._epochs

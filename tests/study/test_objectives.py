@@ -111,7 +111,7 @@ def test_a_search_whose_trials_are_all_refused_is_an_error(prepare, quick_search
         StudyError, match=r"3 trials were refused before training .* Trial 2: parameters \d+\. Relax the requirements"
     ):
         quick_search(prepared, trials=3)
-    monkeypatch.setattr("automl_cxr.study.runner._MAX_REFUSALS", 4)
+    monkeypatch.setattr("automl_cxr.study.recorded_proposer._MAX_REFUSALS", 4)
     with pytest.raises(StudyError, match="4 trials were refused"):
         quick_search(prepared, trials=500)
     assert prepared.store.n_begun() == 7

@@ -45,6 +45,7 @@ HOMES = {
         "engine/intermediate_values.py",
         "storage/",
         "study/store.py",
+        "study/trial_records.py",
         "study/study_info.py",
         "study/copying.py",
         "study/deletion.py",

@@ -46,6 +46,7 @@ HOMES = {
         "storage/",
         "study/store.py",
         "study/trial_records.py",
+        "study/sealed_test_set.py",
         "study/study_info.py",
         "study/copying.py",
         "study/deletion.py",

@@ -190,7 +190,7 @@ class _RecordedProposer:
         seconds = None if self._deadline is None else self._deadline - time.monotonic()
         if self._is_satisfied or (seconds is not None and seconds < 0):
             return self._pause()
-        with self._turn, self._store.together():
+        with self._turn, self._store.batch_writes():
             left = self._requeue_abandoned()
             if left is not None:
                 proposal: Proposal | Pause = self._proposer.resume(left)
@@ -250,14 +250,14 @@ class _RecordedProposer:
     def observe(self, number: int, report: Report) -> Verdict:
         if not self._store.owns(number, self._lease.driver):
             return Verdict.STOP
-        with self._store.together():
+        with self._store.batch_writes():
             verdict = self._proposer.observe(number, report)
         self._listener.on_epoch(number, report)
         return Verdict.STOP if self._is_satisfied else verdict
 
     def observe_round(self, reports: Sequence[tuple[int, Report]]) -> list[Verdict]:
         owned = self._store.owned([number for number, _ in reports], self._lease.driver)
-        with self._store.together():
+        with self._store.batch_writes():
             verdicts = [
                 self._proposer.observe(number, report) if number in owned else Verdict.STOP for number, report in reports
             ]
@@ -295,7 +295,7 @@ class _RecordedProposer:
             self._n_failures += 1
             self._store.write_log(number, ending.trace or ending.error)
         self._n_refusals += ending.outcome is Outcome.REFUSED
-        with self._store.together():
+        with self._store.batch_writes():
             self._proposer.finish(number, ending)
         record = self._store.record(number)
         if ends_at_rung:

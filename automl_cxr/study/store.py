@@ -27,6 +27,7 @@ from filelock import FileLock
 from automl_cxr.engine.intermediate_values import read_scores
 from automl_cxr.engine.pareto import is_on_front
 from automl_cxr.errors import StudyError, UsageError
+from automl_cxr.optuna_private import storage_of, study_id_of, uncached_storage
 from automl_cxr.records import SplitRecord, TrialRecord, TrialState
 from automl_cxr.scoring.metrics import Direction
 from automl_cxr.scoring.predictions import Predictions
@@ -172,13 +173,14 @@ class StudyStore:
             on_away: Told why the storage is waited for, once each time.
             patience: Seconds to wait for a storage that does not answer.
         """
-        storage = CachedDriverStorage(self.study._storage, self.study._study_id, patience=patience, on_away=on_away)
+        backend = uncached_storage(storage_of(self.study))
+        storage = CachedDriverStorage(backend, study_id_of(self.study), patience=patience, on_away=on_away)
         return StudyStore(self.name, optuna.load_study(study_name=self.name, storage=storage), self.folder)
 
-    def together(self) -> AbstractContextManager[None]:
-        """Write what a driver has to say of a trial in one piece: at a kill, all of it stands or nothing."""
-        storage = self.study._storage
-        return storage.together() if isinstance(storage, CachedDriverStorage) else contextlib.nullcontext()
+    def batch_writes(self) -> AbstractContextManager[None]:
+        """Defer a driver's writes to its trials until the end of the block; see ``CachedDriverStorage.batch_writes``."""
+        storage = storage_of(self.study)
+        return storage.batch_writes() if isinstance(storage, CachedDriverStorage) else contextlib.nullcontext()
 
     @property
     def split_digest(self) -> str:
@@ -254,7 +256,7 @@ class StudyStore:
         return dict(self._trial(number).user_attrs)
 
     def _trial(self, number: int) -> optuna.trial.FrozenTrial:
-        storage, study_id = self.study._storage, self.study._study_id
+        storage, study_id = storage_of(self.study), study_id_of(self.study)
         with contextlib.suppress(KeyError):
             if number >= 0:  # some storages would count others from the end
                 return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study_id, number))
@@ -298,7 +300,7 @@ class StudyStore:
 
     def owned(self, numbers: Sequence[int], driver: str) -> set[int]:
         """Tell which of some trials are running in the hands of a search, as the storage has it at this moment."""
-        storage, study_id = self.study._storage, self.study._study_id
+        storage, study_id = storage_of(self.study), study_id_of(self.study)
         ids = [storage.get_trial_id_from_study_id_trial_number(study_id, number) for number in numbers]
         if isinstance(storage, CachedDriverStorage):
             signed = storage.signed_trials(ids, driver)

@@ -31,6 +31,7 @@ from sqlalchemy import event
 
 from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.engine.protocol import Ending, Outcome, Proposal, Proposer, Report, Verdict
+from automl_cxr.optuna_private import storage_of, uncached_storage
 from automl_cxr.records import PartRecord, SplitRecord, TrialRecord
 from automl_cxr.storage.urls import default_storage
 from automl_cxr.study.budget import Budget
@@ -236,7 +237,7 @@ def profiled(file: str | None) -> Iterator[None]:
 
 def count_statements(store: StudyStore) -> Counter[str] | None:
     """Count the statements that reach a database, by their verbs; None where the storage is none."""
-    database = getattr(store.study._storage, "_backend", None)
+    database = uncached_storage(storage_of(store.study))
     if not isinstance(database, RDBStorage):
         return None
     counted: Counter[str] = Counter()

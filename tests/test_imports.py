@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "automl_cxr"
 # Packages and modules of each layer, from the bottom up; a module imports lower layers and its own package only.
 LAYERS = (
     {"errors", "io", "version"},
-    {"hardware", "conv_spec"},
+    {"hardware", "conv_spec", "optuna_private"},
     {"data", "scoring", "config", "records"},
     {"storage", "engine"},
     {"model", "ensemble", "data_audit"},
@@ -35,6 +35,7 @@ HOMES = {
     "torch": ("model/devices.py", "model/gradients.py"),
     "ray": ("engine/ray_execution.py", "engine/file_transfer.py"),
     "optuna": (
+        "optuna_private.py",
         "engine/base_proposer.py",
         "engine/optuna_proposer.py",
         "engine/fold_pruners.py",

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from automl_cxr.optuna_private import enqueued_values
 from automl_cxr.splicing.branches import Branch, join_branches
 from automl_cxr.splicing.record import save_splices
 from automl_cxr.splicing.search import SETTINGS, SpliceScores
@@ -118,7 +119,7 @@ def _save_heads(scores: SpliceScores, folder: Path) -> None:
 def _enqueue_missing(store: StudyStore, pairs: Sequence[tuple[str, str]]) -> None:
     """Enqueue the pairs that no trial has. The caller holds the lock ``founding``."""
     trials = store.study.get_trials(deepcopy=False)
-    points = [{**trial.system_attrs.get("fixed_params", {}), **trial.params} for trial in trials]
+    points = [{**enqueued_values(trial), **trial.params} for trial in trials]
     for first, second in pairs:
         point = {"cut": first, "second_cut": second}
         if point not in points:

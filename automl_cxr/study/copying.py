@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.io import atomic_folder
+from automl_cxr.optuna_private import enqueued_attrs, enqueued_values, storage_of, study_id_of
 from automl_cxr.storage.urls import explained_storage_errors, open_storage
 from automl_cxr.study.store import (
     StudyStore,
@@ -82,8 +83,8 @@ def _copy_record(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(source.metric_names)
-    for key, value in source._storage.get_study_system_attrs(source._study_id).items():
-        study._storage.set_study_system_attr(study._study_id, key, value)
+    for key, value in storage_of(source).get_study_system_attrs(study_id_of(source)).items():
+        storage_of(study).set_study_system_attr(study_id_of(study), key, value)
     for key, value in source.user_attrs.items():
         study.set_user_attr(key, value)
     study.set_user_attr("copied_from", source.study_name)
@@ -96,8 +97,8 @@ def _without_search(trial: FrozenTrial) -> FrozenTrial:
     parent = trial.user_attrs.get("parent")
     origin = {key: value for key, value in trial.user_attrs.items() if key == "warm_start"}
     if parent is None:
-        values = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        return create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": values}, user_attrs=origin)
+        values = {**enqueued_values(trial), **trial.params}
+        return create_trial(state=TrialState.WAITING, system_attrs=enqueued_attrs(values), user_attrs=origin)
     return create_trial(
         state=TrialState.FAIL,
         params=trial.params,

@@ -70,7 +70,7 @@ class RecordedProposer:
         seconds = self._budget.seconds_left()
         if self._budget.is_target_reached or (seconds is not None and seconds < 0):
             return self._wait_for_own_trials()
-        with self._lock, self._store.batched_writes():
+        with self._lock, self._store.batch_writes():
             requeued = self._next_retry()
             if requeued is None:
                 requeued = self._next_abandoned()
@@ -123,7 +123,7 @@ class RecordedProposer:
 
     def observe_round(self, reports: Sequence[tuple[int, Report]]) -> list[Verdict]:
         owned = self._store.select_owned([number for number, _ in reports], self._driver)
-        with self._store.batched_writes():
+        with self._store.batch_writes():
             verdicts = [
                 self._proposer.observe(number, report) if number in owned else Verdict.STOP for number, report in reports
             ]
@@ -196,7 +196,7 @@ class RecordedProposer:
             self._n_failures += 1
             self._store.write_log(number, ending.trace or ending.error)
         self._n_refusals += ending.outcome is Outcome.REFUSED
-        with self._store.batched_writes():
+        with self._store.batch_writes():
             self._proposer.finish(number, ending)
         record = self._store.record(number)
         if ends_at_rung:

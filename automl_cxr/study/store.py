@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.io import sha256_of_file, write_text
+from automl_cxr.optuna_private import storage_of, study_id_of, uncached_storage
 from automl_cxr.records import SplitRecord, TrialState
 from automl_cxr.scoring.metrics import Direction
 from automl_cxr.storage.cached_storage import CachedDriverStorage
@@ -130,13 +131,14 @@ class StudyStore(TrialRecordsMixin, TrialFilesMixin, SealedTestSetMixin):
             on_away: Called with the reason each time that the driver begins to wait for the storage.
             patience: Seconds to wait for a storage that does not respond.
         """
-        storage = CachedDriverStorage(self.study._storage, self.study._study_id, patience=patience, on_away=on_away)
+        backend = uncached_storage(storage_of(self.study))
+        storage = CachedDriverStorage(backend, study_id_of(self.study), patience=patience, on_away=on_away)
         return StudyStore(self.name, optuna.load_study(study_name=self.name, storage=storage), self.folder)
 
-    def batched_writes(self) -> AbstractContextManager[None]:
-        """Write all changes of a driver in the block at once. If the process is killed, all of them are stored or none."""
-        storage = self.study._storage
-        return storage.together() if isinstance(storage, CachedDriverStorage) else contextlib.nullcontext()
+    def batch_writes(self) -> AbstractContextManager[None]:
+        """Defer a driver's writes to its trials until the end of the block, see ``CachedDriverStorage.batch_writes``."""
+        storage = storage_of(self.study)
+        return storage.batch_writes() if isinstance(storage, CachedDriverStorage) else contextlib.nullcontext()
 
     @property
     def split_digest(self) -> str:

@@ -13,6 +13,7 @@ import optuna
 from automl_cxr.engine.intermediate_values import read_scores
 from automl_cxr.engine.pareto import is_on_front
 from automl_cxr.errors import StudyError
+from automl_cxr.optuna_private import storage_of, study_id_of
 from automl_cxr.records import TrialRecord, TrialState
 from automl_cxr.storage.cached_storage import CachedDriverStorage
 from automl_cxr.study.heartbeat import DriverMonitor
@@ -65,7 +66,7 @@ class TrialRecordsMixin:
         return dict(self._trial(number).user_attrs)
 
     def _trial(self, number: int) -> optuna.trial.FrozenTrial:
-        storage, study_id = self.study._storage, self.study._study_id
+        storage, study_id = storage_of(self.study), study_id_of(self.study)
         with contextlib.suppress(KeyError):
             if number >= 0:  # some storages count negative numbers from the end
                 return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study_id, number))
@@ -153,7 +154,7 @@ class TrialRecordsMixin:
 
     def select_owned(self, numbers: Sequence[int], driver: str) -> set[int]:
         """Return which of the trials are running under a driver, according to the storage at this moment."""
-        storage, study_id = self.study._storage, self.study._study_id
+        storage, study_id = storage_of(self.study), study_id_of(self.study)
         ids = [storage.get_trial_id_from_study_id_trial_number(study_id, number) for number in numbers]
         if isinstance(storage, CachedDriverStorage):
             signed = storage.signed_trials(ids, driver)

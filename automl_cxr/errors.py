@@ -1,27 +1,27 @@
-"""Everything that this package raises on purpose.
+"""The exceptions of this package.
 
-    AutomlCxrError                     the one class that a program around this package has to catch
-      UsageError           ValueError  the words were wrong: change the call (exit code 2)
-        UnknownNameError               a name that nothing here has; the message proposes the nearest
-        SpaceError                     a search space that cannot be read or contradicts itself
-        StudyMismatchError             an existing study was made with other settings
-      DataError            ValueError  the data cannot be used as they are (exit code 1)
-        UnreadableImageError           one file is not an image that can be decoded
-      ExportError          RuntimeError  networks cannot be written in a format, or would not say the same there (exit code 1)
-      FeatureCacheError    RuntimeError  features cannot be kept on disk; networks are trained from pixels instead
-      StudyError           RuntimeError  a study has not got what was asked of it (exit code 1)
-      TrialError           RuntimeError  one trial failed; the search goes on (recorded on the trial)
-        NonFiniteLossError             the loss became NaN or infinite
-        ImpossibleModelError           the configuration describes no network that can be built
-        OutOfMemoryError               training needs more memory than there is
-        DiskFullError                  there is no room for a trial's files
-        WorkerDiedError                the process that ran the trial is gone
-        UndividedError                 no part of a network can be computed once; it is trained from pixels instead
-        TrialTimeoutError              the trial took longer than it may
-        InfeasibleError                the network breaks a requirement or cannot fit in memory; it is not trained
+    AutomlCxrError                       root; catch it to handle all errors of this package
+      UsageError           ValueError    an argument is invalid: correct the call (exit code 2)
+        UnknownNameError                 a name does not exist: correct the spelling
+        SpaceError                       a search space is invalid: correct its TOML
+        StudyMismatchError               a study has other settings: repeat them, or choose another study name
+      DataError            ValueError    a data set cannot be used: correct the folder or table (exit code 1)
+        UnreadableImageError             an image cannot be decoded: skip the file and report the reason
+      ExportError          RuntimeError  a model cannot be exported: choose another format or other members (exit code 1)
+      FeatureCacheError    RuntimeError  features cannot be cached: train from pixels, or free disk space
+      StudyError           RuntimeError  a study does not contain the requested item (exit code 1)
+      TrialError           RuntimeError  one trial failed: record it and continue the search
+        NonFiniteLossError               the loss is NaN or infinite
+        ImpossibleModelError             no network can be built for the configuration
+        OutOfMemoryError                 training needs more memory than is available
+        DiskFullError                    the files of a trial do not fit on the disk
+        WorkerDiedError                  the worker process of a trial has ended
+        UndividedError                   a network has no frozen part whose features can be cached: train from pixels
+        TrialTimeoutError                a trial exceeded its time limit
+        InfeasibleError                  a network violates a constraint: record it without training
 
-A message says the rule, what was received, and the way out, on one line. A TrialError's class decides whether its trial is
-run again: ``retry`` is its policy.
+A message states the rule, the received value and the remedy, on one line. The class attribute ``TrialError.retry`` defines
+whether the trial is run again.
 """
 
 from __future__ import annotations
@@ -33,62 +33,74 @@ from typing import ClassVar
 
 
 class AutomlCxrError(Exception):
-    """Root of the tree. ``exit_code`` is what the command line ends with."""
+    """Root of all exceptions of this package. ``exit_code`` is the exit code of the command line."""
 
     exit_code = 1
 
 
 class UsageError(AutomlCxrError, ValueError):
-    """Raised for an impossible value or combination; the caller changes the call."""
+    """Raised for an invalid argument or combination of arguments. Correct the call."""
 
     exit_code = 2
 
 
 class UnknownNameError(UsageError):
-    """Raised for a name that does not exist; the caller corrects the spelling."""
+    """Raised for a name that does not exist. Correct the spelling; the message suggests the most similar name.
+
+    Args:
+        kind: Kind of the name, such as "metric".
+        received: The name that does not exist.
+        known: The existing names.
+    """
 
     def __init__(self, kind: str, received: str, known: Iterable[str]) -> None:
         known = sorted(known)
         nearest = difflib.get_close_matches(received, known, n=1, cutoff=0.5)
-        way_out = f"Did you mean '{nearest[0]}'?" if nearest else f"Known: {', '.join(known) or 'none'}."
-        super().__init__(f"Unknown {kind} '{received}'. {way_out}")
+        remedy = f"Did you mean '{nearest[0]}'?" if nearest else f"Known: {', '.join(known) or 'none'}."
+        super().__init__(f"Unknown {kind} '{received}'. {remedy}")
 
 
 class SpaceError(UsageError):
-    """Raised for a search space that cannot be read; the caller corrects the TOML."""
+    """Raised for a search space that cannot be parsed or contradicts itself. Correct its TOML."""
 
 
 class StudyMismatchError(UsageError):
-    """Raised when a study exists with other settings; the caller names another study or repeats the settings."""
+    """Raised if a study exists with other settings. Repeat its settings, or choose another study name."""
 
 
 class DataError(AutomlCxrError, ValueError):
-    """Raised when a data set cannot serve; the caller corrects the folder or table."""
+    """Raised if a data set cannot be used. Correct the folder or table."""
 
 
 class UnreadableImageError(DataError):
-    """Raised for one undecodable file; the caller leaves the file out and reports the reason."""
+    """Raised for an image that cannot be decoded. Skip the file and report the reason."""
 
 
 class ExportError(AutomlCxrError, RuntimeError):
-    """Raised when a file of a format cannot be made of networks; the caller takes another format, or other members."""
+    """Raised if networks cannot be exported to a format, or compute other values there.
+
+    Choose another format or other members.
+    """
 
 
 class FeatureCacheError(AutomlCxrError, RuntimeError):
-    """Raised when features find no room or cannot be written; the caller makes room, or trains from pixels."""
+    """Raised if features cannot be written to the cache. Train from pixels, or free disk space."""
 
 
 class StudyError(AutomlCxrError, RuntimeError):
-    """Raised when a study lacks what was asked of it (no such study, no finished trial, a removed model)."""
+    """Raised if a study does not contain the requested item (no such study, no finished trial, a removed model).
+
+    Choose another item, or continue the search.
+    """
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """What becomes of a trial that failed.
+    """The retry policy of a failed trial.
 
     Attributes:
-        times: How often it is run again, from its last checkpoint, before it counts as failed.
-        halves_batch: Whether each repetition computes its batches in twice as many parts.
+        times: Number of times that the trial is run again, from its last checkpoint, before it is recorded as failed.
+        halves_batch: Whether each retry doubles the number of parts in which a batch is computed (gradient accumulation).
     """
 
     times: int = 0
@@ -96,54 +108,63 @@ class RetryPolicy:
 
 
 class TrialError(AutomlCxrError, RuntimeError):
-    """Raised inside a trial; the engine runs it again or records the reason, and goes on. The same numbers fail again."""
+    """Raised inside a trial. Run the trial again according to ``retry``, or record the reason, and continue the search.
+
+    By default a trial is not run again, because the same configuration fails again.
+    """
 
     retry: ClassVar[RetryPolicy] = RetryPolicy()
 
 
 class NonFiniteLossError(TrialError):
-    """Raised when the training loss is NaN or infinite; retrying with the same numbers cannot help."""
+    """Raised if the training loss is NaN or infinite. Do not retry: the same configuration fails again."""
 
 
 class ImpossibleModelError(TrialError):
-    """Raised before building when the configuration describes no network; retrying cannot help."""
+    """Raised if no network can be built for a configuration. Do not retry."""
 
 
 class OutOfMemoryError(TrialError):
-    """Raised when training does not fit into memory; half a batch at a time may, with nearly the same gradient steps."""
+    """Raised if training does not fit in memory. Retry with half a batch at a time.
+
+    The gradient steps are nearly the same.
+    """
 
     retry = RetryPolicy(times=1, halves_batch=True)
 
 
 class DiskFullError(TrialError):
-    """Raised when a trial's files cannot be written; the study makes what room it may, so a second time can help."""
+    """Raised if the files of a trial do not fit on the disk. Remove models and checkpoints that are not needed, then retry."""
 
     retry = RetryPolicy(times=1)
 
 
 class WorkerDiedError(TrialError):
-    """Raised for a trial whose process is gone; it may have been the victim of another, but not each time."""
+    """Raised for a trial whose worker process has ended. Retry twice.
+
+    Another trial on the same worker may have caused it, but probably not every time.
+    """
 
     retry = RetryPolicy(times=2)
 
 
 class UndividedError(TrialError):
-    """Raised when no frozen part of a network can be computed once for all epochs; the caller trains it from pixels."""
+    """Raised if a network has no frozen part whose features can be computed once for all epochs. Train it from pixels."""
 
 
 class TrialTimeoutError(TrialError):
-    """Raised for a trial that took longer than it may; it would again."""
+    """Raised for a trial that exceeded its time limit. Do not retry: it would exceed the limit again."""
 
 
 class InfeasibleError(TrialError):
-    """Raised before training when it is known that the trial cannot count; retrying cannot help.
+    """Raised before training if a network is known to violate a constraint or not to fit in memory. Do not retry.
 
-    The engine ends the trial as REFUSED, not as failed, and writes the violations on it, from which samplers learn.
+    Record the trial as REFUSED instead of failed, with its violations, from which samplers learn.
 
     Attributes:
         stopped_by: "constraint" or "memory".
-        violations: How far each constraint is broken by its name: above 0 where it is, else at most 0.
-        facts: What else is to stand on the trial.
+        violations: Violation of each constraint by name: above 0 if it is violated, otherwise at most 0.
+        facts: Additional values to record on the trial.
     """
 
     def __init__(self, message: str, *, stopped_by: str, violations: Mapping[str, float], facts: Mapping[str, object]) -> None:

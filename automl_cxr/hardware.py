@@ -1,4 +1,4 @@
-"""The machine that this process runs on, as records tell it: what is cheap to know without a library."""
+"""The hardware of the machine that this process runs on, read without heavy libraries."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-# What a search tells its workers that they may take: GPUs, of which a part is a share of one, and bytes of host memory.
+# Environment variables for workers: the number of GPUs (a fraction is a share of one) and the limit of host memory in bytes.
 GPUS, MEMORY_LIMIT = "AUTOML_CXR_GPUS", "AUTOML_CXR_MEMORY_LIMIT"
 
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
 
 
 def describe_machine() -> dict[str, Any]:
-    """Name the host, its processor, the cores that this process may use, its memory in bytes and its NVIDIA GPUs."""
+    """Return the host name, operating system, processor, usable cores, memory in bytes and NVIDIA GPUs."""
     return {
         "host": platform.node(),
         "system": platform.platform(),
@@ -28,16 +28,16 @@ def describe_machine() -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    """Name the processor; which instructions it has decides the last digits of a training."""
+    """Return the name of the processor. Its instruction set affects the last digits of training results."""
     with contextlib.suppress(OSError):
-        told = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-        if told:
-            return told[1].strip()
+        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        if match:
+            return match[1].strip()
     return platform.processor() or platform.machine()
 
 
 def n_usable_cores() -> int:
-    """Count the cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -45,10 +45,10 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "
 
 
 def parse_bytes(text: str) -> int:
-    """Read a size such as "500MB", "6GB", "1.5GiB" or a bare number, in bytes.
+    """Return the number of bytes of a size such as "500MB", "6GB", "1.5GiB" or "1000000".
 
     Raises:
-        ValueError: It is none, or 0.
+        ValueError: The text is not a size, or the size is 0.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", text.strip().lower())
     if match is None or match[2] not in _UNITS:
@@ -62,15 +62,15 @@ def parse_bytes(text: str) -> int:
 def _memory_bytes() -> int | None:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # a system that does not tell
+    except (AttributeError, ValueError, OSError):  # not available on this operating system
         return None
 
 
 def _nvidia_gpus() -> list[str]:
-    """List the models that the NVIDIA driver knows, whether or not a library can use them."""
+    """Return the models of the GPUs that the NVIDIA driver lists, whether or not a library can use them."""
     models = []
     with contextlib.suppress(OSError):
-        for told in sorted(_NVIDIA.glob("*/information")):
-            found = re.search(r"^Model:\s*(.+)$", told.read_text(encoding="utf-8"), re.MULTILINE)
+        for file in sorted(_NVIDIA.glob("*/information")):
+            found = re.search(r"^Model:\s*(.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
             models.append(found[1].strip() if found else "unknown")
     return models

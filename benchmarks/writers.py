@@ -21,7 +21,8 @@ from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.engine.protocol import Objective, Proposer
 from automl_cxr.records import TrialState
 from automl_cxr.storage.urls import open_existing_storage
-from automl_cxr.study.runner import Budget, run_search
+from automl_cxr.study.budget import Budget
+from automl_cxr.study.runner import run_search
 from automl_cxr.study.store import StudyStore
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -1,4 +1,4 @@
-"""A search without Keras: trials that take milliseconds and leave all the files that a real one leaves."""
+"""A search without Keras: its trials take milliseconds and write the same files as real trials."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from automl_cxr.engine.protocol import Facts, Objective, Proposal, Proposer, Rep
 from automl_cxr.errors import InfeasibleError
 from automl_cxr.records import SplitRecord
 from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.study.budget import Budget
 from automl_cxr.study.heartbeat import HeartbeatSettings
 from automl_cxr.study.objective import TrialObjective, staging_folder
 from automl_cxr.study.prepare import PreparedStudy, StudyRequest, prepare_study
-from automl_cxr.study.runner import Budget, run_search
+from automl_cxr.study.runner import run_search
 from tests.storage.postgres import HOW_TO_GET, PostgresServer, find_binaries, postgres_server
 
 
 @dataclasses.dataclass(frozen=True)
 class QuickObjective:
-    """Stands in for training: writes the files of a trial whose score follows from its dropout."""
+    """An objective that writes the files of a trial without training. The score is a function of the dropout."""
 
     real: TrialObjective
     epochs: int = 3
     cut_short: bool = False
     between_epochs: Callable[[Proposal, int], None] = lambda _proposal, _epoch: None
 
-    def gathers(self, _proposal: Proposal) -> bool:
+    def can_batch(self, _proposal: Proposal) -> bool:
         return True
 
-    def together(self, proposals: Sequence[Proposal]) -> list[Run]:
+    def run_batch(self, proposals: Sequence[Proposal]) -> list[Run]:
         return [self(proposal) for proposal in proposals]
 
     def __call__(self, proposal: Proposal) -> Generator[Report, None, Facts]:
@@ -91,7 +92,7 @@ class QuickObjective:
 
 
 class Silence:
-    """Hears what happens and keeps it."""
+    """A listener that records the events of a search."""
 
     def __init__(self) -> None:
         self.resumed: list[int] = []
@@ -99,6 +100,7 @@ class Silence:
         self.lost: list[int] = []
         self.ended: list[int] = []
         self.away: list[str] = []
+        self.lock_timeouts: list[str] = []
 
     def on_begin(self, number, *, resumed):
         if resumed:
@@ -119,23 +121,26 @@ class Silence:
     def on_storage_away(self, reason):
         self.away.append(reason)
 
+    def on_lock_timeout(self, message):
+        self.lock_timeouts.append(message)
+
 
 @pytest.fixture
 def prepare(tmp_path, phantoms) -> Callable[..., PreparedStudy]:
-    """Prepare a study of phantoms in the test's own folder."""
+    """Return a function that prepares a study of phantoms in the test's folder."""
 
-    def prepare_it(storage=f"sqlite:///{tmp_path / 'studies.db'}", **settings) -> PreparedStudy:
+    def prepare_phantoms(storage=f"sqlite:///{tmp_path / 'studies.db'}", **settings) -> PreparedStudy:
         request = StudyRequest(
             **{"space": "scratch", "data": str(phantoms), "name": "s", "image_size": 32, "pruner": "none", **settings}
         )
         return prepare_study(request, runs=tmp_path, storage=storage)
 
-    return prepare_it
+    return prepare_phantoms
 
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory) -> Iterator[PostgresServer]:
-    """Serve a PostgreSQL database of the tests' own."""
+    """Run a PostgreSQL server for the tests."""
     if find_binaries() is None:
         pytest.skip(HOW_TO_GET)
     with postgres_server(tmp_path_factory.mktemp("postgres") / "server") as server:
@@ -144,7 +149,7 @@ def postgres(tmp_path_factory) -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def proxy(tmp_path) -> Iterator[GrpcProxy]:
-    """Serve an SQLite file through the command, in a process of its own."""
+    """Serve an SQLite file with `automl-cxr storage serve` in another process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         server = GrpcProxy(f"sqlite:///{tmp_path / 'served.db'}", probe.getsockname()[1])
@@ -166,13 +171,13 @@ class GrpcProxy:
         return f"grpc://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        words = ["storage", "serve", "--storage", self.storage, "--port", str(self.port)]
+        arguments = ["storage", "serve", "--storage", self.storage, "--port", str(self.port)]
         code = "from automl_cxr.cli import main; main()"
-        self.process = subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True)
         assert self.url in self.process.stderr.readline()
 
     def stop(self) -> None:
-        self.process.terminate()  # heard where Ctrl-C is not, as below nohup
+        self.process.terminate()  # SIGTERM, because SIGINT is ignored under nohup
         assert self.process.wait(timeout=30) == 0
         self.process.stderr.close()
 
@@ -184,13 +189,13 @@ def quick_objective() -> type[QuickObjective]:
 
 @pytest.fixture
 def quick_search() -> Callable[..., Silence]:
-    """Search a prepared study in milliseconds a trial."""
+    """Return a function that searches a prepared study; each trial takes milliseconds."""
 
-    def search_it(
-        prepared: PreparedStudy, *, trials=None, seconds=None, keep_models=3, limits=None, listener=None, together=1, **how
+    def search(
+        prepared: PreparedStudy, *, trials=None, seconds=None, keep_models=3, limits=None, listener=None, batch_trials=1, **how
     ) -> Silence:
         def execute(objective: Objective, proposer: Proposer) -> None:
-            run_inline(QuickObjective(objective, **how), proposer, together=together)
+            run_inline(QuickObjective(objective, **how), proposer, batch_trials=batch_trials)
 
         listener = listener or Silence()
         budget = Budget(n_trials=trials, seconds=seconds, keep_models=keep_models, **(limits or {}))
@@ -202,18 +207,18 @@ def quick_search() -> Callable[..., Silence]:
             budget=budget,
             execute=execute,
             listener=listener,
-            terms=HeartbeatSettings(beat_seconds=0.05, patience_seconds=1.5),
+            heartbeat_settings=HeartbeatSettings(interval_seconds=0.05, timeout_seconds=1.5),
         )
         return listener
 
-    return search_it
+    return search
 
 
 @pytest.fixture
 def hyperband_search() -> Callable[..., None]:
-    """Search a prepared study to the end of its brackets, with real training."""
+    """Return a function that searches a prepared study to the end of its brackets, with real training."""
 
-    def search_it(prepared: PreparedStudy, execute: Callable[[Objective, Proposer], None] = run_inline) -> None:
+    def search(prepared: PreparedStudy, execute: Callable[[Objective, Proposer], None] = run_inline) -> None:
         listener = Silence()
         run_search(
             prepared.store,
@@ -226,4 +231,4 @@ def hyperband_search() -> Callable[..., None]:
         )
         assert listener.away == []
 
-    return search_it
+    return search

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "automl_cxr"
 # Packages and modules of each layer, from the bottom up; a module imports lower layers and its own package only.
 LAYERS = (
     {"errors", "io", "version"},
-    {"hardware", "conv_spec"},
+    {"hardware", "conv_spec", "optuna_private"},
     {"architectures"},
     {"data", "scoring", "config", "records"},
     {"storage", "engine"},
@@ -36,6 +36,7 @@ HOMES = {
     "torch": ("model/devices.py", "model/gradients.py"),
     "ray": ("engine/ray_execution.py", "engine/file_transfer.py"),
     "optuna": (
+        "optuna_private.py",
         "engine/base_proposer.py",
         "engine/optuna_proposer.py",
         "engine/fold_pruners.py",
@@ -46,6 +47,8 @@ HOMES = {
         "engine/intermediate_values.py",
         "storage/",
         "study/store.py",
+        "study/trial_records.py",
+        "study/sealed_test_set.py",
         "study/study_info.py",
         "study/copying.py",
         "study/deletion.py",

@@ -19,8 +19,8 @@ from automl_cxr.splicing.branches import find_branch
 from automl_cxr.splicing.search import SpliceScores, score_splices
 from automl_cxr.splicing.study import prepare_splice_study, study_name
 from automl_cxr.splicing.table import front_of
+from automl_cxr.study.budget import Budget
 from automl_cxr.study.prepare import OnProgress, StudyRequest
-from automl_cxr.study.runner import Budget
 from automl_cxr.study.store import check_study_name
 
 

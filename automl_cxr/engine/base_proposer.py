@@ -28,6 +28,7 @@ from automl_cxr.engine.deduplication import EvaluatedPoints
 from automl_cxr.engine.intermediate_values import read_scores, write_epoch
 from automl_cxr.engine.protocol import Ending, Facts, Outcome, Pause, Proposal, Report, Verdict
 from automl_cxr.engine.space import Choice, Float, Int, Parameter, Space, Value
+from automl_cxr.optuna_private import enqueued_values, trial_id_of
 
 _STATES = {
     Outcome.FINISHED: TrialState.COMPLETE,
@@ -135,7 +136,7 @@ class StudyProposer(ABC):
         """Begin a trial again that another process left running, with the values that it had."""
         trials = self._read()
         stored = trials[number]
-        trial = optuna.Trial(self._study, stored._trial_id)
+        trial = optuna.Trial(self._study, trial_id_of(stored))
         trial.set_user_attr("attempts", stored.user_attrs.get("attempts", 1) + 1)
         if stored.params or "rung" in stored.user_attrs:
             return self._begin(trial, Slot(stored.user_attrs.get("rung"), stored.user_attrs.get("parent")))
@@ -146,9 +147,9 @@ class StudyProposer(ABC):
         """Take a failure after which the trial is run again; it stays RUNNING until ``resume`` begins it."""
         trial = self._live.pop(number).trial
         noted = self._study.get_trials(deepcopy=False)[number].user_attrs
-        trial.set_user_attr("retries", [*noted.get("retries", []), ending.error])
         if ending.retry.halves_batch:
             trial.set_user_attr("halvings", noted.get("halvings", 0) + 1)
+        trial.set_user_attr("retries", [*noted.get("retries", []), ending.error])
 
     def forget(self, number: int) -> None:
         """Let go of a trial that another process has taken over; what it has written of it stands."""
@@ -232,7 +233,7 @@ class StudyProposer(ABC):
             user_attrs=self._first_facts(number, slot),
         )
         self._study.add_trial(continued)
-        return optuna.Trial(self._study, self._study.get_trials(deepcopy=False)[number]._trial_id)
+        return optuna.Trial(self._study, trial_id_of(self._study.get_trials(deepcopy=False)[number]))
 
     def _begin(self, trial: optuna.Trial, slot: Slot) -> Proposal:
         """Give a running trial its place and its values, those that it already has included, and hand it out."""
@@ -254,17 +255,17 @@ class StudyProposer(ABC):
 
     def _first_facts(self, number: int, slot: Slot) -> dict[str, Any]:
         facts = {**self._sign(number), **slot.facts}
-        if slot.epochs is not None:
-            facts["rung"] = slot.epochs
         if slot.parent is not None:
             facts["parent"] = slot.parent
             seed = self._study.get_trials(deepcopy=False)[slot.parent].user_attrs.get("seed")
-            facts |= {} if seed is None else {"seed": seed}  # what continues a trial is still that trial
+            facts |= {} if seed is None else {"seed": seed}  # a continued trial keeps the seed of its parent
+        if slot.epochs is not None:
+            facts["rung"] = slot.epochs  # last: ``resume`` takes a trial with a rung as one that has all its facts
         return facts
 
     def _choose(self, trial: optuna.Trial, stored: FrozenTrial) -> dict[str, Value]:
         """Complete the values that a trial has or was enqueued with; without any, choose a point that was not tried."""
-        known = {**stored.system_attrs.get("fixed_params", {}), **stored.params}
+        known = {**enqueued_values(stored), **stored.params}
         if trial.number == 0 and not known:
             known = self._space.preset() or {}
         if not known:
@@ -286,7 +287,7 @@ class StudyProposer(ABC):
             warnings.simplefilter("ignore", ExperimentalWarning)  # PartialFixedSampler
             self._study.sampler = optuna.samplers.PartialFixedSampler(dict(values), optuna.samplers.RandomSampler())
         try:
-            trial = optuna.Trial(self._study, trial._trial_id)
+            trial = optuna.Trial(self._study, trial_id_of(trial))
             return trial, self._space.resolve(lambda parameter: suggest(trial, parameter))
         finally:
             self._study.sampler = decider

@@ -239,11 +239,19 @@ class GridProposer(KerasTunerProposer):
         values = oracle.populate_space(_id(0))["values"]
         while values is not None:
             yield from_kerastuner(self._space, values, as_grid=True)
-            # populate_space would wait for each trial to end, in case that building its model declares a new parameter.
-            values = oracle._get_next_combination(values)
+            values = _next_combination(oracle, values)
 
     def _oracle(self, trials: Sequence[FrozenTrial], seed: int) -> keras_tuner.Oracle:
         return GridSearchOracle(**self._settings(seed))
+
+
+def _next_combination(oracle: GridSearchOracle, values: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the values that follow in a grid (``GridSearchOracle._get_next_combination``, KerasTuner 1.4), None at its end.
+
+    The public ``populate_space`` waits for each trial to end, because building its model may declare a new parameter. This is
+    the only private name of KerasTuner that is used; tests/test_private_names.py checks it.
+    """
+    return oracle._get_next_combination(values)
 
 
 class HyperbandProposer(KerasTunerProposer):

@@ -31,6 +31,7 @@ from automl_cxr.engine.space import Parameter, Space, Value
 from automl_cxr.engine.successive_halving import REDUCTION, SuccessiveHalving
 from automl_cxr.engine.warm_start_view import WarmStartPoint, add_priors_to_study
 from automl_cxr.errors import UnknownNameError, UsageError
+from automl_cxr.optuna_private import trial_id_of
 
 _STARTUP = 8  # trials at random before a model is fitted; Optuna's own 10 is half of a small search
 _POPULATION = 16  # of a generation; Optuna's own 50 is random search for as many trials
@@ -245,7 +246,7 @@ class OptunaProposer(StudyProposer):
         """Ask the sampler as ``Trial.suggest_...`` does, writing nothing."""
         self._set_sampler(trial.number, attempt)
         study = add_priors_to_study(self._study, self._space, self._priors)
-        asked = optuna.Trial(study, trial._trial_id)
+        asked = optuna.Trial(study, trial_id_of(trial))
         relative = asked.relative_params
         begun = copy.copy(self._study.get_trials(deepcopy=False)[trial.number])
         begun.params, begun.distributions = {}, {}

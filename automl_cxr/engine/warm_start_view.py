@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from automl_cxr.engine.base_proposer import to_optuna
 from automl_cxr.engine.space import Space, Value
+from automl_cxr.optuna_private import storage_of, with_trial_id
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def add_priors_to_study(study: optuna.Study, space: Space, priors: Sequence[Warm
     """Give the study as a sampler is to see it; the study itself where there are no priors."""
     if not priors:
         return study
-    storage: Any = _WarmStartStorage(study._storage, _freeze(space, priors))
+    storage: Any = _WarmStartStorage(storage_of(study), _freeze(space, priors))
     return optuna.Study(study.study_name, storage, sampler=study.sampler, pruner=study.pruner)
 
 
@@ -44,8 +45,7 @@ def _freeze(space: Space, priors: Sequence[WarmStartPoint]) -> list[FrozenTrial]
             params=dict(prior.values),
             distributions={name: distributions[name] for name in prior.values},
         )
-        trial.number = trial._trial_id = number
-        trials.append(trial)
+        trials.append(with_trial_id(trial, number, number))
     return trials
 
 

@@ -1,1 +1,1 @@
-"""Which layers of two networks should a small one take? Every pair of cuts, scored in closed form."""
+"""Splice search: closed-form scores of all networks that join two networks at a pair of cuts."""

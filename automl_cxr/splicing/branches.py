@@ -1,4 +1,4 @@
-"""What a branch's name stands for: a published network, or one that a trial has trained."""
+"""The branches of a spliced network: published backbones, or networks that a trial has trained."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from automl_cxr.study.spec import StudySpec
 from automl_cxr.study.store import StudyStore, read_record
 
 _MODEL = "model.keras"
-# What describes a trunk from scratch; the branches of a network share all of it.
-TRUNK_FIELDS = (
+# Hyperparameters of a convolution stack from scratch, which are shared by both branches of a network.
+_SCRATCH_FIELDS = (
     *("layers", "n_blocks", "convs_per_block", "filters", "filter_growth", "kernel_size", "batch_norm", "block_dropout"),
     *("input_channels", "scaling"),
 )
@@ -25,14 +25,14 @@ TRUNK_FIELDS = (
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedTrial:
-    """A trial whose network may serve as a branch.
+    """A trial whose network can be a branch.
 
     Attributes:
-        number: In its study.
-        folder: Its files.
-        spec: What its study is.
-        split: Which images served for what.
-        config: What was trained.
+        number: Number of the trial in its study.
+        folder: Folder of its files.
+        spec: Specification of its study.
+        split: Split of its study.
+        config: Its configuration.
     """
 
     number: int
@@ -47,21 +47,21 @@ class TrainedTrial:
 
     @property
     def predictions(self) -> Path:
-        """What the whole network said of its study's validation part."""
+        """File of the network's predictions for the validation part of its study."""
         return self.folder / "valid.npz"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Branch:
-    """One of the two networks that are to be spliced.
+    """One of the two networks to splice.
 
     Attributes:
-        name: What it is called in tables, pictures and names of studies.
-        backbone: A published network, or "scratch".
-        cut: Where it ends; "" for its own end.
-        weights: "imagenet", or the model of its trial.
+        name: Name in tables, figures and study names.
+        backbone: Name of a published backbone, or "scratch".
+        cut: Last layer that is used; "" for the last layer of the network.
+        weights: "imagenet", or the model file of its trial.
         fields: Hyperparameters that a network with this branch must have.
-        trial: Where it was trained; None for a published network.
+        trial: Trial that trained it; None for a published backbone.
     """
 
     name: str
@@ -72,60 +72,63 @@ class Branch:
     trial: TrainedTrial | None = None
 
 
-def find_branch(word: str | os.PathLike[str], *, runs: Path, storage: str) -> Branch:
-    """Find what a word names: a backbone, the folder of a trial, STUDY/NUMBER, or a study, whose best trial it is.
+def find_branch(name: str | os.PathLike[str], *, runs: Path, storage: str) -> Branch:
+    """Return the branch of a name.
+
+    Args:
+        name: A backbone, the folder of a trial, STUDY/NUMBER, or a study, whose best trial with a model is used.
+        runs: Folder of all studies' files.
+        storage: Optuna storage URL.
 
     Raises:
-        StudyError: There is no such study or trial, or its model was not kept.
+        StudyError: The study or trial does not exist, or its model was removed.
         UsageError: The trial's network cannot be a branch.
     """
-    word = os.fspath(word)
-    if word in BACKBONES:
-        return Branch(name=word, backbone=word, fields={})
-    folder = Path(word).expanduser()
+    name = os.fspath(name)
+    if name in BACKBONES:
+        return Branch(name=name, backbone=name, fields={})
+    folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
         return _branch_of(_read_trial(folder.absolute()))
-    study, slash, number = word.rpartition("/")
+    study, slash, number = name.rpartition("/")
     if slash and study and number.isdecimal() and not folder.is_dir():
         store = StudyStore.open(study, runs=runs, storage=storage)
-        store.record(int(number))  # refuses a number that no trial has
+        store.record(int(number))  # raises StudyError if the trial does not exist
         return _branch_of(_read_trial(store.trial_folder(int(number))))
     if slash:
         raise UsageError(
-            f"A branch must be a backbone, a study, STUDY/NUMBER or the folder of a trial; received '{word}'. "
-            "A trial's folder is like automl_runs/STUDY/trials/00007."
+            f"A branch must be a backbone, a study, STUDY/NUMBER or the folder of a trial; received '{name}'. "
+            "An example of a trial's folder is automl_runs/STUDY/trials/00007."
         )
-    return _branch_of(_best_of(_open_study(word, runs=runs, storage=storage)))
+    return _branch_of(_best_of(_open_study(name, runs=runs, storage=storage)))
 
 
 def _open_study(name: str, *, runs: Path, storage: str) -> StudyStore:
     try:
         return StudyStore.open(name, runs=runs, storage=storage)
     except StudyError as error:
-        raise StudyError(
-            f"'{name}' is no backbone ({', '.join(BACKBONES)}), and there is no such study either: {error}"
-        ) from error
+        raise StudyError(f"'{name}' is neither a backbone ({', '.join(BACKBONES)}) nor a study: {error}") from error
 
 
 def _best_of(store: StudyStore) -> TrainedTrial:
-    kept = [record.number for record in store.eligible() if store.has_model(record.number)]
-    if not kept:
+    with_model = [record.number for record in store.eligible() if store.has_model(record.number)]
+    if not with_model:
         raise StudyError(f"A branch needs a finished trial with its model; study '{store.name}' has none. Continue its search.")
-    return _read_trial(store.trial_folder(kept[0]))
+    return _read_trial(store.trial_folder(with_model[0]))
 
 
 def _read_trial(folder: Path) -> TrainedTrial:
-    """Read a trial from its folder, which lies in that of its study.
+    """Read a trial from its folder, which is in the folder of its study.
 
     Raises:
-        StudyError: Its model was not kept, or a file of the study is damaged or missing.
+        StudyError: Its model was removed, or a file of the study is damaged or missing.
     """
     study = folder.parent.parent
     if not (folder / _MODEL).is_file():
         others = sorted(int(path.parent.name) for path in folder.parent.glob(f"[0-9]*/{_MODEL}"))
-        kept = f"Kept are those of trials {', '.join(map(str, others))}." if others else "None is kept."
+        remedy = f"Trials with a model: {', '.join(map(str, others))}." if others else "No trial of the study has one."
         raise StudyError(
-            f"A branch needs its trial's model; {folder} has none. {kept} --keep-models of a search says how many are."
+            f"A branch needs its trial's model; {folder} has none. {remedy} A search retains the best --keep-models."
         )
     return TrainedTrial(
         number=int(folder.name),
@@ -137,35 +140,37 @@ def _read_trial(folder: Path) -> TrainedTrial:
 
 
 def _branch_of(trial: TrainedTrial) -> Branch:
-    """Tell which part of a trial's network is the branch: its trunk from scratch, or its (first) backbone.
+    """Return the branch of a trial: its convolution stack from scratch, or its (first) backbone.
 
     Raises:
-        UsageError: It has none, or sees its images in a way that the other branch cannot share.
+        UsageError: The network has no such part, or its input pipeline cannot be shared with the other branch.
     """
     config, name = trial.config, f"{trial.spec.name}/{trial.number}"
     if trial.split.folds:
         raise UsageError(
-            f"A branch is one network; trial {name} holds one for each of {trial.split.n_folds} folds. "
-            "Search without --folds for a branch."
+            f"A branch is one network; trial {name} has one for each of {trial.split.n_folds} folds. "
+            "Choose a trial of a search without --folds."
         )
     if config.resizer > 0:
-        raise UsageError(f"A branch takes images as they are; trial {name} has a resizer of {config.resizer:g}. Take another.")
+        raise UsageError(
+            f"A branch cannot have a resizer; trial {name} has a resizer of {config.resizer:g}. Choose another trial."
+        )
     if config.family == "scratch":
-        chosen, cut = SCRATCH, ""
+        backbone, cut = SCRATCH, ""
     elif config.family == "transfer":
-        chosen, cut = config.backbone, config.cut
+        backbone, cut = config.backbone, config.cut
     elif config.family == "concat" and (config.backbone, config.second_backbone) != (SCRATCH, SCRATCH):
         is_first = config.backbone != SCRATCH
-        chosen, cut = (config.backbone, config.cut) if is_first else (config.second_backbone, config.second_cut)
+        backbone, cut = (config.backbone, config.cut) if is_first else (config.second_backbone, config.second_cut)
     else:
         raise UsageError(
             f"A branch is a network of family scratch or transfer, or the backbone of a concat; trial {name} is of family "
-            f"{config.family}. Take another trial."
+            f"{config.family}. Choose another trial."
         )
-    shared = (*TRUNK_FIELDS, "otsu") if chosen == SCRATCH else ("otsu",)
+    shared = (*_SCRATCH_FIELDS, "otsu") if backbone == SCRATCH else ("otsu",)
     return Branch(
         name=name,
-        backbone=chosen,
+        backbone=backbone,
         cut=cut,
         weights=str(trial.model),
         fields={field: getattr(config, field) for field in shared},
@@ -174,16 +179,16 @@ def _branch_of(trial: TrainedTrial) -> Branch:
 
 
 def join_branches(first: Branch, second: Branch) -> dict[str, Any]:
-    """Give the hyperparameters of a network with both branches, each as long as it may be.
+    """Return the hyperparameters of a network with both branches, each with its full length.
 
     Raises:
-        UsageError: The branches need different values of what they share.
+        UsageError: The branches have different values of a shared hyperparameter.
     """
     for field in sorted(first.fields.keys() & second.fields.keys()):
         if first.fields[field] != second.fields[field]:
             raise UsageError(
                 f"The branches of a network share {field}; {first.name} was trained with {first.fields[field]!r}, "
-                f"{second.name} with {second.fields[field]!r}. Take trials that agree, or a published backbone."
+                f"{second.name} with {second.fields[field]!r}. Choose trials with equal values, or a published backbone."
             )
     return {
         "family": "concat",

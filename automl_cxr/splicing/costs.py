@@ -1,4 +1,4 @@
-"""What the network of each pair costs, counted on as few networks as tell it."""
+"""Parameters and multiply-adds of the network of each pair of cuts, computed from as few networks as possible."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from automl_cxr.splicing.pair_scoring import Pair
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Of one network.
+    """The cost of one network.
 
     Attributes:
-        parameters: Numbers that it holds.
-        multiply_adds: Multiplications with a parameter for one image.
+        parameters: Number of parameters.
+        multiply_adds: Number of multiplications with a parameter for one image.
     """
 
     parameters: int
@@ -23,14 +23,15 @@ class Cost:
 
 
 def count_costs(pairs: Iterable[Pair], config: TrialConfig, n_classes: int) -> dict[Pair, Cost]:
-    """Count the networks of pairs and of single cuts, with the head that the configuration puts on them.
+    """Return the costs of the networks of pairs and of single cuts, with the head of the configuration.
 
-    A pair costs what its two branches and the head's first layer cost, and each of these terms belongs to one branch alone. So
-    the pairs of one cut of each branch tell all others, and DenseNet121 with EfficientNetV2-B0 takes 29 networks, not 176.
+    The cost of a pair is the sum of its two branches and the head's first layer, and each term depends on one branch only.
+    Therefore the costs of all pairs follow from the pairs with one fixed cut of either branch. For DenseNet121 with
+    EfficientNetV2-B0, 29 networks are built instead of 176.
 
     Args:
-        pairs: Cuts of the first and the second branch.
-        config: The two-branch network, whatever it is cut at.
+        pairs: Cuts of the first and of the second branch.
+        config: Configuration of the two-branch network, with any cuts.
         n_classes: Number of classes.
     """
     from automl_cxr.model.branches import one_branch
@@ -52,14 +53,14 @@ def count_costs(pairs: Iterable[Pair], config: TrialConfig, n_classes: int) -> d
     both = [(first, second) for first, second in pairs if first is not None and second is not None]
     if not both:
         return costs
-    corner = both[0]
-    down = {first: count_pair(first, corner[1]) for first in dict.fromkeys(first for first, _ in both)}
-    across = {second: count_pair(corner[0], second) for second in dict.fromkeys(second for _, second in both)}
-    start = down[corner[0]]
+    reference = both[0]
+    by_first = {first: count_pair(first, reference[1]) for first in dict.fromkeys(first for first, _ in both)}
+    by_second = {second: count_pair(reference[0], second) for second in dict.fromkeys(second for _, second in both)}
+    reference_cost = by_first[reference[0]]
     for first, second in both:
-        one, other = down[first], across[second]
+        first_cost, second_cost = by_first[first], by_second[second]
         costs[first, second] = Cost(
-            one.parameters + other.parameters - start.parameters,
-            one.multiply_adds + other.multiply_adds - start.multiply_adds,
+            first_cost.parameters + second_cost.parameters - reference_cost.parameters,
+            first_cost.multiply_adds + second_cost.multiply_adds - reference_cost.multiply_adds,
         )
     return costs

@@ -15,17 +15,17 @@ from automl_cxr.splicing.ridge_head import CutFeatures, RidgeHead, TrainingImage
 
 OnPair = Callable[[int, int], None]
 Pair = tuple[str | None, str | None]
-"""Cut of the first branch and of the second; None where there is no such branch."""
+"""Cut of the first and of the second branch; None for a missing branch."""
 
 
 @dataclass(frozen=True)
 class PairScore:
-    """What a quick head on one or two cuts came to.
+    """The result of a ridge head on one or two cuts.
 
     Attributes:
-        head: The head itself.
-        predictions: Of the validation part.
-        left_out: Macro-F1 on the training part, each patient judged by a head that has not learnt from it.
+        head: The head.
+        predictions: Predictions for the validation part.
+        left_out: Leave-one-patient-out macro-F1 on the training part.
     """
 
     head: RidgeHead
@@ -34,11 +34,11 @@ class PairScore:
 
 
 def list_pairs(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], *, same: bool) -> list[Pair]:
-    """List the cuts alone and all pairs of them; of one network spliced with itself, each two cuts once."""
+    """Return all single cuts and all pairs of cuts. For a network spliced with itself, each pair is listed once."""
     alone: list[Pair] = [(cut, None) for cut in first]
     if same:
         cuts = list(first)
-        return [*alone, *((one, other) for place, one in enumerate(cuts) for other in cuts[place + 1 :])]
+        return [*alone, *((one, other) for index, one in enumerate(cuts) for other in cuts[index + 1 :])]
     return [*alone, *((None, cut) for cut in second), *((one, other) for one in first for other in second)]
 
 
@@ -50,17 +50,17 @@ def score_pairs(
     same: bool,
     on_pair: OnPair | None = None,
 ) -> dict[Pair, PairScore]:
-    """Fit a quick head to each cut alone and to each pair of cuts.
+    """Fit a ridge head to each single cut and to each pair of cuts.
 
     Args:
-        first: By cut of the first branch, its pooled features of the training images, then of the validation images, (n, d).
+        first: Pooled features by cut of the first branch, (n, d), of the training images and then the validation images.
         second: The same for the second branch.
-        split: Labels and patients of these images.
-        same: Whether both branches are one network.
-        on_pair: Told (heads fitted, heads in all).
+        split: Labels and patients of the images.
+        same: Whether both branches are the same network.
+        on_pair: Called with the number of fitted heads and the number of all heads.
 
     Raises:
-        DataError: All training images are of one patient.
+        DataError: All training images belong to one patient.
     """
     images = TrainingImages(np.asarray(split.train.labels, np.int64), split.train.patients, len(split.classes))
     valid_labels = np.asarray(split.valid.labels, np.int64)
@@ -71,7 +71,7 @@ def score_pairs(
     ]
     pairs = list_pairs(first, second, same=same)
     scores = {}
-    with threadpool_limits(1):  # on a busy machine, several threads on matrices this small wait for one another
+    with threadpool_limits(1):  # several threads slow down such small matrices on a busy machine
         for n_done, pair in enumerate(pairs, start=1):
             head = fit_ridge_head(list(_cuts_of(pair, prepared)), images)
             predictions = Predictions(split.valid.images, valid_labels, head.valid, split.classes, split.valid.patients)

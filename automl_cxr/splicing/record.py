@@ -1,4 +1,4 @@
-"""What a splice search keeps for who looks at its study later: scores and costs of all pairs, without their heads."""
+"""The record of a splice search in its study's folder: scores and costs of all pairs, without their heads."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from pathlib import Path
 
 import pandas as pd
 
-from automl_cxr.study.store import explained_disk_errors, read_record, write_atomically
+from automl_cxr.io import write_text
+from automl_cxr.study.store import explained_disk_errors, read_record
 
-AS_TRAINED = ", as trained"  # ends the name of a parent that is a trial and keeps its own head
+AS_TRAINED = ", as trained"  # suffix of the name of a parent that is a trial with its own head
 _FILE = "splices.json"
 
 
 @dataclass(frozen=True)
 class SpliceRecord:
-    """Every pair of cuts of two branches, scored.
+    """The scores of all pairs of cuts of two branches.
 
     Attributes:
         first: Name of the first branch.
-        second: Name of the second.
-        cuts: Cuts of each that were scored, from shallow to deep.
-        table: The leaderboard; see ``splicing.table.tabulate``.
-        parents: The best pair beside whole networks; see ``splicing.table.compare_with_parents``.
-        n_train: Training images.
-        n_valid: Validation images, by which pairs are scored.
+        second: Name of the second branch.
+        cuts: Scored cuts of each branch, from shallow to deep.
+        table: Leaderboard, see ``splicing.table.tabulate``.
+        parents: Comparison of the best pair with complete networks, see ``splicing.table.compare_with_parents``.
+        n_train: Number of training images.
+        n_valid: Number of validation images, on which pairs are scored.
     """
 
     first: str
@@ -56,18 +57,18 @@ class SpliceRecord:
 
 
 def save_splices(folder: Path, record: SpliceRecord) -> None:
-    """Keep the scores of all pairs in the folder of the study that the best are put into.
+    """Write the scores of all pairs to the folder of the study that trains the best pairs.
 
     Raises:
         StudyError: The folder cannot be written.
     """
     with explained_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / _FILE, record.to_json())
+        write_text(folder / _FILE, record.to_json())
 
 
 def load_splices(folder: Path) -> SpliceRecord | None:
-    """Read the scores of all pairs from a study's folder; None where it is not one of splices.
+    """Return the scores of all pairs from a study's folder; None if the study is not from a splice search.
 
     Raises:
         StudyError: The file is damaged.

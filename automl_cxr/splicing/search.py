@@ -1,11 +1,11 @@
-"""Splice search: every pair of cuts of two networks, scored in one go.
+"""Splice search: scores of all pairs of cuts of two networks.
 
-find both branches                     a published network or a trained trial each
-read, split and decode the images      as the study will that the best pairs are put into
-run each branch over them, once        pooled features at all of its cuts, from the cache or into it
-fit a quick head to every pair         and to every cut alone
-count what each network would cost     with the head that is to be put on it
-mark the Pareto front                  score against parameters
+find both branches                       each is a published backbone or a trained trial
+read, split and decode the images        in the same way as the study that trains the best pairs
+compute the features of each branch      pooled features at all cuts in one pass, cached
+fit a ridge head to each pair            and to each single cut
+count the parameters of each network     with its head
+mark the Pareto front                    of score and parameters
 """
 
 from __future__ import annotations
@@ -39,32 +39,33 @@ SETTINGS: Mapping[str, Any] = {
     "frozen_share": 0.3,
     "unfreeze": 10_000,
     "fine_tune_rate": 3e-5,
-    "freeze_norm": True,  # the head is fitted on features of normalisation by its averages; a batch's are others
+    "freeze_norm": True,  # the head is fitted on features of batch normalisation in inference mode
     "augmentation": 0.0,
 }
-"""Head and training of the networks that the best pairs become.
+"""Head and training hyperparameters of spliced networks.
 
-The head is the one that was scored, and training begins with it, in small steps and without augmentation, which the head has
-not seen. Batch normalisation keeps its averages, on which the head was fitted. The epochs before the branches are set free
-train the head alone, and are kept where they stay the best.
+Training starts with the scored head, in small steps and without augmentation, which was not used to fit the head. Batch
+normalisation uses its moving averages, with which the head was fitted. The epochs before unfreezing train only the head, and
+their weights are used if no later epoch is better.
 """
 
 
 @dataclass(frozen=True)
 class SpliceScores:
-    """Every pair of cuts, scored.
+    """The scores of all pairs of cuts.
 
     Attributes:
         first: The first branch.
-        second: The second.
-        cuts: Cuts of each that were scored, from shallow to deep.
-        table: The leaderboard; see ``splicing.table.tabulate``.
-        parents: The best pair beside whole networks; see ``splicing.table.compare_with_parents``.
-        request: What was asked for, completed from the studies of the branches.
-        config: The network of all pairs, but for their cuts.
-        heads: Quick head of each pair.
-        n_train: Training images; n_valid: validation images, by which pairs are scored.
-        notes: Sentences for the user to read.
+        second: The second branch.
+        cuts: Scored cuts of each branch, from shallow to deep.
+        table: Leaderboard, see ``splicing.table.tabulate``.
+        parents: Comparison of the best pair with complete networks, see ``splicing.table.compare_with_parents``.
+        request: The request, completed with settings of the branches' studies.
+        config: Configuration of the networks, except their cuts.
+        heads: Ridge head of each pair.
+        n_train: Number of training images.
+        n_valid: Number of validation images, on which pairs are scored.
+        notes: Messages for the user.
     """
 
     first: Branch
@@ -81,7 +82,7 @@ class SpliceScores:
 
     @property
     def record(self) -> SpliceRecord:
-        """What of it is kept with the study."""
+        """The part that is stored in the study's folder."""
         return SpliceRecord(
             first=self.first.name,
             second=self.second.name,
@@ -94,33 +95,33 @@ class SpliceScores:
 
 
 def inherit_settings(request: StudyRequest, branches: Sequence[Branch]) -> StudyRequest:
-    """Take what was not said from the study that a branch was trained in, so that its sealed images stay sealed.
+    """Complete a request with the settings of a branch's study, so that its sealed test images stay sealed.
 
     Raises:
-        UsageError: A branch takes images of another size, or shown in another way, than was said or than the other does.
+        UsageError: The image size or fit of a branch differs from the request or from the other branch.
     """
     trials = [branch.trial for branch in branches if branch.trial is not None]
     if not trials:
         return request
-    said = dataclasses.asdict(request)
+    settings = dataclasses.asdict(request)
     for trial in trials:
         spec = trial.spec
         if request.folds:
-            raise UsageError("Pairs are scored on one validation part; received --folds. Leave it out.")
-        for name, has in (("image_size", trial.config.image_size), ("fit", trial.config.fit)):
-            if said[name] not in (None, has):
+            raise UsageError("Pairs are scored on one validation part; received --folds. Omit it.")
+        for name, value in (("image_size", trial.config.image_size), ("fit", trial.config.fit)):
+            if settings[name] not in (None, value):
                 raise UsageError(
-                    f"The branch {spec.name}/{trial.number} was trained with {name} {has}; received {said[name]}. "
-                    "Leave it out where it was said; where it is the other branch's, take one that agrees."
+                    f"The branch {spec.name}/{trial.number} was trained with {name} {value}; received {settings[name]}. "
+                    "Omit this setting; if the other branch requires it, choose another branch."
                 )
-            said[name] = has
+            settings[name] = value
     spec = trials[0].spec
     is_same_data = request.data is None or Path(request.data).expanduser().absolute() == Path(spec.data)
     inherited = ["data", "classes", "valid_fraction", "test_fraction", "seed", "normal_class", "weights_folder"]
     for name in [*inherited, *(["layout", "patients"] if is_same_data else [])]:
-        if said[name] is None:
-            said[name] = getattr(spec, name)
-    return StudyRequest(**said)
+        if settings[name] is None:
+            settings[name] = getattr(spec, name)
+    return StudyRequest(**settings)
 
 
 def score_splices(
@@ -133,20 +134,20 @@ def score_splices(
     on_decoding: OnProgress | None = None,
     on_pair: OnPair | None = None,
 ) -> SpliceScores:
-    """Score every pair of cuts of two branches with quick heads. The test part is not touched.
+    """Score every pair of cuts of two branches with ridge heads. The test part is not read.
 
     Args:
         first: The first branch.
-        second: The second; the same one stands for two cuts of one network.
-        request: Data, split, image size and hyperparameters by hand.
-        cuts: Layers or numbers of splice points of the first branch; all splice points if there are none.
-        second_cuts: The same of the second.
-        on_decoding: Told (images decoded, images in all).
-        on_pair: Told (heads fitted, heads in all).
+        second: The second branch. Pass the first branch again to join two cuts of one network.
+        request: Data, split, image size and fixed hyperparameters.
+        cuts: Layers or splice-point numbers of the first branch; all splice points by default.
+        second_cuts: The same for the second branch.
+        on_decoding: Called with the number of decoded images and the number of all images.
+        on_pair: Called with the number of fitted heads and the number of all heads.
 
     Raises:
-        UsageError: Branches that do not fit together, a cut that there is not, or an impossible setting.
-        DataError: The data cannot serve, or a branch has learnt from images that are to judge it.
+        UsageError: The branches are incompatible, a cut does not exist, or a setting is invalid.
+        DataError: The data cannot be used, or a branch was trained on validation or test images.
         TrialError: A branch cannot be built.
     """
     request = inherit_settings(request, (first, second))
@@ -155,7 +156,7 @@ def score_splices(
     split = prepared.split
     notes = [
         *prepared.notes,
-        *(note for branch in {first.name: first, second.name: second}.values() for note in _check(branch, split)),
+        *(note for branch in {first.name: first, second.name: second}.values() for note in _check_branch(branch, split)),
     ]
     config = TrialConfig.from_values({**values, "image_size": prepared.image_size, "fit": prepared.fit})
     is_same = first == second and not second_cuts
@@ -185,41 +186,42 @@ def score_splices(
     )
 
 
-def _check(branch: Branch, split: SplitRecord) -> list[str]:
-    """Refuse a branch that has learnt from images which are to judge it; tell what else parts it from these images.
+def _check_branch(branch: Branch, split: SplitRecord) -> list[str]:
+    """Return messages about a branch that was trained for other classes.
 
     Raises:
-        DataError: It has, or it was chosen by images that are sealed now.
+        DataError: The branch was trained on images of the validation part, or trained or selected on images of the test part.
     """
     if branch.trial is None:
         return []
-    was = branch.trial.split
-    for before, now, what in (
-        (was.train.images, split.valid.images, "learnt from {} of the validation images"),
-        ((*was.train.images, *was.valid.images), split.test, "learnt from, or was chosen by, {} of the sealed test images"),
+    trained = branch.trial.split
+    for used, evaluated, message in (
+        (trained.train.images, split.valid.images, "was trained on {} of the validation images"),
+        ((*trained.train.images, *trained.valid.images), split.test, "was trained or selected on {} of the sealed test images"),
     ):
-        n_seen = len(set(before) & set(now))
-        if n_seen:
+        n_common = len(set(used) & set(evaluated))
+        if n_common:
             raise DataError(
-                f"The branch {branch.name} has {what.format(n_seen)}, so that scores would be too good. Leave --seed and the "
-                f"fractions out: the split is then that of its study (seed {branch.trial.spec.seed})."
+                f"The branch {branch.name} {message.format(n_common)}, so its scores would be optimistic. Omit --seed and the "
+                f"fractions to use the split of its study (seed {branch.trial.spec.seed})."
             )
-    if was.classes != split.classes:
-        return [f"The branch {branch.name} was trained to tell {', '.join(was.classes)} apart, not {', '.join(split.classes)}."]
+    if trained.classes != split.classes:
+        classes, other_classes = ", ".join(trained.classes), ", ".join(split.classes)
+        return [f"The branch {branch.name} was trained for the classes {classes} instead of {other_classes}."]
     return []
 
 
 def _pool(
-    config: TrialConfig, place: int, branch: Branch, cuts: Sequence[str], prepared: PreparedImages
+    config: TrialConfig, index: int, branch: Branch, cuts: Sequence[str], prepared: PreparedImages
 ) -> dict[str, np.ndarray]:
-    """Give the pooled features of all training and validation images at each cut of a branch, from the cache or into it."""
-    from automl_cxr.model.branches import build_branch  # Keras, which wrong words need not wait for
+    """Return the cached pooled features of all training and validation images by cut of a branch (index 0 or 1)."""
+    from automl_cxr.model.branches import build_branch  # imports Keras, which is not needed for a usage error
     from automl_cxr.training.frozen_features import pooled_features
 
-    network, places = build_branch(config, place, cuts=cuts, weights_folder=prepared.weights_folder)
+    network, layers = build_branch(config, index, cuts=cuts, weights_folder=prepared.weights_folder)
     images = np.load(prepared.images, mmap_mode="r", allow_pickle=False)
-    pooled = pooled_features(network, list(places.values()), images, label=branch.name)
-    return {cut: pooled[at] for cut, at in places.items()}
+    pooled = pooled_features(network, list(layers.values()), images, label=branch.name)
+    return {cut: pooled[layer] for cut, layer in layers.items()}
 
 
 def _find_parents(
@@ -230,21 +232,27 @@ def _find_parents(
     costs: Mapping[Pair, Cost],
     split: SplitRecord,
 ) -> list[Parent]:
-    """Find each branch alone at its deepest cut, with a quick head, and each trial as it was trained, if on the same images."""
+    """Return each complete branch with a ridge head, and each trial with its own head if it has the same validation images."""
     parents = []
-    alone: list[tuple[Branch, Pair]] = [(first, (list(features[0])[-1], None))]
+    complete: list[tuple[Branch, Pair]] = [(first, (list(features[0])[-1], None))]
     if len(features) > 1:
-        alone.append((second, (None, list(features[1])[-1])))
-    for branch, pair in alone:
-        parents.append(Parent(f"{branch.name}, whole, with a quick head", scores[pair].predictions, costs[pair].parameters))
+        complete.append((second, (None, list(features[1])[-1])))
+    for branch, pair in complete:
+        parents.append(Parent(f"{branch.name}, complete, with a ridge head", scores[pair].predictions, costs[pair].parameters))
         if branch.trial is not None and branch.trial.split.valid.images == split.valid.images:
-            said = Predictions.from_npz(branch.trial.predictions)
-            if said.classes == split.classes:
-                parents.append(Parent(f"{branch.name}{AS_TRAINED}", said, _count(branch.trial.config, len(said.classes))))
+            predictions = Predictions.from_npz(branch.trial.predictions)
+            if predictions.classes == split.classes:
+                parents.append(
+                    Parent(
+                        f"{branch.name}{AS_TRAINED}",
+                        predictions,
+                        _count_parameters(branch.trial.config, len(predictions.classes)),
+                    )
+                )
     return parents
 
 
-def _count(config: TrialConfig, n_classes: int) -> int:
+def _count_parameters(config: TrialConfig, n_classes: int) -> int:
     from automl_cxr.model.memory_estimate import measure_size
 
     return measure_size(config, n_classes).parameters

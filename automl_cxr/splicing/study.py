@@ -1,7 +1,7 @@
-"""The study that the best pairs are put into: a concat network whose cuts are searched, its first trials the front's best.
+"""The study that trains the best pairs: a concat network whose cuts are searched. Its first trials are the best pairs.
 
-It is a study like any other: continued, it searches on over the cuts. The weights of trained branches are copied into its
-folder, since the trials that they come from may lose their models, and the quick heads lie there, from which training begins.
+The study can be continued as any other; the sampler then proposes further cuts. The weights of trained branches are copied to
+its folder, because their trials may lose their models. The folder also contains the ridge heads, with which training starts.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from typing import Any
 import numpy as np
 
 from automl_cxr.config import TrialConfig
+from automl_cxr.optuna_private import enqueued_values
 from automl_cxr.splicing.branches import Branch, join_branches
 from automl_cxr.splicing.record import save_splices
 from automl_cxr.splicing.search import SETTINGS, SpliceScores
 from automl_cxr.study.prepare import OnProgress, PreparedStudy, StudyRequest, prepare_study
 from automl_cxr.study.store import StudyStore, check_study_name, explained_disk_errors, founding
 
-_MARK = "splice"  # on an enqueued trial
+_ENQUEUED = "splice"  # attribute of an enqueued trial
 
 
 def study_name(first: Branch, second: Branch) -> str:
-    """Name the study of two branches, such as "splice-squeezenet-covid2-cnn-7"."""
+    """Return the name of the study of two branches, such as "splice-squeezenet-covid2-cnn-7"."""
     return re.sub(r"[^\w.+-]+", "-", f"splice-{first.name}-{second.name}")
 
 
@@ -41,30 +42,30 @@ def prepare_splice_study(
     storage: str,
     on_progress: OnProgress | None = None,
 ) -> PreparedStudy:
-    """Begin the study, or find it again, and have some pairs of cuts wait in it that are not among its trials yet.
+    """Create the study or open it, and enqueue the pairs that are not among its trials yet.
 
     Args:
-        scores: What was scored.
-        pairs: Cuts of the first and the second branch, in the order in which they are to be trained.
-        name: Of the study.
+        scores: Scores of all pairs.
+        pairs: Cuts of the first and the second branch, in the order of training.
+        name: Name of the study.
         runs: Folder of all studies' files.
         storage: Optuna storage URL.
-        on_progress: Told (images decoded, images in all).
+        on_progress: Called with the number of decoded images and the number of all images.
 
     Raises:
         StudyMismatchError: A study of this name exists with other branches, cuts, data or settings.
-        StudyError: Its files cannot be written.
+        StudyError: The files cannot be written.
     """
     folder = runs / check_study_name(name)
-    first = _with_own_weights(scores.first, folder / "branches" / "first.keras")
-    second = _with_own_weights(scores.second, folder / "branches" / "second.keras")
+    first = _with_weights_file(scores.first, folder / "branches" / "first.keras")
+    second = _with_weights_file(scores.second, folder / "branches" / "second.keras")
     if StudyStore.find(name, runs=runs, storage=storage) is None:
         _copy_weights(scores.first, first)
         _copy_weights(scores.second, second)
         _save_heads(scores, folder / "heads")
         save_splices(folder, scores.record)
-    with tempfile.TemporaryDirectory() as place:
-        space = Path(place) / "splice.toml"
+    with tempfile.TemporaryDirectory() as folder_of_space:
+        space = Path(folder_of_space) / "splice.toml"
         space.write_text(write_space(first, second, scores.cuts, heads=folder / "heads"), encoding="utf-8")
         request = StudyRequest(**{**_fields(scores.request), "space": str(space), "name": name})
         prepared = prepare_study(request, runs=runs, storage=storage, on_progress=on_progress)
@@ -74,20 +75,20 @@ def prepare_splice_study(
 
 
 def write_space(first: Branch, second: Branch, cuts: tuple[Sequence[str], Sequence[str]], *, heads: Path) -> str:
-    """Write the search space of two branches as TOML: everything is fixed but where they are cut."""
+    """Return the search space of two branches as TOML: only their cuts are searched."""
     constants: dict[str, Any] = {**SETTINGS, **join_branches(first, second), "heads": str(heads)}
     searched = dict(zip(("cut", "second_cut"), cuts, strict=True))
-    lines = [f"description = {_toml(f'{first.name} and {second.name}, cut where a splice search says and joined')}"]
+    lines = [f"description = {_toml(f'{first.name} and {second.name}, joined at the cuts of a splice search')}"]
     config = TrialConfig.from_values(constants)
-    read = [name for name in constants if name not in searched and config.reads(name)]  # a space may set no others
-    lines += [f"{name} = {_toml(constants[name])}" for name in read]
+    used = [name for name in constants if name not in searched and config.reads(name)]  # a space rejects unused names
+    lines += [f"{name} = {_toml(constants[name])}" for name in used]
     for name, values in searched.items():
         lines += ["", f"[{name}]", 'type = "choice"', f"values = [{', '.join(map(_toml, values))}]"]
     return "\n".join(lines) + "\n"
 
 
 def _toml(value: Any) -> str:
-    """Write a value as TOML, whose texts, numbers and booleans are those of JSON."""
+    """Return a value as TOML. TOML strings, numbers and booleans have the same syntax as in JSON."""
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -95,7 +96,7 @@ def _fields(request: StudyRequest) -> Mapping[str, Any]:
     return {item.name: getattr(request, item.name) for item in dataclasses.fields(request)}
 
 
-def _with_own_weights(branch: Branch, file: Path) -> Branch:
+def _with_weights_file(branch: Branch, file: Path) -> Branch:
     return branch if branch.trial is None else dataclasses.replace(branch, weights=str(file))
 
 
@@ -109,7 +110,7 @@ def _copy_weights(original: Branch, copied: Branch) -> None:
 
 
 def _save_heads(scores: SpliceScores, folder: Path) -> None:
-    """Write the quick head of each pair where its network will look for it."""
+    """Write the ridge head of each pair to the file that its network loads."""
     with explained_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for (first, second), head in scores.heads.items():
@@ -119,10 +120,10 @@ def _save_heads(scores: SpliceScores, folder: Path) -> None:
 
 
 def _enqueue_missing(store: StudyStore, pairs: Sequence[tuple[str, str]]) -> None:
-    """Let pairs wait that no trial has; call it under ``founding``."""
+    """Enqueue the pairs that no trial has. The caller holds the lock ``founding``."""
     trials = store.study.get_trials(deepcopy=False)
-    there = [{**trial.system_attrs.get("fixed_params", {}), **trial.params} for trial in trials]
+    points = [{**enqueued_values(trial), **trial.params} for trial in trials]
     for first, second in pairs:
         point = {"cut": first, "second_cut": second}
-        if point not in there:
-            store.study.enqueue_trial(point, user_attrs={_MARK: True})
+        if point not in points:
+            store.study.enqueue_trial(point, user_attrs={_ENQUEUED: True})

@@ -1,4 +1,4 @@
-"""The leaderboard of a splice search, and the best pair beside its parents."""
+"""The leaderboard of a splice search, and the comparison of the best pair with its parents."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Parent:
-    """A whole network that a splice is measured by.
+    """A complete network with which a spliced network is compared.
 
     Attributes:
-        name: What it is, for people.
-        predictions: Of the validation part.
-        n_parameters: Numbers that it holds.
+        name: Description for the user.
+        predictions: Predictions for the validation part.
+        n_parameters: Number of parameters.
     """
 
     name: str
@@ -37,13 +37,13 @@ class Parent:
 
 
 def tabulate(scores: Mapping[Pair, PairScore], costs: Mapping[Pair, Cost], *, seed: int = 0) -> pd.DataFrame:
-    """Rank pairs of cuts, and cuts alone, by validation macro-F1; of equals the smaller network.
+    """Rank pairs of cuts and single cuts by validation macro-F1, and equal scores by the number of parameters.
 
     Returns:
-        One row a network: rank, first_cut and second_cut (empty where the branch is left out), macro_f1 of its quick head and
-        its 95 % bootstrap interval by patient, left_out_macro_f1 (on the training part, each patient left out), n_parameters,
-        multiply_adds (for one image), pareto (a pair that no other beats in score and parameters), beaten_by_one (a pair
-        beside which some cut of one branch alone is at least as good and no larger) and penalty (of the head).
+        One row for each network: rank, first_cut and second_cut (empty for a missing branch), macro_f1 of its ridge head with
+        the 95 % bootstrap interval by patient, left_out_macro_f1 (leave-one-patient-out, on the training part), n_parameters,
+        multiply_adds (for one image), pareto (whether the pair is undominated in score and parameters), beaten_by_one (whether
+        a single cut has at least the same score with at most as many parameters) and penalty (of the head).
     """
     rows = []
     for (first, second), score in scores.items():
@@ -70,28 +70,34 @@ def tabulate(scores: Mapping[Pair, PairScore], costs: Mapping[Pair, Cost], *, se
     table["rank"] = np.arange(1, len(table) + 1)
     table["pareto"] = False
     table.loc[is_pair, "pareto"] = is_on_front(losses[is_pair])
-    alone = losses[~is_pair]
-    table["beaten_by_one"] = is_pair & np.array([bool((alone <= row).all(axis=1).any()) for row in losses])
+    single_losses = losses[~is_pair]
+    table["beaten_by_one"] = is_pair & np.array([bool((single_losses <= row).all(axis=1).any()) for row in losses])
     return table[list(COLUMNS)]
 
 
 def front_of(table: pd.DataFrame, n: int) -> list[tuple[str, str]]:
-    """Name the best pairs of the Pareto front, at most so many, best first."""
+    """Return the best ``n`` pairs of the Pareto front, best first."""
     front = table[table["pareto"]].head(n)
     return list(zip(front["first_cut"], front["second_cut"], strict=True))
 
 
 def compare_with_parents(pair: Predictions, n_parameters: int, parents: Sequence[Parent], *, seed: int = 0) -> pd.DataFrame:
-    """Set a spliced network beside whole ones on the same images.
+    """Compare a spliced network with complete networks on the same images.
+
+    Args:
+        pair: Predictions of the spliced network.
+        n_parameters: Its number of parameters.
+        parents: The complete networks.
+        seed: Seed of the bootstrap.
 
     Returns:
-        One row a parent: parent, macro_f1 and its 95 % interval by patient, n_parameters, difference (macro-F1 of the splice
-        less that of the parent, with its paired interval) and parameter_share (of the splice, as a share of the parent's).
+        One row for each parent: parent, macro_f1 with its 95 % interval by patient, n_parameters, difference (macro-F1 of the
+        spliced network minus that of the parent, with the paired interval) and parameter_share (ratio of the parameters).
     """
     rows = []
     for parent in parents:
         interval = bootstrap_interval(parent.predictions, seed=seed)
-        difference, of_difference = paired_difference(pair, parent.predictions, seed=seed)
+        difference, difference_interval = paired_difference(pair, parent.predictions, seed=seed)
         rows.append(
             {
                 "parent": parent.name,
@@ -100,8 +106,8 @@ def compare_with_parents(pair: Predictions, n_parameters: int, parents: Sequence
                 "macro_f1_high": interval.high,
                 "n_parameters": parent.n_parameters,
                 "difference": difference,
-                "difference_low": of_difference.low,
-                "difference_high": of_difference.high,
+                "difference_low": difference_interval.low,
+                "difference_high": difference_interval.high,
                 "parameter_share": n_parameters / parent.n_parameters,
             }
         )

@@ -1,7 +1,7 @@
-"""A storage as one driver sees it: its own running trials stay in memory, only what others may have changed is read again.
+"""A storage for one driver: it caches the driver's own trials and reads only trials that other processes may have changed.
 
-Optuna's own cache reads every running trial again at every question, whoever runs it. With 500 running at once that is
-500 rows and their attributes for each epoch of each trial, and the driver does nothing else.
+Optuna's own cache reads every unfinished trial again at each query, including those that only this process writes to. With 500
+trials running at once, each epoch of each trial would read 500 rows and their attributes.
 """
 
 from __future__ import annotations
@@ -9,57 +9,77 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Collection, Container, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from itertools import count, groupby
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage, _CachedStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from automl_cxr.storage.database_piece import (
-    EndWrite,
-    ParamWrite,
-    StepWrite,
-    SystemAttrWrite,
-    UserAttrWrite,
-    Write,
-    has_later_trials,
-    signed_trials,
-    write_piece,
-)
-from automl_cxr.storage.journal import JournalFile
+from automl_cxr.optuna_private import trial_id_of, with_trial_id
+from automl_cxr.storage.journal import JournalFileStorage
 from automl_cxr.storage.retrying_storage import RetryingStorage
 
-_SIGNATURE = "driver"  # attribute of a trial: the name of the driver that runs it
+_DRIVER = "driver"  # user attribute of a trial: the name of the driver that runs it
+_UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
+_FIRST_PROVISIONAL_ID = 2**62  # of trials that are created in a block; no backend assigns such ids
+_BULK_SHARE = 8  # a bulk read of all unfinished trials costs about as much as single reads of an eighth of them
+
+# The order in which the writes of one trial are applied. A driver may be killed between any two of them.
+_USER_ATTR, _SYSTEM_ATTR, _PARAM, _INTERMEDIATE_VALUE, _STATE = range(5)
+
+
+@dataclass(frozen=True)
+class _Write:
+    """A write to a trial.
+
+    Attributes:
+        number: Number of the trial.
+        kind: Its kind, which determines the order.
+        name: What it writes; a later write of the same kind and name replaces an earlier one.
+        apply: Writes to the backend, given the backend's id of the trial.
+    """
+
+    number: int
+    kind: int
+    name: Any
+    apply: Callable[[int], Any]
 
 
 class CachedDriverStorage(RetryingStorage):
-    """Remembers the trials of one study, and writes what belongs together in one piece.
+    """A cache of the trials of one study, with deferred writes.
 
-    A trial that this driver begins, or writes to, is its own until it ends: no other may write to it, since the driver holds
-    a lease. A finished trial never changes. So the memory is exact, and a question costs what others have changed since the
-    last, not what the study holds. A driver that was silent for so long that another has taken its trials over learns it by
-    ``signed_trials``; what it writes to a trial that the other has ended is dropped.
+    A trial that this driver creates or writes to is its own until the trial ends: no other process writes to it, because the
+    driver has a heartbeat. Finished trials never change. The cache is therefore exact, and the cost of a query depends on what
+    other processes have changed since the last one, not on the size of the study. If the driver was suspended for so long that
+    another driver took over its trials, ``signed_trials`` detects it. Writes to a trial that another process has finished are
+    discarded.
+
+    Only public methods of ``BaseStorage`` are called.
 
     Args:
-        backend: The storage.
-        study_id: The study that the driver works on; other studies are read from the backend.
-        patience: Seconds to wait for a backend that is away.
-        on_away: Told why the storage is waited for.
+        backend: The storage. Pass a database storage without Optuna's own cache; see ``uncached_storage``.
+        study_id: The study that the driver works on. Other studies are read from the backend.
+        patience: Seconds to wait for a backend that does not respond.
+        on_away: Called with the reason when the backend does not respond.
     """
 
     def __init__(self, backend: BaseStorage, study_id: int, *, patience: float, on_away: Callable[[str], None]) -> None:
         super().__init__(backend, patience=patience, on_away=on_away)
         self._study_id = study_id
         self._trials: list[FrozenTrial] = []  # by number
-        self._numbers: dict[int, int] = {}  # by trial id
+        self._numbers: dict[int, int] = {}  # by id: the backend's, and the provisional ones of this driver
+        self._backend_ids: dict[int, int] = {}  # by number; those of trials that are not stored yet are missing
+        self._provisional_ids = count(_FIRST_PROVISIONAL_ID)
         self._in_state: dict[TrialState, set[int]] = {state: set() for state in TrialState}
-        self._own: set[int] = set()  # ids of unfinished trials that nobody else writes to
-        self._others: set[int] = set()  # ids of unfinished trials that others may write to
-        self._held: list[Write] = []  # to own trials
-        self._is_held = False
-        self._has_looked = False  # for changes of others, since it was held
+        self._own: set[int] = set()  # numbers of unfinished trials that no other process writes to
+        self._others: set[int] = set()  # numbers of unfinished trials that other processes may write to
+        self._deferred: list[_Write] = []  # to own trials
+        self._is_deferring = False
+        self._is_current = False  # whether the changes of others were read since deferring began
 
     # ------------------------------------------------------------------------------------------------------------ reading
 
@@ -68,8 +88,8 @@ class CachedDriverStorage(RetryingStorage):
     ) -> list[FrozenTrial]:
         if study_id != self._study_id:
             return super().get_all_trials(study_id, deepcopy, states)
-        if not (self._is_held and self._has_looked):
-            self._catch_up()
+        if not (self._is_deferring and self._is_current):
+            self._update()
         if states is None:
             trials = list(self._trials)
         else:
@@ -78,121 +98,146 @@ class CachedDriverStorage(RetryingStorage):
         return copy.deepcopy(trials) if deepcopy else trials
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        if trial_id in self._numbers and trial_id not in self._others:
-            return self._trials[self._numbers[trial_id]]
-        return super().get_trial(trial_id)
-
-    def signed_trials(self, trial_ids: Collection[int], driver: str) -> set[int]:
-        """Tell which of some trials are RUNNING in the name of a driver (their attribute ``driver``), as the backend has it.
-
-        Own ones that are not any more are given up: another has taken them over, who took this driver for dead.
-        """
-        self._write_held()
-        if not isinstance(self._backend, _CachedStorage):
-            return {trial._trial_id for trial in self._read_anew(trial_ids) if _is_signed(trial, driver)}
-        database = self._backend._backend
-        signed = self._ask(lambda: signed_trials(database, trial_ids, _SIGNATURE, driver))
-        self._read_anew(set(trial_ids) - signed)
-        return signed
-
-    def _read_anew(self, trial_ids: Collection[int]) -> list[FrozenTrial]:
-        trials = self._ask(lambda: self._read_stored(trial_ids)) if trial_ids else []
-        for stored in trials:
-            if stored._trial_id in self._own and not self._is_known(stored):
-                self._give_up(stored)
-        return trials
-
-    def _read_stored(self, trial_ids: Collection[int]) -> list[FrozenTrial]:
-        if len(trial_ids) == 1 or not isinstance(self._backend, _CachedStorage):
-            return [self._backend.get_trial(trial_id) for trial_id in trial_ids]
-        database: RDBStorage = self._backend._backend
-        wanted = set(trial_ids)
-        trials = database._get_trials(self._study_id, None, wanted, max(wanted))
-        return [trial for trial in trials if trial._trial_id in wanted]
-
-    def _give_up(self, stored: FrozenTrial) -> None:
-        self._own.discard(stored._trial_id)
-        self._remember(stored)
+        number = self._numbers.get(trial_id)
+        if number is None:
+            return super().get_trial(trial_id)
+        if number in self._others:
+            return super().get_trial(self._backend_ids[number])
+        return self._trials[number]
 
     def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
         if study_id == self._study_id and trial_number < len(self._trials):
-            return self._trials[trial_number]._trial_id
+            return trial_id_of(self._trials[trial_number])
         return super().get_trial_id_from_study_id_trial_number(study_id, trial_number)
 
-    def _catch_up(self) -> None:
+    def signed_trials(self, trial_ids: Collection[int], driver: str) -> set[int]:
+        """Return which of some trials are RUNNING with a driver's name (user attribute ``driver``), read from the backend.
+
+        Own trials that are not any more were taken over by another driver, and are removed from the own ones.
+        """
+        self._write_deferred()
+        numbers = {trial_id: self._numbers[trial_id] for trial_id in trial_ids if trial_id in self._numbers}
+        signed = self._ask(lambda: self._read_signed(set(numbers.values()), driver))
+        for number in self._own.intersection(numbers.values()) - signed:
+            stored = super().get_trial(self._backend_ids[number])
+            if not self._is_cached(stored):
+                self._disown(stored)
+        return {trial_id for trial_id, number in numbers.items() if number in signed}
+
+    def _read_signed(self, numbers: Collection[int], driver: str) -> set[int]:
+        """Read which trials are RUNNING with a driver's name.
+
+        The state of a single own trial is not read: another driver writes its name to a trial before it finishes the trial.
+        """
+        if len(numbers) == 1 and self._own.issuperset(numbers):
+            return {n for n in numbers if self._backend.get_trial_user_attrs(self._backend_ids[n]).get(_DRIVER) == driver}
+        return {trial.number for trial in self._read_trials(numbers) if _is_signed(trial, driver)}
+
+    def _read_trials(self, numbers: Collection[int]) -> list[FrozenTrial]:
+        """Read some trials from the backend, in one query if these are many of the unfinished ones."""
+        unfinished: dict[int, FrozenTrial] = {}
+        if len(numbers) > 1 and _BULK_SHARE * len(numbers) >= len(self._own) + len(self._others):
+            trials = self._backend.get_all_trials(self._study_id, deepcopy=False, states=_UNFINISHED)
+            unfinished = {trial.number: trial for trial in trials}
+        return [unfinished.get(number) or self._backend.get_trial(self._backend_ids[number]) for number in numbers]
+
+    def _update(self) -> None:
+        """Read what other processes have changed."""
         for trial in self._ask(self._read_changes):
-            if trial._trial_id not in self._own:
-                self._remember(trial)
-        self._has_looked = True
+            if trial.number not in self._own:
+                self._cache(trial)
+        self._is_current = True
 
     def _read_changes(self) -> list[FrozenTrial]:
-        """Read the trials that are new, and those of others that had not ended."""
-        last_id = self._trials[-1]._trial_id if self._trials else -1
-        if isinstance(self._backend, _CachedStorage):
-            database: RDBStorage = self._backend._backend
-            if not (self._others or has_later_trials(database, self._study_id, last_id)):
-                return []
-            return database._get_trials(self._study_id, None, self._others, last_id)
-        if self._others or not self._trials:
-            trials = self._backend.get_all_trials(self._study_id, deepcopy=False)
-            return [trial for trial in trials if trial._trial_id > last_id or trial._trial_id in self._others]
-        new: list[FrozenTrial] = []
-        while True:
-            try:
-                number = len(self._trials) + len(new)
-                trial_id = self._backend.get_trial_id_from_study_id_trial_number(self._study_id, number)
-            except KeyError:
-                return new
-            new.append(self._backend.get_trial(trial_id))
+        """Read the trials that are new, and the unfinished ones that other processes may write to."""
+        if not self._trials:
+            return self._backend.get_all_trials(self._study_id, deepcopy=False)
+        return [*self._read_trials(self._others), *map(self._backend.get_trial, self._new_trial_ids())]
 
-    def _remember(self, trial: FrozenTrial) -> None:
-        if trial.number == len(self._trials):
+    def _new_trial_ids(self) -> list[int]:
+        """Read the ids of the trials that follow the cached ones, up to the first number that the backend does not have."""
+        trial_ids: list[int] = []
+        with contextlib.suppress(KeyError):
+            while True:
+                number = len(self._trials) + len(trial_ids)
+                trial_ids.append(self._backend.get_trial_id_from_study_id_trial_number(self._study_id, number))
+        return trial_ids
+
+    def _cache(self, trial: FrozenTrial, *, is_stored: bool = True) -> None:
+        """Put a trial into the cache, as it is in the backend, or as it will be after the deferred writes."""
+        number, trial_id = trial.number, trial_id_of(trial)
+        if number == len(self._trials):
             self._trials.append(trial)
-            self._numbers[trial._trial_id] = trial.number
         else:
-            self._in_state[self._trials[trial.number].state].discard(trial.number)
-            self._trials[trial.number] = trial
-        self._in_state[trial.state].add(trial.number)
+            self._in_state[self._trials[number].state].discard(number)
+            self._trials[number] = trial
+        self._numbers[trial_id] = number
+        if is_stored:
+            self._backend_ids.setdefault(number, trial_id)
+        self._in_state[trial.state].add(number)
         if trial.state.is_finished():
-            self._own.discard(trial._trial_id)
-            self._others.discard(trial._trial_id)
-        elif trial._trial_id not in self._own:
-            self._others.add(trial._trial_id)
+            self._own.discard(number)
+            self._others.discard(number)
+        elif number not in self._own:
+            self._others.add(number)
+
+    def _disown(self, stored: FrozenTrial) -> None:
+        self._own.discard(stored.number)
+        self._cache(stored)
+
+    def _is_cached(self, stored: FrozenTrial) -> bool:
+        """Return whether the cache has the same contents of a trial as the backend."""
+        cached = self._trials[stored.number]
+        parts = ("state", "values", "params", "user_attrs", "system_attrs", "intermediate_values")
+        return all(getattr(stored, part) == getattr(cached, part) for part in parts)
 
     # ------------------------------------------------------------------------------------------------------------ writing
 
-    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        trial_id = super().create_new_trial(study_id, template_trial)
-        if study_id == self._study_id:
-            self._meet(trial_id)
-            if template_trial is None or template_trial.state is TrialState.RUNNING:
-                self._others.discard(trial_id)
-                self._own.add(trial_id)
-        return trial_id
-
-    def _meet(self, trial_id: int) -> None:
-        """Learn of a trial that was just begun, without asking for it where Optuna has kept what it wrote."""
-        if isinstance(self._backend, _CachedStorage):
-            _, number = self._backend._trial_id_to_study_id_and_number.get(trial_id, (None, None))
-            if number == len(self._trials):
-                self._remember(self._backend._studies[self._study_id].trials[number])
-                return
-        self._catch_up()
-
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """Hold back what is written to own trials, and write it in one piece at the end, or when a trial is read anew.
+    def batch_writes(self) -> Iterator[None]:
+        """Defer the writes to own trials until the end of the block, or until ``signed_trials`` reads trials again.
 
-        Others' trials are looked at once meanwhile: what is decided in one piece is decided from one state of the record.
+        A trial that is created in the block is stored at its end, with all its contents, in one transaction. Its number is
+        the number of the stored trials, so the caller must hold a lock that keeps other processes from creating trials.
+        Should another process create one nevertheless, the number is taken: this driver then does not own the trial of that
+        number, and its own contents are stored as a RUNNING trial without a driver, which the next search resumes.
+
+        Writes to trials that are stored already are applied as follows. A journal file appends all of them at once: after a
+        crash, the file contains all of them or none. Other storages have no public call for this. They apply the writes one
+        by one: trial by trial and, for each trial, first its attributes, then parameters, then intermediate values, its state
+        last. A driver that is killed between two writes thus leaves a RUNNING trial, which the next search resumes. The
+        decision to stop a trial is an attribute, so it is stored before the intermediate value that it is based on.
+
+        Changes of other processes are read once within the block, so that all its decisions are based on the same state of the
+        study.
         """
-        was_held, self._is_held = self._is_held, True
-        self._has_looked = self._has_looked and was_held
+        was_deferring, self._is_deferring = self._is_deferring, True
+        self._is_current = self._is_current and was_deferring
         try:
             yield
         finally:
-            self._is_held = was_held
-            if not was_held:
-                self._write_held()
+            self._is_deferring = was_deferring
+            if not was_deferring:
+                self._write_deferred()
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        if study_id != self._study_id:
+            return super().create_new_trial(study_id, template_trial)
+        is_own = template_trial is None or template_trial.state is TrialState.RUNNING
+        if not self._is_deferring:
+            trial_id = super().create_new_trial(study_id, template_trial)
+            self._update()
+            number = self._numbers[trial_id]
+        else:
+            if not self._is_current:
+                self._update()
+            trial_id, number = next(self._provisional_ids), len(self._trials)
+            trial = create_trial(state=TrialState.RUNNING) if template_trial is None else copy.copy(template_trial)
+            self._cache(with_trial_id(trial, number, trial_id), is_stored=False)
+        if is_own:
+            self._others.discard(number)
+            self._own.add(number)
+        return trial_id
 
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
@@ -201,109 +246,124 @@ class CachedDriverStorage(RetryingStorage):
         value = distribution.to_external_repr(param_value_internal)
         trial.params = {**trial.params, param_name: value}
         trial.distributions = {**trial.distributions, param_name: distribution}
-        self._write(trial, ParamWrite(trial_id, param_name, param_value_internal, distribution))
+        write = super().set_trial_param
+        apply = lambda stored_id: write(stored_id, param_name, param_value_internal, distribution)  # noqa: E731
+        self._write(trial, _Write(trial.number, _PARAM, param_name, apply))
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        if state is TrialState.RUNNING:  # others want to begin this trial too
-            has_begun = super().set_trial_state_values(trial_id, state, values)
-            if has_begun:
+        write = super().set_trial_state_values
+        if state is TrialState.RUNNING:  # other processes may start the same WAITING trial
+            is_started = write(self._stored_id(trial_id), state, values)
+            if is_started:
                 self._own_trial(trial_id)
-            return has_begun
+            return is_started
         trial = self._own_trial(trial_id)
         if values is not None:
             trial.values = list(values)
         trial.state, trial.datetime_complete = state, datetime.now()
-        self._write(trial, EndWrite(trial_id, state, None if values is None else tuple(values), trial.datetime_complete))
+        self._write(trial, _Write(trial.number, _STATE, None, lambda stored_id: write(stored_id, state, values)))
         return True
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         trial = self._own_trial(trial_id)
         trial.intermediate_values = {**trial.intermediate_values, step: intermediate_value}
-        self._write(trial, StepWrite(trial_id, step, intermediate_value))
+        write = super().set_trial_intermediate_value
+        apply = lambda stored_id: write(stored_id, step, intermediate_value)  # noqa: E731
+        self._write(trial, _Write(trial.number, _INTERMEDIATE_VALUE, step, apply))
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         trial = self._own_trial(trial_id)
         trial.user_attrs = {**trial.user_attrs, key: value}
-        self._write(trial, UserAttrWrite(trial_id, key, value))
+        write = super().set_trial_user_attr
+        self._write(trial, _Write(trial.number, _USER_ATTR, key, lambda stored_id: write(stored_id, key, value)))
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         trial = self._own_trial(trial_id)
         trial.system_attrs = {**trial.system_attrs, key: value}
-        self._write(trial, SystemAttrWrite(trial_id, key, value))
+        write = super().set_trial_system_attr
+        self._write(trial, _Write(trial.number, _SYSTEM_ATTR, key, lambda stored_id: write(stored_id, key, value)))
 
-    def _write(self, trial: FrozenTrial, write: Write) -> None:
-        if self._trials[trial.number].state.is_finished():
-            self._ask(lambda: write.apply(self._backend))  # which the backend refuses
-            return
-        self._held.append(write)
-        self._remember(trial)
-        if not self._is_held:
-            self._write_held()
-
-    def _write_held(self) -> None:
-        held, self._held = self._held, []
-        if held:
-            self._write_piece(held)
-
-    def _write_piece(self, held: Sequence[Write]) -> None:
-        trial_ids = {write.trial_id for write in held}
-        left = list(held)
-
-        def write() -> None:
-            if isinstance(self._backend, _CachedStorage):
-                write_piece(self._backend, self._study_id, held)
-            elif isinstance(self._backend, JournalStorage) and isinstance(self._backend._backend, JournalFile):
-                _append_piece(self._backend, self._backend._backend, held)
-            else:  # one by one; a proxy knows no transactions
-                while left:
-                    left[0].apply(self._backend)
-                    del left[0]
-
-        def write_unless_written() -> None:
-            if not all(self._stands(trial_id) for trial_id in trial_ids):
-                write()
-
-        try:
-            self._ask(write, again=write_unless_written)
-        except UpdateFinishedTrialError:  # another took a trial over and ended it; what it wrote stands
-            if len(trial_ids) == 1:
-                self._give_up(super().get_trial(*trial_ids))
-                return
-            for trial_id in sorted(trial_ids):
-                self._write_piece([write for write in held if write.trial_id == trial_id])
-
-    def _stands(self, trial_id: int) -> bool:
-        """Tell whether the backend knows all that is remembered of an own trial."""
-        return self._is_known(self._backend.get_trial(trial_id))
-
-    def _is_known(self, stored: FrozenTrial) -> bool:
-        known = self._trials[stored.number]
-        parts = ("state", "values", "params", "user_attrs", "system_attrs", "intermediate_values")
-        return all(getattr(stored, part) == getattr(known, part) for part in parts)
+    def _stored_id(self, trial_id: int) -> int:
+        """Return the backend's id of a trial."""
+        return self._backend_ids[self._numbers[trial_id]] if trial_id in self._numbers else trial_id
 
     def _own_trial(self, trial_id: int) -> FrozenTrial:
-        """Give a copy of a trial to change, read anew if it was not this driver's so far."""
-        if trial_id not in self._own:
-            trial = super().get_trial(trial_id)
-            if trial.state.is_finished():
-                return copy.copy(trial)  # to write to it is for the backend to refuse
-            self._catch_up()
-            if isinstance(self._backend, _CachedStorage):  # which writes parameters only of trials that it has listed
-                self._backend.get_study_name_from_id(self._study_id)
-                self._backend._add_trials_to_cache(self._study_id, [trial])
-            self._others.discard(trial_id)
-            self._own.add(trial_id)
-            self._remember(trial)
-        return copy.copy(self._trials[self._numbers[trial_id]])
+        """Return a copy of a trial to modify, read again if it was not an own trial so far."""
+        if trial_id not in self._numbers:
+            self._update()
+        number = self._numbers[trial_id]
+        if number in self._others:
+            trial = super().get_trial(self._backend_ids[number])
+            if not trial.state.is_finished():
+                self._others.discard(number)
+                self._own.add(number)
+            self._cache(trial)
+        return copy.copy(self._trials[number])
 
+    def _write(self, trial: FrozenTrial, write: _Write) -> None:
+        if self._trials[trial.number].state.is_finished():
+            self._write_deferred()  # the end of the trial may be among them
+            write.apply(self._backend_ids[trial.number])  # raises UpdateFinishedTrialError
+            return
+        self._deferred.append(write)
+        self._cache(trial, is_stored=False)
+        if not self._is_deferring:
+            self._write_deferred()
 
-def _append_piece(storage: JournalStorage, file: JournalFile, held: Sequence[Write]) -> None:
-    """Write by one append to a journal."""
-    with file.together():
-        for write in held:
-            write.apply(storage)
-    storage.get_all_studies()  # which applies what was appended, and raises here what Optuna refuses of it
+    def _write_deferred(self) -> None:
+        created = range(len(self._backend_ids), len(self._trials))
+        for number in created:
+            self._store_new(number)
+        latest = {(write.number, write.kind, write.name): write for write in self._deferred}
+        self._deferred = []
+        writes = [write for write in latest.values() if write.number not in created]
+        writes.sort(key=lambda write: (write.number, write.kind))
+        if isinstance(self._backend, JournalFileStorage) and len(writes) > 1:
+            self._append(self._backend, writes)
+            return
+        for number, group in groupby(writes, key=lambda write: write.number):
+            stored_id = self._backend_ids[number]
+            try:
+                for write in group:
+                    write.apply(stored_id)
+            except UpdateFinishedTrialError:
+                self._disown(super().get_trial(stored_id))
+
+    def _store_new(self, number: int) -> None:
+        """Store a trial that was created in a block."""
+        trial = self._trials[number]
+        stored_id = super().create_new_trial(self._study_id, trial)
+        id_of_number = super().get_trial_id_from_study_id_trial_number(self._study_id, number)
+        if id_of_number == stored_id:
+            self._backend_ids[number] = stored_id
+            self._numbers[stored_id] = number
+            return
+        if trial.state is TrialState.RUNNING:  # another process took the number; any search may resume this trial
+            super().set_trial_user_attr(stored_id, _DRIVER, "")
+        self._disown(super().get_trial(id_of_number))
+
+    def _append(self, journal: JournalFileStorage, writes: Sequence[_Write]) -> None:
+        """Append writes to a journal file, all at once."""
+        stored_ids = {write.number: self._backend_ids[write.number] for write in writes}
+
+        def append() -> None:
+            with journal.transaction():
+                for write in writes:
+                    write.apply(stored_ids[write.number])
+
+        def append_unless_stored() -> None:
+            if not all(self._is_cached(self._backend.get_trial(stored_id)) for stored_id in stored_ids.values()):
+                append()
+
+        try:
+            self._ask(append, again=append_unless_stored)
+        except UpdateFinishedTrialError:  # another process took over one of the trials and finished it
+            if len(stored_ids) == 1:
+                self._disown(super().get_trial(*stored_ids.values()))
+                return
+            for number in stored_ids:
+                self._append(journal, [write for write in writes if write.number == number])
 
 
 def _is_signed(trial: FrozenTrial, driver: str) -> bool:
-    return trial.state is TrialState.RUNNING and trial.user_attrs.get(_SIGNATURE) == driver
+    return trial.state is TrialState.RUNNING and trial.user_attrs.get(_DRIVER) == driver

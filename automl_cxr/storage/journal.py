@@ -1,4 +1,4 @@
-"""A journal file for Optuna: what happens to the studies, a line of JSON each, appended by any number of processes."""
+"""A journal file for Optuna: the history of all studies, one JSON line per change, appended by any number of processes."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from pathlib import Path
 from typing import IO, Any
 
 from filelock import FileLock
+from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 
-_TAIL = 4096  # bytes that are looked through at a time for the end of the last whole line
+_TAIL = 4096  # bytes that are read at a time to find the end of the last complete line
 
 
 class JournalFile(BaseJournalBackend):
-    """The file, locked while a line is appended.
+    """A file that is locked while lines are appended.
 
-    Optuna's own backend locks by a file that exists or does not. A writer that dies in it holds the others up for 30 seconds,
-    and one that only sleeps for longer (a suspended machine, a slow server) has its lock broken while it still writes. Here
-    the operating system holds the lock, on a shared folder too (NFS 4, and 3 with its lock service): it ends with the process
-    that has it and not before, as the leases of the drivers do.
+    Optuna's own backend uses the existence of a file as its lock. A writer that dies while it holds the lock delays the others
+    by 30 seconds, and the lock of a writer that is suspended for longer (a suspended machine, a slow server) is broken while
+    it still writes. Here the operating system holds the lock, on a shared folder too (NFS 4, and NFS 3 with its lock service).
+    The lock ends with the process that holds it and not before, as the heartbeats of the drivers do.
 
-    A writer that dies in the middle of a line, or a disk that fills, leaves half a line. Nobody was told that it stands, so
-    the next writer removes it; Optuna's own backend would append to it and find the journal unreadable ever after.
+    A writer that dies in the middle of a line, or a full disk, leaves an incomplete line. The write was not confirmed to any
+    caller, so the next writer removes the line. Optuna's own backend would append to it and make the journal unreadable.
 
     Args:
-        path: The file; made empty where there is none.
-        busy_seconds: How long to wait for another writer before ``TimeoutError``.
+        path: The file. It is created if it does not exist.
+        busy_seconds: How long to wait for another writer before ``TimeoutError`` is raised.
     """
 
     def __init__(self, path: Path, *, busy_seconds: float) -> None:
         self._path = path
         self._lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=busy_seconds)
-        self._position = (0, 0)  # lines read so far, and the byte after them
-        self._held: list[dict[str, Any]] | None = None
+        self._position = (0, 0)  # number of lines read so far, and the offset of the next byte
+        self._deferred: list[dict[str, Any]] | None = None
         path.touch(exist_ok=True)
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
@@ -44,30 +45,30 @@ class JournalFile(BaseJournalBackend):
             file.seek(offset)
             for line in file:
                 if not line.endswith(b"\n"):
-                    return  # being written, or left behind by a writer that died
+                    return  # another process is writing it, or died while writing it
                 number, offset = number + 1, offset + len(line)
                 self._position = number, offset
                 if number > log_number_from:
                     yield json.loads(line)
 
     @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """Hold back what is appended, and append it in one piece at the end; nothing, if something fails meanwhile."""
-        self._held = []
+    def transaction(self) -> Iterator[None]:
+        """Append all logs of the block at once at its end, or none if an error is raised in the block."""
+        self._deferred = []
         try:
             yield
-            logs = self._held
+            logs = self._deferred
         finally:
-            self._held = None
+            self._deferred = None
         self.append_logs(logs)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        if self._held is not None:
-            self._held += logs
+        if self._deferred is not None:
+            self._deferred += logs
             return
         lines = b"".join(json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs)
         with self._lock, self._path.open("r+b", buffering=0) as file:
-            end = _end_of_whole_lines(file)
+            end = _end_of_complete_lines(file)
             file.truncate(end)
             file.seek(end)
             try:
@@ -79,8 +80,27 @@ class JournalFile(BaseJournalBackend):
                 raise
 
 
-def _end_of_whole_lines(file: IO[bytes]) -> int:
-    """Find the byte after the last newline."""
+class JournalFileStorage(JournalStorage):
+    """Optuna's journal storage on a ``JournalFile``, with transactions."""
+
+    def __init__(self, file: JournalFile) -> None:
+        super().__init__(file)
+        self._file = file
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Append all writes of the block at once.
+
+        Raises:
+            UpdateFinishedTrialError: A write is to a finished trial. The other writes are stored.
+        """
+        with self._file.transaction():
+            yield
+        self.get_all_studies()  # applies what was appended, and raises the error of a rejected write
+
+
+def _end_of_complete_lines(file: IO[bytes]) -> int:
+    """Return the offset of the byte after the last newline."""
     end = file.seek(0, os.SEEK_END)
     while end > 0:
         start = max(0, end - _TAIL)

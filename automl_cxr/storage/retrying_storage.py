@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from automl_cxr.optuna_private import trial_id_of
 from automl_cxr.storage.storage_proxy import StorageProxy
 from automl_cxr.storage.urls import failed_storage, reason_of
 
@@ -58,10 +59,8 @@ class RetryingStorage(StorageProxy):
 
         def begin_once() -> int:
             trials = self._backend.get_all_trials(study_id, deepcopy=False)
-            begun = (
-                t._trial_id for t in reversed(trials) if t._trial_id not in self._begun and _is_begun_as(template_trial, t)
-            )
-            trial_id = next(begun, None)
+            created = (trial_id_of(trial) for trial in reversed(trials) if _is_created_from(template_trial, trial))
+            trial_id = next((trial_id for trial_id in created if trial_id not in self._begun), None)
             return begin() if trial_id is None else trial_id
 
         trial_id = self._ask(begin, again=begin_once)
@@ -102,7 +101,7 @@ class RetryingStorage(StorageProxy):
             question = again or question
 
 
-def _is_begun_as(template: FrozenTrial | None, trial: FrozenTrial) -> bool:
+def _is_created_from(template: FrozenTrial | None, trial: FrozenTrial) -> bool:
     if template is None:
         return trial.state is TrialState.RUNNING and not trial.params and not trial.user_attrs
     return (trial.state, trial.params, trial.user_attrs) == (template.state, template.params, template.user_attrs)

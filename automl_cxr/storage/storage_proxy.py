@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
+
+from automl_cxr.optuna_private import FrozenStudy
 
 _Answer = TypeVar("_Answer")
 

@@ -24,7 +24,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 
 from automl_cxr.errors import StudyError, UsageError
-from automl_cxr.storage.journal import JournalFile
+from automl_cxr.storage.journal import JournalFile, JournalFileStorage
 
 _FILE_URL = re.compile(r"(sqlite|journal):///([^?]+)(.*)", re.DOTALL)
 _EXTRAS = {"postgresql": "postgres", "grpc": "grpc"}  # pip install 'automl-cxr[...]' where a driver is missing
@@ -177,7 +177,7 @@ def _open_sqlite(url: str, busy_seconds: float) -> optuna.storages.BaseStorage:
 def _open_journal(url: str, busy_seconds: float) -> optuna.storages.BaseStorage:
     file = _made_file(url)
     try:
-        return optuna.storages.JournalStorage(JournalFile(file, busy_seconds=busy_seconds))
+        return JournalFileStorage(JournalFile(file, busy_seconds=busy_seconds))
     except (ValueError, KeyError, TypeError, AssertionError) as error:
         raise ValueError(f"it is no journal of Optuna: {error}") from error
 

@@ -1,1 +1,1 @@
-"""Where the wings meet: a study's description, its record, and the search that fills it."""
+"""Studies: their specification, record and files, and the search that runs their trials."""

@@ -1,102 +1,64 @@
-"""The lock under which searches of one study take turns to count trials, to begin one, and to commit one.
-
-A plain file lock would be held for ever by a search that was frozen with the lock in hand, and does not reach other machines on
-every file system. Here the holder leaves its name as well, in a file that only one can make::
-
-    propose.lock      the lock
-    propose.holder    name of the search that holds it
-    propose.breaking  lock of those who look whether the holder is dead
-
-A search that waits takes the turn from a holder that is taken for dead (``study/heartbeat.py``). One that wakes in the middle of a
-turn that it has lost does no harm: what it writes is checked against the name on the trial and its state in the storage. At
-worst it begins one trial more than was asked for.
-"""
+"""The lock of a study: only one of its drivers at a time starts a trial, requeues one, or commits the end of one."""
 
 from __future__ import annotations
 
-import contextlib
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from automl_cxr.study.heartbeat import DriverHeartbeat
+from automl_cxr.storage.retrying_storage import PATIENCE_SECONDS
 
-_LOOK_SECONDS = 1.0  # of waiting for the lock, before a look at who holds it
-_NAP_SECONDS = 0.05  # in a turn of another machine, which no lock tells the end of
+# A live driver holds the lock for milliseconds, or for PATIENCE_SECONDS while the storage does not respond.
+_TIMEOUT_SECONDS = PATIENCE_SECONDS + 60
 
 
 class CommitLock:
-    """One search's hold on the lock; a context manager, which may be entered again inside itself.
+    """A re-entrant file lock with a time-out; use it as a context manager.
+
+    The operating system releases the lock of a process that ends for any reason. It does not release the lock of a process that
+    is suspended, or of another machine that fails while it uses a network file system. After the time-out the lock is replaced.
+
+    If the previous holder resumes later, the record stays correct: each driver checks in the storage that a trial is still its
+    own before it writes, and the storage rejects changes of a finished trial. At worst, one trial more than requested is
+    started.
+
+    On a network file system without file locks, drivers on different machines do not exclude each other, with the same effect.
 
     Args:
         study_folder: Folder of the study.
-        lease: Of the search that takes its turn.
+        on_timeout: Receives a message for the user when the lock is replaced.
+        timeout_seconds: Time to wait for the holder.
     """
 
-    def __init__(self, study_folder: Path, lease: DriverHeartbeat) -> None:
+    def __init__(
+        self, study_folder: Path, *, on_timeout: Callable[[str], None], timeout_seconds: float = _TIMEOUT_SECONDS
+    ) -> None:
         self._path = study_folder / "propose.lock"
-        self._holder = study_folder / "propose.holder"
-        self._breaking = FileLock(study_folder / "propose.breaking")
-        self._lease = lease
         self._lock = FileLock(self._path)
-        self._depth = 0
+        self._on_timeout = on_timeout
+        self._timeout_seconds = timeout_seconds
 
     def __enter__(self) -> CommitLock:
-        if self._depth == 0:
-            while not (self._locked() and self._signed()):
-                self._break_if_dead()
-        self._depth += 1
-        return self
+        while True:
+            inode = self._inode()
+            try:
+                self._lock.acquire(timeout=self._timeout_seconds)
+            except Timeout:
+                if self._inode() == inode:  # otherwise another waiting driver has replaced the lock
+                    self._path.unlink(missing_ok=True)
+                    self._on_timeout(
+                        f"another driver has held {self._path} for {self._timeout_seconds:.0f} s, so the lock is replaced; "
+                        "stop that driver if it is suspended"
+                    )
+            else:
+                return self
 
     def __exit__(self, *_: object) -> None:
-        self._depth -= 1
-        if self._depth == 0:
-            with contextlib.suppress(OSError):  # a folder that errs now; the next turn finds the name to be its own
-                if self.is_mine():
-                    self._holder.unlink(missing_ok=True)
-            self._lock.release()
+        self._lock.release()
 
-    def is_mine(self) -> bool:
-        """Tell whether nobody has taken the turn away, which happens to a search that was silent while it held it."""
-        return self._read_holder() == self._lease.driver
-
-    def _locked(self) -> bool:
+    def _inode(self) -> int | None:
         try:
-            self._lock.acquire(timeout=_LOOK_SECONDS)
-        except Timeout:
-            return False
-        return True
-
-    def _signed(self) -> bool:
-        """Sign as the holder, unless another has: it died since, or holds a lock that does not reach this machine."""
-        if self.is_mine():
-            return True
-        try:
-            with self._holder.open("x", encoding="utf-8") as file:
-                file.write(self._lease.driver)
-        except FileExistsError:
-            self._lock.release()
-            return False
-        except OSError:  # a full disk; the lock alone has to do
-            self._holder.unlink(missing_ok=True)
-        return True
-
-    def _break_if_dead(self) -> None:
-        """End the turn of a dead search; one search at a time looks, and a living holder is given time."""
-        with self._breaking:
-            holder = self._read_holder()
-            if holder in self._lease.watch.alive() or holder is None:
-                time.sleep(_NAP_SECONDS)
-                return
-            if holder == "":  # it is just signing, unless it died of it
-                time.sleep(_LOOK_SECONDS)
-            if self._read_holder() == holder:
-                self._holder.unlink(missing_ok=True)
-                self._path.unlink(missing_ok=True)  # whoever holds the old file's lock holds nothing any more
-
-    def _read_holder(self) -> str | None:
-        try:
-            return self._holder.read_text(encoding="utf-8")
+            return self._path.stat().st_ino
         except OSError:
             return None

@@ -1,10 +1,11 @@
-"""Copies a study: its record into a storage, its files into a folder, so that the copy can be continued by itself.
+"""Copies of a study: the record is copied to a storage and the files to a folder. The copy can be continued independently.
 
-The record is copied first and the folder is moved to its place last: a copy that was killed in the middle stands in the storage
-without files, is refused by every command with that reason, and is removed by `automl-cxr studies delete`.
+The record is copied first, and the folder is renamed to its final name last. Therefore a copy that was killed is a study
+without
+files: every command reports it, and `automl-cxr studies delete` removes it.
 
-What was running belongs to the original's search. In the copy it waits with the values that it had; a trial that continued
-another one has failed there, and its parent can be continued again.
+Running trials belong to the original's search. In the copy they are WAITING with the same values. A running trial that
+continues another trial is FAILED in the copy, and its parent can be continued again.
 """
 
 from __future__ import annotations
@@ -12,9 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import shutil
-import uuid
 import warnings
 from pathlib import Path
 
@@ -22,6 +21,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from automl_cxr.errors import StudyError, UsageError
+from automl_cxr.io import atomic_folder
+from automl_cxr.optuna_private import enqueued_attrs, enqueued_values, storage_of, study_id_of
 from automl_cxr.storage.urls import explained_storage_errors, open_storage
 from automl_cxr.study.store import (
     StudyStore,
@@ -30,24 +31,27 @@ from automl_cxr.study.store import (
     founding,
 )
 
-_OF_A_SEARCH = shutil.ignore_patterns("drivers", "propose.*", "*.lock", ".*")
+_FILES_OF_DRIVERS = shutil.ignore_patterns("drivers", "propose.*", "*.lock", ".*")
 _INTERRUPTED = "It was running, continuing trial {parent}, when the study was copied."
 
 
 def copy_study(original: StudyStore, name: str, *, runs: Path, storage: str) -> StudyStore:
-    """Copy a study; the copy goes on by itself, and neither knows of what the other does from then on.
+    """Copy a study. The original and the copy are independent afterwards.
 
-    Looks at the test part come along, since they were looks at the copy's test part too.
+    The recorded evaluations on the test part are copied too, because both studies have the same test part.
 
     Args:
-        original: What is copied, while a search works on it or not.
-        name: Of the copy.
-        runs: Folder that gets the copy's folder.
-        storage: Optuna storage URL that gets the copy's record; the original's own is fine.
+        original: The study to copy. A search may be running on it.
+        name: Name of the copy.
+        runs: Folder in which the folder of the copy is created.
+        storage: Optuna storage URL for the record of the copy; it may be that of the original.
+
+    Returns:
+        The copy.
 
     Raises:
-        UsageError: The name is no folder's, or taken.
-        StudyError: The storage cannot be opened, or something cannot be written.
+        UsageError: The name is invalid or exists already.
+        StudyError: The storage cannot be opened, or the folder or the storage cannot be written.
     """
     check_study_name(name)
     folder = runs / name
@@ -55,8 +59,8 @@ def copy_study(original: StudyStore, name: str, *, runs: Path, storage: str) -> 
         backend = open_storage(storage)
         if name in optuna.study.get_all_study_names(backend) or folder.exists():
             where = "the folder" if folder.exists() else "the storage"
-            raise UsageError(f"A copy needs a name that is free; {where} has a '{name}' already. Take another name.")
-        trials = original.study.get_trials(deepcopy=False)  # before the files: whatever is finished by now has its files
+            raise UsageError(f"A copy needs a new name; {where} has a '{name}' already. Choose another name.")
+        trials = original.study.get_trials(deepcopy=False)  # read before the files, so that each finished trial has its files
         study = None
         try:
             with explained_storage_errors(), explained_disk_errors(folder):
@@ -79,8 +83,8 @@ def _copy_record(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(source.metric_names)
-    for key, value in source._storage.get_study_system_attrs(source._study_id).items():
-        study._storage.set_study_system_attr(study._study_id, key, value)
+    for key, value in storage_of(source).get_study_system_attrs(study_id_of(source)).items():
+        storage_of(study).set_study_system_attr(study_id_of(study), key, value)
     for key, value in source.user_attrs.items():
         study.set_user_attr(key, value)
     study.set_user_attr("copied_from", source.study_name)
@@ -89,12 +93,12 @@ def _copy_record(
 
 
 def _without_search(trial: FrozenTrial) -> FrozenTrial:
-    """Give what becomes of a trial that the original's search still runs."""
+    """Return the copy of a running trial: WAITING with the same values, or FAILED if it continues another trial."""
     parent = trial.user_attrs.get("parent")
     origin = {key: value for key, value in trial.user_attrs.items() if key == "warm_start"}
     if parent is None:
-        values = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        return create_trial(state=TrialState.WAITING, system_attrs={"fixed_params": values}, user_attrs=origin)
+        values = {**enqueued_values(trial), **trial.params}
+        return create_trial(state=TrialState.WAITING, system_attrs=enqueued_attrs(values), user_attrs=origin)
     return create_trial(
         state=TrialState.FAIL,
         params=trial.params,
@@ -104,29 +108,23 @@ def _without_search(trial: FrozenTrial) -> FrozenTrial:
 
 
 def _copy_files(original: StudyStore, trials: list[FrozenTrial], name: str, folder: Path) -> None:
-    """Copy everything but what belongs to a search at work, under a hidden name until it is whole."""
+    """Copy all files except those of drivers and unfinished trials, under a hidden name until the copy is complete."""
     finished = {f"{trial.number:05d}" for trial in trials if trial.state.is_finished()}
 
     def ignore(where: str, names: list[str]) -> set[str]:
-        of_trials = Path(where).name in ("trials", "checkpoints") and Path(where).parent == original.folder
-        unfinished = {entry for entry in names if Path(entry).stem not in finished} if of_trials else set()
-        return {*_OF_A_SEARCH(where, names), *unfinished}
+        is_by_trial = Path(where).name in ("trials", "checkpoints") and Path(where).parent == original.folder
+        unfinished = {entry for entry in names if Path(entry).stem not in finished} if is_by_trial else set()
+        return {*_FILES_OF_DRIVERS(where, names), *unfinished}
 
-    staged = folder.with_name(f".{name}.{uuid.uuid4().hex}")
-    try:
-        shutil.copytree(original.folder, staged, ignore=ignore, copy_function=_copy_if_there)
+    with atomic_folder(folder) as staged:
+        shutil.copytree(original.folder, staged, ignore=ignore, copy_function=_copy_if_present, dirs_exist_ok=True)
         spec = dataclasses.replace(original.spec, name=name)
         (staged / "study.json").write_text(spec.to_json(), encoding="utf-8")
         for path in staged.glob("ensembles/*/ensemble.json"):
             ensemble = json.loads(path.read_text(encoding="utf-8"))
             path.write_text(json.dumps({**ensemble, "study": name}, indent=1, ensure_ascii=False), encoding="utf-8")
-        os.replace(staged, folder)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
 
 
-def _copy_if_there(source: str, target: str) -> None:
-    with contextlib.suppress(
-        FileNotFoundError
-    ):  # a search at work drops the models of trials that are no longer among the best
+def _copy_if_present(source: str, target: str) -> None:
+    with contextlib.suppress(FileNotFoundError):  # a running search removes models that are no longer among the best
         shutil.copy2(source, target)

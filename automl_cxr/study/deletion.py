@@ -1,14 +1,13 @@
-"""Deletes a study, its record and its files, so that a kill in the middle leaves something that can be deleted again.
+"""Deletion of a study: its record and its files. A deletion that is killed can be repeated.
 
-The folder gets a hidden name first (one step of the file system), then the record goes, then the hidden folder. In between
-the study stands in the storage without files: every command says so, and deleting it again finishes the work. What is left
-of a folder after that is swept up by the next deletion.
+The folder is first renamed to a hidden name (an atomic operation), then the record is deleted, then the hidden folder. A kill
+before the record is deleted leaves a study without files: every command reports it, and a second deletion completes the first.
+A kill after that leaves a hidden folder, which the next deletion of any study removes.
 """
 
 from __future__ import annotations
 
 import glob
-import os
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -33,15 +32,15 @@ _TRASH = ".deleted-"
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """What a deletion takes away.
+    """The contents of a study that a deletion removes.
 
     Attributes:
-        name: The study.
+        name: Name of the study.
         trials: Number of trials by state.
         models: Number of trials that have a model on disk.
         ensembles: Names of its ensembles.
-        n_bytes: Size of its files.
-        folder: Their folder; None where they are not in the runs folder, so that the record alone goes.
+        n_bytes: Size of its files in bytes.
+        folder: Folder of its files; None if they are not in the runs folder, so that only the record is deleted.
     """
 
     name: str
@@ -53,10 +52,10 @@ class Loss:
 
 
 def weigh_deletion(name: str, *, runs: Path, storage: str) -> Loss:
-    """Tell what deleting a study would take away.
+    """Return what the deletion of a study would remove.
 
     Raises:
-        StudyError: There is no such study, the files in ``runs`` are another's, or a search is at work on it.
+        StudyError: The study does not exist, the files in ``runs`` belong to another study, or a search is running on it.
     """
     backend = open_existing_storage(storage)
     if name not in optuna.study.get_all_study_names(backend):
@@ -64,12 +63,12 @@ def weigh_deletion(name: str, *, runs: Path, storage: str) -> Loss:
     folder = runs / name
     summary = summarise(optuna.load_study(study_name=name, storage=backend), folder)
     if summary.folder is not None:
-        StudyStore.find(name, runs=runs, storage=storage)  # refuses the folder of another study
+        StudyStore.find(name, runs=runs, storage=storage)  # raises StudyError if the folder belongs to another study
         alive = DriverMonitor(folder).alive()
         if alive:
             raise StudyError(
-                f"A study can be deleted when no search works on it; {', '.join(sorted(alive))} works on '{name}' now. Stop it "
-                f"first; one that died on another machine is forgotten without its files in {folder / 'drivers'}."
+                f"A study can be deleted if no search works on it; {', '.join(sorted(alive))} works on '{name}' now. Stop it "
+                f"first. If it died on another machine, delete its files in {folder / 'drivers'}."
             )
     return Loss(
         name=name,
@@ -82,21 +81,19 @@ def weigh_deletion(name: str, *, runs: Path, storage: str) -> Loss:
 
 
 def delete_study(name: str, *, runs: Path, storage: str) -> Loss:
-    """Delete a study for good, ensembles included, and tell what was lost.
+    """Delete a study permanently, including its ensembles, and return what was removed.
 
     Raises:
-        StudyError: As ``weigh_deletion``, or something cannot be written.
+        StudyError: As ``weigh_deletion``, or the folder or the storage cannot be written.
     """
-    open_existing_storage(storage)  # before the runs folder is made for the lock
+    open_existing_storage(storage)  # before ``founding`` creates the runs folder
     with founding(name, runs):
         loss = weigh_deletion(name, runs=runs, storage=storage)
         with explained_disk_errors(runs), explained_storage_errors():
             if loss.folder is not None:
-                os.replace(loss.folder, runs / f"{_TRASH}{name}-{uuid.uuid4().hex}")
+                loss.folder.replace(runs / f"{_TRASH}{name}-{uuid.uuid4().hex}")
             optuna.delete_study(study_name=name, storage=open_existing_storage(storage))
-        for left in (
-            *runs.glob(f"{_TRASH}*"),
-            *runs.glob(f".{glob.escape(name)}.{'[0-9a-f]' * 32}/"),
-        ):  # the second by a copy that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        unfinished_copies = runs.glob(f".{glob.escape(name)}.{'[0-9a-f]' * 32}.partial/")
+        for folder in (*runs.glob(f"{_TRASH}*"), *unfinished_copies):
+            shutil.rmtree(folder, ignore_errors=True)
         return loss

@@ -1,21 +1,23 @@
-"""Who works on a running trial: a search signs its trials and keeps a lease, so that a dead search's trials are taken up.
+"""Heartbeats of drivers: how a driver shows that it is alive, and how other drivers detect that it is dead.
 
-Two signs of life lie in the study's folder, for each search that is at work on it:
+A driver is one running search. It writes its name on the trials that it runs. If it dies, its running trials are abandoned, and
+another driver requeues them. Each driver has two files in the study's folder:
 
-    drivers/<driver>.lock   a file lock, which the operating system frees at the instant a process dies, however it dies
-    drivers/<driver>.beat   the machine that the search runs on, and a counter that a thread of it advances every few seconds
+    drivers/<driver>.lock   a file lock, which the operating system releases as soon as the process ends for any reason
+    drivers/<driver>.beat   the driver's machine and a counter that a thread advances every few seconds (the heartbeat)
 
-A free lock is proof of death on the machine that it was taken on. On another machine, which the lock may not reach, and where
-a process hangs or is frozen with its lock in hand, the counter decides: an observer that has not seen it move for long enough,
-by a clock of the observer's own that never goes backwards, takes the search for dead. A counter and no time stamp, because the
-clocks of two machines differ and are set back.
+A released lock proves that a driver on the same machine is dead. The lock does not prove anything for a driver on another
+machine, which the lock may not reach, and a suspended process keeps its lock. In these cases the counter decides: a monitor
+that has not observed a new value for ``timeout_seconds``, measured with its own monotonic clock, regards the driver as dead.
+The file contains a counter instead of a time stamp, because the clocks of two machines differ and can be set back.
 
-The counter lies in the folder and not in the storage, because the folder is what all searches of a study share already, because
-a storage that is away for a minute must not make every search look dead, and because an SQLite file has one writer at a time,
-who has more to write than that nothing is new. It is overwritten in place, which takes no room on a full disk; a reader
-that meets it half written sees another value than before, which is all that it asks for.
+The counter is in the folder instead of the storage for three reasons. All drivers of a study share the folder. A storage that
+is unavailable for a minute must not make every driver appear dead. An SQLite file has one writer at a time, which should not be
+occupied by heartbeats. The file is overwritten in place, which needs no space on a full disk. A monitor that reads a partly
+written value finds that it differs from the previous value, which is sufficient.
 
-A search that was taken for dead may wake. It then finds another name on its trials, and leaves them (``StudyStore.owns``).
+A driver that was regarded as dead may resume. It then finds another driver's name on its trials and stops them
+(``StudyStore.owns``).
 """
 
 from __future__ import annotations
@@ -34,150 +36,152 @@ from filelock import FileLock, Timeout
 
 @dataclass(frozen=True, kw_only=True)
 class HeartbeatSettings:
-    """How often a search shows that it lives, and how long it may be silent.
+    """The times of a heartbeat. All drivers of a study should use the same values.
 
     Attributes:
-        beat_seconds: From one movement of the counter to the next.
-        patience_seconds: Silence after which a search is taken for dead; all searches of a study should agree on it.
+        interval_seconds: Time between two increments of the counter.
+        timeout_seconds: Time without an increment after which a driver is regarded as dead.
     """
 
-    beat_seconds: float = 5.0
-    patience_seconds: float = 90.0
+    interval_seconds: float = 5.0
+    timeout_seconds: float = 90.0
 
 
 class DriverHeartbeat:
-    """Held by one running search; use it as a context manager around the search.
+    """The heartbeat of this driver; use it as a context manager around the search.
 
     Args:
         study_folder: Folder of the study.
-        terms: How often to show that it lives, and for how long others may be silent.
+        settings: Interval of this heartbeat and time-out of the others.
 
     Attributes:
-        driver: Name of the search, which its running trials carry.
-        watch: What it knows of the other searches.
+        driver: Unique name of this driver, which is written on the trials that it runs.
+        monitor: Monitor of the other drivers.
     """
 
-    def __init__(self, study_folder: Path, *, terms: HeartbeatSettings | None = None) -> None:
+    def __init__(self, study_folder: Path, *, settings: HeartbeatSettings | None = None) -> None:
         self.driver = uuid.uuid4().hex[:12]
-        self.watch = DriverMonitor(study_folder, terms=terms, own=self.driver)
-        self._beat_seconds = (terms or HeartbeatSettings()).beat_seconds
-        folder = _drivers(study_folder)
+        self.monitor = DriverMonitor(study_folder, settings=settings, own=self.driver)
+        self._interval_seconds = (settings or HeartbeatSettings()).interval_seconds
+        folder = _drivers_folder(study_folder)
         self._lock = FileLock(folder / f"{self.driver}.lock")
         self._beat_file = folder / f"{self.driver}.beat"
-        self._is_over = threading.Event()
-        self._heart = threading.Thread(target=self._beat_on, name="lease", daemon=True)
+        self._is_stopped = threading.Event()
+        self._thread = threading.Thread(target=self._advance_until_stopped, name="heartbeat", daemon=True)
 
     def __enter__(self) -> DriverHeartbeat:
         self._beat_file.parent.mkdir(exist_ok=True)
         self._lock.acquire()
-        self._beat(0)  # after the lock: from now on a free one means death
-        self._heart.start()
+        self._write(0)  # after the lock is acquired, because a beat file with a released lock means a dead driver
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        self._heart.join()
+        self._is_stopped.set()
+        self._thread.join()
         self._beat_file.unlink(missing_ok=True)
         self._lock.release()
         Path(self._lock.lock_file).unlink(missing_ok=True)
 
-    def _beat_on(self) -> None:
+    def _advance_until_stopped(self) -> None:
         count = 0
-        while not self._is_over.wait(self._beat_seconds):
+        while not self._is_stopped.wait(self._interval_seconds):
             count += 1
-            with contextlib.suppress(OSError):  # a folder that is away for a moment; the next beat may arrive
-                self._beat(count)
+            with contextlib.suppress(OSError):  # the folder may be unavailable for a moment; the next write may succeed
+                self._write(count)
 
-    def _beat(self, count: int) -> None:
+    def _write(self, count: int) -> None:
         with self._beat_file.open("r+b" if self._beat_file.exists() else "wb") as file:
             file.write(f"{this_machine()} {count:020d}".encode())
 
 
 class DriverMonitor:
-    """Judges which searches of a study live. It remembers when each counter was last seen to move: keep one while looking.
+    """A monitor of the drivers of a study.
+
+    It stores when each counter last changed. Therefore use the same instance for repeated checks.
 
     Args:
         study_folder: Folder of the study.
-        terms: How long a search may be silent.
-        clock: Seconds, from anywhere, that never go backwards.
-        machine: Where the observer runs: file locks prove nothing about searches elsewhere.
-        own: Name of the search that the observer is, which lives whatever its counter says.
+        settings: Time-out of a heartbeat.
+        clock: Function that returns seconds and never goes backwards.
+        machine: Machine of the monitor. Only the file locks of drivers on the same machine are conclusive.
+        own: Name of the monitor's own driver, which is always alive.
     """
 
     def __init__(
         self,
         study_folder: Path,
         *,
-        terms: HeartbeatSettings | None = None,
+        settings: HeartbeatSettings | None = None,
         clock: Callable[[], float] = time.monotonic,
         machine: str | None = None,
         own: str = "",
     ) -> None:
-        self._folder = _drivers(study_folder)
-        self._patience = (terms or HeartbeatSettings()).patience_seconds
+        self._folder = _drivers_folder(study_folder)
+        self._timeout_seconds = (settings or HeartbeatSettings()).timeout_seconds
         self._clock = clock
         self._machine = machine or this_machine()
         self._own = own
-        self._seen: dict[str, _Sign] = {}
+        self._observations: dict[str, _Observation] = {}
 
     def alive(self) -> set[str]:
-        """Name the searches that are not known to be dead, and sweep up after those that are."""
-        signed_in = {path.stem for path in self._folder.glob("*.beat")}
-        self._seen = {driver: sign for driver, sign in self._seen.items() if driver in signed_in}
-        return {driver for driver in signed_in if driver == self._own or self._lives(driver)}
+        """Return the drivers that are not known to be dead, and remove the files of dead drivers."""
+        registered = {path.stem for path in self._folder.glob("*.beat")}
+        self._observations = {name: observation for name, observation in self._observations.items() if name in registered}
+        return {driver for driver in registered if driver == self._own or self._is_alive(driver)}
 
     def is_verified(self, driver: str) -> bool:
-        """Tell whether the counter of a search that ``alive`` named has moved since this watch began."""
-        return driver == self._own or (driver in self._seen and self._seen[driver].has_moved)
+        """Return whether this monitor has observed that the driver's heartbeat advances."""
+        return driver == self._own or (driver in self._observations and self._observations[driver].has_advanced)
 
-    def _lives(self, driver: str) -> bool:
+    def _is_alive(self, driver: str) -> bool:
         text = self._read_beat(driver)
-        if text.partition(" ")[0] == self._machine and self._sweep_if_free(driver):
+        if text.partition(" ")[0] == self._machine and self._remove_if_unlocked(driver):
             return False
-        now, last = self._clock(), self._seen.get(driver)
+        now, last = self._clock(), self._observations.get(driver)
         if last is None or last.text != text:
-            self._seen[driver] = _Sign(text, now, has_moved=last is not None)
+            self._observations[driver] = _Observation(text, now, has_advanced=last is not None)
             return True
-        if now - last.when <= self._patience:
+        if now - last.seconds <= self._timeout_seconds:
             return True
-        self._sweep_if_free(driver)
+        self._remove_if_unlocked(driver)
         return False
 
     def _read_beat(self, driver: str) -> str:
         try:
             return (self._folder / f"{driver}.beat").read_text(encoding="utf-8")
         except OSError:
-            return ""  # it has just signed out
+            return ""  # the driver has just ended
 
-    def _sweep_if_free(self, driver: str) -> bool:
-        """Remove the files of a search whose lock nobody holds; tell whether nobody does."""
+    def _remove_if_unlocked(self, driver: str) -> bool:
+        """Remove the files of a driver whose lock is released, and return whether it is released."""
         lock = FileLock(self._folder / f"{driver}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
             return False
-        for ending in ("beat", "lock"):
-            (self._folder / f"{driver}.{ending}").unlink(missing_ok=True)
+        for suffix in ("beat", "lock"):
+            (self._folder / f"{driver}.{suffix}").unlink(missing_ok=True)
         lock.release()
         return True
 
 
 @dataclass(frozen=True)
-class _Sign:
-    """What a beat file was last seen to say, when it began to say so, and whether it had said something else before."""
+class _Observation:
+    """The last content of a beat file, the time at which it was first read, and whether it differed from an earlier content."""
 
     text: str
-    when: float
-    has_moved: bool
+    seconds: float
+    has_advanced: bool
 
 
 def this_machine() -> str:
-    """Name the machine until it is started again: file locks bind the processes under one running kernel."""
+    """Return an identifier of the running kernel (file locks work between its processes), or else the host name."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     with contextlib.suppress(OSError):
         return boot.read_text(encoding="utf-8").strip()
     return platform.node().replace(" ", "-") or "unnamed"
 
 
-def _drivers(study_folder: Path) -> Path:
+def _drivers_folder(study_folder: Path) -> Path:
     return study_folder / "drivers"

@@ -1,33 +1,63 @@
-"""Which trials keep their model on disk: the best ones, and nothing is read again to know them."""
+"""Retention of models and checkpoints: which of them stay on disk."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Collection
 
 from automl_cxr.records import TrialRecord, TrialState
 from automl_cxr.study.store import StudyStore
 
 
 class ModelRetention:
-    """The best trials that one search knows of. A trial that is not among them, or no longer, loses its model.
+    """The retention rules of one search.
 
-    A second search on the same study has a list of its own, so that up to twice as many models may lie on the disk until
-    one of them ends and calls ``StudyStore.drop_models_beyond``.
+    The best trials that the search has observed keep their models; a trial that is displaced from this list loses its model.
+    The record is read only once. A second search on the same study has its own list. Therefore up to twice as many models can
+    be on disk until one of the searches ends and calls ``remove_other_models``.
 
     Args:
         store: The study.
-        n_kept: Number of trials that keep their model.
+        n_models: Number of trials that keep their models.
+        max_bytes: Maximum size of models and checkpoints together; None for no limit.
     """
 
-    def __init__(self, store: StudyStore, n_kept: int) -> None:
+    def __init__(self, store: StudyStore, n_models: int, max_bytes: int | None = None) -> None:
         self._store = store
-        self._n_kept = n_kept
-        store.drop_models_beyond(n_kept)
-        self._best = store.by_worth(store.records(TrialState.COMPLETE))[:n_kept]
+        self._n_models = n_models
+        self._max_bytes = max_bytes
+        self._best = self.remove_other_models()
 
-    def settle(self, record: TrialRecord) -> None:
-        """Decide about the model of a trial that has just ended, and about the one that it displaces."""
+    def remove_other_models(self) -> list[TrialRecord]:
+        """Remove the models of all but the best trials in the record, and return the best trials."""
+        ranked = self._store.rank_for_retention(self._store.records(TrialState.COMPLETE))
+        for record in ranked[self._n_models :]:
+            self._store.drop_model(record.number)
+        return ranked[: self._n_models]
+
+    def add(self, record: TrialRecord) -> None:
+        """Retain or remove the model of a trial that has just ended, and remove the model that it displaces."""
         if record.state is not TrialState.COMPLETE:
             return
-        self._best = self._store.by_worth([*self._best, record])
-        for beaten in self._best[self._n_kept :]:
-            self._store.drop_model(beaten.number)
-        del self._best[self._n_kept :]
+        self._best = self._store.rank_for_retention([*self._best, record])
+        for displaced in self._best[self._n_models :]:
+            self._store.drop_model(displaced.number)
+        del self._best[self._n_models :]
+
+    def free_disk_space(self, continuable: Callable[[], Collection[int]]) -> None:
+        """Remove checkpoints that no trial needs; then remove the worst models, but never the best one, down to the size limit.
+
+        Args:
+            continuable: Returns the numbers of the trials that may be continued.
+        """
+        self._store.drop_checkpoints_but(continuable)
+        if self._max_bytes is not None:
+            self._remove_models_above(self._max_bytes)
+
+    def _remove_models_above(self, max_bytes: int) -> None:
+        ranked = self._store.rank_for_retention(self._store.records(TrialState.COMPLETE))
+        sizes = {record.number: n_bytes for record in ranked if (n_bytes := self._store.model_bytes(record.number))}
+        excess = sum(sizes.values()) + self._store.checkpoint_bytes() - max_bytes
+        for number in reversed(list(sizes)[1:]):
+            if excess > 0:
+                self._store.drop_model(number)
+                excess -= sizes[number]

@@ -1,4 +1,4 @@
-"""What a worker is sent: how a proposal becomes a trial of a study. Values and paths only; Keras loads where it runs."""
+"""The objective of a search: it converts a proposal into a configuration and runs it as a trial, in any process."""
 
 from __future__ import annotations
 
@@ -27,22 +27,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialObjective:
-    """Turns a proposal into a configuration and runs it, in whatever process it is called.
+    """The objective of a study. It contains only values and paths, so that it can be sent to worker processes.
+
+    Keras is imported only in the process that runs a trial.
 
     Attributes:
         fixed: Hyperparameters that the study or the space fixes.
-        study_seed: From which every trial's seed follows.
-        images: The decoded array of training and validation images.
-        weights_folder: Where pretrained weights are looked for first, or None.
+        study_seed: Seed of the study, from which the seeds of trials are derived.
+        images: File of the decoded training and validation images.
+        weights_folder: Folder that is searched first for pretrained weights, or None.
         split: The study's split.json.
-        trials: Folder of the study's trials; a trial writes beside its final place, under the driver's name.
+        trials: Folder of the study's trials, in which the staging folders of running trials are created.
         checkpoints: Folder of the study's checkpoints.
-        driver: Name of the search that asks.
-        objectives: What is optimised; the first, a metric, chooses the epoch.
-        requirements: Bounds that the trial must keep.
+        driver: Name of the driver.
+        objectives: Names of the objectives; the first one, a metric, selects the epoch.
+        requirements: Constraints on a trial.
         normal_class: Index of the class without a finding, or None.
-        folds: Folds that a trial trains a network for each; 0 where it trains one.
-        fidelity: What a rung of fewer epochs has less of, a name in ``fidelity.FIDELITIES``.
+        folds: Number of folds of cross-validation; 0 for one validation part.
+        fidelity: Fidelity of the rungs, a name in ``fidelity.FIDELITIES``.
     """
 
     fixed: Mapping[str, Any]
@@ -61,40 +63,48 @@ class TrialObjective:
 
     @property
     def inputs(self) -> tuple[Path, ...]:
-        """Files that may have to be brought to another machine. The study's own folder has to be seen by all."""
+        """Files that may have to be copied to other machines. The study's folder must be accessible from all machines."""
         return (self.images,)
 
     def reading(self, places: Mapping[Path, Path]) -> TrialObjective:
-        """Give the same objective that reads its images elsewhere."""
+        """Return the same objective with copied input files.
+
+        Args:
+            places: Path of the copy by path of the original.
+        """
         return dataclasses.replace(self, images=places.get(self.images, self.images))
 
     def __call__(self, proposal: Proposal) -> Run:
-        # Here, because they load Keras, which the driver must not pay for.
+        # Imported here, because they import Keras, which the driver does not need.
         from automl_cxr.training.cross_validation import cross_validate
         from automl_cxr.training.trial import run_trial
 
-        task = self._begin(proposal)
-        return (yield from self._reports(task, cross_validate(task) if self.folds else run_trial(task)))
+        task = self._create_task(proposal)
+        return (yield from self._run_task(task, cross_validate(task) if self.folds else run_trial(task)))
 
-    def gathers(self, proposal: Proposal) -> bool:
-        """Tell whether a trial trains nothing but a head, which takes milliseconds an epoch beside others."""
+    def can_batch(self, proposal: Proposal) -> bool:
+        """Return whether a trial trains only a head. In a batch, an epoch of such a trial takes milliseconds."""
         return self.folds == 0 and self.fidelity == "epochs" and self.config_of(proposal).trains_head_only
 
-    def together(self, proposals: Sequence[Proposal]) -> list[Run]:
-        """Run trials that gather; their heads are trained as one computation."""
-        from automl_cxr.training.stacked_trials import run_stacked_trials  # here: loads Keras
+    def run_batch(self, proposals: Sequence[Proposal]) -> list[Run]:
+        """Run several trials for which ``can_batch`` is true. Their heads are trained in one computation."""
+        from automl_cxr.training.stacked_trials import run_stacked_trials  # imports Keras
 
-        tasks = [self._begin(proposal) for proposal in proposals]
-        return [self._reports(task, records) for task, records in zip(tasks, run_stacked_trials(tasks), strict=True)]
+        tasks = [self._create_task(proposal) for proposal in proposals]
+        return [self._run_task(task, records) for task, records in zip(tasks, run_stacked_trials(tasks), strict=True)]
 
-    def _begin(self, proposal: Proposal) -> TrialTask:
-        """Say what a trial is to do, and make the folder that it writes into."""
-        from automl_cxr.training.trial import TrialTask  # here: loads Keras
+    def _create_task(self, proposal: Proposal) -> TrialTask:
+        """Create the task of a trial and its staging folder.
+
+        Raises:
+            WorkerDiedError: The study's folder is not accessible on this machine.
+        """
+        from automl_cxr.training.trial import TrialTask  # imports Keras
 
         if not self.split.exists():
             raise WorkerDiedError(
-                f"The machine {platform.node()} does not see the study's folder {self.split.parent}, where trials leave their "
-                "files. Put --runs on a folder that all machines share."
+                f"Trials write their files to the study's folder, so all machines must have access to it; {self.split.parent} "
+                f"does not exist on {platform.node()}. Set --runs to a folder that all machines share."
             )
         folder = staging_folder(self.trials, proposal.number, self.driver)
         shutil.rmtree(folder, ignore_errors=True)
@@ -113,17 +123,17 @@ class TrialObjective:
             until=proposal.epochs,
             checkpoint=checkpoint_file(self.checkpoints, proposal.number),
             resume=self._latest_checkpoint(proposal),
-            reported=0 if proposal.parent is None else self._epochs_of(proposal.parent),
+            reported=0 if proposal.parent is None else self._count_epochs(proposal.parent),
             largest_image=self.fixed["image_size"],
         )
 
-    def _reports(self, task: TrialTask, records: Generator[EpochRecord | FoldRecord, None, TrialResult]) -> Run:
-        """Report what a trial yields, and clear its folder up where it does not come to its end."""
-        from automl_cxr.training.trial import describe_worker  # here: loads Keras
+    def _run_task(self, task: TrialTask, records: Generator[EpochRecord | FoldRecord, None, TrialResult]) -> Run:
+        """Convert the records of a trial into reports. Remove its staging folder if it does not finish."""
+        from automl_cxr.training.trial import describe_worker  # imports Keras
 
-        known = {"worker": describe_worker()}
+        facts = {"worker": describe_worker()}
         if task.config.gradient_accumulation > 1:
-            known["gradient_accumulation"] = task.config.gradient_accumulation
+            facts["gradient_accumulation"] = task.config.gradient_accumulation
         is_finished = False
         try:
             while True:
@@ -134,33 +144,33 @@ class TrialObjective:
                     is_finished = True
                     return dataclasses.asdict(end.value)
                 if self.fidelity == "image_size" and isinstance(record, EpochRecord):
-                    known["image_size"] = record.image_size
-                yield Report(record.step, record.score, facts={**record.facts, **known}, values=record.values)
+                    facts["image_size"] = record.image_size
+                yield Report(record.step, record.score, facts={**record.facts, **facts}, values=record.values)
         finally:
             if not is_finished:
                 records.close()
                 shutil.rmtree(task.folder, ignore_errors=True)
 
     def config_of(self, proposal: Proposal) -> TrialConfig:
-        """Complete a proposal's values; a trial that continues another has its seed and computes batches as it did."""
+        """Return the complete configuration. A trial that continues another one has its seed and its gradient accumulation."""
         if proposal.parent is None:
-            own: dict[str, Any] = {"seed": trial_seed(self.study_seed, proposal.number)}
+            overrides: dict[str, Any] = {"seed": trial_seed(self.study_seed, proposal.number)}
         else:
             text = (self.trials / f"{proposal.parent:05d}" / "config.json").read_text(encoding="utf-8")
             parent = TrialConfig.from_json(text)
-            own = {"seed": parent.seed, "gradient_accumulation": parent.gradient_accumulation}
+            overrides = {"seed": parent.seed, "gradient_accumulation": parent.gradient_accumulation}
         if self.fidelity == "image_size" and proposal.epochs is not None:
-            own["image_size"] = rung_image_size(self.fixed["image_size"], proposal.epochs, self.fixed["epochs"])
-        config = TrialConfig.from_values({**self.fixed, **proposal.values, **own})
+            overrides["image_size"] = rung_image_size(self.fixed["image_size"], proposal.epochs, self.fixed["epochs"])
+        config = TrialConfig.from_values({**self.fixed, **proposal.values, **overrides})
         return dataclasses.replace(config, gradient_accumulation=config.gradient_accumulation * 2**proposal.halvings)
 
-    def _epochs_of(self, number: int) -> int:
-        """Count the epochs of a trial that ended at a rung, with those of the trials that it continued."""
+    def _count_epochs(self, number: int) -> int:
+        """Return the number of epochs of a trial that ended at a rung, including those of the trials that it continued."""
         with (self.trials / f"{number:05d}" / "history.csv").open(newline="", encoding="utf-8") as file:
             return sum(1 for _ in csv.DictReader(file))
 
     def _latest_checkpoint(self, proposal: Proposal) -> Path | None:
-        """Choose where to go on from: what an earlier attempt at this trial left, else the trial that it continues."""
+        """Return the checkpoint of an earlier attempt at this trial, or otherwise that of the trial that it continues."""
         own = checkpoint_file(self.checkpoints, proposal.number)
         if own.is_file() or proposal.parent is None:
             return own if own.is_file() else None
@@ -168,15 +178,15 @@ class TrialObjective:
 
 
 def staging_folder(trials: Path, number: int, driver: str) -> Path:
-    """Name the folder that a trial writes into before it is complete."""
+    """Return the folder into which a driver's worker writes a trial's files before they are committed."""
     return trials / f".{number:05d}-{driver}"
 
 
 def checkpoint_file(checkpoints: Path, number: int) -> Path:
-    """Name the file of a trial's checkpoint; the names of those of its folds begin with it."""
+    """Return the checkpoint file of a trial. The names of its folds' checkpoints begin with the same number."""
     return checkpoints / f"{number:05d}.npz"
 
 
 def trial_seed(study_seed: int, number: int) -> int:
-    """Derive a trial's seed, so that one seed decides a study and no two trials share theirs."""
+    """Derive a trial's seed from the study's seed. Different trials have different seeds."""
     return int(np.random.SeedSequence((study_seed, number)).generate_state(1)[0] >> 1)

@@ -1,4 +1,4 @@
-"""What a name stands for: a study's fixed configuration, the preset of a search space, or a backbone with a default head."""
+"""Named configurations: the preset of a study file or search space, or a backbone with the default head."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.study.spaces import load_space, refuse_unread_fixed, shipped
 from automl_cxr.study.study_files import find_study_file, read_study_file
 
-_OF_STUDY_FILES = {"image-size": "image_size", "batch-size": "batch_size", "epochs": "epochs", "fit": "fit"}
+_HYPERPARAMETERS = {"image-size": "image_size", "batch-size": "batch_size", "epochs": "epochs", "fit": "fit"}
 
 
 @dataclass(frozen=True)
 class Preset:
-    """One configuration with a name.
+    """A named configuration.
 
     Attributes:
-        name: As it was asked for.
-        description: One line for people.
+        name: Name as requested.
+        description: Description in one line.
         config: The configuration.
-        n_classes: Classes that its publication tells apart, or None.
-        published: What its publication counted: "parameters", "trainable".
+        n_classes: Number of classes in its publication, or None.
+        published: Parameter counts in its publication, by "parameters" and "trainable".
     """
 
     name: str
@@ -37,21 +37,21 @@ class Preset:
 
 
 def find_preset(name: str, values: Mapping[str, Any]) -> Preset:
-    """Find the configuration that a name stands for, with some hyperparameters set to other values.
+    """Return the configuration of a name, with some hyperparameters set to other values.
 
     Args:
-        name: A shipped study or search space, the path of such a TOML file, or a backbone.
+        name: Name of a shipped study or search space, path of such a TOML file, or name of a backbone.
         values: Hyperparameters to set, by name.
 
     Raises:
-        UnknownNameError: Nothing has the name, or a value's name is no hyperparameter.
-        UsageError: A value is impossible, or the space searches something that has no default.
+        UnknownNameError: The name does not exist, or a key of ``values`` is not a hyperparameter.
+        UsageError: A value is invalid, or the space searches a hyperparameter without a default.
     """
     if name in BACKBONES:
         config = TrialConfig.from_values({"family": "transfer", "backbone": name, "image_size": 224, **values})
         return Preset(name, f"{name} with a dense head", config)
     if name in shipped("studies") or (name.endswith(".toml") and _is_study_file(name)):
-        return _system_of_study_file(name, values)
+        return _preset_of_study_file(name, values)
     if name in shipped("search_spaces") or name.endswith(".toml"):
         space = load_space(name)
         return Preset(name, space.description, _preset(name, values, {}))
@@ -61,20 +61,20 @@ def find_preset(name: str, values: Mapping[str, Any]) -> Preset:
 
 
 def _is_study_file(path: str) -> bool:
-    """Tell a study file from a search space, whose keys are hyperparameters and a description."""
+    """Return whether a TOML file is a study file. Otherwise it is a search space: hyperparameters and a description."""
     if not Path(path).is_file():
         raise UsageError(f"A study file or search space must exist; received {path}. Correct the path.")
     try:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False  # loading it as a space says what is wrong
+        return False  # loading it as a space raises the appropriate error
     return any("-" in key or key in ("space", "reference", "trials", "data", "name") for key in document)
 
 
-def _system_of_study_file(name: str, values: Mapping[str, Any]) -> Preset:
+def _preset_of_study_file(name: str, values: Mapping[str, Any]) -> Preset:
     file = read_study_file(find_study_file(name))
     settings = {
-        hyperparameter: file.options[option] for option, hyperparameter in _OF_STUDY_FILES.items() if option in file.options
+        hyperparameter: file.options[option] for option, hyperparameter in _HYPERPARAMETERS.items() if option in file.options
     }
     reference = dict(file.reference)
     return Preset(
@@ -95,7 +95,7 @@ def _preset(space_name: str, values: Mapping[str, Any], settings: Mapping[str, A
     if preset is None:
         missing = [parameter.name for parameter in space.parameters if parameter.default is None]
         raise UsageError(
-            f"A space is described at its defaults; space {space.name} has none for {', '.join(missing)}. "
-            f"Set them, such as --set {missing[0]}=VALUE."
+            f"A preset needs a default of every hyperparameter; space {space.name} has none for {', '.join(missing)}. "
+            f"Set them, for example with --set {missing[0]}=VALUE."
         )
     return TrialConfig.from_values({**settings, **space.constants, **preset, **values})

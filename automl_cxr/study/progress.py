@@ -1,4 +1,4 @@
-"""Shows a running search to people: a live line on a terminal, a line an event in a log. Always on stderr."""
+"""Progress messages of a search on stderr: a live status line on a terminal, and one line for each event."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ from rich.text import Text
 from automl_cxr.engine.protocol import Report
 from automl_cxr.records import SplitRecord, TrialRecord, TrialState
 from automl_cxr.storage.retrying_storage import PATIENCE_SECONDS
+from automl_cxr.study.budget import Budget
 from automl_cxr.study.prepare import PreparedStudy
-from automl_cxr.study.runner import Budget
 from automl_cxr.study.store import StudyStore
 
 
 class SearchProgress:
-    """Listens to a search and tells trials done, running, pruned and failed, the best score and the time left.
+    """A search listener that prints the trials done, running, pruned and failed, the best score and the time left.
 
     Use it as a context manager around the search.
+
+    Args:
+        store: The study.
+        budget: The budget of the search.
+        stream: Output stream; stderr by default.
     """
 
     def __init__(self, store: StudyStore, budget: Budget, *, stream: TextIO | None = None) -> None:
@@ -35,8 +40,8 @@ class SearchProgress:
         eligible = store.eligible()
         self._best: TrialRecord | None = eligible[0] if eligible else None
         self._running: dict[int, Report | None] = {}
-        self._began = self._last_end = time.monotonic()
-        self._n_ended_here = 0
+        self._start = self._last_end = time.monotonic()
+        self._n_ended = 0
         self._live = Live(console=self._console, get_renderable=self._status, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> SearchProgress:
@@ -48,49 +53,52 @@ class SearchProgress:
         self._live.stop()
 
     def print_study(self, prepared: PreparedStudy) -> None:
-        """Say what is about to be searched, on which images, and what was assumed."""
+        """Print the study, its images and split, and the assumptions that were made."""
         spec, split = prepared.store.spec, prepared.store.split
-        by = ("by patient" if split.grouped else "by image") + ("" if split.origin == "made" else f" ({split.origin})")
-        self._say(
+        split_by = ("by patient" if split.grouped else "by image") + ("" if split.origin == "made" else f" ({split.origin})")
+        self._print(
             f"Study '{spec.name}' ({'new' if prepared.is_new else 'continued'}): space {spec.space_name}, "
             f"{', '.join(spec.classes)}; {spec.image_size} pixels; {_count_images(split)} "
-            f"and {len(split.test)} sealed test images, split {by}."
+            f"and {len(split.test)} sealed test images, split {split_by}."
         )
         for note in prepared.notes:
-            self._say(note)
+            self._print(note)
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(text, markup=False, soft_wrap=True)
 
     def on_begin(self, number: int, *, resumed: bool) -> None:
         self._running[number] = None
         if resumed:
-            self._say(f"trial {number} was left unfinished and is run again")
+            self._print(f"trial {number} was left unfinished and is run again")
         elif not self._console.is_terminal:
-            self._say(f"trial {number} begins")
+            self._print(f"trial {number} starts")
 
     def on_epoch(self, number: int, report: Report) -> None:
         self._running[number] = report
 
     def on_failure(self, number: int, reason: str) -> None:
         self._running.pop(number, None)
-        self._say(f"trial {number} is run again, since it may not fail twice: {reason}")
+        self._print(f"trial {number} failed and is run again, because the error may be temporary: {reason}")
 
     def on_lost(self, number: int) -> None:
         self._running.pop(number, None)
-        self._say(f"trial {number} is dropped here: another search took it over while this one was silent")
+        self._print(f"trial {number} is stopped here: another search requeued it, because this search had no heartbeat")
 
     def on_end(self, record: TrialRecord) -> None:
         self._running.pop(record.number, None)
         self._counts[record.state] += 1
-        self._n_ended_here += 1
+        self._n_ended += 1
         self._last_end = time.monotonic()
         if record.state is TrialState.COMPLETE and record.is_feasible and self._is_best(record):
             self._best = record
-        self._say(f"{_describe(record, self._objective)} | {self._summary()}")
+        self._print(f"{_describe(record, self._objective)} | {self._summary()}")
 
     def on_storage_away(self, reason: str) -> None:
-        self._say(f"the storage does not answer ({reason}); trying again for up to {format_seconds(PATIENCE_SECONDS)}")
+        self._print(f"the storage does not respond ({reason}); retrying for up to {format_seconds(PATIENCE_SECONDS)}")
+
+    def on_lock_timeout(self, message: str) -> None:
+        self._print(message)
 
     def _is_best(self, record: TrialRecord) -> bool:
         return self._best is None or self._store.is_better(record.score, self._best.score)  # type: ignore[arg-type]
@@ -107,13 +115,13 @@ class SearchProgress:
         return ", ".join(part for part in parts if part)
 
     def _time_left(self, n_done: int) -> str:
-        """Estimate from the pace of this search; the shorter of what the trials and the wall time leave."""
+        """Estimate the remaining time: the shorter of the wall time and that of the remaining trials at the current pace."""
         now = time.monotonic()
         limits = []
         if self._budget.seconds is not None:
-            limits.append(self._budget.seconds - (now - self._began))
-        if self._budget.n_trials is not None and self._n_ended_here:
-            pace = (self._last_end - self._began) / self._n_ended_here
+            limits.append(self._budget.seconds - (now - self._start))
+        if self._budget.n_trials is not None and self._n_ended:
+            pace = (self._last_end - self._start) / self._n_ended
             limits.append((self._budget.n_trials - n_done) * pace - (now - self._last_end))
         return f"about {format_seconds(max(0.0, min(limits)))} left" if limits and self._running else ""
 
@@ -127,7 +135,7 @@ class SearchProgress:
 
 
 def format_seconds(seconds: float) -> str:
-    """Write a duration for people, such as "45 s", "12 min" or "3.4 h"."""
+    """Format a duration, such as "45 s", "12 min" or "3.4 h"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -142,9 +150,9 @@ def _count_images(split: SplitRecord) -> str:
 def _describe(record: TrialRecord, objective: str) -> str:
     match record.state:
         case TrialState.COMPLETE:
-            broken = [name for name, violation in record.violations.items() if violation > 0]
-            infeasible = f"; misses {', '.join(broken)}" if broken else ""
-            return f"trial {record.number} complete: {objective} {record.score:.4f} ({_tell_steps(record)}){infeasible}"
+            violated = [name for name, violation in record.violations.items() if violation > 0]
+            infeasible = f"; violates {', '.join(violated)}" if violated else ""
+            return f"trial {record.number} complete: {objective} {record.score:.4f} ({_format_steps(record)}){infeasible}"
         case TrialState.PRUNED if record.refusal is not None:
             return f"trial {record.number} refused: {record.refusal}"
         case TrialState.PRUNED:
@@ -155,7 +163,7 @@ def _describe(record: TrialRecord, objective: str) -> str:
             return f"trial {record.number} failed: {record.error}"
 
 
-def _tell_steps(record: TrialRecord) -> str:
+def _format_steps(record: TrialRecord) -> str:
     if record.folds is None:
         return f"epoch {record.best_epoch}"
     return "folds " + ", ".join(f"{score:.4f}" for _, score in sorted(record.scores.items()))

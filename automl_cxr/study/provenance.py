@@ -1,4 +1,4 @@
-"""Where figures come from: the versions, the code and the machine of each search on a study."""
+"""Provenance of results: the package versions, the code and the machine of each search."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from automl_cxr.hardware import describe_machine
+from automl_cxr.io import sha256_of_file
 from automl_cxr.version import __version__
 
-_PACKAGE = Path(__file__).resolve().parents[1]
-_DECIDING = (  # packages whose version may change a proposal, a pixel, a weight or a score
+_PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
+_PACKAGES = (  # whose versions may affect a proposal, a pixel, a weight or a score
     "deap",
     "h5py",
     "jax",
@@ -41,20 +42,20 @@ _GIT_SECONDS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class SearchEntry:
-    """What the study keeps of one search on it.
+    """The provenance of one search on a study.
 
     Attributes:
-        driver: Name of the search, which its trials carry.
-        when: Local time at which it began, for people; nothing is decided by it.
-        position: Number of searches that had begun before it.
-        command: What was typed; "" from Python.
-        sampler: Who proposed.
-        budget: When it was to end, as the fields of ``Budget``.
-        full_trials: Trials that the sampler planned to run to the last epoch, None where it plans no number.
-        versions: Of Python, the backend's name, and the packages that decide numbers.
-        code: ``version`` of this package, ``digest`` of its files, and ``commit`` where it runs from a git checkout, which ends
-            in "-dirty" when a file of the checkout was changed.
-        machine: Of the driver; a trial's own is its attribute ``worker``.
+        driver: Name of the driver, which is also recorded on its trials.
+        when: Local start time, for information only.
+        position: Number of searches that were started before.
+        command: Command line; "" if the search was started from Python.
+        sampler: Name of the sampler.
+        budget: Fields of the ``Budget``.
+        full_trials: Number of trials that the sampler planned to run to the last epoch; None if it does not plan a number.
+        versions: Versions of Python and of the packages that affect results, and the name of the Keras backend.
+        code: ``version`` of this package, ``digest`` of its files, and, in a git checkout, the ``commit``, which ends in
+            "-dirty" if a file of the checkout is modified.
+        machine: Hardware of the driver. The hardware of a trial is its attribute ``worker``.
     """
 
     driver: str
@@ -79,7 +80,7 @@ class SearchEntry:
         budget: Mapping[str, Any],
         full_trials: int | None,
     ) -> SearchEntry:
-        """Describe a search that begins now, in this process."""
+        """Return the provenance of a search that starts now in this process."""
         return cls(
             driver=driver,
             when=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -95,9 +96,9 @@ class SearchEntry:
 
 
 def describe_versions() -> dict[str, str]:
-    """Tell the versions of Python and of the installed packages that decide numbers, and Keras' backend by name."""
+    """Return the versions of Python and of the installed packages that affect results, and the name of the Keras backend."""
     versions = {"python": platform.python_version(), "backend": os.environ.get("KERAS_BACKEND", "tensorflow")}
-    for package in _DECIDING:
+    for package in _PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -106,27 +107,27 @@ def describe_versions() -> dict[str, str]:
 
 
 def describe_code() -> dict[str, str]:
-    """Tell which code of this package runs: equal digests mean equal files, whatever the version says."""
-    commit = _describe_commit(_PACKAGE.parent)
-    return {"version": __version__, "digest": _digest_files(_PACKAGE)} | ({} if commit is None else {"commit": commit})
+    """Return the version, digest and commit of this package. Equal digests mean equal files."""
+    commit = _describe_commit(_PACKAGE_FOLDER.parent)
+    return {"version": __version__, "digest": _digest_files(_PACKAGE_FOLDER)} | ({} if commit is None else {"commit": commit})
 
 
 def _digest_files(folder: Path) -> str:
     hasher = hashlib.sha256()
     for file in sorted(folder.rglob("*.py")):
         hasher.update(f"{file.relative_to(folder).as_posix()}\0".encode())
-        hasher.update(hashlib.sha256(file.read_bytes()).digest())
+        hasher.update(bytes.fromhex(sha256_of_file(file)))
     return hasher.hexdigest()
 
 
 def _describe_commit(checkout: Path) -> str | None:
-    """Ask git for the commit of a checkout; None where there is no git or no checkout."""
+    """Return the commit of a git checkout; None without git or a checkout."""
     git = shutil.which("git")
     if git is None or not (checkout / ".git").exists():
         return None
-    words = [git, "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = [git, "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        told = subprocess.run(words, check=True, capture_output=True, text=True, timeout=_GIT_SECONDS)  # noqa: S603 - no words of a user
+        result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=_GIT_SECONDS)  # noqa: S603 - no user input
     except (OSError, subprocess.SubprocessError):
         return None
-    return told.stdout.strip() or None
+    return result.stdout.strip() or None

@@ -1,4 +1,4 @@
-"""What a trial may run short of, memory or disk, told as an error of ours whichever library noticed it."""
+"""Conversion of memory and disk errors of all libraries into the errors of this package."""
 
 from __future__ import annotations
 
@@ -8,36 +8,37 @@ from collections.abc import Iterator
 
 from automl_cxr.errors import DiskFullError, OutOfMemoryError, TrialError
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-# Classes and words by which TensorFlow, JAX and PyTorch tell it; neither has a class that another one knows.
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# TensorFlow, JAX and PyTorch have no common exception class for insufficient memory.
 _MEMORY_CLASSES = ("ResourceExhaustedError", "OutOfMemoryError")
-_MEMORY_WORDS = ("RESOURCE_EXHAUSTED", "out of memory", "OOM when allocating", "can't allocate memory")
+_MEMORY_MESSAGES = ("RESOURCE_EXHAUSTED", "out of memory", "OOM when allocating", "can't allocate memory")
 
 
 @contextlib.contextmanager
 def explained_resource_errors() -> Iterator[None]:
-    """Convert the errors of a library that ran out of memory, and of a full disk, into OutOfMemoryError and DiskFullError."""
+    """Convert a library's memory error into OutOfMemoryError, and the error of a full disk into DiskFullError."""
     try:
         yield
     except TrialError:
         raise
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in _DISK_FULL:
             raise
         where = f" at {error.filename}" if error.filename else ""
-        raise DiskFullError(f"The disk is full{where}. Make room there; the trial is run again.") from error
+        raise DiskFullError(f"The disk is full{where}. Free disk space there; the trial is run again.") from error
     except Exception as error:
         if not _is_memory_error(error):
             raise
-        raise OutOfMemoryError(f"There is too little memory for this network and batch ({_first_line(error)}).") from error
+        raise OutOfMemoryError(f"There is too little memory for this network and batch size ({_first_line(error)}).") from error
 
 
 def _is_memory_error(error: Exception) -> bool:
     if isinstance(error, MemoryError):
         return True
-    is_of_a_library = isinstance(error, RuntimeError) or type(error).__module__.split(".")[0] in ("tensorflow", "jaxlib", "jax")
-    named = type(error).__name__ in _MEMORY_CLASSES
-    return named or (is_of_a_library and any(words in str(error) for words in _MEMORY_WORDS))
+    package = type(error).__module__.partition(".")[0]
+    is_from_a_backend = isinstance(error, RuntimeError) or package in ("tensorflow", "jaxlib", "jax")
+    has_memory_class = type(error).__name__ in _MEMORY_CLASSES
+    return has_memory_class or (is_from_a_backend and any(text in str(error) for text in _MEMORY_MESSAGES))
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What a study is: everything that decides its trials and scores, resolved once and then never changed."""
+"""The specification of a study: all settings that determine its trials and scores. It never changes."""
 
 from __future__ import annotations
 
@@ -11,39 +11,45 @@ from pathlib import Path
 from automl_cxr.engine.space import Space, Value, parse_space
 from automl_cxr.errors import StudyMismatchError
 
-# Files may move; the digests of data may not change.
-_FREE_TO_CHANGE = frozenset({"data", "weights_folder", "versions", "command", "sampler"})
+# Files may be moved, but the digests of the data must not change.
+_CHANGEABLE = frozenset({"data", "weights_folder", "versions", "command", "sampler"})
 _CONTENTS = {"space_toml": "search space", "data_digest": "data", "pixels_digest": "data"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudySpec:
-    """The resolved description of a study, as study.json.
+    """The resolved specification of a study, as study.json.
 
     Attributes:
         name: The study's name in its storage and folder.
         space_name: Name of the space.
-        space_toml: Text of the space, so that the study does not change when the file does.
+        space_toml: Text of the space, so that the study does not depend on later changes of the file.
         data: Absolute path of the data folder or table.
         layout: Name of its layout.
         classes: Class names in the order of their indices.
         patients: Regular expression that names patients, or None.
         data_digest: Digest of the table: image ids, labels and patients.
         pixels_digest: Digest of the training and validation files' contents.
-        fixed: Hyperparameters that were set by hand, whatever the space says of them.
-        weights_folder: Absolute path of the folder that pretrained weights are looked for in, or None.
-        image_size: Pixels; fit: how an image meets its square; batch_size: images; epochs: at most, a trial.
-        objectives: Metrics and costs that are optimised; the first, a metric, ranks trials where one ranking is needed.
-        requirements: Bounds that a trial must keep, such as "parameters<=10000000".
+        fixed: Hyperparameters that the user fixed, regardless of the space.
+        weights_folder: Absolute path of the folder that is searched for pretrained weights, or None.
+        image_size: Height and width of images, in pixels.
+        fit: How an image is fitted into a square.
+        batch_size: Number of images in a batch.
+        epochs: Maximum number of epochs of a trial.
+        objectives: Metrics and costs to optimise. The first one, a metric, ranks trials where one ranking is needed.
+        requirements: Constraints on a trial, such as "parameters<=10000000".
         normal_class: Name of the class without a finding, or None.
-        sampler: Who proposes; pruner: who stops early.
-        fidelity: What the rungs of a sampler raise: "epochs", or "image_size" together with them.
-        valid_fraction, test_fraction: Shares of the images.
-        folds: Folds that every trial trains a network for each; 0 where one validation part judges it.
-        seed: Decides the split, the proposals and every trial's seed.
-        warm_start: Name of the earlier study that it began with, or None; warm_start_top: how many of its best were tried.
-        versions: Version of this package and of what decides numbers.
-        command: What was typed, for the record.
+        sampler: Name of the sampler.
+        pruner: Name of the pruner.
+        fidelity: What increases from rung to rung: "epochs", or "image_size" in addition.
+        valid_fraction: Fraction of the images in the validation part.
+        test_fraction: Fraction of the images in the test part.
+        folds: Number of folds of cross-validation; 0 for one validation part.
+        seed: Seed of the split, the proposals and the trials.
+        warm_start: Name of the earlier study of a warm start, or None.
+        warm_start_top: Maximum number of its best configurations that are enqueued.
+        versions: Versions of this package and of the packages that affect results.
+        command: Command line that created the study, for the record.
     """
 
     name: str
@@ -90,7 +96,7 @@ class StudySpec:
 
     @property
     def constants(self) -> dict[str, Value]:
-        """Hyperparameters that all trials share: settings of the study, and what its space fixes."""
+        """Hyperparameters with the same value in all trials: settings of the study, and constants of its space."""
         return {
             "image_size": self.image_size,
             "fit": self.fit,
@@ -101,45 +107,45 @@ class StudySpec:
 
     @property
     def objective(self) -> str:
-        """The metric that ranks trials and chooses their epochs: the first objective."""
+        """The first objective: the metric that ranks trials and selects their epochs."""
         return self.objectives[0]
 
     @property
     def normal_index(self) -> int | None:
-        """Index of the normal class."""
+        """Index of the class without a finding, or None."""
         return None if self.normal_class is None else self.classes.index(self.normal_class)
 
-    def _compared(self, name: str) -> object:
-        """Give what has to stay the same of a setting: of a space what it searches and fixes, not its comments."""
+    def _comparable(self, name: str) -> object:
+        """Return the value of a setting for comparison. Spaces are compared by parameters and constants, not by text."""
         if name == "space_toml":
             return self.space.constants, self.space.parameters
         return getattr(self, name)
 
     def require_same(self, existing: StudySpec) -> None:
-        """Refuse to continue a study with other settings than it was begun with.
+        """Check that an existing study has the same settings.
 
         Raises:
-            StudyMismatchError: Naming the first setting that differs.
+            StudyMismatchError: A setting differs. The message names the first one.
         """
-        names = [item.name for item in dataclasses.fields(self) if item.name not in _FREE_TO_CHANGE]
+        names = [item.name for item in dataclasses.fields(self) if item.name not in _CHANGEABLE]
         settings = [name for name in names if name not in _CONTENTS]
-        for name in (*settings, *_CONTENTS):  # contents last: they differ because a setting does
-            asked, had = self._compared(name), existing._compared(name)
-            if asked != had:
-                how = (
+        for name in (*settings, *_CONTENTS):  # contents last, because they differ if another setting differs
+            requested, stored = self._comparable(name), existing._comparable(name)
+            if requested != stored:
+                difference = (
                     f"and its {_CONTENTS[name]} changed since"
                     if name in _CONTENTS
-                    else f"with {name} {_told(had)}; received {_told(asked)}"
+                    else f"with {name} {_format(stored)}; received {_format(requested)}"
                 )
                 raise StudyMismatchError(
-                    f"Study '{self.name}' was begun {how}. Continue it as it was, or begin another with --name."
+                    f"Study '{self.name}' was begun {difference}. Repeat its settings, or begin another study with --name."
                 )
 
 
-def _told(value: object) -> str:
+def _format(value: object) -> str:
     return (", ".join(map(str, value)) or "none") if isinstance(value, tuple) else repr(value)
 
 
 def resolve_path(path: str | Path) -> str:
-    """Make a path absolute without following links, as the record keeps it."""
+    """Return the absolute path, without resolving symbolic links, as it is stored in the record."""
     return str(Path(path).expanduser().absolute())

@@ -1,6 +1,6 @@
-"""Stamps a study with an audit of its training and validation images, as audit.json.
+"""The audit of a study's training and validation images, stored as audit.json.
 
-Nothing of the test part is in it, neither pixels nor labels: it is sealed. `automl-cxr data audit` looks at all parts.
+The test part is sealed and not audited, neither its pixels nor its labels. `automl-cxr data audit` audits all parts.
 """
 
 from __future__ import annotations
@@ -10,23 +10,24 @@ from pathlib import Path
 from automl_cxr.data.audit.record import Audit
 from automl_cxr.data.cache import DecodedImages
 from automl_cxr.data_audit import AuditedImages, audit_images
+from automl_cxr.io import write_text
 from automl_cxr.records import SplitRecord
-from automl_cxr.study.store import StudyStore, read_record, write_atomically
+from automl_cxr.study.store import StudyStore, read_record
 
 _FILE = "audit.json"
 
 
 def audit_study(folder: Path, root: Path, split: SplitRecord, decoded: DecodedImages) -> list[str]:
-    """Audit what a new study may see and write it into its folder. A search never fails of it.
+    """Audit the training and validation images of a new study, and write the audit to its folder. Never raises an error.
 
     Args:
-        folder: The study's.
-        root: Folder that image ids are relative to.
-        split: Which image serves for what.
+        folder: Folder of the study.
+        root: Folder to which image ids are relative.
+        split: Split of the study.
         decoded: The images of ``split.train``, then those of ``split.valid``.
 
     Returns:
-        A line for the user: what was found, or why there is no audit.
+        Messages for the user: the findings, or the reason why there is no audit.
     """
     parts = ("train",) * len(split.train.images) + ("valid",) * len(split.valid.images)
     audited = AuditedImages(
@@ -41,24 +42,24 @@ def audit_study(folder: Path, root: Path, split: SplitRecord, decoded: DecodedIm
     try:
         audit = audit_images(audited)
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / _FILE, audit.to_json())
-    except Exception as error:  # noqa: BLE001 - whatever the audit stumbles over, the search is what was asked for
-        return [f"The training and validation images could not be audited ({error}). `automl-cxr data audit` tries again."]
+        write_text(folder / _FILE, audit.to_json())
+    except Exception as error:  # noqa: BLE001 - an audit must not prevent the search
+        return [f"The training and validation images could not be audited ({error}). Run `automl-cxr data audit` to try again."]
     return audit_messages(audit)
 
 
 def load_audit(store: StudyStore) -> Audit | None:
-    """Read the audit that a study was stamped with, or None where there was none.
+    """Return the audit of a study, or None if it has none.
 
     Raises:
-        StudyError: Its file is damaged.
+        StudyError: The file is damaged.
     """
     path = store.folder / _FILE
     return read_record(path, Audit.from_json) if path.is_file() else None
 
 
 def audit_messages(audit: Audit) -> list[str]:
-    """Say in a line what an audit found: the first warning, or else the baseline."""
+    """Return a one-line summary of an audit: its first warning, or otherwise its baseline."""
     if not audit.warnings:
         return [audit.baseline] if audit.baseline else list(audit.notes)
     n_others = len(audit.warnings) - 1

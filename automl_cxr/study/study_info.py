@@ -1,4 +1,4 @@
-"""Which studies a storage holds, and what is known of one: its settings, its images, its trials, its files."""
+"""Lists of the studies in a storage, and details of one study: settings, images, trials, searches and files."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from automl_cxr.records import TrialState
 from automl_cxr.storage.urls import open_existing_storage
 from automl_cxr.study.heartbeat import DriverMonitor
 from automl_cxr.study.spec import StudySpec
-from automl_cxr.study.store import StudyStore, state_of
+from automl_cxr.study.store import StudyStore
+from automl_cxr.study.trial_records import state_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudySummary:
-    """What the storage alone tells of a study.
+    """The summary of a study, from its storage alone.
 
     Attributes:
-        name: Its name.
-        space: Name of its search space; "" where another program made the study.
-        data: Where its data were; "" likewise.
-        objective: What ranks its trials.
+        name: Name of the study.
+        space: Name of its search space; "" if another program created the study.
+        data: Path of its data; "" if another program created the study.
+        objective: Names of its objectives.
         trials: Number of trials by state, for the states that occur.
-        best: Best score of a COMPLETE trial; None where there is none, and where several objectives rank.
+        best: Best score of a COMPLETE trial; None without such a trial or with several objectives.
         best_trial: Number of that trial.
-        changed: When a trial last began or ended, in local time; None before the first.
-        folder: Where its files lie; None where they are not in the runs folder.
+        changed: Local time at which a trial last started or ended; None without trials.
+        folder: Folder of its files; None if they are not in the runs folder.
     """
 
     name: str
@@ -47,16 +48,16 @@ class StudySummary:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSummary:
-    """What one search did for a study.
+    """The summary of one search on a study.
 
     Attributes:
-        driver: Name of the search, as its trials carry it.
-        began: When it began, in local time with its offset.
-        command: What was typed; "" from Python.
-        sampler: Who proposed.
-        trials: Number of trials that it was the last to run.
-        last_ended: When the last of them ended, in local time; None before.
-        at_work: Whether the search still runs, as far as can be seen from here.
+        driver: Name of the driver, which is also recorded on its trials.
+        began: Local start time with its UTC offset.
+        command: Command line; "" if the search was started from Python.
+        sampler: Name of the sampler.
+        trials: Number of trials whose last attempt this driver ran.
+        last_ended: Local time at which the last of them ended; None if none has ended.
+        at_work: Whether the driver is not known to be dead.
     """
 
     driver: str
@@ -70,18 +71,18 @@ class SearchSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyDetails:
-    """Everything that is known of a study.
+    """The details of a study.
 
     Attributes:
-        summary: What the storage tells.
-        spec: Its settings.
-        images: Number of images by part: "train", "valid", "test", and "unreadable" ones that were left out.
-        grouped: Whether patients are known and kept on one side of the split.
-        searches: The searches that worked on it, by their beginning.
+        summary: Its summary.
+        spec: Its specification.
+        images: Number of images by part: "train", "valid", "test", and "unreadable" for those that were omitted.
+        grouped: Whether patients are known, so that all images of a patient are in the same part of the split.
+        searches: Its searches, by start time.
         models: Number of trials that have a model on disk.
         ensembles: Names of its ensembles.
-        n_bytes: Size of all its files.
-        test_opened: How often its test part was looked at.
+        n_bytes: Size of all its files in bytes.
+        test_opened: Number of evaluations on its test part.
     """
 
     summary: StudySummary
@@ -96,7 +97,7 @@ class StudyDetails:
 
 
 def list_studies(*, runs: Path, storage: str) -> list[StudySummary]:
-    """Summarise every study of a storage, by name; files are looked for in ``runs`` but not read.
+    """Return the summary of every study in a storage, by name. Files are located in ``runs`` but not read.
 
     Raises:
         StudyError: The storage does not exist or cannot be opened.
@@ -107,7 +108,7 @@ def list_studies(*, runs: Path, storage: str) -> list[StudySummary]:
 
 
 def summarise(study: optuna.Study, folder: Path) -> StudySummary:
-    """Summarise an Optuna study, of this program or another, whose files should be in ``folder``."""
+    """Return the summary of an Optuna study, created by this or another program, whose files are expected in ``folder``."""
     trials, attrs = study.get_trials(deepcopy=False), study.user_attrs
     best = _best(study, trials)
     return StudySummary(
@@ -118,13 +119,13 @@ def summarise(study: optuna.Study, folder: Path) -> StudySummary:
         trials=count_states(trials),
         best=None if best is None else best.value,
         best_trial=None if best is None else best.number,
-        changed=max((when for trial in trials for when in _moments(trial)), default=None),
+        changed=max((time for trial in trials for time in _start_and_end(trial)), default=None),
         folder=folder if (folder / "study.json").is_file() else None,
     )
 
 
 def count_states(trials: Sequence[FrozenTrial]) -> dict[str, int]:
-    """Count trials by state, in the order of a trial's life."""
+    """Count trials by state, in the order of ``TrialState``."""
     counts = Counter(state_of(trial) for trial in trials)
     return {str(state): counts[state] for state in TrialState if counts[state]}
 
@@ -137,12 +138,12 @@ def _best(study: optuna.Study, trials: Sequence[FrozenTrial]) -> FrozenTrial | N
     return min(complete, key=lambda trial: sign * trial.values[0])
 
 
-def _moments(trial: FrozenTrial) -> list[datetime.datetime]:
-    return [when for when in (trial.datetime_start, trial.datetime_complete) if when is not None]
+def _start_and_end(trial: FrozenTrial) -> list[datetime.datetime]:
+    return [time for time in (trial.datetime_start, trial.datetime_complete) if time is not None]
 
 
 def describe_study(store: StudyStore) -> StudyDetails:
-    """Collect everything that is known of a study.
+    """Return the details of a study.
 
     Raises:
         StudyError: One of its files is damaged.
@@ -160,14 +161,14 @@ def describe_study(store: StudyStore) -> StudyDetails:
         models=count_models(store.folder),
         ensembles=list_ensembles(store.folder),
         n_bytes=count_bytes(store.folder),
-        test_opened=len(store.study.user_attrs.get("test_opened", [])),
+        test_opened=len(store.test_opened()),
     )
 
 
 def _searches(store: StudyStore) -> list[SearchSummary]:
     alive = DriverMonitor(store.folder).alive()
     trials = store.study.get_trials(deepcopy=False)
-    ran = {
+    trials_of = {
         entry.driver: [trial for trial in trials if trial.user_attrs.get("driver") == entry.driver]
         for entry in store.searches()
     }
@@ -177,8 +178,10 @@ def _searches(store: StudyStore) -> list[SearchSummary]:
             began=entry.when,
             command=entry.command,
             sampler=entry.sampler,
-            trials=len(ran[entry.driver]),
-            last_ended=max((t.datetime_complete for t in ran[entry.driver] if t.datetime_complete is not None), default=None),
+            trials=len(trials_of[entry.driver]),
+            last_ended=max(
+                (t.datetime_complete for t in trials_of[entry.driver] if t.datetime_complete is not None), default=None
+            ),
             at_work=entry.driver in alive,
         )
         for entry in store.searches()
@@ -186,17 +189,17 @@ def _searches(store: StudyStore) -> list[SearchSummary]:
 
 
 def count_models(folder: Path) -> int:
-    """Count the trials in a study's folder that have their model."""
+    """Count the trials in a study's folder that have a model."""
     return sum(1 for _ in (folder / "trials").glob("[0-9]*/model.keras"))
 
 
 def list_ensembles(folder: Path) -> list[str]:
-    """Name the ensembles in a study's folder."""
+    """Return the names of the ensembles in a study's folder."""
     return sorted(path.name for path in (folder / "ensembles").glob("[!.]*") if path.is_dir())
 
 
 def count_bytes(folder: Path) -> int:
-    """Sum the sizes of the files below a folder, leaving out those that vanish meanwhile."""
+    """Return the total size of the files below a folder in bytes. Files that are deleted meanwhile are skipped."""
     total = 0
     for path in folder.rglob("*"):
         try:

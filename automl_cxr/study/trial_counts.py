@@ -1,4 +1,4 @@
-"""What became of a study's trials, for the summary at the end of a search: of the whole record, whichever searches made it."""
+"""Counts of a study's trials by outcome, over all searches, for the summary at the end of a search."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from automl_cxr.study.store import StudyStore
 
 @dataclass(frozen=True, kw_only=True)
 class TrialCounts:
-    """Numbers of trials. Those complete, pruned, failed, running, left and waiting are all that there are.
+    """Counts of trials. complete + pruned + failed + running + left + waiting is the number of all trials.
 
     Attributes:
-        asked: Trials that the last search was to bring the study to; None where it had another budget.
-        asked_in_full: Trials that its sampler planned to run to the last epoch; None where it plans no number.
+        asked: Total number of trials that the last search requested; None if it had another budget.
+        asked_in_full: Number of trials that its sampler planned to run to the last epoch; None if it does not plan a number.
         complete: Trials that ran to the last epoch.
-        pruned: Trials that ended earlier, at a rung, by a verdict or refused.
-        refused: Those of the pruned that a requirement or the memory kept from training.
-        promoted: Trials that a later one continued.
-        failed: Number of trials by the reason that they failed for, the most frequent first.
-        retried: Number of repetitions by the reason that a trial was run again for.
-        running: Trials in the hands of a search that lives.
-        left: Trials that a dead search left running; the next search takes them up.
-        waiting: Trials that have not begun.
+        pruned: Trials that ended earlier: at a rung, pruned, or refused.
+        refused: Trials among the pruned ones that were not trained because of a requirement or insufficient memory.
+        promoted: Trials that a later trial continued.
+        failed: Number of failed trials by reason, the most frequent first.
+        retried: Number of retries by reason.
+        running: Trials that live drivers run.
+        left: Abandoned trials of dead drivers; the next search requeues them.
+        waiting: Trials that have not started.
     """
 
     asked: int | None
@@ -43,12 +43,12 @@ class TrialCounts:
 
     @property
     def n_failed(self) -> int:
-        """Trials that failed, for whatever reason."""
+        """Number of failed trials."""
         return sum(self.failed.values())
 
 
 def count_trials(store: StudyStore) -> TrialCounts:
-    """Count what became of the trials of a study so far."""
+    """Count the trials of a study by outcome."""
     records, searches = store.records(), store.searches()
     states = Counter(record.state for record in records)
     n_left = len(store.abandoned(DriverMonitor(store.folder)))

@@ -175,7 +175,7 @@ def test_help_names_the_samplers_pruners_metrics_methods_and_layouts_there_are(r
         (["search", "--name", ""], 2, "folder's name"),
         (["search", "--address", "127.0.0.1:1"], 2, "No Ray cluster answers"),
         (["splice", "squeezenet"], 2, "Missing argument 'B'"),
-        (["splice", "squeezenet", "mine"], 1, "'mine' is no backbone"),
+        (["splice", "squeezenet", "mine"], 1, "'mine' is neither a backbone"),
         (["splice", "squeezenet", "vgg16", "--format", "jsn"], 2, "Did you mean 'json'"),
         (["splice", "squeezenet", "vgg16", "--figure", "no/such/f.html"], 2, "its folder must exist"),
         (["dashboard"], 1, "Run a search first"),
@@ -511,10 +511,10 @@ def test_a_search_through_ray_survives_an_interrupt_and_a_kill(tmp_path, phantom
         out, rest = search.communicate(timeout=120)
         return search.returncode, out, said + rest
 
-    code, _, said = run_until("trial 0 begins", signal.SIGTERM)
+    code, _, said = run_until("trial 0 starts", signal.SIGTERM)
     assert code == 130, said
     assert "SIGTERM" not in said
-    code, _, said = run_until("trial 1 begins", signal.SIGINT)  # so that one is complete and one is not
+    code, _, said = run_until("trial 1 starts", signal.SIGINT)  # so that one is complete and one is not
     assert code == 130, said
     assert "the same command continues" in said
     code, _, said = run_until("was left unfinished", signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""A study whose best trial is a branch: two tiny networks from scratch, of which one keeps its model."""
+"""A study with two tiny networks from scratch, of which the best one keeps its model and can be a branch."""
 
 import pytest
 
@@ -17,8 +17,8 @@ values = [0.01, 0.001]
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, phantoms):
-    """Train them, without a validation part that anything else shares; give the study."""
+    """Return the study. No other study has its validation part."""
     runs = tmp_path_factory.mktemp("runs")
-    (runs / "trunk.toml").write_text(SCRATCH_BRANCH)
-    how = {"trials": 2, "epochs": 1, "image_size": 32, "batch_size": 8, "seed": 3, "keep_models": 1, "executor": "inline"}
-    return api.search(str(runs / "trunk.toml"), phantoms, name="trunk", runs=runs, **how)
+    (runs / "tiny.toml").write_text(SCRATCH_BRANCH)
+    settings = {"trials": 2, "epochs": 1, "image_size": 32, "batch_size": 8, "seed": 3, "keep_models": 1, "executor": "inline"}
+    return api.search(str(runs / "tiny.toml"), phantoms, name="tiny", runs=runs, **settings)

@@ -16,8 +16,8 @@ def part(name, n, labels):
 
 
 @pytest.fixture(scope="module")
-def drawn():
-    """Features of which "deep" of the first branch and "far" of the second tell the class only together."""
+def features():
+    """Return features where only "deep" of the first and "far" of the second branch together determine the class."""
     rng = np.random.default_rng(0)
     labels = rng.integers(3, size=160)
     first = {"shallow": rng.normal(size=(160, 4)), "deep": rng.normal(size=(160, 6))}
@@ -35,20 +35,20 @@ COSTS = {"shallow": 10, "deep": 50, "near": 7, "far": 30, None: 0}
 
 
 @pytest.fixture(scope="module")
-def scored(drawn):
-    first, second, split = drawn
+def scored(features):
+    first, second, split = features
     scores = score_pairs(first, second, split, same=False)
     costs = {pair: Cost(COSTS[pair[0]] + COSTS[pair[1]], 1000) for pair in scores}
     return scores, tabulate(scores, costs), split
 
 
-def test_pairs_are_all_cuts_alone_and_all_two_together():
+def test_single_cuts_and_all_pairs_are_listed():
     one, other = dict.fromkeys("ab"), dict.fromkeys("xyz")
     assert len(list_pairs(one, other, same=False)) == 2 + 3 + 6
     assert list_pairs(other, other, same=True)[3:] == [("x", "y"), ("x", "z"), ("y", "z")]
 
 
-def test_the_pair_that_tells_most_leads_and_singles_stand_beside_it(scored):
+def test_the_most_informative_pair_ranks_first_and_single_cuts_are_in_the_table(scored):
     _, table, _ = scored
     assert list(table.columns) == list(COLUMNS)
     assert len(table) == 8
@@ -61,16 +61,16 @@ def test_the_pair_that_tells_most_leads_and_singles_stand_beside_it(scored):
     assert table.loc[table["first_cut"] == "", "second_cut"].isin(["near", "far"]).all()
 
 
-def test_the_front_is_of_pairs_and_says_where_one_branch_would_do(scored):
+def test_the_front_contains_pairs_and_marks_those_that_a_single_cut_dominates(scored):
     _, table, _ = scored
     pairs = table[(table["first_cut"] != "") & (table["second_cut"] != "")]
     for row in pairs.itertuples():
-        beats = (
+        dominates = (
             (pairs["macro_f1"] >= row.macro_f1)
             & (pairs["n_parameters"] <= row.n_parameters)
             & ((pairs["macro_f1"] > row.macro_f1) | (pairs["n_parameters"] < row.n_parameters))
         )
-        assert row.pareto == (not beats.any())
+        assert row.pareto == (not dominates.any())
         alone = table[(table["first_cut"] == "") | (table["second_cut"] == "")]
         assert row.beaten_by_one == ((alone["macro_f1"] >= row.macro_f1) & (alone["n_parameters"] <= row.n_parameters)).any()
     assert not table.loc[table["second_cut"] == "", "pareto"].any()
@@ -78,7 +78,7 @@ def test_the_front_is_of_pairs_and_says_where_one_branch_would_do(scored):
     assert front_of(table, 0) == []
 
 
-def test_a_network_beside_its_parents(scored):
+def test_comparison_of_a_network_with_its_parents(scored):
     scores, _, _ = scored
     both, alone = scores["deep", "far"].predictions, scores["deep", None].predictions
     table = compare_with_parents(both, 80, [Parent("itself", both, 80), Parent("half", alone, 160)])
@@ -88,8 +88,8 @@ def test_a_network_beside_its_parents(scored):
     assert list(table["parameter_share"]) == [1, 0.5]
 
 
-def test_progress_is_told(drawn):
-    first, _, split = drawn
-    heard = []
-    score_pairs(first, first, split, same=True, on_pair=lambda *told: heard.append(told))
-    assert heard == [(1, 3), (2, 3), (3, 3)]
+def test_progress_is_reported(features):
+    first, _, split = features
+    calls = []
+    score_pairs(first, first, split, same=True, on_pair=lambda *counts: calls.append(counts))
+    assert calls == [(1, 3), (2, 3), (3, 3)]

@@ -1,4 +1,4 @@
-"""From two names to a study of small networks."""
+"""Splice search from two names to a study of spliced networks."""
 
 import dataclasses
 
@@ -18,12 +18,12 @@ FIXED = {"weights": "none", "second_weights": "none"}
 
 @pytest.fixture(scope="module")
 def spliced(trained):
-    """Splice a SqueezeNet of random weights with the trained trunk, and fine-tune one pair."""
+    """Splice a SqueezeNet of random weights with the trained network, and fine-tune one pair."""
     runs = trained.folder.parent
-    return api.splice("squeezenet", "trunk", cuts=["1", "4"], finetune=1, epochs=1, batch_size=16, fixed=FIRST, runs=runs)
+    return api.splice("squeezenet", "tiny", cuts=["1", "4"], finetune=1, epochs=1, batch_size=16, fixed=FIRST, runs=runs)
 
 
-def test_every_pair_is_scored_beside_the_cuts_alone(spliced):
+def test_all_pairs_and_single_cuts_are_scored(spliced):
     table = spliced.table
     assert len(table) == 2 * 2 + 2 + 2
     assert set(table["first_cut"]) == {"fire2_concat", "fire5_concat", ""}
@@ -32,15 +32,15 @@ def test_every_pair_is_scored_beside_the_cuts_alone(spliced):
     assert "Best pair:" in repr(spliced)
 
 
-def test_the_validation_part_is_that_of_the_study_that_the_branch_comes_from(spliced, trained):
+def test_the_split_is_that_of_the_study_of_the_branch(spliced, trained):
     split = trained._store.split
     assert spliced.study._store.split == split
     assert list(spliced.parents["parent"])[-1].endswith("as trained")
 
 
-def test_the_best_pair_is_trained_as_a_trial_like_any_other(spliced):
+def test_the_best_pair_is_trained_as_an_ordinary_trial(spliced):
     study = spliced.study
-    assert study.name.startswith("splice-squeezenet-trunk-")
+    assert study.name.startswith("splice-squeezenet-tiny-")
     (trial,) = study.trials
     best = spliced.table[spliced.table["pareto"]].iloc[0]
     assert trial.state is TrialState.COMPLETE
@@ -52,7 +52,7 @@ def test_the_best_pair_is_trained_as_a_trial_like_any_other(spliced):
     assert config.second_weights == str(study.folder / "branches" / "second.keras")
 
 
-def test_training_begins_with_the_head_that_was_scored(spliced):
+def test_training_starts_with_the_scored_head(spliced):
     from automl_cxr.model.build import build_model
 
     config = TrialConfig.from_json((spliced.study._store.trial_folder(0) / "config.json").read_text())
@@ -61,15 +61,15 @@ def test_training_begins_with_the_head_that_was_scored(spliced):
     features = np.random.default_rng(0).normal(5, 3, size=(7, len(head.kernel))).astype(np.float32)
     logits = features @ head.kernel + head.bias
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    above = type(model)(model.get_layer("joined").output, model.output)
-    np.testing.assert_allclose(above.predict_on_batch(features), powers / powers.sum(axis=1, keepdims=True), atol=1e-4)
+    head_model = type(model)(model.get_layer("joined").output, model.output)
+    np.testing.assert_allclose(head_model.predict_on_batch(features), powers / powers.sum(axis=1, keepdims=True), atol=1e-4)
     for changed in ({"projection": 8}, {"n_dense": 1}, {"heads": ""}):
         assert dataclasses.replace(config, **changed).head_file is None
     with pytest.raises(TrialError, match="which cannot be read"):
         build_model(dataclasses.replace(config, second_cut="1"), 3, steps_per_epoch=2)
 
 
-def test_more_of_the_front_join_the_study_and_none_is_trained_twice(spliced):
+def test_further_pairs_are_added_to_the_study_and_none_is_trained_twice(spliced):
     spliced.scores.table.loc[:, "pareto"] |= spliced.table["first_cut"].ne("") & spliced.table["second_cut"].ne("")
     spliced.finetune(2)
     first, second = spliced.study.trials
@@ -77,54 +77,54 @@ def test_more_of_the_front_join_the_study_and_none_is_trained_twice(spliced):
     assert second.params != first.params
 
 
-def test_a_study_of_other_cuts_is_not_continued(spliced, trained):
-    with pytest.raises(StudyMismatchError, match="Continue it as it was, or begin another with --name"):
+def test_a_study_with_other_cuts_is_not_continued(spliced, trained):
+    with pytest.raises(StudyMismatchError, match="Repeat its settings, or begin another study with --name"):
         api.splice(
-            "squeezenet", "trunk", cuts=["1"], finetune=1, fixed=FIRST, epochs=1, batch_size=16,
+            "squeezenet", "tiny", cuts=["1"], finetune=1, fixed=FIRST, epochs=1, batch_size=16,
             runs=trained.folder.parent,
         )  # fmt: skip
 
 
 def test_two_cuts_of_one_network(phantoms, tmp_path):
-    found = api.splice(
+    result = api.splice(
         "squeezenet", "squeezenet", phantoms, cuts=["1", "2", "5"], finetune=0, image_size=32, fixed=FIXED, runs=tmp_path
     )
-    assert len(found.table) == 3 + 3
-    assert found.study is None
+    assert len(result.table) == 3 + 3
+    assert result.study is None
     assert not (tmp_path / "studies.db").exists()
-    assert len(found.parents) == 1
+    assert len(result.parents) == 1
 
 
-def test_costs_are_those_of_each_network():
+def test_costs_equal_those_of_the_built_networks():
     config = TrialConfig(
         family="concat", image_size=32, backbone="squeezenet", second_backbone="scratch", n_blocks=3, filters=4, projection=8,
         dense_units=6,
     )  # fmt: skip
     pairs = [(first, second) for first in ("fire2_concat", "fire9_concat") for second in ("block1_pool", "block3_pool")]
     for pair, cost in count_costs([*pairs, ("fire3_concat", None)], config, 3).items():
-        whole = dataclasses.replace(config, cut=pair[0], second_cut=pair[1] or "", family="concat" if pair[1] else "transfer")
-        size = measure_size(whole, 3)
+        network = dataclasses.replace(config, cut=pair[0], second_cut=pair[1] or "", family="concat" if pair[1] else "transfer")
+        size = measure_size(network, 3)
         assert (cost.parameters, cost.multiply_adds) == (size.parameters, size.multiply_adds)
 
 
 @pytest.mark.parametrize(
-    ("words", "settings", "error", "told"),
+    ("names", "settings", "error", "message"),
     [
-        (("squeezenet", "trunk"), {"image_size": 64}, UsageError, "was trained with image_size 32; received 64"),
-        (("squeezenet", "trunk"), {"seed": 4}, DataError, "learnt from .* of the validation images"),
-        (("inceptionv3", "trunk"), {}, ImpossibleModelError, "needs images of at least 75 pixels"),
-        (("squeezenet", "trunk"), {"finetune": -1}, UsageError, "finetune must be 0 or more; received -1"),
-        (("squeezenet", "trunk"), {"name": "a/b"}, UsageError, "do as a folder's name"),
+        (("squeezenet", "tiny"), {"image_size": 64}, UsageError, "was trained with image_size 32; received 64"),
+        (("squeezenet", "tiny"), {"seed": 4}, DataError, "was trained on .* of the validation images"),
+        (("inceptionv3", "tiny"), {}, ImpossibleModelError, "needs images of at least 75 pixels"),
+        (("squeezenet", "tiny"), {"finetune": -1}, UsageError, "finetune must be 0 or more; received -1"),
+        (("squeezenet", "tiny"), {"name": "a/b"}, UsageError, "as a folder's name"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(trained, words, settings, error, told):
+def test_incompatible_settings_are_rejected(trained, names, settings, error, message):
     settings = {"finetune": 0, "fixed": {"weights": "none"}, **settings}
-    with pytest.raises(error, match=told):
-        api.splice(*words, runs=trained.folder.parent, **settings)
+    with pytest.raises(error, match=message):
+        api.splice(*names, runs=trained.folder.parent, **settings)
 
 
-def test_the_features_are_those_of_the_network_that_is_trained(spliced):
-    """A head on the cached features must see what the spliced network sees before its first step."""
+def test_cached_features_equal_those_of_the_trained_network(spliced):
+    """The cached features must equal those of the spliced network before its first training step."""
     from automl_cxr.model.branches import build_branch
     from automl_cxr.model.build import build_model
     from automl_cxr.training.frozen_features import pooled_features
@@ -132,9 +132,9 @@ def test_the_features_are_those_of_the_network_that_is_trained(spliced):
     config = TrialConfig.from_json((spliced.study._store.trial_folder(0) / "config.json").read_text())
     config = dataclasses.replace(config, augmentation=0.0)
     images = np.random.default_rng(0).integers(0, 256, size=(4, 32, 32), dtype=np.uint8)
-    network, places = build_branch(config, 1)
-    pooled = pooled_features(network, [places[config.second_cut]], images)
-    whole = build_model(config, 3, steps_per_epoch=2)
-    tapped = type(whole)(whole.input, whole.get_layer("second_backbone_vector").output)
-    expected = tapped.predict_on_batch(images[..., None])
-    np.testing.assert_allclose(pooled[places[config.second_cut]], expected, atol=1e-5)
+    network, layers = build_branch(config, 1)
+    pooled = pooled_features(network, [layers[config.second_cut]], images)
+    model = build_model(config, 3, steps_per_epoch=2)
+    features = type(model)(model.input, model.get_layer("second_backbone_vector").output)
+    expected = features.predict_on_batch(images[..., None])
+    np.testing.assert_allclose(pooled[layers[config.second_cut]], expected, atol=1e-5)

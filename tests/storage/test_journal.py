@@ -75,12 +75,12 @@ def test_a_dead_holder_frees_the_lock_at_once_and_a_stopped_one_keeps_it(tmp_pat
 def test_what_is_written_together_is_one_append_or_none(tmp_path):
     path = tmp_path / "x.log"
     journal = opened(path)
-    with journal.together():
+    with journal.transaction():
         journal.append_logs([{"a": 1}])
         journal.append_logs([{"b": 2}])
         assert path.read_bytes() == b""
     assert list(journal.read_logs(0)) == [{"a": 1}, {"b": 2}]
-    with contextlib.suppress(ZeroDivisionError), journal.together():
+    with contextlib.suppress(ZeroDivisionError), journal.transaction():
         journal.append_logs([{"c": 3}])
         raise ZeroDivisionError
     assert len(list(journal.read_logs(0))) == 2

@@ -8,18 +8,17 @@ import threading
 
 import optuna
 import pytest
-from optuna.trial import TrialState as OptunaState
 from sqlalchemy.exc import OperationalError
 
 from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.errors import StudyError
 from automl_cxr.records import TrialState
-from automl_cxr.storage.cached_storage import CachedDriverStorage
 from automl_cxr.storage.retrying_storage import RetryingStorage
 from automl_cxr.storage.storage_proxy import StorageProxy
 from automl_cxr.storage.urls import open_storage
+from automl_cxr.study.budget import Budget
 from automl_cxr.study.heartbeat import HeartbeatSettings
-from automl_cxr.study.runner import Budget, run_search
+from automl_cxr.study.runner import run_search
 from automl_cxr.study.store import StudyStore
 
 
@@ -51,7 +50,7 @@ def search(store, *, trials, listener, quick_objective, **how):
         budget=Budget(n_trials=trials, seconds=None, keep_models=3),
         execute=lambda real, proposer: run_inline(quick_objective(real, **how), proposer),
         listener=listener,
-        terms=HeartbeatSettings(beat_seconds=0.05, patience_seconds=1.0),
+        heartbeat_settings=HeartbeatSettings(interval_seconds=0.05, timeout_seconds=1.0),
     )
 
 
@@ -200,88 +199,3 @@ def test_a_mistake_is_not_waited_for(tmp_path):
     with pytest.raises(KeyError):
         storage.get_study_id_from_name("nothing")
     assert said == []
-
-
-# ------------------------------------------------------------------------------------------------- what a driver remembers
-
-
-def as_drivers(url, n_drivers):
-    optuna.create_study(storage=open_storage(url), study_name="s")
-    storages = [open_storage(url) for _ in range(n_drivers)]
-    return [
-        optuna.load_study(
-            study_name="s", storage=CachedDriverStorage(s, s.get_study_id_from_name("s"), patience=0, on_away=print)
-        )
-        for s in storages
-    ]
-
-
-@pytest.fixture(params=["sqlite", "journal"])
-def pair(request, tmp_path):
-    return as_drivers(f"{request.param}:///{tmp_path / 'x'}", 2)
-
-
-def test_drivers_see_what_the_others_write_and_only_that_is_read(pair):
-    one, two = pair
-    mine, theirs = one.ask(), two.ask()
-    mine.set_user_attr("a", 1)
-    mine.suggest_float("x", 0, 1)
-    theirs.report(0.5, 1)
-    for study in pair:
-        trials = study.get_trials()
-        assert [trial.number for trial in trials] == [0, 1]
-        assert trials[0].user_attrs == {"a": 1}
-        assert "x" in trials[0].params
-        assert trials[1].intermediate_values == {1: 0.5}
-    two.tell(theirs, state=OptunaState.PRUNED)
-    one.tell(mine, 0.25)
-    for study in pair:
-        assert [trial.state for trial in study.get_trials()] == [OptunaState.COMPLETE, OptunaState.PRUNED]
-        assert [trial.value for trial in study.get_trials(states=(OptunaState.COMPLETE,))] == [0.25]
-
-
-def test_an_enqueued_trial_is_begun_by_one_driver(pair):
-    one, two = pair
-    one.enqueue_trial({"x": 0.125})
-    begun = [one.ask(), two.ask()]
-    assert [trial.number for trial in begun] == [0, 1]
-    assert begun[0].suggest_float("x", 0, 1) == 0.125
-
-
-def test_a_trial_that_another_took_over_is_given_up(pair):
-    one, two = pair
-    trial = one.ask()
-    taken = optuna.Trial(two, trial._trial_id)
-    taken.set_user_attr("driver", "two")
-    assert one._storage.signed_trials([trial._trial_id], "one") == set()
-    assert two._storage.signed_trials([trial._trial_id], "two") == {trial._trial_id}
-    assert one.get_trials()[0].user_attrs == {"driver": "two"}
-    two.tell(taken, 0.5)
-    with one._storage.together():
-        one._storage.set_trial_user_attr(trial._trial_id, "late", 1) if one.get_trials()[
-            0
-        ].state is OptunaState.RUNNING else None
-    assert one.get_trials()[0].user_attrs == {"driver": "two"}
-
-
-def test_a_trial_that_another_ended_keeps_no_other_from_being_written(pair):
-    one, two = pair
-    trials = [one.ask() for _ in range(3)]
-    with one._storage.together():
-        for trial in trials:
-            trial.report(0.5, 1)
-        two.tell(optuna.Trial(two, trials[1]._trial_id), state=OptunaState.PRUNED)
-    assert [trial.intermediate_values for trial in two.get_trials()] == [{1: 0.5}, {}, {1: 0.5}]
-    running, pruned = OptunaState.RUNNING, OptunaState.PRUNED
-    assert [trial.state for trial in one.get_trials()] == [running, pruned, running]
-
-
-def test_what_is_written_together_stands_as_a_whole_or_not_at_all(pair, tmp_path):
-    one, two = pair
-    trial = one.ask()
-    with one._storage.together():
-        trial.report(0.5, 1)
-        trial.set_user_attr("a", 1)
-        assert two.get_trials()[0].user_attrs == {}
-    assert two.get_trials()[0].user_attrs == {"a": 1}
-    assert two.get_trials()[0].intermediate_values == {1: 0.5}

@@ -1,44 +1,44 @@
-"""When a search ends, and what it keeps on disk."""
+"""The limits of a search, and the models that it retains."""
 
 import pytest
 
 
-def test_no_trial_begins_once_the_epochs_are_spent(prepare, quick_search):
+def test_no_trial_starts_after_the_epochs_are_used_up(prepare, quick_search):
     prepared = prepare()
     quick_search(prepared, limits={"n_epochs": 10})
-    assert prepared.store.n_epochs() == 12, "a trial takes three, and the fourth began at nine"
+    assert prepared.store.n_epochs() == 12, "a trial has three epochs, and the fourth trial starts after nine"
     assert quick_search(prepared, limits={"n_epochs": 12}).ended == []
     assert quick_search(prepared, limits={"n_epochs": 13}).ended == [4]
 
 
-def test_the_epochs_of_several_objectives_count_too(prepare, quick_search):
+def test_epochs_are_counted_with_several_objectives(prepare, quick_search):
     prepared = prepare(objectives=("macro_f1", "parameters"))
     quick_search(prepared, limits={"n_epochs": 4}, trials=9)
     assert prepared.store.n_epochs() == 6
 
 
-def test_trials_that_run_together_are_as_many_as_asked_for(prepare, quick_search):
+def test_batched_trials_keep_the_limit_of_trials(prepare, quick_search):
     prepared = prepare()
-    assert quick_search(prepared, trials=10, together=4).ended == list(range(10))
-    assert quick_search(prepared, trials=12, together=4).ended == [10, 11]
-    alone = prepare(name="alone")
-    quick_search(alone, trials=12)
+    assert quick_search(prepared, trials=10, batch_trials=4).ended == list(range(10))
+    assert quick_search(prepared, trials=12, batch_trials=4).ended == [10, 11]
+    unbatched = prepare(name="unbatched")
+    quick_search(unbatched, trials=12)
     assert [(r.params, r.scores, r.score) for r in prepared.store.records()] == [
-        (r.params, r.scores, r.score) for r in alone.store.records()
+        (r.params, r.scores, r.score) for r in unbatched.store.records()
     ]
 
 
-def test_trials_that_run_together_keep_to_the_epochs(prepare, quick_search):
+def test_batched_trials_keep_the_limit_of_epochs(prepare, quick_search):
     prepared = prepare(epochs=3)
-    quick_search(prepared, limits={"n_epochs": 10}, together=8)
+    quick_search(prepared, limits={"n_epochs": 10}, batch_trials=8)
     assert prepared.store.n_epochs() == 12
-    several = prepare(epochs=30, name="shorter")  # than they might be: what they left over goes to others
-    quick_search(several, limits={"n_epochs": 31}, together=8)
-    assert several.store.n_epochs() == 33
+    shorter = prepare(epochs=30, name="shorter")  # trials use fewer epochs than allowed, the rest goes to further trials
+    quick_search(shorter, limits={"n_epochs": 31}, batch_trials=8)
+    assert shorter.store.n_epochs() == 33
 
 
 @pytest.mark.parametrize("objective", ["macro_f1", "log_loss"])
-def test_a_search_ends_at_its_target(prepare, quick_search, objective):
+def test_a_search_ends_at_the_target_score(prepare, quick_search, objective):
     prepared = prepare(objectives=(objective,))
     quick_search(prepared, trials=8)
     scores = [record.score for record in prepared.store.records()]
@@ -49,7 +49,7 @@ def test_a_search_ends_at_its_target(prepare, quick_search, objective):
     assert quick_search(other, limits={"target": best.score}).ended == []
 
 
-def test_models_stay_within_the_disk_budget_and_the_best_always(prepare, quick_search):
+def test_models_are_removed_to_the_disk_limit_except_the_best(prepare, quick_search):
     prepared = prepare()
     quick_search(prepared, trials=6, keep_models=6, limits={"disk_bytes": 3 * len(b"weights") + 1})
     ranked = [record.number for record in prepared.store.ranked()]

@@ -1,4 +1,4 @@
-"""What goes wrong in a trial: run again by the class of its error, counted, told on the trial, and nobody else disturbed."""
+"""Errors in a trial: retries by the class of the error, their record, and the continuation of the search."""
 
 import errno
 import json
@@ -13,28 +13,28 @@ from automl_cxr.study.resource_errors import explained_resource_errors
 
 
 def fail(number, errors):
-    """Raise one error after the other in the second epoch of one trial, an attempt each."""
-    left = list(errors)
+    """Raise the errors in the second epoch of a trial, one at each attempt."""
+    remaining = list(errors)
 
-    def between(proposal, epoch):
-        if proposal.number == number and epoch == 2 and left:
-            raise left.pop(0)
+    def fail_once(proposal, epoch):
+        if proposal.number == number and epoch == 2 and remaining:
+            raise remaining.pop(0)
 
-    return between
+    return fail_once
 
 
-ONCE_AND_DONE = [
+TEMPORARY = [
     [WorkerDiedError("gone")],
     [WorkerDiedError("gone"), WorkerDiedError("gone")],
     [OutOfMemoryError("full")],
     [DiskFullError("full")],
-    [OSError(errno.EIO, "hiccup")],
+    [OSError(errno.EIO, "temporary")],
     [WorkerDiedError("gone"), OutOfMemoryError("full"), WorkerDiedError("gone"), DiskFullError("full")],
 ]
 
 
-@pytest.mark.parametrize("errors", ONCE_AND_DONE, ids=lambda errors: "+".join(type(error).__name__ for error in errors))
-def test_a_fault_that_may_pass_is_forgiven_and_counted(prepare, quick_search, errors):
+@pytest.mark.parametrize("errors", TEMPORARY, ids=lambda errors: "+".join(type(error).__name__ for error in errors))
+def test_a_temporary_error_is_retried_and_recorded(prepare, quick_search, errors):
     prepared = prepare()
     listener = quick_search(prepared, trials=3, between_epochs=fail(1, errors))
     assert [record.state for record in prepared.store.records()] == [TrialState.COMPLETE] * 3
@@ -44,7 +44,7 @@ def test_a_fault_that_may_pass_is_forgiven_and_counted(prepare, quick_search, er
     assert listener.ended == [0, 1, 2]
 
 
-HOPELESS = [
+PERMANENT = [
     [NonFiniteLossError("NaN")],
     [ImpossibleModelError("no")],
     [ValueError("a mistake")],
@@ -54,8 +54,8 @@ HOPELESS = [
 ]
 
 
-@pytest.mark.parametrize("errors", HOPELESS, ids=lambda errors: f"{len(errors)}x{type(errors[0]).__name__}")
-def test_a_fault_that_stays_fails_the_trial_with_its_reason(prepare, quick_search, errors):
+@pytest.mark.parametrize("errors", PERMANENT, ids=lambda errors: f"{len(errors)}x{type(errors[0]).__name__}")
+def test_a_permanent_error_fails_the_trial_with_its_reason(prepare, quick_search, errors):
     prepared = prepare()
     quick_search(prepared, trials=3, between_epochs=fail(1, errors))
     states = [record.state for record in prepared.store.records()]
@@ -65,7 +65,7 @@ def test_a_fault_that_stays_fails_the_trial_with_its_reason(prepare, quick_searc
     assert not list((prepared.store.folder / "trials").glob(".*"))
 
 
-def test_a_trial_that_ran_out_of_memory_goes_on_with_half_its_batch_at_a_time(prepare, quick_search):
+def test_a_trial_that_ran_out_of_memory_is_retried_with_half_a_batch_at_a_time(prepare, quick_search):
     prepared = prepare()
     quick_search(prepared, trials=2, between_epochs=fail(1, [OutOfMemoryError("full")]))
     configs = [json.loads((prepared.store.trial_folder(number) / "config.json").read_text()) for number in (0, 1)]
@@ -83,20 +83,20 @@ def test_retries_are_counted_over_searches(prepare, quick_search):
 
 
 @pytest.mark.parametrize("class_name", ["ResourceExhaustedError", "XlaRuntimeError", "OutOfMemoryError"])
-def test_every_librarys_word_for_too_little_memory_is_understood(class_name):
-    theirs = type(class_name, (RuntimeError,), {"__module__": "jaxlib._jax"})
+def test_the_memory_errors_of_all_libraries_are_converted(class_name):
+    library_error = type(class_name, (RuntimeError,), {"__module__": "jaxlib._jax"})
     with pytest.raises(OutOfMemoryError, match="too little memory"), explained_resource_errors():
-        raise theirs("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 15.00GiB.\nmore")
+        raise library_error("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 15.00GiB.\nmore")
     with pytest.raises(OutOfMemoryError, match="MemoryError"), explained_resource_errors():
         raise MemoryError
     with pytest.raises(ValueError, match="out of memory"), explained_resource_errors():
         raise ValueError("a column named 'out of memory'")
 
 
-def test_the_backends_own_shortage_of_memory_is_understood():
+def test_a_real_memory_error_of_the_backend_is_converted():
     keras = pytest.importorskip("keras")
     if keras.backend.backend() != "tensorflow":
-        pytest.skip("the other backends compute on the CPU without a limit that could be met safely")
+        pytest.skip("the other backends have no limit on the CPU that can be exceeded safely")
     with pytest.raises(OutOfMemoryError, match="OOM when allocating"), explained_resource_errors():
         keras.ops.zeros((10**13,))
 
@@ -108,12 +108,12 @@ def small_disk(tmp_path):
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=False, capture_output=True)
     if mounted.returncode:
-        pytest.skip("only root may mount a small disk")
+        pytest.skip("only root can mount a small disk")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_is_told_and_room_made_on_it_is_used(prepare, quick_search, small_disk):
+def test_a_trial_is_retried_after_a_full_disk_has_free_space(prepare, quick_search, small_disk):
     prepared = prepare()
     trials = prepared.store.folder / "trials"
     trials.rmdir()

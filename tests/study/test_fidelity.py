@@ -1,4 +1,4 @@
-"""Brackets that raise the resolution together with the epochs. Real networks, tiny ones."""
+"""Fidelity image_size: brackets whose rungs increase the image size together with the epochs. Real tiny networks."""
 
 import csv
 
@@ -34,15 +34,15 @@ default = 1e-2
 
 
 @pytest.mark.parametrize(("epoch", "size"), [(1, 32), (2, 32), (4, 48), (10, 64), (15, 80), (30, 112), (31, 112)])
-def test_the_pixels_of_an_image_grow_as_the_epochs_do(epoch, size):
+def test_the_number_of_pixels_is_proportional_to_the_epochs(epoch, size):
     assert rung_image_size(112, epoch, 30) == size
 
 
-def test_a_small_study_has_no_smaller_images():
+def test_images_below_the_minimum_size_are_not_downscaled():
     assert {rung_image_size(24, epoch, 30) for epoch in range(1, 31)} == {24}
 
 
-def test_a_bracket_raises_the_resolution_with_the_epochs(prepare, tmp_path, hyperband_search):
+def test_a_bracket_increases_the_image_size_with_the_epochs(prepare, tmp_path, hyperband_search):
     (tmp_path / "tiny.toml").write_text(SPACE)
     prepared = prepare(
         space=str(tmp_path / "tiny.toml"), sampler="kt-hyperband", fidelity="image_size", epochs=3, batch_size=16, image_size=64
@@ -57,12 +57,12 @@ def test_a_bracket_raises_the_resolution_with_the_epochs(prepare, tmp_path, hype
         with (store.trial_folder(record.number) / "history.csv").open(newline="") as file:
             history = [(int(row["epoch"]), int(row["image_size"])) for row in csv.DictReader(file)]
         if record.parent is None:
-            assert {ran_at for _, ran_at in history} == {size}
+            assert {image_size for _, image_size in history} == {size}
     promoted = [record for record in store.records() if record.parent is not None]
     assert promoted
     for record in promoted:
         n_before = max(store.record(record.parent).scores)
-        assert list(record.scores) == [2, 3], "it goes on where its parent ended, though its patience is one epoch"
+        assert list(record.scores) == [2, 3], "it continues after its parent's last epoch, although its patience is one epoch"
         assert store.facts(record.number)["image_sizes"] == [32, 64]
         with (store.trial_folder(record.number) / "history.csv").open(newline="") as file:
             assert [(row["epoch"], row["image_size"]) for row in csv.DictReader(file)] == [
@@ -70,7 +70,7 @@ def test_a_bracket_raises_the_resolution_with_the_epochs(prepare, tmp_path, hype
                 ("2", "64"),
                 ("3", "64"),
             ]
-        assert record.best_epoch > n_before, "a score at a lower resolution is no better one"
+        assert record.best_epoch > n_before, "scores at a lower image size are not compared"
         replayed = replay_trial(store, record.number)
         assert replayed.is_same, replayed
         assert list(replayed.replayed_scores) == [1, 2, 3]
@@ -78,7 +78,7 @@ def test_a_bracket_raises_the_resolution_with_the_epochs(prepare, tmp_path, hype
     assert load_model(str(store.model_file(best))).input_shape == (None, 64, 64, 1)
 
 
-def test_weights_that_depend_on_the_resolution_are_trained_anew_at_the_higher(prepare, tmp_path):
+def test_weights_that_depend_on_the_image_size_are_trained_from_the_start_at_the_larger_size(prepare, tmp_path):
     prepared = prepare(image_size=64)
     values = {"n_blocks": 1, "filters": 2, "dense_units": 4, "pooling": "flatten", "epochs": 2, "batch_size": 16}
     checkpoint = tmp_path / "c.npz"
@@ -95,7 +95,7 @@ def test_weights_that_depend_on_the_resolution_are_trained_anew_at_the_higher(pr
     assert "started from new weights" in (tmp_path / "64" / "train.log").read_text()
 
 
-def test_a_network_that_cannot_be_so_small_takes_the_next_size(prepare, tmp_path):
+def test_a_network_that_cannot_be_built_for_a_size_uses_the_next_size(prepare, tmp_path):
     prepared = prepare(image_size=96)
     config = TrialConfig(family="fused", filters=4, dense_units=4, image_size=48, epochs=1, batch_size=16)
     task = {
@@ -112,7 +112,7 @@ def test_a_network_that_cannot_be_so_small_takes_the_next_size(prepare, tmp_path
             next(run_trial(TrialTask(**task, largest_image=largest)))
 
 
-def test_smaller_images_are_averaged_once_for_all(prepare):
+def test_downscaled_images_are_averages_and_computed_once(prepare):
     prepared = prepare(image_size=64)
     images = np.load(prepared.images)
     assert downscaled_images(prepared.images, 64) == prepared.images
@@ -126,14 +126,14 @@ def test_smaller_images_are_averaged_once_for_all(prepare):
     assert path.stat().st_mtime_ns == written
 
 
-def test_it_is_refused_where_there_are_no_rungs(prepare):
-    with pytest.raises(UsageError, match=r"tpe trains each trial in one piece.*Add --sampler kt-hyperband"):
+def test_a_sampler_without_rungs_is_rejected(prepare):
+    with pytest.raises(UsageError, match=r"tpe has no rungs.*Add --sampler kt-hyperband"):
         prepare(fidelity="image_size", sampler="tpe", pruner="asha")
     with pytest.raises(UnknownNameError, match="Did you mean 'image_size'"):
         prepare(fidelity="image-size", sampler="kt-hyperband")
     assert prepare(fidelity="image_size", sampler="kt-hyperband").store.spec.fidelity == "image_size"
     assert prepare(sampler="kt-hyperband").store.spec.fidelity == "image_size"
-    with pytest.raises(UsageError, match="tpe trains each trial"):
+    with pytest.raises(UsageError, match="tpe has no rungs"):
         prepare(sampler="tpe")
     with pytest.raises(StudyMismatchError, match="begun with fidelity 'image_size'"):
         prepare(fidelity="epochs", sampler="kt-hyperband")

@@ -1,4 +1,4 @@
-"""Who lives and who is dead, and what becomes of a search that was taken for dead and wakes. Real processes, really frozen."""
+"""Heartbeats, the commit lock, and drivers that are suspended and resumed, with real processes."""
 
 import contextlib
 import random
@@ -9,11 +9,14 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+from filelock import FileLock, Timeout
+
 from automl_cxr.records import TrialState
 from automl_cxr.study.commit_lock import CommitLock
 from automl_cxr.study.heartbeat import DriverHeartbeat, DriverMonitor, HeartbeatSettings
 
-TERMS = HeartbeatSettings(beat_seconds=0.05, patience_seconds=1.5)
+SETTINGS = HeartbeatSettings(interval_seconds=0.05, timeout_seconds=1.5)
 FILES = {"config.json", "valid.npz"}
 
 
@@ -25,53 +28,53 @@ class Clock:
         return self.now
 
 
-def watch_from_elsewhere(folder, clock):
+def monitor_on_another_machine(folder, clock):
     return DriverMonitor(folder, clock=clock, machine="another")
 
 
-def test_a_search_that_ended_is_not_alive(tmp_path):
-    with DriverHeartbeat(tmp_path, terms=TERMS) as lease:
-        assert DriverMonitor(tmp_path).alive() == {lease.driver}
+def test_an_ended_driver_is_not_alive(tmp_path):
+    with DriverHeartbeat(tmp_path, settings=SETTINGS) as heartbeat:
+        assert DriverMonitor(tmp_path).alive() == {heartbeat.driver}
     assert DriverMonitor(tmp_path).alive() == set()
     assert not list((tmp_path / "drivers").iterdir())
 
 
-def test_on_another_machine_the_counter_decides_and_a_free_lock_proves_nothing(tmp_path):
+def test_on_another_machine_the_counter_decides_and_a_released_lock_is_not_conclusive(tmp_path):
     (tmp_path / "drivers").mkdir()
     (tmp_path / "drivers" / "far.lock").touch()
     beat = tmp_path / "drivers" / "far.beat"
-    beat.write_text("there 0")
+    beat.write_text("other-machine 0")
     clock = Clock()
-    watch = watch_from_elsewhere(tmp_path, clock)
-    assert watch.alive() == {"far"}
-    assert not watch.is_verified("far")
+    monitor = monitor_on_another_machine(tmp_path, clock)
+    assert monitor.alive() == {"far"}
+    assert not monitor.is_verified("far")
     clock.now += 89
-    assert watch.alive() == {"far"}
-    beat.write_text("there 1")
-    assert watch.alive() == {"far"}
-    assert watch.is_verified("far")
+    assert monitor.alive() == {"far"}
+    beat.write_text("other-machine 1")
+    assert monitor.alive() == {"far"}
+    assert monitor.is_verified("far")
     clock.now += 89
-    assert watch.alive() == {"far"}
+    assert monitor.alive() == {"far"}
     clock.now += 2
-    assert watch.alive() == set()
-    assert not beat.exists(), "both signs of life are gone: it is swept up"
+    assert monitor.alive() == set()
+    assert not beat.exists(), "the files of a dead driver are removed"
 
 
-def test_on_the_same_machine_a_free_lock_is_proof(tmp_path):
-    with DriverHeartbeat(tmp_path, terms=TERMS) as lease:
-        lease._lock.release()
-        assert watch_from_elsewhere(tmp_path, Clock()).alive() == {lease.driver}
+def test_on_the_same_machine_a_released_lock_proves_that_a_driver_is_dead(tmp_path):
+    with DriverHeartbeat(tmp_path, settings=SETTINGS) as heartbeat:
+        heartbeat._lock.release()
+        assert monitor_on_another_machine(tmp_path, Clock()).alive() == {heartbeat.driver}
         assert DriverMonitor(tmp_path).alive() == set()
 
 
-def test_a_held_lock_does_not_help_a_search_that_is_silent(tmp_path):
-    with DriverHeartbeat(tmp_path, terms=HeartbeatSettings(beat_seconds=1000)) as hanging:
+def test_a_driver_whose_heartbeat_has_stopped_is_dead_even_if_it_holds_its_lock(tmp_path):
+    with DriverHeartbeat(tmp_path, settings=HeartbeatSettings(interval_seconds=1000)) as stopped:
         clock = Clock()
-        watch = DriverMonitor(tmp_path, clock=clock)
-        assert watch.alive() == {hanging.driver}
+        monitor = DriverMonitor(tmp_path, clock=clock)
+        assert monitor.alive() == {stopped.driver}
         clock.now += 91
-        assert watch.alive() == set()
-        assert (tmp_path / "drivers" / f"{hanging.driver}.lock").exists()
+        assert monitor.alive() == set()
+        assert (tmp_path / "drivers" / f"{stopped.driver}.lock").exists()
 
 
 SCRIPT = """
@@ -81,11 +84,12 @@ sys.path.insert(0, {folder!r})
 from fast_trials import QuickObjective, Silence
 from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.study.heartbeat import HeartbeatSettings
-from automl_cxr.study.runner import Budget, run_search
+from automl_cxr.study.budget import Budget
+from automl_cxr.study.runner import run_search
 from automl_cxr.study.store import StudyStore
 runs = Path({runs!r})
 store = StudyStore.open("s", runs=runs, storage=f"sqlite:///{{runs / 'studies.db'}}")
-def between(proposal, epoch):
+def wait(proposal, epoch):
     if epoch == 2:
         print(proposal.number, flush=True)
         time.sleep({pause})
@@ -93,8 +97,10 @@ listener = Silence()
 run_search(
     store, Path("unused.npy"), weights_folder=None, sampler="tpe", listener=listener,
     budget=Budget(n_trials={trials}, seconds=None, keep_models=99),
-    execute=lambda objective, proposer: run_inline(QuickObjective(objective, between_epochs=between), proposer),
-    terms=HeartbeatSettings(beat_seconds={terms.beat_seconds}, patience_seconds={terms.patience_seconds}),
+    execute=lambda objective, proposer: run_inline(QuickObjective(objective, between_epochs=wait), proposer),
+    heartbeat_settings=HeartbeatSettings(
+        interval_seconds={settings.interval_seconds}, timeout_seconds={settings.timeout_seconds}
+    ),
 )
 print("lost", *listener.lost)
 """
@@ -102,17 +108,17 @@ print("lost", *listener.lost)
 
 def start_search(store, trials, pause=0.05):
     folder, runs = str(Path(__file__).parents[1]), str(store.folder.parent)
-    script = SCRIPT.format(folder=folder, runs=runs, trials=trials, pause=pause, terms=TERMS)
+    script = SCRIPT.format(folder=folder, runs=runs, trials=trials, pause=pause, settings=SETTINGS)
     return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
 
 
 def last_line(search):
-    said, _ = search.communicate(timeout=60)
+    output, _ = search.communicate(timeout=60)
     assert search.returncode == 0
-    return said.splitlines()[-1]
+    return output.splitlines()[-1]
 
 
-def assert_whole(store, trials):
+def assert_complete(store, trials):
     records = store.records()
     assert [record.number for record in records] == list(range(trials))
     assert {record.state for record in records} == {TrialState.COMPLETE}
@@ -124,40 +130,40 @@ def assert_whole(store, trials):
     assert not list((store.folder / "drivers").iterdir())
 
 
-def test_a_frozen_search_loses_its_trial_and_does_not_double_it_when_it_wakes(prepare, quick_search):
+def test_a_suspended_driver_loses_its_trial_and_does_not_commit_it_after_it_resumes(prepare, quick_search):
     prepared = prepare()
-    frozen = start_search(prepared.store, trials=3)
-    assert frozen.stdout.readline() == "0\n"
-    frozen.send_signal(signal.SIGSTOP)
+    suspended = start_search(prepared.store, trials=3)
+    assert suspended.stdout.readline() == "0\n"
+    suspended.send_signal(signal.SIGSTOP)
     listener = quick_search(prepared, trials=3)
     assert listener.resumed == [0]
     assert listener.ended == [1, 2, 0]
-    frozen.send_signal(signal.SIGCONT)
-    assert last_line(frozen) == "lost 0"
-    assert_whole(prepared.store, 3)
+    suspended.send_signal(signal.SIGCONT)
+    assert last_line(suspended) == "lost 0"
+    assert_complete(prepared.store, 3)
     assert prepared.store.record(0).attempts == 2
     assert not listener.lost
 
 
-def test_a_search_that_wakes_while_its_trial_runs_elsewhere_leaves_it_there(prepare, quick_search):
+def test_a_driver_that_resumes_while_another_one_runs_its_trial_stops_it(prepare, quick_search):
     prepared = prepare()
-    frozen = start_search(prepared.store, trials=2)
-    assert frozen.stdout.readline() == "0\n"
-    frozen.send_signal(signal.SIGSTOP)
-    said = []
+    suspended = start_search(prepared.store, trials=2)
+    assert suspended.stdout.readline() == "0\n"
+    suspended.send_signal(signal.SIGSTOP)
+    last_lines = []
 
-    def wake(proposal, epoch):
+    def resume(proposal, epoch):
         if proposal.number == 0 and epoch == 1:
-            frozen.send_signal(signal.SIGCONT)
-            said.append(last_line(frozen))
+            suspended.send_signal(signal.SIGCONT)
+            last_lines.append(last_line(suspended))
 
-    listener = quick_search(prepared, trials=2, between_epochs=wake)
-    assert said == ["lost 0"]
+    listener = quick_search(prepared, trials=2, between_epochs=resume)
+    assert last_lines == ["lost 0"]
     assert listener.ended == [1, 0]
-    assert_whole(prepared.store, 2)
+    assert_complete(prepared.store, 2)
 
 
-def test_searches_frozen_at_random_moments_lose_and_double_nothing(prepare):
+def test_drivers_suspended_at_random_moments_run_each_trial_exactly_once(prepare):
     store = prepare().store
     rng = random.Random(3)
     searches = [start_search(store, trials=40, pause=0.05) for _ in range(2)]
@@ -166,71 +172,73 @@ def test_searches_frozen_at_random_moments_lose_and_double_nothing(prepare):
     for _ in range(2):
         for search in searches:
             search.send_signal(signal.SIGSTOP)
-            with contextlib.suppress(subprocess.TimeoutExpired):  # on a fast machine the other one may be done by then
+            with contextlib.suppress(subprocess.TimeoutExpired):  # on a fast machine the other driver may have ended by then
                 searches[0 if search is searches[1] else 1].wait(timeout=rng.uniform(1.6, 2.0))
             search.send_signal(signal.SIGCONT)
     for search in searches:
         last_line(search)
-    assert_whole(store, 40)
+    assert_complete(store, 40)
 
 
-def test_a_search_never_takes_itself_for_dead(tmp_path):
+def test_a_driver_regards_itself_as_alive(tmp_path):
     now = [0.0]
-    with DriverHeartbeat(tmp_path, terms=HeartbeatSettings(beat_seconds=1000, patience_seconds=1)) as lease:
-        lease.watch._clock = lambda: now[0]
-        assert lease.watch.alive() == {lease.driver}
-        now[0] = 50.0  # its folder was away, and no beat arrived
-        assert lease.watch.alive() == {lease.driver}
-        assert lease.watch.is_verified(lease.driver)
+    with DriverHeartbeat(tmp_path, settings=HeartbeatSettings(interval_seconds=1000, timeout_seconds=1)) as heartbeat:
+        heartbeat.monitor._clock = lambda: now[0]
+        assert heartbeat.monitor.alive() == {heartbeat.driver}
+        now[0] = 50.0  # its folder was unavailable, and its heartbeat could not be written
+        assert heartbeat.monitor.alive() == {heartbeat.driver}
+        assert heartbeat.monitor.is_verified(heartbeat.driver)
 
 
 HOLDER = """
 import sys
 from pathlib import Path
-from automl_cxr.study.heartbeat import DriverHeartbeat
 from automl_cxr.study.commit_lock import CommitLock
-folder = Path(sys.argv[1])
-with DriverHeartbeat(folder) as lease:
-    turn = CommitLock(folder, lease)
-    with turn:
-        print("mine", flush=True)
-        input()
-        print(turn.is_mine(), flush=True)
+with CommitLock(Path(sys.argv[1]), on_timeout=print):
+    print("acquired", flush=True)
+    input()
+print("released")
 """
 
 
-def test_a_search_frozen_in_its_turn_does_not_hold_up_the_others(tmp_path):
+@contextlib.contextmanager
+def lock_holder(folder):
+    """Start a process that holds the lock of a study until it reads a line."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    frozen = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], **pipes)
-    assert frozen.stdout.readline() == "mine\n"
-    frozen.send_signal(signal.SIGSTOP)
-    with DriverHeartbeat(tmp_path, terms=TERMS) as lease:
-        turn = CommitLock(tmp_path, lease)
-        with turn, turn:
-            assert turn.is_mine()
-            frozen.send_signal(signal.SIGCONT)
-            assert frozen.communicate("\n", timeout=30)[0] == "False\n"
-            assert turn.is_mine(), "who woke has taken nothing back"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], **pipes) as holder:
+        try:
+            assert holder.stdout.readline() == "acquired\n"
+            yield holder
+        finally:
+            holder.kill()
 
 
-def test_a_turn_of_another_machine_is_waited_for_and_one_of_the_dead_is_not(tmp_path):
-    with DriverHeartbeat(tmp_path, terms=TERMS) as lease, DriverHeartbeat(tmp_path, terms=TERMS) as other:
-        holder = tmp_path / "propose.holder"
-        holder.write_text(other.driver)
-        ends_elsewhere = threading.Timer(0.4, holder.unlink)
+def test_a_suspended_holder_of_the_lock_delays_other_drivers_only_until_the_timeout(tmp_path):
+    messages = []
+    with lock_holder(tmp_path) as suspended:
+        suspended.send_signal(signal.SIGSTOP)
+        lock = CommitLock(tmp_path, on_timeout=messages.append, timeout_seconds=0.5)
+        with lock, lock:
+            assert [str(tmp_path) in message for message in messages] == [True]
+            suspended.send_signal(signal.SIGCONT)
+            assert suspended.communicate("\n", timeout=30)[0] == "released\n"
+            with pytest.raises(Timeout):
+                FileLock(tmp_path / "propose.lock").acquire(timeout=0)
+        with CommitLock(tmp_path, on_timeout=messages.append, timeout_seconds=0.5):
+            assert len(messages) == 1
+
+
+def test_a_driver_waits_for_the_lock_until_its_holder_is_killed(tmp_path):
+    messages = []
+    with lock_holder(tmp_path) as holder:
         started = time.monotonic()
-        ends_elsewhere.start()
-        with CommitLock(tmp_path, lease):
+        threading.Timer(0.4, holder.kill).start()
+        with CommitLock(tmp_path, on_timeout=messages.append):
             assert time.monotonic() - started >= 0.4
-            assert holder.read_text() == lease.driver
-        assert not holder.exists()
-        for left in ("somebody dead", "", lease.driver):  # its own too, where a folder that erred kept it
-            holder.write_text(left)
-            with CommitLock(tmp_path, lease):
-                assert holder.read_text() == lease.driver
+    assert not messages
 
 
-def test_a_clock_set_back_lengthens_no_search(prepare, quick_search, monkeypatch):
+def test_a_clock_that_is_set_back_does_not_prolong_a_search(prepare, quick_search, monkeypatch):
     real = time.time
     hours = iter(range(1_000_000))
     monkeypatch.setattr(time, "time", lambda: real() - 3600 * next(hours))

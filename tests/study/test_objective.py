@@ -9,7 +9,7 @@ from automl_cxr.model.backbone_builder import build_backbone
 from automl_cxr.records import TrialState
 from automl_cxr.study.objective import TrialObjective
 
-HEADS = {"backbone": "squeezenet", "cut": "1", "unfreeze": 0, "augmentation": 0.0}
+HEAD_ONLY = {"backbone": "squeezenet", "cut": "1", "unfreeze": 0, "augmentation": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -20,18 +20,18 @@ def weights(tmp_path_factory):
     return str(file)
 
 
-def test_a_search_runs_its_heads_together(phantoms, weights, tmp_path):
+def test_a_search_trains_heads_in_batches(phantoms, weights, tmp_path):
     study = automl_cxr.search(
         "transfer",
         data=phantoms,
-        fixed={**HEADS, "weights": weights, "n_dense": 1},
+        fixed={**HEAD_ONLY, "weights": weights, "n_dense": 1},
         image_size=32,
         trials=3,
         epochs=2,
         sampler="random",
         pruner="none",
         executor="inline",
-        together=3,
+        batch_trials=3,
         runs=tmp_path,
     )
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
@@ -40,9 +40,9 @@ def test_a_search_runs_its_heads_together(phantoms, weights, tmp_path):
     assert study.replay(1, tolerance=1e-4).is_same
 
 
-def test_what_gathers_is_told_by_the_configuration_folds_and_fidelity(tmp_path):
+def test_batching_depends_on_the_configuration_folds_and_fidelity(tmp_path):
     objective = TrialObjective(
-        fixed={**HEADS, "family": "transfer", "image_size": 32, "epochs": 2},
+        fixed={**HEAD_ONLY, "family": "transfer", "image_size": 32, "epochs": 2},
         study_seed=0,
         images=tmp_path,
         weights_folder=None,
@@ -55,8 +55,8 @@ def test_what_gathers_is_told_by_the_configuration_folds_and_fidelity(tmp_path):
         normal_class=None,
     )
     assert isinstance(objective, BatchableObjective)
-    assert objective.gathers(Proposal(0, {"n_dense": 2}))
-    assert not objective.gathers(Proposal(0, {"unfreeze": 2}))
-    assert not objective.gathers(Proposal(0, {}, halvings=1))
-    assert not dataclasses.replace(objective, folds=5).gathers(Proposal(0, {}))
-    assert not dataclasses.replace(objective, fidelity="image_size").gathers(Proposal(0, {}, epochs=1))
+    assert objective.can_batch(Proposal(0, {"n_dense": 2}))
+    assert not objective.can_batch(Proposal(0, {"unfreeze": 2}))
+    assert not objective.can_batch(Proposal(0, {}, halvings=1))
+    assert not dataclasses.replace(objective, folds=5).can_batch(Proposal(0, {}))
+    assert not dataclasses.replace(objective, fidelity="image_size").can_batch(Proposal(0, {}, epochs=1))

@@ -4,7 +4,7 @@ from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.study.presets import find_preset
 
 
-def test_a_study_file_a_space_and_a_backbone_stand_for_a_configuration():
+def test_a_study_file_a_space_and_a_backbone_have_a_preset():
     study = find_preset("pneumonia3-inceptionv3", {})
     assert (study.config.backbone, study.config.image_size, study.config.epochs, study.n_classes) == ("inceptionv3", 256, 60, 3)
     space = find_preset("transfer", {"backbone": "squeezenet", "image_size": 96})
@@ -12,7 +12,7 @@ def test_a_study_file_a_space_and_a_backbone_stand_for_a_configuration():
     assert find_preset("densenet121", {}).config.backbone == "densenet121"
 
 
-def test_files_are_told_apart(tmp_path):
+def test_study_files_and_spaces_are_distinguished(tmp_path):
     (tmp_path / "space.toml").write_text('family = "fused"')
     (tmp_path / "study.toml").write_text("image-size = 64")
     assert find_preset(str(tmp_path / "space.toml"), {}).config.family == "fused"
@@ -29,12 +29,12 @@ def test_files_are_told_apart(tmp_path):
         ("fused", {"dropuot": 0.1}, UnknownNameError, "Did you mean 'dropout'"),
     ],
 )
-def test_what_stands_for_nothing_is_refused(name, values, error, rule):
+def test_unknown_names_are_rejected(name, values, error, rule):
     with pytest.raises(error, match=rule):
         find_preset(name, values)
 
 
-def test_a_space_without_defaults_asks_for_values(tmp_path):
+def test_a_space_without_defaults_requires_values(tmp_path):
     (tmp_path / "space.toml").write_text('[n_blocks]\ntype = "int"\nlow = 1\nhigh = 3')
     with pytest.raises(UsageError, match="--set n_blocks=VALUE"):
         find_preset(str(tmp_path / "space.toml"), {})

@@ -3,21 +3,22 @@ import io
 import pytest
 
 from automl_cxr.engine.inline_execution import run_inline
+from automl_cxr.study.budget import Budget
 from automl_cxr.study.progress import SearchProgress, format_seconds
-from automl_cxr.study.runner import Budget, run_search
+from automl_cxr.study.runner import run_search
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h")])
-def test_durations_are_written_for_people(seconds, text):
+def test_durations_are_formatted(seconds, text):
     assert format_seconds(seconds) == text
 
 
-def test_a_log_tells_what_begins_what_ends_and_how_far_it_is(prepare, quick_objective):
+def test_a_log_contains_starts_ends_and_the_progress(prepare, quick_objective):
     prepared = prepare()
     budget = Budget(n_trials=3, seconds=None, keep_models=3)
     stream = io.StringIO()
 
-    def fate(proposal, epoch):
+    def fail(proposal, epoch):
         if proposal.number == 1:
             raise ValueError("[bold]no[/bold] such luck")
 
@@ -30,12 +31,12 @@ def test_a_log_tells_what_begins_what_ends_and_how_far_it_is(prepare, quick_obje
             sampler="random",
             budget=budget,
             listener=progress,
-            execute=lambda real, proposer: run_inline(quick_objective(real, between_epochs=fate), proposer),
+            execute=lambda real, proposer: run_inline(quick_objective(real, between_epochs=fail), proposer),
         )
     lines = stream.getvalue().splitlines()
     assert lines[0].startswith("Study 's' (new): space scratch, effusion, normal, opacity; 32 pixels; ")
     assert lines[0].endswith("sealed test images, split by patient.")
-    assert [line for line in lines if line.endswith("begins")] == [f"trial {number} begins" for number in range(3)]
+    assert [line for line in lines if line.endswith("starts")] == [f"trial {number} starts" for number in range(3)]
     best = max(prepared.store.records(), key=lambda record: record.score or 0)
     ends = [line for line in lines if " | " in line]
     assert ends[0].startswith("trial 0 complete: macro_f1 0.")

@@ -1,4 +1,4 @@
-"""Trials that go on from a checkpoint: promoted by Hyperband, or left by a search that died. Real networks, tiny ones."""
+"""Trials that continue from a checkpoint: promoted by Hyperband, or abandoned by a dead driver. Real tiny networks."""
 
 import csv
 import dataclasses
@@ -49,7 +49,7 @@ def task_of(prepared, number, folder):
     return TrialTask(config=TrialConfig.from_json(config), images=prepared.images, split=split, folder=folder)
 
 
-def test_hyperband_promotes_from_checkpoints_and_tells_states_truly(prepare, space, tmp_path, hyperband_search):
+def test_hyperband_promotes_from_checkpoints_and_records_correct_states(prepare, space, tmp_path, hyperband_search):
     prepared = prepare(space=space, sampler="kt-hyperband", epochs=4, batch_size=16)
     hyperband_search(prepared)
     store = prepared.store
@@ -59,14 +59,14 @@ def test_hyperband_promotes_from_checkpoints_and_tells_states_truly(prepare, spa
     assert promoted
     assert {record.state for record in records} == {TrialState.COMPLETE, TrialState.PRUNED}
     for record in records:
-        whole = record.state is TrialState.COMPLETE
-        assert max(record.scores) == 4 if whole else max(record.scores) < 4
+        is_complete = record.state is TrialState.COMPLETE
+        assert max(record.scores) == 4 if is_complete else max(record.scores) < 4
     for record in promoted:
         parent = store.record(record.parent)
         assert parent.state is TrialState.PRUNED
         assert parent.params == record.params
         assert parent.seed == record.seed
-        assert min(record.scores) == max(parent.scores) + 1, "it goes on where its parent ended"
+        assert min(record.scores) == max(parent.scores) + 1, "it continues after its parent's last epoch"
         uninterrupted = run(task_of(prepared, record.number, tmp_path / f"again{record.number}"))
         assert {**parent.scores, **record.scores} == uninterrupted
         with (store.trial_folder(record.number) / "history.csv").open(newline="") as file:
@@ -77,7 +77,7 @@ def test_hyperband_promotes_from_checkpoints_and_tells_states_truly(prepare, spa
     assert sum(store.has_model(record.number) for record in records) == 2
 
 
-def test_a_trial_whose_search_died_goes_on_from_its_checkpoint(prepare, space, tmp_path, monkeypatch):
+def test_an_abandoned_trial_continues_from_its_checkpoint(prepare, space, tmp_path, monkeypatch):
     monkeypatch.setattr("automl_cxr.training.trial._CHECKPOINT_SECONDS", 0.0)
     prepared = prepare(space=space, epochs=4, batch_size=16)
     store = prepared.store
@@ -99,24 +99,24 @@ def test_a_trial_whose_search_died_goes_on_from_its_checkpoint(prepare, space, t
         )
 
     proposal = Proposal(0, {"filters": 3, "learning_rate": 0.01})
-    dying = objective("a")(proposal)
-    heard = {report.epoch: report.score for report in (next(dying), next(dying))}
-    del dying  # killed: nobody tells it that it is over
+    killed = objective("a")(proposal)
+    reported = {report.epoch: report.score for report in (next(killed), next(killed))}
+    del killed  # without a call of close, as in a process that is killed
     again, trained = objective("b")(proposal), []
     monkeypatch.setattr("automl_cxr.training.trainer._fit_epoch", counted(trained))
     scores = {report.epoch: report.score for report in again}
-    assert list(scores) == [1, 2, 3, 4], "what was reported before is reported again"
-    assert trained == [3, 4], "but not trained again"
-    assert {1: scores[1], 2: scores[2]} == heard
-    whole = run(
+    assert list(scores) == [1, 2, 3, 4], "earlier epochs are reported again"
+    assert trained == [3, 4], "earlier epochs are not trained again"
+    assert {1: scores[1], 2: scores[2]} == reported
+    uninterrupted = run(
         TrialTask(
             config=objective("c").config_of(proposal),
             images=prepared.images,
             split=store.folder / "split.json",
-            folder=tmp_path / "whole",
+            folder=tmp_path / "uninterrupted",
         )
     )
-    assert scores == whole
+    assert scores == uninterrupted
 
 
 def counted(epochs):
@@ -131,7 +131,7 @@ def counted(epochs):
     return fit_and_count
 
 
-def test_the_record_says_which_bracket_and_rung(prepare, space, hyperband_search):
+def test_bracket_and_rung_are_recorded(prepare, space, hyperband_search):
     prepared = prepare(space=space, sampler="kt-hyperband", epochs=4, batch_size=16)
 
     def execute(objective, proposer):
@@ -146,7 +146,7 @@ def test_the_record_says_which_bracket_and_rung(prepare, space, hyperband_search
     assert json.dumps(attrs)
 
 
-def test_a_rung_that_ends_for_want_of_patience_can_be_promoted_too(prepare, space, tmp_path):
+def test_a_rung_that_ends_by_early_stopping_can_be_promoted(prepare, space, tmp_path):
     prepared = prepare(space=space, epochs=9, batch_size=16)
     values = {**prepared.store.spec.constants, "patience": 1, "learning_rate": 0.1, "filters": 2}
     task = TrialTask(
@@ -159,5 +159,5 @@ def test_a_rung_that_ends_for_want_of_patience_can_be_promoted_too(prepare, spac
     )
     assert max(run(task)) < 8
     promoted = dataclasses.replace(task, folder=tmp_path / "promoted", until=None, resume=task.checkpoint, checkpoint=None)
-    assert run(promoted) == {}, "it has nothing more to train"
+    assert run(promoted) == {}, "no epochs remain"
     assert (tmp_path / "promoted" / "history.csv").read_text() == (tmp_path / "rung" / "history.csv").read_text()

@@ -1,4 +1,4 @@
-"""What a study keeps of where its figures come from."""
+"""The provenance of results in a study's record."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from automl_cxr.hardware import describe_machine
 from automl_cxr.study.provenance import _describe_commit, _digest_files, describe_code, describe_versions
 
 
-def test_every_search_leaves_an_entry_of_its_own(prepare, quick_search):
+def test_every_search_has_an_entry(prepare, quick_search):
     prepared = prepare()
     quick_search(prepared, trials=1)
     quick_search(prepared, trials=3)
@@ -26,7 +26,7 @@ def test_every_search_leaves_an_entry_of_its_own(prepare, quick_search):
     assert second.machine["host"] == os.uname().nodename
 
 
-def test_what_decides_numbers_has_its_version_on_record():
+def test_versions_of_all_packages_that_affect_results_are_recorded():
     versions = describe_versions()
     assert {"python", "backend", "keras", "keras-tuner", "deap", "scikit-learn", "pandas", "numpy", "tensorflow"} <= set(
         versions
@@ -36,22 +36,22 @@ def test_what_decides_numbers_has_its_version_on_record():
     assert describe_machine()["memory_bytes"] > 2**20
 
 
-def test_the_digest_of_the_code_follows_its_files(tmp_path):
+def test_the_digest_of_the_code_depends_on_names_and_contents(tmp_path):
     (tmp_path / "a.py").write_text("one")
     before = _digest_files(tmp_path)
-    (tmp_path / "notes.txt").write_text("no code")
+    (tmp_path / "notes.txt").write_text("not code")
     assert _digest_files(tmp_path) == before
     (tmp_path / "a.py").rename(tmp_path / "b.py")
     assert _digest_files(tmp_path) != before
     assert len(describe_code()["digest"]) == 64
 
 
-def test_a_commit_is_marked_where_the_checkout_was_changed(tmp_path):
+def test_the_commit_of_a_modified_checkout_is_marked(tmp_path):
     assert _describe_commit(tmp_path) is None
     git = [shutil.which("git"), "-C", tmp_path, "-c", "user.name=n", "-c", "user.email=e@example.org"]
     (tmp_path / "a.py").write_text("one")
-    for words in (["init", "-q"], ["add", "a.py"], ["commit", "-qm", "one"]):
-        subprocess.run([*git, *words], check=True)
+    for arguments in (["init", "-q"], ["add", "a.py"], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *arguments], check=True)
     commit = _describe_commit(tmp_path)
     assert len(commit) == 40
     (tmp_path / "a.py").write_text("two")

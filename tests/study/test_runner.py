@@ -12,7 +12,7 @@ from automl_cxr.errors import StudyError
 from automl_cxr.records import TrialState
 from automl_cxr.study.heartbeat import DriverHeartbeat, DriverMonitor, HeartbeatSettings
 
-TERMS = HeartbeatSettings(beat_seconds=0.05, patience_seconds=1.5)
+SETTINGS = HeartbeatSettings(interval_seconds=0.05, timeout_seconds=1.5)
 FILES = {"config.json", "valid.npz", "model.keras"}
 
 
@@ -20,7 +20,7 @@ def files_of(store, number):
     return {path.name for path in store.trial_folder(number).iterdir()}
 
 
-def test_a_search_ends_with_exactly_the_trials_asked_for(prepare, quick_search):
+def test_a_search_runs_exactly_the_requested_number_of_trials(prepare, quick_search):
     prepared = prepare()
     listener = quick_search(prepared, trials=5)
     records = prepared.store.records()
@@ -38,7 +38,7 @@ def test_the_number_of_trials_is_a_total(prepare, quick_search):
     assert quick_search(prepared, trials=5).ended == [3, 4]
 
 
-def test_only_the_best_keep_their_models_and_all_keep_their_predictions(prepare, quick_search):
+def test_only_the_best_trials_keep_their_models_and_all_keep_their_predictions(prepare, quick_search):
     prepared = prepare()
     quick_search(prepared, trials=6, keep_models=2)
     ranked = [record.number for record in prepared.store.ranked()]
@@ -50,14 +50,14 @@ def test_only_the_best_keep_their_models_and_all_keep_their_predictions(prepare,
 
 
 def fail_at(numbers):
-    def between(proposal, epoch):
+    def fail(proposal, epoch):
         if proposal.number in numbers and epoch == 2:
             raise ValueError("no such luck")
 
-    return between
+    return fail
 
 
-def test_a_failed_trial_tells_why_and_stops_nobody(prepare, quick_search):
+def test_a_failed_trial_has_its_reason_and_the_search_continues(prepare, quick_search):
     prepared = prepare()
     quick_search(prepared, trials=4, between_epochs=fail_at({1}))
     states = [record.state for record in prepared.store.records()]
@@ -66,23 +66,23 @@ def test_a_failed_trial_tells_why_and_stops_nobody(prepare, quick_search):
     assert "no such luck" in (prepared.store.trial_folder(1) / "train.log").read_text()
 
 
-def test_a_search_in_which_everything_fails_stops_with_the_reason(prepare, quick_search):
+def test_a_search_whose_trials_all_fail_stops_with_the_reason(prepare, quick_search):
     prepared = prepare()
     with pytest.raises(StudyError, match=r"all 5 trials failed.*no such luck"):
         quick_search(prepared, trials=50, between_epochs=fail_at(set(range(50))))
     assert len(prepared.store.records()) == 5
-    quick_search(prepared, trials=8)  # the cause was removed: the same command goes on
+    quick_search(prepared, trials=8)  # after the cause is removed, the same command continues the search
     assert [record.state for record in prepared.store.records()][5:] == [TrialState.COMPLETE] * 3
 
 
 def test_files_that_cannot_be_committed_fail_the_trial(prepare, quick_search):
     prepared = prepare()
 
-    def lose_the_folder(proposal, epoch):
+    def replace_folder_by_file(proposal, epoch):
         if proposal.number == 1 and epoch == 3:
-            prepared.store.trial_folder(1).write_text("a file stands where the folder should")
+            prepared.store.trial_folder(1).write_text("a file at the path of the folder")
 
-    quick_search(prepared, trials=3, between_epochs=lose_the_folder)
+    quick_search(prepared, trials=3, between_epochs=replace_folder_by_file)
     assert [record.state for record in prepared.store.records()].count(TrialState.FAILED) == 1
     assert prepared.store.record(1).error.startswith("NotADirectoryError")
     assert len(prepared.store.record(1).retries) == 1
@@ -97,7 +97,7 @@ def test_wall_time_ends_a_search(prepare, quick_search):
     assert all(record.state is TrialState.COMPLETE for record in prepared.store.records())
 
 
-def test_an_interrupted_trial_is_taken_up_with_the_same_values(prepare, quick_search):
+def test_an_interrupted_trial_is_requeued_with_the_same_values(prepare, quick_search):
     prepared = prepare()
 
     def interrupt(proposal, epoch):
@@ -114,9 +114,9 @@ def test_an_interrupted_trial_is_taken_up_with_the_same_values(prepare, quick_se
     assert prepared.store.record(2).params == params
 
 
-def test_a_trial_of_a_living_search_is_not_taken(prepare, quick_search):
+def test_a_trial_of_a_live_driver_is_not_requeued(prepare, quick_search):
     prepared = prepare()
-    with DriverHeartbeat(prepared.store.folder, terms=TERMS) as other:
+    with DriverHeartbeat(prepared.store.folder, settings=SETTINGS) as other:
         trial = prepared.store.study.ask()
         trial.set_user_attr("driver", other.driver)
         assert DriverMonitor(prepared.store.folder).alive() == {other.driver}
@@ -133,15 +133,16 @@ from pathlib import Path
 sys.path.insert(0, {folder!r})
 from fast_trials import QuickObjective, Silence
 from automl_cxr.engine.inline_execution import run_inline
-from automl_cxr.study.runner import Budget, run_search
+from automl_cxr.study.budget import Budget
+from automl_cxr.study.runner import run_search
 from automl_cxr.study.store import StudyStore
 runs = Path({runs!r})
 store = StudyStore.open({name!r}, runs=runs, storage=f"sqlite:///{{runs / 'studies.db'}}")
-def slowly(proposal, epoch):
+def wait(proposal, epoch):
     time.sleep(0.02)
-print("begun", flush=True)
+print("started", flush=True)
 def execute(objective, proposer):
-    run_inline(QuickObjective(objective, between_epochs=slowly), proposer)
+    run_inline(QuickObjective(objective, between_epochs=wait), proposer)
 budget = Budget(n_trials={trials}, seconds=None, keep_models=3)
 run_search(store, Path("unused.npy"), weights_folder=None, sampler="tpe", budget=budget, execute=execute, listener=Silence())
 """
@@ -152,7 +153,7 @@ def start_search(store, trials):
     return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
 
 
-def assert_whole(store, trials):
+def assert_complete(store, trials):
     records = store.records()
     assert [record.number for record in records] == list(range(trials))
     assert {record.state for record in records} == {TrialState.COMPLETE}
@@ -168,8 +169,10 @@ def assert_whole(store, trials):
 
 def search_and_be_killed(store, times, rng):
     for _ in range(times):
-        driver = start_search(store, trials=10_000)  # never done, so that each is killed at work, however fast the machine
-        assert driver.stdout.readline() == "begun\n"
+        driver = start_search(
+            store, trials=10_000
+        )  # more than any machine can run, so that each driver is killed while it works
+        assert driver.stdout.readline() == "started\n"
         with pytest.raises(subprocess.TimeoutExpired):
             driver.wait(timeout=rng.uniform(0.2, 1.2))
         driver.send_signal(signal.SIGKILL)
@@ -179,26 +182,26 @@ def search_and_be_killed(store, times, rng):
 
 def search_to_the_end(store, n_trials):
     driver = start_search(store, trials=n_trials)
-    assert driver.communicate(timeout=60)[0] == "begun\n"
+    assert driver.communicate(timeout=60)[0] == "started\n"
     assert driver.returncode == 0
 
 
-def test_a_driver_killed_at_random_moments_loses_and_doubles_nothing(prepare):
+def test_after_kills_at_random_moments_each_trial_is_run_exactly_once(prepare):
     store = prepare().store
     search_and_be_killed(store, 4, random.Random(5))
     n_trials = len(store.records()) + 4
     search_to_the_end(store, n_trials)
-    assert_whole(store, n_trials)
+    assert_complete(store, n_trials)
 
 
-def test_what_is_decided_after_a_death_is_what_an_uninterrupted_search_decides(prepare):
-    killed, peaceful = (prepare(name=name, pruner="asha", epochs=18).store for name in ("killed", "peaceful"))
+def test_after_kills_pruning_decisions_are_those_of_an_uninterrupted_search(prepare):
+    killed, uninterrupted = (prepare(name=name, pruner="asha", epochs=18).store for name in ("killed", "uninterrupted"))
     search_and_be_killed(killed, 3, random.Random(6))
     n_trials = max(20, len(killed.records()) + 4)
     search_to_the_end(killed, n_trials)
-    search_to_the_end(peaceful, n_trials)
+    search_to_the_end(uninterrupted, n_trials)
     decided = [(record.state, record.params, record.score, record.scores) for record in killed.records()]
-    assert decided == [(record.state, record.params, record.score, record.scores) for record in peaceful.records()]
+    assert decided == [(record.state, record.params, record.score, record.scores) for record in uninterrupted.records()]
     assert {state for state, *_ in decided} == {TrialState.COMPLETE, TrialState.PRUNED}
 
 
@@ -208,11 +211,11 @@ def test_two_drivers_share_a_study(prepare):
     for driver in drivers:
         driver.communicate(timeout=60)
         assert driver.returncode == 0
-    assert_whole(store, 16)
+    assert_complete(store, 16)
     assert len({trial.user_attrs["driver"] for trial in store.study.get_trials()}) == 2
 
 
-def test_trials_cut_short_by_time_are_pruned_unless_best(prepare, quick_search):
+def test_trials_cut_short_by_the_time_limit_are_pruned_unless_they_are_best(prepare, quick_search):
     prepared = prepare()
     quick_search(prepared, trials=8, cut_short=True)
     best = 0.0
@@ -222,40 +225,40 @@ def test_trials_cut_short_by_time_are_pruned_unless_best(prepare, quick_search):
     assert {record.state for record in prepared.store.records()} == {TrialState.COMPLETE, TrialState.PRUNED}
 
 
-def test_a_search_of_few_trials_that_all_fail_is_an_error_too(prepare, quick_search):
+def test_a_short_search_whose_trials_all_fail_is_an_error(prepare, quick_search):
     prepared = prepare()
     with pytest.raises(StudyError, match=r"all 2 trials failed.*no such luck"):
         quick_search(prepared, trials=2, between_epochs=fail_at({0, 1}))
 
 
-def test_a_trial_that_kills_its_search_again_and_again_is_given_up(prepare, quick_search):
+def test_a_trial_that_interrupts_every_driver_fails_after_five_attempts(prepare, quick_search):
     prepared = prepare()
 
-    def die(proposal, epoch):
+    def interrupt(proposal, epoch):
         if proposal.number == 1:
             raise KeyboardInterrupt
 
     for _ in range(5):
         with pytest.raises(KeyboardInterrupt):
-            quick_search(prepared, trials=3, between_epochs=die)
+            quick_search(prepared, trials=3, between_epochs=interrupt)
     assert prepared.store.record(1).attempts == 5
-    assert quick_search(prepared, trials=3, between_epochs=die).ended == [1, 2]
+    assert quick_search(prepared, trials=3, between_epochs=interrupt).ended == [1, 2]
     assert prepared.store.record(1).state is TrialState.FAILED
     assert "died 5 times" in prepared.store.record(1).error
 
 
-def test_the_files_of_a_search_that_just_began_are_not_cleared(prepare):
+def test_the_staging_folder_of_a_live_driver_is_not_removed(prepare):
     store = prepare().store
     with DriverHeartbeat(store.folder) as other:
-        mine, left = (store.folder / "trials" / name for name in (f".00000-{other.driver}", ".00001-0123456789ab"))
-        mine.mkdir()
-        left.mkdir()
+        live, abandoned = (store.folder / "trials" / name for name in (f".00000-{other.driver}", ".00001-0123456789ab"))
+        live.mkdir()
+        abandoned.mkdir()
         store.clear_leftovers(DriverMonitor(store.folder))
-        assert mine.exists()
-        assert not left.exists()
+        assert live.exists()
+        assert not abandoned.exists()
 
 
-def test_a_storage_that_fails_in_the_middle_is_said_and_nothing_is_lost(prepare, quick_search, monkeypatch):
+def test_a_storage_error_ends_the_search_and_its_trial_is_requeued(prepare, quick_search, monkeypatch):
     from optuna.exceptions import StorageInternalError
 
     prepared = prepare()
@@ -274,7 +277,7 @@ def test_a_storage_that_fails_in_the_middle_is_said_and_nothing_is_lost(prepare,
     assert [record.state for record in prepared.store.records()] == [TrialState.COMPLETE] * 3
 
 
-def test_a_score_to_minimise_is_minimised_all_the_way(prepare, quick_search):
+def test_an_objective_with_direction_minimize_is_minimised(prepare, quick_search):
     prepared = prepare(objectives=["log_loss"])
     quick_search(prepared, trials=4)
     ranked = prepared.store.ranked()

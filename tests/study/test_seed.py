@@ -1,4 +1,4 @@
-"""One seed decides a study: its split, proposals, first weights and augmentation, wherever and after whatever else it runs."""
+"""The seed of a study determines its split, proposals, initial weights and augmentation."""
 
 import numpy as np
 import pytest
@@ -28,30 +28,30 @@ log = true
 def search(tmp_path, phantoms):
     (tmp_path / "tiny.toml").write_text(SPACE)
 
-    def search_it(folder, seed):
+    def search_tiny(folder, seed):
         return api.search(
             str(tmp_path / "tiny.toml"), phantoms, name="s", trials=2, epochs=2, image_size=32, batch_size=16, seed=seed,
             runs=tmp_path / folder, executor="inline",
         )  # fmt: skip
 
-    return search_it
+    return search_tiny
 
 
-def told(study):
-    """Everything of a study that its seed is to decide."""
+def results(study):
+    """Return everything that the seed of a study determines."""
     store = study._store
     trials = [(dict(trial.params), trial.seed, dict(trial.scores), trial.score) for trial in study.trials]
     probabilities = np.concatenate([store.predictions(trial.number).probabilities for trial in study.trials])
     return trials, (store.folder / "split.json").read_text(), probabilities
 
 
-def test_one_seed_gives_one_study_and_another_gives_another(search):
-    trials, split, probabilities = told(search("a", 7))
-    trials_again, split_again, probabilities_again = told(search("b", 7))
+def test_equal_seeds_give_equal_studies_and_different_seeds_different_ones(search):
+    trials, split, probabilities = results(search("a", 7))
+    trials_again, split_again, probabilities_again = results(search("b", 7))
     assert trials == trials_again
     assert split == split_again
     assert np.array_equal(probabilities, probabilities_again)
-    others, other_split, _ = told(search("c", 8))
+    others, other_split, _ = results(search("c", 8))
     assert split != other_split
     for one, other in zip(trials, others, strict=True):
         assert one[0] != other[0]

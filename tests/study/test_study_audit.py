@@ -1,4 +1,4 @@
-"""A study is stamped with an audit of what it may see, and the warnings go where its models go."""
+"""The audit of a study's training and validation images, and its warnings in classifiers and model cards."""
 
 import json
 
@@ -13,18 +13,18 @@ from automl_cxr.study.study_audit import load_audit
 
 @pytest.fixture
 def marked(tmp_path):
-    """Draw phantoms of which two classes have a plate burnt in, each in a corner of its own."""
+    """Draw phantoms. Two classes have a white rectangle, each in a different corner."""
     folder = draw_phantoms(tmp_path / "marked", n_images=90, image_size=64, seed=2)
-    for label, place in (("opacity", (2, 0)), ("effusion", (50, 0))):
+    for label, corner in (("opacity", (2, 0)), ("effusion", (50, 0))):
         for path in (folder / label).glob("*.png"):
             with Image.open(path) as opened:
                 image = opened.convert("L")
-            image.paste(255, (*place, place[0] + 12, place[1] + 12))
+            image.paste(255, (*corner, corner[0] + 12, corner[1] + 12))
             image.save(path)
     return folder
 
 
-def test_the_stamp_holds_nothing_of_the_test_part(prepare):
+def test_the_audit_contains_nothing_of_the_test_part(prepare):
     prepared = prepare()
     audit, split = load_audit(prepared.store), prepared.store.split
     assert dict(audit.parts) == {"train": len(split.train.images), "valid": len(split.valid.images)}
@@ -33,15 +33,15 @@ def test_the_stamp_holds_nothing_of_the_test_part(prepare):
     assert any("Shortcut baseline" in note for note in prepared.notes)
 
 
-def test_a_study_that_goes_on_keeps_its_stamp_and_says_it_again(prepare, marked):
-    begun = prepare(data=str(marked))
-    stamp = begun.store.folder / "audit.json"
-    written = stamp.stat().st_mtime_ns
+def test_a_continued_study_keeps_its_audit_and_repeats_the_message(prepare, marked):
+    created = prepare(data=str(marked))
+    file = created.store.folder / "audit.json"
+    written = file.stat().st_mtime_ns
     again = prepare(data=str(marked))
-    assert stamp.stat().st_mtime_ns == written
-    told = [note for note in begun.notes if "A shortcut is in the data" in note]
-    assert len(told) == 1
-    assert told[0] in again.notes
+    assert file.stat().st_mtime_ns == written
+    warnings = [note for note in created.notes if "A shortcut is in the data" in note]
+    assert len(warnings) == 1
+    assert warnings[0] in again.notes
 
 
 def test_folds_are_audited_too(prepare):
@@ -49,13 +49,13 @@ def test_folds_are_audited_too(prepare):
     assert dict(load_audit(prepared.store).parts) == {"train": len(prepared.store.split.train.images)}
 
 
-def test_a_stamp_that_cannot_be_written_stops_no_search(prepare, tmp_path):
+def test_an_audit_that_cannot_be_written_does_not_prevent_the_search(prepare, tmp_path):
     (tmp_path / "s" / "audit.json" / "in-the-way").mkdir(parents=True)
     prepared = prepare()
     assert any("could not be audited" in note for note in prepared.notes)
 
 
-def test_warnings_stay_with_classifiers_and_model_cards(prepare, quick_search, marked):
+def test_ensembles_and_model_cards_contain_the_warnings(prepare, quick_search, marked):
     prepared = prepare(data=str(marked))
     quick_search(prepared, trials=2)
     audit = load_audit(prepared.store)
@@ -67,7 +67,7 @@ def test_warnings_stay_with_classifiers_and_model_cards(prepare, quick_search, m
     assert load_ensemble(built.folder).warnings == audit.warnings
 
 
-def test_the_warnings_of_a_trial_are_those_of_its_study(prepare, quick_search, marked):
+def test_a_classifier_of_a_trial_has_the_warnings_of_its_study(prepare, quick_search, marked):
     prepared = prepare(data=str(marked))
     quick_search(prepared, trials=1)
     assert classifier_of_trial(prepared.store).warnings == load_audit(prepared.store).warnings

@@ -1,4 +1,4 @@
-"""The summary of a study's record."""
+"""The counts of a study's trials by outcome."""
 
 import optuna
 
@@ -10,14 +10,14 @@ def test_every_trial_is_counted_once_with_its_reason(prepare, quick_search):
     prepared = prepare()
     attempts = []
 
-    def between(proposal, epoch):
+    def fail(proposal, epoch):
         if proposal.number in (1, 3) and epoch == 2:
             raise ValueError("no such luck")
         if proposal.number == 2 and epoch == 2 and not attempts:
             attempts.append(2)
             raise OSError("away")
 
-    quick_search(prepared, trials=5, between_epochs=between)
+    quick_search(prepared, trials=5, between_epochs=fail)
     store = prepared.store
     with DriverHeartbeat(store.folder) as other:
         for driver in (other.driver, "dead"):
@@ -40,7 +40,7 @@ def test_every_trial_is_counted_once_with_its_reason(prepare, quick_search):
         )
 
 
-def test_a_study_without_a_search_has_an_empty_tally(prepare):
-    tally = count_trials(prepare().store)
-    assert tally.asked is None
-    assert tally.n_failed == tally.complete == tally.running == tally.left == 0
+def test_all_counts_of_a_study_without_trials_are_zero(prepare):
+    counts = count_trials(prepare().store)
+    assert counts.asked is None
+    assert counts.n_failed == counts.complete == counts.running == counts.left == 0

@@ -1,4 +1,4 @@
-"""A study that begins with what an earlier one found."""
+"""Warm starts: a new study with the best configurations and the scores of an earlier study."""
 
 import json
 
@@ -37,20 +37,22 @@ def spaces(tmp_path):
 
 @pytest.fixture
 def earlier(prepare, quick_search, spaces):
-    """Search twelve trials of a study named "old"."""
+    """Run twelve trials of a study named "old"."""
     prepared = prepare(name="old", space=spaces["wide"])
     quick_search(prepared, trials=12)
     return prepared.store
 
 
-def marks(store):
+def sources(store):
     return [trial.user_attrs.get("warm_start") for trial in store.study.get_trials()]
 
 
-def test_the_preset_and_then_the_best_are_tried_and_the_scores_are_told(prepare, quick_search, spaces, earlier):
+def test_the_preset_and_the_best_configurations_run_first_and_the_sampler_gets_the_scores(
+    prepare, quick_search, spaces, earlier
+):
     prepared = prepare(space=spaces["wide"], warm_start="old", warm_start_top=3)
-    best = [record for record in earlier.ranked() if record.number != 0][:3]  # trial 0 was the preset there too
-    assert marks(prepared.store) == ["preset", *(record.number for record in best)]
+    best = [record for record in earlier.ranked() if record.number != 0][:3]  # trial 0 was the preset of the earlier study too
+    assert sources(prepared.store) == ["preset", *(record.number for record in best)]
     assert {record.state for record in prepared.store.records()} == {TrialState.WAITING}
     quick_search(prepared, trials=6)
     records = prepared.store.records()
@@ -58,90 +60,90 @@ def test_the_preset_and_then_the_best_are_tried_and_the_scores_are_told(prepare,
     assert [record.params for record in records[1:4]] == [record.params for record in best]
     assert [record.number for record in records] == list(range(6))
     assert {record.state for record in records} == {TrialState.COMPLETE}
-    priors = read_warm_start_points(prepared.store)
-    assert [(prior.values, prior.scores) for prior in priors] == [
+    points = read_warm_start_points(prepared.store)
+    assert [(point.values, point.scores) for point in points] == [
         (record.params, [record.score]) for record in earlier.records()
     ]
-    assert any("its best 3 configurations are tried first" in note for note in prepared.notes)
+    assert any("its best 3 configurations run first" in note for note in prepared.notes)
     assert any("learns from 12 scores of 'old'" in note for note in prepared.notes)
-    assert len(prepared.store.ranked()) == 6, "told scores are no results"
+    assert len(prepared.store.ranked()) == 6, "scores of the earlier study are not results"
 
 
-def test_a_study_that_goes_on_enqueues_nothing_again(prepare, quick_search, spaces, earlier):
+def test_a_continued_study_enqueues_no_configuration_twice(prepare, quick_search, spaces, earlier):
     prepared = prepare(space=spaces["wide"], warm_start="old")
     quick_search(prepared, trials=2)
-    optuna.delete_study(study_name="old", storage=prepared.store.study._storage)  # it is not asked again
+    optuna.delete_study(study_name="old", storage=prepared.store.study._storage)  # it is not needed any more
     again = prepare(space=None)
     assert again.store.spec.warm_start == "old"
     quick_search(again, trials=9)
-    assert [mark for mark in marks(again.store) if mark is not None] == marks(again.store)[:6]
+    assert [source for source in sources(again.store) if source is not None] == sources(again.store)[:6]
     assert len(read_warm_start_points(again.store)) == 12
     with pytest.raises(StudyMismatchError, match="begun with warm_start 'old'"):
         prepare(space=None, warm_start="s")
 
 
-def test_a_start_that_was_killed_is_completed(prepare, spaces, earlier, monkeypatch):
+def test_an_interrupted_warm_start_is_completed(prepare, spaces, earlier, monkeypatch):
     enqueue, n_enqueued = optuna.Study.enqueue_trial, []
 
-    def die_at_the_third(study, *arguments, **settings):
+    def fail_at_the_third(study, *arguments, **settings):
         if len(n_enqueued) == 2:
             raise KeyboardInterrupt
         n_enqueued.append(1)
         enqueue(study, *arguments, **settings)
 
-    monkeypatch.setattr(optuna.Study, "enqueue_trial", die_at_the_third)
+    monkeypatch.setattr(optuna.Study, "enqueue_trial", fail_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         prepare(space=spaces["wide"], warm_start="old")
     monkeypatch.undo()
     store = prepare(space=None).store
-    assert len(marks(store)) == len(set(marks(store))) == 6
+    assert len(sources(store)) == len(set(sources(store))) == 6
 
 
-def test_values_that_the_space_has_not_are_left_to_the_sampler(prepare, quick_search, spaces, earlier):
+def test_the_sampler_chooses_values_that_are_not_in_the_space(prepare, quick_search, spaces, earlier):
     prepared = prepare(space=spaces["narrow"], warm_start="old", fixed={"kernel_size": 5})
     best = [record for record in earlier.ranked() if record.number != 0][:5]
     assert any(record.params["filters"] > 6 for record in best)
     quick_search(prepared, trials=6)
-    for record, before in zip(prepared.store.records()[1:], best, strict=True):
-        assert record.params["dropout"] == before.params["dropout"]
+    for record, source in zip(prepared.store.records()[1:], best, strict=True):
+        assert record.params["dropout"] == source.params["dropout"]
         assert record.params["filters"] <= 6
-        assert before.params["filters"] > 6 or record.params["filters"] == before.params["filters"]
-    told = " ".join(prepared.notes)
-    assert "is out of range" in told
-    assert "none of its trials is whole in space narrow" in told, "another kernel size is another trial"
+        assert source.params["filters"] > 6 or record.params["filters"] == source.params["filters"]
+    notes = " ".join(prepared.notes)
+    assert "is out of range" in notes
+    assert "none of its configurations is completely in space narrow" in notes, "the kernel size differs"
     assert read_warm_start_points(prepared.store) == ()
 
 
-def test_only_whole_points_of_the_space_are_told(prepare, spaces, earlier):
+def test_the_sampler_gets_only_complete_points_of_the_space(prepare, spaces, earlier):
     store = prepare(space=spaces["narrow"], warm_start="old").store
     fitting = [record for record in earlier.records() if record.params["filters"] <= 6]
     assert 0 < len(fitting) < 12
-    assert [dict(prior.values) for prior in read_warm_start_points(store)] == [record.params for record in fitting]
+    assert [dict(point.values) for point in read_warm_start_points(store)] == [record.params for record in fitting]
 
 
 @pytest.mark.parametrize(
-    ("settings", "named"),
+    ("settings", "name"),
     [({"epochs": 7}, "epochs"), ({"objectives": ["accuracy"]}, "objectives"), ({"image_size": 48}, "image_size")],
 )
-def test_scores_that_do_not_compare_are_not_told(prepare, spaces, earlier, settings, named):
+def test_the_sampler_does_not_get_incomparable_scores(prepare, spaces, earlier, settings, name):
     prepared = prepare(space=spaces["wide"], warm_start="old", **settings)
     assert read_warm_start_points(prepared.store) == ()
     assert len(prepared.store.records(TrialState.WAITING)) == 6
-    assert any(f"not told to the sampler: they were made with other settings ({named})" in note for note in prepared.notes)
+    assert any(f"because other settings ({name}) make them incomparable" in note for note in prepared.notes)
 
 
-def test_a_test_part_that_the_earlier_study_saw_is_said(prepare, spaces, earlier):
-    note = "images of the sealed test part served 'old'"
-    assert any(note in said for said in prepare(space=spaces["wide"], warm_start="old", seed=1).notes)
-    assert not any(note in said for said in prepare(name="t", space=spaces["wide"], warm_start="old").notes)
+def test_a_message_warns_if_the_earlier_study_used_test_images(prepare, spaces, earlier):
+    warning = "images of the sealed test part were training or validation images of 'old'"
+    assert any(warning in note for note in prepare(space=spaces["wide"], warm_start="old", seed=1).notes)
+    assert not any(warning in note for note in prepare(name="t", space=spaces["wide"], warm_start="old").notes)
 
 
-def test_samplers_without_use_for_scores_are_said(prepare, spaces, earlier):
+def test_a_message_names_samplers_that_cannot_use_scores(prepare, spaces, earlier):
     notes = prepare(space=spaces["wide"], warm_start="old", sampler="kt-hyperband").notes
-    assert any("kt-hyperband takes no scores" in note for note in notes)
+    assert any("kt-hyperband cannot use scores" in note for note in notes)
 
 
-def test_what_gives_nothing_begins_no_study(prepare, spaces, earlier, tmp_path):
+def test_an_impossible_warm_start_creates_no_study(prepare, spaces, earlier, tmp_path):
     prepare(name="empty", space=spaces["wide"])
     for settings, error, rule in [
         ({"warm_start": "empty"}, StudyError, "has none yet"),
@@ -155,18 +157,18 @@ def test_what_gives_nothing_begins_no_study(prepare, spaces, earlier, tmp_path):
     assert not (tmp_path / "s").exists()
 
 
-def test_a_copy_keeps_what_its_original_began_with(prepare, quick_search, spaces, earlier, tmp_path):
+def test_a_copy_has_the_warm_start_of_its_original(prepare, quick_search, spaces, earlier, tmp_path):
     prepared = prepare(space=spaces["wide"], warm_start="old")
 
-    def die(proposal, epoch):
+    def interrupt(proposal, epoch):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        quick_search(prepared, trials=2, between_epochs=die)
+        quick_search(prepared, trials=2, between_epochs=interrupt)
     copied = copy_study(prepared.store, "copy", runs=tmp_path, storage=f"sqlite:///{tmp_path / 'studies.db'}")
-    before = marks(copied)
+    before = sources(copied)
     enqueue_missing(copied)
-    assert marks(copied) == before == marks(prepared.store)
+    assert sources(copied) == before == sources(prepared.store)
     quick_search(PreparedStudy(copied, prepared.images, None, (), is_new=False), trials=6)
     assert copied.record(0).params == {"filters": 3, "dropout": 0.25}
     assert json.loads((copied.folder / "warm_start.json").read_text())["study"] == "old"

@@ -22,10 +22,10 @@ import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from automl_cxr.errors import AutomlCxrError, StudyError
+from automl_cxr.optuna_private import FrozenStudy, study_id_of, trial_id_of
 from automl_cxr.results.dashboard.notes import note_of_study, notes_of_trials
 from automl_cxr.results.dashboard.trial_pictures import PICTURES, pictures_of
 from automl_cxr.results.figures import Figures
@@ -88,7 +88,7 @@ class AugmentedStorage(StorageProxy):
         n_ended = sum(trial.state.is_finished() for trial in trials)
         if n_ended == before.n_ended:
             return _AugmentedStudy(n_ended, time.monotonic(), before.of_study, before.of_trials)
-        ids = {trial.number: trial._trial_id for trial in trials}
+        ids = {trial.number: trial_id_of(trial) for trial in trials}
         notes = {ids[number]: text for number, text in notes_of_trials(store).items()}
         of_study = _note(None, note_of_study(store)) | _figures(store)
         for trial_id, text in notes.items():
@@ -103,7 +103,7 @@ class AugmentedStorage(StorageProxy):
     def get_all_studies(self) -> list[FrozenStudy]:
         studies = [copy.copy(study) for study in super().get_all_studies()]
         for study in studies:
-            study.system_attrs = self._with_shown(study._study_id, study.system_attrs)
+            study.system_attrs = self._with_shown(study_id_of(study), study.system_attrs)
         return studies
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class AugmentedStorage(StorageProxy):
     ) -> list[FrozenTrial]:
         trials = super().get_all_trials(study_id, deepcopy, states)
         shown = self._shown.get(study_id, _AugmentedStudy()).of_trials
-        return [_with_attrs(trial, shown[trial._trial_id]) if shown.get(trial._trial_id) else trial for trial in trials]
+        return [_with_attrs(trial, attrs) if (attrs := shown.get(trial_id_of(trial))) else trial for trial in trials]
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         trial = super().get_trial(trial_id)
@@ -130,7 +130,7 @@ class AugmentedStorage(StorageProxy):
 def _with_attrs(trial: FrozenTrial, attrs: Mapping[str, Any]) -> FrozenTrial:
     """Give a trial with more attributes; the backend's own, which it keeps, stays as it is."""
     shown = copy.copy(trial)
-    shown._system_attrs = {**trial.system_attrs, **attrs}
+    shown.system_attrs = {**trial.system_attrs, **attrs}
     return shown
 
 

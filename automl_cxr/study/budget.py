@@ -1,0 +1,92 @@
+"""The budget of a search: its limits, and the check whether they are reached."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from automl_cxr.engine.protocol import Proposal
+from automl_cxr.records import TrialRecord, TrialState
+from automl_cxr.study.store import StudyStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """The limits of a search. None means no limit. The search ends at the first limit that is reached.
+
+    Attributes:
+        n_trials: Total number of trials of the study, in any state.
+        seconds: Wall time of this search in seconds.
+        keep_models: Number of best trials that keep their models on disk.
+        n_epochs: Total number of epochs of all trials of the study, after which no further trial starts. The remaining epochs
+            of this search's running trials are counted as well. Therefore the total exceeds the limit by less than one trial.
+        target: Score at which the search ends.
+        disk_bytes: Maximum size of models and checkpoints in bytes. Beyond it, models are removed, the worst first.
+    """
+
+    n_trials: int | None
+    seconds: float | None
+    keep_models: int
+    n_epochs: int | None = None
+    target: float | None = None
+    disk_bytes: int | None = None
+
+
+class BudgetCheck:
+    """The check of a budget during a search. The wall time starts when the check is created.
+
+    Args:
+        budget: The limits.
+        store: The study.
+
+    Attributes:
+        is_target_reached: Whether an eligible trial has reached the target score.
+    """
+
+    def __init__(self, budget: Budget, store: StudyStore) -> None:
+        self._budget = budget
+        self._store = store
+        self._epochs, self._folds = store.spec.epochs, store.spec.folds
+        self._deadline = None if budget.seconds is None else time.monotonic() + budget.seconds
+        self.is_target_reached = False
+        for record in store.eligible()[:1]:
+            self.add(record)
+
+    def add(self, record: TrialRecord) -> None:
+        """Compare the score of a trial that has ended with the target."""
+        is_counted = record.state is TrialState.COMPLETE and record.is_feasible and self._budget.target is not None
+        if is_counted and not self._store.is_better(self._budget.target, record.score):  # type: ignore[arg-type]
+            self.is_target_reached = True
+
+    def seconds_left(self) -> float | None:
+        """Return the remaining wall time in seconds, negative after the deadline; None for no limit."""
+        return None if self._deadline is None else self._deadline - time.monotonic()
+
+    def is_spent(self, running: Iterable[Proposal]) -> bool:
+        """Return whether the trials or epochs of the study are used up.
+
+        Args:
+            running: The running trials of this search.
+        """
+        budget = self._budget
+        if budget.n_trials is not None and self._store.n_begun() >= budget.n_trials:
+            return True
+        if budget.n_epochs is None:
+            return False
+        return self._store.n_epochs() + sum(map(self._n_epochs_left, running)) >= budget.n_epochs
+
+    def _n_epochs_left(self, proposal: Proposal) -> int:
+        """Return the maximum number of remaining epochs of a running trial. Those of the trials that it continues are done."""
+        n_reported = sum(len(record.scores) for record in self._store.lineage(proposal.number))
+        if self._folds:
+            return (self._folds - n_reported) * self._epochs
+        return self._last_epoch(proposal) - n_reported
+
+    def _last_epoch(self, proposal: Proposal) -> int:
+        """Return the epoch at which a trial ends: the end of its rung, or the study's last epoch."""
+        return self._epochs if proposal.epochs is None else proposal.epochs
+
+    def ends_at_rung(self, proposal: Proposal) -> bool:
+        """Return whether a trial ends at a rung before the study's last epoch."""
+        return self._last_epoch(proposal) < self._epochs

@@ -14,7 +14,7 @@ import pandas as pd
 from automl_cxr.data.dataset import Dataset
 from automl_cxr.errors import DataError, UnknownNameError
 from automl_cxr.results.classifier import Classifier
-from automl_cxr.results.model_card import record_test_opening
+from automl_cxr.results.ensemble_record import record_test_opening
 from automl_cxr.results.study_data import load_study_dataset
 from automl_cxr.scoring.confusion import confusion_matrix
 from automl_cxr.scoring.intervals import Interval, bootstrap_intervals

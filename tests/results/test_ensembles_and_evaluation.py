@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def test_the_same_seed_builds_the_same_ensemble(finished, built):
 def test_members_that_are_too_large_together_predict_one_after_the_other(built, phantoms, finished, monkeypatch):
     files = [*(phantoms / image for image in finished._store.split.valid.images), built.folder / "ensemble.json"]
     together, unreadable = load_ensemble(built.folder).predict(files)
-    monkeypatch.setattr(classifier, "_BYTES_AT_ONCE", 1)
+    monkeypatch.setattr(classifier, "_MODEL_BYTES", 1)
     told = []
     alone, again = load_ensemble(built.folder).predict(files, on_progress=lambda *pair: told.append(pair))
     assert np.array_equal(alone, together)
@@ -133,8 +134,8 @@ def damage(folder, **changes):
 @pytest.mark.parametrize(
     ("changes", "rule"),
     [
-        ({"file": "../../../study.json"}, "lies outside"),
-        ({"file": "/etc/hostname"}, "lies outside"),
+        ({"file": "../../../study.json"}, "is outside the folder"),
+        ({"file": "/etc/hostname"}, "is outside the folder"),
         ({"file": "members/nothing.keras"}, "No such file"),
         ({"sha256": "0" * 64}, "has changed"),
         ({"image_size": "32"}, "image size"),
@@ -152,21 +153,23 @@ def test_a_folder_that_was_tampered_with_is_refused(built, tmp_path, changes, ru
 
 
 @pytest.mark.parametrize("changes", [{"classes": ["a", "b"]}, {"image_size": 48}], ids=str)
-def test_a_model_that_is_another_than_its_record_says_is_refused(built, tmp_path, phantoms, changes):
+def test_a_model_that_does_not_match_its_record_is_refused(built, tmp_path, phantoms, changes):
     copy = tmp_path / "copy"
     shutil.copytree(built.folder, copy)
     damage(copy, **changes)
-    with pytest.raises(DataError, match="not what its record says"):
+    with pytest.raises(DataError, match="must match its record"):
         load_ensemble(copy).predict(sorted(phantoms.rglob("*.png"))[:2])
 
 
-def test_nothing_is_left_of_an_ensemble_that_could_not_be_written(finished, monkeypatch):
-    from automl_cxr.results import ensembles
+def test_an_ensemble_that_cannot_be_written_leaves_no_folder(finished, monkeypatch):
+    rename = Path.replace
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
+    def fail_for_folders(path, target):
+        if path.is_dir():
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
 
-    monkeypatch.setattr(ensembles.os, "replace", full)
+    monkeypatch.setattr(Path, "replace", fail_for_folders)
     with pytest.raises(StudyError, match="No space left"):
         finished.ensemble(top=2, method="average", name="never")
     assert not [path for path in (finished.folder / "ensembles").iterdir() if "never" in path.name]
@@ -251,7 +254,7 @@ class TestPredicting:
 
         files = sorted(phantoms.rglob("*.png"))
         whole, _ = finished.classifier().predict(files)
-        monkeypatch.setattr(classifier, "_IMAGES_AT_ONCE", 7)
+        monkeypatch.setattr(classifier, "_BATCH_SIZE", 7)
         told = []
         pieces, _ = finished.classifier().predict(files, on_progress=lambda done, total: told.append((done, total)))
         assert pieces == pytest.approx(whole, abs=1e-6)

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from automl_cxr.data.decode import Window, square_on_picture
-from automl_cxr.results.classifier import Member
-from automl_cxr.results.loaded_classifier import LoadedClassifier
+from automl_cxr.results.classifier import LoadedClassifier, Member
 
 
 @dataclass(frozen=True, eq=False)

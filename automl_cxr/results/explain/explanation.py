@@ -14,7 +14,7 @@ from PIL import Image
 
 from automl_cxr.data.decode import decode_image
 from automl_cxr.errors import UnknownNameError, UnreadableImageError, UsageError
-from automl_cxr.results.classifier import Classifier
+from automl_cxr.results.classifier import Classifier, LoadedClassifier
 from automl_cxr.results.explain.classifier_gradcam import ClassifierGradCam, Heatmap, ImageHeatmap, on_picture
 from automl_cxr.results.explain.off_lung_evidence import ALL, REGIONS, SUSPICIOUS, evidence_by_region, outside, sum_up
 from automl_cxr.results.explain.overlays import (
@@ -26,7 +26,6 @@ from automl_cxr.results.explain.overlays import (
     write_overlay,
 )
 from automl_cxr.results.explain.shap_values import DEFAULT_EVALUATIONS, LEAST_EVALUATIONS, TimeIsUpError, load_shap, shap_values
-from automl_cxr.results.loaded_classifier import LoadedClassifier
 from automl_cxr.results.tables import safe_cells
 
 INDEX_COLUMNS = (

@@ -20,13 +20,12 @@ from automl_cxr.ensemble.combiners import CalibratedCombiner, Stacking, Weighted
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.model.build import build_model
 from automl_cxr.model.fold_average import average_networks
-from automl_cxr.results.classifier import Classifier, Member
+from automl_cxr.results.classifier import Classifier, LoadedClassifier, Member
 from automl_cxr.results.explain.classifier_gradcam import ClassifierGradCam, Heatmap, on_picture
 from automl_cxr.results.explain.explanation import Explaining, corner_evidence, corner_warnings, explain, write_explanations
 from automl_cxr.results.explain.off_lung_evidence import REGIONS, evidence_by_region, sum_up
 from automl_cxr.results.explain.overlays import SHOWN_SIDE
 from automl_cxr.results.explain.shap_values import TimeIsUpError, shap_values
-from automl_cxr.results.loaded_classifier import LoadedClassifier
 
 SIDE = 32
 # Its last maps have 16 positions a side and look at 18 pixels, what an opacity and its surroundings take.

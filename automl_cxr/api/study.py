@@ -16,7 +16,8 @@ from automl_cxr.results.ensembles import BuiltEnsemble
 from automl_cxr.results.error_analysis import ErrorAnalysis, analyse_errors
 from automl_cxr.results.error_report import N_SHOWN, error_page
 from automl_cxr.results.evaluation import Evaluation, evaluate
-from automl_cxr.results.explain.explanation import corner_evidence, explain
+from automl_cxr.results.explain.explanation import explain
+from automl_cxr.results.explain.off_lung_evidence import corner_evidence
 from automl_cxr.results.explain.overlays import HeatmapOverlay
 from automl_cxr.results.export import Export, export_classifier
 from automl_cxr.results.external_validation import open_sites

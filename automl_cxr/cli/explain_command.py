@@ -138,7 +138,7 @@ def _draw(
 
 
 def _measure(classifier: Classifier, images: list[str], how: Explaining, *, as_json: bool) -> None:
-    from automl_cxr.results.explain.explanation import corner_evidence, corner_warnings
+    from automl_cxr.results.explain.off_lung_evidence import corner_evidence, corner_warnings
 
     with progress_bar("explaining") as on_progress:
         table = corner_evidence(

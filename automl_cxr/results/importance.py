@@ -16,8 +16,8 @@ from automl_cxr.study.store import StudyStore
 
 PED_ANOVA, FANOVA = "ped-anova", "fanova"
 EVALUATORS = (PED_ANOVA, FANOVA)
-"""ped-anova (Watanabe et al. 2023): which hyperparameters distinguish the best tenth of the trials. fanova (Hutter et al. 2014):
-which hyperparameters explain the variance of the scores, by a random forest."""
+"""ped-anova (Watanabe et al. 2023) measures which hyperparameters distinguish the best tenth of the trials, fanova (Hutter et
+al. 2014) which ones explain the variance of the scores, by a random forest."""
 
 _MIN_TRIALS = 4  # with fewer, the best tenth does not differ from the other trials, and a forest has one leaf
 

@@ -168,9 +168,9 @@ def reliability_table(predictions: Predictions, *, n_bins: int = 10) -> pd.DataF
         accuracy (share of correct predictions) and images.
     """
     confidence = predictions.probabilities.max(axis=1).astype(np.float64)
-    bin_of_image = np.clip(np.ceil(confidence * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
+    bins_of_images = np.clip(np.ceil(confidence * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
     table = pd.DataFrame(
-        {"bin": bin_of_image, "confidence": confidence, "accuracy": predictions.predicted == predictions.labels}
+        {"bin": bins_of_images, "confidence": confidence, "accuracy": predictions.predicted == predictions.labels}
     )
     bins = table.groupby("bin").agg(confidence=("confidence", "mean"), accuracy=("accuracy", "mean"), images=("bin", "size"))
     edges = bins.index.to_numpy()

@@ -1,6 +1,7 @@
 """Figures of the trade-off between objectives, and between the score and size, computation or latency.
 
-``optuna.visualization.plot_pareto_front`` is not used: it supports two or three objectives only, and does not connect the front.
+``optuna.visualization.plot_pareto_front`` is not used: it supports only two or three objectives and does not
+connect the front.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def plot_cost(store: StudyStore, cost: str = "parameters", *, known: Mapping[int
         raise StudyError(
             f"No finished trial of study '{store.name}' has a recorded {cost}. Search with --objective {cost} too."
         )
-    figure = _plot(table, cost, store.spec.objective, f"Score against {cost.replace('_', '-')}")
+    figure = _plot(table, cost, store.spec.objective, f"Quality against {cost.replace('_', '-')}")
     return figure.update_xaxes(type="log" if table[cost].min() > 0 else "linear", title=_UNITS[cost], exponentformat="SI")
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from automl_cxr.results.classifier import classifier_of_trial
-from automl_cxr.results.explain.explanation import corner_evidence, corner_warnings, explain
+from automl_cxr.results.explain.explanation import explain
+from automl_cxr.results.explain.off_lung_evidence import corner_evidence, corner_warnings
 from automl_cxr.results.explain.overlays import HeatmapOverlay
 from automl_cxr.results.html_page import Part, Picture, Pictures, Section, Table, Text
 from automl_cxr.results.report.report_data import Heatmaps, ReportData

@@ -97,7 +97,7 @@ def plot_splices(scores: SpliceRecord) -> go.Figure:
 def grid_of(scores: SpliceRecord) -> pd.DataFrame:
     """Return the leaderboard's row number by cut of the first branch (rows) and of the second (columns), or -1."""
     first, second = scores.cuts
-    row_numbers = {
+    numbers = {
         (row.first_cut or ALONE, row.second_cut or ALONE): number for number, row in enumerate(scores.table.itertuples())
     }
     rows, columns = [ALONE, *first], [ALONE, *second]

@@ -31,7 +31,7 @@ _BATCH_SIZE = 16  # images whose feature maps are in memory at the same time
 ALL = "all"
 
 
-def corner_evidence(
+def measure_off_lung_evidence(
     classifier: Classifier,
     images: Sequence[str | Path],
     *,
@@ -51,7 +51,7 @@ def corner_evidence(
         on_problem: Called with an image and the reason why it cannot be read.
 
     Returns:
-        One row for each class, and one for "all"; see ``summarise_evidence``. ``corner_warnings`` describes suspicious rows.
+        One row for each class, and one for "all"; see ``summarise_evidence``. ``off_lung_warnings`` describes suspicious rows.
 
     Raises:
         UsageError: A name is unknown, or there is no readable image.
@@ -73,7 +73,7 @@ def corner_evidence(
     return summarise_evidence(pd.DataFrame(rows))
 
 
-def corner_warnings(table: pd.DataFrame) -> list[str]:
+def off_lung_warnings(table: pd.DataFrame) -> list[str]:
     """Return a warning for each class with suspiciously much evidence in a corner or along the borders."""
     return [
         f"Class '{row['class']}': {row[row['worst']]:.0%} of the evidence is in {_REGION_TEXTS[row['worst']]}, "

@@ -25,9 +25,9 @@ from automl_cxr.results.explain.classifier_gradcam import ClassifierGradCam, Hea
 from automl_cxr.results.explain.explanation import Explaining, explain, write_explanations
 from automl_cxr.results.explain.off_lung_evidence import (
     REGIONS,
-    corner_evidence,
-    corner_warnings,
     evidence_by_region,
+    measure_off_lung_evidence,
+    off_lung_warnings,
     summarise_evidence,
 )
 from automl_cxr.results.explain.overlays import SHOWN_SIDE
@@ -118,10 +118,12 @@ def test_the_evidence_for_an_opacity_is_at_its_position(unbiased):
 
 
 def test_a_marker_in_a_corner_of_one_class_gives_a_warning(unbiased, biased):
-    clean, planted = (corner_evidence(learned.classifier, learned.held_out["file"].tolist()) for learned in (unbiased, biased))
+    clean, planted = (
+        measure_off_lung_evidence(learned.classifier, learned.held_out["file"].tolist()) for learned in (unbiased, biased)
+    )
     assert sorted(clean["class"]) == ["all", "normal", "opacity"]
-    assert corner_warnings(clean) == []
-    (warning,) = (warning for warning in corner_warnings(planted) if warning.startswith("Class 'normal': "))
+    assert off_lung_warnings(clean) == []
+    (warning,) = (warning for warning in off_lung_warnings(planted) if warning.startswith("Class 'normal': "))
     assert "the top right corner" in warning
     marked = planted.set_index("class").loc["normal"]
     assert marked["worst"] == "top_right"
@@ -330,7 +332,7 @@ def test_invalid_options_are_refused(models, pictures):
     with pytest.raises(UsageError, match="a single network; received an ensemble of 2"):
         explain(classifier_of(models, "one", "two"), pictures, method="activations")
     with pytest.raises(UsageError, match="needs readable images"):
-        corner_evidence(classifier_of(models, "one"), [])
+        measure_off_lung_evidence(classifier_of(models, "one"), [])
 
 
 def test_the_command_line_explains(finished, tmp_path, monkeypatch, capfd):

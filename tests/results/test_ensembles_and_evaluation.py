@@ -144,7 +144,7 @@ def damage(folder, **changes):
     ],
     ids=str,
 )
-def test_a_folder_that_was_tampered_with_is_refused(built, tmp_path, changes, rule):
+def test_a_modified_folder_is_refused(built, tmp_path, changes, rule):
     copy = tmp_path / "copy"
     shutil.copytree(built.folder, copy)
     damage(copy, **changes)

@@ -212,7 +212,7 @@ def test_the_page_contains_the_images_and_needs_the_data(own, tmp_path):
     assert page.count("src='data:image/jpeg") >= len(images_to_show(errors, n_shown=2))
     assert len(page) < 3_000_000
     with pytest.raises(DataError, match="must exist"):
-        own.error_page(errors, data=str(tmp_path / "gone"))
+        own.error_page(errors, data=str(tmp_path / "missing"))
 
 
 def test_the_command_prints_a_table_a_file_or_json(own, tmp_path, capfd):

@@ -57,9 +57,9 @@ def test_names_of_curves_contain_the_area():
 
 def test_a_class_without_images_has_no_curve():
     predictions = random_predictions(1)
-    alone = predictions.take(predictions.labels != 2)
-    assert set(roc_table(alone)["class"]) == {"a", "b"}
-    assert set(roc_table(alone.take(alone.labels == 0))["class"]) == set()
+    two_classes = predictions.take(predictions.labels != 2)
+    assert set(roc_table(two_classes)["class"]) == {"a", "b"}
+    assert set(roc_table(two_classes.take(two_classes.labels == 0))["class"]) == set()
 
 
 def test_long_curves_are_thinned_but_contain_their_ends():

@@ -93,25 +93,24 @@ def biased(tmp_path_factory, opacities):
 
 
 def test_the_evidence_for_an_opacity_is_at_its_position(unbiased):
-    """The share of the heat inside, as in the energy-based pointing game (Wang et al. 2020, https://arxiv.org/abs/1910.01279),
-    is measured on the opacities of other patients that the network has found.
+    """Measure the energy-based pointing game (Wang et al. 2020, https://arxiv.org/abs/1910.01279): the share of the heat inside
+    the opacity, on held-out patients whose opacity is classified correctly.
 
-    It takes a network of three convolutions under average pooling: 4.5, 5.2, 5.1 and 5.5 times the share of the area with four
-    seeds, 5.8 with 2000 phantoms. Under max pooling, where all but the hottest position is free, the same gave 1.2, 4.7, 2.5
-    and 2.5. Two blocks of one convolution and a pool came to 2.9 (average) and 3.0 (max) with 2000 phantoms, and to about 2
-    with 400.
+    Measured ratios of this share to the share of the area: three convolutions with average pooling 4.5, 5.2, 5.1 and 5.5 with
+    four seeds, 5.8 with 2000 phantoms; with max pooling, which uses only the hottest position, 1.2, 4.7, 2.5 and 2.5. Two
+    blocks of one convolution and a pooling layer: 2.9 (average) and 3.0 (max) with 2000 phantoms, about 2 with 400.
     """
     with_opacity = unbiased.held_out[unbiased.held_out["label"] == "opacity"]
     loaded = LoadedClassifier(unbiased.classifier)
     squares = loaded.squares([decode_image(file) for file in with_opacity["file"]])
     is_found = loaded.predict_squares(squares).argmax(axis=1) == 1
     assert is_found.mean() > 0.7
-    squares, drawn = [square[is_found] for square in squares], with_opacity[is_found]
-    heats = ClassifierGradCam(loaded).compute(squares, [np.zeros((SIDE, SIDE))] * len(drawn), np.ones(len(drawn), int))
+    squares, found = [square[is_found] for square in squares], with_opacity[is_found]
+    heatmaps = ClassifierGradCam(loaded).compute(squares, [np.zeros((SIDE, SIDE))] * len(found), np.ones(len(found), int))
     energies, areas = [], []
-    for heat, box in zip(heats, drawn.itertuples(), strict=True):
+    for heatmap, box in zip(heatmaps, found.itertuples(), strict=True):
         x0, y0, x1, y1 = (int(edge) for edge in (box.lesion_x0, box.lesion_y0, box.lesion_x1, box.lesion_y1))
-        energy = heatmap_on_image(heat.networks, SIDE, SIDE)
+        energy = heatmap_on_image(heatmap.networks, SIDE, SIDE)
         energies.append(energy[y0:y1, x0:x1].sum() / energy.sum())
         areas.append((x1 - x0) * (y1 - y0) / SIDE**2)
     assert np.mean(energies) > 3 * np.mean(areas)
@@ -157,7 +156,7 @@ def models(tmp_path_factory):
 def classifier_of(models, *names, rule=None, fit="stretch"):
     members = tuple(Member(models / f"{name}.keras", 32, fit, name) for name in names)
     rule = rule or WeightedAverage(np.ones(len(names)))
-    return Classifier("drawn", "none", "", members, rule, ("a", "b", "c"), models / "none.npz")
+    return Classifier("untrained", "none", "", members, rule, ("a", "b", "c"), models / "none.npz")
 
 
 @pytest.fixture(scope="module")

@@ -239,8 +239,8 @@ def test_evenly_distributed_evidence_is_proportional_to_the_area():
 
 def test_each_branch_has_a_map(models, pictures):
     (overlay,) = explain(classifier_of(models, "concat"), pictures[:1])
-    assert list(overlay.parts) == ["backbone/fire3_concat", "second_backbone_trunk/block2_conv1"]
-    assert overlay.detail == "backbone/fire3_concat + second_backbone_trunk/block2_conv1"
+    assert list(overlay.parts) == ["backbone/fire3_concat", "second_backbone_scratch_branch/block2_conv1"]
+    assert overlay.detail == "backbone/fire3_concat + second_backbone_scratch_branch/block2_conv1"
     (overlay,) = explain(classifier_of(models, "concat", "one"), pictures[:1])
     assert list(overlay.parts) == ["1: concat (weight 0.50)", "2: one (weight 0.50)"]
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from automl_cxr.config import TrialConfig
 from automl_cxr.data.decode import DEFAULT_FIT, check_fit, decode_image_in_pool, decoder_warnings_off, fit_square
 from automl_cxr.ensemble.combiners import Combiner, WeightedAverage, combiner_from_record
 from automl_cxr.errors import DataError, StudyError, UnknownNameError, UnreadableImageError
 from automl_cxr.io import sha256_of_file
+from automl_cxr.results.study_data import load_trial_config
 from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
 from automl_cxr.study.study_audit import load_audit
 
@@ -239,7 +239,7 @@ def member_of_trial(store: StudyStore, number: int) -> Member:
     Raises:
         StudyError: The model was removed.
     """
-    config = TrialConfig.from_json((store.trial_folder(number) / "config.json").read_text(encoding="utf-8"))
+    config = load_trial_config(store, number)
     branches = {"transfer": [config.backbone], "concat": [config.backbone, config.second_backbone]}.get(config.family, [])
     network = " ".join([config.family, *branches])
     return Member(store.model_file(number), config.image_size, config.fit, network)

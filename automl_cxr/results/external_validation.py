@@ -20,6 +20,7 @@ from automl_cxr.data.dataset import Dataset, load_dataset
 from automl_cxr.errors import DataError, UsageError
 from automl_cxr.io import sha256_of_file
 from automl_cxr.records import TrialState
+from automl_cxr.results.study_data import load_trial_config
 from automl_cxr.scoring.intervals import N_RESAMPLES, intervals_of, named_metric
 from automl_cxr.scoring.metrics import METRICS, metrics_for
 from automl_cxr.scoring.predictions import Predictions
@@ -171,12 +172,8 @@ class _DecodedSite:
         return self._decoded[square]
 
 
-def _load_config(store: StudyStore, number: int) -> TrialConfig:
-    return TrialConfig.from_json((store.trial_folder(number) / "config.json").read_text(encoding="utf-8"))
-
-
 def _prediction_file(store: StudyStore, site: ExternalSite, decoded: _DecodedSite, number: int) -> Path:
-    contents = decoded.images_for(_load_config(store, number)).digest
+    contents = decoded.images_for(load_trial_config(store, number)).digest
     digest = hashlib.sha256(f"{contents} {site.table_digest}".encode()).hexdigest()
     return store.folder / _FOLDER / digest[:32] / f"{number:05d}.npz"
 
@@ -184,7 +181,7 @@ def _prediction_file(store: StudyStore, site: ExternalSite, decoded: _DecodedSit
 def _predict(store: StudyStore, site: ExternalSite, decoded: _DecodedSite, number: int) -> Predictions:
     from automl_cxr.model.inference import load_model, predict_images  # Keras, on first use
 
-    images = decoded.images_for(_load_config(store, number))
+    images = decoded.images_for(load_trial_config(store, number))
     rows = site.dataset.table.set_index("image").loc[list(images.ids)]
     classes = store.spec.classes
     return Predictions(

@@ -1,4 +1,4 @@
-"""The images of a study after its search. The functions check that the images have not changed."""
+"""The images and configurations of a study after its search. Images are checked for changes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,16 @@ from automl_cxr.study.prepare import digest_table
 from automl_cxr.study.store import StudyStore
 
 _SMALL = 192  # pixels of a thumbnail on a page
+
+
+def load_trial_config(store: StudyStore, number: int) -> TrialConfig:
+    """Load the saved configuration of a trial.
+
+    Raises:
+        OSError: The trial has no configuration file.
+        ValueError: The file is damaged.
+    """
+    return TrialConfig.from_json((store.trial_folder(number) / "config.json").read_text(encoding="utf-8"))
 
 
 def load_study_dataset(store: StudyStore, data: str | None = None) -> Dataset:

@@ -14,7 +14,7 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.errors import AutomlCxrError, StudyError
 from automl_cxr.io import sha256_of_file
 from automl_cxr.records import TrialRecord, TrialState
-from automl_cxr.results.study_data import decode_study_images, load_study_dataset
+from automl_cxr.results.study_data import decode_study_images, load_study_dataset, load_trial_config
 from automl_cxr.scoring.metrics import metric
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.store import StudyStore
@@ -108,7 +108,7 @@ def _images_on_demand(store: StudyStore, data: str | None) -> _Images:
 
 def _check_trial(store: StudyStore, record: TrialRecord, images: _Images) -> TrialCheck:
     problems = [*_missing_files(store, record), *_changed_files(store, record)]
-    config = _try(lambda: _load_config(store, record), problems)
+    config = _try(lambda: load_trial_config(store, record.number), problems)
     saved = _try(lambda: store.predictions(record.number), problems)
     rescored = differ_by = None
     if config is not None:
@@ -155,10 +155,6 @@ def _changed_files(store: StudyStore, record: TrialRecord) -> Iterator[str]:
         file = store.trial_folder(record.number) / name
         if file.is_file() and sha256_of_file(file) != digest:
             yield f"{name} was changed after the trial wrote it"
-
-
-def _load_config(store: StudyStore, record: TrialRecord) -> TrialConfig:
-    return TrialConfig.from_json((store.trial_folder(record.number) / "config.json").read_text(encoding="utf-8"))
 
 
 def _contradictions(config: TrialConfig, record: TrialRecord) -> Iterator[str]:

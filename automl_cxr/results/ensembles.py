@@ -84,7 +84,7 @@ class BuiltEnsemble:
 
     @property
     def recommended(self) -> str:
-        """The simplest method that does not differ significantly from this one."""
+        """The simplest method that is not distinguishably worse than this one."""
         return self.combination.recommended
 
     def export(self, out: str | os.PathLike[str] | None = None, *, file_format: str | None = None) -> Export:

@@ -77,7 +77,7 @@ def _combination(record: Mapping[str, Any]) -> list[str]:
     lines = [f"- {kind}, fitted by `{record['method']}` for {record['objective']}. The table of members shows the weights."]
     if record["recommended"] != record["method"]:
         lines.append(
-            f"- The simpler method `{record['recommended']}` is recommended: out of fold it does not differ significantly."
+            f"- The simpler method `{record['recommended']}` is recommended: out of fold it is not distinguishably worse."
         )
     before, after = (_number(calibration[name]) for name in ("error_before", "error_after"))
     if rule.get("temperature", 1) != 1:

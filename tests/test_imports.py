@@ -53,6 +53,7 @@ HOMES = {
         "study/copying.py",
         "study/deletion.py",
         "results/importance.py",
+        "results/figures/hyperparameters.py",
         "results/dashboard/augmented_storage.py",
     ),
     "keras_tuner": ("engine/kerastuner_proposer.py",),

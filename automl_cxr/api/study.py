@@ -16,7 +16,8 @@ from automl_cxr.results.ensembles import BuiltEnsemble
 from automl_cxr.results.error_analysis import ErrorAnalysis, analyse_errors
 from automl_cxr.results.error_report import N_SHOWN, error_page
 from automl_cxr.results.evaluation import Evaluation, evaluate
-from automl_cxr.results.explain.explanation import corner_evidence, explain
+from automl_cxr.results.explain.explanation import explain
+from automl_cxr.results.explain.off_lung_evidence import measure_off_lung_evidence
 from automl_cxr.results.explain.overlays import HeatmapOverlay
 from automl_cxr.results.export import Export, export_classifier
 from automl_cxr.results.external_validation import open_sites
@@ -176,9 +177,9 @@ class Study:
     ) -> pd.DataFrame:
         """Measure how much of a classifier's evidence lies in corners and borders, by default over the validation part.
 
-        ``what`` is as for ``evaluate``; columns and other keywords are those of ``results.explanation.corner_evidence``.
+        ``what`` is as for ``evaluate``; columns and other keywords are those of ``results.explain.off_lung_evidence``.
         """
-        return corner_evidence(self._opened(what), images or list(self.validation_images(data=data)), **choices)
+        return measure_off_lung_evidence(self._opened(what), images or list(self.validation_images(data=data)), **choices)
 
     def errors(self, **choices: Any) -> ErrorAnalysis:
         """Compare what models get wrong, by default what the best trial gets wrong of the validation part.

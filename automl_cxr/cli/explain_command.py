@@ -138,10 +138,10 @@ def _draw(
 
 
 def _measure(classifier: Classifier, images: list[str], how: Explaining, *, as_json: bool) -> None:
-    from automl_cxr.results.explain.explanation import corner_evidence, corner_warnings
+    from automl_cxr.results.explain.off_lung_evidence import measure_off_lung_evidence, off_lung_warnings
 
     with progress_bar("explaining") as on_progress:
-        table = corner_evidence(
+        table = measure_off_lung_evidence(
             classifier,
             images,
             class_name=how.class_name,
@@ -149,7 +149,7 @@ def _measure(classifier: Classifier, images: list[str], how: Explaining, *, as_j
             on_progress=on_progress,
             on_problem=_tell_problem,
         )
-    warnings = corner_warnings(table)
+    warnings = off_lung_warnings(table)
     if as_json:
         print_json({"classifier": classifier.name, "regions": table.to_dict(orient="records"), "warnings": warnings})
     else:

@@ -69,7 +69,7 @@ def leaderboard(
     opened = [api.open_study(name, runs=runs, storage=storage) for name in studies]
     with progress_bar("models") as on_progress:
         table = opened[0].leaderboard(
-            *opened[1:], intervals=intervals or (), line_to_beat=True, on_progress=on_progress, **choices
+            *opened[1:], intervals=intervals or (), with_baseline=True, on_progress=on_progress, **choices
         )
     n_trials = int(table["rank"].notna().sum())
     if columns:

@@ -1,1 +1,1 @@
-"""What people look at: leaderboards, figures, ensembles, evaluations."""
+"""Results of studies: leaderboards, evaluations, ensembles, figures, explanations, reports and exports."""

@@ -1,4 +1,4 @@
-"""The line to beat: what each study's audit reached without looking at anatomy, on top of its leaderboard."""
+"""The row of a leaderboard for the shortcut baseline: the score of each study's audit without any anatomy."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ SHORTCUT_BASELINE = "shortcut baseline"
 
 
 def add_baseline_row(table: pd.DataFrame, stores: Sequence[StudyStore]) -> pd.DataFrame:
-    """Put a row for the shortcut baseline of each study on top: no rank, its macro-F1 and interval, by the name of a trial.
+    """Add the shortcut baseline of each study above the trials: macro-F1 with its interval, and no rank.
 
-    Its images are those that the study may see, training part included, each judged by a forest that did not learn from its
-    patient; so it is no rival on the same images, and no tie is told.
+    The baseline is scored on the training and validation images, each predicted by a random forest that was not fitted on
+    the image's patient. The trials are scored on other images, therefore ties with the baseline are not marked.
 
     Args:
         table: A leaderboard.
-        stores: Its studies, which may have no audit.
+        stores: The studies of the leaderboard; those without an audit get no row.
     """
-    lines = [
+    baselines = [
         {
             "study": store.name,
             "trial": SHORTCUT_BASELINE,
@@ -34,16 +34,16 @@ def add_baseline_row(table: pd.DataFrame, stores: Sequence[StudyStore]) -> pd.Da
         for store in stores
         if (audit := load_audit(store)) is not None and audit.shortcut is not None
     ]
-    if not lines or table.empty:
+    if not baselines or table.empty:
         return table
-    top = pd.DataFrame(lines).reindex(columns=table.columns).astype(object)
+    top = pd.DataFrame(baselines).reindex(columns=table.columns).astype(object)
     rows = pd.concat([top.where(top.notna(), math.nan), table.astype(object)], ignore_index=True)
     rows.attrs = dict(table.attrs)
     return rows
 
 
 def audit_notes(stores: Sequence[StudyStore]) -> tuple[str, ...]:
-    """Give what the audits of studies found, a sentence each: the baseline, and every warning."""
+    """Return the baseline and the warnings of the studies' audits, a sentence each, without duplicates."""
     audits = [audit for audit in map(load_audit, stores) if audit is not None]
-    found = [sentence for audit in audits for sentence in (audit.baseline, *audit.warnings) if sentence]
-    return tuple(dict.fromkeys(found))
+    sentences = [sentence for audit in audits for sentence in (audit.baseline, *audit.warnings) if sentence]
+    return tuple(dict.fromkeys(sentences))

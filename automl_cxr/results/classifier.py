@@ -1,8 +1,7 @@
-"""Something that classifies radiographs: one trial's model, or an ensemble of several with their weights."""
+"""Classifiers of radiographs: the model of one trial, or an ensemble of several models and their weights."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,15 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from automl_cxr.config import TrialConfig
 from automl_cxr.data.decode import DEFAULT_FIT, check_fit, decode_image_in_pool, decoder_warnings_off, fit_square
 from automl_cxr.ensemble.combiners import Combiner, WeightedAverage, combiner_from_record
-from automl_cxr.errors import DataError, StudyError, UnreadableImageError
+from automl_cxr.errors import DataError, StudyError, UnknownNameError, UnreadableImageError
+from automl_cxr.io import sha256_of_file
+from automl_cxr.results.study_data import load_trial_config
 from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
 from automl_cxr.study.study_audit import load_audit
 
-_IMAGES_AT_ONCE = 256  # decoded and predicted together; bounds the memory
-_BYTES_AT_ONCE = 2**30  # of model files that are open together; images are decoded anew for the next ones
+_BATCH_SIZE = 256  # images that are decoded and predicted together; limits the memory
+_MODEL_BYTES = 2**30  # limit for the model files that are loaded together; the images are decoded again for the next group
 _DECODING_THREADS = 4
 ENSEMBLE_FILE = "ensemble.json"
 _Square = tuple[int, str]  # image size and fit
@@ -29,7 +29,14 @@ _Square = tuple[int, str]  # image size and fit
 
 @dataclass(frozen=True)
 class Member:
-    """One network: its model file, the image size that it takes, how an image is brought to it, and what it is, for people."""
+    """One network of a classifier.
+
+    Attributes:
+        file: The Keras model file.
+        image_size: Height and width of the network's input, in pixels.
+        fit: How an image is resized to the input: "stretch", "pad" or "crop".
+        network: Family and backbones, for display.
+    """
 
     file: Path
     image_size: int
@@ -38,25 +45,25 @@ class Member:
 
     @property
     def square(self) -> _Square:
-        """The size and the fit that an image has to be decoded to."""
+        """Image size and fit of the network's input."""
         return self.image_size, self.fit
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """Networks, how they are combined, and the classes that they tell apart.
+    """One or several networks, the rule that combines their probabilities, and their classes.
 
     Attributes:
-        name: What it is called in messages and records.
-        study: Name of the study that it comes from.
-        split_digest: Digest of the split that its networks were trained and chosen on.
-        members: One network, or several whose probabilities are combined.
-        rule: How.
+        name: Name in messages and records.
+        study: Name of the study.
+        split_digest: Digest of the split that the networks were trained and selected on.
+        members: The networks.
+        rule: Combines the probabilities of the members.
         classes: Class names in the order of the columns.
-        predictions: What it said of the images that it was chosen by: of the validation part, or with folds of every image
-            out of fold.
-        folder: Of an ensemble; None of a trial.
-        warnings: What the audit of the study's images warned of; it stays with all that is made of the classifier.
+        predictions: File with the predictions that the classifier was selected by: for the validation part, or with folds
+            out of fold for every image.
+        folder: Folder of an ensemble; None for a trial.
+        warnings: Warnings of the audit of the study's images. Everything that is made from the classifier repeats them.
     """
 
     name: str
@@ -72,59 +79,59 @@ class Classifier:
     def predict(
         self, files: Sequence[Path], *, on_progress: Callable[[int, int], None] | None = None
     ) -> tuple[np.ndarray, dict[int, str]]:
-        """Predict image files, some hundreds at a time, by as many members at once as a gigabyte of model files holds.
+        """Predict image files in batches, with as many members at once as fit into a gigabyte of model files.
 
         Args:
             files: Images of any size.
-            on_progress: Told (files done, files in all).
+            on_progress: Called with (files done, files in all).
 
         Returns:
-            Probabilities, float32 (n_readable, n_classes), in the order of the files; and the reason for each file that
-            could not be read, by its position.
+            Probabilities, float32 (n_readable, n_classes), in the order of the files; and, by position, the reason why a file
+            cannot be read.
 
         Raises:
             TrialError: A model file is damaged.
-            DataError: A model is another than its record says.
+            DataError: A model does not match its record.
         """
-        said: list[np.ndarray] = []  # by each member, (n_readable, k)
+        probabilities: list[np.ndarray] = []  # of each member, (n_readable, n_classes)
         unreadable: dict[int, str] = {}
-        groups = _in_groups(self.members)
+        groups = _group_by_size(self.members)
         for n_before, group in enumerate(groups):
 
-            def tell(n_done: int, n_before: int = n_before) -> None:
+            def report_progress(n_done: int, n_before: int = n_before) -> None:
                 if on_progress is not None:
                     on_progress((n_before * len(files) + n_done) // len(groups), len(files))
 
-            of_group, unreadable = self._predict_group(group, files, tell)
-            said += of_group
-        return self.rule.combine(np.stack(said)), unreadable
+            group_probabilities, unreadable = self._predict_group(group, files, report_progress)
+            probabilities += group_probabilities
+        return self.rule.combine(np.stack(probabilities)), unreadable
 
     def _predict_group(
-        self, group: Sequence[Member], files: Sequence[Path], tell: Callable[[int], None]
+        self, group: Sequence[Member], files: Sequence[Path], on_files: Callable[[int], None]
     ) -> tuple[list[np.ndarray], dict[int, str]]:
-        """Let the members of a group predict files, (n_readable, k) each; ``tell`` is told how many files are done."""
+        """Predict files with the members of a group: (n_readable, n_classes) for each; ``on_files`` gets the files done."""
         from automl_cxr.model.inference import predict_images  # Keras, on first use
 
         models = [self._load(member) for member in group]
-        said = [[np.empty((0, len(self.classes)), np.float32)] for _ in group]
+        probabilities = [[np.empty((0, len(self.classes)), np.float32)] for _ in group]
         unreadable: dict[int, str] = {}
         n_done = 0
-        for images_in, reasons in _decode_in_batches(files, sorted({member.square for member in group})):
+        for images_by_square, reasons in _decode_in_batches(files, sorted({member.square for member in group})):
             unreadable |= reasons
-            n_images = len(next(iter(images_in.values())))
+            n_images = len(next(iter(images_by_square.values())))
             if n_images:
-                for member, model, batches in zip(group, models, said, strict=True):
-                    batches.append(predict_images(model, images_in[member.square]))
+                for member, model, batches in zip(group, models, probabilities, strict=True):
+                    batches.append(predict_images(model, images_by_square[member.square]))
             n_done += n_images + len(reasons)
-            tell(n_done)
-        return [np.concatenate(batches) for batches in said], unreadable
+            on_files(n_done)
+        return [np.concatenate(batches) for batches in probabilities], unreadable
 
     def load_networks(self) -> list[Any]:
-        """Open the Keras model of each member.
+        """Load the Keras model of each member.
 
         Raises:
             TrialError: A model file is damaged.
-            DataError: A model is another than its record says.
+            DataError: A model does not match its record.
         """
         return [self._load(member) for member in self.members]
 
@@ -134,79 +141,90 @@ class Classifier:
         model = load_model(str(member.file))
         if (model.input_shape[1], model.output_shape[-1]) != (member.image_size, len(self.classes)):
             raise DataError(
-                f"The model {member.file} takes {model.input_shape[1]} pixels and tells {model.output_shape[-1]} classes "
-                f"apart, which is not what its record says ({member.image_size} and {len(self.classes)})."
+                f"A model must match its record ({member.image_size} pixels, {len(self.classes)} classes); {member.file} has "
+                f"{model.input_shape[1]} pixels and {model.output_shape[-1]} classes. Restore the file."
             )
         return model
 
 
-def _in_groups(members: Sequence[Member]) -> list[list[Member]]:
-    """Part members, in their order, into groups whose files are within the bytes that are in memory at once, or alone."""
-    groups: list[list[Member]] = []
-    room = 0
-    for member in members:
-        size = member.file.stat().st_size
-        if not groups or size > room:
-            groups.append([])
-            room = _BYTES_AT_ONCE
-        groups[-1].append(member)
-        room -= size
-    return groups
+class LoadedClassifier:
+    """A classifier with its networks in memory, for single images.
 
+    Args:
+        classifier: The classifier.
 
-def _decode_in_batches(
-    files: Sequence[Path], squares: Sequence[_Square]
-) -> Iterator[tuple[dict[_Square, np.ndarray], dict[int, str]]]:
-    """Decode files in order, each to every square; yield the readable images by square and the unreadable by position."""
+    Attributes:
+        classifier: The classifier.
+        models: The Keras model of each member.
 
-    def decode(path: Path) -> dict[_Square, np.ndarray] | str:
-        try:
-            image = decode_image_in_pool(path)
-        except UnreadableImageError as error:
-            return str(error)
-        return {(size, fit): fit_square(image, size, fit) for size, fit in squares}
+    Raises:
+        TrialError: A model file is damaged.
+        DataError: A model does not match its record.
+    """
 
-    positions = iter(enumerate(files))
-    with ThreadPoolExecutor(_DECODING_THREADS) as threads:
-        while batch := list(islice(positions, _IMAGES_AT_ONCE)):
-            with decoder_warnings_off():
-                decoded = list(threads.map(decode, (path for _, path in batch)))
-            images = [one for one in decoded if not isinstance(one, str)]
-            reasons = {position: one for (position, _), one in zip(batch, decoded, strict=True) if isinstance(one, str)}
-            none = {square: np.empty((0, square[0], square[0]), np.uint8) for square in squares}
-            yield {square: np.stack([one[square] for one in images]) for square in squares} if images else none, reasons
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier = classifier
+        self.models = classifier.load_networks()
+
+    def squares(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Resize images, each uint8 (height, width), to the input of each member: uint8 (n, size, size) for each."""
+        resized = {
+            square: np.stack([fit_square(image, *square) for image in images])
+            for square in {member.square for member in self.classifier.members}
+        }
+        return [resized[member.square] for member in self.classifier.members]
+
+    def predict(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Predict images, each uint8 (height, width): float32 (n, n_classes)."""
+        return self.predict_squares(self.squares(images))
+
+    def predict_squares(self, squares: Sequence[np.ndarray]) -> np.ndarray:
+        """Predict resized images, as returned by ``squares``: float32 (n, n_classes)."""
+        from automl_cxr.model.inference import predict_images  # Keras, on first use
+
+        probabilities = [
+            predict_images(model, images, batch_size=len(images)) for model, images in zip(self.models, squares, strict=True)
+        ]
+        return self.classifier.rule.combine(np.stack(probabilities))
+
+    def column(self, class_name: str) -> int:
+        """Return the column of a class.
+
+        Raises:
+            UnknownNameError: The classifier has no such class.
+        """
+        if class_name not in self.classifier.classes:
+            raise UnknownNameError("class", class_name, self.classifier.classes)
+        return self.classifier.classes.index(class_name)
 
 
 def classifier_of_trial(store: StudyStore, number: int | None = None) -> Classifier:
-    """Make a classifier of a trial, by default of the best that has its model.
+    """Create a classifier from a trial; by default from the best trial that has a model.
 
     Raises:
-        StudyError: There is no such trial, or its model is gone.
+        StudyError: There is no such trial, or its model was removed.
     """
     if number is None:
         eligible = [record.number for record in store.eligible() if store.has_model(record.number)]
         if not eligible:
             raise StudyError(explain_no_model(store))
         number = eligible[0]
-    spec = store.spec
-    store.record(number)  # refuses a number that no trial has
-    member = member_of_trial(store, number)
-    predictions = store.trial_folder(number) / PREDICTIONS_FILE
+    store.record(number)  # raises an error for an unknown number
     audit = load_audit(store)
     return Classifier(
         f"trial {number}",
         store.name,
         store.split_digest,
-        (member,),
+        (member_of_trial(store, number),),
         WeightedAverage(np.ones(1)),
-        spec.classes,
-        predictions,
+        store.spec.classes,
+        store.trial_folder(number) / PREDICTIONS_FILE,
         warnings=() if audit is None else audit.warnings,
     )
 
 
 def explain_no_model(store: StudyStore) -> str:
-    """Say why a study has nothing to classify with."""
+    """Return the message for a study that has no model to classify with."""
     if store.ranked() and not store.eligible():
         return (
             f"No finished trial of study '{store.name}' meets {', '.join(store.spec.requirements)}. "
@@ -216,22 +234,22 @@ def explain_no_model(store: StudyStore) -> str:
 
 
 def member_of_trial(store: StudyStore, number: int) -> Member:
-    """Find a trial's model, with the images that its configuration says it takes.
+    """Return a trial's network, with the image size and fit of its configuration.
 
     Raises:
-        StudyError: The model is gone.
+        StudyError: The model was removed.
     """
-    config = TrialConfig.from_json((store.trial_folder(number) / "config.json").read_text(encoding="utf-8"))
+    config = load_trial_config(store, number)
     network = " ".join([config.family, *(branch.backbone for branch in config.branches)])
     return Member(store.model_file(number), config.image_size, config.fit, network)
 
 
 def load_ensemble(folder: Path) -> Classifier:
-    """Open an ensemble's folder.
+    """Load an ensemble from its folder.
 
     Raises:
-        DataError: The folder is none, it is damaged, a model in it is not the one that the ensemble was built of, or there are
-            members without a model.
+        DataError: The folder holds no ensemble or a damaged one, a model has changed since the ensemble was built, or a member
+            has no model.
     """
     try:
         record = json.loads((folder / ENSEMBLE_FILE).read_text(encoding="utf-8"))
@@ -247,14 +265,51 @@ def load_ensemble(folder: Path) -> Classifier:
 
 
 def _check_member(folder: Path, row: Mapping[str, Any]) -> Member:
-    """Take a member only from inside the folder, and only as it was written."""
+    """Return a member whose file is inside the folder and unchanged."""
     if "file" not in row:
         raise ValueError("a member without a model: combine predictions with `automl-cxr ensemble apply`")
     file = (folder / row["file"]).resolve()
     if not file.is_relative_to(folder.resolve()):
-        raise ValueError(f"a member lies outside: {row['file']}")
-    if hashlib.sha256(file.read_bytes()).hexdigest() != row["sha256"]:
+        raise ValueError(f"the member {row['file']} is outside the folder")
+    if sha256_of_file(file) != row["sha256"]:
         raise ValueError(f"the member {row['file']} has changed")
     if type(row["image_size"]) is not int:
         raise TypeError(f"the image size of {row['file']} is {row['image_size']!r}")
     return Member(file, row["image_size"], check_fit(row.get("fit", DEFAULT_FIT)))
+
+
+def _group_by_size(members: Sequence[Member]) -> list[list[Member]]:
+    """Split members, in their order, into groups whose model files have at most ``_MODEL_BYTES``; a larger file is alone."""
+    groups: list[list[Member]] = []
+    bytes_left = 0
+    for member in members:
+        size = member.file.stat().st_size
+        if not groups or size > bytes_left:
+            groups.append([])
+            bytes_left = _MODEL_BYTES
+        groups[-1].append(member)
+        bytes_left -= size
+    return groups
+
+
+def _decode_in_batches(
+    files: Sequence[Path], squares: Sequence[_Square]
+) -> Iterator[tuple[dict[_Square, np.ndarray], dict[int, str]]]:
+    """Decode files in order for each square; yield the readable images by square and the unreadable files by position."""
+
+    def decode(path: Path) -> dict[_Square, np.ndarray] | str:
+        try:
+            image = decode_image_in_pool(path)
+        except UnreadableImageError as error:
+            return str(error)
+        return {(size, fit): fit_square(image, size, fit) for size, fit in squares}
+
+    positions = iter(enumerate(files))
+    with ThreadPoolExecutor(_DECODING_THREADS) as threads:
+        while batch := list(islice(positions, _BATCH_SIZE)):
+            with decoder_warnings_off():
+                decoded = list(threads.map(decode, (path for _, path in batch)))
+            images = [one for one in decoded if not isinstance(one, str)]
+            reasons = {position: one for (position, _), one in zip(batch, decoded, strict=True) if isinstance(one, str)}
+            empty = {square: np.empty((0, square[0], square[0]), np.uint8) for square in squares}
+            yield {square: np.stack([one[square] for one in images]) for square in squares} if images else empty, reasons

@@ -1,4 +1,4 @@
-"""Scores a classifier on a part of its study's data. Reading the test part is recorded in the study, every time."""
+"""Evaluation of a classifier on a part of its study's data. Every evaluation on the test part is recorded in the study."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pandas as pd
 from automl_cxr.data.dataset import Dataset
 from automl_cxr.errors import DataError, UnknownNameError
 from automl_cxr.results.classifier import Classifier
-from automl_cxr.results.model_card import record_test_opening
+from automl_cxr.results.ensemble_record import record_test_opening
 from automl_cxr.results.study_data import load_study_dataset
 from automl_cxr.scoring.confusion import confusion_matrix
 from automl_cxr.scoring.intervals import Interval, bootstrap_intervals
@@ -27,19 +27,19 @@ PARTS = ("test", "valid", "train")
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """How good a classifier is on one part.
+    """The scores of a classifier on one part.
 
     Attributes:
-        classifier: Its name.
+        classifier: Name of the classifier.
         part: "test", "valid" or "train".
-        predictions: What it said.
+        predictions: The classifier's predictions.
         scores: Every metric by name.
-        intervals: 95 % bootstrap interval by patient of each metric of ``METRICS`` that is defined here.
-        per_class: The scores of ``CLASS_METRICS`` and the number of images, one row a class.
-        confusion: Images by true class (rows) and predicted class (columns).
-        unreadable: Images that could not be read, with the reason.
-        n_opened: How often the test part has now been opened; 0 for the other parts.
-        out_of_fold: Whether each prediction is by the network that did not learn from the image: of "valid" with folds.
+        intervals: 95 % bootstrap interval by patient of each metric of ``METRICS`` that is defined for these classes.
+        per_class: The scores of ``CLASS_METRICS`` and the number of images, one row for each class.
+        confusion: Number of images by true class (rows) and predicted class (columns).
+        unreadable: Images that cannot be read, with the reason.
+        n_opened: How often the study has opened the test part, including this time; 0 for the other parts.
+        out_of_fold: Whether the predictions are out of fold, as for "valid" with folds.
     """
 
     classifier: str
@@ -55,11 +55,11 @@ class Evaluation:
 
     @property
     def place(self) -> str:
-        """What was judged on, for a title."""
+        """Description of the images for a title: "test part", "valid part", "train part" or "out of fold"."""
         return "out of fold" if self.out_of_fold else f"{self.part} part"
 
     def __repr__(self) -> str:
-        """Say how good, as a notebook shows it."""
+        """Return the scores with their intervals, for a notebook."""
         scores = "\n".join(
             f"  {name:18} {self.scores[name]:.4f}  95% {interval.low:.3f}..{interval.high:.3f}"
             for name, interval in self.intervals.items()
@@ -77,31 +77,31 @@ def evaluate(
 ) -> Evaluation:
     """Predict a part of the study's split and score it.
 
-    With folds there is no validation part that the classifier as a whole has not learnt from; "valid" then scores the
-    predictions out of fold that it left, each by the network that did not learn from the image.
+    With folds there is no validation part. "valid" then scores the saved out-of-fold predictions, in which each image was
+    predicted by the network that was not trained on it.
 
     Args:
         store: The study whose split is used.
-        classifier: A trial of it or an ensemble of its trials.
+        classifier: A trial of the study or an ensemble of its trials.
         part: "test", "valid" or "train".
-        data: Where the data are now; by default where they were.
-        on_progress: Told (images done, images in all).
+        data: Current location of the data; by default the recorded one.
+        on_progress: Called with (images done, images in all).
 
     Raises:
-        UnknownNameError: No such part.
-        DataError: The classifier is of another study, or the data are gone or no longer those of the study.
+        UnknownNameError: The part is unknown.
+        DataError: The classifier belongs to another study, or the data are missing or have changed.
     """
     if part not in PARTS:
         raise UnknownNameError("part", part, PARTS)
     if classifier.split_digest != store.split_digest:
         raise DataError(
-            f"The {classifier.name} was made with another split than that of study '{store.name}': it may have been trained "
-            "on the images that it would be judged by. Evaluate it on its own study."
+            f"The {classifier.name} was trained with another split than that of study '{store.name}', so it may have been "
+            "trained on the images of this part. Evaluate it on its own study."
         )
     spec, split = store.spec, store.split
     if part == "valid" and split.folds:
-        left = Predictions.from_npz(classifier.predictions)
-        return replace(_score(classifier, part, left, {}, spec.normal_index, spec.seed), out_of_fold=True)
+        out_of_fold = Predictions.from_npz(classifier.predictions)
+        return replace(_score(classifier, part, out_of_fold, {}, spec.normal_index, spec.seed), out_of_fold=True)
     dataset = load_study_dataset(store, data)
     images = split.test if part == "test" else getattr(split, part).images
     predictions, unreadable = _predict(classifier, dataset, images, on_progress)
@@ -111,13 +111,13 @@ def evaluate(
     n_opened = store.record_test_opening(classifier.name, evaluation.scores)
     evaluation = replace(evaluation, n_opened=n_opened)
     if classifier.folder is not None:
-        with contextlib.suppress(OSError):  # an ensemble that may not be written is evaluated all the same
-            record_test_opening(classifier.folder, _figures(evaluation))
+        with contextlib.suppress(OSError):  # an ensemble in a read-only folder can be evaluated too
+            record_test_opening(classifier.folder, _test_record(evaluation))
     return evaluation
 
 
-def _figures(evaluation: Evaluation) -> dict[str, object]:
-    """Give what an ensemble's record and card keep of an evaluation."""
+def _test_record(evaluation: Evaluation) -> dict[str, object]:
+    """Return the entries of an evaluation for an ensemble's record and model card."""
     predictions = evaluation.predictions
     return {
         "n_images": len(predictions),
@@ -137,7 +137,7 @@ def _predict(
     probabilities, unreadable = classifier.predict(files, on_progress=on_progress)
     readable = [image for position, image in enumerate(images) if position not in unreadable]
     if not readable:
-        raise DataError(f"None of the {len(images)} images can be read, such as {images[0]} ({unreadable[0]}).")
+        raise DataError(f"None of the {len(images)} images can be read, for example {images[0]} ({unreadable[0]}).")
     rows = dataset.table.set_index("image").loc[readable]
     predictions = Predictions(
         ids=tuple(readable),

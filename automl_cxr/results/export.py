@@ -1,4 +1,4 @@
-"""Writes a classifier as one file for other programs, and checks that it says there what it says here."""
+"""Export of a classifier as one file for other programs, with a check that the file gives the same probabilities."""
 
 from __future__ import annotations
 
@@ -20,30 +20,31 @@ from automl_cxr.data.phantoms import draw_phantoms
 from automl_cxr.ensemble.combiners import CalibratedCombiner, Combiner, Stacking, WeightedAverage
 from automl_cxr.ensemble.weighted_average import normalize_weights
 from automl_cxr.errors import ExportError, UnknownNameError, UsageError
+from automl_cxr.io import sha256_of_file, write_text
 from automl_cxr.results.classifier import Classifier
 from automl_cxr.study.provenance import describe_versions
-from automl_cxr.study.store import explained_disk_errors, write_atomically
+from automl_cxr.study.store import explained_disk_errors
 
 if TYPE_CHECKING:
     from automl_cxr.model.ensemble_model import MemberWeighting
 
-SUFFIXES = {"keras": ".keras", "onnx": ".onnx", "tflite": ".tflite", "savedmodel": ""}  # of each format's file
-TOLERANCE = 1e-5
-_N_CHECKED = 12  # phantoms, drawn larger than the networks' images so that they are resized
+SUFFIXES = {"keras": ".keras", "onnx": ".onnx", "tflite": ".tflite", "savedmodel": ""}  # file suffix of each format
+TOLERANCE = 1e-5  # of a probability
+_N_CHECKED = 12  # phantoms, larger than the networks' input so that they are resized
 _CHECK_SECONDS = 600
-_DISCLAIMER = "Not a medical device. For research; no clinical decision may rest on it."
+_DISCLAIMER = "For research only. Not a medical device: it must not be used for clinical decisions."
 
 
 @dataclass(frozen=True)
 class Export:
-    """A file that other programs open.
+    """An exported model file.
 
     Attributes:
-        file: Where it lies; a folder for "savedmodel".
-        description: The JSON file beside it: classes, image size, fit, members, digests, versions.
+        file: Path of the file; a folder for "savedmodel".
+        description: JSON file in the same folder: classes, image size, fit, members, digests, versions.
         file_format: A name in ``SUFFIXES``.
-        difference: Largest difference of a probability between it and ``predict``, checked in another process; None where
-            the library that would check is not installed.
+        difference: Largest difference of a probability between the file and ``predict``, measured in another process; None if
+            the library for the check is not installed.
     """
 
     file: Path
@@ -57,43 +58,43 @@ def export_classifier(
 ) -> Export:
     """Write a classifier with all its members and their weights as one file.
 
-    The file takes raw grey pixels 0..255, float32 (n, h, w, 1), and gives probabilities (n, n_classes). It is opened again
-    in a process of its own and compared with ``predict``, and only then put in its place.
+    The model takes raw grey pixels 0..255, float32 (n, h, w, 1), and returns probabilities (n, n_classes). The file is loaded
+    in a separate process and compared with ``predict`` before it replaces an existing file.
 
     Args:
-        classifier: A trial's or an ensemble's.
-        out: The file, which is replaced if there is one; by default the classifier's name where we are.
-        file_format: A name in ``SUFFIXES``; by default told by the file's suffix, else "keras".
+        classifier: Classifier of a trial or an ensemble.
+        out: The file, which is replaced if it exists; by default the classifier's name in the current folder.
+        file_format: A name in ``SUFFIXES``; by default derived from the file's suffix, else "keras".
 
     Raises:
-        UnknownNameError: No such format.
-        UsageError: The file's suffix is not the format's, or it cannot be written there.
-        ExportError: The members take images of several sizes or fits, the format cannot hold one of them, or the file says
-            something else than ``predict``.
+        UnknownNameError: The format is unknown.
+        UsageError: The file's suffix does not match the format, or the file cannot be written.
+        ExportError: The members take images of different sizes or fits, the format does not support a member, or the file
+            gives other probabilities than ``predict``.
         StudyError: The file cannot be written.
         TrialError: A model file is damaged.
     """
-    file, file_format = _settle(classifier, out, file_format)
+    file, file_format = _resolve_destination(classifier, out, file_format)
     size, fit = _common_square(classifier)
     facts = _describe(classifier, file_format)
-    with explained_disk_errors(file), tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as hidden:
-        partial = Path(hidden) / file.name
+    with explained_disk_errors(file), tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as temporary:
+        partial = Path(temporary) / file.name
         _write(classifier, partial, file_format, facts)
         difference = _compare(classifier, partial, file_format, size, fit)
         n_compared = 0 if difference is None else _N_CHECKED
         facts |= {"sha256": _digest(partial), "largest_difference_from_predict": difference, "images_compared": n_compared}
         description = file.with_name(f"{file.name}.json")
-        write_atomically(description, json.dumps(facts, indent=1, ensure_ascii=False))
+        write_text(description, json.dumps(facts, indent=1, ensure_ascii=False))
         partial.replace(file)
     return Export(file, description, file_format, difference)
 
 
 def check_destination(out: str | os.PathLike[str], file_format: str | None) -> tuple[Path, str]:
-    """Settle a file and its format before any work is done.
+    """Return the absolute path and the format of a file to export, before any work is done.
 
     Raises:
-        UnknownNameError: No such format.
-        UsageError: The file's suffix is not the format's, or it cannot be written there.
+        UnknownNameError: The format is unknown.
+        UsageError: The file's suffix does not match the format, or the file cannot be written.
     """
     file = Path(out).absolute()
     by_suffix = {suffix: name for name, suffix in SUFFIXES.items() if suffix}
@@ -102,15 +103,17 @@ def check_destination(out: str | os.PathLike[str], file_format: str | None) -> t
         raise UnknownNameError("format", file_format, SUFFIXES)
     if file.suffix != SUFFIXES[file_format] and SUFFIXES[file_format]:
         raise UsageError(
-            f"A file of --format {file_format} ends in {SUFFIXES[file_format]}; received {file.name}. Name another --out."
+            f"A file of --format {file_format} ends in {SUFFIXES[file_format]}; received {file.name}. Choose another --out."
         )
     if not file.parent.is_dir() or file.is_dir():
-        why = "is a folder already" if file.is_dir() else "has no folder to lie in"
-        raise UsageError(f"Cannot write {file}: it {why}. Name another --out.")
+        reason = "it is a folder" if file.is_dir() else "its folder does not exist"
+        raise UsageError(f"Cannot write {file}: {reason}. Choose another --out.")
     return file, file_format
 
 
-def _settle(classifier: Classifier, out: str | os.PathLike[str] | None, file_format: str | None) -> tuple[Path, str]:
+def _resolve_destination(
+    classifier: Classifier, out: str | os.PathLike[str] | None, file_format: str | None
+) -> tuple[Path, str]:
     if out is None:
         name = classifier.name.removeprefix("ensemble ").replace(" ", "-")
         if file_format is not None and file_format not in SUFFIXES:
@@ -120,19 +123,22 @@ def _settle(classifier: Classifier, out: str | os.PathLike[str] | None, file_for
 
 
 def _common_square(classifier: Classifier) -> tuple[int, str]:
-    """Find the image size and fit of all members: each is made of the original image, and none of another's square."""
+    """Return the image size and fit that all members share.
+
+    Each member resizes the original image, so an image that is resized for one member does not serve another.
+    """
     squares = {member.square for member in classifier.members}
     if len(squares) > 1:
-        told = ", ".join(f"{size} pixels ({fit})" for size, fit in sorted(squares))
+        sizes = ", ".join(f"{size} pixels ({fit})" for size, fit in sorted(squares))
         raise ExportError(
-            f"A file takes images of one size and fit; the members of {classifier.name} take {told}. Build an ensemble of "
-            "--members that share both, export trials alone, or use `automl-cxr predict`."
+            f"A file takes images of one size and fit; the members of {classifier.name} take {sizes}. Build an ensemble of "
+            "--members that share both, export single trials, or use `automl-cxr predict`."
         )
     return squares.pop()
 
 
 def _describe(classifier: Classifier, file_format: str) -> dict[str, Any]:
-    """Collect what who opens the file has to know."""
+    """Return the description of the file: input, output, members, versions and warnings."""
     size, fit = _common_square(classifier)
     shares = classifier.rule.shares.tolist()
     return {
@@ -146,7 +152,7 @@ def _describe(classifier: Classifier, file_format: str) -> dict[str, Any]:
         "classes": list(classifier.classes),
         "rule": classifier.rule.to_record(),
         "members": [
-            {"file": member.file.name, "sha256": _digest(member.file), "weight": share}
+            {"file": member.file.name, "sha256": sha256_of_file(member.file), "weight": share}
             for member, share in zip(classifier.members, shares, strict=True)
         ],
         "split_digest": classifier.split_digest,
@@ -161,7 +167,7 @@ def _write(classifier: Classifier, file: Path, file_format: str, facts: dict[str
 
     write_ensemble(
         classifier.load_networks(),
-        _to_vote(classifier.rule, len(classifier.members), len(classifier.classes)),
+        _to_weighting(classifier.rule, len(classifier.members), len(classifier.classes)),
         file,
         file_format=file_format,
         names=[str(member.file) for member in classifier.members],
@@ -169,27 +175,27 @@ def _write(classifier: Classifier, file: Path, file_format: str, facts: dict[str
     )
 
 
-def _to_vote(rule: Combiner, n_members: int, n_classes: int) -> MemberWeighting:
-    """Convert a rule into the one product with a matrix that a network computes."""
+def _to_weighting(rule: Combiner, n_members: int, n_classes: int) -> MemberWeighting:
+    """Convert a combination rule into the coefficients of the exported model's last layer."""
     from automl_cxr.model.ensemble_model import MemberWeighting
 
     match rule:
         case CalibratedCombiner():
-            return MemberWeighting(**{**vars(_to_vote(rule.rule, n_members, n_classes)), "temperature": rule.temperature})
+            return MemberWeighting(**{**vars(_to_weighting(rule.rule, n_members, n_classes)), "temperature": rule.temperature})
         case WeightedAverage():
             weights = normalize_weights(rule.weights, n_members=n_members, n_classes=n_classes)
             by_class = np.broadcast_to(weights.reshape(n_members, -1), (n_members, n_classes))
             return MemberWeighting(by_class[:, :, None] * np.eye(n_classes))
         case Stacking():
             return MemberWeighting(rule.coefficients.transpose(1, 2, 0), rule.intercepts)
-    raise TypeError(f"no vote for {type(rule).__name__}")
+    raise TypeError(f"no export for {type(rule).__name__}")
 
 
 def _compare(classifier: Classifier, file: Path, file_format: str, size: int, fit: str) -> float | None:
-    """Give the largest difference of a probability between the file, opened in a process of its own, and ``predict``.
+    """Return the largest difference of a probability between the file, loaded in a separate process, and ``predict``.
 
     Raises:
-        ExportError: The file cannot be opened, or says something else.
+        ExportError: The file cannot be loaded, or its probabilities differ.
     """
     if file_format == "onnx" and importlib.util.find_spec("onnxruntime") is None:
         return None
@@ -199,42 +205,43 @@ def _compare(classifier: Classifier, file: Path, file_format: str, size: int, fi
         drawn = draw_phantoms(Path(folder) / "phantoms", n_images=_N_CHECKED, image_size=min(2048, max(48, size * 5 // 4)))
         images = sorted(drawn.rglob("*.png"))
         with full_precision():
-            wanted, _ = classifier.predict(images)
+            expected, _ = classifier.predict(images)
         pixels = np.stack([fit_square(decode_image(image), size, fit) for image in images])[..., None].astype(np.float32)
-        said = _predict_elsewhere(file, file_format, pixels, Path(folder))
-    difference = float(np.abs(said - wanted).max())
+        exported = _predict_in_other_process(file, file_format, pixels, Path(folder))
+    difference = float(np.abs(exported - expected).max())
     if not difference <= TOLERANCE:
         raise ExportError(
-            f"An exported file must give the probabilities of `predict` to {TOLERANCE:g}; this one of --format {file_format} "
-            f"is off by {difference:.1e}, and was not kept. Take another --format."
+            f"The probabilities of an exported file must match those of `predict` to {TOLERANCE:g}; the file of --format "
+            f"{file_format} differs by {difference:.1e} and was deleted. Choose another --format."
         )
     return difference
 
 
-def _predict_elsewhere(file: Path, file_format: str, pixels: np.ndarray, folder: Path) -> np.ndarray:
-    # The script is found without importing it: it stands in the room of Keras, but needs nothing of this package.
-    script = Path(__file__).resolve().parents[1] / "model" / "exported.py"
+def _predict_in_other_process(file: Path, file_format: str, pixels: np.ndarray, folder: Path) -> np.ndarray:
+    # The script is found by its path, because it must run without this package.
+    script = Path(__file__).resolve().parents[1] / "model" / "export_check.py"
     np.save(folder / "pixels.npy", pixels)
-    paths = [str(path) for path in (file, folder / "pixels.npy", folder / "said.npy")]
-    words = [sys.executable, "-P", str(script), file_format, *paths]
+    paths = [str(path) for path in (file, folder / "pixels.npy", folder / "probabilities.npy")]
+    command = [sys.executable, "-P", str(script), file_format, *paths]
     try:
-        ended = subprocess.run(words, capture_output=True, text=True, timeout=_CHECK_SECONDS, check=False)  # noqa: S603 - no words of a user
+        process = subprocess.run(command, capture_output=True, text=True, timeout=_CHECK_SECONDS, check=False)  # noqa: S603 - no user input
     except subprocess.TimeoutExpired as error:
         raise ExportError(
-            f"The file of --format {file_format} took over {_CHECK_SECONDS} s for {_N_CHECKED} images. Take another --format."
+            f"The file of --format {file_format} took more than {_CHECK_SECONDS} s for {_N_CHECKED} images. Choose another "
+            "--format."
         ) from error
-    if ended.returncode:
-        reason = (ended.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ExportError(f"The file of --format {file_format} cannot be opened again ({reason}). Take another --format.")
-    return np.load(folder / "said.npy", allow_pickle=False)
+    if process.returncode:
+        reason = (process.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ExportError(f"The file of --format {file_format} cannot be loaded ({reason}). Choose another --format.")
+    return np.load(folder / "probabilities.npy", allow_pickle=False)
 
 
 def _digest(path: Path) -> str:
-    """Give the SHA-256 of a file; of a folder that of its files' names and contents."""
+    """Return the SHA-256 digest of a file, or of the names and contents of a folder's files."""
     if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return sha256_of_file(path)
     hasher = hashlib.sha256()
     for file in sorted(one for one in path.rglob("*") if one.is_file()):
         hasher.update(f"{file.relative_to(path).as_posix()}\0".encode())
-        hasher.update(hashlib.sha256(file.read_bytes()).digest())
+        hasher.update(bytes.fromhex(sha256_of_file(file)))
     return hasher.hexdigest()

@@ -1,6 +1,7 @@
-"""What a study's kept models say of another place's images: predicted once, kept beside the study, scored at every reading.
+"""Scores of a study's models on the images of external sites.
 
-<study>/external/<digest of the images, labels and patients>/00007.npz
+Each model predicts a site once. The predictions are stored in <study>/external/<digest of the images, labels and
+patients>/00007.npz, and scored at each call.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.data.cache import DecodedImages, decode_dataset
 from automl_cxr.data.dataset import Dataset, load_dataset
 from automl_cxr.errors import DataError, UsageError
+from automl_cxr.io import sha256_of_file
 from automl_cxr.records import TrialState
+from automl_cxr.results.study_data import load_trial_config
 from automl_cxr.scoring.intervals import N_RESAMPLES, intervals_of, named_metric
 from automl_cxr.scoring.metrics import METRICS, metrics_for
 from automl_cxr.scoring.predictions import Predictions
@@ -32,10 +35,10 @@ _UNKNOWN_SIZE = -1
 
 @dataclass(frozen=True)
 class ExternalSite:
-    """Labelled images of another place.
+    """Labelled images of an external site.
 
     Attributes:
-        name: What its columns are called: the name of its folder or table.
+        name: Name of the folder or table; the prefix of the site's columns.
         dataset: The images.
     """
 
@@ -44,21 +47,21 @@ class ExternalSite:
 
     @cached_property
     def table_digest(self) -> str:
-        """Digest of which images there are, with their labels and patients."""
+        """Digest of the image names, labels and patients."""
         return digest_table(self.dataset)
 
 
 def open_sites(folders: Sequence[str | Path]) -> list[ExternalSite]:
-    """Find the images of other places, in any layout of data.
+    """Load the images of external sites, in any supported layout.
 
     Raises:
-        UsageError: Two have the same name.
+        UsageError: Two sites have the same name.
         DataError: There are no images, or fewer than two classes.
     """
     sites = [ExternalSite(Path(folder).expanduser().absolute().stem, load_dataset(folder)) for folder in folders]
     names = [site.name for site in sites]
     if len(set(names)) < len(names):
-        raise UsageError(f"Sites are told apart by the names of their folders; received {', '.join(names)}. Rename one.")
+        raise UsageError(f"The folders of external sites must have different names; received {', '.join(names)}. Rename one.")
     return sites
 
 
@@ -70,24 +73,24 @@ def score_site(
     n_resamples: int = N_RESAMPLES,
     on_progress: OnProgress | None = None,
 ) -> dict[int, dict[str, float]]:
-    """Score the kept models of a study on a site's images.
+    """Score the saved models of a study on a site's images.
 
     Returns:
-        By trial: every metric of all classes, the ends of the 95 % bootstrap interval by patient of ``metric``, and n_images,
-        the images that could be read.
+        For each trial: every metric over all classes, the limits of the 95 % bootstrap interval by patient of ``metric``, and
+        n_images, the number of readable images.
 
     Raises:
-        DataError: Classes differ from those of the study, images are the study's own, or none can be read.
+        DataError: The classes differ from those of the study, images belong to the study, or none can be read.
     """
-    said = predict_site(store, site, on_progress=on_progress)
-    if not said:
+    predictions = predict_site(store, site, on_progress=on_progress)
+    if not predictions:
         return {}
-    normal_class, images = store.spec.normal_index, next(iter(said.values()))
+    normal_class, images = store.spec.normal_index, next(iter(predictions.values()))
     rows = {name: row for name, row in metrics_for(images.classes, normal_class=normal_class).items() if name in METRICS}
     row = named_metric(metric, images.classes, normal_class)
     resampled = resample_scores(
         images.labels,
-        np.stack([one.probabilities for one in said.values()]),
+        np.stack([one.probabilities for one in predictions.values()]),
         images.patients,
         [row],
         n_resamples=n_resamples,
@@ -99,62 +102,67 @@ def score_site(
             metric: float(score),
             f"{metric}_low": interval.low,
             f"{metric}_high": interval.high,
-            "n_images": len(of_trial),
-            **{name: one.function(of_trial.labels, of_trial.probabilities, normal_class) for name, one in rows.items()},
+            "n_images": len(trial_predictions),
+            **{
+                name: one.function(trial_predictions.labels, trial_predictions.probabilities, normal_class)
+                for name, one in rows.items()
+            },
         }
-        for (number, of_trial), score, interval in zip(said.items(), resampled.scores, intervals_of(resampled), strict=True)
+        for (number, trial_predictions), score, interval in zip(
+            predictions.items(), resampled.scores, intervals_of(resampled), strict=True
+        )
     }
 
 
 def predict_site(store: StudyStore, site: ExternalSite, *, on_progress: OnProgress | None = None) -> dict[int, Predictions]:
-    """Give what the kept models of a study say of a site's images, from earlier calls where there are any.
+    """Return the predictions of a study's saved models for a site's images; predictions of earlier calls are reused.
 
-    A trial whose model was dropped since is among them if it has predicted before. Each trial's predictions are on disk
-    before the next trial begins.
+    A trial whose model was removed is included if it has predicted the site before. The predictions of each trial are written
+    to disk before the next trial predicts.
 
     Args:
         store: The study.
-        site: The images, whose classes are those of the study.
-        on_progress: Told (models done, models in all), if there is anything to predict.
+        site: The images; their classes are those of the study.
+        on_progress: Called with (models done, models in all) if there is anything to predict.
 
     Returns:
-        By trial; the rows are the readable images.
+        Predictions by trial; the rows are the readable images.
 
     Raises:
-        DataError: Classes differ from those of the study, images are the study's own, or none can be read.
+        DataError: The classes differ from those of the study, images belong to the study, or none can be read.
         StudyError: The predictions cannot be written.
     """
     _refuse_other_classes(store, site)
     _refuse_own_images(store, site)
     trials = [record.number for record in store.records(TrialState.COMPLETE)]
-    squares = _Squares(site)
-    said: dict[int, Predictions] = {}
+    decoded = _DecodedSite(site)
+    predictions: dict[int, Predictions] = {}
     missing = []
     for number in trials:
-        file = _file_of(store, site, squares, number)
+        file = _prediction_file(store, site, decoded, number)
         if file.is_file():
-            said[number] = Predictions.from_npz(file)
+            predictions[number] = Predictions.from_npz(file)
         elif store.has_model(number):
             missing.append(number)
     for n_done, number in enumerate(missing, start=1):
-        file = _file_of(store, site, squares, number)
-        said[number] = _predict(store, site, squares, number)
+        file = _prediction_file(store, site, decoded, number)
+        predictions[number] = _predict(store, site, decoded, number)
         with explained_disk_errors(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
-            said[number].to_npz(file)
+            predictions[number].to_npz(file)
         if on_progress is not None:
             on_progress(n_done, len(missing))
-    return dict(sorted(said.items()))
+    return dict(sorted(predictions.items()))
 
 
-class _Squares:
-    """A site's images decoded to the squares that trials ask for, each once."""
+class _DecodedSite:
+    """A site's images, decoded once for each image size and fit."""
 
     def __init__(self, site: ExternalSite) -> None:
         self._site = site
         self._decoded: dict[tuple[int, str], DecodedImages] = {}
 
-    def of(self, config: TrialConfig) -> DecodedImages:
+    def images_for(self, config: TrialConfig) -> DecodedImages:
         square = config.image_size, config.fit
         if square not in self._decoded:
             dataset = self._site.dataset
@@ -164,20 +172,16 @@ class _Squares:
         return self._decoded[square]
 
 
-def _config_of(store: StudyStore, number: int) -> TrialConfig:
-    return TrialConfig.from_json((store.trial_folder(number) / "config.json").read_text(encoding="utf-8"))
-
-
-def _file_of(store: StudyStore, site: ExternalSite, squares: _Squares, number: int) -> Path:
-    contents = squares.of(_config_of(store, number)).digest
+def _prediction_file(store: StudyStore, site: ExternalSite, decoded: _DecodedSite, number: int) -> Path:
+    contents = decoded.images_for(load_trial_config(store, number)).digest
     digest = hashlib.sha256(f"{contents} {site.table_digest}".encode()).hexdigest()
     return store.folder / _FOLDER / digest[:32] / f"{number:05d}.npz"
 
 
-def _predict(store: StudyStore, site: ExternalSite, squares: _Squares, number: int) -> Predictions:
+def _predict(store: StudyStore, site: ExternalSite, decoded: _DecodedSite, number: int) -> Predictions:
     from automl_cxr.model.inference import load_model, predict_images  # Keras, on first use
 
-    images = squares.of(_config_of(store, number))
+    images = decoded.images_for(load_trial_config(store, number))
     rows = site.dataset.table.set_index("image").loc[list(images.ids)]
     classes = store.spec.classes
     return Predictions(
@@ -190,48 +194,47 @@ def _predict(store: StudyStore, site: ExternalSite, squares: _Squares, number: i
 
 
 def _refuse_other_classes(store: StudyStore, site: ExternalSite) -> None:
-    """Refuse classes that are not those of the study, by name: a score over others would mean something else."""
-    ours, theirs = set(store.spec.classes), set(site.dataset.classes)
-    if ours != theirs:
-        told = [
+    """Raise an error if the class names differ from those of the study: scores would not be comparable."""
+    expected, received = set(store.spec.classes), set(site.dataset.classes)
+    if expected != received:
+        differences = [
             f"{kind} {', '.join(sorted(names))}"
-            for kind, names in (("without", ours - theirs), ("with", theirs - ours))
+            for kind, names in (("lacks", expected - received), ("has", received - expected))
             if names
         ]
         raise DataError(
-            f"A site is scored by the classes of study '{store.name}' ({', '.join(store.spec.classes)}); {site.name} is "
-            f"{' and '.join(told)}. Name its classes alike, or list the images that fit in a CSV table (path,label)."
+            f"A site must have the classes of study '{store.name}' ({', '.join(store.spec.classes)}); {site.name} "
+            f"{' and '.join(differences)}. Rename its classes, or list the matching images in a CSV table (path,label)."
         )
 
 
 def _refuse_own_images(store: StudyStore, site: ExternalSite) -> None:
-    """Refuse images of the study itself, under whatever names: it was trained or chosen on them, or they are sealed."""
+    """Raise an error if the site contains images of the study under any name: they were used for training or selection, or
+    belong to the sealed test part.
+    """
     data = Path(store.spec.data)
     root, split = data.parent if data.is_file() else data, store.split
-    own: dict[int, list[Path]] = {}
+    study_images: dict[int, list[Path]] = {}
     for image in (*split.train.images, *split.valid.images, *split.test):
-        own.setdefault(_size_of(root / image), []).append(root / image)
-    own.pop(_UNKNOWN_SIZE, None)
+        study_images.setdefault(_size_of(root / image), []).append(root / image)
+    study_images.pop(_UNKNOWN_SIZE, None)
     shared = []
     for image in site.dataset.table["image"]:
         file = site.dataset.root / image
-        alike = own.get(_size_of(file), [])
-        if alike and _digest_of(file) in map(_digest_of, alike):
+        same_size = study_images.get(_size_of(file), [])
+        if same_size and sha256_of_file(file) in map(sha256_of_file, same_size):
             shared.append(image)
     if shared:
         raise DataError(
-            f"A site has other images than the study; {len(shared)} of {site.name} have the contents of images of study "
-            f"'{store.name}', such as {shared[0]}. Leave them out; the study's test part is opened by `automl-cxr evaluate`."
+            f"An external site must not contain images of the study; {len(shared)} of {len(site.dataset.table)} images of "
+            f"{site.name} are identical to images of study '{store.name}', such as {shared[0]}. Remove them; "
+            "`automl-cxr evaluate` opens the test part."
         )
 
 
 def _size_of(file: Path) -> int:
-    """Give the bytes of a file; rows of arrays and what is gone have none."""
+    """Return the size of a file in bytes; rows of arrays and missing files have none."""
     try:
         return file.stat().st_size
     except OSError:
         return _UNKNOWN_SIZE
-
-
-def _digest_of(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()

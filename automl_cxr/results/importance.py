@@ -1,8 +1,10 @@
-"""Which hyperparameters decided the scores of a study, by Optuna's evaluators."""
+"""Importances of a study's hyperparameters for the score, by Optuna's evaluators."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import optuna
 import pandas as pd
@@ -14,30 +16,58 @@ from automl_cxr.study.store import StudyStore
 
 PED_ANOVA, FANOVA = "ped-anova", "fanova"
 EVALUATORS = (PED_ANOVA, FANOVA)
-"""ped-anova (Watanabe et al. 2023): what set the best tenth of the trials apart. fanova (Hutter et al. 2014): what explains
-the variance of the scores, by a random forest."""
+"""ped-anova (Watanabe et al. 2023) measures which hyperparameters distinguish the best tenth of the trials, fanova (Hutter et
+al. 2014) which ones explain the variance of the scores, by a random forest."""
 
-_FEWEST = 4  # below, the best tenth is a trial like the others and a forest has one leaf
+_MIN_TRIALS = 4  # with fewer, the best tenth does not differ from the other trials, and a forest has one leaf
 
 
-def importance_table(store: StudyStore, *, evaluator: str = PED_ANOVA) -> pd.DataFrame:
-    """Tell how much each searched hyperparameter mattered for the (first) objective among the COMPLETE trials.
+@dataclass(frozen=True, eq=False)
+class ImportanceRequest:
+    """Arguments for Optuna's importance functions.
 
-    Returns:
-        One row a hyperparameter, the most important first: parameter, importance (the shares sum to 1; NaN for what the
-        evaluator leaves out), trials (number of COMPLETE trials that had it) and left_out (why there is none, else "").
-
-    Raises:
-        UnknownNameError: No such evaluator.
-        StudyError: Fewer than four trials are complete, their scores are all the same, or nothing was searched.
+    Attributes:
+        study: In-memory study with the complete trials and the first objective.
+        evaluator: The evaluator.
+        params: Hyperparameters that the evaluator can assess.
+        left_out: For every searched hyperparameter the reason why it cannot be assessed, or "".
     """
+
+    study: optuna.Study
+    evaluator: BaseImportanceEvaluator
+    params: tuple[str, ...]
+    left_out: Mapping[str, str]
+
+
+def importance_request(store: StudyStore, *, evaluator: str = PED_ANOVA) -> ImportanceRequest:
+    """Return the arguments for Optuna's importance functions; errors as in ``importance_table``."""
     if evaluator not in EVALUATORS:
         raise UnknownNameError("evaluator", evaluator, EVALUATORS)
     trials = store.study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])
     _check_enough(store, trials)
-    reasons = {parameter.name: _reason(parameter.name, trials, evaluator) for parameter in store.spec.space.parameters}
-    assessed = [name for name, reason in reasons.items() if not reason]
-    shares = _shares(store, trials, assessed, evaluator) if assessed else {}
+    left_out = {parameter.name: _reason(parameter.name, trials, evaluator) for parameter in store.spec.space.parameters}
+    return ImportanceRequest(
+        _first_objective(store, trials),
+        FanovaImportanceEvaluator(seed=store.spec.seed) if evaluator == FANOVA else PedAnovaImportanceEvaluator(),
+        tuple(name for name, reason in left_out.items() if not reason),
+        left_out,
+    )
+
+
+def importance_table(store: StudyStore, *, evaluator: str = PED_ANOVA) -> pd.DataFrame:
+    """Return the importance of each searched hyperparameter for the (first) objective over the COMPLETE trials.
+
+    Returns:
+        One row for each hyperparameter, the most important first: parameter, importance (the sum is 1; NaN if left out),
+        trials (number of COMPLETE trials in which it is active) and left_out (the reason, or "").
+
+    Raises:
+        UnknownNameError: The evaluator is unknown.
+        StudyError: Fewer than four trials are complete, all scores are equal, or nothing was searched.
+    """
+    request = importance_request(store, evaluator=evaluator)
+    shares = _shares(request) if request.params else {}
+    trials = request.study.get_trials(deepcopy=False)
     rows = [
         {
             "parameter": name,
@@ -45,17 +75,17 @@ def importance_table(store: StudyStore, *, evaluator: str = PED_ANOVA) -> pd.Dat
             "trials": sum(name in trial.params for trial in trials),
             "left_out": reason,
         }
-        for name, reason in reasons.items()
+        for name, reason in request.left_out.items()
     ]
     return pd.DataFrame(rows).sort_values("importance", ascending=False, na_position="last", kind="stable", ignore_index=True)
 
 
 def _check_enough(store: StudyStore, trials: list[FrozenTrial]) -> None:
     if not store.spec.space.parameters:
-        raise StudyError(f"Study '{store.name}' searches no hyperparameter, so none can be important.")
-    if len(trials) < _FEWEST:
+        raise StudyError(f"Study '{store.name}' searches no hyperparameter, so there are no importances.")
+    if len(trials) < _MIN_TRIALS:
         raise StudyError(
-            f"Importances need {_FEWEST} complete trials or more, better dozens; study '{store.name}' has {len(trials)}. "
+            f"Importances need at least {_MIN_TRIALS} complete trials, better dozens; study '{store.name}' has {len(trials)}. "
             "Continue the search with more --trials."
         )
     if len({trial.values[0] for trial in trials}) == 1:
@@ -65,29 +95,28 @@ def _check_enough(store: StudyStore, trials: list[FrozenTrial]) -> None:
 
 
 def _reason(name: str, trials: list[FrozenTrial], evaluator: str) -> str:
-    """Say why a hyperparameter is left out; nothing where it is not."""
-    having = [trial for trial in trials if name in trial.params]
-    if len(having) < _FEWEST:
-        return f"active in {len(having)} complete trials"
-    if having[0].distributions[name].single() or len({trial.params[name] for trial in having}) == 1:
+    """Return the reason why a hyperparameter cannot be assessed, or ""."""
+    active = [trial for trial in trials if name in trial.params]
+    if len(active) < _MIN_TRIALS:
+        return f"active in {len(active)} complete trials"
+    if active[0].distributions[name].single() or len({trial.params[name] for trial in active}) == 1:
         return "one value in all trials"
-    if evaluator == FANOVA and len(having) < len(trials):
-        return f"not active in {len(trials) - len(having)} trials; --evaluator {PED_ANOVA} takes it"
+    if evaluator == FANOVA and len(active) < len(trials):
+        return f"not active in {len(trials) - len(active)} trials; use --evaluator {PED_ANOVA}"
     return ""
 
 
-def _shares(store: StudyStore, trials: list[FrozenTrial], names: list[str], evaluator: str) -> dict[str, float]:
-    chosen: BaseImportanceEvaluator = (
-        FanovaImportanceEvaluator(seed=store.spec.seed) if evaluator == FANOVA else PedAnovaImportanceEvaluator()
-    )
+def _shares(request: ImportanceRequest) -> dict[str, float]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of regimes with few trials, which the column of trials tells
-        found = optuna.importance.get_param_importances(_first_objective(store, trials), evaluator=chosen, params=names)
-    return {name: float(share) for name, share in found.items()}
+        warnings.simplefilter("ignore")  # warnings about few trials; the column "trials" has their number
+        importances = optuna.importance.get_param_importances(
+            request.study, evaluator=request.evaluator, params=list(request.params)
+        )
+    return {name: float(share) for name, share in importances.items()}
 
 
 def _first_objective(store: StudyStore, trials: list[FrozenTrial]) -> optuna.Study:
-    """Give a study in memory of the complete trials and the first objective alone, which every evaluator takes."""
+    """Return an in-memory study with the complete trials and the first objective, which every evaluator supports."""
     study = optuna.create_study(direction=store.study.directions[0])
     study.add_trials(
         [

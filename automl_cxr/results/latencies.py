@@ -1,4 +1,4 @@
-"""How long each kept model takes for an image, all measured in one run on one machine, so that the figures compare."""
+"""Latencies of the saved models, all measured in one run on one machine so that they are comparable."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from automl_cxr.study.store import StudyStore
 def measure_latencies(
     stores: Sequence[StudyStore], *, on_progress: Callable[[int, int], None] | None = None
 ) -> Mapping[tuple[str, int], float]:
-    """Measure the milliseconds an image of the COMPLETE trials that still have their model, one after the other.
+    """Measure the milliseconds per image of the COMPLETE trials that have a saved model, one after the other.
 
-    Each model gets batches of 32 images of its own size; how long they take does not depend on what they show, so they are
-    drawn, and the data of the study are not needed.
+    Each model predicts batches of 32 random images of its input size. The time does not depend on the content of the images,
+    so the data of the study are not needed.
 
     Args:
         stores: The studies.
-        on_progress: Told (models done, models in all).
+        on_progress: Called with (models done, models in all).
 
     Returns:
         Milliseconds by study and trial.
@@ -28,17 +28,17 @@ def measure_latencies(
     Raises:
         TrialError: A model file is damaged.
     """
-    kept = [
+    saved = [
         (store, record.number)
         for store in stores
         for record in store.records(TrialState.COMPLETE)
         if store.has_model(record.number)
     ]
     measured = {}
-    for store, number in kept:
+    for store, number in saved:
         measured[store.name, number] = _measure(store, number)
         if on_progress is not None:
-            on_progress(len(measured), len(kept))
+            on_progress(len(measured), len(saved))
     return measured
 
 

@@ -1,78 +1,47 @@
-"""Writes what a reader of a model has to know, as Mitchell et al. 2019 ("Model Cards for Model Reporting") propose."""
+"""The model card of an ensemble, after Mitchell et al. 2019 ("Model Cards for Model Reporting")."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from automl_cxr.results.classifier import ENSEMBLE_FILE
-from automl_cxr.study.store import write_atomically
-
-CARD_FILE = "model_card.md"
 _USE = (
-    "For research on classifying chest radiographs of the kind named below. Not a medical device: no clinical decision may "
-    "rest on it. Good figures on a public collection are no evidence of clinical value; other hospitals, machines, projections "
-    "and patients than those of the data were not tried."
+    "For research on the classification of chest radiographs of the kind named below. Not a medical device: it must not be "
+    "used for clinical decisions. Good scores on a public collection are no evidence of clinical value. It was not tested on "
+    "other hospitals, machines, projections or patients than those of the data."
 )
 
 
-def record_test_opening(folder: Path, test: Mapping[str, Any]) -> None:
-    """Add the figures of the test part to an ensemble's record and card.
-
-    Args:
-        folder: The ensemble's.
-        test: ``n_images``, ``n_patients``, ``n_opened`` and ``metrics``, rows of ``metric``, ``score``, ``low`` and ``high``.
-
-    Raises:
-        OSError: The folder cannot be written.
-    """
-    record = json.loads((folder / ENSEMBLE_FILE).read_text(encoding="utf-8")) | {"test": test}
-    write_record(folder, record)
-
-
-def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write an ensemble's record and the card that says the same for people.
-
-    Raises:
-        OSError: The folder cannot be written.
-    """
-    plain = _without_nan(record)
-    write_atomically(folder / ENSEMBLE_FILE, json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False))
-    write_atomically(folder / CARD_FILE, model_card(plain))
-
-
 def model_card(record: Mapping[str, Any]) -> str:
-    """Write an ensemble's record as Markdown.
+    """Return an ensemble's record as Markdown.
 
     Args:
-        record: What its JSON file holds.
+        record: Content of the ensemble's JSON file.
     """
     sections = {
         "Intended use": [_USE],
         "Data": _data(record),
         "Members": _members(record),
-        "How they are combined": _combination(record),
-        "On the images that it was fitted on": _validation(record),
-        "On the test part": _test(record),
-        "Versions": [", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items()) or "Not known."],
+        "Combination": _combination(record),
+        "Scores on the validation images": _validation(record),
+        "Scores on the test part": _test(record),
+        "Versions": [", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items()) or "Unknown."],
     }
     lines = [f"# An ensemble of {len(record['members'])} classifiers of chest radiographs"]
-    for title, told in sections.items():
-        lines += ["", f"## {title}", "", *told]
+    for title, body in sections.items():
+        lines += ["", f"## {title}", "", *body]
     return "\n".join(lines) + "\n"
 
 
 def _data(record: Mapping[str, Any]) -> list[str]:
     normal = record.get("normal_class")
-    told = [
+    lines = [
         f"- Classes: {', '.join(record['classes'])}",
         f"- Class without a finding: {normal or 'not named'}",
         f"- Fitted on {record['n_images']:,} images of {record['n_patients']:,} patients",
     ]
     if record.get("study") is None:
-        return [*told, "- The members are other programs' models: what they were trained on is not known here."]
+        return [*lines, "- The members are models of other programs. Their training data are unknown."]
     split = record["split"]
     sizes = ", ".join(f"{split[part]:,} {part}" for part in ("train", "valid", "test"))
     folds = f"; {split['folds']} folds of the training images" if split["folds"] else ""
@@ -80,7 +49,7 @@ def _data(record: Mapping[str, Any]) -> list[str]:
         f"- Study: {record['study']}",
         f"- Collection: {record['data']} (digest {record['data_digest'][:16]})",
         f"- Split by patient, seed {split['seed']}: {sizes} images{folds} (digest {record['split_digest'][:16]})",
-        *told,
+        *lines,
         *(f"- {line}" for line in [record.get("shortcut_baseline")] if line),
         *(f"- **Warning**: {warning}" for warning in record.get("warnings", ())),
     ]
@@ -93,7 +62,7 @@ def _members(record: Mapping[str, Any]) -> list[str]:
             row.get("network", "of another program"),
             f"{row['image_size']} pixels, {row['fit']}" if "image_size" in row else "",
             f"{row['weight']:.4f}",
-            _figure(row["score"]),
+            _number(row["score"]),
             row.get("sha256", row["predictions_sha256"])[:16],
         ]
         for row in record["members"]
@@ -104,59 +73,56 @@ def _members(record: Mapping[str, Any]) -> list[str]:
 def _combination(record: Mapping[str, Any]) -> list[str]:
     rule = record["rule"]
     calibration = record["calibration"]
-    kind = "logistic regression on log-probabilities" if rule["kind"] == "stacking" else "weighted average of probabilities"
-    told = [f"- A {kind}, found by `{record['method']}` for {record['objective']}; the shares stand above."]
+    kind = "Logistic regression on log-probabilities" if rule["kind"] == "stacking" else "Weighted average of probabilities"
+    lines = [f"- {kind}, fitted by `{record['method']}` for {record['objective']}. The table of members shows the weights."]
     if record["recommended"] != record["method"]:
-        told.append(f"- `{record['recommended']}` is simpler and could not be told apart from it out of fold.")
-    before, after = (_figure(calibration[name]) for name in ("error_before", "error_after"))
+        lines.append(
+            f"- The simpler method `{record['recommended']}` is recommended: out of fold it is not distinguishably worse."
+        )
+    before, after = (_number(calibration[name]) for name in ("error_before", "error_after"))
     if rule.get("temperature", 1) != 1:
-        told.append(f"- Temperature {rule['temperature']:.3f}; expected calibration error out of fold {before}, then {after}.")
+        lines.append(
+            f"- Temperature {rule['temperature']:.3f}. Expected calibration error out of fold: {before} before, {after} after."
+        )
     else:
-        told.append(f"- No temperature; expected calibration error out of fold {before}.")
-    return told
+        lines.append(f"- No temperature. Expected calibration error out of fold: {before}.")
+    return lines
 
 
 def _validation(record: Mapping[str, Any]) -> list[str]:
     n_folds = record["n_folds"]
-    how = (
-        f"Out of fold: the weights were fitted on {n_folds - 1} of {n_folds} groups of patients and judged on the other, "
-        "before any temperature. The members were still chosen by these images: somewhat too good."
+    method = (
+        f"Out of fold: the weights were fitted on {n_folds - 1} of {n_folds} groups of patients and scored on the remaining "
+        "group, before any temperature. The scores are somewhat optimistic: the same images selected the members."
         if n_folds
-        else "The weights were fitted on the same images, for want of patients: too good."
+        else "These scores are optimistic: the weights were fitted on the same images, because there are too few patients for "
+        "folds."
     )
-    return [how, "", *_metrics(record["metrics"])]
+    return [method, "", *_metrics(record["metrics"])]
 
 
 def _test(record: Mapping[str, Any]) -> list[str]:
     test = record.get("test")
     if test is None:
         return ["Not opened for this ensemble."]
-    times = "once" if test["n_opened"] == 1 else f"{test['n_opened']} times; choosing by it makes its figures too good"
+    n_opened = test["n_opened"]
+    opened = "once" if n_opened == 1 else f"{n_opened} times. Its scores are optimistic if they were used to select a model"
     return [
-        f"{test['n_images']:,} images of {test['n_patients']:,} patients. The study has opened it {times}.",
+        f"{test['n_images']:,} images of {test['n_patients']:,} patients. The study has opened the test part {opened}.",
         "",
         *_metrics(test["metrics"]),
     ]
 
 
 def _metrics(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    cells = [[row["metric"], _figure(row["score"]), f"{_figure(row['low'])} to {_figure(row['high'])}"] for row in rows]
-    return _table(["metric", "score", "95 % by patient"], cells)
+    cells = [[row["metric"], _number(row["score"]), f"{_number(row['low'])} to {_number(row['high'])}"] for row in rows]
+    return _table(["metric", "score", "95 % interval by patient"], cells)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *rows]
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *rows]
     return [f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines]
 
 
-def _figure(value: float | None) -> str:
+def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
-
-
-def _without_nan(value: Any) -> Any:
-    """Put null where a figure is not defined: JSON knows no NaN."""
-    if isinstance(value, Mapping):
-        return {key: _without_nan(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(one) for one in value]
-    return None if isinstance(value, float) and value != value else value

@@ -1,4 +1,4 @@
-"""Trains a trial again, from its configuration, and compares: a score that cannot be had again is no figure to repeat."""
+"""Replay of a trial: it is trained again from its configuration, and scores and predictions are compared."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from automl_cxr.study.provenance import describe_code, describe_versions
 from automl_cxr.study.store import StudyStore
 
 TOLERANCE = 1e-6
-"""How far two trainings with the same seed on one CPU may lie apart."""
+"""Tolerance for two trainings with the same seed on one CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """A trial beside its repetition. Differences are absolute.
+    """A trial compared with its replay. Differences are absolute.
 
     Attributes:
         trial: Number of the trial.
-        score: What the record has: the final score of a trial that has one, otherwise the last epoch's or fold's.
-        replayed_score: The same of the repetition.
-        scores: Score of each epoch (of each fold) in the record, those of the trials that it continues included.
-        replayed_scores: The same of the repetition.
-        predictions_differ_by: Largest difference between two probabilities; None where the trial saved none.
-        tolerance: Difference that counts as none.
-        notes: What is not as it was when the trial ran.
-        step: What the scores are of: "epoch" or "fold".
+        score: Recorded score: the final one if there is one, otherwise that of the last epoch or fold.
+        replayed_score: The same score of the replay.
+        scores: Recorded score of each epoch (with folds: each fold), including those of the trials that it continues.
+        replayed_scores: The same scores of the replay.
+        predictions_differ_by: Largest difference between two probabilities; None if the trial has no saved predictions.
+        tolerance: Largest difference that counts as equal.
+        notes: Changes since the trial ran, a sentence each.
+        step: "epoch" or "fold": what the scores belong to.
     """
 
     trial: int
@@ -54,7 +54,7 @@ class Replay:
 
     @property
     def differs_by(self) -> float:
-        """The largest of all differences; infinite where the epochs are not the same ones."""
+        """The largest of all differences; infinite if the epochs differ."""
         if self.scores.keys() != self.replayed_scores.keys():
             return float("inf")
         epochs = (abs(score - self.replayed_scores[epoch]) for epoch, score in self.scores.items())
@@ -62,7 +62,7 @@ class Replay:
 
     @property
     def is_same(self) -> bool:
-        """Whether score, epochs and predictions are the same within the tolerance."""
+        """Whether score, epochs and predictions are equal within the tolerance."""
         return self.differs_by <= self.tolerance
 
 
@@ -74,21 +74,21 @@ def replay_trial(
     data: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Replay:
-    """Train a trial again in a process of its own, with the threads that it had, and compare. The study is not touched.
+    """Train a trial again in a separate process with its number of threads, and compare. The study does not change.
 
-    A trial that continued others is trained in one piece, or, where they ran at lower resolutions, from rung to rung; one that
-    was stopped early to the epoch or fold where it ended.
+    A trial that continues other trials is trained in one run; if they have lower resolutions, rung by rung. A trial that was
+    stopped early is trained up to the epoch or fold at which it was stopped.
 
     Args:
         store: The study.
-        number: A COMPLETE or PRUNED trial of it.
-        tolerance: Difference that counts as none.
-        data: Where the data are now; by default where they were.
-        on_progress: Told (epochs done, epochs in all), or folds.
+        number: A COMPLETE or PRUNED trial.
+        tolerance: Largest difference that counts as equal.
+        data: Current location of the data; by default the recorded one.
+        on_progress: Called with (epochs done, epochs in all); with folds, the folds.
 
     Raises:
-        StudyError: There is no such trial, it has no score to compare with, or it cannot be trained any more.
-        DataError: The data are gone or no longer those of the study.
+        StudyError: There is no such trial, it has no score to compare with, or it cannot be trained.
+        DataError: The data are missing or have changed.
     """
     record, facts = store.record(number), store.facts(number)
     scores = {epoch: score for one in store.lineage(number) for epoch, score in one.scores.items()}
@@ -98,13 +98,13 @@ def replay_trial(
         )
     if record.folds is not None and facts.get("cut_short", False):
         raise StudyError(
-            f"A trial of folds can be replayed only where each had all its epochs; trial {number} of study '{store.name}' was "
-            "cut short by the time. Replay another one."
+            f"A trial with folds can be replayed only if every fold had all its epochs; trial {number} of study '{store.name}' "
+            "was stopped by the time limit. Replay another trial."
         )
     spec, config, last = store.spec, trial_config(store, number), max(scores)
-    whole = dataclasses.replace(config, image_size=spec.image_size)  # of which a trial makes its smaller images
-    images = decode_study_images(store, load_study_dataset(store, data), whole)
-    runs_to_its_end = record.state is TrialState.COMPLETE and not facts.get("cut_short", False)
+    full_size = dataclasses.replace(config, image_size=spec.image_size)  # trials with smaller images resize these
+    images = decode_study_images(store, load_study_dataset(store, data), full_size)
+    is_full_length = record.state is TrialState.COMPLETE and not facts.get("cut_short", False)
     with tempfile.TemporaryDirectory(prefix="automl-cxr-replay-") as scratch:
         folder = Path(scratch) / "trial"
         folder.mkdir()
@@ -119,8 +119,8 @@ def replay_trial(
             normal_class=spec.normal_index,
             folds=spec.folds,
         )
-        proposal = Proposal(number, {}, epochs=None if runs_to_its_end else last)
-        replayed, again = _train(
+        proposal = Proposal(number, {}, epochs=None if is_full_length else last)
+        replayed_scores, replayed_facts = _train(
             objective, proposal, _environment(facts), lambda epoch: on_progress and on_progress(epoch, last)
         )
         saved = store.trial_folder(number) / "valid.npz"
@@ -129,18 +129,18 @@ def replay_trial(
     return Replay(
         trial=number,
         score=facts["score"] if has_final_score else scores[last],
-        replayed_score=again["score"] if has_final_score else replayed[max(replayed)],
+        replayed_score=replayed_facts["score"] if has_final_score else replayed_scores[max(replayed_scores)],
         scores=scores,
-        replayed_scores=replayed,
+        replayed_scores=replayed_scores,
         predictions_differ_by=differ_by,
         tolerance=tolerance,
-        notes=tuple(_tell_changes(store, facts, again)),
+        notes=tuple(_describe_changes(store, facts, replayed_facts)),
         step="fold" if spec.folds else "epoch",
     )
 
 
 def trial_config(store: StudyStore, number: int) -> TrialConfig:
-    """Give what a trial was trained with: the configuration that it saved, else the one that its record describes."""
+    """Return a trial's configuration: the saved one, or else the one in the study's storage."""
     file = store.trial_folder(number) / "config.json"
     if file.is_file():
         return TrialConfig.from_json(file.read_text(encoding="utf-8"))
@@ -150,14 +150,14 @@ def trial_config(store: StudyStore, number: int) -> TrialConfig:
 
 
 def _lower_rungs(store: StudyStore, number: int, config: TrialConfig) -> tuple[tuple[TrialConfig, int], ...]:
-    """Give configuration and last epoch of the trials that one continues, where their image sizes were others."""
+    """Return configuration and last epoch of the trials that a trial continues, if their image sizes differ."""
     rungs = [(trial_config(store, one.number), max(one.scores)) for one in store.lineage(number)[:-1]]
     return tuple(rungs) if any(rung.image_size != config.image_size for rung, _ in rungs) else ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class _ReplayObjective:
-    """Trains one configuration into one folder, in the process that it is sent to."""
+    """Trains one configuration into one folder, in a worker process."""
 
     config: TrialConfig
     rungs: tuple[tuple[TrialConfig, int], ...]
@@ -170,25 +170,25 @@ class _ReplayObjective:
     folds: int
 
     def __call__(self, proposal: Proposal) -> Generator[Report, None, Facts]:
-        from automl_cxr.training.cross_validation import cross_validate  # here: loads Keras
+        from automl_cxr.training.cross_validation import cross_validate  # Keras, on first use
         from automl_cxr.training.trial import TrialTask, describe_worker, run_trial
 
         settings = {
             item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name not in ("folds", "rungs")
         }
-        below: Path | None = None
+        previous: Path | None = None
         for config, until in self.rungs:
             folder = self.folder.with_name(f"rung-{until}")
             folder.mkdir()
             rung = {**settings, "config": config, "folder": folder, "until": until}
             checkpoint = folder / "checkpoint.npz"
-            for epoch in run_trial(TrialTask(**rung, resume=below, checkpoint=checkpoint)):
+            for epoch in run_trial(TrialTask(**rung, resume=previous, checkpoint=checkpoint)):
                 yield Report(epoch.epoch, epoch.score)
-            below = checkpoint
+            previous = checkpoint
         if self.folds:
             records = cross_validate(TrialTask(**settings))
         else:
-            records = run_trial(TrialTask(**settings, until=proposal.epochs, resume=below))
+            records = run_trial(TrialTask(**settings, until=proposal.epochs, resume=previous))
         while True:
             try:
                 record = next(records)
@@ -196,13 +196,13 @@ class _ReplayObjective:
                 return {**dataclasses.asdict(end.value), "worker": describe_worker()}
             yield Report(record.step, record.score)
             if self.folds and record.step == proposal.epochs:
-                return {"worker": describe_worker()}  # it was stopped there, and left nothing
+                return {"worker": describe_worker()}  # the trial was stopped here and has no result
 
 
 def _train(
     objective: _ReplayObjective, proposal: Proposal, environment: Mapping[str, str], on_epoch: Callable[[int], object]
 ) -> tuple[dict[int, float], Facts]:
-    """Train in a process of its own; give the score of each epoch and what the trial came to."""
+    """Train in a separate process; return the score of each epoch and the facts of the trial."""
     worker = Worker(objective, limits=WorkerLimits(), environment=environment)
     scores: dict[int, float] = {}
     try:
@@ -213,12 +213,12 @@ def _train(
     finally:
         worker.close()
     if event.outcome is not Outcome.FINISHED:
-        raise StudyError(f"Trial {proposal.number} could not be trained again: {event.error}")
+        raise StudyError(f"Trial {proposal.number} cannot be trained again: {event.error}")
     return scores, event.facts
 
 
 def _environment(facts: Facts) -> dict[str, str]:
-    """Give a process the threads that a trial had, which decide the order of sums, and no GPU where it had none."""
+    """Return the environment of a trial: its threads, which determine the order of sums, and no GPU if it had none."""
     worker = facts.get("worker", {})
     environment = {}
     if worker.get("threads") is not None:
@@ -233,28 +233,28 @@ def _compare(saved: Path, replayed: Path) -> float:
     return float(np.abs(before.probabilities - again.probabilities).max())
 
 
-def _tell_changes(store: StudyStore, facts: Mapping[str, Any], again: Facts) -> list[str]:
-    """Say what may explain a difference: another machine, other versions, other code, other pretrained weights."""
-    notes = _differences("it ran with", facts.get("worker", {}), again["worker"])
+def _describe_changes(store: StudyStore, facts: Mapping[str, Any], replayed: Facts) -> list[str]:
+    """Return possible causes of a difference: another machine, other versions, other code or other pretrained weights."""
+    notes = _differences(facts.get("worker", {}), replayed["worker"])
     entry = next((entry for entry in store.searches() if entry.driver == facts.get("driver")), None)
     if entry is not None:
-        notes += _differences("it ran with", entry.versions, describe_versions())
+        notes += _differences(entry.versions, describe_versions())
         code = describe_code()
         if entry.code["digest"] != code["digest"]:
             names = [os.fspath(one.get("commit", one["version"])) for one in (entry.code, code)]
-            notes.append(f"it ran with other code of this package ({names[0]}; here {names[1]})")
-    if "weights_sha256" in facts and facts["weights_sha256"] != again["weights_sha256"]:
-        notes.append("it began from other pretrained weights")
-    if facts.get("features", "") != again.get("features", facts.get("features", "")):
-        notes.append(f"it read {facts.get('features') or 'pixels'}; here {again['features'] or 'pixels'}")
+            notes.append(f"it ran with other code of this package ({names[0]}; now {names[1]})")
+    if "weights_sha256" in facts and facts["weights_sha256"] != replayed["weights_sha256"]:
+        notes.append("it started from other pretrained weights")
+    if facts.get("features", "") != replayed.get("features", facts.get("features", "")):
+        notes.append(f"it was trained on {facts.get('features') or 'pixels'}; now on {replayed['features'] or 'pixels'}")
     if facts.get("halvings"):
-        notes.append("it ran out of memory on the way: its first epochs may have computed whole batches at once")
+        notes.append("it ran out of memory: the batches of its first epochs may not have been divided")
     return notes
 
 
-def _differences(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
-        f"{what} {name} {before.get(name, 'none')}; here {now.get(name, 'none')}"
+        f"it ran with {name} {before.get(name, 'none')}; now {now.get(name, 'none')}"
         for name in sorted({*before, *now})
         if before and before.get(name) != now.get(name)
     ]

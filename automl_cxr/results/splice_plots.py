@@ -1,4 +1,4 @@
-"""What a splice search found: in sentences, and as a picture. Its leaderboard is ``splicing.table``."""
+"""The results of a splice search as sentences and as a figure. The leaderboard is in ``splicing.table``."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from automl_cxr.splicing.record import AS_TRAINED, SpliceRecord
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-ALONE = "(none)"  # on an axis of the heat map: the other branch alone
-_MOST_TEXTS = 150  # cells that can be written into and still read
+ALONE = "(none)"  # label on an axis of the heat map for the other branch alone
+_MAX_TEXT_CELLS = 150  # of the heat map; text in smaller cells is not readable
 _HEIGHT, _ROW_HEIGHT = 870, 22  # pixels
 _INK, _ACCENT, _PALE = "#1f2933", "#c2410c", "#9aa5b1"
 _HOVER = (
     "%{customdata[0]}<br>macro-F1 %{customdata[1]:.3f} (%{customdata[2]:.3f}..%{customdata[3]:.3f})"
-    "<br>training part, each patient left out: %{customdata[4]:.3f}"
+    "<br>training part, leave-one-patient-out: %{customdata[4]:.3f}"
     "<br>%{customdata[5]:,} parameters, %{customdata[6]:,} multiply-adds<extra></extra>"
 )
 _HOVERED = ["network", "macro_f1", "macro_f1_low", "macro_f1_high", "left_out_macro_f1", "n_parameters", "multiply_adds"]
 
 
 def describe_splices(scores: SpliceRecord) -> list[str]:
-    """Say in sentences what came out: the best pair, how it compares with its parents, and what that is worth."""
+    """Return the results as sentences: the best pair, its comparison with the parents, and how optimistic the scores are."""
     table = scores.table
     pairs = table[(table["first_cut"] != "") & (table["second_cut"] != "")]
     best = pairs.iloc[0]
-    what = f"{len(pairs)} pairs of cuts of {scores.first} and {scores.second} and {len(table) - len(pairs)} cuts alone"
+    networks = f"{len(pairs)} pairs of cuts of {scores.first} and {scores.second} and {len(table) - len(pairs)} single cuts"
     sentences = [
-        f"Quick heads on {what}; {scores.n_train} training and {scores.n_valid} validation images.",
+        f"Ridge heads on {networks}; {scores.n_train} training and {scores.n_valid} validation images.",
         f"Best pair: {_network(best)}, {_with_interval(best)}, {best['n_parameters']:,} parameters.",
     ]
     sentences += [
-        f"Against {parent['parent']}, {_with_interval(parent)}, {parent['n_parameters']:,} parameters: "
+        f"Compared with {parent['parent']}, {_with_interval(parent)}, {parent['n_parameters']:,} parameters: "
         f"{parent['difference']:+.3f} ({parent['difference_low']:+.3f}..{parent['difference_high']:+.3f}) with "
         f"{parent['parameter_share']:.2%} of the parameters."
         for _, parent in scores.parents.iterrows()
@@ -43,12 +43,12 @@ def describe_splices(scores: SpliceRecord) -> list[str]:
     n_beaten = int(pairs.loc[pairs["pareto"], "beaten_by_one"].sum())
     if n_beaten:
         sentences.append(
-            f"Of the {int(pairs['pareto'].sum())} pairs on the Pareto front, {n_beaten} are no better than some cut of one "
-            "branch alone that is no larger."
+            f"Of the {int(pairs['pareto'].sum())} pairs on the Pareto front, {n_beaten} are not better than a single cut of "
+            "one branch that has no more parameters."
         )
     sentences.append(
-        f"The best of {len(pairs)} pairs was chosen by the images that it is scored on: its score and its lead are too good. "
-        "Judge fine-tuned pairs by the test part."
+        f"The score of the best pair and its advantage are optimistic: the same images selected it from {len(pairs)} pairs. "
+        "Evaluate fine-tuned pairs on the test part."
     )
     return sentences
 
@@ -62,7 +62,7 @@ def _with_interval(row: pd.Series) -> str:
 
 
 def plot_splices(scores: SpliceRecord) -> go.Figure:
-    """Show macro-F1 over both cuts as a heat map, and over the parameters with the Pareto front of the pairs."""
+    """Plot macro-F1 over both cuts as a heat map, and against the parameters with the Pareto front of the pairs."""
     from plotly.subplots import make_subplots
 
     table = _named(scores)
@@ -73,8 +73,8 @@ def plot_splices(scores: SpliceRecord) -> go.Figure:
         row_heights=[0.58, 0.42],
         vertical_spacing=0.15,
         subplot_titles=[
-            f"validation macro-F1, parameters / multiply-adds (★ on the Pareto front; {ALONE}: the other branch alone)",
-            "score against size",
+            f"validation macro-F1, parameters / multiply-adds (★: on the Pareto front; {ALONE}: only the other branch)",
+            "score against number of parameters",
         ],
     )
     _add_heat_map(figure, table, grid)
@@ -85,8 +85,8 @@ def plot_splices(scores: SpliceRecord) -> go.Figure:
     figure.update_yaxes(title="macro-F1", row=2, col=1)
     return figure.update_layout(
         template="plotly_white",
-        title=f"Splices of {scores.first} and {scores.second}: best of "
-        f"{len(table)} networks on {scores.n_valid} images, so optimistic",
+        title=f"Splices of {scores.first} and {scores.second}: "
+        f"{len(table)} networks scored on {scores.n_valid} images (the best scores are optimistic)",
         font={"color": _INK},
         legend={"orientation": "h", "x": 0, "y": -0.11},
         margin={"l": 130, "r": 40, "t": 80, "b": 80},
@@ -95,11 +95,13 @@ def plot_splices(scores: SpliceRecord) -> go.Figure:
 
 
 def grid_of(scores: SpliceRecord) -> pd.DataFrame:
-    """Find the leaderboard's rows by cut of the first branch (rows) and of the second (columns); -1 where there is none."""
+    """Return the leaderboard's row number by cut of the first branch (rows) and of the second (columns), or -1."""
     first, second = scores.cuts
-    where = {(row.first_cut or ALONE, row.second_cut or ALONE): place for place, row in enumerate(scores.table.itertuples())}
+    numbers = {
+        (row.first_cut or ALONE, row.second_cut or ALONE): number for number, row in enumerate(scores.table.itertuples())
+    }
     rows, columns = [ALONE, *first], [ALONE, *second]
-    return pd.DataFrame([[where.get((row, column), -1) for column in columns] for row in rows], index=rows, columns=columns)
+    return pd.DataFrame([[numbers.get((row, column), -1) for column in columns] for row in rows], index=rows, columns=columns)
 
 
 def _named(scores: SpliceRecord) -> pd.DataFrame:
@@ -112,15 +114,15 @@ def _named(scores: SpliceRecord) -> pd.DataFrame:
 
 
 def _add_heat_map(figure: go.Figure, table: pd.DataFrame, grid: pd.DataFrame) -> None:
-    there = grid.to_numpy() >= 0
-    score = np.where(there, table["macro_f1"].to_numpy()[grid.to_numpy()], np.nan)
-    texts = [[_cell(table.iloc[place]) if place >= 0 else "" for place in row] for row in grid.to_numpy()]
+    exists = grid.to_numpy() >= 0
+    score = np.where(exists, table["macro_f1"].to_numpy()[grid.to_numpy()], np.nan)
+    texts = [[_cell(table.iloc[number]) if number >= 0 else "" for number in row] for row in grid.to_numpy()]
     figure.add_heatmap(
         z=score,
         x=list(grid.columns),
         y=list(grid.index),
         text=texts,
-        texttemplate="%{text}" if grid.size <= _MOST_TEXTS else None,
+        texttemplate="%{text}" if grid.size <= _MAX_TEXT_CELLS else None,
         customdata=table[_HOVERED].to_numpy()[grid.to_numpy()],
         hovertemplate=_HOVER,
         hoverongaps=False,
@@ -193,7 +195,7 @@ def _add_scatter(figure: go.Figure, table: pd.DataFrame, scores: SpliceRecord) -
             mode="markers+text",
             text=trained["parent"],
             textposition="middle left",
-            name="parent as it was trained",
+            name="parent as trained",
             marker={"color": _INK, "size": 11, "symbol": "x"},
             hovertemplate="%{text}: macro-F1 %{y:.3f}, %{x:,} parameters<extra></extra>",
             row=2,

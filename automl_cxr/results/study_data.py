@@ -1,4 +1,4 @@
-"""The images of a study, found again after its search, and only if they are still the same."""
+"""The images and configurations of a study after its search. Images are checked for changes."""
 
 from __future__ import annotations
 
@@ -16,42 +16,52 @@ from automl_cxr.errors import DataError, UnreadableImageError
 from automl_cxr.study.prepare import digest_table
 from automl_cxr.study.store import StudyStore
 
-_SMALL = 192  # pixels: what a picture among many takes of a page
+_SMALL = 192  # pixels of a thumbnail on a page
+
+
+def load_trial_config(store: StudyStore, number: int) -> TrialConfig:
+    """Load the saved configuration of a trial.
+
+    Raises:
+        OSError: The trial has no configuration file.
+        ValueError: The file is damaged.
+    """
+    return TrialConfig.from_json((store.trial_folder(number) / "config.json").read_text(encoding="utf-8"))
 
 
 def load_study_dataset(store: StudyStore, data: str | None = None) -> Dataset:
-    """Read the table of a study's images.
+    """Load the table of a study's images.
 
     Args:
         store: The study.
-        data: Where the data are now; by default where they were.
+        data: Current location of the data; by default the recorded one.
 
     Raises:
-        DataError: The data are gone or no longer those of the study.
+        DataError: The data are missing or have changed.
     """
     spec = store.spec
     dataset = load_dataset(data or spec.data, layout=spec.layout, classes=spec.classes, patients=spec.patients)
     if digest_table(dataset) != spec.data_digest:
         raise DataError(
-            f"The data at {data or spec.data} are no longer those of study '{store.name}' (images, labels or patients "
-            "changed), so its split does not hold. Name the original data with --data."
+            f"The data at {data or spec.data} are no longer those of study '{store.name}': images, labels or patients have "
+            "changed, so the split is not valid. Name the original data with --data."
         )
     return dataset
 
 
 def judged_images(store: StudyStore, data: str | None = None, *, per_class: int | None = None) -> dict[str, str]:
-    """Find the images that a study judges its trials by: the validation part, or with folds those of all folds.
+    """Return the images on which a study scores its trials: the validation part, or with folds those of all folds.
 
     Args:
         store: The study.
-        data: Where the data are now; by default where they were.
-        per_class: How many of each class, drawn alike at every call; by default all.
+        data: Current location of the data; by default the recorded one.
+        per_class: Number of images of each class, the same random ones at every call; by default all.
 
     Returns:
-        By file the class.
+        The class of each file.
 
     Raises:
-        DataError: The data are gone or no longer those of the study.
+        DataError: The data are missing or have changed.
     """
     root, split = load_study_dataset(store, data).root, store.split
     part = split.judged
@@ -71,17 +81,17 @@ def decode_study_images(
     *,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Give the decoded array of a study's training and validation images, in the square of a configuration.
+    """Return the array file of a study's training and validation images, decoded to the size and fit of a configuration.
 
     Raises:
-        DataError: An image has other contents than when the study was begun.
+        DataError: The content of an image has changed since the start of the study.
     """
     split = store.split
     images = [*split.train.images, *split.valid.images]
     decoded = decode_dataset(dataset.root, images, config.image_size, fit=config.fit, on_progress=on_progress)
     if decoded.digest != store.spec.pixels_digest:
         raise DataError(
-            f"The images at {dataset.root} have other contents than when study '{store.name}' was begun. "
+            f"The content of the images at {dataset.root} has changed since the start of study '{store.name}'. "
             "Name the original data with --data."
         )
     return decoded.path
@@ -94,16 +104,16 @@ def decode_small_images(
     size: int = _SMALL,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Decode images as people look at them on a page: small, and padded with black so that nothing is out of proportion.
+    """Decode images as thumbnails for a page, padded with black so that their proportions do not change.
 
     Args:
-        root: Folder that the ids are relative to.
-        images: Ids.
+        root: Folder of the images.
+        images: Paths relative to ``root``.
         size: Height and width, in pixels.
-        on_progress: Told (images done, images in all).
+        on_progress: Called with (images done, images in all).
 
     Returns:
-        uint8 (size, size) by id, without the images that cannot be read.
+        uint8 (size, size) by path, without the images that cannot be read.
     """
     small = {}
     with decoder_warnings_off():

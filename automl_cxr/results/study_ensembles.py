@@ -1,4 +1,4 @@
-"""The ensembles in a study's folder, as their records tell them; no model is opened."""
+"""The records of the ensembles in a study's folder. No model is loaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from automl_cxr.study.study_info import list_ensembles
 
 
 def read_ensembles(store: StudyStore) -> dict[str, dict[str, Any]]:
-    """Read the record of each ensemble of a study by its folder's name; those that are damaged are left out."""
+    """Return the record of each ensemble of a study by the name of its folder; damaged ones are skipped."""
     records = {}
     for name in list_ensembles(store.folder):
         try:

@@ -1,4 +1,4 @@
-"""Tables as files: for programs, for spreadsheets, for pages and for papers. A row of ``FORMATS`` is all that another takes."""
+"""Export of tables as CSV, JSON, Markdown, HTML, XLSX and LaTeX. A new format is one row of ``FORMATS``."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ _LATEX = str.maketrans(
     }
 )
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-_FORBIDDEN_IN_XLSX = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # XML 1.0 has no place for them
+_FORBIDDEN_IN_XLSX = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # not allowed in XML 1.0
 
 
 def format_table(table: pd.DataFrame, kind: str, *, title: str = "Leaderboard") -> str | bytes:
-    """Write a table, with the sentences of its ``attrs["notes"]`` where the format has room for words.
+    """Return a table in a format; Markdown, HTML, XLSX and LaTeX include the sentences of ``attrs["notes"]``.
 
     Args:
-        table: What to write, without its index.
+        table: The table; its index is not written.
         kind: A name in ``FORMATS``.
-        title: Of a page or a sheet.
+        title: Title of a page or a sheet.
 
     Returns:
-        Text; bytes of a spreadsheet.
+        Text, or the bytes of a spreadsheet.
 
     Raises:
-        UnknownNameError: There is no such format.
+        UnknownNameError: The format is unknown.
     """
     if kind not in FORMATS:
         raise UnknownNameError("format", kind, FORMATS)
@@ -51,35 +51,35 @@ def format_table(table: pd.DataFrame, kind: str, *, title: str = "Leaderboard") 
 
 
 def format_of(file: Path) -> str:
-    """Tell a file's format from its name; a name without an ending is CSV.
+    """Return the format of a file from its suffix; CSV without a suffix.
 
     Raises:
-        UsageError: Its ending is that of no format here.
+        UsageError: The suffix is not that of a known format.
     """
     suffix = file.suffix.lower().removeprefix(".") or "csv"
     kind = {"tex": "latex"}.get(suffix, suffix)
     if kind not in FORMATS:
         raise UsageError(
-            f"A file's name must tell the format of a table; received {file.name}. End it in .csv, .json, .md, .html, "
-            ".xlsx or .tex, or name the format with --format."
+            f"A table's file name must end in .csv, .json, .md, .html, .xlsx or .tex; received {file.name}. Change the "
+            "suffix, or name the format with --format."
         )
     return kind
 
 
 def safe_cells(table: pd.DataFrame) -> pd.DataFrame:
-    """Put an apostrophe before texts, headers too, that a spreadsheet would take for a formula (OWASP "CSV injection")."""
+    """Prefix cells and headers that a spreadsheet would interpret as a formula with an apostrophe (OWASP "CSV injection")."""
 
     def escape(cell: object) -> object:
         return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
 
-    # Column by column with its type: of a column of numbers and gaps, pandas would make floating point.
+    # The type of each column is set, because pandas would convert integers with gaps to floating point.
     return pd.DataFrame(
         {escape(name): pd.Series([escape(cell) for cell in table[name]], dtype=table[name].dtype) for name in table}
     )
 
 
 def fold_intervals(table: pd.DataFrame) -> pd.DataFrame:
-    """Write each pair of ``_low`` and ``_high`` columns as one text, for people."""
+    """Replace each pair of ``_low`` and ``_high`` columns by one text column, for display."""
     folded: dict[str, Any] = {}
     for column in map(str, table.columns):
         name, ends = column.removesuffix("_low"), f"{column.removesuffix('_low')}_high"
@@ -92,35 +92,35 @@ def fold_intervals(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def to_csv(table: pd.DataFrame, _title: str = "") -> str:
-    """Write a table as CSV whose cells no spreadsheet takes for formulas."""
+    """Return a table as CSV; cells that a spreadsheet would interpret as formulas are escaped."""
     return safe_cells(table).to_csv(index=False)
 
 
 def to_json(table: pd.DataFrame, _title: str = "") -> str:
-    """Write a table as a list of rows; NaN, which JSON has not got, becomes null."""
+    """Return a table as a JSON list of rows; NaN, which JSON lacks, becomes null."""
     return table.to_json(orient="records", indent=1, force_ascii=False, double_precision=15) + "\n"
 
 
 def _to_markdown(table: pd.DataFrame, _title: str) -> str:
-    cells = _for_reading(table)
+    cells = _format_cells(table)
     rows = [list(cells.columns), ["---"] * len(cells.columns), *cells.to_numpy()]
-    lines = ["| " + " | ".join(_in_markdown(str(cell)) for cell in row) + " |\n" for row in rows]
+    lines = ["| " + " | ".join(_escape_markdown(str(cell)) for cell in row) + " |\n" for row in rows]
     return "".join([*lines, *(f"\n{note}\n" for note in _notes(table))])
 
 
-def _in_markdown(text: str) -> str:
-    """Keep a cell in its column, and what looks like HTML from being such where Markdown is shown."""
+def _escape_markdown(text: str) -> str:
+    """Escape column separators and HTML in a cell."""
     return re.sub(r"\s+", " ", text).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _to_html(table: pd.DataFrame, title: str) -> str:
     notes = [Text(note, is_warning=True) for note in _notes(table)]
-    return render_page(title, [Section("Table", [*notes, Table(_for_reading(table))])])
+    return render_page(title, [Section("Table", [*notes, Table(_format_cells(table))])])
 
 
 def _to_latex(table: pd.DataFrame, _title: str) -> str:
-    """Write a booktabs table: texts to the left, all else to the right."""
-    cells = _for_reading(fold_intervals(table))
+    """Return a booktabs table: text is left-aligned, other columns are right-aligned."""
+    cells = _format_cells(fold_intervals(table))
     is_text = [name in table and all(isinstance(cell, str) for cell in table[name]) for name in cells]
     rows = [r" & ".join(str(cell).translate(_LATEX) for cell in row) + r" \\" for row in [list(cells), *cells.to_numpy()]]
     lines = [
@@ -138,22 +138,22 @@ def _to_latex(table: pd.DataFrame, _title: str) -> str:
 
 
 def _to_xlsx(table: pd.DataFrame, title: str) -> bytes:
-    """Write a sheet with its header in place while one scrolls. Texts are texts: none is taken for a formula."""
-    import openpyxl  # a fifth of a second to load
+    """Return a sheet with a frozen header. Text cells are never formulas."""
+    import openpyxl  # 0.2 s to import
 
     book = openpyxl.Workbook()
     sheet = book.active
     sheet.title = re.sub(r"[\[\]:*?/\\]", " ", title)[:31] or "Table"
     safe = safe_cells(table)
     for values in [list(safe.columns), *safe.astype(object).itertuples(index=False), *([note] for note in _notes(table))]:
-        sheet.append([_in_spreadsheet(value) for value in values])
+        sheet.append([_spreadsheet_value(value) for value in values])
     sheet.freeze_panes = "A2"
     file = io.BytesIO()
     book.save(file)
     return file.getvalue()
 
 
-def _in_spreadsheet(value: object) -> object:
+def _spreadsheet_value(value: object) -> object:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return None
     if isinstance(value, bool | int | float):
@@ -165,10 +165,10 @@ def _notes(table: pd.DataFrame) -> tuple[str, ...]:
     return tuple(table.attrs.get("notes", ()))
 
 
-def _for_reading(table: pd.DataFrame) -> pd.DataFrame:
-    """Write scores with four decimals, hyperparameters and what is small with four digits, and nothing where there is none."""
+def _format_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """Format scores with four decimals, hyperparameters and small values with four digits, and missing values as ""."""
 
-    def written(name: str, cell: object) -> object:
+    def format_cell(name: str, cell: object) -> object:
         if isinstance(cell, bool):
             return "yes" if cell else "no"
         if not isinstance(cell, float):
@@ -177,10 +177,10 @@ def _for_reading(table: pd.DataFrame) -> pd.DataFrame:
             return ""
         return f"{cell:.4g}" if name.startswith("params_") or 0 < abs(cell) < 0.01 else f"{cell:.4f}"
 
-    return pd.DataFrame({name: [written(str(name), cell) for cell in table[name]] for name in table}, dtype=object)
+    return pd.DataFrame({name: [format_cell(str(name), cell) for cell in table[name]] for name in table}, dtype=object)
 
 
 FORMATS: Mapping[str, Callable[[pd.DataFrame, str], str | bytes]] = MappingProxyType(
     {"csv": to_csv, "json": to_json, "md": _to_markdown, "html": _to_html, "xlsx": _to_xlsx, "latex": _to_latex}
 )
-"""What a table can be exported as."""
+"""Export formats by name: functions from a table and its title to the content of the file."""

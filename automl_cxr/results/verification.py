@@ -1,8 +1,7 @@
-"""Checks that a study's finished trials are what the record says of them: files, configurations, models and scores."""
+"""Verification of a study's finished trials: files, configurations, models and scores match the study's storage."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -13,30 +12,31 @@ import numpy as np
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import AutomlCxrError, StudyError
+from automl_cxr.io import sha256_of_file
 from automl_cxr.records import TrialRecord, TrialState
-from automl_cxr.results.study_data import decode_study_images, load_study_dataset
+from automl_cxr.results.study_data import decode_study_images, load_study_dataset, load_trial_config
 from automl_cxr.scoring.metrics import metric
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.store import StudyStore
 
-_Found = TypeVar("_Found")
+_Result = TypeVar("_Result")
 SCORE_TOLERANCE = 1e-6
 PREDICTION_TOLERANCE = 1e-5
-"""How far the probabilities of a reloaded model may lie from those that it saved: other batches, other order of sums."""
+"""Tolerance for the probabilities of a reloaded model: other batches change the order of summation."""
 
-_FILES = ("config.json", "history.csv", "train.log", "valid.npz")  # model.keras only of the best trials
+_FILES = ("config.json", "history.csv", "train.log", "valid.npz")  # only the best trials have model.keras
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialCheck:
-    """What was found of one trial.
+    """The result of the verification of one trial.
 
     Attributes:
-        trial: Its number.
-        score: Its score in the storage.
-        rescored: The score of its saved predictions, computed anew; None where they cannot be read.
-        predictions_differ_by: Largest difference between a saved probability and one of the reloaded model; None where there is
-            no model to ask.
+        trial: Number of the trial.
+        score: Score in the storage.
+        rescored: Score that is computed from the saved predictions; None if they cannot be read.
+        predictions_differ_by: Largest difference between a saved probability and that of the reloaded model; None if there is
+            no model.
         problems: What is wrong, a sentence each.
     """
 
@@ -49,11 +49,11 @@ class TrialCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What was found of a study.
+    """The result of the verification of a study.
 
     Attributes:
-        study: Its name.
-        trials: The checks of its trials, by number.
+        study: Name of the study.
+        trials: Result of each trial, ordered by number.
     """
 
     study: str
@@ -61,7 +61,7 @@ class Verification:
 
     @property
     def is_sound(self) -> bool:
-        """Whether nothing is wrong with any trial."""
+        """Whether no trial has a problem."""
         return not any(check.problems for check in self.trials)
 
 
@@ -72,17 +72,17 @@ def verify_study(
     data: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Verification:
-    """Check the COMPLETE trials of a study, or one of them. Models that were kept predict the validation part anew.
+    """Verify the COMPLETE trials of a study, or one of them. Saved models predict the validation part again.
 
     Args:
         store: The study.
-        number: The one trial to check; None for all.
-        data: Where the data are now; by default where they were.
-        on_progress: Told (trials checked, trials in all).
+        number: The trial to verify; None for all.
+        data: Current location of the data; by default the recorded one.
+        on_progress: Called with (trials verified, trials in all).
 
     Raises:
         StudyError: There is no such trial, or it is not complete.
-        DataError: A model is to predict, and the data are gone or no longer those of the study.
+        DataError: A model has to predict, and the data are missing or have changed.
     """
     records = [store.record(number)] if number is not None else store.records(TrialState.COMPLETE)
     for record in records:
@@ -101,30 +101,31 @@ _Images = Callable[[TrialConfig], Path]
 
 
 def _images_on_demand(store: StudyStore, data: str | None) -> _Images:
-    """Read the data when the first model asks for them, and only then."""
+    """Return a function that reads the data at its first call: without models no data are needed."""
     dataset = cache(lambda: load_study_dataset(store, data))
     return lambda config: decode_study_images(store, dataset(), config)
 
 
 def _check_trial(store: StudyStore, record: TrialRecord, images: _Images) -> TrialCheck:
     problems = [*_missing_files(store, record), *_changed_files(store, record)]
-    config = _read(lambda: _load_config(store, record), problems)
-    saved = _read(lambda: store.predictions(record.number), problems)
+    config = _try(lambda: load_trial_config(store, record.number), problems)
+    saved = _try(lambda: store.predictions(record.number), problems)
     rescored = differ_by = None
     if config is not None:
         problems += _contradictions(config, record)
     if saved is not None:
-        problems += _strangers(store, saved)
+        problems += _image_mismatches(store, saved)
         rescored = metric(store.spec.objective).function(saved.labels, saved.probabilities, store.spec.normal_index)
         if not abs(rescored - record.score) <= SCORE_TOLERANCE:  # type: ignore[operator]
             problems.append(f"its predictions score {rescored:.6f}, the storage has {record.score:.6f}")
     if config is not None and saved is not None and store.has_model(record.number):
         decoded = images(config)
-        again = _read(lambda: _predict_again(store, record, decoded), problems)
-        if again is not None:
-            differ_by = float(np.abs(again - saved.probabilities).max()) if again.shape == saved.probabilities.shape else np.inf
+        repeated = _try(lambda: _predict_again(store, record, decoded), problems)
+        if repeated is not None:
+            same_shape = repeated.shape == saved.probabilities.shape
+            differ_by = float(np.abs(repeated - saved.probabilities).max()) if same_shape else np.inf
             if differ_by > PREDICTION_TOLERANCE:
-                problems.append(f"its model predicts otherwise than it did: a probability differs by {differ_by:.2g}")
+                problems.append(f"the predictions of its model differ from the saved ones, by up to {differ_by:.2g}")
     return TrialCheck(
         trial=record.number,
         score=record.score,  # type: ignore[arg-type]
@@ -134,8 +135,8 @@ def _check_trial(store: StudyStore, record: TrialRecord, images: _Images) -> Tri
     )
 
 
-def _read(step: Callable[[], _Found], problems: list[str]) -> _Found | None:
-    """Take a step; what it cannot read is a problem of the trial and no end of the check."""
+def _try(step: Callable[[], _Result], problems: list[str]) -> _Result | None:
+    """Return the result of a step; if it fails, add the error to the problems and return None."""
     try:
         return step()
     except (AutomlCxrError, OSError, ValueError, TypeError) as error:
@@ -149,28 +150,25 @@ def _missing_files(store: StudyStore, record: TrialRecord) -> Iterator[str]:
 
 
 def _changed_files(store: StudyStore, record: TrialRecord) -> Iterator[str]:
-    """Name the files that are no longer what the trial wrote; a model that was dropped is none of them."""
+    """Yield a problem for each file that was changed; a model that was removed is no problem."""
     for name, digest in store.facts(record.number).get("sha256", {}).items():
         file = store.trial_folder(record.number) / name
-        if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() != digest:
-            yield f"{name} was changed after the trial had written it"
-
-
-def _load_config(store: StudyStore, record: TrialRecord) -> TrialConfig:
-    return TrialConfig.from_json((store.trial_folder(record.number) / "config.json").read_text(encoding="utf-8"))
+        if file.is_file() and sha256_of_file(file) != digest:
+            yield f"{name} was changed after the trial wrote it"
 
 
 def _contradictions(config: TrialConfig, record: TrialRecord) -> Iterator[str]:
-    told = dict(record.params) if record.seed is None else {**record.params, "seed": record.seed}
-    for name, value in told.items():
+    """Yield a problem for each hyperparameter whose value in config.json differs from the storage."""
+    stored = dict(record.params) if record.seed is None else {**record.params, "seed": record.seed}
+    for name, value in stored.items():
         if getattr(config, name) != value:
             yield f"config.json has {name} {getattr(config, name)!r}, the storage {value!r}"
 
 
-def _strangers(store: StudyStore, saved: Predictions) -> Iterator[str]:
+def _image_mismatches(store: StudyStore, saved: Predictions) -> Iterator[str]:
     judged = store.split.judged
     if saved.ids != judged.images or saved.labels.tolist() != list(judged.labels):
-        yield "its predictions are not of the study's validation part, or of its folds"
+        yield "its predictions are not for the study's validation part, or not for its folds"
 
 
 def _predict_again(store: StudyStore, record: TrialRecord, images: Path) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A small finished study with real networks, made once."""
+"""A small finished study with real networks, shared by all tests of the session."""
 
 import pytest
 
@@ -25,7 +25,7 @@ default = 1e-2
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, phantoms):
-    """Search four trials of two epochs in this process; give the study and its runs folder."""
+    """Run four trials of two epochs in this process; return the study."""
     runs = tmp_path_factory.mktemp("runs")
     (runs / "tiny.toml").write_text(TINY_SPACE)
     return api.search(

@@ -1,4 +1,4 @@
-"""How images of any file and shape come to the networks of a classifier."""
+"""Decoding and resizing of image files for the networks of a classifier."""
 
 import json
 import tracemalloc
@@ -28,7 +28,7 @@ def with_fits(classifier: Classifier, *fits: str) -> Classifier:
     )
 
 
-def test_each_member_sees_the_image_as_it_was_trained_to(trial, tmp_path):
+def test_each_member_gets_the_image_with_its_own_fit(trial, tmp_path):
     wide = np.tile(np.linspace(0, 255, 96).astype(np.uint8), (32, 1))
     Image.fromarray(wide).save(tmp_path / "wide.png")
     Image.fromarray(wide[:, 32:64]).save(tmp_path / "centre.png")
@@ -40,7 +40,7 @@ def test_each_member_sees_the_image_as_it_was_trained_to(trial, tmp_path):
     assert both == pytest.approx((padded + cropped) / 2, abs=1e-6)
 
 
-def test_a_trial_and_an_ensemble_of_before_there_was_a_choice_stretch(finished, trial):
+def test_old_records_without_a_fit_are_stretched(finished, trial):
     assert trial.members[0].fit == "stretch"
     ensemble = finished.ensemble(top=2, method="average", name="fits")
     record = json.loads((ensemble.folder / "ensemble.json").read_text())
@@ -73,14 +73,14 @@ def test_memory_does_not_grow_with_the_number_of_images(trial, tmp_path):
     np.save(tmp_path / "images.npy", images)
     files, _ = load_image_paths([tmp_path / "images.npy"])
     two = with_fits(trial, "stretch", "crop")
-    two.predict(files[:256])  # graphs and pools that stay
+    two.predict(files[:256])  # allocates graphs and pools once
 
-    def peak(some):
+    def peak_memory(some):
         tracemalloc.start()
         two.predict(some)
-        most = tracemalloc.get_traced_memory()[1]
+        peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        return most
+        return peak
 
-    of_more = 512 * 2 * 32 * 32  # bytes of the images that are more, in both fits
-    assert peak(files) - peak(files[:512]) < of_more / 2
+    n_further_bytes = 512 * 2 * 32 * 32  # of the further images, in both fits
+    assert peak_memory(files) - peak_memory(files[:512]) < n_further_bytes / 2

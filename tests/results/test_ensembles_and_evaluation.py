@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ def built(finished):
     return finished.ensemble(top=3, method="ga")
 
 
-def test_an_ensemble_is_at_least_as_good_as_what_it_began_with(built):
+def test_an_ensemble_is_at_least_as_good_as_its_best_member(built):
     assert len(built.trials) == 3
     assert sum(built.weights) == pytest.approx(1)
     assert list(built.scores) == ["best", "average", "greedy", "ga", "ga-by-class", "stacking"]
@@ -32,14 +33,14 @@ def test_members_are_the_best_trials_with_a_model(finished, built):
     assert len(finished.ensemble(top=9, method="average", name="all").trials) == 3
 
 
-def test_members_are_named_or_chosen_for_their_disagreement(finished, built):
+def test_members_can_be_named_or_selected_by_disagreement(finished, built):
     named = finished.ensemble(members=built.trials[1:], method="sweep", name="named")
     assert named.trials == built.trials[1:]
     assert named.score >= max(named.member_scores)
     assert set(finished.ensemble(diverse=True, top=2, method="average", name="diverse").trials) <= set(built.trials)
 
 
-def test_every_kind_of_rule_is_read_again(finished, phantoms):
+def test_every_kind_of_rule_can_be_loaded(finished, phantoms):
     files = [phantoms / image for image in finished._store.split.valid.images]
     for method in ("ga-by-class", "stacking"):
         built = finished.ensemble(top=3, method=method, objective="log_loss")
@@ -47,7 +48,7 @@ def test_every_kind_of_rule_is_read_again(finished, phantoms):
         assert probabilities == pytest.approx(Predictions.from_npz(built.folder / "valid.npz").probabilities, abs=1e-5)
 
 
-def test_a_table_of_another_program_joins(finished, built, tmp_path):
+def test_a_table_of_another_program_can_be_a_member(finished, built, tmp_path):
     valid = Predictions.from_npz(built.folder / "valid.npz")
     rows = [
         f"{name},{valid.classes[label]}," + ",".join(str(p) for p in row[::-1])
@@ -69,7 +70,7 @@ def test_a_table_of_another_program_joins(finished, built, tmp_path):
         api.apply_ensemble(joined.folder, [table])
 
 
-def test_the_folder_stands_alone(finished, built, tmp_path, phantoms):
+def test_a_moved_ensemble_folder_works(finished, built, tmp_path, phantoms):
     moved = tmp_path / "elsewhere"
     shutil.copytree(built.folder, moved)
     classifier = load_ensemble(moved)
@@ -84,17 +85,17 @@ def test_the_same_seed_builds_the_same_ensemble(finished, built):
     assert finished.ensemble(top=3, method="ga", name="again").weights == built.weights
 
 
-def test_members_that_are_too_large_together_predict_one_after_the_other(built, phantoms, finished, monkeypatch):
+def test_large_members_are_loaded_one_after_the_other(built, phantoms, finished, monkeypatch):
     files = [*(phantoms / image for image in finished._store.split.valid.images), built.folder / "ensemble.json"]
-    together, unreadable = load_ensemble(built.folder).predict(files)
-    monkeypatch.setattr(classifier, "_BYTES_AT_ONCE", 1)
-    told = []
-    alone, again = load_ensemble(built.folder).predict(files, on_progress=lambda *pair: told.append(pair))
-    assert np.array_equal(alone, together)
+    expected, unreadable = load_ensemble(built.folder).predict(files)
+    monkeypatch.setattr(classifier, "_MODEL_BYTES", 1)
+    steps = []
+    separately, again = load_ensemble(built.folder).predict(files, on_progress=lambda *pair: steps.append(pair))
+    assert np.array_equal(separately, expected)
     assert list(again) == list(unreadable) == [len(files) - 1]
-    assert told == sorted(told)
-    assert len(told) == 3
-    assert told[-1] == (len(files), len(files))
+    assert steps == sorted(steps)
+    assert len(steps) == 3
+    assert steps[-1] == (len(files), len(files))
 
 
 @pytest.mark.parametrize(
@@ -111,13 +112,13 @@ def test_members_that_are_too_large_together_predict_one_after_the_other(built, 
         ({"objective": "macro_f2"}, UnknownNameError),
     ],
 )
-def test_impossible_wishes_are_refused(finished, settings, error):
+def test_invalid_options_are_refused(finished, settings, error):
     with pytest.raises(error):
         finished.ensemble(**settings)
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"members": 3, "study": "s", "classes": []}', "[]"])
-def test_a_damaged_folder_is_said(tmp_path, content):
+def test_a_damaged_folder_is_reported(tmp_path, content):
     (tmp_path / "ensemble.json").write_text(content)
     with pytest.raises(DataError, match="is not an ensemble's folder"):
         load_ensemble(tmp_path)
@@ -133,8 +134,8 @@ def damage(folder, **changes):
 @pytest.mark.parametrize(
     ("changes", "rule"),
     [
-        ({"file": "../../../study.json"}, "lies outside"),
-        ({"file": "/etc/hostname"}, "lies outside"),
+        ({"file": "../../../study.json"}, "is outside the folder"),
+        ({"file": "/etc/hostname"}, "is outside the folder"),
         ({"file": "members/nothing.keras"}, "No such file"),
         ({"sha256": "0" * 64}, "has changed"),
         ({"image_size": "32"}, "image size"),
@@ -143,7 +144,7 @@ def damage(folder, **changes):
     ],
     ids=str,
 )
-def test_a_folder_that_was_tampered_with_is_refused(built, tmp_path, changes, rule):
+def test_a_modified_folder_is_refused(built, tmp_path, changes, rule):
     copy = tmp_path / "copy"
     shutil.copytree(built.folder, copy)
     damage(copy, **changes)
@@ -152,21 +153,23 @@ def test_a_folder_that_was_tampered_with_is_refused(built, tmp_path, changes, ru
 
 
 @pytest.mark.parametrize("changes", [{"classes": ["a", "b"]}, {"image_size": 48}], ids=str)
-def test_a_model_that_is_another_than_its_record_says_is_refused(built, tmp_path, phantoms, changes):
+def test_a_model_that_does_not_match_its_record_is_refused(built, tmp_path, phantoms, changes):
     copy = tmp_path / "copy"
     shutil.copytree(built.folder, copy)
     damage(copy, **changes)
-    with pytest.raises(DataError, match="not what its record says"):
+    with pytest.raises(DataError, match="must match its record"):
         load_ensemble(copy).predict(sorted(phantoms.rglob("*.png"))[:2])
 
 
-def test_nothing_is_left_of_an_ensemble_that_could_not_be_written(finished, monkeypatch):
-    from automl_cxr.results import ensembles
+def test_an_ensemble_that_cannot_be_written_leaves_no_folder(finished, monkeypatch):
+    rename = Path.replace
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
+    def fail_for_folders(path, target):
+        if path.is_dir():
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
 
-    monkeypatch.setattr(ensembles.os, "replace", full)
+    monkeypatch.setattr(Path, "replace", fail_for_folders)
     with pytest.raises(StudyError, match="No space left"):
         finished.ensemble(top=2, method="average", name="never")
     assert not [path for path in (finished.folder / "ensembles").iterdir() if "never" in path.name]
@@ -205,7 +208,7 @@ class TestEvaluation:
         number = finished.leaderboard()["trial"][1]
         assert finished.evaluate(int(number), part="valid").classifier == f"trial {number}"
 
-    def test_a_trial_without_a_model_is_said(self, finished):
+    def test_a_trial_without_a_model_is_refused(self, finished):
         last = int(finished.leaderboard()["trial"].iloc[-1])
         with pytest.raises(StudyError, match="--keep-models"):
             finished.evaluate(last, part="valid")
@@ -218,10 +221,10 @@ class TestEvaluation:
         with pytest.raises(DataError, match="no longer those of study"):
             finished.evaluate(part="valid", data=str(copy))
 
-    def test_a_number_that_no_trial_has_is_said(self, finished):
-        for ask in (finished.evaluate, finished.classifier, finished.figures.confusion):
+    def test_an_unknown_trial_number_is_refused(self, finished):
+        for method in (finished.evaluate, finished.classifier, finished.figures.confusion):
             with pytest.raises(StudyError, match="has trials 0 to 3; received 99"):
-                ask(99)
+                method(99)
 
     def test_an_unknown_part_is_refused(self, finished):
         with pytest.raises(UnknownNameError, match="Did you mean 'valid'"):
@@ -246,25 +249,25 @@ class TestPredicting:
             columns[best].removeprefix("probability_") for best in table[columns].to_numpy().argmax(axis=1)
         ]
 
-    def test_many_images_are_predicted_in_pieces_as_they_are_at_once(self, finished, phantoms, monkeypatch):
+    def test_predictions_do_not_depend_on_the_batch_size(self, finished, phantoms, monkeypatch):
         from automl_cxr.results import classifier
 
         files = sorted(phantoms.rglob("*.png"))
         whole, _ = finished.classifier().predict(files)
-        monkeypatch.setattr(classifier, "_IMAGES_AT_ONCE", 7)
-        told = []
-        pieces, _ = finished.classifier().predict(files, on_progress=lambda done, total: told.append((done, total)))
-        assert pieces == pytest.approx(whole, abs=1e-6)
-        assert told[-1] == (60, 60)
+        monkeypatch.setattr(classifier, "_BATCH_SIZE", 7)
+        steps = []
+        in_batches, _ = finished.classifier().predict(files, on_progress=lambda done, total: steps.append((done, total)))
+        assert in_batches == pytest.approx(whole, abs=1e-6)
+        assert steps[-1] == (60, 60)
 
-    def test_nothing_to_predict_is_said(self, finished, tmp_path):
+    def test_a_folder_without_images_is_reported(self, finished, tmp_path):
         table, problems = api.predict(finished.classifier(), [tmp_path])
         assert table.empty
         assert list(problems) == [str(tmp_path)]
 
 
 class TestFigures:
-    def test_pictures_hold_the_numbers_of_the_record(self, finished):
+    def test_figures_have_the_numbers_of_the_record(self, finished):
         history = finished.figures.history()
         best = max(trial.score for trial in finished.trials)
         assert history.data[-1].y[-1] == pytest.approx(best)
@@ -276,7 +279,7 @@ class TestFigures:
         assert "learning_curves" in repr(finished.figures)
 
 
-def test_what_a_notebook_shows_reads_well(finished, built):
+def test_reprs_summarise_the_objects(finished, built):
     assert "4 complete" in repr(finished)
     best = repr(finished.best)
     assert best.startswith(f"Trial {finished.best.number}: complete, score 0.")
@@ -288,7 +291,7 @@ def test_what_a_notebook_shows_reads_well(finished, built):
     assert lines[1].split()[0] == "macro_f1"
 
 
-def test_a_study_is_opened_again(finished):
+def test_a_study_can_be_reopened(finished):
     assert finished.best.score == max(trial.score for trial in finished.trials)
     assert json.loads((finished.folder / "study.json").read_text())["name"] == "done"
     assert api.open_study("done", runs=finished.folder.parent).best == finished.best

@@ -1,4 +1,4 @@
-"""Files for other programs say what `predict` says; what cannot be written is refused with the reason."""
+"""Exported files give the probabilities of `predict`; what a format does not support is refused with the reason."""
 
 import json
 import os
@@ -46,76 +46,76 @@ def test_every_rule_becomes_part_of_the_network(name):
     rule = RULES[name]
     networks = [small_network() for _ in range(3)]
     pixels = RNG.integers(0, 256, (5, 16, 16, 1)).astype(np.float32)
-    model = combine_networks(networks, export._to_vote(rule, 3, 3))
-    wanted = rule.combine(np.stack([np.asarray(network(pixels)) for network in networks]))
-    assert np.asarray(model(pixels)) == pytest.approx(wanted, abs=TOLERANCE)
-    assert len(model.layers) < 8 or name != "one of three"  # members that do not count are left out
+    model = combine_networks(networks, export._to_weighting(rule, 3, 3))
+    expected = rule.combine(np.stack([np.asarray(network(pixels)) for network in networks]))
+    assert np.asarray(model(pixels)) == pytest.approx(expected, abs=TOLERANCE)
+    assert len(model.layers) < 8 or name != "one of three"  # members without weight are left out
 
 
-def test_a_low_temperature_costs_no_digits():
+def test_a_low_temperature_loses_no_precision():
     sharp = np.array([[0.34, 0.33, 0.33], [0.5, 0.499, 0.001], [1.0, 0.0, 0.0]], np.float32)
-    said = keras.Input((1, 3, 1))
-    network = keras.Model(said, keras.layers.Flatten()(said))
+    inputs = keras.Input((1, 3, 1))
+    network = keras.Model(inputs, keras.layers.Flatten()(inputs))
     model = combine_networks([network], MemberWeighting(np.eye(3)[None], temperature=0.05))
     assert np.asarray(model(sharp[:, None, :, None])) == pytest.approx(with_temperature(sharp, 0.05), abs=TOLERANCE)
 
 
 @pytest.mark.parametrize("file_format", ["keras", "onnx", "tflite"])
-def test_an_ensemble_is_the_same_in_a_file(ensemble, tmp_path, file_format):
+def test_an_exported_ensemble_gives_the_same_probabilities(ensemble, tmp_path, file_format):
     if file_format == "onnx":
         pytest.importorskip("tf2onnx", reason="ONNX is written by tf2onnx")
         onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX is opened by onnxruntime")
-    done = export_classifier(ensemble, tmp_path / f"file.{file_format}")
-    assert done.file_format == file_format
-    assert done.difference <= TOLERANCE
-    told = json.loads(done.description.read_text())
-    assert told["classes"] == list(ensemble.classes)
-    assert (told["image_size"], told["fit"]) == (32, "stretch")
-    assert told["input"] == "raw grey pixels 0..255, float32 (n, 32, 32, 1)"
-    assert told["sha256"] == export._digest(done.file)
+    exported = export_classifier(ensemble, tmp_path / f"file.{file_format}")
+    assert exported.file_format == file_format
+    assert exported.difference <= TOLERANCE
+    description = json.loads(exported.description.read_text())
+    assert description["classes"] == list(ensemble.classes)
+    assert (description["image_size"], description["fit"]) == (32, "stretch")
+    assert description["input"] == "raw grey pixels 0..255, float32 (n, 32, 32, 1)"
+    assert description["sha256"] == export._digest(exported.file)
     assert sorted(os.listdir(tmp_path)) == [f"file.{file_format}", f"file.{file_format}.json"]
     if file_format == "onnx":
-        facts = onnxruntime.InferenceSession(done.file).get_modelmeta().custom_metadata_map
+        facts = onnxruntime.InferenceSession(exported.file).get_modelmeta().custom_metadata_map
         assert json.loads(facts["classes"]) == list(ensemble.classes)
 
 
-def test_a_file_that_says_something_else_is_not_kept(ensemble, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "_predict_elsewhere", lambda *_: np.full((export._N_CHECKED, 3), 1 / 3))
+def test_a_file_with_other_probabilities_is_deleted(ensemble, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "_predict_in_other_process", lambda *_: np.full((export._N_CHECKED, 3), 1 / 3))
     (tmp_path / "file.keras").write_text("an earlier file")
-    with pytest.raises(ExportError, match=r"off by .*was not kept"):
+    with pytest.raises(ExportError, match=r"differs by .*was deleted"):
         export_classifier(ensemble, tmp_path / "file.keras")
     assert os.listdir(tmp_path) == ["file.keras"]
     assert (tmp_path / "file.keras").read_text() == "an earlier file"
 
 
-def test_onnx_that_nothing_checked_is_said(ensemble, tmp_path, monkeypatch):
+def test_unchecked_onnx_is_reported(ensemble, tmp_path, monkeypatch):
     pytest.importorskip("tf2onnx", reason="ONNX is written by tf2onnx")
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda _: None)
-    done = export_classifier(ensemble, tmp_path / "file.onnx")
-    assert done.difference is None
-    assert json.loads(done.description.read_text())["images_compared"] == 0
+    exported = export_classifier(ensemble, tmp_path / "file.onnx")
+    assert exported.difference is None
+    assert json.loads(exported.description.read_text())["images_compared"] == 0
 
 
 def test_members_of_several_sizes_or_fits_are_refused(ensemble, tmp_path):
     one, other = ensemble.members
-    for stranger in (replace(other, image_size=48), replace(other, fit="pad")):
+    for changed in (replace(other, image_size=48), replace(other, fit="pad")):
         with pytest.raises(ExportError, match=r"images of one size and fit; .* take 32 pixels"):
-            export_classifier(replace(ensemble, members=(one, stranger)), tmp_path / "file.keras")
+            export_classifier(replace(ensemble, members=(one, changed)), tmp_path / "file.keras")
 
 
-def test_a_member_that_a_format_cannot_hold_is_named(tmp_path):
+def test_a_member_that_a_format_does_not_support_is_named(tmp_path):
     pytest.importorskip("tf2onnx", reason="ONNX is written by tf2onnx")
     good, odd = small_network(), small_network()
-    # Keras' argmax on TensorFlow compares bits, which ONNX cannot.
+    # Keras' argmax on TensorFlow compares bits, which ONNX does not support.
     odd = keras.Model(odd.input, keras.ops.one_hot(keras.ops.argmax(odd.output, axis=1), 3))
-    vote = MemberWeighting(np.stack([np.eye(3)] * 2) / 2)
+    weighting = MemberWeighting(np.stack([np.eye(3)] * 2) / 2)
     with pytest.raises(ExportError, match=r"--format onnx cannot hold the odd one .*--format keras takes every network"):
         write_ensemble(
-            [good, odd], vote, tmp_path / "m.onnx", file_format="onnx", names=["the good one", "the odd one"], facts={}
+            [good, odd], weighting, tmp_path / "m.onnx", file_format="onnx", names=["the good one", "the odd one"], facts={}
         )
 
 
-def test_rounded_members_are_refused(tmp_path):
+def test_low_precision_members_are_refused(tmp_path):
     pixels = keras.Input((16, 16, 1))
     rounded = keras.Model(pixels, keras.layers.Dense(3, dtype="mixed_bfloat16")(keras.layers.Flatten()(pixels)))
     with pytest.raises(ExportError, match=r"m computes in bfloat16"):
@@ -129,17 +129,17 @@ def test_rounded_members_are_refused(tmp_path):
     [
         ("m.onnx", "keras", UsageError, "ends in .keras; received m.onnx"),
         ("m.keras", "kears", UnknownNameError, "Did you mean 'keras'"),
-        ("no/such/m.keras", None, UsageError, "no folder to lie in"),
-        (".", "savedmodel", UsageError, "a folder already"),
+        ("no/such/m.keras", None, UsageError, "its folder does not exist"),
+        (".", "savedmodel", UsageError, "it is a folder"),
     ],
 )
-def test_impossible_files_are_refused(ensemble, tmp_path, monkeypatch, out, file_format, error, rule):
+def test_invalid_destinations_are_refused(ensemble, tmp_path, monkeypatch, out, file_format, error, rule):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=rule):
         export_classifier(ensemble, out, file_format=file_format)
 
 
-def test_a_trial_is_opened_by_its_folder(finished):
+def test_a_trial_is_loaded_from_its_folder(finished):
     number = finished.best.number
     folder = finished._store.trial_folder(number)
     assert api.open_classifier(folder).members == finished.classifier(number).members
@@ -147,7 +147,7 @@ def test_a_trial_is_opened_by_its_folder(finished):
         api.open_classifier(folder.parent)
 
 
-def test_the_card_says_what_the_ensemble_is_and_what_became_of_the_test(finished):
+def test_the_model_card_describes_the_ensemble_and_its_test_scores(finished):
     built = finished.ensemble(top=2, method="average", name="carded")
     card = (built.folder / "model_card.md").read_text()
     spec, split = finished._store.spec, finished._store.split
@@ -161,5 +161,5 @@ def test_the_card_says_what_the_ensemble_is_and_what_became_of_the_test(finished
     assert {row["metric"] for row in record["metrics"]} >= {"macro_f1", "macro_auc", "fnfr"}
     evaluation = finished.evaluate(built)
     card = (built.folder / "model_card.md").read_text()
-    assert f"| macro_f1 | {evaluation.scores['macro_f1']:.4f} |" in card.split("## On the test part")[1]
+    assert f"| macro_f1 | {evaluation.scores['macro_f1']:.4f} |" in card.split("## Scores on the test part")[1]
     assert load_ensemble(built.folder).classes == spec.classes

@@ -1,4 +1,4 @@
-"""Kept models on another site's images."""
+"""Scores of saved models on the images of an external site."""
 
 import math
 import shutil
@@ -17,17 +17,17 @@ def hospital(tmp_path_factory):
     return draw_phantoms(tmp_path_factory.mktemp("sites") / "hospital", n_images=30, image_size=48, seed=9)
 
 
-def test_kept_models_are_scored_on_other_images_and_their_predictions_kept(finished, hospital, monkeypatch):
-    told = []
-    table = finished.leaderboard(external=[hospital], on_progress=lambda *counts: told.append(counts))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+def test_saved_models_are_scored_on_external_images_and_predict_once(finished, hospital, monkeypatch):
+    steps = []
+    table = finished.leaderboard(external=[hospital], on_progress=lambda *counts: steps.append(counts))
+    assert steps == [(1, 3), (2, 3), (3, 3)]
     assert table["hospital:macro_f1"].notna().tolist() == table["has_model"].tolist()
     for row in table[table["has_model"]].to_dict(orient="records"):
         (file,) = (finished.folder / "external").glob(f"*/{row['trial']:05d}.npz")
-        said = external_validation.Predictions.from_npz(file)
-        assert len(said) == 30
+        predictions = external_validation.Predictions.from_npz(file)
+        assert len(predictions) == 30
         for name, metric in METRICS.items():
-            assert row[f"hospital:{name}"] == metric.function(said.labels, said.probabilities, 1)
+            assert row[f"hospital:{name}"] == metric.function(predictions.labels, predictions.probabilities, 1)
         assert row["hospital:macro_f1_low"] <= row["hospital:macro_f1"] <= row["hospital:macro_f1_high"]
         assert row["worst_site"] == min(row["macro_f1"], row["hospital:macro_f1"])
         assert row["worst_at"] == ("validation" if row["macro_f1"] < row["hospital:macro_f1"] else "hospital")
@@ -36,10 +36,10 @@ def test_kept_models_are_scored_on_other_images_and_their_predictions_kept(finis
     again = finished.leaderboard(external=[hospital], sort="worst_site")
     known = [score for score in again["worst_site"] if not math.isnan(score)]
     assert known == sorted(table["worst_site"].dropna(), reverse=True)
-    assert math.isnan(again["worst_site"].iloc[-1]), "a trial without a model stands last"
+    assert math.isnan(again["worst_site"].iloc[-1]), "a trial without a model is last"
 
 
-def test_images_that_cannot_be_read_are_left_out_and_counted(finished, hospital, tmp_path):
+def test_unreadable_images_are_left_out_and_counted(finished, hospital, tmp_path):
     clinic = tmp_path / "clinic"
     shutil.copytree(hospital, clinic)
     next((clinic / "normal").glob("*.png")).write_bytes(b"no picture")
@@ -48,32 +48,32 @@ def test_images_that_cannot_be_read_are_left_out_and_counted(finished, hospital,
     assert "1 of 30 images of clinic cannot be read and are left out" in table.attrs["notes"][1]
 
 
-def test_it_says_what_the_classifier_says(finished, hospital):
+def test_the_predictions_are_those_of_the_classifier(finished, hospital):
     (site,) = external_validation.open_sites([hospital])
-    said = external_validation.predict_site(finished._store, site)
+    predictions = external_validation.predict_site(finished._store, site)
     number = finished.best.number
-    files = [hospital / image for image in said[number].ids]
+    files = [hospital / image for image in predictions[number].ids]
     expected, _ = finished.classifier(number).predict(files)
-    assert np.abs(said[number].probabilities - expected).max() < 1e-5
+    assert np.abs(predictions[number].probabilities - expected).max() < 1e-5
 
 
-def test_what_does_not_match_is_refused(finished, hospital, phantoms, tmp_path):
-    with pytest.raises(DataError, match="60 of data have the contents of images of study 'done'"):
+def test_sites_that_do_not_match_the_study_are_refused(finished, hospital, phantoms, tmp_path):
+    with pytest.raises(DataError, match="60 of 60 images of data are identical to images of study 'done'"):
         finished.leaderboard(external=[phantoms])
     mixed = tmp_path / "mixed"
     shutil.copytree(hospital, mixed)
     shutil.copy(next((phantoms / "normal").glob("*.png")), mixed / "normal" / "renamed.png")
     (mixed / "metadata.csv").unlink(missing_ok=True)
-    with pytest.raises(DataError, match=r"1 of mixed have the contents of images of study 'done', such as normal/renamed\.png"):
+    with pytest.raises(DataError, match=r"1 of 31 images of mixed are identical .*, such as normal/renamed\.png"):
         finished.leaderboard(external=[mixed])
     lacking = tmp_path / "lacking"
     shutil.copytree(hospital, lacking)
     shutil.rmtree(lacking / "normal")
     (lacking / "metadata.csv").unlink(missing_ok=True)
-    with pytest.raises(DataError, match="lacking is without normal"):
+    with pytest.raises(DataError, match="lacking lacks normal"):
         finished.leaderboard(external=[lacking])
     shutil.copytree(hospital / "normal", lacking / "healthy")
-    with pytest.raises(DataError, match="without normal and with healthy"):
+    with pytest.raises(DataError, match="lacks normal and has healthy"):
         finished.leaderboard(external=[lacking])
     with pytest.raises(UsageError, match="Rename one"):
         finished.leaderboard(external=[hospital, hospital])

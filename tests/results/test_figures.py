@@ -1,9 +1,10 @@
-"""The numbers behind figures, against scikit-learn and against cases made by hand."""
+"""The tables of figures, compared with scikit-learn and with cases computed by hand."""
 
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
+from automl_cxr.results.figures.hyperparameters import coordinates_table
 from automl_cxr.results.figures.quality import (
     plot_precision_recall,
     plot_reliability,
@@ -12,12 +13,12 @@ from automl_cxr.results.figures.quality import (
     reliability_table,
     roc_table,
 )
-from automl_cxr.results.figures.search import coordinates_table, loss_table
+from automl_cxr.results.figures.search import loss_table
 from automl_cxr.scoring.calibration import expected_calibration_error
 from automl_cxr.scoring.predictions import Predictions
 
 
-def drawn(seed, n=60, n_classes=3, decimals=None):
+def random_predictions(seed, n=60, n_classes=3, decimals=None):
     rng = np.random.default_rng(seed)
     probabilities = rng.dirichlet(np.ones(n_classes), n)
     if decimals is not None:  # ties
@@ -30,62 +31,62 @@ def drawn(seed, n=60, n_classes=3, decimals=None):
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("decimals", [None, 1])
 def test_curves_are_those_of_scikit_learn(seed, decimals):
-    predictions = drawn(seed, decimals=decimals)
+    predictions = random_predictions(seed, decimals=decimals)
     roc, recall = roc_table(predictions), precision_recall_table(predictions)
     for position, name in enumerate(predictions.classes):
-        truth, said = predictions.labels == position, predictions.probabilities[:, position]
-        false, true, thresholds = roc_curve(truth, said, drop_intermediate=False)
+        truth, probabilities = predictions.labels == position, predictions.probabilities[:, position]
+        false, true, thresholds = roc_curve(truth, probabilities, drop_intermediate=False)
         own = roc[roc["class"] == name]
         np.testing.assert_allclose(own["false_positive_rate"], false)
         np.testing.assert_allclose(own["true_positive_rate"], true)
         np.testing.assert_allclose(own["threshold"], thresholds)
-        precision, recalled, _ = precision_recall_curve(truth, said)
+        precision, recalled, _ = precision_recall_curve(truth, probabilities)
         own = recall[recall["class"] == name]
         np.testing.assert_allclose(own["precision"], precision[:-1][::-1])
         np.testing.assert_allclose(own["recall"], recalled[:-1][::-1])
 
 
-def test_areas_stand_in_the_names_of_curves():
-    predictions = drawn(7)
+def test_names_of_curves_contain_the_area():
+    predictions = random_predictions(7)
     for position, name in enumerate(predictions.classes):
-        truth, said = predictions.labels == position, predictions.probabilities[:, position]
-        assert plot_roc(predictions, "t").data[position].name == f"{name} (AUC {roc_auc_score(truth, said):.3f})"
-        wanted = f"{name} (AP {average_precision_score(truth, said):.3f})"
-        assert plot_precision_recall(predictions, "t").data[position].name == wanted
+        truth, probabilities = predictions.labels == position, predictions.probabilities[:, position]
+        assert plot_roc(predictions, "t").data[position].name == f"{name} (AUC {roc_auc_score(truth, probabilities):.3f})"
+        expected = f"{name} (AP {average_precision_score(truth, probabilities):.3f})"
+        assert plot_precision_recall(predictions, "t").data[position].name == expected
 
 
 def test_a_class_without_images_has_no_curve():
-    predictions = drawn(1)
-    alone = predictions.take(predictions.labels != 2)
-    assert set(roc_table(alone)["class"]) == {"a", "b"}
-    assert set(roc_table(alone.take(alone.labels == 0))["class"]) == set()
+    predictions = random_predictions(1)
+    two_classes = predictions.take(predictions.labels != 2)
+    assert set(roc_table(two_classes)["class"]) == {"a", "b"}
+    assert set(roc_table(two_classes.take(two_classes.labels == 0))["class"]) == set()
 
 
-def test_long_curves_are_thinned_and_keep_their_ends():
-    predictions = drawn(2, n=5000)
+def test_long_curves_are_thinned_but_contain_their_ends():
+    predictions = random_predictions(2, n=5000)
     curve = plot_roc(predictions, "t").data[0]
     assert len(curve.x) <= 400
     assert (curve.x[0], curve.y[0], curve.x[-1], curve.y[-1]) == (0, 0, 1, 1)
 
 
 def test_reliability_by_hand():
-    said = np.array([[0.95, 0.05], [0.92, 0.08], [0.55, 0.45], [0.3, 0.7]], dtype=np.float32)
-    table = reliability_table(Predictions(("1", "2", "3", "4"), np.array([0, 1, 0, 1]), said, ("a", "b")))
+    probabilities = np.array([[0.95, 0.05], [0.92, 0.08], [0.55, 0.45], [0.3, 0.7]], dtype=np.float32)
+    table = reliability_table(Predictions(("1", "2", "3", "4"), np.array([0, 1, 0, 1]), probabilities, ("a", "b")))
     assert table["images"].tolist() == [1, 1, 2]
     assert table["accuracy"].tolist() == [1.0, 1.0, 0.5]
     np.testing.assert_allclose(table["confidence"], [0.55, 0.7, 0.935], atol=1e-6)
     np.testing.assert_allclose(table["low"], [0.5, 0.6, 0.9])
 
 
-def test_reliability_tells_the_calibration_error():
-    predictions = drawn(3)
+def test_reliability_matches_the_calibration_error():
+    predictions = random_predictions(3)
     error = expected_calibration_error(predictions.labels, predictions.probabilities)
     table = reliability_table(predictions, n_bins=15)
     assert error == pytest.approx((table["images"] * (table["accuracy"] - table["confidence"]).abs()).sum() / len(predictions))
     assert f"ECE {error:.3f}" in plot_reliability(predictions, "t").data[1].name
 
 
-def test_coordinates_are_places_on_the_axes(finished):
+def test_coordinates_are_positions_on_the_axes(finished):
     table = coordinates_table(finished._store)
     for row in table.itertuples():
         params = finished.trials[row.trial].params
@@ -102,7 +103,7 @@ def test_losses_are_those_of_the_history(finished):
     assert finished.figures.loss().data[1].y[0] == table["valid_loss"][0]
 
 
-def test_every_picture_that_the_repr_names_can_be_drawn(finished):
+def test_every_figure_named_in_the_repr_can_be_plotted(finished):
     import re
 
     figures = finished.figures

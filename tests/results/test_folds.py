@@ -1,4 +1,4 @@
-"""A study of folds reads like any other: leaderboard, ensemble, evaluation and figures of the predictions out of fold."""
+"""A study with folds: leaderboard, ensemble, evaluation and figures use the out-of-fold predictions."""
 
 import io
 
@@ -30,16 +30,16 @@ def folded(tmp_path_factory, phantoms, progress):
     )  # fmt: skip
 
 
-def test_the_search_speaks_of_folds(folded, progress):
-    said = progress.getvalue()
-    assert f"{len(folded._store.split.train.images)} images in 2 folds and " in said
+def test_the_progress_of_the_search_names_the_folds(folded, progress):
+    output = progress.getvalue()
+    assert f"{len(folded._store.split.train.images)} images in 2 folds and " in output
     for trial in folded.trials:
         first, second = trial.scores.values()
-        assert f"trial {trial.number} complete: macro_f1 {trial.score:.4f} (folds {first:.4f}, {second:.4f})" in said
+        assert f"trial {trial.number} complete: macro_f1 {trial.score:.4f} (folds {first:.4f}, {second:.4f})" in output
     assert "after 2 folds" in repr(folded.best)
 
 
-def test_the_leaderboard_is_of_the_predictions_out_of_fold(folded):
+def test_the_leaderboard_scores_the_out_of_fold_predictions(folded):
     table = folded.leaderboard()
     assert not {"epochs", "best_epoch"} & set(table)
     for row in table.itertuples():
@@ -52,7 +52,7 @@ def test_the_leaderboard_is_of_the_predictions_out_of_fold(folded):
         assert row.fold_sd == pytest.approx(abs(trial.scores[1] - trial.scores[2]) / 2**0.5)
 
 
-def test_an_ensemble_is_fitted_and_judged_out_of_fold(folded):
+def test_an_ensemble_is_fitted_on_out_of_fold_predictions(folded):
     built = folded.ensemble(top=2)
     out_of_fold = Predictions.from_npz(built.folder / "valid.npz")
     assert out_of_fold.ids == folded._store.split.train.images
@@ -60,32 +60,32 @@ def test_an_ensemble_is_fitted_and_judged_out_of_fold(folded):
     assert set(folded.evaluate(built).predictions.ids) == set(folded._store.split.test)
 
 
-def test_the_parts_of_an_evaluation(folded):
+def test_valid_is_out_of_fold_and_train_uses_the_saved_model(folded):
     valid, train = (folded.evaluate(part=part) for part in ("valid", "train"))
     assert valid.scores["macro_f1"] == folded.best.score
     assert "trial" in repr(valid)
     assert [evaluation.place for evaluation in (valid, train)] == ["out of fold", "train part"]
     assert valid.predictions.ids == train.predictions.ids == folded._store.split.train.images
-    assert (valid.predictions.probabilities != train.predictions.probabilities).any(), "train is what the saved model says"
+    assert (valid.predictions.probabilities != train.predictions.probabilities).any(), "train uses the saved model"
     assert valid.n_opened == train.n_opened == 0
     test = folded.evaluate()
     assert set(test.predictions.ids) == set(folded._store.split.test)
 
 
-def test_figures_draw_folds(folded):
+def test_figures_show_folds(folded):
     curves = folded.figures.learning_curves()
     assert curves.layout.xaxis.title.text == "fold"
     assert list(curves.data[0].x) == [1, 2]
     assert "out of fold" in folded.figures.confusion().layout.title.text
 
 
-def test_its_trials_are_verified_by_the_networks_of_their_folds(folded):
+def test_verification_uses_the_networks_of_the_folds(folded):
     checks = verify_study(folded._store).trials
     assert [check.problems for check in checks] == [(), ()]
     assert all(check.predictions_differ_by < 1e-5 for check in checks)
 
 
-def test_a_trial_that_was_stopped_at_a_fold_is_replayed_to_there(folded, tmp_path):
+def test_a_trial_stopped_at_a_fold_is_replayed_up_to_this_fold(folded, tmp_path):
     store = folded._store
     config = trial_config(store, 1)
     objective = _ReplayObjective(

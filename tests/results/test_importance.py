@@ -1,4 +1,4 @@
-"""Importances over made-up trials in a real storage, where what mattered is known."""
+"""Importances of simulated trials in a real storage, where the decisive hyperparameter is known."""
 
 import optuna
 import pytest
@@ -54,7 +54,7 @@ def quadratic(values):
 
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)
-def test_what_decides_the_score_comes_first_and_the_rest_says_why_not(store, evaluator):
+def test_the_decisive_hyperparameter_is_first_and_left_out_ones_have_a_reason(store, evaluator):
     add_trials(store, 40, quadratic)
     table = importance_table(store, evaluator=evaluator).set_index("parameter")
     assert table.index[0] == "dropout"
@@ -64,23 +64,23 @@ def test_what_decides_the_score_comes_first_and_the_rest_says_why_not(store, eva
     n_focal = table.loc["focal_gamma", "trials"]
     assert 4 <= n_focal < 40
     if evaluator == "fanova":
-        assert table.loc["focal_gamma", "left_out"] == f"not active in {40 - n_focal} trials; --evaluator ped-anova takes it"
+        assert table.loc["focal_gamma", "left_out"] == f"not active in {40 - n_focal} trials; use --evaluator ped-anova"
     else:
         assert table.loc["focal_gamma", "left_out"] == ""
         assert table.loc["focal_gamma", "importance"] >= 0
     bars = Figures(store).importance(evaluator=evaluator).data[0]
-    assert list(bars.y) == list(table.index[table["left_out"] == ""])
+    assert list(bars.y)[::-1] == list(table.index[table["left_out"] == ""])
 
 
 @pytest.mark.parametrize(
-    ("n", "score", "rule"), [(3, quadratic, "need 4 complete trials"), (6, lambda _: 0.5, "have the same score")]
+    ("n", "score", "rule"), [(3, quadratic, "need at least 4 complete trials"), (6, lambda _: 0.5, "have the same score")]
 )
-def test_what_says_nothing_is_refused(store, n, score, rule):
+def test_too_few_or_equal_scores_are_refused(store, n, score, rule):
     add_trials(store, n, score)
     with pytest.raises(StudyError, match=rule):
         importance_table(store)
 
 
-def test_an_unknown_evaluator_gets_the_nearest(store):
+def test_an_unknown_evaluator_gets_a_suggestion(store):
     with pytest.raises(UnknownNameError, match="Did you mean 'ped-anova'"):
         importance_table(store, evaluator="pedanova")

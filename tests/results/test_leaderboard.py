@@ -31,11 +31,11 @@ def test_trials_are_ranked_by_their_saved_predictions(finished):
     assert {"params_dense_units", "params_learning_rate"} <= set(table)
 
 
-def test_intervals_are_the_same_at_every_reading(finished):
+def test_intervals_are_reproducible(finished):
     assert finished.leaderboard().equals(finished.leaderboard())
 
 
-def test_every_score_and_cost_is_there_and_the_winner_ties_with_itself(finished):
+def test_every_score_and_cost_has_a_column_and_the_best_trial_is_tied(finished):
     table = finished.leaderboard(intervals=["recall_opacity"], latency=True)
     scores = score_predictions(finished._store.predictions(int(table["trial"][0])), normal_class=1)
     for name, score in scores.items():
@@ -44,12 +44,12 @@ def test_every_score_and_cost_is_there_and_the_winner_ties_with_itself(finished)
     assert table["p_best"][0] == 1
     assert table["tied"].tolist() == (table["p_best"] > 0.05).tolist()
     assert (table["weight_bytes"] == 4 * table["n_parameters"]).all()
-    assert (table["multiply_adds"] > table["n_parameters"]).all(), "a convolution uses its parameters at each place"
+    assert (table["multiply_adds"] > table["n_parameters"]).all(), "a convolution uses its parameters at each position"
     assert table["milliseconds"].notna().tolist() == table["has_model"].tolist()
     assert not {"study", "set", "feasible", "pareto", "params"} & set(table)
 
 
-def test_another_metric_ranks(finished):
+def test_another_metric_can_rank_the_trials(finished):
     table = finished.leaderboard(metric="log_loss")
     assert table["log_loss"].is_monotonic_increasing
     assert list(table.columns[:5]) == ["rank", "trial", "log_loss", "log_loss_low", "log_loss_high"]
@@ -59,42 +59,42 @@ def test_another_metric_ranks(finished):
     assert sorted(by_f1["rank"]) == [1, 2, 3, 4]
     assert sort_leaderboard(by_f1, "log_loss")["rank"].tolist() == [1, 2, 3, 4]
     assert finished.leaderboard(sort="seconds")["seconds"].is_monotonic_increasing
-    for words in ({"metric": "macro_f2"}, {"sort": "macro_f2"}, {"intervals": ["macro_f2"]}):
+    for options in ({"metric": "macro_f2"}, {"sort": "macro_f2"}, {"intervals": ["macro_f2"]}):
         with pytest.raises(UnknownNameError, match="Did you mean 'macro_f1'"):
-            finished.leaderboard(**words)
+            finished.leaderboard(**options)
 
 
-def test_studies_are_ranked_together_where_they_judge_by_the_same_images(finished, tmp_path, phantoms):
-    places = {"runs": finished.folder.parent}
-    copy = api.copy_study(finished.name, "twin", **places)
-    together = finished.leaderboard(copy)
-    assert together["rank"].tolist() == list(range(1, 9))
-    assert together["study"].tolist()[:2] == ["done", "twin"]
-    assert together["tied"].tolist()[:2] == [True, True]
-    assert "set" not in together
-    api.delete_study("twin", **places)
+def test_studies_of_the_same_images_are_ranked_together(finished, tmp_path, phantoms):
+    locations = {"runs": finished.folder.parent}
+    copy = api.copy_study(finished.name, "copy", **locations)
+    table = finished.leaderboard(copy)
+    assert table["rank"].tolist() == list(range(1, 9))
+    assert table["study"].tolist()[:2] == ["done", "copy"]
+    assert table["tied"].tolist()[:2] == [True, True]
+    assert "set" not in table
+    api.delete_study("copy", **locations)
     with pytest.raises(UsageError, match="named once"):
         finished.leaderboard(finished)
 
 
-def test_studies_that_judge_by_other_images_are_not_compared(finished, phantoms):
+def test_studies_of_other_images_are_ranked_separately(finished, phantoms):
     runs = finished.folder.parent
     other = api.search(
         str(runs / "tiny.toml"), phantoms, name="elsewhere", trials=1, epochs=1, image_size=32, batch_size=8, runs=runs, seed=5,
         executor="inline",
     )  # fmt: skip
-    apart = finished.leaderboard(other)
-    assert apart["set"].tolist() == [1, 1, 1, 1, 2]
-    assert apart["rank"].tolist() == [1, 2, 3, 4, 1]
-    assert not {"tied", "p_best"} & set(apart)
-    note = apart.attrs["notes"][0]
+    table = finished.leaderboard(other)
+    assert table["set"].tolist() == [1, 1, 1, 1, 2]
+    assert table["rank"].tolist() == [1, 2, 3, 4, 1]
+    assert not {"tied", "p_best"} & set(table)
+    note = table.attrs["notes"][0]
     assert "cannot be compared" in note
     assert "images of elsewhere" in note
 
 
-def test_the_shortcut_baseline_is_the_line_to_beat(finished):
+def test_the_shortcut_baseline_is_the_first_row(finished):
     audit = load_audit(finished._store)
-    table = finished.leaderboard(line_to_beat=True)
+    table = finished.leaderboard(with_baseline=True)
     first = table.iloc[0]
     assert first["trial"] == "shortcut baseline"
     assert [first[f"macro_f1{end}"] for end in ("", "_low", "_high")] == [
@@ -110,6 +110,6 @@ def test_the_shortcut_baseline_is_the_line_to_beat(finished):
     assert finished.leaderboard()["rank"].tolist() == [1, 2, 3, 4]
 
 
-def test_a_worst_site_without_sites_asks_for_them():
+def test_sorting_by_the_worst_site_needs_external_sites():
     with pytest.raises(UsageError, match="Name one with --external"):
         sort_leaderboard(pd.DataFrame({"macro_f1": [0.5], "params_filters": [8]}), "worst_site")

@@ -1,4 +1,4 @@
-"""A small study of two objectives with a requirement, by real networks: what people see of it."""
+"""The results of a small study with real networks, two objectives and a requirement."""
 
 import pytest
 
@@ -11,8 +11,8 @@ from tests.results.conftest import TINY_SPACE
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory, phantoms):
-    """Search five trials of one epoch, of which those with too many units are refused."""
+def study(tmp_path_factory, phantoms):
+    """Run five trials of one epoch; those with too many parameters are refused."""
     runs = tmp_path_factory.mktemp("runs")
     (runs / "tiny.toml").write_text(TINY_SPACE)
     return api.search(
@@ -21,8 +21,8 @@ def judged(tmp_path_factory, phantoms):
     )  # fmt: skip
 
 
-def test_the_leaderboard_tells_the_front_and_what_is_feasible(judged):
-    table = judged.leaderboard()
+def test_the_leaderboard_marks_the_front_and_feasible_trials(study):
+    table = study.leaderboard()
     assert list(table.columns[:7]) == ["rank", "trial", "feasible", "pareto", "macro_f1", "macro_f1_low", "macro_f1_high"]
     assert table["feasible"].all()
     assert (table["parameters"] == table["n_parameters"]).all()
@@ -34,31 +34,34 @@ def test_the_leaderboard_tells_the_front_and_what_is_feasible(judged):
         assert "pareto" in format_table(table, kind)
 
 
-def test_refused_trials_stand_in_the_record_with_their_reason(judged):
-    refused = [trial for trial in judged.trials if trial.refusal]
+def test_refused_trials_are_recorded_with_their_reason(study):
+    refused = [trial for trial in study.trials if trial.refusal]
     assert refused
     for trial in refused:
         assert trial.state is TrialState.PRUNED
         assert trial.refusal == f"parameters {trial.n_parameters} > 500"
         assert f"({trial.refusal})" in repr(trial)
-    assert {trial.number for trial in judged.trials} == {*judged.leaderboard()["trial"], *(t.number for t in refused)}
+    assert {trial.number for trial in study.trials} == {
+        *study.leaderboard()["trial"],
+        *(t.number for t in refused),
+    }
 
 
-def test_the_front_is_drawn_from_a_table(judged):
-    table = pareto_table(judged._store)
+def test_the_front_is_plotted_from_its_table(study):
+    table = pareto_table(study._store)
     front = table[table["kind"] == "Pareto front"]
     assert front["trial"].tolist() == table["trial"][: len(front)].tolist()
     assert front["parameters"].is_monotonic_increasing
     assert front["macro_f1"].is_monotonic_increasing
-    assert set(front["trial"]) == {trial.number for trial in judged.pareto_front}
-    figure = judged.figures.pareto()
+    assert set(front["trial"]) == {trial.number for trial in study.pareto_front}
+    figure = study.figures.pareto()
     assert list(figure.data[0].x) == front["parameters"].tolist()
     assert list(figure.data[0].y) == front["macro_f1"].tolist()
-    assert judged.figures.pareto(x="macro_f1", y="parameters").layout.xaxis.title.text == "macro_f1"
-    assert len(judged.figures.history().data) >= 2
-    assert len(judged.figures.learning_curves().data) == len(judged.leaderboard())
+    assert study.figures.pareto(x="macro_f1", y="parameters").layout.xaxis.title.text == "macro_f1"
+    assert len(study.figures.history().data) >= 2
+    assert len(study.figures.learning_curves().data) == len(study.leaderboard())
     with pytest.raises(UnknownNameError, match="Did you mean 'parameters'"):
-        judged.figures.pareto(x="parametres")
+        study.figures.pareto(x="parametres")
 
 
 def test_a_study_of_one_objective_has_no_front(finished):
@@ -67,15 +70,15 @@ def test_a_study_of_one_objective_has_no_front(finished):
     assert not {"pareto", "feasible"} & set(finished.leaderboard())
 
 
-def test_a_trial_that_misses_a_requirement_is_not_chosen_by_itself(judged, phantoms):
+def test_a_trial_that_misses_a_requirement_is_not_the_default(study, phantoms):
     strict = api.search(
-        str(judged.folder.parent / "tiny.toml"), phantoms, name="strict", trials=1, epochs=1, image_size=32, batch_size=8,
-        runs=judged.folder.parent, executor="inline", require=["macro_f1>=1.1"],
+        str(study.folder.parent / "tiny.toml"), phantoms, name="strict", trials=1, epochs=1, image_size=32, batch_size=8,
+        runs=study.folder.parent, executor="inline", require=["macro_f1>=1.1"],
     )  # fmt: skip
     assert strict.best is None
     assert repr(strict).endswith("no trial meets macro_f1>=1.1")
     assert strict.leaderboard()["feasible"].tolist() == [False]
-    for choose in (strict.classifier, strict.ensemble, strict.evaluate, strict.figures.confusion):
+    for method in (strict.classifier, strict.ensemble, strict.evaluate, strict.figures.confusion):
         with pytest.raises(StudyError, match=r"No finished trial of study 'strict' meets macro_f1>=1\.1\."):
-            choose()
+            method()
     assert strict.classifier(0).name == "trial 0"

@@ -1,4 +1,4 @@
-"""Trials trained again: complete ones, promoted ones in one piece, pruned ones to where they ended."""
+"""Replay of complete trials, of promoted trials in one run, and of pruned trials up to their last epoch."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ def files_below(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and ".lock" not in path.name}
 
 
-def test_a_complete_trial_comes_out_the_same_and_leaves_no_trace(finished):
+def test_a_complete_trial_is_reproduced_and_the_study_does_not_change(finished):
     before = files_below(finished.folder.parent)
     number = finished.trials[1].number
     result = finished.replay(number)
@@ -42,7 +42,7 @@ def promoted(tmp_path_factory, phantoms):
     )  # fmt: skip
 
 
-def test_a_promoted_trial_is_trained_in_one_piece(promoted):
+def test_a_promoted_trial_is_trained_in_one_run(promoted):
     last = next(record for record in promoted.trials if record.parent is not None and record.state is TrialState.COMPLETE)
     result = promoted.replay(last.number)
     assert result.is_same, result
@@ -50,36 +50,36 @@ def test_a_promoted_trial_is_trained_in_one_piece(promoted):
     assert min(last.scores) > 1
 
 
-def test_a_pruned_trial_is_trained_to_its_end_and_a_difference_is_found(promoted, monkeypatch):
-    below = next(record for record in promoted.trials if record.state is TrialState.PRUNED)
+def test_a_pruned_trial_is_trained_to_its_last_epoch_and_a_difference_is_found(promoted, monkeypatch):
+    pruned = next(record for record in promoted.trials if record.state is TrialState.PRUNED)
     real = replay.trial_config
-    monkeypatch.setattr(replay, "trial_config", lambda *which: dataclasses.replace(real(*which), learning_rate=0.9))
-    result = promoted.replay(below.number)
-    assert result.scores.keys() == result.replayed_scores.keys() == below.scores.keys() == {1}
+    monkeypatch.setattr(replay, "trial_config", lambda *args: dataclasses.replace(real(*args), learning_rate=0.9))
+    result = promoted.replay(pruned.number)
+    assert result.scores.keys() == result.replayed_scores.keys() == pruned.scores.keys() == {1}
     assert not result.is_same
     assert result.differs_by > 1e-6
 
 
-def test_what_is_not_as_it_was_is_said(finished, monkeypatch):
+def test_changes_since_the_trial_are_listed(finished, monkeypatch):
     facts = {"driver": finished.searches()[0].driver, "worker": {"threads": 64, "host": "a"}, "halvings": 1}
     now = {"worker": {"threads": 2, "host": "a"}, "weights_sha256": ""}
     monkeypatch.setattr(replay, "describe_versions", lambda: {**finished.searches()[0].versions, "keras": "4.0"})
     monkeypatch.setattr(replay, "describe_code", lambda: {"version": "9.9", "digest": "other"})
-    notes = replay._tell_changes(finished._store, facts, now)
-    assert notes[0] == "it ran with threads 64; here 2"
-    assert notes[1].endswith("here 4.0")
+    notes = replay._describe_changes(finished._store, facts, now)
+    assert notes[0] == "it ran with threads 64; now 2"
+    assert notes[1].endswith("now 4.0")
     assert "other code" in notes[2]
     assert "memory" in notes[3]
     assert len(notes) == 4
 
 
-def test_other_epochs_are_no_small_difference():
-    told = {"trial": 0, "score": 0.5, "replayed_score": 0.5, "predictions_differ_by": None, "tolerance": 1.0, "notes": ()}
-    assert Replay(**told, scores={1: 0.5}, replayed_scores={1: 0.5}).is_same
-    assert not Replay(**told, scores={1: 0.5, 2: 0.5}, replayed_scores={1: 0.5}).is_same
+def test_different_epochs_are_an_infinite_difference():
+    values = {"trial": 0, "score": 0.5, "replayed_score": 0.5, "predictions_differ_by": None, "tolerance": 1.0, "notes": ()}
+    assert Replay(**values, scores={1: 0.5}, replayed_scores={1: 0.5}).is_same
+    assert not Replay(**values, scores={1: 0.5, 2: 0.5}, replayed_scores={1: 0.5}).is_same
 
 
-def test_the_configuration_of_a_trial_without_files_is_that_of_its_record(finished, tmp_path):
+def test_the_configuration_of_a_trial_without_files_comes_from_the_storage(finished, tmp_path):
     store = finished._store
     saved = replay.trial_config(store, 0)
     file = store.trial_folder(0) / "config.json"
@@ -92,7 +92,7 @@ def test_the_configuration_of_a_trial_without_files_is_that_of_its_record(finish
     assert json.loads(text)["seed"] == store.record(0).seed
 
 
-def test_what_cannot_be_replayed_is_refused(finished, tmp_path, phantoms):
+def test_trials_that_cannot_be_replayed_are_refused(finished, tmp_path, phantoms):
     with pytest.raises(StudyError, match=r"trials 0 to 3; received 9"):
         finished.replay(9)
     (tmp_path / "other").symlink_to(phantoms / "normal")

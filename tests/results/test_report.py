@@ -254,7 +254,7 @@ def test_a_large_study_still_makes_a_small_file(finished):
 def test_two_objectives_are_drawn_against_each_other(finished):
     table = finished.figures.cost()
     assert table.layout.xaxis.type == "log"
-    with pytest.raises(StudyError, match="knows its latency"):
+    with pytest.raises(StudyError, match="has a recorded latency"):
         finished.figures.cost("latency")
 
 

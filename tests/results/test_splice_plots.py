@@ -1,4 +1,4 @@
-"""The picture and the sentences of a splice search, of made-up scores."""
+"""The figure and the sentences of a splice search, with simulated scores."""
 
 import numpy as np
 import pandas as pd
@@ -41,29 +41,31 @@ def scores():
     )
 
 
-def test_scores_are_kept_with_their_study(tmp_path, scores):
+def test_scores_are_saved_with_their_study(tmp_path, scores):
     assert load_splices(tmp_path) is None
     save_splices(tmp_path, scores)
-    kept = load_splices(tmp_path)
-    pd.testing.assert_frame_equal(kept.table, scores.table, check_dtype=False)
-    assert describe_splices(kept) == describe_splices(scores)
-    assert np.array_equal(plot_splices(kept).data[0].text, plot_splices(scores).data[0].text)
+    loaded = load_splices(tmp_path)
+    pd.testing.assert_frame_equal(loaded.table, scores.table, check_dtype=False)
+    assert describe_splices(loaded) == describe_splices(scores)
+    assert np.array_equal(plot_splices(loaded).data[0].text, plot_splices(scores).data[0].text)
     (tmp_path / "splices.json").write_text("{}")
     with pytest.raises(StudyError, match="damaged"):
         load_splices(tmp_path)
 
 
-def test_the_sentences_say_what_it_is_worth(scores):
-    said = describe_splices(scores)
-    assert said[0].startswith("Quick heads on 4 pairs of cuts of a and b/0 and 4 cuts alone; 100 training and 40 validation")
-    assert said[1] == "Best pair: shallow + far, macro-F1 0.900 (0.850..0.950), 1,500 parameters."
-    assert "b/0, as trained, macro-F1 0.800 (0.700..0.900), 15,000 parameters: +0.100 (-0.020..+0.200)" in said[2]
-    assert "10.00% of the parameters" in said[2]
-    assert "Of the 2 pairs on the Pareto front, 1 are no better than some cut of one branch alone" in said[3]
-    assert "too good" in said[-1]
+def test_the_sentences_summarise_the_result(scores):
+    sentences = describe_splices(scores)
+    assert sentences[0].startswith(
+        "Ridge heads on 4 pairs of cuts of a and b/0 and 4 single cuts; 100 training and 40 validation"
+    )
+    assert sentences[1] == "Best pair: shallow + far, macro-F1 0.900 (0.850..0.950), 1,500 parameters."
+    assert "b/0, as trained, macro-F1 0.800 (0.700..0.900), 15,000 parameters: +0.100 (-0.020..+0.200)" in sentences[2]
+    assert "10.00% of the parameters" in sentences[2]
+    assert "Of the 2 pairs on the Pareto front, 1 are not better than a single cut of one branch" in sentences[3]
+    assert "optimistic" in sentences[-1]
 
 
-def test_the_grid_finds_each_row(scores):
+def test_the_grid_has_the_row_of_each_pair(scores):
     grid = grid_of(scores)
     assert list(grid.index) == [ALONE, "shallow", "deep"]
     assert list(grid.columns) == [ALONE, "near", "far"]
@@ -72,7 +74,7 @@ def test_the_grid_finds_each_row(scores):
     assert grid.loc[ALONE, ALONE] == -1
 
 
-def test_the_heat_map_shows_scores_costs_and_the_front(scores):
+def test_the_heat_map_shows_scores_costs_and_the_pareto_front(scores):
     figure = plot_splices(scores)
     heat, *others = figure.data
     assert np.isnan(heat.z[0][0])
@@ -83,4 +85,4 @@ def test_the_heat_map_shows_scores_costs_and_the_front(scores):
     front = next(trace for name, trace in named.items() if name.startswith("Pareto front"))
     assert list(front.x) == [900, 1500]
     assert list(named["a alone"].y) == [0.85, 0.6]
-    assert list(named["parent as it was trained"].x) == [15_000]
+    assert list(named["parent as trained"].x) == [15_000]

@@ -26,7 +26,7 @@ TABLE = pd.DataFrame(
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_every_format_holds_every_row(kind):
+def test_every_format_contains_every_row(kind):
     written = format_table(TABLE, kind)
     if kind == "csv":
         back = pd.read_csv(io.StringIO(written))
@@ -54,7 +54,7 @@ def test_every_format_holds_every_row(kind):
         assert r"=name\_\&\_1" in written
 
 
-def test_latex_compiles_or_at_least_escapes_everything(tmp_path):
+def test_latex_escapes_special_characters(tmp_path):
     odd = pd.DataFrame({"a_b%": ["\\input{x}", "#$&~^{}<>", "two\nlines"]})
     written = format_table(odd, "latex")
     body = written.split("\n", 1)[1]
@@ -69,42 +69,42 @@ def test_latex_compiles_or_at_least_escapes_everything(tmp_path):
         subprocess.run(["pdflatex", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True, capture_output=True)
 
 
-def test_words_go_where_a_format_has_room_for_them():
-    told = TABLE.copy()
-    told.attrs["notes"] = ("Not comparable <b>at all</b>.",)
+def test_notes_are_in_the_formats_that_support_text():
+    table = TABLE.copy()
+    table.attrs["notes"] = ("Not comparable <b>at all</b>.",)
     for kind in ("md", "html", "latex", "xlsx"):
-        written = format_table(told, kind)
+        written = format_table(table, kind)
         if kind == "xlsx":
-            assert openpyxl.load_workbook(io.BytesIO(written)).active["A4"].value == told.attrs["notes"][0]
+            assert openpyxl.load_workbook(io.BytesIO(written)).active["A4"].value == table.attrs["notes"][0]
         else:
             assert "Not comparable" in written
-    assert "<b>" not in format_table(told, "html")
-    assert format_table(told, "csv") == format_table(TABLE, "csv")
+    assert "<b>" not in format_table(table, "html")
+    assert format_table(table, "csv") == format_table(TABLE, "csv")
 
 
-def test_the_name_of_a_file_tells_its_format(tmp_path):
+def test_the_format_follows_from_the_file_name(tmp_path):
     names = ["a.csv", "a.JSON", "a.md", "a.html", "a.xlsx", "a.tex", "a"]
     assert [format_of(tmp_path / name) for name in names] == ["csv", "json", "md", "html", "xlsx", "latex", "csv"]
-    with pytest.raises(UsageError, match=r"received a\.pdf\. End it in \.csv"):
+    with pytest.raises(UsageError, match=r"must end in \.csv.*received a\.pdf"):
         format_of(tmp_path / "a.pdf")
     with pytest.raises(UnknownNameError, match="Did you mean 'json'"):
         format_table(TABLE, "jsn")
 
 
-def test_cells_that_a_spreadsheet_would_run_are_escaped():
+def test_formula_cells_are_escaped():
     table = safe_cells(pd.DataFrame({"=evil": ["=1+1", "@x", "-2", "fine", 3, -1.5]}))
     assert list(table.columns) == ["'=evil"]
     assert table.iloc[:, 0].tolist() == ["'=1+1", "'@x", "'-2", "fine", 3, -1.5]
 
 
-def test_only_pairs_of_ends_are_folded():
+def test_only_complete_intervals_are_folded():
     table = pd.DataFrame({"f1_low": [0.5], "x": [1.0], "x_low": [0.25], "x_high": [float("inf")], "y_high": [2]})
     folded = fold_intervals(table)
     assert list(folded.columns) == ["f1_low", "x", "x 95%", "y_high"]
     assert folded["x 95%"].tolist() == ["0.250..inf"]
 
 
-def test_whole_numbers_stay_whole_beside_gaps():
+def test_integers_stay_integers_next_to_missing_values():
     table = pd.DataFrame({"rank": pd.Series([float("nan"), 1], dtype=object), "f1": [0.5, 0.5], "f1_low": 0.4, "f1_high": 0.6})
     assert format_table(table, "csv").splitlines()[2].startswith("1,")
     assert format_table(table, "latex").splitlines()[6].startswith("1 &")

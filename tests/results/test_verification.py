@@ -1,4 +1,4 @@
-"""What a study's files must be; each test breaks one thing and nothing else."""
+"""Verification of a study's files; each test damages one thing."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from automl_cxr.scoring.predictions import Predictions
 
 @pytest.fixture
 def study(finished, tmp_path):
-    """A copy of the finished study, to break."""
+    """A copy of the finished study, to damage."""
     shutil.copytree(finished.folder.parent, tmp_path / "runs")
     return api.open_study("done", runs=tmp_path / "runs")
 
@@ -26,7 +26,7 @@ def problems_of(study, number):
     return " | ".join(result.trials[0].problems)
 
 
-def test_a_study_that_nobody_touched_is_sound(finished):
+def test_an_unchanged_study_is_sound(finished):
     result = finished.verify()
     assert result.is_sound, result
     assert [check.trial for check in result.trials] == [0, 1, 2, 3]
@@ -46,37 +46,37 @@ def test_a_changed_configuration_is_found(study):
     file = study._store.trial_folder(1) / "config.json"
     config = json.loads(file.read_text())
     file.write_text(json.dumps({**config, "dense_units": config["dense_units"] + 1, "seed": 3}))
-    said = problems_of(study, 1)
-    assert "config.json was changed after" in said
-    assert f"config.json has dense_units {config['dense_units'] + 1}, the storage {config['dense_units']}" in said
-    assert "config.json has seed 3" in said
+    problems = problems_of(study, 1)
+    assert "config.json was changed after" in problems
+    assert f"config.json has dense_units {config['dense_units'] + 1}, the storage {config['dense_units']}" in problems
+    assert "config.json has seed 3" in problems
     file.write_text("{")
     assert "config.json was changed after" in problems_of(study, 1)
 
 
-def test_better_predictions_than_those_of_the_score_are_found(study):
+def test_predictions_that_contradict_the_score_are_found(study):
     file = study._store.trial_folder(1) / "valid.npz"
     saved = study._store.predictions(1)
     perfect = np.eye(len(saved.classes))[saved.labels]
     Predictions(saved.ids, saved.labels, perfect, saved.classes, saved.patients).to_npz(file)
     assert "its predictions score 1.000000, the storage has" in problems_of(study, 1)
     saved.take(slice(1, None)).to_npz(file)
-    assert "not of the study's validation part" in problems_of(study, 1)
+    assert "not for the study's validation part" in problems_of(study, 1)
     file.write_bytes(b"no archive")
     assert "Predictions are an npz file" in problems_of(study, 1)
 
 
-def test_another_model_in_the_place_of_the_trials_is_found(study):
+def test_a_replaced_model_is_found(study):
     store = study._store
     first, second = [check.trial for check in study.verify().trials if check.predictions_differ_by is not None][:2]
     for name in ("model.keras", "config.json"):
         shutil.copy(store.trial_folder(first) / name, store.trial_folder(second) / name)
-    assert "its model predicts otherwise than it did" in problems_of(study, second)
+    assert "the predictions of its model differ from the saved ones" in problems_of(study, second)
     (store.trial_folder(second) / "model.keras").write_bytes(b"nothing")
     assert "is damaged" in problems_of(study, second)
 
 
-def test_what_cannot_be_verified_is_refused(study, tmp_path):
+def test_trials_that_cannot_be_verified_are_refused(study, tmp_path):
     with pytest.raises(StudyError, match="received 9"):
         study.verify(9)
     study._store.study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL))

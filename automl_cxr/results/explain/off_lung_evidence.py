@@ -1,46 +1,109 @@
-"""How much of the evidence lies where no lung is: in the corners and along the borders.
+"""The share of the Grad-CAM evidence outside the lungs: in the corners and along the borders of the images.
 
-Letters, markers and black bars stand there. A classifier that was trained on classes from different hospitals can learn those
-instead of the disease (Zech et al. 2018, DeGrave et al. 2021), and its scores do not tell.
+Letters, markers and black bars are located there. A classifier that was trained on classes from different hospitals can learn
+them instead of the disease (Zech et al. 2018, DeGrave et al. 2021), and its scores do not show it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from automl_cxr.results.explain.classifier_gradcam import Heatmap
+from automl_cxr.errors import UsageError
+from automl_cxr.results.classifier import Classifier, LoadedClassifier
+from automl_cxr.results.explain.classifier_gradcam import ClassifierGradCam, Heatmap
+from automl_cxr.results.explain.image_batches import OnProblem, OnProgress, read_batches
 
-CORNER = 0.2  # of a side: a frontal chest film has shoulders, markers, arms and the skin below the diaphragm there
-BORDER = 0.08  # of a side; what is padded counts as border
-# How many times its share of the area a region may have of the evidence. On phantoms, 90 validation images each, the worst
-# region of a class came to 1.4 where nothing was planted, and to 3.3 where a letter of 5 pixels in 32 was burnt into a corner.
+CORNER = 0.2  # of a side: in a frontal chest film this area has shoulders, markers, arms and the skin below the diaphragm
+BORDER = 0.08  # of a side; padding counts as border
+# Threshold for the evidence of a region, relative to its share of the area. On phantoms, with 90 validation images each, the
+# worst region of a class reached 1.4 without a marker, and 3.3 with a letter of 5 of 32 pixels burnt into a corner.
 SUSPICIOUS = 2.0
 REGIONS = ("top_left", "top_right", "bottom_left", "bottom_right", "borders")
+_REGION_TEXTS = {
+    region: "the borders" if region == "borders" else f"the {region.replace('_', ' ')} corner" for region in REGIONS
+}
+_BATCH_SIZE = 16  # images whose feature maps are in memory at the same time
 ALL = "all"
 
 
-def evidence_by_region(heats: Sequence[Heatmap]) -> dict[str, float]:
-    """Tell how much of the evidence in one picture, and how much of what the networks see, lies in each region.
+def measure_off_lung_evidence(
+    classifier: Classifier,
+    images: Sequence[str | Path],
+    *,
+    class_name: str | None = None,
+    layer: str | None = None,
+    on_progress: OnProgress | None = None,
+    on_problem: OnProblem | None = None,
+) -> pd.DataFrame:
+    """Measure on a set of images the share of the evidence outside the usual region of the lungs.
+
+    Args:
+        classifier: A trial or an ensemble.
+        images: Image files.
+        class_name: The class of the evidence; by default the predicted class of each image.
+        layer: A layer with feature maps; by default the last ones of each branch.
+        on_progress: Called with (images done, images in all).
+        on_problem: Called with an image and the reason why it cannot be read.
 
     Returns:
-        By region the share of the evidence, NaN where nothing speaks for the class; by "<region>_area" the share of the area.
+        One row for each class, and one for "all"; see ``summarise_evidence``. ``off_lung_warnings`` describes suspicious rows.
+
+    Raises:
+        UsageError: A name is unknown, or there is no readable image.
+        TrialError: A model file is damaged.
     """
-    weights = np.array([heat.share * bool(heat.density.any()) for heat in heats])
+    loaded = LoadedClassifier(classifier)
+    gradcam = ClassifierGradCam(loaded, layer)
+    batches = read_batches(loaded, images, class_name=class_name, batch_size=_BATCH_SIZE, on_problem=on_problem)
+    rows, n_done = [], 0
+    for batch in batches:
+        heatmaps_of_batch = gradcam.compute(batch.squares, batch.pixels, batch.columns)
+        for heatmaps, column in zip(heatmaps_of_batch, batch.columns, strict=True):
+            rows.append({"class": classifier.classes[column], **evidence_by_region(heatmaps.networks)})
+        n_done += len(batch.images)
+        if on_progress is not None:
+            on_progress(n_done, len(images))
+    if not rows:
+        raise UsageError("The evidence needs readable images; received none. Name other images.")
+    return summarise_evidence(pd.DataFrame(rows))
+
+
+def off_lung_warnings(table: pd.DataFrame) -> list[str]:
+    """Return a warning for each class with suspiciously much evidence in a corner or along the borders."""
+    return [
+        f"Class '{row['class']}': {row[row['worst']]:.0%} of the evidence is in {_REGION_TEXTS[row['worst']]}, "
+        f"{row['times']:.1f} times its share of the area. Check for letters, markers or bars there that differ between the "
+        "classes."
+        for row in table[table["class"] != ALL].to_dict(orient="records")
+        if row["times"] > SUSPICIOUS
+    ]
+
+
+def evidence_by_region(heatmaps: Sequence[Heatmap]) -> dict[str, float]:
+    """Return the share of the evidence and the share of the area of each region in one image.
+
+    Returns:
+        For each region the share of the evidence, NaN without evidence for the class; as "<region>_area" the region's share
+        of the area that the networks take.
+    """
+    weights = np.array([heatmap.share * bool(heatmap.density.any()) for heatmap in heatmaps])
     shares = {}
     for region in REGIONS:
-        masks = [_mask(heat, region) for heat in heats]
-        found = [float((heat.density * mask).mean()) for heat, mask in zip(heats, masks, strict=True)]
-        shares[region] = float(np.average(found, weights=weights)) if weights.any() else float("nan")
-        shares[_area(region)] = float(np.average([mask.mean() for mask in masks], weights=[heat.share for heat in heats]))
+        masks = [_mask(heatmap, region) for heatmap in heatmaps]
+        evidence = [float((heatmap.density * mask).mean()) for heatmap, mask in zip(heatmaps, masks, strict=True)]
+        shares[region] = float(np.average(evidence, weights=weights)) if weights.any() else float("nan")
+        areas = [mask.mean() for mask in masks]
+        shares[_area(region)] = float(np.average(areas, weights=[heatmap.share for heatmap in heatmaps]))
     return shares
 
 
-def outside(shares: Mapping[str, float]) -> float:
-    """Add up the regions' shares of the evidence."""
+def off_lung_share(shares: Mapping[str, float]) -> float:
+    """Return the sum of the regions' shares of the evidence."""
     return sum(shares[region] for region in REGIONS)
 
 
@@ -48,12 +111,12 @@ def _area(region: str) -> str:
     return f"{region}_area"
 
 
-def _mask(heat: Heatmap, region: str) -> np.ndarray:
-    """Mark a region on the grid of a heat map, bool (side, side)."""
-    steps = (np.arange(len(heat.density)) + 0.5) / len(heat.density)
-    down = (heat.window.top + heat.window.height * steps)[:, np.newaxis]
-    across = (heat.window.left + heat.window.width * steps)[np.newaxis]
-    off_y, off_x = np.minimum(down, 1 - down), np.minimum(across, 1 - across)  # from the nearer edge; below 0 is padding
+def _mask(heatmap: Heatmap, region: str) -> np.ndarray:
+    """Return the mask of a region on the grid of a heat map, bool (side, side)."""
+    steps = (np.arange(len(heatmap.density)) + 0.5) / len(heatmap.density)
+    down = (heatmap.window.top + heatmap.window.height * steps)[:, np.newaxis]
+    across = (heatmap.window.left + heatmap.window.width * steps)[np.newaxis]
+    off_y, off_x = np.minimum(down, 1 - down), np.minimum(across, 1 - across)  # from the nearer edge; negative in the padding
     in_corner = (off_y >= 0) & (off_y < CORNER) & (off_x >= 0) & (off_x < CORNER)
     if region == "borders":
         return ((off_y < BORDER) | (off_x < BORDER)) & ~in_corner
@@ -61,33 +124,33 @@ def _mask(heat: Heatmap, region: str) -> np.ndarray:
     return in_corner & ((down < 0.5) == (vertical == "top")) & ((across < 0.5) == (side == "left"))
 
 
-def sum_up(shares: pd.DataFrame) -> pd.DataFrame:
-    """Average the shares of single pictures by the class whose evidence they are of, and over all.
+def summarise_evidence(shares: pd.DataFrame) -> pd.DataFrame:
+    """Average the shares of single images for each class, and over all images.
 
     Args:
-        shares: One row a picture: ``class`` and what ``evidence_by_region`` gave.
+        shares: One row for each image: ``class`` and the result of ``evidence_by_region``.
 
     Returns:
-        One row a class, and a last one called "all": class, images (with any evidence); the mean share of the evidence in each
-        region and outside, which is all of them; outside_area, their share of the area; worst, the region that has most
-        evidence for its area, and times, how many times its share of the area that is: 1 where evidence falls evenly.
+        One row for each class and a last row "all": class, images (with evidence), the mean share of the evidence in each
+        region, outside (their sum), outside_area (their share of the area), worst (the region with the most evidence
+        relative to its area) and times (this ratio; 1 for evenly distributed evidence).
     """
-    found = shares.dropna()
-    groups = [*((name, found[found["class"] == name]) for name in dict.fromkeys(shares["class"])), (ALL, found)]
-    return pd.DataFrame([_sum_up_class(str(name), group) for name, group in groups])
+    complete = shares.dropna()
+    groups = [*((name, complete[complete["class"] == name]) for name in dict.fromkeys(shares["class"])), (ALL, complete)]
+    return pd.DataFrame([_summarise_class(str(name), group) for name, group in groups])
 
 
-def _sum_up_class(name: str, shares: pd.DataFrame) -> dict[str, Any]:
+def _summarise_class(name: str, shares: pd.DataFrame) -> dict[str, Any]:
     means = {str(column): float(shares[column].mean()) for column in shares.columns.drop("class")}
     times = {
         region: means[region] / means[_area(region)] for region in REGIONS if means[_area(region)] > 0
-    }  # crops cut some off
+    }  # a crop can remove a region
     worst = max(times, key=lambda region: times[region], default="")
     return {
         "class": name,
         "images": len(shares),
         **{region: means[region] for region in REGIONS},
-        "outside": outside(means),
+        "outside": off_lung_share(means),
         "outside_area": sum(means[_area(region)] for region in REGIONS),
         "worst": worst,
         "times": times.get(worst, float("nan")),

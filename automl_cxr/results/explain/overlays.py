@@ -1,4 +1,4 @@
-"""Pictures of an explanation: heat over a radiograph, sheets of feature maps, and PNG files with words above them."""
+"""Images of an explanation: heat maps over radiographs, sheets of feature maps, and PNG files with a caption."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from PIL import Image, ImageDraw, ImageFont
 
 from automl_cxr.errors import UsageError
 
-SHOWN_SIDE = 448  # pixels of the longer side of a radiograph that is shown
-_OPAQUE = 0.65  # how much of the radiograph the hottest pixel hides
+SHOWN_SIDE = 448  # pixels of the longer side of a displayed radiograph
+_MAX_OPACITY = 0.65  # of the hottest pixel
 _TEXT_PIXELS = 15
 _MARGIN = 6
-_SHEET_TILE = 96  # pixels of a feature map on a sheet, at least its own
-_MOST_MAPS = 64  # of one layer on a sheet
-_BETWEEN_MAPS = 90  # grey of the lines between them
+_SHEET_TILE = 96  # pixels of a feature map on a sheet; larger maps keep their size
+_MAX_MAPS = 64  # of one layer on a sheet
+_GRID_GREY = 90  # of the lines between feature maps
 
-# From cold to hot, as dark blue, purple, orange and yellow: lightness rises all the way, so that it reads without colours too.
-_RAMP = np.array([[10, 10, 60], [120, 28, 109], [207, 68, 70], [247, 149, 27], [252, 245, 140]], np.float32)
-_FOR, _AGAINST = np.array([230, 50, 60], np.float32), np.array([50, 110, 240], np.float32)
+# From cold to hot: dark blue, purple, orange, yellow. The lightness increases monotonically, so that it is readable in grey.
+_COLOUR_MAP = np.array([[10, 10, 60], [120, 28, 109], [207, 68, 70], [247, 149, 27], [252, 245, 140]], np.float32)
+_POSITIVE, _NEGATIVE = np.array([230, 50, 60], np.float32), np.array([50, 110, 240], np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class HeatmapOverlay:
-    """One picture that explains a prediction.
+    """One image that explains a prediction.
 
     Attributes:
-        image: Which radiograph it is of.
-        label: Its true class, or None.
+        image: Path of the radiograph.
+        label: The true class, or None.
         predicted: The most probable class.
-        probability: Of that class.
-        explained: The class that the picture explains.
-        explained_probability: Of that class.
+        probability: Probability of the predicted class.
+        explained: The class that is explained.
+        explained_probability: Probability of the explained class.
         method: "gradcam", "activations" or "shap".
-        detail: The layers that it was taken from, or how many evaluations it took.
-        pixels: uint8 (height, width, 3): the heat on the radiograph, or a sheet of feature maps.
-        radiograph: uint8 (height, width): what lies below the heat.
-        parts: More pictures of the same kind by name: one for each branch of a network, or each network of an ensemble.
-        outside: Share of the evidence in the corners and along the borders; None where it was not asked for.
+        detail: The layers, or the number of evaluations.
+        pixels: uint8 (height, width, 3): the heat map over the radiograph, or a sheet of feature maps.
+        radiograph: uint8 (height, width): the radiograph below the heat map.
+        parts: Overlays by name: for each branch of a network, or each network of an ensemble.
+        outside: Share of the evidence in the corners and along the borders; None if it was not measured.
     """
 
     image: str
@@ -60,24 +60,26 @@ class HeatmapOverlay:
     outside: float | None = None
 
 
-def shown(picture: np.ndarray) -> np.ndarray:
-    """Bring a radiograph, uint8 (height, width), to the size that it is shown at."""
-    scale = SHOWN_SIDE / max(picture.shape)
-    height, width = (max(1, round(side * scale)) for side in picture.shape)
-    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
+def resize_for_display(image: np.ndarray) -> np.ndarray:
+    """Resize a radiograph, uint8 (height, width), to the size of the display."""
+    scale = SHOWN_SIDE / max(image.shape)
+    height, width = (max(1, round(side * scale)) for side in image.shape)
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def overlay_heatmap(radiograph: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Lay heat from 0 to 1 (height, width) on a radiograph of that size: uint8 (height, width, 3)."""
-    places = heat * (len(_RAMP) - 1)
-    colours = np.stack([np.interp(places, np.arange(len(_RAMP)), _RAMP[:, channel]) for channel in range(3)], axis=-1)
-    return _blend(radiograph, colours, _OPAQUE * heat)
+    """Draw heat from 0 to 1 (height, width) over a radiograph of the same size: uint8 (height, width, 3)."""
+    positions = heat * (len(_COLOUR_MAP) - 1)
+    colours = np.stack(
+        [np.interp(positions, np.arange(len(_COLOUR_MAP)), _COLOUR_MAP[:, channel]) for channel in range(3)], axis=-1
+    )
+    return _blend(radiograph, colours, _MAX_OPACITY * heat)
 
 
 def overlay_signed(radiograph: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Lay values from -1 to 1 (height, width) on a radiograph: red where they speak for the class, blue where against it."""
-    colours = np.where(values[..., np.newaxis] > 0, _FOR, _AGAINST)
-    return _blend(radiograph, colours, _OPAQUE * np.abs(values))
+    """Draw values from -1 to 1 (height, width) over a radiograph: positive ones in red, negative ones in blue."""
+    colours = np.where(values[..., np.newaxis] > 0, _POSITIVE, _NEGATIVE)
+    return _blend(radiograph, colours, _MAX_OPACITY * np.abs(values))
 
 
 def _blend(radiograph: np.ndarray, colours: np.ndarray, opacity: np.ndarray) -> np.ndarray:
@@ -87,73 +89,74 @@ def _blend(radiograph: np.ndarray, colours: np.ndarray, opacity: np.ndarray) -> 
 
 
 def draw_sheet(maps: np.ndarray) -> np.ndarray:
-    """Draw the feature maps of a layer beside each other, each from its least value in black to its greatest in white.
+    """Draw the feature maps of a layer in a grid, each from its minimum in black to its maximum in white.
 
     Args:
-        maps: (height, width, channels); of more than 64 channels those that vary most, in their order.
+        maps: (height, width, channels); of more than 64 channels the 64 with the largest variance are drawn.
 
     Returns:
         uint8 (height, width, 3).
     """
-    kept = np.sort(np.argsort(-maps.std(axis=(0, 1)), kind="stable")[:_MOST_MAPS])
-    tiles = [_tile(maps[..., channel]) for channel in kept]
+    selected = np.sort(np.argsort(-maps.std(axis=(0, 1)), kind="stable")[:_MAX_MAPS])
+    tiles = [_tile(maps[..., channel]) for channel in selected]
     side_y, side_x = tiles[0].shape
     n_columns = math.ceil(math.sqrt(len(tiles)))
     n_rows = math.ceil(len(tiles) / n_columns)
-    sheet = np.full((n_rows * (side_y + 2), n_columns * (side_x + 2)), _BETWEEN_MAPS, np.uint8)
+    sheet = np.full((n_rows * (side_y + 2), n_columns * (side_x + 2)), _GRID_GREY, np.uint8)
     for number, tile in enumerate(tiles):
         top, left = (number // n_columns) * (side_y + 2), (number % n_columns) * (side_x + 2)
         sheet[top : top + side_y, left : left + side_x] = tile
     return np.repeat(sheet[..., np.newaxis], 3, axis=-1)
 
 
-def _tile(one: np.ndarray) -> np.ndarray:
-    low, spread = float(one.min()), float(np.ptp(one)) or 1.0
-    grey = np.rint(255 * (one - low) / spread).astype(np.uint8)
+def _tile(feature_map: np.ndarray) -> np.ndarray:
+    low, spread = float(feature_map.min()), float(np.ptp(feature_map)) or 1.0
+    grey = np.rint(255 * (feature_map - low) / spread).astype(np.uint8)
     times = max(1, _SHEET_TILE // max(grey.shape))
     return np.kron(grey, np.ones((times, times), np.uint8))
 
 
 def write_overlay(overlay: HeatmapOverlay, folder: Path, number: int) -> Path:
-    """Write a PNG: words above, then the radiograph, the heat and the parts beside each other, each with its name.
+    """Write a PNG file: a caption above, and the radiograph, the overlay and its parts side by side, each with its name.
 
     Args:
-        overlay: What is written.
-        folder: Where to.
-        number: Of the image, from 1; file names begin with it, so that they are unique.
+        overlay: The overlay.
+        folder: Folder of the file.
+        number: Number of the image, from 1; the prefix of the file name, so that names are unique.
 
     Raises:
         UsageError: The file cannot be written.
     """
-    stem = f"{number:04d}_{_plain(Path(overlay.image).stem)}"
-    name = f"{stem}_{_plain(overlay.detail)}" if overlay.method == "activations" else f"{stem}_{overlay.method}"
+    stem = f"{number:04d}_{_safe_name(Path(overlay.image).stem)}"
+    name = f"{stem}_{_safe_name(overlay.detail)}" if overlay.method == "activations" else f"{stem}_{overlay.method}"
     path = folder / f"{name}.png"
     try:
-        Image.fromarray(_with_words(overlay)).save(path)
+        Image.fromarray(_with_caption(overlay)).save(path)
     except OSError as error:
-        raise UsageError(f"Cannot write {path} ({error.strerror or error}). Name another --out.") from error
+        raise UsageError(f"Cannot write {path} ({error.strerror or error}). Choose another --out.") from error
     return path
 
 
-def _plain(text: str) -> str:
-    """Write a text with what every file system takes."""
+def _safe_name(text: str) -> str:
+    """Replace characters that some file systems do not support."""
     return re.sub(r"[^\w.-]+", "-", text)[-80:]
 
 
-def _with_words(overlay: HeatmapOverlay) -> np.ndarray:
+def _with_caption(overlay: HeatmapOverlay) -> np.ndarray:
     if overlay.method == "activations":
         panels = [(f"layer {overlay.detail}", overlay.pixels)]
     else:
         grey = np.repeat(overlay.radiograph[..., np.newaxis], 3, axis=-1)
         panels = [("radiograph", grey), (_title(overlay), overlay.pixels), *overlay.parts.items()]
-    body = np.concatenate([_captioned(caption, pixels) for caption, pixels in panels], axis=1)
-    return np.concatenate([_strip(_lines(overlay), body.shape[1]), body])
+    body = np.concatenate([_panel(caption, pixels) for caption, pixels in panels], axis=1)
+    return np.concatenate([_text_strip(_lines(overlay), body.shape[1]), body])
 
 
 def _title(overlay: HeatmapOverlay) -> str:
-    return {"gradcam": f"Grad-CAM for {overlay.explained}", "shap": f"SHAP for {overlay.explained}: red for, blue against"}[
-        overlay.method
-    ]
+    return {
+        "gradcam": f"Grad-CAM for {overlay.explained}",
+        "shap": f"SHAP for {overlay.explained}: red raises it, blue lowers it",
+    }[overlay.method]
 
 
 def _lines(overlay: HeatmapOverlay) -> list[str]:
@@ -167,18 +170,18 @@ def _lines(overlay: HeatmapOverlay) -> list[str]:
     return lines
 
 
-def _captioned(caption: str, pixels: np.ndarray) -> np.ndarray:
+def _panel(caption: str, pixels: np.ndarray) -> np.ndarray:
     gap = np.zeros((pixels.shape[0], _MARGIN, 3), np.uint8)
     framed = np.concatenate([pixels, gap], axis=1)
-    return np.concatenate([_strip([caption], framed.shape[1], n_lines=2), framed])
+    return np.concatenate([_text_strip([caption], framed.shape[1], n_lines=2), framed])
 
 
-def _strip(lines: Sequence[str], width: int, *, n_lines: int = 0) -> np.ndarray:
-    """Write lines in white on black, broken to fit: uint8 (height, width, 3), of at least ``n_lines``."""
+def _text_strip(lines: Sequence[str], width: int, *, n_lines: int = 0) -> np.ndarray:
+    """Draw lines of text in white on black, wrapped to the width: uint8 (height, width, 3), at least ``n_lines`` high."""
     font = ImageFont.load_default(size=_TEXT_PIXELS)
     n_letters = max(8, int((width - 2 * _MARGIN) / font.getlength("n")))
-    broken = [piece for line in lines for piece in textwrap.wrap(line, n_letters) or [""]]
-    height = _MARGIN + max(len(broken), n_lines) * (_TEXT_PIXELS + 4)
+    wrapped = [piece for line in lines for piece in textwrap.wrap(line, n_letters) or [""]]
+    height = _MARGIN + max(len(wrapped), n_lines) * (_TEXT_PIXELS + 4)
     strip = Image.new("RGB", (width, height))
-    ImageDraw.Draw(strip).text((_MARGIN, _MARGIN // 2), "\n".join(broken), font=font, fill="white")
+    ImageDraw.Draw(strip).text((_MARGIN, _MARGIN // 2), "\n".join(wrapped), font=font, fill="white")
     return np.asarray(strip)

@@ -1,8 +1,7 @@
-"""What each region of a picture adds to a probability: SHAP values by partition masking (Lundberg and Lee 2017).
+"""SHAP values of image regions by partition masking (Lundberg and Lee 2017): the contribution of each region to a probability.
 
-The picture is halved again and again; regions are replaced by their blurred selves, and the Owen values of this hierarchy
-say how the probability's change is shared among them (``shap.PartitionExplainer``). It asks the classifier and nothing
-else, so that it serves any ensemble.
+The image is halved recursively, and regions are replaced by their blurred copies. The Owen values of this hierarchy are the
+contributions of the regions (``shap.PartitionExplainer``). Only predictions are needed, so the method works for any ensemble.
 """
 
 from __future__ import annotations
@@ -21,23 +20,23 @@ from PIL import Image, ImageFilter
 from automl_cxr.errors import AutomlCxrError, UsageError
 
 DEFAULT_EVALUATIONS = 300
-LEAST_EVALUATIONS = 10
-_FIRST_ROUND = 32  # evaluations; each further round has twice as many, those before among them
-_AT_ONCE = 32  # masked pictures that are predicted together
-_BLUR = 8  # the radius is the longer side by this: enough that no finding is left
+MIN_EVALUATIONS = 10
+_FIRST_ROUND = 32  # evaluations; each further round has twice as many, including those of the previous rounds
+_BATCH_SIZE = 32  # masked images that are predicted together
+_BLUR = 8  # the radius is the longer side divided by this; large enough to remove every finding
 
 
 class TimeIsUpError(AutomlCxrError):
-    """Raised when a deadline passes between two evaluations; the caller keeps what was finished before."""
+    """Raised when the deadline passes between two evaluations. The caller keeps the finished results."""
 
 
 @dataclass(frozen=True, eq=False)
 class ShapValues:
-    """What the pixels of a picture add to a probability.
+    """Contributions of the pixels of an image to a probability.
 
     Attributes:
-        values: float32 (height, width): their sum is the probability for the picture, less that for the blurred one.
-        n_evaluations: Masked pictures that they rest on, at most.
+        values: float32 (height, width); the sum is the probability for the image minus that for the blurred image.
+        n_evaluations: Maximum number of masked images that were predicted.
     """
 
     values: np.ndarray
@@ -46,61 +45,61 @@ class ShapValues:
 
 def shap_values(
     predict: Callable[[list[np.ndarray]], np.ndarray],
-    picture: np.ndarray,
+    image: np.ndarray,
     column: int,
     *,
     n_evaluations: int = DEFAULT_EVALUATIONS,
     deadline: float | None = None,
     on_evaluations: Callable[[int], None] | None = None,
 ) -> ShapValues:
-    """Share the probability of a class among the pixels of a picture.
+    """Compute the contributions of an image's pixels to the probability of a class.
 
-    It goes in rounds, from coarse to fine, each of which takes up the predictions of the one before.
+    The computation has rounds, from coarse to fine. Each round reuses the predictions of the previous ones.
 
     Args:
-        predict: From pictures, uint8 (height, width), to probabilities (n, n_classes).
-        picture: uint8 (height, width).
-        column: The class.
-        n_evaluations: Masked pictures that are predicted, at most; more of them, finer regions.
-        deadline: ``time.monotonic()`` after which no further ones are: the last finished round is then the result.
-        on_evaluations: Told how many have been, after each batch.
+        predict: Function from images, uint8 (height, width), to probabilities (n, n_classes).
+        image: uint8 (height, width).
+        column: Column of the class.
+        n_evaluations: Maximum number of masked images that are predicted; more evaluations give finer regions.
+        deadline: ``time.monotonic()`` after which no evaluation starts; the result is that of the last finished round.
+        on_evaluations: Called with the number of evaluations after each batch.
 
     Raises:
-        TimeIsUpError: The deadline has passed before the first round was finished.
+        TimeIsUpError: The deadline passed before the end of the first round.
         UsageError: The package shap is not installed.
     """
     shap = load_shap()
     known: dict[bytes, float] = {}
 
     def probability(masked: np.ndarray) -> np.ndarray:
-        pictures = [np.rint(one[..., 0]).astype(np.uint8) for one in masked]
-        new = [one for one in pictures if one.tobytes() not in known]
+        images = [np.rint(one[..., 0]).astype(np.uint8) for one in masked]
+        new = [one for one in images if one.tobytes() not in known]
         if new:
             if deadline is not None and time.monotonic() > deadline:
-                raise TimeIsUpError(f"The time was up after {len(known)} of {n_evaluations} evaluations of an image.")
-            told = predict(new)[:, column]
-            known.update(zip((one.tobytes() for one in new), map(float, told), strict=True))
+                raise TimeIsUpError(f"The time limit ended after {len(known)} of {n_evaluations} evaluations of an image.")
+            probabilities = predict(new)[:, column]
+            known.update(zip((one.tobytes() for one in new), map(float, probabilities), strict=True))
             if on_evaluations is not None:
                 on_evaluations(min(len(known), n_evaluations))
-        return np.array([known[one.tobytes()] for one in pictures])
+        return np.array([known[one.tobytes()] for one in images])
 
-    blurred = np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(max(picture.shape) / _BLUR)))
+    blurred = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(max(image.shape) / _BLUR)))
     masker = shap.maskers.Image(blurred[..., np.newaxis].astype(np.float64))
     explainer = shap.PartitionExplainer(probability, masker)
-    shown = picture[np.newaxis, ..., np.newaxis].astype(np.float64)
+    input_image = image[np.newaxis, ..., np.newaxis].astype(np.float64)
 
     def explain_round(n_round: int) -> ShapValues:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numba's and NumPy's remarks on shap's own code
-            explanation = explainer(shown, max_evals=n_round, batch_size=_AT_ONCE, silent=True)
-        return ShapValues(np.asarray(explanation.values, np.float32).reshape(picture.shape), n_round)
+            warnings.simplefilter("ignore")  # warnings of numba and NumPy about shap's own code
+            explanation = explainer(input_image, max_evals=n_round, batch_size=_BATCH_SIZE, silent=True)
+        return ShapValues(np.asarray(explanation.values, np.float32).reshape(image.shape), n_round)
 
     first, *further = _rounds(n_evaluations)
-    found = explain_round(first)
+    result = explain_round(first)
     with contextlib.suppress(TimeIsUpError):
         for n_round in further:
-            found = explain_round(n_round)
-    return found
+            result = explain_round(n_round)
+    return result
 
 
 def _rounds(n_evaluations: int) -> list[int]:
@@ -112,14 +111,14 @@ def load_shap() -> Any:
     """Import the package shap, which takes some seconds.
 
     Raises:
-        UsageError: It is not installed.
+        UsageError: The package is not installed.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it looks for packages that it could serve
+            warnings.simplefilter("ignore")  # warnings about optional packages
             import shap
     except ImportError as error:
         raise UsageError(
-            f"SHAP values need the package shap; received {error}. Type: pip install 'automl-cxr[shap]'."
+            f"SHAP values need the package shap; received {error}. Run: pip install 'automl-cxr[shap]'."
         ) from error
     return shap

@@ -1,4 +1,4 @@
-"""Ensembles of a study: how much each member counts, and what each method gains on patients that it was not fitted on."""
+"""Figures of an ensemble: the weights of its members, and the out-of-fold gain of each method."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from automl_cxr.results.figures.style import ACCENT, PALE, styled
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_ROW = 34  # pixels a bar or an interval
+_ROW_HEIGHT = 34  # pixels of a bar or an interval
 
 
 def weights_table(record: Mapping[str, Any]) -> pd.DataFrame:
-    """Tabulate member, weight and score, one row a member, from what an ensemble's JSON file holds."""
+    """Return member, weight and score, one row for each member, from the content of an ensemble's JSON file."""
     return pd.DataFrame(record["members"])[["name", "weight", "score"]].rename(columns={"name": "member"})
 
 
 def plot_weights(record: Mapping[str, Any], title: str) -> go.Figure:
-    """Show how much each member of an ensemble counts."""
-    import plotly.graph_objects as go  # a second to load, and most commands draw nothing
+    """Plot the weight of each member of an ensemble."""
+    import plotly.graph_objects as go  # a second to import, and most commands plot nothing
 
     table = weights_table(record)
     figure = go.Figure(
@@ -31,32 +31,32 @@ def plot_weights(record: Mapping[str, Any], title: str) -> go.Figure:
             y=table["member"],
             orientation="h",
             customdata=table["score"],
-            hovertemplate="%{y}: weight %{x:.3f}, alone %{customdata:.4f}<extra></extra>",
+            hovertemplate="%{y}: weight %{x:.3f}, score alone %{customdata:.4f}<extra></extra>",
         )
     )
-    return _rows(figure, title, "weight", len(table))
+    return _with_row_height(figure, title, "weight", len(table))
 
 
 def gains_table(record: Mapping[str, Any]) -> pd.DataFrame:
-    """Tabulate method, fitted, out_of_fold, gain, gain_low and gain_high, one row a method, from an ensemble's JSON file.
+    """Return method, fitted, out_of_fold, gain, gain_low and gain_high, one row for each method, from an ensemble's JSON file.
 
-    The gain over the best member and its 95 % interval are of patients left out; where there were too few patients for that,
-    there is ``fitted`` alone.
+    The gain over the best member and its 95 % interval are out of fold. With too few patients for folds, only the column
+    ``fitted`` exists.
     """
     return pd.DataFrame(record["methods"])
 
 
 def plot_gains(record: Mapping[str, Any], title: str) -> go.Figure | None:
-    """Show the gain of each method over the best member with its 95 % interval; None where none was judged."""
+    """Plot the gain of each method over the best member with its 95 % interval; return None without out-of-fold scores."""
     import plotly.graph_objects as go
 
     table = gains_table(record)
     if "gain" not in table:
         return None
     table = table[table["method"] != "best"]
-    chosen = [ACCENT if name == record["method"] else PALE for name in table["method"]]
+    colours = [ACCENT if name == record["method"] else PALE for name in table["method"]]
     figure = go.Figure()
-    for (_, row), colour in zip(table.iterrows(), chosen, strict=True):
+    for (_, row), colour in zip(table.iterrows(), colours, strict=True):
         figure.add_scatter(
             x=[row["gain_low"], row["gain"], row["gain_high"]],
             y=[row["method"]] * 3,
@@ -68,8 +68,14 @@ def plot_gains(record: Mapping[str, Any], title: str) -> go.Figure | None:
             showlegend=False,
         )
     figure.add_vline(x=0, line={"color": PALE, "dash": "dot"})
-    return _rows(figure, title, f"gain in {record['objective']} over the best member", len(table))
+    return _with_row_height(figure, title, f"gain in {record['objective']} over the best member", len(table))
 
 
-def _rows(figure: go.Figure, title: str, x: str, n_rows: int) -> go.Figure:
-    return styled(figure, title, xaxis_title=x, yaxis={"autorange": "reversed", "automargin": True}, height=160 + _ROW * n_rows)
+def _with_row_height(figure: go.Figure, title: str, x_title: str, n_rows: int) -> go.Figure:
+    return styled(
+        figure,
+        title,
+        xaxis_title=x_title,
+        yaxis={"autorange": "reversed", "automargin": True},
+        height=160 + _ROW_HEIGHT * n_rows,
+    )

@@ -1,4 +1,4 @@
-"""What a classifier's predictions are worth: confusions, curves over the threshold, and whether probabilities are meant."""
+"""Figures of the quality of predictions: confusion matrix, ROC and precision-recall curves, and reliability diagram."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from automl_cxr.scoring.predictions import Predictions
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_MOST_POINTS = 400  # of a curve; a screen shows no more
-_SIDE = 460  # pixels of what is square
+_MAX_POINTS = 400  # of a curve; a screen does not show more
+_SIDE = 460  # pixels of a square plot
 
 
 def confusion_table(predictions: Predictions) -> pd.DataFrame:
@@ -26,8 +26,8 @@ def confusion_table(predictions: Predictions) -> pd.DataFrame:
 
 
 def plot_confusion(predictions: Predictions, title: str) -> go.Figure:
-    """Show how many images of each class were taken for which; the colour is the share of the true class."""
-    import plotly.graph_objects as go  # a second to load, and most commands draw nothing
+    """Plot the number of images by true and predicted class; the colour is the share of the true class."""
+    import plotly.graph_objects as go  # a second to import, and most commands plot nothing
 
     table = confusion_table(predictions)
     counts = table.to_numpy()
@@ -57,10 +57,10 @@ def plot_confusion(predictions: Predictions, title: str) -> go.Figure:
 
 
 def roc_table(predictions: Predictions) -> pd.DataFrame:
-    """Tabulate the ROC curve of each class against the rest: class, threshold, false_positive_rate, true_positive_rate.
+    """Return the ROC curve of each class against the rest: class, threshold, false_positive_rate, true_positive_rate.
 
-    Points are at every distinct probability from high to low, after one at (0, 0). A class without images, or with all of
-    them, has no row.
+    The curve has a point at (0, 0) and one at every distinct probability, from high to low. A class with no images or with
+    all images has no rows.
     """
     rows = []
     for name, counts in _counts_over_thresholds(predictions):
@@ -78,9 +78,9 @@ def roc_table(predictions: Predictions) -> pd.DataFrame:
 
 
 def precision_recall_table(predictions: Predictions) -> pd.DataFrame:
-    """Tabulate the precision-recall curve of each class against the rest: class, threshold, recall, precision.
+    """Return the precision-recall curve of each class against the rest: class, threshold, recall, precision.
 
-    Points are at every distinct probability from high to low; classes are left out as in ``roc_table``.
+    The curve has a point at every distinct probability, from high to low. Classes are left out as in ``roc_table``.
     """
     rows = [
         pd.DataFrame(
@@ -97,23 +97,23 @@ def precision_recall_table(predictions: Predictions) -> pd.DataFrame:
 
 
 def _counts_over_thresholds(predictions: Predictions) -> list[tuple[str, pd.DataFrame]]:
-    """Count, for each class, the images of it (true) and of others (false) whose probability reaches each threshold."""
-    found = []
+    """Count for each class and threshold the true positives ("true") and false positives ("false")."""
+    counts_by_class = []
     for position, name in enumerate(predictions.classes):
         is_positive = predictions.labels == position
         if is_positive.all() or not is_positive.any():
             continue
         order = np.argsort(-predictions.probabilities[:, position], kind="stable")
-        said = predictions.probabilities[order, position]
-        last_of_equals = np.append(np.flatnonzero(np.diff(said)), len(said) - 1)
+        sorted_probabilities = predictions.probabilities[order, position]
+        last_of_equals = np.append(np.flatnonzero(np.diff(sorted_probabilities)), len(order) - 1)
         n_true = np.cumsum(is_positive[order])[last_of_equals]
-        counts = {"threshold": said[last_of_equals], "true": n_true, "false": last_of_equals + 1 - n_true}
-        found.append((name, pd.DataFrame(counts)))
-    return found
+        counts = {"threshold": sorted_probabilities[last_of_equals], "true": n_true, "false": last_of_equals + 1 - n_true}
+        counts_by_class.append((name, pd.DataFrame(counts)))
+    return counts_by_class
 
 
 def plot_roc(predictions: Predictions, title: str) -> go.Figure:
-    """Show the ROC curve of each class against the rest, with its area."""
+    """Plot the ROC curve of each class against the rest, with the area under it."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -125,7 +125,7 @@ def plot_roc(predictions: Predictions, title: str) -> go.Figure:
 
 
 def plot_precision_recall(predictions: Predictions, title: str) -> go.Figure:
-    """Show the precision-recall curve of each class against the rest, with its average precision."""
+    """Plot the precision-recall curve of each class against the rest, with its average precision."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -136,15 +136,15 @@ def plot_precision_recall(predictions: Predictions, title: str) -> go.Figure:
 
 
 def _add_curve(
-    figure: go.Figure, predictions: Predictions, name: str, curve: pd.DataFrame, x: str, y: str, figure_of_it: str
+    figure: go.Figure, predictions: Predictions, name: str, curve: pd.DataFrame, x: str, y: str, summary: str
 ) -> None:
-    thinned = curve.iloc[np.unique(np.linspace(0, len(curve) - 1, min(len(curve), _MOST_POINTS)).round().astype(int))]
+    thinned = curve.iloc[np.unique(np.linspace(0, len(curve) - 1, min(len(curve), _MAX_POINTS)).round().astype(int))]
     figure.add_scatter(
         x=thinned[x],
         y=thinned[y],
         customdata=thinned["threshold"].replace(np.inf, 1.0),
         mode="lines",
-        name=f"{name} ({figure_of_it})",
+        name=f"{name} ({summary})",
         line={"color": colour_of(predictions.classes.index(name)), "shape": "linear"},
         hovertemplate=f"{x.replace('_', ' ')} %{{x:.3f}}, {y.replace('_', ' ')} %{{y:.3f}}, threshold %{{customdata:.3f}}",
     )
@@ -161,15 +161,17 @@ def _unit_square(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
 
 
 def reliability_table(predictions: Predictions, *, n_bins: int = 10) -> pd.DataFrame:
-    """Tabulate how often images were right by the probability of the predicted class, one row a bin that has images.
+    """Return the accuracy by the probability of the predicted class, one row for each bin that has images.
 
     Returns:
-        low, high (edges of the bin; a probability on an edge belongs to the bin below), confidence (mean probability),
-        accuracy (share that is right) and images.
+        low and high (edges of the bin; a probability on an edge belongs to the lower bin), confidence (mean probability),
+        accuracy (share of correct predictions) and images.
     """
     confidence = predictions.probabilities.max(axis=1).astype(np.float64)
-    place = np.clip(np.ceil(confidence * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
-    table = pd.DataFrame({"bin": place, "confidence": confidence, "accuracy": predictions.predicted == predictions.labels})
+    bins_of_images = np.clip(np.ceil(confidence * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
+    table = pd.DataFrame(
+        {"bin": bins_of_images, "confidence": confidence, "accuracy": predictions.predicted == predictions.labels}
+    )
     bins = table.groupby("bin").agg(confidence=("confidence", "mean"), accuracy=("accuracy", "mean"), images=("bin", "size"))
     edges = bins.index.to_numpy()
     return bins.assign(low=edges / n_bins, high=(edges + 1) / n_bins).reset_index(drop=True)[
@@ -178,13 +180,13 @@ def reliability_table(predictions: Predictions, *, n_bins: int = 10) -> pd.DataF
 
 
 def plot_reliability(predictions: Predictions, title: str) -> go.Figure:
-    """Show how often predictions were right against how sure they were, with the expected calibration error (15 bins)."""
+    """Plot the accuracy against the confidence, with the expected calibration error (15 bins)."""
     import plotly.graph_objects as go
 
     table = reliability_table(predictions)
     error = expected_calibration_error(predictions.labels, predictions.probabilities)
     figure = go.Figure()
-    figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": PALE, "dash": "dot"}, name="as sure as right")
+    figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": PALE, "dash": "dot"}, name="perfect calibration")
     figure.add_scatter(
         x=table["confidence"],
         y=table["accuracy"],
@@ -193,6 +195,6 @@ def plot_reliability(predictions: Predictions, title: str) -> go.Figure:
         customdata=table["images"],
         marker={"size": 6 + 18 * np.sqrt(table["images"] / max(1, table["images"].max())), "color": colour_of(0)},
         line={"color": INK, "width": 1},
-        hovertemplate="sure %{x:.2f}, right %{y:.2f}, %{customdata} images<extra></extra>",
+        hovertemplate="confidence %{x:.2f}, accuracy %{y:.2f}, %{customdata} images<extra></extra>",
     )
-    return _unit_square(figure, title, "probability of the predicted class", "share that is right")
+    return _unit_square(figure, title, "probability of the predicted class", "accuracy")

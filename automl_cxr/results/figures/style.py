@@ -1,4 +1,4 @@
-"""How every figure of this program looks: quiet, legible on a phone, and telling classes apart without red and green."""
+"""The style of all figures: legible on a phone, with colours that do not depend on red and green."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ if TYPE_CHECKING:
 
 INK, ACCENT, PALE = "#1f2933", "#c2410c", "#9aa5b1"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6b6ecf", "#8c6d31")
-"""Okabe and Ito's colours, which people who are blind to some still tell apart, and two more; a class each, in turn."""
+"""The colours of Okabe and Ito, which are suitable for colour-blind readers, and two more; one for each class."""
 SCALE = "Viridis"
 
 
 def colour_of(position: int) -> str:
-    """Give a colour for the n-th of things that are drawn beside each other."""
+    """Return the colour of the n-th item of a figure."""
     return COLOURS[position % len(COLOURS)]
 
 
 def styled(figure: go.Figure, title: str, **layout: Any) -> go.Figure:
-    """Give a figure its title and the looks of all, with the legend below, where it leaves the width to the picture."""
+    """Apply the common style and the title; the legend is below the plot, so that the plot has the full width."""
     return figure.update_layout(
         template="plotly_white",
         title={"text": title, "font": {"size": 16}},
@@ -28,3 +28,13 @@ def styled(figure: go.Figure, title: str, **layout: Any) -> go.Figure:
         legend={"orientation": "h", "yanchor": "top", "y": -0.2, "x": 0},
         margin={"l": 60, "r": 20, "t": 60, "b": 60},
     ).update_layout(**layout)
+
+
+def joined_lines(lines: list[tuple[Any, Any, str]]) -> dict[str, list[Any]]:
+    """Return lines (x, y, text) as one trace with gaps between them, because hundreds of traces make a figure slow."""
+    joined: dict[str, list[Any]] = {"x": [], "y": [], "text": []}
+    for x, y, text in lines:
+        joined["x"] += [*x, None]
+        joined["y"] += [*y, None]
+        joined["text"] += [text] * (len(x) + 1)
+    return joined

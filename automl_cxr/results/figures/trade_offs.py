@@ -1,4 +1,8 @@
-"""What quality costs: objectives against each other, and the score against size, computation and latency."""
+"""Figures of the trade-off between objectives, and between the score and size, computation or latency.
+
+``optuna.visualization.plot_pareto_front`` is not used: it supports only two or three objectives and does not
+connect the front.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +25,16 @@ if TYPE_CHECKING:
 ON_FRONT, DOMINATED, INFEASIBLE = "Pareto front", "dominated", "infeasible"
 _UNITS = {
     "parameters": "parameters",
-    "multiply_adds": "multiply-adds for one image",
+    "multiply_adds": "multiply-adds per image",
     "weight_bytes": "bytes of the weights",
-    "latency": "milliseconds an image",
+    "latency": "milliseconds per image",
 }
 
 
 def pareto_table(store: StudyStore) -> pd.DataFrame:
-    """Tabulate trial, kind (on the front, dominated, infeasible) and every objective, one row a finished trial.
+    """Return trial, kind (on the front, dominated, infeasible) and every objective, one row for each finished trial.
 
-    The rows of the front come first, in the order of the second objective.
+    The rows of the front are first, sorted by the second objective.
     """
     names, front = store.spec.objectives, {record.number for record in store.pareto_front()}
     rows = []
@@ -45,36 +49,36 @@ def pareto_table(store: StudyStore) -> pd.DataFrame:
 
 
 def plot_pareto(store: StudyStore, x: str | None = None, y: str | None = None) -> go.Figure:
-    """Show the finished trials in two objectives, those that no other one beats in every objective joined by a line.
+    """Plot the finished trials in two objectives; a line connects the Pareto front.
 
     Args:
         store: The study.
-        x: Objective to the right; by default the second.
-        y: Objective upwards; by default the first.
+        x: Objective on the horizontal axis; by default the second.
+        y: Objective on the vertical axis; by default the first.
 
     Raises:
         StudyError: The study has one objective only.
-        UnknownNameError: It has no such objective.
+        UnknownNameError: The study has no such objective.
     """
     names = store.spec.objectives
     if len(names) < 2:
-        raise StudyError(f"A Pareto front needs several objectives; study '{store.name}' has {names[0]} alone.")
+        raise StudyError(f"A Pareto front needs several objectives; study '{store.name}' has only {names[0]}.")
     x, y = x or names[1], y or names[0]
     for name in (x, y):
         if name not in names:
             raise UnknownNameError("objective", name, names)
-    return _drawn(pareto_table(store), x, y, f"Objectives of {store.name}")
+    return _plot(pareto_table(store), x, y, f"Objectives of {store.name}")
 
 
 def cost_table(store: StudyStore, cost: str = "parameters", *, known: Mapping[int, float] | None = None) -> pd.DataFrame:
-    """Tabulate trial, kind, the first objective and a cost, one row a finished trial of which the cost is known.
+    """Return trial, kind, the first objective and a cost, one row for each finished trial whose cost is known.
 
-    Rows of the front (no other is as good and cheaper, or better and as cheap) come first, the cheapest at the top.
+    The rows of the Pareto front are first, the cheapest at the top.
 
     Args:
         store: The study.
-        cost: A name in ``COSTS``. Trials know what stands before training; latency where it is an objective.
-        known: The cost by trial, where it was measured since; by default what the study recorded.
+        cost: A name in ``COSTS``. Latency is recorded only if it is an objective.
+        known: Cost by trial, if it was measured after the search; by default the recorded one.
 
     Raises:
         UnknownNameError: There is no such cost.
@@ -98,7 +102,7 @@ def cost_table(store: StudyStore, cost: str = "parameters", *, known: Mapping[in
 
 
 def _recorded(store: StudyStore, record: TrialRecord, cost: str) -> float | None:
-    """Give a cost of a trial: parameters always, latency as an objective, the others from the trial's facts."""
+    """Return a recorded cost of a trial: from its objectives or its facts; None if unknown."""
     if cost == "parameters":
         return record.n_parameters
     values = dict(zip(store.spec.objectives, record.values, strict=False))
@@ -106,23 +110,25 @@ def _recorded(store: StudyStore, record: TrialRecord, cost: str) -> float | None
 
 
 def plot_cost(store: StudyStore, cost: str = "parameters", *, known: Mapping[int, float] | None = None) -> go.Figure:
-    """Show the score of the finished trials against a cost, with the front of those that nothing cheaper matches.
+    """Plot the score of the finished trials against a cost; a line connects the Pareto front.
 
     Arguments as in ``cost_table``.
 
     Raises:
         UnknownNameError: There is no such cost.
-        StudyError: No finished trial knows it.
+        StudyError: The cost of no finished trial is known.
     """
     table = cost_table(store, cost, known=known)
     if table.empty:
-        raise StudyError(f"No finished trial of study '{store.name}' knows its {cost}. Search with --objective {cost} as well.")
-    figure = _drawn(table, cost, store.spec.objective, f"Quality against {cost.replace('_', '-')}")
+        raise StudyError(
+            f"No finished trial of study '{store.name}' has a recorded {cost}. Search with --objective {cost} too."
+        )
+    figure = _plot(table, cost, store.spec.objective, f"Quality against {cost.replace('_', '-')}")
     return figure.update_xaxes(type="log" if table[cost].min() > 0 else "linear", title=_UNITS[cost], exponentformat="SI")
 
 
-def _drawn(table: pd.DataFrame, x: str, y: str, title: str) -> go.Figure:
-    import plotly.graph_objects as go  # a second to load, and most commands draw nothing
+def _plot(table: pd.DataFrame, x: str, y: str, title: str) -> go.Figure:
+    import plotly.graph_objects as go  # a second to import, and most commands plot nothing
 
     figure = go.Figure()
     for kind, rows in table.groupby("kind", sort=False):

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from automl_cxr.results.classifier import classifier_of_trial
-from automl_cxr.results.explain.explanation import corner_evidence, corner_warnings, explain
+from automl_cxr.results.explain.explanation import explain
+from automl_cxr.results.explain.off_lung_evidence import measure_off_lung_evidence, off_lung_warnings
 from automl_cxr.results.explain.overlays import HeatmapOverlay
 from automl_cxr.results.html_page import Part, Picture, Pictures, Section, Table, Text
 from automl_cxr.results.report.report_data import Heatmaps, ReportData
@@ -28,11 +29,11 @@ def compute_heatmaps(evidence: ReportData) -> Heatmaps:
         classifier = classifier_of_trial(evidence.store)
         shown = _drawn(evidence, evidence.root, _PER_CLASS)
         measured = _drawn(evidence, evidence.root, _MEASURED_PER_CLASS)
-        corners = corner_evidence(classifier, list(measured))
+        corners = measure_off_lung_evidence(classifier, list(measured))
         overlays = explain(classifier, list(shown), labels=shown)
     except Exception as error:  # noqa: BLE001 - whatever a backend stumbles over, the rest of the report stands
         return Heatmaps(why_not=f"Heat maps are left out. {error}")
-    return Heatmaps(classifier.name, overlays, corners, corner_warnings(corners))
+    return Heatmaps(classifier.name, overlays, corners, off_lung_warnings(corners))
 
 
 def _drawn(evidence: ReportData, root: Path, per_class: int) -> dict[str, str]:

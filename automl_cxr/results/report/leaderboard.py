@@ -18,7 +18,7 @@ def leaderboard_section(evidence: ReportData) -> Section:
     """Rank the best trials with intervals, and mark those that may be the best one."""
     store = evidence.store
     try:
-        table = build_leaderboard(store, line_to_beat=True)
+        table = build_leaderboard(store, with_baseline=True)
     except AutomlCxrError as error:
         return Section("Leaderboard", [Text(f"There is no leaderboard. {error}")])
     for name in ("n_parameters", "seconds"):

@@ -1,4 +1,4 @@
-"""Explanations of small networks that were trained on phantoms, whose opacities and planted markers are known."""
+"""Explanations of small networks trained on phantoms with known opacities and markers."""
 
 import csv
 import dataclasses
@@ -20,16 +20,21 @@ from automl_cxr.ensemble.combiners import CalibratedCombiner, Stacking, Weighted
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.model.build import build_model
 from automl_cxr.model.fold_average import average_networks
-from automl_cxr.results.classifier import Classifier, Member
-from automl_cxr.results.explain.classifier_gradcam import ClassifierGradCam, Heatmap, on_picture
-from automl_cxr.results.explain.explanation import Explaining, corner_evidence, corner_warnings, explain, write_explanations
-from automl_cxr.results.explain.off_lung_evidence import REGIONS, evidence_by_region, sum_up
+from automl_cxr.results.classifier import Classifier, LoadedClassifier, Member
+from automl_cxr.results.explain.classifier_gradcam import ClassifierGradCam, Heatmap, heatmap_on_image
+from automl_cxr.results.explain.explanation import Explaining, explain, write_explanations
+from automl_cxr.results.explain.off_lung_evidence import (
+    REGIONS,
+    evidence_by_region,
+    measure_off_lung_evidence,
+    off_lung_warnings,
+    summarise_evidence,
+)
 from automl_cxr.results.explain.overlays import SHOWN_SIDE
 from automl_cxr.results.explain.shap_values import TimeIsUpError, shap_values
-from automl_cxr.results.loaded_classifier import LoadedClassifier
 
 SIDE = 32
-# Its last maps have 16 positions a side and look at 18 pixels, what an opacity and its surroundings take.
+# The last feature maps have 16 positions per side and a receptive field of 18 pixels: an opacity with its surroundings.
 LEARNER = TrialConfig(
     family="scratch", image_size=SIDE, layers="conv12k5l bn relu pool2 conv16k5l bn relu conv16k3l bn relu", n_dense=0,
     dropout=0.0, pooling="average", seed=1,
@@ -38,14 +43,14 @@ LEARNER = TrialConfig(
 
 @dataclasses.dataclass(frozen=True)
 class Learned:
-    """A network that was trained on phantoms, and the phantoms of other patients."""
+    """A network trained on phantoms, and the phantoms of other patients."""
 
     classifier: Classifier
     held_out: pd.DataFrame
 
 
 def learn(folder, table, n_epochs):
-    """Train on three patients of four, and hold out the fourth."""
+    """Train on three of four patients, and hold out the fourth."""
     held_out = table["patient_id"].str[-5:].astype(int) % 4 == 0
     pixels = np.stack([decode_image(file) for file in table.loc[~held_out, "file"]])[..., np.newaxis].astype(np.float32)
     columns = (table.loc[~held_out, "label"] == "opacity").to_numpy(np.int32)
@@ -70,14 +75,14 @@ def opacities(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def honest(tmp_path_factory, opacities):
-    return learn(tmp_path_factory.mktemp("honest"), opacities, n_epochs=8)
+def unbiased(tmp_path_factory, opacities):
+    return learn(tmp_path_factory.mktemp("unbiased"), opacities, n_epochs=8)
 
 
 @pytest.fixture(scope="module")
-def deceived(tmp_path_factory, opacities):
-    """Trained on the same phantoms, all normal ones with a letter burnt into a corner."""
-    folder = tmp_path_factory.mktemp("deceived")
+def biased(tmp_path_factory, opacities):
+    """A network trained on the same phantoms, the normal ones with a letter burnt into a corner."""
+    folder = tmp_path_factory.mktemp("biased")
     table = opacities.assign(file=[folder / Path(image).name for image in opacities["image"]])
     for source, file, label in zip(opacities["file"], table["file"], table["label"], strict=True):
         image = Image.open(source)
@@ -87,43 +92,44 @@ def deceived(tmp_path_factory, opacities):
     return learn(folder, table, n_epochs=3)
 
 
-def test_the_evidence_for_an_opacity_lies_where_it_was_drawn(honest):
-    """The share of the heat inside, as in the energy-based pointing game (Wang et al. 2020, https://arxiv.org/abs/1910.01279),
-    is measured on the opacities of other patients that the network has found.
+def test_the_evidence_for_an_opacity_is_at_its_position(unbiased):
+    """Measure the energy-based pointing game (Wang et al. 2020, https://arxiv.org/abs/1910.01279): the share of the heat inside
+    the opacity, on held-out patients whose opacity is classified correctly.
 
-    It takes a network of three convolutions under average pooling: 4.5, 5.2, 5.1 and 5.5 times the share of the area with four
-    seeds, 5.8 with 2000 phantoms. Under max pooling, where all but the hottest position is free, the same gave 1.2, 4.7, 2.5
-    and 2.5. Two blocks of one convolution and a pool came to 2.9 (average) and 3.0 (max) with 2000 phantoms, and to about 2
-    with 400.
+    Measured ratios of this share to the share of the area: three convolutions with average pooling 4.5, 5.2, 5.1 and 5.5 with
+    four seeds, 5.8 with 2000 phantoms; with max pooling, which uses only the hottest position, 1.2, 4.7, 2.5 and 2.5. Two
+    blocks of one convolution and a pooling layer: 2.9 (average) and 3.0 (max) with 2000 phantoms, about 2 with 400.
     """
-    with_opacity = honest.held_out[honest.held_out["label"] == "opacity"]
-    loaded = LoadedClassifier(honest.classifier)
+    with_opacity = unbiased.held_out[unbiased.held_out["label"] == "opacity"]
+    loaded = LoadedClassifier(unbiased.classifier)
     squares = loaded.squares([decode_image(file) for file in with_opacity["file"]])
     is_found = loaded.predict_squares(squares).argmax(axis=1) == 1
     assert is_found.mean() > 0.7
-    squares, drawn = [square[is_found] for square in squares], with_opacity[is_found]
-    heats = ClassifierGradCam(loaded).of(squares, [(SIDE, SIDE)] * len(drawn), np.ones(len(drawn), int))
+    squares, found = [square[is_found] for square in squares], with_opacity[is_found]
+    heatmaps = ClassifierGradCam(loaded).compute(squares, [np.zeros((SIDE, SIDE))] * len(found), np.ones(len(found), int))
     energies, areas = [], []
-    for heat, box in zip(heats, drawn.itertuples(), strict=True):
+    for heatmap, box in zip(heatmaps, found.itertuples(), strict=True):
         x0, y0, x1, y1 = (int(edge) for edge in (box.lesion_x0, box.lesion_y0, box.lesion_x1, box.lesion_y1))
-        energy = on_picture(heat.networks, SIDE, SIDE)
+        energy = heatmap_on_image(heatmap.networks, SIDE, SIDE)
         energies.append(energy[y0:y1, x0:x1].sum() / energy.sum())
         areas.append((x1 - x0) * (y1 - y0) / SIDE**2)
     assert np.mean(energies) > 3 * np.mean(areas)
 
 
-def test_a_marker_in_one_classs_corner_is_told(honest, deceived):
-    clean, planted = (corner_evidence(learned.classifier, learned.held_out["file"].tolist()) for learned in (honest, deceived))
+def test_a_marker_in_a_corner_of_one_class_gives_a_warning(unbiased, biased):
+    clean, planted = (
+        measure_off_lung_evidence(learned.classifier, learned.held_out["file"].tolist()) for learned in (unbiased, biased)
+    )
     assert sorted(clean["class"]) == ["all", "normal", "opacity"]
-    assert corner_warnings(clean) == []
-    (warning,) = (warning for warning in corner_warnings(planted) if warning.startswith("Class 'normal': "))
+    assert off_lung_warnings(clean) == []
+    (warning,) = (warning for warning in off_lung_warnings(planted) if warning.startswith("Class 'normal': "))
     assert "the top right corner" in warning
     marked = planted.set_index("class").loc["normal"]
     assert marked["worst"] == "top_right"
     assert marked["outside"] == pytest.approx(marked[list(REGIONS)].sum())
 
 
-# Classifiers of networks that nobody trained
+# Classifiers of untrained networks
 
 
 NETWORK = TrialConfig(
@@ -150,7 +156,7 @@ def models(tmp_path_factory):
 def classifier_of(models, *names, rule=None, fit="stretch"):
     members = tuple(Member(models / f"{name}.keras", 32, fit, name) for name in names)
     rule = rule or WeightedAverage(np.ones(len(names)))
-    return Classifier("drawn", "none", "", members, rule, ("a", "b", "c"), models / "none.npz")
+    return Classifier("untrained", "none", "", members, rule, ("a", "b", "c"), models / "none.npz")
 
 
 @pytest.fixture(scope="module")
@@ -166,14 +172,14 @@ def pictures(tmp_path_factory):
 def heat_of(classifier, file, column=0):
     loaded = LoadedClassifier(classifier)
     picture = decode_image(file)
-    (heat,) = ClassifierGradCam(loaded).of(loaded.squares([picture]), [picture.shape], np.array([column]))
+    (heat,) = ClassifierGradCam(loaded).compute(loaded.squares([picture]), [picture], np.array([column]))
     return heat
 
 
-def test_members_of_an_ensemble_weigh_as_they_vote(models, pictures):
+def test_members_of_an_ensemble_have_their_weights_in_the_rule(models, pictures):
     def joined(rule, column=0):
         heats = heat_of(classifier_of(models, "one", "two", rule=rule), pictures[0], column).networks
-        return [heat.share for heat in heats], on_picture(heats, 40, 40)
+        return [heat.share for heat in heats], heatmap_on_image(heats, 40, 40)
 
     _, first = joined(WeightedAverage(np.array([1.0, 0.0])))
     _, second = joined(WeightedAverage(np.array([0.0, 1.0])))
@@ -182,7 +188,7 @@ def test_members_of_an_ensemble_weigh_as_they_vote(models, pictures):
     assert shares == pytest.approx([0.75, 0.25])
     densities = [heat.density for heat in heat_of(classifier_of(models, "one", "two"), pictures[0]).networks]
     mixed = 0.75 * densities[0] + 0.25 * densities[1]
-    assert both == pytest.approx(on_picture([Heatmap("", 1.0, mixed, square_on_picture((40, 40)))], 40, 40), abs=1e-5)
+    assert both == pytest.approx(heatmap_on_image([Heatmap("", 1.0, mixed, square_on_picture((40, 40)))], 40, 40), abs=1e-5)
     by_class = CalibratedCombiner(WeightedAverage(np.array([[1.0, 1.0, 3.0], [0.0, 1.0, 1.0]])), 2.0)
     assert [joined(by_class, column)[0] for column in range(3)] == [[1, 0], [0.5, 0.5], [0.75, 0.25]]
     coefficients = np.zeros((3, 2, 3))
@@ -190,56 +196,56 @@ def test_members_of_an_ensemble_weigh_as_they_vote(models, pictures):
     assert joined(Stacking(coefficients, np.zeros(3)), 1)[0] == pytest.approx([0.25, 0.75])
 
 
-def test_networks_of_folds_share_what_their_member_has(models, pictures):
+def test_networks_of_folds_share_the_weight_of_their_member(models, pictures):
     folds = heat_of(classifier_of(models, "folds", "one", rule=WeightedAverage(np.array([2.0, 2.0]))), pictures[0])
     assert [heat.share for heat in folds.networks] == pytest.approx([0.25, 0.25, 0.5])
     assert folds.networks[0].density == pytest.approx(folds.networks[2].density, abs=1e-4)
 
 
-def test_heat_lies_on_the_picture_as_the_network_saw_it():
+def test_heat_maps_are_mapped_to_the_original_image():
     heat = np.zeros((56, 56), np.float32)
     heat[:, :28] = 2.0
     wide = (40, 80)
-    cropped = on_picture([Heatmap("", 1.0, heat, square_on_picture(wide, "crop"))], *wide)
+    cropped = heatmap_on_image([Heatmap("", 1.0, heat, square_on_picture(wide, "crop"))], *wide)
     assert cropped[:, 22:38].min() > 0.9
-    assert cropped[:, :19].max() == 0  # was cut off
+    assert cropped[:, :19].max() == 0  # cropped
     assert cropped[:, 43:].max() == 0
-    padded = on_picture([Heatmap("", 1.0, heat.T, square_on_picture(wide, "pad"))], *wide)
+    padded = heatmap_on_image([Heatmap("", 1.0, heat.T, square_on_picture(wide, "pad"))], *wide)
     assert padded[:18].min() > 0.9
     assert padded[22:].max() == 0
 
 
-def test_evidence_that_is_even_lies_outside_by_area():
+def test_evenly_distributed_evidence_is_proportional_to_the_area():
     even = np.ones((200, 200), np.float32)
-    told = evidence_by_region([Heatmap("", 1.0, even, square_on_picture((50, 50)))])
-    assert [told[region] for region in REGIONS[:4]] == pytest.approx([0.2**2] * 4, abs=0.01)
-    assert told["borders"] == pytest.approx(1 - 0.84**2 - 4 * (0.2**2 - 0.12**2), abs=0.01)
-    assert told["top_left"] == pytest.approx(told["top_left_area"])
+    shares = evidence_by_region([Heatmap("", 1.0, even, square_on_picture((50, 50)))])
+    assert [shares[region] for region in REGIONS[:4]] == pytest.approx([0.2**2] * 4, abs=0.01)
+    assert shares["borders"] == pytest.approx(1 - 0.84**2 - 4 * (0.2**2 - 0.12**2), abs=0.01)
+    assert shares["top_left"] == pytest.approx(shares["top_left_area"])
     padded = evidence_by_region([Heatmap("", 1.0, even, square_on_picture((50, 100), "pad"))])
-    assert padded["borders"] > 0.5, "what is padded is no lung"
+    assert padded["borders"] > 0.5, "the padding is outside the lungs"
     nothing = evidence_by_region([Heatmap("", 1.0, 0 * even, square_on_picture((50, 50)))])
     assert np.isnan(nothing["top_left"])
-    assert nothing["top_left_area"] == pytest.approx(told["top_left_area"])
+    assert nothing["top_left_area"] == pytest.approx(shares["top_left_area"])
     corner = np.zeros((100, 100), np.float32)
     corner[80:, :20] = 25.0
     found = evidence_by_region([Heatmap("", 1.0, corner, square_on_picture((50, 50)))])
     assert found["bottom_left"] == pytest.approx(1)
-    table = sum_up(pd.DataFrame([{"class": "a", **found}, {"class": "b", **told}, {"class": "b", **nothing}]))
+    table = summarise_evidence(pd.DataFrame([{"class": "a", **found}, {"class": "b", **shares}, {"class": "b", **nothing}]))
     assert list(table["class"]) == ["a", "b", "all"]
     assert list(table["images"]) == [1, 1, 2]
     assert table["worst"][0] == "bottom_left"
     assert list(table["times"])[:2] == pytest.approx([25, 1], rel=0.01)
 
 
-def test_branches_have_maps_of_their_own(models, pictures):
+def test_each_branch_has_a_map(models, pictures):
     (overlay,) = explain(classifier_of(models, "concat"), pictures[:1])
-    assert list(overlay.parts) == ["backbone/fire3_concat", "second_backbone_trunk/block2_conv1"]
-    assert overlay.detail == "backbone/fire3_concat + second_backbone_trunk/block2_conv1"
+    assert list(overlay.parts) == ["backbone/fire3_concat", "second_backbone_scratch_branch/block2_conv1"]
+    assert overlay.detail == "backbone/fire3_concat + second_backbone_scratch_branch/block2_conv1"
     (overlay,) = explain(classifier_of(models, "concat", "one"), pictures[:1])
     assert list(overlay.parts) == ["1: concat (weight 0.50)", "2: one (weight 0.50)"]
 
 
-def test_an_overlay_says_what_it_shows(models, pictures):
+def test_an_overlay_has_the_prediction(models, pictures):
     classifier = classifier_of(models, "one")
     overlays = explain(classifier, pictures, labels={str(pictures[1]): "b"})
     table, _ = api.predict(classifier, pictures)
@@ -256,14 +262,14 @@ def test_an_overlay_says_what_it_shows(models, pictures):
     assert named[0].explained_probability == pytest.approx(table.loc[0, "probability_c"], abs=1e-5)
 
 
-def test_shap_values_add_up_to_what_the_picture_changes(models, pictures):
+def test_shap_values_add_up_to_the_change_of_the_probability(models, pictures):
     loaded = LoadedClassifier(classifier_of(models, "one", "two"))
     picture = decode_image(pictures[0])
-    told = []
-    found = shap_values(loaded.predict, picture, 1, n_evaluations=40, on_evaluations=told.append)
+    progress = []
+    found = shap_values(loaded.predict, picture, 1, n_evaluations=40, on_evaluations=progress.append)
     assert (found.values.shape, found.n_evaluations) == (picture.shape, 40)
-    assert told == sorted(told)
-    assert 30 < told[-1] <= 40
+    assert progress == sorted(progress)
+    assert 30 < progress[-1] <= 40
     hidden = np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(40 / 8)))
     whole, none = loaded.predict([picture, hidden])[:, 1]
     assert found.values.sum() == pytest.approx(whole - none, abs=1e-4)
@@ -272,26 +278,26 @@ def test_shap_values_add_up_to_what_the_picture_changes(models, pictures):
     assert explain(loaded.classifier, pictures, method="shap", n_evaluations=40, seconds=1e-9) == []
 
 
-def test_shap_keeps_the_last_round_when_the_time_is_up(models, pictures, monkeypatch):
+def test_shap_returns_the_last_finished_round_at_the_deadline(models, pictures, monkeypatch):
     loaded = LoadedClassifier(classifier_of(models, "one"))
-    asked = []
+    predicted = []
 
     def predict(some):
-        asked.extend(some)
+        predicted.extend(some)
         return loaded.predict(some)
 
-    clock = SimpleNamespace(monotonic=lambda: len(asked))  # an evaluation a second
+    clock = SimpleNamespace(monotonic=lambda: len(predicted))  # an evaluation a second
     monkeypatch.setattr("automl_cxr.results.explain.shap_values.time", clock)
     found = shap_values(predict, decode_image(pictures[0]), 0, n_evaluations=1000, deadline=100)
     assert found.n_evaluations == 64
-    assert len({one.tobytes() for one in asked}) == len(asked), "rounds take up the predictions of those before"
+    assert len({one.tobytes() for one in predicted}) == len(predicted), "rounds reuse the predictions of the previous ones"
     with pytest.raises(TimeIsUpError):
         shap_values(predict, decode_image(pictures[1]), 0, deadline=0)
 
 
-def test_a_time_limit_keeps_what_is_done(models, pictures):
+def test_a_time_limit_returns_the_finished_batch(models, pictures):
     done = explain(classifier_of(models, "one"), pictures * 20, seconds=1e-9)
-    assert len(done) == 16  # those whose feature maps were in memory together
+    assert len(done) == 16  # one batch
 
 
 def test_files_and_index(models, pictures, tmp_path):
@@ -313,34 +319,34 @@ def test_files_and_index(models, pictures, tmp_path):
     assert all((tmp_path / "out" / row["file"]).is_file() for row in rows)
 
 
-def test_wrong_words_are_refused(models, pictures):
+def test_invalid_options_are_refused(models, pictures):
     with pytest.raises(UnknownNameError, match="Did you mean 'gradcam'"):
         Explaining(method="grad-cam")
-    with pytest.raises(UsageError, match="A layer is named for gradcam alone"):
+    with pytest.raises(UsageError, match="Only gradcam takes a layer"):
         Explaining(method="shap", layer="x")
     with pytest.raises(UnknownNameError, match="Did you mean 'block2_conv1'"):
         explain(classifier_of(models, "one"), pictures, layer="block2_conv")
     with pytest.raises(UnknownNameError, match="class 'd'"):
         explain(classifier_of(models, "one"), pictures, class_name="d")
-    with pytest.raises(UsageError, match="of one network; received an ensemble of 2"):
+    with pytest.raises(UsageError, match="a single network; received an ensemble of 2"):
         explain(classifier_of(models, "one", "two"), pictures, method="activations")
-    with pytest.raises(UsageError, match="none that can be read"):
-        corner_evidence(classifier_of(models, "one"), [])
+    with pytest.raises(UsageError, match="needs readable images"):
+        measure_off_lung_evidence(classifier_of(models, "one"), [])
 
 
 def test_the_command_line_explains(finished, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     runs = str(finished.folder.parent)
 
-    def run(*words):
-        code = cli._run(["explain", "done", "--runs", runs, *map(str, words)])
+    def run(*arguments):
+        code = cli._run(["explain", "done", "--runs", runs, *map(str, arguments)])
         return code, *capfd.readouterr()
 
     code, out, _ = run("--per-class", 1, "--json")
     assert code == 0
-    told = json.loads(out)
-    assert told["images"] == 3
-    assert sorted(row["label"] for row in told["pictures"]) == ["effusion", "normal", "opacity"]
+    result = json.loads(out)
+    assert result["images"] == 3
+    assert sorted(row["label"] for row in result["pictures"]) == ["effusion", "normal", "opacity"]
     assert len(list(Path("explanations").glob("*_gradcam.png"))) == 3
     code, out, _ = run("--corners", "--json")
     assert json.loads(out)["regions"][-1]["class"] == "all"

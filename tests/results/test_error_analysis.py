@@ -209,7 +209,7 @@ def test_the_page_carries_the_pictures_and_needs_the_data(own, tmp_path):
     errors = own.errors(top=3)
     page = own.error_page(errors, n_shown=2)
     # An image may stand in a group, among the confident and among the uncertain.
-    assert page.count("src='data:image/jpeg") >= len(images_to_show(errors, n_shown=2))
+    assert page.count('src="data:image/jpeg') >= len(images_to_show(errors, n_shown=2))
     assert len(page) < 3_000_000
     with pytest.raises(DataError, match="must exist"):
         own.error_page(errors, data=str(tmp_path / "gone"))

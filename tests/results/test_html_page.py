@@ -1,4 +1,3 @@
-import html
 import re
 
 import numpy as np
@@ -7,7 +6,7 @@ import plotly.graph_objects as go
 
 from automl_cxr.results.html_page import Picture, Pictures, Plot, Section, Table, Text, render_page
 
-EVIL = "<img src=x onerror=alert(1)>'\" & </script>"
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>'\" & </script>"
 
 
 def test_every_text_is_escaped():
@@ -16,8 +15,11 @@ def test_every_text_is_escaped():
     parts = [Text(EVIL), Table(pd.DataFrame({EVIL: [EVIL]}), EVIL), Plot(figure, EVIL), Pictures([picture])]
     page = render_page(EVIL, [Section(EVIL, parts)])
     assert "<img src=x" not in page
+    assert "<script>alert" not in page
     assert page.count("<script") == page.count("</script>")
-    assert html.escape(EVIL) in page
+    escaped = "&lt;script&gt;alert(1)&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;&#39;&#34; &amp; &lt;/script&gt;"
+    assert f"<h1>{escaped}</h1>" in page
+    assert page.count(escaped) == 11, "title, three headings and links, text, column, cell, three captions, alternative text"
 
 
 def test_a_page_without_figures_carries_no_plotly():
@@ -47,4 +49,4 @@ def test_pictures_are_grey_or_coloured():
     shapes = [(8, 6), (8, 6, 3)]
     pictures = [Picture(rng.integers(0, 256, shape, dtype=np.uint8), "one") for shape in shapes]
     page = render_page("Page", [Section("Pictures", [Pictures(pictures)])])
-    assert page.count("src='data:image/jpeg;base64,") == 2
+    assert page.count('src="data:image/jpeg;base64,') == 2

@@ -54,7 +54,7 @@ def test_a_report_has_its_sections_and_asks_nobody(finished, page):
     assert [title for title in titles(page) if title in wanted] == wanted
     assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=['\"]?(https?:|//)", page)
     n_judged = np.bincount(finished._store.split.valid.labels)
-    n_samples = section_of(page, "Sample images").count("src='data:image/jpeg;base64,")
+    n_samples = section_of(page, "Sample images").count('src="data:image/jpeg;base64,')
     assert n_samples == np.minimum(n_judged, 6).sum(), "six images of each class at most"
     assert len(page) < 15e6
 
@@ -192,7 +192,7 @@ def test_without_the_data_pictures_are_left_out_and_that_is_said(tmp_path, finis
     for title in ("Sample images", "Heat maps"):
         assert "Pictures are left out. The data folder" in section_of(page, title)
     assert "Errors of each model" in page
-    assert "src='data:image/jpeg" not in page
+    assert 'src="data:image/jpeg' not in page
 
 
 def test_ensembles_are_drawn_with_their_gain(finished):

@@ -261,8 +261,8 @@ def _ensembles(data: ReportData) -> list[str]:
             continue
         interval = f"95% interval: {row['gain_low']:+.3f} to {row['gain_high']:+.3f}"
         sentences.append(
-            f"The ensemble {name} combined {counted(len(record['members']), 'trial')} (method {record['method']}). With weights "
-            f"fitted and evaluated on different patients, its gain over the best member in {record['objective']} was "
+            f"The ensemble {name} combined {counted(len(record['members']), 'trial')} (method {record['method']}). With "
+            f"weights fitted and evaluated on different patients, its gain over the best member in {record['objective']} was "
             f"{row['gain']:+.3f} ({interval})."
         )
     return sentences

@@ -1,4 +1,4 @@
-"""An error analysis for people: sections of a page, with the pictures of the images that they speak of."""
+"""An error analysis as sections of an HTML page, with pictures of the images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from automl_cxr.results.html_page import Part, Picture, Pictures, Section, Table
 from automl_cxr.results.study_data import decode_small_images, load_study_dataset
 from automl_cxr.study.store import StudyStore
 
-N_SHOWN = 6  # pictures of each class in each group
+N_SHOWN = 6  # pictures per class and group
 
 
 def error_page(
@@ -23,17 +23,17 @@ def error_page(
     data: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> str:
-    """Write an error analysis of a study as HTML, in one file with its pictures.
+    """Return an error analysis of a study as a self-contained HTML page with pictures.
 
     Args:
-        store: The study, which knows where its images are.
-        analysis: What ``results.error_analysis.analyse_errors`` found.
-        n_shown: Pictures of each class in each group.
-        data: Where the data are now; by default where they were.
-        on_progress: Told (pictures done, pictures in all).
+        store: The study.
+        analysis: The result of ``results.error_analysis.analyse_errors``.
+        n_shown: Number of pictures per class and group.
+        data: Current folder of the images; by default the folder used for the search.
+        on_progress: Called with the number of decoded images and the number of all images.
 
     Raises:
-        DataError: The data are gone or no longer those of the study.
+        DataError: The images do not exist or have changed since the search.
     """
     dataset = load_study_dataset(store, data)
     images = images_to_show(analysis, n_shown=n_shown)
@@ -42,7 +42,7 @@ def error_page(
 
 
 def images_to_show(analysis: ErrorAnalysis, *, n_shown: int = N_SHOWN) -> list[str]:
-    """Name the images whose pictures ``error_sections`` puts on a page, each once."""
+    """Return the ids of the images that ``error_sections`` shows, without repetitions."""
     rows = [
         row
         for group in analysis.groups
@@ -51,17 +51,17 @@ def images_to_show(analysis: ErrorAnalysis, *, n_shown: int = N_SHOWN) -> list[s
     ]
     names = [analysis.images.ids[row] for row in rows]
     for order in ORDERS:
-        names += _first_of_images(analysis.confusions(order=order), 2 * n_shown)["image"].tolist()
+        names += _first_confusion_of_images(analysis.confusions(order=order), 2 * n_shown)["image"].tolist()
     return list(dict.fromkeys(names))
 
 
 def error_sections(analysis: ErrorAnalysis, pictures: Mapping[str, np.ndarray], *, n_shown: int = N_SHOWN) -> list[Section]:
-    """Lay out an analysis for a page: counts, the confusions in both orders, and a grid of pictures for each group and class.
+    """Return the sections of an analysis: counts, confusions in both orders, and pictures for each group and class.
 
     Args:
-        analysis: The numbers.
-        pictures: Pixels of the images of ``images_to_show``, by id; an image that is missing here is left out of its grid.
-        n_shown: Pictures of each class in each group; of confusions twice as many.
+        analysis: The result of ``results.error_analysis.analyse_errors``.
+        pictures: Pixels by image id, for the images of ``images_to_show``. Missing images are not shown.
+        n_shown: Number of pictures per class and group; the confusions show twice as many.
     """
     return [
         Section("Errors", _counts(analysis)),
@@ -76,34 +76,36 @@ def error_sections(analysis: ErrorAnalysis, pictures: Mapping[str, np.ndarray], 
 
 def _counts(analysis: ErrorAnalysis) -> list[Part]:
     images = analysis.images
+    only = " only_wrong and only_right: images that only this model gets wrong or right."
     parts: list[Part] = [
         Text(
             f"{', '.join(analysis.models)}; {analysis.place} of study '{analysis.study}': {len(images)} images of "
             f"{len(set(images.patients))} patients."
         ),
-        Table(analysis.by_model, "Errors of each model; of several models also those that it alone makes, or alone avoids."),
-        Table(analysis.by_class, "Images of each class, by what the models have in common."),
+        Table(analysis.by_model, f"Errors of each model.{only if len(analysis.models) > 1 else ''}"),
+        Table(analysis.by_class, "Images of each class by agreement of the models."),
     ]
     if not analysis.pairs.empty:
-        parts.append(Table(analysis.pairs, "What was called what, images of each model."))
-    parts += [Text(f"Left out, since it cannot be read: {image} ({why}).") for image, why in analysis.unreadable.items()]
+        parts.append(Table(analysis.pairs, "Number of images of each confusion (true and predicted class) for each model."))
+    parts += [Text(f"Excluded because it cannot be read: {image} ({reason}).") for image, reason in analysis.unreadable.items()]
     return parts
 
 
 def _confusion_parts(analysis: ErrorAnalysis, order: str, pictures: Mapping[str, np.ndarray], n_shown: int) -> list[Part]:
-    worst = _first_of_images(analysis.confusions(order=order), n_shown)
-    if worst.empty:
+    confusions = _first_confusion_of_images(analysis.confusions(order=order), n_shown)
+    if confusions.empty:
         return []
-    told = {
-        "confident": "The highest probabilities of a wrong class. Where every model is as sure, look at the label first.",
-        "uncertain": "The smallest margins between the wrong class and the next probable one.",
+    explanations = {
+        "confident": "The highest probabilities of a wrong class. If every model is equally confident, check the label first.",
+        "uncertain": "The smallest margins between the probability of the wrong class and the next highest probability.",
     }
     captions = [
-        f"{row.image}: {row.label}, called {row.predicted} {row.probability:.2f} by {row.model} (margin {row.margin:.2f})"
-        for row in worst.itertuples()
+        f"{row.image}: true class {row.label}, predicted {row.predicted} with {row.probability:.2f} by {row.model} "
+        f"(margin {row.margin:.2f})"
+        for row in confusions.itertuples()
     ]
-    grid = _grid(worst["image"].tolist(), captions, pictures)
-    return [Text(told[order]), *grid, Table(worst)]
+    grid = _grid(confusions["image"].tolist(), captions, pictures)
+    return [Text(explanations[order]), *grid, Table(confusions)]
 
 
 def _group_parts(analysis: ErrorAnalysis, group: Group, pictures: Mapping[str, np.ndarray], n_shown: int) -> list[Part]:
@@ -111,9 +113,9 @@ def _group_parts(analysis: ErrorAnalysis, group: Group, pictures: Mapping[str, n
     for class_index, name in enumerate(analysis.images.classes):
         rows = analysis.rows(group, class_index)
         n_of_class = int((analysis.images.labels == class_index).sum())
-        first = ", the least probable labels first" if len(rows) > n_shown else ""
+        first = ", the lowest probabilities of the true class first" if len(rows) > n_shown else ""
         parts.append(Text(f"{name}: {len(rows)} of {n_of_class} images{first}"))
-        captions = [f"{analysis.images.ids[row]}: {_answers(analysis, row)}" for row in rows[:n_shown]]
+        captions = [f"{analysis.images.ids[row]}: {_predictions_text(analysis, row)}" for row in rows[:n_shown]]
         parts += _grid([analysis.images.ids[row] for row in rows[:n_shown]], captions, pictures)
     return parts
 
@@ -123,17 +125,17 @@ def _grid(images: Sequence[str], captions: Sequence[str], pictures: Mapping[str,
     return [Pictures(shown)] if shown else []
 
 
-def _answers(analysis: ErrorAnalysis, row: int) -> str:
-    """Say what an image was called, the most frequent answer first: "normal 0.71..0.97 by 4, effusion 0.52 by trial 3"."""
-    said = analysis.predicted[:, row]
-    answers = []
-    for column in sorted(set(said.tolist()), key=lambda column: -int((said == column).sum())):
-        models = np.flatnonzero(said == column)
+def _predictions_text(analysis: ErrorAnalysis, row: int) -> str:
+    """Format the predictions for an image, the most frequent first: "normal 0.71..0.97 by 4, effusion 0.52 by trial 3"."""
+    predicted = analysis.predicted[:, row]
+    texts = []
+    for column in sorted(set(predicted.tolist()), key=lambda column: -int((predicted == column).sum())):
+        models = np.flatnonzero(predicted == column)
         values = analysis.probabilities[models, row, column]
         span = f"{values.min():.2f}" if len(models) == 1 else f"{values.min():.2f}..{values.max():.2f}"
-        whose = analysis.models[models[0]] if len(models) == 1 else str(len(models))
-        answers.append(f"{analysis.images.classes[column]} {span} by {whose}")
-    return ", ".join(answers)
+        source = analysis.models[models[0]] if len(models) == 1 else str(len(models))
+        texts.append(f"{analysis.images.classes[column]} {span} by {source}")
+    return ", ".join(texts)
 
 
 def _title(group: Group, n_models: int) -> str:
@@ -147,6 +149,6 @@ def _title(group: Group, n_models: int) -> str:
     }[group]
 
 
-def _first_of_images(confusions: pd.DataFrame, n_images: int) -> pd.DataFrame:
-    """Take the first wrong answer of each image."""
+def _first_confusion_of_images(confusions: pd.DataFrame, n_images: int) -> pd.DataFrame:
+    """Return the first confusion of each image, for at most ``n_images`` images."""
     return confusions.drop_duplicates("image").head(n_images)

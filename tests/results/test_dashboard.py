@@ -1,32 +1,26 @@
-"""The dashboard's view of a storage: pictures, notes and figures that stand in no storage."""
+"""The dashboard: computed notes, figures and trial pages, and what is written to the storage."""
 
 import io
 import json
 import uuid
-import xml.etree.ElementTree as ET
 
-import pandas as pd
 import pytest
 from optuna.artifacts.exceptions import ArtifactNotFound
-from optuna_dashboard import wsgi
+from optuna.trial import TrialState
+from optuna_dashboard import get_note, save_note
 
 from automl_cxr import api
 from automl_cxr.results.dashboard.augmented_storage import AugmentedStorage, TrialArtifacts
-from automl_cxr.results.dashboard.drawing import Line, draw_lines, draw_matrix
-from automl_cxr.results.dashboard.serving import _looking
-from automl_cxr.results.dashboard.trial_pictures import PICTURES
-
-EVIL = "</svg><script>alert(1)</script>"
+from automl_cxr.results.dashboard.dashboard_attributes import artifact_id_of, parse_artifact_id
+from automl_cxr.results.dashboard.serving import dashboard_app
+from automl_cxr.results.dashboard.trial_page import FIGURES, PAGE_FILE, render_trial_page
 
 
-@pytest.fixture
-def dashboard(finished):
-    """The dashboard over the finished study's storage; gives what asks it, the study's number and the view."""
-    store, runs = finished._store, finished.folder.parent
-    shown = AugmentedStorage(store.study._storage, runs)
-    app = _looking(wsgi(shown, artifact_store=TrialArtifacts(shown, runs)), shown.load_augmented_study)
+def client_of(study):
+    """Return a function that sends a request to the dashboard and returns status, headers and body."""
+    app = dashboard_app(study._store.study._storage, study.folder.parent)
 
-    def ask(path, method="GET", body=None):
+    def request(path, method="GET", body=None):
         sent = json.dumps(body).encode() if body is not None else b""
         environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "QUERY_STRING": "", "SERVER_NAME": "x", "SERVER_PORT": "80"}
         environ |= {"wsgi.input": io.BytesIO(sent), "wsgi.url_scheme": "http", "wsgi.errors": io.StringIO()}
@@ -35,79 +29,109 @@ def dashboard(finished):
         answer = app(environ, lambda code, headers, *_: status.append((code, dict(headers))))
         return int(status[0][0][:3]), status[0][1], b"".join(answer)
 
-    return ask, store.study._study_id, shown
+    return request
 
 
-def test_a_trial_has_its_pictures_and_its_note(finished, dashboard):
-    ask, study_id, _ = dashboard
-    best = finished.best
-    details = json.loads(ask(f"/api/studies/{study_id}")[2])
+def details_of(request, study):
+    return json.loads(request(f"/api/studies/{study._store.study._study_id}")[2])
+
+
+def test_optuna_dashboard_still_has_the_route_of_a_study_and_reads_the_recorded_attributes(finished):
+    request = client_of(finished)
+    code, headers, body = request(f"/api/studies/{finished._store.study._study_id}")
+    assert (code, headers["Content-Type"].partition(";")[0]) == (200, "application/json"), (
+        "optuna-dashboard no longer answers /api/studies/<id>: change STUDY_ROUTE in dashboard_attributes.py to its new path."
+    )
+    details = json.loads(body)
+    assert details["note"]["body"], (
+        "optuna-dashboard does not read the note recorded through save_note: compare its _note.py and _serializer.py with "
+        "DashboardAttributes in dashboard_attributes.py."
+    )
+    assert details["plotly_graph_objects"], "the same for save_plotly_graph_object"
+    assert details["trials"][finished.best.number]["artifacts"], "the same for optuna.artifacts.upload_artifact"
+
+
+def test_a_trial_has_a_note_and_a_page_with_its_figures(finished):
+    request, best = client_of(finished), finished.best
+    details = details_of(request, finished)
     trial = details["trials"][best.number]
     assert f"**macro_f1 {best.score:.6g}**: rank 1 of 4" in trial["note"]["body"]
     assert "We searched two hyperparameters" in details["note"]["body"]
     assert {plot["id"] for plot in details["plotly_graph_objects"]} >= {"learning-curves", "confusion", "roc", "cost"}
-    assert [artifact["filename"] for artifact in trial["artifacts"]] == list(PICTURES)
-    for artifact in trial["artifacts"]:
-        code, headers, picture = ask(f"/artifacts/{study_id}/{trial['trial_id']}/{artifact['artifact_id']}")
-        assert (code, headers["Content-Type"]) == (200, "image/svg+xml")
-        assert ET.fromstring(picture).tag.endswith("svg")
+    assert [artifact["filename"] for artifact in trial["artifacts"]] == [PAGE_FILE]
+    path = f"/artifacts/{details['trials'][0]['study_id']}/{trial['trial_id']}/{trial['artifacts'][0]['artifact_id']}"
+    assert f"[Figures of this trial]({path})" in trial["note"]["body"]
+    code, headers, page = request(path)
+    assert (code, headers["Content-Type"]) == (200, "text/html"), "the route of artifacts rejects ids such as 1-a"
+    assert page.decode().count("Plotly.newPlot(") == len(FIGURES)
+    for title in (f"Trial {best.number}: macro_f1", "Loss of trial", "Confusions: trial", "ROC: trial", "Reliability: trial"):
+        assert title in page.decode()
 
 
-def test_nothing_is_written_for_it(finished, dashboard):
-    ask, study_id, _ = dashboard
-    before = finished._store.study._storage.get_study_system_attrs(study_id)
-    ask(f"/api/studies/{study_id}")
-    assert finished._store.study._storage.get_study_system_attrs(study_id) == before
+def test_a_trial_without_predictions_has_the_figure_of_its_scores(finished):
+    copied = api.copy_study("done", "stopped", runs=finished.folder.parent)
+    trial = copied._store.study.ask()
+    trial.report(0.25, step=1)
+    copied._store.study.tell(trial, state=TrialState.PRUNED)
+    page = render_trial_page(copied._store, trial.number)
+    assert page.count("Plotly.newPlot(") == 1
+    assert "has no predictions" in page
+    shown = details_of(client_of(copied), copied)["trials"][trial.number]
+    assert "[Figures of this trial](" in shown["note"]["body"]
+
+
+def test_nothing_is_written_to_the_storage(finished):
+    request, storage = client_of(finished), finished._store.study._storage
+    study_id = finished._store.study._study_id
+    before = storage.get_study_system_attrs(study_id)
+    details_of(request, finished)
+    assert storage.get_study_system_attrs(study_id) == before
     assert not any("artifacts" in key for trial in finished._store.study.trials for key in trial.system_attrs)
     assert not (finished.folder.parent / ".artifacts").exists()
 
 
-def test_a_note_of_the_user_goes_before_ours(finished):
-    copy = api.copy_study("done", "noted", runs=finished.folder.parent)
-    shown = AugmentedStorage(copy._store.study._storage, finished.folder.parent)
-    study_id = copy._store.study._study_id
-    shown.load_augmented_study(study_id)
-    ours = shown.get_study_system_attrs(study_id)
-    assert ours["dashboard:note_ver"] == 1
-    shown.set_study_system_attr(study_id, "dashboard:note_ver", 2)
-    shown.set_study_system_attr(study_id, "dashboard:note_str:0", "mine")
-    theirs = shown.get_study_system_attrs(study_id)
-    assert (theirs["dashboard:note_ver"], theirs["dashboard:note_str:0"]) == (2, "mine")
-    assert {key for key in ours if key.startswith("dashboard:") and ":note_" in key} <= set(theirs)
+def test_notes_of_the_user_replace_computed_ones(finished):
+    copied = api.copy_study("done", "noted", runs=finished.folder.parent)
+    request, study = client_of(copied), copied._store.study
+    computed = details_of(request, copied)
+    study_id, number = study._study_id, copied.best.number
+    assert computed["note"]["version"] == 1
+    saved = request(f"/api/studies/{study_id}/note", "PUT", {"body": "short", "version": 2})
+    assert saved[0] == 204
+    assert details_of(request, copied)["note"] == {"version": 2, "body": "short"}
+    other = details_of(request, copied)["trials"][number]
+    assert other["note"] == computed["trials"][number]["note"], "the notes of trials are computed as before"
 
 
-def test_a_study_without_files_is_shown_as_it_is(tmp_path, finished):
-    shown = AugmentedStorage(finished._store.study._storage, tmp_path)
+def test_a_note_saved_by_another_program_replaces_the_longer_computed_one(finished):
+    copied = api.copy_study("done", "noted-elsewhere", runs=finished.folder.parent)
+    save_note(copied._store.study, "mine")
+    assert details_of(client_of(copied), copied)["note"]["body"] == get_note(copied._store.study) == "mine"
+
+
+def test_a_study_without_files_is_shown_unchanged(tmp_path, finished):
+    storage = AugmentedStorage(finished._store.study._storage, tmp_path)
     study_id = finished._store.study._study_id
-    shown.load_augmented_study(study_id)
-    assert "dashboard:note_ver" not in shown.get_study_system_attrs(study_id)
-    assert shown.get_all_trials(study_id) == finished._store.study.get_trials()
+    before = finished._store.study._storage.get_study_system_attrs(study_id)
+    storage.load_augmented_study(study_id)
+    assert storage.get_study_system_attrs(study_id) == before
+    assert storage.get_all_trials(study_id) == finished._store.study.get_trials()
     with pytest.raises(ArtifactNotFound):
-        TrialArtifacts(shown, tmp_path).open_reader(f"{study_id:x}-0-0")
+        TrialArtifacts(storage, tmp_path).open_reader(artifact_id_of(study_id, 0))
 
 
-def test_files_that_users_attach_are_kept_beside(tmp_path, finished):
+def test_files_that_users_attach_are_stored_in_the_runs_folder(tmp_path, finished):
     store = TrialArtifacts(AugmentedStorage(finished._store.study._storage, tmp_path), tmp_path)
     attached = str(uuid.uuid4())
     store.write(attached, io.BytesIO(b"letters"))
     with store.open_reader(attached) as file:
         assert file.read() == b"letters"
-    store.remove("1-0-0")  # a drawn picture: there is nothing to remove
+    store.remove("1-0")  # a trial page: there is no file to remove
     store.remove(attached)
     with pytest.raises(ArtifactNotFound):
         store.open_reader(attached)
 
 
-def test_drawings_escape_texts_and_bear_gaps():
-    line = Line(EVIL, [1, 2, 3, 4], [0.5, float("nan"), 0.7, 0.9])
-    matrix = pd.DataFrame([[3, 1], [0, 4]], index=[EVIL, "b"], columns=[EVIL, "b"])
-    for picture in (
-        draw_lines(EVIL, [line], x=EVIL, y="y"),
-        draw_matrix(EVIL, matrix, rows=EVIL, columns="c"),
-        draw_lines("none", [Line("empty", [], [])], x="x", y="y"),
-    ):
-        root = ET.fromstring(picture)
-        assert not [element for element in root.iter() if element.tag.endswith("script")]
-    drawn = ET.fromstring(draw_lines("t", [line], x="x", y="y"))
-    tags = [element.tag.rpartition("}")[2] for element in drawn.iter()]
-    assert (tags.count("circle"), tags.count("polyline")) == (1, 1)
+def test_ids_of_trial_pages_differ_from_ids_of_uploads():
+    assert parse_artifact_id(artifact_id_of(31, 4000)) == (31, 4000)
+    assert parse_artifact_id(str(uuid.uuid4())) is None

@@ -16,7 +16,7 @@ from automl_cxr.scoring.predictions import Predictions
 
 CLASSES = ("covid", "normal", "pneumonia")
 LABELS = [0, 0, 1, 1, 2]
-# Predicted class and probability of five images by three models; the other two classes share the rest 2 to 1.
+# Predicted classes of three models for five images, and their probabilities. The other classes share the rest 2 to 1.
 PREDICTED = [[0, 1, 1, 1, 0], [0, 1, 1, 2, 2], [0, 1, 2, 1, 1]]
 CONFIDENCE = [[0.9, 0.8, 0.6, 0.7, 0.5], [0.8, 0.95, 0.7, 0.42, 0.6], [0.7, 0.85, 0.99, 0.6, 0.45]]
 
@@ -38,7 +38,7 @@ def analysis_of(n_models: int, labels=LABELS) -> ErrorAnalysis:
     return compare_errors("s", ComparedModels(names, images, members, "valid part"))
 
 
-def test_images_are_grouped_by_the_number_of_wrong_models():
+def test_images_are_grouped_by_the_agreement_of_the_models():
     errors = analysis_of(3)
     masks = {group: np.flatnonzero(errors.mask(group)).tolist() for group in errors.groups}
     assert masks == {Group.ALL_WRONG: [1], Group.ALL_RIGHT: [0], Group.ONE_WRONG: [2, 3], Group.ONE_RIGHT: [4]}
@@ -62,7 +62,7 @@ def test_images_are_grouped_by_the_number_of_wrong_models():
         errors.mask("all rong")
 
 
-def test_groups_of_one_and_two_models():
+def test_the_groups_depend_on_the_number_of_models():
     one, two = analysis_of(1), analysis_of(2)
     assert one.groups == (Group.ALL_WRONG, Group.ALL_RIGHT)
     assert not one.mask(Group.ONE_WRONG).any()
@@ -72,7 +72,7 @@ def test_groups_of_one_and_two_models():
     assert two.by_model[["only_wrong", "only_right"]].to_numpy().tolist() == [[1, 1], [1, 1]]
 
 
-def test_confusions_have_two_orders():
+def test_confusions_are_sorted_by_confidence_or_uncertainty():
     errors = analysis_of(3)
     confident, uncertain = errors.confusions(), errors.confusions(order="uncertain")
     assert confident[["image", "model"]].to_numpy().tolist() == [
@@ -95,7 +95,7 @@ def test_confusions_have_two_orders():
         errors.confusions(order="sure")
 
 
-def test_confused_pairs_are_counted_for_each_model():
+def test_pairs_count_the_confusions_of_each_model():
     pairs = analysis_of(3).pairs
     assert pairs.to_dict(orient="records") == [
         {"label": "covid", "predicted": "normal", "trial 0": 1, "trial 1": 1, "trial 2": 1},
@@ -105,7 +105,7 @@ def test_confused_pairs_are_counted_for_each_model():
     ]
 
 
-def test_the_table_has_every_image_and_prediction():
+def test_the_table_contains_every_image_and_the_predictions_of_each_model():
     table = analysis_of(3).table().set_index("image")
     assert table["n_wrong"].tolist() == [3, 2, 1, 1, 0]
     assert table.index[0] == "1.png"
@@ -117,7 +117,7 @@ def test_the_table_has_every_image_and_prediction():
     assert table.loc["0.png", ["only_wrong", "only_right"]].tolist() == ["", ""]
 
 
-def test_a_model_without_errors_has_empty_sections():
+def test_a_model_without_errors_has_no_confusions():
     errors = analysis_of(1, labels=PREDICTED[0])
     assert errors.pairs.empty
     assert errors.confusions().empty
@@ -131,7 +131,7 @@ def test_images_without_labels_are_refused():
         analysis_of(2, labels=[0, 1, -1, 0, 1])
 
 
-def test_image_grids_show_each_class_of_each_group():
+def test_grids_show_each_class_of_each_group():
     errors = analysis_of(3)
     names = images_to_show(errors, n_shown=1)
     assert set(names) == {f"{number}.png" for number in range(5)}
@@ -152,7 +152,7 @@ def test_image_grids_show_each_class_of_each_group():
 
 @pytest.fixture(scope="module")
 def own(finished, tmp_path_factory):
-    """A copy of the finished study, whose test part may be opened."""
+    """Return a copy of the finished study whose test part the tests may open."""
     runs = tmp_path_factory.mktemp("errors") / "runs"
     shutil.copytree(finished.folder.parent, runs)
     return api.open_study("done", runs=runs)
@@ -167,7 +167,7 @@ def test_the_default_is_the_best_trial_on_the_validation_part(own):
     assert errors.by_model["wrong_share"].tolist() == pytest.approx([wrong])
 
 
-def test_trials_ensembles_and_tables_are_compared(own, tmp_path):
+def test_trials_ensembles_and_prediction_files_are_compared(own, tmp_path):
     built = own.ensemble(top=2, method="average", name="mean")
     table = tmp_path / "hospital.npz"
     own._store.predictions(0).to_npz(table)
@@ -177,11 +177,11 @@ def test_trials_ensembles_and_tables_are_compared(own, tmp_path):
     rows = [expected.ids.index(name) for name in errors.images.ids]
     np.testing.assert_array_equal(errors.probabilities[2], expected.probabilities[rows])
     assert own.errors(ensembles=[built.folder]).models == ("ensemble mean",)
-    assert len(own.errors(top=9).models) == 4, "trials without a model have saved predictions too"
+    assert len(own.errors(top=9).models) == 4, "trials without a model saved their predictions too"
 
 
 @pytest.mark.parametrize(
-    ("choices", "error", "message"),
+    ("options", "error", "message"),
     [
         ({"trials": [0], "top": 2}, UsageError, "not both"),
         ({"top": 0}, UsageError, "At least one trial"),
@@ -191,9 +191,9 @@ def test_trials_ensembles_and_tables_are_compared(own, tmp_path):
         ({"part": "valdi"}, UnknownNameError, "Did you mean 'valid'"),
     ],
 )
-def test_invalid_comparisons_are_refused(own, choices, error, message):
+def test_invalid_comparisons_are_refused(own, options, error, message):
     with pytest.raises(error, match=message):
-        own.errors(**choices)
+        own.errors(**options)
 
 
 def test_opening_the_test_part_is_recorded_for_each_model(own):
@@ -205,17 +205,17 @@ def test_opening_the_test_part_is_recorded_for_each_model(own):
     assert set(errors.images.ids) == set(own._store.split.test)
 
 
-def test_the_page_contains_the_images_and_needs_the_data(own, tmp_path):
+def test_the_page_contains_the_pictures_and_needs_the_images(own, tmp_path):
     errors = own.errors(top=3)
     page = own.error_page(errors, n_shown=2)
-    # An image may be in a group, among the most confident and among the most uncertain.
-    assert page.count("src='data:image/jpeg") >= len(images_to_show(errors, n_shown=2))
+    # An image can be shown in a group and in both lists of confusions.
+    assert page.count('src="data:image/jpeg') >= len(images_to_show(errors, n_shown=2))
     assert len(page) < 3_000_000
     with pytest.raises(DataError, match="must exist"):
-        own.error_page(errors, data=str(tmp_path / "missing"))
+        own.error_page(errors, data=str(tmp_path / "gone"))
 
 
-def test_the_command_prints_a_table_a_file_or_json(own, tmp_path, capfd):
+def test_the_command_prints_tables_and_json_and_writes_files(own, tmp_path, capfd):
     import json
 
     from automl_cxr import cli
@@ -228,15 +228,15 @@ def test_the_command_prints_a_table_a_file_or_json(own, tmp_path, capfd):
     assert f"written to {tmp_path / 'errors.html'}" in err
     assert (tmp_path / "errors.html").read_text().startswith("<!doctype html>")
     assert cli._run([*arguments, "--out", str(tmp_path / "errors.csv"), "--json"]) == 0
-    result = json.loads(capfd.readouterr().out)
+    printed = json.loads(capfd.readouterr().out)
     n_images = len(own._store.split.valid.images)
-    assert (result["images"], result["part"], len(result["models"])) == (n_images, "valid part", 3)
-    assert sum(row["images"] for row in result["classes"]) == n_images
-    assert sum(model["wrong"] for model in result["models"]) == len(result["confusions"])
+    assert (printed["images"], printed["part"], len(printed["models"])) == (n_images, "valid part", 3)
+    assert sum(row["images"] for row in printed["classes"]) == n_images
+    assert sum(model["wrong"] for model in printed["models"]) == len(printed["confusions"])
     rows = list(csv.DictReader(io.StringIO((tmp_path / "errors.csv").read_text())))
     assert len(rows) == n_images
     assert {"image", "label", "n_wrong", "only_wrong", "only_right"} <= set(rows[0])
-    assert pd.read_csv(tmp_path / "errors.csv")["n_wrong"].sum() == len(result["confusions"])
+    assert pd.read_csv(tmp_path / "errors.csv")["n_wrong"].sum() == len(printed["confusions"])
     assert cli._run([*arguments, "--format", "csv"]) == 2
     assert "without --out" in capfd.readouterr().err
     assert cli._run([*arguments, "--format", "cvs", "--out", str(tmp_path / "e")]) == 2

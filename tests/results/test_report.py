@@ -1,4 +1,4 @@
-"""The report of a small finished study, and what it says where there is less to say."""
+"""The report of a small finished study, and of studies with missing data."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ from automl_cxr.errors import StudyError
 from automl_cxr.results.figures.search import plot_learning_curves
 from automl_cxr.results.html_page import Pictures
 from automl_cxr.results.report import build_report
-from automl_cxr.results.report.audit import audit_of_study_sections
+from automl_cxr.results.report.audit import study_audit_sections
 from automl_cxr.results.report.errors import errors_sections
 from automl_cxr.results.report.heatmaps import compute_heatmaps, heatmaps_section
 from automl_cxr.results.report.leaderboard import leaderboard_section
@@ -47,97 +47,99 @@ def titles(page):
     return re.findall(r"<h2>(.*?)</h2>", page)
 
 
-def test_a_report_has_its_sections_and_asks_nobody(finished, page):
-    wanted = ["Summary", "Test part", "Leaderboard", "Quality of the predictions", "Errors", "Errors: most confident"]
-    wanted += ["Right by all 3 models", "Heat maps", "Search", "Hyperparameters", "Quality against costs", "Ensembles"]
-    wanted += ["Data and split", "Audit of the data", "Sample images", "Methods"]
-    assert [title for title in titles(page) if title in wanted] == wanted
+def test_a_report_has_its_sections_and_no_external_requests(finished, page):
+    expected = ["Summary", "Test part", "Leaderboard", "Quality of the predictions", "Errors", "Errors: most confident"]
+    expected += ["Right by all 3 models", "Heat maps", "Search", "Hyperparameters", "Quality against costs", "Ensembles"]
+    expected += ["Data and split", "Audit of the data", "Sample images", "Methods"]
+    assert [title for title in titles(page) if title in expected] == expected
     assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=['\"]?(https?:|//)", page)
-    n_judged = np.bincount(finished._store.split.valid.labels)
-    n_samples = section_of(page, "Sample images").count("src='data:image/jpeg;base64,")
-    assert n_samples == np.minimum(n_judged, 6).sum(), "six images of each class at most"
+    n_images = np.bincount(finished._store.split.valid.labels)
+    n_samples = section_of(page, "Sample images").count('src="data:image/jpeg;base64,')
+    assert n_samples == np.minimum(n_images, 6).sum(), "six images of each class at most"
     assert len(page) < 15e6
 
 
-def test_what_it_says_is_what_the_record_says(finished, page):
+def test_the_summary_agrees_with_the_leaderboard_and_the_record(finished, page):
     best, board = finished.best, finished.leaderboard()
-    assert f"is trial {best.number}: macro_f1 {best.score:.4f} ({board['macro_f1_low'][0]:.4f} to" in page
+    assert f"is trial {best.number}: macro_f1 {best.score:.4f} (95% interval {board['macro_f1_low'][0]:.4f} to" in page
     assert finished._store.split_digest in page
     for name, value in best.params.items():
         assert f"<td>{name}</td><td>{value:.4g}" in page or f"<td>{name}</td><td>{value}" in page
 
 
 def test_the_methods_name_split_search_seeds_and_versions(finished):
-    evidence = replace(read_report_data(finished._store), test_opened=(), ensembles={})  # whatever other tests have made
-    data, search, best, evaluation, computation = methods_paragraphs(evidence)
+    report_data = replace(read_report_data(finished._store), test_opened=(), ensembles={})  # other tests add to the study
+    data, search, best, evaluation, computation = methods_paragraphs(report_data)
     split = finished._store.split
     assert data.startswith("The data set comprised 60 chest radiographs of three classes (")
     assert f"{len(split.train.images)} images of {len(set(split.train.patients))} patients for training" in data
     assert "We searched two hyperparameters of convolutional networks" in search
-    assert "dense_units from 4 to 16; learning_rate from 0.001 to 0.1, logarithmic" in search
-    assert "to maximize macro-averaged F1 on the validation part" in search
-    assert "Of four trials, four ran to completion; together" in search
+    assert "dense_units from 4 to 16; learning_rate from 0.001 to 0.1 (log scale)" in search
+    assert "to maximise macro-averaged F1 on the validation part" in search
+    assert "Of four trials, four ran to completion. In total, training took" in search
     assert f"number {finished.best.number}, seed {finished.best.seed}" in best
+    assert evaluation.startswith("These scores are optimistic, because the same images were used to select epochs and trials.")
     assert evaluation.endswith("The test part has not been evaluated.")
     assert "Keras 3." in computation
-    assert "The seed 0 decided split and proposals" in computation
+    assert "The seed 0 determined the split and the proposed configurations" in computation
     for paragraph in (data, search, best, evaluation, computation):
         assert paragraph.endswith(".")
         assert not re.search(r"\.\.|  | ,|None|nan|\bone \w+s\b", paragraph), paragraph
 
 
-def test_the_test_part_stands_there_only_as_the_study_recorded_it(finished):
+def test_the_test_part_is_reported_as_the_study_recorded_it(finished):
     unopened = replace(read_report_data(finished._store), test_opened=(), ensembles={})
     assert "never opened" in test_set_section(unopened).parts[0].text
-    look = {"when": "2026-01-02T03:04:05+0000", "what": "trial 1", "scores": {"macro_f1": 0.4321, "accuracy": 0.5}}
-    once = replace(unopened, test_opened=[look])
-    said, table = test_set_section(once).parts
-    assert said.text == "The test part was opened once."
+    entry = {"when": "2026-01-02T03:04:05+0000", "what": "trial 1", "scores": {"macro_f1": 0.4321, "accuracy": 0.5}}
+    once = replace(unopened, test_opened=[entry])
+    text, table = test_set_section(once).parts
+    assert text.text == "The test part was opened once."
     assert table.table["macro_f1"].tolist() == [0.4321]
-    assert "was evaluated once, where trial 1 reached macro-averaged F1 0.432." in methods_paragraphs(once)[3]
-    assert any("was opened twice" in warning for warning in warnings_of(replace(unopened, test_opened=[look, look])))
+    evaluated = "The test part was evaluated once. Macro-averaged F1 of trial 1 was 0.432."
+    assert evaluated in methods_paragraphs(once)[3]
+    assert any("was opened twice" in warning for warning in warnings_of(replace(unopened, test_opened=[entry, entry])))
 
 
-def test_a_report_opens_nothing(finished, page):
+def test_a_report_does_not_open_the_test_part(finished, page):
     before = finished._store.test_opened()
     build_report(finished._store, explain=False)
     assert finished._store.test_opened() == before
 
 
-@pytest.mark.parametrize(("low", "high", "said", "is_warning"), [
-    (0.0, 0.001, "lies above it.", False),
-    (0.0, 0.999, "is not clearly above it, since the intervals overlap.", True),
-    (0.999, 1.0, "lies below it.", True),
+@pytest.mark.parametrize(("low", "high", "verdict", "is_warning"), [
+    (0.0, 0.001, "is above the baseline.", False),
+    (0.0, 0.999, "is not clearly above the baseline, because the intervals overlap.", True),
+    (0.999, 1.0, "is below the baseline.", True),
 ])  # fmt: skip
-def test_the_line_to_beat_stands_on_top_and_in_the_leaderboard(finished, located, low, high, said, is_warning):
-    line = Shortcut(macro_f1=(low + high) / 2, low=low, high=high, chance=0.33, n_folds=5)
-    audit = replace(located.audit, shortcut=line)
+def test_the_summary_compares_the_best_trial_with_the_baseline(finished, located, low, high, verdict, is_warning):
+    baseline = Shortcut(macro_f1=(low + high) / 2, low=low, high=high, chance=0.33, n_folds=5)
+    audit = replace(located.audit, shortcut=baseline)
     interval = replace(located.intervals["macro_f1"], low=0.4, high=0.6)
-    evidence = replace(located, audit=audit, intervals={**located.intervals, "macro_f1": interval})
-    top = summary_section(evidence).parts[1]
-    assert top.text.startswith(f"The line to beat. {audit.baseline} Trial {finished.best.number}, with macro-F1 ")
-    assert top.text.endswith(said)
+    report_data = replace(located, audit=audit, intervals={**located.intervals, "macro_f1": interval})
+    top = summary_section(report_data).parts[1]
+    assert top.text.startswith(f"{audit.baseline} The macro-F1 of trial {finished.best.number}, ")
+    assert top.text.endswith(verdict)
     assert top.is_warning == is_warning
-    assert set(audit.warnings) <= set(warnings_of(evidence))
+    assert set(audit.warnings) <= set(warnings_of(report_data))
 
 
-def test_a_study_without_an_audit_says_so(located):
+def test_a_study_without_an_audit_has_no_baseline(located):
     bare = replace(located, audit=None)
-    assert "no audit" in audit_of_study_sections(bare)[0].parts[0].text
-    assert "line to beat" not in summary_section(bare).parts[1].text
+    assert "no audit" in study_audit_sections(bare)[0].parts[0].text
+    assert "baseline" not in summary_section(bare).parts[1].text
 
 
-def test_the_audit_shows_pictures_only_of_the_data_that_are_the_studys(located):
-    def pictures(evidence):
-        return [part for one in audit_of_study_sections(evidence) for part in one.parts if isinstance(part, Pictures)]
+def test_the_audit_has_pictures_only_if_the_images_of_the_study_are_found(located):
+    def pictures(report_data):
+        return [part for section in study_audit_sections(report_data) for part in section.parts if isinstance(part, Pictures)]
 
     lettering = replace(located.audit.lettering[0], examples=(located.predictions.ids[0],))
-    evidence = replace(located, audit=replace(located.audit, root="gone", lettering=(lettering,)))
-    assert pictures(evidence)
-    assert not pictures(replace(evidence, root=None))
+    report_data = replace(located, audit=replace(located.audit, root="gone", lettering=(lettering,)))
+    assert pictures(report_data)
+    assert not pictures(replace(report_data, root=None))
 
 
-def test_the_leaderboard_has_the_line_to_beat_ties_and_latencies(finished, located):
+def test_the_leaderboard_has_the_baseline_ties_and_latencies(finished, located):
     table = leaderboard_section(replace(located, milliseconds={finished.best.number: 1.5})).parts[0].table
     board = finished.leaderboard()
     assert table["trial"].tolist() == ["shortcut baseline", *board["trial"]]
@@ -146,7 +148,7 @@ def test_the_leaderboard_has_the_line_to_beat_ties_and_latencies(finished, locat
     assert table["macro_f1 95%"][0] == f"{located.audit.shortcut.low:.3f}..{located.audit.shortcut.high:.3f}"
 
 
-def test_latencies_of_the_kept_models_are_drawn(finished, page):
+def test_latencies_of_the_saved_models_are_plotted(finished, page):
     assert "Quality against latency" in section_of(page, "Quality against costs")
     bare = build_report(finished._store, explain=False)
     assert "Latency is not known." in section_of(bare, "Quality against costs")
@@ -161,25 +163,25 @@ def test_errors_of_the_best_three_have_pictures(finished, located):
     assert max(len(one.pictures) for one in shown) <= 8
 
 
-def test_heat_maps_are_of_sample_images_of_each_class(finished, located):
-    evidence = replace(located, explained=compute_heatmaps(located))
-    section = heatmaps_section(evidence)
-    drawn = [picture for part in section.parts if isinstance(part, Pictures) for picture in part.pictures]
-    n_judged = np.bincount(finished._store.split.valid.labels)
-    assert len(drawn) == np.minimum(n_judged, 3).sum()
-    assert all(picture.pixels.shape == (448, 448, 3) for picture in drawn)
+def test_heat_maps_show_sample_images_of_each_class(finished, located):
+    report_data = replace(located, heatmaps=compute_heatmaps(located))
+    section = heatmaps_section(report_data)
+    heatmaps = [picture for part in section.parts if isinstance(part, Pictures) for picture in part.pictures]
+    n_images = np.bincount(finished._store.split.valid.labels)
+    assert len(heatmaps) == np.minimum(n_images, 3).sum()
+    assert all(picture.pixels.shape == (448, 448, 3) for picture in heatmaps)
     samples = [
         picture.caption for part in samples_section(located).parts if isinstance(part, Pictures) for picture in part.pictures
     ]
     named = {caption.partition(":")[0].rpartition("/")[2] for caption in samples}
-    assert {picture.caption.partition(":")[0] for picture in drawn} <= named
-    assert evidence.explained.corners["class"].tolist()[-1] == "all"
-    warned = replace(evidence, explained=replace(evidence.explained, warnings=["Class 'x' looks at letters."]))
+    assert {picture.caption.partition(":")[0] for picture in heatmaps} <= named
+    assert report_data.heatmaps.off_lung_evidence["class"].tolist()[-1] == "all"
+    warned = replace(report_data, heatmaps=replace(report_data.heatmaps, warnings=["Class 'x' looks at letters."]))
     assert "Class 'x' looks at letters." in warnings_of(warned)
     assert any(getattr(part, "is_warning", False) for part in heatmaps_section(warned).parts)
 
 
-def test_a_damaged_model_costs_the_heat_maps_alone(finished):
+def test_a_damaged_model_removes_only_the_heat_maps(finished):
     copy = api.copy_study("done", "damaged", runs=finished.folder.parent)
     copy._store.model_file(copy.best.number).write_bytes(b"no model")
     page = build_report(copy._store)
@@ -187,15 +189,15 @@ def test_a_damaged_model_costs_the_heat_maps_alone(finished):
     assert "<h2>Methods</h2>" in page
 
 
-def test_without_the_data_pictures_are_left_out_and_that_is_said(tmp_path, finished):
+def test_without_the_images_the_report_states_that_pictures_are_left_out(tmp_path, finished):
     page = build_report(finished._store, data=str(tmp_path / "gone"))
     for title in ("Sample images", "Heat maps"):
         assert "Pictures are left out. The data folder" in section_of(page, title)
     assert "Errors of each model" in page
-    assert "src='data:image/jpeg" not in page
+    assert 'src="data:image/jpeg' not in page
 
 
-def test_ensembles_are_drawn_with_their_gain(finished):
+def test_ensembles_are_plotted_with_their_gain(finished):
     copy = api.copy_study("done", "joined", runs=finished.folder.parent)
     built = copy.ensemble(top=2, method="average", name="a-pair")
     page = build_report(copy._store, explain=False)
@@ -204,7 +206,7 @@ def test_ensembles_are_drawn_with_their_gain(finished):
     assert ("Gain of each method, members of a-pair" in page) == (built.combination.judgement is not None)
 
 
-def test_failed_trials_are_told_with_their_reason(finished):
+def test_failed_trials_are_listed_with_their_reason(finished):
     copy = api.copy_study("done", "failing", runs=finished.folder.parent)
     trial = copy._store.study.ask()
     trial.set_user_attr("error", "NonFiniteLossError: <the loss> is NaN")
@@ -224,7 +226,7 @@ def test_no_report_before_a_trial_is_finished(tmp_path, finished):
         storage=f"sqlite:///{tmp_path / 's.db'}",
         directions=["maximize"],
     )
-    with pytest.raises(StudyError, match=r"needs a finished trial; study 'empty' has none at all yet\."):
+    with pytest.raises(StudyError, match=r"needs a finished trial; study 'empty' has no trials yet\."):
         build_report(store)
 
 
@@ -251,7 +253,7 @@ def test_a_large_study_still_makes_a_small_file(finished):
     assert len(build_report(store, explain=False)) < 8e6
 
 
-def test_two_objectives_are_drawn_against_each_other(finished):
+def test_a_cost_that_no_trial_has_is_refused(finished):
     table = finished.figures.cost()
     assert table.layout.xaxis.type == "log"
     with pytest.raises(StudyError, match="has a recorded latency"):
@@ -259,7 +261,7 @@ def test_two_objectives_are_drawn_against_each_other(finished):
 
 
 @pytest.mark.parametrize(
-    ("written", "wanted"),
+    ("formatted", "expected"),
     [
         (counted(1, "trial"), "one trial"),
         (counted(0, "class", "classes"), "no classes"),
@@ -276,5 +278,5 @@ def test_two_objectives_are_drawn_against_each_other(finished):
         (duration(7200), "2 h"),
     ],
 )
-def test_words(written, wanted):
-    assert written == wanted
+def test_numbers_and_lists_in_sentences(formatted, expected):
+    assert formatted == expected

@@ -1,4 +1,4 @@
-"""The Optuna dashboard over a studies' storage, with pictures and notes of this program's that stand in no storage."""
+"""The Optuna dashboard for a studies' storage, with computed notes, figures and trial pages."""
 
 from automl_cxr.results.dashboard.serving import serve_dashboard
 

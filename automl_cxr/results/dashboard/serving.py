@@ -1,9 +1,8 @@
-"""Serves the Optuna dashboard over a studies' storage, on which trials have pictures, notes and figures."""
+"""Serves the Optuna dashboard for a studies' storage, with notes, figures and trial pages."""
 
 from __future__ import annotations
 
 import contextlib
-import re
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,59 +15,66 @@ from automl_cxr.storage.urls import open_existing_storage
 
 
 class _ThreadedServer(ThreadingMixIn, WSGIServer):
-    """Answers each request in a thread, so that a slow page holds up neither the others nor Ctrl-C."""
+    """A server with one thread for each request, so that a slow page delays neither other requests nor Ctrl-C."""
 
     daemon_threads = True
 
 
 class _QuietHandler(WSGIRequestHandler):
-    """Does not write a line for every request."""
+    """A request handler without an access log."""
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Write nothing."""
 
 
 def serve_dashboard(storage: str, *, runs: Path, host: str, port: int, on_ready: Callable[[], None]) -> None:
-    """Serve until the process is interrupted.
+    """Serve the dashboard until the process is interrupted.
 
     Args:
         storage: Optuna storage URL, which must exist.
-        runs: Folder of the studies' files, of which the pictures of trials are made.
-        host: Address to listen on. The dashboard has no login: others than 127.0.0.1 let the network in.
+        runs: Folder of the studies' files.
+        host: Address to listen on. The dashboard has no login: an address other than 127.0.0.1 is open to the network.
         port: Port to listen on.
-        on_ready: Called when requests are answered.
+        on_ready: Called when the server accepts requests.
 
     Raises:
-        StudyError: There is no such storage.
-        UsageError: The address cannot be listened on.
+        StudyError: The storage does not exist.
+        UsageError: The server cannot listen on the address.
     """
-    from optuna_dashboard import wsgi  # two seconds to load
-
-    from automl_cxr.results.dashboard.augmented_storage import AugmentedStorage, TrialArtifacts
-
-    warnings.filterwarnings("ignore", module="optuna")  # remarks on the numbers of trials that pages ask figures of
-    shown = AugmentedStorage(open_existing_storage(storage), runs)
-    app = _looking(wsgi(shown, artifact_store=TrialArtifacts(shown, runs)), shown.load_augmented_study)
+    app = dashboard_app(open_existing_storage(storage), runs)
     try:
         server = make_server(host, port, app, server_class=_ThreadedServer, handler_class=_QuietHandler)
     except (OSError, OverflowError) as error:
         raise UsageError(f"The dashboard cannot listen on {host}:{port} ({error}). Choose another --port or --host.") from error
     with server:
         on_ready()
-        with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is the usual way to stop the server
             server.serve_forever()
 
 
 _Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]  # WSGI
 
 
-def _looking(app: _Application, load_augmented_study: Callable[[int], None]) -> _Application:
-    """Have a study looked at whenever a page asks for its details."""
+def dashboard_app(backend: Any, runs: Path) -> _Application:
+    """Return the dashboard as a WSGI application that computes notes and figures when a study's details are requested.
 
-    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        found = re.fullmatch(r"/api/studies/(\d+)/?", environ.get("PATH_INFO", ""))
-        if found is not None and environ.get("REQUEST_METHOD") == "GET":
-            load_augmented_study(int(found[1]))
+    Args:
+        backend: The studies' Optuna storage.
+        runs: Folder of the studies' files.
+    """
+    from optuna_dashboard import wsgi  # takes two seconds to import
+
+    from automl_cxr.results.dashboard.augmented_storage import AugmentedStorage, TrialArtifacts
+    from automl_cxr.results.dashboard.dashboard_attributes import STUDY_ROUTE
+
+    warnings.filterwarnings("ignore", module="optuna")  # warnings about too few trials for a figure
+    storage = AugmentedStorage(backend, runs)
+    app = wsgi(storage, artifact_store=TrialArtifacts(storage, runs))
+
+    def augmented_app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        match = STUDY_ROUTE.fullmatch(environ.get("PATH_INFO", ""))
+        if match is not None and environ.get("REQUEST_METHOD") == "GET":
+            storage.load_augmented_study(int(match[1]))
         return app(environ, start_response)
 
-    return answer
+    return augmented_app

@@ -1,9 +1,9 @@
-"""The report of a study: one file for a browser that holds everything a reader needs to believe or to doubt a search.
+"""The report of a study: one self-contained HTML file.
 
-gather the evidence        the record, the best trial, its predictions; the test part stays sealed
-look at models             where the data and a model are there, heat maps; latencies if they are wanted
-write a section each       text, tables, figures and pictures; what there is not is left out, saying so
-render them as one page    `results/html_page.py`: nothing is loaded from anywhere
+1. ``read_report_data`` reads the study's record, its best trial and that trial's predictions. The test part stays sealed.
+2. If the images and a saved model are available, heat maps are computed. Latencies are measured on request.
+3. Each function in ``_SECTIONS`` returns sections of text, tables, figures and pictures.
+4. ``results/html_page.py`` renders the sections as one page.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from automl_cxr.results.html_page import Section, render_page
 from automl_cxr.results.latencies import measure_latencies
-from automl_cxr.results.report.audit import audit_of_study_sections
+from automl_cxr.results.report.audit import study_audit_sections
 from automl_cxr.results.report.data import data_section
 from automl_cxr.results.report.ensembles import ensembles_section
 from automl_cxr.results.report.errors import errors_sections
@@ -30,29 +30,24 @@ from automl_cxr.results.report.summary import summary_section
 from automl_cxr.results.report.test_set import test_set_section
 from automl_cxr.study.store import StudyStore, explained_disk_errors, write_atomically
 
-
-def _alone(write: Callable[[ReportData], Section]) -> Callable[[ReportData], Sequence[Section]]:
-    return lambda evidence: [write(evidence)]
-
-
-_SECTIONS: Sequence[Callable[[ReportData], Sequence[Section]]] = (
-    _alone(summary_section),
-    _alone(test_set_section),
-    _alone(leaderboard_section),
-    _alone(quality_section),
+_SECTIONS: Sequence[Callable[[ReportData], Section | Sequence[Section]]] = (
+    summary_section,
+    test_set_section,
+    leaderboard_section,
+    quality_section,
     errors_sections,
-    _alone(heatmaps_section),
-    _alone(search_section),
-    _alone(hyperparameters_section),
-    _alone(costs_section),
-    _alone(splices_section),
-    _alone(ensembles_section),
-    _alone(data_section),
-    audit_of_study_sections,
-    _alone(samples_section),
-    _alone(methods_section),
+    heatmaps_section,
+    search_section,
+    hyperparameters_section,
+    costs_section,
+    splices_section,
+    ensembles_section,
+    data_section,
+    study_audit_sections,
+    samples_section,
+    methods_section,
 )
-"""What a report is made of, in its order: each makes sections of the evidence. A row is all that another one takes."""
+"""Functions of ``ReportData`` that return one or several sections, in the order of the report. A new section is one row."""
 
 
 def build_report(
@@ -63,32 +58,39 @@ def build_report(
     latency: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> str:
-    """Write the report of a study as HTML.
+    """Return the report of a study as HTML.
 
     Args:
         store: The study.
-        data: Where the data are now, for the pictures; by default where they were. Without data there are no pictures.
-        explain: Whether the best kept model draws heat maps and the evidence in corners is measured, which loads Keras.
-        latency: Whether to measure the milliseconds an image of every kept model, now and one after the other.
-        on_progress: Told (models done, models in all) where they are measured.
+        data: Current folder of the images, for the pictures; by default the folder used for the search. If the folder does
+            not exist, the report has no pictures.
+        explain: Whether to compute heat maps and off-lung evidence with the best saved model. This imports Keras.
+        latency: Whether to measure the latency of every saved model, one after the other, in milliseconds per image.
+        on_progress: Called with the number of measured models and the number of all models.
 
     Raises:
         StudyError: No trial is finished, or a file of the study is damaged.
-        TrialError: A model file is damaged whose latency is wanted.
+        TrialError: The latency of a model is requested whose file is damaged.
     """
-    evidence = locate_images(read_report_data(store), data)
+    report_data = locate_images(read_report_data(store), data)
     if explain:
-        evidence = replace(evidence, explained=compute_heatmaps(evidence))
+        report_data = replace(report_data, heatmaps=compute_heatmaps(report_data))
     if latency:
         measured = measure_latencies([store], on_progress=on_progress)
-        evidence = replace(evidence, milliseconds={trial: value for (_, trial), value in measured.items()})
-    sections = [section for write in _SECTIONS for section in write(evidence)]
+        report_data = replace(report_data, milliseconds={trial: value for (_, trial), value in measured.items()})
+    sections: list[Section] = []
+    for build in _SECTIONS:
+        built = build(report_data)
+        sections += [built] if isinstance(built, Section) else built
     return render_page(f"Report of study {store.name}", sections)
 
 
-def write_report(store: StudyStore, out: Path, **choices: Any) -> Path:
-    """Write the report of a study into a file, or replace it; return the file. Keywords and errors as in ``build_report``."""
-    page = build_report(store, **choices)
+def write_report(store: StudyStore, out: Path, **options: Any) -> Path:
+    """Write the report of a study to a file, which is replaced if it exists, and return the file.
+
+    Keyword arguments and errors are those of ``build_report``.
+    """
+    page = build_report(store, **options)
     with explained_disk_errors(out):
         write_atomically(out, page)
     return out

@@ -1,4 +1,4 @@
-"""What the audit found in the images that the study may see."""
+"""The section about the audit of the training and validation images."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from automl_cxr.results.html_page import Pictures, Section, Text
 from automl_cxr.results.report.report_data import ReportData
 
 
-def audit_of_study_sections(evidence: ReportData) -> Sequence[Section]:
-    """Lay out the audit that the study was stamped with, its pictures from where the data are now."""
-    audit = evidence.audit
+def study_audit_sections(data: ReportData) -> Sequence[Section]:
+    """Show the audit that was recorded with the study. Pictures are read from the current folder of the images."""
+    audit = data.audit
     if audit is None:
-        told = f"This study has no audit. `automl-cxr data audit {evidence.spec.data}` looks at the data."
-        return [Section("Audit of the data", [Text(told)])]
-    if evidence.root is not None:
-        return audit_sections(replace(audit, root=str(evidence.root)))
+        message = f"This study has no audit. Run `automl-cxr data audit {data.spec.data}` to audit the data."
+        return [Section("Audit of the data", [Text(message)])]
+    if data.root is not None:
+        return audit_sections(replace(audit, root=str(data.root)))
     sections = audit_sections(audit)
-    return [Section(one.title, [part for part in one.parts if not isinstance(part, Pictures)]) for one in sections]
+    return [Section(section.title, [part for part in section.parts if not isinstance(part, Pictures)]) for section in sections]

@@ -1,4 +1,4 @@
-"""Which images a study is made of, how they were divided, and by which digests they are known again."""
+"""The section about the images of a study, their split and their digests."""
 
 from __future__ import annotations
 
@@ -11,35 +11,36 @@ from automl_cxr.results.html_page import Part, Section, Table, Text
 from automl_cxr.results.report.report_data import ReportData
 from automl_cxr.results.report.text_format import counted
 
-_MOST_UNREADABLE = 20
+_MAX_UNREADABLE = 20
 
 
-def data_section(evidence: ReportData) -> Section:
+def data_section(data: ReportData) -> Section:
     """Show classes, patients, parts and digests."""
-    split = evidence.split
+    split = data.split
     parts: list[Part] = [
         Table(
-            parts_table(evidence),
-            "Images and patients by part. The test part is sealed: the study has its images' names and nothing more.",
+            parts_table(data),
+            "Images and patients of each part. The test part is sealed: only the names of its images are read.",
         ),
-        Table(digests_table(evidence), "What the data are known by"),
+        Table(digests_table(data), "Source and digests of the data"),
     ]
     if split.unreadable:
-        rows = [{"image": image, "reason": reason} for image, reason in list(split.unreadable.items())[:_MOST_UNREADABLE]]
-        told = f"Left out because they could not be read: {counted(len(split.unreadable), 'image')}"
-        shown = f", of which {_MOST_UNREADABLE} are named" if len(split.unreadable) > _MOST_UNREADABLE else ""
-        parts.append(Table(pd.DataFrame(rows), told + shown))
+        rows = [{"image": image, "reason": reason} for image, reason in list(split.unreadable.items())[:_MAX_UNREADABLE]]
+        caption = f"Unreadable and therefore excluded: {counted(len(split.unreadable), 'image')}"
+        shown = f" (the first {_MAX_UNREADABLE} are listed)" if len(split.unreadable) > _MAX_UNREADABLE else ""
+        parts.append(Table(pd.DataFrame(rows), caption + shown))
     if not split.grouped:
-        parts.append(Text("Patients are not known; every image is its own patient.", is_warning=True))
+        parts.append(Text("Patients are unknown. Every image is treated as its own patient.", is_warning=True))
     return Section("Data and split", parts)
 
 
-def parts_table(evidence: ReportData) -> pd.DataFrame:
-    """Tabulate part, images, patients and the images of each class, one row a part or a fold."""
-    split = evidence.split
+def parts_table(data: ReportData) -> pd.DataFrame:
+    """Return a table with one row per part or fold: part, images, patients and the number of images of each class."""
+    split = data.split
     if split.folds:
         rows = [
-            _row(f"fold {fold}", _of_fold(split.train, split.folds, fold), split.classes) for fold in sorted(set(split.folds))
+            _row(f"fold {fold}", _part_of_fold(split.train, split.folds, fold), split.classes)
+            for fold in sorted(set(split.folds))
         ]
         rows.append(_row("all folds", split.train, split.classes))
     else:
@@ -49,12 +50,12 @@ def parts_table(evidence: ReportData) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _of_fold(part: PartRecord, folds: tuple[int, ...], fold: int) -> PartRecord:
-    chosen = [position for position, number in enumerate(folds) if number == fold]
+def _part_of_fold(part: PartRecord, folds: tuple[int, ...], fold: int) -> PartRecord:
+    rows = [row for row, number in enumerate(folds) if number == fold]
     return PartRecord(
-        images=tuple(part.images[position] for position in chosen),
-        labels=tuple(part.labels[position] for position in chosen),
-        patients=tuple(part.patients[position] for position in chosen),
+        images=tuple(part.images[row] for row in rows),
+        labels=tuple(part.labels[row] for row in rows),
+        patients=tuple(part.patients[row] for row in rows),
     )
 
 
@@ -64,19 +65,19 @@ def _row(name: str, part: PartRecord, classes: tuple[str, ...]) -> dict[str, str
     return {**sizes, **{label: str(counts[number]) for number, label in enumerate(classes)}}
 
 
-def digests_table(evidence: ReportData) -> pd.DataFrame:
-    """Tabulate where the data were, how they were read and divided, and their digests."""
-    spec, split = evidence.spec, evidence.split
+def digests_table(data: ReportData) -> pd.DataFrame:
+    """Return a table of the source, layout and split of the data and of their digests."""
+    spec, split = data.spec, data.split
     rows = {
         "data": spec.data,
         "layout": spec.layout,
-        "digest of images' names, labels and patients": spec.data_digest,
+        "digest of image names, labels and patients": spec.data_digest,
         "digest of the training and validation files": spec.pixels_digest,
-        "digest of the split": evidence.store.split_digest,
+        "digest of the split": data.store.split_digest,
         "seed of the split": str(split.seed),
         "origin of the split": split.origin,
         "patients known": "yes" if split.grouped else "no",
-        "class without a finding": spec.normal_class or "none named",
+        "class without a finding": spec.normal_class or "not specified",
         "image size": f"{spec.image_size} pixels, {spec.fit}",
     }
-    return pd.DataFrame({"what": rows.keys(), "value": rows.values()})
+    return pd.DataFrame({"property": rows.keys(), "value": rows.values()})

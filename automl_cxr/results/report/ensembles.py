@@ -1,4 +1,4 @@
-"""The ensembles of a study: their weights, and what they gain."""
+"""The section about the ensembles of a study: their weights and their gain."""
 
 from __future__ import annotations
 
@@ -10,38 +10,43 @@ from automl_cxr.results.html_page import Part, Plot, Section, Table, Text
 from automl_cxr.results.report.report_data import ReportData
 from automl_cxr.results.report.text_format import counted
 
-_MOST = 5  # ensembles in full; who has more compares methods
+_MAX_ENSEMBLES = 5
 
 
-def ensembles_section(evidence: ReportData) -> Section:
-    """Show each ensemble's weights and the gain of every method over the best member, with its interval."""
+def ensembles_section(data: ReportData) -> Section:
+    """Show the weights of each ensemble and the gain of each method over the best member, with its interval."""
     parts: list[Part] = []
-    for name, record in list(evidence.ensembles.items())[:_MOST]:
+    for name, record in list(data.ensembles.items())[:_MAX_ENSEMBLES]:
         parts += [
-            Text(_told(name, record)),
+            Text(_describe(name, record)),
             Plot(plot_weights(record, f"Weights of ensemble {name}")),
             *_gains(name, record),
         ]
-    if len(evidence.ensembles) > _MOST:
-        parts.append(Text(f"{counted(len(evidence.ensembles) - _MOST, 'more ensemble')} of this study not shown."))
-    if not evidence.ensembles:
-        parts.append(Text(f"No ensemble of this study was built: `automl-cxr ensemble build {evidence.store.name}` does."))
+    if len(data.ensembles) > _MAX_ENSEMBLES:
+        parts.append(Text(f"The study has {counted(len(data.ensembles) - _MAX_ENSEMBLES, 'more ensemble')}, not shown here."))
+    if not data.ensembles:
+        parts.append(Text(f"This study has no ensemble. Run `automl-cxr ensemble build {data.store.name}` to build one."))
     return Section("Ensembles", parts)
 
 
-def _told(name: str, record: Mapping[str, Any]) -> str:
-    said = f"Ensemble {name}: {counted(len(record['members']), 'member')}, method {record['method']}"
+def _describe(name: str, record: Mapping[str, Any]) -> str:
+    text = f"Ensemble {name}: {counted(len(record['members']), 'member')}, method {record['method']}."
     recommended = record.get("recommended")
     if recommended and recommended != record["method"]:
-        return f"{said}. The simpler method {recommended} could not be told apart from it out of fold."
-    return f"{said}."
+        text += f" Out of fold, it was not distinguishable from the simpler method {recommended}."
+    return text
 
 
 def _gains(name: str, record: Mapping[str, Any]) -> list[Part]:
     figure = plot_gains(record, f"Gain of each method, members of {name}")
     if figure is None:
-        return [Text("There were too few patients to judge the methods on others than they were fitted on.", is_warning=True)]
+        text = "There were too few patients to evaluate the methods on patients that the weights were not fitted on."
+        return [Text(text, is_warning=True)]
+    caption = (
+        "Gain on patients that the weights were not fitted on, with 95% bootstrap intervals by patient. If an interval "
+        "includes 0, there may be no gain. The selected method is coloured."
+    )
     return [
-        Plot(figure, "Out of fold, 95 % by patient; an interval that reaches 0 may be no gain. The method taken is coloured."),
-        Table(gains_table(record), "Scores where the weights were fitted, and on patients left out"),
+        Plot(figure, caption),
+        Table(gains_table(record), "Scores on the patients that the weights were fitted on, and out of fold"),
     ]

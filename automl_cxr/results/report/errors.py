@@ -1,4 +1,4 @@
-"""Which images the best trials get wrong together and alone, with pictures where the data are at hand."""
+"""The section about the errors that the best trials have in common or make alone."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from automl_cxr.results.report.report_data import ReportData
 from automl_cxr.results.study_data import decode_small_images
 
 _N_TRIALS = 3
-_N_SHOWN = 4  # pictures of each class in each group
+_N_SHOWN = 4  # pictures per class and group
 
 
-def errors_sections(evidence: ReportData) -> Sequence[Section]:
-    """Compare the errors of the best trials; `automl-cxr errors` compares any others."""
-    store = evidence.store
+def errors_sections(data: ReportData) -> Sequence[Section]:
+    """Compare the errors of the best three trials. `automl-cxr errors` compares other models."""
+    store = data.store
     try:
         analysis = analyse_errors(store, trials=[record.number for record in store.ranked()[:_N_TRIALS]])
     except AutomlCxrError as error:
-        return [Section("Errors", [Text(f"Errors were not compared. {error}")])]
+        return [Section("Errors", [Text(f"The errors could not be compared. {error}")])]
     images = images_to_show(analysis, n_shown=_N_SHOWN)
-    pictures = {} if evidence.root is None else decode_small_images(evidence.root, images)
+    pictures = {} if data.root is None else decode_small_images(data.root, images)
     return error_sections(analysis, pictures, n_shown=_N_SHOWN)

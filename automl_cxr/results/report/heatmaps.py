@@ -1,4 +1,4 @@
-"""What the best kept model looks at: heat maps of some sample images, and how much evidence lies where no lung is."""
+"""The section with Grad-CAM heat maps of the best saved model and its share of off-lung evidence."""
 
 from __future__ import annotations
 
@@ -12,71 +12,72 @@ from automl_cxr.results.explain.off_lung_evidence import measure_off_lung_eviden
 from automl_cxr.results.explain.overlays import HeatmapOverlay
 from automl_cxr.results.html_page import Part, Picture, Pictures, Section, Table, Text
 from automl_cxr.results.report.report_data import Heatmaps, ReportData
-from automl_cxr.results.report.samples import drawn_rows
+from automl_cxr.results.report.samples import sampled_rows
 
-_PER_CLASS = 3  # heat maps
-_MEASURED_PER_CLASS = 24  # images whose evidence is measured: seconds, and enough to average
+_HEATMAPS_PER_CLASS = 3
+_MEASURED_PER_CLASS = 24  # images for the off-lung evidence: enough for an average, and takes seconds
 
 
-def compute_heatmaps(evidence: ReportData) -> Heatmaps:
-    """Explain what the best trial that keeps its model says of some of the sample images; seconds, for Keras is loaded.
+def compute_heatmaps(data: ReportData) -> Heatmaps:
+    """Explain the predictions of the best trial that has a saved model for a sample of images. This imports Keras.
 
-    A report never fails of it.
+    If it fails, the result contains the reason; the report is written without heat maps.
     """
-    if evidence.root is None:
-        return Heatmaps(why_not=evidence.why_no_pictures)
+    if data.root is None:
+        return Heatmaps(missing_reason=data.no_pictures_reason)
     try:
-        classifier = classifier_of_trial(evidence.store)
-        shown = _drawn(evidence, evidence.root, _PER_CLASS)
-        measured = _drawn(evidence, evidence.root, _MEASURED_PER_CLASS)
-        corners = measure_off_lung_evidence(classifier, list(measured))
+        classifier = classifier_of_trial(data.store)
+        shown = _sampled_files(data, data.root, _HEATMAPS_PER_CLASS)
+        measured = _sampled_files(data, data.root, _MEASURED_PER_CLASS)
+        off_lung_evidence = measure_off_lung_evidence(classifier, list(measured))
         overlays = explain(classifier, list(shown), labels=shown)
-    except Exception as error:  # noqa: BLE001 - whatever a backend stumbles over, the rest of the report stands
-        return Heatmaps(why_not=f"Heat maps are left out. {error}")
-    return Heatmaps(classifier.name, overlays, corners, off_lung_warnings(corners))
+    except Exception as error:  # noqa: BLE001 - backends raise errors of any kind, and the other sections do not depend on it
+        return Heatmaps(missing_reason=f"Heat maps are left out. {error}")
+    return Heatmaps(classifier.name, overlays, off_lung_evidence, off_lung_warnings(off_lung_evidence))
 
 
-def _drawn(evidence: ReportData, root: Path, per_class: int) -> dict[str, str]:
-    """Draw images that judged the trials: by file the class."""
+def _sampled_files(data: ReportData, root: Path, per_class: int) -> dict[str, str]:
+    """Return the class names of sampled images of the validation part (or of all folds) by file."""
     return {
-        str(root / evidence.predictions.ids[row]): name
-        for label, name in enumerate(evidence.spec.classes)
-        for row in drawn_rows(evidence, label, per_class)
+        str(root / data.predictions.ids[row]): name
+        for label, name in enumerate(data.spec.classes)
+        for row in sampled_rows(data, label, per_class)
     }
 
 
-def heatmaps_section(evidence: ReportData) -> Section:
+def heatmaps_section(data: ReportData) -> Section:
     """Show the heat maps by class, and the evidence in corners and borders."""
-    found = evidence.explained
-    if found is None:
+    heatmaps = data.heatmaps
+    if heatmaps is None:
         return Section("Heat maps", [])
-    if found.corners is None:
-        return Section("Heat maps", [Text(found.why_not)])
+    if heatmaps.off_lung_evidence is None:
+        return Section("Heat maps", [Text(heatmaps.missing_reason)])
     parts: list[Part] = [
         Text(
-            f"Where the best kept model, {found.model}, finds the evidence for what it predicts (Grad-CAM): images drawn at "
-            f"random, {evidence.place}. `automl-cxr explain {evidence.store.name}` draws more of them, larger."
+            f"Grad-CAM heat maps of the best saved model, {heatmaps.model}, for randomly selected images "
+            f"({data.evaluated_on}). Run `automl-cxr explain {data.store.name}` for more and larger heat maps."
         )
     ]
-    for name in evidence.spec.classes:
-        pictures = [Picture(_in_square(one.pixels), _caption(one)) for one in found.overlays if one.label == name]
+    for name in data.spec.classes:
+        pictures = [Picture(_pad_to_square(one.pixels), _caption(one)) for one in heatmaps.overlays if one.label == name]
         parts += [Text(name), Pictures(pictures)] if pictures else []
-    parts += [Text(warning, is_warning=True) for warning in found.warnings]
-    told = (
-        f"Shares of the evidence by predicted class, at most {_MEASURED_PER_CLASS} images of each true class. outside: in all "
-        "corners and borders together, which are outside_area of the picture. times: how much more evidence than area the "
-        "worst region has; 1 where it falls evenly."
+    parts += [Text(warning, is_warning=True) for warning in heatmaps.warnings]
+    caption = (
+        f"Location of the Grad-CAM evidence by predicted class, for at most {_MEASURED_PER_CLASS} images of each true class. "
+        "outside: share of the evidence in the corners and borders together. outside_area: share of the image area that they "
+        "cover. times: share of evidence divided by share of area in the region with the highest such ratio; evenly "
+        "distributed evidence has 1."
     )
-    return Section("Heat maps", [*parts, Table(found.corners, told)])
+    return Section("Heat maps", [*parts, Table(heatmaps.off_lung_evidence, caption)])
 
 
-def _in_square(pixels: np.ndarray) -> np.ndarray:
-    """Pad a picture, uint8 (height, width, 3), with black, so that all in a grid are of one height."""
+def _pad_to_square(pixels: np.ndarray) -> np.ndarray:
+    """Pad a picture, uint8 (height, width, 3), with black, so that all pictures of a grid have the same height."""
     height, width = pixels.shape[:2]
     down, across = (max(0, (max(height, width) - side)) for side in (height, width))
     return np.pad(pixels, ((down // 2, down - down // 2), (across // 2, across - across // 2), (0, 0)))
 
 
-def _caption(one: HeatmapOverlay) -> str:
-    outside = "" if one.outside is None else f"; {one.outside:.0%} in corners and borders"
-    return f"{one.image.rpartition('/')[2]}: {one.predicted} ({one.probability:.0%}){outside}"
+def _caption(overlay: HeatmapOverlay) -> str:
+    outside = "" if overlay.outside is None else f"; {overlay.outside:.0%} of the evidence in corners and borders"
+    return f"{overlay.image.rpartition('/')[2]}: {overlay.predicted} ({overlay.probability:.0%}){outside}"

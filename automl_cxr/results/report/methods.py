@@ -1,16 +1,17 @@
-"""The methods paragraphs that a paper needs, written from what the study recorded."""
+"""Methods paragraphs for a paper, generated from the study record."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.engine.space import Choice, Float, Int
+from automl_cxr.records import PartRecord
 from automl_cxr.results.html_page import Section, Text
 from automl_cxr.results.report.report_data import ReportData
-from automl_cxr.results.report.text_format import capitalised, counted, duration, listed, spelt, times
+from automl_cxr.results.report.text_format import capitalised, counted, duration, listed, number_word, times
 from automl_cxr.study.provenance import SearchEntry
 
 _SAMPLERS: Mapping[str, str] = MappingProxyType(
@@ -32,9 +33,9 @@ _SAMPLERS: Mapping[str, str] = MappingProxyType(
 _PRUNERS: Mapping[str, str] = MappingProxyType(
     {
         "asha": "by asynchronous successive halving",
-        "hyperband": "by Hyperband's brackets of successive halving",
-        "median": "when they fell behind the median of the earlier trials",
-        "wilcoxon": "between folds by Wilcoxon's signed-rank test against the best trial",
+        "hyperband": "by the successive-halving brackets of Hyperband",
+        "median": "when their score was worse than the median of the earlier trials",
+        "wilcoxon": "between folds, by Wilcoxon's signed-rank test against the best trial",
     }
 )
 _OBJECTIVES: Mapping[str, str] = MappingProxyType(
@@ -48,106 +49,111 @@ _OBJECTIVES: Mapping[str, str] = MappingProxyType(
         "sensitivity_at_95_specificity": "sensitivity at 95% specificity",
         "parameters": "the number of parameters",
         "multiply_adds": "the number of multiply-adds",
-        "latency": "the inference time of an image",
+        "latency": "the inference time per image",
     }
 )
 _FAMILIES: Mapping[str, str] = MappingProxyType(
     {
         "scratch": "convolutional networks trained from random weights",
-        "fused": "convolutional networks that join shallow and deep feature maps, trained from random weights",
+        "fused": "convolutional networks with joined shallow and deep feature maps, trained from random weights",
         "transfer": "pretrained networks with a new head",
-        "concat": "two networks, each cut at a layer and joined",
+        "concat": "concatenations of two networks, each cut at a layer",
     }
 )
-_MOST_ENSEMBLES = 3  # that a paper would compare
-_MOST_VALUES = 8  # of a choice that are named
-_FITS = {"stretch": "stretched to", "pad": "padded with black to", "crop": "cropped at their centre to"}
+_MAX_ENSEMBLES = 3
+_MAX_VALUES = 8  # listed values of a choice
+_FITS = {"stretch": "stretched to", "pad": "padded with black to", "crop": "centre-cropped to"}
+_DIRECTIONS = {"MAXIMIZE": "maximise", "MINIMIZE": "minimise"}
 _LIBRARIES = (("keras", "Keras"), ("optuna", "Optuna"), ("keras-tuner", "KerasTuner"), ("ray", "Ray"), ("numpy", "NumPy"))
 _BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 
 
-def methods_section(evidence: ReportData) -> Section:
-    """Give the paragraphs under their heading."""
-    return Section("Methods", [Text(paragraph) for paragraph in methods_paragraphs(evidence)])
+def methods_section(data: ReportData) -> Section:
+    """Return the section with the methods paragraphs."""
+    return Section("Methods", [Text(paragraph) for paragraph in methods_paragraphs(data)])
 
 
-def methods_paragraphs(evidence: ReportData) -> list[str]:
-    """Write data, search, best network, evaluation and computation, a paragraph each, as a paper could have them."""
-    told = [_data(evidence), _search(evidence), _best(evidence), _evaluation(evidence), _computation(evidence)]
-    return [" ".join(sentences) for sentences in told if sentences]
+def methods_paragraphs(data: ReportData) -> list[str]:
+    """Return paragraphs about data, search, best trial, evaluation and computation, in the style of a paper."""
+    paragraphs = [_data(data), _search(data), _best(data), _evaluation(data), _computation(data)]
+    return [" ".join(sentences) for sentences in paragraphs if sentences]
 
 
 # --------------------------------------------------------------------------------------------------------------- data
 
 
-def _data(evidence: ReportData) -> list[str]:
-    spec, split = evidence.spec, evidence.split
+def _data(data: ReportData) -> list[str]:
+    spec, split = data.spec, data.split
     n_images = len(split.train.images) + len(split.valid.images) + len(split.test)
     classes = f"{counted(len(spec.classes), 'class', 'classes')} ({listed(spec.classes)})"
     comprised = f"The data set comprised {counted(n_images, 'chest radiograph')} of {classes}."
-    return [comprised, *_split(evidence), _preparation(evidence)]
+    return [comprised, *_split(data), _preparation(data)]
 
 
-def _split(evidence: ReportData) -> list[str]:
-    split = evidence.split
-    by = "by patient" if split.grouped else "by image, since patients were not known"
+def _split(data: ReportData) -> list[str]:
+    split = data.split
+    by = "by patient" if split.grouped else "by image, because patients were unknown"
     how = {
-        "made": f"The images were divided at random {by}, with the classes in equal shares (seed {split.seed})",
-        "given": "The images were divided as the data set prescribes",
-    }.get(split.origin, f"Parts that the data set prescribes were kept; the others were drawn {by} (seed {split.seed})")
-    parts = (
-        [f"{_sized(split.train)} for {split.n_folds}-fold cross-validation"]
-        if split.folds
-        else [f"{_sized(split.train)} for training", f"{_sized(split.valid)} for validation"]
+        "made": f"The images were divided at random {by}, stratified by class (seed {split.seed})",
+        "given": "The images were divided as specified by the data set",
+    }.get(
+        split.origin,
+        f"The parts specified by the data set were used; the other parts were drawn at random {by} (seed {split.seed})",
     )
-    test = f"{counted(len(split.test), 'image')} for a test part that no trial saw"
+    parts = (
+        [f"{_size(split.train)} for {split.n_folds}-fold cross-validation"]
+        if split.folds
+        else [f"{_size(split.train)} for training", f"{_size(split.valid)} for validation"]
+    )
+    test = f"{counted(len(split.test), 'image')} for testing, which no trial used"
     sentences = [f"{how}: {listed([*parts, test])}."]
     if split.folds:
-        sentences.append(f"Folds were drawn {by}, with the classes in equal shares.")
+        sentences.append(f"Folds were drawn {by}, stratified by class.")
     if split.unreadable:
-        sentences.append(f"{capitalised(counted(len(split.unreadable), 'image'))} could not be read and took no part.")
+        were = "was" if len(split.unreadable) == 1 else "were"
+        sentences.append(f"{capitalised(counted(len(split.unreadable), 'image'))} could not be read and {were} excluded.")
     return sentences
 
 
-def _sized(part: Any) -> str:
+def _size(part: PartRecord) -> str:
     return f"{counted(len(part.images), 'image')} of {counted(len(set(part.patients)), 'patient')}"
 
 
-def _preparation(evidence: ReportData) -> str:
-    size, fit = evidence.spec.image_size, evidence.spec.fit
-    return f"Images were converted to 8-bit grey and {_FITS[fit]} {size} × {size} pixels."
+def _preparation(data: ReportData) -> str:
+    size, fit = data.spec.image_size, data.spec.fit
+    return f"Images were converted to 8-bit greyscale and {_FITS[fit]} {size} × {size} pixels."
 
 
 # ------------------------------------------------------------------------------------------------------------- search
 
 
-def _search(evidence: ReportData) -> list[str]:
-    spec = evidence.spec
-    sentences = [_space(evidence)]
-    samplers = list(dict.fromkeys(entry.sampler for entry in evidence.searches)) or [spec.sampler]
+def _search(data: ReportData) -> list[str]:
+    spec = data.spec
+    sentences = [_space(data)]
+    samplers = list(dict.fromkeys(entry.sampler for entry in data.searches)) or [spec.sampler]
     proposed = listed([_SAMPLERS.get(name, name) for name in samplers])
-    sentences.append(f"Configurations were proposed by {proposed}, to {_aim(evidence)}.")
+    sentences.append(f"Configurations were proposed by {proposed} to {_aim(data)}.")
     if spec.warm_start:
-        sentences.append(f"The search began with the best configurations of an earlier study, {spec.warm_start}.")
+        sentences.append(f"The search started with the best configurations of an earlier study, {spec.warm_start}.")
     if spec.requirements:
-        sentences.append(f"Trials had to keep {listed(spec.requirements)}.")
-    return [*sentences, _training(evidence), *_stopping(evidence), _budget(evidence)]
+        sentences.append(f"Trials had to satisfy {listed(spec.requirements)}.")
+    return [*sentences, _training(data), *_stopping(data), *_budget(data)]
 
 
-def _space(evidence: ReportData) -> str:
-    spec = evidence.spec
+def _space(data: ReportData) -> str:
+    spec = data.spec
     parameters = spec.space.parameters
-    families = _families(evidence)
+    families = _families(data)
     if not parameters:
-        return f"Nothing was searched: all hyperparameters of the space {spec.space_name} are fixed ({families})."
+        return f"No hyperparameter was searched: all hyperparameters of the space {spec.space_name} are fixed ({families})."
     searched = "; ".join(_range(parameter) for parameter in parameters)
     return (
         f"We searched {counted(len(parameters), 'hyperparameter')} of {families} (search space {spec.space_name}): {searched}."
     )
 
 
-def _families(evidence: ReportData) -> str:
-    space = evidence.spec.space
+def _families(data: ReportData) -> str:
+    space = data.spec.space
     searched = next((one.values for one in space.parameters if one.name == "family" and isinstance(one, Choice)), None)
     names = searched or [space.constants.get("family", TrialConfig().family)]
     return listed([_FAMILIES.get(str(name), str(name)) for name in names])
@@ -156,80 +162,88 @@ def _families(evidence: ReportData) -> str:
 def _range(parameter: Float | Int | Choice) -> str:
     if isinstance(parameter, Choice):
         values = [str(value) for value in parameter.values]
-        shown = values if len(values) <= _MOST_VALUES else [*values[:3], f"{len(values) - 4} more", values[-1]]
+        shown = values if len(values) <= _MAX_VALUES else [*values[:3], f"{len(values) - 4} more", values[-1]]
         return f"{parameter.name} in {{{', '.join(shown)}}}"
-    log = ", logarithmic" if parameter.log else ""
+    log = " (log scale)" if parameter.log else ""
     return f"{parameter.name} from {parameter.low:g} to {parameter.high:g}{log}"
 
 
-def _aim(evidence: ReportData) -> str:
-    directions = [direction.name.lower() for direction in evidence.store.study.directions]
-    named = [_OBJECTIVES.get(name, name) for name in evidence.spec.objectives]
-    where = "over all folds" if evidence.split.folds else "on the validation part"
-    first = f"{directions[0]} {named[0]} {where}"
-    return listed([first, *(f"{how} {name}" for how, name in zip(directions[1:], named[1:], strict=True))])
+def _aim(data: ReportData) -> str:
+    verbs = [_DIRECTIONS[direction.name] for direction in data.store.study.directions]
+    names = [_OBJECTIVES.get(name, name) for name in data.spec.objectives]
+    where = "over all folds" if data.split.folds else "on the validation part"
+    first = f"{verbs[0]} {names[0]} {where}"
+    return listed([first, *(f"{verb} {name}" for verb, name in zip(verbs[1:], names[1:], strict=True))])
 
 
-def _training(evidence: ReportData) -> str:
-    spec = evidence.spec
+def _training(data: ReportData) -> str:
+    spec = data.spec
     batch = "" if "batch_size" in spec.space.names else f" in batches of {spec.batch_size} images"
-    if evidence.split.folds:
+    if data.split.folds:
         return (
-            f"Each trial trained {counted(spec.folds, 'network')}, one a fold, for up to {counted(spec.epochs, 'epoch')}"
-            f"{batch}; its score is that of the predictions of all images by the network that had not learnt from them."
+            f"Each trial trained {counted(spec.folds, 'network')}, one per fold, for up to {counted(spec.epochs, 'epoch')}"
+            f"{batch}. The score of a trial was computed from its out-of-fold predictions: each image was predicted by the "
+            "network that had not been trained on its fold."
         )
     return (
         f"Each trial was trained for up to {counted(spec.epochs, 'epoch')}{batch}, and the weights of its best epoch on the "
-        "validation part were kept."
+        "validation part were used."
     )
 
 
-def _stopping(evidence: ReportData) -> list[str]:
-    how = _PRUNERS.get(evidence.spec.pruner)
-    return [f"Unpromising trials were stopped early {how}."] if how and not evidence.spec.sampler.startswith("kt-hyper") else []
+def _stopping(data: ReportData) -> list[str]:
+    how = _PRUNERS.get(data.spec.pruner)
+    return [f"Unpromising trials were stopped early {how}."] if how and not data.spec.sampler.startswith("kt-hyper") else []
 
 
-def _budget(evidence: ReportData) -> str:
-    tally = evidence.tally
-    refused = tally.refused
+def _budget(data: ReportData) -> list[str]:
+    counts = data.counts
+    n_refused, n_stopped = counts.refused, counts.pruned - counts.refused
     outcomes = [
-        f"{spelt(tally.complete)} ran to completion",
-        *([f"{spelt(tally.pruned - refused)} ended early"] if tally.pruned - refused else []),
-        *([f"{spelt(refused)} had to be refused before training"] if refused else []),
-        *([f"{spelt(tally.n_failed)} failed"] if tally.n_failed else []),
+        f"{number_word(counts.complete)} ran to completion",
+        *([f"{number_word(n_stopped)} ended early"] if n_stopped else []),
+        *([f"{number_word(n_refused)} {'was' if n_refused == 1 else 'were'} refused before training"] if n_refused else []),
+        *([f"{number_word(counts.n_failed)} failed"] if counts.n_failed else []),
     ]
-    n_trials = tally.complete + tally.pruned + tally.n_failed
-    seconds = sum(record.seconds or 0 for record in evidence.store.records())
-    epochs = counted(evidence.store.n_epochs(), "epoch")
-    return (
-        f"Of {counted(n_trials, 'trial')}, {listed(outcomes)}; together they took {epochs} and {duration(seconds)} of training."
-    )
-
-
-# --------------------------------------------------------------------------------------------------------- the result
-
-
-def _best(evidence: ReportData) -> list[str]:
-    spec, best, config = evidence.spec, evidence.best, evidence.config
-    found = [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in best.params.items()]
-    with_size = f" with {best.n_parameters:,} parameters" if best.n_parameters else ""
-    interval = evidence.intervals[spec.objective]
-    where = "out of fold" if evidence.split.folds else "on the validation part"
-    kept = f", its weights those of epoch {best.best_epoch} of {len(best.scores)}" if best.best_epoch else ""
-    by = "patient" if evidence.split.grouped else "image"
-    described = f"The best trial (number {best.number}, seed {config.seed}) is {_network(config)}{with_size}{kept}"
-    scored = f"{_OBJECTIVES.get(spec.objective, spec.objective)} {evidence.scores[spec.objective]:.3f} {where}"
+    n_trials = counts.complete + counts.pruned + counts.n_failed
+    seconds = sum(record.seconds or 0 for record in data.store.records())
+    epochs = counted(data.store.n_epochs(), "epoch")
     return [
-        f"{described}: {', '.join(found)}." if found else f"{described}.",
-        f"It reached {scored} (95% bootstrap interval by {by} {interval.low:.3f} to {interval.high:.3f}).",
-        *_ensembles(evidence),
+        f"Of {counted(n_trials, 'trial')}, {listed(outcomes)}.",
+        f"In total, training took {epochs} and {duration(seconds)}.",
     ]
+
+
+# ----------------------------------------------------------------------------------------------------- the best trial
+
+
+def _best(data: ReportData) -> list[str]:
+    spec, best, config = data.spec, data.best, data.config
+    found = [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in best.params.items()]
+    size = f", with {best.n_parameters:,} parameters" if best.n_parameters else ""
+    interval = data.intervals[spec.objective]
+    where = "out of fold" if data.split.folds else "on the validation part"
+    by = "patient" if data.split.grouped else "image"
+    sentences = [f"The best trial (number {best.number}, seed {config.seed}) was {_network(config)}{size}."]
+    if found:
+        sentences.append(f"Its hyperparameters were {listed(found)}.")
+    if best.best_epoch:
+        sentences.append(f"The weights of epoch {best.best_epoch} of {len(best.scores)} were used.")
+    sentences.append(
+        f"{_objective_name(spec.objective)} was {data.scores[spec.objective]:.3f} {where} (95% bootstrap interval by {by}: "
+        f"{interval.low:.3f} to {interval.high:.3f})."
+    )
+    return [*sentences, *_ensembles(data)]
+
+
+def _objective_name(objective: str) -> str:
+    return capitalised(_OBJECTIVES.get(objective, objective))
 
 
 def _network(config: TrialConfig) -> str:
     return {
         "scratch": "a convolutional network trained from random weights",
-        "fused": "a convolutional network that joins shallow and deep feature maps",
+        "fused": "a convolutional network with joined shallow and deep feature maps",
         "transfer": f"a {config.backbone} network with {_weights(config.weights)} weights and a new head",
         "concat": f"the concatenation of {config.backbone} and {config.second_backbone}",
     }.get(config.family, f"a network of family {config.family}")
@@ -239,71 +253,72 @@ def _weights(name: str) -> str:
     return {"imagenet": "ImageNet", "chexnet": "CheXNet", "none": "random"}.get(name, "given")
 
 
-def _ensembles(evidence: ReportData) -> list[str]:
+def _ensembles(data: ReportData) -> list[str]:
     sentences = []
-    for name, record in list(evidence.ensembles.items())[:_MOST_ENSEMBLES]:
+    for name, record in list(data.ensembles.items())[:_MAX_ENSEMBLES]:
         row: Mapping[str, Any] = next((row for row in record["methods"] if row["method"] == record["method"]), {})
         if row.get("gain") is None:
             continue
+        interval = f"95% interval: {row['gain_low']:+.3f} to {row['gain_high']:+.3f}"
         sentences.append(
-            f"The ensemble {name} combines {counted(len(record['members']), 'trial')} (method {record['method']}); fitted and "
-            f"judged on different patients, its gain in {record['objective']} over the best member was {row['gain']:+.3f} (95% "
-            f"interval {row['gain_low']:+.3f} to {row['gain_high']:+.3f})."
+            f"The ensemble {name} combined {counted(len(record['members']), 'trial')} (method {record['method']}). With "
+            f"weights fitted and evaluated on different patients, its gain over the best member in {record['objective']} was "
+            f"{row['gain']:+.3f} ({interval})."
         )
     return sentences
 
 
-def _evaluation(evidence: ReportData) -> list[str]:
-    opened = evidence.test_opened
-    chose = "These images also chose epochs and trials" + (", and the members of ensembles" if evidence.ensembles else "")
-    sentences = [f"{chose}, so that these figures are optimistic."]
+def _evaluation(data: ReportData) -> list[str]:
+    opened = data.test_opened
+    selected = listed(["epochs", "trials", *(["the members of ensembles"] if data.ensembles else [])])
+    sentences = [f"These scores are optimistic, because the same images were used to select {selected}."]
     if not opened:
         return [*sentences, "The test part has not been evaluated."]
-    last = opened[-1]
-    objective = evidence.spec.objective
+    last, objective = opened[-1], data.spec.objective
+    recently = "" if len(opened) == 1 else f", most recently on {last['when'][:10]}"
+    sentences.append(f"The test part was evaluated {times(len(opened))}{recently}.")
     score = last["scores"].get(objective)
-    reached = f", where {last['what']} reached {_OBJECTIVES.get(objective, objective)} {score:.3f}" if score is not None else ""
-    how = (
-        "The test part was evaluated once" if len(opened) == 1 else f"The test part was evaluated {times(len(opened))}, at last"
-    )
-    return [*sentences, f"{how}{'' if len(opened) == 1 else ' on ' + last['when'][:10]}{reached}."]
+    if score is not None:
+        in_evaluation = "" if len(opened) == 1 else " in the most recent evaluation"
+        sentences.append(f"{_objective_name(objective)} of {last['what']} was {score:.3f}{in_evaluation}.")
+    return sentences
 
 
 # -------------------------------------------------------------------------------------------------------- computation
 
 
-def _computation(evidence: ReportData) -> list[str]:
-    searches = evidence.searches
+def _computation(data: ReportData) -> list[str]:
+    searches = data.searches
     if not searches:
         return []
     last = searches[-1]
     sentences = [_versions(last), _machines(searches)]
     sentences.append(
-        f"The seed {evidence.spec.seed} decided split and proposals; each trial's seed follows from it and the trial's number."
+        f"The seed {data.spec.seed} determined the split and the proposed configurations; the seed of each trial was derived "
+        "from it and from the trial number."
     )
     differing = sum(entry.versions != last.versions for entry in searches)
     if differing:
-        sentences.append(
-            f"{capitalised(counted(differing, 'earlier search', 'earlier searches'))} on the study had other versions."
-        )
+        searches_text = counted(differing, "earlier search", "earlier searches")
+        sentences.append(f"{capitalised(searches_text)} of the study used other versions.")
     return sentences
 
 
 def _versions(entry: SearchEntry) -> str:
     versions = entry.versions
     backend = versions.get("backend", "")
-    named = [f"{name} {versions[key]}" for key, name in _LIBRARIES if key in versions]
+    libraries = [f"{name} {versions[key]}" for key, name in _LIBRARIES if key in versions]
     if backend in versions:
-        named.insert(1, f"{_BACKENDS.get(backend, backend)} {versions[backend]}")
+        libraries.insert(1, f"{_BACKENDS.get(backend, backend)} {versions[backend]}")
     commit = entry.code.get("commit")
     code = f"commit {commit}" if commit else f"digest {entry.code.get('digest', 'not known')[:16]}"
     return (
-        f"The search was done with automl_cxr {entry.code.get('version', '')} ({code}), {listed(named)}, on Python "
+        f"The search used automl_cxr {entry.code.get('version', '')} ({code}), {listed(libraries)} on Python "
         f"{versions.get('python', 'of unknown version')}."
     )
 
 
-def _machines(searches: Any) -> str:
+def _machines(searches: Sequence[SearchEntry]) -> str:
     machines = list(dict.fromkeys(_machine(entry.machine) for entry in searches))
     return f"It ran on {listed(machines)}."
 

@@ -1,4 +1,4 @@
-"""What the best trial's predictions are worth, and which confusions it shares with the next best and the ensembles."""
+"""The section about the predictions of the best trial: confusion matrices, curves and calibration."""
 
 from __future__ import annotations
 
@@ -11,58 +11,63 @@ from automl_cxr.results.report.report_data import ReportData
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.store import PREDICTIONS_FILE
 
-_MORE_TRIALS = 2  # whose confusions stand beside those of the best
-_MOST_ENSEMBLES = 2
+_N_CONFUSIONS = 3  # trials whose confusion matrices are shown
+_MAX_ENSEMBLES = 2
 
 
-def quality_section(evidence: ReportData) -> Section:
-    """Show confusions, curves and calibration of the best trial on the validation part, or out of fold."""
-    name = f"trial {evidence.best.number}"
-    best = f"{name}, {evidence.place}"
+def quality_section(data: ReportData) -> Section:
+    """Show confusion matrices, curves and calibration of the best trial on the validation part, or out of fold."""
+    name = f"trial {data.best.number}"
+    best = f"{name}, {data.evaluated_on}"
     parts: list[Part] = [
-        Table(classes_table(evidence), f"Each class: {best}"),
-        *(Plot(plot_confusion(one, f"Confusions: {other}"), _explained(other)) for other, one in _compared(evidence).items()),
-        Plot(plot_roc(evidence.predictions, f"ROC: {name}"), f"Each class against the rest: {best}."),
+        Table(classes_table(data), f"Precision, recall and F1 of each class: {best}"),
+        *(
+            Plot(plot_confusion(predictions, f"Confusions: {model}"), _confusion_caption(model))
+            for model, predictions in _read_predictions(data).items()
+        ),
+        Plot(plot_roc(data.predictions, f"ROC: {name}"), f"ROC curve of each class against the rest: {best}."),
         Plot(
-            plot_precision_recall(evidence.predictions, f"Precision and recall: {name}"),
-            f"Each class against the rest: {best}.",
+            plot_precision_recall(data.predictions, f"Precision and recall: {name}"),
+            f"Precision-recall curve of each class against the rest: {best}.",
         ),
         Plot(
-            plot_reliability(evidence.predictions, f"Reliability: {name}"),
-            "Below the dotted line, predictions are surer than they are right. Larger points stand for more images.",
+            plot_reliability(data.predictions, f"Reliability: {name}"),
+            "Points below the dotted line are overconfident predictions. Larger points represent more images.",
         ),
     ]
     return Section("Quality of the predictions", parts)
 
 
-def _explained(name: str) -> str:
-    said = "Numbers are images; the colour is the share of the true class."
-    return f"{said} The weights were fitted on these images: too good." if name.startswith("ensemble") else said
+def _confusion_caption(model: str) -> str:
+    caption = "Numbers of images. The colour is the share of the true class."
+    if model.startswith("ensemble"):
+        caption += " This matrix is optimistic: the ensemble weights were fitted on these images."
+    return caption
 
 
-def classes_table(evidence: ReportData) -> pd.DataFrame:
-    """Tabulate class, images, precision, recall and f1 of the best trial, one row a class."""
-    labels = evidence.predictions.labels
+def classes_table(data: ReportData) -> pd.DataFrame:
+    """Return a table with one row per class: class, images, precision, recall and f1 of the best trial."""
+    labels = data.predictions.labels
     return pd.DataFrame(
         [
             {
                 "class": name,
                 "images": int((labels == number).sum()),
-                **{kind: evidence.scores[f"{kind}_{name}"] for kind in ("precision", "recall", "f1")},
+                **{kind: data.scores[f"{kind}_{name}"] for kind in ("precision", "recall", "f1")},
             }
-            for number, name in enumerate(evidence.spec.classes)
+            for number, name in enumerate(data.spec.classes)
         ]
     )
 
 
-def _compared(evidence: ReportData) -> dict[str, Predictions]:
-    """Read the predictions of the best trials and of ensembles; what cannot be read is left out."""
-    store = evidence.store
+def _read_predictions(data: ReportData) -> dict[str, Predictions]:
+    """Return the predictions of the best trials and of ensembles by name. Unreadable files are omitted."""
+    store = data.store
     files = {
         f"trial {record.number}": store.trial_folder(record.number) / PREDICTIONS_FILE
-        for record in store.ranked()[: _MORE_TRIALS + 1]
+        for record in store.ranked()[:_N_CONFUSIONS]
     }
-    for name in list(evidence.ensembles)[:_MOST_ENSEMBLES]:
+    for name in list(data.ensembles)[:_MAX_ENSEMBLES]:
         files[f"ensemble {name}"] = store.folder / "ensembles" / name / PREDICTIONS_FILE
     found = {}
     for name, file in files.items():

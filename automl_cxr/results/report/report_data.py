@@ -1,4 +1,4 @@
-"""What a report rests on, read once: the study's record, its best trial and that one's predictions."""
+"""The data of a report, read once: the study's record, its best trial and the predictions of that trial."""
 
 from __future__ import annotations
 
@@ -27,56 +27,57 @@ if TYPE_CHECKING:
 
     from automl_cxr.data.audit.record import Audit
 
-_RESAMPLES, _RESAMPLES_BY_ROW = 2000, 200  # the second of metrics that need the probabilities of every resample
+_N_RESAMPLES = 2000
+_N_RESAMPLES_SLOW = 200  # for metrics that are computed from the probabilities of every resample
 
 
 @dataclass(frozen=True, eq=False)
 class Heatmaps:
-    """What a model looks at, or why that is not known.
+    """Heat maps of a model and its off-lung evidence, or the reason why they are missing.
 
     Attributes:
-        model: Its name.
-        overlays: Heat maps, by class.
-        corners: What ``results.explanation.corner_evidence`` measured; None where nothing was.
-        warnings: Of evidence in corners and borders.
-        why_not: A sentence where there are no heat maps.
+        model: Name of the model.
+        overlays: Heat maps, ordered by class.
+        off_lung_evidence: Result of ``results.explain.explanation.corner_evidence``; None if it could not be computed.
+        warnings: Warnings about evidence in corners and borders.
+        missing_reason: A sentence for the reader if there are no heat maps.
     """
 
     model: str = ""
     overlays: Sequence[HeatmapOverlay] = ()
-    corners: pd.DataFrame | None = None
+    off_lung_evidence: pd.DataFrame | None = None
     warnings: Sequence[str] = field(default=())
-    why_not: str = ""
+    missing_reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """What a report rests on. Nothing of it is of the test part but what the study recorded when it was opened.
+    """The data of a report. The only data about the test part are the recorded evaluations.
 
     Attributes:
         store: The study.
-        spec: Its settings.
-        split: Which images serve for what.
-        tally: What became of its trials.
-        searches: The searches on it, in order.
-        best: The best trial that keeps what the study requires; the best at all where none does.
-        config: Its configuration.
-        predictions: What it said of the validation part, or out of fold.
-        scores: Every score of these.
-        intervals: 95 % bootstrap interval by patient of each metric that is defined here.
-        ensembles: The record of each ensemble of the study, by name.
-        test_opened: Every look at the test part: ``when``, ``what`` and ``scores``.
-        audit: What the study was stamped with; None where it has no audit.
-        root: Folder that the ids of images are relative to; None where the data are gone, or were not looked for.
-        why_no_pictures: A sentence where the data are gone.
-        explained: What a kept model looks at; None where that was not asked for.
-        milliseconds: For an image, by trial; of the kept models where that was measured for the report.
+        spec: Specification of the study.
+        split: Training, validation and test images, or folds.
+        counts: Numbers of trials by outcome.
+        searches: The searches of the study, in order.
+        best: The best trial that satisfies the study's requirements, or the best trial if none does.
+        config: Configuration of the best trial.
+        predictions: Predictions of the best trial for the validation part, or out of fold.
+        scores: All scores of these predictions.
+        intervals: 95% bootstrap interval by patient of each metric that is defined for them.
+        ensembles: Record of each ensemble of the study, by name.
+        test_opened: Recorded evaluations of the test part: ``when``, ``what`` (the model) and ``scores``.
+        audit: The audit recorded with the study; None if the study has no audit.
+        root: Folder that the image ids are relative to; None if the images are not available or were not searched for.
+        no_pictures_reason: A sentence for the reader if the images are not available.
+        heatmaps: Heat maps of the best saved model; None if they were not requested.
+        milliseconds: Latency per image by trial, of the saved models, if it was measured for the report.
     """
 
     store: StudyStore
     spec: StudySpec
     split: SplitRecord
-    tally: TrialCounts
+    counts: TrialCounts
     searches: Sequence[SearchEntry]
     best: TrialRecord
     config: TrialConfig
@@ -87,25 +88,25 @@ class ReportData:
     test_opened: Sequence[Mapping[str, Any]] = field(default=())
     audit: Audit | None = None
     root: Path | None = None
-    why_no_pictures: str = ""
-    explained: Heatmaps | None = None
+    no_pictures_reason: str = ""
+    heatmaps: Heatmaps | None = None
     milliseconds: Mapping[int, float] = field(default_factory=dict)
 
     @property
-    def place(self) -> str:
-        """What the best trial was judged on."""
+    def evaluated_on(self) -> str:
+        """The images that the scores are computed on: "validation part" or "out of fold"."""
         return "out of fold" if self.split.folds else "validation part"
 
 
 def read_report_data(store: StudyStore) -> ReportData:
-    """Read what a report rests on, of the study's folder and storage alone.
+    """Read the data of a report from the folder and the storage of a study. Images and models are not read.
 
     Raises:
         StudyError: No trial is finished, or a file of the study or of its best trial is damaged.
     """
     spec, ranked = store.spec, store.ranked()
     if not ranked:
-        raise StudyError(f"A report needs a finished trial; {_told_states(store)}. Continue the search.")
+        raise StudyError(f"A report needs a finished trial; {_describe_states(store)}. Continue the search.")
     best = ranked[0]
     try:
         config = TrialConfig.from_json((store.trial_folder(best.number) / "config.json").read_text(encoding="utf-8"))
@@ -119,7 +120,7 @@ def read_report_data(store: StudyStore) -> ReportData:
         store=store,
         spec=spec,
         split=store.split,
-        tally=count_trials(store),
+        counts=count_trials(store),
         searches=store.searches(),
         best=best,
         config=config,
@@ -132,23 +133,23 @@ def read_report_data(store: StudyStore) -> ReportData:
     )
 
 
-def locate_images(evidence: ReportData, data: str | None = None) -> ReportData:
-    """Find the folder of the study's images, or say why there are no pictures.
+def locate_images(report_data: ReportData, data: str | None = None) -> ReportData:
+    """Return the report data with the folder of the images, or with the reason why there are no pictures.
 
     Args:
-        evidence: Of the study.
-        data: Where the data are now; by default where they were.
+        report_data: The data of the study's report.
+        data: Current folder of the images; by default the folder used for the search.
     """
     try:
-        return replace(evidence, root=Path(load_study_dataset(evidence.store, data).root))
+        return replace(report_data, root=Path(load_study_dataset(report_data.store, data).root))
     except (AutomlCxrError, OSError) as error:
-        return replace(evidence, why_no_pictures=f"Pictures are left out. {error}")
+        return replace(report_data, no_pictures_reason=f"Pictures are left out. {error}")
 
 
-def _told_states(store: StudyStore) -> str:
+def _describe_states(store: StudyStore) -> str:
     states = [str(record.state) for record in store.records()]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    return f"study '{store.name}' has {counts}" if counts else f"study '{store.name}' has none at all yet"
+    return f"study '{store.name}' has {counts}" if counts else f"study '{store.name}' has no trials yet"
 
 
 def _intervals(predictions: Predictions, spec: StudySpec, scores: Mapping[str, float]) -> dict[str, Interval]:
@@ -156,7 +157,7 @@ def _intervals(predictions: Predictions, spec: StudySpec, scores: Mapping[str, f
         name: bootstrap_interval(
             predictions,
             metric=name,
-            n_resamples=_RESAMPLES if row.of_confusions is not None else _RESAMPLES_BY_ROW,
+            n_resamples=_N_RESAMPLES if row.of_confusions is not None else _N_RESAMPLES_SLOW,
             seed=spec.seed,
             normal_class=spec.normal_index,
         )

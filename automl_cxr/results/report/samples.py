@@ -1,4 +1,4 @@
-"""Sample images with what the best trial said of them."""
+"""The section with sample images and the best trial's predictions for them."""
 
 from __future__ import annotations
 
@@ -11,32 +11,33 @@ from automl_cxr.results.study_data import decode_small_images
 _PER_CLASS = 6
 
 
-def samples_section(evidence: ReportData) -> Section:
-    """Show some images of each class, drawn at random by the study's seed, with label, prediction and probability."""
-    if evidence.root is None:
-        return Section("Sample images", [Text(evidence.why_no_pictures)])
+def samples_section(data: ReportData) -> Section:
+    """Show randomly selected images of each class with prediction and probability. The study's seed selects them."""
+    if data.root is None:
+        return Section("Sample images", [Text(data.no_pictures_reason)])
     parts: list[Part] = []
-    for label, name in enumerate(evidence.spec.classes):
-        rows = drawn_rows(evidence, label, _PER_CLASS)
-        small = decode_small_images(evidence.root, [evidence.predictions.ids[row] for row in rows])
-        pictures = [
-            Picture(small[image], _caption(evidence, row)) for row in rows if (image := evidence.predictions.ids[row]) in small
-        ]
+    for label, name in enumerate(data.spec.classes):
+        rows = sampled_rows(data, label, _PER_CLASS)
+        small = decode_small_images(data.root, [data.predictions.ids[row] for row in rows])
+        pictures = [Picture(small[image], _caption(data, row)) for row in rows if (image := data.predictions.ids[row]) in small]
         if pictures:
-            parts += [Text(f"{name}: {len(pictures)} images drawn at random, {evidence.place}"), Pictures(pictures)]
-    return Section("Sample images", parts or [Text("Pictures are left out: none of those drawn can be read.")])
+            parts += [Text(f"{name}: {len(pictures)} randomly selected images, {data.evaluated_on}"), Pictures(pictures)]
+    return Section("Sample images", parts or [Text("Pictures are left out: none of the selected images can be read.")])
 
 
-def drawn_rows(evidence: ReportData, label: int, n_images: int) -> list[int]:
-    """Draw some rows of a class from the best trial's predictions, by the study's seed; fewer are among more."""
-    rows = np.flatnonzero(evidence.predictions.labels == label)
-    rng = np.random.default_rng([evidence.spec.seed, label])
+def sampled_rows(data: ReportData, label: int, n_images: int) -> list[int]:
+    """Select rows of a class in the best trial's predictions at random, with the study's seed.
+
+    The rows for a smaller ``n_images`` are a subset of those for a larger one.
+    """
+    rows = np.flatnonzero(data.predictions.labels == label)
+    rng = np.random.default_rng([data.spec.seed, label])
     return sorted(rng.permutation(rows)[:n_images].tolist())
 
 
-def _caption(evidence: ReportData, row: int) -> str:
-    predictions = evidence.predictions
+def _caption(data: ReportData, row: int) -> str:
+    predictions = data.predictions
     predicted = int(predictions.predicted[row])
     verdict = "right" if predicted == predictions.labels[row] else "wrong"
-    share = predictions.probabilities[row, predicted]
-    return f"{predictions.ids[row]}: {predictions.classes[predicted]} ({share:.0%}), {verdict}"
+    probability = predictions.probabilities[row, predicted]
+    return f"{predictions.ids[row]}: {predictions.classes[predicted]} ({probability:.0%}), {verdict}"

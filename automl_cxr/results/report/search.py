@@ -1,4 +1,4 @@
-"""How the search went: history, curves, hyperparameters, what quality costs."""
+"""The sections about the search: history, learning curves, hyperparameters and costs."""
 
 from __future__ import annotations
 
@@ -19,74 +19,77 @@ from automl_cxr.splicing.record import load_splices
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_MOST_FAILURES = 30
+_MAX_FAILURES = 30
 
 
-def search_section(evidence: ReportData) -> Section:
-    """Show scores in order and learning curves, and why trials failed."""
-    figures, number = Figures(evidence.store), evidence.best.number
-    step = "fold" if evidence.split.folds else "epoch"
+def search_section(data: ReportData) -> Section:
+    """Show the history of scores, learning curves, losses of the best trial and the reasons of failures."""
+    figures, number = Figures(data.store), data.best.number
+    step = "fold" if data.split.folds else "epoch"
     parts: list[Part] = [
-        drawn(figures.history, "The score of every trial in the order of their numbers."),
-        drawn(figures.learning_curves, f"The score after each {step}. The best trials have a colour; click a name to hide it."),
-        drawn(
-            lambda: figures.loss(number), "Where the validation loss rises while the training loss falls, a network overfits."
+        plot_or_reason(figures.history, "Score of every trial, in the order of trial numbers."),
+        plot_or_reason(
+            figures.learning_curves, f"Score after each {step}. The best trials are coloured. Click a name to hide its curve."
+        ),
+        plot_or_reason(
+            lambda: figures.loss(number), "The network overfits where the validation loss rises and the training loss falls."
         ),
     ]
-    failures = failures_table(evidence)
+    failures = failures_table(data)
     if len(failures):
-        told = "Trials that failed or were refused"
-        more = f": the first {_MOST_FAILURES} of {len(failures)}" if len(failures) > _MOST_FAILURES else ""
-        parts.append(Table(failures.head(_MOST_FAILURES), told + more))
+        caption = "Failed and refused trials"
+        shown = f": the first {_MAX_FAILURES} of {len(failures)}" if len(failures) > _MAX_FAILURES else ""
+        parts.append(Table(failures.head(_MAX_FAILURES), caption + shown))
     return Section("Search", parts)
 
 
-def hyperparameters_section(evidence: ReportData) -> Section:
-    """Show which hyperparameters went with which scores."""
-    figures = Figures(evidence.store)
+def hyperparameters_section(data: ReportData) -> Section:
+    """Show the relation between hyperparameters and scores."""
+    figures = Figures(data.store)
     return Section(
         "Hyperparameters",
         [
-            drawn(
+            plot_or_reason(
                 figures.parallel_coordinates,
-                "Each line is a finished trial; it passes by hyperparameters that were not active, without a point.",
+                "Each line is a finished trial. It has no point on the axes of hyperparameters that were inactive.",
             ),
-            drawn(figures.importance, "What set the best tenth of the trials apart; with few trials little can be told."),
-            drawn(figures.slices, "The score of each finished trial against one hyperparameter at a time."),
+            plot_or_reason(
+                figures.importance,
+                "Importance: how strongly each hyperparameter distinguishes the best tenth of the trials from the others. "
+                "Importances of few trials are unreliable.",
+            ),
+            plot_or_reason(figures.slices, "Score of each finished trial against each hyperparameter."),
         ],
     )
 
 
-def costs_section(evidence: ReportData) -> Section:
-    """Show what quality costs: several objectives against the first, then the costs that trials know."""
-    spec, figures = evidence.spec, Figures(evidence.store)
+def costs_section(data: ReportData) -> Section:
+    """Show the first objective against the other objectives and against size, computation and latency."""
+    spec, figures = data.spec, Figures(data.store)
     others = [name for name in spec.objectives[1:] if name not in COSTS]
     costs = [name for name in COSTS if name == "parameters" or name in spec.objectives]
-    is_measured = bool(evidence.milliseconds) and "latency" not in costs
-    front, cheaper = (
-        "Joined are the trials that no other beats in every objective.",
-        "Joined are those that nothing cheaper beats.",
-    )
-    parts = [drawn(partial(figures.pareto, name), front) for name in others]
-    parts += [drawn(partial(figures.cost, name), cheaper) for name in costs]
-    if is_measured:
-        told = f"{cheaper} Measured one after the other when this report was written, of the trials that keep their model."
-        parts.append(drawn(partial(plot_cost, evidence.store, "latency", known=evidence.milliseconds), told))
+    front = "The line joins the trials of the Pareto front: no other trial is better in every objective."
+    cheapest = "The line joins the trials for which no cheaper trial is as good."
+    parts = [plot_or_reason(partial(figures.pareto, name), front) for name in others]
+    parts += [plot_or_reason(partial(figures.cost, name), cheapest) for name in costs]
+    if data.milliseconds and "latency" not in costs:
+        caption = f"{cheapest} The latency of each saved model was measured for this report, one model after the other."
+        parts.append(plot_or_reason(partial(plot_cost, data.store, "latency", known=data.milliseconds), caption))
     elif "latency" not in costs:
-        parts.append(Text("Latency is not known. `automl-cxr report --latency` measures that of the kept models."))
+        parts.append(Text("Latency is not known. `automl-cxr report --latency` measures the latency of the saved models."))
     return Section("Quality against costs", parts)
 
 
-def splices_section(evidence: ReportData) -> Section:
-    """Show the heat map over the cuts of two networks, where the study is one of splices."""
-    record = load_splices(evidence.store.folder)
+def splices_section(data: ReportData) -> Section:
+    """Show the scores of all pairs of cuts, if the study splices two networks."""
+    record = load_splices(data.store.folder)
     if record is None:
         return Section("Splices", [])
     return Section("Splices", [*(Text(sentence) for sentence in describe_splices(record)), Plot(plot_splices(record))])
 
 
-def drawn(draw: Callable[[], go.Figure], caption: str) -> Part:
-    """Draw a figure, or say why there is none."""
+def plot_or_reason(draw: Callable[[], go.Figure], caption: str) -> Part:
+    """Return the figure with its caption, or the reason why the study has no such figure."""
     try:
         return Plot(draw(), caption)
     except StudyError as error:

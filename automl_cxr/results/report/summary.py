@@ -1,4 +1,4 @@
-"""The top of a report: the best trial, what it scores, what the search cost, and what a reader must be warned of."""
+"""The summary of a report: the best trial, its scores, the baseline, the budget of the search, and warnings."""
 
 from __future__ import annotations
 
@@ -9,157 +9,168 @@ import pandas as pd
 from automl_cxr.records import TrialState
 from automl_cxr.results.html_page import Part, Section, Table, Text
 from automl_cxr.results.report.report_data import ReportData
-from automl_cxr.results.report.text_format import counted, duration, listed, times
+from automl_cxr.results.report.text_format import capitalised, counted, duration, listed, times
 from automl_cxr.scoring.metrics import METRICS
 
-_FEW_IMAGES = 30  # of a class in the part that judges: below, one image moves its recall by more than 3 %
+_FEW_IMAGES = 30  # of a class: with fewer, one image changes the recall of the class by more than 3 %
 
 
-def summary_section(evidence: ReportData) -> Section:
-    """Say what came out, in figures, and what they are worth."""
-    parts: list[Part] = [Text(_verdict(evidence))]
-    parts += _baseline_sentence(evidence)
-    parts += [Text(warning, is_warning=True) for warning in warnings_of(evidence)]
+def summary_section(data: ReportData) -> Section:
+    """Show the best trial with its scores and hyperparameters, the budget of the search, and warnings."""
+    number = data.best.number
+    parts: list[Part] = [Text(_best_trial_text(data))]
+    parts += _baseline_text(data)
+    parts += [Text(warning, is_warning=True) for warning in warnings_of(data)]
     parts += [
-        Table(scores_table(evidence), f"Trial {evidence.best.number}, {evidence.place}, 95 % intervals by patient"),
-        Table(settings_table(evidence), f"Hyperparameters of trial {evidence.best.number}"),
-        Table(budget_table(evidence), "What the search spent"),
+        Table(scores_table(data), f"Scores of trial {number} ({data.evaluated_on}), with 95% bootstrap intervals by patient"),
+        Table(settings_table(data), f"Hyperparameters of trial {number}"),
+        Table(budget_table(data), "Budget of the search"),
     ]
     return Section("Summary", parts)
 
 
-def _verdict(evidence: ReportData) -> str:
-    spec, best = evidence.spec, evidence.best
-    interval = evidence.intervals[spec.objective]
-    judged = len(evidence.predictions)
-    said = (
-        f"The best of {counted(evidence.tally.complete, 'finished trial')} is trial {best.number}: {spec.objective} "
-        f"{evidence.scores[spec.objective]:.4f} ({interval.low:.4f} to {interval.high:.4f}) on {counted(judged, 'image')} "
-        f"of {counted(len(set(evidence.predictions.patients)), 'patient')}, {evidence.place}."
+def _best_trial_text(data: ReportData) -> str:
+    spec, best = data.spec, data.best
+    interval = data.intervals[spec.objective]
+    text = (
+        f"The best of {counted(data.counts.complete, 'finished trial')} is trial {best.number}: {spec.objective} "
+        f"{data.scores[spec.objective]:.4f} (95% interval {interval.low:.4f} to {interval.high:.4f}) on "
+        f"{counted(len(data.predictions), 'image')} of {counted(len(set(data.predictions.patients)), 'patient')} "
+        f"({data.evaluated_on})."
     )
     if len(spec.objectives) > 1:
-        front = len(evidence.store.pareto_front())
-        said += (
-            f" {counted(front, 'trial')} of {len(evidence.store.ranked())} stand on the Pareto front of "
-            if front != 1
-            else (f" One trial of {len(evidence.store.ranked())} stands on the Pareto front of ")
+        n_front, n_ranked = len(data.store.pareto_front()), len(data.store.ranked())
+        are = "is" if n_front == 1 else "are"
+        text += (
+            f" {capitalised(counted(n_front, 'trial'))} of {n_ranked} {are} on the Pareto front of {listed(spec.objectives)}."
         )
-        said += f"{listed(spec.objectives)}."
-    return said
+    return text
 
 
-def _baseline_sentence(evidence: ReportData) -> list[Part]:
-    """Put the best trial beside the shortcut baseline, where the study was audited."""
-    audit = evidence.audit
+def _baseline_text(data: ReportData) -> list[Part]:
+    """Compare the best trial with the shortcut baseline, if the study has an audit."""
+    audit = data.audit
     if audit is None or audit.shortcut is None:
         return []
-    line, ours = audit.shortcut, evidence.intervals["macro_f1"]
-    if ours.low > line.high:
-        verdict = "lies above it"
-    elif ours.high < line.low:
-        verdict = "lies below it"
+    baseline, interval = audit.shortcut, data.intervals["macro_f1"]
+    if interval.low > baseline.high:
+        verdict = "is above the baseline"
+    elif interval.high < baseline.low:
+        verdict = "is below the baseline"
     else:
-        verdict = "is not clearly above it, since the intervals overlap"
-    said = (
-        f"The line to beat. {audit.baseline} Trial {evidence.best.number}, with macro-F1 {evidence.scores['macro_f1']:.3f} "
-        f"({ours.low:.3f} to {ours.high:.3f}), {verdict}."
+        verdict = "is not clearly above the baseline, because the intervals overlap"
+    text = (
+        f"{audit.baseline} The macro-F1 of trial {data.best.number}, {data.scores['macro_f1']:.3f} "
+        f"({interval.low:.3f} to {interval.high:.3f}), {verdict}."
     )
-    return [Text(said, is_warning=ours.low <= line.high)]
+    return [Text(text, is_warning=interval.low <= baseline.high)]
 
 
-def warnings_of(evidence: ReportData) -> list[str]:
-    """Collect what a reader of the figures must know."""
-    spec, split, tally = evidence.spec, evidence.split, evidence.tally
+def warnings_of(data: ReportData) -> list[str]:
+    """Return the warnings that a reader of the scores needs, one or two sentences each."""
+    spec, split, counts = data.spec, data.split, data.counts
     warnings = []
-    if not evidence.best.is_feasible:
-        warnings.append(f"No finished trial keeps what the study requires ({', '.join(spec.requirements)}).")
-    if tally.complete > 1:
+    if not data.best.is_feasible:
+        warnings.append(f"No finished trial satisfies the requirements of the study ({', '.join(spec.requirements)}).")
+    if counts.complete > 1:
         warnings.append(
-            f"The same images chose among {tally.complete} trials, and their epochs, that the scores above are of: they are "
-            "too good, the more so the more was chosen. Only the test part can tell how much."
+            f"These scores are optimistic: the same images selected the best of {counts.complete} trials and the epochs. Only "
+            "an evaluation on the test part can show by how much."
         )
-    if evidence.audit is not None:
-        warnings += evidence.audit.warnings
-    if evidence.explained is not None:
-        warnings += evidence.explained.warnings
+    if data.audit is not None:
+        warnings += data.audit.warnings
+    if data.heatmaps is not None:
+        warnings += data.heatmaps.warnings
     if not split.grouped:
         warnings.append(
-            "Patients are not known: every image counts as its own patient. Images of one patient may stand on both sides of "
-            "the split, and intervals are then too narrow."
+            "Patients are unknown, so every image is treated as its own patient. Images of the same patient may be in "
+            "different parts of the split, and the intervals are then too narrow."
         )
     images = Counter(split.judged.labels)
     few = [f"{split.classes[label]} ({images[label]})" for label in range(len(split.classes)) if images[label] < _FEW_IMAGES]
     if few:
-        warnings.append(f"Few images judge these classes: {listed(few)}. Their scores are rough.")
-    if len(evidence.test_opened) > 1:
         warnings.append(
-            f"The test part was opened {times(len(evidence.test_opened))}: choosing by it makes its scores too good."
+            f"Scores are imprecise for classes with fewer than {_FEW_IMAGES} images in the {_part_name(data)}: {listed(few)}."
+        )
+    if len(data.test_opened) > 1:
+        warnings.append(
+            f"The test part was opened {times(len(data.test_opened))}. Selecting models by their test scores makes these "
+            "scores optimistic."
         )
     if split.unreadable:
-        warnings.append(f"{counted(len(split.unreadable), 'image')} could not be read and took no part.")
-    if tally.n_failed:
-        reason, n = next(iter(tally.failed.items()))
-        warnings.append(f"{counted(tally.n_failed, 'trial')} failed, most often ({n}) with: {reason}")
-    unfinished = tally.running + tally.left + tally.waiting
+        were = "was" if len(split.unreadable) == 1 else "were"
+        warnings.append(f"{counted(len(split.unreadable), 'image')} could not be read and {were} excluded.")
+    if counts.n_failed:
+        reason, n = next(iter(counts.failed.items()))
+        warnings.append(f"{counted(counts.n_failed, 'trial')} failed. The most frequent reason ({times(n)}): {reason}")
+    unfinished = counts.running + counts.left + counts.waiting
     if unfinished:
-        warnings.append(f"The search is not at its end: {counted(unfinished, 'trial')} not finished when this was written.")
-    return [f"{warning[:1].upper()}{warning[1:]}" for warning in warnings]
+        were = "was" if unfinished == 1 else "were"
+        warnings.append(
+            f"The search is not complete: {counted(unfinished, 'trial')} {were} running or waiting at the time of this report."
+        )
+    return [capitalised(warning) for warning in warnings]
 
 
-def scores_table(evidence: ReportData) -> pd.DataFrame:
-    """Tabulate metric, score, low, high and better (which direction), one row a metric of the best trial."""
+def _part_name(data: ReportData) -> str:
+    return "folds" if data.split.folds else "validation part"
+
+
+def scores_table(data: ReportData) -> pd.DataFrame:
+    """Return a table with one row per metric of the best trial: metric, score, low, high and better (the direction)."""
     return pd.DataFrame(
         [
             {
                 "metric": name,
-                "score": evidence.scores[name],
+                "score": data.scores[name],
                 "low": interval.low,
                 "high": interval.high,
                 "better": "higher" if METRICS[name].direction == "maximize" else "lower",
             }
-            for name, interval in evidence.intervals.items()
+            for name, interval in data.intervals.items()
         ]
     )
 
 
-def settings_table(evidence: ReportData) -> pd.DataFrame:
-    """Tabulate the hyperparameters of the best trial that were searched, and what it is: parameters, epochs, seconds."""
-    best = evidence.best
+def settings_table(data: ReportData) -> pd.DataFrame:
+    """Return a table of the searched hyperparameters of the best trial, its size, its epochs and its training time."""
+    best = data.best
     rows = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in best.params.items()}
-    rows["parameters of the network"] = f"{best.n_parameters:,}" if best.n_parameters else "not known"
+    rows["number of parameters"] = f"{best.n_parameters:,}" if best.n_parameters else "not known"
     rows["epochs" if best.folds is None else "folds"] = str(len(best.scores))
     if best.best_epoch is not None:
-        rows["epoch whose weights were kept"] = str(best.best_epoch)
+        rows["best epoch (its weights were saved)"] = str(best.best_epoch)
     if best.seconds is not None:
         rows["training time"] = duration(best.seconds)
-    if len(evidence.spec.objectives) > 1:
-        rows |= {f"objective {name}": f"{value:.6g}" for name, value in zip(evidence.spec.objectives, best.values, strict=True)}
+    if len(data.spec.objectives) > 1:
+        rows |= {f"objective {name}": f"{value:.6g}" for name, value in zip(data.spec.objectives, best.values, strict=True)}
     return pd.DataFrame({"hyperparameter": rows.keys(), "value": rows.values()})
 
 
-def budget_table(evidence: ReportData) -> pd.DataFrame:
-    """Tabulate what the search spent: trials by what became of them, epochs, and the time of all trials together."""
-    tally, records = evidence.tally, evidence.store.records()
+def budget_table(data: ReportData) -> pd.DataFrame:
+    """Return a table of the numbers of trials by outcome, of all epochs and of the training time of all trials."""
+    counts, records = data.counts, data.store.records()
     seconds = [record.seconds for record in records if record.seconds is not None]
     rows = {
-        "trials complete": tally.complete,
-        "trials stopped early": tally.pruned - tally.refused,
-        "trials refused before training": tally.refused,
-        "trials failed": tally.n_failed,
-        "trials running or waiting": tally.running + tally.left + tally.waiting,
-        "trials asked for": tally.asked,
-        "repetitions after failures": sum(tally.retried.values()),
-        "epochs of all trials": evidence.store.n_epochs(),
+        "trials completed": counts.complete,
+        "trials stopped early": counts.pruned - counts.refused,
+        "trials refused before training": counts.refused,
+        "trials failed": counts.n_failed,
+        "trials running or waiting": counts.running + counts.left + counts.waiting,
+        "trials requested": counts.asked,
+        "repetitions after failures": sum(counts.retried.values()),
+        "epochs of all trials": data.store.n_epochs(),
         "training time of all finished trials": duration(sum(seconds)) if seconds else None,
-        "searches": len(evidence.searches),
+        "searches": len(data.searches),
     }
-    shown = {name: value for name, value in rows.items() if value or name in ("trials complete", "trials failed")}
-    return pd.DataFrame({"what": shown.keys(), "how much": [f"{v:,}" if isinstance(v, int) else v for v in shown.values()]})
+    shown = {name: value for name, value in rows.items() if value or name in ("trials completed", "trials failed")}
+    cells = [f"{value:,}" if isinstance(value, int) else value for value in shown.values()]
+    return pd.DataFrame({"quantity": shown.keys(), "value": cells})
 
 
-def failures_table(evidence: ReportData) -> pd.DataFrame:
-    """Tabulate the trials that failed or were refused: trial, state, reason."""
-    records = evidence.store.records(TrialState.FAILED, TrialState.PRUNED)
+def failures_table(data: ReportData) -> pd.DataFrame:
+    """Return a table of the failed and refused trials: trial, state and reason."""
+    records = data.store.records(TrialState.FAILED, TrialState.PRUNED)
     rows = [
         {"trial": record.number, "state": str(record.state), "reason": record.error or record.refusal}
         for record in records

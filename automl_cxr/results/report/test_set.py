@@ -1,4 +1,4 @@
-"""What the study recorded of the test part. A report opens it never; it repeats what `evaluate` found."""
+"""The section about the recorded evaluations of the test part. The report itself never opens the test part."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ from automl_cxr.results.report.text_format import times
 from automl_cxr.scoring.metrics import METRICS
 
 
-def test_set_section(evidence: ReportData) -> Section:
-    """Show every look at the test part, and the intervals of ensembles that were judged by it."""
-    opened = evidence.test_opened
+def test_set_section(data: ReportData) -> Section:
+    """Show every recorded evaluation of the test part, and the test scores of ensembles with their intervals."""
+    opened = data.test_opened
     if not opened:
-        return Section("Test part", [Text("The test part was never opened. `automl-cxr evaluate` opens it, and records that.")])
+        message = "The test part was never opened. `automl-cxr evaluate` opens it and records every evaluation."
+        return Section("Test part", [Text(message)])
     parts: list[Part] = [
         Text(f"The test part was opened {times(len(opened))}.", is_warning=len(opened) > 1),
-        Table(looks_table(evidence), "Every look at the test part, with its scores"),
+        Table(evaluations_table(data), "All evaluations of the test part"),
     ]
-    for name, record in evidence.ensembles.items():
+    for name, record in data.ensembles.items():
         if record.get("test"):
-            told = f"Ensemble {name} on {record['test']['n_images']:,} test images, 95 % intervals by patient"
-            parts.append(Table(pd.DataFrame(record["test"]["metrics"]), told))
+            caption = f"Ensemble {name} on {record['test']['n_images']:,} test images, with 95% intervals by patient"
+            parts.append(Table(pd.DataFrame(record["test"]["metrics"]), caption))
     return Section("Test part", parts)
 
 
-def looks_table(evidence: ReportData) -> pd.DataFrame:
-    """Tabulate when, what and every metric, one row a time that the test part was opened."""
+def evaluations_table(data: ReportData) -> pd.DataFrame:
+    """Return a table with one row per evaluation of the test part: when, model and every metric."""
     return pd.DataFrame(
         [
             {
-                "when": look["when"][:16].replace("T", " "),
-                "what": look["what"],
-                **{name: look["scores"][name] for name in METRICS if name in look["scores"]},
+                "when": entry["when"][:16].replace("T", " "),
+                "model": entry["what"],
+                **{name: entry["scores"][name] for name in METRICS if name in entry["scores"]},
             }
-            for look in evidence.test_opened
+            for entry in data.test_opened
         ]
     )

@@ -1,34 +1,36 @@
-"""Numbers and lists in sentences."""
+"""Formatting of numbers, lists and durations in sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-_SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_NUMBER_WORDS = (
+    "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+)  # fmt: skip
 
 
 def counted(n: int, noun: str, plural: str | None = None) -> str:
-    """Write how many there are, such as "three classes", "1,204 images" or "one trial"."""
-    return f"{spelt(n)} {noun if n == 1 else plural or noun + 's'}"
+    """Format a count with its noun, such as "three classes", "1,204 images" or "one trial"."""
+    return f"{number_word(n)} {noun if n == 1 else plural or noun + 's'}"
 
 
-def spelt(n: int) -> str:
-    """Write a number as sentences do, small ones as words."""
-    return _SMALL[n] if 0 <= n < len(_SMALL) else f"{n:,}"
+def number_word(n: int) -> str:
+    """Format a number for a sentence: up to twelve as a word ("no" for 0), larger ones as digits."""
+    return _NUMBER_WORDS[n] if 0 <= n < len(_NUMBER_WORDS) else f"{n:,}"
 
 
 def listed(words: Sequence[str]) -> str:
-    """Join words as in a sentence: "a, b and c"."""
+    """Join words for a sentence: "a, b and c"."""
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 def times(n: int) -> str:
-    """Write how often: "once", "twice", "three times"."""
+    """Format a frequency: "once", "twice", "three times"."""
     return {1: "once", 2: "twice"}.get(n, counted(n, "time"))
 
 
 def duration(seconds: float) -> str:
-    """Write a span of time in the two units that matter, such as "2 h 5 min" or "41 s"."""
+    """Format a duration in its two largest units up to hours, such as "2 h 5 min" or "41 s"."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -38,5 +40,5 @@ def duration(seconds: float) -> str:
 
 
 def capitalised(sentence: str) -> str:
-    """Begin a sentence with a capital letter and leave the rest."""
+    """Return the sentence with a capital first letter; the rest is unchanged."""
     return sentence[:1].upper() + sentence[1:]

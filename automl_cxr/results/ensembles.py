@@ -65,7 +65,7 @@ class BuiltEnsemble:
     @property
     def weights(self) -> tuple[float, ...]:
         """How much each member counts; they sum to 1."""
-        return tuple(self.combination.rule.shares.tolist())
+        return tuple(self.combination.combiner.shares.tolist())
 
     @property
     def member_scores(self) -> tuple[float, ...]:
@@ -335,7 +335,7 @@ def _write(partial: Path, combination: Combination, rows: Sequence[dict[str, Any
     partial.mkdir(parents=True, exist_ok=True)
     said = combination.predictions
     said.to_npz(partial / PREDICTIONS_FILE)
-    shares = combination.rule.shares.tolist()
+    shares = combination.combiner.shares.tolist()
     record = {
         **about,
         "method": combination.method,
@@ -344,7 +344,7 @@ def _write(partial: Path, combination: Combination, rows: Sequence[dict[str, Any
         "classes": said.classes,
         "n_images": len(said),
         "n_patients": len(set(said.patients)),
-        "rule": combination.rule.to_record(),
+        "rule": combination.combiner.to_record(),
         "members": [
             {"name": name, **row, "weight": share, "score": score}
             for name, row, share, score in zip(combination.names, rows, shares, combination.member_scores, strict=True)

@@ -70,6 +70,44 @@ class Metric:
     of_stacks: Callable[[np.ndarray, np.ndarray, int | None], np.ndarray] | None = None
     needs_normal_class: bool = False
 
+    def score_stack(self, labels: np.ndarray, probabilities: np.ndarray, normal_class: int | None) -> np.ndarray:
+        """Score several models: with ``of_stacks`` if the metric has it, otherwise one after another.
+
+        Args:
+            labels: True classes, integers (n,).
+            probabilities: (n_models, n, k).
+            normal_class: Index of the class without a finding, or None.
+
+        Returns:
+            float64 (n_models,).
+        """
+        if self.of_stacks is not None:
+            return self.of_stacks(labels, probabilities, normal_class)
+        return np.array([self.function(labels, model, normal_class) for model in probabilities], dtype=np.float64)
+
+    def score_weighted(
+        self, labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, normal_class: int | None
+    ) -> np.ndarray:
+        """Score one model where each image counts several times or not at all.
+
+        Uses ``of_weights`` if the metric has it, otherwise the plain function on repeated images, once for each column of
+        weights.
+
+        Args:
+            labels: True classes, integers (n,).
+            probabilities: (n, k).
+            weights: How often each image counts, whole numbers (n, n_resamples).
+            normal_class: Index of the class without a finding, or None.
+
+        Returns:
+            float64 (n_resamples,); NaN where no image counts.
+        """
+        if self.of_weights is not None:
+            return self.of_weights(labels, probabilities, weights, normal_class)
+        rows = (np.repeat(np.arange(len(labels)), counts) for counts in weights.T.astype(np.int64))
+        scores = [self.function(labels[row], probabilities[row], normal_class) if len(row) else np.nan for row in rows]
+        return np.array(scores, dtype=np.float64)
+
     def require_normal_class(self, normal_class: int | None, n_classes: int) -> None:
         """Refuse a metric that misses its normal class.
 
@@ -198,7 +236,9 @@ _ROWS = (
     _sensitivity(90),
     _sensitivity(95),
 )
-METRICS: Mapping[str, Metric] = MappingProxyType({row.name: row for row in _ROWS})
+_BY_NAME = {row.name: row for row in _ROWS}
+METRICS: Mapping[str, Metric] = MappingProxyType(_BY_NAME)
+"""Every metric by name, read-only."""
 
 CLASS_METRICS: Mapping[str, str] = MappingProxyType(
     {

@@ -94,9 +94,11 @@ class _Judge:
         return {metric.name: self._score_metric(metric, weights, confusions) for metric in self._metrics}
 
     def _score_metric(self, metric: Metric, weights: np.ndarray, confusions: np.ndarray) -> np.ndarray:
-        if metric.of_weights is None:
-            return metric.of_confusions(confusions, self._normal_class)  # type: ignore[misc]
-        return np.array([metric.of_weights(self._labels, one, weights, self._normal_class) for one in self._probabilities])
+        if metric.of_confusions is not None:
+            return metric.of_confusions(confusions, self._normal_class)
+        return np.array(
+            [metric.score_weighted(self._labels, model, weights, self._normal_class) for model in self._probabilities]
+        )
 
     def _confusions(self, weights: np.ndarray) -> np.ndarray:
         """Count weights by true and predicted class, (n_models, some, k, k)."""

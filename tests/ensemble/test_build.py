@@ -24,9 +24,9 @@ BARE = replace(SMALL, halvings=0, brier_weight=0.0, shrinkage=0.0)
 def test_the_score_of_a_fit_is_the_score_of_its_predictions(method: str) -> None:
     members = draw_members(METHODS[method].n_members or 5)
     fitted = fit_ensemble(members, method=method, settings=SMALL)
-    predictions = ensemble_predictions(members, fitted.rule)
+    predictions = ensemble_predictions(members, fitted.combiner)
     assert fitted.method == method
-    assert fitted.rule.shares.sum() == pytest.approx(1)
+    assert fitted.combiner.shares.sum() == pytest.approx(1)
     assert fitted.score == score_predictions(predictions)["macro_f1"]
     assert predictions.ids == members[0].ids
     assert predictions.patients == members[0].patients
@@ -39,8 +39,8 @@ def test_methods_stand_beside_each_other(seed: int) -> None:
     assert list(fitted) == ["best", "average", "greedy", "ga", "ga-by-class", "stacking"]
     singles = [score_predictions(member)["macro_f1"] for member in members]
     assert fitted["best"].score == max(singles)
-    assert fitted["best"].rule.shares[int(np.argmax(singles))] == 1
-    assert fitted["average"].rule.shares.tolist() == pytest.approx([1 / 6] * 6)
+    assert fitted["best"].combiner.shares[int(np.argmax(singles))] == 1
+    assert fitted["average"].combiner.shares.tolist() == pytest.approx([1 / 6] * 6)
     assert fitted["ga"].score >= max(fitted[name].score for name in ("average", "greedy", "best"))
     assert fitted["greedy"].score >= fitted["best"].score
 
@@ -48,9 +48,9 @@ def test_methods_stand_beside_each_other(seed: int) -> None:
 def test_the_seed_counts_and_repeats() -> None:
     members = draw_members(8, seed=1)
     seeded = [replace(SMALL, seed=seed) for seed in range(4)]
-    same = [fit_ensemble(members, settings=seeded[3]).rule.shares.tobytes() for _ in range(2)]
+    same = [fit_ensemble(members, settings=seeded[3]).combiner.shares.tobytes() for _ in range(2)]
     assert same[0] == same[1]
-    others = {fit_ensemble(members, settings=settings).rule.shares.tobytes() for settings in seeded}
+    others = {fit_ensemble(members, settings=settings).combiner.shares.tobytes() for settings in seeded}
     assert len(others) > 1
 
 

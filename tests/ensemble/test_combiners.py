@@ -16,7 +16,7 @@ from automl_cxr.scoring.metrics import score_macro_f1
 from tests.ensemble.drawing import draw
 
 RNG = np.random.default_rng(0)
-RULES = [
+COMBINERS = [
     WeightedAverage(RNG.dirichlet(np.ones(3))),
     WeightedAverage(RNG.random((3, 4))),
     Stacking(RNG.normal(size=(4, 3, 4)), RNG.normal(size=4)),
@@ -24,14 +24,14 @@ RULES = [
 ]
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_a_rule_that_was_written_combines_as_before(rule: Combiner) -> None:
+@pytest.mark.parametrize("combiner", COMBINERS)
+def test_a_rule_that_was_written_combines_as_before(combiner: Combiner) -> None:
     probabilities, _ = draw(3, 40, 4, 0)
-    again = combiner_from_record(json.loads(json.dumps(rule.to_record())), n_members=3, n_classes=4)
-    combined = rule.combine(probabilities)
+    again = combiner_from_record(json.loads(json.dumps(combiner.to_record())), n_members=3, n_classes=4)
+    combined = combiner.combine(probabilities)
     assert (again.combine(probabilities) == combined).all()
     np.testing.assert_allclose(combined.sum(axis=1), 1, atol=1e-5)
-    assert rule.shares.sum() == pytest.approx(1)
+    assert combiner.shares.sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,8 @@ def test_correlations_are_those_of_the_errors() -> None:
 
 def test_near_duplicates_are_listed_the_most_alike_first() -> None:
     probabilities, labels = draw(2, 200, 3, 0)
-    ballots = WeightScorer(probabilities[[0, 1, 0]], labels)
-    assert near_duplicates(ballots) == [(0, 2, pytest.approx(1))]
-    assert near_duplicates(ballots, threshold=-1)[0][:2] == (0, 2)
+    scorer = WeightScorer(probabilities[[0, 1, 0]], labels)
+    assert near_duplicates(scorer) == [(0, 2, pytest.approx(1))]
+    assert near_duplicates(scorer, threshold=-1)[0][:2] == (0, 2)
     perfect = WeightScorer(np.eye(3)[labels][None].repeat(2, axis=0), labels)
     assert near_duplicates(perfect) == []

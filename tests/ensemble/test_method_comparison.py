@@ -106,7 +106,7 @@ def test_a_temperature_is_kept_where_it_helps() -> None:
     assert found.calibration.temperature < 0.5
     assert found.calibration.error_after < found.calibration.error_before
     assert found.predictions.probabilities.max() > 0.9
-    plain = found.fitted["average"].rule.combine(np.stack([member.take(_order(member)).probabilities for member in timid]))
+    plain = found.fitted["average"].combiner.combine(np.stack([member.take(_order(member)).probabilities for member in timid]))
     ordered = found.predictions.take(_order(found.predictions))
     assert (ordered.probabilities.argmax(axis=1) == plain.argmax(axis=1)).all()
 

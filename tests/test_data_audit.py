@@ -43,8 +43,8 @@ def test_a_marker_in_one_class_is_told(marked):
     audit = audit_dataset(load_dataset(marked))
     assert audit.shortcut.is_warning
     best = audit.traits.iloc[0]
-    assert best["trait"] == "lettering_top_left"
-    assert "effusion" in best["tells"]
+    assert best["statistic"] == "lettering_top_left"
+    assert "effusion" in best["separates"]
     assert best["share"] > 0.95
     rates = audit.burnt_in_text.set_index("place").loc["top_left"]
     assert rates["effusion"] > 0.9
@@ -81,11 +81,11 @@ def write_pictures(tmp_path):
     return write
 
 
-def test_the_aspect_ratio_tells_covid_from_no_finding_in_the_real_radiographs(shared_folder):
-    audit = automl_cxr.audit(shared_folder / "data" / "covid3")
+def test_the_aspect_ratio_tells_covid_from_no_finding_in_the_real_radiographs(test_data):
+    audit = automl_cxr.audit(test_data / "data" / "covid3")
     assert audit.shortcut.is_warning
-    ratio = audit.traits.set_index("trait").loc["aspect_ratio"]
-    assert ratio["tells"] == "covid from no_finding"
+    ratio = audit.traits.set_index("statistic").loc["aspect_ratio"]
+    assert ratio["separates"] == "covid from no_finding"
     assert ratio["share"] > 0.98
     assert list(audit.duplicates["image"]) == ["no_finding/00002658_002.jpg"]
 

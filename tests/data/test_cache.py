@@ -301,7 +301,7 @@ def test_no_room_is_told_with_the_way_out(write_folders: WriteFolders, folder: P
     )
     child = subprocess.run([sys.executable, "-c", script, root, folder, *IDS], check=False, stderr=subprocess.PIPE)
     told = child.stderr.decode()
-    assert f"'{folder}' has no room left" in told
+    assert f"'{folder}' has no space left" in told
     assert "set AUTOML_CXR_CACHE to another folder" in told
     assert "Traceback" not in told
     assert leftovers(folder) == []
@@ -340,8 +340,8 @@ def test_impossible_requests_are_refused(root: Path, folder: Path) -> None:
         decode(root, folder, ())
 
 
-def test_covid3_opens_in_well_under_a_second(shared_folder: Path, folder: Path) -> None:
-    dataset = load_dataset(shared_folder / "data" / "covid3")
+def test_covid3_opens_in_well_under_a_second(test_data: Path, folder: Path) -> None:
+    dataset = load_dataset(test_data / "data" / "covid3")
     ids = tuple(dataset.table["image"])
     first, _ = decode(dataset.root, folder, ids, 32)
     start = time.perf_counter()

@@ -14,8 +14,8 @@ WriteFolders = Callable[..., Path]
 ODD_NAMES = ['it\'s, "so".png', "=1+1.png", "-rf.png", " lead.png", "бронхит 肺.png", "two\nlines.png", "100%.png"]
 
 
-def test_covid3_is_as_its_readme_says(shared_folder: Path) -> None:
-    dataset = load_dataset(shared_folder / "data" / "covid3")
+def test_covid3_is_as_its_readme_says(test_data: Path) -> None:
+    dataset = load_dataset(test_data / "data" / "covid3")
     assert dataset.layout == "folders"
     assert dataset.classes == ("covid", "no_finding", "pneumonia")
     assert dataset.table["label"].value_counts().to_dict() == {"no_finding": 408, "pneumonia": 402, "covid": 100}
@@ -24,8 +24,8 @@ def test_covid3_is_as_its_readme_says(shared_folder: Path) -> None:
     assert (dataset.ignored, dataset.notes) == ({}, ())
 
 
-def test_the_table_of_covid3_says_the_same_as_its_folders(shared_folder: Path) -> None:
-    folder = shared_folder / "data" / "covid3"
+def test_the_table_of_covid3_says_the_same_as_its_folders(test_data: Path) -> None:
+    folder = test_data / "data" / "covid3"
     by_table = load_dataset(folder / "metadata.csv")
     assert by_table.layout == "csv"
     pd.testing.assert_frame_equal(by_table.table, load_dataset(folder).table)
@@ -68,7 +68,7 @@ def test_classes_called_na_and_none_are_classes(write_folders: WriteFolders) -> 
     ("arguments", "error", "message"),
     [
         ({"classes": ["a", "bb"]}, UnknownNameError, "Unknown class 'bb'"),
-        ({"classes": ["a", "a"]}, UsageError, "may be named once; received a, a"),
+        ({"classes": ["a", "a"]}, UsageError, "must be named once; received a, a"),
         ({"classes": ["a"]}, UsageError, "two classes or more; received a for"),
         ({"patients": "("}, UsageError, "must be a regular expression; received '('"),
         ({"patients": "patient-[0-9]+"}, UsageError, "matches none of 2, such as '1.png'"),
@@ -101,7 +101,7 @@ def test_without_patients_each_image_is_its_own_and_this_is_said_once(write_fold
     assert not dataset.patients_known
     assert dataset.table["patient_id"].nunique() == 2
     assert len(dataset.notes) == 1
-    assert dataset.notes[0].startswith("No patients known")
+    assert dataset.notes[0].startswith("Patients are unknown")
 
 
 @pytest.mark.parametrize(
@@ -129,8 +129,8 @@ def test_a_patient_in_two_given_parts_is_told(write_folders: WriteFolders) -> No
     images = ["train/a/p1_0.png", "train/b/p2_0.png", "test/a/p1_1.png", "test/b/p3_0.png"]
     dataset = load_dataset(write_folders(images), patients=r"p\d")
     assert list(dataset.table["split"]) == ["test", "test", "train", "train"]
-    assert [note.split(":")[0] for note in dataset.notes] == [
-        "1 patients (2 images) stand in more than one part of the given split"
+    assert [note.split(". ")[0] for note in dataset.notes] == [
+        "1 patients (2 images) are in more than one part of the given split"
     ]
 
 
@@ -139,7 +139,7 @@ def test_images_without_a_split_join_train_where_others_have_one(write_folders: 
     (root / "labels.csv").write_text("image,label,split\n1.png,a,\n2.png,b,train\n3.png,a,test\n")
     dataset = load_dataset(root)
     assert list(dataset.table["split"]) == ["train", "train", "test"]
-    assert "1 of 3 images have no split while others do: they count as train." in dataset.notes
+    assert "1 of 3 images have no split, but others do. They are used for training." in dataset.notes
 
 
 def test_image_paths_for_prediction(write_folders: WriteFolders) -> None:

@@ -130,12 +130,12 @@ def test_a_deflated_file_is_refused_without_inflating_it(tmp_path: Path, write_d
     dataset = pydicom.dcmread(path)
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     dataset.save_as(path)
-    assert reason_for(path).startswith("deflated as a whole")
-    assert "convert the file to an uncompressed one" in reason_for(path)
+    assert reason_for(path).startswith("a deflated file")
+    assert "convert it to an uncompressed file" in reason_for(path)
     assert read_tags(path) == DicomTags()
     dataset.file_meta.FileMetaInformationVersion = b"\0\1" * 5000  # stands before the transfer syntax, and may be of any length
     dataset.save_as(path)
-    assert reason_for(path).startswith("deflated as a whole")
+    assert reason_for(path).startswith("a deflated file")
     assert read_tags(path) == DicomTags()
 
 
@@ -207,4 +207,4 @@ def test_one_word_for_all_patients_is_no_patient(tmp_path: Path, write_dicom: Wr
     dataset = load_dataset(tmp_path)
     assert not dataset.patients_known
     assert dataset.table["patient_id"].nunique() == 3
-    assert dataset.notes[0] == "All 3 DICOM files that could say so name one patient, 'ANONYMOUS': taken for unknown."
+    assert dataset.notes[0] == "All 3 DICOM files with a patient have the same one, 'ANONYMOUS', so patients count as unknown."

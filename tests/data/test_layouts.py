@@ -45,7 +45,7 @@ def test_hidden_files_and_archive_leftovers_are_no_data(write_folders: WriteFold
 
 def test_an_image_beside_the_class_folders_is_reported(write_folders: WriteFolders) -> None:
     _, raw = read(write_folders(["a/1.png", "b/2.png", "stray.png"]))
-    assert raw.ignored == {"stray.png": "stands in no class folder"}
+    assert raw.ignored == {"stray.png": "not in a class folder"}
 
 
 def test_split_folders_may_be_named_in_several_ways(write_folders: WriteFolders) -> None:
@@ -55,7 +55,7 @@ def test_split_folders_may_be_named_in_several_ways(write_folders: WriteFolders)
     assert facts(raw, "label", "split") == [("a", "train"), ("a", "valid"), ("b", "test"), ("b", "train")]
     assert raw.ignored == {
         "extra/a/5.png": "outside of the folders train, valid and test",
-        "Train/6.png": "stands in no class folder",
+        "Train/6.png": "not in a class folder",
     }
 
 
@@ -79,8 +79,8 @@ def test_metadata_brings_patient_view_and_split(write_folders: WriteFolders) -> 
         ("b/3.png", "b", "NA", "AP", "valid"),
     ]
     assert raw.ignored == {"a/9.png": "listed in metadata.csv but missing"}
-    assert [note.split(":")[0] for note in raw.notes] == [
-        "1 of 3 images are not listed in metadata.csv",
+    assert [note.split(". ")[0] for note in raw.notes] == [
+        "1 of 3 images are not listed in metadata.csv, so each of them counts as its own patient",
         "1 of 2 labels in metadata.csv differ from the class folder",
     ]
 
@@ -132,8 +132,8 @@ def test_what_a_table_lists_in_vain_or_twice_is_reported(write_folders: WriteFol
         "x": "listed in labels.csv but a folder, not a file",
     }
     assert raw.notes == (
-        "2 rows of labels.csv lack an image or a label and are left out.",
-        "2 rows of labels.csv name an image again: equal rows count once.",
+        "2 rows of labels.csv have no image or no label and are not used.",
+        "2 rows of labels.csv repeat an image. Equal rows are used once.",
     )
 
 
@@ -152,7 +152,7 @@ def test_images_outside_of_the_table_folder_are_kept_by_absolute_path(write_fold
         (b"image,diagnosis\n1.png,a\n", "must have a column label|class|finding; received image. Rename"),
         (b"", "received no column"),
         (b"image,label\n1.png,caf\xe9\n", "must be a CSV file in UTF-8"),
-        (b"image,label,split\n1.png,a,fold1\n", "must say train, valid or test; received 'fold1'"),
+        (b"image,label,split\n1.png,a,fold1\n", "must contain train, valid or test; received 'fold1'"),
         (b"image,label\n8.png,a\n9.png,b\n", "none of 2 can be used, the first being '8.png'"),
     ],
 )
@@ -170,7 +170,7 @@ def test_two_tables_leave_the_choice_to_the_user(write_folders: WriteFolders) ->
     for name in ("one.csv", "two.csv"):
         (root / name).write_text("image,label\nimages/1.png,a\n")
     assert find_layout(root).name == "folders"
-    with pytest.raises(DataError, match=r"found one\.csv, two\.csv\. Name the CSV file itself"):
+    with pytest.raises(DataError, match=r"found one\.csv, two\.csv\. Name the CSV file to use"):
         find_layout(root, "csv").read(root)
 
 
@@ -199,8 +199,8 @@ def test_dead_and_circular_links_are_reported_and_circles_end(write_folders: Wri
         "a/dead.png": "dead link",
         "a/circular.png": "circular link",
         "a/lost_disk": "dead link",
-        "a/up": "link to a folder that is read already",
-        "b/self": "link to a folder that is read already",
+        "a/up": "link to a folder that is already read",
+        "b/self": "link to a folder that is already read",
     }
 
 
@@ -224,7 +224,7 @@ def test_a_linked_folder_keeps_its_real_name(write_folders: WriteFolders) -> Non
     (root / "a").symlink_to("b")
     _, raw = read(root)
     assert facts(raw, "image", "label") == [("b/2.png", "b"), ("c/3.png", "c")]
-    assert raw.ignored == {"a": "link to a folder that is read already"}
+    assert raw.ignored == {"a": "link to a folder that is already read"}
 
 
 def test_names_that_are_not_utf8_are_reported(write_folders: WriteFolders) -> None:

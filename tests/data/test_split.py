@@ -46,8 +46,8 @@ def assert_complete_and_disjoint(dataset: Dataset, split: Split) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_covid3_is_split_by_patient_with_equal_classes(shared_folder: Path, seed: int) -> None:
-    dataset = load_dataset(shared_folder / "data" / "covid3")
+def test_covid3_is_split_by_patient_with_equal_classes(test_data: Path, seed: int) -> None:
+    dataset = load_dataset(test_data / "data" / "covid3")
     split = split_dataset(dataset, ids_of(dataset), seed=seed)
     assert_complete_and_disjoint(dataset, split)
     assert (split.origin, split.grouped, split.seed) == ("made", True, seed)

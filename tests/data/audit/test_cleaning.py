@@ -45,9 +45,9 @@ def test_what_remains_has_each_picture_once_and_each_patient_in_one_part(leaky):
         "images/other.png": "dropped",
         "images/08.png": "moved",
     }
-    assert "images/copy.png, which stays, in the part test" in changes["reason"]["images/00.png"]
+    assert "images/copy.png, which is retained in the test part" in changes["reason"]["images/00.png"]
     assert "one picture with the labels" in changes["reason"]["images/05.png"]
-    assert "from test to train, where most images of patient everywhere are" in changes["reason"]["images/08.png"]
+    assert "from test to train, which has most images of patient everywhere" in changes["reason"]["images/08.png"]
     fixed = leaky.with_name("fixed.csv")
     cleaned.table.to_csv(fixed, index=False)
     again = load_dataset(fixed)

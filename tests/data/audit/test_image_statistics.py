@@ -5,7 +5,7 @@ from automl_cxr.data.audit.image_statistics import CORNERS, has_lettering, measu
 from automl_cxr.data.cache import decode_dataset
 
 
-def traits_of(folder, size=112):
+def statistics_of(folder, size=112):
     ids = sorted(path.name for path in folder.iterdir())
     decoded = decode_dataset(folder, ids, size)
     return measure_image_statistics(folder, ids, decoded.open(), decoded.original_sizes).set_index(np.array(ids))
@@ -21,7 +21,7 @@ def test_sizes_and_formats_are_those_of_the_files_whatever_their_names(tmp_path)
     Image.fromarray(grey_field(200, 100)).save(tmp_path / "a.png")
     Image.fromarray(grey_field(100, 200)).save(tmp_path / "b.jpg")
     Image.fromarray(grey_field(100, 100)).save(tmp_path / "c.png", format="JPEG")
-    found = traits_of(tmp_path)
+    found = statistics_of(tmp_path)
     assert list(found["file_format"]) == ["PNG", "JPEG", "JPEG"]
     assert list(found["aspect_ratio"]) == [0.5, 2.0, 1.0]
     assert found["bytes_per_pixel"]["a.png"] == (tmp_path / "a.png").stat().st_size / 20_000
@@ -42,7 +42,7 @@ def test_even_borders_are_measured_from_their_side(tmp_path):
     image[:, -28:] = 255
     image[:56, -28:] = 0
     Image.fromarray(image).save(tmp_path / "a.png")
-    found = traits_of(tmp_path).iloc[0]
+    found = statistics_of(tmp_path).iloc[0]
     assert abs(found["border_top"] - 0.25) < 0.02
     assert found["border_bottom"] == found["border_left"] == 0
     assert found["black"] > 0.2
@@ -57,7 +57,7 @@ def test_letters_in_a_corner_are_suspected_there_and_a_plain_radiograph_is_not(t
         ImageDraw.Draw(marked).text(place, "AP L", fill=255, font_size=16)
         marked.save(tmp_path / f"{corner}.png")
     for size in (112, 224):
-        suspected = has_lettering(traits_of(tmp_path, size))
+        suspected = has_lettering(statistics_of(tmp_path, size))
         assert not suspected.loc["plain.png"].any()
         for corner in CORNERS:
             assert list(suspected.columns[suspected.loc[f"{corner}.png"]]) == [corner]

@@ -80,7 +80,8 @@ def test_an_index_that_counts_the_images_says_which_is_which(write_array: WriteA
     pd.Series(LABELS, name="label").sample(frac=1, random_state=1).to_csv(root / "labels.csv")
     assert labels_in_order(root) == IN_ORDER
     assert (
-        "The rows of labels.csv are not in the order of the images: its index says which is which." in load_dataset(root).notes
+        "The rows of labels.csv are not in the order of the images. They are matched by the index column."
+        in load_dataset(root).notes
     )
 
 
@@ -88,7 +89,7 @@ def test_an_index_of_something_larger_leaves_the_order(write_array: WriteArray) 
     root = write_array()
     pd.Series(LABELS, index=[90 - 7 * row for row in range(12)], name="label").to_csv(root / "labels.csv")
     assert labels_in_order(root) == IN_ORDER
-    assert load_dataset(root).notes[0].startswith("The index in labels.csv does not count the images from 0 or 1 on")
+    assert load_dataset(root).notes[0].startswith("The index in labels.csv does not count the images from 0 or 1")
 
 
 def test_an_index_with_gaps_leaves_the_order_and_is_told(write_array: WriteArray) -> None:
@@ -96,7 +97,7 @@ def test_an_index_with_gaps_leaves_the_order_and_is_told(write_array: WriteArray
     for name in (None, "id"):
         pd.Series(LABELS, index=pd.Index([3 * row for row in range(12)], name=name), name="label").to_csv(root / "labels.csv")
         assert labels_in_order(root) == IN_ORDER
-        assert load_dataset(root).notes[0].startswith("The index in labels.csv does not count the images from 0 or 1 on")
+        assert load_dataset(root).notes[0].startswith("The index in labels.csv does not count the images from 0 or 1")
 
 
 @pytest.mark.parametrize("name", ["index", "Id", "image_id"])
@@ -130,14 +131,14 @@ def test_texts_patients_parts_and_gaps_are_kept(write_array: WriteArray) -> None
         ["1.50", "p", "train", ""],
         ["07", "p", "valid", ""],
     ]
-    assert dataset.notes[0] == "1 rows of labels.csv lack a label and are left out."
+    assert dataset.notes[0] == "1 rows of labels.csv have no label and are not used."
 
 
 def test_a_label_is_never_taken_for_a_header(write_array: WriteArray) -> None:
     # One label too many: were the first line dropped as a header, every image would get its neighbour's label.
     root = write_array()
     (root / "labels.csv").write_text(lines(*LABELS, 1))
-    with pytest.raises(DataError, match=r"images\.npy has 12 images, labels\.csv has 13 lines\. Make the numbers agree"):
+    with pytest.raises(DataError, match=r"images\.npy has 12 images, labels\.csv has 13 lines\. Make the numbers equal"):
         find_layout(root, "arrays").read(root)
 
 
@@ -157,8 +158,8 @@ def test_files_beside_the_pair_are_told(write_array: WriteArray) -> None:
     dataset = load_dataset(root)
     assert len(dataset.table) == 12
     assert dataset.notes[:2] == (
-        "Without labels, so not part of the data set: test.npy (7 images).",
-        "Tables that label none of these images: hospitals.csv.",
+        "Arrays without labels, which are not used: test.npy (7 images).",
+        "Tables that match no array, which are not used: hospitals.csv.",
     )
     assert dataset.ignored["names.npy"] == "an array of Python objects, not of numbers"
     assert dataset.ignored["features.npy"].startswith("an array of shape (12, 512), not (n, height, width)")
@@ -183,7 +184,7 @@ def test_pairs_of_different_numbers_need_parts_in_their_names(write_array: Write
     assert load_dataset(root).table["split"].value_counts().to_dict() == {"train": 12, "valid": 3}
     (root / "train.npy").rename(root / "hospital.npy")
     with pytest.raises(
-        DataError, match=r"agree for hospital\.npy with one\.csv, val\.npy with two\.csv\. Name the \.npy or the CSV"
+        DataError, match=r"equal for hospital\.npy with one\.csv, val\.npy with two\.csv\. Name the \.npy or the CSV"
     ):
         load_dataset(root)
     assert len(load_dataset(root / "hospital.npy").table) == 12
@@ -193,7 +194,7 @@ def test_an_unclear_pair_is_refused_until_one_is_named(write_array: WriteArray) 
     root = write_array("ap.npy")
     write_array("pa.npy")
     (root / "labels.csv").write_text(lines(*LABELS))
-    with pytest.raises(DataError, match=r"agree for ap\.npy with labels\.csv, pa\.npy with labels\.csv\. Name") as caught:
+    with pytest.raises(DataError, match=r"equal for ap\.npy with labels\.csv, pa\.npy with labels\.csv\. Name") as caught:
         load_dataset(root)
     assert "\n" not in str(caught.value)
     dataset = load_dataset(root / "pa.npy")

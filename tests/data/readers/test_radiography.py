@@ -21,7 +21,7 @@ def test_masks_are_never_images_to_classify(write_folders: WriteFolders) -> None
     assert dataset.layout == "radiography"
     assert list(dataset.table["image"]) == [image for image in BOTH if "/images/" in image]
     assert dataset.classes == ("COVID", "Normal", "Viral Pneumonia")
-    assert dataset.notes[0] == "3 files in folders of masks are no images to classify and are left out."
+    assert dataset.notes[0] == "3 files in mask folders are not radiographs and are not used."
     assert dataset.ignored == {}
 
 
@@ -38,13 +38,13 @@ def test_classes_within_parts_keep_their_part(write_folders: WriteFolders) -> No
     assert dataset.layout == "radiography"
     assert list(dataset.table["split"]) == ["test", "test", "train", "train", "valid", "valid"]
     assert dataset.table.set_index("image").loc["Train/COVID/images/1.png", "patient_id"] == "p"
-    assert dataset.notes[0].startswith("12 files in folders of masks")
+    assert dataset.notes[0].startswith("12 files in mask folders")
     assert dataset.ignored == {"extra/COVID/images/9.png": "outside of the folders train, valid and test"}
 
 
 def test_other_files_of_a_class_are_reported(write_folders: WriteFolders) -> None:
     root = write_folders([*BOTH, "COVID/thumbs/1.png", "COVID/2.png", "3.png"])
-    reason = "stands in no folder images of a class folder"
+    reason = "not in the images folder of a class folder"
     assert find_layout(root).read(root).ignored == dict.fromkeys(("COVID/thumbs/1.png", "COVID/2.png", "3.png"), reason)
 
 

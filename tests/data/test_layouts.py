@@ -153,7 +153,7 @@ def test_images_outside_of_the_table_folder_are_kept_by_absolute_path(write_fold
         (b"", "received no column"),
         (b"image,label\n1.png,caf\xe9\n", "must be a CSV file in UTF-8"),
         (b"image,label,split\n1.png,a,fold1\n", "must contain train, valid or test; received 'fold1'"),
-        (b"image,label\n8.png,a\n9.png,b\n", "none of 2 can be used, the first being '8.png'"),
+        (b"image,label\n8.png,a\n9.png,b\n", "none of 2 images can be used, for example '8.png'"),
     ],
 )
 def test_an_unusable_table_is_refused_with_the_way_out(write_folders: WriteFolders, content: bytes, message: str) -> None:

@@ -123,7 +123,7 @@ def test_an_interrupted_drawing_is_drawn_anew(tmp_path: Path, marker: str) -> No
 
 def test_phantoms_of_other_arguments_are_refused_untouched(tmp_path: Path) -> None:
     before = contents(draw_phantoms(tmp_path, n_images=6, image_size=32))
-    with pytest.raises(DataError, match="holds phantoms drawn with other arguments"):
+    with pytest.raises(DataError, match="contains phantoms drawn with other arguments"):
         draw_phantoms(tmp_path, n_images=6, image_size=32, seed=1)
     assert contents(tmp_path) == before
 
@@ -137,7 +137,7 @@ def test_a_folder_with_something_else_is_refused_untouched(tmp_path: Path) -> No
             (tmp_path / "drawn" / strange).write_text("precious")
         target = tmp_path / "drawn" if strange else tmp_path
         before = contents(target)
-        with pytest.raises(DataError, match=rf"holds {strange or 'normal'}\. Name another"):
+        with pytest.raises(DataError, match=rf"contains {strange or 'normal'}\. Name another"):
             draw_phantoms(target, n_images=6, image_size=32)
         assert contents(target) == before
 
@@ -150,5 +150,5 @@ def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path: Path) 
             draw_phantoms(tmp_path / "x", **arguments)  # type: ignore[arg-type]
     assert not (tmp_path / "x").exists()
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="need a folder to be drawn in"):
+    with pytest.raises(DataError, match="is not a folder"):
         draw_phantoms(tmp_path / "file")

@@ -63,7 +63,7 @@ def test_better_predictions_than_those_of_the_score_are_found(study):
     saved.take(slice(1, None)).to_npz(file)
     assert "not of the study's validation part" in problems_of(study, 1)
     file.write_bytes(b"no archive")
-    assert "Predictions are an npz file" in problems_of(study, 1)
+    assert "Predictions must be an npz file" in problems_of(study, 1)
 
 
 def test_another_model_in_the_place_of_the_trials_is_found(study):

@@ -129,7 +129,7 @@ def test_an_added_metric_that_needs_the_normal_class_is_refused_without_it(monke
     add(monkeypatch, "finding_probability", "maximize", finding_probability, needs_normal_class=True)
     with pytest.raises(UsageError, match="class without a finding"):
         Objective.named("finding_probability")
-    with pytest.raises(UsageError, match="which class is normal"):
+    with pytest.raises(UsageError, match="requires a normal class"):
         bootstrap_interval(draw_members(1)[0], metric="finding_probability")
     assert "finding_probability" not in metrics_for(("a", "b"))
 

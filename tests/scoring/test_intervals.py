@@ -169,7 +169,7 @@ def test_undefined_resamples_do_not_count() -> None:
         ({"n_resamples": 0}, UsageError, "at least one resample"),
         ({"seed": -1}, UsageError, "at least 0"),
         ({"metric": "f1"}, UnknownNameError, "Did you mean 'f1_"),
-        ({"metric": "fnfr"}, UsageError, "which class is normal"),
+        ({"metric": "fnfr"}, UsageError, "requires a normal class"),
         ({"metric": "fnfr", "normal_class": 3}, UsageError, "from 0 to 2"),
     ],
 )

@@ -240,7 +240,7 @@ def test_an_unknown_metric_gets_the_nearest_name() -> None:
 
 
 def test_fnfr_asks_for_its_normal_class() -> None:
-    with pytest.raises(UsageError, match="which class is normal"):
+    with pytest.raises(UsageError, match="requires a normal class"):
         metric("fnfr").function(np.array([0, 1]), np.eye(2), None)
 
 
@@ -298,5 +298,5 @@ def test_sensitivity_at_a_specificity_is_undefined_without_one_of_the_kinds() ->
     row = metric("sensitivity_at_90_specificity")
     assert np.isnan(row.function(np.zeros(3, int), np.eye(3), 0))
     assert np.isnan(row.function(np.ones(3, int), np.eye(3), 0))
-    with pytest.raises(UsageError, match="which class is normal"):
+    with pytest.raises(UsageError, match="requires a normal class"):
         row.function(np.array([0, 1]), np.eye(2), None)

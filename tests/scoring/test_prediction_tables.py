@@ -53,7 +53,7 @@ def test_scores_of_other_kinds_are_made_probabilities_and_that_is_said(write):
     logits = PLAIN.replace("0.7,0.2,0.1", "2,-1,0")
     scaled, soft = read_prediction_tables([write(sums), write(logits, "l.csv")])
     assert scaled.predictions.probabilities[0] == pytest.approx([0.7, 0.2, 0.1])
-    assert scaled.note == "1 of 3 rows did not sum to 1: divided by their sums"
+    assert scaled.note == "1 of 3 rows do not sum to 1: divided by their sums"
     assert soft.predictions.probabilities[0] == pytest.approx(np.exp([2, -1, 0]) / np.exp([2, -1, 0]).sum())
     assert "logits" in soft.note
     (rounded,) = read_prediction_tables([write(PLAIN.replace("0.7,0.2,0.1", "0.7003,0.2,0.1"))])
@@ -63,13 +63,13 @@ def test_scores_of_other_kinds_are_made_probabilities_and_that_is_said(write):
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
-        ("", "no row"),
-        ("image,label,a,b\n", "no row"),
+        ("", "no rows"),
+        ("image,label,a,b\n", "no rows"),
         ("file,label,a,b\nx,a,1,0\n", "no column image"),
         ("image,label,a\nx,a,1\n", "fewer than two columns of scores"),
         ("image,label,a,b\nx,a,1\n", "rows of different lengths"),
         ("image,label,a,b\nx,a,1,0,0\n", "rows of different lengths"),
-        ("image,label,a,b\nx,a,much,0\n", "a score is no number"),
+        ("image,label,a,b\nx,a,much,0\n", "a score is not a number"),
         ("image,label,a,b\nx,a,nan,0\n", "not finite"),
         ("image,label,a,b\nx,a,0,0\n", "all 0"),
         ("image,label,a,b\nx,c,1,0\n", "the label 'c' has no column"),
@@ -87,7 +87,10 @@ def test_other_classes_images_and_labels_are_refused_by_the_file_that_has_them(w
         read_prediction_tables([write(PLAIN), write(PLAIN.replace("normal", "healthy"), "o.csv")])
     for text, rule in (
         (PLAIN.replace("c.png", "d.png"), r"same images. Received in o\.csv, against t\.csv: 1 missing, 1 more"),
-        (PLAIN.replace("c.png,other", "c.png,covid"), r"same labels. Received in o\.csv, against t\.csv: another one for 1"),
+        (
+            PLAIN.replace("c.png,other", "c.png,covid"),
+            r"same labels. Received in o\.csv, against t\.csv: different labels",
+        ),
     ):
         tables = read_prediction_tables([write(PLAIN), write(text, "o.csv")])
         with pytest.raises(DataError, match=rule):

@@ -51,8 +51,8 @@ def test_border_types_become_exact_ones() -> None:
     ("changes", "message"),
     [
         ({"ids": ("a",) * 6}, "without duplicates. Received 'a'"),
-        ({"ids": tuple(range(6))}, "ids as a row of texts"),
-        ({"ids": "abcdef"}, "ids as a row of texts"),
+        ({"ids": tuple(range(6))}, "ids as a list of texts"),
+        ({"ids": "abcdef"}, "ids as a list of texts"),
         ({"classes": ("x", "y", "x")}, "classes without duplicates"),
         ({"patients": ("p",) * 5}, "one patient for each image. Received 5 for 6"),
         ({"labels": np.zeros(5, int)}, r"shape \(6,\)"),
@@ -211,7 +211,7 @@ def test_align_matches_rows_by_id() -> None:
     [
         ({"classes": ("class1", "class0", "class2")}, "the same classes. Received in member 1"),
         ({"ids": ("image0.png", "new", *(f"image{i}.png" for i in range(2, 6)))}, "without 'image1.png', with 'new'"),
-        ({"labels": (draw().labels + 1) % 3}, "another one for 6 images, such as 'image0.png'"),
+        ({"labels": (draw().labels + 1) % 3}, "different labels for 6 images, such as 'image0.png'"),
     ],
 )
 def test_align_says_what_differs(changes: dict[str, object], message: str) -> None:

@@ -128,8 +128,8 @@ def pair_up(root: Path, matching: Sequence[_Pair], found: _Found) -> list[_Pair]
     if not pairs or max(uses.values()) > 1 or (len(pairs) > 1 and not are_parts):
         candidates = ", ".join(f"{array.name} with {table.name}" for array, table in matching)
         raise DataError(
-            f"It must be clear which table labels which array; the numbers of rows are equal for {candidates}. Name the .npy or "
-            "the CSV file to use, or give the files corresponding names, such as train_images.npy and train_labels.csv."
+            f"It must be clear which table labels which array; the numbers of rows are equal for {candidates}. Name the .npy "
+            "or the CSV file to use, or give the files corresponding names, such as train_images.npy and train_labels.csv."
         )
     return pairs
 

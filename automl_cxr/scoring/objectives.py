@@ -128,7 +128,7 @@ class Requirement:
         except ValueError:
             limit = math.nan
         if match is None or not math.isfinite(limit):
-            raise UsageError(f"A requirement must have the form parameters<=10e6 or fnfr<=0.05; received '{text}'.")
+            raise UsageError(f"A requirement is written like parameters<=10e6 or fnfr<=0.05; received '{text}'.")
         direction_of(match["name"])
         if match["name"] in COSTS and limit <= 0:
             raise UsageError(f"A bound on {match['name']} must be above 0; received '{text}'.")

@@ -26,13 +26,13 @@ def test_images_and_features_are_listed_and_cleared(tmp_path, phantoms):
     assert fill(tmp_path, phantoms).path.exists()
 
 
-def test_what_is_being_written_stays(tmp_path, phantoms):
+def test_entries_that_are_being_written_are_not_removed(tmp_path, phantoms):
     decoded = fill(tmp_path, phantoms)
     with FileLock(tmp_path / "decoded" / "locks" / f"{decoded.path.parent.name}.lock"):
         clear_cache(tmp_path)
     assert decoded.path.exists()
 
 
-def test_an_empty_cache_holds_nothing(tmp_path):
+def test_an_empty_cache_has_no_entries(tmp_path):
     assert list_cache_entries(tmp_path) == []
     assert clear_cache(tmp_path) == 0

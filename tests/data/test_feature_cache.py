@@ -19,13 +19,13 @@ def features(name="a", n=N, width=4, dtype="float32"):
 
 
 def variable_values(wanted):
-    """What a network would say: numbers that tell the features and the row."""
+    """Return values that identify the features and the row, in place of a network."""
     first = int(wanted.origin["network"], 36)
     return (first + np.arange(np.prod(wanted.shape))).reshape(wanted.shape).astype(np.float32)
 
 
 class Compute:
-    """Computes in batches of 4, and remembers what it was asked for."""
+    """Computes features in batches of 4 and records the requests."""
 
     def __init__(self):
         self.asked = []
@@ -45,7 +45,7 @@ def file_of(tmp_path, wanted, name="values.npy"):
     return tmp_path / "features" / "entries" / wanted.key / name
 
 
-def test_what_is_missing_is_computed_in_one_go_and_then_mapped(cache):
+def test_missing_features_are_computed_in_one_pass_and_then_mapped(cache):
     compute = Compute()
     first, second = cache.open([features("a"), features("b")], compute)
     assert isinstance(first, np.memmap)
@@ -56,7 +56,7 @@ def test_what_is_missing_is_computed_in_one_go_and_then_mapped(cache):
     assert compute.asked == [["features a", "features b"], ["features c"]]
 
 
-def test_half_precision_takes_half_the_room(cache):
+def test_half_precision_takes_half_the_space(cache):
     wanted = features(dtype="float16")
     (found,) = cache.open([wanted], Compute())
     assert found.dtype == np.float16
@@ -111,7 +111,7 @@ def stop_short(missing):
 
 
 @pytest.mark.parametrize(("compute", "error"), [(fail_halfway, RuntimeError), (stop_short, FeatureCacheError)])
-def test_what_is_not_computed_to_the_end_leaves_nothing(cache, tmp_path, compute, error):
+def test_an_incomplete_computation_leaves_no_files(cache, tmp_path, compute, error):
     with pytest.raises(error):
         cache.open([features()], compute)
     assert cache.entries() == []
@@ -122,7 +122,7 @@ def age(tmp_path, wanted, seconds):
     os.utime(file_of(tmp_path, wanted, "entry.json"), (seconds, seconds))
 
 
-def test_what_was_not_used_for_longest_goes_first(tmp_path):
+def test_the_least_recently_used_entry_is_removed_first(tmp_path):
     cache = FeatureCache(tmp_path, limit=2 * features().n_bytes)
     for name, seconds in (("a", 200), ("b", 100)):
         cache.open([features(name)], Compute())
@@ -132,7 +132,7 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path):
     assert [entry.label for entry in cache.entries()] == ["features c", "features b"]
 
 
-def test_what_is_being_opened_stays(tmp_path):
+def test_entries_that_are_being_opened_are_not_removed(tmp_path):
     cache = FeatureCache(tmp_path, limit=2 * features().n_bytes)
     for name, seconds in (("a", 100), ("b", 200)):
         cache.open([features(name)], Compute())
@@ -142,7 +142,7 @@ def test_what_is_being_opened_stays(tmp_path):
     assert {entry.label for entry in cache.entries()} == {"features a", "features c"}
 
 
-def test_what_is_asked_for_together_does_not_displace_itself(tmp_path):
+def test_features_of_one_request_do_not_displace_each_other(tmp_path):
     cache = FeatureCache(tmp_path, limit=2 * features().n_bytes)
     cache.open([features("a")], Compute())
     age(tmp_path, features("a"), 100)
@@ -152,21 +152,21 @@ def test_what_is_asked_for_together_does_not_displace_itself(tmp_path):
     assert {entry.label for entry in cache.entries()} == {"features a", "features b"}
 
 
-def test_a_removed_entry_that_was_mapped_can_still_be_read(cache):
+def test_a_mapped_entry_can_be_read_after_its_removal(cache):
     (found,) = cache.open([features()], Compute())
     assert cache.clear() == features().n_bytes
     assert cache.entries() == []
     assert np.array_equal(found, variable_values(features()))
 
 
-def test_what_is_larger_than_the_limit_is_refused_before_it_is_computed(tmp_path):
+def test_features_larger_than_the_limit_are_refused_before_computation(tmp_path):
     compute = Compute()
     with pytest.raises(FeatureCacheError, match="AUTOML_CXR_CACHE_LIMIT"):
         FeatureCache(tmp_path, limit=features().n_bytes - 1).open([features()], compute)
     assert compute.asked == []
 
 
-def test_the_limit_is_said_in_the_environment(tmp_path, monkeypatch):
+def test_the_limit_is_set_by_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("AUTOML_CXR_CACHE_LIMIT", "1.5GB")
     assert FeatureCache(tmp_path).limit == 1_500_000_000
     monkeypatch.setenv("AUTOML_CXR_CACHE_LIMIT", "much")
@@ -174,7 +174,7 @@ def test_the_limit_is_said_in_the_environment(tmp_path, monkeypatch):
         FeatureCache(tmp_path)
 
 
-def test_a_folder_that_cannot_be_written_is_said_so(tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "features").write_text("no folder")
     with pytest.raises(FeatureCacheError, match="cannot be written"):
         FeatureCache(tmp_path).open([features()], Compute())
@@ -216,7 +216,7 @@ print("sum", int(found.sum()), flush=True)
 
 @pytest.fixture
 def ask(tmp_path):
-    """Begin a process that asks for features, and says so, and that it computes, and waits for a line then."""
+    """Start a process that requests features, reports its steps, and waits for a line before it computes."""
     processes = []
 
     def begin():
@@ -231,7 +231,7 @@ def ask(tmp_path):
         process.communicate()
 
 
-def test_of_two_processes_one_computes_and_the_other_waits(ask):
+def test_one_of_two_processes_computes_and_the_other_waits(ask):
     first = ask()
     assert first.stdout.readline() == "computing\n"
     second = ask()
@@ -239,7 +239,7 @@ def test_of_two_processes_one_computes_and_the_other_waits(ask):
     assert second.communicate(timeout=60)[0] == "sum 24\n"
 
 
-def test_a_process_that_dies_while_it_computes_blocks_nobody(ask, tmp_path):
+def test_a_process_killed_while_computing_blocks_no_other(ask, tmp_path):
     first = ask()
     assert first.stdout.readline() == "computing\n"
     first.kill()
@@ -250,7 +250,7 @@ def test_a_process_that_dies_while_it_computes_blocks_nobody(ask, tmp_path):
     assert list((tmp_path / "features").glob("partial-*")) == []
 
 
-def test_what_the_dead_left_goes_when_room_is_needed(tmp_path, cache):
+def test_files_of_killed_processes_are_removed_when_space_is_needed(tmp_path, cache):
     remains = tmp_path / "features" / "partial-of-the-dead"
     cache.open([features("a")], Compute())
     remains.mkdir()
@@ -259,7 +259,7 @@ def test_what_the_dead_left_goes_when_room_is_needed(tmp_path, cache):
     assert not remains.exists()
 
 
-def test_an_array_is_known_by_its_contents(tmp_path):
+def test_the_digest_of_an_array_depends_on_its_contents(tmp_path):
     array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     np.save(tmp_path / "a.npy", array)
     np.save(tmp_path / "b.npy", array)

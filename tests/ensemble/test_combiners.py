@@ -1,4 +1,4 @@
-"""Rules: combine, be written and read again to the same floats, refuse what is damaged; stacking against scikit-learn."""
+"""Combiners: records with the same floats, damaged records, and stacking against scikit-learn."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COMBINERS = [
 
 
 @pytest.mark.parametrize("combiner", COMBINERS)
-def test_a_rule_that_was_written_combines_as_before(combiner: Combiner) -> None:
+def test_a_saved_combiner_gives_the_same_probabilities(combiner: Combiner) -> None:
     probabilities, _ = draw(3, 40, 4, 0)
     again = combiner_from_record(json.loads(json.dumps(combiner.to_record())), n_members=3, n_classes=4)
     combined = combiner.combine(probabilities)
@@ -49,20 +49,20 @@ def test_a_rule_that_was_written_combines_as_before(combiner: Combiner) -> None:
     ],
     ids=str,
 )
-def test_a_damaged_rule_is_refused(record: dict) -> None:
+def test_a_damaged_record_is_refused(record: dict) -> None:
     with pytest.raises(DataError, match="Build the ensemble again"):
         combiner_from_record(record, n_members=3, n_classes=4)
 
 
 @pytest.mark.parametrize("k", [2, 3])
-def test_stacking_is_scikit_learns_regression(k: int) -> None:
+def test_stacking_equals_the_regression_of_scikit_learn(k: int) -> None:
     probabilities, labels = draw(3, 200, k, 0)
     inputs = np.log(probabilities.astype(np.float64)).transpose(1, 0, 2).reshape(200, -1)
     model = LogisticRegression(C=0.1, max_iter=300, tol=1e-3).fit(inputs, labels)
     assert _fit(probabilities, labels, 0.1).combine(probabilities) == pytest.approx(model.predict_proba(inputs), abs=1e-5)
 
 
-def test_stacking_helps_members_that_are_too_sure_and_knows_who_is_worth_listening_to() -> None:
+def test_stacking_improves_overconfident_members_and_weights_better_members_more() -> None:
     probabilities, labels = draw(5, 600, 3, 1)
     patients = [f"p{i // 2}" for i in range(600)]
     stacking = fit_stacking(probabilities[:, :400], labels[:400], patients[:400])
@@ -73,7 +73,7 @@ def test_stacking_helps_members_that_are_too_sure_and_knows_who_is_worth_listeni
         stacking.combine(other[:4])
 
 
-def test_a_class_without_an_image_is_never_told() -> None:
+def test_a_class_without_images_is_never_predicted() -> None:
     probabilities, labels = draw(2, 80, 3, 0)
     for kept in (labels > 0, labels == 2):
         stacking = fit_stacking(probabilities[:, kept], labels[kept], [f"p{i}" for i in range(int(kept.sum()))])

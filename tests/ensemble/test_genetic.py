@@ -1,4 +1,4 @@
-"""The genetic algorithm: never below its seeds, close to a full sweep, the same anywhere."""
+"""The genetic algorithm: never below its seeds, close to the optimum, reproducible."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_weights_by_class_can_do_what_weights_by_member_cannot() -> None:
     assert evolve_weights(scorer, BARE).score < 1
 
 
-def test_evolution_improves_on_its_seeds_somewhere() -> None:
+def test_evolution_improves_on_its_seeds_in_some_problem() -> None:
     gains = []
     for seed in range(5):
         result = evolve_weights(draw_weight_scorer(6, 300, 4, seed), SMALL)
@@ -82,7 +82,7 @@ def test_evolution_improves_on_its_seeds_somewhere() -> None:
     assert max(gains) > 0.005
 
 
-def test_history_only_rises_and_patience_ends_a_run() -> None:
+def test_history_never_falls_and_patience_ends_a_run() -> None:
     result = evolve_weights(draw_weight_scorer(6, 200, 4, 0), replace(BARE, restarts=1, generations=80, patience=7))
     assert all(later >= earlier for earlier, later in pairwise(result.history))
     assert len(result.history) < 81
@@ -102,7 +102,7 @@ def test_the_same_seed_gives_the_same_weights_in_another_process() -> None:
     assert there == here.tobytes().hex()
 
 
-def test_global_random_states_are_neither_used_nor_touched() -> None:
+def test_global_random_states_are_neither_used_nor_changed() -> None:
     problem = draw_weight_scorer(5, 150, 3, 1)
     random.seed(1)
     np.random.seed(1)
@@ -130,7 +130,7 @@ def test_one_member_gets_all_weight() -> None:
     assert evolve_weights(draw_weight_scorer(1, 50, 3, 0), SMALL).weights.tolist() == [1]
 
 
-def test_copies_of_one_member_are_weighed_alike() -> None:
+def test_copies_of_one_member_get_equal_weights() -> None:
     probabilities, labels = draw(1, 80, 3, 0)
     result = evolve_weights(WeightScorer(np.repeat(probabilities, 4, axis=0), labels), SMALL)
     assert result.weights.tolist() == [0.25] * 4
@@ -141,7 +141,7 @@ def test_on_a_plateau_the_brier_score_decides() -> None:
     labels = np.array([0, 1] * 20)
     right = np.where(np.eye(2)[labels] == 1, 0.7, 0.3)
     other = np.where(np.eye(2)[labels] == 1, 0.99, 0.01)
-    other[:4] = [[0.45, 0.55], [0.55, 0.45]] * 2  # wrong alone, right on average
+    other[:4] = [[0.45, 0.55], [0.55, 0.45]] * 2  # each member is wrong, their average is right
     scorer = WeightScorer(np.array([right, other], dtype=np.float32), labels)
     result = evolve_weights(scorer, BARE)
     first = np.linspace(0, 1, 201)
@@ -152,7 +152,7 @@ def test_on_a_plateau_the_brier_score_decides() -> None:
     assert scorer.squared_error(result.weights[None])[0] <= scorer.squared_error(perfect).min() + 1e-4
 
 
-def test_operators_keep_sums_and_average_as_many_genes_as_asked() -> None:
+def test_operators_keep_sums_and_average_the_given_number_of_genes() -> None:
     rng = np.random.default_rng(0)
     parents = rng.dirichlet(np.ones(10), size=40)
     children = genetic._mate(parents, probability=1.0, n_averaged=10, rng=rng)
@@ -203,7 +203,7 @@ def test_settings_out_of_range_are_refused(name: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"elitism_fraction": 1.0}, {"elitism_fraction": 0.0}, {"population": 4}])
-def test_settings_at_their_ends_work(changes: dict) -> None:
+def test_settings_at_their_limits_are_accepted(changes: dict) -> None:
     scorer = draw_weight_scorer(5, 80, 3, 0)
     settings = replace(BARE, **{"generations": 5, "restarts": 1, **changes})
     assert evolve_weights(scorer, settings).score >= scorer.score(np.eye(5)).max()

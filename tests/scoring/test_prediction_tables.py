@@ -1,4 +1,4 @@
-"""Tables of other programs: columns in another order, images in another order, scores of other kinds; clear refusals."""
+"""Tables of other programs: order of columns and images, kinds of scores, and error messages."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def test_columns_and_images_are_matched_by_name(write):
     assert (first.note, second.note) == ("", "")
 
 
-def test_our_own_tables_and_npz_are_read(write, tmp_path):
+def test_tables_and_npz_of_this_program_are_read(write, tmp_path):
     ours = "image,class,probability_covid,probability_normal,probability_other\na.png,covid,0.7,0.2,0.1\n"
     (table,) = read_prediction_tables([write(ours)])
     assert table.predictions.classes == ("covid", "normal", "other")
@@ -48,7 +48,7 @@ def test_our_own_tables_and_npz_are_read(write, tmp_path):
     assert first.predictions.patients == ("p", "b.png", "c.png"), "one table's patients serve all"
 
 
-def test_scores_of_other_kinds_are_made_probabilities_and_that_is_said(write):
+def test_other_scores_are_converted_to_probabilities_with_a_note(write):
     sums = PLAIN.replace("0.7,0.2,0.1", "7,2,1")
     logits = PLAIN.replace("0.7,0.2,0.1", "2,-1,0")
     scaled, soft = read_prediction_tables([write(sums), write(logits, "l.csv")])
@@ -76,13 +76,13 @@ def test_scores_of_other_kinds_are_made_probabilities_and_that_is_said(write):
         ("image,label,a,b\nx,a,1,0\nx,a,1,0\n", "'x' more than once"),
     ],
 )
-def test_what_is_no_table_is_refused_in_a_line(write, text, rule):
+def test_an_invalid_table_is_refused_on_one_line(write, text, rule):
     with pytest.raises(DataError, match=rule) as refused:
         read_prediction_tables([write(text)])
     assert "\n" not in str(refused.value)
 
 
-def test_other_classes_images_and_labels_are_refused_by_the_file_that_has_them(write):
+def test_the_error_for_other_classes_images_or_labels_names_the_file(write):
     with pytest.raises(DataError, match=r"Received covid, healthy, other in o\.csv, and covid, normal, other in t\.csv"):
         read_prediction_tables([write(PLAIN), write(PLAIN.replace("normal", "healthy"), "o.csv")])
     for text, rule in (
@@ -97,6 +97,6 @@ def test_other_classes_images_and_labels_are_refused_by_the_file_that_has_them(w
             align([table.predictions for table in tables], names=[table.name for table in tables])
 
 
-def test_a_file_that_is_missing_is_said(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(DataError, match="No such file"):
         read_prediction_tables([tmp_path / "no.csv"])

@@ -1,4 +1,4 @@
-"""Class folders that keep images and their masks apart."""
+"""Class folders with separate folders of images and masks."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ WriteFolders = Callable[..., Path]
 BOTH = [f"{label}/{kind}/{label}-1.png" for label in ("COVID", "Normal", "Viral Pneumonia") for kind in ("images", "masks")]
 
 
-def test_masks_are_never_images_to_classify(write_folders: WriteFolders) -> None:
+def test_masks_are_not_used_as_images(write_folders: WriteFolders) -> None:
     root = write_folders(BOTH)
     (root / "COVID.metadata.xlsx").write_bytes(b"PK")
     (root / "README.md.txt").write_text("no data")
@@ -25,7 +25,7 @@ def test_masks_are_never_images_to_classify(write_folders: WriteFolders) -> None
     assert dataset.ignored == {}
 
 
-def test_classes_within_parts_keep_their_part(write_folders: WriteFolders) -> None:
+def test_class_folders_in_part_folders_keep_the_part(write_folders: WriteFolders) -> None:
     images = [
         f"{part}/{label}/{kind}/1.png"
         for part in ("Train", "Val", "Test")
@@ -60,7 +60,7 @@ def test_class_folders_without_this_pattern_are_class_folders(write_folders: Wri
     assert find_layout(write_folders(images)).name == "folders"
 
 
-def test_a_file_is_no_such_folder(write_folders: WriteFolders) -> None:
+def test_a_file_is_refused(write_folders: WriteFolders) -> None:
     file = write_folders(["1.png"]) / "1.png"
     with pytest.raises(DataError, match="needs a folder of class folders; received the file"):
         find_layout(file, "radiography").read(file)

@@ -134,8 +134,8 @@ def test_touched_or_copied_files_share_the_array(root: Path, folder: Path, tmp_p
     first, _ = decode(root, folder)
     (root / "a" / "0.png").touch()
     shutil.copytree(root, tmp_path / "copy")
-    for place in (root, tmp_path / "copy"):
-        decoded, was_decoded = decode(place, folder)
+    for source in (root, tmp_path / "copy"):
+        decoded, was_decoded = decode(source, folder)
         assert was_decoded
         assert (decoded.path, decoded.digest) == (first.path, first.digest)
     assert len(list((folder / "decoded" / "arrays").iterdir())) == 1
@@ -229,12 +229,12 @@ def test_a_corrupt_array_is_decoded_again(root: Path, folder: Path, name: str, c
 def test_a_corrupt_index_is_written_again(root: Path, folder: Path, content: bytes) -> None:
     first, _ = decode(root, folder)
     (index,) = (folder / "decoded" / "indexes").iterdir()
-    sound = index.read_bytes()
+    valid = index.read_bytes()
     index.write_bytes(content)
     second, was_decoded = decode(root, folder)
     assert was_decoded
     assert second == first
-    assert json.loads(index.read_bytes()) == json.loads(sound)
+    assert json.loads(index.read_bytes()) == json.loads(valid)
 
 
 def test_an_interrupted_decode_leaves_nothing_that_is_used(root: Path, folder: Path) -> None:
@@ -300,10 +300,10 @@ def test_a_full_disk_is_reported_with_a_remedy(write_folders: WriteFolders, fold
         "except DataError as error: sys.exit(str(error))"
     )
     child = subprocess.run([sys.executable, "-c", script, root, folder, *IDS], check=False, stderr=subprocess.PIPE)
-    told = child.stderr.decode()
-    assert f"'{folder}' has no space left" in told
-    assert "set AUTOML_CXR_CACHE to another folder" in told
-    assert "Traceback" not in told
+    stderr = child.stderr.decode()
+    assert f"'{folder}' has no space left" in stderr
+    assert "set AUTOML_CXR_CACHE to another folder" in stderr
+    assert "Traceback" not in stderr
     assert leftovers(folder) == []
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 100_000
     assert decode_dataset(root, IDS, 512, folder=folder).open().shape == (4, 512, 512)

@@ -269,16 +269,16 @@ def test_a_square_of_the_right_size_is_unchanged() -> None:
 TALL = np.random.default_rng(1).integers(1, 256, (16, 8), np.uint8)
 
 
-@pytest.mark.parametrize("turn", [lambda image: image, np.transpose])
-def test_pad_keeps_the_shape_between_even_black_bars(turn: Callable[[np.ndarray], np.ndarray]) -> None:
+@pytest.mark.parametrize("transform", [lambda image: image, np.transpose])
+def test_pad_keeps_the_shape_between_even_black_bars(transform: Callable[[np.ndarray], np.ndarray]) -> None:
     expected = np.zeros((16, 16), np.uint8)
     expected[:, 4:12] = TALL
-    np.testing.assert_array_equal(fit_square(turn(TALL), 16, "pad"), turn(expected))
+    np.testing.assert_array_equal(fit_square(transform(TALL), 16, "pad"), transform(expected))
 
 
-@pytest.mark.parametrize("turn", [lambda image: image, np.transpose])
-def test_crop_keeps_the_centre(turn: Callable[[np.ndarray], np.ndarray]) -> None:
-    np.testing.assert_array_equal(fit_square(turn(TALL), 8, "crop"), turn(TALL[4:12]))
+@pytest.mark.parametrize("transform", [lambda image: image, np.transpose])
+def test_crop_keeps_the_centre(transform: Callable[[np.ndarray], np.ndarray]) -> None:
+    np.testing.assert_array_equal(fit_square(transform(TALL), 8, "crop"), transform(TALL[4:12]))
 
 
 def test_fits_are_symmetric_when_shrinking_and_growing() -> None:

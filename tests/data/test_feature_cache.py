@@ -18,10 +18,10 @@ def features(name="a", n=N, width=4, dtype="float32"):
     return Features({"network": name}, (n, width), dtype, f"features {name}")
 
 
-def variable_values(wanted):
+def variable_values(requested):
     """Return values that identify the features and the row, in place of a network."""
-    first = int(wanted.origin["network"], 36)
-    return (first + np.arange(np.prod(wanted.shape))).reshape(wanted.shape).astype(np.float32)
+    first = int(requested.origin["network"], 36)
+    return (first + np.arange(np.prod(requested.shape))).reshape(requested.shape).astype(np.float32)
 
 
 class Compute:
@@ -31,9 +31,9 @@ class Compute:
         self.asked = []
 
     def __call__(self, missing):
-        self.asked.append([wanted.label for wanted in missing])
+        self.asked.append([requested.label for requested in missing])
         for start in range(0, N, 4):
-            yield tuple(variable_values(wanted)[start : start + 4] for wanted in missing)
+            yield tuple(variable_values(requested)[start : start + 4] for requested in missing)
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def cache(tmp_path):
     return FeatureCache(tmp_path)
 
 
-def file_of(tmp_path, wanted, name="values.npy"):
-    return tmp_path / "features" / "entries" / wanted.key / name
+def file_of(tmp_path, requested, name="values.npy"):
+    return tmp_path / "features" / "entries" / requested.key / name
 
 
 def test_missing_features_are_computed_in_one_pass_and_then_mapped(cache):
@@ -57,11 +57,11 @@ def test_missing_features_are_computed_in_one_pass_and_then_mapped(cache):
 
 
 def test_half_precision_takes_half_the_space(cache):
-    wanted = features(dtype="float16")
-    (found,) = cache.open([wanted], Compute())
+    requested = features(dtype="float16")
+    (found,) = cache.open([requested], Compute())
     assert found.dtype == np.float16
-    assert wanted.n_bytes == features().n_bytes / 2
-    assert wanted.key != features().key
+    assert requested.n_bytes == features().n_bytes / 2
+    assert requested.key != features().key
 
 
 def truncate(path):
@@ -92,22 +92,22 @@ def test_damaged_values_are_computed_again(cache, tmp_path, damage):
     assert np.array_equal(found, variable_values(features()))
 
 
-@pytest.mark.parametrize("told", ["", "[]", '{"sha256": "0"}'])
-def test_values_without_their_digest_are_computed_again(cache, tmp_path, told):
+@pytest.mark.parametrize("content", ["", "[]", '{"sha256": "0"}'])
+def test_values_without_their_digest_are_computed_again(cache, tmp_path, content):
     cache.open([features()], Compute())
-    file_of(tmp_path, features(), "entry.json").write_text(told)
+    file_of(tmp_path, features(), "entry.json").write_text(content)
     compute = Compute()
     cache.open([features()], compute)
     assert len(compute.asked) == 1
 
 
 def fail_halfway(missing):
-    yield tuple(variable_values(wanted)[:4] for wanted in missing)
+    yield tuple(variable_values(requested)[:4] for requested in missing)
     raise RuntimeError("the network diverged")
 
 
 def stop_short(missing):
-    yield tuple(variable_values(wanted)[:4] for wanted in missing)
+    yield tuple(variable_values(requested)[:4] for requested in missing)
 
 
 @pytest.mark.parametrize(("compute", "error"), [(fail_halfway, RuntimeError), (stop_short, FeatureCacheError)])
@@ -118,8 +118,8 @@ def test_an_incomplete_computation_leaves_no_files(cache, tmp_path, compute, err
     assert list((tmp_path / "features").glob("partial-*")) == []
 
 
-def age(tmp_path, wanted, seconds):
-    os.utime(file_of(tmp_path, wanted, "entry.json"), (seconds, seconds))
+def age(tmp_path, requested, seconds):
+    os.utime(file_of(tmp_path, requested, "entry.json"), (seconds, seconds))
 
 
 def test_the_least_recently_used_entry_is_removed_first(tmp_path):
@@ -181,7 +181,7 @@ def test_a_folder_that_cannot_be_written_is_reported(tmp_path):
 
 
 def test_no_more_than_a_batch_is_in_memory(tmp_path):
-    wanted = features(n=400, width=25_000)  # 40 MB
+    requested = features(n=400, width=25_000)  # 40 MB
 
     def compute(_missing):
         for _ in range(100):
@@ -189,7 +189,7 @@ def test_no_more_than_a_batch_is_in_memory(tmp_path):
 
     tracemalloc.start()
     try:
-        FeatureCache(tmp_path, limit=2**30).open([wanted], compute)
+        FeatureCache(tmp_path, limit=2**30).open([requested], compute)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -251,12 +251,12 @@ def test_a_process_killed_while_computing_blocks_no_other(ask, tmp_path):
 
 
 def test_files_of_killed_processes_are_removed_when_space_is_needed(tmp_path, cache):
-    remains = tmp_path / "features" / "partial-of-the-dead"
+    incomplete = tmp_path / "features" / "partial-of-the-dead"
     cache.open([features("a")], Compute())
-    remains.mkdir()
-    (remains / "entry.json").write_text(json.dumps({"key": "k", "label": "", "shape": [9, 9], "dtype": "float32"}))
+    incomplete.mkdir()
+    (incomplete / "entry.json").write_text(json.dumps({"key": "k", "label": "", "shape": [9, 9], "dtype": "float32"}))
     cache.open([features("b")], Compute())
-    assert not remains.exists()
+    assert not incomplete.exists()
 
 
 def test_the_digest_of_an_array_depends_on_its_contents(tmp_path):

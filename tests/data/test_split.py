@@ -123,13 +123,13 @@ def test_a_complete_given_split_is_unchanged() -> None:
     assert split == split_dataset(dataset, ids_of(dataset), seed=7, valid_fraction=0.4)
 
 
-@pytest.mark.parametrize(("kept", "made"), [("test", "valid"), ("valid", "test")])
-def test_a_missing_part_is_taken_from_train(kept: str, made: str) -> None:
-    dataset = make_dataset(make_rows(60, split="train") + make_rows(20, split=kept, prefix="q"))
+@pytest.mark.parametrize(("existing", "made"), [("test", "valid"), ("valid", "test")])
+def test_a_missing_part_is_taken_from_train(existing: str, made: str) -> None:
+    dataset = make_dataset(make_rows(60, split="train") + make_rows(20, split=existing, prefix="q"))
     split = split_dataset(dataset, ids_of(dataset))
     assert split.origin == f"given, {made} made"
     assert_complete_and_disjoint(dataset, split)
-    assert set(getattr(split, kept)) == given(dataset, kept)
+    assert set(getattr(split, existing)) == given(dataset, existing)
     assert set(getattr(split, made)) < given(dataset, "train")
     assert split.counts[made] == pytest.approx(0.15 * len(given(dataset, "train")), abs=3)
 
@@ -141,15 +141,15 @@ def test_both_other_parts_are_taken_from_a_given_train_part() -> None:
     assert_complete_and_disjoint(dataset, split)
 
 
-@pytest.mark.parametrize(("kept", "made"), [("test", "valid"), ("valid", "test")])
-def test_patients_of_a_given_part_are_never_in_a_made_part(kept: str, made: str) -> None:
+@pytest.mark.parametrize(("existing", "made"), [("test", "valid"), ("valid", "test")])
+def test_patients_of_a_given_part_are_never_in_a_made_part(existing: str, made: str) -> None:
     # The user's own parts share patients p0 to p19; the part made must not share any with either.
-    dataset = make_dataset(make_rows(60, split="train") + make_rows(20, split=kept))
+    dataset = make_dataset(make_rows(60, split="train") + make_rows(20, split=existing))
     for seed in range(5):
         split = split_dataset(dataset, ids_of(dataset), seed=seed)
         made_patients = patients_of(dataset, split, made)
         assert made_patients
-        assert not made_patients & patients_of(dataset, split, kept)
+        assert not made_patients & patients_of(dataset, split, existing)
         assert not made_patients & patients_of(dataset, split, "train")
 
 

@@ -75,6 +75,6 @@ def test_stacking_improves_overconfident_members_and_weights_better_members_more
 
 def test_a_class_without_images_is_never_predicted() -> None:
     probabilities, labels = draw(2, 80, 3, 0)
-    for kept in (labels > 0, labels == 2):
-        stacking = fit_stacking(probabilities[:, kept], labels[kept], [f"p{i}" for i in range(int(kept.sum()))])
-        assert set(stacking.combine(probabilities).argmax(axis=1)) <= set(labels[kept])
+    for selected in (labels > 0, labels == 2):
+        stacking = fit_stacking(probabilities[:, selected], labels[selected], [f"p{i}" for i in range(int(selected.sum()))])
+        assert set(stacking.combine(probabilities).argmax(axis=1)) <= set(labels[selected])

@@ -98,8 +98,8 @@ def test_the_same_seed_gives_the_same_weights_in_another_process() -> None:
         "from tests.ensemble.test_genetic import SMALL, draw_weight_scorer, evolve_weights\n"
         "print(evolve_weights(draw_weight_scorer(5, 150, 3, 0), SMALL).weights.tobytes().hex())"
     )
-    there = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
-    assert there == here.tobytes().hex()
+    other_process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+    assert other_process == here.tobytes().hex()
 
 
 def test_global_random_states_are_neither_used_nor_changed() -> None:

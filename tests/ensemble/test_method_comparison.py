@@ -49,14 +49,14 @@ def members_of_noise(n_members: int, n: int = 400) -> list[Predictions]:
 def test_a_real_gain_is_reported() -> None:
     found = combine_members(draw_members(6, n=600, seed=1), names=NAMES[:6], method="ga", settings=QUICK)
     assert found.judgement is not None
-    judged = found.judgement.methods["ga"]
-    assert judged.is_distinguishable
-    assert judged.gain > 0.05
+    comparison = found.judgement.methods["ga"]
+    assert comparison.is_distinguishable
+    assert comparison.gain > 0.05
     assert found.recommended in ("average", "greedy", "ga")
-    assert f"{judged.gain:+.4f} against the best member" in found.verdict()
+    assert f"{comparison.gain:+.4f} against the best member" in found.verdict()
     assert found.judgement.methods["best"].gain == 0
     table = {row["method"]: row for row in found.methods_table()}
-    assert table["ga"]["out_of_fold"] == judged.score
+    assert table["ga"]["out_of_fold"] == comparison.score
     assert table["ga"]["fitted"] == found.fitted["ga"].score
 
 
@@ -70,11 +70,11 @@ def test_without_a_gain_the_best_member_is_recommended() -> None:
 def test_out_of_fold_weights_are_fitted_without_the_patient() -> None:
     # A leak would raise the out-of-fold score to the score on the fitted images.
     members = draw_members(5, n=90, k=3, seed=2)
-    judged = compare_methods_out_of_fold(members, settings=QUICK, methods=("stacking",))
-    assert judged is not None
-    assert set(judged.methods) == {"best", "stacking"}
+    comparison = compare_methods_out_of_fold(members, settings=QUICK, methods=("stacking",))
+    assert comparison is not None
+    assert set(comparison.methods) == {"best", "stacking"}
     fitted = combine_members(members, names=NAMES[:5], method="stacking", settings=QUICK).fitted["stacking"].score
-    assert judged.methods["stacking"].score < fitted
+    assert comparison.methods["stacking"].score < fitted
 
 
 @pytest.mark.parametrize("name", ["log_loss", "macro_auc"])

@@ -206,15 +206,15 @@ def _without(predictions: Predictions, patient: str) -> tuple[np.ndarray, np.nda
 
 def test_the_best_of_equal_models_is_not_distinguished() -> None:
     """Eight equally good models: each one, as the truly best, is in the best set in 95 of 100 draws."""
-    rng, kept, all_tied = np.random.default_rng(13), 0, 0
+    rng, n_kept, all_tied = np.random.default_rng(13), 0, 0
     for number in range(200):
         labels = rng.integers(3, size=120)
         base = np.array([rng.choice(3, p=CONFUSION[label]) for label in labels])
         models = [predict(labels, np.where(rng.random(120) < 0.3, rng.permutation(base), base)) for _ in range(8)]
         scored = resample(*models, n_resamples=300, seed=number)
         is_tied = chances_to_be_best(scored.scores, scored.of_resamples) > 0.05
-        kept, all_tied = kept + bool(is_tied[0]), all_tied + bool(is_tied.all())
-    assert kept / 200 >= 0.93
+        n_kept, all_tied = n_kept + bool(is_tied[0]), all_tied + bool(is_tied.all())
+    assert n_kept / 200 >= 0.93
     assert all_tied / 200 >= 0.6, "comparing pairs without a correction leaves all eight tied in far fewer draws"
 
 

@@ -129,8 +129,8 @@ def test_stacks_of_models_are_scored_as_each_alone(name: str) -> None:
     models = [draw(50, 3, seed) for seed in range(4)]
     labels, stack = models[0].labels, np.stack([model.probabilities for model in models]).reshape(2, 2, 50, 3)
     together = METRICS[name].of_stacks(labels, stack, 0)
-    for place in np.ndindex(2, 2):
-        assert together[place] == pytest.approx(METRICS[name].function(labels, stack[place], 0))
+    for index in np.ndindex(2, 2):
+        assert together[index] == pytest.approx(METRICS[name].function(labels, stack[index], 0))
 
 
 def test_kappa_and_specificity_by_hand() -> None:

@@ -35,8 +35,8 @@ def test_columns_and_images_are_matched_by_name(write):
 
 
 def test_tables_and_npz_of_this_program_are_read(write, tmp_path):
-    ours = "image,class,probability_covid,probability_normal,probability_other\na.png,covid,0.7,0.2,0.1\n"
-    (table,) = read_prediction_tables([write(ours)])
+    own = "image,class,probability_covid,probability_normal,probability_other\na.png,covid,0.7,0.2,0.1\n"
+    (table,) = read_prediction_tables([write(own)])
     assert table.predictions.classes == ("covid", "normal", "other")
     assert table.predictions.labels.tolist() == [-1]
     Predictions(("a.png",), np.array([2]), np.array([[0.1, 0.2, 0.7]]), ("other", "normal", "covid"), ("p",)).to_npz(

@@ -52,9 +52,9 @@ def test_lettering_is_found_in_its_corner_and_not_in_a_plain_radiograph(tmp_path
     with Image.open(sorted(phantoms.rglob("*.png"))[0]) as opened:
         chest = opened.convert("L").resize((224, 224)).point(lambda value: value // 2)
     chest.save(tmp_path / "plain.png")
-    for corner, place in zip(CORNERS, [(6, 6), (180, 6), (6, 200), (180, 200)], strict=True):
+    for corner, position in zip(CORNERS, [(6, 6), (180, 6), (6, 200), (180, 200)], strict=True):
         marked = chest.copy()
-        ImageDraw.Draw(marked).text(place, "AP L", fill=255, font_size=16)
+        ImageDraw.Draw(marked).text(position, "AP L", fill=255, font_size=16)
         marked.save(tmp_path / f"{corner}.png")
     for size in (112, 224):
         suspected = has_lettering(statistics_of(tmp_path, size))

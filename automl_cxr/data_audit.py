@@ -1,4 +1,4 @@
-"""The audit of a data set, from its table and pixels to a record: what a classifier could learn there besides anatomy."""
+"""The audit of a data set: duplicates, leaks between parts, and non-anatomical differences between classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pandas as pd
 from automl_cxr.data.audit.duplicates import SMALLEST_SIDE, find_duplicates
 from automl_cxr.data.audit.image_statistics import CORNERS, FORMAT, has_lettering, measure_image_statistics
 from automl_cxr.data.audit.record import Audit, Duplicate, Lettering, SharedPatient, Shortcut, StatisticDifference
-from automl_cxr.data.audit.shortcut_baseline import divide, forest_out_of_fold, tree_predictions_out_of_fold
+from automl_cxr.data.audit.shortcut_baseline import Folds, baseline_folds, forest_out_of_fold, tree_predictions_out_of_fold
 from automl_cxr.data.cache import DecodedImages, decode_dataset
 from automl_cxr.data.dataset import Dataset
 from automl_cxr.data.inspection import INSPECTED_SIZE
@@ -21,22 +21,23 @@ from automl_cxr.scoring.intervals import bootstrap_interval
 from automl_cxr.scoring.metrics import metric
 from automl_cxr.scoring.predictions import Predictions
 
-_EXAMPLES = 3  # images to look at, of each corner
+_N_EXAMPLES = 3  # images of each corner
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditedImages:
-    """What is audited, an entry an image in the order of the decoded array.
+    """The images to audit, one entry for each image in the order of the decoded array.
 
     Attributes:
         root: Folder that the ids are relative to.
         classes: Class names.
         labels: Index of the class of each image.
-        patients: Patient of each; the image itself where patients are unknown.
-        parts: "train", "valid" or "test" of each; "" where no split is given.
+        patients: Patient of each image; the image id where patients are unknown.
+        parts: "train", "valid" or "test" for each image; "" where no split is given.
         patients_known: Whether patients are known.
         decoded: Ids, pixels and sizes.
-        notes: What there is to know of the data.
+        unreadable: Image id to the reason why it cannot be read.
+        notes: Notes on the data for the user.
     """
 
     root: Path
@@ -51,11 +52,11 @@ class AuditedImages:
 
 
 def audit_dataset(dataset: Dataset, *, on_progress: Callable[[int, int], None] | None = None) -> Audit:
-    """Audit all images of a data set, its test part too where it brings one.
+    """Audit all images of a data set, including a test part that it gives.
 
     Args:
-        dataset: What ``load_dataset`` gave.
-        on_progress: Told (images decoded, images in all) while decoding.
+        dataset: From ``load_dataset``.
+        on_progress: Called with (images decoded, all images) while decoding.
 
     Raises:
         DataError: No image can be read, or the cache folder cannot be written.
@@ -79,17 +80,17 @@ def audit_dataset(dataset: Dataset, *, on_progress: Callable[[int, int], None] |
 
 
 def audit_images(audited: AuditedImages) -> Audit:
-    """Audit decoded images: look for copies, measure traits, and let a forest try to tell the classes by them."""
+    """Audit decoded images: find duplicates, measure image statistics, and classify the images by these statistics."""
     pixels, sizes = audited.decoded.open(), audited.decoded.original_sizes
     labels = np.array(audited.labels)
     links = find_duplicates(pixels, sizes)
-    traits = measure_image_statistics(audited.root, audited.decoded.ids, pixels, sizes)
-    folds = divide(labels, audited.patients)
+    statistics = measure_image_statistics(audited.root, audited.decoded.ids, pixels, sizes)
+    folds = baseline_folds(labels, audited.patients)
     notes = list(audited.notes)
     if not folds:
-        notes.append("No shortcut baseline: a class has images of one patient alone, so that none are left to judge by.")
+        notes.append("No shortcut baseline: it needs images of at least two patients in each class, and a class has one.")
     if pixels.shape[1] < SMALLEST_SIDE:
-        notes.append(f"Images of {pixels.shape[1]} pixels are too small to find copies in that are not identical.")
+        notes.append(f"At {pixels.shape[1]} pixels, only identical copies are found. Other copies need {SMALLEST_SIDE} pixels.")
     return Audit(
         root=str(audited.root),
         classes=audited.classes,
@@ -98,10 +99,10 @@ def audit_images(audited: AuditedImages) -> Audit:
         parts={part: audited.parts.count(part) for part in ("train", "valid", "test") if part in audited.parts},
         found_duplicates=tuple(_describe(audited, link.row, link.of, link.kind, link.correlation) for link in links),
         shared_patients=_share_parts(audited) if audited.patients_known else (),
-        differences=_compare_statistics(audited, traits, labels, folds),
-        formats=_count_formats(audited.classes, traits[FORMAT], labels),
-        lettering=_rate_lettering(audited, traits, labels),
-        shortcut=_score_shortcut(audited, traits, labels, folds) if folds else None,
+        differences=_compare_statistics(audited, statistics, labels, folds),
+        formats=_count_formats(audited.classes, statistics[FORMAT], labels),
+        lettering=_rate_lettering(audited, statistics, labels),
+        shortcut=_score_shortcut(audited, statistics, labels, folds) if folds else None,
         unreadable=dict(audited.unreadable),
         notes=tuple(notes),
     )
@@ -132,30 +133,28 @@ def _share_parts(audited: AuditedImages) -> tuple[SharedPatient, ...]:
     )
 
 
-def _score_shortcut(
-    audited: AuditedImages, traits: pd.DataFrame, labels: np.ndarray, folds: Sequence[tuple[np.ndarray, np.ndarray]]
-) -> Shortcut:
-    probabilities = forest_out_of_fold(traits, labels, len(audited.classes), folds)
+def _score_shortcut(audited: AuditedImages, statistics: pd.DataFrame, labels: np.ndarray, folds: Folds) -> Shortcut:
+    probabilities = forest_out_of_fold(statistics, labels, len(audited.classes), folds)
     predictions = Predictions(audited.decoded.ids, labels, probabilities, audited.classes, audited.patients)
     interval = bootstrap_interval(predictions, metric="macro_f1")
     return Shortcut(
         macro_f1=metric("macro_f1").function(labels, probabilities, None),
         low=interval.low,
         high=interval.high,
-        chance=1 / len(audited.classes),  # guessing by shares: each class's precision and recall are its share
+        chance=1 / len(audited.classes),  # random guesses: precision and recall of a class equal its frequency
         n_folds=len(folds),
     )
 
 
 def _compare_statistics(
-    audited: AuditedImages, traits: pd.DataFrame, labels: np.ndarray, folds: Sequence[tuple[np.ndarray, np.ndarray]]
+    audited: AuditedImages, statistics: pd.DataFrame, labels: np.ndarray, folds: Folds
 ) -> tuple[StatisticDifference, ...]:
     if not folds:
         return ()
     found = []
-    for name, probabilities in tree_predictions_out_of_fold(traits, labels, len(audited.classes), folds):
-        told, share = _distinguishability(probabilities, labels, len(audited.classes))
-        by_class = traits[name].groupby(labels)
+    for name, probabilities in tree_predictions_out_of_fold(statistics, labels, len(audited.classes), folds):
+        pair, share = _best_separated_pair(probabilities, labels, len(audited.classes))
+        by_class = statistics[name].groupby(labels)
         found.append(
             StatisticDifference(
                 trait=name,
@@ -163,15 +162,15 @@ def _compare_statistics(
                     (by_class.agg(lambda values: values.mode()[0]) if name == FORMAT else by_class.median()).tolist()
                 ),
                 macro_f1=metric("macro_f1").function(labels, probabilities, None),
-                told=(audited.classes[told[0]], audited.classes[told[1]]),
+                told=(audited.classes[pair[0]], audited.classes[pair[1]]),
                 told_share=share,
             )
         )
     return tuple(sorted(found, key=lambda one: one.macro_f1, reverse=True))
 
 
-def _distinguishability(probabilities: np.ndarray, labels: np.ndarray, n_classes: int) -> tuple[tuple[int, int], float]:
-    """Find the two classes that probabilities tell apart best, by the mean of the two sensitivities; a tie counts half."""
+def _best_separated_pair(probabilities: np.ndarray, labels: np.ndarray, n_classes: int) -> tuple[tuple[int, int], float]:
+    """Find the two classes that probabilities separate best, by the mean of the two sensitivities; a tie counts half."""
     shares = {}
     for one, other in combinations(range(n_classes), 2):
         lead = probabilities[:, one] - probabilities[:, other]
@@ -190,15 +189,15 @@ def _count_formats(classes: Sequence[str], formats: pd.Series[str], labels: np.n
     return counted
 
 
-def _rate_lettering(audited: AuditedImages, traits: pd.DataFrame, labels: np.ndarray) -> tuple[Lettering, ...]:
-    suspected = has_lettering(traits)
-    everywhere = suspected.assign(anywhere=suspected.any(axis=1))
-    rates = everywhere.groupby(labels).mean().reindex(range(len(audited.classes)), fill_value=0.0)
+def _rate_lettering(audited: AuditedImages, statistics: pd.DataFrame, labels: np.ndarray) -> tuple[Lettering, ...]:
+    suspected = has_lettering(statistics)
+    with_any = suspected.assign(anywhere=suspected.any(axis=1))
+    rates = with_any.groupby(labels).mean().reindex(range(len(audited.classes)), fill_value=0.0)
     of_corners = [
         Lettering(
             place=corner,
             rates=tuple(rates[corner].tolist()),
-            examples=_show_lettering(audited, traits[f"lettering_{corner}"], labels == rates[corner].argmax()),
+            examples=_show_lettering(audited, statistics[f"lettering_{corner}"], labels == rates[corner].argmax()),
         )
         for corner in CORNERS
     ]
@@ -206,6 +205,6 @@ def _rate_lettering(audited: AuditedImages, traits: pd.DataFrame, labels: np.nda
 
 
 def _show_lettering(audited: AuditedImages, lit: pd.Series[float], is_of_class: np.ndarray) -> tuple[str, ...]:
-    """Choose the images of a class with most of a corner lit."""
-    rows = lit[is_of_class].nlargest(_EXAMPLES)
+    """Select the images of a class with the largest share of bright structures in a corner."""
+    rows = lit[is_of_class].nlargest(_N_EXAMPLES)
     return tuple(audited.decoded.ids[row] for row in rows.index[rows > 0])

@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 
 from automl_cxr.ensemble.baselines import greedy_weights, rank_members, top_k_weights
 from automl_cxr.ensemble.build import DEFAULT_METHOD, METHODS, expand_weights
-from automl_cxr.ensemble.combiners import Rule, WeightedAverage
+from automl_cxr.ensemble.combiners import Combiner, WeightedAverage
 from automl_cxr.ensemble.exact_two_member import exact_two_member_weights
 from automl_cxr.ensemble.genetic import evolve_weights, seed_weights
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
@@ -39,7 +39,7 @@ from automl_cxr.scoring.predictions import Predictions, align
 # The algorithm alone: on all images, by the objective alone.
 BARE = GeneticSettings(halvings=0, brier_weight=0.0, shrinkage=0.0, restarts=3, patience=50)
 REFERENCE = (6, 1292, 4)  # members, images, classes
-Fit = Callable[[WeightScorer, tuple[str, ...]], Rule]
+Fit = Callable[[WeightScorer, tuple[str, ...]], Combiner]
 
 
 def draw_weight_scorer(n_members: int, n_images: int, n_classes: int, seed: int) -> WeightScorer:
@@ -65,11 +65,11 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 
 def speed() -> None:
     """Compare with the plain DEAP program: same operators, population, generations and first population."""
-    ballots = draw_weight_scorer(*REFERENCE, seed=0)
-    seeds = [weights.tolist() for weights in seed_weights(ballots)]
-    slow = score_each_by_scikit_learn(ballots.probabilities, ballots.labels)
+    scorer = draw_weight_scorer(*REFERENCE, seed=0)
+    seeds = [weights.tolist() for weights in seed_weights(scorer)]
+    slow = score_each_by_scikit_learn(scorer.probabilities, scorer.labels)
     settings = replace(BARE, restarts=1, patience=201)
-    ours = [cpu_seconds(lambda seed=seed: evolve_weights(ballots, replace(settings, seed=seed))) for seed in range(5)]
+    ours = [cpu_seconds(lambda seed=seed: evolve_weights(scorer, replace(settings, seed=seed))) for seed in range(5)]
     plain = cpu_seconds(lambda: evolve_plainly(slow, 6, population=100, generations=200, seed=0, seeds=seeds))
     print("| 6 members, 1,292 images, 4 classes, population 100, 200 generations | CPU s | ratio |\n| --- | --- | --- |")
     print(f"| automl-cxr, median of 5 | {np.median(ours):.2f} | 1 |")
@@ -80,38 +80,38 @@ def second() -> None:
     """Give each search a CPU second for the macro-F1 of the same images, ten problems."""
     found: dict[str, list[float]] = {"genetic algorithm": [], "differential evolution": [], "greedy selection": []}
     for seed in range(10):
-        ballots = expand_weights(draw_set(RECIPES[1], seed).valid, MACRO_F1)[0]
-        found["genetic algorithm"].append(_evolve_for_a_second(ballots, seed))
-        found["differential evolution"].append(_differ_for_a_second(ballots, seed))
-        found["greedy selection"].append(float(ballots.merit(greedy_weights(ballots)[None])[0]))
+        scorer = expand_weights(draw_set(RECIPES[1], seed).valid, MACRO_F1)[0]
+        found["genetic algorithm"].append(_evolve_for_a_second(scorer, seed))
+        found["differential evolution"].append(_differ_for_a_second(scorer, seed))
+        found["greedy selection"].append(float(scorer.score(greedy_weights(scorer)[None])[0]))
     print("| macro-F1 on the fitting images after one CPU second | mean | each seed |\n| --- | --- | --- |")
     for name, scores in found.items():
         print(f"| {name} | {np.mean(scores):.4f} | {', '.join(f'{score:.4f}' for score in scores)} |")
     print("\nGreedy selection is over after some milliseconds.\n", flush=True)
 
 
-def _evolve_for_a_second(ballots: WeightScorer, seed: int) -> float:
+def _evolve_for_a_second(scorer: WeightScorer, seed: int) -> float:
     started, best, number = time.process_time(), -np.inf, 0
     while time.process_time() - started < 1:
         settings = replace(BARE, restarts=1, patience=30, seed=1000 * seed + number)
-        best, number = max(best, evolve_weights(ballots, settings).merit), number + 1
+        best, number = max(best, evolve_weights(scorer, settings).score), number + 1
     return best
 
 
-def _differ_for_a_second(ballots: WeightScorer, seed: int) -> float:
+def _differ_for_a_second(scorer: WeightScorer, seed: int) -> float:
     """Run SciPy's differential evolution with its own settings, on the same fitness of a whole population at once."""
     from scipy.optimize import differential_evolution
 
     started, best = time.process_time(), [-np.inf]
 
     def losses(columns: np.ndarray) -> np.ndarray:
-        merits = ballots.merit(columns.T / columns.T.sum(axis=1, keepdims=True))
-        best[0] = max(best[0], float(merits.max()))
-        return -merits
+        scores = scorer.score(columns.T / columns.T.sum(axis=1, keepdims=True))
+        best[0] = max(best[0], float(scores.max()))
+        return -scores
 
     differential_evolution(
         losses,
-        [(1e-6, 1)] * ballots.n_members,
+        [(1e-6, 1)] * scorer.n_members,
         maxiter=10**6,
         tol=0,
         polish=False,
@@ -132,9 +132,9 @@ def growth() -> None:
         cells = []
         for value in values:
             size = {**base, what: value}
-            ballots = draw_weight_scorer(size["members"], size["images"], size["classes"], seed=0)
+            scorer = draw_weight_scorer(size["members"], size["images"], size["classes"], seed=0)
             settings = replace(BARE, restarts=1, generations=50, patience=51, population=size["population"])
-            cells.append(f"{value:,}: {cpu_seconds(lambda b=ballots, s=settings: evolve_weights(b, s)):.2f} s")
+            cells.append(f"{value:,}: {cpu_seconds(lambda b=scorer, s=settings: evolve_weights(b, s)):.2f} s")
         print(f"| {what} | {' | '.join(cells)} |", flush=True)
     print(flush=True)
 
@@ -144,13 +144,13 @@ def exact() -> None:
     pairs, triples = [], []
     for seed in range(100):
         rng = np.random.default_rng((7, seed))
-        ballots = draw_weight_scorer(2, int(rng.choice([60, 200, 600, 1292])), int(rng.integers(2, 6)), seed)
-        optimum = ballots.merit(exact_two_member_weights(ballots)[None])[0]
-        pairs.append(evolve_weights(ballots, replace(BARE, seed=seed)).merit >= optimum - 1e-12)
+        scorer = draw_weight_scorer(2, int(rng.choice([60, 200, 600, 1292])), int(rng.integers(2, 6)), seed)
+        optimum = scorer.score(exact_two_member_weights(scorer)[None])[0]
+        pairs.append(evolve_weights(scorer, replace(BARE, seed=seed)).score >= optimum - 1e-12)
     grid = np.array([(a, b, 100 - a - b) for a in range(101) for b in range(101 - a)]) / 100
     for seed in range(20):
-        ballots = draw_weight_scorer(3, 300, 3, seed)
-        triples.append(evolve_weights(ballots, replace(BARE, seed=seed)).merit >= ballots.merit(grid).max() - 1e-12)
+        scorer = draw_weight_scorer(3, 300, 3, seed)
+        triples.append(evolve_weights(scorer, replace(BARE, seed=seed)).score >= scorer.score(grid).max() - 1e-12)
     print("| bare algorithm, 3 restarts | reached the optimum |\n| --- | --- |")
     print(f"| two members, exact optimum (the sweep is among the seeds) | {sum(pairs)} of {len(pairs)} |")
     print(
@@ -160,36 +160,36 @@ def exact() -> None:
 
 def memory() -> None:
     """Judge a population on 100,000 images by 50 members by 14 classes, and tell what memory that took."""
-    ballots = draw_weight_scorer(50, 100_000, 14, seed=0)
+    scorer = draw_weight_scorer(50, 100_000, 14, seed=0)
     weights = np.random.default_rng(0).dirichlet(np.ones(50), size=100)
     held = psutil.Process().memory_info().rss
-    seconds = cpu_seconds(lambda: ballots.merit(weights))
+    seconds = cpu_seconds(lambda: scorer.score(weights))
     tracemalloc.start()
-    ballots.merit(weights)
+    scorer.score(weights)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     print("100,000 images, 50 members, 14 classes, population 100: the process holds ", end="")
-    print(f"{held / 2**20:.0f} MiB with the members' own {ballots.probabilities.nbytes / 2**20:.0f}; ", end="")
+    print(f"{held / 2**20:.0f} MiB with the members' own {scorer.probabilities.nbytes / 2**20:.0f}; ", end="")
     print(f"judging takes {peak / 2**20:.1f} MiB more at most, and {seconds:.1f} CPU s.\n", flush=True)
 
 
 # ------------------------------------------------------------------------------------------------------- on other patients
 
 
-def _naive(ballots: WeightScorer, patients: tuple[str, ...]) -> Rule:
+def _naive(scorer: WeightScorer, patients: tuple[str, ...]) -> Combiner:
     def fitness(individuals: list[list[float]]) -> list[float]:
-        return ballots.merit(np.array(individuals)).tolist()
+        return scorer.score(np.array(individuals)).tolist()
 
-    weights, _ = evolve_plainly(fitness, ballots.n_members, population=100, generations=100, seed=0)
+    weights, _ = evolve_plainly(fitness, scorer.n_members, population=100, generations=100, seed=0)
     return WeightedAverage(np.array(weights))
 
 
-def _top_5(ballots: WeightScorer, patients: tuple[str, ...]) -> Rule:
-    return WeightedAverage(top_k_weights(rank_members(ballots), min(5, ballots.n_members)))
+def _top_5(scorer: WeightScorer, patients: tuple[str, ...]) -> Combiner:
+    return WeightedAverage(top_k_weights(rank_members(scorer), min(5, scorer.n_members)))
 
 
 def _ours(method: str, settings: GeneticSettings = DEFAULT_SETTINGS) -> Fit:
-    return lambda ballots, patients: METHODS[method].fit(ballots, patients, settings)
+    return lambda scorer, patients: METHODS[method].fit(scorer, patients, settings)
 
 
 RIVALS: Mapping[str, Fit] = {
@@ -239,12 +239,14 @@ def compare_on_other_patients(arguments: argparse.Namespace, fits: Mapping[str, 
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     honest: dict[str, list[float]] = {}
     for drawn in all_sets(arguments):
-        ballots, images = expand_weights(drawn.valid, MACRO_F1)
+        scorer, images = expand_weights(drawn.valid, MACRO_F1)
         test, labels = align(drawn.test)[0], drawn.test[0].labels
         rows = found.setdefault(drawn.name, {name: [] for name in fits})
         for name, fit in fits.items():
-            rule = fit(ballots, images.patients)
-            scores = [MACRO_F1.score(y, rule.combine(p)) for y, p in ((images.labels, ballots.probabilities), (labels, test))]
+            combiner = fit(scorer, images.patients)
+            scores = [
+                MACRO_F1.score(y, combiner.combine(p)) for y, p in ((images.labels, scorer.probabilities), (labels, test))
+            ]
             rows[name].append((100 * scores[0], 100 * scores[1]))
         if out_of_fold:
             honest.setdefault(drawn.name, []).append(_out_of_fold(drawn.valid) - rows[ours][-1][1])

@@ -20,7 +20,7 @@ def plain(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def marked(tmp_path_factory):
-    """Phantoms of which one class has a letter burnt into a corner, as the films of one ward may have."""
+    """Draw phantoms with a letter burnt into a corner in one class."""
     folder = draw_phantoms(tmp_path_factory.mktemp("marked") / "data", n_images=150, image_size=96, seed=5)
     for path in (folder / "effusion").glob("*.png"):
         with Image.open(path) as opened:
@@ -39,12 +39,12 @@ def test_phantoms_have_no_shortcut(plain):
     assert "Shortcut baseline" in repr(audit)
 
 
-def test_a_marker_in_one_class_is_told(marked):
+def test_a_marker_in_one_class_is_reported(marked):
     audit = audit_dataset(load_dataset(marked))
     assert audit.shortcut.is_warning
     best = audit.traits.iloc[0]
-    assert best["trait"] == "lettering_top_left"
-    assert "effusion" in best["tells"]
+    assert best["statistic"] == "lettering_top_left"
+    assert "effusion" in best["separates"]
     assert best["share"] > 0.95
     rates = audit.burnt_in_text.set_index("place").loc["top_left"]
     assert rates["effusion"] > 0.9
@@ -59,7 +59,7 @@ def test_an_audit_is_json_both_ways(marked):
     assert json.loads(audit.to_json())["shortcut"]["n_folds"] == 5
 
 
-def test_a_class_of_one_patient_gives_no_baseline_and_says_so(write_pictures):
+def test_a_class_of_one_patient_has_no_baseline_and_a_note(write_pictures):
     audit = audit_dataset(load_dataset(write_pictures({"a": 1, "b": 4})))
     assert audit.shortcut is None
     assert audit.traits.empty
@@ -81,16 +81,16 @@ def write_pictures(tmp_path):
     return write
 
 
-def test_the_aspect_ratio_tells_covid_from_no_finding_in_the_real_radiographs(shared_folder):
-    audit = automl_cxr.audit(shared_folder / "data" / "covid3")
+def test_the_aspect_ratio_separates_covid_from_no_finding_in_real_radiographs(test_data):
+    audit = automl_cxr.audit(test_data / "data" / "covid3")
     assert audit.shortcut.is_warning
-    ratio = audit.traits.set_index("trait").loc["aspect_ratio"]
-    assert ratio["tells"] == "covid from no_finding"
+    ratio = audit.traits.set_index("statistic").loc["aspect_ratio"]
+    assert ratio["separates"] == "covid from no_finding"
     assert ratio["share"] > 0.98
     assert list(audit.duplicates["image"]) == ["no_finding/00002658_002.jpg"]
 
 
-def test_pages_show_pairs_and_do_without_when_the_files_are_gone(write_pictures):
+def test_pages_show_pairs_of_images_unless_the_files_are_missing(write_pictures):
     folder = write_pictures({"a": 3, "b": 3})
     (folder / "b" / "copy.png").write_bytes((folder / "a" / "0.png").read_bytes())
     audit = audit_dataset(load_dataset(folder))

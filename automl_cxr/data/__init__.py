@@ -1,1 +1,1 @@
-"""From a folder on disk to decoded images, their patients and a split. Knows no search library and no Keras."""
+"""Data sets: layouts, decoded images, patients, splits and the audit. Independent of search libraries and Keras."""

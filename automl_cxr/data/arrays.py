@@ -1,6 +1,6 @@
-"""Images that lie together in one NumPy file. ``images.npy#00012`` is the thirteenth of them.
+"""Images in one NumPy file. ``images.npy#00012`` is the thirteenth image.
 
-Nothing here runs what a file brings: an array of Python objects is refused before any of it is read.
+No code from a file is executed: an array of Python objects is refused before it is read.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ from automl_cxr.errors import UnreadableImageError
 ARRAY_SUFFIX = ".npy"
 _ROW_OF_ARRAY = re.compile(r"(?P<file>.+\.npy)#(?P<row>\d+)", re.IGNORECASE | re.DOTALL)
 _MAGIC = np.lib.format.MAGIC_PREFIX
-_NUMBERS = "buif"  # kinds of dtype: truth values, whole numbers with and without sign, floats
+_NUMBERS = "buif"  # dtype kinds: bool, unsigned and signed integers, floats
 _ARRAYS_HELD_OPEN = 4
-_BLOCK = 2**26  # bytes of an array that are looked at together
-_OVERSHOOT = 0.05  # share by which interpolation may leave a scale that floats are on
-_ALL_BLACK = 2  # floats of 0..255 that reach no further than this would show nothing, so they are not on that scale
-_RANGE_LOCK = threading.Lock()  # the threads that decode would otherwise each look through the whole array
+_BLOCK = 2**26  # bytes of an array that are read at once
+_OVERSHOOT = 0.05  # share by which interpolated floats may exceed their scale
+_ALL_BLACK = 2  # floats with a smaller maximum are not on the scale 0..255, because they would be invisible
+_RANGE_LOCK = threading.Lock()  # without it every decoding thread would read the whole array
 
 
 def split_row(path: str) -> tuple[str, int | None]:
-    """Split a path to a row of an array into the array's file and the row; any other path is a file without a row."""
+    """Split a path into the file of an array and the row; the row is None for any other file."""
     match = _ROW_OF_ARRAY.fullmatch(path)
     return (match["file"], int(match["row"])) if match else (path, None)
 
 
 def name_rows(file: str, n_images: int) -> list[str]:
-    """Name each image of an array, so that the names sort as the rows do."""
+    """Return the names of an array's images, which sort in the order of the rows."""
     width = len(str(n_images - 1))
     return [f"{file}#{row:0{width}}" for row in range(n_images)]
 
 
 def open_images(file: Path | str) -> np.ndarray:
-    """Map an array of images into memory, without reading it.
+    """Map an array of images into memory without reading it.
 
     Returns:
         Numbers (n, height, width), (n, height, width, 1) or (n, height, width, 3), read-only.
 
     Raises:
-        UnreadableImageError: The file holds no such array; the message is the reason.
-        OSError: The system refused.
+        UnreadableImageError: The file contains no such array; the message is the reason.
+        OSError: The file cannot be opened.
     """
     status = os.stat(file)
     if not stat.S_ISREG(status.st_mode):
@@ -59,7 +59,7 @@ def open_images(file: Path | str) -> np.ndarray:
     return _map_images(os.fspath(file), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-@lru_cache(_ARRAYS_HELD_OPEN)  # each row of an array is asked for on its own
+@lru_cache(_ARRAYS_HELD_OPEN)  # rows are read one at a time
 def _map_images(file: str, *_status: int) -> np.ndarray:
     with open(file, "rb") as opened:
         if opened.read(len(_MAGIC)) != _MAGIC:
@@ -68,7 +68,7 @@ def _map_images(file: str, *_status: int) -> np.ndarray:
         images: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
     except OSError:
         raise
-    except Exception as error:  # a broken header makes NumPy raise nearly anything
+    except Exception as error:  # NumPy raises many types of exceptions for a broken header
         raise UnreadableImageError(_explain_unmapped(error)) from error
     _check_numbers(images.dtype)
     if not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))) or not images.size:
@@ -91,20 +91,21 @@ def _check_numbers(dtype: np.dtype) -> None:
 
 
 def read_row(file: str, row: int) -> bytes:
-    """Read one image of an array as the bytes of a NumPy file of its own, uint8 on the grey scale of the whole array.
+    """Read one image of an array as the content of a NumPy file, uint8 on the grey scale of the whole array.
 
     Raises:
-        UnreadableImageError: The file holds no array of images, or not so many, or they are too large or too small.
-        OSError: The system refused.
+        UnreadableImageError: The file contains no array of images, the row does not exist, or the images are too large or
+            too small.
+        OSError: The file cannot be read.
     """
     images = open_images(file)
     if row >= len(images):
         raise UnreadableImageError(f"there is no image {row} in an array of {len(images)}, counted from 0")
-    check_size((images.shape[2], images.shape[1]), LARGEST_PICTURE)  # a sparse file may say any size
-    numbers = np.asarray(images[row])  # still mapped: nothing is read by now
+    check_size((images.shape[2], images.shape[1]), LARGEST_PICTURE)  # the header of a sparse file may contain any size
+    numbers = np.asarray(images[row])  # mapped, not read yet
     if numbers.nbytes > LARGEST_FILE:
         raise UnreadableImageError(f"too large ({numbers.nbytes:,} bytes; at most {LARGEST_FILE:,})")
-    if numbers.dtype.kind == "f" and not np.isfinite(numbers).any():  # on the scale of the others it would be black
+    if numbers.dtype.kind == "f" and not np.isfinite(numbers).any():  # it would be black on the array's scale
         raise UnreadableImageError("no finite pixel value")
     status = os.stat(file)
     with _RANGE_LOCK:
@@ -116,17 +117,17 @@ def read_row(file: str, row: int) -> bytes:
 
 @lru_cache(_ARRAYS_HELD_OPEN)
 def _range_of_array(file: str, *_status: int) -> tuple[float, float]:
-    """Find the darkest and the brightest finite number of a whole array, a block at a time.
+    """Find the smallest and the largest finite number of a whole array, one block at a time.
 
-    One scale for all images, since one of them does not tell on which it lies: the brightest of a dark one may be 0.9.
+    All images share one scale, because a single image does not determine it: the maximum of a dark image may be 0.9.
     """
     images = open_images(file)
     if images.dtype.kind == "b" or images.dtype == np.uint8:
-        return 0.0, 1.0  # their scale is known without looking
+        return 0.0, 1.0  # their scale is known
     step = max(1, _BLOCK // max(1, images[0].nbytes))
     ranges = []
     for first in range(0, len(images), step):
-        with suppress(UnreadableImageError):  # a block without a finite number says nothing of the others
+        with suppress(UnreadableImageError):  # a block without a finite number does not count
             ranges.append(used_range(images[first : first + step]))
     if not ranges:
         raise UnreadableImageError("no finite pixel value")
@@ -134,19 +135,19 @@ def _range_of_array(file: str, *_status: int) -> tuple[float, float]:
 
 
 def is_array(content: bytes) -> bool:
-    """Tell whether bytes are a NumPy file by their beginning."""
+    """Return whether the first bytes are those of a NumPy file."""
     return content.startswith(_MAGIC)
 
 
 def decode_array(content: bytes, max_pixels: int) -> np.ndarray:
-    """Decode the bytes of a NumPy file that holds one image.
+    """Decode the content of a NumPy file with one image.
 
     Returns:
-        uint8 (height, width). Numbers of 0..255 stay as they are and floats of 0..1 are multiplied by 255, a little
-        overshoot forgiven; any others, such as floats of 0..1.2, are windowed to their used range.
+        uint8 (height, width). Numbers from 0 to 255 are unchanged, and floats from 0 to 1, up to 5 % overshoot, are multiplied
+        by 255. Other numbers, such as floats from 0 to 1.2, are scaled linearly from their used range.
 
     Raises:
-        UnreadableImageError: It is no single image of numbers, or too large or too small.
+        UnreadableImageError: The array is not a single image of numbers, or is too large or too small.
         ValueError: The file is broken.
     """
     opened = io.BytesIO(content)
@@ -164,14 +165,14 @@ def decode_array(content: bytes, max_pixels: int) -> np.ndarray:
 
 
 def _to_uint8(numbers: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Bring numbers to grey by the scale that their range, or that of the array that they are from, lies on."""
+    """Convert numbers to grey by the scale that fits their range, or the range of the array that contains them."""
     if numbers.dtype == np.uint8:
         return np.ascontiguousarray(numbers)
     kind = numbers.dtype.kind
     overshoot = _OVERSHOOT if kind == "f" else 0
-    begins_at_black = low >= -overshoot * abs(high)
-    if kind == "b" or (kind == "f" and begins_at_black and high <= 1 + overshoot):
+    starts_at_black = low >= -overshoot * abs(high)
+    if kind == "b" or (kind == "f" and starts_at_black and high <= 1 + overshoot):
         return window(numbers, 0, 1)
-    if begins_at_black and high <= 255 * (1 + overshoot) and (kind != "f" or high > _ALL_BLACK):
+    if starts_at_black and high <= 255 * (1 + overshoot) and (kind != "f" or high > _ALL_BLACK):
         return window(numbers, 0, 255)
     return window(numbers, low, high)

@@ -1,4 +1,4 @@
-"""What the cache folder holds, decoded images and features, for people to look at and to clear. All of it can be made again."""
+"""Listing and clearing of the cache folder: decoded images and features, all of which can be recomputed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from automl_cxr.data.feature_cache import FeatureCache
 
 @dataclass(frozen=True)
 class CacheListing:
-    """One thing that is kept.
+    """One entry of the cache.
 
     Attributes:
         kind: "images" or "features".
-        what: What it is, for people.
-        n_images: Images that it is of.
-        n_bytes: Bytes on disk.
+        what: Description for users.
+        n_images: Number of images.
+        n_bytes: Size on disk in bytes.
         last_used: Seconds since 1970.
     """
 
@@ -34,7 +34,7 @@ class CacheListing:
 
 
 def list_cache_entries(folder: Path | None = None) -> list[CacheListing]:
-    """List what the cache folder holds, the last used first; by default of ``cache_folder()``."""
+    """List the entries of a cache folder, by default ``cache_folder()``, the most recently used first."""
     features = [
         CacheListing("features", f"{entry.label}, {entry.dtype}", entry.shape[0], entry.n_bytes, entry.last_used)
         for entry in FeatureCache(folder).entries()
@@ -43,15 +43,15 @@ def list_cache_entries(folder: Path | None = None) -> list[CacheListing]:
 
 
 def clear_cache(folder: Path | None = None) -> int:
-    """Remove decoded images and features but for those that are being written; give the bytes of what went."""
+    """Remove all entries except those that are being written. Return the number of bytes removed."""
     folder = folder or cache_folder()
     before = sum(entry.n_bytes for entry in list_cache_entries(folder))
     FeatureCache(folder).clear()
-    place = folder / "decoded"
-    for index in place.glob("indexes/*.json"):
+    decoded = folder / "decoded"
+    for index in decoded.glob("indexes/*.json"):
         index.unlink(missing_ok=True)
-    for entry in (*place.glob("arrays/*"), *place.glob("partial-*")):
-        _remove_unless_locked(entry, place / "locks" / f"{entry.name.removeprefix('partial-')}.lock")
+    for entry in (*decoded.glob("arrays/*"), *decoded.glob("partial-*")):
+        _remove_unless_locked(entry, decoded / "locks" / f"{entry.name.removeprefix('partial-')}.lock")
     return before - sum(entry.n_bytes for entry in list_cache_entries(folder))
 
 
@@ -62,7 +62,7 @@ def _decoded(folder: Path) -> Iterator[CacheListing]:
             n_bytes = sum(file.stat().st_size for file in entry.iterdir())
             yield CacheListing("images", f"decoded, {size} pixels", n_images, n_bytes, entry.stat().st_mtime)
         except (OSError, ValueError):
-            continue  # it is just being removed, or is none of ours
+            continue  # another process is removing it, or it is not a cache entry
 
 
 def _remove_unless_locked(entry: Path, lock: Path) -> None:

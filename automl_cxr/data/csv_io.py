@@ -1,4 +1,4 @@
-"""A CSV file as text under our column names, whatever its own spelling of them."""
+"""Reading of CSV files as text under standard column names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import IO
 
 from automl_cxr.errors import DataError
 
-Columns = Mapping[str, tuple[str, ...]]  # our name of a column to the names that a file may give it, in order of preference
+Columns = Mapping[str, tuple[str, ...]]
+"""Standard column name to the accepted names in a file, in order of preference."""
 
 COLUMN_NAMES: Columns = {
     "image": ("path", "image", "filename"),
@@ -22,23 +23,23 @@ COLUMN_NAMES: Columns = {
 
 
 def read_columns(path: Path, names: Columns = COLUMN_NAMES) -> dict[str, str]:
-    """Read which of our columns a table has, and what it calls them.
+    """Read the header of a table. Return standard column names to names in the file.
 
     Raises:
-        DataError: The file is no UTF-8 CSV.
+        DataError: The file is not a CSV file in UTF-8.
     """
     with _opened(path) as file:
         return find_columns(next(csv.reader(file), []), names)
 
 
 def read_table(path: Path, names: Columns = COLUMN_NAMES) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """Read a CSV as text, so that a class called NA and a patient called 007 stay what they are.
+    """Read a CSV file as text, so that a class named NA and a patient named 007 are unchanged.
 
     Returns:
-        Our column names to the file's, and one mapping by our names for each row, its texts stripped.
+        Standard column names to names in the file; and for each row a mapping of standard names to stripped texts.
 
     Raises:
-        DataError: The file is no UTF-8 CSV.
+        DataError: The file is not a CSV file in UTF-8.
     """
     with _opened(path) as file:
         reader = csv.reader(file)
@@ -46,7 +47,7 @@ def read_table(path: Path, names: Columns = COLUMN_NAMES) -> tuple[dict[str, str
         columns = find_columns(header, names)
         positions = {column: header.index(name) for column, name in columns.items()}
         records = [
-            {column: line[place].strip() if place < len(line) else "" for column, place in positions.items()}
+            {column: line[position].strip() if position < len(line) else "" for column, position in positions.items()}
             for line in reader
             if line
         ]
@@ -54,10 +55,10 @@ def read_table(path: Path, names: Columns = COLUMN_NAMES) -> tuple[dict[str, str
 
 
 def read_lines(path: Path) -> list[list[str]]:
-    """Read a CSV as lines of stripped texts, without those that hold none.
+    """Read a CSV file as lines of stripped texts, without empty lines.
 
     Raises:
-        DataError: The file is no UTF-8 CSV.
+        DataError: The file is not a CSV file in UTF-8.
     """
     with _opened(path) as file:
         lines = [[text.strip() for text in line] for line in csv.reader(file)]
@@ -70,11 +71,11 @@ def _opened(path: Path) -> Iterator[IO[str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield file
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"A table must be a CSV file in UTF-8; '{path}' is not ({error}). Save it as such.") from error
+        raise DataError(f"A table must be a CSV file in UTF-8; '{path}' is not ({error}). Save it as CSV in UTF-8.") from error
 
 
 def find_columns(header: list[str], names: Columns = COLUMN_NAMES) -> dict[str, str]:
-    """Find our columns in a header: our name to the file's own, the first where there are several."""
+    """Find the standard columns in a header. Return standard name to name in the file, the first of several."""
     by_folded = {name.strip().casefold(): name for name in reversed(header)}
     known = {column: [name for name in spellings if name in by_folded] for column, spellings in names.items()}
     return {column: by_folded[found[0]] for column, found in known.items() if found}

@@ -1,4 +1,4 @@
-"""The table of a data set: which images there are, what they show, whose they are."""
+"""The table of a data set: its images with their classes, patients, parts and views."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ COLUMNS = ("image", "label", "patient_id", "split", "view")
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set as found on disk. It holds no pixels and has not tried whether its files can be decoded.
+    """A data set on disk. It holds no pixels, and its files have not been decoded yet.
 
     Attributes:
         root: Absolute folder that image paths are relative to.
-        layout: Name of the row in ``layouts.LAYOUTS`` that it was read by.
-        table: One row an image, sorted by image: image (posix path relative to root, absolute for one outside of it, such as
-            ``images.npy#00012`` for a row of an array; unique), label (class name), patient_id, split ("train", "valid",
-            "test"; "" throughout where nothing is given), view (or "").
+        layout: Name of its layout in ``layouts.LAYOUTS``.
+        table: One row for each image, sorted by image: image (unique; posix path relative to root, absolute for an image
+            outside of it; ``images.npy#00012`` for a row of an array), label (class name), patient_id, split ("train",
+            "valid" or "test"; "" for all images where no split is given), view (or "").
         classes: Class names; their order is the class index.
         patients_known: False if each image counts as its own patient.
-        ignored: Files left out that might surprise, path to reason.
-        notes: Sentences to tell the user once.
+        ignored: Path to reason for other files that a user could expect to be used.
+        notes: Sentences for the user.
     """
 
     root: Path
@@ -56,18 +56,18 @@ def load_dataset(
         root: A data folder, a CSV file, or a .npy array with a CSV file beside it.
         layout: Name of a layout; by default the first that recognises the root.
         classes: The classes to use, in the order of their indices; by default all, sorted.
-        patients: Regular expression that finds the patient in a file name: its group "patient", else its first group,
-            else all it matched. It overrides patients named in a table or in DICOM headers.
+        patients: Regular expression for the patient in a file name: its group "patient", else its first group, else the
+            whole match. It overrides patients from a table or from DICOM headers.
 
     Returns:
         A data set of at least two classes.
 
     Raises:
-        UsageError: An unknown layout or class, or a pattern that cannot be used.
-        DataError: The root is missing, holds no images or fewer than two classes.
+        UsageError: The layout or a class is unknown, or the pattern is unusable.
+        DataError: The root is missing, or contains no images or fewer than two classes.
     """
     if not os.fspath(root):
-        raise UsageError("A data folder, CSV file or array must be named; received an empty path.")
+        raise UsageError("The path of a data folder, CSV file or array must not be empty; received an empty path. Name one.")
     path = Path(os.path.abspath(Path(root).expanduser()))
     if not os.path.exists(path):
         raise DataError(f"The data folder, CSV file or array must exist; received '{root}'. Check the path.")
@@ -86,7 +86,7 @@ def load_dataset(
     patients_known = any(row.patient_id for row in rows)
     if not patients_known:
         notes.append(
-            "No patients known: each image counts as its own patient; name them with --patients REGEX, or in a column "
+            "Patients are unknown, so each image counts as its own patient. Name them with --patients REGEX, or in a column "
             "patient_id of metadata.csv or of the table."
         )
     rows = [replace(row, patient_id=row.patient_id or row.image) for row in _complete_split(rows, notes)]
@@ -103,20 +103,20 @@ def load_dataset(
 
 
 def load_image_paths(paths: Sequence[Path | str]) -> tuple[list[Path], dict[str, str]]:
-    """List the image files that files and folders stand for, each once.
+    """List the image files among files and in folders, without repetition.
 
     Args:
-        paths: Files, taken whatever their name, and folders, searched to any depth for names of images and arrays.
+        paths: Files with any name, and folders, which are searched at all depths for files with image or array suffixes.
 
     Returns:
-        Image files in the order of ``paths``, sorted within a folder, with each row of an array in place of the array, such
-        as ``images.npy#00012``; and path to reason for what cannot be read.
+        The image files in the order of ``paths``, sorted within a folder, where an array is replaced by its rows, such as
+        ``images.npy#00012``. Then path to reason for files that cannot be read.
 
     Raises:
         UsageError: A path is empty.
     """
     if not all(map(os.fspath, paths)):
-        raise UsageError("Images and folders must be named; received an empty path.")
+        raise UsageError("Paths of images and folders must not be empty; received an empty path. Remove it.")
     found: dict[Path, None] = {}
     unusable: dict[str, str] = {}
     for path in map(Path, paths):
@@ -141,7 +141,7 @@ def _walk_path(path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _expand_array(path: Path) -> tuple[list[Path], str]:
-    """List the images of an array, or say why there are none; any other file is one image."""
+    """Return the images of an array, or the reason why it has none. Any other file is one image."""
     if path.suffix.lower() != ARRAY_SUFFIX:
         return [path], ""
     try:
@@ -152,19 +152,19 @@ def _expand_array(path: Path) -> tuple[list[Path], str]:
         return [], describe_read_failure(error)
 
 
-def _choose_classes(labels: Sequence[str], wanted: Sequence[str] | None, root: Path | str) -> tuple[str, ...]:
+def _choose_classes(labels: Sequence[str], requested: Sequence[str] | None, root: Path | str) -> tuple[str, ...]:
     known = sorted(set(labels))
-    for name in wanted or ():
+    for name in requested or ():
         if name not in known:
             raise UnknownNameError("class", name, known)
-    names = tuple(known if wanted is None else wanted)
+    names = tuple(known if requested is None else requested)
     if len(set(names)) < len(names):
-        raise UsageError(f"A class may be named once; received {', '.join(names)}. Remove the repeated one.")
+        raise UsageError(f"Each class must be named once; received {', '.join(names)}. Remove the repeated one.")
     if len(names) < 2:
-        error = DataError if wanted is None else UsageError
+        error = DataError if requested is None else UsageError
         raise error(
             f"A data set needs two classes or more; received {', '.join(names) or 'none'} for '{root}', "
-            f"which has {', '.join(known)}. Name the folder of the class folders, another --layout or --classes."
+            f"which has {', '.join(known)}. Name the folder of the class folders, or set --layout or --classes."
         )
     return names
 
@@ -176,7 +176,7 @@ def _name_patients(rows: Sequence[ImageRow], pattern: str, notes: list[str]) -> 
         raise UsageError(
             f"--patients must be a regular expression; received {pattern!r} ({error}). Correct or quote it."
         ) from error
-    named = [replace(row, patient_id=_patient_in(row.image.rsplit("/", 1)[-1], compiled)) for row in rows]
+    named = [replace(row, patient_id=_match_patient(row.image.rsplit("/", 1)[-1], compiled)) for row in rows]
     n_unnamed = sum(not row.patient_id for row in named)
     if n_unnamed == len(named):
         raise UsageError(
@@ -188,7 +188,7 @@ def _name_patients(rows: Sequence[ImageRow], pattern: str, notes: list[str]) -> 
     return named
 
 
-def _patient_in(name: str, pattern: re.Pattern[str]) -> str:
+def _match_patient(name: str, pattern: re.Pattern[str]) -> str:
     match = pattern.search(name)
     if match is None:
         return ""
@@ -198,11 +198,11 @@ def _patient_in(name: str, pattern: re.Pattern[str]) -> str:
 
 
 def _complete_split(rows: Sequence[ImageRow], notes: list[str]) -> list[ImageRow]:
-    """Let images without a split join train where others have one."""
+    """Assign images without a split to the training part if other images have a split."""
     n_without = sum(not row.split for row in rows)
     if n_without in (0, len(rows)):
         return list(rows)
-    notes.append(f"{n_without} of {len(rows)} images have no split while others do: they count as train.")
+    notes.append(f"{n_without} of {len(rows)} images have no split, but others do. They are used for training.")
     return [replace(row, split=row.split or "train") for row in rows]
 
 
@@ -215,6 +215,6 @@ def _note_shared_patients(rows: Sequence[ImageRow], notes: list[str]) -> None:
         n_images = Counter(row.patient_id for row in rows)
         n_affected = sum(n_images[patient] for patient, found in parts.items() if len(found) > 1)
         notes.append(
-            f"{n_shared} patients ({n_affected} images) stand in more than one part of the given split: "
-            "it is kept, and scores on it may be too good."
+            f"{n_shared} patients ({n_affected} images) are in more than one part of the given split. "
+            "The split is used as given, so its scores may be too good."
         )

@@ -1,6 +1,6 @@
-"""One image, in a file of whatever kind, to one grey picture; and how a picture meets the square that a network takes.
+"""Decoding of an image file of any format to a uint8 grey picture, and fitting of a picture to a square.
 
-Every picture becomes uint8 grey; whatever cannot be shown is refused with a reason in plain words.
+A file that cannot be decoded is refused with a reason in plain words.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from automl_cxr.data.grayscale import LARGEST_FILE, LARGEST_PICTURE
 from automl_cxr.data.pillow_decode import decode_picture
 from automl_cxr.errors import UnknownNameError, UnreadableImageError
 
-DECODER_VERSION = "4"  # part of every cache key: raise it when a decoded pixel may differ
+DECODER_VERSION = "4"  # part of every cache key: increase it after a change that affects decoded pixels
 FITS = ("stretch", "pad", "crop")
 DEFAULT_FIT = "stretch"
 
@@ -38,24 +38,24 @@ READ_FAILURES = {
 
 
 def decode_image(path: Path, *, max_pixels: int = LARGEST_PICTURE) -> np.ndarray:
-    """Read one image as the grey picture that a viewer would show.
+    """Read one image as the grey picture that a viewer shows.
 
     Args:
         path: A picture file, a DICOM file, or a row of an array such as ``images.npy#00012``.
-        max_pixels: Larger pictures are refused by their header, before any pixel is decoded.
+        max_pixels: Largest number of pixels; larger pictures are refused before their pixels are decoded.
 
     Returns:
-        uint8 (height, width), upright according to EXIF, the first frame where there are several.
+        uint8 (height, width), upright according to EXIF; the first frame of several.
 
     Raises:
-        UnreadableImageError: The file cannot be shown; the message is the reason alone, without the path.
+        UnreadableImageError: The file cannot be decoded; the message is the reason, without the path.
     """
     with decoder_warnings_off():
         return decode_image_in_pool(path, max_pixels=max_pixels)
 
 
 def decode_image_in_pool(path: Path, *, max_pixels: int = LARGEST_PICTURE) -> np.ndarray:
-    """Do as ``decode_image``, within a ``decoder_warnings_off`` that encloses all threads."""
+    """Decode like ``decode_image``, in a thread inside a ``decoder_warnings_off`` block that encloses all threads."""
     try:
         content = read_image_file(path)
     except OSError as error:
@@ -64,10 +64,10 @@ def decode_image_in_pool(path: Path, *, max_pixels: int = LARGEST_PICTURE) -> np
 
 
 def check_fit(fit: str) -> str:
-    """Return the name of a fit that there is.
+    """Return the name of a fit after validation.
 
     Raises:
-        UnknownNameError: There is none of the name.
+        UnknownNameError: There is no fit with this name.
     """
     if fit not in FITS:
         raise UnknownNameError("fit", fit, FITS)
@@ -75,19 +75,19 @@ def check_fit(fit: str) -> str:
 
 
 def fit_square(image: np.ndarray, size: int, fit: str = DEFAULT_FIT) -> np.ndarray:
-    """Bring a grey picture to a square, averaging over the source pixels when it shrinks.
+    """Fit a grey picture to a square. Smaller pixels are averages over the source pixels.
 
     Args:
         image: uint8 (height, width).
-        size: Height and width wanted, in pixels.
-        fit: "stretch" each side to the size; "pad" the short side with black, evenly at both ends; "crop" the long side,
-            evenly at both ends.
+        size: Height and width of the square in pixels.
+        fit: "stretch" scales each side to the size; "pad" adds black to both ends of the short side; "crop" cuts both ends of
+            the long side.
 
     Returns:
         uint8 (size, size).
 
     Raises:
-        UnknownNameError: No such fit.
+        UnknownNameError: There is no such fit.
     """
     check_fit(fit)
     height, width = image.shape
@@ -104,7 +104,7 @@ def fit_square(image: np.ndarray, size: int, fit: str = DEFAULT_FIT) -> np.ndarr
 
 @dataclass(frozen=True)
 class Window:
-    """Where the square that a network takes lies on a picture, whose own top, left, height and width are 0, 0, 1, 1."""
+    """The location of the network's square input on a picture, whose top, left, height and width are 0, 0, 1, 1."""
 
     top: float
     left: float
@@ -113,10 +113,12 @@ class Window:
 
 
 def square_on_picture(shape: tuple[int, int], fit: str = DEFAULT_FIT) -> Window:
-    """Tell which part of a picture of some height and width ``fit_square`` shows, to within a pixel; padding lies outside.
+    """Return the part of a picture of the given height and width that ``fit_square`` shows, to within a pixel.
+
+    With padding the square extends beyond the picture.
 
     Raises:
-        UnknownNameError: No such fit.
+        UnknownNameError: There is no such fit.
     """
     if check_fit(fit) == "stretch":
         return Window(0, 0, 1, 1)
@@ -126,7 +128,7 @@ def square_on_picture(shape: tuple[int, int], fit: str = DEFAULT_FIT) -> Window:
 
 
 def _resize(image: np.ndarray, height: int, width: int, *, box: tuple[float, float, float, float] | None = None) -> np.ndarray:
-    # Pillow's BILINEAR widens its triangle with the reduction, so that thin ribs do not alias as they would in OpenCV.
+    # Pillow's BILINEAR filter widens with the reduction, which avoids the aliasing of OpenCV's.
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, box=box))
 
 
@@ -139,11 +141,11 @@ def _pad(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def read_image_file(path: Path) -> bytes:
-    """Read a whole regular file, or a row of an array as if it were one.
+    """Read the content of a regular file, or of a row of an array as if it were a file.
 
     Raises:
-        UnreadableImageError: It is empty, too large or no regular file, or there is no such row.
-        OSError: The system refused; ``describe_read_failure`` words it.
+        UnreadableImageError: The file is empty, too large or not a regular file, or the row does not exist.
+        OSError: The file cannot be read; ``describe_read_failure`` returns the reason.
     """
     file, row = split_row(os.fspath(path))
     if row is not None:
@@ -152,7 +154,7 @@ def read_image_file(path: Path) -> bytes:
     if stat.S_ISDIR(status.st_mode):
         raise UnreadableImageError(READ_FAILURES[errno.EISDIR])
     if not stat.S_ISREG(status.st_mode):
-        raise UnreadableImageError("not a regular file")  # opening a pipe would wait for ever
+        raise UnreadableImageError("not a regular file")  # reading a pipe could block forever
     if status.st_size > LARGEST_FILE:
         raise UnreadableImageError(f"file too large ({status.st_size:,} bytes; at most {LARGEST_FILE:,})")
     content = Path(path).read_bytes()
@@ -162,16 +164,16 @@ def read_image_file(path: Path) -> bytes:
 
 
 def describe_read_failure(error: OSError) -> str:
-    """Word the reason why the system would not give a file's bytes."""
+    """Return the reason why the operating system could not read a file."""
     known = READ_FAILURES.get(error.errno or 0)
     return known or f"cannot be read ({error.strerror or error})"
 
 
 @contextmanager
 def decoder_warnings_off() -> Iterator[None]:
-    """Keep the remarks of Pillow and pydicom on metadata and size to themselves; the decoders check the size on their own.
+    """Suppress warnings of Pillow and pydicom about metadata and size. The decoders check the size themselves.
 
-    The interpreter's warning filters belong to all threads, so enter this once around a pool and never inside of it.
+    The interpreter's warning filters apply to all threads, so this must be entered once around a pool and never inside it.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -179,26 +181,26 @@ def decoder_warnings_off() -> Iterator[None]:
 
 
 def decode_content(content: bytes, *, max_pixels: int = LARGEST_PICTURE) -> np.ndarray:
-    """Decode the bytes of one image; see ``decode_image``. Call it within ``decoder_warnings_off``.
+    """Decode the content of one image file; see ``decode_image``. Call it inside ``decoder_warnings_off``.
 
     Returns:
         uint8 (height, width).
 
     Raises:
-        UnreadableImageError: The bytes cannot be shown; the message is the reason.
+        UnreadableImageError: The content cannot be decoded; the message is the reason.
     """
     try:
         return _choose_decoder(content)(content, max_pixels)
     except UnreadableImageError:
         raise
     except MemoryError as error:
-        raise UnreadableImageError("too large for this machine's memory") from error
-    except Exception as error:  # a broken file makes the readers of formats raise nearly anything
+        raise UnreadableImageError("too large for the memory of this machine") from error
+    except Exception as error:  # decoders raise many types of exceptions for broken files
         raise UnreadableImageError(_describe_broken(error)) from error
 
 
 def _choose_decoder(content: bytes) -> Callable[[bytes, int], np.ndarray]:
-    """Choose by what the file is and not by what it is called: downloaded DICOM files often have other suffixes."""
+    """Choose the decoder by content, not by name: downloaded DICOM files often have other suffixes."""
     if is_array(content):
         return decode_array
     return decode_dicom if is_dicom(content) else decode_picture
@@ -206,8 +208,8 @@ def _choose_decoder(content: bytes) -> Callable[[bytes, int], np.ndarray]:
 
 def _describe_broken(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    # The formats have their own words for a file that ends too early; "unrecognized data stream" is OpenJPEG's and
-    # libtiff's catch-all, so it stays with the damaged ones.
+    # Each library has its own message for a truncated file. "unrecognized data stream" of OpenJPEG and libtiff covers other
+    # damage too, so it is not in the list.
     cut_off = ("truncated", "not enough", "unexpected end", "end of file", "buffer is not large enough", "buffer is smaller")
     is_truncated = isinstance(error, EOFError) or any(words in text.lower() for words in (*cut_off, "less than expected"))
     return f"{'truncated' if is_truncated else 'damaged'} ({text})"

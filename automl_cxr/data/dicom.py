@@ -1,6 +1,6 @@
-"""DICOM files: one frame as the grey picture that a workstation shows, and what the header says of the patient.
+"""DICOM files: conversion of a frame to the grey picture that a workstation shows, and patient and view from the header.
 
-pydicom is imported where it is used, so that whoever has no DICOM files does not pay for it.
+pydicom is imported in the functions that use it, so that data sets without DICOM files do not load it.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
-_PREAMBLE = 128  # bytes, of any content, before the magic word
+_PREAMBLE = 128  # bytes of any content before the magic bytes
 _MAGIC = b"DICM"
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-_WAY_OUT = "`pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg`, or convert the file to an uncompressed one"
+_REMEDY = "`pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg`, or convert the file to an uncompressed one"
 
 
 @dataclass(frozen=True)
 class DicomTags:
-    """What a DICOM header says beside the image. Text that is not known is empty."""
+    """Patient and view from a DICOM header. Unknown text is empty."""
 
     patient_id: str = ""
     view: str = ""
 
 
 def read_tags(path: Path) -> DicomTags:
-    """Read patient and view from a header; neither is known where it cannot be read, which decoding will report."""
+    """Read patient and view from a header. Both are empty for an unreadable file, which decoding reports."""
     import pydicom
 
     try:
@@ -44,27 +44,27 @@ def read_tags(path: Path) -> DicomTags:
                 return DicomTags()
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID", "ViewPosition"])
         patient_id, view = (str(header.get(tag) or "").strip() for tag in ("PatientID", "ViewPosition"))
-    except Exception:  # noqa: BLE001 - a broken file makes pydicom raise nearly anything
+    except Exception:  # noqa: BLE001 - pydicom raises many types of exceptions for a broken file
         return DicomTags()
     return DicomTags(patient_id, view)
 
 
 def is_dicom(content: bytes) -> bool:
-    """Tell whether bytes are a DICOM file by their magic word."""
+    """Return whether the content of a file has the magic bytes of DICOM."""
     return content[_PREAMBLE : _PREAMBLE + len(_MAGIC)] == _MAGIC
 
 
 def _is_deflated(file: BinaryIO) -> bool:
-    """Tell whether a file is compressed as a whole: pydicom would inflate all of it, however much, before it says its size.
+    """Return whether a whole file is compressed. pydicom would decompress such a file without a size limit.
 
-    Only the elements of group 2 are read, which name the transfer syntax and are never compressed. They may be of any
-    length, and the name may stand elsewhere in a file without meaning it, so that a look at the bytes would not do.
+    Only the elements of group 2 are read, which contain the transfer syntax and are never compressed. A search for the
+    transfer syntax in the bytes would not be reliable, because the elements have any length and its name may occur elsewhere.
     """
     from pydicom.filereader import read_dataset
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-    for is_implicit in (False, True):  # pydicom takes either, though the standard allows only explicit
-        with suppress(Exception):  # what cannot be read so, pydicom cannot either
+    for is_implicit in (False, True):  # pydicom reads both, though the standard allows only explicit
+        with suppress(Exception):  # pydicom cannot read such a file either
             file.seek(_PREAMBLE + len(_MAGIC))
             meta = read_dataset(file, is_implicit, True, stop_when=lambda tag, _vr, _length: tag >> 16 != 2)
             if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
@@ -75,25 +75,25 @@ def _is_deflated(file: BinaryIO) -> bool:
 def decode_dicom(content: bytes, max_pixels: int) -> np.ndarray:
     """Decode the first frame of a DICOM file.
 
-    Its numbers go through the modality lookup table or rescale, then through the first window that the file has: a VOI
-    lookup table, else a centre and width. Without a window, pictures of up to 8 bits stay as they are and deeper ones are
-    windowed to their used range. MONOCHROME1 is shown inverted, colour as grey (DICOM PS3.3, C.11.1, C.11.2, C.7.6.3).
+    The modality lookup table or rescale is applied, then the first window in the file: a VOI lookup table, else a centre and
+    width. Without a window, pictures of up to 8 bits are unchanged and deeper ones are scaled linearly from their used range.
+    MONOCHROME1 is inverted, and colour is converted to grey (DICOM PS3.3, C.11.1, C.11.2, C.7.6.3).
 
     Returns:
         uint8 (height, width).
 
     Raises:
-        UnreadableImageError: There is no image, it is too large or too small, or compressed in a way that nothing
-            installed here decodes.
-        Exception: Nearly anything, where the file is broken.
+        UnreadableImageError: There is no image, it is too large or too small, or no installed package decodes its
+            compression.
+        Exception: Any type, for a broken file.
     """
     import pydicom
     from pydicom.pixels import apply_color_lut
 
     if _is_deflated(io.BytesIO(content)):
         raise UnreadableImageError(
-            "deflated as a whole, which is not opened, as it could hold any amount; convert the file to an uncompressed one, "
-            "such as by `dcmconv +te` of DCMTK"
+            "a deflated file, which is refused because its size is unknown before decompression; convert it to an uncompressed "
+            "file, for example with `dcmconv +te` of DCMTK"
         )
     dataset = pydicom.dcmread(io.BytesIO(content))
     if not any(name in dataset for name in _PIXELS):
@@ -111,15 +111,17 @@ def _decode_frame(dataset: Dataset) -> np.ndarray:
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
         is_decodable = get_decoder(syntax).is_available
-    except NotImplementedError:  # pydicom knows no way at all
+    except NotImplementedError:  # pydicom has no decoder for this syntax
         is_decodable = False
     if not is_decodable:
-        raise UnreadableImageError(f"compressed as {syntax.name}, which nothing installed here decodes: {_WAY_OUT}")
+        raise UnreadableImageError(f"compressed as {syntax.name}, which no installed package decodes: {_REMEDY}")
     try:
         return pixel_array(dataset, index=0)
-    except (NotImplementedError, RuntimeError) as error:  # every decoder that is installed gave up
+    except (NotImplementedError, RuntimeError) as error:  # all installed decoders failed
         text = " ".join(str(error).split())
-        raise UnreadableImageError(f"cannot be decoded as {syntax.name} ({text}); if the file is sound: {_WAY_OUT}") from error
+        raise UnreadableImageError(
+            f"cannot be decoded as {syntax.name} ({text}); if the file is not damaged: {_REMEDY}"
+        ) from error
 
 
 def _grey_of_deep_colours(colours: np.ndarray) -> np.ndarray:
@@ -128,7 +130,7 @@ def _grey_of_deep_colours(colours: np.ndarray) -> np.ndarray:
 
 
 def _show_monochrome(values: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Put one frame of numbers through the file's own lookup tables and window."""
+    """Apply the lookup tables and the window of a file to one frame."""
     from pydicom.pixels import apply_modality_lut, apply_voi
 
     is_inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
@@ -146,7 +148,7 @@ def _show_monochrome(values: np.ndarray, dataset: Dataset) -> np.ndarray:
 
 
 def _range_of_table(dataset: Dataset) -> tuple[float, float]:
-    """Find the least and the greatest entry of the first VOI lookup table; its descriptor may promise bits it has not."""
+    """Return the smallest and the largest entry of the first VOI lookup table. The bits in its descriptor may be wrong."""
     from pydicom.pixels import apply_voi
 
     n_entries, first_mapped, _ = dataset.VOILUTSequence[0].LUTDescriptor
@@ -154,7 +156,7 @@ def _range_of_table(dataset: Dataset) -> tuple[float, float]:
 
 
 def _first_number(dataset: Dataset, name: str) -> float | None:
-    """Take the first of the values of a tag that may have several, or none."""
+    """Return the first value of a tag with one, several or no values."""
     value = dataset.get(name)
     if value is None or isinstance(value, (str, float, int)):
         return float(value) if value not in (None, "") else None
@@ -162,11 +164,11 @@ def _first_number(dataset: Dataset, name: str) -> float | None:
 
 
 def _apply_window(numbers: np.ndarray, center: float, width: float, function: str, *, is_inverted: bool) -> np.ndarray:
-    """Apply a window as PS3.3 C.11.2.1.2 and C.11.2.1.3 define it."""
+    """Apply a window as defined by PS3.3 C.11.2.1.2 and C.11.2.1.3."""
     if function.upper() == "SIGMOID":
         return window(1 / (1 + np.exp(-4 * (numbers - center) / width)), 0, 1, inverted=is_inverted)
     if function.upper() == "LINEAR_EXACT":
         return window(numbers, center - width / 2, center + width / 2, inverted=is_inverted)
-    # LINEAR counts whole numbers: a width of 256 around 128 is 0..255.
+    # LINEAR is defined for whole numbers: a width of 256 around 128 is 0..255.
     low, high = center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2
     return window(numbers, low, max(high, low + 1e-6), inverted=is_inverted)

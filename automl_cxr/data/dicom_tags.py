@@ -1,4 +1,4 @@
-"""Patients and views out of DICOM headers, for images of which nothing else says them."""
+"""Patients and views from DICOM headers, for images whose table does not contain them."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from automl_cxr.data.layout_rows import ImageRow
 
 
 def fill_from_headers(root: Path, rows: Sequence[ImageRow], notes: list[str], *, with_patients: bool) -> list[ImageRow]:
-    """Read the headers of the DICOM files among the images that lack a patient or a view.
+    """Read missing patients and views from the headers of the DICOM files among the images.
 
     Args:
         root: Folder that the images' paths are relative to.
         rows: All images.
-        notes: What the user should hear; added to.
-        with_patients: False where patients are named in another way.
+        notes: Notes for the user, to which a note may be appended.
+        with_patients: False if patients come from another source.
 
     Returns:
-        The rows in their order.
+        The completed rows in the same order.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on values that a standard forbids and that say nothing of patient or view
+        warnings.simplefilter("ignore")  # about invalid values that do not affect patient or view
         filled = [_fill(root, row, with_patients=with_patients) if _is_dicom_name(row.image) else row for row in rows]
     named = [after.patient_id for before, after in zip(rows, filled, strict=True) if after.patient_id != before.patient_id]
     if len(named) < 2 or len(set(named)) > 1:
         return filled
-    # Whoever made the files anonymous may have given them all one word; one patient could not be split either.
-    notes.append(f"All {len(named)} DICOM files that could say so name one patient, '{named[0]}': taken for unknown.")
+    # Anonymisation may write the same text to all files. A single patient could not be split anyway.
+    notes.append(f"All {len(named)} DICOM files with a patient have the same one, '{named[0]}', so patients count as unknown.")
     return [replace(after, patient_id=before.patient_id) for before, after in zip(rows, filled, strict=True)]
 
 

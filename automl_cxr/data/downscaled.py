@@ -1,31 +1,32 @@
-"""A decoded array at a smaller image size: averaged once, beside the array, for all trials and processes that want it."""
+"""A decoded array at a smaller image size, computed once beside the array for all trials and processes."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from filelock import FileLock
 
 from automl_cxr.data.decode import fit_square
+from automl_cxr.data.npy_io import write_header
+from automl_cxr.io import atomic_write
 
 
 def downscaled_images(path: Path, image_size: int) -> Path:
-    """Give the images of a decoded array at another size; of their own size, the array itself.
+    """Return the file of a decoded array's images at another size, and write it if it does not exist.
 
-    A smaller image is averaged over the pixels of the larger one. Whoever asks first writes the file, others wait for it.
+    Each pixel of a smaller image is the average over the pixels of the larger one. If several processes call this function at
+    once, one writes the file and the others wait for it.
 
     Args:
         path: A .npy file, uint8 (n, size, size).
-        image_size: Height and width wanted, in pixels, at most those of the array.
+        image_size: New height and width in pixels, at most those of the array.
 
     Returns:
-        A .npy file, uint8 (n, image_size, image_size), in the same folder.
+        A .npy file, uint8 (n, image_size, image_size), in the same folder; ``path`` itself if the size is equal.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     images = np.load(path, mmap_mode="r", allow_pickle=False)
     if images.shape[1] == image_size:
@@ -33,18 +34,8 @@ def downscaled_images(path: Path, image_size: int) -> Path:
     target = path.with_name(f"{path.stem}-at-{image_size}.npy")
     with FileLock(target.with_suffix(".lock")):
         if not target.exists():
-            partial = target.with_suffix(".partial")
-            with partial.open("wb") as file:
-                _write(images, image_size, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(target)
+            with atomic_write(target) as file:
+                write_header(file, (len(images), image_size, image_size), np.uint8)
+                for image in images:
+                    file.write(fit_square(np.asarray(image), image_size).tobytes())
     return target
-
-
-def _write(images: np.ndarray, image_size: int, file: BinaryIO) -> None:
-    """Append row by row: on a full disk a write raises, whereas a memory map kills the process."""
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(images), image_size, image_size)}
-    np.lib.format.write_array_header_1_0(file, header)
-    for image in images:
-        file.write(fit_square(np.asarray(image), image_size).tobytes())

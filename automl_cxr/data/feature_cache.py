@@ -1,14 +1,14 @@
-"""What frozen layers say of every image of a decoded array: computed once, kept on disk, mapped by every process.
+"""The cache of frozen features: computed once for each decoded array, stored on disk, memory-mapped by every process.
 
-    <cache folder>/features/entries/<key>/values.npy    float32 or float16 (n, ...), a row for each image
-                                          entry.json    what they are, their digest; its modification time is their last use
+    <cache folder>/features/entries/<key>/values.npy    float32 or float16 (n, ...), one row for each image
+                                          entry.json    description and digest; its modification time is the last use
     <cache folder>/features/partial-<key>/              being written; never read
-    <cache folder>/features/locks/<key>.lock            held by whoever writes, opens or removes an entry
+    <cache folder>/features/locks/<key>.lock            held while an entry is written, opened or removed
 
-The key is a digest of everything that decides the values, so that nothing is ever stale under its name. An entry whose length,
-type or digest is not what it should be is computed again. The folder is kept within a limit: what was not used for longest
-goes first. A process that dies lets go of its locks, and what it left half written is removed by the next that needs room.
-This file knows no networks: whoever asks brings the function that computes what is missing.
+The key is a digest of everything that determines the values, so entries never become stale. An entry with a wrong length, type
+or digest is computed again. If the folder would exceed its limit, the least recently used entries are removed. The operating
+system releases the locks of a killed process, and its incomplete files are removed when space is needed. This module does not
+depend on networks: the caller passes the function that computes missing features.
 """
 
 from __future__ import annotations
@@ -32,28 +32,29 @@ import numpy as np
 from filelock import BaseFileLock, FileLock, Timeout
 
 from automl_cxr.data.cache import cache_folder
-from automl_cxr.data.npy_io import is_whole_array, sync
+from automl_cxr.data.npy_io import is_whole_array, sync, write_header
 from automl_cxr.errors import FeatureCacheError, UsageError
 from automl_cxr.hardware import parse_bytes
+from automl_cxr.io import sha256_of_file
 
 LIMIT_VARIABLE = "AUTOML_CXR_CACHE_LIMIT"
 _VERSION = 1
 _SHARE_OF_FREE_DISK = 0.25
 
 Rows = tuple[np.ndarray, ...]
-"""Some consecutive rows of several features."""
+"""Some consecutive rows of several features, one array for each."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Features that are asked for.
+    """A request for features.
 
     Attributes:
-        origin: Everything that decides the values, as JSON can say it: digests of the images, of the network and its weights,
+        origin: Everything that determines the values, as JSON values: digests of the images, the network and its weights;
             pooling, view, backend.
         shape: (n, ...), n the number of images.
         dtype: "float32" or "float16".
-        label: What they are, for people.
+        label: Description for users.
     """
 
     origin: Mapping[str, str | int]
@@ -63,26 +64,26 @@ class Features:
 
     @cached_property
     def key(self) -> str:
-        """SHA-256 over all of it but the label, in hex."""
-        told = [_VERSION, dict(self.origin), list(self.shape), self.dtype]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        """SHA-256 in hex of all attributes except the label."""
+        identity = [_VERSION, dict(self.origin), list(self.shape), self.dtype]
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of the values."""
+        """Size of the values in bytes."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True, kw_only=True)
 class CacheEntry:
-    """Features that are kept.
+    """Features in the cache.
 
     Attributes:
-        key: Names its folder.
-        label: What they are, for people.
+        key: Name of the entry's folder.
+        label: Description for users.
         shape: (n, ...), n the number of images.
         dtype: Type of the values.
-        n_bytes: Bytes of the values.
+        n_bytes: Size of the values in bytes.
         last_used: Seconds since 1970.
     """
 
@@ -95,90 +96,90 @@ class CacheEntry:
 
 
 class FeatureCache:
-    """The features under one cache folder. Holds no values and no locks between calls.
+    """The features in one cache folder. The object holds no values, and no locks between calls.
 
     Args:
         folder: The cache folder; by default ``cache_folder()``.
-        limit: Bytes that all features together may take; by default what AUTOML_CXR_CACHE_LIMIT says (such as "20GB"), else a
-            quarter of what is free on the disk or taken by features.
+        limit: Largest size of all features together, in bytes; by default the value of AUTOML_CXR_CACHE_LIMIT (such as
+            "20GB"), else a quarter of the space that is free on the disk or used by features.
 
     Raises:
-        UsageError: The variable holds no size.
+        UsageError: The environment variable is not a size.
     """
 
     def __init__(self, folder: Path | None = None, *, limit: int | None = None) -> None:
-        self._place = Path(folder or cache_folder()).absolute() / "features"
-        self._limit = _said_limit() if limit is None else limit
+        self._root = Path(folder or cache_folder()).absolute() / "features"
+        self._limit = _limit_from_environment() if limit is None else limit
 
     @property
     def limit(self) -> int:
-        """Bytes that all features together may take."""
+        """Largest size of all features together, in bytes."""
         if self._limit is not None:
             return self._limit
-        there = next(parent for parent in (self._place, *self._place.parents) if parent.is_dir())
-        taken = sum(entry.n_bytes for entry in self.entries())
-        return int(_SHARE_OF_FREE_DISK * (shutil.disk_usage(there).free + taken))
+        existing = next(parent for parent in (self._root, *self._root.parents) if parent.is_dir())
+        used = sum(entry.n_bytes for entry in self.entries())
+        return int(_SHARE_OF_FREE_DISK * (shutil.disk_usage(existing).free + used))
 
-    def holds(self, wanted: Features) -> bool:
-        """Tell whether features are there, without reading them."""
-        return is_whole_array(self._folder(wanted.key) / "values.npy", wanted.shape, wanted.dtype)
+    def holds(self, features: Features) -> bool:
+        """Return whether features are in the cache, without reading their values."""
+        return is_whole_array(self._folder(features.key) / "values.npy", features.shape, features.dtype)
 
-    def open(self, wanted: Sequence[Features], compute: Callable[[Sequence[Features]], Iterator[Rows]]) -> list[np.ndarray]:
-        """Map features, read-only, after computing those that are missing in one go.
+    def open(self, requested: Sequence[Features], compute: Callable[[Sequence[Features]], Iterator[Rows]]) -> list[np.ndarray]:
+        """Map features into memory, read-only. All missing features are computed in one pass.
 
-        Of several processes that ask for the same at once one computes; the others wait for it.
+        If several processes request the same features at once, one computes them and the others wait.
 
         Args:
-            wanted: The features.
-            compute: Given those that are missing, yields their rows in order, some for all of them at a time.
+            requested: The features to open.
+            compute: Called with the missing features; yields their rows in order, some rows of all features at a time.
 
         Raises:
-            FeatureCacheError: They are larger than the limit, or cannot be written.
+            FeatureCacheError: The features exceed the limit, or cannot be written.
         """
         try:
             for name in ("entries", "locks"):
-                (self._place / name).mkdir(parents=True, exist_ok=True)
-            named = {
-                features.key: features for features in wanted
-            }  # two cuts may be one, such as a backbone and its last layer
+                (self._root / name).mkdir(parents=True, exist_ok=True)
+            # Two cuts may have the same features, such as a backbone and its last layer.
+            by_key = {features.key: features for features in requested}
             with ExitStack() as locks:
-                for key in sorted(named):  # in one order, or two processes would wait for each other
+                for key in sorted(by_key):  # the same order in all processes, to avoid a deadlock
                     locks.enter_context(self._lock(key))
-                missing = [features for features in named.values() if not self._is_sound(features)]
+                missing = [features for features in by_key.values() if not self._is_valid(features)]
                 if missing:
-                    self._fill(missing, compute, keep=set(named))
-                return [self._map(features) for features in wanted]
+                    self._fill(missing, compute, protected=set(by_key))
+                return [self._map(features) for features in requested]
         except OSError as error:
             raise FeatureCacheError(
-                f"Features need a cache folder with room; '{self._place}' cannot be written ({error.strerror or error})."
+                f"Features need a writable cache folder with free space; '{self._root}' cannot be written "
+                f"({error.strerror or error}). Free some space, or set AUTOML_CXR_CACHE to another folder."
             ) from error
 
     def entries(self) -> list[CacheEntry]:
-        """List what is kept, the last used first."""
+        """List the entries, the most recently used first."""
         found = (_read_entry(folder) for folder in self._folders("entries/*"))
         return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.last_used, reverse=True)
 
     def clear(self) -> int:
-        """Remove all features but those that are being written or opened; give the bytes of what went."""
-        gone = sum(entry.n_bytes for entry in self.entries() if self._remove(entry.key))
-        self._remove_remains()
-        return gone
+        """Remove all features except those that are being written or opened. Return the number of bytes removed."""
+        removed = sum(entry.n_bytes for entry in self.entries() if self._remove(entry.key))
+        self._remove_incomplete()
+        return removed
 
     # Reading
 
     def _folder(self, key: str) -> Path:
-        return self._place / "entries" / key
+        return self._root / "entries" / key
 
     def _folders(self, pattern: str) -> list[Path]:
-        return sorted(self._place.glob(pattern))
+        return sorted(self._root.glob(pattern))
 
     def _lock(self, key: str) -> BaseFileLock:
-        return FileLock(self._place / "locks" / f"{key}.lock")
+        return FileLock(self._root / "locks" / f"{key}.lock")
 
-    def _is_sound(self, wanted: Features) -> bool:
-        """Tell whether an entry is what was once written, reading all of it the first time that this process meets it."""
-        folder = self._folder(wanted.key)
-        if not self.holds(wanted):
+    def _is_valid(self, features: Features) -> bool:
+        """Return whether an entry is undamaged. All of its values are read at its first use in a process."""
+        folder = self._folder(features.key)
+        if not self.holds(features):
             return False
         try:
             digest = json.loads((folder / "entry.json").read_bytes())["sha256"]
@@ -186,9 +187,9 @@ class FeatureCache:
             return False
         return digest == digest_file(folder / "values.npy")
 
-    def _map(self, wanted: Features) -> np.ndarray:
-        folder = self._folder(wanted.key)
-        with contextlib.suppress(OSError):  # a cache that may only be read is used all the same
+    def _map(self, features: Features) -> np.ndarray:
+        folder = self._folder(features.key)
+        with contextlib.suppress(OSError):  # a read-only cache can be used too
             os.utime(folder / "entry.json")
         values: np.ndarray = np.load(folder / "values.npy", mmap_mode="r", allow_pickle=False)
         return values
@@ -196,15 +197,15 @@ class FeatureCache:
     # Writing
 
     def _fill(
-        self, missing: Sequence[Features], compute: Callable[[Sequence[Features]], Iterator[Rows]], *, keep: set[str]
+        self, missing: Sequence[Features], compute: Callable[[Sequence[Features]], Iterator[Rows]], *, protected: set[str]
     ) -> None:
-        """Write the missing features row by row, each under a partial name, and move them into place."""
-        partials = [self._place / f"partial-{features.key}" for features in missing]
+        """Write the missing features row by row to partial folders, and rename these when they are complete."""
+        partials = [self._root / f"partial-{features.key}" for features in missing]
         try:
-            with FileLock(self._place / "room.lock"):  # one at a time counts what there is and takes its share of it
-                self._make_room(sum(features.n_bytes for features in missing), keep)
+            with FileLock(self._root / "room.lock"):  # one process at a time measures the used space and reserves its share
+                self._free_space(sum(features.n_bytes for features in missing), protected)
                 for features, partial in zip(missing, partials, strict=True):
-                    shutil.rmtree(partial, ignore_errors=True)  # we hold the lock: whoever left it is dead
+                    shutil.rmtree(partial, ignore_errors=True)  # left by a killed process, because this process holds the lock
                     partial.mkdir()
                     _write_entry(partial, features, sha256="")
             digests = self._write_values(missing, partials, compute)
@@ -219,62 +220,63 @@ class FeatureCache:
     def _write_values(
         self, missing: Sequence[Features], partials: Sequence[Path], compute: Callable[[Sequence[Features]], Iterator[Rows]]
     ) -> list[str]:
-        """Write the values of each file as they come; give the digests of the files."""
+        """Write the values of all features in the order of ``compute``. Return the digests of the files."""
         with ExitStack() as files:
-            opened = [
-                _Values(features, files.enter_context((partial / "values.npy").open("wb")))
+            writers = [
+                _ValuesWriter(features, files.enter_context((partial / "values.npy").open("wb")))
                 for features, partial in zip(missing, partials, strict=True)
             ]
             for rows in compute(missing):
-                for values, one in zip(opened, rows, strict=True):
-                    values.append(one)
-            return [values.finish() for values in opened]
+                for writer, values in zip(writers, rows, strict=True):
+                    writer.append(values)
+            return [writer.finish() for writer in writers]
 
-    # Room
+    # Space
 
-    def _make_room(self, n_bytes: int, keep: set[str]) -> None:
-        """Remove what was not used for longest until so many bytes fit.
+    def _free_space(self, n_bytes: int, protected: set[str]) -> None:
+        """Remove the least recently used entries until ``n_bytes`` fit into the limit. Entries in ``protected`` stay.
 
         Raises:
-            FeatureCacheError: They cannot.
+            FeatureCacheError: They do not fit.
         """
         limit = self.limit
-        taken = self._remove_remains() + sum(entry.n_bytes for entry in self.entries())
+        used = self._remove_incomplete() + sum(entry.n_bytes for entry in self.entries())
         if n_bytes <= limit:
             for entry in reversed(self.entries()):
-                if taken + n_bytes <= limit:
+                if used + n_bytes <= limit:
                     return
-                if entry.key not in keep and self._remove(entry.key):
-                    taken -= entry.n_bytes
-        if taken + n_bytes > limit:
+                if entry.key not in protected and self._remove(entry.key):
+                    used -= entry.n_bytes
+        if used + n_bytes > limit:
             raise FeatureCacheError(
                 f"Features must fit into the cache's limit of {limit / 1e9:.1f} GB; these take {n_bytes / 1e9:.1f} GB. "
-                f"Set {LIMIT_VARIABLE} to more."
+                f"Set {LIMIT_VARIABLE} to a larger size."
             )
 
     def _remove(self, key: str) -> bool:
-        """Remove an entry unless somebody writes or opens it; tell whether it is gone."""
-        remains = self._place / f"partial-{key}"
-        with self._held_if_free(key) as is_held:
-            if is_held:
+        """Remove an entry that no process is writing or opening. Return whether it was removed."""
+        partial = self._root / f"partial-{key}"
+        with self._try_lock(key) as is_locked:
+            if is_locked:
                 with contextlib.suppress(FileNotFoundError):
-                    self._folder(key).replace(remains)  # at once, so that nobody finds half of it
-                shutil.rmtree(remains, ignore_errors=True)
-            return is_held
+                    self._folder(key).replace(partial)  # atomic, so that no process finds an incomplete entry
+                shutil.rmtree(partial, ignore_errors=True)
+            return is_locked
 
-    def _remove_remains(self) -> int:
-        """Remove what dead processes left half written; give the bytes of what the living are writing."""
-        in_writing = 0
+    def _remove_incomplete(self) -> int:
+        """Remove incomplete entries of killed processes. Return the size of the entries that are being written, in bytes."""
+        n_bytes = 0
         for partial in self._folders("partial-*"):
-            with self._held_if_free(partial.name.removeprefix("partial-")) as is_held:
-                if is_held:
+            with self._try_lock(partial.name.removeprefix("partial-")) as is_locked:
+                if is_locked:
                     shutil.rmtree(partial, ignore_errors=True)
                 elif (entry := _read_entry(partial)) is not None:
-                    in_writing += entry.n_bytes
-        return in_writing
+                    n_bytes += entry.n_bytes
+        return n_bytes
 
     @contextlib.contextmanager
-    def _held_if_free(self, key: str) -> Iterator[bool]:
+    def _try_lock(self, key: str) -> Iterator[bool]:
+        """Lock an entry during the block if no other process holds its lock, and yield whether it is locked."""
         lock = self._lock(key)
         try:
             lock.acquire(blocking=False)
@@ -287,7 +289,7 @@ class FeatureCache:
             lock.release()
 
 
-def _said_limit() -> int | None:
+def _limit_from_environment() -> int | None:
     text = os.environ.get(LIMIT_VARIABLE)
     if text is None:
         return None
@@ -297,8 +299,8 @@ def _said_limit() -> int | None:
         raise UsageError(f"{LIMIT_VARIABLE}: {error}") from error
 
 
-class _Values:
-    """A .npy file in writing, plain and no memory map: on a full disk a write raises, whereas a map kills the process."""
+class _ValuesWriter:
+    """Writes the rows of a .npy file and computes the digest of the file."""
 
     def __init__(self, features: Features, file: BinaryIO) -> None:
         self._features = features
@@ -306,8 +308,7 @@ class _Values:
         self._hasher = hashlib.sha256()
         self._n_rows = 0
         header = io.BytesIO()
-        told = {"descr": np.dtype(features.dtype).str, "fortran_order": False, "shape": features.shape}
-        np.lib.format.write_array_header_1_0(header, told)
+        write_header(header, features.shape, features.dtype)
         self._write(header.getvalue())
 
     def append(self, rows: np.ndarray) -> None:
@@ -316,7 +317,7 @@ class _Values:
         self._check((self._n_rows, *rows.shape[1:]), self._n_rows <= self._features.shape[0])
 
     def finish(self) -> str:
-        """Flush the file to disk and give its digest."""
+        """Flush the file to disk and return its digest."""
         self._check((self._n_rows, *self._features.shape[1:]), self._n_rows == self._features.shape[0])
         sync(self._file)
         return self._hasher.hexdigest()
@@ -327,11 +328,11 @@ class _Values:
 
     def _check(self, shape: tuple[int, ...], has_rows: bool) -> None:
         if not has_rows or shape[1:] != self._features.shape[1:]:
-            raise FeatureCacheError(f"Features must have shape {self._features.shape}; {shape} was computed.")
+            raise FeatureCacheError(f"Features must have shape {self._features.shape}; received {shape}.")
 
 
 def _write_entry(folder: Path, features: Features, *, sha256: str) -> None:
-    told = {
+    entry = {
         "key": features.key,
         "label": features.label,
         "shape": features.shape,
@@ -340,19 +341,19 @@ def _write_entry(folder: Path, features: Features, *, sha256: str) -> None:
         "sha256": sha256,
     }
     with (folder / "entry.json").open("wb") as file:
-        file.write(json.dumps(told, indent=1).encode())
+        file.write(json.dumps(entry, indent=1).encode())
         sync(file)
 
 
 def _read_entry(folder: Path) -> CacheEntry | None:
-    """Read what an entry says of itself; None where it says nothing that can be understood."""
+    """Read the description of an entry; None if it is missing or damaged."""
     try:
         path = folder / "entry.json"
-        told = json.loads(path.read_bytes())
-        shape, dtype = tuple(int(side) for side in told["shape"]), str(np.dtype(told["dtype"]))
+        entry = json.loads(path.read_bytes())
+        shape, dtype = tuple(int(side) for side in entry["shape"]), str(np.dtype(entry["dtype"]))
         return CacheEntry(
-            key=str(told["key"]),
-            label=str(told["label"]),
+            key=str(entry["key"]),
+            label=str(entry["label"]),
             shape=shape,
             dtype=dtype,
             n_bytes=math.prod(shape) * np.dtype(dtype).itemsize,
@@ -366,22 +367,21 @@ def _read_entry(folder: Path) -> CacheEntry | None:
 
 
 def digest_array(array: np.ndarray) -> str:
-    """Give the SHA-256 of an array's contents, shape and type; that of a whole mapped file once a process and no more."""
-    told = f"{array.dtype.str} {array.shape}".encode()
-    if isinstance(array, np.memmap) and not isinstance(array.base, np.ndarray):  # the map itself and no slice of it
+    """Return the SHA-256 digest of an array's contents, shape and type. A mapped file is read once in each process."""
+    header = f"{array.dtype.str} {array.shape}".encode()
+    if isinstance(array, np.memmap) and not isinstance(array.base, np.ndarray):  # a whole map, not a slice of it
         path = Path(str(array.filename))
         if is_whole_array(path, array.shape, array.dtype):
-            return hashlib.sha256(told + digest_file(path).encode()).hexdigest()
-    return hashlib.sha256(told + hashlib.sha256(np.ascontiguousarray(array).data).digest()).hexdigest()
+            return hashlib.sha256(header + digest_file(path).encode()).hexdigest()
+    return hashlib.sha256(header + hashlib.sha256(np.ascontiguousarray(array).data).digest()).hexdigest()
 
 
 def digest_file(path: Path) -> str:
-    """Give the SHA-256 of a file, read again only when its status has changed."""
+    """Return the SHA-256 digest of a file, which is read again only after a change of its status."""
     status = path.stat()
     return _digest_unchanged(path, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=1024)
 def _digest_unchanged(path: Path, _inode: int, _size: int, _changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of_file(path)

@@ -1,4 +1,4 @@
-"""Finding files: which below a folder are images by their names, and why one of them cannot serve."""
+"""Search for image files by their suffix, and the reasons why a file cannot be used."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-# DICOM files among them; stacks of images (.npy) are not, because one file is then not one image of one class.
+# Arrays of images (.npy) are not included, because such a file is not one image of one class.
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".pgm", ".ppm", ".dcm", ".dicom"
 )  # fmt: skip
 
 
 def walk_images(folder: Path, *, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[tuple[str, str]]:
-    """Visit every file with an image's suffix below a folder, in a stable order, through links but never in circles.
+    """Walk all files with an image suffix below a folder, in a stable order. Links are followed, each folder once.
 
     Args:
-        folder: Where to start; hidden files and folders below it are passed over.
-        suffixes: What the names of images end with, in small letters.
+        folder: The folder to search; hidden files and folders in it are skipped.
+        suffixes: Suffixes of image files, in lower case.
 
     Yields:
-        Path relative to the folder and "", or a printable path and the reason why it cannot serve.
+        Path relative to the folder and "", or a printable path and the reason why it cannot be used.
     """
     visited: set[str] = set()
     pending = [""]
-    linked: deque[str] = deque()  # followed last, so that a folder keeps its own name when a link leads to it as well
+    linked: deque[str] = deque()  # followed last, so that a folder is listed under its own name and not under a link's
     while pending or linked:
         inside = pending.pop() if pending else linked.popleft()
         real = os.path.realpath(folder / inside)
         if real in visited:
-            yield inside, "link to a folder that is read already"
+            yield inside, "link to a folder that is already read"
             continue
         visited.add(real)
         try:
@@ -65,7 +65,7 @@ def _kind_of_entry(entry: os.DirEntry[str], suffixes: tuple[str, ...]) -> str:
         return "other"
     if os.path.isdir(entry.path):
         return "linked folder"
-    # A link that leads nowhere may have been a folder of images, whatever its name: it is worth a word.
+    # A dead link may have been a folder of images, so it is reported whatever its name.
     return "other" if os.path.exists(entry.path) else "image"
 
 
@@ -74,7 +74,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def explain_unusable(path: Path) -> str:
-    """Say why a path leads to no regular file; empty where it does."""
+    """Return the reason why a path is not a readable regular file; empty if it is one."""
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
@@ -97,12 +97,12 @@ def _is_utf8(name: str) -> bool:
 
 
 def holds_images(folder: Path) -> bool:
-    """Tell whether there is an image anywhere below a folder."""
+    """Return whether a folder contains an image at any depth."""
     return any(not reason for _, reason in walk_images(folder))
 
 
 def visible_folders(root: Path) -> list[Path]:
-    """List the direct, visible subfolders; none where they cannot be listed."""
+    """List the visible direct subfolders; none if the folder cannot be listed."""
     try:
         with os.scandir(root) as entries:
             names = [entry.name for entry in entries if os.path.isdir(entry.path) and not _is_hidden(entry.name)]
@@ -112,12 +112,12 @@ def visible_folders(root: Path) -> list[Path]:
 
 
 def image_folders(root: Path) -> list[Path]:
-    """List the direct, visible subfolders with an image anywhere below."""
+    """List the visible direct subfolders that contain an image at any depth."""
     return [folder for folder in visible_folders(root) if holds_images(folder)]
 
 
 def relative_path(root: Path, listed: str) -> str:
-    """Normalise a listed path: relative to the root where it is below, absolute where it is not."""
+    """Normalise a path from a table: relative if it is below the root, otherwise absolute."""
     if "\\" in listed and not os.path.lexists(root / listed):
         listed = listed.replace("\\", "/")  # a table written on Windows
     absolute = os.path.abspath(root / listed)

@@ -1,4 +1,4 @@
-"""From numbers of any kind to uint8 grey, and the sizes that a picture may have: what all kinds of files share."""
+"""Conversion of numbers to uint8 grey and limits on picture sizes, for all file formats."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ LARGEST_FILE = 2**30  # bytes
 
 
 def check_size(size: tuple[int, int], max_pixels: int) -> None:
-    """Refuse a picture by its width and height, before any pixel of it is decoded.
+    """Refuse a picture of invalid width and height before its pixels are decoded.
 
     Raises:
-        UnreadableImageError: It is too large or too small.
+        UnreadableImageError: The picture is too large or too small.
     """
     width, height = size
     if width * height > max_pixels:
@@ -26,10 +26,10 @@ def check_size(size: tuple[int, int], max_pixels: int) -> None:
 
 
 def window(values: np.ndarray, low: float, high: float, *, inverted: bool = False) -> np.ndarray:
-    """Map low..high to 0..255 and what lies beyond to its ends; all black where the window has no width.
+    """Map low..high linearly to 0..255 and clip values beyond; all black for a window without width.
 
     Returns:
-        uint8 in the shape of the values; what is not a number is as low.
+        uint8 in the shape of the values; NaN is mapped like low.
     """
     if not high > low:
         return np.zeros(values.shape, np.uint8)
@@ -39,10 +39,10 @@ def window(values: np.ndarray, low: float, high: float, *, inverted: bool = Fals
 
 
 def used_range(values: np.ndarray) -> tuple[float, float]:
-    """Find the darkest and the brightest value of a deep picture.
+    """Find the smallest and the largest value of a picture with more than 8 bits.
 
-    Radiographs of 10, 12 or 14 bits are stored in 16, and the file seldom says which: over the full 0..65535 a 12-bit
-    chest would be black. The darkest to the brightest pixel is what a viewer opens with, and needs no guess.
+    Radiographs of 10, 12 or 14 bits are stored in 16 bits, mostly without the actual depth: on the scale 0..65535 a 12-bit
+    radiograph would be black. Viewers therefore start with the range from the smallest to the largest value.
 
     Raises:
         UnreadableImageError: No value is finite.
@@ -54,5 +54,5 @@ def used_range(values: np.ndarray) -> tuple[float, float]:
 
 
 def grey_of_colours(colours: np.ndarray) -> np.ndarray:
-    """Weigh red, green and blue as ITU-R 601 does: uint8 (height, width, 3) to uint8 (height, width)."""
+    """Convert colours to grey by ITU-R 601: uint8 (height, width, 3) to uint8 (height, width)."""
     return np.asarray(Image.fromarray(np.ascontiguousarray(colours)).convert("L"))

@@ -1,4 +1,4 @@
-"""What a data folder holds, before anything is trained on it."""
+"""A summary of a data folder before training."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import pandas as pd
 from automl_cxr.data.cache import decode_dataset
 from automl_cxr.data.dataset import load_dataset
 
-INSPECTED_SIZE = 112  # pixels; the size that a search uses when none is named, so that its cache is filled already
+INSPECTED_SIZE = 112  # pixels; the default image size of a search, which can then use the cache
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What ``inspect_data`` found.
+    """The result of ``inspect_data``.
 
     Attributes:
         root: The folder.
-        layout: How it was read.
-        classes: One row a class: class, images, patients, share, unreadable.
-        n_patients: Patients in all, or None where they are unknown.
-        n_patients_in_classes: Patients that have images in more than one class.
-        splits: One row a class with the images in each given part; empty where no split is given.
-        sizes: Smallest, median and largest height and width in pixels of the readable images.
+        layout: Name of its layout.
+        classes: One row for each class: class, images, patients, share, unreadable.
+        n_patients: Number of patients, or None where they are unknown.
+        n_patients_in_classes: Number of patients with images in more than one class.
+        splits: One row for each class with the number of images in each given part; empty where no split is given.
+        sizes: Height and width in pixels of the smallest, median and largest readable image, by area.
         unreadable: Path of each image that cannot be decoded, with the reason.
-        ignored: Path of each other file that was left out, with the reason.
-        notes: What else there is to know.
+        ignored: Path of each other file that is not used, with the reason.
+        notes: Further notes for the user.
     """
 
     root: Path
@@ -52,9 +52,9 @@ def inspect_data(
     patients: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Inspection:
-    """Read a data folder as a search would, decoding every image once.
+    """Read a data folder as a search does, and decode every image.
 
-    Arguments and errors as in ``load_dataset``; ``on_progress`` is told (images decoded, images in all).
+    Arguments and errors as in ``load_dataset``. ``on_progress`` is called with (images decoded, all images).
     """
     dataset = load_dataset(root, layout=layout, classes=classes, patients=patients)
     table = dataset.table

@@ -1,4 +1,4 @@
-"""What a layout says of a data set: a row an image, and the words for its parts."""
+"""The result of reading a layout: one row for each image; and the names of the parts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ PART_OF_NAME = {name: part for part, names in SPLIT_NAMES.items() for name in na
 
 @dataclass(frozen=True)
 class ImageRow:
-    """What a layout knows of one image. Text that is not known is empty.
+    """One image of a data set. Unknown text is empty.
 
     Attributes:
-        image: Posix path relative to the root, or absolute for an image that lies outside of it.
+        image: Posix path relative to the root, or absolute for an image outside of it.
         label: Class name.
-        patient_id: Whose image it is.
+        patient_id: Patient of the image.
         split: "train", "valid", "test" or "".
-        view: Projection, in the words of the table.
+        view: Projection, as written in the table.
     """
 
     image: str
@@ -36,7 +36,7 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class RawTable:
-    """All images that a layout found, with the files it left out (path to reason) and what the user should hear."""
+    """All images of a data set, the files that are not used (path to reason), and notes for the user."""
 
     rows: tuple[ImageRow, ...]
     ignored: Mapping[str, str] = field(default_factory=dict)
@@ -44,14 +44,14 @@ class RawTable:
 
 
 def part_named(name: str, table_name: str) -> str:
-    """Translate the word of a split column to train, valid or test; empty stays empty.
+    """Translate a value of a split column to train, valid or test; empty text is unchanged.
 
     Raises:
-        DataError: The word is no name of a part.
+        DataError: The value is not the name of a part.
     """
     if name and name.casefold() not in PART_OF_NAME:
         raise DataError(
-            f"The split column of {table_name} must say train, valid or test; received '{name}'. "
-            "Rename it, or remove the column to have a split made."
+            f"The split column of {table_name} must contain train, valid or test; received '{name}'. "
+            "Rename it, or remove the column so that a split is made."
         )
     return PART_OF_NAME[name.casefold()] if name else ""

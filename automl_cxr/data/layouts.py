@@ -1,6 +1,7 @@
-"""How data sets are laid out on disk: one row of ``LAYOUTS`` a layout, in the order of detection.
+"""Layouts of data sets on disk: one row of ``LAYOUTS`` for each layout, in the order of detection.
 
-A layout finds images and what is said about them; ``dataset.py`` makes a data set of it. Nothing here decodes an image.
+A layout lists images with their labels, patients, parts and views, from which ``dataset.py`` builds the data set. No image is
+decoded.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from automl_cxr.errors import DataError, UnknownNameError
 
 @dataclass(frozen=True)
 class Layout:
-    """One way to lay out a data set.
+    """A layout of a data set.
 
     Attributes:
-        name: What ``--layout`` calls it.
-        description: What it looks like, for messages and help.
-        recognises: Tells whether a path that exists looks like it; must be cheap and must not raise.
-        read: Finds the images; raises DataError where the path is not laid out so.
+        name: Name for ``--layout``.
+        description: Description for messages and help texts.
+        recognises: Returns whether an existing path has this layout; must be fast and must not raise.
+        read: Lists the images; raises DataError if the path does not have this layout.
     """
 
     name: str
@@ -32,10 +33,10 @@ class Layout:
 
 
 def find_layout(root: Path, name: str | None = None) -> Layout:
-    """Take the layout of that name, or the first that recognises the root.
+    """Return the layout with a name, or the first that recognises the root.
 
     Raises:
-        UnknownNameError: No layout has the name.
+        UnknownNameError: There is no layout with this name.
         DataError: No layout recognises the root.
     """
     if name is not None:
@@ -47,19 +48,21 @@ def find_layout(root: Path, name: str | None = None) -> Layout:
         if layout.recognises(root):
             return layout
     known = "; ".join(f"{layout.name}: {layout.description}" for layout in LAYOUTS)
-    raise DataError(f"The data must follow a known layout; found none in '{root}'. Arrange it as one ({known}).")
+    raise DataError(
+        f"The data must follow a known layout; found none in '{root}'. Arrange the files in one of these ({known})."
+    )
 
 
 LAYOUTS = (
     Layout(
         "radiography",
-        "a folder for each class with the folders images and masks in it, also within folders train, valid and test",
+        "a folder for each class that contains the folders images and masks; also in folders train, valid and test",
         radiography.recognises,
         radiography.read,
     ),
     Layout(
         "split-folders",
-        "folders train, valid and test (at least train), each of class folders",
+        "folders train, valid and test (at least train), each with class folders",
         folders.recognises_split_folders,
         folders.read_split_folders,
     ),

@@ -1,4 +1,4 @@
-"""Arrays in .npy files that are written row by row and mapped into memory."""
+"""Reading and writing of .npy files row by row."""
 
 from __future__ import annotations
 
@@ -12,8 +12,19 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 
+def write_header(file: BinaryIO, shape: Sequence[int], dtype: DTypeLike) -> None:
+    """Write the header of a .npy file, after which the rows are appended in C order.
+
+    Rows are appended to plain files instead of writable memory maps, because on a full disk a write raises, whereas a memory
+    map kills the process with SIGBUS. NumPy pads the header for growth of the first axis, so that it can be written again for
+    fewer rows.
+    """
+    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": tuple(shape)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
 def is_whole_array(path: Path, shape: Sequence[int], dtype: DTypeLike) -> bool:
-    """Tell whether a .npy file has this shape and type and every byte of it, without reading the array."""
+    """Return whether a .npy file has this shape, type and length, without reading the array."""
     try:
         with path.open("rb") as file:
             if np.lib.format.read_magic(file) != (1, 0):

@@ -1,36 +1,93 @@
-"""Folds of labelled images by patient, with the classes in nearly equal shares."""
+"""Assignment of whole patients to folds or to parts of chosen sizes, with the classes in nearly equal shares."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 
 def patient_folds(labels: np.ndarray, patients: Sequence[str], n_folds: int, *, seed: int) -> np.ndarray | None:
-    """Deal patients out to folds.
-
-    Patients are ordered by how many images of each class they have, those alike in random order, and dealt out in turn: each
-    fold gets its share of every kind of patient, and so of every class.
+    """Divide images into folds of nearly equal size by patient.
 
     Args:
         labels: Classes, integers (n,) from 0.
         patients: The patient of each image, (n,).
-        n_folds: Folds, 2 or more.
-        seed: Decides which of like patients go where.
+        n_folds: Number of folds, 2 or more.
+        seed: Seed of the assignment.
 
     Returns:
-        The fold of each image from 0, int64 (n,); or None where some class that there is would be missing outside a fold, so
-        that no weights can be fitted there: a class has but one patient.
+        The fold of each image from 0, int64 (n,). None if there are fewer patients than folds, or if some fold would hold
+        all images of a class, because a model that is fitted on the other folds could not predict this class.
+    """
+    if len(set(patients)) < n_folds:
+        return None
+    folds = assign_patients(labels, patients, [1 / n_folds] * n_folds, seed=seed)
+    classes = np.unique(labels)
+    is_usable = all((folds == fold).any() and np.isin(classes, labels[folds != fold]).all() for fold in range(n_folds))
+    return folds if is_usable else None
+
+
+def assign_patients(
+    labels: np.ndarray, patients: Sequence[str], shares: Sequence[float], *, seed: int, pinned: Collection[str] = ()
+) -> np.ndarray:
+    """Assign each image to one of several parts, so that no patient is in two parts.
+
+    As in scikit-learn's StratifiedGroupKFold, patients with most images are assigned first. In addition, parts may have
+    different sizes, and each part gets a patient of each class if there are enough. Every other patient goes to the part that
+    is then closest to its share of every class. The result does not depend on the order of the images.
+
+    Args:
+        labels: Classes, integers (n,) from 0.
+        patients: The patient of each image, (n,).
+        shares: Share of the images for each part, above 0; they sum to 1.
+        seed: Seed of the order in which patients of equal size are assigned.
+        pinned: Patients who must be in part 0.
+
+    Returns:
+        The part of each image from 0, int64 (n,). A part lacks a class only if the class has too few patients.
     """
     names, patient = np.unique(np.asarray(patients, dtype=np.str_), return_inverse=True)
-    n_classes = int(labels.max()) + 1
-    profiles = np.bincount(patient * n_classes + labels, minlength=len(names) * n_classes).reshape(len(names), n_classes)
-    chance = np.random.default_rng(seed).random(len(names))
-    order = np.lexsort((chance, *profiles.T))
-    fold_of_patient = np.empty(len(names), dtype=np.int64)
-    fold_of_patient[order] = np.arange(len(names)) % n_folds
-    folds = fold_of_patient[patient]
-    present = np.unique(labels)
-    outside_every_fold = all(np.isin(present, labels[folds != fold]).all() for fold in range(n_folds))
-    return folds if outside_every_fold and len(names) >= n_folds else None
+    n_classes = int(labels.max(initial=0)) + 1
+    counts = np.bincount(patient * n_classes + labels, minlength=len(names) * n_classes)
+    table = counts.reshape(len(names), n_classes).astype(float)
+    shuffled = np.random.default_rng(seed).permutation(len(names))
+    part_of_patient = np.where(np.isin(names, list(pinned)), 0, -1)
+    _cover_classes(table, part_of_patient, shuffled, len(shares))
+    _balance_classes(table, part_of_patient, shuffled, np.asarray(shares, dtype=float))
+    return part_of_patient[patient]
+
+
+def _cover_classes(table: np.ndarray, part_of_patient: np.ndarray, shuffled: np.ndarray, n_parts: int) -> None:
+    """Assign one patient of each class to each part, the rarest class and the patients with fewest images first.
+
+    Balancing alone could leave a part without a class that has few patients.
+
+    Args:
+        table: Images of each patient in each class, (n_patients, n_classes).
+        part_of_patient: Part of each patient, or -1; changed in place.
+        shuffled: The patients in random order.
+        n_parts: Number of parts.
+    """
+    has_class = table > 0
+    by_size = shuffled[np.argsort(table[shuffled].sum(axis=1), kind="stable")]
+    for label in np.argsort(has_class.sum(axis=0), kind="stable"):
+        for part in range(n_parts):
+            if has_class[part_of_patient == part, label].any():
+                continue
+            candidates = by_size[has_class[by_size, label] & (part_of_patient[by_size] == -1)]
+            if candidates.size:
+                part_of_patient[candidates[0]] = part
+
+
+def _balance_classes(table: np.ndarray, part_of_patient: np.ndarray, shuffled: np.ndarray, shares: np.ndarray) -> None:
+    """Assign every other patient where the sum over the classes of (count - target)^2 / target falls most, in place."""
+    target = np.maximum(shares[:, None] * table.sum(axis=0), 1e-9)
+    counts = np.stack([table[part_of_patient == part].sum(axis=0) for part in range(len(shares))])
+    for patient in shuffled[np.argsort(-table[shuffled].sum(axis=1), kind="stable")]:
+        if part_of_patient[patient] >= 0:
+            continue
+        images = table[patient]
+        cost = (images * (images + 2 * (counts - target)) / target).sum(axis=1)
+        part_of_patient[patient] = cost.argmin()
+        counts[part_of_patient[patient]] += images

@@ -1,7 +1,7 @@
-"""Phantom radiographs: drawn chests with a known finding, for demonstrations and tests that need no patient's data.
+"""Phantom radiographs: drawn chests with a known finding, for demonstrations and tests without patient data.
 
-The classes differ in one thing that is drawn, and in nothing else: anatomy varies by patient, and position, exposure
-and noise by image, all of them drawn without regard to the class.
+The classes differ only in the drawn finding. Anatomy varies by patient, and position, exposure and noise vary by image, all
+independently of the class.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class _Chest:
-    """The anatomy of one patient, in units of half the picture's width; x to the right, y down, 0 in the middle.
+    """The anatomy of one patient, in units of half the picture's width; x to the right, y down, 0 in the centre.
 
-    Left and right are the picture's, of arrays the first entry is the left one.
+    Left and right refer to the picture. The first entry of an array is the left one.
     """
 
     lung_x: np.ndarray
@@ -68,20 +68,20 @@ def draw_phantoms(
     """Draw a data set of phantom radiographs as class folders of PNG files with a metadata.csv.
 
     Args:
-        directory: A folder that is new, empty or holds phantoms of the same arguments, which stay as they are; what an
-            interrupted drawing left is drawn anew.
-        n_images: Images in all; the classes get equal numbers, the first ones an image more where it does not divide.
+        directory: A folder that is new or empty, or contains phantoms with the same arguments. Complete phantoms are
+            unchanged; phantoms of an interrupted call are drawn again.
+        n_images: Number of all images, divided equally among the classes; the first classes get one more if necessary.
         image_size: Height and width in pixels, from 32 to 2048.
-        seed: Decides every image.
+        seed: Seed of all images.
         classes: At least two of "normal", "opacity", "effusion".
 
     Returns:
-        The directory. metadata.csv has image, label, patient_id and, for opacities, the box of the drawn opacity in
-        pixels: lesion_x0, lesion_y0 inclusive, lesion_x1, lesion_y1 exclusive.
+        The directory. metadata.csv has the columns image, label, patient_id and, for opacities, the box of the drawn opacity
+        in pixels: lesion_x0, lesion_y0 inclusive, lesion_x1, lesion_y1 exclusive.
 
     Raises:
         UsageError: An argument is out of range, or a class is unknown.
-        DataError: The directory holds something else, such as phantoms of other arguments.
+        DataError: The directory contains other files, or phantoms with other arguments.
     """
     _check_arguments(n_images, image_size, classes)
     directory = Path(directory)
@@ -122,7 +122,7 @@ def _check_arguments(n_images: int, image_size: int, classes: Sequence[str]) -> 
 
 
 def _read_marker(directory: Path) -> object:
-    """Read the arguments of complete phantoms; nothing where there are none or the drawing was interrupted."""
+    """Read the arguments of complete phantoms; None if there are none or the call was interrupted."""
     try:
         return json.loads((directory / MARKER_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -130,22 +130,20 @@ def _read_marker(directory: Path) -> object:
 
 
 def _clear(directory: Path) -> None:
-    """Remove what an interrupted drawing left; refuse whatever else is there.
+    """Remove phantoms of an interrupted call, and refuse a folder with other files.
 
-    A marker without arguments is written first, so that an interrupted drawing is known for one.
+    A marker without arguments is written first, by which an interrupted call is recognised.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         found = sorted(os.listdir(directory))
     except OSError as error:
-        raise DataError(f"Phantoms need a folder to be drawn in; '{directory}' is none ({error.strerror}).") from error
-    strange = [name for name in found if name not in (*CLASSES, METADATA_NAME, MARKER_NAME)]
+        raise DataError(f"Phantoms need a folder; '{directory}' is not a folder ({error.strerror}). Name another.") from error
+    foreign = [name for name in found if name not in (*CLASSES, METADATA_NAME, MARKER_NAME)]
     if _read_marker(directory):
-        strange.append("phantoms drawn with other arguments")
-    if found and (strange or MARKER_NAME not in found):
-        raise DataError(
-            f"Phantoms are drawn into a new or empty folder; '{directory}' holds {(strange or found)[0]}. Name another."
-        )
+        foreign.append("phantoms drawn with other arguments")
+    if found and (foreign or MARKER_NAME not in found):
+        raise DataError(f"Phantoms need a new or empty folder; '{directory}' contains {(foreign or found)[0]}. Name another.")
     _write_marker(directory, {})
     for name in found:
         if name in CLASSES:
@@ -158,16 +156,16 @@ def _write_marker(directory: Path, marker: dict[str, object]) -> None:
 
 
 def _plan_patients(n_images: int, classes: Sequence[str], seed: int) -> list[tuple[str, int]]:
-    """Give each class its images and cut them into patients."""
+    """Divide the images among the classes, and the images of each class among patients."""
     rng = np.random.default_rng([seed, 0])
     plan = []
     for number, label in enumerate(classes):
-        left = n_images // len(classes) + (number < n_images % len(classes))
-        while left > 0:
-            size = min(left, int(rng.integers(1, IMAGES_A_PATIENT, endpoint=True)))
+        n_left = n_images // len(classes) + (number < n_images % len(classes))
+        while n_left > 0:
+            size = min(n_left, int(rng.integers(1, IMAGES_A_PATIENT, endpoint=True)))
             plan.append((label, size))
-            left -= size
-    return [plan[place] for place in rng.permutation(len(plan))]  # so that a patient's number tells no class
+            n_left -= size
+    return [plan[index] for index in rng.permutation(len(plan))]  # a patient's number is independent of the class
 
 
 def _draw_patient(
@@ -189,7 +187,7 @@ def _draw_patient(
 
 
 def _draw_chest(rng: np.random.Generator) -> _Chest:
-    """Draw one anatomy. All in float32: the pictures take a third of the time that they take in float64."""
+    """Draw one anatomy. Arrays are float32, which takes a third of the time of float64."""
 
     def around(middle: Sequence[float], spread: float) -> np.ndarray:
         return rng.normal(middle, spread).astype(np.float32)
@@ -221,10 +219,10 @@ def _draw_chest(rng: np.random.Generator) -> _Chest:
 
 
 def _expose(chest: _Chest, label: str, image_size: int, rng: np.random.Generator) -> tuple[np.ndarray, Box | None]:
-    """Take one picture of a chest: its own position, exposure, fog and noise.
+    """Draw one picture of a chest with its own position, exposure, fog and noise.
 
     Returns:
-        uint8 (image_size, image_size), and the box of the opacity if there is one.
+        uint8 (image_size, image_size), and the box of the opacity, or None.
     """
     pose = _draw_pose(rng)
     steps = (np.arange(image_size, dtype=np.float32) + 0.5) / image_size * 2 - 1
@@ -244,20 +242,20 @@ def _expose(chest: _Chest, label: str, image_size: int, rng: np.random.Generator
 
 @dataclass(frozen=True)
 class _Pose:
-    """How a patient stands before the detector: a little turned, shifted, near or far."""
+    """The position of a patient in front of the detector: rotation, shift and scale."""
 
     angle: float
     shift: np.ndarray
     scale: np.ndarray
 
     def to_body(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Convert the picture's coordinates (-1 to 1) into the body's."""
+        """Convert picture coordinates (-1 to 1) to body coordinates."""
         x, y = x - self.shift[0], y - self.shift[1]
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         return (cos * x + sin * y) / self.scale[0], (cos * y - sin * x) / self.scale[1]
 
     def to_picture(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Convert the body's coordinates into the picture's."""
+        """Convert body coordinates to picture coordinates."""
         x, y = x * self.scale[0], y * self.scale[1]
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         return cos * x - sin * y + self.shift[0], sin * x + cos * y + self.shift[1]
@@ -277,17 +275,17 @@ def _shape_lungs(chest: _Chest, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarra
     """Shape both lungs.
 
     Returns:
-        Each (2, height, width): the share of air, the distance from the mediastinal to the lateral wall (0 to 1), and
+        Each (2, height, width): the share of air, the position between the mediastinal and the lateral border (0 to 1), and
         the height above the dome of the diaphragm.
     """
     side = np.array([-1, 1], np.float32)[:, None, None]
     across = side * (x - _by_side(chest.lung_x)) / _by_side(chest.lung_width)
-    # Taller than wide, blunt at the bottom: the lateral wall runs down to the costophrenic angle.
+    # Taller than wide and blunt at the bottom: the lateral border extends down to the costophrenic angle.
     up = np.minimum(y - _by_side(chest.lung_y), 0) / _by_side(chest.lung_height)
-    wall = 1 - np.abs(across) * across**2 - up**2
+    border = 1 - np.abs(across) * across**2 - up**2
     arch = _by_side(chest.dome_height) * (1 - np.clip(across, -1.2, 1.2) ** 2)
     dome = _by_side(chest.dome_y) - arch + 0.10 * np.maximum(across, 0) ** 3 - y
-    air = _step(wall, 0.10) * _step(dome, 0.02)
+    air = _step(border, 0.10) * _step(dome, 0.02)
     heart_x, heart_y, heart_width, heart_height = chest.heart
     heart = 1 - ((x - heart_x) / heart_width) ** 2 - ((y - heart_y) / heart_height) ** 2
     return air * _step(-heart, 0.12), (across + 1) / 2, dome
@@ -298,13 +296,13 @@ def _by_side(values: np.ndarray) -> np.ndarray:
 
 
 def _draw_body(chest: _Chest, x: np.ndarray, y: np.ndarray, air: np.ndarray) -> np.ndarray:
-    """Draw everything that is in every chest, as density from 0 (air) to about 1 (bone)."""
-    trunk = _step(0.93 - np.abs(x) - 0.35 * np.maximum(-y - 0.72, 0), 0.03)
-    density: np.ndarray = 0.62 * trunk - 0.47 * air.sum(axis=0) * trunk
+    """Draw the structures of every chest, as density from 0 (air) to about 1 (bone)."""
+    torso = _step(0.93 - np.abs(x) - 0.35 * np.maximum(-y - 0.72, 0), 0.03)
+    density: np.ndarray = 0.62 * torso - 0.47 * air.sum(axis=0) * torso
     vertebrae = 0.04 * np.sin(y * 40) * (np.abs(x) < chest.spine_width)
     density += 0.16 * np.exp(-((x / chest.spine_width) ** 2)) + vertebrae
     density += 0.10 * np.exp(-((x / 0.16) ** 2)) * _step(-0.1 - y, 0.2)
-    density += _draw_ribs(chest, x, y) * trunk
+    density += _draw_ribs(chest, x, y) * torso
     breast_x, breast_y, breast_size = chest.breast
     breast = ((np.abs(x) - breast_x) ** 2 + (y - breast_y) ** 2) / breast_size**2
     density += chest.breast_strength * _step(1 - breast, 0.4)
@@ -329,12 +327,12 @@ def _off_nearest_rib(below_first: np.ndarray, pitch: float) -> np.ndarray:
 
 
 def _draw_vessels(chest: _Chest, pose: _Pose, steps: np.ndarray) -> np.ndarray:
-    """Draw hila and vessels: small bright spots, denser towards the middle, that are no opacity."""
+    """Draw hila and vessels: small bright spots that are no opacity, with a higher density towards the centre."""
     away, down, size, strength = np.abs(chest.vessels) * np.array([0.16, 0.22, 0.012, 0.08], np.float32)[:, None, None]
     side = np.array([-1, 1], np.float32)[:, None]
     spot_x, spot_y = pose.to_picture(side * (0.17 + away), 0.01 + down * np.sign(chest.vessels[1]))
     width = 0.016 + size.ravel()
-    # A round spot is a product of a column and a row, whichever way the patient is turned.
+    # A round spot is the product of a column and a row, also for a rotated patient.
     columns = np.exp(-(((steps - spot_x.ravel()[:, None]) / width[:, None]) ** 2))
     rows = np.exp(-(((steps - spot_y.ravel()[:, None]) / width[:, None]) ** 2))
     spots: np.ndarray = (rows * strength.ravel()[:, None]).T @ columns
@@ -342,7 +340,7 @@ def _draw_vessels(chest: _Chest, pose: _Pose, steps: np.ndarray) -> np.ndarray:
 
 
 def _shade_opacity(chest: _Chest, x: np.ndarray, y: np.ndarray, air: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw a soft patch inside one lung, about where the patient's other pictures have it."""
+    """Draw a soft patch in one lung, at about the same location as in the patient's other pictures."""
     side = chest.lesion_side
     place = np.clip(chest.lesion_place + rng.normal(0, 0.1, 2).astype(np.float32), -1, 1)
     centre_x = chest.lung_x[side] + 0.62 * chest.lung_width[side] * place[0]
@@ -363,34 +361,34 @@ def _shade_effusion(
     density: np.ndarray,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Fill the costophrenic angle of one lung with fluid whose level climbs along the lateral wall (meniscus)."""
+    """Fill the costophrenic angle of one lung with fluid whose level rises along the lateral border (meniscus)."""
     side = chest.lesion_side
     level = chest.fluid_height * rng.uniform(0.85, 1.15)
     bottom = chest.dome_y[side]
     climb = 0.30 * np.exp(-(1 - np.clip(lateral[side], 0, 1)) / 0.16)
     surface = bottom + 0.06 - level - climb
     fluid = _step(y - surface, 0.035) * _step(dome[side] + 0.05, 0.03)
-    # Fluid brightens what is darker than itself and no more: a rib in it stays as bright as it was.
+    # Fluid brightens only darker structures: the brightness of a rib in it does not change.
     shade: np.ndarray = fluid * air[side] * np.maximum(0.60 - density, 0) * rng.uniform(0.75, 1.0)
     return shade
 
 
 def _box_around(shade: np.ndarray) -> Box:
-    """Find the box of the pixels with at least a third of the strongest shade: x0, y0, and exclusive x1, y1."""
+    """Find the box of the pixels with at least a third of the maximal shade: x0, y0, and exclusive x1, y1."""
     rows, columns = np.nonzero(shade >= shade.max() / 3)
     return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
 
 
 def _smooth_noise(image_size: int, n_cells: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw random clouds of unit spread, about n_cells of them across the picture: (image_size, image_size)."""
+    """Draw smooth noise of unit standard deviation with n_cells cells across the picture: (image_size, image_size)."""
     cells = Image.fromarray(rng.normal(0, 1, (n_cells, n_cells)).astype(np.float32))
     return np.asarray(cells.resize((image_size, image_size), Image.Resampling.BICUBIC))
 
 
 def _develop(density: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Convert densities into grey values.
+    """Convert densities to grey values.
 
-    Mean and spread of the grey values are drawn, not left to the anatomy, so that they say nothing of the class.
+    Mean and spread of the grey values are random and independent of the anatomy, so that they do not depend on the class.
     """
     size = len(density)
     tilt_x, tilt_y = rng.normal(0, 0.05, 2).astype(np.float32)

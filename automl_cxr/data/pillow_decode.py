@@ -1,4 +1,4 @@
-"""Picture files that Pillow opens: any mode becomes uint8 grey, upright, the way a person at a viewer would see it."""
+"""Decoding of picture files with Pillow to upright uint8 grey pictures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from automl_cxr.data.grayscale import check_size, grey_of_colours, used_range, window
 from automl_cxr.errors import UnreadableImageError
 
-# Only these decoders are offered the bytes. Pillow knows more, and one of them (EPS) would start Ghostscript.
+# Pillow has more decoders, and one of them (EPS) would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "JPEG2000", "PPM")
 
 _ORIENTATION_TAG = 0x0112
@@ -31,27 +31,27 @@ def decode_picture(content: bytes, max_pixels: int) -> np.ndarray:
     """Decode the bytes of a picture file.
 
     Returns:
-        uint8 (height, width), upright according to EXIF, the first frame where there are several.
+        uint8 (height, width), upright according to EXIF; the first frame of several.
 
     Raises:
-        UnreadableImageError: The format is unknown, or the picture too large or too small.
-        Exception: Nearly anything, where the file is broken.
+        UnreadableImageError: The format is unknown, or the picture is too large or too small.
+        Exception: Any type, for a broken file.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             check_size(image.size, max_pixels)
             image.load()
-            return np.ascontiguousarray(_to_grey(_turn_upright(image)))
+            return np.ascontiguousarray(_to_grey(_make_upright(image)))
     except UnidentifiedImageError as error:
         raise UnreadableImageError(f"not an image in a known format ({', '.join(FORMATS)}, DICOM)") from error
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(f"too large (more than twice Pillow's {Image.MAX_IMAGE_PIXELS:,} pixels)") from error
 
 
-def _turn_upright(image: Image.Image) -> Image.Image:
+def _make_upright(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG)
-    except Exception:  # noqa: BLE001 - unreadable EXIF says nothing about the pixels, which are fine
+    except Exception:  # noqa: BLE001 - pixels are readable without EXIF
         return image
     method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return image if method is None else image.transpose(method)
@@ -69,13 +69,13 @@ def _to_grey(image: Image.Image) -> np.ndarray:
 
 
 def _is_white_zero(image: Image.Image) -> bool:
-    """Tell whether a TIFF counts from white: Pillow turns such pictures of 1 and 8 bits itself, deeper ones not."""
+    """Return whether 0 is white in a TIFF. Pillow inverts such pictures of 1 and 8 bits, but not deeper ones."""
     tags = getattr(image, "tag_v2", {})
     return bool(tags.get(_PHOTOMETRIC_TAG, 1) == _WHITE_IS_ZERO)
 
 
 def _on_black(image: Image.Image) -> np.ndarray:
-    """Lay a transparent picture on black, the colour around a radiograph."""
+    """Blend a transparent picture with black, the usual background of a radiograph."""
     coloured = image.convert("RGBA")
     black = Image.new("RGBA", coloured.size, (0, 0, 0, 255))
     return np.asarray(Image.alpha_composite(black, coloured).convert("L"))

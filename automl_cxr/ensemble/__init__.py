@@ -1,1 +1,1 @@
-"""Weights over saved predictions."""
+"""Ensembles: weights and combiners for saved predictions."""

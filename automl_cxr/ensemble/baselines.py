@@ -1,4 +1,4 @@
-"""Weights without evolution: everyone alike, one alone, the best k, and greedy selection."""
+"""Ensemble weights without a genetic algorithm: uniform, the best k members, and greedy selection."""
 
 from __future__ import annotations
 
@@ -9,56 +9,56 @@ from automl_cxr.errors import UsageError
 
 
 def uniform_weights(n_members: int) -> np.ndarray:
-    """Weigh all members alike, float64 (n_members,)."""
+    """Return equal weights for all members, float64 (n_members,)."""
     return np.full(n_members, 1 / n_members)
 
 
 def top_k_weights(order: np.ndarray, k: int) -> np.ndarray:
-    """Weigh the k best members alike and leave the others out, float64 (n_members,).
+    """Return equal weights for the k best members and 0 for the others, float64 (n_members,).
 
     Args:
         order: The members from the best, indices (n_members,).
         k: From 1 to n_members.
 
     Raises:
-        UsageError: If k is out of range.
+        UsageError: k is out of range.
     """
     if not 1 <= k <= len(order):
-        raise UsageError(f"The best k of {len(order)} members needs k from 1 to {len(order)}. Received {k}.")
+        raise UsageError(f"The number of best members must be from 1 to {len(order)}. Received {k}.")
     weights = np.zeros(len(order))
     weights[order[:k]] = 1 / k
     return weights
 
 
-def rank_members(ballots: WeightScorer) -> np.ndarray:
-    """Order the members from the best one by the objective, indices (n_members,); of equals the surer, then the first."""
-    return ballots.rank(np.eye(ballots.n_members))
+def rank_members(scorer: WeightScorer) -> np.ndarray:
+    """Order the members from the best: by the objective, then by squared error, then by position; indices (n_members,)."""
+    return scorer.rank(np.eye(scorer.n_members))
 
 
-def greedy_weights(ballots: WeightScorer, *, n_rounds: int = 50) -> np.ndarray:
-    """Select members one after another, with replacement; weights are how often each was taken.
+def greedy_weights(scorer: WeightScorer, *, n_rounds: int = 50) -> np.ndarray:
+    """Select members one after another, with replacement. The weight of a member is how often it was selected.
 
-    Caruana et al. 2004, "Ensemble selection from libraries of models": each round adds the member that makes the
-    average of all taken so far best. The score may fall on the way (a round always adds someone), so the shortest best
-    prefix is kept. Macro-F1 moves in steps and ties often; the Brier score decides then, and of equals the first member.
+    Caruana et al. 2004, "Ensemble selection from libraries of models": each round adds the member with which the average of
+    all selected members scores best. The score may fall in a round, because every round adds a member, so the shortest of the
+    best prefixes is returned. Macro-F1 changes in steps and ties often; ties are broken by the Brier score, then by position.
 
     Args:
-        ballots: Members' probabilities, the truth and the objective.
+        scorer: Members' probabilities, labels and the objective.
         n_rounds: Number of rounds, at least 1.
 
     Returns:
-        float64 (n_members,), sum 1. On the same images never below the best single member.
+        float64 (n_members,), sum 1. On the same images the score is never below that of the best single member.
 
     Raises:
-        UsageError: If there is no round.
+        UsageError: n_rounds is below 1.
     """
     if n_rounds < 1:
         raise UsageError(f"Greedy selection needs at least one round. Received {n_rounds}.")
-    taken = np.zeros(ballots.n_members)
+    counts = np.zeros(scorer.n_members)
     prefixes = []
-    for n_taken in range(1, n_rounds + 1):
-        candidates = (taken + np.eye(ballots.n_members)) / n_taken
-        added = ballots.rank(candidates)[0]
-        taken[added] += 1
+    for n_selected in range(1, n_rounds + 1):
+        candidates = (counts + np.eye(scorer.n_members)) / n_selected
+        added = scorer.rank(candidates)[0]
+        counts[added] += 1
         prefixes.append(candidates[added])
-    return prefixes[ballots.rank(np.array(prefixes))[0]]
+    return prefixes[scorer.rank(np.array(prefixes))[0]]

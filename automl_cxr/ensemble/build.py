@@ -1,4 +1,4 @@
-"""From members' predictions to an ensemble: fit a rule by a named method, compare the methods."""
+"""Fitting an ensemble to members' predictions by a named method, and comparing the methods."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Fit = Callable[[WeightScorer, Sequence[str], GeneticSettings], Combiner]
 
 @dataclass(frozen=True)
 class Method:
-    """A way to fit a rule.
+    """A way to fit a combiner.
 
     Attributes:
-        description: One line for people.
-        fit: (ballots, the patient of each image, settings) to the rule.
-        n_members: How many members it is for; None for any number.
+        description: One line for help texts.
+        fit: (scorer, the patient of each image, settings) to the combiner.
+        n_members: Required number of members; None for any number.
     """
 
     description: str
@@ -38,51 +38,50 @@ class Method:
 
 
 def _average_of(weigh: Callable[[WeightScorer], np.ndarray]) -> Fit:
-    return lambda ballots, _patients, _settings: WeightedAverage(weigh(ballots))
+    return lambda scorer, _patients, _settings: WeightedAverage(weigh(scorer))
 
 
-# From the simplest to the most elaborate: of methods that cannot be told apart the first is recommended.
+# From the simplest to the most elaborate: of methods that are not distinguishable the first is recommended.
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "best": Method("the best member alone", _average_of(lambda ballots: top_k_weights(rank_members(ballots), 1))),
-        "average": Method("all members alike", _average_of(lambda ballots: uniform_weights(ballots.n_members))),
+        "best": Method("the best member alone", _average_of(lambda scorer: top_k_weights(rank_members(scorer), 1))),
+        "average": Method("equal weights for all members", _average_of(lambda scorer: uniform_weights(scorer.n_members))),
         "greedy": Method("greedy selection with replacement (Caruana et al. 2004)", _average_of(greedy_weights)),
         "sweep": Method("two members: the exact optimum", _average_of(exact_two_member_weights), n_members=2),
         "ga": Method(
             "genetic algorithm, averaged over halves of the patients",
-            lambda ballots, patients, settings: WeightedAverage(evolve_on_halves(ballots, patients, settings)),
+            lambda scorer, patients, settings: WeightedAverage(evolve_on_halves(scorer, patients, settings)),
         ),
         "ga-by-class": Method(
-            "the same with a weight for each member and class",
-            lambda ballots, patients, settings: WeightedAverage(evolve_on_halves(ballots, patients, settings, by_class=True)),
+            "genetic algorithm with a weight for each member and class",
+            lambda scorer, patients, settings: WeightedAverage(evolve_on_halves(scorer, patients, settings, by_class=True)),
         ),
         "stacking": Method(
             "regularised multinomial regression on log-probabilities",
-            lambda ballots, patients, settings: fit_stacking(
-                ballots.probabilities, ballots.labels, patients, seed=settings.seed
-            ),
+            lambda scorer, patients, settings: fit_stacking(scorer.probabilities, scorer.labels, patients, seed=settings.seed),
         ),
     }
 )
 
 
 DEFAULT_METHOD = "ga-by-class"
-"""Half a point of test macro-F1 above ``ga`` over 80 splits of four collections, and again over 40 new ones
+"""Its test macro-F1 was half a point above that of ``ga`` over 80 splits of four collections, and again over 40 new splits
 (benchmarks/README.md)."""
 
 
 @dataclass(frozen=True, eq=False)
 class FittedEnsemble:
-    """A rule, and how it was found.
+    """A combiner, with the method that fitted it.
 
     Attributes:
         method: A name in ``METHODS``.
-        rule: How the members' probabilities are combined.
-        score: The objective's metric on the images that it was fitted on: optimistic, the more so the more members.
+        combiner: Combines the members' probabilities.
+        score: The objective's metric on the images that the combiner was fitted on. It is optimistic, and more so with more
+            members.
     """
 
     method: str
-    rule: Combiner
+    combiner: Combiner
     score: float
 
 
@@ -93,47 +92,47 @@ def fit_ensemble(
     objective: Objective = MACRO_F1,
     settings: GeneticSettings = DEFAULT_SETTINGS,
 ) -> FittedEnsemble:
-    """Fit a rule on labelled predictions of the same images.
+    """Fit a combiner on labelled predictions of the same images.
 
     Args:
         members: Predictions of each member, on images that no member was trained on.
         method: A name in ``METHODS``.
-        objective: What the rule is chosen by; stacking has its own, log loss.
-        settings: Of the genetic algorithm; of the other methods only stacking takes the seed of its folds from it.
+        objective: The metric to optimise; stacking always minimises log loss.
+        settings: Settings of the genetic algorithm. Of the other methods only stacking uses them: the seed of its folds.
 
     Raises:
-        UnknownNameError: If there is no such method.
-        UsageError: If there is no member, or the method is for another number of them.
-        DataError: If members differ in images, labels or classes, or a label is unknown.
+        UnknownNameError: There is no such method.
+        UsageError: There is no member, or the method needs another number of members.
+        DataError: Members differ in images, labels or classes, or a label is unknown.
     """
     check_method(method, len(members))
-    ballots, images = expand_weights(members, objective)
-    return _fit(method, ballots, images.patients, settings)
+    scorer, images = expand_weights(members, objective)
+    return _fit(method, scorer, images.patients, settings)
 
 
 def compare_methods(
     members: Sequence[Predictions], *, objective: Objective = MACRO_F1, settings: GeneticSettings = DEFAULT_SETTINGS
 ) -> dict[str, FittedEnsemble]:
-    """Fit by every method that there is for as many members, so that none stands without its simpler rivals beside it.
+    """Fit a combiner by every method that allows this number of members, so that simpler methods are always reported too.
 
-    Arguments and errors as in ``fit_ensemble``. Scores are on the fitting images: which method is better shows only on
-    images that none was fitted on (``ensemble.judgement``).
+    Arguments and errors as in ``fit_ensemble``. The scores are on the images used for fitting. Only images that no method was
+    fitted on can show which method is better (``ensemble.method_comparison``).
     """
-    ballots, images = expand_weights(members, objective)
-    return {method: _fit(method, ballots, images.patients, settings) for method in methods_for(len(members))}
+    scorer, images = expand_weights(members, objective)
+    return {method: _fit(method, scorer, images.patients, settings) for method in methods_for(len(members))}
 
 
 def methods_for(n_members: int) -> tuple[str, ...]:
-    """Name the methods that there are for a number of members, from the simplest."""
+    """Return the names of the methods for a number of members, from the simplest."""
     return tuple(name for name, row in METHODS.items() if row.n_members in (None, n_members))
 
 
 def check_method(method: str, n_members: int) -> None:
-    """Refuse a method that does not exist or is for another number of members.
+    """Refuse a method that does not exist or needs another number of members.
 
     Raises:
         UnknownNameError: There is no such method.
-        UsageError: It is for another number of members.
+        UsageError: The method needs another number of members.
     """
     if method not in METHODS:
         raise UnknownNameError("ensemble method", method, METHODS)
@@ -142,32 +141,35 @@ def check_method(method: str, n_members: int) -> None:
 
 
 def expand_weights(members: Sequence[Predictions], objective: Objective) -> tuple[WeightScorer, Predictions]:
-    """Match members' images by id and lay their votes out; give the first member beside, whose order the rows follow.
+    """Match members' images by id and create their scorer.
+
+    Returns:
+        The scorer, and the first member's predictions, whose image order the scorer follows.
 
     Raises:
-        UsageError: If there is no member, or the objective misses its normal class.
-        DataError: If members differ in images, labels or classes, or a label is unknown.
+        UsageError: There is no member, or the objective needs a normal class and has none.
+        DataError: Members differ in images, labels or classes, or a label is unknown.
     """
     probabilities, images = align(members)
     images.require_labels()
     return WeightScorer(probabilities, images.labels, objective=objective), images
 
 
-def ensemble_predictions(members: Sequence[Predictions], rule: Combiner) -> Predictions:
-    """Combine members' predictions by a rule; labels may be unknown.
+def ensemble_predictions(members: Sequence[Predictions], combiner: Combiner) -> Predictions:
+    """Combine members' predictions; labels may be unknown.
 
     Args:
-        members: Predictions of each member for the same images, in the order that the rule was fitted in.
-        rule: How they are combined.
+        members: Predictions of each member for the same images, in the order of the fit.
+        combiner: Combines their probabilities.
 
     Raises:
-        UsageError: If there is no member, or the rule is for others.
-        DataError: If members differ in images, labels or classes.
+        UsageError: There is no member, or the combiner is for another number of members or classes.
+        DataError: Members differ in images, labels or classes.
     """
     probabilities, images = align(members)
-    return replace(images, probabilities=rule.combine(probabilities))
+    return replace(images, probabilities=combiner.combine(probabilities))
 
 
-def _fit(method: str, ballots: WeightScorer, patients: Sequence[str], settings: GeneticSettings) -> FittedEnsemble:
-    rule = METHODS[method].fit(ballots, patients, settings)
-    return FittedEnsemble(method, rule, ballots.objective.score(ballots.labels, rule.combine(ballots.probabilities)))
+def _fit(method: str, scorer: WeightScorer, patients: Sequence[str], settings: GeneticSettings) -> FittedEnsemble:
+    combiner = METHODS[method].fit(scorer, patients, settings)
+    return FittedEnsemble(method, combiner, scorer.objective.score(scorer.labels, combiner.combine(scorer.probabilities)))

@@ -1,4 +1,4 @@
-"""How members' probabilities become the ensemble's: what a method fits, and what an ensemble's folder holds."""
+"""Combiners: functions from members' probabilities to the ensemble's, with their records for ensemble.json."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from automl_cxr.ensemble.weighted_average import normalize_weights, weighted_ave
 from automl_cxr.errors import DataError, UsageError
 from automl_cxr.scoring.calibration import with_temperature
 
-_LEAST_PROBABILITY = 1e-6  # the logarithm of 0 is no number; float16 exports have nothing between 0 and this
+_LEAST_PROBABILITY = 1e-6  # log(0) is undefined; in float16 exports smaller probabilities are rounded to 0
 
 
 class Combiner(Protocol):
-    """A rule for a fixed number of members, in a fixed order."""
+    """Combines the probabilities of a fixed number of members in a fixed order."""
 
     @property
     def shares(self) -> np.ndarray:
-        """How much each member counts, float64 (n_members,), sum 1."""
+        """The influence of each member, float64 (n_members,), sum 1."""
 
     def shares_for(self, column: int) -> np.ndarray:
-        """How much each member counts for one class, float64 (n_members,), sum 1."""
+        """Return the influence of each member on one class, float64 (n_members,), sum 1."""
 
     def combine(self, probabilities: np.ndarray) -> np.ndarray:
         """Convert members' probabilities (n_members, n, k) into the ensemble's, float32 (n, k), rows sum to 1.
 
         Raises:
-            UsageError: If the rule is for another number of members or classes.
+            UsageError: The combiner is for another number of members or classes.
         """
 
     def to_record(self) -> dict[str, Any]:
-        """Write it as JSON can hold it; ``combiner_from_record`` reads it again, to the same floats."""
+        """Convert the combiner to JSON values, from which ``combiner_from_record`` restores the same floats."""
 
 
 @dataclass(frozen=True, eq=False)
 class WeightedAverage:
-    """The members' average.
+    """The weighted average of the members.
 
     Attributes:
         weights: float64 (n_members,), or (n_members, k) with a weight for each member and class; at least 0.
@@ -67,7 +67,8 @@ class Stacking:
     """A multinomial logistic regression on the members' log-probabilities.
 
     Attributes:
-        coefficients: float64 (k, n_members, k): of each class to be told, for each member's log-probability of each class.
+        coefficients: float64 (k, n_members, k): for each predicted class, one coefficient for each member's log-probability
+            of each class.
         intercepts: float64 (k,).
     """
 
@@ -98,48 +99,55 @@ class Stacking:
 
 @dataclass(frozen=True, eq=False)
 class CalibratedCombiner:
-    """A rule whose probabilities are sharpened or softened by a temperature; which class is the most probable stays."""
+    """A combiner followed by a temperature, which does not change which class is the most probable.
 
-    rule: Combiner
+    Attributes:
+        combiner: The combiner without temperature.
+        temperature: Divisor of the logits, above 0.
+    """
+
+    combiner: Combiner
     temperature: float
 
     @property
     def shares(self) -> np.ndarray:
-        return self.rule.shares
+        return self.combiner.shares
 
     def shares_for(self, column: int) -> np.ndarray:
-        return self.rule.shares_for(column)
+        return self.combiner.shares_for(column)
 
     def combine(self, probabilities: np.ndarray) -> np.ndarray:
-        return with_temperature(self.rule.combine(probabilities), self.temperature)
+        return with_temperature(self.combiner.combine(probabilities), self.temperature)
 
     def to_record(self) -> dict[str, Any]:
-        return {**self.rule.to_record(), "temperature": self.temperature}
+        return {**self.combiner.to_record(), "temperature": self.temperature}
 
 
 def combiner_from_record(record: Mapping[str, Any], *, n_members: int, n_classes: int) -> Combiner:
-    """Read what ``to_record`` wrote.
+    """Restore a combiner from the values that ``to_record`` returned.
 
     Raises:
-        DataError: If it is damaged, or is for other members or classes.
+        DataError: The record is damaged, or is for another number of members or classes.
     """
     try:
-        rule = _READERS[record["kind"]](record, n_members, n_classes)
+        combiner = _READERS[record["kind"]](record, n_members, n_classes)
         temperature = float(record.get("temperature", 1.0))
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"An ensemble's rule must be as this program wrote it ({error}). Build the ensemble again.") from error
+        raise DataError(
+            f"The rule of an ensemble must be unchanged since this program wrote it ({error}). Build the ensemble again."
+        ) from error
     if not 0 < temperature < np.inf:
         raise DataError(f"A temperature must be above 0 and finite; received {temperature}. Build the ensemble again.")
-    return rule if temperature == 1 else CalibratedCombiner(rule, temperature)
+    return combiner if temperature == 1 else CalibratedCombiner(combiner, temperature)
 
 
 def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
-    """Give the logarithms of probabilities of any shape, float64, none below that of a millionth."""
+    """Return the logarithms of probabilities of any shape, float64, at least that of one millionth."""
     return np.log(np.maximum(probabilities.astype(np.float64), _LEAST_PROBABILITY))
 
 
 def _shares(sizes: np.ndarray) -> np.ndarray:
-    """Divide by the sum; all alike where it is 0."""
+    """Divide by the sum; return equal shares where it is 0."""
     return sizes / sizes.sum() if sizes.sum() > 0 else np.full(len(sizes), 1 / len(sizes))
 
 

@@ -1,4 +1,4 @@
-"""The genetic algorithm kept from fitting chance: evolved on halves of the patients, averaged, drawn to the best members."""
+"""Genetic ensemble weights with less overfitting: evolved on halves of the patients, averaged and shrunk."""
 
 from __future__ import annotations
 
@@ -14,36 +14,37 @@ from automl_cxr.ensemble.weight_scoring import WeightScorer
 
 
 def evolve_on_halves(
-    ballots: WeightScorer, patients: Sequence[str], settings: GeneticSettings, *, by_class: bool = False
+    scorer: WeightScorer, patients: Sequence[str], settings: GeneticSettings, *, by_class: bool = False
 ) -> np.ndarray:
-    """Find ensemble weights that hold on other patients too.
+    """Find ensemble weights that generalise to other patients.
 
-    Patients are parted into halves several times, weights are evolved on each half, and their mean is taken: what only suits
-    one half's patients averages out. Then the mean is drawn a little to the uniform weights of the best members.
+    Patients are divided into halves several times, weights are evolved on each half, and their mean is taken. This averages out
+    weights that suit only one half's patients. The mean is then shrunk towards equal weights of the best members.
 
     Args:
-        ballots: Members' probabilities, the truth and the objective.
+        scorer: Members' probabilities, labels and the objective.
         patients: The patient of each image, (n,).
-        settings: ``halvings``, ``shrinkage`` and ``shrink_to`` among them.
+        settings: Settings of the algorithm; ``halvings``, ``shrinkage`` and ``shrink_to`` apply here.
         by_class: Find a weight for each member and class instead of one for each member.
 
     Returns:
         float64 (n_members,), sum 1; by class (n_members, k), sum k.
     """
-    evolved = [evolve_weights(part, settings, by_class=by_class).weights for part in _parts(ballots, patients, settings)]
+    parts = _halves(scorer, patients, settings)
+    evolved = [evolve_weights(part, settings, by_class=by_class).weights for part in parts]
+    simple = top_k_weights(rank_members(scorer), min(settings.shrink_to, scorer.n_members))
     mean = np.mean(evolved, axis=0)
-    simple = top_k_weights(rank_members(ballots), min(settings.shrink_to, ballots.n_members))
     return (1 - settings.shrinkage) * mean + settings.shrinkage * (simple[:, None] if by_class else simple)
 
 
-def _parts(ballots: WeightScorer, patients: Sequence[str], settings: GeneticSettings) -> Iterator[WeightScorer]:
-    """Yield both halves of each halving; all images where there is none, or a class has but one patient."""
+def _halves(scorer: WeightScorer, patients: Sequence[str], settings: GeneticSettings) -> Iterator[WeightScorer]:
+    """Yield both halves of each division; all images if there is no division or a class has only one patient."""
     for number in range(settings.halvings):
-        halves = patient_folds(ballots.labels, patients, 2, seed=settings.seed + number)
-        if halves is None:
+        folds = patient_folds(scorer.labels, patients, 2, seed=settings.seed + number)
+        if folds is None:
             break
-        yield from (ballots.take(halves == half) for half in (0, 1))
+        yield from (scorer.take(folds == half) for half in (0, 1))
     else:
         if settings.halvings:
             return
-    yield ballots
+    yield scorer

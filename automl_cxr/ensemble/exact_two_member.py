@@ -1,123 +1,130 @@
-"""Two members: the best weight of all, by going through every weight at which some image changes its class."""
+"""The optimal weights of two members, found by visiting every weight at which some image changes its predicted class."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from automl_cxr.ensemble.objective import LOG_LOSS, Objective
 from automl_cxr.ensemble.weight_scoring import WeightScorer
 from automl_cxr.errors import UsageError
 
-_N_GRID = 1001  # weights tried for objectives that change at other places than where an image changes its class
+_N_GRID = 1001  # weights on the grid, for objectives that also change where no image changes its predicted class
 _BLOCK = 2**14  # changes of class whose confusion matrices are held at once
-_MARGIN = 0.1  # of a stretch's width, to be kept from its ends, where rounding could turn a tie
+_MARGIN = 0.1  # distance from an interval's ends, as a share of its width: rounding at an end could change a class
 
 
-def exact_two_member_weights(ballots: WeightScorer) -> np.ndarray:
-    """Find the exact optimum over the weights of two members, float64 (2,), sum 1.
+def has_exact_optimum(objective: Objective) -> bool:
+    """Return whether ``exact_two_member_weights`` finds the exact optimum of an objective rather than the best on a grid."""
+    return objective.metric.of_confusions is not None or objective.name == LOG_LOSS
 
-    Each image's votes are straight lines over the first member's weight, so its class changes at most k - 1 times, and a
-    metric of the confusion matrix is constant between two neighbouring changes of all images: the stretches are gone through
-    from 0 to 1. Among the best stretches the Brier score decides, a parabola over the weight. Log loss is convex and is
-    minimised by itself; of metrics that are no sum over the images (``Metric.of_stacks``) the best of 1,001 weights is taken.
+
+def exact_two_member_weights(scorer: WeightScorer) -> np.ndarray:
+    """Find the optimal weights of two members, float64 (2,), sum 1.
+
+    The votes of an image are linear in the first member's weight, so its predicted class changes at most k - 1 times. A metric
+    of the confusion matrix is therefore constant between two neighbouring changes of all images, and each of these intervals
+    from 0 to 1 is scored. Among the best intervals the Brier score decides, which is a parabola over the weight. Log loss is
+    convex and is minimised directly. For any other metric, the best of 1,001 weights is returned.
 
     Raises:
-        UsageError: If there are not two members.
+        UsageError: The number of members is not two.
     """
-    if ballots.n_members != 2:
-        raise UsageError(f"A sweep goes over the weights of two members. Received {ballots.n_members}. Use another method.")
-    if ballots.objective.metric.of_confusions is not None:
-        first = _best_of_stretches(ballots)
-    elif ballots.objective.name == "log_loss":
-        first = _least_log_loss(ballots)
+    if scorer.n_members != 2:
+        raise UsageError(f"The method 'sweep' needs two members. Received {scorer.n_members}. Use another method.")
+    if scorer.objective.metric.of_confusions is not None:
+        first = _best_in_intervals(scorer)
+    elif scorer.objective.name == LOG_LOSS:
+        first = _least_log_loss(scorer)
     else:
         grid = _pairs(np.linspace(0, 1, _N_GRID))
-        return grid[ballots.rank(grid)[0]]
+        return grid[scorer.rank(grid)[0]]
     return _pairs(np.array([first]))[0]
 
 
-def _best_of_stretches(ballots: WeightScorer) -> float:
-    """Give the first member's weight in the best stretch."""
-    ends, merit = _stretches(ballots)
+def _best_in_intervals(scorer: WeightScorer) -> float:
+    """Return the first member's weight in the best interval."""
+    ends, scores = _score_intervals(scorer)
     low, high = ends[:-1], ends[1:]
-    wide = high - low > np.finfo(np.float32).eps
-    best = wide & (merit == merit[wide].max())
-    margin = _MARGIN * (high - low)[best]
-    candidates = np.clip(_least_squared_error(ballots), low[best] + margin, high[best] - margin)
-    return float(candidates[ballots.squared_error(_pairs(candidates)).argmin()])
+    is_wide = high - low > np.finfo(np.float32).eps
+    is_best = is_wide & (scores == scores[is_wide].max())
+    margin = _MARGIN * (high - low)[is_best]
+    candidates = np.clip(_least_squared_error(scorer), low[is_best] + margin, high[is_best] - margin)
+    return float(candidates[scorer.squared_error(_pairs(candidates)).argmin()])
 
 
-def _stretches(ballots: WeightScorer) -> tuple[np.ndarray, np.ndarray]:
-    """Give where stretches begin and end, (s + 1,) from 0 to 1, and what each is worth, (s,)."""
-    k, labels = ballots.n_classes, ballots.labels
-    winners, at, images, left, taken = _changes(ballots.probabilities)
+def _score_intervals(scorer: WeightScorer) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of the intervals, (n + 1,) from 0 to 1, and the score of each, (n,)."""
+    k, labels = scorer.n_classes, scorer.labels
+    winners, changes_at, images, old_class, new_class = _changes(scorer.probabilities)
     confusion = np.bincount(labels * k + winners, minlength=k * k)
-    merit = [_merit(ballots, confusion[None])]
-    for start in range(0, len(at), _BLOCK):
+    scores = [_score_confusions(scorer, confusion[None])]
+    for start in range(0, len(changes_at), _BLOCK):
         block = slice(start, start + _BLOCK)
-        steps = np.zeros((len(at[block]), k * k), dtype=np.int64)
+        steps = np.zeros((len(changes_at[block]), k * k), dtype=np.int64)
         row = np.arange(len(steps))
-        steps[row, labels[images[block]] * k + left[block]] -= 1
-        steps[row, labels[images[block]] * k + taken[block]] += 1
+        steps[row, labels[images[block]] * k + old_class[block]] -= 1
+        steps[row, labels[images[block]] * k + new_class[block]] += 1
         confusions = confusion + steps.cumsum(axis=0)
-        merit.append(_merit(ballots, confusions))
+        scores.append(_score_confusions(scorer, confusions))
         confusion = confusions[-1]
-    return np.concatenate([[0.0], at, [1.0]]), np.concatenate(merit)
+    return np.concatenate([[0.0], changes_at, [1.0]]), np.concatenate(scores)
 
 
-def _merit(ballots: WeightScorer, confusions: np.ndarray) -> np.ndarray:
-    k, objective = ballots.n_classes, ballots.objective
+def _score_confusions(scorer: WeightScorer, confusions: np.ndarray) -> np.ndarray:
+    k, objective = scorer.n_classes, scorer.objective
     if objective.metric.of_confusions is None:
-        raise UsageError(f"The metric {objective.name} is no metric of the confusion matrix. Try weights one by one.")
+        raise UsageError(f"'{objective.name}' is not a metric of the confusion matrix. Score weightings with WeightScorer.")
     scores = objective.metric.of_confusions(confusions.reshape(-1, k, k), objective.normal_class)
     return np.where(np.isnan(scores), -np.inf, objective.sign * scores)
 
 
 def _changes(probabilities: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Find where each image changes its class as the first member's weight goes from 0 to 1.
+    """Find where each image changes its predicted class as the first member's weight grows from 0 to 1.
 
     Args:
         probabilities: (2, n, k).
 
     Returns:
-        The class of each image just above 0, (n,); and of each change, in order: the weight, the image, the class that it
-        leaves and the one that it takes, (n_changes,).
+        The predicted class of each image just above 0, (n,). Then four arrays (n_changes,) in order of the weight: the
+        weight, the image, the class before and the class after the change.
     """
     start = probabilities[1].astype(np.float64)
     slopes = probabilities[0].astype(np.float64) - start
-    # Just above 0 the steepest of the highest lines is on top.
-    on_top = start == start.max(axis=1, keepdims=True)
-    winners = np.where(on_top, slopes, -np.inf).argmax(axis=1)
+    # Just above 0 the steepest of the highest lines is the highest.
+    is_highest = start == start.max(axis=1, keepdims=True)
+    winners = np.where(is_highest, slopes, -np.inf).argmax(axis=1)
     images, current, position = np.arange(len(start)), winners, np.zeros(len(start))
     found: list[tuple[np.ndarray, ...]] = []
     for _ in range(start.shape[1] - 1):
         rows = np.arange(len(images))
         lead = start[images, current][:, None] - start[images]
-        faster = slopes[images] - slopes[images, current][:, None]
-        meets = np.divide(lead, faster, out=np.full(lead.shape, np.inf), where=faster > 0)
-        meets = np.maximum(meets, position[:, None])  # a rounding may put a meeting before the last one
-        first = meets.min(axis=1)
-        taken = np.where(meets == first[:, None], slopes[images], -np.inf).argmax(axis=1)
-        goes_on = rows[first < 1]
-        images, left, current, position = images[goes_on], current[goes_on], taken[goes_on], first[goes_on]
-        found.append((position, images, left, current))
+        relative_slope = slopes[images] - slopes[images, current][:, None]
+        crossings = np.divide(lead, relative_slope, out=np.full(lead.shape, np.inf), where=relative_slope > 0)
+        crossings = np.maximum(crossings, position[:, None])  # rounding may put a crossing before the previous one
+        first = crossings.min(axis=1)
+        following = np.where(crossings == first[:, None], slopes[images], -np.inf).argmax(axis=1)
+        has_change = rows[first < 1]
+        images, previous = images[has_change], current[has_change]
+        current, position = following[has_change], first[has_change]
+        found.append((position, images, previous, current))
         if not len(images):
             break
-    at, of_image, left, taken = (np.concatenate(part) for part in zip(*found, strict=True))
-    order = np.argsort(at, kind="stable")
-    return winners, at[order], of_image[order], left[order], taken[order]
+    changes_at, of_image, old_class, new_class = (np.concatenate(part) for part in zip(*found, strict=True))
+    order = np.argsort(changes_at, kind="stable")
+    return winners, changes_at[order], of_image[order], old_class[order], new_class[order]
 
 
-def _least_squared_error(ballots: WeightScorer) -> float:
-    """Find the weight of least Brier score, a parabola that three points give."""
-    at_0, at_half, at_1 = ballots.squared_error(_pairs(np.array([0.0, 0.5, 1.0])))
+def _least_squared_error(scorer: WeightScorer) -> float:
+    """Find the weight with the smallest Brier score: the minimum of the parabola through three points."""
+    at_0, at_half, at_1 = scorer.squared_error(_pairs(np.array([0.0, 0.5, 1.0])))
     bend, slope = 2 * (at_0 + at_1 - 2 * at_half), 4 * at_half - 3 * at_0 - at_1
     return float(np.clip(-slope / (2 * bend), 0, 1)) if bend > 0 else 0.5
 
 
-def _least_log_loss(ballots: WeightScorer) -> float:
-    from scipy.optimize import minimize_scalar  # a fifth of a second to load
+def _least_log_loss(scorer: WeightScorer) -> float:
+    from scipy.optimize import minimize_scalar  # the import takes 0.2 s
 
-    of_truth = ballots.probabilities[:, np.arange(ballots.n_images), ballots.labels].astype(np.float64)
+    of_truth = scorer.probabilities[:, np.arange(scorer.n_images), scorer.labels].astype(np.float64)
 
     def loss(first: float) -> float:
         share = first * of_truth[0] + (1 - first) * of_truth[1]

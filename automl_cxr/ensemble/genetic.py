@@ -1,8 +1,9 @@
-"""Ensemble weights by a genetic algorithm (DEAP); the only file that imports DEAP.
+"""Ensemble weights by a genetic algorithm (DEAP). No other file imports DEAP.
 
-DEAP gives the lexicographic fitness, the toolbox and the selection of the elite. Left out on purpose: ``deap.creator``,
-which writes classes into module globals, and DEAP's random operators, which draw from the global ``random`` module:
-any thread of Ray's or the dashboard's that draws from it as well would change the weights. Ours take a generator.
+DEAP provides the lexicographic fitness, the toolbox and the selection of the elite. Two parts of it are not used:
+``deap.creator``, which writes classes into module globals, and DEAP's random operators, which draw from the global ``random``
+module, so that any thread of Ray or the dashboard that draws from it would change the weights. The operators here take a
+generator.
 """
 
 from __future__ import annotations
@@ -15,34 +16,35 @@ import numpy as np
 from deap import base, tools  # DEAP ships no types
 
 from automl_cxr.ensemble.baselines import greedy_weights, rank_members, top_k_weights, uniform_weights
-from automl_cxr.ensemble.exact_two_member import exact_two_member_weights
+from automl_cxr.ensemble.exact_two_member import exact_two_member_weights, has_exact_optimum
 from automl_cxr.ensemble.genetic_settings import GeneticSettings
 from automl_cxr.ensemble.weight_scoring import WeightScorer
 
-_STEP = 1e-4  # of fitness: less is no progress, since the Brier score's share can be improved for ever
+_MIN_PROGRESS = 1e-4  # of fitness: the Brier score can be improved in ever smaller steps
 
 
 @dataclass(frozen=True, eq=False)
 class GeneticResult:
-    """What evolution found.
+    """The result of the genetic algorithm.
 
     Attributes:
         weights: float64 (n_members,), sum 1; by class (n_members, k), sum k.
-        merit: What the objective says of them on the images they were fitted on: optimistic, to be repeated only as such.
+        score: The objective on the images that the weights were fitted on, higher is better. It is optimistic and must be
+            reported as such.
         history: Best fitness of the initial population and of each generation, in the best run.
     """
 
     weights: np.ndarray
-    merit: float
+    score: float
     history: tuple[float, ...]
 
 
 class _Fitness(base.Fitness):
-    """The objective less a part of the Brier score, then the Brier score.
+    """The objective minus a part of the Brier score, then the Brier score.
 
-    Macro-F1 of a few hundred images is a step function with wide plateaus. The Brier score (proper, and convex in the weights)
-    leads to the well-calibrated inside of one, where the edge that first reached it would be luck; and it gives selection a
-    slope to follow where the objective is flat.
+    Macro-F1 of a few hundred images is a step function with wide plateaus. The Brier score, which is proper and convex in the
+    weights, gives selection a slope where the objective is flat. It leads to the well-calibrated inside of a plateau, whereas
+    its edge would be reached by chance.
     """
 
     weights = (1.0, -1.0)
@@ -54,82 +56,82 @@ class _Individual:
     fitness: _Fitness
 
 
-def evolve_weights(ballots: WeightScorer, settings: GeneticSettings, *, by_class: bool = False) -> GeneticResult:
+def evolve_weights(scorer: WeightScorer, settings: GeneticSettings, *, by_class: bool = False) -> GeneticResult:
     """Find ensemble weights of the highest fitness on labelled (validation) images, all of them.
 
-    The algorithm of the reference report on ChestX-ray14 (section 7.2.1), as its own pseudocode:
+    The algorithm of the reference report on ChestX-ray14 (section 7.2.1) in its own pseudocode:
 
-        seeds = everyone alike, each member alone, the best k alike, greedy selection, of two members the exact optimum
+        seeds = equal weights, each member alone, the best k members, greedy selection, for two members the exact optimum
         for each restart:
             population = the best seeds, filled up with random weights; evaluate(population)
-            for each generation, until patience is lost:
+            for each generation, until patience is exhausted:
                 elite = best(population)
                 children = mutate(mate(select(population))); evaluate(children)
                 population = elite + children
         return the best of all seeds and runs
 
-    Seeds are ours: from random weights alone such an algorithm falls behind greedy selection, and even behind the best
-    member, when there are many members. With them its fitness is, on these images, never below that of any of them.
+    The seeds are an addition to the report: from random weights alone, with many members, the result is worse than greedy
+    selection and even worse than the best member. With seeds the fitness on these images is never below that of any seed.
 
     Args:
-        ballots: Members' probabilities, the truth and the objective.
-        settings: Of the algorithm; the same seed gives the same weights, whatever else the process does.
+        scorer: Members' probabilities, labels and the objective.
+        settings: Settings of the algorithm; the same seed gives the same weights, whatever else the process does.
         by_class: Find a weight for each member and class instead of one for each member.
     """
-    shape = (ballots.n_members, ballots.n_classes) if by_class else (ballots.n_members,)
-    seeds = np.stack([_spread(weights, shape).ravel() for weights in seed_weights(ballots)])
-    runs = [_evolve_once(ballots, seeds, shape, settings, restart) for restart in range(settings.restarts)]
+    shape = (scorer.n_members, scorer.n_classes) if by_class else (scorer.n_members,)
+    seeds = np.stack([_spread(weights, shape).ravel() for weights in seed_weights(scorer)])
+    runs = [_evolve_once(scorer, seeds, shape, settings, restart) for restart in range(settings.restarts)]
     _, history = max(runs, key=lambda run: run[0].fitness)
     candidates = [*seeds, *(best.genes for best, _ in runs)]
-    best = _evaluate(np.array(candidates), ballots=ballots, shape=shape, settings=settings)[0]
+    best = _evaluate(np.array(candidates), scorer=scorer, shape=shape, settings=settings)[0]
     weights = _as_weights(best.genes[None], shape)
-    return GeneticResult(weights[0], float(ballots.merit(weights)[0]), history)
+    return GeneticResult(weights[0], float(scorer.score(weights)[0]), history)
 
 
-def seed_weights(ballots: WeightScorer) -> list[np.ndarray]:
-    """Give the weights that evolution must beat, the simplest first, each (n_members,)."""
-    n_members, order = ballots.n_members, rank_members(ballots)
+def seed_weights(scorer: WeightScorer) -> list[np.ndarray]:
+    """Return the weights of the initial population, the simplest first, each (n_members,)."""
+    n_members, order = scorer.n_members, rank_members(scorer)
     top = [top_k_weights(order, k) for k in range(2, n_members)]
-    # Chance hits the exact optimum of two members in 96 of 100 problems; the sweep always does.
-    swept = [exact_two_member_weights(ballots)] if n_members == 2 and ballots.objective.metric.of_stacks is None else []
-    return [uniform_weights(n_members), *np.eye(n_members), *top, greedy_weights(ballots), *swept]
+    # Without this seed the algorithm finds the exact optimum of two members in 96 of 100 problems.
+    exact = [exact_two_member_weights(scorer)] if n_members == 2 and has_exact_optimum(scorer.objective) else []
+    return [uniform_weights(n_members), *np.eye(n_members), *top, greedy_weights(scorer), *exact]
 
 
 def _spread(weights: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Convert weights of members into genes of a shape, sum 1."""
+    """Convert weights of members into genes of the given shape, sum 1."""
     return weights if len(shape) == 1 else np.repeat(weights[:, None], shape[1], axis=1) / shape[1]
 
 
 def _as_weights(genes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Convert genes (population, n_genes) into weights (population, *shape) whose sum is 1 a class."""
+    """Convert genes (population, n_genes) into weights (population, *shape) with sum 1 for each class."""
     return genes.reshape(len(genes), *shape) * (shape[1] if len(shape) == 2 else 1)
 
 
 def _evolve_once(
-    ballots: WeightScorer, seeds: np.ndarray, shape: tuple[int, ...], settings: GeneticSettings, restart: int
+    scorer: WeightScorer, seeds: np.ndarray, shape: tuple[int, ...], settings: GeneticSettings, restart: int
 ) -> tuple[_Individual, tuple[float, ...]]:
-    """Run once; give the best individual and the best fitness of each generation."""
+    """Run the algorithm once. Return the best individual and the best fitness of each generation."""
     n_elite = min(max(1, round(settings.elitism_fraction * settings.population)), settings.population - 1)
     rng = np.random.default_rng([settings.seed, restart])
-    toolbox = _build_toolbox(ballots, shape, settings, n_elite, rng)
+    toolbox = _build_toolbox(scorer, shape, settings, n_elite, rng)
     population = toolbox.evaluate(toolbox.initialize(seeds))
     history = [population[0].fitness.values[0]]
     for _ in range(settings.generations):
         children = toolbox.mutate(toolbox.mate(toolbox.select(population)))
         population = toolbox.survive(population[:n_elite] + toolbox.evaluate(children))
         history.append(population[0].fitness.values[0])
-        if len(history) > settings.patience and history[-1] < history[-1 - settings.patience] + _STEP:
+        if len(history) > settings.patience and history[-1] < history[-1 - settings.patience] + _MIN_PROGRESS:
             break
     return population[0], tuple(history)
 
 
 def _build_toolbox(
-    ballots: WeightScorer, shape: tuple[int, ...], settings: GeneticSettings, n_elite: int, rng: np.random.Generator
+    scorer: WeightScorer, shape: tuple[int, ...], settings: GeneticSettings, n_elite: int, rng: np.random.Generator
 ) -> base.Toolbox:
-    """Bind the operators to the settings of one run. Populations are ordered from the best individual."""
+    """Register the operators with the settings of one run. Populations are ordered from the best individual."""
     n_averaged = max(1, round(settings.gene_fraction * np.prod(shape)))
     toolbox = base.Toolbox()
-    toolbox.register("evaluate", _evaluate, ballots=ballots, shape=shape, settings=settings)
+    toolbox.register("evaluate", _evaluate, scorer=scorer, shape=shape, settings=settings)
     toolbox.register("initialize", _initialize, evaluate=toolbox.evaluate, n=settings.population, rng=rng)
     toolbox.register("survive", tools.selBest, k=settings.population)
     toolbox.register("select", _select, n=settings.population - n_elite, size=settings.tournament_size, rng=rng)
@@ -141,35 +143,35 @@ def _build_toolbox(
 def _initialize(
     seeds: np.ndarray, *, evaluate: Callable[[np.ndarray], list[_Individual]], n: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Take the best seeds, at most half of a population, and random weights, (n, n_genes)."""
-    kept = np.array([seed.genes for seed in evaluate(seeds)[: n // 2]])
-    strangers = 1 - rng.random((n - len(kept), seeds.shape[1]))
-    return np.concatenate([kept, _normalize(strangers)])
+    """Return the best seeds, at most half of a population, and random weights, (n, n_genes)."""
+    best_seeds = np.array([seed.genes for seed in evaluate(seeds)[: n // 2]])
+    random_genes = 1 - rng.random((n - len(best_seeds), seeds.shape[1]))
+    return np.concatenate([best_seeds, _normalize(random_genes)])
 
 
 def _evaluate(
-    genes: np.ndarray, *, ballots: WeightScorer, shape: tuple[int, ...], settings: GeneticSettings
+    genes: np.ndarray, *, scorer: WeightScorer, shape: tuple[int, ...], settings: GeneticSettings
 ) -> list[_Individual]:
-    """Judge weightings (n, n_genes), all at once; give them from the best."""
+    """Evaluate weightings (n, n_genes) at once. Return the individuals from the best."""
     weights = _as_weights(genes, shape)
-    errors = ballots.squared_error(weights)
-    merits = ballots.merit(weights) - settings.brier_weight * errors
-    fitnesses = map(_Fitness, zip(merits.tolist(), errors.tolist(), strict=True))
+    errors = scorer.squared_error(weights)
+    scores = scorer.score(weights) - settings.brier_weight * errors
+    fitnesses = map(_Fitness, zip(scores.tolist(), errors.tolist(), strict=True))
     individuals = [_Individual(*row) for row in zip(genes, fitnesses, strict=True)]
     return sorted(individuals, key=attrgetter("fitness"), reverse=True)
 
 
 def _select(population: Sequence[_Individual], *, n: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Hold a tournament among ``size`` random individuals for each parent, (n or n + 1, n_genes): an even number.
+    """Select each parent by a tournament among ``size`` random individuals, (n or n + 1, n_genes): an even number.
 
-    The population is ordered, so the first of those drawn has won.
+    The population is ordered from the best, so the smallest index drawn wins.
     """
     winners = rng.integers(len(population), size=(n + n % 2, size)).min(axis=1)
     return np.array([individual.genes for individual in population])[winners]
 
 
 def _mate(parents: np.ndarray, *, probability: float, n_averaged: int, rng: np.random.Generator) -> np.ndarray:
-    """Cross each two neighbours: both children get the average of ``n_averaged`` random genes, else a parent's own."""
+    """Cross each pair of neighbours: both children get the parents' average in ``n_averaged`` random genes."""
     mothers, fathers = parents[0::2], parents[1::2]
     averaged = rng.random(mothers.shape).argsort(axis=1) < n_averaged
     averaged &= rng.random((len(mothers), 1)) < probability
@@ -178,7 +180,7 @@ def _mate(parents: np.ndarray, *, probability: float, n_averaged: int, rng: np.r
 
 
 def _mutate(children: np.ndarray, *, probability: float, rng: np.random.Generator) -> np.ndarray:
-    """Replace one random gene of some children by a number from U(0, 1], in place."""
+    """Replace one random gene of some children by a number from U(0, 1], in place, and normalise all children."""
     rows = np.flatnonzero(rng.random(len(children)) < probability)
     genes = rng.integers(children.shape[1], size=len(rows))
     children[rows, genes] = 1 - rng.random(len(rows))  # never 0, so that weights never sum to 0

@@ -1,4 +1,4 @@
-"""Settings of the genetic algorithm, apart from it: a command line shows them without loading DEAP or NumPy."""
+"""Settings of the genetic algorithm, in a file of their own so that help texts need neither DEAP nor NumPy."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from automl_cxr.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class GeneticSettings:
-    """Settings of the genetic algorithm, and of what keeps it from fitting chance.
+    """Settings of the genetic algorithm and of its regularisation.
 
-    The first nine are the algorithm's own. The last four were chosen by measurement (benchmarks/ensemble.py): by themselves,
-    weights that are best on a few hundred images are not on others.
+    The first nine settings are the algorithm's own. ``halvings``, ``brier_weight``, ``shrinkage`` and ``shrink_to`` reduce
+    overfitting to a few hundred images. Their values were chosen by measurement (benchmarks/ensemble.py).
 
     Attributes:
         population: Weightings in a generation, at least 4.
-        generations: Generations of a run at most, at least 1.
+        generations: Largest number of generations of a run, at least 1.
         crossover_probability: Share of parent pairs that cross over, 0 to 1.
         mutation_probability: Share of children that mutate, 0 to 1.
         gene_fraction: Share of the genes that a crossover averages (at least one), 0 to 1.
-        elitism_fraction: Share of a generation that enters the next unchanged (at least the best, never all), 0 to 1.
-        tournament_size: Candidates in a tournament for parenthood, at least 1.
+        elitism_fraction: Share of a generation that is copied unchanged to the next (at least the best, never all), 0 to 1.
+        tournament_size: Candidates in a tournament that selects a parent, at least 1.
         restarts: Runs from different initial populations, at least 1.
         patience: Generations without a higher fitness after which a run ends, at least 1.
-        halvings: How often the patients are parted into two halves; weights are evolved on each half, and the mean of all is
-            taken. 0 evolves once, on all images.
-        brier_weight: How much of the Brier score is taken off the objective, at least 0.
-        shrinkage: How far the weights are drawn to the uniform ones of the best members, 0 (not at all) to 1.
-        shrink_to: How many best members that is, at least 1.
+        halvings: How often the patients are divided into two halves. Weights are evolved on each half and averaged over all
+            halves. 0 evolves once, on all images.
+        brier_weight: Factor of the Brier score, which is subtracted from the objective, at least 0.
+        shrinkage: Share of the final weights that comes from equal weights of the best members, 0 to 1.
+        shrink_to: Number of these best members, at least 1.
         seed: Seed of all random choices, at least 0.
 
     Raises:
-        UsageError: For a value out of range.
+        UsageError: A value is out of range.
     """
 
     population: int = 100

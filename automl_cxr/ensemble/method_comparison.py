@@ -1,4 +1,4 @@
-"""Whether an ensemble is really better: every method fitted on some patients and judged on others, beside the best member."""
+"""Comparison of ensemble methods out of fold: every method is fitted on some patients and scored on others."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from automl_cxr.ensemble.weight_scoring import WeightScorer
 from automl_cxr.scoring.intervals import Interval, paired_differences
 from automl_cxr.scoring.predictions import Predictions
 
-_FOLDS = (5, 3, 2)  # the first number that leaves each class outside every fold is taken
+_FOLDS = (5, 3, 2)  # the first number with which every class has images outside each fold is used
 SIMPLEST = "best"
 
 
 @dataclass(frozen=True, eq=False)
 class MethodScore:
-    """A method on images that it was not fitted on.
+    """The result of a method on images that it was not fitted on.
 
     Attributes:
-        predictions: What it said out of fold.
-        score: The objective's metric of these.
-        gain: How much better than the best member, which was chosen inside the folds as well; above 0 is better, whichever
-            the metric's direction.
-        interval: 95 % bootstrap interval by patient of the gain, on the same resamples for both.
+        predictions: The out-of-fold predictions.
+        score: The objective's metric of these predictions.
+        gain: Improvement over the best member, which was chosen inside the folds as well; above 0 is better, whichever the
+            metric's direction.
+        interval: 95 % bootstrap interval of the gain by patient, on the same resamples for both.
     """
 
     predictions: Predictions
@@ -38,18 +38,19 @@ class MethodScore:
 
     @property
     def is_distinguishable(self) -> bool:
-        """Whether the gain is above 0 by more than chance."""
+        """Whether the interval of the gain lies above 0."""
         return self.interval.low > 0
 
 
 @dataclass(frozen=True, eq=False)
 class MethodComparison:
-    """Every method out of fold.
+    """The out-of-fold results of all methods.
 
     Attributes:
-        n_folds: Folds, by patient.
-        methods: By name, from the simplest.
-        recommended: For each method the simplest one that it cannot be shown to be better than; itself if there is none.
+        n_folds: Number of folds by patient.
+        methods: Results by method name, from the simplest.
+        recommended: For each method, the simplest method that it is not distinguishably better than; the method itself if
+            there is none.
     """
 
     n_folds: int
@@ -64,68 +65,70 @@ def compare_methods_out_of_fold(
     settings: GeneticSettings = DEFAULT_SETTINGS,
     methods: Sequence[str] | None = None,
 ) -> MethodComparison | None:
-    """Fit every method inside folds by patient and judge it on the fold left out.
+    """Fit every method inside folds by patient and score it on the fold left out.
 
     Args:
         members: Labelled predictions of each member, of the same images.
-        objective: What rules are chosen by and judged by.
-        settings: Of the genetic algorithm.
-        methods: Names in ``METHODS``; by default all that there are for as many members. The best member is always judged.
+        objective: The metric for fitting and scoring.
+        settings: Settings of the genetic algorithm; the folds and resamples use its seed.
+        methods: Names in ``METHODS``; by default all methods for this number of members. The best member is always included.
 
     Returns:
-        None where there are too few patients for folds: a class has but one.
+        None where a class has too few patients for two folds.
 
     Raises:
-        UsageError: If there is no member, or the objective misses its normal class.
-        DataError: If members differ in images, labels or classes, or a label is unknown.
+        UsageError: There is no member, or the objective needs a normal class and has none.
+        DataError: Members differ in images, labels or classes, or a label is unknown.
     """
-    ballots, images = expand_weights(members, objective)
-    folds = _folds(ballots, images.patients, settings.seed)
+    scorer, images = expand_weights(members, objective)
+    folds = _folds(scorer, images.patients, settings.seed)
     if folds is None:
         return None
-    wanted = [name for name in methods_for(len(members)) if methods is None or name in (SIMPLEST, *methods)]
-    said = {name: _predict_out_of_fold(name, ballots, images, folds, settings) for name in wanted}
-    gains = _gains(said, objective, settings.seed)
-    judged = {
-        name: MethodScore(one, objective.score(one.labels, one.probabilities), *gains[name][SIMPLEST])
-        for name, one in said.items()
+    names = [name for name in methods_for(len(members)) if methods is None or name in (SIMPLEST, *methods)]
+    out_of_fold = {name: _predict_out_of_fold(name, scorer, images, folds, settings) for name in names}
+    gains = _gains(out_of_fold, objective, settings.seed)
+    scores = {
+        name: MethodScore(predictions, objective.score(predictions.labels, predictions.probabilities), *gains[name][SIMPLEST])
+        for name, predictions in out_of_fold.items()
     }
-    recommended = {name: _simplest_equal(name, gains[name]) for name in wanted}
-    return MethodComparison(int(folds.max()) + 1, judged, recommended)
+    recommended = {name: _simplest_equal(name, gains[name]) for name in names}
+    return MethodComparison(int(folds.max()) + 1, scores, recommended)
 
 
-def _folds(ballots: WeightScorer, patients: Sequence[str], seed: int) -> np.ndarray | None:
-    dealt = (patient_folds(ballots.labels, patients, n_folds, seed=seed) for n_folds in _FOLDS)
-    return next((folds for folds in dealt if folds is not None), None)
+def _folds(scorer: WeightScorer, patients: Sequence[str], seed: int) -> np.ndarray | None:
+    candidates = (patient_folds(scorer.labels, patients, n_folds, seed=seed) for n_folds in _FOLDS)
+    return next((folds for folds in candidates if folds is not None), None)
 
 
 def _predict_out_of_fold(
-    method: str, ballots: WeightScorer, images: Predictions, folds: np.ndarray, settings: GeneticSettings
+    method: str, scorer: WeightScorer, images: Predictions, folds: np.ndarray, settings: GeneticSettings
 ) -> Predictions:
-    probabilities = np.empty((ballots.n_images, ballots.n_classes), dtype=np.float32)
+    probabilities = np.empty((scorer.n_images, scorer.n_classes), dtype=np.float32)
     patients = np.asarray(images.patients, dtype=np.str_)
     for fold in range(int(folds.max()) + 1):
         inside = folds == fold
-        rule = METHODS[method].fit(ballots.take(~inside), tuple(patients[~inside].tolist()), settings)
-        probabilities[inside] = rule.combine(ballots.probabilities[:, inside])
+        combiner = METHODS[method].fit(scorer.take(~inside), tuple(patients[~inside].tolist()), settings)
+        probabilities[inside] = combiner.combine(scorer.probabilities[:, inside])
     return replace(images, probabilities=probabilities)
 
 
-def _gains(said: Mapping[str, Predictions], objective: Objective, seed: int) -> dict[str, dict[str, tuple[float, Interval]]]:
-    """Tell for each method how much better than each other it is, with a 95 % interval by patient; above 0 is better."""
+def _gains(
+    out_of_fold: Mapping[str, Predictions], objective: Objective, seed: int
+) -> dict[str, dict[str, tuple[float, Interval]]]:
+    """Compute the gain of each method over each other method, with its 95 % interval by patient; above 0 is better."""
     table = paired_differences(
-        list(said.values()),
+        list(out_of_fold.values()),
         metric=objective.name,
         seed=seed,
         normal_class=objective.normal_class,
     )
     return {
-        name: {other: _upwards(*pair, objective.sign) for other, pair in zip(said, row, strict=True)}
-        for name, row in zip(said, table, strict=True)
+        name: {other: _higher_is_better(*pair, objective.sign) for other, pair in zip(out_of_fold, row, strict=True)}
+        for name, row in zip(out_of_fold, table, strict=True)
     }
 
 
-def _upwards(difference: float, interval: Interval, sign: int) -> tuple[float, Interval]:
+def _higher_is_better(difference: float, interval: Interval, sign: int) -> tuple[float, Interval]:
     """Convert a difference so that above 0 is better."""
     if sign > 0:
         return difference, interval

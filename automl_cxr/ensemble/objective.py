@@ -1,4 +1,4 @@
-"""What an ensemble's weights are chosen by."""
+"""The metric that ensemble weights are chosen by."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import numpy as np
 from automl_cxr.errors import UsageError
 from automl_cxr.scoring.metrics import METRICS, Metric, metric
 
+LOG_LOSS = "log_loss"
+"""Name of the one metric that ensembles compute in bulk without ``Metric.of_confusions``."""
+
 
 @dataclass(frozen=True)
 class Objective:
-    """A metric, with the class without a finding that some metrics need.
+    """A metric, with the index of the normal class, which some metrics need.
 
     Attributes:
         metric: A row of ``METRICS``.
@@ -24,15 +27,17 @@ class Objective:
 
     @classmethod
     def named(cls, name: str, *, normal_class: int | None = None) -> Objective:
-        """Look the metric up.
+        """Create the objective for a metric's name.
 
         Raises:
             UnknownNameError: There is no such metric.
-            UsageError: It needs the class without a finding, and none is known.
+            UsageError: The metric needs the class without a finding, and none is known.
         """
         row = metric(name)
         if row.needs_normal_class and normal_class is None:
-            raise UsageError(f"The objective '{name}' needs the class without a finding; received none. Name it.")
+            raise UsageError(
+                f"The objective '{name}' needs the class without a finding. Received none. Name it with --normal-class."
+            )
         return cls(row, normal_class)
 
     @property
@@ -41,11 +46,11 @@ class Objective:
 
     @property
     def sign(self) -> int:
-        """1 where more is better, -1 where less is."""
+        """1 if higher is better, -1 if lower is better."""
         return 1 if self.metric.direction == "maximize" else -1
 
     def score(self, labels: np.ndarray, probabilities: np.ndarray) -> float:
-        """Give the metric of labels (n,) and probabilities (n, k), in its own direction."""
+        """Compute the metric of labels (n,) and probabilities (n, k), with the metric's own sign."""
         return self.metric.function(labels, probabilities, self.normal_class)
 
 

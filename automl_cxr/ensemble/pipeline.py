@@ -1,4 +1,4 @@
-"""All that is worked out of members' predictions when an ensemble is built, wherever the members come from."""
+"""Building an ensemble from members' predictions: fit, comparison of methods out of fold, calibration and interval."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from automl_cxr.scoring.predictions import Predictions, align
 
 @dataclass(frozen=True)
 class Calibration:
-    """A temperature, and what it does to images that it was not fitted on.
+    """A temperature, and its effect on images that it was not fitted on.
 
     Attributes:
-        temperature: What logits are divided by; 1 where none helps, or where there are too few patients to tell.
-        error_before: Expected calibration error of the ensemble out of fold; NaN where there are no folds.
+        temperature: Divisor of the logits; 1 if no temperature reduces the error, or there are too few patients for folds.
+        error_before: Expected calibration error of the ensemble out of fold; NaN without folds.
         error_after: The same with temperatures that were fitted on other patients.
     """
 
@@ -38,26 +38,26 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class Combination:
-    """An ensemble before it is written anywhere.
+    """An ensemble in memory, before it is saved.
 
     Attributes:
-        names: What the members are called, in order.
+        names: Names of the members, in order.
         method: A name in ``METHODS``.
-        objective: What the rule was chosen by.
-        rule: How members are combined, the temperature included.
+        objective: The metric that the ensemble was fitted for.
+        combiner: Combines the members, with the temperature.
         member_scores: Each member's score by the objective's metric.
-        fitted: The rule of every method, and its score on the images that it was fitted on.
-        judgement: Every method out of fold; None where a class has but one patient.
+        fitted: The combiner of every method, and its score on the images that it was fitted on.
+        judgement: The out-of-fold results of every method; None where a class has only one patient.
         calibration: The temperature.
-        duplicates: Pairs of members that say nearly the same: (name, name, correlation of their errors).
-        predictions: What the ensemble says of the images that it was fitted on.
+        duplicates: Pairs of members with nearly equal errors: (name, name, correlation of their errors).
+        predictions: The ensemble's predictions for the images that it was fitted on.
         interval: 95 % bootstrap interval by patient of the method's score, out of fold where there are folds.
     """
 
     names: tuple[str, ...]
     method: str
     objective: Objective
-    rule: Combiner
+    combiner: Combiner
     member_scores: tuple[float, ...]
     fitted: Mapping[str, FittedEnsemble]
     judgement: MethodComparison | None
@@ -68,39 +68,39 @@ class Combination:
 
     @property
     def recommended(self) -> str:
-        """The simplest method that this one is not distinguishably better than; itself if there is none."""
+        """The simplest method that this one is not distinguishably better than; the method itself if there is none."""
         return self.method if self.judgement is None else self.judgement.recommended[self.method]
 
     def methods_table(self) -> list[dict[str, Any]]:
-        """Give a row a method: its score where it was fitted, out of fold, and the gain over the best member there."""
+        """Return one row for each method: score on the fitted images, score out of fold, and gain over the best member."""
         rows = []
         for name, fitted in self.fitted.items():
             row: dict[str, Any] = {"method": name, "fitted": fitted.score}
             if self.judgement is not None:
-                judged = self.judgement.methods[name]
-                row |= {"out_of_fold": judged.score, "gain": judged.gain}
-                row |= {"gain_low": judged.interval.low, "gain_high": judged.interval.high}
+                result = self.judgement.methods[name]
+                row |= {"out_of_fold": result.score, "gain": result.gain}
+                row |= {"gain_low": result.interval.low, "gain_high": result.interval.high}
             rows.append(row)
         return rows
 
     def verdict(self) -> str:
-        """Say in a sentence or two what the ensemble is worth."""
+        """Describe the ensemble's gain and the recommended method in one or two sentences."""
         name, metric = self.method, self.objective.name
         if self.judgement is None:
             return (
                 f"{name}: {metric} {self.fitted[name].score:.4f} on the images that it was fitted on: expect less on others. "
-                "A class has but one patient: nothing can be said of other patients."
+                "The score on other patients is unknown, because a class has only one patient."
             )
-        judged = self.judgement.methods[name]
-        said = (
-            f"{name}: {metric} {judged.score:.4f} out of fold ({self.interval.low:.4f} to {self.interval.high:.4f}), "
-            f"{judged.gain:+.4f} against the best member ({judged.interval.low:+.4f} to {judged.interval.high:+.4f})."
+        result = self.judgement.methods[name]
+        sentence = (
+            f"{name}: {metric} {result.score:.4f} out of fold ({self.interval.low:.4f} to {self.interval.high:.4f}), "
+            f"{result.gain:+.4f} against the best member ({result.interval.low:+.4f} to {result.interval.high:+.4f})."
         )
         if self.recommended == name:
-            return said if name == SIMPLEST else f"{said} No simpler method is as good."
-        if not judged.is_distinguishable:
-            return f"{said} That is no distinguishable gain: take {SIMPLEST}, the best member alone."
-        return f"{said} {self.recommended} is simpler and not distinguishably worse: take {self.recommended}."
+            return sentence if name == SIMPLEST else f"{sentence} No simpler method is as good."
+        if not result.is_distinguishable:
+            return f"{sentence} This is no distinguishable gain: prefer {SIMPLEST}, the best member alone."
+        return f"{sentence} {self.recommended} is simpler and not distinguishably worse: prefer {self.recommended}."
 
 
 def combine_members(
@@ -111,18 +111,19 @@ def combine_members(
     objective: Objective = MACRO_F1,
     settings: GeneticSettings = DEFAULT_SETTINGS,
 ) -> Combination:
-    """Fit an ensemble by a method, compare it with every other, judge all on patients left out, and calibrate.
+    """Fit an ensemble by a method, compare it out of fold with every other method, and calibrate it.
 
     Args:
         members: Labelled predictions of each member, on images that no member was trained on.
-        names: What the members are called.
+        names: Names of the members.
         method: A name in ``METHODS``.
-        objective: What the rule is chosen by.
-        settings: Of the genetic algorithm; its seed is that of folds and resamples too.
+        objective: The metric to optimise.
+        settings: Settings of the genetic algorithm; folds and resamples use the same seed.
 
     Raises:
         UnknownNameError: There is no such method.
-        UsageError: There is no member, the method is for another number of them, or the objective misses its normal class.
+        UsageError: There is no member, the method needs another number of members, or the objective needs a normal class
+            and has none.
         DataError: Members differ in images, labels or classes, or a label is unknown.
     """
     check_method(method, len(members))
@@ -131,18 +132,18 @@ def combine_members(
     members = [replace(images, probabilities=one) for one in probabilities]
     fitted = compare_methods(members, objective=objective, settings=settings)
     judgement = compare_methods_out_of_fold(members, objective=objective, settings=settings)
-    rule = fitted[method].rule
+    combiner = fitted[method].combiner
     out_of_fold = None if judgement is None else judgement.methods[method].predictions
     calibration = _calibrate(out_of_fold, settings.seed)
     if calibration.temperature != 1:
-        rule = CalibratedCombiner(rule, calibration.temperature)
-    predictions = replace(images, probabilities=rule.combine(probabilities))
+        combiner = CalibratedCombiner(combiner, calibration.temperature)
+    predictions = replace(images, probabilities=combiner.combine(probabilities))
     pairs = near_duplicates(WeightScorer(probabilities, images.labels))
     return Combination(
         names=tuple(names),
         method=method,
         objective=objective,
-        rule=rule,
+        combiner=combiner,
         member_scores=tuple(objective.score(images.labels, one) for one in probabilities),
         fitted=fitted,
         judgement=judgement,
@@ -156,17 +157,18 @@ def combine_members(
 
 
 def _calibrate(out_of_fold: Predictions | None, seed: int) -> Calibration:
-    """Fit a temperature on predictions out of fold, and keep it where those fitted on other patients lessen the error."""
-    nothing = Calibration(1.0, float("nan"), float("nan"))
+    """Fit a temperature on out-of-fold predictions. Use it only if temperatures fitted on other patients reduce the error."""
+    uncalibrated = Calibration(1.0, float("nan"), float("nan"))
     if out_of_fold is None:
-        return nothing
-    labels, said = out_of_fold.labels, out_of_fold.probabilities
+        return uncalibrated
+    labels, probabilities = out_of_fold.labels, out_of_fold.probabilities
     halves = patient_folds(labels, out_of_fold.patients, 2, seed=seed)
     if halves is None:
-        return nothing
-    calibrated = np.empty_like(said)
+        return uncalibrated
+    calibrated = np.empty_like(probabilities)
     for half in (0, 1):
         inside = halves == half
-        calibrated[inside] = with_temperature(said[inside], fit_temperature(labels[~inside], said[~inside]))
-    before, after = (expected_calibration_error(labels, one) for one in (said, calibrated))
-    return Calibration(fit_temperature(labels, said) if after < before else 1.0, before, after)
+        temperature = fit_temperature(labels[~inside], probabilities[~inside])
+        calibrated[inside] = with_temperature(probabilities[inside], temperature)
+    before, after = (expected_calibration_error(labels, one) for one in (probabilities, calibrated))
+    return Calibration(fit_temperature(labels, probabilities) if after < before else 1.0, before, after)

@@ -14,19 +14,19 @@ from automl_cxr.scoring.calibration import log_loss
 _STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _N_FOLDS = 4
 _MAX_STEPS = 300
-_NEVER = -30.0  # the logit of a class that no image has
+_LOGIT_OF_ABSENT_CLASS = -30.0
 
 
 def fit_stacking(probabilities: np.ndarray, labels: np.ndarray, patients: Sequence[str], *, seed: int = 0) -> Stacking:
-    """Fit a stacking whose penalty is chosen by log loss over folds by patient.
+    """Fit a stacking with the penalty that minimises log loss over folds by patient.
 
-    It minimises log loss whatever the objective: the only method here whose fit has one solution.
+    It minimises log loss whatever the objective. It is the only method here whose fit has a unique solution.
 
     Args:
         probabilities: (n_members, n, k), rows sum to 1.
-        labels: True classes, integers (n,) from 0 to k - 1; one without an image is never told.
+        labels: True classes, integers (n,) from 0 to k - 1; a class without images is never predicted.
         patients: The patient of each image, (n,).
-        seed: Of the folds.
+        seed: Seed of the folds.
     """
     folds = patient_folds(labels, patients, _N_FOLDS, seed=seed)
     strength = _STRENGTHS[0] if folds is None else _choose_strength(probabilities, labels, folds)
@@ -36,30 +36,30 @@ def fit_stacking(probabilities: np.ndarray, labels: np.ndarray, patients: Sequen
 def _choose_strength(probabilities: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> float:
     losses = []
     for strength in _STRENGTHS:
-        said = np.empty((len(labels), probabilities.shape[2]), dtype=np.float32)
+        predicted = np.empty((len(labels), probabilities.shape[2]), dtype=np.float32)
         for fold in np.unique(folds):
             inside = folds == fold
-            said[inside] = _fit(probabilities[:, ~inside], labels[~inside], strength).combine(probabilities[:, inside])
-        losses.append(log_loss(labels, said))
+            predicted[inside] = _fit(probabilities[:, ~inside], labels[~inside], strength).combine(probabilities[:, inside])
+        losses.append(log_loss(labels, predicted))
         if losses[-1] > min(losses):
-            break  # convex enough: weaker penalties only overfit more
+            break  # nearly convex: weaker penalties only overfit more
     return _STRENGTHS[int(np.argmin(losses))]
 
 
 def _fit(probabilities: np.ndarray, labels: np.ndarray, strength: float) -> Stacking:
-    from sklearn.linear_model import LogisticRegression  # a second to load
+    from sklearn.linear_model import LogisticRegression  # the import takes 1 s
     from threadpoolctl import threadpool_limits
 
     n_members, n_images, n_classes = probabilities.shape
     inputs = log_probabilities(probabilities).transpose(1, 0, 2).reshape(n_images, -1)
-    coefficients, intercepts = np.zeros((n_classes, inputs.shape[1])), np.full(n_classes, _NEVER)
+    coefficients, intercepts = np.zeros((n_classes, inputs.shape[1])), np.full(n_classes, _LOGIT_OF_ABSENT_CLASS)
     present = np.unique(labels)
     if len(present) == 1:
         intercepts[present] = 0.0
     else:
         with threadpool_limits(1):
             model = LogisticRegression(C=strength, max_iter=_MAX_STEPS, tol=1e-3).fit(inputs, labels)
-        # Of two classes scikit-learn gives the second's alone: the sigmoid of z is the softmax of (-z / 2, z / 2).
+        # For two classes scikit-learn returns only the second class: the sigmoid of z is the softmax of (-z / 2, z / 2).
         is_pair = len(present) == 2
         coefficients[present] = np.concatenate([-model.coef_, model.coef_]) / 2 if is_pair else model.coef_
         intercepts[present] = np.concatenate([-model.intercept_, model.intercept_]) / 2 if is_pair else model.intercept_

@@ -1,4 +1,4 @@
-"""What a whole population of weightings of the same members is worth, at once."""
+"""Scores of many weightings of the same members at once."""
 
 from __future__ import annotations
 
@@ -7,31 +7,33 @@ from typing import Any
 
 import numpy as np
 
-from automl_cxr.ensemble.objective import MACRO_F1, Objective
+from automl_cxr.ensemble.objective import LOG_LOSS, MACRO_F1, Objective
 from automl_cxr.errors import DataError, UsageError
 from automl_cxr.scoring.predictions import check_rows_are_probabilities
 
 _BLOCK_BYTES = 2**18  # a part of a processor's cache: larger blocks take up to twice as long
-_SHARES_BYTES = 32 * 2**20  # of the probabilities of some weightings for all images
+_AVERAGES_BYTES = 32 * 2**20  # for the averaged probabilities of some weightings for all images
 _BYTES_PER_VOTE = 12  # of a block, for each weighting and image: two float32 votes, the winner, comparisons
 
 
 class WeightScorer:
-    """The members' probabilities and the truth, laid out once so that any number of weightings is scored fast.
+    """Members' probabilities and labels in a memory layout for which any number of weightings is scored fast.
 
-    A population's votes for one class are one matrix product of (population, n_members) and (n_members, n), and its
-    confusions with one class are another, of who won and what is true. Images go through in blocks, so that memory stays
-    bounded: 100,000 images, 50 members, 14 classes and a population of 100 take the members' probabilities twice, and only a
-    few MiB besides.
+    The votes of a population for one class are one matrix product of (population, n_members) and (n_members, n). The counts of
+    its confusion matrices are a product of the winning classes and the labels. Images are processed in blocks, so that memory
+    is bounded: for 100,000 images, 50 members, 14 classes and a population of 100, the scorer holds the members' probabilities
+    twice, and a few MiB besides.
 
-    A weighting has a weight for each member, or one for each member and class. Votes need not sum to 1: who wins depends
-    on their order alone.
+    A weighting has one weight for each member, or one for each member and class. Votes need not sum to 1, because the
+    winning class depends on their order only.
 
     Attributes:
         probabilities: As given, (n_members, n, k).
         labels: As given, int64 (n,).
-        objective: What weightings are judged by.
-        n_members: Number of members; n_images and n_classes the other two sizes.
+        objective: The metric that weightings are scored by.
+        n_members: Number of members.
+        n_images: Number of images.
+        n_classes: Number of classes.
     """
 
     def __init__(
@@ -42,62 +44,63 @@ class WeightScorer:
         objective: Objective = MACRO_F1,
         block_bytes: int = _BLOCK_BYTES,
     ) -> None:
-        """Check and lay out.
+        """Validate the arrays and copy them into the layout.
 
         Args:
             probabilities: (n_members, n, k), rows sum to 1.
             labels: True classes, integers (n,) from 0 to k - 1.
-            objective: What weightings are judged by.
-            block_bytes: Memory that a block of images may take.
+            objective: The metric that weightings are scored by.
+            block_bytes: Memory for one block of images.
 
         Raises:
-            DataError: If the two do not fit together, are empty or out of range.
-            UsageError: If the objective misses its normal class.
+            DataError: The arrays do not match, are empty or have values out of range.
+            UsageError: The objective needs a normal class and has none.
         """
         probabilities, labels = np.asarray(probabilities), np.asarray(labels)
-        _check_ballots(probabilities, labels)
+        _check_arrays(probabilities, labels)
         objective.metric.require_normal_class(objective.normal_class, probabilities.shape[2])
         self.objective = objective
         self.n_members, self.n_images, self.n_classes = probabilities.shape
         self._block_bytes = block_bytes
         self.probabilities, self.labels = probabilities, labels.astype(np.int64)
-        # (k, n_members, n): a class's votes are one product, and comparing classes runs along images.
+        # (k, n_members, n): the votes for a class are one product, and classes are compared along images.
         self._by_class = np.ascontiguousarray(probabilities.transpose(2, 0, 1), dtype=np.float32)
         self._truth = labels == np.arange(self.n_classes)[:, None]
         self._products, self._hits = self._second_moments()
 
     def take(self, rows: np.ndarray) -> WeightScorer:
-        """Lay out some of the images, by a boolean mask or indices."""
+        """Create a scorer for some of the images, selected by a boolean mask or indices."""
         return WeightScorer(
             self.probabilities[:, rows], self.labels[rows], objective=self.objective, block_bytes=self._block_bytes
         )
 
-    def merit(self, weights: np.ndarray) -> np.ndarray:
-        """Judge weightings by the objective: more is better, so a metric to minimise is negated.
+    def score(self, weights: np.ndarray) -> np.ndarray:
+        """Compute the objective of each weighting. Higher is better: a metric to minimise is negated.
 
-        Metrics of the confusion matrix and log loss go through the images in blocks, the others through the
-        weightings.
+        Metrics of the confusion matrix and log loss are computed for blocks of images. All other metrics are computed from
+        the averaged probabilities of some weightings at a time: at once if the metric has ``of_stacks``, otherwise one
+        weighting after another with the metric's plain function.
 
         Args:
             weights: (population, n_members) or (population, n_members, k), at least 0.
 
         Returns:
-            float64 (population,); where the metric is not defined, minus infinity.
+            float64 (population,); minus infinity where the metric is undefined.
 
         Raises:
-            UsageError: If the weights have another shape.
+            UsageError: The weights have another shape.
         """
         metric, normal_class = self.objective.metric, self.objective.normal_class
         if metric.of_confusions is not None:
-            return self._signed(metric.of_confusions(self.confusions(weights), normal_class))
-        if metric.of_stacks is not None:
-            scores = [metric.of_stacks(self.labels, shares, normal_class) for shares in self._shares(weights)]
-            return self._signed(np.concatenate(scores))
-        return self._signed(self.log_loss(weights))
+            return self._higher_is_better(metric.of_confusions(self.confusions(weights), normal_class))
+        if metric.name == LOG_LOSS:
+            return self._higher_is_better(self.log_loss(weights))
+        scores = [metric.score_stack(self.labels, averages, normal_class) for averages in self._averages(weights)]
+        return self._higher_is_better(np.concatenate(scores))
 
     def rank(self, weights: np.ndarray) -> np.ndarray:
-        """Order weightings from the best: by merit, then by squared error, then as they stand; indices (population,)."""
-        return np.lexsort((self.squared_error(weights), -self.merit(weights)))
+        """Order weightings from the best: by score, then by squared error, then by position; indices (population,)."""
+        return np.lexsort((self.squared_error(weights), -self.score(weights)))
 
     def confusions(self, weights: np.ndarray) -> np.ndarray:
         """Count images by true class (rows) and winning class (columns) for each weighting, int64 (population, k, k)."""
@@ -107,14 +110,14 @@ class WeightScorer:
             winners = self._winners(weights, images)
             truth = self._truth[:, images].T.astype(np.float32)
             for number in range(self.n_classes):
-                # Counts by a product: four times as fast as by bincount, and exact up to 2 ** 24 images a block.
+                # A product counts four times as fast as bincount, and exactly up to 2 ** 24 images a block.
                 confusions[:, :, number] += ((winners == number).astype(np.float32) @ truth).astype(np.int64)
         return confusions
 
     def log_loss(self, weights: np.ndarray) -> np.ndarray:
-        """Give the log loss of each weighting, float64 (population,).
+        """Compute the log loss of each weighting, float64 (population,).
 
-        Rounded to six decimals: the rest is float32's noise, which would rank weightings of equal members.
+        The result is rounded to six decimals. Further digits are float32 noise, which would rank weightings of equal members.
         """
         weights = self._check_weights(weights)
         total = np.zeros(len(weights))
@@ -130,30 +133,31 @@ class WeightScorer:
         return (total / self.n_images).round(6)
 
     def squared_error(self, weights: np.ndarray) -> np.ndarray:
-        """Give the Brier score of each weighting, its votes taken as they are, float64 (population,).
+        """Compute the Brier score of each weighting from its unscaled votes, float64 (population,).
 
-        The mean over the images of the squared distance of the votes from the truth (1 for the true class, 0 for the
-        others): convex in the weights, proper, and a quadratic form of n_members numbers a class, so that it costs nothing
-        however many the images. Rounded to nine decimals, as noise would rank weightings of equal members.
+        The Brier score is the mean over the images of the squared distance between the votes and the truth (1 for the true
+        class, 0 for the others). It is convex in the weights, proper, and a quadratic form of n_members numbers for each class,
+        so that its cost does not depend on the number of images. The result is rounded to nine decimals, because noise would
+        rank weightings of equal members.
         """
         weights = self._check_weights(weights, np.float64).transpose(2, 0, 1)  # (k, population, n_members)
         squares = ((weights @ self._products) * weights).sum(axis=(0, 2))
         return (squares - 2 * (weights @ self._hits[..., None]).sum(axis=(0, 2)) + 1).round(9)
 
-    def _signed(self, scores: np.ndarray) -> np.ndarray:
-        """Convert scores so that more is better; what is not defined is below everything."""
+    def _higher_is_better(self, scores: np.ndarray) -> np.ndarray:
+        """Negate scores of a metric to minimise, and replace NaN by minus infinity."""
         return np.where(np.isnan(scores), -np.inf, self.objective.sign * scores)
 
-    def _shares(self, weights: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield probabilities of some weightings at a time, (some, n, k), rows sum to 1."""
+    def _averages(self, weights: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the averaged probabilities of some weightings at a time, (some, n, k), rows sum to 1."""
         weights = self._check_weights(weights)
-        step = max(1, _SHARES_BYTES // (self.n_images * self.n_classes * 4))
+        step = max(1, _AVERAGES_BYTES // (self.n_images * self.n_classes * 4))
         for start in range(0, len(weights), step):
             votes = np.stack([self._votes(weights[start : start + step], c, slice(None)) for c in range(self.n_classes)])
             yield np.moveaxis(votes / votes.sum(axis=0), 0, -1)
 
     def _second_moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Give for each class the members' mean products (k, n_members, n_members), and mean votes where it is true."""
+        """Compute for each class the members' mean products (k, n_members, n_members) and their mean votes where it is true."""
         products = np.zeros((self.n_classes, self.n_members, self.n_members))
         hits = np.zeros((self.n_classes, self.n_members))
         for images in self._blocks(self.n_members):
@@ -166,15 +170,16 @@ class WeightScorer:
     def _winners(self, weights: np.ndarray, images: slice) -> np.ndarray:
         """Find the class with the most votes, the first of equals as in ``numpy.argmax``, (population, n_block).
 
-        A running maximum over the classes, since argmax along an axis of a few entries takes five times as long; and
-        numbers only grow, so that the last class to take the lead is a maximum too, cheaper than a masked assignment.
+        Uses a running maximum over the classes, because argmax along an axis of a few entries takes five times as long.
+        Class numbers only grow, so the last class that takes the lead is a maximum too, which is cheaper than a masked
+        assignment.
         """
-        kind = np.uint8 if self.n_classes <= np.iinfo(np.uint8).max else np.uint16
+        dtype = np.uint8 if self.n_classes <= np.iinfo(np.uint8).max else np.uint16
         most = self._votes(weights, 0, images)
-        winners = np.zeros(most.shape, dtype=kind)
+        winners = np.zeros(most.shape, dtype=dtype)
         for number in range(1, self.n_classes):
             votes = self._votes(weights, number, images)
-            np.maximum(winners, (votes > most) * kind(number), out=winners)
+            np.maximum(winners, (votes > most) * dtype(number), out=winners)
             np.maximum(most, votes, out=most)
         return winners
 
@@ -185,9 +190,9 @@ class WeightScorer:
         step = max(1, self._block_bytes // (_BYTES_PER_VOTE * max(1, population)))
         return (slice(start, start + step) for start in range(0, self.n_images, step))
 
-    def _check_weights(self, weights: np.ndarray, number: type[np.floating[Any]] = np.float32) -> np.ndarray:
-        """Give weights as (population, n_members, k), float32 unless another kind of number is asked for."""
-        weights = np.asarray(weights, dtype=number)
+    def _check_weights(self, weights: np.ndarray, dtype: type[np.floating[Any]] = np.float32) -> np.ndarray:
+        """Validate weights and broadcast them to (population, n_members, k)."""
+        weights = np.asarray(weights, dtype=dtype)
         if weights.ndim == 2:
             weights = np.broadcast_to(weights[..., None], (*weights.shape, self.n_classes))
         if weights.ndim != 3 or weights.shape[1:] != (self.n_members, self.n_classes):
@@ -198,7 +203,7 @@ class WeightScorer:
         return weights
 
 
-def _check_ballots(probabilities: np.ndarray, labels: np.ndarray) -> None:
+def _check_arrays(probabilities: np.ndarray, labels: np.ndarray) -> None:
     if probabilities.ndim != 3 or labels.shape != probabilities.shape[1:2] or not probabilities.size:
         raise DataError(
             "Ensemble weights are fitted on probabilities (n_members, n, k) and labels (n,), none of them empty. "

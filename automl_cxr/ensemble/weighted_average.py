@@ -1,4 +1,4 @@
-"""A weighted vote: the probabilities of one ensemble."""
+"""The weighted average of members' probabilities."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from automl_cxr.errors import UsageError
 
 
 def weighted_average(probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Average the members' probabilities; with a weight for each member and class, each row is scaled to sum to 1.
+    """Average the members' probabilities. With a weight for each member and class, each row is scaled to sum to 1.
 
     Args:
         probabilities: (n_members, n, k), rows sum to 1.
-        weights: (n_members,) or (n_members, k), at least 0, with a positive sum, of each class too.
+        weights: (n_members,) or (n_members, k), at least 0, with a positive sum (for each class).
 
     Returns:
         float32 (n, k), rows sum to 1.
 
     Raises:
-        UsageError: If the weights are not one for each member (and class), negative, not finite or all 0.
+        UsageError: The weights have another shape, are negative, not finite or all 0.
     """
     n_members, n_images, n_classes = probabilities.shape
     weights = normalize_weights(weights, n_members=n_members, n_classes=n_classes)
@@ -31,15 +31,15 @@ def weighted_average(probabilities: np.ndarray, weights: np.ndarray) -> np.ndarr
 
 
 def normalize_weights(weights: np.ndarray, *, n_members: int, n_classes: int | None = None) -> np.ndarray:
-    """Scale weights to sum to 1, float64 (n_members,), or to 1 a class on the average, (n_members, n_classes).
+    """Scale weights to sum to 1, float64 (n_members,), or to an average sum of 1 for each class, (n_members, n_classes).
 
     Args:
-        weights: One for each member, or for each member and class.
-        n_members: Members.
-        n_classes: Classes; None where a weight for each is not looked for.
+        weights: One for each member, or one for each member and class.
+        n_members: Number of members.
+        n_classes: Number of classes; None if weights by class are not allowed.
 
     Raises:
-        UsageError: If they are not one for each member (and class), negative, not finite or all 0.
+        UsageError: The weights have another shape, are negative, not finite or all 0.
     """
     weights = np.asarray(weights, dtype=np.float64)
     if weights.shape not in ((n_members,), (n_members, n_classes)):

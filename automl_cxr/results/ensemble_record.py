@@ -74,7 +74,7 @@ def write_ensemble(folder: Path, combination: Combination, rows: Sequence[dict[s
     """
     predictions = combination.predictions
     predictions.to_npz(folder / PREDICTIONS_FILE)
-    shares = combination.rule.shares.tolist()
+    shares = combination.combiner.shares.tolist()
     record = {
         **context,
         "method": combination.method,
@@ -83,7 +83,7 @@ def write_ensemble(folder: Path, combination: Combination, rows: Sequence[dict[s
         "classes": predictions.classes,
         "n_images": len(predictions),
         "n_patients": len(set(predictions.patients)),
-        "rule": combination.rule.to_record(),
+        "rule": combination.combiner.to_record(),
         "members": [
             {"name": name, **row, "weight": share, "score": score}
             for name, row, share, score in zip(combination.names, rows, shares, combination.member_scores, strict=True)

@@ -60,7 +60,7 @@ class BuiltEnsemble:
     @property
     def weights(self) -> tuple[float, ...]:
         """Weight of each member; the sum is 1."""
-        return tuple(self.combination.rule.shares.tolist())
+        return tuple(self.combination.combiner.shares.tolist())
 
     @property
     def member_scores(self) -> tuple[float, ...]:

@@ -1,1 +1,1 @@
-"""Predictions, metrics and their intervals."""
+"""Metrics, predictions and confidence intervals."""

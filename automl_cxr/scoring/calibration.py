@@ -1,15 +1,16 @@
-"""Whether probabilities mean what they say: log loss, expected calibration error, and a temperature that mends it.
+"""Calibration of probabilities: log loss, expected calibration error and temperature scaling.
 
-Scores of weights take how often each image counts, (n, n_resamples), and give (n_resamples,).
+Functions named ``weighted_...`` take weights (n, n_resamples), the number of times that each image counts, and return scores
+(n_resamples,).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-N_BINS = 15  # of Guo et al.
+N_BINS = 15  # as in Guo et al. 2017
 _LEAST_PROBABILITY = 1e-6
-_TEMPERATURES = (0.05, 20.0)  # beyond these a model is not miscalibrated but wrong
+_TEMPERATURES = (0.05, 20.0)  # range of the fit
 
 
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -18,34 +19,35 @@ def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def weighted_log_loss(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Give ``log_loss`` where images count several times or not at all."""
+    """Compute ``log_loss`` for images that count several times or not at all."""
     return _losses(labels, probabilities) @ weights / weights.sum(axis=0)
 
 
 def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, *, n_bins: int = N_BINS) -> float:
-    """Give the expected calibration error: how far the probability of the predicted class is from the share that is right.
+    """Compute the expected calibration error: the difference between confidence and accuracy.
 
-    Naeini et al. 2015 and Guo et al. 2017, "On calibration of modern neural networks": images are put into ``n_bins`` bins of
-    equal width by the probability of the predicted class; the error is the mean over the images of their bin's difference.
+    Naeini et al. 2015 and Guo et al. 2017, "On calibration of modern neural networks": images are divided into ``n_bins`` bins
+    of equal width by the probability of the predicted class. The error is the mean over the images of the difference between
+    mean confidence and accuracy in their bin.
 
     Args:
         labels: True classes, integers (n,).
         probabilities: (n, k), rows sum to 1.
-        n_bins: Bins.
+        n_bins: Number of bins.
 
     Returns:
         From 0 to 1; NaN without images.
     """
     if not len(labels):
         return float("nan")
-    place, gap = _bins(labels, probabilities, n_bins)
-    return float(np.abs(np.bincount(place, gap, minlength=n_bins)).sum() / len(labels))
+    bin_of_image, gap = _bins(labels, probabilities, n_bins)
+    return float(np.abs(np.bincount(bin_of_image, gap, minlength=n_bins)).sum() / len(labels))
 
 
 def weighted_calibration_error(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Give ``expected_calibration_error`` where images count several times or not at all."""
-    place, gap = _bins(labels, probabilities, N_BINS)
-    gaps_in_bins = np.where(place == np.arange(N_BINS)[:, None], gap, 0) @ weights
+    """Compute ``expected_calibration_error`` for images that count several times or not at all."""
+    bin_of_image, gap = _bins(labels, probabilities, N_BINS)
+    gaps_in_bins = np.where(bin_of_image == np.arange(N_BINS)[:, None], gap, 0) @ weights
     return np.abs(gaps_in_bins).sum(axis=0) / weights.sum(axis=0)
 
 
@@ -55,12 +57,12 @@ def _losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
 
 def _bins(labels: np.ndarray, probabilities: np.ndarray, n_bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Give each image's bin, and how far being right (1 or 0) is above its confidence."""
+    """Return the bin of each image, and its correctness (1 or 0) minus its confidence."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     is_right = probabilities.argmax(axis=1) == labels
-    # A confidence on an edge belongs to the bin below, as in the papers.
-    place = np.clip(np.ceil(confidence * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
-    return place, is_right - confidence
+    # A confidence at an edge belongs to the lower bin, as in the papers.
+    bin_of_image = np.clip(np.ceil(confidence * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
+    return bin_of_image, is_right - confidence
 
 
 def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -76,13 +78,13 @@ def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarra
 
 
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Find the temperature of least log loss (Guo et al. 2017), from 0.05 to 20.
+    """Find the temperature that minimises log loss (Guo et al. 2017), from 0.05 to 20.
 
     Args:
         labels: True classes, integers (n,).
-        probabilities: (n, k), rows sum to 1; of images that the model was not fitted on.
+        probabilities: (n, k), rows sum to 1, for images that the model was not fitted on.
     """
-    from scipy.optimize import minimize_scalar  # a fifth of a second to load
+    from scipy.optimize import minimize_scalar  # the import takes 0.2 s
 
     def loss(log_temperature: float) -> float:
         return log_loss(labels, with_temperature(probabilities, float(np.exp(log_temperature))))

@@ -1,6 +1,6 @@
-"""Confusion matrices, and what follows from them alone.
+"""Confusion matrices and their metrics.
 
-Scores work on stacks of matrices, (..., k, k), so that a bootstrap or a population of ensembles is scored in one call.
+All metrics accept stacks of matrices, (..., k, k), so that a bootstrap or a population of ensembles is scored in one call.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ def confusion_matrix(
         labels: True classes, integers (n,) from 0 to n_classes - 1.
         predicted: Predicted classes, the same.
         n_classes: Number of classes, k.
-        weights: What each image counts, (n,); 1 when left out.
+        weights: Weight of each image, (n,); by default 1.
 
     Returns:
         (k, k), int64, or float64 with weights.
 
     Raises:
-        DataError: If a class is out of range (an unknown label of -1 is).
+        DataError: A class is out of range, such as the unknown label -1.
     """
     for classes in (labels, predicted):
         if classes.size and (classes.min() < 0 or classes.max() >= n_classes):
@@ -38,12 +38,12 @@ def confusion_matrix(
 
 
 def precision_per_class(confusion: np.ndarray) -> np.ndarray:
-    """Right ones among the images predicted as each class, (..., k, k) to (..., k); 0 where none is predicted."""
+    """Precision of each class, (..., k, k) to (..., k); 0 where no image is predicted as the class."""
     return _ratio(_diagonal(confusion), confusion.sum(axis=-2), undefined=0.0)
 
 
 def recall_per_class(confusion: np.ndarray) -> np.ndarray:
-    """Right ones among the images of each class, (..., k, k) to (..., k); 0 where the class has none."""
+    """Recall of each class, (..., k, k) to (..., k); 0 where the class has no image."""
     return _ratio(_diagonal(confusion), confusion.sum(axis=-1), undefined=0.0)
 
 
@@ -51,7 +51,7 @@ def f1_per_class(confusion: np.ndarray) -> np.ndarray:
     """Harmonic mean of precision and recall of each class, (..., k, k) to (..., k).
 
     A class with neither a true nor a predicted image has F1 0, as in ``sklearn.metrics.f1_score(zero_division=0)``
-    with all labels given: a class that a split lost is a fault to see, not a perfect score to average in.
+    with all labels given, so that a class without images lowers the mean instead of counting as a perfect score.
     """
     return _ratio(2 * _diagonal(confusion), confusion.sum(axis=-1) + confusion.sum(axis=-2), undefined=0.0)
 
@@ -62,18 +62,18 @@ def macro_f1(confusion: np.ndarray) -> np.ndarray:
 
 
 def accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Share of images predicted right, (..., k, k) to (...)."""
+    """Share of images that are predicted correctly, (..., k, k) to (...)."""
     return _ratio(_diagonal(confusion).sum(axis=-1), confusion.sum(axis=(-2, -1)), undefined=np.nan)
 
 
 def balanced_accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Mean recall over the classes that have images, (..., k, k) to (...), as ``sklearn``'s balanced accuracy."""
+    """Mean recall over the classes with images, (..., k, k) to (...), as ``sklearn.metrics.balanced_accuracy_score``."""
     has_images = confusion.sum(axis=-1) > 0
     return _ratio(recall_per_class(confusion).sum(axis=-1), has_images.sum(axis=-1), undefined=np.nan)
 
 
 def specificity_per_class(confusion: np.ndarray) -> np.ndarray:
-    """Images of the other classes that are not predicted as each class, over all of the others; NaN where there are none."""
+    """Share of the other classes' images that are not predicted as each class; NaN where there are none."""
     n_others = confusion.sum(axis=(-2, -1))[..., None] - confusion.sum(axis=-1)
     return _ratio(n_others - confusion.sum(axis=-2) + _diagonal(confusion), n_others, undefined=np.nan)
 
@@ -81,8 +81,8 @@ def specificity_per_class(confusion: np.ndarray) -> np.ndarray:
 def cohen_kappa(confusion: np.ndarray) -> np.ndarray:
     """Agreement with the truth beyond chance, (..., k, k) to (...), as ``sklearn.metrics.cohen_kappa_score``.
 
-    Cohen 1960: (accuracy - chance) / (1 - chance), where chance is the accuracy of predictions with the same counts that know
-    nothing of the image; NaN where all images are and are predicted as one class.
+    Cohen 1960: (accuracy - chance) / (1 - chance), where chance is the expected accuracy of random predictions with the same
+    counts; NaN where one class has all images and all predictions.
     """
     n_images = confusion.sum(axis=(-2, -1))
     by_chance = (confusion.sum(axis=-1) * confusion.sum(axis=-2)).sum(axis=-1)
@@ -91,10 +91,9 @@ def cohen_kappa(confusion: np.ndarray) -> np.ndarray:
 
 
 def fnfr(confusion: np.ndarray, normal_class: int) -> np.ndarray:
-    """False No-Finding Rate, (..., k, k) to (...): sick patients sent home.
+    """False No-Finding Rate, (..., k, k) to (...): the share of abnormal images that are predicted as normal.
 
-    Images wrongly predicted as the normal class over all images that are not normal (the reference report on
-    ChestX-ray14, section 7.1); NaN where every image is normal.
+    Defined in the reference report on ChestX-ray14, section 7.1; NaN where every image is normal.
     """
     not_normal = np.delete(confusion, normal_class, axis=-2)
     return _ratio(not_normal[..., normal_class].sum(axis=-1), not_normal.sum(axis=(-2, -1)), undefined=np.nan)
@@ -105,6 +104,6 @@ def _diagonal(confusion: np.ndarray) -> np.ndarray:
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray, *, undefined: float) -> np.ndarray:
-    """Divide, giving ``undefined`` where the whole is 0."""
+    """Divide; ``undefined`` where the whole is 0."""
     out = np.full(np.shape(whole), undefined, dtype=np.float64)
     return np.divide(part, whole, out=out, where=np.asarray(whole) > 0)

@@ -1,4 +1,4 @@
-"""What a score is: one row a metric, each with its direction. Nothing here infers a direction from a name."""
+"""The table of metrics: one row for each metric, with its direction."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from automl_cxr.scoring.predictions import Predictions
 
 Direction = Literal["maximize", "minimize"]
 
-# Names of the class without a finding, as words; what may stand beside them without changing the meaning.
+# Names of the class without a finding, and words that may be added to them without a change of meaning.
 _NORMAL_NAMES = frozenset(
     {
         *("normal", "healthy", "negative", "no disease", "no pathology"),
@@ -34,11 +34,11 @@ _NEUTRAL_WORDS = frozenset({"chest", "class", "cxr", "image", "images", "lung", 
 
 
 def score_macro_f1(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Macro-F1 of one model, from arrays alone: cheap enough for every epoch.
+    """Compute the macro-F1 of one model from arrays, fast enough for every epoch.
 
     Args:
         labels: True classes, integers (n,).
-        probabilities: (n, k), or any scores whose largest is the prediction.
+        probabilities: (n, k), or any scores of which the largest one is the prediction.
     """
     return float(macro_f1(confusion_matrix(labels, probabilities.argmax(axis=1), probabilities.shape[1])))
 
@@ -48,17 +48,18 @@ class Metric:
     """One row of ``METRICS``, or one of ``metrics_for`` a study's classes.
 
     Attributes:
-        name: What users write.
+        name: Name on the command line.
         direction: "maximize" or "minimize".
-        description: One line for people.
-        function: (labels (n,), probabilities (n, k), normal_class or None) to the score.
+        description: One line for help texts and reports.
+        function: (labels (n,), probabilities (n, k), normal_class or None) to the score. It is sufficient for a new metric;
+            the next three only make bootstrap intervals and ensembles faster.
         of_weights: (labels (n,), probabilities (n, k), weights (n, n_resamples), normal_class or None) to scores
-            (n_resamples,), where each image counts as often as its weight; None for metrics of the confusion matrix.
-        of_confusions: (confusions (..., k, k), normal_class or None) to scores (...), for metrics that need no more
-            than the confusion matrix; None for the others.
-        of_stacks: (labels (n,), probabilities (..., n, k), normal_class or None) to scores (...), for metrics that no
-            sum over the images gives; None for the others.
-        needs_normal_class: Whether ``normal_class`` must be known.
+            (n_resamples,), where each image counts as often as its weight; None if there is no such function.
+        of_confusions: (confusions (..., k, k), normal_class or None) to scores (...), for metrics that depend only on the
+            confusion matrix; None for other metrics.
+        of_stacks: (labels (n,), probabilities (..., n, k), normal_class or None) to scores (...); None if there is no such
+            function.
+        needs_normal_class: Whether the metric is defined only if ``normal_class`` is known.
     """
 
     name: str
@@ -70,16 +71,54 @@ class Metric:
     of_stacks: Callable[[np.ndarray, np.ndarray, int | None], np.ndarray] | None = None
     needs_normal_class: bool = False
 
+    def score_stack(self, labels: np.ndarray, probabilities: np.ndarray, normal_class: int | None) -> np.ndarray:
+        """Score several models: with ``of_stacks`` if the metric has it, otherwise one after another.
+
+        Args:
+            labels: True classes, integers (n,).
+            probabilities: (n_models, n, k).
+            normal_class: Index of the class without a finding, or None.
+
+        Returns:
+            float64 (n_models,).
+        """
+        if self.of_stacks is not None:
+            return self.of_stacks(labels, probabilities, normal_class)
+        return np.array([self.function(labels, model, normal_class) for model in probabilities], dtype=np.float64)
+
+    def score_weighted(
+        self, labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, normal_class: int | None
+    ) -> np.ndarray:
+        """Score one model where each image counts several times or not at all.
+
+        Uses ``of_weights`` if the metric has it, otherwise the plain function on repeated images, once for each column of
+        weights.
+
+        Args:
+            labels: True classes, integers (n,).
+            probabilities: (n, k).
+            weights: How often each image counts, whole numbers (n, n_resamples).
+            normal_class: Index of the class without a finding, or None.
+
+        Returns:
+            float64 (n_resamples,); NaN where no image counts.
+        """
+        if self.of_weights is not None:
+            return self.of_weights(labels, probabilities, weights, normal_class)
+        rows = (np.repeat(np.arange(len(labels)), counts) for counts in weights.T.astype(np.int64))
+        scores = [self.function(labels[row], probabilities[row], normal_class) if len(row) else np.nan for row in rows]
+        return np.array(scores, dtype=np.float64)
+
     def require_normal_class(self, normal_class: int | None, n_classes: int) -> None:
-        """Refuse a metric that misses its normal class.
+        """Check that a metric which needs a normal class has a valid one.
 
         Raises:
-            UsageError: If the metric needs a normal class and has none, or one that does not exist.
+            UsageError: The metric needs a normal class and has none, or the class does not exist.
         """
         if normal_class is not None and not 0 <= normal_class < n_classes:
             raise UsageError(f"The normal class must be from 0 to {n_classes - 1}. Received {normal_class}.")
         if self.needs_normal_class and normal_class is None:
-            raise UsageError(f"Metric '{self.name}' needs to know which class is normal. Received none: name it.")
+            raise UsageError(f"Metric '{self.name}' requires a normal class. Received none. Name it with --normal-class.")
 
 
 # --------------------------------------------------------------------------------------------------- kinds of rows
@@ -113,7 +152,7 @@ def _of_ranks(
     weighted: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
     number: int | None = None,
 ) -> Metric:
-    """Make a row of a class against the rest, or of the mean over the classes where no number is given."""
+    """Create the row of a one-vs-rest metric for class ``number``, or for the mean over all classes if it is None."""
 
     def of_stacks(labels: np.ndarray, probabilities: np.ndarray, _normal_class: int | None) -> np.ndarray:
         scores = per_class(labels, probabilities)
@@ -144,13 +183,13 @@ def _sensitivity(percent: int) -> Metric:
     def function(labels: np.ndarray, probabilities: np.ndarray, normal_class: int | None) -> float:
         return float(of_stacks(labels, probabilities, normal_class))
 
-    description = f"images with a finding that are called while {percent} % of the normal ones are not"
+    description = f"sensitivity for any finding at {percent} % specificity"
     return Metric(name, "maximize", description, function, of_weights, of_stacks=of_stacks, needs_normal_class=True)
 
 
 def _known(normal_class: int | None, name: str) -> int:
     if normal_class is None:
-        raise UsageError(f"Metric '{name}' needs to know which class is normal. Received none: name it.")
+        raise UsageError(f"Metric '{name}' requires a normal class. Received none. Name it with --normal-class.")
     return normal_class
 
 
@@ -164,7 +203,7 @@ def _calibration_errors(labels: np.ndarray, probabilities: np.ndarray, _normal_c
 
 _ROWS = (
     _of_confusion("macro_f1", "maximize", "mean F1 over the classes", macro_f1),
-    _of_confusion("accuracy", "maximize", "share of images predicted right", confusion.accuracy),
+    _of_confusion("accuracy", "maximize", "share of images that are predicted correctly", confusion.accuracy),
     _of_confusion("balanced_accuracy", "maximize", "mean recall over the classes", confusion.balanced_accuracy),
     _of_confusion("cohen_kappa", "maximize", "Cohen's kappa: agreement with the truth beyond chance", confusion.cohen_kappa),
     _of_ranks("macro_auc", "mean one-vs-rest area under the ROC curve", ranking.auc_per_class, ranking.weighted_auc),
@@ -177,14 +216,14 @@ _ROWS = (
     Metric(
         "log_loss",
         "minimize",
-        "mean negative log probability of the truth",
+        "mean negative log probability of the true class",
         lambda labels, probabilities, _: log_loss(labels, probabilities),
         lambda labels, probabilities, weights, _: weighted_log_loss(labels, probabilities, weights),
     ),
     Metric(
         "calibration_error",
         "minimize",
-        "expected calibration error: how far confidence is from the share that is right",
+        "expected calibration error: difference between confidence and accuracy",
         lambda labels, probabilities, _: expected_calibration_error(labels, probabilities),
         lambda labels, probabilities, weights, _: weighted_calibration_error(labels, probabilities, weights),
         of_stacks=_calibration_errors,
@@ -192,32 +231,34 @@ _ROWS = (
     _of_confusion_and_normal(
         "fnfr",
         "minimize",
-        "False No-Finding Rate: images with a finding that are predicted normal",
+        "False No-Finding Rate: share of images with a finding that are predicted as normal",
         lambda matrices, normal_class: confusion.fnfr(matrices, _known(normal_class, "fnfr")),
     ),
     _sensitivity(90),
     _sensitivity(95),
 )
-METRICS: Mapping[str, Metric] = MappingProxyType({row.name: row for row in _ROWS})
+_BY_NAME = {row.name: row for row in _ROWS}
+METRICS: Mapping[str, Metric] = MappingProxyType(_BY_NAME)
+"""Every metric by name, read-only."""
 
 CLASS_METRICS: Mapping[str, str] = MappingProxyType(
     {
-        "f1": "harmonic mean of precision and recall",
-        "precision": "right ones among the images predicted as the class",
-        "recall": "right ones among the images of the class",
-        "specificity": "images of the other classes that are not predicted as the class",
-        "auc": "one-vs-rest area under the ROC curve",
-        "average_precision": "one-vs-rest average precision",
+        "f1": "harmonic mean of precision and recall of",
+        "precision": "share of correct predictions among the images predicted as",
+        "recall": "share of correct predictions among the images of",
+        "specificity": "share of the other classes' images that are not predicted as",
+        "auc": "one-vs-rest area under the ROC curve of",
+        "average_precision": "one-vs-rest average precision of",
     }
 )
-"""What is told of each class, under the name ``<kind>_<class>``."""
+"""Metrics of a single class, which are named ``<kind>_<class>``, with descriptions that end with the name of the class."""
 
 
 def metric(name: str) -> Metric:
-    """Look a metric up.
+    """Return the metric with a name.
 
     Raises:
-        UnknownNameError: If there is none of that name.
+        UnknownNameError: There is no such metric.
     """
     if name not in METRICS:
         raise UnknownNameError("metric", name, METRICS)
@@ -225,17 +266,17 @@ def metric(name: str) -> Metric:
 
 
 def metrics_for(classes: Sequence[str], *, normal_class: int | None = None) -> dict[str, Metric]:
-    """Give every metric that is defined with some classes, by name.
+    """Return all metrics for a list of classes, by name.
 
     Args:
         classes: Class names in the order of their indices.
-        normal_class: Index of the class without a finding; the metrics that need it are left out when it is None.
+        normal_class: Index of the class without a finding; if None, the metrics that need it are omitted.
 
     Returns:
         Rows of ``METRICS``, then ``<kind>_<class>`` for each kind of ``CLASS_METRICS`` and each class.
 
     Raises:
-        UsageError: If the normal class does not exist.
+        UsageError: The normal class does not exist.
     """
     rows = {name: row for name, row in METRICS.items() if normal_class is not None or not row.needs_normal_class}
     for row in rows.values():
@@ -262,18 +303,18 @@ def _class_metric(kind: str, class_name: str, number: int) -> Metric:
 
 
 def score_predictions(predictions: Predictions, *, normal_class: int | None = None) -> dict[str, float]:
-    """Give every score of one model.
+    """Compute all metrics of one model.
 
     Args:
         predictions: Labelled predictions, at least one image.
-        normal_class: Index of the class without a finding; the metrics that need it are left out when it is None.
+        normal_class: Index of the class without a finding; if None, the metrics that need it are omitted.
 
     Returns:
-        Each of ``metrics_for`` the classes, by name. What is not defined is NaN, such as macro_auc where a class has no image.
+        The scores of ``metrics_for`` the classes by name; NaN where undefined, such as macro_auc if a class has no image.
 
     Raises:
-        DataError: If there is no image or a label is unknown.
-        UsageError: If the normal class does not exist.
+        DataError: There is no image or a label is unknown.
+        UsageError: The normal class does not exist.
     """
     predictions.require_labels()
     rows = metrics_for(predictions.classes, normal_class=normal_class)
@@ -282,16 +323,16 @@ def score_predictions(predictions: Predictions, *, normal_class: int | None = No
 
 
 def find_normal_class(classes: Sequence[str]) -> int | None:
-    """Guess which class has no finding, from the names alone.
+    """Find the class without a finding by the class names.
 
-    The whole name must say so, whatever its case, separators and numbering ("01_No-Finding", "Normal lung"); the word
-    alone is not enough: "Abnormal", "No opacity / not normal" and "COVID-negative pneumonia" are not normal.
+    The whole name must match, regardless of case, separators and numbering ("01_No-Finding", "Normal lung"). A matching word
+    is not enough: "Abnormal", "No opacity / not normal" and "COVID-negative pneumonia" are not normal.
 
     Returns:
-        The index of the class; None if no name fits or more than one does.
+        The index of the class; None if no name or more than one name matches.
     """
-    fits = [index for index, name in enumerate(classes) if _is_normal_name(name)]
-    return fits[0] if len(fits) == 1 else None
+    matches = [index for index, name in enumerate(classes) if _is_normal_name(name)]
+    return matches[0] if len(matches) == 1 else None
 
 
 def _is_normal_name(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a search may optimise or require: the metrics of the validation part, and what a network costs."""
+"""Objectives and constraints of a search: metrics of the validation part, and costs of a network."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.scoring.metrics import METRICS, Direction
 
 _REQUIREMENT = re.compile(r"\s*(?P<name>\w+)\s*(?P<relation><=|>=)\s*(?P<limit>\S+)\s*")
-_WITHOUT_A_NUMBER = 1.0  # violation by a figure that is not defined, such as a rate over no image
+_VIOLATION_BY_NAN = 1.0  # for an undefined value, such as a rate over no image
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One row of ``COSTS``; less is better.
+    """One row of ``COSTS``; lower is better.
 
     Attributes:
-        name: What users write.
-        description: One line for people.
-        is_known_before_training: Whether the configuration alone decides it.
+        name: Name on the command line.
+        description: One line for help texts.
+        is_known_before_training: Whether the configuration alone determines the cost.
     """
 
     name: str
@@ -33,16 +33,16 @@ class Cost:
 
 
 _ROWS = (
-    Cost("parameters", "numbers that the network holds", True),
-    Cost("multiply_adds", "multiplications with a parameter for one image", True),
-    Cost("weight_bytes", "bytes of the weights in memory", True),
-    Cost("latency", "milliseconds an image, measured after training where the trial ran", False),
+    Cost("parameters", "number of parameters of the network", True),
+    Cost("multiply_adds", "multiplications by a parameter for one image", True),
+    Cost("weight_bytes", "size of the weights in memory in bytes", True),
+    Cost("latency", "milliseconds for each image, measured after training on the machine of the trial", False),
 )
 COSTS: Mapping[str, Cost] = MappingProxyType({row.name: row for row in _ROWS})
 
 
 def direction_of(name: str) -> Direction:
-    """Tell whether more or less of a metric or cost is better.
+    """Return the direction of a metric or cost.
 
     Raises:
         UnknownNameError: There is no such metric or cost.
@@ -59,22 +59,22 @@ def check_objectives(names: Sequence[str]) -> tuple[str, ...]:
 
     Raises:
         UnknownNameError: There is no such metric or cost.
-        UsageError: One is named twice, or the first is a cost.
+        UsageError: An objective is named twice, or the first is a cost.
     """
     for name in names:
         direction_of(name)
     if len(set(names)) < len(names):
-        raise UsageError(f"Objectives must differ; received {', '.join(names)}. Name each once.")
+        raise UsageError(f"Objectives must differ; received {', '.join(names)}. Name each one once.")
     if names[0] in COSTS:
         raise UsageError(
-            f"The first objective chooses a trial's epoch, so it must be a metric; received the cost '{names[0]}'. "
+            f"The first objective selects the best epoch of a trial, so it must be a metric; received the cost '{names[0]}'. "
             f"Name a metric before it, such as --objective macro_f1 --objective {names[0]}."
         )
     return tuple(names)
 
 
 def needs_normal_class(name: str) -> bool:
-    """Tell whether a metric or cost is only defined with a class without a finding."""
+    """Return whether a metric or cost is defined only if there is a class without a finding."""
     return name in METRICS and METRICS[name].needs_normal_class
 
 
@@ -86,7 +86,7 @@ def measure(
     normal_class: int | None,
     costs: Mapping[str, float],
 ) -> float:
-    """Give a metric of predictions, or a cost from among those that are known; NaN where it is not known yet.
+    """Compute a metric of predictions, or return a known cost; NaN for a cost that is not known yet.
 
     Args:
         name: A name in ``METRICS`` or ``COSTS``.
@@ -102,12 +102,12 @@ def measure(
 
 @dataclass(frozen=True)
 class Requirement:
-    """A bound that a trial must keep, such as parameters<=10e6.
+    """A constraint on trials, such as parameters<=10e6.
 
     Attributes:
-        name: Of a metric or a cost.
+        name: Name of a metric or a cost.
         relation: "<=" or ">=".
-        limit: The bound; of a cost above 0.
+        limit: The bound; above 0 for a cost.
     """
 
     name: str
@@ -116,11 +116,11 @@ class Requirement:
 
     @classmethod
     def parse(cls, text: str) -> Requirement:
-        """Read a requirement as it is typed.
+        """Parse a requirement from the command line.
 
         Raises:
             UnknownNameError: There is no such metric or cost.
-            UsageError: It is no bound.
+            UsageError: The text is not a valid bound.
         """
         match = _REQUIREMENT.fullmatch(text)
         try:
@@ -139,23 +139,23 @@ class Requirement:
 
     @property
     def is_known_before_training(self) -> bool:
-        """Whether the configuration alone decides if it is met."""
+        """Whether the configuration alone determines if the requirement is met."""
         return self.name in COSTS and COSTS[self.name].is_known_before_training
 
     def violation(self, value: float) -> float:
-        """Tell how far a value is beyond the bound: above 0 where it is, at most 0 where the requirement is met.
+        """Return the distance of a value beyond the bound: above 0 if it violates the requirement, otherwise at most 0.
 
-        Costs, which spread over orders of magnitude, are compared by their logarithms, metrics by their difference.
+        Costs are compared by their logarithms, because they differ by orders of magnitude; metrics by their difference.
         """
         if math.isnan(value):
-            return _WITHOUT_A_NUMBER
+            return _VIOLATION_BY_NAN
         excess = math.log(max(value, 1e-9) / self.limit) if self.name in COSTS else value - self.limit
         return excess if self.relation == "<=" else -excess
 
     def explain(self, value: float) -> str:
-        """Say how a value breaks it, such as "parameters 12,345,678 > 10,000,000"."""
-        return f"{self.name} {_written(value)} {'>' if self.relation == '<=' else '<'} {_written(self.limit)}"
+        """Describe the violation by a value, such as "parameters 12,345,678 > 10,000,000"."""
+        return f"{self.name} {_format_number(value)} {'>' if self.relation == '<=' else '<'} {_format_number(self.limit)}"
 
 
-def _written(value: float) -> str:
+def _format_number(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"

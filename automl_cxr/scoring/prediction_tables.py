@@ -1,4 +1,4 @@
-"""Predictions of other programs: tables of image, label and a probability for each class, made fit to stand beside ours."""
+"""Reading of other programs' predictions: tables of image, label and a score for each class."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from automl_cxr.scoring.predictions import UNKNOWN_LABEL, Predictions
 _IMAGE_COLUMNS = ("image", "image_id", "id")
 _LABEL_COLUMN = "label"
 _PATIENT_COLUMN = "patient_id"
-_PREFIX = "probability_"  # of the columns that `automl-cxr predict` writes
-_OTHER_COLUMNS = frozenset({"class", "predicted", "split", "view"})  # no scores, whatever they hold
-_ROUNDED = 1e-3  # sums that rounded figures leave; such rows are rescaled without a word
+_PREFIX = "probability_"  # column prefix in the tables of `automl-cxr predict`
+_OTHER_COLUMNS = frozenset({"class", "predicted", "split", "view"})  # these columns are not scores
+_ROUNDING_ERROR = 1e-3  # of row sums; such rows are rescaled without a note
 
 
 @dataclass(frozen=True, eq=False)
 class PredictionTable:
-    """One model's predictions as a file gave them.
+    """One model's predictions from a file.
 
     Attributes:
-        name: Of the file, for messages.
-        predictions: What it said.
-        has_patients: Whether the file tells patients.
-        note: What was done to the scores, for people; empty where they were probabilities.
+        name: Name of the file, for messages.
+        predictions: The predictions.
+        has_patients: Whether the file contains patients.
+        note: Conversion of the scores, for users; empty if they were probabilities.
         path: The file.
     """
 
@@ -40,39 +40,40 @@ class PredictionTable:
     path: Path
 
     def with_classes(self, classes: tuple[str, ...], whose: str) -> PredictionTable:
-        """Bring the columns into the order of ``classes``, which are ``whose``.
+        """Reorder the columns to ``classes``. ``whose`` names the owner of these classes in messages.
 
         Raises:
-            DataError: The table has other ones.
+            DataError: The table has other classes.
         """
-        said = self.predictions
-        if set(said.classes) != set(classes):
+        given = self.predictions
+        if set(given.classes) != set(classes):
             raise DataError(
-                f"Prediction tables must have the same classes. Received {', '.join(said.classes)} in {self.name}, "
-                f"and {', '.join(classes)} in {whose}. Name the columns alike."
+                f"Prediction tables must have the same classes. Received {', '.join(given.classes)} in {self.name}, "
+                f"and {', '.join(classes)} in {whose}. Use the same column names."
             )
-        columns = [said.classes.index(name) for name in classes]
-        place = np.append(np.argsort(columns), UNKNOWN_LABEL)  # the last is where the unknown label, -1, points
-        ordered = replace(said, labels=place[said.labels], probabilities=said.probabilities[:, columns], classes=classes)
+        columns = [given.classes.index(name) for name in classes]
+        new_label = np.append(np.argsort(columns), UNKNOWN_LABEL)  # index -1, the unknown label, selects the last entry
+        labels = new_label[given.labels]
+        ordered = replace(given, labels=labels, probabilities=given.probabilities[:, columns], classes=classes)
         return replace(self, predictions=ordered)
 
 
 def read_prediction_tables(
     paths: Sequence[str | os.PathLike[str]], *, classes: tuple[str, ...] | None = None
 ) -> list[PredictionTable]:
-    """Read npz files of this program and CSV tables of any; columns are matched by name, patients shared.
+    """Read npz files of this program and CSV tables of any program.
 
-    Images may stand in any order: ``scoring.predictions.align`` matches them by id. Patients that one table tells are taken for
-    all.
+    Columns are matched by name. Images may be in any order: ``scoring.predictions.align`` matches them by id. Patients in one
+    table are used for all tables.
 
     Args:
-        paths: Files; ``.npz`` is ours, anything else a CSV table with a header: ``image`` (or ``image_id``, ``id``), ``label``
-            (a class name; may be missing or empty), optionally ``patient_id``, and a column of scores for each class, named as
-            the class or ``probability_<class>``.
+        paths: Files. ``.npz`` is the format of this program, any other file is a CSV table with a header: ``image`` (or
+            ``image_id``, ``id``), ``label`` (a class name; may be missing or empty), optionally ``patient_id``, and a column of
+            scores for each class with the name of the class or ``probability_<class>``.
         classes: The classes in order; by default those of the first table.
 
     Raises:
-        DataError: If a file cannot be read as such, or has other classes.
+        DataError: A file cannot be read, or has other classes.
     """
     tables = [_read(Path(path)) for path in paths]
     if not tables:
@@ -96,7 +97,7 @@ def _read(path: Path) -> PredictionTable:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise _unreadable(path, str(getattr(error, "strerror", None) or error)) from error
     if not rows:
-        raise _unreadable(path, "no row")
+        raise _unreadable(path, "no rows")
     if any(None in row or None in row.values() for row in rows):
         raise _unreadable(path, "rows of different lengths")
     return _from_rows(path, rows)
@@ -114,7 +115,7 @@ def _from_rows(path: Path, rows: list[dict[str, str]]) -> PredictionTable:
     try:
         scores = np.array([[float(row[column]) for column in column_of.values()] for row in rows], dtype=np.float64)
     except ValueError as error:
-        raise _unreadable(path, f"a score is no number: {error}") from error
+        raise _unreadable(path, f"a score is not a number: {error}") from error
     probabilities, note = _normalize_scores(scores, path)
     has_patients = _PATIENT_COLUMN in columns
     ids = tuple(row[image] for row in rows)
@@ -128,7 +129,7 @@ def _from_rows(path: Path, rows: list[dict[str, str]]) -> PredictionTable:
 
 
 def _score_columns(columns: Sequence[str], image: str) -> dict[str, str]:
-    """Find the columns of scores by class: those with our prefix, or else all that are not known to be something else."""
+    """Find the columns of scores by class: those with the prefix, else all without another known meaning."""
     prefixed = {name.removeprefix(_PREFIX): name for name in columns if name.startswith(_PREFIX)}
     others = {image, _LABEL_COLUMN, _PATIENT_COLUMN, *_OTHER_COLUMNS}
     return prefixed or {name: name for name in columns if name not in others}
@@ -143,17 +144,17 @@ def _label(name: str, classes: Sequence[str], path: Path) -> int:
 
 
 def _normalize_scores(scores: np.ndarray, path: Path) -> tuple[np.ndarray, str]:
-    """Convert scores into probabilities, and say how: logits by a softmax, others by dividing a row by its sum."""
+    """Convert scores to probabilities: logits by a softmax, others by division by the row sum. Also return a note."""
     if not np.isfinite(scores).all():
         raise _unreadable(path, "a score that is not finite")
     if (scores < 0).any():
         powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32), "scores below 0: taken as logits (softmax)"
+        return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32), "scores below 0: used as logits (softmax)"
     sums = scores.sum(axis=1, keepdims=True)
     if (sums <= 0).any():
         raise _unreadable(path, "a row whose scores are all 0")
-    n_off = int((np.abs(sums - 1) > _ROUNDED).sum())
-    note = f"{n_off} of {len(scores)} rows did not sum to 1: divided by their sums" if n_off else ""
+    n_off = int((np.abs(sums - 1) > _ROUNDING_ERROR).sum())
+    note = f"{n_off} of {len(scores)} rows do not sum to 1: divided by their sums" if n_off else ""
     return (scores / sums).astype(np.float32), note
 
 
@@ -163,6 +164,6 @@ def _with_patients(predictions: Predictions, patient_of: dict[str, str]) -> Pred
 
 def _unreadable(path: Path, reason: str) -> DataError:
     return DataError(
-        f"A prediction table has a header and columns image, label, and a score for each class. Received {path} ({reason}). "
+        f"A prediction table needs a header with columns image, label, and a score for each class. Received {path} ({reason}). "
         "Write it as image,label,CLASS,CLASS,..."
     )

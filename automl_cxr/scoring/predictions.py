@@ -1,9 +1,8 @@
-"""What a model said about some images: ids, labels and probabilities, frozen, on disk as npz without pickle."""
+"""A model's predictions for some images: ids, labels and probabilities; saved as npz without pickle."""
 
 from __future__ import annotations
 
 import os
-import uuid
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -14,27 +13,28 @@ from typing import Any
 import numpy as np
 
 from automl_cxr.errors import DataError, UsageError
+from automl_cxr.io import atomic_write
 
 UNKNOWN_LABEL = -1
 _TEXT_ARRAYS = ("ids", "classes", "patients")
 _NUMBER_ARRAYS = ("labels", "probabilities")
-_ROW_SUM_TOLERANCE = 1e-3  # float16 inference and quantised exports leave sums this far from 1, and no further
+_ROW_SUM_TOLERANCE = 1e-3  # largest deviation from 1 with float16 inference and quantised exports
 _RANGE_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Probabilities of one model for some images, with all that is needed to score them.
+    """Probabilities of one model for some images, with the labels and patients for scoring.
 
     Attributes:
         ids: Name of each image, unique, (n,).
         labels: Index of the true class of each image, int64 (n,); -1 where it is unknown.
         probabilities: float32 (n, n_classes), from 0 to 1, rows sum to 1.
         classes: Name of each class, unique, (n_classes,), two or more.
-        patients: The group of each image for resampling, (n,); the ids when left empty.
+        patients: Patient of each image, the group for resampling, (n,); by default the ids.
 
     Raises:
-        DataError: For any of these not being so.
+        DataError: An attribute violates one of these conditions.
     """
 
     ids: tuple[str, ...]
@@ -47,7 +47,7 @@ class Predictions:
         _check_texts(self)
         _check_labels(self)
         _check_probabilities(self)
-        # Lists, arrays and other number types are welcome at the border and gone behind it.
+        # Lists, arrays and other number types are accepted and converted.
         ids = tuple(map(str, self.ids))
         for name, value in {
             "ids": ids,
@@ -67,7 +67,7 @@ class Predictions:
         return self.probabilities.argmax(axis=1)
 
     def take(self, rows: Any) -> Predictions:
-        """Give the images at ``rows`` (indices, a slice or a boolean mask), in that order."""
+        """Return the predictions at ``rows`` (indices, a slice or a boolean mask), in that order."""
         chosen = np.arange(len(self))[rows]
         return Predictions(
             ids=tuple(self.ids[row] for row in chosen),
@@ -78,10 +78,10 @@ class Predictions:
         )
 
     def require_labels(self) -> None:
-        """Refuse what cannot be scored.
+        """Refuse predictions that cannot be scored.
 
         Raises:
-            DataError: If there is no image, or one whose label is unknown.
+            DataError: There is no image, or a label is unknown.
         """
         if not self.ids:
             raise DataError("Scores need at least one image. Received predictions for none.")
@@ -93,27 +93,19 @@ class Predictions:
             )
 
     def to_npz(self, path: str | os.PathLike[str]) -> None:
-        """Save as npz. Whoever opens ``path``, at any instant of a crash, finds the old file or the whole new one."""
+        """Save as npz, atomically."""
         path = Path(path)
         arrays: dict[str, Any] = {name: np.array(getattr(self, name), dtype=np.str_) for name in _TEXT_ARRAYS}
         arrays |= {name: getattr(self, name) for name in _NUMBER_ARRAYS}
-        # Not tempfile: its files are readable by their owner alone, and a study's folder may belong to a group.
-        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                np.savez_compressed(file, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with atomic_write(path) as file:
+            np.savez_compressed(file, **arrays)
 
     @classmethod
     def from_npz(cls, path: str | os.PathLike[str]) -> Predictions:
-        """Load what ``to_npz`` saved; never runs code from the file.
+        """Load a file from ``to_npz``. No code from the file is executed.
 
         Raises:
-            DataError: If the file is missing, damaged, not ours, or holds Python objects.
+            DataError: The file is missing or damaged, was not written by ``to_npz``, or contains Python objects.
         """
         try:
             return cls(**_read_arrays(path))
@@ -121,16 +113,16 @@ class Predictions:
             OSError,
             EOFError,
             KeyError,
-            MemoryError,  # a damaged header may ask for more than there is
-            NotImplementedError,  # zipfile: a compression method that it has not got
-            RuntimeError,  # zipfile: an encrypted member
+            MemoryError,  # a damaged header may contain a huge size
+            NotImplementedError,  # zipfile: unknown compression method
+            RuntimeError,  # zipfile: encrypted member
             ValueError,
             zipfile.BadZipFile,
             zlib.error,
         ) as error:
             reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
             raise DataError(
-                f"Predictions are an npz file written by this program. Received '{os.fspath(path)}' ({reason}). "
+                f"Predictions must be an npz file written by this program. Received '{os.fspath(path)}' ({reason}). "
                 "Evaluate the trial again."
             ) from error
 
@@ -140,15 +132,14 @@ def align(members: Sequence[Predictions], *, names: Sequence[str] = ()) -> tuple
 
     Args:
         members: Predictions of the same images, in any order of images.
-        names: What messages call the members; by default their numbers.
+        names: Names of the members for messages; by default their numbers.
 
     Returns:
-        Probabilities, float32 (n_members, n, n_classes), and the first member, whose ids, labels and patients the
-        rows follow.
+        Probabilities, float32 (n_members, n, n_classes), and the first member. The rows have the order of its ids.
 
     Raises:
-        UsageError: If there is no member.
-        DataError: If a member has other classes, images or labels than the first.
+        UsageError: There is no member.
+        DataError: A member has other classes, images or labels than the first.
     """
     if not members:
         raise UsageError("An ensemble needs at least one member. Received none.")
@@ -161,39 +152,39 @@ def align(members: Sequence[Predictions], *, names: Sequence[str] = ()) -> tuple
 
 
 def _rows_like(first: Predictions, member: Predictions, which: str) -> np.ndarray:
-    """Give the rows of ``member`` in the order of ``first``'s ids, int64 (n,)."""
+    """Return the rows of ``member`` in the order of ``first``'s ids, int64 (n,)."""
     if member.classes != first.classes:
-        raise _misfit(which, "classes", f"{', '.join(member.classes)} instead of {', '.join(first.classes)}")
+        raise _mismatch(which, "classes", f"{', '.join(member.classes)} instead of {', '.join(first.classes)}")
     row_of = {name: row for row, name in enumerate(member.ids)}
     missing = [name for name in first.ids if name not in row_of]
     if missing or len(row_of) != len(first):
         extra = sorted(row_of.keys() - set(first.ids))
         examples = [f"{kind} '{names[0]}'" for kind, names in (("without", missing), ("with", extra)) if names]
-        raise _misfit(which, "images", f"{len(missing)} missing, {len(extra)} more ({', '.join(examples)})")
+        raise _mismatch(which, "images", f"{len(missing)} missing, {len(extra)} more ({', '.join(examples)})")
     rows = np.array([row_of[name] for name in first.ids], dtype=np.int64)
     other = np.flatnonzero(member.labels[rows] != first.labels)
     if other.size:
-        raise _misfit(which, "labels", f"another one for {other.size} images, such as '{first.ids[other[0]]}'")
+        raise _mismatch(which, "labels", f"different labels for {other.size} images, such as '{first.ids[other[0]]}'")
     return rows
 
 
-def _misfit(which: str, what: str, received: str) -> DataError:
+def _mismatch(which: str, what: str, received: str) -> DataError:
     return DataError(
         f"Members must have the same {what}. Received in {which}: {received}. Combine predictions of the same images."
     )
 
 
 def _read_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the five arrays; any damage surfaces as one of the errors that ``from_npz`` lists."""
-    with open(path, "rb") as file:  # numpy leaves a file open that it opened and could not read
+    """Read the five arrays. A damaged file raises one of the exceptions that ``from_npz`` handles."""
+    with open(path, "rb") as file:  # numpy does not close a file that it cannot read
         archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("one array, not an archive of them")
+            raise ValueError("a single array, not an archive")
         with archive:
             arrays: dict[str, Any] = {name: archive[name] for name in (*_TEXT_ARRAYS, *_NUMBER_ARRAYS)}
     for name in _TEXT_ARRAYS:
         if arrays[name].dtype.kind != "U" or arrays[name].ndim != 1:
-            raise ValueError(f"{name} is not a row of texts")
+            raise ValueError(f"{name} is not a list of texts")
         arrays[name] = tuple(arrays[name].tolist())
     return arrays
 
@@ -202,7 +193,7 @@ def _check_texts(predictions: Predictions) -> None:
     for name in _TEXT_ARRAYS:
         texts = getattr(predictions, name)
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise DataError(f"Predictions need {name} as a row of texts. Received {texts!r:.80}.")
+            raise DataError(f"Predictions need {name} as a list of texts. Received {texts!r:.80}.")
     for name, texts in (("ids", predictions.ids), ("classes", predictions.classes)):
         if len(set(texts)) != len(texts):
             double = next(text for text in texts if texts.count(text) > 1)
@@ -237,18 +228,18 @@ def _check_probabilities(predictions: Predictions) -> None:
 
 
 def check_rows_are_probabilities(probabilities: np.ndarray) -> None:
-    """Refuse what a softmax cannot have given.
+    """Refuse rows that are not probabilities.
 
     Args:
         probabilities: (..., n_classes).
 
     Raises:
-        DataError: If a value is NaN, infinite or outside 0..1, or a row does not sum to 1 (within 0.001).
+        DataError: A value is NaN, infinite or outside 0..1, or a row does not sum to 1 (within 0.001).
     """
     if not probabilities.size:
         return
     low, high = float(probabilities.min()), float(probabilities.max())
-    # Written so that a NaN, for which every comparison is false, is refused too.
+    # Every comparison with NaN is false, so this condition refuses NaN too.
     if not (low >= -_RANGE_TOLERANCE and high <= 1 + _RANGE_TOLERANCE):
         raise DataError(f"Probabilities must be finite, from 0 to 1. Received values from {low:.4g} to {high:.4g}.")
     sums = probabilities.sum(axis=-1, dtype=np.float64)

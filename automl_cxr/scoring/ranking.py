@@ -1,8 +1,8 @@
-"""How well probabilities order images: areas under one-vs-rest curves, and sensitivity where a specificity is kept.
+"""Ranking metrics: areas under one-vs-rest curves, and sensitivity at a specificity.
 
-Each score comes in two shapes. Of stacks of models, (..., n, k) to (...), for a population of ensembles. Of weights,
-(n, n_resamples) to (n_resamples,), for a bootstrap: a resample is how often each image was drawn, so one order of the images
-serves all of them.
+Each metric has two implementations: for stacks of models, (..., n, k) to (...), as for a population of ensembles; and for the
+weights of a bootstrap, (n, n_resamples) to (n_resamples,), where a weight is how often an image was drawn, so that the images
+are sorted once for all resamples.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 def auc_per_class(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Area under each one-against-rest ROC curve, (..., n, k) to (..., k); NaN where a class has all images or none.
 
-    The area is the Mann-Whitney statistic, ties counted half, and equals ``sklearn.metrics.roc_auc_score``. Written out because
-    a bootstrap or a population of ensembles asks for it thousands of times: scikit-learn takes a second to import and 16 times
-    as long for 1,000 images of 4 classes, and refuses rows whose sum is off by a float16 rounding.
+    The area is the Mann-Whitney statistic, in which ties count half, and equals ``sklearn.metrics.roc_auc_score``. Scikit-learn
+    is not used, because a bootstrap or a population of ensembles needs thousands of scores: scikit-learn takes 1 s to import
+    and 16 times as long for 1,000 images of 4 classes, and refuses rows whose sum deviates from 1 by a float16 rounding error.
     """
     return _over_classes(_areas_under_roc, labels, probabilities)
 
@@ -32,7 +32,7 @@ def macro_auc(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 def average_precision_per_class(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Average precision of each class against the rest, (..., n, k) to (..., k); NaN where a class has no image.
 
-    The mean of the precisions at each threshold, weighted by the recall that it adds, without interpolation: equals
+    The mean of the precisions at all thresholds, weighted by the gain in recall, without interpolation, as in
     ``sklearn.metrics.average_precision_score``.
     """
     return _over_classes(_average_precisions, labels, probabilities)
@@ -46,11 +46,11 @@ def macro_average_precision(labels: np.ndarray, probabilities: np.ndarray) -> np
 def sensitivity_at_specificity(
     labels: np.ndarray, probabilities: np.ndarray, normal_class: int, *, specificity: float
 ) -> np.ndarray:
-    """Share of the images with a finding that are called, where enough of the normal ones are not, (..., n, k) to (...).
+    """Sensitivity for any finding at a given specificity, (..., n, k) to (...).
 
-    An image is called when 1 - P(normal) is above a threshold, whatever its finding. The threshold is the lowest at which at
-    least ``specificity`` of the normal images stay uncalled; images that tie with it are not called. It is chosen on these
-    very images, as on every ROC curve.
+    An image is predicted abnormal if 1 - P(normal) is above a threshold, whatever its finding. The threshold is the lowest with
+    at least the given specificity on the normal images; images at the threshold are predicted normal. The threshold is chosen
+    on the same images, as on every ROC curve.
 
     Args:
         labels: True classes, integers (n,).
@@ -64,8 +64,8 @@ def sensitivity_at_specificity(
     normality, is_normal = probabilities[..., normal_class], labels == normal_class
     if is_normal.all() or not is_normal.any():
         return np.full(normality.shape[:-1], np.nan)
-    n_called = int(_most_called(is_normal.sum(), specificity))
-    threshold = np.sort(normality[..., is_normal], axis=-1)[..., n_called, None]
+    n_false_positives = int(_max_false_positives(is_normal.sum(), specificity))
+    threshold = np.sort(normality[..., is_normal], axis=-1)[..., n_false_positives, None]
     return (normality[..., ~is_normal] < threshold).mean(axis=-1)
 
 
@@ -77,43 +77,43 @@ def _over_classes(
 
 
 def _areas_under_roc(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Give the area for each row of scores, (..., n) to (...); ``positive`` is (n,)."""
+    """Compute the area for each row of scores, (..., n) to (...); ``positive`` is (n,)."""
     n_positive = int(positive.sum())
     n_negative = len(positive) - n_positive
     if n_positive == 0 or n_negative == 0:
         return np.full(scores.shape[:-1], np.nan)
     order = scores.argsort(axis=-1)
-    # Equal scores share a rank: half way from the first to the last of them.
+    # Equal scores share the mean of their first and last rank.
     first, last = _first_and_last_of_equals(np.take_along_axis(scores, order, axis=-1))
     ranks_of_positive = np.where(positive[order], (first + last) / 2 + 1, 0).sum(axis=-1)
     return (ranks_of_positive - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
 
 
 def _average_precisions(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Give the average precision for each row of scores, (..., n) to (...); ``positive`` is (n,)."""
+    """Compute the average precision for each row of scores, (..., n) to (...); ``positive`` is (n,)."""
     n_positive = int(positive.sum())
     if n_positive == 0:
         return np.full(scores.shape[:-1], np.nan)
     order = (-scores).argsort(axis=-1)
     _, last = _first_and_last_of_equals(np.take_along_axis(scores, order, axis=-1))
     hits = positive[order]
-    # A positive image has the precision at the threshold that it is found by, which all its equals share.
+    # A positive image counts with the precision at its own score, which is equal for tied images.
     n_hits = np.take_along_axis(hits.cumsum(axis=-1), last, axis=-1)
     return np.where(hits, n_hits / (last + 1), 0).sum(axis=-1) / n_positive
 
 
 def _first_and_last_of_equals(ordered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give the places of the first and the last of each score's equals, both (..., n), in rows that are in order."""
+    """Return the positions of the first and the last equal score of each score in sorted rows, both (..., n)."""
     steps = ordered[..., 1:] != ordered[..., :-1]
     edge = np.ones((*ordered.shape[:-1], 1), dtype=bool)
-    place = np.arange(ordered.shape[-1])
-    first = np.maximum.accumulate(np.where(np.concatenate([edge, steps], axis=-1), place, 0), axis=-1)
-    backwards = np.where(np.concatenate([steps, edge], axis=-1), place, len(place) - 1)[..., ::-1]
+    position = np.arange(ordered.shape[-1])
+    first = np.maximum.accumulate(np.where(np.concatenate([edge, steps], axis=-1), position, 0), axis=-1)
+    backwards = np.where(np.concatenate([steps, edge], axis=-1), position, len(position) - 1)[..., ::-1]
     return first, np.minimum.accumulate(backwards, axis=-1)[..., ::-1]
 
 
-def _most_called(n_normal: np.ndarray, specificity: float) -> np.ndarray:
-    """Count how many of some normal images may be called: 0.1 of 10 images is 1, not 0.99..."""
+def _max_false_positives(n_normal: np.ndarray, specificity: float) -> np.ndarray:
+    """Return how many normal images may be predicted abnormal; 0.1 of 10 images is 1, not 0.99..."""
     return np.floor((1 - specificity) * n_normal + 1e-9)
 
 
@@ -121,7 +121,7 @@ def _most_called(n_normal: np.ndarray, specificity: float) -> np.ndarray:
 
 
 def weighted_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve where images count several times or not at all.
+    """Area under the ROC curve for images that count several times or not at all.
 
     Args:
         positive: Whether each image is of the class, (n,).
@@ -129,7 +129,7 @@ def weighted_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) 
         weights: How often each image counts, float32 (n, n_resamples); float32 holds such counts exactly up to 16 million.
 
     Returns:
-        (n_resamples,), NaN where all that count are of one kind.
+        (n_resamples,), NaN where all counted images are positive or all are negative.
     """
     above, at_least = _counts_down_to(scores[~positive], scores[positive], weights[positive])
     of_others = weights[~positive]
@@ -138,7 +138,7 @@ def weighted_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) 
 
 
 def weighted_average_precision(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Average precision where images count several times or not at all; arguments as in ``weighted_auc``."""
+    """Average precision for images that count several times or not at all; arguments as in ``weighted_auc``."""
     of_positive, thresholds = weights[positive], scores[positive]
     _, hits = _counts_down_to(thresholds, thresholds, of_positive)
     _, alarms = _counts_down_to(thresholds, scores[~positive], weights[~positive])
@@ -149,7 +149,7 @@ def weighted_average_precision(positive: np.ndarray, scores: np.ndarray, weights
 def weighted_sensitivity(
     is_normal: np.ndarray, normality: np.ndarray, weights: np.ndarray, *, specificity: float
 ) -> np.ndarray:
-    """Give ``sensitivity_at_specificity`` where images count several times or not at all.
+    """Compute ``sensitivity_at_specificity`` for images that count several times or not at all.
 
     Args:
         is_normal: Whether each image is without a finding, (n,).
@@ -158,21 +158,21 @@ def weighted_sensitivity(
         specificity: Share of the normal images, above 0 and below 1.
 
     Returns:
-        (n_resamples,), NaN where all that count are of one kind.
+        (n_resamples,), NaN where all counted images are positive or all are negative.
     """
     if not is_normal.any():
         return np.full(weights.shape[1], np.nan)
     order = normality[is_normal].argsort()
     n_normal = np.cumsum(weights[is_normal][order], axis=0)
-    is_beyond = n_normal > _most_called(n_normal[-1], specificity)
+    is_beyond = n_normal > _max_false_positives(n_normal[-1], specificity)
     threshold = normality[is_normal][order][is_beyond.argmax(axis=0)]
     of_findings = weights[~is_normal]
-    called = np.einsum("nb,nb->b", of_findings, normality[~is_normal, None] < threshold)
-    return np.where(n_normal[-1] > 0, _over(called, of_findings.sum(axis=0)), np.nan)
+    predicted = np.einsum("nb,nb->b", of_findings, normality[~is_normal, None] < threshold)
+    return np.where(n_normal[-1] > 0, _over(predicted, of_findings.sum(axis=0)), np.nan)
 
 
 def _counts_down_to(thresholds: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Add the weights of the images that score higher than each threshold, and of those that score at least as high.
+    """Sum the weights of the images with scores above each threshold, and of those at or above it.
 
     Args:
         thresholds: (n_thresholds,).
@@ -191,5 +191,5 @@ def _counts_down_to(thresholds: np.ndarray, scores: np.ndarray, weights: np.ndar
 
 
 def _over(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Divide, giving NaN where the whole is 0."""
+    """Divide; NaN where the whole is 0."""
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0, casting="unsafe")

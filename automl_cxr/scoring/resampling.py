@@ -1,7 +1,7 @@
-"""Scores of many models on many resamples of the same patients, and with some patients left out.
+"""Scores of several models on bootstrap resamples of the same patients, and on jackknife samples.
 
-A resample is how often each image was drawn. All models and metrics see the same ones, so differences between models lose
-the luck that they share, and nothing is drawn twice.
+A resample is represented by the number of times that each image was drawn. All models and metrics use the same resamples, so
+that differences between models do not contain their common variation.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 
 from automl_cxr.scoring.metrics import Metric
 
-_BLOCK_BYTES = 2**20  # weights that stay in a core's cache while every model is scored with them
+_BLOCK_BYTES = 2**20  # of weights, which then stay in a core's cache while all models are scored
 _FEWEST_IN_BLOCK = 16
-_MOST_GROUPS = 400  # of patients left out together: the acceleration of BCa is then off by 0.002 at most
+_MOST_GROUPS = 400  # of patients for the jackknife; the error of the BCa acceleration is then at most 0.002
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +23,9 @@ class ResampledScores:
     """One metric of several models; NaN where it is undefined.
 
     Attributes:
-        scores: On the images as they are, (n_models,).
-        of_resamples: On each resample of patients with replacement, (n_models, n_resamples).
-        left_out: With each patient left out, or each of 400 groups of patients, (n_models, n_groups).
+        scores: Scores on the original images, (n_models,).
+        of_resamples: Scores on each bootstrap resample of patients, (n_models, n_resamples).
+        left_out: Scores without each patient, or without each of 400 groups of patients, (n_models, n_groups).
     """
 
     scores: np.ndarray
@@ -45,25 +45,25 @@ def resample_scores(
 ) -> dict[str, ResampledScores]:
     """Score models on resamples of patients.
 
-    The draws depend on the patients and the seed alone: whoever is scored along, and by whatever metrics, a model's figures
-    are the same. Resamples are not stratified: how many images a class has is chance as well.
+    The resamples depend only on the patients and the seed, so a model's scores do not depend on the other models and metrics.
+    Resamples are not stratified: the number of images of a class varies too.
 
     Args:
         labels: True classes, integers (n,).
-        probabilities: Of every model for the same images, (n_models, n, k).
+        probabilities: Probabilities of each model for the same images, (n_models, n, k).
         patients: Patient of each image, (n,).
-        metrics: What to score by.
+        metrics: The metrics.
         n_resamples: Number of resamples.
-        seed: Of the draws, at least 0.
+        seed: Seed of the resamples, at least 0.
         normal_class: Index of the class without a finding, for metrics that need it.
 
     Returns:
-        The scores by the name of the metric.
+        The scores by name of the metric.
     """
     patient, n_patients = _number_patients(patients)
-    judge = _Judge(labels, probabilities, metrics, normal_class)
-    of_resamples = judge.score(_draw(patient, n_patients, n_resamples, seed))
-    left_out = judge.score(_leave_out(patient, n_patients))
+    scorer = _ResampleScorer(labels, probabilities, metrics, normal_class)
+    of_resamples = scorer.score(_draw(patient, n_patients, n_resamples, seed))
+    left_out = scorer.score(_leave_out(patient, n_patients))
     return {
         metric.name: ResampledScores(
             np.array([metric.function(labels, one, normal_class) for one in probabilities]),
@@ -74,8 +74,8 @@ def resample_scores(
     }
 
 
-class _Judge:
-    """Models with their confusion cells laid out. It draws nothing."""
+class _ResampleScorer:
+    """Scores models with weights of images, from confusion matrix cells that are computed once."""
 
     def __init__(
         self, labels: np.ndarray, probabilities: np.ndarray, metrics: Sequence[Metric], normal_class: int | None
@@ -85,7 +85,7 @@ class _Judge:
         self._cells = _cells_of_images(labels, probabilities)
 
     def score(self, blocks: Iterator[np.ndarray]) -> Mapping[str, np.ndarray]:
-        """Score all models with blocks of weights, each (n, some), by every metric: (n_models, all of them)."""
+        """Score all models by every metric with blocks of weights (n, some). Return arrays (n_models, n_weights) by name."""
         scored = [self._score_block(weights) for weights in blocks]
         return {metric.name: np.concatenate([block[metric.name] for block in scored], axis=1) for metric in self._metrics}
 
@@ -94,20 +94,22 @@ class _Judge:
         return {metric.name: self._score_metric(metric, weights, confusions) for metric in self._metrics}
 
     def _score_metric(self, metric: Metric, weights: np.ndarray, confusions: np.ndarray) -> np.ndarray:
-        if metric.of_weights is None:
-            return metric.of_confusions(confusions, self._normal_class)  # type: ignore[misc]
-        return np.array([metric.of_weights(self._labels, one, weights, self._normal_class) for one in self._probabilities])
+        if metric.of_confusions is not None:
+            return metric.of_confusions(confusions, self._normal_class)
+        return np.array(
+            [metric.score_weighted(self._labels, model, weights, self._normal_class) for model in self._probabilities]
+        )
 
     def _confusions(self, weights: np.ndarray) -> np.ndarray:
-        """Count weights by true and predicted class, (n_models, some, k, k)."""
+        """Sum weights by true and predicted class, (n_models, some, k, k)."""
         n_models, _, n_classes = self._probabilities.shape
         counts = (self._cells @ weights).reshape(n_models, n_classes, n_classes, -1)
         return np.moveaxis(counts, -1, 1).astype(np.float64)
 
 
 def _cells_of_images(labels: np.ndarray, probabilities: np.ndarray):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    """Say which confusion cell of which model each image falls in: a sparse matrix (n_models * k * k, n) of ones."""
-    from scipy.sparse import csr_array  # a fifth of a second to load
+    """Return the confusion matrix cell of each model and image as ones in a sparse matrix (n_models * k * k, n)."""
+    from scipy.sparse import csr_array  # the import takes 0.2 s
 
     n_models, n_images, n_classes = probabilities.shape
     cells = labels.astype(np.int64) * n_classes + probabilities.argmax(axis=2)
@@ -118,7 +120,7 @@ def _cells_of_images(labels: np.ndarray, probabilities: np.ndarray):  # type: ig
 
 
 def _draw(patient: np.ndarray, n_patients: int, n_resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield how often each image is drawn with its patient, float32 (n, some)."""
+    """Yield the number of times that each image is drawn with its patient, float32 (n, some)."""
     rng = np.random.default_rng(seed)
     for size in _blocks(len(patient), n_resamples):
         drawn = rng.integers(n_patients, size=(size, n_patients)) + n_patients * np.arange(size)[:, None]

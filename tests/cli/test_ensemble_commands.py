@@ -62,7 +62,7 @@ def test_every_setting_of_the_genetic_algorithm_is_an_option():
 def test_tables_become_an_ensemble_that_others_can_be_put_through(run, tables):
     code, out, err = run("ensemble", "build", "--predictions", *tables, *QUICK)
     assert code == 0, err
-    assert "model2.csv: 120 of 120 rows did not sum to 1: divided by their sums" in err
+    assert "model2.csv: 120 of 120 rows do not sum to 1: divided by their sums" in err
     for word in ("model0.csv", "ga-by-class", "stacking", "out of fold", "against the best member", "calibration:"):
         assert word in out
     assert "next: automl-cxr ensemble apply ensembles/ga-by-class-3 TABLES..." in out

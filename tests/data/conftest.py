@@ -1,4 +1,4 @@
-"""Small images and folders that the tests of this room write."""
+"""Fixtures that write small images and folders."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One image out of an array: its numbers as a grey picture, and every file that is no array of images."""
+"""Decoding of rows of an array, and refusal of files that are not arrays of images."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -56,7 +56,7 @@ def test_rows_are_named_so_that_they_sort() -> None:
         (np.where(RAMP == 0, np.nan, RAMP / 255), RAMP),
     ],
 )
-def test_numbers_of_every_kind_become_grey(tmp_path: Path, numbers: np.ndarray, expected: np.ndarray) -> None:
+def test_numbers_of_all_dtypes_are_converted_to_grey(tmp_path: Path, numbers: np.ndarray, expected: np.ndarray) -> None:
     other = np.full_like(numbers, 0 if np.isnan(numbers.astype(float)).any() else numbers.min())
     for order in ("C", "F"):
         np.save(tmp_path / "x.npy", np.asarray(np.stack([other, numbers]), order=order))
@@ -77,27 +77,27 @@ def test_all_images_of_an_array_share_one_grey_scale(tmp_path: Path) -> None:
     assert read_row(str(alone), 0) != read_row(str(deep), 0)  # what names an image tells the scale that it is on
 
 
-def test_floats_far_beyond_one_are_not_taken_for_black(tmp_path: Path) -> None:
+def test_floats_far_above_one_are_not_black(tmp_path: Path) -> None:
     path = save(tmp_path / "x.npy", RAMP / 194 * 1.2, RAMP / 194 * 0.6)  # as cubic interpolation leaves sharp edges
     np.testing.assert_allclose(decode_row(path, 0), np.rint(RAMP / 194 * 255), atol=1)
     np.testing.assert_allclose(decode_row(path, 1), np.rint(RAMP / 388 * 255), atol=1)
 
 
-def test_an_image_without_a_number_is_refused_and_not_black(tmp_path: Path) -> None:
+def test_an_image_without_finite_numbers_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "x.npy", RAMP / 255, np.full_like(RAMP, np.nan, float))
     assert reason_for(f"{tmp_path}/x.npy#1") == "no finite pixel value"
     np.testing.assert_allclose(decode_row(tmp_path / "x.npy", 0), RAMP, atol=1)
 
 
-def test_threads_look_through_an_array_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_read_the_range_of_an_array_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, looks, used_range = save(tmp_path / "x.npy", *[RAMP / 255] * 4), [], arrays.used_range
 
-    def look(values: np.ndarray) -> tuple[float, float]:
+    def count_calls(values: np.ndarray) -> tuple[float, float]:
         looks.append(values.shape)
         time.sleep(0.05)  # long enough for another thread to come
         return used_range(values)
 
-    monkeypatch.setattr(arrays, "used_range", look)
+    monkeypatch.setattr(arrays, "used_range", count_calls)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda row: read_row(str(path), row), range(4)))
     assert looks == [(4, 12, 16)]
@@ -114,7 +114,7 @@ def test_an_image_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None
     assert reason_for(f"{tmp_path}/y.npy#0") == "too large (1,944,000,000 bytes; at most 1,073,741,824)"
 
 
-def test_an_array_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+def test_a_rewritten_array_is_read_again(tmp_path: Path) -> None:
     path = save(tmp_path / "x.npy", RAMP)
     np.testing.assert_array_equal(decode_row(path), RAMP)
     (tmp_path / "x.npy").unlink()
@@ -122,7 +122,7 @@ def test_an_array_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decode_row(path), RAMP[::-1])
 
 
-def test_colours_are_weighed(tmp_path: Path) -> None:
+def test_colours_are_converted_to_grey(tmp_path: Path) -> None:
     red = np.zeros((12, 16, 3), np.uint8)
     red[..., 0] = 255
     assert set(decode_row(save(tmp_path / "x.npy", red)).flat) == {76}  # ITU-R 601 luma
@@ -135,7 +135,7 @@ def test_an_array_file_of_a_single_image_is_an_image(tmp_path: Path) -> None:
     assert reason_for(path) == "an array of shape (1, 12, 16, 1), not one image; name a row of it, such as images.npy#0"
 
 
-def test_what_holds_no_images_is_refused_with_a_reason(tmp_path: Path) -> None:
+def test_files_without_images_are_refused_with_a_reason(tmp_path: Path) -> None:
     whole = save(tmp_path / "x.npy", RAMP, RAMP).read_bytes()
     assert reason_for(f"{tmp_path}/x.npy#2") == "there is no image 2 in an array of 2, counted from 0"
     assert reason_for(f"{tmp_path}/none.npy#0") == "missing"
@@ -163,7 +163,7 @@ class _Explosive:
         return Path.touch, (Path("exploded"),)
 
 
-def test_no_code_of_a_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_code_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     objects = np.empty((2, 8, 8), object)
     objects[:] = _Explosive()
@@ -173,7 +173,7 @@ def test_no_code_of_a_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not (tmp_path / "exploded").exists()
 
 
-def test_a_header_that_promises_too_much_allocates_nothing(tmp_path: Path) -> None:
+def test_a_header_with_a_huge_shape_allocates_nothing(tmp_path: Path) -> None:
     with (tmp_path / "x.npy").open("wb") as file:
         header = {"descr": "<f8", "fortran_order": False, "shape": (9_000, 9_000)}
         np.lib.format.write_array_header_1_0(file, header)

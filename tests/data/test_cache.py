@@ -1,4 +1,4 @@
-"""Decoded once, opened often, and never half-done: what is on disk after every way to end."""
+"""The cache of decoded images: reuse, damage, interruption and concurrency."""
 
 import json
 import multiprocessing
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 class Progress:
-    """Counts what was decoded: nothing where the cache served."""
+    """Records progress calls; there are none if the images were cached."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[int, int]] = []
@@ -64,7 +64,7 @@ def test_rows_are_the_decoded_images_in_order(root: Path, folder: Path) -> None:
         decoded.open()[0] = 0
 
 
-def test_a_second_start_decodes_nothing_and_says_the_same(root: Path, folder: Path) -> None:
+def test_a_second_call_decodes_nothing_and_returns_the_same(root: Path, folder: Path) -> None:
     first, decoded_first = decode(root, folder)
     second, decoded_second = decode(root, folder)
     assert (decoded_first, decoded_second) == (True, False)
@@ -85,7 +85,7 @@ def test_workers_do_not_change_the_result(root: Path, folder: Path) -> None:
     np.testing.assert_array_equal(one.open(), many.open())
 
 
-def test_unreadable_images_are_left_out_with_their_reasons(root: Path, folder: Path) -> None:
+def test_unreadable_images_are_reported_with_their_reasons(root: Path, folder: Path) -> None:
     (root / "a" / "0.png").write_bytes(b"")
     (root / "b" / "2.png").write_text("no image")
     decoded, _ = decode(root, folder, (*IDS, "b/gone.png"))
@@ -102,14 +102,14 @@ def test_unreadable_images_are_left_out_with_their_reasons(root: Path, folder: P
     assert not was_decoded
 
 
-def test_a_missing_image_that_arrives_is_seen(root: Path, folder: Path, write_image: Callable[..., Path]) -> None:
+def test_an_image_that_is_added_later_is_decoded(root: Path, folder: Path, write_image: Callable[..., Path]) -> None:
     ids = (*IDS, "b/late.png")
     assert decode(root, folder, ids)[0].unreadable == {"b/late.png": "missing"}
     write_image(root / "b" / "late.png", seed=9)
     assert decode(root, folder, ids)[0].ids == ids
 
 
-def test_nothing_readable_is_an_error_with_reasons(root: Path, folder: Path) -> None:
+def test_a_data_set_without_readable_images_is_refused_with_reasons(root: Path, folder: Path) -> None:
     for image in IDS:
         (root / image).write_bytes(b"")
     with pytest.raises(DataError, match=r"all 4 in .* are unreadable \('a/0\.png': empty file"):
@@ -130,18 +130,18 @@ def test_changed_content_gives_a_new_array_even_with_the_old_time_and_size(root:
     assert second.path != first.path
 
 
-def test_a_touched_or_copied_file_costs_no_second_array(root: Path, folder: Path, tmp_path: Path) -> None:
+def test_touched_or_copied_files_share_the_array(root: Path, folder: Path, tmp_path: Path) -> None:
     first, _ = decode(root, folder)
     (root / "a" / "0.png").touch()
     shutil.copytree(root, tmp_path / "copy")
-    for place in (root, tmp_path / "copy"):
-        decoded, was_decoded = decode(place, folder)
+    for source in (root, tmp_path / "copy"):
+        decoded, was_decoded = decode(source, folder)
         assert was_decoded
         assert (decoded.path, decoded.digest) == (first.path, first.digest)
     assert len(list((folder / "decoded" / "arrays").iterdir())) == 1
 
 
-def test_the_digest_is_of_names_and_contents_but_not_of_size(root: Path, folder: Path) -> None:
+def test_the_digest_depends_on_names_and_contents_but_not_on_image_size(root: Path, folder: Path) -> None:
     small, large = decode(root, folder, size=16)[0], decode(root, folder, size=24)[0]
     assert small.digest == large.digest
     assert large.open().shape == (4, 24, 24)
@@ -186,7 +186,7 @@ def test_equal_bytes_of_another_shape_are_another_image(tmp_path: Path, folder: 
     assert len(digests) == 3
 
 
-def test_two_folders_with_equal_names_sizes_and_times_stay_apart(tmp_path: Path, folder: Path) -> None:
+def test_two_folders_with_equal_names_sizes_and_times_have_separate_arrays(tmp_path: Path, folder: Path) -> None:
     rng = np.random.default_rng(0)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -197,7 +197,7 @@ def test_two_folders_with_equal_names_sizes_and_times_stay_apart(tmp_path: Path,
     assert (arrays[0] != arrays[1]).any()
 
 
-def corrupt_nothing_but_truncate(path: Path) -> None:
+def truncate(path: Path) -> None:
     with open(path, "r+b") as file:
         file.truncate(path.stat().st_size - 1)
 
@@ -210,9 +210,9 @@ def corrupt_with_a_pickle(path: Path) -> None:
     np.save(path, np.array([print] * 4, object), allow_pickle=True)
 
 
-@pytest.mark.parametrize("corrupt", [corrupt_nothing_but_truncate, corrupt_shape, corrupt_with_a_pickle, Path.unlink])
+@pytest.mark.parametrize("corrupt", [truncate, corrupt_shape, corrupt_with_a_pickle, Path.unlink])
 @pytest.mark.parametrize("name", ["images.npy", "sizes.npy"])
-def test_a_corrupt_array_is_made_again(root: Path, folder: Path, name: str, corrupt: Callable[[Path], None]) -> None:
+def test_a_corrupt_array_is_decoded_again(root: Path, folder: Path, name: str, corrupt: Callable[[Path], None]) -> None:
     first, _ = decode(root, folder)
     expected = first.open().copy()
     corrupt(first.path.with_name(name))
@@ -226,15 +226,15 @@ def test_a_corrupt_array_is_made_again(root: Path, folder: Path, name: str, corr
     "content",
     [b"", b"{", b"[]", b"{}", b'{"contents": "../../etc", "digest": "x", "unreadable": {}}', b"\xff\xfe"],
 )
-def test_a_corrupt_index_is_made_again(root: Path, folder: Path, content: bytes) -> None:
+def test_a_corrupt_index_is_written_again(root: Path, folder: Path, content: bytes) -> None:
     first, _ = decode(root, folder)
     (index,) = (folder / "decoded" / "indexes").iterdir()
-    sound = index.read_bytes()
+    valid = index.read_bytes()
     index.write_bytes(content)
     second, was_decoded = decode(root, folder)
     assert was_decoded
     assert second == first
-    assert json.loads(index.read_bytes()) == json.loads(sound)
+    assert json.loads(index.read_bytes()) == json.loads(valid)
 
 
 def test_an_interrupted_decode_leaves_nothing_that_is_used(root: Path, folder: Path) -> None:
@@ -290,7 +290,7 @@ def test_two_processes_at_once_decode_once(write_folders: WriteFolders, folder: 
     assert leftovers(folder) == []
 
 
-def test_no_room_is_told_with_the_way_out(write_folders: WriteFolders, folder: Path) -> None:
+def test_a_full_disk_is_reported_with_a_remedy(write_folders: WriteFolders, folder: Path) -> None:
     root = write_folders(IDS)
     script = (
         "import resource, sys; from pathlib import Path; from automl_cxr.data.cache import decode_dataset\n"
@@ -300,16 +300,16 @@ def test_no_room_is_told_with_the_way_out(write_folders: WriteFolders, folder: P
         "except DataError as error: sys.exit(str(error))"
     )
     child = subprocess.run([sys.executable, "-c", script, root, folder, *IDS], check=False, stderr=subprocess.PIPE)
-    told = child.stderr.decode()
-    assert f"'{folder}' has no room left" in told
-    assert "set AUTOML_CXR_CACHE to another folder" in told
-    assert "Traceback" not in told
+    stderr = child.stderr.decode()
+    assert f"'{folder}' has no space left" in stderr
+    assert "set AUTOML_CXR_CACHE to another folder" in stderr
+    assert "Traceback" not in stderr
     assert leftovers(folder) == []
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 100_000
     assert decode_dataset(root, IDS, 512, folder=folder).open().shape == (4, 512, 512)
 
 
-def test_a_cache_folder_that_is_a_file_is_told(root: Path, folder: Path) -> None:
+def test_a_cache_folder_that_is_a_file_is_refused(root: Path, folder: Path) -> None:
     folder.write_text("in the way")
     with pytest.raises(DataError, match=r"cannot be written .*AUTOML_CXR_CACHE"):
         decode(root, folder)
@@ -323,7 +323,7 @@ def test_the_cache_may_be_deleted_at_any_time(root: Path, folder: Path) -> None:
     assert second == first
 
 
-def test_the_cache_folder_is_the_users_choice(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_folder_is_set_by_the_environment(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUTOML_CXR_CACHE", str(tmp_path / "mine"))
     assert cache_folder() == tmp_path / "mine"
     assert decode_dataset(root, IDS, 16).path.is_relative_to(tmp_path / "mine")
@@ -331,7 +331,7 @@ def test_the_cache_folder_is_the_users_choice(root: Path, tmp_path: Path, monkey
     assert cache_folder().name == "automl_cxr"
 
 
-def test_impossible_requests_are_refused(root: Path, folder: Path) -> None:
+def test_invalid_arguments_are_refused(root: Path, folder: Path) -> None:
     with pytest.raises(UsageError, match="from 8 to 4096; received 4"):
         decode(root, folder, size=4)
     with pytest.raises(UnknownNameError, match="Unknown fit 'squash'"):
@@ -340,8 +340,8 @@ def test_impossible_requests_are_refused(root: Path, folder: Path) -> None:
         decode(root, folder, ())
 
 
-def test_covid3_opens_in_well_under_a_second(shared_folder: Path, folder: Path) -> None:
-    dataset = load_dataset(shared_folder / "data" / "covid3")
+def test_covid3_is_opened_from_the_cache_within_a_second(test_data: Path, folder: Path) -> None:
+    dataset = load_dataset(test_data / "data" / "covid3")
     ids = tuple(dataset.table["image"])
     first, _ = decode(dataset.root, folder, ids, 32)
     start = time.perf_counter()

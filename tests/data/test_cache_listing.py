@@ -9,30 +9,30 @@ from automl_cxr.data.feature_cache import FeatureCache, Features
 def fill(folder, phantoms):
     ids = sorted(str(path.relative_to(phantoms)) for path in phantoms.rglob("*.png"))[:3]
     decoded = decode_dataset(phantoms, ids, 16, folder=folder)
-    wanted = Features({"network": "a"}, (3, 2), "float16", "squeezenet@vector")
-    FeatureCache(folder).open([wanted], lambda _missing: iter([(np.zeros((3, 2)),)]))
+    requested = Features({"network": "a"}, (3, 2), "float16", "squeezenet@vector")
+    FeatureCache(folder).open([requested], lambda _missing: iter([(np.zeros((3, 2)),)]))
     return decoded
 
 
 def test_images_and_features_are_listed_and_cleared(tmp_path, phantoms):
     decoded = fill(tmp_path, phantoms)
-    kept = {entry.kind: entry for entry in list_cache_entries(tmp_path)}
-    assert (kept["images"].what, kept["images"].n_images) == ("decoded, 16 pixels", 3)
-    assert kept["images"].n_bytes > 3 * 16 * 16
-    assert (kept["features"].what, kept["features"].n_bytes) == ("squeezenet@vector, float16", 12)
-    assert clear_cache(tmp_path) == sum(entry.n_bytes for entry in kept.values())
+    entries = {entry.kind: entry for entry in list_cache_entries(tmp_path)}
+    assert (entries["images"].what, entries["images"].n_images) == ("decoded, 16 pixels", 3)
+    assert entries["images"].n_bytes > 3 * 16 * 16
+    assert (entries["features"].what, entries["features"].n_bytes) == ("squeezenet@vector, float16", 12)
+    assert clear_cache(tmp_path) == sum(entry.n_bytes for entry in entries.values())
     assert list_cache_entries(tmp_path) == []
     assert not decoded.path.exists()
     assert fill(tmp_path, phantoms).path.exists()
 
 
-def test_what_is_being_written_stays(tmp_path, phantoms):
+def test_entries_that_are_being_written_are_not_removed(tmp_path, phantoms):
     decoded = fill(tmp_path, phantoms)
     with FileLock(tmp_path / "decoded" / "locks" / f"{decoded.path.parent.name}.lock"):
         clear_cache(tmp_path)
     assert decoded.path.exists()
 
 
-def test_an_empty_cache_holds_nothing(tmp_path):
+def test_an_empty_cache_has_no_entries(tmp_path):
     assert list_cache_entries(tmp_path) == []
     assert clear_cache(tmp_path) == 0

@@ -1,4 +1,4 @@
-"""The table that a folder becomes: ids, classes, patients, and what the user is told."""
+"""The table of a data set: ids, classes, patients and notes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +14,8 @@ WriteFolders = Callable[..., Path]
 ODD_NAMES = ['it\'s, "so".png', "=1+1.png", "-rf.png", " lead.png", "бронхит 肺.png", "two\nlines.png", "100%.png"]
 
 
-def test_covid3_is_as_its_readme_says(shared_folder: Path) -> None:
-    dataset = load_dataset(shared_folder / "data" / "covid3")
+def test_covid3_has_the_documented_images_and_classes(test_data: Path) -> None:
+    dataset = load_dataset(test_data / "data" / "covid3")
     assert dataset.layout == "folders"
     assert dataset.classes == ("covid", "no_finding", "pneumonia")
     assert dataset.table["label"].value_counts().to_dict() == {"no_finding": 408, "pneumonia": 402, "covid": 100}
@@ -24,8 +24,8 @@ def test_covid3_is_as_its_readme_says(shared_folder: Path) -> None:
     assert (dataset.ignored, dataset.notes) == ({}, ())
 
 
-def test_the_table_of_covid3_says_the_same_as_its_folders(shared_folder: Path) -> None:
-    folder = shared_folder / "data" / "covid3"
+def test_the_table_of_covid3_equals_its_folders(test_data: Path) -> None:
+    folder = test_data / "data" / "covid3"
     by_table = load_dataset(folder / "metadata.csv")
     assert by_table.layout == "csv"
     pd.testing.assert_frame_equal(by_table.table, load_dataset(folder).table)
@@ -42,7 +42,7 @@ def test_the_table_is_sorted_and_complete(write_folders: WriteFolders, monkeypat
     assert dataset.root == root  # absolute: a worker may run in another folder
 
 
-def test_odd_names_survive(write_folders: WriteFolders) -> None:
+def test_unusual_names_are_unchanged(write_folders: WriteFolders) -> None:
     root = write_folders([f"{label}/{name}" for label in ("a", "b, 'c'") for name in ODD_NAMES])
     dataset = load_dataset(root)
     assert dataset.classes == ("a", "b, 'c'")
@@ -58,7 +58,7 @@ def test_classes_select_and_order(write_folders: WriteFolders) -> None:
     assert list(dataset.table["image"]) == ["a/1.png", "c/3.png"]
 
 
-def test_classes_called_na_and_none_are_classes(write_folders: WriteFolders) -> None:
+def test_classes_named_na_and_none_are_classes(write_folders: WriteFolders) -> None:
     root = write_folders(["1.png", "2.png"])
     (root / "labels.csv").write_text("image,label\n1.png,NA\n2.png,None\n")
     assert load_dataset(root).classes == ("NA", "None")
@@ -68,7 +68,7 @@ def test_classes_called_na_and_none_are_classes(write_folders: WriteFolders) -> 
     ("arguments", "error", "message"),
     [
         ({"classes": ["a", "bb"]}, UnknownNameError, "Unknown class 'bb'"),
-        ({"classes": ["a", "a"]}, UsageError, "may be named once; received a, a"),
+        ({"classes": ["a", "a"]}, UsageError, "must be named once; received a, a"),
         ({"classes": ["a"]}, UsageError, "two classes or more; received a for"),
         ({"patients": "("}, UsageError, "must be a regular expression; received '('"),
         ({"patients": "patient-[0-9]+"}, UsageError, "matches none of 2, such as '1.png'"),
@@ -76,7 +76,7 @@ def test_classes_called_na_and_none_are_classes(write_folders: WriteFolders) -> 
         ({"layout": "csv"}, DataError, "exactly one table"),
     ],
 )
-def test_wrong_words_are_refused_on_one_line(
+def test_invalid_arguments_are_refused_on_one_line(
     write_folders: WriteFolders, arguments: dict[str, object], error: type[AutomlCxrError], message: str
 ) -> None:
     with pytest.raises(error) as caught:
@@ -85,7 +85,7 @@ def test_wrong_words_are_refused_on_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_an_empty_and_a_single_class_folder_are_refused(write_folders: WriteFolders) -> None:
+def test_missing_empty_and_single_class_folders_are_refused(write_folders: WriteFolders) -> None:
     with pytest.raises(DataError, match="must exist; received"):
         load_dataset(write_folders([]) / "nowhere")
     with pytest.raises(DataError, match="must follow a known layout"):
@@ -96,12 +96,12 @@ def test_a_missing_an_empty_and_a_single_class_folder_are_refused(write_folders:
         load_dataset(write_folders(["a/1.png"]))
 
 
-def test_without_patients_each_image_is_its_own_and_this_is_said_once(write_folders: WriteFolders) -> None:
+def test_without_patients_each_image_is_its_own_patient_with_one_note(write_folders: WriteFolders) -> None:
     dataset = load_dataset(write_folders(["a/1.png", "b/1.png"]))
     assert not dataset.patients_known
     assert dataset.table["patient_id"].nunique() == 2
     assert len(dataset.notes) == 1
-    assert dataset.notes[0].startswith("No patients known")
+    assert dataset.notes[0].startswith("Patients are unknown")
 
 
 @pytest.mark.parametrize(
@@ -119,27 +119,27 @@ def test_patients_are_found_in_file_names(write_folders: WriteFolders, pattern: 
     assert dataset.notes == ()
 
 
-def test_names_without_a_match_are_their_own_patients(write_folders: WriteFolders) -> None:
+def test_images_whose_names_do_not_match_are_their_own_patients(write_folders: WriteFolders) -> None:
     dataset = load_dataset(write_folders(["a/p1_0.png", "a/p1_1.png", "b/x.png", "b/y.png"]), patients=r"p\d+")
     assert dataset.table["patient_id"].nunique() == 3
     assert dataset.notes == ("2 of 4 file names do not match --patients: each counts as its own patient.",)
 
 
-def test_a_patient_in_two_given_parts_is_told(write_folders: WriteFolders) -> None:
+def test_a_patient_in_two_given_parts_is_reported(write_folders: WriteFolders) -> None:
     images = ["train/a/p1_0.png", "train/b/p2_0.png", "test/a/p1_1.png", "test/b/p3_0.png"]
     dataset = load_dataset(write_folders(images), patients=r"p\d")
     assert list(dataset.table["split"]) == ["test", "test", "train", "train"]
-    assert [note.split(":")[0] for note in dataset.notes] == [
-        "1 patients (2 images) stand in more than one part of the given split"
+    assert [note.split(". ")[0] for note in dataset.notes] == [
+        "1 patients (2 images) are in more than one part of the given split"
     ]
 
 
-def test_images_without_a_split_join_train_where_others_have_one(write_folders: WriteFolders) -> None:
+def test_images_without_a_split_are_used_for_training_if_others_have_one(write_folders: WriteFolders) -> None:
     root = write_folders(["1.png", "2.png", "3.png"])
     (root / "labels.csv").write_text("image,label,split\n1.png,a,\n2.png,b,train\n3.png,a,test\n")
     dataset = load_dataset(root)
     assert list(dataset.table["split"]) == ["train", "train", "test"]
-    assert "1 of 3 images have no split while others do: they count as train." in dataset.notes
+    assert "1 of 3 images have no split, but others do. They are used for training." in dataset.notes
 
 
 def test_image_paths_for_prediction(write_folders: WriteFolders) -> None:
@@ -155,7 +155,7 @@ def test_image_paths_for_prediction(write_folders: WriteFolders) -> None:
     }
 
 
-def test_arrays_for_prediction_become_their_rows(write_folders: WriteFolders) -> None:
+def test_arrays_for_prediction_are_replaced_by_their_rows(write_folders: WriteFolders) -> None:
     root = write_folders(["1.png"])
     np.save(root / "images.npy", np.zeros((12, 8, 8), np.uint8))
     np.save(root / "features.npy", np.zeros((12, 512)))

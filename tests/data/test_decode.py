@@ -1,4 +1,4 @@
-"""Every kind of image file that a radiology folder holds, and every kind of file that only looks like one."""
+"""Decoding of all image formats, and refusal of files that are not images."""
 
 import io
 import os
@@ -31,7 +31,7 @@ def encode(image: Image.Image, image_format: str, **options: object) -> bytes:
 
 
 def write_png_header(path: Path, width: int, height: int) -> Path:
-    """Write a PNG that claims a size and holds hardly a pixel."""
+    """Write a PNG with a large size in its header and almost no pixels."""
     parts = {b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0), b"IDAT": zlib.compress(b"\0")}
     chunks = [struct.pack(">I", len(body)) + name + body for name, body in parts.items()]
     sums = [struct.pack(">I", zlib.crc32(chunk[4:])) for chunk in chunks]
@@ -51,14 +51,14 @@ def reason_for(path: Path, **options: int) -> str:
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "gif", "pgm"])
-def test_grey_files_come_back_exactly(tmp_path: Path, suffix: str) -> None:
+def test_grey_files_are_decoded_exactly(tmp_path: Path, suffix: str) -> None:
     decoded = decode_image(save(tmp_path / f"x.{suffix}", Image.fromarray(RAMP)))
     assert decoded.dtype == np.uint8
     np.testing.assert_array_equal(decoded, RAMP)
 
 
 @pytest.mark.parametrize(("suffix", "options"), [("jpg", {"quality": 95}), ("webp", {"lossless": True}), ("jp2", {})])
-def test_compressed_grey_files_come_back_nearly(tmp_path: Path, suffix: str, options: dict[str, object]) -> None:
+def test_compressed_grey_files_are_decoded_approximately(tmp_path: Path, suffix: str, options: dict[str, object]) -> None:
     decoded = decode_image(save(tmp_path / f"x.{suffix}", Image.fromarray(RAMP), **options))
     assert np.abs(decoded.astype(int) - RAMP).max() <= 4
 
@@ -70,7 +70,7 @@ def test_the_suffix_does_not_matter(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 @pytest.mark.parametrize(("low", "high"), [(0, 65535), (100, 4000), (3, 1000)])
-def test_deep_grey_is_windowed_to_its_used_range(tmp_path: Path, suffix: str, low: int, high: int) -> None:
+def test_grey_above_8_bits_is_scaled_from_its_used_range(tmp_path: Path, suffix: str, low: int, high: int) -> None:
     deep = np.linspace(low, high, 12 * 16).reshape(12, 16).astype(np.uint16)
     decoded = decode_image(save(tmp_path / f"x.{suffix}", Image.fromarray(deep)))
     expected = np.rint((deep - deep.min()) / float(deep.max() - deep.min()) * 255)
@@ -97,7 +97,7 @@ def test_white_is_zero_is_inverted_at_any_depth(tmp_path: Path) -> None:
     np.testing.assert_allclose(decode_image(tmp_path / "16.tif"), np.rint(RAMP / 194 * 255), atol=1)
 
 
-def test_float_tiff_ignores_what_is_not_finite(tmp_path: Path) -> None:
+def test_non_finite_values_of_a_float_tiff_are_ignored(tmp_path: Path) -> None:
     values = RAMP.astype(np.float32) / 194 - 3
     values[0, 1], values[0, 2], values[0, 3] = np.nan, np.inf, -np.inf
     decoded = decode_image(save(tmp_path / "x.tif", Image.fromarray(values)))
@@ -112,7 +112,7 @@ def test_a_constant_deep_image_is_black(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decode_image(path), np.zeros((12, 16)))
 
 
-def test_colour_palette_and_bits_become_grey(tmp_path: Path) -> None:
+def test_colour_palette_and_1_bit_pictures_are_converted_to_grey(tmp_path: Path) -> None:
     grey = Image.fromarray(RAMP)
     for name, image in (("rgb", grey.convert("RGB")), ("palette", grey.convert("RGB").quantize(256))):
         np.testing.assert_allclose(decode_image(save(tmp_path / f"{name}.png", image)), RAMP, atol=3)
@@ -137,7 +137,7 @@ def test_transparent_pixels_are_black(tmp_path: Path) -> None:
     assert decode_image(tmp_path / "p.png").max() == 0
 
 
-def test_cmyk_is_not_shown_as_a_negative(tmp_path: Path) -> None:
+def test_cmyk_is_not_inverted(tmp_path: Path) -> None:
     cmyk = Image.fromarray(RAMP).convert("RGB").convert("CMYK")
     decoded = decode_image(save(tmp_path / "x.jpg", cmyk, quality=95))
     np.testing.assert_allclose(decoded.astype(int), RAMP, atol=8)
@@ -151,13 +151,13 @@ def test_exif_orientation_is_applied(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_allclose(decode_image(path).astype(int), np.rot90(RAMP, -1), atol=8)
 
 
-def test_broken_exif_does_not_lose_the_image(tmp_path: Path) -> None:
+def test_an_image_with_broken_exif_is_decoded(tmp_path: Path) -> None:
     path = save(tmp_path / "x.jpg", Image.fromarray(RAMP), exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12")
     assert decode_image(path).shape == RAMP.shape
 
 
 @pytest.mark.parametrize("suffix", ["gif", "tif", "png"])
-def test_the_first_of_several_frames_counts(tmp_path: Path, suffix: str) -> None:
+def test_the_first_of_several_frames_is_used(tmp_path: Path, suffix: str) -> None:
     frames = [Image.fromarray(RAMP), Image.fromarray(255 - RAMP)]
     path = save(tmp_path / f"x.{suffix}", frames[0], save_all=True, append_images=frames[1:])
     np.testing.assert_allclose(decode_image(path).astype(int), RAMP, atol=2)
@@ -180,7 +180,7 @@ def test_half_a_wavelet_file_is_damaged(tmp_path: Path, image_format: str) -> No
     assert reason_for(tmp_path / "x.png").startswith("damaged (")
 
 
-def test_files_that_are_no_images(tmp_path: Path) -> None:
+def test_files_that_are_not_images_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "text.png").write_text("patient,label\n")
     (tmp_path / "folder.png").mkdir()
@@ -197,13 +197,13 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
     }
 
 
-def test_a_file_that_would_start_a_program_is_no_image(tmp_path: Path) -> None:
+def test_a_file_that_would_start_a_program_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(encode(Image.fromarray(RAMP).convert("RGB"), "EPS"))
     assert reason_for(tmp_path / "x.png").startswith("not an image")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_a_forbidden_file_says_so(tmp_path: Path) -> None:
+def test_a_file_without_read_permission_is_reported(tmp_path: Path) -> None:
     save(tmp_path / "x.png", Image.fromarray(RAMP)).chmod(0)
     assert reason_for(tmp_path / "x.png") == "permission denied"
 
@@ -221,7 +221,7 @@ def test_size_is_checked_before_pixels(tmp_path: Path) -> None:
     assert reason_for(write_png_header(tmp_path / "y.png", 50_000, 50_000)).startswith("too large")
 
 
-def test_pillow_limits_and_warnings_stay_as_they_were(tmp_path: Path) -> None:
+def test_pillow_limits_and_warning_filters_are_unchanged(tmp_path: Path) -> None:
     limit, filters = Image.MAX_IMAGE_PIXELS, list(warnings.filters)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -230,7 +230,7 @@ def test_pillow_limits_and_warnings_stay_as_they_were(tmp_path: Path) -> None:
     assert filters == list(warnings.filters)
 
 
-def test_damaged_bytes_never_raise_anything_else(tmp_path: Path) -> None:
+def test_damaged_bytes_raise_no_other_exception(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     n_refused = 0
     for image_format in ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM"):
@@ -252,7 +252,7 @@ def test_damaged_bytes_never_raise_anything_else(tmp_path: Path) -> None:
 # The square
 
 
-def test_a_square_is_a_stretch_that_averages() -> None:
+def test_stretch_averages_over_source_pixels() -> None:
     stripes = np.tile(np.array([0, 255], np.uint8), (64, 64))  # uint8 (64, 128), thinner than a target pixel
     square = fit_square(stripes, 16)
     assert square.shape == (16, 16)
@@ -269,19 +269,19 @@ def test_a_square_of_the_right_size_is_unchanged() -> None:
 TALL = np.random.default_rng(1).integers(1, 256, (16, 8), np.uint8)
 
 
-@pytest.mark.parametrize("turn", [lambda image: image, np.transpose])
-def test_pad_keeps_the_shape_between_even_black_bars(turn: Callable[[np.ndarray], np.ndarray]) -> None:
+@pytest.mark.parametrize("transform", [lambda image: image, np.transpose])
+def test_pad_keeps_the_shape_between_even_black_bars(transform: Callable[[np.ndarray], np.ndarray]) -> None:
     expected = np.zeros((16, 16), np.uint8)
     expected[:, 4:12] = TALL
-    np.testing.assert_array_equal(fit_square(turn(TALL), 16, "pad"), turn(expected))
+    np.testing.assert_array_equal(fit_square(transform(TALL), 16, "pad"), transform(expected))
 
 
-@pytest.mark.parametrize("turn", [lambda image: image, np.transpose])
-def test_crop_keeps_the_centre(turn: Callable[[np.ndarray], np.ndarray]) -> None:
-    np.testing.assert_array_equal(fit_square(turn(TALL), 8, "crop"), turn(TALL[4:12]))
+@pytest.mark.parametrize("transform", [lambda image: image, np.transpose])
+def test_crop_keeps_the_centre(transform: Callable[[np.ndarray], np.ndarray]) -> None:
+    np.testing.assert_array_equal(fit_square(transform(TALL), 8, "crop"), transform(TALL[4:12]))
 
 
-def test_fits_shrink_and_grow_alike_in_both_directions() -> None:
+def test_fits_are_symmetric_when_shrinking_and_growing() -> None:
     white = np.full((40, 100), 255, np.uint8)
     for size in (20, 200):
         padded = fit_square(white, size, "pad")
@@ -295,12 +295,12 @@ def test_fits_shrink_and_grow_alike_in_both_directions() -> None:
     assert (fit_square(ends, 30, "crop")[:, 1:-1] == 200).all()  # the outermost pixels average with their neighbours
 
 
-def test_square_pictures_look_the_same_however_they_are_fitted() -> None:
+def test_square_pictures_are_equal_with_every_fit() -> None:
     square = np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)
     for fit in FITS:
         np.testing.assert_array_equal(fit_square(square, 16, fit), fit_square(square, 16))
 
 
-def test_an_unknown_fit_gets_the_nearest_name() -> None:
+def test_the_error_for_an_unknown_fit_suggests_a_name() -> None:
     with pytest.raises(UnknownNameError, match=r"Unknown fit 'padd'\. Did you mean 'pad'"):
         fit_square(RAMP, 16, "padd")

@@ -1,4 +1,4 @@
-"""DICOM files as a workstation shows them, and their headers as they say whose they are."""
+"""Decoding of DICOM files, and patients and views from their headers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +49,7 @@ def reason_for(path: Path, **options: int) -> str:
         ),
     ],
 )
-def test_deep_grey_is_shown_through_its_first_window(
+def test_grey_above_8_bits_uses_its_first_window(
     tmp_path: Path, write_dicom: WriteDicom, photometric: str, inverted: bool, tags: dict[str, object], expected: np.ndarray
 ) -> None:
     decoded = decode_image(write_dicom(tmp_path / "x.dcm", DEEP, photometric=photometric, **tags))
@@ -57,7 +57,7 @@ def test_deep_grey_is_shown_through_its_first_window(
     np.testing.assert_allclose(decoded, np.rint(255 * (1 - expected if inverted else expected)), atol=1)
 
 
-def test_the_used_range_of_deep_grey_is_shown_where_there_is_no_window(tmp_path: Path, write_dicom: WriteDicom) -> None:
+def test_grey_above_8_bits_without_a_window_uses_its_used_range(tmp_path: Path, write_dicom: WriteDicom) -> None:
     decoded = decode_image(write_dicom(tmp_path / "x.dcm", DEEP // 4 + 500))
     assert (decoded.min(), decoded.max()) == (0, 255)
     signed = write_dicom(tmp_path / "y.dcm", DEEP.astype(np.int16) - 2000, bits=16, RescaleSlope=2, RescaleIntercept=-5)
@@ -65,7 +65,7 @@ def test_the_used_range_of_deep_grey_is_shown_where_there_is_no_window(tmp_path:
 
 
 @pytest.mark.parametrize("tags", [{}, {"RescaleSlope": 1, "RescaleIntercept": 0}])
-def test_eight_bits_stay_what_they_are(tmp_path: Path, write_dicom: WriteDicom, tags: dict[str, object]) -> None:
+def test_eight_bits_without_a_window_are_unchanged(tmp_path: Path, write_dicom: WriteDicom, tags: dict[str, object]) -> None:
     shallow = (DEEP // 32 + 40).astype(np.uint8)  # 40..167, as the same picture would be in a PNG
     path = write_dicom(tmp_path / "x.dcm", shallow, bits=8, **tags)
     np.testing.assert_array_equal(decode_image(path), shallow)
@@ -73,7 +73,7 @@ def test_eight_bits_stay_what_they_are(tmp_path: Path, write_dicom: WriteDicom, 
     np.testing.assert_array_equal(decode_image(path), 255 - shallow)
 
 
-def test_a_lookup_table_comes_before_a_window(tmp_path: Path, write_dicom: WriteDicom) -> None:
+def test_a_lookup_table_takes_precedence_over_a_window(tmp_path: Path, write_dicom: WriteDicom) -> None:
     table = pydicom.Dataset()
     table.LUTDescriptor = [4096, 0, 16]
     table.add_new("LUTData", "US", [4095 - value for value in range(4096)])  # 12 bits where 16 are promised
@@ -81,7 +81,7 @@ def test_a_lookup_table_comes_before_a_window(tmp_path: Path, write_dicom: Write
     np.testing.assert_allclose(decode_image(path), np.rint(255 * (1 - shares(0, 4095))), atol=1)
 
 
-def test_the_first_frame_and_colours_become_grey(tmp_path: Path, write_dicom: WriteDicom) -> None:
+def test_the_first_frame_and_colours_are_converted_to_grey(tmp_path: Path, write_dicom: WriteDicom) -> None:
     frames = np.stack([DEEP, DEEP[::-1]])
     np.testing.assert_allclose(decode_image(write_dicom(tmp_path / "x.dcm", frames)), 255 * shares(0, 4095), atol=1)
     red = np.zeros((12, 16, 3), np.uint8)
@@ -101,7 +101,7 @@ def test_size_is_checked_before_pixels(tmp_path: Path, write_dicom: WriteDicom) 
     assert reason_for(write_dicom(tmp_path / "y.dcm", DEEP[:4])).startswith("too small (16 x 4 pixels")
 
 
-def test_what_cannot_be_shown_is_refused_with_a_reason(tmp_path: Path, write_dicom: WriteDicom) -> None:
+def test_files_that_cannot_be_decoded_are_refused_with_a_reason(tmp_path: Path, write_dicom: WriteDicom) -> None:
     whole = write_dicom(tmp_path / "x.dcm", DEEP).read_bytes()
     (tmp_path / "half.dcm").write_bytes(whole[:-200])
     assert reason_for(tmp_path / "half.dcm").startswith("truncated (")
@@ -111,7 +111,7 @@ def test_what_cannot_be_shown_is_refused_with_a_reason(tmp_path: Path, write_dic
     assert reason_for(tmp_path / "bare.dcm") == "a DICOM file without an image"
 
 
-def test_compression_without_a_decoder_names_itself_and_the_way_out(tmp_path: Path, write_dicom: WriteDicom) -> None:
+def test_compression_without_a_decoder_is_refused_with_a_remedy(tmp_path: Path, write_dicom: WriteDicom) -> None:
     dataset = pydicom.dcmread(write_dicom(tmp_path / "x.dcm", DEEP))
     dataset.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xd9"])
     dataset["PixelData"].VR = "OB"
@@ -130,22 +130,22 @@ def test_a_deflated_file_is_refused_without_inflating_it(tmp_path: Path, write_d
     dataset = pydicom.dcmread(path)
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     dataset.save_as(path)
-    assert reason_for(path).startswith("deflated as a whole")
-    assert "convert the file to an uncompressed one" in reason_for(path)
+    assert reason_for(path).startswith("a deflated file")
+    assert "convert it to an uncompressed file" in reason_for(path)
     assert read_tags(path) == DicomTags()
     dataset.file_meta.FileMetaInformationVersion = b"\0\1" * 5000  # stands before the transfer syntax, and may be of any length
     dataset.save_as(path)
-    assert reason_for(path).startswith("deflated as a whole")
+    assert reason_for(path).startswith("a deflated file")
     assert read_tags(path) == DicomTags()
 
 
-def test_a_file_that_only_speaks_of_deflation_is_read(tmp_path: Path, write_dicom: WriteDicom) -> None:
+def test_a_file_that_only_contains_the_uid_of_deflation_is_read(tmp_path: Path, write_dicom: WriteDicom) -> None:
     path = write_dicom(tmp_path / "x.dcm", DEEP, PatientID="p7", ImageComments=str(DeflatedExplicitVRLittleEndian))
     np.testing.assert_allclose(decode_image(path), 255 * shares(0, 4095), atol=1)
     assert read_tags(path) == DicomTags("p7")
 
 
-def test_damaged_bytes_never_raise_anything_else(tmp_path: Path, write_dicom: WriteDicom) -> None:
+def test_damaged_bytes_raise_no_other_exception(tmp_path: Path, write_dicom: WriteDicom) -> None:
     rng = np.random.default_rng(0)
     content = np.frombuffer(write_dicom(tmp_path / "x.dcm", DEEP, WindowCenter=5, WindowWidth=9).read_bytes(), np.uint8)
     n_refused = 0
@@ -165,7 +165,7 @@ def test_damaged_bytes_never_raise_anything_else(tmp_path: Path, write_dicom: Wr
 # Headers
 
 
-def test_a_header_says_whose_it_is_and_a_broken_one_says_nothing(tmp_path: Path, write_dicom: WriteDicom) -> None:
+def test_patient_and_view_are_read_from_a_header_and_empty_for_a_broken_one(tmp_path: Path, write_dicom: WriteDicom) -> None:
     path = write_dicom(tmp_path / "x.dcm", DEEP, PatientID=" 007 ", ViewPosition="PA")
     assert read_tags(path) == DicomTags("007", "PA")
     assert read_tags(write_dicom(tmp_path / "y.dcm", DEEP, PatientID=None)) == DicomTags()
@@ -194,17 +194,17 @@ def test_patients_and_views_come_from_headers(folder: Path) -> None:
     assert dataset.notes == ()
 
 
-def test_a_table_and_the_user_outrank_headers(folder: Path) -> None:
+def test_a_table_and_the_patients_option_take_precedence_over_headers(folder: Path) -> None:
     (folder / "labels.csv").write_text("image,label,patient_id,view\na/1.dcm,x,mine,PA\na/2.DICOM,y,,\nb/3.dcm,y,,\n")
     table = load_dataset(folder / "labels.csv").table
     assert table[["patient_id", "view"]].to_numpy().tolist() == [["mine", "PA"], ["p1", "AP"], ["p2", "AP"]]
     assert set(load_dataset(folder, patients=r"\d").table["patient_id"]) == {"1", "2", "3"}
 
 
-def test_one_word_for_all_patients_is_no_patient(tmp_path: Path, write_dicom: WriteDicom) -> None:
+def test_one_patient_id_in_all_files_counts_as_unknown(tmp_path: Path, write_dicom: WriteDicom) -> None:
     for image in ("a/1.dcm", "a/2.dcm", "b/3.dcm"):
         write_dicom(tmp_path / image, DEEP, PatientID="ANONYMOUS")
     dataset = load_dataset(tmp_path)
     assert not dataset.patients_known
     assert dataset.table["patient_id"].nunique() == 3
-    assert dataset.notes[0] == "All 3 DICOM files that could say so name one patient, 'ANONYMOUS': taken for unknown."
+    assert dataset.notes[0] == "All 3 DICOM files with a patient have the same one, 'ANONYMOUS', so patients count as unknown."

@@ -18,22 +18,22 @@ def features(name="a", n=N, width=4, dtype="float32"):
     return Features({"network": name}, (n, width), dtype, f"features {name}")
 
 
-def variable_values(wanted):
-    """What a network would say: numbers that tell the features and the row."""
-    first = int(wanted.origin["network"], 36)
-    return (first + np.arange(np.prod(wanted.shape))).reshape(wanted.shape).astype(np.float32)
+def variable_values(requested):
+    """Return values that identify the features and the row, in place of a network."""
+    first = int(requested.origin["network"], 36)
+    return (first + np.arange(np.prod(requested.shape))).reshape(requested.shape).astype(np.float32)
 
 
 class Compute:
-    """Computes in batches of 4, and remembers what it was asked for."""
+    """Computes features in batches of 4 and records the requests."""
 
     def __init__(self):
         self.asked = []
 
     def __call__(self, missing):
-        self.asked.append([wanted.label for wanted in missing])
+        self.asked.append([requested.label for requested in missing])
         for start in range(0, N, 4):
-            yield tuple(variable_values(wanted)[start : start + 4] for wanted in missing)
+            yield tuple(variable_values(requested)[start : start + 4] for requested in missing)
 
 
 @pytest.fixture
@@ -41,11 +41,11 @@ def cache(tmp_path):
     return FeatureCache(tmp_path)
 
 
-def file_of(tmp_path, wanted, name="values.npy"):
-    return tmp_path / "features" / "entries" / wanted.key / name
+def file_of(tmp_path, requested, name="values.npy"):
+    return tmp_path / "features" / "entries" / requested.key / name
 
 
-def test_what_is_missing_is_computed_in_one_go_and_then_mapped(cache):
+def test_missing_features_are_computed_in_one_pass_and_then_mapped(cache):
     compute = Compute()
     first, second = cache.open([features("a"), features("b")], compute)
     assert isinstance(first, np.memmap)
@@ -56,12 +56,12 @@ def test_what_is_missing_is_computed_in_one_go_and_then_mapped(cache):
     assert compute.asked == [["features a", "features b"], ["features c"]]
 
 
-def test_half_precision_takes_half_the_room(cache):
-    wanted = features(dtype="float16")
-    (found,) = cache.open([wanted], Compute())
+def test_half_precision_takes_half_the_space(cache):
+    requested = features(dtype="float16")
+    (found,) = cache.open([requested], Compute())
     assert found.dtype == np.float16
-    assert wanted.n_bytes == features().n_bytes / 2
-    assert wanted.key != features().key
+    assert requested.n_bytes == features().n_bytes / 2
+    assert requested.key != features().key
 
 
 def truncate(path):
@@ -92,37 +92,37 @@ def test_damaged_values_are_computed_again(cache, tmp_path, damage):
     assert np.array_equal(found, variable_values(features()))
 
 
-@pytest.mark.parametrize("told", ["", "[]", '{"sha256": "0"}'])
-def test_values_without_their_digest_are_computed_again(cache, tmp_path, told):
+@pytest.mark.parametrize("content", ["", "[]", '{"sha256": "0"}'])
+def test_values_without_their_digest_are_computed_again(cache, tmp_path, content):
     cache.open([features()], Compute())
-    file_of(tmp_path, features(), "entry.json").write_text(told)
+    file_of(tmp_path, features(), "entry.json").write_text(content)
     compute = Compute()
     cache.open([features()], compute)
     assert len(compute.asked) == 1
 
 
 def fail_halfway(missing):
-    yield tuple(variable_values(wanted)[:4] for wanted in missing)
+    yield tuple(variable_values(requested)[:4] for requested in missing)
     raise RuntimeError("the network diverged")
 
 
 def stop_short(missing):
-    yield tuple(variable_values(wanted)[:4] for wanted in missing)
+    yield tuple(variable_values(requested)[:4] for requested in missing)
 
 
 @pytest.mark.parametrize(("compute", "error"), [(fail_halfway, RuntimeError), (stop_short, FeatureCacheError)])
-def test_what_is_not_computed_to_the_end_leaves_nothing(cache, tmp_path, compute, error):
+def test_an_incomplete_computation_leaves_no_files(cache, tmp_path, compute, error):
     with pytest.raises(error):
         cache.open([features()], compute)
     assert cache.entries() == []
     assert list((tmp_path / "features").glob("partial-*")) == []
 
 
-def age(tmp_path, wanted, seconds):
-    os.utime(file_of(tmp_path, wanted, "entry.json"), (seconds, seconds))
+def age(tmp_path, requested, seconds):
+    os.utime(file_of(tmp_path, requested, "entry.json"), (seconds, seconds))
 
 
-def test_what_was_not_used_for_longest_goes_first(tmp_path):
+def test_the_least_recently_used_entry_is_removed_first(tmp_path):
     cache = FeatureCache(tmp_path, limit=2 * features().n_bytes)
     for name, seconds in (("a", 200), ("b", 100)):
         cache.open([features(name)], Compute())
@@ -132,7 +132,7 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path):
     assert [entry.label for entry in cache.entries()] == ["features c", "features b"]
 
 
-def test_what_is_being_opened_stays(tmp_path):
+def test_entries_that_are_being_opened_are_not_removed(tmp_path):
     cache = FeatureCache(tmp_path, limit=2 * features().n_bytes)
     for name, seconds in (("a", 100), ("b", 200)):
         cache.open([features(name)], Compute())
@@ -142,7 +142,7 @@ def test_what_is_being_opened_stays(tmp_path):
     assert {entry.label for entry in cache.entries()} == {"features a", "features c"}
 
 
-def test_what_is_asked_for_together_does_not_displace_itself(tmp_path):
+def test_features_of_one_request_do_not_displace_each_other(tmp_path):
     cache = FeatureCache(tmp_path, limit=2 * features().n_bytes)
     cache.open([features("a")], Compute())
     age(tmp_path, features("a"), 100)
@@ -152,21 +152,21 @@ def test_what_is_asked_for_together_does_not_displace_itself(tmp_path):
     assert {entry.label for entry in cache.entries()} == {"features a", "features b"}
 
 
-def test_a_removed_entry_that_was_mapped_can_still_be_read(cache):
+def test_a_mapped_entry_can_be_read_after_its_removal(cache):
     (found,) = cache.open([features()], Compute())
     assert cache.clear() == features().n_bytes
     assert cache.entries() == []
     assert np.array_equal(found, variable_values(features()))
 
 
-def test_what_is_larger_than_the_limit_is_refused_before_it_is_computed(tmp_path):
+def test_features_larger_than_the_limit_are_refused_before_computation(tmp_path):
     compute = Compute()
     with pytest.raises(FeatureCacheError, match="AUTOML_CXR_CACHE_LIMIT"):
         FeatureCache(tmp_path, limit=features().n_bytes - 1).open([features()], compute)
     assert compute.asked == []
 
 
-def test_the_limit_is_said_in_the_environment(tmp_path, monkeypatch):
+def test_the_limit_is_set_by_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("AUTOML_CXR_CACHE_LIMIT", "1.5GB")
     assert FeatureCache(tmp_path).limit == 1_500_000_000
     monkeypatch.setenv("AUTOML_CXR_CACHE_LIMIT", "much")
@@ -174,14 +174,14 @@ def test_the_limit_is_said_in_the_environment(tmp_path, monkeypatch):
         FeatureCache(tmp_path)
 
 
-def test_a_folder_that_cannot_be_written_is_said_so(tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "features").write_text("no folder")
     with pytest.raises(FeatureCacheError, match="cannot be written"):
         FeatureCache(tmp_path).open([features()], Compute())
 
 
 def test_no_more_than_a_batch_is_in_memory(tmp_path):
-    wanted = features(n=400, width=25_000)  # 40 MB
+    requested = features(n=400, width=25_000)  # 40 MB
 
     def compute(_missing):
         for _ in range(100):
@@ -189,7 +189,7 @@ def test_no_more_than_a_batch_is_in_memory(tmp_path):
 
     tracemalloc.start()
     try:
-        FeatureCache(tmp_path, limit=2**30).open([wanted], compute)
+        FeatureCache(tmp_path, limit=2**30).open([requested], compute)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -216,7 +216,7 @@ print("sum", int(found.sum()), flush=True)
 
 @pytest.fixture
 def ask(tmp_path):
-    """Begin a process that asks for features, and says so, and that it computes, and waits for a line then."""
+    """Start a process that requests features, reports its steps, and waits for a line before it computes."""
     processes = []
 
     def begin():
@@ -231,7 +231,7 @@ def ask(tmp_path):
         process.communicate()
 
 
-def test_of_two_processes_one_computes_and_the_other_waits(ask):
+def test_one_of_two_processes_computes_and_the_other_waits(ask):
     first = ask()
     assert first.stdout.readline() == "computing\n"
     second = ask()
@@ -239,7 +239,7 @@ def test_of_two_processes_one_computes_and_the_other_waits(ask):
     assert second.communicate(timeout=60)[0] == "sum 24\n"
 
 
-def test_a_process_that_dies_while_it_computes_blocks_nobody(ask, tmp_path):
+def test_a_process_killed_while_computing_blocks_no_other(ask, tmp_path):
     first = ask()
     assert first.stdout.readline() == "computing\n"
     first.kill()
@@ -250,16 +250,16 @@ def test_a_process_that_dies_while_it_computes_blocks_nobody(ask, tmp_path):
     assert list((tmp_path / "features").glob("partial-*")) == []
 
 
-def test_what_the_dead_left_goes_when_room_is_needed(tmp_path, cache):
-    remains = tmp_path / "features" / "partial-of-the-dead"
+def test_files_of_killed_processes_are_removed_when_space_is_needed(tmp_path, cache):
+    incomplete = tmp_path / "features" / "partial-of-the-dead"
     cache.open([features("a")], Compute())
-    remains.mkdir()
-    (remains / "entry.json").write_text(json.dumps({"key": "k", "label": "", "shape": [9, 9], "dtype": "float32"}))
+    incomplete.mkdir()
+    (incomplete / "entry.json").write_text(json.dumps({"key": "k", "label": "", "shape": [9, 9], "dtype": "float32"}))
     cache.open([features("b")], Compute())
-    assert not remains.exists()
+    assert not incomplete.exists()
 
 
-def test_an_array_is_known_by_its_contents(tmp_path):
+def test_the_digest_of_an_array_depends_on_its_contents(tmp_path):
     array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     np.save(tmp_path / "a.npy", array)
     np.save(tmp_path / "b.npy", array)

@@ -1,4 +1,4 @@
-"""Which images, labels and remarks each layout finds on disk."""
+"""Images, labels and notes of each layout."""
 
 import os
 from collections.abc import Callable
@@ -38,14 +38,14 @@ def test_class_folders_are_the_labels_at_any_depth(write_folders: WriteFolders) 
     assert raw.ignored == {}
 
 
-def test_hidden_files_and_archive_leftovers_are_no_data(write_folders: WriteFolders) -> None:
+def test_hidden_files_and_archive_metadata_are_ignored(write_folders: WriteFolders) -> None:
     root = write_folders(["a/1.png", "b/2.png", "a/._1.png", ".thumbs/3.png", "__MACOSX/a/1.png", "a/.cache/4.png"])
     assert facts(read(root)[1], "image") == [("a/1.png",), ("b/2.png",)]
 
 
 def test_an_image_beside_the_class_folders_is_reported(write_folders: WriteFolders) -> None:
     _, raw = read(write_folders(["a/1.png", "b/2.png", "stray.png"]))
-    assert raw.ignored == {"stray.png": "stands in no class folder"}
+    assert raw.ignored == {"stray.png": "not in a class folder"}
 
 
 def test_split_folders_may_be_named_in_several_ways(write_folders: WriteFolders) -> None:
@@ -55,7 +55,7 @@ def test_split_folders_may_be_named_in_several_ways(write_folders: WriteFolders)
     assert facts(raw, "label", "split") == [("a", "train"), ("a", "valid"), ("b", "test"), ("b", "train")]
     assert raw.ignored == {
         "extra/a/5.png": "outside of the folders train, valid and test",
-        "Train/6.png": "stands in no class folder",
+        "Train/6.png": "not in a class folder",
     }
 
 
@@ -65,7 +65,7 @@ def test_a_folder_named_train_without_class_folders_is_a_class(write_folders: Wr
     assert facts(raw, "label") == [("plane",), ("train",)]
 
 
-def test_metadata_brings_patient_view_and_split(write_folders: WriteFolders) -> None:
+def test_metadata_adds_patient_view_and_split(write_folders: WriteFolders) -> None:
     root = write_folders(["a/1.png", "a/2.png", "b/3.png"])
     (root / "metadata.csv").write_text(
         "\ufeffImage,label,Patient_ID,view,split\r\na/1.png,a,007,PA,train\r\nb/3.png,a,NA,AP,val\r\na/9.png,a,1,,\r\n",
@@ -79,29 +79,29 @@ def test_metadata_brings_patient_view_and_split(write_folders: WriteFolders) -> 
         ("b/3.png", "b", "NA", "AP", "valid"),
     ]
     assert raw.ignored == {"a/9.png": "listed in metadata.csv but missing"}
-    assert [note.split(":")[0] for note in raw.notes] == [
-        "1 of 3 images are not listed in metadata.csv",
+    assert [note.split(". ")[0] for note in raw.notes] == [
+        "1 of 3 images are not listed in metadata.csv, so each of them counts as its own patient",
         "1 of 2 labels in metadata.csv differ from the class folder",
     ]
 
 
-def test_metadata_that_names_no_images_is_not_used_and_said_so(write_folders: WriteFolders) -> None:
+def test_metadata_without_an_image_column_is_not_used_and_reported(write_folders: WriteFolders) -> None:
     root = write_folders(["a/1.png", "b/2.png"])
     (root / "metadata.csv").write_text("file_number,age\n1,50\n")
     assert read(root)[1].notes == ("metadata.csv has no column path|image|filename and is not used.",)
 
 
-def test_the_split_folder_outranks_the_split_column(write_folders: WriteFolders) -> None:
+def test_the_split_folder_takes_precedence_over_the_split_column(write_folders: WriteFolders) -> None:
     root = write_folders(["train/a/1.png", "test/b/2.png"])
     (root / "metadata.csv").write_text("image,patient_id,split\ntrain/a/1.png,p,test\n")
     assert facts(read(root)[1], "patient_id", "split") == [("", "test"), ("p", "train")]
 
 
-@pytest.mark.parametrize("shelves", [["images"], ["images_001", "images_002"]])
-def test_a_table_beside_folders_that_are_no_classes_is_the_data_set(write_folders: WriteFolders, shelves: list[str]) -> None:
-    paths = [f"{shelf}/{number}.png" for shelf in shelves for number in (1, 2)]
+@pytest.mark.parametrize("folders", [["images"], ["images_001", "images_002"]])
+def test_a_table_beside_folders_that_are_not_classes_is_the_data_set(write_folders: WriteFolders, folders: list[str]) -> None:
+    paths = [f"{shelf}/{number}.png" for shelf in folders for number in (1, 2)]
     root = write_folders(paths)
-    lines = [f"{path},{'NA' if '1.png' in path else 'None'},p{place}" for place, path in enumerate(paths)]
+    lines = [f"{path},{'NA' if '1.png' in path else 'None'},p{number}" for number, path in enumerate(paths)]
     (root / "labels.csv").write_text("Path,Finding,patient_id\n" + "\n".join(lines))
     name, raw = read(root)
     assert name == "csv"
@@ -109,14 +109,14 @@ def test_a_table_beside_folders_that_are_no_classes_is_the_data_set(write_folder
     assert len({row.patient_id for row in raw.rows}) == len(paths)
 
 
-def test_class_folders_outrank_a_table_with_the_same_labels(write_folders: WriteFolders) -> None:
+def test_class_folders_take_precedence_over_a_table_with_the_same_labels(write_folders: WriteFolders) -> None:
     root = write_folders(["a/1.png", "b/2.png"])
     (root / "labels.csv").write_text("image,label\na/1.png,a\n")
     assert find_layout(root).name == "folders"
     assert find_layout(root / "labels.csv").name == "csv"
 
 
-def test_what_a_table_lists_in_vain_or_twice_is_reported(write_folders: WriteFolders) -> None:
+def test_missing_and_repeated_files_of_a_table_are_reported(write_folders: WriteFolders) -> None:
     root = write_folders(["x/1.png", "x/2.png", "x/3.png", "x/4.png"])
     (root / "x" / "gone.png").symlink_to("nowhere.png")
     (root / "labels.csv").write_text(
@@ -132,12 +132,12 @@ def test_what_a_table_lists_in_vain_or_twice_is_reported(write_folders: WriteFol
         "x": "listed in labels.csv but a folder, not a file",
     }
     assert raw.notes == (
-        "2 rows of labels.csv lack an image or a label and are left out.",
-        "2 rows of labels.csv name an image again: equal rows count once.",
+        "2 rows of labels.csv have no image or no label and are not used.",
+        "2 rows of labels.csv repeat an image. Equal rows are used once.",
     )
 
 
-def test_images_outside_of_the_table_folder_are_kept_by_absolute_path(write_folders: WriteFolders) -> None:
+def test_images_outside_of_the_table_folder_have_absolute_paths(write_folders: WriteFolders) -> None:
     outside = write_folders(["1.png"], "elsewhere") / "1.png"
     root = write_folders(["2.png"])
     (root / "labels.csv").write_text(f"image,label\n../elsewhere/1.png,a\n{root / '2.png'},b\n")
@@ -152,11 +152,11 @@ def test_images_outside_of_the_table_folder_are_kept_by_absolute_path(write_fold
         (b"image,diagnosis\n1.png,a\n", "must have a column label|class|finding; received image. Rename"),
         (b"", "received no column"),
         (b"image,label\n1.png,caf\xe9\n", "must be a CSV file in UTF-8"),
-        (b"image,label,split\n1.png,a,fold1\n", "must say train, valid or test; received 'fold1'"),
-        (b"image,label\n8.png,a\n9.png,b\n", "none of 2 can be used, the first being '8.png'"),
+        (b"image,label,split\n1.png,a,fold1\n", "must contain train, valid or test; received 'fold1'"),
+        (b"image,label\n8.png,a\n9.png,b\n", "none of 2 images can be used, for example '8.png'"),
     ],
 )
-def test_an_unusable_table_is_refused_with_the_way_out(write_folders: WriteFolders, content: bytes, message: str) -> None:
+def test_an_unusable_table_is_refused_with_a_remedy(write_folders: WriteFolders, content: bytes, message: str) -> None:
     path = write_folders(["1.png"]) / "labels.csv"
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
@@ -165,27 +165,27 @@ def test_an_unusable_table_is_refused_with_the_way_out(write_folders: WriteFolde
     assert "\n" not in str(caught.value)
 
 
-def test_two_tables_leave_the_choice_to_the_user(write_folders: WriteFolders) -> None:
+def test_two_tables_are_refused(write_folders: WriteFolders) -> None:
     root = write_folders(["images/1.png"])
     for name in ("one.csv", "two.csv"):
         (root / name).write_text("image,label\nimages/1.png,a\n")
     assert find_layout(root).name == "folders"
-    with pytest.raises(DataError, match=r"found one\.csv, two\.csv\. Name the CSV file itself"):
+    with pytest.raises(DataError, match=r"found one\.csv, two\.csv\. Name the CSV file to use"):
         find_layout(root, "csv").read(root)
 
 
-def test_an_unknown_layout_gets_the_nearest_name(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_layout_suggests_a_name(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'folders'"):
         find_layout(tmp_path, "folder")
 
 
-def test_a_folder_that_follows_no_layout_is_told_all_of_them(tmp_path: Path) -> None:
+def test_the_error_for_a_folder_without_a_layout_lists_all_layouts(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         find_layout(tmp_path)
     assert all(layout.name in str(caught.value) for layout in LAYOUTS)
 
 
-def test_dead_and_circular_links_are_reported_and_circles_end(write_folders: WriteFolders) -> None:
+def test_dead_and_circular_links_are_reported(write_folders: WriteFolders) -> None:
     root = write_folders(["a/1.png", "b/2.png"])
     (root / "a" / "good.png").symlink_to("1.png")
     (root / "a" / "dead.png").symlink_to("nowhere.png")
@@ -199,12 +199,12 @@ def test_dead_and_circular_links_are_reported_and_circles_end(write_folders: Wri
         "a/dead.png": "dead link",
         "a/circular.png": "circular link",
         "a/lost_disk": "dead link",
-        "a/up": "link to a folder that is read already",
-        "b/self": "link to a folder that is read already",
+        "a/up": "link to a folder that is already read",
+        "b/self": "link to a folder that is already read",
     }
 
 
-def test_a_link_out_of_the_folder_and_back_does_not_read_it_twice(write_folders: WriteFolders) -> None:
+def test_a_folder_that_links_to_itself_is_read_once(write_folders: WriteFolders) -> None:
     root = write_folders(["a/1.png", "b/2.png"])
     write_folders(["c/3.png"], "beside")
     (root / "b" / "out").symlink_to(root.parent)
@@ -219,12 +219,12 @@ def test_a_class_folder_may_be_a_link(write_folders: WriteFolders) -> None:
     assert facts(read(root)[1], "image", "label") == [("a/1.png", "a"), ("b/2.png", "b")]
 
 
-def test_a_linked_folder_keeps_its_real_name(write_folders: WriteFolders) -> None:
+def test_a_linked_folder_is_listed_under_its_real_name(write_folders: WriteFolders) -> None:
     root = write_folders(["b/2.png", "c/3.png"])
     (root / "a").symlink_to("b")
     _, raw = read(root)
     assert facts(raw, "image", "label") == [("b/2.png", "b"), ("c/3.png", "c")]
-    assert raw.ignored == {"a": "link to a folder that is read already"}
+    assert raw.ignored == {"a": "link to a folder that is already read"}
 
 
 def test_names_that_are_not_utf8_are_reported(write_folders: WriteFolders) -> None:
@@ -238,7 +238,7 @@ def test_names_that_are_not_utf8_are_reported(write_folders: WriteFolders) -> No
     assert facts(raw, "image") == [("a/1.png",), ("b/2.png",)]
 
 
-def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+def test_a_pipe_is_not_an_image(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     assert explain_unusable(tmp_path / "pipe.png") == "not a regular file"
     assert list(walk_images(tmp_path)) == [("pipe.png", "not a regular file")]

@@ -1,4 +1,4 @@
-"""Phantoms: the same for a seed, honest about what differs, and careful with other people's folders."""
+"""Phantoms: determinism, differences between classes only in the finding, and safe handling of folders."""
 
 import json
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_phantoms_are_a_data_set_with_patients(phantoms: Path) -> None:
     assert split_dataset(dataset, list(dataset.table["image"])).grouped
 
 
-def test_a_seed_decides_every_byte(tmp_path: Path) -> None:
+def test_a_seed_determines_every_byte(tmp_path: Path) -> None:
     arguments = {"n_images": 9, "image_size": 48}
     first = contents(draw_phantoms(tmp_path / "1", seed=5, **arguments))
     assert contents(draw_phantoms(tmp_path / "2", seed=5, **arguments)) == first
@@ -66,7 +66,7 @@ def test_a_seed_decides_every_byte(tmp_path: Path) -> None:
     assert not {data for name, data in first.items() if name.endswith("png")} & set(other.values())
 
 
-def test_images_are_as_large_as_asked_and_well_exposed(pixels: np.ndarray) -> None:
+def test_images_have_the_requested_size_and_good_exposure(pixels: np.ndarray) -> None:
     assert pixels.shape == (360, 64, 64)
     assert pixels.dtype == np.uint8
     saturated = ((pixels == 0) | (pixels == 255)).mean(axis=(1, 2))
@@ -74,7 +74,7 @@ def test_images_are_as_large_as_asked_and_well_exposed(pixels: np.ndarray) -> No
     assert pixels.std(axis=(1, 2)).min() > 20
 
 
-def test_boxes_lie_on_the_opacities_and_nowhere_else(table: pd.DataFrame, pixels: np.ndarray) -> None:
+def test_boxes_enclose_the_opacities(table: pd.DataFrame, pixels: np.ndarray) -> None:
     boxes = table[["lesion_x0", "lesion_y0", "lesion_x1", "lesion_y1"]]
     is_opacity = (table["label"] == "opacity").to_numpy()
     assert boxes[~is_opacity].isna().all().all()
@@ -90,20 +90,20 @@ def test_boxes_lie_on_the_opacities_and_nowhere_else(table: pd.DataFrame, pixels
     assert sizes.max() < 32
 
 
-def test_brightness_contrast_and_corners_tell_nothing(table: pd.DataFrame, pixels: np.ndarray) -> None:
+def test_brightness_contrast_and_corners_do_not_predict_the_class(table: pd.DataFrame, pixels: np.ndarray) -> None:
     corners = [pixels[:, rows, columns] for rows in (slice(6), slice(-6, None)) for columns in (slice(6), slice(-6, None))]
     features = [pixels.mean(axis=(1, 2)), pixels.std(axis=(1, 2)), *(corner.mean(axis=(1, 2)) for corner in corners)]
     forest = RandomForestClassifier(100, random_state=0)
     assert score_by_patient(forest, np.stack(features, axis=1), table) < 0.45  # chance is 0.33
 
 
-def test_a_linear_model_sees_something_but_not_all(table: pd.DataFrame, pixels: np.ndarray) -> None:
+def test_a_linear_model_is_better_than_chance_but_not_perfect(table: pd.DataFrame, pixels: np.ndarray) -> None:
     small = pixels.reshape(-1, 32, 2, 32, 2).mean(axis=(2, 4)).reshape(-1, 1024)
     linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
     assert 0.45 < score_by_patient(linear, small, table) < 0.75
 
 
-def test_complete_phantoms_are_left_as_they_are(tmp_path: Path) -> None:
+def test_complete_phantoms_are_unchanged(tmp_path: Path) -> None:
     folder = draw_phantoms(tmp_path, n_images=6, image_size=32)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert draw_phantoms(tmp_path, n_images=6, image_size=32) == folder
@@ -111,7 +111,7 @@ def test_complete_phantoms_are_left_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("marker", ["{}", ""])
-def test_an_interrupted_drawing_is_drawn_anew(tmp_path: Path, marker: str) -> None:
+def test_interrupted_phantoms_are_drawn_again(tmp_path: Path, marker: str) -> None:
     arguments = {"n_images": 6, "image_size": 32, "classes": ("opacity", "normal")}
     expected = contents(draw_phantoms(tmp_path / "whole", **arguments))
     assert json.loads(expected["phantoms.json"])["n_images"] == 6
@@ -121,14 +121,14 @@ def test_an_interrupted_drawing_is_drawn_anew(tmp_path: Path, marker: str) -> No
     assert contents(draw_phantoms(tmp_path / "x", **arguments)) == expected
 
 
-def test_phantoms_of_other_arguments_are_refused_untouched(tmp_path: Path) -> None:
+def test_phantoms_with_other_arguments_are_refused_and_unchanged(tmp_path: Path) -> None:
     before = contents(draw_phantoms(tmp_path, n_images=6, image_size=32))
-    with pytest.raises(DataError, match="holds phantoms drawn with other arguments"):
+    with pytest.raises(DataError, match="contains phantoms drawn with other arguments"):
         draw_phantoms(tmp_path, n_images=6, image_size=32, seed=1)
     assert contents(tmp_path) == before
 
 
-def test_a_folder_with_something_else_is_refused_untouched(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "normal").mkdir()
     (tmp_path / "normal" / "a_real_patient.png").write_bytes(b"precious")
     for strange in (None, "thesis.tex"):
@@ -137,12 +137,12 @@ def test_a_folder_with_something_else_is_refused_untouched(tmp_path: Path) -> No
             (tmp_path / "drawn" / strange).write_text("precious")
         target = tmp_path / "drawn" if strange else tmp_path
         before = contents(target)
-        with pytest.raises(DataError, match=rf"holds {strange or 'normal'}\. Name another"):
+        with pytest.raises(DataError, match=rf"contains {strange or 'normal'}\. Name another"):
             draw_phantoms(target, n_images=6, image_size=32)
         assert contents(target) == before
 
 
-def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_invalid_arguments_are_refused_before_writing(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'effusion'"):
         draw_phantoms(tmp_path / "x", classes=("normal", "efusion"))
     for arguments in ({"classes": ("normal",)}, {"n_images": 2}, {"image_size": 16}, {"image_size": 4096}):
@@ -150,5 +150,5 @@ def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path: Path) 
             draw_phantoms(tmp_path / "x", **arguments)  # type: ignore[arg-type]
     assert not (tmp_path / "x").exists()
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="need a folder to be drawn in"):
+    with pytest.raises(DataError, match="is not a folder"):
         draw_phantoms(tmp_path / "file")

@@ -1,4 +1,4 @@
-"""Who learns, who chooses and who judges: disjoint patients, equal classes, and a given split left alone."""
+"""Splits and folds: disjoint patients, equal classes, and unchanged given parts."""
 
 from pathlib import Path
 
@@ -46,8 +46,8 @@ def assert_complete_and_disjoint(dataset: Dataset, split: Split) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_covid3_is_split_by_patient_with_equal_classes(shared_folder: Path, seed: int) -> None:
-    dataset = load_dataset(shared_folder / "data" / "covid3")
+def test_covid3_is_split_by_patient_with_equal_classes(test_data: Path, seed: int) -> None:
+    dataset = load_dataset(test_data / "data" / "covid3")
     split = split_dataset(dataset, ids_of(dataset), seed=seed)
     assert_complete_and_disjoint(dataset, split)
     assert (split.origin, split.grouped, split.seed) == ("made", True, seed)
@@ -59,7 +59,7 @@ def test_covid3_is_split_by_patient_with_equal_classes(shared_folder: Path, seed
         assert (label[images].value_counts(normalize=True) - overall).abs().max() < 0.02
 
 
-def test_a_split_depends_on_the_seed_alone() -> None:
+def test_a_split_depends_only_on_the_images_and_the_seed() -> None:
     dataset = make_dataset(make_rows(60))
     ids = ids_of(dataset)
     first = split_dataset(dataset, ids, seed=1)
@@ -69,14 +69,14 @@ def test_a_split_depends_on_the_seed_alone() -> None:
     assert list(first.train) == sorted(first.train)
 
 
-def test_fractions_are_of_the_images() -> None:
+def test_fractions_are_shares_of_the_images() -> None:
     dataset = make_dataset(make_rows(120))
     split = split_dataset(dataset, ids_of(dataset), valid_fraction=0.1, test_fraction=0.3)
     assert split.counts["valid"] == pytest.approx(0.1 * len(dataset.table), abs=3)
     assert split.counts["test"] == pytest.approx(0.3 * len(dataset.table), abs=3)
 
 
-def test_only_the_images_asked_for_are_split() -> None:
+def test_only_the_given_images_are_split() -> None:
     dataset = make_dataset(make_rows(60))
     ids = ids_of(dataset)[5:]
     split = split_dataset(dataset, ids)
@@ -86,7 +86,7 @@ def test_only_the_images_asked_for_are_split() -> None:
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (10, 1, 1), (1, 4, 9)])
-def test_three_patients_of_a_class_reach_all_parts(sizes: tuple[int, ...]) -> None:
+def test_a_class_of_three_patients_is_in_all_parts(sizes: tuple[int, ...]) -> None:
     rare = [("b", f"rare{number}", "") for number, size in enumerate(sizes) for _ in range(size)]
     dataset = make_dataset([("a", f"p{number}", "") for number in range(40)] + rare)
     for seed in range(5):
@@ -96,7 +96,7 @@ def test_three_patients_of_a_class_reach_all_parts(sizes: tuple[int, ...]) -> No
         assert all("b" in set(label[list(getattr(split, part))]) for part in PARTS)
 
 
-def test_too_few_patients_are_told_with_class_and_number() -> None:
+def test_the_error_for_too_few_patients_names_class_and_number() -> None:
     rows = [("a", f"p{number}", "") for number in range(40)] + [("b", f"q{number % 2}", "") for number in range(30)]
     dataset = make_dataset(rows)
     with pytest.raises(DataError, match=r"class 'b' has 2 patients .*--classes"):
@@ -114,7 +114,7 @@ def given(dataset: Dataset, part: str) -> set[str]:
     return set(dataset.table.loc[dataset.table["split"] == part, "image"])
 
 
-def test_a_complete_given_split_is_kept() -> None:
+def test_a_complete_given_split_is_unchanged() -> None:
     rows = [row for part in PARTS for row in make_rows(10, split=part, prefix=part)]
     dataset = make_dataset(rows)
     split = split_dataset(dataset, ids_of(dataset), seed=7)
@@ -123,44 +123,44 @@ def test_a_complete_given_split_is_kept() -> None:
     assert split == split_dataset(dataset, ids_of(dataset), seed=7, valid_fraction=0.4)
 
 
-@pytest.mark.parametrize(("kept", "made"), [("test", "valid"), ("valid", "test")])
-def test_a_missing_part_is_carved_out_of_train(kept: str, made: str) -> None:
-    dataset = make_dataset(make_rows(60, split="train") + make_rows(20, split=kept, prefix="q"))
+@pytest.mark.parametrize(("existing", "made"), [("test", "valid"), ("valid", "test")])
+def test_a_missing_part_is_taken_from_train(existing: str, made: str) -> None:
+    dataset = make_dataset(make_rows(60, split="train") + make_rows(20, split=existing, prefix="q"))
     split = split_dataset(dataset, ids_of(dataset))
     assert split.origin == f"given, {made} made"
     assert_complete_and_disjoint(dataset, split)
-    assert set(getattr(split, kept)) == given(dataset, kept)
+    assert set(getattr(split, existing)) == given(dataset, existing)
     assert set(getattr(split, made)) < given(dataset, "train")
     assert split.counts[made] == pytest.approx(0.15 * len(given(dataset, "train")), abs=3)
 
 
-def test_a_given_train_part_alone_gives_both_others() -> None:
+def test_both_other_parts_are_taken_from_a_given_train_part() -> None:
     dataset = make_dataset(make_rows(60, split="train"))
     split = split_dataset(dataset, ids_of(dataset))
     assert split.origin == "given, valid and test made"
     assert_complete_and_disjoint(dataset, split)
 
 
-@pytest.mark.parametrize(("kept", "made"), [("test", "valid"), ("valid", "test")])
-def test_patients_of_a_given_part_never_reach_a_made_one(kept: str, made: str) -> None:
+@pytest.mark.parametrize(("existing", "made"), [("test", "valid"), ("valid", "test")])
+def test_patients_of_a_given_part_are_never_in_a_made_part(existing: str, made: str) -> None:
     # The user's own parts share patients p0 to p19; the part made must not share any with either.
-    dataset = make_dataset(make_rows(60, split="train") + make_rows(20, split=kept))
+    dataset = make_dataset(make_rows(60, split="train") + make_rows(20, split=existing))
     for seed in range(5):
         split = split_dataset(dataset, ids_of(dataset), seed=seed)
         made_patients = patients_of(dataset, split, made)
         assert made_patients
-        assert not made_patients & patients_of(dataset, split, kept)
+        assert not made_patients & patients_of(dataset, split, existing)
         assert not made_patients & patients_of(dataset, split, "train")
 
 
-def test_a_class_without_training_images_is_told() -> None:
+def test_a_class_without_training_images_is_refused() -> None:
     rows = [("a", f"p{number}", "train") for number in range(9)] + make_rows(9, split="valid", prefix="v")
     dataset = make_dataset(rows + make_rows(9, split="test", prefix="t"))
     with pytest.raises(DataError, match="in the train part; b has none"):
         split_dataset(dataset, ids_of(dataset))
 
 
-def test_unknown_patients_are_said_on_the_split() -> None:
+def test_a_split_records_that_patients_are_unknown() -> None:
     known = make_dataset(make_rows(60))
     dataset = Dataset(known.root, "folders", known.table, known.classes, False, {}, ())
     assert not split_dataset(dataset, ids_of(dataset)).grouped
@@ -176,7 +176,7 @@ def assert_folds_are_disjoint_and_balanced(dataset: Dataset, ids: list[str], fol
 
 
 @pytest.mark.parametrize("n_folds", [2, 3, 5])
-def test_folds_hold_whole_patients_and_equal_classes(n_folds: int) -> None:
+def test_folds_have_whole_patients_and_equal_classes(n_folds: int) -> None:
     dataset = make_dataset(make_rows(90))
     ids = ids_of(dataset)
     folds = fold_dataset(dataset, ids, n_folds=n_folds, seed=1)
@@ -186,14 +186,14 @@ def test_folds_hold_whole_patients_and_equal_classes(n_folds: int) -> None:
     assert fold_dataset(dataset, ids, n_folds=n_folds, seed=2) != folds
 
 
-def test_folds_cut_across_the_parts_that_the_data_bring() -> None:
+def test_folds_ignore_given_parts() -> None:
     rows = make_rows(40, split="train", prefix="t") + make_rows(20, split="valid", prefix="v")
     dataset = make_dataset([*rows, ("a", "t1", "valid")])
     ids = ids_of(dataset)
     assert_folds_are_disjoint_and_balanced(dataset, ids, fold_dataset(dataset, ids, n_folds=4), 4)
 
 
-def test_folds_are_of_the_images_asked_for() -> None:
+def test_only_the_given_images_are_in_folds() -> None:
     dataset = make_dataset(make_rows(60))
     ids = ids_of(dataset)[7:]
     assert len(fold_dataset(dataset, ids, n_folds=3)) == len(ids)

@@ -1,4 +1,4 @@
-"""Members to combine, drawn."""
+"""Random ensemble members."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def draw_weight_scorer(m: int, n: int, k: int, seed: int) -> WeightScorer:
 
 
 def draw_members(m: int, n: int = 150, k: int = 3, seed: int = 0) -> list[Predictions]:
-    """Draw members whose images stand in different orders, three a patient."""
+    """Draw members with three images for each patient, in different orders."""
     probabilities, labels = draw(m, n, k, seed)
     ids, patients = tuple(f"i{i}" for i in range(n)), tuple(f"p{i // 3}" for i in range(n))
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Greedy selection against Caruana's algorithm written out, and the simple weights."""
+"""Greedy selection against a plain implementation of Caruana's algorithm, and the simple weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def caruana(probabilities: np.ndarray, labels: np.ndarray, n_rounds: int) -> np.
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_greedy_selection_is_caruanas(seed: int) -> None:
+def test_greedy_selection_equals_the_algorithm_of_caruana(seed: int) -> None:
     probabilities, labels = draw(5, 120, 3, seed)
     np.testing.assert_allclose(
         greedy_weights(WeightScorer(probabilities, labels), n_rounds=12), caruana(probabilities, labels, 12), atol=1e-12
@@ -38,15 +38,15 @@ def test_greedy_selection_is_caruanas(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_greedy_selection_is_never_below_the_best_member_nor_an_earlier_prefix(seed: int) -> None:
-    ballots = draw_weight_scorer(8, 150, 4, seed)
-    prefixes = [greedy_weights(ballots, n_rounds=n) for n in (1, 5, 20, 50)]
-    scores = ballots.merit(np.array(prefixes))
-    assert scores[0] == ballots.merit(np.eye(8)).max()
+    scorer = draw_weight_scorer(8, 150, 4, seed)
+    prefixes = [greedy_weights(scorer, n_rounds=n) for n in (1, 5, 20, 50)]
+    scores = scorer.score(np.array(prefixes))
+    assert scores[0] == scorer.score(np.eye(8)).max()
     assert (np.diff(scores) >= 0).all()
     assert prefixes[-1].sum() == pytest.approx(1)
 
 
-def test_of_equal_members_the_first_is_taken_and_one_round_is_enough() -> None:
+def test_the_first_of_equal_members_is_selected_in_one_round() -> None:
     probabilities, labels = draw(1, 60, 3, 0)
     weights = greedy_weights(WeightScorer(np.repeat(probabilities, 4, axis=0), labels))
     assert weights.tolist() == [1, 0, 0, 0]
@@ -73,6 +73,6 @@ def test_simple_weights() -> None:
 
 
 def test_members_are_ranked_by_the_objective() -> None:
-    ballots = draw_weight_scorer(6, 200, 3, 0)
-    merits = ballots.merit(np.eye(6))
-    assert (np.diff(merits[rank_members(ballots)]) <= 0).all()
+    scorer = draw_weight_scorer(6, 200, 3, 0)
+    scores = scorer.score(np.eye(6))
+    assert (np.diff(scores[rank_members(scorer)]) <= 0).all()

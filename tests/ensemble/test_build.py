@@ -1,4 +1,4 @@
-"""From members' predictions to an ensemble's."""
+"""Fitting ensembles and comparing methods."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ BARE = replace(SMALL, halvings=0, brier_weight=0.0, shrinkage=0.0)
 def test_the_score_of_a_fit_is_the_score_of_its_predictions(method: str) -> None:
     members = draw_members(METHODS[method].n_members or 5)
     fitted = fit_ensemble(members, method=method, settings=SMALL)
-    predictions = ensemble_predictions(members, fitted.rule)
+    predictions = ensemble_predictions(members, fitted.combiner)
     assert fitted.method == method
-    assert fitted.rule.shares.sum() == pytest.approx(1)
+    assert fitted.combiner.shares.sum() == pytest.approx(1)
     assert fitted.score == score_predictions(predictions)["macro_f1"]
     assert predictions.ids == members[0].ids
     assert predictions.patients == members[0].patients
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_methods_stand_beside_each_other(seed: int) -> None:
+def test_all_methods_are_compared(seed: int) -> None:
     members = draw_members(6, seed=seed)
     fitted = compare_methods(members, settings=BARE)
     assert list(fitted) == ["best", "average", "greedy", "ga", "ga-by-class", "stacking"]
     singles = [score_predictions(member)["macro_f1"] for member in members]
     assert fitted["best"].score == max(singles)
-    assert fitted["best"].rule.shares[int(np.argmax(singles))] == 1
-    assert fitted["average"].rule.shares.tolist() == pytest.approx([1 / 6] * 6)
+    assert fitted["best"].combiner.shares[int(np.argmax(singles))] == 1
+    assert fitted["average"].combiner.shares.tolist() == pytest.approx([1 / 6] * 6)
     assert fitted["ga"].score >= max(fitted[name].score for name in ("average", "greedy", "best"))
     assert fitted["greedy"].score >= fitted["best"].score
 
 
-def test_the_seed_counts_and_repeats() -> None:
+def test_the_result_depends_on_the_seed() -> None:
     members = draw_members(8, seed=1)
     seeded = [replace(SMALL, seed=seed) for seed in range(4)]
-    same = [fit_ensemble(members, settings=seeded[3]).rule.shares.tobytes() for _ in range(2)]
+    same = [fit_ensemble(members, settings=seeded[3]).combiner.shares.tobytes() for _ in range(2)]
     assert same[0] == same[1]
-    others = {fit_ensemble(members, settings=settings).rule.shares.tobytes() for settings in seeded}
+    others = {fit_ensemble(members, settings=settings).combiner.shares.tobytes() for settings in seeded}
     assert len(others) > 1
 
 
@@ -61,7 +61,7 @@ def test_unlabelled_images_can_be_predicted_but_not_fitted_on() -> None:
         fit_ensemble(members)
 
 
-def test_wrong_words_are_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     members = draw_members(2)
     with pytest.raises(UnknownNameError, match="Did you mean 'greedy'"):
         fit_ensemble(members, method="gredy")
@@ -75,7 +75,7 @@ def test_wrong_words_are_refused() -> None:
         fit_ensemble([members[0], members[1].take(slice(9))])
 
 
-def test_an_objective_of_less_is_better_is_minimised() -> None:
+def test_a_metric_to_minimise_is_minimised() -> None:
     members = draw_members(5, n=300)
     objective = Objective.named("log_loss")
     fitted = compare_methods(members, objective=objective, settings=BARE)

@@ -1,4 +1,4 @@
-"""Rules: combine, be written and read again to the same floats, refuse what is damaged; stacking against scikit-learn."""
+"""Combiners: records with the same floats, damaged records, and stacking against scikit-learn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from automl_cxr.scoring.metrics import score_macro_f1
 from tests.ensemble.drawing import draw
 
 RNG = np.random.default_rng(0)
-RULES = [
+COMBINERS = [
     WeightedAverage(RNG.dirichlet(np.ones(3))),
     WeightedAverage(RNG.random((3, 4))),
     Stacking(RNG.normal(size=(4, 3, 4)), RNG.normal(size=4)),
@@ -24,14 +24,14 @@ RULES = [
 ]
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_a_rule_that_was_written_combines_as_before(rule: Combiner) -> None:
+@pytest.mark.parametrize("combiner", COMBINERS)
+def test_a_saved_combiner_gives_the_same_probabilities(combiner: Combiner) -> None:
     probabilities, _ = draw(3, 40, 4, 0)
-    again = combiner_from_record(json.loads(json.dumps(rule.to_record())), n_members=3, n_classes=4)
-    combined = rule.combine(probabilities)
+    again = combiner_from_record(json.loads(json.dumps(combiner.to_record())), n_members=3, n_classes=4)
+    combined = combiner.combine(probabilities)
     assert (again.combine(probabilities) == combined).all()
     np.testing.assert_allclose(combined.sum(axis=1), 1, atol=1e-5)
-    assert rule.shares.sum() == pytest.approx(1)
+    assert combiner.shares.sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -49,20 +49,20 @@ def test_a_rule_that_was_written_combines_as_before(rule: Combiner) -> None:
     ],
     ids=str,
 )
-def test_a_damaged_rule_is_refused(record: dict) -> None:
+def test_a_damaged_record_is_refused(record: dict) -> None:
     with pytest.raises(DataError, match="Build the ensemble again"):
         combiner_from_record(record, n_members=3, n_classes=4)
 
 
 @pytest.mark.parametrize("k", [2, 3])
-def test_stacking_is_scikit_learns_regression(k: int) -> None:
+def test_stacking_equals_the_regression_of_scikit_learn(k: int) -> None:
     probabilities, labels = draw(3, 200, k, 0)
     inputs = np.log(probabilities.astype(np.float64)).transpose(1, 0, 2).reshape(200, -1)
     model = LogisticRegression(C=0.1, max_iter=300, tol=1e-3).fit(inputs, labels)
     assert _fit(probabilities, labels, 0.1).combine(probabilities) == pytest.approx(model.predict_proba(inputs), abs=1e-5)
 
 
-def test_stacking_helps_members_that_are_too_sure_and_knows_who_is_worth_listening_to() -> None:
+def test_stacking_improves_overconfident_members_and_weights_better_members_more() -> None:
     probabilities, labels = draw(5, 600, 3, 1)
     patients = [f"p{i // 2}" for i in range(600)]
     stacking = fit_stacking(probabilities[:, :400], labels[:400], patients[:400])
@@ -73,8 +73,8 @@ def test_stacking_helps_members_that_are_too_sure_and_knows_who_is_worth_listeni
         stacking.combine(other[:4])
 
 
-def test_a_class_without_an_image_is_never_told() -> None:
+def test_a_class_without_images_is_never_predicted() -> None:
     probabilities, labels = draw(2, 80, 3, 0)
-    for kept in (labels > 0, labels == 2):
-        stacking = fit_stacking(probabilities[:, kept], labels[kept], [f"p{i}" for i in range(int(kept.sum()))])
-        assert set(stacking.combine(probabilities).argmax(axis=1)) <= set(labels[kept])
+    for selected in (labels > 0, labels == 2):
+        stacking = fit_stacking(probabilities[:, selected], labels[selected], [f"p{i}" for i in range(int(selected.sum()))])
+        assert set(stacking.combine(probabilities).argmax(axis=1)) <= set(labels[selected])

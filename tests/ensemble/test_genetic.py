@@ -1,4 +1,4 @@
-"""The genetic algorithm: never below its seeds, close to a full sweep, the same anywhere."""
+"""The genetic algorithm: never below its seeds, close to the optimum, reproducible."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ SMALL = replace(BARE, population=30, generations=30, restarts=2, patience=15)
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize(("m", "k"), [(2, 2), (6, 4), (30, 3)])
 def test_never_below_its_seeds(m: int, k: int, seed: int) -> None:
-    ballots = draw_weight_scorer(m, 150, k, seed)
-    result = evolve_weights(ballots, SMALL)
-    order = np.argsort(-ballots.merit(np.eye(m)), kind="stable")
+    scorer = draw_weight_scorer(m, 150, k, seed)
+    result = evolve_weights(scorer, SMALL)
+    order = np.argsort(-scorer.score(np.eye(m)), kind="stable")
     top = [np.isin(np.arange(m), order[:n]) / n for n in range(1, m + 1)]
-    rivals = np.array([np.ones(m) / m, *np.eye(m), greedy_weights(ballots), *top])
-    assert result.merit >= ballots.merit(rivals).max()
-    assert ballots.merit(np.array(seed_weights(ballots))).max() >= ballots.merit(rivals).max()
+    rivals = np.array([np.ones(m) / m, *np.eye(m), greedy_weights(scorer), *top])
+    assert result.score >= scorer.score(rivals).max()
+    assert scorer.score(np.array(seed_weights(scorer))).max() >= scorer.score(rivals).max()
     assert result.weights.shape == (m,)
     assert result.weights.sum() == pytest.approx(1)
     assert (result.weights >= 0).all()
-    assert result.merit == pytest.approx(
-        score_macro_f1(ballots.labels, weighted_average(ballots.probabilities, result.weights)), abs=0.01
+    assert result.score == pytest.approx(
+        score_macro_f1(scorer.labels, weighted_average(scorer.probabilities, result.weights)), abs=0.01
     )
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_two_members_reach_the_exact_optimum(seed: int) -> None:
-    ballots = draw_weight_scorer(2, 200, 3, seed)
-    assert evolve_weights(ballots, BARE).merit >= ballots.merit(exact_two_member_weights(ballots)[None])[0]
+    scorer = draw_weight_scorer(2, 200, 3, seed)
+    assert evolve_weights(scorer, BARE).score >= scorer.score(exact_two_member_weights(scorer)[None])[0]
 
 
 def test_three_members_reach_the_optimum_of_a_fine_grid() -> None:
-    ballots = draw_weight_scorer(3, 200, 3, 0)
+    scorer = draw_weight_scorer(3, 200, 3, 0)
     grid = np.array([(a, b, 50 - a - b) for a in range(51) for b in range(51 - a)]) / 50
-    assert evolve_weights(ballots, BARE).merit >= ballots.merit(grid).max()
+    assert evolve_weights(scorer, BARE).score >= scorer.score(grid).max()
 
 
 def test_weights_by_class_can_do_what_weights_by_member_cannot() -> None:
@@ -66,15 +66,15 @@ def test_weights_by_class_can_do_what_weights_by_member_cannot() -> None:
     knows_0[labels > 0] += np.random.default_rng(0).choice([-0.2, 0.2], size=60)[:, None] * np.array([0, 1, -1])
     shouts_0 = np.where(truth == 1, 0.35, 0.05) + np.array([0.5, 0, 0])
     shouts_0 /= shouts_0.sum(axis=1, keepdims=True)
-    ballots = WeightScorer(np.array([knows_0, shouts_0]), labels)
-    by_class = evolve_weights(ballots, BARE, by_class=True)
+    scorer = WeightScorer(np.array([knows_0, shouts_0]), labels)
+    by_class = evolve_weights(scorer, BARE, by_class=True)
     assert by_class.weights.shape == (2, 3)
     assert by_class.weights.sum() == pytest.approx(3)
-    assert by_class.merit == 1
-    assert evolve_weights(ballots, BARE).merit < 1
+    assert by_class.score == 1
+    assert evolve_weights(scorer, BARE).score < 1
 
 
-def test_evolution_improves_on_its_seeds_somewhere() -> None:
+def test_evolution_improves_on_its_seeds_in_some_problem() -> None:
     gains = []
     for seed in range(5):
         result = evolve_weights(draw_weight_scorer(6, 300, 4, seed), SMALL)
@@ -82,12 +82,12 @@ def test_evolution_improves_on_its_seeds_somewhere() -> None:
     assert max(gains) > 0.005
 
 
-def test_history_only_rises_and_patience_ends_a_run() -> None:
+def test_history_never_falls_and_patience_ends_a_run() -> None:
     result = evolve_weights(draw_weight_scorer(6, 200, 4, 0), replace(BARE, restarts=1, generations=80, patience=7))
     assert all(later >= earlier for earlier, later in pairwise(result.history))
     assert len(result.history) < 81
     assert result.history[-8] == pytest.approx(result.history[-1], abs=1e-4)
-    assert result.history[-1] == pytest.approx(result.merit)
+    assert result.history[-1] == pytest.approx(result.score)
 
 
 def test_the_same_seed_gives_the_same_weights_in_another_process() -> None:
@@ -98,11 +98,11 @@ def test_the_same_seed_gives_the_same_weights_in_another_process() -> None:
         "from tests.ensemble.test_genetic import SMALL, draw_weight_scorer, evolve_weights\n"
         "print(evolve_weights(draw_weight_scorer(5, 150, 3, 0), SMALL).weights.tobytes().hex())"
     )
-    there = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
-    assert there == here.tobytes().hex()
+    other_process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+    assert other_process == here.tobytes().hex()
 
 
-def test_global_random_states_are_neither_used_nor_touched() -> None:
+def test_global_random_states_are_neither_used_nor_changed() -> None:
     problem = draw_weight_scorer(5, 150, 3, 1)
     random.seed(1)
     np.random.seed(1)
@@ -130,29 +130,29 @@ def test_one_member_gets_all_weight() -> None:
     assert evolve_weights(draw_weight_scorer(1, 50, 3, 0), SMALL).weights.tolist() == [1]
 
 
-def test_copies_of_one_member_are_weighed_alike() -> None:
+def test_copies_of_one_member_get_equal_weights() -> None:
     probabilities, labels = draw(1, 80, 3, 0)
     result = evolve_weights(WeightScorer(np.repeat(probabilities, 4, axis=0), labels), SMALL)
     assert result.weights.tolist() == [0.25] * 4
-    assert result.merit == score_macro_f1(labels, probabilities[0])
+    assert result.score == score_macro_f1(labels, probabilities[0])
 
 
 def test_on_a_plateau_the_brier_score_decides() -> None:
     labels = np.array([0, 1] * 20)
     right = np.where(np.eye(2)[labels] == 1, 0.7, 0.3)
     other = np.where(np.eye(2)[labels] == 1, 0.99, 0.01)
-    other[:4] = [[0.45, 0.55], [0.55, 0.45]] * 2  # wrong alone, right on average
-    ballots = WeightScorer(np.array([right, other], dtype=np.float32), labels)
-    result = evolve_weights(ballots, BARE)
+    other[:4] = [[0.45, 0.55], [0.55, 0.45]] * 2  # each member is wrong, their average is right
+    scorer = WeightScorer(np.array([right, other], dtype=np.float32), labels)
+    result = evolve_weights(scorer, BARE)
     first = np.linspace(0, 1, 201)
     grid = np.stack([first, 1 - first], axis=1)
-    perfect = grid[ballots.merit(grid) == 1]
+    perfect = grid[scorer.score(grid) == 1]
     assert len(perfect) > 50
-    assert result.merit == 1
-    assert ballots.squared_error(result.weights[None])[0] <= ballots.squared_error(perfect).min() + 1e-4
+    assert result.score == 1
+    assert scorer.squared_error(result.weights[None])[0] <= scorer.squared_error(perfect).min() + 1e-4
 
 
-def test_operators_keep_sums_and_average_as_many_genes_as_asked() -> None:
+def test_operators_keep_sums_and_average_the_given_number_of_genes() -> None:
     rng = np.random.default_rng(0)
     parents = rng.dirichlet(np.ones(10), size=40)
     children = genetic._mate(parents, probability=1.0, n_averaged=10, rng=rng)
@@ -203,14 +203,14 @@ def test_settings_out_of_range_are_refused(name: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"elitism_fraction": 1.0}, {"elitism_fraction": 0.0}, {"population": 4}])
-def test_settings_at_their_ends_work(changes: dict) -> None:
-    ballots = draw_weight_scorer(5, 80, 3, 0)
+def test_settings_at_their_limits_are_accepted(changes: dict) -> None:
+    scorer = draw_weight_scorer(5, 80, 3, 0)
     settings = replace(BARE, **{"generations": 5, "restarts": 1, **changes})
-    assert evolve_weights(ballots, settings).merit >= ballots.merit(np.eye(5)).max()
+    assert evolve_weights(scorer, settings).score >= scorer.score(np.eye(5)).max()
 
 
 def test_the_reference_size_takes_a_fraction_of_a_second() -> None:
-    ballots = draw_weight_scorer(6, 1292, 4, 0)
+    scorer = draw_weight_scorer(6, 1292, 4, 0)
     started = time.process_time()
-    evolve_weights(ballots, replace(BARE, restarts=1, patience=201))
+    evolve_weights(scorer, replace(BARE, restarts=1, patience=201))
     assert time.process_time() - started < 3  # 0.25 measured; the rest is for a slow machine

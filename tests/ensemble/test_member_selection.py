@@ -11,7 +11,7 @@ from automl_cxr.ensemble.weight_scoring import WeightScorer
 from tests.ensemble.drawing import draw, draw_weight_scorer
 
 
-def test_copies_are_passed_over_for_members_that_disagree() -> None:
+def test_members_that_disagree_are_preferred_to_copies() -> None:
     probabilities, labels = draw(4, 400, 3, 1)
     best = rank_members(WeightScorer(probabilities, labels))[0]
     others = [index for index in range(4) if index != best]
@@ -21,7 +21,7 @@ def test_copies_are_passed_over_for_members_that_disagree() -> None:
     assert chosen[1] >= 3
 
 
-def test_no_more_are_chosen_than_there_are() -> None:
+def test_at_most_all_members_are_chosen() -> None:
     assert sorted(choose_diverse(draw_weight_scorer(3, 60, 2, 0), 9)) == [0, 1, 2]
 
 
@@ -31,10 +31,10 @@ def test_correlations_are_those_of_the_errors() -> None:
     assert error_correlations(WeightScorer(probabilities, labels)) == pytest.approx(np.corrcoef(errors), abs=1e-4)
 
 
-def test_near_duplicates_are_listed_the_most_alike_first() -> None:
+def test_near_duplicates_are_sorted_by_correlation() -> None:
     probabilities, labels = draw(2, 200, 3, 0)
-    ballots = WeightScorer(probabilities[[0, 1, 0]], labels)
-    assert near_duplicates(ballots) == [(0, 2, pytest.approx(1))]
-    assert near_duplicates(ballots, threshold=-1)[0][:2] == (0, 2)
+    scorer = WeightScorer(probabilities[[0, 1, 0]], labels)
+    assert near_duplicates(scorer) == [(0, 2, pytest.approx(1))]
+    assert near_duplicates(scorer, threshold=-1)[0][:2] == (0, 2)
     perfect = WeightScorer(np.eye(3)[labels][None].repeat(2, axis=0), labels)
     assert near_duplicates(perfect) == []

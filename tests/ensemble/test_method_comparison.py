@@ -1,4 +1,4 @@
-"""Out of fold: patients stay together, chance is not called a gain, a gain is."""
+"""Out-of-fold comparison: folds by patient, and gains beyond chance."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = tuple("abcdefgh")
 
 
 @pytest.mark.parametrize("n_folds", [2, 3, 5])
-def test_folds_part_patients_and_share_out_classes(n_folds: int) -> None:
+def test_folds_separate_patients_and_balance_classes(n_folds: int) -> None:
     rng = np.random.default_rng(0)
     patients = np.array([f"p{i}" for i in rng.integers(200, size=500)])
     labels = rng.choice(3, size=500, p=[0.6, 0.3, 0.1])
@@ -33,52 +33,52 @@ def test_folds_part_patients_and_share_out_classes(n_folds: int) -> None:
     assert (folds != other).any()
 
 
-def test_a_class_of_one_patient_cannot_be_parted() -> None:
+def test_a_class_of_one_patient_has_no_folds() -> None:
     labels = np.array([0] * 10 + [1] * 3)
     assert patient_folds(labels, [f"p{i}" for i in range(10)] + ["q"] * 3, 2, seed=0) is None
 
 
 def members_of_noise(n_members: int, n: int = 400) -> list[Predictions]:
-    """Draw copies of one model with a whiff of noise: nothing can be gained."""
+    """Draw copies of one model with little noise, so that no gain is possible."""
     first = draw_members(1, n=n, seed=3)[0]
     rng = np.random.default_rng(0)
     noisy = [np.abs(first.probabilities + rng.normal(0, 0.002, first.probabilities.shape)) for _ in range(n_members)]
     return [replace(first, probabilities=one / one.sum(axis=1, keepdims=True)) for one in noisy]
 
 
-def test_a_gain_that_is_there_is_said() -> None:
+def test_a_real_gain_is_reported() -> None:
     found = combine_members(draw_members(6, n=600, seed=1), names=NAMES[:6], method="ga", settings=QUICK)
     assert found.judgement is not None
-    judged = found.judgement.methods["ga"]
-    assert judged.is_distinguishable
-    assert judged.gain > 0.05
+    comparison = found.judgement.methods["ga"]
+    assert comparison.is_distinguishable
+    assert comparison.gain > 0.05
     assert found.recommended in ("average", "greedy", "ga")
-    assert f"{judged.gain:+.4f} against the best member" in found.verdict()
+    assert f"{comparison.gain:+.4f} against the best member" in found.verdict()
     assert found.judgement.methods["best"].gain == 0
     table = {row["method"]: row for row in found.methods_table()}
-    assert table["ga"]["out_of_fold"] == judged.score
+    assert table["ga"]["out_of_fold"] == comparison.score
     assert table["ga"]["fitted"] == found.fitted["ga"].score
 
 
-def test_no_gain_is_said_and_the_best_member_recommended() -> None:
+def test_without_a_gain_the_best_member_is_recommended() -> None:
     found = combine_members(members_of_noise(4), names=NAMES[:4], settings=QUICK)
     assert found.recommended == "best"
     assert "no distinguishable gain" in found.verdict()
     assert len(found.duplicates) == 6
 
 
-def test_weights_that_are_judged_never_saw_the_patient() -> None:
-    # One member is right on every image whose patient it has seen fitted, so a leak would show as a perfect score.
+def test_out_of_fold_weights_are_fitted_without_the_patient() -> None:
+    # A leak would raise the out-of-fold score to the score on the fitted images.
     members = draw_members(5, n=90, k=3, seed=2)
-    judged = compare_methods_out_of_fold(members, settings=QUICK, methods=("stacking",))
-    assert judged is not None
-    assert set(judged.methods) == {"best", "stacking"}
+    comparison = compare_methods_out_of_fold(members, settings=QUICK, methods=("stacking",))
+    assert comparison is not None
+    assert set(comparison.methods) == {"best", "stacking"}
     fitted = combine_members(members, names=NAMES[:5], method="stacking", settings=QUICK).fitted["stacking"].score
-    assert judged.methods["stacking"].score < fitted
+    assert comparison.methods["stacking"].score < fitted
 
 
 @pytest.mark.parametrize("name", ["log_loss", "macro_auc"])
-def test_gains_point_upwards_whatever_the_metric(name: str) -> None:
+def test_a_positive_gain_is_better_for_every_metric(name: str) -> None:
     found = combine_members(
         draw_members(4, n=300, seed=1), names=NAMES[:4], method="average", objective=Objective.named(name), settings=QUICK
     )
@@ -89,7 +89,7 @@ def test_gains_point_upwards_whatever_the_metric(name: str) -> None:
     assert found.judgement.methods["average"].interval.low <= gain <= found.judgement.methods["average"].interval.high
 
 
-def test_where_a_class_has_one_patient_nothing_is_claimed() -> None:
+def test_a_class_of_one_patient_has_no_out_of_fold_score() -> None:
     members = [replace(member, patients=("one",) * len(member)) for member in draw_members(3)]
     found = combine_members(members, names=NAMES[:3], method="ga", settings=QUICK)
     assert found.judgement is None
@@ -98,7 +98,7 @@ def test_where_a_class_has_one_patient_nothing_is_claimed() -> None:
     assert found.calibration.temperature == 1
 
 
-def test_a_temperature_is_kept_where_it_helps() -> None:
+def test_a_temperature_that_reduces_the_error_is_used() -> None:
     timid = [
         replace(member, probabilities=0.2 * member.probabilities + 0.8 / 3) for member in draw_members(4, n=600, k=3, seed=1)
     ]
@@ -106,7 +106,7 @@ def test_a_temperature_is_kept_where_it_helps() -> None:
     assert found.calibration.temperature < 0.5
     assert found.calibration.error_after < found.calibration.error_before
     assert found.predictions.probabilities.max() > 0.9
-    plain = found.fitted["average"].rule.combine(np.stack([member.take(_order(member)).probabilities for member in timid]))
+    plain = found.fitted["average"].combiner.combine(np.stack([member.take(_order(member)).probabilities for member in timid]))
     ordered = found.predictions.take(_order(found.predictions))
     assert (ordered.probabilities.argmax(axis=1) == plain.argmax(axis=1)).all()
 

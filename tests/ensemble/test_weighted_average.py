@@ -1,4 +1,4 @@
-"""A weighted vote."""
+"""The weighted average."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ def test_a_weight_for_each_member_and_class_by_hand() -> None:
 @pytest.mark.parametrize(
     "weights", [[1.0], [0.5, -0.5], [0.0, 0.0], [np.nan, 1.0], [np.inf, 1.0], [[0.5, 0.5]], [[1, 0, 1], [1, 0, 1]]]
 )
-def test_impossible_weights_are_refused(weights: list[float]) -> None:
+def test_invalid_weights_are_refused(weights: list[float]) -> None:
     with pytest.raises(UsageError, match="eights"):
         weighted_average(draw(2, 5, 3, 0)[0], np.array(weights))

@@ -431,8 +431,8 @@ def test_keras_downloads_the_file_of_the_registry(name, monkeypatch):
     assert requested == [(row.weights_file, row.weights_source)]
 
 
-def test_squeezenet_with_its_real_weights(shared_folder):
-    path = shared_folder / "weights" / "squeezenet_v1.1_imagenet_notop.h5"
+def test_squeezenet_with_its_real_weights(test_data):
+    path = test_data / "weights" / "squeezenet_v1.1_imagenet_notop.h5"
     if not path.is_file():
         pytest.skip(f"needs {path}")
     model = build("squeezenet")

@@ -63,7 +63,7 @@ def test_predictions_that_contradict_the_score_are_found(study):
     saved.take(slice(1, None)).to_npz(file)
     assert "not for the study's validation part" in problems_of(study, 1)
     file.write_bytes(b"no archive")
-    assert "Predictions are an npz file" in problems_of(study, 1)
+    assert "Predictions must be an npz file" in problems_of(study, 1)
 
 
 def test_a_replaced_model_is_found(study):

@@ -1,4 +1,4 @@
-"""Calibration error by hand, and the temperature that was put in."""
+"""Calibration error by hand, and recovery of a known temperature."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from automl_cxr.scoring.calibration import expected_calibration_error, fit_tempe
 
 
 def draw(n, seed=0):
-    """Draw probabilities that mean what they say, and labels by them."""
+    """Draw probabilities, and labels with these probabilities."""
     rng = np.random.default_rng(seed)
     probabilities = rng.dirichlet([0.7] * 3, size=n)
     labels = (rng.random(n)[:, None] > probabilities.cumsum(axis=1)).sum(axis=1).clip(max=2)
@@ -22,14 +22,14 @@ def test_error_by_hand():
     assert np.isnan(expected_calibration_error(np.array([], int), np.empty((0, 2))))
 
 
-def test_probabilities_that_mean_what_they_say_have_little_error():
+def test_calibrated_probabilities_have_little_error():
     labels, probabilities = draw(20_000)
     assert expected_calibration_error(labels, probabilities) < 0.015
     assert fit_temperature(labels, probabilities) == pytest.approx(1, abs=0.05)
 
 
 @pytest.mark.parametrize("temperature", [0.3, 3.0])
-def test_a_temperature_is_found_again(temperature):
+def test_a_known_temperature_is_recovered(temperature):
     labels, probabilities = draw(5_000)
     distorted = with_temperature(probabilities, temperature)
     found = fit_temperature(labels, distorted)

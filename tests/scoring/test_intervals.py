@@ -94,7 +94,7 @@ def test_every_metric_has_an_interval_around_its_score(name: str) -> None:
     assert interval.low < narrow.low < narrow.high < interval.high
 
 
-def test_counts_of_cells_resample_as_rows_of_images_do() -> None:
+def test_weighted_confusion_matrices_equal_those_of_repeated_images() -> None:
     predictions = draw(np.random.default_rng(3), 120, images_each=3, same=0.5)
     (by_cells,) = resample(predictions, n_resamples=4000).of_resamples
     rng, by_rows = np.random.default_rng(1), []
@@ -129,7 +129,7 @@ def test_a_thousand_images_take_milliseconds() -> None:
     assert time.process_time() - started < 0.5  # 0.02 measured; the rest is for a slow machine
 
 
-def test_pairs_see_what_separate_intervals_do_not() -> None:
+def test_paired_intervals_detect_differences_that_separate_intervals_do_not() -> None:
     rng = np.random.default_rng(7)
     worse = draw(rng, 300)
     mended = np.where(rng.random(300) < 0.3, worse.labels, worse.predicted)
@@ -169,16 +169,16 @@ def test_undefined_resamples_do_not_count() -> None:
         ({"n_resamples": 0}, UsageError, "at least one resample"),
         ({"seed": -1}, UsageError, "at least 0"),
         ({"metric": "f1"}, UnknownNameError, "Did you mean 'f1_"),
-        ({"metric": "fnfr"}, UsageError, "which class is normal"),
+        ({"metric": "fnfr"}, UsageError, "requires a normal class"),
         ({"metric": "fnfr", "normal_class": 3}, UsageError, "from 0 to 2"),
     ],
 )
-def test_wrong_words_are_refused(arguments: dict, error: type[Exception], message: str) -> None:
+def test_invalid_arguments_are_refused(arguments: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         bootstrap_interval(draw(np.random.default_rng(0), 20), **arguments)
 
 
-def test_what_cannot_be_scored_has_no_interval() -> None:
+def test_an_undefined_score_has_no_interval() -> None:
     predictions = draw(np.random.default_rng(0), 20)
     with pytest.raises(DataError, match="at least one image"):
         bootstrap_interval(predictions.take(slice(0, 0)))
@@ -192,7 +192,7 @@ def test_a_model_has_the_same_interval_alone_and_beside_others() -> None:
     np.testing.assert_array_equal(alone.left_out[0], beside.left_out[0])
 
 
-def test_patients_are_left_out_each_alone_or_in_400_groups() -> None:
+def test_patients_are_left_out_singly_or_in_400_groups() -> None:
     few = draw(np.random.default_rng(11), 50, images_each=2)
     expected = [float(METRICS["macro_f1"].function(*_without(few, f"p{i}"), None)) for i in range(50)]
     assert resample(few, n_resamples=1).left_out[0] == pytest.approx(expected)
@@ -204,21 +204,21 @@ def _without(predictions: Predictions, patient: str) -> tuple[np.ndarray, np.nda
     return rest.labels, rest.probabilities
 
 
-def test_of_equal_models_the_winner_proves_nothing() -> None:
-    """Eight models that are equally good: the one that is truly best, whichever one says, stays in 95 of 100 draws."""
-    rng, kept, all_tied = np.random.default_rng(13), 0, 0
+def test_the_best_of_equal_models_is_not_distinguished() -> None:
+    """Eight equally good models: each one, as the truly best, is in the best set in 95 of 100 draws."""
+    rng, n_kept, all_tied = np.random.default_rng(13), 0, 0
     for number in range(200):
         labels = rng.integers(3, size=120)
         base = np.array([rng.choice(3, p=CONFUSION[label]) for label in labels])
         models = [predict(labels, np.where(rng.random(120) < 0.3, rng.permutation(base), base)) for _ in range(8)]
         scored = resample(*models, n_resamples=300, seed=number)
         is_tied = chances_to_be_best(scored.scores, scored.of_resamples) > 0.05
-        kept, all_tied = kept + bool(is_tied[0]), all_tied + bool(is_tied.all())
-    assert kept / 200 >= 0.93
+        n_kept, all_tied = n_kept + bool(is_tied[0]), all_tied + bool(is_tied.all())
+    assert n_kept / 200 >= 0.93
     assert all_tied / 200 >= 0.6, "comparing pairs without a correction leaves all eight tied in far fewer draws"
 
 
-def test_what_is_clearly_worse_is_told_apart_and_twins_are_not() -> None:
+def test_a_clearly_worse_model_is_distinguished_and_a_copy_is_not() -> None:
     good = draw(np.random.default_rng(14), 300)
     spoilt = predict(good.labels, np.where(np.arange(300) % 4, good.predicted, (good.predicted + 1) % 3))
     scored = resample(good, good, spoilt, n_resamples=500)

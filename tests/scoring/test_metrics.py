@@ -35,7 +35,7 @@ SHAPES = [(200, 2), (200, 4), (37, 14), (1, 3), (5, 3)]  # the last three lack c
 
 
 def draw(n: int, k: int, seed: int) -> Predictions:
-    """Predictions that know a little; with ties among probabilities, as quantised models have."""
+    """Draw predictions better than chance, with tied probabilities as in quantised models."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(k, size=n)
     probabilities = rng.dirichlet(np.ones(k), size=n) + np.eye(k)[labels] / 5
@@ -82,7 +82,7 @@ def test_auc_equals_scikit_learn(n: int, k: int, seed: int) -> None:
 @pytest.mark.parametrize(("n", "k"), [(60, 2), (60, 3), (40, 6), (4, 3)])
 @pytest.mark.parametrize("seed", range(10))
 def test_every_score_of_a_class_equals_scikit_learn(n: int, k: int, seed: int) -> None:
-    """Ties among probabilities throughout; with four or forty images classes are missing."""
+    """Probabilities have ties; with four or forty images classes are missing."""
     predictions = draw(n, k, seed)
     scores, guess = score_predictions(predictions), predictions.predicted
     with warnings.catch_warnings():
@@ -129,8 +129,8 @@ def test_stacks_of_models_are_scored_as_each_alone(name: str) -> None:
     models = [draw(50, 3, seed) for seed in range(4)]
     labels, stack = models[0].labels, np.stack([model.probabilities for model in models]).reshape(2, 2, 50, 3)
     together = METRICS[name].of_stacks(labels, stack, 0)
-    for place in np.ndindex(2, 2):
-        assert together[place] == pytest.approx(METRICS[name].function(labels, stack[place], 0))
+    for index in np.ndindex(2, 2):
+        assert together[index] == pytest.approx(METRICS[name].function(labels, stack[index], 0))
 
 
 def test_kappa_and_specificity_by_hand() -> None:
@@ -156,7 +156,7 @@ def test_confusions_have_rows_of_truth_and_may_be_weighted() -> None:
 
 
 @pytest.mark.parametrize(("labels", "predicted"), [([-1, 0], [0, 0]), ([0, 2], [0, 0]), ([0, 0], [0, 2])])
-def test_a_class_out_of_range_never_lands_in_another_cell(labels: list[int], predicted: list[int]) -> None:
+def test_a_class_out_of_range_is_refused(labels: list[int], predicted: list[int]) -> None:
     with pytest.raises(DataError, match="from 0 to 1"):
         confusion_matrix(np.array(labels), np.array(predicted), 2)
 
@@ -170,7 +170,7 @@ def test_stacks_of_confusions_are_scored_as_each_alone() -> None:
             np.testing.assert_array_equal(together[index], function(stack[index]))
 
 
-def test_a_lost_class_costs_macro_f1() -> None:
+def test_a_class_without_predictions_lowers_macro_f1() -> None:
     perfect_on_two_of_three = np.array([[5, 0, 0], [0, 5, 0], [0, 0, 0]])
     assert f1_per_class(perfect_on_two_of_three).tolist() == [1, 1, 0]
     assert macro_f1(perfect_on_two_of_three) == pytest.approx(2 / 3)
@@ -180,9 +180,9 @@ def test_a_lost_class_costs_macro_f1() -> None:
 @pytest.mark.parametrize(
     ("confusion", "normal_class", "expected"),
     [
-        ([[90, 10], [3, 97]], 0, 0.03),  # 3 of 100 sick ones sent home; the 10 false alarms do not matter
+        ([[90, 10], [3, 97]], 0, 0.03),  # 3 of 100 abnormal images; the 10 false alarms do not count
         ([[90, 10], [3, 97]], 1, 0.10),
-        ([[5, 1, 1], [2, 7, 1], [1, 4, 5]], 0, 3 / 20),  # sick as something else is wrong, but not sent home
+        ([[5, 1, 1], [2, 7, 1], [1, 4, 5]], 0, 3 / 20),  # a wrong finding does not count
         ([[0, 0], [0, 8]], 0, 0.0),
         ([[0, 0], [8, 0]], 0, 1.0),
     ],
@@ -195,7 +195,7 @@ def test_fnfr_is_undefined_when_all_are_normal() -> None:
     assert np.isnan(fnfr(np.array([[5, 2], [0, 0]]), 0))
 
 
-def test_scores_leave_fnfr_out_without_a_normal_class() -> None:
+def test_fnfr_is_omitted_without_a_normal_class() -> None:
     predictions = draw(50, 3, 0)
     without, with_one = score_predictions(predictions), score_predictions(predictions, normal_class=1)
     needs_one = {"fnfr", "sensitivity_at_90_specificity", "sensitivity_at_95_specificity"}
@@ -234,13 +234,13 @@ def test_each_metric_states_its_direction() -> None:
         assert (better > worse) == (row.direction == "maximize"), row.name
 
 
-def test_an_unknown_metric_gets_the_nearest_name() -> None:
+def test_the_error_for_an_unknown_metric_suggests_a_name() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'macro_f1'"):
         metric("macro-f1")
 
 
-def test_fnfr_asks_for_its_normal_class() -> None:
-    with pytest.raises(UsageError, match="which class is normal"):
+def test_fnfr_requires_a_normal_class() -> None:
+    with pytest.raises(UsageError, match="requires a normal class"):
         metric("fnfr").function(np.array([0, 1]), np.eye(2), None)
 
 
@@ -262,7 +262,7 @@ def test_fnfr_asks_for_its_normal_class() -> None:
         ([], None),
     ],
 )
-def test_the_normal_class_is_guessed_from_whole_names(classes: list[str], expected: int | None) -> None:
+def test_the_normal_class_is_found_by_whole_names(classes: list[str], expected: int | None) -> None:
     assert find_normal_class(classes) == expected
 
 
@@ -273,7 +273,7 @@ def test_scoring_imports_nothing_heavy() -> None:
 
 
 def test_sensitivity_at_a_specificity_by_hand() -> None:
-    """Ten normal images with P(normal) 0.1, 0.2 ... 1.0: at 90 % specificity one may be called, the one at 0.1."""
+    """Ten normal images with P(normal) 0.1, 0.2 ... 1.0: at 90 % specificity one may be predicted abnormal, the one at 0.1."""
     normal = np.arange(1, 11) / 10
     findings = np.array([0.05, 0.1, 0.15, 0.2, 0.9])  # below 0.2: three of five; 0.2 itself ties with a normal one
     of_normal = np.concatenate([normal, findings])
@@ -298,5 +298,5 @@ def test_sensitivity_at_a_specificity_is_undefined_without_one_of_the_kinds() ->
     row = metric("sensitivity_at_90_specificity")
     assert np.isnan(row.function(np.zeros(3, int), np.eye(3), 0))
     assert np.isnan(row.function(np.ones(3, int), np.eye(3), 0))
-    with pytest.raises(UsageError, match="which class is normal"):
+    with pytest.raises(UsageError, match="requires a normal class"):
         row.function(np.array([0, 1]), np.eye(2), None)

@@ -1,4 +1,4 @@
-"""Tables of other programs: columns in another order, images in another order, scores of other kinds; clear refusals."""
+"""Tables of other programs: order of columns and images, kinds of scores, and error messages."""
 
 import numpy as np
 import pytest
@@ -34,9 +34,9 @@ def test_columns_and_images_are_matched_by_name(write):
     assert (first.note, second.note) == ("", "")
 
 
-def test_our_own_tables_and_npz_are_read(write, tmp_path):
-    ours = "image,class,probability_covid,probability_normal,probability_other\na.png,covid,0.7,0.2,0.1\n"
-    (table,) = read_prediction_tables([write(ours)])
+def test_tables_and_npz_of_this_program_are_read(write, tmp_path):
+    own = "image,class,probability_covid,probability_normal,probability_other\na.png,covid,0.7,0.2,0.1\n"
+    (table,) = read_prediction_tables([write(own)])
     assert table.predictions.classes == ("covid", "normal", "other")
     assert table.predictions.labels.tolist() == [-1]
     Predictions(("a.png",), np.array([2]), np.array([[0.1, 0.2, 0.7]]), ("other", "normal", "covid"), ("p",)).to_npz(
@@ -48,12 +48,12 @@ def test_our_own_tables_and_npz_are_read(write, tmp_path):
     assert first.predictions.patients == ("p", "b.png", "c.png"), "one table's patients serve all"
 
 
-def test_scores_of_other_kinds_are_made_probabilities_and_that_is_said(write):
+def test_other_scores_are_converted_to_probabilities_with_a_note(write):
     sums = PLAIN.replace("0.7,0.2,0.1", "7,2,1")
     logits = PLAIN.replace("0.7,0.2,0.1", "2,-1,0")
     scaled, soft = read_prediction_tables([write(sums), write(logits, "l.csv")])
     assert scaled.predictions.probabilities[0] == pytest.approx([0.7, 0.2, 0.1])
-    assert scaled.note == "1 of 3 rows did not sum to 1: divided by their sums"
+    assert scaled.note == "1 of 3 rows do not sum to 1: divided by their sums"
     assert soft.predictions.probabilities[0] == pytest.approx(np.exp([2, -1, 0]) / np.exp([2, -1, 0]).sum())
     assert "logits" in soft.note
     (rounded,) = read_prediction_tables([write(PLAIN.replace("0.7,0.2,0.1", "0.7003,0.2,0.1"))])
@@ -63,37 +63,40 @@ def test_scores_of_other_kinds_are_made_probabilities_and_that_is_said(write):
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
-        ("", "no row"),
-        ("image,label,a,b\n", "no row"),
+        ("", "no rows"),
+        ("image,label,a,b\n", "no rows"),
         ("file,label,a,b\nx,a,1,0\n", "no column image"),
         ("image,label,a\nx,a,1\n", "fewer than two columns of scores"),
         ("image,label,a,b\nx,a,1\n", "rows of different lengths"),
         ("image,label,a,b\nx,a,1,0,0\n", "rows of different lengths"),
-        ("image,label,a,b\nx,a,much,0\n", "a score is no number"),
+        ("image,label,a,b\nx,a,much,0\n", "a score is not a number"),
         ("image,label,a,b\nx,a,nan,0\n", "not finite"),
         ("image,label,a,b\nx,a,0,0\n", "all 0"),
         ("image,label,a,b\nx,c,1,0\n", "the label 'c' has no column"),
         ("image,label,a,b\nx,a,1,0\nx,a,1,0\n", "'x' more than once"),
     ],
 )
-def test_what_is_no_table_is_refused_in_a_line(write, text, rule):
+def test_an_invalid_table_is_refused_on_one_line(write, text, rule):
     with pytest.raises(DataError, match=rule) as refused:
         read_prediction_tables([write(text)])
     assert "\n" not in str(refused.value)
 
 
-def test_other_classes_images_and_labels_are_refused_by_the_file_that_has_them(write):
+def test_the_error_for_other_classes_images_or_labels_names_the_file(write):
     with pytest.raises(DataError, match=r"Received covid, healthy, other in o\.csv, and covid, normal, other in t\.csv"):
         read_prediction_tables([write(PLAIN), write(PLAIN.replace("normal", "healthy"), "o.csv")])
     for text, rule in (
         (PLAIN.replace("c.png", "d.png"), r"same images. Received in o\.csv, against t\.csv: 1 missing, 1 more"),
-        (PLAIN.replace("c.png,other", "c.png,covid"), r"same labels. Received in o\.csv, against t\.csv: another one for 1"),
+        (
+            PLAIN.replace("c.png,other", "c.png,covid"),
+            r"same labels. Received in o\.csv, against t\.csv: different labels",
+        ),
     ):
         tables = read_prediction_tables([write(PLAIN), write(text, "o.csv")])
         with pytest.raises(DataError, match=rule):
             align([table.predictions for table in tables], names=[table.name for table in tables])
 
 
-def test_a_file_that_is_missing_is_said(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(DataError, match="No such file"):
         read_prediction_tables([tmp_path / "no.csv"])

@@ -1,4 +1,4 @@
-"""Predictions: what they refuse, their file, and how several are aligned."""
+"""Predictions: validation, files and alignment."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def rows(*values: list[float]) -> np.ndarray:
     return np.array([*values, *[[0.2, 0.3, 0.5]] * (6 - len(values))], dtype=np.float32)
 
 
-def test_border_types_become_exact_ones() -> None:
+def test_argument_types_are_converted() -> None:
     predictions = Predictions(["a", "b"], [1, -1], np.array([[0.25, 0.75], [1.0, 0.0]]), ["no", "yes"])  # type: ignore[arg-type]
     assert predictions.ids == ("a", "b")
     assert predictions.labels.dtype == np.int64
@@ -51,8 +51,8 @@ def test_border_types_become_exact_ones() -> None:
     ("changes", "message"),
     [
         ({"ids": ("a",) * 6}, "without duplicates. Received 'a'"),
-        ({"ids": tuple(range(6))}, "ids as a row of texts"),
-        ({"ids": "abcdef"}, "ids as a row of texts"),
+        ({"ids": tuple(range(6))}, "ids as a list of texts"),
+        ({"ids": "abcdef"}, "ids as a list of texts"),
         ({"classes": ("x", "y", "x")}, "classes without duplicates"),
         ({"patients": ("p",) * 5}, "one patient for each image. Received 5 for 6"),
         ({"labels": np.zeros(5, int)}, r"shape \(6,\)"),
@@ -68,13 +68,13 @@ def test_border_types_become_exact_ones() -> None:
         ({"probabilities": np.ones((6, 1), np.float32), "classes": ("x",), "labels": np.zeros(6, int)}, "two classes"),
     ],
 )
-def test_impossible_predictions_are_refused_on_one_line(changes: dict[str, object], message: str) -> None:
+def test_invalid_predictions_are_refused_on_one_line(changes: dict[str, object], message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         Predictions(**changed(**changes))  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
 
-def test_float16_roundings_are_accepted() -> None:
+def test_float16_rounding_errors_are_accepted() -> None:
     halves = draw(n=200, k=14).probabilities.astype(np.float16)
     predictions = Predictions(tuple(map(str, range(200))), np.zeros(200, int), halves, tuple(map(str, range(14))))
     assert predictions.probabilities.dtype == np.float32
@@ -143,7 +143,7 @@ def test_a_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert os.listdir(tmp_path) == ["valid.npz"]
 
 
-def test_every_truncation_is_refused_by_name(tmp_path: Path) -> None:
+def test_every_truncated_file_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "valid.npz"
     draw().to_npz(path)
     whole = path.read_bytes()
@@ -153,7 +153,7 @@ def test_every_truncation_is_refused_by_name(tmp_path: Path) -> None:
             Predictions.from_npz(path)
 
 
-def test_no_flipped_byte_escapes_as_another_error(tmp_path: Path) -> None:
+def test_a_flipped_byte_raises_no_other_exception(tmp_path: Path) -> None:
     path = tmp_path / "valid.npz"
     draw().to_npz(path)
     whole = path.read_bytes()
@@ -177,7 +177,7 @@ class Bomb:
         return os.mkdir, ("exploded",)
 
 
-def test_python_objects_in_a_file_are_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_objects_in_a_file_are_refused_and_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     arrays = {name: np.array(getattr(draw(), name)) for name in ("labels", "probabilities", "classes", "patients")}
     np.savez("pickled.npz", ids=np.array([Bomb()] * 6, dtype=object), **arrays)  # type: ignore[arg-type]
@@ -211,15 +211,15 @@ def test_align_matches_rows_by_id() -> None:
     [
         ({"classes": ("class1", "class0", "class2")}, "the same classes. Received in member 1"),
         ({"ids": ("image0.png", "new", *(f"image{i}.png" for i in range(2, 6)))}, "without 'image1.png', with 'new'"),
-        ({"labels": (draw().labels + 1) % 3}, "another one for 6 images, such as 'image0.png'"),
+        ({"labels": (draw().labels + 1) % 3}, "different labels for 6 images, such as 'image0.png'"),
     ],
 )
-def test_align_says_what_differs(changes: dict[str, object], message: str) -> None:
+def test_the_error_of_align_names_the_difference(changes: dict[str, object], message: str) -> None:
     with pytest.raises(DataError, match=message):
         align([draw(), Predictions(**changed(**changes))])  # type: ignore[arg-type]
 
 
-def test_align_refuses_fewer_and_more_images_and_nobody() -> None:
+def test_align_refuses_missing_or_extra_images_and_no_members() -> None:
     with pytest.raises(DataError, match="1 missing, 0 more"):
         align([draw(), draw().take(slice(1, None))])
     with pytest.raises(DataError, match="0 missing, 1 more"):

@@ -1,1 +1,1 @@
-"""What a classifier could learn from a data set besides anatomy, and what its parts share that they should not."""
+"""Checks of a data set for duplicates, leaks between parts, and differences between classes that are not anatomical."""

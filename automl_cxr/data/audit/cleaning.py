@@ -18,11 +18,11 @@ _MOST_SEALED = ("test", "valid", "train", "")
 
 @dataclass(frozen=True)
 class CleanedTable:
-    """A table that the layout "csv" reads, and what was changed for it.
+    """A table for the layout "csv", with the changes relative to the audited data set.
 
     Attributes:
-        table: path, label, patient_id, split, view.
-        changes: image, change ("dropped" or "moved"), reason.
+        table: Columns path, label, patient_id, split, view.
+        changes: Columns image, change ("dropped" or "moved"), reason.
     """
 
     table: pd.DataFrame
@@ -30,51 +30,52 @@ class CleanedTable:
 
 
 def clean_table(dataset: Dataset, audit: Audit, *, beside: Path) -> CleanedTable:
-    """Drop duplicates and conflicts, and bring each patient to one part.
+    """Drop duplicates and conflicts, and move each patient to one part.
 
-    Of copies with one label the one in the most sealed part stays (test, then valid, then train), of several there the first
-    by name. A picture with two labels is dropped with all its copies, since nobody knows which is right. A patient in several
-    parts goes to the one that has most of the patient's images, of equals to the most sealed.
+    If several images show the same picture with the same label, one of them is kept: the one in the test part, else in the
+    validation part, else in the training part; within a part the first by name. If the labels differ, all images of the picture
+    are dropped, because the right label is unknown. A patient in several parts is moved to the part with most of the patient's
+    images; of equals, to the first of test, validation and training part.
 
     Args:
-        dataset: What was audited.
-        audit: What was found in it.
-        beside: Folder that the table will lie in; images below it are named relative to it, others absolutely.
+        dataset: The audited data set.
+        audit: Its audit.
+        beside: Folder of the new table. Images below it are named by relative paths, others by absolute paths.
 
     Raises:
-        UsageError: The images are rows of arrays, which no table of files can name.
+        UsageError: The images are rows of arrays, which a table of files cannot name.
     """
     if any(split_row(image)[1] is not None for image in dataset.table["image"]):
         raise UsageError(
-            "A cleaned table names image files; these images are rows of arrays. Drop the rows in the array's CSV."
+            "A cleaned table needs image files; received rows of arrays. Remove the rows from the CSV file of the array."
         )
     rows = dataset.table.set_index("image", drop=False)
     dropped = {image: f"cannot be read: {reason}" for image, reason in audit.unreadable.items()}
     for copies in _groups(audit):
         dropped |= _drop_copies(copies, rows)
-    kept = rows.drop(index=list(dropped))
-    moved = _gather_patients(kept) if dataset.patients_known else {}
+    remaining = rows.drop(index=list(dropped))
+    moved = _gather_patients(remaining) if dataset.patients_known else {}
     changes = [(image, "dropped", reason) for image, reason in dropped.items()]
     for image, part in moved.items():
-        row = kept.loc[image]
-        changes.append((image, "moved", f"from {row['split']} to {part}, where most images of patient {row['patient_id']} are"))
+        row = remaining.loc[image]
+        changes.append((image, "moved", f"from {row['split']} to {part}, which has most images of patient {row['patient_id']}"))
     table = pd.DataFrame(
         {
-            "path": [_name_file(dataset.root / image, beside) for image in kept["image"]],
-            "label": kept["label"].to_numpy(),
-            "patient_id": kept["patient_id"].to_numpy() if dataset.patients_known else "",
-            "split": [moved.get(image, part) for image, part in zip(kept["image"], kept["split"], strict=True)],
-            "view": kept["view"].to_numpy(),
+            "path": [_name_file(dataset.root / image, beside) for image in remaining["image"]],
+            "label": remaining["label"].to_numpy(),
+            "patient_id": remaining["patient_id"].to_numpy() if dataset.patients_known else "",
+            "split": [moved.get(image, part) for image, part in zip(remaining["image"], remaining["split"], strict=True)],
+            "view": remaining["view"].to_numpy(),
         }
     )
     return CleanedTable(table, pd.DataFrame(sorted(changes), columns=["image", "change", "reason"]))
 
 
 def _groups(audit: Audit) -> list[list[str]]:
-    """Put the copies of each picture together, each group in order of name."""
+    """Group the images that show the same picture, each group in order of name."""
     group_of: dict[str, list[str]] = {}
-    for found in audit.found_duplicates:
-        one, other = (group_of.setdefault(image, [image]) for image in (found.of, found.image))
+    for duplicate in audit.found_duplicates:
+        one, other = (group_of.setdefault(image, [image]) for image in (duplicate.of, duplicate.image))
         if one is not other:
             one.extend(other)
             group_of |= dict.fromkeys(other, one)
@@ -82,27 +83,28 @@ def _groups(audit: Audit) -> list[list[str]]:
 
 
 def _drop_copies(copies: list[str], rows: pd.DataFrame) -> dict[str, str]:
+    """Return the images of one picture to drop, with the reasons."""
     labels = sorted(set(rows.loc[copies, "label"]))
     if len(labels) > 1:
         return {image: f"one picture with the labels {', '.join(labels)}: {', '.join(copies)}" for image in copies}
-    kept = min(copies, key=lambda image: (_MOST_SEALED.index(rows["split"][image]), image))
-    where = f", in the part {rows['split'][kept]}" if rows["split"][kept] else ""
-    return {image: f"shows the same picture as {kept}, which stays{where}" for image in copies if image != kept}
+    retained = min(copies, key=lambda image: (_MOST_SEALED.index(rows["split"][image]), image))
+    where = f" in the {rows['split'][retained]} part" if rows["split"][retained] else ""
+    return {image: f"same picture as {retained}, which is retained{where}" for image in copies if image != retained}
 
 
 def _gather_patients(rows: pd.DataFrame) -> Mapping[str, str]:
-    """Give the new part of each image that has to move."""
+    """Return the new part of each image that is moved."""
     moved: dict[str, str] = {}
     for _, images in rows.groupby("patient_id"):
         counts = images["split"].value_counts()
         if len(counts) > 1:
-            home = min(counts.index, key=lambda part: (-counts[part], _MOST_SEALED.index(part)))
-            moved |= dict.fromkeys(images.index[images["split"] != home], str(home))
+            target = min(counts.index, key=lambda part: (-counts[part], _MOST_SEALED.index(part)))
+            moved |= dict.fromkeys(images.index[images["split"] != target], str(target))
     return moved
 
 
 def _name_file(file: Path, beside: Path) -> str:
-    """Name a file so that a table reads it: relative where it lies below, never like a formula of a spreadsheet."""
+    """Return the path of a file for the table: relative if it is below the folder, and never like a spreadsheet formula."""
     if not file.is_relative_to(beside):
         return file.as_posix()
     relative = file.relative_to(beside).as_posix()

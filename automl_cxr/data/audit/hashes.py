@@ -1,11 +1,12 @@
-"""Perceptual hashes: 256 bits by which a picture is found again after resizing, compression and changes of brightness.
+"""Perceptual hashes of 256 bits that change little when a picture is resized, compressed or brightened.
 
-A bit is the sign of a coefficient of the discrete cosine transform, as in Zauner 2010 ("Implementation and benchmarking of
-perceptual image hash functions"), but without the lowest frequencies, in which all chests are alike. A mirrored picture has the
-same coefficients with every odd horizontal one negated, so that its hash needs no pixels.
+Each bit is the sign of a coefficient of the discrete cosine transform, as in Zauner 2010 ("Implementation and benchmarking of
+perceptual image hash functions"), but without the lowest frequencies, in which all chests are alike. A mirrored picture has
+the same coefficients with the odd horizontal ones negated, so its hash is computed from the hash of the picture.
 
-Pairs are found by buckets (Indyk and Motwani 1998): the bits are cut into keys, and only pictures that share a key are
-compared. On 200 radiographs under 15 changes keys of 12 bits met 99.97 % of the pairs, and 1 % of all pairs was compared.
+Pairs are found by locality-sensitive hashing (Indyk and Motwani 1998): the bits are divided into keys, and only pictures that
+share a key are compared. On 200 radiographs under 15 changes, keys of 12 bits found 99.97 % of the pairs and compared 1 % of
+all pairs.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from collections.abc import Iterator
 import numpy as np
 
 N_BITS = 256
-LARGEST_DISTANCE = 51  # bits; of 413,595 pairs of different radiographs three were as near, of 3,000 changed copies all
-_SIDE = 32  # pixels that the transform sees
-_N_SKIPPED = 12  # lowest frequencies
-_FREQUENCIES = 20  # in each direction; the bits lie within a quarter of a circle of 19
+LARGEST_DISTANCE = 51  # bits; 3 of 413,595 pairs of different radiographs and all of 3,000 changed copies were as close
+_SIDE = 32  # pixels, input of the transform
+_N_SKIPPED = 12  # lowest frequencies that are not used
+_FREQUENCIES = 20  # in each direction; the bits use frequencies within a radius of 19
 
 
 def _choose_bits() -> tuple[np.ndarray, np.ndarray]:
-    """Give vertical and horizontal frequencies of the bits, from low to high."""
+    """Return the vertical and horizontal frequencies of the bits, from low to high."""
     vertical, horizontal = np.mgrid[:_FREQUENCIES, :_FREQUENCIES].reshape(2, -1)
     order = np.argsort(np.hypot(vertical, horizontal), kind="stable")[_N_SKIPPED : _N_SKIPPED + N_BITS]
     return vertical[order], horizontal[order]
@@ -35,25 +36,25 @@ _COSINES = np.cos(np.pi / _SIDE * np.outer(np.arange(_FREQUENCIES), np.arange(_S
 
 
 def hash_images(images: np.ndarray) -> np.ndarray:
-    """Hash grey pictures of twice 32 pixels, uint8 (n, 64, 64), to bits, bool (n, 256)."""
+    """Hash grey pictures of 64 pixels, uint8 (n, 64, 64), to bits, bool (n, 256)."""
     halved = images.reshape(-1, _SIDE, 2, _SIDE, 2).mean(axis=(2, 4), dtype=np.float32)
     coefficients = _COSINES @ halved @ _COSINES.T
     return np.ascontiguousarray(coefficients[:, _VERTICAL, _HORIZONTAL] > 0)
 
 
 def mirror_hashes(bits: np.ndarray) -> np.ndarray:
-    """Give the hashes of the pictures mirrored left to right."""
+    """Return the hashes of the pictures mirrored left to right."""
     return bits ^ _IS_ODD
 
 
 def find_candidates(bits: np.ndarray) -> Iterator[np.ndarray]:
-    """Find pairs of pictures that may be one, mirrored or not, in portions; a pair may come more than once.
+    """Find pairs of pictures that may show the same, mirrored or not, in batches. A pair may be yielded more than once.
 
     Args:
         bits: Hashes, bool (n, 256).
 
     Yields:
-        int64 (n_pairs, 3): two rows, the smaller first, and 1 where the second is to be mirrored.
+        int64 (n_pairs, 3): two rows, the smaller first, and 1 if the second one is mirrored.
     """
     n_images = len(bits)
     both = np.concatenate([bits, mirror_hashes(bits)])
@@ -64,7 +65,7 @@ def find_candidates(bits: np.ndarray) -> Iterator[np.ndarray]:
         keys = key_bits @ (1 << np.arange(key_bits.shape[1]))
         for pairs in _pairs_of_equal(keys):
             one, other = np.sort(pairs, axis=0)
-            # Two mirrored pictures are as near as the two themselves, and (a, b mirrored) as (b, a mirrored).
+            # Two mirrored pictures have the distance of the two originals, and (a, b mirrored) that of (b, a mirrored).
             is_new = (one < n_images) & (other % n_images > one)
             near = _keep_near(words, one[is_new], other[is_new])
             if near.size:
@@ -77,18 +78,18 @@ def _keep_near(words: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndar
 
 
 def _key_bits(n_images: int) -> int:
-    """Choose keys long enough for buckets of few pictures, and no longer: each bit more misses some pairs."""
+    """Choose the shortest keys with few pictures for each key: every further bit misses some pairs."""
     return min(16, max(10, round(math.log2(max(1, n_images))) - 5))
 
 
 def _pairs_of_equal(keys: np.ndarray) -> Iterator[np.ndarray]:
-    """Visit every pair of equal keys: neighbours in the sorted order, then those two apart, and so on."""
+    """Yield every pair of equal keys: neighbours in the sorted order, then those two positions offset, and so on."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     starts = np.arange(len(keys))
-    for apart in range(1, len(keys)):
-        starts = starts[starts + apart < len(keys)]
-        starts = starts[ordered[starts] == ordered[starts + apart]]
+    for offset in range(1, len(keys)):
+        starts = starts[starts + offset < len(keys)]
+        starts = starts[ordered[starts] == ordered[starts + offset]]
         if not starts.size:
             return
-        yield np.stack([order[starts], order[starts + apart]])
+        yield np.stack([order[starts], order[starts + offset]])

@@ -1,4 +1,4 @@
-"""Measures of a picture that say nothing of anatomy: its size, its file, its brightness, its borders and its corners."""
+"""Non-anatomical statistics of an image: its size, file format, brightness, borders and corners."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from automl_cxr.data.arrays import split_row
 from automl_cxr.data.decode import fit_square
 
 CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
-FORMAT = "file_format"  # the only trait that is a word
-_LARGEST_SIDE = 112  # pixels; larger squares are averaged, so that a measure means the same at every size
+FORMAT = "file_format"  # the only statistic that is text
+_LARGEST_SIDE = 112  # pixels; larger squares are averaged, so that statistics are comparable between sizes
 _CORNER_SHARE = 0.25  # of the side
 _BLACK, _WHITE = 5, 250
-_EVEN = 4.0  # grey levels; a line of pixels that spreads less is border
+_MAX_BORDER_DEVIATION = 4.0  # grey levels; a row or column of pixels with a smaller standard deviation is border
 _EDGE_SHARE = 0.05
-_SMALL_SHARE = 0.06  # of the side; what is wider than this is no lettering
-_LIT = 80  # grey levels that lettering stands out from what is around it
-_LETTERING_SHARE = 0.005  # of a corner that is lit where there is lettering
+_SMALL_SHARE = 0.06  # of the side; wider structures are not lettering
+_LIT = 80  # grey levels by which lettering is brighter than its surroundings
+_LETTERING_SHARE = 0.005  # share of a corner's pixels above which lettering is suspected
 _BLOCK = 1024  # images that are measured together
-_BEGINNINGS = (
+_SIGNATURES = (
     (b"\x89PNG", "PNG"),
     (b"\xff\xd8", "JPEG"),
     (b"BM", "BMP"),
@@ -38,10 +38,10 @@ _BEGINNINGS = (
 
 
 def measure_image_statistics(root: Path, image_ids: Sequence[str], images: np.ndarray, sizes: np.ndarray) -> pd.DataFrame:
-    """Measure the traits of decoded images, one row each.
+    """Measure the statistics of decoded images, one row each.
 
     Args:
-        root: Folder that the ids are relative to. Only the beginnings of the files are read.
+        root: Folder that the ids are relative to. Only the first bytes of the files are read.
         image_ids: Paths of the images or rows of arrays.
         images: uint8 (n, size, size), in the order of the ids.
         sizes: Height and width on disk, (n, 2).
@@ -49,8 +49,8 @@ def measure_image_statistics(root: Path, image_ids: Sequence[str], images: np.nd
     Returns:
         Columns height, width, aspect_ratio (width over height), bytes_per_pixel (0 for a row of an array), file_format,
         brightness, contrast, black, white (shares), border_top, border_bottom, border_left, border_right (shares of the
-        side that are even), edge_brightness, and of each corner brightness_... and lettering_... (share of its pixels
-        that stand out).
+        side that are uniform), edge_brightness, and for each corner brightness_... and lettering_... (share of its pixels
+        that are much brighter than their surroundings).
     """
     height, width = sizes.T.astype(np.float64)
     files = [_read_header(root / image_id) for image_id in image_ids]
@@ -64,31 +64,31 @@ def measure_image_statistics(root: Path, image_ids: Sequence[str], images: np.nd
             FORMAT: [name for name, _ in files],
         }
     )
-    blocks = [_measure_pixels(_shrunken(images[first : first + _BLOCK])) for first in range(0, len(images), _BLOCK)]
+    blocks = [_measure_pixels(_downscaled(images[first : first + _BLOCK])) for first in range(0, len(images), _BLOCK)]
     return pd.concat([of_files, pd.concat(blocks, ignore_index=True)], axis=1)
 
 
-def has_lettering(traits: pd.DataFrame) -> pd.DataFrame:
-    """Tell of each image in which corners burnt-in text is suspected, bool (n, 4)."""
-    lit = traits[[f"lettering_{corner}" for corner in CORNERS]] > _LETTERING_SHARE
+def has_lettering(statistics: pd.DataFrame) -> pd.DataFrame:
+    """Return for each image the corners in which burnt-in text is suspected, bool (n, 4)."""
+    lit = statistics[[f"lettering_{corner}" for corner in CORNERS]] > _LETTERING_SHARE
     return lit.set_axis(list(CORNERS), axis=1)
 
 
 def _read_header(path: Path) -> tuple[str, int]:
-    """Read what kind of file it is, by its content, and its bytes; those of an array say nothing of one image."""
+    """Return a file's format, detected by content, and its size in bytes; 0 bytes for a row of an array."""
     file, row = split_row(str(path))
     try:
         with Path(file).open("rb") as opened:
-            beginning = opened.read(132)
+            header = opened.read(132)
             n_bytes = os.fstat(opened.fileno()).st_size
     except OSError:
         return "unreadable", 0
-    named = next((name for start, name in _BEGINNINGS if beginning.startswith(start)), "other")
-    name = "DICOM" if beginning[128:] == b"DICM" else named
+    detected = next((name for start, name in _SIGNATURES if header.startswith(start)), "other")
+    name = "DICOM" if header[128:] == b"DICM" else detected
     return name, 0 if row is not None else n_bytes
 
 
-def _shrunken(images: np.ndarray) -> np.ndarray:
+def _downscaled(images: np.ndarray) -> np.ndarray:
     if images.shape[1] <= _LARGEST_SIDE:
         return np.asarray(images)
     return np.stack([fit_square(np.asarray(image), _LARGEST_SIDE) for image in images])
@@ -99,7 +99,7 @@ def _measure_pixels(images: np.ndarray) -> pd.DataFrame:
     edge = max(1, round(_EDGE_SHARE * images.shape[1]))
     inside = pixels[:, edge:-edge, edge:-edge]
     n_edge = pixels[0].size - inside[0].size
-    traits = {
+    statistics = {
         "brightness": pixels.mean(axis=(1, 2)),
         "contrast": pixels.std(axis=(1, 2)),
         "black": (images <= _BLACK).mean(axis=(1, 2)),
@@ -108,21 +108,21 @@ def _measure_pixels(images: np.ndarray) -> pd.DataFrame:
         "edge_brightness": (pixels.sum(axis=(1, 2)) - inside.sum(axis=(1, 2))) / n_edge,
     }
     for name, corner in zip(CORNERS, _cut_corners(pixels), strict=True):
-        traits[f"brightness_{name}"] = corner.mean(axis=(1, 2))
-        traits[f"lettering_{name}"] = _share_lit(corner, images.shape[1])
-    return pd.DataFrame(traits)
+        statistics[f"brightness_{name}"] = corner.mean(axis=(1, 2))
+        statistics[f"lettering_{name}"] = _share_lit(corner, images.shape[1])
+    return pd.DataFrame(statistics)
 
 
 def _measure_borders(pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """Measure how far from each side the lines of pixels are even."""
-    even_rows, even_columns = pixels.std(axis=2) < _EVEN, pixels.std(axis=1) < _EVEN
+    """Measure the width of the uniform border on each side, as a share of the image's side."""
+    uniform_rows, uniform_columns = (pixels.std(axis=axis) < _MAX_BORDER_DEVIATION for axis in (2, 1))
     lines = {
-        "border_top": even_rows,
-        "border_bottom": even_rows[:, ::-1],
-        "border_left": even_columns,
-        "border_right": even_columns[:, ::-1],
+        "border_top": uniform_rows,
+        "border_bottom": uniform_rows[:, ::-1],
+        "border_left": uniform_columns,
+        "border_right": uniform_columns[:, ::-1],
     }
-    return {name: np.logical_and.accumulate(even, axis=1).mean(axis=1) for name, even in lines.items()}
+    return {name: np.logical_and.accumulate(uniform, axis=1).mean(axis=1) for name, uniform in lines.items()}
 
 
 def _cut_corners(pixels: np.ndarray) -> list[np.ndarray]:
@@ -133,9 +133,9 @@ def _cut_corners(pixels: np.ndarray) -> list[np.ndarray]:
 
 
 def _share_lit(corner: np.ndarray, size: int) -> np.ndarray:
-    """Measure the share of a corner that is small and much brighter than what is around it (a white top-hat)."""
+    """Measure the share of a corner's pixels in small structures much brighter than their surroundings (a white top-hat)."""
     from scipy.ndimage import grey_opening
 
     width = max(3, round(_SMALL_SHARE * size))
-    around = grey_opening(corner, size=(1, width, width), mode="nearest")
-    return np.asarray((corner - around > _LIT).mean(axis=(1, 2)))
+    surroundings = grey_opening(corner, size=(1, width, width), mode="nearest")
+    return np.asarray((corner - surroundings > _LIT).mean(axis=(1, 2)))

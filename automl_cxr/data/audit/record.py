@@ -1,4 +1,4 @@
-"""What an audit found: a frozen record that is JSON both ways, and tables for people."""
+"""The result of an audit: a frozen record with JSON conversion, tables and warnings."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-_SKILL_OF_A_SHORTCUT = 0.25  # share of the way from chance to 1, by the interval's lower end
-_RATES_APART = 0.25  # of burnt-in text in two classes
+_SKILL_OF_A_SHORTCUT = 0.25  # share of the distance from chance to 1, for the lower end of the interval
+_MIN_RATE_DIFFERENCE = 0.25  # between the rates of burnt-in text in two classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,15 +20,15 @@ class Duplicate:
 
     Attributes:
         image: Id of the image.
-        of: Id of the other; three copies of a picture are two duplicates.
+        of: Id of the other image; three copies of a picture are two duplicates.
         kind: "identical" pixels, "near" or "mirrored".
-        correlation: Of the fine structure, at most 1.
-        label: Its class.
-        of_label: The other's class.
+        correlation: Correlation of the fine structure, at most 1.
+        label: Class of the image.
+        of_label: Class of the other image.
         part: "train", "valid", "test", or "" where no split is given.
-        of_part: The other's.
-        patient: Whose it is; the image itself where patients are unknown.
-        of_patient: Whose the other is.
+        of_part: Part of the other image.
+        patient: Patient of the image; the image id where patients are unknown.
+        of_patient: Patient of the other image.
     """
 
     image: str
@@ -44,12 +44,12 @@ class Duplicate:
 
     @property
     def is_conflict(self) -> bool:
-        """Whether one picture has two labels."""
+        """Whether the two images have different labels."""
         return self.label != self.of_label
 
     @property
     def crosses_parts(self) -> bool:
-        """Whether one picture is learnt from and judged by."""
+        """Whether the two images are in different parts."""
         return self.part != self.of_part
 
 
@@ -64,14 +64,15 @@ class SharedPatient:
 
 @dataclass(frozen=True, kw_only=True)
 class StatisticDifference:
-    """How a trait differs between classes.
+    """The differences of an image statistic between classes. The field names are keys in saved audits.
 
     Attributes:
-        trait: Its name, as in ``traits.measure_image_statistics``.
-        by_class: Its median in each class; of file formats the most frequent.
-        macro_f1: What a small tree reaches from this trait alone, by patients that it did not learn from.
-        told: The two classes that it tells apart best.
-        told_share: Share of those two classes' images that it gets right, each class counting alike; chance is 0.5.
+        trait: Name of the statistic, a column of ``image_statistics.measure_image_statistics``.
+        by_class: Its median in each class; for file formats the most frequent one.
+        macro_f1: Out-of-fold macro-F1 of a small tree on this statistic alone.
+        told: The two classes that the tree separates best.
+        told_share: Share of the images of these two classes that the tree predicts correctly, as the mean of the two classes;
+            chance is 0.5.
     """
 
     trait: str
@@ -83,12 +84,12 @@ class StatisticDifference:
 
 @dataclass(frozen=True, kw_only=True)
 class Lettering:
-    """Suspected burnt-in text at a place.
+    """Suspected burnt-in text in one corner or in any.
 
     Attributes:
         place: A corner, or "anywhere".
         rates: Share of each class's images.
-        examples: Images to look at, of the class with the highest rate.
+        examples: Example images, of the class with the highest rate.
     """
 
     place: str
@@ -98,14 +99,14 @@ class Lettering:
 
 @dataclass(frozen=True, kw_only=True)
 class Shortcut:
-    """What a random forest reaches from traits that are not anatomy: the line that a classifier has to beat.
+    """The score of a random forest on non-anatomical statistics, which is a baseline for every classifier.
 
     Attributes:
-        macro_f1: By patients that it did not learn from.
+        macro_f1: Macro-F1 out of fold, by patient.
         low: Lower end of the 95 % interval by patient.
         high: Upper end.
-        chance: What guessing by the classes' shares reaches.
-        n_folds: Folds by patient.
+        chance: Macro-F1 of random guesses with the classes' frequencies.
+        n_folds: Number of folds by patient.
     """
 
     macro_f1: float
@@ -116,28 +117,28 @@ class Shortcut:
 
     @property
     def is_warning(self) -> bool:
-        """Whether even the lower end lies a quarter of the way from chance to 1, or more."""
+        """Whether the lower end is at least a quarter of the distance from chance to 1."""
         return self.low - self.chance >= _SKILL_OF_A_SHORTCUT * (1 - self.chance)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Audit:
-    """What an audit found.
+    """The result of an audit.
 
     Attributes:
         root: Folder that the image ids are relative to.
         classes: Class names.
         n_images: Readable images of each class.
-        n_patients: Patients, or None where they are unknown.
+        n_patients: Number of patients, or None where they are unknown.
         parts: Images of each part; empty where no split is given.
         found_duplicates: Images that show the same picture as another one.
         shared_patients: Patients with images in more than one part.
-        differences: How each trait differs between classes, the most telling first.
+        differences: Differences of each image statistic between classes, the largest first.
         formats: Images of each file format, by class.
         lettering: Suspected burnt-in text, by corner and anywhere.
-        shortcut: The baseline; None where a class has less than two patients.
-        unreadable: Image to reason.
-        notes: What could not be audited, and what else there is to know.
+        shortcut: The shortcut baseline; None where a class has fewer than two patients.
+        unreadable: Image id to reason.
+        notes: Limits of the audit, and other notes on the data.
     """
 
     root: str
@@ -155,12 +156,13 @@ class Audit:
     notes: tuple[str, ...]
 
     def __repr__(self) -> str:
-        """Say it in lines, as a notebook shows it."""
+        """Summarise the audit in some lines, for notebooks."""
         head = f"Audit of {self.root}: {sum(self.n_images):,} images, {len(self.found_duplicates)} duplicates"
         return "\n".join([head, *([self.baseline] if self.baseline else []), *self.warnings])
 
     @classmethod
     def from_json(cls, text: str) -> Audit:
+        """Restore an audit from ``to_json``."""
         values = json.loads(text)
         kinds: dict[str, Any] = {
             "found_duplicates": Duplicate,
@@ -175,6 +177,7 @@ class Audit:
         return cls(**_with_tuples(values))
 
     def to_json(self) -> str:
+        """Convert the audit to JSON text."""
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=1)
 
     @property
@@ -184,12 +187,12 @@ class Audit:
 
     @property
     def conflicts(self) -> pd.DataFrame:
-        """The duplicates of two labels."""
+        """The duplicates with two labels."""
         return _to_table([one for one in self.found_duplicates if one.is_conflict], Duplicate)
 
     @property
     def across_parts(self) -> pd.DataFrame:
-        """The duplicates of two parts."""
+        """The duplicates in two parts."""
         return _to_table([one for one in self.found_duplicates if one.crosses_parts], Duplicate)
 
     @property
@@ -200,19 +203,19 @@ class Audit:
 
     @property
     def traits(self) -> pd.DataFrame:
-        """Medians by class of each trait, and how well it alone tells the classes; the most telling first."""
+        """Medians by class of each image statistic, and how well it alone separates the classes; the best first."""
         return pd.DataFrame(
             [
                 {
-                    "trait": one.trait,
+                    "statistic": one.trait,
                     **dict(zip(self.classes, one.by_class, strict=True)),
                     "macro_f1": one.macro_f1,
-                    "tells": " from ".join(one.told),
+                    "separates": " from ".join(one.told),
                     "share": one.told_share,
                 }
                 for one in self.differences
             ],
-            columns=["trait", *self.classes, "macro_f1", "tells", "share"],
+            columns=["statistic", *self.classes, "macro_f1", "separates", "share"],
         )
 
     @property
@@ -229,67 +232,68 @@ class Audit:
 
     @property
     def baseline(self) -> str:
-        """The shortcut baseline in a sentence; empty where there is none."""
+        """The shortcut baseline in a sentence; empty if there is none."""
         if self.shortcut is None:
             return ""
-        line = self.shortcut
+        shortcut = self.shortcut
         return (
-            f"Shortcut baseline: from size, file, brightness, borders and corners alone a random forest reaches macro-F1 "
-            f"{line.macro_f1:.3f} ({line.low:.3f} to {line.high:.3f}; chance {line.chance:.3f})."
+            f"Shortcut baseline: a random forest on image size, file format, brightness, borders and corners reaches macro-F1 "
+            f"{shortcut.macro_f1:.3f} ({shortcut.low:.3f} to {shortcut.high:.3f}; chance {shortcut.chance:.3f})."
         )
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What may make scores on these data mean less than they seem to, a sentence each."""
+        """Reasons why scores on these data may be too good, one sentence each."""
         return (*self._warn_of_shortcut(), *self._warn_of_lettering(), *self._warn_of_copies(), *self._warn_of_patients())
 
     def _warn_of_shortcut(self) -> list[str]:
         if self.shortcut is None or not self.shortcut.is_warning:
             return []
-        line = self.shortcut
+        shortcut = self.shortcut
         best = max(self.differences, key=lambda one: one.told_share, default=None)
         alone = ""
         if best is not None:
             pair = " from ".join(best.told)
-            alone = f"; {best.trait} alone tells {pair} in {best.told_share:.1%} (both classes counting alike)"
-        told = (
-            f"A shortcut is in the data: without looking at anatomy a random forest reaches macro-F1 {line.macro_f1:.3f} "
-            f"({line.low:.3f} to {line.high:.3f}, chance {line.chance:.3f}){alone}. A classifier may have learnt the same, and "
-            "its score may not hold for images from elsewhere."
+            alone = f"; {best.trait} alone separates {pair} with a balanced accuracy of {best.told_share:.1%}"
+        warning = (
+            "A shortcut is in the data: a random forest on non-anatomical image statistics reaches macro-F1 "
+            f"{shortcut.macro_f1:.3f} ({shortcut.low:.3f} to {shortcut.high:.3f}, chance {shortcut.chance:.3f}){alone}. "
+            "A classifier may learn the same shortcut, and its score may not hold for images from other sources."
         )
-        return [told]
+        return [warning]
 
     def _warn_of_lettering(self) -> list[str]:
-        told = []
+        warnings = []
         for one in self.lettering:
             low, high = min(one.rates), max(one.rates)
-            if high - low >= _RATES_APART and one.place != "anywhere":
+            if high - low >= _MIN_RATE_DIFFERENCE and one.place != "anywhere":
                 often, seldom = self.classes[one.rates.index(high)], self.classes[one.rates.index(low)]
-                place = one.place.replace("_", " ")
-                told.append(
-                    f"Burnt-in text or markers are suspected at the {place} of {high:.0%} of the images of {often}, "
+                corner = one.place.replace("_", " ")
+                warnings.append(
+                    f"Burnt-in text or markers are suspected at the {corner} of {high:.0%} of the images of {often}, "
                     f"but of {low:.0%} of {seldom}."
                 )
-        return told
+        return warnings
 
     def _warn_of_copies(self) -> list[str]:
         n_crossing = sum(one.crosses_parts for one in self.found_duplicates)
         n_conflicts = sum(one.is_conflict for one in self.found_duplicates)
-        told = []
+        warnings = []
         if n_crossing:
-            told.append(f"{n_crossing} {_images(n_crossing)} the same picture as one in another part: scores may be too good.")
+            verb = _images_show(n_crossing)
+            warnings.append(f"{n_crossing} {verb} the same picture as one in another part: scores may be too good.")
         if n_conflicts:
-            told.append(f"{n_conflicts} {_images(n_conflicts)} the same picture as one of another class.")
-        return told
+            warnings.append(f"{n_conflicts} {_images_show(n_conflicts)} the same picture as one of another class.")
+        return warnings
 
     def _warn_of_patients(self) -> list[str]:
         if not self.shared_patients:
             return []
         n_patients, n_images = len(self.shared_patients), sum(one.n_images for one in self.shared_patients)
-        return [f"{n_patients} patients ({n_images} images) stand in more than one part: scores may be too good."]
+        return [f"{n_patients} patients ({n_images} images) are in more than one part: scores may be too good."]
 
 
-def _images(n: int) -> str:
+def _images_show(n: int) -> str:
     return "image shows" if n == 1 else "images show"
 
 

@@ -1,1 +1,1 @@
-"""One file for each way to lay out a data set; ``data/layouts.py`` has the table of them."""
+"""Readers of data set layouts, which are listed in ``data/layouts.py``."""

@@ -1,7 +1,7 @@
-"""Images as one NumPy array, beside a CSV that labels its rows.
+"""Images in a NumPy array, with a CSV file of labels beside it.
 
-Nothing says which array belongs to which table but their numbers of rows and, where these agree by chance, their names:
-``pair_up`` decides and refuses to guess. What a table's columns mean is read in ``labels_of_rows.py``.
+An array and a table belong together if their numbers of rows are equal; if several pairs match, file names decide
+(``pair_up``). Ambiguous files are refused. The columns of a table are read in ``array_labels.py``.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from automl_cxr.data.layout_rows import PART_OF_NAME, RawTable
 from automl_cxr.data.readers.array_labels import Lines, label_rows, names_files, split_header
 from automl_cxr.errors import DataError, UnreadableImageError
 
-# Words that say that a file holds images or labels, and not of what.
+# Words in file names that do not identify a part of the data.
 _IMAGE_WORDS = {"image", "images", "img", "imgs", "x", "data", "array"}
 _LABEL_WORDS = {"label", "labels", "y", "target", "targets", "class", "classes"}
 
 
 @dataclass(frozen=True)
 class _Found:
-    """The files that a root offers: images in each array, lines of each table, and why the others cannot serve."""
+    """The files of a root: number of images of each array, lines of each table, and the reasons why others are not used."""
 
     arrays: Mapping[Path, int]
     tables: Mapping[Path, Lines]
@@ -37,18 +37,19 @@ _Pair = tuple[Path, Path]  # an array and its table
 
 
 def recognises(root: Path) -> bool:
-    """Tell whether the root is an array, a table of one beside it, or a folder with both."""
-    return root.suffix.casefold() == ARRAY_SUFFIX or bool(_agreeing_pairs(_find(root)))
+    """Return whether the root is an array, a table beside an array, or a folder with both."""
+    return root.suffix.casefold() == ARRAY_SUFFIX or bool(_matching_pairs(_find(root)))
 
 
 def read(root: Path) -> RawTable:
-    """Label each image of the array, or of the arrays of several parts.
+    """Read the images of one array, or of one array for each part, with their labels.
 
     Raises:
-        DataError: There is no array with a table of as many rows, or more than one; or the table cannot be read.
+        DataError: There is no pair of array and table with equal numbers of rows, or the pairs are ambiguous, or a table
+            cannot be read.
     """
     found = _find(root)
-    pairs = pair_up(root, _agreeing_pairs(found), found)
+    pairs = pair_up(root, _matching_pairs(found), found)
     labelled = [
         label_rows(array, table, found.tables[table], found.arrays[array], part=_part_of(array) if len(pairs) > 1 else "")
         for array, table in pairs
@@ -66,11 +67,11 @@ def read(root: Path) -> RawTable:
 def _find(root: Path) -> _Found:
     folder = root if root.is_dir() else root.parent
     try:
-        beside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError:
-        beside = []  # a folder that cannot be listed has no layout
-    # A file that is named stands for all of its kind.
-    files = [path for path in beside if root in (folder, path) or root.suffix.casefold() != path.suffix.casefold()]
+        visible = []  # a folder that cannot be listed has no layout
+    # If the root is a file, it is the only one of its type.
+    files = [path for path in visible if root in (folder, path) or root.suffix.casefold() != path.suffix.casefold()]
     arrays: dict[Path, int] = {}
     tables: dict[Path, Lines] = {}
     ignored: dict[str, str] = {}
@@ -82,18 +83,18 @@ def _find(root: Path) -> _Found:
                 ignored[path.name] = str(error)
             except OSError as error:
                 ignored[path.name] = describe_read_failure(error)
-    for path in files if arrays else ():  # without an array no table is worth reading
+    for path in files if arrays else ():  # tables are read only if there is an array
         if path.suffix.casefold() == ".csv":
             try:
                 lines = read_lines(path)
             except DataError:
-                continue  # another program's file need not be ours to read
+                continue  # it may belong to another program
             if lines and not names_files(lines):
                 tables[path] = lines
     return _Found(arrays, tables, ignored)
 
 
-def _agreeing_pairs(found: _Found) -> list[_Pair]:
+def _matching_pairs(found: _Found) -> list[_Pair]:
     return [
         (array, table)
         for array, n_images in found.arrays.items()
@@ -105,36 +106,36 @@ def _agreeing_pairs(found: _Found) -> list[_Pair]:
 # Pairing
 
 
-def pair_up(root: Path, agreeing: Sequence[_Pair], found: _Found) -> list[_Pair]:
-    """Choose the one pair, or one pair for each part, train among them.
+def pair_up(root: Path, matching: Sequence[_Pair], found: _Found) -> list[_Pair]:
+    """Choose one pair, or one pair for each part including train.
 
     Raises:
-        DataError: No pair agrees, or several do and neither their names nor the parts tell them apart.
+        DataError: No pair matches, or several do and neither names nor parts distinguish them.
     """
-    if not agreeing:
+    if not matching:
         counts = [f"{path.name} has {n_images} images" for path, n_images in found.arrays.items()]
         counts += [f"{path.name} has {len(lines)} lines" for path, lines in found.tables.items()]
         counts += [f"{name} is {reason}" for name, reason in found.ignored.items()]
         raise DataError(
-            "The layout 'arrays' needs a .npy array of images beside a CSV file with one row for each; found in "
-            f"'{root}': {', '.join(counts) or 'neither'}. Make the numbers agree, or name the array or table that is meant."
+            "The layout 'arrays' needs a .npy array of images beside a CSV file with one row for each image; found in "
+            f"'{root}': {', '.join(counts) or 'neither'}. Make the numbers equal, or name the array or the table to use."
         )
-    uses = Counter(path for pair in agreeing for path in pair)
-    pairs = [pair for pair in agreeing if max(uses[path] for path in pair) == 1 or _name_of(pair[0]) == _name_of(pair[1])]
+    uses = Counter(path for pair in matching for path in pair)
+    pairs = [pair for pair in matching if max(uses[path] for path in pair) == 1 or _name_of(pair[0]) == _name_of(pair[1])]
     uses = Counter(path for pair in pairs for path in pair)
     parts = [_part_of(array) for array, _ in pairs]
     are_parts = len(set(parts)) == len(parts) and "train" in parts and "" not in parts
     if not pairs or max(uses.values()) > 1 or (len(pairs) > 1 and not are_parts):
-        told = ", ".join(f"{array.name} with {table.name}" for array, table in agreeing)
+        candidates = ", ".join(f"{array.name} with {table.name}" for array, table in matching)
         raise DataError(
-            f"It must be clear which table labels which array; the numbers of rows agree for {told}. Name the .npy or the CSV "
-            "file itself, or call the files alike, such as train_images.npy and train_labels.csv."
+            f"It must be clear which table labels which array; the numbers of rows are equal for {candidates}. Name the .npy "
+            "or the CSV file to use, or give the files corresponding names, such as train_images.npy and train_labels.csv."
         )
     return pairs
 
 
 def _name_of(path: Path) -> frozenset[str]:
-    """Take the words of a file's name that say which images these are: {"train"} for X_train.npy and train_labels.csv."""
+    """Return the identifying words of a file name: {"train"} for X_train.npy and train_labels.csv."""
     return frozenset(_words_of(path)) - _IMAGE_WORDS - _LABEL_WORDS
 
 
@@ -152,6 +153,6 @@ def _notes_on_others(found: _Found, pairs: Sequence[_Pair]) -> Iterator[str]:
     arrays = [f"{path.name} ({n_images} images)" for path, n_images in found.arrays.items() if path not in used]
     tables = [path.name for path in found.tables if path not in used]
     if arrays:
-        yield f"Without labels, so not part of the data set: {', '.join(arrays)}."
+        yield f"Arrays without labels, which are not used: {', '.join(arrays)}."
     if tables:
-        yield f"Tables that label none of these images: {', '.join(tables)}."
+        yield f"Tables that match no array, which are not used: {', '.join(tables)}."

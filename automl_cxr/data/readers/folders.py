@@ -1,4 +1,4 @@
-"""Class folders, alone or within folders train, valid and test."""
+"""Class folders, directly or in folders train, valid and test."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from automl_cxr.errors import DataError
 
 
 def recognises_folders(root: Path) -> bool:
-    """Tell whether a folder has subfolders of images."""
+    """Return whether a folder has subfolders with images."""
     return bool(image_folders(root))
 
 
 def read_folders(root: Path) -> RawTable:
-    """Take the first folder below the root for the class.
+    """Read the images below a root; the first folder in a path is the class.
 
     Raises:
         DataError: The root is a file.
@@ -27,20 +27,20 @@ def read_folders(root: Path) -> RawTable:
     for path, reason in walk_root(root):
         label, _, below = path.partition("/")
         if reason or not below:
-            ignored[path] = reason or "stands in no class folder"
+            ignored[path] = reason or "not in a class folder"
         else:
             rows.append(ImageRow(path, label))
     return join_metadata(root, RawTable(tuple(rows), ignored))
 
 
 def recognises_split_folders(root: Path) -> bool:
-    """Tell whether a folder has a training folder with subfolders of images."""
+    """Return whether a folder has a training folder with subfolders with images."""
     trains = [folder for folder in visible_folders(root) if PART_OF_NAME.get(folder.name.casefold()) == "train"]
     return any(image_folders(folder) for folder in trains)
 
 
 def read_split_folders(root: Path) -> RawTable:
-    """Take the first folder below the root for the part and the second for the class.
+    """Read the images below a root; the first folder in a path is the part and the second is the class.
 
     Raises:
         DataError: The root is a file.
@@ -53,20 +53,20 @@ def read_split_folders(root: Path) -> RawTable:
         elif part is None:
             ignored[path] = "outside of the folders train, valid and test"
         elif path.count("/") < 2:
-            ignored[path] = "stands in no class folder"
+            ignored[path] = "not in a class folder"
         else:
             rows.append(ImageRow(path, path.split("/")[1], split=part))
     return keep_folder_split(join_metadata(root, RawTable(tuple(rows), ignored)), rows)
 
 
 def keep_folder_split(joined: RawTable, rows: Iterable[ImageRow]) -> RawTable:
-    """Put the parts that folders said back in place of a split column, which could only contradict them."""
+    """Restore the parts from the folders, which take precedence over a split column of the metadata."""
     parts = {row.image: row.split for row in rows}
     return replace(joined, rows=tuple(replace(row, split=parts[row.image]) for row in joined.rows))
 
 
 def walk_root(root: Path) -> Iterator[tuple[str, str]]:
-    """Visit the images of a root that must be a folder, as ``walk_images`` does.
+    """Walk the images of a root, which must be a folder, with ``walk_images``.
 
     Raises:
         DataError: The root is a file.

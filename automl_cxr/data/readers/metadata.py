@@ -1,4 +1,4 @@
-"""A metadata.csv beside class folders: it adds to the images that were found, and lists none of its own."""
+"""The file metadata.csv beside class folders: it adds patient, split and view, but no images."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ METADATA_NAME = "metadata.csv"
 
 
 def join_metadata(root: Path, found: RawTable) -> RawTable:
-    """Add patient, split and view from a metadata.csv in the root, by relative path.
+    """Add patient, split and view from metadata.csv in the root to the images, matched by relative path.
 
     Raises:
-        DataError: The file is no UTF-8 CSV, or names a part that is none.
+        DataError: The file is not a CSV file in UTF-8, or its split column contains an unknown part.
     """
     path = root / METADATA_NAME
     if not path.is_file():
         return found
     columns, records = read_table(path)
     if "image" not in columns:
-        wanted = "|".join(COLUMN_NAMES["image"])
-        return replace(found, notes=(*found.notes, f"{METADATA_NAME} has no column {wanted} and is not used."))
+        names = "|".join(COLUMN_NAMES["image"])
+        return replace(found, notes=(*found.notes, f"{METADATA_NAME} has no column {names} and is not used."))
     listed = {relative_path(root, record["image"]): record for record in records if record["image"]}
     rows = tuple(_with_metadata(row, listed.get(row.image, {})) for row in found.rows)
-    accounted = {row.image for row in rows} | set(found.ignored)
-    gone = {image: _explain_listed(root, image) for image in listed if image not in accounted}
-    return RawTable(rows, {**gone, **found.ignored}, (*found.notes, *_metadata_notes(rows, listed)))
+    known = {row.image for row in rows} | set(found.ignored)
+    missing = {image: _explain_listed(root, image) for image in listed if image not in known}
+    return RawTable(rows, {**missing, **found.ignored}, (*found.notes, *_metadata_notes(rows, listed)))
 
 
 def _with_metadata(row: ImageRow, record: Mapping[str, str]) -> ImageRow:
@@ -46,13 +46,13 @@ def _metadata_notes(rows: Collection[ImageRow], listed: Mapping[str, Mapping[str
     n_unlisted = sum(row.image not in listed for row in rows)
     if n_unlisted:
         yield (
-            f"{n_unlisted} of {len(rows)} images are not listed in {METADATA_NAME}: each counts as its own patient "
-            "(its image column holds paths relative to the data folder)."
+            f"{n_unlisted} of {len(rows)} images are not listed in {METADATA_NAME}, so each of them counts as its own patient. "
+            "The image column must contain paths relative to the data folder."
         )
-    told = [(row.label, listed[row.image].get("label", "")) for row in rows if row.image in listed]
-    n_other = sum(label not in ("", folder) for folder, label in told)
+    labels = [(row.label, listed[row.image].get("label", "")) for row in rows if row.image in listed]
+    n_other = sum(label not in ("", folder) for folder, label in labels)
     if n_other:
-        yield f"{n_other} of {len(told)} labels in {METADATA_NAME} differ from the class folder: the folder counts."
+        yield f"{n_other} of {len(labels)} labels in {METADATA_NAME} differ from the class folder. The folder is used."
 
 
 def _explain_listed(root: Path, image: str) -> str:

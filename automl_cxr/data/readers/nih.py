@@ -1,7 +1,7 @@
-"""NIH ChestX-ray14 as it is handed out: images over twelve folders, one CSV of labels, two lists of parts.
+"""NIH ChestX-ray14 in its original form: images in twelve folders, a CSV file of labels, and two lists of parts.
 
-The genuine CSV has CRLF line ends and names eleven columns in twelve fields, ``OriginalImage[Width,Height]`` being split
-in two. The columns that count stand before those, so that they are where the header says.
+The original CSV file has CRLF line ends and eleven column names in twelve fields, because ``OriginalImage[Width,Height]`` is
+split at its comma. All columns that are read are before this one, so the header gives their positions.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _COLUMNS: Columns = {
     "patient_id": ("patient id",),
     "view": ("view position",),
 }
-_LISTS = {"train_val_list.txt": "train", "test_list.txt": "test"}  # a part of its own for validation is made from train
+_LISTS = {"train_val_list.txt": "train", "test_list.txt": "test"}  # the validation part is made from train
 _BETWEEN_LABELS = "|"
 
 
 def recognises(root: Path) -> bool:
-    """Tell whether the root is such a table, or a folder that has one beside folders of images."""
+    """Return whether the root is such a table, or a folder with such a table and image folders."""
     if not root.is_dir():
         return _is_entry_table(root)
     return any(folder.name.casefold().startswith("images") for folder in visible_folders(root)) and bool(_entry_tables(root))
@@ -44,10 +44,10 @@ def _is_entry_table(path: Path) -> bool:
 
 
 def read(root: Path) -> RawTable:
-    """Take the listed images that are on disk and carry exactly one label.
+    """Read the listed images that are on disk and have exactly one label.
 
     Raises:
-        DataError: There is no such table, or more than one; or none of its images is there.
+        DataError: There is no such table, or more than one; or none of its images is on disk.
     """
     table = _only_entry_table(root)
     listed = {record["image"]: record for record in read_table(table, _COLUMNS)[1] if record["image"]}
@@ -55,8 +55,8 @@ def read(root: Path) -> RawTable:
     present = [name for name in listed if name in path_of]
     if not present:
         raise DataError(
-            f"The images that '{table}' lists must be in folders beside it, by the names in its column Image Index; found none "
-            f"of {len(listed)}, such as '{next(iter(listed), '')}'. Unpack them there."
+            f"The images in '{table}' must be in folders beside it, with the names in the column Image Index; found none "
+            f"of {len(listed)}, such as '{next(iter(listed), '')}'. Unpack the images there."
         )
     single = [name for name in present if _is_single(listed[name]["label"])]
     part_of = _read_lists(table.parent)
@@ -70,24 +70,24 @@ def _only_entry_table(root: Path) -> Path:
         names = ", ".join(path.name for path in tables) or "none"
         raise DataError(
             "The layout 'nih' needs exactly one table Data_Entry*.csv with columns Image Index and Finding Labels in "
-            f"'{root}'; found {names}. Name the CSV file itself."
+            f"'{root}'; found {names}. Name the CSV file to use."
         )
     return tables[0]
 
 
 def _find_images(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Walk the folder once: file name to path of each image, and path to reason of each that cannot serve."""
+    """Walk the folder. Return file name to path of each image, and path to reason of each file that is not used."""
     path_of: dict[str, str] = {}
     ignored: dict[str, str] = {}
     for path, reason in walk_images(folder):
         first = path_of.setdefault(path.rpartition("/")[2], path) if not reason else path
         if reason or first != path:
-            ignored[path] = reason or f"another file of this name is used, {first}"
+            ignored[path] = reason or f"another file of the same name is used, {first}"
     return path_of, ignored
 
 
 def _read_lists(folder: Path) -> dict[str, str]:
-    """Read the part of each image from the lists that are there; an image on both is kept from training."""
+    """Read the part of each image from the existing lists; an image on both lists is in the test part."""
     part_of: dict[str, str] = {}
     for name, part in _LISTS.items():
         path = folder / name
@@ -104,14 +104,14 @@ def _notes(
     table: str, listed: Mapping[str, Mapping[str, str]], path_of: Mapping[str, str], present: Sequence[str]
 ) -> Iterator[str]:
     if len(present) < len(listed):
-        yield f"{len(listed) - len(present)} of {len(listed)} images that {table} lists are not on disk."
+        yield f"{len(listed) - len(present)} of {len(listed)} images in {table} are not on disk."
     if len(present) < len(path_of):
-        yield f"{len(path_of) - len(present)} of {len(path_of)} images on disk are not listed in {table} and are left out."
+        yield f"{len(path_of) - len(present)} of {len(path_of)} images on disk are not listed in {table} and are not used."
     kinds = Counter(bool(listed[name]["label"]) for name in present if not _is_single(listed[name]["label"]))
     if kinds[True]:
-        yield f"{kinds[True]} of {len(present)} images carry several labels and are left out: one label an image is learned."
+        yield f"{kinds[True]} of {len(present)} images have several labels and are not used: an image needs exactly one label."
     if kinds[False]:
-        yield f"{kinds[False]} of {len(present)} images have no label in {table} and are left out."
+        yield f"{kinds[False]} of {len(present)} images have no label in {table} and are not used."
 
 
 def _is_single(label: str) -> bool:

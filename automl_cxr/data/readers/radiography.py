@@ -1,4 +1,4 @@
-"""The COVID-19 Radiography Database and its kin: in each class folder one folder of images and one of their masks."""
+"""The COVID-19 Radiography Database and similar data: each class folder contains folders of images and masks."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _MASK = "mask"  # in the name of a folder of masks: masks, "lung masks", "infect
 
 
 def recognises(root: Path) -> bool:
-    """Tell whether two class folders or more hold a folder of images, and any of them one of masks."""
-    return any(_are_classes(visible_folders(place)) for place in (root, *_part_folders(root)))
+    """Return whether at least two class folders contain a folder of images, and one of them a folder of masks."""
+    return any(_are_classes(visible_folders(folder)) for folder in (root, *_part_folders(root)))
 
 
 def _are_classes(folders: list[Path]) -> bool:
@@ -32,7 +32,7 @@ def _is_of_masks(folder: str) -> bool:
 
 
 def read(root: Path) -> RawTable:
-    """Take the images of each class folder, and leave its masks: they show where the lungs are, not what is in them.
+    """Read the images of each class folder, without the masks, which show only the outline of the lungs.
 
     Raises:
         DataError: The root is a file.
@@ -49,11 +49,11 @@ def read(root: Path) -> RawTable:
         elif reason:
             ignored[path] = reason
         elif kind.casefold() != _IMAGES:
-            ignored[path] = "stands in no folder images of a class folder"
+            ignored[path] = "not in the images folder of a class folder"
         elif has_parts and not part:
             ignored[path] = "outside of the folders train, valid and test"
         else:
             rows.append(ImageRow(path, label, split=part))
-    notes = (f"{n_masks} files in folders of masks are no images to classify and are left out.",) if n_masks else ()
+    notes = (f"{n_masks} files in mask folders are not radiographs and are not used.",) if n_masks else ()
     joined = join_metadata(root, RawTable(tuple(rows), ignored, notes))
     return keep_folder_split(joined, rows) if has_parts else joined

@@ -1,4 +1,4 @@
-"""A CSV table that lists image files and their labels."""
+"""A CSV table of image files and their labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from automl_cxr.errors import DataError
 
 
 def recognises(root: Path) -> bool:
-    """Tell whether the root is a CSV file, or a folder with one table of images that are not sorted into classes."""
+    """Return whether the root is a CSV file, or a folder with one table of images that are not in class folders."""
     if not root.is_dir():
         return root.suffix.casefold() == ".csv"
     tables = _label_tables(root)
@@ -22,8 +22,8 @@ def recognises(root: Path) -> bool:
     folders = {folder.name for folder in image_folders(root)}
     if len(folders) < 2:
         return True
-    # Two or more folders of images may be classes (then the table is an addition to them) or mere shelves, such as
-    # NIH's images_001 and images_002. Class folders are named like labels; metadata.csv promises to be an addition.
+    # Two or more image folders may be class folders, which the table supplements, or only storage, such as NIH's images_001
+    # and images_002. Class folders have the names of labels, and metadata.csv is always a supplement.
     return tables[0].name != METADATA_NAME and not folders & _labels_in(tables[0])
 
 
@@ -31,14 +31,15 @@ def _labels_in(table: Path) -> set[str]:
     try:
         return {record["label"] for record in read_table(table)[1]}
     except DataError:
-        return set()  # recognised, so that reading it tells what is wrong
+        return set()  # recognised, so that reading it reports the error
 
 
 def read(root: Path) -> RawTable:
-    """Read the table, and see that each file that it lists is there.
+    """Read the table and check that the listed files exist.
 
     Raises:
-        DataError: There is no table, or more than one; it is no UTF-8 CSV, lacks a column, or lists no file that is there.
+        DataError: There is no table, or more than one; or the table is not a CSV file in UTF-8, lacks a column, or lists no
+            existing file.
     """
     path = root if root.is_file() else _only_table(root)
     columns, records = read_table(path)
@@ -57,19 +58,19 @@ def _only_table(root: Path) -> Path:
         names = ", ".join(path.name for path in tables) or "none"
         raise DataError(
             f"The layout 'csv' needs exactly one table with columns {'|'.join(COLUMN_NAMES['image'])} and "
-            f"{'|'.join(COLUMN_NAMES['label'])} in '{root}'; found {names}. Name the CSV file itself."
+            f"{'|'.join(COLUMN_NAMES['label'])} in '{root}'; found {names}. Name the CSV file to use."
         )
     return tables[0]
 
 
 def _label_tables(root: Path) -> list[Path]:
-    """List the CSV files directly in a folder that say an image and a label in each row."""
+    """List the CSV files directly in a folder that have columns for image and label."""
     tables = []
     for path in sorted(root.glob("*.[cC][sS][vV]")):
         try:
             columns = read_columns(path)
         except DataError:
-            continue  # another program's file need not be ours to read
+            continue  # it may belong to another program
         if "image" in columns and "label" in columns:
             tables.append(path)
     return tables
@@ -97,14 +98,14 @@ def _rows_from_records(path: Path, records: Iterable[Mapping[str, str]]) -> RawT
     if rows and not usable:
         image, reason = next(iter(ignored.items()))
         raise DataError(
-            f"The images of '{path}' must be where it says, relative to its folder; none of {len(rows)} can be used, "
-            f"the first being '{image}' ({reason}). Correct the paths or move the table."
+            f"The paths in '{path}' must be relative to its folder; none of {len(rows)} images can be used, "
+            f"for example '{image}' ({reason}). Correct the paths or move the table."
         )
     notes = []
     if n_unlabelled:
-        notes.append(f"{n_unlabelled} rows of {path.name} lack an image or a label and are left out.")
+        notes.append(f"{n_unlabelled} rows of {path.name} have no image or no label and are not used.")
     if n_repeated:
-        notes.append(f"{n_repeated} rows of {path.name} name an image again: equal rows count once.")
+        notes.append(f"{n_repeated} rows of {path.name} repeat an image. Equal rows are used once.")
     return RawTable(usable, ignored, tuple(notes))
 
 

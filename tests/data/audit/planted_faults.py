@@ -1,4 +1,4 @@
-"""Copies of a radiograph as collections have them: resized, compressed, brightened, mirrored."""
+"""Typical copies of a radiograph: resized, compressed, brightened, mirrored."""
 
 import io
 

@@ -11,7 +11,7 @@ from automl_cxr.errors import UsageError
 
 @pytest.fixture
 def leaky(tmp_path, phantoms):
-    """Thirty phantoms in a table with copies across parts, a conflict, and patients who stand on two sides."""
+    """Write a table of thirty phantoms with copies across parts, a conflict, and a patient in two parts."""
     table = pd.read_csv(phantoms / "metadata.csv")
     chosen = table.groupby("label").head(10)[["image", "label", "patient_id"]]
     (tmp_path / "images").mkdir()
@@ -30,7 +30,7 @@ def leaky(tmp_path, phantoms):
     return path
 
 
-def test_what_remains_has_each_picture_once_and_each_patient_in_one_part(leaky):
+def test_a_cleaned_table_has_each_picture_once_and_each_patient_in_one_part(leaky):
     dataset = load_dataset(leaky)
     audit = audit_dataset(dataset)
     assert len(audit.across_parts) == 2
@@ -45,9 +45,9 @@ def test_what_remains_has_each_picture_once_and_each_patient_in_one_part(leaky):
         "images/other.png": "dropped",
         "images/08.png": "moved",
     }
-    assert "images/copy.png, which stays, in the part test" in changes["reason"]["images/00.png"]
+    assert "images/copy.png, which is retained in the test part" in changes["reason"]["images/00.png"]
     assert "one picture with the labels" in changes["reason"]["images/05.png"]
-    assert "from test to train, where most images of patient everywhere are" in changes["reason"]["images/08.png"]
+    assert "from test to train, which has most images of patient everywhere" in changes["reason"]["images/08.png"]
     fixed = leaky.with_name("fixed.csv")
     cleaned.table.to_csv(fixed, index=False)
     again = load_dataset(fixed)
@@ -57,13 +57,13 @@ def test_what_remains_has_each_picture_once_and_each_patient_in_one_part(leaky):
     assert audit_again.patients_across_parts.empty
 
 
-def test_images_elsewhere_are_named_absolutely(leaky, tmp_path_factory):
+def test_images_outside_of_the_folder_have_absolute_paths(leaky, tmp_path_factory):
     dataset = load_dataset(leaky)
     cleaned = clean_table(dataset, audit_dataset(dataset), beside=tmp_path_factory.mktemp("elsewhere"))
     assert cleaned.table["path"].str.startswith(str(leaky.parent)).all()
 
 
-def test_rows_of_arrays_cannot_be_named(tmp_path, phantoms):
+def test_rows_of_arrays_are_refused(tmp_path, phantoms):
     import numpy as np
 
     from automl_cxr.data.decode import decode_image

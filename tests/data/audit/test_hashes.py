@@ -19,13 +19,13 @@ def found_in(bits):
     return {tuple(pair) for portion in find_candidates(bits) for pair in portion.tolist()}
 
 
-def test_the_hash_of_a_mirrored_picture_follows_from_the_pictures_own():
+def test_the_hash_of_a_mirrored_picture_is_computed_from_the_original_hash():
     images = np.random.default_rng(0).integers(0, 256, (20, 64, 64), dtype=np.uint8)
     assert (hash_images(images[:, :, ::-1]) == mirror_hashes(hash_images(images))).all()
     assert (mirror_hashes(hash_images(images)) != hash_images(images)).any(axis=1).all()
 
 
-def test_near_hashes_are_found_among_thousands_and_others_are_not():
+def test_close_hashes_are_found_among_thousands_without_false_positives():
     bits = draw_hashes(6_000)
     near = with_flips(bits[:300], 25)
     turned = mirror_hashes(with_flips(bits[300:600], 25))
@@ -35,12 +35,12 @@ def test_near_hashes_are_found_among_thousands_and_others_are_not():
     assert len(found) >= 0.98 * len(planted)
 
 
-def test_a_pair_beyond_the_largest_distance_is_none():
+def test_a_pair_beyond_the_largest_distance_is_not_found():
     bits = draw_hashes(1)
     assert found_in(np.concatenate([bits, with_flips(bits, LARGEST_DISTANCE + 1)])) == set()
 
 
-def test_few_pictures_and_none_are_no_matter():
+def test_few_or_no_pictures_are_accepted():
     assert found_in(draw_hashes(0)) == set()
     assert found_in(draw_hashes(1)) == set()
     assert found_in(np.repeat(draw_hashes(1), 3, axis=0)) == {(0, 1, 0), (0, 2, 0), (1, 2, 0)}

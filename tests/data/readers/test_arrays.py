@@ -1,4 +1,4 @@
-"""An array of images and the CSV of its labels, in the spellings that NumPy, pandas and people leave behind."""
+"""An array of images with a CSV file of labels, in the formats of NumPy, pandas and hand-written files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +37,7 @@ def lines(*texts: object) -> str:
     return "".join(f"{text}\n" for text in texts)
 
 
-def test_lung3_is_a_data_set_of_rows(write_array: WriteArray) -> None:
+def test_an_array_with_labels_is_a_data_set_of_its_rows(write_array: WriteArray) -> None:
     root = write_array(n_images=13_260, sides=(64, 64, 1))
     pd.DataFrame({"label": np.arange(13_260) % 3}, dtype=float).to_csv(root / "labels.csv")
     dataset = load_dataset(root)
@@ -66,7 +66,7 @@ def test_lung3_is_a_data_set_of_rows(write_array: WriteArray) -> None:
         lines("id,label", *(f"scan-{row}x,{label}" for row, label in enumerate(LABELS))),
     ],
 )
-def test_labels_are_found_however_they_are_written(write_array: WriteArray, content: str) -> None:
+def test_labels_are_found_in_all_formats(write_array: WriteArray, content: str) -> None:
     root = write_array()
     (root / "labels.csv").write_text(content, encoding="utf-8")
     assert labels_in_order(root) == IN_ORDER
@@ -75,32 +75,33 @@ def test_labels_are_found_however_they_are_written(write_array: WriteArray, cont
     assert len(load_dataset(root).notes) == 1  # of patients
 
 
-def test_an_index_that_counts_the_images_says_which_is_which(write_array: WriteArray) -> None:
+def test_rows_are_matched_by_an_index_that_counts_the_images(write_array: WriteArray) -> None:
     root = write_array()
     pd.Series(LABELS, name="label").sample(frac=1, random_state=1).to_csv(root / "labels.csv")
     assert labels_in_order(root) == IN_ORDER
     assert (
-        "The rows of labels.csv are not in the order of the images: its index says which is which." in load_dataset(root).notes
+        "The rows of labels.csv are not in the order of the images. They are matched by the index column."
+        in load_dataset(root).notes
     )
 
 
-def test_an_index_of_something_larger_leaves_the_order(write_array: WriteArray) -> None:
+def test_an_index_of_a_larger_table_does_not_change_the_order(write_array: WriteArray) -> None:
     root = write_array()
     pd.Series(LABELS, index=[90 - 7 * row for row in range(12)], name="label").to_csv(root / "labels.csv")
     assert labels_in_order(root) == IN_ORDER
-    assert load_dataset(root).notes[0].startswith("The index in labels.csv does not count the images from 0 or 1 on")
+    assert load_dataset(root).notes[0].startswith("The index in labels.csv does not count the images from 0 or 1")
 
 
-def test_an_index_with_gaps_leaves_the_order_and_is_told(write_array: WriteArray) -> None:
+def test_an_index_with_gaps_does_not_change_the_order_and_is_reported(write_array: WriteArray) -> None:
     root = write_array()
     for name in (None, "id"):
         pd.Series(LABELS, index=pd.Index([3 * row for row in range(12)], name=name), name="label").to_csv(root / "labels.csv")
         assert labels_in_order(root) == IN_ORDER
-        assert load_dataset(root).notes[0].startswith("The index in labels.csv does not count the images from 0 or 1 on")
+        assert load_dataset(root).notes[0].startswith("The index in labels.csv does not count the images from 0 or 1")
 
 
 @pytest.mark.parametrize("name", ["index", "Id", "image_id"])
-def test_numbers_out_of_order_that_are_no_places_are_refused(write_array: WriteArray, name: str) -> None:
+def test_unsorted_numbers_that_do_not_count_the_images_are_refused(write_array: WriteArray, name: str) -> None:
     root = write_array()
     pd.DataFrame({name: [90 - 7 * row for row in range(12)], "label": LABELS}).to_csv(root / "labels.csv", index=False)
     with pytest.raises(DataError, match=rf"'{name}' of .* must count the 12 images .*; received 90, 83, 76, \.\.\.") as caught:
@@ -119,7 +120,7 @@ def test_an_index_may_count_from_0_or_1(write_array: WriteArray, first: int) -> 
     assert labels_in_order(root) == IN_ORDER
 
 
-def test_texts_patients_parts_and_gaps_are_kept(write_array: WriteArray) -> None:
+def test_texts_patients_parts_and_missing_labels_are_read(write_array: WriteArray) -> None:
     root = write_array(n_images=5, sides=(8, 8))
     rows = ["normal,007,train,PA", "NA,1E5,test,AP", ",p,train,", "1.50,p,,", "07,p,val,"]
     (root / "labels.csv").write_text(lines("finding,patient_id,split,view", *rows))
@@ -130,24 +131,24 @@ def test_texts_patients_parts_and_gaps_are_kept(write_array: WriteArray) -> None
         ["1.50", "p", "train", ""],
         ["07", "p", "valid", ""],
     ]
-    assert dataset.notes[0] == "1 rows of labels.csv lack a label and are left out."
+    assert dataset.notes[0] == "1 rows of labels.csv have no label and are not used."
 
 
-def test_a_label_is_never_taken_for_a_header(write_array: WriteArray) -> None:
+def test_a_label_is_never_read_as_a_header(write_array: WriteArray) -> None:
     # One label too many: were the first line dropped as a header, every image would get its neighbour's label.
     root = write_array()
     (root / "labels.csv").write_text(lines(*LABELS, 1))
-    with pytest.raises(DataError, match=r"images\.npy has 12 images, labels\.csv has 13 lines\. Make the numbers agree"):
+    with pytest.raises(DataError, match=r"images\.npy has 12 images, labels\.csv has 13 lines\. Make the numbers equal"):
         find_layout(root, "arrays").read(root)
 
 
-def test_a_header_in_other_words_is_a_header(write_array: WriteArray) -> None:
+def test_a_header_with_unknown_names_is_a_header(write_array: WriteArray) -> None:
     root = write_array()
     (root / "labels.csv").write_text(lines("what", *(f"class {label}" for label in LABELS)))
     assert labels_in_order(root) == [f"class {label}" for label in LABELS]
 
 
-def test_files_beside_the_pair_are_told(write_array: WriteArray) -> None:
+def test_other_files_beside_the_pair_are_reported(write_array: WriteArray) -> None:
     root = write_array()
     write_array("test.npy", n_images=7)
     np.save(root / "features.npy", np.zeros((12, 512)))
@@ -157,14 +158,14 @@ def test_files_beside_the_pair_are_told(write_array: WriteArray) -> None:
     dataset = load_dataset(root)
     assert len(dataset.table) == 12
     assert dataset.notes[:2] == (
-        "Without labels, so not part of the data set: test.npy (7 images).",
-        "Tables that label none of these images: hospitals.csv.",
+        "Arrays without labels, which are not used: test.npy (7 images).",
+        "Tables that match no array, which are not used: hospitals.csv.",
     )
     assert dataset.ignored["names.npy"] == "an array of Python objects, not of numbers"
     assert dataset.ignored["features.npy"].startswith("an array of shape (12, 512), not (n, height, width)")
 
 
-def test_names_tell_equal_numbers_apart(write_array: WriteArray) -> None:
+def test_names_distinguish_files_with_equal_numbers_of_rows(write_array: WriteArray) -> None:
     for name in ("X_train.npy", "test_images.npy"):
         root = write_array(name)
     (root / "train_labels.csv").write_text(lines(*LABELS))
@@ -175,7 +176,7 @@ def test_names_tell_equal_numbers_apart(write_array: WriteArray) -> None:
     assert table["image"][0] == "X_train.npy#00"
 
 
-def test_pairs_of_different_numbers_need_parts_in_their_names(write_array: WriteArray) -> None:
+def test_several_pairs_need_parts_in_their_names(write_array: WriteArray) -> None:
     root = write_array("train.npy")
     write_array("val.npy", n_images=3)
     (root / "one.csv").write_text(lines(*LABELS))
@@ -183,17 +184,17 @@ def test_pairs_of_different_numbers_need_parts_in_their_names(write_array: Write
     assert load_dataset(root).table["split"].value_counts().to_dict() == {"train": 12, "valid": 3}
     (root / "train.npy").rename(root / "hospital.npy")
     with pytest.raises(
-        DataError, match=r"agree for hospital\.npy with one\.csv, val\.npy with two\.csv\. Name the \.npy or the CSV"
+        DataError, match=r"equal for hospital\.npy with one\.csv, val\.npy with two\.csv\. Name the \.npy or the CSV"
     ):
         load_dataset(root)
     assert len(load_dataset(root / "hospital.npy").table) == 12
 
 
-def test_an_unclear_pair_is_refused_until_one_is_named(write_array: WriteArray) -> None:
+def test_ambiguous_pairs_are_refused_unless_a_file_is_named(write_array: WriteArray) -> None:
     root = write_array("ap.npy")
     write_array("pa.npy")
     (root / "labels.csv").write_text(lines(*LABELS))
-    with pytest.raises(DataError, match=r"agree for ap\.npy with labels\.csv, pa\.npy with labels\.csv\. Name") as caught:
+    with pytest.raises(DataError, match=r"equal for ap\.npy with labels\.csv, pa\.npy with labels\.csv\. Name") as caught:
         load_dataset(root)
     assert "\n" not in str(caught.value)
     dataset = load_dataset(root / "pa.npy")
@@ -201,7 +202,7 @@ def test_an_unclear_pair_is_refused_until_one_is_named(write_array: WriteArray) 
     assert dataset.table["image"][0] == "pa.npy#00"
 
 
-def test_an_array_alone_is_told_what_it_lacks(write_array: WriteArray) -> None:
+def test_the_error_for_an_array_without_a_table_names_the_table(write_array: WriteArray) -> None:
     root = write_array()
     with pytest.raises(DataError, match=r"needs a \.npy array of images beside a CSV file .* images\.npy has 12 images"):
         load_dataset(root / "images.npy")
@@ -209,7 +210,7 @@ def test_an_array_alone_is_told_what_it_lacks(write_array: WriteArray) -> None:
         load_dataset(root)
 
 
-def test_a_table_of_files_is_no_table_of_rows(write_array: WriteArray, write_image: Callable[..., Path]) -> None:
+def test_a_table_of_files_does_not_label_an_array(write_array: WriteArray, write_image: Callable[..., Path]) -> None:
     root = write_array("lung_masks.npy", n_images=2)
     for name in ("1.png", "2.png"):
         write_image(root / "images" / name)
@@ -218,7 +219,7 @@ def test_a_table_of_files_is_no_table_of_rows(write_array: WriteArray, write_ima
     assert find_layout(root / "labels.csv").name == "csv"
 
 
-def test_arrays_among_class_folders_are_no_images(write_array: WriteArray, write_image: Callable[..., Path]) -> None:
+def test_arrays_in_class_folders_are_not_images(write_array: WriteArray, write_image: Callable[..., Path]) -> None:
     root = write_array()
     for name in ("a/1.png", "b/2.png"):
         write_image(root / name)

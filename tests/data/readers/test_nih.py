@@ -1,4 +1,4 @@
-"""NIH ChestX-ray14: the genuine rows of a sample, and the genuine shape with twelve folders and two lists."""
+"""NIH ChestX-ray14: original rows of a sample, and the original layout with folders and two lists."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,8 +24,8 @@ def write_table(root: Path, labels: dict[str, str], name: str = "Data_Entry_2017
     return root / name
 
 
-def test_the_sample_has_sixteen_images_of_the_four_classes(shared_folder: Path) -> None:
-    dataset = load_dataset(shared_folder / "data" / "nih_sample", classes=FOUR)
+def test_the_sample_has_sixteen_images_of_the_four_classes(test_data: Path) -> None:
+    dataset = load_dataset(test_data / "data" / "nih_sample", classes=FOUR)
     assert dataset.layout == "nih"
     assert dataset.table["label"].value_counts().to_dict() == {
         "No Finding": 6,
@@ -36,7 +36,7 @@ def test_the_sample_has_sixteen_images_of_the_four_classes(shared_folder: Path) 
     row = dataset.table.set_index("image").iloc[0]
     assert row.name == f"images/{row['patient_id']}_{row.name[-7:-4]}.png"
     assert set(dataset.table["view"]) <= {"PA", "AP"}
-    assert dataset.notes == ("5 of 24 images carry several labels and are left out: one label an image is learned.",)
+    assert dataset.notes == ("5 of 24 images have several labels and are not used: an image needs exactly one label.",)
     assert dataset.ignored == {}
 
 
@@ -54,7 +54,7 @@ def full(write_folders: WriteFolders) -> Path:
     return root
 
 
-def test_folders_table_and_lists_become_one_data_set(full: Path) -> None:
+def test_folders_table_and_lists_are_one_data_set(full: Path) -> None:
     dataset = load_dataset(full)
     assert dataset.layout == "nih"
     assert len(dataset.table) == 13
@@ -62,12 +62,12 @@ def test_folders_table_and_lists_become_one_data_set(full: Path) -> None:
     assert table.loc["images_003/images/00000005_001.png"].to_list() == ["Mass", "00000005", "train", "AP"]
     assert table["split"].value_counts().to_dict() == {"train": 11, "test": 2}
     assert dataset.notes[:2] == (
-        "2 of 16 images that Data_Entry_2017.csv lists are not on disk.",
-        "1 of 14 images carry several labels and are left out: one label an image is learned.",
+        "2 of 16 images in Data_Entry_2017.csv are not on disk.",
+        "1 of 14 images have several labels and are not used: an image needs exactly one label.",
     )
 
 
-def test_validation_is_made_of_training_patients(full: Path) -> None:
+def test_the_validation_part_is_made_from_training_patients(full: Path) -> None:
     dataset = load_dataset(full)
     split = split_dataset(dataset, list(dataset.table["image"]), valid_fraction=0.3)
     assert split.origin == "given, valid made"
@@ -75,17 +75,17 @@ def test_validation_is_made_of_training_patients(full: Path) -> None:
     assert not {image[-16:-8] for image in split.valid} & {image[-16:-8] for image in split.train}
 
 
-def test_images_that_the_table_lacks_are_counted(full: Path, write_image: Callable[..., Path]) -> None:
+def test_images_missing_from_the_table_are_counted(full: Path, write_image: Callable[..., Path]) -> None:
     write_image(full / "images_001" / "images" / "99999999_000.png")
     write_image(full / "images_002" / "00000000_000.png")
     raw = find_layout(full).read(full)
-    assert "1 of 15 images on disk are not listed in Data_Entry_2017.csv and are left out." in raw.notes
+    assert "1 of 15 images on disk are not listed in Data_Entry_2017.csv and are not used." in raw.notes
     assert raw.ignored == {
-        "images_002/00000000_000.png": "another file of this name is used, images_001/images/00000000_000.png"
+        "images_002/00000000_000.png": "another file of the same name is used, images_001/images/00000000_000.png"
     }
 
 
-def test_an_image_on_both_lists_is_kept_from_training(full: Path) -> None:
+def test_an_image_on_both_lists_is_in_the_test_part(full: Path) -> None:
     with (full / "test_list.txt").open("a") as file:
         file.write("\n00000001_000.png\n")
     table = load_dataset(full).table.set_index("image")
@@ -98,20 +98,20 @@ def test_an_image_without_a_label_is_counted(write_folders: WriteFolders) -> Non
     dataset = load_dataset(table)
     assert dataset.layout == "nih"
     assert dataset.classes == ("Hernia", "Mass")
-    assert dataset.notes[0] == "1 of 3 images have no label in Data_Entry_2017.csv and are left out."
+    assert dataset.notes[0] == "1 of 3 images have no label in Data_Entry_2017.csv and are not used."
 
 
-def test_without_any_image_the_way_out_is_told(write_folders: WriteFolders) -> None:
+def test_a_table_without_images_on_disk_is_refused_with_a_remedy(write_folders: WriteFolders) -> None:
     root = write_folders([])
     (root / "images_001").mkdir()
     write_table(root, {"00000001_000.png": "Mass"})
-    with pytest.raises(DataError, match=r"found none of 1, such as '00000001_000.png'. Unpack them there"):
+    with pytest.raises(DataError, match=r"found none of 1, such as '00000001_000.png'. Unpack the images there"):
         load_dataset(root)
 
 
-def test_two_tables_leave_the_choice_to_the_user(full: Path) -> None:
+def test_two_tables_are_refused(full: Path) -> None:
     write_table(full, {"00000000_000.png": "Mass"}, "Data_Entry_2017_v2020.csv")
-    with pytest.raises(DataError, match=r"found Data_Entry_2017\.csv, Data_Entry_2017_v2020\.csv\. Name the CSV file itself"):
+    with pytest.raises(DataError, match=r"found Data_Entry_2017\.csv, Data_Entry_2017_v2020\.csv\. Name the CSV file to use"):
         load_dataset(full)
     assert len(find_layout(full / "Data_Entry_2017.csv").read(full / "Data_Entry_2017.csv").rows) == 13
 

@@ -45,7 +45,7 @@ def search_by_automl_cxr(material: Path, n_trials: int, seed: int) -> list[float
             sampler="random",
             pruner="none",
             executor="inline",
-            together=n_trials,
+            batch_trials=n_trials,
             seed=seed,
             runs=runs,
         )

@@ -3,7 +3,7 @@
     python benchmarks/scale.py simulate --trials 10000 --at-once 500          # in virtual time: no Ray, no Keras, no training
     python benchmarks/scale.py simulate --storage sqlite --sampler tpe --trials 1000
     python benchmarks/scale.py sleep --trials 200 --seconds 1                 # through Ray, on two workers
-    python benchmarks/scale.py sleep --trials 1000 --seconds 0 --epochs 10 --together 16   # in batches that do nothing
+    python benchmarks/scale.py sleep --trials 1000 --seconds 0 --epochs 10 --batch-trials 16   # in batches that do nothing
 
 The first drives the real proposer and the real record as an executor would, on each storage, and prints driver seconds a trial
 and memory around 100, 1,000 and 10,000 trials. "memory" is Optuna's storage in memory, for reference. PostgreSQL needs Debian's
@@ -247,7 +247,7 @@ def count_statements(store: StudyStore) -> Counter[str] | None:
 # --------------------------------------------------------------------------------------------------------- trials that sleep
 
 
-def sleep(*, n_trials: int, seconds: float, workers: int, epochs: int, together: int, profile: str | None) -> None:
+def sleep(*, n_trials: int, seconds: float, workers: int, epochs: int, batch_trials: int, profile: str | None) -> None:
     """Run trials that sleep through Ray, or without workers in this process, and print what the rest costs."""
     from automl_cxr.engine.ray_execution import RayResources, run_with_ray
 
@@ -261,7 +261,7 @@ def sleep(*, n_trials: int, seconds: float, workers: int, epochs: int, together:
             run = partial(run_with_ray, resources=resources) if workers else run_inline
             began, cpu_began = time.perf_counter(), time.process_time()
             with profiled(profile):
-                run(sleeping, proposer, together=together)
+                run(sleeping, proposer, batch_trials=batch_trials)
             took[:] = time.perf_counter() - began, time.process_time() - cpu_began
 
         run_search(
@@ -273,10 +273,10 @@ def sleep(*, n_trials: int, seconds: float, workers: int, epochs: int, together:
             execute=execute,
             listener=Silence(),
         )
-    ideal = n_trials * seconds / max(1, workers) / together
+    ideal = n_trials * seconds / max(1, workers) / batch_trials
     more, cpu = (1000 * (spent - least) / n_trials for spent, least in zip(took, (ideal, 0.0), strict=True))
     print(
-        f"| {n_trials:,} | {seconds:g} | {workers} | {together} | {took[0]:.1f} | {ideal:.1f} | {more:.1f} | {cpu:.1f} |",
+        f"| {n_trials:,} | {seconds:g} | {workers} | {batch_trials} | {took[0]:.1f} | {ideal:.1f} | {more:.1f} | {cpu:.1f} |",
         flush=True,
     )
 
@@ -296,18 +296,18 @@ def main() -> None:
     slept.add_argument("--seconds", type=float, default=1.0)
     slept.add_argument("--workers", type=int, default=2, help="0 for none: the trials run in this process")
     slept.add_argument("--epochs", type=int, default=1)
-    slept.add_argument("--together", type=int, default=1, help="trials of a batch, which sleeps as long as one")
+    slept.add_argument("--batch-trials", type=int, default=1, help="trials of a batch, which sleeps as long as one")
     words = parser.parse_args()
     os.environ.setdefault("AUTOML_CXR_CACHE", tempfile.gettempdir())
     if words.command == "sleep":
-        print("| trials | seconds | workers | together | wall s | ideal s | more: ms a trial | of them the driver's CPU |")
+        print("| trials | seconds | workers | batch trials | wall s | ideal s | more: ms a trial | of them the driver's CPU |")
         print("| --- | --- | --- | --- | --- | --- | --- | --- |")
         sleep(
             n_trials=words.trials,
             seconds=words.seconds,
             workers=words.workers,
             epochs=words.epochs,
-            together=words.together,
+            batch_trials=words.batch_trials,
             profile=words.profile,
         )
         return

@@ -25,13 +25,13 @@ class Sleep:
     seconds: float
     epochs: int = 1
 
-    def gathers(self, _proposal: Proposal) -> bool:
+    def can_batch(self, _proposal: Proposal) -> bool:
         return True
 
     def __call__(self, proposal: Proposal) -> Run:
         return self._run(proposal, self.seconds)
 
-    def together(self, proposals: Sequence[Proposal]) -> list[Run]:
+    def run_batch(self, proposals: Sequence[Proposal]) -> list[Run]:
         return [self._run(proposal, self.seconds if place == 0 else 0.0) for place, proposal in enumerate(proposals)]
 
     def _run(self, proposal: Proposal, seconds: float) -> Run:

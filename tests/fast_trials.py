@@ -34,10 +34,10 @@ class QuickObjective:
     cut_short: bool = False
     between_epochs: Callable[[Proposal, int], None] = lambda _proposal, _epoch: None
 
-    def gathers(self, _proposal: Proposal) -> bool:
+    def can_batch(self, _proposal: Proposal) -> bool:
         return True
 
-    def together(self, proposals: Sequence[Proposal]) -> list[Run]:
+    def run_batch(self, proposals: Sequence[Proposal]) -> list[Run]:
         return [self(proposal) for proposal in proposals]
 
     def __call__(self, proposal: Proposal) -> Generator[Report, None, Facts]:
@@ -187,10 +187,10 @@ def quick_search() -> Callable[..., Silence]:
     """Search a prepared study in milliseconds a trial."""
 
     def search_it(
-        prepared: PreparedStudy, *, trials=None, seconds=None, keep_models=3, limits=None, listener=None, together=1, **how
+        prepared: PreparedStudy, *, trials=None, seconds=None, keep_models=3, limits=None, listener=None, batch_trials=1, **how
     ) -> Silence:
         def execute(objective: Objective, proposer: Proposer) -> None:
-            run_inline(QuickObjective(objective, **how), proposer, together=together)
+            run_inline(QuickObjective(objective, **how), proposer, batch_trials=batch_trials)
 
         listener = listener or Silence()
         budget = Budget(n_trials=trials, seconds=seconds, keep_models=keep_models, **(limits or {}))

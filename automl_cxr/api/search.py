@@ -60,7 +60,7 @@ def search(
     keep_models: int = MODELS_BY_DEFAULT,
     executor: str = "ray",
     resources: RayResources | None = None,
-    together: int | None = None,
+    batch_trials: int | None = None,
     runs: str | Path | None = None,
     storage: str | None = None,
     command: str = "",
@@ -110,7 +110,7 @@ def search(
         keep_models: Number of best trials that keep their model on disk.
         executor: "ray", or "inline" for this process.
         resources: What Ray may use.
-        together: Trials at most that run as one where they are cheap enough; 1 runs each alone. By default as many as leave
+        batch_trials: Trials at most that run as one where they are cheap enough; 1 runs each alone. By default as many as leave
             the sampler something to learn, see ``engine.proposers.default_batch_trials``.
         runs: Folder of all studies; see ``locate``.
         storage: Optuna storage URL; see ``locate``.
@@ -132,7 +132,7 @@ def search(
         "trial_seconds": trial_seconds,
         "disk_budget": disk_budget,
         "keep_models": keep_models,
-        "together": together,
+        "batch_trials": batch_trials,
     }
     for what, value in limits.items():
         if value is not None and not value > 0:
@@ -177,7 +177,7 @@ def search(
         disk_bytes=disk_budget,
     )
     execute = choose_executor(
-        executor, resources, trial_seconds, together or default_batch_trials(sampler, n_trials=budget.n_trials)
+        executor, resources, trial_seconds, batch_trials or default_batch_trials(sampler, n_trials=budget.n_trials)
     )
     run_prepared(prepared, budget, execute, sampler=sampler, command=command, stream=stream)
     return Study(prepared.store)
@@ -221,12 +221,14 @@ def _prepare(
         return prepare_study(request, runs=runs, storage=storage, on_progress=on_progress)
 
 
-def choose_executor(name: str, resources: RayResources | None, seconds_per_trial: float | None, together: int) -> Execute:
+def choose_executor(name: str, resources: RayResources | None, seconds_per_trial: float | None, batch_trials: int) -> Execute:
     """Give what runs trials, by its name in ``EXECUTORS``."""
     if name == "inline":
         from automl_cxr.engine.inline_execution import run_inline
 
-        return partial(run_inline, seconds_per_trial=seconds_per_trial, together=together)
+        return partial(run_inline, seconds_per_trial=seconds_per_trial, batch_trials=batch_trials)
     from automl_cxr.engine.ray_execution import RayResources, run_with_ray  # three seconds to load
 
-    return partial(run_with_ray, resources=resources or RayResources(), seconds_per_trial=seconds_per_trial, together=together)
+    return partial(
+        run_with_ray, resources=resources or RayResources(), seconds_per_trial=seconds_per_trial, batch_trials=batch_trials
+    )

@@ -126,6 +126,7 @@ _REASONS_SHOWN = 5
 @click.option("--concurrency", type=click.IntRange(1), help="Trials at once  [default: what the machine holds]")
 @click.option(
     "--together",
+    "batch_trials",
     type=click.IntRange(1),
     help="Trials at most that run as one where they are cheap, such as heads on frozen features; 1 runs each alone"
     "  [default: 16, or an eighth of --trials where the sampler learns]",

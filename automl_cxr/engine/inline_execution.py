@@ -11,16 +11,18 @@ from automl_cxr.engine.trial_batches import Batch, TrialBatcher, observe_round
 _IDLE_SECONDS = 1.0
 
 
-def run_inline(objective: Objective, proposer: Proposer, *, seconds_per_trial: float | None = None, together: int = 1) -> None:
+def run_inline(
+    objective: Objective, proposer: Proposer, *, seconds_per_trial: float | None = None, batch_trials: int = 1
+) -> None:
     """Run proposals until the proposer is OVER. An interrupt leaves its trials unfinished, for the next search to take up.
 
     Args:
         objective: What runs a trial.
         proposer: Who is asked and told.
         seconds_per_trial: Wall seconds that a trial may take; looked at after each epoch, since nobody else could end it.
-        together: The most trials that gather into one batch.
+        batch_trials: The most trials that gather into one batch.
     """
-    gatherer = TrialBatcher(objective, proposer, limit=together)
+    gatherer = TrialBatcher(objective, proposer, limit=batch_trials)
     while (proposals := gatherer.propose()) is not Pause.OVER:
         if isinstance(proposals, Pause):
             time.sleep(_IDLE_SECONDS)

@@ -33,8 +33,8 @@ ends as REFUSED.
 Trials that are too cheap to run one by one may be run together, in batches. An objective that can do so offers two methods
 more (``BatchableObjective``); without them nothing changes::
 
-    gathers(proposal)      -> bool                          # is this trial so cheap that it should run with others?
-    together(proposals)    -> list of generators            # of two or more, in their order; each as objective(proposal) gives
+    can_batch(proposal)    -> bool                          # is this trial so cheap that it should run with others?
+    run_batch(proposals)   -> list of generators            # of two or more, in their order; each as objective(proposal) gives
 
 The generators share computation, each by the contract above: it yields a Report after each epoch, returns the facts of its
 trial, may raise an error of its own, and may be closed early. None of this harms the others. (One that has not begun is closed
@@ -194,10 +194,10 @@ class BatchableObjective(Protocol):
     def __call__(self, proposal: Proposal) -> Run:
         """Run a trial alone."""
 
-    def gathers(self, proposal: Proposal) -> bool:
+    def can_batch(self, proposal: Proposal) -> bool:
         """Tell whether a trial should run with others. Asked in the driver's process, for every trial: no Keras."""
 
-    def together(self, proposals: Sequence[Proposal]) -> Sequence[Run]:
+    def run_batch(self, proposals: Sequence[Proposal]) -> Sequence[Run]:
         """Run two or more trials that gather, in one process; a generator each, in their order."""
 
 

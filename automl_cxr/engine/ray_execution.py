@@ -135,7 +135,7 @@ def run_with_ray(
     *,
     resources: RayResources,
     seconds_per_trial: float | None = None,
-    together: int = 1,
+    batch_trials: int = 1,
 ) -> None:
     """Run proposals on Ray until the proposer is OVER and the last trial has ended.
 
@@ -144,7 +144,7 @@ def run_with_ray(
         proposer: Who is asked and told.
         resources: What trials may use.
         seconds_per_trial: Wall seconds that a trial may take; its process is ended then. None for no limit.
-        together: The most trials that gather into one batch, which takes the resources of one.
+        batch_trials: The most trials that gather into one batch, which takes the resources of one.
 
     Raises:
         UsageError: A trial asks for more than the cluster has.
@@ -157,7 +157,7 @@ def run_with_ray(
     scratch = tempfile.mkdtemp(prefix="automl-cxr-ray-")
     try:
         placement = place(resources, _survey())
-        bridge = _ProposerBridge(proposer, TrialBatcher(objective, proposer, limit=together))
+        bridge = _ProposerBridge(proposer, TrialBatcher(objective, proposer, limit=batch_trials))
         _tune(objective, bridge, placement, seconds_per_trial=seconds_per_trial, scratch=scratch)
     finally:
         if started_here:

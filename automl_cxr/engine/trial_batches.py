@@ -45,18 +45,20 @@ class TrialBatcher:
         if isinstance(first, Pause):
             return first
         batch = [first]
-        while self._gathers(batch[0]) and len(batch) < self._limit:
+        while self._can_batch(batch[0]) and len(batch) < self._limit:
             proposal = self._proposer.propose()
             if isinstance(proposal, Pause):
                 break
-            if not self._gathers(proposal):
+            if not self._can_batch(proposal):
                 self._kept = proposal, time.monotonic()
                 break
             batch.append(proposal)
         return batch
 
-    def _gathers(self, proposal: Proposal) -> bool:
-        return proposal.attempts == 0 and isinstance(self._objective, BatchableObjective) and self._objective.gathers(proposal)
+    def _can_batch(self, proposal: Proposal) -> bool:
+        return (
+            proposal.attempts == 0 and isinstance(self._objective, BatchableObjective) and self._objective.can_batch(proposal)
+        )
 
     def _take_kept(self) -> Proposal | None:
         if self._kept is None:
@@ -109,7 +111,7 @@ def _begin(objective: Objective, proposals: Sequence[Proposal]) -> Sequence[Run]
     if len(proposals) == 1 or not isinstance(objective, BatchableObjective):
         return [objective(proposal) for proposal in proposals]
     try:
-        return objective.together(proposals)
+        return objective.run_batch(proposals)
     except Exception as error:  # noqa: BLE001 - which is then what each of them dies of
         return [failing(error) for _ in proposals]
 

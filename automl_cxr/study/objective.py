@@ -76,11 +76,11 @@ class TrialObjective:
         task = self._begin(proposal)
         return (yield from self._reports(task, cross_validate(task) if self.folds else run_trial(task)))
 
-    def gathers(self, proposal: Proposal) -> bool:
+    def can_batch(self, proposal: Proposal) -> bool:
         """Tell whether a trial trains nothing but a head, which takes milliseconds an epoch beside others."""
         return self.folds == 0 and self.fidelity == "epochs" and self.config_of(proposal).trains_head_only
 
-    def together(self, proposals: Sequence[Proposal]) -> list[Run]:
+    def run_batch(self, proposals: Sequence[Proposal]) -> list[Run]:
         """Run trials that gather; their heads are trained as one computation."""
         from automl_cxr.training.stacked_trials import run_stacked_trials  # here: loads Keras
 

@@ -33,13 +33,13 @@ class SimultaneousObjective:
     raising: tuple[int, ...] = ()
     killing: tuple[int, ...] = ()
 
-    def gathers(self, proposal):
+    def can_batch(self, proposal):
         return self.gathering(proposal)
 
     def __call__(self, proposal):
         return _Shared(self, [proposal]).run(proposal)
 
-    def together(self, proposals):
+    def run_batch(self, proposals):
         assert len(proposals) > 1
         shared = _Shared(self, proposals)
         return [shared.run(proposal) for proposal in proposals]

@@ -156,7 +156,7 @@ def test_trials_that_run_together_are_told_as_they_ended(tmp_path):
     proposer = build_proposer(study, CONDITIONAL, sampler="random", pruner="asha", epochs=EPOCHS, seed=5)
     search = Repeating(proposer, n_trials=26)
     objective = SimultaneousObjective(score_of, EPOCHS, tmp_path / "log", raising=(9,), killing=(18,))
-    run_with_ray(objective, search, resources=RayResources(concurrency=2, cpus_per_trial=1), together=8)
+    run_with_ray(objective, search, resources=RayResources(concurrency=2, cpus_per_trial=1), batch_trials=8)
 
     trials = study.get_trials()
     assert [trial.number for trial in trials] == list(range(26))

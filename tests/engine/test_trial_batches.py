@@ -100,7 +100,7 @@ def test_batches_leave_the_record_of_single_trials(objective):
     records = []
     for limit in (1, 4):
         study, search = open_search(n_trials=10)
-        run_inline(objective(), search, together=limit)
+        run_inline(objective(), search, batch_trials=limit)
         records.append(decisions(study))
     assert records[0] == records[1]
     assert len(records[1]) == 10
@@ -108,14 +108,14 @@ def test_batches_leave_the_record_of_single_trials(objective):
 
 def test_the_first_member_that_is_asked_computes_for_all(objective):
     _, search = open_search(n_trials=10)
-    run_inline(objective(), search, together=4)
+    run_inline(objective(), search, batch_trials=4)
     sizes = [len(numbers) for _, numbers in objective().computed()]
     assert sizes == [4] * 2 * EPOCHS + [2] * EPOCHS
 
 
 def test_members_that_are_beaten_are_pruned_at_their_rung_and_cost_nothing_more(objective):
     study, search = open_search(pruner="asha", n_trials=30)
-    run_inline(objective(), search, together=10)
+    run_inline(objective(), search, batch_trials=10)
     trials = study.get_trials()
     assert {t.last_step for t in trials if t.state == STATE.PRUNED} <= {2, 6}
     assert 10 < sum(t.state == STATE.PRUNED for t in trials) < 24
@@ -129,7 +129,7 @@ def test_a_rung_of_hyperband_runs_as_a_batch_and_promotes_the_same(objective):
     promoted = []
     for limit in (1, 9):
         study, search = open_search(sampler="kt-hyperband", n_trials=100)
-        run_inline(objective(), search, together=limit)
+        run_inline(objective(), search, batch_trials=limit)
         members = [t for t in study.get_trials() if t.user_attrs["bracket"] == 2]
         promoted.append([(t.user_attrs["round"], t.params, t.state, t.value) for t in members])
         assert [step for step, *_ in promoted[-1]] == [0] * 9 + [1] * 3 + [2]
@@ -143,7 +143,7 @@ def test_a_rung_of_hyperband_runs_as_a_batch_and_promotes_the_same(objective):
 
 def test_an_error_of_a_member_is_its_own(objective):
     study, search = open_search(n_trials=5)
-    run_inline(objective(raising=(1,)), search, together=5)
+    run_inline(objective(raising=(1,)), search, batch_trials=5)
     trials = study.get_trials()
     assert [t.state for t in trials] == [STATE.COMPLETE, STATE.FAIL, *[STATE.COMPLETE] * 3]
     assert trials[1].user_attrs["error"] == "ValueError: trial 1 was made to fail"
@@ -151,7 +151,7 @@ def test_an_error_of_a_member_is_its_own(objective):
 
 
 class Unable(SimultaneousObjective):
-    def together(self, proposals):
+    def run_batch(self, proposals):
         raise ValueError("no such graph")
 
 
@@ -191,7 +191,7 @@ def test_a_batch_that_is_interrupted_leaves_its_trials_for_the_next_search(objec
 
     monkeypatch.setattr(search, "observe", observe)
     with pytest.raises(InterruptedSearchError):
-        run_inline(objective(), search, together=4)
+        run_inline(objective(), search, batch_trials=4)
     assert [t.number for t in study.get_trials(states=(STATE.RUNNING,))] == [0, 1, 2, 3]
 
     later = build_proposer(study, CONDITIONAL, sampler="random", pruner="none", epochs=EPOCHS, seed=5)
@@ -199,8 +199,8 @@ def test_a_batch_that_is_interrupted_leaves_its_trials_for_the_next_search(objec
     assert [proposal.attempts for proposal in resumed] == [1] * 4
     queue = Queue(*resumed)
     queue.observe, queue.finish = later.observe, later.finish
-    run_inline(objective(), queue, together=4)
-    run_inline(objective(), FirstTrials(later, 4), together=4)
+    run_inline(objective(), queue, batch_trials=4)
+    run_inline(objective(), FirstTrials(later, 4), batch_trials=4)
     whole, search = open_search(n_trials=8)
     run_inline(objective(), search)
     assert decisions(study) == decisions(whole)
@@ -218,6 +218,6 @@ def test_a_batch_has_the_time_of_all_its_trials(tmp_path):
 
     endless = SimultaneousObjective(lambda *_: 0.5, 10**9, tmp_path / "log")
     before = time.monotonic()
-    run_inline(endless, Patient(*[Proposal(number, {}) for number in range(3)]), seconds_per_trial=0.05, together=3)
+    run_inline(endless, Patient(*[Proposal(number, {}) for number in range(3)]), seconds_per_trial=0.05, batch_trials=3)
     assert time.monotonic() - before >= 0.15
     assert endings == dict.fromkeys(range(3), Ending(Outcome.STOPPED, facts={"stopped_by": "trial-time"}))

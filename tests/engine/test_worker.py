@@ -44,13 +44,13 @@ def run_fate(proposal, folder=None):
 class Gang:
     """Trials that run together, where one that hangs keeps all others waiting, and no folder to clear up is there."""
 
-    def gathers(self, _proposal):
+    def can_batch(self, _proposal):
         return True
 
     def __call__(self, proposal):
         return run_fate(proposal)
 
-    def together(self, proposals):
+    def run_batch(self, proposals):
         return [run_fate(proposal) for proposal in proposals]
 
 

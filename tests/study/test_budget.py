@@ -19,8 +19,8 @@ def test_the_epochs_of_several_objectives_count_too(prepare, quick_search):
 
 def test_trials_that_run_together_are_as_many_as_asked_for(prepare, quick_search):
     prepared = prepare()
-    assert quick_search(prepared, trials=10, together=4).ended == list(range(10))
-    assert quick_search(prepared, trials=12, together=4).ended == [10, 11]
+    assert quick_search(prepared, trials=10, batch_trials=4).ended == list(range(10))
+    assert quick_search(prepared, trials=12, batch_trials=4).ended == [10, 11]
     alone = prepare(name="alone")
     quick_search(alone, trials=12)
     assert [(r.params, r.scores, r.score) for r in prepared.store.records()] == [
@@ -30,10 +30,10 @@ def test_trials_that_run_together_are_as_many_as_asked_for(prepare, quick_search
 
 def test_trials_that_run_together_keep_to_the_epochs(prepare, quick_search):
     prepared = prepare(epochs=3)
-    quick_search(prepared, limits={"n_epochs": 10}, together=8)
+    quick_search(prepared, limits={"n_epochs": 10}, batch_trials=8)
     assert prepared.store.n_epochs() == 12
     several = prepare(epochs=30, name="shorter")  # than they might be: what they left over goes to others
-    quick_search(several, limits={"n_epochs": 31}, together=8)
+    quick_search(several, limits={"n_epochs": 31}, batch_trials=8)
     assert several.store.n_epochs() == 33
 
 

@@ -31,7 +31,7 @@ def test_a_search_runs_its_heads_together(phantoms, weights, tmp_path):
         sampler="random",
         pruner="none",
         executor="inline",
-        together=3,
+        batch_trials=3,
         runs=tmp_path,
     )
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
@@ -55,8 +55,8 @@ def test_what_gathers_is_told_by_the_configuration_folds_and_fidelity(tmp_path):
         normal_class=None,
     )
     assert isinstance(objective, BatchableObjective)
-    assert objective.gathers(Proposal(0, {"n_dense": 2}))
-    assert not objective.gathers(Proposal(0, {"unfreeze": 2}))
-    assert not objective.gathers(Proposal(0, {}, halvings=1))
-    assert not dataclasses.replace(objective, folds=5).gathers(Proposal(0, {}))
-    assert not dataclasses.replace(objective, fidelity="image_size").gathers(Proposal(0, {}, epochs=1))
+    assert objective.can_batch(Proposal(0, {"n_dense": 2}))
+    assert not objective.can_batch(Proposal(0, {"unfreeze": 2}))
+    assert not objective.can_batch(Proposal(0, {}, halvings=1))
+    assert not dataclasses.replace(objective, folds=5).can_batch(Proposal(0, {}))
+    assert not dataclasses.replace(objective, fidelity="image_size").can_batch(Proposal(0, {}, epochs=1))

@@ -20,7 +20,8 @@ from automl_cxr.records import SplitRecord
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.heartbeat import HeartbeatSettings
 from automl_cxr.study.objective import TrialObjective, staging_folder
-from automl_cxr.study.prepare import PreparedStudy, StudyRequest, prepare_study
+from automl_cxr.study.options import SearchOptions
+from automl_cxr.study.prepare import PreparedStudy, prepare_study
 from automl_cxr.study.runner import Budget, run_search
 from tests.storage.postgres import HOW_TO_GET, PostgresServer, find_binaries, postgres_server
 
@@ -125,7 +126,7 @@ def prepare(tmp_path, phantoms) -> Callable[..., PreparedStudy]:
     """Prepare a study of phantoms in the test's own folder."""
 
     def prepare_it(storage=f"sqlite:///{tmp_path / 'studies.db'}", **settings) -> PreparedStudy:
-        request = StudyRequest(
+        request = SearchOptions(
             **{"space": "scratch", "data": str(phantoms), "name": "s", "image_size": 32, "pruner": "none", **settings}
         )
         return prepare_study(request, runs=tmp_path, storage=storage)

@@ -14,7 +14,7 @@ from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data_audit import audit_dataset
 from automl_cxr.errors import UsageError
 from automl_cxr.results.tables import safe_cells
-from automl_cxr.study.prepare import OnProgress
+from automl_cxr.study.data_preparation import OnProgress
 
 
 def audit(

@@ -16,7 +16,7 @@ from automl_cxr.errors import UsageError
 from automl_cxr.results import ensembles
 from automl_cxr.results.classifier import ENSEMBLE_FILE, Classifier, load_ensemble
 from automl_cxr.results.ensembles import BuiltEnsemble
-from automl_cxr.study.prepare import OnProgress
+from automl_cxr.study.data_preparation import OnProgress
 from automl_cxr.study.presets import Preset, find_preset
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from automl_cxr.results.report import write_report
 from automl_cxr.results.study_data import judged_images
 from automl_cxr.results.verification import Verification, verify_study
 from automl_cxr.study import study_info
-from automl_cxr.study.prepare import OnProgress
+from automl_cxr.study.data_preparation import OnProgress
 from automl_cxr.study.provenance import SearchEntry
 from automl_cxr.study.store import StudyStore
 from automl_cxr.study.trial_counts import TrialCounts, count_trials

@@ -9,9 +9,15 @@ import click
 
 from automl_cxr.cli.options import debug_option, json_option
 from automl_cxr.cli.output import human_bytes, print_json, print_table
+from automl_cxr.cli.sections import CommandSection, SectionedGroup
 
 
-@click.group(invoke_without_command=True)
+@click.group(
+    cls=SectionedGroup,
+    section=CommandSection.MAINTAIN,
+    short_help="Show or clear the cached images and features.",
+    invoke_without_command=True,
+)
 @json_option
 @debug_option
 @click.pass_context

@@ -9,6 +9,7 @@ import click
 
 from automl_cxr.cli.options import data_options, debug_option, json_option
 from automl_cxr.cli.output import check_out, print_json, print_table, progress_bar, say, shown_path, write_text
+from automl_cxr.cli.sections import CommandSection, SectionedGroup
 
 if TYPE_CHECKING:
     from automl_cxr.data.audit.record import Audit
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 _ROWS_SHOWN = 20
 
 
-@click.group()
+@click.group(cls=SectionedGroup, section=CommandSection.DATA, short_help="Inspect data, audit them, or draw phantom images.")
 def data() -> None:
     """Look at data, audit them, or draw phantom radiographs."""
 

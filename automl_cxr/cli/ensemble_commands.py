@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_cxr.cli.options import Numbers, debug_option, json_option, place_options
+from automl_cxr.cli.options import Numbers, debug_option, json_option, location_options
 from automl_cxr.cli.output import check_out, print_json, print_table, say, write_text
+from automl_cxr.cli.sections import CommandSection, SectionedGroup
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.errors import UsageError
 
@@ -46,7 +47,7 @@ def _genetic_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group()
+@click.group(cls=SectionedGroup, section=CommandSection.RESULTS, short_help="Combine trials, or other programs' predictions.")
 def ensemble() -> None:
     """Combine the best trials of a study, or other programs' predictions."""
 
@@ -85,7 +86,7 @@ def ensemble() -> None:
     "--seed", type=click.IntRange(0), help="Of the genetic algorithm, folds and intervals  [default: the study's, or 0]"
 )
 @_genetic_options
-@place_options
+@location_options
 @json_option
 @debug_option
 def build_ensemble(

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_cxr.cli.options import Numbers, debug_option, json_option, place_options
+from automl_cxr.cli.options import Numbers, debug_option, json_option, location_options, moved_data_option
 from automl_cxr.cli.output import check_out, print_json, print_table, progress_bar, say, shown_path, write_table, write_text
+from automl_cxr.cli.sections import CommandSection, SectionedCommand
 from automl_cxr.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 _TABLE_SUFFIXES = {".csv": "csv", ".json": "json", ".md": "md"}
 
 
-@click.command()
+@click.command(
+    cls=SectionedCommand, section=CommandSection.RESULTS, short_help="Show which images trials and ensembles misclassify."
+)
 @click.argument("study")
 @click.option("--trials", type=Numbers(), help="Trials to compare  [default: the best one]")
 @click.option("--top", type=click.IntRange(1), help="Compare the best trials, as many.")
@@ -52,8 +55,8 @@ _TABLE_SUFFIXES = {".csv": "csv", ".json": "json", ".md": "md"}
     help="html: a page with pictures. csv, json or md: a row for each image.  [default: by the suffix of --out, else html]",
 )
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write beside what the screen shows.")
-@click.option("--data", metavar="DIR", help="Where the data are now  [default: where they were]")
-@place_options
+@moved_data_option
+@location_options
 @json_option
 @debug_option
 def errors(

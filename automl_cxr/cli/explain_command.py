@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_cxr.cli.options import Duration, debug_option, json_option, place_options, trial_option
+from automl_cxr.cli.options import Duration, debug_option, json_option, location_options, moved_data_option, trial_option
 from automl_cxr.cli.output import print_json, print_table, progress_bar, say, shown_path
+from automl_cxr.cli.sections import CommandSection, SectionedCommand
 from automl_cxr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _DEFAULT_OUT = "explanations"
 
 
-@click.command()
+@click.command(cls=SectionedCommand, section=CommandSection.RESULTS, short_help="Show which image regions affect a prediction.")
 @click.argument("target", metavar="STUDY|ENSEMBLE")
 @click.argument("paths", nargs=-1, metavar="[IMAGES]...")
 @click.option(
@@ -62,8 +63,8 @@ _DEFAULT_OUT = "explanations"
     help="Folder for PNG files and index.csv  [default: explanations]",
 )
 @trial_option
-@click.option("--data", metavar="DIR", help="Where the study's data are now  [default: where they were]")
-@place_options
+@moved_data_option
+@location_options
 @json_option
 @debug_option
 def explain(

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from automl_cxr.cli.options import debug_option, json_option, place_options, trial_option
+from automl_cxr.cli.options import debug_option, json_option, location_options, trial_option
 from automl_cxr.cli.output import print_json, say
+from automl_cxr.cli.sections import CommandSection, SectionedCommand
 
 
-@click.command()
+@click.command(cls=SectionedCommand, section=CommandSection.SHIP, short_help="Write a trial or an ensemble as one model file.")
 @click.argument("target", metavar="STUDY|TRIAL|ENSEMBLE")
 @click.option(
     "--format",
@@ -24,7 +25,7 @@ from automl_cxr.cli.output import print_json, say
     help="File to write, or to replace  [default: the study's and the ensemble's name]",
 )
 @trial_option
-@place_options
+@location_options
 @json_option
 @debug_option
 def export(

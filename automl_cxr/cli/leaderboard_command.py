@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_cxr.cli.options import Names, debug_option, json_option, place_options
+from automl_cxr.cli.options import Names, debug_option, json_option, location_options
 from automl_cxr.cli.output import check_out, print_formatted, print_table, progress_bar, say, write_table
+from automl_cxr.cli.sections import CommandSection, SectionedCommand
 from automl_cxr.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@click.command()
+@click.command(cls=SectionedCommand, section=CommandSection.RESULTS, short_help="Rank the finished trials, with intervals.")
 @click.argument("studies", nargs=-1, required=True, metavar="STUDY...")
 @click.option("--metric", metavar="NAME", help="What ranks, any score of the table  [default: the first objective]")
 @click.option("--intervals", type=Names(), help="Further scores that get a 95% interval, such as macro_auc,recall_covid.")
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     help="table, csv, json, md, html, latex or xlsx  [default: table; of a file, by its name]",
 )
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file instead of the screen.")
-@place_options
+@location_options
 @json_option
 @debug_option
 def leaderboard(

@@ -9,6 +9,7 @@ import click
 
 from automl_cxr.cli.options import debug_option, json_option, set_option
 from automl_cxr.cli.output import print_json, print_table
+from automl_cxr.cli.sections import CommandSection, SectionedCommand
 
 if TYPE_CHECKING:
     from automl_cxr.model.memory_estimate import MemoryEstimate
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from automl_cxr.study.presets import Preset
 
 
-@click.command()
+@click.command(cls=SectionedCommand, section=CommandSection.SEARCH, short_help="Show the layers and the cost of a network.")
 @click.argument("name")
 @set_option
 @click.option("--image-size", type=click.IntRange(16, 2048), help="Height and width in pixels.")

@@ -1,20 +1,23 @@
-"""Words that recur: options that several commands take, and the types of their values."""
+"""Options that several commands share, and the types of their values."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
 
 import click
 
+from automl_cxr.cli.sections import SectionedOption
 from automl_cxr.hardware import parse_bytes
+from automl_cxr.study.options import Option, SearchOptions, options_of
 
 _debug = False
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 
-def wants_debug() -> bool:
-    """Tell whether --debug was typed anywhere."""
+def is_debug() -> bool:
+    """Return whether --debug was typed."""
     return _debug
 
 
@@ -24,42 +27,13 @@ def _set_debug(_context: click.Context, _parameter: click.Parameter, is_set: boo
 
 
 debug_option = click.option(
-    "--debug", is_flag=True, expose_value=False, is_eager=True, callback=_set_debug, help="Show tracebacks of errors."
+    "--debug", is_flag=True, expose_value=False, is_eager=True, callback=_set_debug, help="Show the traceback of an error."
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-trial_option = click.option("--trial", type=click.IntRange(0), help="A trial of the study instead of its best one.")
-
-
-def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add where studies are kept: --runs and --storage."""
-    command = click.option(
-        "--storage",
-        metavar="URL",
-        help="Record of the studies: sqlite:///FILE, journal:///FILE, postgresql://..., grpc://HOST:PORT  "
-        "[default: $AUTOML_CXR_STORAGE, else sqlite in --runs]",
-    )(command)
-    return click.option("--runs", metavar="DIR", help="Folder of all studies  [default: $AUTOML_CXR_RUNS, else automl_runs]")(
-        command
-    )
-
-
-def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add how data are read: --layout, --classes and --patients."""
-    for option in (
-        click.option(
-            "--patients",
-            metavar="REGEX",
-            help="Finds the patient in a file name: group 'patient', group 1, or the match.",
-        ),
-        click.option("--classes", type=Names(), help="Classes to use, in the order of their columns."),
-        click.option(
-            "--layout",
-            metavar="NAME",
-            help="folders, split-folders, csv, arrays, nih or radiography  [default: found by itself]",
-        ),
-    ):
-        command = option(command)
-    return command
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+trial_option = click.option("--trial", type=click.IntRange(0), help="Number of the trial  [default: the best one]")
+moved_data_option = click.option(
+    "--data", metavar="DIR", help="Folder or CSV table of the study's images, if they were moved  [default: as in the study]"
+)
 
 
 class Setting(click.ParamType[tuple[str, Any]]):
@@ -76,11 +50,6 @@ class Setting(click.ParamType[tuple[str, Any]]):
         if not equals:
             self.fail(f"a hyperparameter is set like dropout=0.3; received {value!r}.", param, ctx)
         return name, read_value(name.strip(), text.strip())
-
-
-set_option = click.option(
-    "--set", "fixed", type=Setting(), multiple=True, help="Fix a hyperparameter, whatever the space says of it; repeatable."
-)
 
 
 class Names(click.ParamType[list[str]]):
@@ -137,20 +106,92 @@ class Size(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
+def _as_int(bound: float | None) -> int | None:
+    return None if bound is None else int(bound)
+
+
+_TYPES: dict[str, Callable[[Option], Any]] = {
+    "text": lambda _: str,
+    "path": lambda _: str,
+    "int": lambda option: click.IntRange(_as_int(option.low), _as_int(option.high)),
+    "float": lambda option: click.FloatRange(option.low, option.high) if option.low is not None else float,
+    "duration": lambda _: Duration(),
+    "bytes": lambda _: Size(),
+    "names": lambda _: Names(),
+    "settings": lambda _: Setting(),
+}
+
+
+def add_options(options_class: type[Any], only: Collection[str] | None = None) -> Callable[[CommandT], CommandT]:
+    """Return a decorator that adds the options of a dataclass to a command, in the order of its fields.
+
+    Args:
+        options_class: ``SearchOptions`` or ``SpliceOptions``.
+        only: Names of the fields to add. [default: all]
+    """
+
+    def decorate(command: CommandT) -> CommandT:
+        chosen = [option for option in options_of(options_class) if only is None or option.name in only]
+        for option in reversed(chosen):
+            for former in option.hidden_flags:
+                command = _hidden_option(option, former)(command)
+            command = _click_option(option)(command)
+        return command
+
+    return decorate
+
+
+def _click_option(option: Option) -> Callable[[CommandT], CommandT]:
+    return click.option(
+        f"--{option.flag}",
+        option.name,
+        cls=SectionedOption,
+        section=option.section,
+        type=_TYPES[option.kind](option),
+        metavar=option.metavar,
+        multiple=option.is_repeatable,
+        callback=_as_mapping if option.kind == "settings" else None,
+        help=option.command_line_help,
+    )
+
+
+def _as_mapping(_context: click.Context, _parameter: click.Parameter, pairs: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+    return dict(pairs)
+
+
+def _hidden_option(option: Option, former: str) -> Callable[[CommandT], CommandT]:
+    """Accept a former name of an option."""
+
+    def use_value(context: click.Context, _parameter: click.Parameter, value: Any) -> None:
+        if value is not None:
+            context.default_map = {**(context.default_map or {}), option.name: value}
+
+    return click.option(
+        f"--{former}",
+        f"former_{former.replace('-', '_')}",
+        type=_TYPES[option.kind](option),
+        hidden=True,
+        is_eager=True,
+        expose_value=False,
+        callback=use_value,
+        help=f"Former name of --{option.flag}.",
+    )
+
+
+location_options = add_options(SearchOptions, only=("runs", "storage"))
+data_options = add_options(SearchOptions, only=("layout", "classes", "patients"))
+set_option = add_options(SearchOptions, only=("fixed",))
+
+
 def use_study_file(context: click.Context, _parameter: click.Parameter, name: str | None) -> None:
-    """Make the settings of a study file the defaults of the options, so that words typed beside it win."""
+    """Use the options in a study file as defaults, so that typed options take precedence."""
     if name is None:
         return
     from automl_cxr.study.study_files import load_study_options
 
-    options = {
-        text.removeprefix("--"): option
-        for option in context.command.params
-        for text in option.opts
-        if option.expose_value and text != "--set"  # a study file fixes hyperparameters in its space
+    by_key = {key: option for option in options_of(SearchOptions) for key in (option.flag, *option.hidden_flags)}
+    values = {
+        by_key[key].name: text.split(",") if by_key[key].is_repeatable else text
+        for key, text in load_study_options(name).items()
     }
-    settings = load_study_options(name, options)
-    context.default_map = {
-        str(options[key].name): value.split(",") if getattr(options[key], "multiple", False) else value
-        for key, value in settings.items()
-    }
+    context.default_map = {**values, **(context.default_map or {})}

@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
-from automl_cxr.cli.options import debug_option, place_options
+from automl_cxr.cli.options import debug_option, location_options, moved_data_option
 from automl_cxr.cli.output import check_out, progress_bar, say
+from automl_cxr.cli.sections import CommandSection, SectionedCommand
 
 
-@click.command()
+@click.command(cls=SectionedCommand, section=CommandSection.RESULTS, short_help="Write a report of a study as one HTML file.")
 @click.argument("study")
 @click.option(
     "--out",
@@ -20,7 +21,7 @@ from automl_cxr.cli.output import check_out, progress_bar, say
     show_default=True,
     help="HTML file to write, or to replace.",
 )
-@click.option("--data", metavar="DIR", help="Where the data are now, for the pictures  [default: where they were]")
+@moved_data_option
 @click.option(
     "--no-explain",
     "explain",
@@ -29,7 +30,7 @@ from automl_cxr.cli.output import check_out, progress_bar, say
     help="Leave out the heat maps of the best kept model and its evidence in corners and borders: they take seconds.",
 )
 @click.option("--latency", is_flag=True, help="Measure the milliseconds an image of every kept model, here and now.")
-@place_options
+@location_options
 @debug_option
 def report(study: str, out: Path, runs: str | None, storage: str | None, **choices: Any) -> None:
     """Write a report of STUDY as one HTML file.

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from automl_cxr.cli.options import debug_option, json_option, place_options, trial_option
+from automl_cxr.cli.options import debug_option, json_option, location_options, moved_data_option, trial_option
 from automl_cxr.cli.output import (
     check_out,
     print_json,
@@ -17,9 +17,10 @@ from automl_cxr.cli.output import (
     shown_path,
     write_text,
 )
+from automl_cxr.cli.sections import CommandSection, SectionedCommand
 
 
-@click.command()
+@click.command(cls=SectionedCommand, section=CommandSection.RESULTS, short_help="Show which hyperparameters affect the scores.")
 @click.argument("study")
 @click.option(
     "--evaluator",
@@ -28,7 +29,7 @@ from automl_cxr.cli.output import (
     metavar="NAME",
     help="ped-anova: what sets the best tenth of the trials apart. fanova: what explains the scores' variance.",
 )
-@place_options
+@location_options
 @json_option
 @debug_option
 def importance(study: str, evaluator: str, runs: str | None, storage: str | None, as_json: bool) -> None:
@@ -45,7 +46,9 @@ def importance(study: str, evaluator: str, runs: str | None, storage: str | None
         say(f"left out: {row.parameter} ({row.left_out})")
 
 
-@click.command()
+@click.command(
+    cls=SectionedCommand, section=CommandSection.RESULTS, short_help="Score a trial or an ensemble on the test part."
+)
 @click.argument("target", metavar="STUDY|ENSEMBLE")
 @click.option(
     "--split",
@@ -56,8 +59,8 @@ def importance(study: str, evaluator: str, runs: str | None, storage: str | None
     help="test, valid (with folds: out of fold) or train; opening test is recorded.",
 )
 @trial_option
-@click.option("--data", metavar="DIR", help="Where the data are now  [default: where they were]")
-@place_options
+@moved_data_option
+@location_options
 @json_option
 @debug_option
 def evaluate(
@@ -108,12 +111,12 @@ def _print_evaluation(study: str, result: Any) -> None:
         say(f"The test part has now been opened {result.n_opened} times; choosing by it makes its scores too good.")
 
 
-@click.command()
+@click.command(cls=SectionedCommand, section=CommandSection.SHIP, short_help="Classify image files and folders of images.")
 @click.argument("target", metavar="STUDY|ENSEMBLE")
 @click.argument("paths", nargs=-1, required=True, metavar="PATHS...")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file to write  [default: the screen]")
 @trial_option
-@place_options
+@location_options
 @json_option
 @debug_option
 def predict(
@@ -145,7 +148,7 @@ def predict(
         raise click.exceptions.Exit(1)
 
 
-@click.command()
+@click.command(cls=SectionedCommand, section=CommandSection.RESULTS, short_help="Browse all studies in the Optuna dashboard.")
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -153,7 +156,7 @@ def predict(
     help="Address to listen on; others than this one are open to the network.",
 )
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
-@place_options
+@location_options
 @debug_option
 def dashboard(host: str, port: int, runs: str | None, storage: str | None) -> None:
     """Browse all studies in the Optuna dashboard, until Ctrl-C.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
-from automl_cxr.cli.options import debug_option, place_options
+from automl_cxr.cli.options import debug_option, location_options
 from automl_cxr.cli.output import say
+from automl_cxr.cli.sections import CommandSection, SectionedGroup
 
 
-@click.group()
+@click.group(cls=SectionedGroup, section=CommandSection.MAINTAIN, short_help="Give other machines access to the studies.")
 def storage() -> None:
     """Let other machines reach the storage of the studies."""
 
@@ -21,7 +22,7 @@ def storage() -> None:
     help="Address to listen on; others than this one are open to the network, without a login.",
 )
 @click.option("--port", type=click.IntRange(1, 65535), default=13000, show_default=True)
-@place_options
+@location_options
 @debug_option
 def serve(host: str, port: int, runs: str | None, storage: str | None) -> None:
     """Stand before a database as Optuna's gRPC proxy, until Ctrl-C; others use --storage grpc://HOST:PORT."""

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_cxr.cli.options import debug_option, json_option, place_options
+from automl_cxr.cli.options import debug_option, json_option, location_options
 from automl_cxr.cli.output import human_bytes, print_json, print_table, say
+from automl_cxr.cli.sections import CommandSection, SectionedGroup
 from automl_cxr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,8 +21,13 @@ if TYPE_CHECKING:
 _LONG = ("name", "space_toml", "versions", "command")  # of the settings: what a table has no room for
 
 
-@click.group(invoke_without_command=True)
-@place_options
+@click.group(
+    cls=SectionedGroup,
+    section=CommandSection.MAINTAIN,
+    short_help="List your studies; or show, copy or delete one.",
+    invoke_without_command=True,
+)
+@location_options
 @json_option
 @debug_option
 @click.pass_context
@@ -51,7 +57,7 @@ def studies(context: click.Context, runs: str | None, storage: str | None, as_js
 
 @studies.command("show")
 @click.argument("name")
-@place_options
+@location_options
 @json_option
 @debug_option
 def show(name: str, runs: str | None, storage: str | None, as_json: bool) -> None:
@@ -102,7 +108,7 @@ def _written(value: Any) -> str:
 @click.argument("new_name", metavar="NEW")
 @click.option("--storage-to", metavar="URL", help="Storage that gets the copy's record  [default: the same]")
 @click.option("--runs-to", metavar="DIR", help="Folder that gets the copy's files  [default: the same]")
-@place_options
+@location_options
 @json_option
 @debug_option
 def copy(
@@ -134,7 +140,7 @@ def copy(
 @studies.command("delete")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask for the name.")
-@place_options
+@location_options
 @json_option
 @debug_option
 def delete(name: str, yes: bool, runs: str | None, storage: str | None, as_json: bool) -> None:

@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from automl_cxr.cli.options import debug_option, json_option, place_options
+from automl_cxr.cli.options import debug_option, json_option, location_options, moved_data_option
 from automl_cxr.cli.output import print_json, print_table, progress_bar, say
+from automl_cxr.cli.sections import CommandSection, SectionedCommand
 
 if TYPE_CHECKING:
     from automl_cxr.results.replay import Replay
     from automl_cxr.results.verification import Verification
 
-_data_option = click.option("--data", metavar="DIR", help="Where the data are now  [default: where they were]")
 
-
-@click.command()
+@click.command(cls=SectionedCommand, section=CommandSection.MAINTAIN, short_help="Train a trial again and compare the results.")
 @click.argument("study")
 @click.argument("trial", type=click.IntRange(0))
 @click.option(
@@ -26,8 +25,8 @@ _data_option = click.option("--data", metavar="DIR", help="Where the data are no
     show_default=True,
     help="Difference of a score or a probability that counts as none.",
 )
-@_data_option
-@place_options
+@moved_data_option
+@location_options
 @json_option
 @debug_option
 def replay(
@@ -64,11 +63,13 @@ def _print_replay(result: Replay) -> None:
     click.echo(f"{verdict} (differs by {result.differs_by:.2g}, tolerance {result.tolerance:g})")
 
 
-@click.command()
+@click.command(
+    cls=SectionedCommand, section=CommandSection.MAINTAIN, short_help="Check the files, models and scores of a study."
+)
 @click.argument("study")
 @click.argument("trial", type=click.IntRange(0), required=False)
-@_data_option
-@place_options
+@moved_data_option
+@location_options
 @json_option
 @debug_option
 def verify(study: str, trial: int | None, data: str | None, runs: str | None, storage: str | None, as_json: bool) -> None:

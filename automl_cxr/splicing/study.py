@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ import numpy as np
 from automl_cxr.splicing.branches import Branch, join_branches
 from automl_cxr.splicing.record import save_splices
 from automl_cxr.splicing.search import SETTINGS, SpliceScores
-from automl_cxr.study.prepare import OnProgress, PreparedStudy, StudyRequest, prepare_study
+from automl_cxr.study.data_preparation import OnProgress
+from automl_cxr.study.prepare import PreparedStudy, prepare_study
 from automl_cxr.study.store import StudyStore, check_study_name, explained_disk_errors, founding
 
 _MARK = "splice"  # on an enqueued trial
@@ -38,6 +39,7 @@ def prepare_splice_study(
     name: str,
     runs: Path,
     storage: str,
+    command: str = "",
     on_progress: OnProgress | None = None,
 ) -> PreparedStudy:
     """Begin the study, or find it again, and have some pairs of cuts wait in it that are not among its trials yet.
@@ -48,6 +50,7 @@ def prepare_splice_study(
         name: Of the study.
         runs: Folder of all studies' files.
         storage: Optuna storage URL.
+        command: Command line as typed, for the record.
         on_progress: Told (images decoded, images in all).
 
     Raises:
@@ -65,8 +68,8 @@ def prepare_splice_study(
     with tempfile.TemporaryDirectory() as place:
         space = Path(place) / "splice.toml"
         space.write_text(write_space(first, second, scores.cuts, heads=folder / "heads"), encoding="utf-8")
-        request = StudyRequest(**{**_fields(scores.request), "space": str(space), "name": name})
-        prepared = prepare_study(request, runs=runs, storage=storage, on_progress=on_progress)
+        request = dataclasses.replace(scores.request, space=str(space), name=name)
+        prepared = prepare_study(request, runs=runs, storage=storage, command=command, on_progress=on_progress)
     with founding(name, runs):
         _enqueue_missing(prepared.store, pairs)
     return prepared
@@ -86,10 +89,6 @@ def write_space(first: Branch, second: Branch, cuts: tuple[Sequence[str], Sequen
 def _toml(value: Any) -> str:
     """Write a value as TOML, whose texts, numbers and booleans are those of JSON."""
     return json.dumps(value, ensure_ascii=False)
-
-
-def _fields(request: StudyRequest) -> Mapping[str, Any]:
-    return {item.name: getattr(request, item.name) for item in dataclasses.fields(request)}
 
 
 def _with_own_weights(branch: Branch, file: Path) -> Branch:

@@ -34,8 +34,7 @@ EXECUTORS = ("ray", "inline")
 DEFAULT_TRIALS = 20
 DEFAULT_KEEP_MODELS = 10
 
-Kind = Literal["text", "int", "float", "duration", "bytes", "names", "settings"]
-FilePath = str | os.PathLike[str]
+Kind = Literal["text", "path", "int", "float", "duration", "bytes", "names", "settings"]
 
 
 class Scope(StrEnum):
@@ -151,6 +150,8 @@ class _OptionSet:
             value = getattr(self, option.name)
             if value is not None and option.above_zero and not value > 0:
                 raise UsageError(f"{option.name} must be above 0; received {value}.")
+            if option.kind == "path" and value is not None:
+                object.__setattr__(self, option.name, os.fspath(value))
             if option.is_repeatable and option.kind == "text":  # one name is a list of one name
                 object.__setattr__(self, option.name, ((value,) if isinstance(value, str) else tuple(value or ())) or None)
             if option.name == "executor" and value not in EXECUTORS:
@@ -174,9 +175,10 @@ class SearchOptions(_OptionSet):
         metavar="NAME|FILE",
         default="scratch",
     )
-    data: FilePath | None = _option(
+    data: str | None = _option(
         "Folder or CSV table of radiographs.",
         Section.DATA,
+        kind="path",
         metavar="DIR",
         default_text="phantom images, drawn by this program",
     )
@@ -216,8 +218,7 @@ class SearchOptions(_OptionSet):
         default=112,
     )
     fit: str | None = _option(
-        "How an image becomes square: stretch it, pad its short side with black, or crop its centre "
-        f"({list_choices(FITS)}).",
+        "How an image becomes square: stretch (distort it), pad (add black on its short sides) or crop (keep its centre).",
         Section.DATA,
         metavar="NAME",
         choices=FITS,
@@ -282,17 +283,18 @@ class SearchOptions(_OptionSet):
         default="tpe",
     )
     pruner: str | None = _option(
-        f"Method that stops trials early: {list_choices(PRUNER_NAMES)}; with --folds {list_choices(FOLD_PRUNER_NAMES)}. "
+        f"Method that stops trials early: {list_choices(PRUNER_NAMES)}; for cross-validation "
+        f"{list_choices(FOLD_PRUNER_NAMES)}. "
         "The sampler kt-hyperband stops trials by itself.",
         Section.SEARCH,
         metavar="NAME",
         choices=tuple(dict.fromkeys((*PRUNER_NAMES, *FOLD_PRUNER_NAMES))),
         setting="pruner",
-        default_text="asha; with folds wilcoxon",
+        default_text="asha; for cross-validation wilcoxon",
     )
     fidelity: str | None = _option(
-        f"What kt-hyperband increases from rung to rung ({list_choices(FIDELITY_NAMES)}): epochs alone, or epochs and image "
-        "size.",
+        "What the sampler kt-hyperband increases from rung to rung: epochs, or image_size (the image size together with the "
+        "epochs).",
         Section.SEARCH,
         metavar="NAME",
         choices=FIDELITY_NAMES,
@@ -330,7 +332,7 @@ class SearchOptions(_OptionSet):
         kind="settings",
         is_repeatable=True,
         setting="fixed",
-        example="Type one as NAME=VALUE.",
+        example="Type each as NAME=VALUE.",
         in_study_files=False,  # a study file fixes hyperparameters in its space
     )
     epochs: int | None = _option(
@@ -359,10 +361,11 @@ class SearchOptions(_OptionSet):
         high=100,
         default_text="0",
     )
-    weights_folder: FilePath | None = _option(
+    weights_folder: str | None = _option(
         "Folder that is searched first for pretrained weights.",
         Section.TRAINING,
         flag="weights",
+        kind="path",
         metavar="DIR",
         setting="weights_folder",
     )
@@ -449,22 +452,26 @@ class SearchOptions(_OptionSet):
         default_text="16, or an eighth of the trials for samplers that learn from scores",
     )
     cpus_per_trial: float | None = _option(
-        "Number of CPU cores for each trial.", Section.EXECUTION, kind="float", low=0.1, default_text="an equal share"
+        "Number of CPU cores for each trial.",
+        Section.EXECUTION,
+        kind="float",
+        low=0.1,
+        default_text="the cores divided by the trials that run at the same time",
     )
     gpus_per_trial: float | None = _option(
-        "Number of GPUs for each trial. 0.5 runs two trials on one GPU, each with half of its memory; 2 trains one trial on two "
-        "GPUs.",
+        "Number of GPUs for each trial. 0.5 runs two trials on one GPU, each with half of its memory; 2 trains one trial on "
+        "two GPUs.",
         Section.EXECUTION,
         kind="float",
         low=0,
-        default_text="1 if there is a GPU",
+        default_text="1 if Ray finds a GPU",
     )
     memory_per_trial: int | None = _option(
         "Main memory that each trial may use.",
         Section.EXECUTION,
         kind="bytes",
         example="Typed like 6GB.",
-        default_text="an equal share",
+        default_text="the memory of the machine divided by the trials on it",
     )
     address: str | None = _option(
         "Address of a running Ray cluster.",
@@ -472,9 +479,10 @@ class SearchOptions(_OptionSet):
         default_text="$RAY_ADDRESS; without it, Ray starts on this machine",
     )
 
-    runs: FilePath | None = _option(
+    runs: str | None = _option(
         "Folder that contains the files of all studies.",
         Section.LOCATION,
+        kind="path",
         metavar="DIR",
         default_text="$AUTOML_CXR_RUNS, else automl_runs",
     )
@@ -488,11 +496,8 @@ class SearchOptions(_OptionSet):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.executor != "ray" and self.ray_resources:
-            names = [f"--{name.replace('_', '-')}" for name in _RAY_RESOURCES]
-            raise UsageError(
-                f"{', '.join(names[:-1])} and {names[-1]} are options of Ray; received --executor {self.executor}. "
-                "Leave them out."
-            )
+            names = [f"--{name.replace('_', '-')}" for name in self.ray_resources]
+            raise UsageError(f"{', '.join(names)} needs --executor ray; received --executor {self.executor}. Leave it out.")
 
     @property
     def hyperparameters(self) -> dict[str, Any] | None:
@@ -530,7 +535,7 @@ class SpliceOptions(_OptionSet):
         UnknownNameError: There is no such executor.
     """
 
-    data: FilePath | None = _search_option("data", default_text="those of a trained branch, else phantom images")
+    data: str | None = _search_option("data", default_text="those of a trained branch, else phantom images")
     cuts: Sequence[str] | None = _option(
         "Cuts of the first network to try: layer names, or numbers of its splice points.",
         Section.SEARCH,
@@ -573,9 +578,9 @@ class SpliceOptions(_OptionSet):
     )
     epochs: int | None = _search_option("epochs", help="Largest number of epochs of a pair (passes over the training images).")
     batch_size: int | None = _search_option("batch_size")
-    weights_folder: FilePath | None = _search_option("weights_folder")
+    weights_folder: str | None = _search_option("weights_folder")
     executor: str = _search_option("executor", value="inline")
-    runs: FilePath | None = _search_option("runs")
+    runs: str | None = _search_option("runs")
     storage: str | None = _search_option("storage")
 
     def __post_init__(self) -> None:
@@ -620,7 +625,7 @@ def with_keywords(options_class: type[OptionsT], options: OptionsT | None, keywo
         UnknownNameError: A keyword is no option.
         UsageError: A value is out of its range.
     """
-    known = [option.name for option in options_of(options_class)]
+    known: list[str] = [option.name for option in options_of(options_class)]
     for name in keywords:
         if name not in known:
             raise UnknownNameError("keyword", name, [*known, "options"])

@@ -47,7 +47,7 @@ def record_search(store, driver):
 class TestTheCatalogue:
     def test_every_study_of_a_storage_is_summarised(self, prepare, quick_search, place, tmp_path):
         begun = begin_and_interrupt(prepare, quick_search)
-        prepare(name="t", objectives=["log_loss"])
+        prepare(name="t", objective=["log_loss"])
         optuna.create_study(study_name="strange", storage=place["storage"])
         shutil.rmtree(tmp_path / "t")
         first, strange, emptied = list_studies(**place)
@@ -61,7 +61,7 @@ class TestTheCatalogue:
         assert (strange.name, strange.space, strange.trials) == ("strange", "", {})
 
     def test_the_best_of_a_score_to_minimise_is_the_lowest(self, prepare, quick_search, place):
-        prepared = prepare(objectives=["log_loss"])
+        prepared = prepare(objective=["log_loss"])
         quick_search(prepared, trials=4)
         assert list_studies(**place)[0].best == min(record.score for record in prepared.store.records())
 

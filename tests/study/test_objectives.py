@@ -14,7 +14,7 @@ TWO = ("macro_f1", "parameters")
 
 
 def test_the_first_objective_ranks_and_the_front_is_what_nobody_beats(prepare, quick_search):
-    prepared = prepare(objectives=TWO)
+    prepared = prepare(objective=TWO)
     quick_search(prepared, trials=8)
     store = prepared.store
     ranked = store.ranked()
@@ -33,7 +33,7 @@ def test_the_first_objective_ranks_and_the_front_is_what_nobody_beats(prepare, q
 
 
 def test_models_of_the_front_are_kept_first(prepare, quick_search):
-    prepared = prepare(objectives=TWO)
+    prepared = prepare(objective=TWO)
     quick_search(prepared, trials=8, keep_models=8)
     store = prepared.store
     front = [record.number for record in store.pareto_front()]
@@ -45,7 +45,7 @@ def test_models_of_the_front_are_kept_first(prepare, quick_search):
 
 
 def test_a_stopped_trial_keeps_its_last_score(prepare, quick_search):
-    prepared = prepare(objectives=TWO, pruner="asha", epochs=9)
+    prepared = prepare(objective=TWO, pruner="asha", epochs=9)
     quick_search(prepared, trials=12, epochs=9)
     stopped = prepared.store.records(TrialState.PRUNED)
     assert stopped
@@ -55,21 +55,21 @@ def test_a_stopped_trial_keeps_its_last_score(prepare, quick_search):
 
 
 def test_a_study_keeps_its_objectives_and_requirements(prepare):
-    prepare(objectives=TWO, requirements=["parameters<=1e6"])
+    prepare(objective=TWO, require=["parameters<=1e6"])
     spec = prepare().store.spec
     assert (spec.objectives, spec.requirements) == (TWO, ("parameters<=1000000",))
-    prepare(requirements=["parameters <= 1000000"])
+    prepare(require=["parameters <= 1000000"])
     with pytest.raises(StudyMismatchError, match=r"with requirements parameters<=1000000; received parameters<=2000000\."):
-        prepare(requirements=["parameters<=2e6"])
+        prepare(require=["parameters<=2e6"])
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"objectives": TWO, "pruner": "median"}, "Pruner 'median' knows one objective only"),
-        ({"objectives": TWO, "sampler": "kt-bayesian"}, "Sampler 'kt-bayesian' knows one objective only"),
-        ({"requirements": ["sensitivity_at_90_specificity>=0.8"], "classes": ["opacity", "effusion"]}, "--normal-class"),
-        ({"requirements": ["parameters"]}, "written like"),
+        ({"objective": TWO, "pruner": "median"}, "Pruner 'median' knows one objective only"),
+        ({"objective": TWO, "sampler": "kt-bayesian"}, "Sampler 'kt-bayesian' knows one objective only"),
+        ({"require": ["sensitivity_at_90_specificity>=0.8"], "classes": ["opacity", "effusion"]}, "--normal-class"),
+        ({"require": ["parameters"]}, "written like"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_before_the_study_begins(prepare, wrong, said):
@@ -78,7 +78,7 @@ def test_what_cannot_be_searched_is_refused_before_the_study_begins(prepare, wro
 
 
 def test_a_refused_trial_is_pruned_with_its_reason_and_leaves_no_files(prepare, quick_search):
-    prepared = prepare(requirements=["parameters<=116"])
+    prepared = prepare(require=["parameters<=116"])
     quick_search(prepared, trials=7)
     store = prepared.store
     refused = [record for record in store.records() if record.refusal]
@@ -95,7 +95,7 @@ def test_a_refused_trial_is_pruned_with_its_reason_and_leaves_no_files(prepare, 
 
 
 def test_what_the_end_tells_makes_a_trial_infeasible_and_ranks_it_last(prepare, quick_search):
-    prepared = prepare(requirements=["macro_f1<=0.6"])
+    prepared = prepare(require=["macro_f1<=0.6"])
     quick_search(prepared, trials=10)
     ranked, eligible = prepared.store.ranked(), prepared.store.eligible()
     assert 0 < len(eligible) < len(ranked) == 10
@@ -105,7 +105,7 @@ def test_what_the_end_tells_makes_a_trial_infeasible_and_ranks_it_last(prepare, 
 
 
 def test_a_search_that_only_refuses_says_so(prepare, quick_search, monkeypatch):
-    prepared = prepare(requirements=["parameters<=10"])
+    prepared = prepare(require=["parameters<=10"])
     with pytest.raises(StudyError, match=r"3 trials were refused before training .* Trial 2: parameters \d+\. Loosen what"):
         quick_search(prepared, trials=3)
     monkeypatch.setattr("automl_cxr.study.runner._FUTILE", 4)
@@ -115,7 +115,7 @@ def test_a_search_that_only_refuses_says_so(prepare, quick_search, monkeypatch):
 
 
 def test_people_are_told_what_was_refused_and_what_misses_a_requirement(prepare, quick_search):
-    prepared = prepare(requirements=["parameters<=116", "macro_f1<=0.6"])
+    prepared = prepare(require=["parameters<=116", "macro_f1<=0.6"])
     stream = io.StringIO()
     budget = Budget(n_trials=10, seconds=None, keep_models=3)
     with SearchProgress(prepared.store, budget, stream=stream) as progress:

@@ -59,7 +59,7 @@ def test_continuing_takes_what_was_not_said_from_the_study(prepare):
 @pytest.mark.parametrize(
     ("change", "named"),
     [({"image_size": 48}, "image_size 32"), ({"seed": 1}, "seed 0"), ({"space": "fused"}, "space_name 'scratch'"),
-     ({"objectives": ["accuracy"]}, "objectives macro_f1; received accuracy"),
+     ({"objective": ["accuracy"]}, "objectives macro_f1; received accuracy"),
      ({"valid_fraction": 0.2}, "valid_fraction 0.15")],
 )  # fmt: skip
 def test_other_settings_are_refused(prepare, change, named):
@@ -114,7 +114,7 @@ def test_a_class_without_readable_images_is_refused(prepare, phantoms, tmp_path)
     [
         ({"sampler": "tp"}, "Did you mean 'tpe'"),
         ({"pruner": "asa"}, "Did you mean 'asha'"),
-        ({"objectives": ["macrof1"]}, "Did you mean 'macro_f1'"),
+        ({"objective": ["macrof1"]}, "Did you mean 'macro_f1'"),
         ({"normal_class": "norml"}, "Did you mean 'normal'"),
         ({"classes": ["normal", "opacty"]}, "Did you mean 'opacity'"),
         ({"space": "scrath"}, "Did you mean 'scratch'"),
@@ -128,8 +128,8 @@ def test_unknown_names_get_the_nearest(prepare, wrong, message):
 
 def test_fnfr_needs_a_normal_class(prepare):
     with pytest.raises(UsageError, match="--normal-class"):
-        prepare(objectives=["fnfr"], classes=["opacity", "effusion"])
-    assert prepare(objectives=["fnfr"], name="with").store.spec.objective == "fnfr"
+        prepare(objective=["fnfr"], classes=["opacity", "effusion"])
+    assert prepare(objective=["fnfr"], name="with").store.spec.objective == "fnfr"
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "..", "a\nb", "x" * 300])
@@ -160,7 +160,7 @@ class TestContinuing:
         prepare()
         shutil.rmtree(tmp_path / "s")
         with pytest.raises(StudyError, match="its files are not at"):
-            prepare(seed=9, objectives=["log_loss"])
+            prepare(seed=9, objective=["log_loss"])
 
     def test_files_of_another_study_are_refused(self, prepare, tmp_path):
         prepare()
@@ -191,10 +191,11 @@ class TestContinuing:
 
     def test_two_processes_begin_one_study(self, tmp_path, phantoms):
         script = (
-            "import sys; from pathlib import Path; from automl_cxr.study.prepare import StudyRequest, prepare_study\n"
+            "import sys; from pathlib import Path; from automl_cxr.study.options import SearchOptions\n"
+            "from automl_cxr.study.prepare import prepare_study\n"
             "runs = Path(sys.argv[1])\n"
             "try:\n"
-            "    prepared = prepare_study(StudyRequest(data=sys.argv[2], name='s', image_size=32, seed=int(sys.argv[3])),\n"
+            "    prepared = prepare_study(SearchOptions(data=sys.argv[2], name='s', image_size=32, seed=int(sys.argv[3])),\n"
             "                             runs=runs, storage=f'sqlite:///{runs / \"studies.db\"}')\n"
             "    print('new' if prepared.is_new else 'continued')\n"
             "except ValueError as error:\n"
@@ -219,12 +220,13 @@ def test_impossible_settings_begin_no_study(prepare, wrong, tmp_path):
 
 
 def test_names_of_folders_with_dots_stay_apart(tmp_path, phantoms):
-    from automl_cxr.study.prepare import StudyRequest, _default_name
+    from automl_cxr.study.options import SearchOptions
+    from automl_cxr.study.prepare import _default_name
 
     for version in ("v1.2", "v1.3"):
         (tmp_path / version).mkdir()
     (tmp_path / "table.csv").write_text("path,label\n")
-    names = [_default_name(StudyRequest(data=str(tmp_path / name))) for name in ("v1.2", "v1.3", "table.csv")]
+    names = [_default_name(SearchOptions(data=str(tmp_path / name))) for name in ("v1.2", "v1.3", "table.csv")]
     assert names == ["scratch-v1.2", "scratch-v1.3", "scratch-table"]
 
 
@@ -291,8 +293,8 @@ def test_a_file_of_weights_is_found_from_everywhere(prepare, tmp_path, monkeypat
     assert prepare(fixed={"weights": "w.h5"}).store.spec.fixed == {"weights": str(tmp_path / "w.h5")}
 
 
-def test_the_batch_size_is_said_once(prepare):
-    with pytest.raises(UsageError, match="batch size is said twice"):
+def test_the_batch_size_is_set_in_one_place(prepare):
+    with pytest.raises(UsageError, match="batch size is set twice"):
         prepare(batch_size=8, fixed={"batch_size": 4})
 
 
@@ -370,7 +372,7 @@ def test_the_default_pruner_judges_what_trials_report(prepare, folds, pruner):
         ({"folds": 1}, "must be 2 or more"),
         ({"folds": -3}, "must be 2 or more"),
         ({"folds": 2.0}, "must be 2 or more"),
-        ({"folds": 3, "valid_fraction": 0.2}, "each of them is the validation part once"),
+        ({"folds": 3, "valid_fraction": 0.2}, "each fold is the validation part once"),
         ({"folds": 3, "pruner": "asha"}, r"received --pruner asha with --folds 3\. Take one of wilcoxon, median, none"),
         ({"folds": 3, "pruner": "hyperband"}, "received --pruner hyperband with --folds 3"),
         ({"folds": 3, "sampler": "kt-hyperband"}, r"rungs of epochs, and .* received --folds 3"),

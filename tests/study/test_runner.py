@@ -275,7 +275,7 @@ def test_a_storage_that_fails_in_the_middle_is_said_and_nothing_is_lost(prepare,
 
 
 def test_a_score_to_minimise_is_minimised_all_the_way(prepare, quick_search):
-    prepared = prepare(objectives=["log_loss"])
+    prepared = prepare(objective=["log_loss"])
     quick_search(prepared, trials=4)
     ranked = prepared.store.ranked()
     assert [record.score for record in ranked] == sorted(record.score for record in ranked)

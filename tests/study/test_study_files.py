@@ -8,7 +8,7 @@ from automl_cxr.study.study_files import load_study_options, read_study_file
 def test_settings_become_words(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('description = "x"\nimage-size = 64\nclasses = ["a", "b"]\ntime = "2h"')
-    settings = load_study_options(str(path), ["image-size", "classes", "time"])
+    settings = load_study_options(str(path))
     assert settings == {"image-size": "64", "classes": "a,b", "time": "2h"}
 
 
@@ -17,7 +17,7 @@ def test_broken_files_are_refused(tmp_path, text, rule):
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(UsageError, match=rule):
-        load_study_options(str(path), ["image-size", "classes"])
+        load_study_options(str(path))
 
 
 def test_a_file_may_hold_its_space(tmp_path):
@@ -26,7 +26,7 @@ def test_a_file_may_hold_its_space(tmp_path):
         'description = "x"\ntrials = 1\n[reference]\nparameters = 5\n[space]\nfamily = "fused"\n[space.dropout]\n'
         'type = "float"\nlow = 0.0\nhigh = 0.5'
     )
-    assert load_study_options(str(path), ["trials", "space"]) == {"trials": "1", "space": str(path)}
+    assert load_study_options(str(path)) == {"trials": "1", "space": str(path)}
     assert read_study_file(path).reference == {"parameters": 5}
     space = load_space(str(path))
     assert space.constants == {"family": "fused"}

@@ -121,7 +121,7 @@ def test_only_whole_points_of_the_space_are_told(prepare, spaces, earlier):
 
 @pytest.mark.parametrize(
     ("settings", "named"),
-    [({"epochs": 7}, "epochs"), ({"objectives": ["accuracy"]}, "objectives"), ({"image_size": 48}, "image_size")],
+    [({"epochs": 7}, "epochs"), ({"objective": ["accuracy"]}, "objectives"), ({"image_size": 48}, "image_size")],
 )
 def test_scores_that_do_not_compare_are_not_told(prepare, spaces, earlier, settings, named):
     prepared = prepare(space=spaces["wide"], warm_start="old", **settings)

@@ -1,4 +1,4 @@
-"""The front door for Python: what the command line does, in a few lines from a notebook.
+"""The Python interface: every command of the command line as a function.
 
 For example::
 

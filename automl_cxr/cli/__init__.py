@@ -1,4 +1,7 @@
-"""The command line: each command parses words, makes one call, and prints. Heavy libraries load inside the commands."""
+"""The command line. Each command parses its arguments, makes one call, and prints the result.
+
+Heavy libraries are imported inside the commands, so that `automl-cxr --help` is fast.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +38,8 @@ _INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with its exit code: 0 done, 1 failed, 2 wrong words, 130 interrupted."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way to say Ctrl-C
+    """Run the command line and exit: 0 success, 1 the operation failed, 2 usage error, 130 interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job scheduler stops a search like Ctrl-C
     sys.exit(_run(arguments))
 
 
@@ -47,22 +50,22 @@ def _run(arguments: Sequence[str] | None) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        words = sys.argv[1:] if arguments is None else arguments
-        is_search = "search" in words[:2]
-        say("Interrupted. What was finished is kept; the same command continues." if is_search else "Interrupted.")
+        typed = sys.argv[1:] if arguments is None else arguments
+        is_search = "search" in typed[:2]
+        say("Interrupted. Finished trials are stored; the same command continues the search." if is_search else "Interrupted.")
         return _INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has left; so do we, quietly
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of stdout closed it, as `head` does
         return 0
     except AutomlCxrError as error:
-        _explain(str(error))
+        _print_error(str(error))
         return error.exit_code
-    except Exception as error:  # noqa: BLE001 - the border: a stranger gets a sentence, --debug the rest
-        _explain(f"{type(error).__name__}: {error}" + ("" if is_debug() else " (--debug shows where)"))
+    except Exception as error:  # noqa: BLE001 - users get one line; --debug shows the traceback
+        _print_error(f"{type(error).__name__}: {error}" + ("" if is_debug() else " (--debug shows the traceback)"))
         return 1
 
 
-def _explain(message: str) -> None:
+def _print_error(message: str) -> None:
     if is_debug():
         traceback.print_exc()
     say(f"automl-cxr: {message}")

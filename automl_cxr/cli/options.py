@@ -37,7 +37,7 @@ moved_data_option = click.option(
 
 
 class Setting(click.ParamType[tuple[str, Any]]):
-    """A hyperparameter and its value, typed NAME=VALUE."""
+    """A hyperparameter and its value, typed as NAME=VALUE."""
 
     name = "NAME=VALUE"
 
@@ -53,7 +53,7 @@ class Setting(click.ParamType[tuple[str, Any]]):
 
 
 class Names(click.ParamType[list[str]]):
-    """Names separated by commas."""
+    """Names, separated by commas."""
 
     name = "A,B,..."
 
@@ -65,7 +65,7 @@ class Names(click.ParamType[list[str]]):
 
 
 class Numbers(click.ParamType[list[int]]):
-    """Numbers of trials separated by commas."""
+    """Numbers of trials, separated by commas."""
 
     name = "N,N,..."
 
@@ -73,12 +73,12 @@ class Numbers(click.ParamType[list[int]]):
         if isinstance(value, list):
             return value
         if not all(part.strip().isdecimal() for part in value.split(",")):
-            self.fail(f"trials are named by their numbers, such as 3,7,9; received {value!r}.", param, ctx)
+            self.fail(f"trials are given by their numbers, such as 3,7,9; received {value!r}.", param, ctx)
         return [int(part) for part in value.split(",")]
 
 
 class Duration(click.ParamType[float]):
-    """Seconds, written as 45s, 90m, 2h, 1h30m or a bare number of seconds."""
+    """A duration in seconds, typed as 45s, 90m, 2h, 1h30m or a number of seconds."""
 
     name = "TIME"
 
@@ -86,7 +86,7 @@ class Duration(click.ParamType[float]):
         text = str(value).strip().lower()
         match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text)
         if not text or match is None:
-            self.fail(f"a time is written like 45s, 90m, 2h or 1h30m; received {value!r}.", param, ctx)
+            self.fail(f"a time is typed like 45s, 90m, 2h or 1h30m; received {value!r}.", param, ctx)
         hours, minutes, seconds = (float(part or 0) for part in match.groups())
         total = hours * 3600 + minutes * 60 + seconds
         if total <= 0:
@@ -95,7 +95,7 @@ class Duration(click.ParamType[float]):
 
 
 class Size(click.ParamType[int]):
-    """Bytes, written as 500MB, 6GB, 1.5GiB or a bare number."""
+    """A size in bytes, typed as 500MB, 6GB, 1.5GiB or a number of bytes."""
 
     name = "SIZE"
 
@@ -122,12 +122,15 @@ _TYPES: dict[str, Callable[[Option], Any]] = {
 }
 
 
-def add_options(options_class: type[Any], only: Collection[str] | None = None) -> Callable[[CommandT], CommandT]:
+def add_options(
+    options_class: type[Any], only: Collection[str] | None = None, *, has_sections: bool = True
+) -> Callable[[CommandT], CommandT]:
     """Return a decorator that adds the options of a dataclass to a command, in the order of its fields.
 
     Args:
         options_class: ``SearchOptions`` or ``SpliceOptions``.
         only: Names of the fields to add. [default: all]
+        has_sections: Whether the help shows the options under their own headings.
     """
 
     def decorate(command: CommandT) -> CommandT:
@@ -135,18 +138,18 @@ def add_options(options_class: type[Any], only: Collection[str] | None = None) -
         for option in reversed(chosen):
             for former in option.hidden_flags:
                 command = _hidden_option(option, former)(command)
-            command = _click_option(option)(command)
+            command = _click_option(option, section=option.section if has_sections else None)(command)
         return command
 
     return decorate
 
 
-def _click_option(option: Option) -> Callable[[CommandT], CommandT]:
+def _click_option(option: Option, *, section: str | None) -> Callable[[CommandT], CommandT]:
     return click.option(
         f"--{option.flag}",
         option.name,
         cls=SectionedOption,
-        section=option.section,
+        section=section,
         type=_TYPES[option.kind](option),
         metavar=option.metavar,
         multiple=option.is_repeatable,
@@ -179,8 +182,8 @@ def _hidden_option(option: Option, former: str) -> Callable[[CommandT], CommandT
 
 
 location_options = add_options(SearchOptions, only=("runs", "storage"))
-data_options = add_options(SearchOptions, only=("layout", "classes", "patients"))
-set_option = add_options(SearchOptions, only=("fixed",))
+data_options = add_options(SearchOptions, only=("layout", "classes", "patients"), has_sections=False)
+set_option = add_options(SearchOptions, only=("fixed",), has_sections=False)
 
 
 def use_study_file(context: click.Context, _parameter: click.Parameter, name: str | None) -> None:

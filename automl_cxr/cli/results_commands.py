@@ -1,4 +1,4 @@
-"""What comes after a search: importance, evaluate, predict, dashboard."""
+"""The commands `importance`, `evaluate`, `predict` and `dashboard`."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ from automl_cxr.cli.sections import CommandSection, SectionedCommand
     default="ped-anova",
     show_default=True,
     metavar="NAME",
-    help="ped-anova: what sets the best tenth of the trials apart. fanova: what explains the scores' variance.",
+    help="Method: ped-anova, the hyperparameters that distinguish the best tenth of the trials; fanova, those that explain the "
+    "variance of the scores.",
 )
 @location_options
 @json_option
 @debug_option
 def importance(study: str, evaluator: str, runs: str | None, storage: str | None, as_json: bool) -> None:
-    """Tell which hyperparameters decided the scores of STUDY."""
+    """Estimate how strongly each hyperparameter affects the scores of STUDY."""
     from automl_cxr import api
 
     table = api.open_study(study, runs=runs, storage=storage).importance(evaluator=evaluator)
@@ -56,7 +57,7 @@ def importance(study: str, evaluator: str, runs: str | None, storage: str | None
     default="test",
     show_default=True,
     metavar="PART",
-    help="test, valid (with folds: out of fold) or train; opening test is recorded.",
+    help="Part of the images: test, valid (for cross-validation, out of fold) or train. Opening the test part is recorded.",
 )
 @trial_option
 @moved_data_option
@@ -66,7 +67,7 @@ def importance(study: str, evaluator: str, runs: str | None, storage: str | None
 def evaluate(
     target: str, part: str, trial: int | None, data: str | None, runs: str | None, storage: str | None, as_json: bool
 ) -> None:
-    """Score a study's best trial, or an ensemble, on a part of the study's images."""
+    """Score a study's best trial or an ensemble on a part of the study's images, with 95% intervals over patients."""
     from automl_cxr import api
 
     classifier = api.open_classifier(target, trial=trial, runs=runs, storage=storage)
@@ -106,15 +107,15 @@ def _print_evaluation(study: str, result: Any) -> None:
     for image, reason in result.unreadable.items():
         say(f"left out: {shown_path(image)}: {reason}")
     if result.n_opened == 1:
-        say("The test part is now open; the study has recorded it.")
+        say("The test part is now opened; the study has recorded it.")
     elif result.n_opened > 1:
-        say(f"The test part has now been opened {result.n_opened} times; choosing by it makes its scores too good.")
+        say(f"The test part has now been opened {result.n_opened} times. A model chosen by its test score looks too good.")
 
 
 @click.command(cls=SectionedCommand, section=CommandSection.SHIP, short_help="Classify image files and folders of images.")
 @click.argument("target", metavar="STUDY|ENSEMBLE")
 @click.argument("paths", nargs=-1, required=True, metavar="PATHS...")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file to write  [default: the screen]")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file to write  [default: stdout]")
 @trial_option
 @location_options
 @json_option
@@ -128,7 +129,7 @@ def predict(
     storage: str | None,
     as_json: bool,
 ) -> None:
-    """Classify image files and all images in folders."""
+    """Classify image files and all images in folders, with the best trial of a study or an ensemble."""
     from automl_cxr import api
     from automl_cxr.results.tables import to_csv, to_json
 
@@ -153,15 +154,15 @@ def predict(
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen on; others than this one are open to the network.",
+    help="Network address to listen on. Any other address than the default is reachable from the network.",
 )
-@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="TCP port to listen on.")
 @location_options
 @debug_option
 def dashboard(host: str, port: int, runs: str | None, storage: str | None) -> None:
-    """Browse all studies in the Optuna dashboard, until Ctrl-C.
+    """Serve all studies in the Optuna dashboard until Ctrl-C.
 
-    A trial's page shows its curves and confusion matrix, a study's page figures and how the study was made.
+    The page of a trial shows its learning curves and confusion matrix; the page of a study shows figures and its settings.
     """
     from automl_cxr import api
     from automl_cxr.results.dashboard import serve_dashboard

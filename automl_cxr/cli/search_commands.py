@@ -1,4 +1,4 @@
-"""`automl-cxr search`, `automl-cxr spaces` and `automl-cxr systems`."""
+"""The commands `search`, `spaces` and `systems`."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ def search(as_json: bool, **options: Any) -> None:
 
 def _print_search(study: Any, as_json: bool) -> None:
     states = [str(trial.state) for trial in study.trials]
-    best, tally = study.best, study.tally()
+    best, counts = study.best, study.trial_counts()
     if as_json:
         print_json(
             {
                 "study": study.name,
                 "trials": {state: states.count(state) for state in sorted(set(states))},
-                "tally": vars(tally),
+                "trial_counts": vars(counts),
                 "best": None if best is None else {"trial": best.number, "score": best.score, "params": dict(best.params)},
                 **_pareto_as_json(study),
             }
         )
         return
     click.echo(repr(study))
-    _print_trial_counts(tally)
+    _print_trial_counts(counts)
     if len(study.objectives) > 1:
         for trial in study.pareto_front:
             values = zip(study.objectives, trial.values, strict=True)
@@ -64,34 +64,34 @@ def _print_search(study: Any, as_json: bool) -> None:
                 f"on the Pareto front: trial {trial.number}, {', '.join(f'{name} {value:,.6g}' for name, value in values)}"
             )
     if best is not None:
-        if best.params:  # a published system searches none
+        if best.params:  # a published system has no searched hyperparameters
             click.echo("best parameters: " + ", ".join(f"{name}={short(value)}" for name, value in best.params.items()))
         click.echo(
             f"next: automl-cxr leaderboard {shlex.quote(study.name)}    automl-cxr ensemble build {shlex.quote(study.name)}"
         )
 
 
-def _print_trial_counts(tally: TrialCounts) -> None:
-    counts = {
-        "asked for": tally.asked,
-        "complete": tally.complete,
-        "pruned": tally.pruned,
-        "of them refused before training": tally.refused,
-        "failed": tally.n_failed,
-        "promoted": tally.promoted,
-        "run again": sum(tally.retried.values()),
-        "running elsewhere": tally.running,
-        "left by a dead search": tally.left,
-        "waiting": tally.waiting,
+def _print_trial_counts(counts: TrialCounts) -> None:
+    shown = {
+        "requested": counts.asked,
+        "complete": counts.complete,
+        "pruned": counts.pruned,
+        "of them refused before training": counts.refused,
+        "failed": counts.n_failed,
+        "promoted": counts.promoted,
+        "repeated": sum(counts.retried.values()),
+        "running in another search": counts.running,
+        "left by an interrupted search": counts.left,
+        "waiting": counts.waiting,
     }
-    click.echo("trials: " + ", ".join(f"{count} {what}" for what, count in counts.items() if count))
-    if tally.asked_in_full is not None:
-        click.echo(f"of {tally.asked_in_full} trials that the sampler plans to the last epoch, {tally.complete} are complete")
-    for what, reasons in (("failed", tally.failed), ("run again", tally.retried)):
+    click.echo("trials: " + ", ".join(f"{count} {outcome}" for outcome, count in shown.items() if count))
+    if counts.asked_in_full is not None:
+        click.echo(f"{counts.complete} of {counts.asked_in_full} trials that the sampler plans to the last epoch are complete")
+    for outcome, reasons in (("failed", counts.failed), ("repeated", counts.retried)):
         for reason, count in list(reasons.items())[:_REASONS_SHOWN]:
-            click.echo(f"{what}, {count} x: {reason}")
+            click.echo(f"{outcome}, {count} x: {reason}")
         if len(reasons) > _REASONS_SHOWN:
-            click.echo(f"{what}: {len(reasons) - _REASONS_SHOWN} other reasons (--json tells them)")
+            click.echo(f"{outcome}: {len(reasons) - _REASONS_SHOWN} other reasons (--json lists them)")
 
 
 def _pareto_as_json(study: Any) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def _pareto_as_json(study: Any) -> dict[str, Any]:
 @json_option
 @click.pass_context
 def spaces(context: click.Context, as_json: bool) -> None:
-    """List the search spaces, or show one."""
+    """List the search spaces with the number of hyperparameters that each searches, or show one."""
     if context.invoked_subcommand is not None:
         return
     from automl_cxr.study.spaces import load_space, shipped
@@ -132,7 +132,7 @@ def spaces(context: click.Context, as_json: bool) -> None:
 @click.argument("name")
 @debug_option
 def show_space(name: str) -> None:
-    """Print the TOML of a space, to copy and change."""
+    """Print the TOML text of space NAME, as a start for your own."""
     from automl_cxr.study.spaces import load_space, read_space
 
     load_space(name)
@@ -145,7 +145,7 @@ def show_space(name: str) -> None:
 @json_option
 @debug_option
 def systems(as_json: bool) -> None:
-    """List the published systems and examples: study files for `search --study` and `describe`."""
+    """List the published systems and examples: names for `automl-cxr search --study` and `automl-cxr describe`."""
     from automl_cxr.study.spaces import shipped
     from automl_cxr.study.study_files import read_study_file
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -47,6 +47,8 @@ class SectionedCommand(click.Command):
 class SectionedGroup(SectionedCommand, click.Group):
     """A group of commands, which lists its commands by heading."""
 
+    command_class = SectionedCommand
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, then the commands."""
         super().format_options(ctx, formatter)
@@ -64,17 +66,14 @@ class SectionedGroup(SectionedCommand, click.Group):
 def option_sections(command: click.Command, context: click.Context) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """Yield each heading of a command's options, with (names, help) of each option.
 
-    Options without a heading are last, under "Options", or under "Other options" where there are others.
+    Options without a heading are under "Options", which is first.
     """
-    sections: MutableMapping[str | None, list[tuple[str, str]]] = {}
+    sections: dict[str, list[tuple[str, str]]] = {"Options": []}
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
-        if record is not None:
-            sections.setdefault(getattr(parameter, "section", None), []).append(record)
-    others = sections.pop(None, [])
-    yield from ((str(title), records) for title, records in sections.items())
-    if others:
-        yield "Other options" if sections else "Options", others
+        if isinstance(parameter, click.Option) and record is not None:
+            sections.setdefault(getattr(parameter, "section", None) or "Options", []).append(record)
+    yield from ((str(title), records) for title, records in sections.items() if records)
 
 
 def command_sections(group: click.Group) -> Iterator[tuple[str, list[tuple[str, click.Command]]]]:

@@ -1,4 +1,4 @@
-"""`automl-cxr splice`."""
+"""The command `automl-cxr splice`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from automl_cxr.choices import TABLE_FORMATS, list_choices
 from automl_cxr.cli.options import add_options, debug_option, json_option
 from automl_cxr.cli.output import check_out, print_formatted, print_json, print_table, progress_bar, say, write_table
 from automl_cxr.cli.sections import CommandSection, SectionedCommand
@@ -27,18 +28,26 @@ _ROWS_SHOWN = 25
 @click.argument("second", metavar="B")
 @add_options(SpliceOptions)
 @click.option(
-    "--format", "kind", default="table", show_default=True, metavar="KIND", help="table, csv, json, md, html, latex or xlsx."
+    "--format",
+    "kind",
+    default="table",
+    show_default=True,
+    metavar="KIND",
+    help=f"Output format: {list_choices(('table', *TABLE_FORMATS))}.",
 )
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the table to a file, not to the screen.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File for the table, instead of printing it.")
 @click.option(
-    "--figure", type=click.Path(dir_okay=False, path_type=Path), help="HTML file for the heat map and the Pareto front."
+    "--figure",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="HTML file for a figure with the heat map of scores and the Pareto front.",
 )
 @json_option
 @debug_option
 def splice(first: str, second: str, kind: str, out: Path | None, figure: Path | None, as_json: bool, **values: Any) -> None:
-    """Score every pair of cuts of networks A and B on the validation part, and fine-tune the best small ones.
+    """Score every pair of cuts of networks A and B on the validation part, and fine-tune the best pairs.
 
-    A and B are each a backbone of `automl-cxr describe`, a study (its best trial), STUDY/NUMBER, or the folder of a trial.
+    A and B are each a backbone, such as squeezenet, a study (its best trial), STUDY/NUMBER, or the folder of a trial. Pairs are
+    compared by score and number of parameters; the best pairs of the Pareto front are fine-tuned.
     """
     from automl_cxr import api
     from automl_cxr.results.splice_plots import describe_splices
@@ -91,7 +100,7 @@ def _print_scores(table: pd.DataFrame, *, title: str, kind: str) -> None:
     is_shown = table["pareto"] | (table["rank"] <= _ROWS_SHOWN)
     print_table(fold_intervals(table[is_shown]), title=title)
     if not is_shown.all():
-        say(f"{len(table) - is_shown.sum()} more networks are in the table that --out FILE writes.")
+        say(f"{len(table) - is_shown.sum()} more networks are not shown; --out FILE writes all.")
 
 
 def _print_study(found: Any) -> None:

@@ -164,7 +164,7 @@ def test_help_names_the_samplers_pruners_metrics_methods_and_layouts_there_are(r
         (["leaderboard", "s", "--format", "jsn"], 2, "Did you mean 'json'"),
         (["ensemble", "build", "s", "--top", "0"], 2, "--top"),
         (["ensemble", "build"], 2, "received neither"),
-        (["ensemble", "build", "s", "x.npz"], 2, "stand after --predictions"),
+        (["ensemble", "build", "s", "x.npz"], 2, "follow --predictions"),
         (["ensemble", "build", "s", "--shrinkage", "2"], 2, "--shrinkage"),
         (["ensemble", "build", "--predictions", "x.csv"], 1, "No such file"),
         (["ensemble", "apply", "nowhere", "x.csv"], 1, "is not an ensemble's folder"),
@@ -241,7 +241,7 @@ def test_what_does_not_fit_is_described_without_building_it(run):
     code, out, _ = run(*words, "--set", "dense_units=8192", "--image-size", 2048)
     assert code == 0
     assert "parameters: 4,398,0" in out
-    assert "It does not fit in this machine: a search here would refuse it." in out
+    assert "It does not fit into the memory of this machine; a search would refuse it." in out
     told = json.loads(run("describe", "lung3-3", "--json")[1])["memory"]
     assert told["fits"]
     assert told["batch"] == told["one_image"] + (told["batch_size"] - 1) * told["each_image"]
@@ -450,7 +450,7 @@ class TestAfterASearch:
         lost = json.loads(run("studies", "delete", "other", *places, "--yes", "--json")[1])
         assert lost["models"] == 3
         code, _, err = run("studies", *places, "show", "s")
-        assert (code, "stand behind that word" in err) == (2, True)
+        assert (code, "Options belong after" in err) == (2, True)
 
     def test_too_few_trials_have_no_importances(self, run, searched):
         code, out, err = run("importance", "s", "--runs", searched)
@@ -465,9 +465,9 @@ class TestAfterASearch:
         assert "continued" in err
         told = json.loads(out)
         assert told["trials"] == {"complete": 3}
-        assert (told["tally"]["asked"], told["tally"]["complete"], told["tally"]["failed"]) == (3, 3, {})
+        assert (told["trial_counts"]["asked"], told["trial_counts"]["complete"], told["trial_counts"]["failed"]) == (3, 3, {})
         _, out, _ = run("search", "--name", "s", "--trials", 3, "--executor", "inline", "--runs", searched)
-        assert "trials: 3 asked for, 3 complete\n" in out
+        assert "trials: 3 requested, 3 complete\n" in out
 
     def test_other_settings_are_refused(self, run, searched, phantoms):
         code, _, err = run("search", "--name", "s", "--data", phantoms, "--image-size", 64, "--runs", searched)

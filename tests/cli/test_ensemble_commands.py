@@ -99,7 +99,7 @@ def test_near_duplicates_are_said(run, tables):
     copy = tables[0].with_name("copy.csv")
     copy.write_text(tables[0].read_text())
     _, out, _ = run("ensemble", "build", "--predictions", tables[0], "--predictions", copy, tables[1], *QUICK)
-    assert "model0.csv and copy.csv say nearly the same (their errors correlate by 1.000)." in out
+    assert "model0.csv and copy.csv are nearly identical (the correlation of their errors is 1.000)." in out
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_near_duplicates_are_said(run, tables):
         (["--method", "sweep"], 2, "is for 2 members; received 3"),
         (["--method", "gaa"], 2, "Did you mean 'ga'"),
         (["--name", "../up"], 2, "folder's name"),
-        (["--members", "a"], 2, "named by their numbers"),
+        (["--members", "a"], 2, "given by their numbers"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

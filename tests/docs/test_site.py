@@ -11,6 +11,7 @@ import pytest
 
 import automl_cxr
 from automl_cxr import cli
+from automl_cxr.study.options import SearchOptions, options_of
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = sorted((ROOT / "docs").glob("*.md"))
@@ -53,6 +54,8 @@ def test_each_command_has_a_page_with_its_options(site):
         page = html.unescape((site / "commands" / f"{'-'.join(words)}.html").read_text(encoding="utf-8"))
         assert f"automl-cxr {' '.join(words)}" in index
         for parameter in command.params:
+            if getattr(parameter, "hidden", False):
+                continue
             told = parameter.opts if isinstance(parameter, click.Option) else [parameter.make_metavar(click.Context(command))]
             assert all(text in page for text in told), f"{told} of {' '.join(words)}"
         assert " ".join((command.help or "").split()[:5]).replace("`", "") in re.sub(r"<[^>]+>", "", page)
@@ -65,6 +68,12 @@ def test_the_python_page_has_every_public_name(site):
     for name in (name for name in vars(automl_cxr.Study) if not name.startswith("_")):
         assert re.search(rf"<h3[^>]*>{name}</h3>", page), name
     assert "``" not in page
+
+
+def test_the_page_of_options_has_every_option_and_keyword(site):
+    page = html.unescape((site / "options.html").read_text(encoding="utf-8"))
+    for option in options_of(SearchOptions):
+        assert f"<code>--{option.flag}</code>, <code>{option.name}</code>" in page
 
 
 def test_marks_of_markdown_in_help_texts_are_text(site):

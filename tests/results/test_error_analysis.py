@@ -223,7 +223,7 @@ def test_the_command_prints_writes_and_says_json(own, tmp_path, capfd):
     words = ["errors", "done", "--top", "3", "--runs", str(own.folder.parent)]
     assert cli._run([*words, "--show", "2", "--out", str(tmp_path / "errors.html")]) == 0
     out, err = capfd.readouterr()
-    assert "images of each class that the models get" in out
+    assert "images of each class by agreement of the models" in out
     assert "most uncertain first" in out
     assert f"written to {tmp_path / 'errors.html'}" in err
     assert (tmp_path / "errors.html").read_text().startswith("<!doctype html>")

@@ -59,7 +59,8 @@ def option_page() -> str:
     introduction = (
         "Each option is an option of `automl-cxr search`, a keyword of `automl_cxr.search` and, except `--set`, a key of a "
         "study file (without the leading hyphens). Options of the study are stored in its specification: a study that is "
-        "continued keeps them, and only the sampler and the locations of files may change. The other options apply to one search."
+        "continued keeps them, and only the sampler and the locations of files may change. The other options apply to one "
+        "search."
     )
     sections: dict[str, list[Option]] = {}
     for option in options_of(SearchOptions):

@@ -8,17 +8,18 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, TextIO
 
+from automl_cxr.api.keywords import document_options, with_keywords
 from automl_cxr.api.locations import locate
 from automl_cxr.api.study import Study
 from automl_cxr.engine.registry import ENDING_SAMPLERS, default_batch_trials
 from automl_cxr.study.data_preparation import OnProgress
-from automl_cxr.study.options import DEFAULT_TRIALS, SearchOptions, documents_options, with_keywords
+from automl_cxr.study.options import DEFAULT_TRIALS, SearchOptions
 from automl_cxr.study.prepare import PreparedStudy, prepare_study
 from automl_cxr.study.progress import SearchProgress
 from automl_cxr.study.runner import Budget, Execute, run_search
 
 
-@documents_options(SearchOptions)
+@document_options(SearchOptions)
 def search(  # noqa: D417 - the keywords are the options
     space: str | None = None,
     data: str | os.PathLike[str] | None = None,

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 import pandas as pd
 
+from automl_cxr.api.keywords import document_options, with_keywords
 from automl_cxr.api.locations import locate
 from automl_cxr.api.search import bind_executor, run_prepared
 from automl_cxr.api.study import Study
@@ -20,7 +21,7 @@ from automl_cxr.splicing.search import SpliceScores, score_splices
 from automl_cxr.splicing.study import prepare_splice_study, study_name
 from automl_cxr.splicing.table import front_of
 from automl_cxr.study.data_preparation import OnProgress
-from automl_cxr.study.options import DEFAULT_KEEP_MODELS, SpliceOptions, documents_options, with_keywords
+from automl_cxr.study.options import DEFAULT_KEEP_MODELS, SpliceOptions
 from automl_cxr.study.runner import Budget
 from automl_cxr.study.store import check_study_name
 
@@ -96,7 +97,7 @@ class Splices:
         return self.study
 
 
-@documents_options(SpliceOptions)
+@document_options(SpliceOptions)
 def splice(  # noqa: D417 - the keywords are the options
     first: str | os.PathLike[str],
     second: str | os.PathLike[str],

@@ -22,7 +22,7 @@ from automl_cxr.cli.export_commands import export
 from automl_cxr.cli.leaderboard_command import leaderboard
 from automl_cxr.cli.model_commands import describe
 from automl_cxr.cli.options import debug_option, is_debug
-from automl_cxr.cli.output import say
+from automl_cxr.cli.output import print_message
 from automl_cxr.cli.report_command import report
 from automl_cxr.cli.results_commands import dashboard, evaluate, importance, predict
 from automl_cxr.cli.search_commands import search, spaces, systems
@@ -52,7 +52,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         typed = sys.argv[1:] if arguments is None else arguments
         is_search = "search" in typed[:2]
-        say("Interrupted. Finished trials are stored; the same command continues the search." if is_search else "Interrupted.")
+        message = "Interrupted. Finished trials are stored; the same command continues the search."
+        print_message(message if is_search else "Interrupted.")
         return _INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of stdout closed it, as `head` does
@@ -68,7 +69,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 def _print_error(message: str) -> None:
     if is_debug():
         traceback.print_exc()
-    say(f"automl-cxr: {message}")
+    print_message(f"automl-cxr: {message}")
 
 
 @click.group(cls=SectionedGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

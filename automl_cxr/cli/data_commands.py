@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from automl_cxr.cli.options import data_options, debug_option, json_option
-from automl_cxr.cli.output import check_out, print_json, print_table, progress_bar, say, shown_path, write_text
+from automl_cxr.cli.output import check_out, print_json, print_message, print_table, progress_bar, shown_path, write_text
 from automl_cxr.cli.sections import CommandSection, SectionedGroup
 
 if TYPE_CHECKING:
@@ -92,9 +92,9 @@ def audit(
         from automl_cxr.results.html_page import render_page
 
         write_text(out, render_page("Data audit", audit_sections(found)))
-        say(f"page: {out}")
+        print_message(f"page: {out}")
     if fix is not None:
-        say(f"cleaned table: {fix}    changes: {api.changes_file(fix)}")
+        print_message(f"cleaned table: {fix}    changes: {api.changes_file(fix)}")
     if as_json:
         import json
 

@@ -11,7 +11,7 @@ import click
 
 from automl_cxr.choices import ENSEMBLE_METHODS, METRIC_NAMES, list_choices
 from automl_cxr.cli.options import Numbers, debug_option, json_option, location_options
-from automl_cxr.cli.output import check_out, print_json, print_table, say, write_text
+from automl_cxr.cli.output import check_out, print_json, print_message, print_table, write_text
 from automl_cxr.cli.sections import CommandSection, SectionedGroup
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.errors import UsageError
@@ -158,7 +158,7 @@ def build_ensemble(
         print_json(_as_json(built))
         return
     if study is not None and members is None and len(built.trials) < top:
-        say(f"Only {len(built.trials)} finished trials have a stored model, so there are fewer members than --top {top}.")
+        print_message(f"Only {len(built.trials)} finished trials have a stored model, fewer than --top {top}.")
     _print_ensemble(built)
 
 
@@ -205,7 +205,7 @@ def _print_ensemble(built: BuiltEnsemble) -> None:
     found = built.combination
     metric = found.objective.name
     for note in built.notes:
-        say(note)
+        print_message(note)
     members = {"member": list(found.names), "weight": list(built.weights), f"validation {metric}": list(built.member_scores)}
     print_table(pd.DataFrame(members), title="members")
     for one, other, correlation in found.duplicates:
@@ -259,10 +259,10 @@ def apply_ensemble(folder: Path, files: tuple[Path, ...], out: Path | None, as_j
     check_out(out)
     table, notes = api.apply_ensemble(folder, files)
     for note in notes:
-        say(note)
+        print_message(note)
     text = to_json(table) if as_json else to_csv(table)
     if out is None:
         click.echo(text, nl=False)
     else:
         write_text(out, text)
-        say(f"{len(table)} images combined; written to {out}")
+        print_message(f"{len(table)} images combined; written to {out}")

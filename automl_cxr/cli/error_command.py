@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from automl_cxr.cli.options import Numbers, debug_option, json_option, location_options, moved_data_option
-from automl_cxr.cli.output import check_out, print_json, print_table, progress_bar, say, shown_path, write_table, write_text
+from automl_cxr.cli.output import (
+    check_out,
+    print_json,
+    print_message,
+    print_table,
+    progress_bar,
+    shown_path,
+    write_table,
+    write_text,
+)
 from automl_cxr.cli.sections import CommandSection, SectionedCommand
 from automl_cxr.errors import UnknownNameError, UsageError
 
@@ -100,7 +109,7 @@ def errors(
             on_progress=on_progress,
         )
     if top is not None and len(analysis.models) < top:
-        say(f"Only {len(analysis.models)} models can be compared, fewer than --top {top}.")
+        print_message(f"Only {len(analysis.models)} models can be compared, fewer than --top {top}.")
     if as_json:
         print_json(_as_json(analysis))
     else:
@@ -112,7 +121,7 @@ def errors(
             write_text(out, opened.error_page(analysis, n_shown=n_shown, data=data, on_progress=on_progress))
     else:
         write_table(out, analysis.table(), kind, title=f"Errors of {study}")
-    say(f"{len(analysis.images)} images written to {out}")
+    print_message(f"{len(analysis.images)} images written to {out}")
 
 
 def _check_format(kind: str | None, out: Path | None) -> str:
@@ -171,6 +180,6 @@ def _print_errors(analysis: ErrorAnalysis, n_shown: int) -> None:
         worst = analysis.confusions(order=order).head(n_shown)[shown]
         print_table(worst.assign(image=[shown_path(name) for name in worst["image"]]), title=f"most {order} first")
     for image, reason in analysis.unreadable.items():
-        say(f"left out: {shown_path(image)}: {reason}")
+        print_message(f"left out: {shown_path(image)}: {reason}")
     if analysis.n_opened:
-        say(f"The test part has now been opened {analysis.n_opened} times, once per model. Do not choose a model by it.")
+        print_message(f"The test part has now been opened {analysis.n_opened} times, once per model. Do not choose by it.")

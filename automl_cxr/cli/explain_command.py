@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from automl_cxr.cli.options import Duration, debug_option, json_option, location_options, moved_data_option, trial_option
-from automl_cxr.cli.output import print_json, print_table, progress_bar, say, shown_path
+from automl_cxr.cli.output import print_json, print_message, print_table, progress_bar, shown_path
 from automl_cxr.cli.sections import CommandSection, SectionedCommand
 from automl_cxr.errors import UsageError
 
@@ -117,7 +117,7 @@ def explain(
 
 
 def _print_problem(path: str, reason: str) -> None:
-    say(f"not explained: {shown_path(path)}: {reason}")
+    print_message(f"not explained: {shown_path(path)}: {reason}")
 
 
 def _draw(
@@ -139,7 +139,7 @@ def _draw(
     else:
         click.echo(f"{n_done} of {len(images)} images explained, {len(index)} pictures: {out / 'index.csv'}")
     if how.seconds is not None and n_done + len(unreadable) < len(images):
-        say(f"The time ended after {n_done} of {len(images)} images. Set a longer --time or fewer --evaluations.")
+        print_message(f"The time ended after {n_done} of {len(images)} images. Set a longer --time or fewer --evaluations.")
     if index.empty:
         raise click.exceptions.Exit(1)
 
@@ -162,4 +162,4 @@ def _measure(classifier: Classifier, images: list[str], how: Explaining, *, as_j
     else:
         print_table(table, title=f"{classifier.name}: fraction of the evidence for each class in corners and borders")
     for warning in warnings:
-        say(f"Warning: {warning}")
+        print_message(f"Warning: {warning}")

@@ -8,7 +8,7 @@ import click
 
 from automl_cxr.choices import EXPORT_FORMATS, list_choices
 from automl_cxr.cli.options import debug_option, json_option, location_options, trial_option
-from automl_cxr.cli.output import print_json, say
+from automl_cxr.cli.output import print_json, print_message
 from automl_cxr.cli.sections import CommandSection, SectionedCommand
 
 
@@ -50,7 +50,7 @@ def export(
     if out is not None:
         check_destination(out, file_format)
     classifier = api.open_classifier(target, trial=trial, runs=runs, storage=storage)
-    say(f"Writing {classifier.name} and comparing it with `predict`.")
+    print_message(f"Writing {classifier.name} and comparing it with `predict`.")
     done = export_classifier(classifier, out, file_format=file_format)
     if as_json:
         print_json(

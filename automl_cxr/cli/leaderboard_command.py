@@ -9,7 +9,7 @@ import click
 
 from automl_cxr.choices import TABLE_FORMATS, list_choices
 from automl_cxr.cli.options import Names, debug_option, json_option, location_options
-from automl_cxr.cli.output import check_out, print_formatted, print_table, progress_bar, say, write_table
+from automl_cxr.cli.output import check_out, print_formatted, print_message, print_table, progress_bar, write_table
 from automl_cxr.cli.sections import CommandSection, SectionedCommand
 from automl_cxr.errors import UnknownNameError, UsageError
 
@@ -88,14 +88,14 @@ def leaderboard(
     title = ", ".join(studies)
     if out is not None:
         write_table(out, table, kind, title=f"Leaderboard of {title}")
-        say(f"{n_trials} trials written to {out}")
+        print_message(f"{n_trials} trials written to {out}")
     elif kind == "table":
         objectives = {name for study in opened for name in study.objectives}
         _print(table if columns or shows_all else shorten_leaderboard(table, objectives), title=title)
     else:
         print_formatted(table, kind)
     for note in table.attrs.get("notes", ()):
-        say(note)
+        print_message(note)
 
 
 def _print(table: pd.DataFrame, *, title: str) -> None:
@@ -103,7 +103,7 @@ def _print(table: pd.DataFrame, *, title: str) -> None:
 
     print_table(fold_intervals(table), title=title)
     if table.empty:
-        say("No trial is finished yet.")
+        print_message("No trial is finished yet.")
 
 
 def _select(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:

@@ -10,7 +10,8 @@ import click
 
 from automl_cxr.cli.sections import SectionedOption
 from automl_cxr.hardware import parse_bytes
-from automl_cxr.study.options import Option, SearchOptions, options_of
+from automl_cxr.study.option_fields import Option, options_of
+from automl_cxr.study.options import SearchOptions
 
 _debug = False
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])

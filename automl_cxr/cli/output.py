@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
-def say(message: str) -> None:
+def print_message(message: str) -> None:
     """Print a message for the user to stderr."""
     click.echo(message, err=True)
 

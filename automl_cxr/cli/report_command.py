@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from automl_cxr.cli.options import debug_option, location_options, moved_data_option
-from automl_cxr.cli.output import check_out, progress_bar, say
+from automl_cxr.cli.output import check_out, print_message, progress_bar
 from automl_cxr.cli.sections import CommandSection, SectionedCommand
 
 
@@ -49,4 +49,4 @@ def report(study: str, out: Path, runs: str | None, storage: str | None, **choic
     check_out(out)
     with progress_bar("models") as on_progress:
         api.open_study(study, runs=runs, storage=storage).report(out, on_progress=on_progress, **choices)
-    say(f"Report written to {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    print_message(f"Report written to {out} ({out.stat().st_size / 1e6:.1f} MB)")

@@ -11,9 +11,9 @@ from automl_cxr.cli.options import debug_option, json_option, location_options, 
 from automl_cxr.cli.output import (
     check_out,
     print_json,
+    print_message,
     print_table,
     progress_bar,
-    say,
     shown_path,
     write_text,
 )
@@ -44,7 +44,7 @@ def importance(study: str, evaluator: str, runs: str | None, storage: str | None
     assessed = table[table["left_out"] == ""]
     print_table(assessed.drop(columns=["left_out"]), title=f"{study}: {evaluator}")
     for row in table[table["left_out"] != ""].itertuples():
-        say(f"left out: {row.parameter} ({row.left_out})")
+        print_message(f"left out: {row.parameter} ({row.left_out})")
 
 
 @click.command(
@@ -105,11 +105,11 @@ def _print_evaluation(study: str, result: Any) -> None:
     print_table(result.per_class.reset_index(), title="per class")
     print_table(result.confusion.reset_index(names="true \\ predicted"), title="confusion matrix")
     for image, reason in result.unreadable.items():
-        say(f"left out: {shown_path(image)}: {reason}")
+        print_message(f"left out: {shown_path(image)}: {reason}")
     if result.n_opened == 1:
-        say("The test part is now opened; the study has recorded it.")
+        print_message("The test part is now opened; the study has recorded it.")
     elif result.n_opened > 1:
-        say(f"The test part has now been opened {result.n_opened} times. A model chosen by its test score looks too good.")
+        print_message(f"The test part has now been opened {result.n_opened} times. Do not choose a model by it.")
 
 
 @click.command(cls=SectionedCommand, section=CommandSection.SHIP, short_help="Classify image files and folders of images.")
@@ -138,13 +138,13 @@ def predict(
     with progress_bar("predicting") as on_progress:
         table, problems = api.predict(classifier, paths, on_progress=on_progress)
     for path, reason in problems.items():
-        say(f"not predicted: {shown_path(path)}: {reason}")
+        print_message(f"not predicted: {shown_path(path)}: {reason}")
     text = to_json(table) if as_json else to_csv(table)
     if out is None:
         click.echo(text, nl=False)
     else:
         write_text(out, text)
-        say(f"{len(table)} images predicted, {len(problems)} not; written to {out}")
+        print_message(f"{len(table)} images predicted, {len(problems)} not; written to {out}")
     if table.empty:
         raise click.exceptions.Exit(1)
 
@@ -169,5 +169,9 @@ def dashboard(host: str, port: int, runs: str | None, storage: str | None) -> No
 
     folder, url = api.locate(runs, storage)
     serve_dashboard(
-        url, runs=folder, host=host, port=port, on_ready=lambda: say(f"Dashboard at http://{host}:{port} (Ctrl-C ends it)")
+        url,
+        runs=folder,
+        host=host,
+        port=port,
+        on_ready=lambda: print_message(f"Dashboard at http://{host}:{port} (Ctrl-C ends it)"),
     )

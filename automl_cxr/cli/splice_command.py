@@ -12,10 +12,10 @@ import click
 
 from automl_cxr.choices import TABLE_FORMATS, list_choices
 from automl_cxr.cli.options import add_options, debug_option, json_option
-from automl_cxr.cli.output import check_out, print_formatted, print_json, print_table, progress_bar, say, write_table
+from automl_cxr.cli.output import check_out, print_formatted, print_json, print_message, print_table, progress_bar, write_table
 from automl_cxr.cli.sections import CommandSection, SectionedCommand
 from automl_cxr.errors import UnknownNameError
-from automl_cxr.study.options import SpliceOptions, with_keywords
+from automl_cxr.study.options import SpliceOptions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +59,7 @@ def splice(first: str, second: str, kind: str, out: Path | None, figure: Path | 
         kind = format_of(out)
     if kind not in ("table", *FORMATS):
         raise UnknownNameError("format", kind, ("table", *FORMATS))
-    options = with_keywords(SpliceOptions, None, values)
+    options = SpliceOptions(**{name: value for name, value in values.items() if value is not None})
     found = api.splice(
         first,
         second,
@@ -68,20 +68,20 @@ def splice(first: str, second: str, kind: str, out: Path | None, figure: Path | 
         scoring=progress_bar("scoring pairs"),
     )
     for note in found.scores.notes:
-        say(note)
+        print_message(note)
     if figure is not None:
         found.figure.write_html(figure, include_plotlyjs=True)
-        say(f"Figure written to {figure}")
+        print_message(f"Figure written to {figure}")
     if out is not None:
         write_table(out, found.table, kind, title="Splices")
-        say(f"{len(found.table)} networks written to {out}")
+        print_message(f"{len(found.table)} networks written to {out}")
     if not as_json and out is None:
         _print_scores(
             found.table, title=f"{found.scores.first.name} (first) and {found.scores.second.name} (second)", kind=kind
         )
     if not as_json:
         for sentence in describe_splices(found.scores.record):
-            say(sentence)
+            print_message(sentence)
     if options.finetune:
         command = " ".join(sys.argv[1:])
         found.finetune(options.finetune, name=options.name, executor=options.executor, command=command)
@@ -100,7 +100,7 @@ def _print_scores(table: pd.DataFrame, *, title: str, kind: str) -> None:
     is_shown = table["pareto"] | (table["rank"] <= _ROWS_SHOWN)
     print_table(fold_intervals(table[is_shown]), title=title)
     if not is_shown.all():
-        say(f"{len(table) - is_shown.sum()} more networks are not shown; --out FILE writes all.")
+        print_message(f"{len(table) - is_shown.sum()} more networks are not shown; --out FILE writes all.")
 
 
 def _print_study(found: Any) -> None:

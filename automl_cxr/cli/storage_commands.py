@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from automl_cxr.cli.options import debug_option, location_options
-from automl_cxr.cli.output import say
+from automl_cxr.cli.output import print_message
 from automl_cxr.cli.sections import CommandSection, SectionedGroup
 
 
@@ -32,6 +32,6 @@ def serve(host: str, port: int, runs: str | None, storage: str | None) -> None:
     _, url = api.locate(runs, storage)
 
     def print_address() -> None:
-        say(f"Serving {without_password(url)} as grpc://{host}:{port} (Ctrl-C ends it)")
+        print_message(f"Serving {without_password(url)} as grpc://{host}:{port} (Ctrl-C ends it)")
 
     serve_storage(url, host=host, port=port, on_ready=print_address)

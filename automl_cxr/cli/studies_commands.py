@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from automl_cxr.cli.options import debug_option, json_option, location_options
-from automl_cxr.cli.output import human_bytes, print_json, print_table, say
+from automl_cxr.cli.output import human_bytes, print_json, print_message, print_table
 from automl_cxr.cli.sections import CommandSection, SectionedGroup
 from automl_cxr.errors import UsageError
 
@@ -46,7 +46,7 @@ def studies(context: click.Context, runs: str | None, storage: str | None, as_js
         print_json({row["name"]: row for row in table.to_dict(orient="records")})
         return
     if table.empty:
-        say("There are no studies in this storage yet.")
+        print_message("There are no studies in this storage yet.")
         return
     elsewhere = [str(name) for name, folder in zip(table["name"], table["folder"], strict=True) if folder is None]
     shown = table.drop(columns=["folder"]).assign(
@@ -54,7 +54,7 @@ def studies(context: click.Context, runs: str | None, storage: str | None, as_js
     )
     print_table(shown.rename(columns={"best_trial": "trial"}), title="studies")
     if elsewhere:
-        say(f"The files of {', '.join(elsewhere)} are not in the runs folder; --runs names another.")
+        print_message(f"The files of {', '.join(elsewhere)} are not in the runs folder; --runs names another.")
 
 
 @studies.command("show")
@@ -152,7 +152,7 @@ def delete(name: str, yes: bool, runs: str | None, storage: str | None, as_json:
 
     if not yes:
         folder, url = api.locate(runs, storage)
-        say(_describe_loss(weigh_deletion(name, runs=folder, storage=url), "This deletes"))
+        print_message(_describe_loss(weigh_deletion(name, runs=folder, storage=url), "This deletes"))
         click.echo("Type its name to delete it: ", nl=False, err=True)
         typed = sys.stdin.readline().rstrip("\n")
         if typed != name:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from automl_cxr.cli.options import debug_option, json_option, location_options, moved_data_option
-from automl_cxr.cli.output import print_json, print_table, progress_bar, say
+from automl_cxr.cli.output import print_json, print_message, print_table, progress_bar
 from automl_cxr.cli.sections import CommandSection, SectionedCommand
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _print_replay(result: Replay) -> None:
     if result.predictions_differ_by is not None:
         click.echo(f"predictions: differ by at most {result.predictions_differ_by:.2g}")
     for note in result.notes:
-        say(f"note: {note}")
+        print_message(f"note: {note}")
     verdict = "the same" if result.is_same else "NOT the same"
     click.echo(f"{verdict} (differs by {result.differs_by:.2g}, tolerance {result.tolerance:g})")
 
@@ -109,7 +109,7 @@ def _print_verification(result: Verification) -> None:
         for check in result.trials
     ]
     if not rows:
-        say("No trial is finished yet.")
+        print_message("No trial is finished yet.")
         return
     print_table(pd.DataFrame(rows), title=result.study)
     for check in result.trials:

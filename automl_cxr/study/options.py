@@ -6,15 +6,9 @@ of a study file, and the entry on the reference page. To add an option, add a fi
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import re
-import textwrap
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from inspect import Parameter, signature
-from typing import Any, Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from automl_cxr.choices import (
     COST_NAMES,
@@ -29,137 +23,15 @@ from automl_cxr.choices import (
 )
 from automl_cxr.config import FITS
 from automl_cxr.errors import UnknownNameError, UsageError
+from automl_cxr.study.option_fields import OptionSet, Scope, Section, inherited_field, option_field, options_of
 
 EXECUTORS = ("ray", "inline")
 DEFAULT_TRIALS = 20
 DEFAULT_KEEP_MODELS = 10
 
-Kind = Literal["text", "path", "int", "float", "duration", "bytes", "names", "settings"]
-
-
-class Scope(StrEnum):
-    """The object that an option describes."""
-
-    STUDY = "study"  # part of the study's specification, which does not change when the study is continued
-    BUDGET = "budget"  # limits of this search only
-    EXECUTION = "execution"  # how trials are run; has no effect on their results
-    LOCATION = "location"  # where studies are stored
-
-
-class Section(StrEnum):
-    """Headings in the help text of a command."""
-
-    DATA = "Data and split"
-    SEARCH = "Search"
-    TRAINING = "Training"
-    BUDGET = "Budget of this search"
-    EXECUTION = "Execution"
-    LOCATION = "Location of studies"
-
-
-_SCOPES = {Section.BUDGET: Scope.BUDGET, Section.EXECUTION: Scope.EXECUTION, Section.LOCATION: Scope.LOCATION}
-
 
 @dataclass(frozen=True, kw_only=True)
-class Option:
-    """Description of one option: the metadata of a field.
-
-    Attributes:
-        help: One or two plain sentences, with the unit. ``--some-option`` in it becomes ``some_option`` in Python.
-        section: Heading of the option in the help text.
-        scope: The object that the option describes.
-        name: Name of the field, which is the Python keyword.
-        flag: Long option without its hyphens, which is also the key in study files.
-        hidden_flags: Former names of the flag. The command line and study files still accept them.
-        kind: How a typed value is parsed.
-        low: Lowest number accepted on the command line, or None.
-        high: Highest number accepted on the command line, or None.
-        above_zero: Whether Python values must be above 0, too.
-        metavar: Placeholder of the value in the help text; None for that of ``kind``.
-        choices: Names that the option accepts, where they form a fixed list.
-        is_repeatable: Whether the option may be typed several times.
-        example: A hint how a value is typed, for the command line only.
-        setting: Field of ``StudySpec`` that stores the value; empty where the value needs a step of its own.
-        default: Value that is used when the option is left out.
-        default_text: Description of the default where ``default`` is None.
-        in_study_files: Whether a study file may set the option.
-    """
-
-    help: str
-    section: Section
-    scope: Scope
-    name: str = ""
-    flag: str = ""
-    hidden_flags: tuple[str, ...] = ()
-    kind: Kind = "text"
-    low: float | None = None
-    high: float | None = None
-    above_zero: bool = False
-    metavar: str | None = None
-    choices: tuple[str, ...] = ()
-    is_repeatable: bool = False
-    example: str = ""
-    setting: str = ""
-    default: Any = None
-    default_text: str = ""
-    in_study_files: bool = True
-
-    @property
-    def command_line_help(self) -> str:
-        """Help text of the command line option."""
-        repeatable = " Repeatable." if self.is_repeatable else ""
-        return f"{self.help}{f' {self.example}' if self.example else ''}{repeatable}{self._default_suffix}"
-
-    @property
-    def python_help(self) -> str:
-        """Help text of the Python keyword."""
-        text = re.sub(r"`?--([a-z][a-z-]+)`?", lambda match: f"``{_keyword_of(match[1])}``", self.help)
-        unit = {"duration": " In seconds.", "bytes": " In bytes."}.get(self.kind, "")
-        return f"{text}{unit}{self._default_suffix}"
-
-    @property
-    def _default_suffix(self) -> str:
-        text = self.default_text or ("" if self.default in (None, (), {}) else _written(self.default))
-        return f"  [default: {text}]" if text else ""
-
-
-def _written(default: Any) -> str:
-    return ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
-
-
-def _option(help: str, section: Section, *, value: Any = None, **details: Any) -> Any:  # noqa: A002 - the word of click
-    """Make a field.
-
-    Args:
-        help: See ``Option.help``.
-        section: See ``Option.section``; it decides the scope.
-        value: Value of the field when the option is left out. None where another place chooses the default, such as an
-            existing study.
-        details: Further attributes of ``Option``.
-    """
-    default = details.pop("default", value)
-    option = Option(help=help, section=section, scope=_SCOPES.get(section, Scope.STUDY), default=default, **details)
-    return field(default=value, metadata={"option": option})
-
-
-class _OptionSet:
-    """Checks that the option dataclasses share."""
-
-    def __post_init__(self) -> None:
-        for option in options_of(type(self)):
-            value = getattr(self, option.name)
-            if value is not None and option.above_zero and not value > 0:
-                raise UsageError(f"{option.name} must be above 0; received {value}.")
-            if option.kind == "path" and value is not None:
-                object.__setattr__(self, option.name, os.fspath(value))
-            if option.is_repeatable and option.kind == "text":  # one name is a list of one name
-                object.__setattr__(self, option.name, ((value,) if isinstance(value, str) else tuple(value or ())) or None)
-            if option.name == "executor" and value not in EXECUTORS:
-                raise UnknownNameError("executor", value, EXECUTORS)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchOptions(_OptionSet):
+class SearchOptions(OptionSet):
     """Options of a search. None means that the option was left out.
 
     A new study then takes the default, and a study that is continued keeps its own value.
@@ -169,25 +41,25 @@ class SearchOptions(_OptionSet):
         UnknownNameError: There is no such executor.
     """
 
-    space: str | None = _option(
+    space: str | None = option_field(
         "Search space: a name listed by `automl-cxr spaces`, or the path of a TOML file.",
         Section.SEARCH,
         metavar="NAME|FILE",
         default="scratch",
     )
-    data: str | None = _option(
+    data: str | None = option_field(
         "Folder or CSV table of radiographs.",
         Section.DATA,
         kind="path",
         metavar="DIR",
         default_text="phantom images, drawn by this program",
     )
-    name: str | None = _option(
+    name: str | None = option_field(
         "Name of the study. A search with the name of an existing study continues it.",
         Section.SEARCH,
         default_text="the names of the space and of the data folder",
     )
-    layout: str | None = _option(
+    layout: str | None = option_field(
         f"Layout of the data: {list_choices(LAYOUT_NAMES)}.",
         Section.DATA,
         metavar="NAME",
@@ -195,20 +67,20 @@ class SearchOptions(_OptionSet):
         setting="layout",
         default_text="detected",
     )
-    classes: Sequence[str] | None = _option(
+    classes: Sequence[str] | None = option_field(
         "Class names to use, in the order of their indices.",
         Section.DATA,
         kind="names",
         setting="classes",
         default_text="all classes",
     )
-    patients: str | None = _option(
+    patients: str | None = option_field(
         "Regular expression that finds the patient id in a file name: group 'patient', else group 1, else the whole match.",
         Section.DATA,
         metavar="REGEX",
         setting="patients",
     )
-    image_size: int | None = _option(
+    image_size: int | None = option_field(
         "Height and width of the decoded images, in pixels.",
         Section.DATA,
         kind="int",
@@ -217,7 +89,7 @@ class SearchOptions(_OptionSet):
         setting="image_size",
         default=112,
     )
-    fit: str | None = _option(
+    fit: str | None = option_field(
         "How an image becomes square: stretch (distort it), pad (add black on its short sides) or crop (keep its centre).",
         Section.DATA,
         metavar="NAME",
@@ -225,27 +97,27 @@ class SearchOptions(_OptionSet):
         setting="fit",
         default="stretch",
     )
-    normal_class: str | None = _option(
+    normal_class: str | None = option_field(
         "Class without a finding, for the False No-Finding Rate (fnfr) and the sensitivities.",
         Section.DATA,
         metavar="CLASS",
         default_text="detected from the class names",
     )
-    valid_fraction: float | None = _option(
+    valid_fraction: float | None = option_field(
         "Fraction of the images in the validation part, which selects epochs and trials.",
         Section.DATA,
         kind="float",
         setting="valid_fraction",
         default=0.15,
     )
-    test_fraction: float | None = _option(
+    test_fraction: float | None = option_field(
         "Fraction of the images in the test part, which a search does not read.",
         Section.DATA,
         kind="float",
         setting="test_fraction",
         default=0.15,
     )
-    folds: int | None = _option(
+    folds: int | None = option_field(
         "Number of folds for cross-validation. Each trial trains one network per fold and is scored on the images that the "
         "network was not trained on.",
         Section.DATA,
@@ -255,7 +127,7 @@ class SearchOptions(_OptionSet):
         default=0,
         default_text="one network and one validation part",
     )
-    objective: str | Sequence[str] | None = _option(
+    objective: str | Sequence[str] | None = option_field(
         f"Validation metric that ranks trials: {list_choices(METRIC_NAMES)}. Several objectives give a Pareto front; the "
         f"first, a metric, ranks trials, and the others may be costs: {list_choices(COST_NAMES)}.",
         Section.SEARCH,
@@ -265,7 +137,7 @@ class SearchOptions(_OptionSet):
         setting="objectives",
         default=("macro_f1",),
     )
-    require: str | Sequence[str] | None = _option(
+    require: str | Sequence[str] | None = option_field(
         "Bound on a metric or a cost that the best trial must meet, such as parameters<=10e6 or fnfr<=0.05.",
         Section.SEARCH,
         metavar="BOUND",
@@ -273,7 +145,7 @@ class SearchOptions(_OptionSet):
         setting="requirements",
         default=(),
     )
-    sampler: str | None = _option(
+    sampler: str | None = option_field(
         f"Method that proposes hyperparameters: {list_choices(OPTUNA_SAMPLERS)} of Optuna; {list_choices(KERASTUNER_SAMPLERS)} "
         "of KerasTuner.",
         Section.SEARCH,
@@ -282,7 +154,7 @@ class SearchOptions(_OptionSet):
         setting="sampler",
         default="tpe",
     )
-    pruner: str | None = _option(
+    pruner: str | None = option_field(
         f"Method that stops trials early: {list_choices(PRUNER_NAMES)}; for cross-validation "
         f"{list_choices(FOLD_PRUNER_NAMES)}. "
         "The sampler kt-hyperband stops trials by itself.",
@@ -292,7 +164,7 @@ class SearchOptions(_OptionSet):
         setting="pruner",
         default_text="asha; for cross-validation wilcoxon",
     )
-    fidelity: str | None = _option(
+    fidelity: str | None = option_field(
         "What the sampler kt-hyperband increases from rung to rung: epochs, or image_size (the image size together with the "
         "epochs).",
         Section.SEARCH,
@@ -301,14 +173,14 @@ class SearchOptions(_OptionSet):
         setting="fidelity",
         default="epochs",
     )
-    warm_start: str | None = _option(
+    warm_start: str | None = option_field(
         "Earlier study in the same storage. The search first tries its best configurations, and the sampler learns from its "
         "scores where they are comparable.",
         Section.SEARCH,
         metavar="STUDY",
         setting="warm_start",
     )
-    warm_start_top: int | None = _option(
+    warm_start_top: int | None = option_field(
         "Number of best configurations that --warm-start tries.",
         Section.SEARCH,
         kind="int",
@@ -316,7 +188,7 @@ class SearchOptions(_OptionSet):
         setting="warm_start_top",
         default=5,
     )
-    seed: int | None = _option(
+    seed: int | None = option_field(
         "Random seed of the split, the proposals and the initial weights.",
         Section.SEARCH,
         kind="int",
@@ -325,7 +197,7 @@ class SearchOptions(_OptionSet):
         setting="seed",
         default=0,
     )
-    fixed: Mapping[str, Any] | None = _option(
+    fixed: Mapping[str, Any] | None = option_field(
         "Hyperparameters with fixed values, which replace those of the space.",
         Section.TRAINING,
         flag="set",
@@ -335,7 +207,7 @@ class SearchOptions(_OptionSet):
         example="Type each as NAME=VALUE.",
         in_study_files=False,  # a study file fixes hyperparameters in its space
     )
-    epochs: int | None = _option(
+    epochs: int | None = option_field(
         "Largest number of epochs of a trial (passes over the training images).",
         Section.TRAINING,
         kind="int",
@@ -343,7 +215,7 @@ class SearchOptions(_OptionSet):
         setting="epochs",
         default=30,
     )
-    batch_size: int | None = _option(
+    batch_size: int | None = option_field(
         "Images per gradient step.",
         Section.TRAINING,
         kind="int",
@@ -352,7 +224,7 @@ class SearchOptions(_OptionSet):
         setting="batch_size",
         default=32,
     )
-    views: int | None = _option(
+    views: int | None = option_field(
         "Augmented views of each image that are drawn once, so that the features of frozen layers can be cached; each epoch "
         "uses the next view. 0 augments anew in every epoch and caches no features.",
         Section.TRAINING,
@@ -361,7 +233,7 @@ class SearchOptions(_OptionSet):
         high=100,
         default_text="0",
     )
-    weights_folder: str | None = _option(
+    weights_folder: str | None = option_field(
         "Folder that is searched first for pretrained weights.",
         Section.TRAINING,
         flag="weights",
@@ -370,7 +242,7 @@ class SearchOptions(_OptionSet):
         setting="weights_folder",
     )
 
-    trials: int | None = _option(
+    trials: int | None = option_field(
         "Number of trials of the study in total, including those of earlier searches.",
         Section.BUDGET,
         kind="int",
@@ -378,7 +250,7 @@ class SearchOptions(_OptionSet):
         above_zero=True,
         default_text=f"{DEFAULT_TRIALS} if no other limit is set and the sampler has no end",
     )
-    seconds: float | None = _option(
+    seconds: float | None = option_field(
         "Wall time of this search.",
         Section.BUDGET,
         flag="time",
@@ -387,7 +259,7 @@ class SearchOptions(_OptionSet):
         example="Typed like 45m, 2h or 1h30m.",
         default_text="no limit",
     )
-    total_epochs: int | None = _option(
+    total_epochs: int | None = option_field(
         "Number of epochs of all trials together; no further trial begins once it is reached.",
         Section.BUDGET,
         kind="int",
@@ -395,14 +267,14 @@ class SearchOptions(_OptionSet):
         above_zero=True,
         default_text="no limit",
     )
-    target: float | None = _option(
+    target: float | None = option_field(
         "Score of the objective that ends the search when a trial reaches it.",
         Section.BUDGET,
         kind="float",
         metavar="SCORE",
         default_text="none",
     )
-    trial_seconds: float | None = _option(
+    trial_seconds: float | None = option_field(
         "Wall time of one trial; a longer trial is stopped.",
         Section.BUDGET,
         flag="trial-time",
@@ -410,7 +282,7 @@ class SearchOptions(_OptionSet):
         above_zero=True,
         default_text="no limit",
     )
-    keep_models: int = _option(
+    keep_models: int = option_field(
         "Number of best trials whose models stay on disk.",
         Section.BUDGET,
         kind="int",
@@ -418,7 +290,7 @@ class SearchOptions(_OptionSet):
         above_zero=True,
         value=DEFAULT_KEEP_MODELS,
     )
-    disk_budget: int | None = _option(
+    disk_budget: int | None = option_field(
         "Disk space for models and checkpoints; when it is exceeded, the models of the worst trials are deleted.",
         Section.BUDGET,
         kind="bytes",
@@ -427,21 +299,21 @@ class SearchOptions(_OptionSet):
         default_text="no limit",
     )
 
-    executor: str = _option(
+    executor: str = option_field(
         "How trials run: ray (parallel, in worker processes) or inline (one after the other, in this process).",
         Section.EXECUTION,
         metavar="NAME",
         choices=EXECUTORS,
         value="ray",
     )
-    concurrency: int | None = _option(
+    concurrency: int | None = option_field(
         "Number of trials that run at the same time.",
         Section.EXECUTION,
         kind="int",
         low=1,
         default_text="as many as the machine can hold",
     )
-    batch_trials: int | None = _option(
+    batch_trials: int | None = option_field(
         "Largest number of cheap trials, such as heads on frozen features, that train together as one batch; 1 trains each "
         "trial alone.",
         Section.EXECUTION,
@@ -451,14 +323,14 @@ class SearchOptions(_OptionSet):
         above_zero=True,
         default_text="16, or an eighth of the trials for samplers that learn from scores",
     )
-    cpus_per_trial: float | None = _option(
+    cpus_per_trial: float | None = option_field(
         "Number of CPU cores for each trial.",
         Section.EXECUTION,
         kind="float",
         low=0.1,
         default_text="the cores divided by the trials that run at the same time",
     )
-    gpus_per_trial: float | None = _option(
+    gpus_per_trial: float | None = option_field(
         "Number of GPUs for each trial. 0.5 runs two trials on one GPU, each with half of its memory; 2 trains one trial on "
         "two GPUs.",
         Section.EXECUTION,
@@ -466,27 +338,27 @@ class SearchOptions(_OptionSet):
         low=0,
         default_text="1 if Ray finds a GPU",
     )
-    memory_per_trial: int | None = _option(
+    memory_per_trial: int | None = option_field(
         "Main memory that each trial may use.",
         Section.EXECUTION,
         kind="bytes",
         example="Typed like 6GB.",
         default_text="the memory of the machine divided by the trials on it",
     )
-    address: str | None = _option(
+    address: str | None = option_field(
         "Address of a running Ray cluster.",
         Section.EXECUTION,
         default_text="$RAY_ADDRESS; without it, Ray starts on this machine",
     )
 
-    runs: str | None = _option(
+    runs: str | None = option_field(
         "Folder that contains the files of all studies.",
         Section.LOCATION,
         kind="path",
         metavar="DIR",
         default_text="$AUTOML_CXR_RUNS, else automl_runs",
     )
-    storage: str | None = _option(
+    storage: str | None = option_field(
         "Optuna storage of the studies: sqlite:///FILE, journal:///FILE, postgresql://... or grpc://HOST:PORT.",
         Section.LOCATION,
         metavar="URL",
@@ -495,6 +367,7 @@ class SearchOptions(_OptionSet):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_executor(self.executor)
         if self.executor != "ray" and self.ray_resources:
             names = [f"--{name.replace('_', '-')}" for name in self.ray_resources]
             raise UsageError(f"{', '.join(names)} needs --executor ray; received --executor {self.executor}. Leave it out.")
@@ -514,18 +387,17 @@ class SearchOptions(_OptionSet):
 _RAY_RESOURCES = ("concurrency", "cpus_per_trial", "gpus_per_trial", "memory_per_trial", "address")
 
 
+def _check_executor(name: str) -> None:
+    if name not in EXECUTORS:
+        raise UnknownNameError("executor", name, EXECUTORS)
+
+
 def _search_option(name: str, **changes: Any) -> Any:
-    """Make a field with the metadata of a search option of the same name, except for some changes."""
-    shared = next(item for item in dataclasses.fields(SearchOptions) if item.name == name)
-    option: Option = shared.metadata["option"]
-    if "default_text" not in changes and "value" in changes:
-        changes["default"] = changes["value"]
-    value = changes.pop("value", shared.default)
-    return field(default=value, metadata={"option": replace(option, **changes)})
+    return inherited_field(SearchOptions, name, **changes)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpliceOptions(_OptionSet):
+class SpliceOptions(OptionSet):
     """Options of a splice search. None means that the option was left out.
 
     The value is then that of the study in which a branch was trained, so that its test part stays unread; else the default.
@@ -536,19 +408,19 @@ class SpliceOptions(_OptionSet):
     """
 
     data: str | None = _search_option("data", default_text="those of a trained branch, else phantom images")
-    cuts: Sequence[str] | None = _option(
+    cuts: Sequence[str] | None = option_field(
         "Cuts of the first network to try: layer names, or numbers of its splice points.",
         Section.SEARCH,
         kind="names",
         default_text="all splice points",
     )
-    second_cuts: Sequence[str] | None = _option(
+    second_cuts: Sequence[str] | None = option_field(
         "Cuts of the second network to try: layer names, or numbers of its splice points.",
         Section.SEARCH,
         kind="names",
         default_text="all splice points",
     )
-    finetune: int = _option(
+    finetune: int = option_field(
         "Number of best pairs of the Pareto front that are trained as trials of a study; 0 for none.",
         Section.SEARCH,
         kind="int",
@@ -585,6 +457,7 @@ class SpliceOptions(_OptionSet):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_executor(self.executor)
         if self.finetune < 0:
             raise UsageError(f"finetune must be 0 or more; received {self.finetune}.")
 
@@ -595,83 +468,7 @@ class SpliceOptions(_OptionSet):
         return SearchOptions(**{name: getattr(self, name) for name in names})
 
 
-OptionsT = TypeVar("OptionsT", SearchOptions, SpliceOptions)
-
-
-def options_of(options_class: type[Any]) -> tuple[Option, ...]:
-    """List the options of a dataclass in the order of its fields, with their names and flags."""
-    listed = []
-    for item in dataclasses.fields(options_class):
-        option: Option = item.metadata["option"]
-        listed.append(replace(option, name=item.name, flag=option.flag or item.name.replace("_", "-")))
-    return tuple(listed)
-
-
 def study_file_keys() -> tuple[str, ...]:
     """List the keys that a study file may contain."""
     options = [option for option in options_of(SearchOptions) if option.in_study_files]
     return tuple(key for option in options for key in (option.flag, *option.hidden_flags))
-
-
-def _keyword_of(flag: str) -> str:
-    names = {option.flag: option.name for option in options_of(SearchOptions)}
-    return names.get(flag, flag.replace("-", "_"))
-
-
-def with_keywords(options_class: type[OptionsT], options: OptionsT | None, keywords: Mapping[str, Any]) -> OptionsT:
-    """Combine options with keywords, which take precedence where they are not None.
-
-    Raises:
-        UnknownNameError: A keyword is no option.
-        UsageError: A value is out of its range.
-    """
-    known: list[str] = [option.name for option in options_of(options_class)]
-    for name in keywords:
-        if name not in known:
-            raise UnknownNameError("keyword", name, [*known, "options"])
-    given = {name: value for name, value in keywords.items() if value is not None}
-    return replace(options, **given) if options is not None else options_class(**given)
-
-
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-
-
-def documents_options(options_class: type[Any], *, width: int = 120) -> Callable[[FunctionT], FunctionT]:
-    """Give a function that takes options as keywords the signature and the documentation of these options.
-
-    The function ends in ``**keywords``. In its docstring, the line "{options}" stands for the entries of the options that it
-    does not document itself.
-    """
-
-    def decorate(function: FunctionT) -> FunctionT:
-        own = [one for one in signature(function).parameters.values() if one.kind is not Parameter.VAR_KEYWORD]
-        positional = [one for one in own if one.kind is Parameter.POSITIONAL_OR_KEYWORD]
-        taken = {one.name for one in own}
-        keywords = [
-            Parameter(item.name, Parameter.KEYWORD_ONLY, default=item.default, annotation=item.type)
-            for item in dataclasses.fields(options_class)
-            if item.name not in taken
-        ]
-        further = [one for one in own if one.kind is Parameter.KEYWORD_ONLY]
-        function.__signature__ = signature(function).replace(parameters=[*positional, *keywords, *further])  # type: ignore[attr-defined]
-        if function.__doc__ is not None:  # None with python -OO
-            entries = [option for option in options_of(options_class) if option.name not in {one.name for one in positional}]
-            function.__doc__ = function.__doc__.replace("        {options}\n", _entries(entries, width))
-        return function
-
-    return decorate
-
-
-def _entries(options: Collection[Option], width: int) -> str:
-    lines = [
-        textwrap.fill(
-            f"{option.name}: {option.python_help.replace('  [', ' [')}",
-            width,
-            initial_indent=" " * 8,
-            subsequent_indent=" " * 12,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        for option in options
-    ]
-    return "\n".join(lines) + "\n"

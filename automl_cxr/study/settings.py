@@ -13,7 +13,8 @@ from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.scoring.metrics import find_normal_class
 from automl_cxr.scoring.objectives import Requirement, check_objectives, needs_normal_class
 from automl_cxr.study.fidelity import check_fidelity
-from automl_cxr.study.options import SearchOptions, options_of
+from automl_cxr.study.option_fields import options_of
+from automl_cxr.study.options import SearchOptions
 from automl_cxr.study.spaces import check_space, read_space
 from automl_cxr.study.spec import StudySpec, resolve_path
 

@@ -17,7 +17,7 @@ PROGRAM = "automl-cxr"
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Add the pages to the navigation, in the order of the program's help."""
-    pages = [{" ".join(words): _path(words)} for words, _ in walk(commands)]
+    pages = [{" ".join(names): _path(names)} for names, _ in walk(commands)]
     config.nav = [*(config.nav or []), {"Commands": [{"All commands": "commands/index.md"}, *pages]}]
     return config
 
@@ -25,18 +25,18 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages to the written ones."""
     files.append(File.generated(config, "commands/index.md", content=index_page()))
-    for words, command in walk(commands):
-        files.append(File.generated(config, _path(words), content=command_page(words, command)))
+    for names, command in walk(commands):
+        files.append(File.generated(config, _path(names), content=command_page(names, command)))
     return files
 
 
-def walk(group: click.Group, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Yield every command that can be run, with the words that name it."""
+def walk(group: click.Group, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Yield every command that can be run, with its names from the top."""
     for name, command in group.commands.items():
         if not isinstance(command, click.Group) or command.invoke_without_command:
-            yield (*words, name), command
+            yield (*names, name), command
         if isinstance(command, click.Group):
-            yield from walk(command, (*words, name))
+            yield from walk(command, (*names, name))
 
 
 def index_page() -> str:
@@ -45,27 +45,27 @@ def index_page() -> str:
     for title, chosen in command_sections(commands):
         group = click.Group(commands=dict(chosen))
         rows = [
-            f"| [{PROGRAM} {' '.join(words)}]({'-'.join(words)}.md) | {_escape(command.get_short_help_str(limit=200))} |"
-            for words, command in walk(group)
+            f"| [{PROGRAM} {' '.join(names)}]({'-'.join(names)}.md) | {_escape(command.get_short_help_str(limit=200))} |"
+            for names, command in walk(group)
         ]
         parts += [f"## {title}\n", "| command | purpose |", "| --- | --- |", *rows, ""]
     parts.append("Exit codes: 0 success, 1 the operation failed, 2 usage error, 130 interrupted (the command can be repeated).")
     return "\n".join([*parts, ""])
 
 
-def command_page(words: tuple[str, ...], command: click.Command) -> str:
+def command_page(names: tuple[str, ...], command: click.Command) -> str:
     """Write the help of a command as Markdown."""
-    context = click.Context(command, info_name=f"{PROGRAM} {' '.join(words)}")
+    context = click.Context(command, info_name=f"{PROGRAM} {' '.join(names)}")
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
-    parts = [f"# {PROGRAM} {' '.join(words)}", f"    {usage}", _escape(_paragraphs(command.help or ""))]
+    parts = [f"# {PROGRAM} {' '.join(names)}", f"    {usage}", _escape(_paragraphs(command.help or ""))]
     for title, records in option_sections(command, context):
         parts.append(f"## {title}")
-        parts.append("\n".join(f"`{names}`\n:   {_escape(text)}\n" for names, text in records))
+        parts.append("\n".join(f"`{terms}`\n:   {_escape(text)}\n" for terms, text in records))
     return "\n\n".join(parts)
 
 
-def _path(words: tuple[str, ...]) -> str:
-    return f"commands/{'-'.join(words)}.md"
+def _path(names: tuple[str, ...]) -> str:
+    return f"commands/{'-'.join(names)}.md"
 
 
 def _paragraphs(text: str) -> str:

@@ -13,7 +13,8 @@ from mkdocs.structure.files import File, Files
 
 import automl_cxr
 from automl_cxr.config import TrialConfig
-from automl_cxr.study.options import Option, SearchOptions, options_of
+from automl_cxr.study.option_fields import Option, options_of
+from automl_cxr.study.options import SearchOptions
 
 _SECTIONS = ("Args", "Attributes", "Returns", "Raises")
 _SEE = re.compile(r"``((?:data|ensemble|engine|results|scoring|splicing|study)\.[\w.]+\.\w+)``")

@@ -53,7 +53,7 @@ def searched(tmp_path_factory, phantoms):
     (folder / "tiny.toml").write_text(SPACE)
     arguments = ["search", "--space", folder / "tiny.toml", "--data", phantoms, "--name", "s", "--trials", 3, "--epochs", 2]
     arguments += ["--image-size", 32, "--batch-size", 8, "--executor", "inline", "--runs", folder / "runs"]
-    assert cli._run([str(word) for word in arguments]) == 0
+    assert cli._run([str(argument) for argument in arguments]) == 0
     return folder / "runs"
 
 
@@ -205,8 +205,8 @@ def test_debug_shows_the_traceback(run):
 def test_the_cache_is_shown_and_cleared(run, tmp_path, monkeypatch):
     monkeypatch.setenv("AUTOML_CXR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("AUTOML_CXR_CACHE_LIMIT", "2GB")
-    wanted = Features({"network": "a"}, (3, 500), "float32", "squeezenet@vector, 112 pixels")
-    FeatureCache().open([wanted], lambda _missing: iter([(np.zeros((3, 500)),)]))
+    cached = Features({"network": "a"}, (3, 500), "float32", "squeezenet@vector, 112 pixels")
+    FeatureCache().open([cached], lambda _missing: iter([(np.zeros((3, 500)),)]))
     code, out, _ = run("cache")
     assert code == 0
     assert "images 0 bytes, features 6.0 kB of at most 2.0 GB" in out
@@ -313,8 +313,8 @@ def test_phantoms_are_drawn_and_inspected(run):
     shutil.copy("chests/metadata.csv", "chests/normal/broken.png")
     code, out, _ = run("data", "inspect", "chests")
     assert code == 0
-    for word in ("layout folders", "normal", "opacity", "effusion", "48x48", "cannot be read: 1", "normal/broken.png"):
-        assert word in out
+    for text in ("layout folders", "normal", "opacity", "effusion", "48x48", "cannot be read: 1", "normal/broken.png"):
+        assert text in out
     found = json.loads(run("data", "inspect", "chests", "--json")[1])
     assert {row["class"]: row["unreadable"] for row in found["classes"]} == {"effusion": 0, "normal": 1, "opacity": 0}
 

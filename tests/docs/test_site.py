@@ -11,7 +11,8 @@ import pytest
 
 import automl_cxr
 from automl_cxr import cli
-from automl_cxr.study.options import SearchOptions, options_of
+from automl_cxr.study.option_fields import options_of
+from automl_cxr.study.options import SearchOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = sorted((ROOT / "docs").glob("*.md"))

@@ -8,8 +8,10 @@ import pytest
 
 import automl_cxr
 from automl_cxr import cli
+from automl_cxr.api.keywords import with_keywords
 from automl_cxr.errors import UnknownNameError, UsageError
-from automl_cxr.study.options import Scope, SearchOptions, SpliceOptions, options_of, study_file_keys, with_keywords
+from automl_cxr.study.option_fields import Scope, options_of
+from automl_cxr.study.options import SearchOptions, SpliceOptions, study_file_keys
 from automl_cxr.study.spec import StudySpec
 
 SETS = [(SearchOptions, cli.search, automl_cxr.search), (SpliceOptions, cli.splice, automl_cxr.splice)]
@@ -37,10 +39,11 @@ def test_every_option_is_a_documented_keyword(options_class, _command, function)
 def test_the_help_texts_name_keywords_in_python_and_flags_on_the_command_line():
     top = next(option for option in options_of(SearchOptions) if option.name == "warm_start_top")
     assert "--warm-start" in top.command_line_help
-    assert "``warm_start``" in top.python_help
-    assert "--" not in top.python_help
+    keywords = {"warm-start": "warm_start"}
+    assert "``warm_start``" in top.python_help(keywords)
+    assert "--" not in top.python_help(keywords)
     seconds = next(option for option in options_of(SearchOptions) if option.name == "seconds")
-    assert "In seconds." in seconds.python_help
+    assert "In seconds." in seconds.python_help({})
     assert "In seconds." not in seconds.command_line_help
 
 

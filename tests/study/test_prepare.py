@@ -201,8 +201,8 @@ class TestContinuing:
             "except ValueError as error:\n"
             "    print(type(error).__name__)\n"
         )
-        words = [sys.executable, "-c", script, str(tmp_path / "new" / "runs"), str(phantoms)]
-        processes = [subprocess.Popen([*words, seed], stdout=subprocess.PIPE, text=True) for seed in ("1", "2", "1")]
+        command = [sys.executable, "-c", script, str(tmp_path / "new" / "runs"), str(phantoms)]
+        processes = [subprocess.Popen([*command, seed], stdout=subprocess.PIPE, text=True) for seed in ("1", "2", "1")]
         outputs = sorted(process.communicate(timeout=120)[0].strip() for process in processes)
         assert outputs in (["StudyMismatchError", "continued", "new"], ["StudyMismatchError", "StudyMismatchError", "new"])
 

@@ -228,7 +228,7 @@ class Study:
             images: Image files. [default: all validation images]
             what: Classifier, as for ``evaluate``.
             data: Folder or table of the images, if they were moved.
-            choices: Keywords of ``results.explain.off_lung_evidence.corner_evidence``, which describes the columns.
+            choices: Keywords of ``results.explain.off_lung_evidence.measure_off_lung_evidence``, which describes the columns.
         """
         return corner_evidence(self._open(what), images or list(self.validation_images(data=data)), **choices)
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from automl_cxr.api import (
+        SearchOptions,
+        SpliceOptions,
         Study,
         apply_ensemble,
         audit,
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 from automl_cxr.version import __version__ as __version__
 
 __all__ = [
+    "SearchOptions",
+    "SpliceOptions",
     "Study",
     "apply_ensemble",
     "audit",
@@ -39,7 +43,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load the Python front door on first use, so that the command line's help does not pay for pandas and Optuna."""
+    """Import the public functions on first use, so that `automl-cxr --help` does not import pandas and Optuna."""
     if name not in __all__:
         raise AttributeError(f"module 'automl_cxr' has no attribute '{name}'")
     from automl_cxr import api

@@ -41,9 +41,10 @@ def prepare(data: str, weights: str, image_size: int, seed: int, folder: Path) -
     """Write what the peers train on: pixels, features and labels of the parts that our study of this seed has."""
     import keras
 
-    from automl_cxr.study.prepare import StudyRequest, prepare_study
+    from automl_cxr.study.options import SearchOptions
+    from automl_cxr.study.prepare import prepare_study
 
-    request = StudyRequest(space="transfer", data=data, name="heads", image_size=image_size, seed=seed, weights_folder=weights)
+    request = SearchOptions(space="transfer", data=data, name="heads", image_size=image_size, seed=seed, weights_folder=weights)
     prepared = prepare_study(request, runs=folder / "runs", storage=f"sqlite:///{folder / 'studies.db'}")
     images, split = np.load(prepared.images, mmap_mode="r"), prepared.store.split
     pixels = keras.Input((image_size, image_size, 1))

@@ -21,7 +21,8 @@ from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.budget import Budget
 from automl_cxr.study.heartbeat import HeartbeatSettings
 from automl_cxr.study.objective import TrialObjective, staging_folder
-from automl_cxr.study.prepare import PreparedStudy, StudyRequest, prepare_study
+from automl_cxr.study.options import SearchOptions
+from automl_cxr.study.prepare import PreparedStudy, prepare_study
 from automl_cxr.study.runner import run_search
 from tests.storage.postgres import HOW_TO_GET, PostgresServer, find_binaries, postgres_server
 
@@ -130,7 +131,7 @@ def prepare(tmp_path, phantoms) -> Callable[..., PreparedStudy]:
     """Return a function that prepares a study of phantoms in the test's folder."""
 
     def prepare_phantoms(storage=f"sqlite:///{tmp_path / 'studies.db'}", **settings) -> PreparedStudy:
-        request = StudyRequest(
+        request = SearchOptions(
             **{"space": "scratch", "data": str(phantoms), "name": "s", "image_size": 32, "pruner": "none", **settings}
         )
         return prepare_study(request, runs=tmp_path, storage=storage)

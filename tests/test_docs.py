@@ -57,9 +57,8 @@ def test_shipped_spaces_and_studies_are_what_they_say():
     from automl_cxr.study.spaces import load_space, shipped
     from automl_cxr.study.study_files import load_study_options
 
-    options = {text.removeprefix("--") for option in cli.search.params for text in option.opts}
     assert set(shipped("search_spaces")) >= {"scratch", "fused"}
     for name in shipped("search_spaces"):
         assert load_space(name).description
     for name in shipped("studies"):
-        assert load_study_options(name, options)
+        assert load_study_options(name)

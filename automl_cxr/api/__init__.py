@@ -1,4 +1,4 @@
-"""The front door for Python: what the command line does, in a few lines from a notebook.
+"""The Python interface: every command of the command line as a function.
 
 For example::
 
@@ -12,13 +12,16 @@ For example::
 from automl_cxr.api.auditing import audit, changes_file
 from automl_cxr.api.classifiers import apply_ensemble, combine_predictions, describe, open_classifier, predict
 from automl_cxr.api.locations import locate, open_study
-from automl_cxr.api.search import EXECUTORS, search
+from automl_cxr.api.search import search
 from automl_cxr.api.splices import Splices, splice
 from automl_cxr.api.studies import copy_study, delete_study, list_studies
 from automl_cxr.api.study import Study
+from automl_cxr.study.options import EXECUTORS, SearchOptions, SpliceOptions
 
 __all__ = [
     "EXECUTORS",
+    "SearchOptions",
+    "SpliceOptions",
     "Splices",
     "Study",
     "apply_ensemble",

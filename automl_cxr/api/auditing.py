@@ -1,4 +1,4 @@
-"""Auditing a data set."""
+"""The function `audit`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data_audit import audit_dataset
 from automl_cxr.errors import UsageError
 from automl_cxr.results.tables import safe_cells
-from automl_cxr.study.prepare import OnProgress
+from automl_cxr.study.data_preparation import OnProgress
 
 
 def audit(
@@ -26,26 +26,27 @@ def audit(
     fix: str | os.PathLike[str] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Audit:
-    """Look for what makes scores on a data set mean less than they seem to: copies, leaks between parts and shortcuts.
+    """Search a data set for problems that make scores too optimistic: duplicates, leaks between parts, and shortcuts.
 
     Args:
-        data: Folder or table of images.
-        layout: Name of the data's layout; found by itself when None.
-        classes: Classes to use, in the order of their indices.
-        patients: Regular expression that finds the patient in a file name.
-        fix: CSV file to write a cleaned table to; beside it ``NAME.changes.csv`` says what was changed and why.
-        on_progress: Told (images decoded, images in all) while decoding.
+        data: Folder or CSV table of images.
+        layout: Name of the data's layout. [default: detected]
+        classes: Class names to use, in the order of their indices. [default: all classes]
+        patients: Regular expression that finds the patient id in a file name.
+        fix: CSV file for a cleaned table. ``NAME.changes.csv`` beside it lists each change with its reason.
+        on_progress: Called with the number of decoded images and of all images.
 
     Returns:
-        What was found; its ``duplicates``, ``conflicts``, ``across_parts``, ``patients_across_parts``, ``traits`` and
-        ``burnt_in_text`` are DataFrames, its ``shortcut`` the baseline, its ``warnings`` sentences.
+        The findings. ``duplicates``, ``conflicts``, ``across_parts``, ``patients_across_parts``, ``traits`` and
+        ``burnt_in_text`` are DataFrames, ``shortcut`` is the shortcut baseline, and ``warnings`` are sentences.
 
     Raises:
-        UsageError: An unknown layout or class, or a table that cannot be written or is the audited one.
-        DataError: The data cannot serve.
+        UnknownNameError: A layout or class does not exist.
+        UsageError: The cleaned table cannot be written, or would replace the audited one.
+        DataError: The data are unusable.
     """
-    if fix is not None and Path(fix).resolve() == Path(data).resolve():  # its other columns and its changes file would be lost
-        raise UsageError(f"A cleaned table does not replace the table that was audited; received {fix}. Name another --fix.")
+    if fix is not None and Path(fix).resolve() == Path(data).resolve():  # its other columns would be lost
+        raise UsageError(f"The cleaned table must not replace the audited table; received {fix}. Name another --fix.")
     dataset = load_dataset(os.fspath(data), layout=layout, classes=classes, patients=patients)
     found = audit_dataset(dataset, on_progress=on_progress)
     if fix is not None:
@@ -56,9 +57,9 @@ def audit(
     return found
 
 
-def changes_file(fixed: Path) -> Path:
-    """Name the file that says what was changed for a cleaned table."""
-    return fixed.with_suffix(".changes.csv")
+def changes_file(cleaned: Path) -> Path:
+    """Return the path of the list of changes that belongs to a cleaned table."""
+    return cleaned.with_suffix(".changes.csv")
 
 
 def _write_csv(table: pd.DataFrame, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""Classifiers at work: opening one, describing a network, predicting, combining others' predictions."""
+"""Functions for classifiers: open, describe, predict, combine predictions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from automl_cxr.errors import UsageError
 from automl_cxr.results import ensembles
 from automl_cxr.results.classifier import ENSEMBLE_FILE, Classifier, load_ensemble
 from automl_cxr.results.ensembles import BuiltEnsemble
-from automl_cxr.study.prepare import OnProgress
+from automl_cxr.study.data_preparation import OnProgress
 from automl_cxr.study.presets import Preset, find_preset
 
 if TYPE_CHECKING:
@@ -27,15 +27,21 @@ if TYPE_CHECKING:
 def open_classifier(
     target: str | Path, *, trial: int | None = None, runs: str | Path | None = None, storage: str | None = None
 ) -> Classifier:
-    """Open what a user names: an ensemble's folder, a trial's folder, or a study's best trial (or ``trial``).
+    """Open a classifier.
+
+    Args:
+        target: Folder of an ensemble, folder of a trial, or name of a study.
+        trial: Number of the study's trial. [default: the best one]
+        runs: Folder that contains the files of all studies; see ``open_study``.
+        storage: Optuna storage URL; see ``open_study``.
 
     Raises:
-        UsageError: A trial of an ensemble or of a trial was asked for, or the path is neither's.
-        StudyError: It is neither a folder of an ensemble nor a study, or the trial has no model.
+        UsageError: ``trial`` was given for a folder, or the folder contains neither an ensemble nor a trial.
+        StudyError: The study does not exist, or the trial has no stored model.
     """
     if (Path(target) / ENSEMBLE_FILE).is_file():
         if trial is not None:
-            raise UsageError(f"A trial belongs to a study; {target} is an ensemble. Leave --trial out.")
+            raise UsageError(f"--trial selects a trial of a study; received the ensemble {target}. Leave --trial out.")
         return load_ensemble(Path(target))
     if os.sep in str(target):
         folder = Path(target).absolute()
@@ -43,8 +49,8 @@ def open_classifier(
             study = folder.parents[1]
             return open_study(study.name, runs=runs or study.parent, storage=storage).classifier(int(folder.name))
         raise UsageError(
-            f"An ensemble's folder holds {ENSEMBLE_FILE}, and a trial's lies in trials/; received {target}, which is neither. "
-            "A study is named, not located."
+            f"The folder of an ensemble contains {ENSEMBLE_FILE}, and the folder of a trial is in trials/; received {target}, "
+            "which is neither. Give a study by its name, not by its folder."
         )
     return open_study(str(target), runs=runs, storage=storage).classifier(trial)
 
@@ -52,19 +58,23 @@ def open_classifier(
 def describe(
     name: str, fixed: Mapping[str, Any] | None = None, *, n_classes: int | None = None
 ) -> tuple[Preset, ModelSummary, MemoryEstimate]:
-    """Count the layers of the network that a name stands for, and the memory to train it; no data and no weights are needed.
+    """Describe a network: its layers and costs, and the memory that its training needs. No data and no weights are read.
 
     Args:
-        name: A shipped study or search space (its preset), the path of such a TOML file, or a backbone.
-        fixed: Hyperparameters to set to other values.
-        n_classes: Outputs; by default those of its publication, else 2.
+        name: A shipped study file or search space (its preset), the path of such a TOML file, or a backbone.
+        fixed: Hyperparameters with other values than in ``name``.
+        n_classes: Number of outputs. [default: that of its publication, else 2]
+
+    Returns:
+        The configuration, the summary of the network, and the memory estimate.
 
     Raises:
-        UsageError: An unknown name or an impossible value.
-        ImpossibleModelError: There is no such network.
+        UnknownNameError: The name or a hyperparameter does not exist.
+        UsageError: A value is impossible.
+        ImpossibleModelError: The network cannot be built, for example because the images are too small.
     """
     system = find_preset(name, fixed or {})
-    from automl_cxr.model.memory_estimate import estimate_memory  # Keras, which an unknown name need not wait for
+    from automl_cxr.model.memory_estimate import estimate_memory  # imports Keras, which takes seconds
     from automl_cxr.model.summary import describe_model
 
     summary = describe_model(system.config, n_classes or system.n_classes or 2)
@@ -74,11 +84,16 @@ def describe(
 def predict(
     classifier: Classifier, paths: Sequence[str | Path], *, on_progress: OnProgress | None = None
 ) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Classify image files and the images in folders.
+    """Classify image files and all images in folders.
+
+    Args:
+        classifier: Result of ``open_study(...).classifier()``, or an ensemble.
+        paths: Image files and folders.
+        on_progress: Called with the number of predicted images and of all images.
 
     Returns:
-        One row an image: image, class, and ``probability_<class>`` for each class; and the reason for each path that is
-        missing, holds no image or cannot be read.
+        A table with one row per image: image, class, and ``probability_<class>`` for each class; and the reason for each path
+        that is missing, contains no image or cannot be read.
 
     Raises:
         TrialError: A model file is damaged.
@@ -91,19 +106,32 @@ def predict(
 
 
 def combine_predictions(predictions: Sequence[str | Path], **choices: Any) -> BuiltEnsemble:
-    """Build an ensemble of models of which only tables of predictions are known.
+    """Build an ensemble from tables of predictions, without the models.
 
-    Keywords are those of ``results.ensembles.build_ensemble_of_tables``: ``method``, ``objective``, ``normal_class``,
-    ``settings``, ``seed`` and ``name``.
+    Args:
+        predictions: Files of predictions (.npz or CSV), one per model, for the same images.
+        choices: Keywords of ``results.ensembles.build_ensemble_of_tables``: ``method``, ``objective``, ``normal_class``,
+            ``settings``, ``seed`` and ``name``.
+
+    Raises:
+        DataError: A table is unreadable, or the tables contain different images.
+        UsageError: The method or a setting is unsuitable.
     """
     return ensembles.build_ensemble_of_tables(predictions, **choices)
 
 
 def apply_ensemble(folder: str | Path, predictions: Sequence[str | Path]) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Combine members' predictions of other images; see ``results.ensembles.apply_ensemble``.
+    """Combine the members' predictions for new images; see ``results.ensembles.apply_ensemble``.
+
+    Args:
+        folder: Folder of the ensemble.
+        predictions: Files of predictions, one per member, in the order of the members.
 
     Returns:
-        One row an image, as ``predict`` gives it; and what was done to the scores of tables.
+        A table with one row per image, as in ``predict``; and notes about rescaled scores.
+
+    Raises:
+        DataError: A table is unreadable, or the number of tables differs from the number of members.
     """
     combined, notes = ensembles.apply_ensemble(Path(folder), predictions)
     return _prediction_table(list(combined.ids), combined.classes, combined.probabilities), notes

@@ -1,35 +1,37 @@
-"""A splice search as people use it."""
+"""The function `splice` and its result."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 import pandas as pd
 
+from automl_cxr.api.keywords import document_options, with_keywords
 from automl_cxr.api.locations import locate
-from automl_cxr.api.search import EXECUTORS, MODELS_BY_DEFAULT, choose_executor, run_prepared
+from automl_cxr.api.search import bind_executor, run_prepared
 from automl_cxr.api.study import Study
-from automl_cxr.errors import UnknownNameError, UsageError
+from automl_cxr.errors import UsageError
 from automl_cxr.results.splice_plots import describe_splices, plot_splices
 from automl_cxr.splicing.branches import find_branch
 from automl_cxr.splicing.search import SpliceScores, score_splices
 from automl_cxr.splicing.study import prepare_splice_study, study_name
 from automl_cxr.splicing.table import front_of
 from automl_cxr.study.budget import Budget
-from automl_cxr.study.prepare import OnProgress, StudyRequest
+from automl_cxr.study.data_preparation import OnProgress
+from automl_cxr.study.options import DEFAULT_KEEP_MODELS, SpliceOptions
 from automl_cxr.study.store import check_study_name
 
 
 class Splices:
-    """A splice search as people use it.
+    """Result of a splice search.
 
     Attributes:
-        scores: All pairs of cuts, their branches and what was asked for.
-        study: The study that holds the fine-tuned pairs; None where there is none yet.
+        scores: Scores of all pairs of cuts, both branches, and the options.
+        study: Study of the fine-tuned pairs; None before ``finetune``.
     """
 
     def __init__(self, scores: SpliceScores, *, runs: Path, storage: str) -> None:
@@ -43,17 +45,17 @@ class Splices:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Every pair of cuts and every cut alone, best first; see ``splicing.table.tabulate``."""
+        """One row per pair of cuts and per single cut, best first; see ``splicing.table.tabulate``."""
         return self.scores.table
 
     @property
     def parents(self) -> pd.DataFrame:
-        """The best pair beside whole networks; see ``splicing.table.compare_with_parents``."""
+        """The best pair compared with whole networks; see ``splicing.table.compare_with_parents``."""
         return self.scores.parents
 
     @property
     def figure(self) -> Any:
-        """A Plotly picture: the scores over both cuts, and over the parameters with the Pareto front."""
+        """A Plotly figure: scores over both cuts, and over the number of parameters with the Pareto front."""
         return plot_splices(self.scores.record)
 
     def finetune(
@@ -65,132 +67,87 @@ class Splices:
         command: str = "",
         stream: TextIO | None = None,
     ) -> Study:
-        """Train the best pairs of the Pareto front as trials of a study, and what else waits in it.
+        """Train the best pairs of the Pareto front, and all waiting trials, as trials of a study.
 
         Args:
-            n: How many pairs, best first; fewer if the front is shorter. Those that the study has already are not repeated.
-            name: Name of the study; by default made of both branches.
-            executor: "inline" in this process, or "ray".
-            command: What was typed, for the record.
-            stream: Where progress is written; by default stderr.
+            n: Number of pairs, best first; fewer if the front is shorter. Pairs that are in the study already are not repeated.
+            name: Name of the study. [default: made of both branches]
+            executor: "inline" for this process, or "ray".
+            command: Command line as typed, for the record.
+            stream: Text stream that receives the progress. [default: stderr]
 
         Raises:
-            UsageError: No pair was asked for, or a study of this name exists with other settings.
+            UsageError: ``n`` is below 1, or a study of this name exists with other settings.
             StudyError: Every trial failed, or the record cannot be written.
         """
         if n < 1:
-            raise UsageError(f"At least one pair is fine-tuned; received {n}.")
+            raise UsageError(f"The number of pairs to fine-tune must be at least 1; received {n}.")
         prepared = prepare_splice_study(
             self.scores,
             front_of(self.scores.table, n),
             name=study_name(self.scores.first, self.scores.second) if name is None else name,
             runs=self._runs,
             storage=self._storage,
+            command=command,
         )
-        budget = Budget(n_trials=len(prepared.store.records()), seconds=None, keep_models=max(MODELS_BY_DEFAULT, n))
-        run_prepared(prepared, budget, choose_executor(executor, None, None, 1), command=command, stream=stream)
+        budget = Budget(n_trials=len(prepared.store.records()), seconds=None, keep_models=max(DEFAULT_KEEP_MODELS, n))
+        execute = partial(bind_executor(executor), batch_trials=1)
+        run_prepared(prepared, budget, execute, command=command, stream=stream)
         self.study = Study(prepared.store)
         return self.study
 
 
-def splice(
+@document_options(SpliceOptions)
+def splice(  # noqa: D417 - the keywords are the options
     first: str | os.PathLike[str],
     second: str | os.PathLike[str],
     data: str | os.PathLike[str] | None = None,
     *,
-    cuts: Sequence[str] = (),
-    second_cuts: Sequence[str] = (),
-    finetune: int = 3,
-    name: str | None = None,
-    layout: str | None = None,
-    classes: Sequence[str] | None = None,
-    patients: str | None = None,
-    fixed: Mapping[str, Any] | None = None,
-    weights_folder: str | Path | None = None,
-    image_size: int | None = None,
-    fit: str | None = None,
-    batch_size: int | None = None,
-    epochs: int | None = None,
-    normal_class: str | None = None,
-    valid_fraction: float | None = None,
-    test_fraction: float | None = None,
-    seed: int | None = None,
-    executor: str = "inline",
-    runs: str | Path | None = None,
-    storage: str | None = None,
+    options: SpliceOptions | None = None,
     command: str = "",
     stream: TextIO | None = None,
     decoding: AbstractContextManager[OnProgress] | None = None,
     scoring: AbstractContextManager[OnProgress] | None = None,
+    **keywords: Any,
 ) -> Splices:
-    """Score every pair of cuts of two networks with a quick head each, then fine-tune the best of the Pareto front.
+    """Score every pair of cuts of two networks with a closed-form head, then fine-tune the best pairs of the Pareto front.
+
+    The options are those of `automl-cxr splice`. Options that are left at None keep the value of the study in which a branch
+    was trained, so that its test part stays unread.
 
     Args:
-        first: A backbone's name, a study (its best trial), STUDY/NUMBER or the folder of a trial.
-        second: The same; the same network twice tries two cuts of one.
-        data: Folder or table of images; by default that of a trained branch's study, else phantoms.
-        cuts: Layers of the first network, or numbers of its splice points; by default all of these.
-        second_cuts: The same of the second.
-        finetune: How many pairs of the front, best first, are trained and put into a study; 0 for none.
-        name: Name of that study; by default made of both branches.
-        layout: Name of the data's layout; found by itself when None.
-        classes: Classes to use, in the order of their indices.
-        patients: Regular expression that finds the patient in a file name.
-        fixed: Hyperparameters of the spliced networks set by hand, such as projection, n_dense, weights or second_weights.
-        weights_folder: Folder that pretrained weights are looked for in first.
-        image_size: Height and width in pixels.
-        fit: How an image meets its square: "stretch", "pad" or "crop".
-        batch_size: Images a gradient step.
-        epochs: Passes over the training images at most, a pair.
-        normal_class: Class without a finding.
-        valid_fraction: Share of the images that pairs are scored on.
-        test_fraction: Share of the images that stays sealed.
-        seed: Decides split and weights.
-        executor: How pairs are trained: "inline" in this process, or "ray".
-        runs: Folder of all studies; see ``locate``.
-        storage: Optuna storage URL; see ``locate``.
-        command: What was typed, for the record.
-        stream: Where progress is written; by default stderr.
-        decoding: A context whose value is told how far decoding has come.
-        scoring: A context whose value is told how many heads are fitted.
-
-    Settings that are left out are those of the study that a branch was trained in, so that its sealed images stay sealed.
+        first: A backbone's name, a study (its best trial), STUDY/NUMBER, or the folder of a trial.
+        second: Likewise; the same network twice tries two cuts of one network.
+        data: Folder or CSV table of radiographs. [default: those of a trained branch, else phantom images]
+        {options}
+        options: Options as one object. Keywords take precedence.
+        command: Command line as typed, for the record of the study.
+        stream: Text stream that receives the progress. [default: stderr]
+        decoding: Context manager whose value is called with the number of decoded images and of all images.
+        scoring: Context manager whose value is called with the number of fitted heads and of all heads.
 
     Raises:
-        UsageError: Branches that do not fit together, a cut that there is not, or an impossible setting.
-        DataError: The data cannot serve, or a branch has learnt from the images that are to judge it.
-        StudyError: A branch's study or model is not there, or every trial failed.
+        UnknownNameError: A keyword, a backbone or another name does not exist.
+        UsageError: The branches are incompatible, a cut does not exist, or a value is impossible.
+        DataError: The data are unusable, or a branch was trained on images that would score it.
+        StudyError: The study or the model of a branch does not exist, or every trial failed.
         TrialError: A branch cannot be built.
     """
-    if executor not in EXECUTORS:
-        raise UnknownNameError("executor", executor, EXECUTORS)
-    if finetune < 0:
-        raise UsageError(f"finetune must be 0 or more; received {finetune}.")
-    folder, url = locate(runs, storage)
-    one, other = (find_branch(word, runs=folder, storage=url) for word in (first, second))
-    check_study_name(study_name(one, other) if name is None else name)
-    request = StudyRequest(
-        data=None if data is None else os.fspath(data),
-        layout=layout,
-        classes=classes,
-        patients=patients,
-        fixed=fixed,
-        weights_folder=None if weights_folder is None else os.fspath(weights_folder),
-        image_size=image_size,
-        fit=fit,
-        batch_size=batch_size,
-        epochs=epochs,
-        normal_class=normal_class,
-        valid_fraction=valid_fraction,
-        test_fraction=test_fraction,
-        seed=seed,
-        command=command,
-    )
+    given = with_keywords(SpliceOptions, options, {"data": data, **keywords})
+    folder, url = locate(given.runs, given.storage)
+    one, other = (find_branch(name, runs=folder, storage=url) for name in (first, second))
+    check_study_name(study_name(one, other) if given.name is None else given.name)
     with decoding or nullcontext() as on_decoding, scoring or nullcontext() as on_pair:
         scores = score_splices(
-            one, other, request, cuts=cuts, second_cuts=second_cuts, on_decoding=on_decoding, on_pair=on_pair
+            one,
+            other,
+            given.study_options(),
+            cuts=given.cuts or (),
+            second_cuts=given.second_cuts or (),
+            on_decoding=on_decoding,
+            on_pair=on_pair,
         )
     splices = Splices(scores, runs=folder, storage=url)
-    if finetune:
-        splices.finetune(finetune, name=name, executor=executor, command=command, stream=stream)
+    if given.finetune:
+        splices.finetune(given.finetune, name=given.name, executor=given.executor, command=command, stream=stream)
     return splices

@@ -1,4 +1,4 @@
-"""All studies of a storage: listing, copying, deleting."""
+"""Functions for all studies of a storage: list, copy, delete."""
 
 from __future__ import annotations
 
@@ -20,14 +20,19 @@ _STUDY_COLUMNS = (
 
 
 def list_studies(*, runs: str | Path | None = None, storage: str | None = None) -> pd.DataFrame:
-    """Tabulate the studies of a storage, one row each, by name.
+    """List the studies of a storage.
+
+    Args:
+        runs: Folder that contains the files of all studies; see ``open_study``.
+        storage: Optuna storage URL; see ``open_study``.
 
     Returns:
-        name, space, data, objective, the number of trials by state (``waiting`` to ``failed``), best, best_trial, changed
-        (local time at which a trial last began or ended) and folder (None where the files are not in ``runs``).
+        One row per study, by name: name, space, data, objective, the number of trials in each state (``waiting`` to
+        ``failed``), best (score), best_trial, changed (local time at which a trial last began or ended) and folder (None
+        where the files are not in ``runs``).
 
     Raises:
-        StudyError: There is no such storage.
+        StudyError: The storage does not exist.
     """
     folder, url = locate(runs, storage)
     rows = []
@@ -46,31 +51,39 @@ def copy_study(
     runs_to: str | Path | None = None,
     storage_to: str | None = None,
 ) -> Study:
-    """Copy a study, record and files; the copy can be continued. See ``study.copying.copy_study``.
+    """Copy the record and the files of a study. The copy can be continued; see ``study.copying.copy_study``.
 
     Args:
-        name: The study.
+        name: Name of the study.
         new_name: Name of the copy.
-        runs: Folder of all studies; see ``locate``.
-        storage: Optuna storage URL; see ``locate``.
-        runs_to: Folder that gets the copy's files; by default ``runs``.
-        storage_to: Storage that gets the copy's record; by default ``storage``.
+        runs: Folder that contains the files of all studies; see ``open_study``.
+        storage: Optuna storage URL; see ``open_study``.
+        runs_to: Folder for the files of the copy. [default: ``runs``]
+        storage_to: Storage for the record of the copy. [default: ``storage``]
 
     Raises:
-        UsageError: The new name is taken, or is no folder's.
-        StudyError: There is no such study, or something cannot be written.
+        UsageError: The new name is in use, or is not the name of a folder.
+        StudyError: The study does not exist, or a file cannot be written.
     """
     folder, url = locate(runs, storage)
     original = StudyStore.open(name, runs=folder, storage=url)
-    there = folder if runs_to is None else Path(runs_to).expanduser().absolute()
-    return Study(copying.copy_study(original, new_name, runs=there, storage=storage_to or url))
+    new_runs = folder if runs_to is None else Path(runs_to).expanduser().absolute()
+    return Study(copying.copy_study(original, new_name, runs=new_runs, storage=storage_to or url))
 
 
 def delete_study(name: str, *, runs: str | Path | None = None, storage: str | None = None) -> deletion.Loss:
-    """Delete a study for good, with its trials, models and ensembles, and tell what was lost. Nothing is asked.
+    """Delete a study with its trials, models and ensembles, without asking for confirmation.
+
+    Args:
+        name: Name of the study.
+        runs: Folder that contains the files of all studies; see ``open_study``.
+        storage: Optuna storage URL; see ``open_study``.
+
+    Returns:
+        The number of deleted trials, models and bytes.
 
     Raises:
-        StudyError: There is no such study, or a search is at work on it.
+        StudyError: The study does not exist, or a search is running on it.
     """
     folder, url = locate(runs, storage)
     return deletion.delete_study(name, runs=folder, storage=url)

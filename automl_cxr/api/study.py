@@ -1,4 +1,4 @@
-"""A study as people use it."""
+"""The class `Study`: results and actions of one study."""
 
 from __future__ import annotations
 
@@ -29,14 +29,17 @@ from automl_cxr.results.report import write_report
 from automl_cxr.results.study_data import judged_images
 from automl_cxr.results.verification import Verification, verify_study
 from automl_cxr.study import study_info
-from automl_cxr.study.prepare import OnProgress
+from automl_cxr.study.data_preparation import OnProgress
 from automl_cxr.study.provenance import SearchEntry
 from automl_cxr.study.store import StudyStore
 from automl_cxr.study.trial_counts import TrialCounts, count_trials
 
 
 class Study:
-    """A study as people use it. It reads the record at every call, so it may be watched while a search runs."""
+    """Results and actions of one study. Every call reads the storage, so a running search can be followed.
+
+    Open a study with ``automl_cxr.open_study``; ``automl_cxr.search`` returns one.
+    """
 
     def __init__(self, store: StudyStore) -> None:
         self._store = store
@@ -45,78 +48,107 @@ class Study:
         spec, states = self._store.spec, [str(record.state) for record in self._store.records()]
         best = self.best
         counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "none yet"
-        told = f"best {spec.objective} {best.score:.4f} (trial {best.number})" if best else self._why_none()
-        return f"Study '{self.name}': space {spec.space_name}, {spec.image_size} pixels; trials: {counts}; {told}"
+        result = f"best {spec.objective} {best.score:.4f} (trial {best.number})" if best else self._reason_for_no_best()
+        return f"Study '{self.name}': space {spec.space_name}, {spec.image_size} pixels; trials: {counts}; {result}"
 
-    def _why_none(self) -> str:
+    def _reason_for_no_best(self) -> str:
         requirements = self._store.spec.requirements
         return f"no trial meets {', '.join(requirements)}" if requirements and self._store.ranked() else "no score yet"
 
     @property
     def name(self) -> str:
+        """Name of the study."""
         return self._store.name
 
     @property
     def folder(self) -> Path:
-        """Where its files lie."""
+        """Folder that contains the study's files."""
         return self._store.folder
 
     @property
     def trials(self) -> list[TrialRecord]:
-        """Every trial, by number."""
+        """All trials, by number."""
         return self._store.records()
 
     @property
     def best(self) -> TrialRecord | None:
-        """The best finished trial on the validation part that keeps what the study requires, or None."""
+        """The finished trial with the best validation score that meets the study's requirements, or None."""
         eligible = self._store.eligible()
         return eligible[0] if eligible else None
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """What is optimised, the first of them ranking."""
+        """Names of the objectives. The first one ranks trials."""
         return self._store.spec.objectives
 
     @property
     def pareto_front(self) -> list[TrialRecord]:
-        """The finished trials that no other one beats in every objective, best first by the first one."""
+        """The finished trials that no other trial dominates in all objectives, best first by the first objective."""
         return self._store.pareto_front()
 
     @property
     def figures(self) -> Figures:
-        """Plotly pictures, such as ``learning_curves()`` or ``roc()``; its repr names them all."""
+        """Plotly figures, such as ``learning_curves()`` or ``roc()``; its repr lists them all."""
         return Figures(self._store)
 
     def leaderboard(self, *others: Study, external: Sequence[str | Path] = (), **choices: Any) -> pd.DataFrame:
-        """Rank the finished trials, together with those of other studies.
+        """Rank the finished trials of this study, and of other studies, in one table.
 
-        ``external`` names the data of other places by which every kept model is scored. Further keywords are those of
-        ``results.leaderboard.build_leaderboard``: ``metric``, ``intervals``, ``latency``, ``sort``, ``n_resamples`` and
-        ``on_progress``. Figures and errors as there and in ``results.external``.
+        Args:
+            others: Further studies, which must be scored on the same images.
+            external: Folders or tables of labelled images from other sites; every stored model is scored on them.
+            choices: Keywords of ``results.leaderboard.build_leaderboard``: ``metric``, ``intervals``, ``latency``, ``sort``,
+                ``n_resamples`` and ``on_progress``.
+
+        Returns:
+            One row per trial, best first; see ``results.leaderboard.build_leaderboard``.
+
+        Raises:
+            UsageError: The studies are not comparable.
+            UnknownNameError: A metric or column does not exist.
+            DataError: External images are unusable.
         """
         stores = [study._store for study in (self, *others)]
         return build_leaderboard(*stores, sites=open_sites(external), **choices)
 
     def importance(self, *, evaluator: str = PED_ANOVA) -> pd.DataFrame:
-        """Tell how much each hyperparameter mattered; see ``results.importance.importance_table``."""
+        """Estimate how strongly each hyperparameter affects the score; see ``results.importance.importance_table``.
+
+        Args:
+            evaluator: "ped-anova" or "fanova".
+
+        Raises:
+            StudyError: The study has too few finished trials.
+            UnknownNameError: The evaluator does not exist.
+        """
         return importance_table(self._store, evaluator=evaluator)
 
     def report(self, out: str | os.PathLike[str], **choices: Any) -> Path:
-        """Write everything about the study into one HTML file, and return it.
+        """Write a report of the study as one HTML file.
 
-        Keywords and errors are those of ``results.report.build_report``: ``data``, ``explain``, ``latency``, ``on_progress``.
+        Args:
+            out: File to write.
+            choices: Keywords of ``results.report.build_report``: ``data``, ``explain``, ``latency`` and ``on_progress``.
+
+        Returns:
+            Path of the file.
         """
         return write_report(self._store, Path(out), **choices)
 
     def details(self) -> study_info.StudyDetails:
-        """Collect settings, images, trials, searches and files; see ``study.catalogue.StudyDetails``."""
+        """Return the settings, images, trials, searches and files of the study; see ``study.study_info.StudyDetails``."""
         return study_info.describe_study(self._store)
 
     def ensemble(self, **choices: Any) -> BuiltEnsemble:
         """Build an ensemble of the best trials.
 
-        Keywords are those of ``results.ensembles.build_ensemble``: ``top``, ``members``, ``diverse``, ``predictions``,
-        ``method``, ``objective``, ``settings``, ``seed`` and ``name``.
+        Args:
+            choices: Keywords of ``results.ensembles.build_ensemble``: ``top``, ``members``, ``diverse``, ``predictions``,
+                ``method``, ``objective``, ``settings``, ``seed`` and ``name``.
+
+        Raises:
+            UsageError: The members or the method are unsuitable.
+            StudyError: Too few trials have finished.
         """
         return ensembles.build_ensemble(self._store, **choices)
 
@@ -128,14 +160,21 @@ class Study:
         data: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> Evaluation:
-        """Score a classifier, by default the best trial, on a part; opening the test part is recorded.
+        """Score a classifier on a part of the study's images. Opening the test part is recorded.
 
-        ``what`` may be a trial's number, an ensemble or its folder, or a classifier. Errors as in
-        ``results.evaluation.evaluate``.
+        Args:
+            what: Number of a trial, an ensemble or its folder, or a classifier. [default: the best trial]
+            part: "test", "valid" or "train".
+            data: Folder or table of the images, if they were moved.
+            on_progress: Called with the number of predicted images and of all images.
+
+        Raises:
+            StudyError: The model does not exist, or the images changed.
+            DataError: The images are not found.
         """
-        return evaluate(self._store, self._opened(what), part=part, data=data, on_progress=on_progress)
+        return evaluate(self._store, self._open(what), part=part, data=data, on_progress=on_progress)
 
-    def _opened(self, what: int | BuiltEnsemble | Classifier | str | Path | None) -> Classifier:
+    def _open(self, what: int | BuiltEnsemble | Classifier | str | Path | None) -> Classifier:
         match what:
             case None | int():
                 return classifier_of_trial(self._store, what)
@@ -147,7 +186,12 @@ class Study:
                 return load_ensemble(Path(what))
 
     def validation_images(self, *, per_class: int | None = None, data: str | None = None) -> dict[str, str]:
-        """Find the files of the validation part and their classes; see ``results.study_images.judged_images``."""
+        """Return the class of each validation image by file path; see ``results.study_data.judged_images``.
+
+        Args:
+            per_class: Largest number of images per class. [default: all]
+            data: Folder or table of the images, if they were moved.
+        """
         return judged_images(self._store, data, per_class=per_class)
 
     def explain(
@@ -159,13 +203,17 @@ class Study:
         data: str | None = None,
         **choices: Any,
     ) -> list[HeatmapOverlay]:
-        """Show why a classifier, by default the best trial, says what it says of some images.
+        """Compute heat maps of the image regions that affect a classifier's predictions.
 
-        Without images, of ``per_class`` of each class of the validation part. ``what`` is as for ``evaluate``, other keywords
-        are those of ``results.explanation.explain``, such as ``method``, ``class_name`` and ``seconds``.
+        Args:
+            images: Image files. [default: ``per_class`` validation images of each class]
+            what: Classifier, as for ``evaluate``.
+            per_class: Number of validation images of each class.
+            data: Folder or table of the images, if they were moved.
+            choices: Keywords of ``results.explain.explanation.explain``, such as ``method``, ``class_name`` and ``seconds``.
         """
         labels = {} if images else self.validation_images(per_class=per_class, data=data)
-        return explain(self._opened(what), images or list(labels), labels=labels, **choices)
+        return explain(self._open(what), images or list(labels), labels=labels, **choices)
 
     def corner_evidence(
         self,
@@ -175,17 +223,22 @@ class Study:
         data: str | None = None,
         **choices: Any,
     ) -> pd.DataFrame:
-        """Measure how much of a classifier's evidence lies in corners and borders, by default over the validation part.
+        """Measure the share of a classifier's Grad-CAM evidence in the corners and borders of images, where there is no lung.
 
-        ``what`` is as for ``evaluate``; columns and other keywords are those of ``results.explain.off_lung_evidence``.
+        Args:
+            images: Image files. [default: all validation images]
+            what: Classifier, as for ``evaluate``.
+            data: Folder or table of the images, if they were moved.
+            choices: Keywords of ``results.explain.off_lung_evidence.measure_off_lung_evidence``, which describes the columns.
         """
-        return measure_off_lung_evidence(self._opened(what), images or list(self.validation_images(data=data)), **choices)
+        return measure_off_lung_evidence(self._open(what), images or list(self.validation_images(data=data)), **choices)
 
     def errors(self, **choices: Any) -> ErrorAnalysis:
-        """Compare what models get wrong, by default what the best trial gets wrong of the validation part.
+        """Analyse the misclassified images of one or several models, by default of the best trial on the validation part.
 
-        Keywords are those of ``results.chosen_models.select_models``: ``trials``, ``top``, ``ensembles``, ``predictions``,
-        ``part``, ``data`` and ``on_progress``. Opening the test part is recorded.
+        Args:
+            choices: Keywords of ``results.compared_models.select_models``: ``trials``, ``top``, ``ensembles``,
+                ``predictions``, ``part``, ``data`` and ``on_progress``. Opening the test part is recorded.
         """
         return analyse_errors(self._store, **choices)
 
@@ -197,7 +250,14 @@ class Study:
         data: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> str:
-        """Write what ``errors`` found as HTML with pictures; see ``results.error_page.error_page``."""
+        """Return the result of ``errors`` as an HTML page with images; see ``results.error_report.error_page``.
+
+        Args:
+            analysis: Result of ``errors``.
+            n_shown: Number of images of each class in each group.
+            data: Folder or table of the images, if they were moved.
+            on_progress: Called with the number of finished images and of all images.
+        """
         return error_page(self._store, analysis, n_shown=n_shown, data=data, on_progress=on_progress)
 
     def replay(
@@ -208,29 +268,55 @@ class Study:
         data: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> Replay:
-        """Train a trial again and compare; see ``results.replay.replay_trial``."""
+        """Train a trial again and compare the results with the record; see ``results.replay.replay_trial``.
+
+        Args:
+            trial: Number of the trial.
+            tolerance: Largest difference of a score or probability that counts as equal.
+            data: Folder or table of the images, if they were moved.
+            on_progress: Called with the number of finished epochs (or folds) and of all.
+        """
         return replay_trial(self._store, trial, tolerance=tolerance, data=data, on_progress=on_progress)
 
     def verify(
         self, trial: int | None = None, *, data: str | None = None, on_progress: OnProgress | None = None
     ) -> Verification:
-        """Check that the finished trials are what the record says; see ``results.verification.verify_study``."""
+        """Check files, parameters, predictions and models of finished trials; see ``results.verification.verify_study``.
+
+        Args:
+            trial: Number of the trial. [default: all finished trials]
+            data: Folder or table of the images, if they were moved.
+            on_progress: Called with the number of checked trials and of all.
+        """
         return verify_study(self._store, trial, data=data, on_progress=on_progress)
 
-    def tally(self) -> TrialCounts:
-        """Count what became of the trials so far; see ``study.tally.TrialCounts``."""
+    def trial_counts(self) -> TrialCounts:
+        """Count the trials by outcome; see ``study.trial_counts.TrialCounts``."""
         return count_trials(self._store)
 
     def searches(self) -> list[SearchEntry]:
-        """Every search that was begun on the study, in order: when, command, versions, code, machine."""
+        """Return all searches of the study in the order of their start: time, command, versions, code and machine."""
         return self._store.searches()
 
     def classifier(self, trial: int | None = None) -> Classifier:
-        """Open a trial's model, by default the best one's, for ``predict``."""
+        """Open the model of a trial for ``automl_cxr.predict``.
+
+        Args:
+            trial: Number of the trial. [default: the best one]
+
+        Raises:
+            StudyError: The trial has no stored model.
+        """
         return classifier_of_trial(self._store, trial)
 
     def export(
         self, out: str | os.PathLike[str] | None = None, *, trial: int | None = None, file_format: str | None = None
     ) -> Export:
-        """Write a trial's model, by default the best one's, as one file; see ``results.export.export_classifier``."""
+        """Write the model of a trial as one file for other programs; see ``results.export.export_classifier``.
+
+        Args:
+            out: File to write. [default: named after the study and the trial]
+            trial: Number of the trial. [default: the best one]
+            file_format: "keras", "onnx", "tflite" or "savedmodel". [default: by the suffix of ``out``, else "keras"]
+        """
         return export_classifier(self.classifier(trial), out, file_format=file_format)

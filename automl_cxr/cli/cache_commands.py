@@ -1,4 +1,4 @@
-"""`automl-cxr cache`: what is kept of what was computed, and clearing it."""
+"""The commands of `automl-cxr cache`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,23 @@ import click
 
 from automl_cxr.cli.options import debug_option, json_option
 from automl_cxr.cli.output import human_bytes, print_json, print_table
+from automl_cxr.cli.sections import CommandSection, SectionedGroup
 
 
-@click.group(invoke_without_command=True)
+@click.group(
+    cls=SectionedGroup,
+    section=CommandSection.MAINTAIN,
+    short_help="Show or clear the cached images and features.",
+    invoke_without_command=True,
+)
 @json_option
 @debug_option
 @click.pass_context
 def cache(context: click.Context, as_json: bool) -> None:
-    """Show what is kept of decoded images and of frozen layers' features, all of which can be computed again."""
+    """Show the size and the contents of the cache: decoded images, and features of frozen layers.
+
+    All of it can be computed again.
+    """
     if context.invoked_subcommand is not None:
         return
     import pandas as pd
@@ -27,8 +36,8 @@ def cache(context: click.Context, as_json: bool) -> None:
 
     entries, limit = list_cache_entries(), FeatureCache().limit
     if as_json:
-        told = [dataclasses.asdict(entry) for entry in entries]
-        print_json({"folder": str(cache_folder()), "features_limit": limit, "entries": told})
+        listed = [dataclasses.asdict(entry) for entry in entries]
+        print_json({"folder": str(cache_folder()), "features_limit": limit, "entries": listed})
         return
     rows = [
         {
@@ -40,17 +49,17 @@ def cache(context: click.Context, as_json: bool) -> None:
         }
         for entry in entries
     ]
-    taken = {kind: human_bytes(sum(one.n_bytes for one in entries if one.kind == kind)) for kind in ("images", "features")}
-    click.echo(f"{cache_folder()}: images {taken['images']}, features {taken['features']} of at most {human_bytes(limit)}")
+    used = {kind: human_bytes(sum(entry.n_bytes for entry in entries if entry.kind == kind)) for kind in ("images", "features")}
+    click.echo(f"{cache_folder()}: images {used['images']}, features {used['features']} of at most {human_bytes(limit)}")
     if rows:
-        print_table(pd.DataFrame(rows), title="kept")
+        print_table(pd.DataFrame(rows), title="cache entries")
 
 
 @cache.command("clear")
 @json_option
 @debug_option
 def clear(as_json: bool) -> None:
-    """Remove decoded images and features, but for what is being written; not for while a search runs."""
+    """Delete the cached images and features. Do not run it during a search; entries that are being written stay."""
     from automl_cxr.data.cache_listing import clear_cache
 
     freed = clear_cache()

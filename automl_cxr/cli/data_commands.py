@@ -1,4 +1,4 @@
-"""`automl-cxr data`: look at data, audit them, draw phantoms."""
+"""The commands of `automl-cxr data`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from automl_cxr.cli.options import data_options, debug_option, json_option
-from automl_cxr.cli.output import check_out, print_json, print_table, progress_bar, say, shown_path, write_text
+from automl_cxr.cli.output import check_out, print_json, print_message, print_table, progress_bar, shown_path, write_text
+from automl_cxr.cli.sections import CommandSection, SectionedGroup
 
 if TYPE_CHECKING:
     from automl_cxr.data.audit.record import Audit
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 _ROWS_SHOWN = 20
 
 
-@click.group()
+@click.group(cls=SectionedGroup, section=CommandSection.DATA, short_help="Inspect data, audit them, or draw phantom images.")
 def data() -> None:
-    """Look at data, audit them, or draw phantom radiographs."""
+    """Inspect data, audit them, or draw phantom radiographs."""
 
 
 @data.command("inspect")
@@ -27,7 +28,7 @@ def data() -> None:
 @json_option
 @debug_option
 def inspect(directory: str, layout: str | None, classes: list[str] | None, patients: str | None, as_json: bool) -> None:
-    """Show classes, patients, sizes and splits of DIR, and every file that cannot be read."""
+    """Show the classes, patients, image sizes and given split of DIR, and every file that cannot be read."""
     from automl_cxr.data.inspection import inspect_data
 
     with progress_bar("decoding") as on_progress:
@@ -55,11 +56,12 @@ def inspect(directory: str, layout: str | None, classes: list[str] | None, patie
 
 @data.command("audit")
 @click.argument("directory", metavar="DIR")
-@click.option("--out", type=click.Path(path_type=Path), help="HTML page to write, with pictures of duplicates.")
+@click.option("--out", type=click.Path(path_type=Path), help="HTML page to write, with images of the duplicates.")
 @click.option(
     "--fix",
     type=click.Path(path_type=Path),
-    help="CSV table to write without duplicates and conflicts, each patient in one part; NAME.changes.csv beside it says why.",
+    help="CSV table to write without duplicates and conflicts, and with each patient in one part. NAME.changes.csv beside it "
+    "lists the changes and their reasons.",
 )
 @data_options
 @json_option
@@ -73,10 +75,11 @@ def audit(
     patients: str | None,
     as_json: bool,
 ) -> None:
-    """Look for copies, leaks between parts, and shortcuts that tell the classes of DIR without anatomy.
+    """Search the images of DIR for duplicates, leaks between parts, and shortcuts that separate the classes without anatomy.
 
-    Copies are found when resized, compressed, brightened or mirrored too. The shortcut baseline is what a random forest
-    reaches, by patients that it did not learn from, from size, file, brightness, borders and corners alone: the line to beat.
+    Duplicates are also found after resizing, compression, brightening or mirroring. The shortcut baseline is the score of a
+    random forest, on patients that it was not trained on, from image size, file properties, brightness, borders and corners
+    alone. A useful classifier scores higher.
     """
     from automl_cxr import api
 
@@ -89,9 +92,9 @@ def audit(
         from automl_cxr.results.html_page import render_page
 
         write_text(out, render_page("Data audit", audit_sections(found)))
-        say(f"page: {out}")
+        print_message(f"page: {out}")
     if fix is not None:
-        say(f"cleaned table: {fix}    what was changed: {api.changes_file(fix)}")
+        print_message(f"cleaned table: {fix}    changes: {api.changes_file(fix)}")
     if as_json:
         import json
 
@@ -104,20 +107,20 @@ def _print_audit(found: Audit) -> None:
     counts = ", ".join(f"{n} {name}" for name, n in zip(found.classes, found.n_images, strict=True))
     click.echo(f"{found.root}: {sum(found.n_images)} images ({counts})")
     tables = {
-        "how much each trait alone tells the classes (medians by class)": found.traits,
-        "suspected burnt-in text and markers, share of images": found.burnt_in_text,
+        "how well each image statistic alone separates the classes (medians by class)": found.traits,
+        "suspected burnt-in text and markers, fraction of the images": found.burnt_in_text,
         "duplicates": found.duplicates,
         "patients in more than one part": found.patients_across_parts,
         "file formats, images": found.file_formats,
     }
     for title, table in tables.items():
         if not table.empty:
-            cut = f"; the first {_ROWS_SHOWN} of {len(table)} (--json tells all)" if len(table) > _ROWS_SHOWN else ""
+            cut = f"; the first {_ROWS_SHOWN} of {len(table)} (--json lists all)" if len(table) > _ROWS_SHOWN else ""
             print_table(table.head(_ROWS_SHOWN), title=title + cut)
     if not found.found_duplicates:
-        click.echo("no picture was found twice")
+        click.echo("no duplicates were found")
     if found.unreadable:
-        click.echo(f"cannot be read: {len(found.unreadable)} (`automl-cxr data inspect` names them)")
+        click.echo(f"cannot be read: {len(found.unreadable)} (`automl-cxr data inspect` lists them)")
     for note in found.notes:
         click.echo(f"note: {note}")
     if found.baseline:
@@ -128,12 +131,18 @@ def _print_audit(found: Audit) -> None:
 
 @data.command("demo")
 @click.argument("directory", metavar="DIR")
-@click.option("--images", "n_images", type=click.IntRange(12), default=600, show_default=True, help="Images in all.")
-@click.option("--image-size", type=click.IntRange(32, 1024), default=128, show_default=True, help="Pixels.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--images", "n_images", type=click.IntRange(12), default=600, show_default=True, help="Number of images.")
+@click.option(
+    "--image-size",
+    type=click.IntRange(32, 1024),
+    default=128,
+    show_default=True,
+    help="Height and width of an image, in pixels.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed of the drawings.")
 @debug_option
 def demo(directory: str, n_images: int, image_size: int, seed: int) -> None:
-    """Draw phantom radiographs into DIR: normal, with an opacity, or with an effusion."""
+    """Draw phantom radiographs into DIR, in three classes: normal, opacity and effusion."""
     from automl_cxr.data.phantoms import draw_phantoms
 
     folder = draw_phantoms(directory, n_images=n_images, image_size=image_size, seed=seed)

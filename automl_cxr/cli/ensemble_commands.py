@@ -1,4 +1,4 @@
-"""Ensembles: build one of a study's trials or of other programs' predictions, and combine predictions by one."""
+"""The commands of `automl-cxr ensemble`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_cxr.cli.options import Numbers, debug_option, json_option, place_options
-from automl_cxr.cli.output import check_out, print_json, print_table, say, write_text
+from automl_cxr.choices import ENSEMBLE_METHODS, METRIC_NAMES, list_choices
+from automl_cxr.cli.options import Numbers, debug_option, json_option, location_options
+from automl_cxr.cli.output import check_out, print_json, print_message, print_table, write_text
+from automl_cxr.cli.sections import CommandSection, SectionedGroup
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.errors import UsageError
 
@@ -19,50 +21,55 @@ if TYPE_CHECKING:
     from automl_cxr.results.ensembles import BuiltEnsemble
 
 _TABLE_TYPE = click.Path(dir_okay=False, path_type=Path)
-_SHARE = click.FloatRange(0, 1)
-# Settings of the genetic algorithm: the type of each, and its help.
+_FRACTION = click.FloatRange(0, 1)
+# Settings of the genetic algorithm, with the type and the help text of each.
 _GENETIC_OPTIONS: dict[str, tuple[click.ParamType[Any], str]] = {
-    "population": (click.IntRange(4), "Weightings in a generation."),
-    "generations": (click.IntRange(1), "Generations at most."),
-    "crossover_probability": (_SHARE, "Share of parent pairs that cross over."),
-    "mutation_probability": (_SHARE, "Share of children that mutate."),
-    "gene_fraction": (_SHARE, "Share of the weights that a crossover averages."),
-    "elitism_fraction": (_SHARE, "Share of a generation that lives on."),
-    "tournament_size": (click.IntRange(1), "Candidates for each parent."),
-    "restarts": (click.IntRange(1), "Runs from other initial weights."),
-    "patience": (click.IntRange(1), "Generations without progress that end a run."),
-    "halvings": (click.IntRange(0), "Times that patients are halved; weights are evolved on each half and averaged."),
-    "brier_weight": (click.FloatRange(0), "How much the Brier score counts beside the objective."),
-    "shrinkage": (_SHARE, "How far weights are drawn to those of the best members alike."),
-    "shrink_to": (click.IntRange(1), "How many best members that is."),
+    "population": (click.IntRange(4), "Number of weight vectors in a generation."),
+    "generations": (click.IntRange(1), "Largest number of generations."),
+    "crossover_probability": (_FRACTION, "Fraction of the parent pairs that cross over."),
+    "mutation_probability": (_FRACTION, "Fraction of the children that mutate."),
+    "gene_fraction": (_FRACTION, "Fraction of the weights that a crossover averages."),
+    "elitism_fraction": (_FRACTION, "Fraction of a generation that is copied into the next one."),
+    "tournament_size": (click.IntRange(1), "Number of candidates for each parent."),
+    "restarts": (click.IntRange(1), "Number of runs from different initial weights."),
+    "patience": (click.IntRange(1), "Number of generations without a better score after which a run ends."),
+    "halvings": (
+        click.IntRange(0),
+        "Number of random divisions of the patients into halves; weights are fitted on each half and averaged.",
+    ),
+    "brier_weight": (click.FloatRange(0), "Weight of the Brier score, relative to the objective."),
+    "shrinkage": (_FRACTION, "How far the weights are moved towards equal weights of the best members (0 to 1)."),
+    "shrink_to": (click.IntRange(1), "Number of best members for shrinkage."),
 }
 
 
 def _genetic_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the settings of the genetic algorithm, with its own defaults."""
+    """Add the settings of the genetic algorithm, with their defaults."""
     for name, (kind, text) in reversed(_GENETIC_OPTIONS.items()):
-        words, default = f"--{name.replace('_', '-')}", getattr(DEFAULT_SETTINGS, name)
-        command = click.option(words, name, type=kind, default=default, show_default=True, help=f"ga: {text}")(command)
+        flag, default = f"--{name.replace('_', '-')}", getattr(DEFAULT_SETTINGS, name)
+        command = click.option(flag, name, type=kind, default=default, show_default=True, help=f"ga: {text}")(command)
     return command
 
 
-@click.group()
+@click.group(cls=SectionedGroup, section=CommandSection.RESULTS, short_help="Combine trials, or other programs' predictions.")
 def ensemble() -> None:
-    """Combine the best trials of a study, or other programs' predictions."""
+    """Combine the best trials of a study, or predictions of other programs."""
 
 
 @ensemble.command("build")
 @click.argument("study", required=False)
-@click.option("--top", type=click.IntRange(1), default=6, show_default=True, help="Members at most, best trials first.")
-@click.option("--members", type=Numbers(), help="Trials to take instead of the best.")
-@click.option("--diverse", is_flag=True, help="Choose trials that are good together and disagree, instead of the best.")
+@click.option(
+    "--top", type=click.IntRange(1), default=6, show_default=True, help="Largest number of members; the best trials are taken."
+)
+@click.option("--members", type=Numbers(), help="Numbers of the trials to combine, instead of the best ones.")
+@click.option("--diverse", is_flag=True, help="Choose trials with good scores and different errors, instead of the best ones.")
 @click.option(
     "--predictions",
     type=_TABLE_TYPE,
     multiple=True,
     metavar="FILE",
-    help="Predictions of another program for the same images, .npz or CSV (image, label, a column a class); repeatable, and "
-    "more files may follow.",
+    help="Predictions of another program for the same images: .npz, or CSV with image, label and one column per class. "
+    "Repeatable; further files may follow without the option.",
 )
 @click.argument("files", nargs=-1, type=_TABLE_TYPE, metavar="[FILES]...")
 @click.option(
@@ -70,22 +77,27 @@ def ensemble() -> None:
     default="ga-by-class",
     show_default=True,
     metavar="NAME",
-    help="ga, ga-by-class (a weight for each member and class), greedy, stacking, sweep (two members, exact), average or best.",
+    help=f"Method that combines the members: {list_choices(ENSEMBLE_METHODS)}. ga is a genetic algorithm with one weight per "
+    "member, ga-by-class with one per member and class; sweep is exact for two members.",
 )
 @click.option(
     "--objective",
     metavar="METRIC",
-    help="macro_f1, accuracy, balanced_accuracy, cohen_kappa, macro_auc, macro_average_precision, log_loss, calibration_error, "
-    "fnfr, sensitivity_at_90_specificity or "
-    "sensitivity_at_95_specificity  [default: the study's; of tables alone macro_f1]",
+    help=f"Metric that is optimised: {list_choices(METRIC_NAMES)}  [default: that of the study; without a study macro_f1]",
 )
-@click.option("--normal-class", metavar="NAME", help="Of tables alone: the class without a finding  [default: by the names]")
-@click.option("--name", help="Name of the ensemble  [default: method and members]")
 @click.option(
-    "--seed", type=click.IntRange(0), help="Of the genetic algorithm, folds and intervals  [default: the study's, or 0]"
+    "--normal-class",
+    metavar="NAME",
+    help="Class without a finding, where there is no study  [default: detected from the class names]",
+)
+@click.option("--name", help="Name of the ensemble  [default: the method and the number of members]")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    help="Random seed of the genetic algorithm, the folds and the intervals  [default: that of the study, or 0]",
 )
 @_genetic_options
-@place_options
+@location_options
 @json_option
 @debug_option
 def build_ensemble(
@@ -107,16 +119,16 @@ def build_ensemble(
 ) -> None:
     """Combine the best trials of STUDY, or tables of predictions, or both.
 
-    Every method is fitted, and judged on patients that it was not fitted on, beside the best member. Tables alone:
+    Every method is fitted, scored on patients that it was not fitted on, and compared with the best member. Without a study:
     `automl-cxr ensemble build --predictions a.npz b.csv`.
     """
     from automl_cxr import api
 
-    study, tables = _part_words(study, predictions, files)
+    study, tables = _split_arguments(study, predictions, files)
     settings = GeneticSettings(**genetic)
     if study is None:
         if members or diverse:
-            raise UsageError("--members and --diverse choose trials of a study; received none. Name the study.")
+            raise UsageError("--members and --diverse choose trials of a study; received no study. Name it.")
         built = api.combine_predictions(
             tables,
             method=method,
@@ -128,7 +140,9 @@ def build_ensemble(
         )
     else:
         if normal_class is not None:
-            raise UsageError("A study knows its class without a finding. Leave --normal-class out.")
+            raise UsageError(
+                "A study stores its class without a finding, so --normal-class applies only without a study. Leave it out."
+            )
         built = api.open_study(study, runs=runs, storage=storage).ensemble(
             top=top,
             members=members,
@@ -144,14 +158,14 @@ def build_ensemble(
         print_json(_as_json(built))
         return
     if study is not None and members is None and len(built.trials) < top:
-        say(f"Only {len(built.trials)} finished trials have a model, so there are fewer members than --top {top}.")
+        print_message(f"Only {len(built.trials)} finished trials have a stored model, fewer than --top {top}.")
     _print_ensemble(built)
 
 
-def _part_words(
+def _split_arguments(
     study: str | None, predictions: tuple[Path, ...], files: tuple[Path, ...]
 ) -> tuple[str | None, tuple[Path, ...]]:
-    """Tell a study from files: after --predictions a.npz, what stands without an option is a file too.
+    """Separate the study from the files: after --predictions a.npz, arguments without an option are files, too.
 
     Raises:
         UsageError: There is neither a study nor a file.
@@ -159,9 +173,9 @@ def _part_words(
     if predictions and study is not None and Path(study).suffix.lower() in (".csv", ".npz"):
         return None, (*predictions, Path(study), *files)
     if files and not predictions:
-        raise UsageError(f"Files of predictions stand after --predictions; received {files[0]} without it.")
+        raise UsageError(f"Files of predictions follow --predictions; received {files[0]} without it.")
     if study is None and not predictions:
-        raise UsageError("An ensemble is built of a study's trials or of --predictions FILE; received neither. Name one.")
+        raise UsageError("An ensemble needs a study or --predictions FILE; received neither. Name one.")
     return study, (*predictions, *files)
 
 
@@ -191,14 +205,14 @@ def _print_ensemble(built: BuiltEnsemble) -> None:
     found = built.combination
     metric = found.objective.name
     for note in built.notes:
-        say(note)
+        print_message(note)
     members = {"member": list(found.names), "weight": list(built.weights), f"validation {metric}": list(built.member_scores)}
     print_table(pd.DataFrame(members), title="members")
     for one, other, correlation in found.duplicates:
-        click.echo(f"{one} and {other} say nearly the same (their errors correlate by {correlation:.3f}).")
-    print_table(pd.DataFrame(_rows_for_people(found)), title=f"the same members by every method, {metric}")
+        click.echo(f"{one} and {other} are nearly identical (the correlation of their errors is {correlation:.3f}).")
+    print_table(pd.DataFrame(_method_rows(found)), title=f"the same members with every method, {metric}")
     click.echo(found.verdict())
-    click.echo(_calibration_for_people(found))
+    click.echo(_calibration_line(found))
     click.echo(f"ensemble: {built.folder}")
     if built.recommended != built.method:
         click.echo(f"recommended: --method {built.recommended}")
@@ -207,10 +221,10 @@ def _print_ensemble(built: BuiltEnsemble) -> None:
     click.echo(f"next: automl-cxr evaluate {folder}" if has_models else f"next: automl-cxr ensemble apply {folder} TABLES...")
 
 
-def _rows_for_people(found: Combination) -> list[dict[str, Any]]:
+def _method_rows(found: Combination) -> list[dict[str, Any]]:
     rows = []
     for row in found.methods_table():
-        shown = {"method": row["method"], "where fitted": row["fitted"]}
+        shown = {"method": row["method"], "on the fitted images": row["fitted"]}
         if "gain" in row:
             shown |= {"out of fold": row["out_of_fold"], "gain over best member": f"{row['gain']:+.4f}"}
             shown["95% by patient"] = f"{row['gain_low']:+.3f}..{row['gain_high']:+.3f}"
@@ -218,34 +232,37 @@ def _rows_for_people(found: Combination) -> list[dict[str, Any]]:
     return rows
 
 
-def _calibration_for_people(found: Combination) -> str:
+def _calibration_line(found: Combination) -> str:
     calibration = found.calibration
     if calibration.error_before != calibration.error_before:
-        return "calibration: too few patients for a temperature"
+        return "calibration: too few patients to fit a temperature"
     before, after = calibration.error_before, calibration.error_after
     if calibration.temperature == 1:
-        return f"calibration: expected error {before:.4f} out of fold, {after:.4f} with a temperature: none is applied"
-    return f"calibration: temperature {calibration.temperature:.2f}; expected error out of fold {before:.4f}, then {after:.4f}"
+        return (
+            f"calibration: expected error {before:.4f} out of fold, {after:.4f} with a temperature; no temperature is applied"
+        )
+    errors = f"{before:.4f} before, {after:.4f} after"
+    return f"calibration: temperature {calibration.temperature:.2f}; expected error out of fold {errors}"
 
 
 @ensemble.command("apply")
 @click.argument("folder", metavar="ENSEMBLE", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("files", nargs=-1, required=True, type=_TABLE_TYPE, metavar="TABLES...")
-@click.option("--out", type=_TABLE_TYPE, help="CSV file to write  [default: the screen]")
+@click.option("--out", type=_TABLE_TYPE, help="CSV file to write  [default: stdout]")
 @json_option
 @debug_option
 def apply_ensemble(folder: Path, files: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
-    """Combine the members' predictions of other images: a table for each member, in the order of the members."""
+    """Combine the members' predictions for new images. TABLES are one file per member, in the order of the members."""
     from automl_cxr import api
     from automl_cxr.results.tables import to_csv, to_json
 
     check_out(out)
     table, notes = api.apply_ensemble(folder, files)
     for note in notes:
-        say(note)
+        print_message(note)
     text = to_json(table) if as_json else to_csv(table)
     if out is None:
         click.echo(text, nl=False)
     else:
         write_text(out, text)
-        say(f"{len(table)} images combined; written to {out}")
+        print_message(f"{len(table)} images combined; written to {out}")

@@ -1,4 +1,4 @@
-"""`automl-cxr errors`: what models get wrong, on the screen, as a page with pictures, or as a table."""
+"""The command `automl-cxr errors`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_cxr.cli.options import Numbers, debug_option, json_option, place_options
-from automl_cxr.cli.output import check_out, print_json, print_table, progress_bar, say, shown_path, write_table, write_text
+from automl_cxr.cli.options import Numbers, debug_option, json_option, location_options, moved_data_option
+from automl_cxr.cli.output import (
+    check_out,
+    print_json,
+    print_message,
+    print_table,
+    progress_bar,
+    shown_path,
+    write_table,
+    write_text,
+)
+from automl_cxr.cli.sections import CommandSection, SectionedCommand
 from automl_cxr.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -17,17 +27,21 @@ if TYPE_CHECKING:
 _TABLE_SUFFIXES = {".csv": "csv", ".json": "json", ".md": "md"}
 
 
-@click.command()
+@click.command(
+    cls=SectionedCommand, section=CommandSection.RESULTS, short_help="Show which images trials and ensembles misclassify."
+)
 @click.argument("study")
-@click.option("--trials", type=Numbers(), help="Trials to compare  [default: the best one]")
-@click.option("--top", type=click.IntRange(1), help="Compare the best trials, as many.")
-@click.option("--ensemble", "ensembles", multiple=True, metavar="NAME", help="Name or folder of an ensemble; repeatable.")
+@click.option("--trials", type=Numbers(), help="Numbers of the trials to compare  [default: the best one]")
+@click.option("--top", type=click.IntRange(1), help="Number of best trials to compare.")
+@click.option(
+    "--ensemble", "ensembles", multiple=True, metavar="NAME", help="Name or folder of an ensemble to compare. Repeatable."
+)
 @click.option(
     "--predictions",
     type=click.Path(dir_okay=False, path_type=Path),
     multiple=True,
     metavar="FILE",
-    help="Predictions of another program for the same images, .npz or CSV; repeatable.",
+    help="Predictions of another program for the same images, .npz or CSV. Repeatable.",
 )
 @click.option(
     "--split",
@@ -35,7 +49,7 @@ _TABLE_SUFFIXES = {".csv": "csv", ".json": "json", ".md": "md"}
     default="valid",
     show_default=True,
     metavar="PART",
-    help="valid (with folds: out of fold), test or train; opening test is recorded.",
+    help="Part of the images: valid (for cross-validation, out of fold), test or train. Opening the test part is recorded.",
 )
 @click.option(
     "--show",
@@ -43,17 +57,20 @@ _TABLE_SUFFIXES = {".csv": "csv", ".json": "json", ".md": "md"}
     type=click.IntRange(1),
     default=6,
     show_default=True,
-    help="Pictures of each class in each group on the page; confusions listed on the screen.",
+    help="Number of images of each class in each group on the page, and of wrong predictions in each table on the terminal.",
 )
 @click.option(
     "--format",
     "kind",
     metavar="KIND",
-    help="html: a page with pictures. csv, json or md: a row for each image.  [default: by the suffix of --out, else html]",
+    help="Format of the file: html, a page with images; csv, json or md, one row per image  "
+    "[default: by the suffix of --out, else html]",
 )
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write beside what the screen shows.")
-@click.option("--data", metavar="DIR", help="Where the data are now  [default: where they were]")
-@place_options
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write, in addition to the output on the terminal."
+)
+@moved_data_option
+@location_options
 @json_option
 @debug_option
 def errors(
@@ -71,10 +88,10 @@ def errors(
     storage: str | None,
     as_json: bool,
 ) -> None:
-    """Show what trials and ensembles of STUDY get wrong: all of them, only one, and how sure they are.
+    """Show which images the trials and ensembles of STUDY misclassify, and with which probability.
 
-    Images that all models get wrong, all get right, only one gets wrong or only one gets right are counted by class; wrong
-    answers are listed most confident first and most uncertain first. `--out errors.html` writes a page with pictures.
+    Images are counted by class in four groups: all models wrong, all right, only one wrong, only one right. Wrong predictions
+    are listed by confidence and by uncertainty. `--out errors.html` writes a page with the images.
     """
     from automl_cxr import api
 
@@ -92,7 +109,7 @@ def errors(
             on_progress=on_progress,
         )
     if top is not None and len(analysis.models) < top:
-        say(f"Only {len(analysis.models)} models can be compared, fewer than --top {top}.")
+        print_message(f"Only {len(analysis.models)} models can be compared, fewer than --top {top}.")
     if as_json:
         print_json(_as_json(analysis))
     else:
@@ -100,24 +117,27 @@ def errors(
     if out is None:
         return
     if kind == "html":
-        with progress_bar("pictures") as on_progress:
+        with progress_bar("drawing") as on_progress:
             write_text(out, opened.error_page(analysis, n_shown=n_shown, data=data, on_progress=on_progress))
     else:
         write_table(out, analysis.table(), kind, title=f"Errors of {study}")
-    say(f"{len(analysis.images)} images written to {out}")
+    print_message(f"{len(analysis.images)} images written to {out}")
 
 
 def _check_format(kind: str | None, out: Path | None) -> str:
-    """Name the format of the file to be written.
+    """Return the format of the file.
 
     Raises:
-        UsageError: There is no such format, or no file to write it to.
+        UnknownNameError: The format does not exist.
+        UsageError: A format is given without a file.
     """
     kinds = ("html", *_TABLE_SUFFIXES.values())
     if kind is not None and kind not in kinds:
         raise UnknownNameError("format", kind, kinds)
     if kind is not None and out is None:
-        raise UsageError(f"A format is that of a file; received --format {kind} without --out. Name the file, or type --json.")
+        raise UsageError(
+            f"--format is the format of a file; received --format {kind} without --out. Name the file, or type --json."
+        )
     return kind or _TABLE_SUFFIXES.get(out.suffix.lower() if out else "", "html")
 
 
@@ -150,16 +170,16 @@ def _print_errors(analysis: ErrorAnalysis, n_shown: int) -> None:
     n_patients = len(set(images.patients))
     click.echo(f"{analysis.study}, {analysis.place}: {len(images)} images, {n_patients} patients")
     print_table(analysis.by_model, title="errors of each model")
-    print_table(analysis.by_class, title="images of each class that the models get")
+    print_table(analysis.by_class, title="images of each class by agreement of the models")
     if analysis.pairs.empty:
-        click.echo("No image is called wrong.")
+        click.echo("No image is misclassified.")
         return
-    print_table(analysis.pairs, title="what was called what")
+    print_table(analysis.pairs, title="confused classes")
     shown = ["image", "label", "model", "predicted", "probability", "margin"]
     for order in ("confident", "uncertain"):
         worst = analysis.confusions(order=order).head(n_shown)[shown]
         print_table(worst.assign(image=[shown_path(name) for name in worst["image"]]), title=f"most {order} first")
     for image, reason in analysis.unreadable.items():
-        say(f"left out: {shown_path(image)}: {reason}")
+        print_message(f"left out: {shown_path(image)}: {reason}")
     if analysis.n_opened:
-        say(f"The test part has now been opened {analysis.n_opened} times, once for each model; choosing by it misleads.")
+        print_message(f"The test part has now been opened {analysis.n_opened} times, once per model. Do not choose by it.")

@@ -1,4 +1,4 @@
-"""`automl-cxr explain`: why a classifier says what it says of images."""
+"""The command `automl-cxr explain`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_cxr.cli.options import Duration, debug_option, json_option, place_options, trial_option
-from automl_cxr.cli.output import print_json, print_table, progress_bar, say, shown_path
+from automl_cxr.cli.options import Duration, debug_option, json_option, location_options, moved_data_option, trial_option
+from automl_cxr.cli.output import print_json, print_message, print_table, progress_bar, shown_path
+from automl_cxr.cli.sections import CommandSection, SectionedCommand
 from automl_cxr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _DEFAULT_OUT = "explanations"
 
 
-@click.command()
+@click.command(cls=SectionedCommand, section=CommandSection.RESULTS, short_help="Show which image regions affect a prediction.")
 @click.argument("target", metavar="STUDY|ENSEMBLE")
 @click.argument("paths", nargs=-1, metavar="[IMAGES]...")
 @click.option(
@@ -26,44 +27,49 @@ _DEFAULT_OUT = "explanations"
     default="gradcam",
     show_default=True,
     metavar="NAME",
-    help="gradcam: where the evidence for a class lies. activations: the feature maps of every convolution and pool. "
-    "shap: what each region adds to the class's probability, or takes from it.",
+    help="Method: gradcam, the image regions that support a class; activations, the feature maps of every convolution and "
+    "pooling layer; shap, the contribution of each region to the probability of the class.",
 )
-@click.option("--class", "class_name", metavar="NAME", help="Explain this class  [default: the predicted one of each image]")
+@click.option("--class", "class_name", metavar="NAME", help="Class to explain  [default: the predicted class of each image]")
 @click.option(
     "--layer",
     metavar="NAME",
-    help="gradcam at this layer, such as backbone/fire5_concat  [default: the last feature maps of each branch]",
+    help="Layer for gradcam, such as backbone/fire5_concat  [default: the last feature maps of each branch]",
 )
 @click.option(
     "--evaluations",
     type=click.IntRange(10),
     default=300,
     show_default=True,
-    help="shap: masked copies of an image to predict; more of them, finer regions.",
+    help="Number of masked copies of an image for shap. More copies give finer regions.",
 )
-@click.option("--time", "seconds", type=Duration(), help="Stop after this time, with the images that are done.")
+@click.option(
+    "--time",
+    "seconds",
+    type=Duration(),
+    help="Wall time after which the command stops; finished images are kept. Typed like 45s or 10m.",
+)
 @click.option(
     "--per-class",
     type=click.IntRange(1),
     default=3,
     show_default=True,
-    help="Without IMAGES: so many of each class of the validation part.",
+    help="Number of validation images of each class, where no IMAGES are given.",
 )
 @click.option(
     "--corners",
     is_flag=True,
-    help="Draw nothing; measure over IMAGES, or all of the validation part, how much of gradcam's evidence lies in corners "
-    "and borders, where no lung is.",
+    help="Draw nothing. Measure the fraction of the gradcam evidence in corners and borders, where there is no lung, over "
+    "IMAGES or the whole validation part.",
 )
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for PNG files and index.csv  [default: explanations]",
+    help="Folder for the PNG files and index.csv  [default: explanations]",
 )
 @trial_option
-@click.option("--data", metavar="DIR", help="Where the study's data are now  [default: where they were]")
-@place_options
+@moved_data_option
+@location_options
 @json_option
 @debug_option
 def explain(
@@ -81,9 +87,10 @@ def explain(
     evaluations: int,
     **choices: Any,
 ) -> None:
-    """Show why a study's best trial, or an ensemble, says what it says of IMAGES: files, or folders of them.
+    """Show which regions of IMAGES affect the predictions of a study's best trial or of an ensemble.
 
-    Writes a PNG for each image, with the class and its probability above, and an index.csv of them all.
+    IMAGES are files or folders. The command writes a PNG file for each image, with the class and its probability, and an
+    index.csv.
     """
     from automl_cxr import api
     from automl_cxr.data.dataset import load_image_paths
@@ -91,7 +98,7 @@ def explain(
 
     how = Explaining(class_name=class_name, n_evaluations=evaluations, **choices)
     if corners and (out is not None or how.method != "gradcam" or how.seconds is not None):
-        raise UsageError("--corners measures the evidence of gradcam on a whole set; leave --out, --method and --time out.")
+        raise UsageError("--corners measures gradcam evidence and writes no files. Leave --out, --method and --time out.")
     classifier = api.open_classifier(target, trial=trial, runs=runs, storage=storage)
     if paths:
         files, problems = load_image_paths(paths)
@@ -102,15 +109,15 @@ def explain(
         labels = study.validation_images(per_class=None if corners else per_class, data=data)
         images = list(labels)
     for path, reason in problems.items():
-        _tell_problem(path, reason)
+        _print_problem(path, reason)
     if corners:
         _measure(classifier, images, how, as_json=as_json)
     else:
         _draw(classifier, images, labels, how, out or Path(_DEFAULT_OUT), as_json=as_json)
 
 
-def _tell_problem(path: str, reason: str) -> None:
-    say(f"not explained: {shown_path(path)}: {reason}")
+def _print_problem(path: str, reason: str) -> None:
+    print_message(f"not explained: {shown_path(path)}: {reason}")
 
 
 def _draw(
@@ -122,7 +129,7 @@ def _draw(
 
     def on_problem(image: str, reason: str) -> None:
         unreadable.append(image)
-        _tell_problem(image, reason)
+        _print_problem(image, reason)
 
     with progress_bar("explaining") as on_progress:
         index = write_explanations(classifier, images, how, out, labels=labels, on_progress=on_progress, on_problem=on_problem)
@@ -132,7 +139,7 @@ def _draw(
     else:
         click.echo(f"{n_done} of {len(images)} images explained, {len(index)} pictures: {out / 'index.csv'}")
     if how.seconds is not None and n_done + len(unreadable) < len(images):
-        say(f"The time was up after {n_done} of {len(images)} images; a longer --time or fewer --evaluations does more.")
+        print_message(f"The time ended after {n_done} of {len(images)} images. Set a longer --time or fewer --evaluations.")
     if index.empty:
         raise click.exceptions.Exit(1)
 
@@ -147,12 +154,12 @@ def _measure(classifier: Classifier, images: list[str], how: Explaining, *, as_j
             class_name=how.class_name,
             layer=how.layer,
             on_progress=on_progress,
-            on_problem=_tell_problem,
+            on_problem=_print_problem,
         )
     warnings = off_lung_warnings(table)
     if as_json:
         print_json({"classifier": classifier.name, "regions": table.to_dict(orient="records"), "warnings": warnings})
     else:
-        print_table(table, title=f"{classifier.name}: share of the evidence for each class in corners and borders")
+        print_table(table, title=f"{classifier.name}: fraction of the evidence for each class in corners and borders")
     for warning in warnings:
-        say(f"Warning: {warning}")
+        print_message(f"Warning: {warning}")

@@ -1,4 +1,4 @@
-"""`automl-cxr export`: a trial or an ensemble as one file for other programs."""
+"""The command `automl-cxr export`."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ from pathlib import Path
 
 import click
 
-from automl_cxr.cli.options import debug_option, json_option, place_options, trial_option
-from automl_cxr.cli.output import print_json, say
+from automl_cxr.choices import EXPORT_FORMATS, list_choices
+from automl_cxr.cli.options import debug_option, json_option, location_options, trial_option
+from automl_cxr.cli.output import print_json, print_message
+from automl_cxr.cli.sections import CommandSection, SectionedCommand
 
 
-@click.command()
+@click.command(cls=SectionedCommand, section=CommandSection.SHIP, short_help="Write a trial or an ensemble as one model file.")
 @click.argument("target", metavar="STUDY|TRIAL|ENSEMBLE")
 @click.option(
     "--format",
     "file_format",
     metavar="NAME",
-    help="keras, onnx, tflite or savedmodel  [default: by the suffix of --out, else keras]",
+    help=f"Format of the file: {list_choices(EXPORT_FORMATS)}  [default: by the suffix of --out, else keras]",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="File to write, or to replace  [default: the study's and the ensemble's name]",
+    help="File to write; an existing file is replaced  [default: named after the study and the trial or ensemble]",
 )
 @trial_option
-@place_options
+@location_options
 @json_option
 @debug_option
 def export(
@@ -36,10 +38,11 @@ def export(
     storage: str | None,
     as_json: bool,
 ) -> None:
-    """Write a study's best trial, a trial's folder or an ensemble's folder as one file.
+    """Write a classifier as one model file: a study's best trial, or the folder of a trial or an ensemble.
 
-    The file takes raw grey pixels 0..255 and gives probabilities. It is opened again in a process of its own and compared with
-    what `predict` gives; a file that differs by more than 1e-5 is not kept. A JSON file beside it names classes and image size.
+    The input of the model is raw grey pixels 0..255, its output is probabilities. A separate process opens the file and
+    compares it with `automl-cxr predict`; a file whose probabilities differ by more than 1e-5 is deleted. A JSON file beside it
+    contains the class names and the image size.
     """
     from automl_cxr import api
     from automl_cxr.results.export import check_destination, export_classifier
@@ -47,7 +50,7 @@ def export(
     if out is not None:
         check_destination(out, file_format)
     classifier = api.open_classifier(target, trial=trial, runs=runs, storage=storage)
-    say(f"Writing {classifier.name} and comparing it with `predict`.")
+    print_message(f"Writing {classifier.name} and comparing it with `predict`.")
     done = export_classifier(classifier, out, file_format=file_format)
     if as_json:
         print_json(
@@ -61,9 +64,9 @@ def export(
         )
         return
     if done.difference is None:
-        click.echo("not checked: onnxruntime is not installed; the file is well-formed ONNX")
+        click.echo("not compared, because onnxruntime is not installed; the file is valid ONNX")
     else:
-        click.echo(f"checked: opened anew, its probabilities differ from `predict` by {done.difference:.1e} at most")
+        click.echo(f"compared: the probabilities of the file differ from `automl-cxr predict` by at most {done.difference:.1e}")
     for warning in classifier.warnings:
         click.echo(f"warning: {warning}")
     click.echo(f"classes, image size and digests: {done.description}")

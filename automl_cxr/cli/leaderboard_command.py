@@ -1,4 +1,4 @@
-"""`automl-cxr leaderboard`."""
+"""The command `automl-cxr leaderboard`."""
 
 from __future__ import annotations
 
@@ -7,36 +7,45 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_cxr.cli.options import Names, debug_option, json_option, place_options
-from automl_cxr.cli.output import check_out, print_formatted, print_table, progress_bar, say, write_table
+from automl_cxr.choices import TABLE_FORMATS, list_choices
+from automl_cxr.cli.options import Names, debug_option, json_option, location_options
+from automl_cxr.cli.output import check_out, print_formatted, print_message, print_table, progress_bar, write_table
+from automl_cxr.cli.sections import CommandSection, SectionedCommand
 from automl_cxr.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@click.command()
+@click.command(cls=SectionedCommand, section=CommandSection.RESULTS, short_help="Rank the finished trials, with intervals.")
 @click.argument("studies", nargs=-1, required=True, metavar="STUDY...")
-@click.option("--metric", metavar="NAME", help="What ranks, any score of the table  [default: the first objective]")
-@click.option("--intervals", type=Names(), help="Further scores that get a 95% interval, such as macro_auc,recall_covid.")
-@click.option("--sort", metavar="COLUMN", help="Order by a column, best first, such as worst_site; ranks stay.")
-@click.option("--columns", type=Names(), help="Columns to show or write; intervals come with their score.")
-@click.option("--all", "shows_all", is_flag=True, help="Show all columns on the screen; files have them anyway.")
-@click.option("--latency", is_flag=True, help="Measure the milliseconds an image of every kept model, here and now.")
+@click.option("--metric", metavar="NAME", help="Score column that ranks the trials  [default: the first objective]")
+@click.option("--intervals", type=Names(), help="Further score columns with a 95% interval, such as macro_auc,recall_covid.")
+@click.option(
+    "--sort", metavar="COLUMN", help="Column that orders the rows, best first, such as worst_site. The ranks do not change."
+)
+@click.option("--columns", type=Names(), help="Columns to show or write, each with its interval.")
+@click.option("--all", "shows_all", is_flag=True, help="Show all columns on the terminal. Files always contain all columns.")
+@click.option(
+    "--latency",
+    is_flag=True,
+    help="Measure the prediction time of every stored model on this machine, in milliseconds per image.",
+)
 @click.option(
     "--external",
     multiple=True,
     metavar="DIR",
-    help="Score every kept model on the labelled images of another site, as further columns; repeatable.",
+    help="Folder or table of labelled images from another site. Every stored model is scored on them, in further columns. "
+    "Repeatable.",
 )
 @click.option(
     "--format",
     "kind",
     metavar="KIND",
-    help="table, csv, json, md, html, latex or xlsx  [default: table; of a file, by its name]",
+    help=f"Output format: {list_choices(('table', *TABLE_FORMATS))}  [default: table; for a file, by its suffix]",
 )
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file instead of the screen.")
-@place_options
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File to write instead of printing.")
+@location_options
 @json_option
 @debug_option
 def leaderboard(
@@ -51,10 +60,10 @@ def leaderboard(
     as_json: bool,
     **choices: Any,
 ) -> None:
-    """Rank the finished trials of STUDY on the validation part, with 95% intervals by patient.
+    """Rank the finished trials of STUDY by their validation scores, with 95% intervals over patients.
 
-    `tied` marks the trials that cannot be told apart from the best one. Several studies are ranked together where they were
-    judged on the same images.
+    The column `tied` marks trials whose difference from the best one is not significant. Several studies are ranked together
+    if they were scored on the same images.
     """
     from automl_cxr import api
     from automl_cxr.results.leaderboard import shorten_leaderboard
@@ -65,7 +74,9 @@ def leaderboard(
     if kind not in ("table", *FORMATS):
         raise UnknownNameError("format", kind, ("table", *FORMATS))
     if kind == "table" and out is not None:
-        raise UsageError("A file takes a format; received table. Leave --format out for that of the file's name.")
+        raise UsageError(
+            "The format table is for the terminal; received --out. Leave --format out, and the suffix of the file decides."
+        )
     opened = [api.open_study(name, runs=runs, storage=storage) for name in studies]
     with progress_bar("models") as on_progress:
         table = opened[0].leaderboard(
@@ -73,18 +84,18 @@ def leaderboard(
         )
     n_trials = int(table["rank"].notna().sum())
     if columns:
-        table = _choose(table, columns)
+        table = _select(table, columns)
     title = ", ".join(studies)
     if out is not None:
         write_table(out, table, kind, title=f"Leaderboard of {title}")
-        say(f"{n_trials} trials written to {out}")
+        print_message(f"{n_trials} trials written to {out}")
     elif kind == "table":
         objectives = {name for study in opened for name in study.objectives}
         _print(table if columns or shows_all else shorten_leaderboard(table, objectives), title=title)
     else:
         print_formatted(table, kind)
     for note in table.attrs.get("notes", ()):
-        say(note)
+        print_message(note)
 
 
 def _print(table: pd.DataFrame, *, title: str) -> None:
@@ -92,17 +103,17 @@ def _print(table: pd.DataFrame, *, title: str) -> None:
 
     print_table(fold_intervals(table), title=title)
     if table.empty:
-        say("No trial is finished yet.")
+        print_message("No trial is finished yet.")
 
 
-def _choose(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    """Take columns by name, each with its interval where it has one.
+def _select(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """Select columns by name, each with its interval if it has one.
 
     Raises:
-        UnknownNameError: There is no such column.
+        UnknownNameError: A column does not exist.
     """
     for name in columns:
         if name not in table:
             raise UnknownNameError("column", name, map(str, table.columns))
-    wanted = dict.fromkeys(end for name in columns for end in (name, f"{name}_low", f"{name}_high"))
-    return table[[name for name in wanted if name in table]]
+    selected = dict.fromkeys(end for name in columns for end in (name, f"{name}_low", f"{name}_high"))
+    return table[[name for name in selected if name in table]]

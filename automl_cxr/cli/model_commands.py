@@ -1,4 +1,4 @@
-"""`automl-cxr describe`: look at a network before training it."""
+"""The command `automl-cxr describe`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 
 from automl_cxr.cli.options import debug_option, json_option, set_option
 from automl_cxr.cli.output import print_json, print_table
+from automl_cxr.cli.sections import CommandSection, SectionedCommand
 
 if TYPE_CHECKING:
     from automl_cxr.model.memory_estimate import MemoryEstimate
@@ -16,19 +17,20 @@ if TYPE_CHECKING:
     from automl_cxr.study.presets import Preset
 
 
-@click.command()
+@click.command(cls=SectionedCommand, section=CommandSection.SEARCH, short_help="Show the layers and the cost of a network.")
 @click.argument("name")
 @set_option
-@click.option("--image-size", type=click.IntRange(16, 2048), help="Height and width in pixels.")
-@click.option("--n-classes", type=click.IntRange(2), help="Outputs  [default: those of its publication, else 2]")
+@click.option("--image-size", type=click.IntRange(16, 2048), help="Height and width of the images, in pixels.")
+@click.option("--n-classes", type=click.IntRange(2), help="Number of classes  [default: that of the publication, else 2]")
 @json_option
 @debug_option
 def describe(
     name: str, fixed: tuple[tuple[str, Any], ...], image_size: int | None, n_classes: int | None, as_json: bool
 ) -> None:
-    """Show the layers, shapes, parameters and cost of the network that NAME stands for.
+    """Show the layers, output shapes, parameters and costs of a network, and the memory that its training needs.
 
-    NAME is a system of `automl-cxr systems`, a search space (its preset is shown), a TOML file of either, or a backbone.
+    NAME is a system listed by `automl-cxr systems`, a search space (its default configuration is shown), a TOML file of
+    either, or a backbone.
     """
     from automl_cxr import api
 
@@ -48,25 +50,25 @@ def describe(
     click.echo(f"trainable: {summary.trainable:,}; not trainable: {summary.non_trainable:,}")
     if summary.frozen_phase_trainable is not None:
         click.echo(f"trainable while the backbone is frozen: {summary.frozen_phase_trainable:,}")
-    click.echo(f"multiply-adds an image: {summary.multiply_adds:,}")
+    click.echo(f"multiply-adds per image: {summary.multiply_adds:,}")
     _print_memory(memory)
     for branch, points in summary.splice_points.items():
         click.echo(f"splice points of {branch}: {', '.join(f'{number} {at}' for number, at in enumerate(points, start=1))}")
     for what, count in system.published.items():
         found = getattr(summary, what)
-        same = "the same here" if found == count else f"here {found:,}"
-        click.echo(f"published {what.replace('_', ' ')}: {count:,} ({same})")
+        comparison = "the same here" if found == count else f"here {found:,}"
+        click.echo(f"published {what.replace('_', ' ')}: {count:,} ({comparison})")
 
 
 def _print_memory(memory: MemoryEstimate) -> None:
-    there = "unknown" if memory.there is None else f"{memory.there / 1e9:,.1f} GB"
+    available = "unknown" if memory.there is None else f"{memory.there / 1e9:,.1f} GB"
     click.echo(
-        f"memory to train it, about: {memory.one_image / 1e6:,.0f} MB with one image at a time, "
-        f"{memory.each_image / 1e6:,.1f} MB for each further one, {memory.batch / 1e6:,.0f} MB with batches of "
-        f"{memory.batch_size}; there is: {there}"
+        f"memory for training, approximately: {memory.one_image / 1e6:,.0f} MB with one image per batch, "
+        f"{memory.each_image / 1e6:,.1f} MB for each further image, {memory.batch / 1e6:,.0f} MB with "
+        f"{memory.batch_size} images per batch; available: {available}"
     )
     if not memory.fits:
-        click.echo("It does not fit in this machine: a search here would refuse it.")
+        click.echo("It does not fit into the memory of this machine; a search would refuse it.")
 
 
 def _as_json(system: Preset, summary: ModelSummary, memory: MemoryEstimate) -> dict[str, Any]:

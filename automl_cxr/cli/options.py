@@ -1,20 +1,24 @@
-"""Words that recur: options that several commands take, and the types of their values."""
+"""Options that several commands share, and the types of their values."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
 
 import click
 
+from automl_cxr.cli.sections import SectionedOption
 from automl_cxr.hardware import parse_bytes
+from automl_cxr.study.option_fields import Option, options_of
+from automl_cxr.study.options import SearchOptions
 
 _debug = False
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 
-def wants_debug() -> bool:
-    """Tell whether --debug was typed anywhere."""
+def is_debug() -> bool:
+    """Return whether --debug was typed."""
     return _debug
 
 
@@ -24,46 +28,17 @@ def _set_debug(_context: click.Context, _parameter: click.Parameter, is_set: boo
 
 
 debug_option = click.option(
-    "--debug", is_flag=True, expose_value=False, is_eager=True, callback=_set_debug, help="Show tracebacks of errors."
+    "--debug", is_flag=True, expose_value=False, is_eager=True, callback=_set_debug, help="Show the traceback of an error."
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-trial_option = click.option("--trial", type=click.IntRange(0), help="A trial of the study instead of its best one.")
-
-
-def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add where studies are kept: --runs and --storage."""
-    command = click.option(
-        "--storage",
-        metavar="URL",
-        help="Record of the studies: sqlite:///FILE, journal:///FILE, postgresql://..., grpc://HOST:PORT  "
-        "[default: $AUTOML_CXR_STORAGE, else sqlite in --runs]",
-    )(command)
-    return click.option("--runs", metavar="DIR", help="Folder of all studies  [default: $AUTOML_CXR_RUNS, else automl_runs]")(
-        command
-    )
-
-
-def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add how data are read: --layout, --classes and --patients."""
-    for option in (
-        click.option(
-            "--patients",
-            metavar="REGEX",
-            help="Finds the patient in a file name: group 'patient', group 1, or the match.",
-        ),
-        click.option("--classes", type=Names(), help="Classes to use, in the order of their columns."),
-        click.option(
-            "--layout",
-            metavar="NAME",
-            help="folders, split-folders, csv, arrays, nih or radiography  [default: found by itself]",
-        ),
-    ):
-        command = option(command)
-    return command
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+trial_option = click.option("--trial", type=click.IntRange(0), help="Number of the trial  [default: the best one]")
+moved_data_option = click.option(
+    "--data", metavar="DIR", help="Folder or CSV table of the study's images, if they were moved  [default: as in the study]"
+)
 
 
 class Setting(click.ParamType[tuple[str, Any]]):
-    """A hyperparameter and its value, typed NAME=VALUE."""
+    """A hyperparameter and its value, typed as NAME=VALUE."""
 
     name = "NAME=VALUE"
 
@@ -78,13 +53,8 @@ class Setting(click.ParamType[tuple[str, Any]]):
         return name, read_value(name.strip(), text.strip())
 
 
-set_option = click.option(
-    "--set", "fixed", type=Setting(), multiple=True, help="Fix a hyperparameter, whatever the space says of it; repeatable."
-)
-
-
 class Names(click.ParamType[list[str]]):
-    """Names separated by commas."""
+    """Names, separated by commas."""
 
     name = "A,B,..."
 
@@ -96,7 +66,7 @@ class Names(click.ParamType[list[str]]):
 
 
 class Numbers(click.ParamType[list[int]]):
-    """Numbers of trials separated by commas."""
+    """Numbers of trials, separated by commas."""
 
     name = "N,N,..."
 
@@ -104,12 +74,12 @@ class Numbers(click.ParamType[list[int]]):
         if isinstance(value, list):
             return value
         if not all(part.strip().isdecimal() for part in value.split(",")):
-            self.fail(f"trials are named by their numbers, such as 3,7,9; received {value!r}.", param, ctx)
+            self.fail(f"trials are given by their numbers, such as 3,7,9; received {value!r}.", param, ctx)
         return [int(part) for part in value.split(",")]
 
 
 class Duration(click.ParamType[float]):
-    """Seconds, written as 45s, 90m, 2h, 1h30m or a bare number of seconds."""
+    """A duration in seconds, typed as 45s, 90m, 2h, 1h30m or a number of seconds."""
 
     name = "TIME"
 
@@ -117,7 +87,7 @@ class Duration(click.ParamType[float]):
         text = str(value).strip().lower()
         match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text)
         if not text or match is None:
-            self.fail(f"a time is written like 45s, 90m, 2h or 1h30m; received {value!r}.", param, ctx)
+            self.fail(f"a time is typed like 45s, 90m, 2h or 1h30m; received {value!r}.", param, ctx)
         hours, minutes, seconds = (float(part or 0) for part in match.groups())
         total = hours * 3600 + minutes * 60 + seconds
         if total <= 0:
@@ -126,7 +96,7 @@ class Duration(click.ParamType[float]):
 
 
 class Size(click.ParamType[int]):
-    """Bytes, written as 500MB, 6GB, 1.5GiB or a bare number."""
+    """A size in bytes, typed as 500MB, 6GB, 1.5GiB or a number of bytes."""
 
     name = "SIZE"
 
@@ -137,20 +107,95 @@ class Size(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
+def _as_int(bound: float | None) -> int | None:
+    return None if bound is None else int(bound)
+
+
+_TYPES: dict[str, Callable[[Option], Any]] = {
+    "text": lambda _: str,
+    "path": lambda _: str,
+    "int": lambda option: click.IntRange(_as_int(option.low), _as_int(option.high)),
+    "float": lambda option: click.FloatRange(option.low, option.high) if option.low is not None else float,
+    "duration": lambda _: Duration(),
+    "bytes": lambda _: Size(),
+    "names": lambda _: Names(),
+    "settings": lambda _: Setting(),
+}
+
+
+def add_options(
+    options_class: type[Any], only: Collection[str] | None = None, *, has_sections: bool = True
+) -> Callable[[CommandT], CommandT]:
+    """Return a decorator that adds the options of a dataclass to a command, in the order of its fields.
+
+    Args:
+        options_class: ``SearchOptions`` or ``SpliceOptions``.
+        only: Names of the fields to add. [default: all]
+        has_sections: Whether the help shows the options under their own headings.
+    """
+
+    def decorate(command: CommandT) -> CommandT:
+        chosen = [option for option in options_of(options_class) if only is None or option.name in only]
+        for option in reversed(chosen):
+            for former in option.hidden_flags:
+                command = _hidden_option(option, former)(command)
+            command = _click_option(option, section=option.section if has_sections else None)(command)
+        return command
+
+    return decorate
+
+
+def _click_option(option: Option, *, section: str | None) -> Callable[[CommandT], CommandT]:
+    return click.option(
+        f"--{option.flag}",
+        option.name,
+        cls=SectionedOption,
+        section=section,
+        type=_TYPES[option.kind](option),
+        metavar=option.metavar,
+        multiple=option.is_repeatable,
+        callback=_as_mapping if option.kind == "settings" else None,
+        help=option.command_line_help,
+    )
+
+
+def _as_mapping(_context: click.Context, _parameter: click.Parameter, pairs: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+    return dict(pairs)
+
+
+def _hidden_option(option: Option, former: str) -> Callable[[CommandT], CommandT]:
+    """Accept a former name of an option."""
+
+    def use_value(context: click.Context, _parameter: click.Parameter, value: Any) -> None:
+        if value is not None:
+            context.default_map = {**(context.default_map or {}), option.name: value}
+
+    return click.option(
+        f"--{former}",
+        f"former_{former.replace('-', '_')}",
+        type=_TYPES[option.kind](option),
+        hidden=True,
+        is_eager=True,
+        expose_value=False,
+        callback=use_value,
+        help=f"Former name of --{option.flag}.",
+    )
+
+
+location_options = add_options(SearchOptions, only=("runs", "storage"))
+data_options = add_options(SearchOptions, only=("layout", "classes", "patients"), has_sections=False)
+set_option = add_options(SearchOptions, only=("fixed",), has_sections=False)
+
+
 def use_study_file(context: click.Context, _parameter: click.Parameter, name: str | None) -> None:
-    """Make the settings of a study file the defaults of the options, so that words typed beside it win."""
+    """Use the options in a study file as defaults, so that typed options take precedence."""
     if name is None:
         return
     from automl_cxr.study.study_files import load_study_options
 
-    options = {
-        text.removeprefix("--"): option
-        for option in context.command.params
-        for text in option.opts
-        if option.expose_value and text != "--set"  # a study file fixes hyperparameters in its space
+    by_key = {key: option for option in options_of(SearchOptions) for key in (option.flag, *option.hidden_flags)}
+    values = {
+        by_key[key].name: text.split(",") if by_key[key].is_repeatable else text
+        for key, text in load_study_options(name).items()
     }
-    settings = load_study_options(name, options)
-    context.default_map = {
-        str(options[key].name): value.split(",") if getattr(options[key], "multiple", False) else value
-        for key, value in settings.items()
-    }
+    context.default_map = {**values, **(context.default_map or {})}

@@ -1,4 +1,4 @@
-"""Words out: tables and JSON on stdout, everything else on stderr."""
+"""Output: results (tables and JSON) on stdout, messages and progress on stderr."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
-def say(message: str) -> None:
-    """Write a line for people to stderr."""
+def print_message(message: str) -> None:
+    """Print a message for the user to stderr."""
     click.echo(message, err=True)
 
 
 def print_table(table: pd.DataFrame, *, title: str) -> None:
-    """Draw a table on stdout at the width that it needs: a figure cut short is worse than a wrapped line."""
+    """Print a table to stdout. A table wider than the terminal is not cut; its lines wrap."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=None, pad_edge=False)
+    grid = Table(box=None, pad_edge=False)
     for column in table:
         is_text = table[column].map(lambda cell: isinstance(cell, str)).all()
-        drawn.add_column(Text(str(column)), justify="left" if is_text else "right", no_wrap=True)
+        grid.add_column(Text(str(column)), justify="left" if is_text else "right", no_wrap=True)
     for row in table.itertuples(index=False):
-        drawn.add_row(*(Text(_cell(value)) for value in row))
+        grid.add_row(*(Text(_cell(value)) for value in row))
     console = Console()
     console.print(Text(title, style="bold"), soft_wrap=True)
-    needed = console.measure(drawn, options=console.options.update(width=10_000)).maximum
-    Console(width=max(console.width, needed)).print(drawn)
+    needed = console.measure(grid, options=console.options.update(width=10_000)).maximum
+    Console(width=max(console.width, needed)).print(grid)
 
 
 def _cell(value: Any) -> str:
@@ -54,12 +54,12 @@ def _cell(value: Any) -> str:
 
 
 def short(value: Any) -> str:
-    """Write a hyperparameter with four digits at most."""
+    """Format the value of a hyperparameter with at most four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def human_bytes(n_bytes: int) -> str:
-    """Write a size for people, such as "812 kB" or "3.4 GB"."""
+    """Format a number of bytes, such as "812 kB" or "3.4 GB"."""
     size, unit = float(n_bytes), "bytes"
     for larger in ("kB", "MB", "GB", "TB"):
         if size < 1000:
@@ -69,12 +69,12 @@ def human_bytes(n_bytes: int) -> str:
 
 
 def shown_path(path: str) -> str:
-    """Write a path on one line, whatever it is made of."""
+    """Format a path on one line; line breaks, tabs and undecodable bytes are escaped."""
     return path.encode("utf-8", "backslashreplace").decode().translate({10: "\\n", 13: "\\r", 9: "\\t"})
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """Write a mapping as JSON to stdout; NaN, which JSON has not got, becomes null."""
+    """Print a mapping to stdout as JSON. NaN and infinity become null."""
     import json
 
     click.echo(json.dumps(_plain(value), indent=1, ensure_ascii=False))
@@ -82,9 +82,9 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     value = value.item() if hasattr(value, "item") else value
     if isinstance(value, float) and not math.isfinite(value):
         return None
@@ -92,10 +92,10 @@ def _plain(value: Any) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file.
+    """Write a text file in UTF-8.
 
     Raises:
-        UsageError: It cannot be written.
+        UsageError: The file cannot be written.
     """
     try:
         path.write_text(text, encoding="utf-8")
@@ -104,41 +104,50 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_table(path: Path, table: pd.DataFrame, kind: str, *, title: str) -> None:
-    """Write a table to a file in a format of ``results.tables``.
+    """Write a table to a file.
+
+    Args:
+        path: File to write.
+        table: Table.
+        kind: A name in ``results.tables.FORMATS``.
+        title: Title of the table, for formats that have one.
 
     Raises:
-        UsageError: It cannot be written.
+        UsageError: The file cannot be written.
     """
     from automl_cxr.results.tables import format_table
 
-    written = format_table(table, kind, title=title)
+    content = format_table(table, kind, title=title)
     try:
-        path.write_bytes(written.encode("utf-8") if isinstance(written, str) else written)
+        path.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
     except OSError as error:
         raise UsageError(f"Cannot write {path} ({error.strerror or error}). Name another --out.") from error
 
 
 def print_formatted(table: pd.DataFrame, kind: str) -> None:
-    """Print a table in a format of ``results.tables``.
+    """Print a table to stdout in a format of ``results.tables.FORMATS``.
 
     Raises:
-        UsageError: The format is not text.
+        UsageError: The format is binary.
     """
     from automl_cxr.results.tables import format_table
 
-    written = format_table(table, kind)
-    if isinstance(written, bytes):
-        raise UsageError(f"The format {kind} is no text for a screen. Name a file with --out.")
-    click.echo(written, nl=False)
+    content = format_table(table, kind)
+    if isinstance(content, bytes):
+        raise UsageError(f"The format {kind} is binary and cannot be printed. Name a file with --out.")
+    click.echo(content, nl=False)
 
 
-def progress_bar(what: str) -> AbstractContextManager[Callable[[int, int], None]]:
-    """Make a context whose value draws a bar on stderr, if that is a terminal, of (things done, things in all)."""
-    return _drawn_bar(what) if sys.stderr.isatty() else contextlib.nullcontext(lambda _done, _all: None)
+def progress_bar(title: str) -> AbstractContextManager[Callable[[int, int], None]]:
+    """Return a context manager whose value, called with the numbers of done and of all items, draws a bar on stderr.
+
+    Nothing is drawn if stderr is not a terminal.
+    """
+    return _drawn_bar(title) if sys.stderr.isatty() else contextlib.nullcontext(lambda _done, _all: None)
 
 
 @contextlib.contextmanager
-def _drawn_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+def _drawn_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     from rich.console import Console
     from rich.progress import Progress
 
@@ -147,17 +156,17 @@ def _drawn_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
         def on_progress(n_done: int, n_all: int) -> None:
             if not tasks:
-                tasks.append(progress.add_task(what, total=n_all))
+                tasks.append(progress.add_task(title, total=n_all))
             progress.update(tasks[0], completed=n_done, total=n_all)
 
         yield on_progress
 
 
 def check_out(path: Path | None) -> None:
-    """Refuse a file that cannot be written, before the work that it would hold is done.
+    """Check that a file can be written, before the work starts.
 
     Raises:
-        UsageError: Its folder does not exist, or it is a folder itself.
+        UsageError: The folder of the file does not exist, or the path is a folder.
     """
     if path is not None and (not path.absolute().parent.is_dir() or path.is_dir()):
-        raise UsageError(f"Cannot write {path}: its folder must exist, and it must be no folder itself. Name another --out.")
+        raise UsageError(f"Cannot write {path}: its folder must exist, and the path must not be a folder. Name another --out.")

@@ -1,4 +1,4 @@
-"""What comes after a search: importance, evaluate, predict, dashboard."""
+"""The commands `importance`, `evaluate`, `predict` and `dashboard`."""
 
 from __future__ import annotations
 
@@ -7,32 +7,34 @@ from typing import Any
 
 import click
 
-from automl_cxr.cli.options import debug_option, json_option, place_options, trial_option
+from automl_cxr.cli.options import debug_option, json_option, location_options, moved_data_option, trial_option
 from automl_cxr.cli.output import (
     check_out,
     print_json,
+    print_message,
     print_table,
     progress_bar,
-    say,
     shown_path,
     write_text,
 )
+from automl_cxr.cli.sections import CommandSection, SectionedCommand
 
 
-@click.command()
+@click.command(cls=SectionedCommand, section=CommandSection.RESULTS, short_help="Show which hyperparameters affect the scores.")
 @click.argument("study")
 @click.option(
     "--evaluator",
     default="ped-anova",
     show_default=True,
     metavar="NAME",
-    help="ped-anova: what sets the best tenth of the trials apart. fanova: what explains the scores' variance.",
+    help="Method: ped-anova, the hyperparameters that distinguish the best tenth of the trials; fanova, those that explain the "
+    "variance of the scores.",
 )
-@place_options
+@location_options
 @json_option
 @debug_option
 def importance(study: str, evaluator: str, runs: str | None, storage: str | None, as_json: bool) -> None:
-    """Tell which hyperparameters decided the scores of STUDY."""
+    """Estimate how strongly each hyperparameter affects the scores of STUDY."""
     from automl_cxr import api
 
     table = api.open_study(study, runs=runs, storage=storage).importance(evaluator=evaluator)
@@ -42,10 +44,12 @@ def importance(study: str, evaluator: str, runs: str | None, storage: str | None
     assessed = table[table["left_out"] == ""]
     print_table(assessed.drop(columns=["left_out"]), title=f"{study}: {evaluator}")
     for row in table[table["left_out"] != ""].itertuples():
-        say(f"left out: {row.parameter} ({row.left_out})")
+        print_message(f"left out: {row.parameter} ({row.left_out})")
 
 
-@click.command()
+@click.command(
+    cls=SectionedCommand, section=CommandSection.RESULTS, short_help="Score a trial or an ensemble on the test part."
+)
 @click.argument("target", metavar="STUDY|ENSEMBLE")
 @click.option(
     "--split",
@@ -53,17 +57,17 @@ def importance(study: str, evaluator: str, runs: str | None, storage: str | None
     default="test",
     show_default=True,
     metavar="PART",
-    help="test, valid (with folds: out of fold) or train; opening test is recorded.",
+    help="Part of the images: test, valid (for cross-validation, out of fold) or train. Opening the test part is recorded.",
 )
 @trial_option
-@click.option("--data", metavar="DIR", help="Where the data are now  [default: where they were]")
-@place_options
+@moved_data_option
+@location_options
 @json_option
 @debug_option
 def evaluate(
     target: str, part: str, trial: int | None, data: str | None, runs: str | None, storage: str | None, as_json: bool
 ) -> None:
-    """Score a study's best trial, or an ensemble, on a part of the study's images."""
+    """Score a study's best trial or an ensemble on a part of the study's images, with 95% intervals over patients."""
     from automl_cxr import api
 
     classifier = api.open_classifier(target, trial=trial, runs=runs, storage=storage)
@@ -101,19 +105,19 @@ def _print_evaluation(study: str, result: Any) -> None:
     print_table(result.per_class.reset_index(), title="per class")
     print_table(result.confusion.reset_index(names="true \\ predicted"), title="confusion matrix")
     for image, reason in result.unreadable.items():
-        say(f"left out: {shown_path(image)}: {reason}")
+        print_message(f"left out: {shown_path(image)}: {reason}")
     if result.n_opened == 1:
-        say("The test part is now open; the study has recorded it.")
+        print_message("The test part is now opened; the study has recorded it.")
     elif result.n_opened > 1:
-        say(f"The test part has now been opened {result.n_opened} times; choosing by it makes its scores too good.")
+        print_message(f"The test part has now been opened {result.n_opened} times. Do not choose a model by it.")
 
 
-@click.command()
+@click.command(cls=SectionedCommand, section=CommandSection.SHIP, short_help="Classify image files and folders of images.")
 @click.argument("target", metavar="STUDY|ENSEMBLE")
 @click.argument("paths", nargs=-1, required=True, metavar="PATHS...")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file to write  [default: the screen]")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file to write  [default: stdout]")
 @trial_option
-@place_options
+@location_options
 @json_option
 @debug_option
 def predict(
@@ -125,7 +129,7 @@ def predict(
     storage: str | None,
     as_json: bool,
 ) -> None:
-    """Classify image files and all images in folders."""
+    """Classify image files and all images in folders, with the best trial of a study or an ensemble."""
     from automl_cxr import api
     from automl_cxr.results.tables import to_csv, to_json
 
@@ -134,36 +138,40 @@ def predict(
     with progress_bar("predicting") as on_progress:
         table, problems = api.predict(classifier, paths, on_progress=on_progress)
     for path, reason in problems.items():
-        say(f"not predicted: {shown_path(path)}: {reason}")
+        print_message(f"not predicted: {shown_path(path)}: {reason}")
     text = to_json(table) if as_json else to_csv(table)
     if out is None:
         click.echo(text, nl=False)
     else:
         write_text(out, text)
-        say(f"{len(table)} images predicted, {len(problems)} not; written to {out}")
+        print_message(f"{len(table)} images predicted, {len(problems)} not; written to {out}")
     if table.empty:
         raise click.exceptions.Exit(1)
 
 
-@click.command()
+@click.command(cls=SectionedCommand, section=CommandSection.RESULTS, short_help="Browse all studies in the Optuna dashboard.")
 @click.option(
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen on; others than this one are open to the network.",
+    help="Network address to listen on. Any other address than the default is reachable from the network.",
 )
-@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
-@place_options
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="TCP port to listen on.")
+@location_options
 @debug_option
 def dashboard(host: str, port: int, runs: str | None, storage: str | None) -> None:
-    """Browse all studies in the Optuna dashboard, until Ctrl-C.
+    """Serve all studies in the Optuna dashboard until Ctrl-C.
 
-    A trial's page shows its curves and confusion matrix, a study's page figures and how the study was made.
+    The page of a trial shows its learning curves and confusion matrix; the page of a study shows figures and its settings.
     """
     from automl_cxr import api
     from automl_cxr.results.dashboard import serve_dashboard
 
     folder, url = api.locate(runs, storage)
     serve_dashboard(
-        url, runs=folder, host=host, port=port, on_ready=lambda: say(f"Dashboard at http://{host}:{port} (Ctrl-C ends it)")
+        url,
+        runs=folder,
+        host=host,
+        port=port,
+        on_ready=lambda: print_message(f"Dashboard at http://{host}:{port} (Ctrl-C ends it)"),
     )

@@ -1,4 +1,4 @@
-"""`automl-cxr studies`: list, show, copy and delete the studies of a storage."""
+"""The commands of `automl-cxr studies`."""
 
 from __future__ import annotations
 
@@ -9,27 +9,35 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from automl_cxr.cli.options import debug_option, json_option, place_options
-from automl_cxr.cli.output import human_bytes, print_json, print_table, say
+from automl_cxr.cli.options import debug_option, json_option, location_options
+from automl_cxr.cli.output import human_bytes, print_json, print_message, print_table
+from automl_cxr.cli.sections import CommandSection, SectionedGroup
 from automl_cxr.errors import UsageError
 
 if TYPE_CHECKING:
     from automl_cxr.study.deletion import Loss
     from automl_cxr.study.study_info import StudyDetails
 
-_LONG = ("name", "space_toml", "versions", "command")  # of the settings: what a table has no room for
+_NOT_IN_TABLE = ("name", "space_toml", "versions", "command")  # settings that are too long for the table
 
 
-@click.group(invoke_without_command=True)
-@place_options
+@click.group(
+    cls=SectionedGroup,
+    section=CommandSection.MAINTAIN,
+    short_help="List your studies; or show, copy or delete one.",
+    invoke_without_command=True,
+)
+@location_options
 @json_option
 @debug_option
 @click.pass_context
 def studies(context: click.Context, runs: str | None, storage: str | None, as_json: bool) -> None:
-    """List your studies; or show, copy or delete one."""
+    """List the studies of the storage; or show, copy or delete one."""
     if context.invoked_subcommand is not None:
         if runs is not None or storage is not None or as_json:
-            raise UsageError(f"Options of `studies {context.invoked_subcommand}` stand behind that word. Move them there.")
+            raise UsageError(
+                f"Options belong after `studies {context.invoked_subcommand}`; received them before it. Move them."
+            )
         return
     from automl_cxr import api
 
@@ -38,7 +46,7 @@ def studies(context: click.Context, runs: str | None, storage: str | None, as_js
         print_json({row["name"]: row for row in table.to_dict(orient="records")})
         return
     if table.empty:
-        say("There are no studies in this storage yet.")
+        print_message("There are no studies in this storage yet.")
         return
     elsewhere = [str(name) for name, folder in zip(table["name"], table["folder"], strict=True) if folder is None]
     shown = table.drop(columns=["folder"]).assign(
@@ -46,12 +54,12 @@ def studies(context: click.Context, runs: str | None, storage: str | None, as_js
     )
     print_table(shown.rename(columns={"best_trial": "trial"}), title="studies")
     if elsewhere:
-        say(f"The files of {', '.join(elsewhere)} are not in the runs folder; --runs names another.")
+        print_message(f"The files of {', '.join(elsewhere)} are not in the runs folder; --runs names another.")
 
 
 @studies.command("show")
 @click.argument("name")
-@place_options
+@location_options
 @json_option
 @debug_option
 def show(name: str, runs: str | None, storage: str | None, as_json: bool) -> None:
@@ -70,7 +78,7 @@ def _print_details(details: StudyDetails) -> None:
     import pandas as pd
 
     summary, spec = details.summary, dataclasses.asdict(details.spec)
-    settings = [{"setting": key, "value": _written(value)} for key, value in spec.items() if key not in _LONG]
+    settings = [{"setting": key, "value": _written(value)} for key, value in spec.items() if key not in _NOT_IN_TABLE]
     print_table(pd.DataFrame(settings), title=summary.name)
     by = "by patient" if details.grouped else "by image"
     click.echo(f"images, split {by}: " + ", ".join(f"{count:,} {part}" for part, count in details.images.items()))
@@ -79,14 +87,14 @@ def _print_details(details: StudyDetails) -> None:
         click.echo(f"best {summary.objective}: {summary.best:.4f} (trial {summary.best_trial})")
     for search in details.searches:
         end = f", the last ended {search.last_ended:%Y-%m-%d %H:%M}" if search.last_ended else ""
-        now = ", at work" if search.at_work else ""
+        now = ", running" if search.at_work else ""
         began = search.began[:16].replace("T", " ")
-        click.echo(f"search {search.driver} by {search.sampler}, begun {began}: trials {search.trials}{end}{now}")
-    click.echo(f"test part: {f'opened, looks {details.test_opened}' if details.test_opened else 'sealed'}")
+        click.echo(f"search {search.driver} with {search.sampler}, started {began}: trials {search.trials}{end}{now}")
+    click.echo(f"test part: {f'opened {details.test_opened} times' if details.test_opened else 'not opened'}")
     click.echo(f"files: {human_bytes(details.n_bytes)} in {summary.folder}, models of trials: {details.models}")
     click.echo(f"ensembles: {', '.join(details.ensembles) or 'none'}")
     click.echo(f"versions: {', '.join(f'{package} {version}' for package, version in spec['versions'].items())}")
-    click.echo(f"begun with: automl-cxr {spec['command']}" if spec["command"] else "begun from Python")
+    click.echo(f"started with: automl-cxr {spec['command']}" if spec["command"] else "started from Python")
 
 
 def _written(value: Any) -> str:
@@ -100,9 +108,9 @@ def _written(value: Any) -> str:
 @studies.command("copy")
 @click.argument("name")
 @click.argument("new_name", metavar="NEW")
-@click.option("--storage-to", metavar="URL", help="Storage that gets the copy's record  [default: the same]")
-@click.option("--runs-to", metavar="DIR", help="Folder that gets the copy's files  [default: the same]")
-@place_options
+@click.option("--storage-to", metavar="URL", help="Storage for the record of the copy  [default: the same]")
+@click.option("--runs-to", metavar="DIR", help="Folder for the files of the copy  [default: the same]")
+@location_options
 @json_option
 @debug_option
 def copy(
@@ -114,9 +122,9 @@ def copy(
     storage: str | None,
     as_json: bool,
 ) -> None:
-    """Copy study NAME to NEW, trials, models and ensembles, to continue it apart.
+    """Copy study NAME, with its trials, models and ensembles, to a study NEW that can be continued separately.
 
-    Trials that are running in NAME wait in NEW with the values that they have.
+    Trials that are running in NAME are waiting trials with the same hyperparameters in NEW.
     """
     from automl_cxr import api
 
@@ -126,40 +134,42 @@ def copy(
         return
     click.echo(repr(copied))
     click.echo(f"files: {copied.folder}")
-    places = {"--runs": runs_to or runs, "--storage": storage_to or storage}
-    words = [word for option, place in places.items() if place is not None for word in (option, place)]
-    click.echo(f"next: automl-cxr search {shlex.join(['--name', new_name, *words])}")
+    locations = {"--runs": runs_to or runs, "--storage": storage_to or storage}
+    arguments = [text for option, value in locations.items() if value is not None for text in (option, value)]
+    click.echo(f"next: automl-cxr search {shlex.join(['--name', new_name, *arguments])}")
 
 
 @studies.command("delete")
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask for the name.")
-@place_options
+@click.option("--yes", is_flag=True, help="Delete without asking for confirmation.")
+@location_options
 @json_option
 @debug_option
 def delete(name: str, yes: bool, runs: str | None, storage: str | None, as_json: bool) -> None:
-    """Delete study NAME for good: its trials, models and ensembles."""
+    """Delete study NAME permanently, with its trials, models and ensembles."""
     from automl_cxr import api
     from automl_cxr.study.deletion import weigh_deletion
 
     if not yes:
         folder, url = api.locate(runs, storage)
-        say(_tell(weigh_deletion(name, runs=folder, storage=url), "This deletes"))
+        print_message(_describe_loss(weigh_deletion(name, runs=folder, storage=url), "This deletes"))
         click.echo("Type its name to delete it: ", nl=False, err=True)
         typed = sys.stdin.readline().rstrip("\n")
         if typed != name:
-            raise UsageError(f"Nothing is deleted: the study's name must be typed; received {typed!r}. --yes does not ask.")
+            raise UsageError(
+                f"Nothing was deleted: confirm with the name of the study; received {typed!r}. --yes deletes without asking."
+            )
     loss = api.delete_study(name, runs=runs, storage=storage)
     if as_json:
         print_json(dataclasses.asdict(loss))
     else:
-        click.echo(_tell(loss, "Deleted"))
+        click.echo(_describe_loss(loss, "Deleted"))
 
 
-def _tell(loss: Loss, verb: str) -> str:
+def _describe_loss(loss: Loss, verb: str) -> str:
     trials = ", ".join(f"{count} {state}" for state, count in loss.trials.items()) or "none"
-    told = f"{verb} study '{loss.name}': trials: {trials}"
+    text = f"{verb} study '{loss.name}': trials: {trials}"
     if loss.folder is None:
-        return f"{told}. Its files are not in the runs folder and stay where they are, if there are any."
+        return f"{text}. Its files are not in the runs folder and are not deleted."
     ensembles = f"ensembles {', '.join(loss.ensembles)}" if loss.ensembles else "no ensembles"
-    return f"{told}; models {loss.models}, {ensembles}; {human_bytes(loss.n_bytes)} in {loss.folder}."
+    return f"{text}; models {loss.models}, {ensembles}; {human_bytes(loss.n_bytes)} in {loss.folder}."

@@ -1,4 +1,4 @@
-"""What shows that figures hold: replay, verify."""
+"""The commands `replay` and `verify`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from automl_cxr.cli.options import debug_option, json_option, place_options
-from automl_cxr.cli.output import print_json, print_table, progress_bar, say
+from automl_cxr.cli.options import debug_option, json_option, location_options, moved_data_option
+from automl_cxr.cli.output import print_json, print_message, print_table, progress_bar
+from automl_cxr.cli.sections import CommandSection, SectionedCommand
 
 if TYPE_CHECKING:
     from automl_cxr.results.replay import Replay
     from automl_cxr.results.verification import Verification
 
-_data_option = click.option("--data", metavar="DIR", help="Where the data are now  [default: where they were]")
 
-
-@click.command()
+@click.command(cls=SectionedCommand, section=CommandSection.MAINTAIN, short_help="Train a trial again and compare the results.")
 @click.argument("study")
 @click.argument("trial", type=click.IntRange(0))
 @click.option(
@@ -24,16 +23,19 @@ _data_option = click.option("--data", metavar="DIR", help="Where the data are no
     type=click.FloatRange(min=0),
     default=1e-6,
     show_default=True,
-    help="Difference of a score or a probability that counts as none.",
+    help="Largest difference of a score or a probability that counts as equal.",
 )
-@_data_option
-@place_options
+@moved_data_option
+@location_options
 @json_option
 @debug_option
 def replay(
     study: str, trial: int, tolerance: float, data: str | None, runs: str | None, storage: str | None, as_json: bool
 ) -> None:
-    """Train TRIAL of STUDY again and compare; exit code 1 if it comes out otherwise. The study stays as it is."""
+    """Train TRIAL of STUDY again and compare the results. The exit code is 1 if they differ.
+
+    The study is not changed.
+    """
     from automl_cxr import api
 
     with progress_bar("training") as on_progress:
@@ -57,25 +59,27 @@ def _print_replay(result: Replay) -> None:
     print_table(pd.DataFrame({result.step: epochs, **rows}), title=f"trial {result.trial}, score of each {result.step}")
     click.echo(f"score: recorded {result.score:.8f}, replayed {result.replayed_score:.8f}")
     if result.predictions_differ_by is not None:
-        click.echo(f"predictions: differ by {result.predictions_differ_by:.2g} at most")
+        click.echo(f"predictions: differ by at most {result.predictions_differ_by:.2g}")
     for note in result.notes:
-        say(f"note: {note}")
+        print_message(f"note: {note}")
     verdict = "the same" if result.is_same else "NOT the same"
     click.echo(f"{verdict} (differs by {result.differs_by:.2g}, tolerance {result.tolerance:g})")
 
 
-@click.command()
+@click.command(
+    cls=SectionedCommand, section=CommandSection.MAINTAIN, short_help="Check the files, models and scores of a study."
+)
 @click.argument("study")
 @click.argument("trial", type=click.IntRange(0), required=False)
-@_data_option
-@place_options
+@moved_data_option
+@location_options
 @json_option
 @debug_option
 def verify(study: str, trial: int | None, data: str | None, runs: str | None, storage: str | None, as_json: bool) -> None:
-    """Check that the finished trials of STUDY, or TRIAL, are what its record says; exit code 1 if one is not.
+    """Check the finished trials of STUDY, or only TRIAL, against the record. The exit code is 1 if a check fails.
 
-    Each must have its files, unchanged, the parameters of the storage, and predictions that give its score; each model that
-    was kept must predict what it saved.
+    The files of a trial must exist unchanged, its hyperparameters must be those in the storage, its predictions must give the
+    recorded score, and its model, if stored, must give the stored predictions.
     """
     from automl_cxr import api
 
@@ -97,7 +101,7 @@ def _print_verification(result: Verification) -> None:
             "trial": check.trial,
             "score": f"{check.score:.6f}",
             "rescored": "" if check.rescored is None else f"{check.rescored:.6f}",
-            "model differs by": "no model kept"
+            "model differs by": "no model stored"
             if check.predictions_differ_by is None
             else f"{check.predictions_differ_by:.2g}",
             "verdict": "WRONG" if check.problems else "sound",
@@ -105,7 +109,7 @@ def _print_verification(result: Verification) -> None:
         for check in result.trials
     ]
     if not rows:
-        say("No trial is finished yet.")
+        print_message("No trial is finished yet.")
         return
     print_table(pd.DataFrame(rows), title=result.study)
     for check in result.trials:

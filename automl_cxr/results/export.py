@@ -181,7 +181,9 @@ def _to_weighting(rule: Combiner, n_members: int, n_classes: int) -> MemberWeigh
 
     match rule:
         case CalibratedCombiner():
-            return MemberWeighting(**{**vars(_to_weighting(rule.combiner, n_members, n_classes)), "temperature": rule.temperature})
+            return MemberWeighting(
+                **{**vars(_to_weighting(rule.combiner, n_members, n_classes)), "temperature": rule.temperature}
+            )
         case WeightedAverage():
             weights = normalize_weights(rule.weights, n_members=n_members, n_classes=n_classes)
             by_class = np.broadcast_to(weights.reshape(n_members, -1), (n_members, n_classes))

@@ -25,7 +25,7 @@ from automl_cxr.scoring.intervals import N_RESAMPLES, intervals_of, named_metric
 from automl_cxr.scoring.metrics import METRICS, metrics_for
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.scoring.resampling import resample_scores
-from automl_cxr.study.prepare import digest_table
+from automl_cxr.study.data_preparation import digest_table
 from automl_cxr.study.store import StudyStore, explained_disk_errors
 
 OnProgress = Callable[[int, int], None]

@@ -13,7 +13,7 @@ from automl_cxr.data.cache import decode_dataset
 from automl_cxr.data.dataset import Dataset, load_dataset
 from automl_cxr.data.decode import decode_image_in_pool, decoder_warnings_off, fit_square
 from automl_cxr.errors import DataError, UnreadableImageError
-from automl_cxr.study.prepare import digest_table
+from automl_cxr.study.data_preparation import digest_table
 from automl_cxr.study.store import StudyStore
 
 _SMALL = 192  # pixels of a thumbnail on a page

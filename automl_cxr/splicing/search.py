@@ -29,7 +29,9 @@ from automl_cxr.splicing.pair_scoring import OnPair, Pair, PairScore, score_pair
 from automl_cxr.splicing.record import AS_TRAINED, SpliceRecord
 from automl_cxr.splicing.ridge_head import RidgeHead
 from automl_cxr.splicing.table import Parent, compare_with_parents, tabulate
-from automl_cxr.study.prepare import OnProgress, PreparedImages, StudyRequest, prepare_images
+from automl_cxr.study.data_preparation import OnProgress
+from automl_cxr.study.options import SearchOptions
+from automl_cxr.study.prepare import PreparedImages, prepare_images
 
 SETTINGS: Mapping[str, Any] = {
     "projection": 0,
@@ -73,7 +75,7 @@ class SpliceScores:
     cuts: tuple[tuple[str, ...], tuple[str, ...]]
     table: pd.DataFrame
     parents: pd.DataFrame
-    request: StudyRequest
+    request: SearchOptions
     config: TrialConfig
     heads: Mapping[Pair, RidgeHead]
     n_train: int
@@ -94,7 +96,7 @@ class SpliceScores:
         )
 
 
-def inherit_settings(request: StudyRequest, branches: Sequence[Branch]) -> StudyRequest:
+def inherit_settings(request: SearchOptions, branches: Sequence[Branch]) -> SearchOptions:
     """Complete a request with the settings of a branch's study, so that its sealed test images stay sealed.
 
     Raises:
@@ -121,13 +123,13 @@ def inherit_settings(request: StudyRequest, branches: Sequence[Branch]) -> Study
     for name in [*inherited, *(["layout", "patients"] if is_same_data else [])]:
         if settings[name] is None:
             settings[name] = getattr(spec, name)
-    return StudyRequest(**settings)
+    return SearchOptions(**settings)
 
 
 def score_splices(
     first: Branch,
     second: Branch,
-    request: StudyRequest,
+    request: SearchOptions,
     *,
     cuts: Sequence[str] = (),
     second_cuts: Sequence[str] = (),

@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from automl_cxr.optuna_private import enqueued_values
 from automl_cxr.splicing.branches import Branch, join_branches
 from automl_cxr.splicing.record import save_splices
 from automl_cxr.splicing.search import SETTINGS, SpliceScores
-from automl_cxr.study.prepare import OnProgress, PreparedStudy, StudyRequest, prepare_study
+from automl_cxr.study.data_preparation import OnProgress
+from automl_cxr.study.prepare import PreparedStudy, prepare_study
 from automl_cxr.study.store import StudyStore, check_study_name, explained_disk_errors, founding
 
 _ENQUEUED = "splice"  # attribute of an enqueued trial
@@ -40,6 +41,7 @@ def prepare_splice_study(
     name: str,
     runs: Path,
     storage: str,
+    command: str = "",
     on_progress: OnProgress | None = None,
 ) -> PreparedStudy:
     """Create the study or open it, and enqueue the pairs that are not among its trials yet.
@@ -50,6 +52,7 @@ def prepare_splice_study(
         name: Name of the study.
         runs: Folder of all studies' files.
         storage: Optuna storage URL.
+        command: Command line as typed, for the record.
         on_progress: Called with the number of decoded images and the number of all images.
 
     Raises:
@@ -67,8 +70,8 @@ def prepare_splice_study(
     with tempfile.TemporaryDirectory() as folder_of_space:
         space = Path(folder_of_space) / "splice.toml"
         space.write_text(write_space(first, second, scores.cuts, heads=folder / "heads"), encoding="utf-8")
-        request = StudyRequest(**{**_fields(scores.request), "space": str(space), "name": name})
-        prepared = prepare_study(request, runs=runs, storage=storage, on_progress=on_progress)
+        request = dataclasses.replace(scores.request, space=str(space), name=name)
+        prepared = prepare_study(request, runs=runs, storage=storage, command=command, on_progress=on_progress)
     with founding(name, runs):
         _enqueue_missing(prepared.store, pairs)
     return prepared
@@ -90,10 +93,6 @@ def write_space(first: Branch, second: Branch, cuts: tuple[Sequence[str], Sequen
 def _toml(value: Any) -> str:
     """Return a value as TOML. TOML strings, numbers and booleans have the same syntax as in JSON."""
     return json.dumps(value, ensure_ascii=False)
-
-
-def _fields(request: StudyRequest) -> Mapping[str, Any]:
-    return {item.name: getattr(request, item.name) for item in dataclasses.fields(request)}
 
 
 def _with_weights_file(branch: Branch, file: Path) -> Branch:

@@ -1,24 +1,25 @@
-"""Study files: the options of ``search`` as TOML, with the search space in them if they like.
+"""Study files: options of `automl-cxr search` in TOML, optionally with the search space.
 
 description = "ResNet101V2, as published"
-image-size = 256                    # a long option of `automl-cxr search`, without its hyphens
+image-size = 256                    # a long option of `automl-cxr search` without its hyphens
 trials = 1
-[reference]                         # what a publication says of it, for `automl-cxr describe`
+[reference]                         # counts of a publication, for `automl-cxr describe`
 n_classes = 3
 parameters = 42632707
-[space]                             # a search space; or, above, space = "NAME"
+[space]                             # a search space; or, above: space = "NAME"
 family = "transfer"
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from automl_cxr.errors import UnknownNameError, UsageError
+from automl_cxr.study.options import study_file_keys
 from automl_cxr.study.spaces import find_shipped
 
 _REFERENCE = ("n_classes", "parameters", "trainable", "frozen_phase_trainable")
@@ -26,12 +27,12 @@ _REFERENCE = ("n_classes", "parameters", "trainable", "frozen_phase_trainable")
 
 @dataclass(frozen=True)
 class StudyFile:
-    """What a study file says.
+    """Contents of a study file.
 
     Attributes:
         description: One line for people.
-        options: Option to value, as TOML has it; "space" is the file itself where it holds one.
-        reference: Counts that a publication gives.
+        options: TOML value of each option; that of "space" is the path of the file itself if it contains a space.
+        reference: Counts that a publication states.
     """
 
     description: str
@@ -40,11 +41,11 @@ class StudyFile:
 
 
 def find_study_file(name: str) -> Path:
-    """Find a shipped study file by its name, or a user's own by its path.
+    """Return the path of a study file: a shipped one by its name, or a user's own by its path.
 
     Raises:
-        UnknownNameError: It is neither.
-        UsageError: A path to no file.
+        UnknownNameError: There is no shipped study file of this name.
+        UsageError: There is no file at this path.
     """
     return find_shipped("studies", "study file", name)
 
@@ -53,8 +54,8 @@ def read_study_file(path: Path) -> StudyFile:
     """Read a study file.
 
     Raises:
-        UsageError: It is not TOML.
-        UnknownNameError: Its reference counts something else than parameters and classes.
+        UsageError: The file is unreadable or not TOML, or its reference is not a table of whole numbers.
+        UnknownNameError: The reference has an unknown key.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -80,20 +81,20 @@ def _checked_reference(reference: Any, path: Path) -> dict[str, int]:
     return reference
 
 
-def load_study_options(name: str, options: Collection[str]) -> dict[str, str]:
-    """Read the options that a study file sets, as they would be typed; a list is joined by commas.
+def load_study_options(name: str) -> dict[str, str]:
+    """Read the options in a study file as they would be typed; a list is joined by commas.
 
     Args:
-        name: A shipped study's name, or a path ending in .toml.
-        options: Names of the options that there are, with hyphens.
+        name: Name of a shipped study file, or a path that ends in .toml.
 
     Raises:
-        UnknownNameError: No such study, or a key that is no option.
+        UnknownNameError: There is no such study file, or a key is not an option.
         UsageError: The file is not TOML.
     """
     path = find_study_file(name)
     settings = read_study_file(path).options
+    keys = study_file_keys()
     for key in settings:
-        if key not in options:
-            raise UnknownNameError(f"setting of the study file {path.name}", key, options)
+        if key not in keys:
+            raise UnknownNameError(f"setting of the study file {path.name}", key, keys)
     return {key: ",".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in settings.items()}

@@ -47,7 +47,7 @@ def record_search(store, driver):
 class TestListing:
     def test_every_study_in_a_storage_is_listed(self, prepare, quick_search, location, tmp_path):
         prepared = start_and_interrupt(prepare, quick_search)
-        prepare(name="t", objectives=["log_loss"])
+        prepare(name="t", objective=["log_loss"])
         optuna.create_study(study_name="foreign", storage=location["storage"])
         shutil.rmtree(tmp_path / "t")
         foreign, first, emptied = list_studies(**location)
@@ -61,7 +61,7 @@ class TestListing:
         assert (foreign.name, foreign.space, foreign.trials) == ("foreign", "", {})
 
     def test_the_best_score_of_a_minimised_objective_is_the_lowest(self, prepare, quick_search, location):
-        prepared = prepare(objectives=["log_loss"])
+        prepared = prepare(objective=["log_loss"])
         quick_search(prepared, trials=4)
         assert list_studies(**location)[0].best == min(record.score for record in prepared.store.records())
 

@@ -8,36 +8,36 @@ from automl_cxr.data.dataset import load_dataset
 
 @pytest.fixture
 def audited(phantoms, tmp_path, capsys):
-    def audit(*words):
-        code = _run(["data", "audit", str(phantoms), *map(str, words)])
+    def audit(*arguments):
+        code = _run(["data", "audit", str(phantoms), *map(str, arguments)])
         return code, capsys.readouterr()
 
     return audit
 
 
-def test_an_audit_is_a_table_a_page_and_a_cleaned_table(audited, phantoms, tmp_path):
-    code, told = audited("--out", tmp_path / "audit.html", "--fix", tmp_path / "clean.csv")
+def test_an_audit_prints_tables_and_writes_a_page_and_a_cleaned_table(audited, phantoms, tmp_path):
+    code, output = audited("--out", tmp_path / "audit.html", "--fix", tmp_path / "clean.csv")
     assert code == 0
-    assert "Shortcut baseline" in told.out
-    assert "suspected burnt-in text" in told.out
+    assert "Shortcut baseline" in output.out
+    assert "suspected burnt-in text" in output.out
     assert "<h2>Duplicates</h2>" in (tmp_path / "audit.html").read_text()
     assert len(load_dataset(tmp_path / "clean.csv").table) == len(load_dataset(phantoms).table)
     assert (tmp_path / "clean.changes.csv").read_text() == "image,change,reason\n"
 
 
-def test_json_tells_all_of_it(audited):
-    code, told = audited("--json")
-    found = json.loads(told.out)
+def test_json_contains_the_whole_audit(audited):
+    code, output = audited("--json")
+    found = json.loads(output.out)
     assert code == 0
     assert found["shortcut"]["low"] <= found["shortcut"]["macro_f1"] <= found["shortcut"]["high"]
     assert found["found_duplicates"] == []
     assert len(found["differences"]) == 22
 
 
-def test_a_page_that_cannot_be_written_is_refused_before_the_work(audited, tmp_path):
-    code, told = audited("--out", tmp_path / "no" / "audit.html")
+def test_a_page_that_cannot_be_written_is_refused_before_the_audit(audited, tmp_path):
+    code, output = audited("--out", tmp_path / "no" / "audit.html")
     assert code == 2
-    assert "Name another --out" in told.err
+    assert "Name another --out" in output.err
 
 
 def test_the_audited_table_is_not_replaced(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""The commands as a stranger types them, in this process; one whole path through Ray in processes of its own."""
+"""Tests of all commands as users type them, in this process; one search runs with Ray in its own processes."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from automl_cxr import cli
-from automl_cxr.cli import options as cli_words
+from automl_cxr.cli import options as cli_options
 from automl_cxr.data.feature_cache import FeatureCache, Features
 
 SPACE = """
@@ -34,51 +34,53 @@ default = 8
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capfd):
-    """Type a command in an empty folder; give its exit code, stdout and stderr."""
+    """Run a command in an empty folder; return its exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli_words, "_debug", False)
+    monkeypatch.setattr(cli_options, "_debug", False)
 
-    def type_it(*words):
-        code = cli._run([str(word) for word in words])
+    def run_command(*arguments):
+        code = cli._run([str(argument) for argument in arguments])
         out, err = capfd.readouterr()
         return code, out, err
 
-    return type_it
+    return run_command
 
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory, phantoms):
-    """A study that was searched from the command line without Ray; gives its runs folder."""
+    """The runs folder of a study that was searched from the command line without Ray."""
     folder = tmp_path_factory.mktemp("searched")
     (folder / "tiny.toml").write_text(SPACE)
-    words = ["search", "--space", folder / "tiny.toml", "--data", phantoms, "--name", "s", "--trials", 3, "--epochs", 2]
-    words += ["--image-size", 32, "--batch-size", 8, "--executor", "inline", "--runs", folder / "runs"]
-    assert cli._run([str(word) for word in words]) == 0
+    arguments = ["search", "--space", folder / "tiny.toml", "--data", phantoms, "--name", "s", "--trials", 3, "--epochs", 2]
+    arguments += ["--image-size", 32, "--batch-size", 8, "--executor", "inline", "--runs", folder / "runs"]
+    assert cli._run([str(argument) for argument in arguments]) == 0
     return folder / "runs"
 
 
 def all_commands():
-    def walk(command, words):
-        yield words, command
+    def walk(command, names):
+        yield names, command
         for name, sub in getattr(command, "commands", {}).items():
-            yield from walk(sub, (*words, name))
+            yield from walk(sub, (*names, name))
 
     return list(walk(cli.commands, ()))
 
 
-@pytest.mark.parametrize("words", [words for words, _ in all_commands()], ids=lambda words: " ".join(words) or "automl-cxr")
-def test_every_command_explains_itself(run, words):
-    code, out, err = run(*words, "--help")
+@pytest.mark.parametrize(
+    "arguments", [arguments for arguments, _ in all_commands()], ids=lambda arguments: " ".join(arguments) or "automl-cxr"
+)
+def test_every_command_has_help(run, arguments):
+    code, out, err = run(*arguments, "--help")
     assert code == 0
     assert err == ""
     assert out.startswith("Usage: automl-cxr")
 
 
-def test_every_option_is_explained():
-    for words, command in all_commands():
+def test_every_option_has_a_help_text():
+    for arguments, command in all_commands():
         for option in command.params:
             if isinstance(option, click.Option) and option.name not in ("seed", "port", "name"):
-                assert option.help, f"{' '.join(words)}: {option.opts}"
+                assert option.help, f"{' '.join(arguments)}: {option.opts}"
 
 
 def test_a_report_is_one_file(run, tmp_path, searched):
@@ -97,25 +99,27 @@ def test_a_report_is_one_file(run, tmp_path, searched):
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["report", "s"], 1, "Run a search first"),
         (["report", "s", "--out", "no/such/r.html"], 2, "its folder must exist"),
     ],
 )
-def test_no_report_is_said_why(run, words, code, said):
-    assert run(*words)[0] == code
-    assert said in run(*words)[2]
+def test_a_report_that_cannot_be_written_is_an_error(run, arguments, code, message):
+    assert run(*arguments)[0] == code
+    assert message in run(*arguments)[2]
 
 
-def test_every_command_is_summed_up_in_a_line(run, monkeypatch):
+def test_every_command_has_a_one_line_summary_under_a_heading(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    listed = run("--help")[1].partition("Commands:")[2]
-    assert len(listed.strip().splitlines()) == len(cli.commands.commands)
+    listed = run("--help")[1].partition("Data:")[2]
+    lines = [line for line in listed.splitlines() if line.startswith("  ")]
+    assert [line.split()[0] for line in lines] == list(cli.commands.commands)
+    assert [line for line in listed.splitlines() if line and line not in lines] == ["Search:", "Results:", "Ship:", "Maintain:"]
     assert "..." not in listed
 
 
-def test_help_names_the_samplers_pruners_metrics_methods_and_layouts_there_are(run):
+def test_help_names_all_samplers_pruners_metrics_methods_and_layouts(run):
     from automl_cxr.data.layouts import LAYOUTS
     from automl_cxr.engine.registry import FOLD_PRUNERS, PRUNERS, SAMPLERS
     from automl_cxr.ensemble.build import METHODS
@@ -133,7 +137,7 @@ def test_help_names_the_samplers_pruners_metrics_methods_and_layouts_there_are(r
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["serch"], 2, "search"),
         (["search", "--trials", "0"], 2, "--trials"),
@@ -148,7 +152,7 @@ def test_help_names_the_samplers_pruners_metrics_methods_and_layouts_there_are(r
         (["search", "--objective", "fnfr", "--objective", "parameters", "--pruner", "median"], 2, "one objective only"),
         (["search", "--require", "parameters<10"], 2, "written like parameters<=10e6"),
         (["search", "--executor", "rya"], 2, "Did you mean 'ray'"),
-        (["search", "--executor", "inline", "--concurrency", "2"], 2, "are Ray's"),
+        (["search", "--executor", "inline", "--concurrency", "2"], 2, "--concurrency needs --executor ray"),
         (["search", "--study", "dmo"], 2, "Did you mean 'demo'"),
         (["data", "inspect", "nowhere"], 1, "must exist"),
         (["spaces", "show", "scrach"], 2, "Did you mean 'scratch'"),
@@ -162,7 +166,7 @@ def test_help_names_the_samplers_pruners_metrics_methods_and_layouts_there_are(r
         (["leaderboard", "s", "--format", "jsn"], 2, "Did you mean 'json'"),
         (["ensemble", "build", "s", "--top", "0"], 2, "--top"),
         (["ensemble", "build"], 2, "received neither"),
-        (["ensemble", "build", "s", "x.npz"], 2, "stand after --predictions"),
+        (["ensemble", "build", "s", "x.npz"], 2, "follow --predictions"),
         (["ensemble", "build", "s", "--shrinkage", "2"], 2, "--shrinkage"),
         (["ensemble", "build", "--predictions", "x.csv"], 1, "No such file"),
         (["ensemble", "apply", "nowhere", "x.csv"], 1, "is not an ensemble's folder"),
@@ -175,7 +179,7 @@ def test_help_names_the_samplers_pruners_metrics_methods_and_layouts_there_are(r
         (["search", "--name", ""], 2, "folder's name"),
         (["search", "--address", "127.0.0.1:1"], 2, "No Ray cluster answers"),
         (["splice", "squeezenet"], 2, "Missing argument 'B'"),
-        (["splice", "squeezenet", "mine"], 1, "'mine' is neither a backbone"),
+        (["splice", "squeezenet", "mine"], 1, "'mine' is no backbone"),
         (["splice", "squeezenet", "vgg16", "--format", "jsn"], 2, "Did you mean 'json'"),
         (["splice", "squeezenet", "vgg16", "--figure", "no/such/f.html"], 2, "its folder must exist"),
         (["dashboard"], 1, "Run a search first"),
@@ -185,30 +189,30 @@ def test_help_names_the_samplers_pruners_metrics_methods_and_layouts_there_are(r
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_words_get_a_sentence_and_an_exit_code(run, words, code, said):
-    received, out, err = run(*words)
+def test_usage_errors_print_a_message_and_return_an_exit_code(run, arguments, code, message):
+    received, out, err = run(*arguments)
     assert received == code
-    assert said in err
+    assert message in err
     assert "Traceback" not in err + out
     assert out == ""
 
 
-def test_debug_shows_where_it_happened(run):
+def test_debug_shows_the_traceback(run):
     _, _, err = run("leaderboard", "s", "--debug")
     assert "Traceback" in err
 
 
-def test_what_is_kept_is_shown_and_cleared(run, tmp_path, monkeypatch):
+def test_the_cache_is_shown_and_cleared(run, tmp_path, monkeypatch):
     monkeypatch.setenv("AUTOML_CXR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("AUTOML_CXR_CACHE_LIMIT", "2GB")
-    wanted = Features({"network": "a"}, (3, 500), "float32", "squeezenet@vector, 112 pixels")
-    FeatureCache().open([wanted], lambda _missing: iter([(np.zeros((3, 500)),)]))
+    cached = Features({"network": "a"}, (3, 500), "float32", "squeezenet@vector, 112 pixels")
+    FeatureCache().open([cached], lambda _missing: iter([(np.zeros((3, 500)),)]))
     code, out, _ = run("cache")
     assert code == 0
     assert "images 0 bytes, features 6.0 kB of at most 2.0 GB" in out
     assert "squeezenet@vector, 112 pixels, float32" in out
-    told = json.loads(run("cache", "--json")[1])
-    assert [entry["n_bytes"] for entry in told["entries"]] == [6000]
+    result = json.loads(run("cache", "--json")[1])
+    assert [entry["n_bytes"] for entry in result["entries"]] == [6000]
     assert run("cache", "clear") == (0, "6.0 kB freed\n", "")
     assert json.loads(run("cache", "clear", "--json")[1]) == {"freed_bytes": 0}
     monkeypatch.setenv("AUTOML_CXR_CACHE_LIMIT", "much")
@@ -221,7 +225,7 @@ def test_systems_are_listed(run):
     assert json.loads(run("systems", "--json")[1])["cxr14-fused"]["reference"]["parameters"] == 9_211_847
 
 
-def test_a_network_is_described_for_people(run):
+def test_a_network_is_described_as_text(run):
     code, out, _ = run("describe", "lung3-3")
     assert code == 0
     assert "block1_conv1" in out
@@ -234,18 +238,18 @@ def test_a_network_is_described_for_people(run):
     assert "splice points of squeezenet: 1 fire2_concat, 2 fire3_concat" in out
 
 
-def test_what_does_not_fit_is_described_without_building_it(run):
-    words = ["describe", "scratch", "--set", "n_blocks=1", "--set", "filters=1024", "--set", "pooling=flatten"]
-    code, out, _ = run(*words, "--set", "dense_units=8192", "--image-size", 2048)
+def test_a_network_that_exceeds_the_memory_is_described_without_building_it(run):
+    arguments = ["describe", "scratch", "--set", "n_blocks=1", "--set", "filters=1024", "--set", "pooling=flatten"]
+    code, out, _ = run(*arguments, "--set", "dense_units=8192", "--image-size", 2048)
     assert code == 0
     assert "parameters: 4,398,0" in out
-    assert "It does not fit in this machine: a search here would refuse it." in out
-    told = json.loads(run("describe", "lung3-3", "--json")[1])["memory"]
-    assert told["fits"]
-    assert told["batch"] == told["one_image"] + (told["batch_size"] - 1) * told["each_image"]
+    assert "It does not fit into the memory of this machine; a search would refuse it." in out
+    result = json.loads(run("describe", "lung3-3", "--json")[1])["memory"]
+    assert result["fits"]
+    assert result["batch"] == result["one_image"] + (result["batch_size"] - 1) * result["each_image"]
 
 
-def test_two_objectives_and_a_bound_are_searched_from_a_study_file_or_from_words(run, phantoms):
+def test_two_objectives_and_a_bound_are_searched_from_a_study_file_or_from_options(run, phantoms):
     space = SPACE.replace("[dense_units]", "[space.dense_units]")
     Path("two.toml").write_text(f'objective = ["macro_f1", "parameters"]\nrequire = "parameters<=1e6"\n[space]{space}')
     common = ["--data", phantoms, "--name", "two", "--image-size", 32, "--epochs", 1, "--trials", 1, "--executor", "inline"]
@@ -257,17 +261,17 @@ def test_two_objectives_and_a_bound_are_searched_from_a_study_file_or_from_words
     assert json.loads(out)["pareto"][0].keys() == {"trial", "macro_f1", "parameters"}
     code, out, _ = run("leaderboard", "two")
     assert out.splitlines()[1].split()[:4] == ["rank", "trial", "feasible", "pareto"]
-    assert out.splitlines()[2].split()[0] == "shortcut"  # the line to beat, which is no trial
+    assert out.splitlines()[2].split()[0] == "shortcut"  # the shortcut baseline, which is not a trial
     assert out.splitlines()[3].split()[2:4] == ["yes", "yes"]
 
 
 def test_a_published_system_is_searched_by_name(run, phantoms):
-    words = ["search", "--study", "lung3-3", "--data", phantoms, "--image-size", 32, "--epochs", 1, "--executor", "inline"]
-    code, out, err = run(*words, "--set", "learning_rate=0.01", "--json")
+    arguments = ["search", "--study", "lung3-3", "--data", phantoms, "--image-size", 32, "--epochs", 1, "--executor", "inline"]
+    code, out, err = run(*arguments, "--set", "learning_rate=0.01", "--json")
     assert code == 0, err
-    told = json.loads(out)
-    assert told["study"] == "lung3-3-data"
-    assert told["trials"] == {"complete": 1}
+    result = json.loads(out)
+    assert result["study"] == "lung3-3-data"
+    assert result["trials"] == {"complete": 1}
     config = json.loads(Path("automl_runs/lung3-3-data/trials/00000/config.json").read_text())
     assert (config["optimizer"], config["learning_rate"], config["batch_size"], config["image_size"]) == (
         "adadelta",
@@ -287,20 +291,20 @@ def test_spaces_are_listed_and_shown(run):
 
 
 def test_pairs_of_cuts_are_scored_printed_and_drawn(run, phantoms):
-    words = ["splice", "squeezenet", "squeezenet", "--data", phantoms, "--cuts", "1,2", "--image-size", 32, "--finetune", 0]
-    words += ["--set", "weights=none", "--set", "second_weights=none"]
-    code, out, err = run(*words, "--figure", "splices.html")
+    arguments = ["splice", "squeezenet", "squeezenet", "--data", phantoms, "--cuts", "1,2", "--image-size", 32, "--finetune", 0]
+    arguments += ["--set", "weights=none", "--set", "second_weights=none"]
+    code, out, err = run(*arguments, "--figure", "splices.html")
     assert code == 0
     assert "squeezenet (first) and squeezenet (second)" in out
     assert "fire2_concat" in out
     assert "Best pair: fire2_concat + fire3_concat" in err
     assert "heatmap" in Path("splices.html").read_text(encoding="utf-8")
-    code, out, err = run(*words, "--out", "pairs.csv")
+    code, out, err = run(*arguments, "--out", "pairs.csv")
     assert (code, out) == (0, "")
     assert Path("pairs.csv").read_text(encoding="utf-8").startswith("rank,first_cut,second_cut,macro_f1,")
-    told = json.loads(run(*words, "--json")[1])
-    assert len(told["networks"]) == 3
-    assert told["study"] is None
+    result = json.loads(run(*arguments, "--json")[1])
+    assert len(result["networks"]) == 3
+    assert result["study"] is None
 
 
 def test_phantoms_are_drawn_and_inspected(run):
@@ -309,14 +313,14 @@ def test_phantoms_are_drawn_and_inspected(run):
     shutil.copy("chests/metadata.csv", "chests/normal/broken.png")
     code, out, _ = run("data", "inspect", "chests")
     assert code == 0
-    for word in ("layout folders", "normal", "opacity", "effusion", "48x48", "cannot be read: 1", "normal/broken.png"):
-        assert word in out
+    for text in ("layout folders", "normal", "opacity", "effusion", "48x48", "cannot be read: 1", "normal/broken.png"):
+        assert text in out
     found = json.loads(run("data", "inspect", "chests", "--json")[1])
     assert {row["class"]: row["unreadable"] for row in found["classes"]} == {"effusion": 0, "normal": 1, "opacity": 0}
 
 
 class TestAfterASearch:
-    def test_the_leaderboard_reaches_screen_and_file(self, run, searched):
+    def test_the_leaderboard_is_printed_and_written(self, run, searched):
         code, out, err = run("leaderboard", "s", "--runs", searched)
         assert code == 0
         assert "macro_f1 95%" in out
@@ -334,19 +338,19 @@ class TestAfterASearch:
         assert Path("board.xlsx").read_bytes()[:2] == b"PK"
         out = run("leaderboard", "s", "--runs", searched, "--columns", "trial,macro_f1", "--sort", "log_loss")[1]
         assert out.splitlines()[1].split() == ["trial", "macro_f1", "macro_f1", "95%"]
-        for words, way_out in (
+        for arguments, remedy in (
             (["--columns", "acuracy"], "Did you mean 'accuracy'"),
             (["--sort", "acuracy"], "Did you mean 'accuracy'"),
             (["--metric", "acuracy"], "Did you mean 'accuracy'"),
             (["--format", "xlsx"], "Name a file with --out"),
             (["s"], "named once"),
         ):
-            code, _, err = run("leaderboard", "s", *words, "--runs", searched)
-            assert (code, way_out in err) == (2, True), err
+            code, _, err = run("leaderboard", "s", *arguments, "--runs", searched)
+            assert (code, remedy in err) == (2, True), err
         code, _, err = run("leaderboard", "s", "--runs", searched, "--out", "no/such/folder/board.csv")
         assert (code, "Cannot write" in err) == (2, True)
 
-    def test_the_environment_may_name_the_runs(self, run, searched, monkeypatch):
+    def test_the_environment_variable_sets_the_runs_folder(self, run, searched, monkeypatch):
         monkeypatch.setenv("AUTOML_CXR_RUNS", str(searched))
         assert run("leaderboard", "s")[0] == 0
         assert "It holds: s" in run("leaderboard", "t")[2]
@@ -382,24 +386,24 @@ class TestAfterASearch:
         code, _, err = run("predict", folder, "broken.png", "--runs", searched)
         assert code == 1
 
-    def test_it_is_written_for_other_programs(self, run, searched):
+    def test_a_trial_is_exported(self, run, searched):
         pytest.importorskip("tf2onnx", reason="ONNX is written by tf2onnx")
         folder = next((searched / "s" / "trials").glob("0*/model.keras")).parent
         code, out, err = run("export", folder, "--out", "chest.onnx", "--json")
         assert code == 0, err
-        told = json.loads(out)
-        assert (told["format"], Path(told["file"]).name) == ("onnx", "chest.onnx")
+        result = json.loads(out)
+        assert (result["format"], Path(result["file"]).name) == ("onnx", "chest.onnx")
         assert Path("chest.onnx").is_file()
-        assert json.loads(Path(told["description"]).read_text())["name"] == f"trial {int(folder.name)}"
+        assert json.loads(Path(result["description"]).read_text())["name"] == f"trial {int(folder.name)}"
         code, _, err = run("export", "s", "--runs", searched, "--out", "chest.onnx", "--format", "keras")
         assert (code, "ends in .keras; received chest.onnx" in err) == (2, True)
 
-    def test_its_figures_can_be_had_again(self, run, searched):
+    def test_trials_are_verified_and_replayed(self, run, searched):
         code, out, err = run("verify", "s", "--runs", searched)
         assert (code, err) == (0, "")
         assert out.count(" sound") == 3
-        told = json.loads(run("verify", "s", 1, "--runs", searched, "--json")[1])
-        assert (told["is_sound"], [check["trial"] for check in told["trials"]]) == (True, [1])
+        result = json.loads(run("verify", "s", 1, "--runs", searched, "--json")[1])
+        assert (result["is_sound"], [check["trial"] for check in result["trials"]]) == (True, [1])
         code, out, err = run("replay", "s", 2, "--runs", searched)
         assert code == 0, out
         assert err == ""
@@ -408,7 +412,7 @@ class TestAfterASearch:
         code, _, err = run("replay", "s", 9, "--runs", searched)
         assert (code, "trials 0 to 2; received 9" in err) == (1, True)
 
-    def test_what_was_tampered_with_is_told(self, run, searched, tmp_path):
+    def test_a_missing_file_is_reported(self, run, searched, tmp_path):
         shutil.copytree(searched, tmp_path / "copy")
         (tmp_path / "copy" / "s" / "trials" / "00001" / "history.csv").unlink()
         code, out, _ = run("verify", "s", "--runs", "copy")
@@ -417,17 +421,17 @@ class TestAfterASearch:
         assert json.loads(run("verify", "s", "--runs", "copy", "--json")[1])["is_sound"] is False
 
     def test_studies_are_listed_shown_copied_and_deleted(self, run, searched, monkeypatch):
-        places = ("--runs", searched)
-        code, out, err = run("studies", "copy", "s", "other", *places)
+        location = ("--runs", searched)
+        code, out, err = run("studies", "copy", "s", "other", *location)
         assert code == 0, err
         assert "trials: 3 complete" in out
         assert f"next: automl-cxr search --name other --runs {searched}" in out
-        _, out, _ = run("studies", *places)
+        _, out, _ = run("studies", *location)
         assert [line.split()[0] for line in out.splitlines()] == ["studies", "name", "other", "s"]
-        listed = json.loads(run("studies", *places, "--json")[1])
+        listed = json.loads(run("studies", *location, "--json")[1])
         assert listed["other"]["complete"] == 3
-        _, out, _ = run("studies", "show", "other", *places)
-        for word in (
+        _, out, _ = run("studies", "show", "other", *location)
+        for text in (
             "space_name",
             "split by patient",
             "trials: 3 complete",
@@ -435,37 +439,38 @@ class TestAfterASearch:
             "test part: ",
             "models of trials: 3",
         ):
-            assert word in out
-        assert json.loads(run("studies", "show", "other", *places, "--json")[1])["spec"]["name"] == "other"
+            assert text in out
+        assert json.loads(run("studies", "show", "other", *location, "--json")[1])["spec"]["name"] == "other"
         for typed, code_expected in (("no\n", 2), ("", 2), ("other\n", 0)):
             monkeypatch.setattr("sys.stdin", io.StringIO(typed))
-            code, out, err = run("studies", "delete", "other", *places)
+            code, out, err = run("studies", "delete", "other", *location)
             assert code == code_expected
             assert "This deletes study 'other': trials: 3 complete; models 3" in err
         assert "Deleted study 'other'" in out
-        assert set(json.loads(run("studies", *places, "--json")[1])) == {"s"}
-        assert run("studies", "copy", "s", "other", *places)[0] == 0
-        lost = json.loads(run("studies", "delete", "other", *places, "--yes", "--json")[1])
+        assert set(json.loads(run("studies", *location, "--json")[1])) == {"s"}
+        assert run("studies", "copy", "s", "other", *location)[0] == 0
+        lost = json.loads(run("studies", "delete", "other", *location, "--yes", "--json")[1])
         assert lost["models"] == 3
-        code, _, err = run("studies", *places, "show", "s")
-        assert (code, "stand behind that word" in err) == (2, True)
+        code, _, err = run("studies", *location, "show", "s")
+        assert (code, "Options belong after" in err) == (2, True)
 
     def test_too_few_trials_have_no_importances(self, run, searched):
         code, out, err = run("importance", "s", "--runs", searched)
         assert (code, out) == (1, "")
         assert "study 's' has 3" in err
 
-    def test_the_same_command_says_that_nothing_is_left_to_do(self, run, searched, phantoms):
+    def test_a_repeated_search_runs_no_further_trials(self, run, searched, phantoms):
         code, out, err = run(
             "search", "--name", "s", "--data", phantoms, "--trials", 3, "--executor", "inline", "--runs", searched, "--json"
         )
         assert code == 0
         assert "continued" in err
-        told = json.loads(out)
-        assert told["trials"] == {"complete": 3}
-        assert (told["tally"]["asked"], told["tally"]["complete"], told["tally"]["failed"]) == (3, 3, {})
+        result = json.loads(out)
+        assert result["trials"] == {"complete": 3}
+        counts = result["trial_counts"]
+        assert (counts["asked"], counts["complete"], counts["failed"]) == (3, 3, {})
         _, out, _ = run("search", "--name", "s", "--trials", 3, "--executor", "inline", "--runs", searched)
-        assert "trials: 3 asked for, 3 complete\n" in out
+        assert "trials: 3 requested, 3 complete\n" in out
 
     def test_other_settings_are_refused(self, run, searched, phantoms):
         code, _, err = run("search", "--name", "s", "--data", phantoms, "--image-size", 64, "--runs", searched)
@@ -473,7 +478,7 @@ class TestAfterASearch:
         assert "begun with image_size 32; received 64" in err
 
 
-def test_a_study_file_gives_defaults_and_words_win(run, phantoms):
+def test_typed_options_take_precedence_over_a_study_file(run, phantoms):
     Path("tiny.toml").write_text(SPACE)
     Path("mine.toml").write_text(
         f'name = "m"\nspace = "tiny.toml"\ndata = "{phantoms}"\nimage-size = 32\nepochs = 1\ntrials = 1\nexecutor = "inline"'
@@ -487,42 +492,42 @@ def test_a_study_file_gives_defaults_and_words_win(run, phantoms):
     assert (code, "Did you mean 'image-size'" in err) == (2, True)
 
 
-def automl_cxr(*words, **how):
-    # A shell lets what it starts in the background ignore Ctrl-C, and the tests may run there: heed it again.
-    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    script = f"{heed}; from automl_cxr.cli import main; main()"
-    return subprocess.Popen([sys.executable, "-c", script, *map(str, words)], text=True, **how)
+def start_automl_cxr(*arguments, **settings):
+    # A process that a shell starts in the background ignores Ctrl-C, and so do its children: install the handler again.
+    install_handler = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    script = f"{install_handler}; from automl_cxr.cli import main; main()"
+    return subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], text=True, **settings)
 
 
 def test_a_search_through_ray_survives_an_interrupt_and_a_kill(tmp_path, phantoms):
     (tmp_path / "tiny.toml").write_text(SPACE)
-    words = ["search", "--space", "tiny.toml", "--data", phantoms, "--name", "r", "--trials", 6, "--epochs", 2]
-    words += ["--image-size", 32, "--batch-size", 8, "--concurrency", 1, "--json"]
+    arguments = ["search", "--space", "tiny.toml", "--data", phantoms, "--name", "r", "--trials", 6, "--epochs", 2]
+    arguments += ["--image-size", 32, "--batch-size", 8, "--concurrency", 1, "--json"]
     pipes = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
-    def run_until(word, end):
-        search = automl_cxr(*words, **pipes)
-        said = ""
+    def run_until(text, signal_number):
+        search = start_automl_cxr(*arguments, **pipes)
+        log = ""
         for line in search.stderr:
-            said += line
-            if word in line:
-                os.kill(search.pid, end)
+            log += line
+            if text in line:
+                os.kill(search.pid, signal_number)
                 break
         out, rest = search.communicate(timeout=120)
-        return search.returncode, out, said + rest
+        return search.returncode, out, log + rest
 
-    code, _, said = run_until("trial 0 starts", signal.SIGTERM)
-    assert code == 130, said
-    assert "SIGTERM" not in said
-    code, _, said = run_until("trial 1 starts", signal.SIGINT)  # so that one is complete and one is not
-    assert code == 130, said
-    assert "the same command continues" in said
-    code, _, said = run_until("was left unfinished", signal.SIGKILL)
-    assert code == -signal.SIGKILL, said
-    search = automl_cxr(*words, **pipes)
-    out, said = search.communicate(timeout=200)
-    assert search.returncode == 0, said
-    assert json.loads(out)["trials"] == {"complete": 6}, said
+    code, _, log = run_until("trial 0 begins", signal.SIGTERM)
+    assert code == 130, log
+    assert "SIGTERM" not in log
+    code, _, log = run_until("trial 1 begins", signal.SIGINT)  # so that one trial is complete and one is unfinished
+    assert code == 130, log
+    assert "the same command continues" in log
+    code, _, log = run_until("was left unfinished", signal.SIGKILL)
+    assert code == -signal.SIGKILL, log
+    search = start_automl_cxr(*arguments, **pipes)
+    out, log = search.communicate(timeout=200)
+    assert search.returncode == 0, log
+    assert json.loads(out)["trials"] == {"complete": 6}, log
     trials = tmp_path / "automl_runs" / "r" / "trials"
     assert sorted(path.name for path in trials.iterdir()) == [f"{number:05d}" for number in range(6)]
 
@@ -534,7 +539,7 @@ def test_the_dashboard_shows_the_study(tmp_path, searched):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    dashboard = automl_cxr("dashboard", "--runs", searched, "--port", port, cwd=tmp_path, stderr=subprocess.PIPE)
+    dashboard = start_automl_cxr("dashboard", "--runs", searched, "--port", port, cwd=tmp_path, stderr=subprocess.PIPE)
     try:
         assert f"http://127.0.0.1:{port}" in dashboard.stderr.readline()
         deadline = time.monotonic() + 60
@@ -555,11 +560,11 @@ def test_the_dashboard_shows_the_study(tmp_path, searched):
 @pytest.mark.parametrize(
     ("text", "n_bytes"), [("500MB", 500_000_000), ("6gb", 6_000_000_000), ("1.5GiB", 3 * 2**29), ("2k", 2000), ("77", 77)]
 )
-def test_a_size_is_typed_with_its_unit(text, n_bytes):
-    assert cli_words.Size().convert(text, None, None) == n_bytes
+def test_a_size_has_a_unit(text, n_bytes):
+    assert cli_options.Size().convert(text, None, None) == n_bytes
 
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "3 apples", "1ib"])
-def test_what_is_no_size_is_refused(text):
+def test_an_invalid_size_is_refused(text):
     with pytest.raises(click.BadParameter, match="size"):
-        cli_words.Size().convert(text, None, None)
+        cli_options.Size().convert(text, None, None)

@@ -1,4 +1,4 @@
-"""Ensembles of other programs' predictions, as a stranger types them; no network is needed."""
+"""Tests of the ensemble commands with tables of predictions; no network is built."""
 
 import csv
 import io
@@ -21,19 +21,19 @@ CLASSES = ("covid", "normal", "other")
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capfd):
-    """Type a command in an empty folder; give its exit code, stdout and stderr."""
+    """Run a command in an empty folder; return its exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
 
-    def type_it(*words):
-        code = cli._run([str(word) for word in words])
+    def run_command(*arguments):
+        code = cli._run([str(argument) for argument in arguments])
         return code, *capfd.readouterr()
 
-    return type_it
+    return run_command
 
 
 @pytest.fixture
 def tables(tmp_path):
-    """Three tables of the same 120 images, rows and columns in orders of their own, the last with scores that sum to 10."""
+    """Three tables of the same 120 images, each with its own order of rows and columns; the scores of the last sum to 10."""
     probabilities, labels = draw(3, 120, 3, 0)
     rng = np.random.default_rng(0)
     files = []
@@ -59,12 +59,12 @@ def test_every_setting_of_the_genetic_algorithm_is_an_option():
             assert options[setting.name] == getattr(DEFAULT_SETTINGS, setting.name)
 
 
-def test_tables_become_an_ensemble_that_others_can_be_put_through(run, tables):
+def test_an_ensemble_is_built_from_tables_and_applied_to_tables(run, tables):
     code, out, err = run("ensemble", "build", "--predictions", *tables, *QUICK)
     assert code == 0, err
-    assert "model2.csv: 120 of 120 rows do not sum to 1: divided by their sums" in err
-    for word in ("model0.csv", "ga-by-class", "stacking", "out of fold", "against the best member", "calibration:"):
-        assert word in out
+    assert "model2.csv: 120 of 120 rows did not sum to 1: divided by their sums" in err
+    for text in ("model0.csv", "ga-by-class", "stacking", "out of fold", "against the best member", "calibration:"):
+        assert text in out
     assert "next: automl-cxr ensemble apply ensembles/ga-by-class-3 TABLES..." in out
     record = json.loads(Path("ensembles/ga-by-class-3/ensemble.json").read_text())
     assert [row["name"] for row in record["members"]] == [file.name for file in tables]
@@ -78,43 +78,43 @@ def test_tables_become_an_ensemble_that_others_can_be_put_through(run, tables):
     assert run("evaluate", "ensembles/ga-by-class-3")[0] == 1
 
 
-def test_the_same_words_give_the_same_weights(run, tables):
-    words = ["ensemble", "build", "--predictions", *tables, *QUICK, "--json"]
-    told = [json.loads(run(*words, "--seed", seed)[1]) for seed in (1, 1, 2)]
-    assert told[0] == told[1]
-    assert told[0]["members"] != told[2]["members"]
-    assert told[0]["methods"][0].keys() == {"method", "fitted", "out_of_fold", "gain", "gain_low", "gain_high"}
-    assert told[0]["calibration"].keys() == {"temperature", "error_before", "error_after"}
+def test_the_same_seed_gives_the_same_weights(run, tables):
+    arguments = ["ensemble", "build", "--predictions", *tables, *QUICK, "--json"]
+    results = [json.loads(run(*arguments, "--seed", seed)[1]) for seed in (1, 1, 2)]
+    assert results[0] == results[1]
+    assert results[0]["members"] != results[2]["members"]
+    assert results[0]["methods"][0].keys() == {"method", "fitted", "out_of_fold", "gain", "gain_low", "gain_high"}
+    assert results[0]["calibration"].keys() == {"temperature", "error_before", "error_after"}
 
 
 def test_an_objective_may_need_the_normal_class(run, tables):
-    words = ["ensemble", "build", "--predictions", *tables, "--method", "average", *QUICK, "--objective", "fnfr", "--json"]
-    assert json.loads(run(*words)[1])["objective"] == "fnfr"
-    assert json.loads(run(*words, "--normal-class", "other")[1])["members"][0]["score"] >= 0
-    code, _, err = run(*words, "--normal-class", "norml")
+    arguments = ["ensemble", "build", "--predictions", *tables, "--method", "average", *QUICK, "--objective", "fnfr", "--json"]
+    assert json.loads(run(*arguments)[1])["objective"] == "fnfr"
+    assert json.loads(run(*arguments, "--normal-class", "other")[1])["members"][0]["score"] >= 0
+    code, _, err = run(*arguments, "--normal-class", "norml")
     assert (code, "Did you mean 'normal'" in err) == (2, True)
 
 
-def test_near_duplicates_are_said(run, tables):
+def test_near_duplicates_are_reported(run, tables):
     copy = tables[0].with_name("copy.csv")
     copy.write_text(tables[0].read_text())
     _, out, _ = run("ensemble", "build", "--predictions", tables[0], "--predictions", copy, tables[1], *QUICK)
-    assert "model0.csv and copy.csv say nearly the same (their errors correlate by 1.000)." in out
+    assert "model0.csv and copy.csv are nearly identical (the correlation of their errors is 1.000)." in out
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["--members", "1,2"], 2, "choose trials of a study"),
         (["--diverse"], 2, "choose trials of a study"),
         (["--method", "sweep"], 2, "is for 2 members; received 3"),
         (["--method", "gaa"], 2, "Did you mean 'ga'"),
         (["--name", "../up"], 2, "folder's name"),
-        (["--members", "a"], 2, "named by their numbers"),
+        (["--members", "a"], 2, "given by their numbers"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_words_get_a_sentence(run, tables, words, code, said):
-    received, out, err = run("ensemble", "build", "--predictions", *tables, *words)
+def test_usage_errors_print_a_message(run, tables, arguments, code, message):
+    received, out, err = run("ensemble", "build", "--predictions", *tables, *arguments)
     assert (received, out) == (code, "")
-    assert said in err
+    assert message in err

@@ -1,4 +1,4 @@
-"""The site is built without a warning, asks nothing of the network, and names only what there is."""
+"""The site is built without warnings, loads nothing from the network, and mentions only existing names."""
 
 import html
 import re
@@ -11,17 +11,19 @@ import pytest
 
 import automl_cxr
 from automl_cxr import cli
+from automl_cxr.study.option_fields import options_of
+from automl_cxr.study.options import SearchOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = sorted((ROOT / "docs").glob("*.md"))
 
 
-def commands_of(group: click.Group, words=()):
+def commands_of(group: click.Group, names=()):
     for name, command in group.commands.items():
         if not isinstance(command, click.Group) or command.invoke_without_command:
-            yield (*words, name), command
+            yield (*names, name), command
         if isinstance(command, click.Group):
-            yield from commands_of(command, (*words, name))
+            yield from commands_of(command, (*names, name))
 
 
 COMMANDS = dict(commands_of(cli.commands))
@@ -29,15 +31,15 @@ COMMANDS = dict(commands_of(cli.commands))
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
-    pytest.importorskip("mkdocs", reason="the site is built by MkDocs (dependency group docs)")
+    pytest.importorskip("mkdocs", reason="building the site needs MkDocs (dependency group docs)")
     folder = tmp_path_factory.mktemp("site")
-    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder]
-    built = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr
     return folder
 
 
-def test_nothing_is_loaded_from_elsewhere(site):
+def test_pages_load_nothing_from_other_sites(site):
     pages = list(site.rglob("*.html"))
     assert len(pages) > len(COMMANDS)
     for page in pages:
@@ -49,12 +51,14 @@ def test_nothing_is_loaded_from_elsewhere(site):
 
 def test_each_command_has_a_page_with_its_options(site):
     index = (site / "commands" / "index.html").read_text(encoding="utf-8")
-    for words, command in COMMANDS.items():
-        page = html.unescape((site / "commands" / f"{'-'.join(words)}.html").read_text(encoding="utf-8"))
-        assert f"automl-cxr {' '.join(words)}" in index
+    for names, command in COMMANDS.items():
+        page = html.unescape((site / "commands" / f"{'-'.join(names)}.html").read_text(encoding="utf-8"))
+        assert f"automl-cxr {' '.join(names)}" in index
         for parameter in command.params:
-            told = parameter.opts if isinstance(parameter, click.Option) else [parameter.make_metavar(click.Context(command))]
-            assert all(text in page for text in told), f"{told} of {' '.join(words)}"
+            if getattr(parameter, "hidden", False):
+                continue
+            texts = parameter.opts if isinstance(parameter, click.Option) else [parameter.make_metavar(click.Context(command))]
+            assert all(text in page for text in texts), f"{texts} of {' '.join(names)}"
         assert " ".join((command.help or "").split()[:5]).replace("`", "") in re.sub(r"<[^>]+>", "", page)
 
 
@@ -67,14 +71,20 @@ def test_the_python_page_has_every_public_name(site):
     assert "``" not in page
 
 
-def test_marks_of_markdown_in_help_texts_are_text(site):
+def test_the_page_of_options_has_every_option_and_keyword(site):
+    page = html.unescape((site / "options.html").read_text(encoding="utf-8"))
+    for option in options_of(SearchOptions):
+        assert f"<code>--{option.flag}</code>, <code>{option.name}</code>" in page
+
+
+def test_markdown_characters_in_help_texts_are_escaped(site):
     page = html.unescape((site / "commands" / "search.html").read_text(encoding="utf-8"))
     assert "[default:" in page
     assert not re.search(r"\\[\[\]*_|<]", page)
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.stem)
-def test_what_is_written_by_hand_names_commands_options_and_names_that_exist(page):
+def test_written_pages_mention_only_existing_commands_options_and_names(page):
     text = page.read_text(encoding="utf-8")
     known = {name for command in COMMANDS.values() for option in command.params for name in option.opts}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - known == set()

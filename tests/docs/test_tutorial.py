@@ -1,4 +1,4 @@
-"""The tutorial does what it says: its blocks are run in order, and what they print is compared with what it shows."""
+"""The blocks of the tutorial are run in order, and their output is compared with the shown output."""
 
 import contextlib
 import doctest
@@ -17,7 +17,7 @@ SAVED = re.compile(r"Save\s+this as `([^`]+)`:\s*$")
 
 
 def blocks_of(text: str) -> list[tuple[str, str, str]]:
-    """Give the kind, the text and what stands before each block."""
+    """Return the kind and the text of each block, and the text before it."""
     return [(found[1], found[2], text[: found.start()]) for found in BLOCK.finditer(text)]
 
 
@@ -26,7 +26,7 @@ def matches(shown: str, printed: str) -> bool:
     return doctest.OutputChecker().check_output(shown, printed, flags)
 
 
-def test_every_block_of_the_tutorial_runs_and_prints_what_is_shown(tmp_path, monkeypatch):
+def test_every_block_of_the_tutorial_runs_and_prints_the_shown_output(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("AUTOML_CXR_RUNS", raising=False)
     monkeypatch.delenv("AUTOML_CXR_STORAGE", raising=False)
@@ -36,7 +36,7 @@ def test_every_block_of_the_tutorial_runs_and_prints_what_is_shown(tmp_path, mon
             case "toml":
                 Path(SAVED.search(before)[1]).write_text(text, encoding="utf-8")
             case "console":
-                printed = type_commands(text)
+                printed = run_commands(text)
             case "python":
                 out = io.StringIO()
                 with contextlib.redirect_stdout(out):
@@ -46,22 +46,22 @@ def test_every_block_of_the_tutorial_runs_and_prints_what_is_shown(tmp_path, mon
                 assert matches(text, printed), f"The tutorial shows:\n{text}\nReceived:\n{printed}"
                 n_compared += 1
             case _:
-                pytest.fail(f"a block of kind {kind}, which nobody runs")
+                pytest.fail(f"a block of unknown kind {kind}")
     assert n_compared >= 8
     assert {path.name for path in tmp_path.iterdir()} >= {"board.csv", "errors.html", "predictions.csv", "automl_runs"}
 
 
-def type_commands(text: str) -> str:
-    """Type each line as a command; give the stdout of all."""
+def run_commands(text: str) -> str:
+    """Run each line as a command; return the stdout of all."""
     out = io.StringIO()
     for line in text.splitlines():
-        program, *words = shlex.split(line, comments=True)
+        program, *arguments = shlex.split(line, comments=True)
         assert program == "automl-cxr"
         with contextlib.redirect_stdout(out):
-            assert cli._run(words) == 0, line
+            assert cli._run(arguments) == 0, line
     return out.getvalue()
 
 
-def test_an_output_that_differs_is_noticed():
-    assert matches("trials: 3 ...\n", "trials: 3 asked for\n")
-    assert not matches("trials: 3 ...\n", "trials: 4 asked for\n")
+def test_a_different_output_is_detected():
+    assert matches("trials: 3 ...\n", "trials: 3 requested\n")
+    assert not matches("trials: 3 ...\n", "trials: 4 requested\n")

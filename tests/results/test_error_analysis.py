@@ -223,7 +223,7 @@ def test_the_command_prints_tables_and_json_and_writes_files(own, tmp_path, capf
     arguments = ["errors", "done", "--top", "3", "--runs", str(own.folder.parent)]
     assert cli._run([*arguments, "--show", "2", "--out", str(tmp_path / "errors.html")]) == 0
     out, err = capfd.readouterr()
-    assert "images of each class that the models get" in out
+    assert "images of each class by agreement of the models" in out
     assert "most uncertain first" in out
     assert f"written to {tmp_path / 'errors.html'}" in err
     assert (tmp_path / "errors.html").read_text().startswith("<!doctype html>")

@@ -7,7 +7,8 @@ from automl_cxr.engine.base_proposer import suggest
 from automl_cxr.errors import StudyError, UnknownNameError
 from automl_cxr.results.figures import Figures
 from automl_cxr.results.importance import EVALUATORS, importance_table
-from automl_cxr.study.prepare import StudyRequest, prepare_study
+from automl_cxr.study.options import SearchOptions
+from automl_cxr.study.prepare import prepare_study
 
 SPACE = """
 [dropout]
@@ -37,7 +38,7 @@ when = { loss = ["focal"] }
 @pytest.fixture
 def store(tmp_path, phantoms):
     (tmp_path / "space.toml").write_text(SPACE)
-    request = StudyRequest(space=str(tmp_path / "space.toml"), data=str(phantoms), name="s", image_size=32)
+    request = SearchOptions(space=str(tmp_path / "space.toml"), data=str(phantoms), name="s", image_size=32)
     return prepare_study(request, runs=tmp_path, storage=f"sqlite:///{tmp_path / 'studies.db'}").store
 
 

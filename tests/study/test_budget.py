@@ -12,7 +12,7 @@ def test_no_trial_starts_after_the_epochs_are_used_up(prepare, quick_search):
 
 
 def test_epochs_are_counted_with_several_objectives(prepare, quick_search):
-    prepared = prepare(objectives=("macro_f1", "parameters"))
+    prepared = prepare(objective=("macro_f1", "parameters"))
     quick_search(prepared, limits={"n_epochs": 4}, trials=9)
     assert prepared.store.n_epochs() == 6
 
@@ -39,11 +39,11 @@ def test_batched_trials_keep_the_limit_of_epochs(prepare, quick_search):
 
 @pytest.mark.parametrize("objective", ["macro_f1", "log_loss"])
 def test_a_search_ends_at_the_target_score(prepare, quick_search, objective):
-    prepared = prepare(objectives=(objective,))
+    prepared = prepare(objective=(objective,))
     quick_search(prepared, trials=8)
     scores = [record.score for record in prepared.store.records()]
     best = prepared.store.ranked()[0]
-    other = prepare(objectives=(objective,), name="other")
+    other = prepare(objective=(objective,), name="other")
     quick_search(other, limits={"target": best.score})
     assert [record.score for record in other.store.records()] == scores[: best.number + 1]
     assert quick_search(other, limits={"target": best.score}).ended == []

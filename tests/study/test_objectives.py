@@ -15,7 +15,7 @@ TWO = ("macro_f1", "parameters")
 
 
 def test_the_first_objective_ranks_and_the_front_is_undominated(prepare, quick_search):
-    prepared = prepare(objectives=TWO)
+    prepared = prepare(objective=TWO)
     quick_search(prepared, trials=8)
     store = prepared.store
     ranked = store.ranked()
@@ -34,7 +34,7 @@ def test_the_first_objective_ranks_and_the_front_is_undominated(prepare, quick_s
 
 
 def test_models_of_the_front_are_retained_first(prepare, quick_search):
-    prepared = prepare(objectives=TWO)
+    prepared = prepare(objective=TWO)
     quick_search(prepared, trials=8, keep_models=8)
     store = prepared.store
     front = [record.number for record in store.pareto_front()]
@@ -46,7 +46,7 @@ def test_models_of_the_front_are_retained_first(prepare, quick_search):
 
 
 def test_a_pruned_trial_has_its_last_score(prepare, quick_search):
-    prepared = prepare(objectives=TWO, pruner="asha", epochs=9)
+    prepared = prepare(objective=TWO, pruner="asha", epochs=9)
     quick_search(prepared, trials=12, epochs=9)
     pruned = prepared.store.records(TrialState.PRUNED)
     assert pruned
@@ -56,21 +56,21 @@ def test_a_pruned_trial_has_its_last_score(prepare, quick_search):
 
 
 def test_objectives_and_requirements_of_a_study_cannot_change(prepare):
-    prepare(objectives=TWO, requirements=["parameters<=1e6"])
+    prepare(objective=TWO, require=["parameters<=1e6"])
     spec = prepare().store.spec
     assert (spec.objectives, spec.requirements) == (TWO, ("parameters<=1000000",))
-    prepare(requirements=["parameters <= 1000000"])
+    prepare(require=["parameters <= 1000000"])
     with pytest.raises(StudyMismatchError, match=r"with requirements parameters<=1000000; received parameters<=2000000\."):
-        prepare(requirements=["parameters<=2e6"])
+        prepare(require=["parameters<=2e6"])
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"objectives": TWO, "pruner": "median"}, "Pruner 'median' knows one objective only"),
-        ({"objectives": TWO, "sampler": "kt-bayesian"}, "Sampler 'kt-bayesian' knows one objective only"),
-        ({"requirements": ["sensitivity_at_90_specificity>=0.8"], "classes": ["opacity", "effusion"]}, "--normal-class"),
-        ({"requirements": ["parameters"]}, "written like"),
+        ({"objective": TWO, "pruner": "median"}, "Pruner 'median' knows one objective only"),
+        ({"objective": TWO, "sampler": "kt-bayesian"}, "Sampler 'kt-bayesian' knows one objective only"),
+        ({"require": ["sensitivity_at_90_specificity>=0.8"], "classes": ["opacity", "effusion"]}, "--normal-class"),
+        ({"require": ["parameters"]}, "written like"),
     ],
 )
 def test_impossible_settings_are_rejected_before_the_study_is_created(prepare, settings, message):
@@ -79,7 +79,7 @@ def test_impossible_settings_are_rejected_before_the_study_is_created(prepare, s
 
 
 def test_a_refused_trial_is_pruned_with_its_reason_and_without_files(prepare, quick_search):
-    prepared = prepare(requirements=["parameters<=116"])
+    prepared = prepare(require=["parameters<=116"])
     quick_search(prepared, trials=7)
     store = prepared.store
     refused = [record for record in store.records() if record.refusal]
@@ -96,7 +96,7 @@ def test_a_refused_trial_is_pruned_with_its_reason_and_without_files(prepare, qu
 
 
 def test_a_violation_after_training_makes_a_trial_infeasible_and_ranks_it_last(prepare, quick_search):
-    prepared = prepare(requirements=["macro_f1<=0.6"])
+    prepared = prepare(require=["macro_f1<=0.6"])
     quick_search(prepared, trials=10)
     ranked, eligible = prepared.store.ranked(), prepared.store.eligible()
     assert 0 < len(eligible) < len(ranked) == 10
@@ -106,7 +106,7 @@ def test_a_violation_after_training_makes_a_trial_infeasible_and_ranks_it_last(p
 
 
 def test_a_search_whose_trials_are_all_refused_is_an_error(prepare, quick_search, monkeypatch):
-    prepared = prepare(requirements=["parameters<=10"])
+    prepared = prepare(require=["parameters<=10"])
     with pytest.raises(
         StudyError, match=r"3 trials were refused before training .* Trial 2: parameters \d+\. Relax the requirements"
     ):
@@ -118,7 +118,7 @@ def test_a_search_whose_trials_are_all_refused_is_an_error(prepare, quick_search
 
 
 def test_messages_name_refused_trials_and_violated_requirements(prepare, quick_search):
-    prepared = prepare(requirements=["parameters<=116", "macro_f1<=0.6"])
+    prepared = prepare(require=["parameters<=116", "macro_f1<=0.6"])
     stream = io.StringIO()
     budget = Budget(n_trials=10, seconds=None, keep_models=3)
     with SearchProgress(prepared.store, budget, stream=stream) as progress:

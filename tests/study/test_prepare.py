@@ -29,7 +29,7 @@ def test_a_prepared_study_has_its_split_and_spec_on_disk(prepare):
     assert not set(split.train.patients) & set(split.valid.patients)
 
 
-def test_the_sealed_part_is_named_and_nothing_more(prepare, phantoms):
+def test_only_the_ids_of_test_images_are_stored(prepare, phantoms):
     store = prepare().store
     content = json.loads((store.folder / "split.json").read_text())
     assert content["test"]
@@ -49,17 +49,17 @@ def test_the_decoded_pixels_are_those_of_the_files_in_order(prepare, phantoms):
         assert np.array_equal(images[row], fit_square(decode_image(phantoms / image), 32))
 
 
-def test_continuing_takes_what_was_not_said_from_the_study(prepare):
-    begun = prepare(epochs=7, seed=3, sampler="random").store.spec
+def test_a_continued_study_keeps_its_settings(prepare):
+    existing = prepare(epochs=7, seed=3, sampler="random").store.spec
     again = prepare(space=None)
     assert not again.is_new
-    assert again.store.spec == begun
+    assert again.store.spec == existing
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [({"image_size": 48}, "image_size 32"), ({"seed": 1}, "seed 0"), ({"space": "fused"}, "space_name 'scratch'"),
-     ({"objectives": ["accuracy"]}, "objectives macro_f1; received accuracy"),
+     ({"objective": ["accuracy"]}, "objectives macro_f1; received accuracy"),
      ({"valid_fraction": 0.2}, "valid_fraction 0.15")],
 )  # fmt: skip
 def test_other_settings_are_refused(prepare, change, named):
@@ -77,14 +77,14 @@ def test_changed_data_are_refused(prepare, phantoms, tmp_path):
         prepare(data=str(copy))
 
 
-def test_moved_data_are_welcome(prepare, phantoms, tmp_path):
+def test_moved_data_are_accepted(prepare, phantoms, tmp_path):
     prepare()
     moved = tmp_path / "moved"
     shutil.copytree(phantoms, moved)
     assert not prepare(data=str(moved)).is_new
 
 
-def test_unreadable_images_are_left_out_and_said(prepare, phantoms, tmp_path):
+def test_unreadable_images_are_left_out_and_reported(prepare, phantoms, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(phantoms, copy)
     broken = [sorted((copy / name).glob("*.png"))[0] for name in ("normal", "opacity", "effusion")]
@@ -114,32 +114,32 @@ def test_a_class_without_readable_images_is_refused(prepare, phantoms, tmp_path)
     [
         ({"sampler": "tp"}, "Did you mean 'tpe'"),
         ({"pruner": "asa"}, "Did you mean 'asha'"),
-        ({"objectives": ["macrof1"]}, "Did you mean 'macro_f1'"),
+        ({"objective": ["macrof1"]}, "Did you mean 'macro_f1'"),
         ({"normal_class": "norml"}, "Did you mean 'normal'"),
         ({"classes": ["normal", "opacty"]}, "Did you mean 'opacity'"),
         ({"space": "scrath"}, "Did you mean 'scratch'"),
         ({"layout": "folder"}, "Did you mean 'folders'"),
     ],
 )
-def test_unknown_names_get_the_nearest(prepare, wrong, message):
+def test_unknown_names_are_refused_with_the_nearest_name(prepare, wrong, message):
     with pytest.raises(UnknownNameError, match=message):
         prepare(**wrong)
 
 
 def test_fnfr_needs_a_normal_class(prepare):
     with pytest.raises(UsageError, match="--normal-class"):
-        prepare(objectives=["fnfr"], classes=["opacity", "effusion"])
-    assert prepare(objectives=["fnfr"], name="with").store.spec.objective == "fnfr"
+        prepare(objective=["fnfr"], classes=["opacity", "effusion"])
+    assert prepare(objective=["fnfr"], name="with").store.spec.objective == "fnfr"
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "..", "a\nb", "x" * 300])
-def test_a_study_needs_a_name_that_is_a_folders(name):
+def test_the_name_of_a_study_must_be_a_folder_name(name):
     with pytest.raises(UsageError, match="folder's name"):
         check_study_name(name)
 
 
 @pytest.mark.parametrize("name", ["covid study", "=1+1", "étude-肺", "-rf", "a,b'c"])
-def test_odd_names_work(prepare, quick_search, name):
+def test_unusual_names_are_accepted(prepare, quick_search, name):
     prepared = prepare(name=name)
     quick_search(prepared, trials=1)
     store = StudyStore.open(
@@ -149,18 +149,18 @@ def test_odd_names_work(prepare, quick_search, name):
 
 
 class TestContinuing:
-    def test_what_was_said_of_the_data_is_kept(self, prepare, phantoms):
-        begun = prepare(classes=["normal", "opacity"], layout="folders", patients=r"^(\w+)_").store.spec
+    def test_the_settings_of_the_data_are_kept(self, prepare, phantoms):
+        existing = prepare(classes=["normal", "opacity"], layout="folders", patients=r"^(\w+)_").store.spec
         again = prepare(data=None, space=None)
         assert not again.is_new
-        assert again.store.spec == begun
+        assert again.store.spec == existing
         assert not any("phantom" in note for note in again.notes)
 
-    def test_a_study_whose_files_lie_elsewhere_is_not_begun_again(self, prepare, tmp_path):
+    def test_a_study_whose_files_are_missing_is_not_created_again(self, prepare, tmp_path):
         prepare()
         shutil.rmtree(tmp_path / "s")
         with pytest.raises(StudyError, match="its files are not at"):
-            prepare(seed=9, objectives=["log_loss"])
+            prepare(seed=9, objective=["log_loss"])
 
     def test_files_of_another_study_are_refused(self, prepare, tmp_path):
         prepare()
@@ -170,7 +170,7 @@ class TestContinuing:
         with pytest.raises(StudyError, match="those of another study"):
             prepare()
 
-    def test_another_storage_does_not_take_the_folder_of_a_study(self, prepare, quick_search, tmp_path):
+    def test_another_storage_does_not_replace_the_folder_of_a_study(self, prepare, quick_search, tmp_path):
         quick_search(prepare(), trials=1)
         before = (tmp_path / "s" / "study.json").read_text()
         (tmp_path / "studies.db").rename(tmp_path / "other.db")
@@ -178,32 +178,33 @@ class TestContinuing:
             prepare(image_size=48)
         assert (tmp_path / "s" / "study.json").read_text() == before
 
-    def test_a_study_that_was_only_half_begun_is_begun(self, prepare, tmp_path):
+    def test_a_partly_created_study_is_created(self, prepare, tmp_path):
         (tmp_path / "s" / "trials").mkdir(parents=True)
         (tmp_path / "s" / "study.json").write_text("{")
         assert prepare().is_new
 
-    def test_a_damaged_file_is_said(self, prepare, tmp_path):
+    def test_a_damaged_file_is_an_error(self, prepare, tmp_path):
         prepare()
         (tmp_path / "s" / "study.json").write_text("{")
         with pytest.raises(StudyError, match="is damaged"):
             prepare()
 
-    def test_two_processes_begin_one_study(self, tmp_path, phantoms):
+    def test_two_processes_create_one_study(self, tmp_path, phantoms):
         script = (
-            "import sys; from pathlib import Path; from automl_cxr.study.prepare import StudyRequest, prepare_study\n"
+            "import sys; from pathlib import Path; from automl_cxr.study.options import SearchOptions\n"
+            "from automl_cxr.study.prepare import prepare_study\n"
             "runs = Path(sys.argv[1])\n"
             "try:\n"
-            "    prepared = prepare_study(StudyRequest(data=sys.argv[2], name='s', image_size=32, seed=int(sys.argv[3])),\n"
+            "    prepared = prepare_study(SearchOptions(data=sys.argv[2], name='s', image_size=32, seed=int(sys.argv[3])),\n"
             "                             runs=runs, storage=f'sqlite:///{runs / \"studies.db\"}')\n"
             "    print('new' if prepared.is_new else 'continued')\n"
             "except ValueError as error:\n"
             "    print(type(error).__name__)\n"
         )
-        words = [sys.executable, "-c", script, str(tmp_path / "new" / "runs"), str(phantoms)]
-        processes = [subprocess.Popen([*words, seed], stdout=subprocess.PIPE, text=True) for seed in ("1", "2", "1")]
-        said = sorted(process.communicate(timeout=120)[0].strip() for process in processes)
-        assert said in (["StudyMismatchError", "continued", "new"], ["StudyMismatchError", "StudyMismatchError", "new"])
+        command = [sys.executable, "-c", script, str(tmp_path / "new" / "runs"), str(phantoms)]
+        processes = [subprocess.Popen([*command, seed], stdout=subprocess.PIPE, text=True) for seed in ("1", "2", "1")]
+        outputs = sorted(process.communicate(timeout=120)[0].strip() for process in processes)
+        assert outputs in (["StudyMismatchError", "continued", "new"], ["StudyMismatchError", "StudyMismatchError", "new"])
 
 
 @pytest.mark.parametrize(
@@ -212,39 +213,40 @@ class TestContinuing:
      {"valid_fraction": "x"}, {"valid_fraction": 0.7}],
     ids=str,
 )  # fmt: skip
-def test_impossible_settings_begin_no_study(prepare, wrong, tmp_path):
+def test_impossible_settings_create_no_study(prepare, wrong, tmp_path):
     with pytest.raises(UsageError):
         prepare(**wrong)
     assert not (tmp_path / "s").exists()
 
 
-def test_names_of_folders_with_dots_stay_apart(tmp_path, phantoms):
-    from automl_cxr.study.prepare import StudyRequest, _default_name
+def test_the_names_of_folders_with_dots_stay_different(tmp_path, phantoms):
+    from automl_cxr.study.options import SearchOptions
+    from automl_cxr.study.prepare import _default_name
 
     for version in ("v1.2", "v1.3"):
         (tmp_path / version).mkdir()
     (tmp_path / "table.csv").write_text("path,label\n")
-    names = [_default_name(StudyRequest(data=str(tmp_path / name))) for name in ("v1.2", "v1.3", "table.csv")]
+    names = [_default_name(SearchOptions(data=str(tmp_path / name))) for name in ("v1.2", "v1.3", "table.csv")]
     assert names == ["scratch-v1.2", "scratch-v1.3", "scratch-table"]
 
 
 class TestOpening:
-    def test_a_missing_study_names_those_there_are(self, prepare):
+    def test_the_error_for_a_missing_study_lists_the_existing_ones(self, prepare):
         store = prepare().store
         with pytest.raises(StudyError, match="It holds: s"):
             StudyStore.open("t", runs=store.folder.parent, storage=f"sqlite:///{store.folder.parent / 'studies.db'}")
 
-    def test_a_missing_storage_is_not_made(self, tmp_path):
+    def test_a_missing_storage_is_not_created(self, tmp_path):
         with pytest.raises(StudyError, match="Run a search first"):
             StudyStore.open("s", runs=tmp_path, storage=f"sqlite:///{tmp_path / 'none.db'}")
         assert not (tmp_path / "none.db").exists()
 
-    def test_files_that_moved_are_said(self, prepare, tmp_path):
+    def test_missing_files_are_an_error(self, prepare, tmp_path):
         store = prepare().store
         with pytest.raises(StudyError, match="--runs"):
             StudyStore.open("s", runs=tmp_path / "elsewhere", storage=f"sqlite:///{store.folder.parent / 'studies.db'}")
 
-    def test_a_file_that_is_no_storage_is_said(self, tmp_path):
+    def test_a_file_that_is_not_a_storage_is_an_error(self, tmp_path):
         (tmp_path / "studies.db").write_text("this is not a database, whatever its name says" * 30)
         with pytest.raises(StudyError, match="cannot be opened"):
             StudyStore.open("s", runs=tmp_path, storage=f"sqlite:///{tmp_path / 'studies.db'}")
@@ -255,14 +257,14 @@ class TestOpening:
         assert "secret" not in str(caught.value)
 
 
-class TestWhatIsFixedByHand:
-    def test_it_is_part_of_the_study(self, prepare):
+class TestFixedHyperparameters:
+    def test_they_are_part_of_the_study(self, prepare):
         store = prepare(fixed={"dropout": 0.1, "otsu": True}).store
         space = store.spec.space
         assert space.constants["dropout"] == 0.1
         assert space.constants["otsu"] is True
         assert "dropout" not in [parameter.name for parameter in space.parameters]
-        assert prepare().store.spec.fixed == {"dropout": 0.1, "otsu": True}, "left unsaid, it stays"
+        assert prepare().store.spec.fixed == {"dropout": 0.1, "otsu": True}, "they are kept when they are left out"
         with pytest.raises(StudyMismatchError, match="begun with fixed"):
             prepare(fixed={"dropout": 0.2})
 
@@ -278,7 +280,7 @@ class TestWhatIsFixedByHand:
             ({"family": "fused"}, "does not read 'filter_growth'"),
         ],
     )
-    def test_it_is_checked(self, prepare, fixed, rule):
+    def test_they_are_checked(self, prepare, fixed, rule):
         with pytest.raises(UsageError, match=rule):
             prepare(fixed=fixed)
 
@@ -288,24 +290,24 @@ class TestWhatIsFixedByHand:
     def test_fixing_a_condition_leaves_the_searched_hyperparameters_of_the_space_alone(self, prepare):
         assert prepare(fixed={"loss": "ce"}).store.spec.fixed == {"loss": "ce"}
 
-    def test_a_fixed_space_is_a_study_of_one_configuration(self, prepare):
+    def test_a_space_without_searched_hyperparameters_is_one_configuration(self, prepare):
         store = prepare(space=str(shipped("studies")["radiography4-1"]), name="r").store
         assert store.spec.space_name == "radiography4-1"
         assert store.spec.space.parameters == ()
 
 
-def test_a_file_of_weights_is_found_from_everywhere(prepare, tmp_path, monkeypatch):
+def test_the_path_of_a_weights_file_becomes_absolute(prepare, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "w.h5").touch()
     assert prepare(space="transfer", fixed={"weights": "w.h5"}).store.spec.fixed == {"weights": str(tmp_path / "w.h5")}
 
 
-def test_the_batch_size_is_said_once(prepare):
-    with pytest.raises(UsageError, match="batch size is said twice"):
+def test_the_batch_size_is_set_in_one_place(prepare):
+    with pytest.raises(UsageError, match="batch size is set twice"):
         prepare(batch_size=8, fixed={"batch_size": 4})
 
 
-def test_a_study_goes_on_when_only_words_around_its_space_change(prepare, tmp_path):
+def test_a_study_continues_when_only_comments_and_options_around_its_space_change(prepare, tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('trials = 1\n[space]\nfamily = "scratch"\nfilters = 4')
     prepare(space=str(path))
@@ -316,8 +318,8 @@ def test_a_study_goes_on_when_only_words_around_its_space_change(prepare, tmp_pa
         prepare(space=str(path))
 
 
-class TestHowImagesMeetTheirSquare:
-    def test_it_decides_the_pixels(self, prepare):
+class TestFit:
+    def test_it_changes_the_pixels(self, prepare):
         squares = {fit: prepare(name=fit, fit=fit) for fit in ("stretch", "pad", "crop")}
         assert {fit: prepared.store.spec.fit for fit, prepared in squares.items()} == {fit: fit for fit in squares}
         assert len({prepared.images for prepared in squares.values()}) == 3
@@ -337,15 +339,15 @@ def test_a_folder_of_weights_must_exist_and_may_move(prepare, tmp_path):
     assert prepare(weights_folder=str(tmp_path / "b")).weights_folder == tmp_path / "b"
 
 
-def test_folds_hold_the_training_and_validation_images_by_patient(prepare):
+def test_folds_contain_the_training_and_validation_images_by_patient(prepare):
     whole, folded = prepare(name="whole"), prepare(name="folded", folds=3)
     split, before = folded.store.split, whole.store.split
-    assert split.test == before.test, "the same images stay sealed, whether there are folds or not"
+    assert split.test == before.test, "the test part is the same with and without folds"
     assert split.train.images == before.train.images + before.valid.images
     assert split.valid.images == ()
     assert split.judged == split.train
     assert before.judged == before.valid
-    assert folded.images == whole.images, "and nothing is decoded twice"
+    assert folded.images == whole.images, "the images are not decoded twice"
     assert SplitRecord.from_json(split.to_json()) == split
     assert (split.n_folds, before.n_folds) == (3, 0)
     by_fold = [{split.train.patients[row] for row, fold in enumerate(split.folds) if fold == number} for number in (1, 2, 3)]
@@ -357,7 +359,7 @@ def test_folds_hold_the_training_and_validation_images_by_patient(prepare):
         prepare(name="folded", folds=2)
 
 
-def test_validation_images_that_the_data_bring_join_the_folds(prepare, phantoms, tmp_path):
+def test_validation_images_of_the_data_join_the_folds(prepare, phantoms, tmp_path):
     table = [(path, path.parent.name) for path in sorted(phantoms.glob("*/*.png"))]
     parts = ["test", "valid", "train", "train", "train"]
     rows = [f"{path},{label},{number},{parts[number % 5]}" for number, (path, label) in enumerate(table)]
@@ -369,7 +371,7 @@ def test_validation_images_that_the_data_bring_join_the_folds(prepare, phantoms,
 
 
 @pytest.mark.parametrize(("folds", "pruner"), [(None, "asha"), (0, "asha"), (3, "wilcoxon")])
-def test_the_default_pruner_judges_what_trials_report(prepare, folds, pruner):
+def test_the_default_pruner_depends_on_folds(prepare, folds, pruner):
     assert prepare(folds=folds, pruner=None).store.spec.pruner == pruner
 
 
@@ -379,14 +381,14 @@ def test_the_default_pruner_judges_what_trials_report(prepare, folds, pruner):
         ({"folds": 1}, "must be 2 or more"),
         ({"folds": -3}, "must be 2 or more"),
         ({"folds": 2.0}, "must be 2 or more"),
-        ({"folds": 3, "valid_fraction": 0.2}, "each of them is the validation part once"),
+        ({"folds": 3, "valid_fraction": 0.2}, "each fold is the validation part once"),
         ({"folds": 3, "pruner": "asha"}, r"received --pruner asha with --folds 3\. Take one of wilcoxon, median, none"),
         ({"folds": 3, "pruner": "hyperband"}, "received --pruner hyperband with --folds 3"),
         ({"folds": 3, "sampler": "kt-hyperband"}, r"rungs of epochs, and .* received --folds 3"),
         ({"pruner": "wilcoxon"}, r"received no --folds\. Add --folds 5, or take one of asha"),
     ],
 )
-def test_what_does_not_go_with_folds_is_refused_before_a_study_is_begun(prepare, tmp_path, settings, rule):
+def test_settings_that_are_incompatible_with_folds_create_no_study(prepare, tmp_path, settings, rule):
     with pytest.raises(UsageError, match=rule):
         prepare(**settings)
     assert not (tmp_path / "s").exists()

@@ -278,7 +278,7 @@ def test_a_storage_error_ends_the_search_and_its_trial_is_requeued(prepare, quic
 
 
 def test_an_objective_with_direction_minimize_is_minimised(prepare, quick_search):
-    prepared = prepare(objectives=["log_loss"])
+    prepared = prepare(objective=["log_loss"])
     quick_search(prepared, trials=4)
     ranked = prepared.store.ranked()
     assert [record.score for record in ranked] == sorted(record.score for record in ranked)

@@ -5,10 +5,10 @@ from automl_cxr.study.spaces import load_space, shipped
 from automl_cxr.study.study_files import load_study_options, read_study_file
 
 
-def test_settings_become_words(tmp_path):
+def test_settings_are_returned_as_typed_text(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('description = "x"\nimage-size = 64\nclasses = ["a", "b"]\ntime = "2h"')
-    settings = load_study_options(str(path), ["image-size", "classes", "time"])
+    settings = load_study_options(str(path))
     assert settings == {"image-size": "64", "classes": "a,b", "time": "2h"}
 
 
@@ -17,23 +17,23 @@ def test_broken_files_are_refused(tmp_path, text, rule):
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(UsageError, match=rule):
-        load_study_options(str(path), ["image-size", "classes"])
+        load_study_options(str(path))
 
 
-def test_a_file_may_hold_its_space(tmp_path):
+def test_a_file_may_contain_its_space(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(
         'description = "x"\ntrials = 1\n[reference]\nparameters = 5\n[space]\nfamily = "fused"\n[space.dropout]\n'
         'type = "float"\nlow = 0.0\nhigh = 0.5'
     )
-    assert load_study_options(str(path), ["trials", "space"]) == {"trials": "1", "space": str(path)}
+    assert load_study_options(str(path)) == {"trials": "1", "space": str(path)}
     assert read_study_file(path).reference == {"parameters": 5}
     space = load_space(str(path))
     assert space.constants == {"family": "fused"}
     assert [parameter.name for parameter in space.parameters] == ["dropout"]
 
 
-def test_a_reference_counts_what_can_be_counted(tmp_path):
+def test_an_unknown_key_of_the_reference_is_refused(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("[reference]\nparametres = 5")
     with pytest.raises(UnknownNameError, match="Did you mean 'parameters'"):
@@ -49,7 +49,7 @@ def test_a_shipped_study_without_a_search_is_one_trial(name):
 
 
 @pytest.mark.parametrize("text", ["reference = 5", '[reference]\nparameters = "many"', "[reference]\nn_classes = 1"])
-def test_a_reference_is_whole_numbers(tmp_path, text):
+def test_a_reference_that_is_not_whole_numbers_is_refused(tmp_path, text):
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(UsageError, match="reference of the study file"):

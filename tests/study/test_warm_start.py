@@ -123,7 +123,7 @@ def test_the_sampler_gets_only_complete_points_of_the_space(prepare, spaces, ear
 
 @pytest.mark.parametrize(
     ("settings", "name"),
-    [({"epochs": 7}, "epochs"), ({"objectives": ["accuracy"]}, "objectives"), ({"image_size": 48}, "image_size")],
+    [({"epochs": 7}, "epochs"), ({"objective": ["accuracy"]}, "objectives"), ({"image_size": 48}, "image_size")],
 )
 def test_the_sampler_does_not_get_incomparable_scores(prepare, spaces, earlier, settings, name):
     prepared = prepare(space=spaces["wide"], warm_start="old", **settings)

@@ -13,7 +13,8 @@ from automl_cxr.errors import TrialError
 from automl_cxr.model.inference import load_model
 from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.scoring.predictions import Predictions
-from automl_cxr.study.prepare import StudyRequest, prepare_study
+from automl_cxr.study.options import SearchOptions
+from automl_cxr.study.prepare import prepare_study
 from automl_cxr.training.cross_validation import cross_validate, fold_seed, load_fold_parts, predict_out_of_fold
 from automl_cxr.training.datasets import LabelledPart
 from automl_cxr.training.trainer import predict_probabilities
@@ -35,7 +36,7 @@ SMALL = {
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory, phantoms):
     runs = tmp_path_factory.mktemp("runs")
-    request = StudyRequest(space="scratch", data=str(phantoms), name="s", image_size=16, folds=K)
+    request = SearchOptions(space="scratch", data=str(phantoms), name="s", image_size=16, folds=K)
     return prepare_study(request, runs=runs, storage=f"sqlite:///{runs / 'studies.db'}")
 
 

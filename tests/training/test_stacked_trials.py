@@ -11,7 +11,8 @@ from automl_cxr.model.backbone_builder import build_backbone
 from automl_cxr.model.inference import load_model
 from automl_cxr.scoring.objectives import Requirement
 from automl_cxr.scoring.predictions import Predictions
-from automl_cxr.study.prepare import StudyRequest, prepare_study
+from automl_cxr.study.options import SearchOptions
+from automl_cxr.study.prepare import prepare_study
 from automl_cxr.training.stacked_training import HeadTraining
 from automl_cxr.training.stacked_trials import run_stacked_trials
 from automl_cxr.training.trainer import predict_probabilities
@@ -35,7 +36,7 @@ SEVERAL = [{"seed": 1}, {"seed": 2, "dense_units": 7, "loss": "focal", "schedule
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory, phantoms):
     runs = tmp_path_factory.mktemp("runs")
-    request = StudyRequest(space="scratch", data=str(phantoms), name="s", image_size=32)
+    request = SearchOptions(space="scratch", data=str(phantoms), name="s", image_size=32)
     return prepare_study(request, runs=runs, storage=f"sqlite:///{runs / 'studies.db'}")
 
 

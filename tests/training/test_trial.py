@@ -11,7 +11,8 @@ from automl_cxr.model.inference import load_model
 from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.scoring.objectives import Requirement
 from automl_cxr.scoring.predictions import Predictions
-from automl_cxr.study.prepare import StudyRequest, prepare_study
+from automl_cxr.study.options import SearchOptions
+from automl_cxr.study.prepare import prepare_study
 from automl_cxr.training.trainer import predict_probabilities
 from automl_cxr.training.trial import TrialTask, load_parts, run_trial
 
@@ -19,7 +20,7 @@ from automl_cxr.training.trial import TrialTask, load_parts, run_trial
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory, phantoms):
     runs = tmp_path_factory.mktemp("runs")
-    request = StudyRequest(space="scratch", data=str(phantoms), name="s", image_size=32)
+    request = SearchOptions(space="scratch", data=str(phantoms), name="s", image_size=32)
     return prepare_study(request, runs=runs, storage=f"sqlite:///{runs / 'studies.db'}")
 
 

@@ -38,7 +38,7 @@ class Heatmaps:
     Attributes:
         model: Name of the model.
         overlays: Heat maps, ordered by class.
-        off_lung_evidence: Result of ``results.explain.explanation.corner_evidence``; None if it could not be computed.
+        off_lung_evidence: Result of ``measure_off_lung_evidence``; None if it could not be computed.
         warnings: Warnings about evidence in corners and borders.
         missing_reason: A sentence for the reader if there are no heat maps.
     """

@@ -1,0 +1,76 @@
+"""Gives functions that take options as keywords the signature and the documentation of these options."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from inspect import Parameter, signature
+from typing import Any, TypeVar
+
+from automl_cxr.errors import UnknownNameError
+from automl_cxr.study.option_fields import Option, options_of
+from automl_cxr.study.options import SearchOptions, SpliceOptions
+
+OptionsT = TypeVar("OptionsT", SearchOptions, SpliceOptions)
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+
+def with_keywords(options_class: type[OptionsT], options: OptionsT | None, keywords: Mapping[str, Any]) -> OptionsT:
+    """Combine options with keywords, which take precedence where they are not None.
+
+    Raises:
+        UnknownNameError: A keyword is no option.
+        UsageError: A value is out of its range.
+    """
+    known: list[str] = [option.name for option in options_of(options_class)]
+    for name in keywords:
+        if name not in known:
+            raise UnknownNameError("keyword", name, [*known, "options"])
+    given = {name: value for name, value in keywords.items() if value is not None}
+    return replace(options, **given) if options is not None else options_class(**given)
+
+
+def document_options(options_class: type[Any], *, width: int = 120) -> Callable[[FunctionT], FunctionT]:
+    """Give a function that takes options as keywords the signature and the documentation of these options.
+
+    The function ends in ``**keywords``. The line "{options}" in its docstring is replaced by the entries of the options
+    that the docstring does not contain.
+    """
+
+    def decorate(function: FunctionT) -> FunctionT:
+        own = [
+            parameter for parameter in signature(function).parameters.values() if parameter.kind is not Parameter.VAR_KEYWORD
+        ]
+        positional = [parameter for parameter in own if parameter.kind is Parameter.POSITIONAL_OR_KEYWORD]
+        own_names = {parameter.name for parameter in own}
+        keywords = [
+            Parameter(item.name, Parameter.KEYWORD_ONLY, default=item.default, annotation=item.type)
+            for item in dataclasses.fields(options_class)
+            if item.name not in own_names
+        ]
+        further = [parameter for parameter in own if parameter.kind is Parameter.KEYWORD_ONLY]
+        function.__signature__ = signature(function).replace(parameters=[*positional, *keywords, *further])  # type: ignore[attr-defined]
+        if function.__doc__ is not None:  # None with python -OO
+            documented = [option for option in options_of(options_class) if option.name not in own_names]
+            function.__doc__ = function.__doc__.replace("        {options}\n", _entries(documented, width))
+        return function
+
+    return decorate
+
+
+def _entries(options: Collection[Option], width: int) -> str:
+    keywords = {option.flag: option.name for option in options_of(SearchOptions)}
+    lines = [
+        textwrap.fill(
+            f"{option.name}: {option.python_help(keywords)}",
+            width,
+            initial_indent=" " * 8,
+            subsequent_indent=" " * 12,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for option in options
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,38 @@
+"""Names that options accept, for help texts.
+
+The tables that implement these names import NumPy, pandas or Optuna, which `automl-cxr --help` must not load. A test compares
+every tuple here with its table.
+"""
+
+from __future__ import annotations
+
+METRIC_NAMES = (
+    "macro_f1",
+    "accuracy",
+    "balanced_accuracy",
+    "cohen_kappa",
+    "macro_auc",
+    "macro_average_precision",
+    "log_loss",
+    "calibration_error",
+    "fnfr",
+    "sensitivity_at_90_specificity",
+    "sensitivity_at_95_specificity",
+)
+COST_NAMES = ("parameters", "multiply_adds", "weight_bytes", "latency")
+OPTUNA_SAMPLERS = ("tpe", "random", "gp", "cmaes", "qmc", "grid", "nsga2", "nsga3")
+KERASTUNER_SAMPLERS = ("kt-hyperband", "kt-bayesian", "kt-random", "kt-grid")
+PRUNER_NAMES = ("asha", "hyperband", "median", "none")
+FOLD_PRUNER_NAMES = ("wilcoxon", "median", "none")
+FIDELITY_NAMES = ("epochs", "image_size")
+LAYOUT_NAMES = ("radiography", "split-folders", "nih", "arrays", "csv", "folders")
+TABLE_FORMATS = ("csv", "json", "md", "html", "xlsx", "latex")
+ENSEMBLE_METHODS = ("best", "average", "greedy", "sweep", "ga", "ga-by-class", "stacking")
+EXPLANATION_METHODS = ("gradcam", "activations", "shap")
+EXPORT_FORMATS = ("keras", "onnx", "tflite", "savedmodel")
+IMPORTANCE_EVALUATORS = ("ped-anova", "fanova")
+
+
+def list_choices(names: tuple[str, ...]) -> str:
+    """Join names for a sentence, such as "a, b or c"."""
+    return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else "".join(names)

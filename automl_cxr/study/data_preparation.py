@@ -1,0 +1,155 @@
+"""Reads, splits and decodes the images of a study. The files of the test part are not read."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from automl_cxr.data.cache import DecodedImages, cache_folder, decode_dataset
+from automl_cxr.data.dataset import Dataset, load_dataset
+from automl_cxr.data.phantoms import draw_phantoms
+from automl_cxr.data.split import Split, fold_dataset, split_dataset
+from automl_cxr.errors import DataError
+from automl_cxr.records import PartRecord, SplitRecord
+
+OnProgress = Callable[[int, int], None]
+"""Receives the number of images done and the number of all images."""
+
+
+@dataclass(frozen=True)
+class StudyImages:
+    """The images of a study.
+
+    Attributes:
+        dataset: Table of all images.
+        split: Training, validation and test part.
+        decoded: Decoded images: those of the training part, then those of the validation part.
+    """
+
+    dataset: Dataset
+    split: SplitRecord
+    decoded: DecodedImages
+
+
+def phantom_data(notes: list[str]) -> str:
+    """Return the folder of phantom images, which are drawn first if necessary; add a note."""
+    notes.append(
+        "No --data given: this search uses phantom radiographs, drawn by this program to try it out. "
+        "Scores on them do not predict scores on real images."
+    )
+    return str(draw_phantoms(cache_folder() / "phantoms"))
+
+
+def load_images(data: str, settings: dict[str, Any], notes: list[str], on_progress: OnProgress | None = None) -> StudyImages:
+    """Read a data set, split it, and decode its training and validation images.
+
+    Args:
+        data: Folder or table of images.
+        settings: Settings of the study, as ``resolve_settings`` returns them.
+        notes: Receives sentences about the data for the user.
+        on_progress: Receives the number of decoded images and of all images.
+
+    Raises:
+        DataError: The data are unusable: no known layout, too few patients, or a class without readable images.
+    """
+    dataset = load_dataset(data, layout=settings["layout"], classes=settings["classes"], patients=settings["patients"])
+    notes.extend(dataset.notes)
+    if dataset.ignored:
+        notes.append(_ignored_note(dataset))
+    split = split_dataset(
+        dataset,
+        list(dataset.table["image"]),
+        valid_fraction=settings["valid_fraction"],
+        test_fraction=settings["test_fraction"],
+        seed=settings["seed"],
+    )
+    record, decoded = _decode_parts(dataset, split, settings["image_size"], settings["fit"], on_progress)
+    if settings["folds"]:
+        record = _pool_into_folds(dataset, record, settings["folds"], notes)
+    _check_every_class(record)
+    if record.unreadable:
+        notes.append(_unreadable_note(record))
+    return StudyImages(dataset, record, decoded)
+
+
+def _decode_parts(
+    dataset: Dataset, split: Split, image_size: int, fit: str, on_progress: OnProgress | None
+) -> tuple[SplitRecord, DecodedImages]:
+    """Decode the readable training and validation images, in this order."""
+    ids = [*split.train, *split.valid]
+    decoded = decode_dataset(dataset.root, ids, image_size, fit=fit, on_progress=on_progress)
+    unreadable = dict(decoded.unreadable)
+    if unreadable:
+        readable = [image for image in ids if image not in unreadable]
+        decoded = decode_dataset(dataset.root, readable, image_size, fit=fit, on_progress=on_progress)
+    rows = dataset.table.set_index("image")
+    record = SplitRecord(
+        classes=dataset.classes,
+        train=_part(dataset.classes, rows, [image for image in split.train if image not in unreadable]),
+        valid=_part(dataset.classes, rows, [image for image in split.valid if image not in unreadable]),
+        test=split.test,
+        seed=split.seed,
+        grouped=split.grouped,
+        origin=split.origin,
+        unreadable=unreadable,
+    )
+    return record, decoded
+
+
+def _pool_into_folds(dataset: Dataset, record: SplitRecord, n_folds: int, notes: list[str]) -> SplitRecord:
+    """Divide the training and validation images into folds. The order of the decoded images does not change."""
+    if "valid" in set(dataset.table["split"]):
+        notes.append(
+            "The data's own validation images join the training images: "
+            "with --folds, every image of both is in the validation fold once."
+        )
+    pooled = PartRecord(
+        images=record.train.images + record.valid.images,
+        labels=record.train.labels + record.valid.labels,
+        patients=record.train.patients + record.valid.patients,
+    )
+    folds = fold_dataset(dataset, pooled.images, n_folds=n_folds, seed=record.seed)
+    return dataclasses.replace(record, train=pooled, valid=PartRecord(images=(), labels=(), patients=()), folds=folds)
+
+
+def _check_every_class(record: SplitRecord) -> None:
+    for name, part in (("training", record.train), ("validation", record.judged)):
+        missing = sorted(set(range(len(record.classes))) - set(part.labels))
+        if missing:
+            raise DataError(
+                f"Every class needs readable {name} images; received none of '{record.classes[missing[0]]}'. "
+                "See `automl-cxr data inspect`, or leave the class out with --classes."
+            )
+
+
+def _part(classes: tuple[str, ...], rows: pd.DataFrame, images: list[str]) -> PartRecord:
+    chosen = rows.loc[images]
+    return PartRecord(
+        images=tuple(images),
+        labels=tuple(classes.index(label) for label in chosen["label"]),
+        patients=tuple(chosen["patient_id"]),
+    )
+
+
+def _ignored_note(dataset: Dataset) -> str:
+    path, reason = next(iter(dataset.ignored.items()))
+    return f"{len(dataset.ignored)} files are left out, such as {path} ({reason}). `automl-cxr data inspect` lists them all."
+
+
+def _unreadable_note(record: SplitRecord) -> str:
+    image, reason = next(iter(record.unreadable.items()))
+    return (
+        f"{len(record.unreadable)} of the training and validation images cannot be read and are left out, "
+        f"such as {image} ({reason}). `automl-cxr data inspect` lists them all."
+    )
+
+
+def digest_table(dataset: Dataset) -> str:
+    """Return the SHA-256 of the image ids, labels, patients and given split of a data set, as hexadecimal digits."""
+    table = dataset.table[["image", "label", "patient_id", "split"]]
+    return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()

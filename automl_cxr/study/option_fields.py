@@ -1,0 +1,162 @@
+"""The description of an option, and the fields of option dataclasses that carry it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Literal
+
+from automl_cxr.errors import UsageError
+
+Kind = Literal["text", "path", "int", "float", "duration", "bytes", "names", "settings"]
+
+
+class Scope(StrEnum):
+    """The object that an option describes."""
+
+    STUDY = "study"  # part of the study's specification, which does not change when the study is continued
+    BUDGET = "budget"  # limits of this search only
+    EXECUTION = "execution"  # how trials are run; has no effect on their results
+    LOCATION = "location"  # where studies are stored
+
+
+class Section(StrEnum):
+    """Headings in the help text of a command."""
+
+    DATA = "Data and split"
+    SEARCH = "Search"
+    TRAINING = "Training"
+    BUDGET = "Budget of this search"
+    EXECUTION = "Execution"
+    LOCATION = "Location of studies"
+
+
+_SCOPES = {Section.BUDGET: Scope.BUDGET, Section.EXECUTION: Scope.EXECUTION, Section.LOCATION: Scope.LOCATION}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """Description of one option: the metadata of a field.
+
+    Attributes:
+        help: One or two plain sentences, with the unit. ``--some-option`` in it becomes ``some_option`` in Python.
+        section: Heading of the option in the help text.
+        scope: The object that the option describes.
+        name: Name of the field, which is the Python keyword.
+        flag: Long option without its hyphens, which is also the key in study files.
+        hidden_flags: Former names of the flag. The command line and study files still accept them.
+        kind: How a typed value is parsed.
+        low: Lowest number accepted on the command line, or None.
+        high: Highest number accepted on the command line, or None.
+        above_zero: Whether Python values must be above 0, too.
+        metavar: Placeholder of the value in the help text; None for that of ``kind``.
+        choices: Names that the option accepts, where they form a fixed list.
+        is_repeatable: Whether the option may be typed several times.
+        example: A hint how a value is typed, for the command line only.
+        setting: Field of ``StudySpec`` that stores the value; empty where the value needs a step of its own.
+        default: Value that is used when the option is left out.
+        default_text: Description of the default where ``default`` is None.
+        in_study_files: Whether a study file may set the option.
+    """
+
+    help: str
+    section: Section
+    scope: Scope
+    name: str = ""
+    flag: str = ""
+    hidden_flags: tuple[str, ...] = ()
+    kind: Kind = "text"
+    low: float | None = None
+    high: float | None = None
+    above_zero: bool = False
+    metavar: str | None = None
+    choices: tuple[str, ...] = ()
+    is_repeatable: bool = False
+    example: str = ""
+    setting: str = ""
+    default: Any = None
+    default_text: str = ""
+    in_study_files: bool = True
+
+    @property
+    def command_line_help(self) -> str:
+        """Help text of the command line option."""
+        repeatable = "Repeatable." if self.is_repeatable else ""
+        return "  ".join(filter(None, (" ".join(filter(None, (self.help, self.example, repeatable))), self._default_hint)))
+
+    def python_help(self, keywords: Mapping[str, str]) -> str:
+        """Return the help text of the Python keyword.
+
+        Args:
+            keywords: Keyword of each flag that the text may name.
+        """
+        text = re.sub(r"--([a-z][a-z-]+)", lambda match: f"``{keywords[match[1]]}``", self.help)
+        unit = {"duration": "In seconds.", "bytes": "In bytes."}.get(self.kind)
+        return " ".join(filter(None, (text, unit, self._default_hint)))
+
+    @property
+    def _default_hint(self) -> str:
+        text = self.default_text or ("" if self.default in (None, (), {}) else _written(self.default))
+        return f"[default: {text}]" if text else ""
+
+
+def _written(default: Any) -> str:
+    return ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def option_field(help: str, section: Section, *, value: Any = None, **details: Any) -> Any:  # noqa: A002 - as in click
+    """Make a field.
+
+    Args:
+        help: See ``Option.help``.
+        section: See ``Option.section``; it decides the scope.
+        value: Value of the field when the option is left out. None where the default depends on other values, such
+            as those of an existing study.
+        details: Further attributes of ``Option``.
+    """
+    default = details.pop("default", value)
+    option = Option(help=help, section=section, scope=_SCOPES.get(section, Scope.STUDY), default=default, **details)
+    return field(default=value, metadata={"option": option})
+
+
+def inherited_field(options_class: type[Any], name: str, **changes: Any) -> Any:
+    """Make a field with the metadata of a field of another option dataclass.
+
+    Args:
+        options_class: The other dataclass.
+        name: Name of the field.
+        changes: Attributes of ``Option`` that differ, and ``value``, the value of the field when the option is left out.
+    """
+    other = next(item for item in dataclasses.fields(options_class) if item.name == name)
+    option: Option = other.metadata["option"]
+    value = changes.pop("value", other.default)
+    if value is not None:
+        changes.setdefault("default", value)
+    return field(default=value, metadata={"option": replace(option, **changes)})
+
+
+class OptionSet:
+    """Checks that the option dataclasses share."""
+
+    def __post_init__(self) -> None:
+        for option in options_of(type(self)):
+            value = getattr(self, option.name)
+            if value is not None and option.above_zero and not value > 0:
+                raise UsageError(f"{option.name} must be above 0; received {value}.")
+            if option.kind == "path" and value is not None:
+                object.__setattr__(self, option.name, os.fspath(value))
+            if option.is_repeatable and option.kind == "text":  # one name is a list of one name
+                object.__setattr__(self, option.name, ((value,) if isinstance(value, str) else tuple(value or ())) or None)
+
+
+def options_of(options_class: type[Any]) -> tuple[Option, ...]:
+    """List the options of a dataclass in the order of its fields, with their names and flags."""
+    listed = []
+    for item in dataclasses.fields(options_class):
+        option: Option = item.metadata["option"]
+        listed.append(replace(option, name=item.name, flag=option.flag or item.name.replace("_", "-")))
+    return tuple(listed)

@@ -1,0 +1,474 @@
+"""Options of a search and of a splice search: one dataclass field for each.
+
+The metadata of a field generates the command line option, the keyword of the Python function and its documentation, the key
+of a study file, and the entry on the reference page. To add an option, add a field here and the code that uses its value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from automl_cxr.choices import (
+    COST_NAMES,
+    FIDELITY_NAMES,
+    FOLD_PRUNER_NAMES,
+    KERASTUNER_SAMPLERS,
+    LAYOUT_NAMES,
+    METRIC_NAMES,
+    OPTUNA_SAMPLERS,
+    PRUNER_NAMES,
+    list_choices,
+)
+from automl_cxr.config import FITS
+from automl_cxr.errors import UnknownNameError, UsageError
+from automl_cxr.study.option_fields import OptionSet, Scope, Section, inherited_field, option_field, options_of
+
+EXECUTORS = ("ray", "inline")
+DEFAULT_TRIALS = 20
+DEFAULT_KEEP_MODELS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(OptionSet):
+    """Options of a search. None means that the option was left out.
+
+    A new study then takes the default, and a study that is continued keeps its own value.
+
+    Raises:
+        UsageError: A limit is not above 0, or an option does not apply to the chosen executor.
+        UnknownNameError: There is no such executor.
+    """
+
+    space: str | None = option_field(
+        "Search space: a name listed by `automl-cxr spaces`, or the path of a TOML file.",
+        Section.SEARCH,
+        metavar="NAME|FILE",
+        default="scratch",
+    )
+    data: str | None = option_field(
+        "Folder or CSV table of radiographs.",
+        Section.DATA,
+        kind="path",
+        metavar="DIR",
+        default_text="phantom images, drawn by this program",
+    )
+    name: str | None = option_field(
+        "Name of the study. A search with the name of an existing study continues it.",
+        Section.SEARCH,
+        default_text="the names of the space and of the data folder",
+    )
+    layout: str | None = option_field(
+        f"Layout of the data: {list_choices(LAYOUT_NAMES)}.",
+        Section.DATA,
+        metavar="NAME",
+        choices=LAYOUT_NAMES,
+        setting="layout",
+        default_text="detected",
+    )
+    classes: Sequence[str] | None = option_field(
+        "Class names to use, in the order of their indices.",
+        Section.DATA,
+        kind="names",
+        setting="classes",
+        default_text="all classes",
+    )
+    patients: str | None = option_field(
+        "Regular expression that finds the patient id in a file name: group 'patient', else group 1, else the whole match.",
+        Section.DATA,
+        metavar="REGEX",
+        setting="patients",
+    )
+    image_size: int | None = option_field(
+        "Height and width of the decoded images, in pixels.",
+        Section.DATA,
+        kind="int",
+        low=16,
+        high=2048,
+        setting="image_size",
+        default=112,
+    )
+    fit: str | None = option_field(
+        "How an image becomes square: stretch (distort it), pad (add black on its short sides) or crop (keep its centre).",
+        Section.DATA,
+        metavar="NAME",
+        choices=FITS,
+        setting="fit",
+        default="stretch",
+    )
+    normal_class: str | None = option_field(
+        "Class without a finding, for the False No-Finding Rate (fnfr) and the sensitivities.",
+        Section.DATA,
+        metavar="CLASS",
+        default_text="detected from the class names",
+    )
+    valid_fraction: float | None = option_field(
+        "Fraction of the images in the validation part, which selects epochs and trials.",
+        Section.DATA,
+        kind="float",
+        setting="valid_fraction",
+        default=0.15,
+    )
+    test_fraction: float | None = option_field(
+        "Fraction of the images in the test part, which a search does not read.",
+        Section.DATA,
+        kind="float",
+        setting="test_fraction",
+        default=0.15,
+    )
+    folds: int | None = option_field(
+        "Number of folds for cross-validation. Each trial trains one network per fold and is scored on the images that the "
+        "network was not trained on.",
+        Section.DATA,
+        kind="int",
+        low=2,
+        setting="folds",
+        default=0,
+        default_text="one network and one validation part",
+    )
+    objective: str | Sequence[str] | None = option_field(
+        f"Validation metric that ranks trials: {list_choices(METRIC_NAMES)}. Several objectives give a Pareto front; the "
+        f"first, a metric, ranks trials, and the others may be costs: {list_choices(COST_NAMES)}.",
+        Section.SEARCH,
+        metavar="METRIC",
+        choices=(*METRIC_NAMES, *COST_NAMES),
+        is_repeatable=True,
+        setting="objectives",
+        default=("macro_f1",),
+    )
+    require: str | Sequence[str] | None = option_field(
+        "Bound on a metric or a cost that the best trial must meet, such as parameters<=10e6 or fnfr<=0.05.",
+        Section.SEARCH,
+        metavar="BOUND",
+        is_repeatable=True,
+        setting="requirements",
+        default=(),
+    )
+    sampler: str | None = option_field(
+        f"Method that proposes hyperparameters: {list_choices(OPTUNA_SAMPLERS)} of Optuna; {list_choices(KERASTUNER_SAMPLERS)} "
+        "of KerasTuner.",
+        Section.SEARCH,
+        metavar="NAME",
+        choices=(*OPTUNA_SAMPLERS, *KERASTUNER_SAMPLERS),
+        setting="sampler",
+        default="tpe",
+    )
+    pruner: str | None = option_field(
+        f"Method that stops trials early: {list_choices(PRUNER_NAMES)}; for cross-validation "
+        f"{list_choices(FOLD_PRUNER_NAMES)}. "
+        "The sampler kt-hyperband stops trials by itself.",
+        Section.SEARCH,
+        metavar="NAME",
+        choices=tuple(dict.fromkeys((*PRUNER_NAMES, *FOLD_PRUNER_NAMES))),
+        setting="pruner",
+        default_text="asha; for cross-validation wilcoxon",
+    )
+    fidelity: str | None = option_field(
+        "What the sampler kt-hyperband increases from rung to rung: epochs, or image_size (the image size together with the "
+        "epochs).",
+        Section.SEARCH,
+        metavar="NAME",
+        choices=FIDELITY_NAMES,
+        setting="fidelity",
+        default="epochs",
+    )
+    warm_start: str | None = option_field(
+        "Earlier study in the same storage. The search first tries its best configurations, and the sampler learns from its "
+        "scores where they are comparable.",
+        Section.SEARCH,
+        metavar="STUDY",
+        setting="warm_start",
+    )
+    warm_start_top: int | None = option_field(
+        "Number of best configurations that --warm-start tries.",
+        Section.SEARCH,
+        kind="int",
+        low=1,
+        setting="warm_start_top",
+        default=5,
+    )
+    seed: int | None = option_field(
+        "Random seed of the split, the proposals and the initial weights.",
+        Section.SEARCH,
+        kind="int",
+        low=0,
+        high=2**31 - 1,
+        setting="seed",
+        default=0,
+    )
+    fixed: Mapping[str, Any] | None = option_field(
+        "Hyperparameters with fixed values, which replace those of the space.",
+        Section.TRAINING,
+        flag="set",
+        kind="settings",
+        is_repeatable=True,
+        setting="fixed",
+        example="Type each as NAME=VALUE.",
+        in_study_files=False,  # a study file fixes hyperparameters in its space
+    )
+    epochs: int | None = option_field(
+        "Largest number of epochs of a trial (passes over the training images).",
+        Section.TRAINING,
+        kind="int",
+        low=1,
+        setting="epochs",
+        default=30,
+    )
+    batch_size: int | None = option_field(
+        "Images per gradient step.",
+        Section.TRAINING,
+        kind="int",
+        low=1,
+        high=4096,
+        setting="batch_size",
+        default=32,
+    )
+    views: int | None = option_field(
+        "Augmented views of each image that are drawn once, so that the features of frozen layers can be cached; each epoch "
+        "uses the next view. 0 augments anew in every epoch and caches no features.",
+        Section.TRAINING,
+        kind="int",
+        low=0,
+        high=100,
+        default_text="0",
+    )
+    weights_folder: str | None = option_field(
+        "Folder that is searched first for pretrained weights.",
+        Section.TRAINING,
+        flag="weights",
+        kind="path",
+        metavar="DIR",
+        setting="weights_folder",
+    )
+
+    trials: int | None = option_field(
+        "Number of trials of the study in total, including those of earlier searches.",
+        Section.BUDGET,
+        kind="int",
+        low=1,
+        above_zero=True,
+        default_text=f"{DEFAULT_TRIALS} if no other limit is set and the sampler has no end",
+    )
+    seconds: float | None = option_field(
+        "Wall time of this search.",
+        Section.BUDGET,
+        flag="time",
+        kind="duration",
+        above_zero=True,
+        example="Typed like 45m, 2h or 1h30m.",
+        default_text="no limit",
+    )
+    total_epochs: int | None = option_field(
+        "Number of epochs of all trials together; no further trial begins once it is reached.",
+        Section.BUDGET,
+        kind="int",
+        low=1,
+        above_zero=True,
+        default_text="no limit",
+    )
+    target: float | None = option_field(
+        "Score of the objective that ends the search when a trial reaches it.",
+        Section.BUDGET,
+        kind="float",
+        metavar="SCORE",
+        default_text="none",
+    )
+    trial_seconds: float | None = option_field(
+        "Wall time of one trial; a longer trial is stopped.",
+        Section.BUDGET,
+        flag="trial-time",
+        kind="duration",
+        above_zero=True,
+        default_text="no limit",
+    )
+    keep_models: int = option_field(
+        "Number of best trials whose models stay on disk.",
+        Section.BUDGET,
+        kind="int",
+        low=1,
+        above_zero=True,
+        value=DEFAULT_KEEP_MODELS,
+    )
+    disk_budget: int | None = option_field(
+        "Disk space for models and checkpoints; when it is exceeded, the models of the worst trials are deleted.",
+        Section.BUDGET,
+        kind="bytes",
+        above_zero=True,
+        example="Typed like 20GB.",
+        default_text="no limit",
+    )
+
+    executor: str = option_field(
+        "How trials run: ray (parallel, in worker processes) or inline (one after the other, in this process).",
+        Section.EXECUTION,
+        metavar="NAME",
+        choices=EXECUTORS,
+        value="ray",
+    )
+    concurrency: int | None = option_field(
+        "Number of trials that run at the same time.",
+        Section.EXECUTION,
+        kind="int",
+        low=1,
+        default_text="as many as the machine can hold",
+    )
+    batch_trials: int | None = option_field(
+        "Largest number of cheap trials, such as heads on frozen features, that train together as one batch; 1 trains each "
+        "trial alone.",
+        Section.EXECUTION,
+        hidden_flags=("together",),
+        kind="int",
+        low=1,
+        above_zero=True,
+        default_text="16, or an eighth of the trials for samplers that learn from scores",
+    )
+    cpus_per_trial: float | None = option_field(
+        "Number of CPU cores for each trial.",
+        Section.EXECUTION,
+        kind="float",
+        low=0.1,
+        default_text="the cores divided by the trials that run at the same time",
+    )
+    gpus_per_trial: float | None = option_field(
+        "Number of GPUs for each trial. 0.5 runs two trials on one GPU, each with half of its memory; 2 trains one trial on "
+        "two GPUs.",
+        Section.EXECUTION,
+        kind="float",
+        low=0,
+        default_text="1 if Ray finds a GPU",
+    )
+    memory_per_trial: int | None = option_field(
+        "Main memory that each trial may use.",
+        Section.EXECUTION,
+        kind="bytes",
+        example="Typed like 6GB.",
+        default_text="the memory of the machine divided by the trials on it",
+    )
+    address: str | None = option_field(
+        "Address of a running Ray cluster.",
+        Section.EXECUTION,
+        default_text="$RAY_ADDRESS; without it, Ray starts on this machine",
+    )
+
+    runs: str | None = option_field(
+        "Folder that contains the files of all studies.",
+        Section.LOCATION,
+        kind="path",
+        metavar="DIR",
+        default_text="$AUTOML_CXR_RUNS, else automl_runs",
+    )
+    storage: str | None = option_field(
+        "Optuna storage of the studies: sqlite:///FILE, journal:///FILE, postgresql://... or grpc://HOST:PORT.",
+        Section.LOCATION,
+        metavar="URL",
+        default_text="$AUTOML_CXR_STORAGE, else an SQLite file in the folder of --runs",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_executor(self.executor)
+        if self.executor != "ray" and self.ray_resources:
+            names = [f"--{name.replace('_', '-')}" for name in self.ray_resources]
+            raise UsageError(f"{', '.join(names)} needs --executor ray; received --executor {self.executor}. Leave it out.")
+
+    @property
+    def hyperparameters(self) -> dict[str, Any] | None:
+        """Hyperparameters with fixed values, ``views`` included; None where none was given."""
+        views = {} if self.views is None else {"views": self.views}
+        return {**(self.fixed or {}), **views} or None
+
+    @property
+    def ray_resources(self) -> dict[str, Any]:
+        """Keywords of ``RayResources`` that were given."""
+        return {name: value for name in _RAY_RESOURCES if (value := getattr(self, name)) is not None}
+
+
+_RAY_RESOURCES = ("concurrency", "cpus_per_trial", "gpus_per_trial", "memory_per_trial", "address")
+
+
+def _check_executor(name: str) -> None:
+    if name not in EXECUTORS:
+        raise UnknownNameError("executor", name, EXECUTORS)
+
+
+def _search_option(name: str, **changes: Any) -> Any:
+    return inherited_field(SearchOptions, name, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpliceOptions(OptionSet):
+    """Options of a splice search. None means that the option was left out.
+
+    The value is then that of the study in which a branch was trained, so that its test part stays unread; else the default.
+
+    Raises:
+        UsageError: A number is out of its range.
+        UnknownNameError: There is no such executor.
+    """
+
+    data: str | None = _search_option("data", default_text="those of a trained branch, else phantom images")
+    cuts: Sequence[str] | None = option_field(
+        "Cuts of the first network to try: layer names, or numbers of its splice points.",
+        Section.SEARCH,
+        kind="names",
+        default_text="all splice points",
+    )
+    second_cuts: Sequence[str] | None = option_field(
+        "Cuts of the second network to try: layer names, or numbers of its splice points.",
+        Section.SEARCH,
+        kind="names",
+        default_text="all splice points",
+    )
+    finetune: int = option_field(
+        "Number of best pairs of the Pareto front that are trained as trials of a study; 0 for none.",
+        Section.SEARCH,
+        kind="int",
+        low=0,
+        value=3,
+    )
+    name: str | None = _search_option(
+        "name",
+        help="Name of the study of the trained pairs. An existing study of this name is continued.",
+        default_text="made of both networks",
+    )
+    seed: int | None = _search_option("seed", help="Random seed of the split and the initial weights.")
+    layout: str | None = _search_option("layout")
+    classes: Sequence[str] | None = _search_option("classes")
+    patients: str | None = _search_option("patients")
+    image_size: int | None = _search_option("image_size", default_text="that of a trained branch, else 112")
+    fit: str | None = _search_option("fit")
+    normal_class: str | None = _search_option("normal_class", help="Class without a finding.")
+    valid_fraction: float | None = _search_option(
+        "valid_fraction", help="Fraction of the images in the validation part, on which pairs are scored."
+    )
+    test_fraction: float | None = _search_option("test_fraction")
+    fixed: Mapping[str, Any] | None = _search_option(
+        "fixed",
+        help="Hyperparameters of the spliced networks with fixed values, such as projection, n_dense, weights or "
+        "second_weights.",
+    )
+    epochs: int | None = _search_option("epochs", help="Largest number of epochs of a pair (passes over the training images).")
+    batch_size: int | None = _search_option("batch_size")
+    weights_folder: str | None = _search_option("weights_folder")
+    executor: str = _search_option("executor", value="inline")
+    runs: str | None = _search_option("runs")
+    storage: str | None = _search_option("storage")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_executor(self.executor)
+        if self.finetune < 0:
+            raise UsageError(f"finetune must be 0 or more; received {self.finetune}.")
+
+    def study_options(self) -> SearchOptions:
+        """Return the options that specify the study of the spliced networks; its name and its space are chosen later."""
+        shared = {option.name for option in options_of(SearchOptions) if option.scope is Scope.STUDY} - {"name"}
+        names = [option.name for option in options_of(SpliceOptions) if option.name in shared]
+        return SearchOptions(**{name: getattr(self, name) for name in names})
+
+
+def study_file_keys() -> tuple[str, ...]:
+    """List the keys that a study file may contain."""
+    options = [option for option in options_of(SearchOptions) if option.in_study_files]
+    return tuple(key for option in options for key in (option.flag, *option.hidden_flags))

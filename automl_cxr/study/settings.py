@@ -1,0 +1,181 @@
+"""Resolves the settings of a study: from the options, else from the existing study, else from the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from automl_cxr.config import TrialConfig
+from automl_cxr.engine.registry import check_proposer
+from automl_cxr.engine.space import Value, parse_space
+from automl_cxr.errors import UnknownNameError, UsageError
+from automl_cxr.scoring.metrics import find_normal_class
+from automl_cxr.scoring.objectives import Requirement, check_objectives, needs_normal_class
+from automl_cxr.study.fidelity import check_fidelity
+from automl_cxr.study.option_fields import options_of
+from automl_cxr.study.options import SearchOptions
+from automl_cxr.study.spaces import check_space, read_space, refuse_unread, refuse_unread_fixed
+from automl_cxr.study.spec import StudySpec, resolve_path
+
+DEFAULT_SPACE = "scratch"
+_OF_TRIALS = ("image_size", "fit", "batch_size", "epochs", "seed")  # settings that are hyperparameters of every trial, too
+_WEIGHTS = ("weights", "second_weights")
+
+
+def resolve_settings(options: SearchOptions, existing: StudySpec | None) -> dict[str, Any]:
+    """Resolve and check the settings that options state directly; the space and the normal class are resolved apart.
+
+    Args:
+        options: Options of the search.
+        existing: Specification of the study if it exists; its settings replace the defaults.
+
+    Returns:
+        Keywords of ``StudySpec``.
+
+    Raises:
+        UsageError: A value is impossible, or two options contradict each other.
+        UnknownNameError: A metric does not exist.
+    """
+    settings = {
+        option.setting: _resolve(getattr(options, option.name), existing, option.setting, option.default)
+        for option in options_of(SearchOptions)
+        if option.setting
+    }
+    settings["objectives"] = check_objectives(settings["objectives"])
+    settings["requirements"] = tuple(dict.fromkeys(str(Requirement.parse(text)) for text in settings["requirements"]))
+    settings["fixed"] = _fixed_values(options, existing)
+    settings["weights_folder"] = _existing_folder(settings["weights_folder"])
+    settings["folds"] = _checked_folds(settings["folds"], options)
+    if settings["pruner"] is None:
+        settings["pruner"] = default_pruner(folds=settings["folds"], n_objectives=len(settings["objectives"]))
+    TrialConfig.from_values({name: settings[name] for name in _OF_TRIALS})
+    _check_warm_start(settings, options)
+    for name in ("valid_fraction", "test_fraction"):
+        if not isinstance(settings[name], (int, float)):
+            raise UsageError(f"{name} must be a number; received {settings[name]!r}.")
+    return settings
+
+
+def _resolve(given: Any, existing: StudySpec | None, setting: str, default: Any) -> Any:
+    if given is not None:
+        return given
+    return default if existing is None else getattr(existing, setting)
+
+
+def _fixed_values(options: SearchOptions, existing: StudySpec | None) -> dict[str, Value]:
+    """Resolve the hyperparameters with fixed values (``--set``)."""
+    fixed = _resolve(options.hyperparameters, existing, "fixed", {})
+    return {name: _absolute_if_file(name, value) for name, value in fixed.items()}
+
+
+def _absolute_if_file(name: str, value: Value) -> Value:
+    """Make the path of a weights file absolute, because workers start in another folder."""
+    is_file = name in _WEIGHTS and Path(str(value)).expanduser().is_file()
+    return resolve_path(str(value)) if is_file else value
+
+
+def _existing_folder(folder: str | None) -> str | None:
+    if folder is not None and not Path(folder).expanduser().is_dir():
+        raise UsageError(f"The folder of pretrained weights must exist; received {folder}. Name another --weights.")
+    return None if folder is None else resolve_path(folder)
+
+
+def _checked_folds(folds: Any, options: SearchOptions) -> int:
+    if type(folds) is not int or folds < 0 or folds == 1:
+        raise UsageError(f"folds must be 2 or more, or 0 for one validation part; received {folds!r}. Try 5.")
+    if folds and options.valid_fraction is not None:
+        raise UsageError(
+            f"With folds, each fold is the validation part once, so there is no separate validation part; received --folds "
+            f"{folds} and --valid-fraction {options.valid_fraction}. Leave one out."
+        )
+    return folds
+
+
+def default_pruner(*, folds: int, n_objectives: int) -> str:
+    """Return the name of the default pruner. No pruner compares folds by several objectives."""
+    if not folds:
+        return "asha"
+    return "wilcoxon" if n_objectives == 1 else "none"
+
+
+def _check_warm_start(settings: Mapping[str, Any], options: SearchOptions) -> None:
+    if options.warm_start_top is not None and settings["warm_start"] is None:
+        raise UsageError("--warm-start-top is the number of configurations that --warm-start tries. Add --warm-start STUDY.")
+    if type(settings["warm_start_top"]) is not int or settings["warm_start_top"] < 1:
+        raise UsageError(f"A warm start tries at least one configuration; received {settings['warm_start_top']!r}.")
+
+
+def choose_space(options: SearchOptions, existing: StudySpec | None, fixed: Mapping[str, Value]) -> tuple[str, str]:
+    """Return the name and the TOML text of the space, checked with the fixed hyperparameters.
+
+    Raises:
+        UnknownNameError: The space, or a hyperparameter in it, does not exist.
+        SpaceError: The space is unreadable or contains an impossible value.
+        UsageError: The batch size is set in two places.
+    """
+    if options.space is None and existing is not None:
+        name, text = existing.space_name, existing.space_toml
+    else:
+        chosen = options.space or DEFAULT_SPACE
+        name, text = Path(chosen).stem, read_space(chosen)
+    as_written = check_space(parse_space(text, name=name))
+    space = check_space(as_written.fix(fixed))
+    if existing is None:  # a study of an earlier version can be continued
+        refuse_unread(as_written, as_written.names)
+        refuse_unread_fixed(space, fixed)
+    if options.batch_size is not None and "batch_size" in space.names:
+        raise UsageError(f"The batch size is set twice: by --batch-size and by the space {name} or --set. Leave one out.")
+    return name, text
+
+
+def check_search_methods(settings: Mapping[str, Any], space_name: str, space_toml: str) -> None:
+    """Check that sampler, pruner and fidelity exist and are compatible with the other settings.
+
+    Raises:
+        UnknownNameError: One of them does not exist.
+        UsageError: Two settings are incompatible, or a library is not installed.
+    """
+    check_proposer(
+        parse_space(space_toml, name=space_name).fix(settings["fixed"]),
+        sampler=settings["sampler"],
+        pruner=settings["pruner"],
+        n_objectives=len(settings["objectives"]),
+        folds=settings["folds"],
+    )
+    check_fidelity(settings["fidelity"], settings["sampler"])
+
+
+def choose_normal_class(
+    options: SearchOptions, existing: StudySpec | None, classes: tuple[str, ...], notes: list[str]
+) -> str | None:
+    """Return the name of the class without a finding, or None; add a note where it is detected from the names.
+
+    Raises:
+        UnknownNameError: The class does not exist.
+    """
+    if options.normal_class is not None:
+        if options.normal_class not in classes:
+            raise UnknownNameError("class", options.normal_class, classes)
+        return options.normal_class
+    if existing is not None:
+        return existing.normal_class
+    index = find_normal_class(classes)
+    if index is None:
+        notes.append("No class name means 'no finding', so FNFR is not computed; name the class with --normal-class.")
+        return None
+    notes.append(f"Class '{classes[index]}' is used as the class without a finding; --normal-class changes it.")
+    return classes[index]
+
+
+def check_normal_class(spec: StudySpec) -> None:
+    """Check that the class without a finding is known if a metric of the study needs it.
+
+    Raises:
+        UsageError: It is not known.
+    """
+    required = [Requirement.parse(text).name for text in spec.requirements]
+    for kind, names in (("objective", spec.objectives), ("required", required)):
+        for name in names:
+            if needs_normal_class(name) and spec.normal_class is None:
+                raise UsageError(f"The {kind} {name} needs the class without a finding: name it with --normal-class.")

@@ -66,8 +66,8 @@ def test_a_study_keeps_its_objectives_and_requirements(prepare):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"objectives": TWO, "pruner": "median"}, "Pruner 'median' knows one objective only"),
-        ({"objectives": TWO, "sampler": "kt-bayesian"}, "Sampler 'kt-bayesian' knows one objective only"),
+        ({"objectives": TWO, "pruner": "median"}, "Pruner 'median' supports one objective only"),
+        ({"objectives": TWO, "sampler": "kt-bayesian"}, "Sampler 'kt-bayesian' supports one objective only"),
         ({"requirements": ["sensitivity_at_90_specificity>=0.8"], "classes": ["opacity", "effusion"]}, "--normal-class"),
         ({"requirements": ["parameters"]}, "written like"),
     ],

@@ -1,12 +1,12 @@
-"""What all proposers share: the Optuna study is the record, whoever decides, and a trial looks the same in it.
+"""The base class of all proposers. It records trials in an Optuna study, in the same form for every proposer.
 
-    propose:  slot   = next_slot()        a fresh trial, the next rung of an earlier one, or a pause
-              values = draw()             of a fresh trial; again while the point was tried before
-              write the trial, then hand it out
-    observe:  write the epoch; ask whether the trial is beaten
+    propose:  slot   = next_slot()        a new trial, the next rung of an earlier one, or a pause
+              values = draw()             of a new trial; again while the point was evaluated before
+              write the trial, then return it
+    observe:  write the epoch; decide whether the trial is beaten
     finish:   write the end and the constraints; a rung below the study's last epoch ends PRUNED
 
-What is decided depends on the record and the seed alone, so that a restart forgets nothing.
+All decisions depend on the study and the seed only, so a restarted search makes the same decisions.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ _STATES = {
     Outcome.REFUSED: TrialState.PRUNED,
     Outcome.FAILED: TrialState.FAIL,
 }
-_NEVER_STOPPED = 6  # first trials: they give the samplers full scores to learn from, and an ensemble its members
-_BEATEN_AT = "beaten_at"  # on a trial: the epoch of the verdict, written together with that epoch
-_CHANCE = 1_000  # parts the seeds of chance from those of a proposer's draws
+_NEVER_STOPPED = 6  # number of first trials: samplers need complete scores to learn from, and ensembles need members
+_BEATEN_AT = "beaten_at"  # user attribute: the epoch of the decision to stop, stored not later than the score of this epoch
+_CHANCE = 1_000  # separates the seeds of random completions from those of a proposer's draws
 
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of the next trial.
+    """The plan of the next trial.
 
     Attributes:
-        epochs: Epoch that it runs through; None for the study's last.
-        parent: Trial that it continues, whose values it takes; None for a fresh one.
-        facts: What else is to stand on the trial, such as its bracket.
+        epochs: Last epoch to run; None for the study's last epoch.
+        parent: Number of the trial that it continues, with the same values; None for a new trial.
+        facts: Other user attributes of the trial, such as its bracket.
     """
 
     epochs: int | None = None
@@ -58,13 +58,13 @@ class Slot:
 
 @dataclass
 class _Live:
-    """A trial that this proposer has handed out.
+    """A running trial of this proposer.
 
     Attributes:
         trial: The running trial.
-        last_epoch: The last that it ever reported, in earlier attempts too.
-        beaten_at: Epoch at which it was judged beaten; None while it was not.
-        ends_at_rung: Whether more epochs than it runs are the study's.
+        last_epoch: The last epoch that it reported, including earlier attempts.
+        beaten_at: Epoch at which it was decided to stop it; None if it was not.
+        ends_at_rung: Whether it ends before the study's last epoch.
     """
 
     trial: optuna.Trial
@@ -74,17 +74,17 @@ class _Live:
 
 
 class StudyProposer(ABC):
-    """Begins, reports and ends the trials of an Optuna study; a subclass decides which come next.
+    """A proposer that begins, reports and ends the trials of an Optuna study. A subclass decides which trials come next.
 
-    Must not decide how many trials there are, nor keep files: that is the study's business. Call ``propose`` and ``resume``
-    from one process at a time.
+    It must not decide on the number of trials, nor write files. ``propose`` and ``resume`` must be called by one process at a
+    time.
 
     Args:
-        study: The record; its storage is written at every call.
-        space: What is searched.
-        pruner: Who stops trials early.
-        epochs: The most epochs that a trial may report, or folds where it reports these.
-        sign: Facts that are written on a trial, given its number, before anything else is.
+        study: The study; its storage is written at every call.
+        space: The search space.
+        pruner: Stops trials early.
+        epochs: Maximum number of epochs, or of folds if trials report folds.
+        sign: Returns the facts, such as the driver, that are written first on a trial of a given number.
         seed: With one worker, the same seed gives the same proposals, whether or not the search was interrupted.
     """
 
@@ -104,26 +104,26 @@ class StudyProposer(ABC):
         self._epochs = epochs
         self._seed = seed
         self._sign = sign
-        self._tried = EvaluatedPoints(space)
+        self._evaluated = EvaluatedPoints(space)
         self._live: dict[int, _Live] = {}
         self._n_read = 0
-        self._unended: set[int] = set()  # among the trials read
+        self._unfinished: set[int] = set()  # numbers, among the trials read
 
     @property
     def n_full_asked(self) -> int | None:
-        """Trials that are to run to the study's last epoch, where the proposer plans their number."""
+        """Number of trials that will run to the study's last epoch, if the proposer plans it; None otherwise."""
         return None
 
     @abstractmethod
     def _next_slot(self, trials: Sequence[FrozenTrial]) -> Slot | Pause:
-        """Decide what comes next after the trials of the record."""
+        """Decide on the next trial, given all trials of the study."""
 
     @abstractmethod
     def _draw(self, trial: optuna.Trial, attempt: int) -> dict[str, Value]:
-        """Choose the values of a fresh trial, without writing them. A later attempt at the same trial gives others."""
+        """Choose the values of a new trial, without writing them. Another attempt for the same trial gives other values."""
 
     def propose(self) -> Proposal | Pause:
-        """Begin a trial; the study's very first is the space's preset, where it has one."""
+        """Begin a trial. The first trial of the study has the values of the space's preset, if there is one."""
         trials = self._read()
         slot = self._next_slot(trials)
         if isinstance(slot, Pause):
@@ -133,59 +133,59 @@ class StudyProposer(ABC):
         return self._begin(self._continue(trials[slot.parent], slot, number=len(trials)), slot)
 
     def resume(self, number: int) -> Proposal:
-        """Begin a trial again that another process left running, with the values that it had."""
+        """Begin a RUNNING trial again, with the same values, after the process that ran it has died."""
         trials = self._read()
         stored = trials[number]
         trial = optuna.Trial(self._study, trial_id_of(stored))
         trial.set_user_attr("attempts", stored.user_attrs.get("attempts", 1) + 1)
         if stored.params or "rung" in stored.user_attrs:
             return self._begin(trial, Slot(stored.user_attrs.get("rung"), stored.user_attrs.get("parent")))
-        slot = self._next_slot(trials)  # it was left before it was given a place
+        slot = self._next_slot(trials)  # its process died before the trial had a rung or values
         return self._begin(trial, slot if isinstance(slot, Slot) and slot.parent is None else Slot())
 
     def requeue(self, number: int, ending: Ending) -> None:
-        """Take a failure after which the trial is run again; it stays RUNNING until ``resume`` begins it."""
+        """Record a failure after which the trial is repeated. It remains RUNNING until ``resume`` begins it again."""
         trial = self._live.pop(number).trial
-        noted = self._study.get_trials(deepcopy=False)[number].user_attrs
+        attrs = self._study.get_trials(deepcopy=False)[number].user_attrs
         if ending.retry.halves_batch:
-            trial.set_user_attr("halvings", noted.get("halvings", 0) + 1)
-        trial.set_user_attr("retries", [*noted.get("retries", []), ending.error])
+            trial.set_user_attr("halvings", attrs.get("halvings", 0) + 1)
+        trial.set_user_attr("retries", [*attrs.get("retries", []), ending.error])
 
     def forget(self, number: int) -> None:
-        """Let go of a trial that another process has taken over; what it has written of it stands."""
+        """Remove a trial that another process has taken over from the running ones. Nothing is written."""
         self._live.pop(number, None)
 
     def continuable(self) -> set[int]:
-        """Number the trials that a later one may continue, whose checkpoints therefore stay."""
+        """Return the numbers of the trials that a later one may continue, and whose checkpoints are needed."""
         return {trial.number for trial in self._read() if "rung" in trial.user_attrs and trial.state is TrialState.PRUNED}
 
     def observe(self, number: int, report: Report) -> Verdict:
         try:
             return self._observe(number, report)
-        except UpdateFinishedTrialError:  # another process took the trial over and ended it, between two lines of this one
+        except UpdateFinishedTrialError:  # another process has just taken over the trial and finished it
             return Verdict.STOP
 
     def _observe(self, number: int, report: Report) -> Verdict:
         live = self._live[number]
         write_epoch(live.trial, report)
-        _note(live.trial, report.facts)
+        _record_facts(live.trial, report.facts)
         if report.epoch < live.last_epoch:
-            return Verdict.CONTINUE  # a repeated trial was judged here before, and the pruner would look at its later epochs
+            return Verdict.CONTINUE  # a repeated trial passed this epoch before, and the pruner would use its later epochs
         live.last_epoch = report.epoch
         if report.epoch == live.beaten_at:
-            return Verdict.STOP  # by a search that died before it wrote the end; others may have come to the rung since
-        # The pruner is asked even where its word does not count: asking is what has Optuna's Hyperband write the trial's rung.
+            return Verdict.STOP  # decided by a search that died before it wrote the end; the decision could differ now
+        # The pruner is called even if its decision is ignored: Optuna's Hyperband records the trial's rung in this call.
         is_beaten = self._is_beaten(live.trial, report)
-        has_more_to_pay = report.epoch < self._epochs
-        if not (is_beaten and has_more_to_pay and number >= _NEVER_STOPPED):
+        has_more_epochs = report.epoch < self._epochs
+        if not (is_beaten and has_more_epochs and number >= _NEVER_STOPPED):
             return Verdict.CONTINUE
         live.trial.set_user_attr(_BEATEN_AT, report.epoch)
         return Verdict.STOP
 
     def finish(self, number: int, ending: Ending) -> None:
-        """Write the end of a trial. ``ending.facts`` must hold "score", or "values" where there are several, when it FINISHED.
+        """Record the end of a trial. The facts of a FINISHED one must contain "score", or "values" for several objectives.
 
-        This is the commit point: whatever has to exist for a finished trial must exist before.
+        This is the commit point: all files of a finished trial must exist before.
         """
         live = self._live.pop(number)
         with contextlib.suppress(UpdateFinishedTrialError):  # as in ``observe``
@@ -195,7 +195,7 @@ class StudyProposer(ABC):
         state, value = _STATES[ending.outcome], None
         facts = dict(ending.facts)
         values, violations = facts.pop("values", None), facts.pop("violations", None)
-        _note(live.trial, facts)
+        _record_facts(live.trial, facts)
         _constrain(live.trial, violations or {})
         if ending.outcome is Outcome.FAILED:
             live.trial.set_user_attr("error", ending.error)
@@ -209,23 +209,23 @@ class StudyProposer(ABC):
         self._study.tell(live.trial, value, state=state, skip_if_finished=True)
 
     def _is_beaten(self, trial: optuna.Trial, report: Report) -> bool:
-        """Tell whether others were better at the epoch of a report. Optuna's pruners know one objective only."""
+        """Return whether other trials were better at the epoch of a report. Optuna's pruners support one objective only."""
         return len(self._study.directions) == 1 and trial.should_prune()
 
     def _read(self) -> list[FrozenTrial]:
-        """Read the record, and the points of what another process may have changed since the last reading."""
+        """Read all trials, and record the points of those that other processes may have changed since the last call."""
         trials = self._study.get_trials(deepcopy=False)
-        self._unended.update(range(self._n_read, len(trials)))
+        self._unfinished.update(range(self._n_read, len(trials)))
         self._n_read = len(trials)
-        for trial in [trials[number] for number in self._unended - self._live.keys()]:
+        for trial in [trials[number] for number in self._unfinished - self._live.keys()]:
             if trial.state.is_finished() or trial.params:
-                self._tried.add(trial.number, trial.params)
+                self._evaluated.add(trial.number, trial.params)
             if trial.state.is_finished():
-                self._unended.discard(trial.number)
+                self._unfinished.discard(trial.number)
         return trials
 
     def _continue(self, parent: FrozenTrial, slot: Slot, *, number: int) -> optuna.Trial:
-        """Write a trial with its parent's values, in one piece."""
+        """Create a trial with its parent's values, in one transaction."""
         continued = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=parent.params,
@@ -236,14 +236,14 @@ class StudyProposer(ABC):
         return optuna.Trial(self._study, trial_id_of(self._study.get_trials(deepcopy=False)[number]))
 
     def _begin(self, trial: optuna.Trial, slot: Slot) -> Proposal:
-        """Give a running trial its place and its values, those that it already has included, and hand it out."""
-        _note(trial, self._first_facts(trial.number, slot))
+        """Write the facts and the values of a running trial, keep those that it already has, and return its proposal."""
+        _record_facts(trial, self._first_facts(trial.number, slot))
         stored = self._study.get_trials(deepcopy=False)[trial.number]
         trial, values = self._write(trial, self._choose(trial, stored))
         ends_at_rung = slot.epochs is not None and slot.epochs < self._epochs
         last_epoch = max(read_scores(stored), default=0)
         self._live[trial.number] = _Live(trial, last_epoch, stored.user_attrs.get(_BEATEN_AT), ends_at_rung)
-        self._tried.add(trial.number, values)
+        self._evaluated.add(trial.number, values)
         return Proposal(
             trial.number,
             values,
@@ -264,12 +264,12 @@ class StudyProposer(ABC):
         return facts
 
     def _choose(self, trial: optuna.Trial, stored: FrozenTrial) -> dict[str, Value]:
-        """Complete the values that a trial has or was enqueued with; without any, choose a point that was not tried."""
+        """Complete the values that a trial has or was enqueued with; if it has none, choose a new point."""
         known = {**enqueued_values(stored), **stored.params}
         if trial.number == 0 and not known:
             known = self._space.preset() or {}
         if not known:
-            return self._tried.new_point(functools.partial(self._draw, trial), self._chance(trial.number))
+            return self._evaluated.new_point(functools.partial(self._draw, trial), self._chance(trial.number))
         draw = functools.cache(lambda: self._draw(trial, 0))
         chance = self._chance(trial.number)
 
@@ -281,8 +281,8 @@ class StudyProposer(ABC):
         return self._space.resolve(complete)
 
     def _write(self, trial: optuna.Trial, values: Mapping[str, Value]) -> tuple[optuna.Trial, dict[str, Value]]:
-        """Have Optuna suggest the chosen values, so that they stand in the record as its own would."""
-        decider = self._study.sampler
+        """Make Optuna suggest the chosen values, so that they are stored like values of its own samplers."""
+        sampler = self._study.sampler
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # PartialFixedSampler
             self._study.sampler = optuna.samplers.PartialFixedSampler(dict(values), optuna.samplers.RandomSampler())
@@ -290,26 +290,26 @@ class StudyProposer(ABC):
             trial = optuna.Trial(self._study, trial_id_of(trial))
             return trial, self._space.resolve(lambda parameter: suggest(trial, parameter))
         finally:
-            self._study.sampler = decider
+            self._study.sampler = sampler
 
     def _chance(self, number: int) -> np.random.Generator:
         return np.random.default_rng((self._seed, number, _CHANCE))
 
     def _stream(self, number: int, attempt: int) -> int:
-        """Give every draw a seed of its own, so that a restarted search does not draw the first trials again."""
+        """Return the seed of a draw. Each draw has its own, so a restarted search does not draw the first trials again."""
         entropy = (self._seed, number) if attempt == 0 else (self._seed, number, attempt)
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
 
-def _note(trial: optuna.Trial, facts: Facts) -> None:
-    """Write facts that are not yet on a trial; each costs a write to the storage."""
+def _record_facts(trial: optuna.Trial, facts: Facts) -> None:
+    """Write the facts that a trial does not have yet; each needs a write to the storage."""
     for name, value in facts.items():
         if trial.user_attrs.get(name) != value:
             trial.set_user_attr(name, value)
 
 
 def _constrain(trial: optuna.Trial, violations: Mapping[str, float]) -> None:
-    """Write violations where samplers and dashboards look for them; a repeated ending leaves what stands there."""
+    """Write violations as Optuna constraints, which samplers and dashboards read. Those written before are kept."""
     known = trial.constraints if violations else {}
     for name, violation in violations.items():
         if name not in known:
@@ -317,7 +317,7 @@ def _constrain(trial: optuna.Trial, violations: Mapping[str, float]) -> None:
 
 
 def suggest(trial: optuna.Trial, parameter: Parameter) -> Value:
-    """Ask Optuna for a value of one parameter; the values reached are exactly those of the parameter."""
+    """Return a value that Optuna suggests for a parameter. The possible values are exactly those of the parameter."""
     match parameter:
         case Float():
             return trial.suggest_float(parameter.name, parameter.low, parameter.high, step=parameter.step, log=parameter.log)
@@ -328,7 +328,7 @@ def suggest(trial: optuna.Trial, parameter: Parameter) -> Value:
 
 
 def to_optuna(parameter: Parameter) -> optuna.distributions.BaseDistribution:
-    """Translate one parameter; ``suggest`` asks for the same."""
+    """Return the Optuna distribution of a parameter, the same as in ``suggest``."""
     match parameter:
         case Float():
             return optuna.distributions.FloatDistribution(parameter.low, parameter.high, step=parameter.step, log=parameter.log)

@@ -1,4 +1,4 @@
-"""Which points of a space were tried: no configuration is trained twice by accident, whoever proposes."""
+"""Records the points that were evaluated, so that no proposer trains a configuration twice by accident."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from automl_cxr.engine.space import Space, Value
 
 Point = Mapping[str, Value]
 
-_DRAWS = 4  # of the proposer, before chance takes over: it may be in love with one point
-_CHANCES = 50
+_DRAWS = 4  # attempts of the proposer, which may return the same point again, before points are drawn at random
+_RANDOM_DRAWS = 50
 
 
 class EvaluatedPoints:
-    """The points of the trials that were begun, whatever became of them: a configuration that failed fails again."""
+    """The points of all trials, including failed ones: a configuration that failed would fail again."""
 
     def __init__(self, space: Space) -> None:
         self._space = space
         self._keys: set[Hashable] = set()
-        self._n_values: dict[int, int] = {}  # of each trial's point, as far as it is noted
+        self._n_values: dict[int, int] = {}  # number of values that are recorded, by trial
         self._points: Iterator[dict[str, Value]] | None = None
-        self._untried: dict[str, Value] | None = None
+        self._next_point: dict[str, Value] | None = None
 
     def add(self, number: int, point: Point) -> None:
-        """Note the point of a trial; a trial that still runs may not have all its values yet."""
+        """Record the point of a trial. A running trial may not have all its values yet."""
         if self._n_values.get(number) != len(point):
             self._keys.add(self._space.key(point))
             self._n_values[number] = len(point)
@@ -34,35 +34,35 @@ class EvaluatedPoints:
         return self._space.key(point) in self._keys
 
     def new_point(self, draw: Callable[[int], dict[str, Value]], rng: np.random.Generator) -> dict[str, Value]:
-        """Draw a point that was not tried.
+        """Draw a point that was not evaluated.
 
         Args:
-            draw: Gives the proposer's point, given how often it was asked before.
-            rng: Chance, which decides where the proposer repeats itself.
+            draw: Returns the proposer's point, given the number of earlier attempts.
+            rng: Generator of random points, used if the proposer repeats itself.
 
         Returns:
-            A new point, or, where every point was tried, the proposer's own: a replicate, wanted because the study goes on.
+            A new point; or the proposer's own point, as a replicate, if all points were evaluated.
         """
-        wanted = draw(0)
-        if wanted not in self:
-            return wanted
+        proposed = draw(0)
+        if proposed not in self:
+            return proposed
         if self.first_unevaluated() is None and self._space.is_finite:
-            return wanted
+            return proposed
         for attempt in range(1, _DRAWS):
             if (point := draw(attempt)) not in self:
                 return point
-        for _ in range(_CHANCES):
+        for _ in range(_RANDOM_DRAWS):
             if (point := self._space.sample(rng)) not in self:
                 return point
-        return self.first_unevaluated() or wanted
+        return self.first_unevaluated() or proposed
 
     def first_unevaluated(self) -> dict[str, Value] | None:
-        """Give the first point of a finite space, in the order of its grids, that was not tried; None if there is none."""
+        """Return the first point of a finite space, in grid order, that was not evaluated; None if there is none."""
         if not self._space.is_finite:
             return None
         if self._points is None:
             self._points = self._space.points()
-            self._untried = next(self._points)
-        while self._untried is not None and self._untried in self:
-            self._untried = next(self._points, None)
-        return self._untried
+            self._next_point = next(self._points)
+        while self._next_point is not None and self._next_point in self:
+            self._next_point = next(self._points, None)
+        return self._next_point

@@ -1,6 +1,6 @@
-"""Early stopping over folds: a trial reports the score of each fold, and folds differ in how hard they are.
+"""Pruners for cross-validated trials, which report the score of each fold.
 
-So a trial is never compared over other folds than those that it has been through.
+Folds differ in difficulty, so trials are compared only on the folds that the current trial has completed.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-_LARGEST_P = 0.1  # Optuna's own
-_JUST_ABOVE = 1.001  # Optuna stops below its threshold, and the smallest p of few folds is to be enough
+_LARGEST_P = 0.1  # Optuna's default
+_JUST_ABOVE = 1.001  # Optuna stops below its threshold; the smallest possible p must be below it
 
 
 def _wilcoxon(folds: int) -> optuna.pruners.BasePruner:
-    """Stop a trial whose folds are worse than the same folds of the best trial (Wilcoxon's signed-rank test).
+    """Create a pruner that stops a trial whose folds are worse than those of the best trial (Wilcoxon signed-rank test).
 
-    Of n pairs the smallest p is 2**-n, which for a usual number of folds is above any usual threshold. The threshold is
-    therefore such that half of the folds, if all of them are worse, are enough: 2 of 3, 3 of 5, 4 of 8.
+    The smallest p of n pairs is 2**-n, which is above the usual thresholds for the usual numbers of folds. The threshold is
+    therefore chosen so that half of the folds are enough if all of them are worse: 2 of 3, 3 of 5, 4 of 8.
     """
     threshold = max(_LARGEST_P, _JUST_ABOVE * 0.5 ** math.ceil(folds / 2))
     with warnings.catch_warnings():
@@ -32,13 +32,13 @@ def _wilcoxon(folds: int) -> optuna.pruners.BasePruner:
 
 
 class FoldMedianPruner(optuna.pruners.BasePruner):
-    """Stop a trial whose mean over its folds so far is worse than the median of what COMPLETE trials had over the same.
+    """A pruner that stops a trial whose mean over its folds is below the median of COMPLETE trials over the same folds.
 
-    Optuna's ``MedianPruner`` takes the best report of a trial, which over folds is that of the easiest.
+    Optuna's ``MedianPruner`` uses the best report of a trial, which would be that of the easiest fold.
 
     Args:
-        n_startup_trials: COMPLETE trials that there must be.
-        n_startup_folds: Folds that a trial must have been through.
+        n_startup_trials: Number of COMPLETE trials that are needed.
+        n_startup_folds: Number of folds that a trial must have completed.
     """
 
     def __init__(self, *, n_startup_trials: int = 4, n_startup_folds: int = 2) -> None:
@@ -65,4 +65,4 @@ FOLD_PRUNERS: Mapping[str, Callable[[int], optuna.pruners.BasePruner]] = {
     "median": lambda _: FoldMedianPruner(),
     "none": lambda _: optuna.pruners.NopPruner(),
 }
-"""Pruners by name, each made from the folds of a trial."""
+"""Functions that create the pruners, by name, from the number of folds."""

@@ -1,4 +1,4 @@
-"""Trials one after the other in this process: for notebooks, debugging and tests."""
+"""Runs trials one after the other in this process: for notebooks, debugging and tests."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _IDLE_SECONDS = 1.0
 def run_inline(
     objective: Objective, proposer: Proposer, *, seconds_per_trial: float | None = None, batch_trials: int = 1
 ) -> None:
-    """Run proposals until the proposer is OVER. An interrupt leaves its trials unfinished, for the next search to take up.
+    """Run proposals until the proposer is OVER. After an interrupt, the next search resumes the unfinished trials.
 
     Args:
-        objective: What runs a trial.
-        proposer: Who is asked and told.
-        seconds_per_trial: Wall seconds that a trial may take; looked at after each epoch, since nobody else could end it.
-        batch_trials: The most trials that gather into one batch.
+        objective: Runs a trial.
+        proposer: Proposes the trials and receives their results.
+        seconds_per_trial: Maximum wall seconds of a trial, checked after each epoch.
+        batch_trials: Maximum number of trials in a batch.
     """
-    gatherer = TrialBatcher(objective, proposer, limit=batch_trials)
-    while (proposals := gatherer.propose()) is not Pause.OVER:
+    batcher = TrialBatcher(objective, proposer, limit=batch_trials)
+    while (proposals := batcher.propose()) is not Pause.OVER:
         if isinstance(proposals, Pause):
             time.sleep(_IDLE_SECONDS)
             continue
@@ -41,8 +41,8 @@ def _run(batch: Batch, proposer: Proposer, deadline: float) -> None:
         reports = [(number, event) for number, event in events if isinstance(event, Report)]
         for (number, _), verdict in zip(reports, observe_round(proposer, reports), strict=True):
             if verdict is Verdict.STOP:
-                batch.leave([number])
+                batch.stop([number])
                 proposer.finish(number, Ending(Outcome.STOPPED))
             elif time.monotonic() > deadline:
-                batch.leave([number])
+                batch.stop([number])
                 proposer.finish(number, Ending(Outcome.STOPPED, facts={"stopped_by": "trial-time"}))

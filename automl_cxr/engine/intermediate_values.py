@@ -1,7 +1,7 @@
-"""What a trial scored after each epoch, as it stands in an Optuna trial.
+"""Reads and writes the scores of each epoch of an Optuna trial.
 
-With one objective these are Optuna's intermediate values, which its pruners and its dashboard read. Optuna refuses those where
-there are several objectives: then each epoch is a user attribute, ``values_00007 = [0.81, 23000.0]``, written once.
+With one objective these are Optuna's intermediate values, which its pruners and its dashboard read. Optuna does not allow them
+for several objectives: then each epoch is a user attribute, such as ``values_00007 = [0.81, 23000.0]``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PREFIX = "values_"
 
 
 def write_epoch(trial: optuna.Trial, report: Report) -> None:
-    """Write a report; a resumed trial that reports an epoch again leaves what stands there, which is the same."""
+    """Write a report. If a resumed trial reports an epoch again, the stored values, which are the same, are kept."""
     if not report.values:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The reported value is ignored", category=UserWarning)
@@ -28,13 +28,13 @@ def write_epoch(trial: optuna.Trial, report: Report) -> None:
 
 
 def read_scores(trial: FrozenTrial) -> dict[int, float]:
-    """Give the first objective after each epoch, in the order of the epochs."""
+    """Return the first objective after each epoch, in the order of the epochs."""
     several = {int(key.removeprefix(_PREFIX)): values[0] for key, values in trial.user_attrs.items() if key.startswith(_PREFIX)}
     return dict(sorted((several or trial.intermediate_values).items()))
 
 
 def read_values(trial: FrozenTrial, epoch: int) -> Values | None:
-    """Give all of several objectives after an epoch; None where the trial did not report it."""
+    """Return the values of several objectives after an epoch; None if the trial did not report it."""
     values = trial.user_attrs.get(_key(epoch))
     return None if values is None else tuple(values)
 

@@ -1,7 +1,7 @@
-"""KerasTuner proposes: its oracles alone, asked through ``populate_space``, without its tuner, its files or its memory.
+"""Proposers with the oracles of KerasTuner, called through ``populate_space``. Its tuners and its files are not used.
 
-An oracle is made anew for every proposal and filled from the study's record, so that a restart, or a second search on the same
-study, decides as the first would have. Importing this module loads Keras, some seconds that only who asks for it pays.
+Each proposal uses a new oracle with the trials of the study, so a restarted search, or a second search on the same study, makes
+the same decisions. Importing this module loads Keras, which takes some seconds.
 """
 
 from __future__ import annotations
@@ -29,26 +29,27 @@ from automl_cxr.engine.space import Choice, Float, Int, Parameter, Space, Value
 from automl_cxr.errors import UnknownNameError
 
 _FACTOR = 3
-_STARTUP = 8  # trials at random before a model is fitted; KerasTuner's own three a parameter is most of a search
+_STARTUP = 8  # random trials before a model is fitted; KerasTuner's default of three per parameter is most of a search
 _SCORE = "score"
 
 
-# ------------------------------------------------------------------------------------------------------------ the dialect
+# ---------------------------------------------------------------------------------------------------- spaces
 
 
 def to_kerastuner(space: Space, *, as_grid: bool = False) -> keras_tuner.HyperParameters:
-    """Translate a space.
+    """Convert a space to KerasTuner.
 
-    What has finitely many values becomes the index of its value: KerasTuner would turn True into 1, lose the upper end of a
-    range of 0.1 steps and refuse choices of mixed types. A parameter with one searched parent stands in its scope; one with
-    several parents is always active to KerasTuner, and ``from_kerastuner`` leaves it out where it is not.
+    A parameter with finitely many values becomes the index of its value: KerasTuner would convert True to 1, lose the upper
+    bound of a range with steps of 0.1 and reject choices of mixed types. A parameter with one searched parent is declared in
+    the scope of the parent. One with several parents is always active in KerasTuner; ``from_kerastuner`` removes it if it is
+    inactive.
 
     Args:
-        space: What is searched.
-        as_grid: Whether every finite parameter is to be enumerated; otherwise whole numbers on a logarithmic scale keep it.
+        space: The search space.
+        as_grid: Whether every finite parameter is enumerated. Otherwise integers with a logarithmic scale keep their scale.
     """
     hyperparameters = keras_tuner.HyperParameters()
-    hyperparameters.Fixed("automl_cxr/space", space.name)  # an oracle takes values without a name for a failed draw
+    hyperparameters.Fixed("automl_cxr/space", space.name)  # an oracle regards empty values as a failed draw
     for parameter in space.parameters:
         with contextlib.ExitStack() as scopes:
             for parent, values in _scopes(space, parameter):
@@ -58,7 +59,7 @@ def to_kerastuner(space: Space, *, as_grid: bool = False) -> keras_tuner.HyperPa
 
 
 def _scopes(space: Space, parameter: Parameter) -> list[tuple[str, list[Any]]]:
-    """List the scopes that a parameter stands in, outermost first."""
+    """Return the scopes of a parameter, outermost first."""
     searched = {known.name: known for known in space.parameters}
     parents = [parent for parent in parameter.when if parent in searched]
     if len(parents) != 1:
@@ -69,7 +70,7 @@ def _scopes(space: Space, parameter: Parameter) -> list[tuple[str, list[Any]]]:
 
 def _declare(hyperparameters: keras_tuner.HyperParameters, parameter: Parameter, *, as_grid: bool) -> None:
     first = None if parameter.default is None else parameter.default
-    if _is_on_scale(parameter) and not (as_grid and isinstance(parameter, Int)):
+    if _keeps_scale(parameter) and not (as_grid and isinstance(parameter, Int)):
         declare = hyperparameters.Int if isinstance(parameter, Int) else hyperparameters.Float
         sampling = "log" if parameter.log else "linear"  # type: ignore[union-attr]
         declare(parameter.name, parameter.low, parameter.high, sampling=sampling, default=first)  # type: ignore[union-attr]
@@ -79,8 +80,8 @@ def _declare(hyperparameters: keras_tuner.HyperParameters, parameter: Parameter,
         hyperparameters.Int(parameter.name, 0, len(values) - 1, default=default)
 
 
-def _is_on_scale(parameter: Parameter) -> bool:
-    """Whether KerasTuner deals in the parameter's own values, and not in their indices."""
+def _keeps_scale(parameter: Parameter) -> bool:
+    """Return whether KerasTuner gets the parameter's own values, and not their indices."""
     return (isinstance(parameter, Float) and parameter.step is None) or (isinstance(parameter, Int) and parameter.log)
 
 
@@ -91,19 +92,19 @@ def _index(parameter: Parameter, value: Value) -> int:
 
 
 def _encode(parameter: Parameter, value: Value) -> Any:
-    return value if _is_on_scale(parameter) else _index(parameter, value)
+    return value if _keeps_scale(parameter) else _index(parameter, value)
 
 
 def from_kerastuner(space: Space, values: Mapping[str, Any], *, as_grid: bool = False) -> dict[str, Value]:
-    """Translate KerasTuner's values back: exactly values of the space, and those of inactive parameters absent."""
+    """Convert values from KerasTuner: exact values of the space, without those of inactive parameters."""
 
     def decode(parameter: Parameter) -> Value:
         value = values[parameter.name]
-        if not _is_on_scale(parameter) or (as_grid and isinstance(parameter, Int)):
+        if not _keeps_scale(parameter) or (as_grid and isinstance(parameter, Int)):
             return (parameter.grid() or [])[value]
-        # The Gaussian process may step on the very end of a logarithmic scale, which lies beyond the last whole number.
-        inside = min(max(value, parameter.low), parameter.high)  # type: ignore[union-attr]
-        return int(inside) if isinstance(parameter, Int) else float(inside)
+        # The Gaussian process may return the end of a logarithmic scale, which is above the last integer.
+        clipped = min(max(value, parameter.low), parameter.high)  # type: ignore[union-attr]
+        return int(clipped) if isinstance(parameter, Int) else float(clipped)
 
     return space.resolve(decode)
 
@@ -112,20 +113,20 @@ def from_kerastuner(space: Space, values: Mapping[str, Any], *, as_grid: bool = 
 
 
 class KerasTunerProposer(StudyProposer):
-    """Proposes what a KerasTuner oracle would, from a record that looks like any other's.
+    """A proposer with a KerasTuner oracle. Its trials are recorded in the same form as those of other proposers.
 
     Args:
-        study: The record; its storage is written at every call.
-        space: What is searched.
-        pruner: A name in ``PRUNERS``, or with folds in ``FOLD_PRUNERS``.
-        epochs: The most epochs that a trial may take.
-        folds: Folds of a trial, which it then reports instead of epochs; 0 for none.
-        sign: Facts that are written on a trial, given its number, before anything else is.
+        study: The study; its storage is written at every call.
+        space: The search space.
+        pruner: A name in ``PRUNERS``, or in ``FOLD_PRUNERS`` if there are folds.
+        epochs: Maximum number of epochs of a trial.
+        folds: Number of folds, which trials then report instead of epochs; 0 for none.
+        sign: Returns the facts, such as the driver, that are written first on a trial of a given number.
         seed: With one worker, the same seed gives the same proposals, whether or not the search was interrupted.
 
     Raises:
-        UnknownNameError: No such pruner.
-        UsageError: The pruner does not go with what trials report.
+        UnknownNameError: The pruner does not exist.
+        UsageError: The pruner does not match the reports (epochs or folds).
     """
 
     def __init__(
@@ -139,12 +140,14 @@ class KerasTunerProposer(StudyProposer):
         seed: int,
         sign: Callable[[int], Facts] = lambda _: {},
     ) -> None:
-        judge = make_pruner(pruner, epochs=epochs, folds=folds)
-        super().__init__(study, space, pruner=judge, epochs=folds or epochs, seed=seed, sign=sign)
-        study.sampler = optuna.samplers.RandomSampler()  # asked for nothing
+        created_pruner = make_pruner(pruner, epochs=epochs, folds=folds)
+        super().__init__(study, space, pruner=created_pruner, epochs=folds or epochs, seed=seed, sign=sign)
+        study.sampler = optuna.samplers.RandomSampler()  # not used: ``_draw`` does not call it
         self._hyperparameters = to_kerastuner(space)
         is_maximized = study.direction is optuna.study.StudyDirection.MAXIMIZE
-        self._objective = keras_tuner.Objective(_SCORE, "max" if is_maximized else "min")  # by its name it would be guessed
+        self._objective = keras_tuner.Objective(
+            _SCORE, "max" if is_maximized else "min"
+        )  # KerasTuner would guess the direction from the name
         self._ended: dict[int, Trial] = {}
 
     def _next_slot(self, trials: Sequence[FrozenTrial]) -> Slot | Pause:
@@ -154,34 +157,34 @@ class KerasTunerProposer(StudyProposer):
         if not self._space.parameters:
             return {}
         oracle = self._oracle(self._study.get_trials(deepcopy=False), self._stream(trial.number, attempt))
-        # The matrices are small: threads would only wait for one another, at thrice the time.
+        # The matrices are small: with several threads it takes three times as long.
         with threadpool_limits(1), warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # of a Gaussian process whose bounds are KerasTuner's
+            warnings.simplefilter("ignore", ConvergenceWarning)  # KerasTuner sets the bounds of its Gaussian process
             return from_kerastuner(self._space, oracle.populate_space(_id(trial.number))["values"])
 
     @abstractmethod
     def _oracle(self, trials: Sequence[FrozenTrial], seed: int) -> keras_tuner.Oracle:
-        """Make an oracle that knows the trials of the record."""
+        """Create an oracle with the trials of the study."""
 
     def _settings(self, seed: int) -> dict[str, Any]:
-        # The oracle takes 0 for no seed. Points are compared in one place for all proposers, so it gets none to compare.
+        # The oracle takes 0 for no seed. Duplicate points are detected by ``EvaluatedPoints``, so most oracles get no trials.
         return {"objective": self._objective, "hyperparameters": self._hyperparameters, "seed": seed or 1}
 
-    def _retell(self, trial: FrozenTrial, *, is_completed: bool, score: float | None) -> Trial:
-        """Tell a trial of the record in KerasTuner's terms. Only a COMPLETED one teaches it anything."""
+    def _to_trial(self, trial: FrozenTrial, *, is_completed: bool, score: float | None) -> Trial:
+        """Convert a trial of the study to KerasTuner. Oracles learn from COMPLETED trials only."""
         if trial.number in self._ended:
             self._ended[trial.number].score = score
             return self._ended[trial.number]
         hyperparameters = self._hyperparameters.copy()
         parameters = {parameter.name: parameter for parameter in self._space.parameters}
-        told = {name: _encode(parameters[name], value) for name, value in trial.params.items() if name in parameters}
-        hyperparameters.values = {"automl_cxr/space": self._space.name, **told}
+        values = {name: _encode(parameters[name], value) for name, value in trial.params.items() if name in parameters}
+        hyperparameters.values = {"automl_cxr/space": self._space.name, **values}
         status = "COMPLETED" if is_completed else "RUNNING" if trial.state is TrialState.RUNNING else "FAILED"
-        retold = Trial(hyperparameters, trial_id=_id(trial.number), status=status)
-        retold.score = score
+        converted = Trial(hyperparameters, trial_id=_id(trial.number), status=status)
+        converted.score = score
         if trial.state.is_finished():
-            self._ended[trial.number] = retold
-        return retold
+            self._ended[trial.number] = converted
+        return converted
 
 
 def _id(number: int) -> str:
@@ -196,12 +199,12 @@ class RandomProposer(KerasTunerProposer):
 
 
 class BayesianProposer(KerasTunerProposer):
-    """KerasTuner's Gaussian process with an upper confidence bound, over the COMPLETE trials.
+    """KerasTuner's Gaussian process with an upper confidence bound, fitted to the COMPLETE trials.
 
-    A proposal takes seconds with a dozen parameters, since KerasTuner differentiates its model by finite differences; meanwhile
-    the search proposes nothing else. A trial that still runs counts as the worst score so far: KerasTuner's own guess depends
-    on the fit of the proposal before, which no record holds. KerasTuner knows no constraints: a trial that breaks one counts as
-    the worst too, whether it was trained or refused.
+    With a dozen parameters a proposal takes seconds, because KerasTuner differentiates its model by finite differences. No
+    other trial is proposed meanwhile. A running trial gets the worst score so far: KerasTuner's own estimate depends on the fit
+    of the previous proposal, which is not stored. KerasTuner has no constraints: a trial that violates one, trained or refused,
+    gets the worst score too.
     """
 
     def _oracle(self, trials: Sequence[FrozenTrial], seed: int) -> keras_tuner.Oracle:
@@ -215,23 +218,23 @@ class BayesianProposer(KerasTunerProposer):
         refused = [trial for trial in trials if trial.state is TrialState.PRUNED and not _is_feasible(trial)]
         for trial in sorted([*completed, *running, *refused], key=lambda trial: trial.number):
             score = trial.value if trial.state is TrialState.COMPLETE and _is_feasible(trial) else worst
-            oracle.trials[_id(trial.number)] = self._retell(trial, is_completed=True, score=score)
+            oracle.trials[_id(trial.number)] = self._to_trial(trial, is_completed=True, score=score)
         return oracle
 
 
 class GridProposer(KerasTunerProposer):
-    """KerasTuner's grid: the defaults first, then every other point, and then it is over."""
+    """KerasTuner's grid search: the defaults first, then every other point once."""
 
     def __init__(self, study: optuna.Study, space: Space, **settings: Any) -> None:
-        space.points()  # refuses a space without end; KerasTuner would take ten numbers of a range for all
+        space.points()  # raises UsageError for an infinite space; KerasTuner would use ten values of a continuous range
         super().__init__(study, space, **settings)
         self._points = self._walk()
 
     def _next_slot(self, trials: Sequence[FrozenTrial]) -> Slot | Pause:
-        return Pause.OVER if self._tried.first_unevaluated() is None else Slot()
+        return Pause.OVER if self._evaluated.first_unevaluated() is None else Slot()
 
     def _draw(self, trial: optuna.Trial, attempt: int) -> dict[str, Value]:
-        return next(point for point in self._points if point not in self._tried)
+        return next(point for point in self._points if point not in self._evaluated)
 
     def _walk(self) -> Iterator[dict[str, Value]]:
         self._hyperparameters = to_kerastuner(self._space, as_grid=True)
@@ -255,16 +258,17 @@ def _next_combination(oracle: GridSearchOracle, values: dict[str, Any]) -> dict[
 
 
 class HyperbandProposer(KerasTunerProposer):
-    """KerasTuner's Hyperband: one sweep over its brackets, where a slot that failed is filled again.
+    """KerasTuner's Hyperband: one sweep over its brackets, with replacements for failed trials.
 
-    A rung's trial runs until its rung's epoch and is recorded as PRUNED there; the best of a rung are continued by new trials
-    that name them as ``parent``. Trials of the last rung are COMPLETE. It takes no pruner: its rungs are where it stops.
+    A trial of a rung runs until the rung's epoch and is then recorded as PRUNED. The best trials of a rung are continued by new
+    trials, which refer to them as ``parent``. Trials of the last rung are COMPLETE. A pruner is not used, because trials are
+    stopped at rungs only.
 
-    KerasTuner's own loop never fills a slot again whose trial failed, and promotes as many fewer. Here a configuration that
-    fails, or is stopped before its rung, leaves its bracket at every round, as if it had not been drawn: round 0 gets a fresh
-    one in its place, and later rounds the best that is left.
+    KerasTuner's own loop does not replace a failed trial, and promotes fewer trials. Here a configuration that fails, or is
+    stopped before its rung, is removed from all rounds of its bracket, as if it had not been drawn: round 0 gets a new one,
+    and later rounds get the best of the remaining ones.
 
-    Trials without a bracket (an earlier search with another sampler) take no part.
+    Trials without a bracket (from an earlier search with another sampler) are ignored.
     """
 
     def __init__(self, study: optuna.Study, space: Space, *, pruner: str = "none", **settings: Any) -> None:
@@ -277,35 +281,35 @@ class HyperbandProposer(KerasTunerProposer):
 
     @property
     def n_full_asked(self) -> int:
-        """Trials of the last rungs of all brackets."""
+        """Number of trials in the last rungs of all brackets."""
         return sum(self._last_rung_size(bracket) for bracket in range(self._last_bracket + 1))
 
     def continuable(self) -> set[int]:
-        """Number the trials at a rung that nobody has continued yet, in brackets that are not over."""
+        """Return the numbers of the trials that ended at a rung and are not continued yet, in unfinished brackets."""
         members = [trial for trial in self._read() if "bracket" in trial.user_attrs]
-        lost = _lost(members)
-        taken = {trial.user_attrs.get("parent") for trial in members if trial.number not in lost}
+        removed = _removed(members)
+        continued = {trial.user_attrs.get("parent") for trial in members if trial.number not in removed}
         complete = Counter(trial.user_attrs["bracket"] for trial in members if trial.state is TrialState.COMPLETE)
         return {
             trial.number
             for trial in members
             if trial.user_attrs.get("stopped_by") == "rung"
-            and trial.number not in lost | taken
+            and trial.number not in removed | continued
             and complete[trial.user_attrs["bracket"]] < self._last_rung_size(trial.user_attrs["bracket"])
         }
 
     def _last_rung_size(self, bracket: int) -> int:
-        """Count the trials of a bracket that run to the last epoch; KerasTuner's own formula."""
+        """Return the number of trials of a bracket that run to the last epoch (KerasTuner's formula)."""
         return math.ceil(math.ceil(1 + math.log(self._epochs, _FACTOR)) / (bracket + 1))
 
     def _next_slot(self, trials: Sequence[FrozenTrial]) -> Slot | Pause:
         oracle = self._oracle(trials, seed=1)
         trial_id = _id(len(trials))
-        answer = oracle.populate_space(trial_id)
-        if answer["status"] != "RUNNING":
-            return Pause.IDLE if answer["status"] == "IDLE" else Pause.OVER
-        values = answer["values"]
-        # The bracket that KerasTuner writes among the values is the newest, also where an older one is being filled.
+        reply = oracle.populate_space(trial_id)
+        if reply["status"] != "RUNNING":
+            return Pause.IDLE if reply["status"] == "IDLE" else Pause.OVER
+        values = reply["values"]
+        # KerasTuner adds the newest bracket to the values, even if the trial belongs to an older one.
         brackets = oracle.get_state()["brackets"]
         bracket = next(b["bracket_num"] for b in brackets if any(trial_id == s["id"] for r in b["rounds"] for s in r))
         return Slot(
@@ -317,22 +321,24 @@ class HyperbandProposer(KerasTunerProposer):
     def _draw(self, trial: optuna.Trial, attempt: int) -> dict[str, Value]:
         if not self._space.parameters:
             return {}
-        oracle = RandomSearchOracle(**self._settings(self._stream(trial.number, attempt)))  # what Hyperband fills round 0 with
+        oracle = RandomSearchOracle(
+            **self._settings(self._stream(trial.number, attempt))
+        )  # Hyperband draws round 0 in the same way
         return from_kerastuner(self._space, oracle.populate_space(_id(trial.number))["values"])
 
     def _oracle(self, trials: Sequence[FrozenTrial], seed: int) -> keras_tuner.Oracle:
         oracle = HyperbandOracle(**self._settings(seed), max_epochs=self._epochs, factor=_FACTOR)
         members = [trial for trial in trials if "bracket" in trial.user_attrs]
-        lost = _lost(members)
-        last_of_all = -math.inf if self._objective.direction == "max" else math.inf  # of a round that promotes
+        removed = _removed(members)
+        worst = -math.inf if self._objective.direction == "max" else math.inf  # never promoted
         newest = min((trial.user_attrs["bracket"] for trial in members), default=self._last_bracket)
         brackets: dict[int, list[list[dict[str, str | None]]]] = {
             number: [[] for _ in range(number + 1)] for number in range(self._last_bracket, newest - 1, -1)
         }
         for trial in members:
-            if trial.number not in lost:
-                score = trial.user_attrs.get(_SCORE) if _is_feasible(trial) else last_of_all
-                oracle.trials[_id(trial.number)] = self._retell(trial, is_completed=_reached_its_rung(trial), score=score)
+            if trial.number not in removed:
+                score = trial.user_attrs.get(_SCORE) if _is_feasible(trial) else worst
+                oracle.trials[_id(trial.number)] = self._to_trial(trial, is_completed=_has_reached_rung(trial), score=score)
                 parent = trial.user_attrs.get("parent")
                 slot = {"past_id": None if parent is None else _id(parent), "id": _id(trial.number)}
                 brackets[trial.user_attrs["bracket"]][trial.user_attrs["round"]].append(slot)
@@ -352,21 +358,21 @@ def _is_feasible(trial: FrozenTrial) -> bool:
     return all(violation <= 0 for violation in trial.constraints.values())
 
 
-def _reached_its_rung(trial: FrozenTrial) -> bool:
+def _has_reached_rung(trial: FrozenTrial) -> bool:
     return trial.state is TrialState.COMPLETE or trial.user_attrs.get("stopped_by") == "rung"
 
 
-def _lost(members: Sequence[FrozenTrial]) -> set[int]:
-    """Number the trials that ended before their rung, and those that they continued."""
+def _removed(members: Sequence[FrozenTrial]) -> set[int]:
+    """Return the numbers of the trials that ended before their rung, and of those that they continued."""
     parents = {trial.number: trial.user_attrs.get("parent") for trial in members}
-    lost = set()
+    removed = set()
     for trial in members:
-        if trial.state.is_finished() and not _reached_its_rung(trial):
+        if trial.state.is_finished() and not _has_reached_rung(trial):
             number: int | None = trial.number
             while number is not None:
-                lost.add(number)
+                removed.add(number)
                 number = parents.get(number)
-    return lost
+    return removed
 
 
 ORACLES: Mapping[str, type[KerasTunerProposer]] = {

@@ -1,11 +1,11 @@
-"""Optuna proposes, and its pruners stop early; both decide from the study's storage alone, and a restart forgets nothing.
+"""Proposers with the samplers and pruners of Optuna. Both decide from the study's storage alone, so a restart changes nothing.
 
-Samplers compare equal fidelities only. TPE ranks the trials that were stopped by the epoch they reached and below every
-COMPLETE one; all other samplers here learn from COMPLETE trials alone.
+Samplers compare trials of the same number of epochs only. TPE ranks PRUNED trials below all COMPLETE ones, by the epoch that
+they reached; all other samplers learn from COMPLETE trials only.
 
-tpe, gp, nsga2 and nsga3 learn from the violations that stand on the trials: tpe ranks every trial that violates a constraint,
-trained or refused, below all others; gp models how far each COMPLETE trial keeps or breaks each constraint; nsga2 and nsga3 let
-the feasible dominate the infeasible. The other samplers here propose as if there were no constraint.
+tpe, gp, nsga2 and nsga3 learn from constraint violations. tpe ranks every trial that violates a constraint, trained or refused,
+below all others. gp fits a model of each constraint to the COMPLETE trials. In nsga2 and nsga3, feasible trials dominate
+infeasible ones. The other samplers ignore constraints.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from automl_cxr.engine.warm_start_view import WarmStartPoint, add_priors_to_stud
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.optuna_private import trial_id_of
 
-_STARTUP = 8  # trials at random before a model is fitted; Optuna's own 10 is half of a small search
-_POPULATION = 16  # of a generation; Optuna's own 50 is random search for as many trials
+_STARTUP = 8  # random trials before a model is fitted; Optuna's default of 10 is half of a small search
+_POPULATION = 16  # population size; with Optuna's default of 50, the first 50 trials are random
 
 
 def first_rung(epochs: int) -> int:
-    """Choose the epoch of the first stopping decision: a ninth of all, so that two threefold rungs follow before the end.
+    """Return the epoch of the first rung: a ninth of all epochs, so that two rungs with factor 3 follow.
 
-    Never the first epoch, after which validation scores are mostly noise.
+    It is never epoch 1, after which validation scores are mostly noise.
     """
     return max(2, epochs // REDUCTION**2)
 
 
 class _CmaEs(optuna.samplers.CmaEsSampler):
-    """CMA-ES over the numbers that every point has; the rest is drawn at random.
+    """CMA-ES over the numeric parameters that are active in every point; the others are drawn at random.
 
-    Optuna's own takes the parameters that all trials so far had in common, and gives up for good when a later trial lacks one.
+    Optuna's own sampler uses the parameters that all trials so far have, and stops working if a later trial lacks one.
     """
 
     def __init__(self, space: Space, seed: int) -> None:
@@ -66,14 +66,14 @@ class _CmaEs(optuna.samplers.CmaEsSampler):
         return dict(self._numbers)
 
     def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """Do nothing; Optuna's own warns of every constraint, which it does not use."""
+        """Do nothing; Optuna's own method warns that constraints are ignored."""
 
 
 class _Qmc(optuna.samplers.QMCSampler):
-    """A scrambled Sobol sequence over all parameters; a point has no use for the coordinates of those that are inactive.
+    """A scrambled Sobol sequence over all parameters; the coordinates of inactive parameters are ignored.
 
-    Optuna's own takes the parameters of the first trial. The sequence belongs to the study's seed and its position is kept in
-    the study, so a search that was killed between drawing a point and writing it leaves that point out.
+    Optuna's own sampler uses the parameters of the first trial only. The sequence depends on the study's seed, and the study
+    stores the position in it. A search that is killed after it draws a point and before it writes the trial skips that point.
     """
 
     def __init__(self, space: Space, study_seed: int) -> None:
@@ -93,17 +93,17 @@ class _Grid(optuna.samplers.BruteForceSampler):
     """Every point once, in random order."""
 
     def __init__(self, space: Space, seed: int) -> None:
-        space.points()  # refuses a space without end
+        space.points()  # raises UsageError for an infinite space
         super().__init__(seed=seed)
 
     def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """Stop nothing: the proposer sees for itself when it is over, and Optuna has no loop here that could be stopped."""
+        """Do nothing: Optuna's own method stops ``Study.optimize``, which is not used here."""
 
 
 def _gp(space: Space, study_seed: int, seed: int) -> optuna.samplers.BaseSampler:
     if importlib.util.find_spec("torch") is None:
         raise UsageError(
-            "Sampler 'gp' needs PyTorch, which is not installed. Install automl-cxr[gp], or take tpe, cmaes or kt-bayesian."
+            "Sampler 'gp' needs PyTorch, which is not installed. Install automl-cxr[gp], or use tpe, cmaes or kt-bayesian."
         )
     return optuna.samplers.GPSampler(
         seed=seed,
@@ -123,10 +123,10 @@ SAMPLERS: Mapping[str, Callable[[Space, int, int], optuna.samplers.BaseSampler]]
     "nsga2": lambda _, __, seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=_POPULATION),
     "nsga3": lambda _, __, seed: optuna.samplers.NSGAIIISampler(seed=seed, population_size=_POPULATION),
 }
-"""Samplers by name, each made from the space, the study's seed and the trial's. A row is all that another one takes."""
+"""Functions that create the samplers, by name, from the space, the study's seed and the trial's seed. Add new samplers here."""
 
 LEARNING_SAMPLERS = ("tpe", "gp")
-"""Those that learn from the scores of an earlier study. CMA-ES and the genetic ones learn from their own generations alone."""
+"""Samplers that can learn from the scores of an earlier study. CMA-ES and the genetic samplers use their own trials only."""
 
 PRUNERS: Mapping[str, Callable[[int], optuna.pruners.BasePruner]] = {
     "asha": lambda epochs: SuccessiveHalving(first_rung(epochs)),
@@ -136,82 +136,83 @@ PRUNERS: Mapping[str, Callable[[int], optuna.pruners.BasePruner]] = {
     "median": lambda epochs: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=first_rung(epochs)),
     "none": lambda _: optuna.pruners.NopPruner(),
 }
-"""Pruners by name, each made from the most epochs that a trial may take; ``FOLD_PRUNERS`` are those of folds.
+"""Functions that create the pruners, by name, from the maximum number of epochs; ``FOLD_PRUNERS`` are those for folds.
 
-hyperband assigns a trial to its bracket by its number and the study's name, and samplers then learn within the bracket.
+hyperband assigns a trial to a bracket by its number and the study's name, and samplers learn from the trials of one bracket.
 """
 
 SEVERAL_OBJECTIVES = frozenset({"tpe", "random", "gp", "qmc", "grid", "nsga2", "nsga3", "asha", "none"})
-"""Samplers and pruners that know what to do with several objectives; ``asha`` then compares Pareto ranks."""
+"""Samplers and pruners that support several objectives; ``asha`` then compares Pareto ranks."""
 
 
 def make_sampler(name: str, space: Space, *, study_seed: int, seed: int) -> optuna.samplers.BaseSampler:
-    """Make the sampler of a row.
+    """Create a sampler.
 
     Raises:
-        UsageError: It needs a library that is not installed, or a space with an end.
+        UsageError: It needs a library that is not installed, or a finite space.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # TPE's groups, for spaces with conditions; brute force
+        warnings.simplefilter("ignore", ExperimentalWarning)  # for TPE's groups and for BruteForceSampler
         return SAMPLERS[name](space, study_seed, seed)
 
 
 def check_several_objectives(n_objectives: int, *, sampler: str, pruner: str) -> None:
-    """Refuse, for several objectives, what knows one only.
+    """Check that a sampler and a pruner support the number of objectives.
 
     Raises:
-        UsageError: It does.
+        UsageError: One of them supports a single objective only.
     """
     if n_objectives == 1:
         return
     for kind, name, table in (("Sampler", sampler, SAMPLERS), ("Pruner", pruner, PRUNERS)):
         if name not in SEVERAL_OBJECTIVES:
-            able = ", ".join(known for known in table if known in SEVERAL_OBJECTIVES)
+            supported = ", ".join(known for known in table if known in SEVERAL_OBJECTIVES)
             raise UsageError(
-                f"{kind} '{name}' knows one objective only; received {n_objectives}. Take one of {able}, or name one objective."
+                f"{kind} '{name}' supports one objective only; received {n_objectives}. "
+                f"Use one of {supported}, or one objective."
             )
 
 
 def make_pruner(name: str, *, epochs: int, folds: int) -> optuna.pruners.BasePruner:
-    """Make the pruner of a name: one that judges by folds where a trial reports these, and by epochs otherwise.
+    """Create a pruner: one that compares folds if trials report folds, otherwise one that compares epochs.
 
     Raises:
-        UnknownNameError: No such pruner.
-        UsageError: It does not judge by what a trial reports.
+        UnknownNameError: The pruner does not exist.
+        UsageError: It compares epochs and trials report folds, or the other way round.
     """
     if name not in {*PRUNERS, *FOLD_PRUNERS}:
         raise UnknownNameError("pruner", name, {*PRUNERS, *FOLD_PRUNERS})
     if folds and name not in FOLD_PRUNERS:
         raise UsageError(
-            f"A pruner must judge by folds where trials report these; received --pruner {name} with --folds {folds}. "
-            f"Take one of {', '.join(FOLD_PRUNERS)}, or leave --folds out."
+            f"A pruner must compare folds if --folds is set; received --pruner {name} with --folds {folds}. "
+            f"Use one of {', '.join(FOLD_PRUNERS)}, or omit --folds."
         )
     if not folds and name not in PRUNERS:
         raise UsageError(
             f"Pruner {name} compares the folds of two trials; received no --folds. "
-            f"Add --folds 5, or take one of {', '.join(PRUNERS)}."
+            f"Add --folds 5, or use one of {', '.join(PRUNERS)}."
         )
     return FOLD_PRUNERS[name](folds) if folds else PRUNERS[name](epochs)
 
 
 class OptunaProposer(StudyProposer):
-    """Proposes what an Optuna sampler suggests.
+    """A proposer with an Optuna sampler.
 
     Args:
-        study: The record; its storage is written at every call.
-        space: What is searched.
+        study: The study; its storage is written at every call.
+        space: The search space.
         sampler: A name in ``SAMPLERS``.
-        pruner: A name in ``PRUNERS``, or with folds in ``FOLD_PRUNERS``.
-        epochs: The most epochs that a trial may take.
-        folds: Folds of a trial, which it then reports instead of epochs; 0 for none.
-        sign: Facts that are written on a trial, given its number, before anything else is.
+        pruner: A name in ``PRUNERS``, or in ``FOLD_PRUNERS`` if there are folds.
+        epochs: Maximum number of epochs of a trial.
+        folds: Number of folds, which trials then report instead of epochs; 0 for none.
+        sign: Returns the facts, such as the driver, that are written first on a trial of a given number.
         seed: With one worker, the same seed gives the same proposals, whether or not the search was interrupted.
-        priors: What one of ``LEARNING_SAMPLERS`` knows from an earlier study.
+        priors: Points and scores of an earlier study, for ``LEARNING_SAMPLERS``.
 
     Raises:
-        UnknownNameError: No such sampler or pruner.
-        UsageError: The sampler needs a library that is not installed, or a space with an end; or sampler or pruner know one
-            objective only, or the pruner does not judge by what trials report.
+        UnknownNameError: The sampler or the pruner does not exist.
+        UsageError: The sampler needs a library that is not installed, or a finite space; the sampler or the pruner supports
+            one objective only; or the pruner does not match the reports (epochs or folds).
     """
 
     def __init__(
@@ -229,36 +230,36 @@ class OptunaProposer(StudyProposer):
     ) -> None:
         if sampler not in SAMPLERS:
             raise UnknownNameError("sampler", sampler, SAMPLERS)
-        judge = make_pruner(pruner, epochs=epochs, folds=folds)
+        created_pruner = make_pruner(pruner, epochs=epochs, folds=folds)
         check_several_objectives(len(study.directions), sampler=sampler, pruner=pruner)
-        super().__init__(study, space, pruner=judge, epochs=folds or epochs, seed=seed, sign=sign)
+        super().__init__(study, space, pruner=created_pruner, epochs=folds or epochs, seed=seed, sign=sign)
         is_halving = pruner == "asha" and len(study.directions) > 1
         self._halving = ParetoHalving(first_rung(epochs)) if is_halving else None
         self._sampler = sampler
         self._priors = priors if sampler in LEARNING_SAMPLERS else ()
-        self._set_sampler(number=0, attempt=0)  # what cannot work is refused here, not at the first trial
+        self._set_sampler(number=0, attempt=0)  # raises UsageError here and not at the first trial
 
     def _next_slot(self, trials: Sequence[FrozenTrial]) -> Slot | Pause:
-        is_over = self._sampler == "grid" and self._tried.first_unevaluated() is None
+        is_over = self._sampler == "grid" and self._evaluated.first_unevaluated() is None
         return Pause.OVER if is_over else Slot()
 
     def _draw(self, trial: optuna.Trial, attempt: int) -> dict[str, Value]:
-        """Ask the sampler as ``Trial.suggest_...`` does, writing nothing."""
+        """Sample values as ``Trial.suggest_...`` does, without writing them."""
         self._set_sampler(trial.number, attempt)
         study = add_priors_to_study(self._study, self._space, self._priors)
-        asked = optuna.Trial(study, trial_id_of(trial))
-        relative = asked.relative_params
-        begun = copy.copy(self._study.get_trials(deepcopy=False)[trial.number])
-        begun.params, begun.distributions = {}, {}
+        sampled = optuna.Trial(study, trial_id_of(trial))
+        relative = sampled.relative_params
+        current = copy.copy(self._study.get_trials(deepcopy=False)[trial.number])
+        current.params, current.distributions = {}, {}
 
         def choose(parameter: Parameter) -> Value:
             distribution = to_optuna(parameter)
             if parameter.name in relative:
                 value = relative[parameter.name]
             else:
-                value = self._study.sampler.sample_independent(study, begun, parameter.name, distribution)
+                value = self._study.sampler.sample_independent(study, current, parameter.name, distribution)
             value = distribution.to_external_repr(distribution.to_internal_repr(value))
-            begun.params[parameter.name], begun.distributions[parameter.name] = value, distribution
+            current.params[parameter.name], current.distributions[parameter.name] = value, distribution
             return value
 
         return self._space.resolve(choose)

@@ -1,7 +1,7 @@
-"""Several objectives at once: who dominates whom, and who of a rung goes on.
+"""Pareto fronts for several objectives, and successive halving by Pareto rank.
 
-Losses here are float (n, m): n candidates, m objectives, less is better. One candidate dominates another that is no better in
-any objective and worse in one.
+Losses are float arrays (n, m): n candidates, m objectives, lower is better. A candidate dominates another one if it is not
+worse in any objective and better in at least one.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ _REDUCTION = 3
 
 
 def is_on_front(losses: np.ndarray) -> np.ndarray:
-    """Mark the candidates that no other dominates, bool (n,); of equal ones all or none."""
+    """Return which candidates are not dominated, bool (n,). Equal candidates get the same value."""
     on_front = np.zeros(len(losses), dtype=bool)
-    left = np.lexsort(losses.T[::-1])  # a candidate can only be dominated by one before it in this order
-    while left.size:
-        best = losses[left[0]]
-        is_equal = (losses[left] == best).all(axis=1)
-        on_front[left[is_equal]] = True
-        left = left[(losses[left] < best).any(axis=1)]
+    remaining = np.lexsort(losses.T[::-1])  # a candidate can only be dominated by an earlier one in this order
+    while remaining.size:
+        best = losses[remaining[0]]
+        is_equal = (losses[remaining] == best).all(axis=1)
+        on_front[remaining[is_equal]] = True
+        remaining = remaining[(losses[remaining] < best).any(axis=1)]
     return on_front
 
 
 def nondominated_ranks(losses: np.ndarray) -> np.ndarray:
-    """Rank candidates, int (n,): 0 on the front, 1 on the front of the others, and so on (Deb et al. 2002, NSGA-II)."""
+    """Return the rank of each candidate, int (n,): 0 on the front, 1 on the next front, ... (Deb et al. 2002, NSGA-II)."""
     ranks = np.zeros(len(losses), dtype=np.int64)
-    left, rank = np.arange(len(losses)), 0
-    while left.size:
-        on_front = is_on_front(losses[left])
-        ranks[left[on_front]] = rank
-        left, rank = left[~on_front], rank + 1
+    remaining, rank = np.arange(len(losses)), 0
+    while remaining.size:
+        on_front = is_on_front(losses[remaining])
+        ranks[remaining[on_front]] = rank
+        remaining, rank = remaining[~on_front], rank + 1
     return ranks
 
 
 def crowding_distances(losses: np.ndarray) -> np.ndarray:
-    """Tell how lonely each candidate of one front is, float (n,); infinite at the ends of the front (Deb et al. 2002)."""
+    """Return the crowding distance of each candidate of one front, float (n,); infinite at its ends (Deb et al. 2002)."""
     distances = np.zeros(len(losses))
     for column in losses.T:
         order = np.argsort(column, kind="stable")
@@ -49,32 +49,32 @@ def crowding_distances(losses: np.ndarray) -> np.ndarray:
 
 
 def is_among_best_third(losses: np.ndarray, candidate: int) -> bool:
-    """Tell whether a candidate stays in the race: a third does, at least one, by rank and then by crowding distance.
+    """Return whether a candidate is among the best third (at least one), by rank and then by crowding distance.
 
-    Candidates that tie with the last of the third stay too. Objectives that are not known of all (NaN) take no part.
+    Candidates that tie with the last of the third are included. Objectives with NaN for any candidate are ignored.
     """
     known = losses[:, ~np.isnan(losses).any(axis=0)]
     if known.shape[1] == 0:
         return True
     ranks = nondominated_ranks(known)
-    rivals = ranks == ranks[candidate]
+    is_same_rank = ranks == ranks[candidate]
     n_better = int((ranks < ranks[candidate]).sum())
-    lonely = crowding_distances(known[rivals])
-    n_better += int((lonely > lonely[np.flatnonzero(rivals) == candidate]).sum())
+    distances = crowding_distances(known[is_same_rank])
+    n_better += int((distances > distances[np.flatnonzero(is_same_rank) == candidate]).sum())
     return n_better < max(1, len(losses) // _REDUCTION)
 
 
 class ParetoHalving:
     """Asynchronous successive halving by Pareto rank, as Syne Tune's MOASHA (Schmucker et al. 2021, arXiv:2106.12639).
 
-    Its rungs are those of ``asha``: an epoch, and three, nine, ... times as many. It decides from the record alone.
+    Its rungs are those of ``asha``: the first rung's epoch times 1, 3, 9, ... It decides from the stored trials only.
     """
 
     def __init__(self, first_rung: int) -> None:
         self._first_rung = first_rung
 
     def is_rung(self, epoch: int) -> bool:
-        """Tell whether trials are compared after an epoch."""
+        """Return whether trials are compared after an epoch."""
         rung = self._first_rung
         while rung < epoch:
             rung *= _REDUCTION

@@ -1,59 +1,60 @@
-"""The contract between what proposes trials, what runs them and what records them.
+"""The protocol between a proposer, which decides on trials, an executor, which runs them, and an objective, which trains one.
 
-An executor repeats, for as many trials at once as there is room for::
+An executor repeats these steps, for several trials at a time::
 
     proposal = proposer.propose()
-    for report in objective(proposal):                      # an epoch each
-        if proposer.observe(proposal.number, report) is STOP: leave the trial
+    for report in objective(proposal):                      # one report per epoch
+        if proposer.observe(proposal.number, report) is STOP: close the generator
     proposer.finish(proposal.number, ending)
 
-An objective is a generator function: it yields a Report after each epoch and returns the facts of the finished trial. A
-generator that is closed (GeneratorExit at its yield) was stopped early and clears up after itself. Executors pull epochs, so
-that no thread and no message to a worker is needed to stop one.
+An objective is a generator function. It yields a Report after each epoch and returns the facts of the finished trial. A
+generator that is closed early (GeneratorExit at its yield) was stopped, and cleans up. As executors request each epoch, no
+thread and no message to a worker is needed to stop a trial.
 
-A trial that is cross-validated reports folds instead of epochs: of fold 1, 2, ... the score on the images that it left out.
+A cross-validated trial reports folds instead of epochs: for fold 1, 2, ... the score on the images of that fold.
 
-A proposer may run trials in rungs: a few epochs of many, more of the best. A proposal then says until which epoch to run, and
-which trial it continues::
+A proposer may run trials in rungs: a few epochs of many trials, then more epochs of the best ones. A proposal then contains the
+last epoch to run, and the trial that it continues::
 
     Proposal(number=0, values, epochs=4)                    # from the beginning, through epoch 4
-    Proposal(number=9, values, epochs=12, parent=0)         # trial 0 again: from its checkpoint, epochs 5 to 12
+    Proposal(number=9, values, epochs=12, parent=0)         # continues trial 0 from its checkpoint: epochs 5 to 12
 
-The objective runs through epoch ``epochs``, leaves a checkpoint among the trial's files, and returns the facts of a finished
-trial as if there were no epoch beyond; the executor passes on FINISHED. It is the proposer that knows how much was asked: a
-rung below the study's last epoch it records as PRUNED, a rung at the last epoch as COMPLETE. The files of both are committed
-before ``finish``, since any of them may be continued. A continued trial reports only the epochs that it runs itself, and has
-its parent's seed and values. STOPPED is for a trial that did not come to the end of its rung.
+The objective runs through epoch ``epochs``, writes a checkpoint to the trial's files and returns the facts of a finished trial;
+the executor passes FINISHED to the proposer. The proposer records a trial that ends at a rung below the study's last epoch as
+PRUNED, and one that ends at the last epoch as COMPLETE. The files of both are committed before ``finish``, because each of them
+may be continued. A continued trial reports only the epochs that it runs itself, and has the seed and the values of its parent.
+STOPPED is for a trial that ended before the last epoch of its rung.
 
-Where a study has several objectives, reports and facts carry ``values``, all of them in their order, of which the first is
-``score``. Facts may hold ``violations``: how far each constraint of the study is broken, by its name, above 0 where it is. A
-trial that breaks one COMPLETE is infeasible; one that is known to break one before it trains raises ``InfeasibleError`` and
-ends as REFUSED.
+In a study with several objectives, reports and facts contain ``values``: all objectives in the study's order. The first of them
+is ``score``. Facts may contain ``violations``: for each constraint, by name, a value that is above 0 if the trial violates it.
+A COMPLETE trial that violates a constraint is infeasible. A trial that is known to violate one before it trains raises
+``InfeasibleError`` and ends as REFUSED.
 
-Trials that are too cheap to run one by one may be run together, in batches. An objective that can do so offers two methods
-more (``BatchableObjective``); without them nothing changes::
+Trials that are too cheap to run one by one can run in batches, if the objective has two more methods (``BatchableObjective``)::
 
-    can_batch(proposal)    -> bool                          # is this trial so cheap that it should run with others?
-    run_batch(proposals)   -> list of generators            # of two or more, in their order; each as objective(proposal) gives
+    can_batch(proposal)    -> bool                          # whether the trial is so cheap that it should run in a batch
+    run_batch(proposals)   -> list of generators            # for two or more trials, each as objective(proposal)
 
-The generators share computation, each by the contract above: it yields a Report after each epoch, returns the facts of its
-trial, may raise an error of its own, and may be closed early. None of this harms the others. (One that has not begun is closed
-only where the whole batch is: Python runs no line of it then.)
-They are advanced in turns, an epoch each: the first one that is asked for an epoch computes it for all that are left, and
-these take theirs from a buffer. Their numbers of epochs may differ. An error of the shared computation is raised by all.
+The generators of a batch share their computation. Each follows the contract above: it yields a Report after each epoch, returns
+the facts of its trial, may raise its own error and may be closed early, without effect on the others. (A generator that has not
+started is closed only with the whole batch, because Python then runs none of its code.) The executor requests one epoch of each
+generator in turn: the first request computes the epoch for all trials of the batch, and the others read it from a buffer. The
+numbers of epochs may differ. An error in the shared computation is raised by all generators.
 
-The rules of a batch:
+Rules for batches:
 
-- It is made of proposals that follow one another, are taken up for the first time (``attempts`` is 0) and gather. A trial that
-  failed, or whose search died, runs alone when it is run again, so that it takes no neighbour down twice.
-- A Pause, the limit of the executor, or a proposal that does not gather ends the batch. Such a proposal comes next, alone.
-- The proposer is told of each trial as ever, and allows each as ever: budgets hold, and samplers know what runs (Optuna's tpe
-  counts on a bad score of running trials, so that a batch spreads). What tpe proposes depends on where the batches begin.
-- STOP closes one trial. The others go on, and the batch is over when all have ended.
-- When the process of a batch dies, takes too much memory or too much time, all its trials that have not ended get the ending
-  that a single one would get; each is then run again, or not, by its own count of retries. A batch of n trials has n times the
-  wall time of a trial (``seconds_per_trial``), counted from its beginning, and the memory of one.
-- When the search itself dies, all of them stand RUNNING in the record, and the next search takes each up.
+- A batch consists of consecutive proposals that can be batched and have not run before (``attempts`` is 0). A trial that
+  failed, or whose search died, is repeated alone, so that it cannot make other trials fail twice.
+- A batch is complete when the proposer returns a Pause, when the executor's limit is reached, or when a proposal cannot be
+  batched. Such a proposal runs next, alone.
+- The proposer is called for each trial of a batch as for any other trial, so budgets hold, and samplers take the running trials
+  into account (Optuna's TPE assumes bad scores for running trials, which makes the points of a batch differ). The proposals of
+  TPE depend on where batches begin.
+- STOP closes one trial. The other trials continue, and the batch ends when all have ended.
+- If the process of a batch dies or exceeds its memory or its time, all its unfinished trials get the ending that a single trial
+  would get. Each is then repeated according to its own number of retries. A batch of n trials has n times the wall time of one
+  trial (``seconds_per_trial``), measured from its start, and the memory of one.
+- If the search itself dies, all trials of the batch are RUNNING in the study, and the next search resumes each of them.
 """
 
 from __future__ import annotations
@@ -76,14 +77,14 @@ class Proposal:
     """A trial to run.
 
     Attributes:
-        number: Its number in the study.
-        values: The searched values.
-        epochs: Epoch that it runs through, counted from the beginning of its parents; None for the study's last.
-        parent: Number of the trial whose checkpoint it continues; None to begin anew.
-        halvings: How often its batch is to be halved, because memory ran out before.
-        seconds: Wall seconds that the search has left, after which no further epoch begins; None for no limit. A span and not a
-            time of day, because clocks differ between machines and are set back.
-        attempts: How often it was begun before, by this search or one that died.
+        number: Number of the trial in the study.
+        values: Values of the searched hyperparameters.
+        epochs: Last epoch to run, counted from the start of the first ancestor; None for the study's last epoch.
+        parent: Number of the trial whose checkpoint this one continues; None for a new trial.
+        halvings: How often the batch size is halved, because earlier attempts ran out of memory.
+        seconds: Wall seconds that the search has left; no epoch begins after them. None for no limit. A duration and not a time
+            of day, because clocks differ between machines and can be set back.
+        attempts: Number of earlier attempts, by this search or by one that died.
     """
 
     number: int
@@ -97,13 +98,13 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Report:
-    """What an epoch, or a fold, came to.
+    """The result of an epoch or of a fold.
 
     Attributes:
-        epoch: Its number, from 1.
+        epoch: Number of the epoch or fold, from 1.
         score: The study's (first) objective, in its own direction.
-        facts: Whatever else is worth recording.
-        values: All objectives where there are several; None for one that only the end of the trial tells.
+        facts: Other results to record on the trial.
+        values: All objectives, if there are several; None for one that is known only at the end of the trial.
     """
 
     epoch: int
@@ -113,24 +114,24 @@ class Report:
 
 
 class Pause(enum.Enum):
-    """Why there is no proposal: IDLE until something running has ended, OVER for good."""
+    """The reason why there is no proposal: IDLE until a running trial has ended, OVER if there will be no more proposals."""
 
     IDLE = "idle"
     OVER = "over"
 
 
 class Verdict(enum.Enum):
-    """What becomes of a trial after a report."""
+    """The decision about a trial after a report."""
 
     CONTINUE = "continue"
     STOP = "stop"
 
 
 class Outcome(enum.Enum):
-    """How a trial left its executor.
+    """The way in which a trial ended.
 
-    FINISHED at the end of what was asked, STOPPED before it by verdict or for lack of time, REFUSED before it trained because
-    a constraint forbids it, FAILED by an error.
+    FINISHED after its last epoch, STOPPED early by a decision or for lack of time, REFUSED before training because it violates
+    a constraint, FAILED with an error.
     """
 
     FINISHED = "finished"
@@ -145,10 +146,10 @@ class Ending:
 
     Attributes:
         outcome: How it ended.
-        facts: What the objective returned (FINISHED) or what the refusal tells (REFUSED), empty otherwise.
-        error: One line for people (FAILED, REFUSED); of a failure it begins with the class of the error.
-        trace: The traceback (FAILED), for the trial's log.
-        retry: Whether the trial is run again (FAILED).
+        facts: Facts that the objective returned (FINISHED) or that the refusal contains (REFUSED); empty otherwise.
+        error: One line for the user (FAILED, REFUSED). That of a failure begins with the class of the error.
+        trace: The traceback for the trial's log (FAILED).
+        retry: Whether and how the trial is repeated (FAILED).
     """
 
     outcome: Outcome
@@ -159,7 +160,7 @@ class Ending:
 
     @classmethod
     def of_error(cls, error: Exception) -> Ending:
-        """Describe what a trial died of."""
+        """Return the ending of a trial that raised an error."""
         message = " ".join(str(error).split()) or "no message"
         return cls(
             Outcome.FAILED,
@@ -175,55 +176,55 @@ class Ending:
 
 
 def retry_policy(error: Exception) -> RetryPolicy:
-    """Give the policy of an error's class; a shared folder that fails for a moment is forgiven once, all else is final."""
+    """Return the retry policy of an error: its own, one retry for an OSError (an unavailable shared folder), none otherwise."""
     if isinstance(error, TrialError):
         return error.retry
     return RetryPolicy(times=1) if isinstance(error, OSError) else RetryPolicy()
 
 
 Run = Generator[Report, None, Facts]
-"""A trial that runs: an epoch at each step."""
+"""A running trial, which runs one epoch at each step."""
 
 Objective = Callable[[Proposal], Run]
 
 
 @runtime_checkable
 class BatchableObjective(Protocol):
-    """An objective that can run cheap trials together."""
+    """An objective that can run cheap trials in batches."""
 
     def __call__(self, proposal: Proposal) -> Run:
-        """Run a trial alone."""
+        """Run a single trial."""
 
     def can_batch(self, proposal: Proposal) -> bool:
-        """Tell whether a trial should run with others. Asked in the driver's process, for every trial: no Keras."""
+        """Return whether a trial should run in a batch. Called in the driver's process for every trial: must not load Keras."""
 
     def run_batch(self, proposals: Sequence[Proposal]) -> Sequence[Run]:
-        """Run two or more trials that gather, in one process; a generator each, in their order."""
+        """Run two or more trials that can be batched in one process; return a generator for each, in their order."""
 
 
 class Proposer(Protocol):
-    """Decides what is tried and when it is stopped. Called from one thread; must not train, and must not block for long."""
+    """A source of trials, which also decides when to stop them. Called from one thread; it must neither train nor block."""
 
     def propose(self) -> Proposal | Pause:
         """Begin a trial."""
 
     def observe(self, number: int, report: Report) -> Verdict:
-        """Take the score of an epoch and decide whether the trial goes on."""
+        """Record the result of an epoch and decide whether the trial continues."""
 
     def finish(self, number: int, ending: Ending) -> None:
-        """Take the end of a trial."""
+        """Record the end of a trial."""
 
 
 @runtime_checkable
 class RoundObserver(Proposer, Protocol):
-    """A proposer that takes the reports of a batch at once, which costs its record one write instead of many."""
+    """A proposer that records the reports of a batch at once, with one write instead of many."""
 
     def observe_round(self, reports: Sequence[tuple[int, Report]]) -> list[Verdict]:
-        """Take an epoch of each of several trials, by number, and decide of each as ``observe`` would in this order."""
+        """Record an epoch of each of several trials, by number; decide on each as ``observe`` would in this order."""
 
 
 class Attempt:
-    """One run of an objective, advanced an epoch at a time. Never raises what the objective raises: a trial may fail."""
+    """A running trial, advanced by one epoch at a time. Errors of the objective are returned as endings, never raised."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -237,10 +238,10 @@ class Attempt:
         except InfeasibleError as error:
             facts = {**error.facts, "stopped_by": error.stopped_by, "violations": dict(error.violations)}
             return Ending(Outcome.REFUSED, facts=facts, error=str(error))
-        except Exception as error:  # noqa: BLE001 - whatever a trial dies of, the search goes on
+        except Exception as error:  # noqa: BLE001 - the search continues after any error of a trial
             return Ending.of_error(error)
 
     def abandon(self) -> None:
-        """Leave the run where it is; the objective clears up."""
-        with contextlib.suppress(Exception):  # of the clearing up: the ending is decided, and other trials go on
+        """Close the generator; the objective cleans up."""
+        with contextlib.suppress(Exception):  # of the clean-up: the ending is decided, and other trials continue
             self._run.close()

@@ -1,11 +1,11 @@
-"""Ray Tune places and runs trials, on every core and GPU that there is, in worker processes that stay warm.
+"""Runs trials with Ray Tune on all cores and GPUs, in worker processes that are reused.
 
-A Ray actor holds a core or a GPU and a worker (``engine/worker.py``), which does
-the work and may die of it while the actor lives on.
+A Ray actor reserves a core or a GPU and has a worker process (``engine/worker.py``), which runs the trials. If the worker dies,
+the actor continues with a new one.
 
-What Ray Tune takes for a trial is a batch here, of one trial or of several that gather (``engine/protocol.py``). Ray Tune asks
-its scheduler about the whole of it only. So a batch's result carries the actor's own handle, by which the driver tells it which
-of its trials to leave. Ray runs the calls of one caller in their order: this one comes before the next step.
+One trial of Ray Tune is a batch of this package: one trial, or several cheap ones (``engine/protocol.py``). The scheduler of
+Ray Tune decides only on a whole batch. The results of a batch therefore contain the actor's handle, through which the driver
+stops single trials of the batch. Ray executes the calls of one caller in order, so this call is executed before the next step.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Ray reads these once, at import. Loggers: a file for each trial and result that nobody reads, since the record holds them.
+# Ray reads these once, at import. The loggers would write files for each trial and result, which the study contains already.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the other output ignores verbose=0
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is the command line's to handle
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # the command line handles Ctrl-C
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
@@ -33,7 +33,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from automl_cxr.engine.file_transfer import Parcels, pack, unpack
+from automl_cxr.engine.file_transfer import FileBlocks, pack, unpack
 from automl_cxr.engine.protocol import Ending, Objective, Outcome, Pause, Proposer, Report, Verdict
 from automl_cxr.engine.trial_batches import Event, TrialBatcher, observe_round
 from automl_cxr.engine.worker import Worker, WorkerLimits
@@ -41,20 +41,20 @@ from automl_cxr.errors import UsageError, WorkerDiedError
 from automl_cxr.hardware import GPUS, MEMORY_LIMIT
 
 _PROPOSALS, _EVENTS, _ACTOR = "automl_cxr_proposals", "automl_cxr_events", "automl_cxr_actor"
-_BYTES_PER_TRIAL = 2 * 2**30  # of host memory that a Keras process takes with a network of ordinary size
-_WATERMARK = 0.5  # of a worker's memory: one that keeps more of it after a trial is replaced
+_BYTES_PER_TRIAL = 2 * 2**30  # of host memory that a Keras process needs for a network of ordinary size
+_WATERMARK = 0.5  # share of a worker's memory: a worker that uses more after a trial is replaced
 
 
 @dataclass(frozen=True, kw_only=True)
 class RayResources:
-    """What trials may use. None means that the cluster decides.
+    """Resources of the trials. None means that the value is derived from the cluster.
 
     Attributes:
-        concurrency: Trials at once.
-        cpus_per_trial: CPU cores of each.
-        gpus_per_trial: GPUs of each; a fraction shares one, with as large a part of its memory.
-        memory_per_trial: Bytes of host memory that a trial may take before it is ended. None shares out what a machine has.
-        address: Address of a running Ray cluster; None takes $RAY_ADDRESS, and without it starts Ray on this machine.
+        concurrency: Number of trials at once.
+        cpus_per_trial: CPU cores per trial.
+        gpus_per_trial: GPUs per trial; a fraction shares one GPU and its memory.
+        memory_per_trial: Bytes of host memory above which a trial is stopped. None divides the memory of a machine.
+        address: Address of a running Ray cluster. None means $RAY_ADDRESS; if it is not set, Ray is started on this machine.
     """
 
     concurrency: int | None = None
@@ -76,13 +76,13 @@ class RayResources:
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """What every trial gets, and how many run at once.
+    """The resources of each trial, and the number of trials at once.
 
     Attributes:
-        concurrency: Trials at once.
-        cpus: CPU cores of each.
-        gpus: GPUs of each.
-        memory: Bytes of host memory of each; None where it is not known.
+        concurrency: Number of trials at once.
+        cpus: CPU cores per trial.
+        gpus: GPUs per trial.
+        memory: Bytes of host memory per trial; None if unknown.
     """
 
     concurrency: int
@@ -92,28 +92,29 @@ class Placement:
 
 
 def place(resources: RayResources, cluster: Mapping[str, float]) -> Placement:
-    """Decide how trials share a cluster: a GPU each where there are GPUs, otherwise one trial a core within memory.
+    """Divide a cluster among trials: one GPU per trial if there are GPUs, otherwise one core per trial, within the memory.
 
     Args:
-        resources: What the user asked for.
-        cluster: "CPU", "GPU" and "memory" (bytes) that Ray found in all, "largest_node_CPU", and "node_memory" (bytes of the
-            smallest node); "nodes" and "GPU_nodes" count them.
+        resources: The user's settings.
+        cluster: Totals of the cluster: "CPU", "GPU", "memory" (bytes), "nodes", "GPU_nodes" (numbers of nodes); and
+            "largest_node_CPU" and "node_memory" (bytes of the smallest node).
 
     Raises:
-        UsageError: A trial asks for more than the whole cluster has.
+        UsageError: A trial needs more than the whole cluster has.
     """
     n_cpus, n_gpus = cluster.get("CPU", 1.0), cluster.get("GPU", 0.0)
     gpus = resources.gpus_per_trial if resources.gpus_per_trial is not None else min(1.0, n_gpus)
     if gpus > n_gpus or (resources.cpus_per_trial or 0) > n_cpus:
         raise UsageError(
-            f"A trial asks for {resources.cpus_per_trial or 1:g} CPUs and {gpus:g} GPUs, "
-            f"but Ray has {n_cpus:g} CPUs and {n_gpus:g} GPUs. Ask for less, or name a larger cluster with --address."
+            f"A trial needs {resources.cpus_per_trial or 1:g} CPUs and {gpus:g} GPUs, "
+            f"but Ray has {n_cpus:g} CPUs and {n_gpus:g} GPUs. "
+            "Reduce --cpus-per-trial or --gpus-per-trial, or set a larger cluster with --address."
         )
     by_cpu = int(n_cpus / (resources.cpus_per_trial or 1))
     by_memory = int(cluster.get("memory", float("inf")) / _BYTES_PER_TRIAL) if "memory" in cluster else by_cpu
-    room = int(n_gpus / gpus) if gpus > 0 else max(1, by_memory)
-    concurrency = resources.concurrency or max(1, min(by_cpu, room))
-    largest_node = cluster.get("largest_node_CPU", n_cpus)  # a trial cannot span two
+    capacity = int(n_gpus / gpus) if gpus > 0 else max(1, by_memory)
+    concurrency = resources.concurrency or max(1, min(by_cpu, capacity))
+    largest_node = cluster.get("largest_node_CPU", n_cpus)  # a trial runs on one node
     cpus = resources.cpus_per_trial or max(1.0, min(n_cpus // concurrency, largest_node))
     return Placement(
         concurrency=concurrency, cpus=cpus, gpus=gpus, memory=_share_of_memory(resources, cluster, concurrency, gpus)
@@ -121,7 +122,7 @@ def place(resources: RayResources, cluster: Mapping[str, float]) -> Placement:
 
 
 def _share_of_memory(resources: RayResources, cluster: Mapping[str, float], concurrency: int, gpus: float) -> int | None:
-    """Divide a node's memory by the trials that may meet on it, so that none starves its neighbours."""
+    """Divide the memory of a node by the number of trials that may run on it at once."""
     if resources.memory_per_trial is not None or "node_memory" not in cluster:
         return resources.memory_per_trial
     n_nodes = cluster.get("GPU_nodes" if gpus > 0 else "nodes", 1)  # where trials can run
@@ -140,20 +141,20 @@ def run_with_ray(
     """Run proposals on Ray until the proposer is OVER and the last trial has ended.
 
     Args:
-        objective: What runs a trial; pickled, so its modules must be importable.
-        proposer: Who is asked and told.
-        resources: What trials may use.
-        seconds_per_trial: Wall seconds that a trial may take; its process is ended then. None for no limit.
-        batch_trials: The most trials that gather into one batch, which takes the resources of one.
+        objective: Runs the trials; it is pickled, so its modules must be importable.
+        proposer: Proposes the trials and receives their results.
+        resources: Resources of the trials.
+        seconds_per_trial: Maximum wall seconds of a trial, after which its process is killed. None for no limit.
+        batch_trials: Maximum number of trials in a batch. A batch has the resources of one trial.
 
     Raises:
         UsageError: A trial asks for more than the cluster has.
-        Exception: Whatever the proposer raised.
+        Exception: An error of the proposer.
     """
     started_here = not ray.is_initialized()
     if started_here:
         _start_ray(resources.address or os.environ.get("RAY_ADDRESS"))
-    # Ray insists on a folder for its own record of the run; ours is the study, so this one is thrown away.
+    # Ray needs a folder for its own record of the run, which is deleted: the study contains all results.
     scratch = tempfile.mkdtemp(prefix="automl-cxr-ray-")
     try:
         placement = place(resources, _survey())
@@ -166,40 +167,40 @@ def run_with_ray(
 
 
 def _survey() -> dict[str, float]:
-    """Tell what the cluster has, as ``place`` asks for it."""
+    """Return the resources of the cluster, for ``place``."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return {
         **ray.cluster_resources(),
         "nodes": len(nodes),
         "GPU_nodes": sum(node.get("GPU", 0.0) > 0 for node in nodes),
         "largest_node_CPU": max(node.get("CPU", 1.0) for node in nodes),
-        # Ray keeps part of the memory for its object store, which fills it only with what is in use.
+        # Ray reserves part of the memory for its object store, which uses only what its objects need.
         "node_memory": min(node.get("memory", 0.0) + node.get("object_store_memory", 0.0) for node in nodes),
     }
 
 
 def _start_ray(address: str | None) -> None:
-    # What goes wrong is recorded on its trial, in a sentence; Ray would print its own stack traces as well.
+    # Errors are recorded on their trials; Ray would print its stack traces in addition.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     if address is not None:
         _check_answers(address)
-    # Without "local", Ray would join whatever cluster somebody has started on this machine, and end with it.
+    # Without "local", Ray would join any cluster that runs on this machine, and end with it.
     settings: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     ray.init(logging_level=logging.CRITICAL, log_to_driver=False, configure_logging=False, **settings)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler prints a stack as if it had crashed
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler prints a stack trace
 
 
 def _check_answers(address: str) -> None:
-    """Refuse an address where nothing listens; Ray itself would try for a minute and fill the screen."""
+    """Raise UsageError if no server listens at an address; Ray itself would retry and print errors for a minute."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
-        return  # "auto" and other words are Ray's to understand
+        return  # such as "auto", which Ray resolves
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
     except (OSError, OverflowError) as error:
-        raise UsageError(f"No Ray cluster answers at {address} ({error}). Check --address, or leave it out.") from error
+        raise UsageError(f"No Ray cluster answers at {address} ({error}). Check --address, or omit it.") from error
 
 
 def _tune(
@@ -214,7 +215,7 @@ def _tune(
         tune.with_parameters(
             _TrialActor,
             objective=objective,
-            parcels=pack(objective),
+            file_blocks=pack(objective),
             limits=limits,
             environment=worker_environment(placement),
         ),
@@ -225,7 +226,7 @@ def _tune(
         tune_config=tune.TuneConfig(
             search_alg=bridge.searcher,
             scheduler=bridge.scheduler,
-            num_samples=-1,  # the searcher decides when it is over
+            num_samples=-1,  # the searcher ends the run
             max_concurrent_trials=placement.concurrency,
             reuse_actors=True,
         ),
@@ -233,7 +234,7 @@ def _tune(
             name="search",
             storage_path=scratch,
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=0),  # who runs a trial again is the proposer
+            failure_config=tune.FailureConfig(max_failures=0),  # the proposer repeats failed trials
         ),
     )
     tuner.fit()
@@ -242,40 +243,40 @@ def _tune(
 
 
 def worker_environment(placement: Placement) -> dict[str, str]:
-    """Name the variables that keep a worker within its share; they are read when TensorFlow, JAX or NumPy load."""
+    """Return the environment variables that limit a worker to its resources. TensorFlow, JAX and NumPy read them at import."""
     n_threads = str(max(1, int(placement.cpus)))
     environment = {"TF_NUM_INTRAOP_THREADS": n_threads, "OMP_NUM_THREADS": n_threads, "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
     if placement.memory is not None:
         environment[MEMORY_LIMIT] = str(placement.memory)
     if placement.gpus > 0:
-        environment[GPUS] = str(placement.gpus)  # model/devices.py keeps within a share and spreads over several
+        environment[GPUS] = str(placement.gpus)  # model/devices.py limits the memory of a shared GPU and uses several GPUs
     else:
-        environment["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides GPUs only from those that it gives some
+        environment["CUDA_VISIBLE_DEVICES"] = ""  # Ray sets this only for trials with GPUs
     return environment
 
 
 class _ProposerBridge:
-    """Translates between a proposer and the two things that Ray Tune asks: a searcher, and a scheduler that may stop.
+    """An adapter between a proposer and the searcher and scheduler of Ray Tune.
 
-    Ray swallows or wraps what these raise; the first error of the proposer is kept and ends the search in order.
+    Ray suppresses or wraps the errors of these two. The first error of the proposer is therefore stored, and ends the search.
     """
 
-    def __init__(self, proposer: Proposer, gatherer: TrialBatcher) -> None:
+    def __init__(self, proposer: Proposer, batcher: TrialBatcher) -> None:
         self._proposer = proposer
-        self._gatherer = gatherer
-        self._running: dict[str, set[int]] = {}  # numbers of the trials that have not ended, by Ray's name of their batch
+        self._batcher = batcher
+        self._running: dict[str, set[int]] = {}  # numbers of the unfinished trials, by Ray's id of their batch
         self.searcher = _Searcher(self)
         self.scheduler = _Scheduler(self)
         self.error: Exception | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Ray writes the searcher and the scheduler to its own record of the run. Ours is the study: give it nothing."""
+        """Return an empty state: Ray pickles the searcher and the scheduler to its own record of the run, which is not used."""
         return {}
 
     def propose(self, trial_id: str) -> dict[str, Any] | str | None:
         if self.error is not None:
             return Searcher.FINISHED
-        proposals = self._guarded(self._gatherer.propose, Pause.OVER)
+        proposals = self._guarded(self._batcher.propose, Pause.OVER)
         if proposals is Pause.OVER:
             return Searcher.FINISHED
         if proposals is Pause.IDLE:
@@ -284,45 +285,45 @@ class _ProposerBridge:
         return {_PROPOSALS: proposals}
 
     def observe(self, trial_id: str, events: Collection[Event], actor: Any) -> Verdict:
-        """Tell the proposer of an epoch of a batch; STOP where no trial of it goes on."""
+        """Pass an epoch of a batch to the proposer; return STOP if no trial of the batch continues."""
         for number, event in events:
             if isinstance(event, Ending):
                 self._end(trial_id, number, event)
         reports = [(number, event) for number, event in events if isinstance(event, Report)]
         verdicts = self._guarded(lambda: observe_round(self._proposer, reports), [Verdict.STOP] * len(reports))
-        left = [number for (number, _), verdict in zip(reports, verdicts, strict=True) if verdict is Verdict.STOP]
-        for number in left:
+        stopped = [number for (number, _), verdict in zip(reports, verdicts, strict=True) if verdict is Verdict.STOP]
+        for number in stopped:
             self._end(trial_id, number, Ending(Outcome.STOPPED))
         if not self._running[trial_id]:
             return Verdict.STOP
-        if left:
-            actor.leave.remote(left)
+        if stopped:
+            actor.stop_trials.remote(stopped)
         return Verdict.CONTINUE
 
-    def finish(self, trial_id: str, events: Collection[Event], otherwise: Ending) -> None:
-        """Tell the proposer of the end of a batch: of each trial that has not ended its event, or else another ending."""
+    def finish(self, trial_id: str, events: Collection[Event], default: Ending) -> None:
+        """Pass the end of a batch to the proposer: for each unfinished trial its event, or the default ending."""
         endings = {number: event for number, event in events if isinstance(event, Ending)}
         for number in sorted(self._running.get(trial_id, ())):
-            self._end(trial_id, number, endings.get(number, otherwise))
+            self._end(trial_id, number, endings.get(number, default))
         self._running.pop(trial_id, None)
 
     def _end(self, trial_id: str, number: int, ending: Ending) -> None:
         self._running[trial_id].discard(number)
         self._guarded(lambda: self._proposer.finish(number, ending), None)
 
-    def _guarded(self, ask: Callable[[], Any], otherwise: Any) -> Any:
-        """Ask the proposer unless it has failed before; a trial that it cannot be told of stays RUNNING and is run again."""
+    def _guarded(self, call: Callable[[], Any], default: Any) -> Any:
+        """Call the proposer unless it has failed before. A trial without a recorded end remains RUNNING and is repeated."""
         if self.error is not None:
-            return otherwise
+            return default
         try:
-            return ask()
-        except Exception as error:  # noqa: BLE001 - kept whole and raised by run_with_ray
+            return call()
+        except Exception as error:  # noqa: BLE001 - raised again by run_with_ray
             self.error = error
-            return otherwise
+            return default
 
 
 class _Searcher(Searcher):
-    """Ray's side of ``propose`` and ``finish``."""
+    """A searcher of Ray Tune that calls ``propose`` and ``finish`` of the bridge."""
 
     def __init__(self, bridge: _ProposerBridge) -> None:
         super().__init__()
@@ -333,20 +334,20 @@ class _Searcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         if error:
-            lost = WorkerDiedError("The machine or the process that ran the trial is gone.")
+            lost = WorkerDiedError("The machine or the process that ran the trial has ended.")
             self._bridge.finish(trial_id, (), Ending.of_error(lost))
         else:
             self._bridge.finish(trial_id, (result or {}).get(_EVENTS, ()), Ending(Outcome.STOPPED))
 
     def save(self, checkpoint_path: str) -> None:
-        """Keep nothing: the study's record is the only truth."""
+        """Save nothing: the study contains all results."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Restore nothing: the study's record is the only truth."""
+        """Restore nothing: the study contains all results."""
 
 
 class _Scheduler(FIFOScheduler):
-    """Ray's side of ``observe``: stops what the proposer stops, whose rungs stand in the study's record."""
+    """A scheduler of Ray Tune that calls ``observe`` of the bridge and stops a batch if the proposer does."""
 
     def __init__(self, bridge: _ProposerBridge) -> None:
         super().__init__()
@@ -359,33 +360,33 @@ class _Scheduler(FIFOScheduler):
 
 
 class _TrialActor(tune.Trainable):
-    """Holds the resources of a batch and the worker that runs it, an epoch a step."""
+    """An actor with the resources of a batch and the worker that runs it. One step is one epoch."""
 
     def setup(
         self,
         config: Mapping[str, Any],
         *,
         objective: Objective,
-        parcels: Parcels,
+        file_blocks: FileBlocks,
         limits: WorkerLimits,
         environment: Mapping[str, str],
     ) -> None:
-        self._worker = Worker(unpack(objective, parcels), limits=limits, environment=environment)
+        self._worker = Worker(unpack(objective, file_blocks), limits=limits, environment=environment)
         self._begin(config)
 
     def _begin(self, config: Mapping[str, Any]) -> None:
         self._worker.begin(config[_PROPOSALS])
-        self._leaving: list[int] = []
-        # A trial alone ends with what Ray takes for its trial, and nobody has to be reached.
+        self._stopped: list[int] = []
+        # A single trial is stopped by Ray itself, so its actor need not be called.
         self._address = {_ACTOR: ray.get_runtime_context().current_actor} if len(config[_PROPOSALS]) > 1 else {}
 
-    def leave(self, numbers: Collection[int]) -> None:
-        """Leave some trials of the batch at the next step. Called by the driver."""
-        self._leaving += numbers
+    def stop_trials(self, numbers: Collection[int]) -> None:
+        """Stop some trials of the batch at the next step. Called by the driver."""
+        self._stopped += numbers
 
     def step(self) -> dict[str, Any]:
-        events = self._worker.advance(self._leaving)
-        self._leaving = []
+        events = self._worker.advance(self._stopped)
+        self._stopped = []
         return {_EVENTS: events, **self._address, "done": not self._worker.is_running}
 
     def reset_config(self, new_config: Mapping[str, Any]) -> bool:
@@ -396,7 +397,7 @@ class _TrialActor(tune.Trainable):
         self._worker.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Keep nothing: a trial's files are the study's."""
+        """Save nothing: the objective writes the files of a trial."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Load nothing: a trial finds its own checkpoint."""
+        """Load nothing: the objective reads its own checkpoint."""

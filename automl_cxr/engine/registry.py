@@ -1,4 +1,4 @@
-"""The door to all proposers: their names, and the one that a name asks for."""
+"""Names of all proposers and pruners, and the functions that create and check proposers."""
 
 from __future__ import annotations
 
@@ -34,20 +34,27 @@ __all__ = [
     "default_batch_trials",
 ]
 
-_KERASTUNER = ("kt-hyperband", "kt-bayesian", "kt-random", "kt-grid")  # their module loads Keras, which names must not
+_KERASTUNER = ("kt-hyperband", "kt-bayesian", "kt-random", "kt-grid")  # names only: their module loads Keras
 
 SAMPLERS = (*optuna_proposer.SAMPLERS, *_KERASTUNER)
-"""Names of all that may propose."""
+"""Names of all samplers."""
 
 ENDING_SAMPLERS = ("grid", "kt-grid", "kt-hyperband")
-"""Those that come to an end by themselves: a grid when it is exhausted, Hyperband after a sweep over its brackets."""
+"""Samplers that propose a finite number of trials: all points of a grid, or one sweep over the brackets of Hyperband."""
 
-_UNTAUGHT_SAMPLERS = ("random", "qmc", "grid", "kt-random", "kt-grid", "kt-hyperband")  # no score changes what they draw
-_TOGETHER = 16  # heads of one population: more of them are hardly cheaper each
-_ROUNDS = 8  # of learning that a study has at least
+_INDEPENDENT_SAMPLERS = (
+    "random",
+    "qmc",
+    "grid",
+    "kt-random",
+    "kt-grid",
+    "kt-hyperband",
+)  # their points do not depend on scores
+_MAX_BATCH_TRIALS = 16  # stacked heads: in larger stacks a head is hardly cheaper
+_MIN_BATCHES = 8  # per study, so that a sampler can learn from earlier batches
 
 RUNG_SAMPLERS = ("kt-hyperband",)
-"""Those that run trials in rungs, each from the checkpoint that the rung below left."""
+"""Samplers that run trials in rungs. Each rung continues from the checkpoints of the rung below."""
 
 
 def build_proposer(
@@ -62,14 +69,23 @@ def build_proposer(
     sign: Callable[[int], Facts] = lambda _: {},
     priors: Sequence[WarmStartPoint] = (),
 ) -> StudyProposer:
-    """Make the proposer of a name.
+    """Create the proposer for a sampler name.
 
-    The arguments are those of ``StudyProposer``, and ``priors``: what ``LEARNING_SAMPLERS`` know from an earlier study.
+    Args:
+        study: See ``StudyProposer``.
+        space: The search space.
+        sampler: A name in ``SAMPLERS``.
+        pruner: A name in ``PRUNERS``, or in ``FOLD_PRUNERS`` if there are folds.
+        epochs: Maximum number of epochs of a trial.
+        folds: Number of folds; 0 for none.
+        seed: See ``StudyProposer``.
+        sign: See ``StudyProposer``.
+        priors: Points and scores of an earlier study, for ``LEARNING_SAMPLERS``.
 
     Raises:
-        UnknownNameError: No such sampler or pruner.
-        UsageError: The sampler needs a library that is not installed, or a space with an end; or sampler or pruner know one
-            objective only and the study has several, or does not go with folds, or not without.
+        UnknownNameError: The sampler or the pruner does not exist.
+        UsageError: The sampler needs a library that is not installed, or a finite space; or the sampler or the pruner does not
+            support several objectives, or folds, or trials without folds.
     """
     if sampler not in SAMPLERS:
         raise UnknownNameError("sampler", sampler, SAMPLERS)
@@ -84,12 +100,12 @@ def build_proposer(
 
 
 def check_proposer(space: Space, *, sampler: str, pruner: str, n_objectives: int = 1, folds: int = 0) -> None:
-    """Refuse, before a study is begun, what ``build_proposer`` would refuse for it; loads no KerasTuner.
+    """Raise the errors of ``build_proposer`` before a study is created, without loading KerasTuner.
 
     Raises:
-        UnknownNameError: No such sampler or pruner.
-        UsageError: The sampler needs a library that is not installed, or a space with an end; or sampler or pruner know one
-            objective only and there are several, or does not go with folds, or not without.
+        UnknownNameError: The sampler or the pruner does not exist.
+        UsageError: The sampler needs a library that is not installed, or a finite space; or the sampler or the pruner does not
+            support several objectives, or folds, or trials without folds.
     """
     if sampler not in SAMPLERS:
         raise UnknownNameError("sampler", sampler, SAMPLERS)
@@ -103,22 +119,22 @@ def check_proposer(space: Space, *, sampler: str, pruner: str, n_objectives: int
 
 
 def default_batch_trials(sampler: str, *, n_trials: int | None) -> int:
-    """Choose how many cheap trials run together at most: 16, and for a sampler that learns an eighth of the study's trials.
+    """Return the default maximum number of trials in a batch: 16, or an eighth of the study's trials if the sampler learns.
 
-    The trials of a batch are proposed before any of them has a score. Of a study that only time ends, 16 are few.
+    The trials of a batch are proposed before any of them has a score, so a sampler learns from earlier batches only.
 
     Args:
         sampler: A name in ``SAMPLERS``.
-        n_trials: Trials that the study is to have; None where that is open.
+        n_trials: Planned number of trials of the study; None if it is not limited.
     """
-    if n_trials is None or sampler in _UNTAUGHT_SAMPLERS:
-        return _TOGETHER
-    return max(1, min(_TOGETHER, n_trials // _ROUNDS))
+    if n_trials is None or sampler in _INDEPENDENT_SAMPLERS:
+        return _MAX_BATCH_TRIALS
+    return max(1, min(_MAX_BATCH_TRIALS, n_trials // _MIN_BATCHES))
 
 
 def _check_folds(sampler: str, folds: int) -> None:
     if folds and sampler == "kt-hyperband":
         raise UsageError(
-            f"Sampler kt-hyperband runs trials in rungs of epochs, and trials report folds here; received --folds {folds}. "
-            "Take another sampler, such as tpe, or leave --folds out."
+            f"Sampler kt-hyperband needs trials that report epochs, not folds; received --folds {folds}. "
+            "Use another sampler, such as tpe, or omit --folds."
         )

@@ -1,14 +1,14 @@
-"""Search spaces as data: one description that every search library is translated from.
+"""Search spaces: one description, which is converted to each search library.
 
-The TOML language::
+The TOML format::
 
-    family = "scratch"             # a bare value fixes a hyperparameter
-    [dense_units]                  # a table searches one
+    family = "scratch"             # a plain value fixes a hyperparameter
+    [dense_units]                  # a table searches a hyperparameter
     type = "int"
     low = 1024
     high = 4096
-    step = 512                     # a grid anchored at low; high is included
-    default = 2560                 # the defaults together are the space's preset
+    step = 512                     # a grid that starts at low; high is included
+    default = 2560                 # all defaults are the preset of the space
     [loss]
     type = "choice"
     values = ["ce", "focal"]
@@ -16,9 +16,9 @@ The TOML language::
     type = "float"
     low = 0.5
     high = 5.0
-    when = { loss = ["focal"] }    # parents stand above; an inactive name is absent from a point
+    when = { loss = ["focal"] }    # parents are defined above; an inactive parameter is absent from a point
 
-The same may stand in a larger document as its table ``[space]``.
+A study file contains the same in its table ``[space]``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Condition = Mapping[str, tuple[Value, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Float:
-    """A real number in [low, high], uniform, or uniform in its logarithm."""
+    """A real number in [low, high], with a uniform or a log-uniform distribution."""
 
     name: str
     low: float
@@ -56,10 +56,10 @@ class Float:
         return _is_number(value) and self.low <= value <= self.high and _is_on_grid(self, value)
 
     def grid(self) -> list[float] | None:
-        """List every value, or None where there are infinitely many."""
+        """Return all values, or None if there are infinitely many."""
         if self.step is None:
             return None
-        # 0.0 + 3 * 0.1 is a little more than 0.3.
+        # 0.0 + 3 * 0.1 exceeds 0.3 by a rounding error.
         return [float(min(self.low + index * self.step, self.high)) for index in range(_n_steps(self) + 1)]
 
     def sample(self, rng: np.random.Generator) -> float:
@@ -73,7 +73,7 @@ class Float:
 
 @dataclass(frozen=True, kw_only=True)
 class Int:
-    """A whole number low, low + step, ..., high."""
+    """An integer low, low + step, ..., high."""
 
     name: str
     low: int
@@ -86,14 +86,14 @@ class Int:
     def __post_init__(self) -> None:
         for key in ("low", "high", "step"):
             if type(getattr(self, key)) is not int:
-                raise SpaceError(f"Parameter '{self.name}': {key} must be a whole number; received {getattr(self, key)!r}.")
+                raise SpaceError(f"Parameter '{self.name}': {key} must be an integer; received {getattr(self, key)!r}.")
         _check_range(self)
 
     def contains(self, value: Value) -> bool:
         return type(value) is int and self.low <= value <= self.high and _is_on_grid(self, value)
 
     def grid(self) -> list[int]:
-        """List every value."""
+        """Return all values."""
         return list(range(self.low, self.high + 1, self.step))
 
     def sample(self, rng: np.random.Generator) -> int:
@@ -105,7 +105,7 @@ class Int:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One of some values without an order."""
+    """One of several values without an order."""
 
     name: str
     values: tuple[Value, ...]
@@ -126,7 +126,7 @@ class Choice:
         return any(type(value) is type(known) and value == known for known in self.values)
 
     def grid(self) -> list[Value]:
-        """List every value."""
+        """Return all values."""
         return list(self.values)
 
     def sample(self, rng: np.random.Generator) -> Value:
@@ -139,13 +139,13 @@ _TYPES: Mapping[str, type] = {"float": Float, "int": Int, "choice": Choice}
 
 @dataclass(frozen=True)
 class Space:
-    """Fixed values and searched parameters, in the order of their conditions.
+    """A search space: fixed values and searched parameters.
 
     Attributes:
-        name: What messages and the command line call it.
-        constants: Values of the hyperparameters that are fixed.
-        parameters: The searched ones; a parameter's parents stand above it or among the constants.
-        description: One line for people.
+        name: Name in messages and on the command line.
+        constants: Values of the fixed hyperparameters.
+        parameters: The searched parameters; the parents of a parameter are constants or come before it.
+        description: One line for users.
     """
 
     name: str
@@ -154,37 +154,37 @@ class Space:
     description: str = ""
 
     def __post_init__(self) -> None:
-        above: dict[str, Parameter | None] = dict.fromkeys(self.constants)
+        defined: dict[str, Parameter | None] = dict.fromkeys(self.constants)
         for parameter in self.parameters:
-            if parameter.name in above:
-                raise SpaceError(f"Space '{self.name}': '{parameter.name}' stands there twice. Keep one.")
+            if parameter.name in defined:
+                raise SpaceError(f"Space '{self.name}': '{parameter.name}' is defined twice. Remove one definition.")
             for parent, values in parameter.when.items():
-                if parent not in above:
+                if parent not in defined:
                     raise SpaceError(
-                        f"Space '{self.name}': '{parameter.name}' depends on '{parent}', which must stand above it; "
-                        f"received {', '.join(above) or 'nothing'} above."
+                        f"Space '{self.name}': '{parameter.name}' depends on '{parent}', which must be defined above it; "
+                        f"received {', '.join(defined) or 'nothing'} above."
                     )
-                searched = above[parent]
+                searched = defined[parent]
                 impossible = [value for value in values if searched is not None and not searched.contains(value)]
                 if impossible:
                     raise SpaceError(
-                        f"Space '{self.name}': '{parameter.name}' waits for {parent} = {impossible[0]!r}, "
-                        f"which '{parent}' never takes."
+                        f"Space '{self.name}': '{parameter.name}' needs {parent} = {impossible[0]!r}, "
+                        f"which is not a value of '{parent}'."
                     )
-            above[parameter.name] = parameter
+            defined[parameter.name] = parameter
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Name every hyperparameter, the fixed ones first."""
+        """Names of all hyperparameters, the fixed ones first."""
         return (*self.constants, *(parameter.name for parameter in self.parameters))
 
     def resolve(self, choose: Callable[[Parameter], Value]) -> dict[str, Value]:
-        """Walk the space from top to bottom and choose a value for each parameter that is active.
+        """Choose a value for each active parameter, in the order of the space.
 
-        This walk is the meaning of a space: every search library is asked through it.
+        This method defines which parameters are active; it is used with every search library.
 
         Returns:
-            The searched values; constants and inactive parameters are absent.
+            The searched values, without constants and inactive parameters.
         """
         values: dict[str, Value] = {}
         for parameter in self.parameters:
@@ -194,7 +194,7 @@ class Space:
         return values
 
     def sample(self, rng: np.random.Generator) -> dict[str, Value]:
-        """Draw a point, each active parameter by its own distribution."""
+        """Draw a point, each active parameter from its own distribution."""
         return self.resolve(lambda parameter: parameter.sample(rng))
 
     @property
@@ -203,7 +203,7 @@ class Space:
         return all(parameter.grid() is not None for parameter in self.parameters)
 
     def unconditional(self) -> tuple[Parameter, ...]:
-        """Give the parameters that every point has a value for."""
+        """Return the parameters that are active in every point."""
         return tuple(
             parameter
             for parameter in self.parameters
@@ -211,7 +211,7 @@ class Space:
         )
 
     def points(self) -> Iterator[dict[str, Value]]:
-        """Walk through every point, the last parameter changing fastest.
+        """Iterate over all points; the last parameter changes fastest.
 
         Raises:
             SpaceError: A parameter has infinitely many values.
@@ -219,13 +219,13 @@ class Space:
         for parameter in self.parameters:
             if parameter.grid() is None:
                 raise SpaceError(
-                    f"Space '{self.name}' has no end: '{parameter.name}' takes any number from {parameter.low} to "  # type: ignore[union-attr]
-                    f"{parameter.high}. Give it a step, or search with a sampler that is no grid."  # type: ignore[union-attr]
+                    f"Space '{self.name}' is infinite: '{parameter.name}' takes any number from {parameter.low} to "  # type: ignore[union-attr]
+                    f"{parameter.high}. Give it a step, or use a sampler that is not a grid."  # type: ignore[union-attr]
                 )
         return self._points_below({})
 
     def _points_below(self, chosen: dict[str, Value]) -> Iterator[dict[str, Value]]:
-        """Walk through the points that begin with the chosen values."""
+        """Iterate over the points that begin with the chosen values."""
         following: list[Parameter] = []
 
         def choose(parameter: Parameter) -> Value:
@@ -243,12 +243,12 @@ class Space:
                 yield from self._points_below({**chosen, parameter.name: value})
 
     def key(self, values: Mapping[str, Value]) -> Hashable:
-        """Give what two points have in common when they are the same, however a library has rounded a step."""
+        """Return a key that is the same for equal points, even if a library rounds a step differently."""
         named = {parameter.name: parameter for parameter in self.parameters}
         return tuple(sorted((name, _key_of(named[name], value)) for name, value in values.items() if name in named))
 
     def fix(self, values: Mapping[str, Value]) -> Space:
-        """Give the same space with some hyperparameters at fixed values, searched before or not."""
+        """Return the same space with some hyperparameters fixed, whether they were searched before or not."""
         return Space(
             self.name,
             {**self.constants, **values},
@@ -257,7 +257,7 @@ class Space:
         )
 
     def preset(self) -> dict[str, Value] | None:
-        """Give the point of the defaults, or None where an active parameter has none."""
+        """Return the point of all defaults, or None if an active parameter has no default."""
         missing: list[str] = []
 
         def default(parameter: Parameter) -> Value:
@@ -270,17 +270,17 @@ class Space:
         return None if missing else values
 
     def check(self, values: Mapping[str, Value]) -> None:
-        """Refuse values that are no point of this space.
+        """Check that values are a point of this space.
 
         Raises:
-            UnknownNameError: A name that the space does not search.
-            SpaceError: A value out of range, an active parameter missing or an inactive one present.
+            UnknownNameError: A name is not a parameter of the space.
+            SpaceError: A value is out of range, an active parameter is missing or an inactive one is present.
         """
         for name in values:
             if name not in self.names:
                 raise UnknownNameError("parameter", name, self.names)
 
-        def given(parameter: Parameter) -> Value:
+        def checked_value(parameter: Parameter) -> Value:
             if parameter.name not in values:
                 raise SpaceError(f"Space '{self.name}': a point needs a value for '{parameter.name}'; received none.")
             value = values[parameter.name]
@@ -288,10 +288,10 @@ class Space:
                 raise SpaceError(f"Space '{self.name}': '{parameter.name}' cannot be {value!r}.")
             return value
 
-        active = self.resolve(given)
+        active = self.resolve(checked_value)
         inactive = sorted(set(values) - set(active) - set(self.constants))
         if inactive:
-            raise SpaceError(f"Space '{self.name}': '{inactive[0]}' is not active at this point and must be left out.")
+            raise SpaceError(f"Space '{self.name}': '{inactive[0]}' is not active at this point. Remove it.")
 
 
 def _key_of(parameter: Parameter, value: Value) -> str:
@@ -299,14 +299,14 @@ def _key_of(parameter: Parameter, value: Value) -> str:
         if parameter.step is None:
             return repr(float(value))
         return str(round((float(value) - parameter.low) / parameter.step))
-    return f"{type(value).__name__} {value}"  # True is 1 to Python, but another choice
+    return f"{type(value).__name__} {value}"  # True == 1 in Python, but they are different choices
 
 
 def parse_space(text: str, *, name: str) -> Space:
     """Read a space from TOML.
 
     Raises:
-        SpaceError: The text is not TOML, or a table is no parameter; the message names it.
+        SpaceError: The text is not TOML, or a table is not a valid parameter.
     """
     try:
         document = tomllib.loads(text)
@@ -314,7 +314,7 @@ def parse_space(text: str, *, name: str) -> Space:
         raise SpaceError(f"Space '{name}' is not TOML: {error}.") from error
     description = document.pop("description", "")
     if isinstance(document.get("space"), dict):
-        document = document["space"]  # a study file that holds its space
+        document = document["space"]  # a study file
         description = document.pop("description", description)
     constants = {key: value for key, value in document.items() if not isinstance(value, dict)}
     for key, value in constants.items():
@@ -343,7 +343,7 @@ def _parse_parameter(name: str, table: Mapping[str, Any]) -> Parameter:
     try:
         return kind(name=name, **table)
     except TypeError as error:
-        raise SpaceError(f"Parameter '{name}' of type {type_name} lacks a setting: {error}.") from error
+        raise SpaceError(f"Parameter '{name}' of type {type_name} has wrong settings: {error}.") from error
 
 
 def _parse_condition(name: str, condition: Any) -> Condition:
@@ -373,7 +373,7 @@ def _check_range(parameter: Float | Int) -> None:
     if parameter.step is not None and parameter.step <= 0:
         raise SpaceError(f"Parameter '{parameter.name}': step must be above 0; received {parameter.step}.")
     if parameter.log and parameter.step not in (None, 1):
-        raise SpaceError(f"Parameter '{parameter.name}': log and step exclude each other. Drop one.")
+        raise SpaceError(f"Parameter '{parameter.name}': log and step exclude each other. Remove one.")
     if not _is_on_grid(parameter, parameter.high):
         last = parameter.low + _n_steps(parameter) * parameter.step  # type: ignore[operator]
         raise SpaceError(
@@ -385,11 +385,11 @@ def _check_range(parameter: Float | Int) -> None:
 
 def _check_default(parameter: Parameter) -> None:
     if parameter.default is not None and not parameter.contains(parameter.default):
-        raise SpaceError(f"Parameter '{parameter.name}': the default {parameter.default!r} is none of its values.")
+        raise SpaceError(f"Parameter '{parameter.name}': the default {parameter.default!r} is not one of its values.")
 
 
 def _n_steps(parameter: Float | Int) -> int:
-    """Count the whole steps from low to high; the tolerance forgives 0.1 + 0.2."""
+    """Return the number of whole steps from low to high; the tolerance allows for rounding errors such as 0.1 + 0.2."""
     return math.floor((parameter.high - parameter.low) / parameter.step + 1e-9)  # type: ignore[operator]
 
 

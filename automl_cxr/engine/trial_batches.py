@@ -1,4 +1,4 @@
-"""Trials that run together: how a batch is gathered from a proposer, and how it runs. A single trial is a batch of one."""
+"""Batches of trials: how they are collected from a proposer, and how they run. A single trial is a batch of one."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from automl_cxr.engine.protocol import (
 )
 
 Event = tuple[int, Report | Ending]
-"""What a trial, by its number, has come to."""
+"""The number of a trial, and its next report or its end."""
 
 
 class TrialBatcher:
-    """Asks a proposer for as many trials as are to run together.
+    """A collector of proposals for batches.
 
     Args:
-        objective: What runs a trial, and tells whether it gathers.
-        proposer: Who is asked.
-        limit: The most trials of a batch.
+        objective: Runs the trials, and decides which can be batched.
+        proposer: Proposes the trials.
+        limit: Maximum number of trials in a batch.
     """
 
     def __init__(self, objective: Objective, proposer: Proposer, *, limit: int) -> None:
         self._objective = objective
         self._proposer = proposer
         self._limit = limit
-        self._kept: tuple[Proposal, float] | None = None  # and when it was proposed
+        self._next: tuple[Proposal, float] | None = None  # a proposal for the next batch, and when it was proposed
 
     def propose(self) -> Sequence[Proposal] | Pause:
         """Begin the trials of a batch."""
-        first = self._take_kept() or self._proposer.propose()
+        first = self._take_next() or self._proposer.propose()
         if isinstance(first, Pause):
             return first
         batch = [first]
@@ -50,7 +50,7 @@ class TrialBatcher:
             if isinstance(proposal, Pause):
                 break
             if not self._can_batch(proposal):
-                self._kept = proposal, time.monotonic()
+                self._next = proposal, time.monotonic()
                 break
             batch.append(proposal)
         return batch
@@ -60,63 +60,63 @@ class TrialBatcher:
             proposal.attempts == 0 and isinstance(self._objective, BatchableObjective) and self._objective.can_batch(proposal)
         )
 
-    def _take_kept(self) -> Proposal | None:
-        if self._kept is None:
+    def _take_next(self) -> Proposal | None:
+        if self._next is None:
             return None
-        (proposal, since), self._kept = self._kept, None
+        (proposal, since), self._next = self._next, None
         if proposal.seconds is None:
             return proposal
         return dataclasses.replace(proposal, seconds=proposal.seconds - (time.monotonic() - since))
 
 
 class Batch:
-    """Trials that run in one process, an epoch each at a time."""
+    """Trials that run in one process, each one epoch at a time."""
 
     def __init__(self, objective: Objective, proposals: Sequence[Proposal]) -> None:
         self._running = {
-            proposal.number: Attempt(run) for proposal, run in zip(proposals, _begin(objective, proposals), strict=True)
+            proposal.number: Attempt(run) for proposal, run in zip(proposals, _start(objective, proposals), strict=True)
         }
 
     @property
     def is_over(self) -> bool:
-        """Whether all trials have ended or were left."""
+        """Whether all trials have ended or were stopped."""
         return not self._running
 
     def advance(self) -> list[Event]:
-        """Run each trial that is left until its next report or its end."""
+        """Run each running trial until its next report or its end."""
         events = [(number, attempt.advance()) for number, attempt in self._running.items()]
         for number, event in events:
             if isinstance(event, Ending):
                 del self._running[number]
         return events
 
-    def leave(self, numbers: Collection[int]) -> None:
-        """Leave some of the trials where they are; the objective clears up."""
+    def stop(self, numbers: Collection[int]) -> None:
+        """Stop some of the trials; the objective cleans up."""
         for number in numbers:
             self._running.pop(number).abandon()
 
     def close(self) -> None:
-        """Leave all trials where they are."""
-        self.leave(list(self._running))
+        """Stop all trials."""
+        self.stop(list(self._running))
 
 
 def observe_round(proposer: Proposer, reports: Sequence[tuple[int, Report]]) -> list[Verdict]:
-    """Tell a proposer of an epoch of each of several trials, at once where it can take it so."""
+    """Pass an epoch of each of several trials to a proposer, in one call if it has ``observe_round``."""
     if len(reports) > 1 and isinstance(proposer, RoundObserver):
         return proposer.observe_round(reports)
     return [proposer.observe(number, report) for number, report in reports]
 
 
-def _begin(objective: Objective, proposals: Sequence[Proposal]) -> Sequence[Run]:
+def _start(objective: Objective, proposals: Sequence[Proposal]) -> Sequence[Run]:
     if len(proposals) == 1 or not isinstance(objective, BatchableObjective):
         return [objective(proposal) for proposal in proposals]
     try:
         return objective.run_batch(proposals)
-    except Exception as error:  # noqa: BLE001 - which is then what each of them dies of
+    except Exception as error:  # noqa: BLE001 - each trial of the batch ends with this error
         return [failing(error) for _ in proposals]
 
 
 def failing(error: Exception) -> Run:
-    """Give a run that fails at its first epoch."""
+    """Return a run that raises an error at its first epoch."""
     raise error
-    yield  # type: ignore[unreachable]  # which makes it a generator
+    yield  # type: ignore[unreachable]  # makes this function a generator

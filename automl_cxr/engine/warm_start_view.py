@@ -1,7 +1,7 @@
-"""What a sampler may know from an earlier study: scores that teach it and stand in no result.
+"""A view of a study that adds the trials of an earlier study, for samplers only.
 
-A sampler asks its study for the trials so far. Here it is given a view of the study whose storage names the earlier trials
-first; whoever else reads the study (leaderboard, pruner, dashboard, budgets) reads the storage itself, where they are not.
+A sampler reads the trials of its study. It gets a view whose storage returns the earlier trials first. All other readers
+(leaderboard, pruner, dashboard, budgets) use the real storage, which does not contain them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from automl_cxr.optuna_private import storage_of, with_trial_id
 
 @dataclass(frozen=True)
 class WarmStartPoint:
-    """A point of the space and the scores that it had in an earlier study, one for each objective."""
+    """A point of the space and its scores in an earlier study, one for each objective."""
 
     values: Mapping[str, Value]
     scores: Sequence[float]
 
 
 def add_priors_to_study(study: optuna.Study, space: Space, priors: Sequence[WarmStartPoint]) -> optuna.Study:
-    """Give the study as a sampler is to see it; the study itself where there are no priors."""
+    """Return a view of the study with the priors as COMPLETE trials; the study itself if there are none."""
     if not priors:
         return study
     storage: Any = _WarmStartStorage(storage_of(study), _freeze(space, priors))
@@ -36,7 +36,7 @@ def add_priors_to_study(study: optuna.Study, space: Space, priors: Sequence[Warm
 
 
 def _freeze(space: Space, priors: Sequence[WarmStartPoint]) -> list[FrozenTrial]:
-    """Make COMPLETE trials of priors, with numbers below 0, which no trial of a storage has."""
+    """Convert priors to COMPLETE trials, with negative numbers, which no stored trial has."""
     distributions = {parameter.name: to_optuna(parameter) for parameter in space.parameters}
     trials = []
     for number, prior in enumerate(priors, start=-len(priors)):
@@ -50,7 +50,7 @@ def _freeze(space: Space, priors: Sequence[WarmStartPoint]) -> list[FrozenTrial]
 
 
 class _WarmStartStorage:
-    """A storage that names some trials before its own, and is the storage in everything else."""
+    """A storage that returns some trials before its own, and forwards everything else."""
 
     def __init__(self, storage: optuna.storages.BaseStorage, trials: Sequence[FrozenTrial]) -> None:
         self._storage = storage

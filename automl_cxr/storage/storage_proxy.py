@@ -1,4 +1,4 @@
-"""A storage before a storage: passes every question on, so that others change one or two of its answers."""
+"""A storage that forwards every call to another one; subclasses change a few of the calls."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from optuna.trial import FrozenTrial, TrialState
 
 from automl_cxr.optuna_private import FrozenStudy
 
-_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 
 
 class StorageProxy(BaseStorage):
-    """Answers everything as its backend does. Every question goes through ``_ask``."""
+    """A storage that passes every call to its backend, through ``_ask``."""
 
     def __init__(self, backend: BaseStorage) -> None:
         self._backend = backend
 
-    def _ask(self, question: Callable[[], _Answer]) -> _Answer:
-        return question()
+    def _ask(self, call: Callable[[], _Result]) -> _Result:
+        return call()
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
         return self._ask(lambda: self._backend.create_new_study(directions, study_name))

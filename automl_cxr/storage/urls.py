@@ -1,11 +1,11 @@
-"""Storages by URL: where the record of the studies is kept, and how to reach it.
+"""Opens Optuna storages by URL.
 
-sqlite:///studies.db                     a file on a disk of this machine; the default
-journal:///studies.log                   a file that is only appended to, for a folder that several machines share
-postgresql://user:password@host/name     a database server, for many drivers at once
-grpc://host:13000                        a proxy, `automl-cxr storage serve`, for drivers that cannot reach the database
+sqlite:///studies.db                     a file on a local disk; the default
+journal:///studies.log                   an append-only file, for a folder that several machines share
+postgresql://user:password@host/name     a database server, for many searches at once
+grpc://host:13000                        a proxy, `automl-cxr storage serve`, for searches that cannot reach the database
 
-Three slashes and a path count from where the user stands, four name a path from the root.
+A path after three slashes is relative to the working directory; after four slashes it is absolute.
 """
 
 from __future__ import annotations
@@ -27,38 +27,38 @@ from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.storage.journal import JournalFile, JournalFileStorage
 
 _FILE_URL = re.compile(r"(sqlite|journal):///([^?]+)(.*)", re.DOTALL)
-_EXTRAS = {"postgresql": "postgres", "grpc": "grpc"}  # pip install 'automl-cxr[...]' where a driver is missing
-_BUSY_SECONDS = 60.0  # for another writer of a file to finish
-_CONNECT_SECONDS = 10  # for a server to answer
+_EXTRAS = {"postgresql": "postgres", "grpc": "grpc"}  # extras of automl-cxr that install the driver
+_BUSY_SECONDS = 60.0  # to wait for another writer of a file
+_CONNECT_SECONDS = 10  # to wait for a server
 
 
 def default_storage(runs: Path) -> str:
-    """Name the storage that is used when none is given: an SQLite file in the runs folder."""
+    """Return the URL of the default storage: an SQLite file in the runs folder."""
     return f"sqlite:///{runs / 'studies.db'}"
 
 
 def absolute_storage(url: str) -> str:
-    """Make the path of a file's URL absolute: what reads it may start in another folder."""
+    """Make the path in the URL of a file absolute, for a process with another working directory."""
     match = _FILE_URL.fullmatch(url)
     return url if match is None else f"{match[1]}:///{Path(match[2]).expanduser().absolute()}{match[3]}"
 
 
 def is_missing(url: str) -> bool:
-    """Tell whether a storage is a file that does not exist."""
+    """Return whether a storage is a file that does not exist."""
     file = _file_of(url)
     return file is not None and not file.exists()
 
 
 def open_storage(url: str, *, busy_seconds: float = _BUSY_SECONDS) -> optuna.storages.BaseStorage:
-    """Connect to a storage; an SQLite or journal file is made where there is none.
+    """Connect to a storage. An SQLite or journal file is created if it does not exist.
 
     Args:
-        url: One of the forms above, or another database that SQLAlchemy has a driver for.
-        busy_seconds: How long to wait for another writer of an SQLite or journal file.
+        url: One of the forms above, or a MySQL database (mysql://...).
+        busy_seconds: Seconds to wait for another writer of an SQLite or journal file.
 
     Raises:
-        UsageError: There is no such kind of storage, or the URL is incomplete.
-        StudyError: It cannot be reached, or the driver for it is not installed.
+        UsageError: The URL has an unknown scheme or is incomplete.
+        StudyError: The storage cannot be reached, or its driver is not installed.
     """
     kind = url.partition("://")[0].partition("+")[0]
     if "://" not in url or kind not in _OPENERS:
@@ -73,8 +73,8 @@ def open_storage(url: str, *, busy_seconds: float = _BUSY_SECONDS) -> optuna.sto
     except UsageError:
         raise
     except ImportError as error:
-        way_out = f"Install automl-cxr[{_EXTRAS[kind]}]." if kind in _EXTRAS else "Install the driver that SQLAlchemy asks for."
-        raise StudyError(f"The driver of {kind} storages is not installed ({_reason(error, url)}). {way_out}") from error
+        remedy = f"Install automl-cxr[{_EXTRAS[kind]}]." if kind in _EXTRAS else "Install the driver that SQLAlchemy asks for."
+        raise StudyError(f"The driver of {kind} storages is not installed ({_reason(error, url)}). {remedy}") from error
     except (SQLAlchemyError, ValueError, KeyError, AssertionError, OSError, RuntimeError) as error:
         raise StudyError(
             f"The storage {without_password(url)} cannot be opened ({_reason(error, url)}). Check --storage."
@@ -82,56 +82,56 @@ def open_storage(url: str, *, busy_seconds: float = _BUSY_SECONDS) -> optuna.sto
 
 
 def open_existing_storage(url: str) -> optuna.storages.BaseStorage:
-    """Connect to a storage that must be there already.
+    """Connect to a storage that exists.
 
     Raises:
-        UsageError: There is no such kind of storage.
-        StudyError: It is not there, or cannot be reached.
+        UsageError: The URL has an unknown scheme or is incomplete.
+        StudyError: The storage does not exist or cannot be reached.
     """
     if is_missing(url):
-        raise StudyError(f"There is no storage {url} yet. Run a search first, or name another with --storage or --runs.")
+        raise StudyError(f"The storage {url} does not exist. Run a search first, or check --storage and --runs.")
     return open_storage(url)
 
 
 def serve_storage(url: str, *, host: str, port: int, on_ready: Callable[[], None]) -> None:
-    """Let others reach a database through Optuna's gRPC proxy, until the process is interrupted.
+    """Serve a database to other machines through Optuna's gRPC proxy, until the process is interrupted.
 
     Args:
-        url: The storage, which must be a database.
-        host: Address to listen on. The proxy has no login: others than 127.0.0.1 let the network in.
+        url: URL of the storage, which must be a database.
+        host: Address to listen on. The proxy has no login: any address but 127.0.0.1 gives the network access.
         port: Port to listen on.
-        on_ready: Called when requests are about to be answered.
+        on_ready: Called just before the first request can be answered.
 
     Raises:
-        UsageError: The storage is a journal or a proxy itself, or the address cannot be listened on.
+        UsageError: The storage is a journal or a proxy, or the address is not available.
         StudyError: The storage cannot be reached, or gRPC is not installed.
     """
     if url.startswith(("journal:", "grpc:")):
-        raise UsageError(f"A proxy stands before a database, such as sqlite:///FILE or postgresql://...; received {url}.")
+        raise UsageError(f"A proxy serves a database, such as sqlite:///FILE or postgresql://...; received {url}.")
     storage = open_storage(url)
     try:
-        with socket.socket() as probe:  # gRPC itself would share a port that another server listens on
+        with socket.socket() as probe:  # gRPC would share a port with another server
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except (OSError, OverflowError) as error:
         raise UsageError(f"The proxy cannot listen on {host}:{port} ({error}). Choose another --port or --host.") from error
     on_ready()
     try:
-        with contextlib.suppress(KeyboardInterrupt), _experimental():  # Ctrl-C is the way to end it
+        with contextlib.suppress(KeyboardInterrupt), _experimental():  # Ctrl-C ends the server
             optuna.storages.run_grpc_proxy_server(storage, host=host, port=port)
     except ImportError as error:
         raise StudyError(f"gRPC is not installed ({_reason(error, url)}). Install automl-cxr[grpc].") from error
 
 
 def without_password(text: str) -> str:
-    """Hide the passwords of the URLs in a text."""
+    """Replace the passwords of all URLs in a text by asterisks."""
     hidden = re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", text)
     return re.sub(r"([?&]password=)[^&\s]*", r"\1***", hidden)
 
 
 @contextlib.contextmanager
 def explained_storage_errors() -> Iterator[None]:
-    """Convert the errors of a storage that fails in the middle into a StudyError."""
+    """Convert the errors of a storage that fails during use into a StudyError."""
     try:
         yield
     except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
@@ -139,19 +139,19 @@ def explained_storage_errors() -> Iterator[None]:
 
 
 def failed_storage(error: BaseException) -> StudyError:
-    """Say that a storage failed in the middle, and why."""
+    """Return the error for a storage that failed during use."""
     return StudyError(f"The storage failed ({reason_of(error)}). What is finished is kept; the same command continues.")
 
 
 def reason_of(error: BaseException) -> str:
-    """Say in a line why a storage failed, in its own words."""
+    """Return the first line of a storage's error message, without passwords."""
     cause = error.__cause__ or error
-    details = getattr(cause, "details", None)  # of gRPC, whose own text runs over many lines
+    details = getattr(cause, "details", None)  # of gRPC, whose str() has many lines
     text = str(details() if callable(details) else getattr(cause, "orig", None) or cause).strip()
     return without_password(text.splitlines()[0] if text else type(cause).__name__)
 
 
-# ------------------------------------------------------------------------------------------------------ one for each kind
+# ------------------------------------------------------------------------------------------------------ kinds of storages
 
 
 def _file_of(url: str) -> Path | None:
@@ -159,7 +159,7 @@ def _file_of(url: str) -> Path | None:
     return None if match is None else Path(match[2])
 
 
-def _made_file(url: str) -> Path:
+def _create_parent(url: str) -> Path:
     file = _file_of(url)
     if file is None:
         raise UsageError(f"A storage in a file is written like sqlite:///studies.db or journal:///studies.log; received {url}.")
@@ -168,38 +168,38 @@ def _made_file(url: str) -> Path:
 
 
 def _open_sqlite(url: str, busy_seconds: float) -> optuna.storages.BaseStorage:
-    """Open an SQLite file, with its own rollback journal: unlike WAL, that needs no memory shared between machines."""
-    file = _made_file(url)
-    with FileLock(file.with_name(f".{file.name}.lock")):  # two processes that make the tables at once trip each other
+    """Open an SQLite file in its default rollback-journal mode; WAL mode needs memory shared between all processes."""
+    file = _create_parent(url)
+    with FileLock(file.with_name(f".{file.name}.lock")):  # two processes that create the tables at once fail
         return _database(url, {"connect_args": {"timeout": busy_seconds}})
 
 
 def _open_journal(url: str, busy_seconds: float) -> optuna.storages.BaseStorage:
-    file = _made_file(url)
+    file = _create_parent(url)
     try:
         return JournalFileStorage(JournalFile(file, busy_seconds=busy_seconds))
     except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise ValueError(f"it is no journal of Optuna: {error}") from error
+        raise ValueError(f"it is not a journal of Optuna: {error}") from error
 
 
 def _open_server(url: str, _busy_seconds: float) -> optuna.storages.BaseStorage:
     try:
         make_url(url)
-    except (SQLAlchemyError, ValueError) as error:  # whose words may hold a part of the password
+    except (SQLAlchemyError, ValueError) as error:  # its message may contain a part of the password
         raise UsageError(
-            f"The storage {without_password(url)} is no URL of a database. Write special characters of a password as %40."
+            f"The storage {without_password(url)} is not a valid database URL. Write special characters of a password as %40."
         ) from error
-    settings: dict[str, object] = {"pool_pre_ping": True}  # the server may have been restarted since the last question
+    settings: dict[str, object] = {"pool_pre_ping": True}  # the server may have been restarted since the last query
     if url.startswith(("postgresql://", "postgresql+psycopg")) and "connect_timeout" not in url:
         settings["connect_args"] = {"connect_timeout": _CONNECT_SECONDS}
     try:
         return _database(url, settings)
     except (IntegrityError, ProgrammingError):
-        return _database(url, settings)  # another process made the tables at the same time
+        return _database(url, settings)  # another process created the tables at the same time
 
 
 def _database(url: str, settings: dict[str, object]) -> optuna.storages.BaseStorage:
-    literal = url.replace("{", "{{").replace("}", "}}")  # Optuna takes the URL for a template
+    literal = url.replace("{", "{{").replace("}", "}}")  # Optuna formats the URL as a template
     return optuna.storages.get_storage(optuna.storages.RDBStorage(literal, engine_kwargs=settings))
 
 
@@ -213,7 +213,7 @@ def _open_grpc(url: str, _busy_seconds: float) -> optuna.storages.BaseStorage:
         proxy.wait_server_ready(timeout=_CONNECT_SECONDS)
     except ConnectionError as error:
         proxy.close()
-        raise ConnectionError(f"nothing answers there within {_CONNECT_SECONDS} seconds") from error
+        raise ConnectionError(f"no server answers within {_CONNECT_SECONDS} seconds") from error
     return proxy
 
 
@@ -228,14 +228,14 @@ _OPENERS: Mapping[str, Callable[[str, float], optuna.storages.BaseStorage]] = {
 
 @contextlib.contextmanager
 def _experimental() -> Iterator[None]:
-    """Use what Optuna calls experimental, without its saying so."""
+    """Suppress the warnings of Optuna about experimental features."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
 
 
 def _reason(error: BaseException, url: str) -> str:
-    """Say in a line why a storage cannot be opened; a driver may repeat the URL in its own words."""
+    """Return the first line of an error message, without the password; a driver may repeat the URL in another form."""
     cause = error.__cause__ if isinstance(error, ImportError) and error.__cause__ else error
     text = str(getattr(cause, "orig", None) or cause).strip()
     line = text.splitlines()[0] if text else type(cause).__name__

@@ -91,7 +91,7 @@ def test_the_trials_of_a_lost_node_are_told_and_can_be_repeated(cluster, tmp_pat
     assert sorted(proposer.endings) == [0, 1, 2, 3, 4]
     first, second = proposer.endings[2]
     assert first.outcome is Outcome.FAILED
-    assert first.error == "WorkerDiedError: The machine or the process that ran the trial is gone."
+    assert first.error == "WorkerDiedError: The machine or the process that ran the trial has ended."
     assert first.retry == WorkerDiedError.retry
     assert second.outcome is Outcome.FINISHED
     assert all(endings[-1].outcome is Outcome.FINISHED for endings in proposer.endings.values())

@@ -101,7 +101,7 @@ def test_a_killed_worker_is_told_and_replaced_and_others_stay_warm(tmp_path):
     proposer = ScriptedProposer(["finishes", "killed", *["finishes"] * 4])
     execute_with_ray(partial(run_fate, folder=tmp_path), proposer)
     assert proposer.endings[1].outcome is Outcome.FAILED
-    assert "ended by SIGKILL" in proposer.endings[1].error
+    assert "killed by SIGKILL" in proposer.endings[1].error
     assert proposer.endings[1].retry == RetryPolicy(times=2)
     assert (tmp_path / "killed").read_text() == "x"
     finished = [ending for ending in proposer.endings.values() if ending.outcome is Outcome.FINISHED]

@@ -108,7 +108,7 @@ def test_a_trial_that_is_run_again_is_judged_by_the_folds_it_reports():
 
 
 def test_pruners_of_epochs_and_of_folds_are_told_apart():
-    with pytest.raises(UsageError, match=r"received --pruner hyperband with --folds 5\. Take one of wilcoxon, median, none"):
+    with pytest.raises(UsageError, match=r"received --pruner hyperband with --folds 5\. Use one of wilcoxon, median, none"):
         make_pruner("hyperband", epochs=30, folds=5)
     with pytest.raises(UsageError, match="received no --folds"):
         make_pruner("wilcoxon", epochs=30, folds=0)

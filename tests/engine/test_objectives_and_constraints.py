@@ -144,13 +144,13 @@ def test_samplers_of_one_objective_are_refused_for_two(sampler):
         lambda: make(sampler, space=CONDITIONAL),
         lambda: check_proposer(PLANE, sampler=sampler, pruner="none", n_objectives=2),
     ):
-        with pytest.raises(UsageError, match=f"'{sampler}' knows one objective only; received 2. Take one of tpe"):
+        with pytest.raises(UsageError, match=f"'{sampler}' supports one objective only; received 2. Use one of tpe"):
             refused()
 
 
 @pytest.mark.parametrize("pruner", [name for name in PRUNERS if name not in SEVERAL_OBJECTIVES])
 def test_pruners_of_one_objective_are_refused_for_two(pruner):
-    with pytest.raises(UsageError, match=f"'{pruner}' knows one objective only; received 2. Take one of asha, none"):
+    with pytest.raises(UsageError, match=f"'{pruner}' supports one objective only; received 2. Use one of asha, none"):
         make(pruner=pruner)
 
 

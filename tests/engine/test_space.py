@@ -119,7 +119,7 @@ def test_a_constant_may_be_a_parent():
     [
         ("low = 1\nhigh = 2", "needs a type"),
         ('type = "integer"\nlow = 1\nhigh = 2', "Unknown type"),
-        ('type = "int"\nlow = 1', "lacks a setting"),
+        ('type = "int"\nlow = 1', "has wrong settings"),
         ('type = "int"\nlow = 1\nhigh = 2\nstpe = 1', "Did you mean 'step'"),
         ('type = "int"\nlow = 3\nhigh = 2', "low must not exceed high"),
         ('type = "int"\nlow = 1\nhigh = 6\nstep = 2', "Use 5"),
@@ -133,9 +133,9 @@ def test_a_constant_may_be_a_parent():
         ('type = "choice"\nvalues = []', "at least one"),
         ('type = "choice"\nvalues = [1, 1]', "must differ"),
         ('type = "choice"\nvalues = [[1]]', "must be numbers"),
-        ('type = "int"\nlow = 1\nhigh = 2\ndefault = 3', "none of its values"),
+        ('type = "int"\nlow = 1\nhigh = 2\ndefault = 3', "not one of its values"),
         ('type = "int"\nlow = 1\nhigh = 2\nwhen = "loss"', "when must name parents"),
-        ('type = "int"\nlow = 1\nhigh = 2\nwhen = { loss = ["ce"] }', "must stand above"),
+        ('type = "int"\nlow = 1\nhigh = 2\nwhen = { loss = ["ce"] }', "must be defined above"),
     ],
 )
 def test_a_broken_parameter_is_refused_with_its_name_and_the_rule(table, rule):
@@ -149,7 +149,10 @@ def test_a_broken_parameter_is_refused_with_its_name_and_the_rule(table, rule):
     ("text", "rule"),
     [
         ("not toml at all", "is not TOML"),
-        ('loss = "ce"\n[focal_gamma]\ntype = "float"\nlow = 1\nhigh = 2\nwhen = { optimizer = ["adam"] }', "must stand above"),
+        (
+            'loss = "ce"\n[focal_gamma]\ntype = "float"\nlow = 1\nhigh = 2\nwhen = { optimizer = ["adam"] }',
+            "must be defined above",
+        ),
         (
             """
             [loss]
@@ -161,7 +164,7 @@ def test_a_broken_parameter_is_refused_with_its_name_and_the_rule(table, rule):
             high = 2
             when = { loss = ["focal"] }
             """,
-            "never takes",
+            "is not a value of",
         ),
         ("loss = [1]", "must be a number"),
     ],

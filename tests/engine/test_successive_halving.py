@@ -87,7 +87,7 @@ def test_a_trial_that_changes_nothing_is_not_read_again(monkeypatch):
     study = optuna.create_study(direction="maximize")
     pruner = SuccessiveHalving(1)
     entered = []
-    enter = SuccessiveHalving._enter
+    enter = SuccessiveHalving._add_scores
     monkeypatch.setattr(SuccessiveHalving, "_enter", lambda self, trial: (entered.append(trial.number), enter(self, trial)))
     for number in range(30):
         trial = study.ask()

@@ -166,9 +166,9 @@ def test_members_that_are_left_clear_up_and_the_others_go_on(objective):
     values = open_search()[1].propose().values
     batch = Batch(objective(), [Proposal(number, values) for number in range(3)])
     assert [number for number, _ in batch.advance()] == [0, 1, 2]
-    batch.leave([1])
+    batch.stop([1])
     assert [number for number, _ in batch.advance()] == [0, 2]
-    batch.leave([0])
+    batch.stop([0])
     assert [(number, type(event)) for number, event in batch.advance()] == [(2, Report)]
     batch.close()
     batch.close()

@@ -125,7 +125,7 @@ def test_a_trial_that_is_left_clears_up_and_the_next_one_begins(start, tmp_path)
 
 @pytest.mark.parametrize(
     ("fate", "error"),
-    [("killed", "WorkerDiedError: .* ended by SIGKILL"), ("leaves", "WorkerDiedError: .* by itself with code 3")],
+    [("killed", "WorkerDiedError: .* killed by SIGKILL"), ("leaves", "WorkerDiedError: .* exited with code 3")],
 )
 def test_the_death_of_a_worker_is_the_ending_of_its_trial_alone(start, fate, error):
     worker = start()
@@ -154,7 +154,7 @@ def test_the_end_of_a_batch_that_hangs_is_that_of_each_trial_that_was_left_in_it
     before = time.monotonic()
     assert [number for number, _ in worker.advance()] == [0, 1, 2]
     stopped = Ending(Outcome.STOPPED, facts={"stopped_by": "trial-time"})
-    assert worker.advance(leaving=[1]) == [(0, stopped), (2, stopped)]
+    assert worker.advance(stopped=[1]) == [(0, stopped), (2, stopped)]
     assert time.monotonic() - before >= 1.5
     assert not worker.is_running
 

@@ -126,7 +126,7 @@ def test_what_cannot_be_opened_is_said_in_a_line_without_the_password(url, error
 
 def test_files_that_are_no_storages_are_refused(tmp_path):
     (tmp_path / "x").write_text('{"a": 1}\n')
-    with pytest.raises(StudyError, match="no journal of Optuna"):
+    with pytest.raises(StudyError, match="not a journal of Optuna"):
         open_storage(f"journal:///{tmp_path / 'x'}")
     with pytest.raises(StudyError, match="cannot be opened"):
         open_storage(f"journal:///{tmp_path}")
@@ -134,7 +134,7 @@ def test_files_that_are_no_storages_are_refused(tmp_path):
 
 def test_a_proxy_without_a_server_is_said(monkeypatch):
     monkeypatch.setattr("automl_cxr.storage.urls._CONNECT_SECONDS", 0.2)
-    with pytest.raises(StudyError, match="nothing answers there"):
+    with pytest.raises(StudyError, match="no server answers"):
         open_storage("grpc://127.0.0.1:1")
 
 

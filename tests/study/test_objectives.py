@@ -67,8 +67,8 @@ def test_objectives_and_requirements_of_a_study_cannot_change(prepare):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"objective": TWO, "pruner": "median"}, "Pruner 'median' knows one objective only"),
-        ({"objective": TWO, "sampler": "kt-bayesian"}, "Sampler 'kt-bayesian' knows one objective only"),
+        ({"objective": TWO, "pruner": "median"}, "Pruner 'median' supports one objective only"),
+        ({"objective": TWO, "sampler": "kt-bayesian"}, "Sampler 'kt-bayesian' supports one objective only"),
         ({"require": ["sensitivity_at_90_specificity>=0.8"], "classes": ["opacity", "effusion"]}, "--normal-class"),
         ({"require": ["parameters"]}, "written like"),
     ],

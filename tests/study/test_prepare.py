@@ -382,7 +382,7 @@ def test_the_default_pruner_depends_on_folds(prepare, folds, pruner):
         ({"folds": -3}, "must be 2 or more"),
         ({"folds": 2.0}, "must be 2 or more"),
         ({"folds": 3, "valid_fraction": 0.2}, "each fold is the validation part once"),
-        ({"folds": 3, "pruner": "asha"}, r"received --pruner asha with --folds 3\. Take one of wilcoxon, median, none"),
+        ({"folds": 3, "pruner": "asha"}, r"received --pruner asha with --folds 3\. Use one of wilcoxon, median, none"),
         ({"folds": 3, "pruner": "hyperband"}, "received --pruner hyperband with --folds 3"),
         ({"folds": 3, "sampler": "kt-hyperband"}, r"rungs of epochs, and .* received --folds 3"),
         ({"pruner": "wilcoxon"}, r"received no --folds\. Add --folds 5, or take one of asha"),

@@ -222,7 +222,8 @@ def member_of_trial(store: StudyStore, number: int) -> Member:
         StudyError: The model is gone.
     """
     config = TrialConfig.from_json((store.trial_folder(number) / "config.json").read_text(encoding="utf-8"))
-    network = " ".join([config.family, *(branch.backbone for branch in config.branches)])
+    branches = {"transfer": [config.backbone], "concat": [config.backbone, config.second_backbone]}.get(config.family, [])
+    network = " ".join([config.family, *branches])
     return Member(store.model_file(number), config.image_size, config.fit, network)
 
 

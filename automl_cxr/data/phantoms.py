@@ -52,7 +52,7 @@ class _Chest:
     breast_strength: float
     breast: np.ndarray
     lesion_side: int
-    lesion_place: np.ndarray
+    lesion_location: np.ndarray
     lesion_size: np.ndarray
     fluid_height: float
 
@@ -212,7 +212,7 @@ def _draw_chest(rng: np.random.Generator) -> _Chest:
         breast_strength=rng.uniform(0, 0.12),
         breast=around([0.45, 0.22, 0.24], 0.04),
         lesion_side=int(rng.integers(2)),
-        lesion_place=between(-1, 1),
+        lesion_location=between(-1, 1),
         lesion_size=between(0.14, 0.22),
         fluid_height=rng.uniform(0.17, 0.36),
     )
@@ -342,9 +342,9 @@ def _draw_vessels(chest: _Chest, pose: _Pose, steps: np.ndarray) -> np.ndarray:
 def _shade_opacity(chest: _Chest, x: np.ndarray, y: np.ndarray, air: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw a soft patch in one lung, at about the same location as in the patient's other pictures."""
     side = chest.lesion_side
-    place = np.clip(chest.lesion_place + rng.normal(0, 0.1, 2).astype(np.float32), -1, 1)
-    centre_x = chest.lung_x[side] + 0.62 * chest.lung_width[side] * place[0]
-    centre_y = -0.12 + 0.36 * place[1]
+    location = np.clip(chest.lesion_location + rng.normal(0, 0.1, 2).astype(np.float32), -1, 1)
+    centre_x = chest.lung_x[side] + 0.62 * chest.lung_width[side] * location[0]
+    centre_y = -0.12 + 0.36 * location[1]
     size_x, size_y = chest.lesion_size * rng.uniform(0.9, 1.15)
     reach = ((x - centre_x) / size_x) ** 2 + ((y - centre_y) / size_y) ** 2
     grain = 1 + 0.25 * _smooth_noise(len(x), 12, rng)

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from automl_cxr.data.patient_folds import patient_folds
 from automl_cxr.ensemble.genetic_settings import GeneticSettings
 from automl_cxr.ensemble.method_comparison import compare_methods_out_of_fold
 from automl_cxr.ensemble.objective import Objective
@@ -17,25 +16,6 @@ from tests.ensemble.drawing import draw_members
 
 QUICK = GeneticSettings(population=20, generations=15, patience=5, halvings=1)
 NAMES = tuple("abcdefgh")
-
-
-@pytest.mark.parametrize("n_folds", [2, 3, 5])
-def test_folds_separate_patients_and_balance_classes(n_folds: int) -> None:
-    rng = np.random.default_rng(0)
-    patients = np.array([f"p{i}" for i in rng.integers(200, size=500)])
-    labels = rng.choice(3, size=500, p=[0.6, 0.3, 0.1])
-    folds = patient_folds(labels, patients.tolist(), n_folds, seed=0)
-    assert folds is not None
-    assert all(len(set(folds[patients == one])) == 1 for one in set(patients))
-    counts = np.array([np.bincount(labels[folds == fold], minlength=3) for fold in range(n_folds)])
-    assert (np.ptp(counts, axis=0) < 0.35 * counts.mean(axis=0) + 4).all()
-    other = patient_folds(labels, patients.tolist(), n_folds, seed=1)
-    assert (folds != other).any()
-
-
-def test_a_class_of_one_patient_has_no_folds() -> None:
-    labels = np.array([0] * 10 + [1] * 3)
-    assert patient_folds(labels, [f"p{i}" for i in range(10)] + ["q"] * 3, 2, seed=0) is None
 
 
 def members_of_noise(n_members: int, n: int = 400) -> list[Predictions]:

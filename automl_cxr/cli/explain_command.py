@@ -96,8 +96,8 @@ def explain(
     from automl_cxr.data.dataset import load_image_paths
     from automl_cxr.results.explain.explanation import Explaining
 
-    how = Explaining(class_name=class_name, n_evaluations=evaluations, **choices)
-    if corners and (out is not None or how.method != "gradcam" or how.seconds is not None):
+    options = Explaining(class_name=class_name, n_evaluations=evaluations, **choices)
+    if corners and (out is not None or options.method != "gradcam" or options.seconds is not None):
         raise UsageError("--corners measures gradcam evidence and writes no files. Leave --out, --method and --time out.")
     classifier = api.open_classifier(target, trial=trial, runs=runs, storage=storage)
     if paths:
@@ -111,9 +111,9 @@ def explain(
     for path, reason in problems.items():
         _print_problem(path, reason)
     if corners:
-        _measure(classifier, images, how, as_json=as_json)
+        _measure(classifier, images, options, as_json=as_json)
     else:
-        _draw(classifier, images, labels, how, out or Path(_DEFAULT_OUT), as_json=as_json)
+        _draw(classifier, images, labels, options, out or Path(_DEFAULT_OUT), as_json=as_json)
 
 
 def _print_problem(path: str, reason: str) -> None:
@@ -121,7 +121,7 @@ def _print_problem(path: str, reason: str) -> None:
 
 
 def _draw(
-    classifier: Classifier, images: list[str], labels: dict[str, str], how: Explaining, out: Path, *, as_json: bool
+    classifier: Classifier, images: list[str], labels: dict[str, str], options: Explaining, out: Path, *, as_json: bool
 ) -> None:
     from automl_cxr.results.explain.explanation import write_explanations
 
@@ -132,27 +132,29 @@ def _draw(
         _print_problem(image, reason)
 
     with progress_bar("explaining") as on_progress:
-        index = write_explanations(classifier, images, how, out, labels=labels, on_progress=on_progress, on_problem=on_problem)
+        index = write_explanations(
+            classifier, images, options, out, labels=labels, on_progress=on_progress, on_problem=on_problem
+        )
     n_done = index["image"].nunique()
     if as_json:
         print_json({"folder": str(out), "images": n_done, "pictures": index.to_dict(orient="records")})
     else:
         click.echo(f"{n_done} of {len(images)} images explained, {len(index)} pictures: {out / 'index.csv'}")
-    if how.seconds is not None and n_done + len(unreadable) < len(images):
+    if options.seconds is not None and n_done + len(unreadable) < len(images):
         print_message(f"The time ended after {n_done} of {len(images)} images. Set a longer --time or fewer --evaluations.")
     if index.empty:
         raise click.exceptions.Exit(1)
 
 
-def _measure(classifier: Classifier, images: list[str], how: Explaining, *, as_json: bool) -> None:
+def _measure(classifier: Classifier, images: list[str], options: Explaining, *, as_json: bool) -> None:
     from automl_cxr.results.explain.off_lung_evidence import measure_off_lung_evidence, off_lung_warnings
 
     with progress_bar("explaining") as on_progress:
         table = measure_off_lung_evidence(
             classifier,
             images,
-            class_name=how.class_name,
-            layer=how.layer,
+            class_name=options.class_name,
+            layer=options.layer,
             on_progress=on_progress,
             on_problem=_print_problem,
         )

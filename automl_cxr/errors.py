@@ -16,7 +16,7 @@
         OutOfMemoryError                 training needs more memory than is available
         DiskFullError                    the files of a trial do not fit on the disk
         WorkerDiedError                  the worker process of a trial has ended
-        UndividedError                   a network has no frozen part whose features can be cached: train from pixels
+        NotCacheableError                   a network has no frozen part whose features can be cached: train from pixels
         TrialTimeoutError                a trial exceeded its time limit
         InfeasibleError                  a network violates a constraint: record it without training
 
@@ -148,7 +148,7 @@ class WorkerDiedError(TrialError):
     retry = RetryPolicy(times=2)
 
 
-class UndividedError(TrialError):
+class NotCacheableError(TrialError):
     """Raised if a network has no frozen part whose features can be computed once for all epochs. Train it from pixels."""
 
 

@@ -26,7 +26,7 @@ from prediction_sets import RECIPES, PredictionSet, draw_set, radiograph_sets
 from threadpoolctl import threadpool_limits
 
 from automl_cxr.ensemble.baselines import greedy_weights, rank_members, top_k_weights
-from automl_cxr.ensemble.build import DEFAULT_METHOD, METHODS, expand_weights
+from automl_cxr.ensemble.build import DEFAULT_METHOD, METHODS, build_weight_scorer
 from automl_cxr.ensemble.combiners import Combiner, WeightedAverage
 from automl_cxr.ensemble.exact_two_member import exact_two_member_weights
 from automl_cxr.ensemble.genetic import evolve_weights, seed_weights
@@ -80,7 +80,7 @@ def second() -> None:
     """Give each search a CPU second for the macro-F1 of the same images, ten problems."""
     found: dict[str, list[float]] = {"genetic algorithm": [], "differential evolution": [], "greedy selection": []}
     for seed in range(10):
-        scorer = expand_weights(draw_set(RECIPES[1], seed).valid, MACRO_F1)[0]
+        scorer = build_weight_scorer(draw_set(RECIPES[1], seed).valid, MACRO_F1)[0]
         found["genetic algorithm"].append(_evolve_for_a_second(scorer, seed))
         found["differential evolution"].append(_differ_for_a_second(scorer, seed))
         found["greedy selection"].append(float(scorer.score(greedy_weights(scorer)[None])[0]))
@@ -239,7 +239,7 @@ def compare_on_other_patients(arguments: argparse.Namespace, fits: Mapping[str, 
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     honest: dict[str, list[float]] = {}
     for drawn in all_sets(arguments):
-        scorer, images = expand_weights(drawn.valid, MACRO_F1)
+        scorer, images = build_weight_scorer(drawn.valid, MACRO_F1)
         test, labels = align(drawn.test)[0], drawn.test[0].labels
         rows = found.setdefault(drawn.name, {name: [] for name in fits})
         for name, fit in fits.items():

@@ -17,7 +17,7 @@ from typing import Any
 
 import small_head
 
-from automl_cxr.engine.protocol import Ending, Objective, Pause, Proposal, Proposer, Report, Verdict
+from automl_cxr.engine.protocol import Decision, Objective, Pause, Proposal, Proposer, Report, TrialEnd
 
 Told = list[dict[str, float]]
 TRIALS_AT_ONCE = 2
@@ -39,10 +39,10 @@ class FirstTrials:
         self.n_left -= 1
         return self.proposer.propose()
 
-    def observe(self, number: int, report: Report) -> Verdict:
+    def observe(self, number: int, report: Report) -> Decision:
         return self.proposer.observe(number, report)
 
-    def finish(self, number: int, ending: Ending) -> None:
+    def finish(self, number: int, ending: TrialEnd) -> None:
         self.proposer.finish(number, ending)
 
 

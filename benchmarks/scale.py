@@ -30,7 +30,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy import event
 
 from automl_cxr.engine.inline_execution import run_inline
-from automl_cxr.engine.protocol import Ending, Outcome, Proposal, Proposer, Report, Verdict
+from automl_cxr.engine.protocol import Decision, Outcome, Proposal, Proposer, Report, TrialEnd
 from automl_cxr.optuna_private import storage_of, uncached_storage
 from automl_cxr.records import PartRecord, SplitRecord, TrialRecord
 from automl_cxr.storage.urls import default_storage
@@ -167,12 +167,12 @@ def advance(proposer: Proposer, proposal: Proposal, epoch: int) -> bool:
     """Report an epoch, or the end after the last one; tell whether the trial has ended."""
     if epoch > EPOCHS:
         facts = {"score": score_of(proposal, EPOCHS), "best_epoch": EPOCHS, "epochs": EPOCHS, "cut_short": False}
-        proposer.finish(proposal.number, Ending(Outcome.FINISHED, facts={**facts, "n_parameters": 100, "seconds": 1.0}))
+        proposer.finish(proposal.number, TrialEnd(Outcome.FINISHED, facts={**facts, "n_parameters": 100, "seconds": 1.0}))
         return True
     report = Report(epoch, score_of(proposal, epoch), facts={"n_parameters": 100})
-    if proposer.observe(proposal.number, report) is Verdict.CONTINUE:
+    if proposer.observe(proposal.number, report) is Decision.CONTINUE:
         return False
-    proposer.finish(proposal.number, Ending(Outcome.STOPPED))
+    proposer.finish(proposal.number, TrialEnd(Outcome.STOPPED))
     return True
 
 

@@ -42,7 +42,7 @@ def test_phantoms_have_no_shortcut(plain):
 def test_a_marker_in_one_class_is_reported(marked):
     audit = audit_dataset(load_dataset(marked))
     assert audit.shortcut.is_warning
-    best = audit.traits.iloc[0]
+    best = audit.statistics.iloc[0]
     assert best["statistic"] == "lettering_top_left"
     assert "effusion" in best["separates"]
     assert best["share"] > 0.95
@@ -62,7 +62,7 @@ def test_an_audit_is_json_both_ways(marked):
 def test_a_class_of_one_patient_has_no_baseline_and_a_note(write_pictures):
     audit = audit_dataset(load_dataset(write_pictures({"a": 1, "b": 4})))
     assert audit.shortcut is None
-    assert audit.traits.empty
+    assert audit.statistics.empty
     assert audit.baseline == ""
     assert any("No shortcut baseline" in note for note in audit.notes)
     assert Audit.from_json(audit.to_json()) == audit
@@ -84,7 +84,7 @@ def write_pictures(tmp_path):
 def test_the_aspect_ratio_separates_covid_from_no_finding_in_real_radiographs(test_data):
     audit = automl_cxr.audit(test_data / "data" / "covid3")
     assert audit.shortcut.is_warning
-    ratio = audit.traits.set_index("statistic").loc["aspect_ratio"]
+    ratio = audit.statistics.set_index("statistic").loc["aspect_ratio"]
     assert ratio["separates"] == "covid from no_finding"
     assert ratio["share"] > 0.98
     assert list(audit.duplicates["image"]) == ["no_finding/00002658_002.jpg"]

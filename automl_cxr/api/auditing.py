@@ -37,7 +37,7 @@ def audit(
         on_progress: Called with the number of decoded images and of all images.
 
     Returns:
-        The findings. ``duplicates``, ``conflicts``, ``across_parts``, ``patients_across_parts``, ``traits`` and
+        The findings. ``duplicates``, ``conflicts``, ``across_parts``, ``patients_across_parts``, ``statistics`` and
         ``burnt_in_text`` are DataFrames, ``shortcut`` is the shortcut baseline, and ``warnings`` are sentences.
 
     Raises:

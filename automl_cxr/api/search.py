@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from automl_cxr.api.keywords import document_options, with_keywords
 from automl_cxr.api.locations import locate
 from automl_cxr.api.study import Study
-from automl_cxr.engine.registry import ENDING_SAMPLERS, default_batch_trials
+from automl_cxr.engine.registry import FINITE_SAMPLERS, default_batch_trials
 from automl_cxr.study.budget import Budget
 from automl_cxr.study.data_preparation import OnProgress
 from automl_cxr.study.options import DEFAULT_TRIALS, SearchOptions
@@ -69,7 +69,7 @@ def search(  # noqa: D417 - the keywords are the options
 
 def _budget_of(options: SearchOptions, sampler: str) -> Budget:
     limits = (options.trials, options.seconds, options.total_epochs, options.target)
-    has_end = any(limit is not None for limit in limits) or sampler in ENDING_SAMPLERS
+    has_end = any(limit is not None for limit in limits) or sampler in FINITE_SAMPLERS
     return Budget(
         n_trials=options.trials if has_end else DEFAULT_TRIALS,
         seconds=options.seconds,

@@ -26,7 +26,7 @@ from automl_cxr.results.importance import PED_ANOVA, importance_table
 from automl_cxr.results.leaderboard import build_leaderboard
 from automl_cxr.results.replay import TOLERANCE, Replay, replay_trial
 from automl_cxr.results.report import write_report
-from automl_cxr.results.study_data import judged_images
+from automl_cxr.results.study_data import scored_images
 from automl_cxr.results.verification import Verification, verify_study
 from automl_cxr.study import study_info
 from automl_cxr.study.data_preparation import OnProgress
@@ -186,13 +186,13 @@ class Study:
                 return load_ensemble(Path(what))
 
     def validation_images(self, *, per_class: int | None = None, data: str | None = None) -> dict[str, str]:
-        """Return the class of each validation image by file path; see ``results.study_data.judged_images``.
+        """Return the class of each validation image by file path; see ``results.study_data.scored_images``.
 
         Args:
             per_class: Largest number of images per class. [default: all]
             data: Folder or table of the images, if they were moved.
         """
-        return judged_images(self._store, data, per_class=per_class)
+        return scored_images(self._store, data, per_class=per_class)
 
     def explain(
         self,

@@ -107,7 +107,7 @@ def _print_audit(found: Audit) -> None:
     counts = ", ".join(f"{n} {name}" for name, n in zip(found.classes, found.n_images, strict=True))
     click.echo(f"{found.root}: {sum(found.n_images)} images ({counts})")
     tables = {
-        "how well each image statistic alone separates the classes (medians by class)": found.traits,
+        "how well each image statistic alone separates the classes (medians by class)": found.statistics,
         "suspected burnt-in text and markers, fraction of the images": found.burnt_in_text,
         "duplicates": found.duplicates,
         "patients in more than one part": found.patients_across_parts,

@@ -14,7 +14,7 @@ from automl_cxr.errors import UsageError
 
 if TYPE_CHECKING:
     from automl_cxr.results.classifier import Classifier
-    from automl_cxr.results.explain.explanation import Explaining
+    from automl_cxr.results.explain.explanation import ExplanationOptions
 
 _DEFAULT_OUT = "explanations"
 
@@ -94,9 +94,9 @@ def explain(
     """
     from automl_cxr import api
     from automl_cxr.data.dataset import load_image_paths
-    from automl_cxr.results.explain.explanation import Explaining
+    from automl_cxr.results.explain.explanation import ExplanationOptions
 
-    options = Explaining(class_name=class_name, n_evaluations=evaluations, **choices)
+    options = ExplanationOptions(class_name=class_name, n_evaluations=evaluations, **choices)
     if corners and (out is not None or options.method != "gradcam" or options.seconds is not None):
         raise UsageError("--corners measures gradcam evidence and writes no files. Leave --out, --method and --time out.")
     classifier = api.open_classifier(target, trial=trial, runs=runs, storage=storage)
@@ -121,7 +121,7 @@ def _print_problem(path: str, reason: str) -> None:
 
 
 def _draw(
-    classifier: Classifier, images: list[str], labels: dict[str, str], options: Explaining, out: Path, *, as_json: bool
+    classifier: Classifier, images: list[str], labels: dict[str, str], options: ExplanationOptions, out: Path, *, as_json: bool
 ) -> None:
     from automl_cxr.results.explain.explanation import write_explanations
 
@@ -146,7 +146,7 @@ def _draw(
         raise click.exceptions.Exit(1)
 
 
-def _measure(classifier: Classifier, images: list[str], options: Explaining, *, as_json: bool) -> None:
+def _measure(classifier: Classifier, images: list[str], options: ExplanationOptions, *, as_json: bool) -> None:
     from automl_cxr.results.explain.off_lung_evidence import measure_off_lung_evidence, off_lung_warnings
 
     with progress_bar("explaining") as on_progress:

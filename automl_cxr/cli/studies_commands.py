@@ -148,11 +148,11 @@ def copy(
 def delete(name: str, yes: bool, runs: str | None, storage: str | None, as_json: bool) -> None:
     """Delete study NAME permanently, with its trials, models and ensembles."""
     from automl_cxr import api
-    from automl_cxr.study.deletion import weigh_deletion
+    from automl_cxr.study.deletion import preview_deletion
 
     if not yes:
         folder, url = api.locate(runs, storage)
-        print_message(_describe_loss(weigh_deletion(name, runs=folder, storage=url), "This deletes"))
+        print_message(_describe_loss(preview_deletion(name, runs=folder, storage=url), "This deletes"))
         click.echo("Type its name to delete it: ", nl=False, err=True)
         typed = sys.stdin.readline().rstrip("\n")
         if typed != name:

@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from automl_cxr.engine.deduplication import EvaluatedPoints
 from automl_cxr.engine.intermediate_values import read_scores, write_epoch
-from automl_cxr.engine.protocol import Ending, Facts, Outcome, Pause, Proposal, Report, Verdict
+from automl_cxr.engine.protocol import Decision, Facts, Outcome, Pause, Proposal, Report, TrialEnd
 from automl_cxr.engine.space import Choice, Float, Int, Parameter, Space, Value
 from automl_cxr.optuna_private import enqueued_values, trial_id_of
 
@@ -110,7 +110,7 @@ class StudyProposer(ABC):
         self._unfinished: set[int] = set()  # numbers, among the trials read
 
     @property
-    def n_full_asked(self) -> int | None:
+    def n_planned_full_trials(self) -> int | None:
         """Number of trials that will run to the study's last epoch, if the proposer plans it; None otherwise."""
         return None
 
@@ -143,7 +143,7 @@ class StudyProposer(ABC):
         slot = self._next_slot(trials)  # its process died before the trial had a rung or values
         return self._begin(trial, slot if isinstance(slot, Slot) and slot.parent is None else Slot())
 
-    def requeue(self, number: int, ending: Ending) -> None:
+    def requeue(self, number: int, ending: TrialEnd) -> None:
         """Record a failure after which the trial is repeated. It remains RUNNING until ``resume`` begins it again."""
         trial = self._live.pop(number).trial
         attrs = self._study.get_trials(deepcopy=False)[number].user_attrs
@@ -159,30 +159,30 @@ class StudyProposer(ABC):
         """Return the numbers of the trials that a later one may continue, and whose checkpoints are needed."""
         return {trial.number for trial in self._read() if "rung" in trial.user_attrs and trial.state is TrialState.PRUNED}
 
-    def observe(self, number: int, report: Report) -> Verdict:
+    def observe(self, number: int, report: Report) -> Decision:
         try:
             return self._observe(number, report)
         except UpdateFinishedTrialError:  # another process has just taken over the trial and finished it
-            return Verdict.STOP
+            return Decision.STOP
 
-    def _observe(self, number: int, report: Report) -> Verdict:
+    def _observe(self, number: int, report: Report) -> Decision:
         live = self._live[number]
         write_epoch(live.trial, report)
         _record_facts(live.trial, report.facts)
         if report.epoch < live.last_epoch:
-            return Verdict.CONTINUE  # a repeated trial passed this epoch before, and the pruner would use its later epochs
+            return Decision.CONTINUE  # a repeated trial passed this epoch before, and the pruner would use its later epochs
         live.last_epoch = report.epoch
         if report.epoch == live.beaten_at:
-            return Verdict.STOP  # decided by a search that died before it wrote the end; the decision could differ now
+            return Decision.STOP  # decided by a search that died before it wrote the end; the decision could differ now
         # The pruner is called even if its decision is ignored: Optuna's Hyperband records the trial's rung in this call.
         is_beaten = self._is_beaten(live.trial, report)
         has_more_epochs = report.epoch < self._epochs
         if not (is_beaten and has_more_epochs and number >= _NEVER_STOPPED):
-            return Verdict.CONTINUE
+            return Decision.CONTINUE
         live.trial.set_user_attr(_BEATEN_AT, report.epoch)
-        return Verdict.STOP
+        return Decision.STOP
 
-    def finish(self, number: int, ending: Ending) -> None:
+    def finish(self, number: int, ending: TrialEnd) -> None:
         """Record the end of a trial. The facts of a FINISHED one must contain "score", or "values" for several objectives.
 
         This is the commit point: all files of a finished trial must exist before.
@@ -191,7 +191,7 @@ class StudyProposer(ABC):
         with contextlib.suppress(UpdateFinishedTrialError):  # as in ``observe``
             self._write_end(live, ending)
 
-    def _write_end(self, live: _Live, ending: Ending) -> None:
+    def _write_end(self, live: _Live, ending: TrialEnd) -> None:
         state, value = _STATES[ending.outcome], None
         facts = dict(ending.facts)
         values, violations = facts.pop("values", None), facts.pop("violations", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 
-from automl_cxr.engine.protocol import Ending, Objective, Outcome, Pause, Proposer, Report, Verdict
+from automl_cxr.engine.protocol import Decision, Objective, Outcome, Pause, Proposer, Report, TrialEnd
 from automl_cxr.engine.trial_batches import Batch, TrialBatcher, observe_round
 
 _IDLE_SECONDS = 1.0
@@ -36,13 +36,13 @@ def _run(batch: Batch, proposer: Proposer, deadline: float) -> None:
     while not batch.is_over:
         events = batch.advance()
         for number, event in events:
-            if isinstance(event, Ending):
+            if isinstance(event, TrialEnd):
                 proposer.finish(number, event)
         reports = [(number, event) for number, event in events if isinstance(event, Report)]
         for (number, _), verdict in zip(reports, observe_round(proposer, reports), strict=True):
-            if verdict is Verdict.STOP:
+            if verdict is Decision.STOP:
                 batch.stop([number])
-                proposer.finish(number, Ending(Outcome.STOPPED))
+                proposer.finish(number, TrialEnd(Outcome.STOPPED))
             elif time.monotonic() > deadline:
                 batch.stop([number])
-                proposer.finish(number, Ending(Outcome.STOPPED, facts={"stopped_by": "trial-time"}))
+                proposer.finish(number, TrialEnd(Outcome.STOPPED, facts={"stopped_by": "trial-time"}))

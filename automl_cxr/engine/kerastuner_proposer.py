@@ -280,7 +280,7 @@ class HyperbandProposer(KerasTunerProposer):
         ]
 
     @property
-    def n_full_asked(self) -> int:
+    def n_planned_full_trials(self) -> int:
         """Number of trials in the last rungs of all brackets."""
         return sum(self._last_rung_size(bracket) for bracket in range(self._last_bracket + 1))
 

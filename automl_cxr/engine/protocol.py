@@ -120,7 +120,7 @@ class Pause(enum.Enum):
     OVER = "over"
 
 
-class Verdict(enum.Enum):
+class Decision(enum.Enum):
     """The decision about a trial after a report."""
 
     CONTINUE = "continue"
@@ -141,7 +141,7 @@ class Outcome(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Ending:
+class TrialEnd:
     """The end of a trial.
 
     Attributes:
@@ -159,7 +159,7 @@ class Ending:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 
     @classmethod
-    def of_error(cls, error: Exception) -> Ending:
+    def from_error(cls, error: Exception) -> TrialEnd:
         """Return the ending of a trial that raised an error."""
         message = " ".join(str(error).split()) or "no message"
         return cls(
@@ -208,10 +208,10 @@ class Proposer(Protocol):
     def propose(self) -> Proposal | Pause:
         """Begin a trial."""
 
-    def observe(self, number: int, report: Report) -> Verdict:
+    def observe(self, number: int, report: Report) -> Decision:
         """Record the result of an epoch and decide whether the trial continues."""
 
-    def finish(self, number: int, ending: Ending) -> None:
+    def finish(self, number: int, ending: TrialEnd) -> None:
         """Record the end of a trial."""
 
 
@@ -219,27 +219,27 @@ class Proposer(Protocol):
 class RoundObserver(Proposer, Protocol):
     """A proposer that records the reports of a batch at once, with one write instead of many."""
 
-    def observe_round(self, reports: Sequence[tuple[int, Report]]) -> list[Verdict]:
+    def observe_round(self, reports: Sequence[tuple[int, Report]]) -> list[Decision]:
         """Record an epoch of each of several trials, by number; decide on each as ``observe`` would in this order."""
 
 
-class Attempt:
+class TrialRun:
     """A running trial, advanced by one epoch at a time. Errors of the objective are returned as endings, never raised."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
 
-    def advance(self) -> Report | Ending:
+    def advance(self) -> Report | TrialEnd:
         """Run until the next report or the end."""
         try:
             return next(self._run)
         except StopIteration as end:
-            return Ending(Outcome.FINISHED, facts=end.value or {})
+            return TrialEnd(Outcome.FINISHED, facts=end.value or {})
         except InfeasibleError as error:
             facts = {**error.facts, "stopped_by": error.stopped_by, "violations": dict(error.violations)}
-            return Ending(Outcome.REFUSED, facts=facts, error=str(error))
+            return TrialEnd(Outcome.REFUSED, facts=facts, error=str(error))
         except Exception as error:  # noqa: BLE001 - the search continues after any error of a trial
-            return Ending.of_error(error)
+            return TrialEnd.from_error(error)
 
     def abandon(self) -> None:
         """Close the generator; the objective cleans up."""

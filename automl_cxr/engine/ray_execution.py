@@ -34,7 +34,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from automl_cxr.engine.file_transfer import FileBlocks, pack, unpack
-from automl_cxr.engine.protocol import Ending, Objective, Outcome, Pause, Proposer, Report, Verdict
+from automl_cxr.engine.protocol import Decision, Objective, Outcome, Pause, Proposer, Report, TrialEnd
 from automl_cxr.engine.trial_batches import Event, TrialBatcher, observe_round
 from automl_cxr.engine.worker import Worker, WorkerLimits
 from automl_cxr.errors import UsageError, WorkerDiedError
@@ -284,30 +284,30 @@ class _ProposerBridge:
         self._running[trial_id] = {proposal.number for proposal in proposals}
         return {_PROPOSALS: proposals}
 
-    def observe(self, trial_id: str, events: Collection[Event], actor: Any) -> Verdict:
+    def observe(self, trial_id: str, events: Collection[Event], actor: Any) -> Decision:
         """Pass an epoch of a batch to the proposer; return STOP if no trial of the batch continues."""
         for number, event in events:
-            if isinstance(event, Ending):
+            if isinstance(event, TrialEnd):
                 self._end(trial_id, number, event)
         reports = [(number, event) for number, event in events if isinstance(event, Report)]
-        verdicts = self._guarded(lambda: observe_round(self._proposer, reports), [Verdict.STOP] * len(reports))
-        stopped = [number for (number, _), verdict in zip(reports, verdicts, strict=True) if verdict is Verdict.STOP]
+        verdicts = self._guarded(lambda: observe_round(self._proposer, reports), [Decision.STOP] * len(reports))
+        stopped = [number for (number, _), verdict in zip(reports, verdicts, strict=True) if verdict is Decision.STOP]
         for number in stopped:
-            self._end(trial_id, number, Ending(Outcome.STOPPED))
+            self._end(trial_id, number, TrialEnd(Outcome.STOPPED))
         if not self._running[trial_id]:
-            return Verdict.STOP
+            return Decision.STOP
         if stopped:
             actor.stop_trials.remote(stopped)
-        return Verdict.CONTINUE
+        return Decision.CONTINUE
 
-    def finish(self, trial_id: str, events: Collection[Event], default: Ending) -> None:
+    def finish(self, trial_id: str, events: Collection[Event], default: TrialEnd) -> None:
         """Pass the end of a batch to the proposer: for each unfinished trial its event, or the default ending."""
-        endings = {number: event for number, event in events if isinstance(event, Ending)}
+        endings = {number: event for number, event in events if isinstance(event, TrialEnd)}
         for number in sorted(self._running.get(trial_id, ())):
             self._end(trial_id, number, endings.get(number, default))
         self._running.pop(trial_id, None)
 
-    def _end(self, trial_id: str, number: int, ending: Ending) -> None:
+    def _end(self, trial_id: str, number: int, ending: TrialEnd) -> None:
         self._running[trial_id].discard(number)
         self._guarded(lambda: self._proposer.finish(number, ending), None)
 
@@ -335,9 +335,9 @@ class _Searcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         if error:
             lost = WorkerDiedError("The machine or the process that ran the trial has ended.")
-            self._bridge.finish(trial_id, (), Ending.of_error(lost))
+            self._bridge.finish(trial_id, (), TrialEnd.from_error(lost))
         else:
-            self._bridge.finish(trial_id, (result or {}).get(_EVENTS, ()), Ending(Outcome.STOPPED))
+            self._bridge.finish(trial_id, (result or {}).get(_EVENTS, ()), TrialEnd(Outcome.STOPPED))
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: the study contains all results."""
@@ -354,7 +354,7 @@ class _Scheduler(FIFOScheduler):
         self._bridge = bridge
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
-        if self._bridge.observe(trial.trial_id, result[_EVENTS], result.get(_ACTOR)) is Verdict.CONTINUE:
+        if self._bridge.observe(trial.trial_id, result[_EVENTS], result.get(_ACTOR)) is Decision.CONTINUE:
             return TrialScheduler.CONTINUE
         return TrialScheduler.STOP
 

@@ -23,7 +23,7 @@ from automl_cxr.engine.warm_start_view import WarmStartPoint
 from automl_cxr.errors import UnknownNameError, UsageError
 
 __all__ = [
-    "ENDING_SAMPLERS",
+    "FINITE_SAMPLERS",
     "FOLD_PRUNERS",
     "LEARNING_SAMPLERS",
     "PRUNERS",
@@ -39,7 +39,7 @@ _KERASTUNER = ("kt-hyperband", "kt-bayesian", "kt-random", "kt-grid")  # names o
 SAMPLERS = (*optuna_proposer.SAMPLERS, *_KERASTUNER)
 """Names of all samplers."""
 
-ENDING_SAMPLERS = ("grid", "kt-grid", "kt-hyperband")
+FINITE_SAMPLERS = ("grid", "kt-grid", "kt-hyperband")
 """Samplers that propose a finite number of trials: all points of a grid, or one sweep over the brackets of Hyperband."""
 
 _INDEPENDENT_SAMPLERS = (

@@ -7,9 +7,8 @@ import time
 from collections.abc import Collection, Sequence
 
 from automl_cxr.engine.protocol import (
-    Attempt,
     BatchableObjective,
-    Ending,
+    Decision,
     Objective,
     Pause,
     Proposal,
@@ -17,10 +16,11 @@ from automl_cxr.engine.protocol import (
     Report,
     RoundObserver,
     Run,
-    Verdict,
+    TrialEnd,
+    TrialRun,
 )
 
-Event = tuple[int, Report | Ending]
+Event = tuple[int, Report | TrialEnd]
 """The number of a trial, and its next report or its end."""
 
 
@@ -74,7 +74,7 @@ class Batch:
 
     def __init__(self, objective: Objective, proposals: Sequence[Proposal]) -> None:
         self._running = {
-            proposal.number: Attempt(run) for proposal, run in zip(proposals, _start(objective, proposals), strict=True)
+            proposal.number: TrialRun(run) for proposal, run in zip(proposals, _start(objective, proposals), strict=True)
         }
 
     @property
@@ -86,7 +86,7 @@ class Batch:
         """Run each running trial until its next report or its end."""
         events = [(number, attempt.advance()) for number, attempt in self._running.items()]
         for number, event in events:
-            if isinstance(event, Ending):
+            if isinstance(event, TrialEnd):
                 del self._running[number]
         return events
 
@@ -100,7 +100,7 @@ class Batch:
         self.stop(list(self._running))
 
 
-def observe_round(proposer: Proposer, reports: Sequence[tuple[int, Report]]) -> list[Verdict]:
+def observe_round(proposer: Proposer, reports: Sequence[tuple[int, Report]]) -> list[Decision]:
     """Pass an epoch of each of several trials to a proposer, in one call if it has ``observe_round``."""
     if len(reports) > 1 and isinstance(proposer, RoundObserver):
         return proposer.observe_round(reports)

@@ -6,7 +6,7 @@ all trials that it was running end with the cause, and the next batch gets a new
 
     executor                     worker (``python -m automl_cxr.engine.worker``)
     begin(proposals)     ->      batch = Batch(objective, proposals)
-    advance(stopped)     ->      batch.stop(stopped), batch.advance()        -> a Report | Ending for each trial
+    advance(stopped)     ->      batch.stop(stopped), batch.advance()        -> a Report | TrialEnd for each trial
     abandon()            ->      batch.close()                               -> done
 """
 
@@ -27,7 +27,7 @@ from typing import Any
 
 import psutil
 
-from automl_cxr.engine.protocol import Ending, Objective, Outcome, Proposal
+from automl_cxr.engine.protocol import Objective, Outcome, Proposal, TrialEnd
 from automl_cxr.engine.trial_batches import Batch, Event, failing
 from automl_cxr.errors import OutOfMemoryError, TrialTimeoutError, WorkerDiedError
 
@@ -100,7 +100,7 @@ class Worker:
         self._running.difference_update(stopped)
         self._send((_ADVANCE, stopped))
         events = self._wait_for_events()
-        self._running.difference_update(number for number, event in events if isinstance(event, Ending))
+        self._running.difference_update(number for number, event in events if isinstance(event, TrialEnd))
         self._reported |= self._running
         return events
 
@@ -194,24 +194,24 @@ class Worker:
 
     # ---------------------------------------------------------------------------------------- how its trials ended
 
-    def _end_all(self, ending: Ending) -> list[Event]:
+    def _end_all(self, ending: TrialEnd) -> list[Event]:
         return [(number, ending) for number in sorted(self._running)]
 
-    def _ending_of_dead_worker(self) -> Ending:
+    def _ending_of_dead_worker(self) -> TrialEnd:
         with contextlib.suppress(subprocess.TimeoutExpired):
             if self._process is not None:
                 self._process.wait(_PATIENCE_SECONDS)  # for its own exit code; a kill would replace it
         code = self._kill()
         if code is None or code >= 0:
-            return Ending.of_error(WorkerDiedError(f"The process of the trial exited with code {code}."))
+            return TrialEnd.from_error(WorkerDiedError(f"The process of the trial exited with code {code}."))
         name = signal.Signals(-code).name
         hint = " The system does this when memory runs out. Run fewer trials at once (--concurrency)." if code == -9 else ""
-        return Ending.of_error(WorkerDiedError(f"The process of the trial was killed by {name}.{hint}"))
+        return TrialEnd.from_error(WorkerDiedError(f"The process of the trial was killed by {name}.{hint}"))
 
     def _end_late(self) -> list[Event]:
         self._kill()
-        stopped = Ending(Outcome.STOPPED, facts={"stopped_by": "trial-time"})
-        failed = Ending.of_error(
+        stopped = TrialEnd(Outcome.STOPPED, facts={"stopped_by": "trial-time"})
+        failed = TrialEnd.from_error(
             TrialTimeoutError(
                 f"A trial may take {self._limits.seconds:g} s and this one had not finished its first epoch. "
                 "Raise --trial-time, or search smaller networks."
@@ -219,10 +219,10 @@ class Worker:
         )
         return [(number, stopped if number in self._reported else failed) for number in sorted(self._running)]
 
-    def _ending_of_large_worker(self) -> Ending:
+    def _ending_of_large_worker(self) -> TrialEnd:
         self._kill()
         limit = (self._limits.memory or 0) / 2**30
-        return Ending.of_error(
+        return TrialEnd.from_error(
             OutOfMemoryError(f"A trial may take {limit:.1f} GiB of memory and this one took more. Raise --memory-per-trial.")
         )
 

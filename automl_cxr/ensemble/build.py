@@ -106,7 +106,7 @@ def fit_ensemble(
         DataError: Members differ in images, labels or classes, or a label is unknown.
     """
     check_method(method, len(members))
-    scorer, images = expand_weights(members, objective)
+    scorer, images = build_weight_scorer(members, objective)
     return _fit(method, scorer, images.patients, settings)
 
 
@@ -118,7 +118,7 @@ def compare_methods(
     Arguments and errors as in ``fit_ensemble``. The scores are on the images used for fitting. Only images that no method was
     fitted on can show which method is better (``ensemble.method_comparison``).
     """
-    scorer, images = expand_weights(members, objective)
+    scorer, images = build_weight_scorer(members, objective)
     return {method: _fit(method, scorer, images.patients, settings) for method in methods_for(len(members))}
 
 
@@ -140,7 +140,7 @@ def check_method(method: str, n_members: int) -> None:
         raise UsageError(f"The method '{method}' is for {METHODS[method].n_members} members; received {n_members}. Try ga.")
 
 
-def expand_weights(members: Sequence[Predictions], objective: Objective) -> tuple[WeightScorer, Predictions]:
+def build_weight_scorer(members: Sequence[Predictions], objective: Objective) -> tuple[WeightScorer, Predictions]:
     """Match members' images by id and create their scorer.
 
     Returns:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from automl_cxr.data.patient_folds import patient_folds
-from automl_cxr.ensemble.build import METHODS, expand_weights, methods_for
+from automl_cxr.ensemble.build import METHODS, build_weight_scorer, methods_for
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.ensemble.objective import MACRO_F1, Objective
 from automl_cxr.ensemble.weight_scoring import WeightScorer
@@ -80,7 +80,7 @@ def compare_methods_out_of_fold(
         UsageError: There is no member, or the objective needs a normal class and has none.
         DataError: Members differ in images, labels or classes, or a label is unknown.
     """
-    scorer, images = expand_weights(members, objective)
+    scorer, images = build_weight_scorer(members, objective)
     folds = _folds(scorer, images.patients, settings.seed)
     if folds is None:
         return None

@@ -47,7 +47,7 @@ class Combination:
         combiner: Combines the members, with the temperature.
         member_scores: Each member's score by the objective's metric.
         fitted: The combiner of every method, and its score on the images that it was fitted on.
-        judgement: The out-of-fold results of every method; None where a class has only one patient.
+        comparison: The out-of-fold results of every method; None where a class has only one patient.
         calibration: The temperature.
         duplicates: Pairs of members with nearly equal errors: (name, name, correlation of their errors).
         predictions: The ensemble's predictions for the images that it was fitted on.
@@ -60,7 +60,7 @@ class Combination:
     combiner: Combiner
     member_scores: tuple[float, ...]
     fitted: Mapping[str, FittedEnsemble]
-    judgement: MethodComparison | None
+    comparison: MethodComparison | None
     calibration: Calibration
     duplicates: tuple[tuple[str, str, float], ...]
     predictions: Predictions
@@ -69,15 +69,15 @@ class Combination:
     @property
     def recommended(self) -> str:
         """The simplest method that this one is not distinguishably better than; the method itself if there is none."""
-        return self.method if self.judgement is None else self.judgement.recommended[self.method]
+        return self.method if self.comparison is None else self.comparison.recommended[self.method]
 
     def methods_table(self) -> list[dict[str, Any]]:
         """Return one row for each method: score on the fitted images, score out of fold, and gain over the best member."""
         rows = []
         for name, fitted in self.fitted.items():
             row: dict[str, Any] = {"method": name, "fitted": fitted.score}
-            if self.judgement is not None:
-                result = self.judgement.methods[name]
+            if self.comparison is not None:
+                result = self.comparison.methods[name]
                 row |= {"out_of_fold": result.score, "gain": result.gain}
                 row |= {"gain_low": result.interval.low, "gain_high": result.interval.high}
             rows.append(row)
@@ -86,12 +86,12 @@ class Combination:
     def verdict(self) -> str:
         """Describe the ensemble's gain and the recommended method in one or two sentences."""
         name, metric = self.method, self.objective.name
-        if self.judgement is None:
+        if self.comparison is None:
             return (
                 f"{name}: {metric} {self.fitted[name].score:.4f} on the images that it was fitted on: expect less on others. "
                 "The score on other patients is unknown, because a class has only one patient."
             )
-        result = self.judgement.methods[name]
+        result = self.comparison.methods[name]
         sentence = (
             f"{name}: {metric} {result.score:.4f} out of fold ({self.interval.low:.4f} to {self.interval.high:.4f}), "
             f"{result.gain:+.4f} against the best member ({result.interval.low:+.4f} to {result.interval.high:+.4f})."
@@ -131,9 +131,9 @@ def combine_members(
     images.require_labels()
     members = [replace(images, probabilities=one) for one in probabilities]
     fitted = compare_methods(members, objective=objective, settings=settings)
-    judgement = compare_methods_out_of_fold(members, objective=objective, settings=settings)
+    comparison = compare_methods_out_of_fold(members, objective=objective, settings=settings)
     combiner = fitted[method].combiner
-    out_of_fold = None if judgement is None else judgement.methods[method].predictions
+    out_of_fold = None if comparison is None else comparison.methods[method].predictions
     calibration = _calibrate(out_of_fold, settings.seed)
     if calibration.temperature != 1:
         combiner = CalibratedCombiner(combiner, calibration.temperature)
@@ -146,7 +146,7 @@ def combine_members(
         combiner=combiner,
         member_scores=tuple(objective.score(images.labels, one) for one in probabilities),
         fitted=fitted,
-        judgement=judgement,
+        comparison=comparison,
         calibration=calibration,
         duplicates=tuple((names[one], names[other], correlation) for one, other, correlation in pairs),
         predictions=predictions,

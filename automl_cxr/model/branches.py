@@ -72,7 +72,7 @@ def _choose_cuts(branch: keras.Model, name: str, points: Sequence[str], cuts: Se
     return [layer for layer in available if layer in chosen]
 
 
-def one_branch(config: TrialConfig, index: int, cut: str) -> TrialConfig:
+def single_branch_config(config: TrialConfig, index: int, cut: str) -> TrialConfig:
     """Return the configuration of the network that has one branch of a two-branch configuration and the same head.
 
     Args:

@@ -84,7 +84,7 @@ def data_parallel() -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext() if n_devices() == 1 else _distribution(n_devices()).scope()
 
 
-def refuse_accumulation(n_parts: int) -> None:
+def check_gradient_accumulation(n_parts: int) -> None:
     """Refuse gradient accumulation on several devices with TensorFlow.
 
     Keras' optimizers decide in a conditional branch of TensorFlow's graph whether to make a step, and devices cannot exchange

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import keras
 from keras import layers
 
-from automl_cxr.errors import UndividedError
+from automl_cxr.errors import NotCacheableError
 from automl_cxr.model.graph import inputs_of, output_of, replay, source_name
 from automl_cxr.model.resizer import RESIZER
 
@@ -58,18 +58,18 @@ def divide_network(network: keras.Model, *, with_views: bool = False) -> Divided
         with_views: Whether augmentation may be in the frozen part, because a fixed number of views is drawn once.
 
     Raises:
-        UndividedError: No frozen weights can be computed once. The message is the reason.
+        NotCacheableError: No frozen weights can be computed once. The message is the reason.
     """
     cuts = _find_cuts(network, with_views=with_views)
     if all(cut.part is None for cut in cuts):
-        raise UndividedError(_explain(network, with_views=with_views))
+        raise NotCacheableError(_explain(network, with_views=with_views))
     inputs = [keras.Input(cut.entry.shape[1:], dtype=cut.entry.dtype, name=f"input_{n}") for n, cut in enumerate(cuts, 1)]
     values = [tensor if cut.upper is None else cut.upper(tensor) for cut, tensor in zip(cuts, inputs, strict=True)]
     output = replay(network, dict(zip((id(cut.replaced) for cut in cuts), values, strict=True)))
     trained = keras.Model(inputs if len(inputs) > 1 else inputs[0], output, name="trained")
     if list(map(id, trained.trainable_variables)) != list(map(id, network.trainable_variables)):
         # A checkpoint stores the optimizer's moments in the order of the variables.
-        raise UndividedError("its layers would train in another order")
+        raise NotCacheableError("its layers would train in another order")
     return DividedNetwork(tuple(cut.part for cut in cuts), trained)
 
 
@@ -116,7 +116,7 @@ def _find_cuts(network: keras.Model, *, with_views: bool) -> list[_Cut]:
                 part = FrozenPart(f"{constant.backbone}@{source_name(source)}", keras.Model(pixels, source))
                 cuts[id(source)] = _Cut(source, source, None, part)
             elif constant.is_random:
-                raise UndividedError("augmentation would show one branch other images than the other")
+                raise NotCacheableError("augmentation would show one branch other images than the other")
             else:
                 cuts[id(pixels)] = _Cut(pixels, pixels, None, None)
     return list(cuts.values())

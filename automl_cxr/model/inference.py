@@ -39,7 +39,7 @@ def predict_images(model: keras.Model, images: np.ndarray, *, batch_size: int = 
         return images[positions][..., np.newaxis].astype(np.float32)
 
     probabilities = predict_batches(model, batch, len(images), batch_size=batch_size)
-    refuse_diverged_network(probabilities)
+    check_finite_predictions(probabilities)
     return probabilities
 
 
@@ -61,7 +61,7 @@ def predict_batches(model: keras.Model, batch: Callable[[np.ndarray], Any], n: i
     return np.concatenate(predicted)[:n]
 
 
-def refuse_diverged_network(probabilities: np.ndarray) -> None:
+def check_finite_predictions(probabilities: np.ndarray) -> None:
     """Check that the predictions of a network are finite; they are not after its weights have diverged.
 
     Raises:

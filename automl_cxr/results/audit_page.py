@@ -45,14 +45,14 @@ def _summarise(audit: Audit) -> list[Part]:
 
 
 def _show_traits(audit: Audit) -> list[Part]:
-    if audit.traits.empty:
+    if audit.statistics.empty:
         return []
     caption = (
         "Median of each property by class. macro_f1: macro-F1 of a small decision tree that uses this property alone, on "
         "patients that it was not trained on. share: balanced accuracy for the two classes that the property separates best; "
         "0.5 is chance level."
     )
-    return [Table(audit.traits, caption)]
+    return [Table(audit.statistics, caption)]
 
 
 def _show_lettering(audit: Audit) -> list[Part]:

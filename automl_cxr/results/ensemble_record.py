@@ -89,7 +89,7 @@ def write_ensemble(folder: Path, combination: Combination, rows: Sequence[dict[s
             for name, row, share, score in zip(combination.names, rows, shares, combination.member_scores, strict=True)
         ],
         "methods": combination.methods_table(),
-        "n_folds": 0 if combination.judgement is None else combination.judgement.n_folds,
+        "n_folds": 0 if combination.comparison is None else combination.comparison.n_folds,
         "metrics": _metric_rows(combination),
         "calibration": asdict(combination.calibration),
         "predictions_sha256": sha256_of_file(folder / PREDICTIONS_FILE),
@@ -120,7 +120,7 @@ def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 def _metric_rows(combination: Combination) -> list[dict[str, Any]]:
     """Return a row for each metric with its interval by patient; out of fold where there are folds."""
-    comparison = combination.judgement
+    comparison = combination.comparison
     predictions = combination.predictions if comparison is None else comparison.methods[combination.method].predictions
     normal_class = combination.objective.normal_class
     defined = [name for name, row in METRICS.items() if normal_class is not None or not row.needs_normal_class]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from automl_cxr.ensemble.build import DEFAULT_METHOD, METHODS, check_method, expand_weights
+from automl_cxr.ensemble.build import DEFAULT_METHOD, METHODS, build_weight_scorer, check_method
 from automl_cxr.ensemble.combiners import combiner_from_record
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.ensemble.member_selection import choose_diverse
@@ -251,7 +251,7 @@ def _choose_trials(
     if not diverse:
         return trials[:top]
     candidates = trials[:_DIVERSE_CANDIDATES]
-    scorer, _ = expand_weights([store.predictions(number) for number in candidates], objective)
+    scorer, _ = build_weight_scorer([store.predictions(number) for number in candidates], objective)
     return [candidates[index] for index in choose_diverse(scorer, top)]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.engine.protocol import Ending, Facts, Outcome, Proposal, Report
+from automl_cxr.engine.protocol import Facts, Outcome, Proposal, Report, TrialEnd
 from automl_cxr.engine.worker import Worker, WorkerLimits
 from automl_cxr.errors import StudyError
 from automl_cxr.records import TrialState
@@ -207,7 +207,7 @@ def _train(
     scores: dict[int, float] = {}
     try:
         worker.begin([proposal])
-        while not isinstance(event := worker.advance()[0][1], Ending):
+        while not isinstance(event := worker.advance()[0][1], TrialEnd):
             scores[event.epoch] = event.score
             on_epoch(event.epoch)
     finally:

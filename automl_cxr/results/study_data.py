@@ -49,7 +49,7 @@ def load_study_dataset(store: StudyStore, data: str | None = None) -> Dataset:
     return dataset
 
 
-def judged_images(store: StudyStore, data: str | None = None, *, per_class: int | None = None) -> dict[str, str]:
+def scored_images(store: StudyStore, data: str | None = None, *, per_class: int | None = None) -> dict[str, str]:
     """Return the images on which a study scores its trials: the validation part, or with folds those of all folds.
 
     Args:

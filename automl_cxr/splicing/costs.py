@@ -34,7 +34,7 @@ def count_costs(pairs: Iterable[Pair], config: TrialConfig, n_classes: int) -> d
         config: Configuration of the two-branch network, with any cuts.
         n_classes: Number of classes.
     """
-    from automl_cxr.model.branches import one_branch
+    from automl_cxr.model.branches import single_branch_config
     from automl_cxr.model.memory_estimate import measure_size
 
     def count(network: TrialConfig) -> Cost:
@@ -46,7 +46,7 @@ def count_costs(pairs: Iterable[Pair], config: TrialConfig, n_classes: int) -> d
 
     pairs = list(pairs)
     costs = {
-        (first, second): count(one_branch(config, 0 if second is None else 1, first or second or ""))
+        (first, second): count(single_branch_config(config, 0 if second is None else 1, first or second or ""))
         for first, second in pairs
         if first is None or second is None
     }

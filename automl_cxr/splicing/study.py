@@ -24,7 +24,7 @@ from automl_cxr.splicing.record import save_splices
 from automl_cxr.splicing.search import SETTINGS, SpliceScores
 from automl_cxr.study.data_preparation import OnProgress
 from automl_cxr.study.prepare import PreparedStudy, prepare_study
-from automl_cxr.study.store import StudyStore, check_study_name, explained_disk_errors, founding
+from automl_cxr.study.store import StudyStore, check_study_name, creation_lock, explained_disk_errors
 
 _ENQUEUED = "splice"  # attribute of an enqueued trial
 
@@ -72,7 +72,7 @@ def prepare_splice_study(
         space.write_text(write_space(first, second, scores.cuts, heads=folder / "heads"), encoding="utf-8")
         request = dataclasses.replace(scores.request, space=str(space), name=name)
         prepared = prepare_study(request, runs=runs, storage=storage, command=command, on_progress=on_progress)
-    with founding(name, runs):
+    with creation_lock(name, runs):
         _enqueue_missing(prepared.store, pairs)
     return prepared
 
@@ -119,7 +119,7 @@ def _save_heads(scores: SpliceScores, folder: Path) -> None:
 
 
 def _enqueue_missing(store: StudyStore, pairs: Sequence[tuple[str, str]]) -> None:
-    """Enqueue the pairs that no trial has. The caller holds the lock ``founding``."""
+    """Enqueue the pairs that no trial has. The caller holds the lock ``creation_lock``."""
     trials = store.study.get_trials(deepcopy=False)
     points = [{**enqueued_values(trial), **trial.params} for trial in trials]
     for first, second in pairs:

@@ -70,7 +70,7 @@ class BudgetCheck:
             running: The running trials of this search.
         """
         budget = self._budget
-        if budget.n_trials is not None and self._store.n_begun() >= budget.n_trials:
+        if budget.n_trials is not None and self._store.n_started() >= budget.n_trials:
             return True
         if budget.n_epochs is None:
             return False

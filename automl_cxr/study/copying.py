@@ -27,8 +27,8 @@ from automl_cxr.storage.urls import explained_storage_errors, open_storage
 from automl_cxr.study.store import (
     StudyStore,
     check_study_name,
+    creation_lock,
     explained_disk_errors,
-    founding,
 )
 
 _FILES_OF_DRIVERS = shutil.ignore_patterns("drivers", "propose.*", "*.lock", ".*")
@@ -55,7 +55,7 @@ def copy_study(original: StudyStore, name: str, *, runs: Path, storage: str) -> 
     """
     check_study_name(name)
     folder = runs / name
-    with founding(name, runs):
+    with creation_lock(name, runs):
         backend = open_storage(storage)
         if name in optuna.study.get_all_study_names(backend) or folder.exists():
             where = "the folder" if folder.exists() else "the storage"

@@ -21,9 +21,9 @@ from automl_cxr.storage.urls import explained_storage_errors, open_existing_stor
 from automl_cxr.study.heartbeat import DriverMonitor
 from automl_cxr.study.store import (
     StudyStore,
+    creation_lock,
     explained_disk_errors,
-    founding,
-    unknown_study,
+    unknown_study_error,
 )
 from automl_cxr.study.study_info import count_bytes, count_models, list_ensembles, summarise
 
@@ -51,7 +51,7 @@ class Loss:
     folder: Path | None
 
 
-def weigh_deletion(name: str, *, runs: Path, storage: str) -> Loss:
+def preview_deletion(name: str, *, runs: Path, storage: str) -> Loss:
     """Return what the deletion of a study would remove.
 
     Raises:
@@ -59,7 +59,7 @@ def weigh_deletion(name: str, *, runs: Path, storage: str) -> Loss:
     """
     backend = open_existing_storage(storage)
     if name not in optuna.study.get_all_study_names(backend):
-        raise unknown_study(name, backend, storage)
+        raise unknown_study_error(name, backend, storage)
     folder = runs / name
     summary = summarise(optuna.load_study(study_name=name, storage=backend), folder)
     if summary.folder is not None:
@@ -84,11 +84,11 @@ def delete_study(name: str, *, runs: Path, storage: str) -> Loss:
     """Delete a study permanently, including its ensembles, and return what was removed.
 
     Raises:
-        StudyError: As ``weigh_deletion``, or the folder or the storage cannot be written.
+        StudyError: As ``preview_deletion``, or the folder or the storage cannot be written.
     """
-    open_existing_storage(storage)  # before ``founding`` creates the runs folder
-    with founding(name, runs):
-        loss = weigh_deletion(name, runs=runs, storage=storage)
+    open_existing_storage(storage)  # before ``creation_lock`` creates the runs folder
+    with creation_lock(name, runs):
+        loss = preview_deletion(name, runs=runs, storage=storage)
         with explained_disk_errors(runs), explained_storage_errors():
             if loss.folder is not None:
                 loss.folder.replace(runs / f"{_TRASH}{name}-{uuid.uuid4().hex}")

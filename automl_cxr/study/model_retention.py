@@ -49,7 +49,7 @@ class ModelRetention:
         Args:
             continuable: Returns the numbers of the trials that may be continued.
         """
-        self._store.drop_checkpoints_but(continuable)
+        self._store.remove_other_checkpoints(continuable)
         if self._max_bytes is not None:
             self._remove_models_above(self._max_bytes)
 

@@ -20,7 +20,7 @@ from automl_cxr.study.settings import (
     resolve_settings,
 )
 from automl_cxr.study.spec import StudySpec, resolve_path
-from automl_cxr.study.store import StudyStore, check_study_name, founding
+from automl_cxr.study.store import StudyStore, check_study_name, creation_lock
 from automl_cxr.study.study_audit import audit_messages, audit_study, load_audit
 from automl_cxr.study.warm_start import enqueue_missing, plan_warm_start, save_warm_start
 
@@ -62,7 +62,7 @@ def prepare_study(
         DataError: The data are unusable.
     """
     name = check_study_name(_default_name(options) if options.name is None else options.name)
-    with founding(name, runs):
+    with creation_lock(name, runs):
         existing = StudyStore.find(name, runs=runs, storage=storage)
         existing_spec = existing.spec if existing else None
         notes: list[str] = []

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from automl_cxr.engine.base_proposer import StudyProposer
-from automl_cxr.engine.protocol import Ending, Facts, Outcome, Pause, Proposal, Report, Verdict
+from automl_cxr.engine.protocol import Decision, Facts, Outcome, Pause, Proposal, Report, TrialEnd
 from automl_cxr.errors import StudyError, TrialError
 from automl_cxr.records import TrialState
 from automl_cxr.study.budget import BudgetCheck
@@ -105,7 +105,7 @@ class RecordedProposer:
                 return record.number
             self._proposer.resume(record.number)
             reason = f"Its driver died {record.attempts} times while it ran: it may need more memory than there is."
-            self.finish(record.number, Ending(Outcome.FAILED, error=reason))
+            self.finish(record.number, TrialEnd(Outcome.FAILED, error=reason))
         return None
 
     def _wait_for_own_trials(self) -> Pause:
@@ -118,23 +118,23 @@ class RecordedProposer:
 
     # ---------------------------------------------------------------------------------------------------- reports
 
-    def observe(self, number: int, report: Report) -> Verdict:
+    def observe(self, number: int, report: Report) -> Decision:
         return self.observe_round([(number, report)])[0]
 
-    def observe_round(self, reports: Sequence[tuple[int, Report]]) -> list[Verdict]:
+    def observe_round(self, reports: Sequence[tuple[int, Report]]) -> list[Decision]:
         owned = self._store.select_owned([number for number, _ in reports], self._driver)
         with self._store.batch_writes():
             verdicts = [
-                self._proposer.observe(number, report) if number in owned else Verdict.STOP for number, report in reports
+                self._proposer.observe(number, report) if number in owned else Decision.STOP for number, report in reports
             ]
         for number, report in reports:
             if number in owned:
                 self._listener.on_epoch(number, report)
-        return [Verdict.STOP] * len(reports) if self._budget.is_target_reached else verdicts
+        return [Decision.STOP] * len(reports) if self._budget.is_target_reached else verdicts
 
     # ------------------------------------------------------------------------------------------------------- ends
 
-    def finish(self, number: int, ending: Ending) -> None:
+    def finish(self, number: int, ending: TrialEnd) -> None:
         proposal = self._running.pop(number, None)
         ends_at_rung = proposal is not None and self._budget.ends_at_rung(proposal)
         with self._lock:  # so that no other driver can requeue the trial
@@ -149,11 +149,11 @@ class RecordedProposer:
         self._proposer.forget(number)
         self._listener.on_lost(number)
 
-    def _end(self, number: int, ending: Ending, *, ends_at_rung: bool) -> None:
+    def _end(self, number: int, ending: TrialEnd, *, ends_at_rung: bool) -> None:
         if ending.outcome is Outcome.FINISHED:
             ending = self._commit_files(number, ending, ends_at_rung=ends_at_rung)
         if ending.outcome is Outcome.STOPPED and self._budget.is_target_reached:
-            ending = Ending(Outcome.STOPPED, facts={"stopped_by": "target", **ending.facts})
+            ending = TrialEnd(Outcome.STOPPED, facts={"stopped_by": "target", **ending.facts})
         if ending.outcome is not Outcome.FINISHED:
             shutil.rmtree(self._staged(number), ignore_errors=True)  # a killed worker leaves its folder
         if ending.outcome is Outcome.FAILED and self._may_recover(number, ending):
@@ -161,16 +161,16 @@ class RecordedProposer:
         else:
             self._record_end(number, ending, ends_at_rung=ends_at_rung)
 
-    def _commit_files(self, number: int, ending: Ending, *, ends_at_rung: bool) -> Ending:
+    def _commit_files(self, number: int, ending: TrialEnd, *, ends_at_rung: bool) -> TrialEnd:
         """Move a finished trial's files into place. Return another ending if that fails or the time limit stopped the trial."""
         if ending.facts["cut_short"] and (ends_at_rung or not self._is_best(ending.facts)):
             # The trial had fewer epochs than the others, so its score is not comparable.
-            return Ending(Outcome.STOPPED, facts={"stopped_by": "time"})
+            return TrialEnd(Outcome.STOPPED, facts={"stopped_by": "time"})
         try:
             with explained_resource_errors():
                 self._store.commit_files(number, self._staged(number))
         except (OSError, TrialError) as error:
-            return Ending.of_error(error)
+            return TrialEnd.from_error(error)
         return ending
 
     def _is_best(self, facts: Facts) -> bool:
@@ -180,18 +180,18 @@ class RecordedProposer:
         is_feasible = all(violation <= 0 for violation in facts.get("violations", {}).values())
         return is_feasible and self._store.is_better(facts["score"], eligible[0].score)  # type: ignore[arg-type]
 
-    def _may_recover(self, number: int, ending: Ending) -> bool:
+    def _may_recover(self, number: int, ending: TrialEnd) -> bool:
         """Return whether the retry policy of the error's class allows another attempt."""
         n_before = sum(reason.startswith(f"{ending.kind}:") for reason in self._store.record(number).retries)
         return n_before < ending.retry.times
 
-    def _retry(self, number: int, ending: Ending) -> None:
+    def _retry(self, number: int, ending: TrialEnd) -> None:
         self._retention.free_disk_space(self._proposer.continuable)  # which may be sufficient after a full disk
         self._proposer.requeue(number, ending)
         self._to_retry.append(number)
         self._listener.on_failure(number, ending.error)
 
-    def _record_end(self, number: int, ending: Ending, *, ends_at_rung: bool) -> None:
+    def _record_end(self, number: int, ending: TrialEnd, *, ends_at_rung: bool) -> None:
         if ending.outcome is Outcome.FAILED:
             self._n_failures += 1
             self._store.write_log(number, ending.trace or ending.error)

@@ -55,7 +55,7 @@ def run_search(
         StudyError: All trials failed or were refused (the message contains the last reason), or the storage failed.
     """
     spec = store.spec
-    store = store.driven(on_away=listener.on_storage_away)
+    store = store.for_driver(on_away=listener.on_storage_away)
     check = BudgetCheck(budget, store)
     with DriverHeartbeat(store.folder, settings=heartbeat_settings) as heartbeat:
         store.clear_leftovers(heartbeat.monitor)
@@ -69,7 +69,7 @@ def run_search(
                 command=without_password(command),
                 sampler=sampler,
                 budget=dataclasses.asdict(budget),
-                full_trials=proposer.n_full_asked,
+                full_trials=proposer.n_planned_full_trials,
             )
         )
         retention = ModelRetention(store, budget.keep_models, budget.disk_bytes)

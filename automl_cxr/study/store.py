@@ -55,7 +55,7 @@ class StudyStore(TrialRecordsMixin, TrialFilesMixin, SealedTestSetMixin):
     def create(
         cls, spec: StudySpec, split: SplitRecord, *, runs: Path, storage: str, directions: Sequence[Direction]
     ) -> StudyStore:
-        """Create a study that does not exist. The caller holds the lock ``founding``.
+        """Create a study that does not exist. The caller holds the lock ``creation_lock``.
 
         The files are written before the study is created in the storage. Therefore every study in the storage has its files.
 
@@ -121,10 +121,10 @@ class StudyStore(TrialRecordsMixin, TrialFilesMixin, SealedTestSetMixin):
         backend = open_existing_storage(storage)
         store = cls.find(name, runs=runs, storage=storage)
         if store is None:
-            raise unknown_study(name, backend, storage)
+            raise unknown_study_error(name, backend, storage)
         return store
 
-    def driven(self, *, on_away: Callable[[str], None], patience: float = PATIENCE_SECONDS) -> StudyStore:
+    def for_driver(self, *, on_away: Callable[[str], None], patience: float = PATIENCE_SECONDS) -> StudyStore:
         """Return the same study with a storage for a driver: it caches the driver's trials and waits for the backend.
 
         Args:
@@ -163,7 +163,7 @@ class StudyStore(TrialRecordsMixin, TrialFilesMixin, SealedTestSetMixin):
         """
         return read_record(self.folder / _SPLIT_FILE, SplitRecord.from_json)
 
-    def drop_checkpoints_but(self, continuable: Callable[[], Collection[int]]) -> None:
+    def remove_other_checkpoints(self, continuable: Callable[[], Collection[int]]) -> None:
         """Remove the checkpoints that no trial needs.
 
         A checkpoint is needed if its trial is running, is the parent of a running trial, or may be continued.
@@ -181,14 +181,14 @@ class StudyStore(TrialRecordsMixin, TrialFilesMixin, SealedTestSetMixin):
                 path.unlink(missing_ok=True)
 
 
-def unknown_study(name: str, backend: optuna.storages.BaseStorage, url: str) -> StudyError:
+def unknown_study_error(name: str, backend: optuna.storages.BaseStorage, url: str) -> StudyError:
     """Return the error for a name that no study in the storage has. Its message lists the existing names."""
     names = optuna.study.get_all_study_names(backend)
     known = f"It holds: {', '.join(sorted(names))}." if names else "It holds none yet."
     return StudyError(f"No study '{name}' in {without_password(url)}. {known}")
 
 
-def founding(name: str, runs: Path) -> FileLock:
+def creation_lock(name: str, runs: Path) -> FileLock:
     """Return the lock under which a study is looked up and created, so that two processes do not create it at once."""
     with explained_disk_errors(runs):
         runs.mkdir(parents=True, exist_ok=True)
@@ -231,6 +231,3 @@ def read_record(path: Path, parse: Callable[[str], _Record]) -> _Record:
         return parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudyError(f"The study's file {path} is damaged ({error}). Restore it, or create another study.") from error
-
-
-write_atomically = write_text

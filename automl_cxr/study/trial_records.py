@@ -122,7 +122,7 @@ class TrialRecordsMixin:
 
     # ----------------------------------------------------------------------------------------------------- counts
 
-    def n_begun(self) -> int:
+    def n_started(self) -> int:
         """Return the number of trials that were started, in any state but WAITING."""
         waiting = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
         return len(self.study.get_trials(deepcopy=False)) - len(waiting)

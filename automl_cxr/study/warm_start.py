@@ -202,7 +202,7 @@ def save_warm_start(plan: WarmStart, folder: Path) -> None:
 
 
 def enqueue_missing(store: StudyStore) -> None:
-    """Enqueue the configurations of the plan that are not among the trials yet. The caller holds the lock ``founding``."""
+    """Enqueue the configurations of the plan that are not among the trials yet. The caller holds the lock ``creation_lock``."""
     plan = _read(store)
     if plan is None:
         return

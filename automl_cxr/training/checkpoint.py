@@ -22,6 +22,7 @@ import numpy as np
 
 from automl_cxr.errors import TrialError
 from automl_cxr.io import atomic_write
+from automl_cxr.model.keras_private import is_gradient_accumulator
 from automl_cxr.records import EpochRecord
 
 _JSON = "told"  # name of the JSON text among the arrays of a file
@@ -73,7 +74,7 @@ def take_checkpoint(
 
 def _states(optimizer: keras.Optimizer) -> tuple[list[keras.Variable], list[keras.Variable]]:
     """Split the variables of an optimizer into its state and the gradients that it accumulates."""
-    is_accumulator = [variable.path.endswith("gradient_accumulator") for variable in optimizer.variables]
+    is_accumulator = [is_gradient_accumulator(variable) for variable in optimizer.variables]
     both = list(zip(optimizer.variables, is_accumulator, strict=True))
     return [variable for variable, is_one in both if not is_one], [variable for variable, is_one in both if is_one]
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.errors import UndividedError
+from automl_cxr.errors import NotCacheableError
 from automl_cxr.model.build import build_model
 from automl_cxr.model.head import classifier_head
 from automl_cxr.training.datasets import FeaturePart, LabelledPart
@@ -56,7 +56,7 @@ class FrozenBase:
         valid: The validation images.
 
     Raises:
-        UndividedError: The features cannot be cached, so that the heads have to be trained one by one.
+        NotCacheableError: The features cannot be cached, so that the heads have to be trained one by one.
         TrialError: The weights cannot be loaded.
     """
 
@@ -69,7 +69,7 @@ class FrozenBase:
         self._vector = self._whole.get_layer(_VECTOR).output
         self.inputs = choose_phase_inputs(self._whole, config, n_epochs=_MANY_EPOCHS, train=train, valid=valid)
         if not isinstance(self.inputs.valid, FeaturePart):
-            raise UndividedError(self.inputs.reads)
+            raise NotCacheableError(self.inputs.reads)
         self._compared = compared_positions(valid)
         base = keras.Model(self._whole.input, self._vector)
         self._vectors_from_pixels = _predict(base, valid.batch, self._compared)

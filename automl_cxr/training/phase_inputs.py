@@ -14,7 +14,7 @@ import numpy as np
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.data.feature_cache import FeatureCache, Features
-from automl_cxr.errors import FeatureCacheError, TrialError, UndividedError
+from automl_cxr.errors import FeatureCacheError, NotCacheableError, TrialError
 from automl_cxr.model.devices import data_parallel, has_gpu
 from automl_cxr.model.flops import count_multiply_adds
 from automl_cxr.model.freezing import BACKBONE, SECOND_BACKBONE
@@ -70,7 +70,7 @@ def choose_phase_inputs(
         return PhaseInputs(network=network, train=[train], valid=valid, reads=PIXELS if has_backbone else "")
     try:
         return _feature_inputs(network, config, n_epochs=n_epochs, train=train, valid=valid)
-    except (UndividedError, FeatureCacheError) as reason:
+    except (NotCacheableError, FeatureCacheError) as reason:
         return PhaseInputs(network=network, train=[train], valid=valid, reads=f"{PIXELS}: {reason}")
 
 
@@ -81,7 +81,7 @@ def _feature_inputs(
         divided = divide_network(network, with_views=config.views > 0)
     share = 1 - count_multiply_adds(divided.trained) / count_multiply_adds(network)
     if share < _LEAST_SHARE:
-        raise UndividedError(f"the layers that could be run once do {share:.0%} of the work")
+        raise NotCacheableError(f"the layers that could be run once do {share:.0%} of the work")
     images, cache, dtype = train.images, FeatureCache(), config.features
     parts = [part for part in divided.frozen if part is not None]
     are_drawn = any(is_stochastic(operation) for part in parts for operation in part.network.operations)
@@ -89,7 +89,9 @@ def _feature_inputs(
     described = {(part.name, view): _describe(part, images, dtype, view, config) for part in parts for view in views}
     n_passes = len({view for (_, view), features in described.items() if not cache.holds(features)})
     if n_passes >= n_epochs:
-        raise UndividedError(f"features take no fewer passes over the images than there are epochs ({n_passes} and {n_epochs})")
+        raise NotCacheableError(
+            f"features take no fewer passes over the images than there are epochs ({n_passes} and {n_epochs})"
+        )
 
     def read_view(view: int) -> tuple[np.ndarray, ...]:
         return tuple(

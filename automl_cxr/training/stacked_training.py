@@ -15,7 +15,7 @@ import numpy as np
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import NonFiniteLossError, TrialError
-from automl_cxr.model.inference import refuse_diverged_network
+from automl_cxr.model.inference import check_finite_predictions
 from automl_cxr.records import EpochRecord
 from automl_cxr.training.checkpoint import Checkpoint, fits, variable_values
 from automl_cxr.training.datasets import FeaturePart
@@ -177,7 +177,7 @@ class HeadTraining:
         """Record the next epoch; if it diverged, only this training fails."""
         try:
             refuse_diverged_loss(loss, epoch=self.n_epochs + 1, learning_rate=self.learning_rate)
-            refuse_diverged_network(probabilities)
+            check_finite_predictions(probabilities)
         except NonFiniteLossError as error:
             self.fail(error)
             return

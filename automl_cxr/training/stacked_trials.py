@@ -15,7 +15,7 @@ from pathlib import Path
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.data.downscaled import downscaled_images
-from automl_cxr.errors import UndividedError
+from automl_cxr.errors import NotCacheableError
 from automl_cxr.model.devices import n_devices
 from automl_cxr.records import EpochRecord, SplitRecord
 from automl_cxr.training.checkpoint import load_checkpoint
@@ -83,7 +83,7 @@ class _TrialsOfBase:
         if self._started is None:
             self._start_all()
         started = self._started[index]
-        if isinstance(started, UndividedError):
+        if isinstance(started, NotCacheableError):
             return (yield from run_trial(task))
         if isinstance(started, Exception):
             raise started
@@ -149,7 +149,7 @@ class _TrialsOfBase:
 
 def _refuse_several_devices() -> None:
     if n_devices() > 1:
-        raise UndividedError("each batch is divided among devices")
+        raise NotCacheableError("each batch is divided among devices")
 
 
 @functools.lru_cache(maxsize=_MAX_BASES)

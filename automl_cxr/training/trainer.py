@@ -12,10 +12,10 @@ import keras
 import numpy as np
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.model.devices import data_parallel, n_devices, refuse_accumulation
+from automl_cxr.model.devices import check_gradient_accumulation, data_parallel, n_devices
 from automl_cxr.model.flops import count_multiply_adds
 from automl_cxr.model.freezing import set_phase
-from automl_cxr.model.inference import predict_batches, refuse_diverged_network
+from automl_cxr.model.inference import check_finite_predictions, predict_batches
 from automl_cxr.records import EpochRecord
 from automl_cxr.training.checkpoint import Checkpoint, restore_checkpoint, take_checkpoint
 from automl_cxr.training.compilation import compile_network
@@ -188,7 +188,7 @@ class Training:
     def _start_phase(self, phase: Phase) -> None:
         """Freeze layers, choose the inputs and compile with a new optimizer; the moments of another choice do not apply."""
         set_phase(self._model, self._config, frozen=phase.frozen)
-        refuse_accumulation(self._config.gradient_accumulation)
+        check_gradient_accumulation(self._config.gradient_accumulation)
         self._inputs = choose_phase_inputs(
             self._model, self._config, n_epochs=phase.n_epochs, train=self._train, valid=self._valid
         )
@@ -276,5 +276,5 @@ def predict_probabilities(model: keras.Model, part: LabelledPart | FeaturePart, 
         with data_parallel():
             predicted = model.predict(_Inputs(part, batch_size=batch_size), verbose=0)
     probabilities = np.asarray(predicted, np.float32)[: len(part.rows)]
-    refuse_diverged_network(probabilities)
+    check_finite_predictions(probabilities)
     return probabilities

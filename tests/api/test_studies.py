@@ -10,7 +10,7 @@ from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.records import TrialState
 from automl_cxr.study import deletion
 from automl_cxr.study.copying import copy_study
-from automl_cxr.study.deletion import delete_study, weigh_deletion
+from automl_cxr.study.deletion import delete_study, preview_deletion
 from automl_cxr.study.heartbeat import DriverHeartbeat
 from automl_cxr.study.prepare import PreparedStudy
 from automl_cxr.study.provenance import SearchEntry
@@ -180,7 +180,7 @@ class TestDeleting:
         prepared = prepare()
         quick_search(prepared, trials=3, keep_models=2)
         prepare(name="t")
-        loss = weigh_deletion("s", **location)
+        loss = preview_deletion("s", **location)
         assert (loss.trials, loss.models, loss.ensembles) == ({"complete": 3}, 2, [])
         assert loss.n_bytes > 0
         assert delete_study("s", **location) == loss

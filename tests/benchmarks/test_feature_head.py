@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from automl_cxr.engine.protocol import Attempt, Ending, Proposal
+from automl_cxr.engine.protocol import Proposal, TrialEnd, TrialRun
 from benchmarks.feature_head import Head, HeadObjective, Part, predict
 
 VALUES = {"n_dense": 2, "dense_units": 5, "dropout": 0.3, "learning_rate": 1e-2}
@@ -36,8 +36,8 @@ def test_the_gradient_is_the_slope_of_the_loss():
 
 
 def run(objective, proposal):
-    attempt, scores = Attempt(objective(proposal)), []
-    while not isinstance(event := attempt.advance(), Ending):
+    attempt, scores = TrialRun(objective(proposal)), []
+    while not isinstance(event := attempt.advance(), TrialEnd):
         scores.append(event.score)
     return scores, event.facts
 

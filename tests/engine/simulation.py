@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import optuna
 
-from automl_cxr.engine.protocol import Ending, Outcome, Pause, Proposal, Report, Verdict
+from automl_cxr.engine.protocol import Decision, Outcome, Pause, Proposal, Report, TrialEnd
 from automl_cxr.engine.space import parse_space
 
 CONDITIONAL = parse_space(
@@ -146,11 +146,11 @@ class Simulation:
         """Run one epoch; tell whether the trial has ended."""
         score = self.sign * score_of(proposal.values, epoch)
         if self.fails(proposal):
-            return self._end(proposer, proposal, Ending(Outcome.FAILED, error="ValueError: made to fail"))
-        if proposer.observe(proposal.number, Report(epoch, score)) is Verdict.STOP:
-            return self._end(proposer, proposal, Ending(Outcome.STOPPED))
+            return self._end(proposer, proposal, TrialEnd(Outcome.FAILED, error="ValueError: made to fail"))
+        if proposer.observe(proposal.number, Report(epoch, score)) is Decision.STOP:
+            return self._end(proposer, proposal, TrialEnd(Outcome.STOPPED))
         if epoch == (proposal.epochs or self.epochs):
-            return self._end(proposer, proposal, Ending(Outcome.FINISHED, facts={"score": score, "best_epoch": epoch}))
+            return self._end(proposer, proposal, TrialEnd(Outcome.FINISHED, facts={"score": score, "best_epoch": epoch}))
         return False
 
     def _end(self, proposer, proposal, ending):

@@ -12,7 +12,7 @@ import ray
 
 from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.engine.optuna_proposer import first_rung
-from automl_cxr.engine.protocol import Ending, Pause, Report
+from automl_cxr.engine.protocol import Pause, Report, TrialEnd
 from automl_cxr.engine.ray_execution import RayResources, run_with_ray
 from automl_cxr.engine.registry import build_proposer
 from tests.engine.batched_trials import SimultaneousObjective
@@ -49,16 +49,16 @@ class Search:
 
     proposer: object
     n_trials: int
-    n_begun: int = 0
+    n_started: int = 0
     left_running: list[int] = field(default_factory=list)
     breaks_after: tuple[int, int] | None = None
 
     def propose(self):
         if self.left_running:
             return self.proposer.resume(self.left_running.pop())
-        if self.n_begun == self.n_trials:
+        if self.n_started == self.n_trials:
             return Pause.OVER
-        self.n_begun += 1
+        self.n_started += 1
         return self.proposer.propose()
 
     def observe(self, number, report):
@@ -75,7 +75,7 @@ def open_search(file, *, sampler="tpe", **settings):
     study = open_study(f"sqlite:///{file}")
     proposer = build_proposer(study, CONDITIONAL, sampler=sampler, pruner="asha", epochs=EPOCHS, seed=5)
     running = [trial.number for trial in study.get_trials(states=(STATE.RUNNING,))]
-    return study, Search(proposer, n_begun=len(study.get_trials()), left_running=running, **settings)
+    return study, Search(proposer, n_started=len(study.get_trials()), left_running=running, **settings)
 
 
 def run(search, log, *, concurrency):
@@ -131,10 +131,10 @@ class Repeating(Search):
     """Runs trials again that failed in a way that deserves it."""
 
     running: set[int] = field(default_factory=set)
-    endings: list[tuple[int, Ending]] = field(default_factory=list)
+    endings: list[tuple[int, TrialEnd]] = field(default_factory=list)
 
     def propose(self):
-        if self.n_begun == self.n_trials and self.running and not self.left_running:
+        if self.n_started == self.n_trials and self.running and not self.left_running:
             return Pause.IDLE
         proposal = super().propose()
         if proposal is not Pause.OVER:

@@ -15,7 +15,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from automl_cxr.engine.protocol import Outcome, Pause, Proposal, Report, Verdict
+from automl_cxr.engine.protocol import Decision, Outcome, Pause, Proposal, Report
 from automl_cxr.engine.ray_execution import RayResources, run_with_ray
 from automl_cxr.errors import WorkerDiedError
 
@@ -46,7 +46,7 @@ class Repeating:
     """Proposes some trials, and again those that failed in a way that deserves it."""
 
     n_trials: int
-    n_begun: int = 0
+    n_started: int = 0
     running: set = dataclasses.field(default_factory=set)
     again: list = dataclasses.field(default_factory=list)
     endings: dict = dataclasses.field(default_factory=dict)
@@ -54,10 +54,10 @@ class Repeating:
     on_report: object = None
 
     def propose(self):
-        if not self.again and self.n_begun == self.n_trials:
+        if not self.again and self.n_started == self.n_trials:
             return Pause.IDLE if self.running else Pause.OVER
-        number = self.again.pop() if self.again else self.n_begun
-        self.n_begun = max(self.n_begun, number + 1)
+        number = self.again.pop() if self.again else self.n_started
+        self.n_started = max(self.n_started, number + 1)
         self.running.add(number)
         return Proposal(number, {})
 
@@ -65,7 +65,7 @@ class Repeating:
         self.facts[number] = report.facts
         if self.on_report:
             self.on_report(number, report)
-        return Verdict.CONTINUE
+        return Decision.CONTINUE
 
     def finish(self, number, ending):
         self.running.discard(number)

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from automl_cxr.engine.inline_execution import run_inline
-from automl_cxr.engine.protocol import Attempt, Ending, Outcome, Pause, Proposal, Report, Verdict
+from automl_cxr.engine.protocol import Decision, Outcome, Pause, Proposal, Report, TrialEnd, TrialRun
 from automl_cxr.engine.ray_execution import Placement, RayResources, place, run_with_ray, worker_environment
 from automl_cxr.errors import RetryPolicy, UsageError
 
@@ -23,7 +23,7 @@ class ScriptedProposer:
 
     fates: list[str]
     epochs: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
-    endings: dict[int, Ending] = field(default_factory=dict)
+    endings: dict[int, TrialEnd] = field(default_factory=dict)
     n_proposed: int = 0
     was_idle: bool = False
 
@@ -38,7 +38,7 @@ class ScriptedProposer:
 
     def observe(self, number, report):
         self.epochs[number].append(report.epoch)
-        return Verdict.STOP if self.fates[number] == "stopped" and report.epoch == 2 else Verdict.CONTINUE
+        return Decision.STOP if self.fates[number] == "stopped" and report.epoch == 2 else Decision.CONTINUE
 
     def finish(self, number, ending):
         assert number not in self.endings
@@ -117,11 +117,11 @@ def run_without_end(_proposal):
 def test_a_trial_that_takes_too_long_is_stopped_between_epochs_in_this_process():
     proposer = ScriptedProposer(["finishes"])
     run_inline(run_without_end, proposer, seconds_per_trial=0.05)
-    assert proposer.endings[0] == Ending(Outcome.STOPPED, facts={"stopped_by": "trial-time"})
+    assert proposer.endings[0] == TrialEnd(Outcome.STOPPED, facts={"stopped_by": "trial-time"})
 
 
 def test_an_abandoned_attempt_clears_up_once(tmp_path):
-    attempt = Attempt(run_fate(Proposal(7, {"fate": "finishes"}), tmp_path))
+    attempt = TrialRun(run_fate(Proposal(7, {"fate": "finishes"}), tmp_path))
     assert attempt.advance() == Report(1, score=7.1)
     attempt.abandon()
     attempt.abandon()

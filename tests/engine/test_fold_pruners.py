@@ -5,7 +5,7 @@ import optuna
 import pytest
 
 from automl_cxr.engine.optuna_proposer import make_pruner
-from automl_cxr.engine.protocol import Ending, Outcome, Report, Verdict
+from automl_cxr.engine.protocol import Decision, Outcome, Report, TrialEnd
 from automl_cxr.engine.registry import SAMPLERS, build_proposer
 from automl_cxr.engine.space import parse_space
 from automl_cxr.errors import UnknownNameError, UsageError
@@ -27,11 +27,11 @@ class Search:
         """Run a trial; return the fold that it was left at."""
         proposal = self.proposer.propose()
         for fold, score in enumerate(scores, start=1):
-            if self.proposer.observe(proposal.number, Report(fold, self.sign * score)) is Verdict.STOP:
-                self.proposer.finish(proposal.number, Ending(Outcome.STOPPED))
+            if self.proposer.observe(proposal.number, Report(fold, self.sign * score)) is Decision.STOP:
+                self.proposer.finish(proposal.number, TrialEnd(Outcome.STOPPED))
                 return fold
         score = self.sign * sum(scores) / len(scores)
-        self.proposer.finish(proposal.number, Ending(Outcome.FINISHED, facts={"score": score}))
+        self.proposer.finish(proposal.number, TrialEnd(Outcome.FINISHED, facts={"score": score}))
         return len(scores)
 
     def run_usual(self, n_trials=6):
@@ -100,11 +100,11 @@ def test_a_trial_that_is_run_again_is_judged_by_the_folds_it_reports():
     begun = search.proposer.propose()
     scores = [score - 0.05 for score in FOLDS]
     for fold in (1, 2):
-        assert search.proposer.observe(begun.number, Report(fold, scores[fold - 1])) is Verdict.CONTINUE
+        assert search.proposer.observe(begun.number, Report(fold, scores[fold - 1])) is Decision.CONTINUE
     later = build_proposer(search.study, SPACE, sampler="random", pruner="wilcoxon", epochs=30, folds=5, seed=1)
     later.resume(begun.number)
     verdicts = [later.observe(begun.number, Report(fold, scores[fold - 1])) for fold in (1, 2, 3)]
-    assert verdicts == [Verdict.CONTINUE, Verdict.CONTINUE, Verdict.STOP]
+    assert verdicts == [Decision.CONTINUE, Decision.CONTINUE, Decision.STOP]
 
 
 def test_pruners_of_epochs_and_of_folds_are_told_apart():

@@ -11,7 +11,7 @@ import pytest
 from keras_tuner.oracles import HyperbandOracle, RandomSearchOracle
 
 from automl_cxr.engine.kerastuner_proposer import ORACLES, from_kerastuner, to_kerastuner
-from automl_cxr.engine.protocol import Ending, Outcome, Pause, Report
+from automl_cxr.engine.protocol import Outcome, Pause, Report, TrialEnd
 from automl_cxr.engine.registry import SAMPLERS, build_proposer
 from automl_cxr.engine.space import parse_space
 from automl_cxr.study.spaces import load_space, shipped
@@ -100,7 +100,7 @@ def test_a_sweep_fills_every_bracket_promotes_the_best_and_is_over(concurrency):
         best = sorted(rung, key=lambda t: -t.user_attrs["score"])[: SIZES[bracket, round_ + 1]]
         assert {t.number for t in rung} & promoted == {t.number for t in best}
     states = [trial.state for trial in trials]
-    assert proposer.n_full_asked == states.count(STATE.COMPLETE) == 6
+    assert proposer.n_planned_full_trials == states.count(STATE.COMPLETE) == 6
     assert states.count(STATE.PRUNED) == N_SWEEP - 6
     assert len({trial.user_attrs["parent"] for trial in trials if "parent" in trial.user_attrs}) == 6
 
@@ -197,7 +197,7 @@ def test_failures_in_the_first_round_cost_kerastuner_its_full_trials_and_us_none
     assert ours == SIZES[2, 2] + SIZES[1, 1]
     assert theirs == ours if rate == 0 else theirs < ours
     states = [trial.state for trial in study.get_trials()]
-    assert states.count(STATE.COMPLETE) == proposer.n_full_asked
+    assert states.count(STATE.COMPLETE) == proposer.n_planned_full_trials
     assert states.count(STATE.FAIL) == sum(fate.values())
 
 
@@ -209,7 +209,7 @@ def test_a_promoted_trial_that_does_not_come_to_its_rung_is_replaced(outcome):
     promoted = proposer.propose()
     proposer.observe(promoted.number, Report(2, 0.99))
     facts = {} if outcome is Outcome.FAILED else {"stopped_by": "time"}
-    proposer.finish(promoted.number, Ending(outcome, facts=facts))
+    proposer.finish(promoted.number, TrialEnd(outcome, facts=facts))
     simulation.proposals.append(promoted)
     assert simulation.run(proposer, n_trials=1000) is Pause.OVER
     trials = study.get_trials()

@@ -10,7 +10,7 @@ import pytest
 
 from automl_cxr.engine.intermediate_values import read_scores, read_values
 from automl_cxr.engine.optuna_proposer import SEVERAL_OBJECTIVES
-from automl_cxr.engine.protocol import Attempt, Ending, Outcome, Proposal, Report, Verdict
+from automl_cxr.engine.protocol import Decision, Outcome, Proposal, Report, TrialEnd, TrialRun
 from automl_cxr.engine.registry import PRUNERS, SAMPLERS, build_proposer, check_proposer
 from automl_cxr.engine.space import parse_space
 from automl_cxr.errors import InfeasibleError, UsageError
@@ -62,18 +62,18 @@ def run_one(proposer, violations=lambda values: {}):
         return proposal
     for epoch in range(1, EPOCHS + 1):
         score, size = variable_values(proposal.values, epoch)
-        if proposer.observe(proposal.number, Report(epoch, score, values=(score, size))) is Verdict.STOP:
-            proposer.finish(proposal.number, Ending(Outcome.STOPPED))
+        if proposer.observe(proposal.number, Report(epoch, score, values=(score, size))) is Decision.STOP:
+            proposer.finish(proposal.number, TrialEnd(Outcome.STOPPED))
             return proposal.number, epoch
     facts = {"score": score, "values": (score, size), "violations": violations(proposal.values)}
-    proposer.finish(proposal.number, Ending(Outcome.FINISHED, facts=facts))
+    proposer.finish(proposal.number, TrialEnd(Outcome.FINISHED, facts=facts))
     return proposal.number, EPOCHS
 
 
 def refuse(proposer, violation=0.5):
     proposal = proposer.propose()
     facts = {"stopped_by": "constraint", "violations": {"size<=10": violation}, "n_parameters": 7}
-    proposer.finish(proposal.number, Ending(Outcome.REFUSED, facts=facts, error="size 20 > 10"))
+    proposer.finish(proposal.number, TrialEnd(Outcome.REFUSED, facts=facts, error="size 20 > 10"))
     return proposal
 
 
@@ -133,7 +133,7 @@ def test_a_resumed_trial_writes_each_epoch_once():
     _, later = make(study=study, pruner="asha")
     assert later.resume(begun.number) == dataclasses.replace(begun, attempts=1)
     for epoch in (1, 2, 3):
-        assert later.observe(begun.number, Report(epoch, 0.1 * epoch, values=(0.1 * epoch, None))) is Verdict.CONTINUE
+        assert later.observe(begun.number, Report(epoch, 0.1 * epoch, values=(0.1 * epoch, None))) is Decision.CONTINUE
     assert read_scores(study.get_trials()[0]) == pytest.approx({1: 0.1, 2: 0.2, 3: 0.3})
     assert read_values(study.get_trials()[0], 3) == (pytest.approx(0.3), None)
 
@@ -162,8 +162,8 @@ def test_an_error_that_tells_of_violations_ends_the_attempt_as_refused():
         raise InfeasibleError("size 20 > 10", stopped_by="memory", violations={"memory": 0.7}, facts={"n_parameters": 7})
         yield
 
-    ending = Attempt(objective(Proposal(0, {}))).advance()
-    assert ending == Ending(
+    ending = TrialRun(objective(Proposal(0, {}))).advance()
+    assert ending == TrialEnd(
         Outcome.REFUSED,
         facts={"n_parameters": 7, "stopped_by": "memory", "violations": {"memory": 0.7}},
         error="size 20 > 10",
@@ -195,9 +195,9 @@ def feasible_share(sampler, n_trials, directions):
         values = (quality + size / 100, size)[: len(directions)]
         facts = {"score": values[0], "values": values if len(values) > 1 else None, "violations": violations}
         if size > 30 and sampler == "tpe":  # refused before it trained
-            proposer.finish(proposal.number, Ending(Outcome.REFUSED, facts={"violations": violations}, error="too large"))
+            proposer.finish(proposal.number, TrialEnd(Outcome.REFUSED, facts={"violations": violations}, error="too large"))
         else:
-            proposer.finish(proposal.number, Ending(Outcome.FINISHED, facts=facts))
+            proposer.finish(proposal.number, TrialEnd(Outcome.FINISHED, facts=facts))
     later = study.get_trials()[n_trials // 2 :]
     return sum(trial.params["size"] <= 30 for trial in later) / len(later)
 
@@ -219,7 +219,7 @@ def test_keras_tuner_takes_a_broken_constraint_for_the_worst_score():
             is_broken = number % 3 == 2
             score = misleading if is_broken else proposal.values["quality"]
             facts = {"score": score, "violations": {"size<=30": 0.1 if is_broken else -0.1}}
-            proposer.finish(proposal.number, Ending(Outcome.FINISHED, facts=facts))
+            proposer.finish(proposal.number, TrialEnd(Outcome.FINISHED, facts=facts))
         return proposer.propose().values
 
     assert continued(2.0) == continued(90.0)
@@ -234,6 +234,6 @@ def test_keras_tuners_hyperband_promotes_the_feasible_first():
         score = proposal.values["quality"] + (10 if proposal.number in broken else 0)
         facts = {"score": score, "violations": {"size<=30": 0.1 if proposal.number in broken else -0.1}}
         proposer.observe(proposal.number, Report(1, score))
-        proposer.finish(proposal.number, Ending(Outcome.FINISHED, facts=facts))
+        proposer.finish(proposal.number, TrialEnd(Outcome.FINISHED, facts=facts))
     assert broken
     assert proposal.parent not in broken

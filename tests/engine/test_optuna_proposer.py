@@ -4,7 +4,7 @@ import optuna
 import pytest
 
 from automl_cxr.engine.optuna_proposer import PRUNERS, OptunaProposer, first_rung
-from automl_cxr.engine.protocol import Ending, Outcome, Proposal, Report, Verdict
+from automl_cxr.engine.protocol import Decision, Outcome, Proposal, Report, TrialEnd
 from automl_cxr.engine.space import parse_space
 from automl_cxr.errors import UnknownNameError
 
@@ -51,11 +51,11 @@ def run_one(proposer):
     """Run one proposal to its end; return its number, its values and the epoch it was left at."""
     proposal = proposer.propose()
     for epoch in range(1, EPOCHS + 1):
-        if proposer.observe(proposal.number, Report(epoch, score_of(proposal.values, epoch))) is Verdict.STOP:
-            proposer.finish(proposal.number, Ending(Outcome.STOPPED))
+        if proposer.observe(proposal.number, Report(epoch, score_of(proposal.values, epoch))) is Decision.STOP:
+            proposer.finish(proposal.number, TrialEnd(Outcome.STOPPED))
             return proposal.number, proposal.values, epoch
     score = score_of(proposal.values, EPOCHS)
-    proposer.finish(proposal.number, Ending(Outcome.FINISHED, facts={"score": score, "best_epoch": EPOCHS}))
+    proposer.finish(proposal.number, TrialEnd(Outcome.FINISHED, facts={"score": score, "best_epoch": EPOCHS}))
     return proposal.number, proposal.values, EPOCHS
 
 
@@ -102,10 +102,10 @@ def test_a_trial_that_is_run_again_is_not_judged_by_its_later_epochs(tmp_path, p
         run_one(proposer)
     begun = proposer.propose()
     reports = [Report(epoch, 1.0 if epoch < EPOCHS else 0.0) for epoch in range(1, EPOCHS + 1)]
-    assert [proposer.observe(begun.number, report) for report in reports] == [Verdict.CONTINUE] * EPOCHS
+    assert [proposer.observe(begun.number, report) for report in reports] == [Decision.CONTINUE] * EPOCHS
     _, later = make(tmp_path, sampler="random", pruner=pruner)
     later.resume(begun.number)
-    assert [later.observe(begun.number, report) for report in reports] == [Verdict.CONTINUE] * EPOCHS
+    assert [later.observe(begun.number, report) for report in reports] == [Decision.CONTINUE] * EPOCHS
 
 
 @pytest.mark.parametrize("pruner", sorted(PRUNERS.keys() - {"none"}))
@@ -113,11 +113,11 @@ def test_a_verdict_whose_search_died_of_it_stands(tmp_path, pruner):
     _, proposer = make(tmp_path, sampler="random", pruner=pruner)
     while True:  # hyperband's first bracket alone stops anybody this early
         begun, verdicts = proposer.propose(), []
-        while Verdict.STOP not in verdicts and len(verdicts) < EPOCHS:
+        while Decision.STOP not in verdicts and len(verdicts) < EPOCHS:
             verdicts.append(proposer.observe(begun.number, Report(len(verdicts) + 1, 0.5 - begun.number / 1000)))
-        if Verdict.STOP in verdicts:
+        if Decision.STOP in verdicts:
             break
-        proposer.finish(begun.number, Ending(Outcome.FINISHED, facts={"score": 0.5}))
+        proposer.finish(begun.number, TrialEnd(Outcome.FINISHED, facts={"score": 0.5}))
     _, later = make(tmp_path, sampler="random", pruner=pruner)
     later.resume(begun.number)
     again = [later.observe(begun.number, Report(epoch, 0.5 - begun.number / 1000)) for epoch in range(1, len(verdicts) + 1)]
@@ -130,7 +130,7 @@ def test_the_last_epoch_is_never_the_one_to_stop_at(tmp_path):
     for proposal in proposals:
         for epoch in range(1, 6):
             proposer.observe(proposal.number, Report(epoch, 1 - proposal.number / 100))
-        assert proposer.observe(proposal.number, Report(6, 1 - proposal.number / 100)) is Verdict.CONTINUE
+        assert proposer.observe(proposal.number, Report(6, 1 - proposal.number / 100)) is Decision.CONTINUE
 
 
 def test_a_resumed_trial_keeps_its_values_and_is_told_once(tmp_path):
@@ -142,8 +142,8 @@ def test_a_resumed_trial_keeps_its_values_and_is_told_once(tmp_path):
     resumed = later.resume(begun.number)
     assert resumed == dataclasses.replace(begun, attempts=1)
     for epoch in (1, 2, 3):
-        assert later.observe(resumed.number, Report(epoch, 0.5 + epoch / 10)) is Verdict.CONTINUE
-    later.finish(resumed.number, Ending(Outcome.FINISHED, facts={"score": 0.8}))
+        assert later.observe(resumed.number, Report(epoch, 0.5 + epoch / 10)) is Decision.CONTINUE
+    later.finish(resumed.number, TrialEnd(Outcome.FINISHED, facts={"score": 0.8}))
     trial = study.get_trials()[begun.number]
     assert trial.state == STATE.COMPLETE
     assert trial.intermediate_values == {1: 0.5, 2: 0.7, 3: 0.8}
@@ -164,7 +164,7 @@ def test_failures_and_signatures_are_written(tmp_path):
     proposal = proposer.propose()
     assert isinstance(proposal, Proposal)
     assert study.get_trials()[0].user_attrs == {"driver": "me", "seed": 10}
-    proposer.finish(0, Ending(Outcome.FAILED, error="ValueError: no"))
+    proposer.finish(0, TrialEnd(Outcome.FAILED, error="ValueError: no"))
     trial = study.get_trials()[0]
     assert trial.state == STATE.FAIL
     assert trial.user_attrs["error"] == "ValueError: no"

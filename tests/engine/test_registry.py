@@ -7,7 +7,7 @@ import random
 import optuna
 import pytest
 
-from automl_cxr.engine.protocol import Ending, Outcome, Pause, Report, Verdict
+from automl_cxr.engine.protocol import Decision, Outcome, Pause, Report, TrialEnd
 from automl_cxr.engine.registry import SAMPLERS, build_proposer, check_proposer
 from automl_cxr.engine.space import Space, parse_space
 from automl_cxr.errors import SpaceError, UnknownNameError, UsageError
@@ -118,7 +118,7 @@ def test_a_trial_that_was_begun_without_values_gets_them(sampler):
     _, later = make(sampler, study)
     resumed = later.resume(3)
     space_of(sampler).check(resumed.values)
-    later.finish(3, Ending(Outcome.FAILED, error="no"))
+    later.finish(3, TrialEnd(Outcome.FAILED, error="no"))
     assert study.get_trials()[3].params == resumed.values
 
 
@@ -172,7 +172,7 @@ def test_a_space_without_parameters_gives_replicates(sampler):
     study, proposer = make(sampler, space=Space("fixed", {"depth": 2, "batch_norm": True}, ()), epochs=3)
     for number in range(3):
         assert proposer.propose().values == {}
-        proposer.finish(number, Ending(Outcome.FINISHED, facts={"score": 0.5}))
+        proposer.finish(number, TrialEnd(Outcome.FINISHED, facts={"score": 0.5}))
     assert len(study.get_trials()) == 3
 
 
@@ -189,7 +189,7 @@ def test_a_single_parameter_is_enough(sampler):
             space.check(proposal.values)
             if not isinstance(proposal.epochs, int) or proposal.parent is None:
                 proposer.observe(number, Report(1, 0.1))
-            proposer.finish(number, Ending(Outcome.FINISHED, facts={"score": random.Random(number).random()}))
+            proposer.finish(number, TrialEnd(Outcome.FINISHED, facts={"score": random.Random(number).random()}))
 
 
 @pytest.mark.parametrize("sampler", [name for name in ALL if name not in (*GRIDS, "kt-hyperband")])
@@ -214,7 +214,7 @@ def test_the_scores_of_stopped_trials_do_not_mislead(sampler):
             is_stopped = number % 3 == 2
             proposer.observe(number, Report(1, misleading if is_stopped else 0.1 + 0.5 * proposal.values["dropout"]))
             facts = {} if is_stopped else {"score": 0.1 + 0.5 * proposal.values["dropout"]}
-            proposer.finish(number, Ending(Outcome.STOPPED if is_stopped else Outcome.FINISHED, facts=facts))
+            proposer.finish(number, TrialEnd(Outcome.STOPPED if is_stopped else Outcome.FINISHED, facts=facts))
         return [trial.params for trial in study.get_trials()]
 
     assert continued(0.99) == continued(0.01)
@@ -231,7 +231,7 @@ def test_what_learns_goes_where_the_scores_are_better(sampler, direction):
     for number in range(n_trials):
         values = proposer.propose().values
         score = sign * (1 - (values["x"] - 0.9) ** 2 - (values["y"] - 0.2) ** 2)
-        proposer.finish(number, Ending(Outcome.FINISHED, facts={"score": score}))
+        proposer.finish(number, TrialEnd(Outcome.FINISHED, facts={"score": score}))
         scores.append(sign * score)
     assert sum(scores[-10:]) / 10 > sum(scores[:10]) / 10 + 0.1
 
@@ -240,8 +240,8 @@ def test_a_trial_out_of_time_is_pruned_whoever_proposes():
     for sampler in ("tpe", "kt-hyperband"):
         study, proposer = make(sampler)
         proposal = proposer.propose()
-        assert proposer.observe(proposal.number, Report(1, 0.5)) is Verdict.CONTINUE
-        proposer.finish(proposal.number, Ending(Outcome.STOPPED, facts={"stopped_by": "time"}))
+        assert proposer.observe(proposal.number, Report(1, 0.5)) is Decision.CONTINUE
+        proposer.finish(proposal.number, TrialEnd(Outcome.STOPPED, facts={"stopped_by": "time"}))
         assert study.get_trials()[0].state == STATE.PRUNED
 
 

@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from automl_cxr.engine.inline_execution import run_inline
-from automl_cxr.engine.protocol import Ending, Outcome, Pause, Proposal, Report
+from automl_cxr.engine.protocol import Outcome, Pause, Proposal, Report, TrialEnd
 from automl_cxr.engine.registry import build_proposer
 from automl_cxr.engine.trial_batches import Batch, TrialBatcher
 from tests.engine.batched_trials import SimultaneousObjective
@@ -220,4 +220,4 @@ def test_a_batch_has_the_time_of_all_its_trials(tmp_path):
     before = time.monotonic()
     run_inline(endless, Patient(*[Proposal(number, {}) for number in range(3)]), seconds_per_trial=0.05, batch_trials=3)
     assert time.monotonic() - before >= 0.15
-    assert endings == dict.fromkeys(range(3), Ending(Outcome.STOPPED, facts={"stopped_by": "trial-time"}))
+    assert endings == dict.fromkeys(range(3), TrialEnd(Outcome.STOPPED, facts={"stopped_by": "trial-time"}))

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from automl_cxr.engine.protocol import Ending, Outcome, Proposal, Report
+from automl_cxr.engine.protocol import Outcome, Proposal, Report, TrialEnd
 from automl_cxr.engine.worker import Worker, WorkerLimits
 from automl_cxr.errors import RetryPolicy
 
@@ -106,7 +106,7 @@ def run(worker, number, fate):
 def test_a_worker_runs_one_trial_after_the_other(start):
     worker = start()
     first, ending = run(worker, 0, "finishes")
-    assert ending == Ending(Outcome.FINISHED, facts={"score": 0.6})
+    assert ending == TrialEnd(Outcome.FINISHED, facts={"score": 0.6})
     assert [report.epoch for report in first] == [1, 2]
     second, _ = run(worker, 1, "finishes")
     assert first[0].facts == second[0].facts == {"pid": worker.pid, "threads": "3"}
@@ -139,7 +139,7 @@ def test_the_death_of_a_worker_is_the_ending_of_its_trial_alone(start, fate, err
 
 def test_a_trial_that_hangs_is_ended_at_its_time_limit(start):
     _, ending = run(start(seconds=2.0), 0, "hangs")
-    assert ending == Ending(Outcome.STOPPED, facts={"stopped_by": "trial-time"})
+    assert ending == TrialEnd(Outcome.STOPPED, facts={"stopped_by": "trial-time"})
 
 
 def test_a_trial_that_hangs_before_its_first_epoch_has_failed(start):
@@ -153,7 +153,7 @@ def test_the_end_of_a_batch_that_hangs_is_that_of_each_trial_that_was_left_in_it
     worker.begin([Proposal(number, {"fate": fate}) for number, fate in enumerate(["finishes", "finishes", "hangs"])])
     before = time.monotonic()
     assert [number for number, _ in worker.advance()] == [0, 1, 2]
-    stopped = Ending(Outcome.STOPPED, facts={"stopped_by": "trial-time"})
+    stopped = TrialEnd(Outcome.STOPPED, facts={"stopped_by": "trial-time"})
     assert worker.advance(stopped=[1]) == [(0, stopped), (2, stopped)]
     assert time.monotonic() - before >= 1.5
     assert not worker.is_running

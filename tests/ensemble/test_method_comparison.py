@@ -28,13 +28,13 @@ def members_of_noise(n_members: int, n: int = 400) -> list[Predictions]:
 
 def test_a_real_gain_is_reported() -> None:
     found = combine_members(draw_members(6, n=600, seed=1), names=NAMES[:6], method="ga", settings=QUICK)
-    assert found.judgement is not None
-    comparison = found.judgement.methods["ga"]
+    assert found.comparison is not None
+    comparison = found.comparison.methods["ga"]
     assert comparison.is_distinguishable
     assert comparison.gain > 0.05
     assert found.recommended in ("average", "greedy", "ga")
     assert f"{comparison.gain:+.4f} against the best member" in found.verdict()
-    assert found.judgement.methods["best"].gain == 0
+    assert found.comparison.methods["best"].gain == 0
     table = {row["method"]: row for row in found.methods_table()}
     assert table["ga"]["out_of_fold"] == comparison.score
     assert table["ga"]["fitted"] == found.fitted["ga"].score
@@ -62,17 +62,17 @@ def test_a_positive_gain_is_better_for_every_metric(name: str) -> None:
     found = combine_members(
         draw_members(4, n=300, seed=1), names=NAMES[:4], method="average", objective=Objective.named(name), settings=QUICK
     )
-    assert found.judgement is not None
-    average, best = (found.judgement.methods[method].score for method in ("average", "best"))
+    assert found.comparison is not None
+    average, best = (found.comparison.methods[method].score for method in ("average", "best"))
     gain = best - average if name == "log_loss" else average - best
-    assert found.judgement.methods["average"].gain == pytest.approx(gain)
-    assert found.judgement.methods["average"].interval.low <= gain <= found.judgement.methods["average"].interval.high
+    assert found.comparison.methods["average"].gain == pytest.approx(gain)
+    assert found.comparison.methods["average"].interval.low <= gain <= found.comparison.methods["average"].interval.high
 
 
 def test_a_class_of_one_patient_has_no_out_of_fold_score() -> None:
     members = [replace(member, patients=("one",) * len(member)) for member in draw_members(3)]
     found = combine_members(members, names=NAMES[:3], method="ga", settings=QUICK)
-    assert found.judgement is None
+    assert found.comparison is None
     assert found.recommended == "ga"
     assert "expect less on others" in found.verdict()
     assert found.calibration.temperature == 1

@@ -8,7 +8,7 @@ import pytest
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import TrialError, UnknownNameError, UsageError
-from automl_cxr.model.branches import build_branch, one_branch
+from automl_cxr.model.branches import build_branch, single_branch_config
 from automl_cxr.model.build import build_model, digest_pretrained
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.graph import inputs_of
@@ -120,7 +120,7 @@ def test_a_scratch_branch_takes_weights_from_keras_files_only(trained):
 
 
 def test_one_branch_alone_is_a_network():
-    alone = one_branch(CONCAT, 1, "block1_dropout")
+    alone = single_branch_config(CONCAT, 1, "block1_dropout")
     assert (alone.family, alone.layers) == ("scratch", "conv4k3l bn relu pool2p drop0.2")
     assert measure_size(alone, 3).parameters == 9 * 4 + 4 * 4 + (4 * 3 + 3)
-    assert one_branch(CONCAT, 0, "fire2_concat").family == "transfer"
+    assert single_branch_config(CONCAT, 0, "fire2_concat").family == "transfer"

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.errors import UndividedError
+from automl_cxr.errors import NotCacheableError
 from automl_cxr.model.build import build_model
 from automl_cxr.model.freezing import freeze_before
 from automl_cxr.model.frozen_split import divide_network
@@ -118,7 +118,7 @@ def test_random_layers_are_not_in_the_frozen_part():
     ],
 )
 def test_the_error_is_the_reason_why_nothing_is_frozen(values, reason):
-    with pytest.raises(UndividedError, match=reason):
+    with pytest.raises(NotCacheableError, match=reason):
         divide_network(network(**values))
 
 
@@ -128,5 +128,5 @@ def test_views_are_drawn_in_the_frozen_part():
 
 
 def test_branches_cannot_have_different_views():
-    with pytest.raises(UndividedError, match="one branch other images"):
+    with pytest.raises(NotCacheableError, match="one branch other images"):
         divide_network(network(**CONCAT, augmentation=0.5), with_views=True)

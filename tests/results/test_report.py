@@ -203,7 +203,7 @@ def test_ensembles_are_plotted_with_their_gain(finished):
     page = build_report(copy._store, explain=False)
     assert "Ensemble a-pair: two members, method average" in page
     assert "Weights of ensemble a-pair" in page
-    assert ("Gain of each method, members of a-pair" in page) == (built.combination.judgement is not None)
+    assert ("Gain of each method, members of a-pair" in page) == (built.combination.comparison is not None)
 
 
 def test_failed_trials_are_listed_with_their_reason(finished):

@@ -92,9 +92,9 @@ def test_an_ensemble_is_built_and_compared_by_the_added_metric(monkeypatch: pyte
     members = draw_members(3, n=60)
     objective = Objective.named(row.name, normal_class=1)
     built = combine_members(members, names=("a", "b", "c"), method="greedy", objective=objective, settings=QUICK)
-    assert built.judgement is not None
-    assert set(built.judgement.methods) == set(methods_for(3))
-    out_of_fold = built.judgement.methods["greedy"]
+    assert built.comparison is not None
+    assert set(built.comparison.methods) == set(methods_for(3))
+    out_of_fold = built.comparison.methods["greedy"]
     expected = row.function(out_of_fold.predictions.labels, out_of_fold.predictions.probabilities, 1)
     assert out_of_fold.score == pytest.approx(expected)
     assert row.name in built.verdict()

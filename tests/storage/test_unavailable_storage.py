@@ -153,7 +153,7 @@ def test_a_storage_that_stays_away_ends_the_search_resumable(
 ):
     prepared = prepare()
     monkeypatch.setattr("automl_cxr.study.store.PATIENCE_SECONDS", 0.3)
-    monkeypatch.setattr(StudyStore.driven, "__kwdefaults__", {"patience": 0.3})
+    monkeypatch.setattr(StudyStore.for_driver, "__kwdefaults__", {"patience": 0.3})
     store = over(prepared.store, open_storage(f"sqlite:///{tmp_path / 'studies.db'}", busy_seconds=0.05))
     lockers = []
 

@@ -114,7 +114,7 @@ def test_a_search_whose_trials_are_all_refused_is_an_error(prepare, quick_search
     monkeypatch.setattr("automl_cxr.study.recorded_proposer._MAX_REFUSALS", 4)
     with pytest.raises(StudyError, match="4 trials were refused"):
         quick_search(prepared, trials=500)
-    assert prepared.store.n_begun() == 7
+    assert prepared.store.n_started() == 7
 
 
 def test_messages_name_refused_trials_and_violated_requirements(prepare, quick_search):

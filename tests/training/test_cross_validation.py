@@ -202,9 +202,9 @@ def test_a_damaged_fold_is_reported(prepared, tmp_path):
 def test_the_checkpoints_of_folds_are_removed_with_their_trial(prepared, done):
     checkpoints = prepared.store.checkpoints
     copy_finished(done, checkpoints, 1, 3)
-    prepared.store.drop_checkpoints_but(lambda: {0})
+    prepared.store.remove_other_checkpoints(lambda: {0})
     assert len(list(checkpoints.iterdir())) == 2
-    prepared.store.drop_checkpoints_but(set)
+    prepared.store.remove_other_checkpoints(set)
     assert not list(checkpoints.iterdir())
 
 

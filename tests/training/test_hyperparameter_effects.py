@@ -9,7 +9,7 @@ import pytest
 
 from automl_cxr.config import EFFECTS, TrialConfig, used_by_of
 from automl_cxr.data.decode import fit_square
-from automl_cxr.errors import UndividedError
+from automl_cxr.errors import NotCacheableError
 from automl_cxr.model import build
 from automl_cxr.model.build import blueprint
 from automl_cxr.model.frozen_split import divide_network
@@ -150,7 +150,7 @@ def augmentation(config):
     with blueprint(dataclasses.replace(config, otsu=False), N_CLASSES) as model:
         try:
             divide_network(model, with_views=config.views > 0)
-        except UndividedError as reason:
+        except NotCacheableError as reason:
             return described, str(reason) if "augmentation" in str(reason) else ""
     return described, ""
 

@@ -202,7 +202,7 @@ class Audit:
         return table.assign(parts=table["parts"].map(", ".join))
 
     @property
-    def traits(self) -> pd.DataFrame:
+    def statistics(self) -> pd.DataFrame:
         """Medians by class of each image statistic, and how well it alone separates the classes; the best first."""
         return pd.DataFrame(
             [

@@ -26,7 +26,7 @@ METHODS = ("gradcam", "activations", "shap")  # see ``_build_explainer``
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explaining:
+class ExplanationOptions:
     """Options of an explanation.
 
     Attributes:
@@ -90,7 +90,9 @@ def explain(
         UsageError: A name is unknown, an option does not fit the method, or shap is not installed.
         TrialError: A model file is damaged.
     """
-    options = Explaining(method=method, class_name=class_name, layer=layer, n_evaluations=n_evaluations, seconds=seconds)
+    options = ExplanationOptions(
+        method=method, class_name=class_name, layer=layer, n_evaluations=n_evaluations, seconds=seconds
+    )
     overlays = explain_each(classifier, images, options, labels=labels, on_progress=on_progress, on_problem=on_problem)
     return list(overlays)
 
@@ -98,7 +100,7 @@ def explain(
 def explain_each(
     classifier: Classifier,
     images: Sequence[str | Path],
-    options: Explaining,
+    options: ExplanationOptions,
     *,
     labels: Mapping[str, str] | None = None,
     on_progress: OnProgress | None = None,
@@ -133,7 +135,7 @@ def explain_each(
 
 def _build_explainer(
     loaded: LoadedClassifier,
-    options: Explaining,
+    options: ExplanationOptions,
     deadline: float | None,
     n_images: int,
     on_progress: Callable[[int, int], None] | None,
@@ -151,7 +153,7 @@ def _build_explainer(
 def write_explanations(
     classifier: Classifier,
     images: Sequence[str | Path],
-    options: Explaining,
+    options: ExplanationOptions,
     folder: Path,
     *,
     labels: Mapping[str, str] | None = None,

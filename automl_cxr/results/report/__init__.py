@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from automl_cxr.io import write_text
 from automl_cxr.results.html_page import Section, render_page
 from automl_cxr.results.latencies import measure_latencies
 from automl_cxr.results.report.audit import study_audit_sections
@@ -28,7 +29,7 @@ from automl_cxr.results.report.samples import samples_section
 from automl_cxr.results.report.search import costs_section, hyperparameters_section, search_section, splices_section
 from automl_cxr.results.report.summary import summary_section
 from automl_cxr.results.report.test_set import test_set_section
-from automl_cxr.study.store import StudyStore, explained_disk_errors, write_atomically
+from automl_cxr.study.store import StudyStore, explained_disk_errors
 
 _SECTIONS: Sequence[Callable[[ReportData], Section | Sequence[Section]]] = (
     summary_section,
@@ -92,5 +93,5 @@ def write_report(store: StudyStore, out: Path, **options: Any) -> Path:
     """
     page = build_report(store, **options)
     with explained_disk_errors(out):
-        write_atomically(out, page)
+        write_text(out, page)
     return out

@@ -22,7 +22,7 @@ from automl_cxr.model.build import build_model
 from automl_cxr.model.fold_average import average_networks
 from automl_cxr.results.classifier import Classifier, LoadedClassifier, Member
 from automl_cxr.results.explain.classifier_gradcam import ClassifierGradCam, Heatmap, heatmap_on_image
-from automl_cxr.results.explain.explanation import Explaining, explain, write_explanations
+from automl_cxr.results.explain.explanation import ExplanationOptions, explain, write_explanations
 from automl_cxr.results.explain.off_lung_evidence import (
     REGIONS,
     evidence_by_region,
@@ -305,7 +305,7 @@ def test_files_and_index(models, pictures, tmp_path):
     images = [tmp_path / "=broken.png", *pictures]
     problems, steps = [], []
     index = write_explanations(
-        classifier_of(models, "one"), images, Explaining(method="activations"), tmp_path / "out",
+        classifier_of(models, "one"), images, ExplanationOptions(method="activations"), tmp_path / "out",
         on_problem=lambda *problem: problems.append(problem), on_progress=lambda *step: steps.append(step),
     )  # fmt: skip
     assert problems == [
@@ -321,9 +321,9 @@ def test_files_and_index(models, pictures, tmp_path):
 
 def test_invalid_options_are_refused(models, pictures):
     with pytest.raises(UnknownNameError, match="Did you mean 'gradcam'"):
-        Explaining(method="grad-cam")
+        ExplanationOptions(method="grad-cam")
     with pytest.raises(UsageError, match="Only gradcam takes a layer"):
-        Explaining(method="shap", layer="x")
+        ExplanationOptions(method="shap", layer="x")
     with pytest.raises(UnknownNameError, match="Did you mean 'block2_conv1'"):
         explain(classifier_of(models, "one"), pictures, layer="block2_conv")
     with pytest.raises(UnknownNameError, match="class 'd'"):

@@ -1,4 +1,4 @@
-"""Successive halving: the verdicts of Optuna's own pruner, without what that writes and reads for them."""
+"""Successive halving makes the decisions of Optuna's own pruner, with fewer reads and no writes."""
 
 import math
 import random
@@ -63,7 +63,7 @@ def quiet():
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 @pytest.mark.parametrize("restart_after", [None, 0.1])
-def test_verdicts_are_those_of_optuna(direction, restart_after):
+def test_decisions_are_those_of_optuna(direction, restart_after):
     verdicts = []
     for seed in range(500):
         chance = random.Random(seed)
@@ -71,7 +71,7 @@ def test_verdicts_are_those_of_optuna(direction, restart_after):
     assert 1_000 < sum(verdicts) < len(verdicts) - 1_000
 
 
-def test_nan_at_a_rung_stops_and_is_nobodys_rival():
+def test_nan_at_a_rung_stops_the_trial_and_is_not_compared():
     study = optuna.create_study(direction="maximize")
     pruner = SuccessiveHalving(2)
     beaten = {}
@@ -83,7 +83,7 @@ def test_nan_at_a_rung_stops_and_is_nobodys_rival():
     assert beaten == {(0, 1): False, (0, 2): True, (1, 1): False, (1, 2): False, (2, 1): False, (2, 2): True}
 
 
-def test_a_trial_that_changes_nothing_is_not_read_again(monkeypatch):
+def test_an_unchanged_trial_is_not_read_again(monkeypatch):
     study = optuna.create_study(direction="maximize")
     pruner = SuccessiveHalving(1)
     entered = []

@@ -123,7 +123,7 @@ def test_a_constant_may_be_a_parent():
         ('type = "int"\nlow = 1\nhigh = 2\nstpe = 1', "Did you mean 'step'"),
         ('type = "int"\nlow = 3\nhigh = 2', "low must not exceed high"),
         ('type = "int"\nlow = 1\nhigh = 6\nstep = 2', "Use 5"),
-        ('type = "int"\nlow = 1.0\nhigh = 6', "whole number"),
+        ('type = "int"\nlow = 1.0\nhigh = 6', "must be an integer"),
         ('type = "int"\nlow = 1\nhigh = 6\nstep = 0', "step must be above 0"),
         ('type = "float"\nlow = 0.0\nhigh = 1.0\nlog = true', "low above 0"),
         ('type = "float"\nlow = 0.1\nhigh = 1.0\nlog = true\nstep = 0.1', "exclude each other"),

@@ -290,8 +290,8 @@ class _ProposerBridge:
             if isinstance(event, Ending):
                 self._end(trial_id, number, event)
         reports = [(number, event) for number, event in events if isinstance(event, Report)]
-        verdicts = self._guarded(lambda: observe_round(self._proposer, reports), [Verdict.STOP] * len(reports))
-        stopped = [number for (number, _), verdict in zip(reports, verdicts, strict=True) if verdict is Verdict.STOP]
+        decisions = self._guarded(lambda: observe_round(self._proposer, reports), [Verdict.STOP] * len(reports))
+        stopped = [number for (number, _), decision in zip(reports, decisions, strict=True) if decision is Verdict.STOP]
         for number in stopped:
             self._end(trial_id, number, Ending(Outcome.STOPPED))
         if not self._running[trial_id]:

@@ -62,10 +62,10 @@ class Search:
         return self.proposer.propose()
 
     def observe(self, number, report):
-        verdict = self.proposer.observe(number, report)
+        decision = self.proposer.observe(number, report)
         if (number, report.epoch) == self.breaks_after:
             raise ConnectionResetError("the driver is killed")
-        return verdict
+        return decision
 
     def finish(self, number, ending):
         self.proposer.finish(number, ending)

@@ -16,7 +16,7 @@ FOLDS = (0.70, 0.85, 0.60, 0.90, 0.75)  # of a usual trial: folds differ more th
 
 
 class Search:
-    """Runs trials whose fold scores are given, as the proposer's verdicts let it."""
+    """Runs trials whose fold scores are given, as the proposer's decisions let it."""
 
     def __init__(self, pruner, *, sign=1, sampler="random", folds=5):
         self.study = open_study(direction="maximize" if sign == 1 else "minimize")
@@ -103,8 +103,8 @@ def test_a_repeated_trial_is_compared_on_the_folds_it_reports():
         assert search.proposer.observe(proposal.number, Report(fold, scores[fold - 1])) is Verdict.CONTINUE
     later = build_proposer(search.study, SPACE, sampler="random", pruner="wilcoxon", epochs=30, folds=5, seed=1)
     later.resume(proposal.number)
-    verdicts = [later.observe(proposal.number, Report(fold, scores[fold - 1])) for fold in (1, 2, 3)]
-    assert verdicts == [Verdict.CONTINUE, Verdict.CONTINUE, Verdict.STOP]
+    decisions = [later.observe(proposal.number, Report(fold, scores[fold - 1])) for fold in (1, 2, 3)]
+    assert decisions == [Verdict.CONTINUE, Verdict.CONTINUE, Verdict.STOP]
 
 
 def test_pruners_for_epochs_and_for_folds_are_distinguished():

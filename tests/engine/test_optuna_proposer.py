@@ -112,18 +112,18 @@ def test_a_repeated_trial_is_not_compared_by_its_later_epochs(tmp_path, pruner):
 def test_a_decision_is_kept_if_the_search_dies_before_the_end_is_written(tmp_path, pruner):
     _, proposer = make(tmp_path, sampler="random", pruner=pruner)
     while True:  # hyperband's first bracket alone stops anybody this early
-        proposal, verdicts = proposer.propose(), []
-        while Verdict.STOP not in verdicts and len(verdicts) < EPOCHS:
-            verdicts.append(proposer.observe(proposal.number, Report(len(verdicts) + 1, 0.5 - proposal.number / 1000)))
-        if Verdict.STOP in verdicts:
+        proposal, decisions = proposer.propose(), []
+        while Verdict.STOP not in decisions and len(decisions) < EPOCHS:
+            decisions.append(proposer.observe(proposal.number, Report(len(decisions) + 1, 0.5 - proposal.number / 1000)))
+        if Verdict.STOP in decisions:
             break
         proposer.finish(proposal.number, Ending(Outcome.FINISHED, facts={"score": 0.5}))
     _, later = make(tmp_path, sampler="random", pruner=pruner)
     later.resume(proposal.number)
     again = [
-        later.observe(proposal.number, Report(epoch, 0.5 - proposal.number / 1000)) for epoch in range(1, len(verdicts) + 1)
+        later.observe(proposal.number, Report(epoch, 0.5 - proposal.number / 1000)) for epoch in range(1, len(decisions) + 1)
     ]
-    assert again == verdicts
+    assert again == decisions
 
 
 def test_no_trial_is_stopped_at_the_last_epoch(tmp_path):

@@ -1,1 +1,1 @@
-"""Search spaces, proposers and executors. This wing knows no X-rays."""
+"""Search spaces, proposers and executors, independent of chest X-rays."""

@@ -57,7 +57,7 @@ class Slot:
 
 
 @dataclass
-class _Live:
+class _RunningTrial:
     """A running trial of this proposer.
 
     Attributes:
@@ -105,7 +105,7 @@ class StudyProposer(ABC):
         self._seed = seed
         self._sign = sign
         self._evaluated = EvaluatedPoints(space)
-        self._live: dict[int, _Live] = {}
+        self._running: dict[int, _RunningTrial] = {}
         self._n_read = 0
         self._unfinished: set[int] = set()  # numbers, among the trials read
 
@@ -145,7 +145,7 @@ class StudyProposer(ABC):
 
     def requeue(self, number: int, ending: TrialEnd) -> None:
         """Record a failure after which the trial is repeated. It remains RUNNING until ``resume`` begins it again."""
-        trial = self._live.pop(number).trial
+        trial = self._running.pop(number).trial
         attrs = self._study.get_trials(deepcopy=False)[number].user_attrs
         if ending.retry.halves_batch:
             trial.set_user_attr("halvings", attrs.get("halvings", 0) + 1)
@@ -153,7 +153,7 @@ class StudyProposer(ABC):
 
     def forget(self, number: int) -> None:
         """Remove a trial that another process has taken over from the running ones. Nothing is written."""
-        self._live.pop(number, None)
+        self._running.pop(number, None)
 
     def continuable(self) -> set[int]:
         """Return the numbers of the trials that a later one may continue, and whose checkpoints are needed."""
@@ -166,20 +166,20 @@ class StudyProposer(ABC):
             return Decision.STOP
 
     def _observe(self, number: int, report: Report) -> Decision:
-        live = self._live[number]
-        write_epoch(live.trial, report)
-        _record_facts(live.trial, report.facts)
-        if report.epoch < live.last_epoch:
+        running = self._running[number]
+        write_epoch(running.trial, report)
+        _record_facts(running.trial, report.facts)
+        if report.epoch < running.last_epoch:
             return Decision.CONTINUE  # a repeated trial passed this epoch before, and the pruner would use its later epochs
-        live.last_epoch = report.epoch
-        if report.epoch == live.beaten_at:
+        running.last_epoch = report.epoch
+        if report.epoch == running.beaten_at:
             return Decision.STOP  # decided by a search that died before it wrote the end; the decision could differ now
         # The pruner is called even if its decision is ignored: Optuna's Hyperband records the trial's rung in this call.
-        is_beaten = self._is_beaten(live.trial, report)
+        is_beaten = self._is_beaten(running.trial, report)
         has_more_epochs = report.epoch < self._epochs
         if not (is_beaten and has_more_epochs and number >= _NEVER_STOPPED):
             return Decision.CONTINUE
-        live.trial.set_user_attr(_BEATEN_AT, report.epoch)
+        running.trial.set_user_attr(_BEATEN_AT, report.epoch)
         return Decision.STOP
 
     def finish(self, number: int, ending: TrialEnd) -> None:
@@ -187,26 +187,26 @@ class StudyProposer(ABC):
 
         This is the commit point: all files of a finished trial must exist before.
         """
-        live = self._live.pop(number)
+        running = self._running.pop(number)
         with contextlib.suppress(UpdateFinishedTrialError):  # as in ``observe``
-            self._write_end(live, ending)
+            self._write_end(running, ending)
 
-    def _write_end(self, live: _Live, ending: TrialEnd) -> None:
+    def _write_end(self, running: _RunningTrial, ending: TrialEnd) -> None:
         state, value = _STATES[ending.outcome], None
         facts = dict(ending.facts)
         values, violations = facts.pop("values", None), facts.pop("violations", None)
-        _record_facts(live.trial, facts)
-        _constrain(live.trial, violations or {})
+        _record_facts(running.trial, facts)
+        _constrain(running.trial, violations or {})
         if ending.outcome is Outcome.FAILED:
-            live.trial.set_user_attr("error", ending.error)
+            running.trial.set_user_attr("error", ending.error)
         elif ending.outcome is Outcome.REFUSED:
-            live.trial.set_user_attr("refusal", ending.error)
-        elif ending.outcome is Outcome.FINISHED and live.ends_at_rung:
-            live.trial.set_user_attr("stopped_by", "rung")
+            running.trial.set_user_attr("refusal", ending.error)
+        elif ending.outcome is Outcome.FINISHED and running.ends_at_rung:
+            running.trial.set_user_attr("stopped_by", "rung")
             state = TrialState.PRUNED
         elif ending.outcome is Outcome.FINISHED:
             value = values or facts["score"]
-        self._study.tell(live.trial, value, state=state, skip_if_finished=True)
+        self._study.tell(running.trial, value, state=state, skip_if_finished=True)
 
     def _is_beaten(self, trial: optuna.Trial, report: Report) -> bool:
         """Return whether other trials were better at the epoch of a report. Optuna's pruners support one objective only."""
@@ -217,7 +217,7 @@ class StudyProposer(ABC):
         trials = self._study.get_trials(deepcopy=False)
         self._unfinished.update(range(self._n_read, len(trials)))
         self._n_read = len(trials)
-        for trial in [trials[number] for number in self._unfinished - self._live.keys()]:
+        for trial in [trials[number] for number in self._unfinished - self._running.keys()]:
             if trial.state.is_finished() or trial.params:
                 self._evaluated.add(trial.number, trial.params)
             if trial.state.is_finished():
@@ -242,7 +242,7 @@ class StudyProposer(ABC):
         trial, values = self._write(trial, self._choose(trial, stored))
         ends_at_rung = slot.epochs is not None and slot.epochs < self._epochs
         last_epoch = max(read_scores(stored), default=0)
-        self._live[trial.number] = _Live(trial, last_epoch, stored.user_attrs.get(_BEATEN_AT), ends_at_rung)
+        self._running[trial.number] = _RunningTrial(trial, last_epoch, stored.user_attrs.get(_BEATEN_AT), ends_at_rung)
         self._evaluated.add(trial.number, values)
         return Proposal(
             trial.number,

@@ -39,8 +39,8 @@ def _run(batch: Batch, proposer: Proposer, deadline: float) -> None:
             if isinstance(event, TrialEnd):
                 proposer.finish(number, event)
         reports = [(number, event) for number, event in events if isinstance(event, Report)]
-        for (number, _), verdict in zip(reports, observe_round(proposer, reports), strict=True):
-            if verdict is Decision.STOP:
+        for (number, _), decision in zip(reports, observe_round(proposer, reports), strict=True):
+            if decision is Decision.STOP:
                 batch.stop([number])
                 proposer.finish(number, TrialEnd(Outcome.STOPPED))
             elif time.monotonic() > deadline:

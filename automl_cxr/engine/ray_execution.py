@@ -290,8 +290,8 @@ class _ProposerBridge:
             if isinstance(event, TrialEnd):
                 self._end(trial_id, number, event)
         reports = [(number, event) for number, event in events if isinstance(event, Report)]
-        verdicts = self._guarded(lambda: observe_round(self._proposer, reports), [Decision.STOP] * len(reports))
-        stopped = [number for (number, _), verdict in zip(reports, verdicts, strict=True) if verdict is Decision.STOP]
+        decisions = self._guarded(lambda: observe_round(self._proposer, reports), [Decision.STOP] * len(reports))
+        stopped = [number for (number, _), decision in zip(reports, decisions, strict=True) if decision is Decision.STOP]
         for number in stopped:
             self._end(trial_id, number, TrialEnd(Outcome.STOPPED))
         if not self._running[trial_id]:

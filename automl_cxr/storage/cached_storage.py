@@ -197,10 +197,10 @@ class CachedDriverStorage(RetryingStorage):
     def batch_writes(self) -> Iterator[None]:
         """Defer the writes to own trials until the end of the block, or until ``signed_trials`` reads trials again.
 
-        A trial that is created in the block is stored at its end, with all its contents, in one transaction. Its number is
-        the number of the stored trials, so the caller must hold a lock that keeps other processes from creating trials.
-        Should another process create one nevertheless, the number is taken: this driver then does not own the trial of that
-        number, and its own contents are stored as a RUNNING trial without a driver, which the next search resumes.
+        A RUNNING trial that is created in the block is stored at its end, with all its contents, in one transaction. It gets
+        the next free number, so the caller must hold a lock that keeps other processes from creating trials. If another
+        process nevertheless creates a trial of this number, this driver does not own it, and the contents of its own trial
+        are stored as a RUNNING trial without a driver, which any search may resume.
 
         Writes to trials that are stored already are applied as follows. A journal file appends all of them at once: after a
         crash, the file contains all of them or none. Other storages have no public call for this. They apply the writes one
@@ -224,7 +224,8 @@ class CachedDriverStorage(RetryingStorage):
         if study_id != self._study_id:
             return super().create_new_trial(study_id, template_trial)
         is_own = template_trial is None or template_trial.state is TrialState.RUNNING
-        if not self._is_deferring:
+        if not (self._is_deferring and is_own):
+            self._write_deferred()  # trials get their numbers in the order of their creation
             trial_id = super().create_new_trial(study_id, template_trial)
             self._update()
             number = self._numbers[trial_id]

@@ -1,4 +1,4 @@
-"""An objective whose trials run together: it scores by a formula, an epoch of all that are left at once."""
+"""An objective that runs batches: it computes scores by a formula, one epoch of all running trials at a time."""
 
 import os
 import signal
@@ -15,26 +15,26 @@ def _all(_proposal):
 
 @dataclass(frozen=True)
 class SimultaneousObjective:
-    """Runs trials alone or together, with the same scores, and leaves a line in a log for each epoch that it computes.
+    """An objective with the same scores for single trials and batches, and a log of the computed epochs.
 
     Attributes:
-        score_of: Gives the score of values after an epoch.
-        epochs: The study's.
-        log: A line for each computation: its epoch, and the numbers of its trials.
-        gathering: Tells which trials run with others.
-        raising: Numbers of trials that raise an error of their own at epoch 2.
+        score_of: Returns the score of a point after an epoch.
+        epochs: Number of epochs of the study.
+        log: A file with a line for each computation: its epoch and the numbers of its trials.
+        batchable: Returns whether a trial can be batched.
+        raising: Numbers of trials that raise an error at epoch 2.
         killing: Numbers of trials that kill their process at epoch 2, at the first attempt.
     """
 
     score_of: Callable[[dict, int], float]
     epochs: int
     log: Path
-    gathering: Callable[[Proposal], bool] = _all
+    batchable: Callable[[Proposal], bool] = _all
     raising: tuple[int, ...] = ()
     killing: tuple[int, ...] = ()
 
     def can_batch(self, proposal):
-        return self.gathering(proposal)
+        return self.batchable(proposal)
 
     def __call__(self, proposal):
         return _Shared(self, [proposal]).run(proposal)
@@ -45,22 +45,22 @@ class SimultaneousObjective:
         return [shared.run(proposal) for proposal in proposals]
 
     def computed(self):
-        """Give what was computed: an epoch and the numbers of its trials at a time."""
+        """Return the computations: for each its epoch and the numbers of its trials."""
         lines = [[int(word) for word in line.split()] for line in self.log.read_text().splitlines()]
         return [(line[0], line[1:]) for line in lines]
 
 
 @dataclass
 class _Shared:
-    """What the trials of a batch have in common: who is left, and the scores that were computed and not yet taken."""
+    """The shared state of a batch: its running trials, and the scores that were computed and not read yet."""
 
     objective: SimultaneousObjective
     proposals: list[Proposal]
-    left: dict[int, Proposal] = field(init=False)
+    running: dict[int, Proposal] = field(init=False)
     buffer: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def __post_init__(self):
-        self.left = {proposal.number: proposal for proposal in self.proposals}
+        self.running = {proposal.number: proposal for proposal in self.proposals}
 
     def run(self, proposal):
         number, score = proposal.number, 0.0
@@ -75,10 +75,10 @@ class _Shared:
                 yield Report(epoch, score)
             return {"score": score, "cut_short": False, "pid": os.getpid()}
         finally:
-            self.left.pop(number, None)
+            self.running.pop(number, None)
 
     def _compute(self, epoch):
-        due = [p for p in self.left.values() if (p.epochs or self.objective.epochs) >= epoch]
+        due = [p for p in self.running.values() if (p.epochs or self.objective.epochs) >= epoch]
         with self.objective.log.open("a") as file:
             file.write(" ".join(map(str, [epoch, *(p.number for p in due)])) + "\n")
         if epoch == 2 and any(p.number in self.objective.killing and p.attempts == 0 for p in due):

@@ -1,4 +1,4 @@
-"""A search without training: trials advance an epoch a turn, several at once, and score by a formula."""
+"""A search without training: several trials at once, each one epoch at a time, with scores from a formula."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -95,20 +95,20 @@ N_FINITE = 3 * 4 + 3
 
 
 def score_of(values, epoch):
-    """Give a score below 1 that grows with the epochs; every parameter that might be there has its say."""
-    badness = values.get("dropout", 0.1) + values.get("gamma", 1.0) / 20 + 0.1 * values["depth"] / 8 + values.get("shift", 0.2)
-    return 0.95 - badness / 2 - 0.3 / epoch + (0.05 if values["batch_norm"] else 0.0)
+    """Return a score below 1 that grows with the epochs and depends on every parameter that may be active."""
+    penalty = values.get("dropout", 0.1) + values.get("gamma", 1.0) / 20 + 0.1 * values["depth"] / 8 + values.get("shift", 0.2)
+    return 0.95 - penalty / 2 - 0.3 / epoch + (0.05 if values["batch_norm"] else 0.0)
 
 
 @dataclass
 class Simulation:
-    """Runs a proposer's trials and keeps what happened.
+    """Runs the trials of a proposer and records their outcomes.
 
     Attributes:
-        epochs: The study's.
-        concurrency: Trials open at once.
-        fails: Tells of a proposal whether its trial fails at its first epoch.
-        sign: -1 where lower scores are better.
+        epochs: Number of epochs of the study.
+        concurrency: Number of trials at once.
+        fails: Returns whether a trial fails at its first epoch.
+        sign: -1 if lower scores are better.
     """
 
     epochs: int
@@ -143,7 +143,7 @@ class Simulation:
         return 1 if proposal.parent is None else rungs[proposal.parent] + 1
 
     def _advance(self, proposer, proposal, epoch):
-        """Run one epoch; tell whether the trial has ended."""
+        """Run one epoch; return whether the trial has ended."""
         score = self.sign * score_of(proposal.values, epoch)
         if self.fails(proposal):
             return self._end(proposer, proposal, TrialEnd(Outcome.FAILED, error="ValueError: made to fail"))
@@ -165,5 +165,5 @@ def open_study(storage=None, direction="maximize"):
 
 
 def journal(path):
-    """Open a storage that is written to a file, by one process after the other."""
+    """Open a journal storage in a file."""
     return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))

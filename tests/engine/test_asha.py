@@ -1,4 +1,4 @@
-"""Successive halving under Ray, where Ray's own OptunaSearch told all 30 trials COMPLETE and forgot its rungs at a restart."""
+"""Successive halving with Ray. Ray's own OptunaSearch recorded all 30 trials as COMPLETE and lost its rungs at a restart."""
 
 import json
 import logging
@@ -62,10 +62,10 @@ class Search:
         return self.proposer.propose()
 
     def observe(self, number, report):
-        verdict = self.proposer.observe(number, report)
+        decision = self.proposer.observe(number, report)
         if (number, report.epoch) == self.breaks_after:
             raise ConnectionResetError("the driver is killed")
-        return verdict
+        return decision
 
     def finish(self, number, ending):
         self.proposer.finish(number, ending)
@@ -88,7 +88,7 @@ def decisions(study):
     return [(trial.number, trial.params, trial.state, trial.value, trial.last_step) for trial in study.get_trials()]
 
 
-def test_thirty_trials_are_told_as_they_ended(tmp_path):
+def test_thirty_trials_are_recorded_with_their_outcomes(tmp_path):
     study, search = open_search(tmp_path / "studies.db", sampler="random", n_trials=30)
     run(search, tmp_path / "log", concurrency=2)
     seen = defaultdict(dict)
@@ -109,7 +109,7 @@ def test_thirty_trials_are_told_as_they_ended(tmp_path):
     assert study.best_value == max(full)
 
 
-def test_the_rungs_still_count_after_a_restart(tmp_path):
+def test_rungs_are_restored_after_a_restart(tmp_path):
     broken_after = 11, 1
     whole, search = open_search(tmp_path / "whole.db", n_trials=20)
     (tmp_path / "whole").mkdir()
@@ -151,7 +151,7 @@ class Repeating(Search):
             self.proposer.finish(number, ending)
 
 
-def test_trials_that_run_together_are_told_as_they_ended(tmp_path):
+def test_trials_of_a_batch_are_recorded_with_their_outcomes(tmp_path):
     study = open_study()
     proposer = build_proposer(study, CONDITIONAL, sampler="random", pruner="asha", epochs=EPOCHS, seed=5)
     search = Repeating(proposer, n_trials=26)

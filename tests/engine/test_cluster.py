@@ -1,4 +1,4 @@
-"""Ray clusters of several nodes on this machine: one node is lost, another sees none of the driver's files."""
+"""Ray clusters with several nodes on this machine: a node is lost, or has no access to the driver's files."""
 
 import dataclasses
 import os
@@ -74,7 +74,7 @@ class Repeating:
             self.again.append(number)
 
 
-def test_the_trials_of_a_lost_node_are_told_and_can_be_repeated(cluster, tmp_path):
+def test_trials_of_a_lost_node_fail_and_can_be_repeated(cluster, tmp_path):
     nodes = [cluster.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(2)]
     lost = []
 
@@ -115,7 +115,7 @@ class Summing:
         return {"sum": int(np.load(self.images, mmap_mode="r").sum())}
 
 
-def test_a_machine_that_does_not_see_the_images_is_sent_them(cluster, tmp_path, monkeypatch):
+def test_images_are_transferred_to_a_machine_without_them(cluster, tmp_path, monkeypatch):
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     images = np.random.default_rng(0).integers(0, 255, (50, 64, 64), dtype=np.uint8)
@@ -139,7 +139,7 @@ def test_a_machine_that_does_not_see_the_images_is_sent_them(cluster, tmp_path, 
     assert str(hidden) not in copies.pop()
 
 
-def test_a_search_without_an_address_joins_no_cluster_that_happens_to_run(cluster, tmp_path):
+def test_a_search_without_an_address_does_not_join_a_running_cluster(cluster, tmp_path):
     cluster.add_node(num_cpus=1, object_store_memory=STORE)
     ray._private.utils.write_ray_address(cluster.address)  # as `ray start` does
     seen = []

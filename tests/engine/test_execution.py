@@ -1,4 +1,4 @@
-"""One contract for every executor: what is proposed is run, what is stopped is left, what fails does not stop the rest."""
+"""The contract of all executors: proposals run, stopped trials are closed, and failures do not affect other trials."""
 
 import itertools
 import os
@@ -19,7 +19,7 @@ EPOCHS = 4
 
 @dataclass
 class ScriptedProposer:
-    """The one fake at the seam: proposes trials with a given fate and writes down all it is told."""
+    """A fake proposer of trials with given fates, which records all calls."""
 
     fates: list[str]
     epochs: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
@@ -45,8 +45,8 @@ class ScriptedProposer:
         self.endings[number] = ending
 
 
-def run_fate(proposal, folder):
-    mark = folder / f"left-{proposal.number}"
+def run_to_fate(proposal, folder):
+    mark = folder / f"closed-{proposal.number}"
     try:
         for epoch in range(1, EPOCHS + 1):
             if proposal.values["fate"] == "raises" and epoch == 3:
@@ -71,9 +71,9 @@ FATES = ["finishes", "stopped", "raises", "finishes", "idle first", "stopped", "
 
 
 @pytest.mark.parametrize("execute", EXECUTORS)
-def test_every_trial_meets_its_fate(execute, tmp_path):
+def test_every_trial_ends_with_its_expected_outcome(execute, tmp_path):
     proposer = ScriptedProposer(FATES)
-    execute(partial(run_fate, folder=tmp_path), proposer)
+    execute(partial(run_to_fate, folder=tmp_path), proposer)
     outcomes = {number: ending.outcome for number, ending in proposer.endings.items()}
     by_fate = {"stopped": Outcome.STOPPED, "raises": Outcome.FAILED}
     assert outcomes == {number: by_fate.get(fate, Outcome.FINISHED) for number, fate in enumerate(FATES)}
@@ -81,8 +81,8 @@ def test_every_trial_meets_its_fate(execute, tmp_path):
     assert proposer.epochs == {number: list(range(1, lengths.get(fate, EPOCHS) + 1)) for number, fate in enumerate(FATES)}
     assert proposer.endings[0].facts["score"] == 1.0
     assert proposer.endings[2].error == "ValueError: two lines"
-    assert "run_fate" in proposer.endings[2].trace
-    assert {path.name for path in tmp_path.iterdir()} == {"left-1", "left-5"}
+    assert "run_to_fate" in proposer.endings[2].trace
+    assert {path.name for path in tmp_path.iterdir()} == {"closed-1", "closed-5"}
 
 
 @pytest.mark.parametrize("execute", EXECUTORS)
@@ -93,13 +93,13 @@ def test_an_error_of_the_proposer_ends_the_search_and_is_raised(execute, tmp_pat
 
     proposer = Broken(["finishes"] * 3)
     with pytest.raises(RuntimeError, match="the storage is gone"):
-        execute(partial(run_fate, folder=tmp_path), proposer)
+        execute(partial(run_to_fate, folder=tmp_path), proposer)
     assert proposer.endings == {}
 
 
-def test_a_killed_worker_is_told_and_replaced_and_others_stay_warm(tmp_path):
+def test_a_killed_worker_is_replaced_and_others_are_reused(tmp_path):
     proposer = ScriptedProposer(["finishes", "killed", *["finishes"] * 4])
-    execute_with_ray(partial(run_fate, folder=tmp_path), proposer)
+    execute_with_ray(partial(run_to_fate, folder=tmp_path), proposer)
     assert proposer.endings[1].outcome is Outcome.FAILED
     assert "killed by SIGKILL" in proposer.endings[1].error
     assert proposer.endings[1].retry == RetryPolicy(times=2)
@@ -120,19 +120,19 @@ def test_a_trial_that_takes_too_long_is_stopped_between_epochs_in_this_process()
     assert proposer.endings[0] == TrialEnd(Outcome.STOPPED, facts={"stopped_by": "trial-time"})
 
 
-def test_an_abandoned_attempt_clears_up_once(tmp_path):
-    attempt = TrialRun(run_fate(Proposal(7, {"fate": "finishes"}), tmp_path))
+def test_an_abandoned_attempt_cleans_up_once(tmp_path):
+    attempt = TrialRun(run_to_fate(Proposal(7, {"fate": "finishes"}), tmp_path))
     assert attempt.advance() == Report(1, score=7.1)
     attempt.abandon()
     attempt.abandon()
-    assert (tmp_path / "left-7").exists()
+    assert (tmp_path / "closed-7").exists()
 
 
 GIB = 2**30
 
 
 @pytest.mark.parametrize(
-    ("asked", "cluster", "placement"),
+    ("settings", "cluster", "placement"),
     [
         ({}, {"CPU": 2, "memory": 16 * GIB}, Placement(concurrency=2, cpus=1, gpus=0)),
         ({}, {"CPU": 64, "memory": 16 * GIB}, Placement(concurrency=8, cpus=8, gpus=0)),
@@ -154,26 +154,26 @@ GIB = 2**30
         ({"memory_per_trial": 3}, {"CPU": 1, "node_memory": GIB}, Placement(concurrency=1, cpus=1, gpus=0, memory=3)),
     ],
 )
-def test_trials_share_what_there_is(asked, cluster, placement):
-    assert place(RayResources(**asked), cluster) == placement
+def test_trials_share_the_resources_of_the_cluster(settings, cluster, placement):
+    assert place(RayResources(**settings), cluster) == placement
 
 
-@pytest.mark.parametrize("asked", [{"gpus_per_trial": 1}, {"cpus_per_trial": 4}])
-def test_a_trial_larger_than_the_cluster_is_refused(asked):
+@pytest.mark.parametrize("settings", [{"gpus_per_trial": 1}, {"cpus_per_trial": 4}])
+def test_a_trial_larger_than_the_cluster_is_rejected(settings):
     with pytest.raises(UsageError, match="A trial asks for"):
-        place(RayResources(**asked), {"CPU": 2})
+        place(RayResources(**settings), {"CPU": 2})
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "settings",
     [{"concurrency": 0}, {"cpus_per_trial": 0}, {"gpus_per_trial": -1}, {"gpus_per_trial": 1.5}, {"memory_per_trial": 0}],
 )
-def test_impossible_resources_are_refused(asked):
+def test_impossible_resources_are_rejected(settings):
     with pytest.raises(UsageError, match="must be"):
-        RayResources(**asked)
+        RayResources(**settings)
 
 
-def test_workers_are_told_their_share():
+def test_the_environment_of_workers_limits_their_resources():
     environment = worker_environment(Placement(concurrency=4, cpus=2, gpus=0.25, memory=GIB))
     assert environment["AUTOML_CXR_GPUS"] == "0.25"
     assert environment["AUTOML_CXR_MEMORY_LIMIT"] == str(GIB)
@@ -182,7 +182,7 @@ def test_workers_are_told_their_share():
     assert "CUDA_VISIBLE_DEVICES" not in environment  # Ray's to say
 
 
-def test_workers_without_a_gpu_see_none():
+def test_no_gpu_is_visible_to_workers_without_one():
     environment = worker_environment(Placement(concurrency=1, cpus=1, gpus=0))
     assert environment["CUDA_VISIBLE_DEVICES"] == ""
     assert "AUTOML_CXR_GPUS" not in environment

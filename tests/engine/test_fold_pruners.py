@@ -1,4 +1,4 @@
-"""Stopping over folds: scripted scores, a fold a report."""
+"""Pruners for cross-validated trials, with given scores."""
 
 import numpy as np
 import optuna
@@ -16,7 +16,7 @@ FOLDS = (0.70, 0.85, 0.60, 0.90, 0.75)  # of a usual trial: folds differ more th
 
 
 class Search:
-    """Runs trials whose fold scores are given, as the proposer's verdicts let it."""
+    """Runs trials whose fold scores are given, as the proposer's decisions let it."""
 
     def __init__(self, pruner, *, sign=1, sampler="random", folds=5):
         self.study = open_study(direction="maximize" if sign == 1 else "minimize")
@@ -63,7 +63,7 @@ def test_a_better_trial_is_never_stopped(pruner, sign):
 
 
 @pytest.mark.parametrize("pruner", ["wilcoxon", "median"])
-def test_a_hard_fold_is_held_against_nobody(pruner):
+def test_a_difficult_fold_stops_no_trial(pruner):
     """The best trial's scores again: what is low in them is low for all."""
     search = Search(pruner).run_usual()
     assert search.run(shifted(0.06, 0.06, 0.06, 0.06, 0.06)) == len(FOLDS)
@@ -78,7 +78,7 @@ def test_an_easy_fold_does_not_save_a_trial_from_the_median():
 
 
 @pytest.mark.parametrize(("folds", "stopped_at"), [(2, 2), (3, 2), (4, 2), (5, 3), (6, 3), (8, 4), (10, 4)])
-def test_half_of_the_folds_are_enough_for_wilcoxon_and_the_last_is_never_the_one(folds, stopped_at):
+def test_half_of_the_folds_are_enough_for_wilcoxon_and_it_never_stops_at_the_last(folds, stopped_at):
     search = Search("wilcoxon", folds=folds)
     for _ in range(6):
         search.run([0.8] * folds)
@@ -89,25 +89,25 @@ def test_half_of_the_folds_are_enough_for_wilcoxon_and_the_last_is_never_the_one
 
 
 @pytest.mark.parametrize("pruner", ["wilcoxon", "median"])
-def test_ties_warn_nobody_and_stop_nobody(pruner):
+def test_ties_neither_warn_nor_stop_a_trial(pruner):
     search = Search(pruner)
     for _ in range(9):
         assert search.run([0.8] * len(FOLDS)) == len(FOLDS)
 
 
-def test_a_trial_that_is_run_again_is_judged_by_the_folds_it_reports():
+def test_a_repeated_trial_is_compared_on_the_folds_it_reports():
     search = Search("wilcoxon").run_usual()
-    begun = search.proposer.propose()
+    proposal = search.proposer.propose()
     scores = [score - 0.05 for score in FOLDS]
     for fold in (1, 2):
-        assert search.proposer.observe(begun.number, Report(fold, scores[fold - 1])) is Decision.CONTINUE
+        assert search.proposer.observe(proposal.number, Report(fold, scores[fold - 1])) is Decision.CONTINUE
     later = build_proposer(search.study, SPACE, sampler="random", pruner="wilcoxon", epochs=30, folds=5, seed=1)
-    later.resume(begun.number)
-    verdicts = [later.observe(begun.number, Report(fold, scores[fold - 1])) for fold in (1, 2, 3)]
-    assert verdicts == [Decision.CONTINUE, Decision.CONTINUE, Decision.STOP]
+    later.resume(proposal.number)
+    decisions = [later.observe(proposal.number, Report(fold, scores[fold - 1])) for fold in (1, 2, 3)]
+    assert decisions == [Decision.CONTINUE, Decision.CONTINUE, Decision.STOP]
 
 
-def test_pruners_of_epochs_and_of_folds_are_told_apart():
+def test_pruners_for_epochs_and_for_folds_are_distinguished():
     with pytest.raises(UsageError, match=r"received --pruner hyperband with --folds 5\. Use one of wilcoxon, median, none"):
         make_pruner("hyperband", epochs=30, folds=5)
     with pytest.raises(UsageError, match="received no --folds"):

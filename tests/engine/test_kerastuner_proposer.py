@@ -1,4 +1,4 @@
-"""KerasTuner's dialect, and its Hyperband with the slots that its own loop loses."""
+"""The conversion of spaces to KerasTuner, and its Hyperband with replacements for failed trials."""
 
 import dataclasses
 import random
@@ -31,7 +31,7 @@ def by_kerastuner(space, n):
 
 
 @pytest.mark.parametrize("name", [*shipped("search_spaces"), "conditional"])
-def test_the_values_reached_are_exactly_those_of_the_space(name):
+def test_the_possible_values_are_exactly_those_of_the_space(name):
     space = CONDITIONAL if name == "conditional" else load_space(name)
     n = 1500
     ours, theirs = [space.sample(np.random.default_rng(number)) for number in range(n)], by_kerastuner(space, n)
@@ -54,7 +54,7 @@ def test_the_values_reached_are_exactly_those_of_the_space(name):
             assert middles[0] == pytest.approx(middles[1], rel=0.35), "and on the same scale"
 
 
-def test_a_space_of_kerastuner_names_conditions_and_defaults():
+def test_a_kerastuner_space_has_conditions_and_defaults():
     hyperparameters = to_kerastuner(FINITE)
     depth, shift = (next(hp for hp in hyperparameters.space if hp.name == name) for name in ("depth", "shift"))
     assert depth.default == 1
@@ -62,7 +62,7 @@ def test_a_space_of_kerastuner_names_conditions_and_defaults():
     assert from_kerastuner(FINITE, hyperparameters.values) == FINITE.preset()
 
 
-def test_the_end_of_a_logarithmic_scale_stays_inside():
+def test_the_end_of_a_logarithmic_scale_is_clipped():
     space = parse_space('[units]\ntype = "int"\nlow = 3\nhigh = 96\nlog = true', name="log")
     assert from_kerastuner(space, {"units": to_kerastuner(space).space[-1].prob_to_value(1.0)}) == {"units": 96}
 
@@ -79,7 +79,7 @@ def slots(study, *, lost=True):
 
 
 @pytest.mark.parametrize("concurrency", [1, 3, 50])
-def test_a_sweep_fills_every_bracket_promotes_the_best_and_is_over(concurrency):
+def test_a_sweep_fills_every_bracket_promotes_the_best_and_ends(concurrency):
     study, proposer = make()
     simulation = Simulation(EPOCHS, concurrency=concurrency)
     assert simulation.run(proposer, n_trials=1000) is Pause.OVER
@@ -105,7 +105,7 @@ def test_a_sweep_fills_every_bracket_promotes_the_best_and_is_over(concurrency):
     assert len({trial.user_attrs["parent"] for trial in trials if "parent" in trial.user_attrs}) == 6
 
 
-def test_the_best_is_the_lowest_where_the_study_says_so():
+def test_the_lowest_score_is_best_in_a_minimising_study():
     study, proposer = make(open_study(direction="minimize"))
     Simulation(EPOCHS, sign=-1).run(proposer, n_trials=1000)
     trials = study.get_trials()
@@ -126,7 +126,7 @@ def test_a_promoted_trial_keeps_its_parents_seed():
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
-def test_a_search_killed_again_and_again_ends_as_an_uninterrupted_one(concurrency, tmp_path):
+def test_a_search_that_is_killed_repeatedly_ends_like_an_uninterrupted_one(concurrency, tmp_path):
     def sweep(name, kills):
         study, proposer = make(open_study(journal(tmp_path / name)))
         simulation = Simulation(EPOCHS, concurrency=concurrency, fails=lambda proposal: proposal.number in (1, 7, 12))
@@ -141,7 +141,7 @@ def test_a_search_killed_again_and_again_ends_as_an_uninterrupted_one(concurrenc
     assert sweep("broken", batches) == whole
 
 
-def test_the_trials_of_a_killed_rung_are_taken_up_where_they_belong(tmp_path):
+def test_trials_of_a_killed_rung_are_resumed_in_their_rung(tmp_path):
     _, proposer = make(open_study(journal(tmp_path / "s")))
     simulation = Simulation(EPOCHS)
     simulation.run(proposer, n_trials=9)
@@ -182,7 +182,7 @@ def kerastuners_own_loop(tmp_path, fails, rng):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # KerasTuner 1.4.8 names threads in an old way
 @pytest.mark.parametrize("rate", [0.0, 0.2, 0.4])
-def test_failures_in_the_first_round_cost_kerastuner_its_full_trials_and_us_none(rate, tmp_path):
+def test_failures_in_the_first_round_are_replaced_unlike_in_kerastuner(rate, tmp_path):
     theirs = kerastuners_own_loop(tmp_path, lambda rng: rng.random() < rate, random.Random(4))
     rng, fate = random.Random(4), {}
 
@@ -202,7 +202,7 @@ def test_failures_in_the_first_round_cost_kerastuner_its_full_trials_and_us_none
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.STOPPED])
-def test_a_promoted_trial_that_does_not_come_to_its_rung_is_replaced(outcome):
+def test_a_promoted_trial_that_does_not_reach_its_rung_is_replaced(outcome):
     study, proposer = make()
     simulation = Simulation(EPOCHS)
     simulation.run(proposer, n_trials=9)
@@ -218,7 +218,7 @@ def test_a_promoted_trial_that_does_not_come_to_its_rung_is_replaced(outcome):
     assert slots(study) == Counter(SIZES) + Counter({(2, 0): 1, (2, 1): 1}), "its slots in both rounds were filled again"
 
 
-def test_trials_of_an_earlier_search_take_no_part():
+def test_trials_of_an_earlier_search_are_ignored():
     study = open_study()
     tpe = build_proposer(study, CONDITIONAL, sampler="tpe", pruner="none", epochs=EPOCHS, seed=3)
     Simulation(EPOCHS).run(tpe, n_trials=3)
@@ -230,5 +230,5 @@ def test_trials_of_an_earlier_search_take_no_part():
     assert Counter((t.user_attrs["bracket"], t.user_attrs["round"]) for t in study.get_trials()[3:]) == SIZES
 
 
-def test_the_names_at_the_door_are_those_of_the_oracles():
+def test_the_names_in_the_registry_are_those_of_the_oracles():
     assert [name for name in SAMPLERS if name.startswith("kt-")] == list(ORACLES)

@@ -1,4 +1,4 @@
-"""Several objectives and constraints: what stands on the trials, what samplers make of it, and who is stopped."""
+"""Several objectives and constraints: the records of trials, the proposals of samplers, and early stopping."""
 
 import dataclasses
 import importlib.util
@@ -78,7 +78,7 @@ def refuse(proposer, violation=0.5):
 
 
 @pytest.mark.parametrize("sampler", ABLE)
-def test_every_sampler_that_may_proposes_for_two_objectives(sampler, tmp_path):
+def test_every_supported_sampler_proposes_for_two_objectives(sampler, tmp_path):
     space = FINITE if sampler == "grid" else CONDITIONAL
     study, proposer = make(sampler, open_study(journal(tmp_path / "s")), space=space, pruner="asha")
     ends = dict(run_one(proposer) for _ in range(14))
@@ -96,16 +96,16 @@ def test_every_sampler_that_may_proposes_for_two_objectives(sampler, tmp_path):
 
 
 @pytest.mark.parametrize("sampler", ABLE)
-def test_a_new_process_for_each_trial_decides_as_one_for_all(sampler, tmp_path):
+def test_a_new_process_for_each_trial_makes_the_same_decisions_as_one_process(sampler, tmp_path):
     def ends(restart, name):
         space = FINITE if sampler == "grid" else PLANE
         study, proposer = make(sampler, open_study(journal(tmp_path / name)), space=space, pruner="asha")
-        told = []
+        proposals = []
         for _ in range(12):
             if restart:
                 study, proposer = make(sampler, open_study(journal(tmp_path / name)), space=space, pruner="asha")
-            told.append(run_one(proposer))
-        return told, [trial.params for trial in study.get_trials()]
+            proposals.append(run_one(proposer))
+        return proposals, [trial.params for trial in study.get_trials()]
 
     assert ends(True, "broken") == ends(False, "whole")
 
@@ -127,19 +127,19 @@ def test_asha_keeps_the_best_third_by_pareto_rank_at_equal_epochs():
 
 def test_a_resumed_trial_writes_each_epoch_once():
     study, proposer = make(pruner="asha")
-    begun = proposer.propose()
+    proposal = proposer.propose()
     for epoch in (1, 2):
-        proposer.observe(begun.number, Report(epoch, 0.1 * epoch, values=(0.1 * epoch, None)))
+        proposer.observe(proposal.number, Report(epoch, 0.1 * epoch, values=(0.1 * epoch, None)))
     _, later = make(study=study, pruner="asha")
-    assert later.resume(begun.number) == dataclasses.replace(begun, attempts=1)
+    assert later.resume(proposal.number) == dataclasses.replace(proposal, attempts=1)
     for epoch in (1, 2, 3):
-        assert later.observe(begun.number, Report(epoch, 0.1 * epoch, values=(0.1 * epoch, None))) is Decision.CONTINUE
+        assert later.observe(proposal.number, Report(epoch, 0.1 * epoch, values=(0.1 * epoch, None))) is Decision.CONTINUE
     assert read_scores(study.get_trials()[0]) == pytest.approx({1: 0.1, 2: 0.2, 3: 0.3})
     assert read_values(study.get_trials()[0], 3) == (pytest.approx(0.3), None)
 
 
 @pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name not in SEVERAL_OBJECTIVES])
-def test_samplers_of_one_objective_are_refused_for_two(sampler):
+def test_samplers_for_one_objective_are_rejected_for_two(sampler):
     for refused in (
         lambda: make(sampler, space=CONDITIONAL),
         lambda: check_proposer(PLANE, sampler=sampler, pruner="none", n_objectives=2),
@@ -149,7 +149,7 @@ def test_samplers_of_one_objective_are_refused_for_two(sampler):
 
 
 @pytest.mark.parametrize("pruner", [name for name in PRUNERS if name not in SEVERAL_OBJECTIVES])
-def test_pruners_of_one_objective_are_refused_for_two(pruner):
+def test_pruners_for_one_objective_are_rejected_for_two(pruner):
     with pytest.raises(UsageError, match=f"'{pruner}' supports one objective only; received 2. Use one of asha, none"):
         make(pruner=pruner)
 
@@ -157,7 +157,7 @@ def test_pruners_of_one_objective_are_refused_for_two(pruner):
 # ------------------------------------------------------------------------------------------------------- constraints
 
 
-def test_an_error_that_tells_of_violations_ends_the_attempt_as_refused():
+def test_an_infeasible_error_ends_the_trial_as_refused():
     def objective(_):
         raise InfeasibleError("size 20 > 10", stopped_by="memory", violations={"memory": 0.7}, facts={"n_parameters": 7})
         yield
@@ -204,12 +204,12 @@ def feasible_share(sampler, n_trials, directions):
 
 @pytest.mark.parametrize("directions", [("maximize",), ("maximize", "maximize")], ids=["one", "two"])
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "nsga3", pytest.param("gp", marks=NEEDS_TORCH)])
-def test_samplers_learn_where_the_constraint_holds(sampler, directions):
+def test_samplers_learn_where_the_constraint_is_satisfied(sampler, directions):
     share = feasible_share(sampler, 16 if sampler == "gp" else 80, directions)
     assert share > 0.5, "chance would propose 0.3"
 
 
-def test_keras_tuner_takes_a_broken_constraint_for_the_worst_score():
+def test_kerastuner_gets_the_worst_score_for_a_violated_constraint():
     """Two records that differ in the scores of infeasible trials alone lead to the same proposals."""
 
     def continued(misleading):
@@ -225,7 +225,7 @@ def test_keras_tuner_takes_a_broken_constraint_for_the_worst_score():
     assert continued(2.0) == continued(90.0)
 
 
-def test_keras_tuners_hyperband_promotes_the_feasible_first():
+def test_hyperband_of_kerastuner_promotes_feasible_trials_first():
     _, proposer = make("kt-hyperband", open_study(directions=["maximize"]), epochs=9)
     broken = set()
     while isinstance(proposal := proposer.propose(), Proposal) and proposal.parent is None:

@@ -62,7 +62,7 @@ def run_one(proposer):
 @pytest.mark.parametrize(
     ("pruner", "sampler"), [*((pruner, "tpe") for pruner in PRUNERS if pruner != "median"), ("median", "random")]
 )
-def test_an_interrupted_search_decides_as_an_uninterrupted_one(tmp_path, sampler, pruner):
+def test_an_interrupted_search_makes_the_same_decisions_as_an_uninterrupted_one(tmp_path, sampler, pruner):
     whole_folder, broken_folder = tmp_path / "whole", tmp_path / "broken"
     whole_folder.mkdir()
     broken_folder.mkdir()
@@ -75,7 +75,7 @@ def test_an_interrupted_search_decides_as_an_uninterrupted_one(tmp_path, sampler
     assert broken == whole
 
 
-def test_asha_stops_at_its_rungs_and_tells_the_truth_about_it(tmp_path):
+def test_asha_stops_at_its_rungs_and_records_it(tmp_path):
     study, proposer = make(tmp_path, sampler="random")
     ends = [run_one(proposer)[2] for _ in range(30)]
     states = [trial.state for trial in study.get_trials()]
@@ -96,35 +96,37 @@ def test_median_stops_from_the_first_rung_on(tmp_path):
 
 
 @pytest.mark.parametrize("pruner", PRUNERS)
-def test_a_trial_that_is_run_again_is_not_judged_by_its_later_epochs(tmp_path, pruner):
+def test_a_repeated_trial_is_not_compared_by_its_later_epochs(tmp_path, pruner):
     _, proposer = make(tmp_path, sampler="random", pruner=pruner)
     for _ in range(8):
         run_one(proposer)
-    begun = proposer.propose()
+    proposal = proposer.propose()
     reports = [Report(epoch, 1.0 if epoch < EPOCHS else 0.0) for epoch in range(1, EPOCHS + 1)]
-    assert [proposer.observe(begun.number, report) for report in reports] == [Decision.CONTINUE] * EPOCHS
+    assert [proposer.observe(proposal.number, report) for report in reports] == [Decision.CONTINUE] * EPOCHS
     _, later = make(tmp_path, sampler="random", pruner=pruner)
-    later.resume(begun.number)
-    assert [later.observe(begun.number, report) for report in reports] == [Decision.CONTINUE] * EPOCHS
+    later.resume(proposal.number)
+    assert [later.observe(proposal.number, report) for report in reports] == [Decision.CONTINUE] * EPOCHS
 
 
 @pytest.mark.parametrize("pruner", sorted(PRUNERS.keys() - {"none"}))
-def test_a_verdict_whose_search_died_of_it_stands(tmp_path, pruner):
+def test_a_decision_is_kept_if_the_search_dies_before_the_end_is_written(tmp_path, pruner):
     _, proposer = make(tmp_path, sampler="random", pruner=pruner)
     while True:  # hyperband's first bracket alone stops anybody this early
-        begun, verdicts = proposer.propose(), []
-        while Decision.STOP not in verdicts and len(verdicts) < EPOCHS:
-            verdicts.append(proposer.observe(begun.number, Report(len(verdicts) + 1, 0.5 - begun.number / 1000)))
-        if Decision.STOP in verdicts:
+        proposal, decisions = proposer.propose(), []
+        while Decision.STOP not in decisions and len(decisions) < EPOCHS:
+            decisions.append(proposer.observe(proposal.number, Report(len(decisions) + 1, 0.5 - proposal.number / 1000)))
+        if Decision.STOP in decisions:
             break
-        proposer.finish(begun.number, TrialEnd(Outcome.FINISHED, facts={"score": 0.5}))
+        proposer.finish(proposal.number, TrialEnd(Outcome.FINISHED, facts={"score": 0.5}))
     _, later = make(tmp_path, sampler="random", pruner=pruner)
-    later.resume(begun.number)
-    again = [later.observe(begun.number, Report(epoch, 0.5 - begun.number / 1000)) for epoch in range(1, len(verdicts) + 1)]
-    assert again == verdicts
+    later.resume(proposal.number)
+    again = [
+        later.observe(proposal.number, Report(epoch, 0.5 - proposal.number / 1000)) for epoch in range(1, len(decisions) + 1)
+    ]
+    assert again == decisions
 
 
-def test_the_last_epoch_is_never_the_one_to_stop_at(tmp_path):
+def test_no_trial_is_stopped_at_the_last_epoch(tmp_path):
     _, proposer = make(tmp_path, sampler="random", epochs=6)
     proposals = [proposer.propose() for _ in range(12)]
     for proposal in proposals:
@@ -133,23 +135,23 @@ def test_the_last_epoch_is_never_the_one_to_stop_at(tmp_path):
         assert proposer.observe(proposal.number, Report(6, 1 - proposal.number / 100)) is Decision.CONTINUE
 
 
-def test_a_resumed_trial_keeps_its_values_and_is_told_once(tmp_path):
+def test_a_resumed_trial_keeps_its_values_and_ends_once(tmp_path):
     study, proposer = make(tmp_path)
     run_one(proposer)
-    begun = proposer.propose()
-    proposer.observe(begun.number, Report(1, 0.5))
+    proposal = proposer.propose()
+    proposer.observe(proposal.number, Report(1, 0.5))
     _, later = make(tmp_path)
-    resumed = later.resume(begun.number)
-    assert resumed == dataclasses.replace(begun, attempts=1)
+    resumed = later.resume(proposal.number)
+    assert resumed == dataclasses.replace(proposal, attempts=1)
     for epoch in (1, 2, 3):
         assert later.observe(resumed.number, Report(epoch, 0.5 + epoch / 10)) is Decision.CONTINUE
     later.finish(resumed.number, TrialEnd(Outcome.FINISHED, facts={"score": 0.8}))
-    trial = study.get_trials()[begun.number]
+    trial = study.get_trials()[proposal.number]
     assert trial.state == STATE.COMPLETE
     assert trial.intermediate_values == {1: 0.5, 2: 0.7, 3: 0.8}
 
 
-def test_a_trial_that_was_begun_without_all_its_values_gets_the_rest(tmp_path):
+def test_a_trial_without_all_its_values_gets_the_rest(tmp_path):
     study, proposer = make(tmp_path)
     run_one(proposer)
     half = study.ask()
@@ -159,7 +161,7 @@ def test_a_trial_that_was_begun_without_all_its_values_gets_the_rest(tmp_path):
     SPACE.check(resumed.values)
 
 
-def test_failures_and_signatures_are_written(tmp_path):
+def test_failures_and_signatures_are_recorded(tmp_path):
     study, proposer = make(tmp_path, sign=lambda number: {"driver": "me", "seed": 10 + number})
     proposal = proposer.propose()
     assert isinstance(proposal, Proposal)
@@ -172,7 +174,7 @@ def test_failures_and_signatures_are_written(tmp_path):
 
 
 @pytest.mark.parametrize(("wrong", "nearest"), [({"sampler": "tpee"}, "tpe"), ({"pruner": "ahsa"}, "asha")])
-def test_unknown_names_are_refused(tmp_path, wrong, nearest):
+def test_unknown_names_are_rejected(tmp_path, wrong, nearest):
     with pytest.raises(UnknownNameError, match=f"Did you mean '{nearest}'"):
         make(tmp_path, **wrong)
 

@@ -1,4 +1,4 @@
-"""Non-dominated sorting against its definition, and the race at a rung by hand."""
+"""Non-dominated sorting compared with its definition, and the selection at a rung."""
 
 import numpy as np
 import pytest
@@ -18,14 +18,14 @@ def dominates(one, other):
 
 @pytest.mark.parametrize("n_objectives", [1, 2, 3])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_front_is_what_nobody_dominates(n_objectives, seed):
+def test_the_front_contains_the_nondominated_candidates(n_objectives, seed):
     losses = np.random.default_rng(seed).integers(6, size=(60, n_objectives)).astype(float)  # many ties
     expected = [not any(dominates(other, one) for other in losses) for one in losses]
     assert is_on_front(losses).tolist() == expected
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_ranks_peel_one_front_after_the_other(seed):
+def test_ranks_number_the_successive_fronts(seed):
     losses = np.random.default_rng(seed).random((40, 2))
     ranks = nondominated_ranks(losses)
     for number, loss in enumerate(losses):
@@ -45,23 +45,23 @@ def stays(losses):
     return [is_among_best_third(np.array(losses, dtype=float), number) for number in range(len(losses))]
 
 
-def test_a_third_stays_by_rank():
+def test_a_third_is_selected_by_rank():
     assert stays([[1, 1], [2, 2], [3, 3], [4, 4], [5, 5], [6, 6]]) == [True, True, False, False, False, False]
     assert stays([[2, 2], [1, 1]]) == [False, True], "of fewer than three the best one"
     assert stays([[0.5, 0.5]]) == [True]
 
 
-def test_of_a_large_front_the_lonely_stay():
+def test_the_least_crowded_of_a_large_front_are_selected():
     front = [[0, 10], [1, 9], [2, 8], [6, 4], [9, 1], [10, 0]]
     assert stays(front) == [True, False, False, False, False, True], "two of six: the ends"
     assert stays([*front, [11, 11], [12, 12], [13, 13]]) == [True, False, False, True, False, True, False, False, False]
 
 
-def test_an_objective_that_is_not_known_of_all_takes_no_part():
+def test_an_objective_with_missing_values_is_ignored():
     nan = float("nan")
     assert stays([[1, nan], [2, 0], [3, 0]]) == [True, False, False]
     assert stays([[nan], [nan]]) == [True, True]
 
 
-def test_rungs_grow_threefold():
+def test_each_rung_has_three_times_the_epochs():
     assert [epoch for epoch in range(1, 60) if ParetoHalving(2).is_rung(epoch)] == [2, 6, 18, 54]

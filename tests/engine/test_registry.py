@@ -1,4 +1,4 @@
-"""One contract for every proposer, Optuna's and KerasTuner's: what the runner, the record and the dashboards rely on."""
+"""The contract of all proposers, on which the runner, the record and the dashboards rely."""
 
 import dataclasses
 import importlib.util
@@ -38,7 +38,7 @@ def make(sampler, study=None, **settings):
 
 
 @pytest.mark.parametrize("sampler", ALL)
-def test_every_proposal_is_a_point_of_the_space_and_stands_so_in_the_record(sampler):
+def test_every_proposal_is_a_point_of_the_space_and_is_recorded_as_such(sampler):
     study, proposer = make(sampler)
     simulation = Simulation(EPOCHS)
     simulation.run(proposer, n_trials=enough(sampler, 14))
@@ -54,7 +54,7 @@ def test_every_proposal_is_a_point_of_the_space_and_stands_so_in_the_record(samp
 
 
 @pytest.mark.parametrize("sampler", ALL)
-def test_several_open_at_once_and_failures_do_not_break_it(sampler):
+def test_concurrent_trials_and_failures_are_handled(sampler):
     study, proposer = make(sampler, sign=lambda number: {"driver": "me", "seed": 10 + number})
     simulation = Simulation(EPOCHS, concurrency=3, fails=lambda proposal: proposal.number in (2, 3, 9))
     simulation.run(proposer, n_trials=enough(sampler, 14))
@@ -67,7 +67,7 @@ def test_several_open_at_once_and_failures_do_not_break_it(sampler):
 
 @pytest.mark.parametrize("sampler", ALL)
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
-def test_endings_are_told_truly_in_either_direction(sampler, direction):
+def test_outcomes_are_recorded_in_both_directions(sampler, direction):
     study = open_study(direction=direction)
     _, proposer = make(sampler, study)
     simulation = Simulation(EPOCHS, concurrency=2, sign=1 if direction == "maximize" else -1)
@@ -81,7 +81,7 @@ def test_endings_are_told_truly_in_either_direction(sampler, direction):
 
 
 @pytest.mark.parametrize("sampler", ALL)
-def test_a_new_process_for_each_trial_decides_as_one_for_all(sampler, tmp_path):
+def test_a_new_process_for_each_trial_makes_the_same_decisions_as_one_process(sampler, tmp_path):
     def points(restart, name):
         simulation = Simulation(EPOCHS)
         _, proposer = make(sampler, open_study(journal(tmp_path / name)), pruner="asha")
@@ -95,13 +95,13 @@ def test_a_new_process_for_each_trial_decides_as_one_for_all(sampler, tmp_path):
 
 
 @pytest.mark.parametrize("sampler", ALL)
-def test_the_trials_of_a_killed_search_are_taken_up(sampler, tmp_path):
+def test_the_trials_of_a_killed_search_are_resumed(sampler, tmp_path):
     _, proposer = make(sampler, open_study(journal(tmp_path / "studies")))
-    begun = [proposer.propose() for _ in range(3)]
-    proposer.observe(begun[1].number, Report(1, 0.5))
+    proposals = [proposer.propose() for _ in range(3)]
+    proposer.observe(proposals[1].number, Report(1, 0.5))
     study, later = make(sampler, open_study(journal(tmp_path / "studies")))
-    resumed = [later.resume(proposal.number) for proposal in begun]
-    assert resumed == [dataclasses.replace(proposal, attempts=1) for proposal in begun]
+    resumed = [later.resume(proposal.number) for proposal in proposals]
+    assert resumed == [dataclasses.replace(proposal, attempts=1) for proposal in proposals]
     simulation = Simulation(EPOCHS, concurrency=3)
     simulation.run(later, n_trials=6, resumed=resumed)
     trials = study.get_trials()
@@ -111,7 +111,7 @@ def test_the_trials_of_a_killed_search_are_taken_up(sampler, tmp_path):
 
 
 @pytest.mark.parametrize("sampler", ALL)
-def test_a_trial_that_was_begun_without_values_gets_them(sampler):
+def test_a_trial_without_values_gets_them(sampler):
     study, proposer = make(sampler)
     Simulation(EPOCHS).run(proposer, n_trials=3)
     study.ask()  # and then the process died
@@ -134,7 +134,7 @@ def test_an_enqueued_configuration_comes_next(sampler):
 
 
 @pytest.mark.parametrize("sampler", [entry for entry in FREE if entry != "kt-bayesian"])  # some seconds a proposal
-def test_no_point_of_a_small_space_is_tried_twice_before_all_were(sampler):
+def test_no_point_of_a_small_space_is_evaluated_twice_before_all_others(sampler):
     _, proposer = make(sampler, space=FINITE, epochs=1)
     simulation = Simulation(1)
     simulation.run(proposer, n_trials=N_FINITE + 3)
@@ -148,7 +148,7 @@ def test_no_point_of_a_small_space_is_tried_twice_before_all_were(sampler):
 
 @pytest.mark.parametrize("sampler", GRIDS)
 @pytest.mark.parametrize("concurrency", [1, 3])
-def test_a_grid_tries_every_point_once_and_is_over(sampler, concurrency):
+def test_a_grid_evaluates_every_point_once_and_ends(sampler, concurrency):
     study, proposer = make(sampler)
     simulation = Simulation(EPOCHS, concurrency=concurrency, fails=lambda proposal: proposal.number == 4)
     assert simulation.run(proposer, n_trials=100) is Pause.OVER
@@ -160,7 +160,7 @@ def test_a_grid_tries_every_point_once_and_is_over(sampler, concurrency):
 
 
 @pytest.mark.parametrize("sampler", GRIDS)
-def test_a_grid_refuses_a_space_without_end(sampler):
+def test_a_grid_rejects_an_infinite_space(sampler):
     with pytest.raises(SpaceError, match=r"'dropout' takes any number from 0\.0 to 0\.5\. Give it a step"):
         make(sampler, space=CONDITIONAL)
     with pytest.raises(SpaceError, match="Give it a step"):
@@ -193,7 +193,7 @@ def test_a_single_parameter_is_enough(sampler):
 
 
 @pytest.mark.parametrize("sampler", [name for name in ALL if name not in (*GRIDS, "kt-hyperband")])
-def test_pruned_trials_are_stopped_by_the_pruner_whoever_proposes(sampler):
+def test_the_pruner_stops_trials_of_every_proposer(sampler):
     study, proposer = make(sampler, pruner="hyperband")
     Simulation(EPOCHS).run(proposer, n_trials=enough(sampler, 20))
     states = [trial.state for trial in study.get_trials()]
@@ -222,7 +222,7 @@ def test_the_scores_of_stopped_trials_do_not_mislead(sampler):
 
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes", "nsga2", "kt-bayesian", pytest.param("gp", marks=NEEDS_TORCH)])
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
-def test_what_learns_goes_where_the_scores_are_better(sampler, direction):
+def test_learning_samplers_prefer_regions_with_better_scores(sampler, direction):
     sign = 1 if direction == "maximize" else -1
     space = parse_space('[x]\ntype = "float"\nlow = 0.0\nhigh = 1.0\n[y]\ntype = "float"\nlow = 0.0\nhigh = 1.0', name="square")
     _, proposer = make(sampler, open_study(direction=direction), space=space)
@@ -236,7 +236,7 @@ def test_what_learns_goes_where_the_scores_are_better(sampler, direction):
     assert sum(scores[-10:]) / 10 > sum(scores[:10]) / 10 + 0.1
 
 
-def test_a_trial_out_of_time_is_pruned_whoever_proposes():
+def test_a_trial_out_of_time_is_pruned_with_every_proposer():
     for sampler in ("tpe", "kt-hyperband"):
         study, proposer = make(sampler)
         proposal = proposer.propose()
@@ -246,7 +246,7 @@ def test_a_trial_out_of_time_is_pruned_whoever_proposes():
 
 
 @pytest.mark.skipif(HAS_TORCH, reason="PyTorch is installed")
-def test_the_gaussian_process_of_optuna_says_what_it_needs():
+def test_the_error_of_gp_names_the_missing_library():
     with pytest.raises(UsageError, match=r"Install automl-cxr\[gp\]"):
         make("gp")
     with pytest.raises(UsageError, match=r"Install automl-cxr\[gp\]"):
@@ -257,7 +257,7 @@ def test_the_gaussian_process_of_optuna_says_what_it_needs():
     ("wrong", "nearest"),
     [({"sampler": "kt-hyperbnd"}, "kt-hyperband"), ({"sampler": "kt-random", "pruner": "hyperbnd"}, "hyperband")],
 )
-def test_unknown_names_are_refused(wrong, nearest):
+def test_unknown_names_are_rejected(wrong, nearest):
     names = {"sampler": "tpe", "pruner": "none", **wrong}
     with pytest.raises(UnknownNameError, match=f"Did you mean '{nearest}'"):
         build_proposer(open_study(), CONDITIONAL, epochs=9, seed=0, **names)

@@ -1,4 +1,4 @@
-"""Successive halving: the verdicts of Optuna's own pruner, without what that writes and reads for them."""
+"""Successive halving makes the decisions of Optuna's own pruner, with fewer reads and no writes."""
 
 import math
 import random
@@ -26,11 +26,11 @@ def scores_of(chance, *, first_rung):
 
 
 def play(chance, *, direction, first_rung, restart_after=None):
-    """Run trials side by side, an epoch of any of them at a time; compare each verdict and give them all."""
+    """Run trials side by side, an epoch of any of them at a time; compare each decision and give them all."""
     study = optuna.create_study(direction=direction)
     theirs = optuna.pruners.SuccessiveHalvingPruner(min_resource=first_rung, reduction_factor=3)
     ours = SuccessiveHalving(first_rung)
-    running, verdicts = {}, []
+    running, decisions = {}, []
     n_left = chance.randint(5, 25)
     while running or n_left:
         if n_left and (not running or (len(running) < 6 and chance.random() < 0.3)):
@@ -44,16 +44,16 @@ def play(chance, *, direction, first_rung, restart_after=None):
         trial.report(score, epoch)
         written = [dict(stored.system_attrs) for stored in study.get_trials(deepcopy=False)]
         frozen = study._storage.get_trial(trial._trial_id)
-        verdict = ours.prune(study, frozen)
+        decision = ours.prune(study, frozen)
         assert [dict(stored.system_attrs) for stored in study.get_trials(deepcopy=False)] == written
-        assert verdict == theirs.prune(study, frozen)
-        verdicts.append(verdict)
+        assert decision == theirs.prune(study, frozen)
+        decisions.append(decision)
         if restart_after is not None and chance.random() < restart_after:
             ours = SuccessiveHalving(first_rung)
-        if epoch == EPOCHS or (verdict and number >= NEVER_STOPPED) or chance.random() < 0.02:
+        if epoch == EPOCHS or (decision and number >= NEVER_STOPPED) or chance.random() < 0.02:
             study.tell(trial, state=TrialState.FAIL)
             del running[number]
-    return verdicts
+    return decisions
 
 
 @pytest.fixture(autouse=True)
@@ -63,15 +63,15 @@ def quiet():
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 @pytest.mark.parametrize("restart_after", [None, 0.1])
-def test_verdicts_are_those_of_optuna(direction, restart_after):
-    verdicts = []
+def test_decisions_are_those_of_optuna(direction, restart_after):
+    decisions = []
     for seed in range(500):
         chance = random.Random(seed)
-        verdicts += play(chance, direction=direction, first_rung=chance.choice((1, 2, 4)), restart_after=restart_after)
-    assert 1_000 < sum(verdicts) < len(verdicts) - 1_000
+        decisions += play(chance, direction=direction, first_rung=chance.choice((1, 2, 4)), restart_after=restart_after)
+    assert 1_000 < sum(decisions) < len(decisions) - 1_000
 
 
-def test_nan_at_a_rung_stops_and_is_nobodys_rival():
+def test_nan_at_a_rung_stops_the_trial_and_is_not_compared():
     study = optuna.create_study(direction="maximize")
     pruner = SuccessiveHalving(2)
     beaten = {}
@@ -83,7 +83,7 @@ def test_nan_at_a_rung_stops_and_is_nobodys_rival():
     assert beaten == {(0, 1): False, (0, 2): True, (1, 1): False, (1, 2): False, (2, 1): False, (2, 2): True}
 
 
-def test_a_trial_that_changes_nothing_is_not_read_again(monkeypatch):
+def test_an_unchanged_trial_is_not_read_again(monkeypatch):
     study = optuna.create_study(direction="maximize")
     pruner = SuccessiveHalving(1)
     entered = []

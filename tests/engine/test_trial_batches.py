@@ -1,4 +1,4 @@
-"""Trials that run together are recorded as if each had run alone, and no member of a batch is a danger to the others."""
+"""Trials of a batch are recorded like single trials, and do not affect each other."""
 
 import itertools
 import time
@@ -19,13 +19,13 @@ EPOCHS = 9
 
 
 class Queue:
-    """Proposes what it was given."""
+    """A proposer with a given list of proposals."""
 
-    def __init__(self, *answers):
-        self.answers = list(answers)
+    def __init__(self, *proposals):
+        self.proposals = list(proposals)
 
     def propose(self):
-        return self.answers.pop(0) if self.answers else Pause.OVER
+        return self.proposals.pop(0) if self.proposals else Pause.OVER
 
 
 class FirstTrials:
@@ -63,7 +63,7 @@ def decisions(study):
     return [(t.number, t.params, t.state, t.value, t.intermediate_values) for t in study.get_trials()]
 
 
-def test_a_batch_ends_at_a_pause_at_the_limit_and_before_what_does_not_gather(objective):
+def test_a_batch_ends_at_a_pause_at_the_limit_and_before_a_trial_that_cannot_be_batched(objective):
     few, many = {"cheap": True}, {"cheap": False}
     failed_before = Proposal(4, few, attempts=1)
     queue = Queue(
@@ -75,28 +75,28 @@ def test_a_batch_ends_at_a_pause_at_the_limit_and_before_what_does_not_gather(ob
         Proposal(7, few),
         Proposal(8, many),
     )
-    gatherer = TrialBatcher(objective(gathering=cheap), queue, limit=3)
+    batcher = TrialBatcher(objective(batchable=cheap), queue, limit=3)
     batches = []
-    while (batch := gatherer.propose()) is not Pause.OVER:
+    while (batch := batcher.propose()) is not Pause.OVER:
         batches.append([proposal.number for proposal in batch])
     assert batches == [[0, 1, 2], [3], [4], [5], [6], [7], [8]]
 
 
-def test_an_objective_that_cannot_run_trials_together_is_given_one_at_a_time():
-    gatherer = TrialBatcher(lambda _: iter(()), Queue(Proposal(0, {}), Proposal(1, {})), limit=8)
-    assert [len(gatherer.propose()), len(gatherer.propose())] == [1, 1]
+def test_an_objective_without_batches_gets_one_trial_at_a_time():
+    batcher = TrialBatcher(lambda _: iter(()), Queue(Proposal(0, {}), Proposal(1, {})), limit=8)
+    assert [len(batcher.propose()), len(batcher.propose())] == [1, 1]
 
 
-def test_a_trial_that_waits_for_its_turn_has_less_time_left(objective):
+def test_the_waiting_time_of_a_proposal_is_subtracted_from_its_seconds(objective):
     kept = Proposal(1, {"cheap": False}, seconds=10.0)
-    gatherer = TrialBatcher(objective(gathering=cheap), Queue(Proposal(0, {}), kept), limit=8)
+    batcher = TrialBatcher(objective(batchable=cheap), Queue(Proposal(0, {}), kept), limit=8)
     before = time.monotonic()
-    gatherer.propose()
-    (taken,) = gatherer.propose()
+    batcher.propose()
+    (taken,) = batcher.propose()
     assert 10.0 - (time.monotonic() - before) <= taken.seconds < 10.0
 
 
-def test_batches_leave_the_record_of_single_trials(objective):
+def test_batches_are_recorded_like_single_trials(objective):
     records = []
     for limit in (1, 4):
         study, search = open_search(n_trials=10)
@@ -106,14 +106,14 @@ def test_batches_leave_the_record_of_single_trials(objective):
     assert len(records[1]) == 10
 
 
-def test_the_first_member_that_is_asked_computes_for_all(objective):
+def test_the_first_generator_computes_the_epoch_of_the_whole_batch(objective):
     _, search = open_search(n_trials=10)
     run_inline(objective(), search, batch_trials=4)
     sizes = [len(numbers) for _, numbers in objective().computed()]
     assert sizes == [4] * 2 * EPOCHS + [2] * EPOCHS
 
 
-def test_members_that_are_beaten_are_pruned_at_their_rung_and_cost_nothing_more(objective):
+def test_beaten_trials_of_a_batch_are_pruned_at_their_rung_and_no_longer_computed(objective):
     study, search = open_search(pruner="asha", n_trials=30)
     run_inline(objective(), search, batch_trials=10)
     trials = study.get_trials()
@@ -141,7 +141,7 @@ def test_a_rung_of_hyperband_runs_as_a_batch_and_promotes_the_same(objective):
     assert ([0, *range(1, 9)]) in [numbers for epoch, numbers in objective().computed() if epoch == 1]
 
 
-def test_an_error_of_a_member_is_its_own(objective):
+def test_an_error_of_one_trial_does_not_affect_the_batch(objective):
     study, search = open_search(n_trials=5)
     run_inline(objective(raising=(1,)), search, batch_trials=5)
     trials = study.get_trials()
@@ -155,14 +155,14 @@ class Unable(SimultaneousObjective):
         raise ValueError("no such graph")
 
 
-def test_an_objective_that_cannot_begin_a_batch_fails_each_of_its_trials(tmp_path):
+def test_an_error_at_the_start_of_a_batch_fails_each_of_its_trials(tmp_path):
     batch = Batch(Unable(score_of, EPOCHS, tmp_path / "log"), [Proposal(3, {}), Proposal(5, {})])
     events = dict(batch.advance())
     assert {number: ending.error for number, ending in events.items()} == dict.fromkeys((3, 5), "ValueError: no such graph")
     assert batch.is_over
 
 
-def test_members_that_are_left_clear_up_and_the_others_go_on(objective):
+def test_stopped_trials_clean_up_and_the_others_continue(objective):
     values = open_search()[1].propose().values
     batch = Batch(objective(), [Proposal(number, values) for number in range(3)])
     assert [number for number, _ in batch.advance()] == [0, 1, 2]
@@ -177,10 +177,10 @@ def test_members_that_are_left_clear_up_and_the_others_go_on(objective):
 
 
 class InterruptedSearchError(Exception):
-    """Stands for whatever ends the driver in the middle of a batch."""
+    """An error that ends the driver during a batch."""
 
 
-def test_a_batch_that_is_interrupted_leaves_its_trials_for_the_next_search(objective, monkeypatch):
+def test_the_next_search_resumes_the_trials_of_an_interrupted_batch(objective, monkeypatch):
     study, search = open_search(n_trials=8)
     observed = search.observe
 
@@ -211,7 +211,7 @@ def test_a_batch_has_the_time_of_all_its_trials(tmp_path):
 
     class Patient(Queue):
         def observe(self, number, report):
-            """Let it go on."""
+            """Continue."""
 
         def finish(self, number, ending):
             endings[number] = ending

@@ -1,4 +1,4 @@
-"""Scores of an earlier study teach the sampler and stand nowhere else."""
+"""The scores of an earlier study are used by samplers only."""
 
 import numpy as np
 import optuna
@@ -26,7 +26,7 @@ def propose(proposer, n):
 
 @pytest.mark.parametrize("pruner", ["none", "hyperband"])
 @pytest.mark.parametrize("sampler", ["tpe", pytest.param("gp", marks=NEEDS_TORCH)])
-def test_a_learning_sampler_goes_where_the_earlier_scores_were_better_from_the_first_trial(sampler, pruner):
+def test_a_learning_sampler_uses_the_earlier_scores_from_the_first_trial(sampler, pruner):
     study = open_study()
     proposer = build_proposer(study, SQUARE, sampler=sampler, pruner=pruner, epochs=EPOCHS, seed=3, priors=priors_around(0.9))
     assert float(np.median(propose(proposer, 8))) > 0.75
@@ -35,7 +35,7 @@ def test_a_learning_sampler_goes_where_the_earlier_scores_were_better_from_the_f
 
 
 @pytest.mark.parametrize("sampler", [name for name in optuna_proposer.SAMPLERS if name not in (*LEARNING_SAMPLERS, "grid")])
-def test_the_others_propose_as_if_there_had_been_none(sampler):
+def test_other_samplers_ignore_priors(sampler):
     def points(**settings):
         proposer = build_proposer(open_study(), SQUARE, sampler=sampler, pruner="none", epochs=1, seed=3, **settings)
         return [proposer.propose().values for _ in range(12)]
@@ -43,7 +43,7 @@ def test_the_others_propose_as_if_there_had_been_none(sampler):
     assert points(priors=priors_around(0.9)) == points()
 
 
-def test_a_restart_knows_them_too(tmp_path):
+def test_priors_are_used_after_a_restart(tmp_path):
     rng = np.random.default_rng(1)
     points = [CONDITIONAL.sample(rng) for _ in range(20)]
     priors = [WarmStartPoint(point, [float(rng.random())]) for point in points]
@@ -59,5 +59,5 @@ def test_a_restart_knows_them_too(tmp_path):
     assert proposals("broken", True) == proposals("whole", False)
 
 
-def test_the_names_that_learn_are_samplers():
+def test_learning_samplers_are_samplers():
     assert set(LEARNING_SAMPLERS) <= set(SAMPLERS)

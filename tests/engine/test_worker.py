@@ -1,4 +1,4 @@
-"""Trials in a process of their own: what they die of is told, and nothing of them stays."""
+"""Trials in a worker process: the cause of its death is reported, and no process remains."""
 
 import os
 import re
@@ -22,7 +22,7 @@ MIB = 2**20
 _kept = []
 
 
-def run_fate(proposal, folder=None):
+def run_to_fate(proposal, folder=None):
     fate = proposal.values["fate"]
     try:
         yield Report(1, 0.5, facts={"pid": os.getpid(), "threads": os.environ.get("OMP_NUM_THREADS")})
@@ -32,26 +32,26 @@ def run_fate(proposal, folder=None):
             threading.Event().wait()
         if fate == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
-        if fate == "leaves":
+        if fate == "exits":
             os._exit(3)
         yield Report(2, 0.6)
         return {"score": 0.6}
     except GeneratorExit:
-        Path(folder, f"left-{proposal.number}").touch()
+        Path(folder, f"closed-{proposal.number}").touch()
         raise
 
 
-class Gang:
-    """Trials that run together, where one that hangs keeps all others waiting, and no folder to clear up is there."""
+class BatchObjective:
+    """An objective that runs batches; a trial that hangs blocks the others."""
 
     def can_batch(self, _proposal):
         return True
 
     def __call__(self, proposal):
-        return run_fate(proposal)
+        return run_to_fate(proposal)
 
     def run_batch(self, proposals):
-        return [run_fate(proposal) for proposal in proposals]
+        return [run_to_fate(proposal) for proposal in proposals]
 
 
 def run_and_grow(_proposal):
@@ -84,7 +84,9 @@ def start(tmp_path):
 
     def start_it(objective=None, **limits):
         environment = {"OMP_NUM_THREADS": "3"}
-        worker = Worker(objective or partial(run_fate, folder=tmp_path), limits=WorkerLimits(**limits), environment=environment)
+        worker = Worker(
+            objective or partial(run_to_fate, folder=tmp_path), limits=WorkerLimits(**limits), environment=environment
+        )
         workers.append(worker)
         return worker
 
@@ -94,7 +96,7 @@ def start(tmp_path):
 
 
 def run(worker, number, fate):
-    """Give the reports and the ending of a trial."""
+    """Return the reports and the ending of a trial."""
     worker.begin([Proposal(number, {"fate": fate})])
     reports = []
     while isinstance(event := worker.advance()[0][1], Report):
@@ -113,21 +115,21 @@ def test_a_worker_runs_one_trial_after_the_other(start):
     assert worker.pid != os.getpid()
 
 
-def test_a_trial_that_is_left_clears_up_and_the_next_one_begins(start, tmp_path):
+def test_an_abandoned_trial_cleans_up_and_the_next_one_begins(start, tmp_path):
     worker = start()
     worker.begin([Proposal(0, {"fate": "finishes"})])
     assert [(number, report.epoch) for number, report in worker.advance()] == [(0, 1)]
     reports, ending = run(worker, 1, "finishes")
-    assert (tmp_path / "left-0").exists()
+    assert (tmp_path / "closed-0").exists()
     assert [report.epoch for report in reports] == [1, 2]
     assert ending.outcome is Outcome.FINISHED
 
 
 @pytest.mark.parametrize(
     ("fate", "error"),
-    [("killed", "WorkerDiedError: .* killed by SIGKILL"), ("leaves", "WorkerDiedError: .* exited with code 3")],
+    [("killed", "WorkerDiedError: .* killed by SIGKILL"), ("exits", "WorkerDiedError: .* exited with code 3")],
 )
-def test_the_death_of_a_worker_is_the_ending_of_its_trial_alone(start, fate, error):
+def test_the_death_of_a_worker_ends_its_trial_only(start, fate, error):
     worker = start()
     reports, ending = run(worker, 0, fate)
     assert [report.epoch for report in reports] == [1]
@@ -137,7 +139,7 @@ def test_the_death_of_a_worker_is_the_ending_of_its_trial_alone(start, fate, err
     assert run(worker, 1, "finishes")[1].outcome is Outcome.FINISHED
 
 
-def test_a_trial_that_hangs_is_ended_at_its_time_limit(start):
+def test_a_trial_that_hangs_is_stopped_at_its_time_limit(start):
     _, ending = run(start(seconds=2.0), 0, "hangs")
     assert ending == TrialEnd(Outcome.STOPPED, facts={"stopped_by": "trial-time"})
 
@@ -148,8 +150,8 @@ def test_a_trial_that_hangs_before_its_first_epoch_has_failed(start):
     assert ending.retry == RetryPolicy()
 
 
-def test_the_end_of_a_batch_that_hangs_is_that_of_each_trial_that_was_left_in_it(start):
-    worker = start(Gang(), seconds=0.5)
+def test_all_remaining_trials_of_a_batch_that_hangs_are_stopped(start):
+    worker = start(BatchObjective(), seconds=0.5)
     worker.begin([Proposal(number, {"fate": fate}) for number, fate in enumerate(["finishes", "finishes", "hangs"])])
     before = time.monotonic()
     assert [number for number, _ in worker.advance()] == [0, 1, 2]
@@ -159,7 +161,7 @@ def test_the_end_of_a_batch_that_hangs_is_that_of_each_trial_that_was_left_in_it
     assert not worker.is_running
 
 
-def test_a_trial_beyond_its_memory_is_ended_and_may_try_with_half_the_batch(start):
+def test_a_trial_above_its_memory_limit_fails_and_may_be_repeated_with_half_the_batch_size(start):
     _, ending = run(start(run_and_grow, memory=250 * MIB), 0, "")
     assert re.match(r"OutOfMemoryError: A trial may take 0.2 GiB", ending.error)
     assert ending.retry == RetryPolicy(times=1, halves_batch=True)
@@ -168,18 +170,18 @@ def test_a_trial_beyond_its_memory_is_ended_and_may_try_with_half_the_batch(star
 def read_a_large_file(proposal, path):
     yield Report(1, 0.5)
     total = int(np.load(path, mmap_mode="r").sum())
-    psutil.cpu_percent(interval=0.6)  # time for the executor to look
+    psutil.cpu_percent(interval=0.6)  # time for the executor to check the memory
     yield Report(2, 0.5)
     return {"total": total}
 
 
-def test_files_that_are_mapped_do_not_count_as_memory(start, tmp_path):
+def test_memory_mapped_files_do_not_count_as_memory(start, tmp_path):
     np.save(tmp_path / "images.npy", np.ones(300 * MIB, np.uint8))
     _, ending = run(start(partial(read_a_large_file, path=tmp_path / "images.npy"), memory=250 * MIB), 0, "")
     assert ending.facts == {"total": 300 * MIB}
 
 
-def test_a_worker_that_kept_too_much_is_replaced(start):
+def test_a_worker_that_uses_too_much_memory_is_replaced(start):
     worker = start(watermark=250 * MIB)
     run(worker, 0, "finishes")
     first = worker.pid
@@ -190,7 +192,7 @@ def test_a_worker_that_kept_too_much_is_replaced(start):
     assert not psutil.pid_exists(first)
 
 
-def test_an_objective_that_cannot_be_loaded_is_told(start):
+def test_the_error_of_an_objective_that_cannot_be_loaded_is_reported(start):
     worker = start(_Unloadable())
     _, ending = run(worker, 0, "")
     assert ending.error == "ImportError: no such thing here"
@@ -208,7 +210,7 @@ worker.advance()
 """
 
 
-def test_a_worker_dies_with_the_process_that_started_it():
+def test_a_worker_exits_with_the_process_that_started_it():
     with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
         worker = psutil.Process(int(parent.stdout.readline()))
         parent.kill()

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the test's own, from Debian's package: in a temporary folder, on a free port of this machine."""
+"""A PostgreSQL server for tests, from Debian's package: in a temporary folder, on a free port of this machine."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def opened(path, busy_seconds=60.0):
     return JournalFile(path, busy_seconds=busy_seconds)
 
 
-def test_half_a_line_of_a_dead_writer_is_removed_by_the_next(tmp_path):
+def test_an_incomplete_line_is_removed_by_the_next_writer(tmp_path):
     path = tmp_path / "x.log"
     opened(path).append_logs([{"a": 1}, {"b": 2}])
     for torn in ('{"c": ', "x" * 10_000):
@@ -28,7 +28,7 @@ def test_half_a_line_of_a_dead_writer_is_removed_by_the_next(tmp_path):
     assert list(opened(path).read_logs(2)) == [{"d": 4}]
 
 
-def test_a_reader_goes_on_where_it_was(tmp_path):
+def test_a_reader_continues_at_its_position(tmp_path):
     path = tmp_path / "x.log"
     reader, writer = opened(path), opened(path)
     for number in range(5):
@@ -38,7 +38,7 @@ def test_a_reader_goes_on_where_it_was(tmp_path):
     assert len(list(reader.read_logs(0))) == 5
 
 
-def test_a_disk_that_fills_leaves_whole_lines(tmp_path):
+def test_a_full_disk_leaves_complete_lines(tmp_path):
     path = tmp_path / "x.log"
     journal = opened(path)
     journal.append_logs([{"a": 1}])
@@ -53,7 +53,7 @@ def test_a_disk_that_fills_leaves_whole_lines(tmp_path):
     assert path.read_bytes() == b'{"a":1}\n'
 
 
-def test_a_dead_holder_frees_the_lock_at_once_and_a_stopped_one_keeps_it(tmp_path):
+def test_the_lock_is_released_by_a_dead_process_and_kept_by_a_suspended_one(tmp_path):
     path = tmp_path / "x.log"
     code = (
         "import sys, time; from pathlib import Path; from automl_cxr.storage.journal import JournalFile\n"
@@ -72,7 +72,7 @@ def test_a_dead_holder_frees_the_lock_at_once_and_a_stopped_one_keeps_it(tmp_pat
     assert time.monotonic() - began < 2
 
 
-def test_what_is_written_together_is_one_append_or_none(tmp_path):
+def test_a_transaction_is_one_append_or_none(tmp_path):
     path = tmp_path / "x.log"
     journal = opened(path)
     with journal.transaction():
@@ -86,7 +86,7 @@ def test_what_is_written_together_is_one_append_or_none(tmp_path):
     assert len(list(journal.read_logs(0))) == 2
 
 
-def test_optuna_reads_what_it_wrote_in_its_own_way(tmp_path):
+def test_optuna_reads_the_journal_with_its_own_backend(tmp_path):
     study = optuna.create_study(storage=open_storage(f"journal:///{tmp_path / 'x.log'}"), study_name="s")
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
     theirs = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / "x.log")))

@@ -1,4 +1,4 @@
-"""A storage that is away for a moment: the search waits, says so once, and nothing is lost or doubled."""
+"""A storage that is unavailable for a moment: the search waits, reports it once, and no trial is lost or duplicated."""
 
 import random
 import sqlite3
@@ -27,18 +27,18 @@ def away():
 
 
 class Unreliable(StorageProxy):
-    """Fails at two questions of five, before they are answered or after, when the answer is lost."""
+    """Fails at two calls of five, before they are executed or after, when the reply is lost."""
 
-    luck = random.Random(3)
+    rng = random.Random(3)
     is_armed = False
 
-    def _ask(self, question):
-        if self.is_armed and self.luck.random() < 0.2:
+    def _ask(self, call):
+        if self.is_armed and self.rng.random() < 0.2:
             raise away()
-        answer = question()
-        if self.is_armed and self.luck.random() < 0.2:
+        result = call()
+        if self.is_armed and self.rng.random() < 0.2:
             raise away()
-        return answer
+        return result
 
 
 def search(store, *, trials, listener, quick_objective, **how):
@@ -71,7 +71,7 @@ def hasty(monkeypatch):
     monkeypatch.setattr("automl_cxr.storage.retrying_storage._LONGEST_PAUSE", 0.002)
 
 
-def test_no_answer_that_is_lost_loses_or_doubles_a_trial(prepare, quick_search, quick_objective, listener, hasty):
+def test_lost_replies_neither_lose_nor_duplicate_a_trial(prepare, quick_search, quick_objective, listener, hasty):
     reference = prepare(name="reference", pruner="asha", epochs=3)
     quick_search(reference, trials=8)
     prepared = prepare(pruner="asha", epochs=3)
@@ -84,23 +84,23 @@ def test_no_answer_that_is_lost_loses_or_doubles_a_trial(prepare, quick_search, 
     assert listener.resumed == []
 
 
-def test_a_commit_whose_answer_is_lost_is_not_repeated(prepare, quick_search, quick_objective, listener, hasty, monkeypatch):
-    """The same where it happens to databases: at the commit, of which one in ten is refused and one in ten lost."""
+def test_a_commit_with_a_lost_reply_is_not_repeated(prepare, quick_search, quick_objective, listener, hasty, monkeypatch):
+    """The same at the commits of a database: one in ten is rejected, and the reply of one in ten is lost."""
     reference = prepare(name="reference", pruner="asha", epochs=3)
     quick_search(reference, trials=8)
     prepared = prepare(pruner="asha", epochs=3)
     dialect = prepared.store.study._storage._backend.engine.dialect
-    commit, luck = dialect.do_commit, random.Random(3)
+    commit, rng = dialect.do_commit, random.Random(3)
 
     def unreliable(connection):
-        if luck.random() < 0.1:
+        if rng.random() < 0.1:
             raise sqlite3.OperationalError("database or disk is full")
         commit(connection)
-        if luck.random() < 0.1:
+        if rng.random() < 0.1:
             raise sqlite3.OperationalError("disk I/O error")
 
     def create_without_faults(self, *words):
-        monkeypatch.setattr(dialect, "do_commit", commit)  # Optuna's own repetition of a creation is not ours to judge
+        monkeypatch.setattr(dialect, "do_commit", commit)  # Optuna itself repeats a failed creation
         try:
             return create(self, *words)
         finally:
@@ -125,7 +125,7 @@ connection.execute("ROLLBACK")
 """
 
 
-def test_a_file_that_another_process_locks_is_waited_for(prepare, quick_objective, listener, tmp_path):
+def test_a_search_waits_for_a_locked_file(prepare, quick_objective, listener, tmp_path):
     store = prepare().store
     store = over(store, open_storage(f"sqlite:///{tmp_path / 'studies.db'}", busy_seconds=0.1))
     lockers = []
@@ -148,7 +148,7 @@ def test_a_file_that_another_process_locks_is_waited_for(prepare, quick_objectiv
     assert all(list(record.scores) == [1, 2, 3] for record in store.records())
 
 
-def test_a_storage_that_stays_away_ends_the_search_resumable(
+def test_a_storage_that_remains_unavailable_ends_the_search_resumably(
     prepare, quick_search, quick_objective, listener, tmp_path, monkeypatch
 ):
     prepared = prepare()
@@ -171,7 +171,7 @@ def test_a_storage_that_stays_away_ends_the_search_resumable(
 
 
 @pytest.mark.parametrize("kind", ["grpc", pytest.param("postgresql", marks=pytest.mark.postgres)])
-def test_a_server_that_is_restarted_is_waited_for(request, kind, prepare, quick_objective, listener, tmp_path):
+def test_a_search_waits_for_a_server_that_is_restarted(request, kind, prepare, quick_objective, listener, tmp_path):
     server = request.getfixturevalue("proxy" if kind == "grpc" else "postgres")
     if kind == "postgresql":
         server.empty()
@@ -182,20 +182,20 @@ def test_a_server_that_is_restarted_is_waited_for(request, kind, prepare, quick_
         if proposal.number == 1 and epoch == 2:
             server.stop()
 
-    def come_back(reason):
+    def restart_server(reason):
         listener.away.append(reason)
         server.start()
 
-    listener.on_storage_away = come_back
+    listener.on_storage_away = restart_server
     search(store, trials=4, listener=listener, quick_objective=quick_objective, between_epochs=restart)
     assert len(listener.away) == 1
     assert [record.state for record in store.records()] == [TrialState.COMPLETE] * 4
     assert all(list(record.scores) == [1, 2, 3] for record in store.records())
 
 
-def test_a_mistake_is_not_waited_for(tmp_path):
-    said = []
-    storage = RetryingStorage(open_storage(f"sqlite:///{tmp_path / 'x.db'}"), patience=60, on_away=said.append)
+def test_permanent_errors_are_not_retried(tmp_path):
+    reasons = []
+    storage = RetryingStorage(open_storage(f"sqlite:///{tmp_path / 'x.db'}"), patience=60, on_away=reasons.append)
     with pytest.raises(KeyError):
         storage.get_study_id_from_name("nothing")
-    assert said == []
+    assert reasons == []

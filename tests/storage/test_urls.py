@@ -1,4 +1,4 @@
-"""One contract for every storage: the same search leaves the same record, and what is wrong is said in a line."""
+"""The contract of all storages: the same search gives the same record, and errors are one line."""
 
 import json
 import socket
@@ -40,7 +40,7 @@ def url(request, tmp_path):
 
 
 def interrupted_and_continued(prepared, quick_search):
-    """Search with a trial that fails, one that is left running and taken up, and early stopping."""
+    """Search with a failing trial, an interrupted and resumed trial, and early stopping."""
 
     def fate(proposal, epoch):
         if proposal.number == 1:
@@ -56,7 +56,7 @@ def interrupted_and_continued(prepared, quick_search):
     assert listener.away == []
 
 
-def test_the_same_search_leaves_the_same_record(prepare, quick_search, url, tmp_path):
+def test_the_same_search_gives_the_same_record_in_every_storage(prepare, quick_search, url, tmp_path):
     reference = prepare(name="reference", pruner="asha", epochs=3)
     interrupted_and_continued(reference, quick_search)
     prepared = prepare(storage=url, pruner="asha", epochs=3)
@@ -66,8 +66,8 @@ def test_the_same_search_leaves_the_same_record(prepare, quick_search, url, tmp_
     assert store.records() == prepared.store.records()
     assert {record.state for record in store.records()} == {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED}
     assert [record.number for record in store.ranked()] == [record.number for record in reference.store.ranked()]
-    theirs, ours = (s.study.get_trials() for s in (reference.store, store))
-    for trial, other in zip(theirs, ours, strict=True):
+    reference_trials, trials = (s.study.get_trials() for s in (reference.store, store))
+    for trial, other in zip(reference_trials, trials, strict=True):
         assert {**trial.user_attrs, "driver": ""} == {**other.user_attrs, "driver": ""}
         assert trial.system_attrs == other.system_attrs
         assert trial.distributions == other.distributions
@@ -80,16 +80,16 @@ def test_the_dashboard_reads_every_storage(prepare, url):
     from optuna_dashboard import wsgi
 
     prepare(storage=url)
-    said = []
-    asked = {"REQUEST_METHOD": "GET", "PATH_INFO": "/api/studies", "SERVER_NAME": "x", "SERVER_PORT": "1"}
-    asked |= {"QUERY_STRING": "", "wsgi.url_scheme": "http", "wsgi.errors": sys.stderr}
-    answer = b"".join(wsgi(open_existing_storage(url))(asked, lambda status, *_: said.append(status)))
-    assert said == ["200 OK"]
-    assert [study["study_name"] for study in json.loads(answer)["study_summaries"]] == ["s"]
+    statuses = []
+    request = {"REQUEST_METHOD": "GET", "PATH_INFO": "/api/studies", "SERVER_NAME": "x", "SERVER_PORT": "1"}
+    request |= {"QUERY_STRING": "", "wsgi.url_scheme": "http", "wsgi.errors": sys.stderr}
+    response = b"".join(wsgi(open_existing_storage(url))(request, lambda status, *_: statuses.append(status)))
+    assert statuses == ["200 OK"]
+    assert [study["study_name"] for study in json.loads(response)["study_summaries"]] == ["s"]
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
-def test_paths_are_absolute_early_and_a_missing_file_is_a_missing_storage(kind, tmp_path, monkeypatch):
+def test_paths_are_made_absolute_and_a_missing_file_is_a_missing_storage(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert locate(storage=f"{kind}:///here/x")[1] == f"{kind}:///{tmp_path}/here/x"
@@ -103,7 +103,7 @@ def test_paths_are_absolute_early_and_a_missing_file_is_a_missing_storage(kind, 
 
 
 @pytest.mark.parametrize(
-    ("url", "error", "said"),
+    ("url", "error", "message"),
     [
         ("sqlit:///x", UsageError, "journal:///FILE"),
         ("studies.db", UsageError, "sqlite:///FILE"),
@@ -117,14 +117,14 @@ def test_paths_are_absolute_early_and_a_missing_file_is_a_missing_storage(kind, 
         ("mysql+nosuch://me:secret@host/x", StudyError, "cannot be opened"),
     ],
 )
-def test_what_cannot_be_opened_is_said_in_a_line_without_the_password(url, error, said):
-    with pytest.raises(error, match=said) as raised:
+def test_errors_are_one_line_without_the_password(url, error, message):
+    with pytest.raises(error, match=message) as raised:
         open_storage(url)
     assert "secret" not in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
-def test_files_that_are_no_storages_are_refused(tmp_path):
+def test_files_that_are_not_storages_are_rejected(tmp_path):
     (tmp_path / "x").write_text('{"a": 1}\n')
     with pytest.raises(StudyError, match="not a journal of Optuna"):
         open_storage(f"journal:///{tmp_path / 'x'}")
@@ -132,7 +132,7 @@ def test_files_that_are_no_storages_are_refused(tmp_path):
         open_storage(f"journal:///{tmp_path}")
 
 
-def test_a_proxy_without_a_server_is_said(monkeypatch):
+def test_a_proxy_without_a_server_is_reported(monkeypatch):
     monkeypatch.setattr("automl_cxr.storage.urls._CONNECT_SECONDS", 0.2)
     with pytest.raises(StudyError, match="no server answers"):
         open_storage("grpc://127.0.0.1:1")
@@ -148,9 +148,9 @@ def test_a_study_keeps_the_command_without_the_password(prepare):
     assert "secret" not in prepare(command="search --storage postgresql://me:secret@host/x").store.spec.command
 
 
-def test_a_proxy_stands_before_a_database_alone_and_on_a_port_of_its_own(tmp_path):
+def test_a_proxy_serves_only_databases_on_a_free_port(tmp_path):
     for url in (f"journal:///{tmp_path / 'x'}", "grpc://127.0.0.1:13000"):
-        with pytest.raises(UsageError, match="stands before a database"):
+        with pytest.raises(UsageError, match="serves a database"):
             serve_storage(url, host="127.0.0.1", port=1, on_ready=lambda: None)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -111,14 +111,14 @@ class UsedBy:
 
     def __str__(self) -> str:
         """Describe the networks, such as "the families transfer and concat, if augmentation is above 0"."""
-        every = len(self.families) == len(FAMILIES)
-        names = " and ".join([", ".join(self.families[:-1]), self.families[-1]] if len(self.families) > 1 else self.families)
-        text = "every family" if every else f"the {'families' if len(self.families) > 1 else 'family'} {names}"
+        *others, last = self.families
+        names = f"families {', '.join(others)} and {last}" if others else f"family {last}"
+        text = "every family" if len(self.families) == len(FAMILIES) else f"the {names}"
         return f"{text}, {self.condition}" if self.condition else text
 
     def under(self, condition: str, *depends_on: str, holds: Callable[[TrialConfig], bool]) -> UsedBy:
         """Return the same families under a further condition."""
-        both = " and ".join(text for text in (self.condition, condition) if text)
+        both = " and ".join(text for text in (condition, self.condition) if text)
         return UsedBy(self.families, both, (*self.depends_on, *depends_on), lambda c: self.holds(c) and holds(c))
 
 
@@ -134,7 +134,7 @@ _STACK = UsedBy(("scratch", "concat"), _STACK_CONDITION, ("backbone", "second_ba
 _BLOCKS = _STACK.under("if layers is empty", "layers", holds=lambda c: c.layers == "")
 _OWN_INPUT = UsedBy(("scratch", "fused", "concat"), _STACK_CONDITION, ("backbone", "second_backbone"), _has_stack)
 _FILTERS = _OWN_INPUT.under(
-    "except with layers in scratch and concat", "layers", holds=lambda c: c.family == "fused" or c.layers == ""
+    "in scratch and concat only if layers is empty,", "layers", holds=lambda c: c.family == "fused" or c.layers == ""
 )
 _UNFROZEN = _PRETRAINED.under(
     "if layers of a backbone are unfrozen",

@@ -34,8 +34,10 @@ def scaled_channels(x: keras.KerasTensor, config: TrialConfig) -> keras.KerasTen
     """Scale grey pixels 0..255 to -1..1 or 0..1, repeat them to ``input_channels`` and resize them by ``resizer``."""
     if config.scaling == "symmetric":
         x = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(x)
-    else:
+    elif config.scaling == "unit":
         x = layers.Rescaling(1 / 255, name="scale")(x)
+    else:
+        raise NotImplementedError(f"No layer is implemented for scaling '{config.scaling}'.")
     return _resized(repeat_grey(x, config.input_channels), config)
 
 
@@ -65,6 +67,8 @@ def _resized(x: keras.KerasTensor, config: TrialConfig) -> keras.KerasTensor:
 
 
 def _brightening(kind: str, strength: float, seed: int) -> Callable[..., keras.KerasTensor]:
+    if kind not in ("add", "multiply"):
+        raise NotImplementedError(f"No layer is implemented for brightening '{kind}'.")
     if kind == "add":
         return layers.RandomBrightness(strength, value_range=(0, 255), seed=seed, name="brightness")
 

@@ -13,7 +13,8 @@ from automl_cxr.errors import NotCacheableError
 from automl_cxr.model import build
 from automl_cxr.model.build import blueprint
 from automl_cxr.model.frozen_split import divide_network
-from automl_cxr.model.preprocessing import raw_pixels
+from automl_cxr.model.head import pooled_vector
+from automl_cxr.model.preprocessing import raw_pixels, scaled_channels
 from automl_cxr.records import EpochRecord
 from automl_cxr.training.epoch_tracker import EpochTracker, Objective
 from automl_cxr.training.frozen_base import base_config_of
@@ -225,9 +226,9 @@ def test_heads_share_frozen_layers_whatever_only_concerns_the_head():
         assert base_config_of(config) != base_config_of(dataclasses.replace(config, **{name: value}))
 
 
-def with_value(name, value):
-    """A configuration with a value that no rule allows yet, as if it had been added to the rule alone."""
-    config = TrialConfig.from_values(STACK)
+def with_value(name, value, **values):
+    """Return a configuration with an invalid value, as if the value had been added to the rule only."""
+    config = TrialConfig.from_values({**STACK, **values})
     object.__setattr__(config, name, value)
     return config
 
@@ -241,6 +242,10 @@ def with_value(name, value):
         ("imbalance", lambda config: epoch_order(LABELS, N_CLASSES, config, epoch=1)),
         ("imbalance", lambda config: image_weights(LABELS, N_CLASSES, config)),
         ("monitor", lambda config: Objective().monitored(record(epoch=1, image_size=32), config.monitor)),
+        ("scaling", lambda config: scaled_channels(keras.Input((32, 32, 1)), config)),
+        ("brightening", lambda config: raw_pixels(with_value("brightening", config.brightening, **AUGMENTED))),
+        ("pooling", lambda config: pooled_vector(keras.Input((4, 4, 2)), config)),
+        ("family", lambda config: build.build_model(config, N_CLASSES, steps_per_epoch=1)),
         ("loss", lambda config: StackedHeads([config], [], StackGroup(4, 3, "adam", 32, 10, 0))),
         ("optimizer", lambda config: StackedHeads([config], [], StackGroup(4, 3, "adam", 32, 10, 0))),
     ],

@@ -15,7 +15,7 @@ def config(**values):
     return TrialConfig.from_values(values)
 
 
-def test_focal_loss_is_the_published_one_and_cross_entropy_at_gamma_0():
+def test_focal_loss_equals_its_formula_and_cross_entropy_at_gamma_0():
     focal = float(build_loss(config(loss="focal", focal_gamma=2.0), 2)(TRUTH, GUESS))
     assert focal == pytest.approx(float(np.mean(FOCAL)), rel=1e-5)
     flat = float(build_loss(config(loss="focal", focal_gamma=0.0), 2)(TRUTH, GUESS))
@@ -23,24 +23,24 @@ def test_focal_loss_is_the_published_one_and_cross_entropy_at_gamma_0():
 
 
 @pytest.mark.parametrize(("alpha", "of_truth"), [("0.25", [0.25, 0.25]), ("0.2, 0.8", [0.8, 0.2])])
-def test_alpha_weighs_the_terms_of_the_classes(alpha, of_truth):
+def test_alpha_weights_the_terms_of_the_classes(alpha, of_truth):
     focal = float(build_loss(config(loss="focal", focal_alpha=alpha), 2)(TRUTH, GUESS))
     assert focal == pytest.approx(float(np.mean(np.array(of_truth) * FOCAL)), rel=1e-5)
 
 
-def test_alpha_and_an_images_weight_multiply():
+def test_alpha_and_image_weights_multiply():
     loss = build_loss(config(loss="focal", focal_alpha="0.2,0.8"), 2)
     weighted = float(loss(TRUTH, GUESS, sample_weight=np.array([3.0, 0.5], np.float32)))
     assert weighted == pytest.approx(float(np.mean([3.0 * 0.8 * FOCAL[0], 0.5 * 0.2 * FOCAL[1]])), rel=1e-5)
 
 
-def test_alphas_that_do_not_fit_the_classes_are_counted():
+def test_a_wrong_number_of_alphas_is_refused():
     with pytest.raises(ImpossibleModelError, match=r"1 number or 3, one for each class; received 2 \('0.5,0.5'\)"):
         build_loss(config(loss="focal", focal_alpha="0.5,0.5"), 3)
     build_loss(config(loss="ce", focal_alpha="0.5,0.5"), 3)
 
 
-def test_label_smoothing_spreads_the_target():
+def test_label_smoothing_spreads_the_target_probability():
     truth, guess = np.array([[0.0, 1.0]], np.float32), np.array([[0.2, 0.8]], np.float32)
     smoothed = float(build_loss(config(label_smoothing=0.1), 2)(truth, guess))
     assert smoothed == pytest.approx(-(0.05 * np.log(0.2) + 0.95 * np.log(0.8)), rel=1e-5)

@@ -109,5 +109,5 @@ def test_constant_features_have_no_effect():
 
 
 def test_a_single_patient_is_rejected():
-    with pytest.raises(DataError, match="at least two; received 1"):
+    with pytest.raises(DataError, match="at least two patients; received 1"):
         TrainingImages(np.array([0, 1]), ("p", "p"), 2)

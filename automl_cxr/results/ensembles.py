@@ -290,7 +290,7 @@ def _seeded(settings: GeneticSettings | None, seed: int) -> GeneticSettings:
 
 def _check_name(name: str | None) -> None:
     if name is not None and (not name or name.startswith(".") or Path(name).name != name):
-        raise UsageError(f"An ensemble's name must be a valid folder name; received {name!r}. Choose another --name.")
+        raise UsageError(f"An ensemble's name must be usable as a folder's name; received {name!r}. Choose another --name.")
 
 
 def _notes(tables: Sequence[PredictionTable]) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from automl_cxr.results.report.methods import methods_paragraphs
 from automl_cxr.results.report.report_data import locate_images, read_report_data
 from automl_cxr.results.report.samples import samples_section
 from automl_cxr.results.report.summary import summary_section, warnings_of
-from automl_cxr.results.report.test_set import test_set_section
+from automl_cxr.results.report.test_set import evaluations_section
 from automl_cxr.results.report.text_format import counted, duration, listed, times
 from automl_cxr.study.store import StudyStore
 
@@ -89,10 +89,10 @@ def test_the_methods_name_split_search_seeds_and_versions(finished):
 
 def test_the_test_part_is_reported_as_the_study_recorded_it(finished):
     unopened = replace(read_report_data(finished._store), test_opened=(), ensembles={})
-    assert "never opened" in test_set_section(unopened).parts[0].text
+    assert "never opened" in evaluations_section(unopened).parts[0].text
     entry = {"when": "2026-01-02T03:04:05+0000", "what": "trial 1", "scores": {"macro_f1": 0.4321, "accuracy": 0.5}}
     once = replace(unopened, test_opened=[entry])
-    text, table = test_set_section(once).parts
+    text, table = evaluations_section(once).parts
     assert text.text == "The test part was opened once."
     assert table.table["macro_f1"].tolist() == [0.4321]
     evaluated = "The test part was evaluated once. Macro-averaged F1 of trial 1 was 0.432."

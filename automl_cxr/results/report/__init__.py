@@ -28,12 +28,12 @@ from automl_cxr.results.report.report_data import ReportData, locate_images, rea
 from automl_cxr.results.report.samples import samples_section
 from automl_cxr.results.report.search import costs_section, hyperparameters_section, search_section, splices_section
 from automl_cxr.results.report.summary import summary_section
-from automl_cxr.results.report.test_set import test_set_section
-from automl_cxr.study.store import StudyStore, explained_disk_errors
+from automl_cxr.results.report.test_set import evaluations_section
+from automl_cxr.study.store import StudyStore, explained_disk_errors, write_text
 
 _SECTIONS: Sequence[Callable[[ReportData], Section | Sequence[Section]]] = (
     summary_section,
-    test_set_section,
+    evaluations_section,
     leaderboard_section,
     quality_section,
     errors_sections,

@@ -10,7 +10,7 @@ from automl_cxr.results.report.text_format import times
 from automl_cxr.scoring.metrics import METRICS
 
 
-def test_set_section(data: ReportData) -> Section:
+def evaluations_section(data: ReportData) -> Section:
     """Show every recorded evaluation of the test part, and the test scores of ensembles with their intervals."""
     opened = data.test_opened
     if not opened:

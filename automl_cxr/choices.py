@@ -1,24 +1,14 @@
 """Names that options accept, for help texts.
 
-The tables that implement these names import NumPy, pandas or Optuna, which `automl-cxr --help` must not load. A test compares
-every tuple here with its table.
+The tables that implement most of these names import NumPy, pandas or Optuna, which `automl-cxr --help` must not load. A test
+compares every tuple here with its table.
 """
 
 from __future__ import annotations
 
-METRIC_NAMES = (
-    "macro_f1",
-    "accuracy",
-    "balanced_accuracy",
-    "cohen_kappa",
-    "macro_auc",
-    "macro_average_precision",
-    "log_loss",
-    "calibration_error",
-    "fnfr",
-    "sensitivity_at_90_specificity",
-    "sensitivity_at_95_specificity",
-)
+from automl_cxr.scoring.metric_table import METRIC_ROWS
+
+METRIC_NAMES = tuple(row.name for row in METRIC_ROWS)
 COST_NAMES = ("parameters", "multiply_adds", "weight_bytes", "latency")
 OPTUNA_SAMPLERS = ("tpe", "random", "gp", "cmaes", "qmc", "grid", "nsga2", "nsga3")
 KERASTUNER_SAMPLERS = ("kt-hyperband", "kt-bayesian", "kt-random", "kt-grid")

@@ -13,11 +13,11 @@ PACKAGE = Path(__file__).resolve().parents[1] / "automl_cxr"
 
 # Packages and modules of each layer, from the bottom up; a module imports lower layers and its own package only.
 LAYERS = (
-    {"choices", "errors", "io", "version"},
+    {"errors", "io", "version"},
     {"hardware", "conv_spec", "optuna_private"},
     {"architectures"},
     {"data", "scoring", "config", "records"},
-    {"storage", "engine"},
+    {"storage", "engine", "choices"},
     {"model", "ensemble", "data_audit"},
     {"training"},
     {"study"},

@@ -14,7 +14,8 @@ from automl_cxr.results.external_validation import ExternalSite, score_site
 from automl_cxr.results.latencies import measure_latencies
 from automl_cxr.results.trial_ranking import FinishedTrial, RankingSettings, group_by_images, rank_trials
 from automl_cxr.scoring.intervals import N_RESAMPLES
-from automl_cxr.scoring.metrics import CLASS_METRICS, METRICS, Direction
+from automl_cxr.scoring.metric_table import Direction
+from automl_cxr.scoring.metrics import CLASS_METRICS, METRICS
 from automl_cxr.study.store import StudyStore
 
 OnProgress = Callable[[int, int], None]

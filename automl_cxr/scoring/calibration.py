@@ -44,6 +44,13 @@ def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, *,
     return float(np.abs(np.bincount(bin_of_image, gap, minlength=n_bins)).sum() / len(labels))
 
 
+def stacked_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Compute ``expected_calibration_error`` of several models, (..., n, k) to (...)."""
+    models = probabilities.reshape(-1, *probabilities.shape[-2:])
+    errors = [expected_calibration_error(labels, model) for model in models]
+    return np.array(errors).reshape(probabilities.shape[:-2])
+
+
 def weighted_calibration_error(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Compute ``expected_calibration_error`` for images that count several times or not at all."""
     bin_of_image, gap = _bins(labels, probabilities, N_BINS)

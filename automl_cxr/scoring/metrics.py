@@ -1,27 +1,23 @@
-"""The table of metrics: one row for each metric, with its direction."""
+"""Metrics of predictions. The rows are in ``scoring.metric_table``; this module builds the metrics from them."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
 from automl_cxr.errors import UnknownNameError, UsageError
-from automl_cxr.scoring import confusion, ranking
-from automl_cxr.scoring.calibration import (
-    expected_calibration_error,
-    log_loss,
-    weighted_calibration_error,
-    weighted_log_loss,
-)
+from automl_cxr.scoring import confusion
 from automl_cxr.scoring.confusion import confusion_matrix, macro_f1
+from automl_cxr.scoring.metric_table import METRIC_ROWS, Direction, MetricRow
 from automl_cxr.scoring.predictions import Predictions
-
-Direction = Literal["maximize", "minimize"]
 
 # Names of the class without a finding, and words that may be added to them without a change of meaning.
 _NORMAL_NAMES = frozenset(
@@ -51,8 +47,8 @@ class Metric:
         name: Name on the command line.
         direction: "maximize" or "minimize".
         description: One line for help texts and reports.
-        function: (labels (n,), probabilities (n, k), normal_class or None) to the score. It is sufficient for a new metric;
-            the next three only make bootstrap intervals and ensembles faster.
+        function: (labels (n,), probabilities (n, k), normal_class or None) to the score. It is sufficient; the next three
+            only make bootstrap intervals and ensembles faster.
         of_weights: (labels (n,), probabilities (n, k), weights (n, n_resamples), normal_class or None) to scores
             (n_resamples,), where each image counts as often as its weight; None if there is no such function.
         of_confusions: (confusions (..., k, k), normal_class or None) to scores (...), for metrics that depend only on the
@@ -121,125 +117,86 @@ class Metric:
             raise UsageError(f"Metric '{self.name}' requires a normal class. Received none. Name it with --normal-class.")
 
 
-# --------------------------------------------------------------------------------------------------- kinds of rows
+# ------------------------------------------------------------------------------------ from rows of the table to metrics
 
 
-def _of_confusion(
-    name: str, direction: Direction, description: str, of_confusions: Callable[[np.ndarray], np.ndarray]
-) -> Metric:
-    return _of_confusion_and_normal(name, direction, description, lambda matrices, _: of_confusions(matrices), needed=False)
+def build_metric(row: MetricRow) -> Metric:
+    """Build the metric of a row from the functions that it names."""
+    build = {"probabilities": _of_probabilities, "confusion": _of_confusion, "one_vs_rest": _of_one_vs_rest}[row.inputs]
+    return build(row)
 
 
-def _of_confusion_and_normal(
-    name: str,
-    direction: Direction,
-    description: str,
-    of_confusions: Callable[[np.ndarray, int | None], np.ndarray],
-    *,
-    needed: bool = True,
-) -> Metric:
+def _load(row: MetricRow, path: str) -> Callable[..., Any]:
+    """Import a function of a row. The result takes the normal class as its last argument, whether it is needed or not."""
+    module, name = path.split(":")
+    function = functools.partial(getattr(importlib.import_module(f"automl_cxr.scoring.{module}"), name), **row.parameters)
+
+    def call(*arguments: Any) -> Any:
+        *arrays, normal_class = arguments
+        if not row.needs_normal_class:
+            return function(*arrays)
+        if normal_class is None:
+            raise UsageError(f"Metric '{row.name}' requires a normal class. Received none. Name it with --normal-class.")
+        return function(*arrays, normal_class)
+
+    return call
+
+
+def _of_probabilities(row: MetricRow) -> Metric:
+    score = _load(row, row.function)
+
+    def function(labels: np.ndarray, probabilities: np.ndarray, normal_class: int | None) -> float:
+        return float(score(labels, probabilities, normal_class))
+
+    return Metric(
+        row.name,
+        row.direction,
+        row.description,
+        function,
+        of_weights=_load(row, row.weighted) if row.weighted else None,
+        of_stacks=_load(row, row.stacked) if row.stacked else None,
+        needs_normal_class=row.needs_normal_class,
+    )
+
+
+def _of_confusion(row: MetricRow) -> Metric:
+    of_confusions = _load(row, row.function)
+
     def function(labels: np.ndarray, probabilities: np.ndarray, normal_class: int | None) -> float:
         matrix = confusion_matrix(labels, probabilities.argmax(axis=1), probabilities.shape[1])
         return float(of_confusions(matrix, normal_class))
 
-    return Metric(name, direction, description, function, of_confusions=of_confusions, needs_normal_class=needed)
+    return Metric(
+        row.name,
+        row.direction,
+        row.description,
+        function,
+        of_confusions=of_confusions,
+        needs_normal_class=row.needs_normal_class,
+    )
 
 
-def _of_ranks(
-    name: str,
-    description: str,
-    per_class: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    weighted: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
-    number: int | None = None,
-) -> Metric:
-    """Create the row of a one-vs-rest metric for class ``number``, or for the mean over all classes if it is None."""
-
-    def of_stacks(labels: np.ndarray, probabilities: np.ndarray, _normal_class: int | None) -> np.ndarray:
-        scores = per_class(labels, probabilities)
-        return scores.mean(axis=-1) if number is None else scores[..., number]
-
-    def of_weights(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, _normal_class: int | None) -> np.ndarray:
-        numbers = range(probabilities.shape[1]) if number is None else [number]
-        return np.mean([weighted(labels == one, probabilities[:, one], weights) for one in numbers], axis=0)
-
-    def function(labels: np.ndarray, probabilities: np.ndarray, normal_class: int | None) -> float:
-        return float(of_stacks(labels, probabilities, normal_class))
-
-    return Metric(name, "maximize", description, function, of_weights, of_stacks=of_stacks)
-
-
-def _sensitivity(percent: int) -> Metric:
-    name = f"sensitivity_at_{percent}_specificity"
+def _of_one_vs_rest(row: MetricRow, number: int | None = None) -> Metric:
+    """Build a one-vs-rest metric for class ``number``, or for the mean over all classes if it is None."""
+    per_class, weighted = _load(row, row.function), _load(row, row.weighted)
 
     def of_stacks(labels: np.ndarray, probabilities: np.ndarray, normal_class: int | None) -> np.ndarray:
-        normal = _known(normal_class, name)
-        return ranking.sensitivity_at_specificity(labels, probabilities, normal, specificity=percent / 100)
+        scores = per_class(labels, probabilities, normal_class)
+        return scores.mean(axis=-1) if number is None else scores[..., number]
 
     def of_weights(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, normal_class: int | None) -> np.ndarray:
-        normal = _known(normal_class, name)
-        normality = probabilities[:, normal]
-        return ranking.weighted_sensitivity(labels == normal, normality, weights, specificity=percent / 100)
+        numbers = range(probabilities.shape[1]) if number is None else [number]
+        return np.mean([weighted(labels == one, probabilities[:, one], weights, normal_class) for one in numbers], axis=0)
 
     def function(labels: np.ndarray, probabilities: np.ndarray, normal_class: int | None) -> float:
         return float(of_stacks(labels, probabilities, normal_class))
 
-    description = f"sensitivity for any finding at {percent} % specificity"
-    return Metric(name, "maximize", description, function, of_weights, of_stacks=of_stacks, needs_normal_class=True)
+    return Metric(row.name, row.direction, row.description, function, of_weights, of_stacks=of_stacks)
 
 
-def _known(normal_class: int | None, name: str) -> int:
-    if normal_class is None:
-        raise UsageError(f"Metric '{name}' requires a normal class. Received none. Name it with --normal-class.")
-    return normal_class
-
-
-def _calibration_errors(labels: np.ndarray, probabilities: np.ndarray, _normal_class: int | None) -> np.ndarray:
-    models = probabilities.reshape(-1, *probabilities.shape[-2:])
-    errors = [expected_calibration_error(labels, one) for one in models]
-    return np.array(errors).reshape(probabilities.shape[:-2])
-
-
-# ------------------------------------------------------------------------------------------------ the table of metrics
-
-_ROWS = (
-    _of_confusion("macro_f1", "maximize", "mean F1 over the classes", macro_f1),
-    _of_confusion("accuracy", "maximize", "share of images that are predicted correctly", confusion.accuracy),
-    _of_confusion("balanced_accuracy", "maximize", "mean recall over the classes", confusion.balanced_accuracy),
-    _of_confusion("cohen_kappa", "maximize", "Cohen's kappa: agreement with the truth beyond chance", confusion.cohen_kappa),
-    _of_ranks("macro_auc", "mean one-vs-rest area under the ROC curve", ranking.auc_per_class, ranking.weighted_auc),
-    _of_ranks(
-        "macro_average_precision",
-        "mean average precision over the classes",
-        ranking.average_precision_per_class,
-        ranking.weighted_average_precision,
-    ),
-    Metric(
-        "log_loss",
-        "minimize",
-        "mean negative log probability of the true class",
-        lambda labels, probabilities, _: log_loss(labels, probabilities),
-        lambda labels, probabilities, weights, _: weighted_log_loss(labels, probabilities, weights),
-    ),
-    Metric(
-        "calibration_error",
-        "minimize",
-        "expected calibration error: difference between confidence and accuracy",
-        lambda labels, probabilities, _: expected_calibration_error(labels, probabilities),
-        lambda labels, probabilities, weights, _: weighted_calibration_error(labels, probabilities, weights),
-        of_stacks=_calibration_errors,
-    ),
-    _of_confusion_and_normal(
-        "fnfr",
-        "minimize",
-        "False No-Finding Rate: share of images with a finding that are predicted as normal",
-        lambda matrices, normal_class: confusion.fnfr(matrices, _known(normal_class, "fnfr")),
-    ),
-    _sensitivity(90),
-    _sensitivity(95),
-)
-_BY_NAME = {row.name: row for row in _ROWS}
+_BY_NAME = {row.name: build_metric(row) for row in METRIC_ROWS}
 METRICS: Mapping[str, Metric] = MappingProxyType(_BY_NAME)
-"""Every metric by name, read-only."""
+"""Every metric by name, read-only. Add a metric in ``scoring.metric_table``."""
 
 CLASS_METRICS: Mapping[str, str] = MappingProxyType(
     {
@@ -252,6 +209,13 @@ CLASS_METRICS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Metrics of a single class, which are named ``<kind>_<class>``, with descriptions that end with the name of the class."""
+
+_CLASS_FUNCTIONS = {
+    "f1": confusion.f1_per_class,
+    "precision": confusion.precision_per_class,
+    "recall": confusion.recall_per_class,
+    "specificity": confusion.specificity_per_class,
+}
 
 
 def metric(name: str) -> Metric:
@@ -288,18 +252,20 @@ def metrics_for(classes: Sequence[str], *, normal_class: int | None = None) -> d
 
 def _class_metric(kind: str, class_name: str, number: int) -> Metric:
     name, description = f"{kind}_{class_name}", f"{CLASS_METRICS[kind]} {class_name}"
-    if kind == "auc":
-        return _of_ranks(name, description, ranking.auc_per_class, ranking.weighted_auc, number)
-    if kind == "average_precision":
-        per_class, weighted = ranking.average_precision_per_class, ranking.weighted_average_precision
-        return _of_ranks(name, description, per_class, weighted, number)
-    of_classes = {
-        "f1": confusion.f1_per_class,
-        "precision": confusion.precision_per_class,
-        "recall": confusion.recall_per_class,
-        "specificity": confusion.specificity_per_class,
-    }[kind]
-    return _of_confusion(name, "maximize", description, lambda matrices: of_classes(matrices)[..., number])
+    one_vs_rest = {"auc": "macro_auc", "average_precision": "macro_average_precision"}
+    if kind in one_vs_rest:
+        row = next(row for row in METRIC_ROWS if row.name == one_vs_rest[kind])
+        return _of_one_vs_rest(dataclasses.replace(row, name=name, description=description), number)
+    per_class = _CLASS_FUNCTIONS[kind]
+
+    def of_confusions(matrices: np.ndarray, _normal_class: int | None) -> np.ndarray:
+        return per_class(matrices)[..., number]
+
+    def function(labels: np.ndarray, probabilities: np.ndarray, normal_class: int | None) -> float:
+        matrix = confusion_matrix(labels, probabilities.argmax(axis=1), probabilities.shape[1])
+        return float(of_confusions(matrix, normal_class))
+
+    return Metric(name, "maximize", description, function, of_confusions=of_confusions)
 
 
 def score_predictions(predictions: Predictions, *, normal_class: int | None = None) -> dict[str, float]:

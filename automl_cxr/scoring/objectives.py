@@ -11,7 +11,8 @@ from types import MappingProxyType
 import numpy as np
 
 from automl_cxr.errors import UnknownNameError, UsageError
-from automl_cxr.scoring.metrics import METRICS, Direction
+from automl_cxr.scoring.metric_table import Direction
+from automl_cxr.scoring.metrics import METRICS
 
 _REQUIREMENT = re.compile(r"\s*(?P<name>\w+)\s*(?P<relation><=|>=)\s*(?P<limit>\S+)\s*")
 _VIOLATION_BY_NAN = 1.0  # for an undefined value, such as a rate over no image

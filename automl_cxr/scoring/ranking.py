@@ -146,20 +146,22 @@ def weighted_average_precision(positive: np.ndarray, scores: np.ndarray, weights
     return _over(found, of_positive.sum(axis=0))
 
 
-def weighted_sensitivity(
-    is_normal: np.ndarray, normality: np.ndarray, weights: np.ndarray, *, specificity: float
+def weighted_sensitivity_at_specificity(
+    labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, normal_class: int, *, specificity: float
 ) -> np.ndarray:
     """Compute ``sensitivity_at_specificity`` for images that count several times or not at all.
 
     Args:
-        is_normal: Whether each image is without a finding, (n,).
-        normality: Probability of the normal class, (n,).
+        labels: True classes, integers (n,).
+        probabilities: (n, k).
         weights: How often each image counts, float32 (n, n_resamples).
+        normal_class: Index of the class without a finding.
         specificity: Share of the normal images, above 0 and below 1.
 
     Returns:
         (n_resamples,), NaN where all counted images are positive or all are negative.
     """
+    is_normal, normality = labels == normal_class, probabilities[:, normal_class]
     if not is_normal.any():
         return np.full(weights.shape[1], np.nan)
     order = normality[is_normal].argsort()

@@ -21,7 +21,7 @@ from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.io import sha256_of_file, write_text
 from automl_cxr.optuna_private import storage_of, study_id_of, uncached_storage
 from automl_cxr.records import SplitRecord, TrialState
-from automl_cxr.scoring.metrics import Direction
+from automl_cxr.scoring.metric_table import Direction
 from automl_cxr.storage.cached_storage import CachedDriverStorage
 from automl_cxr.storage.retrying_storage import PATIENCE_SECONDS
 from automl_cxr.storage.urls import is_missing, open_existing_storage, open_storage, without_password

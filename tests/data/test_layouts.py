@@ -99,7 +99,7 @@ def test_the_split_folder_takes_precedence_over_the_split_column(write_folders: 
 
 @pytest.mark.parametrize("folders", [["images"], ["images_001", "images_002"]])
 def test_a_table_beside_folders_that_are_not_classes_is_the_data_set(write_folders: WriteFolders, folders: list[str]) -> None:
-    paths = [f"{shelf}/{number}.png" for shelf in folders for number in (1, 2)]
+    paths = [f"{folder}/{number}.png" for folder in folders for number in (1, 2)]
     root = write_folders(paths)
     lines = [f"{path},{'NA' if '1.png' in path else 'None'},p{number}" for number, path in enumerate(paths)]
     (root / "labels.csv").write_text("Path,Finding,patient_id\n" + "\n".join(lines))

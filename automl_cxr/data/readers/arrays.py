@@ -1,7 +1,7 @@
 """Images in a NumPy array, with a CSV file of labels beside it.
 
-An array and a table belong together if their numbers of rows are equal; if several pairs match, file names decide
-(``pair_up``). Ambiguous files are refused. The columns of a table are read in ``array_labels.py``.
+An array and a table belong together if their numbers of rows are equal; if several pairs match, the file names are
+compared (``pair_up``). Ambiguous files are refused. The columns of a table are read in ``array_labels.py``.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _find(root: Path) -> _Found:
     try:
         visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError:
-        visible = []  # a folder that cannot be listed has no layout
+        visible = []  # a folder that cannot be listed matches no layout
     # If the root is a file, it is the only one of its type.
     files = [path for path in visible if root in (folder, path) or root.suffix.casefold() != path.suffix.casefold()]
     arrays: dict[Path, int] = {}

@@ -29,7 +29,7 @@ from automl_cxr.engine.space import Choice, Float, Int, Parameter, Space, Value
 from automl_cxr.errors import UnknownNameError
 
 _FACTOR = 3
-_STARTUP = 8  # random trials before a model is fitted; KerasTuner's default of three per parameter is most of a search
+_STARTUP = 8  # random trials before a model is fitted; KerasTuner's default is three for each parameter, most of a search
 _SCORE = "score"
 
 
@@ -156,7 +156,7 @@ class KerasTunerProposer(StudyProposer):
     def _draw(self, trial: optuna.Trial, attempt: int) -> dict[str, Value]:
         if not self._space.parameters:
             return {}
-        oracle = self._oracle(self._study.get_trials(deepcopy=False), self._stream(trial.number, attempt))
+        oracle = self._oracle(self._study.get_trials(deepcopy=False), self._draw_seed(trial.number, attempt))
         # The matrices are small: with several threads it takes three times as long.
         with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # KerasTuner sets the bounds of its Gaussian process
@@ -223,7 +223,7 @@ class BayesianProposer(KerasTunerProposer):
 
 
 class GridProposer(KerasTunerProposer):
-    """KerasTuner's grid search: the defaults first, then every other point once."""
+    """KerasTuner's grid search, which evaluates the defaults first and then every other point once."""
 
     def __init__(self, study: optuna.Study, space: Space, **settings: Any) -> None:
         space.points()  # raises UsageError for an infinite space; KerasTuner would use ten values of a continuous range
@@ -322,7 +322,7 @@ class HyperbandProposer(KerasTunerProposer):
         if not self._space.parameters:
             return {}
         oracle = RandomSearchOracle(
-            **self._settings(self._stream(trial.number, attempt))
+            **self._settings(self._draw_seed(trial.number, attempt))
         )  # Hyperband draws round 0 in the same way
         return from_kerastuner(self._space, oracle.populate_space(_id(trial.number))["values"])
 

@@ -1,7 +1,7 @@
 """Softmax layers that a splice search fits in closed form, as initial weights of a network with the same cuts.
 
-They take standardised features, because the features of some networks are in the hundreds and no learning rate would suit
-those of all networks.
+Their inputs are standardised features. The scale of features differs between networks (some are in the hundreds), and no
+learning rate would be suitable for all of them.
 """
 
 from __future__ import annotations

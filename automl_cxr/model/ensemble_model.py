@@ -1,4 +1,4 @@
-"""An ensemble of networks with one image size as a single model that only has layers of Keras."""
+"""An ensemble of networks with the same image size, as a single model of Keras layers only."""
 
 from __future__ import annotations
 

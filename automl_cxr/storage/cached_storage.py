@@ -54,8 +54,8 @@ class CachedDriverStorage(RetryingStorage):
 
     A trial that this driver creates or writes to is its own until the trial ends: no other process writes to it, because the
     driver has a heartbeat. Finished trials never change. The cache is therefore exact, and the cost of a query depends on what
-    other processes have changed since the last one, not on the size of the study. ``signed_trials`` detects whether another
-    driver has taken over trials, because this driver was suspended for too long. Writes to a trial that another process has
+    other processes have changed since the last one, not on the size of the study. ``signed_trials`` detects the trials that
+    another driver has taken over because this driver was suspended for too long. Writes to a trial that another process has
     finished are discarded.
 
     Only public methods of ``BaseStorage`` are called.

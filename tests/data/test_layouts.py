@@ -126,7 +126,7 @@ def test_missing_and_repeated_files_of_a_table_are_reported(write_folders: Write
     raw = find_layout(root, "csv").read(root)
     assert facts(raw, "image", "label") == [("x/1.png", "a"), ("x/2.png", "b"), ("x/4.png", "b")]
     assert raw.ignored == {
-        "x/3.png": "listed more than once in labels.csv, with differing entries",
+        "x/3.png": "listed more than once in labels.csv, with different entries",
         "x/5.png": "listed in labels.csv but missing",
         "x/gone.png": "listed in labels.csv but broken symbolic link",
         "x": "listed in labels.csv but a folder, not a file",

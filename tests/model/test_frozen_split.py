@@ -128,5 +128,5 @@ def test_views_are_drawn_in_the_frozen_part():
 
 
 def test_branches_cannot_have_different_views():
-    with pytest.raises(NotCacheableError, match="one branch other images"):
+    with pytest.raises(NotCacheableError, match="different augmented images"):
         divide_network(network(**CONCAT, augmentation=0.5), with_views=True)

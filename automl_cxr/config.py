@@ -36,8 +36,8 @@ EFFECTS: Mapping[str, str] = {
     "loss": "the loss function that training minimises",
     "optimizer": "the optimizer, and its learning rate in each epoch",
     "augmentation": "the random changes of training images, and how often they are drawn",
-    "training": "all else that decides what training computes: how images become squares, the order, number and weight of the "
-    "images of an epoch, batches, cached features, the number of epochs, the selected epoch, and the seed",
+    "training": "everything else that determines what training computes: how images become squares, the order, number and "
+    "weight of the images of an epoch, batches, cached features, the number of epochs, the selected epoch, and the seed",
 }
 """The parts of a training that a hyperparameter can affect, each with its definition."""
 
@@ -578,7 +578,7 @@ class TrialConfig:
         _within(0, 100),
         "augmentation",
         "Number of augmented views of each image that are drawn once, so that features of frozen layers can be "
-        "cached; epochs use them in rotation. 0 draws anew in each epoch and computes from pixels.",
+        "cached; epochs use them in rotation. 0 draws new views in each epoch and computes from pixels.",
         used_by=_PRETRAINED.under(
             "if augmentation is above 0 and features are cached",
             *("augmentation", "features"),
@@ -589,7 +589,7 @@ class TrialConfig:
         True,
         _any_value,
         "augmentation",
-        "Whether images are mirrored left to right at random, whatever the strength.",
+        "Whether images are mirrored left to right at random, regardless of the strength.",
         used_by=_AUGMENTED,
     )
     rotation_low: float = _hyperparameter(

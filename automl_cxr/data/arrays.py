@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from automl_cxr.data.grayscale import LARGEST_FILE, LARGEST_PICTURE, check_size, finite_range, rgb_to_grey, window
+from automl_cxr.data.grayscale import MAX_FILE_BYTES, MAX_PIXELS, check_size, finite_range, rgb_to_grey, window
 from automl_cxr.errors import UnreadableImageError
 
 ARRAY_SUFFIX = ".npy"
@@ -100,11 +100,11 @@ def read_row(file: str, row: int) -> bytes:
     """
     images = open_images(file)
     if row >= len(images):
-        raise UnreadableImageError(f"there is no image {row} in an array of {len(images)}, counted from 0")
-    check_size((images.shape[2], images.shape[1]), LARGEST_PICTURE)  # the header of a sparse file may contain any size
+        raise UnreadableImageError(f"there is no image {row} in an array of {len(images)} images, counted from 0")
+    check_size((images.shape[2], images.shape[1]), MAX_PIXELS)  # the header of a sparse file may contain any size
     numbers = np.asarray(images[row])  # mapped, not read yet
-    if numbers.nbytes > LARGEST_FILE:
-        raise UnreadableImageError(f"too large ({numbers.nbytes:,} bytes; at most {LARGEST_FILE:,})")
+    if numbers.nbytes > MAX_FILE_BYTES:
+        raise UnreadableImageError(f"too large ({numbers.nbytes:,} bytes; at most {MAX_FILE_BYTES:,})")
     if numbers.dtype.kind == "f" and not np.isfinite(numbers).any():  # it would be black on the array's scale
         raise UnreadableImageError("no finite pixel value")
     status = os.stat(file)

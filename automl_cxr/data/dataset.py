@@ -24,7 +24,7 @@ COLUMNS = ("image", "label", "patient_id", "split", "view")
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set on disk. It holds no pixels, and its files have not been decoded yet.
+    """A data set on disk. It contains no pixels; its files are not decoded yet.
 
     Attributes:
         root: Absolute folder that image paths are relative to.

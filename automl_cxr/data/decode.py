@@ -19,7 +19,7 @@ from PIL import Image
 
 from automl_cxr.data.arrays import decode_array, is_array, read_row, split_row
 from automl_cxr.data.dicom import decode_dicom, is_dicom
-from automl_cxr.data.grayscale import LARGEST_FILE, LARGEST_PICTURE
+from automl_cxr.data.grayscale import MAX_FILE_BYTES, MAX_PIXELS
 from automl_cxr.data.pillow_decode import decode_picture
 from automl_cxr.errors import UnknownNameError, UnreadableImageError
 
@@ -37,7 +37,7 @@ READ_FAILURES = {
 }
 
 
-def decode_image(path: Path, *, max_pixels: int = LARGEST_PICTURE) -> np.ndarray:
+def decode_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read one image as the grey picture that a viewer shows.
 
     Args:
@@ -54,7 +54,7 @@ def decode_image(path: Path, *, max_pixels: int = LARGEST_PICTURE) -> np.ndarray
         return decode_image_in_pool(path, max_pixels=max_pixels)
 
 
-def decode_image_in_pool(path: Path, *, max_pixels: int = LARGEST_PICTURE) -> np.ndarray:
+def decode_image_in_pool(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode like ``decode_image``, in a thread inside a ``decoder_warnings_off`` block that encloses all threads."""
     try:
         content = read_image_file(path)
@@ -155,8 +155,8 @@ def read_image_file(path: Path) -> bytes:
         raise UnreadableImageError(READ_FAILURES[errno.EISDIR])
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableImageError("not a regular file")  # reading a pipe could block forever
-    if status.st_size > LARGEST_FILE:
-        raise UnreadableImageError(f"file too large ({status.st_size:,} bytes; at most {LARGEST_FILE:,})")
+    if status.st_size > MAX_FILE_BYTES:
+        raise UnreadableImageError(f"file too large ({status.st_size:,} bytes; at most {MAX_FILE_BYTES:,})")
     content = Path(path).read_bytes()
     if not content:
         raise UnreadableImageError("empty file (0 bytes)")
@@ -180,7 +180,7 @@ def decoder_warnings_off() -> Iterator[None]:
         yield
 
 
-def decode_content(content: bytes, *, max_pixels: int = LARGEST_PICTURE) -> np.ndarray:
+def decode_content(content: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode the content of one image file; see ``decode_image``. Call it inside ``decoder_warnings_off``.
 
     Returns:

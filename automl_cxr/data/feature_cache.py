@@ -96,7 +96,7 @@ class CacheEntry:
 
 
 class FeatureCache:
-    """The features in one cache folder. The object holds no values, and no locks between calls.
+    """The features in one cache folder. The object contains no values, and holds no locks between calls.
 
     Args:
         folder: The cache folder; by default ``cache_folder()``.

@@ -7,9 +7,9 @@ from PIL import Image
 
 from automl_cxr.errors import UnreadableImageError
 
-SMALLEST_SIDE = 8
-LARGEST_PICTURE = 100_000_000  # pixels
-LARGEST_FILE = 2**30  # bytes
+MIN_SIDE = 8
+MAX_PIXELS = 100_000_000  # pixels
+MAX_FILE_BYTES = 2**30  # bytes
 
 
 def check_size(size: tuple[int, int], max_pixels: int) -> None:
@@ -21,8 +21,8 @@ def check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
         raise UnreadableImageError(f"too large ({width} x {height} pixels; at most {max_pixels:,} in all)")
-    if min(width, height) < SMALLEST_SIDE:
-        raise UnreadableImageError(f"too small ({width} x {height} pixels; at least {SMALLEST_SIDE} on each side)")
+    if min(width, height) < MIN_SIDE:
+        raise UnreadableImageError(f"too small ({width} x {height} pixels; at least {MIN_SIDE} on each side)")
 
 
 def window(values: np.ndarray, low: float, high: float, *, inverted: bool = False) -> np.ndarray:

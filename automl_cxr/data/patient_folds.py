@@ -17,7 +17,7 @@ def patient_folds(labels: np.ndarray, patients: Sequence[str], n_folds: int, *, 
         seed: Seed of the assignment.
 
     Returns:
-        The fold of each image from 0, int64 (n,). None if there are fewer patients than folds, or if some fold would hold
+        The fold of each image from 0, int64 (n,). None if there are fewer patients than folds, or if one fold would contain
         all images of a class, because a model that is fitted on the other folds could not predict this class.
     """
     if len(set(patients)) < n_folds:

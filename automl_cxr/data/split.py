@@ -164,7 +164,7 @@ def _too_few_patients_message(name: str, n_patients: int, n_parts: int, noun: st
     return (
         f"Each class needs a patient in each of the {n_parts} {noun}; class '{name}' has {n_patients} "
         f"patient{'' if n_patients == 1 else 's'} that can be assigned. Add images of other patients, leave the class "
-        f"out with --classes, or {'take fewer --folds' if noun == 'folds' else 'give the split yourself'}."
+        f"out with --classes, or {'use fewer --folds' if noun == 'folds' else 'define the split yourself'}."
     )
 
 

@@ -157,7 +157,7 @@ class KerasTunerProposer(StudyProposer):
         if not self._space.parameters:
             return {}
         oracle = self._oracle(self._study.get_trials(deepcopy=False), self._draw_seed(trial.number, attempt))
-        # The matrices are small: with several threads it takes three times as long.
+        # The matrices are small, so that several threads would take three times as long.
         with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # KerasTuner sets the bounds of its Gaussian process
             return from_kerastuner(self._space, oracle.populate_space(_id(trial.number))["values"])
@@ -167,7 +167,7 @@ class KerasTunerProposer(StudyProposer):
         """Create an oracle with the trials of the study."""
 
     def _settings(self, seed: int) -> dict[str, Any]:
-        # The oracle takes 0 for no seed. Duplicate points are detected by ``EvaluatedPoints``, so most oracles get no trials.
+        # For the oracle, 0 means no seed. Duplicate points are detected by ``EvaluatedPoints``, so most oracles get no trials.
         return {"objective": self._objective, "hyperparameters": self._hyperparameters, "seed": seed or 1}
 
     def _to_trial(self, trial: FrozenTrial, *, is_completed: bool, score: float | None) -> Trial:

@@ -47,7 +47,7 @@ Rules for batches:
   failed, or whose search died, is repeated alone, so that a second failure does not affect other trials.
 - A batch is complete when the proposer returns a Pause, when the executor's limit is reached, or when a proposal cannot be
   batched. Such a proposal runs next, alone.
-- The proposer is called for each trial of a batch as for any other trial, so budgets hold, and samplers take the running trials
+- The proposer is called for each trial of a batch as for any other trial, so budgets apply, and samplers take running trials
   into account (Optuna's TPE assumes bad scores for running trials, which makes the points of a batch differ). The proposals of
   TPE depend on where batches begin.
 - STOP closes one trial. The other trials continue, and the batch ends when all have ended.

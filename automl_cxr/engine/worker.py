@@ -1,7 +1,7 @@
 """A process that runs batches of trials one after the other, and that a trial may crash. A single trial is a batch of one.
 
 The executor's own process loads no training library: it starts a worker, requests one epoch at a time, and kills the worker if
-a batch takes too long or too much memory, or replaces it if earlier batches have left too little memory. If the worker dies,
+a batch takes too long or too much memory, or replaces it if it uses too much memory after earlier batches. If the worker dies,
 all trials that it was running end with an error, and the next batch gets a new worker.
 
     executor                     worker (``python -m automl_cxr.engine.worker``)
@@ -143,7 +143,7 @@ class Worker:
 
     def _send(self, message: Any) -> None:
         if self._connection is not None:
-            with contextlib.suppress(OSError):  # the worker is dead, which is detected when it does not reply
+            with contextlib.suppress(OSError):  # the worker has ended, which is detected when it does not reply
                 self._connection.send(message)
 
     def _wait_for_events(self) -> list[Event]:
@@ -223,7 +223,7 @@ class Worker:
         self._kill()
         limit = (self._limits.memory or 0) / 2**30
         return TrialEnd.from_error(
-            OutOfMemoryError(f"A trial may take {limit:.1f} GiB of memory and this one took more. Raise --memory-per-trial.")
+            OutOfMemoryError(f"A trial may use {limit:.1f} GiB of memory and this one used more. Raise --memory-per-trial.")
         )
 
 

@@ -97,9 +97,9 @@ def _changes(probabilities: np.ndarray) -> tuple[np.ndarray, ...]:
     found: list[tuple[np.ndarray, ...]] = []
     for _ in range(start.shape[1] - 1):
         rows = np.arange(len(images))
-        lead = start[images, current][:, None] - start[images]
+        gap = start[images, current][:, None] - start[images]
         relative_slope = slopes[images] - slopes[images, current][:, None]
-        crossings = np.divide(lead, relative_slope, out=np.full(lead.shape, np.inf), where=relative_slope > 0)
+        crossings = np.divide(gap, relative_slope, out=np.full(gap.shape, np.inf), where=relative_slope > 0)
         crossings = np.maximum(crossings, position[:, None])  # rounding may put a crossing before the previous one
         first = crossings.min(axis=1)
         following = np.where(crossings == first[:, None], slopes[images], -np.inf).argmax(axis=1)

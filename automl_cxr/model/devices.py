@@ -72,7 +72,7 @@ def limit_gpu_memory() -> None:
 
 
 def data_parallel() -> contextlib.AbstractContextManager[Any]:
-    """Return a context in which every batch is divided among this process's devices, which hold equal weights.
+    """Return a context in which every batch is divided among this process's devices, which have equal weights.
 
     Build, compile, train and predict a model in the context. The size of a batch must be a multiple of ``n_devices()``; its
     gradient is the same as on one device. Batch normalisation computes its statistics over the whole batch on JAX, and over

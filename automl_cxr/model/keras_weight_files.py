@@ -20,7 +20,7 @@ import numpy as np
 from automl_cxr.errors import TrialError
 from automl_cxr.model.inference import load_model
 
-_BYTES_PER_NUMBER = 8  # a file may hold float64
+_BYTES_PER_NUMBER = 8  # a file may contain float64
 _CLASSIFIER_BYTES = 2**29  # limit for a classifier; the largest in a file that Keras publishes, VGG's, has 495 MB
 _MAX_NESTED_GROUPS = 12
 
@@ -135,11 +135,11 @@ def _listed(group: h5py.Group, attribute: str) -> list[str]:
     if not pieces:
         pieces = list(itertools.takewhile(group.attrs.__contains__, (f"{attribute}{n}" for n in itertools.count())))
     names = [name for piece in pieces for name in group.attrs[piece]]
-    texts = [name.decode("utf-8") if isinstance(name, bytes) else str(name) for name in names]
-    for name, n_times in Counter(texts).items():
+    decoded = [name.decode("utf-8") if isinstance(name, bytes) else str(name) for name in names]
+    for name, n_times in Counter(decoded).items():
         if n_times > 1:
             raise ValueError(f"it lists '{name}' {n_times} times")
-    return texts
+    return decoded
 
 
 def _keras_3_layers(file: h5py.File, model: keras.Model, read: _Reader) -> Iterator[SavedLayer]:
@@ -211,7 +211,7 @@ class _Reader:
             raise ValueError(f"the values of '{name}', {found.dtype} {found.shape}, are not weights")
         if found in self._read:
             raise ValueError(f"'{name}' is an array with a second name")
-        # A compressed chunk can expand to any size, whatever the shape of the array.
+        # A compressed chunk can expand to any size, regardless of the shape of the array.
         if found.id.get_create_plist().get_nfilters():
             raise ValueError(f"'{name}' is compressed or filtered; Keras does neither")
         self._bytes_left -= found.nbytes

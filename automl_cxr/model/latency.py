@@ -8,7 +8,7 @@ import time
 import keras
 import numpy as np
 
-BATCH_SIZE = 32  # the same for all trials, whatever their batch size in training
+BATCH_SIZE = 32  # the same for all trials, regardless of their batch size in training
 _N_WARM_UPS = 2
 _MIN_BATCHES, _MAX_BATCHES, _SECONDS = 5, 30, 2.0
 

@@ -154,7 +154,7 @@ class _RebuildParameter(_Immutable):
 
 
 class _Ignored:
-    """A substitute for a NumPy number and its type, which training loops store beside the weights, such as the best loss."""
+    """A substitute for a NumPy number and its type, which training loops store with the weights, such as the best loss."""
 
     def __init__(self, *_: Any) -> None:
         pass

@@ -47,14 +47,14 @@ class Metric:
         name: Name on the command line.
         direction: "maximize" or "minimize".
         description: One line for help texts and reports.
-        function: (labels (n,), probabilities (n, k), normal_class or None) to the score. Only this function is required;
-            the next three make bootstrap intervals and ensembles faster.
-        of_weights: (labels (n,), probabilities (n, k), weights (n, n_resamples), normal_class or None) to scores
-            (n_resamples,), where each image counts as often as its weight; None if there is no such function.
-        of_confusions: (confusions (..., k, k), normal_class or None) to scores (...), for metrics that depend only on the
-            confusion matrix; None for other metrics.
-        of_stacks: (labels (n,), probabilities (..., n, k), normal_class or None) to scores (...); None if there is no such
-            function.
+        function: Takes (labels (n,), probabilities (n, k), normal_class or None) and returns the score. Only this function is
+            required; the next three make bootstrap intervals and ensembles faster.
+        of_weights: Takes (labels (n,), probabilities (n, k), weights (n, n_resamples), normal_class or None), where each image
+            counts as often as its weight, and returns scores (n_resamples,); None if there is no such function.
+        of_confusions: Takes (confusions (..., k, k), normal_class or None) and returns scores (...), for metrics that depend
+            only on the confusion matrix; None for other metrics.
+        of_stacks: Takes (labels (n,), probabilities (..., n, k), normal_class or None) and returns scores (...); None if there
+            is no such function.
         needs_normal_class: Whether the metric is defined only if ``normal_class`` is known.
     """
 

@@ -17,7 +17,7 @@ import numpy as np
 from automl_cxr.data.audit.hashes import find_candidates, hash_images
 from automl_cxr.data.decode import fit_square
 
-SMALLEST_CORRELATION = 0.82
+MIN_CORRELATION = 0.82
 SMALLEST_SIDE = 64  # pixels at which pictures are compared; smaller ones have no fine structure
 _SIGMA = 1.5  # of the Gaussian that estimates the low frequencies, which all chests share, in these pixels
 _MIN_CONTRAST = 1.0  # grey levels; the fine structure of a uniform picture is rounding noise
@@ -83,7 +83,7 @@ def _link_near(small: np.ndarray) -> Iterator[tuple[int, int, bool, float]]:
         for first in range(0, len(new_pairs), _BLOCK):
             block = np.array(new_pairs[first : first + _BLOCK], np.int64)
             for (one, other, is_mirrored), correlation in zip(block.tolist(), _correlate(small, block), strict=True):
-                if correlation >= SMALLEST_CORRELATION and not groups.are_linked(one, other):
+                if correlation >= MIN_CORRELATION and not groups.are_linked(one, other):
                     groups.link(one, other)
                     yield one, other, bool(is_mirrored), float(correlation)
         tested = np.concatenate([tested, candidates])

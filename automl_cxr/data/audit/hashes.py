@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 
 N_BITS = 256
-LARGEST_DISTANCE = 51  # bits; 3 of 413,595 pairs of different radiographs and all of 3,000 changed copies were as close
+MAX_DISTANCE = 51  # bits; 3 of 413,595 pairs of different radiographs and all of 3,000 changed copies were as close
 _SIDE = 32  # pixels, input of the transform
 _N_SKIPPED = 12  # lowest frequencies that are not used
 _FREQUENCIES = 20  # in each direction; the bits use frequencies within a radius of 19
@@ -73,7 +73,7 @@ def find_candidates(bits: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _keep_near(words: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    is_near = np.bitwise_count(words[one] ^ words[other]).sum(axis=1) <= LARGEST_DISTANCE
+    is_near = np.bitwise_count(words[one] ^ words[other]).sum(axis=1) <= MAX_DISTANCE
     return np.stack([one[is_near], other[is_near]])
 
 

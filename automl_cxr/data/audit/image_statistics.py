@@ -14,7 +14,7 @@ from automl_cxr.data.decode import fit_square
 
 CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
 FORMAT = "file_format"  # the only statistic that is text
-_LARGEST_SIDE = 112  # pixels; larger squares are averaged, so that statistics are comparable between sizes
+_MAX_SIDE = 112  # pixels; larger squares are averaged, so that statistics are comparable between sizes
 _CORNER_SHARE = 0.25  # of the side
 _BLACK, _WHITE = 5, 250
 _MAX_BORDER_DEVIATION = 4.0  # grey levels; a row or column of pixels with a smaller standard deviation is a border
@@ -89,9 +89,9 @@ def _read_header(path: Path) -> tuple[str, int]:
 
 
 def _downscaled(images: np.ndarray) -> np.ndarray:
-    if images.shape[1] <= _LARGEST_SIDE:
+    if images.shape[1] <= _MAX_SIDE:
         return np.asarray(images)
-    return np.stack([fit_square(np.asarray(image), _LARGEST_SIDE) for image in images])
+    return np.stack([fit_square(np.asarray(image), _MAX_SIDE) for image in images])
 
 
 def _measure_pixels(images: np.ndarray) -> pd.DataFrame:

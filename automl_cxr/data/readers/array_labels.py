@@ -43,7 +43,7 @@ class _Columns:
         return ["" if position is None or position >= len(row) else row[position] for row in rows]
 
 
-def names_files(lines: Lines) -> bool:
+def lists_images(lines: Lines) -> bool:
     """Return whether a table lists image files and therefore does not label an array."""
     return any(text.lower().endswith(IMAGE_SUFFIXES) for line in lines[:2] for text in line)
 

@@ -16,7 +16,7 @@ from automl_cxr.data.arrays import ARRAY_SUFFIX, open_images
 from automl_cxr.data.csv_io import read_lines
 from automl_cxr.data.decode import describe_read_failure
 from automl_cxr.data.layout_rows import PART_OF_NAME, RawTable
-from automl_cxr.data.readers.array_labels import Lines, label_rows, names_files, split_header
+from automl_cxr.data.readers.array_labels import Lines, label_rows, lists_images, split_header
 from automl_cxr.errors import DataError, UnreadableImageError
 
 # Words in file names that do not identify a part of the data.
@@ -89,7 +89,7 @@ def _find(root: Path) -> _Found:
                 lines = read_lines(path)
             except DataError:
                 continue  # it may belong to another program
-            if lines and not names_files(lines):
+            if lines and not lists_images(lines):
                 tables[path] = lines
     return _Found(arrays, tables, ignored)
 

@@ -8,45 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from collections.abc import Callable, Collection, Container, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from itertools import count, groupby
+from itertools import count
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from automl_cxr.optuna_private import trial_id_of, with_trial_id
+from automl_cxr.storage.bulk_writes import supports_bulk_writes, write_in_bulk
 from automl_cxr.storage.journal import JournalFileStorage
 from automl_cxr.storage.retrying_storage import RetryingStorage
+from automl_cxr.storage.trial_writes import TrialWrite, WriteKind
 
 _DRIVER = "driver"  # user attribute of a trial: the name of the driver that runs it
 _UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 _FIRST_PROVISIONAL_ID = 2**62  # of trials that are created in a block; no backend assigns such ids
 _BULK_READ_COST = 8  # a bulk read of n unfinished trials costs about as much as n / 8 single reads
-
-# The order in which the writes of one trial are applied. A driver may be killed between any two of them.
-_USER_ATTR, _SYSTEM_ATTR, _PARAM, _INTERMEDIATE_VALUE, _STATE = range(5)
-
-
-@dataclass(frozen=True)
-class _Write:
-    """A write to a trial.
-
-    Attributes:
-        number: Number of the trial.
-        kind: Its kind, which determines the order.
-        name: Name of the attribute, parameter or step; a later write of the same kind and name replaces an earlier one.
-        apply: Writes to the backend, given the backend's id of the trial.
-    """
-
-    number: int
-    kind: int
-    name: Any
-    apply: Callable[[int], Any]
 
 
 class CachedDriverStorage(RetryingStorage):
@@ -58,7 +40,7 @@ class CachedDriverStorage(RetryingStorage):
     another driver has taken over because this driver was suspended for too long. Writes to a trial that another process has
     finished are discarded.
 
-    Only public methods of ``BaseStorage`` are called.
+    Only public methods of ``BaseStorage`` are called, except for bulk writes to a database of a known schema (``bulk_writes``).
 
     Args:
         backend: The storage. Pass a database storage without Optuna's own cache; see ``uncached_storage``.
@@ -77,7 +59,8 @@ class CachedDriverStorage(RetryingStorage):
         self._in_state: dict[TrialState, set[int]] = {state: set() for state in TrialState}
         self._own: set[int] = set()  # numbers of unfinished trials that no other process writes to
         self._others: set[int] = set()  # numbers of unfinished trials that other processes may write to
-        self._deferred: list[_Write] = []  # to own trials
+        self._distributions: dict[str, BaseDistribution] = {}  # of parameters, by name
+        self._deferred: list[TrialWrite] = []  # to own trials
         self._is_deferring = False
         self._is_current = False  # whether the changes of others were read since deferring began
 
@@ -202,9 +185,9 @@ class CachedDriverStorage(RetryingStorage):
         process nevertheless creates a trial of this number, this driver does not own it, and the contents of its own trial
         are stored as a RUNNING trial without a driver, which any search may resume.
 
-        Writes to trials that are stored already are applied as follows. A journal file appends all of them at once: after a
-        crash, the file contains all of them or none. Other storages have no public call for this. They apply the writes one
-        by one: trial by trial and, for each trial, first its attributes, then parameters, then intermediate values, its state
+        Writes to trials that are stored already are applied as follows. A journal file, and a database of a known schema, apply
+        all of them at once: after a crash, the storage contains all of them or none. Other storages apply the writes one by
+        one: trial by trial and, for each trial, first its attributes, then parameters, then intermediate values, its state
         last. A driver that is killed between two writes thus leaves a RUNNING trial, which the next search resumes. The
         decision to stop a trial is an attribute, so it is stored before the intermediate value that it is based on.
 
@@ -247,14 +230,11 @@ class CachedDriverStorage(RetryingStorage):
         value = distribution.to_external_repr(param_value_internal)
         trial.params = {**trial.params, param_name: value}
         trial.distributions = {**trial.distributions, param_name: distribution}
-        write = super().set_trial_param
-        apply = lambda stored_id: write(stored_id, param_name, param_value_internal, distribution)  # noqa: E731
-        self._write(trial, _Write(trial.number, _PARAM, param_name, apply))
+        self._write(trial, TrialWrite(trial.number, WriteKind.PARAM, param_name, (param_value_internal, distribution)))
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        write = super().set_trial_state_values
         if state is TrialState.RUNNING:  # other processes may start the same WAITING trial
-            is_started = write(self._stored_id(trial_id), state, values)
+            is_started = super().set_trial_state_values(self._stored_id(trial_id), state, values)
             if is_started:
                 self._modifiable_trial(trial_id)
             return is_started
@@ -262,27 +242,24 @@ class CachedDriverStorage(RetryingStorage):
         if values is not None:
             trial.values = list(values)
         trial.state, trial.datetime_complete = state, datetime.now()
-        self._write(trial, _Write(trial.number, _STATE, None, lambda stored_id: write(stored_id, state, values)))
+        end = (state, None if values is None else tuple(values), trial.datetime_complete)
+        self._write(trial, TrialWrite(trial.number, WriteKind.STATE, None, end))
         return True
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         trial = self._modifiable_trial(trial_id)
         trial.intermediate_values = {**trial.intermediate_values, step: intermediate_value}
-        write = super().set_trial_intermediate_value
-        apply = lambda stored_id: write(stored_id, step, intermediate_value)  # noqa: E731
-        self._write(trial, _Write(trial.number, _INTERMEDIATE_VALUE, step, apply))
+        self._write(trial, TrialWrite(trial.number, WriteKind.INTERMEDIATE_VALUE, step, intermediate_value))
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         trial = self._modifiable_trial(trial_id)
         trial.user_attrs = {**trial.user_attrs, key: value}
-        write = super().set_trial_user_attr
-        self._write(trial, _Write(trial.number, _USER_ATTR, key, lambda stored_id: write(stored_id, key, value)))
+        self._write(trial, TrialWrite(trial.number, WriteKind.USER_ATTR, key, value))
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         trial = self._modifiable_trial(trial_id)
         trial.system_attrs = {**trial.system_attrs, key: value}
-        write = super().set_trial_system_attr
-        self._write(trial, _Write(trial.number, _SYSTEM_ATTR, key, lambda stored_id: write(stored_id, key, value)))
+        self._write(trial, TrialWrite(trial.number, WriteKind.SYSTEM_ATTR, key, value))
 
     def _stored_id(self, trial_id: int) -> int:
         """Return the backend's id of a trial."""
@@ -301,10 +278,10 @@ class CachedDriverStorage(RetryingStorage):
             self._cache(trial)
         return copy.copy(self._trials[number])
 
-    def _write(self, trial: FrozenTrial, write: _Write) -> None:
+    def _write(self, trial: FrozenTrial, write: TrialWrite) -> None:
         if self._trials[trial.number].state.is_finished():
             self._write_deferred()  # the end of the trial may be among them
-            write.apply(self._backend_ids[trial.number])  # raises UpdateFinishedTrialError
+            self._apply(write)  # raises UpdateFinishedTrialError
             return
         self._deferred.append(write)
         self._cache(trial, is_stored=False)
@@ -319,16 +296,66 @@ class CachedDriverStorage(RetryingStorage):
         self._deferred = []
         writes = [write for write in latest.values() if write.number not in created]
         writes.sort(key=lambda write: (write.number, write.kind))
-        if isinstance(self._backend, JournalFileStorage) and len(writes) > 1:
-            self._append(self._backend, writes)
-            return
-        for number, group in groupby(writes, key=lambda write: write.number):
-            stored_id = self._backend_ids[number]
-            try:
-                for write in group:
-                    write.apply(stored_id)
-            except UpdateFinishedTrialError:
-                self._release(super().get_trial(stored_id))
+        if writes:
+            self._write_all(writes)
+
+    def _write_all(self, writes: Sequence[TrialWrite]) -> None:
+        """Write to own trials, at once if the storage can, and release trials that another process took over and finished."""
+        numbers = sorted({write.number for write in writes})
+        write_at_once = self._write_at_once if len(writes) > 1 else None
+        try:
+            if write_at_once is None:
+                for write in writes:
+                    self._apply(write)
+            else:
+                self._call_backend(
+                    lambda: write_at_once(writes), again=lambda: self._is_stored(numbers) or write_at_once(writes)
+                )
+        except UpdateFinishedTrialError:
+            if len(numbers) == 1:
+                self._release(super().get_trial(self._backend_ids[numbers[0]]))
+                return
+            for number in numbers:
+                self._write_all([write for write in writes if write.number == number])
+
+    @functools.cached_property
+    def _write_at_once(self) -> Callable[[Sequence[TrialWrite]], Any] | None:
+        """Function that applies all of some writes or, after a crash, none; None if the storage has no such function."""
+        backend = self._backend
+        if isinstance(backend, JournalFileStorage):
+            return functools.partial(self._append_to_journal, backend)
+        if isinstance(backend, RDBStorage) and supports_bulk_writes(backend):
+            return functools.partial(self._write_in_bulk, backend)
+        return None
+
+    def _write_in_bulk(self, database: RDBStorage, writes: Sequence[TrialWrite]) -> None:
+        with_ids = [(self._backend_ids[write.number], write) for write in writes]
+        write_in_bulk(database, self._study_id, with_ids, self._distributions)
+
+    def _append_to_journal(self, journal: JournalFileStorage, writes: Sequence[TrialWrite]) -> None:
+        with journal.transaction():
+            for write in writes:
+                self._apply(write)
+
+    def _is_stored(self, numbers: Sequence[int]) -> bool:
+        """Return whether the backend has everything that the cache has of some trials."""
+        return all(self._is_cached(self._backend.get_trial(self._backend_ids[number])) for number in numbers)
+
+    def _apply(self, write: TrialWrite) -> None:
+        """Apply one write with a public call."""
+        stored_id = self._backend_ids[write.number]
+        match write.kind:
+            case WriteKind.USER_ATTR:
+                super().set_trial_user_attr(stored_id, write.name, write.value)
+            case WriteKind.SYSTEM_ATTR:
+                super().set_trial_system_attr(stored_id, write.name, write.value)
+            case WriteKind.PARAM:
+                super().set_trial_param(stored_id, write.name, *write.value)
+            case WriteKind.INTERMEDIATE_VALUE:
+                super().set_trial_intermediate_value(stored_id, write.name, write.value)
+            case WriteKind.STATE:
+                state, values, _ = write.value
+                super().set_trial_state_values(stored_id, state, values)
 
     def _store_new(self, number: int) -> None:
         """Store a trial that was created in a block."""
@@ -342,28 +369,6 @@ class CachedDriverStorage(RetryingStorage):
         if trial.state is TrialState.RUNNING:  # another process took the number; any search may resume this trial
             super().set_trial_user_attr(stored_id, _DRIVER, "")
         self._release(super().get_trial(id_of_number))
-
-    def _append(self, journal: JournalFileStorage, writes: Sequence[_Write]) -> None:
-        """Append writes to a journal file, all at once."""
-        stored_ids = {write.number: self._backend_ids[write.number] for write in writes}
-
-        def append() -> None:
-            with journal.transaction():
-                for write in writes:
-                    write.apply(stored_ids[write.number])
-
-        def append_unless_stored() -> None:
-            if not all(self._is_cached(self._backend.get_trial(stored_id)) for stored_id in stored_ids.values()):
-                append()
-
-        try:
-            self._call_backend(append, again=append_unless_stored)
-        except UpdateFinishedTrialError:  # another process took over one of the trials and finished it
-            if len(stored_ids) == 1:
-                self._release(super().get_trial(*stored_ids.values()))
-                return
-            for number in stored_ids:
-                self._append(journal, [write for write in writes if write.number == number])
 
 
 def _is_run_by(trial: FrozenTrial, driver: str) -> bool:

@@ -219,8 +219,9 @@ def test_a_trial_whose_number_another_driver_took_is_left_without_a_driver(pair)
     assert one.ask().number == 2
 
 
-def test_a_crash_between_two_writes_leaves_a_running_trial_with_the_first_ones(tmp_path):
-    """The writes are applied in this order: attributes, parameters, intermediate values, state."""
+def test_a_crash_between_two_writes_leaves_a_running_trial_with_the_first_ones(tmp_path, monkeypatch):
+    """Without bulk writes, the order is: attributes, parameters, intermediate values, state."""
+    monkeypatch.setattr("automl_cxr.storage.cached_storage.supports_bulk_writes", lambda _: False)
     url = f"sqlite:///{tmp_path / 'x'}"
     (driver,) = open_as_drivers(url, 1)
     database = storage_of(driver)._backend

@@ -1,4 +1,4 @@
-"""What is written for people stays true: commands, options and names that the documents mention exist."""
+"""The commands, options and names in README.md and CONTRIBUTING.md exist."""
 
 import re
 from pathlib import Path
@@ -14,29 +14,29 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
-def leaves(command, words=()):
-    for name, sub in command.commands.items():
-        if isinstance(sub, click.Group):
-            yield from leaves(sub, (*words, name))
-        if not isinstance(sub, click.Group) or sub.invoke_without_command:
-            yield (*words, name), sub
+def list_commands(command, names=()):
+    for name, subcommand in command.commands.items():
+        if isinstance(subcommand, click.Group):
+            yield from list_commands(subcommand, (*names, name))
+        if not isinstance(subcommand, click.Group) or subcommand.invoke_without_command:
+            yield (*names, name), subcommand
 
 
-COMMANDS = dict(leaves(cli.commands))
+COMMANDS = dict(list_commands(cli.commands))
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_every_command_is_in_the_readme(words):
-    assert f"automl-cxr {' '.join(words)}" in README
+@pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
+def test_every_command_is_in_the_readme(names):
+    assert f"automl-cxr {' '.join(names)}" in README
 
 
-def test_every_option_that_the_readme_types_exists():
-    known = {text for command in COMMANDS.values() for option in command.params for text in option.opts} | {"--help"}
-    typed = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
-    assert typed - known == set()
+def test_every_option_in_the_readme_exists():
+    existing_options = {text for command in COMMANDS.values() for option in command.params for text in option.opts} | {"--help"}
+    mentioned_options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
+    assert mentioned_options - existing_options == set()
 
 
-def test_the_names_that_python_users_type_exist():
+def test_the_python_names_in_the_readme_exist():
     for name in set(re.findall(r"automl_cxr\.(\w+)\(", README)):
         assert name in automl_cxr.__all__
         assert callable(getattr(automl_cxr, name))
@@ -46,14 +46,14 @@ def test_the_names_that_python_users_type_exist():
         automl_cxr.serch  # noqa: B018
 
 
-def test_the_files_and_tables_that_contributors_are_sent_to_exist():
+def test_the_files_and_tables_in_the_contributing_guide_exist():
     for path in set(re.findall(r"`(automl_cxr/[\w/]+(?:\.py)?/?)`", CONTRIBUTING)):
         assert (ROOT / path).exists(), path
     for table, path in re.findall(r"`(_?[A-Z]{3,})`\s+(?:of|in)\s+`(automl_cxr/[\w/.]+)`", CONTRIBUTING):
         assert re.search(rf"^{table}\b", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE), f"{table} in {path}"
 
 
-def test_shipped_spaces_and_studies_are_what_they_say():
+def test_shipped_spaces_have_descriptions_and_shipped_studies_have_options():
     from automl_cxr.study.spaces import load_space, shipped
     from automl_cxr.study.study_files import load_study_options
 

@@ -1,4 +1,4 @@
-"""The NumPy head of benchmarks/hyperband.py: its gradients, and training that continues from a checkpoint."""
+"""Tests of the NumPy head of benchmarks/hyperband.py: its gradients, and continuing from a checkpoint."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def draw_part(n, seed):
     return Part((np.eye(3, 7)[labels] + rng.normal(size=(n, 7))).astype("float32"), labels)
 
 
-def test_the_gradient_equals_the_numerical_gradient_of_the_loss():
+def test_gradients_equal_finite_differences_of_the_loss():
     part = draw_part(16, seed=1)
     head = Head(7, 3, {**VALUES, "dropout": 0.0}, seed=1)
     head.parameters = [array.astype("float64") for array in head.parameters]
@@ -54,4 +54,4 @@ def test_a_promoted_trial_equals_an_uninterrupted_one():
     assert (uninterrupted.n_epochs, by_rungs.n_epochs) == (6, 6)
     final = [training.head.parameters for training in (uninterrupted.checkpoints[0], by_rungs.checkpoints[4])]
     assert all((one == other).all() for one, other in zip(*final, strict=True))
-    assert by_rungs.checkpoints[0].epoch == 2, "the parent's checkpoint does not change"
+    assert by_rungs.checkpoints[0].epoch == 2, "the checkpoint of the parent is not changed"

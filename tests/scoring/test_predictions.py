@@ -101,8 +101,8 @@ def test_unknown_labels_and_no_images_cannot_be_scored() -> None:
 
 
 def test_npz_round_trip_with_odd_names(tmp_path: Path) -> None:
-    odd = ("ä, b;c.png", "胸部/レントゲン.dcm", 'quote".png', "line\nbreak", "broken\udcff.png", "🫁")
-    saved = Predictions(**changed(ids=odd, patients=odd, classes=("a,b", "ü", "c d")))  # type: ignore[arg-type]
+    unusual_names = ("ä, b;c.png", "胸部/レントゲン.dcm", 'quote".png', "line\nbreak", "broken\udcff.png", "🫁")
+    saved = Predictions(**changed(ids=unusual_names, patients=unusual_names, classes=("a,b", "ü", "c d")))  # type: ignore[arg-type]
     saved.to_npz(tmp_path / "valid.npz")
     loaded = Predictions.from_npz(tmp_path / "valid.npz")
     for name in ("ids", "patients", "classes"):

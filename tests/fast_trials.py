@@ -130,11 +130,11 @@ class RecordingListener:
 def prepare(tmp_path, phantoms) -> Callable[..., PreparedStudy]:
     """Return a function that prepares a study of phantoms in the test's folder."""
 
-    def prepare_phantoms(storage=f"sqlite:///{tmp_path / 'studies.db'}", **settings) -> PreparedStudy:
+    def prepare_phantoms(storage=f"sqlite:///{tmp_path / 'studies.db'}", command="", **settings) -> PreparedStudy:
         request = SearchOptions(
             **{"space": "scratch", "data": str(phantoms), "name": "s", "image_size": 32, "pruner": "none", **settings}
         )
-        return prepare_study(request, runs=tmp_path, storage=storage)
+        return prepare_study(request, runs=tmp_path, storage=storage, command=command)
 
     return prepare_phantoms
 

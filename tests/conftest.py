@@ -39,5 +39,5 @@ def test_data() -> Path:
 
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory) -> Path:
-    """Draw 60 phantom radiographs of three classes: enough for all classes in each part."""
+    """Draw 60 phantom radiographs of three classes, which is enough for each class in each part."""
     return draw_phantoms(tmp_path_factory.mktemp("phantoms") / "data", n_images=60, image_size=64, seed=1)

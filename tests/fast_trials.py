@@ -1,4 +1,4 @@
-"""A search without Keras: its trials take milliseconds and write the same files as real trials."""
+"""Fixtures for searches without Keras: trials take milliseconds and write the same files as real trials."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from automl_cxr.study.objective import TrialObjective, staging_folder
 from automl_cxr.study.options import SearchOptions
 from automl_cxr.study.prepare import PreparedStudy, prepare_study
 from automl_cxr.study.runner import run_search
-from tests.storage.postgres import HOW_TO_GET, PostgresServer, find_binaries, postgres_server
+from tests.storage.postgres import INSTALLATION_HINT, PostgresServer, find_binaries, postgres_server
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +48,8 @@ class QuickObjective:
         config = self.real.config_of(proposal)
         (folder / "config.json").write_text(config.to_json())
         n_parameters = 100 + config.filters
-        known = [bound for bound in self.real.requirements if bound.is_known_before_training]
-        violations = {str(bound): bound.violation(n_parameters) for bound in known}
+        known_before_training = [bound for bound in self.real.requirements if bound.is_known_before_training]
+        violations = {str(bound): bound.violation(n_parameters) for bound in known_before_training}
         if any(violation > 0 for violation in violations.values()):
             shutil.rmtree(folder)
             raise InfeasibleError(
@@ -74,12 +74,12 @@ class QuickObjective:
             "seconds": 0.01,
             "values": self._values(score, n_parameters),
             "violations": violations
-            | {str(bound): bound.violation(score) for bound in self.real.requirements if bound not in known},
+            | {str(bound): bound.violation(score) for bound in self.real.requirements if bound not in known_before_training},
         }
 
     def _values(self, score: float, n_parameters: int) -> tuple[float, ...]:
-        figures = {"macro_f1": score, "parameters": float(n_parameters)}
-        return tuple(figures[name] for name in self.real.objectives) if len(self.real.objectives) > 1 else ()
+        value_by_objective = {"macro_f1": score, "parameters": float(n_parameters)}
+        return tuple(value_by_objective[name] for name in self.real.objectives) if len(self.real.objectives) > 1 else ()
 
     def _write_predictions(self, folder: Path, score: float, seed: int) -> None:
         split = SplitRecord.from_json(self.real.split.read_text(encoding="utf-8"))
@@ -92,7 +92,7 @@ class QuickObjective:
         ).to_npz(folder / "valid.npz")
 
 
-class Silence:
+class RecordingListener:
     """A listener that records the events of a search."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class Silence:
         self.failures: list[tuple[int, str]] = []
         self.lost: list[int] = []
         self.ended: list[int] = []
-        self.away: list[str] = []
+        self.storage_errors: list[str] = []
         self.lock_timeouts: list[str] = []
 
     def on_begin(self, number, *, resumed):
@@ -120,7 +120,7 @@ class Silence:
         self.ended.append(record.number)
 
     def on_storage_away(self, reason):
-        self.away.append(reason)
+        self.storage_errors.append(reason)
 
     def on_lock_timeout(self, message):
         self.lock_timeouts.append(message)
@@ -130,11 +130,11 @@ class Silence:
 def prepare(tmp_path, phantoms) -> Callable[..., PreparedStudy]:
     """Return a function that prepares a study of phantoms in the test's folder."""
 
-    def prepare_phantoms(storage=f"sqlite:///{tmp_path / 'studies.db'}", **settings) -> PreparedStudy:
+    def prepare_phantoms(storage=f"sqlite:///{tmp_path / 'studies.db'}", command="", **settings) -> PreparedStudy:
         request = SearchOptions(
             **{"space": "scratch", "data": str(phantoms), "name": "s", "image_size": 32, "pruner": "none", **settings}
         )
-        return prepare_study(request, runs=tmp_path, storage=storage)
+        return prepare_study(request, runs=tmp_path, storage=storage, command=command)
 
     return prepare_phantoms
 
@@ -143,7 +143,7 @@ def prepare(tmp_path, phantoms) -> Callable[..., PreparedStudy]:
 def postgres(tmp_path_factory) -> Iterator[PostgresServer]:
     """Run a PostgreSQL server for the tests."""
     if find_binaries() is None:
-        pytest.skip(HOW_TO_GET)
+        pytest.skip(INSTALLATION_HINT)
     with postgres_server(tmp_path_factory.mktemp("postgres") / "server") as server:
         yield server
 
@@ -161,7 +161,7 @@ def proxy(tmp_path) -> Iterator[GrpcProxy]:
 
 @dataclasses.dataclass
 class GrpcProxy:
-    """`automl-cxr storage serve`, which can be stopped and started again."""
+    """A process of `automl-cxr storage serve` that can be stopped and restarted."""
 
     storage: str
     port: int
@@ -189,16 +189,24 @@ def quick_objective() -> type[QuickObjective]:
 
 
 @pytest.fixture
-def quick_search() -> Callable[..., Silence]:
+def quick_search() -> Callable[..., RecordingListener]:
     """Return a function that searches a prepared study; each trial takes milliseconds."""
 
     def search(
-        prepared: PreparedStudy, *, trials=None, seconds=None, keep_models=3, limits=None, listener=None, batch_trials=1, **how
-    ) -> Silence:
+        prepared: PreparedStudy,
+        *,
+        trials=None,
+        seconds=None,
+        keep_models=3,
+        limits=None,
+        listener=None,
+        batch_trials=1,
+        **objective_settings,
+    ) -> RecordingListener:
         def execute(objective: Objective, proposer: Proposer) -> None:
-            run_inline(QuickObjective(objective, **how), proposer, batch_trials=batch_trials)
+            run_inline(QuickObjective(objective, **objective_settings), proposer, batch_trials=batch_trials)
 
-        listener = listener or Silence()
+        listener = listener or RecordingListener()
         budget = Budget(n_trials=trials, seconds=seconds, keep_models=keep_models, **(limits or {}))
         run_search(
             prepared.store,
@@ -220,7 +228,7 @@ def hyperband_search() -> Callable[..., None]:
     """Return a function that searches a prepared study to the end of its brackets, with real training."""
 
     def search(prepared: PreparedStudy, execute: Callable[[Objective, Proposer], None] = run_inline) -> None:
-        listener = Silence()
+        listener = RecordingListener()
         run_search(
             prepared.store,
             prepared.images,
@@ -230,6 +238,6 @@ def hyperband_search() -> Callable[..., None]:
             execute=execute,
             listener=listener,
         )
-        assert listener.away == []
+        assert listener.storage_errors == []
 
     return search

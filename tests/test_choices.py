@@ -35,7 +35,7 @@ from automl_cxr.study.fidelity import FIDELITIES
     ],
     ids=lambda value: "" if not isinstance(value, tuple) else value[0],
 )
-def test_names_are_those_of_the_table(names, table):
+def test_names_equal_those_of_the_table(names, table):
     assert names == tuple(table)
 
 

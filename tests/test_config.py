@@ -83,9 +83,9 @@ def test_frozen_epochs_are_a_share_of_the_epochs_if_layers_are_unfrozen_later(va
     ],
 )
 def test_text_is_parsed_as_the_type_of_the_hyperparameter(name, text, value):
-    read = read_value(name, text)
-    assert read == value
-    assert type(read) is type(value)
+    parsed = read_value(name, text)
+    assert parsed == value
+    assert type(parsed) is type(value)
 
 
 @pytest.mark.parametrize(("name", "text"), [("dropout", "much"), ("n_blocks", "3.0"), ("otsu", "1"), ("n_blocks", "")])
@@ -94,13 +94,13 @@ def test_text_of_another_type_is_refused(name, text):
         read_value(name, text)
 
 
-def test_names_that_layers_may_not_share_by_import_agree():
+def test_fits_of_the_configuration_equal_those_of_the_decoder():
     from automl_cxr.data import decode
 
     assert decode.FITS == FITS
 
 
-HEAD_ALONE = {"family": "transfer", "unfreeze": 0, "augmentation": 0.0}
+HEAD_ONLY = {"family": "transfer", "unfreeze": 0, "augmentation": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -122,4 +122,4 @@ HEAD_ALONE = {"family": "transfer", "unfreeze": 0, "augmentation": 0.0}
     ],
 )
 def test_trains_head_only(values, expected):
-    assert TrialConfig.from_values({**HEAD_ALONE, **values}).trains_head_only is expected
+    assert TrialConfig.from_values({**HEAD_ONLY, **values}).trains_head_only is expected

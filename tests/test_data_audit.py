@@ -20,11 +20,11 @@ def plain(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def marked(tmp_path_factory):
-    """Draw phantoms with a letter burnt into a corner in one class."""
+    """Draw phantoms with letters in a corner of one class."""
     folder = draw_phantoms(tmp_path_factory.mktemp("marked") / "data", n_images=150, image_size=96, seed=5)
     for path in (folder / "effusion").glob("*.png"):
-        with Image.open(path) as opened:
-            image = opened.convert("L")
+        with Image.open(path) as source:
+            image = source.convert("L")
         ImageDraw.Draw(image).text((4, 4), "AP", fill=255, font_size=14)
         image.save(path)
     return folder
@@ -53,7 +53,7 @@ def test_a_marker_in_one_class_is_reported(marked):
     assert any("at the top left" in warning and "effusion" in warning for warning in audit.warnings)
 
 
-def test_an_audit_is_json_both_ways(marked):
+def test_an_audit_round_trips_through_json(marked):
     audit = audit_dataset(load_dataset(marked))
     assert Audit.from_json(audit.to_json()) == audit
     assert json.loads(audit.to_json())["shortcut"]["n_folds"] == 5

@@ -14,15 +14,15 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
-def leaves(command, words=()):
-    for name, sub in command.commands.items():
-        if isinstance(sub, click.Group):
-            yield from leaves(sub, (*words, name))
-        if not isinstance(sub, click.Group) or sub.invoke_without_command:
-            yield (*words, name), sub
+def list_commands(command, names=()):
+    for name, subcommand in command.commands.items():
+        if isinstance(subcommand, click.Group):
+            yield from list_commands(subcommand, (*names, name))
+        if not isinstance(subcommand, click.Group) or subcommand.invoke_without_command:
+            yield (*names, name), subcommand
 
 
-COMMANDS = dict(leaves(cli.commands))
+COMMANDS = dict(list_commands(cli.commands))
 
 
 DOCS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").rglob("*.md"))}
@@ -32,9 +32,9 @@ def test_the_readme_is_short():
     assert len(README.splitlines()) <= 130
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_every_command_is_in_the_readme_or_in_the_docs(words):
-    command = f"automl-cxr {' '.join(words)}"
+@pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
+def test_every_command_is_in_the_readme_or_in_the_docs(names):
+    command = f"automl-cxr {' '.join(names)}"
     assert any(command in text for text in (README, *DOCS.values())), command
 
 
@@ -46,9 +46,9 @@ def test_links_to_files_of_the_repository_exist(name):
 
 
 def test_every_option_in_the_readme_exists():
-    known = {text for command in COMMANDS.values() for option in command.params for text in option.opts} | {"--help"}
+    existing_options = {text for command in COMMANDS.values() for option in command.params for text in option.opts} | {"--help"}
     typed = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
-    assert typed - known == set()
+    assert typed - existing_options == set()
 
 
 def test_the_python_names_in_the_readme_exist():

@@ -26,10 +26,10 @@ LAYERS = (
     {"api"},
     {"cli"},
 )
-LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
+LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 # Where each heavy library may be imported.
-HOMES = {
+IMPORTING_MODULES = {
     "keras": ("model/", "training/"),
     "tensorflow": ("model/devices.py", "model/export_check.py", "model/gradients.py"),
     "jax": ("model/devices.py", "model/gradients.py"),
@@ -100,7 +100,7 @@ def package_of(module: str) -> str:
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module != "__init__.py"])
-def test_imports_point_downwards_only(module):
+def test_modules_import_only_lower_layers(module):
     package = package_of(module)
     for name in imported_names(module):
         parts = name.split(".")
@@ -138,14 +138,15 @@ def test_the_whole_package_has_no_import_cycle():
         pytest.fail(" -> ".join(error.args[1]))
 
 
-@pytest.mark.parametrize("library", HOMES)
-def test_libraries_are_imported_in_their_modules_only(library):
-    others = [
+@pytest.mark.parametrize("library", IMPORTING_MODULES)
+def test_libraries_are_imported_only_in_the_permitted_modules(library):
+    violations = [
         module
         for module in MODULES
-        if any(name.split(".")[0] == library for name in imported_names(module)) and not module.startswith(HOMES[library])
+        if any(name.split(".")[0] == library for name in imported_names(module))
+        and not module.startswith(IMPORTING_MODULES[library])
     ]
-    assert others == []
+    assert violations == []
 
 
 def loaded_by(code: str) -> set[str]:
@@ -154,12 +155,12 @@ def loaded_by(code: str) -> set[str]:
     return set(json.loads(out.splitlines()[-1]))
 
 
-def test_help_imports_nothing_heavy():
+def test_help_imports_no_heavy_library():
     code = "from automl_cxr.cli import _run\nassert _run(['--help']) == 0\nassert _run(['search', '--help']) == 0"
     assert loaded_by(code) == set()
 
 
-def test_data_of_other_kinds_do_not_load_pydicom():
+def test_reading_other_data_does_not_load_pydicom():
     assert "pydicom" not in loaded_by("import automl_cxr.data.inspection, automl_cxr.data.layouts, automl_cxr.data.dicom_tags")
 
 

@@ -9,7 +9,7 @@ def _half_written():
     raise TypeError
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_remains(tmp_path):
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_file(tmp_path):
     path = tmp_path / "record.json"
     write_text(path, "old")
     with pytest.raises(TypeError), atomic_write(path) as file:
@@ -26,7 +26,7 @@ def test_a_successful_write_replaces_the_file(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["record.json"]
 
 
-def test_a_failed_folder_leaves_the_old_folder_and_no_remains(tmp_path):
+def test_a_failed_folder_leaves_the_old_folder_and_no_temporary_folder(tmp_path):
     folder = tmp_path / "ensemble"
     folder.mkdir()
     (folder / "a").write_text("old")
@@ -39,7 +39,7 @@ def test_a_failed_folder_leaves_the_old_folder_and_no_remains(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["ensemble"]
 
 
-def test_the_digest_is_that_of_the_content(tmp_path):
+def test_the_digest_equals_that_of_the_content(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"content" * 100_000)
     assert sha256_of_file(path) == hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""The private names of other libraries that this package uses still exist. Each message names the place to change."""
+"""The private names of other libraries that this package uses still exist. Each message names the file to change."""
 
 from importlib.metadata import version
 
@@ -43,7 +43,7 @@ def test_a_frozen_trial_takes_a_number_and_an_id():
     assert (trial.number, optuna_private.trial_id_of(trial)) == (3, 7), f"{OPTUNA} with_trial_id."
 
 
-def test_enqueued_values_are_where_they_are_looked_for(study):
+def test_enqueued_values_have_the_expected_attributes(study):
     study.enqueue_trial({"x": 0.25})
     (trial,) = study.get_trials()
     message = f"{OPTUNA} enqueued_values, enqueued_attrs; Optuna stores {trial.system_attrs}."

@@ -23,7 +23,7 @@ def location(tmp_path):
     return {"runs": tmp_path, "storage": f"sqlite:///{tmp_path / 'studies.db'}"}
 
 
-def interrupted_at(number):
+def interrupt_at(number):
     def interrupt(proposal, epoch):
         if proposal.number == number and epoch == 2:
             raise KeyboardInterrupt
@@ -35,7 +35,7 @@ def start_and_interrupt(prepare, quick_search, **settings):
     """Return a study with two COMPLETE trials and an abandoned RUNNING trial."""
     prepared = prepare(**settings)
     with pytest.raises(KeyboardInterrupt):
-        quick_search(prepared, trials=4, between_epochs=interrupted_at(2))
+        quick_search(prepared, trials=4, between_epochs=interrupt_at(2))
     return prepared
 
 
@@ -50,14 +50,19 @@ class TestListing:
         prepare(name="t", objective=["log_loss"])
         optuna.create_study(study_name="foreign", storage=location["storage"])
         shutil.rmtree(tmp_path / "t")
-        foreign, first, emptied = list_studies(**location)
+        foreign, first, without_files = list_studies(**location)
         assert (first.name, first.space, first.objective) == ("s", "scratch", "macro_f1")
         assert first.trials == {"running": 1, "complete": 2}
         best = prepared.store.ranked()[0]
         assert (first.best, first.best_trial) == (best.score, best.number)
         assert first.changed == prepared.store.study.get_trials()[2].datetime_start
         assert first.folder == tmp_path / "s"
-        assert (emptied.objective, emptied.best, emptied.changed, emptied.folder) == ("log_loss", None, None, None)
+        assert (without_files.objective, without_files.best, without_files.changed, without_files.folder) == (
+            "log_loss",
+            None,
+            None,
+            None,
+        )
         assert (foreign.name, foreign.space, foreign.trials) == ("foreign", "", {})
 
     def test_the_best_score_of_a_minimised_objective_is_the_lowest(self, prepare, quick_search, location):
@@ -88,15 +93,15 @@ class TestListing:
 
 
 class TestCopying:
-    @pytest.mark.parametrize("elsewhere", [False, True], ids=["within one storage", "into another"])
-    def test_a_copy_is_continued_independently(self, prepare, quick_search, location, tmp_path, elsewhere):
+    @pytest.mark.parametrize("into_another_storage", [False, True], ids=["within one storage", "into another"])
+    def test_a_copy_is_continued_independently(self, prepare, quick_search, location, tmp_path, into_another_storage):
         original = start_and_interrupt(prepare, quick_search)
         ensemble = tmp_path / "s" / "ensembles" / "pair"
         ensemble.mkdir(parents=True)
         (ensemble / "ensemble.json").write_text(json.dumps({"study": "s", "split_digest": original.store.split_digest}))
         original.store.record_test_opening("trial 0", {"macro_f1": 0.5})
         running = original.store.record(2).params
-        target = {"runs": tmp_path / "o", "storage": f"sqlite:///{tmp_path / 'o.db'}"} if elsewhere else location
+        target = {"runs": tmp_path / "o", "storage": f"sqlite:///{tmp_path / 'o.db'}"} if into_another_storage else location
         copied = copy_study(original.store, "copy", **target)
         assert copied.spec.name == "copy"
         assert copied.split_digest == original.store.split_digest
@@ -122,7 +127,7 @@ class TestCopying:
             trial = prepared.store.study.ask()
             trial.set_user_attr("driver", heartbeat.driver)
             (prepared.store.folder / "trials" / f".00002-{heartbeat.driver}").mkdir()
-            (prepared.store.folder / "trials" / "00002").mkdir()  # its files are committed, but it is not marked COMPLETE yet
+            (prepared.store.folder / "trials" / "00002").mkdir()  # its files are committed, but its state is not COMPLETE yet
             copied = copy_study(prepared.store, "copy", **location)
         assert sorted(path.name for path in (copied.folder / "trials").iterdir()) == ["00000", "00001"]
         assert not (copied.folder / "drivers").exists()
@@ -166,7 +171,7 @@ class TestCopying:
         assert not (tmp_path / ".copy.0123456789abcdef0123456789abcdef.partial").exists()
         assert [study.name for study in list_studies(**location)] == ["s"]
 
-    def test_a_failed_copy_leaves_nothing(self, prepare, quick_search, location, tmp_path):
+    def test_a_failed_copy_leaves_no_study(self, prepare, quick_search, location, tmp_path):
         prepared = prepare()
         quick_search(prepared, trials=1)
         (tmp_path / "full").write_text("a file where a folder should be")
@@ -180,10 +185,10 @@ class TestDeleting:
         prepared = prepare()
         quick_search(prepared, trials=3, keep_models=2)
         prepare(name="t")
-        loss = preview_deletion("s", **location)
-        assert (loss.trials, loss.models, loss.ensembles) == ({"complete": 3}, 2, [])
-        assert loss.n_bytes > 0
-        assert delete_study("s", **location) == loss
+        preview = preview_deletion("s", **location)
+        assert (preview.trials, preview.models, preview.ensembles) == ({"complete": 3}, 2, [])
+        assert preview.n_bytes > 0
+        assert delete_study("s", **location) == preview
         assert [study.name for study in list_studies(**location)] == ["t"]
         assert not list(tmp_path.glob("s*/")) + list(tmp_path.glob(".deleted*"))
         assert prepare().is_new
@@ -209,9 +214,9 @@ class TestDeleting:
             delete_study("s", **location)
         monkeypatch.undo()
         assert not (tmp_path / "s").exists()
-        remaining = {study.name: study.folder for study in list_studies(**location)}
-        assert remaining == ({"s": None, "t": tmp_path / "t"} if "optuna" in step else {"t": tmp_path / "t"})
-        delete_study("s" if "s" in remaining else "t", **location)
+        folder_by_name = {study.name: study.folder for study in list_studies(**location)}
+        assert folder_by_name == ({"s": None, "t": tmp_path / "t"} if "optuna" in step else {"t": tmp_path / "t"})
+        delete_study("s" if "s" in folder_by_name else "t", **location)
         assert not list(tmp_path.glob(".deleted*"))
 
     def test_the_folder_of_another_study_is_not_deleted(self, prepare, location, tmp_path):

@@ -43,15 +43,15 @@ def run(objective, proposal):
 
 
 def test_a_promoted_trial_equals_an_uninterrupted_one():
-    whole = HeadObjective(draw_part(90, seed=2), draw_part(40, seed=3), seed=0, epochs=6)
-    rungs = HeadObjective(whole.train, whole.valid, seed=0, epochs=6)
-    scores, facts = run(whole, Proposal(0, VALUES))
-    first, _ = run(rungs, Proposal(0, VALUES, epochs=2))
-    rest, promoted = run(rungs, Proposal(4, VALUES, parent=0))
-    assert first + rest == scores
-    assert promoted == facts
+    uninterrupted = HeadObjective(draw_part(90, seed=2), draw_part(40, seed=3), seed=0, epochs=6)
+    by_rungs = HeadObjective(uninterrupted.train, uninterrupted.valid, seed=0, epochs=6)
+    scores, facts = run(uninterrupted, Proposal(0, VALUES))
+    first_scores, _ = run(by_rungs, Proposal(0, VALUES, epochs=2))
+    last_scores, promoted_facts = run(by_rungs, Proposal(4, VALUES, parent=0))
+    assert first_scores + last_scores == scores
+    assert promoted_facts == facts
     assert facts["score"] == max(scores) > 1 / 3
-    assert (whole.n_epochs, rungs.n_epochs) == (6, 6)
-    final = [training.head.parameters for training in (whole.checkpoints[0], rungs.checkpoints[4])]
+    assert (uninterrupted.n_epochs, by_rungs.n_epochs) == (6, 6)
+    final = [training.head.parameters for training in (uninterrupted.checkpoints[0], by_rungs.checkpoints[4])]
     assert all((one == other).all() for one, other in zip(*final, strict=True))
-    assert rungs.checkpoints[0].epoch == 2, "the checkpoint of the parent is not changed"
+    assert by_rungs.checkpoints[0].epoch == 2, "the checkpoint of the parent is not changed"

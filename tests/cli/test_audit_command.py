@@ -7,7 +7,7 @@ from automl_cxr.data.dataset import load_dataset
 
 
 @pytest.fixture
-def audited(phantoms, tmp_path, capsys):
+def run_audit(phantoms, tmp_path, capsys):
     def audit(*arguments):
         code = _run(["data", "audit", str(phantoms), *map(str, arguments)])
         return code, capsys.readouterr()
@@ -15,8 +15,8 @@ def audited(phantoms, tmp_path, capsys):
     return audit
 
 
-def test_an_audit_prints_tables_and_writes_a_page_and_a_cleaned_table(audited, phantoms, tmp_path):
-    code, output = audited("--out", tmp_path / "audit.html", "--fix", tmp_path / "clean.csv")
+def test_an_audit_prints_tables_and_writes_a_page_and_a_cleaned_table(run_audit, phantoms, tmp_path):
+    code, output = run_audit("--out", tmp_path / "audit.html", "--fix", tmp_path / "clean.csv")
     assert code == 0
     assert "Shortcut baseline" in output.out
     assert "suspected burnt-in text" in output.out
@@ -25,17 +25,17 @@ def test_an_audit_prints_tables_and_writes_a_page_and_a_cleaned_table(audited, p
     assert (tmp_path / "clean.changes.csv").read_text() == "image,change,reason\n"
 
 
-def test_json_contains_the_whole_audit(audited):
-    code, output = audited("--json")
-    found = json.loads(output.out)
+def test_json_contains_the_whole_audit(run_audit):
+    code, output = run_audit("--json")
+    audit = json.loads(output.out)
     assert code == 0
-    assert found["shortcut"]["low"] <= found["shortcut"]["macro_f1"] <= found["shortcut"]["high"]
-    assert found["found_duplicates"] == []
-    assert len(found["differences"]) == 22
+    assert audit["shortcut"]["low"] <= audit["shortcut"]["macro_f1"] <= audit["shortcut"]["high"]
+    assert audit["found_duplicates"] == []
+    assert len(audit["differences"]) == 22
 
 
-def test_a_page_that_cannot_be_written_is_refused_before_the_audit(audited, tmp_path):
-    code, output = audited("--out", tmp_path / "no" / "audit.html")
+def test_a_page_that_cannot_be_written_is_refused_before_the_audit(run_audit, tmp_path):
+    code, output = run_audit("--out", tmp_path / "no" / "audit.html")
     assert code == 2
     assert "Name another --out" in output.err
 

@@ -48,7 +48,7 @@ def run(tmp_path, monkeypatch, capfd):
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory, phantoms):
-    """The runs folder of a study that was searched from the command line without Ray."""
+    """Search a study from the command line without Ray; return its runs folder."""
     folder = tmp_path_factory.mktemp("searched")
     (folder / "tiny.toml").write_text(SPACE)
     arguments = ["search", "--space", folder / "tiny.toml", "--data", phantoms, "--name", "s", "--trials", 3, "--epochs", 2]
@@ -265,7 +265,7 @@ def test_two_objectives_and_a_bound_are_searched_from_a_study_file_or_from_optio
     assert out.splitlines()[3].split()[2:4] == ["yes", "yes"]
 
 
-def test_a_published_system_is_searched_by_name(run, phantoms):
+def test_a_published_system_is_trained_by_its_name(run, phantoms):
     arguments = ["search", "--study", "lung3-3", "--data", phantoms, "--image-size", 32, "--epochs", 1, "--executor", "inline"]
     code, out, err = run(*arguments, "--set", "learning_rate=0.01", "--json")
     assert code == 0, err
@@ -285,12 +285,12 @@ def test_spaces_are_listed_and_shown(run):
     code, out, _ = run("spaces")
     assert code == 0
     assert {line.split()[0] for line in out.splitlines()} >= {"scratch", "fused"}
-    _, shown, _ = run("spaces", "show", "fused")
-    assert "[taps]" in shown
+    _, text, _ = run("spaces", "show", "fused")
+    assert "[taps]" in text
     assert set(json.loads(run("spaces", "--json")[1])) >= {"scratch", "fused"}
 
 
-def test_pairs_of_cuts_are_scored_printed_and_drawn(run, phantoms):
+def test_pairs_of_cuts_are_scored_printed_and_plotted(run, phantoms):
     arguments = ["splice", "squeezenet", "squeezenet", "--data", phantoms, "--cuts", "1,2", "--image-size", 32, "--finetune", 0]
     arguments += ["--set", "weights=none", "--set", "second_weights=none"]
     code, out, err = run(*arguments, "--figure", "splices.html")
@@ -315,8 +315,8 @@ def test_phantoms_are_drawn_and_inspected(run):
     assert code == 0
     for text in ("layout folders", "normal", "opacity", "effusion", "48x48", "cannot be read: 1", "normal/broken.png"):
         assert text in out
-    found = json.loads(run("data", "inspect", "chests", "--json")[1])
-    assert {row["class"]: row["unreadable"] for row in found["classes"]} == {"effusion": 0, "normal": 1, "opacity": 0}
+    result = json.loads(run("data", "inspect", "chests", "--json")[1])
+    assert {row["class"]: row["unreadable"] for row in result["classes"]} == {"effusion": 0, "normal": 1, "opacity": 0}
 
 
 class TestAfterASearch:
@@ -449,8 +449,8 @@ class TestAfterASearch:
         assert "Deleted study 'other'" in out
         assert set(json.loads(run("studies", *location, "--json")[1])) == {"s"}
         assert run("studies", "copy", "s", "other", *location)[0] == 0
-        lost = json.loads(run("studies", "delete", "other", *location, "--yes", "--json")[1])
-        assert lost["models"] == 3
+        deleted = json.loads(run("studies", "delete", "other", *location, "--yes", "--json")[1])
+        assert deleted["models"] == 3
         code, _, err = run("studies", *location, "show", "s")
         assert (code, "Options belong after" in err) == (2, True)
 
@@ -493,13 +493,13 @@ def test_typed_options_take_precedence_over_a_study_file(run, phantoms):
 
 
 def start_automl_cxr(*arguments, **settings):
-    # A process that a shell starts in the background ignores Ctrl-C, and so do its children: install the handler again.
+    # A background process of a shell and its children ignore Ctrl-C. Therefore the handler is installed again.
     install_handler = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     script = f"{install_handler}; from automl_cxr.cli import main; main()"
     return subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], text=True, **settings)
 
 
-def test_a_search_through_ray_survives_an_interrupt_and_a_kill(tmp_path, phantoms):
+def test_a_search_with_ray_continues_after_interrupts_and_a_kill(tmp_path, phantoms):
     (tmp_path / "tiny.toml").write_text(SPACE)
     arguments = ["search", "--space", "tiny.toml", "--data", phantoms, "--name", "r", "--trials", 6, "--epochs", 2]
     arguments += ["--image-size", 32, "--batch-size", 8, "--concurrency", 1, "--json"]
@@ -513,13 +513,13 @@ def test_a_search_through_ray_survives_an_interrupt_and_a_kill(tmp_path, phantom
             if text in line:
                 os.kill(search.pid, signal_number)
                 break
-        out, rest = search.communicate(timeout=120)
-        return search.returncode, out, log + rest
+        out, remaining_log = search.communicate(timeout=120)
+        return search.returncode, out, log + remaining_log
 
     code, _, log = run_until("trial 0 begins", signal.SIGTERM)
     assert code == 130, log
     assert "SIGTERM" not in log
-    code, _, log = run_until("trial 1 begins", signal.SIGINT)  # so that one trial is complete and one is unfinished
+    code, _, log = run_until("trial 1 begins", signal.SIGINT)  # one trial is complete and one is unfinished
     assert code == 130, log
     assert "the same command continues" in log
     code, _, log = run_until("was left unfinished", signal.SIGKILL)
@@ -545,8 +545,8 @@ def test_the_dashboard_shows_the_study(tmp_path, searched):
         deadline = time.monotonic() + 60
         while True:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=5) as answer:
-                    studies = json.load(answer)
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=5) as response:
+                    studies = json.load(response)
                 break
             except OSError:
                 assert time.monotonic() < deadline

@@ -33,16 +33,16 @@ def run(tmp_path, monkeypatch, capfd):
 
 @pytest.fixture
 def tables(tmp_path):
-    """Three tables of the same 120 images, each with its own order of rows and columns; the scores of the last sum to 10."""
+    """Write three tables of the same 120 images in different orders of rows and columns. The scores of the last sum to 10."""
     probabilities, labels = draw(3, 120, 3, 0)
     rng = np.random.default_rng(0)
     files = []
     for number, member in enumerate(probabilities):
         columns, scale = rng.permutation(3), 10 if number == 2 else 1
         file = tmp_path / f"model{number}.csv"
-        with file.open("w", newline="") as out:
-            table = csv.writer(out)
-            table.writerow(["image", "patient_id", "label", *(CLASSES[c] for c in columns)])
+        with file.open("w", newline="") as stream:
+            table = csv.writer(stream)
+            table.writerow(["image", "patient_id", "label", *(CLASSES[column] for column in columns)])
             for row in rng.permutation(120):
                 scores = (scale * member[row, columns]).tolist()
                 table.writerow([f"{row}.png", f"p{row // 2}", CLASSES[labels[row]], *scores])
@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_weights(run, tables):
     assert results[0]["calibration"].keys() == {"temperature", "error_before", "error_after"}
 
 
-def test_an_objective_may_need_the_normal_class(run, tables):
+def test_an_objective_may_require_the_normal_class(run, tables):
     arguments = ["ensemble", "build", "--predictions", *tables, "--method", "average", *QUICK, "--objective", "fnfr", "--json"]
     assert json.loads(run(*arguments)[1])["objective"] == "fnfr"
     assert json.loads(run(*arguments, "--normal-class", "other")[1])["members"][0]["score"] >= 0

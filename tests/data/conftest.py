@@ -23,7 +23,7 @@ def write_image() -> Callable[..., Path]:
 
 @pytest.fixture
 def write_folders(tmp_path: Path, write_image: Callable[..., Path]) -> Callable[..., Path]:
-    """Write images by their relative paths below a new folder and return it."""
+    """Return a function that writes images at relative paths in a new folder and returns the folder."""
 
     def write(images: Sequence[str], name: str = "data") -> Path:
         root = tmp_path / name
@@ -37,7 +37,7 @@ def write_folders(tmp_path: Path, write_image: Callable[..., Path]) -> Callable[
 
 @pytest.fixture(scope="session")
 def write_dicom() -> Callable[..., Path]:
-    """Write one uncompressed DICOM file; further tags by their keywords."""
+    """Return a function that writes an uncompressed DICOM file; further tags are given by their keywords."""
 
     def write(path: Path, values: np.ndarray, *, bits: int = 12, photometric: str = "MONOCHROME2", **tags: object) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -45,7 +45,7 @@ def test_rows_are_named_so_that_they_sort() -> None:
         (RAMP, RAMP),
         (RAMP[..., None], RAMP),
         (np.stack([RAMP] * 3, axis=-1), RAMP),
-        (RAMP // 195, RAMP * 0),  # whole numbers of 0..1 are nearly black, not a share of white
+        (RAMP // 195, RAMP * 0),  # integers 0 and 1 are nearly black; they are not scaled to 0..255
         (RAMP / 255, RAMP),
         ((RAMP / 255).astype(np.float32)[..., None], RAMP),
         (RAMP + 0.25, RAMP),
@@ -67,18 +67,18 @@ def test_numbers_of_all_dtypes_are_converted_to_grey(tmp_path: Path, numbers: np
 
 
 def test_all_images_of_an_array_share_one_grey_scale(tmp_path: Path) -> None:
-    dark, bright = RAMP / 510, RAMP / 194 * 1.002  # interpolation overshoots the 1.0 of white
+    dark, bright = RAMP / 510, RAMP / 194 * 1.002  # interpolation may exceed 1.0
     path = save(tmp_path / "x.npy", dark - 0.0005, bright)
     np.testing.assert_allclose(decode_row(path, 0), np.rint(RAMP / 2), atol=1)
     np.testing.assert_allclose(decode_row(path, 1), np.minimum(255, np.rint(255 * bright)), atol=1)
     deep = save(tmp_path / "y.npy", RAMP.astype(np.uint16), RAMP.astype(np.uint16) * 21)
     np.testing.assert_allclose(decode_row(deep, 0), np.rint(RAMP.astype(float) * 255 / (194 * 21)), atol=1)
-    alone = save(tmp_path / "z.npy", RAMP.astype(np.uint16))
-    assert read_row(str(alone), 0) != read_row(str(deep), 0)  # what names an image tells the scale that it is on
+    single = save(tmp_path / "z.npy", RAMP.astype(np.uint16))
+    assert read_row(str(single), 0) != read_row(str(deep), 0)  # the key of an image depends on its grey scale
 
 
 def test_floats_far_above_one_are_not_black(tmp_path: Path) -> None:
-    path = save(tmp_path / "x.npy", RAMP / 194 * 1.2, RAMP / 194 * 0.6)  # as cubic interpolation leaves sharp edges
+    path = save(tmp_path / "x.npy", RAMP / 194 * 1.2, RAMP / 194 * 0.6)  # cubic interpolation exceeds 1 at sharp edges
     np.testing.assert_allclose(decode_row(path, 0), np.rint(RAMP / 194 * 255), atol=1)
     np.testing.assert_allclose(decode_row(path, 1), np.rint(RAMP / 388 * 255), atol=1)
 
@@ -90,23 +90,23 @@ def test_an_image_without_finite_numbers_is_refused(tmp_path: Path) -> None:
 
 
 def test_threads_read_the_range_of_an_array_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, looks, finite_range = save(tmp_path / "x.npy", *[RAMP / 255] * 4), [], arrays.finite_range
+    path, calls, used_range = save(tmp_path / "x.npy", *[RAMP / 255] * 4), [], arrays.used_range
 
     def count_calls(values: np.ndarray) -> tuple[float, float]:
-        looks.append(values.shape)
-        time.sleep(0.05)  # long enough for another thread to come
-        return finite_range(values)
+        calls.append(values.shape)
+        time.sleep(0.05)  # long enough for other threads to call it
+        return used_range(values)
 
     monkeypatch.setattr(arrays, "finite_range", count_calls)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda row: read_row(str(path), row), range(4)))
-    assert looks == [(4, 12, 16)]
+    assert calls == [(4, 12, 16)]
 
 
 def test_an_image_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
     with (tmp_path / "x.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (1, 60_000, 60_000)})
-        file.truncate(file.tell() + 60_000 * 60_000)  # takes no room on the disk
+        file.truncate(file.tell() + 60_000 * 60_000)  # a sparse file
     assert reason_for(f"{tmp_path}/x.npy#0").startswith("too large (60000 x 60000 pixels")
     with (tmp_path / "y.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (1, 9_000, 9_000, 3)})
@@ -136,12 +136,12 @@ def test_an_array_file_of_a_single_image_is_an_image(tmp_path: Path) -> None:
 
 
 def test_files_without_images_are_refused_with_a_reason(tmp_path: Path) -> None:
-    whole = save(tmp_path / "x.npy", RAMP, RAMP).read_bytes()
+    intact = save(tmp_path / "x.npy", RAMP, RAMP).read_bytes()
     assert reason_for(f"{tmp_path}/x.npy#2") == "there is no image 2 in an array of 2, counted from 0"
     assert reason_for(f"{tmp_path}/none.npy#0") == "missing"
-    (tmp_path / "half.npy").write_bytes(whole[:-100])
+    (tmp_path / "half.npy").write_bytes(intact[:-100])
     assert reason_for(f"{tmp_path}/half.npy#0").startswith("truncated (")
-    (tmp_path / "head.npy").write_bytes(whole[:40])
+    (tmp_path / "head.npy").write_bytes(intact[:40])
     assert reason_for(f"{tmp_path}/head.npy#0").startswith("damaged (")
     for name, content in (("text", b"0,1\n"), ("empty", b""), ("zip", b"PK\3\4")):
         (tmp_path / f"{name}.npy").write_bytes(content)
@@ -158,7 +158,7 @@ def test_files_without_images_are_refused_with_a_reason(tmp_path: Path) -> None:
     assert reason_for(f"{tmp_path}/x.npy#0", max_pixels=100).startswith("too large (16 x 12 pixels")
 
 
-class _Explosive:
+class _Malicious:
     def __reduce__(self) -> tuple[object, ...]:
         return Path.touch, (Path("exploded"),)
 
@@ -166,7 +166,7 @@ class _Explosive:
 def test_no_code_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     objects = np.empty((2, 8, 8), object)
-    objects[:] = _Explosive()
+    objects[:] = _Malicious()
     np.save(tmp_path / "x.npy", objects, allow_pickle=True)
     assert reason_for("x.npy#0") == "an array of Python objects, not of numbers"
     assert reason_for("x.npy") == "an array of Python objects, not of numbers"

@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 class Progress:
-    """Records progress calls; there are none if the images were cached."""
+    """Records progress calls. There are none if the images are cached."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[int, int]] = []
@@ -79,10 +79,10 @@ def test_progress_counts_every_image(root: Path, folder: Path) -> None:
 
 
 def test_workers_do_not_change_the_result(root: Path, folder: Path) -> None:
-    one = decode_dataset(root, IDS, 16, folder=folder / "1", n_workers=1)
-    many = decode_dataset(root, IDS, 16, folder=folder / "8", n_workers=8)
-    assert one.digest == many.digest
-    np.testing.assert_array_equal(one.open(), many.open())
+    single = decode_dataset(root, IDS, 16, folder=folder / "1", n_workers=1)
+    parallel = decode_dataset(root, IDS, 16, folder=folder / "8", n_workers=8)
+    assert single.digest == parallel.digest
+    np.testing.assert_array_equal(single.open(), parallel.open())
 
 
 def test_unreadable_images_are_reported_with_their_reasons(root: Path, folder: Path) -> None:
@@ -97,8 +97,8 @@ def test_unreadable_images_are_reported_with_their_reasons(root: Path, folder: P
     }
     assert decoded.open().shape == (2, 16, 16)
     np.testing.assert_array_equal(decoded.open()[1], fit_square(decode_image(root / "b/3.png"), 16))
-    again, was_decoded = decode(root, folder, (*IDS, "b/gone.png"))
-    assert again == decoded
+    second, was_decoded = decode(root, folder, (*IDS, "b/gone.png"))
+    assert second == decoded
     assert not was_decoded
 
 
@@ -151,11 +151,11 @@ def test_the_digest_depends_on_names_and_contents_but_not_on_image_size(root: Pa
 
 def test_each_fit_has_its_own_array(root: Path, folder: Path) -> None:
     decoded = {fit: decode_dataset(root, IDS, 16, fit=fit, folder=folder) for fit in FITS}
-    assert len({one.path for one in decoded.values()}) == len(FITS)
-    assert len({one.digest for one in decoded.values()}) == 1
-    for fit, one in decoded.items():
-        np.testing.assert_array_equal(one.open()[0], fit_square(decode_image(root / IDS[0]), 16, fit))
-        assert decode_dataset(root, IDS, 16, fit=fit, folder=folder) == one
+    assert len({images.path for images in decoded.values()}) == len(FITS)
+    assert len({images.digest for images in decoded.values()}) == 1
+    for fit, images in decoded.items():
+        np.testing.assert_array_equal(images.open()[0], fit_square(decode_image(root / IDS[0]), 16, fit))
+        assert decode_dataset(root, IDS, 16, fit=fit, folder=folder) == images
 
 
 def test_rows_of_an_array_are_images(tmp_path: Path, folder: Path) -> None:
@@ -166,9 +166,9 @@ def test_rows_of_an_array_are_images(tmp_path: Path, folder: Path) -> None:
     expected = np.stack([fit_square(np.rint(255 * image[..., 0]).astype(np.uint8), 16) for image in images])
     np.testing.assert_array_equal(first.open(), expected)
     assert first.original_sizes.tolist() == [[16, 20]] * 4
-    again, was_decoded = decode(tmp_path, folder, ids)
-    assert (again, was_decoded) == (first, False)
-    (tmp_path / "x.npy").unlink()  # not written over: it is mapped
+    second, was_decoded = decode(tmp_path, folder, ids)
+    assert (second, was_decoded) == (first, False)
+    (tmp_path / "x.npy").unlink()  # the file is mapped, so it must not be overwritten
     np.save(tmp_path / "x.npy", np.concatenate([images[:3], images[:1]]))
     changed, was_decoded = decode(tmp_path, folder, ids)
     assert was_decoded
@@ -237,7 +237,7 @@ def test_a_corrupt_index_is_written_again(root: Path, folder: Path, content: byt
     assert json.loads(index.read_bytes()) == json.loads(valid)
 
 
-def test_an_interrupted_decode_leaves_nothing_that_is_used(root: Path, folder: Path) -> None:
+def test_files_of_an_interrupted_decode_are_not_used(root: Path, folder: Path) -> None:
     def interrupt(done: int, total: int) -> None:
         if done == 2:
             raise KeyboardInterrupt
@@ -251,7 +251,7 @@ def test_an_interrupted_decode_leaves_nothing_that_is_used(root: Path, folder: P
     assert decoded.open().shape == (4, 16, 16)
 
 
-def test_a_killed_decode_leaves_nothing_that_is_used(root: Path, folder: Path) -> None:
+def test_files_of_a_killed_decode_are_not_used(root: Path, folder: Path) -> None:
     script = (
         "import os, sys; from pathlib import Path; from automl_cxr.data.cache import decode_dataset\n"
         "decode_dataset(Path(sys.argv[1]), sys.argv[3:], 16, folder=Path(sys.argv[2]),"

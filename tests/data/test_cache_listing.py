@@ -6,7 +6,7 @@ from automl_cxr.data.cache_listing import clear_cache, list_cache_entries
 from automl_cxr.data.feature_cache import FeatureCache, Features
 
 
-def fill(folder, phantoms):
+def fill_cache(folder, phantoms):
     ids = sorted(str(path.relative_to(phantoms)) for path in phantoms.rglob("*.png"))[:3]
     decoded = decode_dataset(phantoms, ids, 16, folder=folder)
     requested = Features({"network": "a"}, (3, 2), "float16", "squeezenet@vector")
@@ -15,7 +15,7 @@ def fill(folder, phantoms):
 
 
 def test_images_and_features_are_listed_and_cleared(tmp_path, phantoms):
-    decoded = fill(tmp_path, phantoms)
+    decoded = fill_cache(tmp_path, phantoms)
     entries = {entry.kind: entry for entry in list_cache_entries(tmp_path)}
     assert (entries["images"].what, entries["images"].n_images) == ("decoded, 16 pixels", 3)
     assert entries["images"].n_bytes > 3 * 16 * 16
@@ -23,11 +23,11 @@ def test_images_and_features_are_listed_and_cleared(tmp_path, phantoms):
     assert clear_cache(tmp_path) == sum(entry.n_bytes for entry in entries.values())
     assert list_cache_entries(tmp_path) == []
     assert not decoded.path.exists()
-    assert fill(tmp_path, phantoms).path.exists()
+    assert fill_cache(tmp_path, phantoms).path.exists()
 
 
 def test_entries_that_are_being_written_are_not_removed(tmp_path, phantoms):
-    decoded = fill(tmp_path, phantoms)
+    decoded = fill_cache(tmp_path, phantoms)
     with FileLock(tmp_path / "decoded" / "locks" / f"{decoded.path.parent.name}.lock"):
         clear_cache(tmp_path)
     assert decoded.path.exists()

@@ -11,7 +11,7 @@ from automl_cxr.data.dataset import COLUMNS, load_dataset, load_image_paths
 from automl_cxr.errors import AutomlCxrError, DataError, UnknownNameError, UsageError
 
 WriteFolders = Callable[..., Path]
-ODD_NAMES = ['it\'s, "so".png', "=1+1.png", "-rf.png", " lead.png", "бронхит 肺.png", "two\nlines.png", "100%.png"]
+UNUSUAL_NAMES = ['it\'s, "so".png', "=1+1.png", "-rf.png", " lead.png", "бронхит 肺.png", "two\nlines.png", "100%.png"]
 
 
 def test_covid3_has_the_documented_images_and_classes(test_data: Path) -> None:
@@ -43,10 +43,10 @@ def test_the_table_is_sorted_and_complete(write_folders: WriteFolders, monkeypat
 
 
 def test_unusual_names_are_unchanged(write_folders: WriteFolders) -> None:
-    root = write_folders([f"{label}/{name}" for label in ("a", "b, 'c'") for name in ODD_NAMES])
+    root = write_folders([f"{label}/{name}" for label in ("a", "b, 'c'") for name in UNUSUAL_NAMES])
     dataset = load_dataset(root)
     assert dataset.classes == ("a", "b, 'c'")
-    assert len(dataset.table) == 2 * len(ODD_NAMES)
+    assert len(dataset.table) == 2 * len(UNUSUAL_NAMES)
     assert all((dataset.root / image).is_file() for image in dataset.table["image"])
     assert dataset.ignored == {}
 
@@ -166,6 +166,6 @@ def test_arrays_for_prediction_are_replaced_by_their_rows(write_folders: WriteFo
     assert list(unusable) == [str(root / "features.npy")]
     assert unusable[str(root / "features.npy")].startswith("an array of shape (12, 512)")
     assert load_image_paths([root / "images.npy"]) == ([root / row for row in rows], {})
-    one, gone = root / "images.npy#03", root / "gone.npy#03"
-    assert load_image_paths([one, gone, root / "images.npy"])[0] == [one, *(root / row for row in rows if root / row != one)]
-    assert load_image_paths([gone]) == ([], {str(gone): "missing"})
+    one, missing = root / "images.npy#03", root / "gone.npy#03"
+    assert load_image_paths([one, missing, root / "images.npy"])[0] == [one, *(root / row for row in rows if root / row != one)]
+    assert load_image_paths([missing]) == ([], {str(missing): "missing"})

@@ -34,8 +34,10 @@ def write_png_header(path: Path, width: int, height: int) -> Path:
     """Write a PNG with a large size in its header and almost no pixels."""
     parts = {b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0), b"IDAT": zlib.compress(b"\0")}
     chunks = [struct.pack(">I", len(body)) + name + body for name, body in parts.items()]
-    sums = [struct.pack(">I", zlib.crc32(chunk[4:])) for chunk in chunks]
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk + check for chunk, check in zip(chunks, sums, strict=True)))
+    checksums = [struct.pack(">I", zlib.crc32(chunk[4:])) for chunk in chunks]
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + b"".join(chunk + checksum for chunk, checksum in zip(chunks, checksums, strict=True))
+    )
     return path
 
 
@@ -47,7 +49,7 @@ def reason_for(path: Path, **options: int) -> str:
     return str(caught.value)
 
 
-# What can be shown
+# Decoded files
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "gif", "pgm"])
@@ -63,7 +65,7 @@ def test_compressed_grey_files_are_decoded_approximately(tmp_path: Path, suffix:
     assert np.abs(decoded.astype(int) - RAMP).max() <= 4
 
 
-def test_the_suffix_does_not_matter(tmp_path: Path) -> None:
+def test_the_suffix_does_not_affect_decoding(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(encode(Image.fromarray(RAMP), "BMP"))
     np.testing.assert_array_equal(decode_image(tmp_path / "x.png"), RAMP)
 
@@ -90,7 +92,7 @@ def test_big_endian_and_32_bit_grey(tmp_path: Path) -> None:
 
 def test_white_is_zero_is_inverted_at_any_depth(tmp_path: Path) -> None:
     deep = RAMP.astype(np.uint16) * 20
-    # Pillow writes 8-bit pictures of this kind inverted, so that they show as they were; deeper ones as they are given.
+    # Pillow inverts 8-bit pixels when it writes this kind of file, but not 16-bit pixels.
     save(tmp_path / "8.tif", Image.fromarray(RAMP), tiffinfo={262: 0})
     save(tmp_path / "16.tif", Image.fromarray(deep.max() - deep), tiffinfo={262: 0})
     np.testing.assert_array_equal(decode_image(tmp_path / "8.tif"), RAMP)
@@ -163,7 +165,7 @@ def test_the_first_of_several_frames_is_used(tmp_path: Path, suffix: str) -> Non
     np.testing.assert_allclose(decode_image(path).astype(int), RAMP, atol=2)
 
 
-# What is refused
+# Refused files
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "BMP", "TIFF", "GIF", "PPM"])
@@ -225,7 +227,7 @@ def test_pillow_limits_and_warning_filters_are_unchanged(tmp_path: Path) -> None
     limit, filters = Image.MAX_IMAGE_PIXELS, list(warnings.filters)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        reason_for(write_png_header(tmp_path / "x.png", 9_900, 9_900))  # beyond where Pillow warns
+        reason_for(write_png_header(tmp_path / "x.png", 9_900, 9_900))  # above the size at which Pillow warns
     assert limit == Image.MAX_IMAGE_PIXELS
     assert filters == list(warnings.filters)
 
@@ -249,7 +251,7 @@ def test_damaged_bytes_raise_no_other_exception(tmp_path: Path) -> None:
     assert n_refused > 60
 
 
-# The square
+# Fits to a square
 
 
 def test_stretch_averages_over_source_pixels() -> None:
@@ -281,7 +283,7 @@ def test_crop_keeps_the_centre(transform: Callable[[np.ndarray], np.ndarray]) ->
     np.testing.assert_array_equal(fit_square(transform(TALL), 8, "crop"), transform(TALL[4:12]))
 
 
-def test_fits_are_symmetric_when_shrinking_and_growing() -> None:
+def test_fits_are_symmetric_for_smaller_and_larger_sizes() -> None:
     white = np.full((40, 100), 255, np.uint8)
     for size in (20, 200):
         padded = fit_square(white, size, "pad")
@@ -289,10 +291,11 @@ def test_fits_are_symmetric_when_shrinking_and_growing() -> None:
         rows = np.flatnonzero(padded.any(axis=1))
         assert (rows[0], rows[-1]) == (size * 3 // 10, size * 7 // 10 - 1)
         assert (fit_square(white, size, "crop") == 255).all()
-    sliver = np.full((8, 4000), 255, np.uint8)
-    assert fit_square(sliver, 32, "pad").any(axis=0).all()  # thinner than a pixel, but not gone
-    ends = np.hstack([np.zeros((10, 5), np.uint8), np.full((10, 10), 200, np.uint8), np.zeros((10, 5), np.uint8)])
-    assert (fit_square(ends, 30, "crop")[:, 1:-1] == 200).all()  # the outermost pixels average with their neighbours
+    thin = np.full((8, 4000), 255, np.uint8)
+    assert fit_square(thin, 32, "pad").any(axis=0).all()  # thinner than a pixel, but visible
+    with_black_ends = np.hstack([np.zeros((10, 5), np.uint8), np.full((10, 10), 200, np.uint8), np.zeros((10, 5), np.uint8)])
+    # The outermost pixels are averaged with their black neighbours.
+    assert (fit_square(with_black_ends, 30, "crop")[:, 1:-1] == 200).all()
 
 
 def test_square_pictures_are_equal_with_every_fit() -> None:

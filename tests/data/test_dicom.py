@@ -17,7 +17,7 @@ WriteDicom = Callable[..., Path]
 DEEP = np.linspace(0, 4095, 12 * 16).reshape(12, 16).astype(np.uint16)  # uint16 (12, 16)
 
 
-def shares(low: float, high: float) -> np.ndarray:
+def window_shares(low: float, high: float) -> np.ndarray:
     return np.clip((DEEP.astype(float) - low) / (high - low), 0, 1)
 
 
@@ -35,14 +35,14 @@ def reason_for(path: Path, **options: int) -> str:
 @pytest.mark.parametrize(
     ("tags", "expected"),
     [
-        ({}, shares(0, 4095)),
-        ({"WindowCenter": 2048, "WindowWidth": 1001}, shares(1547.5, 2547.5)),  # PS3.3 C.11.2.1.2.1
-        ({"WindowCenter": [2048, 1], "WindowWidth": [1001, 2]}, shares(1547.5, 2547.5)),
-        ({"WindowCenter": 2048, "WindowWidth": 1000, "VOILUTFunction": "LINEAR_EXACT"}, shares(1548, 2548)),
+        ({}, window_shares(0, 4095)),
+        ({"WindowCenter": 2048, "WindowWidth": 1001}, window_shares(1547.5, 2547.5)),  # PS3.3 C.11.2.1.2.1
+        ({"WindowCenter": [2048, 1], "WindowWidth": [1001, 2]}, window_shares(1547.5, 2547.5)),
+        ({"WindowCenter": 2048, "WindowWidth": 1000, "VOILUTFunction": "LINEAR_EXACT"}, window_shares(1548, 2548)),
         ({"WindowCenter": 2048, "WindowWidth": 1}, DEEP > 2047.5),
-        ({"WindowCenter": 2048, "WindowWidth": 0}, shares(0, 4095)),
-        ({"WindowCenter": None, "WindowWidth": None}, shares(0, 4095)),
-        ({"WindowCenter": 1000, "WindowWidth": 401, "RescaleSlope": 0.5, "RescaleIntercept": 100}, shares(1399, 2199)),
+        ({"WindowCenter": 2048, "WindowWidth": 0}, window_shares(0, 4095)),
+        ({"WindowCenter": None, "WindowWidth": None}, window_shares(0, 4095)),
+        ({"WindowCenter": 1000, "WindowWidth": 401, "RescaleSlope": 0.5, "RescaleIntercept": 100}, window_shares(1399, 2199)),
         (
             {"WindowCenter": 2000, "WindowWidth": 800, "VOILUTFunction": "SIGMOID"},
             1 / (1 + np.exp(-4 * (DEEP.astype(float) - 2000) / 800)),
@@ -61,38 +61,38 @@ def test_grey_above_8_bits_without_a_window_uses_its_used_range(tmp_path: Path, 
     decoded = decode_image(write_dicom(tmp_path / "x.dcm", DEEP // 4 + 500))
     assert (decoded.min(), decoded.max()) == (0, 255)
     signed = write_dicom(tmp_path / "y.dcm", DEEP.astype(np.int16) - 2000, bits=16, RescaleSlope=2, RescaleIntercept=-5)
-    np.testing.assert_allclose(decode_image(signed), np.rint(255 * shares(0, 4095)), atol=1)
+    np.testing.assert_allclose(decode_image(signed), np.rint(255 * window_shares(0, 4095)), atol=1)
 
 
 @pytest.mark.parametrize("tags", [{}, {"RescaleSlope": 1, "RescaleIntercept": 0}])
 def test_eight_bits_without_a_window_are_unchanged(tmp_path: Path, write_dicom: WriteDicom, tags: dict[str, object]) -> None:
-    shallow = (DEEP // 32 + 40).astype(np.uint8)  # 40..167, as the same picture would be in a PNG
-    path = write_dicom(tmp_path / "x.dcm", shallow, bits=8, **tags)
-    np.testing.assert_array_equal(decode_image(path), shallow)
-    path = write_dicom(tmp_path / "x.dcm", shallow, bits=8, photometric="MONOCHROME1", **tags)
-    np.testing.assert_array_equal(decode_image(path), 255 - shallow)
+    eight_bit = (DEEP // 32 + 40).astype(np.uint8)  # values 40..167
+    path = write_dicom(tmp_path / "x.dcm", eight_bit, bits=8, **tags)
+    np.testing.assert_array_equal(decode_image(path), eight_bit)
+    path = write_dicom(tmp_path / "x.dcm", eight_bit, bits=8, photometric="MONOCHROME1", **tags)
+    np.testing.assert_array_equal(decode_image(path), 255 - eight_bit)
 
 
 def test_a_lookup_table_takes_precedence_over_a_window(tmp_path: Path, write_dicom: WriteDicom) -> None:
     table = pydicom.Dataset()
     table.LUTDescriptor = [4096, 0, 16]
-    table.add_new("LUTData", "US", [4095 - value for value in range(4096)])  # 12 bits where 16 are promised
+    table.add_new("LUTData", "US", [4095 - value for value in range(4096)])  # 12 bits, although the descriptor declares 16
     path = write_dicom(tmp_path / "x.dcm", DEEP, VOILUTSequence=[table], WindowCenter=5, WindowWidth=2)
-    np.testing.assert_allclose(decode_image(path), np.rint(255 * (1 - shares(0, 4095))), atol=1)
+    np.testing.assert_allclose(decode_image(path), np.rint(255 * (1 - window_shares(0, 4095))), atol=1)
 
 
 def test_the_first_frame_and_colours_are_converted_to_grey(tmp_path: Path, write_dicom: WriteDicom) -> None:
     frames = np.stack([DEEP, DEEP[::-1]])
-    np.testing.assert_allclose(decode_image(write_dicom(tmp_path / "x.dcm", frames)), 255 * shares(0, 4095), atol=1)
+    np.testing.assert_allclose(decode_image(write_dicom(tmp_path / "x.dcm", frames)), 255 * window_shares(0, 4095), atol=1)
     red = np.zeros((12, 16, 3), np.uint8)
     red[..., 0] = 255
     decoded = decode_image(write_dicom(tmp_path / "y.dcm", red, bits=8, photometric="RGB"))
     assert set(decoded.flat) == {76}  # ITU-R 601 luma
 
 
-def test_the_suffix_does_not_matter(tmp_path: Path, write_dicom: WriteDicom) -> None:
+def test_the_suffix_does_not_affect_decoding(tmp_path: Path, write_dicom: WriteDicom) -> None:
     path = write_dicom(tmp_path / "x.png", DEEP)
-    np.testing.assert_allclose(decode_image(path), 255 * shares(0, 4095), atol=1)
+    np.testing.assert_allclose(decode_image(path), 255 * window_shares(0, 4095), atol=1)
 
 
 def test_size_is_checked_before_pixels(tmp_path: Path, write_dicom: WriteDicom) -> None:
@@ -102,12 +102,12 @@ def test_size_is_checked_before_pixels(tmp_path: Path, write_dicom: WriteDicom) 
 
 
 def test_files_that_cannot_be_decoded_are_refused_with_a_reason(tmp_path: Path, write_dicom: WriteDicom) -> None:
-    whole = write_dicom(tmp_path / "x.dcm", DEEP).read_bytes()
-    (tmp_path / "half.dcm").write_bytes(whole[:-200])
+    intact = write_dicom(tmp_path / "x.dcm", DEEP).read_bytes()
+    (tmp_path / "half.dcm").write_bytes(intact[:-200])
     assert reason_for(tmp_path / "half.dcm").startswith("truncated (")
     (tmp_path / "text.dcm").write_text("patient,label\n")
     assert reason_for(tmp_path / "text.dcm").startswith("not an image in a known format")
-    (tmp_path / "bare.dcm").write_bytes(whole[:128] + b"DICM")
+    (tmp_path / "bare.dcm").write_bytes(intact[:128] + b"DICM")
     assert reason_for(tmp_path / "bare.dcm") == "a DICOM file without an image"
 
 
@@ -122,7 +122,7 @@ def test_compression_without_a_decoder_is_refused_with_a_remedy(tmp_path: Path, 
         reasons[syntax] = reason_for(tmp_path / "y.dcm")
         assert syntax.name in reasons[syntax]
         assert "`pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg`, or convert the file" in reasons[syntax]
-    assert "cannot be decoded as" in reasons[JPEG2000Lossless]  # Pillow decodes these, but not this one
+    assert "cannot be decoded as" in reasons[JPEG2000Lossless]  # Pillow decodes JPEG 2000, but not this damaged file
 
 
 def test_a_deflated_file_is_refused_without_inflating_it(tmp_path: Path, write_dicom: WriteDicom) -> None:
@@ -133,7 +133,7 @@ def test_a_deflated_file_is_refused_without_inflating_it(tmp_path: Path, write_d
     assert reason_for(path).startswith("a deflated file")
     assert "convert it to an uncompressed file" in reason_for(path)
     assert read_tags(path) == DicomTags()
-    dataset.file_meta.FileMetaInformationVersion = b"\0\1" * 5000  # stands before the transfer syntax, and may be of any length
+    dataset.file_meta.FileMetaInformationVersion = b"\0\1" * 5000  # precedes the transfer syntax; may have any length
     dataset.save_as(path)
     assert reason_for(path).startswith("a deflated file")
     assert read_tags(path) == DicomTags()
@@ -141,7 +141,7 @@ def test_a_deflated_file_is_refused_without_inflating_it(tmp_path: Path, write_d
 
 def test_a_file_that_only_contains_the_uid_of_deflation_is_read(tmp_path: Path, write_dicom: WriteDicom) -> None:
     path = write_dicom(tmp_path / "x.dcm", DEEP, PatientID="p7", ImageComments=str(DeflatedExplicitVRLittleEndian))
-    np.testing.assert_allclose(decode_image(path), 255 * shares(0, 4095), atol=1)
+    np.testing.assert_allclose(decode_image(path), 255 * window_shares(0, 4095), atol=1)
     assert read_tags(path) == DicomTags("p7")
 
 

@@ -18,8 +18,8 @@ def features(name="a", n=N, width=4, dtype="float32"):
     return Features({"network": name}, (n, width), dtype, f"features {name}")
 
 
-def variable_values(requested):
-    """Return values that identify the features and the row, in place of a network."""
+def identifying_values(requested):
+    """Return values that identify the features and the row, without a network."""
     first = int(requested.origin["network"], 36)
     return (first + np.arange(np.prod(requested.shape))).reshape(requested.shape).astype(np.float32)
 
@@ -28,12 +28,12 @@ class Compute:
     """Computes features in batches of 4 and records the requests."""
 
     def __init__(self):
-        self.asked = []
+        self.requests = []
 
     def __call__(self, missing):
-        self.asked.append([requested.label for requested in missing])
+        self.requests.append([requested.label for requested in missing])
         for start in range(0, N, 4):
-            yield tuple(variable_values(requested)[start : start + 4] for requested in missing)
+            yield tuple(identifying_values(requested)[start : start + 4] for requested in missing)
 
 
 @pytest.fixture
@@ -50,13 +50,13 @@ def test_missing_features_are_computed_in_one_pass_and_then_mapped(cache):
     first, second = cache.open([features("a"), features("b")], compute)
     assert isinstance(first, np.memmap)
     assert not first.flags.writeable
-    assert np.array_equal(first, variable_values(features("a")))
-    assert np.array_equal(second, variable_values(features("b")))
+    assert np.array_equal(first, identifying_values(features("a")))
+    assert np.array_equal(second, identifying_values(features("b")))
     cache.open([features("b"), features("c"), features("c")], compute)
-    assert compute.asked == [["features a", "features b"], ["features c"]]
+    assert compute.requests == [["features a", "features b"], ["features c"]]
 
 
-def test_half_precision_takes_half_the_space(cache):
+def test_half_precision_halves_the_size(cache):
     requested = features(dtype="float16")
     (found,) = cache.open([requested], Compute())
     assert found.dtype == np.float16
@@ -74,22 +74,22 @@ def flip_a_bit(path):
     path.write_bytes(bytes(content))
 
 
-def put_another_shape(path):
+def write_another_shape(path):
     np.save(path, np.zeros((N + 1, 4), np.float32))
 
 
-def put_objects(path):
+def write_objects(path):
     np.save(path, np.array([{"run": "me"}], object), allow_pickle=True)
 
 
-@pytest.mark.parametrize("damage", [truncate, flip_a_bit, put_another_shape, put_objects])
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, write_another_shape, write_objects])
 def test_damaged_values_are_computed_again(cache, tmp_path, damage):
     cache.open([features()], Compute())
     damage(file_of(tmp_path, features()))
     compute = Compute()
     (found,) = cache.open([features()], compute)
-    assert len(compute.asked) == 1
-    assert np.array_equal(found, variable_values(features()))
+    assert len(compute.requests) == 1
+    assert np.array_equal(found, identifying_values(features()))
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"sha256": "0"}'])
@@ -98,16 +98,16 @@ def test_values_without_their_digest_are_computed_again(cache, tmp_path, content
     file_of(tmp_path, features(), "entry.json").write_text(content)
     compute = Compute()
     cache.open([features()], compute)
-    assert len(compute.asked) == 1
+    assert len(compute.requests) == 1
 
 
 def fail_halfway(missing):
-    yield tuple(variable_values(requested)[:4] for requested in missing)
+    yield tuple(identifying_values(requested)[:4] for requested in missing)
     raise RuntimeError("the network diverged")
 
 
 def stop_short(missing):
-    yield tuple(variable_values(requested)[:4] for requested in missing)
+    yield tuple(identifying_values(requested)[:4] for requested in missing)
 
 
 @pytest.mark.parametrize(("compute", "error"), [(fail_halfway, RuntimeError), (stop_short, FeatureCacheError)])
@@ -118,7 +118,7 @@ def test_an_incomplete_computation_leaves_no_files(cache, tmp_path, compute, err
     assert list((tmp_path / "features").glob("partial-*")) == []
 
 
-def age(tmp_path, requested, seconds):
+def set_last_use(tmp_path, requested, seconds):
     os.utime(file_of(tmp_path, requested, "entry.json"), (seconds, seconds))
 
 
@@ -126,8 +126,8 @@ def test_the_least_recently_used_entry_is_removed_first(tmp_path):
     cache = FeatureCache(tmp_path, limit=2 * features().n_bytes)
     for name, seconds in (("a", 200), ("b", 100)):
         cache.open([features(name)], Compute())
-        age(tmp_path, features(name), seconds)
-    cache.open([features("b")], Compute())  # now it is used
+        set_last_use(tmp_path, features(name), seconds)
+    cache.open([features("b")], Compute())  # b is used again
     cache.open([features("c")], Compute())
     assert [entry.label for entry in cache.entries()] == ["features c", "features b"]
 
@@ -136,7 +136,7 @@ def test_entries_that_are_being_opened_are_not_removed(tmp_path):
     cache = FeatureCache(tmp_path, limit=2 * features().n_bytes)
     for name, seconds in (("a", 100), ("b", 200)):
         cache.open([features(name)], Compute())
-        age(tmp_path, features(name), seconds)
+        set_last_use(tmp_path, features(name), seconds)
     with FileLock(tmp_path / "features" / "locks" / f"{features('a').key}.lock"):
         cache.open([features("c")], Compute())
     assert {entry.label for entry in cache.entries()} == {"features a", "features c"}
@@ -145,7 +145,7 @@ def test_entries_that_are_being_opened_are_not_removed(tmp_path):
 def test_features_of_one_request_do_not_displace_each_other(tmp_path):
     cache = FeatureCache(tmp_path, limit=2 * features().n_bytes)
     cache.open([features("a")], Compute())
-    age(tmp_path, features("a"), 100)
+    set_last_use(tmp_path, features("a"), 100)
     cache.open([features("a"), features("b")], Compute())
     with pytest.raises(FeatureCacheError, match="limit"):
         cache.open([features("a"), features("b"), features("c")], Compute())
@@ -156,14 +156,14 @@ def test_a_mapped_entry_can_be_read_after_its_removal(cache):
     (found,) = cache.open([features()], Compute())
     assert cache.clear() == features().n_bytes
     assert cache.entries() == []
-    assert np.array_equal(found, variable_values(features()))
+    assert np.array_equal(found, identifying_values(features()))
 
 
 def test_features_larger_than_the_limit_are_refused_before_computation(tmp_path):
     compute = Compute()
     with pytest.raises(FeatureCacheError, match="AUTOML_CXR_CACHE_LIMIT"):
         FeatureCache(tmp_path, limit=features().n_bytes - 1).open([features()], compute)
-    assert compute.asked == []
+    assert compute.requests == []
 
 
 def test_the_limit_is_set_by_the_environment(tmp_path, monkeypatch):
@@ -196,7 +196,7 @@ def test_no_more_than_a_batch_is_in_memory(tmp_path):
     assert peak < 4_000_000
 
 
-ASK = """
+REQUEST_SCRIPT = """
 import sys
 from pathlib import Path
 import numpy as np
@@ -215,37 +215,37 @@ print("sum", int(found.sum()), flush=True)
 
 
 @pytest.fixture
-def ask(tmp_path):
-    """Start a process that requests features, reports its steps, and waits for a line before it computes."""
+def start_request(tmp_path):
+    """Return a function that starts a process, which requests features, prints its steps and pauses during the computation."""
     processes = []
 
-    def begin():
-        words = [sys.executable, "-c", ASK, str(tmp_path)]
-        processes.append(subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+    def start():
+        command = [sys.executable, "-c", REQUEST_SCRIPT, str(tmp_path)]
+        processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         assert processes[-1].stdout.readline() == "asking\n"
         return processes[-1]
 
-    yield begin
+    yield start
     for process in processes:
         process.kill()
         process.communicate()
 
 
-def test_one_of_two_processes_computes_and_the_other_waits(ask):
-    first = ask()
+def test_one_of_two_processes_computes_and_the_other_waits(start_request):
+    first = start_request()
     assert first.stdout.readline() == "computing\n"
-    second = ask()
+    second = start_request()
     assert first.communicate("go on\n", timeout=60)[0] == "sum 24\n"
     assert second.communicate(timeout=60)[0] == "sum 24\n"
 
 
-def test_a_process_killed_while_computing_blocks_no_other(ask, tmp_path):
-    first = ask()
+def test_a_process_killed_while_computing_blocks_no_other(start_request, tmp_path):
+    first = start_request()
     assert first.stdout.readline() == "computing\n"
     first.kill()
     first.wait()
-    assert list((tmp_path / "features").glob("partial-*")), "it left something half written"
-    second = ask()
+    assert list((tmp_path / "features").glob("partial-*")), "the killed process left incomplete files"
+    second = start_request()
     assert second.communicate("go on\n", timeout=60)[0] == "computing\nsum 24\n"
     assert list((tmp_path / "features").glob("partial-*")) == []
 

@@ -43,7 +43,7 @@ def test_hidden_files_and_archive_metadata_are_ignored(write_folders: WriteFolde
     assert facts(read(root)[1], "image") == [("a/1.png",), ("b/2.png",)]
 
 
-def test_an_image_beside_the_class_folders_is_reported(write_folders: WriteFolders) -> None:
+def test_an_image_outside_of_the_class_folders_is_reported(write_folders: WriteFolders) -> None:
     _, raw = read(write_folders(["a/1.png", "b/2.png", "stray.png"]))
     assert raw.ignored == {"stray.png": "not in a class folder"}
 

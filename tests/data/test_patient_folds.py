@@ -15,7 +15,7 @@ def test_folds_separate_patients_and_balance_classes(n_folds: int) -> None:
     labels = rng.choice(3, size=500, p=[0.6, 0.3, 0.1])
     folds = patient_folds(labels, patients.tolist(), n_folds, seed=0)
     assert folds is not None
-    assert all(len(set(folds[patients == one])) == 1 for one in set(patients))
+    assert all(len(set(folds[patients == patient])) == 1 for patient in set(patients))
     counts = np.array([np.bincount(labels[folds == fold], minlength=3) for fold in range(n_folds)])
     assert (np.ptp(counts, axis=0) < 0.35 * counts.mean(axis=0) + 4).all()
     other = patient_folds(labels, patients.tolist(), n_folds, seed=1)

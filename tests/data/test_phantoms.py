@@ -116,7 +116,7 @@ def test_interrupted_phantoms_are_drawn_again(tmp_path: Path, marker: str) -> No
     expected = contents(draw_phantoms(tmp_path / "whole", **arguments))
     assert json.loads(expected["phantoms.json"])["n_images"] == 6
     draw_phantoms(tmp_path / "x", n_images=12, image_size=32)
-    (tmp_path / "x" / "phantoms.json").write_text(marker)  # as an interruption leaves it
+    (tmp_path / "x" / "phantoms.json").write_text(marker)  # the state after an interruption
     (tmp_path / "x" / "metadata.csv").unlink()
     assert contents(draw_phantoms(tmp_path / "x", **arguments)) == expected
 
@@ -131,13 +131,13 @@ def test_phantoms_with_other_arguments_are_refused_and_unchanged(tmp_path: Path)
 def test_a_folder_with_other_files_is_refused_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "normal").mkdir()
     (tmp_path / "normal" / "a_real_patient.png").write_bytes(b"precious")
-    for strange in (None, "thesis.tex"):
-        if strange:
+    for other_file in (None, "thesis.tex"):
+        if other_file:
             draw_phantoms(tmp_path / "drawn", n_images=3, image_size=32)
-            (tmp_path / "drawn" / strange).write_text("precious")
-        target = tmp_path / "drawn" if strange else tmp_path
+            (tmp_path / "drawn" / other_file).write_text("precious")
+        target = tmp_path / "drawn" if other_file else tmp_path
         before = contents(target)
-        with pytest.raises(DataError, match=rf"contains {strange or 'normal'}\. Name another"):
+        with pytest.raises(DataError, match=rf"contains {other_file or 'normal'}\. Name another"):
             draw_phantoms(target, n_images=6, image_size=32)
         assert contents(target) == before
 

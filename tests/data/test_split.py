@@ -12,7 +12,7 @@ from automl_cxr.errors import DataError, UsageError
 
 
 def make_dataset(rows: list[tuple[str, str, str]], classes: tuple[str, ...] = ("a", "b")) -> Dataset:
-    """Make a data set of (label, patient, split) rows; image i is 000i.png."""
+    """Build a data set from (label, patient, split) rows; the id of image i is 000i.png."""
     table = pd.DataFrame(
         [(f"{number:04d}.png", label, patient, split, "") for number, (label, patient, split) in enumerate(rows)],
         columns=list(COLUMNS),
@@ -21,7 +21,7 @@ def make_dataset(rows: list[tuple[str, str, str]], classes: tuple[str, ...] = ("
 
 
 def make_rows(n_patients: int, *, split: str = "", prefix: str = "p", seed: int = 0) -> list[tuple[str, str, str]]:
-    """Draw patients of 1 to 4 images, every third of class b."""
+    """Draw patients with 1 to 4 images; every third patient has class b."""
     sizes = np.random.default_rng(seed).integers(1, 5, n_patients)
     return [
         ("b" if patient % 3 == 0 else "a", f"{prefix}{patient}", split)
@@ -39,10 +39,10 @@ def patients_of(dataset: Dataset, split: Split, part: str) -> set[str]:
 
 
 def assert_complete_and_disjoint(dataset: Dataset, split: Split) -> None:
-    everything = [image for part in PARTS for image in getattr(split, part)]
-    assert sorted(everything) == ids_of(dataset)
-    found = [patients_of(dataset, split, part) for part in PARTS]
-    assert sum(map(len, found)) == len(set.union(*found))
+    all_images = [image for part in PARTS for image in getattr(split, part)]
+    assert sorted(all_images) == ids_of(dataset)
+    patients_by_part = [patients_of(dataset, split, part) for part in PARTS]
+    assert sum(map(len, patients_by_part)) == len(set.union(*patients_by_part))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -96,7 +96,7 @@ def test_a_class_of_three_patients_is_in_all_parts(sizes: tuple[int, ...]) -> No
         assert all("b" in set(label[list(getattr(split, part))]) for part in PARTS)
 
 
-def test_the_error_for_too_few_patients_names_class_and_number() -> None:
+def test_the_error_for_too_few_patients_contains_the_class_and_the_number() -> None:
     rows = [("a", f"p{number}", "") for number in range(40)] + [("b", f"q{number % 2}", "") for number in range(30)]
     dataset = make_dataset(rows)
     with pytest.raises(DataError, match=r"class 'b' has 2 patients .*--classes"):
@@ -110,7 +110,7 @@ def test_fractions_out_of_range_are_refused(fractions: dict[str, float]) -> None
         split_dataset(dataset, ids_of(dataset), **fractions)
 
 
-def given(dataset: Dataset, part: str) -> set[str]:
+def given_images(dataset: Dataset, part: str) -> set[str]:
     return set(dataset.table.loc[dataset.table["split"] == part, "image"])
 
 
@@ -119,7 +119,7 @@ def test_a_complete_given_split_is_unchanged() -> None:
     dataset = make_dataset(rows)
     split = split_dataset(dataset, ids_of(dataset), seed=7)
     assert split.origin == "given"
-    assert {part: set(getattr(split, part)) for part in PARTS} == {part: given(dataset, part) for part in PARTS}
+    assert {part: set(getattr(split, part)) for part in PARTS} == {part: given_images(dataset, part) for part in PARTS}
     assert split == split_dataset(dataset, ids_of(dataset), seed=7, valid_fraction=0.4)
 
 
@@ -129,9 +129,9 @@ def test_a_missing_part_is_taken_from_train(existing: str, made: str) -> None:
     split = split_dataset(dataset, ids_of(dataset))
     assert split.origin == f"given, {made} made"
     assert_complete_and_disjoint(dataset, split)
-    assert set(getattr(split, existing)) == given(dataset, existing)
-    assert set(getattr(split, made)) < given(dataset, "train")
-    assert split.counts[made] == pytest.approx(0.15 * len(given(dataset, "train")), abs=3)
+    assert set(getattr(split, existing)) == given_images(dataset, existing)
+    assert set(getattr(split, made)) < given_images(dataset, "train")
+    assert split.counts[made] == pytest.approx(0.15 * len(given_images(dataset, "train")), abs=3)
 
 
 def test_both_other_parts_are_taken_from_a_given_train_part() -> None:
@@ -143,7 +143,7 @@ def test_both_other_parts_are_taken_from_a_given_train_part() -> None:
 
 @pytest.mark.parametrize(("existing", "made"), [("test", "valid"), ("valid", "test")])
 def test_patients_of_a_given_part_are_never_in_a_made_part(existing: str, made: str) -> None:
-    # The user's own parts share patients p0 to p19; the part made must not share any with either.
+    # The given parts share patients p0 to p19; the made part must not contain any of their patients.
     dataset = make_dataset(make_rows(60, split="train") + make_rows(20, split=existing))
     for seed in range(5):
         split = split_dataset(dataset, ids_of(dataset), seed=seed)
@@ -161,8 +161,8 @@ def test_a_class_without_training_images_is_refused() -> None:
 
 
 def test_a_split_records_that_patients_are_unknown() -> None:
-    known = make_dataset(make_rows(60))
-    dataset = Dataset(known.root, "folders", known.table, known.classes, False, {}, ())
+    with_patients = make_dataset(make_rows(60))
+    dataset = Dataset(with_patients.root, "folders", with_patients.table, with_patients.classes, False, {}, ())
     assert not split_dataset(dataset, ids_of(dataset)).grouped
 
 
@@ -176,13 +176,13 @@ def assert_folds_are_disjoint_and_balanced(dataset: Dataset, ids: list[str], fol
 
 
 @pytest.mark.parametrize("n_folds", [2, 3, 5])
-def test_folds_have_whole_patients_and_equal_classes(n_folds: int) -> None:
+def test_folds_separate_patients_and_have_equal_class_shares(n_folds: int) -> None:
     dataset = make_dataset(make_rows(90))
     ids = ids_of(dataset)
     folds = fold_dataset(dataset, ids, n_folds=n_folds, seed=1)
     assert_folds_are_disjoint_and_balanced(dataset, ids, folds, n_folds)
-    again = fold_dataset(dataset, ids[::-1], n_folds=n_folds, seed=1)
-    assert again == folds[::-1], "they depend on the set of images, not on its order"
+    reordered = fold_dataset(dataset, ids[::-1], n_folds=n_folds, seed=1)
+    assert reordered == folds[::-1], "folds depend on the set of images, not on their order"
     assert fold_dataset(dataset, ids, n_folds=n_folds, seed=2) != folds
 
 

@@ -15,7 +15,7 @@ from automl_cxr.study.option_fields import options_of
 from automl_cxr.study.options import SearchOptions
 
 ROOT = Path(__file__).resolve().parents[2]
-WRITTEN = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 
 def commands_of(group: click.Group, names=()):
@@ -34,8 +34,8 @@ def site(tmp_path_factory) -> Path:
     pytest.importorskip("mkdocs", reason="building the site needs MkDocs (dependency group docs)")
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder]
-    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stdout + built.stderr
+    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
     return folder
 
 
@@ -83,11 +83,11 @@ def test_markdown_characters_in_help_texts_are_escaped(site):
     assert not re.search(r"\\[\[\]*_|<]", page)
 
 
-@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.stem)
-def test_written_pages_mention_only_existing_commands_options_and_names(page):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_pages_mention_only_existing_commands_options_and_names(page):
     text = page.read_text(encoding="utf-8")
-    known = {name for command in COMMANDS.values() for option in command.params for name in option.opts}
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - known == set()
+    existing_options = {name for command in COMMANDS.values() for option in command.params for name in option.opts}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - existing_options == set()
     for first, second in re.findall(r"automl-cxr ([a-z]+)(?: ([a-z]+)\b)?", text):
         assert (first, second) in COMMANDS or (first,) in COMMANDS, f"{first} {second}"
     for name in set(re.findall(r"automl_cxr\.(\w+)\(", text)):

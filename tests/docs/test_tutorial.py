@@ -17,13 +17,13 @@ SAVED = re.compile(r"Save\s+this as `([^`]+)`:\s*$")
 
 
 def blocks_of(text: str) -> list[tuple[str, str, str]]:
-    """Return the kind and the text of each block, and the text before it."""
+    """Return the kind and text of each block, and the text that precedes it."""
     return [(found[1], found[2], text[: found.start()]) for found in BLOCK.finditer(text)]
 
 
-def matches(shown: str, printed: str) -> bool:
+def matches(expected: str, printed: str) -> bool:
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    return doctest.OutputChecker().check_output(shown, printed, flags)
+    return doctest.OutputChecker().check_output(expected, printed, flags)
 
 
 def test_every_block_of_the_tutorial_runs_and_prints_the_shown_output(tmp_path, monkeypatch):
@@ -31,10 +31,10 @@ def test_every_block_of_the_tutorial_runs_and_prints_the_shown_output(tmp_path, 
     monkeypatch.delenv("AUTOML_CXR_RUNS", raising=False)
     monkeypatch.delenv("AUTOML_CXR_STORAGE", raising=False)
     names, printed, n_compared = {}, "", 0
-    for kind, text, before in blocks_of(TUTORIAL.read_text(encoding="utf-8")):
+    for kind, text, preceding_text in blocks_of(TUTORIAL.read_text(encoding="utf-8")):
         match kind:
             case "toml":
-                Path(SAVED.search(before)[1]).write_text(text, encoding="utf-8")
+                Path(SAVED.search(preceding_text)[1]).write_text(text, encoding="utf-8")
             case "console":
                 printed = run_commands(text)
             case "python":

@@ -45,8 +45,8 @@ class SimultaneousObjective:
         return [shared.run(proposal) for proposal in proposals]
 
     def computed(self):
-        """Return the computations: for each its epoch and the numbers of its trials."""
-        lines = [[int(word) for word in line.split()] for line in self.log.read_text().splitlines()]
+        """Return the epoch and the numbers of the trials of each computation."""
+        lines = [[int(number) for number in line.split()] for line in self.log.read_text().splitlines()]
         return [(line[0], line[1:]) for line in lines]
 
 

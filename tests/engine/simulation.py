@@ -1,4 +1,4 @@
-"""A search without training: several trials at once, each one epoch at a time, with scores from a formula."""
+"""A search without training: concurrent trials, one epoch of each at a time, with scores from a formula."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -106,7 +106,7 @@ class Simulation:
 
     Attributes:
         epochs: Number of epochs of the study.
-        concurrency: Number of trials at once.
+        concurrency: Number of concurrent trials.
         fails: Returns whether a trial fails at its first epoch.
         sign: -1 if lower scores are better.
     """
@@ -116,10 +116,10 @@ class Simulation:
     fails: Callable[[Proposal], bool] = lambda _: False
     sign: int = 1
     proposals: list[Proposal] = field(default_factory=list)
-    ended: dict[int, Outcome] = field(default_factory=dict)
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
 
     def run(self, proposer, *, n_trials, resumed=()):
-        """Run until ``n_trials`` were proposed and have ended, or the proposer is over; return the pause that ended it."""
+        """Run until ``n_trials`` trials have ended or the proposer has no further trial; return its last pause."""
         running = [[proposal, self._first_epoch(proposal)] for proposal in resumed]
         self.proposals += resumed
         pause = None
@@ -139,7 +139,7 @@ class Simulation:
                     entry[1] += 1
 
     def _first_epoch(self, proposal):
-        rungs = {known.number: known.epochs for known in self.proposals}
+        rungs = {earlier.number: earlier.epochs for earlier in self.proposals}
         return 1 if proposal.parent is None else rungs[proposal.parent] + 1
 
     def _advance(self, proposer, proposal, epoch):
@@ -154,7 +154,7 @@ class Simulation:
         return False
 
     def _end(self, proposer, proposal, ending):
-        self.ended[proposal.number] = ending.outcome
+        self.outcomes[proposal.number] = ending.outcome
         proposer.finish(proposal.number, ending)
         return True
 

@@ -25,7 +25,7 @@ RUNGS = {first_rung(EPOCHS), 3 * first_rung(EPOCHS)}
 
 @pytest.fixture(scope="module", autouse=True)
 def running_ray():
-    """Start Ray once; a search on a Ray that runs already leaves it running."""
+    """Start Ray once. A search that connects to a running Ray must not shut it down."""
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False, logging_level=logging.CRITICAL)
     yield
     assert ray.is_initialized()
@@ -33,7 +33,7 @@ def running_ray():
 
 
 def scripted_trial(proposal, *, log):
-    """Score by a formula and write down what was yielded and how the trial ended."""
+    """Compute scores by a formula; log each epoch and its score before the report."""
     score = 0.0
     for epoch in range(1, EPOCHS + 1):
         score = score_of(proposal.values, epoch)
@@ -45,13 +45,13 @@ def scripted_trial(proposal, *, log):
 
 @dataclass
 class Search:
-    """The first trials of a proposer, which may break off after an epoch of a trial, as a driver that is killed."""
+    """Runs the first trials of a proposer, and may raise an error after an epoch, like a driver that is killed."""
 
     proposer: object
     n_trials: int
     n_started: int = 0
     left_running: list[int] = field(default_factory=list)
-    breaks_after: tuple[int, int] | None = None
+    raises_after: tuple[int, int] | None = None
 
     def propose(self):
         if self.left_running:
@@ -63,7 +63,7 @@ class Search:
 
     def observe(self, number, report):
         decision = self.proposer.observe(number, report)
-        if (number, report.epoch) == self.breaks_after:
+        if (number, report.epoch) == self.raises_after:
             raise ConnectionResetError("the driver is killed")
         return decision
 
@@ -91,44 +91,44 @@ def decisions(study):
 def test_thirty_trials_are_recorded_with_their_outcomes(tmp_path):
     study, search = open_search(tmp_path / "studies.db", sampler="random", n_trials=30)
     run(search, tmp_path / "log", concurrency=2)
-    seen = defaultdict(dict)
+    logged = defaultdict(dict)
     for file in (tmp_path / "log").iterdir():
-        seen[int(file.name)] = dict(json.loads(line) for line in file.read_text().splitlines())
+        logged[int(file.name)] = dict(json.loads(line) for line in file.read_text().splitlines())
     trials = study.get_trials()
     assert len(trials) == 30
     for trial in trials:
-        assert trial.intermediate_values == seen[trial.number], "every score that the objective gave, and no other"
-        assert trial.value == seen[trial.number][trial.last_step]
+        assert trial.intermediate_values == logged[trial.number], "exactly the scores that the objective reported"
+        assert trial.value == logged[trial.number][trial.last_step]
         if trial.state == STATE.PRUNED:
             assert trial.last_step in RUNGS
         else:
             assert (trial.state, trial.last_step) == (STATE.COMPLETE, EPOCHS)
     pruned = {trial.number for trial in trials if trial.state == STATE.PRUNED}
-    assert 10 < len(pruned) < 24, "most are stopped, and never the first six"
+    assert 10 < len(pruned) < 24, "most trials are stopped, but none of the first six"
     full = [trial.value for trial in trials if trial.number not in pruned]
     assert study.best_value == max(full)
 
 
 def test_rungs_are_restored_after_a_restart(tmp_path):
-    broken_after = 11, 1
-    whole, search = open_search(tmp_path / "whole.db", n_trials=20)
+    interrupted_at = 11, 1
+    uninterrupted, search = open_search(tmp_path / "whole.db", n_trials=20)
     (tmp_path / "whole").mkdir()
     run_inline(partial(scripted_trial, log=tmp_path / "whole"), search)
 
-    study, search = open_search(tmp_path / "broken.db", n_trials=20, breaks_after=broken_after)
+    study, search = open_search(tmp_path / "broken.db", n_trials=20, raises_after=interrupted_at)
     with pytest.raises(ConnectionResetError):
         run(search, tmp_path / "broken", concurrency=1)
-    assert [trial.number for trial in study.get_trials(states=(STATE.RUNNING,))] == [broken_after[0]]
+    assert [trial.number for trial in study.get_trials(states=(STATE.RUNNING,))] == [interrupted_at[0]]
     study, search = open_search(tmp_path / "broken.db", n_trials=20)
     run(search, tmp_path / "broken", concurrency=1)
-    assert decisions(study) == decisions(whole)
-    after = [trial for trial in study.get_trials() if trial.number > broken_after[0]]
+    assert decisions(study) == decisions(uninterrupted)
+    after = [trial for trial in study.get_trials() if trial.number > interrupted_at[0]]
     assert any(trial.state == STATE.PRUNED and trial.last_step == min(RUNGS) for trial in after)
 
 
 @dataclass
-class Repeating(Search):
-    """Runs trials again that failed in a way that deserves it."""
+class RepeatingSearch(Search):
+    """Repeats trials with temporary errors."""
 
     running: set[int] = field(default_factory=set)
     endings: list[tuple[int, TrialEnd]] = field(default_factory=list)
@@ -154,7 +154,7 @@ class Repeating(Search):
 def test_trials_of_a_batch_are_recorded_with_their_outcomes(tmp_path):
     study = open_study()
     proposer = build_proposer(study, CONDITIONAL, sampler="random", pruner="asha", epochs=EPOCHS, seed=5)
-    search = Repeating(proposer, n_trials=26)
+    search = RepeatingSearch(proposer, n_trials=26)
     objective = SimultaneousObjective(score_of, EPOCHS, tmp_path / "log", raising=(9,), killing=(18,))
     run_with_ray(objective, search, resources=RayResources(concurrency=2, cpus_per_trial=1), batch_trials=8)
 
@@ -170,11 +170,13 @@ def test_trials_of_a_batch_are_recorded_with_their_outcomes(tmp_path):
 
     batches = [numbers for epoch, numbers in objective.computed() if epoch == 1 and len(numbers) > 1]
     assert sorted(batches) == [[*range(8)], [*range(8, 16)], [*range(16, 24)], [24, 25]]
-    died = {number for number, ending in search.endings if ending.kind == "WorkerDiedError"}
-    assert died == set(range(16, 24)), "a process that dies takes all its trials with it"
+    failed = {number for number, ending in search.endings if ending.kind == "WorkerDiedError"}
+    assert failed == set(range(16, 24)), "all trials of a process fail if it exits"
     for trial in trials:
-        of_it = [(epoch, numbers) for epoch, numbers in objective.computed() if trial.number in numbers]
-        alone = [epoch for epoch, numbers in of_it if numbers == [trial.number] and epoch <= 2]
-        assert (trial.number in died) == (alone[:1] == [1]), "and each of these runs again by itself"
-        if trial.number not in died | {9}:
-            assert [epoch for epoch, _ in of_it] == list(trial.intermediate_values), "what was stopped is computed no more"
+        computations = [(epoch, numbers) for epoch, numbers in objective.computed() if trial.number in numbers]
+        single_epochs = [epoch for epoch, numbers in computations if numbers == [trial.number] and epoch <= 2]
+        assert (trial.number in failed) == (single_epochs[:1] == [1]), "each of these trials is repeated as a single trial"
+        if trial.number not in failed | {9}:
+            assert [epoch for epoch, _ in computations] == list(trial.intermediate_values), (
+                "no epoch of a stopped trial is computed"
+            )

@@ -30,8 +30,8 @@ def cluster():
     cluster.shutdown()
 
 
-def run_and_be_lost(proposal, folder):
-    """Run two epochs; trial 2 then waits for its node to be lost, the first time."""
+def run_on_lost_node(proposal, folder):
+    """Run two epochs. At its first attempt, trial 2 then waits until its node is removed."""
     lost = folder / "lost"
     for epoch in (1, 2):
         yield Report(epoch, 0.5, facts={"pid": os.getpid()})
@@ -42,21 +42,21 @@ def run_and_be_lost(proposal, folder):
 
 
 @dataclasses.dataclass
-class Repeating:
-    """Proposes some trials, and again those that failed in a way that deserves it."""
+class RepeatingProposer:
+    """Proposes some trials, and repeats those with temporary errors."""
 
     n_trials: int
     n_started: int = 0
     running: set = dataclasses.field(default_factory=set)
-    again: list = dataclasses.field(default_factory=list)
+    to_repeat: list = dataclasses.field(default_factory=list)
     endings: dict = dataclasses.field(default_factory=dict)
     facts: dict = dataclasses.field(default_factory=dict)
     on_report: object = None
 
     def propose(self):
-        if not self.again and self.n_started == self.n_trials:
+        if not self.to_repeat and self.n_started == self.n_trials:
             return Pause.IDLE if self.running else Pause.OVER
-        number = self.again.pop() if self.again else self.n_started
+        number = self.to_repeat.pop() if self.to_repeat else self.n_started
         self.n_started = max(self.n_started, number + 1)
         self.running.add(number)
         return Proposal(number, {})
@@ -71,22 +71,22 @@ class Repeating:
         self.running.discard(number)
         self.endings.setdefault(number, []).append(ending)
         if ending.retry.times:
-            self.again.append(number)
+            self.to_repeat.append(number)
 
 
 def test_trials_of_a_lost_node_fail_and_can_be_repeated(cluster, tmp_path):
     nodes = [cluster.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(2)]
     lost = []
 
-    def lose_its_node(number, report):
+    def remove_node_of_trial(number, report):
         if number == 2 and report.epoch == 2 and not lost:
-            above = {process.pid for process in psutil.Process(report.facts["pid"]).parents()}
-            (node,) = [node for node in nodes if node.all_processes["raylet"][0].process.pid in above]
+            parent_pids = {process.pid for process in psutil.Process(report.facts["pid"]).parents()}
+            (node,) = [node for node in nodes if node.all_processes["raylet"][0].process.pid in parent_pids]
             lost.append(node)
             cluster.remove_node(node, allow_graceful=False)
 
-    proposer = Repeating(5, on_report=lose_its_node)
-    run_with_ray(partial(run_and_be_lost, folder=tmp_path), proposer, resources=RayResources(address=cluster.address))
+    proposer = RepeatingProposer(5, on_report=remove_node_of_trial)
+    run_with_ray(partial(run_on_lost_node, folder=tmp_path), proposer, resources=RayResources(address=cluster.address))
     assert lost
     assert sorted(proposer.endings) == [0, 1, 2, 3, 4]
     first, second = proposer.endings[2]
@@ -99,7 +99,7 @@ def test_trials_of_a_lost_node_fail_and_can_be_repeated(cluster, tmp_path):
 
 @dataclasses.dataclass(frozen=True)
 class Summing:
-    """Reads a file, as trials read their images."""
+    """An objective that reads a file, as trials read their images."""
 
     images: Path
 
@@ -129,7 +129,7 @@ def test_images_are_transferred_to_a_machine_without_them(cluster, tmp_path, mon
         try:
             while len(cluster.global_state._live_node_ids()) < 2:
                 assert node.poll() is None
-            proposer = Repeating(2)
+            proposer = RepeatingProposer(2)
             run_with_ray(Summing(hidden / "images.npy"), proposer, resources=RayResources(address=cluster.address))
         finally:
             node.terminate()
@@ -142,12 +142,12 @@ def test_images_are_transferred_to_a_machine_without_them(cluster, tmp_path, mon
 def test_a_search_without_an_address_does_not_join_a_running_cluster(cluster, tmp_path):
     cluster.add_node(num_cpus=1, object_store_memory=STORE)
     ray._private.utils.write_ray_address(cluster.address)  # as `ray start` does
-    seen = []
-    proposer = Repeating(1, on_report=lambda *_: seen.append(ray.get_runtime_context().gcs_address))
+    addresses = []
+    proposer = RepeatingProposer(1, on_report=lambda *_: addresses.append(ray.get_runtime_context().gcs_address))
     resources = RayResources(concurrency=1, cpus_per_trial=1)
     try:
-        run_with_ray(partial(run_and_be_lost, folder=tmp_path), proposer, resources=resources)
+        run_with_ray(partial(run_on_lost_node, folder=tmp_path), proposer, resources=resources)
     finally:
         Path(ray._private.utils.get_ray_address_file(None)).unlink(missing_ok=True)
-    assert seen
-    assert cluster.address not in seen
+    assert addresses
+    assert cluster.address not in addresses

@@ -19,46 +19,46 @@ EPOCHS = 4
 
 @dataclass
 class ScriptedProposer:
-    """A fake proposer of trials with given fates, which records all calls."""
+    """A fake proposer of trials with given behaviours. It records all calls."""
 
-    fates: list[str]
+    behaviours: list[str]
     epochs: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     endings: dict[int, TrialEnd] = field(default_factory=dict)
     n_proposed: int = 0
     was_idle: bool = False
 
     def propose(self):
-        if self.n_proposed == len(self.fates):
+        if self.n_proposed == len(self.behaviours):
             return Pause.OVER
-        if self.fates[self.n_proposed] == "idle first" and not self.was_idle:
+        if self.behaviours[self.n_proposed] == "idle first" and not self.was_idle:
             self.was_idle = True
             return Pause.IDLE
         self.n_proposed += 1
-        return Proposal(self.n_proposed - 1, {"fate": self.fates[self.n_proposed - 1]})
+        return Proposal(self.n_proposed - 1, {"behaviour": self.behaviours[self.n_proposed - 1]})
 
     def observe(self, number, report):
         self.epochs[number].append(report.epoch)
-        return Decision.STOP if self.fates[number] == "stopped" and report.epoch == 2 else Decision.CONTINUE
+        return Decision.STOP if self.behaviours[number] == "stopped" and report.epoch == 2 else Decision.CONTINUE
 
     def finish(self, number, ending):
         assert number not in self.endings
         self.endings[number] = ending
 
 
-def run_to_fate(proposal, folder):
-    mark = folder / f"closed-{proposal.number}"
+def run_scripted_trial(proposal, folder):
+    marker = folder / f"closed-{proposal.number}"
     try:
         for epoch in range(1, EPOCHS + 1):
-            if proposal.values["fate"] == "raises" and epoch == 3:
+            if proposal.values["behaviour"] == "raises" and epoch == 3:
                 raise ValueError("two\nlines")
-            if proposal.values["fate"] == "killed":
+            if proposal.values["behaviour"] == "killed":
                 with (folder / "killed").open("a") as file:
                     file.write("x")
                 os.kill(os.getpid(), signal.SIGKILL)
             yield Report(epoch, score=proposal.number + epoch / 10)
         return {"score": 1.0, "pid": os.getpid()}
     except GeneratorExit:
-        mark.touch()
+        marker.touch()
         raise
 
 
@@ -67,21 +67,25 @@ def execute_with_ray(objective, proposer):
 
 
 EXECUTORS = [run_inline, execute_with_ray]
-FATES = ["finishes", "stopped", "raises", "finishes", "idle first", "stopped", "finishes"]
+BEHAVIOURS = ["finishes", "stopped", "raises", "finishes", "idle first", "stopped", "finishes"]
 
 
 @pytest.mark.parametrize("execute", EXECUTORS)
 def test_every_trial_ends_with_its_expected_outcome(execute, tmp_path):
-    proposer = ScriptedProposer(FATES)
-    execute(partial(run_to_fate, folder=tmp_path), proposer)
+    proposer = ScriptedProposer(BEHAVIOURS)
+    execute(partial(run_scripted_trial, folder=tmp_path), proposer)
     outcomes = {number: ending.outcome for number, ending in proposer.endings.items()}
-    by_fate = {"stopped": Outcome.STOPPED, "raises": Outcome.FAILED}
-    assert outcomes == {number: by_fate.get(fate, Outcome.FINISHED) for number, fate in enumerate(FATES)}
+    outcome_by_behaviour = {"stopped": Outcome.STOPPED, "raises": Outcome.FAILED}
+    assert outcomes == {
+        number: outcome_by_behaviour.get(behaviour, Outcome.FINISHED) for number, behaviour in enumerate(BEHAVIOURS)
+    }
     lengths = {"stopped": 2, "raises": 2}
-    assert proposer.epochs == {number: list(range(1, lengths.get(fate, EPOCHS) + 1)) for number, fate in enumerate(FATES)}
+    assert proposer.epochs == {
+        number: list(range(1, lengths.get(behaviour, EPOCHS) + 1)) for number, behaviour in enumerate(BEHAVIOURS)
+    }
     assert proposer.endings[0].facts["score"] == 1.0
     assert proposer.endings[2].error == "ValueError: two lines"
-    assert "run_to_fate" in proposer.endings[2].trace
+    assert "run_scripted_trial" in proposer.endings[2].trace
     assert {path.name for path in tmp_path.iterdir()} == {"closed-1", "closed-5"}
 
 
@@ -93,13 +97,13 @@ def test_an_error_of_the_proposer_ends_the_search_and_is_raised(execute, tmp_pat
 
     proposer = Broken(["finishes"] * 3)
     with pytest.raises(RuntimeError, match="the storage is gone"):
-        execute(partial(run_to_fate, folder=tmp_path), proposer)
+        execute(partial(run_scripted_trial, folder=tmp_path), proposer)
     assert proposer.endings == {}
 
 
 def test_a_killed_worker_is_replaced_and_others_are_reused(tmp_path):
     proposer = ScriptedProposer(["finishes", "killed", *["finishes"] * 4])
-    execute_with_ray(partial(run_to_fate, folder=tmp_path), proposer)
+    execute_with_ray(partial(run_scripted_trial, folder=tmp_path), proposer)
     assert proposer.endings[1].outcome is Outcome.FAILED
     assert "killed by SIGKILL" in proposer.endings[1].error
     assert proposer.endings[1].retry == RetryPolicy(times=2)
@@ -121,7 +125,7 @@ def test_a_trial_that_takes_too_long_is_stopped_between_epochs_in_this_process()
 
 
 def test_an_abandoned_attempt_cleans_up_once(tmp_path):
-    attempt = TrialRun(run_to_fate(Proposal(7, {"fate": "finishes"}), tmp_path))
+    attempt = TrialRun(run_scripted_trial(Proposal(7, {"behaviour": "finishes"}), tmp_path))
     assert attempt.advance() == Report(1, score=7.1)
     attempt.abandon()
     attempt.abandon()
@@ -168,7 +172,7 @@ def test_a_trial_larger_than_the_cluster_is_rejected(settings):
     "settings",
     [{"concurrency": 0}, {"cpus_per_trial": 0}, {"gpus_per_trial": -1}, {"gpus_per_trial": 1.5}, {"memory_per_trial": 0}],
 )
-def test_impossible_resources_are_rejected(settings):
+def test_invalid_resources_are_rejected(settings):
     with pytest.raises(UsageError, match="must be"):
         RayResources(**settings)
 
@@ -179,7 +183,7 @@ def test_the_environment_of_workers_limits_their_resources():
     assert environment["AUTOML_CXR_MEMORY_LIMIT"] == str(GIB)
     assert environment["OMP_NUM_THREADS"] == "2"
     assert worker_environment(Placement(concurrency=1, cpus=1, gpus=2))["AUTOML_CXR_GPUS"] == "2"
-    assert "CUDA_VISIBLE_DEVICES" not in environment  # Ray's to say
+    assert "CUDA_VISIBLE_DEVICES" not in environment  # Ray sets this variable
 
 
 def test_no_gpu_is_visible_to_workers_without_one():

@@ -12,11 +12,11 @@ from automl_cxr.errors import UnknownNameError, UsageError
 from tests.engine.simulation import open_study
 
 SPACE = parse_space('[dropout]\ntype = "float"\nlow = 0.0\nhigh = 0.5', name="one")
-FOLDS = (0.70, 0.85, 0.60, 0.90, 0.75)  # of a usual trial: folds differ more than trials do
+FOLDS = (0.70, 0.85, 0.60, 0.90, 0.75)  # scores of a typical trial; they differ more between folds than between trials
 
 
 class Search:
-    """Runs trials whose fold scores are given, as the proposer's decisions let it."""
+    """Runs trials with given fold scores until the proposer stops them."""
 
     def __init__(self, pruner, *, sign=1, sampler="random", folds=5):
         self.study = open_study(direction="maximize" if sign == 1 else "minimize")
@@ -24,7 +24,7 @@ class Search:
         self.proposer = build_proposer(self.study, SPACE, sampler=sampler, pruner=pruner, epochs=30, folds=folds, seed=1)
 
     def run(self, scores):
-        """Run a trial; return the fold that it was left at."""
+        """Run a trial; return the number of its last fold."""
         proposal = self.proposer.propose()
         for fold, score in enumerate(scores, start=1):
             if self.proposer.observe(proposal.number, Report(fold, self.sign * score)) is Decision.STOP:
@@ -34,7 +34,7 @@ class Search:
         self.proposer.finish(proposal.number, TrialEnd(Outcome.FINISHED, facts={"score": score}))
         return len(scores)
 
-    def run_usual(self, n_trials=6):
+    def run_typical(self, n_trials=6):
         for number in range(n_trials):
             assert self.run([score + 0.01 * number for score in FOLDS]) == len(FOLDS), "the first trials are never stopped"
         return self
@@ -47,7 +47,7 @@ def shifted(*by):
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize(("pruner", "fold"), [("wilcoxon", 3), ("median", 2), ("none", 5)])
 def test_a_clearly_worse_trial_is_stopped_early(pruner, fold, sign):
-    search = Search(pruner, sign=sign).run_usual()
+    search = Search(pruner, sign=sign).run_typical()
     assert search.run([score - 0.05 for score in FOLDS]) == fold
     state = optuna.trial.TrialState.PRUNED if fold < 5 else optuna.trial.TrialState.COMPLETE
     assert search.study.get_trials()[-1].state is state
@@ -56,25 +56,25 @@ def test_a_clearly_worse_trial_is_stopped_early(pruner, fold, sign):
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("pruner", ["wilcoxon", "median"])
 def test_a_better_trial_is_never_stopped(pruner, sign):
-    search = Search(pruner, sign=sign).run_usual()
+    search = Search(pruner, sign=sign).run_typical()
     for better in range(6, 11):
-        gains = np.roll([0.05, 0.0, 0.01, 0.03, -0.02], better)  # over the best: on average, and on most folds
+        gains = np.roll([0.05, 0.0, 0.01, 0.03, -0.02], better)  # above the best trial on average and on most folds
         assert search.run(shifted(*(0.05 + 0.04 * (better - 6) + gains))) == len(FOLDS)
 
 
 @pytest.mark.parametrize("pruner", ["wilcoxon", "median"])
 def test_a_difficult_fold_stops_no_trial(pruner):
-    """The best trial's scores again: what is low in them is low for all."""
-    search = Search(pruner).run_usual()
+    """Fold scores a little above those of the best trial: a fold with a low score has low scores in all trials."""
+    search = Search(pruner).run_typical()
     assert search.run(shifted(0.06, 0.06, 0.06, 0.06, 0.06)) == len(FOLDS)
 
 
 def test_an_easy_fold_does_not_save_a_trial_from_the_median():
-    """Optuna's own median takes the best report of a trial: 0.85 of the second fold, above the third folds of all."""
-    search = Search("median").run_usual()
+    """Optuna's MedianPruner compares the best score so far, which is that of the easy second fold."""
+    search = Search("median").run_typical()
     assert search.run(shifted(0.04, 0.04, -0.2, -0.2, -0.2)) == 3
-    optunas = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2)
-    assert not optunas.prune(search.study, search.study.get_trials()[-1])
+    optuna_pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2)
+    assert not optuna_pruner.prune(search.study, search.study.get_trials()[-1])
 
 
 @pytest.mark.parametrize(("folds", "stopped_at"), [(2, 2), (3, 2), (4, 2), (5, 3), (6, 3), (8, 4), (10, 4)])
@@ -96,14 +96,14 @@ def test_ties_neither_warn_nor_stop_a_trial(pruner):
 
 
 def test_a_repeated_trial_is_compared_on_the_folds_it_reports():
-    search = Search("wilcoxon").run_usual()
+    search = Search("wilcoxon").run_typical()
     proposal = search.proposer.propose()
     scores = [score - 0.05 for score in FOLDS]
     for fold in (1, 2):
         assert search.proposer.observe(proposal.number, Report(fold, scores[fold - 1])) is Decision.CONTINUE
-    later = build_proposer(search.study, SPACE, sampler="random", pruner="wilcoxon", epochs=30, folds=5, seed=1)
-    later.resume(proposal.number)
-    decisions = [later.observe(proposal.number, Report(fold, scores[fold - 1])) for fold in (1, 2, 3)]
+    restarted = build_proposer(search.study, SPACE, sampler="random", pruner="wilcoxon", epochs=30, folds=5, seed=1)
+    restarted.resume(proposal.number)
+    decisions = [restarted.observe(proposal.number, Report(fold, scores[fold - 1])) for fold in (1, 2, 3)]
     assert decisions == [Decision.CONTINUE, Decision.CONTINUE, Decision.STOP]
 
 

@@ -23,7 +23,7 @@ SIZES = {(2, 0): 9, (2, 1): 3, (2, 2): 1, (1, 0): 5, (1, 1): 2, (0, 0): 3}
 N_SWEEP = sum(SIZES.values())
 
 
-def by_kerastuner(space, n):
+def sample_with_kerastuner(space, n):
     oracle = RandomSearchOracle(
         objective=keras_tuner.Objective("score", "max"), hyperparameters=to_kerastuner(space), seed=1, max_trials=None
     )
@@ -34,12 +34,20 @@ def by_kerastuner(space, n):
 def test_the_possible_values_are_exactly_those_of_the_space(name):
     space = CONDITIONAL if name == "conditional" else load_space(name)
     n = 1500
-    ours, theirs = [space.sample(np.random.default_rng(number)) for number in range(n)], by_kerastuner(space, n)
-    for point in theirs:
+    numpy_points, kerastuner_points = (
+        [space.sample(np.random.default_rng(number)) for number in range(n)],
+        sample_with_kerastuner(space, n),
+    )
+    for point in kerastuner_points:
         space.check(point)
-    assert {frozenset(point) for point in theirs} == {frozenset(point) for point in ours}, "the same names active together"
+    assert {frozenset(point) for point in kerastuner_points} == {frozenset(point) for point in numpy_points}, (
+        "the same combinations of active parameters"
+    )
     for parameter in space.parameters:
-        values = [[point[parameter.name] for point in points if parameter.name in point] for points in (ours, theirs)]
+        values = [
+            [point[parameter.name] for point in points if parameter.name in point]
+            for points in (numpy_points, kerastuner_points)
+        ]
         if not values[0]:
             assert not values[1]
         elif (grid := parameter.grid()) is not None and len(grid) <= 20:
@@ -51,7 +59,7 @@ def test_the_possible_values_are_exactly_those_of_the_space(name):
                 assert min(reached) < parameter.low + 0.02 * width
                 assert max(reached) > parameter.high - 0.1 * width
             middles = [float(np.median(reached)) for reached in values]
-            assert middles[0] == pytest.approx(middles[1], rel=0.35), "and on the same scale"
+            assert middles[0] == pytest.approx(middles[1], rel=0.35), "values are drawn on the same scale"
 
 
 def test_a_kerastuner_space_has_conditions_and_defaults():
@@ -73,9 +81,9 @@ def make(study=None, **settings):
     return study, build_proposer(study, settings.pop("space", CONDITIONAL), sampler="kt-hyperband", **settings)
 
 
-def slots(study, *, lost=True):
-    kept = [trial for trial in study.get_trials() if lost or trial.state != STATE.FAIL]
-    return Counter((trial.user_attrs["bracket"], trial.user_attrs["round"]) for trial in kept)
+def slots(study, *, include_failed=True):
+    counted = [trial for trial in study.get_trials() if include_failed or trial.state != STATE.FAIL]
+    return Counter((trial.user_attrs["bracket"], trial.user_attrs["round"]) for trial in counted)
 
 
 @pytest.mark.parametrize("concurrency", [1, 3, 50])
@@ -136,9 +144,9 @@ def test_a_search_that_is_killed_repeatedly_ends_like_an_uninterrupted_one(concu
                 study, proposer = make(open_study(journal(tmp_path / name)))
         return [(t.number, t.params, t.state, t.user_attrs.get("parent")) for t in study.get_trials()]
 
-    batches = [4, 8, 12, 16, 20, 24]  # the executor of four is idle there, killed or not
-    whole = sweep("whole", batches) if concurrency == 4 else sweep("whole", [])
-    assert sweep("broken", batches) == whole
+    batches = [4, 8, 12, 16, 20, 24]  # with four concurrent trials, the uninterrupted search must pause at the same numbers
+    uninterrupted = sweep("whole", batches) if concurrency == 4 else sweep("whole", [])
+    assert sweep("broken", batches) == uninterrupted
 
 
 def test_trials_of_a_killed_rung_are_resumed_in_their_rung(tmp_path):
@@ -147,17 +155,17 @@ def test_trials_of_a_killed_rung_are_resumed_in_their_rung(tmp_path):
     simulation.run(proposer, n_trials=9)
     promoted = proposer.propose()
     assert promoted.parent is not None
-    study, later = make(open_study(journal(tmp_path / "s")))
-    assert later.resume(promoted.number) == dataclasses.replace(promoted, attempts=1)
-    simulation.run(later, n_trials=1000, resumed=[promoted])
+    study, restarted = make(open_study(journal(tmp_path / "s")))
+    assert restarted.resume(promoted.number) == dataclasses.replace(promoted, attempts=1)
+    simulation.run(restarted, n_trials=1000, resumed=[promoted])
     assert slots(study) == SIZES
 
 
-# ----------------------------------------------------------------------------------- the experiment with failed slots
+# ----------------------------------------------------------------------------------- replacement of failed trials
 
 
-def kerastuners_own_loop(tmp_path, fails, rng):
-    """Run Hyperband as KerasTuner's tuner does, by its own public calls; count the trials that ended at full epochs."""
+def run_kerastuner_hyperband(tmp_path, fails, rng):
+    """Run Hyperband with the public calls of KerasTuner's Tuner; return the number of promoted trials with full epochs."""
     oracle = HyperbandOracle(
         objective=keras_tuner.Objective("score", "max"),
         max_epochs=EPOCHS,
@@ -180,25 +188,25 @@ def kerastuners_own_loop(tmp_path, fails, rng):
     return n_full
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # KerasTuner 1.4.8 names threads in an old way
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # KerasTuner 1.4.8 calls a deprecated function of threading
 @pytest.mark.parametrize("rate", [0.0, 0.2, 0.4])
 def test_failures_in_the_first_round_are_replaced_unlike_in_kerastuner(rate, tmp_path):
-    theirs = kerastuners_own_loop(tmp_path, lambda rng: rng.random() < rate, random.Random(4))
-    rng, fate = random.Random(4), {}
+    n_promoted_by_kerastuner = run_kerastuner_hyperband(tmp_path, lambda rng: rng.random() < rate, random.Random(4))
+    rng, failures = random.Random(4), {}
 
     def fails(proposal):
-        fate.setdefault(proposal.number, proposal.parent is None and rng.random() < rate)
-        return fate[proposal.number]
+        failures.setdefault(proposal.number, proposal.parent is None and rng.random() < rate)
+        return failures[proposal.number]
 
     study, proposer = make()
     assert Simulation(EPOCHS, concurrency=2, fails=fails).run(proposer, n_trials=1000) is Pause.OVER
-    ours = sum(t.state == STATE.COMPLETE and t.user_attrs["round"] > 0 for t in study.get_trials())
-    assert slots(study, lost=False) == SIZES
-    assert ours == SIZES[2, 2] + SIZES[1, 1]
-    assert theirs == ours if rate == 0 else theirs < ours
+    n_promoted = sum(t.state == STATE.COMPLETE and t.user_attrs["round"] > 0 for t in study.get_trials())
+    assert slots(study, include_failed=False) == SIZES
+    assert n_promoted == SIZES[2, 2] + SIZES[1, 1]
+    assert n_promoted_by_kerastuner == n_promoted if rate == 0 else n_promoted_by_kerastuner < n_promoted
     states = [trial.state for trial in study.get_trials()]
     assert states.count(STATE.COMPLETE) == proposer.n_planned_full_trials
-    assert states.count(STATE.FAIL) == sum(fate.values())
+    assert states.count(STATE.FAIL) == sum(failures.values())
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.STOPPED])
@@ -215,7 +223,7 @@ def test_a_promoted_trial_that_does_not_reach_its_rung_is_replaced(outcome):
     trials = study.get_trials()
     assert sum(trial.user_attrs.get("parent") == promoted.parent for trial in trials) == 1, "it is not promoted again"
     assert sum(trial.state == STATE.COMPLETE for trial in trials) == 6
-    assert slots(study) == Counter(SIZES) + Counter({(2, 0): 1, (2, 1): 1}), "its slots in both rounds were filled again"
+    assert slots(study) == Counter(SIZES) + Counter({(2, 0): 1, (2, 1): 1}), "its slots in both rounds are filled by new trials"
 
 
 def test_trials_of_an_earlier_search_are_ignored():

@@ -48,7 +48,7 @@ def score_of(values, epoch):
 
 
 def run_one(proposer):
-    """Run one proposal to its end; return its number, its values and the epoch it was left at."""
+    """Run one proposal to its end; return its number, its values and its last epoch."""
     proposal = proposer.propose()
     for epoch in range(1, EPOCHS + 1):
         if proposer.observe(proposal.number, Report(epoch, score_of(proposal.values, epoch))) is Decision.STOP:
@@ -63,19 +63,19 @@ def run_one(proposer):
     ("pruner", "sampler"), [*((pruner, "tpe") for pruner in PRUNERS if pruner != "median"), ("median", "random")]
 )
 def test_an_interrupted_search_makes_the_same_decisions_as_an_uninterrupted_one(tmp_path, sampler, pruner):
-    whole_folder, broken_folder = tmp_path / "whole", tmp_path / "broken"
-    whole_folder.mkdir()
-    broken_folder.mkdir()
-    _, proposer = make(whole_folder, sampler=sampler, pruner=pruner)
-    whole = [run_one(proposer) for _ in range(14)]
-    broken = []
+    uninterrupted_folder, interrupted_folder = tmp_path / "whole", tmp_path / "broken"
+    uninterrupted_folder.mkdir()
+    interrupted_folder.mkdir()
+    _, proposer = make(uninterrupted_folder, sampler=sampler, pruner=pruner)
+    uninterrupted = [run_one(proposer) for _ in range(14)]
+    interrupted = []
     for _ in range(14):  # a new process for each trial
-        _, proposer = make(broken_folder, sampler=sampler, pruner=pruner)
-        broken.append(run_one(proposer))
-    assert broken == whole
+        _, proposer = make(interrupted_folder, sampler=sampler, pruner=pruner)
+        interrupted.append(run_one(proposer))
+    assert interrupted == uninterrupted
 
 
-def test_asha_stops_at_its_rungs_and_records_it(tmp_path):
+def test_asha_stops_trials_at_its_rungs_and_records_them(tmp_path):
     study, proposer = make(tmp_path, sampler="random")
     ends = [run_one(proposer)[2] for _ in range(30)]
     states = [trial.state for trial in study.get_trials()]
@@ -88,7 +88,7 @@ def test_asha_stops_at_its_rungs_and_records_it(tmp_path):
         assert trial.value == pytest.approx(score_of(trial.params, end))
 
 
-def test_median_stops_from_the_first_rung_on(tmp_path):
+def test_median_stops_no_trial_before_the_first_rung(tmp_path):
     _, proposer = make(tmp_path, sampler="random", pruner="median")
     ends = [run_one(proposer)[2] for _ in range(30)]
     assert min(ends) == first_rung(EPOCHS)
@@ -103,27 +103,28 @@ def test_a_repeated_trial_is_not_compared_by_its_later_epochs(tmp_path, pruner):
     proposal = proposer.propose()
     reports = [Report(epoch, 1.0 if epoch < EPOCHS else 0.0) for epoch in range(1, EPOCHS + 1)]
     assert [proposer.observe(proposal.number, report) for report in reports] == [Decision.CONTINUE] * EPOCHS
-    _, later = make(tmp_path, sampler="random", pruner=pruner)
-    later.resume(proposal.number)
-    assert [later.observe(proposal.number, report) for report in reports] == [Decision.CONTINUE] * EPOCHS
+    _, restarted = make(tmp_path, sampler="random", pruner=pruner)
+    restarted.resume(proposal.number)
+    assert [restarted.observe(proposal.number, report) for report in reports] == [Decision.CONTINUE] * EPOCHS
 
 
 @pytest.mark.parametrize("pruner", sorted(PRUNERS.keys() - {"none"}))
-def test_a_decision_is_kept_if_the_search_dies_before_the_end_is_written(tmp_path, pruner):
+def test_a_resumed_trial_gets_the_same_decisions_if_its_end_was_not_recorded(tmp_path, pruner):
     _, proposer = make(tmp_path, sampler="random", pruner=pruner)
-    while True:  # hyperband's first bracket alone stops anybody this early
+    while True:  # only the first bracket of hyperband stops trials this early
         proposal, decisions = proposer.propose(), []
         while Decision.STOP not in decisions and len(decisions) < EPOCHS:
             decisions.append(proposer.observe(proposal.number, Report(len(decisions) + 1, 0.5 - proposal.number / 1000)))
         if Decision.STOP in decisions:
             break
         proposer.finish(proposal.number, TrialEnd(Outcome.FINISHED, facts={"score": 0.5}))
-    _, later = make(tmp_path, sampler="random", pruner=pruner)
-    later.resume(proposal.number)
-    again = [
-        later.observe(proposal.number, Report(epoch, 0.5 - proposal.number / 1000)) for epoch in range(1, len(decisions) + 1)
+    _, restarted = make(tmp_path, sampler="random", pruner=pruner)
+    restarted.resume(proposal.number)
+    repeated_decisions = [
+        restarted.observe(proposal.number, Report(epoch, 0.5 - proposal.number / 1000))
+        for epoch in range(1, len(decisions) + 1)
     ]
-    assert again == decisions
+    assert repeated_decisions == decisions
 
 
 def test_no_trial_is_stopped_at_the_last_epoch(tmp_path):
@@ -140,24 +141,24 @@ def test_a_resumed_trial_keeps_its_values_and_ends_once(tmp_path):
     run_one(proposer)
     proposal = proposer.propose()
     proposer.observe(proposal.number, Report(1, 0.5))
-    _, later = make(tmp_path)
-    resumed = later.resume(proposal.number)
+    _, restarted = make(tmp_path)
+    resumed = restarted.resume(proposal.number)
     assert resumed == dataclasses.replace(proposal, attempts=1)
     for epoch in (1, 2, 3):
-        assert later.observe(resumed.number, Report(epoch, 0.5 + epoch / 10)) is Decision.CONTINUE
-    later.finish(resumed.number, TrialEnd(Outcome.FINISHED, facts={"score": 0.8}))
+        assert restarted.observe(resumed.number, Report(epoch, 0.5 + epoch / 10)) is Decision.CONTINUE
+    restarted.finish(resumed.number, TrialEnd(Outcome.FINISHED, facts={"score": 0.8}))
     trial = study.get_trials()[proposal.number]
     assert trial.state == STATE.COMPLETE
     assert trial.intermediate_values == {1: 0.5, 2: 0.7, 3: 0.8}
 
 
-def test_a_trial_without_all_its_values_gets_the_rest(tmp_path):
+def test_a_resumed_trial_gets_its_missing_values(tmp_path):
     study, proposer = make(tmp_path)
     run_one(proposer)
-    half = study.ask()
-    half.suggest_float("dropout", 0.0, 0.5)
-    resumed = proposer.resume(half.number)
-    assert resumed.values["dropout"] == half.params["dropout"]
+    incomplete = study.ask()
+    incomplete.suggest_float("dropout", 0.0, 0.5)
+    resumed = proposer.resume(incomplete.number)
+    assert resumed.values["dropout"] == incomplete.params["dropout"]
     SPACE.check(resumed.values)
 
 
@@ -180,5 +181,5 @@ def test_unknown_names_are_rejected(tmp_path, wrong, nearest):
 
 
 @pytest.mark.parametrize(("epochs", "rung"), [(1, 2), (9, 2), (30, 3), (100, 11)])
-def test_the_first_rung_follows_the_epochs(epochs, rung):
+def test_the_first_rung_depends_on_the_epochs(epochs, rung):
     assert first_rung(epochs) == rung

@@ -41,26 +41,26 @@ def test_crowding_is_infinite_at_the_ends_and_grows_with_the_gap():
     assert crowding_distances(np.ones((3, 2))).tolist() == [0, 0, 0]
 
 
-def stays(losses):
+def select(losses):
     return [is_among_best_third(np.array(losses, dtype=float), number) for number in range(len(losses))]
 
 
 def test_a_third_is_selected_by_rank():
-    assert stays([[1, 1], [2, 2], [3, 3], [4, 4], [5, 5], [6, 6]]) == [True, True, False, False, False, False]
-    assert stays([[2, 2], [1, 1]]) == [False, True], "of fewer than three the best one"
-    assert stays([[0.5, 0.5]]) == [True]
+    assert select([[1, 1], [2, 2], [3, 3], [4, 4], [5, 5], [6, 6]]) == [True, True, False, False, False, False]
+    assert select([[2, 2], [1, 1]]) == [False, True], "the best one of fewer than three"
+    assert select([[0.5, 0.5]]) == [True]
 
 
 def test_the_least_crowded_of_a_large_front_are_selected():
     front = [[0, 10], [1, 9], [2, 8], [6, 4], [9, 1], [10, 0]]
-    assert stays(front) == [True, False, False, False, False, True], "two of six: the ends"
-    assert stays([*front, [11, 11], [12, 12], [13, 13]]) == [True, False, False, True, False, True, False, False, False]
+    assert select(front) == [True, False, False, False, False, True], "two of six: both ends of the front"
+    assert select([*front, [11, 11], [12, 12], [13, 13]]) == [True, False, False, True, False, True, False, False, False]
 
 
 def test_an_objective_with_missing_values_is_ignored():
     nan = float("nan")
-    assert stays([[1, nan], [2, 0], [3, 0]]) == [True, False, False]
-    assert stays([[nan], [nan]]) == [True, True]
+    assert select([[1, nan], [2, 0], [3, 0]]) == [True, False, False]
+    assert select([[nan], [nan]]) == [True, True]
 
 
 def test_each_rung_has_three_times_the_epochs():

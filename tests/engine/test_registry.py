@@ -22,8 +22,8 @@ ALL = [pytest.param(name, marks=NEEDS_TORCH) if name == "gp" else name for name 
 FREE = [entry for entry in ALL if entry not in GRIDS]
 
 
-def enough(sampler, n_trials):
-    """Cut a simulation short that would wait for KerasTuner's Gaussian process, some seconds a proposal after the eighth."""
+def limit_trials(sampler, n_trials):
+    """Limit the trials of KerasTuner's Gaussian process, which takes seconds for each proposal after the eighth."""
     return min(n_trials, 10) if sampler == "kt-bayesian" else n_trials
 
 
@@ -38,12 +38,12 @@ def make(sampler, study=None, **settings):
 
 
 @pytest.mark.parametrize("sampler", ALL)
-def test_every_proposal_is_a_point_of_the_space_and_is_recorded_as_such(sampler):
+def test_every_proposal_is_a_point_of_the_space_and_is_recorded_unchanged(sampler):
     study, proposer = make(sampler)
     simulation = Simulation(EPOCHS)
-    simulation.run(proposer, n_trials=enough(sampler, 14))
+    simulation.run(proposer, n_trials=limit_trials(sampler, 14))
     space = space_of(sampler)
-    assert [proposal.number for proposal in simulation.proposals] == list(range(enough(sampler, 14)))
+    assert [proposal.number for proposal in simulation.proposals] == list(range(limit_trials(sampler, 14)))
     assert simulation.proposals[0].values == space.preset()
     for proposal, trial in zip(simulation.proposals, study.get_trials(), strict=True):
         space.check(proposal.values)
@@ -57,9 +57,9 @@ def test_every_proposal_is_a_point_of_the_space_and_is_recorded_as_such(sampler)
 def test_concurrent_trials_and_failures_are_handled(sampler):
     study, proposer = make(sampler, sign=lambda number: {"driver": "me", "seed": 10 + number})
     simulation = Simulation(EPOCHS, concurrency=3, fails=lambda proposal: proposal.number in (2, 3, 9))
-    simulation.run(proposer, n_trials=enough(sampler, 14))
+    simulation.run(proposer, n_trials=limit_trials(sampler, 14))
     trials = study.get_trials()
-    assert len(trials) == enough(sampler, 14)
+    assert len(trials) == limit_trials(sampler, 14)
     assert [trial.number for trial in trials if trial.state == STATE.FAIL] == [2, 3, 9]
     assert {trials[number].user_attrs["error"] for number in (2, 3, 9)} == {"ValueError: made to fail"}
     assert all(trial.user_attrs["driver"] == "me" for trial in trials)
@@ -71,7 +71,7 @@ def test_outcomes_are_recorded_in_both_directions(sampler, direction):
     study = open_study(direction=direction)
     _, proposer = make(sampler, study)
     simulation = Simulation(EPOCHS, concurrency=2, sign=1 if direction == "maximize" else -1)
-    simulation.run(proposer, n_trials=enough(sampler, 15))
+    simulation.run(proposer, n_trials=limit_trials(sampler, 15))
     for trial, proposal in zip(study.get_trials(), simulation.proposals, strict=True):
         last = proposal.epochs or EPOCHS
         assert trial.state == (STATE.COMPLETE if last == EPOCHS else STATE.PRUNED)
@@ -85,7 +85,7 @@ def test_a_new_process_for_each_trial_makes_the_same_decisions_as_one_process(sa
     def points(restart, name):
         simulation = Simulation(EPOCHS)
         _, proposer = make(sampler, open_study(journal(tmp_path / name)), pruner="asha")
-        for n_trials in range(1, 1 + enough(sampler, 14)):
+        for n_trials in range(1, 1 + limit_trials(sampler, 14)):
             if restart:
                 _, proposer = make(sampler, open_study(journal(tmp_path / name)), pruner="asha")
             simulation.run(proposer, n_trials=n_trials)
@@ -99,11 +99,11 @@ def test_the_trials_of_a_killed_search_are_resumed(sampler, tmp_path):
     _, proposer = make(sampler, open_study(journal(tmp_path / "studies")))
     proposals = [proposer.propose() for _ in range(3)]
     proposer.observe(proposals[1].number, Report(1, 0.5))
-    study, later = make(sampler, open_study(journal(tmp_path / "studies")))
-    resumed = [later.resume(proposal.number) for proposal in proposals]
+    study, restarted = make(sampler, open_study(journal(tmp_path / "studies")))
+    resumed = [restarted.resume(proposal.number) for proposal in proposals]
     assert resumed == [dataclasses.replace(proposal, attempts=1) for proposal in proposals]
     simulation = Simulation(EPOCHS, concurrency=3)
-    simulation.run(later, n_trials=6, resumed=resumed)
+    simulation.run(restarted, n_trials=6, resumed=resumed)
     trials = study.get_trials()
     assert [trial.user_attrs.get("attempts") for trial in trials] == [2, 2, 2, None, None, None]
     assert all(trial.state.is_finished() for trial in trials)
@@ -114,26 +114,28 @@ def test_the_trials_of_a_killed_search_are_resumed(sampler, tmp_path):
 def test_a_trial_without_values_gets_them(sampler):
     study, proposer = make(sampler)
     Simulation(EPOCHS).run(proposer, n_trials=3)
-    study.ask()  # and then the process died
-    _, later = make(sampler, study)
-    resumed = later.resume(3)
+    study.ask()  # the process ends before it records values
+    _, restarted = make(sampler, study)
+    resumed = restarted.resume(3)
     space_of(sampler).check(resumed.values)
-    later.finish(3, TrialEnd(Outcome.FAILED, error="no"))
+    restarted.finish(3, TrialEnd(Outcome.FAILED, error="no"))
     assert study.get_trials()[3].params == resumed.values
 
 
 @pytest.mark.parametrize("sampler", ALL)
-def test_an_enqueued_configuration_comes_next(sampler):
+def test_an_enqueued_configuration_is_proposed_next(sampler):
     study, proposer = make(sampler)
     Simulation(EPOCHS).run(proposer, n_trials=2)
-    wanted = next(point for point in space_of(sampler).fix({}).points()) if sampler in GRIDS else {"dropout": 0.125, "depth": 2}
-    study.enqueue_trial(wanted)
+    enqueued = (
+        next(point for point in space_of(sampler).fix({}).points()) if sampler in GRIDS else {"dropout": 0.125, "depth": 2}
+    )
+    study.enqueue_trial(enqueued)
     proposal = proposer.propose()
-    assert {name: proposal.values[name] for name in wanted} == wanted
+    assert {name: proposal.values[name] for name in enqueued} == enqueued
     space_of(sampler).check(proposal.values)
 
 
-@pytest.mark.parametrize("sampler", [entry for entry in FREE if entry != "kt-bayesian"])  # some seconds a proposal
+@pytest.mark.parametrize("sampler", [entry for entry in FREE if entry != "kt-bayesian"])  # takes seconds for each proposal
 def test_no_point_of_a_small_space_is_evaluated_twice_before_all_others(sampler):
     _, proposer = make(sampler, space=FINITE, epochs=1)
     simulation = Simulation(1)
@@ -143,7 +145,7 @@ def test_no_point_of_a_small_space_is_evaluated_twice_before_all_others(sampler)
         assert len(keys) == 1
     else:
         assert len(set(keys[:N_FINITE])) == N_FINITE
-        assert len(keys) == N_FINITE + 3, "and then come replicates"
+        assert len(keys) == N_FINITE + 3, "the last three are replicates"
 
 
 @pytest.mark.parametrize("sampler", GRIDS)
@@ -155,8 +157,8 @@ def test_a_grid_evaluates_every_point_once_and_ends(sampler, concurrency):
     keys = [FINITE.key(proposal.values) for proposal in simulation.proposals]
     assert len(keys) == N_FINITE
     assert set(keys) == {FINITE.key(point) for point in FINITE.points()}
-    _, later = make(sampler, study)
-    assert later.propose() is Pause.OVER
+    _, restarted = make(sampler, study)
+    assert restarted.propose() is Pause.OVER
 
 
 @pytest.mark.parametrize("sampler", GRIDS)
@@ -177,7 +179,7 @@ def test_a_space_without_parameters_gives_replicates(sampler):
 
 
 @pytest.mark.parametrize("sampler", FREE)
-def test_a_single_parameter_is_enough(sampler):
+def test_a_space_of_one_parameter_is_supported(sampler):
     for text in (
         '[dropout]\ntype = "float"\nlow = 0.0\nhigh = 0.5',
         '[loss]\ntype = "choice"\nvalues = ["ce", "focal", "mse"]',
@@ -195,7 +197,7 @@ def test_a_single_parameter_is_enough(sampler):
 @pytest.mark.parametrize("sampler", [name for name in ALL if name not in (*GRIDS, "kt-hyperband")])
 def test_the_pruner_stops_trials_of_every_proposer(sampler):
     study, proposer = make(sampler, pruner="hyperband")
-    Simulation(EPOCHS).run(proposer, n_trials=enough(sampler, 20))
+    Simulation(EPOCHS).run(proposer, n_trials=limit_trials(sampler, 20))
     states = [trial.state for trial in study.get_trials()]
     assert states[:6] == [STATE.COMPLETE] * 6
     assert states.count(STATE.PRUNED) + states.count(STATE.COMPLETE) == len(states)
@@ -205,19 +207,19 @@ def test_the_pruner_stops_trials_of_every_proposer(sampler):
 
 @pytest.mark.parametrize("sampler", ["cmaes", "nsga2", "nsga3", "kt-bayesian", pytest.param("gp", marks=NEEDS_TORCH)])
 def test_the_scores_of_stopped_trials_do_not_mislead(sampler):
-    """Two records that differ in the scores of PRUNED trials alone lead to the same proposals."""
+    """Two records that differ only in the scores of PRUNED trials lead to the same proposals."""
 
-    def continued(misleading):
+    def proposals_after(ignored_score):
         study, proposer = make(sampler)
         for number in range(14 if sampler == "kt-bayesian" else 30):
             proposal = proposer.propose()
             is_stopped = number % 3 == 2
-            proposer.observe(number, Report(1, misleading if is_stopped else 0.1 + 0.5 * proposal.values["dropout"]))
+            proposer.observe(number, Report(1, ignored_score if is_stopped else 0.1 + 0.5 * proposal.values["dropout"]))
             facts = {} if is_stopped else {"score": 0.1 + 0.5 * proposal.values["dropout"]}
             proposer.finish(number, TrialEnd(Outcome.STOPPED if is_stopped else Outcome.FINISHED, facts=facts))
         return [trial.params for trial in study.get_trials()]
 
-    assert continued(0.99) == continued(0.01)
+    assert proposals_after(0.99) == proposals_after(0.01)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes", "nsga2", "kt-bayesian", pytest.param("gp", marks=NEEDS_TORCH)])

@@ -39,12 +39,12 @@ when = { loss = ["focal"] }
 """
 
 
-def by_numpy(space, n):
+def sample_with_numpy(space, n):
     rng = np.random.default_rng(0)
     return [space.sample(rng) for _ in range(n)]
 
 
-def by_optuna(space, n):
+def sample_with_optuna(space, n):
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     points = []
     for _ in range(n):
@@ -53,10 +53,10 @@ def by_optuna(space, n):
     return points
 
 
-DIALECTS = [by_numpy, by_optuna]
+LIBRARIES = [sample_with_numpy, sample_with_optuna]
 
 
-@pytest.mark.parametrize("draw", DIALECTS)
+@pytest.mark.parametrize("draw", LIBRARIES)
 def test_every_library_draws_exactly_the_values_of_the_space(draw):
     space = parse_space(REPORT_HEAD, name="head")
     points = draw(space, 1500)
@@ -73,7 +73,7 @@ def test_every_library_draws_exactly_the_values_of_the_space(draw):
         assert all(type(value) in (int, float, str) for value in point.values())
 
 
-@pytest.mark.parametrize("draw", DIALECTS)
+@pytest.mark.parametrize("draw", LIBRARIES)
 @pytest.mark.parametrize("name", shipped("search_spaces"))
 def test_shipped_spaces_draw_valid_points_in_every_library(name, draw):
     space = load_space(name)
@@ -87,7 +87,7 @@ def test_shipped_spaces_draw_valid_points_in_every_library(name, draw):
             assert reached == set(grid)
 
 
-@pytest.mark.parametrize("draw", DIALECTS)
+@pytest.mark.parametrize("draw", LIBRARIES)
 def test_log_scales_are_uniform_in_the_exponent(draw):
     space = parse_space('[learning_rate]\ntype = "float"\nlow = 1e-5\nhigh = 1e-1\nlog = true', name="lr")
     exponents = [math.log10(point["learning_rate"]) for point in draw(space, 1000)]
@@ -241,12 +241,12 @@ def test_the_key_of_a_point_distinguishes_true_from_one_and_ignores_rounding():
 
 
 class TestLoading:
-    def test_an_own_space_is_read_by_its_path(self, tmp_path):
+    def test_a_custom_space_is_read_by_its_path(self, tmp_path):
         path = tmp_path / "my space.toml"
         path.write_text('[dropout]\ntype = "float"\nlow = 0\nhigh = 0.9\n')
         assert load_space(str(path)).names == ("dropout",)
 
-    def test_the_error_of_a_wrong_name_suggests_the_nearest(self):
+    def test_the_error_of_an_unknown_name_suggests_the_nearest_name(self):
         with pytest.raises(UnknownNameError, match="Did you mean 'fused'"):
             load_space("fuse")
 

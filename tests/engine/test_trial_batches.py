@@ -43,7 +43,7 @@ class FirstTrials:
         return self.proposer.propose()
 
 
-def cheap(proposal):
+def is_batchable(proposal):
     return proposal.values.get("cheap", True)
 
 
@@ -64,18 +64,18 @@ def decisions(study):
 
 
 def test_a_batch_ends_at_a_pause_at_the_limit_and_before_a_trial_that_cannot_be_batched(objective):
-    few, many = {"cheap": True}, {"cheap": False}
-    failed_before = Proposal(4, few, attempts=1)
+    batchable, single = {"cheap": True}, {"cheap": False}
+    failed_before = Proposal(4, batchable, attempts=1)
     queue = Queue(
-        *[Proposal(number, few) for number in range(4)],
+        *[Proposal(number, batchable) for number in range(4)],
         failed_before,
-        Proposal(5, few),
+        Proposal(5, batchable),
         Pause.IDLE,
-        Proposal(6, many),
-        Proposal(7, few),
-        Proposal(8, many),
+        Proposal(6, single),
+        Proposal(7, batchable),
+        Proposal(8, single),
     )
-    batcher = TrialBatcher(objective(batchable=cheap), queue, limit=3)
+    batcher = TrialBatcher(objective(batchable=is_batchable), queue, limit=3)
     batches = []
     while (batch := batcher.propose()) is not Pause.OVER:
         batches.append([proposal.number for proposal in batch])
@@ -88,12 +88,12 @@ def test_an_objective_without_batches_gets_one_trial_at_a_time():
 
 
 def test_the_waiting_time_of_a_proposal_is_subtracted_from_its_seconds(objective):
-    kept = Proposal(1, {"cheap": False}, seconds=10.0)
-    batcher = TrialBatcher(objective(batchable=cheap), Queue(Proposal(0, {}), kept), limit=8)
+    waiting = Proposal(1, {"cheap": False}, seconds=10.0)
+    batcher = TrialBatcher(objective(batchable=is_batchable), Queue(Proposal(0, {}), waiting), limit=8)
     before = time.monotonic()
     batcher.propose()
-    (taken,) = batcher.propose()
-    assert 10.0 - (time.monotonic() - before) <= taken.seconds < 10.0
+    (proposal,) = batcher.propose()
+    assert 10.0 - (time.monotonic() - before) <= proposal.seconds < 10.0
 
 
 def test_batches_are_recorded_like_single_trials(objective):
@@ -106,14 +106,14 @@ def test_batches_are_recorded_like_single_trials(objective):
     assert len(records[1]) == 10
 
 
-def test_the_first_generator_computes_the_epoch_of_the_whole_batch(objective):
+def test_the_first_generator_computes_an_epoch_of_the_whole_batch(objective):
     _, search = open_search(n_trials=10)
     run_inline(objective(), search, batch_trials=4)
     sizes = [len(numbers) for _, numbers in objective().computed()]
     assert sizes == [4] * 2 * EPOCHS + [2] * EPOCHS
 
 
-def test_beaten_trials_of_a_batch_are_pruned_at_their_rung_and_no_longer_computed(objective):
+def test_trials_of_a_batch_are_pruned_at_their_rung_and_no_longer_computed(objective):
     study, search = open_search(pruner="asha", n_trials=30)
     run_inline(objective(), search, batch_trials=10)
     trials = study.get_trials()
@@ -150,13 +150,13 @@ def test_an_error_of_one_trial_does_not_affect_the_batch(objective):
     assert trials[1].last_step == 1
 
 
-class Unable(SimultaneousObjective):
+class FailingObjective(SimultaneousObjective):
     def run_batch(self, proposals):
         raise ValueError("no such graph")
 
 
 def test_an_error_at_the_start_of_a_batch_fails_each_of_its_trials(tmp_path):
-    batch = Batch(Unable(score_of, EPOCHS, tmp_path / "log"), [Proposal(3, {}), Proposal(5, {})])
+    batch = Batch(FailingObjective(score_of, EPOCHS, tmp_path / "log"), [Proposal(3, {}), Proposal(5, {})])
     events = dict(batch.advance())
     assert {number: ending.error for number, ending in events.items()} == dict.fromkeys((3, 5), "ValueError: no such graph")
     assert batch.is_over
@@ -182,34 +182,34 @@ class InterruptedSearchError(Exception):
 
 def test_the_next_search_resumes_the_trials_of_an_interrupted_batch(objective, monkeypatch):
     study, search = open_search(n_trials=8)
-    observed = search.observe
+    original_observe = search.observe
 
     def observe(number, report):
         if (number, report.epoch) == (2, 3):
             raise InterruptedSearchError
-        return observed(number, report)
+        return original_observe(number, report)
 
     monkeypatch.setattr(search, "observe", observe)
     with pytest.raises(InterruptedSearchError):
         run_inline(objective(), search, batch_trials=4)
     assert [t.number for t in study.get_trials(states=(STATE.RUNNING,))] == [0, 1, 2, 3]
 
-    later = build_proposer(study, CONDITIONAL, sampler="random", pruner="none", epochs=EPOCHS, seed=5)
-    resumed = [later.resume(number) for number in range(4)]
+    restarted = build_proposer(study, CONDITIONAL, sampler="random", pruner="none", epochs=EPOCHS, seed=5)
+    resumed = [restarted.resume(number) for number in range(4)]
     assert [proposal.attempts for proposal in resumed] == [1] * 4
     queue = Queue(*resumed)
-    queue.observe, queue.finish = later.observe, later.finish
+    queue.observe, queue.finish = restarted.observe, restarted.finish
     run_inline(objective(), queue, batch_trials=4)
-    run_inline(objective(), FirstTrials(later, 4), batch_trials=4)
-    whole, search = open_search(n_trials=8)
+    run_inline(objective(), FirstTrials(restarted, 4), batch_trials=4)
+    uninterrupted, search = open_search(n_trials=8)
     run_inline(objective(), search)
-    assert decisions(study) == decisions(whole)
+    assert decisions(study) == decisions(uninterrupted)
 
 
 def test_a_batch_has_the_time_of_all_its_trials(tmp_path):
     endings = {}
 
-    class Patient(Queue):
+    class RecordingQueue(Queue):
         def observe(self, number, report):
             """Continue."""
 
@@ -218,6 +218,6 @@ def test_a_batch_has_the_time_of_all_its_trials(tmp_path):
 
     endless = SimultaneousObjective(lambda *_: 0.5, 10**9, tmp_path / "log")
     before = time.monotonic()
-    run_inline(endless, Patient(*[Proposal(number, {}) for number in range(3)]), seconds_per_trial=0.05, batch_trials=3)
+    run_inline(endless, RecordingQueue(*[Proposal(number, {}) for number in range(3)]), seconds_per_trial=0.05, batch_trials=3)
     assert time.monotonic() - before >= 0.15
     assert endings == dict.fromkeys(range(3), TrialEnd(Outcome.STOPPED, facts={"stopped_by": "trial-time"}))

@@ -1,4 +1,4 @@
-"""Trials in a worker process: the cause of its death is reported, and no process remains."""
+"""Trials in a worker process: the reason of an unexpected exit is reported, and no process remains."""
 
 import os
 import re
@@ -19,20 +19,20 @@ from automl_cxr.engine.worker import Worker, WorkerLimits
 from automl_cxr.errors import RetryPolicy
 
 MIB = 2**20
-_kept = []
+_allocated = []
 
 
-def run_to_fate(proposal, folder=None):
-    fate = proposal.values["fate"]
+def run_scripted_trial(proposal, folder=None):
+    behaviour = proposal.values["behaviour"]
     try:
         yield Report(1, 0.5, facts={"pid": os.getpid(), "threads": os.environ.get("OMP_NUM_THREADS")})
-        if fate == "grows":
-            _kept.append(bytearray(os.urandom(1) * (300 * MIB)))
-        if fate == "hangs":
+        if behaviour == "grows":
+            _allocated.append(bytearray(os.urandom(1) * (300 * MIB)))
+        if behaviour == "hangs":
             threading.Event().wait()
-        if fate == "killed":
+        if behaviour == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
-        if fate == "exits":
+        if behaviour == "exits":
             os._exit(3)
         yield Report(2, 0.6)
         return {"score": 0.6}
@@ -48,17 +48,17 @@ class BatchObjective:
         return True
 
     def __call__(self, proposal):
-        return run_to_fate(proposal)
+        return run_scripted_trial(proposal)
 
     def run_batch(self, proposals):
-        return [run_to_fate(proposal) for proposal in proposals]
+        return [run_scripted_trial(proposal) for proposal in proposals]
 
 
 def run_and_grow(_proposal):
     yield Report(1, 0.5)
-    kept = bytearray(os.urandom(1) * (300 * MIB))
+    allocated = bytearray(os.urandom(1) * (300 * MIB))
     threading.Event().wait()
-    yield Report(2, len(kept))
+    yield Report(2, len(allocated))
 
 
 class _Unloadable:
@@ -66,10 +66,10 @@ class _Unloadable:
         raise AssertionError
 
     def __reduce__(self):
-        return _refuse, ()
+        return _fail_to_load, ()
 
 
-def _refuse():
+def _fail_to_load():
     raise ImportError("no such thing here")
 
 
@@ -82,22 +82,22 @@ def run_and_hang_at_once(proposal):
 def start(tmp_path):
     workers = []
 
-    def start_it(objective=None, **limits):
+    def start_worker(objective=None, **limits):
         environment = {"OMP_NUM_THREADS": "3"}
         worker = Worker(
-            objective or partial(run_to_fate, folder=tmp_path), limits=WorkerLimits(**limits), environment=environment
+            objective or partial(run_scripted_trial, folder=tmp_path), limits=WorkerLimits(**limits), environment=environment
         )
         workers.append(worker)
         return worker
 
-    yield start_it
+    yield start_worker
     for worker in workers:
         worker.close()
 
 
-def run(worker, number, fate):
+def run(worker, number, behaviour):
     """Return the reports and the ending of a trial."""
-    worker.begin([Proposal(number, {"fate": fate})])
+    worker.begin([Proposal(number, {"behaviour": behaviour})])
     reports = []
     while isinstance(event := worker.advance()[0][1], Report):
         reports.append(event)
@@ -117,7 +117,7 @@ def test_a_worker_runs_one_trial_after_the_other(start):
 
 def test_an_abandoned_trial_cleans_up_and_the_next_one_begins(start, tmp_path):
     worker = start()
-    worker.begin([Proposal(0, {"fate": "finishes"})])
+    worker.begin([Proposal(0, {"behaviour": "finishes"})])
     assert [(number, report.epoch) for number, report in worker.advance()] == [(0, 1)]
     reports, ending = run(worker, 1, "finishes")
     assert (tmp_path / "closed-0").exists()
@@ -126,12 +126,12 @@ def test_an_abandoned_trial_cleans_up_and_the_next_one_begins(start, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("fate", "error"),
+    ("behaviour", "error"),
     [("killed", "WorkerDiedError: .* killed by SIGKILL"), ("exits", "WorkerDiedError: .* exited with code 3")],
 )
-def test_the_death_of_a_worker_ends_its_trial_only(start, fate, error):
+def test_an_unexpected_exit_of_a_worker_fails_only_its_trial(start, behaviour, error):
     worker = start()
-    reports, ending = run(worker, 0, fate)
+    reports, ending = run(worker, 0, behaviour)
     assert [report.epoch for report in reports] == [1]
     assert ending.outcome is Outcome.FAILED
     assert re.match(error, ending.error)
@@ -152,7 +152,9 @@ def test_a_trial_that_hangs_before_its_first_epoch_has_failed(start):
 
 def test_all_remaining_trials_of_a_batch_that_hangs_are_stopped(start):
     worker = start(BatchObjective(), seconds=0.5)
-    worker.begin([Proposal(number, {"fate": fate}) for number, fate in enumerate(["finishes", "finishes", "hangs"])])
+    worker.begin(
+        [Proposal(number, {"behaviour": behaviour}) for number, behaviour in enumerate(["finishes", "finishes", "hangs"])]
+    )
     before = time.monotonic()
     assert [number for number, _ in worker.advance()] == [0, 1, 2]
     stopped = TrialEnd(Outcome.STOPPED, facts={"stopped_by": "trial-time"})

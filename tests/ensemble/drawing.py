@@ -9,7 +9,7 @@ from automl_cxr.scoring.predictions import Predictions
 
 
 def draw(m: int, n: int, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw probabilities (m, n, k) of members of different skill, and labels of classes of different size."""
+    """Draw probabilities (m, n, k) of members with different scores, and labels of classes with different sizes."""
     rng = np.random.default_rng(seed)
     labels = rng.choice(k, size=n, p=np.arange(1, k + 1) / np.arange(1, k + 1).sum())
     logits = rng.normal(size=(m, n, k)) * rng.uniform(0.8, 3, size=(m, 1, 1)) + np.eye(k)[labels]
@@ -27,6 +27,6 @@ def draw_members(m: int, n: int = 150, k: int = 3, seed: int = 0) -> list[Predic
     ids, patients = tuple(f"i{i}" for i in range(n)), tuple(f"p{i // 3}" for i in range(n))
     rng = np.random.default_rng(seed)
     return [
-        Predictions(ids, labels, one, tuple(f"c{i}" for i in range(k)), patients).take(rng.permutation(n))
-        for one in probabilities
+        Predictions(ids, labels, member, tuple(f"c{i}" for i in range(k)), patients).take(rng.permutation(n))
+        for member in probabilities
     ]

@@ -54,11 +54,11 @@ def test_the_first_of_equal_members_is_selected_in_one_round() -> None:
 
 def test_the_brier_score_breaks_ties() -> None:
     labels = np.array([0, 1])
-    shy, sure = np.array([[0.6, 0.4], [0.4, 0.6]]), np.array([[0.9, 0.1], [0.1, 0.9]])
-    assert greedy_weights(WeightScorer(np.array([shy, sure]), labels)).tolist() == [0, 1]
+    unconfident, confident = np.array([[0.6, 0.4], [0.4, 0.6]]), np.array([[0.9, 0.1], [0.1, 0.9]])
+    assert greedy_weights(WeightScorer(np.array([unconfident, confident]), labels)).tolist() == [0, 1]
 
 
-def test_no_round_is_refused() -> None:
+def test_zero_rounds_are_refused() -> None:
     with pytest.raises(UsageError, match="at least one round"):
         greedy_weights(draw_weight_scorer(2, 10, 2, 0), n_rounds=0)
 

@@ -27,9 +27,9 @@ COMBINERS = [
 @pytest.mark.parametrize("combiner", COMBINERS)
 def test_a_saved_combiner_gives_the_same_probabilities(combiner: Combiner) -> None:
     probabilities, _ = draw(3, 40, 4, 0)
-    again = combiner_from_record(json.loads(json.dumps(combiner.to_record())), n_members=3, n_classes=4)
+    restored = combiner_from_record(json.loads(json.dumps(combiner.to_record())), n_members=3, n_classes=4)
     combined = combiner.combine(probabilities)
-    assert (again.combine(probabilities) == combined).all()
+    assert (restored.combine(probabilities) == combined).all()
     np.testing.assert_allclose(combined.sum(axis=1), 1, atol=1e-5)
     assert combiner.shares.sum() == pytest.approx(1)
 
@@ -66,11 +66,14 @@ def test_stacking_improves_overconfident_members_and_weights_better_members_more
     probabilities, labels = draw(5, 600, 3, 1)
     patients = [f"p{i // 2}" for i in range(600)]
     stacking = fit_stacking(probabilities[:, :400], labels[:400], patients[:400])
-    other, truth = probabilities[:, 400:], labels[400:]
-    assert log_loss(truth, stacking.combine(other)) < log_loss(truth, other.mean(axis=0))
-    assert score_macro_f1(truth, stacking.combine(other)) > max(score_macro_f1(truth, one) for one in other) - 0.02
+    test_probabilities, test_labels = probabilities[:, 400:], labels[400:]
+    assert log_loss(test_labels, stacking.combine(test_probabilities)) < log_loss(test_labels, test_probabilities.mean(axis=0))
+    assert (
+        score_macro_f1(test_labels, stacking.combine(test_probabilities))
+        > max(score_macro_f1(test_labels, member) for member in test_probabilities) - 0.02
+    )
     with pytest.raises(UsageError, match="for 5 members of 3 classes"):
-        stacking.combine(other[:4])
+        stacking.combine(test_probabilities[:4])
 
 
 def test_a_class_without_images_is_never_predicted() -> None:

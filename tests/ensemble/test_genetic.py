@@ -24,21 +24,21 @@ from automl_cxr.errors import UsageError
 from automl_cxr.scoring.metrics import score_macro_f1
 from tests.ensemble.drawing import draw, draw_weight_scorer
 
-# By the objective alone, on all images.
+# Optimise only the objective, on all images.
 BARE = GeneticSettings(restarts=3, patience=50, brier_weight=0.0)
 SMALL = replace(BARE, population=30, generations=30, restarts=2, patience=15)
 
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize(("m", "k"), [(2, 2), (6, 4), (30, 3)])
-def test_never_below_its_seeds(m: int, k: int, seed: int) -> None:
+def test_the_result_is_never_below_its_seeds(m: int, k: int, seed: int) -> None:
     scorer = draw_weight_scorer(m, 150, k, seed)
     result = evolve_weights(scorer, SMALL)
     order = np.argsort(-scorer.score(np.eye(m)), kind="stable")
     top = [np.isin(np.arange(m), order[:n]) / n for n in range(1, m + 1)]
-    rivals = np.array([np.ones(m) / m, *np.eye(m), greedy_weights(scorer), *top])
-    assert result.score >= scorer.score(rivals).max()
-    assert scorer.score(np.array(seed_weights(scorer))).max() >= scorer.score(rivals).max()
+    baselines = np.array([np.ones(m) / m, *np.eye(m), greedy_weights(scorer), *top])
+    assert result.score >= scorer.score(baselines).max()
+    assert scorer.score(np.array(seed_weights(scorer))).max() >= scorer.score(baselines).max()
     assert result.weights.shape == (m,)
     assert result.weights.sum() == pytest.approx(1)
     assert (result.weights >= 0).all()
@@ -59,14 +59,14 @@ def test_three_members_reach_the_optimum_of_a_fine_grid() -> None:
     assert evolve_weights(scorer, BARE).score >= scorer.score(grid).max()
 
 
-def test_weights_by_class_can_do_what_weights_by_member_cannot() -> None:
+def test_weights_by_class_can_be_better_than_weights_by_member() -> None:
     labels = np.repeat([0, 1, 2], 30)
     truth = np.eye(3)[labels]
-    knows_0 = np.where(truth[:, :1] == 1, [[0.8, 0.1, 0.1]], [[0.1, 0.45, 0.45]])
-    knows_0[labels > 0] += np.random.default_rng(0).choice([-0.2, 0.2], size=60)[:, None] * np.array([0, 1, -1])
-    shouts_0 = np.where(truth == 1, 0.35, 0.05) + np.array([0.5, 0, 0])
-    shouts_0 /= shouts_0.sum(axis=1, keepdims=True)
-    scorer = WeightScorer(np.array([knows_0, shouts_0]), labels)
+    ranks_class_0 = np.where(truth[:, :1] == 1, [[0.8, 0.1, 0.1]], [[0.1, 0.45, 0.45]])
+    ranks_class_0[labels > 0] += np.random.default_rng(0).choice([-0.2, 0.2], size=60)[:, None] * np.array([0, 1, -1])
+    overpredicts_class_0 = np.where(truth == 1, 0.35, 0.05) + np.array([0.5, 0, 0])
+    overpredicts_class_0 /= overpredicts_class_0.sum(axis=1, keepdims=True)
+    scorer = WeightScorer(np.array([ranks_class_0, overpredicts_class_0]), labels)
     by_class = evolve_weights(scorer, BARE, by_class=True)
     assert by_class.weights.shape == (2, 3)
     assert by_class.weights.sum() == pytest.approx(3)
@@ -82,7 +82,7 @@ def test_evolution_improves_on_its_seeds_in_some_problem() -> None:
     assert max(gains) > 0.005
 
 
-def test_history_never_falls_and_patience_ends_a_run() -> None:
+def test_the_history_never_decreases_and_patience_ends_a_run() -> None:
     result = evolve_weights(draw_weight_scorer(6, 200, 4, 0), replace(BARE, restarts=1, generations=80, patience=7))
     assert all(later >= earlier for earlier, later in pairwise(result.history))
     assert len(result.history) < 81
@@ -91,7 +91,7 @@ def test_history_never_falls_and_patience_ends_a_run() -> None:
 
 
 def test_the_same_seed_gives_the_same_weights_in_another_process() -> None:
-    here = evolve_weights(draw_weight_scorer(5, 150, 3, 0), SMALL).weights
+    weights = evolve_weights(draw_weight_scorer(5, 150, 3, 0), SMALL).weights
     script = (
         "import random, sys; random.seed(99)\n"
         f"sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
@@ -99,7 +99,7 @@ def test_the_same_seed_gives_the_same_weights_in_another_process() -> None:
         "print(evolve_weights(draw_weight_scorer(5, 150, 3, 0), SMALL).weights.tobytes().hex())"
     )
     other_process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
-    assert other_process == here.tobytes().hex()
+    assert other_process == weights.tobytes().hex()
 
 
 def test_global_random_states_are_neither_used_nor_changed() -> None:
@@ -114,7 +114,7 @@ def test_global_random_states_are_neither_used_nor_changed() -> None:
     np.testing.assert_array_equal(evolve_weights(problem, SMALL).weights, first.weights)
 
 
-def test_seeds_matter() -> None:
+def test_the_result_depends_on_the_seed() -> None:
     problem = draw_weight_scorer(8, 400, 4, 2)
     results = [evolve_weights(problem, replace(SMALL, seed=seed)) for seed in range(4)]
     assert len({result.weights.tobytes() for result in results}) > 1
@@ -139,17 +139,17 @@ def test_copies_of_one_member_get_equal_weights() -> None:
 
 def test_on_a_plateau_the_brier_score_decides() -> None:
     labels = np.array([0, 1] * 20)
-    right = np.where(np.eye(2)[labels] == 1, 0.7, 0.3)
+    correct = np.where(np.eye(2)[labels] == 1, 0.7, 0.3)
     other = np.where(np.eye(2)[labels] == 1, 0.99, 0.01)
-    other[:4] = [[0.45, 0.55], [0.55, 0.45]] * 2  # each member is wrong, their average is right
-    scorer = WeightScorer(np.array([right, other], dtype=np.float32), labels)
+    other[:4] = [[0.45, 0.55], [0.55, 0.45]] * 2  # each member is wrong, but their average is correct
+    scorer = WeightScorer(np.array([correct, other], dtype=np.float32), labels)
     result = evolve_weights(scorer, BARE)
     first = np.linspace(0, 1, 201)
     grid = np.stack([first, 1 - first], axis=1)
-    perfect = grid[scorer.score(grid) == 1]
-    assert len(perfect) > 50
+    optimal = grid[scorer.score(grid) == 1]
+    assert len(optimal) > 50
     assert result.score == 1
-    assert scorer.squared_error(result.weights[None])[0] <= scorer.squared_error(perfect).min() + 1e-4
+    assert scorer.squared_error(result.weights[None])[0] <= scorer.squared_error(optimal).min() + 1e-4
 
 
 def test_operators_keep_sums_and_average_the_given_number_of_genes() -> None:
@@ -171,9 +171,9 @@ def test_mutation_replaces_one_gene() -> None:
     before = rng.dirichlet(np.ones(6), size=100)
     after = genetic._mutate(before.copy(), probability=0.5, rng=rng)
     ratios = after / before
-    n_kept = np.array([np.isclose(row, np.median(row)).sum() for row in ratios])
-    assert set(n_kept) == {5, 6}, "all genes but one are only rescaled"
-    assert 30 < (n_kept == 5).sum() < 70
+    n_unchanged = np.array([np.isclose(row, np.median(row)).sum() for row in ratios])
+    assert set(n_unchanged) == {5, 6}, "all genes but one are only rescaled"
+    assert 30 < (n_unchanged == 5).sum() < 70
 
 
 @pytest.mark.parametrize(
@@ -213,4 +213,4 @@ def test_the_reference_size_takes_a_fraction_of_a_second() -> None:
     scorer = draw_weight_scorer(6, 1292, 4, 0)
     started = time.process_time()
     evolve_weights(scorer, replace(BARE, restarts=1, patience=201))
-    assert time.process_time() - started < 3  # 0.25 measured; the rest is for a slow machine
+    assert time.process_time() - started < 3  # 0.25 measured; slow machines need more

@@ -25,7 +25,7 @@ def test_at_most_all_members_are_chosen() -> None:
     assert sorted(choose_diverse(draw_weight_scorer(3, 60, 2, 0), 9)) == [0, 1, 2]
 
 
-def test_correlations_are_those_of_the_errors() -> None:
+def test_correlations_equal_those_of_the_errors() -> None:
     probabilities, labels = draw(3, 200, 4, 0)
     errors = (probabilities - np.eye(4)[labels]).reshape(3, -1)
     assert error_correlations(WeightScorer(probabilities, labels)) == pytest.approx(np.corrcoef(errors), abs=1e-4)

@@ -22,29 +22,29 @@ def members_of_noise(n_members: int, n: int = 400) -> list[Predictions]:
     """Draw copies of one model with little noise, so that no gain is possible."""
     first = draw_members(1, n=n, seed=3)[0]
     rng = np.random.default_rng(0)
-    noisy = [np.abs(first.probabilities + rng.normal(0, 0.002, first.probabilities.shape)) for _ in range(n_members)]
-    return [replace(first, probabilities=one / one.sum(axis=1, keepdims=True)) for one in noisy]
+    noisy_members = [np.abs(first.probabilities + rng.normal(0, 0.002, first.probabilities.shape)) for _ in range(n_members)]
+    return [replace(first, probabilities=member / member.sum(axis=1, keepdims=True)) for member in noisy_members]
 
 
 def test_a_real_gain_is_reported() -> None:
-    found = combine_members(draw_members(6, n=600, seed=1), names=NAMES[:6], method="ga", settings=QUICK)
-    assert found.comparison is not None
-    comparison = found.comparison.methods["ga"]
+    result = combine_members(draw_members(6, n=600, seed=1), names=NAMES[:6], method="ga", settings=QUICK)
+    assert result.comparison is not None
+    comparison = result.comparison.methods["ga"]
     assert comparison.is_distinguishable
     assert comparison.gain > 0.05
-    assert found.recommended in ("average", "greedy", "ga")
-    assert f"{comparison.gain:+.4f} against the best member" in found.verdict()
-    assert found.comparison.methods["best"].gain == 0
-    table = {row["method"]: row for row in found.methods_table()}
+    assert result.recommended in ("average", "greedy", "ga")
+    assert f"{comparison.gain:+.4f} against the best member" in result.verdict()
+    assert result.comparison.methods["best"].gain == 0
+    table = {row["method"]: row for row in result.methods_table()}
     assert table["ga"]["out_of_fold"] == comparison.score
-    assert table["ga"]["fitted"] == found.fitted["ga"].score
+    assert table["ga"]["fitted"] == result.fitted["ga"].score
 
 
 def test_without_a_gain_the_best_member_is_recommended() -> None:
-    found = combine_members(members_of_noise(4), names=NAMES[:4], settings=QUICK)
-    assert found.recommended == "best"
-    assert "The gain is not distinguishable from 0" in found.verdict()
-    assert len(found.duplicates) == 6
+    result = combine_members(members_of_noise(4), names=NAMES[:4], settings=QUICK)
+    assert result.recommended == "best"
+    assert "no distinguishable gain" in result.verdict()
+    assert len(result.duplicates) == 6
 
 
 def test_out_of_fold_weights_are_fitted_without_the_patient() -> None:
@@ -59,36 +59,38 @@ def test_out_of_fold_weights_are_fitted_without_the_patient() -> None:
 
 @pytest.mark.parametrize("name", ["log_loss", "macro_auc"])
 def test_a_positive_gain_is_better_for_every_metric(name: str) -> None:
-    found = combine_members(
+    result = combine_members(
         draw_members(4, n=300, seed=1), names=NAMES[:4], method="average", objective=Objective.named(name), settings=QUICK
     )
-    assert found.comparison is not None
-    average, best = (found.comparison.methods[method].score for method in ("average", "best"))
+    assert result.comparison is not None
+    average, best = (result.comparison.methods[method].score for method in ("average", "best"))
     gain = best - average if name == "log_loss" else average - best
-    assert found.comparison.methods["average"].gain == pytest.approx(gain)
-    assert found.comparison.methods["average"].interval.low <= gain <= found.comparison.methods["average"].interval.high
+    assert result.comparison.methods["average"].gain == pytest.approx(gain)
+    assert result.comparison.methods["average"].interval.low <= gain <= result.comparison.methods["average"].interval.high
 
 
 def test_a_class_of_one_patient_has_no_out_of_fold_score() -> None:
     members = [replace(member, patients=("one",) * len(member)) for member in draw_members(3)]
-    found = combine_members(members, names=NAMES[:3], method="ga", settings=QUICK)
-    assert found.comparison is None
-    assert found.recommended == "ga"
-    assert "which is optimistic" in found.verdict()
-    assert found.calibration.temperature == 1
+    result = combine_members(members, names=NAMES[:3], method="ga", settings=QUICK)
+    assert result.comparison is None
+    assert result.recommended == "ga"
+    assert "expect less on others" in result.verdict()
+    assert result.calibration.temperature == 1
 
 
 def test_a_temperature_that_reduces_the_error_is_used() -> None:
-    timid = [
+    underconfident = [
         replace(member, probabilities=0.2 * member.probabilities + 0.8 / 3) for member in draw_members(4, n=600, k=3, seed=1)
     ]
-    found = combine_members(timid, names=NAMES[:4], method="average", settings=QUICK)
-    assert found.calibration.temperature < 0.5
-    assert found.calibration.error_after < found.calibration.error_before
-    assert found.predictions.probabilities.max() > 0.9
-    plain = found.fitted["average"].combiner.combine(np.stack([member.take(_order(member)).probabilities for member in timid]))
-    ordered = found.predictions.take(_order(found.predictions))
-    assert (ordered.probabilities.argmax(axis=1) == plain.argmax(axis=1)).all()
+    result = combine_members(underconfident, names=NAMES[:4], method="average", settings=QUICK)
+    assert result.calibration.temperature < 0.5
+    assert result.calibration.error_after < result.calibration.error_before
+    assert result.predictions.probabilities.max() > 0.9
+    uncalibrated = result.fitted["average"].combiner.combine(
+        np.stack([member.take(_order(member)).probabilities for member in underconfident])
+    )
+    ordered = result.predictions.take(_order(result.predictions))
+    assert (ordered.probabilities.argmax(axis=1) == uncalibrated.argmax(axis=1)).all()
 
 
 def _order(member: Predictions) -> np.ndarray:

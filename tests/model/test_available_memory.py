@@ -35,5 +35,5 @@ def test_the_memory_of_a_share_of_a_gpu(tmp_path, monkeypatch):
     assert available_memory.available_memory_bytes() == 20480 * 2**20
     available_memory._gpu_memory.cache_clear()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    assert available_memory.available_memory_bytes() is None, "an unknown memory is no reason to refuse a network"
+    assert available_memory.available_memory_bytes() is None, "a network is not refused if the memory is unknown"
     available_memory._gpu_memory.cache_clear()

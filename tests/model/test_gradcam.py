@@ -73,7 +73,7 @@ def test_branches_of_two_resolutions_have_the_weights_of_the_head():
     n_first = 256
     assert first == pytest.approx(class_activation_map(network, gradcam.places[0], slice(n_first)), rel=1e-3, abs=1e-4)
     assert second == pytest.approx(class_activation_map(network, gradcam.places[1], slice(n_first, None)), rel=1e-3, abs=1e-4)
-    # The evidence of both branches adds up to the scores, so neither has to be scaled.
+    # The sum of the evidence of both branches is the score, so no branch is scaled.
     probabilities = network.predict_on_batch(pixels_for(network)[..., np.newaxis])
     bias = network.get_layer("probabilities").get_weights()[1]
     sums = [sum(one.mean(axis=(1, 2)) for one in gradcam.evidence(pixels_for(network), np.full(3, k))) for k in range(3)]

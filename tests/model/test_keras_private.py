@@ -19,7 +19,7 @@ def network():
     return keras.Model(pixels, keras.layers.Add(name="sum")([x, x]))
 
 
-def gone(name):
+def change_message(name):
     return f"Keras {keras.__version__} has no {name} any more: adapt model/keras_private.py"
 
 
@@ -27,17 +27,17 @@ def test_the_module_that_numbers_layer_names_exists():
     try:
         module = importlib.import_module("keras.src.utils.naming")
     except ImportError:
-        pytest.fail(gone("keras.src.utils.naming"))
-    assert hasattr(module, "reset_uids"), gone("keras.src.utils.naming.reset_uids")
+        pytest.fail(change_message("keras.src.utils.naming"))
+    assert hasattr(module, "reset_uids"), change_message("keras.src.utils.naming.reset_uids")
 
 
 def test_operations_and_tensors_have_a_record_of_their_calls(network):
     layer = network.get_layer("first")
-    assert hasattr(layer, "_inbound_nodes"), gone("Operation._inbound_nodes")
+    assert hasattr(layer, "_inbound_nodes"), change_message("Operation._inbound_nodes")
     for name in ("input_tensors", "output_tensors", "arguments"):
-        assert hasattr(layer._inbound_nodes[0], name), gone(f"Node.{name}")
-    assert hasattr(layer._inbound_nodes[0].arguments, "fill_in"), gone("SymbolicArguments.fill_in")
-    assert hasattr(layer.output, "_keras_history"), gone("KerasTensor._keras_history")
+        assert hasattr(layer._inbound_nodes[0], name), change_message(f"Node.{name}")
+    assert hasattr(layer._inbound_nodes[0].arguments, "fill_in"), change_message("SymbolicArguments.fill_in")
+    assert hasattr(layer.output, "_keras_history"), change_message("KerasTensor._keras_history")
 
 
 def test_the_record_names_inputs_outputs_and_arguments(network):

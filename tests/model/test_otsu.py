@@ -9,8 +9,10 @@ def otsu_by_exhaustive_search(values):
     candidates = np.unique(values)[1:]
     return max(
         candidates,
-        key=lambda t: (
-            (values < t).sum() * (values >= t).sum() * np.ptp([values[values < t].mean(), values[values >= t].mean()]) ** 2
+        key=lambda threshold: (
+            (values < threshold).sum()
+            * (values >= threshold).sum()
+            * np.ptp([values[values < threshold].mean(), values[values >= threshold].mean()]) ** 2
         ),
     )
 

@@ -36,8 +36,8 @@ def test_each_member_gets_the_image_with_its_own_fit(trial, tmp_path):
     stretched, padded, cropped = (with_fits(trial, fit).predict(files)[0] for fit in ("stretch", "pad", "crop"))
     assert cropped[0] == pytest.approx(cropped[1], abs=1e-6)
     assert not np.allclose(stretched[0], padded[0], atol=1e-6)
-    both = with_fits(trial, "pad", "crop").predict(files)[0]
-    assert both == pytest.approx((padded + cropped) / 2, abs=1e-6)
+    averaged = with_fits(trial, "pad", "crop").predict(files)[0]
+    assert averaged == pytest.approx((padded + cropped) / 2, abs=1e-6)
 
 
 def test_old_records_without_a_fit_are_stretched(finished, trial):
@@ -72,15 +72,15 @@ def test_memory_does_not_grow_with_the_number_of_images(trial, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (1024, 32, 32, 1)).astype(np.uint8)
     np.save(tmp_path / "images.npy", images)
     files, _ = load_image_paths([tmp_path / "images.npy"])
-    two = with_fits(trial, "stretch", "crop")
-    two.predict(files[:256])  # allocates graphs and pools once
+    two_members = with_fits(trial, "stretch", "crop")
+    two_members.predict(files[:256])  # allocates graphs and pools once
 
-    def peak_memory(some):
+    def peak_memory(batch):
         tracemalloc.start()
-        two.predict(some)
+        two_members.predict(batch)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return peak
 
-    n_further_bytes = 512 * 2 * 32 * 32  # of the further images, in both fits
-    assert peak_memory(files) - peak_memory(files[:512]) < n_further_bytes / 2
+    n_bytes_of_further_images = 512 * 2 * 32 * 32  # 512 images in two fits
+    assert peak_memory(files) - peak_memory(files[:512]) < n_bytes_of_further_images / 2

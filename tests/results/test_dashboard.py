@@ -16,18 +16,18 @@ from automl_cxr.results.dashboard.serving import dashboard_app
 from automl_cxr.results.dashboard.trial_page import FIGURES, PAGE_FILE, render_trial_page
 
 
-def client_of(study):
+def connect_client(study):
     """Return a function that sends a request to the dashboard and returns status, headers and body."""
     app = dashboard_app(study._store.study._storage, study.folder.parent)
 
     def request(path, method="GET", body=None):
-        sent = json.dumps(body).encode() if body is not None else b""
+        payload = json.dumps(body).encode() if body is not None else b""
         environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "QUERY_STRING": "", "SERVER_NAME": "x", "SERVER_PORT": "80"}
-        environ |= {"wsgi.input": io.BytesIO(sent), "wsgi.url_scheme": "http", "wsgi.errors": io.StringIO()}
-        environ |= {"CONTENT_LENGTH": str(len(sent)), "CONTENT_TYPE": "application/json"}
+        environ |= {"wsgi.input": io.BytesIO(payload), "wsgi.url_scheme": "http", "wsgi.errors": io.StringIO()}
+        environ |= {"CONTENT_LENGTH": str(len(payload)), "CONTENT_TYPE": "application/json"}
         status = []
-        answer = app(environ, lambda code, headers, *_: status.append((code, dict(headers))))
-        return int(status[0][0][:3]), status[0][1], b"".join(answer)
+        response = app(environ, lambda code, headers, *_: status.append((code, dict(headers))))
+        return int(status[0][0][:3]), status[0][1], b"".join(response)
 
     return request
 
@@ -36,8 +36,8 @@ def details_of(request, study):
     return json.loads(request(f"/api/studies/{study._store.study._study_id}")[2])
 
 
-def test_optuna_dashboard_still_has_the_route_of_a_study_and_reads_the_recorded_attributes(finished):
-    request = client_of(finished)
+def test_optuna_dashboard_has_the_route_of_a_study_and_reads_the_recorded_attributes(finished):
+    request = connect_client(finished)
     code, headers, body = request(f"/api/studies/{finished._store.study._study_id}")
     assert (code, headers["Content-Type"].partition(";")[0]) == (200, "application/json"), (
         "optuna-dashboard no longer answers /api/studies/<id>: change STUDY_ROUTE in dashboard_attributes.py to its new path."
@@ -52,7 +52,7 @@ def test_optuna_dashboard_still_has_the_route_of_a_study_and_reads_the_recorded_
 
 
 def test_a_trial_has_a_note_and_a_page_with_its_figures(finished):
-    request, best = client_of(finished), finished.best
+    request, best = connect_client(finished), finished.best
     details = details_of(request, finished)
     trial = details["trials"][best.number]
     assert f"**macro_f1 {best.score:.6g}**: rank 1 of 4" in trial["note"]["body"]
@@ -69,19 +69,19 @@ def test_a_trial_has_a_note_and_a_page_with_its_figures(finished):
 
 
 def test_a_trial_without_predictions_has_the_figure_of_its_scores(finished):
-    copied = api.copy_study("done", "stopped", runs=finished.folder.parent)
-    trial = copied._store.study.ask()
+    copy = api.copy_study("done", "stopped", runs=finished.folder.parent)
+    trial = copy._store.study.ask()
     trial.report(0.25, step=1)
-    copied._store.study.tell(trial, state=TrialState.PRUNED)
-    page = render_trial_page(copied._store, trial.number)
+    copy._store.study.tell(trial, state=TrialState.PRUNED)
+    page = render_trial_page(copy._store, trial.number)
     assert page.count("Plotly.newPlot(") == 1
     assert "has no predictions" in page
-    shown = details_of(client_of(copied), copied)["trials"][trial.number]
-    assert "[Figures of this trial](" in shown["note"]["body"]
+    details = details_of(connect_client(copy), copy)["trials"][trial.number]
+    assert "[Figures of this trial](" in details["note"]["body"]
 
 
 def test_nothing_is_written_to_the_storage(finished):
-    request, storage = client_of(finished), finished._store.study._storage
+    request, storage = connect_client(finished), finished._store.study._storage
     study_id = finished._store.study._study_id
     before = storage.get_study_system_attrs(study_id)
     details_of(request, finished)
@@ -91,22 +91,22 @@ def test_nothing_is_written_to_the_storage(finished):
 
 
 def test_notes_of_the_user_replace_computed_ones(finished):
-    copied = api.copy_study("done", "noted", runs=finished.folder.parent)
-    request, study = client_of(copied), copied._store.study
-    computed = details_of(request, copied)
-    study_id, number = study._study_id, copied.best.number
+    copy = api.copy_study("done", "noted", runs=finished.folder.parent)
+    request, study = connect_client(copy), copy._store.study
+    computed = details_of(request, copy)
+    study_id, number = study._study_id, copy.best.number
     assert computed["note"]["version"] == 1
-    saved = request(f"/api/studies/{study_id}/note", "PUT", {"body": "short", "version": 2})
-    assert saved[0] == 204
-    assert details_of(request, copied)["note"] == {"version": 2, "body": "short"}
-    other = details_of(request, copied)["trials"][number]
-    assert other["note"] == computed["trials"][number]["note"], "the notes of trials are computed as before"
+    response = request(f"/api/studies/{study_id}/note", "PUT", {"body": "short", "version": 2})
+    assert response[0] == 204
+    assert details_of(request, copy)["note"] == {"version": 2, "body": "short"}
+    trial = details_of(request, copy)["trials"][number]
+    assert trial["note"] == computed["trials"][number]["note"], "the notes of trials are still computed"
 
 
 def test_a_note_saved_by_another_program_replaces_the_longer_computed_one(finished):
-    copied = api.copy_study("done", "noted-elsewhere", runs=finished.folder.parent)
-    save_note(copied._store.study, "mine")
-    assert details_of(client_of(copied), copied)["note"]["body"] == get_note(copied._store.study) == "mine"
+    copy = api.copy_study("done", "noted-elsewhere", runs=finished.folder.parent)
+    save_note(copy._store.study, "mine")
+    assert details_of(connect_client(copy), copy)["note"]["body"] == get_note(copy._store.study) == "mine"
 
 
 def test_a_study_without_files_is_shown_unchanged(tmp_path, finished):
@@ -122,14 +122,14 @@ def test_a_study_without_files_is_shown_unchanged(tmp_path, finished):
 
 def test_files_that_users_attach_are_stored_in_the_runs_folder(tmp_path, finished):
     store = TrialArtifacts(AugmentedStorage(finished._store.study._storage, tmp_path), tmp_path)
-    attached = str(uuid.uuid4())
-    store.write(attached, io.BytesIO(b"letters"))
-    with store.open_reader(attached) as file:
+    artifact_id = str(uuid.uuid4())
+    store.write(artifact_id, io.BytesIO(b"letters"))
+    with store.open_reader(artifact_id) as file:
         assert file.read() == b"letters"
     store.remove("1-0")  # a trial page: there is no file to remove
-    store.remove(attached)
+    store.remove(artifact_id)
     with pytest.raises(ArtifactNotFound):
-        store.open_reader(attached)
+        store.open_reader(artifact_id)
 
 
 def test_ids_of_trial_pages_differ_from_ids_of_uploads():

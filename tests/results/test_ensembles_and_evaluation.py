@@ -14,85 +14,87 @@ from automl_cxr.scoring.predictions import Predictions
 
 
 @pytest.fixture(scope="module")
-def built(finished):
+def ensemble(finished):
     return finished.ensemble(top=3, method="ga")
 
 
-def test_an_ensemble_is_at_least_as_good_as_its_best_member(built):
-    assert len(built.trials) == 3
-    assert sum(built.weights) == pytest.approx(1)
-    assert list(built.scores) == ["best", "average", "greedy", "ga", "ga-by-class", "stacking"]
-    assert built.scores["best"] == max(built.member_scores)
-    assert built.scores["greedy"] >= built.scores["best"]
-    assert list(built.methods["method"]) == list(built.scores)
-    assert built.recommended in built.scores
+def test_an_ensemble_is_at_least_as_good_as_its_best_member(ensemble):
+    assert len(ensemble.trials) == 3
+    assert sum(ensemble.weights) == pytest.approx(1)
+    assert list(ensemble.scores) == ["best", "average", "greedy", "ga", "ga-by-class", "stacking"]
+    assert ensemble.scores["best"] == max(ensemble.member_scores)
+    assert ensemble.scores["greedy"] >= ensemble.scores["best"]
+    assert list(ensemble.methods["method"]) == list(ensemble.scores)
+    assert ensemble.recommended in ensemble.scores
 
 
-def test_members_are_the_best_trials_with_a_model(finished, built):
-    assert list(built.trials) == finished.leaderboard()["trial"].tolist()[:3]
+def test_members_are_the_best_trials_with_a_model(finished, ensemble):
+    assert list(ensemble.trials) == finished.leaderboard()["trial"].tolist()[:3]
     assert len(finished.ensemble(top=9, method="average", name="all").trials) == 3
 
 
-def test_members_can_be_named_or_selected_by_disagreement(finished, built):
-    named = finished.ensemble(members=built.trials[1:], method="sweep", name="named")
-    assert named.trials == built.trials[1:]
+def test_members_can_be_named_or_selected_by_disagreement(finished, ensemble):
+    named = finished.ensemble(members=ensemble.trials[1:], method="sweep", name="named")
+    assert named.trials == ensemble.trials[1:]
     assert named.score >= max(named.member_scores)
-    assert set(finished.ensemble(diverse=True, top=2, method="average", name="diverse").trials) <= set(built.trials)
+    assert set(finished.ensemble(diverse=True, top=2, method="average", name="diverse").trials) <= set(ensemble.trials)
 
 
-def test_every_kind_of_rule_can_be_loaded(finished, phantoms):
+def test_every_combination_rule_can_be_loaded(finished, phantoms):
     files = [phantoms / image for image in finished._store.split.valid.images]
     for method in ("ga-by-class", "stacking"):
-        built = finished.ensemble(top=3, method=method, objective="log_loss")
-        probabilities, _ = load_ensemble(built.folder).predict(files)
-        assert probabilities == pytest.approx(Predictions.from_npz(built.folder / "valid.npz").probabilities, abs=1e-5)
+        ensemble = finished.ensemble(top=3, method=method, objective="log_loss")
+        probabilities, _ = load_ensemble(ensemble.folder).predict(files)
+        assert probabilities == pytest.approx(Predictions.from_npz(ensemble.folder / "valid.npz").probabilities, abs=1e-5)
 
 
-def test_a_table_of_another_program_can_be_a_member(finished, built, tmp_path):
-    valid = Predictions.from_npz(built.folder / "valid.npz")
+def test_a_table_of_another_program_can_be_a_member(finished, ensemble, tmp_path):
+    valid = Predictions.from_npz(ensemble.folder / "valid.npz")
     rows = [
         f"{name},{valid.classes[label]}," + ",".join(str(p) for p in row[::-1])
         for name, label, row in zip(valid.ids, valid.labels, valid.probabilities, strict=True)
     ]
     table = tmp_path / "other.csv"
     table.write_text("\n".join([f"image,label,{','.join(valid.classes[::-1])}", *rows[::-1]]))
-    joined = finished.ensemble(top=2, predictions=[table], method="average", name="joined")
-    assert joined.combination.names == (*(f"trial {number}" for number in built.trials[:2]), "other.csv")
-    assert joined.member_scores[2] == pytest.approx(score_predictions(valid)["macro_f1"])
+    mixed = finished.ensemble(top=2, predictions=[table], method="average", name="joined")
+    assert mixed.combination.names == (*(f"trial {number}" for number in ensemble.trials[:2]), "other.csv")
+    assert mixed.member_scores[2] == pytest.approx(score_predictions(valid)["macro_f1"])
     with pytest.raises(DataError, match="without a model"):
-        load_ensemble(joined.folder)
-    of_trials = [finished._store.trial_folder(number) / "valid.npz" for number in joined.trials]
-    combined, _ = api.apply_ensemble(joined.folder, [*of_trials, table])
-    again = Predictions.from_npz(joined.folder / "valid.npz")
-    columns = [f"probability_{name}" for name in again.classes]
-    assert combined.set_index("image").loc[list(again.ids), columns].to_numpy() == pytest.approx(again.probabilities, abs=1e-6)
+        load_ensemble(mixed.folder)
+    trial_tables = [finished._store.trial_folder(number) / "valid.npz" for number in mixed.trials]
+    combined, _ = api.apply_ensemble(mixed.folder, [*trial_tables, table])
+    saved = Predictions.from_npz(mixed.folder / "valid.npz")
+    columns = [f"probability_{name}" for name in saved.classes]
+    assert combined.set_index("image").loc[list(saved.ids), columns].to_numpy() == pytest.approx(saved.probabilities, abs=1e-6)
     with pytest.raises(UsageError, match="a table for each member"):
-        api.apply_ensemble(joined.folder, [table])
+        api.apply_ensemble(mixed.folder, [table])
 
 
-def test_a_moved_ensemble_folder_works(finished, built, tmp_path, phantoms):
+def test_a_moved_ensemble_folder_works(finished, ensemble, tmp_path, phantoms):
     moved = tmp_path / "elsewhere"
-    shutil.copytree(built.folder, moved)
+    shutil.copytree(ensemble.folder, moved)
     classifier = load_ensemble(moved)
     files = [phantoms / image for image in finished._store.split.valid.images]
     probabilities, unreadable = classifier.predict(files)
     assert unreadable == {}
-    saved = Predictions.from_npz(built.folder / "valid.npz")
+    saved = Predictions.from_npz(ensemble.folder / "valid.npz")
     assert probabilities == pytest.approx(saved.probabilities, abs=1e-5)
 
 
-def test_the_same_seed_builds_the_same_ensemble(finished, built):
-    assert finished.ensemble(top=3, method="ga", name="again").weights == built.weights
+def test_the_same_seed_builds_the_same_ensemble(finished, ensemble):
+    assert finished.ensemble(top=3, method="ga", name="again").weights == ensemble.weights
 
 
-def test_large_members_are_loaded_one_after_the_other(built, phantoms, finished, monkeypatch):
-    files = [*(phantoms / image for image in finished._store.split.valid.images), built.folder / "ensemble.json"]
-    expected, unreadable = load_ensemble(built.folder).predict(files)
+def test_large_members_are_loaded_one_at_a_time(ensemble, phantoms, finished, monkeypatch):
+    files = [*(phantoms / image for image in finished._store.split.valid.images), ensemble.folder / "ensemble.json"]
+    expected, unreadable = load_ensemble(ensemble.folder).predict(files)
     monkeypatch.setattr(classifier, "_MODEL_BYTES", 1)
     steps = []
-    separately, again = load_ensemble(built.folder).predict(files, on_progress=lambda *pair: steps.append(pair))
-    assert np.array_equal(separately, expected)
-    assert list(again) == list(unreadable) == [len(files) - 1]
+    separate_probabilities, separate_unreadable = load_ensemble(ensemble.folder).predict(
+        files, on_progress=lambda *pair: steps.append(pair)
+    )
+    assert np.array_equal(separate_probabilities, expected)
+    assert list(separate_unreadable) == list(unreadable) == [len(files) - 1]
     assert steps == sorted(steps)
     assert len(steps) == 3
     assert steps[-1] == (len(files), len(files))
@@ -144,18 +146,18 @@ def damage(folder, **changes):
     ],
     ids=str,
 )
-def test_a_modified_folder_is_refused(built, tmp_path, changes, rule):
+def test_a_modified_folder_is_refused(ensemble, tmp_path, changes, rule):
     copy = tmp_path / "copy"
-    shutil.copytree(built.folder, copy)
+    shutil.copytree(ensemble.folder, copy)
     damage(copy, **changes)
     with pytest.raises(DataError, match=rule):
         load_ensemble(copy)
 
 
 @pytest.mark.parametrize("changes", [{"classes": ["a", "b"]}, {"image_size": 48}], ids=str)
-def test_a_model_that_does_not_match_its_record_is_refused(built, tmp_path, phantoms, changes):
+def test_a_model_that_does_not_match_its_record_is_refused(ensemble, tmp_path, phantoms, changes):
     copy = tmp_path / "copy"
-    shutil.copytree(built.folder, copy)
+    shutil.copytree(ensemble.folder, copy)
     damage(copy, **changes)
     with pytest.raises(DataError, match="must match its record"):
         load_ensemble(copy).predict(sorted(phantoms.rglob("*.png"))[:2])
@@ -176,13 +178,13 @@ def test_an_ensemble_that_cannot_be_written_leaves_no_folder(finished, monkeypat
 
 
 class TestEvaluation:
-    def test_a_classifier_of_another_split_is_refused(self, finished, phantoms, built):
+    def test_a_classifier_of_another_split_is_refused(self, finished, phantoms, ensemble):
         other = api.search(
             str(finished.folder.parent / "tiny.toml"), phantoms, name="other", trials=1, epochs=1, image_size=32,
             batch_size=8, seed=7, runs=finished.folder.parent, executor="inline",
         )  # fmt: skip
         with pytest.raises(DataError, match="another split"):
-            other.evaluate(built)
+            other.evaluate(ensemble)
 
     def test_validation_scores_are_those_of_the_leaderboard(self, finished):
         evaluation = finished.evaluate(part="valid")
@@ -192,14 +194,14 @@ class TestEvaluation:
         assert evaluation.confusion.to_numpy().sum() == len(evaluation.predictions)
         assert evaluation.n_opened == 0
 
-    def test_opening_the_test_part_is_recorded_every_time(self, finished, built):
-        before = len(finished._store.study.user_attrs.get("test_opened", []))
+    def test_opening_the_test_part_is_recorded_every_time(self, finished, ensemble):
+        n_before = len(finished._store.study.user_attrs.get("test_opened", []))
         first = finished.evaluate()
-        again = finished.evaluate(built)
-        assert (first.n_opened, again.n_opened) == (before + 1, before + 2)
+        second = finished.evaluate(ensemble)
+        assert (first.n_opened, second.n_opened) == (n_before + 1, n_before + 2)
         opened = finished._store.study.user_attrs["test_opened"]
         assert "ensemble ga-3" in opened[-1]["what"]
-        assert opened[-1]["scores"]["macro_f1"] == again.scores["macro_f1"]
+        assert opened[-1]["scores"]["macro_f1"] == second.scores["macro_f1"]
         split = finished._store.split
         assert set(first.predictions.ids) == set(split.test)
         assert not set(first.predictions.patients) & set(split.train.patients + split.valid.patients)
@@ -233,15 +235,15 @@ class TestEvaluation:
 
 class TestPredicting:
     def test_unreadable_files_are_named_and_the_rest_predicted(self, finished, phantoms, tmp_path):
-        odd = tmp_path / "odd names"
-        odd.mkdir()
+        folder = tmp_path / "odd names"
+        folder.mkdir()
         sources = sorted((phantoms / "normal").glob("*.png"))[:3]
         for source, name in zip(sources, ["=cmd.png", "肺 'a',b.png", "-rf.png"], strict=True):
-            shutil.copy(source, odd / name)
-        (odd / "broken.png").write_bytes(b"nothing")
-        table, problems = api.predict(finished.classifier(), [odd, tmp_path / "missing.png"])
-        assert sorted(table["image"]) == sorted(str(odd / name) for name in ["=cmd.png", "肺 'a',b.png", "-rf.png"])
-        assert set(problems) == {str(odd / "broken.png"), str(tmp_path / "missing.png")}
+            shutil.copy(source, folder / name)
+        (folder / "broken.png").write_bytes(b"nothing")
+        table, problems = api.predict(finished.classifier(), [folder, tmp_path / "missing.png"])
+        assert sorted(table["image"]) == sorted(str(folder / name) for name in ["=cmd.png", "肺 'a',b.png", "-rf.png"])
+        assert set(problems) == {str(folder / "broken.png"), str(tmp_path / "missing.png")}
         columns = [f"probability_{name}" for name in ("effusion", "normal", "opacity")]
         assert list(table.columns) == ["image", "class", *columns]
         assert table[columns].sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
@@ -253,11 +255,11 @@ class TestPredicting:
         from automl_cxr.results import classifier
 
         files = sorted(phantoms.rglob("*.png"))
-        whole, _ = finished.classifier().predict(files)
+        single_batch, _ = finished.classifier().predict(files)
         monkeypatch.setattr(classifier, "_BATCH_SIZE", 7)
         steps = []
         in_batches, _ = finished.classifier().predict(files, on_progress=lambda done, total: steps.append((done, total)))
-        assert in_batches == pytest.approx(whole, abs=1e-6)
+        assert in_batches == pytest.approx(single_batch, abs=1e-6)
         assert steps[-1] == (60, 60)
 
     def test_a_folder_without_images_is_reported(self, finished, tmp_path):
@@ -279,13 +281,13 @@ class TestFigures:
         assert "learning_curves" in repr(finished.figures)
 
 
-def test_reprs_summarise_the_objects(finished, built):
+def test_reprs_summarise_the_objects(finished, ensemble):
     assert "4 complete" in repr(finished)
     best = repr(finished.best)
     assert best.startswith(f"Trial {finished.best.number}: complete, score 0.")
     assert "learning_rate=" in best
-    assert repr(built).startswith(f"Ensemble of trial {built.trials[0]} (")
-    assert built.combination.verdict() in repr(built)
+    assert repr(ensemble).startswith(f"Ensemble of trial {ensemble.trials[0]} (")
+    assert ensemble.combination.verdict() in repr(ensemble)
     lines = repr(finished.evaluate(part="valid")).splitlines()
     assert lines[0].startswith("Evaluation of trial ")
     assert lines[1].split()[0] == "macro_f1"

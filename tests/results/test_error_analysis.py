@@ -16,7 +16,7 @@ from automl_cxr.scoring.predictions import Predictions
 
 CLASSES = ("covid", "normal", "pneumonia")
 LABELS = [0, 0, 1, 1, 2]
-# Predicted classes of three models for five images, and their probabilities. The other classes share the rest 2 to 1.
+# Predicted classes of three models for five images, and their probabilities; the other two classes share the rest 2 to 1.
 PREDICTED = [[0, 1, 1, 1, 0], [0, 1, 1, 2, 2], [0, 1, 2, 1, 1]]
 CONFIDENCE = [[0.9, 0.8, 0.6, 0.7, 0.5], [0.8, 0.95, 0.7, 0.42, 0.6], [0.7, 0.85, 0.99, 0.6, 0.45]]
 
@@ -147,37 +147,39 @@ def test_grids_show_each_class_of_each_group():
     assert [part.text for part in sections["Wrong by all 3 models"] if isinstance(part, Text)] == [
         "covid: 1 of 2 images", "normal: 0 of 2 images", "pneumonia: 0 of 1 images",
     ]  # fmt: skip
-    assert not any(isinstance(part, Pictures) for part in sections["Wrong by all 3 models"]), "its picture is missing"
+    assert not any(isinstance(part, Pictures) for part in sections["Wrong by all 3 models"]), (
+        "the picture of its only image is missing"
+    )
 
 
 @pytest.fixture(scope="module")
-def own(finished, tmp_path_factory):
+def study(finished, tmp_path_factory):
     """Return a copy of the finished study whose test part the tests may open."""
     runs = tmp_path_factory.mktemp("errors") / "runs"
     shutil.copytree(finished.folder.parent, runs)
     return api.open_study("done", runs=runs)
 
 
-def test_the_default_is_the_best_trial_on_the_validation_part(own):
-    errors = own.errors()
-    assert errors.models == (f"trial {own.best.number}",)
+def test_the_default_is_the_best_trial_on_the_validation_part(study):
+    errors = study.errors()
+    assert errors.models == (f"trial {study.best.number}",)
     assert (errors.place, errors.n_opened) == ("valid part", 0)
-    assert set(errors.images.ids) == set(own._store.split.valid.images)
-    wrong = 1 - own.leaderboard().loc[0, "accuracy"]
+    assert set(errors.images.ids) == set(study._store.split.valid.images)
+    wrong = 1 - study.leaderboard().loc[0, "accuracy"]
     assert errors.by_model["wrong_share"].tolist() == pytest.approx([wrong])
 
 
-def test_trials_ensembles_and_prediction_files_are_compared(own, tmp_path):
-    built = own.ensemble(top=2, method="average", name="mean")
+def test_trials_ensembles_and_prediction_files_are_compared(study, tmp_path):
+    ensemble = study.ensemble(top=2, method="average", name="mean")
     table = tmp_path / "hospital.npz"
-    own._store.predictions(0).to_npz(table)
-    errors = own.errors(trials=[3, 1], ensembles=["mean"], predictions=[table])
+    study._store.predictions(0).to_npz(table)
+    errors = study.errors(trials=[3, 1], ensembles=["mean"], predictions=[table])
     assert errors.models == ("trial 3", "trial 1", "ensemble mean", "hospital.npz")
-    expected = Predictions.from_npz(built.folder / "valid.npz")
+    expected = Predictions.from_npz(ensemble.folder / "valid.npz")
     rows = [expected.ids.index(name) for name in errors.images.ids]
     np.testing.assert_array_equal(errors.probabilities[2], expected.probabilities[rows])
-    assert own.errors(ensembles=[built.folder]).models == ("ensemble mean",)
-    assert len(own.errors(top=9).models) == 4, "trials without a model saved their predictions too"
+    assert study.errors(ensembles=[ensemble.folder]).models == ("ensemble mean",)
+    assert len(study.errors(top=9).models) == 4, "trials without a model saved their predictions too"
 
 
 @pytest.mark.parametrize(
@@ -191,36 +193,36 @@ def test_trials_ensembles_and_prediction_files_are_compared(own, tmp_path):
         ({"part": "valdi"}, UnknownNameError, "Did you mean 'valid'"),
     ],
 )
-def test_invalid_comparisons_are_refused(own, options, error, message):
+def test_invalid_comparisons_are_refused(study, options, error, message):
     with pytest.raises(error, match=message):
-        own.errors(**options)
+        study.errors(**options)
 
 
-def test_opening_the_test_part_is_recorded_for_each_model(own):
-    n_before = len(own._store.study.user_attrs.get("test_opened", ()))
-    errors = own.errors(top=2, part="test")
-    opened = own._store.study.user_attrs["test_opened"][n_before:]
+def test_opening_the_test_part_is_recorded_for_each_model(study):
+    n_before = len(study._store.study.user_attrs.get("test_opened", ()))
+    errors = study.errors(top=2, part="test")
+    opened = study._store.study.user_attrs["test_opened"][n_before:]
     assert [entry["what"] for entry in opened] == list(errors.models)
     assert (errors.place, errors.n_opened) == ("test part", n_before + 2)
-    assert set(errors.images.ids) == set(own._store.split.test)
+    assert set(errors.images.ids) == set(study._store.split.test)
 
 
-def test_the_page_contains_the_pictures_and_needs_the_images(own, tmp_path):
-    errors = own.errors(top=3)
-    page = own.error_page(errors, n_shown=2)
+def test_the_page_contains_pictures_and_requires_the_images(study, tmp_path):
+    errors = study.errors(top=3)
+    page = study.error_page(errors, n_shown=2)
     # An image can be shown in a group and in both lists of confusions.
     assert page.count('src="data:image/jpeg') >= len(images_to_show(errors, n_shown=2))
     assert len(page) < 3_000_000
     with pytest.raises(DataError, match="must exist"):
-        own.error_page(errors, data=str(tmp_path / "gone"))
+        study.error_page(errors, data=str(tmp_path / "gone"))
 
 
-def test_the_command_prints_tables_and_json_and_writes_files(own, tmp_path, capfd):
+def test_the_command_prints_tables_and_json_and_writes_files(study, tmp_path, capfd):
     import json
 
     from automl_cxr import cli
 
-    arguments = ["errors", "done", "--top", "3", "--runs", str(own.folder.parent)]
+    arguments = ["errors", "done", "--top", "3", "--runs", str(study.folder.parent)]
     assert cli._run([*arguments, "--show", "2", "--out", str(tmp_path / "errors.html")]) == 0
     out, err = capfd.readouterr()
     assert "images of each class by agreement of the models" in out
@@ -229,7 +231,7 @@ def test_the_command_prints_tables_and_json_and_writes_files(own, tmp_path, capf
     assert (tmp_path / "errors.html").read_text().startswith("<!doctype html>")
     assert cli._run([*arguments, "--out", str(tmp_path / "errors.csv"), "--json"]) == 0
     printed = json.loads(capfd.readouterr().out)
-    n_images = len(own._store.split.valid.images)
+    n_images = len(study._store.split.valid.images)
     assert (printed["images"], printed["part"], len(printed["models"])) == (n_images, "valid part", 3)
     assert sum(row["images"] for row in printed["classes"]) == n_images
     assert sum(model["wrong"] for model in printed["models"]) == len(printed["confusions"])

@@ -1,4 +1,4 @@
-"""Exported files give the probabilities of `predict`; what a format does not support is refused with the reason."""
+"""Exported files give the probabilities of `predict`. Unsupported networks are refused with the reason."""
 
 import json
 import os
@@ -26,8 +26,8 @@ def ensemble(finished):
 
 def small_network(n_classes=3, size=16):
     pixels = keras.Input((size, size, 1))
-    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(pixels))
-    return keras.Model(pixels, keras.layers.Dense(n_classes, activation="softmax")(x))
+    outputs = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(pixels))
+    return keras.Model(pixels, keras.layers.Dense(n_classes, activation="softmax")(outputs))
 
 
 RNG = np.random.default_rng(0)
@@ -42,22 +42,24 @@ RULES = {
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_every_rule_becomes_part_of_the_network(name):
+def test_every_combination_rule_is_part_of_the_exported_network(name):
     rule = RULES[name]
     networks = [small_network() for _ in range(3)]
     pixels = RNG.integers(0, 256, (5, 16, 16, 1)).astype(np.float32)
     model = combine_networks(networks, export._to_weighting(rule, 3, 3))
     expected = rule.combine(np.stack([np.asarray(network(pixels)) for network in networks]))
     assert np.asarray(model(pixels)) == pytest.approx(expected, abs=TOLERANCE)
-    assert len(model.layers) < 8 or name != "one of three"  # members without weight are left out
+    assert len(model.layers) < 8 or name != "one of three"  # members with weight 0 are omitted
 
 
-def test_a_low_temperature_loses_no_precision():
-    sharp = np.array([[0.34, 0.33, 0.33], [0.5, 0.499, 0.001], [1.0, 0.0, 0.0]], np.float32)
+def test_a_low_temperature_does_not_reduce_the_precision():
+    probabilities = np.array([[0.34, 0.33, 0.33], [0.5, 0.499, 0.001], [1.0, 0.0, 0.0]], np.float32)
     inputs = keras.Input((1, 3, 1))
     network = keras.Model(inputs, keras.layers.Flatten()(inputs))
     model = combine_networks([network], MemberWeighting(np.eye(3)[None], temperature=0.05))
-    assert np.asarray(model(sharp[:, None, :, None])) == pytest.approx(with_temperature(sharp, 0.05), abs=TOLERANCE)
+    assert np.asarray(model(probabilities[:, None, :, None])) == pytest.approx(
+        with_temperature(probabilities, 0.05), abs=TOLERANCE
+    )
 
 
 @pytest.mark.parametrize("file_format", ["keras", "onnx", "tflite"])
@@ -105,15 +107,20 @@ def test_members_of_several_sizes_or_fits_are_refused(ensemble, tmp_path):
 
 def test_a_member_that_a_format_does_not_support_is_named(tmp_path):
     pytest.importorskip("tf2onnx", reason="ONNX is written by tf2onnx")
-    good, odd = small_network(), small_network()
+    supported, unsupported = small_network(), small_network()
     # Keras' argmax on TensorFlow compares bits, which ONNX does not support.
-    odd = keras.Model(odd.input, keras.ops.one_hot(keras.ops.argmax(odd.output, axis=1), 3))
+    unsupported = keras.Model(unsupported.input, keras.ops.one_hot(keras.ops.argmax(unsupported.output, axis=1), 3))
     weighting = MemberWeighting(np.stack([np.eye(3)] * 2) / 2)
     with pytest.raises(
         ExportError, match=r"--format onnx does not support the odd one .*--format keras supports every network"
     ):
         write_ensemble(
-            [good, odd], weighting, tmp_path / "m.onnx", file_format="onnx", names=["the good one", "the odd one"], facts={}
+            [supported, unsupported],
+            weighting,
+            tmp_path / "m.onnx",
+            file_format="onnx",
+            names=["the good one", "the odd one"],
+            facts={},
         )
 
 
@@ -150,18 +157,18 @@ def test_a_trial_is_loaded_from_its_folder(finished):
 
 
 def test_the_model_card_describes_the_ensemble_and_its_test_scores(finished):
-    built = finished.ensemble(top=2, method="average", name="carded")
-    card = (built.folder / "model_card.md").read_text()
+    ensemble_result = finished.ensemble(top=2, method="average", name="carded")
+    card = (ensemble_result.folder / "model_card.md").read_text()
     spec, split = finished._store.spec, finished._store.split
-    record = json.loads((built.folder / "ensemble.json").read_text())
+    record = json.loads((ensemble_result.folder / "ensemble.json").read_text())
     assert f"{len(split.valid.images)} valid, {len(split.test)} test images" in card
     assert f"- Class without a finding: {spec.normal_class}" in card
-    assert all(f"| {name} | scratch | 32 pixels, stretch | 0.5000 |" in card for name in built.combination.names)
+    assert all(f"| {name} | scratch | 32 pixels, stretch | 0.5000 |" in card for name in ensemble_result.combination.names)
     assert "Not a medical device" in card
     assert "Not opened for this ensemble." in card
     assert len(record["members"][0]["predictions_sha256"]) == 64
     assert {row["metric"] for row in record["metrics"]} >= {"macro_f1", "macro_auc", "fnfr"}
-    evaluation = finished.evaluate(built)
-    card = (built.folder / "model_card.md").read_text()
+    evaluation = finished.evaluate(ensemble_result)
+    card = (ensemble_result.folder / "model_card.md").read_text()
     assert f"| macro_f1 | {evaluation.scores['macro_f1']:.4f} |" in card.split("## Scores on the test part")[1]
-    assert load_ensemble(built.folder).classes == spec.classes
+    assert load_ensemble(ensemble_result.folder).classes == spec.classes

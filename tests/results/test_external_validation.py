@@ -33,10 +33,10 @@ def test_saved_models_are_scored_on_external_images_and_predict_once(finished, h
         assert row["worst_at"] == ("validation" if row["macro_f1"] < row["hospital:macro_f1"] else "hospital")
     assert "hospital are not" in table.attrs["notes"][0]
     monkeypatch.setattr(external_validation, "_predict", None)
-    again = finished.leaderboard(external=[hospital], sort="worst_site")
-    known = [score for score in again["worst_site"] if not math.isnan(score)]
-    assert known == sorted(table["worst_site"].dropna(), reverse=True)
-    assert math.isnan(again["worst_site"].iloc[-1]), "a trial without a model is last"
+    sorted_table = finished.leaderboard(external=[hospital], sort="worst_site")
+    scores = [score for score in sorted_table["worst_site"] if not math.isnan(score)]
+    assert scores == sorted(table["worst_site"].dropna(), reverse=True)
+    assert math.isnan(sorted_table["worst_site"].iloc[-1]), "a trial without a model is last"
 
 
 def test_unreadable_images_are_left_out_and_counted(finished, hospital, tmp_path):
@@ -48,7 +48,7 @@ def test_unreadable_images_are_left_out_and_counted(finished, hospital, tmp_path
     assert "1 of 30 images of clinic cannot be read and are left out" in table.attrs["notes"][1]
 
 
-def test_the_predictions_are_those_of_the_classifier(finished, hospital):
+def test_the_predictions_equal_those_of_the_classifier(finished, hospital):
     (site,) = external_validation.open_sites([hospital])
     predictions = external_validation.predict_site(finished._store, site)
     number = finished.best.number
@@ -66,15 +66,15 @@ def test_sites_that_do_not_match_the_study_are_refused(finished, hospital, phant
     (mixed / "metadata.csv").unlink(missing_ok=True)
     with pytest.raises(DataError, match=r"1 of 31 images of mixed are identical .*, such as normal/renamed\.png"):
         finished.leaderboard(external=[mixed])
-    lacking = tmp_path / "lacking"
-    shutil.copytree(hospital, lacking)
-    shutil.rmtree(lacking / "normal")
-    (lacking / "metadata.csv").unlink(missing_ok=True)
+    incomplete = tmp_path / "lacking"
+    shutil.copytree(hospital, incomplete)
+    shutil.rmtree(incomplete / "normal")
+    (incomplete / "metadata.csv").unlink(missing_ok=True)
     with pytest.raises(DataError, match="lacking lacks normal"):
-        finished.leaderboard(external=[lacking])
-    shutil.copytree(hospital / "normal", lacking / "healthy")
+        finished.leaderboard(external=[incomplete])
+    shutil.copytree(hospital / "normal", incomplete / "healthy")
     with pytest.raises(DataError, match="lacks normal and has healthy"):
-        finished.leaderboard(external=[lacking])
+        finished.leaderboard(external=[incomplete])
     with pytest.raises(UsageError, match="Rename one"):
         finished.leaderboard(external=[hospital, hospital])
     with pytest.raises(DataError, match="must exist"):

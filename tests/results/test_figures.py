@@ -21,7 +21,7 @@ from automl_cxr.scoring.predictions import Predictions
 def random_predictions(seed, n=60, n_classes=3, decimals=None):
     rng = np.random.default_rng(seed)
     probabilities = rng.dirichlet(np.ones(n_classes), n)
-    if decimals is not None:  # ties
+    if decimals is not None:  # creates ties
         probabilities = np.round(probabilities * 4) / 4 + 1e-9
         probabilities /= probabilities.sum(axis=1, keepdims=True)
     classes = tuple("abcdef"[:n_classes])
@@ -30,20 +30,20 @@ def random_predictions(seed, n=60, n_classes=3, decimals=None):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("decimals", [None, 1])
-def test_curves_are_those_of_scikit_learn(seed, decimals):
+def test_curves_equal_those_of_scikit_learn(seed, decimals):
     predictions = random_predictions(seed, decimals=decimals)
     roc, recall = roc_table(predictions), precision_recall_table(predictions)
     for position, name in enumerate(predictions.classes):
         truth, probabilities = predictions.labels == position, predictions.probabilities[:, position]
-        false, true, thresholds = roc_curve(truth, probabilities, drop_intermediate=False)
-        own = roc[roc["class"] == name]
-        np.testing.assert_allclose(own["false_positive_rate"], false)
-        np.testing.assert_allclose(own["true_positive_rate"], true)
-        np.testing.assert_allclose(own["threshold"], thresholds)
-        precision, recalled, _ = precision_recall_curve(truth, probabilities)
-        own = recall[recall["class"] == name]
-        np.testing.assert_allclose(own["precision"], precision[:-1][::-1])
-        np.testing.assert_allclose(own["recall"], recalled[:-1][::-1])
+        false_positive_rate, true_positive_rate, thresholds = roc_curve(truth, probabilities, drop_intermediate=False)
+        curve = roc[roc["class"] == name]
+        np.testing.assert_allclose(curve["false_positive_rate"], false_positive_rate)
+        np.testing.assert_allclose(curve["true_positive_rate"], true_positive_rate)
+        np.testing.assert_allclose(curve["threshold"], thresholds)
+        precision, recalls, _ = precision_recall_curve(truth, probabilities)
+        curve = recall[recall["class"] == name]
+        np.testing.assert_allclose(curve["precision"], precision[:-1][::-1])
+        np.testing.assert_allclose(curve["recall"], recalls[:-1][::-1])
 
 
 def test_names_of_curves_contain_the_area():
@@ -96,7 +96,7 @@ def test_coordinates_are_positions_on_the_axes(finished):
     assert sum(trace.x.count(None) for trace in lines) == len(table)
 
 
-def test_losses_are_those_of_the_history(finished):
+def test_losses_equal_those_of_the_history(finished):
     best = finished.best.number
     table = loss_table(finished._store, best)
     assert table["epoch"].tolist() == [1, 2]

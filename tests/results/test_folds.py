@@ -53,14 +53,14 @@ def test_the_leaderboard_scores_the_out_of_fold_predictions(folded):
 
 
 def test_an_ensemble_is_fitted_on_out_of_fold_predictions(folded):
-    built = folded.ensemble(top=2)
-    out_of_fold = Predictions.from_npz(built.folder / "valid.npz")
+    ensemble = folded.ensemble(top=2)
+    out_of_fold = Predictions.from_npz(ensemble.folder / "valid.npz")
     assert out_of_fold.ids == folded._store.split.train.images
-    assert folded.evaluate(built, part="valid").scores["macro_f1"] == built.score
-    assert set(folded.evaluate(built).predictions.ids) == set(folded._store.split.test)
+    assert folded.evaluate(ensemble, part="valid").scores["macro_f1"] == ensemble.score
+    assert set(folded.evaluate(ensemble).predictions.ids) == set(folded._store.split.test)
 
 
-def test_valid_is_out_of_fold_and_train_uses_the_saved_model(folded):
+def test_the_valid_part_uses_out_of_fold_predictions_and_the_train_part_the_saved_model(folded):
     valid, train = (folded.evaluate(part=part) for part in ("valid", "train"))
     assert valid.scores["macro_f1"] == folded.best.score
     assert "trial" in repr(valid)

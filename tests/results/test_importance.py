@@ -1,4 +1,4 @@
-"""Importances of simulated trials in a real storage, where the decisive hyperparameter is known."""
+"""Importances of simulated trials with a known decisive hyperparameter in a real storage."""
 
 import optuna
 import pytest
@@ -55,7 +55,7 @@ def quadratic(values):
 
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)
-def test_the_decisive_hyperparameter_is_first_and_left_out_ones_have_a_reason(store, evaluator):
+def test_the_decisive_hyperparameter_is_first_and_omitted_ones_have_a_reason(store, evaluator):
     add_trials(store, 40, quadratic)
     table = importance_table(store, evaluator=evaluator).set_index("parameter")
     assert table.index[0] == "dropout"

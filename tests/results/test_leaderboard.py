@@ -22,8 +22,8 @@ def test_trials_are_ranked_by_their_saved_predictions(finished):
         labels, predicted = predictions.labels, predictions.probabilities.argmax(axis=1)
         assert row.macro_f1 == pytest.approx(f1_score(labels, predicted, average="macro", labels=[0, 1, 2], zero_division=0))
         assert row.accuracy == pytest.approx(accuracy_score(labels, predicted))
-        sick = labels != predictions.classes.index("normal")
-        assert row.fnfr == pytest.approx((predicted[sick] == predictions.classes.index("normal")).mean())
+        has_finding = labels != predictions.classes.index("normal")
+        assert row.fnfr == pytest.approx((predicted[has_finding] == predictions.classes.index("normal")).mean())
         assert 0 <= row.macro_f1_low <= row.macro_f1_high <= 1
         assert row.macro_f1 == pytest.approx(finished.trials[row.trial].score)
     assert table["has_model"].tolist() == [True, True, True, False]
@@ -97,7 +97,7 @@ def test_the_shortcut_baseline_is_the_first_row(finished):
     table = finished.leaderboard(with_baseline=True)
     first = table.iloc[0]
     assert first["trial"] == "shortcut baseline"
-    assert [first[f"macro_f1{end}"] for end in ("", "_low", "_high")] == [
+    assert [first[f"macro_f1{suffix}"] for suffix in ("", "_low", "_high")] == [
         audit.shortcut.macro_f1,
         audit.shortcut.low,
         audit.shortcut.high,

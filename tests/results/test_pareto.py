@@ -27,9 +27,9 @@ def test_the_leaderboard_marks_the_front_and_feasible_trials(study):
     assert table["feasible"].all()
     assert (table["parameters"] == table["n_parameters"]).all()
     for row in table.itertuples():
-        beaten = (table["macro_f1"] >= row.macro_f1) & (table["parameters"] <= row.parameters)
-        beaten &= (table["macro_f1"] > row.macro_f1) | (table["parameters"] < row.parameters)
-        assert row.pareto == (not beaten.any())
+        dominated_by = (table["macro_f1"] >= row.macro_f1) & (table["parameters"] <= row.parameters)
+        dominated_by &= (table["macro_f1"] > row.macro_f1) | (table["parameters"] < row.parameters)
+        assert row.pareto == (not dominated_by.any())
     for kind in FORMATS.keys() - {"xlsx"}:
         assert "pareto" in format_table(table, kind)
 
@@ -70,7 +70,7 @@ def test_a_study_of_one_objective_has_no_front(finished):
     assert not {"pareto", "feasible"} & set(finished.leaderboard())
 
 
-def test_a_trial_that_misses_a_requirement_is_not_the_default(study, phantoms):
+def test_a_trial_that_violates_a_requirement_is_not_the_default(study, phantoms):
     strict = api.search(
         str(study.folder.parent / "tiny.toml"), phantoms, name="strict", trials=1, epochs=1, image_size=32, batch_size=8,
         runs=study.folder.parent, executor="inline", require=["macro_f1>=1.1"],

@@ -12,12 +12,12 @@ from automl_cxr.results import replay
 from automl_cxr.results.replay import Replay
 
 
-def files_below(folder):
+def modification_times(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and ".lock" not in path.name}
 
 
 def test_a_complete_trial_is_reproduced_and_the_study_does_not_change(finished):
-    before = files_below(finished.folder.parent)
+    before = modification_times(finished.folder.parent)
     number = finished.trials[1].number
     result = finished.replay(number)
     assert result.is_same, result
@@ -26,7 +26,7 @@ def test_a_complete_trial_is_reproduced_and_the_study_does_not_change(finished):
     assert list(result.replayed_scores) == [1, 2]
     assert result.predictions_differ_by <= 1e-6
     assert result.notes == ()
-    assert files_below(finished.folder.parent) == before
+    assert modification_times(finished.folder.parent) == before
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +43,19 @@ def promoted(tmp_path_factory, phantoms):
 
 
 def test_a_promoted_trial_is_trained_in_one_run(promoted):
-    last = next(record for record in promoted.trials if record.parent is not None and record.state is TrialState.COMPLETE)
-    result = promoted.replay(last.number)
+    promoted_trial = next(
+        record for record in promoted.trials if record.parent is not None and record.state is TrialState.COMPLETE
+    )
+    result = promoted.replay(promoted_trial.number)
     assert result.is_same, result
     assert list(result.scores) == [1, 2, 3]
-    assert min(last.scores) > 1
+    assert min(promoted_trial.scores) > 1
 
 
 def test_a_pruned_trial_is_trained_to_its_last_epoch_and_a_difference_is_found(promoted, monkeypatch):
     pruned = next(record for record in promoted.trials if record.state is TrialState.PRUNED)
-    real = replay.trial_config
-    monkeypatch.setattr(replay, "trial_config", lambda *args: dataclasses.replace(real(*args), learning_rate=0.9))
+    original = replay.trial_config
+    monkeypatch.setattr(replay, "trial_config", lambda *args: dataclasses.replace(original(*args), learning_rate=0.9))
     result = promoted.replay(pruned.number)
     assert result.scores.keys() == result.replayed_scores.keys() == pruned.scores.keys() == {1}
     assert not result.is_same
@@ -62,10 +64,10 @@ def test_a_pruned_trial_is_trained_to_its_last_epoch_and_a_difference_is_found(p
 
 def test_changes_since_the_trial_are_listed(finished, monkeypatch):
     facts = {"driver": finished.searches()[0].driver, "worker": {"threads": 64, "host": "a"}, "halvings": 1}
-    now = {"worker": {"threads": 2, "host": "a"}, "weights_sha256": ""}
+    new_facts = {"worker": {"threads": 2, "host": "a"}, "weights_sha256": ""}
     monkeypatch.setattr(replay, "describe_versions", lambda: {**finished.searches()[0].versions, "keras": "4.0"})
     monkeypatch.setattr(replay, "describe_code", lambda: {"version": "9.9", "digest": "other"})
-    notes = replay._describe_changes(finished._store, facts, now)
+    notes = replay._describe_changes(finished._store, facts, new_facts)
     assert notes[0] == "it ran with threads 64; now 2"
     assert notes[1].endswith("now 4.0")
     assert "other code" in notes[2]

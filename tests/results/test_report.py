@@ -39,7 +39,7 @@ def located(finished):
 
 
 def section_of(page, title):
-    """Give the HTML under a heading."""
+    """Return the HTML below a heading."""
     return page.split(f"<h2>{title}</h2>")[1].split("</section>")[0]
 
 
@@ -55,7 +55,7 @@ def test_a_report_has_its_sections_and_no_external_requests(finished, page):
     assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=['\"]?(https?:|//)", page)
     n_images = np.bincount(finished._store.split.valid.labels)
     n_samples = section_of(page, "Sample images").count('src="data:image/jpeg;base64,')
-    assert n_samples == np.minimum(n_images, 6).sum(), "six images of each class at most"
+    assert n_samples == np.minimum(n_images, 6).sum(), "at most six images of each class"
     assert len(page) < 15e6
 
 
@@ -68,7 +68,8 @@ def test_the_summary_agrees_with_the_leaderboard_and_the_record(finished, page):
 
 
 def test_the_methods_name_split_search_seeds_and_versions(finished):
-    report_data = replace(read_report_data(finished._store), test_opened=(), ensembles={})  # other tests add to the study
+    # Other tests add evaluations and ensembles to the study.
+    report_data = replace(read_report_data(finished._store), test_opened=(), ensembles={})
     data, search, best, evaluation, computation = methods_paragraphs(report_data)
     split = finished._store.split
     assert data.startswith("The data set comprised 60 chest radiographs of three classes (")
@@ -87,16 +88,16 @@ def test_the_methods_name_split_search_seeds_and_versions(finished):
         assert not re.search(r"\.\.|  | ,|None|nan|\bone \w+s\b", paragraph), paragraph
 
 
-def test_the_test_part_is_reported_as_the_study_recorded_it(finished):
+def test_the_recorded_uses_of_the_test_part_are_reported(finished):
     unopened = replace(read_report_data(finished._store), test_opened=(), ensembles={})
     assert "never opened" in evaluations_section(unopened).parts[0].text
     entry = {"when": "2026-01-02T03:04:05+0000", "what": "trial 1", "scores": {"macro_f1": 0.4321, "accuracy": 0.5}}
-    once = replace(unopened, test_opened=[entry])
-    text, table = evaluations_section(once).parts
+    opened_once = replace(unopened, test_opened=[entry])
+    text, table = evaluations_section(opened_once).parts
     assert text.text == "The test part was opened once."
     assert table.table["macro_f1"].tolist() == [0.4321]
     evaluated = "The test part was evaluated once. Macro-averaged F1 of trial 1 was 0.432."
-    assert evaluated in methods_paragraphs(once)[3]
+    assert evaluated in methods_paragraphs(opened_once)[3]
     assert any("was opened twice" in warning for warning in warnings_of(replace(unopened, test_opened=[entry, entry])))
 
 
@@ -116,17 +117,17 @@ def test_the_summary_compares_the_best_trial_with_the_baseline(finished, located
     audit = replace(located.audit, shortcut=baseline)
     interval = replace(located.intervals["macro_f1"], low=0.4, high=0.6)
     report_data = replace(located, audit=audit, intervals={**located.intervals, "macro_f1": interval})
-    top = summary_section(report_data).parts[1]
-    assert top.text.startswith(f"{audit.baseline} The macro-F1 of trial {finished.best.number}, ")
-    assert top.text.endswith(verdict)
-    assert top.is_warning == is_warning
+    paragraph = summary_section(report_data).parts[1]
+    assert paragraph.text.startswith(f"{audit.baseline} The macro-F1 of trial {finished.best.number}, ")
+    assert paragraph.text.endswith(verdict)
+    assert paragraph.is_warning == is_warning
     assert set(audit.warnings) <= set(warnings_of(report_data))
 
 
 def test_a_study_without_an_audit_has_no_baseline(located):
-    bare = replace(located, audit=None)
-    assert "no audit" in study_audit_sections(bare)[0].parts[0].text
-    assert "baseline" not in summary_section(bare).parts[1].text
+    without_audit = replace(located, audit=None)
+    assert "no audit" in study_audit_sections(without_audit)[0].parts[0].text
+    assert "baseline" not in summary_section(without_audit).parts[1].text
 
 
 def test_the_audit_has_pictures_only_if_the_images_of_the_study_are_found(located):
@@ -150,17 +151,17 @@ def test_the_leaderboard_has_the_baseline_ties_and_latencies(finished, located):
 
 def test_latencies_of_the_saved_models_are_plotted(finished, page):
     assert "Quality against latency" in section_of(page, "Quality against costs")
-    bare = build_report(finished._store, explain=False)
-    assert "Latency is not known." in section_of(bare, "Quality against costs")
-    assert "<h2>Heat maps</h2>" not in bare
+    without_heatmaps = build_report(finished._store, explain=False)
+    assert "Latency is not known." in section_of(without_heatmaps, "Quality against costs")
+    assert "<h2>Heat maps</h2>" not in without_heatmaps
 
 
 def test_errors_of_the_best_three_have_pictures(finished, located):
     sections = errors_sections(located)
     assert sections[0].parts[1].table["model"].tolist() == [f"trial {n}" for n in finished.leaderboard()["trial"][:3]]
-    shown = [part for one in sections for part in one.parts if isinstance(part, Pictures)]
-    assert shown
-    assert max(len(one.pictures) for one in shown) <= 8
+    grids = [part for section in sections for part in section.parts if isinstance(part, Pictures)]
+    assert grids
+    assert max(len(grid.pictures) for grid in grids) <= 8
 
 
 def test_heat_maps_show_sample_images_of_each_class(finished, located):
@@ -216,7 +217,7 @@ def test_failed_trials_are_listed_with_their_reason(finished):
     assert "One trial failed" in page
 
 
-def test_no_report_before_a_trial_is_finished(tmp_path, finished):
+def test_a_report_requires_a_finished_trial(tmp_path, finished):
     shutil.copytree(finished.folder, tmp_path / "empty", ignore=shutil.ignore_patterns("trials", "ensembles"))
     spec = finished._store.spec
     store = StudyStore.create(
@@ -230,16 +231,16 @@ def test_no_report_before_a_trial_is_finished(tmp_path, finished):
         build_report(store)
 
 
-def test_a_large_study_still_makes_a_small_file(finished):
-    own, rng = finished._store.study.get_trials(), np.random.default_rng(0)
-    study = optuna.create_study(direction="maximize")  # in memory: 500 trials are seconds of SQLite
-    study.add_trials(own)
+def test_the_report_of_a_large_study_is_a_small_file(finished):
+    trials, rng = finished._store.study.get_trials(), np.random.default_rng(0)
+    study = optuna.create_study(direction="maximize")  # in memory, because 500 trials take seconds with SQLite
+    study.add_trials(trials)
     study.add_trials(
         [
             create_trial(
                 state=TrialState.PRUNED,
-                params=own[0].params,
-                distributions=own[0].distributions,
+                params=trials[0].params,
+                distributions=trials[0].distributions,
                 intermediate_values={epoch: float(score) for epoch, score in enumerate(rng.random(20), 1)},
             )
             for _ in range(500)

@@ -76,13 +76,13 @@ def test_the_grid_has_the_row_of_each_pair(scores):
 
 def test_the_heat_map_shows_scores_costs_and_the_pareto_front(scores):
     figure = plot_splices(scores)
-    heat, *others = figure.data
+    heat, *traces = figure.data
     assert np.isnan(heat.z[0][0])
     assert heat.z[1][2] == 0.9
     assert heat.text[1][2] == "★ 0.900<br>1.5 k / 12.3 M"
     assert heat.text[2][0] == "0.850<br>400 / 12.3 M"
-    named = {trace.name: trace for trace in others}
-    front = next(trace for name, trace in named.items() if name.startswith("Pareto front"))
+    trace_by_name = {trace.name: trace for trace in traces}
+    front = next(trace for name, trace in trace_by_name.items() if name.startswith("Pareto front"))
     assert list(front.x) == [900, 1500]
-    assert list(named["a alone"].y) == [0.85, 0.6]
-    assert list(named["parent as trained"].x) == [15_000]
+    assert list(trace_by_name["a alone"].y) == [0.85, 0.6]
+    assert list(trace_by_name["parent as trained"].x) == [15_000]

@@ -29,9 +29,9 @@ TABLE = pd.DataFrame(
 def test_every_format_contains_every_row(kind):
     written = format_table(TABLE, kind)
     if kind == "csv":
-        back = pd.read_csv(io.StringIO(written))
-        assert back["params_rate"].tolist() == TABLE["params_rate"].tolist()
-        assert back["'=name_&_1"].tolist() == ["'=1+1|x", EVIL]
+        read_table = pd.read_csv(io.StringIO(written))
+        assert read_table["params_rate"].tolist() == TABLE["params_rate"].tolist()
+        assert read_table["'=name_&_1"].tolist() == ["'=1+1|x", EVIL]
     elif kind == "json":
         assert [row["macro_f1"] for row in json.loads(written)] == [0.5, None]
     elif kind == "md":
@@ -47,7 +47,7 @@ def test_every_format_contains_every_row(kind):
         assert rows[0] == (*list(TABLE.columns)[:-1], "'=name_&_1")
         assert rows[1] == (1, 0.5, 0.4, 0.6, True, 0.000123456, "'=1+1|x")
         assert rows[2][1] is None
-        assert {cell.data_type for row in sheet.iter_rows() for cell in row} <= {"n", "s", "b"}, "a formula would be f"
+        assert {cell.data_type for row in sheet.iter_rows() for cell in row} <= {"n", "s", "b"}, "a formula has the type f"
     else:
         assert written.splitlines()[1] == r"\begin{tabular}{rrrrrl}"
         assert r"1 & 0.5000 & 0.400..0.600 & yes & 0.0001235 & =1+1|x \\" in written
@@ -55,13 +55,13 @@ def test_every_format_contains_every_row(kind):
 
 
 def test_latex_escapes_special_characters(tmp_path):
-    odd = pd.DataFrame({"a_b%": ["\\input{x}", "#$&~^{}<>", "two\nlines"]})
-    written = format_table(odd, "latex")
+    special = pd.DataFrame({"a_b%": ["\\input{x}", "#$&~^{}<>", "two\nlines"]})
+    written = format_table(special, "latex")
     body = written.split("\n", 1)[1]
     for character in "&%$#_{}":
         for found in re.finditer(re.escape(character), re.sub(r"\\(begin|end)\{tabular\}(\{\w+\})?", "", body)):
-            before = re.sub(r"\\(begin|end)\{tabular\}(\{\w+\})?", "", body)[max(0, found.start() - 20) : found.start()]
-            assert before.endswith("\\") or re.search(r"\\text\w+\{?$", before), (character, before)
+            preceding = re.sub(r"\\(begin|end)\{tabular\}(\{\w+\})?", "", body)[max(0, found.start() - 20) : found.start()]
+            assert preceding.endswith("\\") or re.search(r"\\text\w+\{?$", preceding), (character, preceding)
     assert r"\textbackslash{}input\{x\}" in written
     if shutil.which("pdflatex"):
         page = f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}\n{written}\\end{{document}}\n"
@@ -82,7 +82,7 @@ def test_notes_are_in_the_formats_that_support_text():
     assert format_table(table, "csv") == format_table(TABLE, "csv")
 
 
-def test_the_format_follows_from_the_file_name(tmp_path):
+def test_the_format_depends_on_the_file_name(tmp_path):
     names = ["a.csv", "a.JSON", "a.md", "a.html", "a.xlsx", "a.tex", "a"]
     assert [format_of(tmp_path / name) for name in names] == ["csv", "json", "md", "html", "xlsx", "latex", "csv"]
     with pytest.raises(UsageError, match=r"must end in \.csv.*received a\.pdf"):

@@ -1,4 +1,4 @@
-"""Verification of a study's files; each test damages one thing."""
+"""Verification of a study's files. Each test damages one file."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from automl_cxr.scoring.predictions import Predictions
 
 @pytest.fixture
 def study(finished, tmp_path):
-    """A copy of the finished study, to damage."""
+    """Return a copy of the finished study that the tests may damage."""
     shutil.copytree(finished.folder.parent, tmp_path / "runs")
     return api.open_study("done", runs=tmp_path / "runs")
 

@@ -34,13 +34,13 @@ def test_a_known_temperature_is_recovered(temperature):
     distorted = with_temperature(probabilities, temperature)
     found = fit_temperature(labels, distorted)
     assert found == pytest.approx(1 / temperature, rel=0.1)
-    mended = with_temperature(distorted, found)
-    assert log_loss(labels, mended) < log_loss(labels, distorted)
-    assert expected_calibration_error(labels, mended) < expected_calibration_error(labels, distorted) / 2
-    assert (mended.argmax(axis=1) == distorted.argmax(axis=1)).mean() > 0.999
+    calibrated = with_temperature(distorted, found)
+    assert log_loss(labels, calibrated) < log_loss(labels, distorted)
+    assert expected_calibration_error(labels, calibrated) < expected_calibration_error(labels, distorted) / 2
+    assert (calibrated.argmax(axis=1) == distorted.argmax(axis=1)).mean() > 0.999
 
 
-def test_certainty_stays_finite():
+def test_probabilities_of_0_and_1_give_finite_errors():
     certain = with_temperature(np.array([[1.0, 0.0], [0.5, 0.5]]), 0.05)
     assert np.isfinite(certain).all()
     np.testing.assert_allclose(certain.sum(axis=1), 1)

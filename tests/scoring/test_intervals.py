@@ -44,7 +44,7 @@ def width(interval: Interval) -> float:
 
 
 def test_intervals_cover_the_truth_in_93_to_97_of_100_draws() -> None:
-    """Macro-F1, accuracy and recall: two images of a patient, which agree in 7 of 10 cases beyond chance."""
+    """Use macro-F1, accuracy and recall. Two images of a patient are equal in 7 of 10 cases, plus agreement by chance."""
     truths = {
         "macro_f1": float(macro_f1(CONFUSION / 3)),
         "accuracy": float(np.diagonal(CONFUSION).mean()),
@@ -61,7 +61,7 @@ def test_intervals_cover_the_truth_in_93_to_97_of_100_draws() -> None:
 
 
 def test_intervals_of_the_area_under_the_curve_cover_the_truth() -> None:
-    """Scores of two classes, normal of one variance and 1.5 apart: the area is the normal distribution at 1.5 / sqrt(2)."""
+    """Use normally distributed scores with variance 1 and class means 1.5 apart: the true area is Phi(1.5 / sqrt(2))."""
     truth, rng, covered = NormalDist().cdf(1.5 / 2**0.5), np.random.default_rng(1), 0
     for number in range(400):
         labels = np.arange(120) % 2
@@ -77,7 +77,7 @@ def test_images_of_one_patient_are_not_independent() -> None:
     by_patient = draw(np.random.default_rng(1), 100, images_each=4, same=1.0)
     by_image = Predictions(by_patient.ids, by_patient.labels, by_patient.probabilities, by_patient.classes)
     ratio = width(bootstrap_interval(by_patient)) / width(bootstrap_interval(by_image))
-    assert ratio == pytest.approx(2, rel=0.15), "four equal images a patient: the square root of 4"
+    assert ratio == pytest.approx(2, rel=0.15), "four equal images of each patient double the width, by the square root of 4"
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -113,7 +113,7 @@ def test_blocks_do_not_change_the_interval(monkeypatch: pytest.MonkeyPatch) -> N
     assert bootstrap_interval(predictions) == whole
 
 
-def test_the_same_seed_gives_the_same_interval_and_leaves_numpy_alone() -> None:
+def test_the_same_seed_gives_the_same_interval_and_the_state_of_numpy_is_unchanged() -> None:
     predictions = draw(np.random.default_rng(5), 100)
     state = np.random.get_state()[1].copy()  # type: ignore[index, union-attr]
     first = bootstrap_interval(predictions, seed=1)
@@ -126,23 +126,23 @@ def test_a_thousand_images_take_milliseconds() -> None:
     predictions = draw(np.random.default_rng(6), 500, images_each=2, same=0.7)
     started = time.process_time()
     bootstrap_interval(predictions)
-    assert time.process_time() - started < 0.5  # 0.02 measured; the rest is for a slow machine
+    assert time.process_time() - started < 0.5  # 0.02 measured; slow machines need more
 
 
 def test_paired_intervals_detect_differences_that_separate_intervals_do_not() -> None:
     rng = np.random.default_rng(7)
     worse = draw(rng, 300)
-    mended = np.where(rng.random(300) < 0.3, worse.labels, worse.predicted)
-    better = predict(worse.labels, mended, worse.patients)
+    better_predictions = np.where(rng.random(300) < 0.3, worse.labels, worse.predicted)
+    better = predict(worse.labels, better_predictions, worse.patients)
     difference, interval = paired_difference(better, worse)
     assert 0 < interval.low < difference < interval.high
-    assert bootstrap_interval(better).low < bootstrap_interval(worse).high, "apart, the two overlap"
+    assert bootstrap_interval(better).low < bootstrap_interval(worse).high, "the separate intervals overlap"
     reverse, mirrored = paired_difference(worse, better)
     assert reverse == -difference
     assert (mirrored.low, mirrored.high) == pytest.approx((-interval.high, -interval.low), abs=1e-3)
 
 
-def test_pairs_are_matched_by_id_and_tie_with_themselves() -> None:
+def test_pairs_are_matched_by_id_and_a_model_is_tied_with_itself() -> None:
     predictions = draw(np.random.default_rng(8), 60)
     shuffled = predictions.take(np.random.default_rng(0).permutation(60))
     for name in ("macro_f1", "macro_auc"):
@@ -152,7 +152,7 @@ def test_pairs_are_matched_by_id_and_tie_with_themselves() -> None:
 
 
 def test_undefined_resamples_do_not_count() -> None:
-    labels = np.array([0] * 20 + [1] * 20 + [2])  # a third of the resamples lack class c
+    labels = np.array([0] * 20 + [1] * 20 + [2])  # class c is missing in a third of the resamples
     rng = np.random.default_rng(9)
     probabilities = (rng.dirichlet(np.ones(3), size=41) + np.eye(3)[labels] / 4) / 1.25
     predictions = Predictions(tuple(map(str, range(41))), labels, probabilities, ("a", "b", "c"))
@@ -184,12 +184,12 @@ def test_an_undefined_score_has_no_interval() -> None:
         bootstrap_interval(predictions.take(slice(0, 0)))
 
 
-def test_a_model_has_the_same_interval_alone_and_beside_others() -> None:
+def test_the_interval_of_a_model_does_not_depend_on_other_models() -> None:
     models = [draw(np.random.default_rng(10), 60, images_each=2)]
     models.append(predict(models[0].labels, np.roll(models[0].predicted, 1), models[0].patients))
-    alone, beside = resample(models[0]), resample(*models)
-    np.testing.assert_array_equal(alone.of_resamples[0], beside.of_resamples[0])
-    np.testing.assert_array_equal(alone.left_out[0], beside.left_out[0])
+    single, with_others = resample(models[0]), resample(*models)
+    np.testing.assert_array_equal(single.of_resamples[0], with_others.of_resamples[0])
+    np.testing.assert_array_equal(single.left_out[0], with_others.left_out[0])
 
 
 def test_patients_are_left_out_singly_or_in_400_groups() -> None:
@@ -205,23 +205,23 @@ def _without(predictions: Predictions, patient: str) -> tuple[np.ndarray, np.nda
 
 
 def test_the_best_of_equal_models_is_not_distinguished() -> None:
-    """Eight equally good models: each one, as the truly best, is in the best set in 95 of 100 draws."""
-    rng, n_kept, all_tied = np.random.default_rng(13), 0, 0
+    """Compare eight equally good models: each of them is in the best set in 95 of 100 draws."""
+    rng, n_in_best_set, all_tied = np.random.default_rng(13), 0, 0
     for number in range(200):
         labels = rng.integers(3, size=120)
         base = np.array([rng.choice(3, p=CONFUSION[label]) for label in labels])
         models = [predict(labels, np.where(rng.random(120) < 0.3, rng.permutation(base), base)) for _ in range(8)]
         scored = resample(*models, n_resamples=300, seed=number)
         is_tied = chances_to_be_best(scored.scores, scored.of_resamples) > 0.05
-        n_kept, all_tied = n_kept + bool(is_tied[0]), all_tied + bool(is_tied.all())
-    assert n_kept / 200 >= 0.93
-    assert all_tied / 200 >= 0.6, "comparing pairs without a correction leaves all eight tied in far fewer draws"
+        n_in_best_set, all_tied = n_in_best_set + bool(is_tied[0]), all_tied + bool(is_tied.all())
+    assert n_in_best_set / 200 >= 0.93
+    assert all_tied / 200 >= 0.6, "pairwise comparisons without a correction would tie all eight in far fewer draws"
 
 
 def test_a_clearly_worse_model_is_distinguished_and_a_copy_is_not() -> None:
     good = draw(np.random.default_rng(14), 300)
-    spoilt = predict(good.labels, np.where(np.arange(300) % 4, good.predicted, (good.predicted + 1) % 3))
-    scored = resample(good, good, spoilt, n_resamples=500)
+    worse = predict(good.labels, np.where(np.arange(300) % 4, good.predicted, (good.predicted + 1) % 3))
+    scored = resample(good, good, worse, n_resamples=500)
     chances = chances_to_be_best(scored.scores, scored.of_resamples)
     assert chances[:2].tolist() == [1, 1]
     assert chances[2] < 0.01
@@ -237,4 +237,4 @@ def test_two_hundred_trials_of_two_thousand_images_take_a_second() -> None:
     started = time.process_time()
     scored = resampling.resample_scores(labels, stack, patients, [METRICS["macro_f1"]], n_resamples=2000, seed=0)["macro_f1"]
     chances_to_be_best(scored.scores, scored.of_resamples)
-    assert time.process_time() - started < 8  # 0.5 measured; the rest is for a slow machine
+    assert time.process_time() - started < 8  # 0.5 measured; slow machines need more

@@ -31,7 +31,7 @@ from automl_cxr.scoring.metrics import (
 )
 from automl_cxr.scoring.predictions import Predictions
 
-SHAPES = [(200, 2), (200, 4), (37, 14), (1, 3), (5, 3)]  # the last three lack classes
+SHAPES = [(200, 2), (200, 4), (37, 14), (1, 3), (5, 3)]  # classes are missing in the last three
 
 
 def draw(n: int, k: int, seed: int) -> Predictions:
@@ -55,11 +55,11 @@ def test_scores_equal_scikit_learn(n: int, k: int, seed: int) -> None:
     assert scores["macro_f1"] == pytest.approx(sklearn.metrics.f1_score(truth, guess, average="macro", **kwargs))
     assert scores["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(truth, guess))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of predicted classes without a true image, which it leaves out as well
+        warnings.simplefilter("ignore")  # predicted classes without a true image, which scikit-learn omits too
         expected = sklearn.metrics.balanced_accuracy_score(truth, guess)
     assert scores["balanced_accuracy"] == pytest.approx(expected)
     exact = predictions.probabilities.astype(np.float64)
-    exact /= exact.sum(axis=1, keepdims=True)  # or scikit-learn warns of float32 roundings
+    exact /= exact.sum(axis=1, keepdims=True)  # otherwise scikit-learn warns about float32 rounding
     assert scores["log_loss"] == pytest.approx(sklearn.metrics.log_loss(truth, exact, labels=names), rel=1e-5)
     for kind in ("precision", "recall", "f1"):
         expected = getattr(sklearn.metrics, f"{kind}_score")(truth, guess, average=None, **kwargs)
@@ -86,7 +86,7 @@ def test_every_score_of_a_class_equals_scikit_learn(n: int, k: int, seed: int) -
     predictions = draw(n, k, seed)
     scores, guess = score_predictions(predictions), predictions.predicted
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of one label alone
+        warnings.simplefilter("ignore")  # warnings about a single label
         expected = sklearn.metrics.cohen_kappa_score(predictions.labels, guess, labels=range(k))
     assert scores["cohen_kappa"] == pytest.approx(expected, nan_ok=True)
     precisions = []
@@ -108,7 +108,7 @@ def test_every_score_of_a_class_equals_scikit_learn(n: int, k: int, seed: int) -
 
 
 @pytest.mark.parametrize("name", [*METRICS, *(f"{kind}_c1" for kind in CLASS_METRICS)])
-def test_weights_count_images_as_repeated_rows_do(name: str) -> None:
+def test_weights_equal_repeated_rows(name: str) -> None:
     predictions = draw(80, 3, 1)
     row = metrics_for(predictions.classes, normal_class=2)[name]
     weights = np.random.default_rng(0).poisson(1, size=(80, 20)).astype(np.float32)
@@ -125,12 +125,12 @@ def test_weights_count_images_as_repeated_rows_do(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, row in METRICS.items() if row.of_stacks is not None])
-def test_stacks_of_models_are_scored_as_each_alone(name: str) -> None:
+def test_stacks_of_models_are_scored_like_single_models(name: str) -> None:
     models = [draw(50, 3, seed) for seed in range(4)]
     labels, stack = models[0].labels, np.stack([model.probabilities for model in models]).reshape(2, 2, 50, 3)
-    together = METRICS[name].of_stacks(labels, stack, 0)
+    stacked = METRICS[name].of_stacks(labels, stack, 0)
     for index in np.ndindex(2, 2):
-        assert together[index] == pytest.approx(METRICS[name].function(labels, stack[index], 0))
+        assert stacked[index] == pytest.approx(METRICS[name].function(labels, stack[index], 0))
 
 
 def test_kappa_and_specificity_by_hand() -> None:
@@ -161,13 +161,13 @@ def test_a_class_out_of_range_is_refused(labels: list[int], predicted: list[int]
         confusion_matrix(np.array(labels), np.array(predicted), 2)
 
 
-def test_stacks_of_confusions_are_scored_as_each_alone() -> None:
+def test_stacks_of_confusions_are_scored_like_single_confusions() -> None:
     stack = np.random.default_rng(0).integers(0, 5, size=(3, 7, 4, 4))
     stack[0, 0] = 0
     for function in (f1_per_class, macro_f1, balanced_accuracy, specificity_per_class, cohen_kappa, lambda c: fnfr(c, 2)):
-        together = function(stack)
+        stacked = function(stack)
         for index in np.ndindex(3, 7):
-            np.testing.assert_array_equal(together[index], function(stack[index]))
+            np.testing.assert_array_equal(stacked[index], function(stack[index]))
 
 
 def test_a_class_without_predictions_lowers_macro_f1() -> None:
@@ -200,8 +200,8 @@ def test_fnfr_is_omitted_without_a_normal_class() -> None:
     without, with_one = score_predictions(predictions), score_predictions(predictions, normal_class=1)
     needs_one = {"fnfr", "sensitivity_at_90_specificity", "sensitivity_at_95_specificity"}
     assert set(with_one) - set(without) == needs_one
-    is_sick = predictions.labels != 1
-    assert with_one["fnfr"] == pytest.approx((predictions.predicted[is_sick] == 1).mean())
+    has_finding = predictions.labels != 1
+    assert with_one["fnfr"] == pytest.approx((predictions.predicted[has_finding] == 1).mean())
     with pytest.raises(UsageError, match="must be from 0 to 2"):
         score_predictions(predictions, normal_class=3)
 
@@ -266,7 +266,7 @@ def test_the_normal_class_is_found_by_whole_names(classes: list[str], expected: 
     assert find_normal_class(classes) == expected
 
 
-def test_scoring_imports_nothing_heavy() -> None:
+def test_scoring_imports_no_heavy_library() -> None:
     heavy = ("sklearn", "scipy", "pandas", "keras", "optuna")
     script = f"import sys, automl_cxr.scoring.intervals; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.strip() == "[]"

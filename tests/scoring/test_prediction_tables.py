@@ -16,11 +16,11 @@ c.png,other,0.2,0.2,0.6
 
 @pytest.fixture
 def write(tmp_path):
-    def write_it(text, name="t.csv"):
+    def write_table(text, name="t.csv"):
         (tmp_path / name).write_text(text, encoding="utf-8")
         return tmp_path / name
 
-    return write_it
+    return write_table
 
 
 def test_columns_and_images_are_matched_by_name(write):
@@ -35,8 +35,8 @@ def test_columns_and_images_are_matched_by_name(write):
 
 
 def test_tables_and_npz_of_this_program_are_read(write, tmp_path):
-    own = "image,class,probability_covid,probability_normal,probability_other\na.png,covid,0.7,0.2,0.1\n"
-    (table,) = read_prediction_tables([write(own)])
+    program_table = "image,class,probability_covid,probability_normal,probability_other\na.png,covid,0.7,0.2,0.1\n"
+    (table,) = read_prediction_tables([write(program_table)])
     assert table.predictions.classes == ("covid", "normal", "other")
     assert table.predictions.labels.tolist() == [-1]
     Predictions(("a.png",), np.array([2]), np.array([[0.1, 0.2, 0.7]]), ("other", "normal", "covid"), ("p",)).to_npz(
@@ -45,7 +45,7 @@ def test_tables_and_npz_of_this_program_are_read(write, tmp_path):
     first, second = read_prediction_tables([write(PLAIN), tmp_path / "x.npz"])
     assert second.predictions.probabilities[0] == pytest.approx([0.7, 0.2, 0.1])
     assert second.predictions.labels.tolist() == [0]
-    assert first.predictions.patients == ("p", "b.png", "c.png"), "one table's patients serve all"
+    assert first.predictions.patients == ("p", "b.png", "c.png"), "the patients of one table are used for all"
 
 
 def test_other_scores_are_converted_to_probabilities_with_a_note(write):

@@ -39,7 +39,7 @@ def test_argument_types_are_converted() -> None:
     assert predictions.ids == ("a", "b")
     assert predictions.labels.dtype == np.int64
     assert predictions.probabilities.dtype == np.float32
-    assert predictions.patients == ("a", "b"), "each image is its own patient where patients are unknown"
+    assert predictions.patients == ("a", "b"), "each image is its own patient if patients are unknown"
     assert predictions.predicted.tolist() == [1, 0]
     assert len(predictions) == 2
     arrays = Predictions(np.array(["a"]), np.array([0]), np.array([[1.0, 0.0]]), np.array(["x", "y"]), np.array(["p"]))  # type: ignore[arg-type]
@@ -85,10 +85,10 @@ def test_take_keeps_rows_together() -> None:
     part = predictions.take(predictions.labels == predictions.labels[2])
     assert "image2.png" in part.ids
     assert set(part.labels) == {predictions.labels[2]}
-    backwards = predictions.take(slice(None, None, -1))
-    assert backwards.ids == predictions.ids[::-1]
-    assert backwards.patients == predictions.patients[::-1]
-    np.testing.assert_array_equal(backwards.probabilities, predictions.probabilities[::-1])
+    reversed_order = predictions.take(slice(None, None, -1))
+    assert reversed_order.ids == predictions.ids[::-1]
+    assert reversed_order.patients == predictions.patients[::-1]
+    np.testing.assert_array_equal(reversed_order.probabilities, predictions.probabilities[::-1])
     assert len(predictions.take([])) == 0
 
 
@@ -101,8 +101,8 @@ def test_unknown_labels_and_no_images_cannot_be_scored() -> None:
 
 
 def test_npz_round_trip_with_odd_names(tmp_path: Path) -> None:
-    odd = ("ä, b;c.png", "胸部/レントゲン.dcm", 'quote".png', "line\nbreak", "broken\udcff.png", "🫁")
-    saved = Predictions(**changed(ids=odd, patients=odd, classes=("a,b", "ü", "c d")))  # type: ignore[arg-type]
+    unusual_names = ("ä, b;c.png", "胸部/レントゲン.dcm", 'quote".png', "line\nbreak", "broken\udcff.png", "🫁")
+    saved = Predictions(**changed(ids=unusual_names, patients=unusual_names, classes=("a,b", "ü", "c d")))  # type: ignore[arg-type]
     saved.to_npz(tmp_path / "valid.npz")
     loaded = Predictions.from_npz(tmp_path / "valid.npz")
     for name in ("ids", "patients", "classes"):
@@ -117,7 +117,7 @@ def test_npz_of_no_images(tmp_path: Path) -> None:
     assert len(Predictions.from_npz(tmp_path / "empty.npz")) == 0
 
 
-def test_saving_replaces_the_whole_file_and_leaves_nothing_else(tmp_path: Path) -> None:
+def test_saving_replaces_the_file_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     path = tmp_path / "valid.npz"
     path.write_bytes(b"old")
     draw().to_npz(path)
@@ -125,7 +125,7 @@ def test_saving_replaces_the_whole_file_and_leaves_nothing_else(tmp_path: Path) 
     assert os.listdir(tmp_path) == ["valid.npz"]
     reference = tmp_path / "reference"
     reference.touch()
-    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(reference.stat().st_mode), "readable as any other file"
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(reference.stat().st_mode), "the file has the usual permissions"
 
 
 def test_a_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,12 +167,12 @@ def test_a_flipped_byte_raises_no_other_exception(tmp_path: Path) -> None:
             loaded = Predictions.from_npz(path)
         except DataError:
             refused += 1
-        else:  # the flip hit what a zip file does not use
+        else:  # the flipped bit is in unused bytes of the zip file
             np.testing.assert_array_equal(loaded.probabilities, draw().probabilities)
     assert refused > 250
 
 
-class Bomb:
+class Malicious:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.mkdir, ("exploded",)
 
@@ -180,7 +180,7 @@ class Bomb:
 def test_python_objects_in_a_file_are_refused_and_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     arrays = {name: np.array(getattr(draw(), name)) for name in ("labels", "probabilities", "classes", "patients")}
-    np.savez("pickled.npz", ids=np.array([Bomb()] * 6, dtype=object), **arrays)  # type: ignore[arg-type]
+    np.savez("pickled.npz", ids=np.array([Malicious()] * 6, dtype=object), **arrays)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="Object arrays"):
         Predictions.from_npz("pickled.npz")
     assert not os.path.exists("exploded")

@@ -1,4 +1,4 @@
-"""A study with two tiny networks from scratch, of which the best one keeps its model and can be a branch."""
+"""A study with two small networks trained from scratch. Only the best one has a model and can be a branch."""
 
 import pytest
 
@@ -17,7 +17,7 @@ values = [0.01, 0.001]
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, phantoms):
-    """Return the study. No other study has its validation part."""
+    """Return the study. Its seed gives it a validation part that no other study has."""
     runs = tmp_path_factory.mktemp("runs")
     (runs / "tiny.toml").write_text(SCRATCH_BRANCH)
     settings = {"trials": 2, "epochs": 1, "image_size": 32, "batch_size": 8, "seed": 3, "keep_models": 1, "executor": "inline"}

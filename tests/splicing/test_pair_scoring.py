@@ -17,7 +17,7 @@ def part(name, n, labels):
 
 @pytest.fixture(scope="module")
 def features():
-    """Return features where only "deep" of the first and "far" of the second branch together determine the class."""
+    """Return features in which the class depends on the cut "deep" of the first branch and on "far" of the second."""
     rng = np.random.default_rng(0)
     labels = rng.integers(3, size=160)
     first = {"shallow": rng.normal(size=(160, 4)), "deep": rng.normal(size=(160, 6))}
@@ -56,8 +56,8 @@ def test_the_most_informative_pair_ranks_first_and_single_cuts_are_in_the_table(
     assert (best["rank"], best["first_cut"], best["second_cut"]) == (1, "deep", "far")
     assert best["macro_f1_low"] <= best["macro_f1"] <= best["macro_f1_high"]
     assert best["macro_f1"] > 0.9
-    alone = table[table["second_cut"] == ""].set_index("first_cut")["macro_f1"]
-    assert alone["deep"] < best["macro_f1"] - 0.2
+    single_cuts = table[table["second_cut"] == ""].set_index("first_cut")["macro_f1"]
+    assert single_cuts["deep"] < best["macro_f1"] - 0.2
     assert table.loc[table["first_cut"] == "", "second_cut"].isin(["near", "far"]).all()
 
 
@@ -65,14 +65,17 @@ def test_the_front_contains_pairs_and_marks_those_that_a_single_cut_dominates(sc
     _, table, _ = scored
     pairs = table[(table["first_cut"] != "") & (table["second_cut"] != "")]
     for row in pairs.itertuples():
-        dominates = (
+        dominated_by = (
             (pairs["macro_f1"] >= row.macro_f1)
             & (pairs["n_parameters"] <= row.n_parameters)
             & ((pairs["macro_f1"] > row.macro_f1) | (pairs["n_parameters"] < row.n_parameters))
         )
-        assert row.pareto == (not dominates.any())
-        alone = table[(table["first_cut"] == "") | (table["second_cut"] == "")]
-        assert row.beaten_by_one == ((alone["macro_f1"] >= row.macro_f1) & (alone["n_parameters"] <= row.n_parameters)).any()
+        assert row.pareto == (not dominated_by.any())
+        single_cuts = table[(table["first_cut"] == "") | (table["second_cut"] == "")]
+        assert (
+            row.beaten_by_one
+            == ((single_cuts["macro_f1"] >= row.macro_f1) & (single_cuts["n_parameters"] <= row.n_parameters)).any()
+        )
     assert not table.loc[table["second_cut"] == "", "pareto"].any()
     assert front_of(table, 2) == [(row.first_cut, row.second_cut) for row in table[table["pareto"]].itertuples()][:2]
     assert front_of(table, 0) == []
@@ -80,8 +83,10 @@ def test_the_front_contains_pairs_and_marks_those_that_a_single_cut_dominates(sc
 
 def test_comparison_of_a_network_with_its_parents(scored):
     scores, _, _ = scored
-    both, alone = scores["deep", "far"].predictions, scores["deep", None].predictions
-    table = compare_with_parents(both, 80, [Parent("itself", both, 80), Parent("half", alone, 160)])
+    pair_predictions, single_predictions = scores["deep", "far"].predictions, scores["deep", None].predictions
+    table = compare_with_parents(
+        pair_predictions, 80, [Parent("itself", pair_predictions, 80), Parent("half", single_predictions, 160)]
+    )
     assert list(table["parent"]) == ["itself", "half"]
     assert list(table["difference"][:1]) == [0]
     assert table["difference_low"][1] > 0

@@ -6,7 +6,7 @@ from automl_cxr.splicing.ridge_head import PENALTIES, CutFeatures, TrainingImage
 
 
 def draw(n=60, m=25, sizes=(5, 7), seed=0):
-    """Draw features of some cuts. Their first column depends on the class; patients have one, two or three images."""
+    """Draw features of some cuts, with a first column that depends on the class. Patients have one, two or three images."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(3, size=n)
     labels[:3] = 0, 1, 2
@@ -52,7 +52,7 @@ def test_a_head_is_the_ridge_regression_of_the_weighted_images(sizes):
 
 
 @pytest.mark.parametrize("sizes", [(5, 7), (40, 45)], ids=["few features", "few images"])
-def test_left_out_predictions_are_those_of_a_head_without_the_patient(sizes):
+def test_left_out_predictions_equal_those_of_a_head_without_the_patient(sizes):
     images, parts = draw(sizes=sizes)
     head = fit_ridge_head([CutFeatures(*part, images) for part in parts], images)
     for patient in ("p0", "p7", "p40"):  # three images, two, one
@@ -75,9 +75,9 @@ def test_the_sharpness_maximises_the_left_out_likelihood():
     head = fit_ridge_head([CutFeatures(*part, images) for part in parts], images)
 
     def loss(power):
-        powers = head.left_out**power
-        true = (powers / powers.sum(axis=1, keepdims=True))[np.arange(60), images.labels]
-        return -(images.roots**2 @ np.log(true))
+        scaled = head.left_out**power
+        true_probabilities = (scaled / scaled.sum(axis=1, keepdims=True))[np.arange(60), images.labels]
+        return -(images.roots**2 @ np.log(true_probabilities))
 
     assert loss(1) <= min(loss(0.8), loss(1.25))
 
@@ -102,8 +102,8 @@ def test_constant_features_have_no_effect():
     (train, valid), other = parts
     with_constant_feature = np.column_stack([train, np.full(60, 7.0)]), np.column_stack([valid, np.full(25, 9.0)])
     head = fit_ridge_head([CutFeatures(*with_constant_feature, images), CutFeatures(*other, images)], images)
-    without = fit_ridge_head([CutFeatures(*part, images) for part in parts], images)
-    np.testing.assert_allclose(head.valid, without.valid, atol=1e-10)
+    head_without_constant = fit_ridge_head([CutFeatures(*part, images) for part in parts], images)
+    np.testing.assert_allclose(head.valid, head_without_constant.valid, atol=1e-10)
     constant = CutFeatures(np.ones((60, 4)), np.ones((25, 4)), images)
     np.testing.assert_allclose(fit_ridge_head([constant], images).valid, 1 / 3)
 

@@ -32,7 +32,7 @@ def test_all_pairs_and_single_cuts_are_scored(spliced):
     assert "Best pair:" in repr(spliced)
 
 
-def test_the_split_is_that_of_the_study_of_the_branch(spliced, trained):
+def test_the_split_equals_that_of_the_study_of_the_branch(spliced, trained):
     split = trained._store.split
     assert spliced.study._store.split == split
     assert list(spliced.parents["parent"])[-1].endswith("as trained")
@@ -85,7 +85,7 @@ def test_a_study_with_other_cuts_is_not_continued(spliced, trained):
         )  # fmt: skip
 
 
-def test_two_cuts_of_one_network(phantoms, tmp_path):
+def test_two_cuts_of_one_network_are_scored(phantoms, tmp_path):
     result = api.splice(
         "squeezenet", "squeezenet", phantoms, cuts=["1", "2", "5"], finetune=0, image_size=32, fixed=FIXED, runs=tmp_path
     )

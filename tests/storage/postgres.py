@@ -1,4 +1,4 @@
-"""A PostgreSQL server for tests, from Debian's package: in a temporary folder, on a free port of this machine."""
+"""A PostgreSQL server for tests, in a temporary folder and on a free port of this machine."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-HOW_TO_GET = "needs the binaries of PostgreSQL: apt-get install postgresql"
+INSTALLATION_HINT = "needs the binaries of PostgreSQL: apt-get install postgresql"
 
 
 def find_binaries() -> Path | None:
-    """Find the folder of initdb and pg_ctl, the newest version's if there are several."""
+    """Return the folder of initdb and pg_ctl; that of the newest version if there are several."""
     on_path = shutil.which("initdb")
     folders = [Path(on_path).resolve().parent] if on_path else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     return next((folder for folder in reversed(folders) if (folder / "initdb").exists()), None)
@@ -24,10 +24,12 @@ def find_binaries() -> Path | None:
 
 @dataclass(frozen=True)
 class PostgresServer:
-    """A server that can be stopped and started again.
+    """A server that can be stopped and restarted.
 
     Attributes:
-        url: The storage that it keeps.
+        url: URL of its storage.
+        folder: Folder of the database and its log.
+        port: Port on 127.0.0.1.
     """
 
     url: str
@@ -41,11 +43,11 @@ class PostgresServer:
         self._run("pg_ctl", "start", "--wait", "-D", self.folder / "data", "-l", self.folder / "log", "-o", settings)
 
     def stop(self) -> None:
-        """Stop it as if the machine were restarted: nobody is waited for."""
+        """Stop the server without waiting for its clients, as at a restart of the machine."""
         self._run("pg_ctl", "stop", "--wait", "-m", "fast", "-D", self.folder / "data")
 
     def empty(self) -> None:
-        """Drop whatever is in the database."""
+        """Drop the contents of the database."""
         from sqlalchemy import create_engine, text
 
         engine = create_engine(self.url, isolation_level="AUTOCOMMIT")
@@ -54,16 +56,16 @@ class PostgresServer:
             connection.execute(text("CREATE SCHEMA public"))
         engine.dispose()
 
-    def _run(self, program: str, *words: object) -> None:
-        subprocess.run([find_binaries() / program, *map(str, words)], check=True, stdout=subprocess.DEVNULL, **_as_nobody())
+    def _run(self, program: str, *arguments: object) -> None:
+        subprocess.run([find_binaries() / program, *map(str, arguments)], check=True, stdout=subprocess.DEVNULL, **_account())
 
 
 @contextlib.contextmanager
 def postgres_server(folder: Path) -> Iterator[PostgresServer]:
-    """Make a database in a folder and serve it; the password holds what a URL has to escape."""
+    """Create a database in a folder and serve it. The password contains characters that a URL must escape."""
     folder.mkdir(parents=True)
-    if "user" in _as_nobody():
-        account = pwd.getpwnam(_as_nobody()["user"])
+    if "user" in _account():
+        account = pwd.getpwnam(_account()["user"])
         os.chown(folder, account.pw_uid, account.pw_gid)
         for parent in folder.parents:
             if parent.owner() == "root" and parent.stat().st_mode & 0o001 == 0:
@@ -82,10 +84,10 @@ def postgres_server(folder: Path) -> Iterator[PostgresServer]:
     try:
         yield server
     finally:
-        with contextlib.suppress(subprocess.CalledProcessError):  # it is stopped already
+        with contextlib.suppress(subprocess.CalledProcessError):  # it may be stopped already
             server.stop()
 
 
-def _as_nobody() -> dict[str, str]:
-    """Name the account that the server runs as: PostgreSQL refuses to be run by root."""
+def _account() -> dict[str, str]:
+    """Return the account of the server and its working folder. PostgreSQL refuses to run as root."""
     return {"user": "nobody", "cwd": "/"} if os.geteuid() == 0 else {"cwd": "/"}

@@ -1,4 +1,4 @@
-"""The storage of a driver: what it caches, what it reads again, and what a crash between two writes leaves."""
+"""The storage of a driver: its cache, its deferred writes, and the record after a crash between two writes."""
 
 import math
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ from automl_cxr.optuna_private import storage_of, trial_id_of, uncached_storage
 from automl_cxr.storage.cached_storage import CachedDriverStorage
 from automl_cxr.storage.urls import open_storage
 
-PARTS = ("number", "state", "values", "params", "distributions", "user_attrs", "system_attrs", "constraints")
+FIELDS = ("number", "state", "values", "params", "distributions", "user_attrs", "system_attrs", "constraints")
 LR, UNITS = FloatDistribution(1e-5, 1e-2, log=True), IntDistribution(16, 64, step=16)
 LOSS = CategoricalDistribution(("focal", 2, None, True))
 
@@ -85,22 +85,22 @@ def test_an_enqueued_trial_is_started_by_one_driver(pair):
     assert started[0].suggest_float("x", 0, 1) == 0.125
 
 
-def test_a_driver_disowns_a_trial_that_another_took_over(pair):
+def test_a_trial_that_another_driver_requeued_is_no_longer_signed(pair):
     one, two = pair
     trial = one.ask()
-    taken = optuna.Trial(two, trial_id_of(two.get_trials()[0]))
-    taken.set_user_attr("driver", "two")
+    requeued = optuna.Trial(two, trial_id_of(two.get_trials()[0]))
+    requeued.set_user_attr("driver", "two")
     assert storage_of(one).signed_trials([trial_id_of(trial)], "one") == set()
-    assert storage_of(two).signed_trials([trial_id_of(taken)], "two") == {trial_id_of(taken)}
+    assert storage_of(two).signed_trials([trial_id_of(requeued)], "two") == {trial_id_of(requeued)}
     assert one.get_trials()[0].user_attrs == {"driver": "two"}
-    two.tell(taken, 0.5)
+    two.tell(requeued, 0.5)
     with storage_of(one).batch_writes():
         if one.get_trials()[0].state is TrialState.RUNNING:
             trial.set_user_attr("late", 1)
     assert one.get_trials()[0].user_attrs == {"driver": "two"}
 
 
-def test_signed_trials_are_those_with_the_name_of_the_driver(pair):
+def test_signed_trials_have_the_name_of_the_driver(pair):
     one, two = pair
     trials = [one.ask() for _ in range(4)]
     for trial in trials[:3]:
@@ -117,8 +117,8 @@ def test_signed_trials_are_those_with_the_name_of_the_driver(pair):
 # ------------------------------------------------------------------------------------------------------------- the writes
 
 
-def fill(study, trials):
-    """Write everything that a trial may contain, some of it twice."""
+def write_trials(study, trials):
+    """Write all fields of a trial, some of them twice."""
     storage = storage_of(study)
     for trial, (state, value) in zip(trials, [("COMPLETE", math.inf), ("PRUNED", 0.25), ("FAIL", None)], strict=True):
         trial_id = trial_id_of(trial)
@@ -139,20 +139,20 @@ def fill(study, trials):
 def test_deferred_writes_store_the_same_as_direct_ones(url, driver, is_created_in_the_block):
     trials = [] if is_created_in_the_block else [driver.ask() for _ in range(3)]
     with storage_of(driver).batch_writes():
-        fill(driver, trials or [driver.ask() for _ in range(3)])
-    plain = optuna.create_study(storage=open_storage(url), study_name="plain", directions=["minimize"])
-    fill(plain, [plain.ask() for _ in range(3)])
+        write_trials(driver, trials or [driver.ask() for _ in range(3)])
+    direct = optuna.create_study(storage=open_storage(url), study_name="plain", directions=["minimize"])
+    write_trials(direct, [direct.ask() for _ in range(3)])
 
     for trial, other, cached in zip(read(url), read(url, "plain"), driver.get_trials(), strict=True):
-        for part in PARTS:
-            assert getattr(trial, part) == getattr(other, part) == getattr(cached, part), part
+        for field in FIELDS:
+            assert getattr(trial, field) == getattr(other, field) == getattr(cached, field), field
         assert trial.intermediate_values == other.intermediate_values == cached.intermediate_values
         assert list(trial.params) == list(other.params)
         assert trial.datetime_start <= trial.datetime_complete <= datetime.now()
         assert abs(trial.datetime_complete - cached.datetime_complete) < timedelta(seconds=1)
 
 
-def test_nan_is_a_score_that_reads_back(url, driver):
+def test_a_score_of_nan_is_stored(url, driver):
     driver.ask().report(math.nan, 1)
     assert math.isnan(read(url)[0].intermediate_values[1])
 
@@ -165,7 +165,7 @@ def test_a_finished_trial_rejects_writes(driver):
             trial.set_user_attr("late", 1)
 
 
-def test_a_trial_that_another_finished_does_not_prevent_the_writes_to_others(pair):
+def test_a_trial_finished_by_another_driver_does_not_prevent_writes_to_other_trials(pair):
     one, two = pair
     trials = [one.ask() for _ in range(3)]
     with storage_of(one).batch_writes():
@@ -205,7 +205,7 @@ def test_a_trial_is_created_with_all_its_contents_at_the_end_of_the_block(pair):
     assert two.get_trials()[0].value == one.get_trials()[0].value == 0.25
 
 
-def test_a_trial_whose_number_another_driver_took_is_left_without_a_driver(pair):
+def test_a_trial_with_a_number_that_another_driver_used_gets_no_driver(pair):
     one, two = pair
     with storage_of(one).batch_writes():
         trial = one.ask()
@@ -229,13 +229,13 @@ def test_a_crash_between_two_writes_leaves_a_running_trial_with_the_first_ones(t
     trials = [driver.ask() for _ in range(2)]
     stages = []
 
-    def look(_connection, _cursor, statement, *_):
+    def record_stage(_connection, _cursor, statement, *_):
         if not statement.startswith("SELECT"):
             first, second = read(url)
             stages.append((set(first.user_attrs), set(first.params), set(first.intermediate_values), first.state))
             assert first.state is TrialState.PRUNED or second.state is TrialState.RUNNING
 
-    event.listen(database.engine, "before_cursor_execute", look)
+    event.listen(database.engine, "before_cursor_execute", record_stage)
     with storage_of(driver).batch_writes():
         driver.tell(trials[1], 0.5)
         trials[0].report(0.5, 1)

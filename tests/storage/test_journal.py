@@ -12,25 +12,25 @@ from automl_cxr.storage.journal import JournalFile
 from automl_cxr.storage.urls import open_storage
 
 
-def opened(path, busy_seconds=60.0):
+def open_journal(path, busy_seconds=60.0):
     return JournalFile(path, busy_seconds=busy_seconds)
 
 
 def test_an_incomplete_line_is_removed_by_the_next_writer(tmp_path):
     path = tmp_path / "x.log"
-    opened(path).append_logs([{"a": 1}, {"b": 2}])
-    for torn in ('{"c": ', "x" * 10_000):
+    open_journal(path).append_logs([{"a": 1}, {"b": 2}])
+    for incomplete in ('{"c": ', "x" * 10_000):
         with path.open("a") as file:
-            file.write(torn)
-        assert list(opened(path).read_logs(0)) == [{"a": 1}, {"b": 2}]
-    opened(path).append_logs([{"d": 4}])
-    assert list(opened(path).read_logs(0)) == [{"a": 1}, {"b": 2}, {"d": 4}]
-    assert list(opened(path).read_logs(2)) == [{"d": 4}]
+            file.write(incomplete)
+        assert list(open_journal(path).read_logs(0)) == [{"a": 1}, {"b": 2}]
+    open_journal(path).append_logs([{"d": 4}])
+    assert list(open_journal(path).read_logs(0)) == [{"a": 1}, {"b": 2}, {"d": 4}]
+    assert list(open_journal(path).read_logs(2)) == [{"d": 4}]
 
 
 def test_a_reader_continues_at_its_position(tmp_path):
     path = tmp_path / "x.log"
-    reader, writer = opened(path), opened(path)
+    reader, writer = open_journal(path), open_journal(path)
     for number in range(5):
         writer.append_logs([{"n": number}])
         assert list(reader.read_logs(number)) == [{"n": number}]
@@ -40,7 +40,7 @@ def test_a_reader_continues_at_its_position(tmp_path):
 
 def test_a_full_disk_leaves_complete_lines(tmp_path):
     path = tmp_path / "x.log"
-    journal = opened(path)
+    journal = open_journal(path)
     journal.append_logs([{"a": 1}])
     code = (
         "import resource, signal, sys; from pathlib import Path; from automl_cxr.storage.journal import JournalFile\n"
@@ -48,12 +48,12 @@ def test_a_full_disk_leaves_complete_lines(tmp_path):
         "try: JournalFile(Path(sys.argv[1]), busy_seconds=1).append_logs([{'b': 'x' * 100}])\n"
         "except OSError: print('full')"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
-    assert done.stdout == "full\n"
+    completed = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert completed.stdout == "full\n"
     assert path.read_bytes() == b'{"a":1}\n'
 
 
-def test_the_lock_is_released_by_a_dead_process_and_kept_by_a_suspended_one(tmp_path):
+def test_the_lock_is_released_by_a_killed_process_and_not_by_a_suspended_one(tmp_path):
     path = tmp_path / "x.log"
     code = (
         "import sys, time; from pathlib import Path; from automl_cxr.storage.journal import JournalFile\n"
@@ -64,17 +64,17 @@ def test_the_lock_is_released_by_a_dead_process_and_kept_by_a_suspended_one(tmp_
     assert holder.stdout.readline() == "held\n"
     os.kill(holder.pid, signal.SIGSTOP)
     with pytest.raises(TimeoutError):
-        opened(path, busy_seconds=0.2).append_logs([{"a": 1}])
+        open_journal(path, busy_seconds=0.2).append_logs([{"a": 1}])
     os.kill(holder.pid, signal.SIGKILL)
     holder.communicate()
-    began = time.monotonic()
-    opened(path, busy_seconds=5).append_logs([{"a": 1}])
-    assert time.monotonic() - began < 2
+    started = time.monotonic()
+    open_journal(path, busy_seconds=5).append_logs([{"a": 1}])
+    assert time.monotonic() - started < 2
 
 
 def test_a_transaction_is_one_append_or_none(tmp_path):
     path = tmp_path / "x.log"
-    journal = opened(path)
+    journal = open_journal(path)
     with journal.transaction():
         journal.append_logs([{"a": 1}])
         journal.append_logs([{"b": 2}])
@@ -86,8 +86,8 @@ def test_a_transaction_is_one_append_or_none(tmp_path):
     assert len(list(journal.read_logs(0))) == 2
 
 
-def test_optuna_reads_the_journal_with_its_own_backend(tmp_path):
+def test_the_backend_of_optuna_reads_the_journal(tmp_path):
     study = optuna.create_study(storage=open_storage(f"journal:///{tmp_path / 'x.log'}"), study_name="s")
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
-    theirs = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / "x.log")))
-    assert optuna.load_study(study_name="s", storage=theirs).get_trials() == study.get_trials()
+    optuna_storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / "x.log")))
+    assert optuna.load_study(study_name="s", storage=optuna_storage).get_trials() == study.get_trials()

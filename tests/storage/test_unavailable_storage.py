@@ -1,4 +1,4 @@
-"""A storage that is unavailable for a moment: the search waits, reports it once, and no trial is lost or duplicated."""
+"""A temporarily unavailable storage: the search waits and reports it once, and no trial is lost or duplicated."""
 
 import random
 import sqlite3
@@ -22,70 +22,72 @@ from automl_cxr.study.runner import run_search
 from automl_cxr.study.store import StudyStore
 
 
-def away():
+def locked_error():
     return OperationalError("statement", {}, sqlite3.OperationalError("database is locked"))
 
 
 class Unreliable(StorageProxy):
-    """Fails at two calls of five, before they are executed or after, when the reply is lost."""
+    """A storage that rejects one call in five, and loses the reply of one in five of the others."""
 
     rng = random.Random(3)
     is_armed = False
 
     def _call_backend(self, call):
         if self.is_armed and self.rng.random() < 0.2:
-            raise away()
+            raise locked_error()
         result = call()
         if self.is_armed and self.rng.random() < 0.2:
-            raise away()
+            raise locked_error()
         return result
 
 
-def search(store, *, trials, listener, quick_objective, **how):
+def search(store, *, trials, listener, quick_objective, **settings):
     run_search(
         store,
         store.folder / "unused",
         weights_folder=None,
         sampler="random",
         budget=Budget(n_trials=trials, seconds=None, keep_models=3),
-        execute=lambda real, proposer: run_inline(quick_objective(real, **how), proposer),
+        execute=lambda real, proposer: run_inline(quick_objective(real, **settings), proposer),
         listener=listener,
         heartbeat_settings=HeartbeatSettings(interval_seconds=0.05, timeout_seconds=1.0),
     )
 
 
-def over(store, storage):
+def store_with(store, storage):
     return StudyStore(store.name, optuna.load_study(study_name=store.name, storage=storage), store.folder)
 
 
 @pytest.fixture
 def listener():
-    from tests.fast_trials import Silence
+    from tests.fast_trials import RecordingListener
 
-    return Silence()
+    return RecordingListener()
 
 
 @pytest.fixture
-def hasty(monkeypatch):
+def short_pauses(monkeypatch):
     monkeypatch.setattr("automl_cxr.storage.retrying_storage._FIRST_PAUSE", 0.001)
     monkeypatch.setattr("automl_cxr.storage.retrying_storage._LONGEST_PAUSE", 0.002)
 
 
-def test_lost_replies_neither_lose_nor_duplicate_a_trial(prepare, quick_search, quick_objective, listener, hasty):
+def test_lost_replies_neither_lose_nor_duplicate_a_trial(prepare, quick_search, quick_objective, listener, short_pauses):
     reference = prepare(name="reference", pruner="asha", epochs=3)
     quick_search(reference, trials=8)
     prepared = prepare(pruner="asha", epochs=3)
     unreliable = Unreliable(prepared.store.study._storage)
-    store = over(prepared.store, unreliable)
+    store = store_with(prepared.store, unreliable)
     unreliable.is_armed = True
     search(store, trials=8, listener=listener, quick_objective=quick_objective)
-    assert listener.away
+    assert listener.storage_errors
     assert prepared.store.records() == reference.store.records()
     assert listener.resumed == []
 
 
-def test_a_commit_with_a_lost_reply_is_not_repeated(prepare, quick_search, quick_objective, listener, hasty, monkeypatch):
-    """The same at the commits of a database: one in ten is rejected, and the reply of one in ten is lost."""
+def test_a_commit_with_a_lost_reply_is_not_repeated(
+    prepare, quick_search, quick_objective, listener, short_pauses, monkeypatch
+):
+    """Reject one in ten commits of the database, and lose the reply of one in ten of the others."""
     reference = prepare(name="reference", pruner="asha", epochs=3)
     quick_search(reference, trials=8)
     prepared = prepare(pruner="asha", epochs=3)
@@ -99,10 +101,10 @@ def test_a_commit_with_a_lost_reply_is_not_repeated(prepare, quick_search, quick
         if rng.random() < 0.1:
             raise sqlite3.OperationalError("disk I/O error")
 
-    def create_without_faults(self, *words):
-        monkeypatch.setattr(dialect, "do_commit", commit)  # Optuna itself repeats a failed creation
+    def create_without_faults(self, *arguments):
+        monkeypatch.setattr(dialect, "do_commit", commit)  # Optuna repeats a failed creation itself
         try:
-            return create(self, *words)
+            return create(self, *arguments)
         finally:
             monkeypatch.setattr(dialect, "do_commit", unreliable)
 
@@ -111,7 +113,7 @@ def test_a_commit_with_a_lost_reply_is_not_repeated(prepare, quick_search, quick
     monkeypatch.setattr(dialect, "do_commit", unreliable)
     search(prepared.store, trials=8, listener=listener, quick_objective=quick_objective)
     monkeypatch.undo()
-    assert listener.away
+    assert listener.storage_errors
     assert prepared.store.records() == reference.store.records()
 
 
@@ -127,7 +129,7 @@ connection.execute("ROLLBACK")
 
 def test_a_search_waits_for_a_locked_file(prepare, quick_objective, listener, tmp_path):
     store = prepare().store
-    store = over(store, open_storage(f"sqlite:///{tmp_path / 'studies.db'}", busy_seconds=0.1))
+    store = store_with(store, open_storage(f"sqlite:///{tmp_path / 'studies.db'}", busy_seconds=0.1))
     lockers = []
 
     def lock(proposal, epoch):
@@ -137,24 +139,24 @@ def test_a_search_waits_for_a_locked_file(prepare, quick_objective, listener, tm
             assert locker.stdout.readline() == "locked\n"
             lockers.append(locker)
 
-    listener.on_storage_away = lambda reason: (listener.away.append(reason), release())
+    listener.on_storage_away = lambda reason: (listener.storage_errors.append(reason), release())
 
     def release():
         threading.Timer(0.7, lambda: lockers[-1].communicate("\n")).start()
 
     search(store, trials=4, listener=listener, quick_objective=quick_objective, between_epochs=lock)
-    assert listener.away == ["database is locked"] * 2
+    assert listener.storage_errors == ["database is locked"] * 2
     assert [record.state for record in store.records()] == [TrialState.COMPLETE] * 4
     assert all(list(record.scores) == [1, 2, 3] for record in store.records())
 
 
-def test_a_storage_that_remains_unavailable_ends_the_search_resumably(
+def test_a_search_that_ends_at_an_unavailable_storage_can_be_resumed(
     prepare, quick_search, quick_objective, listener, tmp_path, monkeypatch
 ):
     prepared = prepare()
     monkeypatch.setattr("automl_cxr.study.store.PATIENCE_SECONDS", 0.3)
     monkeypatch.setattr(StudyStore.for_driver, "__kwdefaults__", {"patience": 0.3})
-    store = over(prepared.store, open_storage(f"sqlite:///{tmp_path / 'studies.db'}", busy_seconds=0.05))
+    store = store_with(prepared.store, open_storage(f"sqlite:///{tmp_path / 'studies.db'}", busy_seconds=0.05))
     lockers = []
 
     def lock(proposal, epoch):
@@ -178,17 +180,17 @@ def test_a_search_waits_for_a_server_that_is_restarted(request, kind, prepare, q
     prepare(storage=server.url)
     store = StudyStore.open("s", runs=tmp_path, storage=server.url)
 
-    def restart(proposal, epoch):
+    def stop_server(proposal, epoch):
         if proposal.number == 1 and epoch == 2:
             server.stop()
 
     def restart_server(reason):
-        listener.away.append(reason)
+        listener.storage_errors.append(reason)
         server.start()
 
     listener.on_storage_away = restart_server
-    search(store, trials=4, listener=listener, quick_objective=quick_objective, between_epochs=restart)
-    assert len(listener.away) == 1
+    search(store, trials=4, listener=listener, quick_objective=quick_objective, between_epochs=stop_server)
+    assert len(listener.storage_errors) == 1
     assert [record.state for record in store.records()] == [TrialState.COMPLETE] * 4
     assert all(list(record.scores) == [1, 2, 3] for record in store.records())
 

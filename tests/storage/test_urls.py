@@ -25,7 +25,7 @@ KINDS = ["sqlite", "journal", "grpc", pytest.param("postgresql", marks=pytest.ma
 
 @pytest.fixture(params=KINDS)
 def url(request, tmp_path):
-    """The URL of an empty storage of each kind; a server's is emptied by hand."""
+    """Return the URL of an empty storage of each kind."""
     match request.param:
         case "sqlite":
             return f"sqlite:///{tmp_path / 'other folder' / 'studies.db'}"
@@ -39,10 +39,10 @@ def url(request, tmp_path):
             return server.url
 
 
-def interrupted_and_continued(prepared, quick_search):
+def search_with_interruption(prepared, quick_search):
     """Search with a failing trial, an interrupted and resumed trial, and early stopping."""
 
-    def fate(proposal, epoch):
+    def interrupt_or_fail(proposal, epoch):
         if proposal.number == 1:
             raise ValueError("no such luck")
         if proposal.number == 4 and epoch == 2 and not (prepared.store.folder / "interrupted").exists():
@@ -50,17 +50,17 @@ def interrupted_and_continued(prepared, quick_search):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        quick_search(prepared, trials=12, between_epochs=fate)
-    listener = quick_search(prepared, trials=12, between_epochs=fate)
+        quick_search(prepared, trials=12, between_epochs=interrupt_or_fail)
+    listener = quick_search(prepared, trials=12, between_epochs=interrupt_or_fail)
     assert listener.resumed == [4]
-    assert listener.away == []
+    assert listener.storage_errors == []
 
 
 def test_the_same_search_gives_the_same_record_in_every_storage(prepare, quick_search, url, tmp_path):
     reference = prepare(name="reference", pruner="asha", epochs=3)
-    interrupted_and_continued(reference, quick_search)
+    search_with_interruption(reference, quick_search)
     prepared = prepare(storage=url, pruner="asha", epochs=3)
-    interrupted_and_continued(prepared, quick_search)
+    search_with_interruption(prepared, quick_search)
     store = StudyStore.open("s", runs=tmp_path, storage=url)
     assert store.records() == reference.store.records()
     assert store.records() == prepared.store.records()
@@ -98,7 +98,7 @@ def test_paths_are_made_absolute_and_a_missing_file_is_a_missing_storage(kind, t
     assert is_missing(f"{kind}:///here/x")
     with pytest.raises(StudyError, match="Run a search first"):
         open_existing_storage(f"{kind}:///here/x")
-    open_storage(f"{kind}:///here/x{{1}}")  # Optuna takes braces for a template
+    open_storage(f"{kind}:///here/x{{1}}")  # Optuna interprets braces as a template
     assert not is_missing(f"{kind}:///here/x{{1}}")
 
 
@@ -144,7 +144,7 @@ def test_passwords_are_hidden_in_whole_commands():
     assert without_password(text) == hidden
 
 
-def test_a_study_keeps_the_command_without_the_password(prepare):
+def test_a_study_records_its_command_without_the_password(prepare):
     assert "secret" not in prepare(command="search --storage postgresql://me:secret@host/x").store.spec.command
 
 
@@ -152,16 +152,18 @@ def test_a_proxy_serves_only_databases_on_a_free_port(tmp_path):
     for url in (f"journal:///{tmp_path / 'x'}", "grpc://127.0.0.1:13000"):
         with pytest.raises(UsageError, match="serves a database"):
             serve_storage(url, host="127.0.0.1", port=1, on_ready=lambda: None)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
         with pytest.raises(UsageError, match="Choose another --port"):
-            serve_storage(f"sqlite:///{tmp_path / 'x'}", host="127.0.0.1", port=taken.getsockname()[1], on_ready=lambda: None)
+            serve_storage(
+                f"sqlite:///{tmp_path / 'x'}", host="127.0.0.1", port=listening.getsockname()[1], on_ready=lambda: None
+            )
 
 
 @pytest.mark.parametrize("url", ["sqlite", "journal", pytest.param("postgresql", marks=pytest.mark.postgres)], indirect=True)
 def test_writers_share_a_storage_while_the_dashboard_reads_it(url, tmp_path):
-    words = [
+    command = [
         sys.executable,
         "-m",
         "benchmarks.writers",
@@ -174,6 +176,6 @@ def test_writers_share_a_storage_while_the_dashboard_reads_it(url, tmp_path):
         "--runs",
         str(tmp_path),
     ]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "| 4 | 24 |" in done.stdout
+    completed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert "| 4 | 24 |" in completed.stdout

@@ -3,7 +3,7 @@
 import pytest
 
 
-def test_no_trial_starts_after_the_epochs_are_used_up(prepare, quick_search):
+def test_no_trial_starts_at_the_limit_of_epochs(prepare, quick_search):
     prepared = prepare()
     quick_search(prepared, limits={"n_epochs": 10})
     assert prepared.store.n_epochs() == 12, "a trial has three epochs, and the fourth trial starts after nine"
@@ -17,7 +17,7 @@ def test_epochs_are_counted_with_several_objectives(prepare, quick_search):
     assert prepared.store.n_epochs() == 6
 
 
-def test_batched_trials_keep_the_limit_of_trials(prepare, quick_search):
+def test_batched_trials_respect_the_limit_of_trials(prepare, quick_search):
     prepared = prepare()
     assert quick_search(prepared, trials=10, batch_trials=4).ended == list(range(10))
     assert quick_search(prepared, trials=12, batch_trials=4).ended == [10, 11]
@@ -28,11 +28,12 @@ def test_batched_trials_keep_the_limit_of_trials(prepare, quick_search):
     ]
 
 
-def test_batched_trials_keep_the_limit_of_epochs(prepare, quick_search):
+def test_batched_trials_respect_the_limit_of_epochs(prepare, quick_search):
     prepared = prepare(epochs=3)
     quick_search(prepared, limits={"n_epochs": 10}, batch_trials=8)
     assert prepared.store.n_epochs() == 12
-    shorter = prepare(epochs=30, name="shorter")  # trials use fewer epochs than allowed, the rest goes to further trials
+    # These trials use fewer epochs than planned; further trials use the remaining ones.
+    shorter = prepare(epochs=30, name="shorter")
     quick_search(shorter, limits={"n_epochs": 31}, batch_trials=8)
     assert shorter.store.n_epochs() == 33
 
@@ -49,7 +50,7 @@ def test_a_search_ends_at_the_target_score(prepare, quick_search, objective):
     assert quick_search(other, limits={"target": best.score}).ended == []
 
 
-def test_models_are_removed_to_the_disk_limit_except_the_best(prepare, quick_search):
+def test_models_above_the_disk_limit_are_removed_except_the_best(prepare, quick_search):
     prepared = prepare()
     quick_search(prepared, trials=6, keep_models=6, limits={"disk_bytes": 3 * len(b"weights") + 1})
     ranked = [record.number for record in prepared.store.ranked()]

@@ -65,7 +65,7 @@ def test_a_permanent_error_fails_the_trial_with_its_reason(prepare, quick_search
     assert not list((prepared.store.folder / "trials").glob(".*"))
 
 
-def test_a_trial_that_ran_out_of_memory_is_retried_with_half_a_batch_at_a_time(prepare, quick_search):
+def test_a_trial_that_ran_out_of_memory_is_retried_with_gradient_accumulation(prepare, quick_search):
     prepared = prepare()
     quick_search(prepared, trials=2, between_epochs=fail(1, [OutOfMemoryError("full")]))
     configs = [json.loads((prepared.store.trial_folder(number) / "config.json").read_text()) for number in (0, 1)]
@@ -119,17 +119,17 @@ def test_a_trial_is_retried_after_a_full_disk_has_free_space(prepare, quick_sear
     trials.rmdir()
     (small_disk / "trials").mkdir()
     trials.symlink_to(small_disk / "trials")
-    blocks = []
+    files = []
 
     def fill(proposal, epoch):
-        if proposal.number == 1 and epoch == 3 and not blocks:
-            blocks.append(small_disk / "block")
-            with explained_resource_errors(), blocks[0].open("wb") as file:
+        if proposal.number == 1 and epoch == 3 and not files:
+            files.append(small_disk / "block")
+            with explained_resource_errors(), files[0].open("wb") as file:
                 while True:
                     file.write(bytes(4096))
                     file.flush()
-        if proposal.number == 1 and epoch == 1 and blocks:
-            blocks[0].unlink()
+        if proposal.number == 1 and epoch == 1 and files:
+            files[0].unlink()
 
     quick_search(prepared, trials=3, between_epochs=fill)
     assert [record.state for record in prepared.store.records()] == [TrialState.COMPLETE] * 3

@@ -1,4 +1,4 @@
-"""Fidelity image_size: brackets whose rungs increase the image size together with the epochs. Real tiny networks."""
+"""Fidelity image_size: brackets whose rungs increase the image size and the epochs. The networks are real."""
 
 import csv
 
@@ -61,8 +61,10 @@ def test_a_bracket_increases_the_image_size_with_the_epochs(prepare, tmp_path, h
     promoted = [record for record in store.records() if record.parent is not None]
     assert promoted
     for record in promoted:
-        n_before = max(store.record(record.parent).scores)
-        assert list(record.scores) == [2, 3], "it continues after its parent's last epoch, although its patience is one epoch"
+        n_parent_epochs = max(store.record(record.parent).scores)
+        assert list(record.scores) == [2, 3], (
+            "the trial continues after its parent's last epoch, although its patience is one epoch"
+        )
         assert store.facts(record.number)["image_sizes"] == [32, 64]
         with (store.trial_folder(record.number) / "history.csv").open(newline="") as file:
             assert [(row["epoch"], row["image_size"]) for row in csv.DictReader(file)] == [
@@ -70,7 +72,7 @@ def test_a_bracket_increases_the_image_size_with_the_epochs(prepare, tmp_path, h
                 ("2", "64"),
                 ("3", "64"),
             ]
-        assert record.best_epoch > n_before, "scores at a lower image size are not compared"
+        assert record.best_epoch > n_parent_epochs, "scores at a lower image size are not compared"
         replayed = replay_trial(store, record.number)
         assert replayed.is_same, replayed
         assert list(replayed.replayed_scores) == [1, 2, 3]
@@ -117,13 +119,13 @@ def test_downscaled_images_are_averages_and_computed_once(prepare):
     images = np.load(prepared.images)
     assert downscaled_images(prepared.images, 64) == prepared.images
     path = downscaled_images(prepared.images, 32)
-    small = np.load(path)
-    assert small.shape == (len(images), 32, 32)
+    downscaled = np.load(path)
+    assert downscaled.shape == (len(images), 32, 32)
     means = images.reshape(len(images), 32, 2, 32, 2).mean(axis=(2, 4))
-    assert np.abs(small - means).mean() < 4
-    written = path.stat().st_mtime_ns
+    assert np.abs(downscaled - means).mean() < 4
+    modification_time = path.stat().st_mtime_ns
     assert downscaled_images(prepared.images, 32) == path
-    assert path.stat().st_mtime_ns == written
+    assert path.stat().st_mtime_ns == modification_time
 
 
 def test_a_sampler_without_rungs_is_rejected(prepare):

@@ -39,25 +39,25 @@ def test_an_ended_driver_is_not_alive(tmp_path):
     assert not list((tmp_path / "drivers").iterdir())
 
 
-def test_on_another_machine_the_counter_decides_and_a_released_lock_is_not_conclusive(tmp_path):
+def test_a_driver_on_another_machine_is_alive_while_its_counter_changes_even_without_a_lock(tmp_path):
     (tmp_path / "drivers").mkdir()
     (tmp_path / "drivers" / "far.lock").touch()
-    beat = tmp_path / "drivers" / "far.beat"
-    beat.write_text("other-machine 0")
+    beat_file = tmp_path / "drivers" / "far.beat"
+    beat_file.write_text("other-machine 0")
     clock = Clock()
     monitor = monitor_on_another_machine(tmp_path, clock)
     assert monitor.alive() == {"far"}
     assert not monitor.is_verified("far")
     clock.now += 89
     assert monitor.alive() == {"far"}
-    beat.write_text("other-machine 1")
+    beat_file.write_text("other-machine 1")
     assert monitor.alive() == {"far"}
     assert monitor.is_verified("far")
     clock.now += 89
     assert monitor.alive() == {"far"}
     clock.now += 2
     assert monitor.alive() == set()
-    assert not beat.exists(), "the files of a dead driver are removed"
+    assert not beat_file.exists(), "the files of a dead driver are removed"
 
 
 def test_on_the_same_machine_a_released_lock_proves_that_a_driver_is_dead(tmp_path):
@@ -68,20 +68,20 @@ def test_on_the_same_machine_a_released_lock_proves_that_a_driver_is_dead(tmp_pa
 
 
 def test_a_driver_whose_heartbeat_has_stopped_is_dead_even_if_it_holds_its_lock(tmp_path):
-    with DriverHeartbeat(tmp_path, settings=HeartbeatSettings(interval_seconds=1000)) as stopped:
+    with DriverHeartbeat(tmp_path, settings=HeartbeatSettings(interval_seconds=1000)) as silent:
         clock = Clock()
         monitor = DriverMonitor(tmp_path, clock=clock)
-        assert monitor.alive() == {stopped.driver}
+        assert monitor.alive() == {silent.driver}
         clock.now += 91
         assert monitor.alive() == set()
-        assert (tmp_path / "drivers" / f"{stopped.driver}.lock").exists()
+        assert (tmp_path / "drivers" / f"{silent.driver}.lock").exists()
 
 
 SCRIPT = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {folder!r})
-from fast_trials import QuickObjective, Silence
+from fast_trials import QuickObjective, RecordingListener
 from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.study.heartbeat import HeartbeatSettings
 from automl_cxr.study.budget import Budget
@@ -93,7 +93,7 @@ def wait(proposal, epoch):
     if epoch == 2:
         print(proposal.number, flush=True)
         time.sleep({pause})
-listener = Silence()
+listener = RecordingListener()
 run_search(
     store, Path("unused.npy"), weights_folder=None, sampler="tpe", listener=listener,
     budget=Budget(n_trials={trials}, seconds=None, keep_models=99),
@@ -172,7 +172,7 @@ def test_drivers_suspended_at_random_moments_run_each_trial_exactly_once(prepare
     for _ in range(2):
         for search in searches:
             search.send_signal(signal.SIGSTOP)
-            with contextlib.suppress(subprocess.TimeoutExpired):  # on a fast machine the other driver may have ended by then
+            with contextlib.suppress(subprocess.TimeoutExpired):  # on a fast machine the other driver may end earlier
                 searches[0 if search is searches[1] else 1].wait(timeout=rng.uniform(1.6, 2.0))
             search.send_signal(signal.SIGCONT)
     for search in searches:

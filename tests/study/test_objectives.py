@@ -14,7 +14,7 @@ from automl_cxr.study.trial_counts import count_trials
 TWO = ("macro_f1", "parameters")
 
 
-def test_the_first_objective_ranks_and_the_front_is_undominated(prepare, quick_search):
+def test_trials_are_ranked_by_the_first_objective_and_the_front_is_not_dominated(prepare, quick_search):
     prepared = prepare(objective=TWO)
     quick_search(prepared, trials=8)
     store = prepared.store
@@ -73,7 +73,7 @@ def test_objectives_and_requirements_of_a_study_cannot_change(prepare):
         ({"require": ["parameters"]}, "written like"),
     ],
 )
-def test_impossible_settings_are_rejected_before_the_study_is_created(prepare, settings, message):
+def test_invalid_settings_are_rejected_before_the_study_is_created(prepare, settings, message):
     with pytest.raises(UsageError, match=message):
         prepare(**settings)
 

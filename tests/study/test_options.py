@@ -14,10 +14,10 @@ from automl_cxr.study.option_fields import Scope, options_of
 from automl_cxr.study.options import SearchOptions, SpliceOptions, study_file_keys
 from automl_cxr.study.spec import StudySpec
 
-SETS = [(SearchOptions, cli.search, automl_cxr.search), (SpliceOptions, cli.splice, automl_cxr.splice)]
+OPTIONS = [(SearchOptions, cli.search, automl_cxr.search), (SpliceOptions, cli.splice, automl_cxr.splice)]
 
 
-@pytest.mark.parametrize(("options_class", "command", "_function"), SETS)
+@pytest.mark.parametrize(("options_class", "command", "_function"), OPTIONS)
 def test_every_option_is_on_the_command_line(options_class, command, _function):
     by_name = {parameter.name: parameter for parameter in command.params}
     for option in options_of(options_class):
@@ -26,7 +26,7 @@ def test_every_option_is_on_the_command_line(options_class, command, _function):
         assert by_name[option.name].help.startswith(option.help)
 
 
-@pytest.mark.parametrize(("options_class", "_command", "function"), SETS)
+@pytest.mark.parametrize(("options_class", "_command", "function"), OPTIONS)
 def test_every_option_is_a_documented_keyword(options_class, _command, function):
     parameters = inspect.signature(function).parameters
     for option in options_of(options_class):
@@ -47,7 +47,7 @@ def test_the_help_texts_name_keywords_in_python_and_flags_on_the_command_line():
     assert "In seconds." not in seconds.command_line_help
 
 
-def test_study_files_hold_every_option_but_set():
+def test_study_files_accept_every_option_except_set():
     flags = {option.flag for option in options_of(SearchOptions)}
     assert set(study_file_keys()) == flags - {"set"} | {"together"}
 
@@ -77,7 +77,7 @@ def test_an_unknown_keyword_is_refused_with_a_suggestion():
         ({"executor": "inline", "concurrency": 2, "memory_per_trial": 1}, "--concurrency, --memory-per-trial needs"),
     ],
 )
-def test_impossible_values_are_refused(keywords, message):
+def test_invalid_values_are_refused(keywords, message):
     with pytest.raises(UsageError, match=message):
         SearchOptions(**keywords)
 
@@ -98,7 +98,7 @@ def test_views_are_a_fixed_hyperparameter():
     assert SearchOptions(fixed={"dropout": 0.1}, views=4).hyperparameters == {"dropout": 0.1, "views": 4}
 
 
-def test_a_splice_passes_on_the_options_of_its_study():
+def test_a_splice_passes_options_to_its_study():
     options = SpliceOptions(seed=4, data="images", fixed={"projection": 8}, finetune=2, name="pairs", runs="runs")
     assert options.study_options() == SearchOptions(seed=4, data="images", fixed={"projection": 8})
     with pytest.raises(UsageError, match="finetune must be 0 or more"):

@@ -34,12 +34,12 @@ def test_only_the_ids_of_test_images_are_stored(prepare, phantoms):
     content = json.loads((store.folder / "split.json").read_text())
     assert content["test"]
     assert all(isinstance(image, str) for image in content["test"])
-    known = set(content["train"]["images"]) | set(content["valid"]["images"])
-    assert not known & set(content["test"])
-    assert len(known) + len(content["test"]) == 60
+    stored = set(content["train"]["images"]) | set(content["valid"]["images"])
+    assert not stored & set(content["test"])
+    assert len(stored) + len(content["test"]) == 60
 
 
-def test_the_decoded_pixels_are_those_of_the_files_in_order(prepare, phantoms):
+def test_the_decoded_pixels_equal_those_of_the_files_in_order(prepare, phantoms):
     from automl_cxr.data.decode import decode_image, fit_square
 
     prepared = prepare()
@@ -51,9 +51,9 @@ def test_the_decoded_pixels_are_those_of_the_files_in_order(prepare, phantoms):
 
 def test_a_continued_study_keeps_its_settings(prepare):
     existing = prepare(epochs=7, seed=3, sampler="random").store.spec
-    again = prepare(space=None)
-    assert not again.is_new
-    assert again.store.spec == existing
+    continued = prepare(space=None)
+    assert not continued.is_new
+    assert continued.store.spec == existing
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_unreadable_images_are_left_out_and_reported(prepare, phantoms, tmp_path
     split = prepared.store.split
     assert set(split.unreadable) <= {path.relative_to(copy).as_posix() for path in broken}
     assert not set(split.unreadable) & {*split.train.images, *split.valid.images}
-    assert split.unreadable, "of three broken images at least one is not in the test part with this seed"
+    assert split.unreadable, "at least one of the three broken images is outside the test part with this seed"
     assert any("cannot be read and are left out" in note for note in prepared.notes)
     assert len(np.load(prepared.images, mmap_mode="r")) == len(split.train.images) + len(split.valid.images)
     assert not prepare(data=str(copy)).is_new
@@ -149,12 +149,12 @@ def test_unusual_names_are_accepted(prepare, quick_search, name):
 
 
 class TestContinuing:
-    def test_the_settings_of_the_data_are_kept(self, prepare, phantoms):
+    def test_a_continued_study_keeps_its_data_settings(self, prepare, phantoms):
         existing = prepare(classes=["normal", "opacity"], layout="folders", patients=r"^(\w+)_").store.spec
-        again = prepare(data=None, space=None)
-        assert not again.is_new
-        assert again.store.spec == existing
-        assert not any("phantom" in note for note in again.notes)
+        continued = prepare(data=None, space=None)
+        assert not continued.is_new
+        assert continued.store.spec == existing
+        assert not any("phantom" in note for note in continued.notes)
 
     def test_a_study_whose_files_are_missing_is_not_created_again(self, prepare, tmp_path):
         prepare()
@@ -213,13 +213,13 @@ class TestContinuing:
      {"valid_fraction": "x"}, {"valid_fraction": 0.7}],
     ids=str,
 )  # fmt: skip
-def test_impossible_settings_create_no_study(prepare, wrong, tmp_path):
+def test_invalid_settings_create_no_study(prepare, wrong, tmp_path):
     with pytest.raises(UsageError):
         prepare(**wrong)
     assert not (tmp_path / "s").exists()
 
 
-def test_the_names_of_folders_with_dots_stay_different(tmp_path, phantoms):
+def test_default_names_of_folders_with_dots_differ(tmp_path, phantoms):
     from automl_cxr.study.options import SearchOptions
     from automl_cxr.study.prepare import _default_name
 
@@ -258,13 +258,15 @@ class TestOpening:
 
 
 class TestFixedHyperparameters:
-    def test_they_are_part_of_the_study(self, prepare):
+    def test_fixed_values_are_part_of_the_study(self, prepare):
         store = prepare(fixed={"dropout": 0.1, "otsu": True}).store
         space = store.spec.space
         assert space.constants["dropout"] == 0.1
         assert space.constants["otsu"] is True
         assert "dropout" not in [parameter.name for parameter in space.parameters]
-        assert prepare().store.spec.fixed == {"dropout": 0.1, "otsu": True}, "they are kept when they are left out"
+        assert prepare().store.spec.fixed == {"dropout": 0.1, "otsu": True}, (
+            "the fixed values are kept if the option is omitted"
+        )
         with pytest.raises(StudyMismatchError, match="begun with fixed"):
             prepare(fixed={"dropout": 0.2})
 
@@ -280,14 +282,14 @@ class TestFixedHyperparameters:
             ({"family": "fused"}, "does not read 'filter_growth'"),
         ],
     )
-    def test_they_are_checked(self, prepare, fixed, rule):
+    def test_fixed_values_are_checked(self, prepare, fixed, rule):
         with pytest.raises(UsageError, match=rule):
             prepare(fixed=fixed)
 
     def test_a_hyperparameter_whose_condition_is_searched_is_accepted(self, prepare):
         assert prepare(fixed={"focal_gamma": 1.0}).store.spec.fixed == {"focal_gamma": 1.0}
 
-    def test_fixing_a_condition_leaves_the_searched_hyperparameters_of_the_space_alone(self, prepare):
+    def test_fixing_a_condition_does_not_restrict_the_searched_hyperparameters(self, prepare):
         assert prepare(fixed={"loss": "ce"}).store.spec.fixed == {"loss": "ce"}
 
     def test_a_space_without_searched_hyperparameters_is_one_configuration(self, prepare):
@@ -302,7 +304,7 @@ def test_the_path_of_a_weights_file_becomes_absolute(prepare, tmp_path, monkeypa
     assert prepare(space="transfer", fixed={"weights": "w.h5"}).store.spec.fixed == {"weights": str(tmp_path / "w.h5")}
 
 
-def test_the_batch_size_is_set_in_one_place(prepare):
+def test_a_batch_size_in_two_options_is_refused(prepare):
     with pytest.raises(UsageError, match="batch size is set twice"):
         prepare(batch_size=8, fixed={"batch_size": 4})
 
@@ -319,12 +321,12 @@ def test_a_study_continues_when_only_comments_and_options_around_its_space_chang
 
 
 class TestFit:
-    def test_it_changes_the_pixels(self, prepare):
+    def test_a_fit_changes_the_pixels(self, prepare):
         squares = {fit: prepare(name=fit, fit=fit) for fit in ("stretch", "pad", "crop")}
         assert {fit: prepared.store.spec.fit for fit, prepared in squares.items()} == {fit: fit for fit in squares}
         assert len({prepared.images for prepared in squares.values()}) == 3
 
-    def test_it_is_checked(self, prepare):
+    def test_an_unknown_fit_is_refused(self, prepare):
         with pytest.raises(UsageError, match="one of stretch, pad, crop"):
             prepare(fit="squash")
 
@@ -340,26 +342,26 @@ def test_a_folder_of_weights_must_exist_and_may_move(prepare, tmp_path):
 
 
 def test_folds_contain_the_training_and_validation_images_by_patient(prepare):
-    whole, folded = prepare(name="whole"), prepare(name="folded", folds=3)
-    split, before = folded.store.split, whole.store.split
-    assert split.test == before.test, "the test part is the same with and without folds"
-    assert split.train.images == before.train.images + before.valid.images
+    unfolded, folded = prepare(name="whole"), prepare(name="folded", folds=3)
+    split, unfolded_split = folded.store.split, unfolded.store.split
+    assert split.test == unfolded_split.test, "the test part is the same with and without folds"
+    assert split.train.images == unfolded_split.train.images + unfolded_split.valid.images
     assert split.valid.images == ()
     assert split.judged == split.train
-    assert before.judged == before.valid
-    assert folded.images == whole.images, "the images are not decoded twice"
+    assert unfolded_split.judged == unfolded_split.valid
+    assert folded.images == unfolded.images, "the images are not decoded twice"
     assert SplitRecord.from_json(split.to_json()) == split
-    assert (split.n_folds, before.n_folds) == (3, 0)
+    assert (split.n_folds, unfolded_split.n_folds) == (3, 0)
     by_fold = [{split.train.patients[row] for row, fold in enumerate(split.folds) if fold == number} for number in (1, 2, 3)]
     assert sum(map(len, by_fold)) == len(set.union(*by_fold)) == len(set(split.train.patients))
     for number in (1, 2, 3):
         assert {split.train.labels[row] for row, fold in enumerate(split.folds) if fold == number} == {0, 1, 2}
-    assert prepare(name="folded").store.split == split, "folds are kept"
+    assert prepare(name="folded").store.split == split, "a continued study keeps its folds"
     with pytest.raises(StudyMismatchError, match="folds 3; received 2"):
         prepare(name="folded", folds=2)
 
 
-def test_validation_images_of_the_data_join_the_folds(prepare, phantoms, tmp_path):
+def test_given_validation_images_are_added_to_the_folds(prepare, phantoms, tmp_path):
     table = [(path, path.parent.name) for path in sorted(phantoms.glob("*/*.png"))]
     parts = ["test", "valid", "train", "train", "train"]
     rows = [f"{path},{label},{number},{parts[number % 5]}" for number, (path, label) in enumerate(table)]

@@ -1,4 +1,4 @@
-"""Trials that continue from a checkpoint: promoted by Hyperband, or abandoned by a dead driver. Real tiny networks."""
+"""Trials that continue from a checkpoint: promoted by Hyperband, or abandoned by a killed driver. The networks are real."""
 
 import csv
 import dataclasses
@@ -55,7 +55,7 @@ def test_hyperband_promotes_from_checkpoints_and_records_correct_states(prepare,
     store = prepared.store
     records = store.records()
     promoted = [record for record in records if record.parent is not None]
-    below = [record for record in records if record.state is TrialState.PRUNED]
+    pruned = [record for record in records if record.state is TrialState.PRUNED]
     assert promoted
     assert {record.state for record in records} == {TrialState.COMPLETE, TrialState.PRUNED}
     for record in records:
@@ -66,14 +66,14 @@ def test_hyperband_promotes_from_checkpoints_and_records_correct_states(prepare,
         assert parent.state is TrialState.PRUNED
         assert parent.params == record.params
         assert parent.seed == record.seed
-        assert min(record.scores) == max(parent.scores) + 1, "it continues after its parent's last epoch"
+        assert min(record.scores) == max(parent.scores) + 1, "the trial continues after its parent's last epoch"
         uninterrupted = run(task_of(prepared, record.number, tmp_path / f"again{record.number}"))
         assert {**parent.scores, **record.scores} == uninterrupted
         with (store.trial_folder(record.number) / "history.csv").open(newline="") as file:
             assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2, 3, 4]
         assert not checkpoint_file(store.checkpoints, record.number).exists()
         assert not checkpoint_file(store.checkpoints, record.parent).exists()
-    assert not any(store.has_model(record.number) for record in below)
+    assert not any(store.has_model(record.number) for record in pruned)
     assert sum(store.has_model(record.number) for record in records) == 2
 
 
@@ -99,12 +99,12 @@ def test_an_abandoned_trial_continues_from_its_checkpoint(prepare, space, tmp_pa
         )
 
     proposal = Proposal(0, {"filters": 3, "learning_rate": 0.01})
-    killed = objective("a")(proposal)
-    reported = {report.epoch: report.score for report in (next(killed), next(killed))}
-    del killed  # without a call of close, as in a process that is killed
-    again, trained = objective("b")(proposal), []
-    monkeypatch.setattr("automl_cxr.training.trainer._fit_epoch", counted(trained))
-    scores = {report.epoch: report.score for report in again}
+    interrupted = objective("a")(proposal)
+    reported = {report.epoch: report.score for report in (next(interrupted), next(interrupted))}
+    del interrupted  # without a call of close, as in a process that is killed
+    resumed, trained = objective("b")(proposal), []
+    monkeypatch.setattr("automl_cxr.training.trainer._fit_epoch", count_fitted_epochs(trained))
+    scores = {report.epoch: report.score for report in resumed}
     assert list(scores) == [1, 2, 3, 4], "earlier epochs are reported again"
     assert trained == [3, 4], "earlier epochs are not trained again"
     assert {1: scores[1], 2: scores[2]} == reported
@@ -119,7 +119,7 @@ def test_an_abandoned_trial_continues_from_its_checkpoint(prepare, space, tmp_pa
     assert scores == uninterrupted
 
 
-def counted(epochs):
+def count_fitted_epochs(epochs):
     from automl_cxr.training import trainer
 
     fit = trainer._fit_epoch

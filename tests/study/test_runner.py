@@ -131,7 +131,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {folder!r})
-from fast_trials import QuickObjective, Silence
+from fast_trials import QuickObjective, RecordingListener
 from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.study.budget import Budget
 from automl_cxr.study.runner import run_search
@@ -144,7 +144,9 @@ print("started", flush=True)
 def execute(objective, proposer):
     run_inline(QuickObjective(objective, between_epochs=wait), proposer)
 budget = Budget(n_trials={trials}, seconds=None, keep_models=3)
-run_search(store, Path("unused.npy"), weights_folder=None, sampler="tpe", budget=budget, execute=execute, listener=Silence())
+run_search(
+    store, Path("unused.npy"), weights_folder=None, sampler="tpe", budget=budget, execute=execute, listener=RecordingListener()
+)
 """
 
 
@@ -167,11 +169,9 @@ def assert_complete(store, trials):
     assert not list((store.folder / "trials").glob(".*"))
 
 
-def search_and_be_killed(store, times, rng):
+def run_killed_searches(store, times, rng):
     for _ in range(times):
-        driver = start_search(
-            store, trials=10_000
-        )  # more than any machine can run, so that each driver is killed while it works
+        driver = start_search(store, trials=10_000)  # too many to finish, so that each driver is killed during its search
         assert driver.stdout.readline() == "started\n"
         with pytest.raises(subprocess.TimeoutExpired):
             driver.wait(timeout=rng.uniform(0.2, 1.2))
@@ -180,29 +180,29 @@ def search_and_be_killed(store, times, rng):
         driver.stdout.close()
 
 
-def search_to_the_end(store, n_trials):
+def run_complete_search(store, n_trials):
     driver = start_search(store, trials=n_trials)
     assert driver.communicate(timeout=60)[0] == "started\n"
     assert driver.returncode == 0
 
 
-def test_after_kills_at_random_moments_each_trial_is_run_exactly_once(prepare):
+def test_each_trial_runs_exactly_once_after_kills_at_random_moments(prepare):
     store = prepare().store
-    search_and_be_killed(store, 4, random.Random(5))
+    run_killed_searches(store, 4, random.Random(5))
     n_trials = len(store.records()) + 4
-    search_to_the_end(store, n_trials)
+    run_complete_search(store, n_trials)
     assert_complete(store, n_trials)
 
 
-def test_after_kills_pruning_decisions_are_those_of_an_uninterrupted_search(prepare):
+def test_pruning_decisions_after_kills_equal_those_of_an_uninterrupted_search(prepare):
     killed, uninterrupted = (prepare(name=name, pruner="asha", epochs=18).store for name in ("killed", "uninterrupted"))
-    search_and_be_killed(killed, 3, random.Random(6))
+    run_killed_searches(killed, 3, random.Random(6))
     n_trials = max(20, len(killed.records()) + 4)
-    search_to_the_end(killed, n_trials)
-    search_to_the_end(uninterrupted, n_trials)
-    decided = [(record.state, record.params, record.score, record.scores) for record in killed.records()]
-    assert decided == [(record.state, record.params, record.score, record.scores) for record in uninterrupted.records()]
-    assert {state for state, *_ in decided} == {TrialState.COMPLETE, TrialState.PRUNED}
+    run_complete_search(killed, n_trials)
+    run_complete_search(uninterrupted, n_trials)
+    decisions = [(record.state, record.params, record.score, record.scores) for record in killed.records()]
+    assert decisions == [(record.state, record.params, record.score, record.scores) for record in uninterrupted.records()]
+    assert {state for state, *_ in decisions} == {TrialState.COMPLETE, TrialState.PRUNED}
 
 
 def test_two_drivers_share_a_study(prepare):
@@ -250,12 +250,14 @@ def test_a_trial_that_interrupts_every_driver_fails_after_five_attempts(prepare,
 def test_the_staging_folder_of_a_live_driver_is_not_removed(prepare):
     store = prepare().store
     with DriverHeartbeat(store.folder) as other:
-        live, abandoned = (store.folder / "trials" / name for name in (f".00000-{other.driver}", ".00001-0123456789ab"))
-        live.mkdir()
-        abandoned.mkdir()
+        live_folder, abandoned_folder = (
+            store.folder / "trials" / name for name in (f".00000-{other.driver}", ".00001-0123456789ab")
+        )
+        live_folder.mkdir()
+        abandoned_folder.mkdir()
         store.clear_leftovers(DriverMonitor(store.folder))
-        assert live.exists()
-        assert not abandoned.exists()
+        assert live_folder.exists()
+        assert not abandoned_folder.exists()
 
 
 def test_a_storage_error_ends_the_search_and_its_trial_is_requeued(prepare, quick_search, monkeypatch):

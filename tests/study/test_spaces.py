@@ -14,7 +14,7 @@ def space_of(toml):
 
 
 @pytest.mark.parametrize("name", shipped("search_spaces"))
-def test_a_shipped_space_sets_only_what_it_reads(name):
+def test_a_shipped_space_sets_only_hyperparameters_that_it_reads(name):
     space = load_space(name)
     refuse_unread(space, space.names)
 

@@ -13,18 +13,18 @@ from automl_cxr.study.study_audit import load_audit
 
 @pytest.fixture
 def marked(tmp_path):
-    """Draw phantoms. Two classes have a white rectangle, each in a different corner."""
+    """Draw phantoms with a white square in a corner of two classes, a different corner in each."""
     folder = draw_phantoms(tmp_path / "marked", n_images=90, image_size=64, seed=2)
     for label, corner in (("opacity", (2, 0)), ("effusion", (50, 0))):
         for path in (folder / label).glob("*.png"):
-            with Image.open(path) as opened:
-                image = opened.convert("L")
+            with Image.open(path) as source:
+                image = source.convert("L")
             image.paste(255, (*corner, corner[0] + 12, corner[1] + 12))
             image.save(path)
     return folder
 
 
-def test_the_audit_contains_nothing_of_the_test_part(prepare):
+def test_the_audit_contains_no_image_of_the_test_part(prepare):
     prepared = prepare()
     audit, split = load_audit(prepared.store), prepared.store.split
     assert dict(audit.parts) == {"train": len(split.train.images), "valid": len(split.valid.images)}
@@ -36,12 +36,12 @@ def test_the_audit_contains_nothing_of_the_test_part(prepare):
 def test_a_continued_study_keeps_its_audit_and_repeats_the_message(prepare, marked):
     created = prepare(data=str(marked))
     file = created.store.folder / "audit.json"
-    written = file.stat().st_mtime_ns
-    again = prepare(data=str(marked))
-    assert file.stat().st_mtime_ns == written
-    warnings = [note for note in created.notes if "The data contain a shortcut" in note]
+    modification_time = file.stat().st_mtime_ns
+    continued = prepare(data=str(marked))
+    assert file.stat().st_mtime_ns == modification_time
+    warnings = [note for note in created.notes if "A shortcut is in the data" in note]
     assert len(warnings) == 1
-    assert warnings[0] in again.notes
+    assert warnings[0] in continued.notes
 
 
 def test_folds_are_audited_too(prepare):
@@ -60,11 +60,11 @@ def test_ensembles_and_model_cards_contain_the_warnings(prepare, quick_search, m
     quick_search(prepared, trials=2)
     audit = load_audit(prepared.store)
     assert audit.warnings
-    built = build_ensemble(prepared.store, top=2, method="average")
-    record = json.loads((built.folder / "ensemble.json").read_text())
+    ensemble = build_ensemble(prepared.store, top=2, method="average")
+    record = json.loads((ensemble.folder / "ensemble.json").read_text())
     assert record["warnings"] == list(audit.warnings)
-    assert audit.warnings[0] in (built.folder / "model_card.md").read_text()
-    assert load_ensemble(built.folder).warnings == audit.warnings
+    assert audit.warnings[0] in (ensemble.folder / "model_card.md").read_text()
+    assert load_ensemble(ensemble.folder).warnings == audit.warnings
 
 
 def test_a_classifier_of_a_trial_has_the_warnings_of_its_study(prepare, quick_search, marked):

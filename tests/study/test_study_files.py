@@ -13,7 +13,7 @@ def test_settings_are_returned_as_typed_text(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "rule"), [("image_sise = 3", "Did you mean 'image-size'"), ("= 3", "cannot be read")])
-def test_broken_files_are_refused(tmp_path, text, rule):
+def test_invalid_files_are_refused(tmp_path, text, rule):
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(UsageError, match=rule):
@@ -49,7 +49,7 @@ def test_a_shipped_study_without_a_search_is_one_trial(name):
 
 
 @pytest.mark.parametrize("text", ["reference = 5", '[reference]\nparameters = "many"', "[reference]\nn_classes = 1"])
-def test_a_reference_that_is_not_whole_numbers_is_refused(tmp_path, text):
+def test_a_reference_with_invalid_values_is_refused(tmp_path, text):
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(UsageError, match="reference of the study file"):

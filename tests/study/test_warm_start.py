@@ -72,12 +72,12 @@ def test_the_preset_and_the_best_configurations_run_first_and_the_sampler_gets_t
 def test_a_continued_study_enqueues_no_configuration_twice(prepare, quick_search, spaces, earlier):
     prepared = prepare(space=spaces["wide"], warm_start="old")
     quick_search(prepared, trials=2)
-    optuna.delete_study(study_name="old", storage=prepared.store.study._storage)  # it is not needed any more
-    again = prepare(space=None)
-    assert again.store.spec.warm_start == "old"
-    quick_search(again, trials=9)
-    assert [source for source in sources(again.store) if source is not None] == sources(again.store)[:6]
-    assert len(read_warm_start_points(again.store)) == 12
+    optuna.delete_study(study_name="old", storage=prepared.store.study._storage)  # the new study does not need it any more
+    continued = prepare(space=None)
+    assert continued.store.spec.warm_start == "old"
+    quick_search(continued, trials=9)
+    assert [source for source in sources(continued.store) if source is not None] == sources(continued.store)[:6]
+    assert len(read_warm_start_points(continued.store)) == 12
     with pytest.raises(StudyMismatchError, match="begun with warm_start 'old'"):
         prepare(space=None, warm_start="s")
 
@@ -116,9 +116,9 @@ def test_the_sampler_chooses_values_that_are_not_in_the_space(prepare, quick_sea
 
 def test_the_sampler_gets_only_complete_points_of_the_space(prepare, spaces, earlier):
     store = prepare(space=spaces["narrow"], warm_start="old").store
-    fitting = [record for record in earlier.records() if record.params["filters"] <= 6]
-    assert 0 < len(fitting) < 12
-    assert [dict(point.values) for point in read_warm_start_points(store)] == [record.params for record in fitting]
+    points_in_space = [record for record in earlier.records() if record.params["filters"] <= 6]
+    assert 0 < len(points_in_space) < 12
+    assert [dict(point.values) for point in read_warm_start_points(store)] == [record.params for record in points_in_space]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_message_names_samplers_that_cannot_use_scores(prepare, spaces, earlie
     assert any("kt-hyperband cannot use scores" in note for note in notes)
 
 
-def test_an_impossible_warm_start_creates_no_study(prepare, spaces, earlier, tmp_path):
+def test_an_invalid_warm_start_creates_no_study(prepare, spaces, earlier, tmp_path):
     prepare(name="empty", space=spaces["wide"])
     for settings, error, rule in [
         ({"warm_start": "empty"}, StudyError, "has none yet"),

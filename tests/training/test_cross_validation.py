@@ -61,7 +61,7 @@ def run(task):
 
 
 @dataclass(frozen=True)
-class Done:
+class CompletedTrial:
     """A cross-validated trial that several tests read."""
 
     task: TrialTask
@@ -75,11 +75,11 @@ class Done:
 
 
 @pytest.fixture(scope="module")
-def done(prepared, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("done")
+def completed(prepared, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("completed")
     task = task_of(prepared, folder / "trial", checkpoint=folder / "00000.npz")
     folds, result = run(task)
-    return Done(task, folds, result, Predictions.from_npz(task.folder / "valid.npz"))
+    return CompletedTrial(task, folds, result, Predictions.from_npz(task.folder / "valid.npz"))
 
 
 def test_folds_separate_patients_and_leave_out_every_image_once(prepared):
@@ -95,35 +95,35 @@ def test_folds_separate_patients_and_leave_out_every_image_once(prepared):
     assert sorted(left_out) == list(range(len(split.train.images)))
 
 
-def test_every_pooled_image_has_one_out_of_fold_prediction(prepared, done):
-    split, predictions = prepared.store.split, done.predictions
+def test_every_pooled_image_has_one_out_of_fold_prediction(prepared, completed):
+    split, predictions = prepared.store.split, completed.predictions
     assert predictions.ids == split.train.images
     assert predictions.patients == split.train.patients
     assert predictions.labels.tolist() == list(split.train.labels)
     assert not set(predictions.ids) & set(split.test)
-    assert done.result.score == METRICS["macro_f1"].function(predictions.labels, predictions.probabilities, None)
-    for fold in done.folds:
+    assert completed.result.score == METRICS["macro_f1"].function(predictions.labels, predictions.probabilities, None)
+    for fold in completed.folds:
         rows = np.asarray(split.folds) == fold.fold
         assert fold.score == METRICS["macro_f1"].function(predictions.labels[rows], predictions.probabilities[rows], None)
 
 
-def test_a_cross_validated_trial_writes_the_files_of_any_other(done):
-    assert {path.name for path in done.folder.iterdir()} == {
+def test_a_cross_validated_trial_writes_the_files_of_any_other(completed):
+    assert {path.name for path in completed.folder.iterdir()} == {
         "config.json", "history.csv", "train.log", "valid.npz", "model.keras",
     }  # fmt: skip
-    assert json.loads((done.folder / "config.json").read_text())["seed"] == 5
-    with (done.folder / "history.csv").open(newline="") as file:
+    assert json.loads((completed.folder / "config.json").read_text())["seed"] == 5
+    with (completed.folder / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["fold"], row["epoch"]) for row in rows] == [(str(k), str(e)) for k in (1, 2, 3) for e in (1, 2)]
-    for fold in done.folds:
+    for fold in completed.folds:
         assert fold.score == max(float(row["score"]) for row in rows if row["fold"] == str(fold.fold))
-    log = (done.folder / "train.log").read_text()
+    log = (completed.folder / "train.log").read_text()
     assert [line for line in log.splitlines() if line.startswith("fold")] == [f"fold {k} of 3" for k in (1, 2, 3)]
-    assert (done.result.epochs, done.result.best_epoch, done.result.cut_short) == (6, None, False)
+    assert (completed.result.epochs, completed.result.best_epoch, completed.result.cut_short) == (6, None, False)
 
 
-def test_the_saved_model_is_the_mean_of_the_networks_of_the_folds(prepared, done):
-    model = load_model(str(done.folder / "model.keras"))
+def test_the_saved_model_is_the_mean_of_the_networks_of_the_folds(prepared, completed):
+    model = load_model(str(completed.folder / "model.keras"))
     pixels = np.load(prepared.images)
     part = LabelledPart(pixels, np.arange(len(pixels)), np.zeros(len(pixels), int))
     networks = [model.get_layer(f"fold_{number}") for number in range(1, K + 1)]
@@ -131,17 +131,17 @@ def test_the_saved_model_is_the_mean_of_the_networks_of_the_folds(prepared, done
     assert predict_probabilities(model, part) == pytest.approx(np.mean(predictions, axis=0), abs=1e-6)
     for number, probabilities in enumerate(predictions, start=1):
         left_out = np.asarray(prepared.store.split.folds) == number
-        assert probabilities[left_out] == pytest.approx(done.predictions.probabilities[left_out], abs=1e-5)
+        assert probabilities[left_out] == pytest.approx(completed.predictions.probabilities[left_out], abs=1e-5)
     assert len({probabilities.tobytes() for probabilities in predictions}) == K, "each has its own seed and images"
     assert model.input_shape == (None, 16, 16, 1)
     again = predict_out_of_fold(model, prepared.images, prepared.store.split)
-    assert again == pytest.approx(done.predictions.probabilities, abs=1e-5)
+    assert again == pytest.approx(completed.predictions.probabilities, abs=1e-5)
 
 
-def test_the_parameters_of_all_networks_are_counted(done):
-    n_parameters = sum(epoch.n_parameters for epoch in done.folds) // K
-    assert done.result.n_parameters == n_parameters == load_model(str(done.folder / "model.keras")).count_params()
-    assert [fold.facts for fold in done.folds] == [
+def test_the_parameters_of_all_networks_are_counted(completed):
+    n_parameters = sum(epoch.n_parameters for epoch in completed.folds) // K
+    assert completed.result.n_parameters == n_parameters == load_model(str(completed.folder / "model.keras")).count_params()
+    assert [fold.facts for fold in completed.folds] == [
         {"n_parameters": n_parameters, "folds": K, "epochs": 2 * fold} for fold in (1, 2, 3)
     ]
 
@@ -151,15 +151,15 @@ def test_each_fold_has_its_own_seed():
     assert fold_seed(5, 1) == fold_seed(5, 1)
 
 
-def copy_finished(done, folder, *folds):
+def copy_finished(completed, folder, *folds):
     """Copy the results of some folds, as saved by an interrupted attempt; return the path of its checkpoint."""
     folder.mkdir()
     for fold in folds:
-        shutil.copy(done.task.checkpoint.with_name(f"00000-fold-{fold}-finished.npz"), folder)
+        shutil.copy(completed.task.checkpoint.with_name(f"00000-fold-{fold}-finished.npz"), folder)
     return folder / "00000.npz"
 
 
-def test_an_interrupted_trial_continues_in_the_middle_of_a_fold(prepared, done, tmp_path, monkeypatch):
+def test_an_interrupted_trial_continues_in_the_middle_of_a_fold(prepared, completed, tmp_path, monkeypatch):
     from automl_cxr.training import trainer
 
     fit, trained = trainer._fit_epoch, []
@@ -172,23 +172,23 @@ def test_an_interrupted_trial_continues_in_the_middle_of_a_fold(prepared, done, 
 
     monkeypatch.setattr("automl_cxr.training.trial._CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr("automl_cxr.training.trainer._fit_epoch", fit_or_raise)
-    checkpoint = copy_finished(done, tmp_path / "checkpoints", 1)
+    checkpoint = copy_finished(completed, tmp_path / "checkpoints", 1)
     interrupted = cross_validate(task_of(prepared, tmp_path / "interrupted", checkpoint=checkpoint))
-    assert next(interrupted) == done.folds[0], "finished folds are reported again"
+    assert next(interrupted) == completed.folds[0], "finished folds are reported again"
     with pytest.raises(KeyboardInterrupt):
         next(interrupted)
     assert {path.name for path in checkpoint.parent.iterdir()} == {"00000-fold-1-finished.npz", "00000-fold-2.npz"}
     folds, result = run(task_of(prepared, tmp_path / "again", checkpoint=checkpoint))
     assert trained == [1, 2, 2, 1, 2], "finished epochs are not trained again"
-    assert folds == done.folds
-    assert result.score == done.result.score
+    assert folds == completed.folds
+    assert result.score == completed.result.score
     again = Predictions.from_npz(tmp_path / "again" / "valid.npz")
-    assert again.probabilities == pytest.approx(done.predictions.probabilities, abs=1e-6)
+    assert again.probabilities == pytest.approx(completed.predictions.probabilities, abs=1e-6)
     assert {path.name for path in checkpoint.parent.iterdir()} == {f"00000-fold-{k}-finished.npz" for k in (1, 2, 3)}
 
 
-def test_after_the_time_limit_each_fold_is_trained_for_one_epoch(prepared, done, tmp_path):
-    checkpoint = copy_finished(done, tmp_path / "checkpoints", 1, 2)
+def test_after_the_time_limit_each_fold_is_trained_for_one_epoch(prepared, completed, tmp_path):
+    checkpoint = copy_finished(completed, tmp_path / "checkpoints", 1, 2)
     folds, result = run(replace(task_of(prepared, tmp_path / "a", checkpoint=checkpoint), seconds=0.0))
     assert (len(folds), result.epochs, result.cut_short) == (K, 2 + 2 + 1, True)
 
@@ -199,9 +199,9 @@ def test_a_damaged_fold_is_reported(prepared, tmp_path):
         next(cross_validate(task_of(prepared, tmp_path / "a", checkpoint=tmp_path / "00007.npz")))
 
 
-def test_the_checkpoints_of_folds_are_removed_with_their_trial(prepared, done):
+def test_the_checkpoints_of_folds_are_removed_with_their_trial(prepared, completed):
     checkpoints = prepared.store.checkpoints
-    copy_finished(done, checkpoints, 1, 3)
+    copy_finished(completed, checkpoints, 1, 3)
     prepared.store.remove_other_checkpoints(lambda: {0})
     assert len(list(checkpoints.iterdir())) == 2
     prepared.store.remove_other_checkpoints(set)

@@ -62,11 +62,11 @@ def test_networks_with_the_same_frozen_part_share_features(backbone, tmp_path):
 def test_features_of_a_saved_network_equal_those_of_the_network(tmp_path):
     network = build_model(TrialConfig(image_size=48, n_blocks=2, filters=4), 3, steps_per_epoch=5)
     network.save(tmp_path / "model.keras")
-    again = keras.models.load_model(tmp_path / "model.keras")
+    reopened = keras.models.load_model(tmp_path / "model.keras")
     cache = FeatureCache(tmp_path)
     found = pooled_features(network, ["block1_pool", "block2_pool"], IMAGES, cache=cache)
     assert [values.shape for values in found.values()] == [(35, 4), (35, 8)]
-    pooled_features(again, ["block1_pool", "block2_pool"], IMAGES, cache=cache)
+    pooled_features(reopened, ["block1_pool", "block2_pool"], IMAGES, cache=cache)
     assert len(cache.entries()) == 2
 
 
@@ -100,7 +100,7 @@ def test_views_differ_from_each_other_but_not_between_trials(tmp_path):
     (plain, first, second), keys = open_views(1, "a")
     assert not np.allclose(plain, first)
     assert not np.allclose(first, second)
-    again, same_keys = open_views(2, "b")
+    reopened, same_keys = open_views(2, "b")
     assert same_keys == keys
-    assert again[1] == pytest.approx(first, abs=1e-5, rel=1e-5)
-    assert again[0] == pytest.approx(plain, abs=1e-5, rel=1e-5)
+    assert reopened[1] == pytest.approx(first, abs=1e-5, rel=1e-5)
+    assert reopened[0] == pytest.approx(plain, abs=1e-5, rel=1e-5)

@@ -217,7 +217,7 @@ def test_a_hyperparameter_that_a_family_does_not_read_changes_nothing(base):
     assert {effect for effect in EFFECTS if before[effect] != after[effect]} == set()
 
 
-def test_heads_share_frozen_layers_whatever_only_concerns_the_head():
+def test_hyperparameters_of_the_head_do_not_change_the_frozen_layers():
     config = TrialConfig.from_values({**TRANSFER, "weights": "imagenet"})
     assert config.trains_head_only
     other = dataclasses.replace(config, n_dense=2, loss="focal", optimizer="sgd", batch_size=5, seed=3, taps="5", views=2)

@@ -33,11 +33,11 @@ def test_frozen_epochs_come_first_and_fine_tuning_has_its_own_learning_rate():
 
 
 def test_the_cosine_schedule_falls_from_the_full_rate_towards_0_in_its_phase():
-    falling = rates(config(epochs=99), 10)
-    assert falling[0] == pytest.approx(0.1)
-    assert falling[5] == pytest.approx(0.05)
-    assert 0 < falling[-1] < 0.003
-    assert falling == sorted(falling, reverse=True)
+    decreasing = rates(config(epochs=99), 10)
+    assert decreasing[0] == pytest.approx(0.1)
+    assert decreasing[5] == pytest.approx(0.05)
+    assert 0 < decreasing[-1] < 0.003
+    assert decreasing == sorted(decreasing, reverse=True)
 
 
 def test_the_constant_schedule_does_not_change_the_rate():

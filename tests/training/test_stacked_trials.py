@@ -98,21 +98,21 @@ def probabilities(task):
 
 def test_stacked_trials_equal_separate_trials(task):
     alone = [task(f"alone-{n}", **values) for n, values in enumerate(SEVERAL)]
-    together = [task(f"together-{n}", **values) for n, values in enumerate(SEVERAL)]
-    epochs, results = run_round_robin(run_stacked_trials(together))
+    stacked = [task(f"together-{n}", **values) for n, values in enumerate(SEVERAL)]
+    epochs, results = run_round_robin(run_stacked_trials(stacked))
     for number, one in enumerate(alone):
         expected_epochs, expected = run(run_trial(one))
         for epoch, expected_epoch in zip(epochs[number], expected_epochs, strict=True):
             assert values_of(epoch) == pytest.approx(values_of(expected_epoch), abs=1e-5)
             assert (epoch.n_parameters, epoch.features) == (expected_epoch.n_parameters, expected_epoch.features)
-        assert probabilities(together[number]) == pytest.approx(probabilities(one), abs=1e-5)
+        assert probabilities(stacked[number]) == pytest.approx(probabilities(one), abs=1e-5)
         own = ("seconds", "sha256")
         assert {**dataclasses.asdict(results[number]), **dict.fromkeys(own)} == {
             **dataclasses.asdict(expected),
             **dict.fromkeys(own),
         }
         assert results[number].sha256.keys() == expected.sha256.keys()
-        assert (together[number].folder / "config.json").read_text() == (one.folder / "config.json").read_text()
+        assert (stacked[number].folder / "config.json").read_text() == (one.folder / "config.json").read_text()
 
 
 def test_a_saved_model_predicts_from_pixels(task, prepared):
@@ -211,6 +211,6 @@ def test_trials_are_trained_from_pixels_if_the_cache_is_full(task, monkeypatch):
 
 def test_stacked_heads_on_two_backbones_equal_separate_trials(task):
     values = {"family": "concat", "second_backbone": "squeezenet", "second_cut": "2", "epochs": 2, "seed": 9}
-    (together,), alone = run_stacked_trials([task("a", **values)]), run_trial(task("b", **values))
-    for epoch, expected in zip(run(together)[0], run(alone)[0], strict=True):
+    (stacked,), alone = run_stacked_trials([task("a", **values)]), run_trial(task("b", **values))
+    for epoch, expected in zip(run(stacked)[0], run(alone)[0], strict=True):
         assert values_of(epoch) == pytest.approx(values_of(expected), abs=1e-5)

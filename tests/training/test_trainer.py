@@ -211,8 +211,8 @@ def test_patience_stops_training_early():
 
 
 def test_after_the_deadline_one_epoch_is_trained_and_further_ones_are_cut_short():
-    hurried = TrialConfig.from_values({**SMALL, "epochs": 20, "patience": 20})
-    _, _, epochs, end = train(hurried, deadline=time.monotonic() - 1)
+    config = TrialConfig.from_values({**SMALL, "epochs": 20, "patience": 20})
+    _, _, epochs, end = train(config, deadline=time.monotonic() - 1)
     assert len(epochs) == 1
     assert end == TrainingEnd(best_epoch=1, cut_short=True)
     of_one_epoch = TrialConfig.from_values({**SMALL, "epochs": 1})
@@ -256,7 +256,7 @@ def test_fine_tuning_starts_from_the_best_frozen_weights():
     assert epochs[4].valid_loss == pytest.approx(best, abs=1e-5)
 
 
-def test_fine_tuning_that_only_harms_is_discarded():
+def test_fine_tuning_without_an_improvement_is_discarded():
     config = TrialConfig.from_values({**TWO_PHASES, **CONTRADICTING, "fine_tune_rate": 0.01})
     model = nested_network()
     before = backbone_weights(model)

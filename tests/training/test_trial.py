@@ -86,7 +86,7 @@ def test_a_trial_can_be_closed_after_any_epoch(prepared, tmp_path):
     assert not (tmp_path / "a" / "model.keras").exists()
 
 
-def test_an_impossible_network_fails_before_training(prepared, tmp_path):
+def test_an_invalid_network_fails_before_training(prepared, tmp_path):
     with pytest.raises(ImpossibleModelError, match="Use larger images"):
         next(run_trial(task(prepared, tmp_path / "a", family="fused")))
 
@@ -151,10 +151,10 @@ def test_the_monitored_value_selects_the_epoch_and_the_objective_scores_it(prepa
 
 
 def test_the_deadline_cuts_a_trial_short_unless_it_had_ended(prepared, tmp_path):
-    late = {"seconds": -1.0}
-    _, result = run(dataclasses.replace(task(prepared, tmp_path / "a"), **late))
+    after_deadline = {"seconds": -1.0}
+    _, result = run(dataclasses.replace(task(prepared, tmp_path / "a"), **after_deadline))
     assert (result.epochs, result.cut_short) == (1, True)
-    _, result = run(dataclasses.replace(task(prepared, tmp_path / "b", epochs=1), **late))
+    _, result = run(dataclasses.replace(task(prepared, tmp_path / "b", epochs=1), **after_deadline))
     assert (result.epochs, result.cut_short) == (1, False)
 
 

@@ -11,12 +11,12 @@ from automl_cxr.errors import UsageError
 
 @pytest.fixture
 def leaky(tmp_path, phantoms):
-    """Write a table of thirty phantoms with copies across parts, a conflict, and a patient in two parts."""
+    """Write a table of 30 phantoms with copies across parts, copies with different labels, and a patient in two parts."""
     table = pd.read_csv(phantoms / "metadata.csv")
-    chosen = table.groupby("label").head(10)[["image", "label", "patient_id"]]
+    selected = table.groupby("label").head(10)[["image", "label", "patient_id"]]
     (tmp_path / "images").mkdir()
     rows = []
-    for number, (image, label, _) in enumerate(chosen.itertuples(index=False)):
+    for number, (image, label, _) in enumerate(selected.itertuples(index=False)):
         name = f"images/{number:02d}.png"
         shutil.copy(phantoms / image, tmp_path / name)
         rows.append([name, label, f"p{number // 2}", ("train", "valid", "test")[number % 10 // 4]])
@@ -48,13 +48,13 @@ def test_a_cleaned_table_has_each_picture_once_and_each_patient_in_one_part(leak
     assert "images/copy.png, which is retained in the test part" in changes["reason"]["images/00.png"]
     assert "one picture with the labels" in changes["reason"]["images/05.png"]
     assert "from test to train, which has most images of patient everywhere" in changes["reason"]["images/08.png"]
-    fixed = leaky.with_name("fixed.csv")
-    cleaned.table.to_csv(fixed, index=False)
-    again = load_dataset(fixed)
-    assert len(again.table) == len(dataset.table) - 3
-    audit_again = audit_dataset(again)
-    assert audit_again.duplicates.empty
-    assert audit_again.patients_across_parts.empty
+    cleaned_file = leaky.with_name("fixed.csv")
+    cleaned.table.to_csv(cleaned_file, index=False)
+    cleaned_dataset = load_dataset(cleaned_file)
+    assert len(cleaned_dataset.table) == len(dataset.table) - 3
+    audit_of_cleaned = audit_dataset(cleaned_dataset)
+    assert audit_of_cleaned.duplicates.empty
+    assert audit_of_cleaned.patients_across_parts.empty
 
 
 def test_images_outside_of_the_folder_have_absolute_paths(leaky, tmp_path_factory):

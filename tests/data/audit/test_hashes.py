@@ -27,12 +27,12 @@ def test_the_hash_of_a_mirrored_picture_is_computed_from_the_original_hash():
 
 def test_close_hashes_are_found_among_thousands_without_false_positives():
     bits = draw_hashes(6_000)
-    near = with_flips(bits[:300], 25)
-    turned = mirror_hashes(with_flips(bits[300:600], 25))
-    found = found_in(np.concatenate([bits, near, turned]))
-    planted = {(row, 6_000 + row, int(row >= 300)) for row in range(600)}
-    assert found <= planted, "random hashes are half of their bits apart"
-    assert len(found) >= 0.98 * len(planted)
+    close = with_flips(bits[:300], 25)
+    mirrored_bits = mirror_hashes(with_flips(bits[300:600], 25))
+    found = found_in(np.concatenate([bits, close, mirrored_bits]))
+    pairs = {(row, 6_000 + row, int(row >= 300)) for row in range(600)}
+    assert found <= pairs, "random hashes differ in half of their bits"
+    assert len(found) >= 0.98 * len(pairs)
 
 
 def test_a_pair_beyond_the_largest_distance_is_not_found():

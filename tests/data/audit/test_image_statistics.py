@@ -49,8 +49,8 @@ def test_uniform_borders_are_measured_by_side(tmp_path):
 
 
 def test_lettering_is_found_in_its_corner_and_not_in_a_plain_radiograph(tmp_path, phantoms):
-    with Image.open(sorted(phantoms.rglob("*.png"))[0]) as opened:
-        chest = opened.convert("L").resize((224, 224)).point(lambda value: value // 2)
+    with Image.open(sorted(phantoms.rglob("*.png"))[0]) as source:
+        chest = source.convert("L").resize((224, 224)).point(lambda value: value // 2)
     chest.save(tmp_path / "plain.png")
     for corner, position in zip(CORNERS, [(6, 6), (180, 6), (6, 200), (180, 200)], strict=True):
         marked = chest.copy()

@@ -45,7 +45,7 @@ def test_an_array_with_labels_is_a_data_set_of_its_rows(write_array: WriteArray)
     assert dataset.classes == ("0", "1", "2")
     assert list(dataset.table["image"][[0, 12, 13_259]]) == [f"images.npy#{row:05d}" for row in (0, 12, 13_259)]
     assert dataset.table["label"][13_259] == "2"
-    assert len(dataset.notes) == 1  # of patients
+    assert len(dataset.notes) == 1  # the note that patients are unknown
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_an_array_with_labels_is_a_data_set_of_its_rows(write_array: WriteArray)
         lines(*(f"{row},{label}" for row, label in enumerate(LABELS))),
         lines(*(f"{row:.18e},{label:.18e}" for row, label in enumerate(LABELS))),  # numpy.savetxt
         "\ufeff" + lines("Index , Label", *(f" {row} , {label}.0 " for row, label in enumerate(LABELS)), "", ""),
-        lines("id,label", *(f"{row + 1},{label}" for row, label in enumerate(LABELS))),  # counted from 1
+        lines("id,label", *(f"{row + 1},{label}" for row, label in enumerate(LABELS))),  # ids from 1
         lines("id,label", *(f"scan-{row}x,{label}" for row, label in enumerate(LABELS))),
     ],
 )
@@ -72,7 +72,7 @@ def test_labels_are_found_in_all_formats(write_array: WriteArray, content: str) 
     assert labels_in_order(root) == IN_ORDER
     assert labels_in_order(root / "labels.csv") == IN_ORDER
     assert labels_in_order(root / "images.npy") == IN_ORDER
-    assert len(load_dataset(root).notes) == 1  # of patients
+    assert len(load_dataset(root).notes) == 1  # the note that patients are unknown
 
 
 def test_rows_are_matched_by_an_index_that_counts_the_images(write_array: WriteArray) -> None:
@@ -113,8 +113,8 @@ def test_unsorted_numbers_that_do_not_count_the_images_are_refused(write_array: 
 def test_an_index_may_count_from_0_or_1(write_array: WriteArray, first: int) -> None:
     root = write_array()
     numbers = list(range(first, first + 12))
-    turned = numbers[1:] + numbers[:1]
-    pd.Series(LABELS[1:] + LABELS[:1], index=turned, name="label").to_csv(root / "labels.csv")
+    rotated = numbers[1:] + numbers[:1]
+    pd.Series(LABELS[1:] + LABELS[:1], index=rotated, name="label").to_csv(root / "labels.csv")
     assert labels_in_order(root) == IN_ORDER
     pd.Series(LABELS, index=numbers, name="label").to_csv(root / "labels.csv")
     assert labels_in_order(root) == IN_ORDER
@@ -135,7 +135,7 @@ def test_texts_patients_parts_and_missing_labels_are_read(write_array: WriteArra
 
 
 def test_a_label_is_never_read_as_a_header(write_array: WriteArray) -> None:
-    # One label too many: were the first line dropped as a header, every image would get its neighbour's label.
+    # There is one label too many. If the first line were read as a header, each image would get the label of its neighbour.
     root = write_array()
     (root / "labels.csv").write_text(lines(*LABELS, 1))
     with pytest.raises(DataError, match=r"images\.npy has 12 images, labels\.csv has 13 lines\. Make the numbers equal"):

@@ -41,8 +41,8 @@ def test_the_sample_has_sixteen_images_of_the_four_classes(test_data: Path) -> N
 
 
 @pytest.fixture
-def full(write_folders: WriteFolders) -> Path:
-    """A partial download: seven patients of two images over three folders, patient 7 in none."""
+def download(write_folders: WriteFolders) -> Path:
+    """Write a partial download: seven patients with two images each in three folders; an eighth patient has no files."""
     labels = {
         f"{patient:08d}_{image:03d}.png": "Mass" if patient % 2 else "No Finding" for patient in range(8) for image in (0, 1)
     }
@@ -54,8 +54,8 @@ def full(write_folders: WriteFolders) -> Path:
     return root
 
 
-def test_folders_table_and_lists_are_one_data_set(full: Path) -> None:
-    dataset = load_dataset(full)
+def test_folders_table_and_lists_are_one_data_set(download: Path) -> None:
+    dataset = load_dataset(download)
     assert dataset.layout == "nih"
     assert len(dataset.table) == 13
     table = dataset.table.set_index("image")
@@ -67,28 +67,28 @@ def test_folders_table_and_lists_are_one_data_set(full: Path) -> None:
     )
 
 
-def test_the_validation_part_is_made_from_training_patients(full: Path) -> None:
-    dataset = load_dataset(full)
+def test_the_validation_part_is_made_from_training_patients(download: Path) -> None:
+    dataset = load_dataset(download)
     split = split_dataset(dataset, list(dataset.table["image"]), valid_fraction=0.3)
     assert split.origin == "given, valid made"
     assert {image[-16:-8] for image in split.test} == {"00000006"}
     assert not {image[-16:-8] for image in split.valid} & {image[-16:-8] for image in split.train}
 
 
-def test_images_missing_from_the_table_are_counted(full: Path, write_image: Callable[..., Path]) -> None:
-    write_image(full / "images_001" / "images" / "99999999_000.png")
-    write_image(full / "images_002" / "00000000_000.png")
-    raw = find_layout(full).read(full)
+def test_images_missing_from_the_table_are_counted(download: Path, write_image: Callable[..., Path]) -> None:
+    write_image(download / "images_001" / "images" / "99999999_000.png")
+    write_image(download / "images_002" / "00000000_000.png")
+    raw = find_layout(download).read(download)
     assert "1 of 15 images on disk are not listed in Data_Entry_2017.csv and are not used." in raw.notes
     assert raw.ignored == {
         "images_002/00000000_000.png": "another file of the same name is used, images_001/images/00000000_000.png"
     }
 
 
-def test_an_image_on_both_lists_is_in_the_test_part(full: Path) -> None:
-    with (full / "test_list.txt").open("a") as file:
+def test_an_image_on_both_lists_is_in_the_test_part(download: Path) -> None:
+    with (download / "test_list.txt").open("a") as file:
         file.write("\n00000001_000.png\n")
-    table = load_dataset(full).table.set_index("image")
+    table = load_dataset(download).table.set_index("image")
     assert table.loc["images_002/images/00000001_000.png", "split"] == "test"
 
 
@@ -109,11 +109,11 @@ def test_a_table_without_images_on_disk_is_refused_with_a_remedy(write_folders: 
         load_dataset(root)
 
 
-def test_two_tables_are_refused(full: Path) -> None:
-    write_table(full, {"00000000_000.png": "Mass"}, "Data_Entry_2017_v2020.csv")
+def test_two_tables_are_refused(download: Path) -> None:
+    write_table(download, {"00000000_000.png": "Mass"}, "Data_Entry_2017_v2020.csv")
     with pytest.raises(DataError, match=r"found Data_Entry_2017\.csv, Data_Entry_2017_v2020\.csv\. Name the CSV file to use"):
-        load_dataset(full)
-    assert len(find_layout(full / "Data_Entry_2017.csv").read(full / "Data_Entry_2017.csv").rows) == 13
+        load_dataset(download)
+    assert len(find_layout(download / "Data_Entry_2017.csv").read(download / "Data_Entry_2017.csv").rows) == 13
 
 
 def test_images_sorted_into_class_folders_are_class_folders(write_folders: WriteFolders) -> None:

@@ -51,9 +51,9 @@ def test_other_files_of_a_class_are_reported(write_folders: WriteFolders) -> Non
 @pytest.mark.parametrize(
     "images",
     [
-        ["a/images/1.png", "b/images/2.png"],  # nothing that is no image
-        ["images/1.png", "masks/2.png"],  # two classes, for all we know
-        ["a/images/1.png", "a/masks/1.png", "b/2.png"],  # one class folder alone is laid out so
+        ["a/images/1.png", "b/images/2.png"],  # no folder of masks
+        ["images/1.png", "masks/2.png"],  # these may be two classes
+        ["a/images/1.png", "a/masks/1.png", "b/2.png"],  # only one class folder has this pattern
     ],
 )
 def test_class_folders_without_this_pattern_are_class_folders(write_folders: WriteFolders, images: list[str]) -> None:

@@ -34,7 +34,7 @@ from automl_cxr.results.explain.overlays import SHOWN_SIDE
 from automl_cxr.results.explain.shap_values import TimeIsUpError, shap_values
 
 SIDE = 32
-# The last feature maps have 16 positions per side and a receptive field of 18 pixels: an opacity with its surroundings.
+# The last feature maps have 16 positions per side and a receptive field of 18 pixels: an opacity and its surroundings.
 LEARNER = TrialConfig(
     family="scratch", image_size=SIDE, layers="conv12k5l bn relu pool2 conv16k5l bn relu conv16k3l bn relu", n_dense=0,
     dropout=0.0, pooling="average", seed=1,
@@ -56,8 +56,8 @@ def learn(folder, table, n_epochs):
     columns = (table.loc[~held_out, "label"] == "opacity").to_numpy(np.int32)
     n_steps = -(-len(pixels) // 32)
     network = build_model(LEARNER, 2, steps_per_epoch=n_steps)
-    falling = keras.optimizers.schedules.CosineDecay(0.01, n_epochs * n_steps)
-    network.compile(keras.optimizers.Adam(falling), "sparse_categorical_crossentropy")
+    learning_rate = keras.optimizers.schedules.CosineDecay(0.01, n_epochs * n_steps)
+    network.compile(keras.optimizers.Adam(learning_rate), "sparse_categorical_crossentropy")
     network.fit(pixels, columns, epochs=n_epochs, verbose=0)
     network.save(folder / "learned.keras")
     member = Member(folder / "learned.keras", SIDE, "stretch", "learned")
@@ -67,7 +67,7 @@ def learn(folder, table, n_epochs):
 
 @pytest.fixture(scope="module")
 def opacities(tmp_path_factory):
-    """Phantoms without and with an opacity."""
+    """Draw phantoms with and without an opacity; return their table."""
     folder = tmp_path_factory.mktemp("opacities") / "data"
     draw_phantoms(folder, n_images=1200, image_size=SIDE, seed=1, classes=("normal", "opacity"))
     table = pd.read_csv(folder / "metadata.csv")
@@ -81,7 +81,7 @@ def unbiased(tmp_path_factory, opacities):
 
 @pytest.fixture(scope="module")
 def biased(tmp_path_factory, opacities):
-    """A network trained on the same phantoms, the normal ones with a letter burnt into a corner."""
+    """Train a network on the same phantoms after drawing a letter into a corner of the normal ones."""
     folder = tmp_path_factory.mktemp("biased")
     table = opacities.assign(file=[folder / Path(image).name for image in opacities["image"]])
     for source, file, label in zip(opacities["file"], table["file"], table["label"], strict=True):
@@ -117,14 +117,14 @@ def test_the_evidence_for_an_opacity_is_at_its_position(unbiased):
 
 
 def test_a_marker_in_a_corner_of_one_class_gives_a_warning(unbiased, biased):
-    clean, planted = (
+    unbiased_table, biased_table = (
         measure_off_lung_evidence(learned.classifier, learned.held_out["file"].tolist()) for learned in (unbiased, biased)
     )
-    assert sorted(clean["class"]) == ["all", "normal", "opacity"]
-    assert off_lung_warnings(clean) == []
-    (warning,) = (warning for warning in off_lung_warnings(planted) if warning.startswith("Class 'normal': "))
+    assert sorted(unbiased_table["class"]) == ["all", "normal", "opacity"]
+    assert off_lung_warnings(unbiased_table) == []
+    (warning,) = (warning for warning in off_lung_warnings(biased_table) if warning.startswith("Class 'normal': "))
     assert "the top right corner" in warning
-    marked = planted.set_index("class").loc["normal"]
+    marked = biased_table.set_index("class").loc["normal"]
     assert marked["worst"] == "top_right"
     assert marked["outside"] == pytest.approx(marked[list(REGIONS)].sum())
 
@@ -177,23 +177,23 @@ def heat_of(classifier, file, column=0):
 
 
 def test_members_of_an_ensemble_have_their_weights_in_the_rule(models, pictures):
-    def joined(rule, column=0):
+    def explain_rule(rule, column=0):
         heats = heat_of(classifier_of(models, "one", "two", rule=rule), pictures[0], column).networks
         return [heat.share for heat in heats], heatmap_on_image(heats, 40, 40)
 
-    _, first = joined(WeightedAverage(np.array([1.0, 0.0])))
-    _, second = joined(WeightedAverage(np.array([0.0, 1.0])))
+    _, first = explain_rule(WeightedAverage(np.array([1.0, 0.0])))
+    _, second = explain_rule(WeightedAverage(np.array([0.0, 1.0])))
     assert not np.allclose(first, second, atol=0.05)
-    shares, both = joined(WeightedAverage(np.array([3.0, 1.0])))
+    shares, averaged = explain_rule(WeightedAverage(np.array([3.0, 1.0])))
     assert shares == pytest.approx([0.75, 0.25])
     densities = [heat.density for heat in heat_of(classifier_of(models, "one", "two"), pictures[0]).networks]
     mixed = 0.75 * densities[0] + 0.25 * densities[1]
-    assert both == pytest.approx(heatmap_on_image([Heatmap("", 1.0, mixed, square_on_picture((40, 40)))], 40, 40), abs=1e-5)
+    assert averaged == pytest.approx(heatmap_on_image([Heatmap("", 1.0, mixed, square_on_picture((40, 40)))], 40, 40), abs=1e-5)
     by_class = CalibratedCombiner(WeightedAverage(np.array([[1.0, 1.0, 3.0], [0.0, 1.0, 1.0]])), 2.0)
-    assert [joined(by_class, column)[0] for column in range(3)] == [[1, 0], [0.5, 0.5], [0.75, 0.25]]
+    assert [explain_rule(by_class, column)[0] for column in range(3)] == [[1, 0], [0.5, 0.5], [0.75, 0.25]]
     coefficients = np.zeros((3, 2, 3))
     coefficients[1, 0], coefficients[1, 1] = 1, -3
-    assert joined(Stacking(coefficients, np.zeros(3)), 1)[0] == pytest.approx([0.25, 0.75])
+    assert explain_rule(Stacking(coefficients, np.zeros(3)), 1)[0] == pytest.approx([0.25, 0.75])
 
 
 def test_networks_of_folds_share_the_weight_of_their_member(models, pictures):
@@ -208,7 +208,7 @@ def test_heat_maps_are_mapped_to_the_original_image():
     wide = (40, 80)
     cropped = heatmap_on_image([Heatmap("", 1.0, heat, square_on_picture(wide, "crop"))], *wide)
     assert cropped[:, 22:38].min() > 0.9
-    assert cropped[:, :19].max() == 0  # cropped
+    assert cropped[:, :19].max() == 0  # outside the crop
     assert cropped[:, 43:].max() == 0
     padded = heatmap_on_image([Heatmap("", 1.0, heat.T, square_on_picture(wide, "pad"))], *wide)
     assert padded[:18].min() > 0.9
@@ -216,21 +216,23 @@ def test_heat_maps_are_mapped_to_the_original_image():
 
 
 def test_evenly_distributed_evidence_is_proportional_to_the_area():
-    even = np.ones((200, 200), np.float32)
-    shares = evidence_by_region([Heatmap("", 1.0, even, square_on_picture((50, 50)))])
+    uniform = np.ones((200, 200), np.float32)
+    shares = evidence_by_region([Heatmap("", 1.0, uniform, square_on_picture((50, 50)))])
     assert [shares[region] for region in REGIONS[:4]] == pytest.approx([0.2**2] * 4, abs=0.01)
     assert shares["borders"] == pytest.approx(1 - 0.84**2 - 4 * (0.2**2 - 0.12**2), abs=0.01)
     assert shares["top_left"] == pytest.approx(shares["top_left_area"])
-    padded = evidence_by_region([Heatmap("", 1.0, even, square_on_picture((50, 100), "pad"))])
+    padded = evidence_by_region([Heatmap("", 1.0, uniform, square_on_picture((50, 100), "pad"))])
     assert padded["borders"] > 0.5, "the padding is outside the lungs"
-    nothing = evidence_by_region([Heatmap("", 1.0, 0 * even, square_on_picture((50, 50)))])
-    assert np.isnan(nothing["top_left"])
-    assert nothing["top_left_area"] == pytest.approx(shares["top_left_area"])
+    without_heat = evidence_by_region([Heatmap("", 1.0, 0 * uniform, square_on_picture((50, 50)))])
+    assert np.isnan(without_heat["top_left"])
+    assert without_heat["top_left_area"] == pytest.approx(shares["top_left_area"])
     corner = np.zeros((100, 100), np.float32)
     corner[80:, :20] = 25.0
-    found = evidence_by_region([Heatmap("", 1.0, corner, square_on_picture((50, 50)))])
-    assert found["bottom_left"] == pytest.approx(1)
-    table = summarise_evidence(pd.DataFrame([{"class": "a", **found}, {"class": "b", **shares}, {"class": "b", **nothing}]))
+    corner_shares = evidence_by_region([Heatmap("", 1.0, corner, square_on_picture((50, 50)))])
+    assert corner_shares["bottom_left"] == pytest.approx(1)
+    table = summarise_evidence(
+        pd.DataFrame([{"class": "a", **corner_shares}, {"class": "b", **shares}, {"class": "b", **without_heat}])
+    )
     assert list(table["class"]) == ["a", "b", "all"]
     assert list(table["images"]) == [1, 1, 2]
     assert table["worst"][0] == "bottom_left"
@@ -266,13 +268,13 @@ def test_shap_values_add_up_to_the_change_of_the_probability(models, pictures):
     loaded = LoadedClassifier(classifier_of(models, "one", "two"))
     picture = decode_image(pictures[0])
     progress = []
-    found = shap_values(loaded.predict, picture, 1, n_evaluations=40, on_evaluations=progress.append)
-    assert (found.values.shape, found.n_evaluations) == (picture.shape, 40)
+    result = shap_values(loaded.predict, picture, 1, n_evaluations=40, on_evaluations=progress.append)
+    assert (result.values.shape, result.n_evaluations) == (picture.shape, 40)
     assert progress == sorted(progress)
     assert 30 < progress[-1] <= 40
     hidden = np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(40 / 8)))
-    whole, none = loaded.predict([picture, hidden])[:, 1]
-    assert found.values.sum() == pytest.approx(whole - none, abs=1e-4)
+    probability, hidden_probability = loaded.predict([picture, hidden])[:, 1]
+    assert result.values.sum() == pytest.approx(probability - hidden_probability, abs=1e-4)
     (overlay,) = explain(loaded.classifier, pictures[:1], method="shap", n_evaluations=40)
     assert overlay.detail == "40 evaluations"
     assert explain(loaded.classifier, pictures, method="shap", n_evaluations=40, seconds=1e-9) == []
@@ -282,22 +284,22 @@ def test_shap_returns_the_last_finished_round_at_the_deadline(models, pictures, 
     loaded = LoadedClassifier(classifier_of(models, "one"))
     predicted = []
 
-    def predict(some):
-        predicted.extend(some)
-        return loaded.predict(some)
+    def predict(images):
+        predicted.extend(images)
+        return loaded.predict(images)
 
-    clock = SimpleNamespace(monotonic=lambda: len(predicted))  # an evaluation a second
+    clock = SimpleNamespace(monotonic=lambda: len(predicted))  # one evaluation per second
     monkeypatch.setattr("automl_cxr.results.explain.shap_values.time", clock)
-    found = shap_values(predict, decode_image(pictures[0]), 0, n_evaluations=1000, deadline=100)
-    assert found.n_evaluations == 64
-    assert len({one.tobytes() for one in predicted}) == len(predicted), "rounds reuse the predictions of the previous ones"
+    result = shap_values(predict, decode_image(pictures[0]), 0, n_evaluations=1000, deadline=100)
+    assert result.n_evaluations == 64
+    assert len({image.tobytes() for image in predicted}) == len(predicted), "rounds reuse the predictions of the previous ones"
     with pytest.raises(TimeIsUpError):
         shap_values(predict, decode_image(pictures[1]), 0, deadline=0)
 
 
 def test_a_time_limit_returns_the_finished_batch(models, pictures):
-    done = explain(classifier_of(models, "one"), pictures * 20, seconds=1e-9)
-    assert len(done) == 16  # one batch
+    overlays = explain(classifier_of(models, "one"), pictures * 20, seconds=1e-9)
+    assert len(overlays) == 16  # one batch
 
 
 def test_files_and_index(models, pictures, tmp_path):

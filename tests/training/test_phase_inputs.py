@@ -140,7 +140,7 @@ def test_with_float16_features_the_predictions_come_from_pixels():
     model, training, epochs = train(config)
     assert epochs[0].features == "backbone@vector, float16"
     probabilities, message = training.best_probabilities()
-    assert "its own predictions are kept" in message
+    assert "those from pixels are saved" in message
     assert np.array_equal(probabilities, predict_probabilities(model, PARTS["valid"], batch_size=8))
 
 
@@ -160,7 +160,7 @@ def test_the_record_gives_the_reason_for_pixels(values, reads):
 
 def test_shallow_feature_maps_are_not_cached():
     inputs = inputs_of(TrialConfig(**{**FROZEN, "backbone": "squeezenet", "weights": "none", "unfreeze": 22}), build=squeezenet)
-    assert inputs.reads == "pixels: the layers that could be run once do 14% of the work"
+    assert inputs.reads == "pixels: the frozen layers account for only 14% of the multiply-adds"
 
 
 def test_the_record_of_a_network_without_backbone_is_empty():
@@ -171,7 +171,7 @@ def test_the_record_of_a_network_without_backbone_is_empty():
 def test_features_are_not_computed_for_one_epoch_but_cached_ones_are_used():
     assert (
         inputs_of(frozen(), n_epochs=1).reads
-        == "pixels: features take no fewer passes over the images than there are epochs (1 and 1)"
+        == "pixels: features would not save passes over the images (1 with features, 1 without)"
     )
     inputs_of(frozen(), n_epochs=2)
     assert inputs_of(frozen(), n_epochs=1).reads == "backbone@vector, float32"

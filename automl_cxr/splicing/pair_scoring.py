@@ -71,7 +71,7 @@ def score_pairs(
     ]
     pairs = list_pairs(first, second, same=same)
     scores = {}
-    with threadpool_limits(1):  # several threads slow down such small matrices on a busy machine
+    with threadpool_limits(1):  # for such small matrices, several threads are slower on a busy machine
         for n_done, pair in enumerate(pairs, start=1):
             head = fit_ridge_head(list(_cuts_of(pair, prepared)), images)
             predictions = Predictions(split.valid.images, valid_labels, head.valid, split.classes, split.valid.patients)

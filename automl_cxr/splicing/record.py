@@ -1,4 +1,4 @@
-"""The record of a splice search in its study's folder: scores and costs of all pairs, without their heads."""
+"""The record of a splice search in the folder of its study: scores and costs of all pairs, without their heads."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from automl_cxr.errors import DataError
 from automl_cxr.records import PartRecord, SplitRecord
 
 OnProgress = Callable[[int, int], None]
-"""Receives the number of images done and the number of all images."""
+"""Called with the number of processed images and the number of all images."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class StudyImages:
 
 
 def phantom_data(notes: list[str]) -> str:
-    """Return the folder of phantom images, which are drawn first if necessary; add a note."""
+    """Return the folder of phantom images, and draw them if they do not exist; add a note."""
     notes.append(
         "No --data given: this search uses phantom radiographs, drawn by this program to try it out. "
         "Scores on them do not predict scores on real images."
@@ -51,8 +51,8 @@ def load_images(data: str, settings: dict[str, Any], notes: list[str], on_progre
     Args:
         data: Folder or table of images.
         settings: Settings of the study, as ``resolve_settings`` returns them.
-        notes: Receives sentences about the data for the user.
-        on_progress: Receives the number of decoded images and of all images.
+        notes: List to which messages for the user are appended.
+        on_progress: Called with the number of decoded images and of all images.
 
     Raises:
         DataError: The data are unusable: no known layout, too few patients, or a class without readable images.
@@ -105,8 +105,8 @@ def _pool_into_folds(dataset: Dataset, record: SplitRecord, n_folds: int, notes:
     """Divide the training and validation images into folds. The order of the decoded images does not change."""
     if "valid" in set(dataset.table["split"]):
         notes.append(
-            "The data's own validation images join the training images: "
-            "with --folds, every image of both is in the validation fold once."
+            "The validation images that the data set specifies are added to the training images: "
+            "with --folds, each of these images is used for validation once."
         )
     pooled = PartRecord(
         images=record.train.images + record.valid.images,

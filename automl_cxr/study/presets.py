@@ -22,11 +22,11 @@ class Preset:
     """A named configuration.
 
     Attributes:
-        name: Name as requested.
+        name: Requested name.
         description: Description in one line.
         config: The configuration.
         n_classes: Number of classes in its publication, or None.
-        published: Parameter counts in its publication, by "parameters" and "trainable".
+        published: Published parameter counts, with the keys "parameters" and "trainable".
     """
 
     name: str
@@ -37,7 +37,7 @@ class Preset:
 
 
 def find_preset(name: str, values: Mapping[str, Any]) -> Preset:
-    """Return the configuration of a name, with some hyperparameters set to other values.
+    """Return the configuration with a name, and replace the values of some hyperparameters.
 
     Args:
         name: Name of a shipped study or search space, path of such a TOML file, or name of a backbone.
@@ -95,7 +95,7 @@ def _preset(space_name: str, values: Mapping[str, Any], settings: Mapping[str, A
     if preset is None:
         missing = [parameter.name for parameter in space.parameters if parameter.default is None]
         raise UsageError(
-            f"A preset needs a default of every hyperparameter; space {space.name} has none for {', '.join(missing)}. "
+            f"A preset needs a default for every hyperparameter; space {space.name} has none for {', '.join(missing)}. "
             f"Set them, for example with --set {missing[0]}=VALUE."
         )
     return TrialConfig.from_values({**settings, **space.constants, **preset, **values})

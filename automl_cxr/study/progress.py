@@ -70,7 +70,7 @@ class SearchProgress:
     def on_begin(self, number: int, *, resumed: bool) -> None:
         self._running[number] = None
         if resumed:
-            self._print(f"trial {number} was left unfinished and is run again")
+            self._print(f"trial {number} was interrupted and is run again")
         elif not self._console.is_terminal:
             self._print(f"trial {number} starts")
 
@@ -83,7 +83,7 @@ class SearchProgress:
 
     def on_lost(self, number: int) -> None:
         self._running.pop(number, None)
-        self._print(f"trial {number} is stopped here: another search requeued it, because this search had no heartbeat")
+        self._print(f"trial {number} is stopped in this search: another search requeued it, because this heartbeat had stopped")
 
     def on_end(self, record: TrialRecord) -> None:
         self._running.pop(record.number, None)
@@ -115,7 +115,7 @@ class SearchProgress:
         return ", ".join(part for part in parts if part)
 
     def _time_left(self, n_done: int) -> str:
-        """Estimate the remaining time: the shorter of the wall time and that of the remaining trials at the current pace."""
+        """Estimate the remaining time: the minimum of the wall time left and the estimated time of the remaining trials."""
         now = time.monotonic()
         limits = []
         if self._budget.seconds is not None:

@@ -353,7 +353,7 @@ class TestAfterASearch:
     def test_the_environment_variable_sets_the_runs_folder(self, run, searched, monkeypatch):
         monkeypatch.setenv("AUTOML_CXR_RUNS", str(searched))
         assert run("leaderboard", "s")[0] == 0
-        assert "It holds: s" in run("leaderboard", "t")[2]
+        assert "Its studies: s" in run("leaderboard", "t")[2]
 
     def test_ensemble_evaluate_and_predict(self, run, searched, phantoms):
         code, out, err = run("ensemble", "build", "s", "--runs", searched, "--top", 2, "--name", "pair")
@@ -475,7 +475,7 @@ class TestAfterASearch:
     def test_other_settings_are_refused(self, run, searched, phantoms):
         code, _, err = run("search", "--name", "s", "--data", phantoms, "--image-size", 64, "--runs", searched)
         assert code == 2
-        assert "begun with image_size 32; received 64" in err
+        assert "created with image_size 32; received 64" in err
 
 
 def test_typed_options_take_precedence_over_a_study_file(run, phantoms):
@@ -522,7 +522,7 @@ def test_a_search_through_ray_survives_an_interrupt_and_a_kill(tmp_path, phantom
     code, _, log = run_until("trial 1 begins", signal.SIGINT)  # so that one trial is complete and one is unfinished
     assert code == 130, log
     assert "the same command continues" in log
-    code, _, log = run_until("was left unfinished", signal.SIGKILL)
+    code, _, log = run_until("was interrupted and is run again", signal.SIGKILL)
     assert code == -signal.SIGKILL, log
     search = start_automl_cxr(*arguments, **pipes)
     out, log = search.communicate(timeout=200)

@@ -78,7 +78,7 @@ def test_further_pairs_are_added_to_the_study_and_none_is_trained_twice(spliced)
 
 
 def test_a_study_with_other_cuts_is_not_continued(spliced, trained):
-    with pytest.raises(StudyMismatchError, match="Repeat its settings, or begin another study with --name"):
+    with pytest.raises(StudyMismatchError, match="Repeat its settings, or create another study with --name"):
         api.splice(
             "squeezenet", "tiny", cuts=["1"], finetune=1, fixed=FIRST, epochs=1, batch_size=16,
             runs=trained.folder.parent,

@@ -135,5 +135,5 @@ def test_a_sampler_without_rungs_is_rejected(prepare):
     assert prepare(sampler="kt-hyperband").store.spec.fidelity == "image_size"
     with pytest.raises(UsageError, match="tpe has no rungs"):
         prepare(sampler="tpe")
-    with pytest.raises(StudyMismatchError, match="begun with fidelity 'image_size'"):
+    with pytest.raises(StudyMismatchError, match="created with fidelity 'image_size'"):
         prepare(fidelity="epochs", sampler="kt-hyperband")

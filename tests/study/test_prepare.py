@@ -167,7 +167,7 @@ class TestContinuing:
         prepare(name="t", seed=1)
         shutil.rmtree(tmp_path / "s")
         shutil.copytree(tmp_path / "t", tmp_path / "s")
-        with pytest.raises(StudyError, match="those of another study"):
+        with pytest.raises(StudyError, match="do not belong to study"):
             prepare()
 
     def test_another_storage_does_not_replace_the_folder_of_a_study(self, prepare, quick_search, tmp_path):
@@ -233,7 +233,7 @@ def test_the_names_of_folders_with_dots_stay_different(tmp_path, phantoms):
 class TestOpening:
     def test_the_error_for_a_missing_study_lists_the_existing_ones(self, prepare):
         store = prepare().store
-        with pytest.raises(StudyError, match="It holds: s"):
+        with pytest.raises(StudyError, match="Its studies: s"):
             StudyStore.open("t", runs=store.folder.parent, storage=f"sqlite:///{store.folder.parent / 'studies.db'}")
 
     def test_a_missing_storage_is_not_created(self, tmp_path):
@@ -265,7 +265,7 @@ class TestFixedHyperparameters:
         assert space.constants["otsu"] is True
         assert "dropout" not in [parameter.name for parameter in space.parameters]
         assert prepare().store.spec.fixed == {"dropout": 0.1, "otsu": True}, "they are kept when they are left out"
-        with pytest.raises(StudyMismatchError, match="begun with fixed"):
+        with pytest.raises(StudyMismatchError, match="created with fixed"):
             prepare(fixed={"dropout": 0.2})
 
     @pytest.mark.parametrize(
@@ -276,8 +276,8 @@ class TestFixedHyperparameters:
             ({"epochs": 3}, "--epochs"),
             ({"fit": "pad"}, "--fit"),
             ({"backbone": "squeezenet"}, "'backbone'[.] It is used by the families transfer and concat"),
-            ({"loss": "ce", "focal_gamma": 1.0}, "with family=scratch, loss=ce does not read 'focal_gamma'"),
-            ({"family": "fused"}, "does not read 'filter_growth'"),
+            ({"loss": "ce", "focal_gamma": 1.0}, "with family=scratch, loss=ce does not use 'focal_gamma'"),
+            ({"family": "fused"}, "does not use 'filter_growth'"),
         ],
     )
     def test_they_are_checked(self, prepare, fixed, rule):
@@ -367,7 +367,7 @@ def test_validation_images_of_the_data_join_the_folds(prepare, phantoms, tmp_pat
     prepared = prepare(data=str(tmp_path / "chest.csv"), folds=4)
     split = prepared.store.split
     assert (len(split.train.images), len(split.test)) == (48, 12)
-    assert any("own validation images join the training images" in note for note in prepared.notes)
+    assert any("are added to the training images" in note for note in prepared.notes)
 
 
 @pytest.mark.parametrize(("folds", "pruner"), [(None, "asha"), (0, "asha"), (3, "wilcoxon")])
@@ -381,7 +381,7 @@ def test_the_default_pruner_depends_on_folds(prepare, folds, pruner):
         ({"folds": 1}, "must be 2 or more"),
         ({"folds": -3}, "must be 2 or more"),
         ({"folds": 2.0}, "must be 2 or more"),
-        ({"folds": 3, "valid_fraction": 0.2}, "each fold is the validation part once"),
+        ({"folds": 3, "valid_fraction": 0.2}, "each fold is used for validation once"),
         ({"folds": 3, "pruner": "asha"}, r"received --pruner asha with --folds 3\. Use one of wilcoxon, median, none"),
         ({"folds": 3, "pruner": "hyperband"}, "received --pruner hyperband with --folds 3"),
         ({"folds": 3, "sampler": "kt-hyperband"}, r"rungs of epochs, and .* received --folds 3"),

@@ -21,7 +21,7 @@ def test_a_shipped_space_sets_only_what_it_reads(name):
 
 def test_the_head_space_does_not_read_a_backbone():
     space = load_space("head").fix({"backbone": "squeezenet"})
-    with pytest.raises(SpaceError, match=r"does not read 'backbone'[.] It is used by the families transfer and concat"):
+    with pytest.raises(SpaceError, match=r"does not use 'backbone'[.] It is used by the families transfer and concat"):
         refuse_unread_fixed(space, {"backbone"})
 
 
@@ -43,7 +43,7 @@ def test_the_head_space_does_not_read_a_backbone():
 )
 def test_a_hyperparameter_without_effect_is_refused(toml, name):
     space = space_of(toml)
-    with pytest.raises(SpaceError, match=f"does not read '{name}'"):
+    with pytest.raises(SpaceError, match=f"does not use '{name}'"):
         refuse_unread(space, space.names)
 
 

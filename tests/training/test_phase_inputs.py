@@ -83,7 +83,7 @@ def test_training_on_features_equals_training_on_pixels(values, build, reads):
     model, training, epochs = train(config, model=build(config))
     assert [epoch.features for epoch in epochs] == reads
     probabilities, message = training.best_probabilities()
-    assert "predicts the same" in message
+    assert "differ by at most" in message
     assert probabilities == pytest.approx(predict_probabilities(model, PARTS["valid"]), abs=1e-5)
 
     pixels = dataclasses.replace(config, features="pixels")

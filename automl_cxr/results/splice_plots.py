@@ -12,7 +12,7 @@ from automl_cxr.splicing.record import AS_TRAINED, SpliceRecord
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-ALONE = "(none)"  # label on an axis of the heat map for the other branch alone
+ALONE = "(none)"  # axis label of the heat map for networks with only the other branch
 _MAX_TEXT_CELLS = 150  # of the heat map; text in smaller cells is not readable
 _HEIGHT, _ROW_HEIGHT = 870, 22  # pixels
 _INK, _ACCENT, _PALE = "#1f2933", "#c2410c", "#9aa5b1"
@@ -44,10 +44,10 @@ def describe_splices(scores: SpliceRecord) -> list[str]:
     if n_beaten:
         sentences.append(
             f"Of the {int(pairs['pareto'].sum())} pairs on the Pareto front, {n_beaten} are not better than a single cut of "
-            "one branch that has no more parameters."
+            "one branch with at most as many parameters."
         )
     sentences.append(
-        f"The score of the best pair and its advantage are optimistic: the same images selected it from {len(pairs)} pairs. "
+        f"The score of the best pair and its differences are optimistic: the same images selected it from {len(pairs)} pairs. "
         "Evaluate fine-tuned pairs on the test part."
     )
     return sentences

@@ -142,7 +142,7 @@ class TestCopying:
         assert copied.record(1).state is TrialState.FAILED
         assert failed.user_attrs == {"error": "When the study was copied, this trial was running as a continuation of trial 0."}
 
-    @pytest.mark.parametrize(("name", "rule"), [("s", "the folder has a 's' already"), ("a/b", "folder's name")])
+    @pytest.mark.parametrize(("name", "rule"), [("s", "the folder already contains 's'"), ("a/b", "folder name")])
     def test_a_name_must_be_new_and_valid(self, prepare, location, name, rule):
         store = prepare().store
         with pytest.raises(UsageError, match=rule):

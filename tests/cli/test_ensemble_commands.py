@@ -74,7 +74,7 @@ def test_an_ensemble_is_built_from_tables_and_applied_to_tables(run, tables):
     assert len(rows) == 120
     assert list(rows[0])[:2] == ["image", "class"]
     code, _, err = run("ensemble", "apply", "ensembles/ga-by-class-3", *tables[:2])
-    assert (code, "a table for each member" in err) == (2, True)
+    assert (code, "one table for each member" in err) == (2, True)
     assert run("evaluate", "ensembles/ga-by-class-3")[0] == 1
 
 
@@ -109,7 +109,7 @@ def test_near_duplicates_are_reported(run, tables):
         (["--diverse"], 2, "choose trials of a study"),
         (["--method", "sweep"], 2, "is for 2 members; received 3"),
         (["--method", "gaa"], 2, "Did you mean 'ga'"),
-        (["--name", "../up"], 2, "folder's name"),
+        (["--name", "../up"], 2, "folder name"),
         (["--members", "a"], 2, "given by their numbers"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -66,7 +66,7 @@ def test_a_table_of_another_program_can_be_a_member(finished, built, tmp_path):
     again = Predictions.from_npz(joined.folder / "valid.npz")
     columns = [f"probability_{name}" for name in again.classes]
     assert combined.set_index("image").loc[list(again.ids), columns].to_numpy() == pytest.approx(again.probabilities, abs=1e-6)
-    with pytest.raises(UsageError, match="a table for each member"):
+    with pytest.raises(UsageError, match="one table for each member"):
         api.apply_ensemble(joined.folder, [table])
 
 
@@ -120,7 +120,7 @@ def test_invalid_options_are_refused(finished, settings, error):
 @pytest.mark.parametrize("content", ["", "{}", '{"members": 3, "study": "s", "classes": []}', "[]"])
 def test_a_damaged_folder_is_reported(tmp_path, content):
     (tmp_path / "ensemble.json").write_text(content)
-    with pytest.raises(DataError, match="is not an ensemble's folder"):
+    with pytest.raises(DataError, match="is not an ensemble folder"):
         load_ensemble(tmp_path)
 
 
@@ -139,8 +139,8 @@ def damage(folder, **changes):
         ({"file": "members/nothing.keras"}, "No such file"),
         ({"sha256": "0" * 64}, "has changed"),
         ({"image_size": "32"}, "image size"),
-        ({"rule": {"kind": "average", "weights": [-3, 1, 1]}}, "not an ensemble's folder"),
-        ({"rule": {"kind": "average", "weights": "heavy"}}, "not an ensemble's folder"),
+        ({"rule": {"kind": "average", "weights": [-3, 1, 1]}}, "not an ensemble folder"),
+        ({"rule": {"kind": "average", "weights": "heavy"}}, "not an ensemble folder"),
     ],
     ids=str,
 )
@@ -218,7 +218,7 @@ class TestEvaluation:
         shutil.copytree(phantoms, copy)
         assert finished.evaluate(part="valid", data=str(copy)).scores
         next((copy / "normal").glob("*.png")).unlink()
-        with pytest.raises(DataError, match="no longer those of study"):
+        with pytest.raises(DataError, match="differ from those of study"):
             finished.evaluate(part="valid", data=str(copy))
 
     def test_an_unknown_trial_number_is_refused(self, finished):

@@ -111,5 +111,5 @@ def test_the_shortcut_baseline_is_the_first_row(finished):
 
 
 def test_sorting_by_the_worst_site_needs_external_sites():
-    with pytest.raises(UsageError, match="Name one with --external"):
+    with pytest.raises(UsageError, match="Add one with --external"):
         sort_leaderboard(pd.DataFrame({"macro_f1": [0.5], "params_filters": [8]}), "worst_site")

@@ -114,7 +114,7 @@ def test_costs_equal_those_of_the_built_networks():
         (("squeezenet", "tiny"), {"seed": 4}, DataError, "was trained on .* of the validation images"),
         (("inceptionv3", "tiny"), {}, ImpossibleModelError, "needs images of at least 75 pixels"),
         (("squeezenet", "tiny"), {"finetune": -1}, UsageError, "finetune must be 0 or more; received -1"),
-        (("squeezenet", "tiny"), {"name": "a/b"}, UsageError, "as a folder's name"),
+        (("squeezenet", "tiny"), {"name": "a/b"}, UsageError, "valid folder name"),
     ],
 )
 def test_incompatible_settings_are_rejected(trained, names, settings, error, message):

@@ -134,7 +134,7 @@ def test_fnfr_needs_a_normal_class(prepare):
 
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "..", "a\nb", "x" * 300])
 def test_the_name_of_a_study_must_be_a_folder_name(name):
-    with pytest.raises(UsageError, match="folder's name"):
+    with pytest.raises(UsageError, match="folder name"):
         check_study_name(name)
 
 

@@ -38,7 +38,7 @@ def audit(
 
     Returns:
         The findings. ``duplicates``, ``conflicts``, ``across_parts``, ``patients_across_parts``, ``statistics`` and
-        ``burnt_in_text`` are DataFrames, ``shortcut`` is the shortcut baseline, and ``warnings`` are sentences.
+        ``burnt_in_text`` are DataFrames, ``shortcut`` is the shortcut baseline, and ``warnings`` are strings.
 
     Raises:
         UnknownNameError: A layout or class does not exist.

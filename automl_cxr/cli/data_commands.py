@@ -78,8 +78,8 @@ def audit(
     """Search the images of DIR for duplicates, leaks between parts, and shortcuts that separate the classes without anatomy.
 
     Duplicates are also found after resizing, compression, brightening or mirroring. The shortcut baseline is the score of a
-    random forest, on patients that it was not trained on, from image size, file properties, brightness, borders and corners
-    alone. A useful classifier scores higher.
+    random forest, on patients that it was not trained on, from only image size, file properties, brightness, borders and
+    corners. A useful classifier scores higher.
     """
     from automl_cxr import api
 
@@ -139,7 +139,7 @@ def _print_audit(found: Audit) -> None:
     show_default=True,
     help="Height and width of an image, in pixels.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed of the drawings.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed of the images.")
 @debug_option
 def demo(directory: str, n_images: int, image_size: int, seed: int) -> None:
     """Draw phantom radiographs into DIR, in three classes: normal, opacity and effusion."""

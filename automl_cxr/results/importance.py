@@ -85,8 +85,8 @@ def _check_enough(store: StudyStore, trials: list[FrozenTrial]) -> None:
         raise StudyError(f"Study '{store.name}' searches no hyperparameter, so there are no importances.")
     if len(trials) < _MIN_TRIALS:
         raise StudyError(
-            f"Importances need at least {_MIN_TRIALS} complete trials (better: dozens); study '{store.name}' has {len(trials)}. "
-            "Continue the search with more --trials."
+            f"Importances need at least {_MIN_TRIALS} complete trials; study '{store.name}' has {len(trials)}. "
+            "Continue the search with more --trials; dozens are recommended."
         )
     if len({trial.values[0] for trial in trials}) == 1:
         raise StudyError(

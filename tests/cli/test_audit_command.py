@@ -37,7 +37,7 @@ def test_json_contains_the_whole_audit(audited):
 def test_a_page_that_cannot_be_written_is_refused_before_the_audit(audited, tmp_path):
     code, output = audited("--out", tmp_path / "no" / "audit.html")
     assert code == 2
-    assert "Name another --out" in output.err
+    assert "Choose another --out" in output.err
 
 
 def test_the_audited_table_is_not_replaced(tmp_path, capsys):

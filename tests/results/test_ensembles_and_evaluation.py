@@ -181,7 +181,7 @@ class TestEvaluation:
             str(finished.folder.parent / "tiny.toml"), phantoms, name="other", trials=1, epochs=1, image_size=32,
             batch_size=8, seed=7, runs=finished.folder.parent, executor="inline",
         )  # fmt: skip
-        with pytest.raises(DataError, match="another split"):
+        with pytest.raises(DataError, match="differs from that of study"):
             other.evaluate(built)
 
     def test_validation_scores_are_those_of_the_leaderboard(self, finished):

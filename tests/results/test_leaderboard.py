@@ -73,7 +73,7 @@ def test_studies_of_the_same_images_are_ranked_together(finished, tmp_path, phan
     assert table["tied"].tolist()[:2] == [True, True]
     assert "set" not in table
     api.delete_study("copy", **locations)
-    with pytest.raises(UsageError, match="named once"):
+    with pytest.raises(UsageError, match="given only once"):
         finished.leaderboard(finished)
 
 

@@ -122,7 +122,7 @@ def test_the_files_distinguish_two_phases(prepared, tmp_path, monkeypatch):
     log = (tmp_path / "a" / "train.log").read_text()
     reads = ["backbone@vector, float32", "pixels: the first layers of the backbone are trained"]
     assert result.features == "; ".join(reads)
-    assert all(f"phase {phase} reads {what}\n" in log for phase, what in enumerate(reads, start=1))
+    assert all(f"inputs of phase {phase}: {what}\n" in log for phase, what in enumerate(reads, start=1))
     assert "phase 1: 9 trainable parameters, at most 2 epochs, initial learning rate 0.001\n" in log
     assert "phase 2: 29 trainable parameters, at most 1 epochs, initial learning rate 0.0001\n" in log
     with (tmp_path / "a" / "history.csv").open(newline="") as file:

@@ -27,7 +27,7 @@ def confusion_table(predictions: Predictions) -> pd.DataFrame:
 
 def plot_confusion(predictions: Predictions, title: str) -> go.Figure:
     """Plot the number of images by true and predicted class; the colour is the share of the true class."""
-    import plotly.graph_objects as go  # a second to import, and most commands plot nothing
+    import plotly.graph_objects as go  # takes a second to import and is not needed by most commands
 
     table = confusion_table(predictions)
     counts = table.to_numpy()
@@ -80,7 +80,7 @@ def roc_table(predictions: Predictions) -> pd.DataFrame:
 def precision_recall_table(predictions: Predictions) -> pd.DataFrame:
     """Return the precision-recall curve of each class against the rest: class, threshold, recall, precision.
 
-    The curve has a point at every distinct probability, from high to low. Classes are left out as in ``roc_table``.
+    The curve has a point at every distinct probability, from high to low. The same classes as in ``roc_table`` are omitted.
     """
     rows = [
         pd.DataFrame(

@@ -1,4 +1,4 @@
-"""The style of all figures: legible on a phone, with colours that do not depend on red and green."""
+"""The style of all figures: legible on a phone and suitable for colour-blind readers."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def data_section(data: ReportData) -> Section:
     parts: list[Part] = [
         Table(
             parts_table(data),
-            "Images and patients of each part. The test part is sealed: only the names of its images are read.",
+            "Images and patients of each part. The test part is sealed: only its image names are read.",
         ),
         Table(digests_table(data), "Source and digests of the data"),
     ]

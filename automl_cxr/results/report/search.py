@@ -77,7 +77,7 @@ def costs_section(data: ReportData) -> Section:
         parts.append(plot_or_reason(partial(plot_cost, data.store, "latency", known=data.milliseconds), caption))
     elif "latency" not in costs:
         parts.append(Text("Latency is not known. `automl-cxr report --latency` measures the latency of the saved models."))
-    return Section("Quality against costs", parts)
+    return Section("Score against costs", parts)
 
 
 def splices_section(data: ReportData) -> Section:

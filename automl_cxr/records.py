@@ -54,7 +54,7 @@ class SplitRecord:
         test: Ids of the sealed test images.
         seed: Seed of the split.
         grouped: Whether patients are known, so that no patient has images in two parts.
-        origin: "made", or the parts that the data themselves define.
+        origin: "made" by this program, or the parts that the data set specifies.
         unreadable: Images of train and valid that cannot be read and are excluded, with the reason.
         folds: Fold of each image of ``train``, from 1; empty without cross-validation.
     """

@@ -45,7 +45,7 @@ def inspect(directory: str, layout: str | None, classes: list[str] | None, patie
     click.echo("sizes (height x width): " + ", ".join(f"{name} {h}x{w}" for name, (h, w) in found.sizes.items()))
     if found.n_patients_in_classes:
         click.echo(f"{found.n_patients_in_classes} patients have images in more than one class")
-    for what, reasons in (("cannot be read", found.unreadable), ("left out", found.ignored)):
+    for what, reasons in (("cannot be read", found.unreadable), ("ignored", found.ignored)):
         if reasons:
             click.echo(f"{what}: {len(reasons)}")
         for path, reason in reasons.items():
@@ -107,7 +107,7 @@ def _print_audit(found: Audit) -> None:
     counts = ", ".join(f"{n} {name}" for name, n in zip(found.classes, found.n_images, strict=True))
     click.echo(f"{found.root}: {sum(found.n_images)} images ({counts})")
     tables = {
-        "how well each image statistic alone separates the classes (medians by class)": found.statistics,
+        "separation of the classes by each single image statistic (medians by class)": found.statistics,
         "suspected burnt-in text and markers, fraction of the images": found.burnt_in_text,
         "duplicates": found.duplicates,
         "patients in more than one part": found.patients_across_parts,

@@ -209,7 +209,7 @@ def _refuse_other_classes(store: StudyStore, site: ExternalSite) -> None:
 
 
 def _refuse_own_images(store: StudyStore, site: ExternalSite) -> None:
-    """Check that no image of the site is in the study, whatever its file name.
+    """Check that no image of the site is in the study under any file name.
 
     Images of the study were used for training or selection, or are in the sealed test part.
     """

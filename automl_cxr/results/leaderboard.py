@@ -230,7 +230,7 @@ def _notes(
         n_images, n_read = len(site.dataset.table), max((row.get(f"{site.name}:n_images", 0) for row in rows), default=0)
         if 0 < n_read < n_images:
             notes.append(
-                f"{n_images - n_read} of {n_images} images of {site.name} cannot be read and are left out. "
+                f"{n_images - n_read} of {n_images} images of {site.name} cannot be read and are excluded. "
                 "`automl-cxr data inspect` lists them."
             )
     return tuple(notes)

@@ -152,8 +152,8 @@ def _add_scatter(figure: go.Figure, table: pd.DataFrame, scores: SpliceRecord) -
     is_first, is_second = table["second_cut"] == "", table["first_cut"] == ""
     kinds = [
         ("pairs", table[~is_front & ~is_first & ~is_second], {"color": _PALE, "size": 7}),
-        (f"{scores.first} alone", table[is_first], {"color": "#2563eb", "size": 9, "symbol": "square"}),
-        (f"{scores.second} alone", table[is_second], {"color": "#15803d", "size": 9, "symbol": "diamond"}),
+        (f"single cuts of {scores.first}", table[is_first], {"color": "#2563eb", "size": 9, "symbol": "square"}),
+        (f"single cuts of {scores.second}", table[is_second], {"color": "#15803d", "size": 9, "symbol": "diamond"}),
     ]
     for name, rows, marker in kinds:
         if len(rows):

@@ -1,7 +1,7 @@
 """Copies of a study: the record is copied to a storage and the files to a folder. The copy can be continued independently.
 
-The record is copied first, and the folder is renamed to its final name last. Therefore an
-interrupted copy is a study without files: every command reports it, and `automl-cxr studies delete` removes it.
+The record is copied first, and the folder is renamed to its final name last. Therefore an interrupted copy is a study without
+files: every command reports it, and `automl-cxr studies delete` removes it.
 
 Running trials belong to the original's search. In the copy they are WAITING with the same values. A running trial that
 continues another trial is FAILED in the copy, and its parent can be continued again.

@@ -123,7 +123,7 @@ def _check_every_class(record: SplitRecord) -> None:
         if missing:
             raise DataError(
                 f"Every class needs readable {name} images; received none of '{record.classes[missing[0]]}'. "
-                "See `automl-cxr data inspect`, or leave the class out with --classes."
+                "See `automl-cxr data inspect`, or exclude the class with --classes."
             )
 
 
@@ -138,13 +138,13 @@ def _part(classes: tuple[str, ...], rows: pd.DataFrame, images: list[str]) -> Pa
 
 def _ignored_note(dataset: Dataset) -> str:
     path, reason = next(iter(dataset.ignored.items()))
-    return f"{len(dataset.ignored)} files are left out, such as {path} ({reason}). `automl-cxr data inspect` lists them all."
+    return f"{len(dataset.ignored)} files are ignored, such as {path} ({reason}). `automl-cxr data inspect` lists them all."
 
 
 def _unreadable_note(record: SplitRecord) -> str:
     image, reason = next(iter(record.unreadable.items()))
     return (
-        f"{len(record.unreadable)} of the training and validation images cannot be read and are left out, "
+        f"{len(record.unreadable)} of the training and validation images cannot be read and are excluded, "
         f"such as {image} ({reason}). `automl-cxr data inspect` lists them all."
     )
 

@@ -8,8 +8,8 @@ trials are abandoned, and another driver requeues them. Each driver has two file
 
 A released lock proves that a driver on the same machine is dead. For a driver on another machine the lock proves nothing,
 because file locks may not work between machines, and a suspended process keeps its lock. In these cases the counter is used: if
-a monitor observes no new value for ``timeout_seconds``, measured with its own monotonic clock, it regards the driver as dead.
-The file contains a counter instead of a time stamp, because the clocks of two machines differ and can be set back.
+a monitor observes no new value for ``timeout_seconds``, measured with the monotonic clock of the monitor, it regards the driver
+as dead. The file contains a counter instead of a time stamp, because the clocks of two machines differ and can be set back.
 
 The counter is in the folder instead of the storage for three reasons. All drivers of a study share the folder. If
 the storage is unavailable for a minute, drivers must not be regarded as dead. An SQLite file allows one writer at a time, so
@@ -103,7 +103,7 @@ class DriverMonitor:
     Args:
         study_folder: Folder of the study.
         settings: Time-out of a heartbeat.
-        clock: Function that returns seconds and never goes backwards.
+        clock: Monotonic clock in seconds.
         machine: Machine of the monitor. File locks are used only for drivers on the same machine.
         own: Name of the driver of this monitor, which is always regarded as alive.
     """

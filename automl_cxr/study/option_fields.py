@@ -52,7 +52,7 @@ class Option:
         kind: Type of the value on the command line.
         low: Lowest number accepted on the command line, or None.
         high: Highest number accepted on the command line, or None.
-        above_zero: Whether Python values must be above 0, too.
+        above_zero: Whether Python values must also be above 0.
         metavar: Placeholder of the value in the help text; None for that of ``kind``.
         choices: Names that the option accepts, if they form a fixed list.
         is_repeatable: Whether the option can be given several times.

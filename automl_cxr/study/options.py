@@ -226,7 +226,7 @@ class SearchOptions(OptionSet):
     )
     views: int | None = option_field(
         "Augmented views of each image that are drawn once, so that the features of frozen layers can be cached; each epoch "
-        "uses the next view. 0 augments anew in every epoch and caches no features.",
+        "uses the next view. 0 draws new augmentations in every epoch and caches no features.",
         Section.TRAINING,
         kind="int",
         low=0,
@@ -268,7 +268,7 @@ class SearchOptions(OptionSet):
         default_text="no limit",
     )
     target: float | None = option_field(
-        "The search ends when a trial reaches this score.",
+        "The search ends when a trial reaches this score of the first objective.",
         Section.BUDGET,
         kind="float",
         metavar="SCORE",
@@ -314,8 +314,8 @@ class SearchOptions(OptionSet):
         default_text="limited by the cores, GPUs and memory",
     )
     batch_trials: int | None = option_field(
-        "Largest number of cheap trials, such as heads on frozen features, that train together as one batch; 1 trains each "
-        "trial alone.",
+        "Maximum number of cheap trials, such as heads on frozen features, that are trained together as one batch; 1 trains "
+        "each trial separately.",
         Section.EXECUTION,
         hidden_flags=("together",),
         kind="int",
@@ -370,7 +370,7 @@ class SearchOptions(OptionSet):
         _check_executor(self.executor)
         if self.executor != "ray" and self.ray_resources:
             names = [f"--{name.replace('_', '-')}" for name in self.ray_resources]
-            raise UsageError(f"{', '.join(names)} needs --executor ray; received --executor {self.executor}. Leave it out.")
+            raise UsageError(f"{', '.join(names)} needs --executor ray; received --executor {self.executor}. Omit it.")
 
     @property
     def hyperparameters(self) -> dict[str, Any] | None:

@@ -53,7 +53,7 @@ def prepare_study(
         options: Options of the search; only those of the study's specification are used.
         runs: Folder of all studies' files.
         storage: Optuna storage URL.
-        command: Command line as typed, for the record.
+        command: Command line, for the record.
         on_progress: Called with the number of decoded images and of all images.
 
     Raises:

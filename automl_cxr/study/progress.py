@@ -83,7 +83,7 @@ class SearchProgress:
 
     def on_lost(self, number: int) -> None:
         self._running.pop(number, None)
-        self._print(f"trial {number} is stopped in this search: another search requeued it, because this heartbeat had stopped")
+        self._print(f"trial {number} is stopped: another search requeued it, because the heartbeat of this search had stopped")
 
     def on_end(self, record: TrialRecord) -> None:
         self._running.pop(record.number, None)

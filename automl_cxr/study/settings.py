@@ -77,7 +77,7 @@ def _absolute_if_file(name: str, value: Value) -> Value:
 
 def _existing_folder(folder: str | None) -> str | None:
     if folder is not None and not Path(folder).expanduser().is_dir():
-        raise UsageError(f"The folder of pretrained weights must exist; received {folder}. Name another --weights.")
+        raise UsageError(f"The folder of pretrained weights must exist; received {folder}. Choose another --weights.")
     return None if folder is None else resolve_path(folder)
 
 

@@ -67,8 +67,8 @@ def pooled_features(
     maps, pixels = tensors_at(network, cuts), network.inputs[0]
     outputs = []
     for cut, tensor in zip(cuts, maps, strict=True):
-        (alone,) = tensors_at(network, [cut])  # its digest does not depend on the other cuts
-        pooled = [_POOLINGS[pooling]()(one) for one in (alone, tensor)]
+        (single,) = tensors_at(network, [cut])  # its digest does not depend on the other cuts
+        pooled = [_POOLINGS[pooling]()(one) for one in (single, tensor)]
         features = features_of(
             keras.Model(pixels, pooled[0]), images, dtype=dtype, label=f"{label or network.name}@{cut}, {pooling}"
         )

@@ -44,6 +44,6 @@ def test_the_audited_table_is_not_replaced(tmp_path, capsys):
     table = tmp_path / "mine.csv"
     table.write_text("path,label,note\na.png,ill,keep me\n")
     assert _run(["data", "audit", str(table), "--fix", str(table)]) == 2
-    assert "Name another --fix" in capsys.readouterr().err
+    assert "Choose another --fix" in capsys.readouterr().err
     assert "keep me" in table.read_text()
     assert not (tmp_path / "mine.changes.csv").exists()

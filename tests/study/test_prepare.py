@@ -95,7 +95,7 @@ def test_unreadable_images_are_left_out_and_reported(prepare, phantoms, tmp_path
     assert set(split.unreadable) <= {path.relative_to(copy).as_posix() for path in broken}
     assert not set(split.unreadable) & {*split.train.images, *split.valid.images}
     assert split.unreadable, "of three broken images at least one is not in the test part with this seed"
-    assert any("cannot be read and are left out" in note for note in prepared.notes)
+    assert any("cannot be read and are excluded" in note for note in prepared.notes)
     assert len(np.load(prepared.images, mmap_mode="r")) == len(split.train.images) + len(split.valid.images)
     assert not prepare(data=str(copy)).is_new
 

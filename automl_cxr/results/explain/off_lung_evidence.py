@@ -1,7 +1,7 @@
 """The share of the Grad-CAM evidence outside the lungs: in the corners and along the borders of the images.
 
 Letters, markers and black bars are located there. If the classes come from different hospitals, a classifier can learn these
-instead of the disease (Zech et al. 2018, DeGrave et al. 2021), which its scores do not reveal.
+instead of the disease (Zech et al. 2018, DeGrave et al. 2021), and its scores do not show this.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from automl_cxr.results.classifier import Classifier, LoadedClassifier
 from automl_cxr.results.explain.classifier_gradcam import ClassifierGradCam, Heatmap
 from automl_cxr.results.explain.image_batches import OnProblem, OnProgress, read_batches
 
-CORNER = 0.2  # of a side; in frontal radiographs, corners show shoulders, arms, markers and the abdomen
+CORNER = 0.2  # of a side; in frontal radiographs, corners show shoulders, arms, markers and regions below the diaphragm
 BORDER = 0.08  # of a side; padding counts as border
 # Threshold for the evidence of a region, relative to its share of the area. On phantom images (90 validation images), the worst
 # region of a class reached 1.4 without a marker, and 3.3 with a burnt-in letter of 5 of 32 pixels in a corner.

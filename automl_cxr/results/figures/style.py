@@ -31,7 +31,7 @@ def styled(figure: go.Figure, title: str, **layout: Any) -> go.Figure:
 
 
 def joined_lines(lines: list[tuple[Any, Any, str]]) -> dict[str, list[Any]]:
-    """Return lines (x, y, text) as one trace with gaps between them, because hundreds of traces make a figure slow."""
+    """Return lines (x, y, text) as one trace with gaps between them, because a figure with hundreds of traces is slow."""
     joined: dict[str, list[Any]] = {"x": [], "y": [], "text": []}
     for x, y, text in lines:
         joined["x"] += [*x, None]

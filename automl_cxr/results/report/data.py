@@ -30,7 +30,7 @@ def data_section(data: ReportData) -> Section:
         shown = f" (the first {_MAX_UNREADABLE} are listed)" if len(split.unreadable) > _MAX_UNREADABLE else ""
         parts.append(Table(pd.DataFrame(rows), caption + shown))
     if not split.grouped:
-        parts.append(Text("Patients are unknown. Every image is treated as its own patient.", is_warning=True))
+        parts.append(Text("Patients are unknown. Every image is treated as a separate patient.", is_warning=True))
     return Section("Data and split", parts)
 
 

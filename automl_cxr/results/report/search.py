@@ -68,8 +68,8 @@ def costs_section(data: ReportData) -> Section:
     spec, figures = data.spec, Figures(data.store)
     others = [name for name in spec.objectives[1:] if name not in COSTS]
     costs = [name for name in COSTS if name == "parameters" or name in spec.objectives]
-    front = "The line joins the trials of the Pareto front: no other trial is better in every objective."
-    cheapest = "The line joins the trials for which no cheaper trial is as good."
+    front = "The line connects the trials of the Pareto front: no other trial is better in every objective."
+    cheapest = "The line connects the trials for which no cheaper trial has at least the same score."
     parts = [plot_or_reason(partial(figures.pareto, name), front) for name in others]
     parts += [plot_or_reason(partial(figures.cost, name), cheapest) for name in costs]
     if data.milliseconds and "latency" not in costs:

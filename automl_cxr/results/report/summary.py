@@ -83,7 +83,7 @@ def warnings_of(data: ReportData) -> list[str]:
         warnings += data.heatmaps.warnings
     if not split.grouped:
         warnings.append(
-            "Patients are unknown, so every image is treated as its own patient. Images of the same patient may be in "
+            "Patients are unknown, so every image is treated as a separate patient. Images of the same patient may be in "
             "different parts of the split, and the intervals are then too narrow."
         )
     images = Counter(split.judged.labels)

@@ -84,5 +84,5 @@ def test_the_heat_map_shows_scores_costs_and_the_pareto_front(scores):
     named = {trace.name: trace for trace in others}
     front = next(trace for name, trace in named.items() if name.startswith("Pareto front"))
     assert list(front.x) == [900, 1500]
-    assert list(named["a alone"].y) == [0.85, 0.6]
+    assert list(named["single cuts of a"].y) == [0.85, 0.6]
     assert list(named["parent as trained"].x) == [15_000]

@@ -78,7 +78,7 @@ def _print_details(details: StudyDetails) -> None:
     import pandas as pd
 
     summary, spec = details.summary, dataclasses.asdict(details.spec)
-    settings = [{"setting": key, "value": _written(value)} for key, value in spec.items() if key not in _NOT_IN_TABLE]
+    settings = [{"setting": key, "value": _format_value(value)} for key, value in spec.items() if key not in _NOT_IN_TABLE]
     print_table(pd.DataFrame(settings), title=summary.name)
     by = "by patient" if details.grouped else "by image"
     click.echo(f"images, split {by}: " + ", ".join(f"{count:,} {part}" for part, count in details.images.items()))
@@ -97,7 +97,7 @@ def _print_details(details: StudyDetails) -> None:
     click.echo(f"started with: automl-cxr {spec['command']}" if spec["command"] else "started from Python")
 
 
-def _written(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value))
     if isinstance(value, dict):

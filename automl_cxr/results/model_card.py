@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_USE = (
+_INTENDED_USE = (
     "For research on the classification of chest radiographs of the kind named below. Not a medical device: it must not be "
     "used for clinical decisions. Good scores on a public collection are no evidence of clinical value. It was not tested on "
     "data of other hospitals, machines, projections or patient populations."
@@ -19,7 +19,7 @@ def model_card(record: Mapping[str, Any]) -> str:
         record: Content of the ensemble's JSON file.
     """
     sections = {
-        "Intended use": [_USE],
+        "Intended use": [_INTENDED_USE],
         "Data": _data(record),
         "Members": _members(record),
         "Combination": _combination(record),

@@ -141,15 +141,15 @@ def _to_xlsx(table: pd.DataFrame, title: str) -> bytes:
     """Return a sheet with a frozen header. Text cells are never formulas."""
     import openpyxl  # 0.2 s to import
 
-    book = openpyxl.Workbook()
-    sheet = book.active
+    workbook = openpyxl.Workbook()
+    sheet = workbook.active
     sheet.title = re.sub(r"[\[\]:*?/\\]", " ", title)[:31] or "Table"
     safe = safe_cells(table)
     for values in [list(safe.columns), *safe.astype(object).itertuples(index=False), *([note] for note in _notes(table))]:
         sheet.append([_spreadsheet_value(value) for value in values])
     sheet.freeze_panes = "A2"
     file = io.BytesIO()
-    book.save(file)
+    workbook.save(file)
     return file.getvalue()
 
 

@@ -100,11 +100,11 @@ class Option:
 
     @property
     def _default_hint(self) -> str:
-        text = self.default_text or ("" if self.default in (None, (), {}) else _written(self.default))
+        text = self.default_text or ("" if self.default in (None, (), {}) else _format_default(self.default))
         return f"[default: {text}]" if text else ""
 
 
-def _written(default: Any) -> str:
+def _format_default(default: Any) -> str:
     return ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 

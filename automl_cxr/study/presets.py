@@ -11,7 +11,7 @@ from typing import Any
 from automl_cxr.architectures import BACKBONES
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import UnknownNameError, UsageError
-from automl_cxr.study.spaces import load_space, refuse_unread_fixed, shipped
+from automl_cxr.study.spaces import load_space, refuse_unused_fixed, shipped
 from automl_cxr.study.study_files import find_study_file, read_study_file
 
 _HYPERPARAMETERS = {"image-size": "image_size", "batch-size": "batch_size", "epochs": "epochs", "fit": "fit"}
@@ -90,7 +90,7 @@ def _preset(space_name: str, values: Mapping[str, Any], settings: Mapping[str, A
     fixed = {name: value for name, value in values.items() if name not in ("image_size", "epochs")}
     space = load_space(space_name).fix(fixed)
     TrialConfig.from_values(space.constants)  # raises for unknown names and impossible values
-    refuse_unread_fixed(space, fixed)
+    refuse_unused_fixed(space, fixed)
     preset = space.preset()
     if preset is None:
         missing = [parameter.name for parameter in space.parameters if parameter.default is None]

@@ -121,8 +121,8 @@ class SearchProgress:
         if self._budget.seconds is not None:
             limits.append(self._budget.seconds - (now - self._start))
         if self._budget.n_trials is not None and self._n_ended:
-            pace = (self._last_end - self._start) / self._n_ended
-            limits.append((self._budget.n_trials - n_done) * pace - (now - self._last_end))
+            seconds_per_trial = (self._last_end - self._start) / self._n_ended
+            limits.append((self._budget.n_trials - n_done) * seconds_per_trial - (now - self._last_end))
         return f"about {format_seconds(max(0.0, min(limits)))} left" if limits and self._running else ""
 
     def _status(self) -> Text:

@@ -124,13 +124,13 @@ class RecordedProposer:
     def observe_round(self, reports: Sequence[tuple[int, Report]]) -> list[Decision]:
         owned = self._store.select_owned([number for number, _ in reports], self._driver)
         with self._store.batch_writes():
-            verdicts = [
+            decisions = [
                 self._proposer.observe(number, report) if number in owned else Decision.STOP for number, report in reports
             ]
         for number, report in reports:
             if number in owned:
                 self._listener.on_epoch(number, report)
-        return [Decision.STOP] * len(reports) if self._budget.is_target_reached else verdicts
+        return [Decision.STOP] * len(reports) if self._budget.is_target_reached else decisions
 
     # ------------------------------------------------------------------------------------------------------- ends
 

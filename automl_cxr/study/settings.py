@@ -15,7 +15,7 @@ from automl_cxr.scoring.objectives import Requirement, check_objectives, needs_n
 from automl_cxr.study.fidelity import check_fidelity
 from automl_cxr.study.option_fields import options_of
 from automl_cxr.study.options import SearchOptions
-from automl_cxr.study.spaces import check_space, read_space, refuse_unread, refuse_unread_fixed
+from automl_cxr.study.spaces import check_space, read_space, refuse_unused, refuse_unused_fixed
 from automl_cxr.study.spec import StudySpec, resolve_path
 
 DEFAULT_SPACE = "scratch"
@@ -119,11 +119,11 @@ def choose_space(options: SearchOptions, existing: StudySpec | None, fixed: Mapp
     else:
         chosen = options.space or DEFAULT_SPACE
         name, text = Path(chosen).stem, read_space(chosen)
-    as_written = check_space(parse_space(text, name=name))
-    space = check_space(as_written.fix(fixed))
+    original_space = check_space(parse_space(text, name=name))
+    space = check_space(original_space.fix(fixed))
     if existing is None:  # studies of earlier versions, which had no such check, can be continued
-        refuse_unread(as_written, as_written.names)
-        refuse_unread_fixed(space, fixed)
+        refuse_unused(original_space, original_space.names)
+        refuse_unused_fixed(space, fixed)
     if options.batch_size is not None and "batch_size" in space.names:
         raise UsageError(f"The batch size is set twice: by --batch-size and by the space {name} or --set. Omit one of them.")
     return name, text

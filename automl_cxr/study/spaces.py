@@ -46,7 +46,7 @@ def load_space(name: str) -> Space:
         SpaceError: The file is not a space, contains invalid values, or sets hyperparameters without effect.
     """
     space = check_space(parse_space(read_space(name), name=Path(name).stem))
-    refuse_unread(space, space.names)
+    refuse_unused(space, space.names)
     return space
 
 
@@ -75,7 +75,7 @@ def check_space(space: Space) -> Space:
         raise SpaceError(f"Space '{space.name}' is empty: a space must fix or search at least one hyperparameter.")
     for name, values in [
         *((name, [value]) for name, value in space.constants.items()),
-        *((parameter.name, _extremes(parameter)) for parameter in space.parameters),
+        *((parameter.name, _boundary_values(parameter)) for parameter in space.parameters),
     ]:
         for value in values:
             try:
@@ -91,7 +91,7 @@ def check_space(space: Space) -> Space:
     return space
 
 
-def refuse_unread(space: Space, names: Collection[str]) -> None:
+def refuse_unused(space: Space, names: Collection[str]) -> None:
     """Check that every hyperparameter of a space has an effect on at least one of its networks.
 
     A conditional hyperparameter is accepted if the space searches one of the hyperparameters on which its condition depends.
@@ -109,8 +109,8 @@ def refuse_unread(space: Space, names: Collection[str]) -> None:
     for name in names:
         used_by = used_by_of(name)
         candidates = [config for config in configs if config.family in used_by.families]
-        is_decided_later = any(parent in searched for parent in used_by.depends_on)
-        if candidates and (is_decided_later or any(config.reads(name) for config in candidates)):
+        is_condition_searched = any(parent in searched for parent in used_by.depends_on)
+        if candidates and (is_condition_searched or any(config.reads(name) for config in candidates)):
             continue
         values = {parent: getattr(configs[0], parent) for parent in used_by.depends_on} if candidates else {}
         received = {"family": "/".join(map(str, families or ())), **values}
@@ -121,7 +121,7 @@ def refuse_unread(space: Space, names: Collection[str]) -> None:
         )
 
 
-def refuse_unread_fixed(space: Space, fixed: Collection[str]) -> None:
+def refuse_unused_fixed(space: Space, fixed: Collection[str]) -> None:
     """Check that every hyperparameter that the user fixed has an effect on at least one network of a space.
 
     If the family was fixed, the other hyperparameters of the space are checked too. Otherwise they are not: ``--set loss=ce``
@@ -134,8 +134,8 @@ def refuse_unread_fixed(space: Space, fixed: Collection[str]) -> None:
     Raises:
         SpaceError: A hyperparameter has no effect.
     """
-    refuse_unread(space, space.names if "family" in fixed else fixed)
+    refuse_unused(space, space.names if "family" in fixed else fixed)
 
 
-def _extremes(parameter: object) -> list[Value]:
+def _boundary_values(parameter: object) -> list[Value]:
     return list(parameter.values) if isinstance(parameter, Choice) else [parameter.low, parameter.high]  # type: ignore[attr-defined]

@@ -33,7 +33,7 @@ _SOURCE = "warm_start"  # attribute of an enqueued trial: the number of its sour
 _PRESET = "preset"
 
 # Scores of the earlier study are used only if these settings are equal. Otherwise the scores are not comparable.
-_SETTINGS_OF_SCORES = (
+_SETTINGS_THAT_AFFECT_SCORES = (
     "objectives",
     "requirements",
     "folds",
@@ -100,7 +100,7 @@ def plan_warm_start(earlier: StudyStore, spec: StudySpec, split: SplitRecord) ->
             f"A warm start needs configurations with values in space {spec.space_name}, other than its preset; "
             f"study '{earlier.name}' has none{reasons}. Omit --warm-start."
         )
-    differing = [name for name in _SETTINGS_OF_SCORES if getattr(earlier_spec, name) != getattr(spec, name)]
+    differing = [name for name in _SETTINGS_THAT_AFFECT_SCORES if getattr(earlier_spec, name) != getattr(spec, name)]
     scored = {} if differing else _same_trials(ranked, earlier_spec, spec)
     notes = [f"Warm start from '{earlier.name}': its best {len(enqueued)} configurations run first, after the space's preset."]
     if problems:

@@ -51,7 +51,7 @@ class Checkpoint:
     parts: int = 1
 
 
-def take_checkpoint(
+def create_checkpoint(
     model: keras.Model,
     optimizer: keras.Optimizer,
     *,

@@ -134,7 +134,7 @@ def _finish_fold(
         for epoch in fold.history:
             log_epoch(log, epoch)
         return fold
-    trained = _exhaust(train_network(task, train, left_out, n_classes=n_classes, costs=costs, log=log, started=started))
+    trained = _run_to_end(train_network(task, train, left_out, n_classes=n_classes, costs=costs, log=log, started=started))
     fold = FinishedFold(
         history=trained.history,
         weights=trained.model.get_weights(),
@@ -147,7 +147,7 @@ def _finish_fold(
     return fold
 
 
-def _exhaust(epochs: Generator[EpochRecord, None, TrainedNetwork]) -> TrainedNetwork:
+def _run_to_end(epochs: Generator[EpochRecord, None, TrainedNetwork]) -> TrainedNetwork:
     while True:
         try:
             next(epochs)

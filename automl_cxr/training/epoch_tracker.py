@@ -64,7 +64,7 @@ class EpochTracker:
         self.history: list[EpochRecord] = []
         self.best: EpochRecord | None = None
 
-    def is_at(self, until: int | None) -> bool:
+    def has_reached(self, until: int | None) -> bool:
         """Return whether training has reached the epoch ``until``."""
         return until is not None and len(self.history) >= until
 

@@ -69,7 +69,7 @@ class FrozenBase:
         self._vector = self._whole.get_layer(_VECTOR).output
         self.inputs = choose_phase_inputs(self._whole, config, n_epochs=_MANY_EPOCHS, train=train, valid=valid)
         if not isinstance(self.inputs.valid, FeaturePart):
-            raise NotCacheableError(self.inputs.reads)
+            raise NotCacheableError(self.inputs.description)
         self._compared = compared_positions(valid)
         base = keras.Model(self._whole.input, self._vector)
         self._vectors_from_pixels = _predict(base, valid.batch, self._compared)

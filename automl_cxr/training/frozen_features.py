@@ -123,12 +123,12 @@ def _open(
     tensors = {output.features.key: output.tensor for output in outputs}
 
     def compute(missing: Sequence[Features]) -> Iterator[Rows]:
-        return run_over(keras.Model(pixels, [tensors[features.key] for features in missing]), images, view=view)
+        return compute_features(keras.Model(pixels, [tensors[features.key] for features in missing]), images, view=view)
 
     return cache.open([output.features for output in outputs], compute)
 
 
-def run_over(network: keras.Model, images: np.ndarray, *, view: int = 0) -> Iterator[Rows]:
+def compute_features(network: keras.Model, images: np.ndarray, *, view: int = 0) -> Iterator[Rows]:
     """Yield the outputs of a network batch by batch, in inference mode or with the augmentation of a view."""
     if view:
         network = _with_view(network, view)

@@ -38,15 +38,15 @@ class PhaseInputs:
         network: The network to compile and fit: the whole network, or the layers above its frozen parts.
         train: The training part; with augmented views, one training part for each view, used by the epochs in rotation.
         valid: The validation part.
-        reads: Description of the inputs for the record: "backbone@vector, float32", or "pixels" and the reason why features are
-            not used; "" for networks without a backbone.
+        description: Inputs, for the record: "backbone@vector, float32", or "pixels" and the reason why
+            features are not used; "" for networks without a backbone.
         is_exact: Whether its predictions differ from those of the whole network by rounding only.
     """
 
     network: keras.Model
     train: Sequence[LabelledPart | FeaturePart]
     valid: LabelledPart | FeaturePart
-    reads: str
+    description: str
     is_exact: bool = True
 
     def train_part(self, epoch: int) -> LabelledPart | FeaturePart:
@@ -68,11 +68,11 @@ def choose_phase_inputs(
     """
     has_backbone = any(layer.name in (BACKBONE, SECOND_BACKBONE) for layer in network.layers)
     if config.features == PIXELS or not has_backbone:
-        return PhaseInputs(network=network, train=[train], valid=valid, reads=PIXELS if has_backbone else "")
+        return PhaseInputs(network=network, train=[train], valid=valid, description=PIXELS if has_backbone else "")
     try:
         return _feature_inputs(network, config, n_epochs=n_epochs, train=train, valid=valid)
     except (NotCacheableError, FeatureCacheError) as reason:
-        return PhaseInputs(network=network, train=[train], valid=valid, reads=f"{PIXELS}: {reason}")
+        return PhaseInputs(network=network, train=[train], valid=valid, description=f"{PIXELS}: {reason}")
 
 
 def _feature_inputs(
@@ -107,7 +107,7 @@ def _feature_inputs(
         network=divided.trained,
         train=[FeaturePart(inputs, train.rows, train.labels) for inputs in inputs_of_views[1:] or inputs_of_views],
         valid=FeaturePart(inputs_of_views[0], valid.rows, valid.labels),
-        reads=f"{' and '.join(part.name for part in parts)}, {dtype}" + (f", {config.views} views" if are_drawn else ""),
+        description=f"{' and '.join(part.name for part in parts)}, {dtype}" + (f", {config.views} views" if are_drawn else ""),
         is_exact=dtype == "float32" and not has_gpu(),  # on a GPU, rounding depends on the batch size
     )
 

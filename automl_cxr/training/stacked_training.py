@@ -129,7 +129,7 @@ class HeadTraining:
 
     def has_more_epochs(self) -> bool:
         """Return whether there is another epoch to train."""
-        if self._is_stopped or self._error is not None or self._tracker.is_at(self._until):
+        if self._is_stopped or self._error is not None or self._tracker.has_reached(self._until):
             return False
         if not self._tracker.has_more_epochs(_PHASE, self._phase):
             return False
@@ -286,7 +286,7 @@ class _TrainingGroup:
                     labels=self._inputs.valid.labels,
                     probabilities=probabilities,
                     seconds=seconds,
-                    features=self._inputs.reads,
+                    features=self._inputs.description,
                 )
                 if not member.has_more_epochs():
                     member.detach()

@@ -17,7 +17,7 @@ from automl_cxr.model.flops import count_multiply_adds
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.inference import check_finite_predictions, predict_batches
 from automl_cxr.records import EpochRecord
-from automl_cxr.training.checkpoint import Checkpoint, restore_checkpoint, take_checkpoint
+from automl_cxr.training.checkpoint import Checkpoint, create_checkpoint, restore_checkpoint
 from automl_cxr.training.compilation import compile_network
 from automl_cxr.training.datasets import FeaturePart, LabelledPart
 from automl_cxr.training.epoch_tracker import EpochTracker, Objective, refuse_diverged_loss
@@ -116,7 +116,7 @@ class Training:
 
     def checkpoint(self) -> Checkpoint:
         """Copy the state after the last epoch that was yielded; call it before requesting the next epoch."""
-        return take_checkpoint(
+        return create_checkpoint(
             self._model,
             self._inputs.network.optimizer,
             history=self._tracker.history,
@@ -148,13 +148,13 @@ class Training:
             if tracker.history and tracker.history[-1].phase > number:
                 continue  # finished before the checkpoint
             self._start_phase(phase)
-            while tracker.has_more_epochs(number, phase) and not tracker.is_at(until):
+            while tracker.has_more_epochs(number, phase) and not tracker.has_reached(until):
                 deadline_passed = tracker.best is not None and deadline is not None and time.monotonic() > deadline
                 if deadline_passed:
                     break
                 yield self._run_epoch(number, phase)
             self._model.set_weights(self._best_weights)
-            if deadline_passed or tracker.is_at(until):
+            if deadline_passed or tracker.has_reached(until):
                 break
         return TrainingEnd(best_epoch=tracker.best.epoch, cut_short=deadline_passed)
 
@@ -214,7 +214,7 @@ class Training:
             probabilities=probabilities,
             seconds=time.perf_counter() - started,
             n_parameters=self._model.count_params(),
-            features=self._inputs.reads,
+            features=self._inputs.description,
         )
         if self._tracker.best is record:
             self._best_weights = self._model.get_weights()

@@ -21,7 +21,7 @@ from automl_cxr.training.checkpoint import Checkpoint, has_matching_shapes, load
 from automl_cxr.training.datasets import LabelledPart
 from automl_cxr.training.sampling import images_per_epoch
 from automl_cxr.training.trainer import Training, TrainingEnd, n_steps
-from automl_cxr.training.trial_costs import at_buildable_size, measure_costs, score_trial
+from automl_cxr.training.trial_costs import measure_costs, score_trial, with_buildable_image_size
 from automl_cxr.training.trial_files import digest_files, history_rows, log_epoch, log_start, save_trial
 from automl_cxr.training.trial_task import TrialResult, TrialTask
 
@@ -75,7 +75,7 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
     started = time.monotonic()
     split = SplitRecord.from_json(task.split.read_text(encoding="utf-8"))
     costs = measure_costs(task, len(split.classes))
-    task = at_buildable_size(task, len(split.classes))
+    task = with_buildable_image_size(task, len(split.classes))
     train, valid = load_parts(downscaled_images(task.images, task.config.image_size), split)
     (task.folder / "config.json").write_text(task.config.to_json(), encoding="utf-8")
 

@@ -55,7 +55,7 @@ def _refuse_violated(requirements: Sequence[Requirement], costs: Mapping[str, fl
         )
 
 
-def at_buildable_size(task: TrialTask, n_classes: int) -> TrialTask:
+def with_buildable_image_size(task: TrialTask, n_classes: int) -> TrialTask:
     """Increase the image size of a task, if necessary, to the smallest size for which the network can be built."""
     largest = task.largest_image or task.config.image_size
     while task.config.image_size < largest:

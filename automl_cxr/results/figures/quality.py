@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from automl_cxr.results.figures.style import INK, PALE, colour_of, styled
+from automl_cxr.results.figures.style import PALE, TEXT_COLOUR, colour_of, styled
 from automl_cxr.scoring.calibration import expected_calibration_error
 from automl_cxr.scoring.confusion import confusion_matrix
 from automl_cxr.scoring.predictions import Predictions
@@ -194,7 +194,7 @@ def plot_reliability(predictions: Predictions, title: str) -> go.Figure:
         name=f"predictions (ECE {error:.3f})",
         customdata=table["images"],
         marker={"size": 6 + 18 * np.sqrt(table["images"] / max(1, table["images"].max())), "color": colour_of(0)},
-        line={"color": INK, "width": 1},
+        line={"color": TEXT_COLOUR, "width": 1},
         hovertemplate="confidence %{x:.2f}, accuracy %{y:.2f}, %{customdata} images<extra></extra>",
     )
     return _unit_square(figure, title, "probability of the predicted class", "accuracy")

@@ -21,7 +21,7 @@ from automl_cxr.training.trainer import predict_probabilities
 
 _VECTOR = "vector"  # the layer whose output is the input of the heads
 _BATCH_SIZE = 256  # images
-_MANY_EPOCHS = 10**9  # an unknown number of heads will use the features, so they are always worth caching
+_MANY_EPOCHS = 10**9  # large, because the number of heads that use the features is unknown
 # The data type of the features belongs to the frozen layers, although only the training of heads uses it.
 _HEAD = tuple(
     name

@@ -1,4 +1,4 @@
-"""Runs trials that train only a head together. Each trial has the interface of ``run_trial``; all share the frozen layers.
+"""Joint training of trials that train only a head. Each trial has the interface of ``run_trial``; frozen layers are shared.
 
 The frozen layers, and each epoch of all heads, are computed when the first trial needs them. Costs, deadlines, checkpoints,
 files and errors are separate for each trial.

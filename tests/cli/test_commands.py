@@ -179,7 +179,7 @@ def test_help_names_all_samplers_pruners_metrics_methods_and_layouts(run):
         (["search", "--name", ""], 2, "folder name"),
         (["search", "--address", "127.0.0.1:1"], 2, "No Ray cluster answers"),
         (["splice", "squeezenet"], 2, "Missing argument 'B'"),
-        (["splice", "squeezenet", "mine"], 1, "'mine' is no backbone"),
+        (["splice", "squeezenet", "mine"], 1, "'mine' is neither a backbone"),
         (["splice", "squeezenet", "vgg16", "--format", "jsn"], 2, "Did you mean 'json'"),
         (["splice", "squeezenet", "vgg16", "--figure", "no/such/f.html"], 2, "its folder must exist"),
         (["dashboard"], 1, "Run a search first"),

@@ -97,7 +97,7 @@ def test_the_test_part_is_reported_as_the_study_recorded_it(finished):
     assert table.table["macro_f1"].tolist() == [0.4321]
     evaluated = "The test part was evaluated once. Macro-averaged F1 of trial 1 was 0.432."
     assert evaluated in methods_paragraphs(once)[3]
-    assert any("was opened twice" in warning for warning in warnings_of(replace(unopened, test_opened=[entry, entry])))
+    assert any("was evaluated twice" in warning for warning in warnings_of(replace(unopened, test_opened=[entry, entry])))
 
 
 def test_a_report_does_not_open_the_test_part(finished, page):

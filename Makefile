@@ -1,10 +1,10 @@
-# Everything that a developer or CI does. `make demo` and `make test` need Python 3.11 or later and nothing else.
+# Commands for developers and CI. `make demo` and `make test` only need Python 3.11 or later.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# Tests run in two processes, on what may be two cores: threads of both would wait for each other.
+# Tests run in two processes, possibly on two cores. With more threads the processes would slow each other down.
 ONE_THREAD := TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .PHONY: demo test test-postgres lint docs clean
@@ -21,19 +21,19 @@ demo: $(INSTALLED)  ## a small search on phantom radiographs, its leaderboard an
 	$(BIN)/automl-cxr ensemble build demo --top 3
 	@echo "Look at it with:  $(BIN)/automl-cxr dashboard"
 
-test: $(INSTALLED)  ## every test; those that need a GPU or real radiographs skip themselves, saying so
+test: $(INSTALLED)  ## all tests; tests that need a GPU or real radiographs (AUTOML_CXR_TEST_DATA) are skipped without them
 	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-test-postgres: $(INSTALLED)  ## the storage tests on a PostgreSQL server that they start (apt-get install postgresql)
+test-postgres: $(INSTALLED)  ## the storage tests on a PostgreSQL server, which the tests start (apt-get install postgresql)
 	$(BIN)/python -m pytest -m postgres tests/storage
 
-lint: $(INSTALLED)  ## style and import rules (ruff, tests/test_imports.py) and types
+lint: $(INSTALLED)  ## style, import rules (tests/test_imports.py) and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --quiet tests/test_imports.py
 
-docs: $(INSTALLED)  ## the documentation site, into site/; a warning is an error
+docs: $(INSTALLED)  ## the documentation site, in site/; warnings are errors
 	$(BIN)/mkdocs build --strict
 
 clean:

@@ -36,8 +36,8 @@ EFFECTS: Mapping[str, str] = {
     "loss": "the loss function that training minimises",
     "optimizer": "the optimizer, and its learning rate in each epoch",
     "augmentation": "the random changes of training images, and how often they are drawn",
-    "training": "all else that decides what training computes: how images become squares, the order, number and weight of the "
-    "images of an epoch, batches, cached features, the number of epochs, the selected epoch, and the seed",
+    "training": "everything else that determines what training computes: how images become squares, the order, number and "
+    "weight of the images of an epoch, batches, cached features, the number of epochs, the selected epoch, and the seed",
 }
 """The parts of a training that a hyperparameter can affect, each with its definition."""
 
@@ -64,7 +64,7 @@ def _any_value(value: Any) -> None:
 
 
 def _not_blank(value: Any) -> str | None:
-    return None if value.strip() else "must name something"
+    return None if value.strip() else "must not be empty"
 
 
 def _taps_rule(value: Any) -> str | None:
@@ -77,7 +77,7 @@ def _taps_rule(value: Any) -> str | None:
 
 def _conv_spec_rule(value: Any) -> str | None:
     if value:
-        parse_conv_spec(value)  # raises a UsageError that names the invalid word
+        parse_conv_spec(value)  # raises a UsageError that contains the invalid word
     return None
 
 
@@ -95,12 +95,12 @@ def _alphas_rule(value: Any) -> str | None:
 
 @dataclass(frozen=True)
 class UsedBy:
-    """The networks that read a hyperparameter.
+    """The networks in which a hyperparameter has an effect.
 
     Attributes:
-        families: Families that read it.
-        condition: The condition under which they do, as text; "" if they always do.
-        depends_on: Hyperparameters that decide whether the condition holds.
+        families: Families that use it.
+        condition: The condition under which they use it, as text; "" if they always use it.
+        depends_on: Hyperparameters that determine whether the condition holds.
         holds: Evaluates the condition for a configuration of one of the families.
     """
 
@@ -173,13 +173,13 @@ class BranchConfig(NamedTuple):
 
     @property
     def is_pretrained(self) -> bool:
-        """Whether it is frozen first: a published network, or a convolution stack with weights from a file."""
+        """Whether training starts with it frozen: a published network, or a convolution stack with weights from a file."""
         return self.backbone != SCRATCH or self.weights not in NAMED_WEIGHTS
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialConfig:
-    """The hyperparameters of a trial, which together decide what it computes.
+    """The hyperparameters of a trial, which together determine its result.
 
     A search space may search or fix each of them by its name, except those that belong to a whole study (image_size, fit,
     epochs, seed).
@@ -578,7 +578,7 @@ class TrialConfig:
         _within(0, 100),
         "augmentation",
         "Number of augmented views of each image that are drawn once, so that features of frozen layers can be "
-        "cached; epochs use them in rotation. 0 draws anew in each epoch and computes from pixels.",
+        "cached; epochs use them in rotation. 0 draws new views in each epoch and computes from pixels.",
         used_by=_PRETRAINED.under(
             "if augmentation is above 0 and features are cached",
             *("augmentation", "features"),
@@ -589,7 +589,7 @@ class TrialConfig:
         True,
         _any_value,
         "augmentation",
-        "Whether images are mirrored left to right at random, whatever the strength.",
+        "Whether images are mirrored left to right at random, regardless of the strength.",
         used_by=_AUGMENTED,
     )
     rotation_low: float = _hyperparameter(
@@ -730,7 +730,7 @@ class TrialConfig:
         """Create a configuration from named values, with defaults for the others.
 
         Raises:
-            UnknownNameError: A name is no hyperparameter.
+            UnknownNameError: A name is not a hyperparameter.
             UsageError: A value has another type or is out of its range.
         """
         for name in values:
@@ -747,10 +747,10 @@ class TrialConfig:
 
 
 def used_by_of(name: str) -> UsedBy:
-    """Return the networks that read a hyperparameter.
+    """Return the networks in which a hyperparameter has an effect.
 
     Raises:
-        UnknownNameError: The name is no hyperparameter.
+        UnknownNameError: The name is not a hyperparameter.
     """
     return _metadata_of(name)["used_by"]
 
@@ -759,8 +759,8 @@ def read_value(name: str, text: str) -> Any:
     """Parse the value of a hyperparameter from the command line, such as "3", "0.5", "true" or "focal".
 
     Raises:
-        UnknownNameError: The name is no hyperparameter.
-        UsageError: The text is no value of its type.
+        UnknownNameError: The name is not a hyperparameter.
+        UsageError: The text is not a value of its type.
     """
     types = {item.name: item.type for item in fields(TrialConfig)}
     if name not in types:

@@ -61,7 +61,7 @@ class UnknownNameError(UsageError):
 
 
 class SpaceError(UsageError):
-    """Raised for a search space that cannot be parsed or contradicts itself. Correct its TOML."""
+    """Raised for a search space that cannot be parsed or is inconsistent. Correct its TOML."""
 
 
 class StudyMismatchError(UsageError):
@@ -77,7 +77,7 @@ class UnreadableImageError(DataError):
 
 
 class ExportError(AutomlCxrError, RuntimeError):
-    """Raised if networks cannot be exported to a format, or compute other values there.
+    """Raised if networks cannot be exported to a format, or if the exported file computes other values.
 
     Choose another format or other members.
     """

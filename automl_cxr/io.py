@@ -16,10 +16,10 @@ from typing import BinaryIO
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces ``path`` when the block succeeds.
 
-    The content is flushed to disk before the rename. Therefore a reader finds the old file or the complete new one, after a
-    crash too. If the block fails, the temporary file is removed and ``path`` is unchanged.
+    The content is flushed to disk before the rename. Therefore a reader finds the old file or the complete new one, even
+    after a crash. If the block fails, the temporary file is removed and ``path`` is unchanged.
 
-    ``tempfile`` is not used, because only their owner may read its files, and a study's folder may belong to a group.
+    ``tempfile`` is not used, because its files can be read by their owner only, and a study's folder may belong to a group.
 
     Raises:
         OSError: The file cannot be written.
@@ -45,7 +45,7 @@ def write_text(path: Path, text: str) -> None:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Create a temporary folder that replaces the folder ``path`` when the block succeeds.
 
-    Between the removal of the old folder and the rename there is a moment without either.
+    This is not atomic: after the removal of the old folder and before the rename, neither folder exists.
 
     Raises:
         OSError: The folder cannot be written.

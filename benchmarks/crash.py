@@ -1,11 +1,11 @@
-"""Kill a search and its workers at random moments, and compare what becomes of the study with one that was left in peace.
+"""Kill a search and its workers at random moments, and compare the study with one that was not interrupted.
 
     python benchmarks/crash.py --driver-kills 20 --worker-kills 20
 
-Trains tiny networks on phantom radiographs through Ray. The searches under fire are asked for more trials than they will ever
-reach; when all kills are spent, a last one completes the study. With one worker the same seed decides the same, so that
-another study, never interrupted, must hold the same trials: values, states, scores of every epoch. With more workers what
-runs at the same time differs, and only the record's wholeness is checked.
+The script trains tiny networks on phantom radiographs with Ray. The searches that are killed have a budget of trials that
+they cannot reach. After the last kill, one more search completes the study. With one worker the seed determines all
+decisions, so a second study, which is not interrupted, must have the same trials: hyperparameters, states and scores of
+every epoch. With several workers the order of events differs, and the script only checks that the record is complete.
 """
 
 from __future__ import annotations
@@ -43,85 +43,105 @@ high = 1e-1
 log = true
 default = 1e-2
 """
-NEVER_REACHED = 10_000
+MORE_TRIALS_THAN_REACHED = 10_000
 FILES = ("config.json", "history.csv", "valid.npz")
 
 
 def command(runs: Path, space: Path, *, name: str, trials: int, workers: int, pruner: str) -> list[str]:
-    words = f"search --space {space} --name {name} --runs {runs} --trials {trials} --epochs 9 --image-size 32 --batch-size 16"
-    words += f" --sampler tpe --pruner {pruner} --concurrency {workers} --cpus-per-trial 1 --seed 7"
-    return [sys.executable, "-c", "from automl_cxr.cli import main; main()", *words.split()]
+    """Return the command line of a search."""
+    arguments = (
+        f"search --space {space} --name {name} --runs {runs} --trials {trials} --epochs 9 --image-size 32 --batch-size 16"
+    )
+    arguments += f" --sampler tpe --pruner {pruner} --concurrency {workers} --cpus-per-trial 1 --seed 7"
+    return [sys.executable, "-c", "from automl_cxr.cli import main; main()", *arguments.split()]
 
 
 def workers_of(driver: psutil.Process) -> list[psutil.Process]:
+    """Return the worker processes of a search."""
     return [process for process in driver.children(recursive=True) if "automl_cxr.engine.worker" in process.cmdline()]
 
 
 def sleep_unless_ended(driver: subprocess.Popen[bytes], seconds: float, log: Path) -> None:
+    """Sleep; end the benchmark with the end of the log if the search ends by itself."""
     try:
         code = driver.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
         return
-    said = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-    raise SystemExit(f"A search that had nothing to end for ended with code {code}. It said:\n{said}")
+    end_of_log = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    raise SystemExit(f"The search must run until it is killed; it ended with code {code}. End of its log:\n{end_of_log}")
 
 
 def kill_a_worker(driver: subprocess.Popen[bytes], rng: random.Random) -> bool:
+    """Kill a random worker of a search; return whether it has one."""
     try:
-        found = workers_of(psutil.Process(driver.pid))
-        if found:
-            rng.choice(found).kill()
-        return bool(found)
+        workers = workers_of(psutil.Process(driver.pid))
+        if workers:
+            rng.choice(workers).kill()
+        return bool(workers)
     except psutil.NoSuchProcess:
         return False
 
 
-def search_under_fire(words: list[str], log: Path, rng: random.Random, *, driver_kills: int, worker_kills: int) -> Counter[str]:
-    """Kill until all kills are spent, as many workers before each driver's turn as the rest allows."""
+def search_and_kill(
+    command_line: list[str], log: Path, rng: random.Random, *, driver_kills: int, worker_kills: int
+) -> Counter[str]:
+    """Start searches and kill them. The kills of workers are distributed evenly over the searches.
+
+    Args:
+        command_line: Command line of the search.
+        log: File that receives the output of the searches.
+        rng: Source of the random moments.
+        driver_kills: Number of searches to kill.
+        worker_kills: Number of workers to kill.
+
+    Returns:
+        The number of kills, by "driver" and "worker".
+    """
     kills: Counter[str] = Counter()
     while kills["driver"] < driver_kills:
         with log.open("ab") as file:
-            driver = subprocess.Popen(words, stdout=file, stderr=file)
-        lives_left = driver_kills - kills["driver"]
-        quota = -(-(worker_kills - kills["worker"]) // lives_left)
-        # From its first breath on, while it reads data and starts Ray too, not only when it is at work.
+            driver = subprocess.Popen(command_line, stdout=file, stderr=file)
+        searches_left = driver_kills - kills["driver"]
+        n_workers_to_kill = -(-(worker_kills - kills["worker"]) // searches_left)
+        # Early moments are included: the search reads data and starts Ray during the first seconds.
         sleep_unless_ended(driver, rng.uniform(0.5, 40), log)
-        while quota > 0:
+        while n_workers_to_kill > 0:
             sleep_unless_ended(driver, rng.uniform(0.1, 8), log)
             if kill_a_worker(driver, rng):
                 kills["worker"] += 1
-                quota -= 1
+                n_workers_to_kill -= 1
         driver.send_signal(signal.SIGKILL)
         driver.wait()
         kills["driver"] += 1
-        print(f"{dict(kills)} kills so far", file=sys.stderr, flush=True)
+        print(f"kills: {dict(kills)}", file=sys.stderr, flush=True)
     return kills
 
 
 def trials_of(runs: Path, name: str) -> list[optuna.trial.FrozenTrial]:
+    """Return the trials of a study."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.load_study(study_name=name, storage=f"sqlite:///{runs / 'studies.db'}").get_trials()
 
 
-def faults(runs: Path, name: str, trials: list[optuna.trial.FrozenTrial], n_asked: int) -> dict[str, int]:
-    """Count what must not be."""
+def count_faults(runs: Path, name: str, trials: list[optuna.trial.FrozenTrial], n_requested: int) -> dict[str, int]:
+    """Count faults of a record, by their descriptions. All counts must be 0."""
     folder = runs / name / "trials"
     complete = [trial for trial in trials if trial.state is optuna.trial.TrialState.COMPLETE]
     points = Counter(str(sorted(trial.params.items())) for trial in trials)
     return {
-        "trials more or fewer than asked": abs(len(trials) - n_asked),
-        "trials without an end": sum(not trial.state.is_finished() for trial in trials),
-        "configurations trained twice": sum(count - 1 for count in points.values()),
-        "COMPLETE trials without their files": sum(
+        "difference between requested and recorded trials": abs(len(trials) - n_requested),
+        "unfinished trials": sum(not trial.state.is_finished() for trial in trials),
+        "repeated configurations": sum(count - 1 for count in points.values()),
+        "COMPLETE trials with missing files": sum(
             not all((folder / f"{trial.number:05d}" / file).is_file() for file in FILES) for trial in complete
         ),
-        "files of no trial": sum(path.name.startswith(".") for path in folder.iterdir()),
-        "checkpoints left": len(list((runs / name / "checkpoints").glob("*.npz"))),
+        "leftover temporary folders": sum(path.name.startswith(".") for path in folder.iterdir()),
+        "leftover checkpoints": len(list((runs / name / "checkpoints").glob("*.npz"))),
     }
 
 
-def difference(trials: list[optuna.trial.FrozenTrial], others: list[optuna.trial.FrozenTrial]) -> int:
-    """Count the trials that were decided or scored otherwise."""
+def count_differences(trials: list[optuna.trial.FrozenTrial], others: list[optuna.trial.FrozenTrial]) -> int:
+    """Count the trials that differ in hyperparameters, state or scores."""
     return sum(
         (one.params, one.state, one.value, one.intermediate_values)
         != (other.params, other.state, other.value, other.intermediate_values)
@@ -131,40 +151,47 @@ def difference(trials: list[optuna.trial.FrozenTrial], others: list[optuna.trial
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--driver-kills", type=int, default=20)
-    parser.add_argument("--worker-kills", type=int, default=20)
-    parser.add_argument("--workers", type=int, default=1, help="trials at once; decisions are compared for 1 only")
-    parser.add_argument("--pruner", default="asha")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--driver-kills", type=int, default=20, help="number of times to kill the search")
+    parser.add_argument("--worker-kills", type=int, default=20, help="number of workers to kill")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="number of concurrent trials; trials are compared with those of an uninterrupted study for 1 only",
+    )
+    parser.add_argument("--pruner", default="asha", help="pruner of the searches")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the moments")
     arguments = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         runs, space = Path(folder) / "runs", Path(folder) / "tiny.toml"
         space.write_text(SPACE)
-        how = {"workers": arguments.workers, "pruner": arguments.pruner}
+        settings = {"workers": arguments.workers, "pruner": arguments.pruner}
         log = Path(folder) / "log"
-        kills = search_under_fire(
-            command(runs, space, name="killed", trials=NEVER_REACHED, **how),
+        kills = search_and_kill(
+            command(runs, space, name="killed", trials=MORE_TRIALS_THAN_REACHED, **settings),
             log,
             random.Random(arguments.seed),
             driver_kills=arguments.driver_kills,
             worker_kills=arguments.worker_kills,
         )
         n_trials = len(trials_of(runs, "killed")) + 4
-        subprocess.run(command(runs, space, name="killed", trials=n_trials, **how), check=True, capture_output=True)
+        subprocess.run(command(runs, space, name="killed", trials=n_trials, **settings), check=True, capture_output=True)
         killed = trials_of(runs, "killed")
         rows = {"trials": n_trials, "drivers killed": kills["driver"], "workers killed": kills["worker"]}
-        rows["trials begun more than once"] = sum(trial.user_attrs.get("attempts", 1) > 1 for trial in killed)
+        rows["trials started more than once"] = sum(trial.user_attrs.get("attempts", 1) > 1 for trial in killed)
         rows |= {str(state.name): count for state, count in Counter(trial.state for trial in killed).items()}
-        rows |= faults(runs, "killed", killed, n_trials)
+        rows |= count_faults(runs, "killed", killed, n_trials)
         if arguments.workers == 1:
-            words = command(runs, space, name="peaceful", trials=n_trials, **how)
-            subprocess.run(words, check=True, capture_output=True)
-            rows["trials otherwise than without interruption"] = difference(killed, trials_of(runs, "peaceful"))
+            command_line = command(runs, space, name="uninterrupted", trials=n_trials, **settings)
+            subprocess.run(command_line, check=True, capture_output=True)
+            rows["trials that differ from the uninterrupted study"] = count_differences(
+                killed, trials_of(runs, "uninterrupted")
+            )
         rows["minutes"] = round((time.monotonic() - started) / 60)
     print("| | |\n| --- | --- |")
-    for what, count in rows.items():
-        print(f"| {what} | {count} |")
+    for quantity, count in rows.items():
+        print(f"| {quantity} | {count} |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""A head on frozen features, trained by NumPy, as an objective of the engine: hyperband.py runs thousands of its epochs."""
+"""A head on frozen features, trained with NumPy, as an objective of the engine. Used by hyperband.py.
+
+NumPy is used because an epoch takes milliseconds, and hyperband.py runs thousands of epochs.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +24,20 @@ Parameters = list[np.ndarray]
 
 @dataclass(frozen=True)
 class Part:
-    """Images as features (n, n_features), float32, standardised, and labels (n,)."""
+    """Images as standardised features, float32 (n, n_features), and labels, int (n,)."""
 
     features: np.ndarray
     labels: np.ndarray
 
 
 class Head:
-    """Dense layers of one width with ReLU and dropout, then a softmax; trained by Adam on cross-entropy.
+    """Dense layers of equal width with ReLU and dropout, and a softmax layer; trained with Adam on cross-entropy.
 
     Args:
-        n_features: Features of an image.
-        n_classes: Classes.
-        values: "n_dense", "dense_units", "dropout" and "learning_rate".
-        seed: Decides initial weights, the order of images and dropout.
+        n_features: Number of features of an image.
+        n_classes: Number of classes.
+        values: Hyperparameters "n_dense", "dense_units", "dropout" and "learning_rate".
+        seed: Random seed of initial weights, image order and dropout.
     """
 
     def __init__(self, n_features: int, n_classes: int, values: Mapping[str, Any], *, seed: int) -> None:
@@ -51,7 +54,7 @@ class Head:
         self._n_steps = 0
 
     def train_epoch(self, part: Part, epoch: int) -> None:
-        """Take a step for each batch of all images, in an order of this epoch's own."""
+        """Train on all images once, in batches. The image order depends on the seed and the epoch."""
         rng = np.random.default_rng((self._seed, epoch))
         order = rng.permutation(len(part.labels))
         for start in range(0, len(order), _BATCH):
@@ -59,11 +62,11 @@ class Head:
             self._step(self._gradients(part.features[batch], part.labels[batch], rng))
 
     def _gradients(self, x: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Parameters:
-        kept = 1 - self._values["dropout"]
+        retain = 1 - self._values["dropout"]
         inputs, gates = [x], []
         for weights, bias in _pairs(self.parameters)[:-1]:
             raw = inputs[-1] @ weights + bias
-            gates.append(((raw > 0) & (rng.random(raw.shape, "float32") < kept)).astype("float32") / np.float32(kept))
+            gates.append(((raw > 0) & (rng.random(raw.shape, "float32") < retain)).astype("float32") / np.float32(retain))
             inputs.append(raw * gates[-1])
         weights, bias = self.parameters[-2:]
         error = _softmax(inputs[-1] @ weights + bias)
@@ -87,7 +90,7 @@ class Head:
 
 
 def predict(parameters: Parameters, features: np.ndarray) -> np.ndarray:
-    """Give the probabilities (n, n_classes) of a head with these weights and biases."""
+    """Return the probabilities (n, n_classes) of a head with given weights and biases."""
     x = features
     for weights, bias in _pairs(parameters)[:-1]:
         x = np.maximum(x @ weights + bias, 0)
@@ -105,7 +108,15 @@ def _softmax(raw: np.ndarray) -> np.ndarray:
 
 @dataclass
 class HeadTraining:
-    """A training that can be gone on with: the head, and its best epoch so far."""
+    """The state of a training that can be continued.
+
+    Attributes:
+        head: The head.
+        epoch: Number of epochs so far.
+        best_epoch: Epoch with the highest validation score.
+        best_score: Score of this epoch.
+        best_parameters: Weights and biases after this epoch.
+    """
 
     head: Head
     epoch: int = 0
@@ -116,15 +127,17 @@ class HeadTraining:
 
 @dataclass
 class HeadObjective:
-    """Trains a proposal's head to its rung, from its parent's checkpoint where it has one. For one process.
+    """An objective that trains a head up to the rung of a proposal, continuing from the checkpoint of its parent, if any.
+
+    It keeps its checkpoints in memory, so all trials must run in one process.
 
     Attributes:
-        train: What it is trained on.
-        valid: What each epoch is scored on, by macro-F1; a trial's score is that of its best epoch.
-        seed: From which every trial's seed follows.
-        epochs: Epochs of a trial that is not stopped.
-        checkpoints: Training of every trial that came to its end, by its number.
-        n_epochs: Epochs of all trials so far.
+        train: Training part.
+        valid: Validation part. Each epoch is scored by macro-F1; the score of a trial is that of its best epoch.
+        seed: Random seed from which the seeds of the trials are derived.
+        epochs: Number of epochs of a trial that is not stopped early.
+        checkpoints: Trainings of finished trials, by trial number.
+        n_epochs: Number of epochs of all trials so far.
     """
 
     train: Part
@@ -135,7 +148,7 @@ class HeadObjective:
     n_epochs: int = 0
 
     def __call__(self, proposal: Proposal) -> Generator[Report, None, Facts]:
-        training = self._begin(proposal)
+        training = self._start(proposal)
         while training.epoch < (proposal.epochs or self.epochs):
             training.epoch += 1
             self.n_epochs += 1
@@ -148,7 +161,7 @@ class HeadObjective:
         self.checkpoints[proposal.number] = training
         return {"score": training.best_score, "best_epoch": training.best_epoch}
 
-    def _begin(self, proposal: Proposal) -> HeadTraining:
+    def _start(self, proposal: Proposal) -> HeadTraining:
         if proposal.parent is not None:
             return copy.deepcopy(self.checkpoints[proposal.parent])
         n_classes = int(self.train.labels.max()) + 1

@@ -1,7 +1,7 @@
-"""One search of heads.py, by one tool, in a process of its own: ``python heads_tools.py TOOL MATERIAL N_TRIALS SEED``.
+"""One search of heads.py with one tool, in a separate process: ``python heads_tools.py TOOL INPUTS N_TRIALS SEED``.
 
-MATERIAL is the folder that ``heads.py`` prepares. The last line that it prints is JSON: the macro-F1 of every trial's best
-epoch on the validation part, the seconds of the search alone (Keras loaded, data opened), and the most memory of the process.
+INPUTS is the folder that heads.py prepares. The last printed line is JSON: the validation macro-F1 of the best epoch of
+each trial, the seconds of the search (without importing Keras), and the peak memory of the process in bytes.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from typing import Any
 import numpy as np
 
 EPOCHS, BATCH = 20, 32
-UNITS, DROPOUT, LEARNING_RATE, GAMMA = (32, 1024), (0.0, 0.6), (1e-4, 1e-2), (0.5, 5.0)  # those of search_spaces/transfer.toml
+UNITS, DROPOUT, LEARNING_RATE, GAMMA = (32, 1024), (0.0, 0.6), (1e-4, 1e-2), (0.5, 5.0)  # as in search_spaces/transfer.toml
 FIXED = {"backbone": "squeezenet", "unfreeze": 0, "augmentation": 0.0, "patience": EPOCHS}
-OURS, FEATURES, PIXELS = "automl-cxr", "KerasTuner on features", "KerasTuner, backbone inside"
+AUTOML_CXR, FEATURES, PIXELS = "automl-cxr", "KerasTuner on precomputed features", "KerasTuner, backbone in each trial"
 
 
-# ------------------------------------------------------------------------------------------------------------------ ours
+# ------------------------------------------------------------------------------------------------------------ automl-cxr
 
 
-def search_by_automl_cxr(material: Path, n_trials: int, seed: int) -> list[float]:
+def search_by_automl_cxr(inputs: Path, n_trials: int, seed: int) -> list[float]:
     """Search as ``automl-cxr search --space transfer --sampler random --executor inline`` does."""
     import automl_cxr
 
-    told = json.loads((material / "told.json").read_text())
+    settings = json.loads((inputs / "inputs.json").read_text())
     with tempfile.TemporaryDirectory() as runs:
         study = automl_cxr.search(
             "transfer",
-            data=told["data"],
+            data=settings["data"],
             name=f"heads-{seed}",
             trials=n_trials,
             epochs=EPOCHS,
-            image_size=told["image_size"],
+            image_size=settings["image_size"],
             batch_size=BATCH,
             fixed=FIXED,
-            weights_folder=told["weights"],
+            weights_folder=settings["weights"],
             sampler="random",
             pruner="none",
             executor="inline",
@@ -52,30 +52,30 @@ def search_by_automl_cxr(material: Path, n_trials: int, seed: int) -> list[float
         return [trial.score for trial in study.trials if trial.score is not None]
 
 
-# ----------------------------------------------------------------------------------------------------------------- peers
+# ------------------------------------------------------------------------------------------------------------ KerasTuner
 
 
-def search_features(material: Path, n_trials: int, seed: int) -> list[float]:
-    """Search with KerasTuner's RandomSearch over heads on features that were computed before."""
+def search_features(inputs: Path, n_trials: int, seed: int) -> list[float]:
+    """Search with KerasTuner's RandomSearch over heads on precomputed features."""
     import keras
 
-    parts = [np.load(material / f"{name}_features.npy") for name in ("train", "valid")]
-    return _search_by_kerastuner(lambda: keras.Input(parts[0].shape[1:]), lambda x: x, parts, material, n_trials, seed)
+    parts = [np.load(inputs / f"{name}_features.npy") for name in ("train", "valid")]
+    return _search_by_kerastuner(lambda: keras.Input(parts[0].shape[1:]), lambda x: x, parts, inputs, n_trials, seed)
 
 
-def search_pixels(material: Path, n_trials: int, seed: int) -> list[float]:
-    """Search with KerasTuner's RandomSearch over whole networks, the frozen backbone in each."""
+def search_pixels(inputs: Path, n_trials: int, seed: int) -> list[float]:
+    """Search with KerasTuner's RandomSearch over networks that contain the frozen backbone."""
     import keras
 
-    told = json.loads((material / "told.json").read_text())
-    parts = [np.load(material / f"{name}_pixels.npy", mmap_mode="r")[..., np.newaxis] for name in ("train", "valid")]
+    settings = json.loads((inputs / "inputs.json").read_text())
+    parts = [np.load(inputs / f"{name}_pixels.npy", mmap_mode="r")[..., np.newaxis] for name in ("train", "valid")]
     return _search_by_kerastuner(
-        lambda: keras.Input(parts[0].shape[1:]), lambda x: frozen_vector(x, told["weights"]), parts, material, n_trials, seed
+        lambda: keras.Input(parts[0].shape[1:]), lambda x: frozen_vector(x, settings["weights"]), parts, inputs, n_trials, seed
     )
 
 
 def frozen_vector(pixels: Any, weights: str) -> Any:
-    """Put a frozen SqueezeNet and average pooling on raw pixels."""
+    """Return the pooled output of a frozen SqueezeNet, (batch, n_features), for a tensor of raw pixels."""
     import keras
 
     from automl_cxr.architectures import find_backbone
@@ -91,16 +91,16 @@ def frozen_vector(pixels: Any, weights: str) -> Any:
 
 def _search_by_kerastuner(
     make_input: Callable[[], Any],
-    grow: Callable[[Any], Any],
+    add_backbone: Callable[[Any], Any],
     parts: list[np.ndarray],
-    material: Path,
+    inputs: Path,
     n_trials: int,
     seed: int,
 ) -> list[float]:
     import keras
     import keras_tuner
 
-    train_labels, valid_labels = (np.load(material / f"{name}_labels.npy") for name in ("train", "valid"))
+    train_labels, valid_labels = (np.load(inputs / f"{name}_labels.npy") for name in ("train", "valid"))
     n_classes = int(train_labels.max()) + 1
     n_steps = EPOCHS * -(-len(train_labels) // BATCH)
 
@@ -108,15 +108,15 @@ def _search_by_kerastuner(
         keras.utils.clear_session()
         n_dense = choices.Int("n_dense", 0, 2)
         dropout = choices.Float("dropout", *DROPOUT)
-        entry = make_input()
-        x = grow(entry)
+        network_input = make_input()
+        x = add_backbone(network_input)
         if n_dense > 0:
             units = choices.Int("dense_units", *UNITS, sampling="log")
             for _ in range(n_dense):
                 x = keras.layers.Dropout(dropout)(keras.layers.Dense(units, activation="relu")(x))
         else:
             x = keras.layers.Dropout(dropout)(x)
-        model = keras.Model(entry, keras.layers.Dense(n_classes, activation="softmax")(x))
+        model = keras.Model(network_input, keras.layers.Dense(n_classes, activation="softmax")(x))
         loss: Any = keras.losses.CategoricalCrossentropy()
         if choices.Choice("loss", ["ce", "focal"]) == "focal":
             loss = keras.losses.CategoricalFocalCrossentropy(alpha=1.0, gamma=choices.Float("focal_gamma", *GAMMA))
@@ -143,21 +143,21 @@ def _search_by_kerastuner(
 
 
 TOOLS: dict[str, Callable[[Path, int, int], list[float]]] = {
-    OURS: search_by_automl_cxr,
+    AUTOML_CXR: search_by_automl_cxr,
     FEATURES: search_features,
     PIXELS: search_pixels,
 }
 
 
 def main() -> None:
-    tool, material, n_trials, seed = sys.argv[1:]
-    import keras  # noqa: F401 - loaded before the clock starts, for all alike
+    tool, inputs, n_trials, seed = sys.argv[1:]
+    import keras  # noqa: F401 - loaded before the measurement starts, for all tools
 
     started = time.perf_counter()
-    scores = TOOLS[tool](Path(material), int(n_trials), int(seed))
+    scores = TOOLS[tool](Path(inputs), int(n_trials), int(seed))
     seconds = time.perf_counter() - started
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"scores": scores, "seconds": seconds, "most_memory": most}))
+    peak_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"scores": scores, "seconds": seconds, "peak_memory": peak_memory}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks measure by: a command's wall and CPU time, and the machine that it ran on."""
+"""Measurement of the wall time and CPU time of a command, and a description of the machine."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from dataclasses import dataclass
 
 import psutil
 
-_LOOK_SECONDS = 0.2
+_SAMPLING_SECONDS = 0.2
 _PACKAGES = ("keras", "tensorflow", "optuna", "ray", "keras-tuner")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a command printed and took.
+    """The output and the cost of a command.
 
     Attributes:
         last_line: The last line of its standard output.
         errors: The end of its standard error.
         code: Its exit code.
-        seconds: Wall seconds from its start to its end.
-        cpu_seconds: CPU seconds of it and all its descendants, which other work on the machine hardly changes. A descendant
-            counts as last seen, a fifth of a second before its end or less.
+        seconds: Wall time in seconds.
+        cpu_seconds: CPU time in seconds of the command and all its descendants. Other load on the machine changes it
+            little. Processes are sampled every 0.2 s, so up to 0.2 s of each descendant is missing.
     """
 
     last_line: str
@@ -37,34 +37,34 @@ class Measured:
     cpu_seconds: float
 
 
-def measure(words: list[str]) -> Measured:
-    """Run a command to its end."""
+def measure(command_line: list[str]) -> Measured:
+    """Run a command and wait for its end."""
     started = time.perf_counter()
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    seen: dict[int, float] = {}
-    watch = threading.Thread(target=_watch, args=(process, seen), daemon=True)
-    watch.start()
+    process = subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    cpu_seconds: dict[int, float] = {}
+    sampler = threading.Thread(target=_sample_cpu_seconds, args=(process, cpu_seconds), daemon=True)
+    sampler.start()
     output, errors = process.communicate()
     seconds = time.perf_counter() - started
-    watch.join()
+    sampler.join()
     last_line = output.strip().rpartition("\n")[2]
-    return Measured(last_line, errors[-2_000:], process.returncode, seconds, sum(seen.values()))
+    return Measured(last_line, errors[-2_000:], process.returncode, seconds, sum(cpu_seconds.values()))
 
 
-def _watch(process: subprocess.Popen[str], seen: dict[int, float]) -> None:
-    """Note the CPU seconds of a process and its descendants, by their ids, as long as it lives."""
+def _sample_cpu_seconds(process: subprocess.Popen[str], cpu_seconds: dict[int, float]) -> None:
+    """Record the CPU seconds of a process and its descendants, by process id, until the process ends."""
     root = psutil.Process(process.pid)
     while process.poll() is None:
-        with contextlib.suppress(psutil.Error):  # it has just ended
+        with contextlib.suppress(psutil.Error):  # a process has just ended
             for member in [root, *root.children(recursive=True)]:
                 with contextlib.suppress(psutil.Error):
                     times = member.cpu_times()
-                    seen[member.pid] = times.user + times.system
-        time.sleep(_LOOK_SECONDS)
+                    cpu_seconds[member.pid] = times.user + times.system
+        time.sleep(_SAMPLING_SECONDS)
 
 
 def machine_facts() -> str:
-    """Describe the machine in a line: cores, memory, load by others, versions."""
+    """Describe the machine in one line: cores, memory, load, versions."""
     memory = psutil.virtual_memory().total / 2**30
     versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in _PACKAGES)
     return (

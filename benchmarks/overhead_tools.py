@@ -1,7 +1,7 @@
-"""One search of overhead.py, by one tool, in a process of its own: ``python overhead_tools.py TOOL N_TRIALS [SECONDS]``.
+"""One search of overhead.py with one tool, in a separate process: ``python overhead_tools.py TOOL N_TRIALS [SECONDS]``.
 
-The last line that it prints is a JSON list: of every trial that ended in order, its score and, of long trials, when it was
-entered, began to train and ended.
+The last printed line is a JSON list with an object for each completed trial: its score and, for long trials, the times at
+which the trial started, the training started, and the trial ended.
 """
 
 from __future__ import annotations
@@ -19,16 +19,21 @@ import small_head
 
 from automl_cxr.engine.protocol import Decision, Objective, Pause, Proposal, Proposer, Report, TrialEnd
 
-Told = list[dict[str, float]]
+Trials = list[dict[str, float]]
 TRIALS_AT_ONCE = 2
 
 
-# ------------------------------------------------------------------------------------------------------------------ ours
+# ------------------------------------------------------------------------------------------------------------ automl-cxr
 
 
 @dataclass
 class FirstTrials:
-    """A proposer that is over after so many trials, as the budget of a study makes it."""
+    """A proposer that ends after a number of trials, as with the budget of a study.
+
+    Attributes:
+        proposer: Proposes the trials.
+        n_left: Number of further trials; negative for no limit.
+    """
 
     proposer: Proposer
     n_left: int
@@ -46,8 +51,10 @@ class FirstTrials:
         self.proposer.finish(number, ending)
 
 
-def search_by_engine(n_trials: int, seconds: float | None, folder: Path, *, trial: Objective = small_head.short_trial) -> Told:
-    """Search as ``automl-cxr search`` does: TPE, an SQLite study, Ray Tune with two workers, compiled networks kept."""
+def search_by_engine(
+    n_trials: int, seconds: float | None, folder: Path, *, trial: Objective = small_head.short_trial
+) -> Trials:
+    """Search as ``automl-cxr search`` does: TPE, an SQLite study, Ray Tune with two workers."""
     import optuna
 
     from automl_cxr.engine.ray_execution import RayResources, run_with_ray
@@ -57,7 +64,7 @@ def search_by_engine(n_trials: int, seconds: float | None, folder: Path, *, tria
 
     study = optuna.create_study(storage=open_storage(f"sqlite:///{folder / 'studies.db'}"), direction="maximize")
     space = parse_space(small_head.SPACE, name="head on 64 features")
-    # No pruner: the other tools would train every trial to its end, too.
+    # No pruner, because the other tools do not stop trials early either.
     proposer = build_proposer(study, space, sampler="tpe", pruner="none", epochs=small_head.EPOCHS, seed=0)
     objective = trial if seconds is None else functools.partial(small_head.long_trial, seconds=seconds)
     resources = RayResources(concurrency=TRIALS_AT_ONCE, cpus_per_trial=1)
@@ -65,16 +72,16 @@ def search_by_engine(n_trials: int, seconds: float | None, folder: Path, *, tria
     return [trial.user_attrs for trial in study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))]
 
 
-def search_by_engine_alone(n_trials: int, seconds: float | None, folder: Path) -> Told:
-    """The same with the peers' own Keras code in the trial: what the engine alone makes of it."""
-    return search_by_engine(n_trials, seconds, folder, trial=small_head.short_trial_of_keras)
+def search_by_engine_with_keras_trial(n_trials: int, seconds: float | None, folder: Path) -> Trials:
+    """Search with the same engine, and with the Keras code of the other tools in the trial."""
+    return search_by_engine(n_trials, seconds, folder, trial=small_head.short_keras_trial)
 
 
-# ----------------------------------------------------------------------------------------------------------------- peers
+# ------------------------------------------------------------------------------------------------------------ other tools
 
 
-def search_by_ray(n_trials: int, seconds: float | None, folder: Path) -> Told:
-    """Search with the script that Ray's documentation teaches: a function, OptunaSearch, all else by default."""
+def search_by_ray(n_trials: int, seconds: float | None, folder: Path) -> Trials:
+    """Search with a script as in Ray's documentation: a function trainable and OptunaSearch with default settings."""
     from ray import tune
     from ray.tune.search.optuna import OptunaSearch
 
@@ -108,12 +115,12 @@ def _ray_trial(config: dict[str, Any], *, seconds: float | None) -> None:
             tune.report({"score": accuracy, **times})
 
 
-def search_by_kerastuner(n_trials: int, seconds: float | None, folder: Path) -> Told:
-    """Search with KerasTuner's RandomSearch, one trial after the other as it works on one machine."""
+def search_by_kerastuner(n_trials: int, seconds: float | None, folder: Path) -> Trials:
+    """Search with KerasTuner's RandomSearch, which runs one trial at a time on one machine."""
     import keras_tuner
 
     if seconds is not None:
-        raise SystemExit("KerasTuner trains by epochs and not by seconds.")
+        raise SystemExit("KerasTuner cannot run trials of a given number of seconds.")
 
     def build(choices: keras_tuner.HyperParameters) -> Any:
         return small_head.build_head(
@@ -130,9 +137,9 @@ def search_by_kerastuner(n_trials: int, seconds: float | None, folder: Path) -> 
     return [{"score": trial.score} for trial in tuner.oracle.trials.values() if trial.status == "COMPLETED"]
 
 
-TOOLS: dict[str, Callable[[int, float | None, Path], Told]] = {
+TOOLS: dict[str, Callable[[int, float | None, Path], Trials]] = {
     "automl-cxr": search_by_engine,
-    "automl-cxr, the peers' trial": search_by_engine_alone,
+    "automl-cxr, Keras trial": search_by_engine_with_keras_trial,
     "Ray Tune + OptunaSearch": search_by_ray,
     "KerasTuner RandomSearch": search_by_kerastuner,
 }
@@ -141,9 +148,9 @@ TOOLS: dict[str, Callable[[int, float | None, Path], Told]] = {
 def main() -> None:
     tool, n_trials, *seconds = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
-        told = TOOLS[tool](int(n_trials), float(seconds[0]) if seconds else None, Path(folder))
-    times = ("score", "entered", "began", "ended")
-    print(json.dumps([{name: trial[name] for name in times if name in trial} for trial in told]))
+        trials = TOOLS[tool](int(n_trials), float(seconds[0]) if seconds else None, Path(folder))
+    keys = ("score", "started", "training_started", "ended")
+    print(json.dumps([{name: trial[name] for name in keys if name in trial} for trial in trials]))
 
 
 if __name__ == "__main__":

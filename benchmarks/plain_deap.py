@@ -1,4 +1,4 @@
-"""The genetic algorithm over ensemble weights as one writes it with DEAP in an afternoon: ensemble.py's peer."""
+"""A straightforward genetic algorithm over ensemble weights with DEAP, with which ensemble.py compares this package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CROSSOVER, MUTATION, GENE_FRACTION, ELITE, TOURNAMENT = 0.8, 0.3, 0.5, 5, 3
 
 
 def score_each_by_scikit_learn(probabilities: np.ndarray, labels: np.ndarray) -> Fitness:
-    """Make a fitness that calls scikit-learn's f1_score once an individual."""
+    """Return a fitness function that calls scikit-learn's ``f1_score`` once for each individual."""
     from sklearn.metrics import f1_score
 
     def score(weights: Weights) -> float:
@@ -28,7 +28,16 @@ def score_each_by_scikit_learn(probabilities: np.ndarray, labels: np.ndarray) ->
 def evolve_plainly(
     fitness: Fitness, n_members: int, *, population: int, generations: int, seed: int, seeds: list[Weights] | None = None
 ) -> tuple[Weights, float]:
-    """Evolve from random weights, or from ``seeds`` filled up with such; give the best weights and their fitness."""
+    """Evolve weights, and return the best ones with their fitness.
+
+    Args:
+        fitness: Returns the fitness of each individual; higher is better.
+        n_members: Number of weights.
+        population: Size of the population.
+        generations: Number of generations.
+        seed: Random seed.
+        seeds: Initial weights for at most half of the first population. The rest is random.
+    """
     random.seed(seed)
     if not hasattr(creator, "PlainFitness"):
         creator.create("PlainFitness", base.Fitness, weights=(1.0,))
@@ -37,34 +46,33 @@ def evolve_plainly(
     toolbox.register("mate", _average_genes)
     toolbox.register("mutate", _replace_gene)
     toolbox.register("select", tools.selTournament, tournsize=TOURNAMENT)
-    started = [creator.PlainIndividual(_normalized(list(one))) for one in (seeds or [])[: population // 2]]
-    while len(started) < population:
-        started.append(creator.PlainIndividual(_normalized([random.random() for _ in range(n_members)])))
-    people = started
-    _evaluate(people, fitness)
+    individuals = [creator.PlainIndividual(_normalized(list(weights))) for weights in (seeds or [])[: population // 2]]
+    while len(individuals) < population:
+        individuals.append(creator.PlainIndividual(_normalized([random.random() for _ in range(n_members)])))
+    _evaluate(individuals, fitness)
     for _ in range(generations):
-        children = [toolbox.clone(one) for one in toolbox.select(people, population - ELITE)]
-        for mother, father in zip(children[::2], children[1::2], strict=False):
+        children = [toolbox.clone(individual) for individual in toolbox.select(individuals, population - ELITE)]
+        for first, second in zip(children[::2], children[1::2], strict=False):
             if random.random() < CROSSOVER:
-                toolbox.mate(mother, father)
+                toolbox.mate(first, second)
         for child in children:
             if random.random() < MUTATION:
                 toolbox.mutate(child)
         _evaluate(children, fitness)
-        people = tools.selBest(people, ELITE) + children
-    best = tools.selBest(people, 1)[0]
+        individuals = tools.selBest(individuals, ELITE) + children
+    best = tools.selBest(individuals, 1)[0]
     return list(best), best.fitness.values[0]
 
 
-def _evaluate(people: list, fitness: Fitness) -> None:
-    for one, value in zip(people, fitness(people), strict=True):
-        one.fitness.values = (value,)
+def _evaluate(individuals: list, fitness: Fitness) -> None:
+    for individual, value in zip(individuals, fitness(individuals), strict=True):
+        individual.fitness.values = (value,)
 
 
-def _average_genes(mother: Weights, father: Weights) -> None:
-    for gene in random.sample(range(len(mother)), max(1, round(GENE_FRACTION * len(mother)))):
-        mother[gene] = father[gene] = (mother[gene] + father[gene]) / 2
-    mother[:], father[:] = _normalized(mother), _normalized(father)
+def _average_genes(first: Weights, second: Weights) -> None:
+    for gene in random.sample(range(len(first)), max(1, round(GENE_FRACTION * len(first)))):
+        first[gene] = second[gene] = (first[gene] + second[gene]) / 2
+    first[:], second[:] = _normalized(first), _normalized(second)
 
 
 def _replace_gene(child: Weights) -> None:

@@ -1,4 +1,7 @@
-"""Validation and test predictions of many members, to fit ensembles on and to judge them by: drawn, or of real radiographs."""
+"""Validation and test predictions of many members, for fitting and testing ensembles.
+
+The members are simulated, or trained on real radiographs.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,12 @@ _FEATURES_IMAGE_SIZE = 224
 
 @dataclass(frozen=True)
 class PredictionSet:
-    """What the same members say of validation and of test images.
+    """Predictions of the same members for validation and test images.
 
     Attributes:
-        name: The collection that it belongs to, for the tables.
-        valid: Members' predictions of the images that weights are fitted on.
-        test: The same members' predictions of other patients' images.
+        name: Name of the collection of sets, for the tables.
+        valid: The members' predictions for the images on which weights are fitted.
+        test: The members' predictions for images of other patients.
     """
 
     name: str
@@ -35,19 +38,21 @@ class PredictionSet:
     test: list[Predictions]
 
 
-# ------------------------------------------------------------------------------------------------------------ drawn members
+# ------------------------------------------------------------------------------------------------------------ simulated members
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How members are drawn. An image has evidence, the truth and a noise of its own that no member sees past; a member's
-    logits are the evidence times its skill, a noise that its family shares, and its own.
+    """The parameters of a simulation of members.
+
+    The evidence of an image is its one-hot label plus noise that is the same for all members. The logits of a member are the
+    evidence times its skill, plus noise that its family shares, plus noise of its own.
 
     Attributes:
-        name: For the tables.
-        n_members: Members, in ``n_families`` families of equal size.
-        n_families: Families: members of one differ by their skill and own noise only, as networks of one architecture do.
-        n_valid: Validation images.
+        name: Name for the tables.
+        n_members: Number of members, in ``n_families`` families of about equal size.
+        n_families: Number of families. Members of one family have correlated errors, like networks of one architecture.
+        n_valid: Number of validation images.
         class_shares: Relative frequency of each class.
         skills: Lowest and highest skill.
     """
@@ -61,19 +66,19 @@ class Recipe:
 
 
 RECIPES = (
-    Recipe("drawn: 24 members, 300 images, 3 classes", 24, 4, 300, (2, 1, 1), (0.6, 1.2)),
-    Recipe("drawn: 6 members, 1292 images, 4 classes", 6, 2, 1292, (4, 3, 2, 1), (0.6, 1.4)),
-    Recipe("drawn: 50 members, 150 images, 3 classes", 50, 5, 150, (3, 2, 1), (0.4, 1.2)),
+    Recipe("simulated: 24 members, 300 images, 3 classes", 24, 4, 300, (2, 1, 1), (0.6, 1.2)),
+    Recipe("simulated: 6 members, 1292 images, 4 classes", 6, 2, 1292, (4, 3, 2, 1), (0.6, 1.4)),
+    Recipe("simulated: 50 members, 150 images, 3 classes", 50, 5, 150, (3, 2, 1), (0.4, 1.2)),
 )
-_N_TEST = 20_000  # many, so that a difference on test is not noise of the test images
-_OF_IMAGE, _OF_FAMILY, _OWN = 0.45, 0.6, 0.6  # standard deviations of the three noises; the truth is 1
+_N_TEST = 20_000  # so many that the sampling error of the test images is negligible
+_IMAGE_NOISE, _FAMILY_NOISE, _OWN_NOISE = 0.45, 0.6, 0.6  # standard deviations of the three noises; the label has the value 1
 
 
 def draw_set(recipe: Recipe, seed: int) -> PredictionSet:
-    """Draw members, and images of one to three a patient."""
+    """Simulate members, and images with one to three images per patient."""
     rng = np.random.default_rng((seed, len(recipe.name), recipe.n_members))
     skills = rng.uniform(*recipe.skills, size=recipe.n_members)
-    sharpness = rng.uniform(1.0, 2.5, size=recipe.n_members)  # some members are too sure of themselves
+    sharpness = rng.uniform(1.0, 2.5, size=recipe.n_members)  # some members are overconfident
     tilts = rng.normal(0, 0.25, size=(recipe.n_members, len(recipe.class_shares)))
     families = np.arange(recipe.n_members) % recipe.n_families
     parts = [
@@ -91,24 +96,24 @@ def _draw_part(
     patients = np.repeat(np.arange(n), rng.integers(1, 4, size=n))[:n]
     label_of_patient = rng.choice(k, size=n, p=np.array(recipe.class_shares) / sum(recipe.class_shares))
     labels = label_of_patient[patients]
-    evidence = np.eye(k)[labels] + rng.normal(0, _OF_IMAGE, size=(n, k))
-    of_family = rng.normal(0, _OF_FAMILY, size=(recipe.n_families, n, k))
+    evidence = np.eye(k)[labels] + rng.normal(0, _IMAGE_NOISE, size=(n, k))
+    family_noise = rng.normal(0, _FAMILY_NOISE, size=(recipe.n_families, n, k))
     ids, names = tuple(f"{prefix}{row}" for row in range(n)), tuple(f"{prefix}{patient}" for patient in patients)
-    drawn = []
+    members_predictions = []
     for skill, sharp, tilt, family in zip(skills, sharpness, tilts, families, strict=True):
-        noise = of_family[family] + rng.normal(0, _OWN, size=(n, k))
+        noise = family_noise[family] + rng.normal(0, _OWN_NOISE, size=(n, k))
         logits = sharp * (skill * evidence + noise + tilt)
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-        drawn.append(Predictions(ids, labels, probabilities, tuple(f"class {c}" for c in range(k)), names))
-    return drawn
+        members_predictions.append(Predictions(ids, labels, probabilities, tuple(f"class {c}" for c in range(k)), names))
+    return members_predictions
 
 
-# ------------------------------------------------------------------------------------------------------ of real radiographs
+# --------------------------------------------------------------------------------------------------- members on radiographs
 
 
 def cheap_members() -> dict[str, tuple[str, Callable[[], Any]]]:
-    """Name members of two kinds of input, pixels and features: what they see, and how to make a scikit-learn model."""
+    """Return members for two kinds of input, "pixels" and "features": the kind and a scikit-learn model factory, by name."""
     from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
@@ -132,13 +137,15 @@ def cheap_members() -> dict[str, tuple[str, Callable[[], Any]]]:
 
 
 def radiograph_sets(data: str, weights: str, seeds: Iterable[int], features: Path) -> Iterator[PredictionSet]:
-    """Split a folder of radiographs anew by patient (half, a quarter, a quarter), train the cheap members, let them predict.
+    """Yield the predictions of the cheap members for several splits by patient of a folder of radiographs.
+
+    Each split has half of the images for training, and a quarter each for validation and test.
 
     Args:
-        data: The folder.
+        data: Folder of radiographs.
         weights: Folder of pretrained weights.
-        seeds: One for each split to make.
-        features: Where the pooled SqueezeNet features are kept (npz); computed if the file is missing.
+        seeds: Random seed of each split.
+        features: File (npz) of the pooled SqueezeNet features. It is computed if it does not exist.
     """
     if not features.exists():
         compute_features(data, weights, _FEATURES_IMAGE_SIZE, features)
@@ -153,13 +160,13 @@ def radiograph_sets(data: str, weights: str, seeds: Iterable[int], features: Pat
     for seed in seeds:
         split = split_dataset(dataset, ids, valid_fraction=0.25, test_fraction=0.25, seed=seed)
         train, valid, test = ([row_of[name] for name in part] for part in (split.train, split.valid, split.test))
-        said: dict[str, list[Predictions]] = {"valid": [], "test": []}
+        predictions: dict[str, list[Predictions]] = {"valid": [], "test": []}
         for kind, make in cheap_members().values():
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of solvers that stop early: the members may be as they come
+                warnings.simplefilter("ignore")  # solvers that have not converged are acceptable here
                 model = make().fit(inputs[kind][train], labels[train])
             for part, rows in (("valid", valid), ("test", test)):
                 names, groups = tuple(ids[row] for row in rows), tuple(patients[row] for row in rows)
                 probabilities = model.predict_proba(inputs[kind][rows])
-                said[part].append(Predictions(names, labels[rows], probabilities, dataset.classes, groups))
-        yield PredictionSet("radiographs, 14 members", said["valid"], said["test"])
+                predictions[part].append(Predictions(names, labels[rows], probabilities, dataset.classes, groups))
+        yield PredictionSet("radiographs, 14 members", predictions["valid"], predictions["test"])

@@ -1,13 +1,14 @@
-"""What the driver costs as a study grows: simulated trials at a large scale, and real ones that only sleep.
+"""Measure the cost of the driver as a study grows: simulated trials, and real trials that only sleep.
 
     python benchmarks/scale.py simulate --trials 10000 --at-once 500          # in virtual time: no Ray, no Keras, no training
     python benchmarks/scale.py simulate --storage sqlite --sampler tpe --trials 1000
-    python benchmarks/scale.py sleep --trials 200 --seconds 1                 # through Ray, on two workers
-    python benchmarks/scale.py sleep --trials 1000 --seconds 0 --epochs 10 --batch-trials 16   # in batches that do nothing
+    python benchmarks/scale.py sleep --trials 200 --seconds 1                 # with Ray, on two workers
+    python benchmarks/scale.py sleep --trials 1000 --seconds 0 --epochs 10 --batch-trials 16   # empty trials in batches
 
-The first drives the real proposer and the real record as an executor would, on each storage, and prints driver seconds a trial
-and memory around 100, 1,000 and 10,000 trials. "memory" is Optuna's storage in memory, for reference. PostgreSQL needs Debian's
-package; the server is started and removed by the script. The second prints wall time against the time that the workers sleep.
+``simulate`` calls the proposer and writes the study as an executor does, with each storage, and prints the driver's time
+per trial and its memory at about 100, 1,000 and 10,000 trials. The storage "memory" is Optuna's in-memory storage, for
+reference. PostgreSQL must be installed (Debian package postgresql); the script starts and removes a server. ``sleep``
+compares the wall time with the time that the workers sleep.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ STORAGES = ("memory", "sqlite", "journal", "postgresql")
 SPACE = "scratch"
 
 
-class Silence:
-    """Listens to a search and says nothing."""
+class SilentListener:
+    """A listener that prints errors of the storage and of the lock only."""
 
     def on_begin(self, number: int, *, resumed: bool) -> None: ...
     def on_epoch(self, number: int, report: Report) -> None: ...
@@ -61,14 +62,14 @@ class Silence:
     def on_end(self, record: TrialRecord) -> None: ...
 
     def on_storage_away(self, reason: str) -> None:
-        print(f"the storage is away: {reason}", file=sys.stderr)
+        print(f"the storage does not respond: {reason}", file=sys.stderr)
 
     def on_lock_timeout(self, message: str) -> None:
         print(message, file=sys.stderr)
 
 
-def begin_study(runs: Path, storage: str, *, sampler: str, pruner: str) -> StudyStore:
-    """Write the record of a study whose data nobody will read."""
+def create_study(runs: Path, storage: str, *, sampler: str, pruner: str) -> StudyStore:
+    """Create a study without data."""
     part = PartRecord(images=("a.png",), labels=(0,), patients=("a",))
     split = SplitRecord(
         classes=("a", "b"), train=part, valid=part, test=(), seed=0, grouped=False, origin="made", unreadable={}
@@ -77,7 +78,7 @@ def begin_study(runs: Path, storage: str, *, sampler: str, pruner: str) -> Study
         name="scale",
         space_name=SPACE,
         space_toml=read_space(SPACE),
-        data="nowhere",
+        data="unused",
         layout="folders",
         classes=("a", "b"),
         patients=None,
@@ -104,7 +105,16 @@ def begin_study(runs: Path, storage: str, *, sampler: str, pruner: str) -> Study
 
 @dataclass
 class Meter:
-    """Sums the driver's seconds, and tells them for the last tenth of the trials before each mark."""
+    """Measures the driver's time, and prints the mean of the last tenth of the trials before each mark.
+
+    Attributes:
+        storage: Name of the storage, for the table.
+        sampler: Name of the sampler, for the table.
+        n_ended: Number of trials that have ended.
+        seconds: Wall time of the driver in seconds.
+        cpu_seconds: CPU time of the driver in seconds.
+        since: The three values above at the beginning of the current interval.
+    """
 
     storage: str
     sampler: str
@@ -115,13 +125,14 @@ class Meter:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Count what the driver does meanwhile."""
-        began, cpu_began = time.perf_counter(), time.process_time()
+        """Add the time of the block."""
+        started, cpu_started = time.perf_counter(), time.process_time()
         yield
-        self.seconds += time.perf_counter() - began
-        self.cpu_seconds += time.process_time() - cpu_began
+        self.seconds += time.perf_counter() - started
+        self.cpu_seconds += time.process_time() - cpu_started
 
     def end(self) -> None:
+        """Count a trial that has ended; print a row at a mark."""
         self.n_ended += 1
         mark = next((mark for mark in MARKS if mark >= self.n_ended), None)
         if mark is None:
@@ -138,7 +149,15 @@ class Meter:
 
 
 def run_in_virtual_time(proposer: Proposer, *, store: StudyStore, objective: object, at_once: int, meter: Meter) -> None:
-    """Do what an executor does, for so many trials at once, where an epoch takes one unit of a clock that nobody waits for."""
+    """Run trials as an executor does, with a virtual clock: an epoch takes between 1 and 1.6 units, without waiting.
+
+    Args:
+        proposer: Proposes the trials and receives their results.
+        store: The study.
+        objective: The study's objective.
+        at_once: Number of concurrent trials.
+        meter: Measures the calls of the proposer.
+    """
     clock = 0.0
     events: list[tuple[float, int, int, Proposal]] = []
     is_over = False
@@ -164,7 +183,7 @@ def run_in_virtual_time(proposer: Proposer, *, store: StudyStore, objective: obj
 
 
 def advance(proposer: Proposer, proposal: Proposal, epoch: int) -> bool:
-    """Report an epoch, or the end after the last one; tell whether the trial has ended."""
+    """Report an epoch, or the end after the last epoch. Return whether the trial has ended."""
     if epoch > EPOCHS:
         facts = {"score": score_of(proposal, EPOCHS), "best_epoch": EPOCHS, "epochs": EPOCHS, "cut_short": False}
         proposer.finish(proposal.number, TrialEnd(Outcome.FINISHED, facts={**facts, "n_parameters": 100, "seconds": 1.0}))
@@ -177,14 +196,15 @@ def advance(proposer: Proposer, proposal: Proposal, epoch: int) -> bool:
 
 
 def stage_files(store: StudyStore, objective: object, number: int) -> None:
+    """Write the files of a finished trial to its staging folder."""
     folder = staging_folder(store.folder / "trials", number, objective.driver)
     folder.mkdir()
     (folder / "model.keras").touch()
 
 
 @contextlib.contextmanager
-def opened(kind: str, folder: Path) -> Iterator[str]:
-    """Give the URL of a storage of its own."""
+def temporary_storage(kind: str, folder: Path) -> Iterator[str]:
+    """Yield the URL of a new storage."""
     if kind == "postgresql":
         with postgres_server(folder / "postgresql") as server:
             yield server.url
@@ -193,15 +213,15 @@ def opened(kind: str, folder: Path) -> Iterator[str]:
 
 
 def simulate(kind: str, sampler: str, *, n_trials: int, at_once: int, profile: str | None) -> None:
-    """Run one simulation and print its rows."""
-    with tempfile.TemporaryDirectory() as folder, opened(kind, Path(folder)) as url:
-        store = begin_study(Path(folder), url, sampler=sampler, pruner="asha")
+    """Run one simulation and print its rows of the table."""
+    with tempfile.TemporaryDirectory() as folder, temporary_storage(kind, Path(folder)) as url:
+        store = create_study(Path(folder), url, sampler=sampler, pruner="asha")
         if kind == "memory":
             import optuna
 
             store.study = optuna.create_study(direction="maximize", study_name=store.name)
         meter = Meter(kind, sampler)
-        counted = count_statements(store)
+        n_statements = count_statements(store)
 
         def execute(objective: object, proposer: Proposer) -> None:
             run_in_virtual_time(proposer, store=store, objective=objective, at_once=at_once, meter=meter)
@@ -213,18 +233,21 @@ def simulate(kind: str, sampler: str, *, n_trials: int, at_once: int, profile: s
             sampler=sampler,
             budget=Budget(n_trials=n_trials, seconds=None, keep_models=10),
             execute=execute,
-            listener=Silence(),
+            listener=SilentListener(),
         )
         with profiled(profile):
             search()
-        if counted is not None:
-            each = ", ".join(f"{name} {count / n_trials:.1f}" for name, count in counted.most_common())
-            print(f"statements a trial on {kind}, {sampler}: {sum(counted.values()) / n_trials:.1f} ({each})", file=sys.stderr)
+        if n_statements is not None:
+            each = ", ".join(f"{name} {count / n_trials:.1f}" for name, count in n_statements.most_common())
+            print(
+                f"statements per trial, {kind}, {sampler}: {sum(n_statements.values()) / n_trials:.1f} ({each})",
+                file=sys.stderr,
+            )
 
 
 @contextlib.contextmanager
 def profiled(file: str | None) -> Iterator[None]:
-    """Write the statistics of cProfile to a file, if one is named."""
+    """Write the statistics of cProfile to a file; None does not profile."""
     if file is None:
         yield
         return
@@ -236,38 +259,47 @@ def profiled(file: str | None) -> Iterator[None]:
 
 
 def count_statements(store: StudyStore) -> Counter[str] | None:
-    """Count the statements that reach a database, by their verbs; None where the storage is none."""
+    """Return a counter of the SQL statements by their first word, which is updated later; None for other storages."""
     database = uncached_storage(storage_of(store.study))
     if not isinstance(database, RDBStorage):
         return None
-    counted: Counter[str] = Counter()
+    n_statements: Counter[str] = Counter()
 
     @event.listens_for(database.engine, "before_cursor_execute")
     def count(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        counted[statement.split()[0]] += 1
+        n_statements[statement.split()[0]] += 1
 
-    return counted
+    return n_statements
 
 
 # --------------------------------------------------------------------------------------------------------- trials that sleep
 
 
 def sleep(*, n_trials: int, seconds: float, workers: int, epochs: int, batch_trials: int, profile: str | None) -> None:
-    """Run trials that sleep through Ray, or without workers in this process, and print what the rest costs."""
+    """Run trials that sleep, and print the time beyond the sleep.
+
+    Args:
+        n_trials: Number of trials.
+        seconds: Time that a trial or a batch sleeps, in seconds.
+        workers: Number of Ray workers; 0 runs the trials in this process.
+        epochs: Number of epochs of a trial.
+        batch_trials: Number of trials in a batch.
+        profile: File for the statistics of cProfile, or None.
+    """
     from automl_cxr.engine.ray_execution import RayResources, run_with_ray
 
     with tempfile.TemporaryDirectory() as folder:
-        store = begin_study(Path(folder), default_storage(Path(folder)), sampler="random", pruner="none")
-        took = [0.0, 0.0]
+        store = create_study(Path(folder), default_storage(Path(folder)), sampler="random", pruner="none")
+        spent = [0.0, 0.0]  # wall and CPU seconds
 
         def execute(objective: object, proposer: Proposer) -> None:
             sleeping = Sleep(objective.trials, objective.driver, seconds, epochs)
             resources = RayResources(concurrency=workers or None, cpus_per_trial=1)
             run = partial(run_with_ray, resources=resources) if workers else run_inline
-            began, cpu_began = time.perf_counter(), time.process_time()
+            started, cpu_started = time.perf_counter(), time.process_time()
             with profiled(profile):
                 run(sleeping, proposer, batch_trials=batch_trials)
-            took[:] = time.perf_counter() - began, time.process_time() - cpu_began
+            spent[:] = time.perf_counter() - started, time.process_time() - cpu_started
 
         run_search(
             store,
@@ -276,12 +308,13 @@ def sleep(*, n_trials: int, seconds: float, workers: int, epochs: int, batch_tri
             sampler="random",
             budget=Budget(n_trials=n_trials, seconds=None, keep_models=10),
             execute=execute,
-            listener=Silence(),
+            listener=SilentListener(),
         )
     ideal = n_trials * seconds / max(1, workers) / batch_trials
-    more, cpu = (1000 * (spent - least) / n_trials for spent, least in zip(took, (ideal, 0.0), strict=True))
+    wall, cpu = spent
+    extra, cpu = 1000 * (wall - ideal) / n_trials, 1000 * cpu / n_trials
     print(
-        f"| {n_trials:,} | {seconds:g} | {workers} | {batch_trials} | {took[0]:.1f} | {ideal:.1f} | {more:.1f} | {cpu:.1f} |",
+        f"| {n_trials:,} | {seconds:g} | {workers} | {batch_trials} | {wall:.1f} | {ideal:.1f} | {extra:.1f} | {cpu:.1f} |",
         flush=True,
     )
 
@@ -289,38 +322,42 @@ def sleep(*, n_trials: int, seconds: float, workers: int, epochs: int, batch_tri
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    simulated = commands.add_parser("simulate", help="trials in virtual time")
-    simulated.add_argument("--trials", type=int, default=MARKS[-1])
-    simulated.add_argument("--at-once", type=int, default=500)
-    simulated.add_argument("--storage", action="append", choices=STORAGES, help="repeatable; by default all")
-    simulated.add_argument("--sampler", action="append", help="repeatable; by default random")
-    slept = commands.add_parser("sleep", help="real trials that sleep, through Ray or in this process")
-    for command in (simulated, slept):
+    simulate_parser = commands.add_parser("simulate", help="simulate trials in virtual time")
+    simulate_parser.add_argument("--trials", type=int, default=MARKS[-1], help="number of trials")
+    simulate_parser.add_argument("--at-once", type=int, default=500, help="number of concurrent trials")
+    simulate_parser.add_argument(
+        "--storage", action="append", choices=STORAGES, help="storage; can be repeated; by default all"
+    )
+    simulate_parser.add_argument("--sampler", action="append", help="sampler; can be repeated; by default random")
+    sleep_parser = commands.add_parser("sleep", help="run trials that sleep, with Ray or in this process")
+    for command in (simulate_parser, sleep_parser):
         command.add_argument("--profile", help="file for the statistics of cProfile")
-    slept.add_argument("--trials", type=int, default=2_000)
-    slept.add_argument("--seconds", type=float, default=1.0)
-    slept.add_argument("--workers", type=int, default=2, help="0 for none: the trials run in this process")
-    slept.add_argument("--epochs", type=int, default=1)
-    slept.add_argument("--batch-trials", type=int, default=1, help="trials of a batch, which sleeps as long as one")
-    words = parser.parse_args()
+    sleep_parser.add_argument("--trials", type=int, default=2_000, help="number of trials")
+    sleep_parser.add_argument("--seconds", type=float, default=1.0, help="time that a trial sleeps, in seconds")
+    sleep_parser.add_argument("--workers", type=int, default=2, help="number of Ray workers; 0 runs the trials in this process")
+    sleep_parser.add_argument("--epochs", type=int, default=1, help="number of epochs of a trial")
+    sleep_parser.add_argument(
+        "--batch-trials", type=int, default=1, help="number of trials in a batch, which sleeps as long as one trial"
+    )
+    arguments = parser.parse_args()
     os.environ.setdefault("AUTOML_CXR_CACHE", tempfile.gettempdir())
-    if words.command == "sleep":
-        print("| trials | seconds | workers | batch trials | wall s | ideal s | more: ms a trial | of them the driver's CPU |")
+    if arguments.command == "sleep":
+        print("| trials | seconds | workers | batch trials | wall s | ideal s | extra ms per trial | driver CPU ms per trial |")
         print("| --- | --- | --- | --- | --- | --- | --- | --- |")
         sleep(
-            n_trials=words.trials,
-            seconds=words.seconds,
-            workers=words.workers,
-            epochs=words.epochs,
-            batch_trials=words.batch_trials,
-            profile=words.profile,
+            n_trials=arguments.trials,
+            seconds=arguments.seconds,
+            workers=arguments.workers,
+            epochs=arguments.epochs,
+            batch_trials=arguments.batch_trials,
+            profile=arguments.profile,
         )
         return
-    print("| storage | sampler | trials | driver ms a trial | of them on the CPU | MB |\n| --- | --- | --- | --- | --- | --- |")
-    for kind in words.storage or STORAGES:
-        for sampler in words.sampler or ["random"]:
-            if os.fork() == 0:  # the memory of one is not to count for the next
-                simulate(kind, sampler, n_trials=words.trials, at_once=words.at_once, profile=words.profile)
+    print("| storage | sampler | trials | driver ms per trial | driver CPU ms per trial | MB |\n" + "| --- " * 6 + "|")
+    for kind in arguments.storage or STORAGES:
+        for sampler in arguments.sampler or ["random"]:
+            if os.fork() == 0:  # a separate process, so that the memory of one simulation is not counted for the next
+                simulate(kind, sampler, n_trials=arguments.trials, at_once=arguments.at_once, profile=arguments.profile)
                 os._exit(0)
             os.wait()
 

@@ -1,4 +1,7 @@
-"""Trials that only sleep and leave the files of a trial; importable, since workers load it by its name."""
+"""An objective whose trials only sleep and write the files of a trial.
+
+It has its own module, because worker processes import it by name.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,20 @@ from automl_cxr.study.objective import staging_folder
 
 
 def score_of(proposal: Proposal, epoch: int) -> float:
-    """Score by a formula that grows with the epochs."""
+    """Return a score that depends on the proposal and increases with the epochs."""
     return 0.9 - float(proposal.values.get("dropout", 0.2)) * 0.5 - 0.3 / epoch - (proposal.number % 97) / 1000
 
 
 @dataclass(frozen=True)
 class Sleep:
-    """A trial that sleeps before its first epoch and leaves the files of a trial. A batch sleeps as long as one trial."""
+    """An objective that sleeps before the first epoch. A batch sleeps as long as one trial.
+
+    Attributes:
+        trials: Folder of the study's trials.
+        driver: Name of the driver.
+        seconds: Time to sleep in seconds.
+        epochs: Number of epochs.
+    """
 
     trials: Path
     driver: str
@@ -32,7 +42,7 @@ class Sleep:
         return self._run(proposal, self.seconds)
 
     def run_batch(self, proposals: Sequence[Proposal]) -> list[Run]:
-        return [self._run(proposal, self.seconds if place == 0 else 0.0) for place, proposal in enumerate(proposals)]
+        return [self._run(proposal, self.seconds if position == 0 else 0.0) for position, proposal in enumerate(proposals)]
 
     def _run(self, proposal: Proposal, seconds: float) -> Run:
         folder = staging_folder(self.trials, proposal.number, self.driver)

@@ -1,4 +1,4 @@
-"""The very short trial that overhead.py gives to every tool: a head of one dense layer on 64 features."""
+"""The short trial of overhead.py: a head of one dense layer on 64 features."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ log = true
 
 
 def draw_features() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Draw training features (1000, 64) and labels, and the same of 250 validation rows: three overlapping clouds."""
+    """Draw 1,000 training and 250 validation rows of 64 features, and labels, from three overlapping distributions."""
     rng = np.random.default_rng(0)
     labels = rng.integers(N_CLASSES, size=N_TRAIN + N_VALID)
     features = (rng.normal(size=(N_CLASSES, N_FEATURES))[labels] + 3 * rng.normal(size=(len(labels), N_FEATURES))).astype(
@@ -43,7 +43,7 @@ def draw_features() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def build_network(units: int, dropout: float) -> Any:
-    """Build a head that is not compiled."""
+    """Build a head without compiling it."""
     import keras
 
     features = keras.Input((N_FEATURES,), name="features")
@@ -73,23 +73,26 @@ def epochs_of_head(values: dict[str, Any]) -> Generator[float, None, None]:
 
 
 def epochs_of_seconds(values: dict[str, Any], *, seconds: float) -> Generator[tuple[float, dict[str, float]], None, None]:
-    """Train a head for so many wall seconds in ten epochs; yield its accuracy, and when the trial and its training began.
+    """Train a head for a number of wall seconds in ten epochs.
 
-    Loading Keras and building the network come before the training, tracing its graph is part of it.
+    The training time includes tracing of the graph, but not importing Keras and building the network.
+
+    Yields:
+        The accuracy, and the times "started" (of the trial), "training_started" and "ended".
     """
-    entered = time.time()
+    started = time.time()
     model = build_head(**values)
     train_x, train_y, valid_x, valid_y = draw_features()
-    began, accuracy = time.time(), 0.0
+    training_started, accuracy = time.time(), 0.0
     for epoch in range(1, LONG_EPOCHS + 1):
-        while time.time() < began + epoch * seconds / LONG_EPOCHS:
+        while time.time() < training_started + epoch * seconds / LONG_EPOCHS:
             model.fit(train_x, train_y, verbose=0)
             accuracy = model.evaluate(valid_x, valid_y, verbose=0)[1]
-        yield accuracy, {"entered": entered, "began": began, "ended": time.time()}
+        yield accuracy, {"started": started, "training_started": training_started, "ended": time.time()}
 
 
 def short_trial(proposal: Proposal) -> Generator[Report, None, Facts]:
-    """Train a head with this package's trainer, which keeps compiled networks, as an objective of the engine."""
+    """Train a head with the trainer of automl-cxr, as an objective of the engine."""
     from automl_cxr.config import TrialConfig
     from automl_cxr.scoring.metrics import METRICS
     from automl_cxr.training.datasets import FeaturePart
@@ -115,8 +118,8 @@ def short_trial(proposal: Proposal) -> Generator[Report, None, Facts]:
     return {"score": accuracy}
 
 
-def short_trial_of_keras(proposal: Proposal) -> Generator[Report, None, Facts]:
-    """Train a head by the code of the peers, as an objective of the engine."""
+def short_keras_trial(proposal: Proposal) -> Generator[Report, None, Facts]:
+    """Train a head with the Keras code of the other tools, as an objective of the engine."""
     accuracy = 0.0
     for epoch, accuracy in enumerate(epochs_of_head(dict(proposal.values)), start=1):
         yield Report(epoch, accuracy)
@@ -124,7 +127,7 @@ def short_trial_of_keras(proposal: Proposal) -> Generator[Report, None, Facts]:
 
 
 def long_trial(proposal: Proposal, *, seconds: float) -> Generator[Report, None, Facts]:
-    """Run a trial of so many seconds as an objective of the engine."""
+    """Run a trial that trains for a number of wall seconds, as an objective of the engine."""
     facts: dict[str, float] = {}
     for epoch, (accuracy, times) in enumerate(epochs_of_seconds(dict(proposal.values), seconds=seconds), start=1):
         yield Report(epoch, accuracy)

@@ -1,10 +1,10 @@
-"""Many drivers on one study while a dashboard reads it: every trial stands, none twice, and nobody sees an error.
+"""Run many drivers on one study while a dashboard reads it, and check that all trials are recorded once and without errors.
 
     python benchmarks/writers.py --writers 16 --trials 20                   # SQLite, journal and PostgreSQL
     python benchmarks/writers.py --writers 16 --trials 20 --storage sqlite
 
-Each writer is a process with a driver of its own; its trials take no time, so that the storage is all that they wait for.
-PostgreSQL needs Debian's package; the server is started and removed by the script. Ends with 1 if anything is amiss.
+Each writer is a process with one driver. Its trials take no time, so only the storage limits the speed. PostgreSQL must be
+installed (Debian package postgresql); the script starts and removes a server. The exit code is 1 if a check fails.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from automl_cxr.study.runner import run_search
 from automl_cxr.study.store import StudyStore
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.scale import EPOCHS, Silence, begin_study, opened
+from benchmarks.scale import EPOCHS, SilentListener, create_study, temporary_storage
 from benchmarks.sleeping import Sleep
 
 KINDS = ("sqlite", "journal", "postgresql")
 PAGES = ("/api/studies", "/api/studies/{study}")
 
 
-class Strict(Silence):
-    """Takes a storage that was away for an error: here nobody touches it."""
+class StrictListener(SilentListener):
+    """A listener that raises an error if the storage does not respond, because nothing interrupts it here."""
 
     def on_storage_away(self, reason: str) -> None:
-        raise RuntimeError(f"the storage was away: {reason}")
+        raise RuntimeError(f"the storage does not respond: {reason}")
 
 
-def write(runs: Path, url: str, n_trials: int, outcomes: multiprocessing.Queue) -> None:
-    """Be one driver, until the study has all its trials."""
+def run_writer(runs: Path, url: str, n_trials: int, outcomes: multiprocessing.Queue) -> None:
+    """Run one driver until the study has all its trials. Puts an error message, or an empty string, into the queue."""
     try:
         store = StudyStore.open("scale", runs=runs, storage=url)
 
@@ -50,100 +50,108 @@ def write(runs: Path, url: str, n_trials: int, outcomes: multiprocessing.Queue) 
 
         budget = Budget(n_trials=n_trials, seconds=None, keep_models=10)
         run_search(
-            store, Path("unused"), weights_folder=None, sampler="random", budget=budget, execute=execute, listener=Strict()
+            store,
+            Path("unused"),
+            weights_folder=None,
+            sampler="random",
+            budget=budget,
+            execute=execute,
+            listener=StrictListener(),
         )
         outcomes.put("")
-    except Exception as error:  # noqa: BLE001 - told, whatever it is
+    except Exception as error:  # noqa: BLE001 - any error is reported
         outcomes.put(f"{type(error).__name__}: {error}")
 
 
-def read(url: str, stop: multiprocessing.Event, outcomes: multiprocessing.Queue) -> None:
-    """Be the dashboard, whose pages are asked for again and again; tell how often, and what went wrong."""
+def run_reader(url: str, stop: multiprocessing.Event, outcomes: multiprocessing.Queue) -> None:
+    """Request the pages of the dashboard repeatedly. Puts the number of pages and an error message, or "", into the queue."""
     from optuna_dashboard import wsgi
 
     storage = open_existing_storage(url)
-    app, n_answers, problem = wsgi(storage), 0, ""
+    app, n_pages, problem = wsgi(storage), 0, ""
     study = storage.get_study_id_from_name("scale")
     while not stop.is_set() and not problem:
         for page in PAGES:
-            said: list[str] = []
-            asked = {"REQUEST_METHOD": "GET", "PATH_INFO": page.format(study=study), "wsgi.url_scheme": "http"}
-            asked |= {"SERVER_NAME": "x", "SERVER_PORT": "1", "QUERY_STRING": "after=0", "wsgi.errors": sys.stderr}
-            body = b"".join(app(asked, lambda status, *_, said=said: said.append(status)))
-            if said != ["200 OK"] or not json.loads(body):
-                problem = f"{page}: {said} {body[:200]!r}"
-            n_answers += 1
-    outcomes.put((n_answers, problem))
+            statuses: list[str] = []
+            request = {"REQUEST_METHOD": "GET", "PATH_INFO": page.format(study=study), "wsgi.url_scheme": "http"}
+            request |= {"SERVER_NAME": "x", "SERVER_PORT": "1", "QUERY_STRING": "after=0", "wsgi.errors": sys.stderr}
+            body = b"".join(app(request, lambda status, *_, statuses=statuses: statuses.append(status)))
+            if statuses != ["200 OK"] or not json.loads(body):
+                problem = f"{page}: {statuses} {body[:200]!r}"
+            n_pages += 1
+    outcomes.put((n_pages, problem))
 
 
 def compete(url: str, runs: Path, *, n_writers: int, trials_each: int) -> tuple[float, int, list[str]]:
-    """Run the writers and the reader; give the seconds, the pages read and what was amiss."""
+    """Run the writers and the reader; return the seconds, the number of pages read and the problems."""
     n_trials = n_writers * trials_each
-    begin_study(runs, url, sampler="random", pruner="asha")
+    create_study(runs, url, sampler="random", pruner="asha")
     processes = multiprocessing.get_context("spawn")
-    written, read_pages, stop = processes.Queue(), processes.Queue(), processes.Event()
-    reader = processes.Process(target=read, args=(url, stop, read_pages))
-    writers = [processes.Process(target=write, args=(runs, url, n_trials, written)) for _ in range(n_writers)]
+    written, pages, stop = processes.Queue(), processes.Queue(), processes.Event()
+    reader = processes.Process(target=run_reader, args=(url, stop, pages))
+    writers = [processes.Process(target=run_writer, args=(runs, url, n_trials, written)) for _ in range(n_writers)]
     reader.start()
-    began = time.perf_counter()
+    started = time.perf_counter()
     for writer in writers:
         writer.start()
     problems = [problem for problem in (written.get() for _ in writers) if problem]
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - started
     stop.set()
-    n_answers, problem = read_pages.get()
+    n_pages, problem = pages.get()
     for process in (*writers, reader):
         process.join()
-    return seconds, n_answers, [*problems, *([problem] if problem else []), *check(runs, url, n_trials)]
+    return seconds, n_pages, [*problems, *([problem] if problem else []), *check(runs, url, n_trials)]
 
 
 def check(runs: Path, url: str, n_trials: int) -> list[str]:
-    """Say what is amiss in the record of a study that should have so many trials."""
+    """Return the problems in the record of a study that must have a given number of trials."""
     store = StudyStore.open("scale", runs=runs, storage=url)
-    records, amiss = store.records(), []
+    records, problems = store.records(), []
     if [record.number for record in records] != list(range(n_trials)):
-        amiss.append(f"{len(records)} trials instead of {n_trials}")
+        problems.append(f"{len(records)} trials instead of {n_trials}")
     if not {record.state for record in records} <= {TrialState.COMPLETE, TrialState.PRUNED}:
-        amiss.append(f"states {[str(record.state) for record in records]}")
+        problems.append(f"states {[str(record.state) for record in records]}")
     if len({json.dumps(dict(record.params), sort_keys=True) for record in records}) != len(records):
-        amiss.append("a configuration was run twice")
+        problems.append("a configuration was run twice")
     if any(record.attempts != 1 for record in records):
-        amiss.append("a trial was begun twice")
-    without = [record.number for record in store.records(TrialState.COMPLETE) if not store.trial_folder(record.number).is_dir()]
-    return [*amiss, *([f"COMPLETE without files: {without}"] if without else [])]
+        problems.append("a trial was started twice")
+    incomplete = [
+        record.number for record in store.records(TrialState.COMPLETE) if not store.trial_folder(record.number).is_dir()
+    ]
+    return [*problems, *([f"COMPLETE without files: {incomplete}"] if incomplete else [])]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--writers", type=int, default=16)
-    parser.add_argument("--trials", type=int, default=20, help="trials for each writer, on average")
-    parser.add_argument("--storage", action="append", choices=KINDS, help="repeatable; by default all")
-    parser.add_argument("--at", metavar="URL", help="a storage that there is, instead")
-    parser.add_argument("--runs", type=Path, help="folder of the files, with --at")
-    words = parser.parse_args()
-    print("| storage | writers | trials | seconds | trials a second | pages read | amiss |\n" + "| --- " * 7 + "|")
-    is_amiss = False
-    for kind in words.storage or KINDS if words.at is None else [words.at.partition(":")[0]]:
+    parser.add_argument("--writers", type=int, default=16, help="number of writers")
+    parser.add_argument("--trials", type=int, default=20, help="mean number of trials of a writer")
+    parser.add_argument("--storage", action="append", choices=KINDS, help="storage; can be repeated; by default all")
+    parser.add_argument("--at", metavar="URL", help="an existing storage, instead of --storage")
+    parser.add_argument("--runs", type=Path, help="folder of the studies' files, with --at")
+    arguments = parser.parse_args()
+    print("| storage | writers | trials | seconds | trials per second | pages read | problems |\n" + "| --- " * 7 + "|")
+    has_problems = False
+    for kind in arguments.storage or KINDS if arguments.at is None else [arguments.at.partition(":")[0]]:
         with tempfile.TemporaryDirectory() as folder:
-            if words.at is not None:
-                told = compete(words.at, words.runs, n_writers=words.writers, trials_each=words.trials)
+            if arguments.at is not None:
+                result = compete(arguments.at, arguments.runs, n_writers=arguments.writers, trials_each=arguments.trials)
             else:
-                with opened(kind, Path(folder)) as url:
-                    told = compete(url, Path(folder), n_writers=words.writers, trials_each=words.trials)
-        seconds, n_answers, amiss = told
-        n_trials = words.writers * words.trials
+                with temporary_storage(kind, Path(folder)) as url:
+                    result = compete(url, Path(folder), n_writers=arguments.writers, trials_each=arguments.trials)
+        seconds, n_pages, problems = result
+        n_trials = arguments.writers * arguments.trials
         row = (
             kind,
-            words.writers,
+            arguments.writers,
             n_trials,
             f"{seconds:.1f}",
             f"{n_trials / seconds:.1f}",
-            n_answers,
-            "; ".join(amiss) or "nothing",
+            n_pages,
+            "; ".join(problems) or "none",
         )
         print("| " + " | ".join(map(str, row)) + " |", flush=True)
-        is_amiss = is_amiss or bool(amiss)
-    sys.exit(is_amiss)
+        has_problems = has_problems or bool(problems)
+    sys.exit(has_problems)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def test_a_marker_in_one_class_is_reported(marked):
     rates = audit.burnt_in_text.set_index("place").loc["top_left"]
     assert rates["effusion"] > 0.9
     assert rates["normal"] < 0.05
-    assert [warning.split(":")[0] for warning in audit.warnings[:1]] == ["A shortcut is in the data"]
+    assert [warning.split(":")[0] for warning in audit.warnings[:1]] == ["The data contain a shortcut"]
     assert any("at the top left" in warning and "effusion" in warning for warning in audit.warnings)
 
 

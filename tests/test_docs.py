@@ -1,4 +1,4 @@
-"""What is written for people stays true: commands, options and names that the documents mention exist."""
+"""README, CONTRIBUTING and docs: the commands, options, names and files that they mention exist."""
 
 import re
 from pathlib import Path
@@ -25,18 +25,33 @@ def leaves(command, words=()):
 COMMANDS = dict(leaves(cli.commands))
 
 
+DOCS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").rglob("*.md"))}
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 130
+
+
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_every_command_is_in_the_readme(words):
-    assert f"automl-cxr {' '.join(words)}" in README
+def test_every_command_is_in_the_readme_or_in_the_docs(words):
+    command = f"automl-cxr {' '.join(words)}"
+    assert any(command in text for text in (README, *DOCS.values())), command
 
 
-def test_every_option_that_the_readme_types_exists():
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "benchmarks/README.md"])
+def test_links_to_files_of_the_repository_exist(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    targets = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    assert [target for target in targets if not ((ROOT / name).parent / target).exists()] == []
+
+
+def test_every_option_in_the_readme_exists():
     known = {text for command in COMMANDS.values() for option in command.params for text in option.opts} | {"--help"}
     typed = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
     assert typed - known == set()
 
 
-def test_the_names_that_python_users_type_exist():
+def test_the_python_names_in_the_readme_exist():
     for name in set(re.findall(r"automl_cxr\.(\w+)\(", README)):
         assert name in automl_cxr.__all__
         assert callable(getattr(automl_cxr, name))
@@ -46,14 +61,14 @@ def test_the_names_that_python_users_type_exist():
         automl_cxr.serch  # noqa: B018
 
 
-def test_the_files_and_tables_that_contributors_are_sent_to_exist():
+def test_the_files_and_tables_in_contributing_exist():
     for path in set(re.findall(r"`(automl_cxr/[\w/]+(?:\.py)?/?)`", CONTRIBUTING)):
         assert (ROOT / path).exists(), path
     for table, path in re.findall(r"`(_?[A-Z]{3,})`\s+(?:of|in)\s+`(automl_cxr/[\w/.]+)`", CONTRIBUTING):
         assert re.search(rf"^{table}\b", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE), f"{table} in {path}"
 
 
-def test_shipped_spaces_and_studies_are_what_they_say():
+def test_shipped_spaces_and_studies_are_valid():
     from automl_cxr.study.spaces import load_space, shipped
     from automl_cxr.study.study_files import load_study_options
 

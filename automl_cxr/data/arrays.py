@@ -17,17 +17,17 @@ from pathlib import Path
 
 import numpy as np
 
-from automl_cxr.data.grayscale import LARGEST_FILE, LARGEST_PICTURE, check_size, grey_of_colours, used_range, window
+from automl_cxr.data.grayscale import MAX_FILE_BYTES, MAX_PIXELS, check_size, finite_range, rgb_to_grey, window
 from automl_cxr.errors import UnreadableImageError
 
 ARRAY_SUFFIX = ".npy"
 _ROW_OF_ARRAY = re.compile(r"(?P<file>.+\.npy)#(?P<row>\d+)", re.IGNORECASE | re.DOTALL)
 _MAGIC = np.lib.format.MAGIC_PREFIX
 _NUMBERS = "buif"  # dtype kinds: bool, unsigned and signed integers, floats
-_ARRAYS_HELD_OPEN = 4
-_BLOCK = 2**26  # bytes of an array that are read at once
-_OVERSHOOT = 0.05  # share by which interpolated floats may exceed their scale
-_ALL_BLACK = 2  # floats with a smaller maximum are not on the scale 0..255, because they would be invisible
+_MAX_OPEN_ARRAYS = 4
+_BLOCK_BYTES = 2**26  # bytes of an array that are read at once
+_OVERSHOOT = 0.05  # interpolated floats may exceed their scale by this fraction
+_MIN_MAXIMUM = 2  # floats with a smaller maximum are not taken as grey levels 0..255, which would look black
 _RANGE_LOCK = threading.Lock()  # without it every decoding thread would read the whole array
 
 
@@ -38,7 +38,7 @@ def split_row(path: str) -> tuple[str, int | None]:
 
 
 def name_rows(file: str, n_images: int) -> list[str]:
-    """Return the names of an array's images, which sort in the order of the rows."""
+    """Return a name for each image of an array. The names have equal length, so that sorting keeps the order of the rows."""
     width = len(str(n_images - 1))
     return [f"{file}#{row:0{width}}" for row in range(n_images)]
 
@@ -59,7 +59,7 @@ def open_images(file: Path | str) -> np.ndarray:
     return _map_images(os.fspath(file), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-@lru_cache(_ARRAYS_HELD_OPEN)  # rows are read one at a time
+@lru_cache(_MAX_OPEN_ARRAYS)  # rows are read one at a time
 def _map_images(file: str, *_status: int) -> np.ndarray:
     with open(file, "rb") as opened:
         if opened.read(len(_MAGIC)) != _MAGIC:
@@ -100,11 +100,11 @@ def read_row(file: str, row: int) -> bytes:
     """
     images = open_images(file)
     if row >= len(images):
-        raise UnreadableImageError(f"there is no image {row} in an array of {len(images)}, counted from 0")
-    check_size((images.shape[2], images.shape[1]), LARGEST_PICTURE)  # the header of a sparse file may contain any size
+        raise UnreadableImageError(f"there is no image {row} in an array of {len(images)} images, counted from 0")
+    check_size((images.shape[2], images.shape[1]), MAX_PIXELS)  # the header of a sparse file may contain any size
     numbers = np.asarray(images[row])  # mapped, not read yet
-    if numbers.nbytes > LARGEST_FILE:
-        raise UnreadableImageError(f"too large ({numbers.nbytes:,} bytes; at most {LARGEST_FILE:,})")
+    if numbers.nbytes > MAX_FILE_BYTES:
+        raise UnreadableImageError(f"too large ({numbers.nbytes:,} bytes; at most {MAX_FILE_BYTES:,})")
     if numbers.dtype.kind == "f" and not np.isfinite(numbers).any():  # it would be black on the array's scale
         raise UnreadableImageError("no finite pixel value")
     status = os.stat(file)
@@ -115,20 +115,20 @@ def read_row(file: str, row: int) -> bytes:
     return content.getvalue()
 
 
-@lru_cache(_ARRAYS_HELD_OPEN)
+@lru_cache(_MAX_OPEN_ARRAYS)
 def _range_of_array(file: str, *_status: int) -> tuple[float, float]:
-    """Find the smallest and the largest finite number of a whole array, one block at a time.
+    """Find the smallest and the largest finite value of an array, one block at a time.
 
     All images share one scale, because a single image does not determine it: the maximum of a dark image may be 0.9.
     """
     images = open_images(file)
     if images.dtype.kind == "b" or images.dtype == np.uint8:
         return 0.0, 1.0  # their scale is known
-    step = max(1, _BLOCK // max(1, images[0].nbytes))
+    step = max(1, _BLOCK_BYTES // max(1, images[0].nbytes))
     ranges = []
     for first in range(0, len(images), step):
         with suppress(UnreadableImageError):  # a block without a finite number does not count
-            ranges.append(used_range(images[first : first + step]))
+            ranges.append(finite_range(images[first : first + step]))
     if not ranges:
         raise UnreadableImageError("no finite pixel value")
     return min(low for low, _ in ranges), max(high for _, high in ranges)
@@ -144,7 +144,7 @@ def decode_array(content: bytes, max_pixels: int) -> np.ndarray:
 
     Returns:
         uint8 (height, width). Numbers from 0 to 255 are unchanged, and floats from 0 to 1, up to 5 % overshoot, are multiplied
-        by 255. Other numbers, such as floats from 0 to 1.2, are scaled linearly from their used range.
+        by 255. Other numbers, such as floats from 0 to 1.2, are scaled linearly from their smallest to their largest value.
 
     Raises:
         UnreadableImageError: The array is not a single image of numbers, or is too large or too small.
@@ -159,13 +159,13 @@ def decode_array(content: bytes, max_pixels: int) -> np.ndarray:
         raise UnreadableImageError(f"an array of shape {shape}, not one image; name a row of it, such as images.npy#0")
     check_size((shape[1], shape[0]), max_pixels)
     numbers = np.frombuffer(content, dtype, math.prod(shape), opened.tell())
-    low, high = (0.0, 1.0) if dtype == np.uint8 else used_range(numbers)
+    low, high = (0.0, 1.0) if dtype == np.uint8 else finite_range(numbers)
     grey = _to_uint8(numbers.reshape(shape, order="F" if is_fortran else "C"), low, high)
-    return grey_of_colours(grey) if shape[2:] == (3,) else np.ascontiguousarray(grey.reshape(shape[:2]))
+    return rgb_to_grey(grey) if shape[2:] == (3,) else np.ascontiguousarray(grey.reshape(shape[:2]))
 
 
 def _to_uint8(numbers: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Convert numbers to grey by the scale that fits their range, or the range of the array that contains them."""
+    """Convert numbers to grey levels, with the scale that fits the range from ``low`` to ``high``."""
     if numbers.dtype == np.uint8:
         return np.ascontiguousarray(numbers)
     kind = numbers.dtype.kind
@@ -173,6 +173,6 @@ def _to_uint8(numbers: np.ndarray, low: float, high: float) -> np.ndarray:
     starts_at_black = low >= -overshoot * abs(high)
     if kind == "b" or (kind == "f" and starts_at_black and high <= 1 + overshoot):
         return window(numbers, 0, 1)
-    if starts_at_black and high <= 255 * (1 + overshoot) and (kind != "f" or high > _ALL_BLACK):
+    if starts_at_black and high <= 255 * (1 + overshoot) and (kind != "f" or high > _MIN_MAXIMUM):
         return window(numbers, 0, 255)
     return window(numbers, low, high)

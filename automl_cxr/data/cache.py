@@ -43,7 +43,7 @@ from automl_cxr.data.decode import (
     fit_square,
     read_image_file,
 )
-from automl_cxr.data.npy_io import is_whole_array, sync, write_header
+from automl_cxr.data.npy_io import is_complete_array, sync, write_header
 from automl_cxr.errors import DataError, UnreadableImageError, UsageError
 from automl_cxr.hardware import n_usable_cores
 from automl_cxr.io import atomic_write
@@ -90,7 +90,7 @@ class _Request:
 
     @cached_property
     def signature(self) -> str:
-        """Hash the paths, sizes and times of the files; it changes whenever a content changes.
+        """Hash the paths, sizes and times of the files; it changes whenever the contents of a file change.
 
         The change time is included, because copying and unpacking tools set the modification time arbitrarily.
         """
@@ -149,7 +149,7 @@ def decode_dataset(
         image_size: Height and width of the decoded images in pixels, from 8 to 4096.
         fit: How an image is fitted to a square, a name in ``decode.FITS``.
         folder: The cache folder; by default ``cache_folder()``.
-        on_progress: Called in this thread with (images decoded, all images), only if images have to be decoded.
+        on_progress: Called in the calling thread with (images decoded, all images), only if images have to be decoded.
         n_workers: Number of decoding threads; by default one for each usable core.
 
     Raises:
@@ -201,11 +201,11 @@ def _open_array(request: _Request, contents: str, digest: str, unreadable: Mappi
     ids = tuple(image_id for image_id in request.image_ids if image_id not in unreadable)
     images = request.folder / "arrays" / contents / "images.npy"
     sizes = images.with_name("sizes.npy")
-    if not is_whole_array(images, (len(ids), request.image_size, request.image_size), np.uint8):
+    if not is_complete_array(images, (len(ids), request.image_size, request.image_size), np.uint8):
         return None
-    if not is_whole_array(sizes, (len(ids), 2), np.int32):
+    if not is_complete_array(sizes, (len(ids), 2), np.int32):
         return None
-    with contextlib.suppress(OSError):  # a read-only cache can be used too
+    with contextlib.suppress(OSError):  # the cache may be read-only
         os.utime(images.parent)  # marks the last use
     return DecodedImages(images, ids, dict(unreadable), digest, np.load(sizes, allow_pickle=False))
 

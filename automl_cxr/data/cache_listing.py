@@ -39,7 +39,7 @@ def list_cache_entries(folder: Path | None = None) -> list[CacheListing]:
         CacheListing("features", f"{entry.label}, {entry.dtype}", entry.shape[0], entry.n_bytes, entry.last_used)
         for entry in FeatureCache(folder).entries()
     ]
-    return sorted([*_decoded(folder or cache_folder()), *features], key=lambda entry: entry.last_used, reverse=True)
+    return sorted([*_decoded_entries(folder or cache_folder()), *features], key=lambda entry: entry.last_used, reverse=True)
 
 
 def clear_cache(folder: Path | None = None) -> int:
@@ -55,7 +55,7 @@ def clear_cache(folder: Path | None = None) -> int:
     return before - sum(entry.n_bytes for entry in list_cache_entries(folder))
 
 
-def _decoded(folder: Path) -> Iterator[CacheListing]:
+def _decoded_entries(folder: Path) -> Iterator[CacheListing]:
     for entry in (folder / "decoded" / "arrays").glob("*"):
         try:
             n_images, size, _ = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False).shape

@@ -28,20 +28,20 @@ def read_columns(path: Path, names: Columns = COLUMN_NAMES) -> dict[str, str]:
     Raises:
         DataError: The file is not a CSV file in UTF-8.
     """
-    with _opened(path) as file:
+    with _open_csv(path) as file:
         return find_columns(next(csv.reader(file), []), names)
 
 
 def read_table(path: Path, names: Columns = COLUMN_NAMES) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """Read a CSV file as text, so that a class named NA and a patient named 007 are unchanged.
+    """Read a CSV file without type conversion, so that a class named NA and a patient named 007 are unchanged.
 
     Returns:
-        Standard column names to names in the file; and for each row a mapping of standard names to stripped texts.
+        Standard column names to names in the file; and for each row a mapping of standard names to stripped strings.
 
     Raises:
         DataError: The file is not a CSV file in UTF-8.
     """
-    with _opened(path) as file:
+    with _open_csv(path) as file:
         reader = csv.reader(file)
         header = next(reader, [])
         columns = find_columns(header, names)
@@ -55,18 +55,18 @@ def read_table(path: Path, names: Columns = COLUMN_NAMES) -> tuple[dict[str, str
 
 
 def read_lines(path: Path) -> list[list[str]]:
-    """Read a CSV file as lines of stripped texts, without empty lines.
+    """Read a CSV file as lines of stripped strings, without empty lines.
 
     Raises:
         DataError: The file is not a CSV file in UTF-8.
     """
-    with _opened(path) as file:
+    with _open_csv(path) as file:
         lines = [[text.strip() for text in line] for line in csv.reader(file)]
     return [line for line in lines if any(line)]
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[str]]:
+def _open_csv(path: Path) -> Iterator[IO[str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield file
@@ -76,6 +76,6 @@ def _opened(path: Path) -> Iterator[IO[str]]:
 
 def find_columns(header: list[str], names: Columns = COLUMN_NAMES) -> dict[str, str]:
     """Find the standard columns in a header. Return standard name to name in the file, the first of several."""
-    by_folded = {name.strip().casefold(): name for name in reversed(header)}
-    known = {column: [name for name in spellings if name in by_folded] for column, spellings in names.items()}
-    return {column: by_folded[found[0]] for column, found in known.items() if found}
+    by_casefolded = {name.strip().casefold(): name for name in reversed(header)}
+    known = {column: [name for name in spellings if name in by_casefolded] for column, spellings in names.items()}
+    return {column: by_casefolded[found[0]] for column, found in known.items() if found}

@@ -24,12 +24,12 @@ COLUMNS = ("image", "label", "patient_id", "split", "view")
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set on disk. It holds no pixels, and its files have not been decoded yet.
+    """A data set on disk. It contains no pixels; its files are not decoded yet.
 
     Attributes:
         root: Absolute folder that image paths are relative to.
         layout: Name of its layout in ``layouts.LAYOUTS``.
-        table: One row for each image, sorted by image: image (unique; posix path relative to root, absolute for an image
+        table: One row for each image, sorted by image: image (unique; POSIX path relative to root, absolute for an image
             outside of it; ``images.npy#00012`` for a row of an array), label (class name), patient_id, split ("train",
             "valid" or "test"; "" for all images where no split is given), view (or "").
         classes: Class names; their order is the class index.
@@ -63,7 +63,7 @@ def load_dataset(
         A data set of at least two classes.
 
     Raises:
-        UsageError: The layout or a class is unknown, or the pattern is unusable.
+        UsageError: The layout or a class is unknown, or the pattern is not a regular expression or matches no file name.
         DataError: The root is missing, or contains no images or fewer than two classes.
     """
     if not os.fspath(root):
@@ -82,7 +82,7 @@ def load_dataset(
     base = path.parent if path.is_file() else path
     rows = fill_from_headers(base, rows, notes, with_patients=patients is None)
     if patients is not None:
-        rows = _name_patients(rows, patients, notes)
+        rows = _set_patients(rows, patients, notes)
     patients_known = any(row.patient_id for row in rows)
     if not patients_known:
         notes.append(
@@ -169,7 +169,7 @@ def _choose_classes(labels: Sequence[str], requested: Sequence[str] | None, root
     return names
 
 
-def _name_patients(rows: Sequence[ImageRow], pattern: str, notes: list[str]) -> list[ImageRow]:
+def _set_patients(rows: Sequence[ImageRow], pattern: str, notes: list[str]) -> list[ImageRow]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -216,5 +216,5 @@ def _note_shared_patients(rows: Sequence[ImageRow], notes: list[str]) -> None:
         n_affected = sum(n_images[patient] for patient, found in parts.items() if len(found) > 1)
         notes.append(
             f"{n_shared} patients ({n_affected} images) are in more than one part of the given split. "
-            "The split is used as given, so its scores may be too good."
+            "The split is used as given, so its scores may be optimistic."
         )

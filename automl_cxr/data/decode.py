@@ -1,6 +1,6 @@
 """Decoding of an image file of any format to a uint8 grey picture, and fitting of a picture to a square.
 
-A file that cannot be decoded is refused with a reason in plain words.
+A file that cannot be decoded raises an error whose message is the reason.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from PIL import Image
 
 from automl_cxr.data.arrays import decode_array, is_array, read_row, split_row
 from automl_cxr.data.dicom import decode_dicom, is_dicom
-from automl_cxr.data.grayscale import LARGEST_FILE, LARGEST_PICTURE
+from automl_cxr.data.grayscale import MAX_FILE_BYTES, MAX_PIXELS
 from automl_cxr.data.pillow_decode import decode_picture
 from automl_cxr.errors import UnknownNameError, UnreadableImageError
 
@@ -33,11 +33,11 @@ READ_FAILURES = {
     errno.ENOENT: "missing",
     errno.ENOTDIR: "missing",
     errno.EISDIR: "a folder, not a file",
-    errno.ELOOP: "circular link",
+    errno.ELOOP: "circular symbolic link",
 }
 
 
-def decode_image(path: Path, *, max_pixels: int = LARGEST_PICTURE) -> np.ndarray:
+def decode_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read one image as the grey picture that a viewer shows.
 
     Args:
@@ -45,7 +45,7 @@ def decode_image(path: Path, *, max_pixels: int = LARGEST_PICTURE) -> np.ndarray
         max_pixels: Largest number of pixels; larger pictures are refused before their pixels are decoded.
 
     Returns:
-        uint8 (height, width), upright according to EXIF; the first frame of several.
+        uint8 (height, width), upright according to EXIF; the first frame if the file has several.
 
     Raises:
         UnreadableImageError: The file cannot be decoded; the message is the reason, without the path.
@@ -54,7 +54,7 @@ def decode_image(path: Path, *, max_pixels: int = LARGEST_PICTURE) -> np.ndarray
         return decode_image_in_pool(path, max_pixels=max_pixels)
 
 
-def decode_image_in_pool(path: Path, *, max_pixels: int = LARGEST_PICTURE) -> np.ndarray:
+def decode_image_in_pool(path: Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode like ``decode_image``, in a thread inside a ``decoder_warnings_off`` block that encloses all threads."""
     try:
         content = read_image_file(path)
@@ -75,7 +75,7 @@ def check_fit(fit: str) -> str:
 
 
 def fit_square(image: np.ndarray, size: int, fit: str = DEFAULT_FIT) -> np.ndarray:
-    """Fit a grey picture to a square. Smaller pixels are averages over the source pixels.
+    """Fit a grey picture to a square. If it is reduced, each pixel is an average of source pixels.
 
     Args:
         image: uint8 (height, width).
@@ -128,7 +128,7 @@ def square_on_picture(shape: tuple[int, int], fit: str = DEFAULT_FIT) -> Window:
 
 
 def _resize(image: np.ndarray, height: int, width: int, *, box: tuple[float, float, float, float] | None = None) -> np.ndarray:
-    # Pillow's BILINEAR filter widens with the reduction, which avoids the aliasing of OpenCV's.
+    # The width of Pillow's BILINEAR filter grows with the reduction factor, which avoids aliasing. OpenCV's does not grow.
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, box=box))
 
 
@@ -155,8 +155,8 @@ def read_image_file(path: Path) -> bytes:
         raise UnreadableImageError(READ_FAILURES[errno.EISDIR])
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableImageError("not a regular file")  # reading a pipe could block forever
-    if status.st_size > LARGEST_FILE:
-        raise UnreadableImageError(f"file too large ({status.st_size:,} bytes; at most {LARGEST_FILE:,})")
+    if status.st_size > MAX_FILE_BYTES:
+        raise UnreadableImageError(f"file too large ({status.st_size:,} bytes; at most {MAX_FILE_BYTES:,})")
     content = Path(path).read_bytes()
     if not content:
         raise UnreadableImageError("empty file (0 bytes)")
@@ -180,7 +180,7 @@ def decoder_warnings_off() -> Iterator[None]:
         yield
 
 
-def decode_content(content: bytes, *, max_pixels: int = LARGEST_PICTURE) -> np.ndarray:
+def decode_content(content: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode the content of one image file; see ``decode_image``. Call it inside ``decoder_warnings_off``.
 
     Returns:
@@ -210,6 +210,6 @@ def _describe_broken(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     # Each library has its own message for a truncated file. "unrecognized data stream" of OpenJPEG and libtiff covers other
     # damage too, so it is not in the list.
-    cut_off = ("truncated", "not enough", "unexpected end", "end of file", "buffer is not large enough", "buffer is smaller")
-    is_truncated = isinstance(error, EOFError) or any(words in text.lower() for words in (*cut_off, "less than expected"))
+    truncated = ("truncated", "not enough", "unexpected end", "end of file", "buffer is not large enough", "buffer is smaller")
+    is_truncated = isinstance(error, EOFError) or any(words in text.lower() for words in (*truncated, "less than expected"))
     return f"{'truncated' if is_truncated else 'damaged'} ({text})"

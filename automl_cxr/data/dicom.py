@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from automl_cxr.data.grayscale import check_size, grey_of_colours, used_range, window
+from automl_cxr.data.grayscale import check_size, finite_range, rgb_to_grey, window
 from automl_cxr.errors import UnreadableImageError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _REMEDY = "`pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg`, or conv
 
 @dataclass(frozen=True)
 class DicomTags:
-    """Patient and view from a DICOM header. Unknown text is empty."""
+    """Patient and view from a DICOM header. Unknown values are empty strings."""
 
     patient_id: str = ""
     view: str = ""
@@ -76,8 +76,9 @@ def decode_dicom(content: bytes, max_pixels: int) -> np.ndarray:
     """Decode the first frame of a DICOM file.
 
     The modality lookup table or rescale is applied, then the first window in the file: a VOI lookup table, else a centre and
-    width. Without a window, pictures of up to 8 bits are unchanged and deeper ones are scaled linearly from their used range.
-    MONOCHROME1 is inverted, and colour is converted to grey (DICOM PS3.3, C.11.1, C.11.2, C.7.6.3).
+    width. Without a window, pictures of up to 8 bits are unchanged, and pictures with more bits are scaled linearly from their
+    smallest to their largest value. MONOCHROME1 is inverted, and colour is converted to grey (DICOM PS3.3, C.11.1, C.11.2,
+    C.7.6.3).
 
     Returns:
         uint8 (height, width).
@@ -102,7 +103,7 @@ def decode_dicom(content: bytes, max_pixels: int) -> np.ndarray:
     values = _decode_frame(dataset)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         values = apply_color_lut(values, dataset)
-    return _grey_of_deep_colours(values) if values.ndim == 3 else _show_monochrome(values, dataset)
+    return _convert_colours(values) if values.ndim == 3 else _convert_monochrome(values, dataset)
 
 
 def _decode_frame(dataset: Dataset) -> np.ndarray:
@@ -124,12 +125,12 @@ def _decode_frame(dataset: Dataset) -> np.ndarray:
         ) from error
 
 
-def _grey_of_deep_colours(colours: np.ndarray) -> np.ndarray:
-    shown = colours if colours.dtype == np.uint8 else window(colours, *used_range(colours))
-    return grey_of_colours(shown[:, :, :3])
+def _convert_colours(colours: np.ndarray) -> np.ndarray:
+    shown = colours if colours.dtype == np.uint8 else window(colours, *finite_range(colours))
+    return rgb_to_grey(shown[:, :, :3])
 
 
-def _show_monochrome(values: np.ndarray, dataset: Dataset) -> np.ndarray:
+def _convert_monochrome(values: np.ndarray, dataset: Dataset) -> np.ndarray:
     """Apply the lookup tables and the window of a file to one frame."""
     from pydicom.pixels import apply_modality_lut, apply_voi
 
@@ -141,7 +142,7 @@ def _show_monochrome(values: np.ndarray, dataset: Dataset) -> np.ndarray:
     center, width = _first_number(dataset, "WindowCenter"), _first_number(dataset, "WindowWidth")
     if center is not None and width is not None and width > 0:
         return _apply_window(numbers, center, width, dataset.get("VOILUTFunction") or "LINEAR", is_inverted=is_inverted)
-    low, high = used_range(numbers)
+    low, high = finite_range(numbers)
     if dataset.BitsStored <= 8 and low >= 0 and high < 2**dataset.BitsStored:
         low, high = 0, 2**dataset.BitsStored - 1
     return window(numbers, low, high, inverted=is_inverted)
@@ -152,7 +153,7 @@ def _range_of_table(dataset: Dataset) -> tuple[float, float]:
     from pydicom.pixels import apply_voi
 
     n_entries, first_mapped, _ = dataset.VOILUTSequence[0].LUTDescriptor
-    return used_range(apply_voi(np.arange(first_mapped, first_mapped + (n_entries or 2**16)), dataset))
+    return finite_range(apply_voi(np.arange(first_mapped, first_mapped + (n_entries or 2**16)), dataset))
 
 
 def _first_number(dataset: Dataset, name: str) -> float | None:

@@ -29,8 +29,10 @@ def fill_from_headers(root: Path, rows: Sequence[ImageRow], notes: list[str], *,
     named = [after.patient_id for before, after in zip(rows, filled, strict=True) if after.patient_id != before.patient_id]
     if len(named) < 2 or len(set(named)) > 1:
         return filled
-    # Anonymisation may write the same text to all files. A single patient could not be split anyway.
-    notes.append(f"All {len(named)} DICOM files with a patient have the same one, '{named[0]}', so patients count as unknown.")
+    # Anonymisation may write the same id to all files. With a single patient no split would be possible.
+    notes.append(
+        f"All {len(named)} DICOM files with a patient have the same one, '{named[0]}', so patients are treated as unknown."
+    )
     return [replace(after, patient_id=before.patient_id) for before, after in zip(rows, filled, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""A decoded array at a smaller image size, computed once beside the array for all trials and processes."""
+"""Decoded images at a smaller image size, computed once for all trials and stored in the folder of the decoded array."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ import numpy as np
 from filelock import BaseFileLock, FileLock, Timeout
 
 from automl_cxr.data.cache import cache_folder
-from automl_cxr.data.npy_io import is_whole_array, sync, write_header
+from automl_cxr.data.npy_io import is_complete_array, sync, write_header
 from automl_cxr.errors import FeatureCacheError, UsageError
 from automl_cxr.hardware import parse_bytes
 from automl_cxr.io import sha256_of_file
@@ -42,7 +42,7 @@ _VERSION = 1
 _SHARE_OF_FREE_DISK = 0.25
 
 Rows = tuple[np.ndarray, ...]
-"""Some consecutive rows of several features, one array for each."""
+"""A block of consecutive rows, one array for each of the requested features."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class CacheEntry:
 
 
 class FeatureCache:
-    """The features in one cache folder. The object holds no values, and no locks between calls.
+    """The features in one cache folder. The object contains no values, and holds no locks between calls.
 
     Args:
         folder: The cache folder; by default ``cache_folder()``.
@@ -122,7 +122,7 @@ class FeatureCache:
 
     def holds(self, features: Features) -> bool:
         """Return whether features are in the cache, without reading their values."""
-        return is_whole_array(self._folder(features.key) / "values.npy", features.shape, features.dtype)
+        return is_complete_array(self._folder(features.key) / "values.npy", features.shape, features.dtype)
 
     def open(self, requested: Sequence[Features], compute: Callable[[Sequence[Features]], Iterator[Rows]]) -> list[np.ndarray]:
         """Map features into memory, read-only. All missing features are computed in one pass.
@@ -131,7 +131,7 @@ class FeatureCache:
 
         Args:
             requested: The features to open.
-            compute: Called with the missing features; yields their rows in order, some rows of all features at a time.
+            compute: Called with the missing features; yields consecutive rows of all features at a time, in order.
 
         Raises:
             FeatureCacheError: The features exceed the limit, or cannot be written.
@@ -189,7 +189,7 @@ class FeatureCache:
 
     def _map(self, features: Features) -> np.ndarray:
         folder = self._folder(features.key)
-        with contextlib.suppress(OSError):  # a read-only cache can be used too
+        with contextlib.suppress(OSError):  # the cache may be read-only
             os.utime(folder / "entry.json")
         values: np.ndarray = np.load(folder / "values.npy", mmap_mode="r", allow_pickle=False)
         return values
@@ -234,7 +234,7 @@ class FeatureCache:
     # Space
 
     def _free_space(self, n_bytes: int, protected: set[str]) -> None:
-        """Remove the least recently used entries until ``n_bytes`` fit into the limit. Entries in ``protected`` stay.
+        """Remove the least recently used entries until ``n_bytes`` fit into the limit, except those in ``protected``.
 
         Raises:
             FeatureCacheError: They do not fit.
@@ -326,8 +326,8 @@ class _ValuesWriter:
         self._file.write(content)
         self._hasher.update(content)
 
-    def _check(self, shape: tuple[int, ...], has_rows: bool) -> None:
-        if not has_rows or shape[1:] != self._features.shape[1:]:
+    def _check(self, shape: tuple[int, ...], is_valid_count: bool) -> None:
+        if not is_valid_count or shape[1:] != self._features.shape[1:]:
             raise FeatureCacheError(f"Features must have shape {self._features.shape}; received {shape}.")
 
 
@@ -371,7 +371,7 @@ def digest_array(array: np.ndarray) -> str:
     header = f"{array.dtype.str} {array.shape}".encode()
     if isinstance(array, np.memmap) and not isinstance(array.base, np.ndarray):  # a whole map, not a slice of it
         path = Path(str(array.filename))
-        if is_whole_array(path, array.shape, array.dtype):
+        if is_complete_array(path, array.shape, array.dtype):
             return hashlib.sha256(header + digest_file(path).encode()).hexdigest()
     return hashlib.sha256(header + hashlib.sha256(np.ascontiguousarray(array).data).digest()).hexdigest()
 

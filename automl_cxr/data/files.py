@@ -16,7 +16,9 @@ IMAGE_SUFFIXES = (
 
 
 def walk_images(folder: Path, *, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[tuple[str, str]]:
-    """Walk all files with an image suffix below a folder, in a stable order. Links are followed, each folder once.
+    """Walk all files with an image suffix below a folder, in a stable order.
+
+    Symbolic links are followed, and each folder is read once.
 
     Args:
         folder: The folder to search; hidden files and folders in it are skipped.
@@ -65,7 +67,7 @@ def _kind_of_entry(entry: os.DirEntry[str], suffixes: tuple[str, ...]) -> str:
         return "other"
     if os.path.isdir(entry.path):
         return "linked folder"
-    # A dead link may have been a folder of images, so it is reported whatever its name.
+    # A broken link may have pointed to a folder of images, so it is reported regardless of its name.
     return "other" if os.path.exists(entry.path) else "image"
 
 
@@ -79,9 +81,9 @@ def explain_unusable(path: Path) -> str:
         mode = os.stat(path).st_mode
     except OSError as error:
         if error.errno == errno.ELOOP:
-            return "circular link"
+            return "circular symbolic link"
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            return "dead link" if path.is_symlink() else "missing"
+            return "broken symbolic link" if path.is_symlink() else "missing"
         return f"cannot be read ({error.strerror})"
     if stat.S_ISDIR(mode):
         return "a folder, not a file"

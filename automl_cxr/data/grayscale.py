@@ -7,9 +7,9 @@ from PIL import Image
 
 from automl_cxr.errors import UnreadableImageError
 
-SMALLEST_SIDE = 8
-LARGEST_PICTURE = 100_000_000  # pixels
-LARGEST_FILE = 2**30  # bytes
+MIN_SIDE = 8
+MAX_PIXELS = 100_000_000  # pixels
+MAX_FILE_BYTES = 2**30  # bytes
 
 
 def check_size(size: tuple[int, int], max_pixels: int) -> None:
@@ -21,12 +21,12 @@ def check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
         raise UnreadableImageError(f"too large ({width} x {height} pixels; at most {max_pixels:,} in all)")
-    if min(width, height) < SMALLEST_SIDE:
-        raise UnreadableImageError(f"too small ({width} x {height} pixels; at least {SMALLEST_SIDE} on each side)")
+    if min(width, height) < MIN_SIDE:
+        raise UnreadableImageError(f"too small ({width} x {height} pixels; at least {MIN_SIDE} on each side)")
 
 
 def window(values: np.ndarray, low: float, high: float, *, inverted: bool = False) -> np.ndarray:
-    """Map low..high linearly to 0..255 and clip values beyond; all black for a window without width.
+    """Map low..high linearly to 0..255 and clip other values. If high is not above low, all values become 0.
 
     Returns:
         uint8 in the shape of the values; NaN is mapped like low.
@@ -38,8 +38,8 @@ def window(values: np.ndarray, low: float, high: float, *, inverted: bool = Fals
     return np.rint(255 * (1 - share if inverted else share)).astype(np.uint8)
 
 
-def used_range(values: np.ndarray) -> tuple[float, float]:
-    """Find the smallest and the largest value of a picture with more than 8 bits.
+def finite_range(values: np.ndarray) -> tuple[float, float]:
+    """Return the smallest and the largest finite value of a picture with more than 8 bits.
 
     Radiographs of 10, 12 or 14 bits are stored in 16 bits, mostly without the actual depth: on the scale 0..65535 a 12-bit
     radiograph would be black. Viewers therefore start with the range from the smallest to the largest value.
@@ -53,6 +53,6 @@ def used_range(values: np.ndarray) -> tuple[float, float]:
     return float(finite.min()), float(finite.max())
 
 
-def grey_of_colours(colours: np.ndarray) -> np.ndarray:
+def rgb_to_grey(colours: np.ndarray) -> np.ndarray:
     """Convert colours to grey by ITU-R 601: uint8 (height, width, 3) to uint8 (height, width)."""
     return np.asarray(Image.fromarray(np.ascontiguousarray(colours)).convert("L"))

@@ -1,4 +1,4 @@
-"""The result of reading a layout: one row for each image; and the names of the parts."""
+"""The result of reading a layout, one row for each image, and the accepted names of the parts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ PART_OF_NAME = {name: part for part, names in SPLIT_NAMES.items() for name in na
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One image of a data set. Unknown text is empty.
+    """One image of a data set. Unknown values are empty strings.
 
     Attributes:
-        image: Posix path relative to the root, or absolute for an image outside of it.
+        image: POSIX path relative to the root, or absolute for an image outside of it.
         label: Class name.
         patient_id: Patient of the image.
         split: "train", "valid", "test" or "".
@@ -43,8 +43,8 @@ class RawTable:
     notes: tuple[str, ...] = ()
 
 
-def part_named(name: str, table_name: str) -> str:
-    """Translate a value of a split column to train, valid or test; empty text is unchanged.
+def parse_part(name: str, table_name: str) -> str:
+    """Translate a value of a split column to train, valid or test; an empty string is unchanged.
 
     Raises:
         DataError: The value is not the name of a part.

@@ -23,7 +23,7 @@ def write_header(file: BinaryIO, shape: Sequence[int], dtype: DTypeLike) -> None
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def is_whole_array(path: Path, shape: Sequence[int], dtype: DTypeLike) -> bool:
+def is_complete_array(path: Path, shape: Sequence[int], dtype: DTypeLike) -> bool:
     """Return whether a .npy file has this shape, type and length, without reading the array."""
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Assignment of whole patients to folds or to parts of chosen sizes, with the classes in nearly equal shares."""
+"""Assignment of patients to folds or to parts of chosen sizes, stratified by class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def patient_folds(labels: np.ndarray, patients: Sequence[str], n_folds: int, *, 
         seed: Seed of the assignment.
 
     Returns:
-        The fold of each image from 0, int64 (n,). None if there are fewer patients than folds, or if some fold would hold
+        The fold of each image from 0, int64 (n,). None if there are fewer patients than folds, or if one fold would contain
         all images of a class, because a model that is fitted on the other folds could not predict this class.
     """
     if len(set(patients)) < n_folds:
@@ -33,7 +33,7 @@ def assign_patients(
 ) -> np.ndarray:
     """Assign each image to one of several parts, so that no patient is in two parts.
 
-    As in scikit-learn's StratifiedGroupKFold, patients with most images are assigned first. In addition, parts may have
+    As in scikit-learn's StratifiedGroupKFold, the patients with the most images are assigned first. In addition, parts may have
     different sizes, and each part gets a patient of each class if there are enough. Every other patient goes to the part that
     is then closest to its share of every class. The result does not depend on the order of the images.
 
@@ -59,9 +59,10 @@ def assign_patients(
 
 
 def _cover_classes(table: np.ndarray, part_of_patient: np.ndarray, shuffled: np.ndarray, n_parts: int) -> None:
-    """Assign one patient of each class to each part, the rarest class and the patients with fewest images first.
+    """Assign one patient of each class to each part.
 
-    Balancing alone could leave a part without a class that has few patients.
+    The rarest class and the patients with the fewest images are assigned first. Balancing alone could leave a part
+    without a class that has few patients.
 
     Args:
         table: Images of each patient in each class, (n_patients, n_classes).
@@ -81,7 +82,10 @@ def _cover_classes(table: np.ndarray, part_of_patient: np.ndarray, shuffled: np.
 
 
 def _balance_classes(table: np.ndarray, part_of_patient: np.ndarray, shuffled: np.ndarray, shares: np.ndarray) -> None:
-    """Assign every other patient where the sum over the classes of (count - target)^2 / target falls most, in place."""
+    """Assign every other patient to the part that minimises the sum over parts and classes of (count - target)^2 / target.
+
+    ``part_of_patient`` is changed in place.
+    """
     target = np.maximum(shares[:, None] * table.sum(axis=0), 1e-9)
     counts = np.stack([table[part_of_patient == part].sum(axis=0) for part in range(len(shares))])
     for patient in shuffled[np.argsort(-table[shuffled].sum(axis=1), kind="stable")]:

@@ -25,7 +25,7 @@ DRAWING_VERSION = 1
 MARKER_NAME = "phantoms.json"
 METADATA_NAME = "metadata.csv"
 COLUMNS = ("image", "label", "patient_id", "lesion_x0", "lesion_y0", "lesion_x1", "lesion_y1")
-IMAGES_A_PATIENT = 4  # at most
+MAX_IMAGES_PER_PATIENT = 4
 Box = tuple[int, int, int, int]
 
 
@@ -139,11 +139,11 @@ def _clear(directory: Path) -> None:
         found = sorted(os.listdir(directory))
     except OSError as error:
         raise DataError(f"Phantoms need a folder; '{directory}' is not a folder ({error.strerror}). Name another.") from error
-    foreign = [name for name in found if name not in (*CLASSES, METADATA_NAME, MARKER_NAME)]
+    others = [name for name in found if name not in (*CLASSES, METADATA_NAME, MARKER_NAME)]
     if _read_marker(directory):
-        foreign.append("phantoms drawn with other arguments")
-    if found and (foreign or MARKER_NAME not in found):
-        raise DataError(f"Phantoms need a new or empty folder; '{directory}' contains {(foreign or found)[0]}. Name another.")
+        others.append("phantoms drawn with other arguments")
+    if found and (others or MARKER_NAME not in found):
+        raise DataError(f"Phantoms need a new or empty folder; '{directory}' contains {(others or found)[0]}. Name another.")
     _write_marker(directory, {})
     for name in found:
         if name in CLASSES:
@@ -160,11 +160,11 @@ def _plan_patients(n_images: int, classes: Sequence[str], seed: int) -> list[tup
     rng = np.random.default_rng([seed, 0])
     plan = []
     for number, label in enumerate(classes):
-        n_left = n_images // len(classes) + (number < n_images % len(classes))
-        while n_left > 0:
-            size = min(n_left, int(rng.integers(1, IMAGES_A_PATIENT, endpoint=True)))
+        n_remaining = n_images // len(classes) + (number < n_images % len(classes))
+        while n_remaining > 0:
+            size = min(n_remaining, int(rng.integers(1, MAX_IMAGES_PER_PATIENT, endpoint=True)))
             plan.append((label, size))
-            n_left -= size
+            n_remaining -= size
     return [plan[index] for index in rng.permutation(len(plan))]  # a patient's number is independent of the class
 
 
@@ -176,7 +176,7 @@ def _draw_patient(
     rows: list[tuple[str | int, ...]] = []
     (directory / label).mkdir(exist_ok=True)
     for follow_up in range(n_images):
-        pixels, box = _expose(chest, label, image_size, rng)
+        pixels, box = _draw_radiograph(chest, label, image_size, rng)
         image = f"{label}/p{number:05d}_{follow_up}.png"
         Image.fromarray(pixels).save(directory / image)
         rows.append((image, label, f"phantom_{number:05d}", *(box or ("",) * 4)))
@@ -218,7 +218,7 @@ def _draw_chest(rng: np.random.Generator) -> _Chest:
     )
 
 
-def _expose(chest: _Chest, label: str, image_size: int, rng: np.random.Generator) -> tuple[np.ndarray, Box | None]:
+def _draw_radiograph(chest: _Chest, label: str, image_size: int, rng: np.random.Generator) -> tuple[np.ndarray, Box | None]:
     """Draw one picture of a chest with its own position, exposure, fog and noise.
 
     Returns:
@@ -237,7 +237,7 @@ def _expose(chest: _Chest, label: str, image_size: int, rng: np.random.Generator
     if label == "effusion":
         density += _shade_effusion(chest, y, air, lateral, dome, density, rng)
     density += 0.05 * _smooth_noise(image_size, 5, rng) + 0.025 * air.sum(axis=0) * _smooth_noise(image_size, 14, rng)
-    return _develop(density, rng), box
+    return _to_grey_levels(density, rng), box
 
 
 @dataclass(frozen=True)
@@ -266,8 +266,8 @@ def _draw_pose(rng: np.random.Generator) -> _Pose:
     return _Pose(rng.normal(0, 0.05), rng.normal(0, 0.04, 2).astype(np.float32), scale.astype(np.float32))
 
 
-def _step(distance: np.ndarray, softness: float) -> np.ndarray:
-    """Rise from 0 to 1 around distance 0, over about four times the softness."""
+def _smooth_step(distance: np.ndarray, softness: float) -> np.ndarray:
+    """Return a smooth step from 0 to 1 at distance 0, about four times ``softness`` wide."""
     return 0.5 * (1 + np.tanh(distance / softness))
 
 
@@ -285,10 +285,10 @@ def _shape_lungs(chest: _Chest, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarra
     border = 1 - np.abs(across) * across**2 - up**2
     arch = _by_side(chest.dome_height) * (1 - np.clip(across, -1.2, 1.2) ** 2)
     dome = _by_side(chest.dome_y) - arch + 0.10 * np.maximum(across, 0) ** 3 - y
-    air = _step(border, 0.10) * _step(dome, 0.02)
+    air = _smooth_step(border, 0.10) * _smooth_step(dome, 0.02)
     heart_x, heart_y, heart_width, heart_height = chest.heart
     heart = 1 - ((x - heart_x) / heart_width) ** 2 - ((y - heart_y) / heart_height) ** 2
-    return air * _step(-heart, 0.12), (across + 1) / 2, dome
+    return air * _smooth_step(-heart, 0.12), (across + 1) / 2, dome
 
 
 def _by_side(values: np.ndarray) -> np.ndarray:
@@ -297,37 +297,37 @@ def _by_side(values: np.ndarray) -> np.ndarray:
 
 def _draw_body(chest: _Chest, x: np.ndarray, y: np.ndarray, air: np.ndarray) -> np.ndarray:
     """Draw the structures of every chest, as density from 0 (air) to about 1 (bone)."""
-    torso = _step(0.93 - np.abs(x) - 0.35 * np.maximum(-y - 0.72, 0), 0.03)
+    torso = _smooth_step(0.93 - np.abs(x) - 0.35 * np.maximum(-y - 0.72, 0), 0.03)
     density: np.ndarray = 0.62 * torso - 0.47 * air.sum(axis=0) * torso
     vertebrae = 0.04 * np.sin(y * 40) * (np.abs(x) < chest.spine_width)
     density += 0.16 * np.exp(-((x / chest.spine_width) ** 2)) + vertebrae
-    density += 0.10 * np.exp(-((x / 0.16) ** 2)) * _step(-0.1 - y, 0.2)
+    density += 0.10 * np.exp(-((x / 0.16) ** 2)) * _smooth_step(-0.1 - y, 0.2)
     density += _draw_ribs(chest, x, y) * torso
     breast_x, breast_y, breast_size = chest.breast
     breast = ((np.abs(x) - breast_x) ** 2 + (y - breast_y) ** 2) / breast_size**2
-    density += chest.breast_strength * _step(1 - breast, 0.4)
+    density += chest.breast_strength * _smooth_step(1 - breast, 0.4)
     return density
 
 
 def _draw_ribs(chest: _Chest, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     away = np.abs(x)
-    top_behind = -0.72 - 0.12 * np.sin(np.pi * np.minimum(away, 0.8)) + chest.rib_slope * away**2
-    top_before = -0.45 + chest.rib_slope * (0.75 - away)
-    posterior = np.exp(-((_off_nearest_rib(y - top_behind, chest.rib_pitch) / 0.022) ** 2))
-    anterior = np.exp(-((_off_nearest_rib(y - top_before, 1.05 * chest.rib_pitch) / 0.03) ** 2)) * (away > 0.3)
-    ribs: np.ndarray = chest.rib_strength * (posterior + 0.5 * anterior) * _step(0.8 - away, 0.02)
+    top_posterior = -0.72 - 0.12 * np.sin(np.pi * np.minimum(away, 0.8)) + chest.rib_slope * away**2
+    top_anterior = -0.45 + chest.rib_slope * (0.75 - away)
+    posterior = np.exp(-((_distance_to_nearest_rib(y - top_posterior, chest.rib_pitch) / 0.022) ** 2))
+    anterior = np.exp(-((_distance_to_nearest_rib(y - top_anterior, 1.05 * chest.rib_pitch) / 0.03) ** 2)) * (away > 0.3)
+    ribs: np.ndarray = chest.rib_strength * (posterior + 0.5 * anterior) * _smooth_step(0.8 - away, 0.02)
     clavicle_y = chest.clavicle_y - 0.03 * away + 0.2 * (away - 0.35) ** 2
-    clavicles = np.exp(-(((y - clavicle_y) / 0.03) ** 2)) * _step(away - 0.08, 0.02) * _step(0.7 - away, 0.02)
+    clavicles = np.exp(-(((y - clavicle_y) / 0.03) ** 2)) * _smooth_step(away - 0.08, 0.02) * _smooth_step(0.7 - away, 0.02)
     ribs += 0.14 * clavicles
     return ribs
 
 
-def _off_nearest_rib(below_first: np.ndarray, pitch: float) -> np.ndarray:
+def _distance_to_nearest_rib(below_first: np.ndarray, pitch: float) -> np.ndarray:
     return below_first - pitch * np.clip(np.rint(below_first / pitch), 0, 8)
 
 
 def _draw_vessels(chest: _Chest, pose: _Pose, steps: np.ndarray) -> np.ndarray:
-    """Draw hila and vessels: small bright spots that are no opacity, with a higher density towards the centre."""
+    """Draw hila and vessels: small bright spots that are not opacities, more of them towards the centre."""
     away, down, size, strength = np.abs(chest.vessels) * np.array([0.16, 0.22, 0.012, 0.08], np.float32)[:, None, None]
     side = np.array([-1, 1], np.float32)[:, None]
     spot_x, spot_y = pose.to_picture(side * (0.17 + away), 0.01 + down * np.sign(chest.vessels[1]))
@@ -367,7 +367,7 @@ def _shade_effusion(
     bottom = chest.dome_y[side]
     climb = 0.30 * np.exp(-(1 - np.clip(lateral[side], 0, 1)) / 0.16)
     surface = bottom + 0.06 - level - climb
-    fluid = _step(y - surface, 0.035) * _step(dome[side] + 0.05, 0.03)
+    fluid = _smooth_step(y - surface, 0.035) * _smooth_step(dome[side] + 0.05, 0.03)
     # Fluid brightens only darker structures: the brightness of a rib in it does not change.
     shade: np.ndarray = fluid * air[side] * np.maximum(0.60 - density, 0) * rng.uniform(0.75, 1.0)
     return shade
@@ -385,7 +385,7 @@ def _smooth_noise(image_size: int, n_cells: int, rng: np.random.Generator) -> np
     return np.asarray(cells.resize((image_size, image_size), Image.Resampling.BICUBIC))
 
 
-def _develop(density: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _to_grey_levels(density: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Convert densities to grey values.
 
     Mean and spread of the grey values are random and independent of the anatomy, so that they do not depend on the class.

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from automl_cxr.data.grayscale import check_size, grey_of_colours, used_range, window
+from automl_cxr.data.grayscale import check_size, finite_range, rgb_to_grey, window
 from automl_cxr.errors import UnreadableImageError
 
 # Pillow has more decoders, and one of them (EPS) would start Ghostscript.
@@ -60,12 +60,12 @@ def _make_upright(image: Image.Image) -> Image.Image:
 def _to_grey(image: Image.Image) -> np.ndarray:
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
-        return window(values, *used_range(values), inverted=_is_white_zero(image))
+        return window(values, *finite_range(values), inverted=_is_white_zero(image))
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         return _on_black(image)
     if image.mode in ("L", "1"):
         return np.asarray(image.convert("L"))
-    return grey_of_colours(np.asarray(image.convert("RGB")))
+    return rgb_to_grey(np.asarray(image.convert("RGB")))
 
 
 def _is_white_zero(image: Image.Image) -> bool:

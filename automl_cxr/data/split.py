@@ -22,7 +22,7 @@ class Split:
     Attributes:
         train: Image ids for training, sorted.
         valid: Image ids for the validation scores that the search optimises, sorted.
-        test: Image ids that stay sealed until the final evaluation, sorted.
+        test: Image ids for the final evaluation, which are not used before it, sorted.
         seed: Seed of the parts that were made.
         grouped: Whether patients are known, so that parts that were made share no patient.
         origin: "made", "given", or which parts were added to a given split, such as "given, valid made".
@@ -49,7 +49,7 @@ def split_dataset(
     test_fraction: float = 0.15,
     seed: int = 0,
 ) -> Split:
-    """Split a data set by patient, with the classes in equal shares. Parts that the data set gives are unchanged.
+    """Split a data set by patient, stratified by class. Parts that the data set gives are unchanged.
 
     Missing parts are taken from the training part, without patients who are in a given part. The result depends on the set of
     ids and not on their order.
@@ -89,7 +89,7 @@ def split_dataset(
 
 
 def fold_dataset(dataset: Dataset, image_ids: Sequence[str], *, n_folds: int, seed: int = 0) -> tuple[int, ...]:
-    """Divide images into folds of equal size by patient, with the classes in equal shares.
+    """Divide images into folds of equal size by patient, stratified by class.
 
     The folds depend on the set of ids and not on their order. A split that the data set gives is ignored.
 
@@ -156,15 +156,15 @@ def _assign(
     n_patients = {name: pool.loc[pool["label"] == name, "patient_id"].nunique() for name in classes}
     for index, name in sorted(enumerate(classes), key=lambda item: n_patients[item[1]]):
         if len(set(numbers[labels == index])) < len(shares):
-            raise DataError(_explain_too_few(name, n_patients[name], len(shares), noun))
+            raise DataError(_too_few_patients_message(name, n_patients[name], len(shares), noun))
     return pd.Series(np.array(list(shares), dtype=object)[numbers], index=pool.index)
 
 
-def _explain_too_few(name: str, n_patients: int, n_parts: int, noun: str) -> str:
+def _too_few_patients_message(name: str, n_patients: int, n_parts: int, noun: str) -> str:
     return (
         f"Each class needs a patient in each of the {n_parts} {noun}; class '{name}' has {n_patients} "
         f"patient{'' if n_patients == 1 else 's'} that can be assigned. Add images of other patients, leave the class "
-        f"out with --classes, or {'take fewer --folds' if noun == 'folds' else 'give the split yourself'}."
+        f"out with --classes, or {'use fewer --folds' if noun == 'folds' else 'define the split yourself'}."
     )
 
 
@@ -181,7 +181,7 @@ def _check_every_class(
 
 
 def _check_disjoint(patients: pd.Series[str], part_of_image: pd.Series[str], made: Mapping[str, float]) -> None:
-    """Verify the guarantee of ``Split``, because a patient in two parts would make scores too good."""
+    """Check that no patient is in two parts, which would make scores optimistic."""
     for part in made:
         shared = set(patients[part_of_image == part]) & set(patients[part_of_image != part])
         if shared:

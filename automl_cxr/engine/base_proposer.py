@@ -1,9 +1,9 @@
 """The base class of all proposers. It records trials in an Optuna study, in the same form for every proposer.
 
     propose:  slot   = next_slot()        a new trial, the next rung of an earlier one, or a pause
-              values = draw()             of a new trial; again while the point was evaluated before
+              values = draw()             of a new trial; repeated while the point was evaluated before
               write the trial, then return it
-    observe:  write the epoch; decide whether the trial is beaten
+    observe:  write the epoch; decide whether to prune the trial
     finish:   write the end and the constraints; a rung below the study's last epoch ends PRUNED
 
 All decisions depend on the study and the seed only, so a restarted search makes the same decisions.
@@ -36,9 +36,9 @@ _STATES = {
     Outcome.REFUSED: TrialState.PRUNED,
     Outcome.FAILED: TrialState.FAIL,
 }
-_NEVER_STOPPED = 6  # number of first trials: samplers need complete scores to learn from, and ensembles need members
-_BEATEN_AT = "beaten_at"  # user attribute: the epoch of the decision to stop, stored not later than the score of this epoch
-_CHANCE = 1_000  # separates the seeds of random completions from those of a proposer's draws
+_N_UNPRUNED_TRIALS = 6  # first trials, not pruned: samplers need scores of complete trials, and ensembles need members
+_PRUNED_AT = "beaten_at"  # user attribute: epoch of the decision to stop, stored before the score of this epoch or with it
+_RANDOM_STREAM = 1_000  # separates the seeds of random completions from those of a proposer's draws
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,13 @@ class _RunningTrial:
     Attributes:
         trial: The running trial.
         last_epoch: The last epoch that it reported, including earlier attempts.
-        beaten_at: Epoch at which it was decided to stop it; None if it was not.
+        pruned_at: Epoch after which it was decided to stop it; None if it was not.
         ends_at_rung: Whether it ends before the study's last epoch.
     """
 
     trial: optuna.Trial
     last_epoch: int
-    beaten_at: int | None
+    pruned_at: int | None
     ends_at_rung: bool
 
 
@@ -140,7 +140,7 @@ class StudyProposer(ABC):
         trial.set_user_attr("attempts", stored.user_attrs.get("attempts", 1) + 1)
         if stored.params or "rung" in stored.user_attrs:
             return self._begin(trial, Slot(stored.user_attrs.get("rung"), stored.user_attrs.get("parent")))
-        slot = self._next_slot(trials)  # its process died before the trial had a rung or values
+        slot = self._next_slot(trials)  # the process ended before the trial had a rung or values
         return self._begin(trial, slot if isinstance(slot, Slot) and slot.parent is None else Slot())
 
     def requeue(self, number: int, ending: TrialEnd) -> None:
@@ -152,11 +152,11 @@ class StudyProposer(ABC):
         trial.set_user_attr("retries", [*attrs.get("retries", []), ending.error])
 
     def forget(self, number: int) -> None:
-        """Remove a trial that another process has taken over from the running ones. Nothing is written."""
+        """Remove a trial from the running ones, because another process has taken it over. Nothing is written."""
         self._running.pop(number, None)
 
     def continuable(self) -> set[int]:
-        """Return the numbers of the trials that a later one may continue, and whose checkpoints are needed."""
+        """Return the numbers of the trials that a later trial may continue. Their checkpoints are needed."""
         return {trial.number for trial in self._read() if "rung" in trial.user_attrs and trial.state is TrialState.PRUNED}
 
     def observe(self, number: int, report: Report) -> Decision:
@@ -172,18 +172,18 @@ class StudyProposer(ABC):
         if report.epoch < running.last_epoch:
             return Decision.CONTINUE  # a repeated trial passed this epoch before, and the pruner would use its later epochs
         running.last_epoch = report.epoch
-        if report.epoch == running.beaten_at:
-            return Decision.STOP  # decided by a search that died before it wrote the end; the decision could differ now
+        if report.epoch == running.pruned_at:
+            return Decision.STOP  # decided by an earlier search, which ended before it wrote the end of the trial
         # The pruner is called even if its decision is ignored: Optuna's Hyperband records the trial's rung in this call.
-        is_beaten = self._is_beaten(running.trial, report)
+        is_pruned = self._should_prune(running.trial, report)
         has_more_epochs = report.epoch < self._epochs
-        if not (is_beaten and has_more_epochs and number >= _NEVER_STOPPED):
+        if not (is_pruned and has_more_epochs and number >= _N_UNPRUNED_TRIALS):
             return Decision.CONTINUE
-        running.trial.set_user_attr(_BEATEN_AT, report.epoch)
+        running.trial.set_user_attr(_PRUNED_AT, report.epoch)
         return Decision.STOP
 
     def finish(self, number: int, ending: TrialEnd) -> None:
-        """Record the end of a trial. The facts of a FINISHED one must contain "score", or "values" for several objectives.
+        """Record the end of a trial. The facts of a FINISHED trial must contain "score", or "values" for several objectives.
 
         This is the commit point: all files of a finished trial must exist before.
         """
@@ -196,7 +196,7 @@ class StudyProposer(ABC):
         facts = dict(ending.facts)
         values, violations = facts.pop("values", None), facts.pop("violations", None)
         _record_facts(running.trial, facts)
-        _constrain(running.trial, violations or {})
+        _record_violations(running.trial, violations or {})
         if ending.outcome is Outcome.FAILED:
             running.trial.set_user_attr("error", ending.error)
         elif ending.outcome is Outcome.REFUSED:
@@ -208,7 +208,7 @@ class StudyProposer(ABC):
             value = values or facts["score"]
         self._study.tell(running.trial, value, state=state, skip_if_finished=True)
 
-    def _is_beaten(self, trial: optuna.Trial, report: Report) -> bool:
+    def _should_prune(self, trial: optuna.Trial, report: Report) -> bool:
         """Return whether other trials were better at the epoch of a report. Optuna's pruners support one objective only."""
         return len(self._study.directions) == 1 and trial.should_prune()
 
@@ -242,7 +242,7 @@ class StudyProposer(ABC):
         trial, values = self._write(trial, self._choose(trial, stored))
         ends_at_rung = slot.epochs is not None and slot.epochs < self._epochs
         last_epoch = max(read_scores(stored), default=0)
-        self._running[trial.number] = _RunningTrial(trial, last_epoch, stored.user_attrs.get(_BEATEN_AT), ends_at_rung)
+        self._running[trial.number] = _RunningTrial(trial, last_epoch, stored.user_attrs.get(_PRUNED_AT), ends_at_rung)
         self._evaluated.add(trial.number, values)
         return Proposal(
             trial.number,
@@ -260,7 +260,7 @@ class StudyProposer(ABC):
             seed = self._study.get_trials(deepcopy=False)[slot.parent].user_attrs.get("seed")
             facts |= {} if seed is None else {"seed": seed}  # a continued trial keeps the seed of its parent
         if slot.epochs is not None:
-            facts["rung"] = slot.epochs  # last: ``resume`` takes a trial with a rung as one that has all its facts
+            facts["rung"] = slot.epochs  # last: ``resume`` assumes that a trial with a rung has all its facts
         return facts
 
     def _choose(self, trial: optuna.Trial, stored: FrozenTrial) -> dict[str, Value]:
@@ -269,14 +269,14 @@ class StudyProposer(ABC):
         if trial.number == 0 and not known:
             known = self._space.preset() or {}
         if not known:
-            return self._evaluated.new_point(functools.partial(self._draw, trial), self._chance(trial.number))
+            return self._evaluated.new_point(functools.partial(self._draw, trial), self._completion_rng(trial.number))
         draw = functools.cache(lambda: self._draw(trial, 0))
-        chance = self._chance(trial.number)
+        rng = self._completion_rng(trial.number)
 
         def complete(parameter: Parameter) -> Value:
             if parameter.name in known:
                 return cast("Value", known[parameter.name])
-            return draw().get(parameter.name) if parameter.name in draw() else parameter.sample(chance)  # type: ignore[return-value]
+            return draw().get(parameter.name) if parameter.name in draw() else parameter.sample(rng)  # type: ignore[return-value]
 
         return self._space.resolve(complete)
 
@@ -292,10 +292,10 @@ class StudyProposer(ABC):
         finally:
             self._study.sampler = sampler
 
-    def _chance(self, number: int) -> np.random.Generator:
-        return np.random.default_rng((self._seed, number, _CHANCE))
+    def _completion_rng(self, number: int) -> np.random.Generator:
+        return np.random.default_rng((self._seed, number, _RANDOM_STREAM))
 
-    def _stream(self, number: int, attempt: int) -> int:
+    def _draw_seed(self, number: int, attempt: int) -> int:
         """Return the seed of a draw. Each draw has its own, so a restarted search does not draw the first trials again."""
         entropy = (self._seed, number) if attempt == 0 else (self._seed, number, attempt)
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
@@ -308,8 +308,8 @@ def _record_facts(trial: optuna.Trial, facts: Facts) -> None:
             trial.set_user_attr(name, value)
 
 
-def _constrain(trial: optuna.Trial, violations: Mapping[str, float]) -> None:
-    """Write violations as Optuna constraints, which samplers and dashboards read. Those written before are kept."""
+def _record_violations(trial: optuna.Trial, violations: Mapping[str, float]) -> None:
+    """Write violations as Optuna constraints, which samplers and dashboards read. Earlier constraints are kept."""
     known = trial.constraints if violations else {}
     for name, violation in violations.items():
         if name not in known:

@@ -1,4 +1,4 @@
-"""Records the points that were evaluated, so that no proposer trains a configuration twice by accident."""
+"""Records the points that were evaluated, so that no proposer proposes the same configuration twice unintentionally."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from automl_cxr.engine.space import Space, Value
 
 Point = Mapping[str, Value]
 
-_DRAWS = 4  # attempts of the proposer, which may return the same point again, before points are drawn at random
-_RANDOM_DRAWS = 50
+_MAX_DRAWS = 4  # attempts of the proposer, which may return the same point again, before points are drawn at random
+_MAX_RANDOM_DRAWS = 50
 
 
 class EvaluatedPoints:
@@ -38,7 +38,7 @@ class EvaluatedPoints:
 
         Args:
             draw: Returns the proposer's point, given the number of earlier attempts.
-            rng: Generator of random points, used if the proposer repeats itself.
+            rng: Generator of random points, used if all points of the proposer were evaluated before.
 
         Returns:
             A new point; or the proposer's own point, as a replicate, if all points were evaluated.
@@ -48,10 +48,10 @@ class EvaluatedPoints:
             return proposed
         if self.first_unevaluated() is None and self._space.is_finite:
             return proposed
-        for attempt in range(1, _DRAWS):
+        for attempt in range(1, _MAX_DRAWS):
             if (point := draw(attempt)) not in self:
                 return point
-        for _ in range(_RANDOM_DRAWS):
+        for _ in range(_MAX_RANDOM_DRAWS):
             if (point := self._space.sample(rng)) not in self:
                 return point
         return self.first_unevaluated() or proposed

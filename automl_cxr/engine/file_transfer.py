@@ -19,7 +19,7 @@ from filelock import FileLock
 from automl_cxr.engine.protocol import Facts, Objective, Proposal, Report
 from automl_cxr.io import atomic_write
 
-_BLOCK = 64 * 2**20  # bytes of an object: the store need not contain a whole file
+_BLOCK = 64 * 2**20  # bytes of an object; with blocks, the store does not need space for a whole file
 
 
 @runtime_checkable

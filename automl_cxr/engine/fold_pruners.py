@@ -15,8 +15,8 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-_LARGEST_P = 0.1  # Optuna's default
-_JUST_ABOVE = 1.001  # Optuna stops below its threshold; the smallest possible p must be below it
+_MIN_THRESHOLD = 0.1  # Optuna's default
+_THRESHOLD_FACTOR = 1.001  # Optuna prunes if p is below the threshold, so the smallest possible p must be below it
 
 
 def _wilcoxon(folds: int) -> optuna.pruners.BasePruner:
@@ -25,7 +25,7 @@ def _wilcoxon(folds: int) -> optuna.pruners.BasePruner:
     The smallest p of n pairs is 2**-n, which is above the usual thresholds for the usual numbers of folds. The threshold is
     therefore chosen so that half of the folds are enough if all of them are worse: 2 of 3, 3 of 5, 4 of 8.
     """
-    threshold = max(_LARGEST_P, _JUST_ABOVE * 0.5 ** math.ceil(folds / 2))
+    threshold = max(_MIN_THRESHOLD, _THRESHOLD_FACTOR * 0.5 ** math.ceil(folds / 2))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return optuna.pruners.WilcoxonPruner(p_threshold=threshold)
@@ -34,7 +34,7 @@ def _wilcoxon(folds: int) -> optuna.pruners.BasePruner:
 class FoldMedianPruner(optuna.pruners.BasePruner):
     """A pruner that stops a trial whose mean over its folds is below the median of COMPLETE trials over the same folds.
 
-    Optuna's ``MedianPruner`` uses the best report of a trial, which would be that of the easiest fold.
+    Optuna's ``MedianPruner`` uses the best report of a trial, which would be the report of the easiest fold.
 
     Args:
         n_startup_trials: Number of COMPLETE trials that are needed.

@@ -14,7 +14,7 @@ _IDLE_SECONDS = 1.0
 def run_inline(
     objective: Objective, proposer: Proposer, *, seconds_per_trial: float | None = None, batch_trials: int = 1
 ) -> None:
-    """Run proposals until the proposer is OVER. After an interrupt, the next search resumes the unfinished trials.
+    """Run proposals until the proposer returns OVER. After an interrupt, the next search resumes the unfinished trials.
 
     Args:
         objective: Runs a trial.

@@ -29,7 +29,7 @@ from automl_cxr.engine.space import Choice, Float, Int, Parameter, Space, Value
 from automl_cxr.errors import UnknownNameError
 
 _FACTOR = 3
-_STARTUP = 8  # random trials before a model is fitted; KerasTuner's default of three per parameter is most of a search
+_STARTUP = 8  # random trials before a model is fitted; KerasTuner's default is three for each parameter, most of a search
 _SCORE = "score"
 
 
@@ -156,8 +156,8 @@ class KerasTunerProposer(StudyProposer):
     def _draw(self, trial: optuna.Trial, attempt: int) -> dict[str, Value]:
         if not self._space.parameters:
             return {}
-        oracle = self._oracle(self._study.get_trials(deepcopy=False), self._stream(trial.number, attempt))
-        # The matrices are small: with several threads it takes three times as long.
+        oracle = self._oracle(self._study.get_trials(deepcopy=False), self._draw_seed(trial.number, attempt))
+        # The matrices are small, so that several threads would take three times as long.
         with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # KerasTuner sets the bounds of its Gaussian process
             return from_kerastuner(self._space, oracle.populate_space(_id(trial.number))["values"])
@@ -167,7 +167,7 @@ class KerasTunerProposer(StudyProposer):
         """Create an oracle with the trials of the study."""
 
     def _settings(self, seed: int) -> dict[str, Any]:
-        # The oracle takes 0 for no seed. Duplicate points are detected by ``EvaluatedPoints``, so most oracles get no trials.
+        # For the oracle, 0 means no seed. Duplicate points are detected by ``EvaluatedPoints``, so most oracles get no trials.
         return {"objective": self._objective, "hyperparameters": self._hyperparameters, "seed": seed or 1}
 
     def _to_trial(self, trial: FrozenTrial, *, is_completed: bool, score: float | None) -> Trial:
@@ -223,7 +223,7 @@ class BayesianProposer(KerasTunerProposer):
 
 
 class GridProposer(KerasTunerProposer):
-    """KerasTuner's grid search: the defaults first, then every other point once."""
+    """KerasTuner's grid search, which evaluates the defaults first and then every other point once."""
 
     def __init__(self, study: optuna.Study, space: Space, **settings: Any) -> None:
         space.points()  # raises UsageError for an infinite space; KerasTuner would use ten values of a continuous range
@@ -322,7 +322,7 @@ class HyperbandProposer(KerasTunerProposer):
         if not self._space.parameters:
             return {}
         oracle = RandomSearchOracle(
-            **self._settings(self._stream(trial.number, attempt))
+            **self._settings(self._draw_seed(trial.number, attempt))
         )  # Hyperband draws round 0 in the same way
         return from_kerastuner(self._space, oracle.populate_space(_id(trial.number))["values"])
 

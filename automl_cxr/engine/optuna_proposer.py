@@ -1,4 +1,4 @@
-"""Proposers with the samplers and pruners of Optuna. Both decide from the study's storage alone, so a restart changes nothing.
+"""Proposers with the samplers and pruners of Optuna. Both depend only on the study's storage, so a restart changes nothing.
 
 Samplers compare trials of the same number of epochs only. TPE ranks PRUNED trials below all COMPLETE ones, by the epoch that
 they reached; all other samplers learn from COMPLETE trials only.
@@ -237,7 +237,7 @@ class OptunaProposer(StudyProposer):
         self._halving = ParetoHalving(first_rung(epochs)) if is_halving else None
         self._sampler = sampler
         self._priors = priors if sampler in LEARNING_SAMPLERS else ()
-        self._set_sampler(number=0, attempt=0)  # raises UsageError here and not at the first trial
+        self._set_sampler(number=0, attempt=0)  # raises UsageError now, before the first trial
 
     def _next_slot(self, trials: Sequence[FrozenTrial]) -> Slot | Pause:
         is_over = self._sampler == "grid" and self._evaluated.first_unevaluated() is None
@@ -264,17 +264,17 @@ class OptunaProposer(StudyProposer):
 
         return self._space.resolve(choose)
 
-    def _is_beaten(self, trial: optuna.Trial, report: Report) -> bool:
+    def _should_prune(self, trial: optuna.Trial, report: Report) -> bool:
         if self._halving is None:
-            return super()._is_beaten(trial, report)
+            return super()._should_prune(trial, report)
         if not self._halving.is_rung(report.epoch):
             return False
         signs = [-1.0 if direction is StudyDirection.MAXIMIZE else 1.0 for direction in self._study.directions]
         reached = {stored.number: read_values(stored, report.epoch) for stored in self._study.get_trials(deepcopy=False)}
-        rivals = {number: values for number, values in reached.items() if values is not None}
-        losses = np.array(list(rivals.values()), dtype=np.float64) * signs  # None becomes NaN
-        return not is_among_best_third(losses, list(rivals).index(trial.number))
+        reached_values = {number: values for number, values in reached.items() if values is not None}
+        losses = np.array(list(reached_values.values()), dtype=np.float64) * signs  # None becomes NaN
+        return not is_among_best_third(losses, list(reached_values).index(trial.number))
 
     def _set_sampler(self, number: int, attempt: int) -> None:
-        seed = self._stream(number, attempt)
+        seed = self._draw_seed(number, attempt)
         self._study.sampler = make_sampler(self._sampler, self._space, study_seed=self._seed, seed=seed)

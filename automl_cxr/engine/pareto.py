@@ -51,7 +51,7 @@ def crowding_distances(losses: np.ndarray) -> np.ndarray:
 def is_among_best_third(losses: np.ndarray, candidate: int) -> bool:
     """Return whether a candidate is among the best third (at least one), by rank and then by crowding distance.
 
-    Candidates that tie with the last of the third are included. Objectives with NaN for any candidate are ignored.
+    Candidates that are equal to the last one of this third are included. Objectives with NaN for any candidate are ignored.
     """
     known = losses[:, ~np.isnan(losses).any(axis=0)]
     if known.shape[1] == 0:
@@ -67,7 +67,7 @@ def is_among_best_third(losses: np.ndarray, candidate: int) -> bool:
 class ParetoHalving:
     """Asynchronous successive halving by Pareto rank, as Syne Tune's MOASHA (Schmucker et al. 2021, arXiv:2106.12639).
 
-    Its rungs are those of ``asha``: the first rung's epoch times 1, 3, 9, ... It decides from the stored trials only.
+    Its rungs are those of ``asha``: the first rung's epoch times 1, 3, 9, ... Its decisions depend only on the stored trials.
     """
 
     def __init__(self, first_rung: int) -> None:

@@ -1,4 +1,4 @@
-"""The protocol between a proposer, which decides on trials, an executor, which runs them, and an objective, which trains one.
+"""The protocol between a proposer, which proposes trials, an executor, which runs them, and an objective, which trains one.
 
 An executor repeats these steps, for several trials at a time::
 
@@ -35,19 +35,19 @@ Trials that are too cheap to run one by one can run in batches, if the objective
     can_batch(proposal)    -> bool                          # whether the trial is so cheap that it should run in a batch
     run_batch(proposals)   -> list of generators            # for two or more trials, each as objective(proposal)
 
-The generators of a batch share their computation. Each follows the contract above: it yields a Report after each epoch, returns
-the facts of its trial, may raise its own error and may be closed early, without effect on the others. (A generator that has not
-started is closed only with the whole batch, because Python then runs none of its code.) The executor requests one epoch of each
-generator in turn: the first request computes the epoch for all trials of the batch, and the others read it from a buffer. The
-numbers of epochs may differ. An error in the shared computation is raised by all generators.
+The generators of a batch share their computation. Each has the behaviour described above: it yields a Report after each epoch,
+returns the facts of its trial, may raise its own error and may be closed early, without effect on the others. (A generator that
+has not started is closed only with the whole batch, because Python then runs none of its code.) The executor requests one epoch
+of each generator in turn: the first request computes the epoch for all trials of the batch, and the others read it from a
+buffer. The numbers of epochs may differ. An error in the shared computation is raised by all generators.
 
 Rules for batches:
 
 - A batch consists of consecutive proposals that can be batched and have not run before (``attempts`` is 0). A trial that
-  failed, or whose search died, is repeated alone, so that it cannot make other trials fail twice.
+  failed, or whose search died, is repeated alone, so that a second failure does not affect other trials.
 - A batch is complete when the proposer returns a Pause, when the executor's limit is reached, or when a proposal cannot be
   batched. Such a proposal runs next, alone.
-- The proposer is called for each trial of a batch as for any other trial, so budgets hold, and samplers take the running trials
+- The proposer is called for each trial of a batch as for any other trial, so budgets apply, and samplers take running trials
   into account (Optuna's TPE assumes bad scores for running trials, which makes the points of a batch differ). The proposals of
   TPE depend on where batches begin.
 - STOP closes one trial. The other trials continue, and the batch ends when all have ended.
@@ -130,7 +130,7 @@ class Decision(enum.Enum):
 class Outcome(enum.Enum):
     """The way in which a trial ended.
 
-    FINISHED after its last epoch, STOPPED early by a decision or for lack of time, REFUSED before training because it violates
+    FINISHED after its last epoch, STOPPED early by a decision or a time limit, REFUSED before training because it violates
     a constraint, FAILED with an error.
     """
 
@@ -199,11 +199,11 @@ class BatchableObjective(Protocol):
         """Return whether a trial should run in a batch. Called in the driver's process for every trial: must not load Keras."""
 
     def run_batch(self, proposals: Sequence[Proposal]) -> Sequence[Run]:
-        """Run two or more trials that can be batched in one process; return a generator for each, in their order."""
+        """Run two or more trials that can be batched in one process; return a generator for each, in the same order."""
 
 
 class Proposer(Protocol):
-    """A source of trials, which also decides when to stop them. Called from one thread; it must neither train nor block."""
+    """An object that proposes trials and decides when to stop them. Called from one thread; it must neither train nor block."""
 
     def propose(self) -> Proposal | Pause:
         """Begin a trial."""
@@ -220,7 +220,7 @@ class RoundObserver(Proposer, Protocol):
     """A proposer that records the reports of a batch at once, with one write instead of many."""
 
     def observe_round(self, reports: Sequence[tuple[int, Report]]) -> list[Decision]:
-        """Record an epoch of each of several trials, by number; decide on each as ``observe`` would in this order."""
+        """Record an epoch of each of several trials, by number. The decisions equal those of ``observe`` in this order."""
 
 
 class TrialRun:
@@ -243,5 +243,5 @@ class TrialRun:
 
     def abandon(self) -> None:
         """Close the generator; the objective cleans up."""
-        with contextlib.suppress(Exception):  # of the clean-up: the ending is decided, and other trials continue
+        with contextlib.suppress(Exception):  # errors of the clean-up: the end is recorded, and other trials continue
             self._run.close()

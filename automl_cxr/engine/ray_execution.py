@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Ray reads these once, at import. The loggers would write files for each trial and result, which the study contains already.
+# Ray reads these variables at import. Its loggers would write files with results that the study contains already.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the other output ignores verbose=0
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # the command line handles Ctrl-C
@@ -126,8 +126,8 @@ def _share_of_memory(resources: RayResources, cluster: Mapping[str, float], conc
     if resources.memory_per_trial is not None or "node_memory" not in cluster:
         return resources.memory_per_trial
     n_nodes = cluster.get("GPU_nodes" if gpus > 0 else "nodes", 1)  # where trials can run
-    on_a_node = math.ceil(concurrency / max(1, n_nodes))
-    return int(cluster["node_memory"] / on_a_node)
+    trials_per_node = math.ceil(concurrency / max(1, n_nodes))
+    return int(cluster["node_memory"] / trials_per_node)
 
 
 def run_with_ray(
@@ -138,7 +138,7 @@ def run_with_ray(
     seconds_per_trial: float | None = None,
     batch_trials: int = 1,
 ) -> None:
-    """Run proposals on Ray until the proposer is OVER and the last trial has ended.
+    """Run proposals on Ray until the proposer returns OVER and the last trial has ended.
 
     Args:
         objective: Runs the trials; it is pickled, so its modules must be importable.
@@ -148,7 +148,7 @@ def run_with_ray(
         batch_trials: Maximum number of trials in a batch. A batch has the resources of one trial.
 
     Raises:
-        UsageError: A trial asks for more than the cluster has.
+        UsageError: A trial requires more than the cluster has.
         Exception: An error of the proposer.
     """
     started_here = not ray.is_initialized()
@@ -157,7 +157,7 @@ def run_with_ray(
     # Ray needs a folder for its own record of the run, which is deleted: the study contains all results.
     scratch = tempfile.mkdtemp(prefix="automl-cxr-ray-")
     try:
-        placement = place(resources, _survey())
+        placement = place(resources, _cluster_resources())
         bridge = _ProposerBridge(proposer, TrialBatcher(objective, proposer, limit=batch_trials))
         _tune(objective, bridge, placement, seconds_per_trial=seconds_per_trial, scratch=scratch)
     finally:
@@ -166,7 +166,7 @@ def run_with_ray(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _survey() -> dict[str, float]:
+def _cluster_resources() -> dict[str, float]:
     """Return the resources of the cluster, for ``place``."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return {
@@ -183,8 +183,8 @@ def _start_ray(address: str | None) -> None:
     # Errors are recorded on their trials; Ray would print its stack traces in addition.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     if address is not None:
-        _check_answers(address)
-    # Without "local", Ray would join any cluster that runs on this machine, and end with it.
+        _check_reachable(address)
+    # Without "local", Ray would connect to a cluster that runs on this machine, and the search would fail when it ends.
     settings: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     ray.init(logging_level=logging.CRITICAL, log_to_driver=False, configure_logging=False, **settings)
@@ -192,7 +192,7 @@ def _start_ray(address: str | None) -> None:
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler prints a stack trace
 
 
-def _check_answers(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Raise UsageError if no server listens at an address; Ray itself would retry and print errors for a minute."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
@@ -200,7 +200,7 @@ def _check_answers(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
     except (OSError, OverflowError) as error:
-        raise UsageError(f"No Ray cluster answers at {address} ({error}). Check --address, or omit it.") from error
+        raise UsageError(f"No Ray cluster responds at {address} ({error}). Check --address, or omit it.") from error
 
 
 def _tune(
@@ -276,7 +276,7 @@ class _ProposerBridge:
     def propose(self, trial_id: str) -> dict[str, Any] | str | None:
         if self.error is not None:
             return Searcher.FINISHED
-        proposals = self._guarded(self._batcher.propose, Pause.OVER)
+        proposals = self._call_proposer(self._batcher.propose, Pause.OVER)
         if proposals is Pause.OVER:
             return Searcher.FINISHED
         if proposals is Pause.IDLE:
@@ -290,7 +290,7 @@ class _ProposerBridge:
             if isinstance(event, TrialEnd):
                 self._end(trial_id, number, event)
         reports = [(number, event) for number, event in events if isinstance(event, Report)]
-        decisions = self._guarded(lambda: observe_round(self._proposer, reports), [Decision.STOP] * len(reports))
+        decisions = self._call_proposer(lambda: observe_round(self._proposer, reports), [Decision.STOP] * len(reports))
         stopped = [number for (number, _), decision in zip(reports, decisions, strict=True) if decision is Decision.STOP]
         for number in stopped:
             self._end(trial_id, number, TrialEnd(Outcome.STOPPED))
@@ -309,9 +309,9 @@ class _ProposerBridge:
 
     def _end(self, trial_id: str, number: int, ending: TrialEnd) -> None:
         self._running[trial_id].discard(number)
-        self._guarded(lambda: self._proposer.finish(number, ending), None)
+        self._call_proposer(lambda: self._proposer.finish(number, ending), None)
 
-    def _guarded(self, call: Callable[[], Any], default: Any) -> Any:
+    def _call_proposer(self, call: Callable[[], Any], default: Any) -> Any:
         """Call the proposer unless it has failed before. A trial without a recorded end remains RUNNING and is repeated."""
         if self.error is not None:
             return default
@@ -347,7 +347,7 @@ class _Searcher(Searcher):
 
 
 class _Scheduler(FIFOScheduler):
-    """A scheduler of Ray Tune that calls ``observe`` of the bridge and stops a batch if the proposer does."""
+    """A scheduler of Ray Tune that calls ``observe`` of the bridge and stops a batch if the proposer stops all its trials."""
 
     def __init__(self, bridge: _ProposerBridge) -> None:
         super().__init__()

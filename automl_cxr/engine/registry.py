@@ -50,7 +50,7 @@ _INDEPENDENT_SAMPLERS = (
     "kt-grid",
     "kt-hyperband",
 )  # their points do not depend on scores
-_MAX_BATCH_TRIALS = 16  # stacked heads: in larger stacks a head is hardly cheaper
+_MAX_BATCH_TRIALS = 16  # larger stacks of heads hardly reduce the time of a head
 _MIN_BATCHES = 8  # per study, so that a sampler can learn from earlier batches
 
 RUNG_SAMPLERS = ("kt-hyperband",)

@@ -117,7 +117,7 @@ class Choice:
             raise SpaceError(f"Parameter '{self.name}': a choice needs at least one value; received none.")
         for value in self.values:
             if not isinstance(value, (int, float, str, bool)):
-                raise SpaceError(f"Parameter '{self.name}': values must be numbers, texts or booleans; received {value!r}.")
+                raise SpaceError(f"Parameter '{self.name}': values must be numbers, strings or booleans; received {value!r}.")
         if len({(type(value), value) for value in self.values}) < len(self.values):
             raise SpaceError(f"Parameter '{self.name}': values must differ; received {list(self.values)}.")
         _check_default(self)
@@ -219,12 +219,12 @@ class Space:
         for parameter in self.parameters:
             if parameter.grid() is None:
                 raise SpaceError(
-                    f"Space '{self.name}' is infinite: '{parameter.name}' takes any number from {parameter.low} to "  # type: ignore[union-attr]
+                    f"Space '{self.name}' is infinite: '{parameter.name}' can be any number from {parameter.low} to "  # type: ignore[union-attr]
                     f"{parameter.high}. Give it a step, or use a sampler that is not a grid."  # type: ignore[union-attr]
                 )
-        return self._points_below({})
+        return self._points_with({})
 
-    def _points_below(self, chosen: dict[str, Value]) -> Iterator[dict[str, Value]]:
+    def _points_with(self, chosen: dict[str, Value]) -> Iterator[dict[str, Value]]:
         """Iterate over the points that begin with the chosen values."""
         following: list[Parameter] = []
 
@@ -240,7 +240,7 @@ class Space:
         else:
             parameter = following[0]
             for value in parameter.grid():  # type: ignore[union-attr]
-                yield from self._points_below({**chosen, parameter.name: value})
+                yield from self._points_with({**chosen, parameter.name: value})
 
     def key(self, values: Mapping[str, Value]) -> Hashable:
         """Return a key that is the same for equal points, even if a library rounds a step differently."""
@@ -319,7 +319,7 @@ def parse_space(text: str, *, name: str) -> Space:
     constants = {key: value for key, value in document.items() if not isinstance(value, dict)}
     for key, value in constants.items():
         if not isinstance(value, (int, float, str, bool)):
-            raise SpaceError(f"Space '{name}': '{key}' must be a number, a text or a boolean; received {value!r}.")
+            raise SpaceError(f"Space '{name}': '{key}' must be a number, a string or a boolean; received {value!r}.")
     parameters = tuple(_parse_parameter(key, table) for key, table in document.items() if isinstance(table, dict))
     return Space(name, constants, parameters, description)
 
@@ -373,7 +373,7 @@ def _check_range(parameter: Float | Int) -> None:
     if parameter.step is not None and parameter.step <= 0:
         raise SpaceError(f"Parameter '{parameter.name}': step must be above 0; received {parameter.step}.")
     if parameter.log and parameter.step not in (None, 1):
-        raise SpaceError(f"Parameter '{parameter.name}': log and step exclude each other. Remove one.")
+        raise SpaceError(f"Parameter '{parameter.name}': log and step cannot be combined. Remove one.")
     if not _is_on_grid(parameter, parameter.high):
         last = parameter.low + _n_steps(parameter) * parameter.step  # type: ignore[operator]
         raise SpaceError(

@@ -24,7 +24,8 @@ class SuccessiveHalving(optuna.pruners.BasePruner):
     """A pruner that stops a trial unless it is among the best third of the trials that have reached its rung, itself included.
 
     A trial is compared once at each rung: by its score after the rung's epoch or, if that is NaN, by its first later score that
-    is not NaN. NaN stops a trial that has not passed its rung. Of two trials the better one continues.
+    is not NaN. A trial with NaN that has not passed its rung is stopped. If two trials have reached a rung, the better one
+    continues.
 
     The pruner caches the trials that it has read, so each study needs its own.
 
@@ -48,10 +49,10 @@ class SuccessiveHalving(optuna.pruners.BasePruner):
         reached = [(rung, _epoch_at(scores, rung)) for rung in rungs]
         if any(at is None for _, at in reached):
             return True
-        due = [rung for rung, at in reached if at == epoch]
-        if due:
+        new_rungs = [rung for rung, at in reached if at == epoch]
+        if new_rungs:
             self._update(study.get_trials(deepcopy=False))
-        return not all(self._is_promoted(scores[epoch], rung, study.direction) for rung in due)
+        return not all(self._is_promoted(scores[epoch], rung, study.direction) for rung in new_rungs)
 
     def _is_promoted(self, score: float, rung: int, direction: StudyDirection) -> bool:
         scores_at_rung = self._rungs[rung]

@@ -37,7 +37,7 @@ class TrialBatcher:
         self._objective = objective
         self._proposer = proposer
         self._limit = limit
-        self._next: tuple[Proposal, float] | None = None  # a proposal for the next batch, and when it was proposed
+        self._next: tuple[Proposal, float] | None = None  # a proposal for the next batch, and the time at which it was proposed
 
     def propose(self) -> Sequence[Proposal] | Pause:
         """Begin the trials of a batch."""
@@ -84,7 +84,7 @@ class Batch:
 
     def advance(self) -> list[Event]:
         """Run each running trial until its next report or its end."""
-        events = [(number, attempt.advance()) for number, attempt in self._running.items()]
+        events = [(number, run.advance()) for number, run in self._running.items()]
         for number, event in events:
             if isinstance(event, TrialEnd):
                 del self._running[number]

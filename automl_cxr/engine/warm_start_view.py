@@ -31,12 +31,12 @@ def add_priors_to_study(study: optuna.Study, space: Space, priors: Sequence[Warm
     """Return a view of the study with the priors as COMPLETE trials; the study itself if there are none."""
     if not priors:
         return study
-    storage: Any = _WarmStartStorage(storage_of(study), _freeze(space, priors))
+    storage: Any = _WarmStartStorage(storage_of(study), _to_frozen_trials(space, priors))
     return optuna.Study(study.study_name, storage, sampler=study.sampler, pruner=study.pruner)
 
 
-def _freeze(space: Space, priors: Sequence[WarmStartPoint]) -> list[FrozenTrial]:
-    """Convert priors to COMPLETE trials, with negative numbers, which no stored trial has."""
+def _to_frozen_trials(space: Space, priors: Sequence[WarmStartPoint]) -> list[FrozenTrial]:
+    """Convert priors to COMPLETE trials. Their numbers are negative, to be distinct from those of stored trials."""
     distributions = {parameter.name: to_optuna(parameter) for parameter in space.parameters}
     trials = []
     for number, prior in enumerate(priors, start=-len(priors)):

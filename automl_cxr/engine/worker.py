@@ -1,8 +1,8 @@
-"""A process that runs batches of trials one after the other, any of which may kill it. A single trial is a batch of one.
+"""A process that runs batches of trials one after the other, and that a trial may crash. A single trial is a batch of one.
 
 The executor's own process loads no training library: it starts a worker, requests one epoch at a time, and kills the worker if
-a batch takes too long or too much memory, or replaces it if earlier batches have left too little memory. If the worker dies,
-all trials that it was running end with the cause, and the next batch gets a new worker.
+a batch takes too long or too much memory, or replaces it if it uses too much memory after earlier batches. If the worker dies,
+all trials that it was running end with an error, and the next batch gets a new worker.
 
     executor                     worker (``python -m automl_cxr.engine.worker``)
     begin(proposals)     ->      batch = Batch(objective, proposals)
@@ -32,7 +32,7 @@ from automl_cxr.engine.trial_batches import Batch, Event, failing
 from automl_cxr.errors import OutOfMemoryError, TrialTimeoutError, WorkerDiedError
 
 _CHECK_SECONDS = 0.25  # between two checks of the time and the memory of a busy worker
-_PATIENCE_SECONDS = 10.0  # to wait for a worker to exit by itself
+_EXIT_TIMEOUT_SECONDS = 10.0  # to wait for a worker to exit by itself
 _BEGIN, _ADVANCE, _ABANDON = "begin", "advance", "abandon"
 _ABANDONED = True
 
@@ -78,7 +78,7 @@ class Worker:
         return None if self._process is None else self._process.pid
 
     def begin(self, proposals: Sequence[Proposal]) -> None:
-        """Begin a batch and abandon the one before; in a new process if the old one died or uses too much memory."""
+        """Abandon the previous batch and begin a new one, in a new process if the old one ended or uses too much memory."""
         self.abandon()
         if self._process is not None and self._exceeds(self._limits.watermark):
             self.close()
@@ -114,7 +114,7 @@ class Worker:
         if self._running:
             self._running = set()
             self._send((_ABANDON, None))
-            if not self._has_replied(time.monotonic() + _PATIENCE_SECONDS) or self._receive() is not _ABANDONED:
+            if not self._has_replied(time.monotonic() + _EXIT_TIMEOUT_SECONDS) or self._receive() is not _ABANDONED:
                 self._kill()
 
     def close(self) -> None:
@@ -125,7 +125,7 @@ class Worker:
         if self._process is not None:
             self._process.stdin.close()  # type: ignore[union-attr]  # the worker exits when its stdin is closed
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_PATIENCE_SECONDS)
+                self._process.wait(_EXIT_TIMEOUT_SECONDS)
             self._kill()
 
     # ------------------------------------------------------------------------------------------------ the process
@@ -143,7 +143,7 @@ class Worker:
 
     def _send(self, message: Any) -> None:
         if self._connection is not None:
-            with contextlib.suppress(OSError):  # the worker is dead, which is detected when it does not reply
+            with contextlib.suppress(OSError):  # the worker has ended, which is detected when it does not reply
                 self._connection.send(message)
 
     def _wait_for_events(self) -> list[Event]:
@@ -200,7 +200,7 @@ class Worker:
     def _ending_of_dead_worker(self) -> TrialEnd:
         with contextlib.suppress(subprocess.TimeoutExpired):
             if self._process is not None:
-                self._process.wait(_PATIENCE_SECONDS)  # for its own exit code; a kill would replace it
+                self._process.wait(_EXIT_TIMEOUT_SECONDS)  # its own exit code is needed; a kill would replace it
         code = self._kill()
         if code is None or code >= 0:
             return TrialEnd.from_error(WorkerDiedError(f"The process of the trial exited with code {code}."))
@@ -223,7 +223,7 @@ class Worker:
         self._kill()
         limit = (self._limits.memory or 0) / 2**30
         return TrialEnd.from_error(
-            OutOfMemoryError(f"A trial may take {limit:.1f} GiB of memory and this one took more. Raise --memory-per-trial.")
+            OutOfMemoryError(f"A trial may use {limit:.1f} GiB of memory and this one used more. Raise --memory-per-trial.")
         )
 
 

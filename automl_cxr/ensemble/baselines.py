@@ -17,7 +17,7 @@ def top_k_weights(order: np.ndarray, k: int) -> np.ndarray:
     """Return equal weights for the k best members and 0 for the others, float64 (n_members,).
 
     Args:
-        order: The members from the best, indices (n_members,).
+        order: Indices of the members, best first, (n_members,).
         k: From 1 to n_members.
 
     Raises:
@@ -31,7 +31,7 @@ def top_k_weights(order: np.ndarray, k: int) -> np.ndarray:
 
 
 def rank_members(scorer: WeightScorer) -> np.ndarray:
-    """Order the members from the best: by the objective, then by squared error, then by position; indices (n_members,)."""
+    """Rank the members, best first: by the objective, then by squared error, then by position; indices (n_members,)."""
     return scorer.rank(np.eye(scorer.n_members))
 
 
@@ -39,8 +39,9 @@ def greedy_weights(scorer: WeightScorer, *, n_rounds: int = 50) -> np.ndarray:
     """Select members one after another, with replacement. The weight of a member is how often it was selected.
 
     Caruana et al. 2004, "Ensemble selection from libraries of models": each round adds the member with which the average of
-    all selected members scores best. The score may fall in a round, because every round adds a member, so the shortest of the
-    best prefixes is returned. Macro-F1 changes in steps and ties often; ties are broken by the Brier score, then by position.
+    all selected members scores best. The score may decrease in a round, because every round adds a member. Therefore the
+    selection after the round with the best score is returned, the earliest in a tie. Ties in
+    macro-F1 are frequent and are broken by the Brier score, then by position.
 
     Args:
         scorer: Members' probabilities, labels and the objective.
@@ -55,10 +56,10 @@ def greedy_weights(scorer: WeightScorer, *, n_rounds: int = 50) -> np.ndarray:
     if n_rounds < 1:
         raise UsageError(f"Greedy selection needs at least one round. Received {n_rounds}.")
     counts = np.zeros(scorer.n_members)
-    prefixes = []
+    selections = []
     for n_selected in range(1, n_rounds + 1):
         candidates = (counts + np.eye(scorer.n_members)) / n_selected
         added = scorer.rank(candidates)[0]
         counts[added] += 1
-        prefixes.append(candidates[added])
-    return prefixes[scorer.rank(np.array(prefixes))[0]]
+        selections.append(candidates[added])
+    return selections[scorer.rank(np.array(selections))[0]]

@@ -28,7 +28,7 @@ class Method:
 
     Attributes:
         description: One line for help texts.
-        fit: (scorer, the patient of each image, settings) to the combiner.
+        fit: Takes the scorer, the patient of each image and the settings; returns the combiner.
         n_members: Required number of members; None for any number.
     """
 
@@ -37,11 +37,11 @@ class Method:
     n_members: int | None = None
 
 
-def _average_of(weigh: Callable[[WeightScorer], np.ndarray]) -> Fit:
-    return lambda scorer, _patients, _settings: WeightedAverage(weigh(scorer))
+def _average_of(find_weights: Callable[[WeightScorer], np.ndarray]) -> Fit:
+    return lambda scorer, _patients, _settings: WeightedAverage(find_weights(scorer))
 
 
-# From the simplest to the most elaborate: of methods that are not distinguishable the first is recommended.
+# Ordered from simple to elaborate: the first of several methods that are not distinguishable is recommended.
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "best": Method("the best member alone", _average_of(lambda scorer: top_k_weights(rank_members(scorer), 1))),
@@ -98,7 +98,7 @@ def fit_ensemble(
         members: Predictions of each member, on images that no member was trained on.
         method: A name in ``METHODS``.
         objective: The metric to optimise; stacking always minimises log loss.
-        settings: Settings of the genetic algorithm. Of the other methods only stacking uses them: the seed of its folds.
+        settings: Settings of the methods "ga" and "ga-by-class". Stacking uses only their seed, for its folds.
 
     Raises:
         UnknownNameError: There is no such method.
@@ -123,7 +123,7 @@ def compare_methods(
 
 
 def methods_for(n_members: int) -> tuple[str, ...]:
-    """Return the names of the methods for a number of members, from the simplest."""
+    """Return the names of the methods for a number of members, simplest first."""
     return tuple(name for name, row in METHODS.items() if row.n_members in (None, n_members))
 
 
@@ -144,7 +144,7 @@ def build_weight_scorer(members: Sequence[Predictions], objective: Objective) ->
     """Match members' images by id and create their scorer.
 
     Returns:
-        The scorer, and the first member's predictions, whose image order the scorer follows.
+        The scorer, and the first member's predictions. Both have the same order of images.
 
     Raises:
         UsageError: There is no member, or the objective needs a normal class and has none.

@@ -12,7 +12,7 @@ from automl_cxr.ensemble.weighted_average import normalize_weights, weighted_ave
 from automl_cxr.errors import DataError, UsageError
 from automl_cxr.scoring.calibration import with_temperature
 
-_LEAST_PROBABILITY = 1e-6  # log(0) is undefined; in float16 exports smaller probabilities are rounded to 0
+_MIN_PROBABILITY = 1e-6  # log(0) is undefined; in float16 exports smaller probabilities are rounded to 0
 
 
 class Combiner(Protocol):
@@ -134,7 +134,7 @@ def combiner_from_record(record: Mapping[str, Any], *, n_members: int, n_classes
         temperature = float(record.get("temperature", 1.0))
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"The rule of an ensemble must be unchanged since this program wrote it ({error}). Build the ensemble again."
+            f"The record of a combiner must be as this program wrote it ({error}). Build the ensemble again."
         ) from error
     if not 0 < temperature < np.inf:
         raise DataError(f"A temperature must be above 0 and finite; received {temperature}. Build the ensemble again.")
@@ -143,7 +143,7 @@ def combiner_from_record(record: Mapping[str, Any], *, n_members: int, n_classes
 
 def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
     """Return the logarithms of probabilities of any shape, float64, at least that of one millionth."""
-    return np.log(np.maximum(probabilities.astype(np.float64), _LEAST_PROBABILITY))
+    return np.log(np.maximum(probabilities.astype(np.float64), _MIN_PROBABILITY))
 
 
 def _shares(sizes: np.ndarray) -> np.ndarray:

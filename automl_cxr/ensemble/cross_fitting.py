@@ -18,8 +18,8 @@ def evolve_on_halves(
 ) -> np.ndarray:
     """Find ensemble weights that generalise to other patients.
 
-    Patients are divided into halves several times, weights are evolved on each half, and their mean is taken. This averages out
-    weights that suit only one half's patients. The mean is then shrunk towards equal weights of the best members.
+    Patients are divided into halves several times, weights are evolved on each half, and their mean is taken. This reduces
+    overfitting to the patients of one half. The mean is then shrunk towards equal weights of the best members.
 
     Args:
         scorer: Members' probabilities, labels and the objective.

@@ -1,4 +1,4 @@
-"""The optimal weights of two members, found by visiting every weight at which some image changes its predicted class."""
+"""The optimal weights of two members, from all weights at which the predicted class of an image changes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from automl_cxr.ensemble.objective import LOG_LOSS, Objective
 from automl_cxr.ensemble.weight_scoring import WeightScorer
 from automl_cxr.errors import UsageError
 
-_N_GRID = 1001  # weights on the grid, for objectives that also change where no image changes its predicted class
-_BLOCK = 2**14  # changes of class whose confusion matrices are held at once
+_N_GRID = 1001  # weights on the grid, for objectives that also change between these weights
+_BLOCK = 2**14  # changes of class whose confusion matrices are in memory at the same time
 _MARGIN = 0.1  # distance from an interval's ends, as a share of its width: rounding at an end could change a class
 
 
@@ -23,7 +23,7 @@ def exact_two_member_weights(scorer: WeightScorer) -> np.ndarray:
 
     The votes of an image are linear in the first member's weight, so its predicted class changes at most k - 1 times. A metric
     of the confusion matrix is therefore constant between two neighbouring changes of all images, and each of these intervals
-    from 0 to 1 is scored. Among the best intervals the Brier score decides, which is a parabola over the weight. Log loss is
+    from 0 to 1 is scored. Ties are broken by the Brier score, which is quadratic in the weight. Log loss is
     convex and is minimised directly. For any other metric, the best of 1,001 weights is returned.
 
     Raises:
@@ -55,8 +55,8 @@ def _best_in_intervals(scorer: WeightScorer) -> float:
 def _score_intervals(scorer: WeightScorer) -> tuple[np.ndarray, np.ndarray]:
     """Return the ends of the intervals, (n + 1,) from 0 to 1, and the score of each, (n,)."""
     k, labels = scorer.n_classes, scorer.labels
-    winners, changes_at, images, old_class, new_class = _changes(scorer.probabilities)
-    confusion = np.bincount(labels * k + winners, minlength=k * k)
+    first_classes, changes_at, images, old_class, new_class = _changes(scorer.probabilities)
+    confusion = np.bincount(labels * k + first_classes, minlength=k * k)
     scores = [_score_confusions(scorer, confusion[None])]
     for start in range(0, len(changes_at), _BLOCK):
         block = slice(start, start + _BLOCK)
@@ -79,7 +79,7 @@ def _score_confusions(scorer: WeightScorer, confusions: np.ndarray) -> np.ndarra
 
 
 def _changes(probabilities: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Find where each image changes its predicted class as the first member's weight grows from 0 to 1.
+    """Find the weights of the first member, from 0 to 1, at which the predicted class of an image changes.
 
     Args:
         probabilities: (2, n, k).
@@ -90,16 +90,16 @@ def _changes(probabilities: np.ndarray) -> tuple[np.ndarray, ...]:
     """
     start = probabilities[1].astype(np.float64)
     slopes = probabilities[0].astype(np.float64) - start
-    # Just above 0 the steepest of the highest lines is the highest.
+    # Several lines may be highest at 0. The steepest of them is the highest just above 0.
     is_highest = start == start.max(axis=1, keepdims=True)
-    winners = np.where(is_highest, slopes, -np.inf).argmax(axis=1)
-    images, current, position = np.arange(len(start)), winners, np.zeros(len(start))
+    first_classes = np.where(is_highest, slopes, -np.inf).argmax(axis=1)
+    images, current, position = np.arange(len(start)), first_classes, np.zeros(len(start))
     found: list[tuple[np.ndarray, ...]] = []
     for _ in range(start.shape[1] - 1):
         rows = np.arange(len(images))
-        lead = start[images, current][:, None] - start[images]
+        gap = start[images, current][:, None] - start[images]
         relative_slope = slopes[images] - slopes[images, current][:, None]
-        crossings = np.divide(lead, relative_slope, out=np.full(lead.shape, np.inf), where=relative_slope > 0)
+        crossings = np.divide(gap, relative_slope, out=np.full(gap.shape, np.inf), where=relative_slope > 0)
         crossings = np.maximum(crossings, position[:, None])  # rounding may put a crossing before the previous one
         first = crossings.min(axis=1)
         following = np.where(crossings == first[:, None], slopes[images], -np.inf).argmax(axis=1)
@@ -111,23 +111,23 @@ def _changes(probabilities: np.ndarray) -> tuple[np.ndarray, ...]:
             break
     changes_at, of_image, old_class, new_class = (np.concatenate(part) for part in zip(*found, strict=True))
     order = np.argsort(changes_at, kind="stable")
-    return winners, changes_at[order], of_image[order], old_class[order], new_class[order]
+    return first_classes, changes_at[order], of_image[order], old_class[order], new_class[order]
 
 
 def _least_squared_error(scorer: WeightScorer) -> float:
     """Find the weight with the smallest Brier score: the minimum of the parabola through three points."""
     at_0, at_half, at_1 = scorer.squared_error(_pairs(np.array([0.0, 0.5, 1.0])))
-    bend, slope = 2 * (at_0 + at_1 - 2 * at_half), 4 * at_half - 3 * at_0 - at_1
-    return float(np.clip(-slope / (2 * bend), 0, 1)) if bend > 0 else 0.5
+    curvature, slope = 2 * (at_0 + at_1 - 2 * at_half), 4 * at_half - 3 * at_0 - at_1
+    return float(np.clip(-slope / (2 * curvature), 0, 1)) if curvature > 0 else 0.5
 
 
 def _least_log_loss(scorer: WeightScorer) -> float:
     from scipy.optimize import minimize_scalar  # the import takes 0.2 s
 
-    of_truth = scorer.probabilities[:, np.arange(scorer.n_images), scorer.labels].astype(np.float64)
+    true_probability = scorer.probabilities[:, np.arange(scorer.n_images), scorer.labels].astype(np.float64)
 
     def loss(first: float) -> float:
-        share = first * of_truth[0] + (1 - first) * of_truth[1]
+        share = first * true_probability[0] + (1 - first) * true_probability[1]
         return float(-np.log(share.clip(np.finfo(np.float32).eps, 1)).mean())
 
     inside = float(minimize_scalar(loss, bounds=(0, 1), method="bounded", options={"xatol": 1e-7}).x)

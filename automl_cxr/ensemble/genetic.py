@@ -20,7 +20,7 @@ from automl_cxr.ensemble.exact_two_member import exact_two_member_weights, has_e
 from automl_cxr.ensemble.genetic_settings import GeneticSettings
 from automl_cxr.ensemble.weight_scoring import WeightScorer
 
-_MIN_PROGRESS = 1e-4  # of fitness: the Brier score can be improved in ever smaller steps
+_MIN_IMPROVEMENT = 1e-4  # of the fitness: smaller improvements of the Brier score could continue for many generations
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +42,9 @@ class GeneticResult:
 class _Fitness(base.Fitness):
     """The objective minus a part of the Brier score, then the Brier score.
 
-    Macro-F1 of a few hundred images is a step function with wide plateaus. The Brier score, which is proper and convex in the
-    weights, gives selection a slope where the objective is flat. It leads to the well-calibrated inside of a plateau, whereas
-    its edge would be reached by chance.
+    Macro-F1 of a few hundred images is a step function of the weights with wide plateaus. The Brier score, which is proper and
+    convex in the weights, ranks weights with equal macro-F1. It prefers well-calibrated weights inside a plateau to weights at
+    its edge, which are there by chance.
     """
 
     weights = (1.0, -1.0)
@@ -57,7 +57,7 @@ class _Individual:
 
 
 def evolve_weights(scorer: WeightScorer, settings: GeneticSettings, *, by_class: bool = False) -> GeneticResult:
-    """Find ensemble weights of the highest fitness on labelled (validation) images, all of them.
+    """Find ensemble weights with the highest fitness on all labelled (validation) images.
 
     The algorithm of the reference report on ChestX-ray14 (section 7.2.1) in its own pseudocode:
 
@@ -75,11 +75,11 @@ def evolve_weights(scorer: WeightScorer, settings: GeneticSettings, *, by_class:
 
     Args:
         scorer: Members' probabilities, labels and the objective.
-        settings: Settings of the algorithm; the same seed gives the same weights, whatever else the process does.
+        settings: Settings of the algorithm; the same seed gives the same weights.
         by_class: Find a weight for each member and class instead of one for each member.
     """
     shape = (scorer.n_members, scorer.n_classes) if by_class else (scorer.n_members,)
-    seeds = np.stack([_spread(weights, shape).ravel() for weights in seed_weights(scorer)])
+    seeds = np.stack([_repeat_for_classes(weights, shape).ravel() for weights in seed_weights(scorer)])
     runs = [_evolve_once(scorer, seeds, shape, settings, restart) for restart in range(settings.restarts)]
     _, history = max(runs, key=lambda run: run[0].fitness)
     candidates = [*seeds, *(best.genes for best, _ in runs)]
@@ -89,7 +89,7 @@ def evolve_weights(scorer: WeightScorer, settings: GeneticSettings, *, by_class:
 
 
 def seed_weights(scorer: WeightScorer) -> list[np.ndarray]:
-    """Return the weights of the initial population, the simplest first, each (n_members,)."""
+    """Return the weights of the initial population, simplest first, each (n_members,)."""
     n_members, order = scorer.n_members, rank_members(scorer)
     top = [top_k_weights(order, k) for k in range(2, n_members)]
     # Without this seed the algorithm finds the exact optimum of two members in 96 of 100 problems.
@@ -97,7 +97,7 @@ def seed_weights(scorer: WeightScorer) -> list[np.ndarray]:
     return [uniform_weights(n_members), *np.eye(n_members), *top, greedy_weights(scorer), *exact]
 
 
-def _spread(weights: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _repeat_for_classes(weights: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Convert weights of members into genes of the given shape, sum 1."""
     return weights if len(shape) == 1 else np.repeat(weights[:, None], shape[1], axis=1) / shape[1]
 
@@ -120,7 +120,7 @@ def _evolve_once(
         children = toolbox.mutate(toolbox.mate(toolbox.select(population)))
         population = toolbox.survive(population[:n_elite] + toolbox.evaluate(children))
         history.append(population[0].fitness.values[0])
-        if len(history) > settings.patience and history[-1] < history[-1 - settings.patience] + _MIN_PROGRESS:
+        if len(history) > settings.patience and history[-1] < history[-1 - settings.patience] + _MIN_IMPROVEMENT:
             break
     return population[0], tuple(history)
 
@@ -128,7 +128,7 @@ def _evolve_once(
 def _build_toolbox(
     scorer: WeightScorer, shape: tuple[int, ...], settings: GeneticSettings, n_elite: int, rng: np.random.Generator
 ) -> base.Toolbox:
-    """Register the operators with the settings of one run. Populations are ordered from the best individual."""
+    """Register the operators with the settings of one run. Populations are sorted, best individual first."""
     n_averaged = max(1, round(settings.gene_fraction * np.prod(shape)))
     toolbox = base.Toolbox()
     toolbox.register("evaluate", _evaluate, scorer=scorer, shape=shape, settings=settings)
@@ -152,7 +152,7 @@ def _initialize(
 def _evaluate(
     genes: np.ndarray, *, scorer: WeightScorer, shape: tuple[int, ...], settings: GeneticSettings
 ) -> list[_Individual]:
-    """Evaluate weightings (n, n_genes) at once. Return the individuals from the best."""
+    """Evaluate weightings (n, n_genes) at once. Return the individuals, best first."""
     weights = _as_weights(genes, shape)
     errors = scorer.squared_error(weights)
     scores = scorer.score(weights) - settings.brier_weight * errors
@@ -164,19 +164,19 @@ def _evaluate(
 def _select(population: Sequence[_Individual], *, n: int, size: int, rng: np.random.Generator) -> np.ndarray:
     """Select each parent by a tournament among ``size`` random individuals, (n or n + 1, n_genes): an even number.
 
-    The population is ordered from the best, so the smallest index drawn wins.
+    The population is sorted, best first, so the individual with the smallest index is selected.
     """
-    winners = rng.integers(len(population), size=(n + n % 2, size)).min(axis=1)
-    return np.array([individual.genes for individual in population])[winners]
+    selected_indices = rng.integers(len(population), size=(n + n % 2, size)).min(axis=1)
+    return np.array([individual.genes for individual in population])[selected_indices]
 
 
 def _mate(parents: np.ndarray, *, probability: float, n_averaged: int, rng: np.random.Generator) -> np.ndarray:
     """Cross each pair of neighbours: both children get the parents' average in ``n_averaged`` random genes."""
-    mothers, fathers = parents[0::2], parents[1::2]
-    averaged = rng.random(mothers.shape).argsort(axis=1) < n_averaged
-    averaged &= rng.random((len(mothers), 1)) < probability
-    average = (mothers + fathers) / 2
-    return _normalize(np.concatenate([np.where(averaged, average, own) for own in (mothers, fathers)]))
+    first_parents, second_parents = parents[0::2], parents[1::2]
+    averaged = rng.random(first_parents.shape).argsort(axis=1) < n_averaged
+    averaged &= rng.random((len(first_parents), 1)) < probability
+    average = (first_parents + second_parents) / 2
+    return _normalize(np.concatenate([np.where(averaged, average, own) for own in (first_parents, second_parents)]))
 
 
 def _mutate(children: np.ndarray, *, probability: float, rng: np.random.Generator) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Settings of the genetic algorithm, in a file of their own so that help texts need neither DEAP nor NumPy."""
+"""Settings of the genetic algorithm. Importing this module imports neither DEAP nor NumPy, so that help texts are fast."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class GeneticSettings:
 
     Attributes:
         population: Weightings in a generation, at least 4.
-        generations: Largest number of generations of a run, at least 1.
+        generations: Maximum number of generations of a run, at least 1.
         crossover_probability: Share of parent pairs that cross over, 0 to 1.
         mutation_probability: Share of children that mutate, 0 to 1.
         gene_fraction: Share of the genes that a crossover averages (at least one), 0 to 1.
@@ -53,10 +53,10 @@ class GeneticSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
+        for name, minimum in _MINIMUMS.items():
             value = getattr(self, name)
-            if not isinstance(value, Integral) or value < least:
-                raise UsageError(f"Genetic setting {name} must be an integer of at least {least}. Received {value!r}.")
+            if not isinstance(value, Integral) or value < minimum:
+                raise UsageError(f"Genetic setting {name} must be an integer of at least {minimum}. Received {value!r}.")
         for name in _FRACTIONS:
             value = getattr(self, name)
             if not 0 <= value <= 1:
@@ -65,7 +65,7 @@ class GeneticSettings:
             raise UsageError(f"Genetic setting brier_weight must be finite and at least 0. Received {self.brier_weight!r}.")
 
 
-_LEAST = {
+_MINIMUMS = {
     "population": 4,
     "generations": 1,
     "tournament_size": 1,

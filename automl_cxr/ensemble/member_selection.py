@@ -7,12 +7,12 @@ import numpy as np
 from automl_cxr.ensemble.baselines import rank_members
 from automl_cxr.ensemble.weight_scoring import WeightScorer
 
-NEAR_DUPLICATE = 0.98  # correlation of errors above which a member adds next to nothing
+NEAR_DUPLICATE = 0.98  # correlation of errors above which a member hardly improves an ensemble
 _WEIGHT_OF_DISAGREEMENT = 0.1  # relative to the objective: ten points of disagreement count as one point of score
 
 
 def choose_diverse(scorer: WeightScorer, n_chosen: int) -> list[int]:
-    """Choose members one after another that score well together and disagree.
+    """Choose members greedily by their common score and the differences between their predictions.
 
     The first is the best single member. Each step adds the candidate with the highest sum of two terms: the score of the
     uniform average with the members chosen so far, and a tenth of the share of images that the candidate classifies

@@ -26,7 +26,7 @@ class MethodScore:
     Attributes:
         predictions: The out-of-fold predictions.
         score: The objective's metric of these predictions.
-        gain: Improvement over the best member, which was chosen inside the folds as well; above 0 is better, whichever the
+        gain: Improvement over the best member, which was chosen inside the folds as well; above 0 is better, regardless of the
             metric's direction.
         interval: 95 % bootstrap interval of the gain by patient, on the same resamples for both.
     """
@@ -48,7 +48,7 @@ class MethodComparison:
 
     Attributes:
         n_folds: Number of folds by patient.
-        methods: Results by method name, from the simplest.
+        methods: Results by method name, simplest first.
         recommended: For each method, the simplest method that it is not distinguishably better than; the method itself if
             there is none.
     """

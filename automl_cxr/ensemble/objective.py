@@ -1,4 +1,4 @@
-"""The metric that ensemble weights are chosen by."""
+"""The metric for which ensemble weights are optimised."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class Combination:
         name, metric = self.method, self.objective.name
         if self.comparison is None:
             return (
-                f"{name}: {metric} {self.fitted[name].score:.4f} on the images that it was fitted on: expect less on others. "
+                f"{name}: {metric} {self.fitted[name].score:.4f} on the images that it was fitted on, which is optimistic. "
                 "The score on other patients is unknown, because a class has only one patient."
             )
         result = self.comparison.methods[name]
@@ -99,7 +99,7 @@ class Combination:
         if self.recommended == name:
             return sentence if name == SIMPLEST else f"{sentence} No simpler method is as good."
         if not result.is_distinguishable:
-            return f"{sentence} This is no distinguishable gain: prefer {SIMPLEST}, the best member alone."
+            return f"{sentence} The gain is not distinguishable from 0: prefer {SIMPLEST}, the best member alone."
         return f"{sentence} {self.recommended} is simpler and not distinguishably worse: prefer {self.recommended}."
 
 

@@ -10,8 +10,8 @@ from automl_cxr.data.patient_folds import patient_folds
 from automl_cxr.ensemble.combiners import Stacking, log_probabilities
 from automl_cxr.scoring.calibration import log_loss
 
-# Inverse strengths of the penalty on squared coefficients, the strongest first; of equals the stronger is taken.
-_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+# Inverse strengths of the L2 penalty, strongest penalty first; in a tie the stronger penalty is used.
+_INVERSE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _N_FOLDS = 4
 _MAX_STEPS = 300
 _LOGIT_OF_ABSENT_CLASS = -30.0
@@ -20,7 +20,7 @@ _LOGIT_OF_ABSENT_CLASS = -30.0
 def fit_stacking(probabilities: np.ndarray, labels: np.ndarray, patients: Sequence[str], *, seed: int = 0) -> Stacking:
     """Fit a stacking with the penalty that minimises log loss over folds by patient.
 
-    It minimises log loss whatever the objective. It is the only method here whose fit has a unique solution.
+    It minimises log loss, regardless of the objective. It is the only method here whose fit has a unique solution.
 
     Args:
         probabilities: (n_members, n, k), rows sum to 1.
@@ -29,21 +29,21 @@ def fit_stacking(probabilities: np.ndarray, labels: np.ndarray, patients: Sequen
         seed: Seed of the folds.
     """
     folds = patient_folds(labels, patients, _N_FOLDS, seed=seed)
-    strength = _STRENGTHS[0] if folds is None else _choose_strength(probabilities, labels, folds)
+    strength = _INVERSE_STRENGTHS[0] if folds is None else _choose_strength(probabilities, labels, folds)
     return _fit(probabilities, labels, strength)
 
 
 def _choose_strength(probabilities: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> float:
     losses = []
-    for strength in _STRENGTHS:
+    for strength in _INVERSE_STRENGTHS:
         predicted = np.empty((len(labels), probabilities.shape[2]), dtype=np.float32)
         for fold in np.unique(folds):
             inside = folds == fold
             predicted[inside] = _fit(probabilities[:, ~inside], labels[~inside], strength).combine(probabilities[:, inside])
         losses.append(log_loss(labels, predicted))
         if losses[-1] > min(losses):
-            break  # nearly convex: weaker penalties only overfit more
-    return _STRENGTHS[int(np.argmin(losses))]
+            break  # the loss is nearly convex in the strength: weaker penalties overfit more
+    return _INVERSE_STRENGTHS[int(np.argmin(losses))]
 
 
 def _fit(probabilities: np.ndarray, labels: np.ndarray, strength: float) -> Stacking:
@@ -59,7 +59,7 @@ def _fit(probabilities: np.ndarray, labels: np.ndarray, strength: float) -> Stac
     else:
         with threadpool_limits(1):
             model = LogisticRegression(C=strength, max_iter=_MAX_STEPS, tol=1e-3).fit(inputs, labels)
-        # For two classes scikit-learn returns only the second class: the sigmoid of z is the softmax of (-z / 2, z / 2).
+        # For two classes scikit-learn returns the second class only: the sigmoid of z is the softmax of (-z / 2, z / 2).
         is_pair = len(present) == 2
         coefficients[present] = np.concatenate([-model.coef_, model.coef_]) / 2 if is_pair else model.coef_
         intercepts[present] = np.concatenate([-model.intercept_, model.intercept_]) / 2 if is_pair else model.intercept_

@@ -45,7 +45,7 @@ def normalize_weights(weights: np.ndarray, *, n_members: int, n_classes: int | N
     if weights.shape not in ((n_members,), (n_members, n_classes)):
         raise UsageError(f"An ensemble of {n_members} members needs as many weights. Received shape {weights.shape}.")
     sums = weights.sum(axis=0)
-    # A NaN or an infinity fails one of the two comparisons through the sum.
+    # A NaN or an infinity makes the sum NaN or infinite, so that one of the two comparisons fails.
     if not (weights >= 0).all() or not ((sums > 0) & (sums < np.inf)).all():
         raise UsageError(f"Weights must be finite, at least 0 and not all 0. Received {weights.tolist()}.")
     return weights / sums.mean()

@@ -31,7 +31,7 @@ class Activations:
         network = networks_within(model)[0]
         self.layers = [found.name for found in convolution_and_pooling_layers(network)]
         if not self.layers:
-            raise UsageError(f"Feature maps are those of convolutions and pools; network '{network.name}' has none.")
+            raise UsageError(f"Feature maps need convolution or pooling layers; network '{network.name}' has none.")
         self._with_outputs = keras.Model(network.inputs[0], tensors_at(network, self.layers))
 
     def of(self, images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

@@ -26,7 +26,10 @@ def available_memory_bytes() -> int | None:
 
 @functools.cache
 def _gpu_memory() -> int | None:
-    """Return the memory of the first visible NVIDIA GPU, from its driver: Keras' backends report it in three ways."""
+    """Return the memory of the first visible NVIDIA GPU, from its driver.
+
+    Keras has no function for it, and each of its backends has a different one.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", f"--id={visible}"]
     try:

@@ -22,7 +22,7 @@ from automl_cxr.model.two_branch import build_branches
 def build_branch(
     config: TrialConfig, index: int, *, cuts: Sequence[str] = (), weights_folder: Path | None = None
 ) -> tuple[keras.Model, dict[str, str]]:
-    """Build one branch of a two-branch configuration up to its own cut, and list further layers to cut it at.
+    """Build one branch of a two-branch configuration up to its own cut, and list other layers at which it may be cut.
 
     Args:
         config: A configuration of family concat.

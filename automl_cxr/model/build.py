@@ -26,8 +26,8 @@ def build_model(
 ) -> keras.Model:
     """Build the network of a configuration, with weights drawn from its seed, frozen as the first training phase needs it.
 
-    Keras' own records of earlier models are deleted first. TensorFlow still keeps some of their graphs: a process grows by 10
-    to 50 MiB with each model that it traces.
+    Earlier models that Keras still references are deleted first. TensorFlow does not free some of their graphs: the memory of a
+    process grows by 10 to 50 MiB with each model that it traces.
 
     Args:
         config: The family and its hyperparameters.
@@ -75,7 +75,7 @@ def blueprint(config: TrialConfig, n_classes: int) -> Iterator[keras.Model]:
     """Build the network of a configuration without memory for its weights, to count its layers, shapes and types.
 
     These are the same as in ``build_model``, in the phase that trains most. No weight files are read. The model is only valid
-    within the context, because Keras would create its weights at the next opportunity.
+    within the context, because outside of it Keras would create the weights.
 
     Raises:
         ImpossibleModelError: The configuration does not describe a network.

@@ -1,7 +1,7 @@
 """Softmax layers that a splice search fits in closed form, as initial weights of a network with the same cuts.
 
-They take standardised features, because the features of some networks are in the hundreds and no learning rate would suit
-those of all networks.
+Their inputs are standardised features. The scale of features differs between networks (some are in the hundreds), and no
+learning rate would be suitable for all of them.
 """
 
 from __future__ import annotations
@@ -57,5 +57,5 @@ def read_closed_form_head(path: Path, n_features: int, n_classes: int) -> Closed
         raise TrialError(f"A fitted head must be in '{path}', which cannot be read ({reason}). Set heads to \"\".") from error
     received = {name: array.shape for name, array in saved.items()}
     if received != expected or not all(np.isfinite(array).all() for array in saved.values()):
-        raise TrialError(f"A fitted head must be finite, of {expected}; '{path}' holds {received}. Set heads to \"\".")
+        raise TrialError(f"A fitted head must be finite, of {expected}; '{path}' contains {received}. Set heads to \"\".")
     return ClosedFormHead(**saved)

@@ -72,7 +72,7 @@ def limit_gpu_memory() -> None:
 
 
 def data_parallel() -> contextlib.AbstractContextManager[Any]:
-    """Return a context in which every batch is divided among this process's devices, which hold equal weights.
+    """Return a context in which every batch is divided among this process's devices, which have equal weights.
 
     Build, compile, train and predict a model in the context. The size of a batch must be a multiple of ``n_devices()``; its
     gradient is the same as on one device. Batch normalisation computes its statistics over the whole batch on JAX, and over
@@ -99,7 +99,7 @@ def check_gradient_accumulation(n_parts: int) -> None:
     if n_parts > 1 and n_devices() > 1 and keras.backend.backend() == "tensorflow":
         raise TrialError(
             f"TensorFlow computes a batch in parts on one GPU only; received {n_parts} parts on {n_devices()} GPUs. "
-            "Take a smaller --batch-size, --gpus-per-trial 1, or KERAS_BACKEND=jax."
+            "Use a smaller --batch-size, --gpus-per-trial 1, or KERAS_BACKEND=jax."
         )
 
 
@@ -132,13 +132,13 @@ def _distribution(n: int) -> Any:
     if backend not in ("jax", "tensorflow"):
         raise TrialError(
             f"A trial on several GPUs needs JAX or TensorFlow; received {n} GPUs on {backend}. "
-            "Ask for --gpus-per-trial 1, or set KERAS_BACKEND."
+            "Set --gpus-per-trial 1 or KERAS_BACKEND."
         )
     devices = keras.distribution.list_devices()
     if len(devices) < n:
         raise TrialError(
             f"A trial on {n} GPUs needs as many devices; {backend} found {len(devices)} ({', '.join(devices)}). "
-            f"Install {backend} with support for these GPUs, or ask for --gpus-per-trial 1."
+            f"Install {backend} with support for these GPUs, or set --gpus-per-trial 1."
         )
     if backend == "jax":
         return keras.distribution.DataParallel(devices=devices[:n])
@@ -190,7 +190,7 @@ def _gpu_bytes(number: int) -> int:
     if any(errors):
         raise TrialError(
             f"To share a GPU, its memory must be known; the query of CUDA's driver failed ({next(filter(None, errors))}). "
-            "Ask for --gpus-per-trial 1."
+            "Set --gpus-per-trial 1."
         )
     return n_bytes.value
 

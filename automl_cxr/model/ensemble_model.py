@@ -1,4 +1,4 @@
-"""An ensemble of networks with one image size as a single model that only has layers of Keras."""
+"""An ensemble of networks with the same image size, as a single model of Keras layers only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-_LEAST_PROBABILITY = 1e-6  # lower bound before a logarithm; the combiner was fitted with the same bound
+_MIN_PROBABILITY = 1e-6  # lower bound before a logarithm; the combiner was fitted with the same bound
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ def combine_networks(networks: Sequence[keras.Model], vote: MemberWeighting) -> 
     ]
     x = layers.Concatenate(name="members", dtype="float32")(probabilities) if len(probabilities) > 1 else probabilities[0]
     if vote.bias is not None:
-        x = ops.log(ops.maximum(x, _LEAST_PROBABILITY))
+        x = ops.log(ops.maximum(x, _MIN_PROBABILITY))
     n_classes = vote.kernel.shape[-1]
     weighting = layers.Dense(n_classes, use_bias=vote.bias is not None, dtype="float32", name="weighting")
     votes = weighting(x)
@@ -65,6 +65,6 @@ def combine_networks(networks: Sequence[keras.Model], vote: MemberWeighting) -> 
 def _with_temperature(probabilities: keras.KerasTensor, temperature: float) -> keras.KerasTensor:
     if temperature == 1:
         return probabilities
-    logits = ops.log(ops.maximum(probabilities, _LEAST_PROBABILITY))
+    logits = ops.log(ops.maximum(probabilities, _MIN_PROBABILITY))
     # Subtracting the maximum first keeps the digits of the largest logits; a low temperature would magnify rounding errors.
     return ops.softmax((logits - ops.max(logits, axis=1, keepdims=True)) / temperature)

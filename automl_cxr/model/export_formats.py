@@ -14,7 +14,7 @@ from automl_cxr.model import captured_native_stderr
 from automl_cxr.model.ensemble_model import MemberWeighting, combine_networks
 
 _KERAS_NAMES = {"onnx": "onnx", "tflite": "litert", "savedmodel": "tf_saved_model"}
-_REMEDY = "--format keras takes every network."
+_REMEDY = "--format keras supports every network."
 
 
 def write_ensemble(
@@ -34,10 +34,10 @@ def write_ensemble(
         file: Path of the file; of a folder for "savedmodel".
         file_format: "keras", "onnx", "tflite" or "savedmodel".
         names: Names of the members in messages.
-        facts: Metadata; only ONNX files can hold it.
+        facts: Metadata; it is written to ONNX files only.
 
     Raises:
-        ExportError: The format cannot hold a member on this backend. The message names the member and the reason.
+        ExportError: The format does not support a member on this backend. The message names the member and the reason.
     """
     if file_format == "keras":
         combine_networks(networks, vote).save(file)
@@ -48,9 +48,9 @@ def write_ensemble(
     try:
         _convert(combine_networks(networks, vote), file, file_format)
     except Exception as error:
-        culprit = next((number for number in vote.voters if _fails_alone(networks[number], file, file_format)), None)
-        name = "the members together" if culprit is None else names[culprit]
-        raise ExportError(f"A file of --format {file_format} cannot hold {name} ({_reason(error)}). {_REMEDY}") from error
+        failing_member = next((number for number in vote.voters if _fails_alone(networks[number], file, file_format)), None)
+        name = "the members together" if failing_member is None else names[failing_member]
+        raise ExportError(f"--format {file_format} does not support {name} ({_reason(error)}). {_REMEDY}") from error
     if file_format == "onnx":
         _write_onnx_metadata(file, facts)
 
@@ -73,7 +73,7 @@ def _check_type(network: keras.Model, file_format: str, name: str) -> None:
     rounded = set(_compute_dtypes(network)) & {"bfloat16", "float16"}
     if rounded:
         raise ExportError(
-            f"A file of --format {file_format} holds float32 networks; {name} computes in {rounded.pop()} (precision=mixed). "
+            f"--format {file_format} supports float32 networks only; {name} computes in {rounded.pop()} (precision=mixed). "
             f"{_REMEDY}"
         )
 

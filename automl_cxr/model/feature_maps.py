@@ -15,7 +15,7 @@ from automl_cxr.model.keras_private import producer
 _N_DIMENSIONS = 4  # n, h, w, channels
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
 _POOLS = (layers.MaxPooling2D, layers.AveragePooling2D)
-# These layers only select or average their input. The maps before them have the same content at more positions.
+# These layers only select or average values. Their input has the same content at a higher resolution.
 _REDUCING = (*_POOLS, layers.Cropping2D, layers.Dropout, layers.SpatialDropout2D)
 
 

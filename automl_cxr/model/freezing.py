@@ -48,15 +48,15 @@ def set_phase(model: keras.Model, config: TrialConfig, *, frozen: bool) -> None:
             freeze_normalisation(backbone)
 
 
-def weight_bearing_layers(backbone: keras.Model) -> list[keras.layers.Layer]:
+def layers_with_weights(backbone: keras.Model) -> list[keras.layers.Layer]:
     """List the layers with weights in the order of the network; ``unfreeze`` counts these."""
     return [layer for layer in backbone.layers if layer.weights]
 
 
 def freeze_except_last(backbone: keras.Model, n: int) -> None:
     """Make the last ``n`` layers with weights (all if there are fewer) trainable and freeze the others."""
-    bearing = weight_bearing_layers(backbone)
-    _train(backbone, bearing[max(0, len(bearing) - n) :])
+    candidates = layers_with_weights(backbone)
+    _train(backbone, candidates[max(0, len(candidates) - n) :])
 
 
 def freeze_before(backbone: keras.Model, layer_name: str) -> None:
@@ -75,7 +75,7 @@ def freeze_before(backbone: keras.Model, layer_name: str) -> None:
 
 def freeze_normalisation(backbone: keras.Model) -> None:
     """Freeze every batch normalisation: it then uses its moving averages and not the statistics of a batch."""
-    for layer in weight_bearing_layers(backbone):
+    for layer in layers_with_weights(backbone):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
 
@@ -87,5 +87,5 @@ def _names(backbone: keras.Model) -> list[str]:
 def _train(backbone: keras.Model, trained: list[keras.layers.Layer]) -> None:
     """Make these layers with weights trainable and freeze the others."""
     backbone.trainable = True  # otherwise the setting of the model would override those of its layers
-    for layer in weight_bearing_layers(backbone):
+    for layer in layers_with_weights(backbone):
         layer.trainable = layer in trained

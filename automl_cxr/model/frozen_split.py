@@ -79,7 +79,7 @@ class _Cut:
 
     Attributes:
         replaced: The tensor of the whole network.
-        entry: The tensor that the frozen part computes: ``replaced``, or a tensor within the backbone whose output that is.
+        entry: The tensor that the frozen part computes: ``replaced``, or a tensor within the backbone that computes it.
         upper: A model from ``entry`` to ``replaced``; None if they are the same.
         part: The frozen part that computes ``entry``; None for raw pixels.
     """
@@ -101,8 +101,8 @@ def _find_cuts(network: keras.Model, *, with_views: bool) -> list[_Cut]:
             continue
         sources = inputs_of(operation)
         known = [constants.get(id(source)) for source in sources]
-        joins_backbones = len({constant.backbone for constant in known if constant is not None and constant.backbone}) > 1
-        if None not in known and not joins_backbones and _is_constant(operation, with_views=with_views):
+        backbones = {constant.backbone for constant in known if constant is not None and constant.backbone}
+        if None not in known and len(backbones) < 2 and _is_constant(operation, with_views=with_views):
             constants[id(output_of(operation))] = _merge(operation, known)
             continue
         inner = _cut_within(network, operation) if None not in known and isinstance(operation, keras.Model) else None
@@ -116,7 +116,7 @@ def _find_cuts(network: keras.Model, *, with_views: bool) -> list[_Cut]:
                 part = FrozenPart(f"{constant.backbone}@{source_name(source)}", keras.Model(pixels, source))
                 cuts[id(source)] = _Cut(source, source, None, part)
             elif constant.is_random:
-                raise NotCacheableError("augmentation would show one branch other images than the other")
+                raise NotCacheableError("the branches would get different augmented images")
             else:
                 cuts[id(pixels)] = _Cut(pixels, pixels, None, None)
     return list(cuts.values())
@@ -143,7 +143,7 @@ def _merge(operation: keras.Operation, sources: Sequence[_Constant]) -> _Constan
 
 
 def _is_constant(operation: keras.Operation, *, with_views: bool) -> bool:
-    """Return whether an operation computes the same in every epoch; with views, it may be random outside of a backbone."""
+    """Return whether an operation computes the same in every epoch. With views, those outside of a backbone may be random."""
     if isinstance(operation, keras.Model):
         return all(_is_constant(inner, with_views=False) for inner in operation.operations)
     is_trained = isinstance(operation, layers.Layer) and operation.trainable and bool(operation.weights)
@@ -151,7 +151,7 @@ def _is_constant(operation: keras.Operation, *, with_views: bool) -> bool:
 
 
 def is_stochastic(operation: keras.Operation) -> bool:
-    """Return whether an operation is random in training: the state of its random generator is a variable but no weight."""
+    """Return whether an operation is random in training: the state of its random generator is a variable, but not a weight."""
     return isinstance(operation, layers.Layer) and len(operation.variables) > len(operation.weights)
 
 
@@ -194,5 +194,5 @@ def _explain(network: keras.Model, *, with_views: bool) -> str:
             if random_layer is not None:
                 return f"the layer {random_layer} of the backbone is random in training"
         elif is_stochastic(operation) and not with_views:
-            return "augmentation draws anew in each epoch; views=K keeps K draws"
+            return "augmentation is drawn again in each epoch; views=K caches K draws"
     return "its backbone has no frozen weights"

@@ -1,4 +1,4 @@
-"""The fused network (Pang et al. 2018): the classifier takes shallow and deep feature maps."""
+"""The fused network (Pang et al. 2018): the classifier uses shallow and deep feature maps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from automl_cxr.model.convolution import rectified_convolution
 from automl_cxr.model.head import classifier_head, pooled_vector
 from automl_cxr.model.preprocessing import inner_size, raw_pixels, scaled_channels
 
-_SMALLEST_IMAGE = 67  # 11x11 stride 4, then three 3x3 stride-2 pools, leave one pixel
+_MIN_IMAGE_SIZE = 67  # 11x11 stride 4, then three 3x3 stride-2 pools, leave one pixel
 _PUBLISHED_FILTERS = (96, 256, 384, 384, 256)
 
 
@@ -27,9 +27,9 @@ def build_fused(config: TrialConfig, n_classes: int, *, weights_folder: Path | N
     Raises:
         ImpossibleModelError: The image is smaller than 67 pixels.
     """
-    if inner_size(config) < _SMALLEST_IMAGE:
+    if inner_size(config) < _MIN_IMAGE_SIZE:
         raise ImpossibleModelError(
-            f"The fused network needs images of at least {_SMALLEST_IMAGE} pixels; "
+            f"The fused network needs images of at least {_MIN_IMAGE_SIZE} pixels; "
             f"received {inner_size(config)} (image_size={config.image_size}). Use larger images or the scratch family."
         )
     pixels, x = raw_pixels(config)

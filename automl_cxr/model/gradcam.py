@@ -21,7 +21,7 @@ from automl_cxr.model.feature_maps import FeatureMapLayer, find_feature_map_laye
 from automl_cxr.model.gradients import gradients
 from automl_cxr.model.graph import output_of, replay
 
-_LEAST_SIDE = 56  # positions on a side of a heat map; finer feature maps keep their own resolution
+_MIN_SIDE = 56  # positions on a side of a heat map; finer feature maps keep their own resolution
 
 
 class GradCam:
@@ -63,13 +63,13 @@ class GradCam:
             return ops.sum(scores * selection), maps
 
         shifts = [np.zeros((len(images), *shape), np.float32) for shape in self._shapes]
-        maps, slopes = gradients(total_score, shifts)
-        return [_weighted_sum(values, slope) for values, slope in zip(maps, slopes, strict=True)]
+        maps, feature_gradients = gradients(total_score, shifts)
+        return [_weighted_sum(*layer) for layer in zip(maps, feature_gradients, strict=True)]
 
 
-def _weighted_sum(maps: np.ndarray, slopes: np.ndarray) -> np.ndarray:
+def _weighted_sum(maps: np.ndarray, feature_gradients: np.ndarray) -> np.ndarray:
     """Sum the channels of feature maps (n, h, w, c), weighted by their mean gradient, per area of the image."""
-    weights = slopes.sum(axis=(1, 2))  # the mean, times the number of positions
+    weights = feature_gradients.sum(axis=(1, 2))  # the mean, times the number of positions
     return np.einsum("nhwc,nc->nhw", maps, weights)
 
 
@@ -82,7 +82,7 @@ def heat_map(evidence: Sequence[np.ndarray]) -> np.ndarray:
     Returns:
         float32 (n, side, side) over the network's input square.
     """
-    side = max(_LEAST_SIDE, *(max(one.shape[1:]) for one in evidence))
+    side = max(_MIN_SIDE, *(max(one.shape[1:]) for one in evidence))
     centres = (np.arange(side) + 0.5) / side
     total = sum(resample(one, centres, centres) for one in evidence)
     return np.maximum(total, 0).astype(np.float32)

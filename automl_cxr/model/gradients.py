@@ -28,8 +28,8 @@ def gradients(function: Differentiable, values: Sequence[np.ndarray]) -> tuple[l
         The auxiliary tensors; and the gradient with respect to each of ``values``, in its shape. All arrays are float32.
     """
     tensors = [ops.convert_to_tensor(value) for value in values]
-    auxiliary, slopes = _BACKENDS[keras.backend.backend()](function, tensors)
-    return [_to_array(tensor) for tensor in auxiliary], [_to_array(slope) for slope in slopes]
+    auxiliary, grads = _BACKENDS[keras.backend.backend()](function, tensors)
+    return [_to_array(tensor) for tensor in auxiliary], [_to_array(gradient) for gradient in grads]
 
 
 def _to_array(tensor: Any) -> np.ndarray:
@@ -48,8 +48,8 @@ def _of_tensorflow(function: Differentiable, tensors: list[Any]) -> tuple[list[A
 def _of_jax(function: Differentiable, tensors: list[Any]) -> tuple[list[Any], list[Any]]:
     import jax
 
-    slopes, auxiliary = jax.grad(function, has_aux=True)(tensors)
-    return auxiliary, slopes
+    grads, auxiliary = jax.grad(function, has_aux=True)(tensors)
+    return auxiliary, grads
 
 
 def _of_torch(function: Differentiable, tensors: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -58,8 +58,8 @@ def _of_torch(function: Differentiable, tensors: list[Any]) -> tuple[list[Any], 
     leaves = [tensor.detach().requires_grad_() for tensor in tensors]
     with torch.enable_grad():
         number, auxiliary = function(leaves)
-        slopes = torch.autograd.grad(number, leaves)
-    return [tensor.detach() for tensor in auxiliary], list(slopes)
+        grads = torch.autograd.grad(number, leaves)
+    return [tensor.detach() for tensor in auxiliary], list(grads)
 
 
 _BACKENDS = {"tensorflow": _of_tensorflow, "jax": _of_jax, "torch": _of_torch}

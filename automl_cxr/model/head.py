@@ -8,7 +8,7 @@ from keras import layers
 
 from automl_cxr.config import TrialConfig
 
-_VECTORS = {
+_POOLING_LAYERS = {
     "average": layers.GlobalAveragePooling2D,
     "max": layers.GlobalMaxPooling2D,
     "flatten": layers.Flatten,
@@ -17,7 +17,7 @@ _VECTORS = {
 
 def pooled_vector(maps: keras.KerasTensor, config: TrialConfig) -> keras.KerasTensor:
     """Convert feature maps (n, h, w, c) into a vector by ``config.pooling``."""
-    return _VECTORS[config.pooling](name="vector")(maps)
+    return _POOLING_LAYERS[config.pooling](name="vector")(maps)
 
 
 def hidden_widths(config: TrialConfig) -> tuple[int, ...]:
@@ -56,7 +56,7 @@ def classifier_head(x: keras.KerasTensor, config: TrialConfig, n_classes: int) -
     if seeds and not widths:
         x = layers.Dropout(config.dropout, seed=seeds[0], name="dropout")(x)
     initializer = kernel_initializer(config, len(widths) + 1)
-    # float32 under a mixed-precision policy too, because a 16-bit softmax loses the small probabilities.
+    # float32 under a mixed-precision policy too, because a 16-bit softmax rounds small probabilities to 0.
     return layers.Dense(n_classes, activation="softmax", kernel_initializer=initializer, dtype="float32", name="probabilities")(
         x
     )

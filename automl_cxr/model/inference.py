@@ -21,7 +21,7 @@ def load_model(path: str) -> keras.Model:
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        problem = "is damaged, or is no Keras model" if Path(path).is_file() else "does not exist"
+        problem = "is damaged, or is not a Keras model" if Path(path).is_file() else "does not exist"
         raise TrialError(f"The model file {path} {problem}.") from error
 
 

@@ -1,4 +1,4 @@
-"""The names of Keras that this package needs and that Keras does not document.
+"""The undocumented names of Keras that this package uses.
 
 No other module uses an undocumented name of Keras. tests/model/test_keras_private.py reports which of them is missing after an
 update of Keras.

@@ -20,9 +20,9 @@ import numpy as np
 from automl_cxr.errors import TrialError
 from automl_cxr.model.inference import load_model
 
-_BYTES_PER_NUMBER = 8  # a file may hold float64
+_BYTES_PER_NUMBER = 8  # a file may contain float64
 _CLASSIFIER_BYTES = 2**29  # limit for a classifier; the largest in a file that Keras publishes, VGG's, has 495 MB
-_MOST_NESTED_GROUPS = 12
+_MAX_NESTED_GROUPS = 12
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def read_keras_file(path: Path, model: keras.Model) -> list[SavedLayer]:
         ) from error
 
 
-def fit_layers(model: keras.Model, saved: Sequence[SavedLayer], path: Path, *, by_order: bool) -> None:
-    """Set the weights of a network from saved layers; if one does not fit, none is set.
+def assign_weights(model: keras.Model, saved: Sequence[SavedLayer], path: Path, *, by_order: bool) -> None:
+    """Set the weights of a network from saved layers. If a layer does not match, no weight is set.
 
     Layers are matched by name ("/" equals "_"). If a name is missing and ``by_order`` is set, the layers with weights are
     matched in order instead, because the numbers of unnamed layers differ between processes and old files have other names.
@@ -87,24 +87,24 @@ def fit_layers(model: keras.Model, saved: Sequence[SavedLayer], path: Path, *, b
     for layer, source in zip(targets, found, strict=True):
         expected = [tuple(weight.shape) for weight in layer.weights]
         if source is None:
-            raise _misfit(path, model, f"layer '{layer.name}' takes {_shapes(expected)}; the file has no such layer")
+            raise _mismatch(path, model, f"layer '{layer.name}' takes {_shapes(expected)}; the file has no such layer")
         received = [array.shape for array in source.arrays]
         if received != expected:
             other_name = "" if source.name == layer.name else f", called '{source.name}' in the file"
             problem = f"takes {_shapes(expected)}; received {_shapes(received)}{other_name}"
-            raise _misfit(path, model, f"layer '{layer.name}' {problem}")
+            raise _mismatch(path, model, f"layer '{layer.name}' {problem}")
         if not all(np.isfinite(array).all() for array in source.arrays):
-            raise _misfit(path, model, f"weights must be finite; those of layer '{source.name}' are not")
+            raise _mismatch(path, model, f"weights must be finite; those of layer '{source.name}' are not")
     used = {id(source) for source in found}
     for source in sources:
         if id(source) not in used and any(array.ndim > 2 for array in source.arrays):  # the kernel of a convolution
             shapes = _shapes([array.shape for array in source.arrays])
-            raise _misfit(path, model, f"the network has no layer for '{source.name}' of {shapes}")
+            raise _mismatch(path, model, f"the network has no layer for '{source.name}' of {shapes}")
     for layer, source in zip(targets, found, strict=True):
         layer.set_weights([array.astype(np.float32) for array in source.arrays])
 
 
-def _misfit(path: Path, model: keras.Model, detail: str) -> TrialError:
+def _mismatch(path: Path, model: keras.Model, detail: str) -> TrialError:
     return TrialError(f"The weights in '{path}' must be those of {model.name}: {detail}. Use a file of this network.")
 
 
@@ -135,11 +135,11 @@ def _listed(group: h5py.Group, attribute: str) -> list[str]:
     if not pieces:
         pieces = list(itertools.takewhile(group.attrs.__contains__, (f"{attribute}{n}" for n in itertools.count())))
     names = [name for piece in pieces for name in group.attrs[piece]]
-    texts = [name.decode("utf-8") if isinstance(name, bytes) else str(name) for name in names]
-    for name, n_times in Counter(texts).items():
+    decoded = [name.decode("utf-8") if isinstance(name, bytes) else str(name) for name in names]
+    for name, n_times in Counter(decoded).items():
         if n_times > 1:
             raise ValueError(f"it lists '{name}' {n_times} times")
-    return texts
+    return decoded
 
 
 def _keras_3_layers(file: h5py.File, model: keras.Model, read: _Reader) -> Iterator[SavedLayer]:
@@ -179,8 +179,8 @@ def _refuse_links(group: h5py.Group, depth: int = 0, visited: set[h5py.Group] | 
     A group with a second name is refused too. With a few groups that each contain the next many times, reading would not end.
     """
     visited = set() if visited is None else visited
-    if depth > _MOST_NESTED_GROUPS:
-        raise ValueError(f"its groups are nested more than {_MOST_NESTED_GROUPS} deep")
+    if depth > _MAX_NESTED_GROUPS:
+        raise ValueError(f"its groups are nested more than {_MAX_NESTED_GROUPS} deep")
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise ValueError(f"'{name}' is a link, not an array in this file")
@@ -196,11 +196,11 @@ class _Reader:
     """A reader that refuses to read an array twice or to read more than a total number of bytes.
 
     Args:
-        most_bytes: The limit: the size of the file, or of the network and a classifier.
+        max_bytes: The limit: the size of the file, or of the network and a classifier.
     """
 
-    def __init__(self, most_bytes: int) -> None:
-        self._bytes_left = most_bytes
+    def __init__(self, max_bytes: int) -> None:
+        self._bytes_left = max_bytes
         self._read: set[h5py.Dataset] = set()
 
     def __call__(self, group: h5py.Group, name: str) -> np.ndarray:
@@ -211,7 +211,7 @@ class _Reader:
             raise ValueError(f"the values of '{name}', {found.dtype} {found.shape}, are not weights")
         if found in self._read:
             raise ValueError(f"'{name}' is an array with a second name")
-        # A compressed chunk can expand to any size, whatever the shape of the array.
+        # A compressed chunk can expand to any size, regardless of the shape of the array.
         if found.id.get_create_plist().get_nfilters():
             raise ValueError(f"'{name}' is compressed or filtered; Keras does neither")
         self._bytes_left -= found.nbytes

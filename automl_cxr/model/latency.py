@@ -8,9 +8,9 @@ import time
 import keras
 import numpy as np
 
-BATCH_SIZE = 32  # the same for all trials, whatever their batch size in training
+BATCH_SIZE = 32  # the same for all trials, regardless of their batch size in training
 _N_WARM_UPS = 2
-_LEAST_BATCHES, _MOST_BATCHES, _SECONDS = 5, 30, 2.0
+_MIN_BATCHES, _MAX_BATCHES, _SECONDS = 5, 30, 2.0
 
 
 def measure_latency(model: keras.Model, batch: np.ndarray) -> float:
@@ -26,7 +26,7 @@ def measure_latency(model: keras.Model, batch: np.ndarray) -> float:
     for _ in range(_N_WARM_UPS):
         model.predict_on_batch(batch)
     seconds: list[float] = []
-    while len(seconds) < _LEAST_BATCHES or (len(seconds) < _MOST_BATCHES and sum(seconds) < _SECONDS):
+    while len(seconds) < _MIN_BATCHES or (len(seconds) < _MAX_BATCHES and sum(seconds) < _SECONDS):
         started = time.perf_counter()
         model.predict_on_batch(batch)
         seconds.append(time.perf_counter() - started)

@@ -17,10 +17,10 @@ MEMORY = "memory"  # name of the constraint, and of the reason in the record of 
 _FLOAT_BYTES = 4  # of weights, gradients and moments, in mixed precision too
 _MOMENTS = {"adam": 2, "adamw": 2, "rmsprop": 1, "sgd": 1, "adadelta": 2}  # numbers per trained weight
 _HEAD = TrialConfig.names_affecting("head")
-# Networks that differ only in other hyperparameters than these have the same layer shapes and are counted once. A dropout layer
-# has no weights, so its rate does not matter either.
-_SHAPED = frozenset(TrialConfig.names_affecting("architecture", "head")) - {"dropout"}
-_SHAPELESS = tuple(name for name in TrialConfig.names() if name not in _SHAPED)
+# Hyperparameters that affect layer shapes. Networks with equal values of these have the same layer shapes and are counted once.
+# A dropout layer has no weights, so its rate is not one of them.
+_SHAPE_HYPERPARAMETERS = frozenset(TrialConfig.names_affecting("architecture", "head")) - {"dropout"}
+_OTHER_HYPERPARAMETERS = tuple(name for name in TrialConfig.names() if name not in _SHAPE_HYPERPARAMETERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +55,11 @@ def measure_size(config: TrialConfig, n_classes: int) -> TrainingSize:
     heads are trained, the network below them is counted once for all heads.
 
     Raises:
-        ImpossibleModelError: The configuration describes no network.
+        ImpossibleModelError: The configuration does not describe a network.
     """
     default = TrialConfig()
-    shape = dataclasses.replace(config, **{name: getattr(default, name) for name in _SHAPELESS})
-    # The numbers of epochs matter only in so far as a training may end before any backbone layer is unfrozen.
+    shape = dataclasses.replace(config, **{name: getattr(default, name) for name in _OTHER_HYPERPARAMETERS})
+    # The numbers of epochs matter only because training may end before any backbone layer is unfrozen.
     is_always_frozen = 0 < config.epochs <= config.frozen_epochs
     shape = dataclasses.replace(shape, epochs=1, frozen_share=1.0 if is_always_frozen else 0.0)
     if config.backbone != SCRATCH:  # the weights of a scratch branch decide whether it is frozen at first

@@ -7,7 +7,7 @@ from keras import layers, ops
 
 
 def keep_below_otsu(pixels: keras.KerasTensor) -> keras.KerasTensor:
-    """Set the pixels to 0 whose blurred value is at or above Otsu's threshold of their image.
+    """Set pixels to 0 if their blurred value is at or above Otsu's threshold of the image.
 
     Two 3x3 means approximate a Gaussian blur of 1.2 pixels. The threshold (Otsu 1979) divides the sorted pixels of an image so
     that the variance between the two groups is largest. Every pixel value is a candidate, so no histogram is needed.

@@ -15,7 +15,7 @@ from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.model.head import classifier_head, pooled_vector
 from automl_cxr.model.preprocessing import raw_pixels, scaled_channels
 
-_MOST_FILTERS = 512
+_MAX_FILTERS = 512
 _KIND = {Convolution: "conv", Pool: "pool", BatchNorm: "bn", LayerNorm: "ln", Relu: "relu", Dropout: "dropout"}
 
 
@@ -84,7 +84,7 @@ def block_ends(config: TrialConfig) -> list[str]:
 def _plain_blocks(config: TrialConfig) -> list[ConvSpecLayer]:
     stack: list[ConvSpecLayer] = []
     for block in range(config.n_blocks):
-        filters = min(_MOST_FILTERS, max(1, round(config.filters * config.filter_growth**block)))
+        filters = min(_MAX_FILTERS, max(1, round(config.filters * config.filter_growth**block)))
         for _ in range(config.convs_per_block):
             stack.append(Convolution(filters, config.kernel_size, has_relu=False))
             stack += [BatchNorm(), Relu()] if config.batch_norm else [Relu()]

@@ -1,7 +1,7 @@
 """Reading the tensors of a PyTorch checkpoint without PyTorch and without executing code from the file.
 
-A checkpoint is a pickle, which builds objects by calling functions by name. This reader replaces the few names that tensors
-need by harmless substitutes and refuses a file with any other name. There are two formats, both little-endian
+A checkpoint is a pickle, which can call any function by name. This reader replaces the few names that tensors need by
+substitutes that execute no code, and refuses a file with any other name. There are two formats, both little-endian
 (torch/serialization.py):
 
     zip, since 1.6    NAME/data.pkl is the pickle, NAME/data/KEY are the bytes of a storage; both are uncompressed
@@ -154,7 +154,7 @@ class _RebuildParameter(_Immutable):
 
 
 class _Ignored:
-    """A substitute for a NumPy number and its type, which training loops store beside the weights, such as the best loss."""
+    """A substitute for a NumPy number and its type, which training loops store with the weights, such as the best loss."""
 
     def __init__(self, *_: Any) -> None:
         pass

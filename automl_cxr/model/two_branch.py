@@ -87,7 +87,7 @@ def build_branches(
 
 
 def _scratch_branch(config: TrialConfig, cut: str, *, name: str) -> keras.Model:
-    """Build the convolution stack of a configuration up to a cut: a layer's name, the number of a block, or "" for all."""
+    """Build the convolution stack of a configuration up to a cut: a layer's name, the number of a block, or "" for the end."""
     pixels = keras.Input((config.image_size, config.image_size, 1))
     maps = build_conv_stack(scaled_channels(pixels, config), config, until=_layer_at(cut, config))
     return keras.Model(pixels, maps, name=name)

@@ -13,7 +13,7 @@ import keras
 
 from automl_cxr.errors import TrialError
 from automl_cxr.model.inference import load_model
-from automl_cxr.model.keras_weight_files import SavedLayer, fit_layers, layers_within
+from automl_cxr.model.keras_weight_files import SavedLayer, assign_weights, layers_within
 
 SUFFIX = ".keras"
 
@@ -35,7 +35,7 @@ def load_part(model: keras.Model, path: Path) -> bool:
     for part in _parts(load_model(str(path))):
         saved = {layer.name: layer for layer in part if layer.arrays}
         if names <= saved.keys():
-            fit_layers(model, [saved[name] for name in names], path, by_order=False)
+            assign_weights(model, [saved[name] for name in names], path, by_order=False)
             return True
     return False
 

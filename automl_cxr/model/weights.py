@@ -23,7 +23,7 @@ from automl_cxr.errors import ImpossibleModelError, TrialError
 from automl_cxr.io import sha256_of_file
 from automl_cxr.model.backbones import build_full_network
 from automl_cxr.model.chexnet import CHEXNET_FILES, CHEXNET_SOURCES, chexnet_layers
-from automl_cxr.model.keras_weight_files import fit_layers, read_keras_file
+from automl_cxr.model.keras_weight_files import assign_weights, read_keras_file
 from automl_cxr.model.torch_checkpoint import read_torch_checkpoint
 from automl_cxr.model.weight_transfer import SUFFIX, load_part
 
@@ -57,9 +57,9 @@ def load_pretrained(
     if path is None or (path.suffix == SUFFIX and load_part(model if cut is None else cut, path)):
         return
     if path.suffix in _KERAS_SUFFIXES:
-        fit_layers(model, read_keras_file(path, model), path, by_order=not backbone.needs_names)
+        assign_weights(model, read_keras_file(path, model), path, by_order=not backbone.needs_names)
     elif backbone.name == "densenet121":
-        fit_layers(model, chexnet_layers(read_torch_checkpoint(path)), path, by_order=False)
+        assign_weights(model, chexnet_layers(read_torch_checkpoint(path)), path, by_order=False)
     else:
         raise ImpossibleModelError(
             f"A PyTorch checkpoint must contain a DenseNet121; received '{path}' for backbone '{backbone.name}'. "

@@ -11,10 +11,11 @@ def chances_to_be_best(scores: np.ndarray, of_resamples: np.ndarray) -> np.ndarr
     """Compute for each model the p-value of "no other model is better", corrected for the number of models.
 
     Multiple comparisons with the best (Hsu 1981; Hsu, "Multiple Comparisons", 1996) with the max-T bootstrap (Westfall and
-    Young 1993; Romano and Wolf 2005): the test statistic of a model is the largest lead of any other model over it, in standard
-    errors of the paired difference. It is compared with the largest centred lead in each resample, the distribution if no model
-    is better. The models with p above 0.05 include the truly best one in at least 95 % of studies. A comparison with the
-    winner alone would be biased: the best of 200 equal models leads by several standard errors.
+    Young 1993; Romano and Wolf 2005): the test statistic of a model is the largest difference between another model's score
+    and its own, in standard errors of the paired difference. It is compared with the largest centred difference in each
+    resample, which has the distribution of the statistic if no model is better. The models with p above 0.05 include the model
+    with the best true score in at least 95 % of studies. A comparison with the best model alone would be biased: the best score
+    of 200 equal models exceeds the others by several standard errors.
 
     Args:
         scores: Score of each model, higher is better, (n_models,).
@@ -29,13 +30,13 @@ def chances_to_be_best(scores: np.ndarray, of_resamples: np.ndarray) -> np.ndarr
     resampled = resampled[:, ~np.isnan(resampled).any(axis=0)]
     if not resampled.size:
         return chances
-    leads = scores[known] - scores[known][:, None]  # of the model in the column over the model in the row
+    differences = scores[known] - scores[known][:, None]  # the model in the column minus the model in the row
     scale = _inverse_errors(resampled)
     # float32 halves the time of the only large computation; its rounding error is small compared to the scores.
     centred = (resampled - scores[known][:, None]).astype(np.float32)
     for row, model in enumerate(known):
         largest = ((centred - centred[row]) * scale[row][:, None]).max(axis=0)
-        observed = np.float32((leads[row] * scale[row]).max())
+        observed = np.float32((differences[row] * scale[row]).max())
         chances[model] = (1 + (largest >= observed).sum()) / (1 + len(largest))
     return chances
 

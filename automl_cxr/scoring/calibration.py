@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 N_BINS = 15  # as in Guo et al. 2017
-_LEAST_PROBABILITY = 1e-6
+_MIN_PROBABILITY = 1e-6
 _TEMPERATURES = (0.05, 20.0)  # range of the fit
 
 
@@ -59,17 +59,17 @@ def weighted_calibration_error(labels: np.ndarray, probabilities: np.ndarray, we
 
 
 def _losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    of_truth = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return -np.log(of_truth.clip(np.finfo(np.float32).eps, 1.0))
+    true_probability = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return -np.log(true_probability.clip(np.finfo(np.float32).eps, 1.0))
 
 
 def _bins(labels: np.ndarray, probabilities: np.ndarray, n_bins: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the bin of each image, and its correctness (1 or 0) minus its confidence."""
     confidence = probabilities.max(axis=1).astype(np.float64)
-    is_right = probabilities.argmax(axis=1) == labels
+    is_correct = probabilities.argmax(axis=1) == labels
     # A confidence at an edge belongs to the lower bin, as in the papers.
     bin_of_image = np.clip(np.ceil(confidence * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
-    return bin_of_image, is_right - confidence
+    return bin_of_image, is_correct - confidence
 
 
 def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -79,7 +79,7 @@ def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarra
         probabilities: (n, k), rows sum to 1.
         temperature: Above 0.
     """
-    logits = np.log(np.maximum(probabilities.astype(np.float64), _LEAST_PROBABILITY)) / temperature
+    logits = np.log(np.maximum(probabilities.astype(np.float64), _MIN_PROBABILITY)) / temperature
     powers = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
     return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
 

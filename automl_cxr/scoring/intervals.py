@@ -187,8 +187,8 @@ def _corrected_interval(score: float, of_resamples: np.ndarray, left_out: np.nda
     if np.isnan(score) or not defined.size:
         return Interval(float("nan"), float("nan"), level)
     normal = NormalDist()
-    # Scores of counts change in steps, so many resamples equal the score; they count half. The share is clipped, because the
-    # quantiles of 0 and 1 are infinite.
+    # Scores of counts change in steps, so many resamples equal the score, and each of these counts half. The fraction
+    # is clipped, because the quantiles of 0 and 1 are infinite.
     below = np.mean(defined < score) + np.mean(defined == score) / 2
     bias = normal.inv_cdf(float(np.clip(below, 0.5 / defined.size, 1 - 0.5 / defined.size)))
     acceleration = _acceleration(left_out)

@@ -19,7 +19,7 @@ from automl_cxr.scoring.confusion import confusion_matrix, macro_f1
 from automl_cxr.scoring.metric_table import METRIC_ROWS, Direction, MetricRow
 from automl_cxr.scoring.predictions import Predictions
 
-# Names of the class without a finding, and words that may be added to them without a change of meaning.
+# Names of the class without a finding, and words in them that do not change the meaning.
 _NORMAL_NAMES = frozenset(
     {
         *("normal", "healthy", "negative", "no disease", "no pathology"),
@@ -41,20 +41,20 @@ def score_macro_f1(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Metric:
-    """One row of ``METRICS``, or one of ``metrics_for`` a study's classes.
+    """A metric: an entry of ``METRICS``, or of ``metrics_for`` the classes of a study.
 
     Attributes:
         name: Name on the command line.
         direction: "maximize" or "minimize".
         description: One line for help texts and reports.
-        function: (labels (n,), probabilities (n, k), normal_class or None) to the score. It is sufficient; the next three
-            only make bootstrap intervals and ensembles faster.
-        of_weights: (labels (n,), probabilities (n, k), weights (n, n_resamples), normal_class or None) to scores
-            (n_resamples,), where each image counts as often as its weight; None if there is no such function.
-        of_confusions: (confusions (..., k, k), normal_class or None) to scores (...), for metrics that depend only on the
-            confusion matrix; None for other metrics.
-        of_stacks: (labels (n,), probabilities (..., n, k), normal_class or None) to scores (...); None if there is no such
-            function.
+        function: Takes (labels (n,), probabilities (n, k), normal_class or None) and returns the score. Only this function is
+            required; the next three make bootstrap intervals and ensembles faster.
+        of_weights: Takes (labels (n,), probabilities (n, k), weights (n, n_resamples), normal_class or None), where each image
+            counts as often as its weight, and returns scores (n_resamples,); None if there is no such function.
+        of_confusions: Takes (confusions (..., k, k), normal_class or None) and returns scores (...), for metrics that depend
+            only on the confusion matrix; None for other metrics.
+        of_stacks: Takes (labels (n,), probabilities (..., n, k), normal_class or None) and returns scores (...); None if there
+            is no such function.
         needs_normal_class: Whether the metric is defined only if ``normal_class`` is known.
     """
 
@@ -237,7 +237,7 @@ def metrics_for(classes: Sequence[str], *, normal_class: int | None = None) -> d
         normal_class: Index of the class without a finding; if None, the metrics that need it are omitted.
 
     Returns:
-        Rows of ``METRICS``, then ``<kind>_<class>`` for each kind of ``CLASS_METRICS`` and each class.
+        Entries of ``METRICS``, then ``<kind>_<class>`` for each kind of ``CLASS_METRICS`` and each class.
 
     Raises:
         UsageError: The normal class does not exist.

@@ -15,7 +15,7 @@ from automl_cxr.scoring.metric_table import Direction
 from automl_cxr.scoring.metrics import METRICS
 
 _REQUIREMENT = re.compile(r"\s*(?P<name>\w+)\s*(?P<relation><=|>=)\s*(?P<limit>\S+)\s*")
-_VIOLATION_BY_NAN = 1.0  # for an undefined value, such as a rate over no image
+_VIOLATION_OF_NAN = 1.0  # for an undefined value, such as a rate over no image
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Requirement:
         Costs are compared by their logarithms, because they differ by orders of magnitude; metrics by their difference.
         """
         if math.isnan(value):
-            return _VIOLATION_BY_NAN
+            return _VIOLATION_OF_NAN
         excess = math.log(max(value, 1e-9) / self.limit) if self.name in COSTS else value - self.limit
         return excess if self.relation == "<=" else -excess
 

@@ -40,7 +40,7 @@ class PredictionTable:
     path: Path
 
     def with_classes(self, classes: tuple[str, ...], whose: str) -> PredictionTable:
-        """Reorder the columns to ``classes``. ``whose`` names the owner of these classes in messages.
+        """Reorder the columns to ``classes``. ``whose`` names the model or table with these classes in messages.
 
         Raises:
             DataError: The table has other classes.
@@ -78,8 +78,8 @@ def read_prediction_tables(
     tables = [_read(Path(path)) for path in paths]
     if not tables:
         return []
-    first = tables[0].name if classes is None else "what they are for"
-    tables = [table.with_classes(classes or tables[0].predictions.classes, first) for table in tables]
+    reference = tables[0].name if classes is None else "the requested classes"
+    tables = [table.with_classes(classes or tables[0].predictions.classes, reference) for table in tables]
     patient_of: dict[str, str] = {}
     for table in tables:
         if table.has_patients:
@@ -129,7 +129,7 @@ def _from_rows(path: Path, rows: list[dict[str, str]]) -> PredictionTable:
 
 
 def _score_columns(columns: Sequence[str], image: str) -> dict[str, str]:
-    """Find the columns of scores by class: those with the prefix, else all without another known meaning."""
+    """Find the columns of scores by class: those with the prefix, else all columns that have no other known meaning."""
     prefixed = {name.removeprefix(_PREFIX): name for name in columns if name.startswith(_PREFIX)}
     others = {image, _LABEL_COLUMN, _PATIENT_COLUMN, *_OTHER_COLUMNS}
     return prefixed or {name: name for name in columns if name not in others}

@@ -63,7 +63,7 @@ class Predictions:
 
     @property
     def predicted(self) -> np.ndarray:
-        """The most probable class of each image, int64 (n,); the first of equals, as in ``numpy.argmax``."""
+        """The most probable class of each image, int64 (n,); in a tie the first one, as in ``numpy.argmax``."""
         return self.probabilities.argmax(axis=1)
 
     def take(self, rows: Any) -> Predictions:
@@ -184,7 +184,7 @@ def _read_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
             arrays: dict[str, Any] = {name: archive[name] for name in (*_TEXT_ARRAYS, *_NUMBER_ARRAYS)}
     for name in _TEXT_ARRAYS:
         if arrays[name].dtype.kind != "U" or arrays[name].ndim != 1:
-            raise ValueError(f"{name} is not a list of texts")
+            raise ValueError(f"{name} is not a list of strings")
         arrays[name] = tuple(arrays[name].tolist())
     return arrays
 
@@ -193,11 +193,11 @@ def _check_texts(predictions: Predictions) -> None:
     for name in _TEXT_ARRAYS:
         texts = getattr(predictions, name)
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise DataError(f"Predictions need {name} as a list of texts. Received {texts!r:.80}.")
+            raise DataError(f"Predictions need {name} as a list of strings. Received {texts!r:.80}.")
     for name, texts in (("ids", predictions.ids), ("classes", predictions.classes)):
         if len(set(texts)) != len(texts):
-            double = next(text for text in texts if texts.count(text) > 1)
-            raise DataError(f"Predictions need {name} without duplicates. Received '{double}' more than once.")
+            repeated = next(text for text in texts if texts.count(text) > 1)
+            raise DataError(f"Predictions need {name} without duplicates. Received '{repeated}' more than once.")
     n_patients = len(predictions.patients)
     if n_patients not in (0, len(predictions.ids)):
         raise DataError(

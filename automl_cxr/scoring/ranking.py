@@ -1,8 +1,8 @@
 """Ranking metrics: areas under one-vs-rest curves, and sensitivity at a specificity.
 
-Each metric has two implementations: for stacks of models, (..., n, k) to (...), as for a population of ensembles; and for the
-weights of a bootstrap, (n, n_resamples) to (n_resamples,), where a weight is how often an image was drawn, so that the images
-are sorted once for all resamples.
+Each metric has two implementations. The first takes the probabilities of several models, (..., n, k) to (...), for example of a
+population of ensembles. The second takes the weights of a bootstrap, (n, n_resamples) to (n_resamples,); a weight is the number
+of times that an image was drawn. It sorts the images once for all resamples.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def auc_per_class(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     is not used, because a bootstrap or a population of ensembles needs thousands of scores: scikit-learn takes 1 s to import
     and 16 times as long for 1,000 images of 4 classes, and refuses rows whose sum deviates from 1 by a float16 rounding error.
     """
-    return _over_classes(_areas_under_roc, labels, probabilities)
+    return _for_each_class(_areas_under_roc, labels, probabilities)
 
 
 def macro_auc(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -35,7 +35,7 @@ def average_precision_per_class(labels: np.ndarray, probabilities: np.ndarray) -
     The mean of the precisions at all thresholds, weighted by the gain in recall, without interpolation, as in
     ``sklearn.metrics.average_precision_score``.
     """
-    return _over_classes(_average_precisions, labels, probabilities)
+    return _for_each_class(_average_precisions, labels, probabilities)
 
 
 def macro_average_precision(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -48,28 +48,28 @@ def sensitivity_at_specificity(
 ) -> np.ndarray:
     """Sensitivity for any finding at a given specificity, (..., n, k) to (...).
 
-    An image is predicted abnormal if 1 - P(normal) is above a threshold, whatever its finding. The threshold is the lowest with
-    at least the given specificity on the normal images; images at the threshold are predicted normal. The threshold is chosen
-    on the same images, as on every ROC curve.
+    An image is predicted abnormal if 1 - P(normal) is above a threshold, regardless of its finding. The threshold is the
+    lowest with at least the given specificity on the normal images; images at the threshold are predicted normal. The threshold
+    is chosen on the same images, as on every ROC curve.
 
     Args:
         labels: True classes, integers (n,).
         probabilities: (..., n, k).
-        normal_class: Index of the class without a finding; all others have one.
+        normal_class: Index of the class without a finding; all other classes have a finding.
         specificity: Share of the normal images, above 0 and below 1.
 
     Returns:
-        The sensitivity, 0 to 1; NaN where either kind of image is missing.
+        The sensitivity, 0 to 1; NaN if there is no normal or no abnormal image.
     """
-    normality, is_normal = probabilities[..., normal_class], labels == normal_class
+    p_normal, is_normal = probabilities[..., normal_class], labels == normal_class
     if is_normal.all() or not is_normal.any():
-        return np.full(normality.shape[:-1], np.nan)
+        return np.full(p_normal.shape[:-1], np.nan)
     n_false_positives = int(_max_false_positives(is_normal.sum(), specificity))
-    threshold = np.sort(normality[..., is_normal], axis=-1)[..., n_false_positives, None]
-    return (normality[..., ~is_normal] < threshold).mean(axis=-1)
+    threshold = np.sort(p_normal[..., is_normal], axis=-1)[..., n_false_positives, None]
+    return (p_normal[..., ~is_normal] < threshold).mean(axis=-1)
 
 
-def _over_classes(
+def _for_each_class(
     function: Callable[[np.ndarray, np.ndarray], np.ndarray], labels: np.ndarray, probabilities: np.ndarray
 ) -> np.ndarray:
     scores = [function(labels == number, probabilities[..., number]) for number in range(probabilities.shape[-1])]
@@ -96,10 +96,10 @@ def _average_precisions(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
         return np.full(scores.shape[:-1], np.nan)
     order = (-scores).argsort(axis=-1)
     _, last = _first_and_last_of_equals(np.take_along_axis(scores, order, axis=-1))
-    hits = positive[order]
+    is_positive = positive[order]
     # A positive image counts with the precision at its own score, which is equal for tied images.
-    n_hits = np.take_along_axis(hits.cumsum(axis=-1), last, axis=-1)
-    return np.where(hits, n_hits / (last + 1), 0).sum(axis=-1) / n_positive
+    n_true_positives = np.take_along_axis(is_positive.cumsum(axis=-1), last, axis=-1)
+    return np.where(is_positive, n_true_positives / (last + 1), 0).sum(axis=-1) / n_positive
 
 
 def _first_and_last_of_equals(ordered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -131,19 +131,19 @@ def weighted_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) 
     Returns:
         (n_resamples,), NaN where all counted images are positive or all are negative.
     """
-    above, at_least = _counts_down_to(scores[~positive], scores[positive], weights[positive])
-    of_others = weights[~positive]
-    beaten = np.einsum("nb,nb->b", of_others, above + at_least) / 2
-    return _over(beaten, weights[positive].sum(axis=0) * of_others.sum(axis=0))
+    above, at_least = _weights_above(scores[~positive], scores[positive], weights[positive])
+    negative_weights = weights[~positive]
+    n_ordered_pairs = np.einsum("nb,nb->b", negative_weights, above + at_least) / 2
+    return _divide(n_ordered_pairs, weights[positive].sum(axis=0) * negative_weights.sum(axis=0))
 
 
 def weighted_average_precision(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Average precision for images that count several times or not at all; arguments as in ``weighted_auc``."""
-    of_positive, thresholds = weights[positive], scores[positive]
-    _, hits = _counts_down_to(thresholds, thresholds, of_positive)
-    _, alarms = _counts_down_to(thresholds, scores[~positive], weights[~positive])
-    found = np.einsum("nb,nb->b", of_positive, hits / np.maximum(hits + alarms, 1))
-    return _over(found, of_positive.sum(axis=0))
+    positive_weights, thresholds = weights[positive], scores[positive]
+    _, true_positives = _weights_above(thresholds, thresholds, positive_weights)
+    _, false_positives = _weights_above(thresholds, scores[~positive], weights[~positive])
+    precision_sums = np.einsum("nb,nb->b", positive_weights, true_positives / np.maximum(true_positives + false_positives, 1))
+    return _divide(precision_sums, positive_weights.sum(axis=0))
 
 
 def weighted_sensitivity_at_specificity(
@@ -161,19 +161,19 @@ def weighted_sensitivity_at_specificity(
     Returns:
         (n_resamples,), NaN where all counted images are positive or all are negative.
     """
-    is_normal, normality = labels == normal_class, probabilities[:, normal_class]
+    is_normal, p_normal = labels == normal_class, probabilities[:, normal_class]
     if not is_normal.any():
         return np.full(weights.shape[1], np.nan)
-    order = normality[is_normal].argsort()
+    order = p_normal[is_normal].argsort()
     n_normal = np.cumsum(weights[is_normal][order], axis=0)
     is_beyond = n_normal > _max_false_positives(n_normal[-1], specificity)
-    threshold = normality[is_normal][order][is_beyond.argmax(axis=0)]
-    of_findings = weights[~is_normal]
-    predicted = np.einsum("nb,nb->b", of_findings, normality[~is_normal, None] < threshold)
-    return np.where(n_normal[-1] > 0, _over(predicted, of_findings.sum(axis=0)), np.nan)
+    threshold = p_normal[is_normal][order][is_beyond.argmax(axis=0)]
+    abnormal_weights = weights[~is_normal]
+    predicted = np.einsum("nb,nb->b", abnormal_weights, p_normal[~is_normal, None] < threshold)
+    return np.where(n_normal[-1] > 0, _divide(predicted, abnormal_weights.sum(axis=0)), np.nan)
 
 
-def _counts_down_to(thresholds: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _weights_above(thresholds: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sum the weights of the images with scores above each threshold, and of those at or above it.
 
     Args:
@@ -192,6 +192,6 @@ def _counts_down_to(thresholds: np.ndarray, scores: np.ndarray, weights: np.ndar
     return sums[n_above], sums[n_at_least]
 
 
-def _over(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Divide; NaN where the whole is 0."""
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0, casting="unsafe")

@@ -1,7 +1,7 @@
 """Scores of several models on bootstrap resamples of the same patients, and on jackknife samples.
 
 A resample is represented by the number of times that each image was drawn. All models and metrics use the same resamples, so
-that differences between models do not contain their common variation.
+that the variation that models have in common cancels out in their differences.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from automl_cxr.scoring.metrics import Metric
 
 _BLOCK_BYTES = 2**20  # of weights, which then stay in a core's cache while all models are scored
-_FEWEST_IN_BLOCK = 16
-_MOST_GROUPS = 400  # of patients for the jackknife; the error of the BCa acceleration is then at most 0.002
+_MIN_BLOCK = 16
+_MAX_GROUPS = 400  # of patients for the jackknife; the error of the BCa acceleration is then at most 0.002
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ def resample_scores(
     """
     patient, n_patients = _number_patients(patients)
     scorer = _ResampleScorer(labels, probabilities, metrics, normal_class)
-    of_resamples = scorer.score(_draw(patient, n_patients, n_resamples, seed))
+    of_resamples = scorer.score(_draw_resamples(patient, n_patients, n_resamples, seed))
     left_out = scorer.score(_leave_out(patient, n_patients))
     return {
         metric.name: ResampledScores(
@@ -85,7 +85,7 @@ class _ResampleScorer:
         self._cells = _cells_of_images(labels, probabilities)
 
     def score(self, blocks: Iterator[np.ndarray]) -> Mapping[str, np.ndarray]:
-        """Score all models by every metric with blocks of weights (n, some). Return arrays (n_models, n_weights) by name."""
+        """Score all models by every metric with blocks of weights (n, n_block). Return arrays (n_models, n_weights) by name."""
         scored = [self._score_block(weights) for weights in blocks]
         return {metric.name: np.concatenate([block[metric.name] for block in scored], axis=1) for metric in self._metrics}
 
@@ -101,7 +101,7 @@ class _ResampleScorer:
         )
 
     def _confusions(self, weights: np.ndarray) -> np.ndarray:
-        """Sum weights by true and predicted class, (n_models, some, k, k)."""
+        """Sum weights by true and predicted class, (n_models, n_block, k, k)."""
         n_models, _, n_classes = self._probabilities.shape
         counts = (self._cells @ weights).reshape(n_models, n_classes, n_classes, -1)
         return np.moveaxis(counts, -1, 1).astype(np.float64)
@@ -119,8 +119,8 @@ def _cells_of_images(labels: np.ndarray, probabilities: np.ndarray):  # type: ig
     return csr_array((ones, (rows.ravel(), columns.ravel())), shape=(n_models * n_classes**2, n_images))
 
 
-def _draw(patient: np.ndarray, n_patients: int, n_resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield the number of times that each image is drawn with its patient, float32 (n, some)."""
+def _draw_resamples(patient: np.ndarray, n_patients: int, n_resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield the number of times that each image is drawn with its patient, float32 (n, n_block)."""
     rng = np.random.default_rng(seed)
     for size in _blocks(len(patient), n_resamples):
         drawn = rng.integers(n_patients, size=(size, n_patients)) + n_patients * np.arange(size)[:, None]
@@ -129,8 +129,8 @@ def _draw(patient: np.ndarray, n_patients: int, n_resamples: int, seed: int) -> 
 
 
 def _leave_out(patient: np.ndarray, n_patients: int) -> Iterator[np.ndarray]:
-    """Yield 0 for the images of one group of patients and 1 for the others, float32 (n, some)."""
-    n_groups = min(n_patients, _MOST_GROUPS)
+    """Yield 0 for the images of one group of patients and 1 for the others, float32 (n, n_block)."""
+    n_groups = min(n_patients, _MAX_GROUPS)
     group, first = patient % n_groups, 0
     for size in _blocks(len(patient), n_groups):
         yield (group[:, None] != np.arange(first, first + size)).astype(np.float32)
@@ -138,7 +138,7 @@ def _leave_out(patient: np.ndarray, n_patients: int) -> Iterator[np.ndarray]:
 
 
 def _blocks(n_images: int, n_resamples: int) -> Iterator[int]:
-    size = max(_FEWEST_IN_BLOCK, _BLOCK_BYTES // (4 * n_images))
+    size = max(_MIN_BLOCK, _BLOCK_BYTES // (4 * n_images))
     yield from (min(size, n_resamples - start) for start in range(0, n_resamples, size))
 
 

@@ -26,7 +26,7 @@ from automl_cxr.storage.retrying_storage import RetryingStorage
 _DRIVER = "driver"  # user attribute of a trial: the name of the driver that runs it
 _UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 _FIRST_PROVISIONAL_ID = 2**62  # of trials that are created in a block; no backend assigns such ids
-_BULK_SHARE = 8  # a bulk read of all unfinished trials costs about as much as single reads of an eighth of them
+_BULK_READ_COST = 8  # a bulk read of n unfinished trials costs about as much as n / 8 single reads
 
 # The order in which the writes of one trial are applied. A driver may be killed between any two of them.
 _USER_ATTR, _SYSTEM_ATTR, _PARAM, _INTERMEDIATE_VALUE, _STATE = range(5)
@@ -39,7 +39,7 @@ class _Write:
     Attributes:
         number: Number of the trial.
         kind: Its kind, which determines the order.
-        name: What it writes; a later write of the same kind and name replaces an earlier one.
+        name: Name of the attribute, parameter or step; a later write of the same kind and name replaces an earlier one.
         apply: Writes to the backend, given the backend's id of the trial.
     """
 
@@ -54,9 +54,9 @@ class CachedDriverStorage(RetryingStorage):
 
     A trial that this driver creates or writes to is its own until the trial ends: no other process writes to it, because the
     driver has a heartbeat. Finished trials never change. The cache is therefore exact, and the cost of a query depends on what
-    other processes have changed since the last one, not on the size of the study. If the driver was suspended for so long that
-    another driver took over its trials, ``signed_trials`` detects it. Writes to a trial that another process has finished are
-    discarded.
+    other processes have changed since the last one, not on the size of the study. ``signed_trials`` detects the trials that
+    another driver has taken over because this driver was suspended for too long. Writes to a trial that another process has
+    finished are discarded.
 
     Only public methods of ``BaseStorage`` are called.
 
@@ -111,18 +111,18 @@ class CachedDriverStorage(RetryingStorage):
         return super().get_trial_id_from_study_id_trial_number(study_id, trial_number)
 
     def signed_trials(self, trial_ids: Collection[int], driver: str) -> set[int]:
-        """Return which of some trials are RUNNING with a driver's name (user attribute ``driver``), read from the backend.
+        """Return the trials that are RUNNING with a driver's name (user attribute ``driver``), read from the backend.
 
-        Own trials that are not any more were taken over by another driver, and are removed from the own ones.
+        If an own trial is no longer RUNNING with this name, another driver has taken it over, and it stops being an own trial.
         """
         self._write_deferred()
         numbers = {trial_id: self._numbers[trial_id] for trial_id in trial_ids if trial_id in self._numbers}
-        signed = self._ask(lambda: self._read_signed(set(numbers.values()), driver))
-        for number in self._own.intersection(numbers.values()) - signed:
+        confirmed = self._call_backend(lambda: self._read_signed(set(numbers.values()), driver))
+        for number in self._own.intersection(numbers.values()) - confirmed:
             stored = super().get_trial(self._backend_ids[number])
             if not self._is_cached(stored):
-                self._disown(stored)
-        return {trial_id for trial_id, number in numbers.items() if number in signed}
+                self._release(stored)
+        return {trial_id for trial_id, number in numbers.items() if number in confirmed}
 
     def _read_signed(self, numbers: Collection[int], driver: str) -> set[int]:
         """Read which trials are RUNNING with a driver's name.
@@ -131,19 +131,19 @@ class CachedDriverStorage(RetryingStorage):
         """
         if len(numbers) == 1 and self._own.issuperset(numbers):
             return {n for n in numbers if self._backend.get_trial_user_attrs(self._backend_ids[n]).get(_DRIVER) == driver}
-        return {trial.number for trial in self._read_trials(numbers) if _is_signed(trial, driver)}
+        return {trial.number for trial in self._read_trials(numbers) if _is_run_by(trial, driver)}
 
     def _read_trials(self, numbers: Collection[int]) -> list[FrozenTrial]:
-        """Read some trials from the backend, in one query if these are many of the unfinished ones."""
+        """Read some trials from the backend, in one query if they are a large part of the unfinished ones."""
         unfinished: dict[int, FrozenTrial] = {}
-        if len(numbers) > 1 and _BULK_SHARE * len(numbers) >= len(self._own) + len(self._others):
+        if len(numbers) > 1 and _BULK_READ_COST * len(numbers) >= len(self._own) + len(self._others):
             trials = self._backend.get_all_trials(self._study_id, deepcopy=False, states=_UNFINISHED)
             unfinished = {trial.number: trial for trial in trials}
         return [unfinished.get(number) or self._backend.get_trial(self._backend_ids[number]) for number in numbers]
 
     def _update(self) -> None:
         """Read what other processes have changed."""
-        for trial in self._ask(self._read_changes):
+        for trial in self._call_backend(self._read_changes):
             if trial.number not in self._own:
                 self._cache(trial)
         self._is_current = True
@@ -164,7 +164,7 @@ class CachedDriverStorage(RetryingStorage):
         return trial_ids
 
     def _cache(self, trial: FrozenTrial, *, is_stored: bool = True) -> None:
-        """Put a trial into the cache, as it is in the backend, or as it will be after the deferred writes."""
+        """Put a trial into the cache: its state in the backend, or the state after the deferred writes."""
         number, trial_id = trial.number, trial_id_of(trial)
         if number == len(self._trials):
             self._trials.append(trial)
@@ -181,7 +181,7 @@ class CachedDriverStorage(RetryingStorage):
         elif number not in self._own:
             self._others.add(number)
 
-    def _disown(self, stored: FrozenTrial) -> None:
+    def _release(self, stored: FrozenTrial) -> None:
         self._own.discard(stored.number)
         self._cache(stored)
 
@@ -243,7 +243,7 @@ class CachedDriverStorage(RetryingStorage):
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
-        trial = self._own_trial(trial_id)
+        trial = self._modifiable_trial(trial_id)
         value = distribution.to_external_repr(param_value_internal)
         trial.params = {**trial.params, param_name: value}
         trial.distributions = {**trial.distributions, param_name: distribution}
@@ -256,9 +256,9 @@ class CachedDriverStorage(RetryingStorage):
         if state is TrialState.RUNNING:  # other processes may start the same WAITING trial
             is_started = write(self._stored_id(trial_id), state, values)
             if is_started:
-                self._own_trial(trial_id)
+                self._modifiable_trial(trial_id)
             return is_started
-        trial = self._own_trial(trial_id)
+        trial = self._modifiable_trial(trial_id)
         if values is not None:
             trial.values = list(values)
         trial.state, trial.datetime_complete = state, datetime.now()
@@ -266,20 +266,20 @@ class CachedDriverStorage(RetryingStorage):
         return True
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        trial = self._own_trial(trial_id)
+        trial = self._modifiable_trial(trial_id)
         trial.intermediate_values = {**trial.intermediate_values, step: intermediate_value}
         write = super().set_trial_intermediate_value
         apply = lambda stored_id: write(stored_id, step, intermediate_value)  # noqa: E731
         self._write(trial, _Write(trial.number, _INTERMEDIATE_VALUE, step, apply))
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        trial = self._own_trial(trial_id)
+        trial = self._modifiable_trial(trial_id)
         trial.user_attrs = {**trial.user_attrs, key: value}
         write = super().set_trial_user_attr
         self._write(trial, _Write(trial.number, _USER_ATTR, key, lambda stored_id: write(stored_id, key, value)))
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        trial = self._own_trial(trial_id)
+        trial = self._modifiable_trial(trial_id)
         trial.system_attrs = {**trial.system_attrs, key: value}
         write = super().set_trial_system_attr
         self._write(trial, _Write(trial.number, _SYSTEM_ATTR, key, lambda stored_id: write(stored_id, key, value)))
@@ -288,7 +288,7 @@ class CachedDriverStorage(RetryingStorage):
         """Return the backend's id of a trial."""
         return self._backend_ids[self._numbers[trial_id]] if trial_id in self._numbers else trial_id
 
-    def _own_trial(self, trial_id: int) -> FrozenTrial:
+    def _modifiable_trial(self, trial_id: int) -> FrozenTrial:
         """Return a copy of a trial to modify, read again if it was not an own trial so far."""
         if trial_id not in self._numbers:
             self._update()
@@ -328,7 +328,7 @@ class CachedDriverStorage(RetryingStorage):
                 for write in group:
                     write.apply(stored_id)
             except UpdateFinishedTrialError:
-                self._disown(super().get_trial(stored_id))
+                self._release(super().get_trial(stored_id))
 
     def _store_new(self, number: int) -> None:
         """Store a trial that was created in a block."""
@@ -341,7 +341,7 @@ class CachedDriverStorage(RetryingStorage):
             return
         if trial.state is TrialState.RUNNING:  # another process took the number; any search may resume this trial
             super().set_trial_user_attr(stored_id, _DRIVER, "")
-        self._disown(super().get_trial(id_of_number))
+        self._release(super().get_trial(id_of_number))
 
     def _append(self, journal: JournalFileStorage, writes: Sequence[_Write]) -> None:
         """Append writes to a journal file, all at once."""
@@ -357,14 +357,14 @@ class CachedDriverStorage(RetryingStorage):
                 append()
 
         try:
-            self._ask(append, again=append_unless_stored)
+            self._call_backend(append, again=append_unless_stored)
         except UpdateFinishedTrialError:  # another process took over one of the trials and finished it
             if len(stored_ids) == 1:
-                self._disown(super().get_trial(*stored_ids.values()))
+                self._release(super().get_trial(*stored_ids.values()))
                 return
             for number in stored_ids:
                 self._append(journal, [write for write in writes if write.number == number])
 
 
-def _is_signed(trial: FrozenTrial, driver: str) -> bool:
+def _is_run_by(trial: FrozenTrial, driver: str) -> bool:
     return trial.state is TrialState.RUNNING and trial.user_attrs.get(_DRIVER) == driver

@@ -1,4 +1,4 @@
-"""A journal file for Optuna: the history of all studies, one JSON line per change, appended by any number of processes."""
+"""A journal file for Optuna: one JSON line for each change of a study, appended by any number of processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from filelock import FileLock
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 
-_TAIL = 4096  # bytes that are read at a time to find the end of the last complete line
+_TAIL_BYTES = 4096  # bytes that are read at a time to find the end of the last complete line
 
 
 class JournalFile(BaseJournalBackend):
@@ -22,7 +22,7 @@ class JournalFile(BaseJournalBackend):
     Optuna's own backend uses the existence of a file as its lock. A writer that dies while it holds the lock delays the others
     by 30 seconds, and the lock of a writer that is suspended for longer (a suspended machine, a slow server) is broken while
     it still writes. Here the operating system holds the lock, on a shared folder too (NFS 4, and NFS 3 with its lock service).
-    The lock ends with the process that holds it and not before, as the heartbeats of the drivers do.
+    It releases the lock when the process that holds the lock ends, and not before. The same holds for the drivers' heartbeats.
 
     A writer that dies in the middle of a line, or a full disk, leaves an incomplete line. The write was not confirmed to any
     caller, so the next writer removes the line. Optuna's own backend would append to it and make the journal unreadable.
@@ -103,7 +103,7 @@ def _end_of_complete_lines(file: IO[bytes]) -> int:
     """Return the offset of the byte after the last newline."""
     end = file.seek(0, os.SEEK_END)
     while end > 0:
-        start = max(0, end - _TAIL)
+        start = max(0, end - _TAIL_BYTES)
         file.seek(start)
         newline = file.read(end - start).rfind(b"\n")
         if newline >= 0:

@@ -1,4 +1,4 @@
-"""A storage that repeats calls while its backend is unavailable for a moment: locked, restarted or full."""
+"""A storage that repeats calls while its backend is temporarily unavailable: locked, restarted or full."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from automl_cxr.storage.storage_proxy import StorageProxy
 from automl_cxr.storage.urls import failed_storage, reason_of
 
 PATIENCE_SECONDS = 300.0
-"""Seconds that a search waits for an unavailable storage before it ends. It can be resumed then."""
+"""Seconds that a search waits for an unavailable storage. The search then ends and can be resumed."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0  # seconds
 # gRPC status codes for which a repeated call cannot succeed. A proxy sends the others when it or its database is unavailable.
@@ -33,10 +33,10 @@ class RetryingStorage(StorageProxy):
     """A storage that repeats failed calls, with growing pauses, while its backend is unavailable.
 
     A failed call may have been executed, with only its reply lost. Setting a parameter, an attribute or an intermediate value
-    again changes nothing. Two calls need care. A finished trial rejects a second end: if the stored state and values are those
-    of the call, the call was executed. A repeated creation would create a second trial: a stored trial with the contents of
-    the call, which this storage has not created before, is returned instead. It cannot be a trial of another driver, because
-    drivers create and sign trials under a lock of the study (``CommitLock``).
+    again changes nothing. Two calls are exceptions. A finished trial rejects a second end: if the stored state and values are
+    those of the call, the call was executed. A repeated creation would create a second trial: if there is a stored trial with
+    the contents of the call that this storage has not created before, this trial is returned instead. It cannot be a trial of
+    another driver, because drivers create and sign trials under a lock of the study (``CommitLock``).
 
     Args:
         backend: The storage.
@@ -63,7 +63,7 @@ class RetryingStorage(StorageProxy):
             trial_id = next((trial_id for trial_id in created if trial_id not in self._created), None)
             return create() if trial_id is None else trial_id
 
-        trial_id = self._ask(create, again=create_once)
+        trial_id = self._call_backend(create, again=create_once)
         self._created.add(trial_id)
         return trial_id
 
@@ -80,16 +80,16 @@ class RetryingStorage(StorageProxy):
                     raise
                 return True
 
-        return self._ask(finish, again=finish_once)
+        return self._call_backend(finish, again=finish_once)
 
-    def _ask(self, call: Callable[[], _Result], *, again: Callable[[], _Result] | None = None) -> _Result:
-        """Make a call to the backend; repeat ``again``, or the same call, while the backend is unavailable."""
+    def _call_backend(self, call: Callable[[], _Result], *, again: Callable[[], _Result] | None = None) -> _Result:
+        """Make a call to the backend. While the backend is unavailable, repeat the call, or call ``again`` if it is given."""
         pause, deadline = _FIRST_PAUSE, None
         while True:
             try:
                 return call()
             except Exception as error:
-                if not is_away(error):
+                if not is_unavailable(error):
                     raise
                 if deadline is None:
                     deadline = time.monotonic() + self._patience
@@ -108,7 +108,7 @@ def _is_created_from(template: FrozenTrial | None, trial: FrozenTrial) -> bool:
     return (trial.state, trial.params, trial.user_attrs) == (template.state, template.params, template.user_attrs)
 
 
-def is_away(error: BaseException) -> bool:
+def is_unavailable(error: BaseException) -> bool:
     """Return whether an error of a storage may be temporary: locked, unreachable, full or restarted."""
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
     if isinstance(cause, (OperationalError, InterfaceError, PoolTimeoutError, OSError)):

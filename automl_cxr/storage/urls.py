@@ -73,7 +73,7 @@ def open_storage(url: str, *, busy_seconds: float = _BUSY_SECONDS) -> optuna.sto
     except UsageError:
         raise
     except ImportError as error:
-        remedy = f"Install automl-cxr[{_EXTRAS[kind]}]." if kind in _EXTRAS else "Install the driver that SQLAlchemy asks for."
+        remedy = f"Install automl-cxr[{_EXTRAS[kind]}]." if kind in _EXTRAS else "Install the driver that the message names."
         raise StudyError(f"The driver of {kind} storages is not installed ({_reason(error, url)}). {remedy}") from error
     except (SQLAlchemyError, ValueError, KeyError, AssertionError, OSError, RuntimeError) as error:
         raise StudyError(
@@ -98,7 +98,8 @@ def serve_storage(url: str, *, host: str, port: int, on_ready: Callable[[], None
 
     Args:
         url: URL of the storage, which must be a database.
-        host: Address to listen on. The proxy has no login: any address but 127.0.0.1 gives the network access.
+        host: Address to listen on. The proxy has no login: with any address but 127.0.0.1, every machine of the network can
+            access the storage.
         port: Port to listen on.
         on_ready: Called just before the first request can be answered.
 
@@ -140,7 +141,9 @@ def explained_storage_errors() -> Iterator[None]:
 
 def failed_storage(error: BaseException) -> StudyError:
     """Return the error for a storage that failed during use."""
-    return StudyError(f"The storage failed ({reason_of(error)}). What is finished is kept; the same command continues.")
+    return StudyError(
+        f"The storage failed ({reason_of(error)}). Finished trials are kept; the same command continues the study."
+    )
 
 
 def reason_of(error: BaseException) -> str:
@@ -170,7 +173,7 @@ def _create_parent(url: str) -> Path:
 def _open_sqlite(url: str, busy_seconds: float) -> optuna.storages.BaseStorage:
     """Open an SQLite file in its default rollback-journal mode; WAL mode needs memory shared between all processes."""
     file = _create_parent(url)
-    with FileLock(file.with_name(f".{file.name}.lock")):  # two processes that create the tables at once fail
+    with FileLock(file.with_name(f".{file.name}.lock")):  # if two processes create the tables at the same time, they fail
         return _database(url, {"connect_args": {"timeout": busy_seconds}})
 
 
@@ -213,7 +216,7 @@ def _open_grpc(url: str, _busy_seconds: float) -> optuna.storages.BaseStorage:
         proxy.wait_server_ready(timeout=_CONNECT_SECONDS)
     except ConnectionError as error:
         proxy.close()
-        raise ConnectionError(f"no server answers within {_CONNECT_SECONDS} seconds") from error
+        raise ConnectionError(f"no server responds within {_CONNECT_SECONDS} seconds") from error
     return proxy
 
 

@@ -1,4 +1,4 @@
-"""The NumPy head that benchmarks/hyperband.py compares searches with: its gradients, and going on from a checkpoint."""
+"""Tests of the NumPy head of benchmarks/hyperband.py: its gradients, and continuing from a checkpoint."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def draw_part(n, seed):
     return Part((np.eye(3, 7)[labels] + rng.normal(size=(n, 7))).astype("float32"), labels)
 
 
-def test_the_gradient_is_the_slope_of_the_loss():
+def test_gradients_equal_finite_differences_of_the_loss():
     part = draw_part(16, seed=1)
     head = Head(7, 3, {**VALUES, "dropout": 0.0}, seed=1)
     head.parameters = [array.astype("float64") for array in head.parameters]
@@ -26,13 +26,13 @@ def test_the_gradient_is_the_slope_of_the_loss():
     for array, gradient in zip(
         head.parameters, head._gradients(part.features, part.labels, np.random.default_rng(0)), strict=True
     ):
-        place = np.unravel_index(np.abs(gradient).argmax(), gradient.shape)
-        array[place] += 1e-5
+        index = np.unravel_index(np.abs(gradient).argmax(), gradient.shape)
+        array[index] += 1e-5
         above = loss()
-        array[place] -= 2e-5
+        array[index] -= 2e-5
         below = loss()
-        array[place] += 1e-5
-        assert gradient[place] == pytest.approx((above - below) / 2e-5, rel=1e-4)
+        array[index] += 1e-5
+        assert gradient[index] == pytest.approx((above - below) / 2e-5, rel=1e-4)
 
 
 def run(objective, proposal):
@@ -42,7 +42,7 @@ def run(objective, proposal):
     return scores, event.facts
 
 
-def test_a_promoted_trial_goes_on_as_if_it_had_never_stopped():
+def test_a_promoted_trial_equals_an_uninterrupted_one():
     whole = HeadObjective(draw_part(90, seed=2), draw_part(40, seed=3), seed=0, epochs=6)
     rungs = HeadObjective(whole.train, whole.valid, seed=0, epochs=6)
     scores, facts = run(whole, Proposal(0, VALUES))
@@ -54,4 +54,4 @@ def test_a_promoted_trial_goes_on_as_if_it_had_never_stopped():
     assert (whole.n_epochs, rungs.n_epochs) == (6, 6)
     final = [training.head.parameters for training in (whole.checkpoints[0], rungs.checkpoints[4])]
     assert all((one == other).all() for one, other in zip(*final, strict=True))
-    assert rungs.checkpoints[0].epoch == 2, "the parent's checkpoint stays as it was"
+    assert rungs.checkpoints[0].epoch == 2, "the checkpoint of the parent is not changed"

@@ -177,7 +177,7 @@ def test_help_names_all_samplers_pruners_metrics_methods_and_layouts(run):
         (["data", "inspect", ""], 2, "empty path"),
         (["search", "--data", ""], 2, "empty path"),
         (["search", "--name", ""], 2, "folder name"),
-        (["search", "--address", "127.0.0.1:1"], 2, "No Ray cluster answers"),
+        (["search", "--address", "127.0.0.1:1"], 2, "No Ray cluster responds"),
         (["splice", "squeezenet"], 2, "Missing argument 'B'"),
         (["splice", "squeezenet", "mine"], 1, "'mine' is neither a backbone"),
         (["splice", "squeezenet", "vgg16", "--format", "jsn"], 2, "Did you mean 'json'"),

@@ -90,14 +90,14 @@ def test_an_image_without_finite_numbers_is_refused(tmp_path: Path) -> None:
 
 
 def test_threads_read_the_range_of_an_array_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, looks, used_range = save(tmp_path / "x.npy", *[RAMP / 255] * 4), [], arrays.used_range
+    path, looks, finite_range = save(tmp_path / "x.npy", *[RAMP / 255] * 4), [], arrays.finite_range
 
     def count_calls(values: np.ndarray) -> tuple[float, float]:
         looks.append(values.shape)
         time.sleep(0.05)  # long enough for another thread to come
-        return used_range(values)
+        return finite_range(values)
 
-    monkeypatch.setattr(arrays, "used_range", count_calls)
+    monkeypatch.setattr(arrays, "finite_range", count_calls)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda row: read_row(str(path), row), range(4)))
     assert looks == [(4, 12, 16)]

@@ -149,7 +149,7 @@ def test_image_paths_for_prediction(write_folders: WriteFolders) -> None:
     found, unusable = load_image_paths([root / "c.dat", root, root / "a" / "1.png", root / "no.png", root / "empty"])
     assert [path.relative_to(root).as_posix() for path in found] == ["c.dat", "a/1.png", "b/2.png"]
     assert unusable == {
-        str(root / "dead.png"): "dead link",
+        str(root / "dead.png"): "broken symbolic link",
         str(root / "no.png"): "missing",
         str(root / "empty"): "a folder without images",
     }

@@ -188,7 +188,7 @@ def test_files_that_are_not_images_are_refused(tmp_path: Path) -> None:
     (tmp_path / "circle.png").symlink_to("circle.png")
     os.mkfifo(tmp_path / "pipe.png")
     assert {path.name: reason_for(path) for path in sorted(tmp_path.iterdir())} == {
-        "circle.png": "circular link",
+        "circle.png": "circular symbolic link",
         "dead.png": "missing",
         "empty.png": "empty file (0 bytes)",
         "folder.png": "a folder, not a file",

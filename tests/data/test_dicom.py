@@ -207,4 +207,7 @@ def test_one_patient_id_in_all_files_counts_as_unknown(tmp_path: Path, write_dic
     dataset = load_dataset(tmp_path)
     assert not dataset.patients_known
     assert dataset.table["patient_id"].nunique() == 3
-    assert dataset.notes[0] == "All 3 DICOM files with a patient have the same one, 'ANONYMOUS', so patients count as unknown."
+    assert (
+        dataset.notes[0]
+        == "All 3 DICOM files with a patient have the same one, 'ANONYMOUS', so patients are treated as unknown."
+    )

@@ -126,9 +126,9 @@ def test_missing_and_repeated_files_of_a_table_are_reported(write_folders: Write
     raw = find_layout(root, "csv").read(root)
     assert facts(raw, "image", "label") == [("x/1.png", "a"), ("x/2.png", "b"), ("x/4.png", "b")]
     assert raw.ignored == {
-        "x/3.png": "listed more than once in labels.csv, with differing entries",
+        "x/3.png": "listed more than once in labels.csv, with different entries",
         "x/5.png": "listed in labels.csv but missing",
-        "x/gone.png": "listed in labels.csv but dead link",
+        "x/gone.png": "listed in labels.csv but broken symbolic link",
         "x": "listed in labels.csv but a folder, not a file",
     }
     assert raw.notes == (
@@ -196,9 +196,9 @@ def test_dead_and_circular_links_are_reported(write_folders: WriteFolders) -> No
     _, raw = read(root)
     assert facts(raw, "image") == [("a/1.png",), ("a/good.png",), ("b/2.png",)]
     assert raw.ignored == {
-        "a/dead.png": "dead link",
-        "a/circular.png": "circular link",
-        "a/lost_disk": "dead link",
+        "a/dead.png": "broken symbolic link",
+        "a/circular.png": "circular symbolic link",
+        "a/lost_disk": "broken symbolic link",
         "a/up": "link to a folder that is already read",
         "b/self": "link to a folder that is already read",
     }

@@ -205,7 +205,7 @@ def test_more_folds_than_a_class_has_patients_are_refused() -> None:
     rows = [("a", f"p{number}", "") for number in range(40)] + [("b", f"q{number % 4}", "") for number in range(30)]
     dataset = make_dataset(rows)
     assert set(fold_dataset(dataset, ids_of(dataset), n_folds=4)) == {1, 2, 3, 4}
-    with pytest.raises(DataError, match=r"each of the 5 folds; class 'b' has 4 patients .* take fewer --folds"):
+    with pytest.raises(DataError, match=r"each of the 5 folds; class 'b' has 4 patients .* use fewer --folds"):
         fold_dataset(dataset, ids_of(dataset), n_folds=5)
     with pytest.raises(UsageError, match="2 or more; received 1"):
         fold_dataset(dataset, ids_of(dataset), n_folds=1)

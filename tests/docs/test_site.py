@@ -15,7 +15,7 @@ from automl_cxr.study.option_fields import options_of
 from automl_cxr.study.options import SearchOptions
 
 ROOT = Path(__file__).resolve().parents[2]
-WRITTEN = sorted((ROOT / "docs").glob("*.md"))
+WRITTEN = sorted((ROOT / "docs").rglob("*.md"))
 
 
 def commands_of(group: click.Group, names=()):

@@ -160,7 +160,7 @@ def test_trials_share_the_resources_of_the_cluster(settings, cluster, placement)
 
 @pytest.mark.parametrize("settings", [{"gpus_per_trial": 1}, {"cpus_per_trial": 4}])
 def test_a_trial_larger_than_the_cluster_is_rejected(settings):
-    with pytest.raises(UsageError, match="A trial asks for"):
+    with pytest.raises(UsageError, match="A trial needs"):
         place(RayResources(**settings), {"CPU": 2})
 
 

@@ -161,7 +161,7 @@ def test_a_grid_evaluates_every_point_once_and_ends(sampler, concurrency):
 
 @pytest.mark.parametrize("sampler", GRIDS)
 def test_a_grid_rejects_an_infinite_space(sampler):
-    with pytest.raises(SpaceError, match=r"'dropout' takes any number from 0\.0 to 0\.5\. Give it a step"):
+    with pytest.raises(SpaceError, match=r"'dropout' can be any number from 0\.0 to 0\.5\. Give it a step"):
         make(sampler, space=CONDITIONAL)
     with pytest.raises(SpaceError, match="Give it a step"):
         check_proposer(CONDITIONAL, sampler=sampler, pruner="none")

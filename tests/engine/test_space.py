@@ -126,7 +126,7 @@ def test_a_constant_may_be_a_parent():
         ('type = "int"\nlow = 1.0\nhigh = 6', "must be an integer"),
         ('type = "int"\nlow = 1\nhigh = 6\nstep = 0', "step must be above 0"),
         ('type = "float"\nlow = 0.0\nhigh = 1.0\nlog = true', "low above 0"),
-        ('type = "float"\nlow = 0.1\nhigh = 1.0\nlog = true\nstep = 0.1', "exclude each other"),
+        ('type = "float"\nlow = 0.1\nhigh = 1.0\nlog = true\nstep = 0.1', "cannot be combined"),
         ('type = "float"\nlow = nan\nhigh = 1.0', "finite"),
         ('type = "float"\nlow = 0.0\nhigh = inf', "finite"),
         ('type = "float"\nlow = "a"\nhigh = 1.0', "finite number"),
@@ -228,7 +228,7 @@ step = 0.1
         space.check(point)  # 0 + 3 * 0.1 is not above 0.3
     assert len({space.key(point) for point in points}) == len(points)
     assert [parameter.name for parameter in space.unconditional()] == ["deep", "shift"]
-    with pytest.raises(SpaceError, match=r"'x' takes any number from 0 to 1\. Give it a step"):
+    with pytest.raises(SpaceError, match=r"'x' can be any number from 0 to 1\. Give it a step"):
         parse_space('[x]\ntype = "float"\nlow = 0\nhigh = 1', name="endless").points()
 
 

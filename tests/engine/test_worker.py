@@ -163,7 +163,7 @@ def test_all_remaining_trials_of_a_batch_that_hangs_are_stopped(start):
 
 def test_a_trial_above_its_memory_limit_fails_and_may_be_repeated_with_half_the_batch_size(start):
     _, ending = run(start(run_and_grow, memory=250 * MIB), 0, "")
-    assert re.match(r"OutOfMemoryError: A trial may take 0.2 GiB", ending.error)
+    assert re.match(r"OutOfMemoryError: A trial may use 0.2 GiB", ending.error)
     assert ending.retry == RetryPolicy(times=1, halves_batch=True)
 
 

@@ -10,7 +10,7 @@ from automl_cxr.architectures import BACKBONES, FAMILIES, find_backbone, load_fu
 from automl_cxr.errors import ImpossibleModelError, UnknownNameError
 from automl_cxr.model.backbone_builder import build_backbone
 from automl_cxr.model.backbones import build_full_network, preprocess
-from automl_cxr.model.freezing import weight_bearing_layers
+from automl_cxr.model.freezing import layers_with_weights
 from automl_cxr.model.inference import load_model
 
 PARAMETERS = {
@@ -83,7 +83,7 @@ def test_splice_points_are_the_ends_of_all_blocks():
 
 
 def test_squeezenet_is_25_convolutions():
-    convolutions = weight_bearing_layers(smallest("squeezenet"))
+    convolutions = layers_with_weights(smallest("squeezenet"))
     assert [layer.name for layer in convolutions][:4] == ["conv1", "fire2_squeeze1x1", "fire2_expand1x1", "fire2_expand3x3"]
     assert len(convolutions) == 25
     assert build_backbone("squeezenet", 224).output_shape == (None, 13, 13, 512)

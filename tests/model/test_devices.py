@@ -82,7 +82,7 @@ def test_a_share_of_a_gpu_counts_as_one_device(text, n, monkeypatch):
 def test_pytorch_supports_one_device_only(monkeypatch):
     monkeypatch.setenv("AUTOML_CXR_GPUS", "2")
     monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
-    with pytest.raises(TrialError, match=r"needs JAX or TensorFlow; received 2 GPUs on torch\. Ask for --gpus-per-trial 1"):
+    with pytest.raises(TrialError, match=r"needs JAX or TensorFlow; received 2 GPUs on torch\. Set --gpus-per-trial 1"):
         devices.data_parallel()
 
 

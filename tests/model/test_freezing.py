@@ -9,7 +9,7 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.model.backbone_builder import build_backbone
 from automl_cxr.model.build import build_model
-from automl_cxr.model.freezing import freeze_before, freeze_except_last, set_phase, weight_bearing_layers
+from automl_cxr.model.freezing import freeze_before, freeze_except_last, layers_with_weights, set_phase
 from automl_cxr.model.inference import load_model
 
 
@@ -23,7 +23,7 @@ def n_trainable(model):
 
 
 def trained(model):
-    return [layer.name for layer in weight_bearing_layers(model) if layer.trainable]
+    return [layer.name for layer in layers_with_weights(model) if layer.trainable]
 
 
 @pytest.mark.parametrize(

@@ -111,10 +111,10 @@ def test_random_layers_are_not_in_the_frozen_part():
     ("values", "reason"),
     [
         ({"family": "scratch", "n_blocks": 2, "filters": 4}, "no frozen layers"),
-        ({**TRANSFER, "augmentation": 0.5}, "augmentation draws anew"),
+        ({**TRANSFER, "augmentation": 0.5}, "augmentation is drawn again"),
         ({**TRANSFER, "resizer": 0.9}, "learnable resizer"),
         ({**TRANSFER, "unfreeze": 1000}, "first layers of the backbone are trained"),
-        ({**CONCAT, "augmentation": 0.5}, "augmentation draws anew"),
+        ({**CONCAT, "augmentation": 0.5}, "augmentation is drawn again"),
     ],
 )
 def test_the_error_is_the_reason_why_nothing_is_frozen(values, reason):
@@ -128,5 +128,5 @@ def test_views_are_drawn_in_the_frozen_part():
 
 
 def test_branches_cannot_have_different_views():
-    with pytest.raises(NotCacheableError, match="one branch other images"):
+    with pytest.raises(NotCacheableError, match="different augmented images"):
         divide_network(network(**CONCAT, augmentation=0.5), with_views=True)

@@ -300,7 +300,7 @@ def test_an_array_with_several_names_is_refused(tmp_path):
 def test_code_in_a_keras_file_is_not_run(tmp_path):
     x = keras.Input((4,))
     keras.Model(x, keras.layers.Lambda(lambda value: value + 1, output_shape=(4,))(x)).save(tmp_path / "a.keras")
-    with pytest.raises(TrialError, match="is damaged, or is no Keras model") as caught:
+    with pytest.raises(TrialError, match="is damaged, or is not a Keras model") as caught:
         load_pretrained(build("squeezenet"), find_backbone("squeezenet"), str(tmp_path / "a.keras"))
     assert "Lambda" in str(caught.value.__cause__)
 

@@ -109,7 +109,9 @@ def test_a_member_that_a_format_does_not_support_is_named(tmp_path):
     # Keras' argmax on TensorFlow compares bits, which ONNX does not support.
     odd = keras.Model(odd.input, keras.ops.one_hot(keras.ops.argmax(odd.output, axis=1), 3))
     weighting = MemberWeighting(np.stack([np.eye(3)] * 2) / 2)
-    with pytest.raises(ExportError, match=r"--format onnx cannot hold the odd one .*--format keras takes every network"):
+    with pytest.raises(
+        ExportError, match=r"--format onnx does not support the odd one .*--format keras supports every network"
+    ):
         write_ensemble(
             [good, odd], weighting, tmp_path / "m.onnx", file_format="onnx", names=["the good one", "the odd one"], facts={}
         )

@@ -51,8 +51,8 @@ def test_argument_types_are_converted() -> None:
     ("changes", "message"),
     [
         ({"ids": ("a",) * 6}, "without duplicates. Received 'a'"),
-        ({"ids": tuple(range(6))}, "ids as a list of texts"),
-        ({"ids": "abcdef"}, "ids as a list of texts"),
+        ({"ids": tuple(range(6))}, "ids as a list of strings"),
+        ({"ids": "abcdef"}, "ids as a list of strings"),
         ({"classes": ("x", "y", "x")}, "classes without duplicates"),
         ({"patients": ("p",) * 5}, "one patient for each image. Received 5 for 6"),
         ({"labels": np.zeros(5, int)}, r"shape \(6,\)"),

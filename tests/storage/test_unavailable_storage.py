@@ -32,7 +32,7 @@ class Unreliable(StorageProxy):
     rng = random.Random(3)
     is_armed = False
 
-    def _ask(self, call):
+    def _call_backend(self, call):
         if self.is_armed and self.rng.random() < 0.2:
             raise away()
         result = call()

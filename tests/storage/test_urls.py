@@ -134,7 +134,7 @@ def test_files_that_are_not_storages_are_rejected(tmp_path):
 
 def test_a_proxy_without_a_server_is_reported(monkeypatch):
     monkeypatch.setattr("automl_cxr.storage.urls._CONNECT_SECONDS", 0.2)
-    with pytest.raises(StudyError, match="no server answers"):
+    with pytest.raises(StudyError, match="no server responds"):
         open_storage("grpc://127.0.0.1:1")
 
 

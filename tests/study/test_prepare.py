@@ -395,5 +395,5 @@ def test_settings_that_are_incompatible_with_folds_create_no_study(prepare, tmp_
 
 
 def test_more_folds_than_patients_of_a_class_are_refused(prepare):
-    with pytest.raises(DataError, match="take fewer --folds"):
+    with pytest.raises(DataError, match="use fewer --folds"):
         prepare(folds=40)

@@ -147,7 +147,7 @@ def test_with_float16_features_the_predictions_come_from_pixels():
 @pytest.mark.parametrize(
     ("values", "reads"),
     [
-        ({"augmentation": 0.5}, "pixels: augmentation draws anew in each epoch; views=K keeps K draws"),
+        ({"augmentation": 0.5}, "pixels: augmentation is drawn again in each epoch; views=K caches K draws"),
         ({"features": "pixels"}, "pixels"),
         ({"unfreeze": 1000}, "pixels: the first layers of the backbone are trained"),
     ],

@@ -13,7 +13,7 @@ from automl_cxr.data.audit.record import Audit
 from automl_cxr.data.dataset import Dataset
 from automl_cxr.errors import UsageError
 
-_MOST_SEALED = ("test", "valid", "train", "")
+_PART_PRIORITY = ("test", "valid", "train", "")
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ def clean_table(dataset: Dataset, audit: Audit, *, beside: Path) -> CleanedTable
 
     If several images show the same picture with the same label, one of them is kept: the one in the test part, else in the
     validation part, else in the training part; within a part the first by name. If the labels differ, all images of the picture
-    are dropped, because the right label is unknown. A patient in several parts is moved to the part with most of the patient's
-    images; of equals, to the first of test, validation and training part.
+    are dropped, because the correct label is unknown. A patient in several parts is moved to the part with most of
+    the patient's images; in a tie, to the first of test, validation and training part.
 
     Args:
         dataset: The audited data set.
@@ -51,17 +51,17 @@ def clean_table(dataset: Dataset, audit: Audit, *, beside: Path) -> CleanedTable
         )
     rows = dataset.table.set_index("image", drop=False)
     dropped = {image: f"cannot be read: {reason}" for image, reason in audit.unreadable.items()}
-    for copies in _groups(audit):
+    for copies in _duplicate_groups(audit):
         dropped |= _drop_copies(copies, rows)
     remaining = rows.drop(index=list(dropped))
-    moved = _gather_patients(remaining) if dataset.patients_known else {}
+    moved = _move_patients(remaining) if dataset.patients_known else {}
     changes = [(image, "dropped", reason) for image, reason in dropped.items()]
     for image, part in moved.items():
         row = remaining.loc[image]
         changes.append((image, "moved", f"from {row['split']} to {part}, which has most images of patient {row['patient_id']}"))
     table = pd.DataFrame(
         {
-            "path": [_name_file(dataset.root / image, beside) for image in remaining["image"]],
+            "path": [_path_for_table(dataset.root / image, beside) for image in remaining["image"]],
             "label": remaining["label"].to_numpy(),
             "patient_id": remaining["patient_id"].to_numpy() if dataset.patients_known else "",
             "split": [moved.get(image, part) for image, part in zip(remaining["image"], remaining["split"], strict=True)],
@@ -71,7 +71,7 @@ def clean_table(dataset: Dataset, audit: Audit, *, beside: Path) -> CleanedTable
     return CleanedTable(table, pd.DataFrame(sorted(changes), columns=["image", "change", "reason"]))
 
 
-def _groups(audit: Audit) -> list[list[str]]:
+def _duplicate_groups(audit: Audit) -> list[list[str]]:
     """Group the images that show the same picture, each group in order of name."""
     group_of: dict[str, list[str]] = {}
     for duplicate in audit.found_duplicates:
@@ -87,24 +87,24 @@ def _drop_copies(copies: list[str], rows: pd.DataFrame) -> dict[str, str]:
     labels = sorted(set(rows.loc[copies, "label"]))
     if len(labels) > 1:
         return {image: f"one picture with the labels {', '.join(labels)}: {', '.join(copies)}" for image in copies}
-    retained = min(copies, key=lambda image: (_MOST_SEALED.index(rows["split"][image]), image))
+    retained = min(copies, key=lambda image: (_PART_PRIORITY.index(rows["split"][image]), image))
     where = f" in the {rows['split'][retained]} part" if rows["split"][retained] else ""
     return {image: f"same picture as {retained}, which is retained{where}" for image in copies if image != retained}
 
 
-def _gather_patients(rows: pd.DataFrame) -> Mapping[str, str]:
+def _move_patients(rows: pd.DataFrame) -> Mapping[str, str]:
     """Return the new part of each image that is moved."""
     moved: dict[str, str] = {}
     for _, images in rows.groupby("patient_id"):
         counts = images["split"].value_counts()
         if len(counts) > 1:
-            target = min(counts.index, key=lambda part: (-counts[part], _MOST_SEALED.index(part)))
+            target = min(counts.index, key=lambda part: (-counts[part], _PART_PRIORITY.index(part)))
             moved |= dict.fromkeys(images.index[images["split"] != target], str(target))
     return moved
 
 
-def _name_file(file: Path, beside: Path) -> str:
-    """Return the path of a file for the table: relative if it is below the folder, and never like a spreadsheet formula."""
+def _path_for_table(file: Path, beside: Path) -> str:
+    """Return the path of a file for the table: relative if it is below the folder, never like a spreadsheet formula."""
     if not file.is_relative_to(beside):
         return file.as_posix()
     relative = file.relative_to(beside).as_posix()

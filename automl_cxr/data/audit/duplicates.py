@@ -1,8 +1,9 @@
 """Detection of duplicate pictures: identical, or resized, compressed, brightened or mirrored.
 
-Perceptual hashes find candidate pairs, and the correlation of the fine structure decides. Whole pictures of different patients
-correlate by up to 0.96, because chests are alike. After removal of low frequencies (by a Gaussian of 1.5 of 64 pixels), the
-correlation is at most 0.76 among 910 radiographs of 612 patients, and at least 0.85 for copies of 200 of them under 15 changes.
+Perceptual hashes find candidate pairs, and a pair is a duplicate if its fine structures correlate. Whole pictures of different
+patients correlate by up to 0.96, because chest radiographs are similar. After removal of low frequencies (by a Gaussian of 1.5
+of 64 pixels), the correlation is at most 0.76 among 910 radiographs of 612 patients, and at least 0.85 for copies of 200 of
+them under 15 changes.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import numpy as np
 from automl_cxr.data.audit.hashes import find_candidates, hash_images
 from automl_cxr.data.decode import fit_square
 
-SMALLEST_CORRELATION = 0.82
+MIN_CORRELATION = 0.82
 SMALLEST_SIDE = 64  # pixels at which pictures are compared; smaller ones have no fine structure
 _SIGMA = 1.5  # of the Gaussian that estimates the low frequencies, which all chests share, in these pixels
-_FLAT = 1.0  # grey levels; the fine structure of a uniform picture is rounding noise
+_MIN_CONTRAST = 1.0  # grey levels; the fine structure of a uniform picture is rounding noise
 _BLOCK = 2048  # pairs that are correlated together
 _MIN_CANDIDATES = 2**16  # that are tested together
 
@@ -78,11 +79,11 @@ def _link_near(small: np.ndarray) -> Iterator[tuple[int, int, bool, float]]:
     groups = _Groups(len(small))
     tested = np.empty((0, 3), np.int64)
     for candidates in _merge_batches(find_candidates(hash_images(small))):
-        open_pairs = [pair for pair in _exclude(candidates, tested).tolist() if not groups.are_linked(pair[0], pair[1])]
-        for first in range(0, len(open_pairs), _BLOCK):
-            block = np.array(open_pairs[first : first + _BLOCK], np.int64)
+        new_pairs = [pair for pair in _exclude(candidates, tested).tolist() if not groups.are_linked(pair[0], pair[1])]
+        for first in range(0, len(new_pairs), _BLOCK):
+            block = np.array(new_pairs[first : first + _BLOCK], np.int64)
             for (one, other, is_mirrored), correlation in zip(block.tolist(), _correlate(small, block), strict=True):
-                if correlation >= SMALLEST_CORRELATION and not groups.are_linked(one, other):
+                if correlation >= MIN_CORRELATION and not groups.are_linked(one, other):
                     groups.link(one, other)
                     yield one, other, bool(is_mirrored), float(correlation)
         tested = np.concatenate([tested, candidates])
@@ -122,7 +123,7 @@ def _fine_structure(pictures: np.ndarray) -> np.ndarray:
     fine = values - gaussian_filter(values, (0, _SIGMA, _SIGMA), mode="nearest")
     fine -= fine.mean(axis=(1, 2), keepdims=True)
     length = np.sqrt((fine**2).sum(axis=(1, 2), keepdims=True))
-    return np.where(length < _FLAT * SMALLEST_SIDE, 0, fine / np.maximum(length, 1e-6))
+    return np.where(length < _MIN_CONTRAST * SMALLEST_SIDE, 0, fine / np.maximum(length, 1e-6))
 
 
 class _Groups:

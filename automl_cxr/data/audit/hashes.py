@@ -1,7 +1,7 @@
 """Perceptual hashes of 256 bits that change little when a picture is resized, compressed or brightened.
 
 Each bit is the sign of a coefficient of the discrete cosine transform, as in Zauner 2010 ("Implementation and benchmarking of
-perceptual image hash functions"), but without the lowest frequencies, in which all chests are alike. A mirrored picture has
+perceptual image hash functions"), but without the lowest frequencies, which are similar for all chests. A mirrored picture has
 the same coefficients with the odd horizontal ones negated, so its hash is computed from the hash of the picture.
 
 Pairs are found by locality-sensitive hashing (Indyk and Motwani 1998): the bits are divided into keys, and only pictures that
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 
 N_BITS = 256
-LARGEST_DISTANCE = 51  # bits; 3 of 413,595 pairs of different radiographs and all of 3,000 changed copies were as close
+MAX_DISTANCE = 51  # bits; 3 of 413,595 pairs of different radiographs and all of 3,000 changed copies were as close
 _SIDE = 32  # pixels, input of the transform
 _N_SKIPPED = 12  # lowest frequencies that are not used
 _FREQUENCIES = 20  # in each direction; the bits use frequencies within a radius of 19
@@ -48,7 +48,7 @@ def mirror_hashes(bits: np.ndarray) -> np.ndarray:
 
 
 def find_candidates(bits: np.ndarray) -> Iterator[np.ndarray]:
-    """Find pairs of pictures that may show the same, mirrored or not, in batches. A pair may be yielded more than once.
+    """Find pairs of pictures that may be duplicates, mirrored or not, in batches. A pair may be yielded more than once.
 
     Args:
         bits: Hashes, bool (n, 256).
@@ -59,13 +59,13 @@ def find_candidates(bits: np.ndarray) -> Iterator[np.ndarray]:
     n_images = len(bits)
     both = np.concatenate([bits, mirror_hashes(bits)])
     words = np.packbits(both, axis=1).view(np.uint64)
-    n_keys = N_BITS // _key_bits(n_images)
+    n_keys = N_BITS // _n_key_bits(n_images)
     for first_bit in range(n_keys):
         key_bits = both[:, first_bit::n_keys]
         keys = key_bits @ (1 << np.arange(key_bits.shape[1]))
         for pairs in _pairs_of_equal(keys):
             one, other = np.sort(pairs, axis=0)
-            # Two mirrored pictures have the distance of the two originals, and (a, b mirrored) that of (b, a mirrored).
+            # Two mirrored pictures have the same distance as the originals, and (a, mirrored b) the same as (b, mirrored a).
             is_new = (one < n_images) & (other % n_images > one)
             near = _keep_near(words, one[is_new], other[is_new])
             if near.size:
@@ -73,17 +73,17 @@ def find_candidates(bits: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _keep_near(words: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    is_near = np.bitwise_count(words[one] ^ words[other]).sum(axis=1) <= LARGEST_DISTANCE
+    is_near = np.bitwise_count(words[one] ^ words[other]).sum(axis=1) <= MAX_DISTANCE
     return np.stack([one[is_near], other[is_near]])
 
 
-def _key_bits(n_images: int) -> int:
-    """Choose the shortest keys with few pictures for each key: every further bit misses some pairs."""
+def _n_key_bits(n_images: int) -> int:
+    """Choose the number of bits of a key. Longer keys have fewer pictures each, but miss more pairs."""
     return min(16, max(10, round(math.log2(max(1, n_images))) - 5))
 
 
 def _pairs_of_equal(keys: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield every pair of equal keys: neighbours in the sorted order, then those two positions offset, and so on."""
+    """Yield every pair of equal keys: first adjacent positions of the sorted keys, then positions at distance 2, and so on."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     starts = np.arange(len(keys))

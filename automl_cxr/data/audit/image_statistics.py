@@ -14,13 +14,13 @@ from automl_cxr.data.decode import fit_square
 
 CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
 FORMAT = "file_format"  # the only statistic that is text
-_LARGEST_SIDE = 112  # pixels; larger squares are averaged, so that statistics are comparable between sizes
+_MAX_SIDE = 112  # pixels; larger squares are averaged, so that statistics are comparable between sizes
 _CORNER_SHARE = 0.25  # of the side
 _BLACK, _WHITE = 5, 250
-_MAX_BORDER_DEVIATION = 4.0  # grey levels; a row or column of pixels with a smaller standard deviation is border
+_MAX_BORDER_DEVIATION = 4.0  # grey levels; a row or column of pixels with a smaller standard deviation is a border
 _EDGE_SHARE = 0.05
-_SMALL_SHARE = 0.06  # of the side; wider structures are not lettering
-_LIT = 80  # grey levels by which lettering is brighter than its surroundings
+_LETTER_SHARE = 0.06  # of the side; wider structures are not letters
+_MIN_BRIGHTNESS_DIFFERENCE = 80  # grey levels between lettering and its surroundings
 _LETTERING_SHARE = 0.005  # share of a corner's pixels above which lettering is suspected
 _BLOCK = 1024  # images that are measured together
 _SIGNATURES = (
@@ -55,7 +55,7 @@ def measure_image_statistics(root: Path, image_ids: Sequence[str], images: np.nd
     height, width = sizes.T.astype(np.float64)
     files = [_read_header(root / image_id) for image_id in image_ids]
     n_bytes = np.array([size for _, size in files], np.float64)
-    of_files = pd.DataFrame(
+    file_statistics = pd.DataFrame(
         {
             "height": height,
             "width": width,
@@ -65,7 +65,7 @@ def measure_image_statistics(root: Path, image_ids: Sequence[str], images: np.nd
         }
     )
     blocks = [_measure_pixels(_downscaled(images[first : first + _BLOCK])) for first in range(0, len(images), _BLOCK)]
-    return pd.concat([of_files, pd.concat(blocks, ignore_index=True)], axis=1)
+    return pd.concat([file_statistics, pd.concat(blocks, ignore_index=True)], axis=1)
 
 
 def has_lettering(statistics: pd.DataFrame) -> pd.DataFrame:
@@ -89,9 +89,9 @@ def _read_header(path: Path) -> tuple[str, int]:
 
 
 def _downscaled(images: np.ndarray) -> np.ndarray:
-    if images.shape[1] <= _LARGEST_SIDE:
+    if images.shape[1] <= _MAX_SIDE:
         return np.asarray(images)
-    return np.stack([fit_square(np.asarray(image), _LARGEST_SIDE) for image in images])
+    return np.stack([fit_square(np.asarray(image), _MAX_SIDE) for image in images])
 
 
 def _measure_pixels(images: np.ndarray) -> pd.DataFrame:
@@ -109,7 +109,7 @@ def _measure_pixels(images: np.ndarray) -> pd.DataFrame:
     }
     for name, corner in zip(CORNERS, _cut_corners(pixels), strict=True):
         statistics[f"brightness_{name}"] = corner.mean(axis=(1, 2))
-        statistics[f"lettering_{name}"] = _share_lit(corner, images.shape[1])
+        statistics[f"lettering_{name}"] = _share_of_lettering(corner, images.shape[1])
     return pd.DataFrame(statistics)
 
 
@@ -132,10 +132,10 @@ def _cut_corners(pixels: np.ndarray) -> list[np.ndarray]:
     ]
 
 
-def _share_lit(corner: np.ndarray, size: int) -> np.ndarray:
+def _share_of_lettering(corner: np.ndarray, size: int) -> np.ndarray:
     """Measure the share of a corner's pixels in small structures much brighter than their surroundings (a white top-hat)."""
     from scipy.ndimage import grey_opening
 
-    width = max(3, round(_SMALL_SHARE * size))
+    width = max(3, round(_LETTER_SHARE * size))
     surroundings = grey_opening(corner, size=(1, width, width), mode="nearest")
-    return np.asarray((corner - surroundings > _LIT).mean(axis=(1, 2)))
+    return np.asarray((corner - surroundings > _MIN_BRIGHTNESS_DIFFERENCE).mean(axis=(1, 2)))

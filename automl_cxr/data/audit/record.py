@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-_SKILL_OF_A_SHORTCUT = 0.25  # share of the distance from chance to 1, for the lower end of the interval
+_MIN_SKILL = 0.25  # of the lower end of the interval, as a share of the distance from chance to 1
 _MIN_RATE_DIFFERENCE = 0.25  # between the rates of burnt-in text in two classes
 
 
@@ -102,7 +102,7 @@ class Shortcut:
     """The score of a random forest on non-anatomical statistics, which is a baseline for every classifier.
 
     Attributes:
-        macro_f1: Macro-F1 out of fold, by patient.
+        macro_f1: Out-of-fold macro-F1, with folds by patient.
         low: Lower end of the 95 % interval by patient.
         high: Upper end.
         chance: Macro-F1 of random guesses with the classes' frequencies.
@@ -118,7 +118,7 @@ class Shortcut:
     @property
     def is_warning(self) -> bool:
         """Whether the lower end is at least a quarter of the distance from chance to 1."""
-        return self.low - self.chance >= _SKILL_OF_A_SHORTCUT * (1 - self.chance)
+        return self.low - self.chance >= _MIN_SKILL * (1 - self.chance)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -243,7 +243,7 @@ class Audit:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Reasons why scores on these data may be too good, one sentence each."""
+        """Reasons why scores on these data may be optimistic, one sentence each."""
         return (*self._warn_of_shortcut(), *self._warn_of_lettering(), *self._warn_of_copies(), *self._warn_of_patients())
 
     def _warn_of_shortcut(self) -> list[str]:
@@ -256,7 +256,7 @@ class Audit:
             pair = " from ".join(best.told)
             alone = f"; {best.trait} alone separates {pair} with a balanced accuracy of {best.told_share:.1%}"
         warning = (
-            "A shortcut is in the data: a random forest on non-anatomical image statistics reaches macro-F1 "
+            "The data contain a shortcut: a random forest on non-anatomical image statistics reaches macro-F1 "
             f"{shortcut.macro_f1:.3f} ({shortcut.low:.3f} to {shortcut.high:.3f}, chance {shortcut.chance:.3f}){alone}. "
             "A classifier may learn the same shortcut, and its score may not hold for images from other sources."
         )
@@ -267,11 +267,11 @@ class Audit:
         for one in self.lettering:
             low, high = min(one.rates), max(one.rates)
             if high - low >= _MIN_RATE_DIFFERENCE and one.place != "anywhere":
-                often, seldom = self.classes[one.rates.index(high)], self.classes[one.rates.index(low)]
+                highest_class, lowest_class = self.classes[one.rates.index(high)], self.classes[one.rates.index(low)]
                 corner = one.place.replace("_", " ")
                 warnings.append(
-                    f"Burnt-in text or markers are suspected at the {corner} of {high:.0%} of the images of {often}, "
-                    f"but of {low:.0%} of {seldom}."
+                    f"Burnt-in text or markers are suspected at the {corner} of {high:.0%} of the images of {highest_class}, "
+                    f"but of {low:.0%} of {lowest_class}."
                 )
         return warnings
 
@@ -281,7 +281,7 @@ class Audit:
         warnings = []
         if n_crossing:
             verb = _images_show(n_crossing)
-            warnings.append(f"{n_crossing} {verb} the same picture as one in another part: scores may be too good.")
+            warnings.append(f"{n_crossing} {verb} the same picture as one in another part: scores may be optimistic.")
         if n_conflicts:
             warnings.append(f"{n_conflicts} {_images_show(n_conflicts)} the same picture as one of another class.")
         return warnings
@@ -290,7 +290,7 @@ class Audit:
         if not self.shared_patients:
             return []
         n_patients, n_images = len(self.shared_patients), sum(one.n_images for one in self.shared_patients)
-        return [f"{n_patients} patients ({n_images} images) are in more than one part: scores may be too good."]
+        return [f"{n_patients} patients ({n_images} images) are in more than one part: scores may be optimistic."]
 
 
 def _images_show(n: int) -> str:

@@ -10,17 +10,17 @@ import pandas as pd
 from automl_cxr.data.audit.image_statistics import FORMAT
 from automl_cxr.data.patient_folds import patient_folds
 
-LARGEST_FOLDS = 5
+MAX_FOLDS = 5
 _N_TREES = 50  # 100 trees reached macro-F1 0.861 instead of 0.857 on 910 radiographs, a difference within the interval
-_IMAGES_A_TREE = 10_000  # at most, so that a large data set takes minutes
-_LEAVES = 8  # of a tree on one statistic
+_MAX_IMAGES_PER_TREE = 10_000  # so that a large data set takes minutes
+_MAX_LEAVES = 8  # of a tree on one statistic
 
 Folds = Sequence[tuple[np.ndarray, np.ndarray]]
 """For each fold the rows to fit on and the rows to predict."""
 
 
 def baseline_folds(labels: np.ndarray, patients: Sequence[str], *, seed: int = 0) -> Folds:
-    """Divide images into folds by patient, with the classes in nearly equal shares.
+    """Divide images into folds by patient, stratified by class.
 
     Args:
         labels: Index of the class of each image, int (n,).
@@ -31,7 +31,7 @@ def baseline_folds(labels: np.ndarray, patients: Sequence[str], *, seed: int = 0
         Five folds, or as many as the rarest class has patients; empty if it has fewer than two.
     """
     n_patients = pd.DataFrame({"label": labels, "patient": list(patients)}).groupby("label")["patient"].nunique()
-    n_folds = min(LARGEST_FOLDS, int(n_patients.min()))
+    n_folds = min(MAX_FOLDS, int(n_patients.min()))
     folds = patient_folds(labels, patients, n_folds, seed=seed) if n_folds > 1 else None
     if folds is None:
         return []
@@ -63,10 +63,10 @@ def forest_out_of_fold(
             _N_TREES,
             min_samples_leaf=2,
             class_weight="balanced",
-            max_samples=min(len(fitted), _IMAGES_A_TREE),
+            max_samples=min(len(fitted), _MAX_IMAGES_PER_TREE),
             random_state=seed,
         )
-        with config_context(skip_parameter_validation=True):  # validation takes longer than a tree of few images
+        with config_context(skip_parameter_validation=True):  # validation takes longer than fitting a tree to few images
             forest.fit(values[fitted], labels[fitted])
             probabilities[predicted[:, None], forest.classes_] = forest.predict_proba(values[predicted])
     return probabilities
@@ -88,16 +88,16 @@ def tree_predictions_out_of_fold(
         probabilities = np.zeros((len(labels), n_classes), np.float32)
         for fitted, predicted in folds:
             tree = DecisionTreeClassifier(
-                max_leaf_nodes=_LEAVES, min_samples_leaf=2, class_weight="balanced", random_state=seed
+                max_leaf_nodes=_MAX_LEAVES, min_samples_leaf=2, class_weight="balanced", random_state=seed
             )
             with config_context(skip_parameter_validation=True):
                 tree.fit(values[fitted, column : column + 1], labels[fitted])
-                of_fold = tree.predict_proba(values[predicted, column : column + 1])
-            probabilities[predicted[:, None], tree.classes_] = of_fold
+                fold_probabilities = tree.predict_proba(values[predicted, column : column + 1])
+            probabilities[predicted[:, None], tree.classes_] = fold_probabilities
         yield name, probabilities
 
 
 def _as_numbers(statistics: pd.DataFrame) -> np.ndarray:
-    """Replace file formats by their rank in frequency."""
+    """Replace each file format by its frequency rank."""
     codes = {name: code for code, name in enumerate(statistics[FORMAT].value_counts().index)}
     return statistics.assign(**{FORMAT: statistics[FORMAT].map(codes)}).to_numpy(np.float32)

@@ -10,10 +10,10 @@ from pathlib import Path
 from automl_cxr.data.arrays import name_rows
 from automl_cxr.data.csv_io import COLUMN_NAMES, Columns, find_columns
 from automl_cxr.data.files import IMAGE_SUFFIXES
-from automl_cxr.data.layout_rows import ImageRow, RawTable, part_named
+from automl_cxr.data.layout_rows import ImageRow, RawTable, parse_part
 from automl_cxr.errors import DataError
 
-Lines = Sequence[Sequence[str]]  # the texts of a CSV file, by line
+Lines = Sequence[Sequence[str]]  # the fields of a CSV file, by line
 
 _COLUMNS: Columns = {
     "label": (*COLUMN_NAMES["label"], "labels", "target"),
@@ -29,21 +29,21 @@ class _Columns:
 
     Attributes:
         positions: Position by standard column name; always includes ``label``.
-        is_index_named: Whether the column ``index`` has the name of an index or no name; otherwise it may be anything.
-        index_name: Name of the column ``index`` if a person wrote it, else empty.
+        is_index_named: Whether the column ``index`` has the name of an index or no name. If not, it may not be an index.
+        index_name: Name of the column ``index``; empty if it has none, or one that pandas generated.
     """
 
     positions: Mapping[str, int]
     is_index_named: bool
     index_name: str
 
-    def texts(self, rows: Lines, column: str) -> list[str]:
-        """Return the texts of a column; empty text if a line is too short or there is no such column."""
+    def fields(self, rows: Lines, column: str) -> list[str]:
+        """Return the fields of a column; empty strings if a line is too short or there is no such column."""
         position = self.positions.get(column)
         return ["" if position is None or position >= len(row) else row[position] for row in rows]
 
 
-def names_files(lines: Lines) -> bool:
+def lists_images(lines: Lines) -> bool:
     """Return whether a table lists image files and therefore does not label an array."""
     return any(text.lower().endswith(IMAGE_SUFFIXES) for line in lines[:2] for text in line)
 
@@ -55,9 +55,9 @@ def split_header(lines: Lines, n_images: int) -> tuple[Sequence[str], Lines] | N
     assigned to the wrong image.
     """
     first, rest = lines[0], lines[1:]
-    # pandas writes an unnamed index as empty text.
+    # pandas writes an empty string as the name of an unnamed index.
     is_header = not first[0] or bool(find_columns(list(first), _COLUMNS))
-    # A line without known column names is a header if its last text is not the label of an image.
+    # A line without known column names is a header if its last field is not the label of an image.
     may_be_header = is_header or first[-1] not in {line[-1] for line in rest}
     if len(rest) == n_images and may_be_header:
         return first, rest
@@ -86,9 +86,9 @@ def label_rows(array: Path, table: Path, lines: Lines, n_images: int, *, part: s
     columns = _find_columns(header, rows)
     image_numbers, index_notes = _match_rows_to_images(columns, rows, table)
     names = name_rows(array.name, n_images)
-    labels, patients, parts, views = (columns.texts(rows, name) for name in ("label", "patient_id", "split", "view"))
+    labels, patients, parts, views = (columns.fields(rows, name) for name in ("label", "patient_id", "split", "view"))
     labelled = tuple(
-        ImageRow(names[number], _plain(label), patient, part or part_named(split_name, table.name), view)
+        ImageRow(names[number], _normalise_number(label), patient, part or parse_part(split_name, table.name), view)
         for number, label, patient, split_name, view in zip(image_numbers, labels, patients, parts, views, strict=True)
         if label
     )
@@ -114,7 +114,7 @@ def _match_rows_to_images(columns: _Columns, rows: Lines, table: Path) -> tuple[
         DataError: An index has unsorted numbers that do not count the images.
     """
     in_order = list(range(len(rows)))
-    index = [_plain(text) for text in columns.texts(rows, "index")]
+    index = [_normalise_number(text) for text in columns.fields(rows, "index")]
     if not all(text.isdecimal() for text in index):
         return in_order, []
     numbers = [int(text) for text in index]
@@ -142,8 +142,8 @@ def _match_rows_to_images(columns: _Columns, rows: Lines, table: Path) -> tuple[
     return in_order, []
 
 
-def _plain(text: str) -> str:
-    """Convert whole numbers such as 1.0 or 1.000e+00, as NumPy and pandas write them, to "1"; other texts are unchanged."""
+def _normalise_number(text: str) -> str:
+    """Convert whole numbers such as 1.0 or 1.000e+00, as NumPy and pandas write them, to "1"; other strings are unchanged."""
     if not _DECIMAL.fullmatch(text):
         return text
     number = float(text)

@@ -1,7 +1,7 @@
 """Images in a NumPy array, with a CSV file of labels beside it.
 
-An array and a table belong together if their numbers of rows are equal; if several pairs match, file names decide
-(``pair_up``). Ambiguous files are refused. The columns of a table are read in ``array_labels.py``.
+An array and a table belong together if their numbers of rows are equal; if several pairs match, the file names are
+compared (``pair_up``). Ambiguous files are refused. The columns of a table are read in ``array_labels.py``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from automl_cxr.data.arrays import ARRAY_SUFFIX, open_images
 from automl_cxr.data.csv_io import read_lines
 from automl_cxr.data.decode import describe_read_failure
 from automl_cxr.data.layout_rows import PART_OF_NAME, RawTable
-from automl_cxr.data.readers.array_labels import Lines, label_rows, names_files, split_header
+from automl_cxr.data.readers.array_labels import Lines, label_rows, lists_images, split_header
 from automl_cxr.errors import DataError, UnreadableImageError
 
 # Words in file names that do not identify a part of the data.
@@ -69,7 +69,7 @@ def _find(root: Path) -> _Found:
     try:
         visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError:
-        visible = []  # a folder that cannot be listed has no layout
+        visible = []  # a folder that cannot be listed matches no layout
     # If the root is a file, it is the only one of its type.
     files = [path for path in visible if root in (folder, path) or root.suffix.casefold() != path.suffix.casefold()]
     arrays: dict[Path, int] = {}
@@ -89,7 +89,7 @@ def _find(root: Path) -> _Found:
                 lines = read_lines(path)
             except DataError:
                 continue  # it may belong to another program
-            if lines and not names_files(lines):
+            if lines and not lists_images(lines):
                 tables[path] = lines
     return _Found(arrays, tables, ignored)
 

@@ -66,7 +66,7 @@ def keep_folder_split(joined: RawTable, rows: Iterable[ImageRow]) -> RawTable:
 
 
 def walk_root(root: Path) -> Iterator[tuple[str, str]]:
-    """Walk the images of a root, which must be a folder, with ``walk_images``.
+    """Check that a root is a folder and walk its images with ``walk_images``.
 
     Raises:
         DataError: The root is a file.

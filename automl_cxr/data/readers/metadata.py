@@ -8,7 +8,7 @@ from pathlib import Path
 
 from automl_cxr.data.csv_io import COLUMN_NAMES, read_table
 from automl_cxr.data.files import explain_unusable, relative_path
-from automl_cxr.data.layout_rows import ImageRow, RawTable, part_named
+from automl_cxr.data.layout_rows import ImageRow, RawTable, parse_part
 
 METADATA_NAME = "metadata.csv"
 
@@ -37,7 +37,7 @@ def _with_metadata(row: ImageRow, record: Mapping[str, str]) -> ImageRow:
     return replace(
         row,
         patient_id=record.get("patient_id", ""),
-        split=part_named(record.get("split", ""), METADATA_NAME),
+        split=parse_part(record.get("split", ""), METADATA_NAME),
         view=record.get("view", ""),
     )
 

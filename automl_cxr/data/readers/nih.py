@@ -1,7 +1,7 @@
 """NIH ChestX-ray14 in its original form: images in twelve folders, a CSV file of labels, and two lists of parts.
 
 The original CSV file has CRLF line ends and eleven column names in twelve fields, because ``OriginalImage[Width,Height]`` is
-split at its comma. All columns that are read are before this one, so the header gives their positions.
+split at its comma. All columns that are read are before this one, so the header contains their correct positions.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _COLUMNS: Columns = {
     "view": ("view position",),
 }
 _LISTS = {"train_val_list.txt": "train", "test_list.txt": "test"}  # the validation part is made from train
-_BETWEEN_LABELS = "|"
+_LABEL_SEPARATOR = "|"
 
 
 def recognises(root: Path) -> bool:
-    """Return whether the root is such a table, or a folder with such a table and image folders."""
+    """Return whether the root is a label table of ChestX-ray14, or a folder with such a table and image folders."""
     if not root.is_dir():
         return _is_entry_table(root)
     return any(folder.name.casefold().startswith("images") for folder in visible_folders(root)) and bool(_entry_tables(root))
@@ -47,7 +47,7 @@ def read(root: Path) -> RawTable:
     """Read the listed images that are on disk and have exactly one label.
 
     Raises:
-        DataError: There is no such table, or more than one; or none of its images is on disk.
+        DataError: There is no label table, or more than one; or none of its images is on disk.
     """
     table = _only_entry_table(root)
     listed = {record["image"]: record for record in read_table(table, _COLUMNS)[1] if record["image"]}
@@ -115,4 +115,4 @@ def _notes(
 
 
 def _is_single(label: str) -> bool:
-    return bool(label) and _BETWEEN_LABELS not in label
+    return bool(label) and _LABEL_SEPARATOR not in label

@@ -15,19 +15,19 @@ _MASK = "mask"  # in the name of a folder of masks: masks, "lung masks", "infect
 
 def recognises(root: Path) -> bool:
     """Return whether at least two class folders contain a folder of images, and one of them a folder of masks."""
-    return any(_are_classes(visible_folders(folder)) for folder in (root, *_part_folders(root)))
+    return any(_are_class_folders(visible_folders(folder)) for folder in (root, *_part_folders(root)))
 
 
-def _are_classes(folders: list[Path]) -> bool:
+def _are_class_folders(folders: list[Path]) -> bool:
     inside = [[folder.name.casefold() for folder in visible_folders(folder)] for folder in folders]
-    return sum(_IMAGES in names for names in inside) >= 2 and any(_is_of_masks(name) for names in inside for name in names)
+    return sum(_IMAGES in names for names in inside) >= 2 and any(_is_mask_folder(name) for names in inside for name in names)
 
 
 def _part_folders(root: Path) -> list[Path]:
     return [folder for folder in visible_folders(root) if folder.name.casefold() in PART_OF_NAME]
 
 
-def _is_of_masks(folder: str) -> bool:
+def _is_mask_folder(folder: str) -> bool:
     return _MASK in folder.casefold()
 
 
@@ -39,12 +39,12 @@ def read(root: Path) -> RawTable:
     """
     rows, ignored = [], {}
     n_masks = 0
-    has_parts = not _are_classes(visible_folders(root))
+    has_parts = not _are_class_folders(visible_folders(root))
     for path, reason in walk_root(root):
         *folders, _ = path.split("/")
         part = PART_OF_NAME.get(folders[0].casefold(), "") if has_parts and folders else ""
         label, kind = [*folders[has_parts:], "", ""][:2]
-        if _is_of_masks(kind):
+        if _is_mask_folder(kind):
             n_masks += 1
         elif reason:
             ignored[path] = reason

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from automl_cxr.data.csv_io import COLUMN_NAMES, read_columns, read_table
 from automl_cxr.data.files import explain_unusable, image_folders, relative_path
-from automl_cxr.data.layout_rows import ImageRow, RawTable, part_named
+from automl_cxr.data.layout_rows import ImageRow, RawTable, parse_part
 from automl_cxr.data.readers.metadata import METADATA_NAME
 from automl_cxr.errors import DataError
 
@@ -88,7 +88,7 @@ def _rows_from_records(path: Path, records: Iterable[Mapping[str, str]]) -> RawT
         row = _row_from_record(root, path.name, record)
         n_repeated += row.image in rows
         if rows.get(row.image, row) != row:
-            ignored[row.image] = f"listed more than once in {path.name}, with differing entries"
+            ignored[row.image] = f"listed more than once in {path.name}, with different entries"
         rows[row.image] = row
     for image in rows:
         reason = explain_unusable(root / image)
@@ -114,6 +114,6 @@ def _row_from_record(root: Path, table_name: str, record: Mapping[str, str]) -> 
         image=relative_path(root, record["image"]),
         label=record["label"],
         patient_id=record.get("patient_id", ""),
-        split=part_named(record.get("split", ""), table_name),
+        split=parse_part(record.get("split", ""), table_name),
         view=record.get("view", ""),
     )

@@ -1,6 +1,6 @@
 import numpy as np
 
-from automl_cxr.data.audit.hashes import LARGEST_DISTANCE, N_BITS, find_candidates, hash_images, mirror_hashes
+from automl_cxr.data.audit.hashes import MAX_DISTANCE, N_BITS, find_candidates, hash_images, mirror_hashes
 
 
 def draw_hashes(n, seed=0):
@@ -37,7 +37,7 @@ def test_close_hashes_are_found_among_thousands_without_false_positives():
 
 def test_a_pair_beyond_the_largest_distance_is_not_found():
     bits = draw_hashes(1)
-    assert found_in(np.concatenate([bits, with_flips(bits, LARGEST_DISTANCE + 1)])) == set()
+    assert found_in(np.concatenate([bits, with_flips(bits, MAX_DISTANCE + 1)])) == set()
 
 
 def test_few_or_no_pictures_are_accepted():

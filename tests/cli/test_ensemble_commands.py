@@ -62,7 +62,7 @@ def test_every_setting_of_the_genetic_algorithm_is_an_option():
 def test_an_ensemble_is_built_from_tables_and_applied_to_tables(run, tables):
     code, out, err = run("ensemble", "build", "--predictions", *tables, *QUICK)
     assert code == 0, err
-    assert "model2.csv: 120 of 120 rows did not sum to 1: divided by their sums" in err
+    assert "model2.csv: 120 of 120 rows do not sum to 1: divided by their sums" in err
     for text in ("model0.csv", "ga-by-class", "stacking", "out-of-fold ECE", "against the best member", "calibration:"):
         assert text in out
     assert "next: automl-cxr ensemble apply ensembles/ga-by-class-3 TABLES..." in out

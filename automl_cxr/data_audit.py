@@ -29,7 +29,7 @@ class AuditedImages:
     """The images to audit, one entry for each image in the order of the decoded array.
 
     Attributes:
-        root: Folder that the ids are relative to.
+        root: Folder to which the ids are relative.
         classes: Class names.
         labels: Index of the class of each image.
         patients: Patient of each image; the image id where patients are unknown.
@@ -52,7 +52,7 @@ class AuditedImages:
 
 
 def audit_dataset(dataset: Dataset, *, on_progress: Callable[[int, int], None] | None = None) -> Audit:
-    """Audit all images of a data set, including a test part that it gives.
+    """Audit all images of a data set, including those of a given test part.
 
     Args:
         dataset: From ``load_dataset``.
@@ -88,9 +88,13 @@ def audit_images(audited: AuditedImages) -> Audit:
     folds = baseline_folds(labels, audited.patients)
     notes = list(audited.notes)
     if not folds:
-        notes.append("No shortcut baseline: it needs images of at least two patients in each class, and a class has one.")
+        notes.append(
+            "No shortcut baseline: each class needs images of at least two patients, and one class has only one patient."
+        )
     if pixels.shape[1] < SMALLEST_SIDE:
-        notes.append(f"At {pixels.shape[1]} pixels, only identical copies are found. Other copies need {SMALLEST_SIDE} pixels.")
+        notes.append(
+            f"At {pixels.shape[1]} pixels, only identical copies are found. Other copies need {SMALLEST_SIDE} pixels or more."
+        )
     return Audit(
         root=str(audited.root),
         classes=audited.classes,
@@ -98,10 +102,10 @@ def audit_images(audited: AuditedImages) -> Audit:
         n_patients=len(set(audited.patients)) if audited.patients_known else None,
         parts={part: audited.parts.count(part) for part in ("train", "valid", "test") if part in audited.parts},
         found_duplicates=tuple(_describe(audited, link.row, link.of, link.kind, link.correlation) for link in links),
-        shared_patients=_share_parts(audited) if audited.patients_known else (),
+        shared_patients=_find_shared_patients(audited) if audited.patients_known else (),
         differences=_compare_statistics(audited, statistics, labels, folds),
         formats=_count_formats(audited.classes, statistics[FORMAT], labels),
-        lettering=_rate_lettering(audited, statistics, labels),
+        lettering=_lettering_rates(audited, statistics, labels),
         shortcut=_score_shortcut(audited, statistics, labels, folds) if folds else None,
         unreadable=dict(audited.unreadable),
         notes=tuple(notes),
@@ -124,7 +128,7 @@ def _describe(audited: AuditedImages, row: int, of: int, kind: str, correlation:
     )
 
 
-def _share_parts(audited: AuditedImages) -> tuple[SharedPatient, ...]:
+def _find_shared_patients(audited: AuditedImages) -> tuple[SharedPatient, ...]:
     table = pd.DataFrame({"patient": audited.patients, "part": audited.parts})
     found = table.groupby("patient")["part"].agg(["nunique", "size", "unique"])
     return tuple(
@@ -170,12 +174,12 @@ def _compare_statistics(
 
 
 def _best_separated_pair(probabilities: np.ndarray, labels: np.ndarray, n_classes: int) -> tuple[tuple[int, int], float]:
-    """Find the two classes that probabilities separate best, by the mean of the two sensitivities; a tie counts half."""
+    """Find the two classes with the best mean of both sensitivities; equal probabilities count half."""
     shares = {}
     for one, other in combinations(range(n_classes), 2):
-        lead = probabilities[:, one] - probabilities[:, other]
-        right_one = (np.sign(lead[labels == one]) + 1).mean() / 2
-        right_other = (1 - np.sign(lead[labels == other])).mean() / 2
+        margins = probabilities[:, one] - probabilities[:, other]
+        right_one = (np.sign(margins[labels == one]) + 1).mean() / 2
+        right_other = (1 - np.sign(margins[labels == other])).mean() / 2
         shares[one, other] = float(right_one + right_other) / 2
     best = max(shares, key=lambda pair: shares[pair])
     return best, shares[best]
@@ -189,7 +193,7 @@ def _count_formats(classes: Sequence[str], formats: pd.Series[str], labels: np.n
     return counted
 
 
-def _rate_lettering(audited: AuditedImages, statistics: pd.DataFrame, labels: np.ndarray) -> tuple[Lettering, ...]:
+def _lettering_rates(audited: AuditedImages, statistics: pd.DataFrame, labels: np.ndarray) -> tuple[Lettering, ...]:
     suspected = has_lettering(statistics)
     with_any = suspected.assign(anywhere=suspected.any(axis=1))
     rates = with_any.groupby(labels).mean().reindex(range(len(audited.classes)), fill_value=0.0)
@@ -197,14 +201,14 @@ def _rate_lettering(audited: AuditedImages, statistics: pd.DataFrame, labels: np
         Lettering(
             place=corner,
             rates=tuple(rates[corner].tolist()),
-            examples=_show_lettering(audited, statistics[f"lettering_{corner}"], labels == rates[corner].argmax()),
+            examples=_lettering_examples(audited, statistics[f"lettering_{corner}"], labels == rates[corner].argmax()),
         )
         for corner in CORNERS
     ]
     return (*of_corners, Lettering(place="anywhere", rates=tuple(rates["anywhere"].tolist()), examples=()))
 
 
-def _show_lettering(audited: AuditedImages, lit: pd.Series[float], is_of_class: np.ndarray) -> tuple[str, ...]:
-    """Select the images of a class with the largest share of bright structures in a corner."""
-    rows = lit[is_of_class].nlargest(_N_EXAMPLES)
+def _lettering_examples(audited: AuditedImages, bright_shares: pd.Series[float], is_of_class: np.ndarray) -> tuple[str, ...]:
+    """Return the images of a class with the largest shares of bright structures in a corner."""
+    rows = bright_shares[is_of_class].nlargest(_N_EXAMPLES)
     return tuple(audited.decoded.ids[row] for row in rows.index[rows > 0])

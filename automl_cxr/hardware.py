@@ -1,4 +1,4 @@
-"""The hardware of the machine that this process runs on, read without heavy libraries."""
+"""The hardware of the machine that runs this process, read without importing large libraries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-# Environment variables for workers: the number of GPUs (a fraction is a share of one) and the limit of host memory in bytes.
+# Environment variables for workers: the number of GPUs (0.5 is half of one GPU) and the limit of host memory in bytes.
 GPUS, MEMORY_LIMIT = "AUTOML_CXR_GPUS", "AUTOML_CXR_MEMORY_LIMIT"
 
 _NVIDIA = Path("/proc/driver/nvidia/gpus")

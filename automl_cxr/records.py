@@ -1,4 +1,4 @@
-"""Frozen records of studies and trials, which cross process borders as JSON."""
+"""Frozen records of studies and trials, which are exchanged between processes as JSON."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class PartRecord:
 class SplitRecord:
     """The training, validation and test images of a study, as in split.json.
 
-    The decoded array of a study holds the images of ``train``, then those of ``valid``, in this order. Only the ids of the test
-    images are recorded, so that no trial can use their labels. With cross-validation, ``train`` holds the images of all folds
-    and ``valid`` none: each fold is once excluded from training and used for validation.
+    The decoded array of a study contains the images of ``train``, then those of ``valid``, in this order. Only the ids of the
+    test images are recorded, so that no trial can use their labels. With cross-validation, ``train`` contains the images of all
+    folds and ``valid`` is empty: each fold is used once for validation and otherwise for training.
 
     Attributes:
         classes: Class names; a label is an index into them.
@@ -54,7 +54,7 @@ class SplitRecord:
         test: Ids of the sealed test images.
         seed: Seed of the split.
         grouped: Whether patients are known, so that no patient has images in two parts.
-        origin: "made", or the parts that the data themselves define.
+        origin: "made" by this program, or the parts that the data set specifies.
         unreadable: Images of train and valid that cannot be read and are excluded, with the reason.
         folds: Fold of each image of ``train``, from 1; empty without cross-validation.
     """
@@ -96,18 +96,19 @@ class EpochRecord:
     """One epoch of training, as in a row of history.csv.
 
     Attributes:
-        epoch: Number from 1, counted on over the phases.
+        epoch: Number from 1, consecutive over all phases.
         phase: Number from 1; the second phase starts when layers of frozen backbones are unfrozen.
         learning_rate: Learning rate of the optimizer.
         score: The objective of the study on the whole validation part after the epoch.
-        macro_f1: Macro-F1 on the whole validation part, whatever the objective.
-        loss: Mean training loss of the epoch's images, including weights and label smoothing.
-        valid_loss: Mean negative log-probability of the true class on the validation part, whatever the training loss.
+        macro_f1: Macro-F1 on the whole validation part, for every objective.
+        loss: Mean training loss over the images of the epoch, including class weights and label smoothing.
+        valid_loss: Mean negative log-probability of the true class on the validation part, for every training loss.
         valid_accuracy: Share of validation images whose predicted class is correct.
         seconds: Wall seconds of training and validation.
         n_parameters: Parameters of the trained network.
         image_size: Height and width of its images in pixels.
-        values: The objectives of the study in their order, if there are several; None for one that is measured at the end.
+        values: The objectives of the study in their order, if there are several; None for a cost that is measured after
+            training.
         features: The inputs of training, such as "backbone@vector, float32" or "pixels"; "" for a network without backbone.
     """
 
@@ -127,7 +128,7 @@ class EpochRecord:
 
     @property
     def step(self) -> int:
-        """Number of this report to the search."""
+        """Step of this report, as for ``optuna.Trial.report``."""
         return self.epoch
 
     @property
@@ -143,10 +144,11 @@ class FoldRecord:
     Attributes:
         fold: Number from 1.
         score: The (first) objective of the study on the images of the fold.
-        values: The objectives of the study in their order, if there are several; None for one that is measured at the end.
+        values: The objectives of the study in their order, if there are several; None for a cost that is measured after
+            training.
         n_parameters: Parameters of the networks of all folds together, which the saved model will contain.
         n_folds: Number of folds of the trial.
-        n_epochs: Epochs of the trial so far, in this fold and the folds before.
+        n_epochs: Epochs of the trial so far, in this fold and the earlier folds.
     """
 
     fold: int
@@ -158,7 +160,7 @@ class FoldRecord:
 
     @property
     def step(self) -> int:
-        """Number of this report to the search."""
+        """Step of this report, as for ``optuna.Trial.report``."""
         return self.fold
 
     @property
@@ -181,14 +183,14 @@ class TrialRecord:
         scores: Validation score of each epoch, from epoch 1; with cross-validation of each fold, from fold 1.
         n_parameters: Parameters of the network, or of the networks of all folds; None before it was built.
         seconds: Wall seconds of training, None until it is finished.
-        error: Reason for its failure.
-        refusal: Reason for not training it (PRUNED).
+        error: Reason of a failure.
+        refusal: Reason why the trial was not trained (PRUNED).
         seed: Seed of its configuration.
-        best_epoch: Epoch whose weights are saved (COMPLETE), from 1; None with folds, where each network has its own.
-        folds: Number of folds, each with its own network; None without cross-validation.
+        best_epoch: Epoch whose weights are saved (COMPLETE), from 1; None with folds, because it differs between the networks.
+        folds: Number of folds, one network for each; None without cross-validation.
         attempts: Number of starts; more than one after an interrupted search.
-        parent: Number of the trial whose training it continues.
-        retries: Errors after which it was run again, each as "class of the error: message".
+        parent: Number of the trial whose training this trial continues.
+        retries: Errors after which the trial was run again, each as "class of the error: message".
     """
 
     number: int

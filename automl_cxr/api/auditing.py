@@ -38,7 +38,7 @@ def audit(
 
     Returns:
         The findings. ``duplicates``, ``conflicts``, ``across_parts``, ``patients_across_parts``, ``statistics`` and
-        ``burnt_in_text`` are DataFrames, ``shortcut`` is the shortcut baseline, and ``warnings`` are sentences.
+        ``burnt_in_text`` are DataFrames, ``shortcut`` is the shortcut baseline, and ``warnings`` are strings.
 
     Raises:
         UnknownNameError: A layout or class does not exist.
@@ -46,7 +46,7 @@ def audit(
         DataError: The data are unusable.
     """
     if fix is not None and Path(fix).resolve() == Path(data).resolve():  # its other columns would be lost
-        raise UsageError(f"The cleaned table must not replace the audited table; received {fix}. Name another --fix.")
+        raise UsageError(f"The cleaned table must not replace the audited table; received {fix}. Choose another --fix.")
     dataset = load_dataset(os.fspath(data), layout=layout, classes=classes, patients=patients)
     found = audit_dataset(dataset, on_progress=on_progress)
     if fix is not None:
@@ -66,4 +66,4 @@ def _write_csv(table: pd.DataFrame, file: Path) -> None:
     try:
         safe_cells(table).to_csv(file, index=False)
     except OSError as error:
-        raise UsageError(f"Cannot write {file} ({error.strerror or error}). Name another --fix.") from error
+        raise UsageError(f"Cannot write {file} ({error.strerror or error}). Choose another --fix.") from error

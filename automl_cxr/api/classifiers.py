@@ -41,7 +41,7 @@ def open_classifier(
     """
     if (Path(target) / ENSEMBLE_FILE).is_file():
         if trial is not None:
-            raise UsageError(f"--trial selects a trial of a study; received the ensemble {target}. Leave --trial out.")
+            raise UsageError(f"--trial selects a trial of a study; received the ensemble {target}. Omit --trial.")
         return load_ensemble(Path(target))
     if os.sep in str(target):
         folder = Path(target).absolute()
@@ -50,7 +50,7 @@ def open_classifier(
             return open_study(study.name, runs=runs or study.parent, storage=storage).classifier(int(folder.name))
         raise UsageError(
             f"The folder of an ensemble contains {ENSEMBLE_FILE}, and the folder of a trial is in trials/; received {target}, "
-            "which is neither. Give a study by its name, not by its folder."
+            "which is neither. To open a study, pass its name instead of its folder."
         )
     return open_study(str(target), runs=runs, storage=storage).classifier(trial)
 
@@ -62,8 +62,8 @@ def describe(
 
     Args:
         name: A shipped study file or search space (its preset), the path of such a TOML file, or a backbone.
-        fixed: Hyperparameters with other values than in ``name``.
-        n_classes: Number of outputs. [default: that of its publication, else 2]
+        fixed: Hyperparameters whose values replace those of ``name``.
+        n_classes: Number of classes. [default: the published number, else 2]
 
     Returns:
         The configuration, the summary of the network, and the memory estimate.
@@ -115,7 +115,7 @@ def combine_predictions(predictions: Sequence[str | Path], **choices: Any) -> Bu
 
     Raises:
         DataError: A table is unreadable, or the tables contain different images.
-        UsageError: The method or a setting is unsuitable.
+        UsageError: The method or a setting is invalid.
     """
     return ensembles.build_ensemble_of_tables(predictions, **choices)
 

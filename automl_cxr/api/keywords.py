@@ -1,4 +1,4 @@
-"""Gives functions that take options as keywords the signature and the documentation of these options."""
+"""Signatures and documentation of functions whose keywords are options."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def with_keywords(options_class: type[OptionsT], options: OptionsT | None, keywo
     """Combine options with keywords, which take precedence where they are not None.
 
     Raises:
-        UnknownNameError: A keyword is no option.
+        UnknownNameError: A keyword is not an option.
         UsageError: A value is out of its range.
     """
     known: list[str] = [option.name for option in options_of(options_class)]
@@ -33,10 +33,10 @@ def with_keywords(options_class: type[OptionsT], options: OptionsT | None, keywo
 
 
 def document_options(options_class: type[Any], *, width: int = 120) -> Callable[[FunctionT], FunctionT]:
-    """Give a function that takes options as keywords the signature and the documentation of these options.
+    """Return a decorator that adds options to the signature and the documentation of a function.
 
-    The function ends in ``**keywords``. The line "{options}" in its docstring is replaced by the entries of the options
-    that the docstring does not contain.
+    The last parameter of the function is ``**keywords``. The line "{options}" in its docstring is replaced by the entries of
+    the options that the docstring does not contain.
     """
 
     def decorate(function: FunctionT) -> FunctionT:

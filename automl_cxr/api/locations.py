@@ -1,4 +1,4 @@
-"""Where studies are stored, and the function that opens one."""
+"""The location of studies, and the function that opens a study."""
 
 from __future__ import annotations
 

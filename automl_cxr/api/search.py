@@ -33,15 +33,15 @@ def search(  # noqa: D417 - the keywords are the options
 ) -> Study:
     """Search for the best classifier: start a study, or continue the study of the same name, until the budget is spent.
 
-    The options are those of `automl-cxr search`. Options of the study that are left at None keep their value when the study is
-    continued, and take the default when it is new.
+    The options are those of `automl-cxr search`. For options that are None, a continued study uses the recorded values, and a
+    new study uses the defaults.
 
     Args:
         space: Search space: a name listed by `automl-cxr spaces`, or the path of a TOML file. [default: scratch]
         data: Folder or CSV table of radiographs. [default: phantom images, drawn by this program]
         {options}
         options: Options as one object. Keywords take precedence.
-        command: Command line as typed, for the record of the study.
+        command: Command line, for the record of the study.
         stream: Text stream that receives the progress. [default: stderr]
         decoding: Context manager whose value is called with the number of decoded images and of all images.
 
@@ -96,7 +96,7 @@ def run_prepared(
         budget: Limits of the search.
         execute: Executor; see ``bind_executor``.
         sampler: Name of the sampler. [default: that of the study]
-        command: Command line as typed, for the record.
+        command: Command line, for the record.
         stream: Text stream that receives the progress. [default: stderr]
 
     Raises:

@@ -50,7 +50,7 @@ class Splices:
 
     @property
     def parents(self) -> pd.DataFrame:
-        """The best pair compared with whole networks; see ``splicing.table.compare_with_parents``."""
+        """The comparison of the best pair with complete networks; see ``splicing.table.compare_with_parents``."""
         return self.scores.parents
 
     @property
@@ -70,10 +70,10 @@ class Splices:
         """Train the best pairs of the Pareto front, and all waiting trials, as trials of a study.
 
         Args:
-            n: Number of pairs, best first; fewer if the front is shorter. Pairs that are in the study already are not repeated.
-            name: Name of the study. [default: made of both branches]
+            n: Maximum number of pairs, best first. Pairs that are already in the study are not repeated.
+            name: Name of the study. [default: the names of both branches]
             executor: "inline" for this process, or "ray".
-            command: Command line as typed, for the record.
+            command: Command line, for the record.
             stream: Text stream that receives the progress. [default: stderr]
 
         Raises:
@@ -112,16 +112,16 @@ def splice(  # noqa: D417 - the keywords are the options
 ) -> Splices:
     """Score every pair of cuts of two networks with a closed-form head, then fine-tune the best pairs of the Pareto front.
 
-    The options are those of `automl-cxr splice`. Options that are left at None keep the value of the study in which a branch
-    was trained, so that its test part stays unread.
+    The options are those of `automl-cxr splice`. For options that are None, the values of the study in which a
+    branch was trained are used, so that its test part is not read.
 
     Args:
         first: A backbone's name, a study (its best trial), STUDY/NUMBER, or the folder of a trial.
-        second: Likewise; the same network twice tries two cuts of one network.
+        second: As ``first``. If both are the same network, pairs of cuts of this network are scored.
         data: Folder or CSV table of radiographs. [default: those of a trained branch, else phantom images]
         {options}
         options: Options as one object. Keywords take precedence.
-        command: Command line as typed, for the record of the study.
+        command: Command line, for the record of the study.
         stream: Text stream that receives the progress. [default: stderr]
         decoding: Context manager whose value is called with the number of decoded images and of all images.
         scoring: Context manager whose value is called with the number of fitted heads and of all heads.
@@ -129,7 +129,7 @@ def splice(  # noqa: D417 - the keywords are the options
     Raises:
         UnknownNameError: A keyword, a backbone or another name does not exist.
         UsageError: The branches are incompatible, a cut does not exist, or a value is impossible.
-        DataError: The data are unusable, or a branch was trained on images that would score it.
+        DataError: The data are unusable, or a branch was trained on images of the validation or test part.
         StudyError: The study or the model of a branch does not exist, or every trial failed.
         TrialError: A branch cannot be built.
     """

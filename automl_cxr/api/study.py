@@ -160,7 +160,7 @@ class Study:
         data: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> Evaluation:
-        """Score a classifier on a part of the study's images. Opening the test part is recorded.
+        """Score a classifier on a part of the images of the study. An evaluation on the test part is recorded.
 
         Args:
             what: Number of a trial, an ensemble or its folder, or a classifier. [default: the best trial]
@@ -223,7 +223,7 @@ class Study:
         data: str | None = None,
         **choices: Any,
     ) -> pd.DataFrame:
-        """Measure the share of a classifier's Grad-CAM evidence in the corners and borders of images, where there is no lung.
+        """Measure the share of the Grad-CAM evidence in the corners and borders of images, outside the lungs.
 
         Args:
             images: Image files. [default: all validation images]
@@ -238,7 +238,7 @@ class Study:
 
         Args:
             choices: Keywords of ``results.compared_models.select_models``: ``trials``, ``top``, ``ensembles``,
-                ``predictions``, ``part``, ``data`` and ``on_progress``. Opening the test part is recorded.
+                ``predictions``, ``part``, ``data`` and ``on_progress``. An evaluation on the test part is recorded.
         """
         return analyse_errors(self._store, **choices)
 
@@ -295,7 +295,7 @@ class Study:
         return count_trials(self._store)
 
     def searches(self) -> list[SearchEntry]:
-        """Return all searches of the study in the order of their start: time, command, versions, code and machine."""
+        """Return the provenance of all searches, by start time: time, command, versions, code and machine."""
         return self._store.searches()
 
     def classifier(self, trial: int | None = None) -> Classifier:

@@ -39,7 +39,7 @@ _INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 success, 1 the operation failed, 2 usage error, 130 interrupted."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job scheduler stops a search like Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # job schedulers send SIGTERM; handle it like Ctrl-C
     sys.exit(_run(arguments))
 
 
@@ -56,7 +56,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         print_message(message if is_search else "Interrupted.")
         return _INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of stdout closed it, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of stdout has closed it, such as `head`
         return 0
     except AutomlCxrError as error:
         _print_error(str(error))
@@ -78,7 +78,7 @@ def _print_error(message: str) -> None:
 def commands() -> None:
     """Find the best chest X-ray classifier that a budget allows.
 
-    Start with `automl-cxr search`, which uses phantom images if it is given no data, or with `automl-cxr data inspect DIR`.
+    Start with `automl-cxr search`, which uses phantom images if no data are given, or with `automl-cxr data inspect DIR`.
     """
 
 

@@ -24,7 +24,7 @@ from automl_cxr.cli.sections import CommandSection, SectionedGroup
 def cache(context: click.Context, as_json: bool) -> None:
     """Show the size and the contents of the cache: decoded images, and features of frozen layers.
 
-    All of it can be computed again.
+    The contents can be computed again at any time.
     """
     if context.invoked_subcommand is not None:
         return
@@ -59,7 +59,7 @@ def cache(context: click.Context, as_json: bool) -> None:
 @json_option
 @debug_option
 def clear(as_json: bool) -> None:
-    """Delete the cached images and features. Do not run it during a search; entries that are being written stay."""
+    """Delete the cached images and features. Do not run it during a search. Entries that are being written are kept."""
     from automl_cxr.data.cache_listing import clear_cache
 
     freed = clear_cache()

@@ -45,7 +45,7 @@ def inspect(directory: str, layout: str | None, classes: list[str] | None, patie
     click.echo("sizes (height x width): " + ", ".join(f"{name} {h}x{w}" for name, (h, w) in found.sizes.items()))
     if found.n_patients_in_classes:
         click.echo(f"{found.n_patients_in_classes} patients have images in more than one class")
-    for what, reasons in (("cannot be read", found.unreadable), ("left out", found.ignored)):
+    for what, reasons in (("cannot be read", found.unreadable), ("ignored", found.ignored)):
         if reasons:
             click.echo(f"{what}: {len(reasons)}")
         for path, reason in reasons.items():
@@ -78,8 +78,8 @@ def audit(
     """Search the images of DIR for duplicates, leaks between parts, and shortcuts that separate the classes without anatomy.
 
     Duplicates are also found after resizing, compression, brightening or mirroring. The shortcut baseline is the score of a
-    random forest, on patients that it was not trained on, from image size, file properties, brightness, borders and corners
-    alone. A useful classifier scores higher.
+    random forest, on patients that it was not trained on, from only image size, file properties, brightness, borders and
+    corners. A useful classifier scores higher.
     """
     from automl_cxr import api
 
@@ -107,7 +107,7 @@ def _print_audit(found: Audit) -> None:
     counts = ", ".join(f"{n} {name}" for name, n in zip(found.classes, found.n_images, strict=True))
     click.echo(f"{found.root}: {sum(found.n_images)} images ({counts})")
     tables = {
-        "how well each image statistic alone separates the classes (medians by class)": found.statistics,
+        "separation of the classes by each single image statistic (medians by class)": found.statistics,
         "suspected burnt-in text and markers, fraction of the images": found.burnt_in_text,
         "duplicates": found.duplicates,
         "patients in more than one part": found.patients_across_parts,
@@ -139,7 +139,7 @@ def _print_audit(found: Audit) -> None:
     show_default=True,
     help="Height and width of an image, in pixels.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed of the drawings.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed of the images.")
 @debug_option
 def demo(directory: str, n_images: int, image_size: int, seed: int) -> None:
     """Draw phantom radiographs into DIR, in three classes: normal, opacity and effusion."""

@@ -26,9 +26,9 @@ _FRACTION = click.FloatRange(0, 1)
 _GENETIC_OPTIONS: dict[str, tuple[click.ParamType[Any], str]] = {
     "population": (click.IntRange(4), "Number of weight vectors in a generation."),
     "generations": (click.IntRange(1), "Largest number of generations."),
-    "crossover_probability": (_FRACTION, "Fraction of the parent pairs that cross over."),
-    "mutation_probability": (_FRACTION, "Fraction of the children that mutate."),
-    "gene_fraction": (_FRACTION, "Fraction of the weights that a crossover averages."),
+    "crossover_probability": (_FRACTION, "Fraction of the parent pairs to which crossover is applied."),
+    "mutation_probability": (_FRACTION, "Fraction of the children to which mutation is applied."),
+    "gene_fraction": (_FRACTION, "Fraction of the weights that are averaged in a crossover."),
     "elitism_fraction": (_FRACTION, "Fraction of a generation that is copied into the next one."),
     "tournament_size": (click.IntRange(1), "Number of candidates for each parent."),
     "restarts": (click.IntRange(1), "Number of runs from different initial weights."),
@@ -59,7 +59,7 @@ def ensemble() -> None:
 @ensemble.command("build")
 @click.argument("study", required=False)
 @click.option(
-    "--top", type=click.IntRange(1), default=6, show_default=True, help="Largest number of members; the best trials are taken."
+    "--top", type=click.IntRange(1), default=6, show_default=True, help="Maximum number of members, which are the best trials."
 )
 @click.option("--members", type=Numbers(), help="Numbers of the trials to combine, instead of the best ones.")
 @click.option("--diverse", is_flag=True, help="Choose trials with good scores and different errors, instead of the best ones.")
@@ -88,7 +88,7 @@ def ensemble() -> None:
 @click.option(
     "--normal-class",
     metavar="NAME",
-    help="Class without a finding, where there is no study  [default: detected from the class names]",
+    help="Class without a finding, if there is no study  [default: detected from the class names]",
 )
 @click.option("--name", help="Name of the ensemble  [default: the method and the number of members]")
 @click.option(
@@ -128,7 +128,7 @@ def build_ensemble(
     settings = GeneticSettings(**genetic)
     if study is None:
         if members or diverse:
-            raise UsageError("--members and --diverse choose trials of a study; received no study. Name it.")
+            raise UsageError("--members and --diverse select trials of a study; received no study. Add the name of a study.")
         built = api.combine_predictions(
             tables,
             method=method,
@@ -141,7 +141,7 @@ def build_ensemble(
     else:
         if normal_class is not None:
             raise UsageError(
-                "A study stores its class without a finding, so --normal-class applies only without a study. Leave it out."
+                "A study stores its class without a finding, so --normal-class applies only without a study. Omit it."
             )
         built = api.open_study(study, runs=runs, storage=storage).ensemble(
             top=top,
@@ -165,7 +165,7 @@ def build_ensemble(
 def _split_arguments(
     study: str | None, predictions: tuple[Path, ...], files: tuple[Path, ...]
 ) -> tuple[str | None, tuple[Path, ...]]:
-    """Separate the study from the files: after --predictions a.npz, arguments without an option are files, too.
+    """Separate the study from the files: with --predictions, further arguments may be files.
 
     Raises:
         UsageError: There is neither a study nor a file.
@@ -173,9 +173,9 @@ def _split_arguments(
     if predictions and study is not None and Path(study).suffix.lower() in (".csv", ".npz"):
         return None, (*predictions, Path(study), *files)
     if files and not predictions:
-        raise UsageError(f"Files of predictions follow --predictions; received {files[0]} without it.")
+        raise UsageError(f"Files of predictions need the option --predictions; received {files[0]} without it.")
     if study is None and not predictions:
-        raise UsageError("An ensemble needs a study or --predictions FILE; received neither. Name one.")
+        raise UsageError("An ensemble needs a study or --predictions FILE; received neither. Add one of them.")
     return study, (*predictions, *files)
 
 
@@ -235,14 +235,12 @@ def _method_rows(found: Combination) -> list[dict[str, Any]]:
 def _calibration_line(found: Combination) -> str:
     calibration = found.calibration
     if calibration.error_before != calibration.error_before:
-        return "calibration: too few patients to fit a temperature"
+        return "calibration: too few patients for temperature scaling"
     before, after = calibration.error_before, calibration.error_after
     if calibration.temperature == 1:
-        return (
-            f"calibration: expected error {before:.4f} out of fold, {after:.4f} with a temperature; no temperature is applied"
-        )
+        return f"calibration: out-of-fold ECE {before:.4f}, {after:.4f} with temperature scaling; none is applied"
     errors = f"{before:.4f} before, {after:.4f} after"
-    return f"calibration: temperature {calibration.temperature:.2f}; expected error out of fold {errors}"
+    return f"calibration: temperature {calibration.temperature:.2f}; out-of-fold ECE {errors}"
 
 
 @ensemble.command("apply")

@@ -49,7 +49,7 @@ _TABLE_SUFFIXES = {".csv": "csv", ".json": "json", ".md": "md"}
     default="valid",
     show_default=True,
     metavar="PART",
-    help="Part of the images: valid (for cross-validation, out of fold), test or train. Opening the test part is recorded.",
+    help="Part of the images: valid (for cross-validation, out of fold), test or train. Use of the test part is recorded.",
 )
 @click.option(
     "--show",
@@ -88,7 +88,7 @@ def errors(
     storage: str | None,
     as_json: bool,
 ) -> None:
-    """Show which images the trials and ensembles of STUDY misclassify, and with which probability.
+    """Show the images that the trials and ensembles of STUDY misclassify, with the probabilities.
 
     Images are counted by class in four groups: all models wrong, all right, only one wrong, only one right. Wrong predictions
     are listed by confidence and by uncertainty. `--out errors.html` writes a page with the images.
@@ -135,9 +135,7 @@ def _check_format(kind: str | None, out: Path | None) -> str:
     if kind is not None and kind not in kinds:
         raise UnknownNameError("format", kind, kinds)
     if kind is not None and out is None:
-        raise UsageError(
-            f"--format is the format of a file; received --format {kind} without --out. Name the file, or type --json."
-        )
+        raise UsageError(f"--format is the format of a file; received --format {kind} without --out. Add --out, or use --json.")
     return kind or _TABLE_SUFFIXES.get(out.suffix.lower() if out else "", "html")
 
 
@@ -180,6 +178,6 @@ def _print_errors(analysis: ErrorAnalysis, n_shown: int) -> None:
         worst = analysis.confusions(order=order).head(n_shown)[shown]
         print_table(worst.assign(image=[shown_path(name) for name in worst["image"]]), title=f"most {order} first")
     for image, reason in analysis.unreadable.items():
-        print_message(f"left out: {shown_path(image)}: {reason}")
+        print_message(f"excluded: {shown_path(image)}: {reason}")
     if analysis.n_opened:
-        print_message(f"The test part has now been opened {analysis.n_opened} times, once per model. Do not choose by it.")
+        print_message(f"The test part was evaluated {analysis.n_opened} times, once per model. Do not select models by it.")

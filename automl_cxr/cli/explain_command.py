@@ -54,12 +54,12 @@ _DEFAULT_OUT = "explanations"
     type=click.IntRange(1),
     default=3,
     show_default=True,
-    help="Number of validation images of each class, where no IMAGES are given.",
+    help="Number of validation images of each class, if no IMAGES are given.",
 )
 @click.option(
     "--corners",
     is_flag=True,
-    help="Draw nothing. Measure the fraction of the gradcam evidence in corners and borders, where there is no lung, over "
+    help="Do not write images. Measure the fraction of the gradcam evidence in corners and borders, outside the lungs, over "
     "IMAGES or the whole validation part.",
 )
 @click.option(
@@ -98,7 +98,7 @@ def explain(
 
     options = ExplanationOptions(class_name=class_name, n_evaluations=evaluations, **choices)
     if corners and (out is not None or options.method != "gradcam" or options.seconds is not None):
-        raise UsageError("--corners measures gradcam evidence and writes no files. Leave --out, --method and --time out.")
+        raise UsageError("--corners measures gradcam evidence and writes no files. Omit --out, --method and --time.")
     classifier = api.open_classifier(target, trial=trial, runs=runs, storage=storage)
     if paths:
         files, problems = load_image_paths(paths)
@@ -141,7 +141,7 @@ def _draw(
     else:
         click.echo(f"{n_done} of {len(images)} images explained, {len(index)} pictures: {out / 'index.csv'}")
     if options.seconds is not None and n_done + len(unreadable) < len(images):
-        print_message(f"The time ended after {n_done} of {len(images)} images. Set a longer --time or fewer --evaluations.")
+        print_message(f"Time limit reached after {n_done} of {len(images)} images. Set a longer --time or fewer --evaluations.")
     if index.empty:
         raise click.exceptions.Exit(1)
 

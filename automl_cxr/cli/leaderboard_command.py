@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--metric", metavar="NAME", help="Score column that ranks the trials  [default: the first objective]")
 @click.option("--intervals", type=Names(), help="Further score columns with a 95% interval, such as macro_auc,recall_covid.")
 @click.option(
-    "--sort", metavar="COLUMN", help="Column that orders the rows, best first, such as worst_site. The ranks do not change."
+    "--sort", metavar="COLUMN", help="Column by which rows are sorted, best first, such as worst_site. The ranks do not change."
 )
 @click.option("--columns", type=Names(), help="Columns to show or write, each with its interval.")
 @click.option("--all", "shows_all", is_flag=True, help="Show all columns on the terminal. Files always contain all columns.")
@@ -60,7 +60,7 @@ def leaderboard(
     as_json: bool,
     **choices: Any,
 ) -> None:
-    """Rank the finished trials of STUDY by their validation scores, with 95% intervals over patients.
+    """Rank the finished trials of STUDY by their validation scores, with 95% intervals by patient.
 
     The column `tied` marks trials whose difference from the best one is not significant. Several studies are ranked together
     if they were scored on the same images.
@@ -75,7 +75,7 @@ def leaderboard(
         raise UnknownNameError("format", kind, ("table", *FORMATS))
     if kind == "table" and out is not None:
         raise UsageError(
-            "The format table is for the terminal; received --out. Leave --format out, and the suffix of the file decides."
+            "The format table is for the terminal; received --out. Omit --format: the suffix of the file selects the format."
         )
     opened = [api.open_study(name, runs=runs, storage=storage) for name in studies]
     with progress_bar("models") as on_progress:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("name")
 @set_option
 @click.option("--image-size", type=click.IntRange(16, 2048), help="Height and width of the images, in pixels.")
-@click.option("--n-classes", type=click.IntRange(2), help="Number of classes  [default: that of the publication, else 2]")
+@click.option("--n-classes", type=click.IntRange(2), help="Number of classes  [default: the published number, else 2]")
 @json_option
 @debug_option
 def describe(
@@ -29,8 +29,8 @@ def describe(
 ) -> None:
     """Show the layers, output shapes, parameters and costs of a network, and the memory that its training needs.
 
-    NAME is a system listed by `automl-cxr systems`, a search space (its default configuration is shown), a TOML file of
-    either, or a backbone.
+    NAME is a system listed by `automl-cxr systems`, a search space (its default configuration is shown), a TOML file of a
+    system or search space, or a backbone.
     """
     from automl_cxr import api
 
@@ -68,7 +68,7 @@ def _print_memory(memory: MemoryEstimate) -> None:
         f"{memory.batch_size} images per batch; available: {available}"
     )
     if not memory.fits:
-        click.echo("It does not fit into the memory of this machine; a search would refuse it.")
+        click.echo("The memory of this machine is insufficient; a search would refuse the network.")
 
 
 def _as_json(system: Preset, summary: ModelSummary, memory: MemoryEstimate) -> dict[str, Any]:

@@ -18,7 +18,7 @@ CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
 
 def is_debug() -> bool:
-    """Return whether --debug was typed."""
+    """Return whether --debug was given."""
     return _debug
 
 
@@ -131,7 +131,7 @@ def add_options(
     Args:
         options_class: ``SearchOptions`` or ``SpliceOptions``.
         only: Names of the fields to add. [default: all]
-        has_sections: Whether the help shows the options under their own headings.
+        has_sections: Whether the help shows the options under the headings of their sections.
     """
 
     def decorate(command: CommandT) -> CommandT:
@@ -188,7 +188,7 @@ set_option = add_options(SearchOptions, only=("fixed",), has_sections=False)
 
 
 def use_study_file(context: click.Context, _parameter: click.Parameter, name: str | None) -> None:
-    """Use the options in a study file as defaults, so that typed options take precedence."""
+    """Use the options in a study file as defaults, so that command line options take precedence."""
     if name is None:
         return
     from automl_cxr.study.study_files import load_study_options

@@ -26,7 +26,7 @@ def print_message(message: str) -> None:
 
 
 def print_table(table: pd.DataFrame, *, title: str) -> None:
-    """Print a table to stdout. A table wider than the terminal is not cut; its lines wrap."""
+    """Print a table to stdout. Lines that are wider than the terminal wrap."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -100,7 +100,7 @@ def write_text(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"Cannot write {path} ({error.strerror or error}). Name another --out.") from error
+        raise UsageError(f"Cannot write {path} ({error.strerror or error}). Choose another --out.") from error
 
 
 def write_table(path: Path, table: pd.DataFrame, kind: str, *, title: str) -> None:
@@ -121,7 +121,7 @@ def write_table(path: Path, table: pd.DataFrame, kind: str, *, title: str) -> No
     try:
         path.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
     except OSError as error:
-        raise UsageError(f"Cannot write {path} ({error.strerror or error}). Name another --out.") from error
+        raise UsageError(f"Cannot write {path} ({error.strerror or error}). Choose another --out.") from error
 
 
 def print_formatted(table: pd.DataFrame, kind: str) -> None:
@@ -134,12 +134,12 @@ def print_formatted(table: pd.DataFrame, kind: str) -> None:
 
     content = format_table(table, kind)
     if isinstance(content, bytes):
-        raise UsageError(f"The format {kind} is binary and cannot be printed. Name a file with --out.")
+        raise UsageError(f"The format {kind} is binary and cannot be printed. Write it to a file with --out.")
     click.echo(content, nl=False)
 
 
 def progress_bar(title: str) -> AbstractContextManager[Callable[[int, int], None]]:
-    """Return a context manager whose value, called with the numbers of done and of all items, draws a bar on stderr.
+    """Return a context manager for a progress bar on stderr. Its value is called with (processed items, all items).
 
     Nothing is drawn if stderr is not a terminal.
     """
@@ -169,4 +169,4 @@ def check_out(path: Path | None) -> None:
         UsageError: The folder of the file does not exist, or the path is a folder.
     """
     if path is not None and (not path.absolute().parent.is_dir() or path.is_dir()):
-        raise UsageError(f"Cannot write {path}: its folder must exist, and the path must not be a folder. Name another --out.")
+        raise UsageError(f"Cannot write {path}: its folder must exist, and it must not be a folder. Choose another --out.")

@@ -27,7 +27,7 @@ from automl_cxr.cli.sections import CommandSection, SectionedCommand
     "explain",
     flag_value=False,
     default=True,
-    help="Leave out the heat maps and the off-lung evidence of the best stored model, which take some seconds.",
+    help="Omit the heat maps and the off-lung evidence of the best stored model, which take some seconds.",
 )
 @click.option(
     "--latency",
@@ -41,8 +41,8 @@ def report(study: str, out: Path, runs: str | None, storage: str | None, **choic
 
     The file contains scores with intervals, the leaderboard with the shortcut baseline, confusion matrices, errors, heat maps,
     learning curves, hyperparameters, ensembles, the data and their audit, sample images and a methods paragraph. It loads
-    nothing from the network. Test scores are included if `automl-cxr evaluate` has opened the test part; the report does not
-    open it.
+    nothing from the network. Test scores are included if `automl-cxr evaluate` was run on the test part; the report does not
+    read it.
     """
     from automl_cxr import api
 

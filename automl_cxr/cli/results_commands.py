@@ -44,7 +44,7 @@ def importance(study: str, evaluator: str, runs: str | None, storage: str | None
     assessed = table[table["left_out"] == ""]
     print_table(assessed.drop(columns=["left_out"]), title=f"{study}: {evaluator}")
     for row in table[table["left_out"] != ""].itertuples():
-        print_message(f"left out: {row.parameter} ({row.left_out})")
+        print_message(f"omitted: {row.parameter} ({row.left_out})")
 
 
 @click.command(
@@ -57,7 +57,7 @@ def importance(study: str, evaluator: str, runs: str | None, storage: str | None
     default="test",
     show_default=True,
     metavar="PART",
-    help="Part of the images: test, valid (for cross-validation, out of fold) or train. Opening the test part is recorded.",
+    help="Part of the images: test, valid (for cross-validation, out of fold) or train. Use of the test part is recorded.",
 )
 @trial_option
 @moved_data_option
@@ -67,7 +67,7 @@ def importance(study: str, evaluator: str, runs: str | None, storage: str | None
 def evaluate(
     target: str, part: str, trial: int | None, data: str | None, runs: str | None, storage: str | None, as_json: bool
 ) -> None:
-    """Score a study's best trial or an ensemble on a part of the study's images, with 95% intervals over patients."""
+    """Score a study's best trial or an ensemble on a part of the study's images, with 95% intervals by patient."""
     from automl_cxr import api
 
     classifier = api.open_classifier(target, trial=trial, runs=runs, storage=storage)
@@ -105,11 +105,11 @@ def _print_evaluation(study: str, result: Any) -> None:
     print_table(result.per_class.reset_index(), title="per class")
     print_table(result.confusion.reset_index(names="true \\ predicted"), title="confusion matrix")
     for image, reason in result.unreadable.items():
-        print_message(f"left out: {shown_path(image)}: {reason}")
+        print_message(f"excluded: {shown_path(image)}: {reason}")
     if result.n_opened == 1:
-        print_message("The test part is now opened; the study has recorded it.")
+        print_message("This first evaluation on the test part is recorded in the study.")
     elif result.n_opened > 1:
-        print_message(f"The test part has now been opened {result.n_opened} times. Do not choose a model by it.")
+        print_message(f"The test part was evaluated {result.n_opened} times. Do not select models by it.")
 
 
 @click.command(cls=SectionedCommand, section=CommandSection.SHIP, short_help="Classify image files and folders of images.")
@@ -173,5 +173,5 @@ def dashboard(host: str, port: int, runs: str | None, storage: str | None) -> No
         runs=folder,
         host=host,
         port=port,
-        on_ready=lambda: print_message(f"Dashboard at http://{host}:{port} (Ctrl-C ends it)"),
+        on_ready=lambda: print_message(f"Dashboard at http://{host}:{port} (stop with Ctrl-C)"),
     )

@@ -28,13 +28,14 @@ _REASONS_SHOWN = 5
     is_eager=True,
     expose_value=False,
     callback=use_study_file,
-    help="TOML file with values for these options, which typed options replace: a name of `automl-cxr systems`, or a path.",
+    help="TOML file with values for these options: a name listed by `automl-cxr systems`, or a path. Options on the command "
+    "line take precedence.",
 )
 @add_options(SearchOptions)
 @json_option
 @debug_option
 def search(as_json: bool, **options: Any) -> None:
-    """Search for the best classifier. The same command continues a search that was interrupted."""
+    """Search for the best classifier. The same command continues an interrupted search."""
     from automl_cxr import api
 
     study = api.search(**options, command=" ".join(sys.argv[1:]), decoding=progress_bar("decoding"))
@@ -81,7 +82,7 @@ def _print_trial_counts(counts: TrialCounts) -> None:
         "promoted": counts.promoted,
         "repeated": sum(counts.retried.values()),
         "running in another search": counts.running,
-        "left by an interrupted search": counts.left,
+        "interrupted in an earlier search": counts.left,
         "waiting": counts.waiting,
     }
     click.echo("trials: " + ", ".join(f"{count} {outcome}" for outcome, count in shown.items() if count))
@@ -132,7 +133,7 @@ def spaces(context: click.Context, as_json: bool) -> None:
 @click.argument("name")
 @debug_option
 def show_space(name: str) -> None:
-    """Print the TOML text of space NAME, as a start for your own."""
+    """Print the TOML text of space NAME, as a template for other spaces."""
     from automl_cxr.study.spaces import load_space, read_space
 
     load_space(name)

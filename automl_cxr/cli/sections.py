@@ -13,7 +13,7 @@ _TERM_WIDTH = 30
 
 
 class CommandSection(StrEnum):
-    """Headings in the list of commands, in their order. Each command declares its own."""
+    """Headings in the list of commands, in order. Each command specifies its heading."""
 
     DATA = "Data"
     SEARCH = "Search"
@@ -23,7 +23,7 @@ class CommandSection(StrEnum):
 
 
 class SectionedOption(click.Option):
-    """An option that declares its heading in the help of a command."""
+    """An option that specifies its heading in the help of a command."""
 
     def __init__(self, *args: Any, section: str | None = None, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
@@ -31,7 +31,7 @@ class SectionedOption(click.Option):
 
 
 class SectionedCommand(click.Command):
-    """A command that declares its heading in the list of commands, and shows its own options by heading."""
+    """A command that specifies its heading in the list of commands, and shows its options under headings."""
 
     def __init__(self, *args: Any, section: CommandSection | None = None, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
@@ -45,7 +45,7 @@ class SectionedCommand(click.Command):
 
 
 class SectionedGroup(SectionedCommand, click.Group):
-    """A group of commands, which lists its commands by heading."""
+    """A group of commands, which lists its commands under headings."""
 
     command_class = SectionedCommand
 
@@ -55,7 +55,7 @@ class SectionedGroup(SectionedCommand, click.Group):
         self.format_commands(ctx, formatter)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands under their headings; all under one heading if they declare none."""
+        """Write the commands under their headings; all under one heading if none is specified."""
         width = max((len(name) for name in self.commands), default=0)
         for title, commands in command_sections(self):
             records = [(name.ljust(width), command.get_short_help_str(formatter.width - width)) for name, command in commands]

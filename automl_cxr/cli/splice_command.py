@@ -35,7 +35,7 @@ _ROWS_SHOWN = 25
     metavar="KIND",
     help=f"Output format: {list_choices(('table', *TABLE_FORMATS))}.",
 )
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File for the table, instead of printing it.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="File for the table  [default: stdout]")
 @click.option(
     "--figure",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -32,6 +32,6 @@ def serve(host: str, port: int, runs: str | None, storage: str | None) -> None:
     _, url = api.locate(runs, storage)
 
     def print_address() -> None:
-        print_message(f"Serving {without_password(url)} as grpc://{host}:{port} (Ctrl-C ends it)")
+        print_message(f"Serving {without_password(url)} as grpc://{host}:{port} (stop with Ctrl-C)")
 
     serve_storage(url, host=host, port=port, on_ready=print_address)

@@ -36,7 +36,7 @@ def studies(context: click.Context, runs: str | None, storage: str | None, as_js
     if context.invoked_subcommand is not None:
         if runs is not None or storage is not None or as_json:
             raise UsageError(
-                f"Options belong after `studies {context.invoked_subcommand}`; received them before it. Move them."
+                f"Options must follow `studies {context.invoked_subcommand}`; received options before it. Move them."
             )
         return
     from automl_cxr import api
@@ -54,7 +54,7 @@ def studies(context: click.Context, runs: str | None, storage: str | None, as_js
     )
     print_table(shown.rename(columns={"best_trial": "trial"}), title="studies")
     if elsewhere:
-        print_message(f"The files of {', '.join(elsewhere)} are not in the runs folder; --runs names another.")
+        print_message(f"The files of {', '.join(elsewhere)} are not in the runs folder. Specify their folder with --runs.")
 
 
 @studies.command("show")
@@ -78,7 +78,7 @@ def _print_details(details: StudyDetails) -> None:
     import pandas as pd
 
     summary, spec = details.summary, dataclasses.asdict(details.spec)
-    settings = [{"setting": key, "value": _written(value)} for key, value in spec.items() if key not in _NOT_IN_TABLE]
+    settings = [{"setting": key, "value": _format_value(value)} for key, value in spec.items() if key not in _NOT_IN_TABLE]
     print_table(pd.DataFrame(settings), title=summary.name)
     by = "by patient" if details.grouped else "by image"
     click.echo(f"images, split {by}: " + ", ".join(f"{count:,} {part}" for part, count in details.images.items()))
@@ -90,14 +90,14 @@ def _print_details(details: StudyDetails) -> None:
         now = ", running" if search.at_work else ""
         began = search.began[:16].replace("T", " ")
         click.echo(f"search {search.driver} with {search.sampler}, started {began}: trials {search.trials}{end}{now}")
-    click.echo(f"test part: {f'opened {details.test_opened} times' if details.test_opened else 'not opened'}")
+    click.echo(f"test part: {f'evaluated {details.test_opened} times' if details.test_opened else 'not evaluated'}")
     click.echo(f"files: {human_bytes(details.n_bytes)} in {summary.folder}, models of trials: {details.models}")
     click.echo(f"ensembles: {', '.join(details.ensembles) or 'none'}")
     click.echo(f"versions: {', '.join(f'{package} {version}' for package, version in spec['versions'].items())}")
     click.echo(f"started with: automl-cxr {spec['command']}" if spec["command"] else "started from Python")
 
 
-def _written(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value))
     if isinstance(value, dict):
@@ -124,7 +124,7 @@ def copy(
 ) -> None:
     """Copy study NAME, with its trials, models and ensembles, to a study NEW that can be continued separately.
 
-    Trials that are running in NAME are waiting trials with the same hyperparameters in NEW.
+    Running trials of NAME are copied as waiting trials with the same hyperparameters.
     """
     from automl_cxr import api
 
@@ -153,11 +153,11 @@ def delete(name: str, yes: bool, runs: str | None, storage: str | None, as_json:
     if not yes:
         folder, url = api.locate(runs, storage)
         print_message(_describe_loss(preview_deletion(name, runs=folder, storage=url), "This deletes"))
-        click.echo("Type its name to delete it: ", nl=False, err=True)
+        click.echo("Type the name of the study to delete it: ", nl=False, err=True)
         typed = sys.stdin.readline().rstrip("\n")
         if typed != name:
             raise UsageError(
-                f"Nothing was deleted: confirm with the name of the study; received {typed!r}. --yes deletes without asking."
+                f"Nothing was deleted. Confirm with the name of the study; received {typed!r}. --yes skips the confirmation."
             )
     loss = api.delete_study(name, runs=runs, storage=storage)
     if as_json:

@@ -76,10 +76,10 @@ def _print_replay(result: Replay) -> None:
 @json_option
 @debug_option
 def verify(study: str, trial: int | None, data: str | None, runs: str | None, storage: str | None, as_json: bool) -> None:
-    """Check the finished trials of STUDY, or only TRIAL, against the record. The exit code is 1 if a check fails.
+    """Check whether the finished trials of STUDY, or only TRIAL, agree with the record. The exit code is 1 if a check fails.
 
-    The files of a trial must exist unchanged, its hyperparameters must be those in the storage, its predictions must give the
-    recorded score, and its model, if stored, must give the stored predictions.
+    The files of a trial must exist and be unchanged, and its hyperparameters must equal those in the storage. The score of its
+    predictions must equal the recorded score, and the predictions of a stored model must equal the stored predictions.
     """
     from automl_cxr import api
 

@@ -48,8 +48,8 @@ def _show_traits(audit: Audit) -> list[Part]:
     if audit.statistics.empty:
         return []
     caption = (
-        "Median of each property by class. macro_f1: macro-F1 of a small decision tree that uses this property alone, on "
-        "patients that it was not trained on. share: balanced accuracy for the two classes that the property separates best; "
+        "Median of each property by class. macro_f1: macro-F1 of a small decision tree on this property only, evaluated on "
+        "patients not used for training. share: balanced accuracy for the two classes that the property separates best; "
         "0.5 is chance level."
     )
     return [Table(audit.statistics, caption)]

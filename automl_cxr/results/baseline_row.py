@@ -1,4 +1,4 @@
-"""The row of a leaderboard for the shortcut baseline: the score of each study's audit without any anatomy."""
+"""The rows of a leaderboard for shortcut baselines: scores of classifiers that use no anatomical information."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ SHORTCUT_BASELINE = "shortcut baseline"
 
 
 def add_baseline_row(table: pd.DataFrame, stores: Sequence[StudyStore]) -> pd.DataFrame:
-    """Add the shortcut baseline of each study above the trials: macro-F1 with its interval, and no rank.
+    """Add the shortcut baseline of each study above the trials: macro-F1 with its interval, without a rank.
 
-    The baseline is scored on the training and validation images, each predicted by a random forest that was not fitted on
-    the image's patient. The trials are scored on other images, therefore ties with the baseline are not marked.
+    The baseline is the out-of-fold score, by patient, of a random forest on the training and validation images. The trials are
+    scored on other images, therefore ties with the baseline are not marked.
 
     Args:
         table: A leaderboard.
-        stores: The studies of the leaderboard; those without an audit get no row.
+        stores: The studies of the leaderboard; studies without an audit have no baseline row.
     """
     baselines = [
         {
@@ -43,7 +43,7 @@ def add_baseline_row(table: pd.DataFrame, stores: Sequence[StudyStore]) -> pd.Da
 
 
 def audit_notes(stores: Sequence[StudyStore]) -> tuple[str, ...]:
-    """Return the baseline and the warnings of the studies' audits, a sentence each, without duplicates."""
+    """Return the baselines and the warnings of the audits of studies, without duplicates."""
     audits = [audit for audit in map(load_audit, stores) if audit is not None]
     sentences = [sentence for audit in audits for sentence in (audit.baseline, *audit.warnings) if sentence]
     return tuple(dict.fromkeys(sentences))

@@ -20,8 +20,8 @@ from automl_cxr.results.study_data import load_trial_config
 from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
 from automl_cxr.study.study_audit import load_audit
 
-_BATCH_SIZE = 256  # images that are decoded and predicted together; limits the memory
-_MODEL_BYTES = 2**30  # limit for the model files that are loaded together; the images are decoded again for the next group
+_BATCH_SIZE = 256  # images that are decoded and predicted together; limits the memory use
+_MODEL_BYTES = 2**30  # size limit of the models that are loaded together; images are decoded again for the next models
 _DECODING_THREADS = 4
 ENSEMBLE_FILE = "ensemble.json"
 _Square = tuple[int, str]  # image size and fit
@@ -56,14 +56,14 @@ class Classifier:
     Attributes:
         name: Name in messages and records.
         study: Name of the study.
-        split_digest: Digest of the split that the networks were trained and selected on.
+        split_digest: Digest of the split on which the networks were trained and selected.
         members: The networks.
-        rule: Combines the probabilities of the members.
+        rule: Combiner of the probabilities of the members.
         classes: Class names in the order of the columns.
-        predictions: File with the predictions that the classifier was selected by: for the validation part, or with folds
-            out of fold for every image.
+        predictions: File with the predictions by which the classifier was selected: for the validation part, or with folds the
+            out-of-fold predictions.
         folder: Folder of an ensemble; None for a trial.
-        warnings: Warnings of the audit of the study's images. Everything that is made from the classifier repeats them.
+        warnings: Warnings of the audit of the images. Results that are derived from the classifier repeat them.
     """
 
     name: str
@@ -79,15 +79,15 @@ class Classifier:
     def predict(
         self, files: Sequence[Path], *, on_progress: Callable[[int, int], None] | None = None
     ) -> tuple[np.ndarray, dict[int, str]]:
-        """Predict image files in batches, with as many members at once as fit into a gigabyte of model files.
+        """Predict image files in batches. Members are loaded in groups whose model files have at most one gigabyte.
 
         Args:
             files: Images of any size.
-            on_progress: Called with (files done, files in all).
+            on_progress: Called with (processed files, all files).
 
         Returns:
-            Probabilities, float32 (n_readable, n_classes), in the order of the files; and, by position, the reason why a file
-            cannot be read.
+            Probabilities, float32 (n_readable, n_classes), in the order of the files; and for each unreadable file, by
+            position, the reason.
 
         Raises:
             TrialError: A model file is damaged.
@@ -109,8 +109,8 @@ class Classifier:
     def _predict_group(
         self, group: Sequence[Member], files: Sequence[Path], on_files: Callable[[int], None]
     ) -> tuple[list[np.ndarray], dict[int, str]]:
-        """Predict files with the members of a group: (n_readable, n_classes) for each; ``on_files`` gets the files done."""
-        from automl_cxr.model.inference import predict_images  # Keras, on first use
+        """Predict files with the members of a group: (n_readable, n_classes) each; ``on_files`` gets the processed files."""
+        from automl_cxr.model.inference import predict_images  # imports Keras
 
         models = [self._load(member) for member in group]
         probabilities = [[np.empty((0, len(self.classes)), np.float32)] for _ in group]
@@ -136,7 +136,7 @@ class Classifier:
         return [self._load(member) for member in self.members]
 
     def _load(self, member: Member) -> Any:
-        from automl_cxr.model.inference import load_model  # Keras, on first use
+        from automl_cxr.model.inference import load_model  # imports Keras
 
         model = load_model(str(member.file))
         if (model.input_shape[1], model.output_shape[-1]) != (member.image_size, len(self.classes)):
@@ -180,7 +180,7 @@ class LoadedClassifier:
 
     def predict_squares(self, squares: Sequence[np.ndarray]) -> np.ndarray:
         """Predict resized images, as returned by ``squares``: float32 (n, n_classes)."""
-        from automl_cxr.model.inference import predict_images  # Keras, on first use
+        from automl_cxr.model.inference import predict_images  # imports Keras
 
         probabilities = [
             predict_images(model, images, batch_size=len(images)) for model, images in zip(self.models, squares, strict=True)
@@ -224,11 +224,11 @@ def classifier_of_trial(store: StudyStore, number: int | None = None) -> Classif
 
 
 def explain_no_model(store: StudyStore) -> str:
-    """Return the message for a study that has no model to classify with."""
+    """Return the message for a study without a usable model."""
     if store.ranked() and not store.eligible():
         return (
-            f"No finished trial of study '{store.name}' meets {', '.join(store.spec.requirements)}. "
-            "Continue the search, or name a --trial."
+            f"No finished trial of study '{store.name}' satisfies {', '.join(store.spec.requirements)}. "
+            "Continue the search, or select a trial with --trial."
         )
     return f"Study '{store.name}' has no finished trial with a model yet. Continue the search."
 
@@ -248,8 +248,8 @@ def load_ensemble(folder: Path) -> Classifier:
     """Load an ensemble from its folder.
 
     Raises:
-        DataError: The folder holds no ensemble or a damaged one, a model has changed since the ensemble was built, or a member
-            has no model.
+        DataError: The folder contains no ensemble or a damaged one, a model has changed since the ensemble was built, or a
+            member has no model.
     """
     try:
         record = json.loads((folder / ENSEMBLE_FILE).read_text(encoding="utf-8"))
@@ -259,7 +259,9 @@ def load_ensemble(folder: Path) -> Classifier:
         study, split_digest = str(record["study"]), str(record["split_digest"])
         warnings = tuple(map(str, record.get("warnings", ())))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder} is not an ensemble's folder ({error}). `automl-cxr ensemble build` makes one.") from error
+        raise DataError(
+            f"{folder} is not an ensemble folder ({error}). Create one with `automl-cxr ensemble build`."
+        ) from error
     name, predictions = f"ensemble {folder.resolve().name}", folder / PREDICTIONS_FILE
     return Classifier(name, study, split_digest, members, rule, classes, predictions, folder, warnings)
 
@@ -279,7 +281,7 @@ def _check_member(folder: Path, row: Mapping[str, Any]) -> Member:
 
 
 def _group_by_size(members: Sequence[Member]) -> list[list[Member]]:
-    """Split members, in their order, into groups whose model files have at most ``_MODEL_BYTES``; a larger file is alone."""
+    """Split members, in order, into groups whose model files have at most ``_MODEL_BYTES``; a larger file is a group."""
     groups: list[list[Member]] = []
     bytes_left = 0
     for member in members:
@@ -295,7 +297,7 @@ def _group_by_size(members: Sequence[Member]) -> list[list[Member]]:
 def _decode_in_batches(
     files: Sequence[Path], squares: Sequence[_Square]
 ) -> Iterator[tuple[dict[_Square, np.ndarray], dict[int, str]]]:
-    """Decode files in order for each square; yield the readable images by square and the unreadable files by position."""
+    """Decode files in batches; yield the readable images by square, and the reasons for unreadable files by position."""
 
     def decode(path: Path) -> dict[_Square, np.ndarray] | str:
         try:

@@ -1,4 +1,4 @@
-"""Models that are compared with each other, and their predictions for the same images."""
+"""Selection of models for a comparison, and their predictions for the same images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ComparedModels:
         probabilities: float32 (n_models, n, n_classes), in the order of ``images``.
         place: Description of the images for a title: "valid part", "out of fold", "test part" or "train part".
         unreadable: Images that cannot be read, with the reason.
-        n_opened: How often the study has opened the test part, including this time; 0 for the other parts.
+        n_opened: Number of evaluations on the test part so far, including this one; 0 for the other parts.
     """
 
     names: tuple[str, ...]
@@ -56,22 +56,22 @@ def select_models(
 ) -> ComparedModels:
     """Return the predictions of some models for a part; by default those of the best trial.
 
-    For the validation part the saved predictions are used, which every finished trial has; with folds they are out of fold.
-    For another part the models predict. The opening of the test part is recorded for each model.
+    For the validation part, the saved predictions of the trials are used; with folds, they are out of fold. For other parts,
+    the predictions are computed. An evaluation on the test part is recorded for each model.
 
     Args:
         store: The study.
         trials: Trial numbers.
-        top: Number of best trials, instead of ``trials``; fewer if fewer are finished.
+        top: Number of best trials, instead of ``trials``; limited by the number of finished trials.
         ensembles: Names or folders of ensembles of the study.
         predictions: Tables of other programs for the same images; see ``scoring.prediction_tables``.
         part: "valid", "test" or "train".
-        data: Current location of the data, if models have to predict; by default the recorded one.
-        on_progress: Called with (images done, images in all), for one model after another.
+        data: Current location of the data, if predictions must be computed; by default the recorded one.
+        on_progress: Called with (processed images, all images), for one model after another.
 
     Raises:
-        UsageError: Both ``trials`` and ``top`` are given, ``top`` is below 1, a model is named twice, or the part is unknown.
-        StudyError: No trial is finished, a named one is not, or a model is needed that was removed.
+        UsageError: Both ``trials`` and ``top`` are given, ``top`` is below 1, a model is given twice, or the part is unknown.
+        StudyError: No trial is finished, one of ``trials`` is not finished, or a required model was removed.
         DataError: An ensemble belongs to another study or is damaged, a table does not match, or the data are missing.
     """
     if part not in PARTS:
@@ -94,7 +94,7 @@ def select_models(
             unreadable, n_opened = evaluation.unreadable, evaluation.n_opened
     predictions_by_model |= {table.name: table.predictions for table in tables}
     if len(predictions_by_model) < len(numbers) + len(folders) + len(tables):
-        raise UsageError("Each compared model must be named once; a name was repeated. Remove the repeated one.")
+        raise UsageError("Compared models must be distinct; a name was repeated. Remove the repetition.")
     probabilities, images = align(list(predictions_by_model.values()), names=list(predictions_by_model))
     return ComparedModels(tuple(predictions_by_model), images, probabilities, place, unreadable, n_opened)
 
@@ -103,19 +103,19 @@ def _resolve_trials(
     store: StudyStore, trials: Sequence[int] | None, top: int | None, *, only_others: bool, needs_model: bool
 ) -> list[int]:
     if trials is not None and top is not None:
-        raise UsageError("Use either --trials or --top, not both. Remove one of them.")
+        raise UsageError("--trials and --top exclude each other; received both. Omit one of them.")
     finished = [record.number for record in store.ranked()]
     for number in trials or ():
         if store.record(number).number not in finished:
             raise StudyError(
-                f"Trial {number} of study '{store.name}' is not complete, so it has no saved predictions. Name another trial."
+                f"Trial {number} of study '{store.name}' is not complete, so it has no saved predictions. Choose another trial."
             )
     if trials is not None:
         return list(trials)
     if top is None and only_others:
         return []
     if top is not None and top < 1:
-        raise UsageError(f"At least one trial is needed; received --top {top}.")
+        raise UsageError(f"--top must be at least 1; received {top}.")
     best = [record.number for record in store.eligible() if not needs_model or store.has_model(record.number)]
     if not best:
         raise StudyError(explain_no_model(store) if finished else f"Study '{store.name}' has no finished trial yet.")
@@ -136,10 +136,10 @@ def _find_ensemble(store: StudyStore, name: str | Path) -> Path:
     except (OSError, ValueError, KeyError, TypeError) as error:
         names = sorted(path.parent.name for path in store.folder.glob(f"ensembles/*/{ENSEMBLE_FILE}"))
         raise DataError(
-            f"Study '{store.name}' has no ensemble {name} ({error}). It has: {', '.join(names) or 'none'}."
+            f"Study '{store.name}' has no ensemble {name} ({error}). Its ensembles: {', '.join(names) or 'none'}."
         ) from error
     if split_digest != store.split_digest:
         raise DataError(
-            f"The ensemble {name} was built with another split than that of study '{store.name}'. Name its own study."
+            f"The split of ensemble {name} differs from that of study '{store.name}'. Specify the study of the ensemble."
         )
     return folder

@@ -37,7 +37,7 @@ def atomic_ensemble_folder(folder: Path) -> Iterator[Path]:
 
 
 def copy_members(store: StudyStore, trials: Sequence[int], folder: Path) -> list[dict[str, Any]]:
-    """Copy the models of trials into an ensemble's folder; return the members' rows of the record."""
+    """Copy the models of trials into the folder of an ensemble; return the record entries of the members."""
     (folder / "members").mkdir()
     rows = []
     for number in trials:
@@ -51,22 +51,22 @@ def copy_members(store: StudyStore, trials: Sequence[int], folder: Path) -> list
 
 
 def trial_row(store: StudyStore, number: int) -> dict[str, Any]:
-    """Return the record's row of a member of which only the trial's predictions are used."""
+    """Return the record entry of a member trial whose model is not copied."""
     return {"trial": number, "predictions_sha256": sha256_of_file(store.trial_folder(number) / PREDICTIONS_FILE)}
 
 
 def table_row(table: PredictionTable) -> dict[str, Any]:
-    """Return the record's row of a member that is a table of another program."""
+    """Return the record entry of a member that is a prediction table of another program."""
     return {"table": str(table.path.absolute()), "predictions_sha256": sha256_of_file(table.path)}
 
 
 def write_ensemble(folder: Path, combination: Combination, rows: Sequence[dict[str, Any]], context: Mapping[str, Any]) -> None:
-    """Write an ensemble's record, model card and predictions.
+    """Write the record, the model card and the predictions of an ensemble.
 
     Args:
         folder: Folder of the ensemble, which exists.
         combination: The fitted ensemble.
-        rows: The members' rows of the record, in the order of the members.
+        rows: Record entries of the members, in order.
         context: Further entries of the record: study, data and versions.
 
     Raises:
@@ -119,7 +119,7 @@ def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def _metric_rows(combination: Combination) -> list[dict[str, Any]]:
-    """Return a row for each metric with its interval by patient; out of fold where there are folds."""
+    """Return a row for each metric with its interval by patient; out of fold if there are folds."""
     comparison = combination.comparison
     predictions = combination.predictions if comparison is None else comparison.methods[combination.method].predictions
     normal_class = combination.objective.normal_class
@@ -137,7 +137,7 @@ def _metric_rows(combination: Combination) -> list[dict[str, Any]]:
 
 
 def _without_nan(value: Any) -> Any:
-    """Replace NaN, which JSON lacks, by None."""
+    """Replace NaN by None, because JSON does not support NaN."""
     if isinstance(value, Mapping):
         return {key: _without_nan(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

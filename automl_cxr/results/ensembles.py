@@ -1,4 +1,4 @@
-"""Builds ensembles from a study's best trials, from the predictions of other programs, or from both."""
+"""Builds ensembles of the best trials of a study, of the predictions of other programs, or of both."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class BuiltEnsemble:
     """An ensemble on disk with its scores.
 
     Attributes:
-        folder: Folder of the ensemble, for ``predict`` and ``evaluate``; for ``apply_ensemble`` if members are tables.
-        trials: Trial numbers, in the order of the members; members that are tables have none.
+        folder: Folder of the ensemble, for ``predict`` and ``evaluate``, or for ``apply_ensemble`` if members are tables.
+        trials: Trial numbers, in the order of the members; without the members that are tables.
         combination: Members, rule, comparison of the methods, out-of-fold scores and calibration.
-        notes: Conversions of the scores in tables, a sentence each.
+        notes: Messages about conversions of the scores in tables.
     """
 
     folder: Path
@@ -48,7 +48,7 @@ class BuiltEnsemble:
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        """Return the members, the verdict and the folder, for a notebook."""
+        """Return the members, the comparison with the best member and the folder, for notebooks."""
         members = ", ".join(f"{name} ({weight:.2f})" for name, weight in zip(self.combination.names, self.weights, strict=True))
         return f"Ensemble of {members}\n{self.combination.verdict()}\nin {self.folder}"
 
@@ -64,17 +64,17 @@ class BuiltEnsemble:
 
     @property
     def member_scores(self) -> tuple[float, ...]:
-        """Score of each member on the validation part, by the objective's metric."""
+        """Validation score of each member by the metric of the objective."""
         return self.combination.member_scores
 
     @property
     def scores(self) -> dict[str, float]:
-        """Score of every method on the images that it was fitted on; optimistic."""
+        """Score of every method on the images on which it was fitted; optimistic."""
         return {name: fitted.score for name, fitted in self.combination.fitted.items()}
 
     @property
     def score(self) -> float:
-        """Score of the ensemble on the images that it was fitted on; optimistic."""
+        """Score of the ensemble on the images on which it was fitted; optimistic."""
         return self.scores[self.method]
 
     @property
@@ -84,7 +84,7 @@ class BuiltEnsemble:
 
     @property
     def recommended(self) -> str:
-        """The simplest method that is not distinguishably worse than this one."""
+        """The simplest method whose score is not significantly worse than that of this ensemble."""
         return self.combination.recommended
 
     def export(self, out: str | os.PathLike[str] | None = None, *, file_format: str | None = None) -> Export:
@@ -110,25 +110,26 @@ def build_ensemble(
     Args:
         store: The study.
         top: Maximum number of members; fewer if fewer trials are finished.
-        members: Trial numbers, instead of the best trials.
-        diverse: Select from the 50 best trials by score and disagreement, instead of the best.
+        members: Trial numbers; by default the best trials.
+        diverse: Select members from the 50 best trials by score and diversity.
         predictions: Tables of other programs for the same images, added as members. The ensemble then contains no models.
         method: A name in ``ensemble.build.METHODS``.
         objective: Metric to optimise; by default the study's first objective.
         settings: Settings of the genetic algorithm.
-        seed: Replaces the seed of the settings; by default the study's seed.
+        seed: Seed of the genetic algorithm; by default the seed of the study.
         name: Name of the folder in the study's ``ensembles``; by default the method and the number of members.
 
     Raises:
         UsageError: ``top`` is below 1, both ``members`` and ``diverse`` are given, the method is unknown, or the name is not
             a valid folder name.
-        StudyError: No finished trial that meets the study's requirements has a model, or a named trial has none.
+        StudyError: No finished trial that satisfies the requirements of the study has a model, or a trial in ``members`` has
+            none.
         DataError: A table cannot be read, or has other images or classes.
     """
     if top < 1:
         raise UsageError(f"An ensemble needs at least one member; received --top {top}.")
     if diverse and members is not None:
-        raise UsageError("Name the --members or let --diverse select them, not both. Remove one of the options.")
+        raise UsageError("--members and --diverse exclude each other; received both. Omit one of them.")
     if method not in METHODS:
         raise UnknownNameError("ensemble method", method, METHODS)
     _check_name(name)
@@ -163,15 +164,16 @@ def build_ensemble_of_tables(
     seed: int = 0,
     name: str | None = None,
 ) -> BuiltEnsemble:
-    """Combine models of which only predictions are known, and write ``ensembles/<name>`` in the current folder.
+    """Combine tables of predictions without models, and write ``ensembles/<name>`` in the current folder.
 
     Args:
-        predictions: Tables with labels for the same images, which no model was trained on; see ``scoring.prediction_tables``.
+        predictions: Tables of labelled predictions for the same images, on which no model was trained; see
+            ``scoring.prediction_tables``.
         method: A name in ``ensemble.build.METHODS``.
         objective: Metric to optimise.
         normal_class: Name of the class without a finding, for metrics that need it; by default detected by name.
         settings: Settings of the genetic algorithm.
-        seed: Replaces the seed of the settings.
+        seed: Seed of the genetic algorithm.
         name: Name of the folder; by default the method and the number of members.
 
     Raises:
@@ -205,17 +207,17 @@ def build_ensemble_of_tables(
 
 
 def apply_ensemble(folder: Path, predictions: Sequence[str | os.PathLike[str]]) -> tuple[Predictions, tuple[str, ...]]:
-    """Combine the members' predictions for other images by an ensemble's rule.
+    """Combine the predictions of the members for other images by the rule of an ensemble.
 
     Args:
         folder: Folder of the ensemble.
         predictions: One table for each member, in the order in which the ensemble was built; labels are optional.
 
     Returns:
-        The ensemble's predictions, and the conversions of the scores in tables, a sentence each.
+        The predictions of the ensemble, and messages about conversions of the scores in tables.
 
     Raises:
-        DataError: The folder holds no ensemble, or a table cannot be read or has other images or classes.
+        DataError: The folder contains no ensemble, or a table cannot be read or has other images or classes.
         UsageError: The number of tables differs from the number of members.
     """
     try:
@@ -223,10 +225,12 @@ def apply_ensemble(folder: Path, predictions: Sequence[str | os.PathLike[str]]) 
         names, classes = [str(row["name"]) for row in record["members"]], tuple(map(str, record["classes"]))
         rule = combiner_from_record(record["rule"], n_members=len(names), n_classes=len(classes))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder} is not an ensemble's folder ({error}). `automl-cxr ensemble build` makes one.") from error
+        raise DataError(
+            f"{folder} is not an ensemble folder ({error}). Create one with `automl-cxr ensemble build`."
+        ) from error
     if len(predictions) != len(names):
         raise UsageError(
-            f"This ensemble needs a table for each member, {', '.join(names)}, in this order; received {len(predictions)}."
+            f"This ensemble needs one table for each member, in the order {', '.join(names)}; received {len(predictions)}."
         )
     tables = read_prediction_tables(predictions, classes=classes)
     probabilities, images = align([table.predictions for table in tables], names=[table.name for table in tables])
@@ -256,7 +260,7 @@ def _choose_trials(
 
 
 def _study_context(store: StudyStore) -> dict[str, Any]:
-    """Return the study's entries of an ensemble's record; images of folds are counted as training images."""
+    """Return the entries of an ensemble record that describe the study; images of folds are counted as training images."""
     spec, split = store.spec, store.split
     context: dict[str, Any] = {
         "study": store.name,
@@ -290,7 +294,7 @@ def _seeded(settings: GeneticSettings | None, seed: int) -> GeneticSettings:
 
 def _check_name(name: str | None) -> None:
     if name is not None and (not name or name.startswith(".") or Path(name).name != name):
-        raise UsageError(f"An ensemble's name must be usable as a folder's name; received {name!r}. Choose another --name.")
+        raise UsageError(f"The name of an ensemble must be a valid folder name; received {name!r}. Choose another --name.")
 
 
 def _notes(tables: Sequence[PredictionTable]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Error analysis: which images several models misclassify together or alone, and with which confidence."""
+"""Error analysis: images that one or several models misclassify, and the confidence of the predictions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ORDERS = ("confident", "uncertain")
 
 
 class Group(StrEnum):
-    """Group of images by how many of the models are wrong."""
+    """Group of images by the number of models that misclassify them."""
 
     ALL_WRONG = "all wrong"
     ALL_RIGHT = "all right"
@@ -40,7 +40,7 @@ class ErrorAnalysis:
         images: Ids, labels, patients and classes of the images.
         probabilities: float32 (n_models, n, n_classes).
         unreadable: Images that cannot be read, with the reason.
-        n_opened: How often the study has opened the test part, including this time; 0 for the other parts.
+        n_opened: Number of evaluations on the test part so far, including this one; 0 for the other parts.
     """
 
     study: str
@@ -52,7 +52,7 @@ class ErrorAnalysis:
     n_opened: int = 0
 
     def __repr__(self) -> str:
-        """Return the number of images in each group, for a notebook."""
+        """Return the number of images in each group, for notebooks."""
         counts = ", ".join(f"{group} {int(self.mask(group).sum())}" for group in self.groups)
         return f"Errors of {', '.join(self.models)} on {self.study}, {self.place}, {len(self.images)} images: {counts}"
 
@@ -68,7 +68,7 @@ class ErrorAnalysis:
 
     @cached_property
     def n_wrong(self) -> np.ndarray:
-        """Number of models that are wrong for each image, int64 (n,)."""
+        """Number of models that misclassify each image, int64 (n,)."""
         return self.is_wrong.sum(axis=0)
 
     @cached_property
@@ -96,7 +96,7 @@ class ErrorAnalysis:
         return (self.n_wrong == n_wrong[Group(group)]) & (n_models > 1 or not is_single)
 
     def rows(self, group: Group | str, class_index: int) -> np.ndarray:
-        """Return the rows of a group's images of a class, lowest probability of the label first, int64 (n_rows,)."""
+        """Return the rows of the images of a group and a class, lowest probability of the label first, int64 (n_rows,)."""
         rows = np.flatnonzero(self.mask(group) & (self.images.labels == class_index))
         return rows[np.argsort(self.label_probability[rows], kind="stable")]
 
@@ -111,7 +111,8 @@ class ErrorAnalysis:
     def by_model(self) -> pd.DataFrame:
         """Number of errors of each model: model, wrong, wrong_share; for several models also only_wrong and only_right.
 
-        ``only_wrong`` is the number of images for which only this model is wrong, ``only_right`` for which only it is right.
+        ``only_wrong`` is the number of images that only this model misclassifies, ``only_right`` of those that only this model
+        classifies correctly.
         """
         wrong = self.is_wrong.sum(axis=1)
         columns: dict[str, Any] = {"model": self.models, "wrong": wrong, "wrong_share": wrong / max(1, len(self.images))}
@@ -196,7 +197,7 @@ class ErrorAnalysis:
         return pd.DataFrame(columns)
 
     def _single_model(self, condition: np.ndarray, group: Group) -> np.ndarray:
-        """Return the name of the single model that meets a condition, for the images of a group; "" for other images."""
+        """Return the name of the only model that satisfies a condition, for the images of a group; "" for other images."""
         return np.where(self.mask(group), np.array(self.models, dtype=object)[condition.argmax(axis=0)], "")
 
 

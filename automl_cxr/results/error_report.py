@@ -56,12 +56,12 @@ def images_to_show(analysis: ErrorAnalysis, *, n_shown: int = N_SHOWN) -> list[s
 
 
 def error_sections(analysis: ErrorAnalysis, pictures: Mapping[str, np.ndarray], *, n_shown: int = N_SHOWN) -> list[Section]:
-    """Return the sections of an analysis: counts, confusions in both orders, and pictures for each group and class.
+    """Return the sections of an error analysis: counts, confusions in both orders, and pictures for each group and class.
 
     Args:
         analysis: The result of ``results.error_analysis.analyse_errors``.
         pictures: Pixels by image id, for the images of ``images_to_show``. Missing images are not shown.
-        n_shown: Number of pictures per class and group; the confusions show twice as many.
+        n_shown: Number of pictures per class and group; twice as many are shown for the confusions.
     """
     return [
         Section("Errors", _counts(analysis)),
@@ -76,7 +76,7 @@ def error_sections(analysis: ErrorAnalysis, pictures: Mapping[str, np.ndarray], 
 
 def _counts(analysis: ErrorAnalysis) -> list[Part]:
     images = analysis.images
-    only = " only_wrong and only_right: images that only this model gets wrong or right."
+    only = " only_wrong and only_right: images that only this model misclassifies or classifies correctly."
     parts: list[Part] = [
         Text(
             f"{', '.join(analysis.models)}; {analysis.place} of study '{analysis.study}': {len(images)} images of "

@@ -1,4 +1,4 @@
-"""Evaluation of a classifier on a part of its study's data. Every evaluation on the test part is recorded in the study."""
+"""Evaluation of a classifier on a part of the data of its study. Every evaluation on the test part is recorded."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Evaluation:
         per_class: The scores of ``CLASS_METRICS`` and the number of images, one row for each class.
         confusion: Number of images by true class (rows) and predicted class (columns).
         unreadable: Images that cannot be read, with the reason.
-        n_opened: How often the study has opened the test part, including this time; 0 for the other parts.
+        n_opened: Number of evaluations on the test part so far, including this one; 0 for the other parts.
         out_of_fold: Whether the predictions are out of fold, as for "valid" with folds.
     """
 
@@ -59,7 +59,7 @@ class Evaluation:
         return "out of fold" if self.out_of_fold else f"{self.part} part"
 
     def __repr__(self) -> str:
-        """Return the scores with their intervals, for a notebook."""
+        """Return the scores with their intervals, for notebooks."""
         scores = "\n".join(
             f"  {name:18} {self.scores[name]:.4f}  95% {interval.low:.3f}..{interval.high:.3f}"
             for name, interval in self.intervals.items()
@@ -85,7 +85,7 @@ def evaluate(
         classifier: A trial of the study or an ensemble of its trials.
         part: "test", "valid" or "train".
         data: Current location of the data; by default the recorded one.
-        on_progress: Called with (images done, images in all).
+        on_progress: Called with (processed images, all images).
 
     Raises:
         UnknownNameError: The part is unknown.
@@ -95,8 +95,8 @@ def evaluate(
         raise UnknownNameError("part", part, PARTS)
     if classifier.split_digest != store.split_digest:
         raise DataError(
-            f"The {classifier.name} was trained with another split than that of study '{store.name}', so it may have been "
-            "trained on the images of this part. Evaluate it on its own study."
+            f"The split of {classifier.name} differs from that of study '{store.name}', so it may have been trained on the "
+            "images of this part. Evaluate it on the study in which it was trained."
         )
     spec, split = store.spec, store.split
     if part == "valid" and split.folds:
@@ -111,7 +111,7 @@ def evaluate(
     n_opened = store.record_test_opening(classifier.name, evaluation.scores)
     evaluation = replace(evaluation, n_opened=n_opened)
     if classifier.folder is not None:
-        with contextlib.suppress(OSError):  # an ensemble in a read-only folder can be evaluated too
+        with contextlib.suppress(OSError):  # an ensemble in a read-only folder can also be evaluated
             record_test_opening(classifier.folder, _test_record(evaluation))
     return evaluation
 

@@ -1,4 +1,4 @@
-"""Export of a classifier as one file for other programs, with a check that the file gives the same probabilities."""
+"""Export of a classifier as one file for other programs, with a check that its predictions do not change."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = {"keras": ".keras", "onnx": ".onnx", "tflite": ".tflite", "savedmodel": ""}  # file suffix of each format
 TOLERANCE = 1e-5  # of a probability
-_N_CHECKED = 12  # phantoms, larger than the networks' input so that they are resized
+_N_CHECKED = 12  # phantom images; they are larger than the input of the networks, so that resizing is checked, too
 _CHECK_SECONDS = 600
 _DISCLAIMER = "For research only. Not a medical device: it must not be used for clinical decisions."
 
@@ -43,8 +43,8 @@ class Export:
         file: Path of the file; a folder for "savedmodel".
         description: JSON file in the same folder: classes, image size, fit, members, digests, versions.
         file_format: A name in ``SUFFIXES``.
-        difference: Largest difference of a probability between the file and ``predict``, measured in another process; None if
-            the library for the check is not installed.
+        difference: Largest difference between the probabilities of the file and of ``predict``, measured in a separate process;
+            None if the library for the check is not installed.
     """
 
     file: Path
@@ -69,8 +69,8 @@ def export_classifier(
     Raises:
         UnknownNameError: The format is unknown.
         UsageError: The file's suffix does not match the format, or the file cannot be written.
-        ExportError: The members take images of different sizes or fits, the format does not support a member, or the file
-            gives other probabilities than ``predict``.
+        ExportError: The members take images of different sizes or fits, the format does not support a member, or the
+            probabilities of the file differ from those of ``predict``.
         StudyError: The file cannot be written.
         TrialError: A model file is damaged.
     """
@@ -90,7 +90,7 @@ def export_classifier(
 
 
 def check_destination(out: str | os.PathLike[str], file_format: str | None) -> tuple[Path, str]:
-    """Return the absolute path and the format of a file to export, before any work is done.
+    """Check the path and the format of an export before it starts; return the absolute path and the format.
 
     Raises:
         UnknownNameError: The format is unknown.
@@ -103,7 +103,7 @@ def check_destination(out: str | os.PathLike[str], file_format: str | None) -> t
         raise UnknownNameError("format", file_format, SUFFIXES)
     if file.suffix != SUFFIXES[file_format] and SUFFIXES[file_format]:
         raise UsageError(
-            f"A file of --format {file_format} ends in {SUFFIXES[file_format]}; received {file.name}. Choose another --out."
+            f"A file of --format {file_format} must end in {SUFFIXES[file_format]}; received {file.name}. Choose another --out."
         )
     if not file.parent.is_dir() or file.is_dir():
         reason = "it is a folder" if file.is_dir() else "its folder does not exist"
@@ -123,16 +123,16 @@ def _resolve_destination(
 
 
 def _common_square(classifier: Classifier) -> tuple[int, str]:
-    """Return the image size and fit that all members share.
+    """Return the common image size and fit of all members.
 
-    Each member resizes the original image, so an image that is resized for one member does not serve another.
+    Each member resizes the original image, so an image that is resized for one member cannot be used by another one.
     """
     squares = {member.square for member in classifier.members}
     if len(squares) > 1:
         sizes = ", ".join(f"{size} pixels ({fit})" for size, fit in sorted(squares))
         raise ExportError(
-            f"A file takes images of one size and fit; the members of {classifier.name} take {sizes}. Build an ensemble of "
-            "--members that share both, export single trials, or use `automl-cxr predict`."
+            f"All members of an exported file must have the same image size and fit; those of {classifier.name} have {sizes}. "
+            "Build an ensemble of --members with equal sizes and fits, export single trials, or use `automl-cxr predict`."
         )
     return squares.pop()
 
@@ -163,7 +163,7 @@ def _describe(classifier: Classifier, file_format: str) -> dict[str, Any]:
 
 
 def _write(classifier: Classifier, file: Path, file_format: str, facts: dict[str, Any]) -> None:
-    from automl_cxr.model.export_formats import write_ensemble  # Keras, on first use
+    from automl_cxr.model.export_formats import write_ensemble  # imports Keras
 
     write_ensemble(
         classifier.load_networks(),
@@ -194,7 +194,7 @@ def _to_weighting(rule: Combiner, n_members: int, n_classes: int) -> MemberWeigh
 
 
 def _compare(classifier: Classifier, file: Path, file_format: str, size: int, fit: str) -> float | None:
-    """Return the largest difference of a probability between the file, loaded in a separate process, and ``predict``.
+    """Return the largest difference between the probabilities of the file, in a separate process, and of ``predict``.
 
     Raises:
         ExportError: The file cannot be loaded, or its probabilities differ.
@@ -220,7 +220,7 @@ def _compare(classifier: Classifier, file: Path, file_format: str, size: int, fi
 
 
 def _predict_in_other_process(file: Path, file_format: str, pixels: np.ndarray, folder: Path) -> np.ndarray:
-    # The script is found by its path, because it must run without this package.
+    # The script is run by its path, because it must not import this package.
     script = Path(__file__).resolve().parents[1] / "model" / "export_check.py"
     np.save(folder / "pixels.npy", pixels)
     paths = [str(path) for path in (file, folder / "pixels.npy", folder / "probabilities.npy")]

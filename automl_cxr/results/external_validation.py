@@ -1,6 +1,6 @@
 """Scores of a study's models on the images of external sites.
 
-Each model predicts a site once. The predictions are stored in <study>/external/<digest of the images, labels and
+The predictions of each model for a site are computed once, stored in <study>/external/<digest of the images, labels and
 patients>/00007.npz, and scored at each call.
 """
 
@@ -117,13 +117,13 @@ def score_site(
 def predict_site(store: StudyStore, site: ExternalSite, *, on_progress: OnProgress | None = None) -> dict[int, Predictions]:
     """Return the predictions of a study's saved models for a site's images; predictions of earlier calls are reused.
 
-    A trial whose model was removed is included if it has predicted the site before. The predictions of each trial are written
-    to disk before the next trial predicts.
+    A trial whose model was removed is included if its predictions for the site were stored before. The predictions of each
+    trial are written to disk before the next trial is processed.
 
     Args:
         store: The study.
-        site: The images; their classes are those of the study.
-        on_progress: Called with (models done, models in all) if there is anything to predict.
+        site: The images; the classes must be those of the study.
+        on_progress: Called with (processed models, all models) if predictions are missing.
 
     Returns:
         Predictions by trial; the rows are the readable images.
@@ -156,7 +156,7 @@ def predict_site(store: StudyStore, site: ExternalSite, *, on_progress: OnProgre
 
 
 class _DecodedSite:
-    """A site's images, decoded once for each image size and fit."""
+    """The images of a site, decoded once for each image size and fit."""
 
     def __init__(self, site: ExternalSite) -> None:
         self._site = site
@@ -179,7 +179,7 @@ def _prediction_file(store: StudyStore, site: ExternalSite, decoded: _DecodedSit
 
 
 def _predict(store: StudyStore, site: ExternalSite, decoded: _DecodedSite, number: int) -> Predictions:
-    from automl_cxr.model.inference import load_model, predict_images  # Keras, on first use
+    from automl_cxr.model.inference import load_model, predict_images  # imports Keras
 
     images = decoded.images_for(load_trial_config(store, number))
     rows = site.dataset.table.set_index("image").loc[list(images.ids)]
@@ -204,13 +204,14 @@ def _refuse_other_classes(store: StudyStore, site: ExternalSite) -> None:
         ]
         raise DataError(
             f"A site must have the classes of study '{store.name}' ({', '.join(store.spec.classes)}); {site.name} "
-            f"{' and '.join(differences)}. Rename its classes, or list the matching images in a CSV table (path,label)."
+            f"{' and '.join(differences)}. Rename its classes, or list the images of these classes in a CSV table (path,label)."
         )
 
 
 def _refuse_own_images(store: StudyStore, site: ExternalSite) -> None:
-    """Raise an error if the site contains images of the study under any name: they were used for training or selection, or
-    belong to the sealed test part.
+    """Check that no image of the site is in the study under any file name.
+
+    Images of the study were used for training or selection, or are in the sealed test part.
     """
     data = Path(store.spec.data)
     root, split = data.parent if data.is_file() else data, store.split
@@ -233,7 +234,7 @@ def _refuse_own_images(store: StudyStore, site: ExternalSite) -> None:
 
 
 def _size_of(file: Path) -> int:
-    """Return the size of a file in bytes; rows of arrays and missing files have none."""
+    """Return the size of a file in bytes; unknown for rows of arrays and missing files."""
     try:
         return file.stat().st_size
     except OSError:

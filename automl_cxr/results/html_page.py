@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import jinja2
     import plotly.graph_objects as go
 
-_HIDDEN_BUTTONS = ["lasso2d", "select2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d"]  # they cover titles on a phone
-_JPEG_QUALITY = 85  # radiographs stay small, and the edges of overlays stay sharp
+_HIDDEN_BUTTONS = ["lasso2d", "select2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d"]  # cover titles on a phone
+_JPEG_QUALITY = 85  # small files, and sharp edges of overlays
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ EVALUATORS = (PED_ANOVA, FANOVA)
 """ped-anova (Watanabe et al. 2023) measures which hyperparameters distinguish the best tenth of the trials, fanova (Hutter et
 al. 2014) which ones explain the variance of the scores, by a random forest."""
 
-_MIN_TRIALS = 4  # with fewer, the best tenth does not differ from the other trials, and a forest has one leaf
+_MIN_TRIALS = 4  # with fewer trials, the best tenth equals all trials, and the trees of the forest have one leaf
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +29,8 @@ class ImportanceRequest:
     Attributes:
         study: In-memory study with the complete trials and the first objective.
         evaluator: The evaluator.
-        params: Hyperparameters that the evaluator can assess.
-        left_out: For every searched hyperparameter the reason why it cannot be assessed, or "".
+        params: Hyperparameters whose importance can be computed.
+        left_out: For every searched hyperparameter the reason why its importance cannot be computed, or "".
     """
 
     study: optuna.Study
@@ -85,8 +85,8 @@ def _check_enough(store: StudyStore, trials: list[FrozenTrial]) -> None:
         raise StudyError(f"Study '{store.name}' searches no hyperparameter, so there are no importances.")
     if len(trials) < _MIN_TRIALS:
         raise StudyError(
-            f"Importances need at least {_MIN_TRIALS} complete trials, better dozens; study '{store.name}' has {len(trials)}. "
-            "Continue the search with more --trials."
+            f"Importances need at least {_MIN_TRIALS} complete trials; study '{store.name}' has {len(trials)}. "
+            "Continue the search with more --trials; dozens are recommended."
         )
     if len({trial.values[0] for trial in trials}) == 1:
         raise StudyError(
@@ -95,7 +95,7 @@ def _check_enough(store: StudyStore, trials: list[FrozenTrial]) -> None:
 
 
 def _reason(name: str, trials: list[FrozenTrial], evaluator: str) -> str:
-    """Return the reason why a hyperparameter cannot be assessed, or ""."""
+    """Return the reason why the importance of a hyperparameter cannot be computed, or ""."""
     active = [trial for trial in trials if name in trial.params]
     if len(active) < _MIN_TRIALS:
         return f"active in {len(active)} complete trials"

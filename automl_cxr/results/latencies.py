@@ -1,4 +1,4 @@
-"""Latencies of the saved models, all measured in one run on one machine so that they are comparable."""
+"""Latencies of saved models, measured one after the other on the same machine, so that they are comparable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def measure_latencies(
 
     Args:
         stores: The studies.
-        on_progress: Called with (models done, models in all).
+        on_progress: Called with (measured models, all models).
 
     Returns:
         Milliseconds by study and trial.
@@ -44,7 +44,7 @@ def measure_latencies(
 
 def _measure(store: StudyStore, number: int) -> float:
     from automl_cxr.model.inference import load_model
-    from automl_cxr.model.latency import BATCH_SIZE, measure_latency  # Keras, on first use
+    from automl_cxr.model.latency import BATCH_SIZE, measure_latency  # imports Keras
 
     model = load_model(str(store.model_file(number)))
     pixels = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE, *model.input_shape[1:]))

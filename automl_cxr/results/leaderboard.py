@@ -39,10 +39,10 @@ def build_leaderboard(
     n_resamples: int = N_RESAMPLES,
     on_progress: OnProgress | None = None,
 ) -> pd.DataFrame:
-    """Rank the COMPLETE trials of one or several studies on the validation part; those that miss a requirement rank last.
+    """Rank the COMPLETE trials of one or several studies on the validation part; trials that violate a requirement rank last.
 
-    Every metric is computed from the saved predictions of the trial, not copied from its reports. Trials that were scored on
-    different images are ranked separately, by ``set``, without ties.
+    Every metric is computed from the saved predictions of the trials. Trials that were scored on different images are ranked
+    separately, by ``set``, without ties.
 
     Args:
         stores: The studies.
@@ -51,13 +51,13 @@ def build_leaderboard(
         intervals: Further metrics with an interval; macro-F1 always has one.
         latency: Whether to measure the milliseconds per image of every saved model, one after the other.
         sites: Labelled images of external sites, on which every saved model is scored.
-        sort: Column that orders the rows instead of the rank, best first, such as "worst_site".
+        sort: Column by which the rows are sorted instead of the rank, best first, such as "worst_site".
         with_baseline: Whether to add the shortcut baseline of each study's audit as the first row, without a rank.
         n_resamples: Number of bootstrap resamples.
-        on_progress: Called with (models done, models in all) if models predict or are measured.
+        on_progress: Called with (processed models, all models) if predictions or latencies are computed.
 
     Returns:
-        One row for each trial with these columns; without rows if no trial is complete:
+        One row for each COMPLETE trial, with these columns:
 
         - rank, study (for several studies), set (for trials of different images), trial;
         - feasible: whether the trial meets the study's requirements, if there are any;
@@ -73,11 +73,11 @@ def build_leaderboard(
           over the validation part and the sites, and where it occurs;
         - the searched hyperparameters as ``params_...``.
 
-        ``attrs["notes"]`` contains sentences that a reader of the table needs.
+        ``attrs["notes"]`` contains messages for readers of the table.
 
     Raises:
         UnknownNameError: The metric or the column to sort by is unknown.
-        UsageError: The metric needs the class without a finding, or a study is named twice.
+        UsageError: The metric needs the class without a finding, or a study is given twice.
     """
     _check_distinct(stores)
     ranked_by = metric or _common_objective(stores)
@@ -113,7 +113,7 @@ def sort_leaderboard(table: pd.DataFrame, column: str) -> pd.DataFrame:
         UsageError: The column needs external sites.
     """
     if column == _WORST_SITE and column not in table:
-        raise UsageError(f"The column {column} needs external sites; received none. Name one with --external.")
+        raise UsageError(f"The column {column} needs external sites; received none. Add one with --external.")
     if column not in table:
         raise UnknownNameError("column", column, map(str, table.columns))
     ranked_by = str(table.attrs.get("metric", _MACRO_F1))
@@ -122,7 +122,7 @@ def sort_leaderboard(table: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def shorten_leaderboard(table: pd.DataFrame, objectives: Collection[str]) -> pd.DataFrame:
-    """Select the columns for a screen: the ranking, the objectives, the main scores, F1 of each class, and the costs."""
+    """Select the columns for the terminal: the ranking, the objectives, the main scores, F1 of each class, and the costs."""
     with_interval = [str(name) for name in table if f"{name}_low" in table]
     ends = {f"{name}{end}" for name in with_interval for end in ("_low", "_high")}
     shown = {*_ALWAYS_SHOWN, *objectives, *with_interval, *ends}
@@ -141,7 +141,7 @@ def _direction(name: str) -> Direction:
 def _check_distinct(stores: Sequence[StudyStore]) -> None:
     names = [store.name for store in stores]
     if len(set(names)) < len(names):
-        raise UsageError(f"A study may be named once; received {', '.join(names)}. Remove the repeated one.")
+        raise UsageError(f"Each study can be given only once; received {', '.join(names)}. Remove the repetition.")
 
 
 def _common_objective(stores: Sequence[StudyStore]) -> str:
@@ -209,7 +209,7 @@ def _with_intervals(table: pd.DataFrame) -> list[str]:
 def _notes(
     groups: Sequence[Sequence[FinishedTrial]], sites: Sequence[ExternalSite], rows: Sequence[dict[str, Any]]
 ) -> tuple[str, ...]:
-    """Return sentences about incomparable sets, optimistic scores and unreadable images."""
+    """Return messages about incomparable sets, optimistic scores and unreadable images."""
     notes = []
     if len(groups) > 1:
         sets = []
@@ -230,7 +230,7 @@ def _notes(
         n_images, n_read = len(site.dataset.table), max((row.get(f"{site.name}:n_images", 0) for row in rows), default=0)
         if 0 < n_read < n_images:
             notes.append(
-                f"{n_images - n_read} of {n_images} images of {site.name} cannot be read and are left out. "
+                f"{n_images - n_read} of {n_images} images of {site.name} cannot be read and are excluded. "
                 "`automl-cxr data inspect` lists them."
             )
     return tuple(notes)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_USE = (
+_INTENDED_USE = (
     "For research on the classification of chest radiographs of the kind named below. Not a medical device: it must not be "
     "used for clinical decisions. Good scores on a public collection are no evidence of clinical value. It was not tested on "
-    "other hospitals, machines, projections or patients than those of the data."
+    "data of other hospitals, machines, projections or patient populations."
 )
 
 
@@ -19,7 +19,7 @@ def model_card(record: Mapping[str, Any]) -> str:
         record: Content of the ensemble's JSON file.
     """
     sections = {
-        "Intended use": [_USE],
+        "Intended use": [_INTENDED_USE],
         "Data": _data(record),
         "Members": _members(record),
         "Combination": _combination(record),
@@ -37,7 +37,7 @@ def _data(record: Mapping[str, Any]) -> list[str]:
     normal = record.get("normal_class")
     lines = [
         f"- Classes: {', '.join(record['classes'])}",
-        f"- Class without a finding: {normal or 'not named'}",
+        f"- Class without a finding: {normal or 'not specified'}",
         f"- Fitted on {record['n_images']:,} images of {record['n_patients']:,} patients",
     ]
     if record.get("study") is None:
@@ -77,7 +77,7 @@ def _combination(record: Mapping[str, Any]) -> list[str]:
     lines = [f"- {kind}, fitted by `{record['method']}` for {record['objective']}. The table of members shows the weights."]
     if record["recommended"] != record["method"]:
         lines.append(
-            f"- The simpler method `{record['recommended']}` is recommended: out of fold it is not distinguishably worse."
+            f"- The simpler method `{record['recommended']}` is recommended: its out-of-fold score is not significantly worse."
         )
     before, after = (_number(calibration[name]) for name in ("error_before", "error_after"))
     if rule.get("temperature", 1) != 1:
@@ -104,7 +104,7 @@ def _validation(record: Mapping[str, Any]) -> list[str]:
 def _test(record: Mapping[str, Any]) -> list[str]:
     test = record.get("test")
     if test is None:
-        return ["Not opened for this ensemble."]
+        return ["This ensemble was not evaluated on the test part."]
     n_opened = test["n_opened"]
     opened = "once" if n_opened == 1 else f"{n_opened} times. Its scores are optimistic if they were used to select a model"
     return [

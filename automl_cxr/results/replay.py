@@ -1,4 +1,4 @@
-"""Replay of a trial: it is trained again from its configuration, and scores and predictions are compared."""
+"""Replay of a trial: it is trained again with its configuration, and scores and predictions are compared."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Replay:
 
     Attributes:
         trial: Number of the trial.
-        score: Recorded score: the final one if there is one, otherwise that of the last epoch or fold.
+        score: Recorded final score; without a final score, the score of the last epoch or fold.
         replayed_score: The same score of the replay.
         scores: Recorded score of each epoch (with folds: each fold), including those of the trials that it continues.
         replayed_scores: The same scores of the replay.
         predictions_differ_by: Largest difference between two probabilities; None if the trial has no saved predictions.
         tolerance: Largest difference that counts as equal.
-        notes: Changes since the trial ran, a sentence each.
-        step: "epoch" or "fold": what the scores belong to.
+        notes: Changes since the trial ran.
+        step: "epoch" or "fold", the unit of the keys of the scores.
     """
 
     trial: int
@@ -74,17 +74,17 @@ def replay_trial(
     data: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Replay:
-    """Train a trial again in a separate process with its number of threads, and compare. The study does not change.
+    """Train a trial again in a separate process with the same number of threads, and compare. The study does not change.
 
-    A trial that continues other trials is trained in one run; if they have lower resolutions, rung by rung. A trial that was
-    stopped early is trained up to the epoch or fold at which it was stopped.
+    A trial that continues other trials is trained from the beginning; rung by rung if their image sizes are smaller. A trial
+    that was stopped early is trained up to the epoch or fold at which it was stopped.
 
     Args:
         store: The study.
         number: A COMPLETE or PRUNED trial.
         tolerance: Largest difference that counts as equal.
         data: Current location of the data; by default the recorded one.
-        on_progress: Called with (epochs done, epochs in all); with folds, the folds.
+        on_progress: Called with (finished epochs, all epochs); with folds instead of epochs in cross-validation.
 
     Raises:
         StudyError: There is no such trial, it has no score to compare with, or it cannot be trained.
@@ -102,11 +102,11 @@ def replay_trial(
             "was stopped by the time limit. Replay another trial."
         )
     spec, config, last = store.spec, trial_config(store, number), max(scores)
-    full_size = dataclasses.replace(config, image_size=spec.image_size)  # trials with smaller images resize these
+    full_size = dataclasses.replace(config, image_size=spec.image_size)  # smaller images are downscaled from these
     images = decode_study_images(store, load_study_dataset(store, data), full_size)
     is_full_length = record.state is TrialState.COMPLETE and not facts.get("cut_short", False)
-    with tempfile.TemporaryDirectory(prefix="automl-cxr-replay-") as scratch:
-        folder = Path(scratch) / "trial"
+    with tempfile.TemporaryDirectory(prefix="automl-cxr-replay-") as temporary:
+        folder = Path(temporary) / "trial"
         folder.mkdir()
         objective = _ReplayObjective(
             config=config,
@@ -140,7 +140,7 @@ def replay_trial(
 
 
 def trial_config(store: StudyStore, number: int) -> TrialConfig:
-    """Return a trial's configuration: the saved one, or else the one in the study's storage."""
+    """Return the configuration of a trial from its file, or from the storage if there is no file."""
     file = store.trial_folder(number) / "config.json"
     if file.is_file():
         return TrialConfig.from_json(file.read_text(encoding="utf-8"))
@@ -157,7 +157,7 @@ def _lower_rungs(store: StudyStore, number: int, config: TrialConfig) -> tuple[t
 
 @dataclass(frozen=True, kw_only=True)
 class _ReplayObjective:
-    """Trains one configuration into one folder, in a worker process."""
+    """Trains one configuration in a worker process and writes its files to a folder."""
 
     config: TrialConfig
     rungs: tuple[tuple[TrialConfig, int], ...]
@@ -170,7 +170,7 @@ class _ReplayObjective:
     folds: int
 
     def __call__(self, proposal: Proposal) -> Generator[Report, None, Facts]:
-        from automl_cxr.training.cross_validation import cross_validate  # Keras, on first use
+        from automl_cxr.training.cross_validation import cross_validate  # imports Keras
         from automl_cxr.training.trial import TrialTask, describe_worker, run_trial
 
         settings = {
@@ -218,7 +218,7 @@ def _train(
 
 
 def _environment(facts: Facts) -> dict[str, str]:
-    """Return the environment of a trial: its threads, which determine the order of sums, and no GPU if it had none."""
+    """Return the environment of a trial: its number of threads, which affects rounding, and no GPU if it used none."""
     worker = facts.get("worker", {})
     environment = {}
     if worker.get("threads") is not None:
@@ -227,10 +227,10 @@ def _environment(facts: Facts) -> dict[str, str]:
 
 
 def _compare(saved: Path, replayed: Path) -> float:
-    before, again = Predictions.from_npz(saved), Predictions.from_npz(replayed)
-    if before.ids != again.ids:
+    before, after = Predictions.from_npz(saved), Predictions.from_npz(replayed)
+    if before.ids != after.ids:
         return float("inf")
-    return float(np.abs(before.probabilities - again.probabilities).max())
+    return float(np.abs(before.probabilities - after.probabilities).max())
 
 
 def _describe_changes(store: StudyStore, facts: Mapping[str, Any], replayed: Facts) -> list[str]:

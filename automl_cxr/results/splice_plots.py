@@ -12,10 +12,10 @@ from automl_cxr.splicing.record import AS_TRAINED, SpliceRecord
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-ALONE = "(none)"  # label on an axis of the heat map for the other branch alone
+ALONE = "(none)"  # axis label of the heat map for networks with only the other branch
 _MAX_TEXT_CELLS = 150  # of the heat map; text in smaller cells is not readable
 _HEIGHT, _ROW_HEIGHT = 870, 22  # pixels
-_INK, _ACCENT, _PALE = "#1f2933", "#c2410c", "#9aa5b1"
+_TEXT_COLOUR, _ACCENT, _PALE = "#1f2933", "#c2410c", "#9aa5b1"
 _HOVER = (
     "%{customdata[0]}<br>macro-F1 %{customdata[1]:.3f} (%{customdata[2]:.3f}..%{customdata[3]:.3f})"
     "<br>training part, leave-one-patient-out: %{customdata[4]:.3f}"
@@ -44,10 +44,10 @@ def describe_splices(scores: SpliceRecord) -> list[str]:
     if n_beaten:
         sentences.append(
             f"Of the {int(pairs['pareto'].sum())} pairs on the Pareto front, {n_beaten} are not better than a single cut of "
-            "one branch that has no more parameters."
+            "one branch with at most as many parameters."
         )
     sentences.append(
-        f"The score of the best pair and its advantage are optimistic: the same images selected it from {len(pairs)} pairs. "
+        f"The score of the best pair and its differences are optimistic: the same images selected it from {len(pairs)} pairs. "
         "Evaluate fine-tuned pairs on the test part."
     )
     return sentences
@@ -65,7 +65,7 @@ def plot_splices(scores: SpliceRecord) -> go.Figure:
     """Plot macro-F1 over both cuts as a heat map, and against the parameters with the Pareto front of the pairs."""
     from plotly.subplots import make_subplots
 
-    table = _named(scores)
+    table = _with_names(scores)
     grid = grid_of(scores)
     figure = make_subplots(
         rows=2,
@@ -87,7 +87,7 @@ def plot_splices(scores: SpliceRecord) -> go.Figure:
         template="plotly_white",
         title=f"Splices of {scores.first} and {scores.second}: "
         f"{len(table)} networks scored on {scores.n_valid} images (the best scores are optimistic)",
-        font={"color": _INK},
+        font={"color": _TEXT_COLOUR},
         legend={"orientation": "h", "x": 0, "y": -0.11},
         margin={"l": 130, "r": 40, "t": 80, "b": 80},
         height=max(_HEIGHT, 2 * _ROW_HEIGHT * len(grid)),
@@ -104,7 +104,7 @@ def grid_of(scores: SpliceRecord) -> pd.DataFrame:
     return pd.DataFrame([[numbers.get((row, column), -1) for column in columns] for row in rows], index=rows, columns=columns)
 
 
-def _named(scores: SpliceRecord) -> pd.DataFrame:
+def _with_names(scores: SpliceRecord) -> pd.DataFrame:
     table = scores.table
     names = [
         " + ".join(f"{branch} to {cut}" for branch, cut in ((scores.first, first), (scores.second, second)) if cut)
@@ -152,8 +152,8 @@ def _add_scatter(figure: go.Figure, table: pd.DataFrame, scores: SpliceRecord) -
     is_first, is_second = table["second_cut"] == "", table["first_cut"] == ""
     kinds = [
         ("pairs", table[~is_front & ~is_first & ~is_second], {"color": _PALE, "size": 7}),
-        (f"{scores.first} alone", table[is_first], {"color": "#2563eb", "size": 9, "symbol": "square"}),
-        (f"{scores.second} alone", table[is_second], {"color": "#15803d", "size": 9, "symbol": "diamond"}),
+        (f"single cuts of {scores.first}", table[is_first], {"color": "#2563eb", "size": 9, "symbol": "square"}),
+        (f"single cuts of {scores.second}", table[is_second], {"color": "#15803d", "size": 9, "symbol": "diamond"}),
     ]
     for name, rows, marker in kinds:
         if len(rows):
@@ -196,7 +196,7 @@ def _add_scatter(figure: go.Figure, table: pd.DataFrame, scores: SpliceRecord) -
             text=trained["parent"],
             textposition="middle left",
             name="parent as trained",
-            marker={"color": _INK, "size": 11, "symbol": "x"},
+            marker={"color": _TEXT_COLOUR, "size": 11, "symbol": "x"},
             hovertemplate="%{text}: macro-F1 %{y:.3f}, %{x:,} parameters<extra></extra>",
             row=2,
             col=1,

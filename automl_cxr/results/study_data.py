@@ -1,4 +1,4 @@
-"""The images and configurations of a study after its search. Images are checked for changes."""
+"""Reads the images and configurations of a study after its search, and checks that the images have not changed."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def load_study_dataset(store: StudyStore, data: str | None = None) -> Dataset:
     dataset = load_dataset(data or spec.data, layout=spec.layout, classes=spec.classes, patients=spec.patients)
     if digest_table(dataset) != spec.data_digest:
         raise DataError(
-            f"The data at {data or spec.data} are no longer those of study '{store.name}': images, labels or patients have "
-            "changed, so the split is not valid. Name the original data with --data."
+            f"The data at {data or spec.data} differ from those of study '{store.name}': images, labels or patients have "
+            "changed, so the split is not valid. Pass the original data with --data."
         )
     return dataset
 
@@ -55,7 +55,7 @@ def scored_images(store: StudyStore, data: str | None = None, *, per_class: int 
     Args:
         store: The study.
         data: Current location of the data; by default the recorded one.
-        per_class: Number of images of each class, the same random ones at every call; by default all.
+        per_class: Number of randomly selected images of each class, the same ones at every call; by default all images.
 
     Returns:
         The class of each file.
@@ -92,7 +92,7 @@ def decode_study_images(
     if decoded.digest != store.spec.pixels_digest:
         raise DataError(
             f"The content of the images at {dataset.root} has changed since the start of study '{store.name}'. "
-            "Name the original data with --data."
+            "Pass the original data with --data."
         )
     return decoded.path
 
@@ -110,7 +110,7 @@ def decode_small_images(
         root: Folder of the images.
         images: Paths relative to ``root``.
         size: Height and width, in pixels.
-        on_progress: Called with (images done, images in all).
+        on_progress: Called with (processed images, all images).
 
     Returns:
         uint8 (size, size) by path, without the images that cannot be read.

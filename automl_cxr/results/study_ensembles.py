@@ -1,4 +1,4 @@
-"""The records of the ensembles in a study's folder. No model is loaded."""
+"""Reads the records of the ensembles in the folder of a study. No model is loaded."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ _FORBIDDEN_IN_XLSX = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # not allowed 
 
 
 def format_table(table: pd.DataFrame, kind: str, *, title: str = "Leaderboard") -> str | bytes:
-    """Return a table in a format; Markdown, HTML, XLSX and LaTeX include the sentences of ``attrs["notes"]``.
+    """Convert a table to a format; Markdown, HTML, XLSX and LaTeX include the messages in ``attrs["notes"]``.
 
     Args:
         table: The table; its index is not written.
@@ -51,7 +51,7 @@ def format_table(table: pd.DataFrame, kind: str, *, title: str = "Leaderboard") 
 
 
 def format_of(file: Path) -> str:
-    """Return the format of a file from its suffix; CSV without a suffix.
+    """Return the format for the suffix of a file; CSV if there is no suffix.
 
     Raises:
         UsageError: The suffix is not that of a known format.
@@ -61,7 +61,7 @@ def format_of(file: Path) -> str:
     if kind not in FORMATS:
         raise UsageError(
             f"A table's file name must end in .csv, .json, .md, .html, .xlsx or .tex; received {file.name}. Change the "
-            "suffix, or name the format with --format."
+            "suffix, or specify the format with --format."
         )
     return kind
 
@@ -97,7 +97,7 @@ def to_csv(table: pd.DataFrame, _title: str = "") -> str:
 
 
 def to_json(table: pd.DataFrame, _title: str = "") -> str:
-    """Return a table as a JSON list of rows; NaN, which JSON lacks, becomes null."""
+    """Return a table as a JSON list of rows; NaN is replaced by null, because JSON does not support NaN."""
     return table.to_json(orient="records", indent=1, force_ascii=False, double_precision=15) + "\n"
 
 
@@ -141,15 +141,15 @@ def _to_xlsx(table: pd.DataFrame, title: str) -> bytes:
     """Return a sheet with a frozen header. Text cells are never formulas."""
     import openpyxl  # 0.2 s to import
 
-    book = openpyxl.Workbook()
-    sheet = book.active
+    workbook = openpyxl.Workbook()
+    sheet = workbook.active
     sheet.title = re.sub(r"[\[\]:*?/\\]", " ", title)[:31] or "Table"
     safe = safe_cells(table)
     for values in [list(safe.columns), *safe.astype(object).itertuples(index=False), *([note] for note in _notes(table))]:
         sheet.append([_spreadsheet_value(value) for value in values])
     sheet.freeze_panes = "A2"
     file = io.BytesIO()
-    book.save(file)
+    workbook.save(file)
     return file.getvalue()
 
 

@@ -48,7 +48,7 @@ class RankingSettings:
 
 
 def group_by_images(stores: Sequence[StudyStore]) -> list[list[FinishedTrial]]:
-    """Group the finished trials of studies by what they were scored on: images, labels, patients, classes and normal class."""
+    """Group the finished trials of studies that were scored on the same images, labels, patients, classes and normal class."""
     groups: dict[object, list[FinishedTrial]] = {}
     for store in stores:
         front = {record.number for record in store.pareto_front()}
@@ -78,7 +78,7 @@ def rank_trials(trials: Sequence[FinishedTrial], settings: RankingSettings) -> l
     )
     metrics = metrics_for(images.classes, normal_class=normal_class)
     scores = [_scores(trial.predictions, metrics, normal_class) for trial in trials]
-    intervals_by_metric = {name: intervals_of(of_metric) for name, of_metric in resampled.items()}
+    intervals_by_metric = {name: intervals_of(scores_of_metric) for name, scores_of_metric in resampled.items()}
     sign = 1 if with_interval[0].direction == "maximize" else -1
     ranking = resampled[settings.metric]
     chances = np.full(len(trials), np.nan)

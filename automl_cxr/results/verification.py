@@ -1,4 +1,4 @@
-"""Verification of a study's finished trials: files, configurations, models and scores match the study's storage."""
+"""Verification of finished trials: checks that files, configurations, models and scores agree with the storage."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from automl_cxr.study.store import StudyStore
 _Result = TypeVar("_Result")
 SCORE_TOLERANCE = 1e-6
 PREDICTION_TOLERANCE = 1e-5
-"""Tolerance for the probabilities of a reloaded model: other batches change the order of summation."""
+"""Tolerance for the probabilities of a reloaded model: the batch size affects rounding."""
 
 _FILES = ("config.json", "history.csv", "train.log", "valid.npz")  # only the best trials have model.keras
 
@@ -37,7 +37,7 @@ class TrialCheck:
         rescored: Score that is computed from the saved predictions; None if they cannot be read.
         predictions_differ_by: Largest difference between a saved probability and that of the reloaded model; None if there is
             no model.
-        problems: What is wrong, a sentence each.
+        problems: Descriptions of the problems.
     """
 
     trial: int
@@ -72,17 +72,17 @@ def verify_study(
     data: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Verification:
-    """Verify the COMPLETE trials of a study, or one of them. Saved models predict the validation part again.
+    """Verify the COMPLETE trials of a study, or one of them. The predictions of saved models are computed again.
 
     Args:
         store: The study.
         number: The trial to verify; None for all.
         data: Current location of the data; by default the recorded one.
-        on_progress: Called with (trials verified, trials in all).
+        on_progress: Called with (verified trials, all trials).
 
     Raises:
         StudyError: There is no such trial, or it is not complete.
-        DataError: A model has to predict, and the data are missing or have changed.
+        DataError: Predictions must be computed, but the data are missing or have changed.
     """
     records = [store.record(number)] if number is not None else store.records(TrialState.COMPLETE)
     for record in records:
@@ -101,7 +101,7 @@ _Images = Callable[[TrialConfig], Path]
 
 
 def _images_on_demand(store: StudyStore, data: str | None) -> _Images:
-    """Return a function that reads the data at its first call: without models no data are needed."""
+    """Return a function that reads the data at its first call, because data are not needed without models."""
     dataset = cache(lambda: load_study_dataset(store, data))
     return lambda config: decode_study_images(store, dataset(), config)
 
@@ -117,7 +117,7 @@ def _check_trial(store: StudyStore, record: TrialRecord, images: _Images) -> Tri
         problems += _image_mismatches(store, saved)
         rescored = metric(store.spec.objective).function(saved.labels, saved.probabilities, store.spec.normal_index)
         if not abs(rescored - record.score) <= SCORE_TOLERANCE:  # type: ignore[operator]
-            problems.append(f"its predictions score {rescored:.6f}, the storage has {record.score:.6f}")
+            problems.append(f"the score of its predictions is {rescored:.6f}, the score in the storage is {record.score:.6f}")
     if config is not None and saved is not None and store.has_model(record.number):
         decoded = images(config)
         repeated = _try(lambda: _predict_again(store, record, decoded), problems)
@@ -150,7 +150,7 @@ def _missing_files(store: StudyStore, record: TrialRecord) -> Iterator[str]:
 
 
 def _changed_files(store: StudyStore, record: TrialRecord) -> Iterator[str]:
-    """Yield a problem for each file that was changed; a model that was removed is no problem."""
+    """Yield a problem for each changed file; a removed model is not a problem."""
     for name, digest in store.facts(record.number).get("sha256", {}).items():
         file = store.trial_folder(record.number) / name
         if file.is_file() and sha256_of_file(file) != digest:
@@ -168,12 +168,12 @@ def _contradictions(config: TrialConfig, record: TrialRecord) -> Iterator[str]:
 def _image_mismatches(store: StudyStore, saved: Predictions) -> Iterator[str]:
     judged = store.split.judged
     if saved.ids != judged.images or saved.labels.tolist() != list(judged.labels):
-        yield "its predictions are not for the study's validation part, or not for its folds"
+        yield "its predictions are not those of the validation part or of the folds of the study"
 
 
 def _predict_again(store: StudyStore, record: TrialRecord, images: Path) -> np.ndarray:
     from automl_cxr.model.inference import load_model
-    from automl_cxr.training.cross_validation import predict_out_of_fold  # Keras, on first use
+    from automl_cxr.training.cross_validation import predict_out_of_fold  # imports Keras
     from automl_cxr.training.trainer import predict_probabilities
     from automl_cxr.training.trial import load_parts
 

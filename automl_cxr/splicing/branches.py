@@ -1,4 +1,4 @@
-"""The branches of a spliced network: published backbones, or networks that a trial has trained."""
+"""The branches of a spliced network: published backbones or trained networks of trials."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ class Branch:
     Attributes:
         name: Name in tables, figures and study names.
         backbone: Name of a published backbone, or "scratch".
-        cut: Last layer that is used; "" for the last layer of the network.
-        weights: "imagenet", or the model file of its trial.
-        fields: Hyperparameters that a network with this branch must have.
-        trial: Trial that trained it; None for a published backbone.
+        cut: Last layer of the network that is used; "" for all layers.
+        weights: "imagenet", or the model file of the trial.
+        fields: Hyperparameters that this branch requires.
+        trial: Trial that trained the network; None for a published backbone.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Branch:
 
 
 def find_branch(name: str | os.PathLike[str], *, runs: Path, storage: str) -> Branch:
-    """Return the branch of a name.
+    """Find the branch with a name.
 
     Args:
         name: A backbone, the folder of a trial, STUDY/NUMBER, or a study, whose best trial with a model is used.
@@ -128,7 +128,7 @@ def _read_trial(folder: Path) -> TrainedTrial:
         others = sorted(int(path.parent.name) for path in folder.parent.glob(f"[0-9]*/{_MODEL}"))
         remedy = f"Trials with a model: {', '.join(map(str, others))}." if others else "No trial of the study has one."
         raise StudyError(
-            f"A branch needs its trial's model; {folder} has none. {remedy} A search retains the best --keep-models."
+            f"A branch needs the model of its trial; {folder} has none. {remedy} A search keeps the best --keep-models models."
         )
     return TrainedTrial(
         number=int(folder.name),
@@ -148,7 +148,7 @@ def _branch_of(trial: TrainedTrial) -> Branch:
     config, name = trial.config, f"{trial.spec.name}/{trial.number}"
     if trial.split.folds:
         raise UsageError(
-            f"A branch is one network; trial {name} has one for each of {trial.split.n_folds} folds. "
+            f"A branch must be a single network; trial {name} has one for each of {trial.split.n_folds} folds. "
             "Choose a trial of a search without --folds."
         )
     if config.resizer > 0:
@@ -187,7 +187,7 @@ def join_branches(first: Branch, second: Branch) -> dict[str, Any]:
     for field in sorted(first.fields.keys() & second.fields.keys()):
         if first.fields[field] != second.fields[field]:
             raise UsageError(
-                f"The branches of a network share {field}; {first.name} was trained with {first.fields[field]!r}, "
+                f"Both branches must have the same {field}; {first.name} was trained with {first.fields[field]!r}, "
                 f"{second.name} with {second.fields[field]!r}. Choose trials with equal values, or a published backbone."
             )
     return {

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of the network of each pair of cuts, computed from as few networks as possible."""
+"""Parameters and multiply-adds of the network of each pair of cuts, computed from a few networks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Cost:
 
     Attributes:
         parameters: Number of parameters.
-        multiply_adds: Number of multiplications with a parameter for one image.
+        multiply_adds: Number of multiply-adds for one image.
     """
 
     parameters: int
@@ -25,9 +25,9 @@ class Cost:
 def count_costs(pairs: Iterable[Pair], config: TrialConfig, n_classes: int) -> dict[Pair, Cost]:
     """Return the costs of the networks of pairs and of single cuts, with the head of the configuration.
 
-    The cost of a pair is the sum of its two branches and the head's first layer, and each term depends on one branch only.
-    Therefore the costs of all pairs follow from the pairs with one fixed cut of either branch. For DenseNet121 with
-    EfficientNetV2-B0, 29 networks are built instead of 176.
+    The cost of a pair is a sum over its two branches, including their parts of the first layer of the head, and each term
+    depends on one branch only. Therefore the costs of all pairs are computed from the pairs in which one of the cuts is fixed.
+    For DenseNet121 with EfficientNetV2-B0, 29 networks are built instead of 176.
 
     Args:
         pairs: Cuts of the first and of the second branch.

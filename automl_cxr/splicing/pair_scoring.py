@@ -1,4 +1,4 @@
-"""Scores of every pair of cuts, and of every cut alone, on the validation part."""
+"""Scores of every pair of cuts, and of every single cut, on the validation part."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class PairScore:
 
 def list_pairs(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], *, same: bool) -> list[Pair]:
     """Return all single cuts and all pairs of cuts. For a network spliced with itself, each pair is listed once."""
-    alone: list[Pair] = [(cut, None) for cut in first]
+    single_cuts: list[Pair] = [(cut, None) for cut in first]
     if same:
         cuts = list(first)
-        return [*alone, *((one, other) for index, one in enumerate(cuts) for other in cuts[index + 1 :])]
-    return [*alone, *((None, cut) for cut in second), *((one, other) for one in first for other in second)]
+        return [*single_cuts, *((one, other) for index, one in enumerate(cuts) for other in cuts[index + 1 :])]
+    return [*single_cuts, *((None, cut) for cut in second), *((one, other) for one in first for other in second)]
 
 
 def score_pairs(
@@ -71,7 +71,7 @@ def score_pairs(
     ]
     pairs = list_pairs(first, second, same=same)
     scores = {}
-    with threadpool_limits(1):  # several threads slow down such small matrices on a busy machine
+    with threadpool_limits(1):  # for such small matrices, several threads are slower on a busy machine
         for n_done, pair in enumerate(pairs, start=1):
             head = fit_ridge_head(list(_cuts_of(pair, prepared)), images)
             predictions = Predictions(split.valid.images, valid_labels, head.valid, split.classes, split.valid.patients)

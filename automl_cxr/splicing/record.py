@@ -1,4 +1,4 @@
-"""The record of a splice search in its study's folder: scores and costs of all pairs, without their heads."""
+"""The record of a splice search in the folder of its study: scores and costs of all pairs, without their heads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pandas as pd
 from automl_cxr.io import write_text
 from automl_cxr.study.store import explained_disk_errors, read_record
 
-AS_TRAINED = ", as trained"  # suffix of the name of a parent that is a trial with its own head
+AS_TRAINED = ", as trained"  # suffix of the name of a parent that is a trial with its trained head
 _FILE = "splices.json"
 
 

@@ -24,7 +24,7 @@ PENALTIES = np.logspace(-5, 2, 15)
 
 _SHARPNESS = np.logspace(0, 2, 41)
 _TINY = 1e-12
-_NEGLIGIBLE = 1e-10  # relative to the largest eigenvalue: below it, eigenvectors contain only rounding errors
+_NEGLIGIBLE = 1e-10  # ratio to the largest eigenvalue below which eigenvectors contain only rounding errors
 _CONSTANT = 1e-6  # ratio of standard deviation to magnitude below which a feature is regarded as constant
 
 

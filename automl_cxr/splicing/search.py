@@ -46,9 +46,9 @@ SETTINGS: Mapping[str, Any] = {
 }
 """Head and training hyperparameters of spliced networks.
 
-Training starts with the scored head, in small steps and without augmentation, which was not used to fit the head. Batch
-normalisation uses its moving averages, with which the head was fitted. The epochs before unfreezing train only the head, and
-their weights are used if no later epoch is better.
+Training starts with the fitted head, with a small learning rate and without augmentation, because the head was fitted without
+augmentation. Batch normalisation uses its moving averages, as for fitting the head. The epochs before unfreezing train only the
+head; their weights are used if no later epoch is better.
 """
 
 
@@ -62,7 +62,7 @@ class SpliceScores:
         cuts: Scored cuts of each branch, from shallow to deep.
         table: Leaderboard, see ``splicing.table.tabulate``.
         parents: Comparison of the best pair with complete networks, see ``splicing.table.compare_with_parents``.
-        request: The request, completed with settings of the branches' studies.
+        request: The request, completed with the settings of the studies of the branches.
         config: Configuration of the networks, except their cuts.
         heads: Ridge head of each pair.
         n_train: Number of training images.
@@ -97,7 +97,7 @@ class SpliceScores:
 
 
 def inherit_settings(request: SearchOptions, branches: Sequence[Branch]) -> SearchOptions:
-    """Complete a request with the settings of a branch's study, so that its sealed test images stay sealed.
+    """Complete a request with the settings of the study of a branch, so that its sealed test images are not used.
 
     Raises:
         UsageError: The image size or fit of a branch differs from the request or from the other branch.
@@ -109,7 +109,7 @@ def inherit_settings(request: SearchOptions, branches: Sequence[Branch]) -> Sear
     for trial in trials:
         spec = trial.spec
         if request.folds:
-            raise UsageError("Pairs are scored on one validation part; received --folds. Omit it.")
+            raise UsageError("A splice search needs one validation part; received --folds. Omit it.")
         for name, value in (("image_size", trial.config.image_size), ("fit", trial.config.fit)):
             if settings[name] not in (None, value):
                 raise UsageError(
@@ -234,7 +234,7 @@ def _find_parents(
     costs: Mapping[Pair, Cost],
     split: SplitRecord,
 ) -> list[Parent]:
-    """Return each complete branch with a ridge head, and each trial with its own head if it has the same validation images."""
+    """Return each complete branch with a ridge head, and each trial with its trained head if validation images are equal."""
     parents = []
     complete: list[tuple[Branch, Pair]] = [(first, (list(features[0])[-1], None))]
     if len(features) > 1:

@@ -1,7 +1,8 @@
-"""The study that trains the best pairs: a concat network whose cuts are searched. Its first trials are the best pairs.
+"""The study of the best pairs: it searches the cuts of a concat network. Its first trials are the best pairs.
 
-The study can be continued as any other; the sampler then proposes further cuts. The weights of trained branches are copied to
-its folder, because their trials may lose their models. The folder also contains the ridge heads, with which training starts.
+The study can be continued like any other; the sampler then proposes further cuts. The weights of trained branches are copied to
+its folder, because the models of their trials may be removed. The folder also contains the ridge heads, which are the initial
+weights of training.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def prepare_splice_study(
     command: str = "",
     on_progress: OnProgress | None = None,
 ) -> PreparedStudy:
-    """Create the study or open it, and enqueue the pairs that are not among its trials yet.
+    """Create or open the study, and enqueue the pairs that are not yet among its trials.
 
     Args:
         scores: Scores of all pairs.
@@ -52,7 +53,7 @@ def prepare_splice_study(
         name: Name of the study.
         runs: Folder of all studies' files.
         storage: Optuna storage URL.
-        command: Command line as typed, for the record.
+        command: Command line, for the record.
         on_progress: Called with the number of decoded images and the number of all images.
 
     Raises:
@@ -109,7 +110,7 @@ def _copy_weights(original: Branch, copied: Branch) -> None:
 
 
 def _save_heads(scores: SpliceScores, folder: Path) -> None:
-    """Write the ridge head of each pair to the file that its network loads."""
+    """Write the ridge head of each pair to the file from which its network loads it."""
     with explained_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for (first, second), head in scores.heads.items():
@@ -119,7 +120,7 @@ def _save_heads(scores: SpliceScores, folder: Path) -> None:
 
 
 def _enqueue_missing(store: StudyStore, pairs: Sequence[tuple[str, str]]) -> None:
-    """Enqueue the pairs that no trial has. The caller holds the lock ``creation_lock``."""
+    """Enqueue the pairs that are not yet among the trials. The caller holds the lock ``creation_lock``."""
     trials = store.study.get_trials(deepcopy=False)
     points = [{**enqueued_values(trial), **trial.params} for trial in trials]
     for first, second in pairs:

@@ -43,7 +43,7 @@ def tabulate(scores: Mapping[Pair, PairScore], costs: Mapping[Pair, Cost], *, se
         One row for each network: rank, first_cut and second_cut (empty for a missing branch), macro_f1 of its ridge head with
         the 95 % bootstrap interval by patient, left_out_macro_f1 (leave-one-patient-out, on the training part), n_parameters,
         multiply_adds (for one image), pareto (whether the pair is undominated in score and parameters), beaten_by_one (whether
-        a single cut has at least the same score with at most as many parameters) and penalty (of the head).
+        a single cut has at least the same score with no more parameters) and penalty (of the head).
     """
     rows = []
     for (first, second), score in scores.items():

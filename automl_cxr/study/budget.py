@@ -1,4 +1,4 @@
-"""The budget of a search: its limits, and the check whether they are reached."""
+"""The limits of a search, and the check whether they are reached."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Budget:
     Attributes:
         n_trials: Total number of trials of the study, in any state.
         seconds: Wall time of this search in seconds.
-        keep_models: Number of best trials that keep their models on disk.
+        keep_models: Number of best trials whose models are kept on disk.
         n_epochs: Total number of epochs of all trials of the study, after which no further trial starts. The remaining epochs
             of this search's running trials are counted as well. Therefore the total exceeds the limit by less than one trial.
         target: Score at which the search ends.
-        disk_bytes: Maximum size of models and checkpoints in bytes. Beyond it, models are removed, the worst first.
+        disk_bytes: Maximum size of models and checkpoints in bytes. If it is exceeded, models are removed, the worst first.
     """
 
     n_trials: int | None
@@ -77,7 +77,7 @@ class BudgetCheck:
         return self._store.n_epochs() + sum(map(self._n_epochs_left, running)) >= budget.n_epochs
 
     def _n_epochs_left(self, proposal: Proposal) -> int:
-        """Return the maximum number of remaining epochs of a running trial. Those of the trials that it continues are done."""
+        """Return the maximum number of remaining epochs of a running trial, without those of the trials that it continues."""
         n_reported = sum(len(record.scores) for record in self._store.lineage(proposal.number))
         if self._folds:
             return (self._folds - n_reported) * self._epochs

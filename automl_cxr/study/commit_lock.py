@@ -1,4 +1,4 @@
-"""The lock of a study: only one of its drivers at a time starts a trial, requeues one, or commits the end of one."""
+"""The lock of a study: only one driver at a time can start a trial, requeue a trial, or commit the result of a trial."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class CommitLock:
     The operating system releases the lock of a process that ends for any reason. It does not release the lock of a process that
     is suspended, or of another machine that fails while it uses a network file system. After the time-out the lock is replaced.
 
-    If the previous holder resumes later, the record stays correct: each driver checks in the storage that a trial is still its
-    own before it writes, and the storage rejects changes of a finished trial. At worst, one trial more than requested is
-    started.
+    If the previous holder resumes later, the record remains correct: before each write, a driver checks in the storage that it
+    still owns the trial, and the storage rejects changes of a finished trial. In the worst case, one trial more than requested
+    is started.
 
     On a network file system without file locks, drivers on different machines do not exclude each other, with the same effect.
 

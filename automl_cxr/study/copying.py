@@ -1,7 +1,6 @@
 """Copies of a study: the record is copied to a storage and the files to a folder. The copy can be continued independently.
 
-The record is copied first, and the folder is renamed to its final name last. Therefore a copy that was killed is a study
-without
+The record is copied first, and the folder is renamed to its final name last. Therefore an interrupted copy is a study without
 files: every command reports it, and `automl-cxr studies delete` removes it.
 
 Running trials belong to the original's search. In the copy they are WAITING with the same values. A running trial that
@@ -32,7 +31,7 @@ from automl_cxr.study.store import (
 )
 
 _FILES_OF_DRIVERS = shutil.ignore_patterns("drivers", "propose.*", "*.lock", ".*")
-_INTERRUPTED = "It was running, continuing trial {parent}, when the study was copied."
+_INTERRUPTED = "When the study was copied, this trial was running as a continuation of trial {parent}."
 
 
 def copy_study(original: StudyStore, name: str, *, runs: Path, storage: str) -> StudyStore:
@@ -59,7 +58,7 @@ def copy_study(original: StudyStore, name: str, *, runs: Path, storage: str) -> 
         backend = open_storage(storage)
         if name in optuna.study.get_all_study_names(backend) or folder.exists():
             where = "the folder" if folder.exists() else "the storage"
-            raise UsageError(f"A copy needs a new name; {where} has a '{name}' already. Choose another name.")
+            raise UsageError(f"The name of a copy must be new; {where} already contains '{name}'. Choose another name.")
         trials = original.study.get_trials(deepcopy=False)  # read before the files, so that each finished trial has its files
         study = None
         try:
@@ -88,11 +87,11 @@ def _copy_record(
     for key, value in source.user_attrs.items():
         study.set_user_attr(key, value)
     study.set_user_attr("copied_from", source.study_name)
-    study.add_trials([_without_search(trial) if trial.state is TrialState.RUNNING else trial for trial in trials])
+    study.add_trials([_copy_running_trial(trial) if trial.state is TrialState.RUNNING else trial for trial in trials])
     return study
 
 
-def _without_search(trial: FrozenTrial) -> FrozenTrial:
+def _copy_running_trial(trial: FrozenTrial) -> FrozenTrial:
     """Return the copy of a running trial: WAITING with the same values, or FAILED if it continues another trial."""
     parent = trial.user_attrs.get("parent")
     origin = {key: value for key, value in trial.user_attrs.items() if key == "warm_start"}

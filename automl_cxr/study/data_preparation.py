@@ -18,7 +18,7 @@ from automl_cxr.errors import DataError
 from automl_cxr.records import PartRecord, SplitRecord
 
 OnProgress = Callable[[int, int], None]
-"""Receives the number of images done and the number of all images."""
+"""Called with the number of processed images and the number of all images."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class StudyImages:
 
 
 def phantom_data(notes: list[str]) -> str:
-    """Return the folder of phantom images, which are drawn first if necessary; add a note."""
+    """Return the folder of phantom images, and draw them if they do not exist; add a note."""
     notes.append(
         "No --data given: this search uses phantom radiographs, drawn by this program to try it out. "
         "Scores on them do not predict scores on real images."
@@ -51,8 +51,8 @@ def load_images(data: str, settings: dict[str, Any], notes: list[str], on_progre
     Args:
         data: Folder or table of images.
         settings: Settings of the study, as ``resolve_settings`` returns them.
-        notes: Receives sentences about the data for the user.
-        on_progress: Receives the number of decoded images and of all images.
+        notes: List to which messages for the user are appended.
+        on_progress: Called with the number of decoded images and of all images.
 
     Raises:
         DataError: The data are unusable: no known layout, too few patients, or a class without readable images.
@@ -105,8 +105,8 @@ def _pool_into_folds(dataset: Dataset, record: SplitRecord, n_folds: int, notes:
     """Divide the training and validation images into folds. The order of the decoded images does not change."""
     if "valid" in set(dataset.table["split"]):
         notes.append(
-            "The data's own validation images join the training images: "
-            "with --folds, every image of both is in the validation fold once."
+            "The validation images that the data set specifies are added to the training images: "
+            "with --folds, each of these images is used for validation once."
         )
     pooled = PartRecord(
         images=record.train.images + record.valid.images,
@@ -123,7 +123,7 @@ def _check_every_class(record: SplitRecord) -> None:
         if missing:
             raise DataError(
                 f"Every class needs readable {name} images; received none of '{record.classes[missing[0]]}'. "
-                "See `automl-cxr data inspect`, or leave the class out with --classes."
+                "See `automl-cxr data inspect`, or exclude the class with --classes."
             )
 
 
@@ -138,13 +138,13 @@ def _part(classes: tuple[str, ...], rows: pd.DataFrame, images: list[str]) -> Pa
 
 def _ignored_note(dataset: Dataset) -> str:
     path, reason = next(iter(dataset.ignored.items()))
-    return f"{len(dataset.ignored)} files are left out, such as {path} ({reason}). `automl-cxr data inspect` lists them all."
+    return f"{len(dataset.ignored)} files are ignored, such as {path} ({reason}). `automl-cxr data inspect` lists them all."
 
 
 def _unreadable_note(record: SplitRecord) -> str:
     image, reason = next(iter(record.unreadable.items()))
     return (
-        f"{len(record.unreadable)} of the training and validation images cannot be read and are left out, "
+        f"{len(record.unreadable)} of the training and validation images cannot be read and are excluded, "
         f"such as {image} ({reason}). `automl-cxr data inspect` lists them all."
     )
 

@@ -1,8 +1,8 @@
-"""Deletion of a study: its record and its files. A deletion that is killed can be repeated.
+"""Deletion of a study: its record and its files. An interrupted deletion can be repeated.
 
-The folder is first renamed to a hidden name (an atomic operation), then the record is deleted, then the hidden folder. A kill
-before the record is deleted leaves a study without files: every command reports it, and a second deletion completes the first.
-A kill after that leaves a hidden folder, which the next deletion of any study removes.
+The folder is first renamed to a hidden name (an atomic operation), then the record is deleted, then the hidden folder. If the
+process is killed before the record is deleted, a study without files remains: every command reports it, and a second deletion
+completes the first. If the process is killed later, a hidden folder remains, which the next deletion of any study removes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from automl_cxr.study.store import (
 )
 from automl_cxr.study.study_info import count_bytes, count_models, list_ensembles, summarise
 
-_TRASH = ".deleted-"
+_DELETED_PREFIX = ".deleted-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class Loss:
 
 
 def preview_deletion(name: str, *, runs: Path, storage: str) -> Loss:
-    """Return what the deletion of a study would remove.
+    """Return the contents of a study that a deletion would remove.
 
     Raises:
         StudyError: The study does not exist, the files in ``runs`` belong to another study, or a search is running on it.
@@ -67,8 +67,8 @@ def preview_deletion(name: str, *, runs: Path, storage: str) -> Loss:
         alive = DriverMonitor(folder).alive()
         if alive:
             raise StudyError(
-                f"A study can be deleted if no search works on it; {', '.join(sorted(alive))} works on '{name}' now. Stop it "
-                f"first. If it died on another machine, delete its files in {folder / 'drivers'}."
+                f"A study can be deleted if no search is running on it; {', '.join(sorted(alive))} is running on '{name}'. "
+                f"Stop it first. If it was killed on another machine, delete its files in {folder / 'drivers'}."
             )
     return Loss(
         name=name,
@@ -84,16 +84,16 @@ def delete_study(name: str, *, runs: Path, storage: str) -> Loss:
     """Delete a study permanently, including its ensembles, and return what was removed.
 
     Raises:
-        StudyError: As ``preview_deletion``, or the folder or the storage cannot be written.
+        StudyError: As for ``preview_deletion``, or the folder or the storage cannot be written.
     """
     open_existing_storage(storage)  # before ``creation_lock`` creates the runs folder
     with creation_lock(name, runs):
         loss = preview_deletion(name, runs=runs, storage=storage)
         with explained_disk_errors(runs), explained_storage_errors():
             if loss.folder is not None:
-                loss.folder.replace(runs / f"{_TRASH}{name}-{uuid.uuid4().hex}")
+                loss.folder.replace(runs / f"{_DELETED_PREFIX}{name}-{uuid.uuid4().hex}")
             optuna.delete_study(study_name=name, storage=open_existing_storage(storage))
         unfinished_copies = runs.glob(f".{glob.escape(name)}.{'[0-9a-f]' * 32}.partial/")
-        for folder in (*runs.glob(f"{_TRASH}*"), *unfinished_copies):
+        for folder in (*runs.glob(f"{_DELETED_PREFIX}*"), *unfinished_copies):
             shutil.rmtree(folder, ignore_errors=True)
         return loss

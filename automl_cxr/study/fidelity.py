@@ -1,4 +1,4 @@
-"""Fidelity of a rung: what is lower in a rung before the last, only the number of epochs or also the image size.
+"""Fidelity of a rung: rungs before the last have fewer epochs and, optionally, smaller images.
 
 With ``image_size``, a rung that ends at epoch e of E runs on images of s * sqrt(e / E) pixels, rounded to a multiple of 16, at
 least 32 and at most the study's size s: the number of pixels is proportional to the epochs. The last rung has the study's size.
@@ -43,6 +43,6 @@ def check_fidelity(fidelity: str, sampler: str) -> None:
     if fidelity == "image_size" and sampler not in RUNG_SAMPLERS:
         raise UsageError(
             f"The fidelity image_size needs a sampler that runs trials in rungs ({', '.join(RUNG_SAMPLERS)}); "
-            f"{sampler} has no rungs, so it cannot start a trial at a lower resolution. "
+            f"{sampler} has no rungs, so no trial can start at a lower resolution. "
             f"Add --sampler {RUNG_SAMPLERS[0]}, or omit --fidelity."
         )

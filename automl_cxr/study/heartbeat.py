@@ -1,22 +1,22 @@
-"""Heartbeats of drivers: how a driver shows that it is alive, and how other drivers detect that it is dead.
+"""Heartbeats of drivers: each driver reports at intervals that it is running, so that other drivers detect its failure.
 
-A driver is one running search. It writes its name on the trials that it runs. If it dies, its running trials are abandoned, and
-another driver requeues them. Each driver has two files in the study's folder:
+A driver is the process of a running search. It records its name in the trials that it runs. If a driver is dead, its running
+trials are abandoned, and another driver requeues them. Each driver has two files in the study's folder:
 
     drivers/<driver>.lock   a file lock, which the operating system releases as soon as the process ends for any reason
-    drivers/<driver>.beat   the driver's machine and a counter that a thread advances every few seconds (the heartbeat)
+    drivers/<driver>.beat   the machine of the driver and a counter that a thread increments every few seconds (the heartbeat)
 
-A released lock proves that a driver on the same machine is dead. The lock does not prove anything for a driver on another
-machine, which the lock may not reach, and a suspended process keeps its lock. In these cases the counter decides: a monitor
-that has not observed a new value for ``timeout_seconds``, measured with its own monotonic clock, regards the driver as dead.
-The file contains a counter instead of a time stamp, because the clocks of two machines differ and can be set back.
+A released lock proves that a driver on the same machine is dead. For a driver on another machine the lock proves nothing,
+because file locks may not work between machines, and a suspended process keeps its lock. In these cases the counter is used: if
+a monitor observes no new value for ``timeout_seconds``, measured with the monotonic clock of the monitor, it regards the driver
+as dead. The file contains a counter instead of a time stamp, because the clocks of two machines differ and can be set back.
 
-The counter is in the folder instead of the storage for three reasons. All drivers of a study share the folder. A storage that
-is unavailable for a minute must not make every driver appear dead. An SQLite file has one writer at a time, which should not be
-occupied by heartbeats. The file is overwritten in place, which needs no space on a full disk. A monitor that reads a partly
-written value finds that it differs from the previous value, which is sufficient.
+The counter is in the folder instead of the storage for three reasons. All drivers of a study share the folder. If
+the storage is unavailable for a minute, drivers must not be regarded as dead. An SQLite file allows one writer at a time, so
+heartbeats would delay other writes. The file is overwritten in place, which needs no space on a full disk. A partly written
+value differs from the previous value, which is sufficient for a monitor.
 
-A driver that was regarded as dead may resume. It then finds another driver's name on its trials and stops them
+A driver that was regarded as dead may resume. Its trials then contain the name of another driver, so it stops them
 (``StudyStore.owns``).
 """
 
@@ -55,7 +55,7 @@ class DriverHeartbeat:
         settings: Interval of this heartbeat and time-out of the others.
 
     Attributes:
-        driver: Unique name of this driver, which is written on the trials that it runs.
+        driver: Unique name of this driver, which is recorded in the trials that it runs.
         monitor: Monitor of the other drivers.
     """
 
@@ -98,14 +98,14 @@ class DriverHeartbeat:
 class DriverMonitor:
     """A monitor of the drivers of a study.
 
-    It stores when each counter last changed. Therefore use the same instance for repeated checks.
+    It stores the time at which each counter last changed. Therefore use the same instance for repeated checks.
 
     Args:
         study_folder: Folder of the study.
         settings: Time-out of a heartbeat.
-        clock: Function that returns seconds and never goes backwards.
-        machine: Machine of the monitor. Only the file locks of drivers on the same machine are conclusive.
-        own: Name of the monitor's own driver, which is always alive.
+        clock: Monotonic clock in seconds.
+        machine: Machine of the monitor. File locks are used only for drivers on the same machine.
+        own: Name of the driver of this monitor, which is always regarded as alive.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class DriverMonitor:
         return {driver for driver in registered if driver == self._own or self._is_alive(driver)}
 
     def is_verified(self, driver: str) -> bool:
-        """Return whether this monitor has observed that the driver's heartbeat advances."""
+        """Return whether this monitor has observed an increment of the driver's counter."""
         return driver == self._own or (driver in self._observations and self._observations[driver].has_advanced)
 
     def _is_alive(self, driver: str) -> bool:

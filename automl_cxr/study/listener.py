@@ -12,22 +12,22 @@ class Listener(Protocol):
     """Receives the events of a search, for progress messages. Its methods are called in the thread of the search."""
 
     def on_begin(self, number: int, *, resumed: bool) -> None:
-        """A trial starts, or is run again."""
+        """Called when a trial starts or is run again."""
 
     def on_epoch(self, number: int, report: Report) -> None:
-        """A trial reports an epoch or fold."""
+        """Called when a trial reports an epoch or fold."""
 
     def on_failure(self, number: int, reason: str) -> None:
-        """A trial failed and will be run again, because the error may be temporary."""
+        """Called when a trial failed and will be run again, because the error may be temporary."""
 
     def on_lost(self, number: int) -> None:
-        """Another driver requeued a trial of this search, because this driver's heartbeat had stopped."""
+        """Called when another driver has requeued a trial of this search, because this driver's heartbeat had stopped."""
 
     def on_end(self, record: TrialRecord) -> None:
-        """A trial has ended and is recorded."""
+        """Called when a trial has ended and is recorded."""
 
     def on_storage_away(self, reason: str) -> None:
-        """The storage does not respond, and the search waits for it."""
+        """Called when the storage does not respond and the search waits."""
 
     def on_lock_timeout(self, message: str) -> None:
-        """The lock of the study was replaced, because its holder did not release it in time."""
+        """Called when the lock of the study was replaced, because its holder did not release it in time."""

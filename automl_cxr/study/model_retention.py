@@ -1,4 +1,4 @@
-"""Retention of models and checkpoints: which of them stay on disk."""
+"""Retention of models and checkpoints on disk."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from automl_cxr.study.store import StudyStore
 class ModelRetention:
     """The retention rules of one search.
 
-    The best trials that the search has observed keep their models; a trial that is displaced from this list loses its model.
-    The record is read only once. A second search on the same study has its own list. Therefore up to twice as many models can
-    be on disk until one of the searches ends and calls ``remove_other_models``.
+    The models of the best trials that the search has observed are kept; the model of a trial that is no longer among them is
+    removed. The record is read only once. A second search on the same study has a separate list. Therefore up to twice as many
+    models can be on disk until one of the searches ends and calls ``remove_other_models``.
 
     Args:
         store: The study.
-        n_models: Number of trials that keep their models.
+        n_models: Number of trials whose models are kept.
         max_bytes: Maximum size of models and checkpoints together; None for no limit.
     """
 
@@ -35,7 +35,7 @@ class ModelRetention:
         return ranked[: self._n_models]
 
     def add(self, record: TrialRecord) -> None:
-        """Retain or remove the model of a trial that has just ended, and remove the model that it displaces."""
+        """Keep or remove the model of a trial that has just ended, and remove the model of a trial that it replaces."""
         if record.state is not TrialState.COMPLETE:
             return
         self._best = self._store.rank_for_retention([*self._best, record])
@@ -44,7 +44,7 @@ class ModelRetention:
         del self._best[self._n_models :]
 
     def free_disk_space(self, continuable: Callable[[], Collection[int]]) -> None:
-        """Remove checkpoints that no trial needs; then remove the worst models, but never the best one, down to the size limit.
+        """Remove unneeded checkpoints; then remove models, the worst first, until the size limit is met. The best one is kept.
 
         Args:
             continuable: Returns the numbers of the trials that may be continued.

@@ -63,7 +63,7 @@ class TrialObjective:
 
     @property
     def inputs(self) -> tuple[Path, ...]:
-        """Files that may have to be copied to other machines. The study's folder must be accessible from all machines."""
+        """Files that may be copied to other machines. The folder of the study must be accessible from all machines."""
         return (self.images,)
 
     def reading(self, places: Mapping[Path, Path]) -> TrialObjective:
@@ -75,7 +75,7 @@ class TrialObjective:
         return dataclasses.replace(self, images=places.get(self.images, self.images))
 
     def __call__(self, proposal: Proposal) -> Run:
-        # Imported here, because they import Keras, which the driver does not need.
+        # Imported here, because the modules import Keras, which the driver does not need.
         from automl_cxr.training.cross_validation import cross_validate
         from automl_cxr.training.trial import run_trial
 
@@ -103,7 +103,7 @@ class TrialObjective:
 
         if not self.split.exists():
             raise WorkerDiedError(
-                f"Trials write their files to the study's folder, so all machines must have access to it; {self.split.parent} "
+                f"All machines need access to the folder of a study, because trials write to it; {self.split.parent} "
                 f"does not exist on {platform.node()}. Set --runs to a folder that all machines share."
             )
         folder = staging_folder(self.trials, proposal.number, self.driver)
@@ -152,7 +152,7 @@ class TrialObjective:
                 shutil.rmtree(task.folder, ignore_errors=True)
 
     def config_of(self, proposal: Proposal) -> TrialConfig:
-        """Return the complete configuration. A trial that continues another one has its seed and its gradient accumulation."""
+        """Return the complete configuration. A trial that continues another one uses its seed and gradient accumulation."""
         if proposal.parent is None:
             overrides: dict[str, Any] = {"seed": trial_seed(self.study_seed, proposal.number)}
         else:

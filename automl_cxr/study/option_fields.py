@@ -1,4 +1,4 @@
-"""The description of an option, and the fields of option dataclasses that carry it."""
+"""The description of an option, stored as metadata of a dataclass field."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Kind = Literal["text", "path", "int", "float", "duration", "bytes", "names", "se
 
 
 class Scope(StrEnum):
-    """The object that an option describes."""
+    """The object to which an option applies."""
 
     STUDY = "study"  # part of the study's specification, which does not change when the study is continued
     BUDGET = "budget"  # limits of this search only
@@ -43,23 +43,23 @@ class Option:
     """Description of one option: the metadata of a field.
 
     Attributes:
-        help: One or two plain sentences, with the unit. ``--some-option`` in it becomes ``some_option`` in Python.
+        help: One or two plain sentences, with the unit. In Python help, ``--some-option`` is replaced by ``some_option``.
         section: Heading of the option in the help text.
-        scope: The object that the option describes.
+        scope: The object to which the option applies.
         name: Name of the field, which is the Python keyword.
         flag: Long option without its hyphens, which is also the key in study files.
         hidden_flags: Former names of the flag. The command line and study files still accept them.
-        kind: How a typed value is parsed.
+        kind: Type of the value on the command line.
         low: Lowest number accepted on the command line, or None.
         high: Highest number accepted on the command line, or None.
-        above_zero: Whether Python values must be above 0, too.
+        above_zero: Whether Python values must also be above 0.
         metavar: Placeholder of the value in the help text; None for that of ``kind``.
-        choices: Names that the option accepts, where they form a fixed list.
-        is_repeatable: Whether the option may be typed several times.
-        example: A hint how a value is typed, for the command line only.
-        setting: Field of ``StudySpec`` that stores the value; empty where the value needs a step of its own.
-        default: Value that is used when the option is left out.
-        default_text: Description of the default where ``default`` is None.
+        choices: Names that the option accepts, if they form a fixed list.
+        is_repeatable: Whether the option can be given several times.
+        example: A hint on the format of the value, for the command line only.
+        setting: Field of ``StudySpec`` that stores the value; empty if the value needs separate processing.
+        default: Value that is used when the option is not given.
+        default_text: Description of the default if ``default`` is None.
         in_study_files: Whether a study file may set the option.
     """
 
@@ -92,7 +92,7 @@ class Option:
         """Return the help text of the Python keyword.
 
         Args:
-            keywords: Keyword of each flag that the text may name.
+            keywords: Keyword of each flag that the text may mention.
         """
         text = re.sub(r"--([a-z][a-z-]+)", lambda match: f"``{keywords[match[1]]}``", self.help)
         unit = {"duration": "In seconds.", "bytes": "In bytes."}.get(self.kind)
@@ -100,22 +100,22 @@ class Option:
 
     @property
     def _default_hint(self) -> str:
-        text = self.default_text or ("" if self.default in (None, (), {}) else _written(self.default))
+        text = self.default_text or ("" if self.default in (None, (), {}) else _format_default(self.default))
         return f"[default: {text}]" if text else ""
 
 
-def _written(default: Any) -> str:
+def _format_default(default: Any) -> str:
     return ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 def option_field(help: str, section: Section, *, value: Any = None, **details: Any) -> Any:  # noqa: A002 - as in click
-    """Make a field.
+    """Create a dataclass field for an option.
 
     Args:
         help: See ``Option.help``.
-        section: See ``Option.section``; it decides the scope.
-        value: Value of the field when the option is left out. None where the default depends on other values, such
-            as those of an existing study.
+        section: See ``Option.section``; it determines the scope.
+        value: Value of the field when the option is not given. None if the default depends on other values, such as those
+            of an existing study.
         details: Further attributes of ``Option``.
     """
     default = details.pop("default", value)
@@ -124,12 +124,12 @@ def option_field(help: str, section: Section, *, value: Any = None, **details: A
 
 
 def inherited_field(options_class: type[Any], name: str, **changes: Any) -> Any:
-    """Make a field with the metadata of a field of another option dataclass.
+    """Create a field with the metadata of a field of another option dataclass.
 
     Args:
         options_class: The other dataclass.
         name: Name of the field.
-        changes: Attributes of ``Option`` that differ, and ``value``, the value of the field when the option is left out.
+        changes: Attributes of ``Option`` that differ, and ``value``, the value of the field when the option is not given.
     """
     other = next(item for item in dataclasses.fields(options_class) if item.name == name)
     option: Option = other.metadata["option"]

@@ -1,4 +1,4 @@
-"""Options of a search and of a splice search: one dataclass field for each.
+"""Options of a search and of a splice search: one dataclass field for each option.
 
 The metadata of a field generates the command line option, the keyword of the Python function and its documentation, the key
 of a study file, and the entry on the reference page. To add an option, add a field here and the code that uses its value.
@@ -32,9 +32,9 @@ DEFAULT_KEEP_MODELS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions(OptionSet):
-    """Options of a search. None means that the option was left out.
+    """Options of a search. None means that the option was not given.
 
-    A new study then takes the default, and a study that is continued keeps its own value.
+    A new study then uses the default, and a continued study uses its recorded value.
 
     Raises:
         UsageError: A limit is not above 0, or an option does not apply to the chosen executor.
@@ -90,7 +90,7 @@ class SearchOptions(OptionSet):
         default=112,
     )
     fit: str | None = option_field(
-        "How an image becomes square: stretch (distort it), pad (add black on its short sides) or crop (keep its centre).",
+        "How an image is resized to a square: stretch (the aspect ratio changes), pad (with black) or crop (to the centre).",
         Section.DATA,
         metavar="NAME",
         choices=FITS,
@@ -165,7 +165,7 @@ class SearchOptions(OptionSet):
         default_text="asha; for cross-validation wilcoxon",
     )
     fidelity: str | None = option_field(
-        "What the sampler kt-hyperband increases from rung to rung: epochs, or image_size (the image size together with the "
+        "Resource that the sampler kt-hyperband increases from rung to rung: epochs, or image_size (the image size and the "
         "epochs).",
         Section.SEARCH,
         metavar="NAME",
@@ -174,8 +174,8 @@ class SearchOptions(OptionSet):
         default="epochs",
     )
     warm_start: str | None = option_field(
-        "Earlier study in the same storage. The search first tries its best configurations, and the sampler learns from its "
-        "scores where they are comparable.",
+        "Earlier study in the same storage. The search first tries its best configurations, and the sampler uses its scores "
+        "if they are comparable.",
         Section.SEARCH,
         metavar="STUDY",
         setting="warm_start",
@@ -226,7 +226,7 @@ class SearchOptions(OptionSet):
     )
     views: int | None = option_field(
         "Augmented views of each image that are drawn once, so that the features of frozen layers can be cached; each epoch "
-        "uses the next view. 0 augments anew in every epoch and caches no features.",
+        "uses the next view. 0 draws new augmentations in every epoch and caches no features.",
         Section.TRAINING,
         kind="int",
         low=0,
@@ -248,7 +248,7 @@ class SearchOptions(OptionSet):
         kind="int",
         low=1,
         above_zero=True,
-        default_text=f"{DEFAULT_TRIALS} if no other limit is set and the sampler has no end",
+        default_text=f"{DEFAULT_TRIALS} if no other limit is set and the sampler has no fixed number of trials",
     )
     seconds: float | None = option_field(
         "Wall time of this search.",
@@ -260,7 +260,7 @@ class SearchOptions(OptionSet):
         default_text="no limit",
     )
     total_epochs: int | None = option_field(
-        "Number of epochs of all trials together; no further trial begins once it is reached.",
+        "Total number of epochs of all trials. When it is reached, no further trial starts.",
         Section.BUDGET,
         kind="int",
         low=1,
@@ -268,7 +268,7 @@ class SearchOptions(OptionSet):
         default_text="no limit",
     )
     target: float | None = option_field(
-        "Score of the objective that ends the search when a trial reaches it.",
+        "The search ends when a trial reaches this score of the first objective.",
         Section.BUDGET,
         kind="float",
         metavar="SCORE",
@@ -283,7 +283,7 @@ class SearchOptions(OptionSet):
         default_text="no limit",
     )
     keep_models: int = option_field(
-        "Number of best trials whose models stay on disk.",
+        "Number of best trials whose models are kept on disk.",
         Section.BUDGET,
         kind="int",
         low=1,
@@ -311,17 +311,17 @@ class SearchOptions(OptionSet):
         Section.EXECUTION,
         kind="int",
         low=1,
-        default_text="as many as the machine can hold",
+        default_text="limited by the cores, GPUs and memory",
     )
     batch_trials: int | None = option_field(
-        "Largest number of cheap trials, such as heads on frozen features, that train together as one batch; 1 trains each "
-        "trial alone.",
+        "Maximum number of cheap trials, such as heads on frozen features, that are trained together as one batch; 1 trains "
+        "each trial separately.",
         Section.EXECUTION,
         hidden_flags=("together",),
         kind="int",
         low=1,
         above_zero=True,
-        default_text="16, or an eighth of the trials for samplers that learn from scores",
+        default_text="16; for samplers that use scores, at most an eighth of the trials",
     )
     cpus_per_trial: float | None = option_field(
         "Number of CPU cores for each trial.",
@@ -370,11 +370,11 @@ class SearchOptions(OptionSet):
         _check_executor(self.executor)
         if self.executor != "ray" and self.ray_resources:
             names = [f"--{name.replace('_', '-')}" for name in self.ray_resources]
-            raise UsageError(f"{', '.join(names)} needs --executor ray; received --executor {self.executor}. Leave it out.")
+            raise UsageError(f"{', '.join(names)} needs --executor ray; received --executor {self.executor}. Omit it.")
 
     @property
     def hyperparameters(self) -> dict[str, Any] | None:
-        """Hyperparameters with fixed values, ``views`` included; None where none was given."""
+        """Hyperparameters with fixed values, including ``views``; None if none was given."""
         views = {} if self.views is None else {"views": self.views}
         return {**(self.fixed or {}), **views} or None
 
@@ -398,16 +398,17 @@ def _search_option(name: str, **changes: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class SpliceOptions(OptionSet):
-    """Options of a splice search. None means that the option was left out.
+    """Options of a splice search. None means that the option was not given.
 
-    The value is then that of the study in which a branch was trained, so that its test part stays unread; else the default.
+    The value is then that of the study in which a branch was trained, so that the test part of this study is not used for
+    training; otherwise the default.
 
     Raises:
         UsageError: A number is out of its range.
         UnknownNameError: There is no such executor.
     """
 
-    data: str | None = _search_option("data", default_text="those of a trained branch, else phantom images")
+    data: str | None = _search_option("data", default_text="the data of a trained branch, else phantom images")
     cuts: Sequence[str] | None = option_field(
         "Cuts of the first network to try: layer names, or numbers of its splice points.",
         Section.SEARCH,
@@ -430,13 +431,13 @@ class SpliceOptions(OptionSet):
     name: str | None = _search_option(
         "name",
         help="Name of the study of the trained pairs. An existing study of this name is continued.",
-        default_text="made of both networks",
+        default_text="the names of both networks",
     )
     seed: int | None = _search_option("seed", help="Random seed of the split and the initial weights.")
     layout: str | None = _search_option("layout")
     classes: Sequence[str] | None = _search_option("classes")
     patients: str | None = _search_option("patients")
-    image_size: int | None = _search_option("image_size", default_text="that of a trained branch, else 112")
+    image_size: int | None = _search_option("image_size", default_text="the size of a trained branch, else 112")
     fit: str | None = _search_option("fit")
     normal_class: str | None = _search_option("normal_class", help="Class without a finding.")
     valid_fraction: float | None = _search_option(

@@ -33,8 +33,8 @@ class PreparedStudy:
         store: Record of the study.
         images: File of the decoded training and validation images.
         weights_folder: Folder that is searched first for pretrained weights, or None.
-        notes: Sentences about the data, the split and the assumptions made, for the user to read.
-        is_new: Whether the study was created now.
+        notes: Messages for the user about the data, the split and the assumptions made.
+        is_new: Whether the study was created by this call.
     """
 
     store: StudyStore
@@ -53,8 +53,8 @@ def prepare_study(
         options: Options of the search; only those of the study's specification are used.
         runs: Folder of all studies' files.
         storage: Optuna storage URL.
-        command: Command line as typed, for the record.
-        on_progress: Receives the number of decoded images and of all images.
+        command: Command line, for the record.
+        on_progress: Called with the number of decoded images and of all images.
 
     Raises:
         UsageError: A value is impossible, or a name does not exist.
@@ -112,9 +112,9 @@ class PreparedImages:
         split: Training, validation and test part.
         images: File of the decoded training and validation images.
         image_size: Height and width of a decoded image, in pixels.
-        fit: How an image became square: "stretch", "pad" or "crop".
+        fit: How images are resized to a square: "stretch", "pad" or "crop".
         weights_folder: Folder that is searched first for pretrained weights, or None.
-        notes: Sentences about the data, for the user to read.
+        notes: Messages for the user about the data.
     """
 
     split: SplitRecord

@@ -11,7 +11,7 @@ from typing import Any
 from automl_cxr.architectures import BACKBONES
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import UnknownNameError, UsageError
-from automl_cxr.study.spaces import load_space, refuse_unread_fixed, shipped
+from automl_cxr.study.spaces import load_space, refuse_unused_fixed, shipped
 from automl_cxr.study.study_files import find_study_file, read_study_file
 
 _HYPERPARAMETERS = {"image-size": "image_size", "batch-size": "batch_size", "epochs": "epochs", "fit": "fit"}
@@ -22,11 +22,11 @@ class Preset:
     """A named configuration.
 
     Attributes:
-        name: Name as requested.
+        name: Requested name.
         description: Description in one line.
         config: The configuration.
         n_classes: Number of classes in its publication, or None.
-        published: Parameter counts in its publication, by "parameters" and "trainable".
+        published: Published parameter counts, with the keys "parameters" and "trainable".
     """
 
     name: str
@@ -37,7 +37,7 @@ class Preset:
 
 
 def find_preset(name: str, values: Mapping[str, Any]) -> Preset:
-    """Return the configuration of a name, with some hyperparameters set to other values.
+    """Return the configuration with a name, and replace the values of some hyperparameters.
 
     Args:
         name: Name of a shipped study or search space, path of such a TOML file, or name of a backbone.
@@ -90,12 +90,12 @@ def _preset(space_name: str, values: Mapping[str, Any], settings: Mapping[str, A
     fixed = {name: value for name, value in values.items() if name not in ("image_size", "epochs")}
     space = load_space(space_name).fix(fixed)
     TrialConfig.from_values(space.constants)  # raises for unknown names and impossible values
-    refuse_unread_fixed(space, fixed)
+    refuse_unused_fixed(space, fixed)
     preset = space.preset()
     if preset is None:
         missing = [parameter.name for parameter in space.parameters if parameter.default is None]
         raise UsageError(
-            f"A preset needs a default of every hyperparameter; space {space.name} has none for {', '.join(missing)}. "
+            f"A preset needs a default for every hyperparameter; space {space.name} has none for {', '.join(missing)}. "
             f"Set them, for example with --set {missing[0]}=VALUE."
         )
     return TrialConfig.from_values({**settings, **space.constants, **preset, **values})

@@ -70,7 +70,7 @@ class SearchProgress:
     def on_begin(self, number: int, *, resumed: bool) -> None:
         self._running[number] = None
         if resumed:
-            self._print(f"trial {number} was left unfinished and is run again")
+            self._print(f"trial {number} was interrupted and is run again")
         elif not self._console.is_terminal:
             self._print(f"trial {number} starts")
 
@@ -83,7 +83,7 @@ class SearchProgress:
 
     def on_lost(self, number: int) -> None:
         self._running.pop(number, None)
-        self._print(f"trial {number} is stopped here: another search requeued it, because this search had no heartbeat")
+        self._print(f"trial {number} is stopped: another search requeued it, because the heartbeat of this search had stopped")
 
     def on_end(self, record: TrialRecord) -> None:
         self._running.pop(record.number, None)
@@ -115,14 +115,14 @@ class SearchProgress:
         return ", ".join(part for part in parts if part)
 
     def _time_left(self, n_done: int) -> str:
-        """Estimate the remaining time: the shorter of the wall time and that of the remaining trials at the current pace."""
+        """Estimate the remaining time: the minimum of the wall time left and the estimated time of the remaining trials."""
         now = time.monotonic()
         limits = []
         if self._budget.seconds is not None:
             limits.append(self._budget.seconds - (now - self._start))
         if self._budget.n_trials is not None and self._n_ended:
-            pace = (self._last_end - self._start) / self._n_ended
-            limits.append((self._budget.n_trials - n_done) * pace - (now - self._last_end))
+            seconds_per_trial = (self._last_end - self._start) / self._n_ended
+            limits.append((self._budget.n_trials - n_done) * seconds_per_trial - (now - self._last_end))
         return f"about {format_seconds(max(0.0, min(limits)))} left" if limits and self._running else ""
 
     def _status(self) -> Text:

@@ -19,7 +19,7 @@ from automl_cxr.io import sha256_of_file
 from automl_cxr.version import __version__
 
 _PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
-_PACKAGES = (  # whose versions may affect a proposal, a pixel, a weight or a score
+_PACKAGES = (  # packages whose versions may affect proposals, pixels, weights or scores
     "deap",
     "h5py",
     "jax",
@@ -47,11 +47,11 @@ class SearchEntry:
     Attributes:
         driver: Name of the driver, which is also recorded on its trials.
         when: Local start time, for information only.
-        position: Number of searches that were started before.
+        position: Number of earlier searches on the study.
         command: Command line; "" if the search was started from Python.
         sampler: Name of the sampler.
         budget: Fields of the ``Budget``.
-        full_trials: Number of trials that the sampler planned to run to the last epoch; None if it does not plan a number.
+        full_trials: Number of trials that the sampler plans to run to the last epoch; None if the number is not fixed.
         versions: Versions of Python and of the packages that affect results, and the name of the Keras backend.
         code: ``version`` of this package, ``digest`` of its files, and, in a git checkout, the ``commit``, which ends in
             "-dirty" if a file of the checkout is modified.

@@ -1,4 +1,4 @@
-"""The proposer of a search: it connects a sampler's proposer with the budget, the record and the files of a study."""
+"""The proposer of a search: it adds the budget, the record and the files of a study to the proposer of a sampler."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from automl_cxr.study.objective import staging_folder
 from automl_cxr.study.resource_errors import explained_resource_errors
 from automl_cxr.study.store import StudyStore
 
-_MAX_ATTEMPTS = 5  # attempts of a trial whose drivers died; after that, the trial is the probable cause
-_MAX_REFUSALS = 100  # refused trials before the first trained one; samplers learn from each refusal
+_MAX_ATTEMPTS = 5  # of a trial whose drivers died; after that, the trial is probably the cause
+_MAX_REFUSALS = 100  # refused trials before the first trained one; samplers use the violations of refused trials
 _MAX_FAILURES = 5  # failed trials before the first success; after that, all configurations probably fail
 
 
 class RecordedProposer:
     """A proposer that checks the budget, requeues abandoned trials, and commits files before a trial is marked COMPLETE.
 
-    ``propose`` chooses, under the study's lock, the first that applies:
+    ``propose`` acquires the lock of the study and returns the first available of:
 
     1. a trial of this search that failed with an error that may be temporary;
     2. a trial that a dead driver abandoned;
     3. if the budget is not spent, a new trial of the wrapped proposer.
 
-    ``finish`` does, under the study's lock and only if this driver still owns the trial:
+    ``finish`` acquires the lock of the study and, only if this driver still owns the trial:
 
-    1. move the files of a finished trial into its folder;
-    2. requeue a trial whose error may be temporary, or record the end of the trial;
-    3. remove models and checkpoints that are not needed.
+    1. moves the files of a finished trial into its folder;
+    2. requeues a trial whose error may be temporary, or records the end of the trial;
+    3. removes models and checkpoints that are not needed.
     """
 
     def __init__(
@@ -99,12 +99,12 @@ class RecordedProposer:
         return None
 
     def _next_abandoned(self) -> int | None:
-        """Return a trial that a dead driver abandoned. Trials whose drivers died too often are marked as failed instead."""
+        """Return a trial that a dead driver abandoned. Trials whose drivers died too often are marked as FAILED."""
         for record in self._store.abandoned(self._monitor):
             if record.attempts - len(record.retries) < _MAX_ATTEMPTS:
                 return record.number
             self._proposer.resume(record.number)
-            reason = f"Its driver died {record.attempts} times while it ran: it may need more memory than there is."
+            reason = f"The search process died {record.attempts} times during this trial: the memory may be insufficient."
             self.finish(record.number, TrialEnd(Outcome.FAILED, error=reason))
         return None
 
@@ -113,7 +113,7 @@ class RecordedProposer:
         return Pause.IDLE if self._running else Pause.OVER
 
     def _wait_for_all_trials(self) -> Pause:
-        """Wait for trials of other drivers too, until their heartbeats have advanced. A dead driver's trials are requeued."""
+        """Wait for trials of other drivers too, until their heartbeats have advanced. Trials of dead drivers are requeued."""
         return Pause.IDLE if self._store.has_unverified_driver(self._monitor) else self._wait_for_own_trials()
 
     # ---------------------------------------------------------------------------------------------------- reports
@@ -124,13 +124,13 @@ class RecordedProposer:
     def observe_round(self, reports: Sequence[tuple[int, Report]]) -> list[Decision]:
         owned = self._store.select_owned([number for number, _ in reports], self._driver)
         with self._store.batch_writes():
-            verdicts = [
+            decisions = [
                 self._proposer.observe(number, report) if number in owned else Decision.STOP for number, report in reports
             ]
         for number, report in reports:
             if number in owned:
                 self._listener.on_epoch(number, report)
-        return [Decision.STOP] * len(reports) if self._budget.is_target_reached else verdicts
+        return [Decision.STOP] * len(reports) if self._budget.is_target_reached else decisions
 
     # ------------------------------------------------------------------------------------------------------- ends
 
@@ -162,9 +162,9 @@ class RecordedProposer:
             self._record_end(number, ending, ends_at_rung=ends_at_rung)
 
     def _commit_files(self, number: int, ending: TrialEnd, *, ends_at_rung: bool) -> TrialEnd:
-        """Move a finished trial's files into place. Return another ending if that fails or the time limit stopped the trial."""
+        """Move the files of a finished trial to its folder. Return another ending on failure or after the time limit."""
         if ending.facts["cut_short"] and (ends_at_rung or not self._is_best(ending.facts)):
-            # The trial had fewer epochs than the others, so its score is not comparable.
+            # The trial had fewer epochs than other trials, so its score is not comparable.
             return TrialEnd(Outcome.STOPPED, facts={"stopped_by": "time"})
         try:
             with explained_resource_errors():
@@ -186,7 +186,7 @@ class RecordedProposer:
         return n_before < ending.retry.times
 
     def _retry(self, number: int, ending: TrialEnd) -> None:
-        self._retention.free_disk_space(self._proposer.continuable)  # which may be sufficient after a full disk
+        self._retention.free_disk_space(self._proposer.continuable)  # a retry after a full disk may then succeed
         self._proposer.requeue(number, ending)
         self._to_retry.append(number)
         self._listener.on_failure(number, ending.error)
@@ -212,7 +212,7 @@ class RecordedProposer:
     # --------------------------------------------------------------------------------------------------- failures
 
     def raise_if_all_failed(self, *, at_least: int = 1) -> None:
-        """Raise StudyError if at least so many trials of this search failed and no trial of the study succeeded."""
+        """Raise StudyError if ``at_least`` trials of this search failed and no trial of the study succeeded."""
         if self._n_failures < at_least or self._store.has_any(TrialState.COMPLETE, TrialState.PRUNED):
             return
         last = self._store.records(TrialState.FAILED)[-1]
@@ -222,7 +222,7 @@ class RecordedProposer:
         )
 
     def raise_if_all_refused(self, *, at_least: int = 1) -> None:
-        """Raise StudyError if at least so many trials of this search were refused and no trial of the study was trained."""
+        """Raise StudyError if ``at_least`` trials of this search were refused and no trial of the study was trained."""
         if self._n_refusals < at_least:
             return
         ended = self._store.records(TrialState.COMPLETE, TrialState.PRUNED)

@@ -29,7 +29,7 @@ def explained_resource_errors() -> Iterator[None]:
     except Exception as error:
         if not _is_memory_error(error):
             raise
-        raise OutOfMemoryError(f"There is too little memory for this network and batch size ({_first_line(error)}).") from error
+        raise OutOfMemoryError(f"The memory is insufficient for this network and batch size ({_first_line(error)}).") from error
 
 
 def _is_memory_error(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""The search of a study: it connects a proposer and an executor with the study's record and files."""
+"""The search of a study: an executor runs the trials of a proposer, and results are stored in the study."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from automl_cxr.study.store import StudyStore
 from automl_cxr.study.warm_start import read_warm_start_points
 
 Execute = Callable[[Objective, Proposer], None]
-"""``run_inline``, or ``run_with_ray`` with its resources bound."""
+"""``run_inline``, or ``run_with_ray`` with its resources as bound arguments."""
 
 
 def run_search(

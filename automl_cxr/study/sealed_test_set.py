@@ -1,4 +1,4 @@
-"""The seal of the test set: each evaluation on the test part is recorded in the study."""
+"""Records each evaluation on the test part in the study."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class SealedTestSetMixin:
 
         Args:
             what: Name of the evaluated model.
-            scores: Its test scores.
+            scores: Test scores of the model.
 
         Returns:
-            Number of evaluations on the test part so far, this one included.
+            Number of evaluations on the test part so far, including this one.
         """
         entry = {"when": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "what": what, "scores": dict(scores)}
         with FileLock(self.folder / "test_opened.lock"):  # so that two simultaneous evaluations are both counted

@@ -1,4 +1,4 @@
-"""Resolves the settings of a study: from the options, else from the existing study, else from the defaults."""
+"""Resolves the settings of a study from the options, the existing study and the defaults, in this order of precedence."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from automl_cxr.scoring.objectives import Requirement, check_objectives, needs_n
 from automl_cxr.study.fidelity import check_fidelity
 from automl_cxr.study.option_fields import options_of
 from automl_cxr.study.options import SearchOptions
-from automl_cxr.study.spaces import check_space, read_space, refuse_unread, refuse_unread_fixed
+from automl_cxr.study.spaces import check_space, read_space, refuse_unused, refuse_unused_fixed
 from automl_cxr.study.spec import StudySpec, resolve_path
 
 DEFAULT_SPACE = "scratch"
-_OF_TRIALS = ("image_size", "fit", "batch_size", "epochs", "seed")  # settings that are hyperparameters of every trial, too
+_TRIAL_SETTINGS = ("image_size", "fit", "batch_size", "epochs", "seed")  # settings that are also hyperparameters of every trial
 _WEIGHTS = ("weights", "second_weights")
 
 
 def resolve_settings(options: SearchOptions, existing: StudySpec | None) -> dict[str, Any]:
-    """Resolve and check the settings that options state directly; the space and the normal class are resolved apart.
+    """Resolve and check the settings that options specify directly; the space and the normal class are resolved separately.
 
     Args:
         options: Options of the search.
@@ -49,7 +49,7 @@ def resolve_settings(options: SearchOptions, existing: StudySpec | None) -> dict
     settings["folds"] = _checked_folds(settings["folds"], options)
     if settings["pruner"] is None:
         settings["pruner"] = default_pruner(folds=settings["folds"], n_objectives=len(settings["objectives"]))
-    TrialConfig.from_values({name: settings[name] for name in _OF_TRIALS})
+    TrialConfig.from_values({name: settings[name] for name in _TRIAL_SETTINGS})
     _check_warm_start(settings, options)
     for name in ("valid_fraction", "test_fraction"):
         if not isinstance(settings[name], (int, float)):
@@ -77,23 +77,23 @@ def _absolute_if_file(name: str, value: Value) -> Value:
 
 def _existing_folder(folder: str | None) -> str | None:
     if folder is not None and not Path(folder).expanduser().is_dir():
-        raise UsageError(f"The folder of pretrained weights must exist; received {folder}. Name another --weights.")
+        raise UsageError(f"The folder of pretrained weights must exist; received {folder}. Choose another --weights.")
     return None if folder is None else resolve_path(folder)
 
 
 def _checked_folds(folds: Any, options: SearchOptions) -> int:
     if type(folds) is not int or folds < 0 or folds == 1:
-        raise UsageError(f"folds must be 2 or more, or 0 for one validation part; received {folds!r}. Try 5.")
+        raise UsageError(f"folds must be 2 or more, or 0 for one validation part; received {folds!r}. A usual value is 5.")
     if folds and options.valid_fraction is not None:
         raise UsageError(
-            f"With folds, each fold is the validation part once, so there is no separate validation part; received --folds "
-            f"{folds} and --valid-fraction {options.valid_fraction}. Leave one out."
+            f"With --folds, each fold is used for validation once, so --valid-fraction does not apply; received --folds "
+            f"{folds} and --valid-fraction {options.valid_fraction}. Omit one of them."
         )
     return folds
 
 
 def default_pruner(*, folds: int, n_objectives: int) -> str:
-    """Return the name of the default pruner. No pruner compares folds by several objectives."""
+    """Return the name of the default pruner. No pruner supports folds with several objectives."""
     if not folds:
         return "asha"
     return "wilcoxon" if n_objectives == 1 else "none"
@@ -119,13 +119,13 @@ def choose_space(options: SearchOptions, existing: StudySpec | None, fixed: Mapp
     else:
         chosen = options.space or DEFAULT_SPACE
         name, text = Path(chosen).stem, read_space(chosen)
-    as_written = check_space(parse_space(text, name=name))
-    space = check_space(as_written.fix(fixed))
-    if existing is None:  # a study of an earlier version can be continued
-        refuse_unread(as_written, as_written.names)
-        refuse_unread_fixed(space, fixed)
+    original_space = check_space(parse_space(text, name=name))
+    space = check_space(original_space.fix(fixed))
+    if existing is None:  # studies of earlier versions, which had no such check, can be continued
+        refuse_unused(original_space, original_space.names)
+        refuse_unused_fixed(space, fixed)
     if options.batch_size is not None and "batch_size" in space.names:
-        raise UsageError(f"The batch size is set twice: by --batch-size and by the space {name} or --set. Leave one out.")
+        raise UsageError(f"The batch size is set twice: by --batch-size and by the space {name} or --set. Omit one of them.")
     return name, text
 
 
@@ -149,7 +149,7 @@ def check_search_methods(settings: Mapping[str, Any], space_name: str, space_tom
 def choose_normal_class(
     options: SearchOptions, existing: StudySpec | None, classes: tuple[str, ...], notes: list[str]
 ) -> str | None:
-    """Return the name of the class without a finding, or None; add a note where it is detected from the names.
+    """Return the name of the class without a finding, or None; add a note if it is detected from the class names.
 
     Raises:
         UnknownNameError: The class does not exist.
@@ -162,7 +162,7 @@ def choose_normal_class(
         return existing.normal_class
     index = find_normal_class(classes)
     if index is None:
-        notes.append("No class name means 'no finding', so FNFR is not computed; name the class with --normal-class.")
+        notes.append("No class without a finding was detected, so FNFR is not computed; set it with --normal-class.")
         return None
     notes.append(f"Class '{classes[index]}' is used as the class without a finding; --normal-class changes it.")
     return classes[index]
@@ -178,4 +178,4 @@ def check_normal_class(spec: StudySpec) -> None:
     for kind, names in (("objective", spec.objectives), ("required", required)):
         for name in names:
             if needs_normal_class(name) and spec.normal_class is None:
-                raise UsageError(f"The {kind} {name} needs the class without a finding: name it with --normal-class.")
+                raise UsageError(f"The {kind} {name} needs the class without a finding: set it with --normal-class.")

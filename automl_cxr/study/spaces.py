@@ -26,7 +26,7 @@ def find_shipped(folder: str, kind: str, name: str) -> Path:
 
     Raises:
         UnknownNameError: It is neither.
-        UsageError: The path leads to no file.
+        UsageError: There is no file at this path.
     """
     known = shipped(folder)
     if name in known:
@@ -42,11 +42,11 @@ def load_space(name: str) -> Space:
     """Load and check a shipped space by name, or a user's space by the path of its TOML file.
 
     Raises:
-        UnknownNameError: There is no such space, or the space contains a name that is no hyperparameter.
-        SpaceError: The file is no space, contains values that a trial cannot take, or sets hyperparameters without effect.
+        UnknownNameError: There is no such space, or the space contains a name that is not a hyperparameter.
+        SpaceError: The file is not a space, contains invalid values, or sets hyperparameters without effect.
     """
     space = check_space(parse_space(read_space(name), name=Path(name).stem))
-    refuse_unread(space, space.names)
+    refuse_unused(space, space.names)
     return space
 
 
@@ -65,17 +65,17 @@ def read_space(name: str) -> str:
 
 
 def check_space(space: Space) -> Space:
-    """Check that every name in a space is a hyperparameter and every value a valid one; return the space.
+    """Check that every name in a space is a hyperparameter and that every value is valid; return the space.
 
     Raises:
-        UnknownNameError: A name is no hyperparameter.
+        UnknownNameError: A name is not a hyperparameter.
         SpaceError: A value is out of its range, or the space is empty.
     """
     if not space.names:
-        raise SpaceError(f"Space '{space.name}' is empty: a space fixes or searches at least one hyperparameter.")
+        raise SpaceError(f"Space '{space.name}' is empty: a space must fix or search at least one hyperparameter.")
     for name, values in [
         *((name, [value]) for name, value in space.constants.items()),
-        *((parameter.name, _extremes(parameter)) for parameter in space.parameters),
+        *((parameter.name, _boundary_values(parameter)) for parameter in space.parameters),
     ]:
         for value in values:
             try:
@@ -91,11 +91,10 @@ def check_space(space: Space) -> Space:
     return space
 
 
-def refuse_unread(space: Space, names: Collection[str]) -> None:
-    """Refuse hyperparameters that no network of a space reads.
+def refuse_unused(space: Space, names: Collection[str]) -> None:
+    """Check that every hyperparameter of a space has an effect on at least one of its networks.
 
-    A hyperparameter that is read only under a condition is accepted if the space searches one of the hyperparameters that
-    decide it.
+    A conditional hyperparameter is accepted if the space searches one of the hyperparameters on which its condition depends.
 
     Args:
         space: A space that ``check_space`` accepts.
@@ -110,20 +109,20 @@ def refuse_unread(space: Space, names: Collection[str]) -> None:
     for name in names:
         used_by = used_by_of(name)
         candidates = [config for config in configs if config.family in used_by.families]
-        is_decided_later = any(parent in searched for parent in used_by.depends_on)
-        if candidates and (is_decided_later or any(config.reads(name) for config in candidates)):
+        is_condition_searched = any(parent in searched for parent in used_by.depends_on)
+        if candidates and (is_condition_searched or any(config.reads(name) for config in candidates)):
             continue
         values = {parent: getattr(configs[0], parent) for parent in used_by.depends_on} if candidates else {}
         received = {"family": "/".join(map(str, families or ())), **values}
         setting = ", ".join(f"{parent}={value!r}" if value == "" else f"{parent}={value}" for parent, value in received.items())
         raise SpaceError(
-            f"A search must set only hyperparameters that its networks read; space '{space.name}' with {setting} does not read "
-            f"'{name}'. It is used by {used_by}. Leave '{name}' out, or change the others."
+            f"A search must set only hyperparameters that its networks use; space '{space.name}' with {setting} does not use "
+            f"'{name}'. It is used by {used_by}. Omit '{name}', or change the others."
         )
 
 
-def refuse_unread_fixed(space: Space, fixed: Collection[str]) -> None:
-    """Refuse hyperparameters that were fixed by hand and that no network of a space reads.
+def refuse_unused_fixed(space: Space, fixed: Collection[str]) -> None:
+    """Check that every hyperparameter that the user fixed has an effect on at least one network of a space.
 
     If the family was fixed, the other hyperparameters of the space are checked too. Otherwise they are not: ``--set loss=ce``
     is accepted for a space that also searches ``focal_gamma``.
@@ -135,8 +134,8 @@ def refuse_unread_fixed(space: Space, fixed: Collection[str]) -> None:
     Raises:
         SpaceError: A hyperparameter has no effect.
     """
-    refuse_unread(space, space.names if "family" in fixed else fixed)
+    refuse_unused(space, space.names if "family" in fixed else fixed)
 
 
-def _extremes(parameter: object) -> list[Value]:
+def _boundary_values(parameter: object) -> list[Value]:
     return list(parameter.values) if isinstance(parameter, Choice) else [parameter.low, parameter.high]  # type: ignore[attr-defined]

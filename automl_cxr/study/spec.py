@@ -1,4 +1,4 @@
-"""The specification of a study: all settings that determine its trials and scores. It never changes."""
+"""The specification of a study: all settings that determine its trials and scores. It is immutable."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class StudySpec:
         data: Absolute path of the data folder or table.
         layout: Name of its layout.
         classes: Class names in the order of their indices.
-        patients: Regular expression that names patients, or None.
+        patients: Regular expression that finds the patient id in a file name, or None.
         data_digest: Digest of the table: image ids, labels and patients.
         pixels_digest: Digest of the training and validation files' contents.
-        fixed: Hyperparameters that the user fixed, regardless of the space.
+        fixed: Hyperparameters that the user fixed; they take precedence over the space.
         weights_folder: Absolute path of the folder that is searched for pretrained weights, or None.
         image_size: Height and width of images, in pixels.
         fit: How an image is fitted into a square.
@@ -41,13 +41,13 @@ class StudySpec:
         normal_class: Name of the class without a finding, or None.
         sampler: Name of the sampler.
         pruner: Name of the pruner.
-        fidelity: What increases from rung to rung: "epochs", or "image_size" in addition.
+        fidelity: Resource that increases from rung to rung: "epochs", or "image_size" for both.
         valid_fraction: Fraction of the images in the validation part.
         test_fraction: Fraction of the images in the test part.
         folds: Number of folds of cross-validation; 0 for one validation part.
         seed: Seed of the split, the proposals and the trials.
         warm_start: Name of the earlier study of a warm start, or None.
-        warm_start_top: Maximum number of its best configurations that are enqueued.
+        warm_start_top: Maximum number of best configurations of the earlier study that are enqueued.
         versions: Versions of this package and of the packages that affect results.
         command: Command line that created the study, for the record.
     """
@@ -129,7 +129,7 @@ class StudySpec:
         """
         names = [item.name for item in dataclasses.fields(self) if item.name not in _CHANGEABLE]
         settings = [name for name in names if name not in _CONTENTS]
-        for name in (*settings, *_CONTENTS):  # contents last, because they differ if another setting differs
+        for name in (*settings, *_CONTENTS):  # contents are compared last, because they also differ if another setting differs
             requested, stored = self._comparable(name), existing._comparable(name)
             if requested != stored:
                 difference = (
@@ -138,7 +138,7 @@ class StudySpec:
                     else f"with {name} {_format(stored)}; received {_format(requested)}"
                 )
                 raise StudyMismatchError(
-                    f"Study '{self.name}' was begun {difference}. Repeat its settings, or begin another study with --name."
+                    f"Study '{self.name}' was created {difference}. Repeat its settings, or create another study with --name."
                 )
 
 

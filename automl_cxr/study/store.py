@@ -1,7 +1,7 @@
-"""A study: its Optuna study for small values and its folder for large files.
+"""A study: small values are stored in an Optuna study, and files in a folder.
 
-The Optuna storage is the commit point. A trial's files are moved into place before the trial is marked COMPLETE. Therefore, at
-any moment, a trial is either complete with all its files or will be run again.
+The Optuna storage is the commit point. A trial's files are moved into place before the trial is marked COMPLETE. Therefore,
+at any time, a trial is either COMPLETE with all its files or will be run again.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class StudyStore(TrialRecordsMixin, TrialFilesMixin, SealedTestSetMixin):
         folder = runs / spec.name
         if any((folder / "trials").glob("[0-9]*")):
             raise StudyError(
-                f"A new study needs a folder without trials; {folder} contains trials of a study that is not in "
+                f"The folder of a new study must not contain trials; {folder} contains trials of a study that is not in "
                 f"{without_password(storage)}. Pass the --storage of that study, or another --runs or --name."
             )
         with explained_disk_errors(folder):
@@ -106,7 +106,7 @@ class StudyStore(TrialRecordsMixin, TrialFilesMixin, SealedTestSetMixin):
             )
         if store.study.user_attrs.get(_SPLIT_DIGEST, store.split_digest) != store.split_digest:
             raise StudyError(
-                f"The files at {store.folder} are those of another study than '{name}' in {without_password(storage)}. "
+                f"The files at {store.folder} do not belong to study '{name}' in {without_password(storage)}. "
                 "Pass the matching --runs or --storage."
             )
         return store
@@ -128,7 +128,7 @@ class StudyStore(TrialRecordsMixin, TrialFilesMixin, SealedTestSetMixin):
         """Return the same study with a storage for a driver: it caches the driver's trials and waits for the backend.
 
         Args:
-            on_away: Called with the reason each time that the driver begins to wait for the storage.
+            on_away: Called with the reason whenever the driver starts to wait for the storage.
             patience: Seconds to wait for a storage that does not respond.
         """
         backend = uncached_storage(storage_of(self.study))
@@ -184,12 +184,12 @@ class StudyStore(TrialRecordsMixin, TrialFilesMixin, SealedTestSetMixin):
 def unknown_study_error(name: str, backend: optuna.storages.BaseStorage, url: str) -> StudyError:
     """Return the error for a name that no study in the storage has. Its message lists the existing names."""
     names = optuna.study.get_all_study_names(backend)
-    known = f"It holds: {', '.join(sorted(names))}." if names else "It holds none yet."
+    known = f"Its studies: {', '.join(sorted(names))}." if names else "It contains no studies."
     return StudyError(f"No study '{name}' in {without_password(url)}. {known}")
 
 
 def creation_lock(name: str, runs: Path) -> FileLock:
-    """Return the lock under which a study is looked up and created, so that two processes do not create it at once."""
+    """Return the lock for finding and creating a study, so that two processes cannot create it at the same time."""
     with explained_disk_errors(runs):
         runs.mkdir(parents=True, exist_ok=True)
     return FileLock(runs / f".{name}.lock")
@@ -203,7 +203,7 @@ def check_study_name(name: str) -> str:
     """
     if not name or name.startswith(".") or re.search(r"[/\\\x00-\x1f]", name) or len(name.encode()) > 200:
         raise UsageError(
-            "A study's name must be valid as a folder's name (no slash, no control character, no leading dot, at most 200 "
+            "The name of a study must be a valid folder name (no slash, no control character, no leading dot, at most 200 "
             f"bytes); received {name!r}. Choose another name."
         )
     return name

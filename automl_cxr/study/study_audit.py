@@ -1,6 +1,6 @@
 """The audit of a study's training and validation images, stored as audit.json.
 
-The test part is sealed and not audited, neither its pixels nor its labels. `automl-cxr data audit` audits all parts.
+The test part is sealed: its pixels and labels are not read. `automl-cxr data audit` audits all parts.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def load_audit(store: StudyStore) -> Audit | None:
 
 
 def audit_messages(audit: Audit) -> list[str]:
-    """Return a one-line summary of an audit: its first warning, or otherwise its baseline."""
+    """Return a one-line summary of an audit: its first warning, or its baseline if there are no warnings."""
     if not audit.warnings:
         return [audit.baseline] if audit.baseline else list(audit.notes)
     n_others = len(audit.warnings) - 1

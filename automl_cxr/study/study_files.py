@@ -3,10 +3,10 @@
 description = "ResNet101V2, as published"
 image-size = 256                    # a long option of `automl-cxr search` without its hyphens
 trials = 1
-[reference]                         # counts of a publication, for `automl-cxr describe`
+[reference]                         # published counts, for `automl-cxr describe`
 n_classes = 3
 parameters = 42632707
-[space]                             # a search space; or, above: space = "NAME"
+[space]                             # a search space; alternatively space = "NAME" above
 family = "transfer"
 """
 
@@ -30,9 +30,9 @@ class StudyFile:
     """Contents of a study file.
 
     Attributes:
-        description: One line for people.
+        description: Description in one line.
         options: TOML value of each option; that of "space" is the path of the file itself if it contains a space.
-        reference: Counts that a publication states.
+        reference: Published counts.
     """
 
     description: str
@@ -82,7 +82,7 @@ def _checked_reference(reference: Any, path: Path) -> dict[str, int]:
 
 
 def load_study_options(name: str) -> dict[str, str]:
-    """Read the options in a study file as they would be typed; a list is joined by commas.
+    """Return the options in a study file as strings, as on the command line; lists are joined by commas.
 
     Args:
         name: Name of a shipped study file, or a path that ends in .toml.

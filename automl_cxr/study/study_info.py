@@ -21,7 +21,7 @@ from automl_cxr.study.trial_records import state_of
 
 @dataclass(frozen=True, kw_only=True)
 class StudySummary:
-    """The summary of a study, from its storage alone.
+    """The summary of a study, read only from its storage.
 
     Attributes:
         name: Name of the study.
@@ -57,7 +57,7 @@ class SearchSummary:
         sampler: Name of the sampler.
         trials: Number of trials whose last attempt this driver ran.
         last_ended: Local time at which the last of them ended; None if none has ended.
-        at_work: Whether the driver is not known to be dead.
+        at_work: Whether the search may be running: its driver is not known to be dead.
     """
 
     driver: str

@@ -16,16 +16,16 @@ class TrialCounts:
     """Counts of trials. complete + pruned + failed + running + left + waiting is the number of all trials.
 
     Attributes:
-        asked: Total number of trials that the last search requested; None if it had another budget.
-        asked_in_full: Number of trials that its sampler planned to run to the last epoch; None if it does not plan a number.
+        asked: Total number of trials that was requested for the last search; None without such a limit.
+        asked_in_full: Number of trials that its sampler plans to run to the last epoch; None if the number is not fixed.
         complete: Trials that ran to the last epoch.
         pruned: Trials that ended earlier: at a rung, pruned, or refused.
         refused: Trials among the pruned ones that were not trained because of a requirement or insufficient memory.
-        promoted: Trials that a later trial continued.
+        promoted: Trials that were continued by a later trial.
         failed: Number of failed trials by reason, the most frequent first.
         retried: Number of retries by reason.
         running: Trials that live drivers run.
-        left: Abandoned trials of dead drivers; the next search requeues them.
+        left: Running trials of dead drivers; the next search requeues them.
         waiting: Trials that have not started.
     """
 

@@ -38,7 +38,7 @@ class TrialFilesMixin:
         path = self._model_path(number)
         if not path.is_file():
             raise StudyError(
-                f"Trial {number} of study '{self.name}' has no model on disk. Only the best --keep-models keep theirs."
+                f"Trial {number} of study '{self.name}' has no model on disk. A search keeps the best --keep-models models."
             )
         return path
 
@@ -51,7 +51,7 @@ class TrialFilesMixin:
         return path.stat().st_size if path.is_file() else 0
 
     def drop_model(self, number: int) -> None:
-        """Remove a trial's model. Its predictions, history and configuration are retained."""
+        """Remove a trial's model. Its predictions, history and configuration are kept."""
         self._model_path(number).unlink(missing_ok=True)
 
     def _model_path(self, number: int) -> Path:
@@ -76,7 +76,7 @@ class TrialFilesMixin:
     def write_log(self, number: int, text: str) -> None:
         """Write the log of a failed trial."""
         folder = self.trial_folder(number)
-        with contextlib.suppress(OSError):  # the record has the reason as well; a full disk must not hide it
+        with contextlib.suppress(OSError):  # the reason is also in the record; a full disk must not raise an error here
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "train.log").write_text(text, encoding="utf-8")
 
@@ -94,7 +94,7 @@ class TrialFilesMixin:
         return self.folder / "checkpoints"
 
     def checkpoint_trials(self) -> dict[Path, int]:
-        """Return the trial number of each checkpoint file, incomplete files of killed workers (hidden) included."""
+        """Return the trial number of each checkpoint file, including hidden incomplete files of killed workers."""
         return {path: int(path.name.lstrip(".")[:5]) for path in self.checkpoints.iterdir() if ".npz" in path.name}
 
     def checkpoint_bytes(self) -> int:

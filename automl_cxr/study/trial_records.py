@@ -1,4 +1,4 @@
-"""The trials of a study as its Optuna storage holds them: records, ranking, counts and the driver of each trial."""
+"""The trials of a study in its Optuna storage: records, ranking, counts and drivers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STATES = {
     optuna.trial.TrialState.PRUNED: TrialState.PRUNED,
     optuna.trial.TrialState.FAIL: TrialState.FAILED,
 }
-_SEARCH = "search "  # prefix of an attribute per search, because two searches that share one attribute overwrite each other
+_SEARCH = "search "  # prefix; each search has a separate attribute, so that simultaneous searches overwrite nothing
 
 
 class TrialRecordsMixin:
@@ -83,7 +83,7 @@ class TrialRecordsMixin:
     # ---------------------------------------------------------------------------------------------------- ranking
 
     def ranked(self) -> list[TrialRecord]:
-        """Return the COMPLETE trials, best first by the first objective; among equal scores the earlier trial is first.
+        """Return the COMPLETE trials, best first by the first objective; equal scores are sorted by trial number.
 
         Trials that violate a constraint rank below all others, by increasing violation (Deb 2000).
         """
@@ -98,7 +98,7 @@ class TrialRecordsMixin:
         return self._undominated(self.eligible())
 
     def rank_for_retention(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
-        """Sort COMPLETE trials by how long to retain their models: the Pareto front first, then by the first objective."""
+        """Sort COMPLETE trials by priority for keeping their models: the Pareto front first, then by the first objective."""
         front = {record.number for record in self._undominated([record for record in records if record.is_feasible])}
         return sorted(records, key=lambda record: (record.number not in front, *self._rank_key(record)))
 
@@ -123,12 +123,12 @@ class TrialRecordsMixin:
     # ----------------------------------------------------------------------------------------------------- counts
 
     def n_started(self) -> int:
-        """Return the number of trials that were started, in any state but WAITING."""
+        """Return the number of trials in any state except WAITING."""
         waiting = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
         return len(self.study.get_trials(deepcopy=False)) - len(waiting)
 
     def n_epochs(self) -> int:
-        """Return the number of epochs of all trials together. A cross-validated trial records its number at each fold."""
+        """Return the total number of epochs of all trials. With cross-validation, it is recorded after each fold."""
         return sum(
             trial.user_attrs["epochs"] if "folds" in trial.user_attrs else len(read_scores(trial))
             for trial in self.study.get_trials(deepcopy=False)
@@ -143,17 +143,17 @@ class TrialRecordsMixin:
         return [_to_record(trial) for trial in running if trial.user_attrs.get("driver") not in alive]
 
     def has_unverified_driver(self, monitor: DriverMonitor) -> bool:
-        """Return whether a trial is running whose driver may be dead: its heartbeat has not advanced since monitoring began."""
+        """Return whether the driver of a running trial may be dead: its heartbeat has not advanced since monitoring started."""
         running = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
         monitor.alive()
         return any(not monitor.is_verified(trial.user_attrs.get("driver", "")) for trial in running)
 
     def owns(self, number: int, driver: str) -> bool:
-        """Return whether a trial is running under a driver, according to the storage at this moment."""
+        """Return whether a driver is running a trial, according to the current state of the storage."""
         return number in self.select_owned([number], driver)
 
     def select_owned(self, numbers: Sequence[int], driver: str) -> set[int]:
-        """Return which of the trials are running under a driver, according to the storage at this moment."""
+        """Return the trials that a driver is running, according to the current state of the storage."""
         storage, study_id = storage_of(self.study), study_id_of(self.study)
         ids = [storage.get_trial_id_from_study_id_trial_number(study_id, number) for number in numbers]
         if isinstance(storage, CachedDriverStorage):
@@ -207,7 +207,7 @@ def _to_record(trial: optuna.trial.FrozenTrial) -> TrialRecord:
 
 
 def _score(trial: optuna.trial.FrozenTrial, scores: Mapping[int, float]) -> float | None:
-    """Return the first objective. With several objectives, Optuna stores none for a pruned trial; its last epoch has it."""
+    """Return the first objective. For a pruned trial with several objectives, it is the score of the last epoch."""
     if trial.values is not None:
         return trial.values[0]
     return scores[max(scores)] if scores and trial.state is optuna.trial.TrialState.PRUNED else None

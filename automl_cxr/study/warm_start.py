@@ -1,12 +1,12 @@
-"""Warm start: a new study starts with the best configurations of an earlier study, and its sampler learns from their scores.
+"""Warm start: a new study starts with the best configurations of an earlier study, and its sampler uses their scores.
 
 The order of trials is: the preset of the space (trial 0, as in every study), the best configurations of the earlier study, then
 the proposals of the sampler.
 
-The plan is made once and written to warm_start.json before the study is created in the storage. Therefore it does not depend on
-later changes of the earlier study. The configurations are enqueued as WAITING trials, each marked with the number of its source
-trial. If the process is killed while it enqueues them, the next search enqueues the missing ones; none is enqueued twice. The
-scores stay in the file (see ``engine/warm_start_view.py``), because they are not results of this study.
+The plan is created once and written to warm_start.json before the study is created in the storage. Therefore it does not depend
+on later changes of the earlier study. The configurations are enqueued as WAITING trials, each marked with the number of its
+source trial. If the process is killed while it enqueues them, the next search enqueues the missing ones; none is enqueued
+twice. The scores remain in the file (see ``engine/warm_start_view.py``), because they are not results of this study.
 """
 
 from __future__ import annotations
@@ -29,12 +29,11 @@ from automl_cxr.study.spec import StudySpec
 from automl_cxr.study.store import StudyStore, explained_disk_errors, read_record
 
 _FILE = "warm_start.json"
-_SOURCE = "warm_start"  # attribute of an enqueued trial: the number of its source trial, or
+_SOURCE = "warm_start"  # attribute of an enqueued trial: the number of its source trial, or _PRESET
 _PRESET = "preset"
 
-# Scores of the earlier study are used only if these settings are equal. Otherwise they are not comparable: all of them could be
-# above or below all new scores.
-_SETTINGS_OF_SCORES = (
+# Scores of the earlier study are used only if these settings are equal. Otherwise the scores are not comparable.
+_SETTINGS_THAT_AFFECT_SCORES = (
     "objectives",
     "requirements",
     "folds",
@@ -50,7 +49,7 @@ _SETTINGS_OF_SCORES = (
 
 @dataclass(frozen=True, kw_only=True)
 class WarmStart:
-    """The plan of a warm start, as warm_start.json.
+    """The plan of a warm start, stored as warm_start.json.
 
     Attributes:
         study: Name of the earlier study.
@@ -88,11 +87,11 @@ def plan_warm_start(earlier: StudyStore, spec: StudySpec, split: SplitRecord) ->
 
     Raises:
         StudyError: The earlier study has no COMPLETE trial.
-        UsageError: None of its configurations has a value in the new space.
+        UsageError: None of its configurations contains a value in the new space.
     """
     ranked = earlier.ranked()
     if not ranked:
-        raise StudyError(f"A warm start needs complete trials; study '{earlier.name}' has none yet. Continue it first.")
+        raise StudyError(f"A warm start needs complete trials; study '{earlier.name}' has none yet. Continue this study first.")
     earlier_spec = earlier.spec
     enqueued, problems = _best_points(ranked, earlier_spec.space, spec)
     if not enqueued:
@@ -101,7 +100,7 @@ def plan_warm_start(earlier: StudyStore, spec: StudySpec, split: SplitRecord) ->
             f"A warm start needs configurations with values in space {spec.space_name}, other than its preset; "
             f"study '{earlier.name}' has none{reasons}. Omit --warm-start."
         )
-    differing = [name for name in _SETTINGS_OF_SCORES if getattr(earlier_spec, name) != getattr(spec, name)]
+    differing = [name for name in _SETTINGS_THAT_AFFECT_SCORES if getattr(earlier_spec, name) != getattr(spec, name)]
     scored = {} if differing else _same_trials(ranked, earlier_spec, spec)
     notes = [f"Warm start from '{earlier.name}': its best {len(enqueued)} configurations run first, after the space's preset."]
     if problems:
@@ -152,9 +151,9 @@ def _project(values: Mapping[str, Value], searched: Mapping[str, Value], space: 
             mismatches.append(f"{parameter.name} = {_short(value)} is out of range")
     for name, value in searched.items():
         if name not in space.names:
-            mismatches.append(f"{name} is not searched here")
+            mismatches.append(f"{name} is not in the space")
         elif name in space.constants and space.constants[name] != value:
-            mismatches.append(f"{name} is {_short(space.constants[name])} here")
+            mismatches.append(f"{name} is fixed to {_short(space.constants[name])}")
     return point, mismatches
 
 
@@ -180,14 +179,14 @@ def _same_trials(ranked: list[TrialRecord], earlier: StudySpec, spec: StudySpec)
 def _describe_scores(earlier: str, spec: StudySpec, differing: list[str], scored: Mapping[int, WarmStartPoint]) -> str:
     if differing:
         return (
-            f"The sampler does not use the scores of '{earlier}', because other settings "
-            f"({', '.join(differing)}) make them incomparable."
+            f"The sampler does not use the scores of '{earlier}', because they are not comparable "
+            f"(different settings: {', '.join(differing)})."
         )
     if not scored:
-        return f"The sampler uses no score of '{earlier}': none of its configurations is completely in space {spec.space_name}."
+        return f"The sampler uses no score of '{earlier}': no complete configuration of it is in space {spec.space_name}."
     if spec.sampler not in LEARNING_SAMPLERS:
         return f"The sampler {spec.sampler} cannot use scores of another study ({' and '.join(LEARNING_SAMPLERS)} can)."
-    return f"The sampler learns from {len(scored)} scores of '{earlier}'. They do not appear in the results of this study."
+    return f"The sampler uses {len(scored)} scores of '{earlier}'. They do not appear in the results of this study."
 
 
 def save_warm_start(plan: WarmStart, folder: Path) -> None:

@@ -1,9 +1,9 @@
-"""Checkpoints of trainings and results of finished folds on disk.
+"""Checkpoints of training and results of finished folds on disk.
 
 A checkpoint holds everything that determines the next epoch: every variable of the model (including moving averages and the
 states of random layers) and of its optimizer, the epochs so far (which determine phase, learning rate and patience) and the
-best weights. The order of an epoch's images depends on its number. Therefore a training that continues from a checkpoint, in
-another process or with more epochs, computes the same epochs as one that was never interrupted.
+best weights. The image order of an epoch depends on its number. Therefore training that continues from a checkpoint, in
+another process or with more epochs, computes the same epochs as uninterrupted training.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from automl_cxr.io import atomic_write
 from automl_cxr.model.keras_private import is_gradient_accumulator
 from automl_cxr.records import EpochRecord
 
-_JSON = "told"  # name of the JSON text among the arrays of a file
+_JSON = "told"  # key of the JSON text in a .npz file; earlier versions wrote the same key
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a training after an epoch.
+    """The training state after an epoch.
 
     Attributes:
         history: Every epoch so far.
-        best: The epoch with the best weights.
-        best_weights: These weights.
+        best: The best epoch.
+        best_weights: The weights after the best epoch.
         model: Every variable of the model.
         optimizer: Every variable of its optimizer, except accumulated gradients.
-        accumulated: Accumulated gradients, if batches are computed in parts.
-        parts: Number of these parts.
+        accumulated: Accumulated gradients, with gradient accumulation.
+        parts: Number of gradient accumulation steps; 1 without gradient accumulation.
     """
 
     history: tuple[EpochRecord, ...]
@@ -51,7 +51,7 @@ class Checkpoint:
     parts: int = 1
 
 
-def take_checkpoint(
+def create_checkpoint(
     model: keras.Model,
     optimizer: keras.Optimizer,
     *,
@@ -59,7 +59,7 @@ def take_checkpoint(
     best: EpochRecord,
     best_weights: Sequence[np.ndarray],
 ) -> Checkpoint:
-    """Copy the state of a training."""
+    """Copy the training state."""
     states, accumulators = _states(optimizer)
     return Checkpoint(
         tuple(history),
@@ -83,15 +83,15 @@ def _parts(optimizer: keras.Optimizer) -> int:
     return optimizer.gradient_accumulation_steps or 1
 
 
-def fits(checkpoint: Checkpoint, model: keras.Model) -> bool:
-    """Return whether a model has variables of the shapes in a checkpoint; at another image size it may not."""
+def has_matching_shapes(checkpoint: Checkpoint, model: keras.Model) -> bool:
+    """Return whether the variables of a model have the shapes in a checkpoint. They may differ at another image size."""
     return [tuple(variable.shape) for variable in model.variables] == [value.shape for value in checkpoint.model]
 
 
 def restore_checkpoint(checkpoint: Checkpoint, model: keras.Model, optimizer: keras.Optimizer) -> None:
     """Assign the values of a checkpoint to a model and a built optimizer.
 
-    If batches are now computed in another number of parts, the accumulated gradients start from 0.
+    If the number of gradient accumulation steps has changed, the accumulated gradients start from 0.
 
     Raises:
         TrialError: The checkpoint belongs to another network.
@@ -103,11 +103,11 @@ def restore_checkpoint(checkpoint: Checkpoint, model: keras.Model, optimizer: ke
         pairs.append((accumulators, checkpoint.accumulated))
     for variables, values in pairs:
         if [tuple(variable.shape) for variable in variables] != [value.shape for value in values]:
-            raise TrialError("A checkpoint must be of the network that continues from it; its shapes differ. Train anew.")
+            raise TrialError("A checkpoint must have the shapes of the network; its shapes differ. Train from the beginning.")
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
     if parts != checkpoint.parts:
-        counter = states[0]  # Keras counts parts here, and derives from it the steps that moments are corrected by
+        counter = states[0]  # Keras counts accumulation steps here, and derives the step number for bias correction from it
         counter.assign(counter // checkpoint.parts * parts)
 
 
@@ -145,8 +145,8 @@ class FinishedFold:
     Attributes:
         history: Its epochs.
         weights: Weights of its best epoch.
-        probabilities: Predictions for the images of the fold, which it was not trained on, float32 (n, n_classes).
-        cut_short: Whether the trial's time limit prevented further epochs.
+        probabilities: Predictions for the images of the fold, on which the network was not trained, float32 (n, n_classes).
+        cut_short: Whether the time limit of the trial prevented further epochs.
     """
 
     history: tuple[EpochRecord, ...]
@@ -198,7 +198,7 @@ def _explained_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, StopIteration, zipfile.BadZipFile) as error:
-        raise TrialError(f"The checkpoint {path} cannot be read ({error}). The trial has to be trained anew.") from error
+        raise TrialError(f"The checkpoint {path} cannot be read ({error}). Train the trial from the beginning.") from error
 
 
 def _history(values: Mapping[str, Any]) -> tuple[EpochRecord, ...]:

@@ -23,8 +23,8 @@ def compile_network(network: keras.Model, config: TrialConfig, *, learning_rate:
 
 
 def jit_compile() -> bool | str:
-    """Return the ``jit_compile`` argument of ``compile``: Keras' own choice, except for TensorFlow on a CPU.
+    """Return the ``jit_compile`` argument of ``compile``: "auto" (chosen by Keras), except for TensorFlow on a CPU.
 
-    There, XLA takes 15 s to compile a model, and its steps are no faster.
+    With TensorFlow on a CPU, XLA takes 15 s to compile a model, and training steps are not faster.
     """
     return False if keras.backend.backend() == "tensorflow" and not has_gpu() else "auto"

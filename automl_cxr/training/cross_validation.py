@@ -1,7 +1,7 @@
 """One trial with cross-validation: one network for each fold, scored on the images that it was not trained on.
 
-The files of the trial are those of any other trial: predictions for every image, each by the network that was not trained on
-it, and one model, which averages the predictions of all networks.
+The trial writes the same files as other trials: out-of-fold predictions for every image, and one model, which averages the
+predictions of all networks.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def cross_validate(task: TrialTask) -> Generator[FoldRecord, None, TrialResult]:
 
     The files are those of ``run_trial``: history.csv has a column "fold", valid.npz holds the out-of-fold predictions, and
     model.keras averages the networks. With ``task.checkpoint``, finished folds and the state of the current fold are saved
-    beside it, and an interrupted trial continues from there. After ``task.seconds``, each remaining fold is still trained for
+    beside it, and an interrupted trial continues from there. After ``task.seconds``, each remaining fold is trained for only
     one epoch.
 
     Raises:
@@ -84,7 +84,7 @@ def cross_validate(task: TrialTask) -> Generator[FoldRecord, None, TrialResult]:
 
 
 def load_fold_parts(images: Path, split: SplitRecord, fold: int) -> tuple[LabelledPart, LabelledPart]:
-    """Map the decoded images that the network of a fold is trained on, and those of the fold, into memory."""
+    """Return the training images of the network of a fold and the images of the fold, as memory maps."""
     pixels = np.load(images, mmap_mode="r", allow_pickle=False)
     labels = np.asarray(split.train.labels, np.int64)
     is_left_out = np.asarray(split.folds) == fold
@@ -93,7 +93,7 @@ def load_fold_parts(images: Path, split: SplitRecord, fold: int) -> tuple[Labell
 
 
 def predict_out_of_fold(model: keras.Model, images: Path, split: SplitRecord) -> np.ndarray:
-    """Predict every image with the network of a saved model that was not trained on it, float32 (n, n_classes)."""
+    """Return the out-of-fold predictions of a saved model, float32 (n, n_classes)."""
     probabilities = np.empty((len(split.folds), len(split.classes)), np.float32)
     for number in range(1, split.n_folds + 1):
         _, left_out = load_fold_parts(images, split, number)
@@ -102,12 +102,12 @@ def predict_out_of_fold(model: keras.Model, images: Path, split: SplitRecord) ->
 
 
 def fold_seed(trial_seed: int, fold: int) -> int:
-    """Derive the seed of a fold's network; initial weights and order of the images differ between folds."""
+    """Derive the seed of the network of a fold; initial weights and image order differ between folds."""
     return int(np.random.SeedSequence((trial_seed, fold)).generate_state(1)[0] >> 1)
 
 
 def _task_of_fold(task: TrialTask, fold: int) -> TrialTask:
-    """Return the task of one network, with its own seed and its own checkpoint, from which it resumes if it exists."""
+    """Return the task of a fold's network, with a separate seed and checkpoint; an existing checkpoint is resumed."""
     checkpoint = None if task.checkpoint is None else task.checkpoint.with_name(f"{task.checkpoint.stem}-fold-{fold}.npz")
     return dataclasses.replace(
         task,
@@ -127,14 +127,14 @@ def _finish_fold(
     log: TextIO,
     started: float,
 ) -> FinishedFold:
-    """Train the network of a fold and predict the images that it left out, unless an earlier attempt has saved the result."""
+    """Train the network of a fold and predict the images of the fold, unless an earlier attempt has saved the result."""
     result_file = None if task.checkpoint is None else task.checkpoint.with_name(f"{task.checkpoint.stem}-finished.npz")
     if result_file is not None and result_file.is_file():
         fold = load_fold(result_file)
         for epoch in fold.history:
             log_epoch(log, epoch)
         return fold
-    trained = _exhaust(train_network(task, train, left_out, n_classes=n_classes, costs=costs, log=log, started=started))
+    trained = _run_to_end(train_network(task, train, left_out, n_classes=n_classes, costs=costs, log=log, started=started))
     fold = FinishedFold(
         history=trained.history,
         weights=trained.model.get_weights(),
@@ -147,7 +147,7 @@ def _finish_fold(
     return fold
 
 
-def _exhaust(epochs: Generator[EpochRecord, None, TrainedNetwork]) -> TrainedNetwork:
+def _run_to_end(epochs: Generator[EpochRecord, None, TrainedNetwork]) -> TrainedNetwork:
     while True:
         try:
             next(epochs)

@@ -1,4 +1,4 @@
-"""The parts of a split as training reads them: images, or the outputs of frozen layers for them."""
+"""The parts of a split as inputs of training: images, or the features that frozen layers compute for them."""
 
 from __future__ import annotations
 

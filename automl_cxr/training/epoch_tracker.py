@@ -1,4 +1,4 @@
-"""The record of a training's epochs: which is the best, the learning rate of the next, and whether there is a next."""
+"""Track the epochs of training: the best epoch, the learning rate of the next epoch, and when to stop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from automl_cxr.training.schedules import Phase, scheduled_learning_rate
 
 @dataclass(frozen=True)
 class Objective:
-    """The values that epochs are scored by.
+    """The objectives by which epochs are scored.
 
     Attributes:
         metric: Metric that selects the epoch.
@@ -36,7 +36,7 @@ class Objective:
         return self.metric.function(labels, probabilities, self.normal_class)
 
     def values(self, labels: np.ndarray, probabilities: np.ndarray) -> tuple[float | None, ...]:
-        """Return the value of every objective of several; None for a cost that is not known yet."""
+        """Return the value of each objective if there are several; None for a cost that is not known yet."""
         values = (measure(name, labels, probabilities, normal_class=self.normal_class, costs=self.costs) for name in self.names)
         return tuple(None if math.isnan(value) else value for value in values)
 
@@ -46,12 +46,12 @@ class Objective:
         return {"score": score, "loss": -record.valid_loss, "accuracy": record.valid_accuracy}[monitor]
 
     def rank(self, record: EpochRecord, monitor: str) -> tuple[float, float]:
-        """Return a key that is larger for a better epoch; a tie goes to the lower validation loss."""
+        """Return a sort key that is larger for a better epoch; of equal scores, the lower validation loss is better."""
         return (self.monitored(record, monitor), -record.valid_loss)
 
 
 class EpochTracker:
-    """The epochs of a training, the best of them, and the rules for the next one.
+    """The epochs of training, the best epoch, and the rules for the next epoch.
 
     Attributes:
         history: Every epoch so far, including those before a checkpoint.
@@ -64,13 +64,13 @@ class EpochTracker:
         self.history: list[EpochRecord] = []
         self.best: EpochRecord | None = None
 
-    def is_at(self, until: int | None) -> bool:
-        """Return whether the epoch is reached after which training was requested to end."""
+    def has_reached(self, until: int | None) -> bool:
+        """Return whether training has reached the epoch ``until``."""
         return until is not None and len(self.history) >= until
 
     def has_more_epochs(self, number: int, phase: Phase) -> bool:
         """Return whether a phase has another epoch."""
-        epochs = self._of_phase(number)
+        epochs = self._epochs_of_phase(number)
         if not epochs:
             return True
         if len(epochs) >= phase.n_epochs:
@@ -80,7 +80,7 @@ class EpochTracker:
 
     def learning_rate(self, number: int, phase: Phase) -> float:
         """Return the learning rate of a phase's next epoch."""
-        monitored = [self._objective.monitored(epoch, self._config.monitor) for epoch in self._of_phase(number)]
+        monitored = [self._objective.monitored(epoch, self._config.monitor) for epoch in self._epochs_of_phase(number)]
         return scheduled_learning_rate(self._config, phase, monitored)
 
     def add(
@@ -95,7 +95,7 @@ class EpochTracker:
         n_parameters: int,
         features: str,
     ) -> EpochRecord:
-        """Score the next epoch of a phase by the predictions for the whole validation part after it, and record it."""
+        """Record the next epoch of a phase, scored by the predictions for the whole validation part after the epoch."""
         record = EpochRecord(
             epoch=len(self.history) + 1,
             phase=number,
@@ -116,11 +116,11 @@ class EpochTracker:
             self.best = record
         return record
 
-    def _of_phase(self, number: int) -> list[EpochRecord]:
+    def _epochs_of_phase(self, number: int) -> list[EpochRecord]:
         return [epoch for epoch in self.history if epoch.phase == number]
 
     def _is_comparable(self, record: EpochRecord | None) -> bool:
-        """Return whether an epoch ran at the current image size; scores at other sizes cannot be compared with its scores."""
+        """Return whether an epoch used the current image size; scores at different image sizes are not comparable."""
         return record is not None and record.image_size == self._config.image_size
 
     def _rank(self, record: EpochRecord) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The frozen layers below a head: built once, computed for all images once, and shared by every head on top of them."""
+"""The frozen layers below a head. They are built once, and their features are computed once and shared by all heads."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from automl_cxr.errors import NotCacheableError
 from automl_cxr.model.build import build_model
 from automl_cxr.model.head import classifier_head
 from automl_cxr.training.datasets import FeaturePart, LabelledPart
-from automl_cxr.training.phase_inputs import agrees, choose_phase_inputs, compare_predictions, compared_positions
+from automl_cxr.training.phase_inputs import choose_phase_inputs, compare_predictions, compared_positions, is_rounding_error
 from automl_cxr.training.stack_grouping import vectors_of
 from automl_cxr.training.stacked_saving import StackedModelSaver
 from automl_cxr.training.trainer import predict_probabilities
 
-_VECTOR = "vector"  # the layer whose output the heads take
+_VECTOR = "vector"  # the layer whose output is the input of the heads
 _BATCH_SIZE = 256  # images
-_MANY_EPOCHS = 10**9  # an unknown number of heads will read the features
-# The number format of the features is not a matter of the head, though only the training of heads reads them.
+_MANY_EPOCHS = 10**9  # large, because the number of heads that use the features is unknown
+# The data type of the features belongs to the frozen layers, although only the training of heads uses it.
 _HEAD = tuple(
     name
     for name in TrialConfig.names_affecting("head", "loss", "optimizer", "training")
@@ -56,7 +56,7 @@ class FrozenBase:
         valid: The validation images.
 
     Raises:
-        NotCacheableError: The features cannot be cached, so that the heads have to be trained one by one.
+        NotCacheableError: The features cannot be cached, so the heads must be trained one by one.
         TrialError: The weights cannot be loaded.
     """
 
@@ -69,7 +69,7 @@ class FrozenBase:
         self._vector = self._whole.get_layer(_VECTOR).output
         self.inputs = choose_phase_inputs(self._whole, config, n_epochs=_MANY_EPOCHS, train=train, valid=valid)
         if not isinstance(self.inputs.valid, FeaturePart):
-            raise NotCacheableError(self.inputs.reads)
+            raise NotCacheableError(self.inputs.description)
         self._compared = compared_positions(valid)
         base = keras.Model(self._whole.input, self._vector)
         self._vectors_from_pixels = _predict(base, valid.batch, self._compared)
@@ -83,10 +83,10 @@ class FrozenBase:
         """Predict the validation part with one of the networks, and compare some predictions with those from pixels.
 
         Returns:
-            As ``Training.best_probabilities``.
+            The same values as ``Training.best_probabilities``.
 
         Raises:
-            TrialError: The cached features are not those that the network computes.
+            TrialError: The cached features differ from those that the network computes.
         """
         head = keras.Model(self._vector, model.output)
         features = self.inputs.valid
@@ -95,17 +95,17 @@ class FrozenBase:
             head, lambda positions: self._vectors_from_pixels[positions], np.arange(len(self._vectors_from_pixels))
         )
         difference = compare_predictions(from_pixels, probabilities[self._compared])
-        message = f"the whole network, from pixels, predicts the same within {difference:.1g}"
-        if self.inputs.is_exact and agrees(difference):
+        message = f"predictions of the whole network from pixels differ by at most {difference:.1g}"
+        if self.inputs.is_exact and is_rounding_error(difference):
             return probabilities, message
-        return predict_probabilities(model, self.valid), f"{message}; its own predictions are kept"
+        return predict_probabilities(model, self.valid), f"{message}; those from pixels are saved"
 
     def save(self, model: keras.Model, path: Path) -> None:
-        """Write one of the networks, compiled with an optimizer that has not run, to a .keras file."""
+        """Write one of the networks, compiled with a new optimizer, to a .keras file."""
         self._saver.save(model, path)
 
 
 def _predict(network: keras.Model, batch: Callable[[np.ndarray], np.ndarray], positions: np.ndarray) -> np.ndarray:
-    """Predict batch by batch without tracing a graph, which would take longer than it saves for so small a network."""
+    """Predict batch by batch in eager mode: for so small a network, tracing a graph takes longer than it saves."""
     parts = np.split(positions, range(_BATCH_SIZE, len(positions), _BATCH_SIZE))
     return np.concatenate([np.asarray(keras.ops.convert_to_numpy(network(batch(part), training=False))) for part in parts])

@@ -1,7 +1,7 @@
-"""Features: the outputs of frozen layers for all images of a decoded array, read from the cache or computed into it.
+"""Features: the outputs of frozen layers for all images of a decoded array, computed once and cached.
 
-Features of one network are computed in one pass over the images, whatever the number of cuts. Each cut has its own cache entry,
-whose key depends on the layers and weights below it (``model/fingerprint.py``) and on the contents of the images. Therefore
+The features at all cuts of a network are computed in one pass over the images. Each cut has a separate cache entry, whose key
+depends on the layers and weights below the cut (``model/fingerprint.py``) and on the contents of the images. Therefore
 networks, trials and searches share entries. One batch at a time is in memory.
 """
 
@@ -27,8 +27,8 @@ _POOLINGS = {"average": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPo
 
 
 @dataclass(frozen=True)
-class _Tap:
-    """Features, and the tensor of a network that holds them."""
+class _FeatureOutput:
+    """Features, and the output tensor of a network that computes them."""
 
     features: Features
     tensor: keras.KerasTensor
@@ -49,12 +49,12 @@ def pooled_features(
     Args:
         network: Any network that takes raw grey pixels (n, h, w, 1): a backbone with its preprocessing
             (``transfer.backbone_on_pixels``), a convolution stack, or the saved model of a trial. It runs in inference mode.
-        cuts: Names of layers with feature maps (n, h, w, channels); a layer of a backbone follows its name and a slash, such as
-            "backbone/fire5_concat".
+        cuts: Names of layers with feature maps (n, h, w, channels). The name of a backbone and a slash precede the name of a
+            layer in the backbone, such as "backbone/fire5_concat".
         images: A decoded array, uint8 (n, h, w), usually mapped.
         pooling: "average" or "max".
         dtype: "float32" or "float16".
-        label: Name of the network in cache listings; by default its own.
+        label: Name of the network in cache listings; by default ``network.name``.
         cache: The cache; by default the one in the cache folder.
 
     Returns:
@@ -65,15 +65,15 @@ def pooled_features(
         FeatureCacheError: The cache has too little free disk space.
     """
     maps, pixels = tensors_at(network, cuts), network.inputs[0]
-    taps = []
+    outputs = []
     for cut, tensor in zip(cuts, maps, strict=True):
-        (alone,) = tensors_at(network, [cut])  # its digest does not depend on the other cuts
-        pooled = [_POOLINGS[pooling]()(one) for one in (alone, tensor)]
+        (single,) = tensors_at(network, [cut])  # its digest does not depend on the other cuts
+        pooled = [_POOLINGS[pooling]()(one) for one in (single, tensor)]
         features = features_of(
             keras.Model(pixels, pooled[0]), images, dtype=dtype, label=f"{label or network.name}@{cut}, {pooling}"
         )
-        taps.append(_Tap(features, pooled[1]))
-    return dict(zip(cuts, _open(taps, pixels, images, cache or FeatureCache(), view=0), strict=True))
+        outputs.append(_FeatureOutput(features, pooled[1]))
+    return dict(zip(cuts, _open(outputs, pixels, images, cache or FeatureCache(), view=0), strict=True))
 
 
 def features_of(network: keras.Model, images: np.ndarray, *, dtype: str = "float32", view: int = 0, label: str) -> Features:
@@ -91,7 +91,7 @@ def features_of(network: keras.Model, images: np.ndarray, *, dtype: str = "float
         "network": fingerprint(network),
         "view": view,
         "backend": keras.backend.backend(),
-        "device": "gpu" if has_gpu() else "cpu",  # they round differently
+        "device": "gpu" if has_gpu() else "cpu",  # rounding differs between devices
     }
     view_label = f"{images.shape[1]} pixels" + (f", view {view}" if view else "")
     return Features(origin, (len(images), *network.output_shape[1:]), dtype, f"{label}, {view_label}")
@@ -100,7 +100,7 @@ def features_of(network: keras.Model, images: np.ndarray, *, dtype: str = "float
 def open_features(
     network: keras.Model, features: Features, images: np.ndarray, *, cache: FeatureCache, view: int = 0
 ) -> np.ndarray:
-    """Return the outputs of a network for each image, read-only (n, ...), from the cache or computed into it.
+    """Return the outputs of a network for each image, read-only (n, ...). They are computed if they are not cached.
 
     Args:
         network: The network that ``features`` describes.
@@ -112,30 +112,30 @@ def open_features(
     Raises:
         FeatureCacheError: The cache has too little free disk space.
     """
-    (values,) = _open([_Tap(features, network.outputs[0])], network.inputs[0], images, cache, view=view)
+    (values,) = _open([_FeatureOutput(features, network.outputs[0])], network.inputs[0], images, cache, view=view)
     return values
 
 
 def _open(
-    taps: Sequence[_Tap], pixels: keras.KerasTensor, images: np.ndarray, cache: FeatureCache, *, view: int
+    outputs: Sequence[_FeatureOutput], pixels: keras.KerasTensor, images: np.ndarray, cache: FeatureCache, *, view: int
 ) -> list[np.ndarray]:
-    """Open features of one network; compute all that are missing in one pass over the images."""
-    tensors = {tap.features.key: tap.tensor for tap in taps}
+    """Open features of one network; compute all missing features in one pass over the images."""
+    tensors = {output.features.key: output.tensor for output in outputs}
 
     def compute(missing: Sequence[Features]) -> Iterator[Rows]:
-        return run_over(keras.Model(pixels, [tensors[features.key] for features in missing]), images, view=view)
+        return compute_features(keras.Model(pixels, [tensors[features.key] for features in missing]), images, view=view)
 
-    return cache.open([tap.features for tap in taps], compute)
+    return cache.open([output.features for output in outputs], compute)
 
 
-def run_over(network: keras.Model, images: np.ndarray, *, view: int = 0) -> Iterator[Rows]:
+def compute_features(network: keras.Model, images: np.ndarray, *, view: int = 0) -> Iterator[Rows]:
     """Yield the outputs of a network batch by batch, in inference mode or with the augmentation of a view."""
     if view:
         network = _with_view(network, view)
     batch_size = n_devices() * math.ceil(_BATCH_SIZE / n_devices())
     for first in range(0, len(images), batch_size):
         pixels = np.asarray(images[first : first + batch_size])
-        shown = np.resize(np.arange(len(pixels)), batch_size)  # fills up the last batch, so that no second graph is traced
+        shown = np.resize(np.arange(len(pixels)), batch_size)  # pads the last batch, so that no second graph is traced
         with data_parallel():
             outputs = network.predict_on_batch(pixels[shown][..., np.newaxis])
         outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
@@ -154,7 +154,7 @@ class _AugmentedNetwork(keras.Model):
 
 
 def _with_view(network: keras.Model, view: int) -> keras.Model:
-    """Activate the random layers of a network, seeded by the number of the view alone, whatever the seed of the trial."""
+    """Activate the random layers of a network. Their seed is the number of the view and does not depend on the trial."""
     for position, operation in enumerate(operation for operation in network.operations if is_stochastic(operation)):
         weights = {id(weight) for weight in operation.weights}
         for state in (variable for variable in operation.variables if id(variable) not in weights):

@@ -39,7 +39,7 @@ def build_loss(config: TrialConfig, n_classes: int) -> keras.losses.Loss:
     """Build the training loss, for one-hot labels and probabilities.
 
     Raises:
-        ImpossibleModelError: ``config.focal_alpha`` holds neither one number nor one for each class.
+        ImpossibleModelError: ``config.focal_alpha`` contains neither one number nor one number for each class.
         KeyError: The loss is not implemented.
     """
     return LOSSES[config.loss](config, n_classes)
@@ -49,19 +49,19 @@ def focal_alphas(config: TrialConfig, n_classes: int) -> list[float]:
     """Return the weight of each class in the focal loss.
 
     Raises:
-        ImpossibleModelError: ``config.focal_alpha`` holds neither one number nor one for each class.
+        ImpossibleModelError: ``config.focal_alpha`` contains neither one number nor one number for each class.
     """
     alphas = [float(number) for number in config.focal_alpha.split(",")]
     if len(alphas) not in (1, n_classes):
         raise ImpossibleModelError(
-            f"Hyperparameter 'focal_alpha' must hold 1 number or {n_classes}, one for each class; "
-            f"received {len(alphas)} ('{config.focal_alpha}'). Count the data's classes with `automl-cxr data inspect`."
+            f"Hyperparameter 'focal_alpha' must contain 1 number or {n_classes}, one for each class; "
+            f"received {len(alphas)} ('{config.focal_alpha}'). `automl-cxr data inspect` shows the classes of the data."
         )
     return alphas * (n_classes // len(alphas))
 
 
 def build_optimizer(config: TrialConfig, *, learning_rate: float) -> keras.optimizers.Optimizer:
-    """Build the optimizer. A weight decay above 0 is decoupled (Loshchilov & Hutter 2019), whatever the optimizer.
+    """Build the optimizer. Weight decay is decoupled for every optimizer (Loshchilov & Hutter 2019).
 
     Raises:
         KeyError: The optimizer is not implemented.

@@ -1,7 +1,8 @@
 """The inputs of a phase of training: pixels, or features of frozen layers that are computed once.
 
-Both train the weights of the whole network. Features are used if a frozen part can be separated from the network
-(``model/frozen_split.py``), the cache has enough disk space, and a pass over the images costs less than it saves.
+With both, the weights of the whole network are trained. Features are used if a frozen part can be separated from the network
+(``model/frozen_split.py``), the cache has enough disk space, and computing them takes fewer passes over the images than
+training from pixels.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from automl_cxr.training.datasets import FeaturePart, LabelledPart
 from automl_cxr.training.frozen_features import features_of, open_features
 
 PIXELS = "pixels"
-_TOLERANCE = 1e-5  # between probabilities from features and from pixels; float32 rounding on a CPU is smaller
-_LARGEST_DIFFERENCE = 0.05  # more cannot be explained by float16 or by rounding on a GPU
+_TOLERANCE = 1e-5  # of probabilities from features and from pixels; float32 rounding errors on a CPU are smaller
+_LARGEST_DIFFERENCE = 0.05  # rounding in float16 or on a GPU causes smaller differences
 _N_COMPARED = 8  # images
-_LEAST_SHARE = 0.2  # of the multiplications; for less, shallow feature maps are not worth their disk space
+_LEAST_SHARE = 0.2  # of the multiply-adds; below this share, caching saves too little time for its disk space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,17 +36,17 @@ class PhaseInputs:
 
     Attributes:
         network: The network to compile and fit: the whole network, or the layers above its frozen parts.
-        train: The training part; several if they are augmented views of the same images, which epochs use in rotation.
+        train: The training part; with augmented views, one training part for each view, used by the epochs in rotation.
         valid: The validation part.
-        reads: Description of the inputs for the record: "backbone@vector, float32", or "pixels" and the reason for them; "" for
-            networks without a backbone.
+        description: Inputs, for the record: "backbone@vector, float32", or "pixels" and the reason why
+            features are not used; "" for networks without a backbone.
         is_exact: Whether its predictions differ from those of the whole network by rounding only.
     """
 
     network: keras.Model
     train: Sequence[LabelledPart | FeaturePart]
     valid: LabelledPart | FeaturePart
-    reads: str
+    description: str
     is_exact: bool = True
 
     def train_part(self, epoch: int) -> LabelledPart | FeaturePart:
@@ -67,11 +68,11 @@ def choose_phase_inputs(
     """
     has_backbone = any(layer.name in (BACKBONE, SECOND_BACKBONE) for layer in network.layers)
     if config.features == PIXELS or not has_backbone:
-        return PhaseInputs(network=network, train=[train], valid=valid, reads=PIXELS if has_backbone else "")
+        return PhaseInputs(network=network, train=[train], valid=valid, description=PIXELS if has_backbone else "")
     try:
         return _feature_inputs(network, config, n_epochs=n_epochs, train=train, valid=valid)
     except (NotCacheableError, FeatureCacheError) as reason:
-        return PhaseInputs(network=network, train=[train], valid=valid, reads=f"{PIXELS}: {reason}")
+        return PhaseInputs(network=network, train=[train], valid=valid, description=f"{PIXELS}: {reason}")
 
 
 def _feature_inputs(
@@ -81,7 +82,7 @@ def _feature_inputs(
         divided = divide_network(network, with_views=config.views > 0)
     share = 1 - count_multiply_adds(divided.trained) / count_multiply_adds(network)
     if share < _LEAST_SHARE:
-        raise NotCacheableError(f"the layers that could be run once do {share:.0%} of the work")
+        raise NotCacheableError(f"the frozen layers account for only {share:.0%} of the multiply-adds")
     images, cache, dtype = train.images, FeatureCache(), config.features
     parts = [part for part in divided.frozen if part is not None]
     are_drawn = any(is_stochastic(operation) for part in parts for operation in part.network.operations)
@@ -90,7 +91,7 @@ def _feature_inputs(
     n_passes = len({view for (_, view), features in described.items() if not cache.holds(features)})
     if n_passes >= n_epochs:
         raise NotCacheableError(
-            f"features take no fewer passes over the images than there are epochs ({n_passes} and {n_epochs})"
+            f"features would not save passes over the images ({n_passes} with features, {n_epochs} without)"
         )
 
     def read_view(view: int) -> tuple[np.ndarray, ...]:
@@ -106,8 +107,8 @@ def _feature_inputs(
         network=divided.trained,
         train=[FeaturePart(inputs, train.rows, train.labels) for inputs in inputs_of_views[1:] or inputs_of_views],
         valid=FeaturePart(inputs_of_views[0], valid.rows, valid.labels),
-        reads=f"{' and '.join(part.name for part in parts)}, {dtype}" + (f", {config.views} views" if are_drawn else ""),
-        is_exact=dtype == "float32" and not has_gpu(),  # GPUs round by the size of a batch
+        description=f"{' and '.join(part.name for part in parts)}, {dtype}" + (f", {config.views} views" if are_drawn else ""),
+        is_exact=dtype == "float32" and not has_gpu(),  # on a GPU, rounding depends on the batch size
     )
 
 
@@ -121,7 +122,7 @@ def compare_with_pixels(whole: keras.Model, valid: LabelledPart, probabilities: 
     """Return the largest difference between predictions from features and those from pixels, for some images of a part.
 
     Raises:
-        TrialError: It is larger than rounding explains.
+        TrialError: The difference is too large for a rounding error.
     """
     positions = compared_positions(valid)
     with data_parallel():
@@ -138,17 +139,17 @@ def compare_predictions(from_pixels: np.ndarray, from_features: np.ndarray) -> f
     """Return the largest difference between probabilities of the same images.
 
     Raises:
-        TrialError: It is larger than rounding explains.
+        TrialError: The difference is too large for a rounding error.
     """
     difference = float(np.abs(from_pixels - from_features).max())
     if not difference <= _LARGEST_DIFFERENCE:
         raise TrialError(
-            f"Features must be what the network computes; with them a probability differs by {difference:.2g}. "
-            "Remove them with `automl-cxr cache clear`, or set features=pixels."
+            f"Predictions from cached features and from pixels must be equal; a probability differs by {difference:.2g}. "
+            "Delete the features with `automl-cxr cache clear`, or set features=pixels."
         )
     return difference
 
 
-def agrees(difference: float) -> bool:
-    """Return whether a difference between predictions from features and from pixels is rounding."""
+def is_rounding_error(difference: float) -> bool:
+    """Return whether a difference between predictions from features and from pixels can be a rounding error."""
     return difference <= _TOLERANCE

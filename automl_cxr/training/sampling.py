@@ -1,8 +1,8 @@
-"""Images of an epoch: which, how often, in which order and with which weight, depending on the treatment of unequal classes.
+"""Sampling of the images of an epoch: their selection, order and weights, depending on the handling of class imbalance.
 
-The images of a class form a circular list, in an order drawn from the seed. Each epoch takes the next images of the list: all
-once, a part of them (undersampling), or all and then a part again (oversampling). Therefore, over any number of epochs, the
-numbers of times that two images of a class are used differ by at most 1.
+The images of a class form a circular list in random order. Each epoch uses the next images of the list: all of them once, fewer
+(undersampling), or more, so that some are repeated (oversampling). Therefore, after any number of epochs, two images of the
+same class have been used equally often, or one of them once more.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ def epoch_order(labels: np.ndarray, n_classes: int, config: TrialConfig, *, epoc
     rng = np.random.default_rng((config.seed, 0))
     shown = []
     for label, n_images in enumerate(images_per_epoch(labels, n_classes, config)):
-        circle = rng.permutation(np.flatnonzero(labels == label))
+        shuffled = rng.permutation(np.flatnonzero(labels == label))
         first = (epoch - 1) * n_images
-        shown.append(np.take(circle, np.arange(first, first + n_images), mode="wrap"))
-    # Sorted, so that the order is one permutation of all images, whatever their classes, if each is used once.
+        shown.append(np.take(shuffled, np.arange(first, first + n_images), mode="wrap"))
+    # Sorted, so that the order does not depend on the classes if each image is used once.
     return np.random.default_rng((config.seed, epoch)).permutation(np.sort(np.concatenate(shown)))
 
 
 def image_weights(labels: np.ndarray, n_classes: int, config: TrialConfig) -> np.ndarray:
     """Return the weights of the images, float32 (n,).
 
-    With class weights they are N / (K n_class), in numbers of images of an epoch, and their mean over an epoch is 1. Otherwise
-    they are 1.
+    With class weights, the weight of an image is N / (K n_class), where N and n_class count the images of an epoch, so the mean
+    weight is 1. Otherwise all weights are 1.
     """
     match config.imbalance:
         case "none" | "oversample" | "undersample":
@@ -67,10 +67,10 @@ def image_weights(labels: np.ndarray, n_classes: int, config: TrialConfig) -> np
 
 
 def fill_up(positions: np.ndarray, weights: np.ndarray, *, multiple_of: int) -> tuple[np.ndarray, np.ndarray]:
-    """Repeat images of a batch until several devices can divide it evenly, without changing its weighted mean loss.
+    """Pad a batch with repeated images so that its size is divisible by the number of devices. Its mean loss does not change.
 
-    Repeated images get weight 0. Keras divides the sum of the losses by the number of images, whatever their weights, so the
-    weights of the others are multiplied by the factor by which the batch grows.
+    Repeated images have weight 0. Keras divides the sum of the weighted losses by the number of images, so the weights of the
+    other images are multiplied by the ratio of the new and the old batch size.
 
     Args:
         positions: Positions of the images of the batch, int (n,), at least one.
@@ -78,7 +78,7 @@ def fill_up(positions: np.ndarray, weights: np.ndarray, *, multiple_of: int) -> 
         multiple_of: Number of devices.
 
     Returns:
-        Positions and weights, (m,) each, with m the next multiple; the first n positions are ``positions``.
+        Positions and weights, (m,) each, where m is the next multiple; the first n positions are ``positions``.
     """
     n = len(positions)
     n_shown = multiple_of * math.ceil(n / multiple_of)

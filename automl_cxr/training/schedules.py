@@ -1,4 +1,4 @@
-"""The phases of a training, and the learning rate of each epoch."""
+"""The phases of training, and the learning rate of each epoch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOWEST_SHARE = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """Consecutive epochs with one optimizer and the same trained layers.
+    """Consecutive epochs with the same optimizer and the same trainable layers.
 
     Attributes:
         n_epochs: Maximum number of epochs.
@@ -44,8 +44,8 @@ def plan_phases(config: TrialConfig) -> tuple[Phase, ...]:
 def scheduled_learning_rate(config: TrialConfig, phase: Phase, monitored: Sequence[float]) -> float:
     """Return the learning rate of a phase's next epoch.
 
-    The cosine covers the planned epochs of the phase, so a trial that is stopped early has the same rates as one that is not.
-    Plateaus never lower the rate below a thousandth of the initial one, at which training has no visible effect.
+    The cosine schedule spans the planned epochs of the phase, so the learning rates do not depend on early stopping. The
+    plateau schedule never reduces the learning rate below a thousandth of the initial one: lower rates have no visible effect.
 
     Args:
         config: The schedule and its settings.
@@ -68,9 +68,9 @@ def scheduled_learning_rate(config: TrialConfig, phase: Phase, monitored: Sequen
 
 
 def count_plateaus(values: Sequence[float], *, patience: int) -> int:
-    """Count the runs of ``patience`` epochs whose values exceed the best earlier one by no more than 0.001.
+    """Count the plateaus: ``patience`` consecutive epochs whose values exceed the best value so far by no more than 0.001.
 
-    They are counted as by Keras' ``ReduceLROnPlateau`` (``min_delta=0.001, cooldown=0``): the best value is that of the last
+    The count follows Keras' ``ReduceLROnPlateau`` (``min_delta=0.001, cooldown=0``): the best value is that of the last
     improvement, and counting restarts after each plateau.
     """
     best, n_waited, n_plateaus = -math.inf, 0, 0

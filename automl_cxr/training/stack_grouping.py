@@ -1,7 +1,7 @@
 """Grouping of heads that train together: the properties that they must share, and their division into stacks.
 
-A stack consists of heads of similar width, which are padded to the widest. A further stack takes time to trace; a wider stack
-takes time to train.
+A stack consists of heads of similar width, which are padded to the widest head. Each additional stack increases the tracing
+time, and each additional unit increases the training time.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ STACKED_LOSSES = frozenset({"ce", "focal"})
 """Losses that ``stacked_heads`` implements. Heads with other losses train one by one."""
 
 STACKED_OPTIMIZERS = frozenset({"adam", "adamw", "rmsprop", "sgd", "adadelta"})
-"""Optimizers that ``stacked_heads`` implements: those whose steps treat each weight on its own."""
+"""Optimizers that ``stacked_heads`` implements: those that update each weight independently of the others."""
 
 _MAX_HEADS = 64  # that train together
 _MAX_BYTES = 2**29  # of their weights, gradients and moments
 _NUMBERS_PER_WEIGHT = 4  # the weight, its gradient and two moments
-_TRACING_COST = 130_000  # tracing a stack takes as long as 400 training steps of so many additional weights
+_TRACING_COST = 130_000  # weights: tracing a stack takes as long as 400 training steps with this many additional weights
 
 
 @dataclass(frozen=True, order=True)
 class HeadShape:
-    """The properties of a head that heads of one stack share.
+    """The properties of a head that must be equal within a stack; only the widths may differ before padding.
 
     Attributes:
         n_features: Length of the feature vector.
         widths: Units of each hidden layer.
         n_classes: Number of classes.
         has_dropout: Whether there are dropout layers.
-        has_decay: Whether weights decay.
+        has_decay: Whether weight decay is used.
         optimizer: ``TrialConfig.optimizer``.
     """
 
@@ -66,7 +66,7 @@ class HeadShape:
 
     @property
     def kind(self) -> tuple[int, bool, bool]:
-        """The properties that heads of a stack share, in addition to those of their group."""
+        """The properties that must be equal within a stack, in addition to those of the group."""
         return len(self.widths), self.has_dropout, self.has_decay
 
     @property
@@ -89,7 +89,7 @@ class HeadShape:
 
 @dataclass(frozen=True)
 class StackGroup:
-    """The properties that heads must share to train their next epoch together.
+    """The properties that must be equal for heads to be trained together in their next epoch.
 
     Attributes:
         n_features: Length of the feature vector.
@@ -119,7 +119,7 @@ class HeadState:
 
     Attributes:
         weights: Kernel and bias of each dense layer, in the order of Keras.
-        moments: Variables of the optimizer for them, in the order of Keras.
+        moments: Variables of the optimizer for these weights, in the order of Keras.
         n_steps: Gradient steps so far.
         seeds: State of the seed generator of each dropout layer, int (2,).
     """
@@ -136,13 +136,13 @@ def can_be_stacked(config: TrialConfig) -> bool:
 
 
 def stack_group_of(config: TrialConfig, state: HeadState, train: FeaturePart, n_classes: int) -> StackGroup:
-    """Return the group of a head; heads of equal groups can train their next epoch together."""
+    """Return the group of a head; heads of equal groups can be trained together in their next epoch."""
     n_images = int(images_per_epoch(train.labels, n_classes, config).sum())
     return StackGroup(n_features(train), n_classes, config.optimizer, config.batch_size, n_images, state.n_steps)
 
 
 def divide_stack_group(configs: Sequence[TrialConfig], group: StackGroup) -> list[slice]:
-    """Divide heads of one group into parts that fit into memory, each of one head at least."""
+    """Divide heads of one group into parts that fit into memory, each with at least one head."""
     slices, first, n_bytes = [], 0, 0
     for index, config in enumerate(configs):
         own = 4 * _NUMBERS_PER_WEIGHT * HeadShape.of(config, group.n_features, group.n_classes).n_parameters
@@ -169,7 +169,9 @@ def pad_shapes(shapes: Sequence[HeadShape]) -> list[HeadShape]:
     kinds: dict[tuple[int, bool, bool], list[HeadShape]] = defaultdict(list)
     for shape in sorted(shapes):
         kinds[shape.kind].append(shape)
-    padded = {shape: widest for alike in kinds.values() for stack, widest in _divide_into_stacks(alike) for shape in stack}
+    padded = {
+        shape: widest for same_kind in kinds.values() for stack, widest in _divide_into_stacks(same_kind) for shape in stack
+    }
     return [padded[shape] for shape in shapes]
 
 

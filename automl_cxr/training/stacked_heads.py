@@ -1,12 +1,12 @@
-"""Heads that train together as one computation on arrays with a leading head axis, with the results of separate training.
+"""Heads trained together in one computation on arrays whose first axis is the head; results equal those of separate training.
 
 The heads share an optimizer and the number of images per step. They may differ in layers, learning rate and schedule, dropout
-rate, loss, weight decay, image weights and seed. Each head uses the image order, the dropout masks and the initial weights of
-its own seed. Therefore its result equals that of ``trainer.Training`` except for the rounding of sums.
+rate, loss, weight decay, image weights and seed. The seed of a head determines its image order, dropout masks and initial
+weights. Therefore its result equals that of ``trainer.Training`` except for the rounding of sums.
 
-Heads with the same number of layers form stacks, in which a layer is one product of three-dimensional arrays. Their layers are
-padded to the widest of the stack (``stack_grouping``). The weights, outputs and gradients of a padded unit are 0, so that every
-optimizer leaves its weights at 0. All stacks are traced and trained as one Keras model.
+Heads with the same number of layers form stacks, in which a layer is one batched matrix product. Their layers are padded to
+the width of the widest head of the stack (``stack_grouping``). The weights, outputs and gradients of a padded unit are 0, so
+that every optimizer leaves its weights at 0. All stacks are traced and trained as one Keras model.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from automl_cxr.training.sampling import epoch_order, image_weights
 from automl_cxr.training.stack_grouping import HeadShape, HeadState, StackGroup, can_be_stacked, pad_shapes, vectors_of
 
 _PREDICTION_BATCH = 1024  # feature vectors
-_COUNTERS = 2  # variables that an optimizer lists first: the number of steps and the learning rate
+_COUNTERS = 2  # the first variables of a Keras optimizer: the number of steps and the learning rate
 _MAX_IDLE_MODELS = 2  # compiled models without heads that a process keeps for further heads
 
 
 def untrained_state(model: keras.Model, config: TrialConfig) -> HeadState:
-    """Copy the state of the head of a network of which only the head is trained."""
+    """Copy the state of the head of a network in which only the head is trainable."""
     weights = _to_numpy(model.trainable_variables)
     return HeadState(
         weights=weights,
@@ -49,10 +49,10 @@ def seed_states(model: keras.Model) -> list[keras.Variable]:
 
 
 class StackedHeads:
-    """Heads that take their training steps together.
+    """Heads whose training steps are computed together.
 
     Args:
-        configs: Configurations of heads of one ``stack_group_of``, at most as many as ``divide_stack_group`` puts together.
+        configs: Configurations of heads of one ``stack_group_of``, at most as many as in one part of ``divide_stack_group``.
         states: The state of each head.
         group: Their group.
 
@@ -65,7 +65,7 @@ class StackedHeads:
             if not can_be_stacked(config):
                 raise NotImplementedError(
                     f"Stacked heads must have a loss and an optimizer of stack_grouping.py; received loss={config.loss} and "
-                    f"optimizer={config.optimizer}. Train this head on its own."
+                    f"optimizer={config.optimizer}. Train this head separately."
                 )
         shapes = [HeadShape.of(config, group.n_features, group.n_classes) for config in configs]
         padded = pad_shapes(shapes)
@@ -77,7 +77,7 @@ class StackedHeads:
         self._n_steps = group.n_steps_so_far
         self._group = group
         self._key = tuple((padded[head], shapes[head]) for head in order)
-        self._model = _take_model(self._key)
+        self._model = _acquire_model(self._key)
         self._model.load(self._configs, [states[head] for head in order])
         self._copies: dict[bool, list[list[np.ndarray]]] = {}  # weights, or moments, of all heads since the last step
 
@@ -120,10 +120,10 @@ class StackedHeads:
 
     def close(self) -> None:
         """Make the compiled model available to other heads; this object must not be used afterwards."""
-        _return_model(self._key, self._model)
+        _release_model(self._key, self._model)
 
     def _seeds_of_step(self, step: int) -> np.ndarray:
-        """Return the seed of each dropout mask in a step of an epoch, (n_masks, 2), counted on as by a single layer."""
+        """Return the seed of each dropout mask in a step of an epoch, (n_masks, 2), incremented in each step as Keras does."""
         seeds = np.array([seed for own in self._seeds for seed in own], _seed_dtype()).reshape(-1, 2)
         seeds[:, 1] += step
         return seeds
@@ -140,8 +140,8 @@ class StackedHeads:
 class _Batches:
     """Batches of one epoch for p heads: vectors (p, b, n_features), targets (p, b, n_classes), weights (p, b), n_rows.
 
-    The last batch is filled up with images of weight 0, because another size would be traced as another graph. ``n_rows`` is
-    the number of images without these.
+    The last batch is padded with images of weight 0, because another batch size would require tracing another graph.
+    ``n_rows`` is the number of images without the padding.
     """
 
     def __init__(self, part: FeaturePart, n_classes: int, configs: Sequence[TrialConfig], *, epoch: int) -> None:
@@ -161,13 +161,13 @@ class _Batches:
         return vectors.reshape(*positions.shape, -1), self._targets[positions], weights, n_rows
 
 
-_Key = tuple[tuple[HeadShape, HeadShape], ...]  # the padded and the own shape of each head
+_Key = tuple[tuple[HeadShape, HeadShape], ...]  # the padded and the original shape of each head
 
-_idle_models: OrderedDict[_Key, _StackedModel] = OrderedDict()  # the one that was used last is at the end
+_idle_models: OrderedDict[_Key, _StackedModel] = OrderedDict()  # the most recently used model is the last
 
 
-def _take_model(key: _Key) -> _StackedModel:
-    """Return a compiled model for heads of some shapes, an idle one if possible."""
+def _acquire_model(key: _Key) -> _StackedModel:
+    """Return a compiled model for heads of these shapes; an idle one is reused if possible."""
     idle = _idle_models.pop(key, None)
     if idle is not None:
         return idle
@@ -179,7 +179,7 @@ def _take_model(key: _Key) -> _StackedModel:
     return model
 
 
-def _return_model(key: _Key, model: _StackedModel) -> None:
+def _release_model(key: _Key, model: _StackedModel) -> None:
     _idle_models[key] = model
     while len(_idle_models) > _MAX_IDLE_MODELS:
         _idle_models.popitem(last=False)
@@ -193,7 +193,7 @@ def _per_head_optimizer(name: str, stacks: Sequence[_Stack]) -> keras.optimizers
     class PerHeadOptimizer(kind):
         def build(self, variables: Sequence[keras.Variable]) -> None:
             super().build(variables)
-            # Variables of the optimizer and not of the model, whose current values JAX would treat as constants.
+            # These are variables of the optimizer. JAX would treat the values of variables of the model as constants here.
             shapes = [(stack.n_heads, 1, 1) for stack in stacks]
             self.rates = [self.add_variable(shape, name="rates") for shape in shapes]
             self.decays = [self.add_variable(shape, name="decays") for shape in shapes]
@@ -266,7 +266,7 @@ class _Stack(keras.layers.Layer):
         return ops.matmul(x, self._kernels[-1]) + self._biases[-1]
 
     def _drop(self, x: object, number: int, seeds: object) -> object:
-        """Apply to x (p, b, width) the dropout mask that a layer of each head's own width would draw."""
+        """Apply dropout to x (p, b, width); the mask of each head is the one for its width without padding."""
         if seeds is None or not self.shape.has_dropout:
             return x
         n_rows, width = x.shape[1:]
@@ -274,14 +274,14 @@ class _Stack(keras.layers.Layer):
         masks = []
         for head, own in enumerate(self.own):
             n_own = own.dropped[number]
-            drawn = keras.random.uniform((n_rows * n_own,), seed=_GivenSeed(seeds[head * n_layers + number]))
+            drawn = keras.random.uniform((n_rows * n_own,), seed=_InputSeed(seeds[head * n_layers + number]))
             drawn = ops.reshape(drawn, (n_rows, n_own))
             masks.append(drawn if n_own == width else ops.pad(drawn, ((0, 0), (0, width - n_own))))
         is_retained = _is_retained(ops.stack(masks), self._dropout)
         return ops.where(is_retained, x / (1 - self._dropout), 0.0)
 
     def loss(self, targets: object, logits: object, weights: object, n_rows: object) -> object:
-        """Return the sum of the heads' mean losses; the gradient of a head depends on its own loss only."""
+        """Return the sum of the mean losses of the heads; the gradient of each head depends only on its loss."""
         probabilities = keras.activations.softmax(logits)
         targets = targets * (1 - self._smoothing) + self._smoothing / self.shape.n_classes
         cross_entropy = ops.categorical_crossentropy(targets, probabilities)
@@ -291,7 +291,7 @@ class _Stack(keras.layers.Layer):
         return ops.sum(losses) / n_rows[0]
 
     def _focal_loss(self, targets: object, probabilities: object) -> object:
-        """Compute ``keras.losses.CategoricalFocalCrossentropy`` with another gamma and alpha for each head."""
+        """Compute ``keras.losses.CategoricalFocalCrossentropy`` with a separate gamma and alpha for each head."""
         epsilon = keras.config.epsilon()
         normalised = probabilities / ops.sum(probabilities, axis=-1, keepdims=True)
         clipped = ops.clip(normalised, epsilon, 1 - epsilon)
@@ -399,7 +399,7 @@ def _assign_padded(variable: keras.Variable, arrays: Sequence[np.ndarray]) -> No
     variable.assign(padded)
 
 
-class _GivenSeed(keras.random.SeedGenerator):
+class _InputSeed(keras.random.SeedGenerator):
     """A seed that is an input of the compiled computation."""
 
     def __init__(self, seed: object) -> None:  # without the counter variable of Keras' seed generator
@@ -415,7 +415,7 @@ def _seed_dtype() -> str:
 
 
 def _is_retained(drawn: object, rate: object) -> object:
-    """Return which units dropout retains, given uniform random numbers in [0, 1), as in the backend's own dropout."""
+    """Return which units dropout retains, given uniform random numbers in [0, 1), as in the dropout of the backend."""
     return drawn < 1 - rate if keras.backend.backend() == "jax" else drawn >= rate
 
 
@@ -424,5 +424,5 @@ def _to_numpy(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
 
 
 def _remove_padding(padded: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Copy the part of a padded array (rows, columns) that holds an array of some shape."""
+    """Copy the array of the given shape from a padded array (rows, columns)."""
     return padded[(0,) * (padded.ndim - len(shape))][tuple(map(slice, shape))].copy()

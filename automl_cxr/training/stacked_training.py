@@ -1,7 +1,7 @@
-"""Trainings of heads that share their computation. Each has the interface of ``trainer.Training``.
+"""Training of several heads in one shared computation. Each head has the interface of ``trainer.Training``.
 
-When the first training is asked for its next epoch, this epoch is computed for all active trainings that have not reached it.
-The others return it from a buffer.
+When the next epoch of one head is requested, this epoch is computed for all active heads that have not reached it. The others
+return it later from a buffer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.errors import NonFiniteLossError, TrialError
 from automl_cxr.model.inference import check_finite_predictions
 from automl_cxr.records import EpochRecord
-from automl_cxr.training.checkpoint import Checkpoint, fits, variable_values
+from automl_cxr.training.checkpoint import Checkpoint, has_matching_shapes, variable_values
 from automl_cxr.training.datasets import FeaturePart
 from automl_cxr.training.epoch_tracker import EpochTracker, Objective, refuse_diverged_loss
 from automl_cxr.training.phase_inputs import PhaseInputs
@@ -30,13 +30,13 @@ _PHASE = 1  # training of a head has one phase
 
 
 class HeadTraining:
-    """The training of one head among others.
+    """The training of one head, computed together with other heads.
 
     Args:
-        model: The whole network, of which only the head is trained, with its initial weights.
+        model: The whole network with its initial weights; only the head is trainable.
         config: The configuration of the trial.
-        objective: The values that its epochs are scored by.
-        until: Epoch after which it ends, even if the configuration has more epochs; None for all epochs.
+        objective: The objectives by which epochs are scored.
+        until: Epoch after which training ends, even if the configuration has more epochs; None for all epochs.
         deadline: ``time.monotonic()`` after which no further epoch starts, except the first; None for no limit.
     """
 
@@ -47,14 +47,14 @@ class HeadTraining:
         self.config = config
         self._tracker = EpochTracker(config, objective)
         (self._phase,) = plan_phases(config)
-        self._own_state = untrained_state(model, config)  # while it is not attached to stacked heads
+        self._own_state = untrained_state(model, config)  # used while no stacked heads are attached
         self._stacked: tuple[StackedHeads, int] | None = None
         self._best_weights: list[np.ndarray] = []
         self._until = until
         self._deadline = deadline
-        self._buffer: deque[EpochRecord] = deque()  # trained epochs that were not yielded yet
+        self._buffer: deque[EpochRecord] = deque()  # epochs that are trained but not yielded yet
         self._error: Exception | None = None
-        self._is_stopped = self._is_late = False
+        self._is_stopped = self._deadline_passed = False
 
     @property
     def history(self) -> tuple[EpochRecord, ...]:
@@ -62,15 +62,15 @@ class HeadTraining:
         return tuple(self._tracker.history[: len(self._tracker.history) - len(self._buffer)])
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue from a checkpoint, also from one of ``trainer.Training``; call it before any of the heads is trained.
+        """Continue from a checkpoint of this class or of ``trainer.Training``; call it before any of the heads is trained.
 
         Raises:
             TrialError: The checkpoint belongs to another network.
         """
         n_steps, _, *moments = checkpoint.optimizer
         expected = [array.shape for array in self._own_state.moments]
-        if not fits(checkpoint, self.model) or [array.shape for array in moments] != expected:
-            raise TrialError("A checkpoint must be of the network that continues from it; its shapes differ. Train anew.")
+        if not has_matching_shapes(checkpoint, self.model) or [array.shape for array in moments] != expected:
+            raise TrialError("A checkpoint must have the shapes of the network; its shapes differ. Train from the beginning.")
         values = {id(variable): value for variable, value in zip(self.model.variables, checkpoint.model, strict=True)}
         self._own_state = HeadState(
             weights=[values[id(variable)] for variable in self.model.trainable_variables],
@@ -119,23 +119,23 @@ class HeadTraining:
         if self._error is not None:
             raise self._error
         self._assign(self._best_weights)
-        return TrainingEnd(best_epoch=self._tracker.best.epoch, cut_short=self._is_late)
+        return TrainingEnd(best_epoch=self._tracker.best.epoch, cut_short=self._deadline_passed)
 
     def stop(self) -> None:
-        """Train no further epoch."""
+        """Stop training."""
         self._is_stopped = True
 
     # ------------------------------------------------------------------------------------------- for StackedTrainer
 
     def has_more_epochs(self) -> bool:
         """Return whether there is another epoch to train."""
-        if self._is_stopped or self._error is not None or self._tracker.is_at(self._until):
+        if self._is_stopped or self._error is not None or self._tracker.has_reached(self._until):
             return False
         if not self._tracker.has_more_epochs(_PHASE, self._phase):
             return False
-        has_one = self._tracker.best is not None
-        self._is_late = has_one and self._deadline is not None and time.monotonic() > self._deadline
-        return not self._is_late
+        has_epoch = self._tracker.best is not None
+        self._deadline_passed = has_epoch and self._deadline is not None and time.monotonic() > self._deadline
+        return not self._deadline_passed
 
     @property
     def n_epochs(self) -> int:
@@ -162,15 +162,15 @@ class HeadTraining:
         return heads.weights(index)
 
     def attach(self, heads: StackedHeads, index: int) -> None:
-        """Take the state from stacked heads from now on."""
+        """Read the state from stacked heads from now on."""
         self._stacked = heads, index
 
     def detach(self) -> None:
-        """Copy the state from the stacked heads, and no longer depend on them."""
+        """Copy the state from the stacked heads and stop reading from them."""
         self._own_state, self._stacked = self.state, None
 
     def stack_group(self, train: FeaturePart, n_classes: int) -> StackGroup:
-        """Return the group of heads that the next epoch can be trained with."""
+        """Return the group of heads with which the next epoch can be trained together."""
         return stack_group_of(self.config, self._own_state, train, n_classes)
 
     def add_epoch(self, *, loss: float, labels: np.ndarray, probabilities: np.ndarray, seconds: float, features: str) -> None:
@@ -196,15 +196,15 @@ class HeadTraining:
         self._buffer.append(record)
 
     def fail(self, error: Exception) -> None:
-        """Train no further epoch; the error is raised after the buffered epochs."""
+        """Stop training because of an error, which is raised after the buffered epochs have been yielded."""
         self._error = error
 
 
 class StackedTrainer:
-    """The shared computation of trainings of heads on the same features.
+    """The shared computation for the training of several heads on the same features.
 
     Args:
-        trainings: All trainings.
+        trainings: The training of each head.
         inputs: The features.
         n_classes: Number of classes.
     """
@@ -216,7 +216,7 @@ class StackedTrainer:
         self._groups: list[_TrainingGroup] = []
 
     def advance(self, *, to: int) -> None:
-        """Train an epoch of every head that has fewer than ``to`` epochs and has another one."""
+        """Train the next epoch of every active head that has fewer than ``to`` epochs."""
         self._groups = [group for group in self._groups if group.is_mostly_active()]
         grouped = {id(training) for group in self._groups for training in group.members}
         self._form_groups([one for one in self._trainings if id(one) not in grouped and one.has_more_epochs()])
@@ -234,9 +234,9 @@ class StackedTrainer:
 
 
 class _TrainingGroup:
-    """Trainings whose heads are computed together until most of them have ended.
+    """Heads that are trained together until the training of most of them has ended.
 
-    Heads that have ended remain in the computation, because it would have to be traced again without them.
+    Heads whose training has ended remain in the computation: removing them would require tracing the graph again.
     """
 
     def __init__(self, members: Sequence[HeadTraining], group: StackGroup, inputs: PhaseInputs) -> None:
@@ -246,18 +246,18 @@ class _TrainingGroup:
         self._heads: StackedHeads | None = None  # created for the first epoch
 
     def advance(self, to: int) -> None:
-        """Train an epoch of all active members if they have fewer than ``to`` epochs; all have the same number."""
+        """Train an epoch of all active members if they have fewer than ``to`` epochs; all have the same number of epochs."""
         active = [member for member in self.members if member.has_more_epochs()]
         if active and active[0].n_epochs < to:
             try:
                 self._train(active)
-            except Exception as error:  # noqa: BLE001 - each of them fails with it, as it would on its own
+            except Exception as error:  # noqa: BLE001 - each member fails with it, as if trained separately
                 self._heads = None  # not returned for reuse: memory may have been exhausted
                 for member in active:
                     member.fail(error)
 
     def is_mostly_active(self) -> bool:
-        """Return whether active members need at least half of the computation; if not, detach all members."""
+        """Return whether active members have more than half of the parameters; if not, detach all members."""
         active = [member for member in self.members if member.has_more_epochs()]
         if 2 * self._n_parameters(active) > self._n_parameters(self.members):
             return True
@@ -286,7 +286,7 @@ class _TrainingGroup:
                     labels=self._inputs.valid.labels,
                     probabilities=probabilities,
                     seconds=seconds,
-                    features=self._inputs.reads,
+                    features=self._inputs.description,
                 )
                 if not member.has_more_epochs():
                     member.detach()

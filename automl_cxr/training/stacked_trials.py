@@ -1,4 +1,4 @@
-"""Trials that only train a head, run together. Each has the interface of ``run_trial``; they share the frozen layers below.
+"""Joint training of trials that train only a head. Each trial has the interface of ``run_trial``; frozen layers are shared.
 
 The frozen layers, and each epoch of all heads, are computed when the first trial needs them. Costs, deadlines, checkpoints,
 files and errors are separate for each trial.
@@ -40,14 +40,14 @@ HeadTrial = Generator[EpochRecord, None, TrialResult]
 
 
 def run_stacked_trials(tasks: Sequence[TrialTask]) -> list[HeadTrial]:
-    """Return one generator for each task, in their order; each yields and returns what ``run_trial`` does.
+    """Return one generator for each task, in their order; each yields and returns the same values as ``run_trial``.
 
-    A request for an epoch trains it for all active trials with the same frozen layers that have not reached it. A trial whose
-    generator is closed is trained no further. Trials whose features cannot be cached, or whose loss or optimizer is not
-    implemented for stacked heads, are run one by one with ``run_trial``.
+    When an epoch of one trial is requested, this epoch is trained for all active trials with the same frozen layers that have
+    not reached it. Training of a trial ends when its generator is closed. Trials whose features cannot be cached, or whose loss
+    or optimizer is not implemented for stacked heads, are run one by one with ``run_trial``.
 
     Args:
-        tasks: Tasks of configurations that only train a head (``TrialConfig.trains_head_only``), each at its own image size.
+        tasks: Tasks of configurations that train only a head (``TrialConfig.trains_head_only``); image sizes may differ.
     """
     by_base: dict[tuple[object, ...], _TrialsOfBase] = defaultdict(_TrialsOfBase)
     trials = []
@@ -93,14 +93,14 @@ class _TrialsOfBase:
             started.training.stop()
 
     def _start_all(self) -> None:
-        """Build the shared layers, and start each trial, which may fail on its own."""
+        """Build the shared layers and start each trial; a failure of one trial does not affect the others."""
         self._start_time = time.monotonic()
         first = self._tasks[0]
         try:
             _refuse_several_devices()
             self._split = SplitRecord.from_json(first.split.read_text(encoding="utf-8"))
             self._base = _cached_base(base_config_of(first.config), first.images, first.split, first.weights_folder)
-        except Exception as error:  # noqa: BLE001 - each trial fails with it, as it would on its own
+        except Exception as error:  # noqa: BLE001 - each trial fails with it, as if run separately
             self._started = [error for _ in self._tasks]
             return
         self._started = [self._start(task) for task in self._tasks]
@@ -120,7 +120,7 @@ class _TrialsOfBase:
             if task.resume is not None:
                 training.restore(load_checkpoint(task.resume))
             return _StartedTrial(training, costs)
-        except Exception as error:  # noqa: BLE001 - raised when this trial is asked for its first epoch
+        except Exception as error:  # noqa: BLE001 - raised when the first epoch of this trial is requested
             return error
 
     def _train(self, task: TrialTask, started: _StartedTrial) -> HeadTrial:
@@ -131,7 +131,7 @@ class _TrialsOfBase:
             end = yield from observe_training(training, training.epochs(self._trainer), task, log)
             probabilities, message = self._base.predict_valid(model)
             log.write(f"{message}\n")
-        own_start = time.monotonic() - sum(epoch.seconds for epoch in training.history)  # its share of the common time
+        start = time.monotonic() - sum(epoch.seconds for epoch in training.history)  # its share of the shared computing time
         return finish_trial(
             task,
             valid_predictions(self._split, probabilities),
@@ -142,7 +142,7 @@ class _TrialsOfBase:
             best_epoch=end.best_epoch,
             cut_short=end.cut_short,
             costs=started.costs,
-            started=own_start,
+            started=start,
             save_model=self._base.save,
         )
 

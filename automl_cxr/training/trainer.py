@@ -1,4 +1,4 @@
-"""Training of one network: a generator yields each epoch with its validation score, and the caller may stop after any."""
+"""Training of one network: a generator yields each epoch with its validation score, and the caller may stop at any epoch."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from automl_cxr.model.flops import count_multiply_adds
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.inference import check_finite_predictions, predict_batches
 from automl_cxr.records import EpochRecord
-from automl_cxr.training.checkpoint import Checkpoint, restore_checkpoint, take_checkpoint
+from automl_cxr.training.checkpoint import Checkpoint, create_checkpoint, restore_checkpoint
 from automl_cxr.training.compilation import compile_network
 from automl_cxr.training.datasets import FeaturePart, LabelledPart
 from automl_cxr.training.epoch_tracker import EpochTracker, Objective, refuse_diverged_loss
-from automl_cxr.training.phase_inputs import PhaseInputs, agrees, choose_phase_inputs, compare_with_pixels
+from automl_cxr.training.phase_inputs import PhaseInputs, choose_phase_inputs, compare_with_pixels, is_rounding_error
 from automl_cxr.training.sampling import epoch_order, fill_up, image_weights
 from automl_cxr.training.schedules import Phase, plan_phases
 
-_SMALL_STEP = 5e8  # multiplications of a batch in the forward pass: 20 to 50 ms of one core
-_PREDICTION_BATCH = 32  # for small networks, whatever their training batch: another size would be traced as another graph
+_SMALL_STEP = 5e8  # multiply-adds of a batch in the forward pass; they take 20 to 50 ms on one core
+_PREDICTION_BATCH = 32  # for small networks at every training batch size, so that only one graph is traced
 
 
 class _TrainingBatches(keras.utils.PyDataset):
-    """Batches of (inputs, one-hot labels, weights) of one epoch; they depend on its number and the configuration alone."""
+    """Batches of (inputs, one-hot labels, weights) of one epoch; they depend only on epoch and configuration."""
 
     def __init__(self, part: LabelledPart | FeaturePart, n_classes: int, config: TrialConfig, *, epoch: int) -> None:
         super().__init__()
@@ -74,10 +74,10 @@ def n_steps(n_images: int, batch_size: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingEnd:
-    """The end of a training.
+    """The result of training.
 
     Attributes:
-        best_epoch: Epoch whose weights the model holds.
+        best_epoch: Epoch whose weights the model has.
         cut_short: Whether the deadline prevented further epochs.
     """
 
@@ -86,12 +86,12 @@ class TrainingEnd:
 
 
 class Training:
-    """A training that runs epoch by epoch, and that can continue from a checkpoint.
+    """Training that runs epoch by epoch and can continue from a checkpoint.
 
-    It runs the phases of ``plan_phases``. Each phase has its own optimizer and starts from the best weights so far. It reads
-    pixels or cached features, whichever is cheaper (``training/phase_inputs.py``). A phase ends after its epochs, or after
-    ``config.patience`` epochs without improvement of the value that ``config.monitor`` names. Because later phases are
-    compared with earlier ones, fine-tuning that only harms is discarded. Scores are computed on the whole validation part,
+    It runs the phases of ``plan_phases``. Each phase has a new optimizer and starts from the best weights so far. Its inputs
+    are pixels or cached features, whichever is faster (``training/phase_inputs.py``). A phase ends after its epochs, or after
+    ``config.patience`` epochs without improvement of the value that ``config.monitor`` names. The best epoch is selected over
+    all phases, so the weights of fine-tuning are discarded if they are worse. Scores are computed on the whole validation part,
     never averaged over batches.
     """
 
@@ -116,7 +116,7 @@ class Training:
 
     def checkpoint(self) -> Checkpoint:
         """Copy the state after the last epoch that was yielded; call it before requesting the next epoch."""
-        return take_checkpoint(
+        return create_checkpoint(
             self._model,
             self._inputs.network.optimizer,
             history=self._tracker.history,
@@ -131,9 +131,9 @@ class Training:
         self._tracker.best, self._best_weights = checkpoint.best, checkpoint.best_weights
 
     def epochs(self, *, until: int | None = None, deadline: float | None = None) -> Generator[EpochRecord, None, TrainingEnd]:
-        """Train, and yield after every epoch; when the generator is exhausted, the model holds the weights of the best epoch.
+        """Train and yield every epoch; when the generator is exhausted, the model has the weights of the best epoch.
 
-        If the caller stops earlier, the model holds the weights of the last epoch.
+        If the caller stops earlier, the model has the weights of the last epoch.
 
         Args:
             until: Epoch after which training ends, even if the phases have more epochs.
@@ -143,50 +143,50 @@ class Training:
             ImpossibleModelError: The loss or the layers to train do not fit the network.
             NonFiniteLossError: The loss of an epoch is NaN or infinite.
         """
-        tracker, is_late = self._tracker, False
+        tracker, deadline_passed = self._tracker, False
         for number, phase in enumerate(plan_phases(self._config), start=1):
             if tracker.history and tracker.history[-1].phase > number:
                 continue  # finished before the checkpoint
             self._start_phase(phase)
-            while tracker.has_more_epochs(number, phase) and not tracker.is_at(until):
-                is_late = tracker.best is not None and deadline is not None and time.monotonic() > deadline
-                if is_late:
+            while tracker.has_more_epochs(number, phase) and not tracker.has_reached(until):
+                deadline_passed = tracker.best is not None and deadline is not None and time.monotonic() > deadline
+                if deadline_passed:
                     break
                 yield self._run_epoch(number, phase)
             self._model.set_weights(self._best_weights)
-            if is_late or tracker.is_at(until):
+            if deadline_passed or tracker.has_reached(until):
                 break
-        return TrainingEnd(best_epoch=tracker.best.epoch, cut_short=is_late)
+        return TrainingEnd(best_epoch=tracker.best.epoch, cut_short=deadline_passed)
 
     def best_probabilities(self) -> tuple[np.ndarray, str]:
         """Return the predictions for the validation part after the best epoch.
 
-        Call it when ``epochs`` is exhausted. The network predicts again only if these predictions were computed before a
-        checkpoint, or from features that are not exact.
+        Call it when ``epochs`` is exhausted. The predictions are computed again only if they were computed before a checkpoint,
+        or from features that are not exact.
 
         Returns:
             Probabilities, float32 (n_valid, n_classes), within 1e-5 of those of the whole network from pixels; and a sentence
-            about the comparison of the two for the log, "" if the network was trained from pixels.
+            for the log about this comparison, "" if the network was trained from pixels.
 
         Raises:
-            TrialError: Predictions from features and from pixels differ by more than rounding explains.
+            TrialError: Predictions from features and from pixels differ by more than rounding errors.
         """
         inputs, probabilities = self._best_inputs, self._best_probabilities
-        if inputs is None or probabilities is None or n_devices() > 1:  # each device has its own moving averages in training
+        if inputs is None or probabilities is None or n_devices() > 1:  # moving averages in training differ between devices
             return self._predict_valid(), ""
         if inputs.network is self._model:
             return probabilities, ""
         difference = compare_with_pixels(self._model, self._valid, probabilities)
-        message = f"the whole network, from pixels, predicts the same within {difference:.1g}"
-        if inputs.is_exact and agrees(difference):
+        message = f"predictions of the whole network from pixels differ by at most {difference:.1g}"
+        if inputs.is_exact and is_rounding_error(difference):
             return probabilities, message
-        return self._predict_valid(), f"{message}; its own predictions are kept"
+        return self._predict_valid(), f"{message}; those from pixels are saved"
 
     def _predict_valid(self) -> np.ndarray:
         return predict_probabilities(self._model, self._valid, batch_size=self._config.images_at_once)
 
     def _start_phase(self, phase: Phase) -> None:
-        """Freeze layers, choose the inputs and compile with a new optimizer; the moments of another choice do not apply."""
+        """Freeze layers, choose the inputs and compile with a new optimizer."""
         set_phase(self._model, self._config, frozen=phase.frozen)
         check_gradient_accumulation(self._config.gradient_accumulation)
         self._inputs = choose_phase_inputs(
@@ -199,7 +199,7 @@ class Training:
             self._restored = None
 
     def _run_epoch(self, number: int, phase: Phase) -> EpochRecord:
-        """Train an epoch, score it on the whole validation part, and keep its weights if it is the best."""
+        """Train an epoch, score it on the whole validation part, and copy its weights if it is the best."""
         started = time.perf_counter()
         learning_rate = self._tracker.learning_rate(number, phase)
         epoch = len(self._tracker.history) + 1
@@ -214,7 +214,7 @@ class Training:
             probabilities=probabilities,
             seconds=time.perf_counter() - started,
             n_parameters=self._model.count_params(),
-            features=self._inputs.reads,
+            features=self._inputs.description,
         )
         if self._tracker.best is record:
             self._best_weights = self._model.get_weights()
@@ -228,7 +228,7 @@ def _fit_epoch(
     """Train one epoch and return its mean loss."""
     batches = _TrainingBatches(train, model.output_shape[-1], config, epoch=epoch)
     model.optimizer.learning_rate = learning_rate
-    if _runs_without_loop(model, train, batch_size=config.images_at_once):
+    if _runs_batch_by_batch(model, train, batch_size=config.images_at_once):
         loss = _train_on_batches(model, batches)
     else:
         with data_parallel():
@@ -238,12 +238,12 @@ def _fit_epoch(
     return loss
 
 
-def _runs_without_loop(model: keras.Model, part: LabelledPart | FeaturePart, *, batch_size: int) -> bool:
-    """Return whether batches are passed one by one instead of by Keras' loops, which cost more than small steps do.
+def _runs_batch_by_batch(model: keras.Model, part: LabelledPart | FeaturePart, *, batch_size: int) -> bool:
+    """Return whether to run batches one by one instead of with ``fit`` or ``predict``, whose overhead exceeds small steps.
 
-    On TensorFlow, a loop takes 50 ms of CPU before its first batch and 5 ms for each batch. It is useful where it prepares
-    pixels while other batches are computed, and divides batches among devices. The decision depends on a count of
-    multiplications and not on measured time, because the last digit of the loss depends on it.
+    With TensorFlow, ``fit`` and ``predict`` take 50 ms of CPU time before the first batch and 5 ms for each batch. They are
+    useful because they prepare pixels while other batches are computed, and divide batches among devices. The decision depends
+    on the number of multiply-adds and not on measured time, because the last digit of the loss depends on the decision.
     """
     return n_devices() == 1 and (isinstance(part, FeaturePart) or _has_small_steps(model, batch_size=batch_size))
 
@@ -253,7 +253,7 @@ def _has_small_steps(model: keras.Model, *, batch_size: int) -> bool:
 
 
 def _train_on_batches(model: keras.Model, batches: _TrainingBatches) -> float:
-    """Take the gradient steps of an epoch; return the mean loss of its images, as ``fit`` does."""
+    """Run the gradient steps of an epoch; return the mean loss of its images, as ``fit`` does."""
     losses, sizes = [], []
     for step in range(len(batches)):
         inputs, targets, weights = batches[step]
@@ -269,7 +269,7 @@ def predict_probabilities(model: keras.Model, part: LabelledPart | FeaturePart, 
     Raises:
         NonFiniteLossError: A probability is NaN.
     """
-    if _runs_without_loop(model, part, batch_size=batch_size):
+    if _runs_batch_by_batch(model, part, batch_size=batch_size):
         rows = _PREDICTION_BATCH if _has_small_steps(model, batch_size=batch_size) else batch_size
         predicted = predict_batches(model, part.batch, len(part.rows), batch_size=rows)
     else:

@@ -17,11 +17,11 @@ from automl_cxr.model.build import build_model, digest_pretrained
 from automl_cxr.model.devices import describe_worker
 from automl_cxr.records import EpochRecord, SplitRecord
 from automl_cxr.scoring.predictions import Predictions
-from automl_cxr.training.checkpoint import Checkpoint, fits, load_checkpoint, save_checkpoint
+from automl_cxr.training.checkpoint import Checkpoint, has_matching_shapes, load_checkpoint, save_checkpoint
 from automl_cxr.training.datasets import LabelledPart
 from automl_cxr.training.sampling import images_per_epoch
 from automl_cxr.training.trainer import Training, TrainingEnd, n_steps
-from automl_cxr.training.trial_costs import at_buildable_size, measure_costs, score_trial
+from automl_cxr.training.trial_costs import measure_costs, score_trial, with_buildable_image_size
 from automl_cxr.training.trial_files import digest_files, history_rows, log_epoch, log_start, save_trial
 from automl_cxr.training.trial_task import TrialResult, TrialTask
 
@@ -42,7 +42,7 @@ __all__ = [
     "valid_predictions",
 ]
 
-_CHECKPOINT_SECONDS = 60.0  # an interrupted search loses about this much of each trial that was running
+_CHECKPOINT_SECONDS = 60.0  # between checkpoints; an interruption loses at most about this much training of each trial
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class TrainedNetwork:
         model: The network.
         probabilities: Its predictions for the validation part, float32 (n, n_classes).
         history: Every epoch.
-        end: The end of the training.
+        end: The best epoch, and whether the deadline ended training.
     """
 
     model: keras.Model
@@ -66,16 +66,16 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
     """Train a configuration, yield each epoch, and write the trial's files into ``task.folder``.
 
     The files are config.json, history.csv, train.log, valid.npz (predictions) and model.keras (weights of the best epoch).
-    To stop the trial after an epoch, close the generator; the last three files are then missing or incomplete.
+    To stop the trial after an epoch, close the generator; train.log, valid.npz and model.keras are then missing or incomplete.
 
     Raises:
-        InfeasibleError: The network violates a requirement, or does not fit in memory, which is known before training.
+        InfeasibleError: The network violates a requirement, or does not fit in memory. Both are known before training.
         TrialError: The network cannot be built or diverges.
     """
     started = time.monotonic()
     split = SplitRecord.from_json(task.split.read_text(encoding="utf-8"))
     costs = measure_costs(task, len(split.classes))
-    task = at_buildable_size(task, len(split.classes))
+    task = with_buildable_image_size(task, len(split.classes))
     train, valid = load_parts(downscaled_images(task.images, task.config.image_size), split)
     (task.folder / "config.json").write_text(task.config.to_json(), encoding="utf-8")
 
@@ -99,7 +99,7 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
 
 
 def valid_predictions(split: SplitRecord, probabilities: np.ndarray) -> Predictions:
-    """Combine probabilities for the validation part, (n, n_classes), with its image ids, labels and patients."""
+    """Return the predictions with these probabilities for the validation part, (n, n_classes)."""
     return Predictions(
         ids=split.valid.images,
         labels=np.asarray(split.valid.labels, np.int64),
@@ -156,7 +156,7 @@ def finish_trial(
 
 
 def load_parts(images: Path, split: SplitRecord) -> tuple[LabelledPart, LabelledPart]:
-    """Map the decoded training and validation images of a split into memory."""
+    """Return the decoded training and validation images of a split as memory maps."""
     pixels = np.load(images, mmap_mode="r", allow_pickle=False)
     n_train, n_valid = len(split.train.images), len(split.valid.images)
     return (
@@ -175,7 +175,7 @@ def train_network(
     log: TextIO,
     started: float,
 ) -> Generator[EpochRecord, None, TrainedNetwork]:
-    """Train the network of a task and yield each epoch; those before the task's own checkpoint are yielded again.
+    """Train the network of a task and yield each epoch. Epochs before a checkpoint of the same trial are yielded again.
 
     Args:
         task: The trial.
@@ -184,7 +184,7 @@ def train_network(
         n_classes: Number of classes.
         costs: The costs of the network, from ``measure_costs``.
         log: The file train.log.
-        started: ``time.monotonic()`` at the start of the trial, which ``task.seconds`` counts from.
+        started: ``time.monotonic()`` at the start of the trial, from which ``task.seconds`` is measured.
 
     Raises:
         TrialError: The network cannot be built or diverges.
@@ -196,7 +196,7 @@ def train_network(
     if checkpoint is not None and _can_resume(checkpoint, model, task.config):
         training.restore(checkpoint)
     elif checkpoint is not None:
-        log.write("started from new weights: those of the smaller image size do not fit this network\n")
+        log.write("started from initial weights: the checkpoint of the smaller image size has other shapes\n")
     epochs = training.epochs(until=task.until, deadline=task.deadline(started))
     end = yield from observe_training(training, epochs, task, log)
     probabilities, message = training.best_probabilities()
@@ -205,8 +205,8 @@ def train_network(
 
 
 def _can_resume(checkpoint: Checkpoint, model: keras.Model, config: TrialConfig) -> bool:
-    """Return whether to continue from a checkpoint; weights that do not fit are ignored only after a change of image size."""
-    return checkpoint.history[-1].image_size == config.image_size or fits(checkpoint, model)
+    """Return whether to continue from a checkpoint; other shapes are accepted only after a change of the image size."""
+    return checkpoint.history[-1].image_size == config.image_size or has_matching_shapes(checkpoint, model)
 
 
 def build_network(task: TrialTask, train: LabelledPart, *, n_classes: int) -> keras.Model:
@@ -225,20 +225,20 @@ def build_network(task: TrialTask, train: LabelledPart, *, n_classes: int) -> ke
 
 
 class Resumable(Protocol):
-    """A training whose state can be written to a checkpoint."""
+    """Training whose state can be written to a checkpoint."""
 
     @property
     def history(self) -> tuple[EpochRecord, ...]:
         """Every epoch so far, including those before a checkpoint."""
 
     def checkpoint(self) -> Checkpoint:
-        """Copy its state."""
+        """Copy the training state."""
 
 
 def observe_training(
     training: Resumable, epochs: Generator[EpochRecord, None, TrainingEnd], task: TrialTask, log: TextIO
 ) -> Generator[EpochRecord, None, TrainingEnd]:
-    """Yield the epochs of a training; before each is yielded, log it and write a checkpoint if one is due."""
+    """Yield the epochs of training; log each epoch before it is yielded, and write checkpoints at intervals."""
     is_own_checkpoint = task.resume is not None and task.resume == task.checkpoint
     for earlier in training.history:
         log_epoch(log, earlier)
@@ -251,10 +251,10 @@ def observe_training(
         except StopIteration as end:
             ended_early = task.until is not None and training.history[-1].epoch < task.until
             if task.checkpoint is not None and ended_early and not end.value.cut_short:
-                save_checkpoint(training.checkpoint(), task.checkpoint)  # stopped by patience, but it may still be promoted
+                save_checkpoint(training.checkpoint(), task.checkpoint)  # stopped early, but the trial may still be promoted
             return end.value
         if epoch.features and epoch.features not in (earlier.features for earlier in training.history[:-1]):
-            log.write(f"phase {epoch.phase} reads {epoch.features}\n")
+            log.write(f"inputs of phase {epoch.phase}: {epoch.features}\n")
         log_epoch(log, epoch)
         if task.checkpoint is not None and epoch.epoch == task.until:
             save_checkpoint(training.checkpoint(), task.checkpoint)

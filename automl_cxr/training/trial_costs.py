@@ -23,12 +23,12 @@ _SIZE_STEP = 16  # pixels
 
 
 def measure_costs(task: TrialTask, n_classes: int, *, n_networks: int = 1) -> dict[str, float]:
-    """Count the costs of a task's network, or of several such networks together, before it is built.
+    """Return the costs of the network of a task, or of several such networks together, before it is built.
 
     Raises:
-        InfeasibleError: It violates a requirement, or one network does not fit in memory.
+        InfeasibleError: The costs violate a requirement, or one network does not fit in memory.
     """
-    # At the largest image size: a trial at a lower fidelity must not start if its promotion would be refused.
+    # The largest image size counts: a trial at a lower fidelity must not start if its promotion would be refused.
     largest = dataclasses.replace(task.config, image_size=task.largest_image or task.config.image_size)
     size = measure_size(largest, n_classes)
     costs = {name: float(n_networks * getattr(size, name)) for name in ("parameters", "multiply_adds", "weight_bytes")}
@@ -38,10 +38,10 @@ def measure_costs(task: TrialTask, n_classes: int, *, n_networks: int = 1) -> di
 
 
 def _refuse_violated(requirements: Sequence[Requirement], costs: Mapping[str, float]) -> None:
-    """Refuse a network whose costs violate a requirement.
+    """Check that the costs of a network satisfy the requirements.
 
     Raises:
-        InfeasibleError: They do.
+        InfeasibleError: A requirement is violated.
     """
     known = [requirement for requirement in requirements if requirement.is_known_before_training]
     violations = {str(requirement): requirement.violation(costs[requirement.name]) for requirement in known}
@@ -55,8 +55,8 @@ def _refuse_violated(requirements: Sequence[Requirement], costs: Mapping[str, fl
         )
 
 
-def at_buildable_size(task: TrialTask, n_classes: int) -> TrialTask:
-    """Return the task at the smallest image size, not below that of the configuration, that its network can be built for."""
+def with_buildable_image_size(task: TrialTask, n_classes: int) -> TrialTask:
+    """Increase the image size of a task, if necessary, to the smallest size for which the network can be built."""
     largest = task.largest_image or task.config.image_size
     while task.config.image_size < largest:
         try:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def history_rows(task: TrialTask, history: Sequence[EpochRecord]) -> list[dict[str, Any]]:
-    """Return the rows of history.csv: the values of each epoch, and each objective of several under its own name."""
+    """Return the rows of history.csv, one for each epoch; with several objectives, each objective is a column."""
     rows = []
     for epoch in history:
         row = dataclasses.asdict(epoch)
@@ -49,7 +49,7 @@ def save_trial(
         epochs: Rows of history.csv, at least one.
         predictions: Content of valid.npz.
         model: Content of model.keras.
-        save_model: Function that writes it; None for ``keras.Model.save``.
+        save_model: Function that writes model.keras; None for ``keras.Model.save``.
     """
     with (folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(epochs[0]))
@@ -57,7 +57,7 @@ def save_trial(
         writer.writerows(epochs)
     predictions.to_npz(folder / "valid.npz")
     if model.compiled:
-        model.compile()  # with an optimizer that has not run: the moments of the other would triple the size of the file
+        model.compile()  # with a new optimizer: the moments of the trained one would triple the file size
     if save_model is None:
         model.save(folder / "model.keras")
     else:
@@ -80,11 +80,11 @@ def log_start(log: TextIO, task: TrialTask, model: keras.Model) -> None:
         f"{task.config.family}: {model.count_params():,} parameters, input {task.config.image_size} pixels\n"
     )
     for number, phase in enumerate(plan_phases(task.config), start=1):
-        set_phase(model, task.config, frozen=phase.frozen)  # to count weights; training sets each phase again
+        set_phase(model, task.config, frozen=phase.frozen)  # to count trainable weights; training sets the phase again
         n_trained = sum(math.prod(weights.shape) for weights in model.trainable_weights)
         log.write(
-            f"phase {number}: {n_trained:,} of them trained for at most {phase.n_epochs} epochs "
-            f"from learning rate {phase.learning_rate:g}\n"
+            f"phase {number}: {n_trained:,} trainable parameters, at most {phase.n_epochs} epochs, "
+            f"initial learning rate {phase.learning_rate:g}\n"
         )
     log.flush()
 

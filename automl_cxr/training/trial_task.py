@@ -1,4 +1,4 @@
-"""The input and the result of a trial, as values that may cross process borders."""
+"""The input and the result of a trial, as values that can be sent to other processes."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from automl_cxr.training.epoch_tracker import Objective
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrialTask:
-    """Everything that a trial reads.
+    """The input of a trial.
 
     Attributes:
         config: The hyperparameters.
         images: File of the decoded array, uint8 (n, h, w): the training images of the split, then its validation images if
-            it has a validation part. Its images have at least the size of the configuration, and are downscaled if needed.
+            it has a validation part. The images are at least as large as the image size of the configuration, and are
+            downscaled if needed.
         split: The file split.json, a ``SplitRecord``.
         weights_folder: Folder that is searched first for pretrained weights, or None.
         folder: Existing empty folder for the files of the trial.
-        objectives: Metrics and costs that are optimised; the first is a metric, scores the trial and selects its epoch.
+        objectives: Metrics and costs that are optimised. The first is a metric, which scores the trial and selects its epoch.
         requirements: Bounds that the trial must satisfy.
         normal_class: Index of the class without a finding, for the metrics that need it.
         seconds: Wall seconds after which no further epoch starts; None for no limit.
         until: Epoch after which the trial ends, even if its configuration has more epochs; None for all epochs.
-        checkpoint: File for the state of the trial, written from time to time and after epoch ``until``; the names of the
-            files of its folds start with its name; None for no checkpoint.
-        resume: Checkpoint to continue from: the trial's own, after an interrupted search, or that of another trial; None to
-            start from the beginning.
-        reported: Number of epochs that the trials which it continues have reported.
+        checkpoint: File for the state of the trial, written about once a minute and after epoch ``until``. The files of its
+            folds have this name as a prefix. None for no checkpoint.
+        resume: Checkpoint to continue from: that of the same trial after an interrupted search, or that of another trial; None
+            to start from the beginning.
+        reported: Number of epochs reported by the trials that this trial continues.
         largest_image: Image size up to which the size may be increased if the network cannot be built at that of the
             configuration; None for no increase.
     """
@@ -53,7 +54,7 @@ class TrialTask:
     largest_image: int | None = None
 
     def objective(self, costs: Mapping[str, float]) -> Objective:
-        """Return the values that epochs and folds are scored by, given the costs that are known before training."""
+        """Return the objectives by which epochs and folds are scored, given the costs that are known before training."""
         several = self.objectives if len(self.objectives) > 1 else ()
         return Objective(metric(self.objectives[0]), self.normal_class, several, costs)
 
@@ -64,17 +65,17 @@ class TrialTask:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrialResult:
-    """The result of a trial that finished.
+    """The result of a finished trial.
 
     Attributes:
         score: The first objective on the validation part, or on the images of all folds, from the saved predictions.
         values: Every objective, if there are several; else empty.
-        violations: Amount by which each requirement is violated, by its text; positive if it is violated.
-        best_epoch: Epoch whose weights are saved; None with folds, where each network has its own.
+        violations: Amount by which each requirement is violated, by the text of the requirement; positive if it is violated.
+        best_epoch: Epoch whose weights are saved; None with folds, because the best epoch differs between the networks.
         epochs: Number of epochs, those of all folds together.
         cut_short: Whether the time limit prevented further epochs.
-        n_parameters: Parameters of the saved model, which with folds contains all their networks.
-        multiply_adds: Multiplications with a parameter for one image, in the whole saved model.
+        n_parameters: Parameters of the saved model; with folds, of the networks of all folds.
+        multiply_adds: Multiply-adds of the saved model for one image.
         weight_bytes: Bytes of its weights in memory.
         image_sizes: Image sizes of its epochs, in order, including those before a checkpoint.
         features: Inputs of its epochs, in order, joined by "; " (see ``EpochRecord.features``).

@@ -145,9 +145,9 @@ class TestCopying:
         copied = copy_study(prepared.store, "copy", **location)
         failed = copied.study.get_trials()[1]
         assert copied.record(1).state is TrialState.FAILED
-        assert failed.user_attrs == {"error": "It was running, continuing trial 0, when the study was copied."}
+        assert failed.user_attrs == {"error": "When the study was copied, this trial was running as a continuation of trial 0."}
 
-    @pytest.mark.parametrize(("name", "rule"), [("s", "the folder has a 's' already"), ("a/b", "folder's name")])
+    @pytest.mark.parametrize(("name", "rule"), [("s", "the folder already contains 's'"), ("a/b", "folder name")])
     def test_a_name_must_be_new_and_valid(self, prepare, location, name, rule):
         store = prepare().store
         with pytest.raises(UsageError, match=rule):
@@ -195,7 +195,7 @@ class TestDeleting:
 
     def test_a_study_with_a_running_search_is_not_deleted(self, prepare, location):
         store = prepare().store
-        with DriverHeartbeat(store.folder), pytest.raises(StudyError, match="works on 's' now"):
+        with DriverHeartbeat(store.folder), pytest.raises(StudyError, match="is running on 's'"):
             delete_study("s", **location)
         assert store.spec.name == "s"
 
@@ -224,11 +224,11 @@ class TestDeleting:
         prepare(name="t", seed=1)
         shutil.rmtree(tmp_path / "s")
         shutil.copytree(tmp_path / "t", tmp_path / "s")
-        with pytest.raises(StudyError, match="those of another study"):
+        with pytest.raises(StudyError, match="do not belong to study"):
             delete_study("s", **location)
         assert (tmp_path / "s" / "study.json").is_file()
 
     def test_an_unknown_study_is_an_error(self, prepare, location):
         prepare()
-        with pytest.raises(StudyError, match="It holds: s"):
+        with pytest.raises(StudyError, match="Its studies: s"):
             delete_study("t", **location)

@@ -37,13 +37,13 @@ def test_json_contains_the_whole_audit(run_audit):
 def test_a_page_that_cannot_be_written_is_refused_before_the_audit(run_audit, tmp_path):
     code, output = run_audit("--out", tmp_path / "no" / "audit.html")
     assert code == 2
-    assert "Name another --out" in output.err
+    assert "Choose another --out" in output.err
 
 
 def test_the_audited_table_is_not_replaced(tmp_path, capsys):
     table = tmp_path / "mine.csv"
     table.write_text("path,label,note\na.png,ill,keep me\n")
     assert _run(["data", "audit", str(table), "--fix", str(table)]) == 2
-    assert "Name another --fix" in capsys.readouterr().err
+    assert "Choose another --fix" in capsys.readouterr().err
     assert "keep me" in table.read_text()
     assert not (tmp_path / "mine.changes.csv").exists()

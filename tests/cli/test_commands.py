@@ -90,12 +90,12 @@ def test_a_report_is_one_file(run, tmp_path, searched):
     page = (tmp_path / "r.html").read_text()
     for title in ("Leaderboard", "Errors", "Heat maps", "Audit of the data", "Sample images", "Methods"):
         assert f"<h2>{title}</h2>" in page, title
-    assert "Heat maps are left out" not in page
-    assert "Quality against latency" in page
+    assert "Heat maps are omitted" not in page
+    assert "Score against latency" in page
     assert run("report", "s", "--runs", searched, "--no-explain", "--data", "nowhere", "--out", "r.html")[0] == 0
     page = (tmp_path / "r.html").read_text()
     assert "<h2>Heat maps</h2>" not in page
-    assert "Pictures are left out." in page
+    assert "Pictures are omitted." in page
 
 
 @pytest.mark.parametrize(
@@ -166,20 +166,20 @@ def test_help_names_all_samplers_pruners_metrics_methods_and_layouts(run):
         (["leaderboard", "s", "--format", "jsn"], 2, "Did you mean 'json'"),
         (["ensemble", "build", "s", "--top", "0"], 2, "--top"),
         (["ensemble", "build"], 2, "received neither"),
-        (["ensemble", "build", "s", "x.npz"], 2, "follow --predictions"),
+        (["ensemble", "build", "s", "x.npz"], 2, "need the option --predictions"),
         (["ensemble", "build", "s", "--shrinkage", "2"], 2, "--shrinkage"),
         (["ensemble", "build", "--predictions", "x.csv"], 1, "No such file"),
-        (["ensemble", "apply", "nowhere", "x.csv"], 1, "is not an ensemble's folder"),
+        (["ensemble", "apply", "nowhere", "x.csv"], 1, "is not an ensemble folder"),
         (["evaluate", "s"], 1, "Run a search first"),
         (["predict", "s"], 2, "PATHS"),
         (["predict", "no/such/ensemble", "x.png"], 2, "ensemble.json"),
         (["predict", "s", "x.png", "--out", "no/such/p.csv"], 2, "its folder must exist"),
         (["data", "inspect", ""], 2, "empty path"),
         (["search", "--data", ""], 2, "empty path"),
-        (["search", "--name", ""], 2, "folder's name"),
+        (["search", "--name", ""], 2, "folder name"),
         (["search", "--address", "127.0.0.1:1"], 2, "No Ray cluster responds"),
         (["splice", "squeezenet"], 2, "Missing argument 'B'"),
-        (["splice", "squeezenet", "mine"], 1, "'mine' is no backbone"),
+        (["splice", "squeezenet", "mine"], 1, "'mine' is neither a backbone"),
         (["splice", "squeezenet", "vgg16", "--format", "jsn"], 2, "Did you mean 'json'"),
         (["splice", "squeezenet", "vgg16", "--figure", "no/such/f.html"], 2, "its folder must exist"),
         (["dashboard"], 1, "Run a search first"),
@@ -243,7 +243,7 @@ def test_a_network_that_exceeds_the_memory_is_described_without_building_it(run)
     code, out, _ = run(*arguments, "--set", "dense_units=8192", "--image-size", 2048)
     assert code == 0
     assert "parameters: 4,398,0" in out
-    assert "It does not fit into the memory of this machine; a search would refuse it." in out
+    assert "The memory of this machine is insufficient; a search would refuse the network." in out
     result = json.loads(run("describe", "lung3-3", "--json")[1])["memory"]
     assert result["fits"]
     assert result["batch"] == result["one_image"] + (result["batch_size"] - 1) * result["each_image"]
@@ -342,8 +342,8 @@ class TestAfterASearch:
             (["--columns", "acuracy"], "Did you mean 'accuracy'"),
             (["--sort", "acuracy"], "Did you mean 'accuracy'"),
             (["--metric", "acuracy"], "Did you mean 'accuracy'"),
-            (["--format", "xlsx"], "Name a file with --out"),
-            (["s"], "named once"),
+            (["--format", "xlsx"], "Write it to a file with --out"),
+            (["s"], "given only once"),
         ):
             code, _, err = run("leaderboard", "s", *arguments, "--runs", searched)
             assert (code, remedy in err) == (2, True), err
@@ -353,7 +353,7 @@ class TestAfterASearch:
     def test_the_environment_variable_sets_the_runs_folder(self, run, searched, monkeypatch):
         monkeypatch.setenv("AUTOML_CXR_RUNS", str(searched))
         assert run("leaderboard", "s")[0] == 0
-        assert "It holds: s" in run("leaderboard", "t")[2]
+        assert "Its studies: s" in run("leaderboard", "t")[2]
 
     def test_ensemble_evaluate_and_predict(self, run, searched, phantoms):
         code, out, err = run("ensemble", "build", "s", "--runs", searched, "--top", 2, "--name", "pair")
@@ -368,7 +368,7 @@ class TestAfterASearch:
         assert code == 0
         assert "test part" in out
         assert "confusion matrix" in out
-        assert "recorded" in err or "opened" in err
+        assert "recorded" in err or "evaluated" in err
         result = json.loads(run("evaluate", "s", "--runs", searched, "--split", "valid", "--json")[1])
         assert set(result["intervals"]) == {
             *("macro_f1", "accuracy", "balanced_accuracy", "cohen_kappa", "macro_auc", "macro_average_precision"),
@@ -452,7 +452,7 @@ class TestAfterASearch:
         deleted = json.loads(run("studies", "delete", "other", *location, "--yes", "--json")[1])
         assert deleted["models"] == 3
         code, _, err = run("studies", *location, "show", "s")
-        assert (code, "Options belong after" in err) == (2, True)
+        assert (code, "Options must follow" in err) == (2, True)
 
     def test_too_few_trials_have_no_importances(self, run, searched):
         code, out, err = run("importance", "s", "--runs", searched)
@@ -475,7 +475,7 @@ class TestAfterASearch:
     def test_other_settings_are_refused(self, run, searched, phantoms):
         code, _, err = run("search", "--name", "s", "--data", phantoms, "--image-size", 64, "--runs", searched)
         assert code == 2
-        assert "begun with image_size 32; received 64" in err
+        assert "created with image_size 32; received 64" in err
 
 
 def test_typed_options_take_precedence_over_a_study_file(run, phantoms):
@@ -522,7 +522,7 @@ def test_a_search_with_ray_continues_after_interrupts_and_a_kill(tmp_path, phant
     code, _, log = run_until("trial 1 begins", signal.SIGINT)  # one trial is complete and one is unfinished
     assert code == 130, log
     assert "the same command continues" in log
-    code, _, log = run_until("was left unfinished", signal.SIGKILL)
+    code, _, log = run_until("was interrupted and is run again", signal.SIGKILL)
     assert code == -signal.SIGKILL, log
     search = start_automl_cxr(*arguments, **pipes)
     out, log = search.communicate(timeout=200)

@@ -62,8 +62,8 @@ def test_every_setting_of_the_genetic_algorithm_is_an_option():
 def test_an_ensemble_is_built_from_tables_and_applied_to_tables(run, tables):
     code, out, err = run("ensemble", "build", "--predictions", *tables, *QUICK)
     assert code == 0, err
-    assert "model2.csv: 120 of 120 rows did not sum to 1: divided by their sums" in err
-    for text in ("model0.csv", "ga-by-class", "stacking", "out of fold", "against the best member", "calibration:"):
+    assert "model2.csv: 120 of 120 rows do not sum to 1: divided by their sums" in err
+    for text in ("model0.csv", "ga-by-class", "stacking", "out-of-fold ECE", "against the best member", "calibration:"):
         assert text in out
     assert "next: automl-cxr ensemble apply ensembles/ga-by-class-3 TABLES..." in out
     record = json.loads(Path("ensembles/ga-by-class-3/ensemble.json").read_text())
@@ -74,7 +74,7 @@ def test_an_ensemble_is_built_from_tables_and_applied_to_tables(run, tables):
     assert len(rows) == 120
     assert list(rows[0])[:2] == ["image", "class"]
     code, _, err = run("ensemble", "apply", "ensembles/ga-by-class-3", *tables[:2])
-    assert (code, "a table for each member" in err) == (2, True)
+    assert (code, "one table for each member" in err) == (2, True)
     assert run("evaluate", "ensembles/ga-by-class-3")[0] == 1
 
 
@@ -105,11 +105,11 @@ def test_near_duplicates_are_reported(run, tables):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--members", "1,2"], 2, "choose trials of a study"),
-        (["--diverse"], 2, "choose trials of a study"),
+        (["--members", "1,2"], 2, "select trials of a study"),
+        (["--diverse"], 2, "select trials of a study"),
         (["--method", "sweep"], 2, "is for 2 members; received 3"),
         (["--method", "gaa"], 2, "Did you mean 'ga'"),
-        (["--name", "../up"], 2, "folder's name"),
+        (["--name", "../up"], 2, "folder name"),
         (["--members", "a"], 2, "given by their numbers"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

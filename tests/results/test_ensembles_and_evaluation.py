@@ -60,14 +60,14 @@ def test_a_table_of_another_program_can_be_a_member(finished, ensemble, tmp_path
     assert mixed.combination.names == (*(f"trial {number}" for number in ensemble.trials[:2]), "other.csv")
     assert mixed.member_scores[2] == pytest.approx(score_predictions(valid)["macro_f1"])
     with pytest.raises(DataError, match="without a model"):
-        load_ensemble(mixed.folder)
-    trial_tables = [finished._store.trial_folder(number) / "valid.npz" for number in mixed.trials]
-    combined, _ = api.apply_ensemble(mixed.folder, [*trial_tables, table])
-    saved = Predictions.from_npz(mixed.folder / "valid.npz")
-    columns = [f"probability_{name}" for name in saved.classes]
-    assert combined.set_index("image").loc[list(saved.ids), columns].to_numpy() == pytest.approx(saved.probabilities, abs=1e-6)
-    with pytest.raises(UsageError, match="a table for each member"):
-        api.apply_ensemble(mixed.folder, [table])
+        load_ensemble(joined.folder)
+    of_trials = [finished._store.trial_folder(number) / "valid.npz" for number in joined.trials]
+    combined, _ = api.apply_ensemble(joined.folder, [*of_trials, table])
+    again = Predictions.from_npz(joined.folder / "valid.npz")
+    columns = [f"probability_{name}" for name in again.classes]
+    assert combined.set_index("image").loc[list(again.ids), columns].to_numpy() == pytest.approx(again.probabilities, abs=1e-6)
+    with pytest.raises(UsageError, match="one table for each member"):
+        api.apply_ensemble(joined.folder, [table])
 
 
 def test_a_moved_ensemble_folder_works(finished, ensemble, tmp_path, phantoms):
@@ -122,7 +122,7 @@ def test_invalid_options_are_refused(finished, settings, error):
 @pytest.mark.parametrize("content", ["", "{}", '{"members": 3, "study": "s", "classes": []}', "[]"])
 def test_a_damaged_folder_is_reported(tmp_path, content):
     (tmp_path / "ensemble.json").write_text(content)
-    with pytest.raises(DataError, match="is not an ensemble's folder"):
+    with pytest.raises(DataError, match="is not an ensemble folder"):
         load_ensemble(tmp_path)
 
 
@@ -141,8 +141,8 @@ def damage(folder, **changes):
         ({"file": "members/nothing.keras"}, "No such file"),
         ({"sha256": "0" * 64}, "has changed"),
         ({"image_size": "32"}, "image size"),
-        ({"rule": {"kind": "average", "weights": [-3, 1, 1]}}, "not an ensemble's folder"),
-        ({"rule": {"kind": "average", "weights": "heavy"}}, "not an ensemble's folder"),
+        ({"rule": {"kind": "average", "weights": [-3, 1, 1]}}, "not an ensemble folder"),
+        ({"rule": {"kind": "average", "weights": "heavy"}}, "not an ensemble folder"),
     ],
     ids=str,
 )
@@ -183,8 +183,8 @@ class TestEvaluation:
             str(finished.folder.parent / "tiny.toml"), phantoms, name="other", trials=1, epochs=1, image_size=32,
             batch_size=8, seed=7, runs=finished.folder.parent, executor="inline",
         )  # fmt: skip
-        with pytest.raises(DataError, match="another split"):
-            other.evaluate(ensemble)
+        with pytest.raises(DataError, match="differs from that of study"):
+            other.evaluate(built)
 
     def test_validation_scores_are_those_of_the_leaderboard(self, finished):
         evaluation = finished.evaluate(part="valid")
@@ -220,7 +220,7 @@ class TestEvaluation:
         shutil.copytree(phantoms, copy)
         assert finished.evaluate(part="valid", data=str(copy)).scores
         next((copy / "normal").glob("*.png")).unlink()
-        with pytest.raises(DataError, match="no longer those of study"):
+        with pytest.raises(DataError, match="differ from those of study"):
             finished.evaluate(part="valid", data=str(copy))
 
     def test_an_unknown_trial_number_is_refused(self, finished):

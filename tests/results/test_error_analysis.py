@@ -185,9 +185,9 @@ def test_trials_ensembles_and_prediction_files_are_compared(study, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"trials": [0], "top": 2}, UsageError, "not both"),
-        ({"top": 0}, UsageError, "At least one trial"),
-        ({"trials": [0, 0]}, UsageError, "named once"),
+        ({"trials": [0], "top": 2}, UsageError, "exclude each other"),
+        ({"top": 0}, UsageError, "--top must be at least 1"),
+        ({"trials": [0, 0]}, UsageError, "must be distinct"),
         ({"trials": [9]}, StudyError, "trials 0 to 3"),
         ({"ensembles": ["ga-77"]}, DataError, "has no ensemble ga-77"),
         ({"part": "valdi"}, UnknownNameError, "Did you mean 'valid'"),

@@ -101,7 +101,7 @@ def test_unchecked_onnx_is_reported(ensemble, tmp_path, monkeypatch):
 def test_members_of_several_sizes_or_fits_are_refused(ensemble, tmp_path):
     one, other = ensemble.members
     for changed in (replace(other, image_size=48), replace(other, fit="pad")):
-        with pytest.raises(ExportError, match=r"images of one size and fit; .* take 32 pixels"):
+        with pytest.raises(ExportError, match=r"same image size and fit; .* have 32 pixels"):
             export_classifier(replace(ensemble, members=(one, changed)), tmp_path / "file.keras")
 
 
@@ -165,7 +165,7 @@ def test_the_model_card_describes_the_ensemble_and_its_test_scores(finished):
     assert f"- Class without a finding: {spec.normal_class}" in card
     assert all(f"| {name} | scratch | 32 pixels, stretch | 0.5000 |" in card for name in ensemble_result.combination.names)
     assert "Not a medical device" in card
-    assert "Not opened for this ensemble." in card
+    assert "This ensemble was not evaluated on the test part." in card
     assert len(record["members"][0]["predictions_sha256"]) == 64
     assert {row["metric"] for row in record["metrics"]} >= {"macro_f1", "macro_auc", "fnfr"}
     evaluation = finished.evaluate(ensemble_result)

@@ -45,7 +45,7 @@ def test_unreadable_images_are_left_out_and_counted(finished, hospital, tmp_path
     next((clinic / "normal").glob("*.png")).write_bytes(b"no picture")
     table = finished.leaderboard(external=[clinic])
     assert table["clinic:n_images"].dropna().tolist() == [29, 29, 29]
-    assert "1 of 30 images of clinic cannot be read and are left out" in table.attrs["notes"][1]
+    assert "1 of 30 images of clinic cannot be read and are excluded" in table.attrs["notes"][1]
 
 
 def test_the_predictions_equal_those_of_the_classifier(finished, hospital):

@@ -73,7 +73,7 @@ def test_studies_of_the_same_images_are_ranked_together(finished, tmp_path, phan
     assert table["tied"].tolist()[:2] == [True, True]
     assert "set" not in table
     api.delete_study("copy", **locations)
-    with pytest.raises(UsageError, match="named once"):
+    with pytest.raises(UsageError, match="given only once"):
         finished.leaderboard(finished)
 
 
@@ -111,5 +111,5 @@ def test_the_shortcut_baseline_is_the_first_row(finished):
 
 
 def test_sorting_by_the_worst_site_needs_external_sites():
-    with pytest.raises(UsageError, match="Name one with --external"):
+    with pytest.raises(UsageError, match="Add one with --external"):
         sort_leaderboard(pd.DataFrame({"macro_f1": [0.5], "params_filters": [8]}), "worst_site")

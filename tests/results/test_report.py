@@ -49,7 +49,7 @@ def titles(page):
 
 def test_a_report_has_its_sections_and_no_external_requests(finished, page):
     expected = ["Summary", "Test part", "Leaderboard", "Quality of the predictions", "Errors", "Errors: most confident"]
-    expected += ["Right by all 3 models", "Heat maps", "Search", "Hyperparameters", "Quality against costs", "Ensembles"]
+    expected += ["Right by all 3 models", "Heat maps", "Search", "Hyperparameters", "Score against costs", "Ensembles"]
     expected += ["Data and split", "Audit of the data", "Sample images", "Methods"]
     assert [title for title in titles(page) if title in expected] == expected
     assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=['\"]?(https?:|//)", page)
@@ -90,15 +90,15 @@ def test_the_methods_name_split_search_seeds_and_versions(finished):
 
 def test_the_recorded_uses_of_the_test_part_are_reported(finished):
     unopened = replace(read_report_data(finished._store), test_opened=(), ensembles={})
-    assert "never opened" in evaluations_section(unopened).parts[0].text
+    assert "never evaluated" in evaluations_section(unopened).parts[0].text
     entry = {"when": "2026-01-02T03:04:05+0000", "what": "trial 1", "scores": {"macro_f1": 0.4321, "accuracy": 0.5}}
-    opened_once = replace(unopened, test_opened=[entry])
-    text, table = evaluations_section(opened_once).parts
-    assert text.text == "The test part was opened once."
+    once = replace(unopened, test_opened=[entry])
+    text, table = evaluations_section(once).parts
+    assert text.text == "The test part was evaluated once."
     assert table.table["macro_f1"].tolist() == [0.4321]
     evaluated = "The test part was evaluated once. Macro-averaged F1 of trial 1 was 0.432."
-    assert evaluated in methods_paragraphs(opened_once)[3]
-    assert any("was opened twice" in warning for warning in warnings_of(replace(unopened, test_opened=[entry, entry])))
+    assert evaluated in methods_paragraphs(once)[3]
+    assert any("was evaluated twice" in warning for warning in warnings_of(replace(unopened, test_opened=[entry, entry])))
 
 
 def test_a_report_does_not_open_the_test_part(finished, page):
@@ -150,10 +150,10 @@ def test_the_leaderboard_has_the_baseline_ties_and_latencies(finished, located):
 
 
 def test_latencies_of_the_saved_models_are_plotted(finished, page):
-    assert "Quality against latency" in section_of(page, "Quality against costs")
-    without_heatmaps = build_report(finished._store, explain=False)
-    assert "Latency is not known." in section_of(without_heatmaps, "Quality against costs")
-    assert "<h2>Heat maps</h2>" not in without_heatmaps
+    assert "Score against latency" in section_of(page, "Score against costs")
+    bare = build_report(finished._store, explain=False)
+    assert "Latency is not known." in section_of(bare, "Score against costs")
+    assert "<h2>Heat maps</h2>" not in bare
 
 
 def test_errors_of_the_best_three_have_pictures(finished, located):
@@ -186,14 +186,14 @@ def test_a_damaged_model_removes_only_the_heat_maps(finished):
     copy = api.copy_study("done", "damaged", runs=finished.folder.parent)
     copy._store.model_file(copy.best.number).write_bytes(b"no model")
     page = build_report(copy._store)
-    assert section_of(page, "Heat maps").count("<p>Heat maps are left out. ") == 1
+    assert section_of(page, "Heat maps").count("<p>Heat maps are omitted. ") == 1
     assert "<h2>Methods</h2>" in page
 
 
 def test_without_the_images_the_report_states_that_pictures_are_left_out(tmp_path, finished):
     page = build_report(finished._store, data=str(tmp_path / "gone"))
     for title in ("Sample images", "Heat maps"):
-        assert "Pictures are left out. The data folder" in section_of(page, title)
+        assert "Pictures are omitted. The data folder" in section_of(page, title)
     assert "Errors of each model" in page
     assert 'src="data:image/jpeg' not in page
 

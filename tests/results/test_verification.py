@@ -59,9 +59,9 @@ def test_predictions_that_contradict_the_score_are_found(study):
     saved = study._store.predictions(1)
     perfect = np.eye(len(saved.classes))[saved.labels]
     Predictions(saved.ids, saved.labels, perfect, saved.classes, saved.patients).to_npz(file)
-    assert "its predictions score 1.000000, the storage has" in problems_of(study, 1)
+    assert "the score of its predictions is 1.000000, the score in the storage is" in problems_of(study, 1)
     saved.take(slice(1, None)).to_npz(file)
-    assert "not for the study's validation part" in problems_of(study, 1)
+    assert "not those of the validation part" in problems_of(study, 1)
     file.write_bytes(b"no archive")
     assert "Predictions must be an npz file" in problems_of(study, 1)
 

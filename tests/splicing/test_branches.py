@@ -47,7 +47,7 @@ def test_a_trial_without_a_model_is_rejected_and_trials_with_models_are_listed(l
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("squeeznet", StudyError, "is neither a backbone .*squeezenet.* nor a study.*It holds: .*tiny"),
+        ("squeeznet", StudyError, "is neither a backbone .*squeezenet.* nor a study.*Its studies: .*tiny"),
         ("tiny/9", StudyError, "trials 0 to 1; received 9"),
         ("nowhere/trials/00001/", UsageError, "STUDY/NUMBER or the folder of a trial"),
     ],

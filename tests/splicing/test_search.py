@@ -78,7 +78,7 @@ def test_further_pairs_are_added_to_the_study_and_none_is_trained_twice(spliced)
 
 
 def test_a_study_with_other_cuts_is_not_continued(spliced, trained):
-    with pytest.raises(StudyMismatchError, match="Repeat its settings, or begin another study with --name"):
+    with pytest.raises(StudyMismatchError, match="Repeat its settings, or create another study with --name"):
         api.splice(
             "squeezenet", "tiny", cuts=["1"], finetune=1, fixed=FIRST, epochs=1, batch_size=16,
             runs=trained.folder.parent,
@@ -114,7 +114,7 @@ def test_costs_equal_those_of_the_built_networks():
         (("squeezenet", "tiny"), {"seed": 4}, DataError, "was trained on .* of the validation images"),
         (("inceptionv3", "tiny"), {}, ImpossibleModelError, "needs images of at least 75 pixels"),
         (("squeezenet", "tiny"), {"finetune": -1}, UsageError, "finetune must be 0 or more; received -1"),
-        (("squeezenet", "tiny"), {"name": "a/b"}, UsageError, "as a folder's name"),
+        (("squeezenet", "tiny"), {"name": "a/b"}, UsageError, "valid folder name"),
     ],
 )
 def test_incompatible_settings_are_rejected(trained, names, settings, error, message):

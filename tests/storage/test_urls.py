@@ -72,7 +72,7 @@ def test_the_same_search_gives_the_same_record_in_every_storage(prepare, quick_s
         assert trial.system_attrs == other.system_attrs
         assert trial.distributions == other.distributions
     assert StudyStore.find("t", runs=tmp_path, storage=url) is None
-    with pytest.raises(StudyError, match="It holds: s"):
+    with pytest.raises(StudyError, match="Its studies: s"):
         StudyStore.open("t", runs=tmp_path, storage=url)
 
 

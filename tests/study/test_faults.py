@@ -85,7 +85,7 @@ def test_retries_are_counted_over_searches(prepare, quick_search):
 @pytest.mark.parametrize("class_name", ["ResourceExhaustedError", "XlaRuntimeError", "OutOfMemoryError"])
 def test_the_memory_errors_of_all_libraries_are_converted(class_name):
     library_error = type(class_name, (RuntimeError,), {"__module__": "jaxlib._jax"})
-    with pytest.raises(OutOfMemoryError, match="too little memory"), explained_resource_errors():
+    with pytest.raises(OutOfMemoryError, match="memory is insufficient"), explained_resource_errors():
         raise library_error("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 15.00GiB.\nmore")
     with pytest.raises(OutOfMemoryError, match="MemoryError"), explained_resource_errors():
         raise MemoryError

@@ -94,7 +94,7 @@ def test_weights_that_depend_on_the_image_size_are_trained_from_the_start_at_the
 
     assert [epoch.epoch for epoch in run(48, until=1, checkpoint=checkpoint)] == [1]
     assert [(epoch.epoch, epoch.image_size) for epoch in run(64, resume=checkpoint)] == [(1, 64), (2, 64)]
-    assert "started from new weights" in (tmp_path / "64" / "train.log").read_text()
+    assert "started from initial weights" in (tmp_path / "64" / "train.log").read_text()
 
 
 def test_a_network_that_cannot_be_built_for_a_size_uses_the_next_size(prepare, tmp_path):
@@ -137,5 +137,5 @@ def test_a_sampler_without_rungs_is_rejected(prepare):
     assert prepare(sampler="kt-hyperband").store.spec.fidelity == "image_size"
     with pytest.raises(UsageError, match="tpe has no rungs"):
         prepare(sampler="tpe")
-    with pytest.raises(StudyMismatchError, match="begun with fidelity 'image_size'"):
+    with pytest.raises(StudyMismatchError, match="created with fidelity 'image_size'"):
         prepare(fidelity="epochs", sampler="kt-hyperband")

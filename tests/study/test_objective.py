@@ -35,7 +35,8 @@ def test_a_search_trains_heads_in_batches(phantoms, weights, tmp_path):
         runs=tmp_path,
     )
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
-    assert all("the whole network, from pixels" in path.read_text() for path in tmp_path.glob("*/trials/*/train.log"))
+    logs = [path.read_text() for path in tmp_path.glob("*/trials/*/train.log")]
+    assert all("predictions of the whole network from pixels" in log for log in logs)
     assert study.verify().is_sound
     assert study.replay(1, tolerance=1e-4).is_same
 

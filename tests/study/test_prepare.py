@@ -94,8 +94,8 @@ def test_unreadable_images_are_left_out_and_reported(prepare, phantoms, tmp_path
     split = prepared.store.split
     assert set(split.unreadable) <= {path.relative_to(copy).as_posix() for path in broken}
     assert not set(split.unreadable) & {*split.train.images, *split.valid.images}
-    assert split.unreadable, "at least one of the three broken images is outside the test part with this seed"
-    assert any("cannot be read and are left out" in note for note in prepared.notes)
+    assert split.unreadable, "of three broken images at least one is not in the test part with this seed"
+    assert any("cannot be read and are excluded" in note for note in prepared.notes)
     assert len(np.load(prepared.images, mmap_mode="r")) == len(split.train.images) + len(split.valid.images)
     assert not prepare(data=str(copy)).is_new
 
@@ -134,7 +134,7 @@ def test_fnfr_needs_a_normal_class(prepare):
 
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "..", "a\nb", "x" * 300])
 def test_the_name_of_a_study_must_be_a_folder_name(name):
-    with pytest.raises(UsageError, match="folder's name"):
+    with pytest.raises(UsageError, match="folder name"):
         check_study_name(name)
 
 
@@ -167,7 +167,7 @@ class TestContinuing:
         prepare(name="t", seed=1)
         shutil.rmtree(tmp_path / "s")
         shutil.copytree(tmp_path / "t", tmp_path / "s")
-        with pytest.raises(StudyError, match="those of another study"):
+        with pytest.raises(StudyError, match="do not belong to study"):
             prepare()
 
     def test_another_storage_does_not_replace_the_folder_of_a_study(self, prepare, quick_search, tmp_path):
@@ -233,7 +233,7 @@ def test_default_names_of_folders_with_dots_differ(tmp_path, phantoms):
 class TestOpening:
     def test_the_error_for_a_missing_study_lists_the_existing_ones(self, prepare):
         store = prepare().store
-        with pytest.raises(StudyError, match="It holds: s"):
+        with pytest.raises(StudyError, match="Its studies: s"):
             StudyStore.open("t", runs=store.folder.parent, storage=f"sqlite:///{store.folder.parent / 'studies.db'}")
 
     def test_a_missing_storage_is_not_created(self, tmp_path):
@@ -264,10 +264,8 @@ class TestFixedHyperparameters:
         assert space.constants["dropout"] == 0.1
         assert space.constants["otsu"] is True
         assert "dropout" not in [parameter.name for parameter in space.parameters]
-        assert prepare().store.spec.fixed == {"dropout": 0.1, "otsu": True}, (
-            "the fixed values are kept if the option is omitted"
-        )
-        with pytest.raises(StudyMismatchError, match="begun with fixed"):
+        assert prepare().store.spec.fixed == {"dropout": 0.1, "otsu": True}, "they are kept when they are left out"
+        with pytest.raises(StudyMismatchError, match="created with fixed"):
             prepare(fixed={"dropout": 0.2})
 
     @pytest.mark.parametrize(
@@ -278,8 +276,8 @@ class TestFixedHyperparameters:
             ({"epochs": 3}, "--epochs"),
             ({"fit": "pad"}, "--fit"),
             ({"backbone": "squeezenet"}, "'backbone'[.] It is used by the families transfer and concat"),
-            ({"loss": "ce", "focal_gamma": 1.0}, "with family=scratch, loss=ce does not read 'focal_gamma'"),
-            ({"family": "fused"}, "does not read 'filter_growth'"),
+            ({"loss": "ce", "focal_gamma": 1.0}, "with family=scratch, loss=ce does not use 'focal_gamma'"),
+            ({"family": "fused"}, "does not use 'filter_growth'"),
         ],
     )
     def test_fixed_values_are_checked(self, prepare, fixed, rule):
@@ -369,7 +367,7 @@ def test_given_validation_images_are_added_to_the_folds(prepare, phantoms, tmp_p
     prepared = prepare(data=str(tmp_path / "chest.csv"), folds=4)
     split = prepared.store.split
     assert (len(split.train.images), len(split.test)) == (48, 12)
-    assert any("own validation images join the training images" in note for note in prepared.notes)
+    assert any("are added to the training images" in note for note in prepared.notes)
 
 
 @pytest.mark.parametrize(("folds", "pruner"), [(None, "asha"), (0, "asha"), (3, "wilcoxon")])
@@ -383,11 +381,11 @@ def test_the_default_pruner_depends_on_folds(prepare, folds, pruner):
         ({"folds": 1}, "must be 2 or more"),
         ({"folds": -3}, "must be 2 or more"),
         ({"folds": 2.0}, "must be 2 or more"),
-        ({"folds": 3, "valid_fraction": 0.2}, "each fold is the validation part once"),
+        ({"folds": 3, "valid_fraction": 0.2}, "each fold is used for validation once"),
         ({"folds": 3, "pruner": "asha"}, r"received --pruner asha with --folds 3\. Use one of wilcoxon, median, none"),
         ({"folds": 3, "pruner": "hyperband"}, "received --pruner hyperband with --folds 3"),
-        ({"folds": 3, "sampler": "kt-hyperband"}, r"rungs of epochs, and .* received --folds 3"),
-        ({"pruner": "wilcoxon"}, r"received no --folds\. Add --folds 5, or take one of asha"),
+        ({"folds": 3, "sampler": "kt-hyperband"}, "needs trials that report epochs, not folds; received --folds 3"),
+        ({"pruner": "wilcoxon"}, r"received no --folds\. Add --folds 5, or use one of asha"),
     ],
 )
 def test_settings_that_are_incompatible_with_folds_create_no_study(prepare, tmp_path, settings, rule):

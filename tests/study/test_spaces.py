@@ -4,7 +4,7 @@ import pytest
 
 from automl_cxr.engine.space import parse_space
 from automl_cxr.errors import SpaceError
-from automl_cxr.study.spaces import check_space, load_space, refuse_unread, refuse_unread_fixed, shipped
+from automl_cxr.study.spaces import check_space, load_space, refuse_unused, refuse_unused_fixed, shipped
 
 SEARCHED_LOSS = '[loss]\ntype = "choice"\nvalues = ["ce", "focal"]\n'
 
@@ -16,13 +16,13 @@ def space_of(toml):
 @pytest.mark.parametrize("name", shipped("search_spaces"))
 def test_a_shipped_space_sets_only_hyperparameters_that_it_reads(name):
     space = load_space(name)
-    refuse_unread(space, space.names)
+    refuse_unused(space, space.names)
 
 
 def test_the_head_space_does_not_read_a_backbone():
     space = load_space("head").fix({"backbone": "squeezenet"})
-    with pytest.raises(SpaceError, match=r"does not read 'backbone'[.] It is used by the families transfer and concat"):
-        refuse_unread_fixed(space, {"backbone"})
+    with pytest.raises(SpaceError, match=r"does not use 'backbone'[.] It is used by the families transfer and concat"):
+        refuse_unused_fixed(space, {"backbone"})
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,8 @@ def test_the_head_space_does_not_read_a_backbone():
 )
 def test_a_hyperparameter_without_effect_is_refused(toml, name):
     space = space_of(toml)
-    with pytest.raises(SpaceError, match=f"does not read '{name}'"):
-        refuse_unread(space, space.names)
+    with pytest.raises(SpaceError, match=f"does not use '{name}'"):
+        refuse_unused(space, space.names)
 
 
 @pytest.mark.parametrize(
@@ -60,4 +60,4 @@ def test_a_hyperparameter_without_effect_is_refused(toml, name):
 )
 def test_a_hyperparameter_that_a_network_of_the_space_reads_is_accepted(toml):
     space = space_of(toml)
-    refuse_unread(space, space.names)
+    refuse_unused(space, space.names)

@@ -65,20 +65,20 @@ def test_the_preset_and_the_best_configurations_run_first_and_the_sampler_gets_t
         (record.params, [record.score]) for record in earlier.records()
     ]
     assert any("its best 3 configurations run first" in note for note in prepared.notes)
-    assert any("learns from 12 scores of 'old'" in note for note in prepared.notes)
+    assert any("uses 12 scores of 'old'" in note for note in prepared.notes)
     assert len(prepared.store.ranked()) == 6, "scores of the earlier study are not results"
 
 
 def test_a_continued_study_enqueues_no_configuration_twice(prepare, quick_search, spaces, earlier):
     prepared = prepare(space=spaces["wide"], warm_start="old")
     quick_search(prepared, trials=2)
-    optuna.delete_study(study_name="old", storage=prepared.store.study._storage)  # the new study does not need it any more
-    continued = prepare(space=None)
-    assert continued.store.spec.warm_start == "old"
-    quick_search(continued, trials=9)
-    assert [source for source in sources(continued.store) if source is not None] == sources(continued.store)[:6]
-    assert len(read_warm_start_points(continued.store)) == 12
-    with pytest.raises(StudyMismatchError, match="begun with warm_start 'old'"):
+    optuna.delete_study(study_name="old", storage=prepared.store.study._storage)  # it is not needed any more
+    again = prepare(space=None)
+    assert again.store.spec.warm_start == "old"
+    quick_search(again, trials=9)
+    assert [source for source in sources(again.store) if source is not None] == sources(again.store)[:6]
+    assert len(read_warm_start_points(again.store)) == 12
+    with pytest.raises(StudyMismatchError, match="created with warm_start 'old'"):
         prepare(space=None, warm_start="s")
 
 
@@ -110,7 +110,7 @@ def test_the_sampler_chooses_values_that_are_not_in_the_space(prepare, quick_sea
         assert source.params["filters"] > 6 or record.params["filters"] == source.params["filters"]
     notes = " ".join(prepared.notes)
     assert "is out of range" in notes
-    assert "none of its configurations is completely in space narrow" in notes, "the kernel size differs"
+    assert "no complete configuration of it is in space narrow" in notes, "the kernel size differs"
     assert read_warm_start_points(prepared.store) == ()
 
 
@@ -129,7 +129,7 @@ def test_the_sampler_does_not_get_incomparable_scores(prepare, spaces, earlier, 
     prepared = prepare(space=spaces["wide"], warm_start="old", **settings)
     assert read_warm_start_points(prepared.store) == ()
     assert len(prepared.store.records(TrialState.WAITING)) == 6
-    assert any(f"because other settings ({name}) make them incomparable" in note for note in prepared.notes)
+    assert any(f"because they are not comparable (different settings: {name})" in note for note in prepared.notes)
 
 
 def test_a_message_warns_if_the_earlier_study_used_test_images(prepare, spaces, earlier):
@@ -148,7 +148,7 @@ def test_an_invalid_warm_start_creates_no_study(prepare, spaces, earlier, tmp_pa
     for settings, error, rule in [
         ({"warm_start": "empty"}, StudyError, "has none yet"),
         ({"warm_start": "odl"}, StudyError, "No study 'odl'"),
-        ({"warm_start": "old", "space": spaces["other"]}, UsageError, "filters is not searched here"),
+        ({"warm_start": "old", "space": spaces["other"]}, UsageError, "filters is not in the space"),
         ({"warm_start_top": 3}, UsageError, "Add --warm-start"),
         ({"warm_start": "old", "warm_start_top": 0}, UsageError, "at least one"),
     ]:

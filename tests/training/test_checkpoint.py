@@ -106,7 +106,7 @@ def test_a_finished_fold_round_trips_through_its_file(tmp_path):
     assert all(np.array_equal(one, other) for one, other in zip(again.weights, fold.weights, strict=True))
     assert [path.name for path in tmp_path.iterdir()] == ["fold.npz"]
     (tmp_path / "fold.npz").write_bytes((tmp_path / "fold.npz").read_bytes()[:500])
-    with pytest.raises(TrialError, match="trained anew"):
+    with pytest.raises(TrialError, match="from the beginning"):
         load_fold(tmp_path / "fold.npz")
 
 

@@ -95,7 +95,7 @@ def test_the_log_describes_the_network_and_its_phases(prepared, tmp_path):
     run(task(prepared, tmp_path / "a", epochs=1))
     log = (tmp_path / "a" / "train.log").read_text()
     assert "scratch: 471 parameters" in log
-    assert "phase 1: 447 of them trained for at most 1 epochs from learning rate 0.001\n" in log
+    assert "phase 1: 447 trainable parameters, at most 1 epochs, initial learning rate 0.001\n" in log
 
 
 def network_with_a_backbone(config, n_classes, *, steps_per_epoch, weights_folder):
@@ -122,9 +122,9 @@ def test_the_files_distinguish_two_phases(prepared, tmp_path, monkeypatch):
     log = (tmp_path / "a" / "train.log").read_text()
     reads = ["backbone@vector, float32", "pixels: the first layers of the backbone are trained"]
     assert result.features == "; ".join(reads)
-    assert all(f"phase {phase} reads {what}\n" in log for phase, what in enumerate(reads, start=1))
-    assert "phase 1: 9 of them trained for at most 2 epochs from learning rate 0.001\n" in log
-    assert "phase 2: 29 of them trained for at most 1 epochs from learning rate 0.0001\n" in log
+    assert all(f"inputs of phase {phase}: {what}\n" in log for phase, what in enumerate(reads, start=1))
+    assert "phase 1: 9 trainable parameters, at most 2 epochs, initial learning rate 0.001\n" in log
+    assert "phase 2: 29 trainable parameters, at most 1 epochs, initial learning rate 0.0001\n" in log
     with (tmp_path / "a" / "history.csv").open(newline="") as file:
         rows = [(row["epoch"], row["phase"], row["learning_rate"]) for row in csv.DictReader(file)]
     assert rows == [("1", "1", "0.001"), ("2", "1", "0.0005"), ("3", "2", "0.0001")]
@@ -134,7 +134,7 @@ def test_a_trial_on_features_saves_predictions_of_the_whole_network(prepared, tm
     monkeypatch.setattr("automl_cxr.training.trial.build_model", network_with_a_backbone)
     epochs, result = run(task(prepared, tmp_path / "a", family="transfer", weights="none", epochs=3))
     assert {epoch.facts["features"] for epoch in epochs} == {result.features} == {"backbone@vector, float32"}
-    assert "the whole network, from pixels, predicts the same within" in (tmp_path / "a" / "train.log").read_text()
+    assert "predictions of the whole network from pixels differ by at most" in (tmp_path / "a" / "train.log").read_text()
     saved = Predictions.from_npz(tmp_path / "a" / "valid.npz").probabilities
     _, valid = load_parts(prepared.images, prepared.store.split)
     model = load_model(str(tmp_path / "a" / "model.keras"))

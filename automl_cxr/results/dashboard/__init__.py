@@ -1,4 +1,4 @@
-"""The Optuna dashboard for a studies' storage, with computed notes, figures and trial pages."""
+"""The Optuna dashboard for the storage of studies, with computed notes, figures and trial pages."""
 
 from automl_cxr.results.dashboard.serving import serve_dashboard
 

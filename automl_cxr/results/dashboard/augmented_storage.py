@@ -1,8 +1,8 @@
-"""The storage that the dashboard reads: the studies' storage plus notes, figures and trial pages that are never written to it.
+"""The storage of the dashboard: it adds computed notes, figures and trial pages to the storage of the studies.
 
-Notes and figures are computed when a study is viewed. Written to the storage, their thousands of attributes would slow every
-sampler that reads the study. Notes and files that a user saves in the dashboard are written to the storage and to the runs
-folder, and replace the computed ones.
+Notes and figures are computed when a study is viewed and are never written to the storage: their thousands of attributes would
+slow down every sampler that reads the study. Notes and files that a user saves in the dashboard are written to the storage and
+to the runs folder, and replace the computed ones.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _FIGURES = ("learning_curves", "parallel_coordinates", "cost", "pareto", "confus
 
 @dataclass(frozen=True)
 class _Augmentation:
-    """What the dashboard shows of a study in addition to its storage.
+    """The computed attributes of a study that the dashboard shows in addition to those in its storage.
 
     Attributes:
-        n_ended: Number of finished trials when it was computed.
+        n_ended: Number of finished trials at the time of the computation.
         computed_at: Time of the computation, in seconds of ``time.monotonic``.
         of_study: Attributes of the study, one mapping for each note and figure. The notes of trials are among them.
         of_trials: Attributes of each trial by trial id, one mapping for each artifact.
@@ -53,7 +53,7 @@ class _Augmentation:
     of_trials: Mapping[int, Sequence[Attributes]] = field(default_factory=dict)
 
 
-_NOTHING = _Augmentation()
+_NO_AUGMENTATION = _Augmentation()
 
 
 class AugmentedStorage(StorageProxy):
@@ -73,10 +73,10 @@ class AugmentedStorage(StorageProxy):
     def load_augmented_study(self, study_id: int) -> None:
         """Compute the notes and figures of a study, if trials have finished since the last computation.
 
-        A study that is damaged or was not made by this program is shown as Optuna shows it.
+        Nothing is added to a study that is damaged or was created by another program.
         """
         with self._lock:
-            previous = self._augmentations.get(study_id, _NOTHING)
+            previous = self._augmentations.get(study_id, _NO_AUGMENTATION)
             if time.monotonic() - previous.computed_at < _MAX_AGE:
                 return
             try:
@@ -125,13 +125,13 @@ class AugmentedStorage(StorageProxy):
         return self._augmented_attributes(study_id, super().get_study_system_attrs(study_id))
 
     def _augmented_attributes(self, study_id: int, stored: dict[str, Any]) -> dict[str, Any]:
-        return _merge(stored, self._augmentations.get(study_id, _NOTHING).of_study)
+        return _merge(stored, self._augmentations.get(study_id, _NO_AUGMENTATION).of_study)
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         trials = super().get_all_trials(study_id, deepcopy, states)
-        of_trials = self._augmentations.get(study_id, _NOTHING).of_trials
+        of_trials = self._augmentations.get(study_id, _NO_AUGMENTATION).of_trials
         return [_with_attributes(trial, of_trials.get(trial_id_of(trial), ())) for trial in trials]
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
@@ -141,7 +141,7 @@ class AugmentedStorage(StorageProxy):
 
 
 def _merge(stored: dict[str, Any], added: Sequence[Attributes]) -> dict[str, Any]:
-    """Add attributes to stored ones. A note, figure or artifact of which a key is stored belongs to the user and is kept."""
+    """Add attributes to stored ones. If a key of a note, figure or artifact is stored, the user wrote it, and it is kept."""
     merged = dict(stored)
     for attributes in added:
         if stored.keys().isdisjoint(attributes):
@@ -165,7 +165,7 @@ def _record_figures(store: StudyStore, attributes: DashboardAttributes) -> list[
             figure = getattr(figures, name)()
         except StudyError:
             continue  # the study has no data for this figure
-        figure.update_layout(height=None)  # the dashboard's cards determine the height
+        figure.update_layout(height=None)  # the layout of the dashboard determines the height
         recorded.append(attributes.figure(name.replace("_", "-"), figure))
     return recorded
 

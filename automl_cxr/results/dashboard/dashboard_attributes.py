@@ -1,8 +1,8 @@
 """Attributes that optuna-dashboard reads for notes, figures and artifacts.
 
-The public functions of optuna-dashboard and Optuna write the attributes into a recorder, so their formats are not repeated
-here. This module also contains the two details of optuna-dashboard that no function provides: ``STUDY_ROUTE`` and the format
-of artifact ids. tests/results/test_dashboard.py fails with an explanation if a new version changes one of them.
+The public functions of optuna-dashboard and Optuna write the attributes to a recorder, so their formats are not repeated here.
+Two details of optuna-dashboard have no public function: ``STUDY_ROUTE`` and the format of artifact ids. If a new version
+changes one of them, tests/results/test_dashboard.py fails with an explanation.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ARTIFACT_ID = re.compile(r"([0-9a-f]+)-([0-9a-f]+)")  # the route of artifacts 
 
 
 def artifact_id_of(study_id: int, number: int) -> str:
-    """Return the artifact id of a trial's page. It stays the same when the dashboard is restarted, so links remain valid."""
+    """Return the artifact id of the page of a trial. It does not change between runs of the dashboard, so links stay valid."""
     return f"{study_id:x}-{number:x}"
 
 
@@ -57,7 +57,7 @@ class DashboardAttributes:
         self._trials = {trial.number: trial for trial in trials}
 
     def note(self, text: str, *, trial: int | None = None) -> Attributes:
-        """Record a note in Markdown for the study, or for the trial with this number; none if the text is empty."""
+        """Record a Markdown note of the study, or of the trial with this number; an empty text is not recorded."""
         from optuna_dashboard import save_note
 
         if text:
@@ -123,7 +123,7 @@ class _Recorder(StorageProxy):
 
 
 class _NullArtifactStore:
-    """An artifact store that ignores what is written: pages of trials are rendered on request."""
+    """An artifact store that discards files, because the pages of trials are rendered on request."""
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         """Ignore the file."""

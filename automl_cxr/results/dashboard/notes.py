@@ -13,11 +13,11 @@ from automl_cxr.results.report.summary import warnings_of
 from automl_cxr.results.report.text_format import duration
 from automl_cxr.study.store import StudyStore
 
-_MAX_NOTES = 300  # of trials; the dashboard scans all notes once for each trial
+_MAX_NOTES = 300  # notes of trials; the dashboard reads all notes for each trial
 
 
 def note_of_study(store: StudyStore) -> str:
-    """Return the warnings and the methods of a study; an empty text before the first finished trial."""
+    """Return the warnings and the methods of a study; an empty string before the first finished trial."""
     try:
         data = read_report_data(store)
     except StudyError:
@@ -27,7 +27,7 @@ def note_of_study(store: StudyStore) -> str:
 
 
 def notes_of_trials(store: StudyStore, *, links: Mapping[int, str] = MappingProxyType({})) -> Mapping[int, str]:
-    """Return notes by trial number: scores, rank and size of finished trials, the reason of failed and refused ones.
+    """Return notes by trial number: scores, rank and size of finished trials, and reasons for failed and refused trials.
 
     If there are more than 300 notes, the best finished trials come first, then the latest failed ones; the rest is omitted.
 

@@ -1,4 +1,4 @@
-"""Serves the Optuna dashboard for a studies' storage, with notes, figures and trial pages."""
+"""Serves the Optuna dashboard for the storage of studies, with notes, figures and trial pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from automl_cxr.storage.urls import open_existing_storage
 
 
 class _ThreadedServer(ThreadingMixIn, WSGIServer):
-    """A server with one thread for each request, so that a slow page delays neither other requests nor Ctrl-C."""
+    """A server with one thread for each request, so that a slow page does not block other requests or Ctrl-C."""
 
     daemon_threads = True
 
@@ -24,7 +24,7 @@ class _QuietHandler(WSGIRequestHandler):
     """A request handler without an access log."""
 
     def log_message(self, *_: object) -> None:
-        """Write nothing."""
+        """Ignore the message."""
 
 
 def serve_dashboard(storage: str, *, runs: Path, host: str, port: int, on_ready: Callable[[], None]) -> None:
@@ -56,7 +56,7 @@ _Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]  
 
 
 def dashboard_app(backend: Any, runs: Path) -> _Application:
-    """Return the dashboard as a WSGI application that computes notes and figures when a study's details are requested.
+    """Return the dashboard as a WSGI application that computes notes and figures when the details of a study are requested.
 
     Args:
         backend: The studies' Optuna storage.

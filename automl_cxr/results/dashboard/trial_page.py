@@ -64,4 +64,4 @@ FIGURES: Mapping[str, Callable[[StudyStore, int], go.Figure]] = MappingProxyType
         "reliability": lambda store, number: plot_reliability(store.predictions(number), _title(store, number, "Reliability")),
     }
 )
-"""Functions of a store and a trial number that return the figures of a trial, in order. A new figure is one row."""
+"""Functions of a store and a trial number that return the figures of a trial, in order. To add a figure, add one row."""

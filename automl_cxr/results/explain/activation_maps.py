@@ -1,4 +1,4 @@
-"""Explanation by activation maps: the feature maps of every convolution and pooling layer as sheets."""
+"""Explanation by activation maps: an image grid of the feature maps of every convolution and pooling layer."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from automl_cxr.results.explain.overlays import HeatmapOverlay, draw_sheet, resi
 
 
 def activations_explainer(loaded: LoadedClassifier) -> BatchExplainer:
-    """Return a function that draws the feature maps of a batch of one image, an overlay for each layer.
+    """Return a function that draws the feature maps of one image, with one overlay for each layer.
 
     Raises:
         UsageError: The classifier has several networks.
     """
-    from automl_cxr.model.activations import Activations  # Keras, on first use
+    from automl_cxr.model.activations import Activations  # imports Keras
 
     if len(loaded.models) > 1:
         raise UsageError(
-            f"Activation maps need a single network; received an ensemble of {len(loaded.models)}. Name a study with --trial."
+            f"Activation maps need a single network; received an ensemble of {len(loaded.models)}. Select a --trial of a study."
         )
     activations = Activations(loaded.models[0])
 

@@ -1,4 +1,4 @@
-"""Grad-CAM of a classifier: the maps of its networks, weighted by the shares of the combination rule."""
+"""Grad-CAM of a classifier: the heat maps of its networks, weighted by the combination rule."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Heatmap:
 
 @dataclass(frozen=True)
 class ImageHeatmap:
-    """The evidence for one class in one image: of each network, and of the branches if there is only one network."""
+    """The heat maps of one image for one class: of each network, and of its branches if there is only one network."""
 
     networks: tuple[Heatmap, ...]
     branches: tuple[Heatmap, ...]
@@ -40,12 +40,12 @@ class ImageHeatmap:
 class ClassifierGradCam:
     """Grad-CAM of a whole classifier.
 
-    Scores before a softmax have no common scale. Therefore the map of each network is divided by its mean before the maps are
-    combined. The networks of the folds share the weight of their member.
+    The logits of different networks have no common scale. Therefore the heat map of each network is divided by its mean before
+    the heat maps are combined. The weight of a member is divided equally among the networks of its folds.
 
     Args:
         loaded: The classifier.
-        layer: Name of a layer with feature maps in each network; by default their last ones.
+        layer: Name of a layer with feature maps in each network; by default their last feature maps.
 
     Raises:
         UnknownNameError: A network has no such layer with feature maps.
@@ -71,7 +71,7 @@ class ClassifierGradCam:
         """Compute the heat maps of some images.
 
         Args:
-            squares: The images as each member takes them, uint8 (n, size, size).
+            squares: The images resized for each member, uint8 (n, size, size).
             images: The original images, each (height, width).
             columns: The class to explain of each image, int (n,).
         """
@@ -89,15 +89,15 @@ class ClassifierGradCam:
             if len(self._networks) == 1 and len(evidence) > 1:
                 for layer, one in zip(gradcam.places, evidence, strict=True):
                     _append(branches, layer, weights, heat_map([one]), windows)
-        return [ImageHeatmap(tuple(of_one), tuple(of_parts)) for of_one, of_parts in zip(networks, branches, strict=True)]
+        return [ImageHeatmap(tuple(maps), tuple(parts)) for maps, parts in zip(networks, branches, strict=True)]
 
 
 def _append(heatmaps: list[list[Heatmap]], name: str, shares: np.ndarray, maps: np.ndarray, windows: Sequence[Window]) -> None:
-    """Append to the heat maps of each image one map, normalised to mean 1."""
+    """Append one heat map, normalised to mean 1, to the heat maps of each image."""
     means = maps.mean(axis=(1, 2), keepdims=True)
     densities = np.divide(maps, means, out=np.zeros_like(maps), where=means > 0)
-    for of_image, density, share, window in zip(heatmaps, densities, shares, windows, strict=True):
-        of_image.append(Heatmap(name, float(share), density, window))
+    for image_heatmaps, density, share, window in zip(heatmaps, densities, shares, windows, strict=True):
+        image_heatmaps.append(Heatmap(name, float(share), density, window))
 
 
 def heatmap_on_image(heatmaps: Sequence[Heatmap], height: int, width: int) -> np.ndarray:

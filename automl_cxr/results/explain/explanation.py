@@ -32,7 +32,7 @@ class ExplanationOptions:
     Attributes:
         method: A name of ``METHODS``.
         class_name: The class to explain; by default the predicted class of each image.
-        layer: For Grad-CAM: a layer with feature maps; by default the last ones.
+        layer: For Grad-CAM: a layer with feature maps; by default the last feature maps.
         n_evaluations: For SHAP: number of predictions of masked copies of an image.
         seconds: Time limit after which no further image or evaluation starts; None for no limit.
 
@@ -50,7 +50,7 @@ class ExplanationOptions:
         if self.method not in METHODS:
             raise UnknownNameError("method", self.method, METHODS)
         if self.layer is not None and self.method != "gradcam":
-            raise UsageError(f"Only gradcam takes a layer; received '{self.layer}' with {self.method}. Remove it.")
+            raise UsageError(f"Only gradcam supports a layer; received '{self.layer}' with {self.method}. Remove it.")
         if self.n_evaluations < MIN_EVALUATIONS:
             raise UsageError(f"SHAP needs at least {MIN_EVALUATIONS} evaluations; received {self.n_evaluations}.")
 
@@ -73,14 +73,14 @@ def explain(
     Args:
         classifier: A trial or an ensemble.
         images: Image files.
-        method: "gradcam": where the evidence for a class is. "activations": the feature maps of every convolution and pooling
-            layer. "shap": how much each region adds to the probability of a class, or subtracts from it.
+        method: "gradcam": the image regions that support a class. "activations": the feature maps of every convolution and
+            pooling layer. "shap": the contribution of each region to the probability of a class.
         class_name: The class to explain; by default the predicted class of each image.
-        layer: For Grad-CAM: a layer with feature maps; by default the last ones of each branch.
+        layer: For Grad-CAM: a layer with feature maps; by default the last feature maps of each branch.
         n_evaluations: For SHAP: number of masked copies of each image that are predicted.
-        seconds: Time limit; the result contains the images that are finished by then.
+        seconds: Time limit; the result contains the images that are finished within it.
         labels: True class by image, if known.
-        on_progress: Called with (images done, images in all); for SHAP with evaluations instead of images.
+        on_progress: Called with (processed images, all images); for SHAP with evaluations instead of images.
         on_problem: Called with an image and the reason why it cannot be read.
 
     Returns:
@@ -108,7 +108,7 @@ def explain_each(
 ) -> Iterator[HeatmapOverlay]:
     """Yield the overlays of ``explain`` one by one, so that only one batch is in memory."""
     if options.method == "shap":
-        load_shap()  # before the networks are loaded, because a missing package is an error
+        load_shap()  # before the networks are loaded, to report a missing package early
     deadline = None if options.seconds is None else time.monotonic() + options.seconds
     loaded = LoadedClassifier(classifier)
     explain_batch = _build_explainer(loaded, options, deadline, len(images), on_progress)

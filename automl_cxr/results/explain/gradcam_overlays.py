@@ -1,4 +1,4 @@
-"""Explanation by Grad-CAM: heat maps over radiographs, of the whole classifier and of its networks or branches."""
+"""Explanation by Grad-CAM: heat maps of the classifier, and of its networks or branches, as overlays on radiographs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def gradcam_explainer(loaded: LoadedClassifier, *, layer: str | None) -> BatchEx
 
     Args:
         loaded: The classifier.
-        layer: A layer with feature maps; None for the last ones of each branch.
+        layer: A layer with feature maps; None for the last feature maps of each branch.
 
     Raises:
         UnknownNameError: A network has no such layer with feature maps.

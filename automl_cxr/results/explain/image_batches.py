@@ -1,4 +1,4 @@
-"""Batches of images with a classifier's predictions, which the explanation methods share."""
+"""Batches of images with the predictions of a classifier, for all explanation methods."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ImageBatch:
         images: Paths of the images.
         labels: True classes, None if unknown.
         pixels: The decoded images, each uint8 (height, width).
-        squares: The images as each member takes them, uint8 (n, size, size).
+        squares: The images resized for each member, uint8 (n, size, size).
         probabilities: float32 (n, n_classes).
         columns: The class to explain of each image, int (n,).
         classes: Class names in the order of the columns.

@@ -1,7 +1,7 @@
 """The share of the Grad-CAM evidence outside the lungs: in the corners and along the borders of the images.
 
-Letters, markers and black bars are located there. A classifier that was trained on classes from different hospitals can learn
-them instead of the disease (Zech et al. 2018, DeGrave et al. 2021), and its scores do not show it.
+Letters, markers and black bars are located there. If the classes come from different hospitals, a classifier can learn these
+instead of the disease (Zech et al. 2018, DeGrave et al. 2021), and its scores do not show this.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from automl_cxr.results.classifier import Classifier, LoadedClassifier
 from automl_cxr.results.explain.classifier_gradcam import ClassifierGradCam, Heatmap
 from automl_cxr.results.explain.image_batches import OnProblem, OnProgress, read_batches
 
-CORNER = 0.2  # of a side: in a frontal chest film this area has shoulders, markers, arms and the skin below the diaphragm
+CORNER = 0.2  # of a side; in frontal radiographs, corners show shoulders, arms, markers and regions below the diaphragm
 BORDER = 0.08  # of a side; padding counts as border
-# Threshold for the evidence of a region, relative to its share of the area. On phantoms, with 90 validation images each, the
-# worst region of a class reached 1.4 without a marker, and 3.3 with a letter of 5 of 32 pixels burnt into a corner.
+# Threshold for the evidence of a region, relative to its share of the area. On phantom images (90 validation images), the worst
+# region of a class reached 1.4 without a marker, and 3.3 with a burnt-in letter of 5 of 32 pixels in a corner.
 SUSPICIOUS = 2.0
 REGIONS = ("top_left", "top_right", "bottom_left", "bottom_right", "borders")
 _REGION_TEXTS = {
@@ -40,14 +40,14 @@ def measure_off_lung_evidence(
     on_progress: OnProgress | None = None,
     on_problem: OnProblem | None = None,
 ) -> pd.DataFrame:
-    """Measure on a set of images the share of the evidence outside the usual region of the lungs.
+    """Measure the share of the Grad-CAM evidence outside the usual region of the lungs on a set of images.
 
     Args:
         classifier: A trial or an ensemble.
         images: Image files.
-        class_name: The class of the evidence; by default the predicted class of each image.
-        layer: A layer with feature maps; by default the last ones of each branch.
-        on_progress: Called with (images done, images in all).
+        class_name: The class to explain; by default the predicted class of each image.
+        layer: A layer with feature maps; by default the last feature maps of each branch.
+        on_progress: Called with (processed images, all images).
         on_problem: Called with an image and the reason why it cannot be read.
 
     Returns:
@@ -69,12 +69,12 @@ def measure_off_lung_evidence(
         if on_progress is not None:
             on_progress(n_done, len(images))
     if not rows:
-        raise UsageError("The evidence needs readable images; received none. Name other images.")
+        raise UsageError("The evidence needs readable images; received none. Pass other images.")
     return summarise_evidence(pd.DataFrame(rows))
 
 
 def off_lung_warnings(table: pd.DataFrame) -> list[str]:
-    """Return a warning for each class with suspiciously much evidence in a corner or along the borders."""
+    """Return a warning for each class whose evidence in a corner or along the borders exceeds the threshold."""
     return [
         f"Class '{row['class']}': {row[row['worst']]:.0%} of the evidence is in {_REGION_TEXTS[row['worst']]}, "
         f"{row['times']:.1f} times its share of the area. Check for letters, markers or bars there that differ between the "
@@ -88,8 +88,8 @@ def evidence_by_region(heatmaps: Sequence[Heatmap]) -> dict[str, float]:
     """Return the share of the evidence and the share of the area of each region in one image.
 
     Returns:
-        For each region the share of the evidence, NaN without evidence for the class; as "<region>_area" the region's share
-        of the area that the networks take.
+        For each region its share of the evidence, NaN without evidence for the class; and as "<region>_area" its share of the
+        area that the networks use.
     """
     weights = np.array([heatmap.share * bool(heatmap.density.any()) for heatmap in heatmaps])
     shares = {}
@@ -116,16 +116,16 @@ def _mask(heatmap: Heatmap, region: str) -> np.ndarray:
     steps = (np.arange(len(heatmap.density)) + 0.5) / len(heatmap.density)
     down = (heatmap.window.top + heatmap.window.height * steps)[:, np.newaxis]
     across = (heatmap.window.left + heatmap.window.width * steps)[np.newaxis]
-    off_y, off_x = np.minimum(down, 1 - down), np.minimum(across, 1 - across)  # from the nearer edge; negative in the padding
-    in_corner = (off_y >= 0) & (off_y < CORNER) & (off_x >= 0) & (off_x < CORNER)
+    distance_y, distance_x = np.minimum(down, 1 - down), np.minimum(across, 1 - across)  # negative in the padding
+    in_corner = (distance_y >= 0) & (distance_y < CORNER) & (distance_x >= 0) & (distance_x < CORNER)
     if region == "borders":
-        return ((off_y < BORDER) | (off_x < BORDER)) & ~in_corner
+        return ((distance_y < BORDER) | (distance_x < BORDER)) & ~in_corner
     vertical, side = region.split("_")
     return in_corner & ((down < 0.5) == (vertical == "top")) & ((across < 0.5) == (side == "left"))
 
 
 def summarise_evidence(shares: pd.DataFrame) -> pd.DataFrame:
-    """Average the shares of single images for each class, and over all images.
+    """Average the shares over the images of each class, and over all images.
 
     Args:
         shares: One row for each image: ``class`` and the result of ``evidence_by_region``.
@@ -144,7 +144,7 @@ def _summarise_class(name: str, shares: pd.DataFrame) -> dict[str, Any]:
     means = {str(column): float(shares[column].mean()) for column in shares.columns.drop("class")}
     times = {
         region: means[region] / means[_area(region)] for region in REGIONS if means[_area(region)] > 0
-    }  # a crop can remove a region
+    }  # with a crop, a region can have no area
     worst = max(times, key=lambda region: times[region], default="")
     return {
         "class": name,

@@ -15,14 +15,14 @@ from PIL import Image, ImageDraw, ImageFont
 from automl_cxr.errors import UsageError
 
 SHOWN_SIDE = 448  # pixels of the longer side of a displayed radiograph
-_MAX_OPACITY = 0.65  # of the hottest pixel
+_MAX_OPACITY = 0.65  # of the pixel with the highest value
 _TEXT_PIXELS = 15
 _MARGIN = 6
 _SHEET_TILE = 96  # pixels of a feature map on a sheet; larger maps keep their size
 _MAX_MAPS = 64  # of one layer on a sheet
 _GRID_GREY = 90  # of the lines between feature maps
 
-# From cold to hot: dark blue, purple, orange, yellow. The lightness increases monotonically, so that it is readable in grey.
+# From low to high: dark blue, purple, orange, yellow. The lightness increases, so that it is readable in greyscale.
 _COLOUR_MAP = np.array([[10, 10, 60], [120, 28, 109], [207, 68, 70], [247, 149, 27], [252, 245, 140]], np.float32)
 _POSITIVE, _NEGATIVE = np.array([230, 50, 60], np.float32), np.array([50, 110, 240], np.float32)
 
@@ -68,7 +68,7 @@ def resize_for_display(image: np.ndarray) -> np.ndarray:
 
 
 def overlay_heatmap(radiograph: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Draw heat from 0 to 1 (height, width) over a radiograph of the same size: uint8 (height, width, 3)."""
+    """Draw a heat map of values from 0 to 1 (height, width) over a radiograph of the same size: uint8 (height, width, 3)."""
     positions = heat * (len(_COLOUR_MAP) - 1)
     colours = np.stack(
         [np.interp(positions, np.arange(len(_COLOUR_MAP)), _COLOUR_MAP[:, channel]) for channel in range(3)], axis=-1
@@ -155,7 +155,7 @@ def _with_caption(overlay: HeatmapOverlay) -> np.ndarray:
 def _title(overlay: HeatmapOverlay) -> str:
     return {
         "gradcam": f"Grad-CAM for {overlay.explained}",
-        "shap": f"SHAP for {overlay.explained}: red raises it, blue lowers it",
+        "shap": f"SHAP for {overlay.explained}: red increases it, blue decreases it",
     }[overlay.method]
 
 

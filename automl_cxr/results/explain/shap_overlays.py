@@ -1,4 +1,4 @@
-"""Explanation by SHAP values: red regions raise the probability of a class, blue regions lower it."""
+"""Explanation by SHAP values: red regions increase the probability of a class, blue regions decrease it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from automl_cxr.results.explain.shap_values import shap_values
 def shap_explainer(
     loaded: LoadedClassifier, *, n_evaluations: int, n_images: int, deadline: float | None, on_progress: OnProgress | None
 ) -> BatchExplainer:
-    """Return a function that explains a batch of one image by SHAP values.
+    """Return a function that explains one image by SHAP values.
 
     Args:
         loaded: The classifier.
         n_evaluations: Number of predictions of masked copies of each image.
-        n_images: Number of all images, for the progress.
+        n_images: Number of all images, for the progress display.
         deadline: ``time.monotonic()`` after which no further evaluation starts.
-        on_progress: Called with (evaluations done, evaluations in all).
+        on_progress: Called with (finished evaluations, all evaluations).
     """
     max_side = max(member.image_size for member in loaded.classifier.members)
     n_before = itertools.count(step=n_evaluations)

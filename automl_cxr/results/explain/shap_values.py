@@ -23,11 +23,11 @@ DEFAULT_EVALUATIONS = 300
 MIN_EVALUATIONS = 10
 _FIRST_ROUND = 32  # evaluations; each further round has twice as many, including those of the previous rounds
 _BATCH_SIZE = 32  # masked images that are predicted together
-_BLUR = 8  # the radius is the longer side divided by this; large enough to remove every finding
+_BLUR = 8  # the blur radius is the longer side divided by this number; it removes every finding
 
 
 class TimeIsUpError(AutomlCxrError):
-    """Raised when the deadline passes between two evaluations. The caller keeps the finished results."""
+    """Raised when the deadline passes between two evaluations. The caller can use the finished results."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +52,9 @@ def shap_values(
     deadline: float | None = None,
     on_evaluations: Callable[[int], None] | None = None,
 ) -> ShapValues:
-    """Compute the contributions of an image's pixels to the probability of a class.
+    """Compute the contributions of the pixels of an image to the probability of a class.
 
-    The computation has rounds, from coarse to fine. Each round reuses the predictions of the previous ones.
+    The computation runs in rounds, from coarse to fine regions. Each round reuses the predictions of the previous rounds.
 
     Args:
         predict: Function from images, uint8 (height, width), to probabilities (n, n_classes).
@@ -76,7 +76,7 @@ def shap_values(
         new = [one for one in images if one.tobytes() not in known]
         if new:
             if deadline is not None and time.monotonic() > deadline:
-                raise TimeIsUpError(f"The time limit ended after {len(known)} of {n_evaluations} evaluations of an image.")
+                raise TimeIsUpError(f"Time limit reached after {len(known)} of {n_evaluations} evaluations of an image.")
             probabilities = predict(new)[:, column]
             known.update(zip((one.tobytes() for one in new), map(float, probabilities), strict=True))
             if on_evaluations is not None:

@@ -1,4 +1,4 @@
-"""Figures of a study, as Plotly figures. Each is drawn from a table that can be read and tested separately."""
+"""Plotly figures of a study. The data of each figure are available as a table."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _METHODS = (
 class Figures:
     """The figures of one study, one method for each. ``trial`` is by default the best finished trial.
 
-    Every method raises ``StudyError`` if the study lacks the data for the figure.
+    Every method raises ``StudyError`` if the study has no data for the figure.
     """
 
     def __init__(self, store: StudyStore) -> None:

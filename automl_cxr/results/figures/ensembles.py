@@ -22,7 +22,7 @@ def weights_table(record: Mapping[str, Any]) -> pd.DataFrame:
 
 def plot_weights(record: Mapping[str, Any], title: str) -> go.Figure:
     """Plot the weight of each member of an ensemble."""
-    import plotly.graph_objects as go  # a second to import, and most commands plot nothing
+    import plotly.graph_objects as go  # takes a second to import and is not needed by most commands
 
     table = weights_table(record)
     figure = go.Figure(
@@ -31,7 +31,7 @@ def plot_weights(record: Mapping[str, Any], title: str) -> go.Figure:
             y=table["member"],
             orientation="h",
             customdata=table["score"],
-            hovertemplate="%{y}: weight %{x:.3f}, score alone %{customdata:.4f}<extra></extra>",
+            hovertemplate="%{y}: weight %{x:.3f}, score of the member %{customdata:.4f}<extra></extra>",
         )
     )
     return _with_row_height(figure, title, "weight", len(table))
@@ -40,8 +40,8 @@ def plot_weights(record: Mapping[str, Any], title: str) -> go.Figure:
 def gains_table(record: Mapping[str, Any]) -> pd.DataFrame:
     """Return method, fitted, out_of_fold, gain, gain_low and gain_high, one row for each method, from an ensemble's JSON file.
 
-    The gain over the best member and its 95 % interval are out of fold. With too few patients for folds, only the column
-    ``fitted`` exists.
+    The gain over the best member and its 95 % interval are out of fold. If there are too few patients for folds, the table has
+    only the column ``fitted``.
     """
     return pd.DataFrame(record["methods"])
 

@@ -1,8 +1,8 @@
-"""Figures of the hyperparameters: parallel coordinates, slices and importances. Each has a table and a figure.
+"""Figures of the hyperparameters: parallel coordinates, slices and importances, each as a table and a figure.
 
-The importances are drawn by ``optuna.visualization``. Its parallel coordinates and slices are not used: the coordinates show
-the observed range instead of the searched one and have one trace for each trial, and the slices are in a single row of 300
-pixels for each hyperparameter, which does not fit on a phone.
+The importances are drawn by ``optuna.visualization``. Its parallel coordinates and slices are not used: its parallel
+coordinates show the observed range instead of the searched range and have one trace for each trial, and its slices form a
+single row with 300 pixels for each hyperparameter, which does not fit on a phone.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def parameters_table(store: StudyStore) -> pd.DataFrame:
 
 
 def coordinates_table(store: StudyStore) -> pd.DataFrame:
-    """Return ``parameters_table`` with each hyperparameter as a position from 0 to 1 on its axis; NaN if inactive.
+    """Return ``parameters_table`` with each hyperparameter scaled to a position from 0 to 1 on its axis; NaN if inactive.
 
-    An axis covers the whole searched range, on a logarithmic scale for logarithmic hyperparameters. Choices have equal
-    distances, in their order.
+    An axis covers the whole searched range, on a logarithmic scale for logarithmic hyperparameters. Choices are
+    equidistant, in their order.
     """
     table = parameters_table(store)
     for parameter in store.spec.space.parameters:
@@ -129,7 +129,7 @@ def _colour_bar(low: float, high: float) -> dict[str, Any]:
 
 
 def _line_of_trial(row: pd.Series, names: list[str]) -> tuple[list[float], list[str], str]:
-    """Return the line of a trial; it skips the axes of inactive hyperparameters."""
+    """Return the line of a trial, without points on the axes of inactive hyperparameters."""
     active = [name for name in names if not math.isnan(row[name])]
     return [row[name] for name in active], active, f"trial {row['trial']:.0f}: {row['score']:.4f}"
 
@@ -141,7 +141,7 @@ def _shade(share: float) -> str:
 
 
 def _axis_labels(parameter: Float | Int | Choice) -> list[tuple[float, str]]:
-    """Return position and text of an axis's labels: the limits of a range; all choices, or the first and last of many."""
+    """Return position and text of the axis labels: the limits of a range; all choices, or the first and last of many."""
     if not isinstance(parameter, Choice):
         return [(0.0, _short(parameter.low)), (1.0, _short(parameter.high))]
     labels = [(_position(parameter, value), _short(value)) for value in parameter.values]
@@ -154,7 +154,7 @@ def _short(value: Any) -> str:
 
 
 def plot_importance(store: StudyStore, *, evaluator: str = PED_ANOVA) -> go.Figure:
-    """Plot the importance of each hyperparameter as bars; errors as in ``results.importance.importance_table``."""
+    """Plot the importance of each hyperparameter as bars. Raises the errors of ``results.importance.importance_table``."""
     import plotly.graph_objects as go
     from optuna.visualization import plot_param_importances
 
@@ -223,7 +223,7 @@ def plot_slices(store: StudyStore) -> go.Figure:
 
 
 def _log_step(values: pd.Series) -> str | int:
-    """Return the ticks of a logarithmic axis: powers of ten over at least two decades, otherwise also 2 and 5 times them."""
+    """Return the ticks of a logarithmic axis: powers of ten; below two decades, also their multiples by 2 and 5."""
     return "D2" if len(values) and max(values) < 100 * min(values) else 1
 
 

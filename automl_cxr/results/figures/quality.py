@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from automl_cxr.results.figures.style import INK, PALE, colour_of, styled
+from automl_cxr.results.figures.style import PALE, TEXT_COLOUR, colour_of, styled
 from automl_cxr.scoring.calibration import expected_calibration_error
 from automl_cxr.scoring.confusion import confusion_matrix
 from automl_cxr.scoring.predictions import Predictions
@@ -27,7 +27,7 @@ def confusion_table(predictions: Predictions) -> pd.DataFrame:
 
 def plot_confusion(predictions: Predictions, title: str) -> go.Figure:
     """Plot the number of images by true and predicted class; the colour is the share of the true class."""
-    import plotly.graph_objects as go  # a second to import, and most commands plot nothing
+    import plotly.graph_objects as go  # takes a second to import and is not needed by most commands
 
     table = confusion_table(predictions)
     counts = table.to_numpy()
@@ -80,7 +80,7 @@ def roc_table(predictions: Predictions) -> pd.DataFrame:
 def precision_recall_table(predictions: Predictions) -> pd.DataFrame:
     """Return the precision-recall curve of each class against the rest: class, threshold, recall, precision.
 
-    The curve has a point at every distinct probability, from high to low. Classes are left out as in ``roc_table``.
+    The curve has a point at every distinct probability, from high to low. The same classes as in ``roc_table`` are omitted.
     """
     rows = [
         pd.DataFrame(
@@ -194,7 +194,7 @@ def plot_reliability(predictions: Predictions, title: str) -> go.Figure:
         name=f"predictions (ECE {error:.3f})",
         customdata=table["images"],
         marker={"size": 6 + 18 * np.sqrt(table["images"] / max(1, table["images"].max())), "color": colour_of(0)},
-        line={"color": INK, "width": 1},
+        line={"color": TEXT_COLOUR, "width": 1},
         hovertemplate="confidence %{x:.2f}, accuracy %{y:.2f}, %{customdata} images<extra></extra>",
     )
     return _unit_square(figure, title, "probability of the predicted class", "accuracy")

@@ -1,7 +1,7 @@
-"""Figures of the progress of a search: history, learning curves and losses. Each has a table and a figure.
+"""Figures of the progress of a search: history, learning curves and losses, each as a table and a figure.
 
-``optuna.visualization`` is not used: its history omits pruned trials, and the best value of a study with several objectives;
-its intermediate values have one trace for each trial, which is too slow for thousands of trials.
+``optuna.visualization`` is not used: its history omits pruned trials and, with several objectives, the best value; its plot of
+intermediate values has one trace for each trial, which is too slow for thousands of trials.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def history_table(store: StudyStore) -> pd.DataFrame:
 
 def plot_history(store: StudyStore) -> go.Figure:
     """Plot the score of every trial in order, and the best score so far."""
-    import plotly.graph_objects as go  # a second to import, and most commands plot nothing
+    import plotly.graph_objects as go  # takes a second to import and is not needed by most commands
 
     table = history_table(store)
     figure = go.Figure()

@@ -1,4 +1,4 @@
-"""The style of all figures: legible on a phone, with colours that do not depend on red and green."""
+"""The style of all figures: legible on a phone and suitable for colour-blind readers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-INK, ACCENT, PALE = "#1f2933", "#c2410c", "#9aa5b1"
+TEXT_COLOUR, ACCENT, PALE = "#1f2933", "#c2410c", "#9aa5b1"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#6b6ecf", "#8c6d31")
 """The colours of Okabe and Ito, which are suitable for colour-blind readers, and two more; one for each class."""
 SCALE = "Viridis"
@@ -23,7 +23,7 @@ def styled(figure: go.Figure, title: str, **layout: Any) -> go.Figure:
     return figure.update_layout(
         template="plotly_white",
         title={"text": title, "font": {"size": 16}},
-        font={"color": INK},
+        font={"color": TEXT_COLOUR},
         colorway=list(COLOURS),
         legend={"orientation": "h", "yanchor": "top", "y": -0.2, "x": 0},
         margin={"l": 60, "r": 20, "t": 60, "b": 60},
@@ -31,7 +31,7 @@ def styled(figure: go.Figure, title: str, **layout: Any) -> go.Figure:
 
 
 def joined_lines(lines: list[tuple[Any, Any, str]]) -> dict[str, list[Any]]:
-    """Return lines (x, y, text) as one trace with gaps between them, because hundreds of traces make a figure slow."""
+    """Return lines (x, y, text) as one trace with gaps between them, because a figure with hundreds of traces is slow."""
     joined: dict[str, list[Any]] = {"x": [], "y": [], "text": []}
     for x, y, text in lines:
         joined["x"] += [*x, None]

@@ -1,7 +1,7 @@
-"""Figures of the trade-off between objectives, and between the score and size, computation or latency.
+"""Figures of the trade-off between objectives, and between the score and model size, computation or latency.
 
 ``optuna.visualization.plot_pareto_front`` is not used: it supports only two or three objectives and does not
-connect the front.
+draw the front as a line.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def plot_pareto(store: StudyStore, x: str | None = None, y: str | None = None) -
         y: Objective on the vertical axis; by default the first.
 
     Raises:
-        StudyError: The study has one objective only.
+        StudyError: The study has only one objective.
         UnknownNameError: The study has no such objective.
     """
     names = store.spec.objectives
@@ -123,12 +123,12 @@ def plot_cost(store: StudyStore, cost: str = "parameters", *, known: Mapping[int
         raise StudyError(
             f"No finished trial of study '{store.name}' has a recorded {cost}. Search with --objective {cost} too."
         )
-    figure = _plot(table, cost, store.spec.objective, f"Quality against {cost.replace('_', '-')}")
+    figure = _plot(table, cost, store.spec.objective, f"Score against {cost.replace('_', '-')}")
     return figure.update_xaxes(type="log" if table[cost].min() > 0 else "linear", title=_UNITS[cost], exponentformat="SI")
 
 
 def _plot(table: pd.DataFrame, x: str, y: str, title: str) -> go.Figure:
-    import plotly.graph_objects as go  # a second to import, and most commands plot nothing
+    import plotly.graph_objects as go  # takes a second to import and is not needed by most commands
 
     figure = go.Figure()
     for kind, rows in table.groupby("kind", sort=False):

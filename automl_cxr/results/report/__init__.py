@@ -1,6 +1,6 @@
 """The report of a study: one self-contained HTML file.
 
-1. ``read_report_data`` reads the study's record, its best trial and that trial's predictions. The test part stays sealed.
+1. ``read_report_data`` reads the record of the study, its best trial and the predictions of this trial, without the test part.
 2. If the images and a saved model are available, heat maps are computed. Latencies are measured on request.
 3. Each function in ``_SECTIONS`` returns sections of text, tables, figures and pictures.
 4. ``results/html_page.py`` renders the sections as one page.
@@ -48,7 +48,7 @@ _SECTIONS: Sequence[Callable[[ReportData], Section | Sequence[Section]]] = (
     samples_section,
     methods_section,
 )
-"""Functions of ``ReportData`` that return one or several sections, in the order of the report. A new section is one row."""
+"""Functions of ``ReportData`` that return one or several sections, in report order. To add a section, add one row."""
 
 
 def build_report(
@@ -63,15 +63,15 @@ def build_report(
 
     Args:
         store: The study.
-        data: Current folder of the images, for the pictures; by default the folder used for the search. If the folder does
-            not exist, the report has no pictures.
+        data: Current folder of the images; by default the folder used for the search. If the folder does not exist, the report
+            has no pictures.
         explain: Whether to compute heat maps and off-lung evidence with the best saved model. This imports Keras.
         latency: Whether to measure the latency of every saved model, one after the other, in milliseconds per image.
         on_progress: Called with the number of measured models and the number of all models.
 
     Raises:
         StudyError: No trial is finished, or a file of the study is damaged.
-        TrialError: The latency of a model is requested whose file is damaged.
+        TrialError: A model file is damaged, and latencies are requested.
     """
     report_data = locate_images(read_report_data(store), data)
     if explain:

@@ -20,7 +20,7 @@ def data_section(data: ReportData) -> Section:
     parts: list[Part] = [
         Table(
             parts_table(data),
-            "Images and patients of each part. The test part is sealed: only the names of its images are read.",
+            "Images and patients of each part. The test part is sealed: only its image names are read.",
         ),
         Table(digests_table(data), "Source and digests of the data"),
     ]
@@ -30,7 +30,7 @@ def data_section(data: ReportData) -> Section:
         shown = f" (the first {_MAX_UNREADABLE} are listed)" if len(split.unreadable) > _MAX_UNREADABLE else ""
         parts.append(Table(pd.DataFrame(rows), caption + shown))
     if not split.grouped:
-        parts.append(Text("Patients are unknown. Every image is treated as its own patient.", is_warning=True))
+        parts.append(Text("Patients are unknown. Every image is treated as a separate patient.", is_warning=True))
     return Section("Data and split", parts)
 
 

@@ -33,20 +33,20 @@ def _describe(name: str, record: Mapping[str, Any]) -> str:
     text = f"Ensemble {name}: {counted(len(record['members']), 'member')}, method {record['method']}."
     recommended = record.get("recommended")
     if recommended and recommended != record["method"]:
-        text += f" Out of fold, it was not distinguishable from the simpler method {recommended}."
+        text += f" Its out-of-fold score was not significantly better than that of the simpler method {recommended}."
     return text
 
 
 def _gains(name: str, record: Mapping[str, Any]) -> list[Part]:
     figure = plot_gains(record, f"Gain of each method, members of {name}")
     if figure is None:
-        text = "There were too few patients to evaluate the methods on patients that the weights were not fitted on."
+        text = "There were too few patients for an out-of-fold evaluation of the methods."
         return [Text(text, is_warning=True)]
     caption = (
-        "Gain on patients that the weights were not fitted on, with 95% bootstrap intervals by patient. If an interval "
-        "includes 0, there may be no gain. The selected method is coloured."
+        "Out-of-fold gain over the best member, with 95% bootstrap intervals by patient. If an interval includes 0, there may "
+        "be no gain. The selected method is coloured."
     )
     return [
         Plot(figure, caption),
-        Table(gains_table(record), "Scores on the patients that the weights were fitted on, and out of fold"),
+        Table(gains_table(record), "Scores on the images on which the weights were fitted, and out-of-fold scores"),
     ]

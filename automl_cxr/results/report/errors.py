@@ -1,4 +1,4 @@
-"""The section about the errors that the best trials have in common or make alone."""
+"""The section about the errors of one or several of the best trials."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from automl_cxr.results.report.report_data import Heatmaps, ReportData
 from automl_cxr.results.report.samples import sampled_rows
 
 _HEATMAPS_PER_CLASS = 3
-_MEASURED_PER_CLASS = 24  # images for the off-lung evidence: enough for an average, and takes seconds
+_MEASURED_PER_CLASS = 24  # images for the off-lung evidence; measuring takes some seconds
 
 
 def compute_heatmaps(data: ReportData) -> Heatmaps:
@@ -31,8 +31,8 @@ def compute_heatmaps(data: ReportData) -> Heatmaps:
         measured = _sampled_files(data, data.root, _MEASURED_PER_CLASS)
         off_lung_evidence = measure_off_lung_evidence(classifier, list(measured))
         overlays = explain(classifier, list(shown), labels=shown)
-    except Exception as error:  # noqa: BLE001 - backends raise errors of any kind, and the other sections do not depend on it
-        return Heatmaps(missing_reason=f"Heat maps are left out. {error}")
+    except Exception as error:  # noqa: BLE001 - backends raise errors of any kind, and the other sections can still be written
+        return Heatmaps(missing_reason=f"Heat maps are omitted. {error}")
     return Heatmaps(classifier.name, overlays, off_lung_evidence, off_lung_warnings(off_lung_evidence))
 
 

@@ -16,7 +16,7 @@ _MAX_TRIALS = 15
 
 
 def leaderboard_section(data: ReportData) -> Section:
-    """Rank the best trials with intervals, and mark those that are not distinguishable from the best one."""
+    """Rank the best trials with intervals, and mark those that are not significantly worse than the best one."""
     store = data.store
     try:
         table = build_leaderboard(store, with_baseline=True)

@@ -132,7 +132,7 @@ def _search(data: ReportData) -> list[str]:
     sentences = [_space(data)]
     samplers = list(dict.fromkeys(entry.sampler for entry in data.searches)) or [spec.sampler]
     proposed = listed([_SAMPLERS.get(name, name) for name in samplers])
-    sentences.append(f"Configurations were proposed by {proposed} to {_aim(data)}.")
+    sentences.append(f"Configurations were proposed by {proposed} to {_objective_text(data)}.")
     if spec.warm_start:
         sentences.append(f"The search started with the best configurations of an earlier study, {spec.warm_start}.")
     if spec.requirements:
@@ -168,7 +168,7 @@ def _range(parameter: Float | Int | Choice) -> str:
     return f"{parameter.name} from {parameter.low:g} to {parameter.high:g}{log}"
 
 
-def _aim(data: ReportData) -> str:
+def _objective_text(data: ReportData) -> str:
     verbs = [_DIRECTIONS[direction.name] for direction in data.store.study.directions]
     names = [_OBJECTIVES.get(name, name) for name in data.spec.objectives]
     where = "over all folds" if data.split.folds else "on the validation part"

@@ -40,7 +40,7 @@ class Heatmaps:
         overlays: Heat maps, ordered by class.
         off_lung_evidence: Result of ``measure_off_lung_evidence``; None if it could not be computed.
         warnings: Warnings about evidence in corners and borders.
-        missing_reason: A sentence for the reader if there are no heat maps.
+        missing_reason: Message for the reader if there are no heat maps.
     """
 
     model: str = ""
@@ -68,8 +68,8 @@ class ReportData:
         ensembles: Record of each ensemble of the study, by name.
         test_opened: Recorded evaluations of the test part: ``when``, ``what`` (the model) and ``scores``.
         audit: The audit recorded with the study; None if the study has no audit.
-        root: Folder that the image ids are relative to; None if the images are not available or were not searched for.
-        no_pictures_reason: A sentence for the reader if the images are not available.
+        root: Folder to which the image ids are relative; None if the images are not available or not located yet.
+        no_pictures_reason: Message for the reader if the images are not available.
         heatmaps: Heat maps of the best saved model; None if they were not requested.
         milliseconds: Latency per image by trial, of the saved models, if it was measured for the report.
     """
@@ -94,7 +94,7 @@ class ReportData:
 
     @property
     def evaluated_on(self) -> str:
-        """The images that the scores are computed on: "validation part" or "out of fold"."""
+        """The images on which scores are computed: "validation part" or "out of fold"."""
         return "out of fold" if self.split.folds else "validation part"
 
 
@@ -143,7 +143,7 @@ def locate_images(report_data: ReportData, data: str | None = None) -> ReportDat
     try:
         return replace(report_data, root=Path(load_study_dataset(report_data.store, data).root))
     except (AutomlCxrError, OSError) as error:
-        return replace(report_data, no_pictures_reason=f"Pictures are left out. {error}")
+        return replace(report_data, no_pictures_reason=f"Pictures are omitted. {error}")
 
 
 def _describe_states(store: StudyStore) -> str:

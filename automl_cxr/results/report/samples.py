@@ -22,7 +22,7 @@ def samples_section(data: ReportData) -> Section:
         pictures = [Picture(small[image], _caption(data, row)) for row in rows if (image := data.predictions.ids[row]) in small]
         if pictures:
             parts += [Text(f"{name}: {len(pictures)} randomly selected images, {data.evaluated_on}"), Pictures(pictures)]
-    return Section("Sample images", parts or [Text("Pictures are left out: none of the selected images can be read.")])
+    return Section("Sample images", parts or [Text("Pictures are omitted: none of the selected images can be read.")])
 
 
 def sampled_rows(data: ReportData, label: int, n_images: int) -> list[int]:

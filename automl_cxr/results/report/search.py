@@ -68,8 +68,8 @@ def costs_section(data: ReportData) -> Section:
     spec, figures = data.spec, Figures(data.store)
     others = [name for name in spec.objectives[1:] if name not in COSTS]
     costs = [name for name in COSTS if name == "parameters" or name in spec.objectives]
-    front = "The line joins the trials of the Pareto front: no other trial is better in every objective."
-    cheapest = "The line joins the trials for which no cheaper trial is as good."
+    front = "The line connects the trials of the Pareto front: no other trial is better in every objective."
+    cheapest = "The line connects the trials for which no cheaper trial has at least the same score."
     parts = [plot_or_reason(partial(figures.pareto, name), front) for name in others]
     parts += [plot_or_reason(partial(figures.cost, name), cheapest) for name in costs]
     if data.milliseconds and "latency" not in costs:
@@ -77,7 +77,7 @@ def costs_section(data: ReportData) -> Section:
         parts.append(plot_or_reason(partial(plot_cost, data.store, "latency", known=data.milliseconds), caption))
     elif "latency" not in costs:
         parts.append(Text("Latency is not known. `automl-cxr report --latency` measures the latency of the saved models."))
-    return Section("Quality against costs", parts)
+    return Section("Score against costs", parts)
 
 
 def splices_section(data: ReportData) -> Section:

@@ -67,7 +67,7 @@ def _baseline_text(data: ReportData) -> list[Part]:
 
 
 def warnings_of(data: ReportData) -> list[str]:
-    """Return the warnings that a reader of the scores needs, one or two sentences each."""
+    """Return warnings about the scores for the reader."""
     spec, split, counts = data.spec, data.split, data.counts
     warnings = []
     if not data.best.is_feasible:
@@ -83,7 +83,7 @@ def warnings_of(data: ReportData) -> list[str]:
         warnings += data.heatmaps.warnings
     if not split.grouped:
         warnings.append(
-            "Patients are unknown, so every image is treated as its own patient. Images of the same patient may be in "
+            "Patients are unknown, so every image is treated as a separate patient. Images of the same patient may be in "
             "different parts of the split, and the intervals are then too narrow."
         )
     images = Counter(split.judged.labels)
@@ -94,7 +94,7 @@ def warnings_of(data: ReportData) -> list[str]:
         )
     if len(data.test_opened) > 1:
         warnings.append(
-            f"The test part was opened {times(len(data.test_opened))}. Selecting models by their test scores makes these "
+            f"The test part was evaluated {times(len(data.test_opened))}. Selecting models by their test scores makes these "
             "scores optimistic."
         )
     if split.unreadable:
@@ -158,7 +158,7 @@ def budget_table(data: ReportData) -> pd.DataFrame:
         "trials failed": counts.n_failed,
         "trials running or waiting": counts.running + counts.left + counts.waiting,
         "trials requested": counts.asked,
-        "repetitions after failures": sum(counts.retried.values()),
+        "retries after failures": sum(counts.retried.values()),
         "epochs of all trials": data.store.n_epochs(),
         "training time of all finished trials": duration(sum(seconds)) if seconds else None,
         "searches": len(data.searches),

@@ -1,4 +1,4 @@
-"""The section about the recorded evaluations of the test part. The report itself never opens the test part."""
+"""The section about the recorded evaluations on the test part. The report never reads the test part."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def evaluations_section(data: ReportData) -> Section:
     """Show every recorded evaluation of the test part, and the test scores of ensembles with their intervals."""
     opened = data.test_opened
     if not opened:
-        message = "The test part was never opened. `automl-cxr evaluate` opens it and records every evaluation."
+        message = "The test part was never evaluated. `automl-cxr evaluate` evaluates it and records every evaluation."
         return Section("Test part", [Text(message)])
     parts: list[Part] = [
-        Text(f"The test part was opened {times(len(opened))}.", is_warning=len(opened) > 1),
-        Table(evaluations_table(data), "All evaluations of the test part"),
+        Text(f"The test part was evaluated {times(len(opened))}.", is_warning=len(opened) > 1),
+        Table(evaluations_table(data), "All evaluations on the test part"),
     ]
     for name, record in data.ensembles.items():
         if record.get("test"):

@@ -324,7 +324,7 @@ def test_files_and_index(models, pictures, tmp_path):
 def test_invalid_options_are_refused(models, pictures):
     with pytest.raises(UnknownNameError, match="Did you mean 'gradcam'"):
         ExplanationOptions(method="grad-cam")
-    with pytest.raises(UsageError, match="Only gradcam takes a layer"):
+    with pytest.raises(UsageError, match="Only gradcam supports a layer"):
         ExplanationOptions(method="shap", layer="x")
     with pytest.raises(UnknownNameError, match="Did you mean 'block2_conv1'"):
         explain(classifier_of(models, "one"), pictures, layer="block2_conv")

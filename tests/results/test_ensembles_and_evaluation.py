@@ -60,14 +60,14 @@ def test_a_table_of_another_program_can_be_a_member(finished, ensemble, tmp_path
     assert mixed.combination.names == (*(f"trial {number}" for number in ensemble.trials[:2]), "other.csv")
     assert mixed.member_scores[2] == pytest.approx(score_predictions(valid)["macro_f1"])
     with pytest.raises(DataError, match="without a model"):
-        load_ensemble(joined.folder)
-    of_trials = [finished._store.trial_folder(number) / "valid.npz" for number in joined.trials]
-    combined, _ = api.apply_ensemble(joined.folder, [*of_trials, table])
-    again = Predictions.from_npz(joined.folder / "valid.npz")
+        load_ensemble(mixed.folder)
+    of_trials = [finished._store.trial_folder(number) / "valid.npz" for number in mixed.trials]
+    combined, _ = api.apply_ensemble(mixed.folder, [*of_trials, table])
+    again = Predictions.from_npz(mixed.folder / "valid.npz")
     columns = [f"probability_{name}" for name in again.classes]
     assert combined.set_index("image").loc[list(again.ids), columns].to_numpy() == pytest.approx(again.probabilities, abs=1e-6)
     with pytest.raises(UsageError, match="one table for each member"):
-        api.apply_ensemble(joined.folder, [table])
+        api.apply_ensemble(mixed.folder, [table])
 
 
 def test_a_moved_ensemble_folder_works(finished, ensemble, tmp_path, phantoms):
@@ -184,7 +184,7 @@ class TestEvaluation:
             batch_size=8, seed=7, runs=finished.folder.parent, executor="inline",
         )  # fmt: skip
         with pytest.raises(DataError, match="differs from that of study"):
-            other.evaluate(built)
+            other.evaluate(ensemble)
 
     def test_validation_scores_are_those_of_the_leaderboard(self, finished):
         evaluation = finished.evaluate(part="valid")

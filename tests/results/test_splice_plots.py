@@ -84,5 +84,5 @@ def test_the_heat_map_shows_scores_costs_and_the_pareto_front(scores):
     trace_by_name = {trace.name: trace for trace in traces}
     front = next(trace for name, trace in trace_by_name.items() if name.startswith("Pareto front"))
     assert list(front.x) == [900, 1500]
-    assert list(named["single cuts of a"].y) == [0.85, 0.6]
-    assert list(named["parent as trained"].x) == [15_000]
+    assert list(trace_by_name["single cuts of a"].y) == [0.85, 0.6]
+    assert list(trace_by_name["parent as trained"].x) == [15_000]

@@ -16,7 +16,7 @@ from automl_cxr.storage import bulk_writes
 from automl_cxr.storage.bulk_writes import supports_bulk_writes, write_in_bulk
 from automl_cxr.storage.trial_writes import TrialWrite, WriteKind
 from automl_cxr.storage.urls import open_storage
-from tests.storage.test_cached_storage import fill, open_as_drivers, read
+from tests.storage.test_cached_storage import open_as_drivers, read, write_trials
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
@@ -58,7 +58,7 @@ def test_a_bulk_write_is_one_statement_for_each_table(driver):
         counts[statement.split()[0]] += 1
 
     with storage_of(driver).batch_writes():
-        fill(driver, trials)
+        write_trials(driver, trials)
     tables = {"params", "user attributes", "system attributes", "intermediate values", "values"}
     assert (counts["INSERT"], counts["UPDATE"]) == (len(tables), 1)
 
@@ -67,7 +67,7 @@ def test_another_schema_is_written_with_public_calls(url, driver, monkeypatch):
     monkeypatch.setattr(bulk_writes, "SCHEMA_REVISION", "another")
     trials = [driver.ask() for _ in range(3)]
     with storage_of(driver).batch_writes():
-        fill(driver, trials)
+        write_trials(driver, trials)
     assert [trial.state for trial in read(url)] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
     assert "_write_in_bulk" not in str(storage_of(driver)._write_at_once)
 

@@ -40,7 +40,7 @@ def test_numpy_scalars_and_ints_are_converted_to_python_numbers():
         ({"focal_alpha": "a"}, "one for each class"),
         ({"input_channels": 2}, "one of 1, 3"),
         ({"backbone": "resnet51"}, "one of vgg16"),
-        ({"weights": " "}, "name something"),
+        ({"weights": " "}, "must not be empty"),
     ],
 )
 def test_an_invalid_value_is_refused_with_the_name_of_its_hyperparameter(values, rule):

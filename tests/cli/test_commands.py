@@ -516,10 +516,10 @@ def test_a_search_with_ray_continues_after_interrupts_and_a_kill(tmp_path, phant
         out, remaining_log = search.communicate(timeout=120)
         return search.returncode, out, log + remaining_log
 
-    code, _, log = run_until("trial 0 begins", signal.SIGTERM)
+    code, _, log = run_until("trial 0 starts", signal.SIGTERM)
     assert code == 130, log
     assert "SIGTERM" not in log
-    code, _, log = run_until("trial 1 begins", signal.SIGINT)  # one trial is complete and one is unfinished
+    code, _, log = run_until("trial 1 starts", signal.SIGINT)  # one trial is complete and one is unfinished
     assert code == 130, log
     assert "the same command continues" in log
     code, _, log = run_until("was interrupted and is run again", signal.SIGKILL)

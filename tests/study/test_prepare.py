@@ -174,7 +174,7 @@ class TestContinuing:
         quick_search(prepare(), trials=1)
         before = (tmp_path / "s" / "study.json").read_text()
         (tmp_path / "studies.db").rename(tmp_path / "other.db")
-        with pytest.raises(StudyError, match="holds trials of a study that"):
+        with pytest.raises(StudyError, match="contains trials of a study that"):
             prepare(image_size=48)
         assert (tmp_path / "s" / "study.json").read_text() == before
 

@@ -396,7 +396,7 @@ class TestAfterASearch:
         assert Path("chest.onnx").is_file()
         assert json.loads(Path(result["description"]).read_text())["name"] == f"trial {int(folder.name)}"
         code, _, err = run("export", "s", "--runs", searched, "--out", "chest.onnx", "--format", "keras")
-        assert (code, "ends in .keras; received chest.onnx" in err) == (2, True)
+        assert (code, "must end in .keras; received chest.onnx" in err) == (2, True)
 
     def test_trials_are_verified_and_replayed(self, run, searched):
         code, out, err = run("verify", "s", "--runs", searched)

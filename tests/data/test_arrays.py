@@ -90,12 +90,12 @@ def test_an_image_without_finite_numbers_is_refused(tmp_path: Path) -> None:
 
 
 def test_threads_read_the_range_of_an_array_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, calls, used_range = save(tmp_path / "x.npy", *[RAMP / 255] * 4), [], arrays.used_range
+    path, calls, finite_range = save(tmp_path / "x.npy", *[RAMP / 255] * 4), [], arrays.finite_range
 
     def count_calls(values: np.ndarray) -> tuple[float, float]:
         calls.append(values.shape)
         time.sleep(0.05)  # long enough for other threads to call it
-        return used_range(values)
+        return finite_range(values)
 
     monkeypatch.setattr(arrays, "finite_range", count_calls)
     with ThreadPoolExecutor(4) as pool:
@@ -137,7 +137,7 @@ def test_an_array_file_of_a_single_image_is_an_image(tmp_path: Path) -> None:
 
 def test_files_without_images_are_refused_with_a_reason(tmp_path: Path) -> None:
     intact = save(tmp_path / "x.npy", RAMP, RAMP).read_bytes()
-    assert reason_for(f"{tmp_path}/x.npy#2") == "there is no image 2 in an array of 2, counted from 0"
+    assert reason_for(f"{tmp_path}/x.npy#2") == "there is no image 2 in an array of 2 images, counted from 0"
     assert reason_for(f"{tmp_path}/none.npy#0") == "missing"
     (tmp_path / "half.npy").write_bytes(intact[:-100])
     assert reason_for(f"{tmp_path}/half.npy#0").startswith("truncated (")

@@ -114,6 +114,6 @@ def test_pruners_for_epochs_and_for_folds_are_distinguished():
         make_pruner("wilcoxon", epochs=30, folds=0)
     with pytest.raises(UnknownNameError, match="Did you mean 'wilcoxon'"):
         make_pruner("wilcoxn", epochs=30, folds=5)
-    with pytest.raises(UsageError, match="rungs of epochs"):
+    with pytest.raises(UsageError, match="trials that report epochs, not folds"):
         Search("none", sampler="kt-hyperband")
     assert "kt-hyperband" in SAMPLERS

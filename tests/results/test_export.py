@@ -136,7 +136,7 @@ def test_low_precision_members_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("out", "file_format", "error", "rule"),
     [
-        ("m.onnx", "keras", UsageError, "ends in .keras; received m.onnx"),
+        ("m.onnx", "keras", UsageError, "must end in .keras; received m.onnx"),
         ("m.keras", "kears", UnknownNameError, "Did you mean 'keras'"),
         ("no/such/m.keras", None, UsageError, "its folder does not exist"),
         (".", "savedmodel", UsageError, "it is a folder"),

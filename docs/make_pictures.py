@@ -90,11 +90,12 @@ def main(folder: Path) -> None:
         run("evaluate", STUDY)
     run("report", STUDY, "--out", "report.html")
     screenshot(Path("report.html").absolute().as_uri(), "report", height=1100)
-    run("explain", STUDY, "--out", "why")
-    sheet = sorted(Path("why").glob("*.png"))[:6]
+    examples = [sorted(folder.glob("*.png"))[0] for folder in sorted(Path("chests").iterdir()) if folder.is_dir()]
+    run("explain", STUDY, *map(str, examples), "--out", "why")
+    sheet = sorted(Path("why").glob("*.png"))
     page = "".join(f'<img src="{picture.name}" width="380" alt="">' for picture in sheet)
     (Path("why") / "page.html").write_text(f"<body style='margin:8px'>{page}</body>", encoding="utf-8")
-    screenshot((Path("why") / "page.html").absolute().as_uri(), "heatmaps", height=860)
+    screenshot((Path("why") / "page.html").absolute().as_uri(), "heatmaps", height=270)
     automl_cxr.open_study(STUDY).figures.learning_curves().write_html("curves.html")
     screenshot(Path("curves.html").absolute().as_uri(), "learning_curves", height=560)
     with dashboard() as url:

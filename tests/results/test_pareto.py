@@ -79,6 +79,6 @@ def test_a_trial_that_violates_a_requirement_is_not_the_default(study, phantoms)
     assert repr(strict).endswith("no trial meets macro_f1>=1.1")
     assert strict.leaderboard()["feasible"].tolist() == [False]
     for method in (strict.classifier, strict.ensemble, strict.evaluate, strict.figures.confusion):
-        with pytest.raises(StudyError, match=r"No finished trial of study 'strict' meets macro_f1>=1\.1\."):
+        with pytest.raises(StudyError, match=r"No finished trial of study 'strict' satisfies macro_f1>=1\.1\."):
             method()
     assert strict.classifier(0).name == "trial 0"

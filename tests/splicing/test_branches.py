@@ -74,7 +74,7 @@ def test_a_network_that_cannot_be_a_branch_is_rejected(trained, locations, tmp_p
 def test_branches_with_shared_hyperparameters_must_agree(locations):
     branch = find_branch("tiny", **locations)
     other = dataclasses.replace(branch, name="other/3", fields={**branch.fields, "filters": 8})
-    with pytest.raises(UsageError, match=r"share filters; tiny/\d was trained with 4, other/3 with 8"):
+    with pytest.raises(UsageError, match=r"must have the same filters; tiny/\d was trained with 4, other/3 with 8"):
         join_branches(branch, other)
     joined = join_branches(find_branch("squeezenet", **locations), branch)
     assert (joined["backbone"], joined["second_backbone"], joined["filters"]) == ("squeezenet", "scratch", 4)

@@ -39,7 +39,7 @@ def test_a_continued_study_keeps_its_audit_and_repeats_the_message(prepare, mark
     modification_time = file.stat().st_mtime_ns
     continued = prepare(data=str(marked))
     assert file.stat().st_mtime_ns == modification_time
-    warnings = [note for note in created.notes if "A shortcut is in the data" in note]
+    warnings = [note for note in created.notes if "The data contain a shortcut" in note]
     assert len(warnings) == 1
     assert warnings[0] in continued.notes
 

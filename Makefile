@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # Tests run in two processes, possibly on two cores. With more threads the processes would slow each other down.
 ONE_THREAD := TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: demo test test-postgres lint docs clean
+.PHONY: demo test test-slow test-postgres lint docs clean
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -21,8 +21,11 @@ demo: $(INSTALLED)  ## a small search on phantom radiographs, its leaderboard an
 	$(BIN)/automl-cxr ensemble build demo --top 3
 	@echo "Look at it with:  $(BIN)/automl-cxr dashboard"
 
-test: $(INSTALLED)  ## all tests; tests that need a GPU or real radiographs (AUTOML_CXR_TEST_DATA) are skipped without them
-	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+test: $(INSTALLED)  ## tests; those that need a GPU or real radiographs (AUTOML_CXR_TEST_DATA) are skipped without them
+	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not postgres and not slow'
+
+test-slow: $(INSTALLED)  ## the tests that take more than five seconds each
+	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'slow and not postgres'
 
 test-postgres: $(INSTALLED)  ## the storage tests on a PostgreSQL server, which the tests start (apt-get install postgresql)
 	$(BIN)/python -m pytest -m postgres tests/storage

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -91,6 +92,7 @@ def main(folder: Path) -> None:
     run("report", STUDY, "--out", "report.html")
     screenshot(Path("report.html").absolute().as_uri(), "report", height=1100)
     examples = [sorted(folder.glob("*.png"))[0] for folder in sorted(Path("chests").iterdir()) if folder.is_dir()]
+    shutil.rmtree("why", ignore_errors=True)
     run("explain", STUDY, *map(str, examples), "--out", "why")
     sheet = sorted(Path("why").glob("*.png"))
     page = "".join(f'<img src="{picture.name}" width="380" alt="">' for picture in sheet)

@@ -164,6 +164,7 @@ def test_reading_other_data_does_not_load_pydicom():
     assert "pydicom" not in loaded_by("import automl_cxr.data.inspection, automl_cxr.data.layouts, automl_cxr.data.dicom_tags")
 
 
+@pytest.mark.slow
 def test_the_driver_does_not_load_keras():
     code = "import automl_cxr.api, automl_cxr.study.objective, automl_cxr.engine.ray_execution, automl_cxr.engine.registry"
     assert not loaded_by(code) & {"keras", "keras_tuner", "tensorflow", "plotly"}

@@ -181,6 +181,7 @@ class TestCopying:
 
 
 class TestDeleting:
+    @pytest.mark.slow
     def test_record_and_files_are_deleted(self, prepare, quick_search, location, tmp_path):
         prepared = prepare()
         quick_search(prepared, trials=3, keep_models=2)

@@ -136,6 +136,7 @@ def test_help_names_all_samplers_pruners_metrics_methods_and_layouts(run):
     assert all(name in leaderboard_help for name in FORMATS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -249,6 +250,7 @@ def test_a_network_that_exceeds_the_memory_is_described_without_building_it(run)
     assert result["batch"] == result["one_image"] + (result["batch_size"] - 1) * result["each_image"]
 
 
+@pytest.mark.slow
 def test_two_objectives_and_a_bound_are_searched_from_a_study_file_or_from_options(run, phantoms):
     space = SPACE.replace("[dense_units]", "[space.dense_units]")
     Path("two.toml").write_text(f'objective = ["macro_f1", "parameters"]\nrequire = "parameters<=1e6"\n[space]{space}')
@@ -398,6 +400,7 @@ class TestAfterASearch:
         code, _, err = run("export", "s", "--runs", searched, "--out", "chest.onnx", "--format", "keras")
         assert (code, "must end in .keras; received chest.onnx" in err) == (2, True)
 
+    @pytest.mark.slow
     def test_trials_are_verified_and_replayed(self, run, searched):
         code, out, err = run("verify", "s", "--runs", searched)
         assert (code, err) == (0, "")
@@ -478,6 +481,7 @@ class TestAfterASearch:
         assert "created with image_size 32; received 64" in err
 
 
+@pytest.mark.slow
 def test_typed_options_take_precedence_over_a_study_file(run, phantoms):
     Path("tiny.toml").write_text(SPACE)
     Path("mine.toml").write_text(
@@ -499,6 +503,7 @@ def start_automl_cxr(*arguments, **settings):
     return subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], text=True, **settings)
 
 
+@pytest.mark.slow
 def test_a_search_with_ray_continues_after_interrupts_and_a_kill(tmp_path, phantoms):
     (tmp_path / "tiny.toml").write_text(SPACE)
     arguments = ["search", "--space", "tiny.toml", "--data", phantoms, "--name", "r", "--trials", 6, "--epochs", 2]

@@ -78,6 +78,7 @@ def test_an_ensemble_is_built_from_tables_and_applied_to_tables(run, tables):
     assert run("evaluate", "ensembles/ga-by-class-3")[0] == 1
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(run, tables):
     arguments = ["ensemble", "build", "--predictions", *tables, *QUICK, "--json"]
     results = [json.loads(run(*arguments, "--seed", seed)[1]) for seed in (1, 1, 2)]
@@ -87,6 +88,7 @@ def test_the_same_seed_gives_the_same_weights(run, tables):
     assert results[0]["calibration"].keys() == {"temperature", "error_before", "error_after"}
 
 
+@pytest.mark.slow
 def test_an_objective_may_require_the_normal_class(run, tables):
     arguments = ["ensemble", "build", "--predictions", *tables, "--method", "average", *QUICK, "--objective", "fnfr", "--json"]
     assert json.loads(run(*arguments)[1])["objective"] == "fnfr"

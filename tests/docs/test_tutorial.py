@@ -26,6 +26,7 @@ def matches(expected: str, printed: str) -> bool:
     return doctest.OutputChecker().check_output(expected, printed, flags)
 
 
+@pytest.mark.slow
 def test_every_block_of_the_tutorial_runs_and_prints_the_shown_output(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("AUTOML_CXR_RUNS", raising=False)

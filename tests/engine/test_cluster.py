@@ -74,6 +74,7 @@ class RepeatingProposer:
             self.to_repeat.append(number)
 
 
+@pytest.mark.slow
 def test_trials_of_a_lost_node_fail_and_can_be_repeated(cluster, tmp_path):
     nodes = [cluster.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(2)]
     lost = []
@@ -115,6 +116,7 @@ class Summing:
         return {"sum": int(np.load(self.images, mmap_mode="r").sum())}
 
 
+@pytest.mark.slow
 def test_images_are_transferred_to_a_machine_without_them(cluster, tmp_path, monkeypatch):
     hidden = tmp_path / "hidden"
     hidden.mkdir()
@@ -139,6 +141,7 @@ def test_images_are_transferred_to_a_machine_without_them(cluster, tmp_path, mon
     assert str(hidden) not in copies.pop()
 
 
+@pytest.mark.slow
 def test_a_search_without_an_address_does_not_join_a_running_cluster(cluster, tmp_path):
     cluster.add_node(num_cpus=1, object_store_memory=STORE)
     ray._private.utils.write_ray_address(cluster.address)  # as `ray start` does

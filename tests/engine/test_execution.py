@@ -70,6 +70,7 @@ EXECUTORS = [run_inline, execute_with_ray]
 BEHAVIOURS = ["finishes", "stopped", "raises", "finishes", "idle first", "stopped", "finishes"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("execute", EXECUTORS)
 def test_every_trial_ends_with_its_expected_outcome(execute, tmp_path):
     proposer = ScriptedProposer(BEHAVIOURS)
@@ -89,6 +90,7 @@ def test_every_trial_ends_with_its_expected_outcome(execute, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"closed-1", "closed-5"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("execute", EXECUTORS)
 def test_an_error_of_the_proposer_ends_the_search_and_is_raised(execute, tmp_path):
     class Broken(ScriptedProposer):
@@ -101,6 +103,7 @@ def test_an_error_of_the_proposer_ends_the_search_and_is_raised(execute, tmp_pat
     assert proposer.endings == {}
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_others_are_reused(tmp_path):
     proposer = ScriptedProposer(["finishes", "killed", *["finishes"] * 4])
     execute_with_ray(partial(run_scripted_trial, folder=tmp_path), proposer)

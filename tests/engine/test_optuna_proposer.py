@@ -59,6 +59,7 @@ def run_one(proposer):
     return proposal.number, proposal.values, EPOCHS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pruner", "sampler"), [*((pruner, "tpe") for pruner in PRUNERS if pruner != "median"), ("median", "random")]
 )

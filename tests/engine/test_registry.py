@@ -37,6 +37,7 @@ def make(sampler, study=None, **settings):
     return study, build_proposer(study, settings.pop("space", space_of(sampler)), sampler=sampler, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ALL)
 def test_every_proposal_is_a_point_of_the_space_and_is_recorded_unchanged(sampler):
     study, proposer = make(sampler)
@@ -65,6 +66,7 @@ def test_concurrent_trials_and_failures_are_handled(sampler):
     assert all(trial.user_attrs["driver"] == "me" for trial in trials)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ALL)
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 def test_outcomes_are_recorded_in_both_directions(sampler, direction):
@@ -194,6 +196,7 @@ def test_a_space_of_one_parameter_is_supported(sampler):
             proposer.finish(number, TrialEnd(Outcome.FINISHED, facts={"score": random.Random(number).random()}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [name for name in ALL if name not in (*GRIDS, "kt-hyperband")])
 def test_the_pruner_stops_trials_of_every_proposer(sampler):
     study, proposer = make(sampler, pruner="hyperband")
@@ -222,6 +225,7 @@ def test_the_scores_of_stopped_trials_do_not_mislead(sampler):
     assert proposals_after(0.99) == proposals_after(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes", "nsga2", "kt-bayesian", pytest.param("gp", marks=NEEDS_TORCH)])
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 def test_learning_samplers_prefer_regions_with_better_scores(sampler, direction):

@@ -61,6 +61,7 @@ def quiet_optuna():
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 @pytest.mark.parametrize("restart_after", [None, 0.1])
 def test_decisions_equal_those_of_optuna(direction, restart_after):

@@ -107,6 +107,7 @@ def test_the_folder_is_searched_before_the_environment_variable_and_the_cache(tm
         assert find_weights(row, "imagenet", tmp_path / "folder") == tmp_path / location / row.weights_file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "file_name"),
     [
@@ -145,6 +146,7 @@ def test_the_classifier_of_a_file_is_ignored(tmp_path):
         assert same(model, source), name
 
 
+@pytest.mark.slow
 def test_layers_with_other_names_are_matched_by_order(tmp_path):
     source = build("densenet121", seed=1)
     layers = [(f"layer_{number}", arrays) for number, (_, arrays) in enumerate(layers_of(source)) if arrays]
@@ -154,6 +156,7 @@ def test_layers_with_other_names_are_matched_by_order(tmp_path):
     assert same(model, source)
 
 
+@pytest.mark.slow
 def test_names_with_slashes_of_old_keras_are_matched(tmp_path):
     source = build("densenet121", seed=1)
     layers = [(name.replace("conv1_", "conv1/"), arrays) for name, arrays in layers_of(source)]

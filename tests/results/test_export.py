@@ -62,6 +62,7 @@ def test_a_low_temperature_does_not_reduce_the_precision():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", ["keras", "onnx", "tflite"])
 def test_an_exported_ensemble_gives_the_same_probabilities(ensemble, tmp_path, file_format):
     if file_format == "onnx":

@@ -77,6 +77,7 @@ def test_studies_of_the_same_images_are_ranked_together(finished, tmp_path, phan
         finished.leaderboard(finished)
 
 
+@pytest.mark.slow
 def test_studies_of_other_images_are_ranked_separately(finished, phantoms):
     runs = finished.folder.parent
     other = api.search(

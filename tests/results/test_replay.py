@@ -16,6 +16,7 @@ def modification_times(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and ".lock" not in path.name}
 
 
+@pytest.mark.slow
 def test_a_complete_trial_is_reproduced_and_the_study_does_not_change(finished):
     before = modification_times(finished.folder.parent)
     number = finished.trials[1].number
@@ -42,6 +43,7 @@ def promoted(tmp_path_factory, phantoms):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_promoted_trial_is_trained_in_one_run(promoted):
     promoted_trial = next(
         record for record in promoted.trials if record.parent is not None and record.state is TrialState.COMPLETE
@@ -52,6 +54,7 @@ def test_a_promoted_trial_is_trained_in_one_run(promoted):
     assert min(promoted_trial.scores) > 1
 
 
+@pytest.mark.slow
 def test_a_pruned_trial_is_trained_to_its_last_epoch_and_a_difference_is_found(promoted, monkeypatch):
     pruned = next(record for record in promoted.trials if record.state is TrialState.PRUNED)
     original = replay.trial_config

@@ -71,6 +71,7 @@ def short_pauses(monkeypatch):
     monkeypatch.setattr("automl_cxr.storage.retrying_storage._LONGEST_PAUSE", 0.002)
 
 
+@pytest.mark.slow
 def test_lost_replies_neither_lose_nor_duplicate_a_trial(prepare, quick_search, quick_objective, listener, short_pauses):
     reference = prepare(name="reference", pruner="asha", epochs=3)
     quick_search(reference, trials=8)
@@ -84,6 +85,7 @@ def test_lost_replies_neither_lose_nor_duplicate_a_trial(prepare, quick_search, 
     assert listener.resumed == []
 
 
+@pytest.mark.slow
 def test_a_commit_with_a_lost_reply_is_not_repeated(
     prepare, quick_search, quick_objective, listener, short_pauses, monkeypatch
 ):
@@ -172,6 +174,7 @@ def test_a_search_that_ends_at_an_unavailable_storage_can_be_resumed(
     assert [record.state for record in prepared.store.records()] == [TrialState.COMPLETE] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["grpc", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def test_a_search_waits_for_a_server_that_is_restarted(request, kind, prepare, quick_objective, listener, tmp_path):
     server = request.getfixturevalue("proxy" if kind == "grpc" else "postgres")

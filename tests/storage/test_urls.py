@@ -56,6 +56,7 @@ def search_with_interruption(prepared, quick_search):
     assert listener.storage_errors == []
 
 
+@pytest.mark.slow
 def test_the_same_search_gives_the_same_record_in_every_storage(prepare, quick_search, url, tmp_path):
     reference = prepare(name="reference", pruner="asha", epochs=3)
     search_with_interruption(reference, quick_search)
@@ -161,6 +162,7 @@ def test_a_proxy_serves_only_databases_on_a_free_port(tmp_path):
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("url", ["sqlite", "journal", pytest.param("postgresql", marks=pytest.mark.postgres)], indirect=True)
 def test_writers_share_a_storage_while_the_dashboard_reads_it(url, tmp_path):
     command = [

@@ -17,6 +17,7 @@ def test_epochs_are_counted_with_several_objectives(prepare, quick_search):
     assert prepared.store.n_epochs() == 6
 
 
+@pytest.mark.slow
 def test_batched_trials_respect_the_limit_of_trials(prepare, quick_search):
     prepared = prepare()
     assert quick_search(prepared, trials=10, batch_trials=4).ended == list(range(10))

@@ -49,6 +49,7 @@ def task_of(prepared, number, folder):
     return TrialTask(config=TrialConfig.from_json(config), images=prepared.images, split=split, folder=folder)
 
 
+@pytest.mark.slow
 def test_hyperband_promotes_from_checkpoints_and_records_correct_states(prepare, space, tmp_path, hyperband_search):
     prepared = prepare(space=space, sampler="kt-hyperband", epochs=4, batch_size=16)
     hyperband_search(prepared)
@@ -77,6 +78,7 @@ def test_hyperband_promotes_from_checkpoints_and_records_correct_states(prepare,
     assert sum(store.has_model(record.number) for record in records) == 2
 
 
+@pytest.mark.slow
 def test_an_abandoned_trial_continues_from_its_checkpoint(prepare, space, tmp_path, monkeypatch):
     monkeypatch.setattr("automl_cxr.training.trial._CHECKPOINT_SECONDS", 0.0)
     prepared = prepare(space=space, epochs=4, batch_size=16)
@@ -146,6 +148,7 @@ def test_bracket_and_rung_are_recorded(prepare, space, hyperband_search):
     assert json.dumps(attrs)
 
 
+@pytest.mark.slow
 def test_a_rung_that_ends_by_early_stopping_can_be_promoted(prepare, space, tmp_path):
     prepared = prepare(space=space, epochs=9, batch_size=16)
     values = {**prepared.store.spec.constants, "patience": 1, "learning_rate": 0.1, "filters": 2}

@@ -45,6 +45,7 @@ def results(study):
     return trials, (store.folder / "split.json").read_text(), probabilities
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_studies_and_different_seeds_different_ones(search):
     trials, split, probabilities = results(search("a", 7))
     trials_again, split_again, probabilities_again = results(search("b", 7))

@@ -34,6 +34,7 @@ def without_seconds(epochs):
     return [dataclasses.replace(epoch, seconds=0.0) for epoch in epochs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "until"),
     [
@@ -82,6 +83,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
         next(other.epochs())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_bytes", [0, 100, 5000])
 def test_a_damaged_checkpoint_is_reported(n_bytes, tmp_path):
     _, training = training_of(TrialConfig.from_values(SCRATCH))
@@ -110,6 +112,7 @@ def test_a_finished_fold_round_trips_through_its_file(tmp_path):
         load_fold(tmp_path / "fold.npz")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_a_training_can_be_resumed_with_smaller_parts_of_batches(optimizer, tmp_path):
     values = {**SCRATCH, "batch_norm": False, "dropout": 0.0, "block_dropout": 0.0, "augmentation": 0.0, "optimizer": optimizer}
@@ -129,6 +132,7 @@ def test_a_training_can_be_resumed_with_smaller_parts_of_batches(optimizer, tmp_
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_failed_write_leaves_the_previous_checkpoint_and_no_partial_file(tmp_path, monkeypatch):
     config = TrialConfig.from_values({**SCRATCH, "seed": 3})
     _, interrupted = training_of(config)

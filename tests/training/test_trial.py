@@ -72,6 +72,7 @@ def test_the_saved_model_holds_no_state_of_the_optimizer(prepared, tmp_path):
     assert 4 * result.n_parameters < size < 5 * result.n_parameters
 
 
+@pytest.mark.slow
 def test_the_same_configuration_gives_the_same_predictions(prepared, tmp_path):
     for name in ("a", "b"):
         run(task(prepared, tmp_path / name, augmentation=0.5))
@@ -150,6 +151,7 @@ def test_the_monitored_value_selects_the_epoch_and_the_objective_scores_it(prepa
     assert result.score == METRICS["macro_f1"].function(predictions.labels, predictions.probabilities, None)
 
 
+@pytest.mark.slow
 def test_the_deadline_cuts_a_trial_short_unless_it_had_ended(prepared, tmp_path):
     after_deadline = {"seconds": -1.0}
     _, result = run(dataclasses.replace(task(prepared, tmp_path / "a"), **after_deadline))

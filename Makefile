@@ -24,7 +24,7 @@ demo: $(INSTALLED)  ## a small search on phantom radiographs, its leaderboard an
 test: $(INSTALLED)  ## tests; those that need a GPU or real radiographs (AUTOML_CXR_TEST_DATA) are skipped without them
 	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not postgres and not slow'
 
-test-slow: $(INSTALLED)  ## the tests that take more than five seconds each
+test-slow: $(INSTALLED)  ## the tests that take more than 2.5 seconds each
 	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'slow and not postgres'
 
 test-postgres: $(INSTALLED)  ## the storage tests on a PostgreSQL server, which the tests start (apt-get install postgresql)

@@ -81,6 +81,7 @@ def write_pictures(tmp_path):
     return write
 
 
+@pytest.mark.slow
 def test_the_aspect_ratio_separates_covid_from_no_finding_in_real_radiographs(test_data):
     audit = automl_cxr.audit(test_data / "data" / "covid3")
     assert audit.shortcut.is_warning

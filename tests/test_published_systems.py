@@ -39,6 +39,7 @@ def describe(capfd):
     return run_describe
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "parameters"), PARAMETERS.items())
 def test_parameters(describe, name, parameters):
     summary = describe(name)

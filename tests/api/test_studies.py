@@ -45,6 +45,7 @@ def record_search(store, driver):
 
 
 class TestListing:
+    @pytest.mark.slow
     def test_every_study_in_a_storage_is_listed(self, prepare, quick_search, location, tmp_path):
         prepared = start_and_interrupt(prepare, quick_search)
         prepare(name="t", objective=["log_loss"])
@@ -93,6 +94,7 @@ class TestListing:
 
 
 class TestCopying:
+    @pytest.mark.slow
     @pytest.mark.parametrize("into_another_storage", [False, True], ids=["within one storage", "into another"])
     def test_a_copy_is_continued_independently(self, prepare, quick_search, location, tmp_path, into_another_storage):
         original = start_and_interrupt(prepare, quick_search)
@@ -153,6 +155,7 @@ class TestCopying:
         with pytest.raises(UsageError, match=rule):
             copy_study(store, name, **location)
 
+    @pytest.mark.slow
     def test_an_interrupted_copy_is_reported_and_can_be_deleted(self, prepare, quick_search, location, tmp_path, monkeypatch):
         prepared = prepare()
         quick_search(prepared, trials=1)
@@ -200,6 +203,7 @@ class TestDeleting:
             delete_study("s", **location)
         assert store.spec.name == "s"
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("step", ["optuna.delete_study", "shutil.rmtree"])
     def test_an_interrupted_deletion_is_completed_by_another(
         self, prepare, quick_search, location, tmp_path, monkeypatch, step

@@ -83,6 +83,7 @@ def test_every_option_has_a_help_text():
                 assert option.help, f"{' '.join(arguments)}: {option.opts}"
 
 
+@pytest.mark.slow
 def test_a_report_is_one_file(run, tmp_path, searched):
     code, out, err = run("report", "s", "--runs", searched, "--latency", "--out", "r.html")
     assert (code, out) == (0, "")
@@ -267,6 +268,7 @@ def test_two_objectives_and_a_bound_are_searched_from_a_study_file_or_from_optio
     assert out.splitlines()[3].split()[2:4] == ["yes", "yes"]
 
 
+@pytest.mark.slow
 def test_a_published_system_is_trained_by_its_name(run, phantoms):
     arguments = ["search", "--study", "lung3-3", "--data", phantoms, "--image-size", 32, "--epochs", 1, "--executor", "inline"]
     code, out, err = run(*arguments, "--set", "learning_rate=0.01", "--json")
@@ -292,6 +294,7 @@ def test_spaces_are_listed_and_shown(run):
     assert set(json.loads(run("spaces", "--json")[1])) >= {"scratch", "fused"}
 
 
+@pytest.mark.slow
 def test_pairs_of_cuts_are_scored_printed_and_plotted(run, phantoms):
     arguments = ["splice", "squeezenet", "squeezenet", "--data", phantoms, "--cuts", "1,2", "--image-size", 32, "--finetune", 0]
     arguments += ["--set", "weights=none", "--set", "second_weights=none"]
@@ -357,6 +360,7 @@ class TestAfterASearch:
         assert run("leaderboard", "s")[0] == 0
         assert "Its studies: s" in run("leaderboard", "t")[2]
 
+    @pytest.mark.slow
     def test_ensemble_evaluate_and_predict(self, run, searched, phantoms):
         code, out, err = run("ensemble", "build", "s", "--runs", searched, "--top", 2, "--name", "pair")
         assert code == 0
@@ -423,6 +427,7 @@ class TestAfterASearch:
         assert "trial 1: history.csv is missing" in out
         assert json.loads(run("verify", "s", "--runs", "copy", "--json")[1])["is_sound"] is False
 
+    @pytest.mark.slow
     def test_studies_are_listed_shown_copied_and_deleted(self, run, searched, monkeypatch):
         location = ("--runs", searched)
         code, out, err = run("studies", "copy", "s", "other", *location)
@@ -537,6 +542,7 @@ def test_a_search_with_ray_continues_after_interrupts_and_a_kill(tmp_path, phant
     assert sorted(path.name for path in trials.iterdir()) == [f"{number:05d}" for number in range(6)]
 
 
+@pytest.mark.slow
 def test_the_dashboard_shows_the_study(tmp_path, searched):
     import socket
     import urllib.request

@@ -59,6 +59,7 @@ def test_every_setting_of_the_genetic_algorithm_is_an_option():
             assert options[setting.name] == getattr(DEFAULT_SETTINGS, setting.name)
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_built_from_tables_and_applied_to_tables(run, tables):
     code, out, err = run("ensemble", "build", "--predictions", *tables, *QUICK)
     assert code == 0, err

@@ -77,6 +77,7 @@ def test_an_easy_fold_does_not_save_a_trial_from_the_median():
     assert not optuna_pruner.prune(search.study, search.study.get_trials()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("folds", "stopped_at"), [(2, 2), (3, 2), (4, 2), (5, 3), (6, 3), (8, 4), (10, 4)])
 def test_half_of_the_folds_are_enough_for_wilcoxon_and_it_never_stops_at_the_last(folds, stopped_at):
     search = Search("wilcoxon", folds=folds)

@@ -76,6 +76,7 @@ def test_an_interrupted_search_makes_the_same_decisions_as_an_uninterrupted_one(
     assert interrupted == uninterrupted
 
 
+@pytest.mark.slow
 def test_asha_stops_trials_at_its_rungs_and_records_them(tmp_path):
     study, proposer = make(tmp_path, sampler="random")
     ends = [run_one(proposer)[2] for _ in range(30)]
@@ -89,6 +90,7 @@ def test_asha_stops_trials_at_its_rungs_and_records_them(tmp_path):
         assert trial.value == pytest.approx(score_of(trial.params, end))
 
 
+@pytest.mark.slow
 def test_median_stops_no_trial_before_the_first_rung(tmp_path):
     _, proposer = make(tmp_path, sampler="random", pruner="median")
     ends = [run_one(proposer)[2] for _ in range(30)]

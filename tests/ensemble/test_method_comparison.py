@@ -41,6 +41,7 @@ def test_a_real_gain_is_reported() -> None:
     assert table["ga"]["fitted"] == result.fitted["ga"].score
 
 
+@pytest.mark.slow
 def test_without_a_gain_the_best_member_is_recommended() -> None:
     result = combine_members(members_of_noise(4), names=NAMES[:4], settings=QUICK)
     assert result.recommended == "best"
@@ -59,6 +60,7 @@ def test_out_of_fold_weights_are_fitted_without_the_patient() -> None:
     assert comparison.methods["stacking"].score < fitted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["log_loss", "macro_auc"])
 def test_a_positive_gain_is_better_for_every_metric(name: str) -> None:
     result = combine_members(
@@ -80,6 +82,7 @@ def test_a_class_of_one_patient_has_no_out_of_fold_score() -> None:
     assert result.calibration.temperature == 1
 
 
+@pytest.mark.slow
 def test_a_temperature_that_reduces_the_error_is_used() -> None:
     underconfident = [
         replace(member, probabilities=0.2 * member.probabilities + 0.8 / 3) for member in draw_members(4, n=600, k=3, seed=1)

@@ -110,6 +110,7 @@ def state_of(model):
     return state
 
 
+@pytest.mark.slow
 def test_layers_are_named_and_transposed_as_in_keras():
     model = build_backbone("densenet121", 32)
     state = state_of(model)
@@ -122,6 +123,7 @@ def test_layers_are_named_and_transposed_as_in_keras():
         assert all(np.allclose(a, b, atol=2e-8, rtol=1e-6) for a, b in zip(arrays, expected, strict=True)), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

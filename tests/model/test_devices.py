@@ -37,6 +37,7 @@ def two_devices(request, tmp_path_factory):
     return request.param, folder, json.loads((folder / "figures.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_two_devices_train_like_one(two_devices):
     _, _, figures = two_devices
     assert figures["devices"] == 2

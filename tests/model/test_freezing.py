@@ -26,6 +26,7 @@ def trained(model):
     return [layer.name for layer in layers_with_weights(model) if layer.trainable]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "first", "parameters"),
     [(5, "conv5_block16_0_bn", 168_128), (9, None, 330_048), (163, "conv4_block1_0_bn", 5_524_224)],

@@ -30,6 +30,7 @@ def predict_divided(divided):
     return keras.ops.convert_to_numpy(divided.trained(values if len(values) > 1 else values[0], training=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "expected"),
     [

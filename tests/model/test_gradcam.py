@@ -111,6 +111,7 @@ def test_channel_weights_equal_finite_differences_of_the_score(config, layer):
     )
 
 
+@pytest.mark.slow
 def test_the_last_feature_maps_of_each_family_are_found():
     assert GradCam(built(FUSED)).places == ("conv1", "conv2", "conv5")
     assert GradCam(built(TRANSFER)).places == ("backbone/fire9_concat",)

@@ -74,6 +74,7 @@ def test_weights_none_change_nothing():
     assert same(model, build("squeezenet", seed=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vgg16", "mobilenetv2"])
 def test_a_file_in_the_format_of_keras_is_found_in_the_folder(name, tmp_path):
     source = build(name, seed=1)
@@ -131,6 +132,7 @@ def with_head(backbone):
     return keras.Model(backbone.input, x)
 
 
+@pytest.mark.slow
 def test_the_classifier_of_a_file_is_ignored(tmp_path):
     source = build("squeezenet", seed=1)
     whole = with_head(source)
@@ -196,6 +198,7 @@ def test_the_error_names_the_first_layer_that_does_not_fit(tmp_path):
     assert "the network has no layer for 'fire10_squeeze1x1' of (1, 1, 512, 64) and (64)" in error_of(model, path)
 
 
+@pytest.mark.slow
 def test_a_keras_3_file_of_another_network_is_refused(tmp_path):
     build("mobilenetv2").save_weights(tmp_path / "a.weights.h5")
     assert "layer 'conv1' takes (3, 3, 3, 64) and (64); received (3, 3, 3, 32)" in error_of(
@@ -207,6 +210,7 @@ def test_a_keras_3_file_of_another_network_is_refused(tmp_path):
         load_pretrained(smaller, find_backbone("squeezenet"), str(tmp_path / "b.weights.h5"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_name", ["a.h5", "a.weights.h5", "a.keras", "a.pth", "a.pth.tar"])
 def test_a_damaged_file_is_refused_with_the_reason(file_name, tmp_path):
     path, name = tmp_path / file_name, "densenet121" if "pth" in file_name else "squeezenet"
@@ -308,6 +312,7 @@ def test_code_in_a_keras_file_is_not_run(tmp_path):
     assert "Lambda" in str(caught.value.__cause__)
 
 
+@pytest.mark.slow
 def test_unknown_weights_are_refused(tmp_path):
     model = build("squeezenet")
     assert "the file 'imagnet' does not exist. Did you mean 'imagenet'?" in error_of(model, "imagnet")
@@ -417,6 +422,7 @@ def test_file_names_and_addresses_are_those_of_keras():
         assert BACKBONES[name].weights_source == folder + BACKBONES[name].weights_file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [name for name, row in BACKBONES.items() if row.has_download and name not in ("resnet152", "resnet101v2")]
 )

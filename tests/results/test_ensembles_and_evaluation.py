@@ -40,6 +40,7 @@ def test_members_can_be_named_or_selected_by_disagreement(finished, ensemble):
     assert set(finished.ensemble(diverse=True, top=2, method="average", name="diverse").trials) <= set(ensemble.trials)
 
 
+@pytest.mark.slow
 def test_every_combination_rule_can_be_loaded(finished, phantoms):
     files = [phantoms / image for image in finished._store.split.valid.images]
     for method in ("ga-by-class", "stacking"):
@@ -178,6 +179,7 @@ def test_an_ensemble_that_cannot_be_written_leaves_no_folder(finished, monkeypat
 
 
 class TestEvaluation:
+    @pytest.mark.slow
     def test_a_classifier_of_another_split_is_refused(self, finished, phantoms, ensemble):
         other = api.search(
             str(finished.folder.parent / "tiny.toml"), phantoms, name="other", trials=1, epochs=1, image_size=32,

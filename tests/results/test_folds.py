@@ -86,6 +86,7 @@ def test_verification_uses_the_networks_of_the_folds(folded):
     assert all(check.predictions_differ_by < 1e-5 for check in checks)
 
 
+@pytest.mark.slow
 def test_a_trial_stopped_at_a_fold_is_replayed_up_to_this_fold(folded, tmp_path):
     store = folded._store
     config = trial_config(store, 1)

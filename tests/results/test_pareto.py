@@ -70,6 +70,7 @@ def test_a_study_of_one_objective_has_no_front(finished):
     assert not {"pareto", "feasible"} & set(finished.leaderboard())
 
 
+@pytest.mark.slow
 def test_a_trial_that_violates_a_requirement_is_not_the_default(study, phantoms):
     strict = api.search(
         str(study.folder.parent / "tiny.toml"), phantoms, name="strict", trials=1, epochs=1, image_size=32, batch_size=8,

@@ -88,6 +88,7 @@ def test_an_undefined_score_is_below_all_others(monkeypatch: pytest.MonkeyPatch)
     assert (scorer.score(np.eye(3)) == -np.inf).all()
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_built_and_compared_by_the_added_metric(monkeypatch: pytest.MonkeyPatch) -> None:
     row = add(monkeypatch, "finding_probability", "maximize", finding_probability, needs_normal_class=True)
     members = draw_members(3, n=60)

@@ -69,6 +69,7 @@ def test_training_starts_with_the_scored_head(spliced):
         build_model(dataclasses.replace(config, second_cut="1"), 3, steps_per_epoch=2)
 
 
+@pytest.mark.slow
 def test_further_pairs_are_added_to_the_study_and_none_is_trained_twice(spliced):
     spliced.scores.table.loc[:, "pareto"] |= spliced.table["first_cut"].ne("") & spliced.table["second_cut"].ne("")
     spliced.finetune(2)

@@ -129,6 +129,7 @@ connection.execute("ROLLBACK")
 """
 
 
+@pytest.mark.slow
 def test_a_search_waits_for_a_locked_file(prepare, quick_objective, listener, tmp_path):
     store = prepare().store
     store = store_with(store, open_storage(f"sqlite:///{tmp_path / 'studies.db'}", busy_seconds=0.1))
@@ -152,6 +153,7 @@ def test_a_search_waits_for_a_locked_file(prepare, quick_objective, listener, tm
     assert all(list(record.scores) == [1, 2, 3] for record in store.records())
 
 
+@pytest.mark.slow
 def test_a_search_that_ends_at_an_unavailable_storage_can_be_resumed(
     prepare, quick_search, quick_objective, listener, tmp_path, monkeypatch
 ):

@@ -77,6 +77,7 @@ def test_the_same_search_gives_the_same_record_in_every_storage(prepare, quick_s
         StudyStore.open("t", runs=tmp_path, storage=url)
 
 
+@pytest.mark.slow
 def test_the_dashboard_reads_every_storage(prepare, url):
     from optuna_dashboard import wsgi
 

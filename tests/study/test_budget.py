@@ -3,6 +3,7 @@
 import pytest
 
 
+@pytest.mark.slow
 def test_no_trial_starts_at_the_limit_of_epochs(prepare, quick_search):
     prepared = prepare()
     quick_search(prepared, limits={"n_epochs": 10})
@@ -29,6 +30,7 @@ def test_batched_trials_respect_the_limit_of_trials(prepare, quick_search):
     ]
 
 
+@pytest.mark.slow
 def test_batched_trials_respect_the_limit_of_epochs(prepare, quick_search):
     prepared = prepare(epochs=3)
     quick_search(prepared, limits={"n_epochs": 10}, batch_trials=8)
@@ -39,6 +41,7 @@ def test_batched_trials_respect_the_limit_of_epochs(prepare, quick_search):
     assert shorter.store.n_epochs() == 33
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["macro_f1", "log_loss"])
 def test_a_search_ends_at_the_target_score(prepare, quick_search, objective):
     prepared = prepare(objective=(objective,))
@@ -51,6 +54,7 @@ def test_a_search_ends_at_the_target_score(prepare, quick_search, objective):
     assert quick_search(other, limits={"target": best.score}).ended == []
 
 
+@pytest.mark.slow
 def test_models_above_the_disk_limit_are_removed_except_the_best(prepare, quick_search):
     prepared = prepare()
     quick_search(prepared, trials=6, keep_models=6, limits={"disk_bytes": 3 * len(b"weights") + 1})

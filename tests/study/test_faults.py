@@ -33,6 +33,7 @@ TEMPORARY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("errors", TEMPORARY, ids=lambda errors: "+".join(type(error).__name__ for error in errors))
 def test_a_temporary_error_is_retried_and_recorded(prepare, quick_search, errors):
     prepared = prepare()
@@ -65,6 +66,7 @@ def test_a_permanent_error_fails_the_trial_with_its_reason(prepare, quick_search
     assert not list((prepared.store.folder / "trials").glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_trial_that_ran_out_of_memory_is_retried_with_gradient_accumulation(prepare, quick_search):
     prepared = prepare()
     quick_search(prepared, trials=2, between_epochs=fail(1, [OutOfMemoryError("full")]))

@@ -241,6 +241,7 @@ def test_a_driver_waits_for_the_lock_until_its_holder_is_killed(tmp_path):
     assert not messages
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_set_back_does_not_prolong_a_search(prepare, quick_search, monkeypatch):
     real = time.time
     hours = iter(range(1_000_000))

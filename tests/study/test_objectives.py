@@ -33,6 +33,7 @@ def test_trials_are_ranked_by_the_first_objective_and_the_front_is_not_dominated
     assert {trial.number for trial in store.study.best_trials} == front
 
 
+@pytest.mark.slow
 def test_models_of_the_front_are_retained_first(prepare, quick_search):
     prepared = prepare(objective=TWO)
     quick_search(prepared, trials=8, keep_models=8)
@@ -45,6 +46,7 @@ def test_models_of_the_front_are_retained_first(prepare, quick_search):
         assert retained == set([*front, *others][:n_models])
 
 
+@pytest.mark.slow
 def test_a_pruned_trial_has_its_last_score(prepare, quick_search):
     prepared = prepare(objective=TWO, pruner="asha", epochs=9)
     quick_search(prepared, trials=12, epochs=9)
@@ -78,6 +80,7 @@ def test_invalid_settings_are_rejected_before_the_study_is_created(prepare, sett
         prepare(**settings)
 
 
+@pytest.mark.slow
 def test_a_refused_trial_is_pruned_with_its_reason_and_without_files(prepare, quick_search):
     prepared = prepare(require=["parameters<=116"])
     quick_search(prepared, trials=7)

@@ -13,6 +13,7 @@ from automl_cxr.study.spec import StudySpec
 from automl_cxr.study.store import StudyStore, check_study_name
 
 
+@pytest.mark.slow
 def test_a_prepared_study_has_its_split_and_spec_on_disk(prepare):
     prepared = prepare(seed=4)
     store = prepared.store
@@ -138,6 +139,7 @@ def test_the_name_of_a_study_must_be_a_folder_name(name):
         check_study_name(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["covid study", "=1+1", "étude-肺", "-rf", "a,b'c"])
 def test_unusual_names_are_accepted(prepare, quick_search, name):
     prepared = prepare(name=name)
@@ -162,6 +164,7 @@ class TestContinuing:
         with pytest.raises(StudyError, match="its files are not at"):
             prepare(seed=9, objective=["log_loss"])
 
+    @pytest.mark.slow
     def test_files_of_another_study_are_refused(self, prepare, tmp_path):
         prepare()
         prepare(name="t", seed=1)
@@ -170,6 +173,7 @@ class TestContinuing:
         with pytest.raises(StudyError, match="do not belong to study"):
             prepare()
 
+    @pytest.mark.slow
     def test_another_storage_does_not_replace_the_folder_of_a_study(self, prepare, quick_search, tmp_path):
         quick_search(prepare(), trials=1)
         before = (tmp_path / "s" / "study.json").read_text()
@@ -320,6 +324,7 @@ def test_a_study_continues_when_only_comments_and_options_around_its_space_chang
 
 
 class TestFit:
+    @pytest.mark.slow
     def test_a_fit_changes_the_pixels(self, prepare):
         squares = {fit: prepare(name=fit, fit=fit) for fit in ("stretch", "pad", "crop")}
         assert {fit: prepared.store.spec.fit for fit, prepared in squares.items()} == {fit: fit for fit in squares}
@@ -340,6 +345,7 @@ def test_a_folder_of_weights_must_exist_and_may_move(prepare, tmp_path):
     assert prepare(weights_folder=str(tmp_path / "b")).weights_folder == tmp_path / "b"
 
 
+@pytest.mark.slow
 def test_folds_contain_the_training_and_validation_images_by_patient(prepare):
     unfolded, folded = prepare(name="whole"), prepare(name="folded", folds=3)
     split, unfolded_split = folded.store.split, unfolded.store.split

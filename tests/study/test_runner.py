@@ -20,6 +20,7 @@ def files_of(store, number):
     return {path.name for path in store.trial_folder(number).iterdir()}
 
 
+@pytest.mark.slow
 def test_a_search_runs_exactly_the_requested_number_of_trials(prepare, quick_search):
     prepared = prepare()
     listener = quick_search(prepared, trials=5)
@@ -57,6 +58,7 @@ def fail_at(numbers):
     return fail
 
 
+@pytest.mark.slow
 def test_a_failed_trial_has_its_reason_and_the_search_continues(prepare, quick_search):
     prepared = prepare()
     quick_search(prepared, trials=4, between_epochs=fail_at({1}))
@@ -66,6 +68,7 @@ def test_a_failed_trial_has_its_reason_and_the_search_continues(prepare, quick_s
     assert "no such luck" in (prepared.store.trial_folder(1) / "train.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_search_whose_trials_all_fail_stops_with_the_reason(prepare, quick_search):
     prepared = prepare()
     with pytest.raises(StudyError, match=r"all 5 trials failed.*no such luck"):
@@ -88,6 +91,7 @@ def test_files_that_cannot_be_committed_fail_the_trial(prepare, quick_search):
     assert len(prepared.store.record(1).retries) == 1
 
 
+@pytest.mark.slow
 def test_wall_time_ends_a_search(prepare, quick_search):
     prepared = prepare()
     started = time.monotonic()
@@ -234,6 +238,7 @@ def test_a_short_search_whose_trials_all_fail_is_an_error(prepare, quick_search)
         quick_search(prepared, trials=2, between_epochs=fail_at({0, 1}))
 
 
+@pytest.mark.slow
 def test_a_trial_that_interrupts_every_driver_fails_after_five_attempts(prepare, quick_search):
     prepared = prepare()
 

@@ -47,6 +47,7 @@ def sources(store):
     return [trial.user_attrs.get("warm_start") for trial in store.study.get_trials()]
 
 
+@pytest.mark.slow
 def test_the_preset_and_the_best_configurations_run_first_and_the_sampler_gets_the_scores(
     prepare, quick_search, spaces, earlier
 ):
@@ -69,6 +70,7 @@ def test_the_preset_and_the_best_configurations_run_first_and_the_sampler_gets_t
     assert len(prepared.store.ranked()) == 6, "scores of the earlier study are not results"
 
 
+@pytest.mark.slow
 def test_a_continued_study_enqueues_no_configuration_twice(prepare, quick_search, spaces, earlier):
     prepared = prepare(space=spaces["wide"], warm_start="old")
     quick_search(prepared, trials=2)
@@ -144,6 +146,7 @@ def test_a_message_names_samplers_that_cannot_use_scores(prepare, spaces, earlie
     assert any("kt-hyperband cannot use scores" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_an_invalid_warm_start_creates_no_study(prepare, spaces, earlier, tmp_path):
     prepare(name="empty", space=spaces["wide"])
     for settings, error, rule in [
@@ -158,6 +161,7 @@ def test_an_invalid_warm_start_creates_no_study(prepare, spaces, earlier, tmp_pa
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.slow
 def test_a_copy_has_the_warm_start_of_its_original(prepare, quick_search, spaces, earlier, tmp_path):
     prepared = prepare(space=spaces["wide"], warm_start="old")
 

@@ -64,6 +64,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one_exactly(values, until, t
     assert np.array_equal(predict_probabilities(model, parts()["valid"]), expected)
 
 
+@pytest.mark.slow
 def test_a_training_that_ends_early_holds_the_weights_of_its_best_epoch():
     config = TrialConfig.from_values({**SCRATCH, "learning_rate": 0.05})
     model, training = training_of(config)
@@ -73,6 +74,7 @@ def test_a_training_that_ends_early_holds_the_weights_of_its_best_epoch():
     assert Objective().score(parts()["valid"].labels, predict_probabilities(model, parts()["valid"])) == best.score
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     _, training = training_of(TrialConfig.from_values(SCRATCH))
     next(training.epochs())
@@ -96,6 +98,7 @@ def test_a_damaged_checkpoint_is_reported(n_bytes, tmp_path):
         load_checkpoint(tmp_path / "none.npz")
 
 
+@pytest.mark.slow
 def test_a_finished_fold_round_trips_through_its_file(tmp_path):
     model, training = training_of(TrialConfig.from_values({**SCRATCH, "epochs": 1}))
     list(training.epochs())

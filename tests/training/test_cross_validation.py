@@ -220,6 +220,7 @@ def network_with_a_backbone(config, n_classes, **_):
     return keras.Model(pixels, keras.layers.Dense(n_classes, activation="softmax")(x))
 
 
+@pytest.mark.slow
 def test_all_folds_use_features_of_one_pass(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr("automl_cxr.training.trial.build_model", network_with_a_backbone)
     monkeypatch.setenv("AUTOML_CXR_CACHE", str(tmp_path / "cache"))

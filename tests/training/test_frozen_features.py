@@ -20,6 +20,7 @@ def backbone():
     return backbone_on_pixels("squeezenet", 48, weights="none")
 
 
+@pytest.mark.slow
 def test_all_cuts_are_computed_in_one_pass(backbone, tmp_path, monkeypatch):
     passes = []
     run = keras.Model.predict_on_batch
@@ -41,6 +42,7 @@ def test_all_cuts_are_computed_in_one_pass(backbone, tmp_path, monkeypatch):
     assert passes == []
 
 
+@pytest.mark.slow
 def test_networks_with_the_same_frozen_part_share_features(backbone, tmp_path):
     cache = FeatureCache(tmp_path)
     pooled_features(backbone, ["backbone/fire3_concat"], IMAGES, cache=cache)
@@ -82,6 +84,7 @@ def test_a_cut_needs_feature_maps():
         pooled_features(network, ["dense_1"], IMAGES)
 
 
+@pytest.mark.slow
 def test_views_differ_from_each_other_but_not_between_trials(tmp_path):
     def open_views(seed, folder):
         keras.utils.set_random_seed(0)

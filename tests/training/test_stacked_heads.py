@@ -75,6 +75,7 @@ def test_stacked_heads_equal_separate_training():
     assert_equal_to_separate_training([PLAIN, *(dataclasses.replace(PLAIN, **values) for values in OTHERS)], heads=range(5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "rmsprop", "sgd", "adadelta"])
 def test_stacked_heads_equal_separate_training_with_every_optimizer(optimizer):
     one = dataclasses.replace(PLAIN, optimizer=optimizer, weight_decay=0.05)

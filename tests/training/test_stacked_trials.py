@@ -203,6 +203,7 @@ def test_a_head_whose_loss_is_not_implemented_for_stacks_is_run_on_its_own(task,
     assert separate == [focal]
 
 
+@pytest.mark.slow
 def test_trials_are_trained_from_pixels_if_the_cache_is_full(task, monkeypatch):
     monkeypatch.setenv("AUTOML_CXR_CACHE_LIMIT", "10")
     one = task("a", seed=8, cut="2", epochs=1)

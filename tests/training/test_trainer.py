@@ -106,6 +106,7 @@ def test_every_loss_and_optimizer_learns(loss, optimizer):
     assert max(epoch.macro_f1 for epoch in epochs) > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("imbalance", IMBALANCES)
 def test_training_with_every_treatment_of_imbalance_learns(imbalance):
     config = TrialConfig.from_values({**SMALL, "imbalance": imbalance, "epochs": 12, "pooling": "flatten"})
@@ -288,18 +289,21 @@ def test_a_training_of_one_epoch_may_have_the_frozen_phase_only():
     assert all((new == old).all() for new, old in zip(backbone_weights(model), before, strict=True))
 
 
+@pytest.mark.slow
 def test_training_in_two_phases_is_reproducible():
     config = TrialConfig.from_values({**TWO_PHASES, "seed": 3, "imbalance": "oversample"})
     first, again = ([epoch.valid_loss for epoch in train(config, model=nested_network(3))[2]] for _ in range(2))
     assert first == pytest.approx(again, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_training_is_reproducible():
     config = TrialConfig.from_values({**SMALL, "epochs": 3, "augmentation": 0.5, "dropout": 0.3, "seed": 4})
     first, again = ([epoch.valid_loss for epoch in train(config)[2]] for _ in range(2))
     assert first == pytest.approx(again, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_training_does_not_depend_on_those_before_it_in_the_process():
     config = TrialConfig.from_values({**SMALL, "epochs": 2, "dropout": 0.3, "block_dropout": 0.1, "seed": 4})
     model, _, first, _ = train(config)

@@ -44,6 +44,7 @@ def run(task):
             return epochs, end.value
 
 
+@pytest.mark.slow
 def test_the_files_of_a_trial_agree_with_its_result(prepared, tmp_path):
     epochs, result = run(task(prepared, tmp_path / "a"))
     folder = tmp_path / "a"
@@ -66,6 +67,7 @@ def test_the_files_of_a_trial_agree_with_its_result(prepared, tmp_path):
     assert not result.cut_short
 
 
+@pytest.mark.slow
 def test_the_saved_model_holds_no_state_of_the_optimizer(prepared, tmp_path):
     _, result = run(task(prepared, tmp_path / "a", epochs=1, dense_units=2000, n_dense=2))
     size = (tmp_path / "a" / "model.keras").stat().st_size
@@ -80,6 +82,7 @@ def test_the_same_configuration_gives_the_same_predictions(prepared, tmp_path):
     assert first.probabilities == pytest.approx(again.probabilities, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_trial_can_be_closed_after_any_epoch(prepared, tmp_path):
     trial = run_trial(task(prepared, tmp_path / "a"))
     next(trial)
@@ -92,6 +95,7 @@ def test_an_invalid_network_fails_before_training(prepared, tmp_path):
         next(run_trial(task(prepared, tmp_path / "a", family="fused")))
 
 
+@pytest.mark.slow
 def test_the_log_describes_the_network_and_its_phases(prepared, tmp_path):
     run(task(prepared, tmp_path / "a", epochs=1))
     log = (tmp_path / "a" / "train.log").read_text()
@@ -108,6 +112,7 @@ def network_with_a_backbone(config, n_classes, *, steps_per_epoch, weights_folde
     return keras.Model(pixels, keras.layers.Dense(n_classes, activation="softmax")(x))
 
 
+@pytest.mark.slow
 def test_the_files_distinguish_two_phases(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr("automl_cxr.training.trial.build_model", network_with_a_backbone)
     two_phases = {
@@ -143,6 +148,7 @@ def test_a_trial_on_features_saves_predictions_of_the_whole_network(prepared, tm
     assert result.score == max(epoch.score for epoch in epochs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("monitor", "column", "choose"), [("loss", "valid_loss", min), ("accuracy", "valid_accuracy", max)])
 def test_the_monitored_value_selects_the_epoch_and_the_objective_scores_it(prepared, tmp_path, monitor, column, choose):
     epochs, result = run(task(prepared, tmp_path / "a", monitor=monitor, learning_rate=0.01, epochs=4))
@@ -160,6 +166,7 @@ def test_the_deadline_cuts_a_trial_short_unless_it_had_ended(prepared, tmp_path)
     assert (result.epochs, result.cut_short) == (1, False)
 
 
+@pytest.mark.slow
 def test_several_objectives_are_reported_after_each_epoch_and_at_the_end(prepared, tmp_path):
     names = ("macro_f1", "parameters", "latency", "sensitivity_at_90_specificity")
     changed_task = dataclasses.replace(task(prepared, tmp_path / "a", epochs=2), objectives=names, normal_class=0)
@@ -205,6 +212,7 @@ def test_a_network_that_cannot_fit_in_memory_is_not_built(prepared, tmp_path, mo
     assert caught.value.stopped_by == "memory"
 
 
+@pytest.mark.slow
 def test_a_bound_on_a_score_is_evaluated_at_the_end(prepared, tmp_path):
     changed_task = dataclasses.replace(
         task(prepared, tmp_path / "a", epochs=1), requirements=(Requirement.parse("macro_f1>=1.5"),)

@@ -30,6 +30,7 @@ def leaky(tmp_path, phantoms):
     return path
 
 
+@pytest.mark.slow
 def test_a_cleaned_table_has_each_picture_once_and_each_patient_in_one_part(leaky):
     dataset = load_dataset(leaky)
     audit = audit_dataset(dataset)

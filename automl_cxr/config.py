@@ -10,12 +10,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from automl_cxr.architectures import BACKBONES, FAMILIES
+from automl_cxr.architectures import BACKBONES, FAMILIES, NAMED_WEIGHTS, NONE
 from automl_cxr.conv_spec import parse_conv_spec
 from automl_cxr.errors import UnknownNameError, UsageError
 
 SCRATCH = "scratch"  # as a backbone of the family concat: a convolution stack instead of a published network
-NONE, IMAGENET, CHEXNET = NAMED_WEIGHTS = ("none", "imagenet", "chexnet")  # all other weights are paths of files
 FITS = ("stretch", "pad", "crop")
 SCALINGS = ("symmetric", "unit")
 POOLINGS = ("average", "max", "flatten")

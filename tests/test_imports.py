@@ -16,7 +16,7 @@ LAYERS = (
     {"errors", "io", "version"},
     {"hardware", "conv_spec", "optuna_private"},
     {"architectures"},
-    {"data", "scoring", "config", "records"},
+    {"data", "scoring", "config", "records", "weight_files"},
     {"storage", "engine", "choices"},
     {"model", "ensemble", "data_audit"},
     {"training"},

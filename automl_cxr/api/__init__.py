@@ -17,9 +17,11 @@ from automl_cxr.api.splices import Splices, splice
 from automl_cxr.api.studies import copy_study, delete_study, list_studies
 from automl_cxr.api.study import Study
 from automl_cxr.study.options import EXECUTORS, SearchOptions, SpliceOptions
+from automl_cxr.weight_files import AvailableWeights, list_weights
 
 __all__ = [
     "EXECUTORS",
+    "AvailableWeights",
     "SearchOptions",
     "SpliceOptions",
     "Splices",
@@ -32,6 +34,7 @@ __all__ = [
     "delete_study",
     "describe",
     "list_studies",
+    "list_weights",
     "locate",
     "open_classifier",
     "open_study",

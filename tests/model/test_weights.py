@@ -321,7 +321,7 @@ def test_unknown_weights_are_refused(tmp_path):
     assert "must end in one of .h5" in error_of(model, tmp_path / "a.txt")
     assert "CheXNet is a DenseNet121; received backbone 'squeezenet'" in error_of(model, "chexnet", error=ImpossibleModelError)
     (tmp_path / "a.pth").write_bytes(b"x")
-    assert "must contain a DenseNet121" in error_of(model, tmp_path / "a.pth", error=ImpossibleModelError)
+    assert "PyTorch checkpoints can be read for densenet121" in error_of(model, tmp_path / "a.pth", error=ImpossibleModelError)
     message = error_of(build("densenet121"), "chexnet", tmp_path, name="densenet121")
     assert str(tmp_path) in message
     assert "model.pth.tar" in message

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -5,7 +7,8 @@ import pytest
 from automl_cxr.architectures import find_backbone
 from automl_cxr.errors import TrialError
 from automl_cxr.model.backbone_builder import build_backbone
-from automl_cxr.model.chexnet import chexnet_layers
+from automl_cxr.model.keras_weight_files import assign_weights
+from automl_cxr.model.torch_densenet import colour_layers, grey_layers
 from automl_cxr.model.weights import load_pretrained
 
 
@@ -115,7 +118,7 @@ def test_layers_are_named_and_transposed_as_in_keras():
     model = build_backbone("densenet121", 32)
     state = state_of(model)
     state |= {"classifier.0.weight": np.zeros((14, 1024)), "features.norm0.num_batches_tracked": np.array(1)}
-    layers = {layer.name: layer.arrays for layer in chexnet_layers(state)}
+    layers = {layer.name: layer.arrays for layer in colour_layers(state)}
     assert set(layers) == {layer.name for layer in model.layers if layer.weights}
     for name, arrays in layers.items():
         expected = model.get_layer(name).get_weights()
@@ -145,3 +148,29 @@ def test_a_checkpoint_of_another_network_is_refused(change, message, tmp_path, m
         load_pretrained(model, find_backbone("densenet121"), "chexnet", tmp_path)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def with_grey_input(state):
+    """Return the state dict of a network that takes one channel, as TorchXRayVision's."""
+    return state | {"features.conv0.weight": state["features.conv0.weight"].sum(axis=1, keepdims=True)}
+
+
+@pytest.mark.slow
+def test_a_network_for_grey_images_computes_the_same_on_three_equal_channels():
+    colour = build_backbone("densenet121", 32)
+    grey = build_backbone("densenet121xrv", 32)
+    state = with_grey_input(state_of(colour))
+    assign_weights(grey, grey_layers(state), Path("model.pth"), by_order=False)
+    pixels = np.random.default_rng(0).normal(0, 1, (2, 32, 32, 1)).astype(np.float32).repeat(3, axis=-1)
+    received, expected = (keras.ops.convert_to_numpy(model(pixels, training=False)) for model in (grey, colour))
+    assert expected.std() > 1e-3
+    assert received == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_networks_for_grey_and_for_colour_images_are_not_mixed_up():
+    state = state_of(build_backbone("densenet121", 32))
+    with pytest.raises(TrialError, match="use backbone densenet121xrv"):
+        colour_layers(with_grey_input(state))
+    with pytest.raises(TrialError, match="Use backbone densenet121 for colour images"):
+        grey_layers(state)

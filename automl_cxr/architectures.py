@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from automl_cxr.errors import UnknownNameError
+from automl_cxr.errors import UnknownNameError, UsageError
 
 NONE, IMAGENET, CHEXNET = NAMED_WEIGHTS = ("none", "imagenet", "chexnet")  # all other weights are paths of files
 
@@ -26,11 +26,13 @@ class Family:
             the keyword ``weights_folder``.
         n_branches: Number of convolutional parts that may be pretrained: 0, 1 (``backbone``, ``cut``, ``weights``) or 2 (also
             ``second_backbone``, ``second_cut``, ``second_weights``).
+        has_gradient_steps: Whether training takes gradient steps in epochs. Otherwise the head is fitted at once.
     """
 
     name: str
     builder: str
     n_branches: int = 0
+    has_gradient_steps: bool = True
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,40 @@ def find_backbone(name: str) -> Backbone:
     return BACKBONES[name]
 
 
+@dataclass(frozen=True)
+class BackboneLayer:
+    """A splice point of a backbone, such as "squeezenet@fire5_concat"."""
+
+    backbone: str
+    layer: str
+
+    def __str__(self) -> str:
+        return f"{self.backbone}@{self.layer}"
+
+
+def parse_backbone_layers(text: str) -> tuple[BackboneLayer, ...]:
+    """Parse layers such as "squeezenet@4+squeezenet@fire6_concat": a backbone and a splice point or its number from 1.
+
+    Raises:
+        UsageError: The text is not of this form, or a layer is named twice.
+        UnknownNameError: There is no such backbone or splice point.
+    """
+    found = []
+    for part in text.split("+"):
+        name, separator, point = part.strip().partition("@")
+        if not separator or not point:
+            raise UsageError(f"Layers must be written as backbone@splice point, joined by '+'; received '{text}'.")
+        points = find_backbone(name).splice_points
+        if point.isdecimal() and 1 <= int(point) <= len(points):
+            point = points[int(point) - 1]
+        if point not in points:
+            raise UnknownNameError(f"splice point of {name}", point, points)
+        found.append(BackboneLayer(name, point))
+    if len(set(found)) < len(found):
+        raise UsageError(f"Each layer must be named once; received '{text}'.")
+    return tuple(found)
+
+
 def _block_outputs(first_stage: int, *n_blocks: int) -> tuple[str, ...]:
     """List the output layers of a ResNet's blocks, such as "conv2_block3_out", given the number of blocks of each stage."""
     stages = enumerate(n_blocks, start=first_stage)
@@ -148,6 +184,7 @@ _FAMILIES = (
     Family(name="fused", builder="automl_cxr.model.fused:build_fused"),
     Family(name="transfer", builder="automl_cxr.model.transfer:build_transfer", n_branches=1),
     Family(name="concat", builder="automl_cxr.model.two_branch:build_concat", n_branches=2),
+    Family(name="probe", builder="automl_cxr.model.probe:build_probe", has_gradient_steps=False),
 )
 _BACKBONES = (
     Backbone(

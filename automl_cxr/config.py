@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from automl_cxr.architectures import BACKBONES, FAMILIES, NAMED_WEIGHTS, NONE
+from automl_cxr.architectures import BACKBONES, FAMILIES, NAMED_WEIGHTS, NONE, BackboneLayer, parse_backbone_layers
 from automl_cxr.conv_spec import parse_conv_spec
 from automl_cxr.errors import UnknownNameError, UsageError
 
@@ -74,6 +74,11 @@ def _taps_rule(value: Any) -> str | None:
     return "must name pools 1, 2 and 5 in ascending order, joined by '+', and end in 5 (such as '1+2+5')"
 
 
+def _layers_rule(value: Any) -> str | None:
+    parse_backbone_layers(value)  # raises a UsageError that contains the invalid part
+    return None
+
+
 def _conv_spec_rule(value: Any) -> str | None:
     if value:
         parse_conv_spec(value)  # raises a UsageError that contains the invalid word
@@ -90,6 +95,9 @@ def _alphas_rule(value: Any) -> str | None:
     except ValueError:
         is_valid = False
     return None if is_valid else "must be a number above 0, or one for each class joined by commas (such as '0.25,0.5,0.25')"
+
+
+_GRADIENT_FAMILIES = tuple(name for name, family in FAMILIES.items() if family.has_gradient_steps)
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,11 @@ class UsedBy:
         """Describe the networks, such as "the families transfer and concat, if augmentation is above 0"."""
         *others, last = self.families
         names = f"families {', '.join(others)} and {last}" if others else f"family {last}"
-        text = "every family" if len(self.families) == len(FAMILIES) else f"the {names}"
+        text = f"the {names}"
+        if self.families == tuple(FAMILIES):
+            text = "every family"
+        elif self.families == _GRADIENT_FAMILIES:
+            text = f"every family except {' and '.join(name for name in FAMILIES if name not in self.families)}"
         return f"{text}, {self.condition}" if self.condition else text
 
     def under(self, condition: str, *depends_on: str, holds: Callable[[TrialConfig], bool]) -> UsedBy:
@@ -126,8 +138,11 @@ def _has_stack(config: TrialConfig) -> bool:
 
 
 _EVERY = UsedBy()
+_GRADIENT = UsedBy(_GRADIENT_FAMILIES)
+_PROBE = UsedBy(("probe",))
 _PRETRAINED = UsedBy(tuple(name for name, family in FAMILIES.items() if family.n_branches > 0))
 _CONCAT = UsedBy(("concat",))
+_WITH_WEIGHTS = UsedBy((*_PRETRAINED.families, "probe"))
 _STACK_CONDITION = "in concat only if a branch is scratch"
 _STACK = UsedBy(("scratch", "concat"), _STACK_CONDITION, ("backbone", "second_backbone"), _has_stack)
 _BLOCKS = _STACK.under("if layers is empty", "layers", holds=lambda c: c.layers == "")
@@ -141,12 +156,12 @@ _UNFROZEN = _PRETRAINED.under(
     holds=lambda c: c.unfreeze > 0 or c.unfreeze_from != "",
 )
 _TWO_PHASES = _UNFROZEN.under("if frozen_share is above 0", "frozen_share", holds=lambda c: c.frozen_share > 0)
-_FOCAL = _EVERY.under("if loss=focal", "loss", holds=lambda c: c.loss == "focal")
-_PLATEAU = _EVERY.under("if schedule=plateau", "schedule", holds=lambda c: c.schedule == "plateau")
-_AUGMENTED = _EVERY.under("if augmentation is above 0", "augmentation", holds=lambda c: c.augmentation > 0)
+_FOCAL = _GRADIENT.under("if loss=focal", "loss", holds=lambda c: c.loss == "focal")
+_PLATEAU = _GRADIENT.under("if schedule=plateau", "schedule", holds=lambda c: c.schedule == "plateau")
+_AUGMENTED = _GRADIENT.under("if augmentation is above 0", "augmentation", holds=lambda c: c.augmentation > 0)
 
 
-def _hyperparameter(default: Any, rule: Rule, affects: str, help_text: str, *, used_by: UsedBy = _EVERY) -> Any:
+def _hyperparameter(default: Any, rule: Rule, affects: str, help_text: str, *, used_by: UsedBy = _GRADIENT) -> Any:
     """Declare a hyperparameter.
 
     Args:
@@ -189,7 +204,9 @@ class TrialConfig:
         _one_of(*FAMILIES),
         "architecture",
         'Kind of network: "scratch" (a convolution stack with random weights), "fused" (shallow and deep feature '
-        'maps joined), "transfer" (a pretrained backbone) or "concat" (two branches joined).',
+        'maps joined), "transfer" (a pretrained backbone), "concat" (two branches joined) or "probe" (a logistic regression '
+        "on the outputs of pretrained backbones).",
+        used_by=_EVERY,
     )
 
     image_size: int = _hyperparameter(
@@ -197,6 +214,7 @@ class TrialConfig:
         _within(16, 2048),
         "architecture",
         "Height and width of the square input images in pixels.",
+        used_by=_EVERY,
     )
     fit: str = _hyperparameter(
         "stretch",
@@ -204,6 +222,7 @@ class TrialConfig:
         "training",
         'How an image becomes a square: "stretch" changes its aspect ratio, "pad" adds black borders at the short '
         'side, "crop" keeps the centre.',
+        used_by=_EVERY,
     )
     input_channels: int = _hyperparameter(
         1,
@@ -324,7 +343,7 @@ class TrialConfig:
         'Initial weights of the backbone: "imagenet", "chexnet", "none" (random) or the path of a file, which may '
         "be a trained network of this program. A scratch branch takes only the path of such a network; with a "
         "name, its weights are random.",
-        used_by=_PRETRAINED,
+        used_by=_WITH_WEIGHTS,
     )
     second_backbone: str = _hyperparameter(
         SCRATCH,
@@ -363,6 +382,22 @@ class TrialConfig:
         "architecture",
         "Units of a dense layer that is applied at each position of the feature maps of a branch; 0 for none.",
         used_by=_CONCAT,
+    )
+    probe_layers: str = _hyperparameter(
+        "efficientnetlite0@11",
+        _layers_rule,
+        "architecture",
+        "Layers whose outputs, averaged over all positions, are the features of a probe: backbone@splice point (its name, or "
+        'its number from 1), joined by "+", such as "efficientnetlite0@11+squeezenet@6".',
+        used_by=_PROBE,
+    )
+    logistic_c: float = _hyperparameter(
+        0.0,
+        _within(0.0, 1e6),
+        "head",
+        "Inverse of the regularisation strength of a probe's logistic regression on standardised features; 0 chooses it out of "
+        "fold by patient among the training images.",
+        used_by=_PROBE,
     )
     unfreeze: int = _hyperparameter(
         0,
@@ -543,6 +578,7 @@ class TrialConfig:
         'size of its class), "oversample" repeats images of the smaller classes until all are as large as the '
         'largest, "undersample" uses in each epoch another part of the larger classes, "undersample+class_weights" '
         'weights that part, "none" uses the images as they are.',
+        used_by=_EVERY,
     )
     undersample_ratio: float = _hyperparameter(
         1.0,
@@ -661,7 +697,8 @@ class TrialConfig:
         0,
         _within(0, 2**31 - 1),
         "training",
-        "Seed of the initial weights, the order of the images, dropout and augmentation.",
+        "Seed of the initial weights, the order of the images, dropout and augmentation, and the folds of a probe.",
+        used_by=_EVERY,
     )
 
     def __post_init__(self) -> None:
@@ -689,14 +726,25 @@ class TrialConfig:
         has_weights = bool(self.branches) and all(
             branch.backbone != SCRATCH and branch.weights != NONE for branch in self.branches
         )
-        return has_weights and is_frozen and not is_projected and is_cached and is_plain and self.head_file is None
+        is_trained = FAMILIES[self.family].has_gradient_steps
+        return (
+            is_trained and has_weights and is_frozen and not is_projected and is_cached and is_plain and self.head_file is None
+        )
 
     @property
     def branches(self) -> tuple[BranchConfig, ...]:
         """The parts of the network that may be pretrained, in order; empty for a family without any."""
+        if self.family == "probe":
+            names = dict.fromkeys(layer.backbone for layer in self.probed)
+            return tuple(BranchConfig(name, "", self.weights) for name in names)
         first = BranchConfig(self.backbone, self.cut, self.weights)
         second = BranchConfig(self.second_backbone, self.second_cut, self.second_weights)
         return (first, second)[: FAMILIES[self.family].n_branches]
+
+    @property
+    def probed(self) -> tuple[BackboneLayer, ...]:
+        """The layers of ``probe_layers``."""
+        return parse_backbone_layers(self.probe_layers)
 
     @property
     def head_file(self) -> Path | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from automl_cxr.architectures import FAMILIES
 from automl_cxr.config import TrialConfig
 from automl_cxr.engine.protocol import Proposal, Report, Run
 from automl_cxr.errors import WorkerDiedError
@@ -77,10 +78,15 @@ class TrialObjective:
     def __call__(self, proposal: Proposal) -> Run:
         # Imported here, because the modules import Keras, which the driver does not need.
         from automl_cxr.training.cross_validation import cross_validate
+        from automl_cxr.training.probe import run_probe
         from automl_cxr.training.trial import run_trial
 
         task = self._create_task(proposal)
-        return (yield from self._run_task(task, cross_validate(task) if self.folds else run_trial(task)))
+        if not FAMILIES[task.config.family].has_gradient_steps:
+            run = run_probe
+        else:
+            run = cross_validate if self.folds else run_trial
+        return (yield from self._run_task(task, run(task)))
 
     def can_batch(self, proposal: Proposal) -> bool:
         """Return whether a trial trains only a head. In a batch, an epoch of such a trial takes milliseconds."""

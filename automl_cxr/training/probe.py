@@ -1,0 +1,162 @@
+"""One trial of a probe: a logistic regression on the cached outputs of pretrained networks, fitted at once.
+
+features    the outputs of all splice points of each backbone, averaged over all positions, for all images of the split;
+            computed in one pass and cached, so that later trials read them
+fit         one logistic regression, or one for each fold and one for all images
+files       those of every trial; history.csv has one row, or one for each fold
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import numpy as np
+
+from automl_cxr.architectures import find_backbone
+from automl_cxr.config import TrialConfig
+from automl_cxr.data.downscaled import downscaled_images
+from automl_cxr.model.build import build_model
+from automl_cxr.model.freezing import BACKBONE
+from automl_cxr.model.probe import PROBABILITIES
+from automl_cxr.model.transfer import backbone_on_pixels
+from automl_cxr.records import EpochRecord, FoldRecord, PartRecord, SplitRecord
+from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.training.datasets import LabelledPart
+from automl_cxr.training.epoch_tracker import EpochTracker
+from automl_cxr.training.frozen_features import pooled_features
+from automl_cxr.training.logistic import LogisticFit, fit_logistic
+from automl_cxr.training.sampling import image_weights
+from automl_cxr.training.schedules import Phase
+from automl_cxr.training.trial import finish_trial
+from automl_cxr.training.trial_costs import measure_costs
+from automl_cxr.training.trial_files import history_rows, log_epoch
+from automl_cxr.training.trial_task import TrialResult, TrialTask
+
+FEATURES = "probe@pooled, float32"
+_PHASE = Phase(n_epochs=1, learning_rate=0.0, frozen=True)
+
+
+def run_probe(task: TrialTask) -> Generator[EpochRecord | FoldRecord, None, TrialResult]:
+    """Fit a probe, yield its score or that of each fold, and write the trial's files into ``task.folder``.
+
+    With folds, the probe of each fold predicts the images of the fold, and model.keras contains a probe that is fitted on all
+    images.
+
+    Raises:
+        InfeasibleError: The network violates a requirement.
+        TrialError: The network cannot be built.
+    """
+    started = time.monotonic()
+    split = SplitRecord.from_json(task.split.read_text(encoding="utf-8"))
+    n_classes = len(split.classes)
+    costs = measure_costs(task, n_classes)
+    (task.folder / "config.json").write_text(task.config.to_json(), encoding="utf-8")
+    images = np.load(downscaled_images(task.images, task.config.image_size), mmap_mode="r", allow_pickle=False)
+    features = probe_features(task.config, images, weights_folder=task.weights_folder)
+    train, judged = split.train, split.judged
+    is_train = np.arange(len(features)) < len(train.images)
+    objective = task.objective(costs)
+    tracker = EpochTracker(task.config, objective)
+    model = build_model(task.config, n_classes, steps_per_epoch=1, weights_folder=task.weights_folder)
+    n_parameters = model.count_params()
+    probabilities = np.empty((len(judged.images), n_classes), np.float32)
+    with (task.folder / "train.log").open("w", encoding="utf-8") as log:
+        for fold in range(1, split.n_folds + 1) or (0,):
+            fit_started = time.monotonic()
+            is_fitted = np.asarray(split.folds) != fold if fold else np.ones(len(train.images), bool)
+            is_scored = ~is_fitted if fold else np.ones(len(judged.images), bool)
+            fit = _fit(features[is_train][is_fitted], _rows(train, is_fitted), task.config, n_classes)
+            scored = features[is_train][is_scored] if fold else features[~is_train]
+            probabilities[is_scored] = fit.predict(scored)
+            labels = np.asarray(judged.labels, np.int64)[is_scored]
+            epoch = tracker.add(
+                1,
+                _PHASE,
+                loss=_training_loss(fit, features[is_train][is_fitted], np.asarray(train.labels)[is_fitted]),
+                labels=labels,
+                probabilities=probabilities[is_scored],
+                seconds=time.monotonic() - fit_started,
+                n_parameters=n_parameters,
+                features=FEATURES,
+            )
+            log.write(f"C {fit.c:.3g}; out-of-fold loss of each candidate: {fit.left_out_loss}\n")
+            log_epoch(log, epoch)
+            if not fold:
+                yield epoch
+                continue
+            yield FoldRecord(
+                fold=fold,
+                score=epoch.score,
+                values=epoch.values,
+                n_parameters=n_parameters,
+                n_folds=split.n_folds,
+                n_epochs=fold,
+            )
+        if split.folds:
+            fit = _fit(features, train, task.config, n_classes)
+            log.write(f"all images: C {fit.c:.3g}\n")
+    model.get_layer(PROBABILITIES).set_weights([fit.kernel.astype(np.float32), fit.bias.astype(np.float32)])
+    rows = history_rows(task, tracker.history)
+    return finish_trial(
+        task,
+        _predictions(split, judged, probabilities),
+        model,
+        LabelledPart(images, np.arange(len(images)), np.asarray(train.labels + split.valid.labels, np.int64)),
+        rows=[{"fold": fold, **row} for fold, row in enumerate(rows, 1)] if split.folds else rows,
+        history=tracker.history,
+        best_epoch=None if split.folds else 1,
+        cut_short=False,
+        costs=costs,
+        started=started,
+    )
+
+
+def probe_features(config: TrialConfig, images: np.ndarray, *, weights_folder: Path | None) -> np.ndarray:
+    """Return the features of a probe, float32 (n, d); the layers are in the order of ``config.probe_layers``.
+
+    The outputs of all splice points are computed in one pass, because the next probes usually need others of them.
+
+    Args:
+        config: A configuration of family probe.
+        images: A decoded array, uint8 (n, h, w), of the configuration's image size.
+        weights_folder: Folder that is searched for weight files first.
+    """
+    found = {}
+    for branch in config.branches:
+        network = backbone_on_pixels(branch.backbone, config.image_size, weights=branch.weights, weights_folder=weights_folder)
+        points = [f"{BACKBONE}/{point}" for point in find_backbone(branch.backbone).splice_points]
+        for cut, values in pooled_features(network, points, images, label=branch.backbone).items():
+            found[branch.backbone, cut.removeprefix(f"{BACKBONE}/")] = values
+    return np.concatenate([found[layer.backbone, layer.layer] for layer in config.probed], axis=1)
+
+
+def _fit(features: np.ndarray, part: PartRecord, config: TrialConfig, n_classes: int) -> LogisticFit:
+    labels = np.asarray(part.labels, np.int64)
+    weights = image_weights(labels, n_classes, config)
+    return fit_logistic(features, labels, weights, part.patients, n_classes=n_classes, seed=config.seed, c=config.logistic_c)
+
+
+def _rows(part: PartRecord, is_chosen: np.ndarray) -> PartRecord:
+    rows = np.flatnonzero(is_chosen)
+    return PartRecord(
+        images=tuple(part.images[row] for row in rows),
+        labels=tuple(part.labels[row] for row in rows),
+        patients=tuple(part.patients[row] for row in rows),
+    )
+
+
+def _training_loss(fit: LogisticFit, features: np.ndarray, labels: np.ndarray) -> float:
+    of_true_class = fit.predict(features)[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(of_true_class, np.finfo(np.float32).tiny)).mean())
+
+
+def _predictions(split: SplitRecord, judged: PartRecord, probabilities: np.ndarray) -> Predictions:
+    return Predictions(
+        ids=judged.images,
+        labels=np.asarray(judged.labels, np.int64),
+        probabilities=probabilities,
+        classes=split.classes,
+        patients=judged.patients,
+    )

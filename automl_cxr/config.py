@@ -726,10 +726,8 @@ class TrialConfig:
         has_weights = bool(self.branches) and all(
             branch.backbone != SCRATCH and branch.weights != NONE for branch in self.branches
         )
-        is_trained = FAMILIES[self.family].has_gradient_steps
-        return (
-            is_trained and has_weights and is_frozen and not is_projected and is_cached and is_plain and self.head_file is None
-        )
+        has_epochs = FAMILIES[self.family].has_gradient_steps and self.head_file is None
+        return has_epochs and has_weights and is_frozen and not is_projected and is_cached and is_plain
 
     @property
     def branches(self) -> tuple[BranchConfig, ...]:

@@ -82,10 +82,8 @@ class TrialObjective:
         from automl_cxr.training.trial import run_trial
 
         task = self._create_task(proposal)
-        if not FAMILIES[task.config.family].has_gradient_steps:
-            run = run_probe
-        else:
-            run = cross_validate if self.folds else run_trial
+        run_in_epochs = cross_validate if self.folds else run_trial
+        run = run_in_epochs if FAMILIES[task.config.family].has_gradient_steps else run_probe
         return (yield from self._run_task(task, run(task)))
 
     def can_batch(self, proposal: Proposal) -> bool:

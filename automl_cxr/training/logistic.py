@@ -124,9 +124,6 @@ def _on_raw_features(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Convert a solution for standardised features to a kernel (d, n_classes) and a bias (n_classes,) for raw features."""
     if len(coefficients) == 1:  # two classes: the solution of the second class only
-        coefficients, intercepts = (
-            np.stack([-coefficients[0] / 2, coefficients[0] / 2]),
-            np.outer([-0.5, 0.5], intercepts)[:, 0],
-        )
+        coefficients, intercepts = (np.concatenate([-values, values]) / 2 for values in (coefficients, intercepts))
     kernel = (coefficients if basis is None else coefficients @ basis).T * scale[:, None]
     return kernel, intercepts - mean @ kernel

@@ -58,7 +58,7 @@ def run_probe(task: TrialTask) -> Generator[EpochRecord | FoldRecord, None, Tria
     train, judged = split.train, split.judged
     is_train = np.arange(len(features)) < len(train.images)
     objective = task.objective(costs)
-    tracker = EpochTracker(task.config, objective)
+    history: list[EpochRecord] = []
     model = build_model(task.config, n_classes, steps_per_epoch=1, weights_folder=task.weights_folder)
     n_parameters = model.count_params()
     probabilities = np.empty((len(judged.images), n_classes), np.float32)
@@ -71,7 +71,7 @@ def run_probe(task: TrialTask) -> Generator[EpochRecord | FoldRecord, None, Tria
             scored = features[is_train][is_scored] if fold else features[~is_train]
             probabilities[is_scored] = fit.predict(scored)
             labels = np.asarray(judged.labels, np.int64)[is_scored]
-            epoch = tracker.add(
+            epoch = EpochTracker(task.config, objective).add(
                 1,
                 _PHASE,
                 loss=_training_loss(fit, features[is_train][is_fitted], np.asarray(train.labels)[is_fitted]),
@@ -83,6 +83,7 @@ def run_probe(task: TrialTask) -> Generator[EpochRecord | FoldRecord, None, Tria
             )
             log.write(f"C {fit.c:.3g}; out-of-fold loss of each candidate: {fit.left_out_loss}\n")
             log_epoch(log, epoch)
+            history.append(epoch)
             if not fold:
                 yield epoch
                 continue
@@ -98,14 +99,14 @@ def run_probe(task: TrialTask) -> Generator[EpochRecord | FoldRecord, None, Tria
             fit = _fit(features, train, task.config, n_classes)
             log.write(f"all images: C {fit.c:.3g}\n")
     model.get_layer(PROBABILITIES).set_weights([fit.kernel.astype(np.float32), fit.bias.astype(np.float32)])
-    rows = history_rows(task, tracker.history)
+    rows = history_rows(task, history)
     return finish_trial(
         task,
         _predictions(split, judged, probabilities),
         model,
         LabelledPart(images, np.arange(len(images)), np.asarray(train.labels + split.valid.labels, np.int64)),
         rows=[{"fold": fold, **row} for fold, row in enumerate(rows, 1)] if split.folds else rows,
-        history=tracker.history,
+        history=history,
         best_epoch=None if split.folds else 1,
         cut_short=False,
         costs=costs,

@@ -12,6 +12,7 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from automl_cxr.architectures import find_backbone
@@ -27,6 +28,7 @@ from automl_cxr.training.datasets import LabelledPart
 from automl_cxr.training.epoch_tracker import EpochTracker
 from automl_cxr.training.frozen_features import pooled_features
 from automl_cxr.training.logistic import LogisticFit, fit_logistic
+from automl_cxr.training.phase_inputs import compare_with_pixels
 from automl_cxr.training.sampling import image_weights
 from automl_cxr.training.schedules import Phase
 from automl_cxr.training.trial import finish_trial
@@ -58,6 +60,7 @@ def run_probe(task: TrialTask) -> Generator[EpochRecord | FoldRecord, None, Tria
     train, judged = split.train, split.judged
     is_train = np.arange(len(features)) < len(train.images)
     objective = task.objective(costs)
+    all_images = LabelledPart(images, np.arange(len(images)), np.asarray(train.labels + split.valid.labels, np.int64))
     history: list[EpochRecord] = []
     model = build_model(task.config, n_classes, steps_per_epoch=1, weights_folder=task.weights_folder)
     n_parameters = model.count_params()
@@ -98,13 +101,15 @@ def run_probe(task: TrialTask) -> Generator[EpochRecord | FoldRecord, None, Tria
         if split.folds:
             fit = _fit(features, train, task.config, n_classes)
             log.write(f"all images: C {fit.c:.3g}\n")
-    model.get_layer(PROBABILITIES).set_weights([fit.kernel.astype(np.float32), fit.bias.astype(np.float32)])
+        model.get_layer(PROBABILITIES).set_weights([fit.kernel.astype(np.float32), fit.bias.astype(np.float32)])
+        difference = compare_with_pixels(model, all_images, fit.predict(features))
+        log.write(f"predictions of the whole network from pixels differ by at most {difference:.1g}\n")
     rows = history_rows(task, history)
     return finish_trial(
         task,
         _predictions(split, judged, probabilities),
         model,
-        LabelledPart(images, np.arange(len(images)), np.asarray(train.labels + split.valid.labels, np.int64)),
+        all_images,
         rows=[{"fold": fold, **row} for fold, row in enumerate(rows, 1)] if split.folds else rows,
         history=history,
         best_epoch=None if split.folds else 1,
@@ -124,6 +129,7 @@ def probe_features(config: TrialConfig, images: np.ndarray, *, weights_folder: P
         images: A decoded array, uint8 (n, h, w), of the configuration's image size.
         weights_folder: Folder that is searched for weight files first.
     """
+    keras.utils.set_random_seed(config.seed)  # as in ``build_model``, for backbones without pretrained weights
     found = {}
     for branch in config.branches:
         network = backbone_on_pixels(branch.backbone, config.image_size, weights=branch.weights, weights_folder=weights_folder)

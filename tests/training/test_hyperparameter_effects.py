@@ -35,6 +35,7 @@ TRANSFER = {**BASE, "family": "transfer", "backbone": "squeezenet"}
 UNFROZEN = {**TRANSFER, "unfreeze": 3}
 CONCAT = {**BASE, "family": "concat", "backbone": "squeezenet", "second_backbone": "scratch"}
 AUGMENTED = {**STACK, "augmentation": 0.5, "shear": 5.0}
+PROBE = {**BASE, "family": "probe", "probe_layers": "squeezenet@6"}
 
 # For each hyperparameter: a configuration in which it has an effect, and another value.
 CASES = {
@@ -62,6 +63,8 @@ CASES = {
     "second_weights": ({**CONCAT, "second_backbone": "squeezenet"}, "none"),
     "heads": ({**CONCAT, "n_dense": 0}, "folder"),
     "projection": (CONCAT, 8),
+    "probe_layers": (PROBE, "squeezenet@4+squeezenet@6"),
+    "logistic_c": (PROBE, 0.1),
     "unfreeze": (UNFROZEN, 4),
     "unfreeze_from": (UNFROZEN, "fire5_squeeze1x1"),
     "frozen_share": ({**UNFROZEN, "learning_rate": 0.1, "fine_tune_rate": 0.1}, 0.5),
@@ -207,7 +210,7 @@ def test_a_hyperparameter_changes_the_parts_that_it_is_declared_to_affect(name):
     assert {effect for effect in EFFECTS if before[effect] != after[effect]} == declared
 
 
-@pytest.mark.parametrize("base", [STACK, FUSED, TRANSFER, CONCAT], ids=lambda base: base["family"])
+@pytest.mark.parametrize("base", [STACK, FUSED, TRANSFER, CONCAT, PROBE], ids=lambda base: base["family"])
 def test_a_hyperparameter_that_a_family_does_not_read_changes_nothing(base):
     config = TrialConfig.from_values(base)
     unread = [name for name in CASES if config.family not in used_by_of(name).families]

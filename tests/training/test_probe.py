@@ -1,0 +1,140 @@
+import csv
+import dataclasses
+
+import numpy as np
+import pytest
+
+from automl_cxr.architectures import BackboneLayer, parse_backbone_layers
+from automl_cxr.config import TrialConfig
+from automl_cxr.errors import UnknownNameError, UsageError
+from automl_cxr.model.inference import load_model
+from automl_cxr.records import EpochRecord, FoldRecord, PartRecord, SplitRecord
+from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.training.probe import run_probe
+from automl_cxr.training.trial_task import TrialTask
+
+SIZE = 32
+CONFIG = TrialConfig(family="probe", probe_layers="squeezenet@2+squeezenet@1", weights="none", image_size=SIZE, seed=3)
+
+
+def part(first, n):
+    rows = range(first, first + n)
+    return PartRecord(
+        images=tuple(f"{row}.png" for row in rows),
+        labels=tuple(row % 3 for row in rows),
+        patients=tuple(f"p{row}" for row in rows),
+    )
+
+
+def pictures(n):
+    """Draw pictures whose stripes are horizontal, vertical or absent, by class."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(100, 140, (n, SIZE, SIZE))
+    images[0::3, ::4] += 80
+    images[1::3, :, ::4] += 80
+    return images.astype(np.uint8)
+
+
+@pytest.fixture
+def task(tmp_path):
+    def create(config=CONFIG, *, n_folds=0):
+        split = SplitRecord(
+            classes=("a", "b", "c"),
+            train=part(0, 60 if n_folds else 45),
+            valid=part(0, 0) if n_folds else part(45, 15),
+            test=(),
+            seed=0,
+            grouped=True,
+            origin="made",
+            unreadable={},
+            folds=tuple(row // 3 % n_folds + 1 for row in range(60)) if n_folds else (),
+        )
+        np.save(tmp_path / "images.npy", pictures(60))
+        (tmp_path / "split.json").write_text(split.to_json())
+        folder = tmp_path / f"trial{n_folds}"
+        folder.mkdir()
+        return TrialTask(
+            config=config,
+            images=tmp_path / "images.npy",
+            weights_folder=None,
+            split=tmp_path / "split.json",
+            folder=folder,
+            objectives=("macro_f1",),
+        )
+
+    return create
+
+
+def run(task):
+    records, generator = [], run_probe(task)
+    while True:
+        try:
+            records.append(next(generator))
+        except StopIteration as end:
+            return records, end.value
+
+
+def test_layers_are_named_by_splice_point_or_number():
+    assert parse_backbone_layers("squeezenet@4+efficientnetlite0@block9_project_bn") == (
+        BackboneLayer("squeezenet", "fire5_concat"),
+        BackboneLayer("efficientnetlite0", "block9_project_bn"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("", UsageError, "must be written as backbone@splice point"),
+        ("squeezenet", UsageError, "must be written as backbone@splice point"),
+        ("squeezenet@4+squeezenet@fire5_concat", UsageError, "must be named once"),
+        ("squeezenot@4", UnknownNameError, "Did you mean 'squeezenet'"),
+        ("squeezenet@9", UnknownNameError, "fire2_concat"),
+    ],
+)
+def test_layers_that_do_not_exist_are_refused(text, error, message):
+    with pytest.raises(error, match=message):
+        TrialConfig(family="probe", probe_layers=text)
+
+
+@pytest.mark.slow
+def test_a_probe_separates_classes_that_differ_in_texture(task):
+    trial = task()
+    (epoch,), result = run(trial)
+    assert isinstance(epoch, EpochRecord)
+    assert result.score == epoch.score > 0.9
+    assert result.best_epoch == 1
+    saved = Predictions.from_npz(trial.folder / "valid.npz")
+    assert saved.ids == part(45, 15).images
+    model = load_model(str(trial.folder / "model.keras"))
+    from_pixels = model.predict(pictures(60)[45:, ..., None].astype(np.float32), verbose=0)
+    assert saved.probabilities == pytest.approx(from_pixels, abs=1e-4)
+    assert (trial.folder / "config.json").is_file()
+    assert set(result.sha256) == {"config.json", "history.csv", "model.keras", "train.log", "valid.npz"}
+
+
+@pytest.mark.slow
+def test_each_fold_is_predicted_by_a_probe_of_the_others(task):
+    trial = task(n_folds=3)
+    folds, result = run(trial)
+    assert [(type(fold), fold.fold, fold.n_folds) for fold in folds] == [(FoldRecord, number, 3) for number in (1, 2, 3)]
+    saved = Predictions.from_npz(trial.folder / "valid.npz")
+    assert saved.ids == part(0, 60).images
+    with (trial.folder / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["fold"], row["epoch"]) for row in rows] == [("1", "1"), ("2", "1"), ("3", "1")]
+    assert result.score == pytest.approx(np.mean([fold.score for fold in folds]), abs=0.1)
+    model = load_model(str(trial.folder / "model.keras"))
+    of_all = model.predict(pictures(60)[..., None].astype(np.float32), verbose=0)
+    assert np.abs(of_all - saved.probabilities).max() > 1e-4  # the model is fitted on all images, the predictions are not
+
+
+@pytest.mark.slow
+def test_layers_of_several_backbones_are_concatenated(task):
+    config = dataclasses.replace(CONFIG, probe_layers="squeezenet@2+efficientnetlite0@3", logistic_c=0.01)
+    trial = task(config)
+    _, result = run(trial)
+    model = load_model(str(trial.folder / "model.keras"))
+    assert model.get_layer("vector").output.shape == (None, 128 + 24)
+    assert [layer.name for layer in model.layers if layer.name in ("squeezenet", "efficientnetlite0")]
+    assert "C 0.01" in (trial.folder / "train.log").read_text()
+    assert result.features == "probe@pooled, float32"

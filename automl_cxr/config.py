@@ -592,6 +592,7 @@ class TrialConfig:
         _one_of(*PRECISIONS),
         "architecture head",
         'Number format of the layers: "float32", or "mixed" for bfloat16 on a GPU. Without a GPU, "mixed" has no effect.',
+        used_by=_EVERY,
     )
     features: str = _hyperparameter(
         "float32",

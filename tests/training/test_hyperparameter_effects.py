@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from automl_cxr.architectures import FAMILIES
 from automl_cxr.config import EFFECTS, TrialConfig, used_by_of
 from automl_cxr.data.decode import fit_square
 from automl_cxr.errors import NotCacheableError
@@ -190,6 +191,10 @@ def training(config):
 def parts_of(config):
     """Describe every part of the training of a configuration, by the names of EFFECTS."""
     architecture, head = architecture_and_head(config)
+    if not FAMILIES[config.family].has_gradient_steps:
+        fit = [image_weights(LABELS, N_CLASSES, config).tolist(), fit_square(PICTURE, 16, config.fit).tolist()]
+        sections = (architecture, [head, config.logistic_c], "", "", "", fit)
+        return {name: json.dumps(section, sort_keys=True, default=str) for name, section in zip(EFFECTS, sections, strict=True)}
     loss = build_loss(config, N_CLASSES).get_config()
     sections = (architecture, head, loss, optimizer(config), augmentation(config), training(config))
     return {name: json.dumps(section, sort_keys=True, default=str) for name, section in zip(EFFECTS, sections, strict=True)}

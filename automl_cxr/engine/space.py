@@ -17,16 +17,19 @@ The TOML format::
     low = 0.5
     high = 5.0
     when = { loss = ["focal"] }    # parents are defined above; an inactive parameter is absent from a point
+    [[portfolio]]                  # points that a search evaluates first; omitted parameters have their defaults
+    dense_units = 2048
 
 A study file contains the same in its table ``[space]``.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -146,12 +149,14 @@ class Space:
         constants: Values of the fixed hyperparameters.
         parameters: The searched parameters; the parents of a parameter are constants or come before it.
         description: One line for users.
+        portfolio: Points that a search evaluates first, in this order.
     """
 
     name: str
     constants: Mapping[str, Value]
     parameters: tuple[Parameter, ...]
     description: str = ""
+    portfolio: tuple[Mapping[str, Value], ...] = ()
 
     def __post_init__(self) -> None:
         defined: dict[str, Parameter | None] = dict.fromkeys(self.constants)
@@ -172,6 +177,8 @@ class Space:
                         f"which is not a value of '{parent}'."
                     )
             defined[parameter.name] = parameter
+        for point in self.portfolio:
+            self.check(point)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -248,26 +255,46 @@ class Space:
         return tuple(sorted((name, _key_of(named[name], value)) for name, value in values.items() if name in named))
 
     def fix(self, values: Mapping[str, Value]) -> Space:
-        """Return the same space with some hyperparameters fixed, whether they were searched before or not."""
-        return Space(
+        """Return the same space with some hyperparameters fixed, whether they were searched before or not.
+
+        Points of the portfolio with other values are left out.
+        """
+        fixed = Space(
             self.name,
             {**self.constants, **values},
             tuple(parameter for parameter in self.parameters if parameter.name not in values),
             self.description,
         )
+        agreeing = [point for point in self.portfolio if all(point.get(name, value) == value for name, value in values.items())]
+        completed = [fixed.complete({name: value for name, value in point.items() if name not in values}) for point in agreeing]
+        return replace(fixed, portfolio=tuple(point for point in completed if point is not None))
 
     def preset(self) -> dict[str, Value] | None:
-        """Return the point of all defaults, or None if an active parameter has no default."""
+        """Return the first point to evaluate: that of the portfolio, else the point of all defaults.
+
+        Returns:
+            The point; None if there is no portfolio and an active parameter has no default.
+        """
+        return dict(self.portfolio[0]) if self.portfolio else self.complete({})
+
+    def complete(self, values: Mapping[str, Value]) -> dict[str, Value] | None:
+        """Return the point with these values, and the defaults of the other active parameters.
+
+        Returns:
+            The point; None if an active parameter has neither a value nor a default. Values of inactive parameters are left
+            out.
+        """
         missing: list[str] = []
 
-        def default(parameter: Parameter) -> Value:
-            if parameter.default is None:
+        def value_or_default(parameter: Parameter) -> Value:
+            value = values.get(parameter.name, parameter.default)
+            if value is None:
                 missing.append(parameter.name)
                 return parameter.grid()[0] if isinstance(parameter, Choice) else parameter.low
-            return parameter.default
+            return value
 
-        values = self.resolve(default)
-        return None if missing else values
+        point = self.resolve(value_or_default)
+        return None if missing else point
 
     def check(self, values: Mapping[str, Value]) -> None:
         """Check that values are a point of this space.
@@ -316,12 +343,54 @@ def parse_space(text: str, *, name: str) -> Space:
     if isinstance(document.get("space"), dict):
         document = document["space"]  # a study file
         description = document.pop("description", description)
+    listed = document.pop("portfolio", [])
     constants = {key: value for key, value in document.items() if not isinstance(value, dict)}
     for key, value in constants.items():
         if not isinstance(value, (int, float, str, bool)):
             raise SpaceError(f"Space '{name}': '{key}' must be a number, a string or a boolean; received {value!r}.")
     parameters = tuple(_parse_parameter(key, table) for key, table in document.items() if isinstance(table, dict))
-    return Space(name, constants, parameters, description)
+    space = Space(name, constants, parameters, description)
+    return replace(space, portfolio=_parse_portfolio(listed, space)) if listed else space
+
+
+def to_toml(space: Space) -> str:
+    """Write a space as TOML, so that ``parse_space`` reads an equal space."""
+    lines = [f"description = {_toml_value(space.description)}"] if space.description else []
+    lines += [f"{name} = {_toml_value(value)}" for name, value in space.constants.items()]
+    for parameter in space.parameters:
+        kind = next(name for name, kind in _TYPES.items() if isinstance(parameter, kind))
+        lines += ["", f"[{parameter.name}]", f'type = "{kind}"']
+        for item in fields(parameter):
+            value = getattr(parameter, item.name)
+            if item.name not in ("name", "when") and value != item.default:
+                lines.append(f"{item.name} = {_toml_value(value)}")
+        if parameter.when:
+            condition = ", ".join(f"{parent} = {_toml_value(values)}" for parent, values in parameter.when.items())
+            lines.append(f"when = {{ {condition} }}")
+    for point in space.portfolio:
+        lines += ["", "[[portfolio]]", *(f"{name} = {_toml_value(value)}" for name, value in point.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: Value | tuple[Value, ...]) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    if isinstance(value, float):
+        return repr(value)
+    return json.dumps(value)  # of a string, a boolean or an integer it is TOML as well
+
+
+def _parse_portfolio(listed: Any, space: Space) -> tuple[Mapping[str, Value], ...]:
+    if not isinstance(listed, list) or not all(isinstance(table, dict) for table in listed):
+        raise SpaceError(f"Space '{space.name}': portfolio must be a list of tables [[portfolio]]; received {listed!r}.")
+    points = []
+    for number, table in enumerate(listed, start=1):
+        point = space.complete(table)
+        if point is None:
+            raise SpaceError(f"Space '{space.name}': point {number} of the portfolio lacks a value without a default.")
+        space.check({**point, **table})  # raises for a name that is not searched, or not active at this point
+        points.append(point)
+    return tuple(points)
 
 
 def _parse_parameter(name: str, table: Mapping[str, Any]) -> Parameter:

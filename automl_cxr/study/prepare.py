@@ -10,6 +10,7 @@ from automl_cxr.scoring.objectives import direction_of
 from automl_cxr.storage.urls import without_password
 from automl_cxr.study.data_preparation import OnProgress, digest_table, load_images, phantom_data
 from automl_cxr.study.options import SearchOptions
+from automl_cxr.study.portfolio import enqueue_portfolio
 from automl_cxr.study.provenance import describe_versions
 from automl_cxr.study.settings import (
     DEFAULT_SPACE,
@@ -67,7 +68,7 @@ def prepare_study(
         existing_spec = existing.spec if existing else None
         notes: list[str] = []
         settings = resolve_settings(options, existing_spec)
-        space_name, space_toml = choose_space(options, existing_spec, settings["fixed"])
+        space_name, space_toml = choose_space(options, existing_spec, settings, notes)
         check_search_methods(settings, space_name, space_toml)
         data = _choose_data(options, existing_spec, notes)
         images = load_images(data, settings, notes, on_progress)
@@ -89,6 +90,7 @@ def prepare_study(
         if existing:
             spec.require_same(existing.spec)
             enqueue_missing(existing)
+            enqueue_portfolio(existing)
             audit = load_audit(existing)
             notes.extend([] if audit is None else audit_messages(audit))
             return PreparedStudy(existing, decoded.path, weights_folder, tuple(notes), is_new=False)
@@ -101,6 +103,7 @@ def prepare_study(
         directions = [direction_of(objective) for objective in spec.objectives]
         store = StudyStore.create(spec, split, runs=runs, storage=storage, directions=directions)
         enqueue_missing(store)
+        enqueue_portfolio(store)
         return PreparedStudy(store, decoded.path, weights_folder, tuple(notes), is_new=True)
 
 

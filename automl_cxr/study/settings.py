@@ -8,10 +8,11 @@ from typing import Any
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.engine.registry import check_proposer
-from automl_cxr.engine.space import Value, parse_space
+from automl_cxr.engine.space import Value, parse_space, to_toml
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.scoring.metrics import find_normal_class
 from automl_cxr.scoring.objectives import Requirement, check_objectives, needs_normal_class
+from automl_cxr.study.available_space import describe_left_out, restrict_to_available
 from automl_cxr.study.fidelity import check_fidelity
 from automl_cxr.study.option_fields import options_of
 from automl_cxr.study.options import SearchOptions
@@ -19,6 +20,7 @@ from automl_cxr.study.spaces import check_space, read_space, refuse_unused, refu
 from automl_cxr.study.spec import StudySpec, resolve_path
 
 DEFAULT_SPACE = "scratch"
+AUTO_SPACE = "auto"
 _TRIAL_SETTINGS = ("image_size", "fit", "batch_size", "epochs", "seed")  # settings that are also hyperparameters of every trial
 _WEIGHTS = ("weights", "second_weights")
 
@@ -106,19 +108,29 @@ def _check_warm_start(settings: Mapping[str, Any], options: SearchOptions) -> No
         raise UsageError(f"A warm start tries at least one configuration; received {settings['warm_start_top']!r}.")
 
 
-def choose_space(options: SearchOptions, existing: StudySpec | None, fixed: Mapping[str, Value]) -> tuple[str, str]:
+def choose_space(
+    options: SearchOptions, existing: StudySpec | None, settings: Mapping[str, Any], notes: list[str]
+) -> tuple[str, str]:
     """Return the name and the TOML text of the space, checked with the fixed hyperparameters.
+
+    The space auto is restricted to the pretrained weights that are on this machine when the study is created.
 
     Raises:
         UnknownNameError: The space, or a hyperparameter in it, does not exist.
         SpaceError: The space is unreadable or contains an impossible value.
         UsageError: The batch size is set in two places.
     """
-    if options.space is None and existing is not None:
+    fixed = settings["fixed"]
+    is_continued = existing is not None and (options.space is None or options.space == existing.space_name == AUTO_SPACE)
+    if existing is not None and is_continued:
         name, text = existing.space_name, existing.space_toml
     else:
         chosen = options.space or DEFAULT_SPACE
         name, text = Path(chosen).stem, read_space(chosen)
+        if chosen == AUTO_SPACE:
+            available, left_out = restrict_to_available(parse_space(text, name=name), settings["weights_folder"])
+            text = to_toml(available)
+            notes.extend([describe_left_out(left_out)] if left_out else [])
     original_space = check_space(parse_space(text, name=name))
     space = check_space(original_space.fix(fixed))
     if existing is None:  # studies of earlier versions, which had no such check, can be continued

@@ -5,7 +5,7 @@ import optuna
 import pytest
 
 from automl_cxr.engine.base_proposer import suggest
-from automl_cxr.engine.space import Choice, Float, Int, parse_space
+from automl_cxr.engine.space import Choice, Float, Int, parse_space, to_toml
 from automl_cxr.errors import SpaceError, UnknownNameError, UsageError
 from automl_cxr.study.spaces import load_space, shipped
 
@@ -272,3 +272,62 @@ class TestLoading:
         path.write_text(text)
         with pytest.raises(UsageError, match=rule):
             load_space(str(path))
+
+
+PORTFOLIO = """
+family = "scratch"
+[loss]
+type = "choice"
+values = ["ce", "focal"]
+default = "ce"
+[focal_gamma]
+type = "float"
+low = 0.5
+high = 5.0
+default = 2.0
+when = { loss = ["focal"] }
+[dropout]
+type = "float"
+low = 0.0
+high = 0.5
+default = 0.1
+[[portfolio]]
+dropout = 0.4
+[[portfolio]]
+loss = "focal"
+"""
+
+
+def test_the_points_of_the_portfolio_are_completed_with_defaults():
+    space = parse_space(PORTFOLIO, name="p")
+    assert space.portfolio == ({"loss": "ce", "dropout": 0.4}, {"loss": "focal", "focal_gamma": 2.0, "dropout": 0.1})
+    assert space.preset() == space.portfolio[0]
+
+
+def test_a_fixed_value_selects_the_points_of_the_portfolio_that_have_it():
+    space = parse_space(PORTFOLIO, name="p")
+    assert space.fix({"loss": "focal"}).portfolio == ({"focal_gamma": 2.0, "dropout": 0.1},)
+    assert space.fix({"dropout": 0.2}).portfolio == ()
+    assert space.fix({"dropout": 0.2}).preset() == {"loss": "ce"}
+    assert space.fix({"n_dense": 2}).portfolio == space.portfolio
+
+
+@pytest.mark.parametrize(
+    ("point", "rule"),
+    [
+        ("dropout = 0.9", "'dropout' cannot be 0.9"),
+        ("focal_gamma = 1.0", "'focal_gamma' is not active"),
+        ("drop_out = 0.1", "Did you mean 'dropout'"),
+    ],
+)
+def test_a_point_outside_of_the_space_is_refused_in_a_portfolio(point, rule):
+    with pytest.raises((SpaceError, UnknownNameError), match=rule):
+        parse_space(f"{PORTFOLIO}\n[[portfolio]]\n{point}\n", name="p")
+
+
+@pytest.mark.parametrize("name", [*shipped("search_spaces")])
+def test_a_space_is_written_as_toml_and_read_again(name):
+    space = load_space(name)
+    assert parse_space(to_toml(space), name=space.name) == space
+    portfolio = parse_space(PORTFOLIO, name="p")
+    assert parse_space(to_toml(portfolio), name="p") == portfolio

@@ -1,0 +1,133 @@
+"""Run a search on the patients of all outer folds but one, and score its classifiers on the fold that it has not seen.
+
+    python benchmarks/outer_folds.py --folds 5 -- --space auto --time 12m --image-size 224
+
+The arguments after "--" are those of `automl-cxr search`. For each outer fold, the script creates a data folder with links to
+the images of the other folds, runs the search with all of these images (``--test-fraction 0``), builds an ensemble, and predicts
+the images of the fold. It prints one row for each fold and classifier, and the means over the folds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from radiographs import default_radiographs, existing_folder
+
+from automl_cxr.data.dataset import Dataset, load_dataset
+from automl_cxr.data.patient_folds import patient_folds
+from automl_cxr.scoring.intervals import bootstrap_interval
+from automl_cxr.scoring.metrics import METRICS
+from automl_cxr.scoring.predictions import Predictions
+
+
+def program(*arguments: str) -> str:
+    """Run a command of the program; return its standard output."""
+    command = [sys.executable, "-c", "from automl_cxr.cli import main; main()", *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def link_images(dataset: Dataset, is_chosen: np.ndarray, folder: Path) -> None:
+    """Create a folder of classes with links to the chosen images, and metadata.csv with their patients."""
+    rows = []
+    for image, label, patient in dataset.table[["image", "label", "patient_id"]][is_chosen].itertuples(index=False):
+        name = f"{label}/{Path(image).name}"
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        os.symlink((Path(dataset.root) / image).absolute(), folder / name)
+        rows.append({"image": name, "patient_id": patient})
+    with (folder / "metadata.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["image", "patient_id"])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def score_fold(
+    dataset: Dataset, is_left_out: np.ndarray, folder: Path, fold: int, arguments: argparse.Namespace
+) -> list[dict[str, object]]:
+    """Search on the images that are not in a fold; return one row for the best trial and one for the ensemble."""
+    link_images(dataset, ~is_left_out, folder / "data")
+    link_images(dataset, is_left_out, folder / "outer")
+    runs = ("--runs", str(folder / "runs"))
+    settings = ("--data", str(folder / "data"), "--test-fraction", "0", "--name", "s", "--seed", str(arguments.seed))
+    started = time.monotonic()
+    program("search", *settings, *runs, *arguments.search)
+    searched = time.monotonic()
+    built = json.loads(program("ensemble", "build", "s", "--name", "e", "--json", *runs))
+    ended = time.monotonic()
+    trials = [row for row in json.loads(program("leaderboard", "s", "--json", *runs)) if row["rank"] is not None]
+    best = trials[0]
+    method = next(row for row in built["methods"] if row["method"] == built["method"])
+    seconds = {"search s": round(searched - started), "ensemble s": round(ended - searched), "ranked trials": len(trials)}
+    return [
+        {
+            "fold": fold,
+            "classifier": name,
+            "chosen": chosen,
+            "own score": own,
+            **score_outer(dataset, source, folder),
+            **seconds,
+        }
+        for name, chosen, own, source in (
+            ("best trial", best["trial"], best["macro_f1"], "s"),
+            ("ensemble", built["method"], method["out_of_fold"], built["folder"]),
+        )
+    ]
+
+
+def score_outer(dataset: Dataset, classifier: str, folder: Path) -> dict[str, float]:
+    """Predict the images of the outer fold with a study or an ensemble, and score them."""
+    outer = load_dataset(folder / "outer", classes=dataset.classes).table.set_index("image")
+    program("predict", classifier, str(folder / "outer"), "--out", str(folder / "outer.csv"), "--runs", str(folder / "runs"))
+    table = pd.read_csv(folder / "outer.csv")
+    if len(table) != len(outer):
+        raise SystemExit(f"All {len(outer)} images of the outer fold must be predicted; received {len(table)}.")
+    truth = outer.loc[[str(Path(path).relative_to(folder / "outer")) for path in table["image"]]]
+    predictions = Predictions(
+        ids=tuple(truth.index),
+        labels=truth["label"].map({name: index for index, name in enumerate(dataset.classes)}).to_numpy(),
+        probabilities=table[[f"probability_{name}" for name in dataset.classes]].to_numpy(np.float32),
+        classes=dataset.classes,
+        patients=tuple(truth["patient_id"]),
+    )
+    interval = bootstrap_interval(predictions)
+    scores = {
+        name: METRICS[name].function(predictions.labels, predictions.probabilities, None)
+        for name in ("macro_f1", "accuracy", "macro_auc")
+    }
+    return {**scores, "low": interval.low, "high": interval.high}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=existing_folder, default=default_radiographs(), help="data with patients")
+    parser.add_argument("--folds", type=int, default=5, help="number of outer folds")
+    parser.add_argument("--only", type=int, nargs="*", help="outer folds to run, from 1 (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the outer folds and of the searches")
+    parser.add_argument("--out", type=Path, help="CSV file of the rows")
+    parser.add_argument("search", nargs="*", help="arguments of the search, after --")
+    arguments = parser.parse_args()
+    dataset = load_dataset(arguments.data)
+    labels = dataset.table["label"].map({name: index for index, name in enumerate(dataset.classes)}).to_numpy()
+    folds = patient_folds(labels, dataset.table["patient_id"].tolist(), arguments.folds, seed=arguments.seed)
+    rows = []
+    for fold in arguments.only or range(1, arguments.folds + 1):
+        with tempfile.TemporaryDirectory() as folder:
+            rows += score_fold(dataset, folds == fold - 1, Path(folder), fold, arguments)
+        table = pd.DataFrame(rows)
+        print(table.to_string(index=False), file=sys.stderr, flush=True)
+        if arguments.out:
+            table.to_csv(arguments.out, index=False)
+    print(table.groupby("classifier")[["own score", "macro_f1"]].agg(["mean", "min", "max"]).to_string())
+
+
+if __name__ == "__main__":
+    main()

@@ -3,8 +3,8 @@
     python benchmarks/outer_folds.py --folds 5 -- --space auto --time 12m --image-size 224
 
 The arguments after "--" are those of `automl-cxr search`. For each outer fold, the script creates a data folder with links to
-the images of the other folds, runs the search with all of these images (``--test-fraction 0``), builds an ensemble, and predicts
-the images of the fold. It prints one row for each fold and classifier, and the means over the folds.
+the images of the other folds, runs the search with all of these images (``--test-fraction 0``), builds an ensemble, and
+predicts the images of the fold. It prints one row for each fold and classifier, and the means over the folds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -42,7 +41,7 @@ def link_images(dataset: Dataset, is_chosen: np.ndarray, folder: Path) -> None:
     for image, label, patient in dataset.table[["image", "label", "patient_id"]][is_chosen].itertuples(index=False):
         name = f"{label}/{Path(image).name}"
         (folder / label).mkdir(parents=True, exist_ok=True)
-        os.symlink((Path(dataset.root) / image).absolute(), folder / name)
+        (folder / name).symlink_to((Path(dataset.root) / image).absolute())
         rows.append({"image": name, "patient_id": patient})
     with (folder / "metadata.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, ["image", "patient_id"])

@@ -3,8 +3,7 @@
     python benchmarks/outer_folds.py --folds 5 -- --space auto --time 12m --image-size 224
 
 The arguments after "--" are those of `automl-cxr search`. For each outer fold, the script creates a data folder with links to
-the images of the other folds, runs the search with all of these images (``--test-fraction 0``), builds an ensemble, and
-predicts the images of the fold. It prints one row for each fold and classifier, and the means over the folds.
+the images of the other folds, runs the search, builds an ensemble, and predicts the images of the fold. It prints one row for each fold and classifier, and the means over the folds.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def score_fold(
     link_images(dataset, ~is_left_out, folder / "data")
     link_images(dataset, is_left_out, folder / "outer")
     runs = ("--runs", str(folder / "runs"))
-    settings = ("--data", str(folder / "data"), "--test-fraction", "0", "--name", "s", "--seed", str(arguments.seed))
+    settings = ("--data", str(folder / "data"), "--name", "s", "--seed", str(arguments.seed))
     started = time.monotonic()
     program("search", *settings, *runs, *arguments.search)
     searched = time.monotonic()

@@ -3,7 +3,8 @@
     python benchmarks/outer_folds.py --folds 5 -- --space auto --time 12m --image-size 224
 
 The arguments after "--" are those of `automl-cxr search`. For each outer fold, the script creates a data folder with links to
-the images of the other folds, runs the search, builds an ensemble, and predicts the images of the fold. It prints one row for each fold and classifier, and the means over the folds.
+the images of the other folds, runs the search, builds an ensemble, and predicts the images of the fold. It prints one row for
+each fold and classifier, and the means over the folds.
 """
 
 from __future__ import annotations

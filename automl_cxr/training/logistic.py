@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from automl_cxr.data.patient_folds import patient_folds
 
-CANDIDATES = np.logspace(-5, 1, 13)
+CANDIDATES = np.logspace(-4, 1, 11)
 """Candidates of C, the inverse of the regularisation strength."""
 
 _N_FOLDS = (5, 3, 2)  # the first number is used for which every class is in the training images of every fold
@@ -19,6 +19,7 @@ _CONSTANT = 1e-6  # ratio of standard deviation to magnitude below which a featu
 _MAX_ITERATIONS = 1000
 _TOLERANCE = 1e-3  # of the gradient; scores do not change below it
 _TINY = 1e-12
+_N_INCREASES = 2  # of the loss in sequence, after which no further candidate is tried
 
 
 @dataclass(frozen=True)
@@ -68,62 +69,66 @@ def fit_logistic(
     with threadpool_limits(1):  # the matrices are small
         losses = {} if c > 0 else _left_out_losses(features, labels, weights, patients, n_classes=n_classes, seed=seed)
         chosen = c if c > 0 else min(losses, key=losses.__getitem__, default=float(np.median(CANDIDATES)))
-        (coefficients,) = _fit_path(features, labels, weights, [chosen])
-    return LogisticFit(*coefficients, c=chosen, left_out_loss=losses)
+        kernel, bias = _Regression(features, labels, weights).fit(chosen)
+    return LogisticFit(kernel, bias, c=chosen, left_out_loss=losses)
 
 
 def _left_out_losses(
     features: np.ndarray, labels: np.ndarray, weights: np.ndarray, patients: Sequence[str], *, n_classes: int, seed: int
 ) -> dict[float, float]:
-    """Return the weighted log loss of each candidate on left-out patients; empty if there are too few patients for folds."""
+    """Return the weighted log loss of candidates on left-out patients; empty if there are too few patients for folds.
+
+    Candidates are tried from the strongest regularisation to the weakest, until the loss has increased several times.
+    """
     found = (patient_folds(labels, patients, n, seed=seed) for n in _N_FOLDS)
     folds = next((each for each in found if each is not None), None)
     if folds is None:
         return {}
-    losses = np.zeros(len(CANDIDATES))
-    for fold in range(folds.max() + 1):
-        train, left_out = folds != fold, folds == fold
-        for index, (kernel, bias) in enumerate(_fit_path(features[train], labels[train], weights[train], CANDIDATES)):
-            predicted = LogisticFit(kernel, bias, 0.0, {}).predict(features[left_out])
-            of_true_class = predicted[np.arange(left_out.sum()), labels[left_out]]
-            losses[index] -= weights[left_out] @ np.log(np.maximum(of_true_class, _TINY))
-    return {float(c): float(loss) for c, loss in zip(CANDIDATES, losses / weights.sum(), strict=True)}
+    left_out = [folds == fold for fold in range(folds.max() + 1)]
+    regressions = [_Regression(features[~rows], labels[~rows], weights[~rows]) for rows in left_out]
+    losses: dict[float, float] = {}
+    for c in CANDIDATES:
+        total = 0.0
+        for rows, regression in zip(left_out, regressions, strict=True):
+            predicted = LogisticFit(*regression.fit(c), c=c, left_out_loss={}).predict(features[rows])
+            of_true_class = predicted[np.arange(rows.sum()), labels[rows]]
+            total -= float(weights[rows] @ np.log(np.maximum(of_true_class, _TINY)))
+        losses[float(c)] = total / float(weights.sum())
+        if min(losses.values()) < min(list(losses.values())[-_N_INCREASES:]):
+            break
+    return losses
 
 
-def _fit_path(
-    features: np.ndarray, labels: np.ndarray, weights: np.ndarray, candidates: Sequence[float]
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Fit each candidate, starting from the solution of the previous one; return kernels and biases for raw features.
+class _Regression:
+    """A logistic regression on standardised features. Each fit starts from the solution of the previous one.
 
-    If there are more features than images, the regression runs in the space that the images span. The solution is the same,
-    because the penalty does not depend on the rotation.
+    If there are more features than images, it runs in the space that the images span. The solution is the same, because the
+    penalty does not depend on the rotation.
     """
-    from sklearn.linear_model import LogisticRegression
 
-    features = features.astype(np.float64)
-    mean, deviation = features.mean(axis=0), features.std(axis=0)
-    varies = deviation > _CONSTANT * (np.abs(mean) + deviation)
-    scale = np.where(varies, 1 / np.where(varies, deviation, 1.0), 0.0)
-    standardised = (features - mean) * scale
-    basis = None
-    if standardised.shape[1] > standardised.shape[0]:
-        _, _, basis = np.linalg.svd(standardised, full_matrices=False)
-        standardised = standardised @ basis.T
-    regression = LogisticRegression(max_iter=_MAX_ITERATIONS, tol=_TOLERANCE, warm_start=True)
-    solutions = []
-    for c in candidates:
+    def __init__(self, features: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> None:
+        from sklearn.linear_model import LogisticRegression
+
+        features = features.astype(np.float64)
+        deviation = features.std(axis=0)
+        self._mean = features.mean(axis=0)
+        varies = deviation > _CONSTANT * (np.abs(self._mean) + deviation)
+        self._scale = np.where(varies, 1 / np.where(varies, deviation, 1.0), 0.0)
+        self._inputs = (features - self._mean) * self._scale
+        self._basis = None
+        if self._inputs.shape[1] > self._inputs.shape[0]:
+            _, _, self._basis = np.linalg.svd(self._inputs, full_matrices=False)
+            self._inputs = self._inputs @ self._basis.T
+        self._labels, self._weights = labels, weights
+        self._regression = LogisticRegression(max_iter=_MAX_ITERATIONS, tol=_TOLERANCE, warm_start=True)
+
+    def fit(self, c: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the kernel (d, n_classes) and the bias (n_classes,) for features that are not standardised."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of strong candidates that have not converged; their out-of-fold loss is high
-            regression.set_params(C=c).fit(standardised, labels, sample_weight=weights)
-        solutions.append(_on_raw_features(regression.coef_, regression.intercept_, basis, mean, scale))
-    return solutions
-
-
-def _on_raw_features(
-    coefficients: np.ndarray, intercepts: np.ndarray, basis: np.ndarray | None, mean: np.ndarray, scale: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Convert a solution for standardised features to a kernel (d, n_classes) and a bias (n_classes,) for raw features."""
-    if len(coefficients) == 1:  # two classes: the solution of the second class only
-        coefficients, intercepts = (np.concatenate([-values, values]) / 2 for values in (coefficients, intercepts))
-    kernel = (coefficients if basis is None else coefficients @ basis).T * scale[:, None]
-    return kernel, intercepts - mean @ kernel
+            warnings.simplefilter("ignore")  # of candidates that have not converged; their out-of-fold loss is high
+            self._regression.set_params(C=c).fit(self._inputs, self._labels, sample_weight=self._weights)
+        coefficients, intercepts = self._regression.coef_, self._regression.intercept_
+        if len(coefficients) == 1:  # two classes: the solution of the second class only
+            coefficients, intercepts = (np.concatenate([-values, values]) / 2 for values in (coefficients, intercepts))
+        kernel = (coefficients if self._basis is None else coefficients @ self._basis).T * self._scale[:, None]
+        return kernel, intercepts - self._mean @ kernel

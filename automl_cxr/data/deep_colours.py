@@ -83,7 +83,7 @@ def _has_deep_numbers(image: ImageFile.ImageFile, content: bytes) -> bool:
         return image.mode != "L" and _jpeg2000_depth(content) > 8
     if image.format == "TIFF":
         return max(getattr(image, "tag_v2", {}).get(_BITS_TAG, (1,))) > 8
-    return any(";16" in _raw_mode(tile) for tile in image.tile)
+    return image.format == "PNG" and any(";16" in _raw_mode(tile) for tile in image.tile)
 
 
 def _read_bands(image: ImageFile.ImageFile, content: bytes) -> np.ndarray | None:

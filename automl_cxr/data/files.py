@@ -93,6 +93,8 @@ def _explain_content(path: str) -> str | None:
     """
     if path.lower().endswith(_COPY_SUFFIXES):
         return "a backup or an incomplete file, by its suffix; rename it to use it"
+    if os.path.basename(path).upper() == "DICOMDIR":  # the fixed name of such an index
+        return "an index of DICOM files, not an image"
     try:
         with open(path, "rb") as file:
             head = file.read(HEAD_BYTES)

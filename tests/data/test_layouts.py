@@ -267,6 +267,8 @@ def test_files_without_a_known_suffix_are_images_by_content_or_listed(write_fold
 
 def test_a_folder_of_dicom_files_without_suffix_is_a_class_folder(tmp_path: Path, write_dicom: Callable[..., Path]) -> None:
     pixels = np.arange(12 * 16, dtype=np.uint16).reshape(12, 16)
-    for image in ("a/IM0001", "b/IM0002"):
+    for image in ("a/IM0001", "b/IM0002", "a/DICOMDIR"):
         write_dicom(tmp_path / image, pixels)
-    assert facts(read(tmp_path)[1], "image", "label") == [("a/IM0001", "a"), ("b/IM0002", "b")]
+    _, raw = read(tmp_path)
+    assert facts(raw, "image", "label") == [("a/IM0001", "a"), ("b/IM0002", "b")]
+    assert raw.ignored == {"a/DICOMDIR": "an index of DICOM files, not an image"}

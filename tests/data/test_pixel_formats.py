@@ -5,6 +5,7 @@ black.
 """
 
 import io
+import struct
 from itertools import product
 from pathlib import Path
 
@@ -162,6 +163,18 @@ def test_every_depth_of_ppm_is_right_or_refused(
         assert "colours of more than 8 bits" in reason_for(tmp_path, content)
     else:
         np.testing.assert_allclose(decode(tmp_path, content), GREY, atol=2)
+
+
+@pytest.mark.parametrize("masks", [(0xF800, 0x7E0, 0x1F), (0x7C00, 0x3E0, 0x1F)], ids=["565", "555"])
+def test_bmp_of_16_bits_for_a_pixel(tmp_path: Path, masks: tuple[int, ...]) -> None:
+    levels = np.zeros(RAMP.shape, np.uint32)
+    for mask in masks:
+        lowest = mask & -mask
+        levels |= np.rint(RAMP * (mask // lowest)).astype(np.uint32) * lowest
+    pixels = levels[::-1].astype("<u2").tobytes()
+    header = struct.pack("<IiiHHIIiiII3I", 40, 16, 12, 1, 16, 3, len(pixels), 0, 0, 0, 0, *masks)
+    content = b"BM" + struct.pack("<IHHI", 14 + len(header) + len(pixels), 0, 0, 14 + len(header)) + header + pixels
+    np.testing.assert_allclose(decode(tmp_path, content), GREY, atol=9)
 
 
 def draw(mode: str) -> Image.Image:

@@ -61,7 +61,7 @@ IMPORTING_MODULES = {
     "deap": ("ensemble/genetic.py",),
     "jinja2": ("results/html_page.py",),
     "plotly": ("results/figures/", "results/report/", "results/dashboard/", "results/html_page.py", "results/splice_plots.py"),
-    "pydicom": ("data/dicom.py",),
+    "pydicom": ("data/dicom.py", "data/dicom_frame.py", "data/dicom_grey.py", "data/dicom_values.py"),
     "shap": ("results/explain/shap_values.py",),
 }
 HEAVY = (

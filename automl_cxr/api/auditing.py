@@ -23,6 +23,7 @@ def audit(
     layout: str | None = None,
     classes: Sequence[str] | None = None,
     patients: str | None = None,
+    unknown_patients: str | None = None,
     fix: str | os.PathLike[str] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Audit:
@@ -33,6 +34,8 @@ def audit(
         layout: Name of the data's layout. [default: detected]
         classes: Class names to use, in the order of their indices. [default: all classes]
         patients: Regular expression that finds the patient id in a file name.
+        unknown_patients: What to do with images without a patient, if others have one: "separate" (each is a patient of its
+            own) or "drop" (they are not used). [default: separate]
         fix: CSV file for a cleaned table. ``NAME.changes.csv`` beside it lists each change with its reason.
         on_progress: Called with the number of decoded images and of all images.
 
@@ -47,7 +50,9 @@ def audit(
     """
     if fix is not None and Path(fix).resolve() == Path(data).resolve():  # its other columns would be lost
         raise UsageError(f"The cleaned table must not replace the audited table; received {fix}. Choose another --fix.")
-    dataset = load_dataset(os.fspath(data), layout=layout, classes=classes, patients=patients)
+    dataset = load_dataset(
+        os.fspath(data), layout=layout, classes=classes, patients=patients, unknown_patients=unknown_patients
+    )
     found = audit_dataset(dataset, on_progress=on_progress)
     if fix is not None:
         out = Path(fix).absolute()

@@ -27,17 +27,33 @@ def data() -> None:
 @data_options
 @json_option
 @debug_option
-def inspect(directory: str, layout: str | None, classes: list[str] | None, patients: str | None, as_json: bool) -> None:
+def inspect(
+    directory: str,
+    layout: str | None,
+    classes: list[str] | None,
+    patients: str | None,
+    unknown_patients: str | None,
+    as_json: bool,
+) -> None:
     """Show the classes, patients, image sizes and given split of DIR, and every file that cannot be read."""
     from automl_cxr.data.inspection import inspect_data
 
     with progress_bar("decoding") as on_progress:
-        found = inspect_data(directory, layout=layout, classes=classes, patients=patients, on_progress=on_progress)
+        found = inspect_data(
+            directory,
+            layout=layout,
+            classes=classes,
+            patients=patients,
+            unknown_patients=unknown_patients,
+            on_progress=on_progress,
+        )
     if as_json:
         tables = {name: getattr(found, name).to_dict(orient="records") for name in ("classes", "splits")}
         print_json({**vars(found), **tables, "root": str(found.root)})
         return
     patients_text = "unknown" if found.n_patients is None else f"{found.n_patients}"
+    if found.n_without_patient:
+        patients_text += f", images without a patient: {found.n_without_patient}"
     click.echo(f"{found.root}: layout {found.layout}, {found.classes['images'].sum()} images, patients: {patients_text}")
     print_table(found.classes, title="classes")
     if not found.splits.empty:
@@ -73,6 +89,7 @@ def audit(
     layout: str | None,
     classes: list[str] | None,
     patients: str | None,
+    unknown_patients: str | None,
     as_json: bool,
 ) -> None:
     """Search the images of DIR for duplicates, leaks between parts, and shortcuts that separate the classes without anatomy.
@@ -86,7 +103,15 @@ def audit(
     for file in (out, fix):
         check_out(file)
     with progress_bar("decoding") as on_progress:
-        found = api.audit(directory, layout=layout, classes=classes, patients=patients, fix=fix, on_progress=on_progress)
+        found = api.audit(
+            directory,
+            layout=layout,
+            classes=classes,
+            patients=patients,
+            unknown_patients=unknown_patients,
+            fix=fix,
+            on_progress=on_progress,
+        )
     if out is not None:
         from automl_cxr.results.audit_page import audit_sections
         from automl_cxr.results.html_page import render_page

@@ -82,6 +82,9 @@ def _print_details(details: StudyDetails) -> None:
     print_table(pd.DataFrame(settings), title=summary.name)
     by = "by patient" if details.grouped else "by image"
     click.echo(f"images, split {by}: " + ", ".join(f"{count:,} {part}" for part, count in details.images.items()))
+    if details.n_without_patient:
+        treated = "not used" if details.spec.unknown_patients == "drop" else "each treated as a patient of its own"
+        click.echo(f"images without a patient: {details.n_without_patient:,}, {treated}")
     click.echo("trials: " + (", ".join(f"{count} {state}" for state, count in summary.trials.items()) or "none yet"))
     if summary.best is not None:
         click.echo(f"best {summary.objective}: {summary.best:.4f} (trial {summary.best_trial})")

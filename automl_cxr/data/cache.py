@@ -1,13 +1,15 @@
 """The cache of decoded images: one array on disk for each data set and image size, memory-mapped by every process.
 
-    <cache folder>/decoded/indexes/<signature>.json       contents key and unreadable files for a set of files
+    <cache folder>/decoded/indexes/<signature>.json       contents key and unreadable files for a set of files, and the
+                                                          versions of the decoders that could not read them
     <cache folder>/decoded/arrays/<contents>/images.npy   uint8 (n, size, size)
                                              sizes.npy    int32 (n, 2): height and width before the resize
     <cache folder>/decoded/partial-<signature>/           being written; never read
 
 The signature is a digest of the paths, sizes and times of the files. If its index exists, the array is mapped and no image is
 opened. Otherwise each file is read once, hashed and decoded, and the array is stored under a digest of the contents, so that
-copied or touched files do not need a second array. The folder may be deleted at any time.
+copied or touched files do not need a second array. Unreadable files are tried again with other decoders, and files for which
+memory was short at every call. The folder may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -38,13 +40,14 @@ from automl_cxr.data.decode import (
     READ_FAILURES,
     check_fit,
     decode_content,
+    decoder_versions,
     decoder_warnings_off,
     describe_read_failure,
     fit_square,
     read_image_file,
 )
 from automl_cxr.data.npy_io import is_complete_array, sync, write_header
-from automl_cxr.errors import DataError, UnreadableImageError, UsageError
+from automl_cxr.errors import DataError, ImageMemoryError, UnreadableImageError, UsageError
 from automl_cxr.hardware import n_usable_cores
 from automl_cxr.io import atomic_write
 
@@ -120,7 +123,7 @@ class _Decoded:
     pixels: np.ndarray | None
     original_size: tuple[int, int]
     reason: str
-    is_permanent: bool  # False for system errors that may disappear without a change of the file's status
+    is_permanent: bool  # False for errors that may disappear without a change of the file's status, such as a lack of memory
 
 
 def cache_folder() -> Path:
@@ -192,9 +195,10 @@ def _open_indexed(request: _Request) -> DecodedImages | None:
         contents, digest, unreadable = index["contents"], index["digest"], index["unreadable"]
         is_valid = _HEX_DIGEST.fullmatch(contents) and _HEX_DIGEST.fullmatch(digest)
         is_valid = is_valid and unreadable.keys() <= set(request.image_ids)
+        is_outdated = bool(unreadable) and index["decoders"] != decoder_versions()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return _open_array(request, contents, digest, unreadable) if is_valid else None
+    return _open_array(request, contents, digest, unreadable) if is_valid and not is_outdated else None
 
 
 def _open_array(request: _Request, contents: str, digest: str, unreadable: Mapping[str, str]) -> DecodedImages | None:
@@ -234,7 +238,7 @@ def _decode_into_cache(request: _Request, on_progress: Callable[[int, int], None
         if ready is None:
             raise OSError(errno.EIO, "the written arrays cannot be read")
         if is_permanent:
-            index = {"contents": contents, "digest": digest, "unreadable": unreadable}
+            index = {"contents": contents, "digest": digest, "unreadable": unreadable, "decoders": decoder_versions()}
             with atomic_write(request.index_path) as file:
                 file.write(json.dumps(index).encode())
         return ready
@@ -321,7 +325,7 @@ def _decode_one(path: Path, image_size: int, fit: str) -> _Decoded:
     try:
         image = decode_content(content)
     except UnreadableImageError as error:
-        return _unreadable(str(error), file_hash)
+        return _unreadable(str(error), file_hash, is_permanent=not isinstance(error, ImageMemoryError))
     height, width = image.shape
     return _Decoded(file_hash, fit_square(image, image_size, fit), (height, width), reason="", is_permanent=True)
 

@@ -17,6 +17,7 @@ from automl_cxr.data.dicom_tags import fill_from_headers
 from automl_cxr.data.files import IMAGE_SUFFIXES, explain_unusable, walk_images
 from automl_cxr.data.layout_rows import ImageRow
 from automl_cxr.data.layouts import find_layout
+from automl_cxr.data.patients import settle_unknown_patients
 from automl_cxr.errors import DataError, UnknownNameError, UnreadableImageError, UsageError
 
 COLUMNS = ("image", "label", "patient_id", "split", "view")
@@ -36,6 +37,9 @@ class Dataset:
         patients_known: False if each image counts as its own patient.
         ignored: Path to reason for other files that a user could expect to be used.
         notes: Sentences for the user.
+        without_patient: Images that have no patient although others have one. Each is a patient of its own in the table, or
+            not in the table if ``unknown_patients`` is "drop".
+        unknown_patients: The user's choice for such images: "separate", "drop", or None.
     """
 
     root: Path
@@ -45,10 +49,17 @@ class Dataset:
     patients_known: bool
     ignored: Mapping[str, str]
     notes: tuple[str, ...]
+    without_patient: tuple[str, ...] = ()
+    unknown_patients: str | None = None
 
 
 def load_dataset(
-    root: Path | str, *, layout: str | None = None, classes: Sequence[str] | None = None, patients: str | None = None
+    root: Path | str,
+    *,
+    layout: str | None = None,
+    classes: Sequence[str] | None = None,
+    patients: str | None = None,
+    unknown_patients: str | None = None,
 ) -> Dataset:
     """Find the images of a folder, CSV file or array, with their classes and patients.
 
@@ -58,6 +69,8 @@ def load_dataset(
         classes: The classes to use, in the order of their indices; by default all, sorted.
         patients: Regular expression for the patient in a file name: its group "patient", else its first group, else the
             whole match. It overrides patients from a table or from DICOM headers.
+        unknown_patients: What to do with images without a patient if others have one: "separate" (each is a patient of its
+            own) or "drop" (they are not used). Without a choice they are separate, and a split refuses more than a few.
 
     Returns:
         A data set of at least two classes.
@@ -83,6 +96,7 @@ def load_dataset(
     rows = fill_from_headers(base, rows, notes, with_patients=patients is None)
     if patients is not None:
         rows = _set_patients(rows, patients, notes)
+    rows, without_patient = settle_unknown_patients(rows, unknown_patients, notes)
     patients_known = any(row.patient_id for row in rows)
     if not patients_known:
         notes.append(
@@ -99,6 +113,8 @@ def load_dataset(
         patients_known=patients_known,
         ignored=dict(raw.ignored),
         notes=tuple(notes),
+        without_patient=without_patient,
+        unknown_patients=unknown_patients,
     )
 
 
@@ -184,7 +200,7 @@ def _set_patients(rows: Sequence[ImageRow], pattern: str, notes: list[str]) -> l
             f"such as '{rows[0].image.rsplit('/', 1)[-1]}'. Correct it."
         )
     if n_unnamed:
-        notes.append(f"{n_unnamed} of {len(named)} file names do not match --patients: each counts as its own patient.")
+        notes.append(f"{n_unnamed} of {len(named)} file names do not match --patients.")
     return named
 
 

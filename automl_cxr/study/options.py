@@ -19,6 +19,7 @@ from automl_cxr.choices import (
     METRIC_NAMES,
     OPTUNA_SAMPLERS,
     PRUNER_NAMES,
+    UNKNOWN_PATIENTS_NAMES,
     list_choices,
 )
 from automl_cxr.config import FITS
@@ -79,6 +80,15 @@ class SearchOptions(OptionSet):
         Section.DATA,
         metavar="REGEX",
         setting="patients",
+    )
+    unknown_patients: str | None = option_field(
+        "What to do with images without a patient, if other images have one: separate (each is a patient of its own) or drop "
+        "(they are not used).",
+        Section.DATA,
+        metavar="NAME",
+        choices=UNKNOWN_PATIENTS_NAMES,
+        setting="unknown_patients",
+        default_text="separate; a split by patient is refused if more than 5 % of the images have no patient",
     )
     image_size: int | None = option_field(
         "Height and width of the decoded images, in pixels.",
@@ -437,6 +447,7 @@ class SpliceOptions(OptionSet):
     layout: str | None = _search_option("layout")
     classes: Sequence[str] | None = _search_option("classes")
     patients: str | None = _search_option("patients")
+    unknown_patients: str | None = _search_option("unknown_patients")
     image_size: int | None = _search_option("image_size", default_text="the size of a trained branch, else 112")
     fit: str | None = _search_option("fit")
     normal_class: str | None = _search_option("normal_class", help="Class without a finding.")

@@ -28,6 +28,8 @@ class StudySpec:
         layout: Name of its layout.
         classes: Class names in the order of their indices.
         patients: Regular expression that finds the patient id in a file name, or None.
+        unknown_patients: What is done with images without a patient: "separate", "drop", or None if nothing was chosen, which
+            is treated as "separate".
         data_digest: Digest of the table: image ids, labels and patients.
         pixels_digest: Digest of the training and validation files' contents.
         fixed: Hyperparameters that the user fixed; they take precedence over the space.
@@ -71,6 +73,7 @@ class StudySpec:
     valid_fraction: float
     test_fraction: float
     seed: int
+    unknown_patients: str | None = None
     folds: int = 0
     fit: str = "stretch"
     requirements: tuple[str, ...] = ()
@@ -117,6 +120,8 @@ class StudySpec:
 
     def _comparable(self, name: str) -> object:
         """Return the value of a setting for comparison. Spaces are compared by parameters and constants, not by text."""
+        if name == "unknown_patients":
+            return self.unknown_patients or "separate"
         if name == "space_toml":
             return self.space.constants, self.space.parameters
         return getattr(self, name)

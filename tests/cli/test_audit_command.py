@@ -1,6 +1,8 @@
 import json
+import shutil
 
 import pytest
+from PIL import Image
 
 from automl_cxr.cli import _run
 from automl_cxr.data.dataset import load_dataset
@@ -47,3 +49,22 @@ def test_the_audited_table_is_not_replaced(tmp_path, capsys):
     assert "Choose another --fix" in capsys.readouterr().err
     assert "keep me" in table.read_text()
     assert not (tmp_path / "mine.changes.csv").exists()
+
+
+def test_inspect_lists_files_that_are_left_out_or_uniform_and_images_without_a_patient(tmp_path, phantoms, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(phantoms, data)
+    folder = next(path for path in sorted(data.iterdir()) if path.is_dir())
+    (folder / "scan.nii").write_bytes(bytes(range(256)))
+    Image.new("L", (64, 64), 9).save(folder / "blank.png")
+    assert _run(["data", "inspect", str(data)]) == 0
+    output = capsys.readouterr().out
+    assert f"{folder.name}/scan.nii: not an image in a known format" in output
+    assert f"{folder.name}/blank.png: uniform: every pixel has the grey level 9" in output
+    assert "images without a patient: 1" in output
+    assert "1 of 61 images (1.6 %) have no patient: each of them is a patient of its own." in output
+    assert _run(["data", "inspect", str(data), "--unknown-patients", "drop", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (sum(row["images"] for row in found["classes"]), found["n_without_patient"]) == (60, 1)
+    assert _run(["data", "audit", str(data), "--unknown-patients", "separate"]) == 0
+    assert "cannot be read: 1" in capsys.readouterr().out

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from automl_cxr.data.files import explain_unusable, walk_images
@@ -80,7 +81,7 @@ def test_metadata_adds_patient_view_and_split(write_folders: WriteFolders) -> No
     ]
     assert raw.ignored == {"a/9.png": "listed in metadata.csv but missing"}
     assert [note.split(". ")[0] for note in raw.notes] == [
-        "1 of 3 images are not listed in metadata.csv, so each of them counts as its own patient",
+        "1 of 3 images are not listed in metadata.csv, so they have no patient",
         "1 of 2 labels in metadata.csv differ from the class folder",
     ]
 
@@ -242,3 +243,32 @@ def test_a_pipe_is_not_an_image(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     assert explain_unusable(tmp_path / "pipe.png") == "not a regular file"
     assert list(walk_images(tmp_path)) == [("pipe.png", "not a regular file")]
+
+
+def test_files_without_a_known_suffix_are_images_by_content_or_listed(write_folders: WriteFolders) -> None:
+    images = ["a/1.png", "a/2", "a/3.dic", "a/4.jfif", "a/5.0001", "a/IM.dcm.gz", "b/6.PNG"]
+    root = write_folders(images)
+    (root / "a" / "2.linked").symlink_to("2")
+    (root / "a" / "volume.nii").write_bytes(bytes(range(256)) * 2)
+    (root / "a" / "copy.png.bak").write_bytes((root / "a" / "1.png").read_bytes())
+    np.save(root / "a" / "x.npy", np.zeros((2, 8, 8)))
+    (root / "a" / "notes").write_text("Übersicht: " * 40, encoding="utf-8")
+    (root / "a" / "empty").touch()
+    (root / "a" / "table.xlsx").write_bytes(bytes(range(256)))
+    os.mkfifo(root / "a" / "pipe")
+    _, raw = read(root)
+    assert [row.image for row in raw.rows] == sorted([*images, "a/2.linked"])
+    assert raw.ignored == {
+        "a/copy.png.bak": "a backup or an incomplete file, by its suffix; rename it to use it",
+        "a/volume.nii": "not an image in a known format",
+        "a/x.npy": "an array, which is only read beside a table of labels (layout arrays)",
+    }
+
+
+def test_a_folder_of_dicom_files_without_suffix_is_a_class_folder(tmp_path: Path, write_dicom: Callable[..., Path]) -> None:
+    pixels = np.arange(12 * 16, dtype=np.uint16).reshape(12, 16)
+    for image in ("a/IM0001", "b/IM0002", "a/DICOMDIR"):
+        write_dicom(tmp_path / image, pixels)
+    _, raw = read(tmp_path)
+    assert facts(raw, "image", "label") == [("a/IM0001", "a"), ("b/IM0002", "b")]
+    assert raw.ignored == {"a/DICOMDIR": "an index of DICOM files, not an image"}

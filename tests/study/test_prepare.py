@@ -8,9 +8,12 @@ import pytest
 
 from automl_cxr.errors import DataError, StudyError, StudyMismatchError, UnknownNameError, UsageError
 from automl_cxr.records import SplitRecord
+from automl_cxr.results.report.text_format import images_without_patient
+from automl_cxr.results.study_data import load_study_dataset
 from automl_cxr.study.spaces import shipped
 from automl_cxr.study.spec import StudySpec
 from automl_cxr.study.store import StudyStore, check_study_name
+from automl_cxr.study.study_info import describe_study
 
 
 @pytest.mark.slow
@@ -48,6 +51,43 @@ def test_the_decoded_pixels_equal_those_of_the_files_in_order(prepare, phantoms)
     images = np.load(prepared.images, mmap_mode="r")
     for row, image in enumerate((*split.train.images, *split.valid.images)):
         assert np.array_equal(images[row], fit_square(decode_image(phantoms / image), 32))
+
+
+@pytest.fixture
+def half_named(tmp_path, phantoms):
+    """A table of the phantoms in which half of the images have no patient."""
+    images = sorted(path.relative_to(phantoms).as_posix() for path in phantoms.rglob("*.png"))
+    rows = [f"{phantoms / image},{image.split('/')[0]},{f'p{row}' if row % 2 else ''}" for row, image in enumerate(images)]
+    table = tmp_path / "half.csv"
+    table.write_text("\n".join(["path,label,patient_id", *rows]) + "\n")
+    return table
+
+
+def test_many_images_without_a_patient_need_a_choice_that_is_recorded(prepare, half_named):
+    with pytest.raises(DataError, match=r"received 30 of 60 images \(50\.0 %\) without one.*--unknown-patients"):
+        prepare(data=str(half_named))
+    separate = prepare(data=str(half_named), name="separate", unknown_patients="separate")
+    assert any(note.startswith("30 of 60 images (50.0 %) have no patient: each of them") for note in separate.notes)
+    assert (separate.store.spec.unknown_patients, separate.store.split.n_without_patient) == ("separate", 30)
+    assert describe_study(separate.store).n_without_patient == 30
+    assert "without a known patient were each treated as a" in images_without_patient(separate.store.split, "separate")
+    dropped = prepare(data=str(half_named), name="dropped", unknown_patients="drop").store
+    n_used = sum(map(len, (dropped.split.train.images, dropped.split.valid.images, dropped.split.test)))
+    assert (n_used, dropped.split.n_without_patient) == (30, 30)
+    assert len(load_study_dataset(dropped).table) == 30
+    with pytest.raises(StudyMismatchError, match="unknown_patients 'drop'; received 'separate'"):
+        prepare(data=str(half_named), name="dropped", unknown_patients="separate")
+    assert not prepare(data=str(half_named), name="dropped").is_new
+
+
+def test_a_study_without_the_choice_can_be_continued_with_separate(prepare, half_named):
+    """Studies of earlier versions have no such setting and treated these images as patients of their own."""
+    store = prepare(data=str(half_named), unknown_patients="separate").store
+    path = store.folder / "study.json"
+    values = json.loads(path.read_text())
+    del values["unknown_patients"]
+    path.write_text(json.dumps(values))
+    assert not prepare(data=str(half_named), unknown_patients="separate").is_new
 
 
 def test_a_continued_study_keeps_its_settings(prepare):

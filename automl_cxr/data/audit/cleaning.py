@@ -63,12 +63,18 @@ def clean_table(dataset: Dataset, audit: Audit, *, beside: Path) -> CleanedTable
         {
             "path": [_path_for_table(dataset.root / image, beside) for image in remaining["image"]],
             "label": remaining["label"].to_numpy(),
-            "patient_id": remaining["patient_id"].to_numpy() if dataset.patients_known else "",
+            "patient_id": _patients_for_table(dataset, remaining),
             "split": [moved.get(image, part) for image, part in zip(remaining["image"], remaining["split"], strict=True)],
             "view": remaining["view"].to_numpy(),
         }
     )
     return CleanedTable(table, pd.DataFrame(sorted(changes), columns=["image", "change", "reason"]))
+
+
+def _patients_for_table(dataset: Dataset, rows: pd.DataFrame) -> list[str]:
+    """Return the patient of each image; "" where it is unknown, so that the new table does not invent patients."""
+    unknown = set(rows["image"]) if not dataset.patients_known else set(dataset.without_patient)
+    return ["" if image in unknown else patient for image, patient in zip(rows["image"], rows["patient_id"], strict=True)]
 
 
 def _duplicate_groups(audit: Audit) -> list[list[str]]:

@@ -46,7 +46,7 @@ def _metadata_notes(rows: Collection[ImageRow], listed: Mapping[str, Mapping[str
     n_unlisted = sum(row.image not in listed for row in rows)
     if n_unlisted:
         yield (
-            f"{n_unlisted} of {len(rows)} images are not listed in {METADATA_NAME}, so each of them counts as its own patient. "
+            f"{n_unlisted} of {len(rows)} images are not listed in {METADATA_NAME}, so they have no patient. "
             "The image column must contain paths relative to the data folder."
         )
     labels = [(row.label, listed[row.image].get("label", "")) for row in rows if row.image in listed]

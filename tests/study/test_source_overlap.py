@@ -9,7 +9,10 @@ from automl_cxr.data.phantoms import draw_phantoms
 from automl_cxr.errors import DataError, UnknownNameError
 from automl_cxr.study.image_hashes import HASHES_FILE, ImageHashes
 from automl_cxr.study.model_sources import Source, find_hashes
+from automl_cxr.study.options import SearchOptions
+from automl_cxr.study.prepare import prepare_study
 from automl_cxr.study.source_overlap import check_sources, load_source_checks, source_warnings
+from automl_cxr.study.store import StudyStore
 
 SPACE = """
 family = "scratch"
@@ -58,17 +61,45 @@ class TestCounting:
 
 
 @pytest.fixture
-def space(tmp_path):
-    (tmp_path / "small.toml").write_text(SPACE)
-    return str(tmp_path / "small.toml")
+def write_space(tmp_path):
+    def write(name, text):
+        (tmp_path / f"{name}.toml").write_text(text)
+        return str(tmp_path / f"{name}.toml")
+
+    return write
 
 
 @pytest.fixture
-def earlier(prepare, quick_search, space):
-    """Run three trials of a study named "old"."""
-    prepared = prepare(name="old", space=space)
-    quick_search(prepared, trials=3)
-    return prepared.store
+def space(write_space):
+    return write_space("small", SPACE)
+
+
+@pytest.fixture
+def transfer(write_space):
+    return write_space("transfer", 'family = "transfer"\nbackbone = "squeezenet"\nn_dense = 0')
+
+
+@pytest.fixture
+def concat(write_space):
+    networks = 'backbone = "squeezenet"\nsecond_backbone = "squeezenet"'
+    return write_space("concat", f'family = "concat"\n{networks}\nprojection = 0\nn_dense = 0')
+
+
+@pytest.fixture(scope="module")
+def finished_runs(tmp_path_factory, phantoms, quick_search):
+    """Run two trials of a study named "old"; return the runs folder."""
+    runs = tmp_path_factory.mktemp("finished")
+    (runs / "small.toml").write_text(SPACE)
+    options = SearchOptions(space=str(runs / "small.toml"), data=str(phantoms), name="old", image_size=32, pruner="none")
+    quick_search(prepare_study(options, runs=runs, storage=f"sqlite:///{runs / 'studies.db'}"), trials=2)
+    return runs
+
+
+@pytest.fixture
+def earlier(finished_runs, tmp_path):
+    """Return the study "old", which has two trials."""
+    shutil.copytree(finished_runs, tmp_path, dirs_exist_ok=True)
+    return StudyStore.open("old", runs=tmp_path, storage=f"sqlite:///{tmp_path / 'studies.db'}")
 
 
 @pytest.fixture
@@ -89,17 +120,17 @@ def model_of(store):
 
 
 class TestStartingFromAnotherStudy:
-    def settings(self, kind, earlier, space):
-        if kind == "warm start":
-            return {"space": space, "warm_start": "old"}
-        fixed = {"family": "transfer", "backbone": "squeezenet", "weights": model_of(earlier)}
-        if kind == "second_weights":
-            fixed = {"family": "concat", "backbone": "squeezenet", "second_backbone": "squeezenet", kind: model_of(earlier)}
-        return {"space": "scratch", "fixed": fixed}
+    @pytest.fixture
+    def settings(self, earlier, space, transfer, concat):
+        return {
+            "warm start": {"space": space, "warm_start": "old"},
+            "weights": {"space": transfer, "fixed": {"weights": model_of(earlier)}},
+            "second_weights": {"space": concat, "fixed": {"second_weights": model_of(earlier)}},
+        }
 
     @pytest.mark.parametrize("kind", ["warm start", "weights", "second_weights"])
-    def test_test_images_that_it_used_are_refused_unless_allowed(self, prepare, earlier, changed, space, tmp_path, kind):
-        settings = {"data": changed, **self.settings(kind, earlier, space)}
+    def test_test_images_that_it_used_are_refused_unless_allowed(self, prepare, earlier, changed, settings, tmp_path, kind):
+        settings = {"data": changed, **settings[kind]}
         with pytest.raises(DataError, match=r"\d+ of \d+ were used to train or select .*old.*--test-overlap allow"):
             prepare(**settings)
         assert not (tmp_path / "s").exists()
@@ -115,8 +146,8 @@ class TestStartingFromAnotherStudy:
         assert set(source_warnings(prepared.store.folder)) <= set(continued.notes), "the option is not needed again"
 
     @pytest.mark.parametrize("kind", ["warm start", "weights"])
-    def test_the_same_split_is_accepted(self, prepare, earlier, space, kind):
-        store = prepare(**self.settings(kind, earlier, space)).store
+    def test_the_same_split_is_accepted(self, prepare, settings, kind):
+        store = prepare(**settings[kind]).store
         assert source_warnings(store.folder) == []
         assert [check.is_known for check in load_source_checks(store.folder)] == [True]
 
@@ -132,27 +163,22 @@ class TestStartingFromAnotherStudy:
             'family = "transfer"\nbackbone = "squeezenet"\n[weights]\ntype = "choice"\n'
             f'values = ["imagenet", "{model_of(earlier)}"]'
         )
-        with pytest.raises(DataError, match="model.keras"):
+        with pytest.raises(DataError, match="used to train or select the weights"):
             prepare(space=str(tmp_path / "choice.toml"), seed=1)
 
-    def test_weights_in_the_weights_folder_are_checked(self, prepare, earlier, tmp_path):
+    def test_weights_in_the_weights_folder_are_checked(self, prepare, earlier, transfer, tmp_path):
         trial = earlier.model_file(earlier.ranked()[0].number).parent
         shutil.copytree(trial, tmp_path / "weights")
-        fixed = {"family": "transfer", "backbone": "squeezenet", "weights": "model.keras"}
         with pytest.raises(DataError, match="were used to train or select"):
-            prepare(fixed=fixed, weights_folder=str(tmp_path / "weights"), seed=1)
+            prepare(space=transfer, fixed={"weights": "model.keras"}, weights_folder=str(tmp_path / "weights"), seed=1)
 
-    def test_heads_of_another_study_are_checked(self, prepare, earlier, tmp_path):
-        (earlier.folder / "heads").mkdir()
-        fixed = {"family": "concat", "backbone": "squeezenet", "second_backbone": "squeezenet", "projection": 0, "n_dense": 0,
-                 "heads": str(earlier.folder / "heads")}  # fmt: skip
+    def test_heads_of_another_study_are_checked(self, prepare, earlier, concat):
         with pytest.raises(DataError, match="used to train or select the fitted heads"):
-            prepare(fixed=fixed, seed=1)
+            prepare(space=concat, fixed={"heads": str(earlier.folder / "heads")}, seed=1)
 
-    def test_a_source_that_cannot_be_checked_is_stated(self, prepare, earlier, tmp_path):
+    def test_a_source_that_cannot_be_checked_is_stated(self, prepare, earlier, transfer, tmp_path):
         shutil.copy(model_of(earlier), tmp_path / "weights.keras")
-        fixed = {"family": "transfer", "backbone": "squeezenet", "weights": str(tmp_path / "weights.keras")}
-        prepared = prepare(fixed=fixed, seed=1)
+        prepared = prepare(space=transfer, fixed={"weights": str(tmp_path / "weights.keras")}, seed=1)
         (warning,) = source_warnings(prepared.store.folder)
         assert warning in prepared.notes
         assert "weights.keras are unknown, so it was not checked" in warning
@@ -181,9 +207,7 @@ class TestStartingFromAnotherStudy:
             prepare(test_overlap="alow")
 
 
-def test_the_same_images_in_a_table_with_another_label_are_recognised(
-    prepare, quick_search, earlier, phantoms, space, tmp_path
-):
+def test_images_in_a_table_with_another_label_are_recognised(prepare, earlier, phantoms, space, tmp_path):
     files = sorted(phantoms.rglob("*.png"))
     labels = [file.parent.name for file in files]
     labels[0] = "normal" if labels[0] == "opacity" else "opacity"

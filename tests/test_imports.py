@@ -17,7 +17,7 @@ LAYERS = (
     {"hardware", "conv_spec", "optuna_private"},
     {"architectures"},
     {"data", "scoring", "config", "records"},
-    {"storage", "engine", "choices"},
+    {"storage", "engine", "choices", "weight_files"},
     {"model", "ensemble", "data_audit"},
     {"training"},
     {"study"},

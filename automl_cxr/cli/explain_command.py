@@ -103,6 +103,8 @@ def explain(
     if paths:
         files, problems = load_image_paths(paths)
         images, labels = list(map(str, files)), {}
+        for note in api.record_test_images(classifier, files, "explanations", runs=runs, storage=storage):
+            print_message(note)
     else:
         problems = {}
         study = api.open_study(classifier.study, runs=runs, storage=storage)

@@ -86,6 +86,7 @@ def evaluate(
                 "confusion": result.confusion.to_dict(orient="index"),
                 "unreadable": result.unreadable,
                 "test_opened": result.n_opened,
+                "warnings": result.warnings,
             }
         )
         return
@@ -106,6 +107,8 @@ def _print_evaluation(study: str, result: Any) -> None:
     print_table(result.confusion.reset_index(names="true \\ predicted"), title="confusion matrix")
     for image, reason in result.unreadable.items():
         print_message(f"excluded: {shown_path(image)}: {reason}")
+    for warning in result.warnings:
+        print_message(f"warning: {warning}")
     if result.n_opened == 1:
         print_message("This first evaluation on the test part is recorded in the study.")
     elif result.n_opened > 1:
@@ -136,7 +139,9 @@ def predict(
     check_out(out)
     classifier = api.open_classifier(target, trial=trial, runs=runs, storage=storage)
     with progress_bar("predicting") as on_progress:
-        table, problems = api.predict(classifier, paths, on_progress=on_progress)
+        table, problems = api.predict(classifier, paths, runs=runs, storage=storage, on_progress=on_progress)
+    for note in table.attrs["notes"]:
+        print_message(note)
     for path, reason in problems.items():
         print_message(f"not predicted: {shown_path(path)}: {reason}")
     text = to_json(table) if as_json else to_csv(table)

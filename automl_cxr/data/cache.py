@@ -4,6 +4,7 @@
                                                           versions of the decoders that could not read them
     <cache folder>/decoded/arrays/<contents>/images.npy   uint8 (n, size, size)
                                              sizes.npy    int32 (n, 2): height and width before the resize
+                                             hashes.npy   uint8 (n, 32): SHA-256 of the content of each file
     <cache folder>/decoded/partial-<signature>/           being written; never read
 
 The signature is a digest of the paths, sizes and times of the files. If its index exists, the array is mapped and no image is
@@ -34,6 +35,7 @@ import platformdirs
 from filelock import BaseFileLock, FileLock
 
 from automl_cxr.data.arrays import split_row
+from automl_cxr.data.content_hashes import HASH_BYTES, digest_of_files
 from automl_cxr.data.decode import (
     DECODER_VERSION,
     DEFAULT_FIT,
@@ -67,6 +69,7 @@ class DecodedImages:
         unreadable: Image id to reason.
         digest: SHA-256 in hex of the ids and contents of all files. It does not depend on image size and fit.
         original_sizes: int32 (n, 2), height and width of each readable image before it was resized.
+        content_hashes: uint8 (n, 32), SHA-256 of the content of each readable image.
     """
 
     path: Path
@@ -74,6 +77,7 @@ class DecodedImages:
     unreadable: Mapping[str, str]
     digest: str
     original_sizes: np.ndarray = field(compare=False, repr=False)
+    content_hashes: np.ndarray = field(compare=False, repr=False)
 
     def open(self) -> np.ndarray:
         """Map the pixels into memory: uint8 (n, size, size), read-only, shared by all processes."""
@@ -204,14 +208,15 @@ def _open_indexed(request: _Request) -> DecodedImages | None:
 def _open_array(request: _Request, contents: str, digest: str, unreadable: Mapping[str, str]) -> DecodedImages | None:
     ids = tuple(image_id for image_id in request.image_ids if image_id not in unreadable)
     images = request.folder / "arrays" / contents / "images.npy"
-    sizes = images.with_name("sizes.npy")
+    sizes, hashes = images.with_name("sizes.npy"), images.with_name("hashes.npy")
     if not is_complete_array(images, (len(ids), request.image_size, request.image_size), np.uint8):
         return None
-    if not is_complete_array(sizes, (len(ids), 2), np.int32):
+    if not is_complete_array(sizes, (len(ids), 2), np.int32) or not is_complete_array(hashes, (len(ids), HASH_BYTES), np.uint8):
         return None
     with contextlib.suppress(OSError):  # the cache may be read-only
         os.utime(images.parent)  # marks the last use
-    return DecodedImages(images, ids, dict(unreadable), digest, np.load(sizes, allow_pickle=False))
+    original_sizes, content_hashes = (np.load(file, allow_pickle=False) for file in (sizes, hashes))
+    return DecodedImages(images, ids, dict(unreadable), digest, original_sizes, content_hashes)
 
 
 # Writing
@@ -226,7 +231,7 @@ def _decode_into_cache(request: _Request, on_progress: Callable[[int, int], None
         file_hashes, unreadable, is_permanent = _write_arrays(partial, request, on_progress, n_threads)
         if len(unreadable) == len(request.image_ids):
             raise DataError(_explain_none_readable(unreadable, request.root))
-        digest = _hash_all([part for pair in file_hashes.items() for part in pair])
+        digest = digest_of_files(file_hashes)
         readable = [file_hash for image_id, file_hash in file_hashes.items() if image_id not in unreadable]
         contents = _hash_all([DECODER_VERSION, str(request.image_size), request.fit, *readable])
         with request.lock(contents):
@@ -258,7 +263,7 @@ def _explain_none_readable(unreadable: Mapping[str, str], root: Path) -> str:
 def _write_arrays(
     partial: Path, request: _Request, on_progress: Callable[[int, int], None] | None, n_threads: int
 ) -> tuple[dict[str, str], dict[str, str], bool]:
-    """Write images.npy and sizes.npy of the readable images.
+    """Write images.npy, sizes.npy and hashes.npy of the readable images.
 
     Returns:
         The hash of every file by image id; the reason for each unreadable file; whether all reasons are permanent.
@@ -285,6 +290,10 @@ def _write_arrays(
         sync(file)
     with open(partial / "sizes.npy", "wb") as file:
         np.save(file, np.array(sizes, np.int32).reshape(-1, 2), allow_pickle=False)
+        sync(file)
+    readable = "".join(file_hash for image_id, file_hash in file_hashes.items() if image_id not in unreadable)
+    with open(partial / "hashes.npy", "wb") as file:
+        np.save(file, np.frombuffer(bytes.fromhex(readable), np.uint8).reshape(-1, HASH_BYTES), allow_pickle=False)
         sync(file)
     return file_hashes, unreadable, is_permanent
 

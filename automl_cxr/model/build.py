@@ -18,7 +18,8 @@ from automl_cxr.model.batchnorm import adapt_momentum
 from automl_cxr.model.devices import data_parallel, has_gpu, limit_gpu_memory
 from automl_cxr.model.freezing import set_phase
 from automl_cxr.model.keras_private import restart_layer_numbers
-from automl_cxr.model.weights import digest_weights, find_file
+from automl_cxr.model.weights import digest_weights
+from automl_cxr.weight_files import find_file
 
 
 def build_model(

@@ -20,7 +20,7 @@ from automl_cxr.model.head import classifier_head
 from automl_cxr.model.preprocessing import inner_size, raw_pixels, scaled_channels, three_channels
 from automl_cxr.model.scratch import block_ends, build_conv_stack, conv_spec_of
 from automl_cxr.model.weight_transfer import load_scratch_branch
-from automl_cxr.model.weights import find_file
+from automl_cxr.weight_files import find_file
 
 
 def build_concat(config: TrialConfig, n_classes: int, *, weights_folder: Path | None) -> keras.Model:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import http.client
 import os
 import socket
@@ -26,9 +25,8 @@ from automl_cxr.model.chexnet import CHEXNET_FILES, CHEXNET_SOURCES, chexnet_lay
 from automl_cxr.model.keras_weight_files import assign_weights, read_keras_file
 from automl_cxr.model.torch_checkpoint import read_torch_checkpoint
 from automl_cxr.model.weight_transfer import SUFFIX, load_part
+from automl_cxr.weight_files import FOLDER_VARIABLE, KERAS_SUFFIXES, find_file, first_file, weight_folders
 
-FOLDER_VARIABLE = "AUTOML_CXR_WEIGHTS"
-_KERAS_SUFFIXES, _TORCH_SUFFIXES = (".h5", ".hdf5", ".keras"), (".pth", ".tar", ".pt")
 _TIMEOUT = 8.0  # seconds without a response after which a server is considered unreachable
 
 
@@ -56,7 +54,7 @@ def load_pretrained(
     path = find_weights(backbone, weights, folder)
     if path is None or (path.suffix == SUFFIX and load_part(model if cut is None else cut, path)):
         return
-    if path.suffix in _KERAS_SUFFIXES:
+    if path.suffix in KERAS_SUFFIXES:
         assign_weights(model, read_keras_file(path, model), path, by_order=not backbone.needs_names)
     elif backbone.name == "densenet121":
         assign_weights(model, chexnet_layers(read_torch_checkpoint(path)), path, by_order=False)
@@ -86,48 +84,20 @@ def find_weights(backbone: Backbone, weights: str, folder: str | os.PathLike[str
     """
     if weights == NONE:
         return None
-    folders = _folders(folder)
+    folders = weight_folders(folder)
     if weights == IMAGENET:
-        return _first_file(folders, [backbone.weights_file]) or _cached_by_keras(backbone, folders)
+        return first_file(folders, [backbone.weights_file]) or _cached_by_keras(backbone, folders)
     if weights == CHEXNET:
         if backbone.name != "densenet121":
             raise ImpossibleModelError(
                 f"CheXNet is a DenseNet121; received backbone '{backbone.name}' with weights 'chexnet'. "
                 "Use densenet121, or weights 'imagenet'."
             )
-        path = _first_file(folders, CHEXNET_FILES)
+        path = first_file(folders, CHEXNET_FILES)
         if path is None:
             raise _missing("CheXNet's weights", CHEXNET_FILES, folders, CHEXNET_SOURCES)
         return path
     return find_file(weights, folder)
-
-
-def find_file(weights: str, folder: str | os.PathLike[str] | None = None) -> Path:
-    """Find a file of weights by its path, or by its name in ``folder`` or in the folder of AUTOML_CXR_WEIGHTS.
-
-    Raises:
-        TrialError: The file does not exist, or its suffix is not that of a weights file.
-    """
-    path = _first_file([Path(), *_folders(folder)], [Path(weights).expanduser()])
-    if path is None:
-        nearest = difflib.get_close_matches(weights, (NONE, IMAGENET, CHEXNET), n=1)
-        remedy = f"Did you mean '{nearest[0]}'?" if nearest else "Correct the path."
-        raise TrialError(f"Weights must be imagenet, chexnet, none or a file; the file '{weights}' does not exist. {remedy}")
-    if path.suffix not in _KERAS_SUFFIXES + _TORCH_SUFFIXES:
-        known = ", ".join(_KERAS_SUFFIXES + _TORCH_SUFFIXES)
-        raise TrialError(
-            f"A weights file must end in one of {known}; received '{path}'. Give the file the suffix of its format."
-        )
-    return path
-
-
-def _folders(folder: str | os.PathLike[str] | None) -> list[Path]:
-    return [Path(path).expanduser() for path in (folder, os.environ.get(FOLDER_VARIABLE)) if path]
-
-
-def _first_file(folders: Sequence[Path], names: Sequence[str | Path]) -> Path | None:
-    """Return the first existing file; all names are tried in a folder before the next folder."""
-    return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
 
 
 def _missing(what: str, names: Sequence[str], folders: Sequence[Path], source: str, reason: str = "") -> TrialError:

@@ -17,6 +17,7 @@ from automl_cxr.results.model_card import model_card
 from automl_cxr.scoring.intervals import bootstrap_intervals
 from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.scoring.prediction_tables import PredictionTable
+from automl_cxr.study.image_hashes import link_hashes
 from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
 
 CARD_FILE = "model_card.md"
@@ -45,6 +46,7 @@ def copy_members(store: StudyStore, trials: Sequence[int], folder: Path) -> list
         file = Path("members") / f"{number:05d}.keras"
         with atomic_write(folder / file) as copy:
             copy.write(member.file.read_bytes())
+        link_hashes(store.folder, folder / file)
         network = {"image_size": member.image_size, "fit": member.fit, "network": member.network}
         rows.append({"file": file.as_posix(), **network, "sha256": sha256_of_file(folder / file), **trial_row(store, number)})
     return rows
@@ -102,7 +104,8 @@ def record_test_opening(folder: Path, test: Mapping[str, Any]) -> None:
 
     Args:
         folder: Folder of the ensemble.
-        test: ``n_images``, ``n_patients``, ``n_opened`` and ``metrics``, rows of ``metric``, ``score``, ``low`` and ``high``.
+        test: ``n_images``, ``n_patients``, ``n_opened``, ``warnings`` and ``metrics``, rows of ``metric``, ``score``, ``low``
+            and ``high``.
 
     Raises:
         OSError: The folder cannot be written.

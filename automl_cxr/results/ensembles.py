@@ -25,6 +25,7 @@ from automl_cxr.scoring.metrics import find_normal_class
 from automl_cxr.scoring.prediction_tables import PredictionTable, read_prediction_tables
 from automl_cxr.scoring.predictions import Predictions, align
 from automl_cxr.study.provenance import describe_versions
+from automl_cxr.study.source_overlap import source_warnings
 from automl_cxr.study.store import StudyStore
 from automl_cxr.study.study_audit import load_audit
 
@@ -276,10 +277,11 @@ def _study_context(store: StudyStore) -> dict[str, Any]:
         },
         "normal_class": spec.normal_class,
         "versions": spec.versions,
+        "warnings": source_warnings(store.folder),
     }
     audit = load_audit(store)
     if audit is not None:
-        context |= {"shortcut_baseline": audit.baseline, "warnings": list(audit.warnings)}
+        context |= {"shortcut_baseline": audit.baseline, "warnings": [*context["warnings"], *audit.warnings]}
     return context
 
 

@@ -24,6 +24,8 @@ from automl_cxr.splicing.branches import Branch, join_branches
 from automl_cxr.splicing.record import save_splices
 from automl_cxr.splicing.search import SETTINGS, SpliceScores
 from automl_cxr.study.data_preparation import OnProgress
+from automl_cxr.study.image_hashes import hashes_file_of
+from automl_cxr.study.model_sources import source_of_model
 from automl_cxr.study.prepare import PreparedStudy, prepare_study
 from automl_cxr.study.store import StudyStore, check_study_name, creation_lock, explained_disk_errors
 
@@ -101,12 +103,16 @@ def _with_weights_file(branch: Branch, file: Path) -> Branch:
 
 
 def _copy_weights(original: Branch, copied: Branch) -> None:
-    if original.weights == copied.weights:
+    """Copy the weights of a branch, and the hashes of the images of its study, which the new study compares with its own."""
+    if original.trial is None:
         return
     target = Path(copied.weights)
     with explained_disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(original.weights, target)
+        images = source_of_model(original.trial.model).images
+        if images is not None:
+            images.save(hashes_file_of(target))
 
 
 def _save_heads(scores: SpliceScores, folder: Path) -> None:

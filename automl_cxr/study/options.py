@@ -27,6 +27,7 @@ from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.study.option_fields import OptionSet, Scope, Section, inherited_field, option_field, options_of
 
 EXECUTORS = ("ray", "inline")
+TEST_OVERLAP = (REFUSE, ALLOW) = ("refuse", "allow")
 DEFAULT_TRIALS = 20
 DEFAULT_KEEP_MODELS = 10
 
@@ -39,7 +40,7 @@ class SearchOptions(OptionSet):
 
     Raises:
         UsageError: A limit is not above 0, or an option does not apply to the chosen executor.
-        UnknownNameError: There is no such executor.
+        UnknownNameError: There is no such executor, or no such value of ``test_overlap``.
     """
 
     space: str | None = option_field(
@@ -197,6 +198,14 @@ class SearchOptions(OptionSet):
         low=1,
         setting="warm_start_top",
         default=5,
+    )
+    test_overlap: str = option_field(
+        "Whether a new study may start from weights or from an earlier study for which images of its test part were used: "
+        "refuse, or allow. Evaluations and reports of the study then state the number of these images.",
+        Section.DATA,
+        metavar="NAME",
+        choices=TEST_OVERLAP,
+        value=REFUSE,
     )
     seed: int | None = option_field(
         "Random seed of the split, the proposals and the initial weights.",
@@ -377,7 +386,8 @@ class SearchOptions(OptionSet):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_executor(self.executor)
+        _check_choice("executor", self.executor, EXECUTORS)
+        _check_choice("value of test_overlap", self.test_overlap, TEST_OVERLAP)
         if self.executor != "ray" and self.ray_resources:
             names = [f"--{name.replace('_', '-')}" for name in self.ray_resources]
             raise UsageError(f"{', '.join(names)} needs --executor ray; received --executor {self.executor}. Omit it.")
@@ -397,9 +407,9 @@ class SearchOptions(OptionSet):
 _RAY_RESOURCES = ("concurrency", "cpus_per_trial", "gpus_per_trial", "memory_per_trial", "address")
 
 
-def _check_executor(name: str) -> None:
-    if name not in EXECUTORS:
-        raise UnknownNameError("executor", name, EXECUTORS)
+def _check_choice(kind: str, name: str, choices: Sequence[str]) -> None:
+    if name not in choices:
+        raise UnknownNameError(kind, name, choices)
 
 
 def _search_option(name: str, **changes: Any) -> Any:
@@ -455,6 +465,11 @@ class SpliceOptions(OptionSet):
         "valid_fraction", help="Fraction of the images in the validation part, on which pairs are scored."
     )
     test_fraction: float | None = _search_option("test_fraction")
+    test_overlap: str = _search_option(
+        "test_overlap",
+        help="Whether the branches may have been trained or selected on images of the validation or test part: refuse, or "
+        "allow. Evaluations and reports of the study then state the number of these images.",
+    )
     fixed: Mapping[str, Any] | None = _search_option(
         "fixed",
         help="Hyperparameters of the spliced networks with fixed values, such as projection, n_dense, weights or "
@@ -469,7 +484,8 @@ class SpliceOptions(OptionSet):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_executor(self.executor)
+        _check_choice("executor", self.executor, EXECUTORS)
+        _check_choice("value of test_overlap", self.test_overlap, TEST_OVERLAP)
         if self.finetune < 0:
             raise UsageError(f"finetune must be 0 or more; received {self.finetune}.")
 

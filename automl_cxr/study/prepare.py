@@ -8,8 +8,10 @@ from pathlib import Path
 from automl_cxr.records import SplitRecord
 from automl_cxr.scoring.objectives import direction_of
 from automl_cxr.storage.urls import without_password
-from automl_cxr.study.data_preparation import OnProgress, digest_table, load_images, phantom_data
-from automl_cxr.study.options import SearchOptions
+from automl_cxr.study.data_preparation import OnProgress, StudyImages, digest_table, load_images, phantom_data
+from automl_cxr.study.image_hashes import HASHES_FILE
+from automl_cxr.study.model_sources import find_sources
+from automl_cxr.study.options import ALLOW, SearchOptions
 from automl_cxr.study.provenance import describe_versions
 from automl_cxr.study.settings import (
     DEFAULT_SPACE,
@@ -19,8 +21,9 @@ from automl_cxr.study.settings import (
     choose_space,
     resolve_settings,
 )
+from automl_cxr.study.source_overlap import check_sources, load_source_checks, save_source_checks, warnings_of
 from automl_cxr.study.spec import StudySpec, resolve_path
-from automl_cxr.study.store import StudyStore, check_study_name, creation_lock
+from automl_cxr.study.store import StudyStore, check_study_name, creation_lock, explained_disk_errors
 from automl_cxr.study.study_audit import audit_messages, audit_study, load_audit
 from automl_cxr.study.warm_start import enqueue_missing, plan_warm_start, save_warm_start
 
@@ -59,7 +62,7 @@ def prepare_study(
     Raises:
         UsageError: A value is impossible, or a name does not exist.
         StudyMismatchError: The study exists with other settings, or its data changed.
-        DataError: The data are unusable.
+        DataError: The data are unusable, or test images were used to train or select a model from which the study starts.
     """
     name = check_study_name(_default_name(options) if options.name is None else options.name)
     with creation_lock(name, runs):
@@ -86,22 +89,51 @@ def prepare_study(
             **specified,
         )
         weights_folder = _as_path(spec.weights_folder)
+        folder = runs / name
         if existing:
             spec.require_same(existing.spec)
+            notes.extend(_check_existing(existing, images, options))
             enqueue_missing(existing)
             audit = load_audit(existing)
             notes.extend([] if audit is None else audit_messages(audit))
             return PreparedStudy(existing, decoded.path, weights_folder, tuple(notes), is_new=False)
         check_normal_class(spec)
-        if spec.warm_start is not None:
-            plan = plan_warm_start(StudyStore.open(spec.warm_start, runs=runs, storage=storage), spec, split)
+        earlier = None if spec.warm_start is None else StudyStore.open(spec.warm_start, runs=runs, storage=storage)
+        plan = None if earlier is None else plan_warm_start(earlier, spec)
+        notes.extend(_record_sources(spec, folder, images, options))
+        if plan is not None:
             notes.extend(plan.notes)
-            save_warm_start(plan, runs / name)
-        notes.extend(audit_study(runs / name, dataset.root, split, decoded))
+            save_warm_start(plan, folder)
+        notes.extend(audit_study(folder, dataset.root, split, decoded))
         directions = [direction_of(objective) for objective in spec.objectives]
         store = StudyStore.create(spec, split, runs=runs, storage=storage, directions=directions)
         enqueue_missing(store)
         return PreparedStudy(store, decoded.path, weights_folder, tuple(notes), is_new=True)
+
+
+def _record_sources(spec: StudySpec, folder: Path, images: StudyImages, options: SearchOptions) -> list[str]:
+    """Compare a study with its sources, and write the content hashes of its images and the result. Return the warnings.
+
+    Raises:
+        DataError: Test images were used to train or select a source, and the options do not allow it.
+    """
+    own, root = images.hash_parts(), images.dataset.root
+    sources = find_sources(spec, folder, root)
+    checks = check_sources(sources, own, allows_test_overlap=options.test_overlap == ALLOW)
+    own = own.with_earlier(source.images for source in sources if source.images is not None)
+    with explained_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        own.save(folder / HASHES_FILE)
+    save_source_checks(checks, folder)
+    return warnings_of(checks)
+
+
+def _check_existing(store: StudyStore, images: StudyImages, options: SearchOptions) -> list[str]:
+    """Return the warnings about the sources of an existing study; compare them first if an earlier version created it."""
+    checks = load_source_checks(store.folder)
+    if checks is not None and (store.folder / HASHES_FILE).is_file():
+        return warnings_of(checks)
+    return _record_sources(store.spec, store.folder, images, options)
 
 
 @dataclass(frozen=True)
@@ -109,20 +141,28 @@ class PreparedImages:
     """Images prepared as for a new study, without the study.
 
     Attributes:
-        split: Training, validation and test part.
-        images: File of the decoded training and validation images.
+        data: Their table, split and decoded pixels.
         image_size: Height and width of a decoded image, in pixels.
         fit: How images are resized to a square: "stretch", "pad" or "crop".
         weights_folder: Folder that is searched first for pretrained weights, or None.
         notes: Messages for the user about the data.
     """
 
-    split: SplitRecord
-    images: Path
+    data: StudyImages
     image_size: int
     fit: str
     weights_folder: Path | None
     notes: tuple[str, ...]
+
+    @property
+    def split(self) -> SplitRecord:
+        """Training, validation and test part."""
+        return self.data.split
+
+    @property
+    def images(self) -> Path:
+        """File of the decoded training and validation images."""
+        return self.data.decoded.path
 
 
 def prepare_images(options: SearchOptions, *, on_progress: OnProgress | None = None) -> PreparedImages:
@@ -136,9 +176,7 @@ def prepare_images(options: SearchOptions, *, on_progress: OnProgress | None = N
     settings = resolve_settings(options, None)
     images = load_images(_choose_data(options, None, notes), settings, notes, on_progress)
     weights_folder = _as_path(settings["weights_folder"])
-    return PreparedImages(
-        images.split, images.decoded.path, settings["image_size"], settings["fit"], weights_folder, tuple(notes)
-    )
+    return PreparedImages(images, settings["image_size"], settings["fit"], weights_folder, tuple(notes))
 
 
 def _choose_data(options: SearchOptions, existing: StudySpec | None, notes: list[str]) -> str:

@@ -1,5 +1,6 @@
 """The cache of decoded images: reuse, damage, interruption and concurrency."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -140,6 +141,23 @@ def test_a_lack_of_memory_is_not_stored(root: Path, folder: Path, monkeypatch: p
         assert set(decoded.unreadable) == set(IDS)
         assert "too large for the free memory" in decoded.unreadable[IDS[0]]
     assert decode(root, folder, ids)[0].ids == ids
+
+
+def test_the_hash_of_each_readable_file_is_kept_in_the_cache(root: Path, folder: Path) -> None:
+    (root / "a" / "1.png").write_text("no image")
+    expected = [hashlib.sha256((root / image).read_bytes()).digest() for image in ("a/0.png", "b/2.png", "b/3.png")]
+    for is_decoded in (True, False):
+        decoded, was_decoded = decode(root, folder)
+        assert was_decoded == is_decoded
+        assert [row.tobytes() for row in decoded.content_hashes] == expected
+
+
+def test_an_array_without_hashes_of_an_earlier_version_is_decoded_again(root: Path, folder: Path) -> None:
+    first, _ = decode(root, folder)
+    first.path.with_name("hashes.npy").unlink()
+    second, was_decoded = decode(root, folder)
+    assert was_decoded
+    np.testing.assert_array_equal(second.content_hashes, first.content_hashes)
 
 
 def test_an_image_that_is_added_later_is_decoded(root: Path, folder: Path, write_image: Callable[..., Path]) -> None:

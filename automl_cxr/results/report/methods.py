@@ -282,12 +282,13 @@ def _ensembles(data: ReportData) -> list[str]:
 def _evaluation(data: ReportData) -> list[str]:
     opened = data.test_opened
     selected = listed(["epochs", "trials", *(["the members of ensembles"] if data.ensembles else [])])
-    sentences = [f"These scores are optimistic, because the same images were used to select {selected}."]
+    sentences = [f"These scores are optimistic, because the same images were used to select {selected}.", *data.source_warnings]
     if not opened:
         return [*sentences, "The test part has not been evaluated."]
     last, objective = opened[-1], data.spec.objective
     recently = "" if len(opened) == 1 else f", most recently on {last['when'][:10]}"
     sentences.append(f"The test part was evaluated {times(len(opened))}{recently}.")
+    last = next((entry for entry in reversed(opened) if entry["scores"]), last)  # predictions of test images have no scores
     score = last["scores"].get(objective)
     if score is not None:
         in_evaluation = "" if len(opened) == 1 else " in the most recent evaluation"

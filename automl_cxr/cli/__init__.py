@@ -31,14 +31,14 @@ from automl_cxr.cli.splice_command import splice
 from automl_cxr.cli.storage_commands import storage
 from automl_cxr.cli.studies_commands import studies
 from automl_cxr.cli.verify_commands import replay, verify
-from automl_cxr.errors import AutomlCxrError
+from automl_cxr.errors import AutomlCxrError, UsageError
 from automl_cxr.version import __version__
 
 _INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 success, 1 the operation failed, 2 usage error, 130 interrupted."""
+    """Run the command line and exit: 0 success, 1 the operation failed, 2 usage error, 130 interrupted by Ctrl-C or SIGTERM."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # job schedulers send SIGTERM; handle it like Ctrl-C
     sys.exit(_run(arguments))
 
@@ -80,6 +80,12 @@ def commands() -> None:
 
     Start with `automl-cxr search`, which uses phantom images if no data are given, or with `automl-cxr data inspect DIR`.
     """
+    try:
+        os.getcwd()
+    except OSError as error:  # relative paths cannot be resolved, and no process of Ray starts
+        raise UsageError(
+            f"The working directory must exist and be accessible ({error.strerror or error}). Change to another one with `cd`."
+        ) from error
 
 
 for command in (

@@ -498,6 +498,17 @@ def test_the_number_of_the_best_trial_is_an_integer_if_another_study_has_none(ru
     assert (listed["full"]["best_trial"], listed["empty"]["best_trial"]) == (0, None)
 
 
+def test_a_deleted_working_directory_is_reported(run, tmp_path, monkeypatch):
+    (tmp_path / "deleted").mkdir()
+    monkeypatch.chdir(tmp_path / "deleted")
+    (tmp_path / "deleted").rmdir()
+    code, out, err = run("studies", "--runs", tmp_path)
+    assert (code, out) == (2, "")
+    assert err.startswith("automl-cxr: The working directory must exist")
+    assert err.count("\n") == 1
+    assert run("--help")[0] == 0
+
+
 @pytest.mark.slow
 def test_typed_options_take_precedence_over_a_study_file(run, phantoms):
     Path("tiny.toml").write_text(SPACE)

@@ -135,8 +135,15 @@ def explained_storage_errors() -> Iterator[None]:
     """Convert the errors of a storage that fails during use into a StudyError."""
     try:
         yield
-    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+    except Exception as error:
+        if not is_storage_error(error):
+            raise
         raise failed_storage(error) from error
+
+
+def is_storage_error(error: BaseException) -> bool:
+    """Return whether an error is that of a storage that fails during use."""
+    return isinstance(error, (optuna.exceptions.StorageInternalError, SQLAlchemyError))
 
 
 def failed_storage(error: BaseException) -> StudyError:

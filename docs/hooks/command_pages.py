@@ -50,8 +50,8 @@ def index_page() -> str:
         ]
         parts += [f"## {title}\n", "| command | purpose |", "| --- | --- |", *rows, ""]
     parts.append(
-        "Exit codes: 0 success, 1 the operation failed, 2 usage error, 130 interrupted by Ctrl-C or SIGTERM (the command can be "
-        "repeated)."
+        "Exit codes: 0 success, 1 the operation failed, 2 usage error, 130 interrupted by Ctrl-C or SIGTERM (the command can "
+        "be repeated)."
     )
     return "\n".join([*parts, ""])
 

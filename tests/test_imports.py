@@ -53,7 +53,6 @@ IMPORTING_MODULES = {
         "study/copying.py",
         "study/deletion.py",
         "results/importance.py",
-        "results/figures/hyperparameters.py",
         "results/dashboard/",
     ),
     "keras_tuner": ("engine/kerastuner_proposer.py",),

@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -30,15 +31,16 @@ from automl_cxr.cli.sections import SectionedGroup
 from automl_cxr.cli.splice_command import splice
 from automl_cxr.cli.storage_commands import storage
 from automl_cxr.cli.studies_commands import studies
+from automl_cxr.cli.unexpected_errors import describe_unexpected
 from automl_cxr.cli.verify_commands import replay, verify
-from automl_cxr.errors import AutomlCxrError
+from automl_cxr.errors import AutomlCxrError, UsageError
 from automl_cxr.version import __version__
 
 _INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 success, 1 the operation failed, 2 usage error, 130 interrupted."""
+    """Run the command line and exit: 0 success, 1 the operation failed, 2 usage error, 130 interrupted by Ctrl-C or SIGTERM."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # job schedulers send SIGTERM; handle it like Ctrl-C
     sys.exit(_run(arguments))
 
@@ -62,7 +64,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         _print_error(str(error))
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - users get one line; --debug shows the traceback
-        _print_error(f"{type(error).__name__}: {error}" + ("" if is_debug() else " (--debug shows the traceback)"))
+        _print_error(describe_unexpected(error) + ("" if is_debug() else " (--debug shows the traceback)"))
         return 1
 
 
@@ -80,6 +82,12 @@ def commands() -> None:
 
     Start with `automl-cxr search`, which uses phantom images if no data are given, or with `automl-cxr data inspect DIR`.
     """
+    try:
+        Path.cwd()
+    except OSError as error:  # relative paths cannot be resolved, and no process of Ray starts
+        raise UsageError(
+            f"The working directory must exist and be accessible ({error.strerror or error}). Change to another one with `cd`."
+        ) from error
 
 
 for command in (

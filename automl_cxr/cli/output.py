@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from automl_cxr.errors import UsageError
+from automl_cxr.io import atomic_write
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,13 +93,23 @@ def _plain(value: Any) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8.
+    """Write a text file in UTF-8, see ``write_bytes``."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file that is complete or unchanged if the disk is full. A link is followed; a device is written directly.
 
     Raises:
         UsageError: The file cannot be written.
     """
+    target = path.resolve()
     try:
-        path.write_text(text, encoding="utf-8")
+        if target.exists() and not target.is_file():  # such as /dev/stdout
+            target.write_bytes(content)
+        else:
+            with atomic_write(target) as file:
+                file.write(content)
     except OSError as error:
         raise UsageError(f"Cannot write {path} ({error.strerror or error}). Choose another --out.") from error
 
@@ -118,10 +129,7 @@ def write_table(path: Path, table: pd.DataFrame, kind: str, *, title: str) -> No
     from automl_cxr.results.tables import format_table
 
     content = format_table(table, kind, title=title)
-    try:
-        path.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-    except OSError as error:
-        raise UsageError(f"Cannot write {path} ({error.strerror or error}). Choose another --out.") from error
+    write_bytes(path, content.encode("utf-8") if isinstance(content, str) else content)
 
 
 def print_formatted(table: pd.DataFrame, kind: str) -> None:

@@ -41,8 +41,12 @@ def importance(study: str, evaluator: str, runs: str | None, storage: str | None
     if as_json:
         print_json({row["parameter"]: row for row in table.to_dict(orient="records")})
         return
-    assessed = table[table["left_out"] == ""]
-    print_table(assessed.drop(columns=["left_out"]), title=f"{study}: {evaluator}")
+    assessed = table[table["left_out"] == ""].drop(columns=["left_out"])
+    ranking, conditional = assessed[~assessed["conditional"]], assessed[assessed["conditional"]]
+    print_table(ranking.drop(columns=["conditional"]), title=f"{study}: {evaluator}")
+    if not conditional.empty:
+        title = "conditional hyperparameters: share within the trials in which each is active"
+        print_table(conditional.drop(columns=["conditional"]), title=title)
     for row in table[table["left_out"] != ""].itertuples():
         print_message(f"omitted: {row.parameter} ({row.left_out})")
 

@@ -51,11 +51,10 @@ from automl_cxr.data.decode import (
 from automl_cxr.data.npy_io import is_complete_array, sync, write_header
 from automl_cxr.errors import DataError, ImageMemoryError, UnreadableImageError, UsageError
 from automl_cxr.hardware import n_usable_cores
-from automl_cxr.io import atomic_write
+from automl_cxr.io import DISK_FULL, atomic_write
 
 CACHE_VARIABLE = "AUTOML_CXR_CACHE"
 SIZE_RANGE = (8, 4096)
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -182,7 +181,7 @@ def decode_dataset(
 
 
 def _explain_write_failure(error: OSError, folder: Path) -> str:
-    problem = "has no space left" if error.errno in _DISK_FULL else f"cannot be written ({error.strerror or error})"
+    problem = "has no space left" if error.errno in DISK_FULL else f"cannot be written ({error.strerror or error})"
     return (
         f"Decoded images need a writable cache folder with free space; '{folder}' {problem}. "
         f"Free some space, or set {CACHE_VARIABLE} to another folder."

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -29,6 +30,25 @@ _LATEX = str.maketrans(
 )
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _FORBIDDEN_IN_XLSX = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # not allowed in XML 1.0
+
+
+def table_of_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Create a table in which optional integers remain integers; pandas would convert them to floating point.
+
+    Args:
+        rows: The cells of each row by column. A missing cell is None or NaN.
+        columns: The columns; None for those of the rows.
+    """
+    table = pd.DataFrame(rows, columns=columns)
+    for name in table.select_dtypes(float):
+        cells = [row.get(name) for row in rows]
+        if any(isinstance(cell, Integral) for cell in cells) and all(map(_is_optional_integer, cells)):
+            table[name] = pd.Series([math.nan if cell is None else cell for cell in cells], index=table.index, dtype=object)
+    return table
+
+
+def _is_optional_integer(cell: object) -> bool:
+    return cell is None or isinstance(cell, Integral) or (isinstance(cell, float) and math.isnan(cell))
 
 
 def format_table(table: pd.DataFrame, kind: str, *, title: str = "Leaderboard") -> str | bytes:

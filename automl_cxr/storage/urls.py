@@ -11,7 +11,9 @@ A path after three slashes is relative to the working directory; after four slas
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
 import re
 import socket
 import warnings
@@ -20,8 +22,9 @@ from pathlib import Path
 
 import optuna
 from filelock import FileLock
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy import event
+from sqlalchemy.engine import ExceptionContext, make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.storage.journal import JournalFile, JournalFileStorage
@@ -135,8 +138,24 @@ def explained_storage_errors() -> Iterator[None]:
     """Convert the errors of a storage that fails during use into a StudyError."""
     try:
         yield
-    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+    except Exception as error:
+        if not is_storage_error(error):
+            raise
         raise failed_storage(error) from error
+
+
+def is_storage_error(error: BaseException) -> bool:
+    """Return whether an error is that of a storage that fails during use."""
+    return isinstance(error, (optuna.exceptions.StorageInternalError, SQLAlchemyError))
+
+
+def is_read_only(error: BaseException | None) -> bool:
+    """Return whether a write failed because the storage is read-only."""
+    if isinstance(error, optuna.exceptions.StorageInternalError):
+        return is_read_only(error.__cause__)
+    cause = getattr(error, "orig", None) or error
+    is_denied = isinstance(cause, OSError) and cause.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
+    return is_denied or str(getattr(cause, "sqlite_errorname", "")).startswith("SQLITE_READONLY")
 
 
 def failed_storage(error: BaseException) -> StudyError:
@@ -173,8 +192,18 @@ def _create_parent(url: str) -> Path:
 def _open_sqlite(url: str, busy_seconds: float) -> optuna.storages.BaseStorage:
     """Open an SQLite file in its default rollback-journal mode; WAL mode needs memory shared between all processes."""
     file = _create_parent(url)
-    with FileLock(file.with_name(f".{file.name}.lock")):  # if two processes create the tables at the same time, they fail
+    # If two processes create the tables at the same time, they fail. In a read-only folder nothing is created.
+    is_writable = os.access(file.parent, os.W_OK)
+    with FileLock(file.with_name(f".{file.name}.lock")) if is_writable else contextlib.nullcontext():
         return _database(url, {"connect_args": {"timeout": busy_seconds}})
+
+
+def _explain_read_only_folder(context: ExceptionContext) -> None:
+    """Replace the error of SQLite for a folder in which it cannot create its journal: "unable to open database file"."""
+    file = context.engine.url.database if context.engine is not None else None
+    is_unopened = str(getattr(context.original_exception, "sqlite_errorname", "")).startswith("SQLITE_CANTOPEN")
+    if is_unopened and file and not os.access(Path(file).parent, os.W_OK):
+        raise DBAPIError(context.statement, None, OSError(errno.EROFS, os.strerror(errno.EROFS), file))
 
 
 def _open_journal(url: str, busy_seconds: float) -> optuna.storages.BaseStorage:
@@ -203,7 +232,9 @@ def _open_server(url: str, _busy_seconds: float) -> optuna.storages.BaseStorage:
 
 def _database(url: str, settings: dict[str, object]) -> optuna.storages.BaseStorage:
     literal = url.replace("{", "{{").replace("}", "}}")  # Optuna formats the URL as a template
-    return optuna.storages.get_storage(optuna.storages.RDBStorage(literal, engine_kwargs=settings))
+    storage = optuna.storages.RDBStorage(literal, engine_kwargs=settings)
+    event.listen(storage.engine, "handle_error", _explain_read_only_folder)
+    return optuna.storages.get_storage(storage)
 
 
 def _open_grpc(url: str, _busy_seconds: float) -> optuna.storages.BaseStorage:

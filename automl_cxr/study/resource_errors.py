@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Iterator
 
 from automl_cxr.errors import DiskFullError, OutOfMemoryError, TrialError
+from automl_cxr.io import DISK_FULL
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # TensorFlow, JAX and PyTorch have no common exception class for insufficient memory.
 _MEMORY_CLASSES = ("ResourceExhaustedError", "OutOfMemoryError")
 _MEMORY_MESSAGES = ("RESOURCE_EXHAUSTED", "out of memory", "OOM when allocating", "can't allocate memory")
@@ -22,7 +21,7 @@ def explained_resource_errors() -> Iterator[None]:
     except TrialError:
         raise
     except OSError as error:
-        if error.errno not in _DISK_FULL:
+        if not _is_disk_full(error):
             raise
         where = f" at {error.filename}" if error.filename else ""
         raise DiskFullError(f"The disk is full{where}. Free disk space there; the trial is run again.") from error
@@ -30,6 +29,11 @@ def explained_resource_errors() -> Iterator[None]:
         if not _is_memory_error(error):
             raise
         raise OutOfMemoryError(f"The memory is insufficient for this network and batch size ({_first_line(error)}).") from error
+
+
+def _is_disk_full(error: OSError) -> bool:
+    """Return whether a write failed for lack of space. The errors of HDF5 have the number only in their text."""
+    return error.errno in DISK_FULL or any(f"errno = {number}," in str(error) for number in DISK_FULL)
 
 
 def _is_memory_error(error: Exception) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+import optuna
 import pytest
 
 from automl_cxr import cli
@@ -484,6 +485,28 @@ class TestAfterASearch:
         code, _, err = run("search", "--name", "s", "--data", phantoms, "--image-size", 64, "--runs", searched)
         assert code == 2
         assert "created with image_size 32; received 64" in err
+
+
+def test_the_number_of_the_best_trial_is_an_integer_if_another_study_has_none(run, tmp_path):
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    optuna.create_study(study_name="empty", storage=url)
+    optuna.create_study(study_name="full", storage=url).add_trial(optuna.trial.create_trial(value=0.5))
+    code, out, err = run("studies", "--storage", url, "--runs", tmp_path)
+    assert code == 0, err
+    assert out.splitlines()[-1].split()[-4:-2] == ["0.5000", "0"]
+    listed = json.loads(run("studies", "--storage", url, "--runs", tmp_path, "--json")[1])
+    assert (listed["full"]["best_trial"], listed["empty"]["best_trial"]) == (0, None)
+
+
+def test_a_deleted_working_directory_is_reported(run, tmp_path, monkeypatch):
+    (tmp_path / "deleted").mkdir()
+    monkeypatch.chdir(tmp_path / "deleted")
+    (tmp_path / "deleted").rmdir()
+    code, out, err = run("studies", "--runs", tmp_path)
+    assert (code, out) == (2, "")
+    assert err.startswith("automl-cxr: The working directory must exist")
+    assert err.count("\n") == 1
+    assert run("--help")[0] == 0
 
 
 @pytest.mark.slow

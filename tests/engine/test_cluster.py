@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +16,9 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from automl_cxr.engine.placement import RayResources
 from automl_cxr.engine.protocol import Decision, Outcome, Pause, Proposal, Report
-from automl_cxr.engine.ray_execution import RayResources, run_with_ray
+from automl_cxr.engine.ray_execution import run_with_ray
 from automl_cxr.errors import WorkerDiedError
 
 STORE = 100 * 2**20
@@ -96,6 +98,38 @@ def test_trials_of_a_lost_node_fail_and_can_be_repeated(cluster, tmp_path):
     assert first.retry == WorkerDiedError.retry
     assert second.outcome is Outcome.FINISHED
     assert all(endings[-1].outcome is Outcome.FINISHED for endings in proposer.endings.values())
+
+
+def run_with_others(proposal, folder, n_trials):
+    """Report the resources of this process once as many trials as given have begun."""
+    (folder / f"{proposal.number}.begun").touch()
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob("*.begun"))) < n_trials and time.monotonic() < deadline:
+        time.sleep(0.05)
+    facts = {"memory": os.environ["AUTOML_CXR_MEMORY_LIMIT"], "gpu": os.environ["CUDA_VISIBLE_DEVICES"]}
+    yield Report(1, 0.5, facts=facts)
+    return {"at_once": len(list(folder.glob("*.begun")))}
+
+
+@pytest.mark.slow
+def test_trials_on_gpus_share_the_memory_of_the_machines_with_gpus(tmp_path):
+    head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": STORE, "memory": 2**30}
+    cluster = Cluster(initialize_head=True, connect=False, head_node_args=head)
+    try:
+        memory = 40 * 2**30
+        cluster.add_node(num_cpus=8, num_gpus=2, memory=memory, object_store_memory=STORE)
+        proposer = RepeatingProposer(5)
+        run_with_ray(
+            partial(run_with_others, folder=tmp_path, n_trials=4),
+            proposer,
+            resources=RayResources(address=cluster.address, gpus_per_trial=0.4),
+        )
+    finally:
+        cluster.shutdown()
+    assert [endings[-1].error for endings in proposer.endings.values()] == [""] * 5
+    assert sorted(endings[-1].facts["at_once"] for endings in proposer.endings.values()) == [4, 4, 4, 4, 5]
+    assert {facts["memory"] for facts in proposer.facts.values()} == {str((memory + STORE) // 4)}
+    assert {facts["gpu"] for facts in proposer.facts.values()} == {"0", "1"}
 
 
 @dataclasses.dataclass(frozen=True)

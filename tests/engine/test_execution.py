@@ -10,9 +10,10 @@ from functools import partial
 import pytest
 
 from automl_cxr.engine.inline_execution import run_inline
+from automl_cxr.engine.placement import Placement, RayResources
 from automl_cxr.engine.protocol import Decision, Outcome, Pause, Proposal, Report, TrialEnd, TrialRun
-from automl_cxr.engine.ray_execution import Placement, RayResources, place, run_with_ray, worker_environment
-from automl_cxr.errors import RetryPolicy, UsageError
+from automl_cxr.engine.ray_execution import run_with_ray, worker_environment
+from automl_cxr.errors import RetryPolicy
 
 EPOCHS = 4
 
@@ -138,58 +139,16 @@ def test_an_abandoned_attempt_cleans_up_once(tmp_path):
 GIB = 2**30
 
 
-@pytest.mark.parametrize(
-    ("settings", "cluster", "placement"),
-    [
-        ({}, {"CPU": 2, "memory": 16 * GIB}, Placement(concurrency=2, cpus=1, gpus=0)),
-        ({}, {"CPU": 64, "memory": 16 * GIB}, Placement(concurrency=8, cpus=8, gpus=0)),
-        ({}, {"CPU": 16, "GPU": 4, "memory": 64 * GIB}, Placement(concurrency=4, cpus=4, gpus=1)),
-        ({"gpus_per_trial": 0.25}, {"CPU": 16, "GPU": 1}, Placement(concurrency=4, cpus=4, gpus=0.25)),
-        ({"gpus_per_trial": 2}, {"CPU": 16, "GPU": 4}, Placement(concurrency=2, cpus=8, gpus=2)),
-        ({"gpus_per_trial": 0}, {"CPU": 4, "GPU": 1}, Placement(concurrency=4, cpus=1, gpus=0)),
-        ({"concurrency": 1}, {"CPU": 8, "largest_node_CPU": 4}, Placement(concurrency=1, cpus=4, gpus=0)),
-        ({"concurrency": 1}, {"CPU": 2}, Placement(concurrency=1, cpus=2, gpus=0)),
-        ({"cpus_per_trial": 2}, {"CPU": 8}, Placement(concurrency=4, cpus=2, gpus=0)),
-        ({}, {"CPU": 1, "memory": GIB}, Placement(concurrency=1, cpus=1, gpus=0)),
-        ({}, {"CPU": 2, "nodes": 1, "node_memory": 16 * GIB}, Placement(concurrency=2, cpus=1, gpus=0, memory=8 * GIB)),
-        ({}, {"CPU": 8, "nodes": 2, "node_memory": 16 * GIB}, Placement(concurrency=8, cpus=1, gpus=0, memory=4 * GIB)),
-        (
-            {},
-            {"CPU": 24, "GPU": 4, "nodes": 3, "GPU_nodes": 2, "node_memory": 16 * GIB},
-            Placement(concurrency=4, cpus=6, gpus=1, memory=8 * GIB),
-        ),
-        ({"memory_per_trial": 3}, {"CPU": 1, "node_memory": GIB}, Placement(concurrency=1, cpus=1, gpus=0, memory=3)),
-    ],
-)
-def test_trials_share_the_resources_of_the_cluster(settings, cluster, placement):
-    assert place(RayResources(**settings), cluster) == placement
-
-
-@pytest.mark.parametrize("settings", [{"gpus_per_trial": 1}, {"cpus_per_trial": 4}])
-def test_a_trial_larger_than_the_cluster_is_rejected(settings):
-    with pytest.raises(UsageError, match="A trial needs"):
-        place(RayResources(**settings), {"CPU": 2})
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [{"concurrency": 0}, {"cpus_per_trial": 0}, {"gpus_per_trial": -1}, {"gpus_per_trial": 1.5}, {"memory_per_trial": 0}],
-)
-def test_invalid_resources_are_rejected(settings):
-    with pytest.raises(UsageError, match="must be"):
-        RayResources(**settings)
-
-
 def test_the_environment_of_workers_limits_their_resources():
-    environment = worker_environment(Placement(concurrency=4, cpus=2, gpus=0.25, memory=GIB))
+    environment = worker_environment(Placement(concurrency=4, cpus=2, gpus=0.25), GIB)
     assert environment["AUTOML_CXR_GPUS"] == "0.25"
     assert environment["AUTOML_CXR_MEMORY_LIMIT"] == str(GIB)
     assert environment["OMP_NUM_THREADS"] == "2"
-    assert worker_environment(Placement(concurrency=1, cpus=1, gpus=2))["AUTOML_CXR_GPUS"] == "2"
+    assert worker_environment(Placement(concurrency=1, cpus=1, gpus=2), None)["AUTOML_CXR_GPUS"] == "2"
     assert "CUDA_VISIBLE_DEVICES" not in environment  # Ray sets this variable
 
 
 def test_no_gpu_is_visible_to_workers_without_one():
-    environment = worker_environment(Placement(concurrency=1, cpus=1, gpus=0))
+    environment = worker_environment(Placement(concurrency=1, cpus=1, gpus=0), None)
     assert environment["CUDA_VISIBLE_DEVICES"] == ""
     assert "AUTOML_CXR_GPUS" not in environment

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from automl_cxr.errors import UnknownNameError, UsageError
-from automl_cxr.results.tables import FORMATS, fold_intervals, format_of, format_table, safe_cells
+from automl_cxr.results.tables import FORMATS, fold_intervals, format_of, format_table, safe_cells, table_of_rows
 
 EVIL = "<script>alert(1)</script>"
 TABLE = pd.DataFrame(
@@ -23,6 +23,16 @@ TABLE = pd.DataFrame(
         "=name_&_1": ["=1+1|x", EVIL],
     }
 )
+
+
+def test_optional_integers_remain_integers():
+    rows = [{"units": 512, "rate": 1, "known": True}, {"rate": None}, {"units": float("nan"), "rate": 0.5, "known": False}]
+    table = table_of_rows(rows)
+    assert format_table(table, "csv").splitlines() == ["units,rate,known", "512,1.0,True", ",,", ",0.5,False"]
+    assert json.loads(format_table(table, "json"))[0]["units"] == 512
+    assert "| 512 | 1.0000 | yes |" in format_table(table, "md")
+    assert table.sort_values("units", ignore_index=True)["units"][0] == 512
+    assert table_of_rows([], ["units"]).empty
 
 
 @pytest.mark.parametrize("kind", FORMATS)

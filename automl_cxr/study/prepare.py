@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from automl_cxr.records import SplitRecord
 from automl_cxr.scoring.objectives import direction_of
 from automl_cxr.storage.urls import without_password
 from automl_cxr.study.data_preparation import OnProgress, StudyImages, digest_table, load_images, phantom_data
-from automl_cxr.study.image_hashes import HASHES_FILE
+from automl_cxr.study.image_hashes import HASHES_FILE, ImageHashes
 from automl_cxr.study.model_sources import find_sources
 from automl_cxr.study.options import ALLOW, SearchOptions
 from automl_cxr.study.provenance import describe_versions
@@ -21,7 +22,13 @@ from automl_cxr.study.settings import (
     choose_space,
     resolve_settings,
 )
-from automl_cxr.study.source_overlap import check_sources, load_source_checks, save_source_checks, warnings_of
+from automl_cxr.study.source_overlap import (
+    SourceCheck,
+    check_sources,
+    load_source_checks,
+    save_source_checks,
+    warnings_of,
+)
 from automl_cxr.study.spec import StudySpec, resolve_path
 from automl_cxr.study.store import StudyStore, check_study_name, creation_lock, explained_disk_errors
 from automl_cxr.study.study_audit import audit_messages, audit_study, load_audit
@@ -92,7 +99,7 @@ def prepare_study(
         folder = runs / name
         if existing:
             spec.require_same(existing.spec)
-            notes.extend(_check_existing(existing, images, options))
+            notes.extend(_check_existing(existing, spec, images, options))
             enqueue_missing(existing)
             audit = load_audit(existing)
             notes.extend([] if audit is None else audit_messages(audit))
@@ -111,29 +118,43 @@ def prepare_study(
         return PreparedStudy(store, decoded.path, weights_folder, tuple(notes), is_new=True)
 
 
-def _record_sources(spec: StudySpec, folder: Path, images: StudyImages, options: SearchOptions) -> list[str]:
+def _record_sources(
+    spec: StudySpec, folder: Path, images: StudyImages, options: SearchOptions, known: Sequence[SourceCheck] = ()
+) -> list[str]:
     """Compare a study with its sources, and write the content hashes of its images and the result. Return the warnings.
+
+    Args:
+        spec: Specification of the study.
+        folder: Its folder.
+        images: Its images.
+        options: Options of the search.
+        known: Earlier results; their sources are not compared again.
 
     Raises:
         DataError: Test images were used to train or select a source, and the options do not allow it.
     """
-    own, root = images.hash_parts(), images.dataset.root
-    sources = find_sources(spec, folder, root)
+    file = folder / HASHES_FILE
+    own = ImageHashes.load(file) if file.is_file() and known else images.hash_parts()
+    names = {check.source for check in known}
+    sources = [source for source in find_sources(spec, folder, images.dataset.root) if source.name not in names]
     checks = check_sources(sources, own, allows_test_overlap=options.test_overlap == ALLOW)
-    own = own.with_earlier(source.images for source in sources if source.images is not None)
     with explained_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        own.save(folder / HASHES_FILE)
-    save_source_checks(checks, folder)
-    return warnings_of(checks)
+        own.with_earlier(source.images for source in sources if source.images is not None).save(file)
+    save_source_checks([*known, *checks], folder)
+    return warnings_of([*known, *checks])
 
 
-def _check_existing(store: StudyStore, images: StudyImages, options: SearchOptions) -> list[str]:
-    """Return the warnings about the sources of an existing study; compare them first if an earlier version created it."""
-    checks = load_source_checks(store.folder)
-    if checks is not None and (store.folder / HASHES_FILE).is_file():
-        return warnings_of(checks)
-    return _record_sources(store.spec, store.folder, images, options)
+def _check_existing(store: StudyStore, spec: StudySpec, images: StudyImages, options: SearchOptions) -> list[str]:
+    """Return the warnings about the sources of an existing study.
+
+    Its sources are compared if an earlier version created the study, or if another folder of weights is searched now.
+    """
+    known = load_source_checks(store.folder)
+    is_complete = known is not None and (store.folder / HASHES_FILE).is_file()
+    if is_complete and spec.weights_folder == store.spec.weights_folder:
+        return warnings_of(known or [])
+    return _record_sources(spec, store.folder, images, options, known or [])
 
 
 @dataclass(frozen=True)

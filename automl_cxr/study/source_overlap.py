@@ -74,8 +74,8 @@ def check_sources(sources: Sequence[Source], own: ImageHashes, *, allows_test_ov
         if check.n_test and not allows_test_overlap:
             raise DataError(
                 f"Test images must not be used before the evaluation; {check.n_test} of {check.test_size} were used to train "
-                f"or select {check.source}. Use the data, the fractions and the --seed of its study to get the same split, or "
-                "pass --test-overlap allow: evaluations and reports will then state the overlap."
+                f"or select {check.source}. Use the split of its study (the same data, fractions and --seed, or a column split "
+                "in the table of the data), or pass --test-overlap allow: evaluations and reports will then state the overlap."
             )
     return checks
 

@@ -157,6 +157,7 @@ class TestOwnImages:
         assert set(n_read) == set(clinic.rglob("*.png"))
         assert set(n_read.values()) == {1}
 
+    @pytest.mark.slow
     def test_a_study_of_an_earlier_version_needs_its_images_once(self, search, data, hospital, tmp_path):
         store = search(data)
         site = self.write_site(store, data, tmp_path / "site")

@@ -10,7 +10,8 @@ from automl_cxr import api
 @pytest.fixture
 def study(finished, tmp_path):
     """Copy the study, because the tests record evaluations."""
-    return api.copy_study(finished.name, "copy", runs=finished.folder.parent, runs_to=tmp_path, storage_to=f"sqlite:///{tmp_path / 'studies.db'}")
+    storage = f"sqlite:///{tmp_path / 'studies.db'}"
+    return api.copy_study(finished.name, "copy", runs=finished.folder.parent, runs_to=tmp_path, storage_to=storage)
 
 
 def opened(study):

@@ -151,6 +151,7 @@ class TestStartingFromAnotherStudy:
         assert source_warnings(store.folder) == []
         assert [check.is_known for check in load_source_checks(store.folder)] == [True]
 
+    @pytest.mark.slow
     def test_the_images_of_its_own_sources_count_too(self, prepare, quick_search, earlier, space, tmp_path):
         other = draw_phantoms(tmp_path / "other", n_images=60, image_size=64, seed=2)
         between = prepare(name="between", data=str(other), space=space, warm_start="old")
@@ -172,6 +173,23 @@ class TestStartingFromAnotherStudy:
         with pytest.raises(DataError, match="were used to train or select"):
             prepare(space=transfer, fixed={"weights": "model.keras"}, weights_folder=str(tmp_path / "weights"), seed=1)
 
+    @pytest.mark.slow
+    def test_weights_are_checked_again_if_a_continued_study_takes_them_from_another_folder(
+        self, prepare, quick_search, earlier, transfer, tmp_path
+    ):
+        quick_search(prepare(name="same", seed=1), trials=1)
+        for name, study in (("first", "same"), ("second", "old")):
+            shutil.copytree(tmp_path / study / "trials" / "00000", tmp_path / name)
+        settings = {"fixed": {"weights": "model.keras"}, "seed": 1, "space": transfer}
+        store = prepare(**settings, weights_folder=str(tmp_path / "first")).store
+        assert source_warnings(store.folder) == []
+        with pytest.raises(DataError, match=r"second/model\.keras"):
+            prepare(weights_folder=str(tmp_path / "second"), space=None)
+        prepare(weights_folder=str(tmp_path / "second"), space=None, test_overlap="allow")
+        assert "second/model.keras" in source_warnings(store.folder)[0]
+        assert len(load_source_checks(store.folder)) == 2
+        assert find_hashes(earlier.folder).train <= find_hashes(store.folder).earlier
+
     def test_heads_of_another_study_are_checked(self, prepare, earlier, concat):
         with pytest.raises(DataError, match="used to train or select the fitted heads"):
             prepare(space=concat, fixed={"heads": str(earlier.folder / "heads")}, seed=1)
@@ -183,6 +201,7 @@ class TestStartingFromAnotherStudy:
         assert warning in prepared.notes
         assert "weights.keras are unknown, so it was not checked" in warning
 
+    @pytest.mark.slow
     def test_a_study_of_an_earlier_version_is_checked_by_the_images_at_their_new_place(
         self, prepare, quick_search, phantoms, space, tmp_path
     ):

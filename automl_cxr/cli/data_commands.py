@@ -27,12 +27,26 @@ def data() -> None:
 @data_options
 @json_option
 @debug_option
-def inspect(directory: str, layout: str | None, classes: list[str] | None, patients: str | None, as_json: bool) -> None:
+def inspect(
+    directory: str,
+    layout: str | None,
+    classes: list[str] | None,
+    label_column: str | None,
+    patients: str | None,
+    as_json: bool,
+) -> None:
     """Show the classes, patients, image sizes and given split of DIR, and every file that cannot be read."""
     from automl_cxr.data.inspection import inspect_data
 
     with progress_bar("decoding") as on_progress:
-        found = inspect_data(directory, layout=layout, classes=classes, patients=patients, on_progress=on_progress)
+        found = inspect_data(
+            directory,
+            layout=layout,
+            classes=classes,
+            patients=patients,
+            label_column=label_column,
+            on_progress=on_progress,
+        )
     if as_json:
         tables = {name: getattr(found, name).to_dict(orient="records") for name in ("classes", "splits")}
         print_json({**vars(found), **tables, "root": str(found.root)})
@@ -72,6 +86,7 @@ def audit(
     fix: Path | None,
     layout: str | None,
     classes: list[str] | None,
+    label_column: str | None,
     patients: str | None,
     as_json: bool,
 ) -> None:
@@ -86,7 +101,15 @@ def audit(
     for file in (out, fix):
         check_out(file)
     with progress_bar("decoding") as on_progress:
-        found = api.audit(directory, layout=layout, classes=classes, patients=patients, fix=fix, on_progress=on_progress)
+        found = api.audit(
+            directory,
+            layout=layout,
+            classes=classes,
+            patients=patients,
+            label_column=label_column,
+            fix=fix,
+            on_progress=on_progress,
+        )
     if out is not None:
         from automl_cxr.results.audit_page import audit_sections
         from automl_cxr.results.html_page import render_page

@@ -50,13 +50,14 @@ def inspect_data(
     layout: str | None = None,
     classes: Sequence[str] | None = None,
     patients: str | None = None,
+    label_column: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Inspection:
     """Read a data folder as a search does, and decode every image.
 
     Arguments and errors as in ``load_dataset``. ``on_progress`` is called with (images decoded, all images).
     """
-    dataset = load_dataset(root, layout=layout, classes=classes, patients=patients)
+    dataset = load_dataset(root, layout=layout, classes=classes, patients=patients, label_column=label_column)
     table = dataset.table
     decoded = decode_dataset(dataset.root, list(table["image"]), INSPECTED_SIZE, on_progress=on_progress)
     in_classes = table.groupby("patient_id")["label"].nunique()

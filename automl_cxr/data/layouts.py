@@ -7,12 +7,14 @@ decoded.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from automl_cxr.csv_io import read_rows
 from automl_cxr.data.layout_rows import RawTable
 from automl_cxr.data.readers import arrays, folders, nih, radiography, tables
-from automl_cxr.errors import DataError, UnknownNameError
+from automl_cxr.errors import DataError, UnknownNameError, UsageError
 
 
 @dataclass(frozen=True)
@@ -24,33 +26,73 @@ class Layout:
         description: Description for messages and help texts.
         recognises: Returns whether an existing path has this layout; must be fast and must not raise.
         read: Lists the images; raises DataError if the path does not have this layout.
+        has_label_column: Whether the labels are a column that a user may choose. ``recognises`` and ``read`` then accept the
+            keyword ``label_column``.
     """
 
     name: str
     description: str
-    recognises: Callable[[Path], bool]
-    read: Callable[[Path], RawTable]
+    recognises: Callable[..., bool]
+    read: Callable[..., RawTable]
+    has_label_column: bool = False
+
+    def with_label_column(self, label_column: str) -> Layout:
+        """Return the layout with a chosen label column.
+
+        Raises:
+            UsageError: The layout has no label column that can be chosen.
+        """
+        if not self.has_label_column:
+            others = " or ".join(layout.name for layout in LAYOUTS if layout.has_label_column)
+            raise UsageError(
+                f"--label-column applies to the layouts {others}; received '{label_column}' for the layout '{self.name}'. Omit "
+                "it, or name the table to use."
+            )
+        arguments = {"label_column": label_column}
+        return replace(self, recognises=partial(self.recognises, **arguments), read=partial(self.read, **arguments))
 
 
-def find_layout(root: Path, name: str | None = None) -> Layout:
+def find_layout(root: Path, name: str | None = None, *, label_column: str | None = None) -> Layout:
     """Return the layout with a name, or the first that recognises the root.
+
+    Args:
+        root: The data.
+        name: Name of the layout; by default detected.
+        label_column: Name of the label column of a table; by default one of the accepted names.
 
     Raises:
         UnknownNameError: There is no layout with this name.
+        UsageError: The layout has no label column that can be chosen.
         DataError: No layout recognises the root.
     """
     if name is not None:
         by_name = {layout.name: layout for layout in LAYOUTS}
         if name not in by_name:
             raise UnknownNameError("layout", name, by_name)
-        return by_name[name]
-    for layout in LAYOUTS:
+        return by_name[name] if label_column is None else by_name[name].with_label_column(label_column)
+    layouts = LAYOUTS
+    if label_column is not None:
+        layouts = tuple(layout.with_label_column(label_column) for layout in LAYOUTS if layout.has_label_column)
+    for layout in layouts:
         if layout.recognises(root):
             return layout
-    known = "; ".join(f"{layout.name}: {layout.description}" for layout in LAYOUTS)
+    known = "; ".join(f"{layout.name}: {layout.description}" for layout in layouts)
+    column = "" if label_column is None else f" with a label column '{label_column}'"
     raise DataError(
-        f"The data must follow a known layout; found none in '{root}'. Arrange the files in one of these ({known})."
+        f"The data must follow a known layout{column}; found none in '{root}'{_explain_tables(root)}. Arrange the files in one "
+        f"of these ({known})."
     )
+
+
+def _explain_tables(root: Path) -> str:
+    """Return the reasons why tables in a folder cannot be read, as the rest of a sentence."""
+    reasons = []
+    for path in sorted(root.glob("*.[cC][sS][vV]")):
+        try:
+            read_rows(path)
+        except DataError as error:
+            reasons.append(str(error).rstrip("."))
+    return "".join(f". {reason}" for reason in reasons)
 
 
 LAYOUTS = (
@@ -77,12 +119,14 @@ LAYOUTS = (
         "images as one .npy array beside a CSV file with a label in each row, optionally index, patient_id, split, view",
         arrays.recognises,
         arrays.read,
+        has_label_column=True,
     ),
     Layout(
         "csv",
         "a CSV file with a path and a label in each row, optionally patient_id, split, view",
         tables.recognises,
         tables.read,
+        has_label_column=True,
     ),
     Layout(
         "folders",

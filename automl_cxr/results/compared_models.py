@@ -78,7 +78,7 @@ def select_models(
         raise UnknownNameError("part", part, PARTS)
     numbers = _resolve_trials(store, trials, top, only_others=bool(ensembles or predictions), needs_model=part != "valid")
     folders = [_find_ensemble(store, name) for name in ensembles]
-    tables = [table.with_classes(store.spec.classes, f"study '{store.name}'") for table in read_prediction_tables(predictions)]
+    tables = read_prediction_tables(predictions, classes=store.spec.classes, whose=f"study '{store.name}'")
     place, unreadable, n_opened = ("out of fold" if store.split.folds else "valid part"), {}, 0
     predictions_by_model: dict[str, Predictions] = {}
     if part == "valid":

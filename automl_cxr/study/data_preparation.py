@@ -57,7 +57,13 @@ def load_images(data: str, settings: dict[str, Any], notes: list[str], on_progre
     Raises:
         DataError: The data are unusable: no known layout, too few patients, or a class without readable images.
     """
-    dataset = load_dataset(data, layout=settings["layout"], classes=settings["classes"], patients=settings["patients"])
+    dataset = load_dataset(
+        data,
+        layout=settings["layout"],
+        classes=settings["classes"],
+        patients=settings["patients"],
+        label_column=settings["label_column"],
+    )
     notes.extend(dataset.notes)
     if dataset.ignored:
         notes.append(_ignored_note(dataset))

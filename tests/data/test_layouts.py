@@ -148,8 +148,11 @@ def test_images_outside_of_the_table_folder_have_absolute_paths(write_folders: W
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"picture,label\n1.png,a\n", "must have a column path|image|filename; received label. Rename"),
-        (b"image,diagnosis\n1.png,a\n", "must have a column label|class|finding; received image. Rename"),
+        (b"picture,label\n1.png,a\n", "must have a column path|image|filename; received picture, label. Rename"),
+        (
+            b"image,diagnosis\n1.png,a\n",
+            "must have a column label|class|finding; received image, diagnosis. Rename one, or name it with --label-column",
+        ),
         (b"", "received no column"),
         (b"image,label\n1.png,caf\xe9\n", "must be a CSV file in UTF-8"),
         (b"image,label,split\n1.png,a,fold1\n", "must contain train, valid or test; received 'fold1'"),

@@ -63,7 +63,8 @@ def clean_table(dataset: Dataset, audit: Audit, *, beside: Path) -> CleanedTable
         {
             "path": [_path_for_table(dataset.root / image, beside) for image in remaining["image"]],
             "label": remaining["label"].to_numpy(),
-            "patient_id": remaining["patient_id"].to_numpy() if dataset.patients_known else "",
+            # An image without a patient is its own patient in the data set, but has none in the table.
+            "patient_id": remaining["patient_id"].where(remaining["patient_id"] != remaining["image"], "").to_numpy(),
             "split": [moved.get(image, part) for image, part in zip(remaining["image"], remaining["split"], strict=True)],
             "view": remaining["view"].to_numpy(),
         }
@@ -104,8 +105,11 @@ def _move_patients(rows: pd.DataFrame) -> Mapping[str, str]:
 
 
 def _path_for_table(file: Path, beside: Path) -> str:
-    """Return the path of a file for the table: relative if it is below the folder, never like a spreadsheet formula."""
+    """Return the path of a file for the table: relative if it is below the folder.
+
+    A path that a spreadsheet could interpret as a formula, or that begins with a space, begins with ``./``.
+    """
     if not file.is_relative_to(beside):
         return file.as_posix()
     relative = file.relative_to(beside).as_posix()
-    return f"./{relative}" if relative.startswith(("=", "+", "-", "@")) else relative
+    return f"./{relative}" if relative.startswith(("=", "+", "-", "@", "\t", "\r", " ")) else relative

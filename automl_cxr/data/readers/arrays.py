@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from automl_cxr.csv_io import read_lines
 from automl_cxr.data.arrays import ARRAY_SUFFIX, open_images
-from automl_cxr.data.csv_io import read_lines
 from automl_cxr.data.decode import describe_read_failure
 from automl_cxr.data.layout_rows import PART_OF_NAME, RawTable
 from automl_cxr.data.readers.array_labels import Lines, label_rows, lists_images, split_header
@@ -31,27 +31,40 @@ class _Found:
     arrays: Mapping[Path, int]
     tables: Mapping[Path, Lines]
     ignored: Mapping[str, str]
+    label_column: str | None
 
 
 _Pair = tuple[Path, Path]  # an array and its table
 
 
-def recognises(root: Path) -> bool:
+def recognises(root: Path, label_column: str | None = None) -> bool:
     """Return whether the root is an array, a table beside an array, or a folder with both."""
-    return root.suffix.casefold() == ARRAY_SUFFIX or bool(_matching_pairs(_find(root)))
+    return root.suffix.casefold() == ARRAY_SUFFIX or bool(_matching_pairs(_find(root, label_column)))
 
 
-def read(root: Path) -> RawTable:
+def read(root: Path, label_column: str | None = None) -> RawTable:
     """Read the images of one array, or of one array for each part, with their labels.
+
+    Args:
+        root: An array, a table, or a folder that contains both.
+        label_column: Name of the label column; by default one of the accepted names, or the only column without another use.
 
     Raises:
         DataError: There is no pair of array and table with equal numbers of rows, or the pairs are ambiguous, or a table
-            cannot be read.
+            cannot be read or has no clear label column.
+        UnknownNameError: A table has no column ``label_column``.
     """
-    found = _find(root)
+    found = _find(root, label_column)
     pairs = pair_up(root, _matching_pairs(found), found)
     labelled = [
-        label_rows(array, table, found.tables[table], found.arrays[array], part=_part_of(array) if len(pairs) > 1 else "")
+        label_rows(
+            array,
+            table,
+            found.tables[table],
+            found.arrays[array],
+            part=_part_of(array) if len(pairs) > 1 else "",
+            label_column=label_column,
+        )
         for array, table in pairs
     ]
     return RawTable(
@@ -64,7 +77,7 @@ def read(root: Path) -> RawTable:
 # Finding arrays and tables
 
 
-def _find(root: Path) -> _Found:
+def _find(root: Path, label_column: str | None) -> _Found:
     folder = root if root.is_dir() else root.parent
     try:
         visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
@@ -87,11 +100,12 @@ def _find(root: Path) -> _Found:
         if path.suffix.casefold() == ".csv":
             try:
                 lines = read_lines(path)
-            except DataError:
-                continue  # it may belong to another program
+            except DataError as error:  # it may belong to another program
+                ignored[path.name] = f"not used: {error}"
+                continue
             if lines and not lists_images(lines):
                 tables[path] = lines
-    return _Found(arrays, tables, ignored)
+    return _Found(arrays, tables, ignored, label_column)
 
 
 def _matching_pairs(found: _Found) -> list[_Pair]:
@@ -99,7 +113,7 @@ def _matching_pairs(found: _Found) -> list[_Pair]:
         (array, table)
         for array, n_images in found.arrays.items()
         for table, lines in found.tables.items()
-        if split_header(lines, n_images) is not None
+        if split_header(lines, n_images, found.label_column) is not None
     ]
 
 

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from automl_cxr.data.csv_io import COLUMN_NAMES, read_table
 from automl_cxr.data.files import explain_unusable, relative_path
 from automl_cxr.data.layout_rows import ImageRow, RawTable, parse_part
+from automl_cxr.data.table_columns import COLUMN_NAMES, read_table
 
 METADATA_NAME = "metadata.csv"
 
@@ -17,7 +17,7 @@ def join_metadata(root: Path, found: RawTable) -> RawTable:
     """Add patient, split and view from metadata.csv in the root to the images, matched by relative path.
 
     Raises:
-        DataError: The file is not a CSV file in UTF-8, or its split column contains an unknown part.
+        DataError: The file is not valid CSV in UTF-8, or its split column contains an unknown part.
     """
     path = root / METADATA_NAME
     if not path.is_file():

@@ -54,7 +54,7 @@ def test_an_array_with_labels_is_a_data_set_of_its_rows(write_array: WriteArray)
         pd.Series(LABELS).to_csv(),
         pd.Series(LABELS, dtype=float).to_csv(),
         pd.DataFrame({"label": LABELS}).to_csv(index=False),
-        pd.DataFrame({"Target": LABELS, "age": range(12)}).to_csv(),
+        pd.DataFrame({"Target": LABELS}).to_csv(),
         pd.DataFrame({"image_id": range(12), "Finding": LABELS}).to_csv(index=False),
         pd.DataFrame({"Unnamed: 0": range(12), "class": LABELS}).to_csv(index=False),
         pd.DataFrame({"row": range(12), "diagnosis": LABELS}).to_csv(index=False),

@@ -14,6 +14,7 @@ from pathlib import Path
 from automl_cxr.csv_io import read_rows
 from automl_cxr.data.layout_rows import RawTable
 from automl_cxr.data.readers import arrays, folders, nih, radiography, tables
+from automl_cxr.data.table_columns import check_label_column
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
 
 
@@ -62,37 +63,38 @@ def find_layout(root: Path, name: str | None = None, *, label_column: str | None
 
     Raises:
         UnknownNameError: There is no layout with this name.
-        UsageError: The layout has no label column that can be chosen.
-        DataError: No layout recognises the root.
+        UsageError: The layout has no label column that can be chosen, or no table has this column.
+        DataError: No layout recognises the root, or a table is damaged.
     """
     if name is not None:
         by_name = {layout.name: layout for layout in LAYOUTS}
         if name not in by_name:
             raise UnknownNameError("layout", name, by_name)
         return by_name[name] if label_column is None else by_name[name].with_label_column(label_column)
-    layouts = LAYOUTS
+    layouts: tuple[Layout, ...] = LAYOUTS
     if label_column is not None:
         layouts = tuple(layout.with_label_column(label_column) for layout in LAYOUTS if layout.has_label_column)
     for layout in layouts:
         if layout.recognises(root):
             return layout
+    _check_tables(root, label_column)
     known = "; ".join(f"{layout.name}: {layout.description}" for layout in layouts)
     column = "" if label_column is None else f" with a label column '{label_column}'"
     raise DataError(
-        f"The data must follow a known layout{column}; found none in '{root}'{_explain_tables(root)}. Arrange the files in one "
-        f"of these ({known})."
+        f"The data must follow a known layout{column}; found none in '{root}'. Arrange the files in one of these ({known})."
     )
 
 
-def _explain_tables(root: Path) -> str:
-    """Return the reasons why tables in a folder cannot be read, as the rest of a sentence."""
-    reasons = []
-    for path in sorted(root.glob("*.[cC][sS][vV]")):
-        try:
-            read_rows(path)
-        except DataError as error:
-            reasons.append(str(error).rstrip("."))
-    return "".join(f". {reason}" for reason in reasons)
+def _check_tables(root: Path, label_column: str | None) -> None:
+    """Raise the reason why the tables in a folder that has no layout are not used, if it is known.
+
+    Raises:
+        DataError: A table is damaged.
+        UnknownNameError: No table has the chosen label column.
+    """
+    names = [name for path in sorted(root.glob("*.[cC][sS][vV]")) for name in read_rows(path)[0]]
+    if names:
+        check_label_column(names, label_column)
 
 
 LAYOUTS = (

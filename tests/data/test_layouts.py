@@ -1,6 +1,7 @@
 """Images, labels and notes of each layout."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from automl_cxr.data.files import explain_unusable, walk_images
 from automl_cxr.data.layout_rows import RawTable
 from automl_cxr.data.layouts import LAYOUTS, find_layout
-from automl_cxr.errors import DataError, UnknownNameError
+from automl_cxr.errors import DataError, UnknownNameError, UsageError
 
 WriteFolders = Callable[..., Path]
 
@@ -166,6 +167,74 @@ def test_an_unusable_table_is_refused_with_a_remedy(write_folders: WriteFolders,
         find_layout(path).read(path)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+DAMAGED = [
+    ("1.png,AP, supine,a,b,p1", "line 3 of '{path}' has 6 instead of 5"),
+    ("1.png,AP,a", "line 3 of '{path}' has 3 instead of 5"),
+    ('1.png,AP,"a,b,p1', "'{path}' is not valid CSV from line 3 on"),
+]
+
+
+@pytest.mark.parametrize(("row", "reason"), DAMAGED)
+def test_a_damaged_row_of_a_table_is_refused_with_its_line(write_folders: WriteFolders, row: str, reason: str) -> None:
+    root = write_folders([f"{number}.png" for number in range(6)])
+    rows = [f"{number}.png,AP,x,{'ab'[number % 2]},p{number}" for number in range(6)]
+    path = root / "labels.csv"
+    path.write_text("\n".join(["path,notes,reader1,label,patient_id", rows[0], row, *rows[2:]]))
+    for data in (root, path):
+        with pytest.raises(DataError, match=re.escape(reason.format(path=path))):
+            read(data)
+
+
+@pytest.mark.parametrize(("row", "reason"), DAMAGED)
+def test_a_damaged_row_of_metadata_is_refused_with_its_line(write_folders: WriteFolders, row: str, reason: str) -> None:
+    root = write_folders(["a/1.png", "b/2.png"])
+    path = root / "metadata.csv"
+    path.write_text(f"image,view,notes,site,patient_id\na/1.png,PA,x,y,p1\n{row}\nb/2.png,AP,x,y,p2\n")
+    with pytest.raises(DataError, match=re.escape(reason.format(path=path))):
+        read(root)
+
+
+def test_a_table_with_a_damaged_header_beside_class_folders_is_reported(write_folders: WriteFolders) -> None:
+    root = write_folders(["images_1/1.png", "images_2/2.png"])
+    (root / "labels.csv").write_text('"path,label\nimages_1/1.png,a\nimages_2/2.png,b\n')
+    name, raw = read(root)
+    assert name == "folders"
+    assert "is not valid CSV from line 1 on" in raw.ignored["labels.csv"]
+
+
+def test_two_columns_of_the_same_name_are_refused(write_folders: WriteFolders) -> None:
+    path = write_folders(["1.png"]) / "labels.csv"
+    path.write_text("path,label,notes, Label\n1.png,a,x,b\n")
+    with pytest.raises(DataError, match=r"has the name 'label' for the columns 2, 4\. Rename the others"):
+        read(path)
+
+
+def test_used_and_other_columns_are_named(write_folders: WriteFolders) -> None:
+    root = write_folders(["1.png", "2.png"])
+    (root / "labels.csv").write_text("finding,path,label,site\nx,1.png,a,s\nx,2.png,b,s\n")
+    assert read(root)[1].notes == ("labels.csv: columns used: path, label; not used: finding, site.",)
+
+
+def test_the_label_column_of_a_table_can_be_chosen(write_folders: WriteFolders) -> None:
+    root = write_folders(["x/1.png", "y/2.png"])
+    (root / "labels.csv").write_text("path,label,Second Reader\nx/1.png,a,c\ny/2.png,b,d\n")
+    layout = find_layout(root, label_column=" second reader")
+    assert (layout.name, facts(layout.read(root), "label")) == ("csv", [("c",), ("d",)])
+    raw = find_layout(root / "labels.csv", "csv", label_column="Second Reader").read(root)
+    assert facts(raw, "label") == [("c",), ("d",)]
+    for data, name in ((root, None), (root / "labels.csv", None), (root / "labels.csv", "csv")):
+        with pytest.raises(UnknownNameError, match=r"Unknown label column 'Second'\. Did you mean 'Second Reader'"):
+            find_layout(data, name, label_column="Second").read(data)
+    with pytest.raises(UsageError, match="applies to the layouts arrays or csv; received 'label' for the layout 'folders'"):
+        find_layout(root, "folders", label_column="label")
+
+
+def test_spaces_around_a_path_are_part_of_it_only_if_the_file_has_them(write_folders: WriteFolders) -> None:
+    root = write_folders([" 1.png", "2.png"])
+    (root / "labels.csv").write_text("label,path\na, 1.png\nb, 2.png\n")
+    assert facts(read(root)[1], "image", "label") == [(" 1.png", "a"), ("2.png", "b")]
 
 
 def test_two_tables_are_refused(write_folders: WriteFolders) -> None:

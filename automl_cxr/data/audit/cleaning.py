@@ -63,8 +63,7 @@ def clean_table(dataset: Dataset, audit: Audit, *, beside: Path) -> CleanedTable
         {
             "path": [_path_for_table(dataset.root / image, beside) for image in remaining["image"]],
             "label": remaining["label"].to_numpy(),
-            # An image without a patient is its own patient in the data set, but has none in the table.
-            "patient_id": remaining["patient_id"].where(remaining["patient_id"] != remaining["image"], "").to_numpy(),
+            "patient_id": remaining["patient_id"].to_numpy() if dataset.patients_known else "",
             "split": [moved.get(image, part) for image, part in zip(remaining["image"], remaining["split"], strict=True)],
             "view": remaining["view"].to_numpy(),
         }

@@ -26,10 +26,19 @@ _LABEL_WORDS = {"label", "labels", "y", "target", "targets", "class", "classes"}
 
 @dataclass(frozen=True)
 class _Found:
-    """The files of a root: number of images of each array, lines of each table, and the reasons why others are not used."""
+    """The files of a root.
+
+    Attributes:
+        arrays: Number of images of each array.
+        tables: Lines of each table.
+        damaged: The error of each table that cannot be read.
+        ignored: The reasons why other files are not used.
+        label_column: Name of the label column, if it was chosen.
+    """
 
     arrays: Mapping[Path, int]
     tables: Mapping[Path, Lines]
+    damaged: Mapping[str, DataError]
     ignored: Mapping[str, str]
     label_column: str | None
 
@@ -69,7 +78,7 @@ def read(root: Path, label_column: str | None = None) -> RawTable:
     ]
     return RawTable(
         rows=tuple(row for one in labelled for row in one.rows),
-        ignored=found.ignored,
+        ignored={**found.ignored, **{name: str(error) for name, error in found.damaged.items()}},
         notes=(*(note for one in labelled for note in one.notes), *_notes_on_others(found, pairs)),
     )
 
@@ -87,6 +96,7 @@ def _find(root: Path, label_column: str | None) -> _Found:
     files = [path for path in visible if root in (folder, path) or root.suffix.casefold() != path.suffix.casefold()]
     arrays: dict[Path, int] = {}
     tables: dict[Path, Lines] = {}
+    damaged: dict[str, DataError] = {}
     ignored: dict[str, str] = {}
     for path in files:
         if path.suffix.casefold() == ARRAY_SUFFIX:
@@ -101,11 +111,11 @@ def _find(root: Path, label_column: str | None) -> _Found:
             try:
                 lines = read_lines(path)
             except DataError as error:  # it may belong to another program
-                ignored[path.name] = f"not used: {error}"
+                damaged[path.name] = error
                 continue
             if lines and not lists_images(lines):
                 tables[path] = lines
-    return _Found(arrays, tables, ignored, label_column)
+    return _Found(arrays, tables, damaged, ignored, label_column)
 
 
 def _matching_pairs(found: _Found) -> list[_Pair]:
@@ -127,6 +137,8 @@ def pair_up(root: Path, matching: Sequence[_Pair], found: _Found) -> list[_Pair]
         DataError: No pair matches, or several do and neither names nor parts distinguish them.
     """
     if not matching:
+        for error in found.damaged.values():
+            raise error
         counts = [f"{path.name} has {n_images} images" for path, n_images in found.arrays.items()]
         counts += [f"{path.name} has {len(lines)} lines" for path, lines in found.tables.items()]
         counts += [f"{name} is {reason}" for name, reason in found.ignored.items()]

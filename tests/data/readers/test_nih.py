@@ -109,6 +109,19 @@ def test_a_table_without_images_on_disk_is_refused_with_a_remedy(write_folders: 
         load_dataset(root)
 
 
+def test_only_the_last_empty_name_of_the_header_may_lack_a_field(write_folders: WriteFolders) -> None:
+    """The header has twelve fields and the rows have eleven; a row of ten or twelve has fields in other columns."""
+    root = write_folders(["images/00000001_000.png", "images/00000002_000.png", "images/00000003_000.png"])
+    labels = {"00000001_000.png": "Mass", "00000002_000.png": "Hernia", "00000003_000.png": "Mass"}
+    table = write_table(root, labels)
+    text = table.read_text()
+    assert len(load_dataset(root).table) == 3
+    for wrong, found in (("00000002_000.png,Hernia,", 12), ("00000002_000.png", 10)):
+        table.write_text(text.replace("00000002_000.png,Hernia", f"{wrong}"))
+        with pytest.raises(DataError, match=rf"line 3 of '.*' has {found} instead of 11"):
+            load_dataset(root)
+
+
 def test_two_tables_are_refused(download: Path) -> None:
     write_table(download, {"00000000_000.png": "Mass"}, "Data_Entry_2017_v2020.csv")
     with pytest.raises(DataError, match=r"found Data_Entry_2017\.csv, Data_Entry_2017_v2020\.csv\. Name the CSV file to use"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -138,15 +139,21 @@ def _check_length(row: Row, n_fields: int, line: int, path: Path) -> None:
 
 
 def _check_hidden_rows(numbered: Sequence[tuple[int, Row]], path: Path) -> None:
-    """Check that no field consists of rows between two misplaced quotation marks, which are valid CSV."""
+    """Check that no field consists of rows between two misplaced quotation marks, which are valid CSV.
+
+    Besides the numbers of fields, a field of these rows must be in the same column elsewhere, such as a label.
+    """
+    counts: dict[int, Counter[str]] = {}
     for line, row in numbered:
         for column, text in enumerate(row):
-            hidden = _rows_in_field(text, column, len(row))
-            if any(part and any(part == other[place] for _, other in numbered if other is not row) for place, part in hidden):
-                raise DataError(
-                    f"A quotation mark in a CSV table must be closed in the same row; a field of line {line} of '{path}' "
-                    "contains the following rows. Remove the quotation mark."
-                )
+            for place, part in _rows_in_field(text, column, len(row)):
+                if place not in counts:
+                    counts[place] = Counter(other[place] for _, other in numbered)
+                if part and counts[place][part] > (row[place] == part):
+                    raise DataError(
+                        f"A quotation mark in a CSV table must be closed in the same row; a field of line {line} of '{path}' "
+                        "contains the following rows. Remove the quotation mark."
+                    )
 
 
 def _rows_in_field(text: str, column: int, n_fields: int) -> list[tuple[int, str]]:
@@ -155,10 +162,9 @@ def _rows_in_field(text: str, column: int, n_fields: int) -> list[tuple[int, str
     The first line is then the end of a row from this column on, the last line the start of a row up to this column, and each
     line between is a row. The list is empty if the numbers of fields are others, as in nearly all text with line breaks.
     """
-    lines = [line.split(",") for line in text.splitlines()]
-    if len(lines) < 2:
+    if "," not in text or len(text.splitlines()) < 2:
         return []
-    first, *between, last = lines
+    first, *between, last = [line.split(",") for line in text.splitlines()]
     if len(first) != n_fields - column or len(last) != column + 1 or any(len(parts) != n_fields for parts in between):
         return []
     return [

@@ -204,6 +204,16 @@ def test_a_table_with_a_damaged_header_beside_class_folders_is_reported(write_fo
     assert "is not valid CSV from line 1 on" in raw.ignored["labels.csv"]
 
 
+def test_different_rows_of_an_image_in_metadata_are_refused(write_folders: WriteFolders) -> None:
+    root = write_folders(["a/1.png", "b/2.png"])
+    text = "image,patient_id,age\na/1.png,p1,50\n./a/1.png,p1,51\nb/2.png,p2,52\n"
+    (root / "metadata.csv").write_text(text)
+    assert facts(read(root)[1], "patient_id") == [("p1",), ("p2",)]
+    (root / "metadata.csv").write_text(text.replace("./a/1.png,p1", "./a/1.png,p9"))
+    with pytest.raises(DataError, match=r"different entries for 'a/1\.png'"):
+        read(root)
+
+
 def test_two_columns_of_the_same_name_are_refused(write_folders: WriteFolders) -> None:
     path = write_folders(["1.png"]) / "labels.csv"
     path.write_text("path,label,notes, Label\n1.png,a,x,b\n")

@@ -63,7 +63,10 @@ def read(root: Path) -> RawTable:
     single = [name for name in present if _is_single(listed[name]["label"])]
     part_of = _read_lists(table.parent)
     rows = tuple(_row(path_of[name], listed[name], part_of.get(name, "")) for name in single)
-    return RawTable(rows, ignored, tuple(_notes(table.name, listed, path_of, present)))
+    notes = [*_notes(table.name, listed, path_of, present)]
+    if part_of and part_of.keys().isdisjoint(present):
+        notes.append(f"None of the images is in {' or '.join(_LISTS)}, so a split is made.")
+    return RawTable(rows, ignored, tuple(notes))
 
 
 def _only_entry_table(root: Path) -> Path:

@@ -85,6 +85,14 @@ def test_images_missing_from_the_table_are_counted(download: Path, write_image: 
     }
 
 
+def test_lists_that_name_no_image_are_reported(download: Path) -> None:
+    for name in ("train_val_list.txt", "test_list.txt"):
+        (download / name).write_text("images/" + (download / name).read_text().replace("\n", "\nimages/"))
+    dataset = load_dataset(download)
+    assert "None of the images is in train_val_list.txt or test_list.txt, so a split is made." in dataset.notes
+    assert set(dataset.table["split"]) == {""}
+
+
 def test_an_image_on_both_lists_is_in_the_test_part(download: Path) -> None:
     with (download / "test_list.txt").open("a") as file:
         file.write("\n00000001_000.png\n")

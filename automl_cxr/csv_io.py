@@ -18,6 +18,7 @@ from automl_cxr.errors import DataError
 
 Row = list[str]
 _NUL = "\0"
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
 def read_header(path: Path) -> Row:
@@ -41,13 +42,14 @@ def read_rows(path: Path, *, empty_last_name: bool = False) -> tuple[Row, list[R
         The header and the rows, each with one field for each column. Both are empty if the file is empty.
 
     Raises:
-        DataError: The file cannot be read or is not UTF-8, a quotation mark is not closed, or the rows have different numbers
-            of fields. The message contains the line.
+        DataError: The file cannot be read or is not UTF-8, a quotation mark is not closed, the rows have different numbers of
+            fields, or the separator is not a comma. The message contains the line.
     """
     with _open_csv(path) as file:
         numbered = list(_parse(file, path))
     if not numbered:
         return [], []
+    _check_separator([numbered[0][1]], path)
     (_, header), *rest = numbered
     if empty_last_name and rest and not header[-1].strip() and len(rest[0][1]) == len(header) - 1:
         header = header[:-1]
@@ -77,6 +79,7 @@ def read_lines(path: Path) -> list[Row]:
         if row or n_fields == 1:
             _check_length(row or [""], n_fields, line, path)
             rows.append([text.strip() for text in row or [""]])
+    _check_separator(rows, path)
     return rows
 
 
@@ -128,6 +131,16 @@ def _parse(file: IO[str], path: Path, *, skip_blank: bool = True) -> Iterator[tu
             )
         if row or not skip_blank:
             yield line, row
+
+
+def _check_separator(rows: Sequence[Row], path: Path) -> None:
+    """Check that rows of one field do not consist of fields with another separator."""
+    for separator, name in _OTHER_SEPARATORS.items():
+        if all(len(row) == 1 and separator in row[0] for row in rows):
+            raise DataError(
+                f"The columns of a table must be separated by commas; received {name} in '{path}' ({rows[0][0][:60]!r}). "
+                "Save it as CSV with commas."
+            )
 
 
 def _check_length(row: Row, n_fields: int, line: int, path: Path) -> None:

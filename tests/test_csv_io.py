@@ -116,6 +116,17 @@ def test_a_blank_line_is_an_empty_field_only_in_the_middle_of_one_column(csv_fil
     assert read_lines(write(csv_file, "a,b\n\nc,d\n,\n")) == [["a", "b"], ["c", "d"]]
 
 
+@pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
+def test_another_separator_is_named(csv_file: Path, separator: str, name: str) -> None:
+    write(csv_file, f"path{separator}score\na{separator}0,5\n")
+    with pytest.raises(DataError, match=f"must be separated by commas; received {name} in .* Save it as CSV with commas"):
+        read_rows(csv_file)
+    write(csv_file, f"0{separator}a\n1{separator}b\n")
+    with pytest.raises(DataError, match=f"must be separated by commas; received {name}"):
+        read_lines(csv_file)
+    assert read_lines(write(csv_file, f"label\na{separator}b\n")) == [["label"], [f"a{separator}b"]]
+
+
 @pytest.mark.parametrize("content", ["a,b\n1,2\n".encode("utf-16"), "a,b\n1,2\n".encode("utf-16-le"), b"a,b\ncaf\xe9,1\n"])
 def test_other_encodings_are_refused(csv_file: Path, content: bytes) -> None:
     csv_file.write_bytes(content)

@@ -11,6 +11,8 @@ from automl_cxr.errors import DataError, UnknownNameError
 Columns = Mapping[str, tuple[str, ...]]
 """Standard column name to the accepted names in a file, in order of preference."""
 
+_MAX_NAMES = 12  # in a message
+
 COLUMN_NAMES: Columns = {
     "image": ("path", "image", "filename"),
     "label": ("label", "class", "finding"),
@@ -102,9 +104,16 @@ def _clean(text: str, column: str) -> str:
     return text if stripped and column == "image" else stripped
 
 
+def list_names(header: Sequence[str]) -> str:
+    """Return the names of a header for a message, the first ones of a wide table."""
+    names = [name.strip() or "''" for name in header]
+    more = f", ... ({len(names)} columns)" if len(names) > _MAX_NAMES else ""
+    return (", ".join(names[:_MAX_NAMES]) + more) or "no column"
+
+
 def describe_columns(table_name: str, header: Sequence[str], used: Sequence[str]) -> tuple[str, ...]:
     """Return a note on the columns that are used and not used; no note if all are used."""
-    others = [name.strip() for name in header if name not in used and name.strip()]
+    others = [name for name in header if name not in used and name.strip()]
     if not others:
         return ()
-    return (f"{table_name}: columns used: {', '.join(filter(None, map(str.strip, used)))}; not used: {', '.join(others)}.",)
+    return (f"{table_name}: columns used: {', '.join(filter(None, map(str.strip, used)))}; not used: {list_names(others)}.",)

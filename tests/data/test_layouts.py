@@ -155,6 +155,7 @@ def test_images_outside_of_the_table_folder_have_absolute_paths(write_folders: W
             "must have a column label|class|finding; received image, diagnosis. Rename one, or name it with --label-column",
         ),
         (b"", "received no column"),
+        (",".join(map(str, range(14))).encode(), "received 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... (14 columns). Rename"),
         (b"image,label\n1.png,caf\xe9\n", "must be a CSV file in UTF-8"),
         (b"image,label,split\n1.png,a,fold1\n", "must contain train, valid or test; received 'fold1'"),
         (b"image,label\n8.png,a\n9.png,b\n", "none of 2 images can be used, for example '8.png'"),

@@ -17,6 +17,7 @@ from automl_cxr.data.table_columns import (
     check_unique,
     describe_columns,
     find_columns,
+    list_names,
     with_label_column,
 )
 from automl_cxr.errors import DataError
@@ -172,7 +173,7 @@ def _only_other_column(header: Sequence[str], n_columns: int, positions: Mapping
             f"The label column of '{table}' must be known; received {n_columns} columns without names. Add a header with the "
             "column label."
         )
-    received = ", ".join(header[position] for position in named) or "none"
+    received = list_names([header[position] for position in named])
     raise DataError(
         f"The labels of '{table}' must be in a column {'|'.join(_COLUMNS['label'])}, or in the only one without other use; "
         f"received {received}. Name it with --label-column, or rename it."

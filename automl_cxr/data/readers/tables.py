@@ -15,6 +15,7 @@ from automl_cxr.data.table_columns import (
     Columns,
     check_label_column,
     describe_columns,
+    list_names,
     read_columns,
     read_table,
     with_label_column,
@@ -64,8 +65,8 @@ def read(root: Path, label_column: str | None = None) -> RawTable:
     check_label_column(header, label_column)
     for column, remedy in (("image", "Rename one"), ("label", "Rename one, or name it with --label-column")):
         if column not in columns:
-            received = ", ".join(name.strip() for name in header) or "no column"
-            raise DataError(f"The table '{path}' must have a column {'|'.join(names[column])}; received {received}. {remedy}.")
+            accepted = "|".join(names[column])
+            raise DataError(f"The table '{path}' must have a column {accepted}; received {list_names(header)}. {remedy}.")
     found = _rows_from_records(path, records)
     return replace(found, notes=(*found.notes, *describe_columns(path.name, header, list(columns.values()))))
 

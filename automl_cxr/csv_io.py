@@ -73,7 +73,7 @@ def read_lines(path: Path) -> list[Row]:
         numbered.pop()
     if not numbered:
         return []
-    n_fields = max(len(numbered[0][1]), 1)
+    n_fields = next(len(row) for _, row in numbered if row)
     rows = []
     for line, row in numbered:
         if row or n_fields == 1:

@@ -113,7 +113,8 @@ def test_line_ends_and_blank_lines_do_not_matter(csv_file: Path) -> None:
 
 def test_a_blank_line_is_an_empty_field_only_in_the_middle_of_one_column(csv_file: Path) -> None:
     assert read_lines(write(csv_file, 'a\n\nb\n""\n c \n\n""\n')) == [["a"], [""], ["b"], [""], ["c"]]
-    assert read_lines(write(csv_file, "a,b\n\nc,d\n,\n")) == [["a", "b"], ["c", "d"]]
+    assert read_lines(write(csv_file, "\na,b\n\nc,d\n,\n")) == [["a", "b"], ["c", "d"]]
+    assert read_lines(write(csv_file, "\n\n")) == read_lines(write(csv_file, "")) == []
 
 
 @pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])

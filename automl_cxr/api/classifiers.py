@@ -168,7 +168,7 @@ def apply_ensemble(folder: str | Path, predictions: Sequence[str | Path]) -> tup
         predictions: Files of predictions, one per member, in the order of the members.
 
     Returns:
-        A table with one row per image, as in ``predict``; and notes about rescaled scores.
+        A table with one row per image, as in ``predict``; and notes about the columns that are used and about rescaled scores.
 
     Raises:
         DataError: A table is unreadable, or the number of tables differs from the number of members.

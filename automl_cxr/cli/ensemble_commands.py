@@ -252,13 +252,13 @@ def _calibration_line(found: Combination) -> str:
 def apply_ensemble(folder: Path, files: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     """Combine the members' predictions for new images. TABLES are one file per member, in the order of the members."""
     from automl_cxr import api
-    from automl_cxr.results.tables import to_csv, to_json
+    from automl_cxr.results.tables import to_json, to_plain_csv
 
     check_out(out)
     table, notes = api.apply_ensemble(folder, files)
     for note in notes:
         print_message(note)
-    text = to_json(table) if as_json else to_csv(table)
+    text = to_json(table) if as_json else to_plain_csv(table)
     if out is None:
         click.echo(text, nl=False)
     else:

@@ -110,6 +110,8 @@ def errors(
         )
     if top is not None and len(analysis.models) < top:
         print_message(f"Only {len(analysis.models)} models can be compared, fewer than --top {top}.")
+    for note in analysis.notes:
+        print_message(note)
     if as_json:
         print_json(_as_json(analysis))
     else:
@@ -156,6 +158,7 @@ def _as_json(analysis: ErrorAnalysis) -> dict[str, Any]:
         "confusions": _records(analysis.confusions()),
         "unreadable": analysis.unreadable,
         "test_opened": analysis.n_opened,
+        "notes": analysis.notes,
     }
 
 

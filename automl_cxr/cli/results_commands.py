@@ -138,7 +138,7 @@ def predict(
 ) -> None:
     """Classify image files and all images in folders, with the best trial of a study or an ensemble."""
     from automl_cxr import api
-    from automl_cxr.results.tables import to_csv, to_json
+    from automl_cxr.results.tables import to_json, to_plain_csv
 
     check_out(out)
     classifier = api.open_classifier(target, trial=trial, runs=runs, storage=storage)
@@ -148,7 +148,7 @@ def predict(
         print_message(note)
     for path, reason in problems.items():
         print_message(f"not predicted: {shown_path(path)}: {reason}")
-    text = to_json(table) if as_json else to_csv(table)
+    text = to_json(table) if as_json else to_plain_csv(table)
     if out is None:
         click.echo(text, nl=False)
     else:

@@ -157,6 +157,8 @@ def image_folders(root: Path) -> list[Path]:
 
 def relative_path(root: Path, listed: str) -> str:
     """Normalise a path from a table: relative if it is below the root, otherwise absolute."""
+    if listed != listed.strip() and not os.path.lexists(root / listed):
+        listed = listed.strip()  # spaces that separate columns, not part of the file name
     if "\\" in listed and not os.path.lexists(root / listed):
         listed = listed.replace("\\", "/")  # a table written on Windows
     absolute = os.path.abspath(root / listed)

@@ -52,6 +52,7 @@ def inspect_data(
     layout: str | None = None,
     classes: Sequence[str] | None = None,
     patients: str | None = None,
+    label_column: str | None = None,
     unknown_patients: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Inspection:
@@ -59,7 +60,14 @@ def inspect_data(
 
     Arguments and errors as in ``load_dataset``. ``on_progress`` is called with (images decoded, all images).
     """
-    dataset = load_dataset(root, layout=layout, classes=classes, patients=patients, unknown_patients=unknown_patients)
+    dataset = load_dataset(
+        root,
+        layout=layout,
+        classes=classes,
+        label_column=label_column,
+        patients=patients,
+        unknown_patients=unknown_patients,
+    )
     table = dataset.table
     named = table.mask(table["image"].isin(dataset.without_patient), other=table.assign(patient_id=None))
     decoded = decode_dataset(dataset.root, list(table["image"]), INSPECTED_SIZE, on_progress=on_progress)

@@ -40,7 +40,7 @@ class BuiltEnsemble:
         folder: Folder of the ensemble, for ``predict`` and ``evaluate``, or for ``apply_ensemble`` if members are tables.
         trials: Trial numbers, in the order of the members; without the members that are tables.
         combination: Members, rule, comparison of the methods, out-of-fold scores and calibration.
-        notes: Messages about conversions of the scores in tables.
+        notes: Messages about the columns that are used of tables, and conversions of their scores.
     """
 
     folder: Path
@@ -137,7 +137,7 @@ def build_ensemble(
     seed = store.spec.seed if seed is None else seed
     resolved_objective = Objective.named(objective or store.spec.objective, normal_class=store.spec.normal_index)
     trials = _choose_trials(store, top, members, diverse, resolved_objective)
-    tables = read_prediction_tables(predictions)
+    tables = read_prediction_tables(predictions, classes=store.spec.classes, whose=f"study '{store.name}'")
     check_method(method, len(trials) + len(tables))
     folder = store.folder / "ensembles" / (name or f"{method}-{len(trials) + len(tables)}")
     with atomic_ensemble_folder(folder) as partial:
@@ -145,7 +145,7 @@ def build_ensemble(
         rows = [trial_row(store, number) for number in trials] if tables else copy_members(store, trials, partial)
         rows += [table_row(table) for table in tables]
         combination = combine_members(
-            [*(store.predictions(number) for number in trials), *(_with_study_classes(store, table) for table in tables)],
+            [*(store.predictions(number) for number in trials), *(table.predictions for table in tables)],
             names=[*(f"trial {number}" for number in trials), *(table.name for table in tables)],
             method=method,
             objective=resolved_objective,
@@ -215,7 +215,7 @@ def apply_ensemble(folder: Path, predictions: Sequence[str | os.PathLike[str]]) 
         predictions: One table for each member, in the order in which the ensemble was built; labels are optional.
 
     Returns:
-        The predictions of the ensemble, and messages about conversions of the scores in tables.
+        The predictions of the ensemble, and messages about the columns that are used of tables and conversions of their scores.
 
     Raises:
         DataError: The folder contains no ensemble, or a table cannot be read or has other images or classes.
@@ -233,7 +233,7 @@ def apply_ensemble(folder: Path, predictions: Sequence[str | os.PathLike[str]]) 
         raise UsageError(
             f"This ensemble needs one table for each member, in the order {', '.join(names)}; received {len(predictions)}."
         )
-    tables = read_prediction_tables(predictions, classes=classes)
+    tables = read_prediction_tables(predictions, classes=classes, whose=f"the ensemble {folder.name}")
     probabilities, images = align([table.predictions for table in tables], names=[table.name for table in tables])
     combined = Predictions(images.ids, images.labels, rule.combine(probabilities), images.classes, images.patients)
     return combined, _notes(tables)
@@ -283,11 +283,6 @@ def _study_context(store: StudyStore) -> dict[str, Any]:
     if audit is not None:
         context |= {"shortcut_baseline": audit.baseline, "warnings": [*context["warnings"], *audit.warnings]}
     return context
-
-
-def _with_study_classes(store: StudyStore, table: PredictionTable) -> Predictions:
-    """Return a table's predictions with the columns in the order of the study's classes."""
-    return table.with_classes(store.spec.classes, f"study '{store.name}'").predictions
 
 
 def _seeded(settings: GeneticSettings | None, seed: int) -> GeneticSettings:

@@ -45,6 +45,7 @@ def load_study_dataset(store: StudyStore, data: str | None = None) -> Dataset:
         layout=spec.layout,
         classes=spec.classes,
         patients=spec.patients,
+        label_column=spec.label_column,
         unknown_patients=spec.unknown_patients,
     )
     if digest_table(dataset) != spec.data_digest:

@@ -122,7 +122,8 @@ def inherit_settings(request: SearchOptions, branches: Sequence[Branch]) -> Sear
     spec = trials[0].spec
     is_same_data = request.data is None or Path(request.data).expanduser().absolute() == Path(spec.data)
     inherited = ["data", "classes", "valid_fraction", "test_fraction", "seed", "normal_class", "weights_folder"]
-    for name in [*inherited, *(["layout", "patients", "unknown_patients"] if is_same_data else [])]:
+    data_settings = ["layout", "label_column", "patients", "unknown_patients"] if is_same_data else []
+    for name in [*inherited, *data_settings]:
         if settings[name] is None:
             settings[name] = getattr(spec, name)
     return SearchOptions(**settings)

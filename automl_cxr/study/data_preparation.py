@@ -73,6 +73,7 @@ def load_images(data: str, settings: dict[str, Any], notes: list[str], on_progre
         layout=settings["layout"],
         classes=settings["classes"],
         patients=settings["patients"],
+        label_column=settings["label_column"],
         unknown_patients=settings["unknown_patients"],
     )
     notes.extend(dataset.notes)

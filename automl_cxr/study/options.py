@@ -76,6 +76,13 @@ class SearchOptions(OptionSet):
         setting="classes",
         default_text="all classes",
     )
+    label_column: str | None = option_field(
+        "Column of the table that contains the labels, for the layouts csv and arrays.",
+        Section.DATA,
+        metavar="NAME",
+        setting="label_column",
+        default_text="label, class or finding; for an array also the only column without another use",
+    )
     patients: str | None = option_field(
         "Regular expression that finds the patient id in a file name: group 'patient', else group 1, else the whole match.",
         Section.DATA,
@@ -456,6 +463,7 @@ class SpliceOptions(OptionSet):
     seed: int | None = _search_option("seed", help="Random seed of the split and the initial weights.")
     layout: str | None = _search_option("layout")
     classes: Sequence[str] | None = _search_option("classes")
+    label_column: str | None = _search_option("label_column")
     patients: str | None = _search_option("patients")
     unknown_patients: str | None = _search_option("unknown_patients")
     image_size: int | None = _search_option("image_size", default_text="the size of a trained branch, else 112")

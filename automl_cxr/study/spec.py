@@ -27,6 +27,7 @@ class StudySpec:
         data: Absolute path of the data folder or table.
         layout: Name of its layout.
         classes: Class names in the order of their indices.
+        label_column: Name of the label column of the table, or None for one of the accepted names.
         patients: Regular expression that finds the patient id in a file name, or None.
         unknown_patients: What is done with images without a patient: "separate", "drop", or None if nothing was chosen, which
             is treated as "separate".
@@ -73,6 +74,7 @@ class StudySpec:
     valid_fraction: float
     test_fraction: float
     seed: int
+    label_column: str | None = None
     unknown_patients: str | None = None
     folds: int = 0
     fit: str = "stretch"

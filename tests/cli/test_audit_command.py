@@ -1,6 +1,9 @@
+import csv
 import json
 import shutil
 
+import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -34,6 +37,27 @@ def test_json_contains_the_whole_audit(run_audit):
     assert audit["shortcut"]["low"] <= audit["shortcut"]["macro_f1"] <= audit["shortcut"]["high"]
     assert audit["found_duplicates"] == []
     assert len(audit["differences"]) == 22
+
+
+def test_names_like_formulas_are_unchanged_in_a_cleaned_table(tmp_path, capsys):
+    names = ["=cmd.png", "+x.png", "-rf.png", "@x.png", " lead.png", 'two "q", lines\n.png', *(f"{n}.png" for n in range(14))]
+    rng = np.random.default_rng(0)
+    for name in names:
+        Image.fromarray(rng.integers(0, 256, (24, 24), np.uint8)).save(tmp_path / name)
+    shutil.copy(tmp_path / "0.png", tmp_path / "=copy.png")
+    patients = ["-00001", "=cmd", "@x", "+1", "p"]
+    rows = [[name, ("-1", "+ve")[n % 2], patients[n % 5], "", "-PA"] for n, name in enumerate([*names, "=copy.png"])]
+    table = tmp_path / "labels.csv"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "label", "patient_id", "split", "view"], *rows])
+    assert _run(["data", "audit", str(table), "--fix", str(tmp_path / "clean.csv")]) == 0
+    before, after = load_dataset(table).table, load_dataset(tmp_path / "clean.csv").table
+    kept = before[before["image"] != "=copy.png"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(after, kept)
+    assert set(after["label"]) == {"-1", "+ve"}
+    assert set(after["patient_id"]) == set(patients)
+    assert (tmp_path / "clean.changes.csv").read_text().splitlines()[1].startswith("'=copy.png,dropped,"), "for people"
+    capsys.readouterr()
 
 
 def test_a_page_that_cannot_be_written_is_refused_before_the_audit(run_audit, tmp_path):

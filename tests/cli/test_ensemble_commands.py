@@ -13,6 +13,8 @@ from automl_cxr import cli
 from automl_cxr.cli.ensemble_commands import build_ensemble
 from automl_cxr.ensemble.build import DEFAULT_METHOD
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS
+from automl_cxr.scoring.metrics import score_predictions
+from automl_cxr.scoring.prediction_tables import read_prediction_tables
 from tests.ensemble.drawing import draw
 
 QUICK = ["--population", 20, "--generations", 10, "--patience", 5, "--halvings", 1]
@@ -63,7 +65,8 @@ def test_every_setting_of_the_genetic_algorithm_is_an_option():
 def test_an_ensemble_is_built_from_tables_and_applied_to_tables(run, tables):
     code, out, err = run("ensemble", "build", "--predictions", *tables, *QUICK)
     assert code == 0, err
-    assert "model2.csv: 120 of 120 rows do not sum to 1: divided by their sums" in err
+    assert err.count("columns used: image, label, patient_id, ") == 3
+    assert "; not used: none; 120 of 120 rows do not sum to 1: divided by their sums" in err
     for text in ("model0.csv", "ga-by-class", "stacking", "out-of-fold ECE", "against the best member", "calibration:"):
         assert text in out
     assert "next: automl-cxr ensemble apply ensembles/ga-by-class-3 TABLES..." in out
@@ -77,6 +80,36 @@ def test_an_ensemble_is_built_from_tables_and_applied_to_tables(run, tables):
     code, _, err = run("ensemble", "apply", "ensembles/ga-by-class-3", *tables[:2])
     assert (code, "one table for each member" in err) == (2, True)
     assert run("evaluate", "ensembles/ga-by-class-3")[0] == 1
+
+
+def test_index_and_fold_columns_are_no_classes_and_are_printed(run, tables):
+    expected = [score_predictions(table.predictions)["macro_f1"] for table in read_prediction_tables(tables[:2])]
+    for file in tables:
+        lines = file.read_text().splitlines()
+        numbered = [f"{number},{line},{number % 5}" for number, line in enumerate(lines[1:])]
+        file.write_text("\n".join([f",{lines[0]},fold", *numbered]))
+    code, out, err = run("ensemble", "build", "--predictions", *tables[:2], "--method", "average", *QUICK, "--json")
+    assert code == 0, err
+    built = json.loads(out)
+    assert [member["score"] for member in built["members"]] == pytest.approx(expected)
+    assert all("; not used: a column without a name, fold" in note for note in built["notes"])
+    assert set(json.loads(Path(built["folder"], "ensemble.json").read_text())["classes"]) == set(CLASSES)
+
+
+@pytest.mark.slow
+def test_names_like_formulas_are_unchanged_in_tables_that_are_read_again(run, tables):
+    for file in tables:
+        text = file.read_text().replace("covid", "-1").replace("normal", "+ve").replace("other", "=cmd")
+        file.write_text(text.replace(".png,p", ".png,-0000").replace("\n", "\n@"))
+        file.write_text(file.read_text().removesuffix("@"))
+    assert run("ensemble", "build", "--predictions", *tables[:2], *QUICK)[0] == 0
+    code, _, err = run("ensemble", "apply", "ensembles/ga-by-class-2", *tables[:2], "--out", "combined.csv")
+    assert code == 0, err
+    (combined,) = read_prediction_tables(["combined.csv"])
+    assert set(combined.predictions.classes) == {"-1", "+ve", "=cmd"}
+    assert set(combined.predictions.ids) == {f"@{row}.png" for row in range(120)}
+    code, _, err = run("ensemble", "apply", "ensembles/ga-by-class-2", "combined.csv", "combined.csv")
+    assert code == 0, err
 
 
 @pytest.mark.slow

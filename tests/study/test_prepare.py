@@ -417,6 +417,23 @@ def test_given_validation_images_are_added_to_the_folds(prepare, phantoms, tmp_p
     assert any("are added to the training images" in note for note in prepared.notes)
 
 
+def test_the_label_column_is_part_of_the_specification_and_class_names_are_checked(prepare, phantoms, tmp_path):
+    images = sorted(phantoms.glob("*/*.png"))
+    rows = [f"{path},{('-1', 'sick')[number % 2]},{path.parent.name},{number}" for number, path in enumerate(images)]
+    data = tmp_path / "chest.csv"
+    data.write_text("\n".join(["path,label,reader 2,patient_id", *rows]))
+    prepared = prepare(name="second", data=str(data), label_column="reader 2")
+    assert prepared.store.spec.classes == ("effusion", "normal", "opacity")
+    assert load_study_dataset(prepared.store).classes == prepared.store.spec.classes
+    assert not prepare(name="second", data=str(data)).is_new, "a continued study keeps its label column"
+    first = prepare(name="first", data=str(data))
+    assert any("'-1' (30 images) looks like a missing or uncertain label" in note for note in first.notes)
+    assert any("columns used: path, label, patient_id; not used: reader 2" in note for note in first.notes)
+    data.write_text(data.read_text().replace(",sick,normal", ",Sick,normal"))
+    with pytest.raises(DataError, match="must differ in more than case"):
+        prepare(name="third", data=str(data))
+
+
 @pytest.mark.parametrize(("folds", "pruner"), [(None, "asha"), (0, "asha"), (3, "wilcoxon")])
 def test_the_default_pruner_depends_on_folds(prepare, folds, pruner):
     assert prepare(folds=folds, pruner=None).store.spec.pruner == pruner

@@ -110,8 +110,11 @@ def _move_patients(rows: pd.DataFrame) -> Mapping[str, str]:
 
 
 def _path_for_table(file: Path, beside: Path) -> str:
-    """Return the path of a file for the table: relative if it is below the folder, never like a spreadsheet formula."""
+    """Return the path of a file for the table: relative if it is below the folder.
+
+    A path that a spreadsheet could interpret as a formula, or that begins with a space, begins with ``./``.
+    """
     if not file.is_relative_to(beside):
         return file.as_posix()
     relative = file.relative_to(beside).as_posix()
-    return f"./{relative}" if relative.startswith(("=", "+", "-", "@")) else relative
+    return f"./{relative}" if relative.startswith(("=", "+", "-", "@", "\t", "\r", " ")) else relative

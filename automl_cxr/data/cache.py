@@ -28,9 +28,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 from filelock import BaseFileLock, FileLock
 
+from automl_cxr.cache_folder import CACHE_VARIABLE, cache_folder
 from automl_cxr.data.arrays import split_row
 from automl_cxr.data.decode import (
     DECODER_VERSION,
@@ -48,7 +48,6 @@ from automl_cxr.errors import DataError, UnreadableImageError, UsageError
 from automl_cxr.hardware import n_usable_cores
 from automl_cxr.io import atomic_write
 
-CACHE_VARIABLE = "AUTOML_CXR_CACHE"
 SIZE_RANGE = (8, 4096)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -121,12 +120,6 @@ class _Decoded:
     original_size: tuple[int, int]
     reason: str
     is_permanent: bool  # False for system errors that may disappear without a change of the file's status
-
-
-def cache_folder() -> Path:
-    """Return the folder for data that can be recomputed: ``AUTOML_CXR_CACHE``, else the platform's cache folder."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("automl_cxr")
 
 
 def decode_dataset(

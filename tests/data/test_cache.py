@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from automl_cxr.data.cache import DecodedImages, cache_folder, decode_dataset
+from automl_cxr.cache_folder import cache_folder
+from automl_cxr.data.cache import DecodedImages, decode_dataset
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data.decode import FITS, decode_image, fit_square
 from automl_cxr.errors import DataError, UnknownNameError, UsageError

@@ -47,3 +47,12 @@ def test_the_audited_table_is_not_replaced(tmp_path, capsys):
     assert "Choose another --fix" in capsys.readouterr().err
     assert "keep me" in table.read_text()
     assert not (tmp_path / "mine.changes.csv").exists()
+
+
+def test_the_list_of_changes_does_not_replace_another_file(run_audit, tmp_path):
+    other = tmp_path / "clean.changes.csv"
+    other.write_text("version,what\n1,my notes\n")
+    code, output = run_audit("--fix", tmp_path / "clean.csv")
+    assert (code, "which is another file. Choose another --fix" in output.err) == (2, True)
+    assert other.read_text() == "version,what\n1,my notes\n"
+    assert not (tmp_path / "clean.csv").exists()

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -100,9 +101,10 @@ def test_trials_of_a_lost_node_fail_and_can_be_repeated(cluster, tmp_path):
 
 @dataclasses.dataclass(frozen=True)
 class Summing:
-    """An objective that reads a file, as trials read their images."""
+    """An objective that reads a file, as trials read their images. With ``meeting``, two trials wait for each other."""
 
     images: Path
+    meeting: Path | None = None
 
     @property
     def inputs(self):
@@ -112,6 +114,10 @@ class Summing:
         return dataclasses.replace(self, images=places.get(self.images, self.images))
 
     def __call__(self, proposal):
+        if self.meeting is not None:
+            (self.meeting / str(proposal.number)).touch()
+            while len(list(self.meeting.iterdir())) < 2:
+                time.sleep(0.05)
         yield Report(1, 0.5, facts={"read": str(self.images)})
         return {"sum": int(np.load(self.images, mmap_mode="r").sum())}
 
@@ -134,23 +140,25 @@ def test_images_are_transferred_to_a_machine_without_them(cluster, tmp_path, mon
         command = ["unshare", "-m", "sh", "-c", start]
         nodes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
 
-    timer = threading.Timer(5, start_node)
+    objective, timer = Summing(hidden / "images.npy"), threading.Timer(5, start_node)
     try:
         if joins_during_the_search:
+            cluster.add_node(num_cpus=1, object_store_memory=STORE)  # for one of two trials that wait for each other
+            (tmp_path / "meeting").mkdir()
+            objective = dataclasses.replace(objective, meeting=tmp_path / "meeting")
             timer.start()
         else:
             start_node()
             while len(cluster.global_state._live_node_ids()) < 2:
                 assert nodes[0].poll() is None
-        run_with_ray(Summing(hidden / "images.npy"), proposer, resources=RayResources(address=cluster.address))
+        run_with_ray(objective, proposer, resources=RayResources(address=cluster.address, concurrency=2))
     finally:
         timer.cancel()
         for node in nodes:
             node.terminate()
             node.wait()
     assert [endings[-1].facts for endings in proposer.endings.values()] == [{"sum": int(images.sum())}] * 2
-    copies = {facts["read"] for facts in proposer.facts.values()}
-    (copy,) = copies
+    (copy,) = {facts["read"] for facts in proposer.facts.values()} - {str(objective.images)}
     assert Path(copy).parent == Path(os.environ["AUTOML_CXR_CACHE"]) / "copies"
     assert np.array_equal(np.load(copy), images)
 

@@ -85,7 +85,7 @@ def test_nothing_is_served_without_the_token(serve, path):
     ):
         status, _, content = request(path + query, **headers)
         assert status == 403
-        assert "that `automl-cxr dashboard` printed" in json.loads(content)["reason"]
+        assert "that `automl-cxr dashboard` printed" in (json.loads(content)["reason"] if "/api/" in path else content)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_name_that_was_bound_to_this_machine_is_refused(serve, storage, host):
     ):
         status, headers, content = request(path, method, body, Host=host, Cookie=cookie_of(access))
         assert (status, "Set-Cookie" in headers) == (403, False)
-        assert "--allow-host" in json.loads(content)["reason"]
+        assert "--allow-host" in content
     assert optuna.study.get_all_study_names(storage) == ["kept"]
 
 

@@ -82,7 +82,7 @@ def protect(app: Application, access: Access) -> Application:
     def protected_app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         reason = _explain_refusal(environ, access)
         if reason is not None:
-            return _refuse(start_response, reason)
+            return _refuse(environ, start_response, reason)
         parameters = parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True)
         given = [value for name, value in parameters if name == _TOKEN]
         if given and access.is_token(given[-1]):
@@ -90,6 +90,7 @@ def protect(app: Application, access: Access) -> Application:
             return _set_cookie(environ, start_response, access, others)
         if not access.is_token(_read_cookie(environ, access.cookie)):
             return _refuse(
+                environ,
                 start_response,
                 "The dashboard needs the address with the token that `automl-cxr dashboard` printed when it started. Open "
                 "that address once; this browser then remembers the token.",
@@ -152,9 +153,12 @@ def _set_cookie(
     return []
 
 
-def _refuse(start_response: Callable[..., Any], reason: str) -> Iterable[bytes]:
-    body = json.dumps({"reason": reason}).encode()  # the dashboard's own pages show the reason
-    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+def _refuse(environ: Mapping[str, Any], start_response: Callable[..., Any], reason: str) -> Iterable[bytes]:
+    """Answer with the reason: as JSON, which the pages of the dashboard show, or as text for a person."""
+    is_for_pages = environ.get("PATH_INFO", "").startswith("/api/")
+    body = (json.dumps({"reason": reason}) if is_for_pages else f"{reason}\n").encode()
+    content_type = "application/json" if is_for_pages else "text/plain; charset=utf-8"
+    headers = [("Content-Type", content_type), ("Content-Length", str(len(body)))]
     start_response(_status(HTTPStatus.FORBIDDEN), headers)
     return [body]
 

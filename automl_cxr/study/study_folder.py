@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from automl_cxr.errors import StudyError, UsageError
+from automl_cxr.storage.passwords import without_password
 from automl_cxr.storage.urls import DEFAULT_FILE, storage_file
 from automl_cxr.study.store import check_study_name, explained_disk_errors
 
@@ -43,7 +44,8 @@ def claim_folder(name: str, *, runs: Path, storage: str) -> Path:
 
     Raises:
         UsageError: As for ``check_folder_name``.
-        StudyError: The folder contains files that belong to no study, or it cannot be written.
+        StudyError: The folder contains files that belong to no study, or a study that was searched and is in another storage;
+            or it cannot be written.
     """
     folder = check_folder_name(name, runs=runs, storage=storage)
     with explained_disk_errors(folder):
@@ -53,6 +55,11 @@ def claim_folder(name: str, *, runs: Path, storage: str) -> Path:
             raise StudyError(
                 f"The folder of a new study must be new or empty; {folder} contains '{first}', which belongs to no study. "
                 "Choose another --name or --runs."
+            )
+        if (folder / "drivers").exists() or any((folder / "trials").glob("[0-9]*")):
+            raise StudyError(
+                f"The folder of a new study must not contain another study; {folder} contains a study that is not in "
+                f"{without_password(storage)}. Pass the --storage of that study, or another --runs or --name."
             )
         (folder / _MARKER).touch()
     return folder

@@ -46,6 +46,14 @@ def test_the_folder_of_an_interrupted_creation_is_used_again(tmp_path, prepare, 
     assert claim_folder("s", runs=tmp_path, storage=storage) == folder
 
 
+def test_a_study_of_another_storage_is_not_overwritten_by_a_search_of_the_same_name(tmp_path, prepare, quick_search):
+    quick_search(prepare(), trials=0)  # no trial has ended yet
+    files = {name: (tmp_path / "s" / name).read_bytes() for name in ("study.json", "split.json", "audit.json")}
+    with pytest.raises(StudyError, match=r"contains a study that is not in .*other\.db"):
+        prepare(storage=f"sqlite:///{tmp_path / 'other.db'}", seed=7)
+    assert files == {name: (tmp_path / "s" / name).read_bytes() for name in files}
+
+
 def test_a_deletion_removes_only_folders_that_this_program_has_renamed(tmp_path, prepare):
     storage = f"sqlite:///{tmp_path / 'studies.db'}"
     prepare()

@@ -47,18 +47,17 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Create a temporary folder that replaces the folder ``path`` when the block succeeds.
+    """Create a temporary folder that is renamed to ``path`` when the block succeeds.
 
-    This is not atomic: after the removal of the old folder and before the rename, neither folder exists.
+    An existing folder is not replaced, unless it is empty.
 
     Raises:
-        OSError: The folder cannot be written.
+        OSError: The folder cannot be written, or ``path`` is a file or a folder that is not empty.
     """
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     partial.mkdir(parents=True)
     try:
         yield partial
-        shutil.rmtree(path, ignore_errors=True)
         partial.replace(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from automl_cxr.data.audit.cleaning import clean_table
+from automl_cxr.data.audit.cleaning import CHANGES_COLUMNS, clean_table
 from automl_cxr.data.audit.record import Audit
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data_audit import audit_dataset
@@ -45,11 +45,14 @@ def audit(
 
     Raises:
         UnknownNameError: A layout or class does not exist.
-        UsageError: The cleaned table cannot be written, or would replace the audited one.
+        UsageError: The cleaned table cannot be written, or would replace the audited one, or the list of changes would replace
+            another file.
         DataError: The data are unusable.
     """
     if fix is not None and Path(fix).resolve() == Path(data).resolve():  # its other columns would be lost
         raise UsageError(f"The cleaned table must not replace the audited table; received {fix}. Choose another --fix.")
+    if fix is not None:
+        _check_changes_file(changes_file(Path(fix)))
     dataset = load_dataset(
         os.fspath(data),
         layout=layout,
@@ -70,6 +73,16 @@ def audit(
 def changes_file(cleaned: Path) -> Path:
     """Return the path of the list of changes that belongs to a cleaned table."""
     return cleaned.with_suffix(".changes.csv")
+
+
+def _check_changes_file(file: Path) -> None:
+    """Raise UsageError if the list of changes, whose name the user did not choose, would replace another file."""
+    if not file.exists():
+        return
+    with file.open(encoding="utf-8", errors="replace") as stream:
+        header = stream.readline().rstrip("\n")
+    if header != ",".join(CHANGES_COLUMNS):
+        raise UsageError(f"The changes are listed in {file}, which is another file. Choose another --fix.")
 
 
 def _write(file: Path, text: str) -> None:

@@ -5,6 +5,7 @@ Heavy libraries are imported inside the commands, so that `automl-cxr --help` is
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -23,7 +24,7 @@ from automl_cxr.cli.export_commands import export
 from automl_cxr.cli.leaderboard_command import leaderboard
 from automl_cxr.cli.model_commands import describe
 from automl_cxr.cli.options import debug_option, is_debug
-from automl_cxr.cli.output import print_message
+from automl_cxr.cli.output import escape_messages_of_libraries, print_message, print_text
 from automl_cxr.cli.report_command import report
 from automl_cxr.cli.results_commands import dashboard, evaluate, importance, predict
 from automl_cxr.cli.search_commands import search, spaces, systems
@@ -42,6 +43,7 @@ _INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 success, 1 the operation failed, 2 usage error, 130 interrupted by Ctrl-C or SIGTERM."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # job schedulers send SIGTERM; handle it like Ctrl-C
+    escape_messages_of_libraries()
     sys.exit(_run(arguments))
 
 
@@ -49,7 +51,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         return commands.main(arguments, prog_name="automl-cxr", standalone_mode=False) or 0
     except click.ClickException as error:
-        error.show()
+        with io.StringIO() as text:
+            error.show(text)
+            print_text(text.getvalue(), err=True)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         typed = sys.argv[1:] if arguments is None else arguments
@@ -70,7 +74,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def _print_error(message: str) -> None:
     if is_debug():
-        traceback.print_exc()
+        print_text(traceback.format_exc(), err=True)
     print_message(f"automl-cxr: {message}")
 
 

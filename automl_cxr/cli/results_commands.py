@@ -10,11 +10,12 @@ import click
 from automl_cxr.cli.options import debug_option, json_option, location_options, moved_data_option, trial_option
 from automl_cxr.cli.output import (
     check_out,
+    print_data,
     print_json,
+    print_line,
     print_message,
     print_table,
     progress_bar,
-    shown_path,
     write_text,
 )
 from automl_cxr.cli.sections import CommandSection, SectionedCommand
@@ -101,7 +102,7 @@ def _print_evaluation(study: str, result: Any) -> None:
     import pandas as pd
 
     n_patients = len(set(result.predictions.patients))
-    click.echo(f"{study}, {result.classifier}, {result.place}: {len(result.predictions)} images, {n_patients} patients")
+    print_line(f"{study}, {result.classifier}, {result.place}: {len(result.predictions)} images, {n_patients} patients")
     rows = [
         {"metric": name, "score": result.scores[name], "95% interval": f"{interval.low:.3f}..{interval.high:.3f}"}
         for name, interval in result.intervals.items()
@@ -110,7 +111,7 @@ def _print_evaluation(study: str, result: Any) -> None:
     print_table(result.per_class.reset_index(), title="per class")
     print_table(result.confusion.reset_index(names="true \\ predicted"), title="confusion matrix")
     for image, reason in result.unreadable.items():
-        print_message(f"excluded: {shown_path(image)}: {reason}")
+        print_message(f"excluded: {image}: {reason}")
     for warning in result.warnings:
         print_message(f"warning: {warning}")
     if result.n_opened == 1:
@@ -147,10 +148,10 @@ def predict(
     for note in table.attrs["notes"]:
         print_message(note)
     for path, reason in problems.items():
-        print_message(f"not predicted: {shown_path(path)}: {reason}")
+        print_message(f"not predicted: {path}: {reason}")
     text = to_json(table) if as_json else to_plain_csv(table)
     if out is None:
-        click.echo(text, nl=False)
+        print_data(text)
     else:
         write_text(out, text)
         print_message(f"{len(table)} images predicted, {len(problems)} not; written to {out}")
@@ -163,15 +164,30 @@ def predict(
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Network address to listen on. Any other address than the default is reachable from the network.",
+    help="Network address to listen on. Any other address than the default is reachable from the network, without encryption.",
 )
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="TCP port to listen on.")
+@click.option(
+    "--allow-host",
+    "other_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Another host name under which browsers open the dashboard, such as that of a reverse proxy. Repeatable.",
+)
+@click.option(
+    "--allow-changes",
+    is_flag=True,
+    help="Let browsers create, rename and delete studies, change trials and attach files  [default: only notes]",
+)
 @location_options
 @debug_option
-def dashboard(host: str, port: int, runs: str | None, storage: str | None) -> None:
+def dashboard(
+    host: str, port: int, other_hosts: tuple[str, ...], allow_changes: bool, runs: str | None, storage: str | None
+) -> None:
     """Serve all studies in the Optuna dashboard until Ctrl-C.
 
-    The page of a trial shows its learning curves and confusion matrix; the page of a study shows figures and its settings.
+    Open the printed address; each browser needs its token once. The page of a trial shows its learning curves and confusion
+    matrix; the page of a study shows figures and its settings.
     """
     from automl_cxr import api
     from automl_cxr.results.dashboard import serve_dashboard
@@ -182,5 +198,7 @@ def dashboard(host: str, port: int, runs: str | None, storage: str | None) -> No
         runs=folder,
         host=host,
         port=port,
-        on_ready=lambda: print_message(f"Dashboard at http://{host}:{port} (stop with Ctrl-C)"),
+        other_hosts=other_hosts,
+        allow_changes=allow_changes,
+        on_ready=lambda address: print_message(f"Dashboard at {address} (stop with Ctrl-C)"),
     )

@@ -31,9 +31,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 from filelock import BaseFileLock, FileLock
 
+from automl_cxr.cache_folder import CACHE_VARIABLE, cache_folder
 from automl_cxr.data.arrays import split_row
 from automl_cxr.data.content_hashes import HASH_BYTES, digest_of_files
 from automl_cxr.data.decode import (
@@ -53,7 +53,6 @@ from automl_cxr.errors import DataError, ImageMemoryError, UnreadableImageError,
 from automl_cxr.hardware import n_usable_cores
 from automl_cxr.io import DISK_FULL, atomic_write
 
-CACHE_VARIABLE = "AUTOML_CXR_CACHE"
 SIZE_RANGE = (8, 4096)
 _HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -127,12 +126,6 @@ class _Decoded:
     original_size: tuple[int, int]
     reason: str
     is_permanent: bool  # False for errors that may disappear without a change of the file's status, such as a lack of memory
-
-
-def cache_folder() -> Path:
-    """Return the folder for data that can be recomputed: ``AUTOML_CXR_CACHE``, else the platform's cache folder."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("automl_cxr")
 
 
 def decode_dataset(

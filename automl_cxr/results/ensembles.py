@@ -19,7 +19,8 @@ from automl_cxr.ensemble.objective import Objective
 from automl_cxr.ensemble.pipeline import Combination, combine_members
 from automl_cxr.errors import DataError, StudyError, UnknownNameError, UsageError
 from automl_cxr.results.classifier import ENSEMBLE_FILE, explain_no_model, load_ensemble
-from automl_cxr.results.ensemble_record import atomic_ensemble_folder, copy_members, table_row, trial_row, write_ensemble
+from automl_cxr.results.ensemble_folder import EnsembleFolder
+from automl_cxr.results.ensemble_record import copy_members, table_row, trial_row, write_ensemble
 from automl_cxr.results.export import Export, export_classifier
 from automl_cxr.scoring.metrics import find_normal_class
 from automl_cxr.scoring.prediction_tables import PredictionTable, read_prediction_tables
@@ -118,11 +119,12 @@ def build_ensemble(
         objective: Metric to optimise; by default the study's first objective.
         settings: Settings of the genetic algorithm.
         seed: Seed of the genetic algorithm; by default the seed of the study.
-        name: Name of the folder in the study's ``ensembles``; by default the method and the number of members.
+        name: Name of the folder in the study's ``ensembles``; by default the method and the number of members, followed by a
+            number if an ensemble of other members has this name. An ensemble of the same members is replaced.
 
     Raises:
-        UsageError: ``top`` is below 1, both ``members`` and ``diverse`` are given, the method is unknown, or the name is not
-            a valid folder name.
+        UsageError: ``top`` is below 1, both ``members`` and ``diverse`` are given, the method is unknown, the name is not
+            a valid folder name, or its folder contains something else than an ensemble of the same members.
         StudyError: No finished trial that satisfies the requirements of the study has a model, or a trial in ``members`` has
             none.
         DataError: A table cannot be read, or has other images or classes.
@@ -139,11 +141,12 @@ def build_ensemble(
     trials = _choose_trials(store, top, members, diverse, resolved_objective)
     tables = read_prediction_tables(predictions, classes=store.spec.classes, whose=f"study '{store.name}'")
     check_method(method, len(trials) + len(tables))
-    folder = store.folder / "ensembles" / (name or f"{method}-{len(trials) + len(tables)}")
-    with atomic_ensemble_folder(folder) as partial:
+    destination = EnsembleFolder(store.folder / "ensembles", name, default_name=f"{method}-{len(trials) + len(tables)}")
+    with destination.staged() as partial:
         # The models are copied first, because a running search may remove them while the weights are fitted.
         rows = [trial_row(store, number) for number in trials] if tables else copy_members(store, trials, partial)
         rows += [table_row(table) for table in tables]
+        destination.check(rows)
         combination = combine_members(
             [*(store.predictions(number) for number in trials), *(table.predictions for table in tables)],
             names=[*(f"trial {number}" for number in trials), *(table.name for table in tables)],
@@ -152,6 +155,7 @@ def build_ensemble(
             settings=_seeded(settings, seed),
         )
         write_ensemble(partial, combination, rows, _study_context(store))
+        folder = destination.publish(partial)
     return BuiltEnsemble(folder, tuple(trials), combination, _notes(tables))
 
 
@@ -175,10 +179,11 @@ def build_ensemble_of_tables(
         normal_class: Name of the class without a finding, for metrics that need it; by default detected by name.
         settings: Settings of the genetic algorithm.
         seed: Seed of the genetic algorithm.
-        name: Name of the folder; by default the method and the number of members.
+        name: Name of the folder, as for ``build_ensemble``.
 
     Raises:
-        UsageError: There is no table, the method, objective or class is unknown, or the name is not a valid folder name.
+        UsageError: There is no table, the method, objective or class is unknown, the name is not a valid folder name, or its
+            folder contains something else than an ensemble of the same members.
         DataError: A table cannot be read, has no labels, or has other images, labels or classes than the first.
         StudyError: The folder cannot be written.
     """
@@ -189,6 +194,9 @@ def build_ensemble_of_tables(
     if normal_class is not None and normal_class not in classes:
         raise UnknownNameError("class", normal_class, classes)
     normal = find_normal_class(classes) if normal_class is None else classes.index(normal_class)
+    destination = EnsembleFolder(Path("ensembles"), name, default_name=f"{method}-{len(tables)}")
+    rows = [table_row(table) for table in tables]
+    destination.check(rows)
     combination = combine_members(
         [table.predictions for table in tables],
         names=[table.name for table in tables],
@@ -196,14 +204,14 @@ def build_ensemble_of_tables(
         objective=Objective.named(objective, normal_class=normal),
         settings=_seeded(settings, seed),
     )
-    folder = Path("ensembles") / (name or f"{method}-{len(tables)}")
-    with atomic_ensemble_folder(folder) as partial:
+    with destination.staged() as partial:
         context = {
             "study": None,
             "normal_class": None if normal is None else classes[normal],
             "versions": describe_versions(),
         }
-        write_ensemble(partial, combination, [table_row(table) for table in tables], context)
+        write_ensemble(partial, combination, rows, context)
+        folder = destination.publish(partial)
     return BuiltEnsemble(folder, (), combination, _notes(tables))
 
 

@@ -27,7 +27,8 @@ from automl_cxr.study.data_preparation import OnProgress
 from automl_cxr.study.image_hashes import hashes_file_of
 from automl_cxr.study.model_sources import source_of_model
 from automl_cxr.study.prepare import PreparedStudy, prepare_study
-from automl_cxr.study.store import StudyStore, check_study_name, creation_lock, explained_disk_errors
+from automl_cxr.study.store import StudyStore, creation_lock, explained_disk_errors
+from automl_cxr.study.study_folder import check_folder_name, claim_folder
 
 _ENQUEUED = "splice"  # attribute of an enqueued trial
 
@@ -62,10 +63,11 @@ def prepare_splice_study(
         StudyMismatchError: A study of this name exists with other branches, cuts, data or settings.
         StudyError: The files cannot be written.
     """
-    folder = runs / check_study_name(name)
+    folder = check_folder_name(name, runs=runs, storage=storage)
     first = _with_weights_file(scores.first, folder / "branches" / "first.keras")
     second = _with_weights_file(scores.second, folder / "branches" / "second.keras")
     if StudyStore.find(name, runs=runs, storage=storage) is None:
+        claim_folder(name, runs=runs, storage=storage)
         _copy_weights(scores.first, first)
         _copy_weights(scores.second, second)
         _save_heads(scores, folder / "heads")

@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from automl_cxr.data.cache import DecodedImages, cache_folder, decode_dataset
+from automl_cxr.cache_folder import cache_folder
+from automl_cxr.data.cache import DecodedImages, decode_dataset
 from automl_cxr.data.content_hashes import hash_files
 from automl_cxr.data.dataset import Dataset, load_dataset
 from automl_cxr.data.phantoms import draw_phantoms

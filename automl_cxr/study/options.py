@@ -385,7 +385,8 @@ class SearchOptions(OptionSet):
         default_text="$AUTOML_CXR_RUNS, else automl_runs",
     )
     storage: str | None = option_field(
-        "Optuna storage of the studies: sqlite:///FILE, journal:///FILE, postgresql://... or grpc://HOST:PORT.",
+        "Optuna storage of the studies: sqlite:///FILE, journal:///FILE, postgresql://... or grpc://HOST:PORT. Other users of "
+        "this machine can read the command line, so put a URL with a password into $AUTOML_CXR_STORAGE.",
         Section.LOCATION,
         metavar="URL",
         default_text="$AUTOML_CXR_STORAGE, else an SQLite file in the folder of --runs",

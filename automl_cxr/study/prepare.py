@@ -8,7 +8,7 @@ from pathlib import Path
 
 from automl_cxr.records import SplitRecord
 from automl_cxr.scoring.objectives import direction_of
-from automl_cxr.storage.urls import without_password
+from automl_cxr.storage.passwords import command_without_passwords
 from automl_cxr.study.data_preparation import OnProgress, StudyImages, digest_table, load_images, phantom_data
 from automl_cxr.study.image_hashes import HASHES_FILE, ImageHashes
 from automl_cxr.study.model_sources import find_sources
@@ -30,8 +30,9 @@ from automl_cxr.study.source_overlap import (
     warnings_of,
 )
 from automl_cxr.study.spec import StudySpec, resolve_path
-from automl_cxr.study.store import StudyStore, check_study_name, creation_lock, explained_disk_errors
+from automl_cxr.study.store import StudyStore, creation_lock, explained_disk_errors
 from automl_cxr.study.study_audit import audit_messages, audit_study, load_audit
+from automl_cxr.study.study_folder import check_folder_name, claim_folder
 from automl_cxr.study.warm_start import enqueue_missing, plan_warm_start, save_warm_start
 
 
@@ -71,7 +72,8 @@ def prepare_study(
         StudyMismatchError: The study exists with other settings, or its data changed.
         DataError: The data are unusable, or test images were used to train or select a model from which the study starts.
     """
-    name = check_study_name(_default_name(options) if options.name is None else options.name)
+    name = _default_name(options) if options.name is None else options.name
+    check_folder_name(name, runs=runs, storage=storage)
     with creation_lock(name, runs):
         existing = StudyStore.find(name, runs=runs, storage=storage)
         existing_spec = existing.spec if existing else None
@@ -92,7 +94,7 @@ def prepare_study(
             pixels_digest=decoded.digest,
             normal_class=choose_normal_class(options, existing_spec, dataset.classes, notes),
             versions=describe_versions(),
-            command=without_password(command),
+            command=command_without_passwords(command),
             **specified,
         )
         weights_folder = _as_path(spec.weights_folder)
@@ -105,6 +107,7 @@ def prepare_study(
             notes.extend([] if audit is None else audit_messages(audit))
             return PreparedStudy(existing, decoded.path, weights_folder, tuple(notes), is_new=False)
         check_normal_class(spec)
+        claim_folder(name, runs=runs, storage=storage)
         earlier = None if spec.warm_start is None else StudyStore.open(spec.warm_start, runs=runs, storage=storage)
         plan = None if earlier is None else plan_warm_start(earlier, spec)
         notes.extend(_record_sources(spec, folder, images, options))

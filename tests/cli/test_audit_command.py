@@ -92,3 +92,12 @@ def test_inspect_lists_files_that_are_left_out_or_uniform_and_images_without_a_p
     assert (sum(row["images"] for row in found["classes"]), found["n_without_patient"]) == (60, 1)
     assert _run(["data", "audit", str(data), "--unknown-patients", "separate"]) == 0
     assert "cannot be read: 1" in capsys.readouterr().out
+
+
+def test_the_list_of_changes_does_not_replace_another_file(run_audit, tmp_path):
+    other = tmp_path / "clean.changes.csv"
+    other.write_text("version,what\n1,my notes\n")
+    code, output = run_audit("--fix", tmp_path / "clean.csv")
+    assert (code, "which is another file. Choose another --fix" in output.err) == (2, True)
+    assert other.read_text() == "version,what\n1,my notes\n"
+    assert not (tmp_path / "clean.csv").exists()

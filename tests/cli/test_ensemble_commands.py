@@ -77,6 +77,8 @@ def test_an_ensemble_is_built_from_tables_and_applied_to_tables(run, tables):
     rows = list(csv.DictReader(io.StringIO(out)))
     assert len(rows) == 120
     assert list(rows[0])[:2] == ["image", "class"]
+    code, _, err = run("ensemble", "apply", "ensembles/ga-by-class-3", *tables, "--out", tables[0].name)
+    assert (code, "must not replace the table" in err) == (2, True)
     code, _, err = run("ensemble", "apply", "ensembles/ga-by-class-3", *tables[:2])
     assert (code, "one table for each member" in err) == (2, True)
     assert run("evaluate", "ensembles/ga-by-class-3")[0] == 1
@@ -129,6 +131,42 @@ def test_an_objective_may_require_the_normal_class(run, tables):
     assert json.loads(run(*arguments, "--normal-class", "other")[1])["members"][0]["score"] >= 0
     code, _, err = run(*arguments, "--normal-class", "norml")
     assert (code, "Did you mean 'normal'" in err) == (2, True)
+
+
+def test_a_folder_with_other_files_is_refused_and_other_members_get_another_folder(run, tables):
+    thesis = Path("ensembles/mine/thesis.docx")
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("years of work")
+    build = ["ensemble", "build", "--method", "average", *QUICK, "--predictions"]
+    code, out, err = run(*build, *tables[:2], "--name", "mine")
+    assert (code, out) == (2, "")
+    assert "ensembles/mine contains 'thesis.docx', which is not a file of an ensemble. Choose another --name" in err
+    assert thesis.read_text() == "years of work"
+    for members, folder in ((tables[:2], "average-2"), (tables[1:], "average-2-2"), (tables[:2], "average-2")):
+        code, out, err = run(*build, *members)
+        assert (code, f"ensemble: ensembles/{folder}\n" in out) == (0, True), err
+    code, _, err = run(*build, *tables[1:], "--name", "average-2")
+    assert (code, "of other members (model0.csv, model1.csv)" in err) == (2, True)
+    assert sorted(path.name for path in Path("ensembles").iterdir()) == ["average-2", "average-2-2", "mine"]
+
+
+def test_control_characters_of_names_do_not_reach_the_terminal(run, tables):
+    evil = tables[0].with_name("a\x1b[31m\x9b\nb.csv")
+    evil.write_text(tables[0].read_text())
+    code, out, err = run("ensemble", "build", "--method", "average", *QUICK, "--predictions", evil, tables[1], "--name", "e")
+    assert code == 0, err
+    assert "a\\x1b[31m\\x9b\\nb.csv" in out
+    assert not {"\x1b", "\x9b"} & set(out + err)
+    data = json.loads(Path("ensembles/e/ensemble.json").read_text())
+    assert data["members"][0]["name"] == evil.name
+    evil.unlink()
+    code, _, err = run("ensemble", "apply", "ensembles/e", evil, tables[1])
+    assert code == 1
+    assert err.count("\n") == 1
+    assert "a\\x1b[31m\\x9b\\nb.csv" in err
+    code, _, err = run("ensemble", "apply", "ensembles/e\x1b]0;x\x07", tables[1], "--nothing\x1b")
+    assert code == 2
+    assert "\x1b" not in err
 
 
 def test_near_duplicates_are_reported(run, tables):

@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 from pydicom.uid import JPEGLosslessSV1
 
-from automl_cxr.data.cache import DecodedImages, cache_folder, decode_dataset
+from automl_cxr.cache_folder import cache_folder
+from automl_cxr.data.cache import DecodedImages, decode_dataset
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data.decode import FITS, decode_image, decoder_versions, fit_square
 from automl_cxr.errors import DataError, UnknownNameError, UsageError

@@ -13,6 +13,7 @@ from automl_cxr.results.study_data import load_study_dataset
 from automl_cxr.study.spaces import shipped
 from automl_cxr.study.spec import StudySpec
 from automl_cxr.study.store import StudyStore, check_study_name
+from automl_cxr.study.study_folder import claim_folder
 from automl_cxr.study.study_info import describe_study
 
 
@@ -218,13 +219,14 @@ class TestContinuing:
         quick_search(prepare(), trials=1)
         before = (tmp_path / "s" / "study.json").read_text()
         (tmp_path / "studies.db").rename(tmp_path / "other.db")
-        with pytest.raises(StudyError, match="contains trials of a study that"):
+        with pytest.raises(StudyError, match="contains a study that is not in"):
             prepare(image_size=48)
         assert (tmp_path / "s" / "study.json").read_text() == before
 
     def test_a_partly_created_study_is_created(self, prepare, tmp_path):
-        (tmp_path / "s" / "trials").mkdir(parents=True)
-        (tmp_path / "s" / "study.json").write_text("{")
+        folder = claim_folder("s", runs=tmp_path, storage=f"sqlite:///{tmp_path / 'studies.db'}")
+        (folder / "trials").mkdir()
+        (folder / "study.json").write_text("{")
         assert prepare().is_new
 
     def test_a_damaged_file_is_an_error(self, prepare, tmp_path):

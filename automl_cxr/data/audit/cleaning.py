@@ -13,6 +13,7 @@ from automl_cxr.data.audit.record import Audit
 from automl_cxr.data.dataset import Dataset
 from automl_cxr.errors import UsageError
 
+CHANGES_COLUMNS = ("image", "change", "reason")
 _PART_PRIORITY = ("test", "valid", "train", "")
 
 
@@ -68,7 +69,7 @@ def clean_table(dataset: Dataset, audit: Audit, *, beside: Path) -> CleanedTable
             "view": remaining["view"].to_numpy(),
         }
     )
-    return CleanedTable(table, pd.DataFrame(sorted(changes), columns=["image", "change", "reason"]))
+    return CleanedTable(table, pd.DataFrame(sorted(changes), columns=list(CHANGES_COLUMNS)))
 
 
 def _patients_for_table(dataset: Dataset, rows: pd.DataFrame) -> list[str]:

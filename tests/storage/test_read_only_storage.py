@@ -51,7 +51,7 @@ def test_the_studies_of_a_read_only_storage_can_be_read(prepare, quick_search, l
 @pytest.mark.slow
 def test_a_search_in_a_read_only_storage_ends_at_once_and_continues_later(prepare, quick_search, location, folder):
     quick_search(prepare(storage=location["storage"]), trials=1)
-    with read_only(folder), pytest.raises(StudyError, match="(?i)storage .*read-?only") as raised:
+    with read_only(folder), pytest.raises(StudyError, match=r"(?i)storage .*read-?only") as raised:
         quick_search(prepare(storage=location["storage"]), trials=2)
     assert "\n" not in str(raised.value)
     prepared = prepare(storage=location["storage"])

@@ -16,6 +16,13 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of a write without space: a full disk, a quota, and a limit of the size of files."""
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error is that of a write without space. HDF5 and TensorFlow have the reason only in their messages."""
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return True
+    return any(os.strerror(number) in str(error) for number in DISK_FULL)
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces ``path`` when the block succeeds.

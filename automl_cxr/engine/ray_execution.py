@@ -10,13 +10,14 @@ stops single trials of the batch. Ray executes the calls of one caller in order,
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 # Ray reads these variables at import. Its loggers would write files with results that the study contains already.
@@ -65,9 +66,9 @@ def run_with_ray(
         Exception: An error of the proposer.
     """
     started_here = not ray.is_initialized()
-    if started_here:
-        _start_ray(resources.address)
     try:
+        if started_here:
+            _start_ray(resources.address)
         placement = place(resources, _nodes())
         bridge = _ProposerBridge(proposer, TrialBatcher(objective, proposer, limit=batch_trials))
         # Ray needs a folder for its own record of the run, which is deleted: the study contains all results.
@@ -104,21 +105,50 @@ def _start_ray(address: str | None) -> None:
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     if address != _LOCAL:
         _check_reachable(address, source)
-    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(
-            # Without "local", Ray would connect to a cluster that runs on this machine, and the search would fail when it ends.
-            address=address,
-            logging_level=logging.CRITICAL,
-            log_to_driver=False,
-            configure_logging=False,
-            **({"include_dashboard": False} if address == _LOCAL else {}),
-        )
+        with _own_sigterm_handler():
+            ray.init(
+                # Without "local", Ray would connect to a cluster that runs here, and the search would fail when it ends.
+                address=address,
+                logging_level=logging.CRITICAL,
+                log_to_driver=False,
+                configure_logging=False,
+                **({"include_dashboard": False} if address == _LOCAL else {}),
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise (_cannot_start(error) if address == _LOCAL else _no_cluster(address, source, error)) from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler prints a stack trace
+
+
+@contextlib.contextmanager
+def _own_sigterm_handler() -> Iterator[None]:
+    """Keep the handler of SIGTERM while Ray starts.
+
+    Ray installs a handler that exits without the messages of the command line, and the exit may be lost in Ray's own code. A
+    signal that arrives meanwhile is therefore delivered to the handler of this process after the block.
+    """
+    if threading.current_thread() is not threading.main_thread():  # Ray cannot install a handler
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        reader.setblocking(False)
+        writer.setblocking(False)
+        previous = signal.set_wakeup_fd(writer.fileno())
+        is_interrupted = False
+        try:
+            yield
+        except SystemExit as end:
+            is_interrupted = True
+            if end.code != signal.SIGTERM:
+                raise
+        finally:
+            signal.set_wakeup_fd(previous)
+            signal.signal(signal.SIGTERM, handler)
+        with contextlib.suppress(BlockingIOError):  # nothing was received
+            is_interrupted |= signal.SIGTERM in reader.recv(4096)
+    if is_interrupted:
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _check_reachable(address: str, source: str) -> None:

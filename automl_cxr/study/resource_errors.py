@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from automl_cxr.errors import DiskFullError, OutOfMemoryError, TrialError
-from automl_cxr.io import DISK_FULL
+from automl_cxr.io import is_disk_full
 
 # TensorFlow, JAX and PyTorch have no common exception class for insufficient memory.
 _MEMORY_CLASSES = ("ResourceExhaustedError", "OutOfMemoryError")
@@ -20,20 +20,13 @@ def explained_resource_errors() -> Iterator[None]:
         yield
     except TrialError:
         raise
-    except OSError as error:
-        if not _is_disk_full(error):
-            raise
-        where = f" at {error.filename}" if error.filename else ""
-        raise DiskFullError(f"The disk is full{where}. Free disk space there; the trial is run again.") from error
     except Exception as error:
+        if is_disk_full(error):
+            where = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
+            raise DiskFullError(f"The disk is full{where}. Free disk space there; the trial is run again.") from error
         if not _is_memory_error(error):
             raise
         raise OutOfMemoryError(f"The memory is insufficient for this network and batch size ({_first_line(error)}).") from error
-
-
-def _is_disk_full(error: OSError) -> bool:
-    """Return whether a write failed for lack of space. The errors of HDF5 have the number only in their text."""
-    return error.errno in DISK_FULL or any(f"errno = {number}," in str(error) for number in DISK_FULL)
 
 
 def _is_memory_error(error: Exception) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import numpy as np
 import optuna
+import psutil
 import pytest
 
 from automl_cxr import cli
@@ -564,6 +565,31 @@ def test_a_search_with_ray_continues_after_interrupts_and_a_kill(tmp_path, phant
     assert json.loads(out)["trials"] == {"complete": 6}, log
     trials = tmp_path / "automl_runs" / "r" / "trials"
     assert sorted(path.name for path in trials.iterdir()) == [f"{number:05d}" for number in range(6)]
+
+
+@pytest.mark.slow
+def test_a_background_search_that_ignores_ctrl_c_ends_on_sigterm_and_can_be_continued(tmp_path, phantoms):
+    (tmp_path / "tiny.toml").write_text(SPACE)
+    arguments = ["search", "--space", "tiny.toml", "--data", phantoms, "--name", "b", "--trials", 1, "--epochs", 500]
+    arguments += ["--image-size", 32, "--batch-size", 8, "--concurrency", 1]
+    script = "from automl_cxr.cli import main; main()"
+    # A shell without job control starts background processes with SIGINT ignored.
+    command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-c", script, *map(str, arguments)]
+    search = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert any("trial 0 starts" in line for line in search.stderr)
+    children = psutil.Process(search.pid).children(recursive=True)
+    search.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        search.wait(timeout=1)
+    search.terminate()
+    _, log = search.communicate(timeout=60)
+    assert search.returncode == 130, log
+    assert "Interrupted. Finished trials are stored; the same command continues the search." in log
+    assert "Traceback" not in log
+    _, remaining = psutil.wait_procs(children, timeout=30)
+    assert remaining == []
+    storage = f"sqlite:///{tmp_path / 'automl_runs' / 'studies.db'}"
+    assert [trial.state.name for trial in optuna.load_study(study_name="b", storage=storage).trials] == ["RUNNING"]
 
 
 def studies_in_dashboard(runs, cwd):

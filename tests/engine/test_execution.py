@@ -3,17 +3,20 @@
 import itertools
 import os
 import signal
+import subprocess
+import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import partial
 
 import pytest
+import ray
 
 from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.engine.placement import Placement, RayResources
 from automl_cxr.engine.protocol import Decision, Outcome, Pause, Proposal, Report, TrialEnd, TrialRun
 from automl_cxr.engine.ray_execution import run_with_ray, worker_environment
-from automl_cxr.errors import RetryPolicy
+from automl_cxr.errors import RetryPolicy, UsageError
 
 EPOCHS = 4
 
@@ -137,6 +140,52 @@ def test_an_abandoned_attempt_cleans_up_once(tmp_path):
 
 
 GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("address", "source"),
+    [("127.0.0.1:1", "the value of --address"), (None, "the value of the environment variable RAY_ADDRESS")],
+)
+def test_an_address_without_a_cluster_is_reported_with_its_origin(monkeypatch, address, source):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(UsageError, match=f"No Ray cluster responds at 127.0.0.1:1, the value of {source} .*--address local"):
+        run_with_ray(run_without_end, ScriptedProposer([]), resources=RayResources(address=address))
+
+
+@pytest.mark.slow
+def test_a_long_path_of_the_temporary_folder_gets_the_advice_of_a_shorter_one(monkeypatch, tmp_path):
+    long_folder = tmp_path / ("x" * 60)
+    long_folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long_folder))
+    with pytest.raises(UsageError, match=rf"at most 107 bytes .*{long_folder}.* RAY_TMPDIR"):
+        run_with_ray(run_without_end, ScriptedProposer([]), resources=RayResources())
+    assert not ray.is_initialized()
+
+
+STARTING = """
+import os, signal, sys, threading
+from automl_cxr.engine import ray_execution
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+init = ray_execution.ray.init
+def init_with_signal(**settings):
+    init(**settings)  # its handler of SIGTERM exits
+    os.kill(os.getpid(), signal.SIGTERM)
+ray_execution.ray.init = init_with_signal if sys.argv[1] == "after" else init
+if sys.argv[1] == "during":
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+try:
+    ray_execution.run_with_ray(None, None, resources=ray_execution.RayResources())
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["during", "after"])
+def test_a_search_is_interrupted_by_sigterm_while_ray_starts(moment):
+    completed = subprocess.run([sys.executable, "-c", STARTING, moment], capture_output=True, text=True, check=False)
+    assert (completed.returncode, completed.stdout) == (0, "interrupted\n"), completed.stderr
 
 
 def test_the_environment_of_workers_limits_their_resources():

@@ -39,9 +39,9 @@ def table_of_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | No
         rows: The cells of each row by column. A missing cell is None or NaN.
         columns: The columns; None for those of the rows.
     """
-    table = pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=None if columns is None else list(columns))
     for name in table.select_dtypes(float):
-        cells = [row.get(name) for row in rows]
+        cells = [row.get(str(name)) for row in rows]
         if any(isinstance(cell, Integral) for cell in cells) and all(map(_is_optional_integer, cells)):
             table[name] = pd.Series([math.nan if cell is None else cell for cell in cells], index=table.index, dtype=object)
     return table

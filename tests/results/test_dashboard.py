@@ -123,17 +123,17 @@ def test_a_study_without_files_is_shown_unchanged(tmp_path, finished):
 
 def test_the_reason_of_a_damaged_study_is_shown_and_logged_once(finished, caplog):
     copy = api.copy_study("done", "damaged", runs=finished.folder.parent)
-    (copy.folder / "split.json").write_text("{")
+    intact = (copy.folder / "study.json").read_text()
+    (copy.folder / "study.json").write_text("{")
     storage = AugmentedStorage(copy._store.study._storage, finished.folder.parent)
-    study_id, reason = copy._store.study._study_id, f"The study's file {copy.folder / 'split.json'} is damaged"
+    study_id, reason = copy._store.study._study_id, f"The study's file {copy.folder / 'study.json'} is damaged"
     for _ in range(2):
         storage.load_augmented_study(study_id)
         storage._augmentations[study_id] = dataclasses.replace(storage._augmentations[study_id], computed_at=-1e9)
     assert [reason in record.getMessage() for record in caplog.records] == [True]
     assert reason in details_of(connect_client(copy), copy)["note"]["body"]
     assert json.loads(connect_client(copy)("/api/studies")[2])["study_summaries"]
-    write_split = (finished.folder / "split.json").read_text()
-    (copy.folder / "split.json").write_text(write_split)
+    (copy.folder / "study.json").write_text(intact)
     assert "We searched two hyperparameters" in details_of(connect_client(copy), copy)["note"]["body"]
 
 

@@ -110,7 +110,9 @@ def prepare_study(
         claim_folder(name, runs=runs, storage=storage)
         earlier = None if spec.warm_start is None else StudyStore.open(spec.warm_start, runs=runs, storage=storage)
         plan = None if earlier is None else plan_warm_start(earlier, spec)
-        notes.extend(_record_sources(spec, folder, images, options))
+        hashes, checks = _compare_sources(spec, folder, images, options)
+        _save_sources(folder, hashes, checks)
+        notes.extend(warnings_of(checks))
         if plan is not None:
             notes.extend(plan.notes)
             save_warm_start(plan, folder)
@@ -121,10 +123,10 @@ def prepare_study(
         return PreparedStudy(store, decoded.path, weights_folder, tuple(notes), is_new=True)
 
 
-def _record_sources(
+def _compare_sources(
     spec: StudySpec, folder: Path, images: StudyImages, options: SearchOptions, known: Sequence[SourceCheck] = ()
-) -> list[str]:
-    """Compare a study with its sources, and write the content hashes of its images and the result. Return the warnings.
+) -> tuple[ImageHashes, list[SourceCheck]]:
+    """Compare the images of a study with those of its sources. No file is written.
 
     Args:
         spec: Specification of the study.
@@ -132,6 +134,9 @@ def _record_sources(
         images: Its images.
         options: Options of the search.
         known: Earlier results; their sources are not compared again.
+
+    Returns:
+        The content hashes of the images of the study and of its sources; and all results.
 
     Raises:
         DataError: Test images were used to train or select a source, and the options do not allow it.
@@ -141,11 +146,14 @@ def _record_sources(
     names = {check.source for check in known}
     sources = [source for source in find_sources(spec, folder, images.dataset.root) if source.name not in names]
     checks = check_sources(sources, own, allows_test_overlap=options.test_overlap == ALLOW)
+    return own.with_earlier(source.images for source in sources if source.images is not None), [*known, *checks]
+
+
+def _save_sources(folder: Path, hashes: ImageHashes, checks: Sequence[SourceCheck]) -> None:
     with explained_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        own.with_earlier(source.images for source in sources if source.images is not None).save(file)
-    save_source_checks([*known, *checks], folder)
-    return warnings_of([*known, *checks])
+        hashes.save(folder / HASHES_FILE)
+    save_source_checks(checks, folder)
 
 
 def _check_existing(store: StudyStore, spec: StudySpec, images: StudyImages, options: SearchOptions) -> list[str]:
@@ -157,7 +165,9 @@ def _check_existing(store: StudyStore, spec: StudySpec, images: StudyImages, opt
     is_complete = known is not None and (store.folder / HASHES_FILE).is_file()
     if is_complete and spec.weights_folder == store.spec.weights_folder:
         return warnings_of(known or [])
-    return _record_sources(spec, store.folder, images, options, known or [])
+    hashes, checks = _compare_sources(spec, store.folder, images, options, known or [])
+    _save_sources(store.folder, hashes, checks)
+    return warnings_of(checks)
 
 
 @dataclass(frozen=True)

@@ -107,10 +107,10 @@ def prepare_study(
             notes.extend([] if audit is None else audit_messages(audit))
             return PreparedStudy(existing, decoded.path, weights_folder, tuple(notes), is_new=False)
         check_normal_class(spec)
-        claim_folder(name, runs=runs, storage=storage)
         earlier = None if spec.warm_start is None else StudyStore.open(spec.warm_start, runs=runs, storage=storage)
         plan = None if earlier is None else plan_warm_start(earlier, spec)
         hashes, checks = _compare_sources(spec, folder, images, options)
+        claim_folder(name, runs=runs, storage=storage)
         _save_sources(folder, hashes, checks)
         notes.extend(warnings_of(checks))
         if plan is not None:

@@ -7,6 +7,7 @@
         StudyMismatchError               a study has other settings: repeat them, or choose another study name
       DataError            ValueError    a data set cannot be used: correct the folder or table (exit code 1)
         UnreadableImageError             an image cannot be decoded: skip the file and report the reason
+          ImageMemoryError               there is not enough memory to decode an image now: try again later
       ExportError          RuntimeError  a model cannot be exported: choose another format or other members (exit code 1)
       FeatureCacheError    RuntimeError  features cannot be cached: train from pixels, or free disk space
       StudyError           RuntimeError  a study does not contain the requested item (exit code 1)
@@ -74,6 +75,10 @@ class DataError(AutomlCxrError, ValueError):
 
 class UnreadableImageError(DataError):
     """Raised for an image that cannot be decoded. Skip the file and report the reason."""
+
+
+class ImageMemoryError(UnreadableImageError):
+    """Raised for an image for which there is not enough free memory. Try again later, or on a machine with more memory."""
 
 
 class ExportError(AutomlCxrError, RuntimeError):

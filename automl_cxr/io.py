@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -10,6 +11,16 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error numbers of a write without space: a full disk, a quota, and a limit of the size of files."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error is that of a write without space. HDF5 and TensorFlow have the reason only in their messages."""
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return True
+    return any(os.strerror(number) in str(error) for number in DISK_FULL)
 
 
 @contextlib.contextmanager
@@ -43,18 +54,17 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Create a temporary folder that replaces the folder ``path`` when the block succeeds.
+    """Create a temporary folder that is renamed to ``path`` when the block succeeds.
 
-    This is not atomic: after the removal of the old folder and before the rename, neither folder exists.
+    An existing folder is not replaced, unless it is empty.
 
     Raises:
-        OSError: The folder cannot be written.
+        OSError: The folder cannot be written, or ``path`` is a file or a folder that is not empty.
     """
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     partial.mkdir(parents=True)
     try:
         yield partial
-        shutil.rmtree(path, ignore_errors=True)
         partial.replace(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

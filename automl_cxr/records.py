@@ -57,6 +57,8 @@ class SplitRecord:
         origin: "made" by this program, or the parts that the data set specifies.
         unreadable: Images of train and valid that cannot be read and are excluded, with the reason.
         folds: Fold of each image of ``train``, from 1; empty without cross-validation.
+        n_without_patient: Number of images of the data set that have no patient although others have one. The study's setting
+            ``unknown_patients`` defines whether each is a patient of its own or is not used.
     """
 
     classes: tuple[str, ...]
@@ -68,6 +70,7 @@ class SplitRecord:
     origin: str
     unreadable: Mapping[str, str]
     folds: tuple[int, ...] = ()
+    n_without_patient: int = 0
 
     @property
     def n_folds(self) -> int:

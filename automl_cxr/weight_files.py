@@ -143,7 +143,7 @@ def missing_file(what: str, names: Sequence[str], folders: Sequence[Path], remed
     )
 
 
-def weight_folders(folder: str | os.PathLike[str] | None) -> list[Path]:
+def weight_folders(folder: str | os.PathLike[str] | None = None) -> list[Path]:
     """List the folders of a user's own weight files: ``folder`` and that of the environment variable AUTOML_CXR_WEIGHTS."""
     return [Path(path).expanduser() for path in (folder, os.environ.get(FOLDER_VARIABLE)) if path]
 

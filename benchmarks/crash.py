@@ -1,11 +1,13 @@
 """Kill a search and its workers at random moments, and compare the study with one that was not interrupted.
 
     python benchmarks/crash.py --driver-kills 20 --worker-kills 20
+    python benchmarks/crash.py --executor inline --driver-kills 20
 
-The script trains tiny networks on phantom radiographs with Ray. The searches that are killed have a budget of trials that
-they cannot reach. After the last kill, one more search completes the study. With one worker the seed determines all
-decisions, so a second study, which is not interrupted, must have the same trials: hyperparameters, states and scores of
-every epoch. With several workers the order of events differs, and the script only checks that the record is complete.
+The script trains tiny networks on phantom radiographs, with Ray or in the process of the search. The searches that are
+killed have a budget of trials that they cannot reach. After the last kill, one more search completes the study. With one
+worker the seed determines all decisions, so a second study, which is not interrupted, must have the same trials:
+hyperparameters, states and scores of every epoch. With several workers the order of events differs, and the script only
+checks that the record is complete.
 """
 
 from __future__ import annotations
@@ -47,12 +49,14 @@ MORE_TRIALS_THAN_REACHED = 10_000
 FILES = ("config.json", "history.csv", "valid.npz")
 
 
-def command(runs: Path, space: Path, *, name: str, trials: int, workers: int, pruner: str) -> list[str]:
+def command(runs: Path, space: Path, *, name: str, trials: int, executor: str, workers: int, pruner: str) -> list[str]:
     """Return the command line of a search."""
     arguments = (
         f"search --space {space} --name {name} --runs {runs} --trials {trials} --epochs 9 --image-size 32 --batch-size 16"
     )
-    arguments += f" --sampler tpe --pruner {pruner} --concurrency {workers} --cpus-per-trial 1 --seed 7"
+    arguments += f" --sampler tpe --pruner {pruner} --executor {executor} --seed 7"
+    if executor == "ray":
+        arguments += f" --concurrency {workers} --cpus-per-trial 1"
     return [sys.executable, "-c", "from automl_cxr.cli import main; main()", *arguments.split()]
 
 
@@ -152,7 +156,10 @@ def count_differences(trials: list[optuna.trial.FrozenTrial], others: list[optun
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--driver-kills", type=int, default=20, help="number of times to kill the search")
-    parser.add_argument("--worker-kills", type=int, default=20, help="number of workers to kill")
+    parser.add_argument(
+        "--worker-kills", type=int, help="number of workers to kill, with Ray only (default: 20 with Ray, 0 inline)"
+    )
+    parser.add_argument("--executor", choices=("ray", "inline"), default="ray", help="where the trials run")
     parser.add_argument(
         "--workers",
         type=int,
@@ -162,18 +169,22 @@ def main() -> None:
     parser.add_argument("--pruner", default="asha", help="pruner of the searches")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the moments")
     arguments = parser.parse_args()
+    is_inline = arguments.executor == "inline"
+    if is_inline and (arguments.worker_kills or arguments.workers != 1):
+        parser.error("An inline search has no workers: omit --worker-kills and --workers.")
+    worker_kills = 0 if is_inline else 20 if arguments.worker_kills is None else arguments.worker_kills
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         runs, space = Path(folder) / "runs", Path(folder) / "tiny.toml"
         space.write_text(SPACE)
-        settings = {"workers": arguments.workers, "pruner": arguments.pruner}
+        settings = {"executor": arguments.executor, "workers": arguments.workers, "pruner": arguments.pruner}
         log = Path(folder) / "log"
         kills = search_and_kill(
             command(runs, space, name="killed", trials=MORE_TRIALS_THAN_REACHED, **settings),
             log,
             random.Random(arguments.seed),
             driver_kills=arguments.driver_kills,
-            worker_kills=arguments.worker_kills,
+            worker_kills=worker_kills,
         )
         n_trials = len(trials_of(runs, "killed")) + 4
         subprocess.run(command(runs, space, name="killed", trials=n_trials, **settings), check=True, capture_output=True)

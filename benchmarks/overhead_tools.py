@@ -57,7 +57,8 @@ def search_by_engine(
     """Search as ``automl-cxr search`` does: TPE, an SQLite study, Ray Tune with two workers."""
     import optuna
 
-    from automl_cxr.engine.ray_execution import RayResources, run_with_ray
+    from automl_cxr.engine.placement import RayResources
+    from automl_cxr.engine.ray_execution import run_with_ray
     from automl_cxr.engine.registry import build_proposer
     from automl_cxr.engine.space import parse_space
     from automl_cxr.storage.urls import open_storage

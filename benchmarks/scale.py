@@ -286,7 +286,8 @@ def sleep(*, n_trials: int, seconds: float, workers: int, epochs: int, batch_tri
         batch_trials: Number of trials in a batch.
         profile: File for the statistics of cProfile, or None.
     """
-    from automl_cxr.engine.ray_execution import RayResources, run_with_ray
+    from automl_cxr.engine.placement import RayResources
+    from automl_cxr.engine.ray_execution import run_with_ray
 
     with tempfile.TemporaryDirectory() as folder:
         store = create_study(Path(folder), default_storage(Path(folder)), sampler="random", pruner="none")

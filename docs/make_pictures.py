@@ -15,8 +15,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,19 +60,15 @@ def screenshot(url: str, name: str, *, width: int = 1200, height: int = 900, wai
 
 @contextlib.contextmanager
 def dashboard() -> Iterator[str]:
-    """Serve the Optuna dashboard on a free port and return its address."""
+    """Serve the Optuna dashboard on a free port and return the address of its first study."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     words = [PROGRAM, "dashboard", "--port", str(port)]
-    server = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    url = f"http://127.0.0.1:{port}/dashboard/"
+    server = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     try:
-        for _ in range(120):
-            with contextlib.suppress(OSError), urllib.request.urlopen(url):
-                break
-            time.sleep(0.5)
-        yield url
+        _, _, token = server.stderr.readline().split()[2].partition("?")  # Dashboard at http://...?token=... (stop with Ctrl-C)
+        yield f"http://127.0.0.1:{port}/dashboard/studies/1?{token}"
     finally:
         server.terminate()
         server.wait()
@@ -101,7 +95,7 @@ def main(folder: Path) -> None:
     automl_cxr.open_study(STUDY).figures.learning_curves().write_html("curves.html")
     screenshot(Path("curves.html").absolute().as_uri(), "learning_curves", height=560)
     with dashboard() as url:
-        screenshot(f"{url}studies/1", "dashboard", height=1000, wait_seconds=15)
+        screenshot(url, "dashboard", height=1000, wait_seconds=15)
 
 
 if __name__ == "__main__":

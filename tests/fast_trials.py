@@ -188,7 +188,7 @@ def quick_objective() -> type[QuickObjective]:
     return QuickObjective
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def quick_search() -> Callable[..., RecordingListener]:
     """Return a function that searches a prepared study; each trial takes milliseconds."""
 

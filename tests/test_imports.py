@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "automl_cxr"
 
 # Packages and modules of each layer, from the bottom up; a module imports lower layers and its own package only.
 LAYERS = (
-    {"errors", "io", "version"},
-    {"hardware", "conv_spec", "optuna_private"},
+    {"errors", "io", "cache_folder", "terminal", "version"},
+    {"csv_io", "file_copies", "hardware", "conv_spec", "optuna_private"},
     {"architectures"},
     {"data", "scoring", "config", "records", "weight_files"},
     {"storage", "engine", "choices"},
@@ -53,7 +53,6 @@ IMPORTING_MODULES = {
         "study/copying.py",
         "study/deletion.py",
         "results/importance.py",
-        "results/figures/hyperparameters.py",
         "results/dashboard/",
     ),
     "keras_tuner": ("engine/kerastuner_proposer.py",),
@@ -61,7 +60,7 @@ IMPORTING_MODULES = {
     "deap": ("ensemble/genetic.py",),
     "jinja2": ("results/html_page.py",),
     "plotly": ("results/figures/", "results/report/", "results/dashboard/", "results/html_page.py", "results/splice_plots.py"),
-    "pydicom": ("data/dicom.py",),
+    "pydicom": ("data/dicom.py", "data/dicom_frame.py", "data/dicom_grey.py", "data/dicom_values.py"),
     "shap": ("results/explain/shap_values.py",),
 }
 HEAVY = (

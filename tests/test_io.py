@@ -26,17 +26,25 @@ def test_a_successful_write_replaces_the_file(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["record.json"]
 
 
-def test_a_failed_folder_leaves_the_old_folder_and_no_temporary_folder(tmp_path):
-    folder = tmp_path / "ensemble"
-    folder.mkdir()
-    (folder / "a").write_text("old")
+def test_a_new_folder_is_complete_or_absent(tmp_path):
+    folder = tmp_path / "copy"
     with pytest.raises(TypeError), atomic_folder(folder) as partial:
         (partial / "a").write_text(_half_written())
-    assert (folder / "a").read_text() == "old"
+    assert list(tmp_path.iterdir()) == []
     with atomic_folder(folder) as partial:
         (partial / "b").write_text("new")
     assert [entry.name for entry in folder.iterdir()] == ["b"]
-    assert [entry.name for entry in tmp_path.iterdir()] == ["ensemble"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["copy"]
+
+
+def test_a_folder_that_exists_is_not_replaced(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "thesis.docx").write_text("years of work")
+    with pytest.raises(OSError, match="not empty"), atomic_folder(folder) as partial:
+        (partial / "b").write_text("new")
+    assert (folder / "thesis.docx").read_text() == "years of work"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["mine"]
 
 
 def test_the_digest_equals_that_of_the_content(tmp_path):

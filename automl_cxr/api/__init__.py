@@ -10,7 +10,14 @@ For example::
 """
 
 from automl_cxr.api.auditing import audit, changes_file
-from automl_cxr.api.classifiers import apply_ensemble, combine_predictions, describe, open_classifier, predict
+from automl_cxr.api.classifiers import (
+    apply_ensemble,
+    combine_predictions,
+    describe,
+    open_classifier,
+    predict,
+    record_test_images,
+)
 from automl_cxr.api.locations import locate, open_study
 from automl_cxr.api.search import search
 from automl_cxr.api.splices import Splices, splice
@@ -39,6 +46,7 @@ __all__ = [
     "open_classifier",
     "open_study",
     "predict",
+    "record_test_images",
     "search",
     "splice",
 ]

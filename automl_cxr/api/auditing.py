@@ -6,14 +6,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
-from automl_cxr.data.audit.cleaning import clean_table
+from automl_cxr.data.audit.cleaning import CHANGES_COLUMNS, clean_table
 from automl_cxr.data.audit.record import Audit
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data_audit import audit_dataset
 from automl_cxr.errors import UsageError
-from automl_cxr.results.tables import safe_cells
+from automl_cxr.results.tables import to_csv, to_plain_csv
 from automl_cxr.study.data_preparation import OnProgress
 
 
@@ -23,6 +21,8 @@ def audit(
     layout: str | None = None,
     classes: Sequence[str] | None = None,
     patients: str | None = None,
+    label_column: str | None = None,
+    unknown_patients: str | None = None,
     fix: str | os.PathLike[str] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Audit:
@@ -33,6 +33,9 @@ def audit(
         layout: Name of the data's layout. [default: detected]
         classes: Class names to use, in the order of their indices. [default: all classes]
         patients: Regular expression that finds the patient id in a file name.
+        label_column: Name of the label column of a table. [default: label, class or finding]
+        unknown_patients: What to do with images without a patient, if others have one: "separate" (each is a patient of its
+            own) or "drop" (they are not used). [default: separate]
         fix: CSV file for a cleaned table. ``NAME.changes.csv`` beside it lists each change with its reason.
         on_progress: Called with the number of decoded images and of all images.
 
@@ -42,18 +45,28 @@ def audit(
 
     Raises:
         UnknownNameError: A layout or class does not exist.
-        UsageError: The cleaned table cannot be written, or would replace the audited one.
+        UsageError: The cleaned table cannot be written, or would replace the audited one, or the list of changes would replace
+            another file.
         DataError: The data are unusable.
     """
     if fix is not None and Path(fix).resolve() == Path(data).resolve():  # its other columns would be lost
         raise UsageError(f"The cleaned table must not replace the audited table; received {fix}. Choose another --fix.")
-    dataset = load_dataset(os.fspath(data), layout=layout, classes=classes, patients=patients)
+    if fix is not None:
+        _check_changes_file(changes_file(Path(fix)))
+    dataset = load_dataset(
+        os.fspath(data),
+        layout=layout,
+        classes=classes,
+        label_column=label_column,
+        patients=patients,
+        unknown_patients=unknown_patients,
+    )
     found = audit_dataset(dataset, on_progress=on_progress)
     if fix is not None:
         out = Path(fix).absolute()
         cleaned = clean_table(dataset, found, beside=out.parent)
-        _write_csv(cleaned.table, out)
-        _write_csv(cleaned.changes, changes_file(out))
+        _write(out, to_plain_csv(cleaned.table))
+        _write(changes_file(out), to_csv(cleaned.changes))
     return found
 
 
@@ -62,8 +75,18 @@ def changes_file(cleaned: Path) -> Path:
     return cleaned.with_suffix(".changes.csv")
 
 
-def _write_csv(table: pd.DataFrame, file: Path) -> None:
+def _check_changes_file(file: Path) -> None:
+    """Raise UsageError if the list of changes, whose name the user did not choose, would replace another file."""
+    if not file.exists():
+        return
+    with file.open(encoding="utf-8", errors="replace") as stream:
+        header = stream.readline().rstrip("\n")
+    if header != ",".join(CHANGES_COLUMNS):
+        raise UsageError(f"The changes are listed in {file}, which is another file. Choose another --fix.")
+
+
+def _write(file: Path, text: str) -> None:
     try:
-        safe_cells(table).to_csv(file, index=False)
+        file.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
         raise UsageError(f"Cannot write {file} ({error.strerror or error}). Choose another --fix.") from error

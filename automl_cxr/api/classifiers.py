@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from automl_cxr.api.locations import open_study
+from automl_cxr.api.locations import locate, open_study
 from automl_cxr.data.dataset import load_image_paths
-from automl_cxr.errors import UsageError
-from automl_cxr.results import ensembles
+from automl_cxr.errors import StudyError, UsageError
+from automl_cxr.results import ensembles, sealed_images
 from automl_cxr.results.classifier import ENSEMBLE_FILE, Classifier, load_ensemble
 from automl_cxr.results.ensembles import BuiltEnsemble
+from automl_cxr.storage.urls import explained_storage_errors
 from automl_cxr.study.data_preparation import OnProgress
+from automl_cxr.study.model_sources import study_of_model
 from automl_cxr.study.presets import Preset, find_preset
+from automl_cxr.study.store import StudyStore
 
 if TYPE_CHECKING:
     from automl_cxr.model.memory_estimate import MemoryEstimate
@@ -82,18 +85,25 @@ def describe(
 
 
 def predict(
-    classifier: Classifier, paths: Sequence[str | Path], *, on_progress: OnProgress | None = None
+    classifier: Classifier,
+    paths: Sequence[str | Path],
+    *,
+    runs: str | Path | None = None,
+    storage: str | None = None,
+    on_progress: OnProgress | None = None,
 ) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Classify image files and all images in folders.
+    """Classify image files and all images in folders. Images of the study's test part are recorded as an evaluation on it.
 
     Args:
         classifier: Result of ``open_study(...).classifier()``, or an ensemble.
         paths: Image files and folders.
+        runs: Folder that contains the files of all studies. [default: that of the classifier]
+        storage: Optuna storage URL of its study; see ``open_study``.
         on_progress: Called with the number of predicted images and of all images.
 
     Returns:
         A table with one row per image: image, class, and ``probability_<class>`` for each class; and the reason for each path
-        that is missing, contains no image or cannot be read.
+        that is missing, contains no image or cannot be read. ``attrs["notes"]`` of the table contains messages for the user.
 
     Raises:
         TrialError: A model file is damaged.
@@ -102,7 +112,37 @@ def predict(
     probabilities, unreadable = classifier.predict(files, on_progress=on_progress)
     readable = [str(path) for position, path in enumerate(files) if position not in unreadable]
     table = _prediction_table(readable, classifier.classes, probabilities)
+    table.attrs["notes"] = record_test_images(classifier, files, "predictions", runs=runs, storage=storage)
     return table, problems | {str(files[position]): reason for position, reason in unreadable.items()}
+
+
+def record_test_images(
+    classifier: Classifier, files: Sequence[Path], use: str, *, runs: str | Path | None = None, storage: str | None = None
+) -> list[str]:
+    """Record the use of test images of a classifier's study as an evaluation on its test part.
+
+    Args:
+        classifier: A trial or an ensemble.
+        files: The images that are used.
+        use: Name of the use, such as "predictions".
+        runs: Folder that contains the files of all studies. [default: that of the classifier]
+        storage: Optuna storage URL of the study; see ``open_study``.
+
+    Returns:
+        Messages for the user; none if there are no test images among the files.
+    """
+    n_images = sealed_images.count_test_images(classifier, files)
+    if not n_images:
+        return []
+    place = study_of_model(classifier.members[0].file)
+    folder, url = locate(runs or (None if place is None else place.parent), storage)
+    try:
+        store = StudyStore.open(classifier.study, runs=folder, storage=url)
+    except StudyError as error:
+        found = f"{n_images} of the images are in the test part of study '{classifier.study}'"
+        return [f"{found}. This is not recorded, because the study was not found ({error})."]
+    with explained_storage_errors():
+        return [sealed_images.record_test_images(store, classifier, n_images, use)]
 
 
 def combine_predictions(predictions: Sequence[str | Path], **choices: Any) -> BuiltEnsemble:
@@ -128,7 +168,7 @@ def apply_ensemble(folder: str | Path, predictions: Sequence[str | Path]) -> tup
         predictions: Files of predictions, one per member, in the order of the members.
 
     Returns:
-        A table with one row per image, as in ``predict``; and notes about rescaled scores.
+        A table with one row per image, as in ``predict``; and notes about the columns that are used and about rescaled scores.
 
     Raises:
         DataError: A table is unreadable, or the number of tables differs from the number of members.

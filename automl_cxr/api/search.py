@@ -130,6 +130,7 @@ def bind_executor(name: str, ray_resources: Mapping[str, Any] | None = None) -> 
         from automl_cxr.engine.inline_execution import run_inline
 
         return run_inline
-    from automl_cxr.engine.ray_execution import RayResources, run_with_ray  # importing Ray takes three seconds
+    from automl_cxr.engine.placement import RayResources
+    from automl_cxr.engine.ray_execution import run_with_ray  # importing Ray takes three seconds
 
     return partial(run_with_ray, resources=RayResources(**(ray_resources or {})))

@@ -9,6 +9,7 @@ import pandas as pd
 from automl_cxr.api.locations import locate
 from automl_cxr.api.study import Study
 from automl_cxr.records import TrialState
+from automl_cxr.results.tables import table_of_rows
 from automl_cxr.study import copying, deletion, study_info
 from automl_cxr.study.store import StudyStore
 
@@ -39,7 +40,9 @@ def list_studies(*, runs: str | Path | None = None, storage: str | None = None) 
     for study in study_info.list_studies(runs=folder, storage=url):
         row = {**vars(study), **{str(state): study.trials.get(state, 0) for state in TrialState}}
         rows.append({column: row[column] for column in _STUDY_COLUMNS})
-    return pd.DataFrame(rows, columns=_STUDY_COLUMNS).astype(dict.fromkeys(("best_trial", "changed", "folder"), object))
+    # pandas would convert missing dates to NaT
+    objects = {column: pd.Series([row[column] for row in rows], dtype=object) for column in ("changed", "folder")}
+    return table_of_rows(rows, _STUDY_COLUMNS).assign(**objects)
 
 
 def copy_study(

@@ -26,6 +26,7 @@ from automl_cxr.results.importance import PED_ANOVA, importance_table
 from automl_cxr.results.leaderboard import build_leaderboard
 from automl_cxr.results.replay import TOLERANCE, Replay, replay_trial
 from automl_cxr.results.report import write_report
+from automl_cxr.results.sealed_images import count_test_images, record_test_images
 from automl_cxr.results.study_data import scored_images
 from automl_cxr.results.verification import Verification, verify_study
 from automl_cxr.study import study_info
@@ -203,7 +204,7 @@ class Study:
         data: str | None = None,
         **choices: Any,
     ) -> list[HeatmapOverlay]:
-        """Compute heat maps of the image regions that affect a classifier's predictions.
+        """Compute heat maps of the image regions that affect a classifier's predictions. Use of test images is recorded.
 
         Args:
             images: Image files. [default: ``per_class`` validation images of each class]
@@ -213,7 +214,7 @@ class Study:
             choices: Keywords of ``results.explain.explanation.explain``, such as ``method``, ``class_name`` and ``seconds``.
         """
         labels = {} if images else self.validation_images(per_class=per_class, data=data)
-        return explain(self._open(what), images or list(labels), labels=labels, **choices)
+        return explain(self._open_for(images, what), images or list(labels), labels=labels, **choices)
 
     def corner_evidence(
         self,
@@ -223,7 +224,7 @@ class Study:
         data: str | None = None,
         **choices: Any,
     ) -> pd.DataFrame:
-        """Measure the share of the Grad-CAM evidence in the corners and borders of images, outside the lungs.
+        """Measure the share of the Grad-CAM evidence in the corners and borders of images. Use of test images is recorded.
 
         Args:
             images: Image files. [default: all validation images]
@@ -231,7 +232,16 @@ class Study:
             data: Folder or table of the images, if they were moved.
             choices: Keywords of ``results.explain.off_lung_evidence.measure_off_lung_evidence``, which describes the columns.
         """
-        return measure_off_lung_evidence(self._open(what), images or list(self.validation_images(data=data)), **choices)
+        classifier = self._open_for(images, what)
+        return measure_off_lung_evidence(classifier, images or list(self.validation_images(data=data)), **choices)
+
+    def _open_for(self, images: Sequence[str | Path], what: int | BuiltEnsemble | Classifier | str | Path | None) -> Classifier:
+        """Open a classifier for the explanation of images, and record the use of test images."""
+        classifier = self._open(what)
+        n_test_images = count_test_images(classifier, list(map(Path, images)))
+        if n_test_images:
+            record_test_images(self._store, classifier, n_test_images, "explanations")
+        return classifier
 
     def errors(self, **choices: Any) -> ErrorAnalysis:
         """Analyse the misclassified images of one or several models, by default of the best trial on the validation part.

@@ -5,11 +5,13 @@ Heavy libraries are imported inside the commands, so that `automl-cxr --help` is
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -22,7 +24,7 @@ from automl_cxr.cli.export_commands import export
 from automl_cxr.cli.leaderboard_command import leaderboard
 from automl_cxr.cli.model_commands import describe
 from automl_cxr.cli.options import debug_option, is_debug
-from automl_cxr.cli.output import print_message
+from automl_cxr.cli.output import escape_messages_of_libraries, print_message, print_text
 from automl_cxr.cli.report_command import report
 from automl_cxr.cli.results_commands import dashboard, evaluate, importance, predict
 from automl_cxr.cli.search_commands import search, spaces, systems
@@ -30,17 +32,19 @@ from automl_cxr.cli.sections import SectionedGroup
 from automl_cxr.cli.splice_command import splice
 from automl_cxr.cli.storage_commands import storage
 from automl_cxr.cli.studies_commands import studies
+from automl_cxr.cli.unexpected_errors import describe_unexpected
 from automl_cxr.cli.verify_commands import replay, verify
 from automl_cxr.cli.weights_command import weights
-from automl_cxr.errors import AutomlCxrError
+from automl_cxr.errors import AutomlCxrError, UsageError
 from automl_cxr.version import __version__
 
 _INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 success, 1 the operation failed, 2 usage error, 130 interrupted."""
+    """Run the command line and exit: 0 success, 1 the operation failed, 2 usage error, 130 interrupted by Ctrl-C or SIGTERM."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # job schedulers send SIGTERM; handle it like Ctrl-C
+    escape_messages_of_libraries()
     sys.exit(_run(arguments))
 
 
@@ -48,7 +52,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         return commands.main(arguments, prog_name="automl-cxr", standalone_mode=False) or 0
     except click.ClickException as error:
-        error.show()
+        with io.StringIO() as text:
+            error.show(text)
+            print_text(text.getvalue(), err=True)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         typed = sys.argv[1:] if arguments is None else arguments
@@ -63,13 +69,13 @@ def _run(arguments: Sequence[str] | None) -> int:
         _print_error(str(error))
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - users get one line; --debug shows the traceback
-        _print_error(f"{type(error).__name__}: {error}" + ("" if is_debug() else " (--debug shows the traceback)"))
+        _print_error(describe_unexpected(error) + ("" if is_debug() else " (--debug shows the traceback)"))
         return 1
 
 
 def _print_error(message: str) -> None:
     if is_debug():
-        traceback.print_exc()
+        print_text(traceback.format_exc(), err=True)
     print_message(f"automl-cxr: {message}")
 
 
@@ -81,6 +87,12 @@ def commands() -> None:
 
     Start with `automl-cxr search`, which uses phantom images if no data are given, or with `automl-cxr data inspect DIR`.
     """
+    try:
+        Path.cwd()
+    except OSError as error:  # relative paths cannot be resolved, and no process of Ray starts
+        raise UsageError(
+            f"The working directory must exist and be accessible ({error.strerror or error}). Change to another one with `cd`."
+        ) from error
 
 
 for command in (

@@ -8,7 +8,7 @@ import time
 import click
 
 from automl_cxr.cli.options import debug_option, json_option
-from automl_cxr.cli.output import human_bytes, print_json, print_table
+from automl_cxr.cli.output import human_bytes, print_json, print_line, print_table
 from automl_cxr.cli.sections import CommandSection, SectionedGroup
 
 
@@ -22,7 +22,7 @@ from automl_cxr.cli.sections import CommandSection, SectionedGroup
 @debug_option
 @click.pass_context
 def cache(context: click.Context, as_json: bool) -> None:
-    """Show the size and the contents of the cache: decoded images, and features of frozen layers.
+    """Show the size and the contents of the cache: decoded images, features of frozen layers, and copies from other machines.
 
     The contents can be computed again at any time.
     """
@@ -30,7 +30,7 @@ def cache(context: click.Context, as_json: bool) -> None:
         return
     import pandas as pd
 
-    from automl_cxr.data.cache import cache_folder
+    from automl_cxr.cache_folder import cache_folder
     from automl_cxr.data.cache_listing import list_cache_entries
     from automl_cxr.data.feature_cache import FeatureCache
 
@@ -49,8 +49,12 @@ def cache(context: click.Context, as_json: bool) -> None:
         }
         for entry in entries
     ]
-    used = {kind: human_bytes(sum(entry.n_bytes for entry in entries if entry.kind == kind)) for kind in ("images", "features")}
-    click.echo(f"{cache_folder()}: images {used['images']}, features {used['features']} of at most {human_bytes(limit)}")
+    kinds = ("images", "features", "copies")
+    used = {kind: human_bytes(sum(entry.n_bytes for entry in entries if entry.kind == kind)) for kind in kinds}
+    print_line(
+        f"{cache_folder()}: images {used['images']}, features {used['features']} of at most {human_bytes(limit)}, "
+        f"copies {used['copies']}"
+    )
     if rows:
         print_table(pd.DataFrame(rows), title="cache entries")
 
@@ -59,11 +63,11 @@ def cache(context: click.Context, as_json: bool) -> None:
 @json_option
 @debug_option
 def clear(as_json: bool) -> None:
-    """Delete the cached images and features. Do not run it during a search. Entries that are being written are kept."""
+    """Delete the cached images, features and copies. Do not run it during a search. Entries that are being written are kept."""
     from automl_cxr.data.cache_listing import clear_cache
 
     freed = clear_cache()
     if as_json:
         print_json({"freed_bytes": freed})
         return
-    click.echo(f"{human_bytes(freed)} freed")
+    print_line(f"{human_bytes(freed)} freed")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from automl_cxr.cli.options import data_options, debug_option, json_option
-from automl_cxr.cli.output import check_out, print_json, print_message, print_table, progress_bar, shown_path, write_text
+from automl_cxr.cli.output import check_out, print_json, print_line, print_message, print_table, progress_bar, write_text
 from automl_cxr.cli.sections import CommandSection, SectionedGroup
 
 if TYPE_CHECKING:
@@ -27,31 +27,49 @@ def data() -> None:
 @data_options
 @json_option
 @debug_option
-def inspect(directory: str, layout: str | None, classes: list[str] | None, patients: str | None, as_json: bool) -> None:
+def inspect(
+    directory: str,
+    layout: str | None,
+    classes: list[str] | None,
+    label_column: str | None,
+    patients: str | None,
+    unknown_patients: str | None,
+    as_json: bool,
+) -> None:
     """Show the classes, patients, image sizes and given split of DIR, and every file that cannot be read."""
     from automl_cxr.data.inspection import inspect_data
 
     with progress_bar("decoding") as on_progress:
-        found = inspect_data(directory, layout=layout, classes=classes, patients=patients, on_progress=on_progress)
+        found = inspect_data(
+            directory,
+            layout=layout,
+            classes=classes,
+            patients=patients,
+            label_column=label_column,
+            unknown_patients=unknown_patients,
+            on_progress=on_progress,
+        )
     if as_json:
         tables = {name: getattr(found, name).to_dict(orient="records") for name in ("classes", "splits")}
         print_json({**vars(found), **tables, "root": str(found.root)})
         return
     patients_text = "unknown" if found.n_patients is None else f"{found.n_patients}"
-    click.echo(f"{found.root}: layout {found.layout}, {found.classes['images'].sum()} images, patients: {patients_text}")
+    if found.n_without_patient:
+        patients_text += f", images without a patient: {found.n_without_patient}"
+    print_line(f"{found.root}: layout {found.layout}, {found.classes['images'].sum()} images, patients: {patients_text}")
     print_table(found.classes, title="classes")
     if not found.splits.empty:
         print_table(found.splits, title="given split, images")
-    click.echo("sizes (height x width): " + ", ".join(f"{name} {h}x{w}" for name, (h, w) in found.sizes.items()))
+    print_line("sizes (height x width): " + ", ".join(f"{name} {h}x{w}" for name, (h, w) in found.sizes.items()))
     if found.n_patients_in_classes:
-        click.echo(f"{found.n_patients_in_classes} patients have images in more than one class")
+        print_line(f"{found.n_patients_in_classes} patients have images in more than one class")
     for what, reasons in (("cannot be read", found.unreadable), ("ignored", found.ignored)):
         if reasons:
-            click.echo(f"{what}: {len(reasons)}")
+            print_line(f"{what}: {len(reasons)}")
         for path, reason in reasons.items():
-            click.echo(f"  {shown_path(path)}: {reason}")
+            print_line(f"  {path}: {reason}")
     for note in found.notes:
-        click.echo(f"note: {note}")
+        print_line(f"note: {note}")
 
 
 @data.command("audit")
@@ -72,7 +90,9 @@ def audit(
     fix: Path | None,
     layout: str | None,
     classes: list[str] | None,
+    label_column: str | None,
     patients: str | None,
+    unknown_patients: str | None,
     as_json: bool,
 ) -> None:
     """Search the images of DIR for duplicates, leaks between parts, and shortcuts that separate the classes without anatomy.
@@ -86,7 +106,16 @@ def audit(
     for file in (out, fix):
         check_out(file)
     with progress_bar("decoding") as on_progress:
-        found = api.audit(directory, layout=layout, classes=classes, patients=patients, fix=fix, on_progress=on_progress)
+        found = api.audit(
+            directory,
+            layout=layout,
+            classes=classes,
+            patients=patients,
+            label_column=label_column,
+            unknown_patients=unknown_patients,
+            fix=fix,
+            on_progress=on_progress,
+        )
     if out is not None:
         from automl_cxr.results.audit_page import audit_sections
         from automl_cxr.results.html_page import render_page
@@ -105,7 +134,7 @@ def audit(
 
 def _print_audit(found: Audit) -> None:
     counts = ", ".join(f"{n} {name}" for name, n in zip(found.classes, found.n_images, strict=True))
-    click.echo(f"{found.root}: {sum(found.n_images)} images ({counts})")
+    print_line(f"{found.root}: {sum(found.n_images)} images ({counts})")
     tables = {
         "separation of the classes by each single image statistic (medians by class)": found.statistics,
         "suspected burnt-in text and markers, fraction of the images": found.burnt_in_text,
@@ -118,15 +147,15 @@ def _print_audit(found: Audit) -> None:
             cut = f"; the first {_ROWS_SHOWN} of {len(table)} (--json lists all)" if len(table) > _ROWS_SHOWN else ""
             print_table(table.head(_ROWS_SHOWN), title=title + cut)
     if not found.found_duplicates:
-        click.echo("no duplicates were found")
+        print_line("no duplicates were found")
     if found.unreadable:
-        click.echo(f"cannot be read: {len(found.unreadable)} (`automl-cxr data inspect` lists them)")
+        print_line(f"cannot be read: {len(found.unreadable)} (`automl-cxr data inspect` lists them)")
     for note in found.notes:
-        click.echo(f"note: {note}")
+        print_line(f"note: {note}")
     if found.baseline:
-        click.echo(found.baseline)
+        print_line(found.baseline)
     for warning in found.warnings:
-        click.echo(f"warning: {warning}")
+        print_line(f"warning: {warning}")
 
 
 @data.command("demo")
@@ -146,4 +175,4 @@ def demo(directory: str, n_images: int, image_size: int, seed: int) -> None:
     from automl_cxr.data.phantoms import draw_phantoms
 
     folder = draw_phantoms(directory, n_images=n_images, image_size=image_size, seed=seed)
-    click.echo(f"{n_images} phantom radiographs in {folder}")
+    print_line(f"{n_images} phantom radiographs in {folder}")

@@ -11,7 +11,7 @@ import click
 
 from automl_cxr.choices import ENSEMBLE_METHODS, METRIC_NAMES, list_choices
 from automl_cxr.cli.options import Numbers, debug_option, json_option, location_options
-from automl_cxr.cli.output import check_out, print_json, print_message, print_table, write_text
+from automl_cxr.cli.output import check_out, print_data, print_json, print_line, print_message, print_table, write_text
 from automl_cxr.cli.sections import CommandSection, SectionedGroup
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.errors import UsageError
@@ -209,16 +209,16 @@ def _print_ensemble(built: BuiltEnsemble) -> None:
     members = {"member": list(found.names), "weight": list(built.weights), f"validation {metric}": list(built.member_scores)}
     print_table(pd.DataFrame(members), title="members")
     for one, other, correlation in found.duplicates:
-        click.echo(f"{one} and {other} are nearly identical (the correlation of their errors is {correlation:.3f}).")
+        print_line(f"{one} and {other} are nearly identical (the correlation of their errors is {correlation:.3f}).")
     print_table(pd.DataFrame(_method_rows(found)), title=f"the same members with every method, {metric}")
-    click.echo(found.verdict())
-    click.echo(_calibration_line(found))
-    click.echo(f"ensemble: {built.folder}")
+    print_line(found.verdict())
+    print_line(_calibration_line(found))
+    print_line(f"ensemble: {built.folder}")
     if built.recommended != built.method:
-        click.echo(f"recommended: --method {built.recommended}")
+        print_line(f"recommended: --method {built.recommended}")
     folder = shlex.quote(str(built.folder))
     has_models = len(built.trials) == len(found.names)
-    click.echo(f"next: automl-cxr evaluate {folder}" if has_models else f"next: automl-cxr ensemble apply {folder} TABLES...")
+    print_line(f"next: automl-cxr evaluate {folder}" if has_models else f"next: automl-cxr ensemble apply {folder} TABLES...")
 
 
 def _method_rows(found: Combination) -> list[dict[str, Any]]:
@@ -252,15 +252,17 @@ def _calibration_line(found: Combination) -> str:
 def apply_ensemble(folder: Path, files: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     """Combine the members' predictions for new images. TABLES are one file per member, in the order of the members."""
     from automl_cxr import api
-    from automl_cxr.results.tables import to_csv, to_json
+    from automl_cxr.results.tables import to_json, to_plain_csv
 
     check_out(out)
+    if out is not None and out.resolve() in (file.resolve() for file in files):
+        raise UsageError(f"--out must not replace the table of a member; received {out}. Choose another --out.")
     table, notes = api.apply_ensemble(folder, files)
     for note in notes:
         print_message(note)
-    text = to_json(table) if as_json else to_csv(table)
+    text = to_json(table) if as_json else to_plain_csv(table)
     if out is None:
-        click.echo(text, nl=False)
+        print_data(text)
     else:
         write_text(out, text)
         print_message(f"{len(table)} images combined; written to {out}")

@@ -11,10 +11,10 @@ from automl_cxr.cli.options import Numbers, debug_option, json_option, location_
 from automl_cxr.cli.output import (
     check_out,
     print_json,
+    print_line,
     print_message,
     print_table,
     progress_bar,
-    shown_path,
     write_table,
     write_text,
 )
@@ -110,6 +110,8 @@ def errors(
         )
     if top is not None and len(analysis.models) < top:
         print_message(f"Only {len(analysis.models)} models can be compared, fewer than --top {top}.")
+    for note in analysis.notes:
+        print_message(note)
     if as_json:
         print_json(_as_json(analysis))
     else:
@@ -156,6 +158,7 @@ def _as_json(analysis: ErrorAnalysis) -> dict[str, Any]:
         "confusions": _records(analysis.confusions()),
         "unreadable": analysis.unreadable,
         "test_opened": analysis.n_opened,
+        "notes": analysis.notes,
     }
 
 
@@ -166,18 +169,18 @@ def _records(table: Any) -> list[dict[str, Any]]:
 def _print_errors(analysis: ErrorAnalysis, n_shown: int) -> None:
     images = analysis.images
     n_patients = len(set(images.patients))
-    click.echo(f"{analysis.study}, {analysis.place}: {len(images)} images, {n_patients} patients")
+    print_line(f"{analysis.study}, {analysis.place}: {len(images)} images, {n_patients} patients")
     print_table(analysis.by_model, title="errors of each model")
     print_table(analysis.by_class, title="images of each class by agreement of the models")
     if analysis.pairs.empty:
-        click.echo("No image is misclassified.")
+        print_line("No image is misclassified.")
         return
     print_table(analysis.pairs, title="confused classes")
     shown = ["image", "label", "model", "predicted", "probability", "margin"]
     for order in ("confident", "uncertain"):
         worst = analysis.confusions(order=order).head(n_shown)[shown]
-        print_table(worst.assign(image=[shown_path(name) for name in worst["image"]]), title=f"most {order} first")
+        print_table(worst, title=f"most {order} first")
     for image, reason in analysis.unreadable.items():
-        print_message(f"excluded: {shown_path(image)}: {reason}")
+        print_message(f"excluded: {image}: {reason}")
     if analysis.n_opened:
         print_message(f"The test part was evaluated {analysis.n_opened} times, once per model. Do not select models by it.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from automl_cxr.cli.options import Duration, debug_option, json_option, location_options, moved_data_option, trial_option
-from automl_cxr.cli.output import print_json, print_message, print_table, progress_bar, shown_path
+from automl_cxr.cli.output import print_json, print_line, print_message, print_table, progress_bar
 from automl_cxr.cli.sections import CommandSection, SectionedCommand
 from automl_cxr.errors import UsageError
 
@@ -103,6 +103,8 @@ def explain(
     if paths:
         files, problems = load_image_paths(paths)
         images, labels = list(map(str, files)), {}
+        for note in api.record_test_images(classifier, files, "explanations", runs=runs, storage=storage):
+            print_message(note)
     else:
         problems = {}
         study = api.open_study(classifier.study, runs=runs, storage=storage)
@@ -117,7 +119,7 @@ def explain(
 
 
 def _print_problem(path: str, reason: str) -> None:
-    print_message(f"not explained: {shown_path(path)}: {reason}")
+    print_message(f"not explained: {path}: {reason}")
 
 
 def _draw(
@@ -139,7 +141,7 @@ def _draw(
     if as_json:
         print_json({"folder": str(out), "images": n_done, "pictures": index.to_dict(orient="records")})
     else:
-        click.echo(f"{n_done} of {len(images)} images explained, {len(index)} pictures: {out / 'index.csv'}")
+        print_line(f"{n_done} of {len(images)} images explained, {len(index)} pictures: {out / 'index.csv'}")
     if options.seconds is not None and n_done + len(unreadable) < len(images):
         print_message(f"Time limit reached after {n_done} of {len(images)} images. Set a longer --time or fewer --evaluations.")
     if index.empty:

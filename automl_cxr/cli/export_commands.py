@@ -8,7 +8,7 @@ import click
 
 from automl_cxr.choices import EXPORT_FORMATS, list_choices
 from automl_cxr.cli.options import debug_option, json_option, location_options, trial_option
-from automl_cxr.cli.output import print_json, print_message
+from automl_cxr.cli.output import print_json, print_line, print_message
 from automl_cxr.cli.sections import CommandSection, SectionedCommand
 
 
@@ -64,10 +64,10 @@ def export(
         )
         return
     if done.difference is None:
-        click.echo("not compared, because onnxruntime is not installed; the file is valid ONNX")
+        print_line("not compared, because onnxruntime is not installed; the file is valid ONNX")
     else:
-        click.echo(f"compared: the probabilities of the file differ from `automl-cxr predict` by at most {done.difference:.1e}")
+        print_line(f"compared: the probabilities of the file differ from `automl-cxr predict` by at most {done.difference:.1e}")
     for warning in classifier.warnings:
-        click.echo(f"warning: {warning}")
-    click.echo(f"classes, image size and digests: {done.description}")
-    click.echo(f"file: {done.file}")
+        print_line(f"warning: {warning}")
+    print_line(f"classes, image size and digests: {done.description}")
+    print_line(f"file: {done.file}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from automl_cxr.cli.options import debug_option, json_option, set_option
-from automl_cxr.cli.output import print_json, print_table
+from automl_cxr.cli.output import print_json, print_line, print_table
 from automl_cxr.cli.sections import CommandSection, SectionedCommand
 
 if TYPE_CHECKING:
@@ -46,29 +46,29 @@ def describe(
     print_table(rows.rename(columns=lambda column: column.replace("_", " ")), title=f"{name}: {system.description}")
     parts = pd.DataFrame([{"part": part, **dataclasses.asdict(sums)} for part, sums in summary.parts.items()])
     print_table(parts.rename(columns=lambda column: column.replace("_", " ")), title="parts")
-    click.echo(f"parameters: {summary.parameters:,} ({summary.weight_bytes / 1e6:,.1f} MB)")
-    click.echo(f"trainable: {summary.trainable:,}; not trainable: {summary.non_trainable:,}")
+    print_line(f"parameters: {summary.parameters:,} ({summary.weight_bytes / 1e6:,.1f} MB)")
+    print_line(f"trainable: {summary.trainable:,}; not trainable: {summary.non_trainable:,}")
     if summary.frozen_phase_trainable is not None:
-        click.echo(f"trainable while the backbone is frozen: {summary.frozen_phase_trainable:,}")
-    click.echo(f"multiply-adds per image: {summary.multiply_adds:,}")
+        print_line(f"trainable while the backbone is frozen: {summary.frozen_phase_trainable:,}")
+    print_line(f"multiply-adds per image: {summary.multiply_adds:,}")
     _print_memory(memory)
     for branch, points in summary.splice_points.items():
-        click.echo(f"splice points of {branch}: {', '.join(f'{number} {at}' for number, at in enumerate(points, start=1))}")
+        print_line(f"splice points of {branch}: {', '.join(f'{number} {at}' for number, at in enumerate(points, start=1))}")
     for what, count in system.published.items():
         found = getattr(summary, what)
         comparison = "the same here" if found == count else f"here {found:,}"
-        click.echo(f"published {what.replace('_', ' ')}: {count:,} ({comparison})")
+        print_line(f"published {what.replace('_', ' ')}: {count:,} ({comparison})")
 
 
 def _print_memory(memory: MemoryEstimate) -> None:
     available = "unknown" if memory.there is None else f"{memory.there / 1e9:,.1f} GB"
-    click.echo(
+    print_line(
         f"memory for training, approximately: {memory.one_image / 1e6:,.0f} MB with one image per batch, "
         f"{memory.each_image / 1e6:,.1f} MB for each further image, {memory.batch / 1e6:,.0f} MB with "
         f"{memory.batch_size} images per batch; available: {available}"
     )
     if not memory.fits:
-        click.echo("The memory of this machine is insufficient; a search would refuse the network.")
+        print_line("The memory of this machine is insufficient; a search would refuse the network.")
 
 
 def _as_json(system: Preset, summary: ModelSummary, memory: MemoryEstimate) -> dict[str, Any]:

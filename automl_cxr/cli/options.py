@@ -183,7 +183,9 @@ def _hidden_option(option: Option, former: str) -> Callable[[CommandT], CommandT
 
 
 location_options = add_options(SearchOptions, only=("runs", "storage"))
-data_options = add_options(SearchOptions, only=("layout", "classes", "patients"), has_sections=False)
+data_options = add_options(
+    SearchOptions, only=("layout", "classes", "label_column", "patients", "unknown_patients"), has_sections=False
+)
 set_option = add_options(SearchOptions, only=("fixed",), has_sections=False)
 
 

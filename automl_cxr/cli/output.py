@@ -1,10 +1,16 @@
-"""Output: results (tables and JSON) on stdout, messages and progress on stderr."""
+"""Output: results (tables and JSON) on stdout, messages and progress on stderr.
+
+Control characters of names and messages are escaped in everything that a person reads. Files, and JSON and CSV that another
+program reads, contain the original values.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from numbers import Integral
@@ -14,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from automl_cxr.errors import UsageError
+from automl_cxr.io import atomic_write
+from automl_cxr.terminal import printable_json, printable_line, printable_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,8 +29,36 @@ if TYPE_CHECKING:
 
 
 def print_message(message: str) -> None:
-    """Print a message for the user to stderr."""
-    click.echo(message, err=True)
+    """Print a message of one line to stderr."""
+    click.echo(printable_line(message), err=True)
+
+
+def print_line(line: str) -> None:
+    """Print a line of results to stdout."""
+    click.echo(printable_line(line))
+
+
+def print_text(text: str, *, err: bool = False) -> None:
+    """Print several lines of results to stdout, or to stderr."""
+    click.echo(printable_text(text).removesuffix("\n"), err=err)
+
+
+def print_data(text: str) -> None:
+    """Print CSV or another table format to stdout: unchanged for a program, with control characters escaped for a terminal."""
+    click.echo(printable_text(text) if sys.stdout.isatty() else text, nl=False)
+
+
+def escape_messages_of_libraries() -> None:
+    """Escape control characters in the warnings and log messages that libraries print to stderr."""
+    format_warning = warnings.formatwarning
+    warnings.formatwarning = lambda *arguments, **options: printable_text(format_warning(*arguments, **options))
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_PrintableFormatter())
+
+
+class _PrintableFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_text(super().format(record))
 
 
 def print_table(table: pd.DataFrame, *, title: str) -> None:
@@ -34,11 +70,11 @@ def print_table(table: pd.DataFrame, *, title: str) -> None:
     grid = Table(box=None, pad_edge=False)
     for column in table:
         is_text = table[column].map(lambda cell: isinstance(cell, str)).all()
-        grid.add_column(Text(str(column)), justify="left" if is_text else "right", no_wrap=True)
+        grid.add_column(Text(printable_line(str(column))), justify="left" if is_text else "right", no_wrap=True)
     for row in table.itertuples(index=False):
-        grid.add_row(*(Text(_cell(value)) for value in row))
+        grid.add_row(*(Text(printable_line(_cell(value))) for value in row))
     console = Console()
-    console.print(Text(title, style="bold"), soft_wrap=True)
+    console.print(Text(printable_line(title), style="bold"), soft_wrap=True)
     needed = console.measure(grid, options=console.options.update(width=10_000)).maximum
     Console(width=max(console.width, needed)).print(grid)
 
@@ -68,16 +104,11 @@ def human_bytes(n_bytes: int) -> str:
     return f"{size:,.0f} {unit}" if unit == "bytes" or size >= 100 else f"{size:.1f} {unit}"
 
 
-def shown_path(path: str) -> str:
-    """Format a path on one line; line breaks, tabs and undecodable bytes are escaped."""
-    return path.encode("utf-8", "backslashreplace").decode().translate({10: "\\n", 13: "\\r", 9: "\\t"})
-
-
 def print_json(value: Mapping[str, Any]) -> None:
     """Print a mapping to stdout as JSON. NaN and infinity become null."""
     import json
 
-    click.echo(json.dumps(_plain(value), indent=1, ensure_ascii=False))
+    click.echo(printable_json(json.dumps(_plain(value), indent=1, ensure_ascii=False)))
 
 
 def _plain(value: Any) -> Any:
@@ -92,13 +123,23 @@ def _plain(value: Any) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8.
+    """Write a text file in UTF-8, see ``write_bytes``."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file that is complete or unchanged if the disk is full. A link is followed; a device is written directly.
 
     Raises:
         UsageError: The file cannot be written.
     """
+    target = path.resolve()
     try:
-        path.write_text(text, encoding="utf-8")
+        if target.exists() and not target.is_file():  # such as /dev/stdout
+            target.write_bytes(content)
+        else:
+            with atomic_write(target) as file:
+                file.write(content)
     except OSError as error:
         raise UsageError(f"Cannot write {path} ({error.strerror or error}). Choose another --out.") from error
 
@@ -118,10 +159,7 @@ def write_table(path: Path, table: pd.DataFrame, kind: str, *, title: str) -> No
     from automl_cxr.results.tables import format_table
 
     content = format_table(table, kind, title=title)
-    try:
-        path.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-    except OSError as error:
-        raise UsageError(f"Cannot write {path} ({error.strerror or error}). Choose another --out.") from error
+    write_bytes(path, content.encode("utf-8") if isinstance(content, str) else content)
 
 
 def print_formatted(table: pd.DataFrame, kind: str) -> None:
@@ -135,7 +173,7 @@ def print_formatted(table: pd.DataFrame, kind: str) -> None:
     content = format_table(table, kind)
     if isinstance(content, bytes):
         raise UsageError(f"The format {kind} is binary and cannot be printed. Write it to a file with --out.")
-    click.echo(content, nl=False)
+    print_data(content)
 
 
 def progress_bar(title: str) -> AbstractContextManager[Callable[[int, int], None]]:

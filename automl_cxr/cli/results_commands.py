@@ -10,11 +10,12 @@ import click
 from automl_cxr.cli.options import debug_option, json_option, location_options, moved_data_option, trial_option
 from automl_cxr.cli.output import (
     check_out,
+    print_data,
     print_json,
+    print_line,
     print_message,
     print_table,
     progress_bar,
-    shown_path,
     write_text,
 )
 from automl_cxr.cli.sections import CommandSection, SectionedCommand
@@ -41,8 +42,12 @@ def importance(study: str, evaluator: str, runs: str | None, storage: str | None
     if as_json:
         print_json({row["parameter"]: row for row in table.to_dict(orient="records")})
         return
-    assessed = table[table["left_out"] == ""]
-    print_table(assessed.drop(columns=["left_out"]), title=f"{study}: {evaluator}")
+    assessed = table[table["left_out"] == ""].drop(columns=["left_out"])
+    ranking, conditional = assessed[~assessed["conditional"]], assessed[assessed["conditional"]]
+    print_table(ranking.drop(columns=["conditional"]), title=f"{study}: {evaluator}")
+    if not conditional.empty:
+        title = "conditional hyperparameters: share within the trials in which each is active"
+        print_table(conditional.drop(columns=["conditional"]), title=title)
     for row in table[table["left_out"] != ""].itertuples():
         print_message(f"omitted: {row.parameter} ({row.left_out})")
 
@@ -86,6 +91,7 @@ def evaluate(
                 "confusion": result.confusion.to_dict(orient="index"),
                 "unreadable": result.unreadable,
                 "test_opened": result.n_opened,
+                "warnings": result.warnings,
             }
         )
         return
@@ -96,7 +102,7 @@ def _print_evaluation(study: str, result: Any) -> None:
     import pandas as pd
 
     n_patients = len(set(result.predictions.patients))
-    click.echo(f"{study}, {result.classifier}, {result.place}: {len(result.predictions)} images, {n_patients} patients")
+    print_line(f"{study}, {result.classifier}, {result.place}: {len(result.predictions)} images, {n_patients} patients")
     rows = [
         {"metric": name, "score": result.scores[name], "95% interval": f"{interval.low:.3f}..{interval.high:.3f}"}
         for name, interval in result.intervals.items()
@@ -105,7 +111,9 @@ def _print_evaluation(study: str, result: Any) -> None:
     print_table(result.per_class.reset_index(), title="per class")
     print_table(result.confusion.reset_index(names="true \\ predicted"), title="confusion matrix")
     for image, reason in result.unreadable.items():
-        print_message(f"excluded: {shown_path(image)}: {reason}")
+        print_message(f"excluded: {image}: {reason}")
+    for warning in result.warnings:
+        print_message(f"warning: {warning}")
     if result.n_opened == 1:
         print_message("This first evaluation on the test part is recorded in the study.")
     elif result.n_opened > 1:
@@ -131,17 +139,19 @@ def predict(
 ) -> None:
     """Classify image files and all images in folders, with the best trial of a study or an ensemble."""
     from automl_cxr import api
-    from automl_cxr.results.tables import to_csv, to_json
+    from automl_cxr.results.tables import to_json, to_plain_csv
 
     check_out(out)
     classifier = api.open_classifier(target, trial=trial, runs=runs, storage=storage)
     with progress_bar("predicting") as on_progress:
-        table, problems = api.predict(classifier, paths, on_progress=on_progress)
+        table, problems = api.predict(classifier, paths, runs=runs, storage=storage, on_progress=on_progress)
+    for note in table.attrs["notes"]:
+        print_message(note)
     for path, reason in problems.items():
-        print_message(f"not predicted: {shown_path(path)}: {reason}")
-    text = to_json(table) if as_json else to_csv(table)
+        print_message(f"not predicted: {path}: {reason}")
+    text = to_json(table) if as_json else to_plain_csv(table)
     if out is None:
-        click.echo(text, nl=False)
+        print_data(text)
     else:
         write_text(out, text)
         print_message(f"{len(table)} images predicted, {len(problems)} not; written to {out}")
@@ -154,15 +164,30 @@ def predict(
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Network address to listen on. Any other address than the default is reachable from the network.",
+    help="Network address to listen on. Any other address than the default is reachable from the network, without encryption.",
 )
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="TCP port to listen on.")
+@click.option(
+    "--allow-host",
+    "other_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Another host name under which browsers open the dashboard, such as that of a reverse proxy. Repeatable.",
+)
+@click.option(
+    "--allow-changes",
+    is_flag=True,
+    help="Let browsers create, rename and delete studies, change trials and attach files  [default: only notes]",
+)
 @location_options
 @debug_option
-def dashboard(host: str, port: int, runs: str | None, storage: str | None) -> None:
+def dashboard(
+    host: str, port: int, other_hosts: tuple[str, ...], allow_changes: bool, runs: str | None, storage: str | None
+) -> None:
     """Serve all studies in the Optuna dashboard until Ctrl-C.
 
-    The page of a trial shows its learning curves and confusion matrix; the page of a study shows figures and its settings.
+    Open the printed address; each browser needs its token once. The page of a trial shows its learning curves and confusion
+    matrix; the page of a study shows figures and its settings.
     """
     from automl_cxr import api
     from automl_cxr.results.dashboard import serve_dashboard
@@ -173,5 +198,7 @@ def dashboard(host: str, port: int, runs: str | None, storage: str | None) -> No
         runs=folder,
         host=host,
         port=port,
-        on_ready=lambda: print_message(f"Dashboard at http://{host}:{port} (stop with Ctrl-C)"),
+        other_hosts=other_hosts,
+        allow_changes=allow_changes,
+        on_ready=lambda address: print_message(f"Dashboard at {address} (stop with Ctrl-C)"),
     )

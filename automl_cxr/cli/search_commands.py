@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from automl_cxr.cli.options import add_options, debug_option, json_option, use_study_file
-from automl_cxr.cli.output import print_json, progress_bar, short
+from automl_cxr.cli.output import print_data, print_json, print_line, print_text, progress_bar, short
 from automl_cxr.cli.sections import CommandSection, SectionedCommand, SectionedGroup
 from automl_cxr.study.options import SearchOptions
 
@@ -38,7 +38,7 @@ def search(as_json: bool, **options: Any) -> None:
     """Search for the best classifier. The same command continues an interrupted search."""
     from automl_cxr import api
 
-    study = api.search(**options, command=" ".join(sys.argv[1:]), decoding=progress_bar("decoding"))
+    study = api.search(**options, command=shlex.join(sys.argv[1:]), decoding=progress_bar("decoding"))
     _print_search(study, as_json)
 
 
@@ -56,18 +56,18 @@ def _print_search(study: Any, as_json: bool) -> None:
             }
         )
         return
-    click.echo(repr(study))
+    print_text(repr(study))
     _print_trial_counts(counts)
     if len(study.objectives) > 1:
         for trial in study.pareto_front:
             values = zip(study.objectives, trial.values, strict=True)
-            click.echo(
+            print_line(
                 f"on the Pareto front: trial {trial.number}, {', '.join(f'{name} {value:,.6g}' for name, value in values)}"
             )
     if best is not None:
         if best.params:  # a published system has no searched hyperparameters
-            click.echo("best parameters: " + ", ".join(f"{name}={short(value)}" for name, value in best.params.items()))
-        click.echo(
+            print_line("best parameters: " + ", ".join(f"{name}={short(value)}" for name, value in best.params.items()))
+        print_line(
             f"next: automl-cxr leaderboard {shlex.quote(study.name)}    automl-cxr ensemble build {shlex.quote(study.name)}"
         )
 
@@ -85,14 +85,14 @@ def _print_trial_counts(counts: TrialCounts) -> None:
         "interrupted in an earlier search": counts.left,
         "waiting": counts.waiting,
     }
-    click.echo("trials: " + ", ".join(f"{count} {outcome}" for outcome, count in shown.items() if count))
+    print_line("trials: " + ", ".join(f"{count} {outcome}" for outcome, count in shown.items() if count))
     if counts.asked_in_full is not None:
-        click.echo(f"{counts.complete} of {counts.asked_in_full} trials that the sampler plans to the last epoch are complete")
+        print_line(f"{counts.complete} of {counts.asked_in_full} trials that the sampler plans to the last epoch are complete")
     for outcome, reasons in (("failed", counts.failed), ("repeated", counts.retried)):
         for reason, count in list(reasons.items())[:_REASONS_SHOWN]:
-            click.echo(f"{outcome}, {count} x: {reason}")
+            print_line(f"{outcome}, {count} x: {reason}")
         if len(reasons) > _REASONS_SHOWN:
-            click.echo(f"{outcome}: {len(reasons) - _REASONS_SHOWN} other reasons (--json lists them)")
+            print_line(f"{outcome}: {len(reasons) - _REASONS_SHOWN} other reasons (--json lists them)")
 
 
 def _pareto_as_json(study: Any) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def spaces(context: click.Context, as_json: bool) -> None:
         )
         return
     for name, space in loaded.items():
-        click.echo(f"{name:10} {space.description} ({len(space.parameters)} hyperparameters)")
+        print_line(f"{name:10} {space.description} ({len(space.parameters)} hyperparameters)")
 
 
 @spaces.command("show")
@@ -137,7 +137,7 @@ def show_space(name: str) -> None:
     from automl_cxr.study.spaces import load_space, read_space
 
     load_space(name)
-    click.echo(read_space(name), nl=False)
+    print_data(read_space(name))
 
 
 @click.command(
@@ -155,4 +155,4 @@ def systems(as_json: bool) -> None:
         print_json({name: vars(file) for name, file in files.items()})
         return
     for name, file in files.items():
-        click.echo(f"{name:24} {file.description}")
+        print_line(f"{name:24} {file.description}")

@@ -12,7 +12,16 @@ import click
 
 from automl_cxr.choices import TABLE_FORMATS, list_choices
 from automl_cxr.cli.options import add_options, debug_option, json_option
-from automl_cxr.cli.output import check_out, print_formatted, print_json, print_message, print_table, progress_bar, write_table
+from automl_cxr.cli.output import (
+    check_out,
+    print_formatted,
+    print_json,
+    print_line,
+    print_message,
+    print_table,
+    progress_bar,
+    write_table,
+)
 from automl_cxr.cli.sections import CommandSection, SectionedCommand
 from automl_cxr.errors import UnknownNameError
 from automl_cxr.study.options import SpliceOptions
@@ -83,7 +92,7 @@ def splice(first: str, second: str, kind: str, out: Path | None, figure: Path | 
         for sentence in describe_splices(found.scores.record):
             print_message(sentence)
     if options.finetune:
-        command = " ".join(sys.argv[1:])
+        command = shlex.join(sys.argv[1:])
         found.finetune(options.finetune, name=options.name, executor=options.executor, command=command)
     if as_json:
         _print_as_json(found)
@@ -109,7 +118,7 @@ def _print_study(found: Any) -> None:
     columns = ["rank", "trial", "macro_f1", "macro_f1_low", "macro_f1_high", "n_parameters", "params_cut", "params_second_cut"]
     board = found.study.leaderboard()
     print_table(fold_intervals(board[columns]), title=f"fine-tuned: study {found.study.name}")
-    click.echo(
+    print_line(
         f"next: automl-cxr evaluate {shlex.quote(found.study.name)}    automl-cxr leaderboard {shlex.quote(found.study.name)}"
     )
 

@@ -19,19 +19,32 @@ def storage() -> None:
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Network address to listen on. Any other address than the default is reachable from the network, without a login.",
+    help="Network address to listen on. The proxy has no login, so other addresses than the default need --insecure.",
 )
 @click.option("--port", type=click.IntRange(1, 65535), default=13000, show_default=True, help="TCP port to listen on.")
+@click.option(
+    "--insecure",
+    is_flag=True,
+    help="Accept that everyone who can reach the address can read, change and delete all studies.",
+)
 @location_options
 @debug_option
-def serve(host: str, port: int, runs: str | None, storage: str | None) -> None:
-    """Serve the storage as Optuna's gRPC proxy until Ctrl-C. Other machines use --storage grpc://HOST:PORT."""
+def serve(host: str, port: int, insecure: bool, runs: str | None, storage: str | None) -> None:
+    """Serve the storage as Optuna's gRPC proxy until Ctrl-C. Other machines use --storage grpc://HOST:PORT.
+
+    The proxy has no login. By default, only users of this machine and of an SSH tunnel can reach it.
+    """
     from automl_cxr import api
-    from automl_cxr.storage.urls import serve_storage, without_password
+    from automl_cxr.storage.passwords import without_password
+    from automl_cxr.storage.urls import is_loopback, serve_storage
 
     _, url = api.locate(runs, storage)
 
     def print_address() -> None:
-        print_message(f"Serving {without_password(url)} as grpc://{host}:{port} (stop with Ctrl-C)")
+        who = "every user of this machine" if is_loopback(host) else "everyone who can reach this address"
+        print_message(
+            f"Serving {without_password(url)} as grpc://{host}:{port} (stop with Ctrl-C). There is no login: {who} can read, "
+            "change and delete all studies."
+        )
 
-    serve_storage(url, host=host, port=port, on_ready=print_address)
+    serve_storage(url, host=host, port=port, insecure=insecure, on_ready=print_address)

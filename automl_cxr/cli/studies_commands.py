@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from automl_cxr.cli.options import debug_option, json_option, location_options
-from automl_cxr.cli.output import human_bytes, print_json, print_message, print_table
+from automl_cxr.cli.output import human_bytes, print_json, print_line, print_message, print_table, print_text
 from automl_cxr.cli.sections import CommandSection, SectionedGroup
 from automl_cxr.errors import UsageError
 
@@ -81,20 +81,23 @@ def _print_details(details: StudyDetails) -> None:
     settings = [{"setting": key, "value": _format_value(value)} for key, value in spec.items() if key not in _NOT_IN_TABLE]
     print_table(pd.DataFrame(settings), title=summary.name)
     by = "by patient" if details.grouped else "by image"
-    click.echo(f"images, split {by}: " + ", ".join(f"{count:,} {part}" for part, count in details.images.items()))
-    click.echo("trials: " + (", ".join(f"{count} {state}" for state, count in summary.trials.items()) or "none yet"))
+    print_line(f"images, split {by}: " + ", ".join(f"{count:,} {part}" for part, count in details.images.items()))
+    if details.n_without_patient:
+        treated = "not used" if details.spec.unknown_patients == "drop" else "each treated as a patient of its own"
+        print_line(f"images without a patient: {details.n_without_patient:,}, {treated}")
+    print_line("trials: " + (", ".join(f"{count} {state}" for state, count in summary.trials.items()) or "none yet"))
     if summary.best is not None:
-        click.echo(f"best {summary.objective}: {summary.best:.4f} (trial {summary.best_trial})")
+        print_line(f"best {summary.objective}: {summary.best:.4f} (trial {summary.best_trial})")
     for search in details.searches:
         end = f", the last ended {search.last_ended:%Y-%m-%d %H:%M}" if search.last_ended else ""
         now = ", running" if search.at_work else ""
         began = search.began[:16].replace("T", " ")
-        click.echo(f"search {search.driver} with {search.sampler}, started {began}: trials {search.trials}{end}{now}")
-    click.echo(f"test part: {f'evaluated {details.test_opened} times' if details.test_opened else 'not evaluated'}")
-    click.echo(f"files: {human_bytes(details.n_bytes)} in {summary.folder}, models of trials: {details.models}")
-    click.echo(f"ensembles: {', '.join(details.ensembles) or 'none'}")
-    click.echo(f"versions: {', '.join(f'{package} {version}' for package, version in spec['versions'].items())}")
-    click.echo(f"started with: automl-cxr {spec['command']}" if spec["command"] else "started from Python")
+        print_line(f"search {search.driver} with {search.sampler}, started {began}: trials {search.trials}{end}{now}")
+    print_line(f"test part: {f'evaluated {details.test_opened} times' if details.test_opened else 'not evaluated'}")
+    print_line(f"files: {human_bytes(details.n_bytes)} in {summary.folder}, models of trials: {details.models}")
+    print_line(f"ensembles: {', '.join(details.ensembles) or 'none'}")
+    print_line(f"versions: {', '.join(f'{package} {version}' for package, version in spec['versions'].items())}")
+    print_line(f"started with: automl-cxr {spec['command']}" if spec["command"] else "started from Python")
 
 
 def _format_value(value: Any) -> str:
@@ -132,11 +135,11 @@ def copy(
     if as_json:
         print_json(dataclasses.asdict(copied.details().summary))
         return
-    click.echo(repr(copied))
-    click.echo(f"files: {copied.folder}")
+    print_text(repr(copied))
+    print_line(f"files: {copied.folder}")
     locations = {"--runs": runs_to or runs, "--storage": storage_to or storage}
     arguments = [text for option, value in locations.items() if value is not None for text in (option, value)]
-    click.echo(f"next: automl-cxr search {shlex.join(['--name', new_name, *arguments])}")
+    print_line(f"next: automl-cxr search {shlex.join(['--name', new_name, *arguments])}")
 
 
 @studies.command("delete")
@@ -153,7 +156,7 @@ def delete(name: str, yes: bool, runs: str | None, storage: str | None, as_json:
     if not yes:
         folder, url = api.locate(runs, storage)
         print_message(_describe_loss(preview_deletion(name, runs=folder, storage=url), "This deletes"))
-        click.echo("Type the name of the study to delete it: ", nl=False, err=True)
+        print_message("Type the name of the study to delete it:")
         typed = sys.stdin.readline().rstrip("\n")
         if typed != name:
             raise UsageError(
@@ -163,7 +166,7 @@ def delete(name: str, yes: bool, runs: str | None, storage: str | None, as_json:
     if as_json:
         print_json(dataclasses.asdict(loss))
     else:
-        click.echo(_describe_loss(loss, "Deleted"))
+        print_line(_describe_loss(loss, "Deleted"))
 
 
 def _describe_loss(loss: Loss, verb: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from automl_cxr.cli.options import debug_option, json_option, location_options, moved_data_option
-from automl_cxr.cli.output import print_json, print_message, print_table, progress_bar
+from automl_cxr.cli.output import print_json, print_line, print_message, print_table, progress_bar
 from automl_cxr.cli.sections import CommandSection, SectionedCommand
 
 if TYPE_CHECKING:
@@ -57,13 +57,13 @@ def _print_replay(result: Replay) -> None:
     columns = {"recorded": result.scores, "replayed": result.replayed_scores}
     rows = {name: [f"{scores[epoch]:.8f}" if epoch in scores else "" for epoch in epochs] for name, scores in columns.items()}
     print_table(pd.DataFrame({result.step: epochs, **rows}), title=f"trial {result.trial}, score of each {result.step}")
-    click.echo(f"score: recorded {result.score:.8f}, replayed {result.replayed_score:.8f}")
+    print_line(f"score: recorded {result.score:.8f}, replayed {result.replayed_score:.8f}")
     if result.predictions_differ_by is not None:
-        click.echo(f"predictions: differ by at most {result.predictions_differ_by:.2g}")
+        print_line(f"predictions: differ by at most {result.predictions_differ_by:.2g}")
     for note in result.notes:
         print_message(f"note: {note}")
     verdict = "the same" if result.is_same else "NOT the same"
-    click.echo(f"{verdict} (differs by {result.differs_by:.2g}, tolerance {result.tolerance:g})")
+    print_line(f"{verdict} (differs by {result.differs_by:.2g}, tolerance {result.tolerance:g})")
 
 
 @click.command(
@@ -114,4 +114,4 @@ def _print_verification(result: Verification) -> None:
     print_table(pd.DataFrame(rows), title=result.study)
     for check in result.trials:
         for problem in check.problems:
-            click.echo(f"trial {check.trial}: {problem}")
+            print_line(f"trial {check.trial}: {problem}")

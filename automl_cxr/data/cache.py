@@ -1,13 +1,16 @@
 """The cache of decoded images: one array on disk for each data set and image size, memory-mapped by every process.
 
-    <cache folder>/decoded/indexes/<signature>.json       contents key and unreadable files for a set of files
+    <cache folder>/decoded/indexes/<signature>.json       contents key and unreadable files for a set of files, and the
+                                                          versions of the decoders that could not read them
     <cache folder>/decoded/arrays/<contents>/images.npy   uint8 (n, size, size)
                                              sizes.npy    int32 (n, 2): height and width before the resize
+                                             hashes.npy   uint8 (n, 32): SHA-256 of the content of each file
     <cache folder>/decoded/partial-<signature>/           being written; never read
 
 The signature is a digest of the paths, sizes and times of the files. If its index exists, the array is mapped and no image is
 opened. Otherwise each file is read once, hashed and decoded, and the array is stored under a digest of the contents, so that
-copied or touched files do not need a second array. The folder may be deleted at any time.
+copied or touched files do not need a second array. Unreadable files are tried again with other decoders, and files for which
+memory was short at every call. The folder may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -28,29 +31,29 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 from filelock import BaseFileLock, FileLock
 
+from automl_cxr.cache_folder import CACHE_VARIABLE, cache_folder
 from automl_cxr.data.arrays import split_row
+from automl_cxr.data.content_hashes import HASH_BYTES, digest_of_files
 from automl_cxr.data.decode import (
     DECODER_VERSION,
     DEFAULT_FIT,
     READ_FAILURES,
     check_fit,
     decode_content,
+    decoder_versions,
     decoder_warnings_off,
     describe_read_failure,
     fit_square,
     read_image_file,
 )
 from automl_cxr.data.npy_io import is_complete_array, sync, write_header
-from automl_cxr.errors import DataError, UnreadableImageError, UsageError
+from automl_cxr.errors import DataError, ImageMemoryError, UnreadableImageError, UsageError
 from automl_cxr.hardware import n_usable_cores
-from automl_cxr.io import atomic_write
+from automl_cxr.io import DISK_FULL, atomic_write
 
-CACHE_VARIABLE = "AUTOML_CXR_CACHE"
 SIZE_RANGE = (8, 4096)
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -64,6 +67,7 @@ class DecodedImages:
         unreadable: Image id to reason.
         digest: SHA-256 in hex of the ids and contents of all files. It does not depend on image size and fit.
         original_sizes: int32 (n, 2), height and width of each readable image before it was resized.
+        content_hashes: uint8 (n, 32), SHA-256 of the content of each readable image.
     """
 
     path: Path
@@ -71,6 +75,7 @@ class DecodedImages:
     unreadable: Mapping[str, str]
     digest: str
     original_sizes: np.ndarray = field(compare=False, repr=False)
+    content_hashes: np.ndarray = field(compare=False, repr=False)
 
     def open(self) -> np.ndarray:
         """Map the pixels into memory: uint8 (n, size, size), read-only, shared by all processes."""
@@ -120,13 +125,7 @@ class _Decoded:
     pixels: np.ndarray | None
     original_size: tuple[int, int]
     reason: str
-    is_permanent: bool  # False for system errors that may disappear without a change of the file's status
-
-
-def cache_folder() -> Path:
-    """Return the folder for data that can be recomputed: ``AUTOML_CXR_CACHE``, else the platform's cache folder."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("automl_cxr")
+    is_permanent: bool  # False for errors that may disappear without a change of the file's status, such as a lack of memory
 
 
 def decode_dataset(
@@ -175,7 +174,7 @@ def decode_dataset(
 
 
 def _explain_write_failure(error: OSError, folder: Path) -> str:
-    problem = "has no space left" if error.errno in _DISK_FULL else f"cannot be written ({error.strerror or error})"
+    problem = "has no space left" if error.errno in DISK_FULL else f"cannot be written ({error.strerror or error})"
     return (
         f"Decoded images need a writable cache folder with free space; '{folder}' {problem}. "
         f"Free some space, or set {CACHE_VARIABLE} to another folder."
@@ -192,22 +191,24 @@ def _open_indexed(request: _Request) -> DecodedImages | None:
         contents, digest, unreadable = index["contents"], index["digest"], index["unreadable"]
         is_valid = _HEX_DIGEST.fullmatch(contents) and _HEX_DIGEST.fullmatch(digest)
         is_valid = is_valid and unreadable.keys() <= set(request.image_ids)
+        is_outdated = bool(unreadable) and index["decoders"] != decoder_versions()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return _open_array(request, contents, digest, unreadable) if is_valid else None
+    return _open_array(request, contents, digest, unreadable) if is_valid and not is_outdated else None
 
 
 def _open_array(request: _Request, contents: str, digest: str, unreadable: Mapping[str, str]) -> DecodedImages | None:
     ids = tuple(image_id for image_id in request.image_ids if image_id not in unreadable)
     images = request.folder / "arrays" / contents / "images.npy"
-    sizes = images.with_name("sizes.npy")
+    sizes, hashes = images.with_name("sizes.npy"), images.with_name("hashes.npy")
     if not is_complete_array(images, (len(ids), request.image_size, request.image_size), np.uint8):
         return None
-    if not is_complete_array(sizes, (len(ids), 2), np.int32):
+    if not is_complete_array(sizes, (len(ids), 2), np.int32) or not is_complete_array(hashes, (len(ids), HASH_BYTES), np.uint8):
         return None
     with contextlib.suppress(OSError):  # the cache may be read-only
         os.utime(images.parent)  # marks the last use
-    return DecodedImages(images, ids, dict(unreadable), digest, np.load(sizes, allow_pickle=False))
+    original_sizes, content_hashes = (np.load(file, allow_pickle=False) for file in (sizes, hashes))
+    return DecodedImages(images, ids, dict(unreadable), digest, original_sizes, content_hashes)
 
 
 # Writing
@@ -222,7 +223,7 @@ def _decode_into_cache(request: _Request, on_progress: Callable[[int, int], None
         file_hashes, unreadable, is_permanent = _write_arrays(partial, request, on_progress, n_threads)
         if len(unreadable) == len(request.image_ids):
             raise DataError(_explain_none_readable(unreadable, request.root))
-        digest = _hash_all([part for pair in file_hashes.items() for part in pair])
+        digest = digest_of_files(file_hashes)
         readable = [file_hash for image_id, file_hash in file_hashes.items() if image_id not in unreadable]
         contents = _hash_all([DECODER_VERSION, str(request.image_size), request.fit, *readable])
         with request.lock(contents):
@@ -234,7 +235,7 @@ def _decode_into_cache(request: _Request, on_progress: Callable[[int, int], None
         if ready is None:
             raise OSError(errno.EIO, "the written arrays cannot be read")
         if is_permanent:
-            index = {"contents": contents, "digest": digest, "unreadable": unreadable}
+            index = {"contents": contents, "digest": digest, "unreadable": unreadable, "decoders": decoder_versions()}
             with atomic_write(request.index_path) as file:
                 file.write(json.dumps(index).encode())
         return ready
@@ -254,7 +255,7 @@ def _explain_none_readable(unreadable: Mapping[str, str], root: Path) -> str:
 def _write_arrays(
     partial: Path, request: _Request, on_progress: Callable[[int, int], None] | None, n_threads: int
 ) -> tuple[dict[str, str], dict[str, str], bool]:
-    """Write images.npy and sizes.npy of the readable images.
+    """Write images.npy, sizes.npy and hashes.npy of the readable images.
 
     Returns:
         The hash of every file by image id; the reason for each unreadable file; whether all reasons are permanent.
@@ -281,6 +282,10 @@ def _write_arrays(
         sync(file)
     with open(partial / "sizes.npy", "wb") as file:
         np.save(file, np.array(sizes, np.int32).reshape(-1, 2), allow_pickle=False)
+        sync(file)
+    readable = "".join(file_hash for image_id, file_hash in file_hashes.items() if image_id not in unreadable)
+    with open(partial / "hashes.npy", "wb") as file:
+        np.save(file, np.frombuffer(bytes.fromhex(readable), np.uint8).reshape(-1, HASH_BYTES), allow_pickle=False)
         sync(file)
     return file_hashes, unreadable, is_permanent
 
@@ -321,7 +326,7 @@ def _decode_one(path: Path, image_size: int, fit: str) -> _Decoded:
     try:
         image = decode_content(content)
     except UnreadableImageError as error:
-        return _unreadable(str(error), file_hash)
+        return _unreadable(str(error), file_hash, is_permanent=not isinstance(error, ImageMemoryError))
     height, width = image.shape
     return _Decoded(file_hash, fit_square(image, image_size, fit), (height, width), reason="", is_permanent=True)
 

@@ -1,7 +1,8 @@
-"""Listing and clearing of the cache folder: decoded images and features, all of which can be recomputed."""
+"""Listing and clearing of the cache folder: decoded images, features and copies, all of which can be made again."""
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from automl_cxr.data.cache import cache_folder
+from automl_cxr.cache_folder import cache_folder
 from automl_cxr.data.feature_cache import FeatureCache
+from automl_cxr.file_copies import FileCopies
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class CacheListing:
     """One entry of the cache.
 
     Attributes:
-        kind: "images" or "features".
+        kind: "images", "features" or "copies" (of images of another machine of a Ray cluster).
         what: Description for users.
         n_images: Number of images.
         n_bytes: Size on disk in bytes.
@@ -39,7 +41,8 @@ def list_cache_entries(folder: Path | None = None) -> list[CacheListing]:
         CacheListing("features", f"{entry.label}, {entry.dtype}", entry.shape[0], entry.n_bytes, entry.last_used)
         for entry in FeatureCache(folder).entries()
     ]
-    return sorted([*_decoded_entries(folder or cache_folder()), *features], key=lambda entry: entry.last_used, reverse=True)
+    entries = [*_decoded_entries(folder or cache_folder()), *features, *_copies(folder)]
+    return sorted(entries, key=lambda entry: entry.last_used, reverse=True)
 
 
 def clear_cache(folder: Path | None = None) -> int:
@@ -47,11 +50,15 @@ def clear_cache(folder: Path | None = None) -> int:
     folder = folder or cache_folder()
     before = sum(entry.n_bytes for entry in list_cache_entries(folder))
     FeatureCache(folder).clear()
+    FileCopies(folder).clear()
     decoded = folder / "decoded"
     for index in decoded.glob("indexes/*.json"):
-        index.unlink(missing_ok=True)
+        if _is_digest(index.stem):
+            index.unlink(missing_ok=True)
     for entry in (*decoded.glob("arrays/*"), *decoded.glob("partial-*")):
-        _remove_unless_locked(entry, decoded / "locks" / f"{entry.name.removeprefix('partial-')}.lock")
+        digest = entry.name.removeprefix("partial-")
+        if _is_digest(digest):
+            _remove_unless_locked(entry, decoded / "locks" / f"{digest}.lock")
     return before - sum(entry.n_bytes for entry in list_cache_entries(folder))
 
 
@@ -63,6 +70,20 @@ def _decoded_entries(folder: Path) -> Iterator[CacheListing]:
             yield CacheListing("images", f"decoded, {size} pixels", n_images, n_bytes, entry.stat().st_mtime)
         except (OSError, ValueError):
             continue  # another process is removing it, or it is not a cache entry
+
+
+def _copies(folder: Path | None) -> Iterator[CacheListing]:
+    for copy in FileCopies(folder).entries():
+        try:
+            n_images, size, _ = np.load(copy.path, mmap_mode="r", allow_pickle=False).shape
+        except (OSError, ValueError):
+            n_images, size = 0, 0  # damaged; it is written again before it is used
+        yield CacheListing("copies", f"copied from another machine, {size} pixels", n_images, copy.n_bytes, copy.last_used)
+
+
+def _is_digest(name: str) -> bool:
+    """Return whether this program has given the name: everything in the cache of images is named by a SHA-256 digest."""
+    return re.fullmatch(r"[0-9a-f]{64}", name) is not None
 
 
 def _remove_unless_locked(entry: Path, lock: Path) -> None:

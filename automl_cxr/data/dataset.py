@@ -12,12 +12,14 @@ from pathlib import Path
 import pandas as pd
 
 from automl_cxr.data.arrays import ARRAY_SUFFIX, name_rows, open_images, split_row
+from automl_cxr.data.class_names import choose_classes, strip_labels
 from automl_cxr.data.decode import describe_read_failure
 from automl_cxr.data.dicom_tags import fill_from_headers
 from automl_cxr.data.files import IMAGE_SUFFIXES, explain_unusable, walk_images
 from automl_cxr.data.layout_rows import ImageRow
 from automl_cxr.data.layouts import find_layout
-from automl_cxr.errors import DataError, UnknownNameError, UnreadableImageError, UsageError
+from automl_cxr.data.patients import settle_unknown_patients
+from automl_cxr.errors import DataError, UnreadableImageError, UsageError
 
 COLUMNS = ("image", "label", "patient_id", "split", "view")
 
@@ -36,6 +38,9 @@ class Dataset:
         patients_known: False if each image counts as its own patient.
         ignored: Path to reason for other files that a user could expect to be used.
         notes: Sentences for the user.
+        without_patient: Images that have no patient although others have one. Each is a patient of its own in the table, or
+            not in the table if ``unknown_patients`` is "drop".
+        unknown_patients: The user's choice for such images: "separate", "drop", or None.
     """
 
     root: Path
@@ -45,10 +50,18 @@ class Dataset:
     patients_known: bool
     ignored: Mapping[str, str]
     notes: tuple[str, ...]
+    without_patient: tuple[str, ...] = ()
+    unknown_patients: str | None = None
 
 
 def load_dataset(
-    root: Path | str, *, layout: str | None = None, classes: Sequence[str] | None = None, patients: str | None = None
+    root: Path | str,
+    *,
+    layout: str | None = None,
+    classes: Sequence[str] | None = None,
+    patients: str | None = None,
+    label_column: str | None = None,
+    unknown_patients: str | None = None,
 ) -> Dataset:
     """Find the images of a folder, CSV file or array, with their classes and patients.
 
@@ -58,31 +71,38 @@ def load_dataset(
         classes: The classes to use, in the order of their indices; by default all, sorted.
         patients: Regular expression for the patient in a file name: its group "patient", else its first group, else the
             whole match. It overrides patients from a table or from DICOM headers.
+        label_column: Name of the column of a table that contains the labels; by default one of the accepted names.
+        unknown_patients: What to do with images without a patient if others have one: "separate" (each is a patient of its
+            own) or "drop" (they are not used). Without a choice they are separate, and a split refuses more than a few.
 
     Returns:
         A data set of at least two classes.
 
     Raises:
-        UsageError: The layout or a class is unknown, or the pattern is not a regular expression or matches no file name.
-        DataError: The root is missing, or contains no images or fewer than two classes.
+        UsageError: The layout, a class or the label column is unknown, the layout has no label column to choose, or the pattern
+            is not a regular expression or matches no file name.
+        DataError: The root is missing, a table is damaged, or there are no images, fewer than two classes, or classes that
+            differ only in case.
     """
     if not os.fspath(root):
         raise UsageError("The path of a data folder, CSV file or array must not be empty; received an empty path. Name one.")
     path = Path(os.path.abspath(Path(root).expanduser()))
     if not os.path.exists(path):
         raise DataError(f"The data folder, CSV file or array must exist; received '{root}'. Check the path.")
-    found_layout = find_layout(path, layout)
+    found_layout = find_layout(path, layout, label_column=label_column)
     raw = found_layout.read(path)
     rows = sorted(raw.rows, key=lambda row: row.image)
     if not rows:
         raise DataError(f"A data set needs images in folders or in a table; found none in '{root}'. Check the path.")
-    names = _choose_classes([row.label for row in rows], classes, root)
-    rows = [row for row in rows if row.label in names]
     notes = list(raw.notes)
+    rows = strip_labels(rows, notes)
+    names = choose_classes([row.label for row in rows], classes, root, notes)
+    rows = [row for row in rows if row.label in names]
     base = path.parent if path.is_file() else path
     rows = fill_from_headers(base, rows, notes, with_patients=patients is None)
     if patients is not None:
         rows = _set_patients(rows, patients, notes)
+    rows, without_patient = settle_unknown_patients(rows, unknown_patients, notes)
     patients_known = any(row.patient_id for row in rows)
     if not patients_known:
         notes.append(
@@ -99,6 +119,8 @@ def load_dataset(
         patients_known=patients_known,
         ignored=dict(raw.ignored),
         notes=tuple(notes),
+        without_patient=without_patient,
+        unknown_patients=unknown_patients,
     )
 
 
@@ -152,23 +174,6 @@ def _expand_array(path: Path) -> tuple[list[Path], str]:
         return [], describe_read_failure(error)
 
 
-def _choose_classes(labels: Sequence[str], requested: Sequence[str] | None, root: Path | str) -> tuple[str, ...]:
-    known = sorted(set(labels))
-    for name in requested or ():
-        if name not in known:
-            raise UnknownNameError("class", name, known)
-    names = tuple(known if requested is None else requested)
-    if len(set(names)) < len(names):
-        raise UsageError(f"Each class must be named once; received {', '.join(names)}. Remove the repeated one.")
-    if len(names) < 2:
-        error = DataError if requested is None else UsageError
-        raise error(
-            f"A data set needs two classes or more; received {', '.join(names) or 'none'} for '{root}', "
-            f"which has {', '.join(known)}. Name the folder of the class folders, or set --layout or --classes."
-        )
-    return names
-
-
 def _set_patients(rows: Sequence[ImageRow], pattern: str, notes: list[str]) -> list[ImageRow]:
     try:
         compiled = re.compile(pattern)
@@ -184,7 +189,7 @@ def _set_patients(rows: Sequence[ImageRow], pattern: str, notes: list[str]) -> l
             f"such as '{rows[0].image.rsplit('/', 1)[-1]}'. Correct it."
         )
     if n_unnamed:
-        notes.append(f"{n_unnamed} of {len(named)} file names do not match --patients: each counts as its own patient.")
+        notes.append(f"{n_unnamed} of {len(named)} file names do not match --patients.")
     return named
 
 
@@ -193,8 +198,8 @@ def _match_patient(name: str, pattern: re.Pattern[str]) -> str:
     if match is None:
         return ""
     if "patient" in pattern.groupindex:
-        return match["patient"] or ""
-    return match[1 if pattern.groups else 0] or ""
+        return (match["patient"] or "").strip()
+    return (match[1 if pattern.groups else 0] or "").strip()
 
 
 def _complete_split(rows: Sequence[ImageRow], notes: list[str]) -> list[ImageRow]:

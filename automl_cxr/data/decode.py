@@ -10,20 +10,29 @@ import os
 import stat
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, features
 
 from automl_cxr.data.arrays import decode_array, is_array, read_row, split_row
 from automl_cxr.data.dicom import decode_dicom, is_dicom
-from automl_cxr.data.grayscale import MAX_FILE_BYTES, MAX_PIXELS
+from automl_cxr.data.grayscale import MAX_FILE_BYTES, MAX_PIXELS, check_not_uniform
 from automl_cxr.data.pillow_decode import decode_picture
-from automl_cxr.errors import UnknownNameError, UnreadableImageError
+from automl_cxr.errors import ImageMemoryError, UnknownNameError, UnreadableImageError
 
-DECODER_VERSION = "4"  # part of every cache key: increase it after a change that affects decoded pixels
+# Part of every cache key: increase it after a change that affects decoded pixels.
+# 5: DICOM padding, HighBit, lookup tables and rescale of 8 bits; colours of 16 bits; uint32, int8 and big-endian TIFF; uniform
+# pictures are refused.
+DECODER_VERSION = "5"
+_DECODER_PACKAGES = (
+    *("Pillow", "numpy", "pydicom", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle"),
+    *("python-gdcm", "pyjpegls", "jpeg-ls"),
+)
 FITS = ("stretch", "pad", "crop")
 DEFAULT_FIT = "stretch"
 
@@ -187,16 +196,29 @@ def decode_content(content: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarra
         uint8 (height, width).
 
     Raises:
-        UnreadableImageError: The content cannot be decoded; the message is the reason.
+        UnreadableImageError: The content cannot be decoded, or all pixels are equal; the message is the reason.
+        ImageMemoryError: There is not enough memory now.
     """
     try:
-        return _choose_decoder(content)(content, max_pixels)
+        grey = _choose_decoder(content)(content, max_pixels)
+        check_not_uniform(grey)
+        return grey
     except UnreadableImageError:
         raise
     except MemoryError as error:
-        raise UnreadableImageError("too large for the memory of this machine") from error
+        raise ImageMemoryError("too large for the free memory of this machine; close other programs") from error
     except Exception as error:  # decoders raise many types of exceptions for broken files
         raise UnreadableImageError(_describe_broken(error)) from error
+
+
+@lru_cache(1)
+def decoder_versions() -> dict[str, str]:
+    """Return the versions of the packages, and of the libraries in Pillow, that determine which files are readable."""
+    versions = {f"Pillow: {name}": str(features.version(name)) for name in (*features.get_supported_codecs(), "webp")}
+    for name in _DECODER_PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def _choose_decoder(content: bytes) -> Callable[[bytes, int], np.ndarray]:

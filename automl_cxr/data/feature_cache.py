@@ -31,7 +31,7 @@ from typing import BinaryIO
 import numpy as np
 from filelock import BaseFileLock, FileLock, Timeout
 
-from automl_cxr.data.cache import cache_folder
+from automl_cxr.cache_folder import cache_folder
 from automl_cxr.data.npy_io import is_complete_array, sync, write_header
 from automl_cxr.errors import FeatureCacheError, UsageError
 from automl_cxr.hardware import parse_bytes

@@ -1,4 +1,4 @@
-"""Search for image files by their suffix, and the reasons why a file cannot be used."""
+"""Search for image files by their suffix, else by their content, and the reasons why a file cannot be used."""
 
 from __future__ import annotations
 
@@ -9,16 +9,27 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
+from automl_cxr.data.file_format import HEAD_BYTES, detect_format, is_text
+
 # Arrays of images (.npy) are not included, because such a file is not one image of one class.
 IMAGE_SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".pgm", ".ppm", ".dcm", ".dicom"
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".j2k", ".pgm", ".ppm",
+    ".pnm", ".dcm", ".dicom", ".dic",
 )  # fmt: skip
+# Files that accompany images. They are neither read nor listed as left out.
+_OTHER_SUFFIXES = (
+    ".csv", ".tsv", ".txt", ".md", ".rst", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".log", ".html",
+    ".htm", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".ods", ".odt", ".ppt", ".pptx", ".py", ".ipynb", ".sh", ".r", ".bib",
+    ".db", ".sqlite", ".lock",
+)  # fmt: skip
+_COPY_SUFFIXES = (".bak", ".orig", ".old", ".tmp", ".part", ".crdownload", "~")
 
 
 def walk_images(folder: Path, *, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[tuple[str, str]]:
-    """Walk all files with an image suffix below a folder, in a stable order.
+    """Walk all image files below a folder, in a stable order.
 
-    Symbolic links are followed, and each folder is read once.
+    A file without a known suffix is an image if its content starts like one. If not, it is yielded with this reason, unless it
+    is text. Symbolic links are followed, and each folder is read once.
 
     Args:
         folder: The folder to search; hidden files and folders in it are skipped.
@@ -55,6 +66,10 @@ def walk_images(folder: Path, *, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> 
                 linked.append(path)
             elif kind == "image":
                 yield path, "" if entry.is_file(follow_symlinks=False) else explain_unusable(Path(entry.path))
+            elif kind == "unknown":
+                reason = _explain_content(entry.path)
+                if reason is not None:
+                    yield path, reason
         pending.extend(reversed(folders))
 
 
@@ -63,12 +78,34 @@ def _kind_of_entry(entry: os.DirEntry[str], suffixes: tuple[str, ...]) -> str:
         return "folder"
     if entry.name.lower().endswith(suffixes):
         return "linked folder" if entry.is_symlink() and os.path.isdir(entry.path) else "image"
-    if not entry.is_symlink():
-        return "other"
-    if os.path.isdir(entry.path):
+    if entry.is_symlink() and os.path.isdir(entry.path):
         return "linked folder"
-    # A broken link may have pointed to a folder of images, so it is reported regardless of its name.
-    return "other" if os.path.exists(entry.path) else "image"
+    if entry.is_symlink() and not os.path.exists(entry.path):
+        return "image"  # a broken link may have pointed to a folder of images, so it is reported regardless of its name
+    return "unknown" if entry.is_file() and not entry.name.lower().endswith(_OTHER_SUFFIXES) else "other"
+
+
+def _explain_content(path: str) -> str | None:
+    """Look into a file with an unknown suffix.
+
+    Returns:
+        "" if it starts like an image, None if it is text, else the reason why it is left out.
+    """
+    if path.lower().endswith(_COPY_SUFFIXES):
+        return "a backup or an incomplete file, by its suffix; rename it to use it"
+    if os.path.basename(path).upper() == "DICOMDIR":  # the fixed name of such an index
+        return "an index of DICOM files, not an image"
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    found = detect_format(head)
+    if found == "NumPy":
+        return "an array, which is only read beside a table of labels (layout arrays)"
+    if found:
+        return ""
+    return None if is_text(head) else "not an image in a known format"
 
 
 def _is_hidden(name: str) -> bool:
@@ -120,6 +157,8 @@ def image_folders(root: Path) -> list[Path]:
 
 def relative_path(root: Path, listed: str) -> str:
     """Normalise a path from a table: relative if it is below the root, otherwise absolute."""
+    if listed != listed.strip() and not os.path.lexists(root / listed):
+        listed = listed.strip()  # spaces that separate columns, not part of the file name
     if "\\" in listed and not os.path.lexists(root / listed):
         listed = listed.replace("\\", "/")  # a table written on Windows
     absolute = os.path.abspath(root / listed)

@@ -38,19 +38,37 @@ def window(values: np.ndarray, low: float, high: float, *, inverted: bool = Fals
     return np.rint(255 * (1 - share if inverted else share)).astype(np.uint8)
 
 
-def finite_range(values: np.ndarray) -> tuple[float, float]:
+def finite_range(values: np.ndarray, *, excluded: np.ndarray | None = None) -> tuple[float, float]:
     """Return the smallest and the largest finite value of a picture with more than 8 bits.
 
     Radiographs of 10, 12 or 14 bits are stored in 16 bits, mostly without the actual depth: on the scale 0..65535 a 12-bit
     radiograph would be black. Viewers therefore start with the range from the smallest to the largest value.
 
+    Args:
+        values: Numbers of any shape.
+        excluded: Pixels that do not count, such as padding, bool; its shape is that of the values or of their first axes.
+
     Raises:
-        UnreadableImageError: No value is finite.
+        UnreadableImageError: No value that counts is finite.
     """
-    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    counted = values if excluded is None else values[~excluded]
+    finite = counted[np.isfinite(counted)] if values.dtype.kind == "f" else counted
     if not finite.size:
         raise UnreadableImageError("no finite pixel value")
     return float(finite.min()), float(finite.max())
+
+
+def check_not_uniform(grey: np.ndarray) -> None:
+    """Refuse a picture without any structure, such as one whose window is outside of its numbers.
+
+    Raises:
+        UnreadableImageError: All pixels are equal.
+    """
+    level = grey.min()
+    if level == grey.max():
+        raise UnreadableImageError(
+            f"uniform: every pixel has the grey level {level}; check the picture, and in a DICOM file its window and rescale"
+        )
 
 
 def rgb_to_grey(colours: np.ndarray) -> np.ndarray:

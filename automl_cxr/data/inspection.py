@@ -24,6 +24,7 @@ class Inspection:
         layout: Name of its layout.
         classes: One row for each class: class, images, patients, share, unreadable.
         n_patients: Number of patients, or None where they are unknown.
+        n_without_patient: Number of images without a patient, if others have one.
         n_patients_in_classes: Number of patients with images in more than one class.
         splits: One row for each class with the number of images in each given part; empty where no split is given.
         sizes: Height and width in pixels of the smallest, median and largest readable image, by area.
@@ -36,6 +37,7 @@ class Inspection:
     layout: str
     classes: pd.DataFrame
     n_patients: int | None
+    n_without_patient: int
     n_patients_in_classes: int
     splits: pd.DataFrame
     sizes: Mapping[str, tuple[int, int]]
@@ -50,21 +52,32 @@ def inspect_data(
     layout: str | None = None,
     classes: Sequence[str] | None = None,
     patients: str | None = None,
+    label_column: str | None = None,
+    unknown_patients: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Inspection:
     """Read a data folder as a search does, and decode every image.
 
     Arguments and errors as in ``load_dataset``. ``on_progress`` is called with (images decoded, all images).
     """
-    dataset = load_dataset(root, layout=layout, classes=classes, patients=patients)
+    dataset = load_dataset(
+        root,
+        layout=layout,
+        classes=classes,
+        label_column=label_column,
+        patients=patients,
+        unknown_patients=unknown_patients,
+    )
     table = dataset.table
+    named = table.mask(table["image"].isin(dataset.without_patient), other=table.assign(patient_id=None))
     decoded = decode_dataset(dataset.root, list(table["image"]), INSPECTED_SIZE, on_progress=on_progress)
     in_classes = table.groupby("patient_id")["label"].nunique()
     return Inspection(
         root=dataset.root,
         layout=dataset.layout,
-        classes=_count_classes(table, dataset.classes, decoded.unreadable),
-        n_patients=int(table["patient_id"].nunique()) if dataset.patients_known else None,
+        classes=_count_classes(named, dataset.classes, decoded.unreadable),
+        n_patients=int(named["patient_id"].nunique()) if dataset.patients_known else None,
+        n_without_patient=len(dataset.without_patient),
         n_patients_in_classes=int((in_classes > 1).sum()),
         splits=_count_splits(table, dataset.classes),
         sizes=_summarise_sizes(decoded.original_sizes),

@@ -10,6 +10,7 @@ import pandas as pd
 
 from automl_cxr.data.dataset import Dataset
 from automl_cxr.data.patient_folds import assign_patients
+from automl_cxr.data.patients import check_unknown_share
 from automl_cxr.errors import DataError, UsageError
 
 PARTS = ("train", "valid", "test")
@@ -63,7 +64,8 @@ def split_dataset(
 
     Raises:
         UsageError: A fraction is out of range, or an id is not in the data set.
-        DataError: A class has too few patients for the parts that are to be made, or no training image.
+        DataError: A class has too few patients for the parts that are to be made, or no training image; or too many images have
+            no patient, and the user has not chosen what to do with them.
     """
     fractions = {"valid": valid_fraction, "test": test_fraction}
     for part, fraction in fractions.items():
@@ -76,6 +78,7 @@ def split_dataset(
     if made:
         pinned = set(images.loc[part_of_image != "train", "patient_id"])
         pool = images[part_of_image == "train"]
+        _check_patients(dataset, pool)
         shares = {"train": 1 - sum(made.values()), **made}
         part_of_image.update(_assign(pool, dataset.classes, shares, pinned, seed, noun="parts to be made"))
     _check_every_class(images["label"], part_of_image, dataset.classes, ("train", *made))
@@ -104,11 +107,13 @@ def fold_dataset(dataset: Dataset, image_ids: Sequence[str], *, n_folds: int, se
 
     Raises:
         UsageError: There are fewer than two folds, or an id is not in the data set.
-        DataError: A class has fewer patients than there are folds.
+        DataError: A class has fewer patients than there are folds; or too many images have no patient, and the user has not
+            chosen what to do with them.
     """
     if n_folds < 2:
         raise UsageError(f"Folds must be 2 or more; received {n_folds}. Try 5.")
     images = _select_images(dataset, image_ids)
+    _check_patients(dataset, images)
     shares = {str(fold): 1 / n_folds for fold in range(1, n_folds + 1)}
     folds = _assign(images, dataset.classes, shares, set(), seed, noun="folds")
     _check_every_class(images["label"], folds, dataset.classes, tuple(shares))
@@ -124,6 +129,11 @@ def _select_images(dataset: Dataset, image_ids: Sequence[str]) -> pd.DataFrame:
         unknown = min(selected - set(images["image"]))
         raise UsageError(f"Only images of the data set can be split; received '{unknown}'. Use ids from its table.")
     return images
+
+
+def _check_patients(dataset: Dataset, images: pd.DataFrame) -> None:
+    n_unknown = int(images["image"].isin(dataset.without_patient).sum())
+    check_unknown_share(n_unknown, len(images), dataset.unknown_patients)
 
 
 def _describe_origin(given: set[str], made: Mapping[str, float]) -> str:

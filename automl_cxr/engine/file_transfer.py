@@ -1,23 +1,27 @@
-"""Transfers the files that an objective reads to the other machines of a cluster, through Ray's object store.
+"""Transfers the files that an objective reads to the other machines of a cluster, when they need them.
 
-A machine that shares the driver's disk reads the original files. On others, each file is written once for all workers.
+A machine that shares the driver's disk reads the original files. On others, each file is copied once for all workers
+(``file_copies.py``). The blocks of a file are read on the driver's machine when another machine requests them, so a machine may
+join during the search. A driver that is connected through a Ray client is on no machine of the cluster; it puts the blocks into
+the object store at the start.
 """
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
-from collections.abc import Generator, Mapping
+import functools
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import ray
 import ray.util.client
-from filelock import FileLock
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from automl_cxr.engine.protocol import Facts, Objective, Proposal, Report
-from automl_cxr.io import atomic_write
+from automl_cxr.file_copies import FileCopies
+from automl_cxr.io import sha256_of_file
 
 _BLOCK = 64 * 2**20  # bytes of an object; with blocks, the store does not need space for a whole file
 
@@ -37,39 +41,88 @@ class Portable(Protocol):
         """Return the same objective that reads some of its inputs from other paths."""
 
 
-FileBlocks = Mapping[Path, tuple[Any, ...]]
-"""For each file its blocks in order, as Ray's object references."""
+@dataclass(frozen=True)
+class FileSource:
+    """Where another machine gets a file from.
+
+    Attributes:
+        n_bytes: Size of the file in bytes.
+        block: Size of a block in bytes.
+        node: Ray's id of the driver's machine; None if ``blocks`` are given.
+        digest: SHA-256 digest of the content, if ``blocks`` are given.
+        blocks: Ray's references of the blocks, in order.
+    """
+
+    n_bytes: int
+    block: int
+    node: str | None = None
+    digest: str = ""
+    blocks: tuple[Any, ...] = ()
+
+
+FileBlocks = Mapping[Path, FileSource]
+"""The source of each file."""
 
 
 def pack(objective: Objective) -> FileBlocks:
-    """Put the files of an objective into the object store, if the cluster has other machines."""
-    is_single_machine = sum(node["Alive"] for node in ray.nodes()) < 2 and not ray.util.client.ray.is_connected()
-    if is_single_machine or not isinstance(objective, Portable):
+    """Return the sources of the files of an objective, for ``unpack`` on any machine of the cluster."""
+    if not isinstance(objective, Portable):
         return {}
-    return {path: tuple(ray.put(block) for block in _blocks(path)) for path in objective.inputs}
+    if ray.util.client.ray.is_connected():
+        return {path: _put(path) for path in objective.inputs}
+    node = ray.get_runtime_context().get_node_id()
+    return {path: FileSource(path.stat().st_size, _BLOCK, node) for path in objective.inputs}
 
 
 def unpack(objective: Objective, file_blocks: FileBlocks) -> Objective:
-    """Return the objective itself if its files exist on this machine, else one that reads copies of them."""
+    """Return the objective itself if its files exist on this machine, else one that reads copies of them.
+
+    Raises:
+        OSError: A copy cannot be written, or differs from the original.
+    """
     if not isinstance(objective, Portable):
         return objective
-    copies = {path: _copy(path, file_blocks[path]) for path in objective.inputs if path in file_blocks and not path.exists()}
+    sources = {path: file_blocks[path] for path in objective.inputs if path in file_blocks}
+    copies = {path: _copy(path, source) for path, source in sources.items() if not _exists(path, source)}
     return objective.reading(copies) if copies else objective
 
 
-def _blocks(path: Path) -> list[np.ndarray]:
-    content = np.memmap(path, np.uint8, "r")
-    return [content[first : first + _BLOCK] for first in range(0, len(content), _BLOCK)]
+def _exists(path: Path, source: FileSource) -> bool:
+    return path.is_file() and path.stat().st_size == source.n_bytes
 
 
-def _copy(path: Path, blocks: tuple[Any, ...]) -> Path:
-    """Write a file to a folder that all workers of this machine share, now and in later searches, unless it exists."""
-    folder = Path(tempfile.gettempdir()) / "automl-cxr-inputs"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    target = folder / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}{path.suffix}"
-    with FileLock(target.with_suffix(".lock")):
-        if not target.exists():
-            with atomic_write(target) as file:
-                for block in blocks:
-                    file.write(memoryview(ray.get(block)))
-    return target
+def _copy(path: Path, source: FileSource) -> Path:
+    if source.node is None:
+        digest, references = source.digest, iter(source.blocks)
+    else:
+        at_driver = {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(source.node, soft=False)}
+        read, digest_of = (ray.remote(function).options(**at_driver) for function in (read_block, digest_of_file))
+        digest = ray.get(digest_of.remote(path))
+        references = (read.remote(path, first, source.block) for first in range(0, source.n_bytes, source.block))
+
+    def read_blocks() -> Iterator[memoryview]:
+        return (memoryview(ray.get(reference)) for reference in references)
+
+    return FileCopies().open(digest, suffix=path.suffix, n_bytes=source.n_bytes, read=read_blocks)
+
+
+def _put(path: Path) -> FileSource:
+    n_bytes = path.stat().st_size
+    blocks = tuple(ray.put(read_block(path, first, _BLOCK)) for first in range(0, n_bytes, _BLOCK))
+    return FileSource(n_bytes, _BLOCK, digest=digest_of_file(path), blocks=blocks)
+
+
+def read_block(path: Path, first: int, n_bytes: int) -> np.ndarray:
+    """Read a block of a file as uint8 (n,), at most ``n_bytes`` from byte ``first``."""
+    return np.memmap(path, np.uint8, "r")[first : first + n_bytes]
+
+
+def digest_of_file(path: Path) -> str:
+    """Return the SHA-256 digest of a file, which is read once in each process."""
+    status = path.stat()
+    return _digest_unchanged(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_unchanged(path: Path, _n_bytes: int, _changed: int) -> str:
+    return sha256_of_file(path)

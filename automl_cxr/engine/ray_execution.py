@@ -10,16 +10,14 @@ stops single trials of the batch. Ray executes the calls of one caller in order,
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import math
 import os
-import shutil
 import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 # Ray reads these variables at import. Its loggers would write files with results that the study contains already.
@@ -34,6 +32,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from automl_cxr.engine.file_transfer import FileBlocks, pack, unpack
+from automl_cxr.engine.placement import Node, Placement, RayResources, place
 from automl_cxr.engine.protocol import Decision, Objective, Outcome, Pause, Proposer, Report, TrialEnd
 from automl_cxr.engine.trial_batches import Event, TrialBatcher, observe_round
 from automl_cxr.engine.worker import Worker, WorkerLimits
@@ -41,93 +40,8 @@ from automl_cxr.errors import UsageError, WorkerDiedError
 from automl_cxr.hardware import GPUS, MEMORY_LIMIT
 
 _PROPOSALS, _EVENTS, _ACTOR = "automl_cxr_proposals", "automl_cxr_events", "automl_cxr_actor"
-_BYTES_PER_TRIAL = 2 * 2**30  # of host memory that a Keras process needs for a network of ordinary size
+_LOCAL = "local"  # Ray's address for an instance that it starts on this machine
 _WATERMARK = 0.5  # share of a worker's memory: a worker that uses more after a trial is replaced
-
-
-@dataclass(frozen=True, kw_only=True)
-class RayResources:
-    """Resources of the trials. None means that the value is derived from the cluster.
-
-    Attributes:
-        concurrency: Number of trials at once.
-        cpus_per_trial: CPU cores per trial.
-        gpus_per_trial: GPUs per trial; a fraction shares one GPU and its memory.
-        memory_per_trial: Bytes of host memory above which a trial is stopped. None divides the memory of a machine.
-        address: Address of a running Ray cluster. None means $RAY_ADDRESS; if it is not set, Ray is started on this machine.
-    """
-
-    concurrency: int | None = None
-    cpus_per_trial: float | None = None
-    gpus_per_trial: float | None = None
-    memory_per_trial: int | None = None
-    address: str | None = None
-
-    def __post_init__(self) -> None:
-        lowest = {"concurrency": 1, "cpus_per_trial": 0.1, "gpus_per_trial": 0, "memory_per_trial": 1}
-        for name, bound in lowest.items():
-            value = getattr(self, name)
-            if value is not None and value < bound:
-                raise UsageError(f"{name.replace('_', '-')} must be at least {bound}; received {value}.")
-        gpus = self.gpus_per_trial or 0
-        if gpus > 1 and gpus != int(gpus):
-            raise UsageError(f"gpus-per-trial must be a whole number above 1, or a fraction below; received {gpus:g}.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placement:
-    """The resources of each trial, and the number of trials at once.
-
-    Attributes:
-        concurrency: Number of trials at once.
-        cpus: CPU cores per trial.
-        gpus: GPUs per trial.
-        memory: Bytes of host memory per trial; None if unknown.
-    """
-
-    concurrency: int
-    cpus: float
-    gpus: float
-    memory: int | None = None
-
-
-def place(resources: RayResources, cluster: Mapping[str, float]) -> Placement:
-    """Divide a cluster among trials: one GPU per trial if there are GPUs, otherwise one core per trial, within the memory.
-
-    Args:
-        resources: The user's settings.
-        cluster: Totals of the cluster: "CPU", "GPU", "memory" (bytes), "nodes", "GPU_nodes" (numbers of nodes); and
-            "largest_node_CPU" and "node_memory" (bytes of the smallest node).
-
-    Raises:
-        UsageError: A trial needs more than the whole cluster has.
-    """
-    n_cpus, n_gpus = cluster.get("CPU", 1.0), cluster.get("GPU", 0.0)
-    gpus = resources.gpus_per_trial if resources.gpus_per_trial is not None else min(1.0, n_gpus)
-    if gpus > n_gpus or (resources.cpus_per_trial or 0) > n_cpus:
-        raise UsageError(
-            f"A trial needs {resources.cpus_per_trial or 1:g} CPUs and {gpus:g} GPUs, "
-            f"but Ray has {n_cpus:g} CPUs and {n_gpus:g} GPUs. "
-            "Reduce --cpus-per-trial or --gpus-per-trial, or set a larger cluster with --address."
-        )
-    by_cpu = int(n_cpus / (resources.cpus_per_trial or 1))
-    by_memory = int(cluster.get("memory", float("inf")) / _BYTES_PER_TRIAL) if "memory" in cluster else by_cpu
-    capacity = int(n_gpus / gpus) if gpus > 0 else max(1, by_memory)
-    concurrency = resources.concurrency or max(1, min(by_cpu, capacity))
-    largest_node = cluster.get("largest_node_CPU", n_cpus)  # a trial runs on one node
-    cpus = resources.cpus_per_trial or max(1.0, min(n_cpus // concurrency, largest_node))
-    return Placement(
-        concurrency=concurrency, cpus=cpus, gpus=gpus, memory=_share_of_memory(resources, cluster, concurrency, gpus)
-    )
-
-
-def _share_of_memory(resources: RayResources, cluster: Mapping[str, float], concurrency: int, gpus: float) -> int | None:
-    """Divide the memory of a node by the number of trials that may run on it at once."""
-    if resources.memory_per_trial is not None or "node_memory" not in cluster:
-        return resources.memory_per_trial
-    n_nodes = cluster.get("GPU_nodes" if gpus > 0 else "nodes", 1)  # where trials can run
-    trials_per_node = math.ceil(concurrency / max(1, n_nodes))
-    return int(cluster["node_memory"] / trials_per_node)
 
 
 def run_with_ray(
@@ -148,51 +62,96 @@ def run_with_ray(
         batch_trials: Maximum number of trials in a batch. A batch has the resources of one trial.
 
     Raises:
-        UsageError: A trial requires more than the cluster has.
+        UsageError: A trial requires more than any machine of the cluster has, or Ray cannot be started or reached.
         Exception: An error of the proposer.
     """
     started_here = not ray.is_initialized()
-    if started_here:
-        _start_ray(resources.address or os.environ.get("RAY_ADDRESS"))
-    # Ray needs a folder for its own record of the run, which is deleted: the study contains all results.
-    scratch = tempfile.mkdtemp(prefix="automl-cxr-ray-")
     try:
-        placement = place(resources, _cluster_resources())
+        if started_here:
+            _start_ray(resources.address)
+        placement = place(resources, _nodes())
         bridge = _ProposerBridge(proposer, TrialBatcher(objective, proposer, limit=batch_trials))
-        _tune(objective, bridge, placement, seconds_per_trial=seconds_per_trial, scratch=scratch)
+        # Ray needs a folder for its own record of the run, which is deleted: the study contains all results.
+        with tempfile.TemporaryDirectory(prefix="automl-cxr-ray-", ignore_cleanup_errors=True) as scratch:
+            _tune(objective, bridge, placement, seconds_per_trial=seconds_per_trial, scratch=scratch)
     finally:
         if started_here:
             ray.shutdown()
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _cluster_resources() -> dict[str, float]:
-    """Return the resources of the cluster, for ``place``."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return {
-        **ray.cluster_resources(),
-        "nodes": len(nodes),
-        "GPU_nodes": sum(node.get("GPU", 0.0) > 0 for node in nodes),
-        "largest_node_CPU": max(node.get("CPU", 1.0) for node in nodes),
-        # Ray reserves part of the memory for its object store, which uses only what its objects need.
-        "node_memory": min(node.get("memory", 0.0) + node.get("object_store_memory", 0.0) for node in nodes),
-    }
+def _nodes() -> list[Node]:
+    """Return the machines of the cluster."""
+    return [Node.from_ray(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def _this_node() -> Node:
+    """Return the machine of this process."""
+    node_id = ray.get_runtime_context().get_node_id()
+    return next(Node.from_ray(node["Resources"]) for node in ray.nodes() if node["NodeID"] == node_id)
 
 
 def _start_ray(address: str | None) -> None:
+    """Connect to a cluster, or start Ray on this machine.
+
+    Args:
+        address: Address of the cluster; "local" starts Ray here. None means $RAY_ADDRESS.
+
+    Raises:
+        UsageError: No cluster responds, or Ray cannot be started.
+    """
+    source = "--address" if address else "the environment variable RAY_ADDRESS"
+    address = address or os.environ.get("RAY_ADDRESS") or _LOCAL
     # Errors are recorded on their trials; Ray would print its stack traces in addition.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
-    if address is not None:
-        _check_reachable(address)
-    # Without "local", Ray would connect to a cluster that runs on this machine, and the search would fail when it ends.
-    settings: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    ray.init(logging_level=logging.CRITICAL, log_to_driver=False, configure_logging=False, **settings)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler prints a stack trace
+    if address != _LOCAL:
+        _check_reachable(address, source)
+    try:
+        with _own_sigterm_handler():
+            ray.init(
+                # Without "local", Ray would connect to a cluster that runs here, and the search would fail when it ends.
+                address=address,
+                logging_level=logging.CRITICAL,
+                log_to_driver=False,
+                configure_logging=False,
+                **({"include_dashboard": False} if address == _LOCAL else {}),
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise (_cannot_start(error) if address == _LOCAL else _no_cluster(address, source, error)) from error
 
 
-def _check_reachable(address: str) -> None:
+@contextlib.contextmanager
+def _own_sigterm_handler() -> Iterator[None]:
+    """Keep the handler of SIGTERM while Ray starts.
+
+    Ray installs a handler that exits without the messages of the command line, and the exit may be lost in Ray's own code. A
+    signal that arrives meanwhile is therefore delivered to the handler of this process after the block.
+    """
+    if threading.current_thread() is not threading.main_thread():  # Ray cannot install a handler
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        reader.setblocking(False)
+        writer.setblocking(False)
+        previous = signal.set_wakeup_fd(writer.fileno())
+        is_interrupted = False
+        try:
+            yield
+        except SystemExit as end:
+            is_interrupted = True
+            if end.code != signal.SIGTERM:
+                raise
+        finally:
+            signal.set_wakeup_fd(previous)
+            signal.signal(signal.SIGTERM, handler)
+        with contextlib.suppress(BlockingIOError):  # nothing was received
+            is_interrupted |= signal.SIGTERM in reader.recv(4096)
+    if is_interrupted:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def _check_reachable(address: str, source: str) -> None:
     """Raise UsageError if no server listens at an address; Ray itself would retry and print errors for a minute."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
@@ -200,26 +159,50 @@ def _check_reachable(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
     except (OSError, OverflowError) as error:
-        raise UsageError(f"No Ray cluster responds at {address} ({error}). Check --address, or omit it.") from error
+        raise _no_cluster(address, source, error) from error
+
+
+def _no_cluster(address: str, source: str, error: Exception) -> UsageError:
+    """Return the error for a cluster that does not respond. The user may not know of an address in the environment."""
+    return UsageError(
+        f"No Ray cluster responds at {address}, the value of {source} ({_first_line(error)}). Correct the address, or use "
+        "--address local, which starts Ray on this machine."
+    )
+
+
+def _cannot_start(error: Exception) -> UsageError:
+    """Return the error for Ray that does not start on this machine."""
+    if "AF_UNIX path length" in str(error):
+        return UsageError(
+            "Ray needs a short path for its sockets (at most 107 bytes on Linux, 103 on macOS, with about 60 of Ray's own); "
+            f"received the folder for temporary files {_temporary_folder()}. Set the environment variable RAY_TMPDIR to a "
+            "shorter one, such as /tmp."
+        )
+    return UsageError(
+        f"Ray cannot be started on this machine ({_first_line(error)}). Use --executor inline, or the --address of a cluster."
+    )
+
+
+def _temporary_folder() -> str:
+    return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or tempfile.gettempdir()
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _tune(
     objective: Objective, bridge: _ProposerBridge, placement: Placement, *, seconds_per_trial: float | None, scratch: str
 ) -> None:
-    limits = WorkerLimits(
-        seconds=seconds_per_trial,
-        memory=placement.memory,
-        watermark=None if placement.memory is None else int(_WATERMARK * placement.memory),
-    )
     trainable = tune.with_resources(
         tune.with_parameters(
             _TrialActor,
             objective=objective,
             file_blocks=pack(objective),
-            limits=limits,
-            environment=worker_environment(placement),
+            placement=placement,
+            seconds_per_trial=seconds_per_trial,
         ),
-        {"cpu": placement.cpus, "gpu": placement.gpus},
+        {"cpu": placement.cpus, "gpu": placement.gpus, "memory": placement.reserved_memory},
     )
     tuner = tune.Tuner(
         trainable,
@@ -242,12 +225,17 @@ def _tune(
         raise bridge.error
 
 
-def worker_environment(placement: Placement) -> dict[str, str]:
-    """Return the environment variables that limit a worker to its resources. TensorFlow, JAX and NumPy read them at import."""
+def worker_environment(placement: Placement, memory: int | None) -> dict[str, str]:
+    """Return the environment variables that limit a worker to its resources. TensorFlow, JAX and NumPy read them at import.
+
+    Args:
+        placement: The resources of a trial.
+        memory: Bytes of host memory of a trial on this machine; None if unknown.
+    """
     n_threads = str(max(1, int(placement.cpus)))
     environment = {"TF_NUM_INTRAOP_THREADS": n_threads, "OMP_NUM_THREADS": n_threads, "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-    if placement.memory is not None:
-        environment[MEMORY_LIMIT] = str(placement.memory)
+    if memory is not None:
+        environment[MEMORY_LIMIT] = str(memory)
     if placement.gpus > 0:
         environment[GPUS] = str(placement.gpus)  # model/devices.py limits the memory of a shared GPU and uses several GPUs
     else:
@@ -368,10 +356,17 @@ class _TrialActor(tune.Trainable):
         *,
         objective: Objective,
         file_blocks: FileBlocks,
-        limits: WorkerLimits,
-        environment: Mapping[str, str],
+        placement: Placement,
+        seconds_per_trial: float | None,
     ) -> None:
-        self._worker = Worker(unpack(objective, file_blocks), limits=limits, environment=environment)
+        memory = placement.memory_on(_this_node())
+        self._worker = Worker(
+            unpack(objective, file_blocks),
+            limits=WorkerLimits(
+                seconds=seconds_per_trial, memory=memory, watermark=None if memory is None else int(_WATERMARK * memory)
+            ),
+            environment=worker_environment(placement, memory),
+        )
         self._begin(config)
 
     def _begin(self, config: Mapping[str, Any]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import keras
 
 from automl_cxr.errors import ExportError
+from automl_cxr.io import is_disk_full
 from automl_cxr.model import captured_native_stderr
 from automl_cxr.model.ensemble_model import MemberWeighting, combine_networks
 
@@ -38,6 +41,7 @@ def write_ensemble(
 
     Raises:
         ExportError: The format does not support a member on this backend. The message names the member and the reason.
+        OSError: The file cannot be written.
     """
     if file_format == "keras":
         combine_networks(networks, vote).save(file)
@@ -48,6 +52,8 @@ def write_ensemble(
     try:
         _convert(combine_networks(networks, vote), file, file_format)
     except Exception as error:
+        if is_disk_full(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file)) from error
         failing_member = next((number for number in vote.voters if _fails_alone(networks[number], file, file_format)), None)
         name = "the members together" if failing_member is None else names[failing_member]
         raise ExportError(f"--format {file_format} does not support {name} ({_reason(error)}). {_REMEDY}") from error

@@ -17,6 +17,7 @@ from automl_cxr.ensemble.combiners import Combiner, WeightedAverage, combiner_fr
 from automl_cxr.errors import DataError, StudyError, UnknownNameError, UnreadableImageError
 from automl_cxr.io import sha256_of_file
 from automl_cxr.results.study_data import load_trial_config
+from automl_cxr.study.source_overlap import source_warnings
 from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
 from automl_cxr.study.study_audit import load_audit
 
@@ -63,7 +64,8 @@ class Classifier:
         predictions: File with the predictions by which the classifier was selected: for the validation part, or with folds the
             out-of-fold predictions.
         folder: Folder of an ensemble; None for a trial.
-        warnings: Warnings of the audit of the images. Results that are derived from the classifier repeat them.
+        warnings: Warnings about the images: the audit, and models from which the study started that used its test images.
+            Results that are derived from the classifier repeat them.
     """
 
     name: str
@@ -210,7 +212,7 @@ def classifier_of_trial(store: StudyStore, number: int | None = None) -> Classif
             raise StudyError(explain_no_model(store))
         number = eligible[0]
     store.record(number)  # raises an error for an unknown number
-    audit = load_audit(store)
+    audit, warnings = load_audit(store), source_warnings(store.folder)
     return Classifier(
         f"trial {number}",
         store.name,
@@ -219,7 +221,7 @@ def classifier_of_trial(store: StudyStore, number: int | None = None) -> Classif
         WeightedAverage(np.ones(1)),
         store.spec.classes,
         store.trial_folder(number) / PREDICTIONS_FILE,
-        warnings=() if audit is None else audit.warnings,
+        warnings=(*warnings, *(() if audit is None else audit.warnings)),
     )
 
 

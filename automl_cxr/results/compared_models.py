@@ -33,6 +33,7 @@ class ComparedModels:
         place: Description of the images for a title: "valid part", "out of fold", "test part" or "train part".
         unreadable: Images that cannot be read, with the reason.
         n_opened: Number of evaluations on the test part so far, including this one; 0 for the other parts.
+        notes: Messages about the columns that are used of tables, and conversions of their scores.
     """
 
     names: tuple[str, ...]
@@ -41,6 +42,7 @@ class ComparedModels:
     place: str
     unreadable: dict[str, str] = field(default_factory=dict)
     n_opened: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def select_models(
@@ -78,7 +80,7 @@ def select_models(
         raise UnknownNameError("part", part, PARTS)
     numbers = _resolve_trials(store, trials, top, only_others=bool(ensembles or predictions), needs_model=part != "valid")
     folders = [_find_ensemble(store, name) for name in ensembles]
-    tables = [table.with_classes(store.spec.classes, f"study '{store.name}'") for table in read_prediction_tables(predictions)]
+    tables = read_prediction_tables(predictions, classes=store.spec.classes, whose=f"study '{store.name}'")
     place, unreadable, n_opened = ("out of fold" if store.split.folds else "valid part"), {}, 0
     predictions_by_model: dict[str, Predictions] = {}
     if part == "valid":
@@ -96,7 +98,8 @@ def select_models(
     if len(predictions_by_model) < len(numbers) + len(folders) + len(tables):
         raise UsageError("Compared models must be distinct; a name was repeated. Remove the repetition.")
     probabilities, images = align(list(predictions_by_model.values()), names=list(predictions_by_model))
-    return ComparedModels(tuple(predictions_by_model), images, probabilities, place, unreadable, n_opened)
+    notes = tuple(f"{table.name}: {table.note}" for table in tables if table.note)
+    return ComparedModels(tuple(predictions_by_model), images, probabilities, place, unreadable, n_opened, notes)
 
 
 def _resolve_trials(

@@ -1,50 +1,37 @@
-"""The folder of an ensemble: its record, model card, predictions and copies of the members' models."""
+"""The files of an ensemble: its record, model card, predictions and copies of the members' models."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from automl_cxr.ensemble.pipeline import Combination
-from automl_cxr.errors import StudyError
-from automl_cxr.io import atomic_folder, atomic_write, sha256_of_file, write_text
+from automl_cxr.io import atomic_write, sha256_of_file, write_text
 from automl_cxr.results.classifier import ENSEMBLE_FILE, member_of_trial
 from automl_cxr.results.model_card import model_card
 from automl_cxr.scoring.intervals import bootstrap_intervals
 from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.scoring.prediction_tables import PredictionTable
+from automl_cxr.study.image_hashes import link_hashes
 from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
 
 CARD_FILE = "model_card.md"
-
-
-@contextlib.contextmanager
-def atomic_ensemble_folder(folder: Path) -> Iterator[Path]:
-    """Create a hidden folder that replaces ``folder`` when the block succeeds, so that no partial ensemble is visible.
-
-    Raises:
-        StudyError: The folder cannot be written.
-    """
-    try:
-        with atomic_folder(folder) as partial:
-            yield partial
-    except OSError as error:
-        raise StudyError(f"Cannot write the ensemble to {folder} ({error.strerror or error}).") from error
+MEMBERS_FOLDER = "members"
 
 
 def copy_members(store: StudyStore, trials: Sequence[int], folder: Path) -> list[dict[str, Any]]:
     """Copy the models of trials into the folder of an ensemble; return the record entries of the members."""
-    (folder / "members").mkdir()
+    (folder / MEMBERS_FOLDER).mkdir()
     rows = []
     for number in trials:
         member = member_of_trial(store, number)
-        file = Path("members") / f"{number:05d}.keras"
+        file = Path(MEMBERS_FOLDER) / f"{number:05d}.keras"
         with atomic_write(folder / file) as copy:
             copy.write(member.file.read_bytes())
+        link_hashes(store.folder, folder / file)
         network = {"image_size": member.image_size, "fit": member.fit, "network": member.network}
         rows.append({"file": file.as_posix(), **network, "sha256": sha256_of_file(folder / file), **trial_row(store, number)})
     return rows
@@ -102,7 +89,8 @@ def record_test_opening(folder: Path, test: Mapping[str, Any]) -> None:
 
     Args:
         folder: Folder of the ensemble.
-        test: ``n_images``, ``n_patients``, ``n_opened`` and ``metrics``, rows of ``metric``, ``score``, ``low`` and ``high``.
+        test: ``n_images``, ``n_patients``, ``n_opened``, ``warnings`` and ``metrics``, rows of ``metric``, ``score``, ``low``
+            and ``high``.
 
     Raises:
         OSError: The folder cannot be written.

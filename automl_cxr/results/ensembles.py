@@ -19,12 +19,14 @@ from automl_cxr.ensemble.objective import Objective
 from automl_cxr.ensemble.pipeline import Combination, combine_members
 from automl_cxr.errors import DataError, StudyError, UnknownNameError, UsageError
 from automl_cxr.results.classifier import ENSEMBLE_FILE, explain_no_model, load_ensemble
-from automl_cxr.results.ensemble_record import atomic_ensemble_folder, copy_members, table_row, trial_row, write_ensemble
+from automl_cxr.results.ensemble_folder import EnsembleFolder
+from automl_cxr.results.ensemble_record import copy_members, table_row, trial_row, write_ensemble
 from automl_cxr.results.export import Export, export_classifier
 from automl_cxr.scoring.metrics import find_normal_class
 from automl_cxr.scoring.prediction_tables import PredictionTable, read_prediction_tables
 from automl_cxr.scoring.predictions import Predictions, align
 from automl_cxr.study.provenance import describe_versions
+from automl_cxr.study.source_overlap import source_warnings
 from automl_cxr.study.store import StudyStore
 from automl_cxr.study.study_audit import load_audit
 
@@ -39,7 +41,7 @@ class BuiltEnsemble:
         folder: Folder of the ensemble, for ``predict`` and ``evaluate``, or for ``apply_ensemble`` if members are tables.
         trials: Trial numbers, in the order of the members; without the members that are tables.
         combination: Members, rule, comparison of the methods, out-of-fold scores and calibration.
-        notes: Messages about conversions of the scores in tables.
+        notes: Messages about the columns that are used of tables, and conversions of their scores.
     """
 
     folder: Path
@@ -117,11 +119,12 @@ def build_ensemble(
         objective: Metric to optimise; by default the study's first objective.
         settings: Settings of the genetic algorithm.
         seed: Seed of the genetic algorithm; by default the seed of the study.
-        name: Name of the folder in the study's ``ensembles``; by default the method and the number of members.
+        name: Name of the folder in the study's ``ensembles``; by default the method and the number of members, followed by a
+            number if an ensemble of other members has this name. An ensemble of the same members is replaced.
 
     Raises:
-        UsageError: ``top`` is below 1, both ``members`` and ``diverse`` are given, the method is unknown, or the name is not
-            a valid folder name.
+        UsageError: ``top`` is below 1, both ``members`` and ``diverse`` are given, the method is unknown, the name is not
+            a valid folder name, or its folder contains something else than an ensemble of the same members.
         StudyError: No finished trial that satisfies the requirements of the study has a model, or a trial in ``members`` has
             none.
         DataError: A table cannot be read, or has other images or classes.
@@ -136,21 +139,23 @@ def build_ensemble(
     seed = store.spec.seed if seed is None else seed
     resolved_objective = Objective.named(objective or store.spec.objective, normal_class=store.spec.normal_index)
     trials = _choose_trials(store, top, members, diverse, resolved_objective)
-    tables = read_prediction_tables(predictions)
+    tables = read_prediction_tables(predictions, classes=store.spec.classes, whose=f"study '{store.name}'")
     check_method(method, len(trials) + len(tables))
-    folder = store.folder / "ensembles" / (name or f"{method}-{len(trials) + len(tables)}")
-    with atomic_ensemble_folder(folder) as partial:
+    destination = EnsembleFolder(store.folder / "ensembles", name, default_name=f"{method}-{len(trials) + len(tables)}")
+    with destination.staged() as partial:
         # The models are copied first, because a running search may remove them while the weights are fitted.
         rows = [trial_row(store, number) for number in trials] if tables else copy_members(store, trials, partial)
         rows += [table_row(table) for table in tables]
+        destination.check(rows)
         combination = combine_members(
-            [*(store.predictions(number) for number in trials), *(_with_study_classes(store, table) for table in tables)],
+            [*(store.predictions(number) for number in trials), *(table.predictions for table in tables)],
             names=[*(f"trial {number}" for number in trials), *(table.name for table in tables)],
             method=method,
             objective=resolved_objective,
             settings=_seeded(settings, seed),
         )
         write_ensemble(partial, combination, rows, _study_context(store))
+        folder = destination.publish(partial)
     return BuiltEnsemble(folder, tuple(trials), combination, _notes(tables))
 
 
@@ -174,10 +179,11 @@ def build_ensemble_of_tables(
         normal_class: Name of the class without a finding, for metrics that need it; by default detected by name.
         settings: Settings of the genetic algorithm.
         seed: Seed of the genetic algorithm.
-        name: Name of the folder; by default the method and the number of members.
+        name: Name of the folder, as for ``build_ensemble``.
 
     Raises:
-        UsageError: There is no table, the method, objective or class is unknown, or the name is not a valid folder name.
+        UsageError: There is no table, the method, objective or class is unknown, the name is not a valid folder name, or its
+            folder contains something else than an ensemble of the same members.
         DataError: A table cannot be read, has no labels, or has other images, labels or classes than the first.
         StudyError: The folder cannot be written.
     """
@@ -188,6 +194,9 @@ def build_ensemble_of_tables(
     if normal_class is not None and normal_class not in classes:
         raise UnknownNameError("class", normal_class, classes)
     normal = find_normal_class(classes) if normal_class is None else classes.index(normal_class)
+    destination = EnsembleFolder(Path("ensembles"), name, default_name=f"{method}-{len(tables)}")
+    rows = [table_row(table) for table in tables]
+    destination.check(rows)
     combination = combine_members(
         [table.predictions for table in tables],
         names=[table.name for table in tables],
@@ -195,14 +204,14 @@ def build_ensemble_of_tables(
         objective=Objective.named(objective, normal_class=normal),
         settings=_seeded(settings, seed),
     )
-    folder = Path("ensembles") / (name or f"{method}-{len(tables)}")
-    with atomic_ensemble_folder(folder) as partial:
+    with destination.staged() as partial:
         context = {
             "study": None,
             "normal_class": None if normal is None else classes[normal],
             "versions": describe_versions(),
         }
-        write_ensemble(partial, combination, [table_row(table) for table in tables], context)
+        write_ensemble(partial, combination, rows, context)
+        folder = destination.publish(partial)
     return BuiltEnsemble(folder, (), combination, _notes(tables))
 
 
@@ -214,7 +223,7 @@ def apply_ensemble(folder: Path, predictions: Sequence[str | os.PathLike[str]]) 
         predictions: One table for each member, in the order in which the ensemble was built; labels are optional.
 
     Returns:
-        The predictions of the ensemble, and messages about conversions of the scores in tables.
+        The predictions of the ensemble, and messages about the columns that are used of tables and conversions of their scores.
 
     Raises:
         DataError: The folder contains no ensemble, or a table cannot be read or has other images or classes.
@@ -232,7 +241,7 @@ def apply_ensemble(folder: Path, predictions: Sequence[str | os.PathLike[str]]) 
         raise UsageError(
             f"This ensemble needs one table for each member, in the order {', '.join(names)}; received {len(predictions)}."
         )
-    tables = read_prediction_tables(predictions, classes=classes)
+    tables = read_prediction_tables(predictions, classes=classes, whose=f"the ensemble {folder.name}")
     probabilities, images = align([table.predictions for table in tables], names=[table.name for table in tables])
     combined = Predictions(images.ids, images.labels, rule.combine(probabilities), images.classes, images.patients)
     return combined, _notes(tables)
@@ -276,16 +285,12 @@ def _study_context(store: StudyStore) -> dict[str, Any]:
         },
         "normal_class": spec.normal_class,
         "versions": spec.versions,
+        "warnings": source_warnings(store.folder),
     }
     audit = load_audit(store)
     if audit is not None:
-        context |= {"shortcut_baseline": audit.baseline, "warnings": list(audit.warnings)}
+        context |= {"shortcut_baseline": audit.baseline, "warnings": [*context["warnings"], *audit.warnings]}
     return context
-
-
-def _with_study_classes(store: StudyStore, table: PredictionTable) -> Predictions:
-    """Return a table's predictions with the columns in the order of the study's classes."""
-    return table.with_classes(store.spec.classes, f"study '{store.name}'").predictions
 
 
 def _seeded(settings: GeneticSettings | None, seed: int) -> GeneticSettings:

@@ -41,6 +41,7 @@ class ErrorAnalysis:
         probabilities: float32 (n_models, n, n_classes).
         unreadable: Images that cannot be read, with the reason.
         n_opened: Number of evaluations on the test part so far, including this one; 0 for the other parts.
+        notes: Messages about the columns that are used of tables, and conversions of their scores.
     """
 
     study: str
@@ -50,6 +51,7 @@ class ErrorAnalysis:
     probabilities: np.ndarray
     unreadable: Mapping[str, str]
     n_opened: int = 0
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Return the number of images in each group, for notebooks."""
@@ -221,5 +223,12 @@ def compare_errors(study: str, models: ComparedModels) -> ErrorAnalysis:
     """
     models.images.require_labels()
     return ErrorAnalysis(
-        study, models.place, models.names, models.images, models.probabilities, models.unreadable, models.n_opened
+        study,
+        models.place,
+        models.names,
+        models.images,
+        models.probabilities,
+        models.unreadable,
+        models.n_opened,
+        models.notes,
     )

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from automl_cxr.data.dataset import Dataset
-from automl_cxr.errors import DataError, UnknownNameError
+from automl_cxr.errors import AutomlCxrError, DataError, UnknownNameError
 from automl_cxr.results.classifier import Classifier
 from automl_cxr.results.ensemble_record import record_test_opening
 from automl_cxr.results.study_data import load_study_dataset
@@ -20,6 +20,8 @@ from automl_cxr.scoring.confusion import confusion_matrix
 from automl_cxr.scoring.intervals import Interval, bootstrap_intervals
 from automl_cxr.scoring.metrics import CLASS_METRICS, METRICS, score_predictions
 from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.study.model_sources import find_hashes
+from automl_cxr.study.source_overlap import source_warnings
 from automl_cxr.study.store import StudyStore
 
 PARTS = ("test", "valid", "train")
@@ -40,6 +42,7 @@ class Evaluation:
         unreadable: Images that cannot be read, with the reason.
         n_opened: Number of evaluations on the test part so far, including this one; 0 for the other parts.
         out_of_fold: Whether the predictions are out of fold, as for "valid" with folds.
+        warnings: Overlap of the parts of the study with the images that were used for models from which it started.
     """
 
     classifier: str
@@ -52,6 +55,7 @@ class Evaluation:
     unreadable: dict[str, str]
     n_opened: int = 0
     out_of_fold: bool = False
+    warnings: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:
@@ -64,7 +68,8 @@ class Evaluation:
             f"  {name:18} {self.scores[name]:.4f}  95% {interval.low:.3f}..{interval.high:.3f}"
             for name, interval in self.intervals.items()
         )
-        return f"Evaluation of {self.classifier}, {self.place}, {len(self.predictions)} images\n{scores}"
+        warnings = "".join(f"\n{warning}" for warning in self.warnings)
+        return f"Evaluation of {self.classifier}, {self.place}, {len(self.predictions)} images\n{scores}{warnings}"
 
 
 def evaluate(
@@ -98,14 +103,18 @@ def evaluate(
             f"The split of {classifier.name} differs from that of study '{store.name}', so it may have been trained on the "
             "images of this part. Evaluate it on the study in which it was trained."
         )
-    spec, split = store.spec, store.split
+    spec, split, warnings = store.spec, store.split, tuple(source_warnings(store.folder))
     if part == "valid" and split.folds:
         out_of_fold = Predictions.from_npz(classifier.predictions)
-        return replace(_score(classifier, part, out_of_fold, {}, spec.normal_index, spec.seed), out_of_fold=True)
+        evaluation = _score(classifier, part, out_of_fold, {}, spec.normal_index, spec.seed)
+        return replace(evaluation, out_of_fold=True, warnings=warnings)
     dataset = load_study_dataset(store, data)
+    with contextlib.suppress(AutomlCxrError):  # for other commands, which may not find the images of an earlier version's study
+        find_hashes(store.folder, root=dataset.root)
     images = split.test if part == "test" else getattr(split, part).images
     predictions, unreadable = _predict(classifier, dataset, images, on_progress)
     evaluation = _score(classifier, part, predictions, unreadable, spec.normal_index, spec.seed)
+    evaluation = replace(evaluation, warnings=warnings)
     if part != "test":
         return evaluation
     n_opened = store.record_test_opening(classifier.name, evaluation.scores)
@@ -123,6 +132,7 @@ def _test_record(evaluation: Evaluation) -> dict[str, object]:
         "n_images": len(predictions),
         "n_patients": len(set(predictions.patients)),
         "n_opened": evaluation.n_opened,
+        "warnings": list(evaluation.warnings),
         "metrics": [
             {"metric": name, "score": evaluation.scores[name], "low": interval.low, "high": interval.high}
             for name, interval in evaluation.intervals.items()

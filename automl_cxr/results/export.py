@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = {"keras": ".keras", "onnx": ".onnx", "tflite": ".tflite", "savedmodel": ""}  # file suffix of each format
 TOLERANCE = 1e-5  # of a probability
+_DIFFERENCE = "largest_difference_from_predict"
 _N_CHECKED = 12  # phantom images; they are larger than the input of the networks, so that resizing is checked, too
 _CHECK_SECONDS = 600
 _DISCLAIMER = "For research only. Not a medical device: it must not be used for clinical decisions."
@@ -68,13 +69,16 @@ def export_classifier(
 
     Raises:
         UnknownNameError: The format is unknown.
-        UsageError: The file's suffix does not match the format, or the file cannot be written.
+        UsageError: The file's suffix does not match the format, the file cannot be written, or its description would replace
+            another file.
         ExportError: The members take images of different sizes or fits, the format does not support a member, or the
             probabilities of the file differ from those of ``predict``.
         StudyError: The file cannot be written.
         TrialError: A model file is damaged.
     """
     file, file_format = _resolve_destination(classifier, out, file_format)
+    description = file.with_name(f"{file.name}.json")
+    _check_description(description)
     size, fit = _common_square(classifier)
     facts = _describe(classifier, file_format)
     with explained_disk_errors(file), tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as temporary:
@@ -82,8 +86,7 @@ def export_classifier(
         _write(classifier, partial, file_format, facts)
         difference = _compare(classifier, partial, file_format, size, fit)
         n_compared = 0 if difference is None else _N_CHECKED
-        facts |= {"sha256": _digest(partial), "largest_difference_from_predict": difference, "images_compared": n_compared}
-        description = file.with_name(f"{file.name}.json")
+        facts |= {"sha256": _digest(partial), _DIFFERENCE: difference, "images_compared": n_compared}
         write_text(description, json.dumps(facts, indent=1, ensure_ascii=False))
         partial.replace(file)
     return Export(file, description, file_format, difference)
@@ -109,6 +112,16 @@ def check_destination(out: str | os.PathLike[str], file_format: str | None) -> t
         reason = "it is a folder" if file.is_dir() else "its folder does not exist"
         raise UsageError(f"Cannot write {file}: {reason}. Choose another --out.")
     return file, file_format
+
+
+def _check_description(file: Path) -> None:
+    """Raise UsageError if the JSON file beside the model, which the user did not name, is a file of another program."""
+    try:
+        is_ours = not file.exists() or _DIFFERENCE in json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        is_ours = False
+    if not is_ours:
+        raise UsageError(f"The description of the model is written to {file}, which is another file. Choose another --out.")
 
 
 def _resolve_destination(

@@ -18,7 +18,6 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.data.cache import DecodedImages, decode_dataset
 from automl_cxr.data.dataset import Dataset, load_dataset
 from automl_cxr.errors import DataError, UsageError
-from automl_cxr.io import sha256_of_file
 from automl_cxr.records import TrialState
 from automl_cxr.results.study_data import load_trial_config
 from automl_cxr.scoring.intervals import N_RESAMPLES, intervals_of, named_metric
@@ -26,11 +25,12 @@ from automl_cxr.scoring.metrics import METRICS, metrics_for
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.scoring.resampling import resample_scores
 from automl_cxr.study.data_preparation import digest_table
+from automl_cxr.study.image_hashes import short_hash
+from automl_cxr.study.model_sources import find_hashes
 from automl_cxr.study.store import StudyStore, explained_disk_errors
 
 OnProgress = Callable[[int, int], None]
 _FOLDER = "external"
-_UNKNOWN_SIZE = -1
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,11 @@ def predict_site(store: StudyStore, site: ExternalSite, *, on_progress: OnProgre
         StudyError: The predictions cannot be written.
     """
     _refuse_other_classes(store, site)
-    _refuse_own_images(store, site)
     trials = [record.number for record in store.records(TrialState.COMPLETE)]
+    if not trials:
+        return {}
     decoded = _DecodedSite(site)
+    _refuse_own_images(store, site, decoded.images_for(load_trial_config(store, trials[0])))
     predictions: dict[int, Predictions] = {}
     missing = []
     for number in trials:
@@ -208,34 +210,20 @@ def _refuse_other_classes(store: StudyStore, site: ExternalSite) -> None:
         )
 
 
-def _refuse_own_images(store: StudyStore, site: ExternalSite) -> None:
-    """Check that no image of the site is in the study under any file name.
+def _refuse_own_images(store: StudyStore, site: ExternalSite, images: DecodedImages) -> None:
+    """Check that no readable image of the site is in the study, under any file name and in any folder.
 
     Images of the study were used for training or selection, or are in the sealed test part.
+
+    Raises:
+        DataError: The site contains images of the study, or the images of a study of an earlier version cannot be found.
     """
-    data = Path(store.spec.data)
-    root, split = data.parent if data.is_file() else data, store.split
-    study_images: dict[int, list[Path]] = {}
-    for image in (*split.train.images, *split.valid.images, *split.test):
-        study_images.setdefault(_size_of(root / image), []).append(root / image)
-    study_images.pop(_UNKNOWN_SIZE, None)
-    shared = []
-    for image in site.dataset.table["image"]:
-        file = site.dataset.root / image
-        same_size = study_images.get(_size_of(file), [])
-        if same_size and sha256_of_file(file) in map(sha256_of_file, same_size):
-            shared.append(image)
+    own = find_hashes(store.folder)
+    own_images = own.train | own.valid | own.test
+    shared = [image for image, row in zip(images.ids, images.content_hashes, strict=True) if short_hash(row) in own_images]
     if shared:
         raise DataError(
             f"An external site must not contain images of the study; {len(shared)} of {len(site.dataset.table)} images of "
             f"{site.name} are identical to images of study '{store.name}', such as {shared[0]}. Remove them; "
             "`automl-cxr evaluate` opens the test part."
         )
-
-
-def _size_of(file: Path) -> int:
-    """Return the size of a file in bytes; unknown for rows of arrays and missing files."""
-    try:
-        return file.stat().st_size
-    except OSError:
-        return _UNKNOWN_SIZE

@@ -12,6 +12,7 @@ from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.results.baseline_row import add_baseline_row, audit_notes
 from automl_cxr.results.external_validation import ExternalSite, score_site
 from automl_cxr.results.latencies import measure_latencies
+from automl_cxr.results.tables import table_of_rows
 from automl_cxr.results.trial_ranking import FinishedTrial, RankingSettings, group_by_images, rank_trials
 from automl_cxr.scoring.intervals import N_RESAMPLES
 from automl_cxr.scoring.metric_table import Direction
@@ -97,7 +98,7 @@ def build_leaderboard(
         _add_site(rows, stores, site, settings, on_progress)
     if sites:
         _add_worst_site(rows, [site.name for site in sites], ranked_by)
-    table = pd.DataFrame([{name: cell for name, cell in row.items() if name != "params"} | row["params"] for row in rows])
+    table = table_of_rows([{name: cell for name, cell in row.items() if name != "params"} | row["params"] for row in rows])
     table = table[_order_of_columns(table, stores, ranked_by)]
     table.attrs["metric"] = ranked_by
     table.attrs["notes"] = (*_notes(groups, sites, rows), *audit_notes(stores))

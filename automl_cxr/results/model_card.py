@@ -109,6 +109,7 @@ def _test(record: Mapping[str, Any]) -> list[str]:
     opened = "once" if n_opened == 1 else f"{n_opened} times. Its scores are optimistic if they were used to select a model"
     return [
         f"{test['n_images']:,} images of {test['n_patients']:,} patients. The study has opened the test part {opened}.",
+        *(f"\n**Warning**: {warning}" for warning in test.get("warnings", ())),
         "",
         *_metrics(test["metrics"]),
     ]

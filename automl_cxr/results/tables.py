@@ -1,17 +1,25 @@
-"""Export of tables as CSV, JSON, Markdown, HTML, XLSX and LaTeX. A new format is one row of ``FORMATS``."""
+"""Export of tables as CSV, JSON, Markdown, HTML, XLSX and LaTeX. A new format is one row of ``FORMATS``.
+
+A CSV table is written by one of two functions. ``to_plain_csv`` writes tables that a command of this program reads: the cleaned
+table of `data audit --fix`, and the predictions of `predict` and `ensemble apply`. Their cells are unchanged, so that classes,
+patients and image names are the same after reading. ``to_csv`` writes all other tables, which people open in a spreadsheet
+(leaderboards, splices, errors, changes of an audit, the index of explanations): it escapes formulas.
+"""
 
 from __future__ import annotations
 
 import io
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 
+from automl_cxr.csv_io import format_rows
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.results.html_page import Section, Table, Text, render_page
 
@@ -28,7 +36,27 @@ _LATEX = str.maketrans(
     }
 )
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_SIGNED_NUMBER = re.compile(r"[+-](\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _FORBIDDEN_IN_XLSX = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # not allowed in XML 1.0
+
+
+def table_of_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Create a table in which optional integers remain integers; pandas would convert them to floating point.
+
+    Args:
+        rows: The cells of each row by column. A missing cell is None or NaN.
+        columns: The columns; None for those of the rows.
+    """
+    table = pd.DataFrame(rows, columns=None if columns is None else list(columns))
+    for name in map(str, table.select_dtypes(float)):
+        cells = [row.get(name) for row in rows]
+        if any(isinstance(cell, Integral) for cell in cells) and all(map(_is_optional_integer, cells)):
+            table[name] = pd.Series([math.nan if cell is None else cell for cell in cells], index=table.index, dtype=object)
+    return table
+
+
+def _is_optional_integer(cell: object) -> bool:
+    return cell is None or isinstance(cell, Integral) or (isinstance(cell, float) and math.isnan(cell))
 
 
 def format_table(table: pd.DataFrame, kind: str, *, title: str = "Leaderboard") -> str | bytes:
@@ -67,10 +95,14 @@ def format_of(file: Path) -> str:
 
 
 def safe_cells(table: pd.DataFrame) -> pd.DataFrame:
-    """Prefix cells and headers that a spreadsheet would interpret as a formula with an apostrophe (OWASP "CSV injection")."""
+    """Prefix cells and headers that a spreadsheet would interpret as a formula with an apostrophe (OWASP "CSV injection").
+
+    Numbers, such as -1 and +0.5, are not formulas and are unchanged.
+    """
 
     def escape(cell: object) -> object:
-        return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) else cell
+        is_formula = isinstance(cell, str) and cell.startswith(_FORMULA_STARTS) and not _SIGNED_NUMBER.fullmatch(cell)
+        return f"'{cell}" if is_formula else cell
 
     # The type of each column is set, because pandas would convert integers with gaps to floating point.
     return pd.DataFrame(
@@ -92,8 +124,13 @@ def fold_intervals(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def to_csv(table: pd.DataFrame, _title: str = "") -> str:
-    """Return a table as CSV; cells that a spreadsheet would interpret as formulas are escaped."""
+    """Return a table as CSV for people; cells that a spreadsheet would interpret as formulas are escaped."""
     return safe_cells(table).to_csv(index=False)
+
+
+def to_plain_csv(table: pd.DataFrame) -> str:
+    """Return a table without missing values as CSV for programs; ``csv_io.read_rows`` reads the same strings."""
+    return format_rows([list(table.columns), *table.itertuples(index=False, name=None)])
 
 
 def to_json(table: pd.DataFrame, _title: str = "") -> str:

@@ -30,8 +30,10 @@ from automl_cxr.splicing.record import AS_TRAINED, SpliceRecord
 from automl_cxr.splicing.ridge_head import RidgeHead
 from automl_cxr.splicing.table import Parent, compare_with_parents, tabulate
 from automl_cxr.study.data_preparation import OnProgress
-from automl_cxr.study.options import SearchOptions
+from automl_cxr.study.model_sources import source_of_model
+from automl_cxr.study.options import ALLOW, SearchOptions
 from automl_cxr.study.prepare import PreparedImages, prepare_images
+from automl_cxr.study.source_overlap import check_sources, warnings_of
 
 SETTINGS: Mapping[str, Any] = {
     "projection": 0,
@@ -120,7 +122,8 @@ def inherit_settings(request: SearchOptions, branches: Sequence[Branch]) -> Sear
     spec = trials[0].spec
     is_same_data = request.data is None or Path(request.data).expanduser().absolute() == Path(spec.data)
     inherited = ["data", "classes", "valid_fraction", "test_fraction", "seed", "normal_class", "weights_folder"]
-    for name in [*inherited, *(["layout", "patients"] if is_same_data else [])]:
+    data_settings = ["layout", "label_column", "patients", "unknown_patients"] if is_same_data else []
+    for name in [*inherited, *data_settings]:
         if settings[name] is None:
             settings[name] = getattr(spec, name)
     return SearchOptions(**settings)
@@ -156,10 +159,7 @@ def score_splices(
     values = {**SETTINGS, **join_branches(first, second), **(request.fixed or {})}
     prepared = prepare_images(request, on_progress=on_decoding)
     split = prepared.split
-    notes = [
-        *prepared.notes,
-        *(note for branch in {first.name: first, second.name: second}.values() for note in _check_branch(branch, split)),
-    ]
+    notes = [*prepared.notes, *_check_branches((first, second), prepared, request)]
     config = TrialConfig.from_values({**values, "image_size": prepared.image_size, "fit": prepared.fit})
     is_same = first == second and not second_cuts
     features = [_pool(config, 0, first, cuts, prepared)]
@@ -188,29 +188,33 @@ def score_splices(
     )
 
 
-def _check_branch(branch: Branch, split: SplitRecord) -> list[str]:
-    """Return messages about a branch that was trained for other classes.
+def _check_branches(branches: Sequence[Branch], prepared: PreparedImages, request: SearchOptions) -> list[str]:
+    """Return messages about branches that were trained for other classes, on validation or test images, or on unknown images.
 
     Raises:
-        DataError: The branch was trained on images of the validation part, or trained or selected on images of the test part.
+        DataError: A branch was trained or selected on test images, or trained on validation images, which score the pairs,
+            and the request does not allow it.
     """
-    if branch.trial is None:
+    trials = {branch.name: branch.trial for branch in branches if branch.trial is not None}
+    if not trials:
         return []
-    trained = branch.trial.split
-    for used, evaluated, message in (
-        (trained.train.images, split.valid.images, "was trained on {} of the validation images"),
-        ((*trained.train.images, *trained.valid.images), split.test, "was trained or selected on {} of the sealed test images"),
-    ):
-        n_common = len(set(used) & set(evaluated))
-        if n_common:
+    allows_overlap, root = request.test_overlap == ALLOW, prepared.data.dataset.root
+    sources = [source_of_model(trial.model, root, name=f"the branch {name}") for name, trial in trials.items()]
+    checks = check_sources(sources, prepared.data.hash_parts(), allows_test_overlap=allows_overlap)
+    for check, trial in zip(checks, trials.values(), strict=True):
+        if check.n_valid and not allows_overlap:
             raise DataError(
-                f"The branch {branch.name} {message.format(n_common)}, so its scores would be optimistic. Omit --seed and the "
-                f"fractions to use the split of its study (seed {branch.trial.spec.seed})."
+                f"Validation images score the pairs, so a branch must not be trained on them; {check.n_valid} of "
+                f"{check.valid_size} are training images of {check.source}. Omit --seed and the fractions to use the split of "
+                f"its study (seed {trial.spec.seed}), or pass --test-overlap allow."
             )
-    if trained.classes != split.classes:
-        classes, other_classes = ", ".join(trained.classes), ", ".join(split.classes)
-        return [f"The branch {branch.name} was trained for the classes {classes} instead of {other_classes}."]
-    return []
+    classes = prepared.split.classes
+    others = [
+        f"The branch {name} was trained for the classes {', '.join(trial.split.classes)} instead of {', '.join(classes)}."
+        for name, trial in trials.items()
+        if trial.split.classes != classes
+    ]
+    return [*others, *warnings_of(checks)]
 
 
 def _pool(

@@ -24,8 +24,11 @@ from automl_cxr.splicing.branches import Branch, join_branches
 from automl_cxr.splicing.record import save_splices
 from automl_cxr.splicing.search import SETTINGS, SpliceScores
 from automl_cxr.study.data_preparation import OnProgress
+from automl_cxr.study.image_hashes import hashes_file_of
+from automl_cxr.study.model_sources import source_of_model
 from automl_cxr.study.prepare import PreparedStudy, prepare_study
-from automl_cxr.study.store import StudyStore, check_study_name, creation_lock, explained_disk_errors
+from automl_cxr.study.store import StudyStore, creation_lock, explained_disk_errors
+from automl_cxr.study.study_folder import check_folder_name, claim_folder
 
 _ENQUEUED = "splice"  # attribute of an enqueued trial
 
@@ -60,10 +63,11 @@ def prepare_splice_study(
         StudyMismatchError: A study of this name exists with other branches, cuts, data or settings.
         StudyError: The files cannot be written.
     """
-    folder = runs / check_study_name(name)
+    folder = check_folder_name(name, runs=runs, storage=storage)
     first = _with_weights_file(scores.first, folder / "branches" / "first.keras")
     second = _with_weights_file(scores.second, folder / "branches" / "second.keras")
     if StudyStore.find(name, runs=runs, storage=storage) is None:
+        claim_folder(name, runs=runs, storage=storage)
         _copy_weights(scores.first, first)
         _copy_weights(scores.second, second)
         _save_heads(scores, folder / "heads")
@@ -101,12 +105,16 @@ def _with_weights_file(branch: Branch, file: Path) -> Branch:
 
 
 def _copy_weights(original: Branch, copied: Branch) -> None:
-    if original.weights == copied.weights:
+    """Copy the weights of a branch, and the hashes of the images of its study, which the new study compares with its own."""
+    if original.trial is None:
         return
     target = Path(copied.weights)
     with explained_disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(original.weights, target)
+        images = source_of_model(original.trial.model).images
+        if images is not None:
+            images.save(hashes_file_of(target))
 
 
 def _save_heads(scores: SpliceScores, folder: Path) -> None:

@@ -37,7 +37,8 @@ class JournalFile(BaseJournalBackend):
         self._lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=busy_seconds)
         self._position = (0, 0)  # number of lines read so far, and the offset of the next byte
         self._deferred: list[dict[str, Any]] | None = None
-        path.touch(exist_ok=True)
+        if not path.exists():  # to touch an existing file would fail in a read-only folder
+            path.touch()
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         number, offset = self._position if self._position[0] <= log_number_from else (0, 0)

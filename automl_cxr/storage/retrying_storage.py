@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from automl_cxr.optuna_private import trial_id_of
 from automl_cxr.storage.storage_proxy import StorageProxy
-from automl_cxr.storage.urls import failed_storage, reason_of
+from automl_cxr.storage.urls import failed_storage, is_read_only, reason_of
 
 PATIENCE_SECONDS = 300.0
 """Seconds that a search waits for an unavailable storage. The search then ends and can be resumed."""
@@ -44,7 +44,7 @@ class RetryingStorage(StorageProxy):
         on_away: Called with the reason, once each time that the backend becomes unavailable.
 
     Raises:
-        StudyError: From any method, if the backend remains unavailable.
+        StudyError: From any method, if the backend remains unavailable, or is read-only.
     """
 
     def __init__(self, backend: BaseStorage, *, patience: float, on_away: Callable[[str], None]) -> None:
@@ -89,6 +89,8 @@ class RetryingStorage(StorageProxy):
             try:
                 return call()
             except Exception as error:
+                if is_read_only(error):
+                    raise failed_storage(error) from error
                 if not is_unavailable(error):
                     raise
                 if deadline is None:

@@ -25,10 +25,10 @@ from automl_cxr.optuna_private import enqueued_attrs, enqueued_values, storage_o
 from automl_cxr.storage.urls import explained_storage_errors, open_storage
 from automl_cxr.study.store import (
     StudyStore,
-    check_study_name,
     creation_lock,
     explained_disk_errors,
 )
+from automl_cxr.study.study_folder import check_folder_name
 
 _FILES_OF_DRIVERS = shutil.ignore_patterns("drivers", "propose.*", "*.lock", ".*")
 _INTERRUPTED = "When the study was copied, this trial was running as a continuation of trial {parent}."
@@ -52,8 +52,7 @@ def copy_study(original: StudyStore, name: str, *, runs: Path, storage: str) -> 
         UsageError: The name is invalid or exists already.
         StudyError: The storage cannot be opened, or the folder or the storage cannot be written.
     """
-    check_study_name(name)
-    folder = runs / name
+    folder = check_folder_name(name, runs=runs, storage=storage)
     with creation_lock(name, runs):
         backend = open_storage(storage)
         if name in optuna.study.get_all_study_names(backend) or folder.exists():

@@ -1,4 +1,4 @@
-"""Reads, splits and decodes the images of a study. The files of the test part are not read."""
+"""Reads, splits and decodes the images of a study. The files of the test part are hashed, but not decoded."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from typing import Any
 
 import pandas as pd
 
-from automl_cxr.data.cache import DecodedImages, cache_folder, decode_dataset
+from automl_cxr.cache_folder import cache_folder
+from automl_cxr.data.cache import DecodedImages, decode_dataset
+from automl_cxr.data.content_hashes import hash_files
 from automl_cxr.data.dataset import Dataset, load_dataset
 from automl_cxr.data.phantoms import draw_phantoms
 from automl_cxr.data.split import Split, fold_dataset, split_dataset
 from automl_cxr.errors import DataError
 from automl_cxr.records import PartRecord, SplitRecord
+from automl_cxr.study.image_hashes import ImageHashes, short_hashes
 
 OnProgress = Callable[[int, int], None]
 """Called with the number of processed images and the number of all images."""
@@ -34,6 +37,15 @@ class StudyImages:
     dataset: Dataset
     split: SplitRecord
     decoded: DecodedImages
+
+    def hash_parts(self) -> ImageHashes:
+        """Return the content hashes of all images. Decoding has hashed the training and validation images already."""
+        n_train, hashes = len(self.split.train.images), self.decoded.content_hashes
+        return ImageHashes(
+            train=short_hashes(hashes[:n_train]),
+            valid=short_hashes(hashes[n_train:]),
+            test=short_hashes(hash_files(self.dataset.root, self.split.test)),
+        )
 
 
 def phantom_data(notes: list[str]) -> str:
@@ -57,7 +69,14 @@ def load_images(data: str, settings: dict[str, Any], notes: list[str], on_progre
     Raises:
         DataError: The data are unusable: no known layout, too few patients, or a class without readable images.
     """
-    dataset = load_dataset(data, layout=settings["layout"], classes=settings["classes"], patients=settings["patients"])
+    dataset = load_dataset(
+        data,
+        layout=settings["layout"],
+        classes=settings["classes"],
+        patients=settings["patients"],
+        label_column=settings["label_column"],
+        unknown_patients=settings["unknown_patients"],
+    )
     notes.extend(dataset.notes)
     if dataset.ignored:
         notes.append(_ignored_note(dataset))
@@ -97,6 +116,7 @@ def _decode_parts(
         grouped=split.grouped,
         origin=split.origin,
         unreadable=unreadable,
+        n_without_patient=len(dataset.without_patient),
     )
     return record, decoded
 

@@ -28,6 +28,7 @@ from automl_cxr.study.store import (
 from automl_cxr.study.study_info import count_bytes, count_models, list_ensembles, summarise
 
 _DELETED_PREFIX = ".deleted-"
+_HEX = "[0-9a-f]" * 32  # a UUID, by which the folders that this program has renamed are recognised
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ def delete_study(name: str, *, runs: Path, storage: str) -> Loss:
             if loss.folder is not None:
                 loss.folder.replace(runs / f"{_DELETED_PREFIX}{name}-{uuid.uuid4().hex}")
             optuna.delete_study(study_name=name, storage=open_existing_storage(storage))
-        unfinished_copies = runs.glob(f".{glob.escape(name)}.{'[0-9a-f]' * 32}.partial/")
-        for folder in (*runs.glob(f"{_DELETED_PREFIX}*"), *unfinished_copies):
+        unfinished_copies = runs.glob(f".{glob.escape(name)}.{_HEX}.partial/")
+        for folder in (*runs.glob(f"{_DELETED_PREFIX}*-{_HEX}/"), *unfinished_copies):
             shutil.rmtree(folder, ignore_errors=True)
         return loss

@@ -19,6 +19,7 @@ from automl_cxr.choices import (
     METRIC_NAMES,
     OPTUNA_SAMPLERS,
     PRUNER_NAMES,
+    UNKNOWN_PATIENTS_NAMES,
     list_choices,
 )
 from automl_cxr.config import FITS
@@ -26,6 +27,7 @@ from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.study.option_fields import OptionSet, Scope, Section, inherited_field, option_field, options_of
 
 EXECUTORS = ("ray", "inline")
+TEST_OVERLAP = (REFUSE, ALLOW) = ("refuse", "allow")
 DEFAULT_TRIALS = 20
 DEFAULT_KEEP_MODELS = 10
 
@@ -38,7 +40,7 @@ class SearchOptions(OptionSet):
 
     Raises:
         UsageError: A limit is not above 0, or an option does not apply to the chosen executor.
-        UnknownNameError: There is no such executor.
+        UnknownNameError: There is no such executor, or no such value of ``test_overlap``.
     """
 
     space: str | None = option_field(
@@ -74,11 +76,27 @@ class SearchOptions(OptionSet):
         setting="classes",
         default_text="all classes",
     )
+    label_column: str | None = option_field(
+        "Column of the table that contains the labels, for the layouts csv and arrays.",
+        Section.DATA,
+        metavar="NAME",
+        setting="label_column",
+        default_text="label, class or finding; for an array also the only column without another use",
+    )
     patients: str | None = option_field(
         "Regular expression that finds the patient id in a file name: group 'patient', else group 1, else the whole match.",
         Section.DATA,
         metavar="REGEX",
         setting="patients",
+    )
+    unknown_patients: str | None = option_field(
+        "What to do with images without a patient, if other images have one: separate (each is a patient of its own) or drop "
+        "(they are not used).",
+        Section.DATA,
+        metavar="NAME",
+        choices=UNKNOWN_PATIENTS_NAMES,
+        setting="unknown_patients",
+        default_text="separate; a split by patient is refused if more than 5 % of the images have no patient",
     )
     image_size: int | None = option_field(
         "Height and width of the decoded images, in pixels.",
@@ -187,6 +205,14 @@ class SearchOptions(OptionSet):
         low=1,
         setting="warm_start_top",
         default=5,
+    )
+    test_overlap: str = option_field(
+        "Whether a new study may start from weights or from an earlier study for which images of its test part were used: "
+        "refuse, or allow. Evaluations and reports of the study then state the number of these images.",
+        Section.DATA,
+        metavar="NAME",
+        choices=TEST_OVERLAP,
+        value=REFUSE,
     )
     seed: int | None = option_field(
         "Random seed of the split, the proposals and the initial weights.",
@@ -359,7 +385,8 @@ class SearchOptions(OptionSet):
         default_text="$AUTOML_CXR_RUNS, else automl_runs",
     )
     storage: str | None = option_field(
-        "Optuna storage of the studies: sqlite:///FILE, journal:///FILE, postgresql://... or grpc://HOST:PORT.",
+        "Optuna storage of the studies: sqlite:///FILE, journal:///FILE, postgresql://... or grpc://HOST:PORT. Other users of "
+        "this machine can read the command line, so put a URL with a password into $AUTOML_CXR_STORAGE.",
         Section.LOCATION,
         metavar="URL",
         default_text="$AUTOML_CXR_STORAGE, else an SQLite file in the folder of --runs",
@@ -367,7 +394,8 @@ class SearchOptions(OptionSet):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_executor(self.executor)
+        _check_choice("executor", self.executor, EXECUTORS)
+        _check_choice("value of test_overlap", self.test_overlap, TEST_OVERLAP)
         if self.executor != "ray" and self.ray_resources:
             names = [f"--{name.replace('_', '-')}" for name in self.ray_resources]
             raise UsageError(f"{', '.join(names)} needs --executor ray; received --executor {self.executor}. Omit it.")
@@ -387,9 +415,9 @@ class SearchOptions(OptionSet):
 _RAY_RESOURCES = ("concurrency", "cpus_per_trial", "gpus_per_trial", "memory_per_trial", "address")
 
 
-def _check_executor(name: str) -> None:
-    if name not in EXECUTORS:
-        raise UnknownNameError("executor", name, EXECUTORS)
+def _check_choice(kind: str, name: str, choices: Sequence[str]) -> None:
+    if name not in choices:
+        raise UnknownNameError(kind, name, choices)
 
 
 def _search_option(name: str, **changes: Any) -> Any:
@@ -436,7 +464,9 @@ class SpliceOptions(OptionSet):
     seed: int | None = _search_option("seed", help="Random seed of the split and the initial weights.")
     layout: str | None = _search_option("layout")
     classes: Sequence[str] | None = _search_option("classes")
+    label_column: str | None = _search_option("label_column")
     patients: str | None = _search_option("patients")
+    unknown_patients: str | None = _search_option("unknown_patients")
     image_size: int | None = _search_option("image_size", default_text="the size of a trained branch, else 112")
     fit: str | None = _search_option("fit")
     normal_class: str | None = _search_option("normal_class", help="Class without a finding.")
@@ -444,6 +474,11 @@ class SpliceOptions(OptionSet):
         "valid_fraction", help="Fraction of the images in the validation part, on which pairs are scored."
     )
     test_fraction: float | None = _search_option("test_fraction")
+    test_overlap: str = _search_option(
+        "test_overlap",
+        help="Whether the branches may have been trained or selected on images of the validation or test part: refuse, or "
+        "allow. Evaluations and reports of the study then state the number of these images.",
+    )
     fixed: Mapping[str, Any] | None = _search_option(
         "fixed",
         help="Hyperparameters of the spliced networks with fixed values, such as projection, n_dense, weights or "
@@ -458,7 +493,8 @@ class SpliceOptions(OptionSet):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_executor(self.executor)
+        _check_choice("executor", self.executor, EXECUTORS)
+        _check_choice("value of test_overlap", self.test_overlap, TEST_OVERLAP)
         if self.finetune < 0:
             raise UsageError(f"finetune must be 0 or more; received {self.finetune}.")
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from automl_cxr.records import SplitRecord
 from automl_cxr.scoring.objectives import direction_of
-from automl_cxr.storage.urls import without_password
-from automl_cxr.study.data_preparation import OnProgress, digest_table, load_images, phantom_data
-from automl_cxr.study.options import SearchOptions
+from automl_cxr.storage.passwords import command_without_passwords
+from automl_cxr.study.data_preparation import OnProgress, StudyImages, digest_table, load_images, phantom_data
+from automl_cxr.study.image_hashes import HASHES_FILE, ImageHashes
+from automl_cxr.study.model_sources import find_sources
+from automl_cxr.study.options import ALLOW, SearchOptions
 from automl_cxr.study.portfolio import enqueue_portfolio
 from automl_cxr.study.provenance import describe_versions
 from automl_cxr.study.settings import (
@@ -20,9 +23,17 @@ from automl_cxr.study.settings import (
     choose_space,
     resolve_settings,
 )
+from automl_cxr.study.source_overlap import (
+    SourceCheck,
+    check_sources,
+    load_source_checks,
+    save_source_checks,
+    warnings_of,
+)
 from automl_cxr.study.spec import StudySpec, resolve_path
-from automl_cxr.study.store import StudyStore, check_study_name, creation_lock
+from automl_cxr.study.store import StudyStore, creation_lock, explained_disk_errors
 from automl_cxr.study.study_audit import audit_messages, audit_study, load_audit
+from automl_cxr.study.study_folder import check_folder_name, claim_folder
 from automl_cxr.study.warm_start import enqueue_missing, plan_warm_start, save_warm_start
 
 
@@ -60,9 +71,10 @@ def prepare_study(
     Raises:
         UsageError: A value is impossible, or a name does not exist.
         StudyMismatchError: The study exists with other settings, or its data changed.
-        DataError: The data are unusable.
+        DataError: The data are unusable, or test images were used to train or select a model from which the study starts.
     """
-    name = check_study_name(_default_name(options) if options.name is None else options.name)
+    name = _default_name(options) if options.name is None else options.name
+    check_folder_name(name, runs=runs, storage=storage)
     with creation_lock(name, runs):
         existing = StudyStore.find(name, runs=runs, storage=storage)
         existing_spec = existing.spec if existing else None
@@ -83,23 +95,30 @@ def prepare_study(
             pixels_digest=decoded.digest,
             normal_class=choose_normal_class(options, existing_spec, dataset.classes, notes),
             versions=describe_versions(),
-            command=without_password(command),
+            command=command_without_passwords(command),
             **specified,
         )
         weights_folder = _as_path(spec.weights_folder)
+        folder = runs / name
         if existing:
             spec.require_same(existing.spec)
+            notes.extend(_check_existing(existing, spec, images, options))
             enqueue_missing(existing)
             enqueue_portfolio(existing)
             audit = load_audit(existing)
             notes.extend([] if audit is None else audit_messages(audit))
             return PreparedStudy(existing, decoded.path, weights_folder, tuple(notes), is_new=False)
         check_normal_class(spec)
-        if spec.warm_start is not None:
-            plan = plan_warm_start(StudyStore.open(spec.warm_start, runs=runs, storage=storage), spec, split)
+        earlier = None if spec.warm_start is None else StudyStore.open(spec.warm_start, runs=runs, storage=storage)
+        plan = None if earlier is None else plan_warm_start(earlier, spec)
+        hashes, checks = _compare_sources(spec, folder, images, options)
+        claim_folder(name, runs=runs, storage=storage)
+        _save_sources(folder, hashes, checks)
+        notes.extend(warnings_of(checks))
+        if plan is not None:
             notes.extend(plan.notes)
-            save_warm_start(plan, runs / name)
-        notes.extend(audit_study(runs / name, dataset.root, split, decoded))
+            save_warm_start(plan, folder)
+        notes.extend(audit_study(folder, dataset.root, split, decoded))
         directions = [direction_of(objective) for objective in spec.objectives]
         store = StudyStore.create(spec, split, runs=runs, storage=storage, directions=directions)
         enqueue_missing(store)
@@ -107,25 +126,80 @@ def prepare_study(
         return PreparedStudy(store, decoded.path, weights_folder, tuple(notes), is_new=True)
 
 
+def _compare_sources(
+    spec: StudySpec, folder: Path, images: StudyImages, options: SearchOptions, known: Sequence[SourceCheck] = ()
+) -> tuple[ImageHashes, list[SourceCheck]]:
+    """Compare the images of a study with those of its sources. No file is written.
+
+    Args:
+        spec: Specification of the study.
+        folder: Its folder.
+        images: Its images.
+        options: Options of the search.
+        known: Earlier results; their sources are not compared again.
+
+    Returns:
+        The content hashes of the images of the study and of its sources; and all results.
+
+    Raises:
+        DataError: Test images were used to train or select a source, and the options do not allow it.
+    """
+    file = folder / HASHES_FILE
+    own = ImageHashes.load(file) if file.is_file() and known else images.hash_parts()
+    names = {check.source for check in known}
+    sources = [source for source in find_sources(spec, folder, images.dataset.root) if source.name not in names]
+    checks = check_sources(sources, own, allows_test_overlap=options.test_overlap == ALLOW)
+    return own.with_earlier(source.images for source in sources if source.images is not None), [*known, *checks]
+
+
+def _save_sources(folder: Path, hashes: ImageHashes, checks: Sequence[SourceCheck]) -> None:
+    with explained_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        hashes.save(folder / HASHES_FILE)
+    save_source_checks(checks, folder)
+
+
+def _check_existing(store: StudyStore, spec: StudySpec, images: StudyImages, options: SearchOptions) -> list[str]:
+    """Return the warnings about the sources of an existing study.
+
+    Its sources are compared if an earlier version created the study, or if another folder of weights is searched now.
+    """
+    known = load_source_checks(store.folder)
+    is_complete = known is not None and (store.folder / HASHES_FILE).is_file()
+    if is_complete and spec.weights_folder == store.spec.weights_folder:
+        return warnings_of(known or [])
+    hashes, checks = _compare_sources(spec, store.folder, images, options, known or [])
+    _save_sources(store.folder, hashes, checks)
+    return warnings_of(checks)
+
+
 @dataclass(frozen=True)
 class PreparedImages:
     """Images prepared as for a new study, without the study.
 
     Attributes:
-        split: Training, validation and test part.
-        images: File of the decoded training and validation images.
+        data: Their table, split and decoded pixels.
         image_size: Height and width of a decoded image, in pixels.
         fit: How images are resized to a square: "stretch", "pad" or "crop".
         weights_folder: Folder that is searched first for pretrained weights, or None.
         notes: Messages for the user about the data.
     """
 
-    split: SplitRecord
-    images: Path
+    data: StudyImages
     image_size: int
     fit: str
     weights_folder: Path | None
     notes: tuple[str, ...]
+
+    @property
+    def split(self) -> SplitRecord:
+        """Training, validation and test part."""
+        return self.data.split
+
+    @property
+    def images(self) -> Path:
+        """File of the decoded training and validation images."""
+        return self.data.decoded.path
 
 
 def prepare_images(options: SearchOptions, *, on_progress: OnProgress | None = None) -> PreparedImages:
@@ -139,9 +213,7 @@ def prepare_images(options: SearchOptions, *, on_progress: OnProgress | None = N
     settings = resolve_settings(options, None)
     images = load_images(_choose_data(options, None, notes), settings, notes, on_progress)
     weights_folder = _as_path(settings["weights_folder"])
-    return PreparedImages(
-        images.split, images.decoded.path, settings["image_size"], settings["fit"], weights_folder, tuple(notes)
-    )
+    return PreparedImages(images, settings["image_size"], settings["fit"], weights_folder, tuple(notes))
 
 
 def _choose_data(options: SearchOptions, existing: StudySpec | None, notes: list[str]) -> str:

@@ -17,6 +17,7 @@ from automl_cxr.storage.retrying_storage import PATIENCE_SECONDS
 from automl_cxr.study.budget import Budget
 from automl_cxr.study.prepare import PreparedStudy
 from automl_cxr.study.store import StudyStore
+from automl_cxr.terminal import printable_line
 
 
 class SearchProgress:
@@ -65,7 +66,7 @@ class SearchProgress:
             self._print(note)
 
     def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(printable_line(text), markup=False, soft_wrap=True)
 
     def on_begin(self, number: int, *, resumed: bool) -> None:
         self._running[number] = None

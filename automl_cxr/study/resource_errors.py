@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Iterator
 
 from automl_cxr.errors import DiskFullError, OutOfMemoryError, TrialError
+from automl_cxr.io import is_disk_full
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # TensorFlow, JAX and PyTorch have no common exception class for insufficient memory.
 _MEMORY_CLASSES = ("ResourceExhaustedError", "OutOfMemoryError")
 _MEMORY_MESSAGES = ("RESOURCE_EXHAUSTED", "out of memory", "OOM when allocating", "can't allocate memory")
@@ -21,12 +20,10 @@ def explained_resource_errors() -> Iterator[None]:
         yield
     except TrialError:
         raise
-    except OSError as error:
-        if error.errno not in _DISK_FULL:
-            raise
-        where = f" at {error.filename}" if error.filename else ""
-        raise DiskFullError(f"The disk is full{where}. Free disk space there; the trial is run again.") from error
     except Exception as error:
+        if is_disk_full(error):
+            where = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
+            raise DiskFullError(f"The disk is full{where}. Free disk space there; the trial is run again.") from error
         if not _is_memory_error(error):
             raise
         raise OutOfMemoryError(f"The memory is insufficient for this network and batch size ({_first_line(error)}).") from error

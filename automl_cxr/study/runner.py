@@ -10,7 +10,8 @@ from automl_cxr.engine.base_proposer import StudyProposer
 from automl_cxr.engine.protocol import Objective, Proposer
 from automl_cxr.engine.registry import build_proposer
 from automl_cxr.scoring.objectives import Requirement
-from automl_cxr.storage.urls import explained_storage_errors, without_password
+from automl_cxr.storage.passwords import command_without_passwords
+from automl_cxr.storage.urls import explained_storage_errors
 from automl_cxr.study.budget import Budget, BudgetCheck
 from automl_cxr.study.heartbeat import DriverHeartbeat, HeartbeatSettings
 from automl_cxr.study.listener import Listener
@@ -66,7 +67,7 @@ def run_search(
             SearchEntry.begin(
                 heartbeat.driver,
                 position=len(store.searches()),
-                command=without_password(command),
+                command=command_without_passwords(command),
                 sampler=sampler,
                 budget=dataclasses.asdict(budget),
                 full_trials=proposer.n_planned_full_trials,

@@ -27,7 +27,10 @@ class StudySpec:
         data: Absolute path of the data folder or table.
         layout: Name of its layout.
         classes: Class names in the order of their indices.
+        label_column: Name of the label column of the table, or None for one of the accepted names.
         patients: Regular expression that finds the patient id in a file name, or None.
+        unknown_patients: What is done with images without a patient: "separate", "drop", or None if nothing was chosen, which
+            is treated as "separate".
         data_digest: Digest of the table: image ids, labels and patients.
         pixels_digest: Digest of the training and validation files' contents.
         fixed: Hyperparameters that the user fixed; they take precedence over the space.
@@ -71,6 +74,8 @@ class StudySpec:
     valid_fraction: float
     test_fraction: float
     seed: int
+    label_column: str | None = None
+    unknown_patients: str | None = None
     folds: int = 0
     fit: str = "stretch"
     requirements: tuple[str, ...] = ()
@@ -117,6 +122,8 @@ class StudySpec:
 
     def _comparable(self, name: str) -> object:
         """Return the value of a setting for comparison. Spaces are compared by parameters and constants, not by text."""
+        if name == "unknown_patients":
+            return self.unknown_patients or "separate"
         if name == "space_toml":
             return self.space.constants, self.space.parameters
         return getattr(self, name)

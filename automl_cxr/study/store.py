@@ -23,8 +23,9 @@ from automl_cxr.optuna_private import storage_of, study_id_of, uncached_storage
 from automl_cxr.records import SplitRecord, TrialState
 from automl_cxr.scoring.metric_table import Direction
 from automl_cxr.storage.cached_storage import CachedDriverStorage
+from automl_cxr.storage.passwords import without_password
 from automl_cxr.storage.retrying_storage import PATIENCE_SECONDS
-from automl_cxr.storage.urls import is_missing, open_existing_storage, open_storage, without_password
+from automl_cxr.storage.urls import is_missing, open_existing_storage, open_storage
 from automl_cxr.study.sealed_test_set import SealedTestSetMixin
 from automl_cxr.study.spec import StudySpec
 from automl_cxr.study.trial_files import PREDICTIONS_FILE as PREDICTIONS_FILE
@@ -55,19 +56,14 @@ class StudyStore(TrialRecordsMixin, TrialFilesMixin, SealedTestSetMixin):
     def create(
         cls, spec: StudySpec, split: SplitRecord, *, runs: Path, storage: str, directions: Sequence[Direction]
     ) -> StudyStore:
-        """Create a study that does not exist. The caller holds the lock ``creation_lock``.
+        """Create a study that does not exist. The caller holds the lock ``creation_lock`` and has called ``claim_folder``.
 
         The files are written before the study is created in the storage. Therefore every study in the storage has its files.
 
         Raises:
-            StudyError: The folder contains the trials of another study, or it cannot be written.
+            StudyError: The folder cannot be written.
         """
         folder = runs / spec.name
-        if any((folder / "trials").glob("[0-9]*")):
-            raise StudyError(
-                f"The folder of a new study must not contain trials; {folder} contains trials of a study that is not in "
-                f"{without_password(storage)}. Pass the --storage of that study, or another --runs or --name."
-            )
         with explained_disk_errors(folder):
             (folder / "trials").mkdir(parents=True, exist_ok=True)
             write_text(folder / _SPLIT_FILE, split.to_json())

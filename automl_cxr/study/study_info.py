@@ -78,6 +78,7 @@ class StudyDetails:
         spec: Its specification.
         images: Number of images by part: "train", "valid", "test", and "unreadable" for those that were omitted.
         grouped: Whether patients are known, so that all images of a patient are in the same part of the split.
+        n_without_patient: Number of images of the data that have no patient although others have one.
         searches: Its searches, by start time.
         models: Number of trials that have a model on disk.
         ensembles: Names of its ensembles.
@@ -89,6 +90,7 @@ class StudyDetails:
     spec: StudySpec
     images: Mapping[str, int]
     grouped: bool
+    n_without_patient: int
     searches: Sequence[SearchSummary]
     models: int
     ensembles: Sequence[str]
@@ -157,6 +159,7 @@ def describe_study(store: StudyStore) -> StudyDetails:
         spec=store.spec,
         images=images,
         grouped=split.grouped,
+        n_without_patient=split.n_without_patient,
         searches=_searches(store),
         models=count_models(store.folder),
         ensembles=list_ensembles(store.folder),

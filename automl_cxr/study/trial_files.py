@@ -10,6 +10,7 @@ from automl_cxr.errors import StudyError
 from automl_cxr.io import sync_folder
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.heartbeat import DriverMonitor
+from automl_cxr.study.image_hashes import hashes_file_of, link_hashes
 
 PREDICTIONS_FILE = "valid.npz"
 _MODEL_FILE = "model.keras"
@@ -52,7 +53,9 @@ class TrialFilesMixin:
 
     def drop_model(self, number: int) -> None:
         """Remove a trial's model. Its predictions, history and configuration are kept."""
-        self._model_path(number).unlink(missing_ok=True)
+        model = self._model_path(number)
+        for path in (model, hashes_file_of(model)):
+            path.unlink(missing_ok=True)
 
     def _model_path(self, number: int) -> Path:
         return self.trial_folder(number) / _MODEL_FILE
@@ -68,6 +71,8 @@ class TrialFilesMixin:
             OSError: The files cannot be moved.
         """
         target = self.trial_folder(number)
+        if (staged / _MODEL_FILE).is_file():
+            link_hashes(self.folder, staged / _MODEL_FILE)
         if target.exists():
             shutil.rmtree(target)
         staged.replace(target)

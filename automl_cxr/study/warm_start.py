@@ -24,7 +24,7 @@ from automl_cxr.engine.space import Float, Space, Value
 from automl_cxr.engine.warm_start_view import WarmStartPoint
 from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.io import write_text
-from automl_cxr.records import SplitRecord, TrialRecord
+from automl_cxr.records import TrialRecord
 from automl_cxr.study.spec import StudySpec
 from automl_cxr.study.store import StudyStore, explained_disk_errors, read_record
 
@@ -77,13 +77,12 @@ class WarmStart:
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
 
 
-def plan_warm_start(earlier: StudyStore, spec: StudySpec, split: SplitRecord) -> WarmStart:
-    """Plan the warm start of a new study.
+def plan_warm_start(earlier: StudyStore, spec: StudySpec) -> WarmStart:
+    """Plan the warm start of a new study. ``source_overlap.check_sources`` compares the images of both studies.
 
     Args:
         earlier: The earlier study.
         spec: Specification of the new study.
-        split: Split of the new study, to detect sealed test images that the earlier study used.
 
     Raises:
         StudyError: The earlier study has no COMPLETE trial.
@@ -106,12 +105,6 @@ def plan_warm_start(earlier: StudyStore, spec: StudySpec, split: SplitRecord) ->
     if problems:
         notes.append(f"Some values of '{earlier.name}' cannot be used in this space: {'; '.join(problems)}.")
     notes.append(_describe_scores(earlier.name, spec, differing, scored))
-    n_used = len({*earlier.split.train.images, *earlier.split.valid.images} & set(split.test))
-    if n_used and earlier_spec.data_digest == spec.data_digest:
-        notes.append(
-            f"{n_used} images of the sealed test part were training or validation images of '{earlier.name}', so test scores "
-            f"will be optimistic. Use the same fractions and --seed {earlier_spec.seed} to get the same split."
-        )
     return WarmStart(study=earlier.name, enqueued=enqueued, told=scored, notes=tuple(notes))
 
 

@@ -49,7 +49,10 @@ def index_page() -> str:
             for names, command in walk(group)
         ]
         parts += [f"## {title}\n", "| command | purpose |", "| --- | --- |", *rows, ""]
-    parts.append("Exit codes: 0 success, 1 the operation failed, 2 usage error, 130 interrupted (the command can be repeated).")
+    parts.append(
+        "Exit codes: 0 success, 1 the operation failed, 2 usage error, 130 interrupted by Ctrl-C or SIGTERM (the command can "
+        "be repeated)."
+    )
     return "\n".join([*parts, ""])
 
 

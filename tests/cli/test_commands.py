@@ -9,11 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
 import numpy as np
+import optuna
+import psutil
 import pytest
 
 from automl_cxr import cli
@@ -179,6 +180,8 @@ def test_help_names_all_samplers_pruners_metrics_methods_and_layouts(run):
         (["data", "inspect", ""], 2, "empty path"),
         (["search", "--data", ""], 2, "empty path"),
         (["search", "--name", ""], 2, "folder name"),
+        (["search", "--name", "studies.db"], 2, "the name of a file"),
+        (["storage", "serve", "--host", "0.0.0.0"], 2, "--insecure"),
         (["search", "--address", "127.0.0.1:1"], 2, "No Ray cluster responds"),
         (["splice", "squeezenet"], 2, "Missing argument 'B'"),
         (["splice", "squeezenet", "mine"], 1, "'mine' is neither a backbone"),
@@ -211,7 +214,7 @@ def test_the_cache_is_shown_and_cleared(run, tmp_path, monkeypatch):
     FeatureCache().open([cached], lambda _missing: iter([(np.zeros((3, 500)),)]))
     code, out, _ = run("cache")
     assert code == 0
-    assert "images 0 bytes, features 6.0 kB of at most 2.0 GB" in out
+    assert "images 0 bytes, features 6.0 kB of at most 2.0 GB, copies 0 bytes" in out
     assert "squeezenet@vector, 112 pixels, float32" in out
     result = json.loads(run("cache", "--json")[1])
     assert [entry["n_bytes"] for entry in result["entries"]] == [6000]
@@ -486,6 +489,28 @@ class TestAfterASearch:
         assert "created with image_size 32; received 64" in err
 
 
+def test_the_number_of_the_best_trial_is_an_integer_if_another_study_has_none(run, tmp_path):
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    optuna.create_study(study_name="empty", storage=url)
+    optuna.create_study(study_name="full", storage=url).add_trial(optuna.trial.create_trial(value=0.5))
+    code, out, err = run("studies", "--storage", url, "--runs", tmp_path)
+    assert code == 0, err
+    assert out.splitlines()[-1].split()[-4:-2] == ["0.5000", "0"]
+    listed = json.loads(run("studies", "--storage", url, "--runs", tmp_path, "--json")[1])
+    assert (listed["full"]["best_trial"], listed["empty"]["best_trial"]) == (0, None)
+
+
+def test_a_deleted_working_directory_is_reported(run, tmp_path, monkeypatch):
+    (tmp_path / "deleted").mkdir()
+    monkeypatch.chdir(tmp_path / "deleted")
+    (tmp_path / "deleted").rmdir()
+    code, out, err = run("studies", "--runs", tmp_path)
+    assert (code, out) == (2, "")
+    assert err.startswith("automl-cxr: The working directory must exist")
+    assert err.count("\n") == 1
+    assert run("--help")[0] == 0
+
+
 @pytest.mark.slow
 def test_typed_options_take_precedence_over_a_study_file(run, phantoms):
     Path("tiny.toml").write_text(SPACE)
@@ -543,29 +568,79 @@ def test_a_search_with_ray_continues_after_interrupts_and_a_kill(tmp_path, phant
 
 
 @pytest.mark.slow
-def test_the_dashboard_shows_the_study(tmp_path, searched):
+def test_a_background_search_that_ignores_ctrl_c_ends_on_sigterm_and_can_be_continued(tmp_path, phantoms):
+    (tmp_path / "tiny.toml").write_text(SPACE)
+    arguments = ["search", "--space", "tiny.toml", "--data", phantoms, "--name", "b", "--trials", 1, "--epochs", 500]
+    arguments += ["--image-size", 32, "--batch-size", 8, "--concurrency", 1]
+    script = "from automl_cxr.cli import main; main()"
+    # A shell without job control starts background processes with SIGINT ignored.
+    command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-c", script, *map(str, arguments)]
+    search = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert any("trial 0 starts" in line for line in search.stderr)
+    children = psutil.Process(search.pid).children(recursive=True)
+    search.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        search.wait(timeout=1)
+    search.terminate()
+    _, log = search.communicate(timeout=60)
+    assert search.returncode == 130, log
+    assert "Interrupted. Finished trials are stored; the same command continues the search." in log
+    assert "Traceback" not in log
+    _, remaining = psutil.wait_procs(children, timeout=30)
+    assert remaining == []
+    storage = f"sqlite:///{tmp_path / 'automl_runs' / 'studies.db'}"
+    assert [trial.state.name for trial in optuna.load_study(study_name="b", storage=storage).trials] == ["RUNNING"]
+
+
+def studies_in_dashboard(runs, cwd):
+    """Open the printed address of a dashboard as a browser does; return the names of its studies."""
+    import http.cookiejar
     import socket
     import urllib.request
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    dashboard = start_automl_cxr("dashboard", "--runs", searched, "--port", port, cwd=tmp_path, stderr=subprocess.PIPE)
+    dashboard = start_automl_cxr("dashboard", "--runs", runs, "--port", port, cwd=cwd, stderr=subprocess.PIPE)
     try:
-        assert f"http://127.0.0.1:{port}" in dashboard.stderr.readline()
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=5) as response:
-                    studies = json.load(response)
-                break
-            except OSError:
-                assert time.monotonic() < deadline
-        assert "s" in {study["study_name"] for study in studies["study_summaries"]}
+        address = re.fullmatch(r"Dashboard at (\S+) \(stop with Ctrl-C\)\n", dashboard.stderr.readline())[1]
+        assert address.startswith(f"http://127.0.0.1:{port}/dashboard?token=")
+        browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
+        with browser.open(address, timeout=60) as response:
+            assert response.url == f"http://127.0.0.1:{port}/dashboard"
+        with browser.open(f"http://127.0.0.1:{port}/api/studies", timeout=60) as response:
+            studies = json.load(response)
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=60)
     finally:
         dashboard.send_signal(signal.SIGINT)
         dashboard.communicate(timeout=30)
     assert dashboard.returncode == 0
+    return {study["study_name"] for study in studies["study_summaries"]}
+
+
+@pytest.mark.slow
+def test_the_dashboard_shows_the_study(tmp_path, searched):
+    assert "s" in studies_in_dashboard(searched, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_runs_folder_may_have_special_characters(run, phantoms, tmp_path):
+    (tmp_path / "tiny.toml").write_text(SPACE)
+    runs = tmp_path / "50%41 off? #1 a:b@c" / "runs"
+    arguments = ["--space", "tiny.toml", "--data", phantoms, "--name", "a b#c", "--trials", 1, "--epochs", 1]
+    arguments += ["--image-size", 32, "--batch-size", 8, "--executor", "inline", "--runs", runs]
+    code, out, err = run("search", *arguments)
+    assert code == 0, err
+    assert "next: automl-cxr leaderboard 'a b#c'" in out
+    assert sorted(path.name for path in runs.iterdir() if path.name[0] != ".") == ["a b#c", "studies.db"]
+    assert json.loads(run("leaderboard", "a b#c", "--runs", runs, "--format", "json")[1])
+    assert run("evaluate", "a b#c", "--runs", runs)[0] == 0
+    code, out, err = run("studies", "copy", "a b#c", "copied?", "--runs", runs)
+    assert code == 0, err
+    assert studies_in_dashboard(runs, tmp_path) == {"a b#c", "copied?"}
+    assert run("studies", "delete", "copied?", "--yes", "--runs", runs)[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [runs.parent.name, "tiny.toml"]
 
 
 @pytest.mark.parametrize(

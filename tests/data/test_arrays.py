@@ -45,7 +45,7 @@ def test_rows_are_named_so_that_they_sort() -> None:
         (RAMP, RAMP),
         (RAMP[..., None], RAMP),
         (np.stack([RAMP] * 3, axis=-1), RAMP),
-        (RAMP // 195, RAMP * 0),  # integers 0 and 1 are nearly black; they are not scaled to 0..255
+        (RAMP // 100, RAMP // 100),  # integers 0 and 1 are nearly black; they are not scaled to 0..255
         (RAMP / 255, RAMP),
         ((RAMP / 255).astype(np.float32)[..., None], RAMP),
         (RAMP + 0.25, RAMP),
@@ -58,12 +58,13 @@ def test_rows_are_named_so_that_they_sort() -> None:
 )
 def test_numbers_of_all_dtypes_are_converted_to_grey(tmp_path: Path, numbers: np.ndarray, expected: np.ndarray) -> None:
     other = np.full_like(numbers, 0 if np.isnan(numbers.astype(float)).any() else numbers.min())
+    other[-1, -1] = numbers[-1, -1]
     for order in ("C", "F"):
         np.save(tmp_path / "x.npy", np.asarray(np.stack([other, numbers]), order=order))
         decoded = decode_row(tmp_path / "x.npy", 1)
         assert (decoded.dtype, decoded.shape) == (np.uint8, (12, 16))
         np.testing.assert_allclose(decoded, expected, atol=1 if numbers.dtype.kind != "u" else 0)
-        np.testing.assert_allclose(decode_row(tmp_path / "x.npy", 0), 0, atol=1)
+        np.testing.assert_allclose(decode_row(tmp_path / "x.npy", 0)[:-1], 0, atol=1)
 
 
 def test_all_images_of_an_array_share_one_grey_scale(tmp_path: Path) -> None:
@@ -124,8 +125,8 @@ def test_a_rewritten_array_is_read_again(tmp_path: Path) -> None:
 
 def test_colours_are_converted_to_grey(tmp_path: Path) -> None:
     red = np.zeros((12, 16, 3), np.uint8)
-    red[..., 0] = 255
-    assert set(decode_row(save(tmp_path / "x.npy", red)).flat) == {76}  # ITU-R 601 luma
+    red[1:, :, 0] = 255
+    assert set(decode_row(save(tmp_path / "x.npy", red)).flat) == {0, 76}  # ITU-R 601 luma
 
 
 def test_an_array_file_of_a_single_image_is_an_image(tmp_path: Path) -> None:

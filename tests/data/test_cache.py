@@ -1,5 +1,6 @@
 """The cache of decoded images: reuse, damage, interruption and concurrency."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -12,11 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
+from PIL import Image
+from pydicom.uid import JPEGLosslessSV1
 
-from automl_cxr.data.cache import DecodedImages, cache_folder, decode_dataset
+from automl_cxr.cache_folder import cache_folder
+from automl_cxr.data.cache import DecodedImages, decode_dataset
 from automl_cxr.data.dataset import load_dataset
-from automl_cxr.data.decode import FITS, decode_image, fit_square
+from automl_cxr.data.decode import FITS, decode_image, decoder_versions, fit_square
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
 
 WriteFolders = Callable[..., Path]
@@ -100,6 +105,60 @@ def test_unreadable_images_are_reported_with_their_reasons(root: Path, folder: P
     second, was_decoded = decode(root, folder, (*IDS, "b/gone.png"))
     assert second == decoded
     assert not was_decoded
+
+
+def test_an_unreadable_image_is_tried_again_with_another_decoder(
+    root: Path, folder: Path, write_dicom: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package for lossless JPEG is installed after the first call, as the reason advises."""
+    pixels = np.arange(12 * 16, dtype=np.uint16).reshape(12, 16)
+    dataset = pydicom.dcmread(write_dicom(root / "b" / "x.dcm", pixels))
+    dataset.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+    dataset.PixelData = pydicom.encaps.encapsulate([pixels.tobytes()])
+    dataset["PixelData"].VR = "OB"
+    dataset.save_as(root / "b" / "x.dcm")
+    ids = (*IDS, "b/x.dcm")
+    assert "no installed package decodes" in decode(root, folder, ids)[0].unreadable["b/x.dcm"]
+    assert not decode(root, folder, ids)[1]
+    installed = {"pylibjpeg-libjpeg": "2.3.0", **decoder_versions()}
+    monkeypatch.setattr("automl_cxr.data.cache.decoder_versions", lambda: installed)
+    decoder = pydicom.pixels.get_decoder(JPEGLosslessSV1)
+    monkeypatch.setattr(decoder, "_available", {"installed": lambda source, _runner: bytes(source)})
+    decoded, was_decoded = decode(root, folder, ids)
+    assert was_decoded
+    assert decoded.ids == ids
+    assert decode(root, folder, ids) == (decoded, False)
+
+
+def test_a_lack_of_memory_is_not_stored(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as context:
+        context.setattr(Image.Image, "load", fail)
+        np.save(root / "a" / "y.npy", np.arange(256, dtype=np.uint8).reshape(16, 16))
+        ids = (*IDS, "a/y.npy")
+        decoded, _ = decode(root, folder, ids)
+        assert set(decoded.unreadable) == set(IDS)
+        assert "too large for the free memory" in decoded.unreadable[IDS[0]]
+    assert decode(root, folder, ids)[0].ids == ids
+
+
+def test_the_hash_of_each_readable_file_is_kept_in_the_cache(root: Path, folder: Path) -> None:
+    (root / "a" / "1.png").write_text("no image")
+    expected = [hashlib.sha256((root / image).read_bytes()).digest() for image in ("a/0.png", "b/2.png", "b/3.png")]
+    for is_decoded in (True, False):
+        decoded, was_decoded = decode(root, folder)
+        assert was_decoded == is_decoded
+        assert [row.tobytes() for row in decoded.content_hashes] == expected
+
+
+def test_an_array_without_hashes_of_an_earlier_version_is_decoded_again(root: Path, folder: Path) -> None:
+    first, _ = decode(root, folder)
+    first.path.with_name("hashes.npy").unlink()
+    second, was_decoded = decode(root, folder)
+    assert was_decoded
+    np.testing.assert_array_equal(second.content_hashes, first.content_hashes)
 
 
 def test_an_image_that_is_added_later_is_decoded(root: Path, folder: Path, write_image: Callable[..., Path]) -> None:

@@ -1,9 +1,12 @@
+import hashlib
+
 import numpy as np
 from filelock import FileLock
 
 from automl_cxr.data.cache import decode_dataset
 from automl_cxr.data.cache_listing import clear_cache, list_cache_entries
 from automl_cxr.data.feature_cache import FeatureCache, Features
+from automl_cxr.file_copies import FileCopies
 
 
 def fill_cache(folder, phantoms):
@@ -24,6 +27,28 @@ def test_images_and_features_are_listed_and_cleared(tmp_path, phantoms):
     assert list_cache_entries(tmp_path) == []
     assert not decoded.path.exists()
     assert fill_cache(tmp_path, phantoms).path.exists()
+
+
+def test_copies_from_other_machines_are_listed_and_cleared(tmp_path):
+    np.save(tmp_path / "images.npy", np.zeros((5, 16, 16), np.uint8))
+    content = (tmp_path / "images.npy").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    copy = FileCopies(tmp_path / "cache").open(digest, suffix=".npy", n_bytes=len(content), read=lambda: iter([content]))
+    (entry,) = list_cache_entries(tmp_path / "cache")
+    assert (entry.kind, entry.what) == ("copies", "copied from another machine, 16 pixels")
+    assert (entry.n_images, entry.n_bytes) == (5, len(content))
+    assert clear_cache(tmp_path / "cache") == len(content)
+    assert not copy.exists()
+
+
+def test_folders_of_the_user_in_the_cache_folder_are_not_removed(tmp_path):
+    kept = [tmp_path / "decoded" / name / "1.png" for name in ("arrays/mine", "partial-mine")]
+    kept.append(tmp_path / "decoded" / "indexes" / "mine.json")
+    for file in kept:
+        file.parent.mkdir(parents=True)
+        file.touch()
+    clear_cache(tmp_path)
+    assert all(file.exists() for file in kept)
 
 
 def test_entries_that_are_being_written_are_not_removed(tmp_path, phantoms):

@@ -122,7 +122,11 @@ def test_patients_are_found_in_file_names(write_folders: WriteFolders, pattern: 
 def test_images_whose_names_do_not_match_are_their_own_patients(write_folders: WriteFolders) -> None:
     dataset = load_dataset(write_folders(["a/p1_0.png", "a/p1_1.png", "b/x.png", "b/y.png"]), patients=r"p\d+")
     assert dataset.table["patient_id"].nunique() == 3
-    assert dataset.notes == ("2 of 4 file names do not match --patients: each counts as its own patient.",)
+    assert dataset.without_patient == ("b/x.png", "b/y.png")
+    assert [note.split(":")[0] for note in dataset.notes] == [
+        "2 of 4 file names do not match --patients.",
+        "2 of 4 images (50.0 %) have no patient",
+    ]
 
 
 def test_a_patient_in_two_given_parts_is_reported(write_folders: WriteFolders) -> None:

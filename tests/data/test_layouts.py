@@ -1,15 +1,17 @@
 """Images, labels and notes of each layout."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from automl_cxr.data.files import explain_unusable, walk_images
 from automl_cxr.data.layout_rows import RawTable
 from automl_cxr.data.layouts import LAYOUTS, find_layout
-from automl_cxr.errors import DataError, UnknownNameError
+from automl_cxr.errors import DataError, UnknownNameError, UsageError
 
 WriteFolders = Callable[..., Path]
 
@@ -80,7 +82,7 @@ def test_metadata_adds_patient_view_and_split(write_folders: WriteFolders) -> No
     ]
     assert raw.ignored == {"a/9.png": "listed in metadata.csv but missing"}
     assert [note.split(". ")[0] for note in raw.notes] == [
-        "1 of 3 images are not listed in metadata.csv, so each of them counts as its own patient",
+        "1 of 3 images are not listed in metadata.csv, so they have no patient",
         "1 of 2 labels in metadata.csv differ from the class folder",
     ]
 
@@ -148,9 +150,13 @@ def test_images_outside_of_the_table_folder_have_absolute_paths(write_folders: W
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"picture,label\n1.png,a\n", "must have a column path|image|filename; received label. Rename"),
-        (b"image,diagnosis\n1.png,a\n", "must have a column label|class|finding; received image. Rename"),
+        (b"picture,label\n1.png,a\n", "must have a column path|image|filename; received picture, label. Rename"),
+        (
+            b"image,diagnosis\n1.png,a\n",
+            "must have a column label|class|finding; received image, diagnosis. Rename one, or name it with --label-column",
+        ),
         (b"", "received no column"),
+        (",".join(map(str, range(14))).encode(), "received 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... (14 columns). Rename"),
         (b"image,label\n1.png,caf\xe9\n", "must be a CSV file in UTF-8"),
         (b"image,label,split\n1.png,a,fold1\n", "must contain train, valid or test; received 'fold1'"),
         (b"image,label\n8.png,a\n9.png,b\n", "none of 2 images can be used, for example '8.png'"),
@@ -163,6 +169,84 @@ def test_an_unusable_table_is_refused_with_a_remedy(write_folders: WriteFolders,
         find_layout(path).read(path)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+DAMAGED = [
+    ("1.png,AP, supine,a,b,p1", "line 3 of '{path}' has 6 instead of 5"),
+    ("1.png,AP,a", "line 3 of '{path}' has 3 instead of 5"),
+    ('1.png,AP,"a,b,p1', "'{path}' is not valid CSV from line 3 on"),
+]
+
+
+@pytest.mark.parametrize(("row", "reason"), DAMAGED)
+def test_a_damaged_row_of_a_table_is_refused_with_its_line(write_folders: WriteFolders, row: str, reason: str) -> None:
+    root = write_folders([f"{number}.png" for number in range(6)])
+    rows = [f"{number}.png,AP,x,{'ab'[number % 2]},p{number}" for number in range(6)]
+    path = root / "labels.csv"
+    path.write_text("\n".join(["path,notes,reader1,label,patient_id", rows[0], row, *rows[2:]]))
+    for data in (root, path):
+        with pytest.raises(DataError, match=re.escape(reason.format(path=path))):
+            read(data)
+
+
+@pytest.mark.parametrize(("row", "reason"), DAMAGED)
+def test_a_damaged_row_of_metadata_is_refused_with_its_line(write_folders: WriteFolders, row: str, reason: str) -> None:
+    root = write_folders(["a/1.png", "b/2.png"])
+    path = root / "metadata.csv"
+    path.write_text(f"image,view,notes,site,patient_id\na/1.png,PA,x,y,p1\n{row}\nb/2.png,AP,x,y,p2\n")
+    with pytest.raises(DataError, match=re.escape(reason.format(path=path))):
+        read(root)
+
+
+def test_a_table_with_a_damaged_header_beside_class_folders_is_reported(write_folders: WriteFolders) -> None:
+    root = write_folders(["images_1/1.png", "images_2/2.png"])
+    (root / "labels.csv").write_text('"path,label\nimages_1/1.png,a\nimages_2/2.png,b\n')
+    name, raw = read(root)
+    assert name == "folders"
+    assert "is not valid CSV from line 1 on" in raw.ignored["labels.csv"]
+
+
+def test_different_rows_of_an_image_in_metadata_are_refused(write_folders: WriteFolders) -> None:
+    root = write_folders(["a/1.png", "b/2.png"])
+    text = "image,patient_id,age\na/1.png,p1,50\n./a/1.png,p1,51\nb/2.png,p2,52\n"
+    (root / "metadata.csv").write_text(text)
+    assert facts(read(root)[1], "patient_id") == [("p1",), ("p2",)]
+    (root / "metadata.csv").write_text(text.replace("./a/1.png,p1", "./a/1.png,p9"))
+    with pytest.raises(DataError, match=r"different entries for 'a/1\.png'"):
+        read(root)
+
+
+def test_two_columns_of_the_same_name_are_refused(write_folders: WriteFolders) -> None:
+    path = write_folders(["1.png"]) / "labels.csv"
+    path.write_text("path,label,notes, Label\n1.png,a,x,b\n")
+    with pytest.raises(DataError, match=r"has the name 'label' for the columns 2, 4\. Rename the others"):
+        read(path)
+
+
+def test_used_and_other_columns_are_named(write_folders: WriteFolders) -> None:
+    root = write_folders(["1.png", "2.png"])
+    (root / "labels.csv").write_text("finding,path,label,site\nx,1.png,a,s\nx,2.png,b,s\n")
+    assert read(root)[1].notes == ("labels.csv: columns used: path, label; not used: finding, site.",)
+
+
+def test_the_label_column_of_a_table_can_be_chosen(write_folders: WriteFolders) -> None:
+    root = write_folders(["x/1.png", "y/2.png"])
+    (root / "labels.csv").write_text("path,label,Second Reader\nx/1.png,a,c\ny/2.png,b,d\n")
+    layout = find_layout(root, label_column=" second reader")
+    assert (layout.name, facts(layout.read(root), "label")) == ("csv", [("c",), ("d",)])
+    raw = find_layout(root / "labels.csv", "csv", label_column="Second Reader").read(root)
+    assert facts(raw, "label") == [("c",), ("d",)]
+    for data, name in ((root, None), (root / "labels.csv", None), (root / "labels.csv", "csv")):
+        with pytest.raises(UnknownNameError, match=r"Unknown label column 'Second'\. Did you mean 'Second Reader'"):
+            find_layout(data, name, label_column="Second").read(data)
+    with pytest.raises(UsageError, match="applies to the layouts arrays or csv; received 'label' for the layout 'folders'"):
+        find_layout(root, "folders", label_column="label")
+
+
+def test_spaces_around_a_path_are_part_of_it_only_if_the_file_has_them(write_folders: WriteFolders) -> None:
+    root = write_folders([" 1.png", "2.png"])
+    (root / "labels.csv").write_text("label,path\na, 1.png\nb, 2.png\n")
+    assert facts(read(root)[1], "image", "label") == [(" 1.png", "a"), ("2.png", "b")]
 
 
 def test_two_tables_are_refused(write_folders: WriteFolders) -> None:
@@ -242,3 +326,32 @@ def test_a_pipe_is_not_an_image(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     assert explain_unusable(tmp_path / "pipe.png") == "not a regular file"
     assert list(walk_images(tmp_path)) == [("pipe.png", "not a regular file")]
+
+
+def test_files_without_a_known_suffix_are_images_by_content_or_listed(write_folders: WriteFolders) -> None:
+    images = ["a/1.png", "a/2", "a/3.dic", "a/4.jfif", "a/5.0001", "a/IM.dcm.gz", "b/6.PNG"]
+    root = write_folders(images)
+    (root / "a" / "2.linked").symlink_to("2")
+    (root / "a" / "volume.nii").write_bytes(bytes(range(256)) * 2)
+    (root / "a" / "copy.png.bak").write_bytes((root / "a" / "1.png").read_bytes())
+    np.save(root / "a" / "x.npy", np.zeros((2, 8, 8)))
+    (root / "a" / "notes").write_text("Übersicht: " * 40, encoding="utf-8")
+    (root / "a" / "empty").touch()
+    (root / "a" / "table.xlsx").write_bytes(bytes(range(256)))
+    os.mkfifo(root / "a" / "pipe")
+    _, raw = read(root)
+    assert [row.image for row in raw.rows] == sorted([*images, "a/2.linked"])
+    assert raw.ignored == {
+        "a/copy.png.bak": "a backup or an incomplete file, by its suffix; rename it to use it",
+        "a/volume.nii": "not an image in a known format",
+        "a/x.npy": "an array, which is only read beside a table of labels (layout arrays)",
+    }
+
+
+def test_a_folder_of_dicom_files_without_suffix_is_a_class_folder(tmp_path: Path, write_dicom: Callable[..., Path]) -> None:
+    pixels = np.arange(12 * 16, dtype=np.uint16).reshape(12, 16)
+    for image in ("a/IM0001", "b/IM0002", "a/DICOMDIR"):
+        write_dicom(tmp_path / image, pixels)
+    _, raw = read(tmp_path)
+    assert facts(raw, "image", "label") == [("a/IM0001", "a"), ("b/IM0002", "b")]
+    assert raw.ignored == {"a/DICOMDIR": "an index of DICOM files, not an image"}

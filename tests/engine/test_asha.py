@@ -12,8 +12,9 @@ import ray
 
 from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.engine.optuna_proposer import first_rung
+from automl_cxr.engine.placement import RayResources
 from automl_cxr.engine.protocol import Pause, Report, TrialEnd
-from automl_cxr.engine.ray_execution import RayResources, run_with_ray
+from automl_cxr.engine.ray_execution import run_with_ray
 from automl_cxr.engine.registry import build_proposer
 from tests.engine.batched_trials import SimultaneousObjective
 from tests.engine.simulation import CONDITIONAL, open_study, score_of

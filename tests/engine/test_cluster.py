@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +16,9 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from automl_cxr.engine.placement import RayResources
 from automl_cxr.engine.protocol import Decision, Outcome, Pause, Proposal, Report
-from automl_cxr.engine.ray_execution import RayResources, run_with_ray
+from automl_cxr.engine.ray_execution import run_with_ray
 from automl_cxr.errors import WorkerDiedError
 
 STORE = 100 * 2**20
@@ -98,11 +100,44 @@ def test_trials_of_a_lost_node_fail_and_can_be_repeated(cluster, tmp_path):
     assert all(endings[-1].outcome is Outcome.FINISHED for endings in proposer.endings.values())
 
 
+def run_with_others(proposal, folder, n_trials):
+    """Report the resources of this process once as many trials as given have begun."""
+    (folder / f"{proposal.number}.begun").touch()
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob("*.begun"))) < n_trials and time.monotonic() < deadline:
+        time.sleep(0.05)
+    facts = {"memory": os.environ["AUTOML_CXR_MEMORY_LIMIT"], "gpu": os.environ["CUDA_VISIBLE_DEVICES"]}
+    yield Report(1, 0.5, facts=facts)
+    return {"at_once": len(list(folder.glob("*.begun")))}
+
+
+@pytest.mark.slow
+def test_trials_on_gpus_share_the_memory_of_the_machines_with_gpus(tmp_path):
+    head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": STORE, "memory": 2**30}
+    cluster = Cluster(initialize_head=True, connect=False, head_node_args=head)
+    try:
+        memory = 40 * 2**30
+        cluster.add_node(num_cpus=8, num_gpus=2, memory=memory, object_store_memory=STORE)
+        proposer = RepeatingProposer(5)
+        run_with_ray(
+            partial(run_with_others, folder=tmp_path, n_trials=4),
+            proposer,
+            resources=RayResources(address=cluster.address, gpus_per_trial=0.4),
+        )
+    finally:
+        cluster.shutdown()
+    assert [endings[-1].error for endings in proposer.endings.values()] == [""] * 5
+    assert sorted(endings[-1].facts["at_once"] for endings in proposer.endings.values()) == [4, 4, 4, 4, 5]
+    assert {facts["memory"] for facts in proposer.facts.values()} == {str((memory + STORE) // 4)}
+    assert {facts["gpu"] for facts in proposer.facts.values()} == {"0", "1"}
+
+
 @dataclasses.dataclass(frozen=True)
 class Summing:
-    """An objective that reads a file, as trials read their images."""
+    """An objective that reads a file, as trials read their images. With ``meeting``, two trials wait for each other."""
 
     images: Path
+    meeting: Path | None = None
 
     @property
     def inputs(self):
@@ -112,12 +147,17 @@ class Summing:
         return dataclasses.replace(self, images=places.get(self.images, self.images))
 
     def __call__(self, proposal):
+        if self.meeting is not None:
+            (self.meeting / str(proposal.number)).touch()
+            while len(list(self.meeting.iterdir())) < 2:
+                time.sleep(0.05)
         yield Report(1, 0.5, facts={"read": str(self.images)})
         return {"sum": int(np.load(self.images, mmap_mode="r").sum())}
 
 
 @pytest.mark.slow
-def test_images_are_transferred_to_a_machine_without_them(cluster, tmp_path, monkeypatch):
+@pytest.mark.parametrize("joins_during_the_search", [False, True])
+def test_images_are_transferred_to_a_machine_without_them(cluster, tmp_path, monkeypatch, joins_during_the_search):
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     images = np.random.default_rng(0).integers(0, 255, (50, 64, 64), dtype=np.uint8)
@@ -127,18 +167,33 @@ def test_images_are_transferred_to_a_machine_without_them(cluster, tmp_path, mon
     start = f"mount -t tmpfs none {hidden} && exec {command} start --address={cluster.address} --num-cpus=1 --block"
     if not shutil.which("unshare") or subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
         pytest.skip("only root may hide a folder from a process")
-    with subprocess.Popen(["unshare", "-m", "sh", "-c", start], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as node:
-        try:
+    nodes, proposer = [], RepeatingProposer(2)
+
+    def start_node():
+        command = ["unshare", "-m", "sh", "-c", start]
+        nodes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+
+    objective, timer = Summing(hidden / "images.npy"), threading.Timer(5, start_node)
+    try:
+        if joins_during_the_search:
+            cluster.add_node(num_cpus=1, object_store_memory=STORE)  # for one of two trials that wait for each other
+            (tmp_path / "meeting").mkdir()
+            objective = dataclasses.replace(objective, meeting=tmp_path / "meeting")
+            timer.start()
+        else:
+            start_node()
             while len(cluster.global_state._live_node_ids()) < 2:
-                assert node.poll() is None
-            proposer = RepeatingProposer(2)
-            run_with_ray(Summing(hidden / "images.npy"), proposer, resources=RayResources(address=cluster.address))
-        finally:
+                assert nodes[0].poll() is None
+        run_with_ray(objective, proposer, resources=RayResources(address=cluster.address, concurrency=2))
+    finally:
+        timer.cancel()
+        for node in nodes:
             node.terminate()
+            node.wait()
     assert [endings[-1].facts for endings in proposer.endings.values()] == [{"sum": int(images.sum())}] * 2
-    copies = {facts["read"] for facts in proposer.facts.values()}
-    assert len(copies) == 1
-    assert str(hidden) not in copies.pop()
+    (copy,) = {facts["read"] for facts in proposer.facts.values()} - {str(objective.images)}
+    assert Path(copy).parent == Path(os.environ["AUTOML_CXR_CACHE"]) / "copies"
+    assert np.array_equal(np.load(copy), images)
 
 
 @pytest.mark.slow

@@ -3,15 +3,19 @@
 import itertools
 import os
 import signal
+import subprocess
+import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import partial
 
 import pytest
+import ray
 
 from automl_cxr.engine.inline_execution import run_inline
+from automl_cxr.engine.placement import Placement, RayResources
 from automl_cxr.engine.protocol import Decision, Outcome, Pause, Proposal, Report, TrialEnd, TrialRun
-from automl_cxr.engine.ray_execution import Placement, RayResources, place, run_with_ray, worker_environment
+from automl_cxr.engine.ray_execution import run_with_ray, worker_environment
 from automl_cxr.errors import RetryPolicy, UsageError
 
 EPOCHS = 4
@@ -139,57 +143,61 @@ GIB = 2**30
 
 
 @pytest.mark.parametrize(
-    ("settings", "cluster", "placement"),
-    [
-        ({}, {"CPU": 2, "memory": 16 * GIB}, Placement(concurrency=2, cpus=1, gpus=0)),
-        ({}, {"CPU": 64, "memory": 16 * GIB}, Placement(concurrency=8, cpus=8, gpus=0)),
-        ({}, {"CPU": 16, "GPU": 4, "memory": 64 * GIB}, Placement(concurrency=4, cpus=4, gpus=1)),
-        ({"gpus_per_trial": 0.25}, {"CPU": 16, "GPU": 1}, Placement(concurrency=4, cpus=4, gpus=0.25)),
-        ({"gpus_per_trial": 2}, {"CPU": 16, "GPU": 4}, Placement(concurrency=2, cpus=8, gpus=2)),
-        ({"gpus_per_trial": 0}, {"CPU": 4, "GPU": 1}, Placement(concurrency=4, cpus=1, gpus=0)),
-        ({"concurrency": 1}, {"CPU": 8, "largest_node_CPU": 4}, Placement(concurrency=1, cpus=4, gpus=0)),
-        ({"concurrency": 1}, {"CPU": 2}, Placement(concurrency=1, cpus=2, gpus=0)),
-        ({"cpus_per_trial": 2}, {"CPU": 8}, Placement(concurrency=4, cpus=2, gpus=0)),
-        ({}, {"CPU": 1, "memory": GIB}, Placement(concurrency=1, cpus=1, gpus=0)),
-        ({}, {"CPU": 2, "nodes": 1, "node_memory": 16 * GIB}, Placement(concurrency=2, cpus=1, gpus=0, memory=8 * GIB)),
-        ({}, {"CPU": 8, "nodes": 2, "node_memory": 16 * GIB}, Placement(concurrency=8, cpus=1, gpus=0, memory=4 * GIB)),
-        (
-            {},
-            {"CPU": 24, "GPU": 4, "nodes": 3, "GPU_nodes": 2, "node_memory": 16 * GIB},
-            Placement(concurrency=4, cpus=6, gpus=1, memory=8 * GIB),
-        ),
-        ({"memory_per_trial": 3}, {"CPU": 1, "node_memory": GIB}, Placement(concurrency=1, cpus=1, gpus=0, memory=3)),
-    ],
+    ("address", "source"),
+    [("127.0.0.1:1", "the value of --address"), (None, "the value of the environment variable RAY_ADDRESS")],
 )
-def test_trials_share_the_resources_of_the_cluster(settings, cluster, placement):
-    assert place(RayResources(**settings), cluster) == placement
+def test_an_address_without_a_cluster_is_reported_with_its_origin(monkeypatch, address, source):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(UsageError, match=f"No Ray cluster responds at 127.0.0.1:1, the value of {source} .*--address local"):
+        run_with_ray(run_without_end, ScriptedProposer([]), resources=RayResources(address=address))
 
 
-@pytest.mark.parametrize("settings", [{"gpus_per_trial": 1}, {"cpus_per_trial": 4}])
-def test_a_trial_larger_than_the_cluster_is_rejected(settings):
-    with pytest.raises(UsageError, match="A trial needs"):
-        place(RayResources(**settings), {"CPU": 2})
+@pytest.mark.slow
+def test_a_long_path_of_the_temporary_folder_gets_the_advice_of_a_shorter_one(monkeypatch, tmp_path):
+    long_folder = tmp_path / ("x" * 60)
+    long_folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long_folder))
+    with pytest.raises(UsageError, match=rf"at most 107 bytes .*{long_folder}.* RAY_TMPDIR"):
+        run_with_ray(run_without_end, ScriptedProposer([]), resources=RayResources())
+    assert not ray.is_initialized()
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{"concurrency": 0}, {"cpus_per_trial": 0}, {"gpus_per_trial": -1}, {"gpus_per_trial": 1.5}, {"memory_per_trial": 0}],
-)
-def test_invalid_resources_are_rejected(settings):
-    with pytest.raises(UsageError, match="must be"):
-        RayResources(**settings)
+STARTING = """
+import os, signal, sys, threading
+from automl_cxr.engine import ray_execution
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+init = ray_execution.ray.init
+def init_with_signal(**settings):
+    init(**settings)  # its handler of SIGTERM exits
+    os.kill(os.getpid(), signal.SIGTERM)
+ray_execution.ray.init = init_with_signal if sys.argv[1] == "after" else init
+if sys.argv[1] == "during":
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+try:
+    ray_execution.run_with_ray(None, None, resources=ray_execution.RayResources())
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["during", "after"])
+def test_a_search_is_interrupted_by_sigterm_while_ray_starts(moment):
+    completed = subprocess.run([sys.executable, "-c", STARTING, moment], capture_output=True, text=True, check=False)
+    assert (completed.returncode, completed.stdout) == (0, "interrupted\n"), completed.stderr
 
 
 def test_the_environment_of_workers_limits_their_resources():
-    environment = worker_environment(Placement(concurrency=4, cpus=2, gpus=0.25, memory=GIB))
+    environment = worker_environment(Placement(concurrency=4, cpus=2, gpus=0.25), GIB)
     assert environment["AUTOML_CXR_GPUS"] == "0.25"
     assert environment["AUTOML_CXR_MEMORY_LIMIT"] == str(GIB)
     assert environment["OMP_NUM_THREADS"] == "2"
-    assert worker_environment(Placement(concurrency=1, cpus=1, gpus=2))["AUTOML_CXR_GPUS"] == "2"
+    assert worker_environment(Placement(concurrency=1, cpus=1, gpus=2), None)["AUTOML_CXR_GPUS"] == "2"
     assert "CUDA_VISIBLE_DEVICES" not in environment  # Ray sets this variable
 
 
 def test_no_gpu_is_visible_to_workers_without_one():
-    environment = worker_environment(Placement(concurrency=1, cpus=1, gpus=0))
+    environment = worker_environment(Placement(concurrency=1, cpus=1, gpus=0), None)
     assert environment["CUDA_VISIBLE_DEVICES"] == ""
     assert "AUTOML_CXR_GPUS" not in environment

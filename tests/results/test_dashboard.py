@@ -1,5 +1,6 @@
 """The dashboard: computed notes, figures and trial pages, and what is written to the storage."""
 
+import dataclasses
 import io
 import json
 import uuid
@@ -118,6 +119,31 @@ def test_a_study_without_files_is_shown_unchanged(tmp_path, finished):
     assert storage.get_all_trials(study_id) == finished._store.study.get_trials()
     with pytest.raises(ArtifactNotFound):
         TrialArtifacts(storage, tmp_path).open_reader(artifact_id_of(study_id, 0))
+
+
+def test_the_reason_of_a_damaged_study_is_shown_and_logged_once(finished, caplog):
+    copy = api.copy_study("done", "damaged", runs=finished.folder.parent)
+    intact = (copy.folder / "study.json").read_text()
+    (copy.folder / "study.json").write_text("{")
+    storage = AugmentedStorage(copy._store.study._storage, finished.folder.parent)
+    study_id, reason = copy._store.study._study_id, f"The study's file {copy.folder / 'study.json'} is damaged"
+    for _ in range(2):
+        storage.load_augmented_study(study_id)
+        storage._augmentations[study_id] = dataclasses.replace(storage._augmentations[study_id], computed_at=-1e9)
+    assert [reason in record.getMessage() for record in caplog.records] == [True]
+    assert reason in details_of(connect_client(copy), copy)["note"]["body"]
+    assert json.loads(connect_client(copy)("/api/studies")[2])["study_summaries"]
+    (copy.folder / "study.json").write_text(intact)
+    assert "We searched two hyperparameters" in details_of(connect_client(copy), copy)["note"]["body"]
+
+
+def test_the_page_of_a_trial_with_damaged_predictions_shows_the_reason(finished):
+    copy = api.copy_study("done", "damaged-trial", runs=finished.folder.parent)
+    damaged = copy.folder / "trials" / f"{copy.best.number:05d}" / "valid.npz"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    artifacts = TrialArtifacts(AugmentedStorage(copy._store.study._storage, finished.folder.parent), finished.folder.parent)
+    page = artifacts.open_reader(artifact_id_of(copy._store.study._study_id, copy.best.number)).read().decode()
+    assert str(damaged) in page
 
 
 def test_files_that_users_attach_are_stored_in_the_runs_folder(tmp_path, finished):

@@ -179,6 +179,13 @@ def test_trials_ensembles_and_prediction_files_are_compared(study, tmp_path):
     rows = [expected.ids.index(name) for name in errors.images.ids]
     np.testing.assert_array_equal(errors.probabilities[2], expected.probabilities[rows])
     assert study.errors(ensembles=[ensemble.folder]).models == ("ensemble mean",)
+    text = tmp_path / "hospital.csv"
+    scores = ",".join(f"probability_{name}" for name in expected.classes)
+    named = zip(expected.ids, expected.labels, expected.probabilities, strict=True)
+    lines = [f"{name},{expected.classes[label]},3,{','.join(map(str, row))}" for name, label, row in named]
+    text.write_text("\n".join([f"image,label,fold,{scores}", *lines]))
+    (note,) = study.errors(trials=[1], predictions=[text]).notes
+    assert note.startswith(f"hospital.csv: columns used: image, label, {scores.replace(',', ', ')}; not used: fold")
     assert len(study.errors(top=9).models) == 4, "trials without a model saved their predictions too"
 
 

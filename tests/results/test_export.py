@@ -173,3 +173,14 @@ def test_the_model_card_describes_the_ensemble_and_its_test_scores(finished):
     card = (ensemble_result.folder / "model_card.md").read_text()
     assert f"| macro_f1 | {evaluation.scores['macro_f1']:.4f} |" in card.split("## Scores on the test part")[1]
     assert load_ensemble(ensemble_result.folder).classes == spec.classes
+
+
+def test_the_description_of_a_model_does_not_replace_another_file(tmp_path, ensemble):
+    other = tmp_path / "model.keras.json"
+    other.write_text('{"written": "by hand"}')
+    with pytest.raises(UsageError, match="which is another file"):
+        export_classifier(ensemble, tmp_path / "model.keras")
+    assert other.read_text() == '{"written": "by hand"}'
+    other.write_text('{"largest_difference_from_predict": 0}')  # of an earlier export
+    assert export_classifier(ensemble, tmp_path / "model.keras").description == other
+    assert json.loads(other.read_text())["sha256"]

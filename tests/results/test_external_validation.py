@@ -2,14 +2,20 @@
 
 import math
 import shutil
+from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from automl_cxr.data import decode
 from automl_cxr.data.phantoms import draw_phantoms
 from automl_cxr.errors import DataError, UsageError
 from automl_cxr.results import external_validation
+from automl_cxr.results.evaluation import evaluate
+from automl_cxr.results.external_validation import open_sites, predict_site
 from automl_cxr.scoring.metrics import METRICS
+from automl_cxr.study.image_hashes import HASHES_FILE
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +85,95 @@ def test_sites_that_do_not_match_the_study_are_refused(finished, hospital, phant
         finished.leaderboard(external=[hospital, hospital])
     with pytest.raises(DataError, match="must exist"):
         finished.leaderboard(external=[tmp_path / "nowhere"])
+
+
+class TestOwnImages:
+    """The study's own images are recognised by their stored content hashes."""
+
+    @pytest.fixture
+    def search(self, prepare, quick_search):
+        def search(data):
+            prepared = prepare(data=str(data))
+            quick_search(prepared, trials=1)
+            return prepared.store
+
+        return search
+
+    @pytest.fixture
+    def data(self, phantoms, tmp_path):
+        return shutil.copytree(phantoms, tmp_path / "data")
+
+    def write_site(self, store, data, folder):
+        """Copy the test part of a study as a site, under other names."""
+        for number, image in enumerate(store.split.test):
+            target = folder / image.split("/", maxsplit=1)[0] / f"{number}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(data / image, target)
+        return folder
+
+    def test_the_test_part_is_refused_after_the_data_were_moved(self, search, data, tmp_path):
+        store = search(data)
+        site = self.write_site(store, data, tmp_path / "site")
+        shutil.rmtree(data)
+        n_test = len(store.split.test)
+        with pytest.raises(DataError, match=f"{n_test} of {n_test} images of site are identical to images of study 's'"):
+            predict_site(store, *open_sites([site]))
+
+    def test_the_test_part_is_refused_if_the_images_are_rows_of_an_array(self, search, phantoms, tmp_path):
+        files = sorted(phantoms.rglob("*.png"))
+        images = np.stack([decode.decode_image(file) for file in files])
+        labels = [file.parent.name for file in files]
+
+        def write(name, rows):
+            (tmp_path / name).mkdir()
+            np.save(tmp_path / name / "images.npy", images[rows])
+            table = pd.DataFrame({"label": [labels[row] for row in rows]})
+            table.to_csv(tmp_path / name / "images.csv", index=False)
+            return tmp_path / name / "images.npy"
+
+        store = search(write("data", range(len(files))))
+        rows = sorted((int(image.rpartition("#")[2]) for image in store.split.test), reverse=True)
+        site = write("clinic", rows)
+        shutil.rmtree(tmp_path / "data")
+        with pytest.raises(DataError, match=f"{len(rows)} of {len(rows)} images of images are identical"):
+            predict_site(store, *open_sites([site]))
+
+    def test_each_image_of_a_site_is_read_once_and_no_own_image(self, search, data, hospital, monkeypatch):
+        store = search(data)
+        n_read = Counter()
+        read = decode.read_image_file
+
+        def count(path):
+            n_read[path] += 1
+            return read(path)
+
+        for module in ("automl_cxr.data.cache", "automl_cxr.data.content_hashes"):
+            monkeypatch.setattr(f"{module}.read_image_file", count)
+        clinic = shutil.copytree(hospital, data.parent / "clinic")
+        shutil.copy(data / store.split.test[0], clinic / "normal" / "0.png")
+        (clinic / "metadata.csv").unlink(missing_ok=True)
+        with pytest.raises(DataError, match="1 of 31 images of clinic"):
+            predict_site(store, *open_sites([clinic]))
+        assert set(n_read) == set(clinic.rglob("*.png"))
+        assert set(n_read.values()) == {1}
+
+    @pytest.mark.slow
+    def test_a_study_of_an_earlier_version_needs_its_images_once(self, search, data, hospital, tmp_path):
+        store = search(data)
+        site = self.write_site(store, data, tmp_path / "site")
+        (store.folder / HASHES_FILE).unlink()
+        data.rename(tmp_path / "moved")
+        with pytest.raises(DataError, match=r"its images are not at .*data or have changed\. Run `automl-cxr evaluate s"):
+            predict_site(store, *open_sites([hospital]))
+        (tmp_path / "moved").rename(data)
+        with pytest.raises(DataError, match="are identical to images"):
+            predict_site(store, *open_sites([site]))
+        assert (store.folder / HASHES_FILE).is_file()
+
+
+def test_an_evaluation_stores_the_hashes_of_a_study_of_an_earlier_version(finished, phantoms, tmp_path):
+    store = finished._store
+    content = (store.folder / HASHES_FILE).read_bytes()
+    (store.folder / HASHES_FILE).unlink()
+    evaluate(store, finished.classifier(), part="valid", data=str(shutil.copytree(phantoms, tmp_path / "moved")))
+    assert (store.folder / HASHES_FILE).read_bytes() == content

@@ -4,12 +4,14 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import openpyxl
 import pandas as pd
 import pytest
 
+from automl_cxr.csv_io import read_rows
 from automl_cxr.errors import UnknownNameError, UsageError
-from automl_cxr.results.tables import FORMATS, fold_intervals, format_of, format_table, safe_cells
+from automl_cxr.results.tables import FORMATS, fold_intervals, format_of, format_table, safe_cells, table_of_rows, to_plain_csv
 
 EVIL = "<script>alert(1)</script>"
 TABLE = pd.DataFrame(
@@ -23,6 +25,16 @@ TABLE = pd.DataFrame(
         "=name_&_1": ["=1+1|x", EVIL],
     }
 )
+
+
+def test_optional_integers_remain_integers():
+    rows = [{"units": 512, "rate": 1, "known": True}, {"rate": None}, {"units": float("nan"), "rate": 0.5, "known": False}]
+    table = table_of_rows(rows)
+    assert format_table(table, "csv").splitlines() == ["units,rate,known", "512,1.0,True", ",,", ",0.5,False"]
+    assert json.loads(format_table(table, "json"))[0]["units"] == 512
+    assert "| 512 | 1.0000 | yes |" in format_table(table, "md")
+    assert table.sort_values("units", ignore_index=True)["units"][0] == 512
+    assert table_of_rows([], ["units"]).empty
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -92,9 +104,24 @@ def test_the_format_depends_on_the_file_name(tmp_path):
 
 
 def test_formula_cells_are_escaped():
-    table = safe_cells(pd.DataFrame({"=evil": ["=1+1", "@x", "-2", "fine", 3, -1.5]}))
+    table = safe_cells(pd.DataFrame({"=evil": ["=1+1", "@x", "+ve", "-2+3", "-cmd", "fine", 3, -1.5]}))
     assert list(table.columns) == ["'=evil"]
-    assert table.iloc[:, 0].tolist() == ["'=1+1", "'@x", "'-2", "fine", 3, -1.5]
+    assert table.iloc[:, 0].tolist() == ["'=1+1", "'@x", "'+ve", "'-2+3", "'-cmd", "fine", 3, -1.5]
+
+
+def test_numbers_are_not_formulas():
+    numbers = ["-1", "+0.5", "-00001", "-.5", "+1.", "-1e-3", "+2E5"]
+    assert safe_cells(pd.DataFrame({"-1": numbers})).to_dict("list") == {"-1": numbers}
+
+
+def test_a_table_for_programs_is_read_unchanged(tmp_path):
+    cells = ["-1", "+ve", "=cmd", "@x", "-00001", 'a "b", c', "two\nlines", "a\rb", "", "NA", "\t"]
+    table = pd.DataFrame({"=name": cells, "probability_-1": np.float32(1 / 3)})
+    (tmp_path / "t.csv").write_text(to_plain_csv(table), encoding="utf-8", newline="")
+    header, rows = read_rows(tmp_path / "t.csv")
+    assert header == ["=name", "probability_-1"]
+    assert [row[0] for row in rows] == cells
+    assert {np.float32(row[1]) for row in rows} == {np.float32(1 / 3)}
 
 
 def test_only_complete_intervals_are_folded():

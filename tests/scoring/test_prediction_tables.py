@@ -31,7 +31,8 @@ def test_columns_and_images_are_matched_by_name(write):
     stacked, images = align([first.predictions, second.predictions])
     assert (stacked[0] == stacked[1]).all()
     assert images.labels.tolist() == [0, 1, 2]
-    assert (first.note, second.note) == ("", "")
+    assert first.note == "columns used: image, label, covid, normal, other; not used: none"
+    assert second.note == "columns used: image, label, other, normal, covid; not used: class"
 
 
 def test_tables_and_npz_of_this_program_are_read(write, tmp_path):
@@ -53,11 +54,11 @@ def test_other_scores_are_converted_to_probabilities_with_a_note(write):
     logits = PLAIN.replace("0.7,0.2,0.1", "2,-1,0")
     scaled, soft = read_prediction_tables([write(sums), write(logits, "l.csv")])
     assert scaled.predictions.probabilities[0] == pytest.approx([0.7, 0.2, 0.1])
-    assert scaled.note == "1 of 3 rows do not sum to 1: divided by their sums"
+    assert scaled.note.endswith("; not used: none; 1 of 3 rows do not sum to 1: divided by their sums")
     assert soft.predictions.probabilities[0] == pytest.approx(np.exp([2, -1, 0]) / np.exp([2, -1, 0]).sum())
     assert "logits" in soft.note
     (rounded,) = read_prediction_tables([write(PLAIN.replace("0.7,0.2,0.1", "0.7003,0.2,0.1"))])
-    assert rounded.note == ""
+    assert rounded.note.endswith("not used: none")
 
 
 @pytest.mark.parametrize(
@@ -66,14 +67,19 @@ def test_other_scores_are_converted_to_probabilities_with_a_note(write):
         ("", "no rows"),
         ("image,label,a,b\n", "no rows"),
         ("file,label,a,b\nx,a,1,0\n", "no column image"),
-        ("image,label,a\nx,a,1\n", "fewer than two columns of scores"),
-        ("image,label,a,b\nx,a,1\n", "rows of different lengths"),
-        ("image,label,a,b\nx,a,1,0,0\n", "rows of different lengths"),
-        ("image,label,a,b\nx,a,much,0\n", "a score is not a number"),
-        ("image,label,a,b\nx,a,nan,0\n", "not finite"),
-        ("image,label,a,b\nx,a,0,0\n", "all 0"),
-        ("image,label,a,b\nx,c,1,0\n", "the label 'c' has no column"),
-        ("image,label,a,b\nx,a,1,0\nx,a,1,0\n", "'x' more than once"),
+        ("image,label,a\nx,a,1\n", "fewer than two columns have the name of a class: a of a"),
+        ("image,label,a,b\nx,a,1,0\ny,a,1,0\n", "fewer than two columns have the name of a class: a of a, b"),
+        ("image,a,b\nx,1,0\n", "fewer than two columns have the name of a class: none of a, b"),
+        ("image,label,a,b\nx,a,1,0\ny,b,1\n", r"line 3 of '.*t\.csv' has 3 instead of 4"),
+        ("image,label,a,b\nx,a,1,0,0\n", r"line 2 of '.*t\.csv' has 5 instead of 4"),
+        ('image,label,a,b\nx,a,1,0\n"y,b,1,0\nz,a,1,0\n', r"t\.csv' is not valid CSV from line 3 on"),
+        ("image,label,a,b,a\nx,a,1,0,0\n", "two columns with the name 'a'"),
+        ("image,label,a,b\nx,a,much,0\ny,b,1,0\n", "a score is not a number"),
+        ("image,label,a,b\nx,a,nan,0\ny,b,1,0\n", "not finite"),
+        ("image,label,a,b\nx,a,0,0\ny,b,1,0\n", "all 0"),
+        ("image,label,a,b\nx,c,1,0\n", "the label 'c' has no column among a, b"),
+        ("image,label,probability_a,probability_b\nx,c,1,0\n", "the label 'c' has no column among a, b"),
+        ("image,label,a,b\nx,a,1,0\nx,b,1,0\n", "'x' more than once"),
     ],
 )
 def test_an_invalid_table_is_refused_on_one_line(write, text, rule):
@@ -83,7 +89,7 @@ def test_an_invalid_table_is_refused_on_one_line(write, text, rule):
 
 
 def test_the_error_for_other_classes_images_or_labels_names_the_file(write):
-    with pytest.raises(DataError, match=r"Received covid, healthy, other in o\.csv, and covid, normal, other in t\.csv"):
+    with pytest.raises(DataError, match=r"Received covid, healthy, other in o\.csv \(.*\), and covid, normal, other in t\.csv"):
         read_prediction_tables([write(PLAIN), write(PLAIN.replace("normal", "healthy"), "o.csv")])
     for text, rule in (
         (PLAIN.replace("c.png", "d.png"), r"same images. Received in o\.csv, against t\.csv: 1 missing, 1 more"),
@@ -95,6 +101,44 @@ def test_the_error_for_other_classes_images_or_labels_names_the_file(write):
         tables = read_prediction_tables([write(PLAIN), write(text, "o.csv")])
         with pytest.raises(DataError, match=rule):
             align([table.predictions for table in tables], names=[table.name for table in tables])
+
+
+def test_only_columns_with_the_name_of_a_class_are_scores(write):
+    """pandas writes an index column; cross-validation writes a column fold; both would be the most probable class."""
+    rows = PLAIN.splitlines()
+    for name in ("", "Unnamed: 0"):
+        text = "\n".join(
+            [f"{name},{rows[0]},fold,age", *(f"{number},{row},{number},61" for number, row in enumerate(rows[1:]))]
+        )
+        (table,) = read_prediction_tables([write(text)])
+        assert table.predictions.classes == ("covid", "normal", "other")
+        assert table.predictions.probabilities[0] == pytest.approx([0.7, 0.2, 0.1])
+        left_out = name or "a column without a name"
+        assert table.note == f"columns used: image, label, covid, normal, other; not used: {left_out}, fold, age"
+
+
+def test_the_labels_of_all_tables_and_given_classes_are_names_of_classes(write):
+    unlabelled = "image,fold,normal,covid,other\na.png,1,0.2,0.7,0.1\nb.png,2,0.8,0.1,0.1\nc.png,3,0.2,0.2,0.6\n"
+    first, second = read_prediction_tables([write(PLAIN), write(unlabelled, "u.csv")])
+    assert second.predictions.probabilities.tolist() == first.predictions.probabilities.tolist()
+    (alone,) = read_prediction_tables([write(unlabelled, "u.csv")], classes=("other", "covid", "normal"))
+    assert alone.predictions.probabilities[0] == pytest.approx([0.1, 0.7, 0.2])
+    with pytest.raises(
+        DataError, match=r"Received covid, other in p\.csv \(.*not used: normal.*\), and covid, sick, other in mine"
+    ):
+        read_prediction_tables(
+            [write(PLAIN.replace("b.png,normal", "b.png,"), "p.csv")], classes=("covid", "sick", "other"), whose="mine"
+        )
+
+
+def test_a_class_without_images_needs_the_prefix(write):
+    text = "image,label,covid,normal,other\na.png,covid,0.7,0.2,0.1\nb.png,normal,0.1,0.8,0.1\n"
+    (plain,) = read_prediction_tables([write(text)])
+    assert plain.predictions.classes == ("covid", "normal")
+    assert plain.note.endswith("not used: other; 2 of 2 rows do not sum to 1: divided by their sums")
+    prefixed = text.replace(",covid,normal,other\n", ",probability_covid,probability_normal,probability_other\n")
+    (named,) = read_prediction_tables([write(prefixed)])
+    assert named.predictions.classes == ("covid", "normal", "other")
 
 
 def test_a_missing_file_is_reported(tmp_path):

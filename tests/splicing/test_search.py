@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from automl_cxr import api
@@ -10,7 +11,10 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.errors import DataError, ImpossibleModelError, StudyMismatchError, TrialError, UsageError
 from automl_cxr.model.memory_estimate import measure_size
 from automl_cxr.records import TrialState
+from automl_cxr.results.report.methods import methods_paragraphs
+from automl_cxr.results.report.report_data import read_report_data
 from automl_cxr.splicing.costs import count_costs
+from automl_cxr.study.model_sources import find_hashes
 
 FIRST = {"weights": "none", "unfreeze": 0}
 FIXED = {"weights": "none", "second_weights": "none"}
@@ -112,7 +116,7 @@ def test_costs_equal_those_of_the_built_networks():
     ("names", "settings", "error", "message"),
     [
         (("squeezenet", "tiny"), {"image_size": 64}, UsageError, "was trained with image_size 32; received 64"),
-        (("squeezenet", "tiny"), {"seed": 4}, DataError, "was trained on .* of the validation images"),
+        (("squeezenet", "tiny"), {"seed": 4}, DataError, "were used to train or select the branch tiny/.*--test-overlap allow"),
         (("inceptionv3", "tiny"), {}, ImpossibleModelError, "needs images of at least 75 pixels"),
         (("squeezenet", "tiny"), {"finetune": -1}, UsageError, "finetune must be 0 or more; received -1"),
         (("squeezenet", "tiny"), {"name": "a/b"}, UsageError, "valid folder name"),
@@ -139,3 +143,37 @@ def test_cached_features_equal_those_of_the_trained_network(spliced):
     features = type(model)(model.input, model.get_layer("second_backbone_vector").output)
     expected = features.predict_on_batch(images[..., None])
     np.testing.assert_allclose(pooled[layers[config.second_cut]], expected, atol=1e-5)
+
+
+def test_a_branch_that_was_trained_on_validation_images_is_rejected(trained, phantoms, tmp_path):
+    split = trained._store.split
+    valid = {*split.train.images[::4], *split.valid.images[:4]}
+    parts = {image: "valid" if image in valid else "train" for image in (*split.train.images, *split.valid.images)}
+    parts |= dict.fromkeys(split.test, "test")
+    rows = [{"path": str(phantoms / image), "label": image.split("/")[0], "split": part} for image, part in parts.items()]
+    pd.DataFrame(rows).to_csv(tmp_path / "table.csv", index=False)
+    settings = {"cuts": ["1"], "finetune": 0, "fixed": FIRST, "runs": trained.folder.parent}
+    with pytest.raises(DataError, match=rf"{len(split.train.images[::4])} of {len(valid)} are training images of the branch"):
+        api.splice("squeezenet", "tiny", tmp_path / "table.csv", **settings)
+
+
+@pytest.mark.slow
+def test_an_allowed_overlap_is_stated_wherever_scores_are(trained):
+    settings = {"cuts": ["1"], "second_cuts": ["1"], "fixed": FIRST, "runs": trained.folder.parent}
+    result = api.splice("squeezenet", "tiny", seed=4, test_overlap="allow", finetune=1, epochs=1, name="leaking", **settings)
+    used, own = find_hashes(trained.folder), find_hashes(result.study.folder)
+    n_test, n_valid = len(own.test & (used.train | used.valid)), len(own.valid & used.train)
+    test = f"{n_test} of {len(own.test)} test images were used to train or select the"
+    valid = f"{n_valid} of {len(own.valid)} validation images are training images of the"
+    assert n_test > 0 < n_valid
+    assert any(test in note for note in result.scores.notes)
+    evaluation = result.study.evaluate()
+    assert test in repr(evaluation)
+    assert valid in repr(evaluation)
+    ensemble = result.study.ensemble(top=1)
+    assert f"**Warning**: {test}" in (ensemble.folder / "model_card.md").read_text()
+    result.study.evaluate(ensemble)
+    assert (ensemble.folder / "model_card.md").read_text().count(f"**Warning**: {test}") == 2
+    methods = " ".join(methods_paragraphs(read_report_data(result.study._store)))
+    assert test in methods
+    assert valid in methods

@@ -1,9 +1,11 @@
 """The contract of all storages: the same search gives the same record, and errors are one line."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +18,6 @@ from automl_cxr.storage.urls import (
     open_existing_storage,
     open_storage,
     serve_storage,
-    without_password,
 )
 from automl_cxr.study.store import StudyStore
 
@@ -101,7 +102,39 @@ def test_paths_are_made_absolute_and_a_missing_file_is_a_missing_storage(kind, t
     with pytest.raises(StudyError, match="Run a search first"):
         open_existing_storage(f"{kind}:///here/x")
     open_storage(f"{kind}:///here/x{{1}}")  # Optuna interprets braces as a template
-    assert not is_missing(f"{kind}:///here/x{{1}}")
+    assert (tmp_path / "here" / "x{1}").is_file()
+
+
+@pytest.mark.parametrize("name", ["a?b", "50%41", "a#b", "a b", "c:d@e", "a&b=c", "{x}", "ü", "~", "%"])
+def test_a_runs_folder_may_have_any_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    for runs in (Path(name), tmp_path / name):
+        folder, url = locate(runs=os.path.join(".", runs))
+        assert absolute_storage(url) == url
+        assert is_missing(url) is not (folder / "studies.db").exists()
+        open_storage(url)
+        assert (folder / "studies.db").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert sorted(path.name for path in (tmp_path / name).iterdir()) == [".studies.db.lock", "studies.db"]
+
+
+def test_a_runs_folder_that_no_url_can_contain_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="valid UTF-8"):
+        locate(runs=tmp_path / os.fsdecode(b"\xff"))
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:///a?b/studies.db", "sqlite:///a?b=c/studies.db", "journal:///a?timeout=3", "sqlite:///a?timeout"]
+)
+def test_a_question_mark_in_a_typed_path_is_not_ignored(url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for use in (absolute_storage, is_missing, open_storage, open_existing_storage):
+        with pytest.raises(UsageError, match="as %3F"):
+            use(url)
+    assert list(tmp_path.iterdir()) == []
+    open_storage("sqlite:///a%3Fb?timeout=3")
+    assert (tmp_path / "a?b").is_file()
 
 
 @pytest.mark.parametrize(
@@ -113,6 +146,11 @@ def test_paths_are_made_absolute_and_a_missing_file_is_a_missing_storage(kind, t
         ("sqlite://", UsageError, "written like sqlite:///studies.db"),
         ("journal://studies.log", UsageError, "written like sqlite:///studies.db"),
         ("grpc://host", UsageError, r"written like grpc://127.0.0.1:13000"),
+        (
+            "mysql+nosuch://me:a secret@host/x?sslpassword=secret too",
+            StudyError,
+            r"me:\*\*\*@host/x\?sslpassword=\*\*\* cannot",
+        ),
         ("postgresql://me:secret@or:more@[x", UsageError, "special characters of a password as %40"),
         ("postgresql://me:secret@127.0.0.1:1/x", StudyError, r"postgresql://me:\*\*\*@127.0.0.1:1/x .*refused"),
         ("postgresql+psycopg2://me:secret@host/x", StudyError, r"automl-cxr\[postgres\]"),
@@ -140,14 +178,18 @@ def test_a_proxy_without_a_server_is_reported(monkeypatch):
         open_storage("grpc://127.0.0.1:1")
 
 
-def test_passwords_are_hidden_in_whole_commands():
-    text = "search --storage postgresql://me:se@c:ret@host/x --data mysql://x/y?user=me&password=secret --trials 3"
-    hidden = "search --storage postgresql://me:***@host/x --data mysql://x/y?user=me&password=*** --trials 3"
-    assert without_password(text) == hidden
-
-
 def test_a_study_records_its_command_without_the_password(prepare):
     assert "secret" not in prepare(command="search --storage postgresql://me:secret@host/x").store.spec.command
+
+
+def test_a_proxy_that_other_machines_can_reach_must_be_asked_for(tmp_path):
+    url = f"sqlite:///{tmp_path / 'x'}"
+    for host in ("0.0.0.0", "192.0.2.1", "::", "example.org"):
+        with pytest.raises(UsageError, match=r"no login.*ssh.*--insecure"):
+            serve_storage(url, host=host, port=13000, on_ready=pytest.fail)
+    assert is_missing(url)
+    with pytest.raises(UsageError, match="cannot listen"):  # an address that this machine does not have
+        serve_storage(url, host="192.0.2.1", port=13000, insecure=True, on_ready=pytest.fail)
 
 
 def test_a_proxy_serves_only_databases_on_a_free_port(tmp_path):

@@ -8,9 +8,13 @@ import pytest
 
 from automl_cxr.errors import DataError, StudyError, StudyMismatchError, UnknownNameError, UsageError
 from automl_cxr.records import SplitRecord
+from automl_cxr.results.report.text_format import images_without_patient
+from automl_cxr.results.study_data import load_study_dataset
 from automl_cxr.study.spaces import shipped
 from automl_cxr.study.spec import StudySpec
 from automl_cxr.study.store import StudyStore, check_study_name
+from automl_cxr.study.study_folder import claim_folder
+from automl_cxr.study.study_info import describe_study
 
 
 @pytest.mark.slow
@@ -48,6 +52,43 @@ def test_the_decoded_pixels_equal_those_of_the_files_in_order(prepare, phantoms)
     images = np.load(prepared.images, mmap_mode="r")
     for row, image in enumerate((*split.train.images, *split.valid.images)):
         assert np.array_equal(images[row], fit_square(decode_image(phantoms / image), 32))
+
+
+@pytest.fixture
+def half_named(tmp_path, phantoms):
+    """A table of the phantoms in which half of the images have no patient."""
+    images = sorted(path.relative_to(phantoms).as_posix() for path in phantoms.rglob("*.png"))
+    rows = [f"{phantoms / image},{image.split('/')[0]},{f'p{row}' if row % 2 else ''}" for row, image in enumerate(images)]
+    table = tmp_path / "half.csv"
+    table.write_text("\n".join(["path,label,patient_id", *rows]) + "\n")
+    return table
+
+
+def test_many_images_without_a_patient_need_a_choice_that_is_recorded(prepare, half_named):
+    with pytest.raises(DataError, match=r"received 30 of 60 images \(50\.0 %\) without one.*--unknown-patients"):
+        prepare(data=str(half_named))
+    separate = prepare(data=str(half_named), name="separate", unknown_patients="separate")
+    assert any(note.startswith("30 of 60 images (50.0 %) have no patient: each of them") for note in separate.notes)
+    assert (separate.store.spec.unknown_patients, separate.store.split.n_without_patient) == ("separate", 30)
+    assert describe_study(separate.store).n_without_patient == 30
+    assert "without a known patient were each treated as a" in images_without_patient(separate.store.split, "separate")
+    dropped = prepare(data=str(half_named), name="dropped", unknown_patients="drop").store
+    n_used = sum(map(len, (dropped.split.train.images, dropped.split.valid.images, dropped.split.test)))
+    assert (n_used, dropped.split.n_without_patient) == (30, 30)
+    assert len(load_study_dataset(dropped).table) == 30
+    with pytest.raises(StudyMismatchError, match="unknown_patients 'drop'; received 'separate'"):
+        prepare(data=str(half_named), name="dropped", unknown_patients="separate")
+    assert not prepare(data=str(half_named), name="dropped").is_new
+
+
+def test_a_study_without_the_choice_can_be_continued_with_separate(prepare, half_named):
+    """Studies of earlier versions have no such setting and treated these images as patients of their own."""
+    store = prepare(data=str(half_named), unknown_patients="separate").store
+    path = store.folder / "study.json"
+    values = json.loads(path.read_text())
+    del values["unknown_patients"]
+    path.write_text(json.dumps(values))
+    assert not prepare(data=str(half_named), unknown_patients="separate").is_new
 
 
 def test_a_continued_study_keeps_its_settings(prepare):
@@ -178,13 +219,14 @@ class TestContinuing:
         quick_search(prepare(), trials=1)
         before = (tmp_path / "s" / "study.json").read_text()
         (tmp_path / "studies.db").rename(tmp_path / "other.db")
-        with pytest.raises(StudyError, match="contains trials of a study that"):
+        with pytest.raises(StudyError, match="contains a study that is not in"):
             prepare(image_size=48)
         assert (tmp_path / "s" / "study.json").read_text() == before
 
     def test_a_partly_created_study_is_created(self, prepare, tmp_path):
-        (tmp_path / "s" / "trials").mkdir(parents=True)
-        (tmp_path / "s" / "study.json").write_text("{")
+        folder = claim_folder("s", runs=tmp_path, storage=f"sqlite:///{tmp_path / 'studies.db'}")
+        (folder / "trials").mkdir()
+        (folder / "study.json").write_text("{")
         assert prepare().is_new
 
     def test_a_damaged_file_is_an_error(self, prepare, tmp_path):
@@ -375,6 +417,23 @@ def test_given_validation_images_are_added_to_the_folds(prepare, phantoms, tmp_p
     split = prepared.store.split
     assert (len(split.train.images), len(split.test)) == (48, 12)
     assert any("are added to the training images" in note for note in prepared.notes)
+
+
+def test_the_label_column_is_part_of_the_specification_and_class_names_are_checked(prepare, phantoms, tmp_path):
+    images = sorted(phantoms.glob("*/*.png"))
+    rows = [f"{path},{('-1', 'sick')[number % 2]},{path.parent.name},{number}" for number, path in enumerate(images)]
+    data = tmp_path / "chest.csv"
+    data.write_text("\n".join(["path,label,reader 2,patient_id", *rows]))
+    prepared = prepare(name="second", data=str(data), label_column="reader 2")
+    assert prepared.store.spec.classes == ("effusion", "normal", "opacity")
+    assert load_study_dataset(prepared.store).classes == prepared.store.spec.classes
+    assert not prepare(name="second", data=str(data)).is_new, "a continued study keeps its label column"
+    first = prepare(name="first", data=str(data))
+    assert any("'-1' (30 images) looks like a missing or uncertain label" in note for note in first.notes)
+    assert any("columns used: path, label, patient_id; not used: reader 2" in note for note in first.notes)
+    data.write_text(data.read_text().replace(",sick,normal", ",Sick,normal"))
+    with pytest.raises(DataError, match="must differ in more than case"):
+        prepare(name="third", data=str(data))
 
 
 @pytest.mark.parametrize(("folds", "pruner"), [(None, "asha"), (0, "asha"), (3, "wilcoxon")])

@@ -20,7 +20,7 @@ def test_a_log_contains_starts_ends_and_the_progress(prepare, quick_objective):
 
     def fail(proposal, epoch):
         if proposal.number == 1:
-            raise ValueError("[bold]no[/bold] such luck")
+            raise ValueError("[bold]no[/bold] such\x1b[2J luck")
 
     with SearchProgress(prepared.store, budget, stream=stream) as progress:
         progress.print_study(prepared)
@@ -40,5 +40,5 @@ def test_a_log_contains_starts_ends_and_the_progress(prepare, quick_objective):
     best = max(prepared.store.records(), key=lambda record: record.score or 0)
     ends = [line for line in lines if " | " in line]
     assert ends[0].startswith("trial 0 complete: macro_f1 0.")
-    assert ends[1].startswith("trial 1 failed: ValueError: [bold]no[/bold] such luck | 2/3 done, 0 pruned, 1 failed")
+    assert ends[1].startswith("trial 1 failed: ValueError: [bold]no[/bold] such\\x1b[2J luck | 2/3 done, 0 pruned, 1 failed")
     assert ends[2].endswith(f"3/3 done, 0 pruned, 1 failed, best {best.score:.4f} (trial {best.number})")

@@ -10,6 +10,8 @@ import pytest
 
 from automl_cxr.errors import StudyError
 from automl_cxr.records import TrialState
+from automl_cxr.results.dashboard.augmented_storage import AugmentedStorage
+from automl_cxr.storage.urls import open_storage
 from automl_cxr.study.heartbeat import DriverHeartbeat, DriverMonitor, HeartbeatSettings
 
 SETTINGS = HeartbeatSettings(interval_seconds=0.05, timeout_seconds=1.5)
@@ -220,6 +222,27 @@ def test_two_drivers_share_a_study(prepare):
         assert driver.returncode == 0
     assert_complete(store, 16)
     assert len({trial.user_attrs["driver"] for trial in store.study.get_trials()}) == 2
+
+
+@pytest.mark.slow
+def test_two_searches_and_a_dashboard_share_a_study(prepare, monkeypatch, caplog):
+    monkeypatch.setattr("automl_cxr.results.dashboard.augmented_storage._MAX_AGE", 0.0)  # each request computes the notes
+    store = prepare().store
+    dashboard = AugmentedStorage(open_storage(f"sqlite:///{store.folder.parent / 'studies.db'}"), store.folder.parent)
+    study_id = dashboard.get_study_id_from_name("s")
+    drivers = [start_search(store, trials=16) for _ in range(2)]
+    numbers_of_trials = []
+    while any(driver.poll() is None for driver in drivers):
+        dashboard.load_augmented_study(study_id)
+        numbers_of_trials.append(len(dashboard.get_all_trials(study_id)))
+    assert [driver.communicate()[0] for driver in drivers] == ["started\n"] * 2
+    assert [driver.returncode for driver in drivers] == [0, 0]
+    assert_complete(store, 16)
+    assert numbers_of_trials == sorted(numbers_of_trials)
+    assert len(set(numbers_of_trials)) > 2
+    dashboard.load_augmented_study(study_id)
+    assert "These scores are optimistic" in json.dumps(dashboard.get_study_system_attrs(study_id))
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == []  # no note failed
 
 
 def test_trials_cut_short_by_the_time_limit_are_pruned_unless_they_are_best(prepare, quick_search):

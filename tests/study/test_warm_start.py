@@ -134,13 +134,6 @@ def test_the_sampler_does_not_get_incomparable_scores(prepare, spaces, earlier, 
     assert any(f"because they are not comparable (different settings: {name})" in note for note in prepared.notes)
 
 
-@pytest.mark.slow
-def test_a_message_warns_if_the_earlier_study_used_test_images(prepare, spaces, earlier):
-    warning = "images of the sealed test part were training or validation images of 'old'"
-    assert any(warning in note for note in prepare(space=spaces["wide"], warm_start="old", seed=1).notes)
-    assert not any(warning in note for note in prepare(name="t", space=spaces["wide"], warm_start="old").notes)
-
-
 def test_a_message_names_samplers_that_cannot_use_scores(prepare, spaces, earlier):
     notes = prepare(space=spaces["wide"], warm_start="old", sampler="kt-hyperband").notes
     assert any("kt-hyperband cannot use scores" in note for note in notes)

@@ -13,6 +13,7 @@ from automl_cxr.data.audit.record import Audit
 from automl_cxr.data.dataset import Dataset
 from automl_cxr.errors import UsageError
 
+CHANGES_COLUMNS = ("image", "change", "reason")
 _PART_PRIORITY = ("test", "valid", "train", "")
 
 
@@ -63,12 +64,18 @@ def clean_table(dataset: Dataset, audit: Audit, *, beside: Path) -> CleanedTable
         {
             "path": [_path_for_table(dataset.root / image, beside) for image in remaining["image"]],
             "label": remaining["label"].to_numpy(),
-            "patient_id": remaining["patient_id"].to_numpy() if dataset.patients_known else "",
+            "patient_id": _patients_for_table(dataset, remaining),
             "split": [moved.get(image, part) for image, part in zip(remaining["image"], remaining["split"], strict=True)],
             "view": remaining["view"].to_numpy(),
         }
     )
-    return CleanedTable(table, pd.DataFrame(sorted(changes), columns=["image", "change", "reason"]))
+    return CleanedTable(table, pd.DataFrame(sorted(changes), columns=list(CHANGES_COLUMNS)))
+
+
+def _patients_for_table(dataset: Dataset, rows: pd.DataFrame) -> list[str]:
+    """Return the patient of each image; "" where it is unknown, so that the new table does not invent patients."""
+    unknown = set(rows["image"]) if not dataset.patients_known else set(dataset.without_patient)
+    return ["" if image in unknown else patient for image, patient in zip(rows["image"], rows["patient_id"], strict=True)]
 
 
 def _duplicate_groups(audit: Audit) -> list[list[str]]:
@@ -104,8 +111,11 @@ def _move_patients(rows: pd.DataFrame) -> Mapping[str, str]:
 
 
 def _path_for_table(file: Path, beside: Path) -> str:
-    """Return the path of a file for the table: relative if it is below the folder, never like a spreadsheet formula."""
+    """Return the path of a file for the table: relative if it is below the folder.
+
+    A path that a spreadsheet could interpret as a formula, or that begins with a space, begins with ``./``.
+    """
     if not file.is_relative_to(beside):
         return file.as_posix()
     relative = file.relative_to(beside).as_posix()
-    return f"./{relative}" if relative.startswith(("=", "+", "-", "@")) else relative
+    return f"./{relative}" if relative.startswith(("=", "+", "-", "@", "\t", "\r", " ")) else relative

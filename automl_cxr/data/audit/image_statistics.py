@@ -11,6 +11,7 @@ import pandas as pd
 
 from automl_cxr.data.arrays import split_row
 from automl_cxr.data.decode import fit_square
+from automl_cxr.data.file_format import HEAD_BYTES, detect_format
 
 CORNERS = ("top_left", "top_right", "bottom_left", "bottom_right")
 FORMAT = "file_format"  # the only statistic that is text
@@ -23,18 +24,6 @@ _LETTER_SHARE = 0.06  # of the side; wider structures are not letters
 _MIN_BRIGHTNESS_DIFFERENCE = 80  # grey levels between lettering and its surroundings
 _LETTERING_SHARE = 0.005  # share of a corner's pixels above which lettering is suspected
 _BLOCK = 1024  # images that are measured together
-_SIGNATURES = (
-    (b"\x89PNG", "PNG"),
-    (b"\xff\xd8", "JPEG"),
-    (b"BM", "BMP"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"RIFF", "WEBP"),
-    (b"GIF8", "GIF"),
-    (b"\0\0\0\x0cjP", "JPEG2000"),
-    (b"\xff\x4f\xff\x51", "JPEG2000"),
-    (b"\x93NUMPY", "NumPy"),
-)
 
 
 def measure_image_statistics(root: Path, image_ids: Sequence[str], images: np.ndarray, sizes: np.ndarray) -> pd.DataFrame:
@@ -79,13 +68,11 @@ def _read_header(path: Path) -> tuple[str, int]:
     file, row = split_row(str(path))
     try:
         with Path(file).open("rb") as opened:
-            header = opened.read(132)
+            header = opened.read(HEAD_BYTES)
             n_bytes = os.fstat(opened.fileno()).st_size
     except OSError:
         return "unreadable", 0
-    detected = next((name for start, name in _SIGNATURES if header.startswith(start)), "other")
-    name = "DICOM" if header[128:] == b"DICM" else detected
-    return name, 0 if row is not None else n_bytes
+    return detect_format(header) or "other", 0 if row is not None else n_bytes
 
 
 def _downscaled(images: np.ndarray) -> np.ndarray:

@@ -8,9 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from automl_cxr.data.arrays import name_rows
-from automl_cxr.data.csv_io import COLUMN_NAMES, Columns, find_columns
 from automl_cxr.data.files import IMAGE_SUFFIXES
 from automl_cxr.data.layout_rows import ImageRow, RawTable, parse_part
+from automl_cxr.data.table_columns import (
+    COLUMN_NAMES,
+    Columns,
+    check_label_column,
+    check_unique,
+    describe_columns,
+    find_columns,
+    list_names,
+    with_label_column,
+)
 from automl_cxr.errors import DataError
 
 Lines = Sequence[Sequence[str]]  # the fields of a CSV file, by line
@@ -38,9 +47,9 @@ class _Columns:
     index_name: str
 
     def fields(self, rows: Lines, column: str) -> list[str]:
-        """Return the fields of a column; empty strings if a line is too short or there is no such column."""
+        """Return the fields of a column; empty strings if there is no such column."""
         position = self.positions.get(column)
-        return ["" if position is None or position >= len(row) else row[position] for row in rows]
+        return ["" if position is None else row[position] for row in rows]
 
 
 def lists_images(lines: Lines) -> bool:
@@ -48,23 +57,38 @@ def lists_images(lines: Lines) -> bool:
     return any(text.lower().endswith(IMAGE_SUFFIXES) for line in lines[:2] for text in line)
 
 
-def split_header(lines: Lines, n_images: int) -> tuple[Sequence[str], Lines] | None:
+def split_header(lines: Lines, n_images: int, label_column: str | None = None) -> tuple[Sequence[str], Lines] | None:
     """Split the lines into header (empty if there is none) and one row for each image; None if the numbers do not match.
 
-    The first line is a header only if it looks like one. If a row of labels were read as a header, every label would be
-    assigned to the wrong image.
+    The first line is a header only if it looks like one. If a row of labels were read as a header, or a header as a row of
+    labels, every label would be assigned to the wrong image.
     """
     first, rest = lines[0], lines[1:]
-    # pandas writes an empty string as the name of an unnamed index.
-    is_header = not first[0] or bool(find_columns(list(first), _COLUMNS))
-    # A line without known column names is a header if its last field is not the label of an image.
-    may_be_header = is_header or first[-1] not in {line[-1] for line in rest}
+    columns = list(zip(first, zip(*rest, strict=True), strict=True)) if rest else []
+    # pandas writes an empty string as the name of an unnamed index. A header is text, also above a column of numbers.
+    is_header = (
+        (not first[0] and len(first) > 1)
+        or bool(find_columns(first, with_label_column(_COLUMNS, label_column)))
+        or any(name and not _is_number(name) and all(map(_is_number, fields)) for name, fields in columns)
+    )
+    # A line without known column names is a header if none of its fields is in its column again, such as the label of an image.
+    may_be_header = is_header or all(name not in fields for name, fields in columns)
     if len(rest) == n_images and may_be_header:
         return first, rest
     return ([], lines) if len(lines) == n_images and not is_header else None
 
 
-def label_rows(array: Path, table: Path, lines: Lines, n_images: int, *, part: str) -> RawTable:
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def label_rows(
+    array: Path, table: Path, lines: Lines, n_images: int, *, part: str, label_column: str | None = None
+) -> RawTable:
     """Assign the rows of a table to the images of an array.
 
     Args:
@@ -73,17 +97,20 @@ def label_rows(array: Path, table: Path, lines: Lines, n_images: int, *, part: s
         lines: All lines of the table, in which ``split_header`` finds as many rows as images.
         n_images: Number of images in the array.
         part: "train", "valid" or "test" for all rows; "" to use the split column.
+        label_column: Name of the label column; by default one of the accepted names, or the only column without another use.
 
     Raises:
-        DataError: The split column contains an unknown part, or the index has unsorted numbers that do not count the images.
+        DataError: There is no label column, the split column contains an unknown part, or the index has unsorted numbers that
+            do not count the images.
+        UnknownNameError: There is no column ``label_column``.
     """
-    split = split_header(lines, n_images)
+    split = split_header(lines, n_images, label_column)
     if split is None:
         raise DataError(
             f"'{table}' must have a row for each of the {n_images} images; received {len(lines)} lines. Correct it."
         )
     header, rows = split
-    columns = _find_columns(header, rows)
+    columns = _find_columns(header, rows, table, label_column)
     image_numbers, index_notes = _match_rows_to_images(columns, rows, table)
     names = name_rows(array.name, n_images)
     labels, patients, parts, views = (columns.fields(rows, name) for name in ("label", "patient_id", "split", "view"))
@@ -92,19 +119,65 @@ def label_rows(array: Path, table: Path, lines: Lines, n_images: int, *, part: s
         for number, label, patient, split_name, view in zip(image_numbers, labels, patients, parts, views, strict=True)
         if label
     )
-    return RawTable(labelled, notes=(*index_notes, *_note_unlabelled(n_images - len(labelled), table.name)))
+    used = [header[position] for _, position in sorted(columns.positions.items(), key=lambda item: item[1])] if header else []
+    notes = (*index_notes, *_note_unlabelled(n_images - len(labelled), table.name), *describe_columns(table.name, header, used))
+    return RawTable(labelled, notes=notes)
 
 
-def _find_columns(header: Sequence[str], rows: Lines) -> _Columns:
-    found = find_columns(list(header), _COLUMNS)
+def _find_columns(header: Sequence[str], rows: Lines, table: Path, label_column: str | None) -> _Columns:
+    """Find the columns of a table.
+
+    Raises:
+        DataError: Several columns may contain the labels, or two columns have the same name.
+        UnknownNameError: There is no column ``label_column``.
+    """
+    check_label_column(header, label_column)
+    found = find_columns(header, with_label_column(_COLUMNS, label_column))
+    check_unique(header, found, table)
     positions = {column: header.index(name) for column, name in found.items()}
-    n_columns = len(header or rows[0])
-    positions.setdefault("label", n_columns - 1)
     is_named = "index" in positions or not header or not header[0]
     index_name = found.get("index", "")
-    if 0 not in positions.values():
-        positions.setdefault("index", 0)  # used as an index only if it counts the images
+    n_columns = len(header or rows[0])
+    has_index = n_columns > 1 and 0 not in positions.values() and _is_index(header, [row[0] for row in rows])
+    if has_index:
+        positions.setdefault("index", 0)
+    if "label" not in positions:
+        positions["label"] = _only_other_column(header, n_columns, positions, table)
     return _Columns(positions, is_named, "" if index_name.lower().startswith("unnamed") else index_name)
+
+
+def _is_index(header: Sequence[str], fields: Sequence[str]) -> bool:
+    """Return whether the first column, which has no known name, is an index: it has no name, or it counts the images."""
+    numbers = [_normalise_number(text) for text in fields]
+    if not all(number.isdecimal() for number in numbers) or len(set(numbers)) < len(numbers):
+        return bool(header) and not header[0]
+    return not header or not header[0] or sorted(map(int, numbers)) in (_count_from(0, numbers), _count_from(1, numbers))
+
+
+def _count_from(first: int, numbers: Sequence[str]) -> list[int]:
+    return list(range(first, first + len(numbers)))
+
+
+def _only_other_column(header: Sequence[str], n_columns: int, positions: Mapping[str, int], table: Path) -> int:
+    """Return the position of the only column without another use.
+
+    Raises:
+        DataError: There are several, or none.
+    """
+    others = [position for position in range(n_columns) if position not in positions.values()]
+    named = [position for position in others if not header or header[position]]
+    if len(named) == 1:
+        return named[0]
+    if not header:
+        raise DataError(
+            f"The label column of '{table}' must be known; received {n_columns} columns without names. Add a header with the "
+            "column label."
+        )
+    received = list_names([header[position] for position in named])
+    raise DataError(
+        f"The labels of '{table}' must be in a column {'|'.join(_COLUMNS['label'])}, or in the only one without other use; "
+        f"received {received}. Name it with --label-column, or rename it."
+    )
 
 
 def _match_rows_to_images(columns: _Columns, rows: Lines, table: Path) -> tuple[list[int], list[str]]:

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from automl_cxr.csv_io import read_lines
 from automl_cxr.data.arrays import ARRAY_SUFFIX, open_images
-from automl_cxr.data.csv_io import read_lines
 from automl_cxr.data.decode import describe_read_failure
 from automl_cxr.data.layout_rows import PART_OF_NAME, RawTable
 from automl_cxr.data.readers.array_labels import Lines, label_rows, lists_images, split_header
@@ -26,37 +26,59 @@ _LABEL_WORDS = {"label", "labels", "y", "target", "targets", "class", "classes"}
 
 @dataclass(frozen=True)
 class _Found:
-    """The files of a root: number of images of each array, lines of each table, and the reasons why others are not used."""
+    """The files of a root.
+
+    Attributes:
+        arrays: Number of images of each array.
+        tables: Lines of each table.
+        damaged: The error of each table that cannot be read.
+        ignored: The reasons why other files are not used.
+        label_column: Name of the label column, if it was chosen.
+    """
 
     arrays: Mapping[Path, int]
     tables: Mapping[Path, Lines]
+    damaged: Mapping[str, DataError]
     ignored: Mapping[str, str]
+    label_column: str | None
 
 
 _Pair = tuple[Path, Path]  # an array and its table
 
 
-def recognises(root: Path) -> bool:
+def recognises(root: Path, label_column: str | None = None) -> bool:
     """Return whether the root is an array, a table beside an array, or a folder with both."""
-    return root.suffix.casefold() == ARRAY_SUFFIX or bool(_matching_pairs(_find(root)))
+    return root.suffix.casefold() == ARRAY_SUFFIX or bool(_matching_pairs(_find(root, label_column)))
 
 
-def read(root: Path) -> RawTable:
+def read(root: Path, label_column: str | None = None) -> RawTable:
     """Read the images of one array, or of one array for each part, with their labels.
+
+    Args:
+        root: An array, a table, or a folder that contains both.
+        label_column: Name of the label column; by default one of the accepted names, or the only column without another use.
 
     Raises:
         DataError: There is no pair of array and table with equal numbers of rows, or the pairs are ambiguous, or a table
-            cannot be read.
+            cannot be read or has no clear label column.
+        UnknownNameError: A table has no column ``label_column``.
     """
-    found = _find(root)
+    found = _find(root, label_column)
     pairs = pair_up(root, _matching_pairs(found), found)
     labelled = [
-        label_rows(array, table, found.tables[table], found.arrays[array], part=_part_of(array) if len(pairs) > 1 else "")
+        label_rows(
+            array,
+            table,
+            found.tables[table],
+            found.arrays[array],
+            part=_part_of(array) if len(pairs) > 1 else "",
+            label_column=label_column,
+        )
         for array, table in pairs
     ]
     return RawTable(
         rows=tuple(row for one in labelled for row in one.rows),
-        ignored=found.ignored,
+        ignored={**found.ignored, **{name: str(error) for name, error in found.damaged.items()}},
         notes=(*(note for one in labelled for note in one.notes), *_notes_on_others(found, pairs)),
     )
 
@@ -64,7 +86,7 @@ def read(root: Path) -> RawTable:
 # Finding arrays and tables
 
 
-def _find(root: Path) -> _Found:
+def _find(root: Path, label_column: str | None) -> _Found:
     folder = root if root.is_dir() else root.parent
     try:
         visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
@@ -74,6 +96,7 @@ def _find(root: Path) -> _Found:
     files = [path for path in visible if root in (folder, path) or root.suffix.casefold() != path.suffix.casefold()]
     arrays: dict[Path, int] = {}
     tables: dict[Path, Lines] = {}
+    damaged: dict[str, DataError] = {}
     ignored: dict[str, str] = {}
     for path in files:
         if path.suffix.casefold() == ARRAY_SUFFIX:
@@ -87,11 +110,12 @@ def _find(root: Path) -> _Found:
         if path.suffix.casefold() == ".csv":
             try:
                 lines = read_lines(path)
-            except DataError:
-                continue  # it may belong to another program
+            except DataError as error:  # it may belong to another program
+                damaged[path.name] = error
+                continue
             if lines and not lists_images(lines):
                 tables[path] = lines
-    return _Found(arrays, tables, ignored)
+    return _Found(arrays, tables, damaged, ignored, label_column)
 
 
 def _matching_pairs(found: _Found) -> list[_Pair]:
@@ -99,7 +123,7 @@ def _matching_pairs(found: _Found) -> list[_Pair]:
         (array, table)
         for array, n_images in found.arrays.items()
         for table, lines in found.tables.items()
-        if split_header(lines, n_images) is not None
+        if split_header(lines, n_images, found.label_column) is not None
     ]
 
 
@@ -113,6 +137,8 @@ def pair_up(root: Path, matching: Sequence[_Pair], found: _Found) -> list[_Pair]
         DataError: No pair matches, or several do and neither names nor parts distinguish them.
     """
     if not matching:
+        for error in found.damaged.values():
+            raise error
         counts = [f"{path.name} has {n_images} images" for path, n_images in found.arrays.items()]
         counts += [f"{path.name} has {len(lines)} lines" for path, lines in found.tables.items()]
         counts += [f"{name} is {reason}" for name, reason in found.ignored.items()]

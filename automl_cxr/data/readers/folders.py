@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from automl_cxr.csv_io import read_header
 from automl_cxr.data.files import image_folders, visible_folders, walk_images
 from automl_cxr.data.layout_rows import PART_OF_NAME, ImageRow, RawTable
 from automl_cxr.data.readers.metadata import join_metadata
@@ -68,9 +69,16 @@ def keep_folder_split(joined: RawTable, rows: Iterable[ImageRow]) -> RawTable:
 def walk_root(root: Path) -> Iterator[tuple[str, str]]:
     """Check that a root is a folder and walk its images with ``walk_images``.
 
+    Tables in the root whose header cannot be read follow with the reason, because they may be meant as the labels.
+
     Raises:
         DataError: The root is a file.
     """
     if not root.is_dir():
         raise DataError(f"This layout needs a folder of class folders; received the file '{root}'. Name the folder.")
-    return walk_images(root)
+    yield from walk_images(root)
+    for path in sorted(root.glob("*.[cC][sS][vV]")):
+        try:
+            read_header(path)
+        except DataError as error:
+            yield path.name, str(error)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from automl_cxr.data.csv_io import COLUMN_NAMES, read_table
 from automl_cxr.data.files import explain_unusable, relative_path
 from automl_cxr.data.layout_rows import ImageRow, RawTable, parse_part
+from automl_cxr.data.table_columns import COLUMN_NAMES, read_table
+from automl_cxr.errors import DataError
 
 METADATA_NAME = "metadata.csv"
 
@@ -17,7 +18,8 @@ def join_metadata(root: Path, found: RawTable) -> RawTable:
     """Add patient, split and view from metadata.csv in the root to the images, matched by relative path.
 
     Raises:
-        DataError: The file is not a CSV file in UTF-8, or its split column contains an unknown part.
+        DataError: The file is not valid CSV in UTF-8, its split column contains an unknown part, or an
+            image has rows with different entries.
     """
     path = root / METADATA_NAME
     if not path.is_file():
@@ -26,11 +28,30 @@ def join_metadata(root: Path, found: RawTable) -> RawTable:
     if "image" not in columns:
         names = "|".join(COLUMN_NAMES["image"])
         return replace(found, notes=(*found.notes, f"{METADATA_NAME} has no column {names} and is not used."))
-    listed = {relative_path(root, record["image"]): record for record in records if record["image"]}
+    listed = _by_image(root, records)
     rows = tuple(_with_metadata(row, listed.get(row.image, {})) for row in found.rows)
     known = {row.image for row in rows} | set(found.ignored)
     missing = {image: _explain_listed(root, image) for image in listed if image not in known}
     return RawTable(rows, {**missing, **found.ignored}, (*found.notes, *_metadata_notes(rows, listed)))
+
+
+def _by_image(root: Path, records: Iterable[Mapping[str, str]]) -> dict[str, Mapping[str, str]]:
+    """Return the record of each image.
+
+    Raises:
+        DataError: An image has several records with different entries.
+    """
+    listed: dict[str, Mapping[str, str]] = {}
+    for record in records:
+        if record["image"]:
+            image = relative_path(root, record["image"])
+            entries = {column: text for column, text in record.items() if column != "image"}
+            if listed.setdefault(image, entries) != entries:
+                raise DataError(
+                    f"{METADATA_NAME} must have one row for each image; received rows with different entries for '{image}' in "
+                    f"'{root}'. Remove the wrong ones."
+                )
+    return listed
 
 
 def _with_metadata(row: ImageRow, record: Mapping[str, str]) -> ImageRow:
@@ -46,7 +67,7 @@ def _metadata_notes(rows: Collection[ImageRow], listed: Mapping[str, Mapping[str
     n_unlisted = sum(row.image not in listed for row in rows)
     if n_unlisted:
         yield (
-            f"{n_unlisted} of {len(rows)} images are not listed in {METADATA_NAME}, so each of them counts as its own patient. "
+            f"{n_unlisted} of {len(rows)} images are not listed in {METADATA_NAME}, so they have no patient. "
             "The image column must contain paths relative to the data folder."
         )
     labels = [(row.label, listed[row.image].get("label", "")) for row in rows if row.image in listed]

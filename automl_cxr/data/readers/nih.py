@@ -1,7 +1,8 @@
 """NIH ChestX-ray14 in its original form: images in twelve folders, a CSV file of labels, and two lists of parts.
 
-The original CSV file has CRLF line ends and eleven column names in twelve fields, because ``OriginalImage[Width,Height]`` is
-split at its comma. All columns that are read are before this one, so the header contains their correct positions.
+The original CSV file has CRLF line ends and eleven column names in twelve fields: ``OriginalImage[Width,Height]`` is split at
+its comma, and the header ends in a comma. Its rows have eleven fields. It is the only table whose rows may be shorter than
+the header.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from automl_cxr.data.csv_io import Columns, read_columns, read_table
 from automl_cxr.data.files import visible_folders, walk_images
 from automl_cxr.data.layout_rows import ImageRow, RawTable
+from automl_cxr.data.table_columns import Columns, read_columns, read_table
 from automl_cxr.errors import DataError
 
 _COLUMNS: Columns = {
@@ -50,7 +51,8 @@ def read(root: Path) -> RawTable:
         DataError: There is no label table, or more than one; or none of its images is on disk.
     """
     table = _only_entry_table(root)
-    listed = {record["image"]: record for record in read_table(table, _COLUMNS)[1] if record["image"]}
+    records = read_table(table, _COLUMNS, empty_last_name=True)[1]
+    listed = {record["image"].strip(): record for record in records if record["image"]}
     path_of, ignored = _find_images(table.parent)
     present = [name for name in listed if name in path_of]
     if not present:
@@ -61,7 +63,10 @@ def read(root: Path) -> RawTable:
     single = [name for name in present if _is_single(listed[name]["label"])]
     part_of = _read_lists(table.parent)
     rows = tuple(_row(path_of[name], listed[name], part_of.get(name, "")) for name in single)
-    return RawTable(rows, ignored, tuple(_notes(table.name, listed, path_of, present)))
+    notes = [*_notes(table.name, listed, path_of, present)]
+    if part_of and part_of.keys().isdisjoint(present):
+        notes.append(f"None of the images is in {' or '.join(_LISTS)}, so a split is made.")
+    return RawTable(rows, ignored, tuple(notes))
 
 
 def _only_entry_table(root: Path) -> Path:

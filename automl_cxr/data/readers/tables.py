@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from automl_cxr.data.csv_io import COLUMN_NAMES, read_columns, read_table
+from automl_cxr.csv_io import read_header
 from automl_cxr.data.files import explain_unusable, image_folders, relative_path
 from automl_cxr.data.layout_rows import ImageRow, RawTable, parse_part
 from automl_cxr.data.readers.metadata import METADATA_NAME
+from automl_cxr.data.table_columns import (
+    COLUMN_NAMES,
+    Columns,
+    check_label_column,
+    describe_columns,
+    list_names,
+    read_columns,
+    read_table,
+    with_label_column,
+)
 from automl_cxr.errors import DataError
 
 
-def recognises(root: Path) -> bool:
+def recognises(root: Path, label_column: str | None = None) -> bool:
     """Return whether the root is a CSV file, or a folder with one table of images that are not in class folders."""
     if not root.is_dir():
         return root.suffix.casefold() == ".csv"
-    tables = _label_tables(root)
+    names = with_label_column(COLUMN_NAMES, label_column)
+    tables = _label_tables(root, names)
     if len(tables) != 1:
         return False
     folders = {folder.name for folder in image_folders(root)}
@@ -24,51 +36,58 @@ def recognises(root: Path) -> bool:
         return True
     # Two or more image folders may be class folders, which the table supplements, or only storage, such as NIH's images_001
     # and images_002. Class folders have the names of labels, and metadata.csv is always a supplement.
-    return tables[0].name != METADATA_NAME and not folders & _labels_in(tables[0])
+    return tables[0].name != METADATA_NAME and not folders & _labels_in(tables[0], names)
 
 
-def _labels_in(table: Path) -> set[str]:
+def _labels_in(table: Path, names: Columns) -> set[str]:
     try:
-        return {record["label"] for record in read_table(table)[1]}
+        return {record["label"] for record in read_table(table, names)[1]}
     except DataError:
         return set()  # recognised, so that reading it reports the error
 
 
-def read(root: Path) -> RawTable:
+def read(root: Path, label_column: str | None = None) -> RawTable:
     """Read the table and check that the listed files exist.
+
+    Args:
+        root: The table, or a folder that contains one.
+        label_column: Name of the label column; by default one of the accepted names.
 
     Raises:
         DataError: There is no table, or more than one; or the table is not a CSV file in UTF-8, lacks a column, or lists no
             existing file.
+        UnknownNameError: There is no column ``label_column``.
     """
-    path = root if root.is_file() else _only_table(root)
-    columns, records = read_table(path)
-    for column in ("image", "label"):
+    names = with_label_column(COLUMN_NAMES, label_column)
+    path = root if root.is_file() else _only_table(root, names)
+    columns, records = read_table(path, names)
+    header = read_header(path)
+    check_label_column(header, label_column)
+    for column, remedy in (("image", "Rename one"), ("label", "Rename one, or name it with --label-column")):
         if column not in columns:
-            raise DataError(
-                f"The table '{path}' must have a column {'|'.join(COLUMN_NAMES[column])}; "
-                f"received {', '.join(columns.values()) or 'no column'}. Rename one."
-            )
-    return _rows_from_records(path, records)
+            accepted = "|".join(names[column])
+            raise DataError(f"The table '{path}' must have a column {accepted}; received {list_names(header)}. {remedy}.")
+    found = _rows_from_records(path, records)
+    return replace(found, notes=(*found.notes, *describe_columns(path.name, header, list(columns.values()))))
 
 
-def _only_table(root: Path) -> Path:
-    tables = _label_tables(root)
+def _only_table(root: Path, accepted: Columns) -> Path:
+    tables = _label_tables(root, accepted)
     if len(tables) != 1:
         names = ", ".join(path.name for path in tables) or "none"
         raise DataError(
-            f"The layout 'csv' needs exactly one table with columns {'|'.join(COLUMN_NAMES['image'])} and "
-            f"{'|'.join(COLUMN_NAMES['label'])} in '{root}'; found {names}. Name the CSV file to use."
+            f"The layout 'csv' needs exactly one table with columns {'|'.join(accepted['image'])} and "
+            f"{'|'.join(accepted['label'])} in '{root}'; found {names}. Name the CSV file to use."
         )
     return tables[0]
 
 
-def _label_tables(root: Path) -> list[Path]:
+def _label_tables(root: Path, names: Columns) -> list[Path]:
     """List the CSV files directly in a folder that have columns for image and label."""
     tables = []
     for path in sorted(root.glob("*.[cC][sS][vV]")):
         try:
-            columns = read_columns(path)
+            columns = read_columns(path, names)
         except DataError:
             continue  # it may belong to another program
         if "image" in columns and "label" in columns:

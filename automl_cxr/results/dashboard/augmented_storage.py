@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import io
+import logging
 import threading
 import time
 from collections.abc import Container, Mapping, Sequence
@@ -26,11 +27,12 @@ from automl_cxr.errors import AutomlCxrError, StudyError
 from automl_cxr.optuna_private import FrozenStudy, study_id_of, trial_id_of
 from automl_cxr.results.dashboard.dashboard_attributes import Attributes, DashboardAttributes, parse_artifact_id
 from automl_cxr.results.dashboard.notes import note_of_study, notes_of_trials
-from automl_cxr.results.dashboard.trial_page import PAGE_FILE, has_page, render_trial_page
+from automl_cxr.results.dashboard.trial_page import PAGE_FILE, has_page, render_problem_page, render_trial_page
 from automl_cxr.results.figures import Figures
 from automl_cxr.storage.storage_proxy import StorageProxy
 from automl_cxr.study.store import StudyStore
 
+_LOGGER = logging.getLogger(__name__)
 _MAX_AGE = 20.0  # seconds during which computed notes and figures are reused while a search is running
 _UPLOADS = ".artifacts"  # folder of the files that users attach; study names do not begin with a dot
 _FIGURES = ("learning_curves", "parallel_coordinates", "cost", "pareto", "confusion", "roc", "precision_recall", "reliability")
@@ -45,12 +47,14 @@ class _Augmentation:
         computed_at: Time of the computation, in seconds of ``time.monotonic``.
         of_study: Attributes of the study, one mapping for each note and figure. The notes of trials are among them.
         of_trials: Attributes of each trial by trial id, one mapping for each artifact.
+        problem: The reason why they cannot be computed, or "".
     """
 
     n_ended: int = -1
     computed_at: float = -1e9
     of_study: Sequence[Attributes] = ()
     of_trials: Mapping[int, Sequence[Attributes]] = field(default_factory=dict)
+    problem: str = ""
 
 
 _NO_AUGMENTATION = _Augmentation()
@@ -73,7 +77,8 @@ class AugmentedStorage(StorageProxy):
     def load_augmented_study(self, study_id: int) -> None:
         """Compute the notes and figures of a study, if trials have finished since the last computation.
 
-        Nothing is added to a study that is damaged or was created by another program.
+        Nothing is added to a study that was created by another program. A damaged study gets a note with the reason, which is
+        also logged once.
         """
         with self._lock:
             previous = self._augmentations.get(study_id, _NO_AUGMENTATION)
@@ -81,8 +86,18 @@ class AugmentedStorage(StorageProxy):
                 return
             try:
                 self._augmentations[study_id] = self._augment(study_id, previous)
-            except (AutomlCxrError, OSError, KeyError, ValueError):
-                self._augmentations[study_id] = _Augmentation(computed_at=time.monotonic())
+            except Exception as error:  # noqa: BLE001 - whatever is damaged, the dashboard shows the study itself
+                self._augmentations[study_id] = self._explain(study_id, previous, error)
+
+    def _explain(self, study_id: int, previous: _Augmentation, error: Exception) -> _Augmentation:
+        """Return a note with the reason why the notes and figures of a study cannot be computed."""
+        reason = str(error) if isinstance(error, AutomlCxrError) else f"{type(error).__name__}: {error}"
+        name = self._backend.get_study_name_from_id(study_id)
+        if reason != previous.problem:
+            _LOGGER.warning("The notes and figures of study '%s' cannot be computed. %s", name, reason)
+        study = optuna.load_study(study_name=name, storage=self._backend)
+        note = DashboardAttributes(study, []).note(f"**The notes and figures of this study cannot be computed.** {reason}")
+        return _Augmentation(computed_at=time.monotonic(), of_study=[note], problem=reason)
 
     def open_store(self, study_id: int) -> StudyStore | None:
         """Open the study with this id. Return None if its files are not in the runs folder."""
@@ -193,8 +208,10 @@ class TrialArtifacts:
             if store is None:
                 raise ArtifactNotFound(artifact_id)
             return io.BytesIO(render_trial_page(store, number).encode())
-        except (AutomlCxrError, OSError, KeyError, IndexError, ValueError) as error:
+        except (KeyError, IndexError) as error:  # there is no such study or trial
             raise ArtifactNotFound(artifact_id) from error
+        except (AutomlCxrError, OSError, ValueError) as error:
+            return io.BytesIO(render_problem_page(number, str(error)).encode())
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         self._folder.mkdir(exist_ok=True)

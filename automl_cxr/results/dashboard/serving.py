@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from automl_cxr.errors import UsageError
+from automl_cxr.results.dashboard.access import Access, Application, protect
 from automl_cxr.storage.urls import open_existing_storage
 
 
@@ -27,35 +28,45 @@ class _QuietHandler(WSGIRequestHandler):
         """Ignore the message."""
 
 
-def serve_dashboard(storage: str, *, runs: Path, host: str, port: int, on_ready: Callable[[], None]) -> None:
-    """Serve the dashboard until the process is interrupted.
+def serve_dashboard(
+    storage: str,
+    *,
+    runs: Path,
+    host: str,
+    port: int,
+    other_hosts: Collection[str] = (),
+    allow_changes: bool = False,
+    on_ready: Callable[[str], None],
+) -> None:
+    """Serve the dashboard until the process is interrupted. A browser needs the token that the address contains.
 
     Args:
         storage: Optuna storage URL, which must exist.
         runs: Folder of the studies' files.
-        host: Address to listen on. The dashboard has no login: an address other than 127.0.0.1 is open to the network.
+        host: Address to listen on. HTTP is not encrypted: on a network that others can read, use an SSH tunnel.
         port: Port to listen on.
-        on_ready: Called when the server accepts requests.
+        other_hosts: Further host names under which browsers may open the dashboard, such as that of a reverse proxy.
+        allow_changes: Allow browsers to create, rename and delete studies, to change trials and to attach files. Otherwise
+            only notes can be written.
+        on_ready: Called with the address of the dashboard when the server accepts requests.
 
     Raises:
         StudyError: The storage does not exist.
         UsageError: The server cannot listen on the address.
     """
-    app = dashboard_app(open_existing_storage(storage), runs)
+    access = Access(host, port, other_hosts, allow_changes)
+    app = protect(dashboard_app(open_existing_storage(storage), runs), access)
     try:
         server = make_server(host, port, app, server_class=_ThreadedServer, handler_class=_QuietHandler)
     except (OSError, OverflowError) as error:
         raise UsageError(f"The dashboard cannot listen on {host}:{port} ({error}). Choose another --port or --host.") from error
     with server:
-        on_ready()
+        on_ready(access.url)
         with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is the usual way to stop the server
             server.serve_forever()
 
 
-_Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]  # WSGI
-
-
-def dashboard_app(backend: Any, runs: Path) -> _Application:
+def dashboard_app(backend: Any, runs: Path) -> Application:
     """Return the dashboard as a WSGI application that computes notes and figures when the details of a study are requested.
 
     Args:

@@ -39,6 +39,11 @@ def render_trial_page(store: StudyStore, number: int) -> str:
     return render_page(f"Trial {number} of study {store.name}", [Section("Figures", parts)])
 
 
+def render_problem_page(number: int, reason: str) -> str:
+    """Render the page of a trial whose figures cannot be drawn, with the reason."""
+    return render_page(f"Trial {number}", [Section("Figures", [Text(reason, is_warning=True)])])
+
+
 def _plot_scores(store: StudyStore, number: int) -> go.Figure:
     import plotly.graph_objects as go
 

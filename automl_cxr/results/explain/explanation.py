@@ -19,6 +19,7 @@ from automl_cxr.results.explain.shap_overlays import shap_explainer
 from automl_cxr.results.explain.shap_values import DEFAULT_EVALUATIONS, MIN_EVALUATIONS, TimeIsUpError, load_shap
 from automl_cxr.results.tables import safe_cells
 
+_INDEX_FILE = "index.csv"
 INDEX_COLUMNS = (
     "image", "label", "predicted", "probability", "explained", "explained_probability", "method", "detail", "outside",
 )  # fmt: skip
@@ -167,10 +168,11 @@ def write_explanations(
         method, detail and outside, as in ``HeatmapOverlay``.
 
     Raises:
-        UsageError: The folder cannot be written; other errors as in ``explain``.
+        UsageError: The folder cannot be written, or contains an index.csv of another program; other errors as in ``explain``.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _check_index(folder / _INDEX_FILE)
     except OSError as error:
         raise UsageError(f"Cannot write into {folder} ({error.strerror or error}). Choose another folder.") from error
     numbers = {str(image): number for number, image in enumerate(images, start=1)}
@@ -180,5 +182,15 @@ def write_explanations(
         file = write_overlay(overlay, folder, numbers[overlay.image])
         rows.append({"file": file.name, **{name: getattr(overlay, name) for name in INDEX_COLUMNS}})
     index = pd.DataFrame(rows, columns=["file", *INDEX_COLUMNS])
-    safe_cells(index).to_csv(folder / "index.csv", index=False)
+    safe_cells(index).to_csv(folder / _INDEX_FILE, index=False)
     return index
+
+
+def _check_index(file: Path) -> None:
+    """Raise UsageError if the index in the folder was not written by this function."""
+    if not file.exists():
+        return
+    with file.open(encoding="utf-8", errors="replace") as stream:
+        header = stream.readline().rstrip("\n")
+    if header != ",".join(("file", *INDEX_COLUMNS)):
+        raise UsageError(f"The pictures are listed in {file}, which is another file. Choose another folder with --out.")

@@ -1,14 +1,13 @@
 """Figures of the hyperparameters: parallel coordinates, slices and importances, each as a table and a figure.
 
-The importances are drawn by ``optuna.visualization``. Its parallel coordinates and slices are not used: its parallel
-coordinates show the observed range instead of the searched range and have one trace for each trial, and its slices form a
-single row with 300 pixels for each hyperparameter, which does not fit on a phone.
+The figures of ``optuna.visualization`` are not used: its parallel coordinates show the observed range instead of the searched
+range and have one trace for each trial, its slices form a single row with 300 pixels for each hyperparameter, which does not
+fit on a phone, and its importances rank conditional hyperparameters together with those that are active in all trials.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +15,8 @@ import pandas as pd
 
 from automl_cxr.engine.space import Choice, Float, Int
 from automl_cxr.errors import StudyError
-from automl_cxr.results.figures.style import PALE, SCALE, joined_lines, styled
-from automl_cxr.results.importance import PED_ANOVA, importance_request
+from automl_cxr.results.figures.style import ACCENT, PALE, SCALE, joined_lines, styled
+from automl_cxr.results.importance import PED_ANOVA, importance_table
 from automl_cxr.study.store import StudyStore
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ _MAX_TICKS = 8  # integers on an axis
 _SLICES_PER_ROW = 2
 _SLICE_HEIGHT = 230  # pixels
 _AXIS_HEIGHT = 44  # pixels of an axis of parallel coordinates
+_BAR_HEIGHT = 26  # pixels of a bar of importances
 _MAX_LETTERS = 36  # of the choices on an axis of parallel coordinates
 
 
@@ -154,24 +154,40 @@ def _short(value: Any) -> str:
 
 
 def plot_importance(store: StudyStore, *, evaluator: str = PED_ANOVA) -> go.Figure:
-    """Plot the importance of each hyperparameter as bars. Raises the errors of ``results.importance.importance_table``."""
-    import plotly.graph_objects as go
-    from optuna.visualization import plot_param_importances
+    """Plot the importance of each hyperparameter as bars, those of conditional hyperparameters in a subplot of their own.
 
-    request = importance_request(store, evaluator=evaluator)
-    figure = go.Figure()
-    if request.params:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # warnings about few trials; the column "trials" of the table has their number
-            figure = plot_param_importances(
-                request.study, evaluator=request.evaluator, params=list(request.params), target_name=store.spec.objective
-            )
-    return styled(
-        figure,
-        f"Importances by {evaluator}",
-        xaxis_title=f"share for {store.spec.objective}",
-        yaxis={"title": None, "automargin": True},
+    Raises the errors of ``results.importance.importance_table``.
+    """
+    from plotly.subplots import make_subplots
+
+    table = importance_table(store, evaluator=evaluator)
+    table = table[table["left_out"] == ""]
+    ranking, conditional = table[~table["conditional"]], table[table["conditional"]]
+    parts = [("Active in all trials", ranking, list(ranking["parameter"]))]
+    if not conditional.empty:
+        labels = [f"{row.parameter} ({row.trials} trials)" for row in conditional.itertuples()]
+        parts.append(("Conditional: share within the trials in which it is active", conditional, labels))
+    figure = make_subplots(
+        rows=len(parts),
+        subplot_titles=[title for title, _, _ in parts] if len(parts) > 1 else None,
+        row_heights=[max(1, len(rows)) for _, rows, _ in parts],
     )
+    for number, (_, rows, labels) in enumerate(parts, start=1):
+        shares = rows["importance"]
+        figure.add_bar(
+            x=shares,
+            y=labels,
+            orientation="h",
+            text=[f"{share:.2f}" for share in shares],
+            marker_color=ACCENT if number == 1 else PALE,
+            showlegend=False,
+            row=number,
+            col=1,
+        )
+    figure.update_xaxes(range=[0, 1.05], title=f"share for {store.spec.objective}")
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    height = max(400, _BAR_HEIGHT * len(table) + 120 * len(parts))
+    return styled(figure, f"Importances by {evaluator}", height=height)
 
 
 def plot_slices(store: StudyStore) -> go.Figure:

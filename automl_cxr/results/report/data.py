@@ -9,7 +9,7 @@ import pandas as pd
 from automl_cxr.records import PartRecord
 from automl_cxr.results.html_page import Part, Section, Table, Text
 from automl_cxr.results.report.report_data import ReportData
-from automl_cxr.results.report.text_format import counted
+from automl_cxr.results.report.text_format import counted, images_without_patient
 
 _MAX_UNREADABLE = 20
 
@@ -29,6 +29,9 @@ def data_section(data: ReportData) -> Section:
         caption = f"Unreadable and therefore excluded: {counted(len(split.unreadable), 'image')}"
         shown = f" (the first {_MAX_UNREADABLE} are listed)" if len(split.unreadable) > _MAX_UNREADABLE else ""
         parts.append(Table(pd.DataFrame(rows), caption + shown))
+    without_patient = images_without_patient(split, data.spec.unknown_patients)
+    if without_patient:
+        parts.append(Text(without_patient, is_warning=True))
     if not split.grouped:
         parts.append(Text("Patients are unknown. Every image is treated as a separate patient.", is_warning=True))
     return Section("Data and split", parts)
@@ -77,6 +80,7 @@ def digests_table(data: ReportData) -> pd.DataFrame:
         "seed of the split": str(split.seed),
         "origin of the split": split.origin,
         "patients known": "yes" if split.grouped else "no",
+        "images without a patient": str(split.n_without_patient) if split.grouped else "all",
         "class without a finding": spec.normal_class or "not specified",
         "image size": f"{spec.image_size} pixels, {spec.fit}",
     }

@@ -11,7 +11,15 @@ from automl_cxr.engine.space import Choice, Float, Int
 from automl_cxr.records import PartRecord
 from automl_cxr.results.html_page import Section, Text
 from automl_cxr.results.report.report_data import ReportData
-from automl_cxr.results.report.text_format import capitalised, counted, duration, listed, number_word, times
+from automl_cxr.results.report.text_format import (
+    capitalised,
+    counted,
+    duration,
+    images_without_patient,
+    listed,
+    number_word,
+    times,
+)
 from automl_cxr.study.provenance import SearchEntry
 
 _SAMPLERS: Mapping[str, str] = MappingProxyType(
@@ -109,6 +117,9 @@ def _split(data: ReportData) -> list[str]:
     sentences = [f"{how}: {listed([*parts, test])}."]
     if split.folds:
         sentences.append(f"Folds were drawn {by}, stratified by class.")
+    without_patient = images_without_patient(split, data.spec.unknown_patients)
+    if without_patient:
+        sentences.append(without_patient)
     if split.unreadable:
         were = "was" if len(split.unreadable) == 1 else "were"
         sentences.append(f"{capitalised(counted(len(split.unreadable), 'image'))} could not be read and {were} excluded.")
@@ -271,12 +282,13 @@ def _ensembles(data: ReportData) -> list[str]:
 def _evaluation(data: ReportData) -> list[str]:
     opened = data.test_opened
     selected = listed(["epochs", "trials", *(["the members of ensembles"] if data.ensembles else [])])
-    sentences = [f"These scores are optimistic, because the same images were used to select {selected}."]
+    sentences = [f"These scores are optimistic, because the same images were used to select {selected}.", *data.source_warnings]
     if not opened:
         return [*sentences, "The test part has not been evaluated."]
     last, objective = opened[-1], data.spec.objective
     recently = "" if len(opened) == 1 else f", most recently on {last['when'][:10]}"
     sentences.append(f"The test part was evaluated {times(len(opened))}{recently}.")
+    last = next((entry for entry in reversed(opened) if entry["scores"]), last)  # predictions of test images have no scores
     score = last["scores"].get(objective)
     if score is not None:
         in_evaluation = "" if len(opened) == 1 else " in the most recent evaluation"

@@ -17,6 +17,7 @@ from automl_cxr.scoring.intervals import Interval, bootstrap_interval
 from automl_cxr.scoring.metrics import METRICS, score_predictions
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.provenance import SearchEntry
+from automl_cxr.study.source_overlap import source_warnings
 from automl_cxr.study.spec import StudySpec
 from automl_cxr.study.store import StudyStore
 from automl_cxr.study.study_audit import load_audit
@@ -67,6 +68,7 @@ class ReportData:
         intervals: 95% bootstrap interval by patient of each metric that is defined for them.
         ensembles: Record of each ensemble of the study, by name.
         test_opened: Recorded evaluations of the test part: ``when``, ``what`` (the model) and ``scores``.
+        source_warnings: Overlap of the parts with the images that were used for models from which the study started.
         audit: The audit recorded with the study; None if the study has no audit.
         root: Folder to which the image ids are relative; None if the images are not available or not located yet.
         no_pictures_reason: Message for the reader if the images are not available.
@@ -86,6 +88,7 @@ class ReportData:
     intervals: Mapping[str, Interval]
     ensembles: Mapping[str, Mapping[str, Any]]
     test_opened: Sequence[Mapping[str, Any]] = field(default=())
+    source_warnings: Sequence[str] = field(default=())
     audit: Audit | None = None
     root: Path | None = None
     no_pictures_reason: str = ""
@@ -129,6 +132,7 @@ def read_report_data(store: StudyStore) -> ReportData:
         intervals=_intervals(predictions, spec, scores),
         ensembles=read_ensembles(store),
         test_opened=store.test_opened(),
+        source_warnings=source_warnings(store.folder),
         audit=load_audit(store),
     )
 

@@ -56,7 +56,8 @@ def hyperparameters_section(data: ReportData) -> Section:
             plot_or_reason(
                 figures.importance,
                 "Importance: how strongly each hyperparameter distinguishes the best tenth of the trials from the others. "
-                "Importances of few trials are unreliable.",
+                "Importances of few trials are unreliable. Conditional hyperparameters are compared within the trials in which "
+                "they are active, so their shares cannot be compared with those of the others.",
             ),
             plot_or_reason(figures.slices, "Score of each finished trial against each hyperparameter."),
         ],

@@ -77,6 +77,7 @@ def warnings_of(data: ReportData) -> list[str]:
             f"These scores are optimistic: the same images selected the best of {counts.complete} trials and the epochs. Only "
             "an evaluation on the test part can show by how much."
         )
+    warnings += data.source_warnings
     if data.audit is not None:
         warnings += data.audit.warnings
     if data.heatmaps is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from automl_cxr.records import SplitRecord
+
 _NUMBER_WORDS = (
     "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
 )  # fmt: skip
@@ -37,6 +39,21 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min"
     return f"{minutes // 60:,} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60:,} h"
+
+
+def images_without_patient(split: SplitRecord, choice: str | None) -> str:
+    """State what was done with the images of a study that have no patient although others have one; "" if there are none.
+
+    Args:
+        split: Split of the study.
+        choice: Its setting ``unknown_patients``.
+    """
+    n = split.n_without_patient
+    if not n:
+        return ""
+    were = "was" if n == 1 else "were"
+    treated = f"{were} excluded" if choice == "drop" else f"{were} {'' if n == 1 else 'each '}treated as a separate patient"
+    return f"{capitalised(counted(n, 'image'))} without a known patient {treated}."
 
 
 def capitalised(sentence: str) -> str:

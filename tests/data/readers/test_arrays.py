@@ -9,7 +9,7 @@ import pytest
 
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data.layouts import find_layout
-from automl_cxr.errors import DataError
+from automl_cxr.errors import DataError, UnknownNameError
 
 WriteArray = Callable[..., Path]
 LABELS = [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 0]
@@ -54,7 +54,7 @@ def test_an_array_with_labels_is_a_data_set_of_its_rows(write_array: WriteArray)
         pd.Series(LABELS).to_csv(),
         pd.Series(LABELS, dtype=float).to_csv(),
         pd.DataFrame({"label": LABELS}).to_csv(index=False),
-        pd.DataFrame({"Target": LABELS, "age": range(12)}).to_csv(),
+        pd.DataFrame({"Target": LABELS}).to_csv(),
         pd.DataFrame({"image_id": range(12), "Finding": LABELS}).to_csv(index=False),
         pd.DataFrame({"Unnamed: 0": range(12), "class": LABELS}).to_csv(index=False),
         pd.DataFrame({"row": range(12), "diagnosis": LABELS}).to_csv(index=False),
@@ -132,6 +132,68 @@ def test_texts_patients_parts_and_missing_labels_are_read(write_array: WriteArra
         ["07", "p", "valid", ""],
     ]
     assert dataset.notes[0] == "1 rows of labels.csv have no label and are not used."
+
+
+def test_the_label_column_is_a_known_name_or_the_only_other_column_or_chosen(write_array: WriteArray) -> None:
+    root = write_array()
+    rows = [f"{row},{label},{60 + row}" for row, label in enumerate(LABELS)]
+    (root / "labels.csv").write_text(lines("index,diagnosis,age", *rows))
+    with pytest.raises(DataError, match=r"must be in a column label\|.* received diagnosis, age\. Name it with --label"):
+        load_dataset(root)
+    chosen = load_dataset(root, label_column="Diagnosis")
+    assert list(chosen.table["label"]) == IN_ORDER
+    assert chosen.notes[0] == "labels.csv: columns used: index, diagnosis; not used: age."
+    with pytest.raises(UnknownNameError, match=r"Unknown label column 'diagnoses'\. Did you mean 'diagnosis'"):
+        load_dataset(root, label_column="diagnoses")
+    (root / "labels.csv").write_text(
+        lines("diagnosis,patient_id,index", *(f"{label},p,{row}" for row, label in enumerate(LABELS)))
+    )
+    assert labels_in_order(root) == IN_ORDER
+    (root / "labels.csv").write_text(lines("age,target", *(f"{60 + row},{label}" for row, label in enumerate(LABELS))))
+    assert labels_in_order(root) == IN_ORDER
+
+
+@pytest.mark.parametrize("columns", ["{0},{1},{2}", "scan-{0},{1}", "{1},{2}"])
+def test_several_columns_without_names_are_refused(write_array: WriteArray, columns: str) -> None:
+    root = write_array()
+    (root / "labels.csv").write_text(lines(*(columns.format(row, label, row % 2) for row, label in enumerate(LABELS))))
+    with pytest.raises(DataError, match=r"received . columns without names\. Add a header"):
+        load_dataset(root)
+
+
+def test_a_header_is_never_read_as_a_label(write_array: WriteArray) -> None:
+    # One label is missing. If the header were read as a label, each image would get the label of its neighbour.
+    root = write_array()
+    (root / "labels.csv").write_text(lines("diagnosis", *LABELS[1:]))
+    with pytest.raises(DataError, match=r"images\.npy has 12 images, labels\.csv has 12 lines"):
+        find_layout(root, "arrays").read(root)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("3,a,b", r"line 5 of '.*labels\.csv' has 3 instead of 2"),
+        ("3", r"line 5 of '.*labels\.csv' has 1 instead of 2"),
+        ('3,"a', r"labels\.csv' is not valid CSV from line 5 on"),
+    ],
+)
+def test_a_damaged_row_is_refused_with_its_line(write_array: WriteArray, row: str, reason: str) -> None:
+    root = write_array()
+    rows = [f"{number},{label}" for number, label in enumerate(LABELS)]
+    (root / "labels.csv").write_text(lines("index,label", *rows[:3], row, *rows[4:]))
+    for data in (root, root / "labels.csv", root / "images.npy"):
+        with pytest.raises(DataError, match=reason):
+            load_dataset(data)
+
+
+def test_an_empty_label_does_not_shift_the_others(write_array: WriteArray) -> None:
+    root = write_array()
+    labels = ["a", "", *"ab" * 5]
+    for text in (lines(*labels), pd.Series(labels, name="label").to_csv(index=False), lines("what", *labels)):
+        (root / "labels.csv").write_text(text)
+        table = load_dataset(root).table
+        assert list(table["label"]) == ["a", *"ab" * 5]
+        assert list(table["image"][:2]) == ["images.npy#00", "images.npy#02"]
 
 
 def test_a_label_is_never_read_as_a_header(write_array: WriteArray) -> None:

@@ -85,6 +85,14 @@ def test_images_missing_from_the_table_are_counted(download: Path, write_image: 
     }
 
 
+def test_lists_that_name_no_image_are_reported(download: Path) -> None:
+    for name in ("train_val_list.txt", "test_list.txt"):
+        (download / name).write_text("images/" + (download / name).read_text().replace("\n", "\nimages/"))
+    dataset = load_dataset(download)
+    assert "None of the images is in train_val_list.txt or test_list.txt, so a split is made." in dataset.notes
+    assert set(dataset.table["split"]) == {""}
+
+
 def test_an_image_on_both_lists_is_in_the_test_part(download: Path) -> None:
     with (download / "test_list.txt").open("a") as file:
         file.write("\n00000001_000.png\n")
@@ -107,6 +115,19 @@ def test_a_table_without_images_on_disk_is_refused_with_a_remedy(write_folders: 
     write_table(root, {"00000001_000.png": "Mass"})
     with pytest.raises(DataError, match=r"found none of 1, such as '00000001_000.png'. Unpack the images there"):
         load_dataset(root)
+
+
+def test_only_the_last_empty_name_of_the_header_may_lack_a_field(write_folders: WriteFolders) -> None:
+    """The header has twelve fields and the rows have eleven; a row of ten or twelve has fields in other columns."""
+    root = write_folders(["images/00000001_000.png", "images/00000002_000.png", "images/00000003_000.png"])
+    labels = {"00000001_000.png": "Mass", "00000002_000.png": "Hernia", "00000003_000.png": "Mass"}
+    table = write_table(root, labels)
+    text = table.read_text()
+    assert len(load_dataset(root).table) == 3
+    for wrong, found in (("00000002_000.png,Hernia,", 12), ("00000002_000.png", 10)):
+        table.write_text(text.replace("00000002_000.png,Hernia", f"{wrong}"))
+        with pytest.raises(DataError, match=rf"line 3 of '.*' has {found} instead of 11"):
+            load_dataset(root)
 
 
 def test_two_tables_are_refused(download: Path) -> None:

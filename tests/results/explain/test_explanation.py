@@ -364,3 +364,15 @@ def test_the_command_line_explains(finished, tmp_path, monkeypatch, capfd):
     code, _, err = run("missing.png")
     assert code == 1
     assert "not explained: missing.png: missing" in err
+
+
+def test_the_index_of_the_pictures_does_not_replace_another_file(tmp_path, models):
+    index = tmp_path / "index.csv"
+    index.write_text("image,label\na.png,covid\n")
+    classifier, options = classifier_of(models, "one"), ExplanationOptions(method="activations")
+    with pytest.raises(UsageError, match="which is another file"):
+        write_explanations(classifier, [], options, tmp_path)
+    assert index.read_text() == "image,label\na.png,covid\n"
+    for _ in range(2):
+        write_explanations(classifier, [], options, tmp_path / "out")
+    assert (tmp_path / "out" / "index.csv").exists()

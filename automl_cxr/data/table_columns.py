@@ -1,0 +1,119 @@
+"""The columns of tables of images: their accepted names, and the rows of a table under standard names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from automl_cxr.csv_io import read_header, read_rows
+from automl_cxr.errors import DataError, UnknownNameError
+
+Columns = Mapping[str, tuple[str, ...]]
+"""Standard column name to the accepted names in a file, in order of preference."""
+
+_MAX_NAMES = 12  # in a message
+
+COLUMN_NAMES: Columns = {
+    "image": ("path", "image", "filename"),
+    "label": ("label", "class", "finding"),
+    "patient_id": ("patient_id", "patientid", "patient"),
+    "split": ("split",),
+    "view": ("view",),
+}
+
+
+def with_label_column(names: Columns, label_column: str | None) -> Columns:
+    """Return the accepted names with one chosen name for the label column; unchanged if it is None."""
+    return names if label_column is None else {**names, "label": (fold_name(label_column),)}
+
+
+def fold_name(name: str) -> str:
+    """Return a column name for comparison: without outer spaces, and regardless of case."""
+    return name.strip().casefold()
+
+
+def find_columns(header: Sequence[str], names: Columns = COLUMN_NAMES) -> dict[str, str]:
+    """Find the standard columns in a header. Return standard name to name in the file, the first of several."""
+    by_folded = {fold_name(name): name for name in reversed(header)}
+    known = {column: [name for name in spellings if name in by_folded] for column, spellings in names.items()}
+    return {column: by_folded[found[0]] for column, found in known.items() if found}
+
+
+def check_label_column(header: Sequence[str], label_column: str | None) -> None:
+    """Check that a chosen label column exists.
+
+    Raises:
+        UnknownNameError: No column has this name.
+    """
+    if label_column is not None and fold_name(label_column) not in map(fold_name, header):
+        raise UnknownNameError("label column", label_column, [name.strip() for name in header if name.strip()])
+
+
+def check_unique(header: Sequence[str], columns: Mapping[str, str], path: Path) -> None:
+    """Check that each used column is named once.
+
+    Raises:
+        DataError: Two columns have the name of a used column.
+    """
+    folded = [fold_name(name) for name in header]
+    for name in columns.values():
+        positions = [str(position) for position, other in enumerate(folded, start=1) if other == fold_name(name)]
+        if len(positions) > 1:
+            raise DataError(
+                f"A table must name each column once; '{path}' has the name '{name.strip()}' for the columns "
+                f"{', '.join(positions)}. Rename the others."
+            )
+
+
+def read_columns(path: Path, names: Columns = COLUMN_NAMES) -> dict[str, str]:
+    """Read the header of a table. Return standard column names to names in the file.
+
+    Raises:
+        DataError: The file is not a CSV file in UTF-8.
+    """
+    return find_columns(read_header(path), names)
+
+
+def read_table(
+    path: Path, names: Columns = COLUMN_NAMES, *, empty_last_name: bool = False
+) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """Read a CSV file without type conversion, so that a class named NA and a patient named 007 are unchanged.
+
+    Args:
+        path: The file.
+        names: Accepted names of the columns to read.
+        empty_last_name: As in ``csv_io.read_rows``.
+
+    Returns:
+        Standard column names to names in the file; and for each row a mapping of standard names to strings without outer
+        spaces. The column image keeps its spaces, because file names may contain them.
+
+    Raises:
+        DataError: The file is not valid CSV in UTF-8, its rows have different numbers of fields, or it has two columns of the
+            same name.
+    """
+    header, rows = read_rows(path, empty_last_name=empty_last_name)
+    columns = find_columns(header, names)
+    check_unique(header, columns, path)
+    positions = {column: header.index(name) for column, name in columns.items()}
+    return columns, [{column: _clean(row[position], column) for column, position in positions.items()} for row in rows]
+
+
+def _clean(text: str, column: str) -> str:
+    stripped = text.strip()
+    return text if stripped and column == "image" else stripped
+
+
+def list_names(header: Sequence[str]) -> str:
+    """Return the names of a header for a message, the first ones of a wide table."""
+    names = [name.strip() or "''" for name in header]
+    more = f", ... ({len(names)} columns)" if len(names) > _MAX_NAMES else ""
+    return (", ".join(names[:_MAX_NAMES]) + more) or "no column"
+
+
+def describe_columns(table_name: str, header: Sequence[str], used: Sequence[str]) -> tuple[str, ...]:
+    """Return a note on the columns that are used and not used; no note if all are used."""
+    others = [name for name in header if name not in used and name.strip()]
+    if not others:
+        return ()
+    return (f"{table_name}: columns used: {', '.join(filter(None, map(str.strip, used)))}; not used: {list_names(others)}.",)

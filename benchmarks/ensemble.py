@@ -34,7 +34,7 @@ from radiographs import default_radiographs, default_weights, existing_folder
 from threadpoolctl import threadpool_limits
 
 from automl_cxr.ensemble.baselines import greedy_weights, rank_members, top_k_weights
-from automl_cxr.ensemble.build import DEFAULT_METHOD, METHODS, build_weight_scorer
+from automl_cxr.ensemble.build import METHODS, build_weight_scorer
 from automl_cxr.ensemble.combiners import Combiner, WeightedAverage
 from automl_cxr.ensemble.exact_two_member import exact_two_member_weights
 from automl_cxr.ensemble.genetic import evolve_weights, seed_weights
@@ -48,6 +48,8 @@ from automl_cxr.scoring.predictions import Predictions, align
 UNREGULARISED = GeneticSettings(halvings=0, brier_weight=0.0, shrinkage=0.0, restarts=3, patience=50)
 REFERENCE = (6, 1292, 4)  # members, images, classes
 Fit = Callable[[WeightScorer, tuple[str, ...]], Combiner]
+
+BY_CLASS = "ga-by-class"
 
 
 def draw_weight_scorer(n_members: int, n_images: int, n_classes: int, seed: int) -> WeightScorer:
@@ -205,7 +207,7 @@ def _method(method: str, settings: GeneticSettings = DEFAULT_SETTINGS) -> Fit:
 
 
 COMPARED: Mapping[str, Fit] = {
-    f"{DEFAULT_METHOD} (default)": _method(DEFAULT_METHOD),
+    BY_CLASS: _method(BY_CLASS),
     "best single": _method("best"),
     "top-5 mean": _top_5,
     "average": _method("average"),
@@ -277,8 +279,8 @@ def compare_on_other_patients(arguments: argparse.Namespace, fits: Mapping[str, 
 
 def _out_of_fold(valid: list[Predictions]) -> float:
     """Return the out-of-fold score of the default method, as ``ensemble build`` prints it; NaN with too few patients."""
-    comparison = compare_methods_out_of_fold(valid, methods=(DEFAULT_METHOD,))
-    return float("nan") if comparison is None else 100 * comparison.methods[DEFAULT_METHOD].score
+    comparison = compare_methods_out_of_fold(valid, methods=(BY_CLASS,))
+    return float("nan") if comparison is None else 100 * comparison.methods[BY_CLASS].score
 
 
 def _print_comparison(collection: str, rows: Mapping[str, list[tuple[float, float]]]) -> None:

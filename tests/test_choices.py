@@ -7,7 +7,7 @@ from automl_cxr.data.layouts import LAYOUTS
 from automl_cxr.data.patients import UNKNOWN_PATIENTS
 from automl_cxr.engine import optuna_proposer
 from automl_cxr.engine.registry import FOLD_PRUNERS, PRUNERS, SAMPLERS
-from automl_cxr.ensemble.build import METHODS
+from automl_cxr.ensemble.build import AUTO, METHODS
 from automl_cxr.results.explain.explanation import METHODS as EXPLANATION_METHODS
 from automl_cxr.results.export import SUFFIXES
 from automl_cxr.results.importance import EVALUATORS
@@ -30,7 +30,7 @@ from automl_cxr.study.fidelity import FIDELITIES
         (choices.LAYOUT_NAMES, [layout.name for layout in LAYOUTS]),
         (choices.UNKNOWN_PATIENTS_NAMES, UNKNOWN_PATIENTS),
         (choices.TABLE_FORMATS, FORMATS),
-        (choices.ENSEMBLE_METHODS, METHODS),
+        (choices.ENSEMBLE_METHODS, (AUTO, *METHODS)),
         (choices.EXPLANATION_METHODS, EXPLANATION_METHODS),
         (choices.EXPORT_FORMATS, SUFFIXES),
         (choices.IMPORTANCE_EVALUATORS, EVALUATORS),

@@ -74,11 +74,12 @@ def ensemble() -> None:
 @click.argument("files", nargs=-1, type=_TABLE_TYPE, metavar="[FILES]...")
 @click.option(
     "--method",
-    default="ga-by-class",
+    default="auto",
     show_default=True,
     metavar="NAME",
-    help=f"Method that combines the members: {list_choices(ENSEMBLE_METHODS)}. ga is a genetic algorithm with one weight per "
-    "member, ga-by-class with one per member and class; sweep is exact for two members.",
+    help=f"Method that combines the members: {list_choices(ENSEMBLE_METHODS)}. auto is the simplest method "
+    "within one standard error of the best one out of fold; ga is a genetic algorithm with one weight per member, ga-by-class "
+    "with one per member and class; sweep is exact for two members.",
 )
 @click.option(
     "--objective",

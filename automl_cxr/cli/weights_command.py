@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from automl_cxr.cli.options import debug_option, json_option
-from automl_cxr.cli.output import human_bytes, print_json, print_message, print_table, shown_path
+from automl_cxr.cli.output import human_bytes, print_json, print_message, print_table
 from automl_cxr.cli.sections import CommandSection, SectionedCommand
 
 _DIGEST_DIGITS = 12
@@ -55,7 +55,7 @@ def weights(folder: str | None, as_json: bool) -> None:
 def _shown(row: Mapping[str, Any]) -> dict[str, str]:
     """Return the cells of a row of the table."""
     if row["file"]:
-        location = shown_path(row["file"])
+        location = row["file"]
     elif row["status"] == "downloadable":
         location = "downloaded by Keras at the first use"
     else:

@@ -64,9 +64,10 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 )
 
 
-DEFAULT_METHOD = "ga-by-class"
-"""Its test macro-F1 was half a point above that of ``ga`` over 80 splits of four collections, and again over 40 new splits
-(benchmarks/README.md)."""
+AUTO = "auto"
+"""Instead of a method: the simplest of the methods that are within one standard error of the best one out of fold."""
+
+DEFAULT_METHOD = AUTO
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +89,7 @@ class FittedEnsemble:
 def fit_ensemble(
     members: Sequence[Predictions],
     *,
-    method: str = DEFAULT_METHOD,
+    method: str,
     objective: Objective = MACRO_F1,
     settings: GeneticSettings = DEFAULT_SETTINGS,
 ) -> FittedEnsemble:
@@ -128,14 +129,16 @@ def methods_for(n_members: int) -> tuple[str, ...]:
 
 
 def check_method(method: str, n_members: int) -> None:
-    """Refuse a method that does not exist or needs another number of members.
+    """Refuse a method that is not ``AUTO``, does not exist or needs another number of members.
 
     Raises:
         UnknownNameError: There is no such method.
         UsageError: The method needs another number of members.
     """
+    if method == AUTO:
+        return
     if method not in METHODS:
-        raise UnknownNameError("ensemble method", method, METHODS)
+        raise UnknownNameError("ensemble method", method, (AUTO, *METHODS))
     if method not in methods_for(n_members):
         raise UsageError(f"The method '{method}' is for {METHODS[method].n_members} members; received {n_members}. Try ga.")
 

@@ -17,6 +17,7 @@ from automl_cxr.scoring.predictions import Predictions
 
 _FOLDS = (5, 3, 2)  # the first number with which every class has images outside each fold is used
 SIMPLEST = "best"
+_ERRORS_OF_INTERVAL = 2 * 1.96  # width of a 95 % interval in standard errors
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +52,13 @@ class MethodComparison:
         methods: Results by method name, simplest first.
         recommended: For each method, the simplest method that it is not distinguishably better than; the method itself if
             there is none.
+        within_one_error: The simplest method whose score is at most one standard error of the difference below the best.
     """
 
     n_folds: int
     methods: Mapping[str, MethodScore]
     recommended: Mapping[str, str]
+    within_one_error: str
 
 
 def compare_methods_out_of_fold(
@@ -92,7 +95,7 @@ def compare_methods_out_of_fold(
         for name, predictions in out_of_fold.items()
     }
     recommended = {name: _simplest_equal(name, gains[name]) for name in names}
-    return MethodComparison(int(folds.max()) + 1, scores, recommended)
+    return MethodComparison(int(folds.max()) + 1, scores, recommended, _simplest_within_one_error(scores, gains))
 
 
 def _folds(scorer: WeightScorer, patients: Sequence[str], seed: int) -> np.ndarray | None:
@@ -133,6 +136,22 @@ def _higher_is_better(difference: float, interval: Interval, sign: int) -> tuple
     if sign > 0:
         return difference, interval
     return -difference, Interval(-interval.high, -interval.low, interval.level)
+
+
+def _simplest_within_one_error(
+    scores: Mapping[str, MethodScore], gains: Mapping[str, Mapping[str, tuple[float, Interval]]]
+) -> str:
+    """Find the simplest method that the best one exceeds by at most one standard error (Breiman et al. 1984).
+
+    The standard error is estimated from the 95 % interval of the difference by patient.
+    """
+    best = max(scores, key=lambda name: scores[name].gain)
+
+    def is_within(name: str) -> bool:
+        gain, interval = gains[best][name]
+        return gain <= (interval.high - interval.low) / _ERRORS_OF_INTERVAL
+
+    return next(name for name in scores if name == best or is_within(name))
 
 
 def _simplest_equal(method: str, gains: Mapping[str, tuple[float, Interval]]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from automl_cxr.data.patient_folds import patient_folds
-from automl_cxr.ensemble.build import DEFAULT_METHOD, FittedEnsemble, check_method, compare_methods
+from automl_cxr.ensemble.build import AUTO, DEFAULT_METHOD, FittedEnsemble, check_method, compare_methods
 from automl_cxr.ensemble.combiners import CalibratedCombiner, Combiner
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.ensemble.member_selection import near_duplicates
@@ -19,6 +19,9 @@ from automl_cxr.ensemble.weight_scoring import WeightScorer
 from automl_cxr.scoring.calibration import expected_calibration_error, fit_temperature, with_temperature
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval
 from automl_cxr.scoring.predictions import Predictions, align
+
+WITHOUT_COMPARISON = "average"
+"""The method that ``AUTO`` uses if there are too few patients for a comparison out of fold: it has no fitted weights."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Combination:
     Attributes:
         names: Names of the members, in order.
         method: A name in ``METHODS``.
+        is_chosen: Whether the method was chosen by its out-of-fold score (``AUTO``).
         objective: The metric that the ensemble was fitted for.
         combiner: Combines the members, with the temperature.
         member_scores: Each member's score by the objective's metric.
@@ -56,6 +60,7 @@ class Combination:
 
     names: tuple[str, ...]
     method: str
+    is_chosen: bool
     objective: Objective
     combiner: Combiner
     member_scores: tuple[float, ...]
@@ -68,8 +73,11 @@ class Combination:
 
     @property
     def recommended(self) -> str:
-        """The simplest method that this one is not distinguishably better than; the method itself if there is none."""
-        return self.method if self.comparison is None else self.comparison.recommended[self.method]
+        """The simplest method that this one is not distinguishably better than; the method itself if there is none.
+
+        A method that was chosen by its out-of-fold score is recommended itself.
+        """
+        return self.method if self.comparison is None or self.is_chosen else self.comparison.recommended[self.method]
 
     def methods_table(self) -> list[dict[str, Any]]:
         """Return one row for each method: score on the fitted images, score out of fold, and gain over the best member."""
@@ -92,6 +100,12 @@ class Combination:
                 "The score on other patients is unknown, because a class has only one patient."
             )
         result = self.comparison.methods[name]
+        if self.is_chosen:
+            return (
+                f"Use {name}: {metric} {result.score:.4f} out of fold ({self.interval.low:.4f} to {self.interval.high:.4f}), "
+                f"{result.gain:+.4f} against the best member ({result.interval.low:+.4f} to {result.interval.high:+.4f}). "
+                "It is the simplest method within one standard error of the best."
+            )
         sentence = (
             f"{name}: {metric} {result.score:.4f} out of fold ({self.interval.low:.4f} to {self.interval.high:.4f}), "
             f"{result.gain:+.4f} against the best member ({result.interval.low:+.4f} to {result.interval.high:+.4f})."
@@ -116,7 +130,7 @@ def combine_members(
     Args:
         members: Labelled predictions of each member, on images that no member was trained on.
         names: Names of the members.
-        method: A name in ``METHODS``.
+        method: ``AUTO``, or a name in ``METHODS``.
         objective: The metric to optimise.
         settings: Settings of the genetic algorithm; folds and resamples use the same seed.
 
@@ -132,6 +146,9 @@ def combine_members(
     members = [replace(images, probabilities=one) for one in probabilities]
     fitted = compare_methods(members, objective=objective, settings=settings)
     comparison = compare_methods_out_of_fold(members, objective=objective, settings=settings)
+    is_chosen = method == AUTO
+    if is_chosen:
+        method = WITHOUT_COMPARISON if comparison is None else comparison.within_one_error
     combiner = fitted[method].combiner
     out_of_fold = None if comparison is None else comparison.methods[method].predictions
     calibration = _calibrate(out_of_fold, settings.seed)
@@ -142,6 +159,7 @@ def combine_members(
     return Combination(
         names=tuple(names),
         method=method,
+        is_chosen=is_chosen,
         objective=objective,
         combiner=combiner,
         member_scores=tuple(objective.score(images.labels, one) for one in probabilities),

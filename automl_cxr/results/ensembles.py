@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from automl_cxr.ensemble.build import DEFAULT_METHOD, METHODS, build_weight_scorer, check_method
+from automl_cxr.ensemble.build import AUTO, DEFAULT_METHOD, METHODS, build_weight_scorer, check_method
 from automl_cxr.ensemble.combiners import combiner_from_record
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.ensemble.member_selection import choose_diverse
@@ -115,7 +115,7 @@ def build_ensemble(
         members: Trial numbers; by default the best trials.
         diverse: Select members from the 50 best trials by score and diversity.
         predictions: Tables of other programs for the same images, added as members. The ensemble then contains no models.
-        method: A name in ``ensemble.build.METHODS``.
+        method: "auto", or a name in ``ensemble.build.METHODS``.
         objective: Metric to optimise; by default the study's first objective.
         settings: Settings of the genetic algorithm.
         seed: Seed of the genetic algorithm; by default the seed of the study.
@@ -133,8 +133,8 @@ def build_ensemble(
         raise UsageError(f"An ensemble needs at least one member; received --top {top}.")
     if diverse and members is not None:
         raise UsageError("--members and --diverse exclude each other; received both. Omit one of them.")
-    if method not in METHODS:
-        raise UnknownNameError("ensemble method", method, METHODS)
+    if method not in (AUTO, *METHODS):
+        raise UnknownNameError("ensemble method", method, (AUTO, *METHODS))
     _check_name(name)
     seed = store.spec.seed if seed is None else seed
     resolved_objective = Objective.named(objective or store.spec.objective, normal_class=store.spec.normal_index)
@@ -174,7 +174,7 @@ def build_ensemble_of_tables(
     Args:
         predictions: Tables of labelled predictions for the same images, on which no model was trained; see
             ``scoring.prediction_tables``.
-        method: A name in ``ensemble.build.METHODS``.
+        method: "auto", or a name in ``ensemble.build.METHODS``.
         objective: Metric to optimise.
         normal_class: Name of the class without a finding, for metrics that need it; by default detected by name.
         settings: Settings of the genetic algorithm.

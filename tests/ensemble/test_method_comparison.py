@@ -43,10 +43,32 @@ def test_a_real_gain_is_reported() -> None:
 
 @pytest.mark.slow
 def test_without_a_gain_the_best_member_is_recommended() -> None:
-    result = combine_members(members_of_noise(4), names=NAMES[:4], settings=QUICK)
+    result = combine_members(members_of_noise(4), names=NAMES[:4], method="ga", settings=QUICK)
     assert result.recommended == "best"
     assert "The gain is not distinguishable from 0" in result.verdict()
     assert len(result.duplicates) == 6
+
+
+@pytest.mark.slow
+def test_auto_uses_the_simplest_method_within_one_standard_error_of_the_best() -> None:
+    noise = combine_members(members_of_noise(4), names=NAMES[:4], settings=QUICK)
+    assert (noise.method, noise.recommended, noise.is_chosen) == ("best", "best", True)
+    gain = combine_members(draw_members(6, n=600, seed=1), names=NAMES[:6], settings=QUICK)
+    assert gain.comparison is not None
+    assert gain.method == gain.comparison.within_one_error != "best"
+    scores = {name: result.score for name, result in gain.comparison.methods.items()}
+    errors = {
+        name: (result.interval.high - result.interval.low) / (2 * 1.96) for name, result in gain.comparison.methods.items()
+    }
+    assert scores[gain.method] >= max(scores.values()) - 2 * max(errors.values())
+    assert gain.verdict().startswith(f"Use {gain.method}: macro_f1 {scores[gain.method]:.4f} out of fold")
+
+
+def test_auto_averages_members_that_cannot_be_compared() -> None:
+    members = [replace(member, patients=("one",) * len(member)) for member in draw_members(3)]
+    result = combine_members(members, names=NAMES[:3], settings=QUICK)
+    assert (result.method, result.comparison) == ("average", None)
+    assert "the score on other patients is unknown" in result.verdict().lower()
 
 
 @pytest.mark.slow

@@ -192,6 +192,7 @@ class TrialRecord:
         best_epoch: Epoch whose weights are saved (COMPLETE), from 1; None with folds, because it differs between the networks.
         folds: Number of folds, one network for each; None without cross-validation.
         attempts: Number of starts; more than one after an interrupted search.
+        deaths: Number of the last attempts, one after the other, whose search process died before a new epoch was recorded.
         parent: Number of the trial whose training this trial continues.
         retries: Errors after which the trial was run again, each as "class of the error: message".
     """
@@ -211,6 +212,7 @@ class TrialRecord:
     best_epoch: int | None = None
     folds: int | None = None
     attempts: int = 1
+    deaths: int = 0
     parent: int | None = None
     retries: tuple[str, ...] = ()
 

@@ -137,7 +137,11 @@ class StudyProposer(ABC):
         trials = self._read()
         stored = trials[number]
         trial = optuna.Trial(self._study, trial_id_of(stored))
-        trial.set_user_attr("attempts", stored.user_attrs.get("attempts", 1) + 1)
+        attempts, epochs = stored.user_attrs.get("attempts", 1), max(read_scores(stored), default=0)
+        if epochs > stored.user_attrs.get("epochs_at_progress", 0):
+            trial.set_user_attr("epochs_at_progress", epochs)
+            trial.set_user_attr("attempts_at_progress", attempts - len(stored.user_attrs.get("retries", ())))
+        trial.set_user_attr("attempts", attempts + 1)
         if stored.params or "rung" in stored.user_attrs:
             return self._begin(trial, Slot(stored.user_attrs.get("rung"), stored.user_attrs.get("parent")))
         slot = self._next_slot(trials)  # the process ended before the trial had a rung or values

@@ -20,7 +20,7 @@ from automl_cxr.study.objective import staging_folder
 from automl_cxr.study.resource_errors import explained_resource_errors
 from automl_cxr.study.store import StudyStore
 
-_MAX_ATTEMPTS = 5  # of a trial whose drivers died; after that, the trial is probably the cause
+_MAX_DEATHS = 5  # of drivers during a trial that makes no progress; after that, the trial is probably the cause
 _MAX_REFUSALS = 100  # refused trials before the first trained one; samplers use the violations of refused trials
 _MAX_FAILURES = 5  # failed trials before the first success; after that, all configurations probably fail
 
@@ -99,12 +99,12 @@ class RecordedProposer:
         return None
 
     def _next_abandoned(self) -> int | None:
-        """Return a trial that a dead driver abandoned. Trials whose drivers died too often are marked as FAILED."""
+        """Return a trial that a dead driver abandoned. Trials without progress whose drivers died too often are FAILED."""
         for record in self._store.abandoned(self._monitor):
-            if record.attempts - len(record.retries) < _MAX_ATTEMPTS:
+            if record.deaths < _MAX_DEATHS:
                 return record.number
             self._proposer.resume(record.number)
-            reason = f"The search process died {record.attempts} times during this trial: the memory may be insufficient."
+            reason = f"The search process died {record.deaths} times during this trial: the memory may be insufficient."
             self.finish(record.number, TrialEnd(Outcome.FAILED, error=reason))
         return None
 

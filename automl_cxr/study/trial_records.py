@@ -201,9 +201,17 @@ def _to_record(trial: optuna.trial.FrozenTrial) -> TrialRecord:
         best_epoch=attrs.get("best_epoch"),
         folds=attrs.get("folds"),
         attempts=attrs.get("attempts", 1),
+        deaths=_count_deaths(attrs, scores),
         parent=attrs.get("parent"),
         retries=tuple(attrs.get("retries", ())),
     )
+
+
+def _count_deaths(attrs: Mapping[str, Any], scores: Mapping[int, float]) -> int:
+    """Count the attempts since the last one that recorded a new epoch, without those that ended with an error."""
+    if max(scores, default=0) > attrs.get("epochs_at_progress", 0):
+        return 0
+    return attrs.get("attempts", 1) - len(attrs.get("retries", ())) - attrs.get("attempts_at_progress", 0)
 
 
 def _score(trial: optuna.trial.FrozenTrial, scores: Mapping[int, float]) -> float | None:

@@ -144,7 +144,7 @@ GIB = 2**30
 
 @pytest.mark.parametrize(
     ("address", "source"),
-    [("127.0.0.1:1", "the value of --address"), (None, "the value of the environment variable RAY_ADDRESS")],
+    [("127.0.0.1:1", "--address"), (None, "the environment variable RAY_ADDRESS")],
 )
 def test_an_address_without_a_cluster_is_reported_with_its_origin(monkeypatch, address, source):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")

@@ -278,6 +278,25 @@ def test_a_trial_that_interrupts_every_driver_fails_after_five_attempts(prepare,
     assert "died 5 times" in prepared.store.record(1).error
 
 
+@pytest.mark.slow
+def test_a_trial_that_makes_progress_continues_however_often_its_drivers_die(prepare, quick_search):
+    prepared = prepare(epochs=9)
+
+    def interrupt_after(n_epochs):
+        def interrupt(proposal, epoch):
+            if epoch > n_epochs:
+                raise KeyboardInterrupt
+
+        return interrupt
+
+    for n_epochs in range(1, 8):
+        with pytest.raises(KeyboardInterrupt):
+            quick_search(prepared, trials=1, epochs=9, between_epochs=interrupt_after(n_epochs))
+    quick_search(prepared, trials=1, epochs=9)
+    record = prepared.store.record(0)
+    assert (record.state, record.attempts) == (TrialState.COMPLETE, 8)
+
+
 def test_the_staging_folder_of_a_live_driver_is_not_removed(prepare):
     store = prepare().store
     with DriverHeartbeat(store.folder) as other:

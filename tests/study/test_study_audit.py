@@ -9,6 +9,7 @@ from automl_cxr.data.phantoms import draw_phantoms
 from automl_cxr.results.classifier import classifier_of_trial, load_ensemble
 from automl_cxr.results.ensembles import build_ensemble
 from automl_cxr.study.study_audit import load_audit
+from automl_cxr.study.study_folder import claim_folder
 
 
 @pytest.fixture
@@ -50,6 +51,7 @@ def test_folds_are_audited_too(prepare):
 
 
 def test_an_audit_that_cannot_be_written_does_not_prevent_the_search(prepare, tmp_path):
+    claim_folder("s", runs=tmp_path, storage=f"sqlite:///{tmp_path}/studies.db")
     (tmp_path / "s" / "audit.json" / "in-the-way").mkdir(parents=True)
     prepared = prepare()
     assert any("could not be audited" in note for note in prepared.notes)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from automl_cxr.optuna_private import enqueued_values
 from automl_cxr.study.store import StudyStore
-
-_POSITION = "portfolio"  # user attribute: position of a trial's configuration in the portfolio, from 0
 
 
 def enqueue_portfolio(store: StudyStore) -> None:
-    """Enqueue the configurations of the portfolio that are not among the trials yet.
+    """Enqueue the configurations of the portfolio that are not among the trials yet, in their order.
 
     The caller holds the lock ``creation_lock``.
     """
-    known = {trial.user_attrs.get(_POSITION) for trial in store.study.get_trials(deepcopy=False)}
-    for position, point in enumerate(store.spec.space.portfolio):
-        if position not in known:
-            store.study.enqueue_trial(dict(point), user_attrs={_POSITION: position})
+    space = store.spec.space
+    trials = store.study.get_trials(deepcopy=False) if space.portfolio else []
+    known = {space.key({**enqueued_values(trial), **trial.params}) for trial in trials}
+    for point in space.portfolio:
+        if space.key(point) not in known:
+            store.study.enqueue_trial(dict(point))

@@ -69,19 +69,19 @@ def test_an_ensemble_is_built_from_tables_and_applied_to_tables(run, tables):
     assert "; not used: none; 120 of 120 rows do not sum to 1: divided by their sums" in err
     for text in ("model0.csv", "ga-by-class", "stacking", "out-of-fold ECE", "against the best member", "calibration:"):
         assert text in out
-    assert "next: automl-cxr ensemble apply ensembles/ga-by-class-3 TABLES..." in out
-    record = json.loads(Path("ensembles/ga-by-class-3/ensemble.json").read_text())
+    assert "next: automl-cxr ensemble apply ensembles/auto-3 TABLES..." in out
+    record = json.loads(Path("ensembles/auto-3/ensemble.json").read_text())
     assert [row["name"] for row in record["members"]] == [file.name for file in tables]
-    code, out, _ = run("ensemble", "apply", "ensembles/ga-by-class-3", *tables)
+    code, out, _ = run("ensemble", "apply", "ensembles/auto-3", *tables)
     assert code == 0
     rows = list(csv.DictReader(io.StringIO(out)))
     assert len(rows) == 120
     assert list(rows[0])[:2] == ["image", "class"]
-    code, _, err = run("ensemble", "apply", "ensembles/ga-by-class-3", *tables, "--out", tables[0].name)
+    code, _, err = run("ensemble", "apply", "ensembles/auto-3", *tables, "--out", tables[0].name)
     assert (code, "must not replace the table" in err) == (2, True)
-    code, _, err = run("ensemble", "apply", "ensembles/ga-by-class-3", *tables[:2])
+    code, _, err = run("ensemble", "apply", "ensembles/auto-3", *tables[:2])
     assert (code, "one table for each member" in err) == (2, True)
-    assert run("evaluate", "ensembles/ga-by-class-3")[0] == 1
+    assert run("evaluate", "ensembles/auto-3")[0] == 1
 
 
 def test_index_and_fold_columns_are_no_classes_and_are_printed(run, tables):
@@ -105,12 +105,12 @@ def test_names_like_formulas_are_unchanged_in_tables_that_are_read_again(run, ta
         file.write_text(text.replace(".png,p", ".png,-0000").replace("\n", "\n@"))
         file.write_text(file.read_text().removesuffix("@"))
     assert run("ensemble", "build", "--predictions", *tables[:2], *QUICK)[0] == 0
-    code, _, err = run("ensemble", "apply", "ensembles/ga-by-class-2", *tables[:2], "--out", "combined.csv")
+    code, _, err = run("ensemble", "apply", "ensembles/auto-2", *tables[:2], "--out", "combined.csv")
     assert code == 0, err
     (combined,) = read_prediction_tables(["combined.csv"])
     assert set(combined.predictions.classes) == {"-1", "+ve", "=cmd"}
     assert set(combined.predictions.ids) == {f"@{row}.png" for row in range(120)}
-    code, _, err = run("ensemble", "apply", "ensembles/ga-by-class-2", "combined.csv", "combined.csv")
+    code, _, err = run("ensemble", "apply", "ensembles/auto-2", "combined.csv", "combined.csv")
     assert code == 0, err
 
 

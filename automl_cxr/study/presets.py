@@ -88,9 +88,10 @@ def _preset_of_study_file(name: str, values: Mapping[str, Any]) -> Preset:
 
 def _preset(space_name: str, values: Mapping[str, Any], settings: Mapping[str, Any]) -> TrialConfig:
     fixed = {name: value for name, value in values.items() if name not in ("image_size", "epochs")}
-    space = load_space(space_name).fix(fixed)
+    original_space = load_space(space_name)
+    space = original_space.fix(fixed)
     TrialConfig.from_values(space.constants)  # raises for unknown names and impossible values
-    refuse_unused_fixed(space, fixed)
+    refuse_unused_fixed(original_space, fixed)
     preset = space.preset()
     if preset is None:
         missing = [parameter.name for parameter in space.parameters if parameter.default is None]

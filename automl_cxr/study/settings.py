@@ -135,7 +135,7 @@ def choose_space(
     space = check_space(original_space.fix(fixed))
     if existing is None:  # studies of earlier versions, which had no such check, can be continued
         refuse_unused(original_space, original_space.names)
-        refuse_unused_fixed(space, fixed)
+        refuse_unused_fixed(original_space, fixed)
     if options.batch_size is not None and "batch_size" in space.names:
         raise UsageError(f"The batch size is set twice: by --batch-size and by the space {name} or --set. Omit one of them.")
     return name, text

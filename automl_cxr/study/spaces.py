@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from automl_cxr.config import TrialConfig, used_by_of
@@ -121,20 +121,23 @@ def refuse_unused(space: Space, names: Collection[str]) -> None:
         )
 
 
-def refuse_unused_fixed(space: Space, fixed: Collection[str]) -> None:
+def refuse_unused_fixed(original: Space, fixed: Mapping[str, Value]) -> None:
     """Check that every hyperparameter that the user fixed has an effect on at least one network of a space.
 
-    If the family was fixed, the other hyperparameters of the space are checked too. Otherwise they are not: ``--set loss=ce``
-    is accepted for a space that also searches ``focal_gamma``.
+    If the family of a space was replaced, the other hyperparameters of the space are checked too. Otherwise they are not:
+    ``--set loss=ce`` is accepted for a space that also searches ``focal_gamma``, and a family can be chosen of a space that
+    searches it.
 
     Args:
-        space: The space, with the fixed values.
-        fixed: The hyperparameters that were fixed.
+        original: The space without the fixed values.
+        fixed: The fixed hyperparameters.
 
     Raises:
         SpaceError: A hyperparameter has no effect.
     """
-    refuse_unused(space, space.names if "family" in fixed else fixed)
+    space = original.fix(fixed)
+    is_replaced = "family" in fixed and all(parameter.name != "family" for parameter in original.parameters)
+    refuse_unused(space, space.names if is_replaced else tuple(fixed))
 
 
 def _boundary_values(parameter: object) -> list[Value]:

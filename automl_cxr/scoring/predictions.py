@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,17 +108,7 @@ class Predictions:
         """
         try:
             return cls(**_read_arrays(path))
-        except (
-            OSError,
-            EOFError,
-            KeyError,
-            MemoryError,  # a damaged header may contain a huge size
-            NotImplementedError,  # zipfile: unknown compression method
-            RuntimeError,  # zipfile: encrypted member
-            ValueError,
-            zipfile.BadZipFile,
-            zlib.error,
-        ) as error:
+        except Exception as error:  # NumPy and zipfile raise many types of exceptions for a damaged file
             reason = getattr(error, "strerror", None) or str(error).partition("\n")[0][:_MAX_REASON] or type(error).__name__
             raise DataError(
                 f"Predictions must be an npz file written by this program. Received '{os.fspath(path)}' ({reason}). "
@@ -176,7 +164,7 @@ def _mismatch(which: str, what: str, received: str) -> DataError:
 
 
 def _read_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the five arrays. A damaged file raises one of the exceptions that ``from_npz`` handles."""
+    """Read the five arrays. A damaged file raises an exception of any type."""
     with open(path, "rb") as file:  # numpy does not close a file that it cannot read
         archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):

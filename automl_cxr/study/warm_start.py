@@ -166,7 +166,8 @@ def _same_trials(ranked: list[TrialRecord], earlier: StudySpec, spec: StudySpec)
             continue
         config = TrialConfig.from_values({**constants, **record.params})
         if config == TrialConfig.from_values({**spec.constants, **point}):
-            points[record.number] = WarmStartPoint(point, record.values or (record.score,))  # type: ignore[list-item]
+            scores = tuple(record.values) or (record.score,)
+            points[record.number] = WarmStartPoint(point, scores)  # type: ignore[arg-type]
     return points
 
 

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, settings
 _SLOW_FILES = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
 
 settings.register_profile(
-    "fuzzing", max_examples=150, deadline=None, derandomize=True, database=None, suppress_health_check=_SLOW_FILES
+    "fuzzing", max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=_SLOW_FILES
 )
 settings.register_profile(
-    "explore", max_examples=80, deadline=None, derandomize=False, database=None, suppress_health_check=_SLOW_FILES,
+    "explore", max_examples=400, deadline=None, derandomize=False, database=None, suppress_health_check=_SLOW_FILES,
     print_blob=True, report_multiple_bugs=True,
 )  # fmt: skip
 settings.load_profile("fuzzing")

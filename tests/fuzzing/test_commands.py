@@ -6,7 +6,7 @@ import json
 import shutil
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automl_cxr import cli
@@ -61,6 +61,8 @@ def damaged_text(draw, content):
     return json.dumps(draw(damaged_json(values))).encode()
 
 
+@pytest.mark.slow
+@settings(max_examples=settings.default.max_examples // 3)  # a command takes half a second
 @given(st.sampled_from(RECORDS), st.sampled_from(COMMANDS), st.data())
 def test_a_damaged_record_is_reported_in_one_line(study, record, command, data):
     file = study / record

@@ -82,9 +82,7 @@ VALUES = st.sampled_from(
 SEQUENCES = st.lists(
     st.dictionaries(
         st.sampled_from(["LUTDescriptor", "LUTData", "Rows"]),
-        st.sampled_from(
-            [None, 0, 1, "x", [3, 0, 16], [0, 0, 8], [65535, -5, 16], [0, 100, 200], [1, 2], b"\0\1\2\3"]
-        ),
+        st.sampled_from([None, 0, 1, "x", [3, 0, 16], [0, 0, 8], [65535, -5, 16], [0, 100, 200], [1, 2], b"\0\1\2\3"]),
         max_size=3,
     ),
     max_size=2,

@@ -83,12 +83,50 @@ def check_usable(record):
         result_or_error(lambda: record.constants)
 
 
+def changed(kind, **values):
+    """Return a kind and its JSON values with some of them replaced."""
+    return kind, json.loads(RECORDS[kind].to_json()) | values
+
+
 @given(KINDS.flatmap(lambda kind: st.tuples(st.just(kind), damaged_json(json.loads(RECORDS[kind].to_json())))))
+@example(changed("splices", table={"columns": [{}, {}], "data": []}))
+@example(changed("warm start", enqueued=[]))
+@example(changed("config", seed=10**400))
+@example(("config", []))
 def test_values_of_other_types_are_refused(record_file, kind_and_values):
     kind, values = kind_and_values
     record = read(kind, record_file, json.dumps(values).encode())
     if record is not None:
         check_usable(record)
+
+
+@pytest.mark.parametrize(
+    ("kind_and_values", "reason"),
+    [
+        (changed("spec", classes="xy"), "'classes': 'xy' is not a list"),
+        (changed("spec", image_size="64"), "'image_size': '64' is not of type int"),
+        (changed("spec", epochs=0), "'epochs' must be from 1"),
+        (changed("spec", objectives=[]), "needs at least one objective"),
+        (changed("spec", objectives=["f1"]), "Unknown metric or cost 'f1'"),
+        (changed("spec", normal_class="z"), "the normal class 'z' is not one of the classes x, y"),
+        (changed("spec", unknown=1), "'unknown' is unknown"),
+        (changed("split", train=vars(PART) | {"labels": [0]}), "the numbers of images, labels and patients of 'train' differ"),
+        (
+            changed("split", valid=vars(PART) | {"labels": [0, 2]}),
+            "a label of 'valid' is not the index of one of the 2",
+        ),
+        (changed("split", folds=[1]), "'folds' must have a number from 1 for each image"),
+        (changed("split", grouped=1), "'grouped': 1 is not of type bool"),
+        (changed("audit", n_images=[3]), "a list by class must have 2 values"),
+        (changed("config", dropout=2.0), "'dropout' must be"),
+    ],
+)
+def test_the_wrong_entry_is_named(record_file, kind_and_values, reason):
+    kind, values = kind_and_values
+    record_file.write_text(json.dumps(values))
+    with pytest.raises(StudyError, match="is damaged") as refused:
+        read_record(record_file, type(RECORDS[kind]).from_json)
+    assert reason in str(refused.value)
 
 
 @given(KINDS, st.data())

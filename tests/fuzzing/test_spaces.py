@@ -70,6 +70,12 @@ def check_usable(space: Space) -> None:
 
 
 @given(SPACES)
+@example({"family": {"type": []}})
+@example({"image_size": 10**400})
+@example({"dropout": 10**400})
+@example({"dropout": {"type": "float", "low": 0, "high": 1, "step": 1e-12}})
+@example({"dropout": {"type": "float", "low": 0, "high": 1e308, "step": 5e-324}})
+@example({"dense_units": {"type": "int", "low": 1, "high": 2**63}})
 def test_any_table_is_a_usable_space_or_an_error(toml_file, table):
     toml_file.write_text(document_of(table), encoding="utf-8")
     space = result_or_error(load_space, str(toml_file))

@@ -12,6 +12,7 @@ from PIL import Image
 
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data.split import PARTS
+from automl_cxr.errors import DataError
 from automl_cxr.scoring.prediction_tables import read_prediction_tables
 from automl_cxr.scoring.predictions import Predictions, align
 from tests.fuzzing.damage import damaged_bytes, digests, result_or_error
@@ -125,6 +126,17 @@ def test_a_prediction_table_is_used_or_refused(tmp_path, content):
     check_predictions(result_or_error(read_prediction_tables, [tmp_path / "table.csv"], classes=("covid", "normal")))
 
 
+def test_the_reason_for_a_damaged_prediction_file_is_short(tmp_path):
+    """A damaged length of a name in the archive makes the name as long as the file."""
+    PREDICTIONS.to_npz(tmp_path / "table.npz")
+    content = bytearray((tmp_path / "table.npz").read_bytes())
+    content[26:28] = (300).to_bytes(2, "little")
+    (tmp_path / "table.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"\(File name in directory") as refused:
+        Predictions.from_npz(tmp_path / "table.npz")
+    assert len(str(refused.value)) < 500
+
+
 @given(st.data())
 def test_a_damaged_prediction_file_is_used_or_refused(tmp_path, data):
     PREDICTIONS.to_npz(tmp_path / "table.npz")
@@ -144,6 +156,7 @@ ARRAYS = st.sampled_from(
 
 
 @given(st.dictionaries(st.sampled_from(["ids", "labels", "probabilities", "classes", "patients", "other"]), ARRAYS))
+@example({"labels": np.array(["a", "b", "c"])})
 def test_arrays_of_other_shapes_and_types_are_refused(tmp_path, replaced):
     usual = {name: np.asarray(getattr(PREDICTIONS, name)) for name in ("ids", "labels", "probabilities", "classes", "patients")}
     np.savez(tmp_path / "table.npz", **(usual | replaced))

@@ -365,7 +365,9 @@ def _check_range(parameter: Float | Int) -> None:
     for key in ("low", "high", "step"):
         value = getattr(parameter, key)
         if value is not None and not _is_number(value):
-            raise SpaceError(f"Parameter '{parameter.name}': {key} must be a finite number of at most {_LARGEST:g}; received {value!r}.")
+            raise SpaceError(
+                f"Parameter '{parameter.name}': {key} must be a finite number of at most {_LARGEST:g}; received {value!r}."
+            )
     if parameter.low > parameter.high:
         raise SpaceError(
             f"Parameter '{parameter.name}': low must not exceed high; received {parameter.low} to {parameter.high}."

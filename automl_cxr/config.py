@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 from automl_cxr.architectures import BACKBONES, FAMILIES, NAMED_WEIGHTS, NONE, BackboneLayer, parse_backbone_layers
 from automl_cxr.conv_spec import parse_conv_spec
 from automl_cxr.errors import UnknownNameError, UsageError
+from automl_cxr.text_records import parse_json_object
 
 SCRATCH = "scratch"  # as a backbone of the family concat: a convolution stack instead of a published network
 FITS = ("stretch", "pad", "crop")
@@ -41,13 +43,14 @@ EFFECTS: Mapping[str, str] = {
 """The parts of a training that a hyperparameter can affect, each with its definition."""
 
 Rule = Callable[[Any], str | None]
+_LARGEST_FLOAT = int(sys.float_info.max)
 
 
 def _within(low: float, high: float, *, low_is_open: bool = False) -> Rule:
     """Return a check that returns the violated rule, or None."""
 
     def check(value: Any) -> str | None:
-        in_range = math.isfinite(value) and (low < value if low_is_open else low <= value) and value <= high
+        in_range = (low < value if low_is_open else low <= value) and value <= high  # false for NaN and infinity
         rule = f"above {low:g} and at most {high:g}" if low_is_open else f"from {low:g} to {high:g}"
         return None if in_range else f"must be {rule}"
 
@@ -786,7 +789,12 @@ class TrialConfig:
 
     @classmethod
     def from_json(cls, text: str) -> TrialConfig:
-        return cls.from_values(json.loads(text))
+        """Restore a configuration from ``to_json``.
+
+        Raises:
+            ValueError: The text is not such a record, or a value is impossible.
+        """
+        return cls.from_values(parse_json_object(text))
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1)
@@ -832,7 +840,7 @@ def _cast(name: str, type_name: Any, value: Any) -> Any:
     """Convert an int to a float where a float is required, and NumPy scalars to Python numbers; refuse all other types."""
     value = value.item() if hasattr(value, "item") else value
     if type_name == "float" and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < _LARGEST_FLOAT else math.inf
     if type(value).__name__ != type_name:
         raise UsageError(f"Hyperparameter '{name}' must be of type {type_name}; received {value!r}.")
     return value

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from automl_cxr.text_records import build_record, parse_json
+
 
 class TrialState(enum.StrEnum):
     """State of a trial. Only COMPLETE trials have a final score and all their files."""
@@ -83,12 +85,20 @@ class SplitRecord:
 
     @classmethod
     def from_json(cls, text: str) -> SplitRecord:
-        values = json.loads(text)
-        for name in ("train", "valid"):
-            values[name] = PartRecord(**{key: tuple(column) for key, column in values[name].items()})
-        for name in ("classes", "test", "folds"):
-            values[name] = tuple(values[name])
-        return cls(**values)
+        """Restore a split from ``to_json``.
+
+        Raises:
+            ValueError: The text is not such a record, or its entries contradict each other.
+        """
+        split: SplitRecord = build_record(cls, parse_json(text))
+        for name, part in (("train", split.train), ("valid", split.valid)):
+            if not len(part.images) == len(part.labels) == len(part.patients):
+                raise ValueError(f"the numbers of images, labels and patients of '{name}' differ")
+            if not set(part.labels) <= set(range(len(split.classes))):
+                raise ValueError(f"a label of '{name}' is not the index of one of the {len(split.classes)} classes")
+        if split.folds and (len(split.folds) != len(split.train.images) or min(split.folds) < 1):
+            raise ValueError("'folds' must have a number from 1 for each image of 'train'")
+        return split
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False)

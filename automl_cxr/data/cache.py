@@ -52,6 +52,7 @@ from automl_cxr.data.npy_io import is_complete_array, sync, write_header
 from automl_cxr.errors import DataError, ImageMemoryError, UnreadableImageError, UsageError
 from automl_cxr.hardware import n_usable_cores
 from automl_cxr.io import DISK_FULL, atomic_write
+from automl_cxr.text_records import parse_json
 
 SIZE_RANGE = (8, 4096)
 _HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -187,7 +188,7 @@ def _explain_write_failure(error: OSError, folder: Path) -> str:
 def _open_indexed(request: _Request) -> DecodedImages | None:
     """Open the array of an earlier call; None if there is none or it is damaged."""
     try:
-        index = json.loads(request.index_path.read_bytes())
+        index = parse_json(request.index_path.read_bytes())
         contents, digest, unreadable = index["contents"], index["digest"], index["unreadable"]
         is_valid = _HEX_DIGEST.fullmatch(contents) and _HEX_DIGEST.fullmatch(digest)
         is_valid = is_valid and unreadable.keys() <= set(request.image_ids)

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from automl_cxr.cache_folder import cache_folder
 from automl_cxr.data.feature_cache import FeatureCache
+from automl_cxr.data.npy_io import map_array
 from automl_cxr.file_copies import FileCopies
 
 
@@ -65,17 +65,17 @@ def clear_cache(folder: Path | None = None) -> int:
 def _decoded_entries(folder: Path) -> Iterator[CacheListing]:
     for entry in (folder / "decoded" / "arrays").glob("*"):
         try:
-            n_images, size, _ = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False).shape
+            n_images, size, _ = map_array(entry / "images.npy").shape
             n_bytes = sum(file.stat().st_size for file in entry.iterdir())
             yield CacheListing("images", f"decoded, {size} pixels", n_images, n_bytes, entry.stat().st_mtime)
         except (OSError, ValueError):
-            continue  # another process is removing it, or it is not a cache entry
+            continue  # it is damaged, another process is removing it, or it is not a cache entry
 
 
 def _copies(folder: Path | None) -> Iterator[CacheListing]:
     for copy in FileCopies(folder).entries():
         try:
-            n_images, size, _ = np.load(copy.path, mmap_mode="r", allow_pickle=False).shape
+            n_images, size, _ = map_array(copy.path).shape
         except (OSError, ValueError):
             n_images, size = 0, 0  # damaged; it is written again before it is used
         yield CacheListing("copies", f"copied from another machine, {size} pixels", n_images, copy.n_bytes, copy.last_used)

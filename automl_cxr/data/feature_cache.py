@@ -36,6 +36,7 @@ from automl_cxr.data.npy_io import is_complete_array, sync, write_header
 from automl_cxr.errors import FeatureCacheError, UsageError
 from automl_cxr.hardware import parse_bytes
 from automl_cxr.io import sha256_of_file
+from automl_cxr.text_records import build_record, parse_json_object
 
 LIMIT_VARIABLE = "AUTOML_CXR_CACHE_LIMIT"
 _VERSION = 1
@@ -182,7 +183,7 @@ class FeatureCache:
         if not self.holds(features):
             return False
         try:
-            digest = json.loads((folder / "entry.json").read_bytes())["sha256"]
+            digest = parse_json_object((folder / "entry.json").read_bytes())["sha256"]
         except (OSError, ValueError, KeyError, TypeError):
             return False
         return digest == digest_file(folder / "values.npy")
@@ -349,8 +350,10 @@ def _read_entry(folder: Path) -> CacheEntry | None:
     """Read the description of an entry; None if it is missing or damaged."""
     try:
         path = folder / "entry.json"
-        entry = json.loads(path.read_bytes())
-        shape, dtype = tuple(int(side) for side in entry["shape"]), str(np.dtype(entry["dtype"]))
+        entry = parse_json_object(path.read_bytes())
+        shape, dtype = build_record(tuple[int, ...], entry["shape"]), str(np.dtype(entry["dtype"]))
+        if not shape or min(shape) < 0:
+            return None
         return CacheEntry(
             key=str(entry["key"]),
             label=str(entry["label"]),

@@ -32,8 +32,24 @@ def is_complete_array(path: Path, shape: Sequence[int], dtype: DTypeLike) -> boo
             header = np.lib.format.read_array_header_1_0(file)
             n_bytes = file.tell() + math.prod(shape) * np.dtype(dtype).itemsize
             return header == (tuple(shape), False, np.dtype(dtype)) and os.fstat(file.fileno()).st_size == n_bytes
-    except (OSError, ValueError):
+    except Exception:  # noqa: BLE001 - NumPy raises many types of exceptions for a damaged header
         return False
+
+
+def map_array(path: Path) -> np.ndarray:
+    """Map a .npy file into memory, read-only.
+
+    Raises:
+        OSError: The file cannot be opened.
+        ValueError: The file is damaged.
+    """
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # NumPy raises many types of exceptions for a damaged header
+        raise ValueError(f"'{path}' is damaged ({error})") from error
+    return array
 
 
 def sync(file: BinaryIO) -> None:

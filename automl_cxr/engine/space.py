@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeGuard
@@ -35,7 +34,10 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from automl_cxr.errors import SpaceError, UnknownNameError
+from automl_cxr.text_records import parse_toml
 
+_LARGEST = 1e15  # floats represent larger whole numbers inexactly
+_MAX_STEPS = 10**6  # the values of a parameter with steps are kept in memory
 Value = int | float | str | bool
 Condition = Mapping[str, tuple[Value, ...]]
 
@@ -336,8 +338,8 @@ def parse_space(text: str, *, name: str) -> Space:
         SpaceError: The text is not TOML, or a table is not a valid parameter.
     """
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        document = parse_toml(text)
+    except ValueError as error:
         raise SpaceError(f"Space '{name}' is not TOML: {error}.") from error
     description = document.pop("description", "")
     if isinstance(document.get("space"), dict):
@@ -398,7 +400,7 @@ def _parse_parameter(name: str, table: Mapping[str, Any]) -> Parameter:
     type_name = table.pop("type", None)
     if type_name is None:
         raise SpaceError(f"Parameter '{name}' needs a type ({', '.join(_TYPES)}); received none.")
-    if type_name not in _TYPES:
+    if not isinstance(type_name, str) or type_name not in _TYPES:
         raise UnknownNameError(f"type of parameter '{name}'", str(type_name), _TYPES)
     kind = _TYPES[type_name]
     known = [item.name for item in fields(kind) if item.name != "name"]
@@ -425,14 +427,16 @@ def _parse_condition(name: str, condition: Any) -> Condition:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST  # false for NaN
 
 
 def _check_range(parameter: Float | Int) -> None:
     for key in ("low", "high", "step"):
         value = getattr(parameter, key)
         if value is not None and not _is_number(value):
-            raise SpaceError(f"Parameter '{parameter.name}': {key} must be a finite number; received {value!r}.")
+            raise SpaceError(
+                f"Parameter '{parameter.name}': {key} must be a finite number of at most {_LARGEST:g}; received {value!r}."
+            )
     if parameter.low > parameter.high:
         raise SpaceError(
             f"Parameter '{parameter.name}': low must not exceed high; received {parameter.low} to {parameter.high}."
@@ -443,6 +447,11 @@ def _check_range(parameter: Float | Int) -> None:
         raise SpaceError(f"Parameter '{parameter.name}': step must be above 0; received {parameter.step}.")
     if parameter.log and parameter.step not in (None, 1):
         raise SpaceError(f"Parameter '{parameter.name}': log and step cannot be combined. Remove one.")
+    if parameter.step is not None and (parameter.high - parameter.low) / parameter.step > _MAX_STEPS:
+        raise SpaceError(
+            f"Parameter '{parameter.name}': a parameter has at most {_MAX_STEPS:,} steps; received {parameter.low} to "
+            f"{parameter.high} in steps of {parameter.step}. Increase step, or use a float without step."
+        )
     if not _is_on_grid(parameter, parameter.high):
         last = parameter.low + _n_steps(parameter) * parameter.step  # type: ignore[operator]
         raise SpaceError(

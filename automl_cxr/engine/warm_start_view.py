@@ -24,7 +24,7 @@ class WarmStartPoint:
     """A point of the space and its scores in an earlier study, one for each objective."""
 
     values: Mapping[str, Value]
-    scores: Sequence[float]
+    scores: tuple[float, ...]
 
 
 def add_priors_to_study(study: optuna.Study, space: Space, priors: Sequence[WarmStartPoint]) -> optuna.Study:

@@ -132,7 +132,7 @@ def combiner_from_record(record: Mapping[str, Any], *, n_members: int, n_classes
     try:
         combiner = _READERS[record["kind"]](record, n_members, n_classes)
         temperature = float(record.get("temperature", 1.0))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(
             f"The record of a combiner must be as this program wrote it ({error}). Build the ensemble again."
         ) from error

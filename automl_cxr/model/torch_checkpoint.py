@@ -17,6 +17,7 @@ import io
 import math
 import os
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -189,8 +190,12 @@ class _TensorUnpickler(pickle.Unpickler):
     def __init__(self, file: BinaryIO, path: Path) -> None:
         super().__init__(file, encoding="latin-1")  # Python 2 wrote names, and the bytes of numbers, as bytes
         self.dtypes: dict[str, np.dtype] = {}
-        self._path = path
+        self._file, self._path = file, path
         self._substitutes = _substitutes()
+
+    def load(self) -> Any:
+        _check_memo(self._file)
+        return super().load()
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._substitutes:
@@ -212,6 +217,15 @@ class _TensorUnpickler(pickle.Unpickler):
         if self.dtypes.setdefault(str(key), storage_type.dtype) != storage_type.dtype:
             raise ValueError(f"storage {key} has two types")
         return _Storage(str(key), storage_type.dtype, first, n)
+
+
+def _check_memo(file: BinaryIO) -> None:
+    """Refuse a pickle that stores an object under a large number. The unpickler allocates a list of twice this length."""
+    start = file.tell()
+    for n_operations, (operation, argument, _) in enumerate(pickletools.genops(file)):
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > n_operations:
+            raise ValueError(f"it numbers an object {argument} after {n_operations} operations")
+    file.seek(start)
 
 
 def _read_zip(path: Path) -> tuple[Any, dict[str, bytes]]:

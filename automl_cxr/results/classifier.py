@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from automl_cxr.results.study_data import load_trial_config
 from automl_cxr.study.source_overlap import source_warnings
 from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
 from automl_cxr.study.study_audit import load_audit
+from automl_cxr.text_records import parse_json_object
 
 _BATCH_SIZE = 256  # images that are decoded and predicted together; limits the memory use
 _MODEL_BYTES = 2**30  # size limit of the models that are loaded together; images are decoded again for the next models
@@ -254,7 +254,7 @@ def load_ensemble(folder: Path) -> Classifier:
             member has no model.
     """
     try:
-        record = json.loads((folder / ENSEMBLE_FILE).read_text(encoding="utf-8"))
+        record = parse_json_object((folder / ENSEMBLE_FILE).read_text(encoding="utf-8"))
         members = tuple(_check_member(folder, row) for row in record["members"])
         classes = tuple(map(str, record["classes"]))
         rule = combiner_from_record(record["rule"], n_members=len(members), n_classes=len(classes))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from automl_cxr.results.evaluation import PARTS, evaluate
 from automl_cxr.scoring.prediction_tables import read_prediction_tables
 from automl_cxr.scoring.predictions import Predictions, align
 from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
+from automl_cxr.text_records import parse_json_object
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +135,7 @@ def _find_ensemble(store: StudyStore, name: str | Path) -> Path:
     if not (folder / ENSEMBLE_FILE).is_file():
         folder = store.folder / "ensembles" / folder
     try:
-        split_digest = json.loads((folder / ENSEMBLE_FILE).read_text(encoding="utf-8"))["split_digest"]
+        split_digest = parse_json_object((folder / ENSEMBLE_FILE).read_text(encoding="utf-8"))["split_digest"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         names = sorted(path.parent.name for path in store.folder.glob(f"ensembles/*/{ENSEMBLE_FILE}"))
         raise DataError(

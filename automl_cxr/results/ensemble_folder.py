@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import re
 import shutil
 import uuid
@@ -19,6 +18,7 @@ from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.results.classifier import ENSEMBLE_FILE
 from automl_cxr.results.ensemble_record import CARD_FILE, MEMBERS_FOLDER, record_test_opening
 from automl_cxr.study.store import PREDICTIONS_FILE
+from automl_cxr.text_records import parse_json_object
 
 _FILES = re.compile(
     "|".join((re.escape(ENSEMBLE_FILE), re.escape(CARD_FILE), re.escape(PREDICTIONS_FILE), rf"{MEMBERS_FOLDER}(/\d+\.keras)?"))
@@ -129,7 +129,7 @@ def _conflict(folder: Path, record: Mapping[str, Any]) -> str | None:
 def _read_record(folder: Path) -> dict[str, Any]:
     """Return the record of an ensemble; an empty one if the folder contains no ensemble."""
     try:
-        record = json.loads((folder / ENSEMBLE_FILE).read_text(encoding="utf-8"))
+        record = parse_json_object((folder / ENSEMBLE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     is_ensemble = isinstance(record, dict) and "rule" in record and isinstance(record.get("members"), list)

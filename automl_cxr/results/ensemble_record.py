@@ -17,6 +17,7 @@ from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.scoring.prediction_tables import PredictionTable
 from automl_cxr.study.image_hashes import link_hashes
 from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
+from automl_cxr.text_records import parse_json_object
 
 CARD_FILE = "model_card.md"
 MEMBERS_FOLDER = "members"
@@ -95,7 +96,7 @@ def record_test_opening(folder: Path, test: Mapping[str, Any]) -> None:
     Raises:
         OSError: The folder cannot be written.
     """
-    record = json.loads((folder / ENSEMBLE_FILE).read_text(encoding="utf-8")) | {"test": test}
+    record = parse_json_object((folder / ENSEMBLE_FILE).read_text(encoding="utf-8")) | {"test": test}
     _write_record(folder, record)
 
 

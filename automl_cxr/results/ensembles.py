@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -29,6 +28,7 @@ from automl_cxr.study.provenance import describe_versions
 from automl_cxr.study.source_overlap import source_warnings
 from automl_cxr.study.store import StudyStore
 from automl_cxr.study.study_audit import load_audit
+from automl_cxr.text_records import parse_json_object
 
 _DIVERSE_CANDIDATES = 50  # best trials from which diverse members are selected
 
@@ -230,7 +230,7 @@ def apply_ensemble(folder: Path, predictions: Sequence[str | os.PathLike[str]]) 
         UsageError: The number of tables differs from the number of members.
     """
     try:
-        record = json.loads((folder / ENSEMBLE_FILE).read_text(encoding="utf-8"))
+        record = parse_json_object((folder / ENSEMBLE_FILE).read_text(encoding="utf-8"))
         names, classes = [str(row["name"]) for row in record["members"]], tuple(map(str, record["classes"]))
         rule = combiner_from_record(record["rule"], n_members=len(names), n_classes=len(classes))
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -24,6 +24,7 @@ from automl_cxr.io import sha256_of_file, write_text
 from automl_cxr.results.classifier import Classifier
 from automl_cxr.study.provenance import describe_versions
 from automl_cxr.study.store import explained_disk_errors
+from automl_cxr.text_records import parse_json
 
 if TYPE_CHECKING:
     from automl_cxr.model.ensemble_model import MemberWeighting
@@ -117,7 +118,7 @@ def check_destination(out: str | os.PathLike[str], file_format: str | None) -> t
 def _check_description(file: Path) -> None:
     """Raise UsageError if the JSON file beside the model, which the user did not name, is a file of another program."""
     try:
-        is_ours = not file.exists() or _DIFFERENCE in json.loads(file.read_text(encoding="utf-8"))
+        is_ours = not file.exists() or _DIFFERENCE in parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):
         is_ours = False
     if not is_ours:

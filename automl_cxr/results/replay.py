@@ -20,7 +20,7 @@ from automl_cxr.records import TrialState
 from automl_cxr.results.study_data import decode_study_images, load_study_dataset
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.provenance import describe_code, describe_versions
-from automl_cxr.study.store import StudyStore
+from automl_cxr.study.store import StudyStore, read_record
 
 TOLERANCE = 1e-6
 """Tolerance for two trainings with the same seed on one CPU."""
@@ -143,7 +143,7 @@ def trial_config(store: StudyStore, number: int) -> TrialConfig:
     """Return the configuration of a trial from its file, or from the storage if there is no file."""
     file = store.trial_folder(number) / "config.json"
     if file.is_file():
-        return TrialConfig.from_json(file.read_text(encoding="utf-8"))
+        return read_record(file, TrialConfig.from_json)
     record, facts = store.record(number), store.facts(number)
     own: dict[str, Any] = {name: facts[name] for name in ("seed", "gradient_accumulation", "image_size") if name in facts}
     return TrialConfig.from_values({**store.spec.constants, **record.params, **own})

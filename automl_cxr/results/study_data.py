@@ -14,7 +14,7 @@ from automl_cxr.data.dataset import Dataset, load_dataset
 from automl_cxr.data.decode import decode_image_in_pool, decoder_warnings_off, fit_square
 from automl_cxr.errors import DataError, UnreadableImageError
 from automl_cxr.study.data_preparation import digest_table
-from automl_cxr.study.store import StudyStore
+from automl_cxr.study.store import StudyStore, read_record
 
 _SMALL = 192  # pixels of a thumbnail on a page
 
@@ -23,10 +23,9 @@ def load_trial_config(store: StudyStore, number: int) -> TrialConfig:
     """Load the saved configuration of a trial.
 
     Raises:
-        OSError: The trial has no configuration file.
-        ValueError: The file is damaged.
+        StudyError: The trial has no configuration file, or it is damaged.
     """
-    return TrialConfig.from_json((store.trial_folder(number) / "config.json").read_text(encoding="utf-8"))
+    return read_record(store.trial_folder(number) / "config.json", TrialConfig.from_json)
 
 
 def load_study_dataset(store: StudyStore, data: str | None = None) -> Dataset:

@@ -60,8 +60,10 @@ def check_objectives(names: Sequence[str]) -> tuple[str, ...]:
 
     Raises:
         UnknownNameError: There is no such metric or cost.
-        UsageError: An objective is named twice, or the first is a cost.
+        UsageError: There is no objective, one is named twice, or the first is a cost.
     """
+    if not names:
+        raise UsageError("A study needs at least one objective; received none. Name a metric, such as macro_f1.")
     for name in names:
         direction_of(name)
     if len(set(names)) < len(names):

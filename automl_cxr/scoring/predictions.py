@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ _TEXT_ARRAYS = ("ids", "classes", "patients")
 _NUMBER_ARRAYS = ("labels", "probabilities")
 _ROW_SUM_TOLERANCE = 1e-3  # largest deviation from 1 with float16 inference and quantised exports
 _RANGE_TOLERANCE = 1e-6
+_MAX_REASON = 200  # characters; zipfile quotes names of a damaged file
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,18 +108,8 @@ class Predictions:
         """
         try:
             return cls(**_read_arrays(path))
-        except (
-            OSError,
-            EOFError,
-            KeyError,
-            MemoryError,  # a damaged header may contain a huge size
-            NotImplementedError,  # zipfile: unknown compression method
-            RuntimeError,  # zipfile: encrypted member
-            ValueError,
-            zipfile.BadZipFile,
-            zlib.error,
-        ) as error:
-            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
+        except Exception as error:  # NumPy and zipfile raise many types of exceptions for a damaged file
+            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0][:_MAX_REASON] or type(error).__name__
             raise DataError(
                 f"Predictions must be an npz file written by this program. Received '{os.fspath(path)}' ({reason}). "
                 "Evaluate the trial again."
@@ -175,7 +164,7 @@ def _mismatch(which: str, what: str, received: str) -> DataError:
 
 
 def _read_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the five arrays. A damaged file raises one of the exceptions that ``from_npz`` handles."""
+    """Read the five arrays. A damaged file raises an exception of any type."""
     with open(path, "rb") as file:  # numpy does not close a file that it cannot read
         archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -210,10 +199,11 @@ def _check_labels(predictions: Predictions) -> None:
     labels, n_classes = np.asarray(predictions.labels), len(predictions.classes)
     if labels.shape != (len(predictions.ids),):
         raise DataError(f"Labels must have shape ({len(predictions.ids)},), one for each id. Received {labels.shape}.")
-    if labels.size and (labels.dtype.kind not in "iu" or labels.min() < UNKNOWN_LABEL or labels.max() >= n_classes):
+    is_integer = labels.dtype.kind in "iu"
+    if labels.size and not (is_integer and labels.min() >= UNKNOWN_LABEL and labels.max() < n_classes):
+        values = f" from {labels.min()} to {labels.max()}" if is_integer else ""
         raise DataError(
-            f"Labels must be integers from 0 to {n_classes - 1}, or -1 where unknown. "
-            f"Received {labels.dtype} from {labels.min()} to {labels.max()}."
+            f"Labels must be integers from 0 to {n_classes - 1}, or -1 where unknown. Received {labels.dtype}{values}."
         )
 
 

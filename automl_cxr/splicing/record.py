@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from automl_cxr.io import write_text
+from automl_cxr.splicing.table import COLUMNS, PARENT_COLUMNS
 from automl_cxr.study.store import explained_disk_errors, read_record
+from automl_cxr.text_records import build_record, parse_json
 
 AS_TRAINED = ", as trained"  # suffix of the name of a parent that is a trial with its trained head
 _FILE = "splices.json"
@@ -40,13 +42,14 @@ class SpliceRecord:
 
     @classmethod
     def from_json(cls, text: str) -> SpliceRecord:
-        values = json.loads(text)
-        tables = {
-            name: pd.read_json(io.StringIO(json.dumps(values[name])), orient="split", precise_float=True)
-            for name in ("table", "parents")
-        }
-        first, second = values["cuts"]
-        return cls(**{**values, **tables, "cuts": (tuple(first), tuple(second))})
+        """Restore a record from ``to_json``.
+
+        Raises:
+            ValueError: The text is not such a record.
+        """
+        saved: _SavedRecord = build_record(_SavedRecord, parse_json(text))
+        tables = {"table": _to_frame(saved.table, COLUMNS), "parents": _to_frame(saved.parents, PARENT_COLUMNS)}
+        return cls(**{**vars(saved), **tables})
 
     def to_json(self) -> str:
         tables = {
@@ -54,6 +57,41 @@ class SpliceRecord:
             for name in ("table", "parents")
         }
         return json.dumps({**vars(self), **tables}, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class _SavedTable:
+    """A table in JSON, as pandas writes it with ``orient="split"``."""
+
+    columns: tuple[str, ...]
+    data: tuple[tuple[str | bool | int | float | None, ...], ...]
+
+
+@dataclass(frozen=True)
+class _SavedRecord:
+    """A ``SpliceRecord`` in JSON."""
+
+    first: str
+    second: str
+    cuts: tuple[tuple[str, ...], tuple[str, ...]]
+    table: _SavedTable
+    parents: _SavedTable
+    n_train: int
+    n_valid: int
+
+
+def _to_frame(table: _SavedTable, columns: Sequence[str]) -> pd.DataFrame:
+    """Convert a table; an empty one has no columns.
+
+    Raises:
+        ValueError: A column is missing, or a row has another length.
+    """
+    missing = [name for name in columns if name not in table.columns]
+    if (missing and table.data) or len(set(table.columns)) < len(table.columns):
+        raise ValueError(f"a table must have the columns {', '.join(columns)}; received {', '.join(table.columns)}")
+    if any(len(row) != len(table.columns) for row in table.data):
+        raise ValueError("a row of a table has another length than its header")
+    return pd.DataFrame(list(table.data), columns=list(table.columns))
 
 
 def save_splices(folder: Path, record: SpliceRecord) -> None:

@@ -19,6 +19,10 @@ COLUMNS = (
     *("rank", "first_cut", "second_cut", "macro_f1", "macro_f1_low", "macro_f1_high", "left_out_macro_f1"),
     *("n_parameters", "multiply_adds", "pareto", "beaten_by_one", "penalty"),
 )
+PARENT_COLUMNS = (
+    *("parent", "macro_f1", "macro_f1_low", "macro_f1_high", "n_parameters"),
+    *("difference", "difference_low", "difference_high", "parameter_share"),
+)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from automl_cxr.study.store import (
     explained_disk_errors,
 )
 from automl_cxr.study.study_folder import check_folder_name
+from automl_cxr.text_records import parse_json
 
 _FILES_OF_DRIVERS = shutil.ignore_patterns("drivers", "propose.*", "*.lock", ".*")
 _INTERRUPTED = "When the study was copied, this trial was running as a continuation of trial {parent}."
@@ -119,7 +120,7 @@ def _copy_files(original: StudyStore, trials: list[FrozenTrial], name: str, fold
         spec = dataclasses.replace(original.spec, name=name)
         (staged / "study.json").write_text(spec.to_json(), encoding="utf-8")
         for path in staged.glob("ensembles/*/ensemble.json"):
-            ensemble = json.loads(path.read_text(encoding="utf-8"))
+            ensemble = parse_json(path.read_text(encoding="utf-8"))
             path.write_text(json.dumps({**ensemble, "study": name}, indent=1, ensure_ascii=False), encoding="utf-8")
 
 

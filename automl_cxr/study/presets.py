@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.study.spaces import load_space, refuse_unused_fixed, shipped
 from automl_cxr.study.study_files import find_study_file, read_study_file
+from automl_cxr.text_records import parse_toml
 
 _HYPERPARAMETERS = {"image-size": "image_size", "batch-size": "batch_size", "epochs": "epochs", "fit": "fit"}
 
@@ -65,7 +65,7 @@ def _is_study_file(path: str) -> bool:
     if not Path(path).is_file():
         raise UsageError(f"A study file or search space must exist; received {path}. Correct the path.")
     try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        document = parse_toml(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False  # loading it as a space raises the appropriate error
     return any("-" in key or key in ("space", "reference", "trials", "data", "name") for key in document)

@@ -17,11 +17,10 @@ from automl_cxr.study.fidelity import check_fidelity
 from automl_cxr.study.option_fields import options_of
 from automl_cxr.study.options import SearchOptions
 from automl_cxr.study.spaces import check_space, read_space, refuse_unused, refuse_unused_fixed
-from automl_cxr.study.spec import StudySpec, resolve_path
+from automl_cxr.study.spec import TRIAL_SETTINGS, StudySpec, resolve_path
 
 DEFAULT_SPACE = "scratch"
 AUTO_SPACE = "auto"
-_TRIAL_SETTINGS = ("image_size", "fit", "batch_size", "epochs", "seed")  # settings that are also hyperparameters of every trial
 _WEIGHTS = ("weights", "second_weights")
 
 
@@ -51,7 +50,7 @@ def resolve_settings(options: SearchOptions, existing: StudySpec | None) -> dict
     settings["folds"] = _checked_folds(settings["folds"], options)
     if settings["pruner"] is None:
         settings["pruner"] = default_pruner(folds=settings["folds"], n_objectives=len(settings["objectives"]))
-    TrialConfig.from_values({name: settings[name] for name in _TRIAL_SETTINGS})
+    TrialConfig.from_values({name: settings[name] for name in TRIAL_SETTINGS})
     _check_warm_start(settings, options)
     for name in ("valid_fraction", "test_fraction"):
         if not isinstance(settings[name], (int, float)):

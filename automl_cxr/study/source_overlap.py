@@ -20,6 +20,7 @@ from automl_cxr.io import write_text
 from automl_cxr.study.image_hashes import ImageHashes
 from automl_cxr.study.model_sources import Source
 from automl_cxr.study.store import explained_disk_errors, read_record
+from automl_cxr.text_records import build_record, parse_json
 
 _FILE = "sources.json"
 
@@ -133,4 +134,4 @@ def source_warnings(folder: Path) -> list[str]:
 
 
 def _parse(text: str) -> list[SourceCheck]:
-    return [SourceCheck(**values) for values in json.loads(text)]
+    return list(build_record(tuple[SourceCheck, ...], parse_json(text)))

@@ -8,11 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from automl_cxr.config import TrialConfig
 from automl_cxr.engine.space import Space, Value, parse_space
 from automl_cxr.errors import StudyMismatchError
+from automl_cxr.scoring.objectives import Requirement, check_objectives
+from automl_cxr.text_records import build_record, parse_json
 
 # Files may be moved, but the digests of the data must not change.
 _CHANGEABLE = frozenset({"data", "weights_folder", "versions", "command", "sampler"})
+TRIAL_SETTINGS = ("image_size", "fit", "batch_size", "epochs", "seed")
+"""Settings of a study that are also hyperparameters of all its trials."""
 _CONTENTS = {"space_toml": "search space", "data_digest": "data", "pixels_digest": "data"}
 
 
@@ -89,8 +94,19 @@ class StudySpec:
 
     @classmethod
     def from_json(cls, text: str) -> StudySpec:
-        values = json.loads(text)
-        return cls(**{**values, **{name: tuple(values[name]) for name in ("classes", "objectives", "requirements")}})
+        """Restore a specification from ``to_json``.
+
+        Raises:
+            ValueError: The text is not such a record, or a setting is impossible.
+        """
+        spec: StudySpec = build_record(cls, parse_json(text))
+        TrialConfig.from_values({name: getattr(spec, name) for name in TRIAL_SETTINGS})
+        check_objectives(spec.objectives)
+        for requirement in spec.requirements:
+            Requirement.parse(requirement)
+        if spec.normal_class not in (None, *spec.classes):
+            raise ValueError(f"the normal class '{spec.normal_class}' is not one of the classes {', '.join(spec.classes)}")
+        return spec
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)

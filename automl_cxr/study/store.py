@@ -218,12 +218,12 @@ def explained_disk_errors(path: Path) -> Iterator[None]:
 
 
 def read_record(path: Path, parse: Callable[[str], _Record]) -> _Record:
-    """Read one of a study's JSON files.
+    """Read one of a study's JSON files. ``parse`` raises ValueError for damaged text.
 
     Raises:
         StudyError: The file is missing or damaged.
     """
     try:
         return parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise StudyError(f"The study's file {path} is damaged ({error}). Restore it, or create another study.") from error

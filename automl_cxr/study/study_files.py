@@ -12,7 +12,6 @@ family = "transfer"
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.study.options import study_file_keys
 from automl_cxr.study.spaces import find_shipped
+from automl_cxr.text_records import parse_toml
 
 _REFERENCE = ("n_classes", "parameters", "trainable", "frozen_phase_trainable")
 
@@ -58,7 +58,7 @@ def read_study_file(path: Path) -> StudyFile:
         UnknownNameError: The reference has an unknown key.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = parse_toml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"The study file {path} cannot be read ({error}).") from error
     description = str(document.pop("description", ""))

@@ -6,13 +6,13 @@ study nor removed with it.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.storage.passwords import without_password
 from automl_cxr.storage.urls import DEFAULT_FILE, storage_file
 from automl_cxr.study.store import check_study_name, explained_disk_errors
+from automl_cxr.text_records import parse_json
 
 _MARKER = ".automl-cxr-study"  # written first, so that the folder of an interrupted creation is recognised
 _COMPANIONS = ("", "-journal", "-wal", "-shm")  # suffixes of the files that SQLite writes next to a database
@@ -69,7 +69,7 @@ def _is_folder_of_study(folder: Path) -> bool:
     if (folder / _MARKER).is_file():
         return True
     try:
-        spec = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+        spec = parse_json((folder / "study.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(spec, dict) and spec.keys() >= _KEYS_OF_SPEC

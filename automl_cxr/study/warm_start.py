@@ -27,6 +27,7 @@ from automl_cxr.io import write_text
 from automl_cxr.records import TrialRecord
 from automl_cxr.study.spec import StudySpec
 from automl_cxr.study.store import StudyStore, explained_disk_errors, read_record
+from automl_cxr.text_records import build_record, parse_json
 
 _FILE = "warm_start.json"
 _SOURCE = "warm_start"  # attribute of an enqueued trial: the number of its source trial, or _PRESET
@@ -65,13 +66,13 @@ class WarmStart:
 
     @classmethod
     def from_json(cls, text: str) -> WarmStart:
-        values = json.loads(text)
-        return cls(
-            study=values["study"],
-            enqueued={int(number): point for number, point in values["enqueued"].items()},
-            told={int(number): WarmStartPoint(**prior) for number, prior in values["told"].items()},
-            notes=tuple(values["notes"]),
-        )
+        """Restore a plan from ``to_json``.
+
+        Raises:
+            ValueError: The text is not such a record.
+        """
+        plan: WarmStart = build_record(cls, parse_json(text))
+        return plan
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
@@ -165,7 +166,8 @@ def _same_trials(ranked: list[TrialRecord], earlier: StudySpec, spec: StudySpec)
             continue
         config = TrialConfig.from_values({**constants, **record.params})
         if config == TrialConfig.from_values({**spec.constants, **point}):
-            points[record.number] = WarmStartPoint(point, record.values or [record.score])  # type: ignore[list-item]
+            scores = tuple(record.values) or (record.score,)
+            points[record.number] = WarmStartPoint(point, scores)  # type: ignore[arg-type]
     return points
 
 

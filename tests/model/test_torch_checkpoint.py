@@ -265,3 +265,11 @@ def test_substitutes_are_immutable_and_not_shared_between_files(tmp_path):
     for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"):
         assert first.find_class("torch._utils", name) is not second.find_class("torch._utils", name)
         assert not hasattr(first.find_class("torch._utils", name), "__dict__")
+
+
+def test_a_number_of_an_object_that_would_fill_the_memory_is_refused(tmp_path):
+    """The unpickler allocates a list of twice the number, here 64 GB."""
+    path = tmp_path / "model.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data.pkl", b"\x80\x02}r\xff\xff\xff\xff.")
+    assert "it numbers an object 4294967295 after 2 operations" in error_of(path)

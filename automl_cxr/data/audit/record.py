@@ -10,6 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from automl_cxr.text_records import build_record, parse_json
+
 _MIN_SKILL = 0.25  # of the lower end of the interval, as a share of the distance from chance to 1
 _MIN_RATE_DIFFERENCE = 0.25  # between the rates of burnt-in text in two classes
 
@@ -162,19 +164,16 @@ class Audit:
 
     @classmethod
     def from_json(cls, text: str) -> Audit:
-        """Restore an audit from ``to_json``."""
-        values = json.loads(text)
-        kinds: dict[str, Any] = {
-            "found_duplicates": Duplicate,
-            "shared_patients": SharedPatient,
-            "differences": StatisticDifference,
-            "lettering": Lettering,
-        }
-        for name, kind in kinds.items():
-            values[name] = tuple(kind(**_with_tuples(one)) for one in values[name])
-        if values["shortcut"] is not None:
-            values["shortcut"] = Shortcut(**values["shortcut"])
-        return cls(**_with_tuples(values))
+        """Restore an audit from ``to_json``.
+
+        Raises:
+            ValueError: The text is not such a record, or lists other numbers of classes.
+        """
+        audit: Audit = build_record(cls, parse_json(text))
+        by_class = [audit.n_images, *(one.by_class for one in audit.differences), *(one.rates for one in audit.lettering)]
+        if {len(audit.classes)} != set(map(len, by_class)):
+            raise ValueError(f"a list by class must have {len(audit.classes)} values")
+        return audit
 
     def to_json(self) -> str:
         """Convert the audit to JSON text."""
@@ -295,10 +294,6 @@ class Audit:
 
 def _images_show(n: int) -> str:
     return "image shows" if n == 1 else "images show"
-
-
-def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _to_table(records: Sequence[Any], kind: Any) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.errors import AutomlCxrError, StudyError
 from automl_cxr.records import SplitRecord, TrialRecord
 from automl_cxr.results.explain.overlays import HeatmapOverlay
-from automl_cxr.results.study_data import load_study_dataset
+from automl_cxr.results.study_data import load_study_dataset, load_trial_config
 from automl_cxr.results.study_ensembles import read_ensembles
 from automl_cxr.scoring.intervals import Interval, bootstrap_interval
 from automl_cxr.scoring.metrics import METRICS, score_predictions
@@ -112,9 +112,9 @@ def read_report_data(store: StudyStore) -> ReportData:
         raise StudyError(f"A report needs a finished trial; {_describe_states(store)}. Continue the search.")
     best = ranked[0]
     try:
-        config = TrialConfig.from_json((store.trial_folder(best.number) / "config.json").read_text(encoding="utf-8"))
+        config = load_trial_config(store, best.number)
         predictions = store.predictions(best.number)
-    except (AutomlCxrError, OSError, ValueError, TypeError) as error:
+    except AutomlCxrError as error:
         raise StudyError(
             f"The files of the best trial, {best.number}, cannot be read ({error}). See `automl-cxr verify {store.name}`."
         ) from error

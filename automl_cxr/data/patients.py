@@ -77,9 +77,10 @@ def check_unknown_share(n_unknown: int, n_images: int, choice: str | None) -> No
     """
     if choice is None and n_unknown > MAX_UNKNOWN_SHARE * n_images:
         raise DataError(
-            f"At most {MAX_UNKNOWN_SHARE:.0%} of the images may lack a patient in a split by patient, because images of one "
-            f"patient could be in two parts; received {describe_share(n_unknown, n_images)} without one. Name the patients, "
-            f"or choose --unknown-patients {SEPARATE} (each is a patient of its own) or {DROP} (they are not used)."
+            f"At most {100 * MAX_UNKNOWN_SHARE:.0f} % of the images may lack a patient in a split by patient, because images "
+            f"of one patient could be in two parts; received {describe_share(n_unknown, n_images)} without one. Name the "
+            f"patients with --patients REGEX or in a column patient_id, or choose --unknown-patients {SEPARATE} (each is a "
+            f"patient of its own) or {DROP} (they are not used)."
         )
 
 

@@ -129,8 +129,8 @@ def place(resources: RayResources, nodes: Sequence[Node]) -> Placement:
     if not usable:
         machines = "; ".join(f"{node.cpus:g} CPUs, {node.gpus:g} GPUs" for node in nodes)
         raise UsageError(
-            f"A trial needs {cpus:g} CPUs and {gpus:g} GPUs on one machine; received a Ray cluster of {len(nodes)} machines "
-            f"({machines}). Reduce --cpus-per-trial or --gpus-per-trial, or set a larger cluster with --address."
+            f"A trial needs {cpus:g} CPUs and {gpus:g} GPUs on one machine; received a Ray cluster with "
+            f"{machines}. Reduce --cpus-per-trial or --gpus-per-trial, or set a larger cluster with --address."
         )
     if gpus == 0 and resources.concurrency is None:
         reserved = min(_BYTES_PER_TRIAL, max(node.memory for node in usable))

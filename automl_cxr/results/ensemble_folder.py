@@ -17,11 +17,17 @@ from typing import Any
 from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.results.classifier import ENSEMBLE_FILE
 from automl_cxr.results.ensemble_record import CARD_FILE, MEMBERS_FOLDER, record_test_opening
+from automl_cxr.study.image_hashes import HASHES_SUFFIX
 from automl_cxr.study.store import PREDICTIONS_FILE
 from automl_cxr.text_records import parse_json_object
 
 _FILES = re.compile(
-    "|".join((re.escape(ENSEMBLE_FILE), re.escape(CARD_FILE), re.escape(PREDICTIONS_FILE), rf"{MEMBERS_FOLDER}(/\d+\.keras)?"))
+    "|".join(
+        (
+            *map(re.escape, (ENSEMBLE_FILE, CARD_FILE, PREDICTIONS_FILE)),
+            rf"{MEMBERS_FOLDER}(/\d+(\.keras|{re.escape(HASHES_SUFFIX)}))?",
+        )
+    )
 )
 
 

@@ -166,10 +166,10 @@ def _mismatch(which: str, what: str, received: str) -> DataError:
 def _read_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the five arrays. A damaged file raises an exception of any type."""
     with open(path, "rb") as file:  # numpy does not close a file that it cannot read
-        archive = np.load(file, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("a single array, not an archive")
-        with archive:
+        if not zipfile.is_zipfile(file):  # NumPy would advise to load it as a pickle
+            raise ValueError("it is not a complete npz archive")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as archive:
             arrays: dict[str, Any] = {name: archive[name] for name in (*_TEXT_ARRAYS, *_NUMBER_ARRAYS)}
     for name in _TEXT_ARRAYS:
         if arrays[name].dtype.kind != "U" or arrays[name].ndim != 1:

@@ -36,7 +36,11 @@ _FILE_URL = re.compile(r"(sqlite|journal)(?:\+\w+)?:///")
 _SQLITE_PARAMETERS = ("timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements")  # of SQLAlchemy
 DEFAULT_FILE = "studies.db"
 """Name of the default storage in the runs folder."""
-_EXTRAS = {"postgresql": "postgres", "grpc": "grpc"}  # extras of automl-cxr that install the driver
+_DRIVER_REMEDIES = {
+    "postgresql": "Install automl-cxr[postgres], and write the URL as postgresql://...",
+    "mysql": "Install its package, such as mysqlclient for mysql:// or pymysql for mysql+pymysql://.",
+    "grpc": "Install automl-cxr[grpc].",
+}
 _BUSY_SECONDS = 60.0  # to wait for another writer of a file
 _CONNECT_SECONDS = 10  # to wait for a server
 
@@ -115,7 +119,7 @@ def open_storage(url: str, *, busy_seconds: float = _BUSY_SECONDS) -> optuna.sto
     except UsageError:
         raise
     except ImportError as error:
-        remedy = f"Install automl-cxr[{_EXTRAS[kind]}]." if kind in _EXTRAS else "Install the driver that the message names."
+        remedy = _DRIVER_REMEDIES.get(kind, "Install the module that the message names.")
         raise StudyError(f"The driver of {kind} storages is not installed ({_reason(error, url)}). {remedy}") from error
     except (SQLAlchemyError, ValueError, KeyError, AssertionError, OSError, RuntimeError) as error:
         raise StudyError(
@@ -325,4 +329,6 @@ def _reason(error: BaseException, url: str) -> str:
     """Return the first line of an error message, without the password; a driver may repeat the URL in another form."""
     cause = error.__cause__ if isinstance(error, ImportError) and error.__cause__ else error
     text = str(getattr(cause, "orig", None) or cause).strip()
-    return without_password_of(url, text.splitlines()[0] if text else type(cause).__name__)
+    line = text.splitlines()[0] if text else type(cause).__name__
+    # The message of a failed import contains the name of a module, in which a short password may occur.
+    return line if isinstance(error, ImportError) else without_password_of(url, line)

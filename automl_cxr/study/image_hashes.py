@@ -2,6 +2,7 @@
 
     <study>/image_hashes.npz                          written once, when the study is created
     <study>/trials/00007/model.image_hashes.npz       the same file (a hard link), so that a copied trial folder contains it
+    <ensemble>/members/00007.image_hashes.npz         the same
 
 Each file contains uint8 arrays (n, 16): the first 16 bytes of the SHA-256 hashes, sorted. 400,000 images need 6.4 MB.
 """
@@ -12,6 +13,7 @@ import contextlib
 import dataclasses
 import os
 import shutil
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ from automl_cxr.errors import StudyError
 from automl_cxr.io import atomic_write
 
 HASHES_FILE = "image_hashes.npz"
-_SUFFIX = ".image_hashes.npz"
+HASHES_SUFFIX = ".image_hashes.npz"
 _BYTES = 16
 _Hashes = frozenset[bytes]
 
@@ -73,10 +75,18 @@ class ImageHashes:
             StudyError: The file is missing or damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return cls(**{part.name: _as_set(arrays[part.name]) for part in dataclasses.fields(cls)})
+            return cls(**_read_sets(path, [part.name for part in dataclasses.fields(cls)]))
         except Exception as error:  # NumPy raises many types of exceptions for a damaged file
             raise StudyError(f"The study's file {path} is damaged ({error}). Restore it, or delete it.") from error
+
+
+def _read_sets(path: Path, names: Iterable[str]) -> dict[str, _Hashes]:
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):  # NumPy would advise to load it as a pickle
+            raise ValueError("it is not a complete npz archive")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as arrays:
+            return {name: _as_set(arrays[name]) for name in names}
 
 
 def short_hashes(hashes: np.ndarray) -> _Hashes:
@@ -102,7 +112,7 @@ def _as_set(hashes: np.ndarray) -> _Hashes:
 
 def hashes_file_of(model: Path) -> Path:
     """Return the path of the file beside a model that contains the hashes of the images of its study."""
-    return model.with_name(f"{model.stem}{_SUFFIX}")
+    return model.with_name(f"{model.stem}{HASHES_SUFFIX}")
 
 
 def link_hashes(study_folder: Path, model: Path) -> None:

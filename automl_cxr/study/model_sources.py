@@ -104,6 +104,8 @@ def study_of_model(model: Path) -> Path | None:
 
 
 def _known_hashes(study: Path, root: Path | None) -> ImageHashes | None:
+    if (study / HASHES_FILE).is_file():  # a damaged file is an error, not an unknown source
+        return ImageHashes.load(study / HASHES_FILE)
     try:
         return find_hashes(study, root=root)
     except (StudyError, DataError):

@@ -103,7 +103,7 @@ class StudyStore(TrialRecordsMixin, TrialFilesMixin, SealedTestSetMixin):
         if store.study.user_attrs.get(_SPLIT_DIGEST, store.split_digest) != store.split_digest:
             raise StudyError(
                 f"The files at {store.folder} do not belong to study '{name}' in {without_password(storage)}. "
-                "Pass the matching --runs or --storage."
+                f"Pass the matching --runs or --storage, or restore {_SPLIT_FILE} if it was changed."
             )
         return store
 

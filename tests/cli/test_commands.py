@@ -378,6 +378,9 @@ class TestAfterASearch:
         assert "test part" in out
         assert "confusion matrix" in out
         assert "recorded" in err or "evaluated" in err
+        code, _, err = run("ensemble", "build", "s", "--runs", searched, "--top", 2, "--name", "pair")  # the same members again
+        assert code == 0, err
+        assert "test" in json.loads((folder / "ensemble.json").read_text())
         result = json.loads(run("evaluate", "s", "--runs", searched, "--split", "valid", "--json")[1])
         assert set(result["intervals"]) == {
             *("macro_f1", "accuracy", "balanced_accuracy", "cohen_kappa", "macro_auc", "macro_average_precision"),

@@ -53,7 +53,7 @@ def test_a_split_of_many_images_without_a_patient_needs_a_choice(write_folders: 
     root = write_table(write_folders([f"{n}.png" for n in range(N)]), [f"p{n // 4}" if n < 16 else "" for n in range(N)])
     dataset = load_dataset(root)
     ids = list(dataset.table["image"])
-    expected = r"At most 5% .* received 8 of 24 images \(33\.3 %\) without one.*--unknown-patients separate .* or drop"
+    expected = r"At most 5 % .* received 8 of 24 images \(33\.3 %\) without one.*--unknown-patients separate .* or drop"
     with pytest.raises(DataError, match=expected):
         split_dataset(dataset, ids)
     with pytest.raises(DataError, match=expected):

@@ -76,7 +76,7 @@ def test_a_machine_that_ray_describes():
     ],
 )
 def test_a_trial_that_no_machine_can_run_is_rejected(settings, nodes):
-    with pytest.raises(UsageError, match=f"A trial needs .* on one machine; received a Ray cluster of {len(nodes)} machines"):
+    with pytest.raises(UsageError, match=r"A trial needs .* on one machine; received a Ray cluster with \d+ CPUs"):
         describe(settings, *nodes)
 
 

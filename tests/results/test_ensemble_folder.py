@@ -22,7 +22,7 @@ def write(parent, name, record, *files):
     with destination.staged() as partial:
         (partial / "ensemble.json").write_text(json.dumps(record))
         (partial / "members").mkdir()
-        for file in ("members/00001.keras", *files):
+        for file in ("members/00001.keras", "members/00001.image_hashes.npz", *files):
             (partial / file).touch()
         return destination.publish(partial)
 
@@ -56,7 +56,7 @@ def test_an_ensemble_of_the_same_members_is_replaced(tmp_path):
     rule = {"kind": "average", "weights": [0.3, 0.7]}
     assert write(tmp_path, "mine", record_of("ab", rule)) == folder
     assert json.loads((folder / "ensemble.json").read_text())["rule"] == rule
-    assert files_in(tmp_path) == ["mine/ensemble.json", "mine/members/00001.keras"]
+    assert files_in(tmp_path) == ["mine/ensemble.json", "mine/members/00001.image_hashes.npz", "mine/members/00001.keras"]
 
 
 @pytest.mark.parametrize("digests", ["ac", "ba", "a", "abc"])

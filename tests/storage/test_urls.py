@@ -154,6 +154,7 @@ def test_a_question_mark_in_a_typed_path_is_not_ignored(url, tmp_path, monkeypat
         ("postgresql://me:secret@or:more@[x", UsageError, "special characters of a password as %40"),
         ("postgresql://me:secret@127.0.0.1:1/x", StudyError, r"postgresql://me:\*\*\*@127.0.0.1:1/x .*refused"),
         ("postgresql+psycopg2://me:secret@host/x", StudyError, r"automl-cxr\[postgres\]"),
+        ("postgresql+psycopg2://me:p@host/x", StudyError, r"\(No module named 'psycopg2'\)\. Install"),
         ("mysql+nosuch://me:secret@host/x", StudyError, "cannot be opened"),
     ],
 )

@@ -69,10 +69,20 @@ class TestStudiesOfEarlierVersions:
 
 def test_a_damaged_file_is_an_error(prepare):
     store = prepare().store
-    for content in (b"", b"PK\x03\x04", (store.folder / HASHES_FILE).read_bytes()[:-40]):
+    complete = (store.folder / HASHES_FILE).read_bytes()
+    for content in (b"", b"garbage", b"PK\x03\x04", complete[:-40]):
         (store.folder / HASHES_FILE).write_bytes(content)
-        with pytest.raises(StudyError, match="is damaged"):
+        with pytest.raises(StudyError, match="is damaged") as raised:
             find_hashes(store.folder)
+        assert "pickle" not in str(raised.value)
+
+
+def test_a_damaged_file_of_the_study_of_a_warm_start_is_an_error(prepare, quick_search):
+    earlier = prepare(name="earlier")
+    quick_search(earlier, trials=3)
+    (earlier.store.folder / HASHES_FILE).write_bytes(b"garbage")
+    with pytest.raises(StudyError, match="is damaged"):
+        prepare(name="later", warm_start="earlier")
 
 
 def test_saved_hashes_are_read_unchanged(tmp_path):

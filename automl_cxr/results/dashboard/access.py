@@ -104,7 +104,10 @@ def _explain_refusal(environ: Mapping[str, Any], access: Access) -> str | None:
     """Return why a request is refused whatever its token; None if it is not."""
     host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")
     if not access.is_host(host):
-        return "The dashboard does not serve this host name. If it is right, start it with --allow-host NAME."
+        return (
+            f"The dashboard serves only the names of this machine; received the host name {host!r}. If it is right, start the "
+            f"dashboard with --allow-host NAME."
+        )
     if origin is not None and not access.is_origin(origin, host):
         return "The dashboard refuses requests from pages of other sites."
     method, path = environ.get("REQUEST_METHOD", ""), environ.get("PATH_INFO", "")

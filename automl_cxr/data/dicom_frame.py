@@ -155,8 +155,8 @@ def _find_padding(dataset: Dataset, prefix: str, cells: np.ndarray, values: np.n
         return None
     limit = read_number(dataset, f"{prefix}PixelPaddingRangeLimit")
     ends = np.array([value, value if limit is None else limit])
-    if values.dtype.kind != "f":  # a negative number may be written with an unsigned value type, and the reverse
-        ends = ends.astype(np.int64).astype(values.dtype)
+    if values.dtype.kind != "f":  # a negative number may be written as an unsigned one of 16 bits, and the reverse
+        ends = ends.astype(np.int64).astype(np.int16 if values.dtype.kind == "i" else np.uint16).astype(np.int64)
     low, high = ends.min(), ends.max()
     padding = np.logical_and(cells >= low, cells <= high) | np.logical_and(values >= low, values <= high)
     if padding.all():

@@ -81,6 +81,12 @@ def test_padding_does_not_count_in_the_window_and_is_black(
     np.testing.assert_allclose(decoded[4:], 255 - expected if photometric == "MONOCHROME1" else expected, atol=1)
 
 
+def test_a_padding_value_that_does_not_fit_in_the_pixels_marks_none(tmp_path: Path, write_dicom: WriteDicom) -> None:
+    pixels = np.linspace(0, 255, 64 * 64).reshape(64, 64).astype(np.uint8)
+    path = write_dicom(tmp_path / "x.dcm", pixels, bits=8, PixelPaddingValue=0xFFFF)
+    np.testing.assert_array_equal(decode_image(path), pixels)
+
+
 @pytest.mark.parametrize("value_type", ["US", "SS"])
 def test_padding_of_signed_pixels_is_found_with_either_value_type(
     tmp_path: Path, write_dicom: WriteDicom, value_type: str

@@ -745,8 +745,10 @@ class TrialConfig:
 
     @property
     def probed(self) -> tuple[BackboneLayer, ...]:
-        """The layers of ``probe_layers``."""
-        return parse_backbone_layers(self.probe_layers)
+        """The layers of ``probe_layers``, those of each backbone together."""
+        named = parse_backbone_layers(self.probe_layers)
+        backbones = list(dict.fromkeys(layer.backbone for layer in named))
+        return tuple(sorted(named, key=lambda layer: backbones.index(layer.backbone)))
 
     @property
     def head_file(self) -> Path | None:

@@ -8,7 +8,7 @@ import keras
 from keras import layers
 
 from automl_cxr.architectures import find_backbone
-from automl_cxr.config import TrialConfig
+from automl_cxr.config import BranchConfig, TrialConfig
 from automl_cxr.model.backbone_builder import build_backbone
 from automl_cxr.model.backbones import preprocess
 from automl_cxr.model.preprocessing import repeat_grey
@@ -28,25 +28,24 @@ def build_probe(config: TrialConfig, n_classes: int, *, weights_folder: Path | N
     """
     pixels = keras.Input((config.image_size, config.image_size, 1), name="pixels")
     rgb = repeat_grey(pixels, 3)
-    vectors = {}
+    vectors = []
     for branch in config.branches:
-        used = [layer.layer for layer in config.probed if layer.backbone == branch.backbone]
-        deepest = max(used, key=find_backbone(branch.backbone).splice_points.index)
-        backbone = build_backbone(
-            branch.backbone,
-            config.image_size,
-            cut=deepest,
-            weights=branch.weights,
-            weights_folder=weights_folder,
-            layer_name=f"{branch.backbone}_to_{deepest}",
-        )
-        outputs = [backbone.get_layer(name).output for name in used]
-        several = keras.Model(backbone.input, outputs if len(outputs) > 1 else outputs[0], name=branch.backbone)
-        several.trainable = False
-        maps = several(preprocess(rgb, find_backbone(branch.backbone), name=f"{branch.backbone}_preprocess"))
-        for name, tensor in zip(used, maps if isinstance(maps, (list, tuple)) else [maps], strict=True):
-            vectors[branch.backbone, name] = layers.GlobalAveragePooling2D(name=f"{branch.backbone}_{name}_vector")(tensor)
-    ordered = [vectors[layer.backbone, layer.layer] for layer in config.probed]
-    vector = layers.Concatenate(name="vector")(ordered) if len(ordered) > 1 else ordered[0]
+        network = _pooled_outputs(config, branch, weights_folder)
+        vectors.append(network(preprocess(rgb, find_backbone(branch.backbone), name=f"{branch.backbone}_preprocess")))
+    vector = layers.Concatenate(name="vector")(vectors) if len(vectors) > 1 else vectors[0]
     probabilities = layers.Dense(n_classes, activation="softmax", dtype="float32", name=PROBABILITIES)(vector)
     return keras.Model(pixels, probabilities, name="probe")
+
+
+def _pooled_outputs(config: TrialConfig, branch: BranchConfig, weights_folder: Path | None) -> keras.Model:
+    """Build a frozen model from preprocessed images to one vector: the pooled outputs of the layers of one backbone."""
+    used = [layer.layer for layer in config.probed if layer.backbone == branch.backbone]
+    deepest = max(used, key=find_backbone(branch.backbone).splice_points.index)
+    backbone = build_backbone(
+        branch.backbone, config.image_size, cut=deepest, weights=branch.weights, weights_folder=weights_folder
+    )
+    pooled = [layers.GlobalAveragePooling2D(name=f"{name}_pooled")(backbone.get_layer(name).output) for name in used]
+    vector = layers.Concatenate(name="pooled")(pooled) if len(pooled) > 1 else pooled[0]
+    network = keras.Model(backbone.input, vector, name=branch.backbone)
+    network.trainable = False
+    return network

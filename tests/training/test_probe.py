@@ -7,6 +7,8 @@ import pytest
 from automl_cxr.architectures import BackboneLayer, parse_backbone_layers
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import UnknownNameError, UsageError
+from automl_cxr.model.feature_maps import last_feature_map_layers
+from automl_cxr.model.gradcam import GradCam
 from automl_cxr.model.inference import load_model
 from automl_cxr.records import EpochRecord, FoldRecord, PartRecord, SplitRecord
 from automl_cxr.scoring.predictions import Predictions
@@ -130,11 +132,15 @@ def test_each_fold_is_predicted_by_a_probe_of_the_others(task):
 
 @pytest.mark.slow
 def test_layers_of_several_backbones_are_concatenated(task):
-    config = dataclasses.replace(CONFIG, probe_layers="squeezenet@2+efficientnetlite0@3", logistic_c=0.01)
-    trial = task(config)
-    _, result = run(trial)
+    layers = "squeezenet@2+efficientnetlite0@3+squeezenet@1"
+    trial = task(dataclasses.replace(CONFIG, probe_layers=layers, logistic_c=0.01))
+    _, result = run(trial)  # compares its predictions with those from pixels
     model = load_model(str(trial.folder / "model.keras"))
-    assert model.get_layer("vector").output.shape == (None, 128 + 24)
+    assert model.get_layer("vector").output.shape == (None, 128 + 128 + 24)
+    found = [layer.name for layer in last_feature_map_layers(model)]
+    assert found == ["squeezenet/fire3_concat", "squeezenet/fire2_concat", "efficientnetlite0/block3_add"]
+    evidence = GradCam(model).evidence(pictures(2), np.array([0, 1]))
+    assert [np.isfinite(one).all() and one.any() for one in evidence] == [True] * 3
     assert [layer.name for layer in model.layers if layer.name in ("squeezenet", "efficientnetlite0")]
     assert "C 0.01" in (trial.folder / "train.log").read_text()
     assert result.features == "probe@pooled, float32"

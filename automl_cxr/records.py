@@ -205,6 +205,7 @@ class TrialRecord:
         deaths: Number of the last attempts, one after the other, whose search process died before a new epoch was recorded.
         parent: Number of the trial whose training this trial continues.
         retries: Errors after which the trial was run again, each as "class of the error: message".
+        recent_retries: Those of them after which no new epoch was recorded.
     """
 
     number: int
@@ -225,6 +226,7 @@ class TrialRecord:
     deaths: int = 0
     parent: int | None = None
     retries: tuple[str, ...] = ()
+    recent_retries: tuple[str, ...] = ()
 
     @property
     def violation(self) -> float:

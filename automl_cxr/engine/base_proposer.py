@@ -137,11 +137,8 @@ class StudyProposer(ABC):
         trials = self._read()
         stored = trials[number]
         trial = optuna.Trial(self._study, trial_id_of(stored))
-        attempts, epochs = stored.user_attrs.get("attempts", 1), max(read_scores(stored), default=0)
-        if epochs > stored.user_attrs.get("epochs_at_progress", 0):
-            trial.set_user_attr("epochs_at_progress", epochs)
-            trial.set_user_attr("attempts_at_progress", attempts - len(stored.user_attrs.get("retries", ())))
-        trial.set_user_attr("attempts", attempts + 1)
+        _record_progress(trial, stored)
+        trial.set_user_attr("attempts", stored.user_attrs.get("attempts", 1) + 1)
         if stored.params or "rung" in stored.user_attrs:
             return self._begin(trial, Slot(stored.user_attrs.get("rung"), stored.user_attrs.get("parent")))
         slot = self._next_slot(trials)  # the process ended before the trial had a rung or values
@@ -150,7 +147,9 @@ class StudyProposer(ABC):
     def requeue(self, number: int, ending: TrialEnd) -> None:
         """Record a failure after which the trial is repeated. It remains RUNNING until ``resume`` begins it again."""
         trial = self._running.pop(number).trial
-        attrs = self._study.get_trials(deepcopy=False)[number].user_attrs
+        stored = self._study.get_trials(deepcopy=False)[number]
+        attrs = stored.user_attrs
+        _record_progress(trial, stored)
         if ending.retry.halves_batch:
             trial.set_user_attr("halvings", attrs.get("halvings", 0) + 1)
         trial.set_user_attr("retries", [*attrs.get("retries", []), ending.error])
@@ -303,6 +302,16 @@ class StudyProposer(ABC):
         """Return the seed of a draw. Each draw has its own, so a restarted search does not draw the first trials again."""
         entropy = (self._seed, number) if attempt == 0 else (self._seed, number, attempt)
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+
+def _record_progress(trial: optuna.Trial, stored: FrozenTrial) -> None:
+    """Record the numbers of attempts and errors if the trial has reported new epochs: both are counted from there."""
+    epochs, attrs = max(read_scores(stored), default=0), stored.user_attrs
+    if epochs > attrs.get("epochs_at_progress", 0):
+        n_retries = len(attrs.get("retries", ()))
+        trial.set_user_attr("attempts_at_progress", attrs.get("attempts", 1) - n_retries)
+        trial.set_user_attr("retries_at_progress", n_retries)
+        trial.set_user_attr("epochs_at_progress", epochs)
 
 
 def _record_facts(trial: optuna.Trial, facts: Facts) -> None:

@@ -181,8 +181,8 @@ class RecordedProposer:
         return is_feasible and self._store.is_better(facts["score"], eligible[0].score)  # type: ignore[arg-type]
 
     def _may_recover(self, number: int, ending: TrialEnd) -> bool:
-        """Return whether the retry policy of the error's class allows another attempt."""
-        n_before = sum(reason.startswith(f"{ending.kind}:") for reason in self._store.record(number).retries)
+        """Return whether the retry policy of the error's class allows another attempt. Progress of the trial resets it."""
+        n_before = sum(reason.startswith(f"{ending.kind}:") for reason in self._store.record(number).recent_retries)
         return n_before < ending.retry.times
 
     def _retry(self, number: int, ending: TrialEnd) -> None:

@@ -185,6 +185,8 @@ def _to_optuna(states: Sequence[TrialState]) -> tuple[optuna.trial.TrialState, .
 
 def _to_record(trial: optuna.trial.FrozenTrial) -> TrialRecord:
     attrs, scores = trial.user_attrs, read_scores(trial)
+    retries = tuple(attrs.get("retries", ()))
+    has_progress = max(scores, default=0) > attrs.get("epochs_at_progress", 0)  # in the last attempt
     return TrialRecord(
         number=trial.number,
         state=state_of(trial),
@@ -201,17 +203,11 @@ def _to_record(trial: optuna.trial.FrozenTrial) -> TrialRecord:
         best_epoch=attrs.get("best_epoch"),
         folds=attrs.get("folds"),
         attempts=attrs.get("attempts", 1),
-        deaths=_count_deaths(attrs, scores),
+        deaths=0 if has_progress else attrs.get("attempts", 1) - len(retries) - attrs.get("attempts_at_progress", 0),
         parent=attrs.get("parent"),
-        retries=tuple(attrs.get("retries", ())),
+        retries=retries,
+        recent_retries=() if has_progress else retries[attrs.get("retries_at_progress", 0) :],
     )
-
-
-def _count_deaths(attrs: Mapping[str, Any], scores: Mapping[int, float]) -> int:
-    """Count the attempts since the last one that recorded a new epoch, without those that ended with an error."""
-    if max(scores, default=0) > attrs.get("epochs_at_progress", 0):
-        return 0
-    return attrs.get("attempts", 1) - len(attrs.get("retries", ())) - attrs.get("attempts_at_progress", 0)
 
 
 def _score(trial: optuna.trial.FrozenTrial, scores: Mapping[int, float]) -> float | None:

@@ -84,6 +84,23 @@ def test_retries_are_counted_over_searches(prepare, quick_search):
     assert Counter(record.state for record in prepared.store.records()) == {TrialState.FAILED: 1, TrialState.COMPLETE: 1}
 
 
+@pytest.mark.slow
+def test_new_epochs_reset_the_number_of_retries(prepare, quick_search):
+    prepared = prepare(epochs=9)
+    last_epochs = iter(range(1, 7))
+    last_epoch = next(last_epochs)
+
+    def fail_later_each_time(proposal, epoch):
+        nonlocal last_epoch
+        if proposal.number == 0 and last_epoch is not None and epoch > last_epoch:
+            last_epoch = next(last_epochs, None)
+            raise WorkerDiedError("gone")
+
+    quick_search(prepared, trials=1, epochs=9, between_epochs=fail_later_each_time)
+    record = prepared.store.record(0)
+    assert (record.state, len(record.retries)) == (TrialState.COMPLETE, 6)
+
+
 @pytest.mark.parametrize("class_name", ["ResourceExhaustedError", "XlaRuntimeError", "OutOfMemoryError"])
 def test_the_memory_errors_of_all_libraries_are_converted(class_name):
     library_error = type(class_name, (RuntimeError,), {"__module__": "jaxlib._jax"})

@@ -70,6 +70,7 @@ SMALL = {
         "dense_units": 8,
         "augmentation": 0.5,
     },
+    "probe": {"family": "probe", "image_size": 48, "probe_layers": "squeezenet@4+efficientnetlite0@2", "weights": "none"},
 }
 
 

@@ -122,7 +122,7 @@ def test_a_study_without_files_is_shown_unchanged(tmp_path, finished):
 
 
 def test_the_reason_of_a_damaged_study_is_shown_and_logged_once(finished, caplog):
-    copy = api.copy_study("done", "damaged", runs=finished.folder.parent)
+    copy = api.copy_study("done", "damaged-record", runs=finished.folder.parent)
     intact = (copy.folder / "study.json").read_text()
     (copy.folder / "study.json").write_text("{")
     storage = AugmentedStorage(copy._store.study._storage, finished.folder.parent)

@@ -63,7 +63,7 @@ def test_the_preset_and_the_best_configurations_run_first_and_the_sampler_gets_t
     assert {record.state for record in records} == {TrialState.COMPLETE}
     points = read_warm_start_points(prepared.store)
     assert [(point.values, point.scores) for point in points] == [
-        (record.params, [record.score]) for record in earlier.records()
+        (record.params, (record.score,)) for record in earlier.records()
     ]
     assert any("its best 3 configurations run first" in note for note in prepared.notes)
     assert any("uses 12 scores of 'old'" in note for note in prepared.notes)

@@ -20,7 +20,7 @@ from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.training.checkpoint import FinishedFold, load_fold, save_fold
 from automl_cxr.training.datasets import LabelledPart
 from automl_cxr.training.trainer import predict_probabilities
-from automl_cxr.training.trial import TrainedNetwork, build_network, finish_trial, train_network
+from automl_cxr.training.trial import TrainedNetwork, build_network, finish_trial, train_network, valid_predictions
 from automl_cxr.training.trial_costs import measure_costs
 from automl_cxr.training.trial_files import history_rows, log_epoch
 from automl_cxr.training.trial_task import TrialResult, TrialTask
@@ -167,10 +167,4 @@ def _out_of_fold(split: SplitRecord, finished: Sequence[FinishedFold]) -> Predic
     probabilities = np.empty((len(split.folds), len(split.classes)), np.float32)
     for number, fold in enumerate(finished, start=1):
         probabilities[np.asarray(split.folds) == number] = fold.probabilities
-    return Predictions(
-        ids=split.train.images,
-        labels=np.asarray(split.train.labels, np.int64),
-        probabilities=probabilities,
-        classes=split.classes,
-        patients=split.train.patients,
-    )
+    return valid_predictions(split, probabilities)

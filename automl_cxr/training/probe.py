@@ -23,7 +23,6 @@ from automl_cxr.model.freezing import BACKBONE
 from automl_cxr.model.probe import PROBABILITIES
 from automl_cxr.model.transfer import backbone_on_pixels
 from automl_cxr.records import EpochRecord, FoldRecord, PartRecord, SplitRecord
-from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.training.datasets import LabelledPart
 from automl_cxr.training.epoch_tracker import EpochTracker
 from automl_cxr.training.frozen_features import pooled_features
@@ -31,7 +30,7 @@ from automl_cxr.training.logistic import LogisticFit, fit_logistic
 from automl_cxr.training.phase_inputs import compare_with_pixels
 from automl_cxr.training.sampling import image_weights
 from automl_cxr.training.schedules import Phase
-from automl_cxr.training.trial import finish_trial
+from automl_cxr.training.trial import finish_trial, valid_predictions
 from automl_cxr.training.trial_costs import measure_costs
 from automl_cxr.training.trial_files import history_rows, log_epoch
 from automl_cxr.training.trial_task import TrialResult, TrialTask
@@ -107,7 +106,7 @@ def run_probe(task: TrialTask) -> Generator[EpochRecord | FoldRecord, None, Tria
     rows = history_rows(task, history)
     return finish_trial(
         task,
-        _predictions(split, judged, probabilities),
+        valid_predictions(split, probabilities),
         model,
         all_images,
         rows=[{"fold": fold, **row} for fold, row in enumerate(rows, 1)] if split.folds else rows,
@@ -157,13 +156,3 @@ def _rows(part: PartRecord, is_chosen: np.ndarray) -> PartRecord:
 def _training_loss(fit: LogisticFit, features: np.ndarray, labels: np.ndarray) -> float:
     of_true_class = fit.predict(features)[np.arange(len(labels)), labels]
     return float(-np.log(np.maximum(of_true_class, np.finfo(np.float32).tiny)).mean())
-
-
-def _predictions(split: SplitRecord, judged: PartRecord, probabilities: np.ndarray) -> Predictions:
-    return Predictions(
-        ids=judged.images,
-        labels=np.asarray(judged.labels, np.int64),
-        probabilities=probabilities,
-        classes=split.classes,
-        patients=judged.patients,
-    )

@@ -99,13 +99,13 @@ def run_trial(task: TrialTask) -> Generator[EpochRecord, None, TrialResult]:
 
 
 def valid_predictions(split: SplitRecord, probabilities: np.ndarray) -> Predictions:
-    """Return the predictions with these probabilities for the validation part, (n, n_classes)."""
+    """Return the predictions with these probabilities, (n, n_classes), for the validation part or the images of all folds."""
     return Predictions(
-        ids=split.valid.images,
-        labels=np.asarray(split.valid.labels, np.int64),
+        ids=split.judged.images,
+        labels=np.asarray(split.judged.labels, np.int64),
         probabilities=probabilities,
         classes=split.classes,
-        patients=split.valid.patients,
+        patients=split.judged.patients,
     )
 
 

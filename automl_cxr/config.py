@@ -198,8 +198,8 @@ class BranchConfig(NamedTuple):
 class TrialConfig:
     """The hyperparameters of a trial, which together determine its result.
 
-    A search space may search or fix each of them by its name, except those that belong to a whole study (image_size, fit,
-    epochs, seed).
+    A search space may search or fix each of them by its name, except those that belong to a whole study (fit, epochs, seed).
+    Images can be smaller than those of the study, but not larger.
     """
 
     family: str = _hyperparameter(

@@ -11,7 +11,7 @@ import click
 from automl_cxr.cli.sections import SectionedOption
 from automl_cxr.hardware import parse_bytes
 from automl_cxr.study.option_fields import Option, options_of
-from automl_cxr.study.options import SearchOptions
+from automl_cxr.study.options import AUTO, SearchOptions
 
 _debug = False
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
@@ -95,6 +95,15 @@ class Duration(click.ParamType[float]):
         return total
 
 
+class IntegerOrAuto(click.IntRange):
+    """An integer in a range, or the word "auto"."""
+
+    name = "N|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == AUTO else super().convert(value, param, ctx)
+
+
 class Size(click.ParamType[int]):
     """A size in bytes, typed as 500MB, 6GB, 1.5GiB or a number of bytes."""
 
@@ -115,6 +124,7 @@ _TYPES: dict[str, Callable[[Option], Any]] = {
     "text": lambda _: str,
     "path": lambda _: str,
     "int": lambda option: click.IntRange(_as_int(option.low), _as_int(option.high)),
+    "int_or_auto": lambda option: IntegerOrAuto(_as_int(option.low), _as_int(option.high)),
     "float": lambda option: click.FloatRange(option.low, option.high) if option.low is not None else float,
     "duration": lambda _: Duration(),
     "bytes": lambda _: Size(),

@@ -18,7 +18,9 @@ from automl_cxr.data.phantoms import draw_phantoms
 from automl_cxr.data.split import Split, fold_dataset, split_dataset
 from automl_cxr.errors import DataError
 from automl_cxr.records import PartRecord, SplitRecord
+from automl_cxr.study.automatic_settings import choose_folds
 from automl_cxr.study.image_hashes import ImageHashes, short_hashes
+from automl_cxr.study.options import AUTO
 
 OnProgress = Callable[[int, int], None]
 """Called with the number of processed images and the number of all images."""
@@ -88,8 +90,11 @@ def load_images(data: str, settings: dict[str, Any], notes: list[str], on_progre
         seed=settings["seed"],
     )
     record, decoded = _decode_parts(dataset, split, settings["image_size"], settings["fit"], on_progress)
-    if settings["folds"]:
-        record = _pool_into_folds(dataset, record, settings["folds"], notes)
+    n_folds = settings["folds"]
+    if n_folds == AUTO:
+        n_folds = choose_folds(len(record.train.images) + len(record.valid.images))
+    if n_folds:
+        record = _pool_into_folds(dataset, record, n_folds, notes)
     _check_every_class(record)
     if record.unreadable:
         notes.append(_unreadable_note(record))

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from automl_cxr.errors import UsageError
 
-Kind = Literal["text", "path", "int", "float", "duration", "bytes", "names", "settings"]
+Kind = Literal["text", "path", "int", "int_or_auto", "float", "duration", "bytes", "names", "settings"]
 
 
 class Scope(StrEnum):

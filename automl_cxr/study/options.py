@@ -24,9 +24,11 @@ from automl_cxr.choices import (
 )
 from automl_cxr.config import FITS
 from automl_cxr.errors import UnknownNameError, UsageError
+from automl_cxr.study.automatic_settings import AUTO_FOLDS, DEFAULT_IMAGE_SIZE, MAX_FOLDED_IMAGES, PRETRAINED_IMAGE_SIZE
 from automl_cxr.study.option_fields import OptionSet, Scope, Section, inherited_field, option_field, options_of
 
 EXECUTORS = ("ray", "inline")
+AUTO = "auto"  # of --folds
 TEST_OVERLAP = (REFUSE, ALLOW) = ("refuse", "allow")
 DEFAULT_TRIALS = 20
 DEFAULT_KEEP_MODELS = 10
@@ -47,7 +49,7 @@ class SearchOptions(OptionSet):
         "Search space: a name listed by `automl-cxr spaces`, or the path of a TOML file.",
         Section.SEARCH,
         metavar="NAME|FILE",
-        default="scratch",
+        default="auto",
     )
     data: str | None = option_field(
         "Folder or CSV table of radiographs.",
@@ -105,7 +107,8 @@ class SearchOptions(OptionSet):
         low=16,
         high=2048,
         setting="image_size",
-        default=112,
+        default=DEFAULT_IMAGE_SIZE,
+        default_text=f"{DEFAULT_IMAGE_SIZE}; {PRETRAINED_IMAGE_SIZE} for the space auto if pretrained weights are on this machine",
     )
     fit: str | None = option_field(
         "How an image is resized to a square: stretch (the aspect ratio changes), pad (with black) or crop (to the centre).",
@@ -135,15 +138,16 @@ class SearchOptions(OptionSet):
         setting="test_fraction",
         default=0.15,
     )
-    folds: int | None = option_field(
-        "Number of folds for cross-validation. Each trial trains one network per fold and is scored on the images that the "
-        "network was not trained on.",
+    folds: int | str | None = option_field(
+        "Number of folds for cross-validation, or auto. Each trial trains one network per fold and is scored on the images that "
+        f"the network was not trained on. auto uses {AUTO_FOLDS} folds for fewer than {MAX_FOLDED_IMAGES:,} images, and "
+        "otherwise one validation part.",
         Section.DATA,
-        kind="int",
+        kind="int_or_auto",
         low=2,
         setting="folds",
         default=0,
-        default_text="one network and one validation part",
+        default_text="auto for the space auto; otherwise one network and one validation part",
     )
     objective: str | Sequence[str] | None = option_field(
         f"Validation metric that ranks trials: {list_choices(METRIC_NAMES)}. Several objectives give a Pareto front; the "

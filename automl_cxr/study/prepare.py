@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from automl_cxr.records import SplitRecord
 from automl_cxr.scoring.objectives import direction_of
 from automl_cxr.storage.passwords import command_without_passwords
+from automl_cxr.study.automatic_settings import DEFAULT_IMAGE_SIZE
 from automl_cxr.study.data_preparation import OnProgress, StudyImages, digest_table, load_images, phantom_data
 from automl_cxr.study.image_hashes import HASHES_FILE, ImageHashes
 from automl_cxr.study.model_sources import find_sources
@@ -22,6 +24,7 @@ from automl_cxr.study.settings import (
     choose_normal_class,
     choose_space,
     resolve_settings,
+    settle_folds,
 )
 from automl_cxr.study.source_overlap import (
     SourceCheck,
@@ -80,16 +83,17 @@ def prepare_study(
         existing_spec = existing.spec if existing else None
         notes: list[str] = []
         settings = resolve_settings(options, existing_spec)
-        space_name, space_toml = choose_space(options, existing_spec, settings, notes)
-        check_search_methods(settings, space_name, space_toml)
+        space = choose_space(options, existing_spec, settings, notes)
+        check_search_methods(settings, space.name, space.toml)
         data = _choose_data(options, existing_spec, notes)
-        images = load_images(data, settings, notes, on_progress)
+        images = load_images(data, {**settings, "image_size": space.image_size}, notes, on_progress)
+        settings = settle_folds({**settings, "image_size": space.image_size}, images.split.n_folds)
         dataset, split, decoded = images.dataset, images.split, images.decoded
         specified = {**settings, "layout": dataset.layout, "classes": dataset.classes}
         spec = StudySpec(
             name=name,
-            space_name=space_name,
-            space_toml=space_toml,
+            space_name=space.name,
+            space_toml=space.toml,
             data=resolve_path(data),
             data_digest=digest_table(dataset),
             pixels_digest=decoded.digest,
@@ -210,7 +214,8 @@ def prepare_images(options: SearchOptions, *, on_progress: OnProgress | None = N
         DataError: The data are unusable.
     """
     notes: list[str] = []
-    settings = resolve_settings(options, None)
+    image_size = options.image_size or DEFAULT_IMAGE_SIZE
+    settings = resolve_settings(dataclasses.replace(options, folds=options.folds or 0, image_size=image_size), None)
     images = load_images(_choose_data(options, None, notes), settings, notes, on_progress)
     weights_folder = _as_path(settings["weights_folder"])
     return PreparedImages(images, settings["image_size"], settings["fit"], weights_folder, tuple(notes))

@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.engine.registry import check_proposer
-from automl_cxr.engine.space import Value, parse_space, to_toml
+from automl_cxr.engine.registry import FOLD_PRUNERS, RUNG_SAMPLERS, check_proposer
+from automl_cxr.engine.space import Space, Value, parse_space, to_toml
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.scoring.metrics import find_normal_class
 from automl_cxr.scoring.objectives import Requirement, check_objectives, needs_normal_class
-from automl_cxr.study.available_space import describe_left_out, restrict_to_available
+from automl_cxr.study.automatic_settings import AUTO_FOLDS, choose_image_size
+from automl_cxr.study.available_space import describe_left_out, restrict_image_size, restrict_to_available
 from automl_cxr.study.fidelity import check_fidelity
 from automl_cxr.study.option_fields import options_of
-from automl_cxr.study.options import SearchOptions
-from automl_cxr.study.spaces import check_space, read_space, refuse_unused, refuse_unused_fixed
+from automl_cxr.study.options import AUTO, SearchOptions
+from automl_cxr.study.spaces import boundary_values, check_space, read_space, refuse_unused, refuse_unused_fixed
 from automl_cxr.study.spec import TRIAL_SETTINGS, StudySpec, resolve_path
 
-DEFAULT_SPACE = "scratch"
-AUTO_SPACE = "auto"
+DEFAULT_SPACE = AUTO_SPACE = "auto"
 _WEIGHTS = ("weights", "second_weights")
+
+
+@dataclass(frozen=True)
+class ChosenSpace:
+    """The space of a study.
+
+    Attributes:
+        name: Its name.
+        toml: Its TOML text.
+        image_size: Height and width of the study's images, in pixels.
+    """
+
+    name: str
+    toml: str
+    image_size: int
 
 
 def resolve_settings(options: SearchOptions, existing: StudySpec | None) -> dict[str, Any]:
@@ -32,7 +48,8 @@ def resolve_settings(options: SearchOptions, existing: StudySpec | None) -> dict
         existing: Specification of the study if it exists; its settings replace the defaults.
 
     Returns:
-        Keywords of ``StudySpec``.
+        Keywords of ``StudySpec``. "image_size" is None if it depends on the space (``choose_space``). "folds" is ``AUTO`` and
+        "pruner" may be None if they depend on the number of images (``settle_folds``).
 
     Raises:
         UsageError: A value is impossible, or two options contradict each other.
@@ -47,10 +64,12 @@ def resolve_settings(options: SearchOptions, existing: StudySpec | None) -> dict
     settings["requirements"] = tuple(dict.fromkeys(str(Requirement.parse(text)) for text in settings["requirements"]))
     settings["fixed"] = _fixed_values(options, existing)
     settings["weights_folder"] = _existing_folder(settings["weights_folder"])
-    settings["folds"] = _checked_folds(settings["folds"], options)
-    if settings["pruner"] is None:
-        settings["pruner"] = default_pruner(folds=settings["folds"], n_objectives=len(settings["objectives"]))
-    TrialConfig.from_values({name: settings[name] for name in TRIAL_SETTINGS})
+    settings["folds"] = _checked_folds(_requested_folds(options, existing, settings), options)
+    if is_auto(options.space) and options.image_size is None and existing is None:
+        settings["image_size"] = None
+    if settings["folds"] != AUTO:
+        settings = settle_folds(settings, settings["folds"])
+    TrialConfig.from_values({name: settings[name] for name in TRIAL_SETTINGS if settings[name] is not None})
     _check_warm_start(settings, options)
     for name in ("valid_fraction", "test_fraction"):
         if not isinstance(settings[name], (int, float)):
@@ -82,9 +101,39 @@ def _existing_folder(folder: str | None) -> str | None:
     return None if folder is None else resolve_path(folder)
 
 
-def _checked_folds(folds: Any, options: SearchOptions) -> int:
+def is_auto(space: str | None) -> bool:
+    """Return whether an option names the space auto, which is the default."""
+    return (space or DEFAULT_SPACE) == AUTO_SPACE
+
+
+def settle_folds(settings: Mapping[str, Any], folds: int) -> dict[str, Any]:
+    """Return settings with a number of folds, and with the default pruner for it if no pruner was chosen."""
+    pruner = settings["pruner"] or default_pruner(folds=folds, n_objectives=len(settings["objectives"]))
+    return {**settings, "folds": folds, "pruner": pruner}
+
+
+def _requested_folds(options: SearchOptions, existing: StudySpec | None, settings: Mapping[str, Any]) -> Any:
+    """Return the number of folds, or ``AUTO`` if the number of images decides."""
+    if existing is not None and options.folds in (None, AUTO):
+        return existing.folds
+    requested = options.folds if options.folds is not None else AUTO if is_auto(options.space) else 0
+    if requested == AUTO and (options.valid_fraction is not None or _needs_epochs(settings)):
+        return 0
+    return requested
+
+
+def _needs_epochs(settings: Mapping[str, Any]) -> bool:
+    """Return whether the sampler or the pruner needs trials that report epochs."""
+    return settings["sampler"] in RUNG_SAMPLERS or settings["pruner"] not in (None, *FOLD_PRUNERS)
+
+
+def _checked_folds(folds: Any, options: SearchOptions) -> int | str:
+    if folds == AUTO:
+        return AUTO
     if type(folds) is not int or folds < 0 or folds == 1:
-        raise UsageError(f"folds must be 2 or more, or 0 for one validation part; received {folds!r}. A usual value is 5.")
+        raise UsageError(
+            f'folds must be 2 or more, 0 for one validation part, or "auto"; received {folds!r}. A usual value is 5.'
+        )
     if folds and options.valid_fraction is not None:
         raise UsageError(
             f"With --folds, each fold is used for validation once, so --valid-fraction does not apply; received --folds "
@@ -109,17 +158,18 @@ def _check_warm_start(settings: Mapping[str, Any], options: SearchOptions) -> No
 
 def choose_space(
     options: SearchOptions, existing: StudySpec | None, settings: Mapping[str, Any], notes: list[str]
-) -> tuple[str, str]:
-    """Return the name and the TOML text of the space, checked with the fixed hyperparameters.
+) -> ChosenSpace:
+    """Return the space, checked with the fixed hyperparameters, and the image size.
 
-    The space auto is restricted to the pretrained weights that are on this machine when the study is created.
+    The space auto is restricted to the pretrained weights that are on this machine when the study is created, and to images
+    that are not larger than those of the study.
 
     Raises:
         UnknownNameError: The space, or a hyperparameter in it, does not exist.
         SpaceError: The space is unreadable or contains an impossible value.
         UsageError: The batch size is set in two places.
     """
-    fixed = settings["fixed"]
+    fixed, image_size = settings["fixed"], settings["image_size"]
     is_continued = existing is not None and (options.space is None or options.space == existing.space_name == AUTO_SPACE)
     if existing is not None and is_continued:
         name, text = existing.space_name, existing.space_toml
@@ -128,7 +178,8 @@ def choose_space(
         name, text = Path(chosen).stem, read_space(chosen)
         if chosen == AUTO_SPACE:
             available, left_out = restrict_to_available(parse_space(text, name=name), settings["weights_folder"])
-            text = to_toml(available)
+            image_size = image_size or choose_image_size(available)
+            text = to_toml(restrict_image_size(available, image_size))
             notes.extend([describe_left_out(left_out)] if left_out else [])
     original_space = check_space(parse_space(text, name=name))
     space = check_space(original_space.fix(fixed))
@@ -137,7 +188,19 @@ def choose_space(
         refuse_unused_fixed(original_space, fixed)
     if options.batch_size is not None and "batch_size" in space.names:
         raise UsageError(f"The batch size is set twice: by --batch-size and by the space {name} or --set. Omit one of them.")
-    return name, text
+    _check_image_sizes(space, image_size)
+    return ChosenSpace(name, text, image_size)
+
+
+def _check_image_sizes(space: Space, image_size: int) -> None:
+    """Check that no trial needs larger images than the decoded ones."""
+    searched = next((parameter for parameter in space.parameters if parameter.name == "image_size"), None)
+    largest = image_size if searched is None else max(boundary_values(searched))
+    if largest > image_size:
+        raise UsageError(
+            f"The image sizes in a space must not exceed --image-size; received {largest} in space {space.name} and "
+            f"--image-size {image_size}. Use --image-size {largest}."
+        )
 
 
 def check_search_methods(settings: Mapping[str, Any], space_name: str, space_toml: str) -> None:
@@ -150,9 +213,9 @@ def check_search_methods(settings: Mapping[str, Any], space_name: str, space_tom
     check_proposer(
         parse_space(space_toml, name=space_name).fix(settings["fixed"]),
         sampler=settings["sampler"],
-        pruner=settings["pruner"],
+        pruner=settings["pruner"] or default_pruner(folds=AUTO_FOLDS, n_objectives=len(settings["objectives"])),
         n_objectives=len(settings["objectives"]),
-        folds=settings["folds"],
+        folds=AUTO_FOLDS if settings["folds"] == AUTO else settings["folds"],
     )
     check_fidelity(settings["fidelity"], settings["sampler"])
 

@@ -10,7 +10,7 @@ from automl_cxr.engine.space import Choice, Space, Value, parse_space
 from automl_cxr.errors import SpaceError, UnknownNameError, UsageError
 
 # All trials of a study share these values: its decoded images, stopping rules and records depend on them.
-_STUDY_OPTIONS = ("seed", "image_size", "fit", "epochs")
+_STUDY_OPTIONS = ("seed", "fit", "epochs")
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -75,7 +75,7 @@ def check_space(space: Space) -> Space:
         raise SpaceError(f"Space '{space.name}' is empty: a space must fix or search at least one hyperparameter.")
     for name, values in [
         *((name, [value]) for name, value in space.constants.items()),
-        *((parameter.name, _boundary_values(parameter)) for parameter in space.parameters),
+        *((parameter.name, boundary_values(parameter)) for parameter in space.parameters),
     ]:
         for value in values:
             try:
@@ -140,5 +140,5 @@ def refuse_unused_fixed(original: Space, fixed: Mapping[str, Value]) -> None:
     refuse_unused(space, space.names if is_replaced else tuple(fixed))
 
 
-def _boundary_values(parameter: object) -> list[Value]:
+def boundary_values(parameter: object) -> list[Value]:
     return list(parameter.values) if isinstance(parameter, Choice) else [parameter.low, parameter.high]  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -12,7 +13,7 @@ from automl_cxr.api.keywords import document_options, with_keywords
 from automl_cxr.api.locations import locate
 from automl_cxr.api.study import Study
 from automl_cxr.engine.registry import FINITE_SAMPLERS, default_batch_trials
-from automl_cxr.study.budget import Budget
+from automl_cxr.study.budget import Budget, trial_deadline
 from automl_cxr.study.data_preparation import OnProgress
 from automl_cxr.study.options import DEFAULT_TRIALS, SearchOptions
 from automl_cxr.study.prepare import PreparedStudy, prepare_study
@@ -37,7 +38,7 @@ def search(  # noqa: D417 - the keywords are the options
     new study uses the defaults.
 
     Args:
-        space: Search space: a name listed by `automl-cxr spaces`, or the path of a TOML file. [default: scratch]
+        space: Search space: a name listed by `automl-cxr spaces`, or the path of a TOML file. [default: auto]
         data: Folder or CSV table of radiographs. [default: phantom images, drawn by this program]
         {options}
         options: Options as one object. Keywords take precedence.
@@ -54,16 +55,17 @@ def search(  # noqa: D417 - the keywords are the options
         DataError: The data are unusable.
         StudyError: Every trial failed, or the record cannot be written.
     """
+    started = time.monotonic()
     given = with_keywords(SearchOptions, options, {"space": space, "data": data, **keywords})
     execute = bind_executor(given.executor, given.ray_resources)
     folder, url = locate(given.runs, given.storage)
     with decoding or nullcontext() as on_progress:
-        prepared = prepare_study(given, runs=folder, storage=url, command=command, on_progress=on_progress)
+        prepared = prepare_study(given, runs=folder, storage=url, command=command, on_progress=on_progress, started=started)
     sampler = given.sampler or prepared.store.spec.sampler
     budget = _budget_of(given, sampler)
     batch_trials = given.batch_trials or default_batch_trials(sampler, n_trials=budget.n_trials)
     execute = partial(execute, seconds_per_trial=given.trial_seconds, batch_trials=batch_trials)
-    run_prepared(prepared, budget, execute, sampler=sampler, command=command, stream=stream)
+    run_prepared(prepared, budget, execute, sampler=sampler, command=command, stream=stream, started=started)
     return Study(prepared.store)
 
 
@@ -88,6 +90,7 @@ def run_prepared(
     sampler: str | None = None,
     command: str,
     stream: TextIO | None,
+    started: float | None = None,
 ) -> None:
     """Search a prepared study and report the progress.
 
@@ -98,11 +101,14 @@ def run_prepared(
         sampler: Name of the sampler. [default: that of the study]
         command: Command line, for the record.
         stream: Text stream that receives the progress. [default: stderr]
+        started: ``time.monotonic()`` from which the wall time of the budget counts. [default: now]
 
     Raises:
         StudyError: Every trial failed, or the record cannot be written.
     """
-    with SearchProgress(prepared.store, budget, stream=stream) as progress:
+    started = time.monotonic() if started is None else started
+    deadline = None if budget.seconds is None else trial_deadline(budget.seconds, started)
+    with SearchProgress(prepared.store, budget, stream=stream, deadline=deadline) as progress:
         progress.print_study(prepared)
         run_search(
             prepared.store,
@@ -113,6 +119,8 @@ def run_prepared(
             execute=execute,
             listener=progress,
             command=command,
+            deadline=deadline,
+            planned_seconds=prepared.planned_seconds,
         )
 
 

@@ -86,6 +86,7 @@ class StudyProposer(ABC):
         epochs: Maximum number of epochs, or of folds if trials report folds.
         sign: Returns the facts, such as the driver, that are written first on a trial of a given number.
         seed: With one worker, the same seed gives the same proposals, whether or not the search was interrupted.
+        fits: Returns whether the time left suffices for a configuration. Others are proposed only if none is found that fits.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class StudyProposer(ABC):
         epochs: int,
         seed: int,
         sign: Callable[[int], Facts],
+        fits: Callable[[Mapping[str, Value]], bool] = lambda _: True,
     ) -> None:
         study.pruner = pruner
         self._study = study
@@ -104,6 +106,7 @@ class StudyProposer(ABC):
         self._epochs = epochs
         self._seed = seed
         self._sign = sign
+        self._fits = fits
         self._evaluated = EvaluatedPoints(space)
         self._running: dict[int, _RunningTrial] = {}
         self._n_read = 0
@@ -129,8 +132,16 @@ class StudyProposer(ABC):
         if isinstance(slot, Pause):
             return slot
         if slot.parent is None:
-            return self._begin(self._study.ask(), slot)
+            return self._begin(self._ask(trials), slot)
         return self._begin(self._continue(trials[slot.parent], slot, number=len(trials)), slot)
+
+    def _ask(self, trials: Sequence[FrozenTrial]) -> optuna.Trial:
+        """Return the next waiting trial, or a new one if there is none or if the time does not suffice for it."""
+        waiting = next((trial for trial in trials if trial.state is TrialState.WAITING), None)
+        if waiting is None or self._fits({**enqueued_values(waiting), **waiting.params}):
+            return self._study.ask()
+        self._study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING))
+        return optuna.Trial(self._study, trial_id_of(self._study.get_trials(deepcopy=False)[-1]))
 
     def resume(self, number: int) -> Proposal:
         """Begin a RUNNING trial again, with the same values, after the process that ran it has died."""
@@ -272,7 +283,9 @@ class StudyProposer(ABC):
         if trial.number == 0 and not known:
             known = self._space.preset() or {}
         if not known:
-            return self._evaluated.new_point(functools.partial(self._draw, trial), self._completion_rng(trial.number))
+            return self._evaluated.new_point(
+                functools.partial(self._draw, trial), self._completion_rng(trial.number), fits=self._fits
+            )
         draw = functools.cache(lambda: self._draw(trial, 0))
         rng = self._completion_rng(trial.number)
 

@@ -33,26 +33,33 @@ class EvaluatedPoints:
     def __contains__(self, point: Point) -> bool:
         return self._space.key(point) in self._keys
 
-    def new_point(self, draw: Callable[[int], dict[str, Value]], rng: np.random.Generator) -> dict[str, Value]:
-        """Draw a point that was not evaluated.
+    def new_point(
+        self,
+        draw: Callable[[int], dict[str, Value]],
+        rng: np.random.Generator,
+        *,
+        fits: Callable[[Point], bool] = lambda _: True,
+    ) -> dict[str, Value]:
+        """Draw a point that was not evaluated, and for which the time left suffices.
 
         Args:
             draw: Returns the proposer's point, given the number of earlier attempts.
             rng: Generator of random points, used if all points of the proposer were evaluated before.
+            fits: Returns whether the time left suffices for a point.
 
         Returns:
-            A new point; or the proposer's own point, as a replicate, if all points were evaluated.
+            A new point; or the proposer's own point, as a replicate, if all points were evaluated or do not fit.
         """
         proposed = draw(0)
-        if proposed not in self:
+        if proposed not in self and fits(proposed):
             return proposed
         if self.first_unevaluated() is None and self._space.is_finite:
             return proposed
         for attempt in range(1, _MAX_DRAWS):
-            if (point := draw(attempt)) not in self:
+            if (point := draw(attempt)) not in self and fits(point):
                 return point
         for _ in range(_MAX_RANDOM_DRAWS):
-            if (point := self._space.sample(rng)) not in self:
+            if (point := self._space.sample(rng)) not in self and fits(point):
                 return point
         return self.first_unevaluated() or proposed
 

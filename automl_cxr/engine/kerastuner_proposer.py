@@ -123,6 +123,7 @@ class KerasTunerProposer(StudyProposer):
         folds: Number of folds, which trials then report instead of epochs; 0 for none.
         sign: Returns the facts, such as the driver, that are written first on a trial of a given number.
         seed: With one worker, the same seed gives the same proposals, whether or not the search was interrupted.
+        fits: See ``StudyProposer``.
 
     Raises:
         UnknownNameError: The pruner does not exist.
@@ -139,9 +140,10 @@ class KerasTunerProposer(StudyProposer):
         folds: int = 0,
         seed: int,
         sign: Callable[[int], Facts] = lambda _: {},
+        fits: Callable[[Mapping[str, Value]], bool] = lambda _: True,
     ) -> None:
         created_pruner = make_pruner(pruner, epochs=epochs, folds=folds)
-        super().__init__(study, space, pruner=created_pruner, epochs=folds or epochs, seed=seed, sign=sign)
+        super().__init__(study, space, pruner=created_pruner, epochs=folds or epochs, seed=seed, sign=sign, fits=fits)
         study.sampler = optuna.samplers.RandomSampler()  # not used: ``_draw`` does not call it
         self._hyperparameters = to_kerastuner(space)
         is_maximized = study.direction is optuna.study.StudyDirection.MAXIMIZE

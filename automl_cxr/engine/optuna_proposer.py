@@ -208,6 +208,7 @@ class OptunaProposer(StudyProposer):
         sign: Returns the facts, such as the driver, that are written first on a trial of a given number.
         seed: With one worker, the same seed gives the same proposals, whether or not the search was interrupted.
         priors: Points and scores of an earlier study, for ``LEARNING_SAMPLERS``.
+        fits: See ``StudyProposer``.
 
     Raises:
         UnknownNameError: The sampler or the pruner does not exist.
@@ -227,12 +228,13 @@ class OptunaProposer(StudyProposer):
         seed: int,
         sign: Callable[[int], Facts] = lambda _: {},
         priors: Sequence[WarmStartPoint] = (),
+        fits: Callable[[Mapping[str, Value]], bool] = lambda _: True,
     ) -> None:
         if sampler not in SAMPLERS:
             raise UnknownNameError("sampler", sampler, SAMPLERS)
         created_pruner = make_pruner(pruner, epochs=epochs, folds=folds)
         check_several_objectives(len(study.directions), sampler=sampler, pruner=pruner)
-        super().__init__(study, space, pruner=created_pruner, epochs=folds or epochs, seed=seed, sign=sign)
+        super().__init__(study, space, pruner=created_pruner, epochs=folds or epochs, seed=seed, sign=sign, fits=fits)
         is_halving = pruner == "asha" and len(study.directions) > 1
         self._halving = ParetoHalving(first_rung(epochs)) if is_halving else None
         self._sampler = sampler

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -18,7 +18,7 @@ from automl_cxr.engine.optuna_proposer import (
     make_pruner,
 )
 from automl_cxr.engine.protocol import Facts
-from automl_cxr.engine.space import Space
+from automl_cxr.engine.space import Space, Value
 from automl_cxr.engine.warm_start_view import WarmStartPoint
 from automl_cxr.errors import UnknownNameError, UsageError
 
@@ -68,6 +68,7 @@ def build_proposer(
     seed: int,
     sign: Callable[[int], Facts] = lambda _: {},
     priors: Sequence[WarmStartPoint] = (),
+    fits: Callable[[Mapping[str, Value]], bool] = lambda _: True,
 ) -> StudyProposer:
     """Create the proposer for a sampler name.
 
@@ -81,6 +82,7 @@ def build_proposer(
         seed: See ``StudyProposer``.
         sign: See ``StudyProposer``.
         priors: Points and scores of an earlier study, for ``LEARNING_SAMPLERS``.
+        fits: See ``StudyProposer``.
 
     Raises:
         UnknownNameError: The sampler or the pruner does not exist.
@@ -90,7 +92,7 @@ def build_proposer(
     if sampler not in SAMPLERS:
         raise UnknownNameError("sampler", sampler, SAMPLERS)
     _check_folds(sampler, folds)
-    settings: dict[str, Any] = {"pruner": pruner, "epochs": epochs, "folds": folds, "seed": seed, "sign": sign}
+    settings: dict[str, Any] = {"pruner": pruner, "epochs": epochs, "folds": folds, "seed": seed, "sign": sign, "fits": fits}
     if sampler not in _KERASTUNER:
         return OptunaProposer(study, space, sampler=sampler, priors=priors, **settings)
     check_several_objectives(len(study.directions), sampler=sampler, pruner=pruner)

@@ -54,7 +54,10 @@ def restrict_image_size(space: Space, image_size: int) -> Space:
     """
     sizes = [parameter for parameter in space.parameters if parameter.name == "image_size" and isinstance(parameter, Choice)]
     larger = {value for size in sizes for value in size.values if int(value) > image_size}
-    points = ({name: value for name, value in point.items() if name != "image_size" or value not in larger} for point in space.portfolio)
+    points = (
+        {name: value for name, value in point.items() if name != "image_size" or value not in larger}
+        for point in space.portfolio
+    )
     return _restrict(dataclasses.replace(space, portfolio=tuple(points)), {"image_size": larger})
 
 

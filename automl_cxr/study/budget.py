@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from automl_cxr.engine.protocol import Proposal
+from automl_cxr.engine.space import Value
 from automl_cxr.records import TrialRecord, TrialState
 from automl_cxr.study.store import StudyStore
+from automl_cxr.study.trial_times import TrialTimes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,22 +35,48 @@ class Budget:
     disk_bytes: int | None = None
 
 
+_RESERVED_SHARE, _RESERVED_SECONDS = 0.04, 60.0
+_LEAST_SHARE = 0.5  # of the wall time that trials have, even if the preparation of the images took longer
+
+
+def reserved_seconds(seconds: float) -> float:
+    """Return the part of the wall time in seconds that is kept for the ensemble at the end of a search."""
+    return min(_RESERVED_SHARE * seconds, _RESERVED_SECONDS)
+
+
+def trial_deadline(seconds: float, started: float) -> float:
+    """Return the ``time.monotonic()`` at which the trials of a search should have ended.
+
+    Args:
+        seconds: Wall time of the search, with the preparation of the images.
+        started: ``time.monotonic()`` at its start.
+    """
+    return max(started + seconds, time.monotonic() + _LEAST_SHARE * seconds) - reserved_seconds(seconds)
+
+
 class BudgetCheck:
-    """The check of a budget during a search. The wall time starts when the check is created.
+    """The check of a budget during a search.
 
     Args:
         budget: The limits.
         store: The study.
+        deadline: ``time.monotonic()`` at which the trials should have ended. [default: after the wall time of the budget]
+        times: Expected times of trials.
 
     Attributes:
         is_target_reached: Whether an eligible trial has reached the target score.
     """
 
-    def __init__(self, budget: Budget, store: StudyStore) -> None:
+    def __init__(
+        self, budget: Budget, store: StudyStore, *, deadline: float | None = None, times: TrialTimes | None = None
+    ) -> None:
         self._budget = budget
         self._store = store
         self._epochs, self._folds = store.spec.epochs, store.spec.folds
-        self._deadline = None if budget.seconds is None else time.monotonic() + budget.seconds
+        if deadline is None and budget.seconds is not None:
+            deadline = time.monotonic() + budget.seconds
+        self._deadline = deadline
+        self._times = times or TrialTimes(store)
         self.is_target_reached = False
         for record in store.eligible()[:1]:
             self.add(record)
@@ -63,13 +91,27 @@ class BudgetCheck:
         """Return the remaining wall time in seconds, negative after the deadline; None for no limit."""
         return None if self._deadline is None else self._deadline - time.monotonic()
 
+    def fits(self, values: Mapping[str, Value]) -> bool:
+        """Return whether a configuration is expected to end before the deadline; True if its time is unknown."""
+        seconds = self.seconds_left()
+        expected = None if seconds is None else self._times.estimate(values)
+        return seconds is None or expected is None or expected <= seconds
+
+    def _is_too_late(self) -> bool:
+        """Return whether no trial can end before the deadline. A fold has no score before it ends, unlike an epoch."""
+        seconds = self.seconds_left()
+        shortest = self._times.shortest() if seconds is not None and self._folds else None
+        return seconds is not None and shortest is not None and shortest > seconds
+
     def is_spent(self, running: Iterable[Proposal]) -> bool:
-        """Return whether the trials or epochs of the study are used up.
+        """Return whether the trials or epochs of the study are used up, or the time does not suffice for another trial.
 
         Args:
             running: The running trials of this search.
         """
         budget = self._budget
+        if self._is_too_late():
+            return True
         if budget.n_trials is not None and self._store.n_started() >= budget.n_trials:
             return True
         if budget.n_epochs is None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from automl_cxr.engine.space import parse_space
 from automl_cxr.records import SplitRecord
 from automl_cxr.scoring.objectives import direction_of
 from automl_cxr.storage.passwords import command_without_passwords
 from automl_cxr.study.automatic_settings import DEFAULT_IMAGE_SIZE
+from automl_cxr.study.budget import trial_deadline
+from automl_cxr.study.budget_plan import SHORTEST_SECONDS, BudgetPlan, plan_budget
 from automl_cxr.study.data_preparation import OnProgress, StudyImages, digest_table, load_images, phantom_data
 from automl_cxr.study.image_hashes import HASHES_FILE, ImageHashes
 from automl_cxr.study.model_sources import find_sources
@@ -19,6 +24,7 @@ from automl_cxr.study.portfolio import enqueue_portfolio
 from automl_cxr.study.provenance import describe_versions
 from automl_cxr.study.settings import (
     DEFAULT_SPACE,
+    ChosenSpace,
     check_normal_class,
     check_search_methods,
     choose_normal_class,
@@ -50,6 +56,7 @@ class PreparedStudy:
         weights_folder: Folder that is searched first for pretrained weights, or None.
         notes: Messages for the user about the data, the split and the assumptions made.
         is_new: Whether the study was created by this call.
+        planned_seconds: Expected seconds of a trial of each family, if they were measured.
     """
 
     store: StudyStore
@@ -57,10 +64,17 @@ class PreparedStudy:
     weights_folder: Path | None
     notes: tuple[str, ...]
     is_new: bool
+    planned_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def prepare_study(
-    options: SearchOptions, *, runs: Path, storage: str, command: str = "", on_progress: OnProgress | None = None
+    options: SearchOptions,
+    *,
+    runs: Path,
+    storage: str,
+    command: str = "",
+    on_progress: OnProgress | None = None,
+    started: float | None = None,
 ) -> PreparedStudy:
     """Create a study, or check that the options agree with the existing study of the same name.
 
@@ -70,6 +84,7 @@ def prepare_study(
         storage: Optuna storage URL.
         command: Command line, for the record.
         on_progress: Called with the number of decoded images and of all images.
+        started: ``time.monotonic()`` at the start of the search, from which its wall time counts. [default: now]
 
     Raises:
         UsageError: A value is impossible, or a name does not exist.
@@ -78,6 +93,7 @@ def prepare_study(
     """
     name = _default_name(options) if options.name is None else options.name
     check_folder_name(name, runs=runs, storage=storage)
+    started = time.monotonic() if started is None else started
     with creation_lock(name, runs):
         existing = StudyStore.find(name, runs=runs, storage=storage)
         existing_spec = existing.spec if existing else None
@@ -89,6 +105,10 @@ def prepare_study(
         images = load_images(data, {**settings, "image_size": space.image_size}, notes, on_progress)
         settings = settle_folds({**settings, "image_size": space.image_size}, images.split.n_folds)
         dataset, split, decoded = images.dataset, images.split, images.decoded
+        is_planned = existing is None and options.seconds is not None and options.seconds >= SHORTEST_SECONDS
+        plan_of_time = _plan_budget(options, space, settings, images, started, notes) if is_planned else None
+        if plan_of_time is not None and options.epochs is None:
+            settings = {**settings, "epochs": plan_of_time.epochs}
         specified = {**settings, "layout": dataset.layout, "classes": dataset.classes}
         spec = StudySpec(
             name=name,
@@ -127,7 +147,28 @@ def prepare_study(
         store = StudyStore.create(spec, split, runs=runs, storage=storage, directions=directions)
         enqueue_missing(store)
         enqueue_portfolio(store)
-        return PreparedStudy(store, decoded.path, weights_folder, tuple(notes), is_new=True)
+        planned_seconds = {} if plan_of_time is None else plan_of_time.seconds
+        return PreparedStudy(store, decoded.path, weights_folder, tuple(notes), is_new=True, planned_seconds=planned_seconds)
+
+
+def _plan_budget(
+    options: SearchOptions,
+    space: ChosenSpace,
+    settings: Mapping[str, Any],
+    images: StudyImages,
+    started: float,
+    notes: list[str],
+) -> BudgetPlan | None:
+    """Plan the search if it has a time limit that is long enough to measure step times; add a note."""
+    left = trial_deadline(options.seconds or 0.0, started) - time.monotonic()
+    fixed_space = parse_space(space.toml, name=space.name).fix(settings["fixed"])
+    plan = plan_budget(fixed_space, settings, images.split, seconds=left, most_epochs=settings["epochs"])
+    notes.append(
+        f"Step times could not be measured, so each trial has up to {settings['epochs']} epochs; --epochs changes it."
+        if plan is None
+        else plan.description
+    )
+    return plan
 
 
 def _compare_sources(

@@ -29,9 +29,12 @@ class SearchProgress:
         store: The study.
         budget: The budget of the search.
         stream: Output stream; stderr by default.
+        deadline: ``time.monotonic()`` at which the trials should have ended. [default: after the wall time of the budget]
     """
 
-    def __init__(self, store: StudyStore, budget: Budget, *, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, store: StudyStore, budget: Budget, *, stream: TextIO | None = None, deadline: float | None = None
+    ) -> None:
         self._store = store
         self._budget = budget
         self._objective = store.spec.objective
@@ -43,6 +46,9 @@ class SearchProgress:
         self._running: dict[int, Report | None] = {}
         self._start = self._last_end = time.monotonic()
         self._n_ended = 0
+        if deadline is None and budget.seconds is not None:
+            deadline = self._start + budget.seconds
+        self._deadline = deadline
         self._live = Live(console=self._console, get_renderable=self._status, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> SearchProgress:
@@ -119,8 +125,8 @@ class SearchProgress:
         """Estimate the remaining time: the minimum of the wall time left and the estimated time of the remaining trials."""
         now = time.monotonic()
         limits = []
-        if self._budget.seconds is not None:
-            limits.append(self._budget.seconds - (now - self._start))
+        if self._deadline is not None:
+            limits.append(self._deadline - now)
         if self._budget.n_trials is not None and self._n_ended:
             seconds_per_trial = (self._last_end - self._start) / self._n_ended
             limits.append((self._budget.n_trials - n_done) * seconds_per_trial - (now - self._last_end))

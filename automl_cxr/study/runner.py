@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from automl_cxr.engine.base_proposer import StudyProposer
 from automl_cxr.engine.protocol import Objective, Proposer
 from automl_cxr.engine.registry import build_proposer
+from automl_cxr.engine.space import Value
 from automl_cxr.scoring.objectives import Requirement
 from automl_cxr.storage.passwords import command_without_passwords
 from automl_cxr.storage.urls import explained_storage_errors
@@ -21,6 +22,7 @@ from automl_cxr.study.provenance import SearchEntry
 from automl_cxr.study.recorded_proposer import RecordedProposer
 from automl_cxr.study.spec import StudySpec
 from automl_cxr.study.store import StudyStore
+from automl_cxr.study.trial_times import TrialTimes
 from automl_cxr.study.warm_start import read_warm_start_points
 
 Execute = Callable[[Objective, Proposer], None]
@@ -38,6 +40,8 @@ def run_search(
     listener: Listener,
     command: str = "",
     heartbeat_settings: HeartbeatSettings | None = None,
+    deadline: float | None = None,
+    planned_seconds: Mapping[str, float] | None = None,
 ) -> None:
     """Run trials until the budget is spent. Abandoned trials of dead drivers are run first.
 
@@ -51,18 +55,20 @@ def run_search(
         listener: Receives the events of the search.
         command: Command line of the search, for the record.
         heartbeat_settings: Interval and time-out of heartbeats.
+        deadline: ``time.monotonic()`` at which the trials should have ended. [default: after the wall time of the budget]
+        planned_seconds: Expected seconds of a trial of each family, for families without a finished trial.
 
     Raises:
         StudyError: All trials failed or were refused (the message contains the last reason), or the storage failed.
     """
     spec = store.spec
     store = store.for_driver(on_away=listener.on_storage_away)
-    check = BudgetCheck(budget, store)
+    check = BudgetCheck(budget, store, deadline=deadline, times=TrialTimes(store, planned_seconds))
     with DriverHeartbeat(store.folder, settings=heartbeat_settings) as heartbeat:
         store.clear_leftovers(heartbeat.monitor)
         store.checkpoints.mkdir(exist_ok=True)
         objective = _build_objective(store, spec, images=images, weights_folder=weights_folder, driver=heartbeat.driver)
-        proposer = _build_proposer(store, spec, sampler=sampler, driver=heartbeat.driver)
+        proposer = _build_proposer(store, spec, sampler=sampler, driver=heartbeat.driver, fits=check.fits)
         store.record_search(
             SearchEntry.begin(
                 heartbeat.driver,
@@ -102,7 +108,9 @@ def _build_objective(
     )
 
 
-def _build_proposer(store: StudyStore, spec: StudySpec, *, sampler: str, driver: str) -> StudyProposer:
+def _build_proposer(
+    store: StudyStore, spec: StudySpec, *, sampler: str, driver: str, fits: Callable[[Mapping[str, Value]], bool]
+) -> StudyProposer:
     return build_proposer(
         store.study,
         spec.space,
@@ -113,4 +121,5 @@ def _build_proposer(store: StudyStore, spec: StudySpec, *, sampler: str, driver:
         seed=spec.seed,
         priors=read_warm_start_points(store),
         sign=lambda number: {"driver": driver, "seed": trial_seed(spec.seed, number)},
+        fits=fits,
     )

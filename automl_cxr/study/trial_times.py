@@ -1,0 +1,58 @@
+"""Expected times of trials, from the finished trials of a study and from the plan of its budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from automl_cxr.architectures import FAMILIES
+from automl_cxr.config import TrialConfig
+from automl_cxr.engine.space import Value
+from automl_cxr.records import TrialRecord, TrialState
+from automl_cxr.study.store import StudyStore
+
+_N_RECENT = 5  # finished probes that estimate the time of the next one
+
+
+class TrialTimes:
+    """Estimates how long a trial takes.
+
+    Args:
+        store: The study, whose finished trials are read at each call.
+        planned: Seconds of a trial of each family, for families without a finished trial.
+    """
+
+    def __init__(self, store: StudyStore, planned: Mapping[str, float] | None = None) -> None:
+        self._store = store
+        self._constants = store.spec.constants
+        self._planned = planned or {}
+
+    def shortest(self) -> float | None:
+        """Return the seconds of the shortest finished trial, or None."""
+        return min((record.seconds for record in self._finished() if record.seconds is not None), default=None)
+
+    def estimate(self, values: Mapping[str, Value]) -> float | None:
+        """Return the expected seconds of a configuration, or None if no trial and no plan tells it.
+
+        Args:
+            values: The searched hyperparameters.
+        """
+        config = self._config(values)
+        records = [record for record in self._finished() if self._config(record.params).family == config.family]
+        if not records:
+            return self._planned.get(config.family)
+        if FAMILIES[config.family].has_gradient_steps:
+            return max(record.seconds or 0.0 for record in records)
+        return self._estimate_probe(config, records)
+
+    def _estimate_probe(self, config: TrialConfig, records: list[TrialRecord]) -> float:
+        """Estimate the time of a probe: that of recent ones, and more for each backbone whose features are not cached yet."""
+        known = {branch.backbone for record in records for branch in self._config(record.params).branches}
+        n_new = sum(branch.backbone not in known for branch in config.branches)
+        recent = max(record.seconds or 0.0 for record in records[-_N_RECENT:])
+        return recent + n_new * max(record.seconds or 0.0 for record in records)
+
+    def _finished(self) -> list[TrialRecord]:
+        return self._store.records(TrialState.COMPLETE)
+
+    def _config(self, values: Mapping[str, Value]) -> TrialConfig:
+        return TrialConfig.from_values({**self._constants, **values})

@@ -54,11 +54,7 @@ def restrict_image_size(space: Space, image_size: int) -> Space:
     """
     sizes = [parameter for parameter in space.parameters if parameter.name == "image_size" and isinstance(parameter, Choice)]
     larger = {value for size in sizes for value in size.values if int(value) > image_size}
-    points = (
-        {name: value for name, value in point.items() if name != "image_size" or value not in larger}
-        for point in space.portfolio
-    )
-    return _restrict(dataclasses.replace(space, portfolio=tuple(points)), {"image_size": larger})
+    return _restrict(space, {"image_size": larger})
 
 
 def _restrict(space: Space, removed: Mapping[str, Collection[Value]]) -> Space:
@@ -71,10 +67,11 @@ def _restrict(space: Space, removed: Mapping[str, Collection[Value]]) -> Space:
     family = remaining.get("family")
     families = family.values if isinstance(family, Choice) else (space.constants.get("family", TrialConfig().family),)
     constants = {name: value for name, value in space.constants.items() if set(used_by_of(name).families) & set(families)}
+    points = (
+        {name: value for name, value in point.items() if name in remaining or name != "image_size"} for point in space.portfolio
+    )
     portfolio = tuple(
-        point
-        for point in space.portfolio
-        if all(name in remaining and remaining[name].contains(value) for name, value in point.items())
+        point for point in points if all(name in remaining and remaining[name].contains(value) for name, value in point.items())
     )
     return Space(space.name, constants, tuple(remaining.values()), space.description, portfolio)
 

@@ -28,6 +28,7 @@ _PROBE_SECONDS = 10.0  # of the fits of a probe, after its features are computed
 _START_SECONDS = 20.0  # until the first worker process has loaded its libraries
 _SHARE_FOR_TRAINING = 0.5  # of the time, if a space has probes and networks to train
 _TIMEOUT_SECONDS = 90.0
+_COMMAND = ("-m", "automl_cxr.training.step_times")
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def plan_budget(
     if trained:
         available = (seconds - _START_SECONDS) * (_SHARE_FOR_TRAINING if expected else 1.0)
         n_trials = _FULL_TRIALS_WITH_FOLDS if split.n_folds else _FULL_TRIALS
-        epochs = _choose_epochs(available, min(of_epoch[family] for family in trained), n_trials, most_epochs)
+        epochs = choose_epochs(available, min(of_epoch[family] for family in trained), n_trials, most_epochs)
         expected |= {family: of_epoch[family] * epochs for family in trained}
     sizes = {family: config.image_size for family, config in zip(points, configs, strict=True)}
     return BudgetPlan(epochs, expected, _describe(expected, sizes, trained, epochs, split.n_folds, seconds))
@@ -95,7 +96,7 @@ def _first_points(space: Space) -> dict[str, Mapping[str, Value]]:
     return {family: found[family] for family in families_of(space) if family in found}
 
 
-def _choose_epochs(seconds: float, seconds_of_epoch: float, n_trials: int, most: int) -> int:
+def choose_epochs(seconds: float, seconds_of_epoch: float, n_trials: int, most: int) -> int:
     """Return the number of epochs for which several trials fit in the time, or at least one with the fewest useful epochs."""
     for several in range(n_trials, 0, -1):
         epochs = int(seconds / (several * seconds_of_epoch))
@@ -107,9 +108,9 @@ def _choose_epochs(seconds: float, seconds_of_epoch: float, n_trials: int, most:
 def _measure(configs: Sequence[TrialConfig], n_classes: int) -> list[float] | None:
     """Measure the seconds per image in another process, so that the driver does not load Keras."""
     request = {"configs": [dataclasses.asdict(config) for config in configs], "n_classes": n_classes}
-    command = [sys.executable, "-m", "automl_cxr.training.step_times"]
+    command = [sys.executable, *_COMMAND]
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - this package, by this interpreter
             command, input=json.dumps(request), capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=True
         )
         measured: list[float] = json.loads(done.stdout)

@@ -108,7 +108,7 @@ class SearchOptions(OptionSet):
         high=2048,
         setting="image_size",
         default=DEFAULT_IMAGE_SIZE,
-        default_text=f"{DEFAULT_IMAGE_SIZE}; {PRETRAINED_IMAGE_SIZE} for the space auto if pretrained weights are on this machine",
+        default_text=f"{DEFAULT_IMAGE_SIZE}; {PRETRAINED_IMAGE_SIZE} for the space auto if this machine has pretrained weights",
     )
     fit: str | None = option_field(
         "How an image is resized to a square: stretch (the aspect ratio changes), pad (with black) or crop (to the centre).",
@@ -139,8 +139,8 @@ class SearchOptions(OptionSet):
         default=0.15,
     )
     folds: int | str | None = option_field(
-        "Number of folds for cross-validation, or auto. Each trial trains one network per fold and is scored on the images that "
-        f"the network was not trained on. auto uses {AUTO_FOLDS} folds for fewer than {MAX_FOLDED_IMAGES:,} images, and "
+        "Number of folds for cross-validation, or auto. Each trial trains one network per fold and is scored on the images "
+        f"that the network was not trained on. auto uses {AUTO_FOLDS} folds for fewer than {MAX_FOLDED_IMAGES:,} images, and "
         "otherwise one validation part.",
         Section.DATA,
         kind="int_or_auto",

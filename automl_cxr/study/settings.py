@@ -178,7 +178,7 @@ def choose_space(
         name, text = Path(chosen).stem, read_space(chosen)
         if chosen == AUTO_SPACE:
             available, left_out = restrict_to_available(parse_space(text, name=name), settings["weights_folder"])
-            image_size = image_size or choose_image_size(available)
+            image_size = image_size or choose_image_size(available.fix(fixed))
             text = to_toml(restrict_image_size(available, image_size))
             notes.extend([describe_left_out(left_out)] if left_out else [])
     original_space = check_space(parse_space(text, name=name))

@@ -141,4 +141,5 @@ def refuse_unused_fixed(original: Space, fixed: Mapping[str, Value]) -> None:
 
 
 def boundary_values(parameter: object) -> list[Value]:
+    """Return all values of a choice, or the bounds of a range."""
     return list(parameter.values) if isinstance(parameter, Choice) else [parameter.low, parameter.high]  # type: ignore[attr-defined]

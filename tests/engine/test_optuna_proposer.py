@@ -186,3 +186,18 @@ def test_unknown_names_are_rejected(tmp_path, wrong, nearest):
 @pytest.mark.parametrize(("epochs", "rung"), [(1, 2), (9, 2), (30, 3), (100, 11)])
 def test_the_first_rung_depends_on_the_epochs(epochs, rung):
     assert first_rung(epochs) == rung
+
+
+def test_only_configurations_for_which_the_time_suffices_are_proposed(tmp_path):
+    study, proposer = make(tmp_path, fits=lambda values: values["loss"] == "ce")
+    study.enqueue_trial({"loss": "focal", "focal_gamma": 2.0, "dropout": 0.1})
+    study.enqueue_trial({"loss": "ce", "dropout": 0.1})
+    losses = []
+    for _ in range(12):
+        proposal = proposer.propose()
+        losses.append(proposal.values["loss"])
+        proposer.finish(proposal.number, TrialEnd(Outcome.FINISHED, facts={"score": 0.5}))
+    assert losses == ["ce"] * 12
+    assert [trial.number for trial in study.trials if trial.state is STATE.WAITING] == [0, 1], "they wait for another search"
+    _, later = make(tmp_path)
+    assert later.propose().values == {"loss": "focal", "focal_gamma": 2.0, "dropout": 0.1}

@@ -1,0 +1,56 @@
+"""The settings that follow from the data and the space: folds, image size and pruner."""
+
+import pytest
+
+from automl_cxr.errors import UsageError
+from automl_cxr.study.automatic_settings import MAX_FOLDED_IMAGES, choose_folds, choose_image_size
+from automl_cxr.study.options import SearchOptions
+from automl_cxr.study.settings import resolve_settings
+from automl_cxr.study.spaces import load_space
+
+
+def test_small_data_sets_are_divided_into_folds():
+    assert choose_folds(MAX_FOLDED_IMAGES - 1) == 5
+    assert choose_folds(MAX_FOLDED_IMAGES) == 0
+
+
+@pytest.mark.parametrize(("space", "size"), [("auto", 224), ("transfer", 224), ("scratch", 112), ("fused", 112)])
+def test_pretrained_networks_have_larger_images(space, size):
+    assert choose_image_size(load_space(space)) == size
+
+
+def test_a_study_of_the_space_auto_has_folds_and_the_pruner_for_them(prepare):
+    spec = prepare(space=None, fixed={"family": "scratch"}, image_size=None, pruner=None).store.spec
+    assert (spec.space_name, spec.folds, spec.pruner, spec.image_size) == ("auto", 5, "wilcoxon", 112)
+
+
+def test_a_study_is_continued_with_its_folds(prepare):
+    settings = {"space": "auto", "fixed": {"family": "scratch"}, "image_size": None, "pruner": None}
+    prepare(**settings)
+    assert not prepare(**settings).is_new
+    assert not prepare(**settings, folds="auto").is_new
+
+
+@pytest.mark.parametrize(
+    "options", [{"valid_fraction": 0.2}, {"pruner": "asha"}, {"sampler": "kt-hyperband"}, {"folds": 0}, {"space": "scratch"}]
+)
+def test_settings_without_folds_are_respected(options):
+    assert resolve_settings(SearchOptions(**options), None)["folds"] == 0
+
+
+def test_other_spaces_can_choose_the_folds_automatically(prepare):
+    assert prepare(space="scratch", folds="auto", pruner=None).store.spec.folds == 5
+
+
+def test_a_space_with_images_larger_than_those_of_the_study_is_refused(prepare, tmp_path):
+    file = tmp_path / "sizes.toml"
+    file.write_text('[image_size]\ntype = "choice"\nvalues = [32, 64]\ndefault = 32\n')
+    with pytest.raises(UsageError, match="received 64 in space sizes and --image-size 32. Use --image-size 64"):
+        prepare(space=str(file))
+    assert prepare(space=str(file), image_size=64, name="large").store.spec.space.preset() == {"image_size": 32}
+
+
+def test_a_study_of_smaller_images_leaves_out_the_larger_image_size(prepare):
+    space = prepare(space="auto", fixed={"family": "scratch"}, image_size=64, pruner=None).store.spec.space
+    assert "image_size" not in space.names
+    assert space.portfolio, "the points remain, without the image size"

@@ -1,0 +1,66 @@
+"""The plan of a search with a time limit."""
+
+import pytest
+
+from automl_cxr.study import budget_plan
+from automl_cxr.study.budget import Budget, BudgetCheck, reserved_seconds, trial_deadline
+from automl_cxr.study.budget_plan import choose_epochs, plan_budget
+from automl_cxr.study.trial_times import TrialTimes
+
+
+@pytest.mark.parametrize(
+    ("seconds", "epochs"),
+    [
+        (10_000, 30),  # 6 trials of 30 epochs and more
+        (600, 20),  # 6 trials of 20 epochs
+        (100, 6),  # 3 trials of 6 epochs
+        (32, 6),  # 1 trial of 6 epochs
+        (10, 6),  # none
+    ],
+)
+def test_the_number_of_epochs_follows_from_the_time(seconds, epochs):
+    assert choose_epochs(seconds, 5.0, n_trials=6, most=30) == epochs
+
+
+@pytest.mark.slow
+def test_a_plan_is_made_from_measured_step_times(prepare):
+    store = prepare(image_size=32).store
+    settings = {"image_size": 32, "fit": "stretch", "batch_size": 32}
+    plan = plan_budget(store.spec.space, settings, store.split, seconds=600, most_epochs=30)
+    assert plan.epochs == 30, "an epoch of so few small images takes less than a second"
+    assert 0 < plan.seconds["scratch"] < 300
+    assert plan.description.startswith("Plan for 10 min, from step times measured on this machine: scratch at 32 pixels, 30 ep")
+
+
+def test_without_a_measurement_there_is_no_plan(prepare, monkeypatch):
+    monkeypatch.setattr(budget_plan, "_COMMAND", ("-c", "raise SystemExit(1)"))
+    store = prepare().store
+    settings = {"image_size": 32, "fit": "stretch", "batch_size": 32}
+    assert plan_budget(store.spec.space, settings, store.split, seconds=600, most_epochs=30) is None
+
+
+def test_the_time_counts_from_the_start_and_keeps_some_for_the_ensemble(monkeypatch):
+    monkeypatch.setattr("time.monotonic", lambda: 130.0)
+    assert reserved_seconds(600) == 24
+    assert trial_deadline(600, started=100.0) == 700 - 24
+    assert trial_deadline(600, started=-900.0) == 130 + 300 - 24, "half of the time remains after a long preparation"
+
+
+def test_a_trial_that_cannot_end_in_time_does_not_start(prepare, quick_search):
+    prepared = prepare()
+    check = BudgetCheck(Budget(n_trials=None, seconds=60, keep_models=1), prepared.store, times=TrialTimes(prepared.store))
+    assert check.fits({"filters": 16}), "the time of a trial is unknown"
+    planned = TrialTimes(prepared.store, {"scratch": 61.0})
+    check = BudgetCheck(Budget(n_trials=None, seconds=60, keep_models=1), prepared.store, times=planned)
+    assert not check.fits({"filters": 16})
+    quick_search(prepared, trials=1)
+    assert check.fits({"filters": 16}), "a finished trial took a hundredth of a second"
+
+
+def test_a_cross_validated_search_ends_when_no_trial_fits(prepare, quick_search):
+    prepared = prepare(folds=2)
+    quick_search(prepared, trials=1)
+    budget = Budget(n_trials=None, seconds=60, keep_models=1)
+    assert not BudgetCheck(budget, prepared.store).is_spent([])
+    deadline = trial_deadline(0.001, started=0.0)
+    assert BudgetCheck(budget, prepared.store, deadline=deadline).is_spent([])

@@ -88,8 +88,10 @@ class Candidate:
     def features(self, images: Images) -> np.ndarray:
         return np.concatenate([images.layers[name][:, columns] for name, columns in self.columns], axis=1, dtype=np.float64)
 
-    def predict(self, fitted: np.ndarray, labels: np.ndarray, features: np.ndarray, n_classes: int) -> np.ndarray:
-        """Fit on features (n_fitted, d) and labels, and return probabilities for other features, (n, n_classes)."""
+    def predict(self, images: Images, fitted_rows: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Fit on some images, and return probabilities for others, (n, n_classes)."""
+        every, labels, n_classes = self.features(images), images.labels[fitted_rows], len(images.classes)
+        fitted, features = every[fitted_rows], every[rows]
         if self.kind == "logistic":
             from automl_cxr.training.logistic import fit_logistic
 
@@ -134,11 +136,15 @@ def run_resplit(seed: int, *, images: Images, n_candidates: int, n_folds: int) -
     candidates = [draw_candidate(images, rng) for _ in range(n_candidates)]
     part = assign_patients(images.labels, images.patients.tolist(), _SHARES, seed=seed)
     train, selection, rest = (np.flatnonzero(part == number) for number in range(3))
-    if n_folds:
-        train = selection = np.sort(np.concatenate([train, selection]))
     with threadpool_limits(1):
-        judged = [_predict_selection(each, images, train, selection, n_folds, seed) for each in candidates]
-        truth = [_predict(each, images, train, rest) for each in candidates]
+        if n_folds:
+            train = selection = np.sort(np.concatenate([train, selection]))
+            folds = patient_folds(images.labels[train], images.patients[train].tolist(), n_folds, seed=seed)
+            judged = [_predict_out_of_fold(each, images, train, folds) for each in candidates]
+            truth = [each.predict(images, train, rest) for each in candidates]
+        else:
+            both = [each.predict(images, train, np.concatenate([selection, rest])) for each in candidates]
+            judged, truth = ([each[part] for each in both] for part in (slice(len(selection)), slice(len(selection), None)))
     counts = sorted({n_candidates, max(1, n_candidates // 10)}, reverse=True)
     return [
         row
@@ -148,23 +154,13 @@ def run_resplit(seed: int, *, images: Images, n_candidates: int, n_folds: int) -
     ]
 
 
-def _predict(candidate: Candidate, images: Images, train: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    features = candidate.features(images)
-    return candidate.predict(features[train], images.labels[train], features[rows], len(images.classes))
-
-
-def _predict_selection(
-    candidate: Candidate, images: Images, train: np.ndarray, selection: np.ndarray, n_folds: int, seed: int
-) -> np.ndarray:
-    """Predict the images that select: those of a validation part, or each fold by a model of the other folds."""
-    if not n_folds:
-        return _predict(candidate, images, train, selection)
-    folds = patient_folds(images.labels[train], images.patients[train].tolist(), n_folds, seed=seed)
+def _predict_out_of_fold(candidate: Candidate, images: Images, train: np.ndarray, folds: np.ndarray | None) -> np.ndarray:
+    """Predict each fold by a model of the other folds."""
     if folds is None:
         raise SystemExit("There are too few patients for the folds. Use fewer folds.")
     probabilities = np.empty((len(train), len(images.classes)), np.float32)
-    for fold in range(n_folds):
-        probabilities[folds == fold] = _predict(candidate, images, train[folds != fold], train[folds == fold])
+    for fold in range(folds.max() + 1):
+        probabilities[folds == fold] = candidate.predict(images, train[folds != fold], train[folds == fold])
     return probabilities
 
 

@@ -117,7 +117,7 @@ class Study:
         """Estimate the score of the best trial on new patients: its score, corrected for the choice among the trials.
 
         The choice among the trials' predictions is repeated on four fifths of the patients and scored on the others; see
-        ``scoring.selection_bias``. The choice of the epochs is not corrected.
+        ``scoring.selection_bias.corrected_score``. The choice of the epochs is not corrected.
 
         Args:
             metric: Metric that ranks the trials. [default: the (first) objective]

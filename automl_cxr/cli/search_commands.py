@@ -15,6 +15,7 @@ from automl_cxr.errors import AutomlCxrError
 from automl_cxr.study.options import SearchOptions
 
 if TYPE_CHECKING:
+    from automl_cxr.api.study import Study
     from automl_cxr.results.corrected_best import CorrectedBest
     from automl_cxr.study.trial_counts import TrialCounts
 
@@ -77,10 +78,10 @@ def _print_search(study: Any, as_json: bool) -> None:
         )
 
 
-def _corrected_score(study: Any) -> CorrectedBest | None:
+def _corrected_score(study: Study) -> CorrectedBest | None:
     """Return the corrected score of the best trial; a damaged file of a trial must not make a finished search fail."""
     try:
-        return study.corrected_score()  # type: ignore[no-any-return]
+        return study.corrected_score()
     except AutomlCxrError as error:
         print_message(f"The best score cannot be corrected for the choice among the trials: {error}")
         return None

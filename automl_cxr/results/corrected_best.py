@@ -15,7 +15,7 @@ from automl_cxr.study.store import StudyStore
 
 @dataclass(frozen=True)
 class CorrectedBest:
-    """The corrected score of the best trial; see ``scoring.selection_bias``.
+    """The corrected score of the best trial; see ``scoring.selection_bias.corrected_score``.
 
     Attributes:
         study: Name of its study.

@@ -106,7 +106,7 @@ def build_leaderboard(
     corrected = [correct_best(trials, ranked_by) for trials in groups]
     table.attrs["corrected"] = tuple(corrected)
     table.attrs["row_fields"] = tuple(_row_fields(best, several=len(stores) > 1) for best in corrected if best is not None)
-    table.attrs["notes"] = (*_corrections(corrected), *_notes(groups, sites, rows), *audit_notes(stores))
+    table.attrs["notes"] = (*_notes(groups, sites, rows), *_corrections(corrected), *audit_notes(stores))
     table = table if sort is None else sort_leaderboard(table, sort)
     return add_baseline_row(table, stores) if with_baseline else table
 

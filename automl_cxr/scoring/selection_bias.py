@@ -105,7 +105,9 @@ def corrected_score(
     if not left_out.size:
         return _undefined(raw, len(candidates), best)
     value = min(float(left_out.mean()) - bias, float(scores[best]))
-    low, high = _interval(value, left_out, correction=float(scores[best]) - value, n_folds=n_folds)
+    plain = bootstrap_interval(candidates[best], metric=metric, seed=seed, normal_class=normal_class)
+    highest = plain.high if sign == 1 else -plain.low
+    low, high = _interval(value, left_out, correction=float(scores[best]) - value, n_folds=n_folds, highest=highest)
     ends = (low, high) if sign == 1 else (-high, -low)
     return CorrectedScore(sign * value, Interval(*ends, _LEVEL), raw, len(candidates), best)
 
@@ -173,16 +175,21 @@ def _score_weighted(
     return np.concatenate([scorer.score([weights])[metric.name] for scorer in scorers])
 
 
-def _interval(value: float, left_out: np.ndarray, *, correction: float, n_folds: int) -> tuple[float, float]:
-    """Compute the limits of the corrected score from the scores on folds.
+def _interval(value: float, left_out: np.ndarray, *, correction: float, n_folds: int, highest: float) -> tuple[float, float]:
+    """Compute the limits of the corrected score from the scores on folds; higher is better.
 
     The variance of a mean over a share s of the images, drawn from n, is (1 - s) / s of that of a mean over n images. The
-    correction is added as an independent deviation of its own size. The limits are within the range of the scores on folds,
-    because many metrics have a largest or a smallest value. In simulations of 10 to 50 candidates with 60 to 182
+    correction is added as an independent deviation of its own size. In simulations of 10 to 50 candidates with 60 to 182
     images, the intervals contained the true score in 94 to 99 of 100 cases, and in 3 of 4 where macro-F1 was 0.98.
+
+    Args:
+        value: Corrected score.
+        left_out: Scores of the chosen candidates on the folds.
+        correction: Uncorrected minus corrected score.
+        n_folds: Number of folds.
+        highest: Upper limit of the interval of the uncorrected score, which is also a limit for the corrected one.
     """
     ends = np.quantile(left_out, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     deviations = (ends - left_out.mean()) / math.sqrt(n_folds - 1)
-    low, high = np.sqrt(deviations**2 + correction**2)
-    worst, best = float(left_out.min()), float(left_out.max())
-    return max(value - float(low), min(value, worst)), min(value + float(high), max(value, best))
+    low, high = (float(deviation) for deviation in np.sqrt(deviations**2 + correction**2))
+    return max(value - low, min(value, float(left_out.min()))), min(value + high, max(value, highest))

@@ -12,6 +12,7 @@ import pandas as pd
 from automl_cxr.records import TrialRecord
 from automl_cxr.results import ensembles
 from automl_cxr.results.classifier import Classifier, classifier_of_trial, load_ensemble
+from automl_cxr.results.corrected_best import CorrectedBest, correct_best_of_study
 from automl_cxr.results.ensembles import BuiltEnsemble
 from automl_cxr.results.error_analysis import ErrorAnalysis, analyse_errors
 from automl_cxr.results.error_report import N_SHOWN, error_page
@@ -111,6 +112,25 @@ class Study:
         """
         stores = [study._store for study in (self, *others)]
         return build_leaderboard(*stores, sites=open_sites(external), **choices)
+
+    def corrected_score(self, *, metric: str | None = None) -> CorrectedBest | None:
+        """Estimate the score of the best trial on new patients: its score, corrected for the choice among the trials.
+
+        The choice among the trials' predictions is repeated on four fifths of the patients and scored on the others; see
+        ``scoring.selection_bias.corrected_score``. The choice of the epochs is not corrected.
+
+        Args:
+            metric: Metric that ranks the trials. [default: the (first) objective]
+
+        Returns:
+            The corrected score (``value``) with its ``interval``, the score on all images (``raw``) and the number of trials
+            (``n_candidates``); None if no finished trial meets the requirements.
+
+        Raises:
+            UnknownNameError: The metric does not exist.
+            StudyError: The predictions of a trial cannot be read.
+        """
+        return correct_best_of_study(self._store, metric)
 
     def importance(self, *, evaluator: str = PED_ANOVA) -> pd.DataFrame:
         """Estimate how strongly each hyperparameter affects the score; see ``results.importance.importance_table``.

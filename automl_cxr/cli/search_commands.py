@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from automl_cxr.cli.options import add_options, debug_option, json_option, use_study_file
-from automl_cxr.cli.output import print_data, print_json, print_line, print_text, progress_bar, short
+from automl_cxr.cli.output import print_data, print_json, print_line, print_message, print_text, progress_bar, short
 from automl_cxr.cli.sections import CommandSection, SectionedCommand, SectionedGroup
+from automl_cxr.errors import AutomlCxrError
 from automl_cxr.study.options import SearchOptions
 
 if TYPE_CHECKING:
+    from automl_cxr.api.study import Study
+    from automl_cxr.results.corrected_best import CorrectedBest
     from automl_cxr.study.trial_counts import TrialCounts
 
 _REASONS_SHOWN = 5
@@ -44,7 +47,7 @@ def search(as_json: bool, **options: Any) -> None:
 
 def _print_search(study: Any, as_json: bool) -> None:
     states = [str(trial.state) for trial in study.trials]
-    best, counts = study.best, study.trial_counts()
+    best, counts, corrected = study.best, study.trial_counts(), _corrected_score(study)
     if as_json:
         print_json(
             {
@@ -52,6 +55,7 @@ def _print_search(study: Any, as_json: bool) -> None:
                 "trials": {state: states.count(state) for state in sorted(set(states))},
                 "trial_counts": vars(counts),
                 "best": None if best is None else {"trial": best.number, "score": best.score, "params": dict(best.params)},
+                "corrected": None if corrected is None else corrected.fields(),
                 **_pareto_as_json(study),
             }
         )
@@ -67,9 +71,20 @@ def _print_search(study: Any, as_json: bool) -> None:
     if best is not None:
         if best.params:  # a published system has no searched hyperparameters
             print_line("best parameters: " + ", ".join(f"{name}={short(value)}" for name, value in best.params.items()))
+        if corrected is not None and (sentence := corrected.sentence()):
+            print_line(sentence)
         print_line(
             f"next: automl-cxr leaderboard {shlex.quote(study.name)}    automl-cxr ensemble build {shlex.quote(study.name)}"
         )
+
+
+def _corrected_score(study: Study) -> CorrectedBest | None:
+    """Return the corrected score of the best trial; a damaged file of a trial must not make a finished search fail."""
+    try:
+        return study.corrected_score()
+    except AutomlCxrError as error:
+        print_message(f"The best score cannot be corrected for the choice among the trials: {error}")
+        return None
 
 
 def _print_trial_counts(counts: TrialCounts) -> None:

@@ -18,6 +18,7 @@ from automl_cxr.ensemble.objective import Objective
 from automl_cxr.ensemble.pipeline import Combination, combine_members
 from automl_cxr.errors import DataError, StudyError, UnknownNameError, UsageError
 from automl_cxr.results.classifier import ENSEMBLE_FILE, explain_no_model, load_ensemble
+from automl_cxr.results.corrected_best import correct_best_of_study
 from automl_cxr.results.ensemble_folder import EnsembleFolder
 from automl_cxr.results.ensemble_record import copy_members, table_row, trial_row, write_ensemble
 from automl_cxr.results.export import Export, export_classifier
@@ -287,6 +288,9 @@ def _study_context(store: StudyStore) -> dict[str, Any]:
         "versions": spec.versions,
         "warnings": source_warnings(store.folder),
     }
+    corrected = correct_best_of_study(store)
+    if corrected is not None:
+        context["corrected_best"] = corrected.sentence()
     audit = load_audit(store)
     if audit is not None:
         context |= {"shortcut_baseline": audit.baseline, "warnings": [*context["warnings"], *audit.warnings]}

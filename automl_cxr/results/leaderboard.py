@@ -10,6 +10,7 @@ import pandas as pd
 
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.results.baseline_row import add_baseline_row, audit_notes
+from automl_cxr.results.corrected_best import CorrectedBest, correct_best
 from automl_cxr.results.external_validation import ExternalSite, score_site
 from automl_cxr.results.latencies import measure_latencies
 from automl_cxr.results.tables import table_of_rows
@@ -74,7 +75,8 @@ def build_leaderboard(
           over the validation part and the sites, and where it occurs;
         - the searched hyperparameters as ``params_...``.
 
-        ``attrs["notes"]`` contains messages for readers of the table.
+        ``attrs["corrected"]`` contains the ``CorrectedBest`` of each set, the score of its best trial corrected for the choice
+        among the trials, or None if no trial meets the requirements. ``attrs["notes"]`` contains messages for readers.
 
     Raises:
         UnknownNameError: The metric or the column to sort by is unknown.
@@ -101,7 +103,10 @@ def build_leaderboard(
     table = table_of_rows([{name: cell for name, cell in row.items() if name != "params"} | row["params"] for row in rows])
     table = table[_order_of_columns(table, stores, ranked_by)]
     table.attrs["metric"] = ranked_by
-    table.attrs["notes"] = (*_notes(groups, sites, rows), *audit_notes(stores))
+    corrected = [correct_best(trials, ranked_by) for trials in groups]
+    table.attrs["corrected"] = tuple(corrected)
+    table.attrs["row_fields"] = tuple(_row_fields(best, several=len(stores) > 1) for best in corrected if best is not None)
+    table.attrs["notes"] = (*_notes(groups, sites, rows), *_corrections(corrected), *audit_notes(stores))
     table = table if sort is None else sort_leaderboard(table, sort)
     return add_baseline_row(table, stores) if with_baseline else table
 
@@ -205,6 +210,20 @@ def _with_intervals(table: pd.DataFrame) -> list[str]:
     names = [str(name) for name in table if name not in ends]
     names.sort(key=lambda name: name.startswith("params_"))
     return [column for name in names for column in (name, f"{name}_low", f"{name}_high") if column in table]
+
+
+def _row_fields(corrected: CorrectedBest, *, several: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the cells that identify the row of the best trial, and the field that JSON adds to it."""
+    row = {"trial": corrected.trial, **({"study": corrected.study} if several else {})}
+    return row, {"corrected": corrected.fields()}
+
+
+def _corrections(corrected: Sequence[CorrectedBest | None]) -> list[str]:
+    """Return the corrected score of the best trial of each set as a sentence."""
+    sentences = ["" if best is None else best.sentence() for best in corrected]
+    if len(sentences) > 1:
+        sentences = [f"Set {number}: {sentence}" if sentence else "" for number, sentence in enumerate(sentences, start=1)]
+    return [sentence for sentence in sentences if sentence]
 
 
 def _notes(

@@ -98,7 +98,9 @@ def _validation(record: Mapping[str, Any]) -> list[str]:
         else "These scores are optimistic: the weights were fitted on the same images, because there are too few patients for "
         "folds."
     )
-    return [method, "", *_metrics(record["metrics"])]
+    best = record.get("corrected_best")
+    of_best = f" For comparison, the best single trial: {best}" if best else ""
+    return [f"{method}{of_best}", "", *_metrics(record["metrics"])]
 
 
 def _test(record: Mapping[str, Any]) -> list[str]:

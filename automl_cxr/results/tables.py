@@ -9,6 +9,7 @@ patients and image names are the same after reading. ``to_csv`` writes all other
 from __future__ import annotations
 
 import io
+import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -134,8 +135,21 @@ def to_plain_csv(table: pd.DataFrame) -> str:
 
 
 def to_json(table: pd.DataFrame, _title: str = "") -> str:
-    """Return a table as a JSON list of rows; NaN is replaced by null, because JSON does not support NaN."""
-    return table.to_json(orient="records", indent=1, force_ascii=False, double_precision=15) + "\n"
+    """Return a table as a JSON list of rows; NaN is replaced by null, because JSON does not support NaN.
+
+    ``attrs["row_fields"]`` contains pairs of the cells that identify a row, and further fields of this row, which are not cells
+    of the table.
+    """
+    text = table.to_json(orient="records", indent=1, force_ascii=False, double_precision=15) + "\n"
+    row_fields = table.attrs.get("row_fields", ())
+    if not row_fields:
+        return text
+    rows = json.loads(text)
+    for identity, fields in row_fields:
+        for row in rows:
+            if identity.items() <= row.items():
+                row.update(fields)
+    return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
 
 
 def _to_markdown(table: pd.DataFrame, _title: str) -> str:

@@ -6,7 +6,7 @@ that the variation that models have in common cancels out in their differences.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,8 +60,8 @@ def resample_scores(
     Returns:
         The scores by name of the metric.
     """
-    patient, n_patients = _number_patients(patients)
-    scorer = _ResampleScorer(labels, probabilities, metrics, normal_class)
+    patient, n_patients = number_patients(patients)
+    scorer = ResampleScorer(labels, probabilities, metrics, normal_class)
     of_resamples = scorer.score(_draw_resamples(patient, n_patients, n_resamples, seed))
     left_out = scorer.score(_leave_out(patient, n_patients))
     return {
@@ -74,8 +74,15 @@ def resample_scores(
     }
 
 
-class _ResampleScorer:
-    """Scores models with weights of images, from confusion matrix cells that are computed once."""
+class ResampleScorer:
+    """Scores models with weights of images, from confusion matrix cells that are computed once.
+
+    Args:
+        labels: True classes, integers (n,).
+        probabilities: Probabilities of each model for the same images, (n_models, n, k).
+        metrics: The metrics.
+        normal_class: Index of the class without a finding, for metrics that need it.
+    """
 
     def __init__(
         self, labels: np.ndarray, probabilities: np.ndarray, metrics: Sequence[Metric], normal_class: int | None
@@ -84,7 +91,7 @@ class _ResampleScorer:
         self._metrics, self._normal_class = metrics, normal_class
         self._cells = _cells_of_images(labels, probabilities)
 
-    def score(self, blocks: Iterator[np.ndarray]) -> Mapping[str, np.ndarray]:
+    def score(self, blocks: Iterable[np.ndarray]) -> Mapping[str, np.ndarray]:
         """Score all models by every metric with blocks of weights (n, n_block). Return arrays (n_models, n_weights) by name."""
         scored = [self._score_block(weights) for weights in blocks]
         return {metric.name: np.concatenate([block[metric.name] for block in scored], axis=1) for metric in self._metrics}
@@ -142,7 +149,7 @@ def _blocks(n_images: int, n_resamples: int) -> Iterator[int]:
     yield from (min(size, n_resamples - start) for start in range(0, n_resamples, size))
 
 
-def _number_patients(patients: Sequence[str]) -> tuple[np.ndarray, int]:
+def number_patients(patients: Sequence[str]) -> tuple[np.ndarray, int]:
     """Number the patients from 0 in the order of their first image, int64 (n,)."""
     numbers: dict[str, int] = {}
     of_image = [numbers.setdefault(name, len(numbers)) for name in patients]

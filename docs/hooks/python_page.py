@@ -18,7 +18,7 @@ from automl_cxr.study.options import SearchOptions
 
 _SECTIONS = ("Args", "Attributes", "Returns", "Raises")
 _SEE = re.compile(r"``((?:data|ensemble|engine|results|scoring|splicing|study)\.[\w.]+\.\w+)``")
-_RESULTS_OF_STUDY = ("Evaluation", "ErrorAnalysis", "BuiltEnsemble", "Figures")  # results that are not tables
+_RESULTS_OF_STUDY = ("CorrectedBest", "Evaluation", "ErrorAnalysis", "BuiltEnsemble", "Figures")  # results that are not tables
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:

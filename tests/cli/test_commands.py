@@ -358,6 +358,15 @@ class TestAfterASearch:
         code, _, err = run("leaderboard", "s", "--runs", searched, "--out", "no/such/folder/board.csv")
         assert (code, "Cannot write" in err) == (2, True)
 
+    def test_a_search_prints_the_score_corrected_for_the_choice(self, run, searched):
+        arguments = ["search", "--name", "s", "--trials", 3, "--runs", searched, "--executor", "inline"]
+        code, out, err = run(*arguments)
+        assert code == 0, err
+        assert "Corrected for the choice among 3 trials, the macro_f1 of trial " in out
+        result = json.loads(run(*arguments, "--json")[1])
+        assert result["corrected"]["uncorrected"] == pytest.approx(result["best"]["score"])
+        assert f"{result['corrected']['value']:.4f} (95% interval" in out
+
     def test_the_environment_variable_sets_the_runs_folder(self, run, searched, monkeypatch):
         monkeypatch.setenv("AUTOML_CXR_RUNS", str(searched))
         assert run("leaderboard", "s")[0] == 0

@@ -165,6 +165,7 @@ def test_the_model_card_describes_the_ensemble_and_its_test_scores(finished):
     assert f"{len(split.valid.images)} valid, {len(split.test)} test images" in card
     assert f"- Class without a finding: {spec.normal_class}" in card
     assert all(f"| {name} | scratch | 32 pixels, stretch | 0.5000 |" in card for name in ensemble_result.combination.names)
+    assert f"the best single trial: {finished.corrected_score().sentence()}" in card
     assert "Not a medical device" in card
     assert "This ensemble was not evaluated on the test part." in card
     assert len(record["members"][0]["predictions_sha256"]) == 64

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -7,8 +8,10 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from automl_cxr import api
 from automl_cxr.errors import UnknownNameError, UsageError
+from automl_cxr.results.corrected_best import correct_best
 from automl_cxr.results.leaderboard import sort_leaderboard
 from automl_cxr.results.tables import format_table
+from automl_cxr.results.trial_ranking import group_by_images
 from automl_cxr.scoring.metrics import score_predictions
 from automl_cxr.study.study_audit import load_audit
 
@@ -109,6 +112,37 @@ def test_the_shortcut_baseline_is_the_first_row(finished):
     rows = json.loads(format_table(table, "json"))
     assert (rows[0]["rank"], rows[0]["accuracy"], rows[1]["rank"]) == (None, None, 1)
     assert finished.leaderboard()["rank"].tolist() == [1, 2, 3, 4]
+
+
+def test_the_best_score_stands_beside_its_value_corrected_for_the_choice(finished):
+    table, best = finished.leaderboard(with_baseline=True), finished.corrected_score()
+    assert (best.trial, best.metric, best.n_candidates) == (finished.best.number, "macro_f1", 4)
+    assert best.raw == pytest.approx(finished.best.score)
+    assert best.interval.low <= best.value <= best.raw
+    assert table.attrs["corrected"] == (best,)
+    assert f"is {best.value:.4f} (95% interval" in best.sentence()
+    assert best.sentence() in table.attrs["notes"]
+    assert best.sentence() in format_table(table, "md")
+    assert not any("corrected" in column for column in table)
+    rows = json.loads(format_table(table, "json"))
+    assert [row["trial"] for row in rows if "corrected" in row] == [best.trial]
+    assert rows[1]["corrected"]["value"] == best.value
+    by_loss = finished.corrected_score(metric="log_loss")
+    assert by_loss.value >= by_loss.raw == finished.leaderboard(metric="log_loss")["log_loss"][0]
+    with pytest.raises(UnknownNameError):
+        finished.corrected_score(metric="macro_f2")
+
+
+def test_only_trials_that_could_be_chosen_are_candidates(finished):
+    (trials,) = group_by_images([finished._store])
+    infeasible = [replace(trial, record=replace(trial.record, violations={"fnfr": 0.1})) for trial in trials]
+    two = correct_best([*infeasible[:2], *trials[2:]], "macro_f1")
+    assert two.n_candidates == 2
+    assert two.trial == trials[2].record.number, "trials are in the order of their scores"
+    one = correct_best([*infeasible[:3], trials[3]], "macro_f1")
+    assert one.value == one.raw
+    assert one.sentence() == ""
+    assert correct_best(infeasible, "macro_f1") is None
 
 
 def test_sorting_by_the_worst_site_needs_external_sites():

@@ -63,6 +63,7 @@ def test_the_summary_agrees_with_the_leaderboard_and_the_record(finished, page):
     best, board = finished.best, finished.leaderboard()
     assert f"is trial {best.number}: macro_f1 {best.score:.4f} (95% interval {board['macro_f1_low'][0]:.4f} to" in page
     assert finished._store.split_digest in page
+    assert finished.corrected_score().sentence() in section_of(page, "Summary")
     for name, value in best.params.items():
         assert f"<td>{name}</td><td>{value:.4g}" in page or f"<td>{name}</td><td>{value}" in page
 
@@ -80,6 +81,7 @@ def test_the_methods_name_split_search_seeds_and_versions(finished):
     assert "Of four trials, four ran to completion. In total, training took" in search
     assert f"number {finished.best.number}, seed {finished.best.seed}" in best
     assert evaluation.startswith("These scores are optimistic, because the same images were used to select epochs and trials.")
+    assert f"macro-averaged F1 of the best trial was {finished.corrected_score().value:.3f} (95% interval: " in evaluation
     assert evaluation.endswith("The test part has not been evaluated.")
     assert "Keras 3." in computation
     assert "The seed 0 determined the split and the proposed configurations" in computation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -283,6 +284,7 @@ def _evaluation(data: ReportData) -> list[str]:
     opened = data.test_opened
     selected = listed(["epochs", "trials", *(["the members of ensembles"] if data.ensembles else [])])
     sentences = [f"These scores are optimistic, because the same images were used to select {selected}.", *data.source_warnings]
+    sentences += _corrected(data)
     if not opened:
         return [*sentences, "The test part has not been evaluated."]
     last, objective = opened[-1], data.spec.objective
@@ -294,6 +296,18 @@ def _evaluation(data: ReportData) -> list[str]:
         in_evaluation = "" if len(opened) == 1 else " in the most recent evaluation"
         sentences.append(f"{_objective_name(objective)} of {last['what']} was {score:.3f}{in_evaluation}.")
     return sentences
+
+
+def _corrected(data: ReportData) -> list[str]:
+    best = data.corrected
+    if best is None or best.n_candidates == 1 or math.isnan(best.value):
+        return []
+    sentence = (
+        f"Corrected for the choice among {counted(best.n_candidates, 'trial')} by repeating the choice on four fifths of the "
+        f"patients and scoring it on the others, {_OBJECTIVES.get(best.metric, best.metric)} of the best trial was "
+        f"{best.value:.3f} (95% interval: {best.interval.low:.3f} to {best.interval.high:.3f})."
+    )
+    return [sentence]
 
 
 # -------------------------------------------------------------------------------------------------------- computation

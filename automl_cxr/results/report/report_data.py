@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import AutomlCxrError, StudyError
 from automl_cxr.records import SplitRecord, TrialRecord
+from automl_cxr.results.corrected_best import CorrectedBest, correct_best_of_study
 from automl_cxr.results.explain.overlays import HeatmapOverlay
 from automl_cxr.results.study_data import load_study_dataset, load_trial_config
 from automl_cxr.results.study_ensembles import read_ensembles
@@ -99,6 +101,11 @@ class ReportData:
     def evaluated_on(self) -> str:
         """The images on which scores are computed: "validation part" or "out of fold"."""
         return "out of fold" if self.split.folds else "validation part"
+
+    @cached_property
+    def corrected(self) -> CorrectedBest | None:
+        """Score of the best trial, corrected for the choice among the trials; None if no trial meets the requirements."""
+        return correct_best_of_study(self.store)
 
 
 def read_report_data(store: StudyStore) -> ReportData:

@@ -38,6 +38,8 @@ def _best_trial_text(data: ReportData) -> str:
         f"{counted(len(data.predictions), 'image')} of {counted(len(set(data.predictions.patients)), 'patient')} "
         f"({data.evaluated_on})."
     )
+    if data.corrected is not None and (sentence := data.corrected.sentence()):
+        text += f" {sentence}"
     if len(spec.objectives) > 1:
         n_front, n_ranked = len(data.store.pareto_front()), len(data.store.ranked())
         are = "is" if n_front == 1 else "are"
@@ -74,8 +76,9 @@ def warnings_of(data: ReportData) -> list[str]:
         warnings.append(f"No finished trial satisfies the requirements of the study ({', '.join(spec.requirements)}).")
     if counts.complete > 1:
         warnings.append(
-            f"These scores are optimistic: the same images selected the best of {counts.complete} trials and the epochs. Only "
-            "an evaluation on the test part can show by how much."
+            f"These scores are optimistic: the same images selected the best of {counts.complete} trials and the epochs. The "
+            "corrected score takes the choice among the trials into account, but not the choice of the epochs. Only an "
+            "evaluation on the test part can show by how much."
         )
     warnings += data.source_warnings
     if data.audit is not None:

@@ -129,7 +129,8 @@ class SearchOptions(OptionSet):
         default=0.15,
     )
     test_fraction: float | None = option_field(
-        "Fraction of the images in the test part, which a search does not read.",
+        "Fraction of the images in the test part, which a search does not read; 0 for no test part, if other images test the "
+        "classifier.",
         Section.DATA,
         kind="float",
         setting="test_fraction",

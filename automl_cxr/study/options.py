@@ -310,7 +310,7 @@ class SearchOptions(OptionSet):
         default_text="no limit",
     )
     keep_models: int = option_field(
-        "Number of best trials whose models are kept on disk.",
+        "Number of best trials whose models are kept on disk, including the best one of each network family.",
         Section.BUDGET,
         kind="int",
         low=1,

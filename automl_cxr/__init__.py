@@ -21,10 +21,12 @@ if TYPE_CHECKING:
         search,
         splice,
     )
+    from automl_cxr.api.estimator import AutoChestXrayClassifier
 
 from automl_cxr.version import __version__ as __version__
 
 __all__ = [
+    "AutoChestXrayClassifier",
     "SearchOptions",
     "SpliceOptions",
     "Study",
@@ -46,6 +48,10 @@ def __getattr__(name: str) -> Any:
     """Import the public functions on first use, so that `automl-cxr --help` does not import pandas and Optuna."""
     if name not in __all__:
         raise AttributeError(f"module 'automl_cxr' has no attribute '{name}'")
+    if name == "AutoChestXrayClassifier":
+        from automl_cxr.api.estimator import AutoChestXrayClassifier  # importing scikit-learn takes a second
+
+        return AutoChestXrayClassifier
     from automl_cxr import api
 
     return getattr(api, name)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from inspect import Parameter, signature
 from typing import Any, TypeVar
 
-from automl_cxr.errors import UnknownNameError
+from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.study.option_fields import Option, options_of
 from automl_cxr.study.options import SearchOptions, SpliceOptions
 
@@ -20,15 +20,24 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 def with_keywords(options_class: type[OptionsT], options: OptionsT | None, keywords: Mapping[str, Any]) -> OptionsT:
     """Combine options with keywords, which take precedence where they are not None.
 
+    A keyword is the name of an option, or its name on the command line, such as ``time`` for ``seconds``.
+
     Raises:
         UnknownNameError: A keyword is not an option.
-        UsageError: A value is out of its range.
+        UsageError: A value is out of its range, or an option is given under both names.
     """
-    known: list[str] = [option.name for option in options_of(options_class)]
-    for name in keywords:
-        if name not in known:
-            raise UnknownNameError("keyword", name, [*known, "options"])
-    given = {name: value for name, value in keywords.items() if value is not None}
+    known: dict[str, str] = {option.name: option.name for option in options_of(options_class)}
+    on_command_line: dict[str, str] = {option.flag.replace("-", "_"): option.name for option in options_of(options_class)}
+    given: dict[str, Any] = {}
+    for keyword, value in keywords.items():
+        name = known.get(keyword) or on_command_line.get(keyword)
+        if name is None:
+            raise UnknownNameError("keyword", keyword, [*known, *on_command_line, "options"])
+        if value is None:
+            continue
+        if name in given:
+            raise UsageError(f"An option can be given once; received {name} under two names. Omit {keyword}.")
+        given[name] = value
     return replace(options, **given) if options is not None else options_class(**given)
 
 

@@ -13,6 +13,7 @@ from automl_cxr.api.keywords import document_options, with_keywords
 from automl_cxr.api.locations import locate
 from automl_cxr.api.study import Study
 from automl_cxr.engine.registry import FINITE_SAMPLERS, default_batch_trials
+from automl_cxr.results.recommendation import recommend
 from automl_cxr.study.budget import Budget, trial_deadline
 from automl_cxr.study.data_preparation import OnProgress
 from automl_cxr.study.options import DEFAULT_TRIALS, SearchOptions
@@ -47,7 +48,7 @@ def search(  # noqa: D417 - the keywords are the options
         decoding: Context manager whose value is called with the number of decoded images and of all images.
 
     Returns:
-        The study, with all its trials.
+        The study, with all its trials and the recommended classifier (``Study.recommended``).
 
     Raises:
         UnknownNameError: A keyword, or a name such as that of a sampler or a metric, does not exist.
@@ -66,6 +67,7 @@ def search(  # noqa: D417 - the keywords are the options
     batch_trials = given.batch_trials or default_batch_trials(sampler, n_trials=budget.n_trials)
     execute = partial(execute, seconds_per_trial=given.trial_seconds, batch_trials=batch_trials)
     run_prepared(prepared, budget, execute, sampler=sampler, command=command, stream=stream, started=started)
+    recommend(prepared.store)
     return Study(prepared.store)
 
 

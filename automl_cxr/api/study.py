@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from automl_cxr.api.recommended import Recommended
 from automl_cxr.records import TrialRecord
 from automl_cxr.results import ensembles
-from automl_cxr.results.classifier import Classifier, classifier_of_trial, load_ensemble
+from automl_cxr.results.classifier import Classifier, classifier_of_study, classifier_of_trial, load_ensemble
 from automl_cxr.results.corrected_best import CorrectedBest, correct_best_of_study
 from automl_cxr.results.ensembles import BuiltEnsemble
 from automl_cxr.results.error_analysis import ErrorAnalysis, analyse_errors
@@ -25,6 +26,7 @@ from automl_cxr.results.external_validation import open_sites
 from automl_cxr.results.figures import Figures
 from automl_cxr.results.importance import PED_ANOVA, importance_table
 from automl_cxr.results.leaderboard import build_leaderboard
+from automl_cxr.results.recommendation_record import load_recommendation
 from automl_cxr.results.replay import TOLERANCE, Replay, replay_trial
 from automl_cxr.results.report import write_report
 from automl_cxr.results.sealed_images import count_test_images, record_test_images
@@ -77,6 +79,12 @@ class Study:
         """The finished trial with the best validation score that meets the study's requirements, or None."""
         eligible = self._store.eligible()
         return eligible[0] if eligible else None
+
+    @property
+    def recommended(self) -> Recommended | None:
+        """The classifier that the last complete search recommends: a trial or an ensemble. None before such a search."""
+        record = load_recommendation(self._store)
+        return None if record is None else Recommended(self._store, record)
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -184,7 +192,7 @@ class Study:
         """Score a classifier on a part of the images of the study. An evaluation on the test part is recorded.
 
         Args:
-            what: Number of a trial, an ensemble or its folder, or a classifier. [default: the best trial]
+            what: Number of a trial, an ensemble or its folder, or a classifier. [default: the recommended one]
             part: "test", "valid" or "train".
             data: Folder or table of the images, if they were moved.
             on_progress: Called with the number of predicted images and of all images.
@@ -198,7 +206,7 @@ class Study:
     def _open(self, what: int | BuiltEnsemble | Classifier | str | Path | None) -> Classifier:
         match what:
             case None | int():
-                return classifier_of_trial(self._store, what)
+                return self.classifier(what)
             case BuiltEnsemble():
                 return load_ensemble(what.folder)
             case Classifier():
@@ -264,7 +272,7 @@ class Study:
         return classifier
 
     def errors(self, **choices: Any) -> ErrorAnalysis:
-        """Analyse the misclassified images of one or several models, by default of the best trial on the validation part.
+        """Analyse the misclassified images of one or several models, by default the recommended one on the validation part.
 
         Args:
             choices: Keywords of ``results.compared_models.select_models``: ``trials``, ``top``, ``ensembles``,
@@ -329,24 +337,24 @@ class Study:
         return self._store.searches()
 
     def classifier(self, trial: int | None = None) -> Classifier:
-        """Open the model of a trial for ``automl_cxr.predict``.
+        """Open the recommended classifier, or the model of a trial, for ``automl_cxr.predict``.
 
         Args:
-            trial: Number of the trial. [default: the best one]
+            trial: Number of the trial. [default: the recommended classifier; without a recommendation, the best trial]
 
         Raises:
             StudyError: The trial has no stored model.
         """
-        return classifier_of_trial(self._store, trial)
+        return classifier_of_study(self._store) if trial is None else classifier_of_trial(self._store, trial)
 
     def export(
         self, out: str | os.PathLike[str] | None = None, *, trial: int | None = None, file_format: str | None = None
     ) -> Export:
-        """Write the model of a trial as one file for other programs; see ``results.export.export_classifier``.
+        """Write a classifier as one file for other programs; see ``results.export.export_classifier``.
 
         Args:
-            out: File to write. [default: named after the study and the trial]
-            trial: Number of the trial. [default: the best one]
+            out: File to write. [default: named after the study and the trial or ensemble]
+            trial: Number of the trial. [default: the recommended classifier]
             file_format: "keras", "onnx", "tflite" or "savedmodel". [default: by the suffix of ``out``, else "keras"]
         """
         return export_classifier(self.classifier(trial), out, file_format=file_format)

@@ -31,7 +31,7 @@ _TABLE_SUFFIXES = {".csv": "csv", ".json": "json", ".md": "md"}
     cls=SectionedCommand, section=CommandSection.RESULTS, short_help="Show which images trials and ensembles misclassify."
 )
 @click.argument("study")
-@click.option("--trials", type=Numbers(), help="Numbers of the trials to compare  [default: the best one]")
+@click.option("--trials", type=Numbers(), help="Numbers of the trials to compare  [default: the recommended classifier]")
 @click.option("--top", type=click.IntRange(1), help="Number of best trials to compare.")
 @click.option(
     "--ensemble", "ensembles", multiple=True, metavar="NAME", help="Name or folder of an ensemble to compare. Repeatable."

@@ -10,6 +10,7 @@ import click
 from automl_cxr.cli.options import Duration, debug_option, json_option, location_options, moved_data_option, trial_option
 from automl_cxr.cli.output import print_json, print_line, print_message, print_table, progress_bar
 from automl_cxr.cli.sections import CommandSection, SectionedCommand
+from automl_cxr.cli.targets import open_target
 from automl_cxr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def explain(
     evaluations: int,
     **choices: Any,
 ) -> None:
-    """Show which regions of IMAGES affect the predictions of a study's best trial or of an ensemble.
+    """Show which regions of IMAGES affect the predictions of a study's recommended classifier or of an ensemble.
 
     IMAGES are files or folders. The command writes a PNG file for each image, with the class and its probability, and an
     index.csv.
@@ -99,7 +100,7 @@ def explain(
     options = ExplanationOptions(class_name=class_name, n_evaluations=evaluations, **choices)
     if corners and (out is not None or options.method != "gradcam" or options.seconds is not None):
         raise UsageError("--corners measures gradcam evidence and writes no files. Omit --out, --method and --time.")
-    classifier = api.open_classifier(target, trial=trial, runs=runs, storage=storage)
+    classifier = open_target(target, trial=trial, runs=runs, storage=storage)
     if paths:
         files, problems = load_image_paths(paths)
         images, labels = list(map(str, files)), {}

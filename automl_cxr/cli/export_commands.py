@@ -10,6 +10,7 @@ from automl_cxr.choices import EXPORT_FORMATS, list_choices
 from automl_cxr.cli.options import debug_option, json_option, location_options, trial_option
 from automl_cxr.cli.output import print_json, print_line, print_message
 from automl_cxr.cli.sections import CommandSection, SectionedCommand
+from automl_cxr.cli.targets import open_target
 
 
 @click.command(cls=SectionedCommand, section=CommandSection.SHIP, short_help="Write a trial or an ensemble as one model file.")
@@ -38,18 +39,17 @@ def export(
     storage: str | None,
     as_json: bool,
 ) -> None:
-    """Write a classifier as one model file: a study's best trial, or the folder of a trial or an ensemble.
+    """Write a classifier as one model file: the recommended one of a study, or the folder of a trial or an ensemble.
 
     The input of the model is raw grey pixels 0..255, its output is probabilities. A separate process opens the file and
     compares it with `automl-cxr predict`; a file whose probabilities differ by more than 1e-5 is deleted. A JSON file beside it
     contains the class names and the image size.
     """
-    from automl_cxr import api
     from automl_cxr.results.export import check_destination, export_classifier
 
     if out is not None:
         check_destination(out, file_format)
-    classifier = api.open_classifier(target, trial=trial, runs=runs, storage=storage)
+    classifier = open_target(target, trial=trial, runs=runs, storage=storage)
     print_message(f"Writing {classifier.name} and comparing it with `predict`.")
     done = export_classifier(classifier, out, file_format=file_format)
     if as_json:

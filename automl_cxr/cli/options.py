@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 import click
 
 from automl_cxr.cli.sections import SectionedOption
+from automl_cxr.errors import UsageError
 from automl_cxr.hardware import parse_bytes
-from automl_cxr.study.option_fields import Option, options_of
+from automl_cxr.study.option_fields import Option, options_of, parse_duration
 from automl_cxr.study.options import AUTO, SearchOptions
 
 _debug = False
@@ -31,7 +31,11 @@ debug_option = click.option(
     "--debug", is_flag=True, expose_value=False, is_eager=True, callback=_set_debug, help="Show the traceback of an error."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-trial_option = click.option("--trial", type=click.IntRange(0), help="Number of the trial  [default: the best one]")
+trial_option = click.option(
+    "--trial",
+    type=click.IntRange(0),
+    help="Number of a trial of the study  [default: the recommended classifier, else the best trial]",
+)
 moved_data_option = click.option(
     "--data", metavar="DIR", help="Folder or CSV table of the study's images, if they were moved  [default: as in the study]"
 )
@@ -84,15 +88,10 @@ class Duration(click.ParamType[float]):
     name = "TIME"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        text = str(value).strip().lower()
-        match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text)
-        if not text or match is None:
-            self.fail(f"a time is typed like 45s, 90m, 2h or 1h30m; received {value!r}.", param, ctx)
-        hours, minutes, seconds = (float(part or 0) for part in match.groups())
-        total = hours * 3600 + minutes * 60 + seconds
-        if total <= 0:
-            self.fail(f"a time must be above 0; received {value!r}.", param, ctx)
-        return total
+        try:
+            return parse_duration(str(value))
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
 
 
 class IntegerOrAuto(click.IntRange):

@@ -19,6 +19,7 @@ from automl_cxr.cli.output import (
     write_text,
 )
 from automl_cxr.cli.sections import CommandSection, SectionedCommand
+from automl_cxr.cli.targets import open_target
 
 
 @click.command(cls=SectionedCommand, section=CommandSection.RESULTS, short_help="Show which hyperparameters affect the scores.")
@@ -72,10 +73,10 @@ def importance(study: str, evaluator: str, runs: str | None, storage: str | None
 def evaluate(
     target: str, part: str, trial: int | None, data: str | None, runs: str | None, storage: str | None, as_json: bool
 ) -> None:
-    """Score a study's best trial or an ensemble on a part of the study's images, with 95% intervals by patient."""
+    """Score a study's recommended classifier, or an ensemble, on a part of its images, with 95% intervals by patient."""
     from automl_cxr import api
 
-    classifier = api.open_classifier(target, trial=trial, runs=runs, storage=storage)
+    classifier = open_target(target, trial=trial, runs=runs, storage=storage)
     study = api.open_study(classifier.study, runs=runs, storage=storage)
     with progress_bar("predicting") as on_progress:
         result = study.evaluate(classifier, part=part, data=data, on_progress=on_progress)
@@ -137,12 +138,12 @@ def predict(
     storage: str | None,
     as_json: bool,
 ) -> None:
-    """Classify image files and all images in folders, with the best trial of a study or an ensemble."""
+    """Classify image files and all images in folders, with the recommended classifier of a study or an ensemble."""
     from automl_cxr import api
     from automl_cxr.results.tables import to_json, to_plain_csv
 
     check_out(out)
-    classifier = api.open_classifier(target, trial=trial, runs=runs, storage=storage)
+    classifier = open_target(target, trial=trial, runs=runs, storage=storage)
     with progress_bar("predicting") as on_progress:
         table, problems = api.predict(classifier, paths, runs=runs, storage=storage, on_progress=on_progress)
     for note in table.attrs["notes"]:

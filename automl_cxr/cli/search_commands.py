@@ -15,6 +15,7 @@ from automl_cxr.errors import AutomlCxrError
 from automl_cxr.study.options import SearchOptions
 
 if TYPE_CHECKING:
+    from automl_cxr.api.recommended import Recommended
     from automl_cxr.api.study import Study
     from automl_cxr.results.corrected_best import CorrectedBest
     from automl_cxr.study.trial_counts import TrialCounts
@@ -47,7 +48,8 @@ def search(as_json: bool, **options: Any) -> None:
 
 def _print_search(study: Any, as_json: bool) -> None:
     states = [str(trial.state) for trial in study.trials]
-    best, counts, corrected = study.best, study.trial_counts(), _corrected_score(study)
+    best, counts, recommended = study.best, study.trial_counts(), study.recommended
+    corrected = _corrected_score(study)
     if as_json:
         print_json(
             {
@@ -56,6 +58,7 @@ def _print_search(study: Any, as_json: bool) -> None:
                 "trial_counts": vars(counts),
                 "best": None if best is None else {"trial": best.number, "score": best.score, "params": dict(best.params)},
                 "corrected": None if corrected is None else corrected.fields(),
+                "recommended": None if recommended is None else _recommended_as_json(recommended),
                 **_pareto_as_json(study),
             }
         )
@@ -68,14 +71,14 @@ def _print_search(study: Any, as_json: bool) -> None:
             print_line(
                 f"on the Pareto front: trial {trial.number}, {', '.join(f'{name} {value:,.6g}' for name, value in values)}"
             )
-    if best is not None:
-        if best.params:  # a published system has no searched hyperparameters
-            print_line("best parameters: " + ", ".join(f"{name}={short(value)}" for name, value in best.params.items()))
-        if corrected is not None and (sentence := corrected.sentence()):
-            print_line(sentence)
-        print_line(
-            f"next: automl-cxr leaderboard {shlex.quote(study.name)}    automl-cxr ensemble build {shlex.quote(study.name)}"
-        )
+    if best is not None and best.params:  # a published system has no searched hyperparameters
+        print_line("best parameters: " + ", ".join(f"{name}={short(value)}" for name, value in best.params.items()))
+    if corrected is not None and (sentence := corrected.sentence()):
+        print_line(sentence)
+    if recommended is not None:
+        print_line(recommended.sentence)
+        name = shlex.quote(study.name)
+        print_line(f"next: automl-cxr leaderboard {name}    automl-cxr evaluate {name}")
 
 
 def _corrected_score(study: Study) -> CorrectedBest | None:
@@ -108,6 +111,18 @@ def _print_trial_counts(counts: TrialCounts) -> None:
             print_line(f"{outcome}, {count} x: {reason}")
         if len(reasons) > _REASONS_SHOWN:
             print_line(f"{outcome}: {len(reasons) - _REASONS_SHOWN} other reasons (--json lists them)")
+
+
+def _recommended_as_json(recommended: Recommended) -> dict[str, Any]:
+    return {
+        "kind": recommended.kind,
+        "trials": recommended.members,
+        "ensemble": recommended.ensemble,
+        "metric": recommended.metric,
+        "score": recommended.score,
+        "interval": vars(recommended.interval),
+        "sentence": recommended.sentence,
+    }
 
 
 def _pareto_as_json(study: Any) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def read_row(file: str, row: int) -> bytes:
     with _RANGE_LOCK:
         low, high = _range_of_array(file, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     content = io.BytesIO()
-    np.lib.format.write_array(content, _to_uint8(numbers, low, high), version=(1, 0), allow_pickle=False)
+    np.lib.format.write_array(content, to_grey_levels(numbers, low, high), version=(1, 0), allow_pickle=False)
     return content.getvalue()
 
 
@@ -160,12 +160,21 @@ def decode_array(content: bytes, max_pixels: int) -> np.ndarray:
     check_size((shape[1], shape[0]), max_pixels)
     numbers = np.frombuffer(content, dtype, math.prod(shape), opened.tell())
     low, high = (0.0, 1.0) if dtype == np.uint8 else finite_range(numbers)
-    grey = _to_uint8(numbers.reshape(shape, order="F" if is_fortran else "C"), low, high)
+    grey = to_grey_levels(numbers.reshape(shape, order="F" if is_fortran else "C"), low, high)
     return rgb_to_grey(grey) if shape[2:] == (3,) else np.ascontiguousarray(grey.reshape(shape[:2]))
 
 
-def _to_uint8(numbers: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Convert numbers to grey levels, with the scale that fits the range from ``low`` to ``high``."""
+def to_grey_levels(numbers: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Convert numbers to grey levels, with the scale that fits the range from ``low`` to ``high``.
+
+    Args:
+        numbers: Pixels of any shape and type.
+        low: Smallest value of all images of the array.
+        high: Largest value of all images of the array.
+
+    Returns:
+        uint8 in the same shape; see ``decode_array`` for the scales.
+    """
     if numbers.dtype == np.uint8:
         return np.ascontiguousarray(numbers)
     kind = numbers.dtype.kind

@@ -59,7 +59,7 @@ def split_dataset(
         dataset: Labels, patients and the given split.
         image_ids: The images to use: those that could be decoded.
         valid_fraction: Share of the images for the validation part, if it is to be made; above 0, below 0.5.
-        test_fraction: The same for the test part.
+        test_fraction: The same for the test part, or 0 for no test part unless the data set gives one.
         seed: Seed of the assignment of patients to parts.
 
     Raises:
@@ -69,11 +69,11 @@ def split_dataset(
     """
     fractions = {"valid": valid_fraction, "test": test_fraction}
     for part, fraction in fractions.items():
-        if not 0 < fraction < 0.5:
+        if not 0 < fraction < 0.5 and not (part == "test" and fraction == 0):
             raise UsageError(f"{part}_fraction must be above 0 and below 0.5; received {fraction}. Try 0.15.")
     images = _select_images(dataset, image_ids)
     given = set(images["split"]) - {""}
-    made = {part: fraction for part, fraction in fractions.items() if part not in given}
+    made = {part: fraction for part, fraction in fractions.items() if part not in given and fraction > 0}
     part_of_image = images["split"].replace("", "train")
     if made:
         pinned = set(images.loc[part_of_image != "train", "patient_id"])

@@ -112,15 +112,21 @@ def fit_ensemble(
 
 
 def compare_methods(
-    members: Sequence[Predictions], *, objective: Objective = MACRO_F1, settings: GeneticSettings = DEFAULT_SETTINGS
+    members: Sequence[Predictions],
+    *,
+    objective: Objective = MACRO_F1,
+    settings: GeneticSettings = DEFAULT_SETTINGS,
+    methods: Sequence[str] | None = None,
 ) -> dict[str, FittedEnsemble]:
-    """Fit a combiner by every method that allows this number of members, so that simpler methods are always reported too.
+    """Fit a combiner by each of several methods, so that simpler methods are always reported too.
 
-    Arguments and errors as in ``fit_ensemble``. The scores are on the images used for fitting. Only images that no method was
-    fitted on can show which method is better (``ensemble.method_comparison``).
+    Arguments and errors as in ``fit_ensemble``; ``methods`` are all methods for this number of members by default. The scores
+    are on the images used for fitting. Only images that no method was fitted on can show which method is better
+    (``ensemble.method_comparison``).
     """
     scorer, images = build_weight_scorer(members, objective)
-    return {method: _fit(method, scorer, images.patients, settings) for method in methods_for(len(members))}
+    names = methods_for(len(members)) if methods is None else methods
+    return {method: _fit(method, scorer, images.patients, settings) for method in names}
 
 
 def methods_for(n_members: int) -> tuple[str, ...]:

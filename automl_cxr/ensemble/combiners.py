@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,6 +32,13 @@ class Combiner(Protocol):
             UsageError: The combiner is for another number of members or classes.
         """
 
+    def take(self, members: Sequence[int]) -> Combiner:
+        """Return the combiner for some of the members. Its result is the same if the others have no influence.
+
+        Args:
+            members: Positions of the members.
+        """
+
     def to_record(self) -> dict[str, Any]:
         """Convert the combiner to JSON values, from which ``combiner_from_record`` restores the same floats."""
 
@@ -57,6 +64,9 @@ class WeightedAverage:
 
     def combine(self, probabilities: np.ndarray) -> np.ndarray:
         return weighted_average(probabilities, self.weights)
+
+    def take(self, members: Sequence[int]) -> WeightedAverage:
+        return WeightedAverage(self.weights[list(members)])
 
     def to_record(self) -> dict[str, Any]:
         return {"kind": "average", "weights": self.weights.tolist()}
@@ -93,6 +103,9 @@ class Stacking:
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
 
+    def take(self, members: Sequence[int]) -> Stacking:
+        return Stacking(self.coefficients[:, list(members)], self.intercepts)
+
     def to_record(self) -> dict[str, Any]:
         return {"kind": "stacking", "coefficients": self.coefficients.tolist(), "intercepts": self.intercepts.tolist()}
 
@@ -118,6 +131,9 @@ class CalibratedCombiner:
 
     def combine(self, probabilities: np.ndarray) -> np.ndarray:
         return with_temperature(self.combiner.combine(probabilities), self.temperature)
+
+    def take(self, members: Sequence[int]) -> CalibratedCombiner:
+        return CalibratedCombiner(self.combiner.take(members), self.temperature)
 
     def to_record(self) -> dict[str, Any]:
         return {**self.combiner.to_record(), "temperature": self.temperature}

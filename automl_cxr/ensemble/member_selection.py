@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from automl_cxr.ensemble.baselines import rank_members
@@ -9,32 +11,39 @@ from automl_cxr.ensemble.weight_scoring import WeightScorer
 
 NEAR_DUPLICATE = 0.98  # correlation of errors above which a member hardly improves an ensemble
 _WEIGHT_OF_DISAGREEMENT = 0.1  # relative to the objective: ten points of disagreement count as one point of score
+_BONUS_OF_A_NEW_FAMILY = 0.02  # added to the objective: networks of another family make other errors on new images, too
 
 
-def choose_diverse(scorer: WeightScorer, n_chosen: int) -> list[int]:
-    """Choose members greedily by their common score and the differences between their predictions.
+def choose_diverse(scorer: WeightScorer, n_chosen: int, *, families: Sequence[str] | None = None) -> list[int]:
+    """Choose members greedily by their common score, the differences between their predictions, and their families.
 
-    The first is the best single member. Each step adds the candidate with the highest sum of two terms: the score of the
-    uniform average with the members chosen so far, and a tenth of the share of images that the candidate classifies
-    differently from their average.
+    The first is the best single member. Each step adds the candidate with the highest sum of three terms: the score of the
+    uniform average with the members chosen so far, a tenth of the share of images that the candidate classifies differently
+    from their average, and 0.02 if no chosen member is of its family. A candidate whose errors are nearly equal to those of a
+    chosen member (``near_duplicates``) is added only if no other one is left.
 
     Args:
         scorer: Candidates' probabilities, labels and the objective.
         n_chosen: Members to choose; all candidates if there are fewer.
+        families: Family of the network of each candidate; by default all are of the same family.
 
     Returns:
         Indices of the candidates, in the order of choice.
     """
     n_chosen = min(n_chosen, scorer.n_members)
+    family = np.asarray(families if families is not None else [""] * scorer.n_members, dtype=np.str_)
+    is_duplicate = error_correlations(scorer) > NEAR_DUPLICATE
     chosen = [int(rank_members(scorer)[0])]
     predicted = scorer.probabilities.argmax(axis=2)
     while len(chosen) < n_chosen:
-        is_chosen = np.isin(np.arange(scorer.n_members), chosen).astype(np.float64)
-        candidates = np.flatnonzero(is_chosen == 0)
+        is_chosen = np.isin(np.arange(scorer.n_members), chosen)
+        is_distinct = ~is_chosen & ~is_duplicate[chosen].any(axis=0)
+        candidates = np.flatnonzero(is_distinct if is_distinct.any() else ~is_chosen)
         weights = (is_chosen + np.eye(scorer.n_members)[candidates]) / (len(chosen) + 1)
         average = scorer.probabilities[chosen].mean(axis=0).argmax(axis=1)
         disagreement = (predicted[candidates] != average).mean(axis=1)
-        scores = scorer.score(weights) + _WEIGHT_OF_DISAGREEMENT * disagreement
+        is_new = ~np.isin(family[candidates], family[chosen])
+        scores = scorer.score(weights) + _WEIGHT_OF_DISAGREEMENT * disagreement + _BONUS_OF_A_NEW_FAMILY * is_new
         chosen.append(int(candidates[scores.argmax()]))
     return chosen
 

@@ -79,6 +79,20 @@ class Combination:
         """
         return self.method if self.comparison is None or self.is_chosen else self.comparison.recommended[self.method]
 
+    @property
+    def used(self) -> tuple[int, ...]:
+        """Positions of the members whose weight is not 0."""
+        return tuple(np.flatnonzero(self.combiner.shares > 0).tolist())
+
+    def without_unused_members(self) -> Combination:
+        """Return the same ensemble without the members whose weight is 0. The scores of the methods do not change."""
+        return replace(
+            self,
+            names=tuple(self.names[position] for position in self.used),
+            member_scores=tuple(self.member_scores[position] for position in self.used),
+            combiner=self.combiner.take(self.used),
+        )
+
     def methods_table(self) -> list[dict[str, Any]]:
         """Return one row for each method: score on the fitted images, score out of fold, and gain over the best member."""
         rows = []
@@ -124,8 +138,9 @@ def combine_members(
     method: str = DEFAULT_METHOD,
     objective: Objective = MACRO_F1,
     settings: GeneticSettings = DEFAULT_SETTINGS,
+    compared: Sequence[str] | None = None,
 ) -> Combination:
-    """Fit an ensemble by a method, compare it out of fold with every other method, and calibrate it.
+    """Fit an ensemble by a method, compare it out of fold with other methods, and calibrate it.
 
     Args:
         members: Labelled predictions of each member, on images that no member was trained on.
@@ -133,6 +148,7 @@ def combine_members(
         method: ``AUTO``, or a name in ``METHODS``.
         objective: The metric to optimise.
         settings: Settings of the genetic algorithm; folds and resamples use the same seed.
+        compared: Methods to compare, simplest first, including "best" and ``method``; by default all.
 
     Raises:
         UnknownNameError: There is no such method.
@@ -144,8 +160,8 @@ def combine_members(
     probabilities, images = align(members, names=names)
     images.require_labels()
     members = [replace(images, probabilities=one) for one in probabilities]
-    fitted = compare_methods(members, objective=objective, settings=settings)
-    comparison = compare_methods_out_of_fold(members, objective=objective, settings=settings)
+    fitted = compare_methods(members, objective=objective, settings=settings, methods=compared)
+    comparison = compare_methods_out_of_fold(members, objective=objective, settings=settings, methods=compared)
     is_chosen = method == AUTO
     if is_chosen:
         method = WITHOUT_COMPARISON if comparison is None else comparison.within_one_error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from automl_cxr.data.decode import DEFAULT_FIT, check_fit, decode_image_in_pool,
 from automl_cxr.ensemble.combiners import Combiner, WeightedAverage, combiner_from_record
 from automl_cxr.errors import DataError, StudyError, UnknownNameError, UnreadableImageError
 from automl_cxr.io import sha256_of_file
+from automl_cxr.results.recommendation_record import Recommendation, load_recommendation
 from automl_cxr.results.study_data import load_trial_config
 from automl_cxr.study.source_overlap import source_warnings
 from automl_cxr.study.store import PREDICTIONS_FILE, StudyStore
@@ -66,6 +67,7 @@ class Classifier:
         folder: Folder of an ensemble; None for a trial.
         warnings: Warnings about the images: the audit, and models from which the study started that used its test images.
             Results that are derived from the classifier repeat them.
+        notes: Messages for the user about the choice of the classifier.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Classifier:
     predictions: Path
     folder: Path | None = None
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def predict(
         self, files: Sequence[Path], *, on_progress: Callable[[int, int], None] | None = None
@@ -198,6 +201,48 @@ class LoadedClassifier:
         if class_name not in self.classifier.classes:
             raise UnknownNameError("class", class_name, self.classifier.classes)
         return self.classifier.classes.index(class_name)
+
+
+def classifier_of_study(store: StudyStore) -> Classifier:
+    """Open the recommended classifier of a study; if none is recorded or it was deleted, the best trial that has a model.
+
+    Raises:
+        StudyError: No trial has a model, or the record of the recommendation is damaged.
+        DataError: The recommended ensemble is damaged.
+    """
+    recorded, recommended = load_recommendation(store), stored_recommendation(store)
+    if recommended is None:
+        classifier = classifier_of_trial(store)
+        found = "No classifier is recommended yet" if recorded is None else f"The recommended {recorded.name} was deleted"
+        note = f"{found}, so the best trial is used, {classifier.name}. A search recommends a classifier when it ends."
+        return replace(classifier, notes=(note,))
+    if recommended.ensemble is None:
+        classifier, members = classifier_of_trial(store, recommended.trials[0]), ""
+    else:
+        classifier = load_ensemble(store.folder / "ensembles" / recommended.ensemble)
+        members = f" (trials {', '.join(map(str, recommended.trials))})"
+    notes = [f"The recommended classifier is used, {classifier.name}{members}."]
+    n_trials = len(store.eligible())
+    if n_trials > recommended.n_trials:
+        notes.append(
+            f"It was chosen from {recommended.n_trials} finished trials; there are {n_trials} now. Continue the search for a "
+            "new recommendation."
+        )
+    return replace(classifier, notes=tuple(notes))
+
+
+def stored_recommendation(store: StudyStore) -> Recommendation | None:
+    """Return the recommended classifier of a study; None if there is none, or if its model or its ensemble was deleted.
+
+    Raises:
+        StudyError: The record is damaged.
+    """
+    recommended = load_recommendation(store)
+    if recommended is None:
+        return None
+    if recommended.ensemble is None:
+        return recommended if store.has_model(recommended.trials[0]) else None
+    return recommended if (store.folder / "ensembles" / recommended.ensemble / ENSEMBLE_FILE).is_file() else None
 
 
 def classifier_of_trial(store: StudyStore, number: int | None = None) -> Classifier:

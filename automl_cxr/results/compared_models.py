@@ -14,6 +14,7 @@ from automl_cxr.results.classifier import (
     classifier_of_trial,
     explain_no_model,
     load_ensemble,
+    stored_recommendation,
 )
 from automl_cxr.results.evaluation import PARTS, evaluate
 from automl_cxr.scoring.prediction_tables import read_prediction_tables
@@ -56,7 +57,7 @@ def select_models(
     data: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ComparedModels:
-    """Return the predictions of some models for a part; by default those of the best trial.
+    """Return the predictions of some models for a part; by default those of the recommended classifier, else of the best trial.
 
     For the validation part, the saved predictions of the trials are used; with folds, they are out of fold. For other parts,
     the predictions are computed. An evaluation on the test part is recorded for each model.
@@ -78,6 +79,8 @@ def select_models(
     """
     if part not in PARTS:
         raise UnknownNameError("part", part, PARTS)
+    if trials is None and top is None and not ensembles and not predictions:
+        trials, ensembles = _recommended(store)
     numbers = _resolve_trials(store, trials, top, only_others=bool(ensembles or predictions), needs_model=part != "valid")
     folders = [_find_ensemble(store, name) for name in ensembles]
     tables = read_prediction_tables(predictions, classes=store.spec.classes, whose=f"study '{store.name}'")
@@ -100,6 +103,14 @@ def select_models(
     probabilities, images = align(list(predictions_by_model.values()), names=list(predictions_by_model))
     notes = tuple(f"{table.name}: {table.note}" for table in tables if table.note)
     return ComparedModels(tuple(predictions_by_model), images, probabilities, place, unreadable, n_opened, notes)
+
+
+def _recommended(store: StudyStore) -> tuple[Sequence[int] | None, Sequence[str]]:
+    """Return the recommended trial or the recommended ensemble; neither if there is none."""
+    recommended = stored_recommendation(store)
+    if recommended is None:
+        return None, ()
+    return (recommended.trials, ()) if recommended.ensemble is None else (None, (recommended.ensemble,))
 
 
 def _resolve_trials(

@@ -1,6 +1,8 @@
 """Where an ensemble is written. An existing folder is replaced only if it is an ensemble of the same members.
 
-A folder is recognised as an ensemble by its record and by its files, never by its name.
+A folder is recognised as an ensemble by its record and by its files, never by its name. The ensemble that a search recommends
+has an entry ``RECOMMENDED`` in its record. A later recommendation replaces it, whatever its members are, unless it was
+evaluated on the test part.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from automl_cxr.study.image_hashes import HASHES_SUFFIX
 from automl_cxr.study.store import PREDICTIONS_FILE
 from automl_cxr.text_records import parse_json_object
 
+RECOMMENDED = "is_recommended"
 _FILES = re.compile(
     "|".join(
         (
@@ -118,18 +121,45 @@ def _conflict(folder: Path, record: Mapping[str, Any]) -> str | None:
         return None
     if not folder.is_dir():
         return "is a file"
-    found = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*"))]
     former = _read_record(folder)
-    others = [name for name in found if not former or not _FILES.fullmatch(name)]
+    others = _other_files(folder) if former else sorted(path.name for path in folder.iterdir())
     if others:
         return f"contains '{others[0]}', which is not a file of an ensemble"
-    if not found:
+    if not former:
         return None
-    if _digests(former) != _digests(record):
+    if _digests(former) != _digests(record) and not (record.get(RECOMMENDED) and _is_unused_recommendation(former)):
         return f"is an ensemble of other members ({', '.join(str(row.get('name')) for row in former['members'])})"
     if "test" in former and "rule" in record and former.get("rule") != record["rule"]:
         return "is an ensemble with other weights that was evaluated on the test part"
     return None
+
+
+def _other_files(folder: Path) -> list[str]:
+    """List the files in the folder of an ensemble that do not belong to it."""
+    found = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*"))]
+    return [name for name in found if not _FILES.fullmatch(name)]
+
+
+def _is_unused_recommendation(record: Mapping[str, Any]) -> bool:
+    """Return whether a search recommended an ensemble that was not evaluated on the test part."""
+    return record.get(RECOMMENDED) is True and "test" not in record
+
+
+def remove_former_recommendations(parent: Path, kept: str | None) -> None:
+    """Remove the ensembles that earlier searches recommended, except the named one and those evaluated on the test part.
+
+    Args:
+        parent: Folder of the ensembles.
+        kept: Name of the ensemble that is recommended now.
+
+    Raises:
+        OSError: A folder cannot be removed.
+    """
+    for folder in parent.glob("[!.]*/"):
+        if folder.name != kept and _is_unused_recommendation(_read_record(folder)) and not _other_files(folder):
+            removed = folder.with_name(f".{uuid.uuid4().hex}.replaced")
+            folder.replace(removed)
+            shutil.rmtree(removed, ignore_errors=True)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from automl_cxr.results.corrected_best import correct_best_of_study
 from automl_cxr.results.ensemble_folder import EnsembleFolder
 from automl_cxr.results.ensemble_record import copy_members, table_row, trial_row, write_ensemble
 from automl_cxr.results.export import Export, export_classifier
+from automl_cxr.results.study_data import load_trial_config
 from automl_cxr.scoring.metrics import find_normal_class
 from automl_cxr.scoring.prediction_tables import PredictionTable, read_prediction_tables
 from automl_cxr.scoring.predictions import Predictions, align
@@ -114,7 +115,7 @@ def build_ensemble(
         store: The study.
         top: Maximum number of members; fewer if fewer trials are finished.
         members: Trial numbers; by default the best trials.
-        diverse: Select members from the 50 best trials by score and diversity.
+        diverse: Select members from the 50 best trials by score, diversity and family; see ``choose_diverse``.
         predictions: Tables of other programs for the same images, added as members. The ensemble then contains no models.
         method: "auto", or a name in ``ensemble.build.METHODS``.
         objective: Metric to optimise; by default the study's first objective.
@@ -155,7 +156,7 @@ def build_ensemble(
             objective=resolved_objective,
             settings=_seeded(settings, seed),
         )
-        write_ensemble(partial, combination, rows, _study_context(store))
+        write_ensemble(partial, combination, rows, study_context(store))
         folder = destination.publish(partial)
     return BuiltEnsemble(folder, tuple(trials), combination, _notes(tables))
 
@@ -266,10 +267,11 @@ def _choose_trials(
         return trials[:top]
     candidates = trials[:_DIVERSE_CANDIDATES]
     scorer, _ = build_weight_scorer([store.predictions(number) for number in candidates], objective)
-    return [candidates[index] for index in choose_diverse(scorer, top)]
+    families = [load_trial_config(store, number).family for number in candidates]
+    return [candidates[index] for index in choose_diverse(scorer, top, families=families)]
 
 
-def _study_context(store: StudyStore) -> dict[str, Any]:
+def study_context(store: StudyStore) -> dict[str, Any]:
     """Return the entries of an ensemble record that describe the study; images of folds are counted as training images."""
     spec, split = store.spec, store.split
     context: dict[str, Any] = {

@@ -204,7 +204,7 @@ class ErrorAnalysis:
 
 
 def analyse_errors(store: StudyStore, **choices: Any) -> ErrorAnalysis:
-    """Analyse the errors of some models of a study, by default of its best trial on the validation part.
+    """Analyse the errors of some models of a study, by default of the recommended one on the validation part.
 
     Keywords and errors are those of ``results.compared_models.select_models``: ``trials``, ``top``, ``ensembles``,
     ``predictions``, ``part``, ``data`` and ``on_progress``.

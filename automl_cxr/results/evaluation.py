@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from automl_cxr.data.dataset import Dataset
-from automl_cxr.errors import AutomlCxrError, DataError, UnknownNameError
+from automl_cxr.errors import AutomlCxrError, DataError, UnknownNameError, UsageError
 from automl_cxr.results.classifier import Classifier
 from automl_cxr.results.ensemble_record import record_test_opening
 from automl_cxr.results.study_data import load_study_dataset
@@ -94,6 +94,7 @@ def evaluate(
 
     Raises:
         UnknownNameError: The part is unknown.
+        UsageError: The study has no test part.
         DataError: The classifier belongs to another study, or the data are missing or have changed.
     """
     if part not in PARTS:
@@ -104,6 +105,11 @@ def evaluate(
             "images of this part. Evaluate it on the study in which it was trained."
         )
     spec, split, warnings = store.spec, store.split, tuple(source_warnings(store.folder))
+    if part == "test" and not split.test:
+        raise UsageError(
+            f"Study '{store.name}' has no test part, because it was created with a test fraction of 0. Score the classifier on "
+            "other images: `automl-cxr leaderboard --external DIR`, or `automl-cxr predict`."
+        )
     if part == "valid" and split.folds:
         out_of_fold = Predictions.from_npz(classifier.predictions)
         evaluation = _score(classifier, part, out_of_fold, {}, spec.normal_index, spec.seed)

@@ -155,6 +155,11 @@ class Requirement:
         excess = math.log(max(value, 1e-9) / self.limit) if self.name in COSTS else value - self.limit
         return excess if self.relation == "<=" else -excess
 
+    def value_of(self, violation: float) -> float:
+        """Return the value that has a violation; the inverse of ``violation`` for defined values."""
+        excess = violation if self.relation == "<=" else -violation
+        return self.limit * math.exp(excess) if self.name in COSTS else self.limit + excess
+
     def explain(self, value: float) -> str:
         """Describe the violation by a value, such as "parameters 12,345,678 > 10,000,000"."""
         return f"{self.name} {_format_number(value)} {'>' if self.relation == '<=' else '<'} {_format_number(self.limit)}"

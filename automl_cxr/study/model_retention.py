@@ -11,9 +11,10 @@ from automl_cxr.study.store import StudyStore
 class ModelRetention:
     """The retention rules of one search.
 
-    The models of the best trials that the search has observed are kept; the model of a trial that is no longer among them is
-    removed. The record is read only once. A second search on the same study has a separate list. Therefore up to twice as many
-    models can be on disk until one of the searches ends and calls ``remove_other_models``.
+    The models of the best trials that the search has observed are kept, including the best one of each network family; the
+    model of a trial that is no longer among them is removed. The record is read only once. A second search on the same study
+    has a separate list. Therefore up to twice as many models can be on disk until one of the searches ends and calls
+    ``remove_other_models``.
 
     Args:
         store: The study.

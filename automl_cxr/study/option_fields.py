@@ -95,7 +95,7 @@ class Option:
             keywords: Keyword of each flag that the text may mention.
         """
         text = re.sub(r"--([a-z][a-z-]+)", lambda match: f"``{keywords[match[1]]}``", self.help)
-        unit = {"duration": "In seconds.", "bytes": "In bytes."}.get(self.kind)
+        unit = {"duration": "In seconds. Text such as '45m' is accepted, too.", "bytes": "In bytes."}.get(self.kind)
         return " ".join(filter(None, (text, unit, self._default_hint)))
 
     @property
@@ -106,6 +106,23 @@ class Option:
 
 def _format_default(default: Any) -> str:
     return ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def parse_duration(text: str) -> float:
+    """Convert a duration, such as 45s, 90m, 2h, 1h30m or a number of seconds, to seconds.
+
+    Raises:
+        UsageError: The text is not a duration above 0.
+    """
+    cleaned = text.strip().lower()
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", cleaned)
+    if not cleaned or match is None:
+        raise UsageError(f"a time is typed like 45s, 90m, 2h or 1h30m; received {text!r}.")
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    total = hours * 3600 + minutes * 60 + seconds
+    if total <= 0:
+        raise UsageError(f"a time must be above 0; received {text!r}.")
+    return total
 
 
 def option_field(help: str, section: Section, *, value: Any = None, **details: Any) -> Any:  # noqa: A002 - as in click
@@ -145,6 +162,9 @@ class OptionSet:
     def __post_init__(self) -> None:
         for option in options_of(type(self)):
             value = getattr(self, option.name)
+            if option.kind == "duration" and isinstance(value, str):
+                value = parse_duration(value)
+                object.__setattr__(self, option.name, value)
             if value is not None and option.above_zero and not value > 0:
                 raise UsageError(f"{option.name} must be above 0; received {value}.")
             if option.kind == "path" and value is not None:

@@ -132,7 +132,8 @@ class SearchOptions(OptionSet):
         default=0.15,
     )
     test_fraction: float | None = option_field(
-        "Fraction of the images in the test part, which a search does not read.",
+        "Fraction of the images in the test part, which a search does not read; 0 for no test part, if other images test the "
+        "classifier.",
         Section.DATA,
         kind="float",
         setting="test_fraction",
@@ -315,7 +316,7 @@ class SearchOptions(OptionSet):
         default_text="no limit",
     )
     keep_models: int = option_field(
-        "Number of best trials whose models are kept on disk.",
+        "Number of best trials whose models are kept on disk, including the best one of each network family.",
         Section.BUDGET,
         kind="int",
         low=1,

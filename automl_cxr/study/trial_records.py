@@ -98,9 +98,20 @@ class TrialRecordsMixin:
         return self._undominated(self.eligible())
 
     def rank_for_retention(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
-        """Sort COMPLETE trials by priority for keeping their models: the Pareto front first, then by the first objective."""
-        front = {record.number for record in self._undominated([record for record in records if record.is_feasible])}
-        return sorted(records, key=lambda record: (record.number not in front, *self._rank_key(record)))
+        """Sort COMPLETE trials by priority for keeping their models.
+
+        The Pareto front is first, then the best trial of each network family, which is a candidate for an ensemble, then the
+        others by the first objective.
+        """
+        feasible = [record for record in records if record.is_feasible]
+        front = {record.number for record in self._undominated(feasible)}
+        worst_first = sorted(feasible, key=self._rank_key, reverse=True)
+        best_of_families = set({record.params.get("family"): record.number for record in worst_first}.values())
+
+        def priority(record: TrialRecord) -> tuple[bool, bool, float, float, int]:
+            return record.number not in front, record.number not in best_of_families, *self._rank_key(record)
+
+        return sorted(records, key=priority)
 
     def is_better(self, score: float, other: float) -> bool:
         """Return whether a score is better than another in the direction of the study's first objective."""

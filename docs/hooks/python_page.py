@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import re
@@ -18,7 +19,9 @@ from automl_cxr.study.options import SearchOptions
 
 _SECTIONS = ("Args", "Attributes", "Returns", "Raises")
 _SEE = re.compile(r"``((?:data|ensemble|engine|results|scoring|splicing|study)\.[\w.]+\.\w+)``")
-_RESULTS_OF_STUDY = ("CorrectedBest", "Evaluation", "ErrorAnalysis", "BuiltEnsemble", "Figures")  # results that are not tables
+_RESULTS_OF_STUDY = (  # results that are not tables
+    *("CorrectedBest", "Recommended", "Evaluation", "ErrorAnalysis", "BuiltEnsemble", "Figures"),
+)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -42,7 +45,11 @@ def python_page() -> str:
     classes = [("Study", automl_cxr.Study), *((name, getattr(module, name)) for name in _RESULTS_OF_STUDY)]
     written = [*public, *classes]
     sections = [_function(f"automl_cxr.{name}", one) for name, one in public if inspect.isfunction(one)]
-    sections += [_option_class(name, one) for name, one in public if inspect.isclass(one)]
+    sections += [
+        _option_class(name, one) if dataclasses.is_dataclass(one) else _class(name, one)
+        for name, one in public
+        if inspect.isclass(one)
+    ]
     sections += [_class(name, one) for name, one in classes]
     text = "\n".join(sections)
     known = {f"{one.__module__.removeprefix('automl_cxr.')}.{one.__name__}" for _, one in written}

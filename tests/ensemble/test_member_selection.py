@@ -21,6 +21,28 @@ def test_members_that_disagree_are_preferred_to_copies() -> None:
     assert chosen[1] >= 3
 
 
+def test_near_duplicates_are_chosen_last() -> None:
+    probabilities, labels = draw(4, 400, 3, 1)
+    with_copies = np.concatenate([np.repeat(probabilities[[0]], 3, axis=0), probabilities[1:]])
+    chosen = choose_diverse(WeightScorer(with_copies, labels), 6)
+    assert sum(index in (0, 1, 2) for index in chosen[:4]) == 1
+    assert all(index in (0, 1, 2) for index in chosen[4:])
+
+
+def test_a_member_of_another_family_is_preferred_among_equals() -> None:
+    """Three members err on 40 images each; which of the other two is added first depends on their families only."""
+    labels = np.arange(400) % 2
+    members = np.full((3, 400, 2), 0.2, np.float32)
+    for member, first in enumerate((0, 100, 200)):
+        predicted = labels.copy()
+        predicted[first : first + 40] = 1 - labels[first : first + 40]
+        members[member, np.arange(400), predicted] = 0.8
+    scorer = WeightScorer(members, labels)
+    assert choose_diverse(scorer, 2) == [0, 1]
+    assert choose_diverse(scorer, 2, families=["probe", "probe", "scratch"]) == [0, 2]
+    assert choose_diverse(scorer, 2, families=["probe", "scratch", "probe"]) == [0, 1]
+
+
 def test_at_most_all_members_are_chosen() -> None:
     assert sorted(choose_diverse(draw_weight_scorer(3, 60, 2, 0), 9)) == [0, 1, 2]
 

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from automl_cxr.errors import StudyError, StudyMismatchError, UsageError
-from automl_cxr.records import TrialState
+from automl_cxr.records import TrialRecord, TrialState
 from automl_cxr.study.budget import Budget
 from automl_cxr.study.model_retention import ModelRetention
 from automl_cxr.study.progress import SearchProgress
@@ -131,3 +131,13 @@ def test_messages_name_refused_trials_and_violated_requirements(prepare, quick_s
     assert "; violates macro_f1<=0.6 |" in text
     best = prepared.store.eligible()[0]
     assert text.splitlines()[-1].endswith(f"best {best.score:.4f} (trial {best.number})")
+
+
+def test_the_model_of_the_best_trial_of_each_family_is_retained(prepare):
+    store = prepare().store
+    families = ["probe", "probe", "probe", "fused", "scratch", "scratch"]
+    records = [
+        TrialRecord(number=number, state=TrialState.COMPLETE, params={"family": family}, score=0.9 - number / 10)
+        for number, family in enumerate(families)
+    ]
+    assert [record.number for record in store.rank_for_retention(records[::-1])] == [0, 3, 4, 1, 2, 5]

@@ -7,6 +7,7 @@ from collections import Counter
 import pandas as pd
 
 from automl_cxr.records import TrialState
+from automl_cxr.results.classifier import stored_recommendation
 from automl_cxr.results.html_page import Part, Section, Table, Text
 from automl_cxr.results.report.report_data import ReportData
 from automl_cxr.results.report.text_format import capitalised, counted, duration, listed, times
@@ -18,7 +19,7 @@ _FEW_IMAGES = 30  # of a class: with fewer, one image changes the recall of the 
 def summary_section(data: ReportData) -> Section:
     """Show the best trial with its scores and hyperparameters, the budget of the search, and warnings."""
     number = data.best.number
-    parts: list[Part] = [Text(_best_trial_text(data))]
+    parts: list[Part] = [Text(_best_trial_text(data)), *_recommendation_text(data)]
     parts += _baseline_text(data)
     parts += [Text(warning, is_warning=True) for warning in warnings_of(data)]
     parts += [
@@ -47,6 +48,11 @@ def _best_trial_text(data: ReportData) -> str:
             f" {capitalised(counted(n_front, 'trial'))} of {n_ranked} {are} on the Pareto front of {listed(spec.objectives)}."
         )
     return text
+
+
+def _recommendation_text(data: ReportData) -> list[Part]:
+    recommended = stored_recommendation(data.store)
+    return [] if recommended is None else [Text(recommended.sentence)]
 
 
 def _baseline_text(data: ReportData) -> list[Part]:

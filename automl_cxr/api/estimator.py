@@ -1,0 +1,232 @@
+"""A scikit-learn classifier whose `fit` is a search.
+
+For example::
+
+    model = automl_cxr.AutoChestXrayClassifier(time="15m")
+    model.fit(table[["path"]], table["label"], groups=table["patient_id"])
+    model.predict_proba(other_paths)
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+import uuid
+import weakref
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+
+from automl_cxr.api.estimator_inputs import as_files, read_images, write_dataset
+from automl_cxr.api.locations import open_study
+from automl_cxr.api.search import search
+from automl_cxr.api.study import Study
+from automl_cxr.errors import DataError, UsageError
+from automl_cxr.results.classifier import Classifier
+from automl_cxr.storage.urls import default_storage
+
+_CHOSEN_BY_FIT = ("data", "name", "layout", "classes", "label_column", "patients", "test_fraction", "runs", "storage", "stream")
+
+
+class AutoChestXrayClassifier(ClassifierMixin, BaseEstimator):
+    """A scikit-learn classifier of radiographs: ``fit`` runs a search, and the recommended classifier predicts.
+
+    The search divides the images that ``fit`` receives into a training and a validation part by group, or into folds. It sets
+    no test part aside, because the caller, such as ``cross_val_score``, tests the classifier on other images.
+
+    Args:
+        time: Wall time of the search, in seconds or as text such as "15m"; None for no limit.
+        space: Search space; see ``automl_cxr.search``.
+        image_size: Height and width to which the images are resized, in pixels.
+        folds: Number of folds for cross-validation inside the search.
+        seed: Random seed of the split, the proposals and the initial weights.
+        executor: How trials run: "ray" (parallel, in worker processes) or "inline" (in this process).
+        search_options: Further keywords of ``automl_cxr.search``, such as ``{"objective": "macro_auc", "trials": 20}``.
+        image_column: Column of a table that contains the paths. [default: path, image or filename, or the only column]
+        runs: Folder in which the study of each fit is kept. [default: a temporary folder, which is deleted with the estimator]
+        verbose: Whether to print the progress of the search on stderr.
+
+    Attributes:
+        classes_: The labels, sorted; the order of the columns of ``predict_proba``.
+        study_: The study of the search, a ``Study``. A copy made by pickling has no study if ``runs`` is None.
+        classifier_: The recommended classifier, as ``automl_cxr.predict`` takes it.
+    """
+
+    def __init__(
+        self,
+        *,
+        time: float | str | None = "15m",
+        space: str | None = None,
+        image_size: int | None = None,
+        folds: int | None = None,
+        seed: int = 0,
+        executor: str = "ray",
+        search_options: Mapping[str, Any] | None = None,
+        image_column: str | None = None,
+        runs: str | Path | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.time = time
+        self.space = space
+        self.image_size = image_size
+        self.folds = folds
+        self.seed = seed
+        self.executor = executor
+        self.search_options = search_options
+        self.image_column = image_column
+        self.runs = runs
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> AutoChestXrayClassifier:  # noqa: N803 - scikit-learn's name
+        """Search for the best classifier of labelled images.
+
+        Args:
+            X: A table with a column of paths, a sequence of paths, or an array of images (n, h, w), (n, h, w, 1) or
+                (n, h, w, 3). Floats outside of 0..1 and 0..255 are scaled by their smallest and largest value.
+            y: Class of each image, text or numbers.
+            groups: Patient of each image; images of a patient are not divided. [default: each image is a patient of its own]
+
+        Returns:
+            The estimator.
+
+        Raises:
+            DataError: The images or labels are unusable.
+            UsageError: A parameter is impossible.
+            StudyError: Every trial failed, or no trial ended in time.
+        """
+        if y is None:
+            raise ValueError("AutoChestXrayClassifier requires y to be passed, but the target y is None.")
+        labels = column_or_1d(y, warn=True)
+        check_classification_targets(labels)
+        images = read_images(X, self.image_column)
+        check_consistent_length(images, labels, groups)
+        self.classes_, encoded = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise DataError(f"A classifier needs images of two classes or more; received only one class, {self.classes_[0]}.")
+        names = _class_names(self.classes_)
+        patients = None if groups is None else [str(group) for group in np.asarray(groups, dtype=object).tolist()]
+        options = self._search_options()
+        self._scale = images.scale
+        folder, name = self._folders()
+        data, layout = write_dataset(folder / f"{name}-data", images, [names[code] for code in encoded], patients, self._scale)
+        self.study_ = search(
+            data=data,
+            name=name,
+            layout=layout,
+            classes=names,
+            test_fraction=0,
+            runs=folder,
+            storage=default_storage(folder),
+            stream=None if self.verbose else io.StringIO(),
+            **options,
+        )
+        self.classifier_ = self.study_.classifier()
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:  # noqa: N803 - scikit-learn's name
+        """Return the class of each image, (n,); ``X`` as in ``fit``."""
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(axis=1)]
+
+    def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803 - scikit-learn's name
+        """Return the probability of each class, float64 (n, n_classes), in the order of ``classes_``.
+
+        Args:
+            X: Images, as in ``fit``.
+
+        Raises:
+            NotFittedError: ``fit`` was not called.
+            DataError: The images are unusable, or one of them cannot be read.
+        """
+        check_is_fitted(self, "classifier_")
+        images = read_images(X, self.image_column)
+        with as_files(images, self._scale) as files:
+            probabilities, unreadable = self.classifier_.predict(files)
+        if unreadable:
+            position, reason = next(iter(unreadable.items()))
+            raise DataError(
+                f"Every image must be readable; {len(unreadable)} of {len(images)} are not, such as number {position} "
+                f"({reason}). Remove them."
+            )
+        exact = probabilities.astype(np.float64)
+        return exact / exact.sum(axis=1, keepdims=True)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        tags.input_tags.one_d_array = True
+        tags.input_tags.string = True
+        tags.non_deterministic = True  # a search that is limited by time
+        tags.no_validation = True  # of a number of features
+        return tags
+
+    def _search_options(self) -> dict[str, Any]:
+        further = dict(self.search_options or {})
+        own = ("time", "space", "image_size", "folds", "seed", "executor")
+        for name in further:
+            if name in _CHOSEN_BY_FIT:
+                raise UsageError(f"search_options must not contain what fit chooses; received {name}. Omit it.")
+            if name in own:
+                raise UsageError(f"{name} is a parameter of the estimator; received it in search_options. Move it.")
+        return {name: getattr(self, name) for name in own} | further
+
+    def _folders(self) -> tuple[Path, str]:
+        """Create the folder of the study and of its data; return the runs folder and the name of the study."""
+        name = f"estimator-{uuid.uuid4().hex[:12]}"
+        folder = self._new_temporary_folder() if self.runs is None else Path(self.runs).expanduser().absolute()
+        (folder / f"{name}-data").mkdir(parents=True)
+        return folder, name
+
+    def _new_temporary_folder(self) -> Path:
+        """Create a folder that is deleted with this estimator, at the end of the process, or when this is called again."""
+        former = getattr(self, "_temporary", None)
+        if former is not None:
+            former()
+        folder = Path(tempfile.mkdtemp(prefix="automl-cxr-"))
+        self._temporary = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return folder
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Replace the files of the fitted classifier by their content."""
+        state = dict(super().__getstate__())
+        state.pop("_temporary", None)
+        classifier: Classifier | None = state.pop("classifier_", None)
+        if classifier is not None:
+            state["_networks"] = [member.file.read_bytes() for member in classifier.members]
+            state["_classifier"] = classifier
+        study: Study | None = state.pop("study_", None)
+        if study is not None and self.runs is not None:
+            state["_study"] = (study.name, str(study.folder.parent))
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Write the networks to a temporary folder, and open the study if its folder was chosen by the user and exists."""
+        networks, classifier, study = (state.pop(name, None) for name in ("_networks", "_classifier", "_study"))
+        super().__setstate__(state)
+        if networks is not None:
+            folder = self._new_temporary_folder()
+            members = []
+            for number, (member, content) in enumerate(zip(classifier.members, networks, strict=True)):
+                file = folder / f"{number:05d}.keras"
+                file.write_bytes(content)
+                members.append(replace(member, file=file))
+            self.classifier_ = replace(classifier, members=tuple(members))
+        if study is not None and (Path(study[1]) / study[0]).is_dir():
+            self.study_ = open_study(study[0], runs=study[1], storage=default_storage(Path(study[1])))
+
+
+def _class_names(labels: np.ndarray) -> list[str]:
+    """Return a distinct class name for each label; a number becomes a text that no table converts."""
+    is_number = labels.dtype.kind in "iuf"
+    names = [f"class {label}" if is_number else " ".join(str(label).split()) for label in labels.tolist()]
+    is_distinct = all(names) and len({name.casefold() for name in names}) == len(names)
+    return names if is_distinct else [f"{name} ({number})".strip() for number, name in enumerate(names)]

@@ -1,0 +1,219 @@
+"""The classifier that a search recommends: the best trial, or an ensemble that is better by more than one standard error.
+
+    candidates   the finished trials that meet the requirements of the study and have a model, the best 50
+    members      chosen by score, by different errors and by family, as far as the sum of their costs meets the requirements
+    methods      the best member, the average and greedy weights, compared on patients that they were not fitted on
+    choice       the simplest method within one standard error of the best one; "best" is the best trial alone
+
+The genetic algorithm and stacking are not compared, because they take half a minute for 1,000 images; ``ensemble build``
+compares them, too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from automl_cxr.ensemble.build import AUTO, build_weight_scorer
+from automl_cxr.ensemble.genetic_settings import GeneticSettings
+from automl_cxr.ensemble.member_selection import choose_diverse
+from automl_cxr.ensemble.method_comparison import SIMPLEST, MethodScore
+from automl_cxr.ensemble.objective import Objective
+from automl_cxr.ensemble.pipeline import Combination, combine_members
+from automl_cxr.errors import StudyError
+from automl_cxr.records import TrialRecord
+from automl_cxr.results.ensemble_folder import RECOMMENDED, EnsembleFolder, remove_former_recommendations
+from automl_cxr.results.ensemble_record import copy_members, write_ensemble
+from automl_cxr.results.ensembles import study_context
+from automl_cxr.results.recommendation_record import Recommendation, save_recommendation
+from automl_cxr.results.study_data import load_trial_config
+from automl_cxr.scoring.intervals import Interval, bootstrap_interval
+from automl_cxr.scoring.objectives import COSTS, Requirement, measure
+from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.study.store import StudyStore, explained_disk_errors
+
+ENSEMBLE_NAME = "recommended"
+MAX_MEMBERS = 6
+_MAX_CANDIDATES = 50
+_METHODS = (SIMPLEST, "average", "greedy")  # simplest first
+
+
+def recommend(store: StudyStore) -> Recommendation | None:
+    """Choose the recommended classifier of a study, write its ensemble if it is one, and record it.
+
+    The ensemble is the folder ``recommended`` of the study's ensembles. It replaces the ensemble of an earlier recommendation,
+    unless that one was evaluated on the test part; its name is then followed by a number.
+
+    Args:
+        store: The study.
+
+    Returns:
+        The recommendation; None if no finished trial meets the requirements of the study and has a model.
+
+    Raises:
+        StudyError: A file cannot be read or written.
+    """
+    with explained_disk_errors(store.folder), FileLock(store.folder / "recommended.lock"):
+        candidates = _candidates(store)
+        recommendation = _recommend_one_of(store, candidates) if candidates else None
+        save_recommendation(store, recommendation)
+        remove_former_recommendations(_ensembles_of(store), None if recommendation is None else recommendation.ensemble)
+    return recommendation
+
+
+def _candidates(store: StudyStore) -> list[TrialRecord]:
+    """Return the best usable trials that were scored on the same images as the best one, best first."""
+    usable = [record for record in store.eligible() if store.has_model(record.number)][:_MAX_CANDIDATES]
+    images = [frozenset(store.predictions(record.number).ids) for record in usable]
+    return [record for record, of_record in zip(usable, images, strict=True) if of_record == images[0]]
+
+
+def _recommend_one_of(store: StudyStore, candidates: Sequence[TrialRecord]) -> Recommendation:
+    found = _combine(store, candidates)
+    if isinstance(found, _Ensemble):
+        return _recommend_ensemble(store, found) or _recommend_trial(store, candidates[0], "")
+    return _recommend_trial(store, candidates[0], found)
+
+
+@dataclass(frozen=True, eq=False)
+class _Ensemble:
+    """An ensemble that is better than the best trial by more than one standard error, before it is written.
+
+    Attributes:
+        members: Numbers of the trials.
+        combination: The ensemble.
+        result: Out-of-fold result of its method.
+    """
+
+    members: list[int]
+    combination: Combination
+    result: MethodScore
+
+
+def _combine(store: StudyStore, candidates: Sequence[TrialRecord]) -> _Ensemble | str:
+    """Return the ensemble to recommend, or the reason why the best trial alone is recommended; "" if it needs no words."""
+    spec = store.spec
+    if len(spec.objectives) > 1:  # an ensemble has the costs of all its members, so it is not on the Pareto front of the trials
+        return "by the first objective"
+    objective = Objective.named(spec.objective, normal_class=spec.normal_index)
+    members = _choose_members(store, candidates, objective)
+    if len(members) < 2:
+        return "" if len(candidates) < 2 else "an ensemble would not meet the requirements"
+    combination = combine_members(
+        [store.predictions(number) for number in members],
+        names=[f"trial {number}" for number in members],
+        method=AUTO,
+        objective=objective,
+        settings=GeneticSettings(seed=spec.seed),
+        compared=_METHODS,
+    )
+    if combination.comparison is None:
+        return "a class has too few patients to compare ensembles"
+    result = combination.comparison.methods[combination.method]
+    if len(combination.used) < 2:
+        return "no ensemble is better by more than one standard error"
+    if not all(_meets_requirements(store, one) for one in (combination.predictions, result.predictions)):
+        return "an ensemble would not meet the requirements"
+    return _Ensemble([members[position] for position in combination.used], combination.without_unused_members(), result)
+
+
+def _choose_members(store: StudyStore, candidates: Sequence[TrialRecord], objective: Objective) -> list[int]:
+    """Choose members whose costs together meet the requirements of the study."""
+    scorer, _ = build_weight_scorer([store.predictions(record.number) for record in candidates], objective)
+    families = [load_trial_config(store, record.number).family for record in candidates]
+    bounds = [bound for bound in _requirements(store) if bound.name in COSTS]
+    costs = dict.fromkeys(bounds, 0.0)
+    members: list[int] = []
+    for record in (candidates[index] for index in choose_diverse(scorer, len(candidates), families=families)):
+        with_record = {bound: cost + bound.value_of(record.violations[str(bound)]) for bound, cost in costs.items()}
+        if len(members) < MAX_MEMBERS and all(bound.violation(cost) <= 0 for bound, cost in with_record.items()):
+            members.append(record.number)
+            costs = with_record
+    return members
+
+
+def _meets_requirements(store: StudyStore, predictions: Predictions) -> bool:
+    """Return whether predictions meet the bounds on metrics."""
+    values = {
+        bound: measure(
+            bound.name, predictions.labels, predictions.probabilities, normal_class=store.spec.normal_index, costs={}
+        )
+        for bound in _requirements(store)
+        if bound.name not in COSTS
+    }
+    return all(bound.violation(value) <= 0 for bound, value in values.items())
+
+
+def _requirements(store: StudyStore) -> list[Requirement]:
+    return [Requirement.parse(text) for text in store.spec.requirements]
+
+
+def _recommend_ensemble(store: StudyStore, ensemble: _Ensemble) -> Recommendation | None:
+    """Write the ensemble; None if another search has removed the model of a member meanwhile."""
+    combination, result = ensemble.combination, ensemble.result
+    destination = EnsembleFolder(_ensembles_of(store), None, default_name=ENSEMBLE_NAME)
+    with destination.staged() as partial:
+        try:
+            rows = copy_members(store, ensemble.members, partial)
+        except (StudyError, FileNotFoundError):
+            return None
+        write_ensemble(partial, combination, rows, {**study_context(store), RECOMMENDED: True})
+        name = destination.publish(partial).name
+    metric, n_trials = combination.objective.name, len(store.eligible())
+    sentence = (
+        f"Use ensemble {name} (trials {', '.join(map(str, ensemble.members))}, {combination.method}): {metric} "
+        f"{result.score:.4f}{_describe(combination.interval)} out of fold, {result.gain:+.4f} against the best single trial; "
+        f"chosen from {n_trials} finished trials."
+    )
+    return Recommendation(
+        trials=tuple(ensemble.members),
+        ensemble=name,
+        method=combination.method,
+        metric=metric,
+        score=result.score,
+        low=_defined(combination.interval.low),
+        high=_defined(combination.interval.high),
+        place="out of fold",
+        n_trials=n_trials,
+        sentence=sentence,
+    )
+
+
+def _recommend_trial(store: StudyStore, record: TrialRecord, reason: str) -> Recommendation:
+    spec, n_trials = store.spec, len(store.eligible())
+    predictions = store.predictions(record.number)
+    score = float(record.score)  # type: ignore[arg-type]  # a COMPLETE trial has a score
+    interval = bootstrap_interval(predictions, metric=spec.objective, seed=spec.seed, normal_class=spec.normal_index)
+    place, where = ("out of fold",) * 2 if store.split.folds else ("validation part", "on the validation part")
+    rank = "the only finished trial" if n_trials == 1 else f"the best of {n_trials} finished trials"
+    sentence = (
+        f"Use trial {record.number} ({load_trial_config(store, record.number).family}): {spec.objective} {score:.4f}"
+        f"{_describe(interval)} {where}, {'; '.join(filter(None, (rank, reason)))}."
+    )
+    return Recommendation(
+        trials=(record.number,),
+        metric=spec.objective,
+        score=score,
+        low=_defined(interval.low),
+        high=_defined(interval.high),
+        place=place,
+        n_trials=n_trials,
+        sentence=sentence,
+    )
+
+
+def _ensembles_of(store: StudyStore) -> Path:
+    return store.folder / "ensembles"
+
+
+def _describe(interval: Interval) -> str:
+    return "" if math.isnan(interval.low) else f" (95% {interval.low:.4f} to {interval.high:.4f})"
+
+
+def _defined(end: float) -> float | None:
+    """Return the limit of an interval, or None for NaN, which JSON does not support."""
+    return None if math.isnan(end) else end

@@ -455,9 +455,7 @@ class TrialConfig:
         "Whether the feature vector of each image, or of each branch in concat, is normalised to mean 0 and variance 1 before "
         "the head (layer normalisation without weights). The scale of features differs between networks, and no learning rate "
         "suits all scales.",
-        used_by=_GRADIENT.under(
-            "unless heads names a folder of fitted heads", "heads", holds=lambda c: c.family != "concat" or c.heads == ""
-        ),
+        used_by=_GRADIENT.under("unless training starts from a fitted head of heads", "heads", holds=lambda c: c.head_file is None),
     )
     n_dense: int = _hyperparameter(
         1,

@@ -39,7 +39,8 @@ def build_concat(config: TrialConfig, n_classes: int, *, weights_folder: Path | 
         if config.projection > 0:
             maps = layers.Dense(config.projection, activation="relu", name=f"{role}_projection")(maps)
         pooled = layers.GlobalAveragePooling2D(name=f"{role}_vector")(maps)
-        vectors.append(normalised(pooled, name=f"{role}_normalised") if config.reads("normalise") and config.normalise else pooled)
+        is_normalised = config.normalise and config.head_file is None  # a fitted head has its own standardisation
+        vectors.append(normalised(pooled, name=f"{role}_normalised") if is_normalised else pooled)
     if config.head_file is None:
         vector = layers.Concatenate(name="vector")(vectors)
         return keras.Model(pixels, classifier_head(vector, config, n_classes), name="concat")

@@ -18,7 +18,7 @@ from automl_cxr.text_records import parse_json_object
 
 SCRATCH = "scratch"  # as a backbone of the family concat: a convolution stack instead of a published network
 FITS = ("stretch", "pad", "crop")
-SCALINGS = ("symmetric", "unit")
+SCALINGS = ("symmetric", "unit", "standard")
 POOLINGS = ("average", "max", "flatten")
 LOSSES = ("ce", "focal")
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd", "adadelta")
@@ -239,8 +239,8 @@ class TrialConfig:
         "symmetric",
         _one_of(*SCALINGS),
         "architecture",
-        'Range that pixels are scaled to: "symmetric" is -1..1, "unit" is 0..1. Published backbones have their own '
-        "preprocessing.",
+        'How pixels are scaled: "symmetric" to -1..1, "unit" to 0..1, "standard" to mean 0 and variance 1 in each image, which '
+        "removes differences of exposure. Published backbones have their own preprocessing.",
         used_by=_OWN_INPUT,
     )
     otsu: bool = _hyperparameter(
@@ -455,7 +455,9 @@ class TrialConfig:
         "Whether the feature vector of each image, or of each branch in concat, is normalised to mean 0 and variance 1 before "
         "the head (layer normalisation without weights). The scale of features differs between networks, and no learning rate "
         "suits all scales.",
-        used_by=_GRADIENT.under("unless training starts from a fitted head of heads", "heads", holds=lambda c: c.head_file is None),
+        used_by=_GRADIENT.under(
+            "unless training starts from a fitted head of heads", "heads", holds=lambda c: c.head_file is None
+        ),
     )
     n_dense: int = _hyperparameter(
         1,

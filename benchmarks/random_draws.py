@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from measure import machine_facts
@@ -112,32 +112,40 @@ def draw_points(space: Space, n_draws: int, seed: int) -> list[dict[str, Value]]
     return [space.preset() or space.sample(rng), *(space.sample(rng) for _ in range(n_draws))]
 
 
-def run_space(space: Space, points: Sequence[Mapping[str, Value]], fixed: Mapping[str, Value], parts: Any, log: TextIO) -> list[Draw]:
-    """Train all points, and log each."""
+def run_space(
+    space: Space, points: Sequence[Mapping[str, Value]], study: Mapping[str, Value], parts: Any, log: Any
+) -> list[Draw]:
+    """Train the points of a space, and log each.
+
+    Args:
+        space: The space.
+        points: Its points.
+        study: The hyperparameters that belong to the study, such as the image size.
+        parts: The result of ``load_images``.
+        log: A CSV writer.
+    """
     draws = []
     for number, values in enumerate(points):
-        config = TrialConfig.from_values({**space.constants, **values, **fixed})
-        draw = train_draw(values, config, *parts)
+        draw = train_draw(values, TrialConfig.from_values({**space.constants, **values, **study}), *parts)
         draws.append(draw)
-        shown = ", ".join(f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items())
+        shown = ", ".join(
+            f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items()
+        )
         print(
             f"{space.name} {number}: {draw.score:.3f} (last {draw.last_score:.3f}), first loss {draw.first_loss:.2f}, "
             f"{draw.seconds:.0f} s; {shown} {draw.error}",
             file=sys.stderr,
             flush=True,
         )
-        writer = csv.writer(log)
-        writer.writerow([space.name, number, draw.score, draw.first_loss, shown, *draw.scores])
-        log.flush()
+        log.writerow([space.name, number, draw.score, draw.first_loss, shown, *draw.scores])
     return draws
 
 
 def table_row(name: str, preset: Draw, draws: Sequence[Draw], above: float) -> str:
     """Format the summary of a space."""
-    scores = [draw.score for draw in draws]
-    last = [draw.last_score for draw in draws]
-    quartiles = ", ".join(f"{quartile:.3f}" for quartile in np.percentile(scores, [25, 50, 75]))
+    scores, last = [draw.score for draw in draws], [draw.last_score for draw in draws]
     clearly = [sum(score > above for score in each) for each in (scores, last)]
+    quartiles = ", ".join(f"{quartile:.3f}" for quartile in np.percentile(scores, [25, 50, 75]))
     return (
         f"| {name} | {preset.score:.3f} | {clearly[0]} of {len(draws)} | {clearly[1]} of {len(draws)} | {min(scores):.3f} | "
         f"{quartiles} | {statistics.median(scores) / preset.score:.0%} | {sum(draw.seconds for draw in draws):.0f} |"
@@ -147,30 +155,34 @@ def table_row(name: str, preset: Draw, draws: Sequence[Draw], above: float) -> s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spaces", nargs="+", default=["scratch", "fused"], help="names of search spaces or TOML files")
-    parser.add_argument("--data", type=existing_folder, help="folder of radiographs with patients; by default phantoms are drawn")
+    parser.add_argument(
+        "--data", type=existing_folder, help="folder of radiographs with patients; by default phantoms are drawn"
+    )
     parser.add_argument("--phantoms", type=int, default=600, help="number of phantoms")
     parser.add_argument("--image-size", type=int, default=72, help="height and width of images, in pixels; fused needs 67")
+    parser.add_argument("--batch-size", type=int, default=32, help="images per gradient step")
     parser.add_argument("--epochs", type=int, default=10, help="epochs of each draw")
     parser.add_argument("--draws", type=int, default=40, help="number of random points of each space")
     parser.add_argument("--seed", type=int, default=0, help="seed of the points")
     parser.add_argument("--above", type=float, default=0.5, help="macro-F1 that is clearly above chance")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="fix a hyperparameter in all draws")
-    parser.add_argument("--out", default=os.devnull, help="CSV file for the scores of every epoch")
+    parser.add_argument("--out", type=Path, default=Path(os.devnull), help="CSV file for the scores of every epoch")
     arguments = parser.parse_args()
     pairs = [setting.partition("=")[::2] for setting in arguments.set]
     fixed = {name: read_value(name, text) for name, text in pairs}
+    study = {"image_size": arguments.image_size, "batch_size": arguments.batch_size}
+    study |= {"epochs": arguments.epochs, "patience": arguments.epochs}
     print(machine_facts() + "\n", flush=True)
     rows = []
-    with tempfile.TemporaryDirectory() as folder, open(arguments.out, "a", encoding="utf-8", newline="") as log:
+    with tempfile.TemporaryDirectory() as folder, arguments.out.open("a", encoding="utf-8", buffering=1, newline="") as file:
         parts = load_images(arguments.data, arguments.image_size, arguments.phantoms, Path(folder))
         for name in arguments.spaces:
-            space = load_space(name)
+            space = load_space(name).fix(fixed)
             points = draw_points(space, arguments.draws, arguments.seed)
-            fixed_all = {**fixed, "image_size": arguments.image_size, "epochs": arguments.epochs, "patience": arguments.epochs}
-            preset, *draws = run_space(space, points, fixed_all, parts, log)
-            rows.append(table_row(name, preset, draws, arguments.above))
+            preset, *draws = run_space(space, points, study, parts, csv.writer(file))
+            rows.append(table_row(space.name, preset, draws, arguments.above))
     print(
-        f"| space | preset | draws above {arguments.above} | after the last epoch | lowest | quartiles | median / preset | seconds |"
+        f"| space | preset | draws above {arguments.above} | after the last epoch | lowest | quartiles | median / preset | s |"
     )
     print("| --- " * 8 + "|")
     print("\n".join(rows))

@@ -118,9 +118,7 @@ def scheduled_learning_rate(config: TrialConfig, phase: Phase, monitored: Sequen
 
 def rates_of_steps(config: TrialConfig, phase: Phase, monitored: Sequence[float], *, n_steps: int) -> np.ndarray:
     """Return the learning rate of each gradient step of a phase's next epoch, float (n_steps,)."""
-    return np.array(
-        [scheduled_learning_rate(config, phase, monitored, within=step / n_steps) for step in range(n_steps)]
-    )
+    return np.array([scheduled_learning_rate(config, phase, monitored, within=step / n_steps) for step in range(n_steps)])
 
 
 def count_plateaus(values: Sequence[float], *, patience: int) -> int:

@@ -1,8 +1,8 @@
 """Heads trained together in one computation on arrays whose first axis is the head; results equal those of separate training.
 
 The heads share an optimizer and the number of images per step. They may differ in layers, learning rate and schedule, dropout
-rate, loss, weight decay, gradient norm, image weights and seed. The seed of a head determines its image order, dropout masks and initial
-weights. Therefore its result equals that of ``trainer.Training`` except for the rounding of sums.
+rate, loss, weight decay, limit of the gradient, image weights and seed. The seed of a head determines its image order, dropout
+masks and initial weights. Therefore its result equals that of ``trainer.Training`` except for the rounding of sums.
 
 Heads with the same number of layers form stacks, in which a layer is one batched matrix product. Their layers are padded to
 the width of the widest head of the stack (``stack_grouping``). The weights, outputs and gradients of a padded unit are 0, so
@@ -65,7 +65,7 @@ class StackedHeads:
         for config in configs:
             if not can_be_stacked(config):
                 raise NotImplementedError(
-                    f"Stacked heads must have a loss and an optimizer of stack_grouping.py and no averages of weights; received "
+                    "Stacked heads must have a loss and an optimizer of stack_grouping.py and no averages of weights; received "
                     f"loss={config.loss}, optimizer={config.optimizer} and weight_average={config.weight_average}. Train this "
                     "head separately."
                 )
@@ -216,7 +216,9 @@ def _per_head_optimizer(name: str, stacks: Sequence[_Stack]) -> keras.optimizers
                     own = [gradient for gradient, of in zip(gradients, stack_of, strict=True) if of == number]
                     squares = sum(ops.sum(ops.square(gradient), axis=(1, 2), keepdims=True) for gradient in own)
                     scales[number] = ops.minimum(1.0, self.limits[number] / ops.maximum(ops.sqrt(squares), _SMALLEST_NORM))
-            return [gradient * scales[of] if of in scales else gradient for gradient, of in zip(gradients, stack_of, strict=True)]
+            return [
+                gradient * scales[of] if of in scales else gradient for gradient, of in zip(gradients, stack_of, strict=True)
+            ]
 
         def update_step(self, gradient: object, variable: keras.Variable, learning_rate: object) -> None:
             number = stack_of[self._get_variable_index(variable)]

@@ -14,7 +14,7 @@ import keras
 
 @contextlib.contextmanager
 def averaged_weights(network: keras.Model) -> Iterator[None]:
-    """Give a compiled network the averages of its weights, if its optimizer computes them, and restore its weights at the end."""
+    """Replace the weights of a compiled network by their averages within the context, if its optimizer computes them."""
     if not network.optimizer.use_ema:
         yield
         return

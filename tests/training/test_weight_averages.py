@@ -8,7 +8,15 @@ from automl_cxr.training.datasets import LabelledPart
 from automl_cxr.training.epoch_tracker import Objective
 from automl_cxr.training.trainer import Training, predict_probabilities
 
-SMALL = {"image_size": 16, "n_blocks": 1, "filters": 4, "dense_units": 4, "batch_size": 8, "dropout": 0.0, "learning_rate": 0.02}
+SMALL = {
+    "image_size": 16,
+    "n_blocks": 1,
+    "filters": 4,
+    "dense_units": 4,
+    "batch_size": 8,
+    "dropout": 0.0,
+    "learning_rate": 0.02,
+}
 
 
 def parts():

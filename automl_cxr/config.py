@@ -18,7 +18,7 @@ from automl_cxr.text_records import parse_json_object
 
 SCRATCH = "scratch"  # as a backbone of the family concat: a convolution stack instead of a published network
 FITS = ("stretch", "pad", "crop")
-SCALINGS = ("symmetric", "unit")
+SCALINGS = ("symmetric", "unit", "standard")
 POOLINGS = ("average", "max", "flatten")
 LOSSES = ("ce", "focal")
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd", "adadelta")
@@ -161,6 +161,7 @@ _UNFROZEN = _PRETRAINED.under(
 _TWO_PHASES = _UNFROZEN.under("if frozen_share is above 0", "frozen_share", holds=lambda c: c.frozen_share > 0)
 _FOCAL = _GRADIENT.under("if loss=focal", "loss", holds=lambda c: c.loss == "focal")
 _PLATEAU = _GRADIENT.under("if schedule=plateau", "schedule", holds=lambda c: c.schedule == "plateau")
+_BY_STEP = _GRADIENT.under("unless schedule=plateau", "schedule", holds=lambda c: c.schedule != "plateau")
 _AUGMENTED = _GRADIENT.under("if augmentation is above 0", "augmentation", holds=lambda c: c.augmentation > 0)
 
 
@@ -238,8 +239,8 @@ class TrialConfig:
         "symmetric",
         _one_of(*SCALINGS),
         "architecture",
-        'Range that pixels are scaled to: "symmetric" is -1..1, "unit" is 0..1. Published backbones have their own '
-        "preprocessing.",
+        'How pixels are scaled: "symmetric" to -1..1, "unit" to 0..1, "standard" to mean 0 and variance 1 in each image, which '
+        "removes differences of exposure. Published backbones have their own preprocessing.",
         used_by=_OWN_INPUT,
     )
     otsu: bool = _hyperparameter(
@@ -428,7 +429,7 @@ class TrialConfig:
         1e-5,
         _within(0.0, 10.0, low_is_open=True),
         "optimizer",
-        "Initial learning rate of the epochs after the frozen ones.",
+        "Highest learning rate of the epochs after the frozen ones.",
         used_by=_TWO_PHASES,
     )
     freeze_norm: bool = _hyperparameter(
@@ -446,6 +447,17 @@ class TrialConfig:
         "architecture",
         'How the last feature maps become the feature vector: "average" or "max" over all positions, or "flatten".',
         used_by=UsedBy(("scratch", "fused", "transfer")),
+    )
+    normalise: bool = _hyperparameter(
+        False,
+        _any_value,
+        "architecture",
+        "Whether the feature vector of each image, or of each branch in concat, is normalised to mean 0 and variance 1 before "
+        "the head (layer normalisation without weights). The scale of features differs between networks, and no learning rate "
+        "suits all scales.",
+        used_by=_GRADIENT.under(
+            "unless training starts from a fitted head of heads", "heads", holds=lambda c: c.head_file is None
+        ),
     )
     n_dense: int = _hyperparameter(
         1,
@@ -511,14 +523,30 @@ class TrialConfig:
         1e-3,
         _within(0.0, 10.0, low_is_open=True),
         "optimizer",
-        "Initial learning rate.",
+        "Highest learning rate; see warmup, schedule and scaled_rate.",
+    )
+    scaled_rate: bool = _hyperparameter(
+        False,
+        _any_value,
+        "optimizer",
+        "Whether learning_rate and fine_tune_rate are meant for Adam with 32 images per step. They are then multiplied by a "
+        "factor of the optimizer (adam and adamw 1, rmsprop 0.3, sgd 10, adadelta 300) and by the square root of batch_size / "
+        "32 (for sgd, by batch_size / 32), so that one range suits all optimizers and batch sizes.",
+    )
+    warmup: float = _hyperparameter(
+        0.0,
+        _within(0.0, 0.5),
+        "optimizer",
+        "Share of the gradient steps of a phase, at its start, in which the learning rate rises from 0 to its highest value.",
+        used_by=_BY_STEP,
     )
     schedule: str = _hyperparameter(
         "cosine",
         _one_of(*SCHEDULES),
         "optimizer",
-        'Learning rate over the epochs: "cosine" lowers it towards 0 (Loshchilov & Hutter 2017), "plateau" '
-        'multiplies it by plateau_factor when the monitored value stops improving, "constant" leaves it unchanged.',
+        'Learning rate over a phase: "cosine" lowers it in each step, to 0 at the end of the last epoch (Loshchilov & Hutter '
+        '2017), "plateau" multiplies it by plateau_factor when the monitored value stops improving, "constant" leaves it '
+        "unchanged.",
     )
     plateau_factor: float = _hyperparameter(
         0.5,
@@ -540,6 +568,19 @@ class TrialConfig:
         "optimizer",
         "Decoupled weight decay (Loshchilov & Hutter 2019): each step multiplies the weights by 1 - learning rate "
         "* weight_decay. It works with every optimizer.",
+    )
+    gradient_clip: float = _hyperparameter(
+        0.0,
+        _within(0.0, 1000.0),
+        "optimizer",
+        "Largest norm of the gradient of all weights together; a longer gradient is scaled to it. 0 for no limit.",
+    )
+    weight_average: float = _hyperparameter(
+        0.0,
+        _within(0.0, 1.0),
+        "optimizer",
+        "Share of the gradient steps of a phase over which weights are averaged (exponential moving average). The averages are "
+        "validated and saved, while training continues from the weights themselves. 0 for no averages.",
     )
     batch_size: int = _hyperparameter(
         32,

@@ -111,7 +111,7 @@ class EpochRecord:
     Attributes:
         epoch: Number from 1, consecutive over all phases.
         phase: Number from 1; the second phase starts when layers of frozen backbones are unfrozen.
-        learning_rate: Learning rate of the optimizer.
+        learning_rate: Learning rate of the optimizer in the middle of the epoch.
         score: The objective of the study on the whole validation part after the epoch.
         macro_f1: Macro-F1 on the whole validation part, for every objective.
         loss: Mean training loss over the images of the epoch, including class weights and label smoothing.

@@ -14,10 +14,23 @@ _POOLING_LAYERS = {
     "flatten": layers.Flatten,
 }
 
+_SMALLEST_VARIANCE = 1e-6  # of the features of an image; added to their variance
+
 
 def pooled_vector(maps: keras.KerasTensor, config: TrialConfig) -> keras.KerasTensor:
-    """Convert feature maps (n, h, w, c) into a vector by ``config.pooling``."""
-    return _POOLING_LAYERS[config.pooling](name="vector")(maps)
+    """Convert feature maps (n, h, w, c) into a vector by ``config.pooling`` and ``config.normalise``."""
+    pooling = _POOLING_LAYERS[config.pooling]
+    if not config.normalise:
+        return pooling(name="vector")(maps)
+    return normalised(pooling(name="pooled")(maps), name="vector")
+
+
+def normalised(vector: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
+    """Normalise each vector (n, d) to mean 0 and variance 1 over its d features.
+
+    The layer has no weights, so that vectors of frozen layers remain the same in every epoch and can be cached.
+    """
+    return layers.LayerNormalization(center=False, scale=False, epsilon=_SMALLEST_VARIANCE, name=name)(vector)
 
 
 def hidden_widths(config: TrialConfig) -> tuple[int, ...]:

@@ -79,12 +79,13 @@ def size_of(counted: ModelSummary, config: TrialConfig) -> TrainingSize:
     """Return the size of the training of a counted network, in the phase that trains most weights."""
     gradient_bytes = _FLOAT_BYTES * counted.trainable
     sums = 1 if config.gradient_accumulation > 1 else 0  # of the gradients of a batch's parts
+    averages = 1 if config.weight_average > 0 else 0
     return TrainingSize(
         parameters=counted.parameters,
         multiply_adds=counted.multiply_adds,
         weight_bytes=counted.weight_bytes,
         gradient_bytes=gradient_bytes,
-        moment_bytes=(_MOMENTS[config.optimizer] + sums) * gradient_bytes,
+        moment_bytes=(_MOMENTS[config.optimizer] + sums + averages) * gradient_bytes,
         activation_bytes=counted.activation_bytes,
     )
 

@@ -15,6 +15,8 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.model.otsu import keep_below_otsu
 from automl_cxr.model.resizer import learnable_resizer
 
+_SMALLEST_VARIANCE = 1.0  # of the grey levels 0..255 of an image; added to their variance
+
 
 def raw_pixels(config: TrialConfig) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """Build the input of a network, with Otsu's mask if it is configured, and with augmentation in training mode only.
@@ -31,11 +33,13 @@ def raw_pixels(config: TrialConfig) -> tuple[keras.KerasTensor, keras.KerasTenso
 
 
 def scaled_channels(x: keras.KerasTensor, config: TrialConfig) -> keras.KerasTensor:
-    """Scale grey pixels 0..255 to -1..1 or 0..1, repeat them to ``input_channels`` and resize them by ``resizer``."""
+    """Scale grey pixels 0..255 by ``scaling``, repeat them to ``input_channels`` and resize them by ``resizer``."""
     if config.scaling == "symmetric":
         x = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(x)
     elif config.scaling == "unit":
         x = layers.Rescaling(1 / 255, name="scale")(x)
+    elif config.scaling == "standard":
+        x = layers.LayerNormalization(axis=(1, 2, 3), center=False, scale=False, epsilon=_SMALLEST_VARIANCE, name="scale")(x)
     else:
         raise NotImplementedError(f"No layer is implemented for scaling '{config.scaling}'.")
     return _resized(repeat_grey(x, config.input_channels), config)

@@ -16,7 +16,7 @@ from automl_cxr.model.backbone_builder import build_backbone
 from automl_cxr.model.backbones import preprocess
 from automl_cxr.model.closed_form_head import read_closed_form_head
 from automl_cxr.model.freezing import ROLES, SCRATCH_BRANCH
-from automl_cxr.model.head import classifier_head
+from automl_cxr.model.head import classifier_head, normalised
 from automl_cxr.model.preprocessing import inner_size, raw_pixels, scaled_channels, three_channels
 from automl_cxr.model.scratch import block_ends, build_conv_stack, conv_spec_of
 from automl_cxr.model.weight_transfer import load_scratch_branch
@@ -38,7 +38,9 @@ def build_concat(config: TrialConfig, n_classes: int, *, weights_folder: Path | 
         maps = branch(branch_input)
         if config.projection > 0:
             maps = layers.Dense(config.projection, activation="relu", name=f"{role}_projection")(maps)
-        vectors.append(layers.GlobalAveragePooling2D(name=f"{role}_vector")(maps))
+        pooled = layers.GlobalAveragePooling2D(name=f"{role}_vector")(maps)
+        is_normalised = config.normalise and config.head_file is None  # a fitted head has its own standardisation
+        vectors.append(normalised(pooled, name=f"{role}_normalised") if is_normalised else pooled)
     if config.head_file is None:
         vector = layers.Concatenate(name="vector")(vectors)
         return keras.Model(pixels, classifier_head(vector, config, n_classes), name="concat")

@@ -37,7 +37,8 @@ class Checkpoint:
         best: The best epoch.
         best_weights: The weights after the best epoch.
         model: Every variable of the model.
-        optimizer: Every variable of its optimizer, except accumulated gradients.
+        optimizer: Every variable of its optimizer, except accumulated gradients and the learning rate, which is set in each
+            epoch.
         accumulated: Accumulated gradients, with gradient accumulation.
         parts: Number of gradient accumulation steps; 1 without gradient accumulation.
     """
@@ -73,9 +74,11 @@ def create_checkpoint(
 
 
 def _states(optimizer: keras.Optimizer) -> tuple[list[keras.Variable], list[keras.Variable]]:
-    """Split the variables of an optimizer into its state and the gradients that it accumulates."""
-    is_accumulator = [is_gradient_accumulator(variable) for variable in optimizer.variables]
-    both = list(zip(optimizer.variables, is_accumulator, strict=True))
+    """Split the variables of an optimizer, without the learning rate, into its state and the gradients that it accumulates."""
+    rate = optimizer.learning_rate  # a variable, unless there is a schedule
+    variables = [variable for variable in optimizer.variables if variable is not rate]
+    is_accumulator = [is_gradient_accumulator(variable) for variable in variables]
+    both = list(zip(variables, is_accumulator, strict=True))
     return [variable for variable, is_one in both if not is_one], [variable for variable, is_one in both if is_one]
 
 
@@ -118,7 +121,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         OSError: The file cannot be written.
     """
     history = [dataclasses.asdict(epoch) for epoch in checkpoint.history]
-    values = {"best": checkpoint.best.epoch, "history": history, "parts": checkpoint.parts}
+    values = {"best": checkpoint.best.epoch, "history": history, "parts": checkpoint.parts, "has_rate": False}
     _write(path, values, {name: getattr(checkpoint, name) for name in _GROUPS})
 
 
@@ -132,6 +135,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         values, groups = _read(path, _GROUPS)
         history = _history(values)
         best = next(epoch for epoch in history if epoch.epoch == values["best"])
+        if values.get("has_rate", True):
+            del groups["optimizer"][1]  # earlier versions stored the learning rate here
         return Checkpoint(history, best, **groups, parts=values["parts"])
 
 

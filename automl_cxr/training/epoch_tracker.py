@@ -13,7 +13,7 @@ from automl_cxr.errors import NonFiniteLossError
 from automl_cxr.records import EpochRecord
 from automl_cxr.scoring.metrics import METRICS, Metric
 from automl_cxr.scoring.objectives import measure
-from automl_cxr.training.schedules import Phase, scheduled_learning_rate
+from automl_cxr.training.schedules import Phase, rates_of_steps, scheduled_learning_rate
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,15 @@ class EpochTracker:
         return best is None or epochs[-1].epoch - best.epoch < self._config.patience
 
     def learning_rate(self, number: int, phase: Phase) -> float:
-        """Return the learning rate of a phase's next epoch."""
-        monitored = [self._objective.monitored(epoch, self._config.monitor) for epoch in self._epochs_of_phase(number)]
-        return scheduled_learning_rate(self._config, phase, monitored)
+        """Return the learning rate in the middle of a phase's next epoch."""
+        return scheduled_learning_rate(self._config, phase, self._monitored(number))
+
+    def learning_rates(self, number: int, phase: Phase, *, n_steps: int) -> np.ndarray:
+        """Return the learning rate of each of the gradient steps of a phase's next epoch, (n_steps,)."""
+        return rates_of_steps(self._config, phase, self._monitored(number), n_steps=n_steps)
+
+    def _monitored(self, number: int) -> list[float]:
+        return [self._objective.monitored(epoch, self._config.monitor) for epoch in self._epochs_of_phase(number)]
 
     def add(
         self,

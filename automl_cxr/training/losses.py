@@ -9,6 +9,7 @@ import keras
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import ImpossibleModelError
+from automl_cxr.training.schedules import Phase, build_rate
 
 
 def _cross_entropy(config: TrialConfig, n_classes: int) -> keras.losses.Loss:
@@ -60,14 +61,26 @@ def focal_alphas(config: TrialConfig, n_classes: int) -> list[float]:
     return alphas * (n_classes // len(alphas))
 
 
-def build_optimizer(config: TrialConfig, *, learning_rate: float) -> keras.optimizers.Optimizer:
-    """Build the optimizer. Weight decay is decoupled for every optimizer (Loshchilov & Hutter 2019).
+def build_optimizer(config: TrialConfig, phase: Phase, *, n_steps: int) -> keras.optimizers.Optimizer:
+    """Build the optimizer of a phase. Weight decay is decoupled for every optimizer (Loshchilov & Hutter 2019).
+
+    Args:
+        config: The configuration.
+        phase: The phase; its epochs determine the learning rate of each step and the averaging of weights.
+        n_steps: Number of batches of an epoch.
 
     Raises:
         KeyError: The optimizer is not implemented.
     """
     kind, settings = OPTIMIZERS[config.optimizer]
-    parts = config.gradient_accumulation if config.gradient_accumulation > 1 else None
-    optimizer = kind(learning_rate=learning_rate, gradient_accumulation_steps=parts, **settings)
+    n_averaged = config.weight_average * phase.n_epochs * n_steps
+    optimizer = kind(
+        learning_rate=build_rate(config, phase, n_steps=n_steps),
+        gradient_accumulation_steps=config.gradient_accumulation if config.gradient_accumulation > 1 else None,
+        global_clipnorm=config.gradient_clip or None,
+        use_ema=n_averaged > 1,
+        ema_momentum=max(0.0, 1 - 1 / n_averaged) if n_averaged > 0 else 0.0,
+        **settings,
+    )
     optimizer.weight_decay = config.weight_decay or None  # AdamW refuses None in its constructor, and has a default of 0.004
     return optimizer

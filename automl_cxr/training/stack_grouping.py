@@ -42,6 +42,7 @@ class HeadShape:
         n_classes: Number of classes.
         has_dropout: Whether there are dropout layers.
         has_decay: Whether weight decay is used.
+        has_clip: Whether the norm of the gradient is limited.
         optimizer: ``TrialConfig.optimizer``.
     """
 
@@ -50,6 +51,7 @@ class HeadShape:
     n_classes: int
     has_dropout: bool
     has_decay: bool
+    has_clip: bool
     optimizer: str
 
     @classmethod
@@ -61,13 +63,14 @@ class HeadShape:
             n_classes,
             has_dropout=bool(dropout_seeds(config)),
             has_decay=config.weight_decay > 0,
+            has_clip=config.gradient_clip > 0,
             optimizer=config.optimizer,
         )
 
     @property
-    def kind(self) -> tuple[int, bool, bool]:
+    def kind(self) -> tuple[int, bool, bool, bool]:
         """The properties that must be equal within a stack, in addition to those of the group."""
-        return len(self.widths), self.has_dropout, self.has_decay
+        return len(self.widths), self.has_dropout, self.has_decay, self.has_clip
 
     @property
     def layers(self) -> tuple[tuple[int, int], ...]:
@@ -131,8 +134,8 @@ class HeadState:
 
 
 def can_be_stacked(config: TrialConfig) -> bool:
-    """Return whether ``stacked_heads`` implements the loss and the optimizer of a head."""
-    return config.loss in STACKED_LOSSES and config.optimizer in STACKED_OPTIMIZERS
+    """Return whether ``stacked_heads`` implements the loss and the optimizer of a head; it does not average weights."""
+    return config.loss in STACKED_LOSSES and config.optimizer in STACKED_OPTIMIZERS and config.weight_average == 0
 
 
 def stack_group_of(config: TrialConfig, state: HeadState, train: FeaturePart, n_classes: int) -> StackGroup:
@@ -166,7 +169,7 @@ def vectors_of(part: FeaturePart, positions: np.ndarray) -> np.ndarray:
 
 def pad_shapes(shapes: Sequence[HeadShape]) -> list[HeadShape]:
     """Return the padded shape of the stack of each head, chosen to minimise the time for tracing and training together."""
-    kinds: dict[tuple[int, bool, bool], list[HeadShape]] = defaultdict(list)
+    kinds: dict[tuple[int, bool, bool, bool], list[HeadShape]] = defaultdict(list)
     for shape in sorted(shapes):
         kinds[shape.kind].append(shape)
     padded = {

@@ -1,8 +1,8 @@
 """Heads trained together in one computation on arrays whose first axis is the head; results equal those of separate training.
 
 The heads share an optimizer and the number of images per step. They may differ in layers, learning rate and schedule, dropout
-rate, loss, weight decay, image weights and seed. The seed of a head determines its image order, dropout masks and initial
-weights. Therefore its result equals that of ``trainer.Training`` except for the rounding of sums.
+rate, loss, weight decay, limit of the gradient, image weights and seed. The seed of a head determines its image order, dropout
+masks and initial weights. Therefore its result equals that of ``trainer.Training`` except for the rounding of sums.
 
 Heads with the same number of layers form stacks, in which a layer is one batched matrix product. Their layers are padded to
 the width of the widest head of the stack (``stack_grouping``). The weights, outputs and gradients of a padded unit are 0, so
@@ -29,6 +29,7 @@ from automl_cxr.training.stack_grouping import HeadShape, HeadState, StackGroup,
 
 _PREDICTION_BATCH = 1024  # feature vectors
 _COUNTERS = 2  # the first variables of a Keras optimizer: the number of steps and the learning rate
+_SMALLEST_NORM = 1e-30  # of a gradient, instead of 0
 _MAX_IDLE_MODELS = 2  # compiled models without heads that a process keeps for further heads
 
 
@@ -57,15 +58,16 @@ class StackedHeads:
         group: Their group.
 
     Raises:
-        NotImplementedError: A loss or an optimizer is not implemented for stacked heads.
+        NotImplementedError: A loss, an optimizer or averages of weights are not implemented for stacked heads.
     """
 
     def __init__(self, configs: Sequence[TrialConfig], states: Sequence[HeadState], group: StackGroup) -> None:
         for config in configs:
             if not can_be_stacked(config):
                 raise NotImplementedError(
-                    f"Stacked heads must have a loss and an optimizer of stack_grouping.py; received loss={config.loss} and "
-                    f"optimizer={config.optimizer}. Train this head separately."
+                    "Stacked heads must have a loss and an optimizer of stack_grouping.py and no averages of weights; received "
+                    f"loss={config.loss}, optimizer={config.optimizer} and weight_average={config.weight_average}. Train this "
+                    "head separately."
                 )
         shapes = [HeadShape.of(config, group.n_features, group.n_classes) for config in configs]
         padded = pad_shapes(shapes)
@@ -81,21 +83,25 @@ class StackedHeads:
         self._model.load(self._configs, [states[head] for head in order])
         self._copies: dict[bool, list[list[np.ndarray]]] = {}  # weights, or moments, of all heads since the last step
 
-    def train_epoch(self, train: FeaturePart, *, epoch: int, learning_rates: Sequence[float]) -> np.ndarray:
+    def train_epoch(self, train: FeaturePart, *, epoch: int, learning_rates: np.ndarray) -> np.ndarray:
         """Train an epoch of each head.
 
         Args:
             train: The training part.
             epoch: Number of the epoch, from 1, which determines the order of the images.
-            learning_rates: Learning rate of each head in this epoch; 0 for a head that is not to be trained.
+            learning_rates: Learning rate of each head in each step of this epoch, (n, n_steps); 0 for a head that is not to be
+                trained.
 
         Returns:
             The mean training loss of each head (n,). The loss of a head that has diverged is NaN; other heads are not affected.
         """
         group, model = self._group, self._model
         batches = _Batches(train, group.n_classes, self._configs, epoch=epoch)
-        model.start_epoch([learning_rates[head] for head in self._order])
+        rates = np.asarray(learning_rates, np.float32)[self._order]
+        model.start_epoch()
         for step in range(group.n_steps):
+            if step == 0 or (rates[:, step] != rates[:, step - 1]).any():
+                model.set_learning_rates(rates[:, step])
             vectors, targets, weights, n_rows = batches[step]
             inputs = {"vectors": vectors, "n_rows": np.full(1, n_rows, np.float32), "seeds": self._seeds_of_step(step)}
             model.train_on_batch(inputs, targets, sample_weight=weights)
@@ -186,7 +192,7 @@ def _release_model(key: _Key, model: _StackedModel) -> None:
 
 
 def _per_head_optimizer(name: str, stacks: Sequence[_Stack]) -> keras.optimizers.Optimizer:
-    """Build an optimizer with a learning rate and a decoupled weight decay for each head."""
+    """Build an optimizer with a learning rate, a decoupled weight decay and a largest gradient norm for each head."""
     kind, settings = OPTIMIZERS["adam" if name == "adamw" else name]  # AdamW is Adam with the decay that is implemented here
     stack_of = [number for number, stack in enumerate(stacks) for _ in stack.trainable_variables]
 
@@ -197,6 +203,22 @@ def _per_head_optimizer(name: str, stacks: Sequence[_Stack]) -> keras.optimizers
             shapes = [(stack.n_heads, 1, 1) for stack in stacks]
             self.rates = [self.add_variable(shape, name="rates") for shape in shapes]
             self.decays = [self.add_variable(shape, name="decays") for shape in shapes]
+            self.limits = [self.add_variable(shape, name="limits") for shape in shapes]
+
+        def apply(self, grads: Sequence[object], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
+            super().apply(self._clip(grads), trainable_variables)
+
+        def _clip(self, gradients: Sequence[object]) -> list[object]:
+            """Scale the gradient of each head whose norm over all weights exceeds its limit, as ``global_clipnorm`` does."""
+            scales: dict[int, object] = {}
+            for number, stack in enumerate(stacks):
+                if stack.shape.has_clip:
+                    own = [gradient for gradient, of in zip(gradients, stack_of, strict=True) if of == number]
+                    squares = sum(ops.sum(ops.square(gradient), axis=(1, 2), keepdims=True) for gradient in own)
+                    scales[number] = ops.minimum(1.0, self.limits[number] / ops.maximum(ops.sqrt(squares), _SMALLEST_NORM))
+            return [
+                gradient * scales[of] if of in scales else gradient for gradient, of in zip(gradients, stack_of, strict=True)
+            ]
 
         def update_step(self, gradient: object, variable: keras.Variable, learning_rate: object) -> None:
             number = stack_of[self._get_variable_index(variable)]
@@ -346,14 +368,19 @@ class _StackedModel(keras.Model):
         for number, (stack, own) in enumerate(zip(self.stacks, self._slices, strict=True)):
             stack.load(configs[own], states[own])
             _assign_numbers(self.optimizer.decays[number], [config.weight_decay for config in configs[own]])
+            _assign_numbers(self.optimizer.limits[number], [config.gradient_clip or np.inf for config in configs[own]])
             for index, variable in enumerate(moments[number]):
                 _assign_padded(variable, [state.moments[index] for state in states[own]])
 
-    def start_epoch(self, learning_rates: Sequence[float]) -> None:
-        """Set the learning rates, in the order of the stacks, and reset the sums of losses."""
-        for number, (stack, own) in enumerate(zip(self.stacks, self._slices, strict=True)):
-            _assign_numbers(self.optimizer.rates[number], learning_rates[own])
+    def start_epoch(self) -> None:
+        """Reset the sums of losses."""
+        for stack in self.stacks:
             stack.loss_sums.assign(np.zeros(stack.n_heads))
+
+    def set_learning_rates(self, learning_rates: np.ndarray) -> None:
+        """Set the learning rate of each head, in the order of the stacks."""
+        for rates, own in zip(self.optimizer.rates, self._slices, strict=True):
+            _assign_numbers(rates, learning_rates[own])
 
     def copy_arrays(self, *, are_moments: bool) -> list[list[np.ndarray]]:
         """Copy the padded weights, or moments, of each head."""

@@ -67,7 +67,7 @@ class HeadTraining:
         Raises:
             TrialError: The checkpoint belongs to another network.
         """
-        n_steps, _, *moments = checkpoint.optimizer
+        n_steps, *moments = checkpoint.optimizer
         expected = [array.shape for array in self._own_state.moments]
         if not has_matching_shapes(checkpoint, self.model) or [array.shape for array in moments] != expected:
             raise TrialError("A checkpoint must have the shapes of the network; its shapes differ. Train from the beginning.")
@@ -88,13 +88,12 @@ class HeadTraining:
         best_weights = self.model.get_weights()
         state = self.state
         self._assign(state.weights)
-        rate = np.float32(self._tracker.history[-1].learning_rate)
         return Checkpoint(
             tuple(self._tracker.history),
             self._tracker.best,
             best_weights,
             model=variable_values(self.model.variables),
-            optimizer=[np.int64(state.n_steps), rate, *state.moments],
+            optimizer=[np.int64(state.n_steps), *state.moments],
         )
 
     def _assign(self, weights: Sequence[np.ndarray]) -> None:
@@ -144,8 +143,12 @@ class HeadTraining:
 
     @property
     def learning_rate(self) -> float:
-        """Learning rate of the next epoch."""
+        """Learning rate in the middle of the next epoch."""
         return self._tracker.learning_rate(_PHASE, self._phase)
+
+    def learning_rates(self, n_steps: int) -> np.ndarray:
+        """Return the learning rate of each of the gradient steps of the next epoch, (n_steps,)."""
+        return self._tracker.learning_rates(_PHASE, self._phase, n_steps=n_steps)
 
     @property
     def state(self) -> HeadState:
@@ -275,8 +278,9 @@ class _TrainingGroup:
         started = time.perf_counter()
         heads = self._heads = self._heads or self._stack_members()
         epoch = active[0].n_epochs + 1
-        rates = [member.learning_rate if member in active else 0.0 for member in self.members]
-        losses = heads.train_epoch(self._inputs.train_part(epoch), epoch=epoch, learning_rates=rates)
+        n_steps = self._group.n_steps
+        rates = [member.learning_rates(n_steps) if member in active else np.zeros(n_steps) for member in self.members]
+        losses = heads.train_epoch(self._inputs.train_part(epoch), epoch=epoch, learning_rates=np.stack(rates))
         predictions = heads.probabilities(self._inputs.valid)
         seconds = (time.perf_counter() - started) / len(active)
         for member, loss, probabilities in zip(self.members, losses, predictions, strict=True):

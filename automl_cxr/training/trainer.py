@@ -23,7 +23,8 @@ from automl_cxr.training.datasets import FeaturePart, LabelledPart
 from automl_cxr.training.epoch_tracker import EpochTracker, Objective, refuse_diverged_loss
 from automl_cxr.training.phase_inputs import PhaseInputs, choose_phase_inputs, compare_with_pixels, is_rounding_error
 from automl_cxr.training.sampling import epoch_order, fill_up, image_weights
-from automl_cxr.training.schedules import Phase, plan_phases
+from automl_cxr.training.schedules import Phase, changes_by_step, plan_phases
+from automl_cxr.training.weight_averages import KeepWeights, averaged_weights
 
 _SMALL_STEP = 5e8  # multiply-adds of a batch in the forward pass; they take 20 to 50 ms on one core
 _PREDICTION_BATCH = 32  # for small networks at every training batch size, so that only one graph is traced
@@ -192,7 +193,8 @@ class Training:
         self._inputs = choose_phase_inputs(
             self._model, self._config, n_epochs=phase.n_epochs, train=self._train, valid=self._valid
         )
-        compile_network(self._inputs.network, self._config, learning_rate=phase.learning_rate)
+        batches = _TrainingBatches(self._inputs.train_part(1), self._model.output_shape[-1], self._config, epoch=1)
+        compile_network(self._inputs.network, self._config, phase, n_steps=len(batches))
         if self._restored is not None:
             with data_parallel():
                 restore_checkpoint(self._restored, self._model, self._inputs.network.optimizer)
@@ -205,20 +207,21 @@ class Training:
         epoch = len(self._tracker.history) + 1
         network = self._inputs.network
         loss = _fit_epoch(network, self._config, self._inputs.train_part(epoch), epoch=epoch, learning_rate=learning_rate)
-        probabilities = predict_probabilities(network, self._inputs.valid, batch_size=self._config.images_at_once)
-        record = self._tracker.add(
-            number,
-            phase,
-            loss=loss,
-            labels=self._valid.labels,
-            probabilities=probabilities,
-            seconds=time.perf_counter() - started,
-            n_parameters=self._model.count_params(),
-            features=self._inputs.description,
-        )
-        if self._tracker.best is record:
-            self._best_weights = self._model.get_weights()
-            self._best_probabilities, self._best_inputs = probabilities, self._inputs
+        with averaged_weights(network):
+            probabilities = predict_probabilities(network, self._inputs.valid, batch_size=self._config.images_at_once)
+            record = self._tracker.add(
+                number,
+                phase,
+                loss=loss,
+                labels=self._valid.labels,
+                probabilities=probabilities,
+                seconds=time.perf_counter() - started,
+                n_parameters=self._model.count_params(),
+                features=self._inputs.description,
+            )
+            if self._tracker.best is record:
+                self._best_weights = self._model.get_weights()
+                self._best_probabilities, self._best_inputs = probabilities, self._inputs
         return record
 
 
@@ -227,13 +230,16 @@ def _fit_epoch(
 ) -> float:
     """Train one epoch and return its mean loss."""
     batches = _TrainingBatches(train, model.output_shape[-1], config, epoch=epoch)
-    model.optimizer.learning_rate = learning_rate
+    if not changes_by_step(config):
+        model.optimizer.learning_rate = learning_rate
     if _runs_batch_by_batch(model, train, batch_size=config.images_at_once):
         loss = _train_on_batches(model, batches)
     else:
         with data_parallel():
-            history = model.fit(batches, epochs=epoch, initial_epoch=epoch - 1, verbose=0, shuffle=False).history
-        loss = float(history["loss"][-1])
+            fitted = model.fit(
+                batches, epochs=epoch, initial_epoch=epoch - 1, verbose=0, shuffle=False, callbacks=[KeepWeights()]
+            )
+        loss = float(fitted.history["loss"][-1])
     refuse_diverged_loss(loss, epoch=epoch, learning_rate=learning_rate)
     return loss
 

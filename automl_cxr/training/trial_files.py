@@ -84,7 +84,7 @@ def log_start(log: TextIO, task: TrialTask, model: keras.Model) -> None:
         n_trained = sum(math.prod(weights.shape) for weights in model.trainable_weights)
         log.write(
             f"phase {number}: {n_trained:,} trainable parameters, at most {phase.n_epochs} epochs, "
-            f"initial learning rate {phase.learning_rate:g}\n"
+            f"highest learning rate {phase.learning_rate:g}\n"
         )
     log.flush()
 

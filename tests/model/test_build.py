@@ -195,6 +195,27 @@ def test_the_ranges_of_scaling():
         assert np.unique(scaled(0 * pixels)) == pytest.approx([black])
 
 
+def test_standard_scaling_removes_exposure_and_contrast_and_accepts_uniform_images():
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 100, (1, 32, 32, 1)).astype(np.uint8)
+    model = build(**{**SMALL["scratch"], "augmentation": 0.0, "scaling": "standard"})
+    scaled = keras.Model(model.input, model.get_layer("scale").output)
+    values = np.asarray(scaled(picture))
+    assert (values.mean(), values.std()) == pytest.approx((0.0, 1.0), abs=1e-3)
+    np.testing.assert_allclose(values, np.asarray(scaled(2 * picture + 50)), atol=2e-3)
+    assert np.asarray(scaled(np.full_like(picture, 200))) == pytest.approx(0.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("family", ["scratch", "fused"])
+def test_normalised_features_have_mean_0_and_variance_1_and_no_weights(family):
+    plain, normalised = (build(**SMALL[family], normalise=value) for value in (False, True))
+    assert normalised.count_params() == plain.count_params()
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *normalised.input_shape[1:])).astype(np.uint8)
+    vectors = np.asarray(keras.Model(normalised.input, normalised.get_layer("vector").output)(pixels))
+    assert vectors.mean(axis=1) == pytest.approx([0.0, 0.0], abs=1e-4)
+    assert vectors.var(axis=1) == pytest.approx([1.0, 1.0], abs=1e-2)
+
+
 @pytest.mark.parametrize(
     ("values", "rule"),
     [

@@ -16,6 +16,7 @@ from automl_cxr.model.build import blueprint, build_model
 from automl_cxr.model.memory_estimate import estimate_memory, measure_size, refuse_oversized
 from automl_cxr.model.summary import describe_model, describe_with_head
 from automl_cxr.training.losses import build_optimizer
+from automl_cxr.training.schedules import plan_phases
 
 SMALL = {"image_size": 32, "n_blocks": 2, "filters": 4, "dense_units": 8}
 HUGE = TrialConfig(image_size=2048, n_blocks=1, filters=1024, pooling="flatten", dense_units=8192)
@@ -41,9 +42,9 @@ def test_the_size_of_a_network_equals_that_of_the_built_network(name):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("parts", [1, 2])
 def test_moment_bytes_equal_the_variables_of_the_optimizer(optimizer, parts):
-    config = TrialConfig(**SMALL, optimizer=optimizer, gradient_accumulation=parts)
+    config = TrialConfig(**SMALL, optimizer=optimizer, gradient_accumulation=parts, weight_average=0.1 * (parts - 1))
     model = build_model(config, 3, steps_per_epoch=10)
-    optimizer_ = build_optimizer(config, learning_rate=1e-3)
+    optimizer_ = build_optimizer(config, plan_phases(config)[0], n_steps=10)
     optimizer_.build(model.trainable_variables)
     n_bytes = 4 * sum(math.prod(variable.shape) for variable in optimizer_.variables)
     assert measure_size(config, 3).moment_bytes == pytest.approx(n_bytes, abs=64)  # a step counter, rates

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from automl_cxr.training.trainer import Training, predict_probabilities
 
 SMALL = {"image_size": 48, "batch_size": 8, "dense_units": 8, "epochs": 6, "patience": 6, "augmentation": 0.5, "dropout": 0.4}
 SCRATCH = {**SMALL, "n_blocks": 2, "filters": 4, "block_dropout": 0.2}
+RECIPE = {"optimizer": "adamw", "warmup": 0.2, "gradient_clip": 1.0, "weight_average": 0.2, "normalise": True}
 TRANSFER = {**SMALL, "family": "transfer", "backbone": "squeezenet", "cut": "1", "weights": "none", "unfreeze": 3}
 
 
@@ -41,10 +43,12 @@ def without_seconds(epochs):
         (SCRATCH, 1),
         ({**SCRATCH, "optimizer": "sgd", "schedule": "plateau", "patience": 2, "imbalance": "oversample"}, 3),
         ({**SCRATCH, "optimizer": "adamw", "weight_decay": 0.01, "loss": "focal", "monitor": "loss"}, 3),
+        ({**SCRATCH, **RECIPE}, 3),
         ({**TRANSFER, "frozen_share": 0.5}, 3),  # the last epoch of the frozen phase
+        ({**TRANSFER, **RECIPE, "frozen_share": 0.5}, 4),
         ({**TRANSFER, "frozen_share": 0.5, "patience": 1}, 4),
     ],
-    ids=["adam", "sgd on plateaus", "adamw", "two phases", "a phase that stops early"],
+    ids=["adam", "sgd on plateaus", "adamw", "recipe", "two phases", "two phases with the recipe", "a phase that stops early"],
 )
 def test_a_resumed_training_equals_an_uninterrupted_one_exactly(values, until, tmp_path):
     config = TrialConfig.from_values({**values, "seed": 3})
@@ -72,6 +76,28 @@ def test_a_training_that_ends_early_holds_the_weights_of_its_best_epoch():
     best = max(epochs, key=lambda epoch: Objective().rank(epoch, "score"))
     assert len(epochs) == 4
     assert Objective().score(parts()["valid"].labels, predict_probabilities(model, parts()["valid"])) == best.score
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_an_earlier_version_is_resumed(tmp_path):
+    config = TrialConfig.from_values({**SCRATCH, "schedule": "constant", "seed": 3})
+    _, training = training_of(config)
+    whole = list(training.epochs())
+    _, interrupted = training_of(config)
+    for _ in interrupted.epochs(until=2):
+        save_checkpoint(interrupted.checkpoint(), tmp_path / "new.npz")
+    with np.load(tmp_path / "new.npz") as file:
+        arrays = dict(file)
+    values = json.loads(str(arrays.pop("told")))
+    del values["has_rate"]
+    moments = [arrays.pop(f"optimizer/{number}") for number in range(sum(name.startswith("optimizer/") for name in arrays))]
+    earlier = [moments[0], np.float32(0.001), *moments[1:]]  # with the learning rate after the number of steps
+    arrays |= {f"optimizer/{number}": array for number, array in enumerate(earlier)}
+    np.savez(tmp_path / "old.npz", told=np.array(json.dumps(values)), **arrays)
+    _, resumed = training_of(config)
+    resumed.restore(load_checkpoint(tmp_path / "old.npz"))
+    list(resumed.epochs())
+    assert without_seconds(resumed.history) == without_seconds(whole)
 
 
 @pytest.mark.slow

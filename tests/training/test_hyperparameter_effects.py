@@ -72,6 +72,7 @@ CASES = {
     "fine_tune_rate": ({**UNFROZEN, "frozen_share": 0.5}, 0.1),
     "freeze_norm": ({**UNFROZEN, "backbone": "mobilenetv2"}, True),
     "pooling": (STACK, "flatten"),
+    "normalise": (STACK, True),
     "n_dense": (STACK, 2),
     "dense_units": (STACK, 9),
     "dense_growth": ({**STACK, "n_dense": 2}, 2.0),
@@ -82,10 +83,14 @@ CASES = {
     "label_smoothing": (STACK, 0.1),
     "optimizer": (STACK, "sgd"),
     "learning_rate": (STACK, 0.1),
+    "scaled_rate": ({**STACK, "optimizer": "sgd"}, True),
+    "warmup": (STACK, 0.2),
     "schedule": (STACK, "cosine"),
     "plateau_factor": ({**STACK, "schedule": "plateau", "patience": 1}, 0.3),
     "plateau_share": ({**STACK, "schedule": "plateau", "patience": 3}, 0.1),
     "weight_decay": (STACK, 0.1),
+    "gradient_clip": (STACK, 1.0),
+    "weight_average": (STACK, 0.5),
     "batch_size": (STACK, 7),
     "gradient_accumulation": (STACK, 2),
     "epochs": (STACK, 5),
@@ -161,11 +166,10 @@ def augmentation(config):
 
 
 def optimizer(config):
-    settings = build_optimizer(config, learning_rate=config.learning_rate).get_config()
-    rates = []
-    for phase in plan_phases(config):
-        rates += [scheduled_learning_rate(config, phase, [0.0] * epoch) for epoch in range(min(4, phase.n_epochs))]
-    return settings, rates[:4]
+    phases = [dataclasses.replace(phase, n_epochs=4) for phase in plan_phases(config)]
+    settings = [build_optimizer(config, phase, n_steps=10).get_config() for phase in phases]
+    rates = [scheduled_learning_rate(config, phase, [0.0] * epoch) for phase in phases for epoch in range(4)]
+    return settings[0], rates[:4], rates[-4:]
 
 
 def record(**values):
@@ -245,7 +249,7 @@ def with_value(name, value, **values):
     ("name", "use"),
     [
         ("loss", lambda config: build_loss(config, N_CLASSES)),
-        ("optimizer", lambda config: build_optimizer(config, learning_rate=0.1)),
+        ("optimizer", lambda config: build_optimizer(config, plan_phases(config)[0], n_steps=1)),
         ("schedule", lambda config: scheduled_learning_rate(config, plan_phases(config)[0], [])),
         ("imbalance", lambda config: epoch_order(LABELS, N_CLASSES, config, epoch=1)),
         ("imbalance", lambda config: image_weights(LABELS, N_CLASSES, config)),

@@ -4,9 +4,11 @@ import pytest
 from automl_cxr.config import OPTIMIZERS, TrialConfig
 from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.training.losses import build_loss, build_optimizer
+from automl_cxr.training.schedules import Phase
 
 TRUTH = np.array([[0.0, 1.0], [1.0, 0.0]], np.float32)
 GUESS = np.array([[0.3, 0.7], [0.1, 0.9]], np.float32)
+PHASE = Phase(n_epochs=5, learning_rate=0.02, frozen=False)
 OF_TRUTH = np.array([0.7, 0.1])
 FOCAL = (1 - OF_TRUTH) ** 2 * -np.log(OF_TRUTH)
 
@@ -50,7 +52,29 @@ def test_label_smoothing_spreads_the_target_probability():
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_have_the_configured_learning_rate_and_weight_decay(name):
-    optimizer = build_optimizer(config(optimizer=name, weight_decay=0.03), learning_rate=0.02)
+    optimizer = build_optimizer(config(optimizer=name, weight_decay=0.03), PHASE, n_steps=10)
     assert float(optimizer.learning_rate) == pytest.approx(0.02)
     assert float(optimizer.weight_decay) == pytest.approx(0.03)
-    assert build_optimizer(config(optimizer=name), learning_rate=0.02).weight_decay is None
+    assert build_optimizer(config(optimizer=name), PHASE, n_steps=10).weight_decay is None
+
+
+def test_an_optimizer_clips_gradients_and_averages_weights_only_if_they_are_configured():
+    plain = build_optimizer(config(), PHASE, n_steps=10)
+    assert (plain.global_clipnorm, plain.use_ema) == (None, False)
+    recipe = build_optimizer(config(gradient_clip=2.0, weight_average=0.2), PHASE, n_steps=10)
+    assert recipe.global_clipnorm == 2.0
+    assert recipe.use_ema
+    assert recipe.ema_momentum == pytest.approx(1 - 1 / 10)  # a fifth of 50 steps
+    assert not build_optimizer(config(weight_average=0.01), PHASE, n_steps=10).use_ema  # less than a step
+
+
+def test_the_warm_up_of_an_optimizer_spans_its_share_of_the_steps():
+    optimizer = build_optimizer(config(warmup=0.2), PHASE, n_steps=10)
+    rates = []
+    for step in range(51):
+        optimizer.iterations.assign(step)
+        rates.append(float(optimizer.learning_rate))
+    assert rates[0] == 0.0
+    assert rates[5] == pytest.approx(0.01)
+    assert rates[10] == pytest.approx(0.02)
+    assert rates[50] == pytest.approx(0.0, abs=1e-8)

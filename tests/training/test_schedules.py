@@ -3,7 +3,15 @@ import numpy as np
 import pytest
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.training.schedules import Phase, count_plateaus, plan_phases, scheduled_learning_rate
+from automl_cxr.training.schedules import (
+    Phase,
+    build_rate,
+    changes_by_step,
+    count_plateaus,
+    plan_phases,
+    rates_of_steps,
+    scheduled_learning_rate,
+)
 
 
 def config(**values):
@@ -32,12 +40,55 @@ def test_frozen_epochs_come_first_and_fine_tuning_has_its_own_learning_rate():
     assert plan_phases(config(**unfreezing, frozen_share=1.0)) == (Phase(n_epochs=10, learning_rate=0.01, frozen=True),)
 
 
-def test_the_cosine_schedule_falls_from_the_full_rate_towards_0_in_its_phase():
-    decreasing = rates(config(epochs=99), 10)
-    assert decreasing[0] == pytest.approx(0.1)
-    assert decreasing[5] == pytest.approx(0.05)
-    assert 0 < decreasing[-1] < 0.003
+def test_the_cosine_schedule_falls_from_the_full_rate_to_0_in_its_phase():
+    decreasing = rates(config(epochs=99), 9)
+    assert 0.09 < decreasing[0] < 0.1
+    assert decreasing[4] == pytest.approx(0.05)
+    assert 0 < decreasing[-1] < 0.001
     assert decreasing == sorted(decreasing, reverse=True)
+
+
+@pytest.mark.parametrize("n_epochs", [1, 4, 30])
+def test_the_learning_rate_rises_in_the_warm_up_and_ends_near_0_for_every_number_of_epochs(n_epochs):
+    phase = Phase(n_epochs=n_epochs, learning_rate=0.1, frozen=False)
+    epochs = [rates_of_steps(config(warmup=0.25), phase, [0.5] * epoch, n_steps=20) for epoch in range(n_epochs)]
+    steps = np.concatenate(epochs)
+    n_rising = len(steps) // 4
+    assert steps[0] == 0.0
+    assert np.argmax(steps) == n_rising
+    assert steps.max() == pytest.approx(0.1)
+    assert (np.diff(steps[: n_rising + 1]) > 0).all()
+    assert (np.diff(steps[n_rising:]) < 0).all()
+    assert steps[-1] < 0.002
+
+
+@pytest.mark.parametrize("values", [{}, {"warmup": 0.1}, {"warmup": 0.13, "schedule": "constant"}])
+def test_the_rates_of_all_steps_equal_the_schedule_of_the_optimizer(values):
+    recipe, phase = config(**values), Phase(n_epochs=3, learning_rate=0.1, frozen=False)
+    schedule = build_rate(recipe, phase, n_steps=7)
+    expected = [float(schedule(step)) for step in range(21)]
+    steps = np.concatenate([rates_of_steps(recipe, phase, [0.5] * epoch, n_steps=7) for epoch in range(3)])
+    np.testing.assert_allclose(steps, expected, atol=1e-7)
+
+
+def test_a_rate_that_changes_between_epochs_only_is_a_number():
+    phase = Phase(n_epochs=3, learning_rate=0.1, frozen=False)
+    for values in ({"schedule": "constant"}, {"schedule": "plateau", "warmup": 0.2}):
+        assert not changes_by_step(config(**values))
+        assert build_rate(config(**values), phase, n_steps=7) == 0.1
+
+
+def test_scaled_rates_depend_on_the_optimizer_and_the_batch_size():
+    def rate(**values):
+        (phase,) = plan_phases(config(learning_rate=1e-3, **values))
+        return phase.learning_rate
+
+    assert rate(batch_size=8, optimizer="sgd") == 1e-3
+    assert rate(scaled_rate=True) == rate(scaled_rate=True, optimizer="adamw") == 1e-3
+    assert rate(scaled_rate=True, batch_size=8) == pytest.approx(0.5e-3)
+    assert rate(scaled_rate=True, batch_size=8, optimizer="sgd") == pytest.approx(2.5e-3)
+    fine_tuned = {"family": "transfer", "unfreeze": 3, "frozen_share": 0.5, "fine_tune_rate": 1e-4, "batch_size": 8}
+    assert plan_phases(config(scaled_rate=True, **fine_tuned))[1].learning_rate == pytest.approx(0.5e-4)
 
 
 def test_the_constant_schedule_does_not_change_the_rate():

@@ -8,7 +8,7 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.model.head import classifier_head
 from automl_cxr.training.datasets import FeaturePart, LabelledPart
 from automl_cxr.training.epoch_tracker import Objective
-from automl_cxr.training.schedules import plan_phases, scheduled_learning_rate
+from automl_cxr.training.schedules import plan_phases, rates_of_steps
 from automl_cxr.training.stack_grouping import HeadShape, divide_stack_group, pad_shapes, stack_group_of
 from automl_cxr.training.stacked_heads import StackedHeads, untrained_state
 from automl_cxr.training.trainer import Training, predict_probabilities
@@ -21,7 +21,8 @@ OTHERS = (
     {"dense_units": 14, "loss": "focal", "focal_gamma": 1.5, "focal_alpha": "0.2,0.3,0.5", "seed": 2},
     {"n_dense": 2, "dense_growth": 0.5, "weight_decay": 0.02, "imbalance": "none", "label_smoothing": 0.1, "seed": 3},
     {"n_dense": 0, "dropout": 0.5, "seed": 4},
-    {"dense_units": 40, "dropout": 0.0, "seed": 5},
+    {"dense_units": 40, "dropout": 0.0, "warmup": 0.2, "scaled_rate": True, "seed": 5},
+    {"dense_units": 9, "gradient_clip": 0.2, "warmup": 0.3, "schedule": "constant", "seed": 6},
 )
 
 
@@ -57,8 +58,10 @@ def train_stacked(configs):
     (group,) = {stack_group_of(config, state, train, 3) for config, state in zip(configs, states, strict=True)}
     heads, results = StackedHeads(configs, states, group), []
     for epoch in range(1, EPOCHS + 1):
-        rates = [scheduled_learning_rate(config, plan_phases(config)[0], [0.0] * (epoch - 1)) for config in configs]
-        results.append((heads.train_epoch(train, epoch=epoch, learning_rates=rates), heads.probabilities(valid)))
+        monitored = [0.0] * (epoch - 1)
+        rates = [rates_of_steps(config, plan_phases(config)[0], monitored, n_steps=group.n_steps) for config in configs]
+        losses = heads.train_epoch(train, epoch=epoch, learning_rates=np.stack(rates))
+        results.append((losses, heads.probabilities(valid)))
     return results
 
 
@@ -72,7 +75,7 @@ def assert_equal_to_separate_training(configs, heads):
 
 @pytest.mark.slow
 def test_stacked_heads_equal_separate_training():
-    assert_equal_to_separate_training([PLAIN, *(dataclasses.replace(PLAIN, **values) for values in OTHERS)], heads=range(5))
+    assert_equal_to_separate_training([PLAIN, *(dataclasses.replace(PLAIN, **values) for values in OTHERS)], heads=range(6))
 
 
 @pytest.mark.slow
@@ -89,7 +92,7 @@ def test_a_head_that_diverges_does_not_affect_others():
     states = [untrained_state(network(config), config) for config in configs]
     states[0].weights[0][0, 0] = np.nan
     heads = StackedHeads(configs, states, stack_group_of(PLAIN, states[0], part, 3))
-    losses, predictions = heads.train_epoch(part, epoch=1, learning_rates=[0.01, 0.01]), heads.probabilities(part)
+    losses, predictions = heads.train_epoch(part, epoch=1, learning_rates=np.full((2, 9), 0.01)), heads.probabilities(part)
     assert np.isnan(losses[0])
     assert np.isfinite(losses[1])
     assert np.isfinite(predictions[1]).all()
@@ -120,7 +123,7 @@ def test_a_state_can_be_trained_further_in_another_stack():
 
     def train(members, states, epochs):
         heads = StackedHeads(members, states, stack_group_of(members[0], states[0], part, 3))
-        losses = [heads.train_epoch(part, epoch=epoch, learning_rates=[0.01] * len(members))[0] for epoch in epochs]
+        losses = [heads.train_epoch(part, epoch=epoch, learning_rates=np.full((len(members), 9), 0.01))[0] for epoch in epochs]
         state, _ = heads.state(0), heads.close()
         return losses, state
 

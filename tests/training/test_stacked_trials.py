@@ -30,7 +30,11 @@ SMALL = {
     "learning_rate": 0.01,
     "dropout": 0.3,
 }
-SEVERAL = [{"seed": 1}, {"seed": 2, "dense_units": 7, "loss": "focal", "schedule": "plateau"}, {"seed": 3, "n_dense": 0}]
+SEVERAL = [
+    {"seed": 1, "warmup": 0.2, "gradient_clip": 0.5},
+    {"seed": 2, "dense_units": 7, "loss": "focal", "schedule": "plateau"},
+    {"seed": 3, "n_dense": 0, "normalise": True, "scaled_rate": True},
+]
 
 
 @pytest.fixture(scope="module")
@@ -194,13 +198,13 @@ def test_each_trial_has_its_own_limits(task):
         assert [float(row["parameters"]) for row in csv.DictReader(file)] == [ends[4].n_parameters] * 4
 
 
-def test_a_head_whose_loss_is_not_implemented_for_stacks_is_run_on_its_own(task, monkeypatch):
+def test_a_head_whose_training_is_not_implemented_for_stacks_is_run_on_its_own(task, monkeypatch):
     separate = []
     monkeypatch.setattr("automl_cxr.training.stacked_trials.run_trial", lambda one: separate.append(one) or iter(()))
     monkeypatch.setattr("automl_cxr.training.stack_grouping.STACKED_LOSSES", frozenset({"ce"}))
-    stacked, focal = task("ce", seed=1), task("focal", seed=1, loss="focal")
-    run_stacked_trials([stacked, focal])
-    assert separate == [focal]
+    stacked, focal, averaged = task("ce", seed=1), task("focal", seed=1, loss="focal"), task("averaged", weight_average=0.5)
+    run_stacked_trials([stacked, focal, averaged])
+    assert separate == [focal, averaged]
 
 
 @pytest.mark.slow

@@ -118,8 +118,11 @@ def test_training_with_every_treatment_of_imbalance_learns(imbalance):
 def test_epochs_record_their_learning_rate(schedule):
     config = TrialConfig.from_values({**SMALL, "schedule": schedule, "epochs": 4, "patience": 1, "monitor": "loss"})
     model, _, epochs, _ = train(config)
-    assert epochs[0].learning_rate == config.learning_rate
-    assert float(model.optimizer.learning_rate) == pytest.approx(epochs[-1].learning_rate)
+    assert 0.9 * config.learning_rate < epochs[0].learning_rate <= config.learning_rate
+    if schedule == "cosine":
+        assert float(model.optimizer.learning_rate) == pytest.approx(0.0, abs=1e-9)
+    else:
+        assert float(model.optimizer.learning_rate) == pytest.approx(epochs[-1].learning_rate)
 
 
 def test_a_plateau_lowers_the_learning_rate_before_early_stopping():
@@ -233,7 +236,9 @@ def test_the_backbone_is_frozen_in_the_first_phase_and_trained_in_the_second():
 
 def test_each_phase_has_its_own_learning_rate_and_cosine_schedule():
     _, _, epochs, _ = train(TrialConfig.from_values(TWO_PHASES), model=nested_network())
-    assert [epoch.learning_rate for epoch in epochs] == pytest.approx([0.01, 0.005, 0.001, 0.00075, 0.00025])
+    assert [epoch.learning_rate for epoch in epochs] == pytest.approx(
+        [0.00853553, 0.00146447, 0.000933013, 0.0005, 0.0000669873], rel=1e-4
+    )
 
 
 def test_each_phase_has_its_own_patience_and_epochs_are_counted_over_phases():

@@ -100,7 +100,7 @@ def test_the_log_describes_the_network_and_its_phases(prepared, tmp_path):
     run(task(prepared, tmp_path / "a", epochs=1))
     log = (tmp_path / "a" / "train.log").read_text()
     assert "scratch: 471 parameters" in log
-    assert "phase 1: 447 trainable parameters, at most 1 epochs, initial learning rate 0.001\n" in log
+    assert "phase 1: 447 trainable parameters, at most 1 epochs, highest learning rate 0.001\n" in log
 
 
 def network_with_a_backbone(config, n_classes, *, steps_per_epoch, weights_folder):
@@ -129,8 +129,8 @@ def test_the_files_distinguish_two_phases(prepared, tmp_path, monkeypatch):
     reads = ["backbone@vector, float32", "pixels: the first layers of the backbone are trained"]
     assert result.features == "; ".join(reads)
     assert all(f"inputs of phase {phase}: {what}\n" in log for phase, what in enumerate(reads, start=1))
-    assert "phase 1: 9 trainable parameters, at most 2 epochs, initial learning rate 0.001\n" in log
-    assert "phase 2: 29 trainable parameters, at most 1 epochs, initial learning rate 0.0001\n" in log
+    assert "phase 1: 9 trainable parameters, at most 2 epochs, highest learning rate 0.001\n" in log
+    assert "phase 2: 29 trainable parameters, at most 1 epochs, highest learning rate 0.0001\n" in log
     with (tmp_path / "a" / "history.csv").open(newline="") as file:
         rows = [(row["epoch"], row["phase"], row["learning_rate"]) for row in csv.DictReader(file)]
     assert rows == [("1", "1", "0.001"), ("2", "1", "0.0005"), ("3", "2", "0.0001")]

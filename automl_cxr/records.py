@@ -202,7 +202,8 @@ class TrialRecord:
         best_epoch: Epoch whose weights are saved (COMPLETE), from 1; None with folds, because it differs between the networks.
         folds: Number of folds, one network for each; None without cross-validation.
         attempts: Number of starts; more than one after an interrupted search.
-        deaths: Number of the last attempts, one after the other, whose search process died before a new epoch was recorded.
+        starts_in_driver: Number of attempts since the last new epoch that began in the process of a search (not in a worker)
+            and did not end with an error. If the trial is abandoned, the searches died during all of them.
         parent: Number of the trial whose training this trial continues.
         retries: Errors after which the trial was run again, each as "class of the error: message".
         recent_retries: Those of them after which no new epoch was recorded.
@@ -223,7 +224,7 @@ class TrialRecord:
     best_epoch: int | None = None
     folds: int | None = None
     attempts: int = 1
-    deaths: int = 0
+    starts_in_driver: int = 0
     parent: int | None = None
     retries: tuple[str, ...] = ()
     recent_retries: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ checks that the record is complete.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import signal
 import subprocess
@@ -167,6 +168,7 @@ def main() -> None:
         help="number of concurrent trials; trials are compared with those of an uninterrupted study for 1 only",
     )
     parser.add_argument("--pruner", default="asha", help="pruner of the searches")
+    parser.add_argument("--folder", type=Path, help="new folder that keeps the studies and the log (default: a temporary one)")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the moments")
     arguments = parser.parse_args()
     is_inline = arguments.executor == "inline"
@@ -174,7 +176,8 @@ def main() -> None:
         parser.error("An inline search has no workers: omit --worker-kills and --workers.")
     worker_kills = 0 if is_inline else 20 if arguments.worker_kills is None else arguments.worker_kills
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.nullcontext(arguments.folder) if arguments.folder else tempfile.TemporaryDirectory() as folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
         runs, space = Path(folder) / "runs", Path(folder) / "tiny.toml"
         space.write_text(SPACE)
         settings = {"executor": arguments.executor, "workers": arguments.workers, "pruner": arguments.pruner}

@@ -38,6 +38,7 @@ _STATES = {
 }
 _N_UNPRUNED_TRIALS = 6  # first trials, not pruned: samplers need scores of complete trials, and ensembles need members
 _PRUNED_AT = "beaten_at"  # user attribute: epoch of the decision to stop, stored before the score of this epoch or with it
+_STARTS_IN_DRIVER = "starts_in_driver"  # user attribute, see ``TrialRecord``
 _RANDOM_STREAM = 1_000  # separates the seeds of random completions from those of a proposer's draws
 
 
@@ -155,12 +156,20 @@ class StudyProposer(ABC):
         slot = self._next_slot(trials)  # the process ended before the trial had a rung or values
         return self._begin(trial, slot if isinstance(slot, Slot) and slot.parent is None else Slot())
 
+    def record_start(self, number: int) -> None:
+        """Record that a trial of ``propose`` or ``resume`` begins in the process of this search."""
+        stored = self._study.get_trials(deepcopy=False)[number]
+        with contextlib.suppress(UpdateFinishedTrialError):  # as in ``observe``
+            self._running[number].trial.set_user_attr(_STARTS_IN_DRIVER, stored.user_attrs.get(_STARTS_IN_DRIVER, 0) + 1)
+
     def requeue(self, number: int, ending: TrialEnd) -> None:
         """Record a failure after which the trial is repeated. It remains RUNNING until ``resume`` begins it again."""
         trial = self._running.pop(number).trial
         stored = self._study.get_trials(deepcopy=False)[number]
         attrs = stored.user_attrs
-        _record_progress(trial, stored)
+        has_progress = _record_progress(trial, stored)
+        if not has_progress and attrs.get(_STARTS_IN_DRIVER, 0):
+            trial.set_user_attr(_STARTS_IN_DRIVER, attrs[_STARTS_IN_DRIVER] - 1)  # the search survived this start
         if ending.retry.halves_batch:
             trial.set_user_attr("halvings", attrs.get("halvings", 0) + 1)
         trial.set_user_attr("retries", [*attrs.get("retries", []), ending.error])
@@ -317,14 +326,16 @@ class StudyProposer(ABC):
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
 
-def _record_progress(trial: optuna.Trial, stored: FrozenTrial) -> None:
-    """Record the numbers of attempts and errors if the trial has reported new epochs: both are counted from there."""
+def _record_progress(trial: optuna.Trial, stored: FrozenTrial) -> bool:
+    """Return whether the trial has reported new epochs. If so, its starts and errors are counted from there."""
     epochs, attrs = max(read_scores(stored), default=0), stored.user_attrs
-    if epochs > attrs.get("epochs_at_progress", 0):
-        n_retries = len(attrs.get("retries", ()))
-        trial.set_user_attr("attempts_at_progress", attrs.get("attempts", 1) - n_retries)
-        trial.set_user_attr("retries_at_progress", n_retries)
+    has_progress = epochs > attrs.get("epochs_at_progress", 0)
+    if has_progress:
+        trial.set_user_attr("retries_at_progress", len(attrs.get("retries", ())))
         trial.set_user_attr("epochs_at_progress", epochs)
+        if attrs.get(_STARTS_IN_DRIVER, 0):
+            trial.set_user_attr(_STARTS_IN_DRIVER, 0)
+    return has_progress
 
 
 def _record_facts(trial: optuna.Trial, facts: Facts) -> None:

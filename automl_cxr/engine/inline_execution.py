@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
 
-from automl_cxr.engine.protocol import Decision, Objective, Outcome, Pause, Proposer, Report, TrialEnd
+from automl_cxr.engine.protocol import (
+    Decision,
+    LoadableObjective,
+    Objective,
+    Outcome,
+    Pause,
+    Proposal,
+    Proposer,
+    Report,
+    StartObserver,
+    TrialEnd,
+)
 from automl_cxr.engine.trial_batches import Batch, TrialBatcher, observe_round
 
 _IDLE_SECONDS = 1.0
@@ -27,9 +39,21 @@ def run_inline(
         if isinstance(proposals, Pause):
             time.sleep(_IDLE_SECONDS)
             continue
+        _prepare(objective, proposer, proposals)
         deadline = time.monotonic() + (seconds_per_trial or float("inf")) * len(proposals)
         with contextlib.closing(Batch(objective, proposals)) as batch:
             _run(batch, proposer, deadline)
+
+
+def _prepare(objective: Objective, proposer: Proposer, proposals: Sequence[Proposal]) -> None:
+    """Load the libraries of the objective, then record that the trials begin.
+
+    In this order, a trial is not blamed if this process dies while it loads the libraries, which takes several seconds.
+    """
+    if isinstance(objective, LoadableObjective):
+        objective.load_libraries()
+    if isinstance(proposer, StartObserver):
+        proposer.record_start([proposal.number for proposal in proposals])
 
 
 def _run(batch: Batch, proposer: Proposer, deadline: float) -> None:

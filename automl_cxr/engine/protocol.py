@@ -202,6 +202,17 @@ class BatchableObjective(Protocol):
         """Run two or more trials that can be batched in one process; return a generator for each, in the same order."""
 
 
+@runtime_checkable
+class LoadableObjective(Protocol):
+    """An objective whose trials need libraries that take long to import."""
+
+    def __call__(self, proposal: Proposal) -> Run:
+        """Run a single trial."""
+
+    def load_libraries(self) -> None:
+        """Import these libraries. Called in the process that runs the trials, before the first trial begins there."""
+
+
 class Proposer(Protocol):
     """An object that proposes trials and decides when to stop them. Called from one thread; it must neither train nor block."""
 
@@ -221,6 +232,14 @@ class RoundObserver(Proposer, Protocol):
 
     def observe_round(self, reports: Sequence[tuple[int, Report]]) -> list[Decision]:
         """Record an epoch of each of several trials, by number. The decisions equal those of ``observe`` in this order."""
+
+
+@runtime_checkable
+class StartObserver(Proposer, Protocol):
+    """A proposer that counts the searches that a trial may have killed, because it ran in their process."""
+
+    def record_start(self, numbers: Sequence[int]) -> None:
+        """Record that trials now begin in the process of the proposer. Not called if they run in workers."""
 
 
 class TrialRun:

@@ -18,8 +18,11 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from typing import Any
 
+# Ray waits this long for its first server to start. On a busy machine its default of 30 seconds is too short.
+os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")
 # Ray reads these variables at import. Its loggers would write files with results that the study contains already.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the other output ignores verbose=0
@@ -107,16 +110,30 @@ def _start_ray(address: str | None) -> None:
         _check_reachable(address, source)
     try:
         with _own_sigterm_handler():
-            ray.init(
-                # Without "local", Ray would connect to a cluster that runs here, and the search would fail when it ends.
-                address=address,
-                logging_level=logging.CRITICAL,
-                log_to_driver=False,
-                configure_logging=False,
-                **({"include_dashboard": False} if address == _LOCAL else {}),
-            )
-    except (OSError, ValueError, RuntimeError) as error:
+            _initialise_ray(address)
+    except Exception as error:
         raise (_cannot_start(error) if address == _LOCAL else _no_cluster(address, source, error)) from error
+
+
+def _initialise_ray(address: str) -> None:
+    """Call ``ray.init``. On this machine, a start that fails is repeated once: Ray's processes may be slow to start."""
+    settings: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False, "configure_logging": False}
+    if address != _LOCAL:
+        ray.init(address=address, **settings)
+        return
+    # Without "local", Ray would connect to a cluster that runs here, and the search would fail when it ends.
+    start = partial(ray.init, address=_LOCAL, include_dashboard=False, **settings)
+    try:
+        start()
+    except Exception as error:  # Ray raises Exception itself if one of its processes does not start in time
+        if _is_path_too_long(error):
+            raise
+        ray.shutdown()
+        start()
+
+
+def _is_path_too_long(error: Exception) -> bool:
+    return "AF_UNIX path length" in str(error)
 
 
 @contextlib.contextmanager
@@ -148,6 +165,7 @@ def _own_sigterm_handler() -> Iterator[None]:
         with contextlib.suppress(BlockingIOError):  # nothing was received
             is_interrupted |= signal.SIGTERM in reader.recv(4096)
     if is_interrupted:
+        signal.alarm(0)  # Ray's handler has set an alarm that aborts the process after three seconds
         signal.raise_signal(signal.SIGTERM)
 
 
@@ -172,14 +190,15 @@ def _no_cluster(address: str, source: str, error: Exception) -> UsageError:
 
 def _cannot_start(error: Exception) -> UsageError:
     """Return the error for Ray that does not start on this machine."""
-    if "AF_UNIX path length" in str(error):
+    if _is_path_too_long(error):
         return UsageError(
             "Ray needs a short path for its sockets (at most 107 bytes on Linux, 103 on macOS, with about 60 of Ray's own); "
             f"received the folder for temporary files {_temporary_folder()}. Set the environment variable RAY_TMPDIR to a "
             "shorter one, such as /tmp."
         )
     return UsageError(
-        f"Ray cannot be started on this machine ({_first_line(error)}). Use --executor inline, or the --address of a cluster."
+        f"Ray cannot be started on this machine ({_first_line(error)}). Repeat the command when the machine is less busy, "
+        "or use --executor inline, or the --address of a cluster."
     )
 
 

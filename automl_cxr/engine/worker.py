@@ -2,10 +2,12 @@
 
 The executor's own process loads no training library: it starts a worker, requests one epoch at a time, and kills the worker if
 a batch takes too long or too much memory, or replaces it if it uses too much memory after earlier batches. If the worker dies,
-all trials that it was running end with an error, and the next batch gets a new worker.
+all trials that it was running end with an error, and the next batch gets a new worker. If the worker is killed before they have
+begun, such as while it loads the libraries of the objective, a new worker begins them.
 
     executor                     worker (``python -m automl_cxr.engine.worker``)
-    begin(proposals)     ->      batch = Batch(objective, proposals)
+                                 objective.load_libraries()
+    begin(proposals)     ->      batch = Batch(objective, proposals)         -> begun
     advance(stopped)     ->      batch.stop(stopped), batch.advance()        -> a Report | TrialEnd for each trial
     abandon()            ->      batch.close()                               -> done
 """
@@ -27,14 +29,15 @@ from typing import Any
 
 import psutil
 
-from automl_cxr.engine.protocol import Objective, Outcome, Proposal, TrialEnd
+from automl_cxr.engine.protocol import LoadableObjective, Objective, Outcome, Proposal, TrialEnd
 from automl_cxr.engine.trial_batches import Batch, Event, failing
 from automl_cxr.errors import OutOfMemoryError, TrialTimeoutError, WorkerDiedError
 
 _CHECK_SECONDS = 0.25  # between two checks of the time and the memory of a busy worker
 _EXIT_TIMEOUT_SECONDS = 10.0  # to wait for a worker to exit by itself
+_MAX_LOST_STARTS = 5  # processes of one batch that are killed before it begins; each start takes seconds
 _BEGIN, _ADVANCE, _ABANDON = "begin", "advance", "abandon"
-_ABANDONED = True
+_BEGUN, _ABANDONED, _DEAD = "begun", "abandoned", "dead"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,9 @@ class Worker:
         self._environment = {**os.environ, **environment}
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[Any, Any] | None = None
+        self._proposals: Sequence[Proposal] = ()  # of the last batch
+        self._has_begun = False  # whether the process has begun the batch
+        self._n_lost_starts = 0  # processes that were killed before they began it
         self._running: set[int] = set()  # numbers of the unfinished trials
         self._reported: set[int] = set()
         self._deadline = float("inf")
@@ -84,6 +90,7 @@ class Worker:
             self.close()
         if self._process is None:
             self._start()
+        self._proposals, self._has_begun, self._n_lost_starts = proposals, False, 0
         self._running, self._reported = {proposal.number for proposal in proposals}, set()
         self._deadline = time.monotonic() + (self._limits.seconds or float("inf")) * len(proposals)
         self._send((_BEGIN, proposals))
@@ -114,7 +121,10 @@ class Worker:
         if self._running:
             self._running = set()
             self._send((_ABANDON, None))
-            if not self._has_replied(time.monotonic() + _EXIT_TIMEOUT_SECONDS) or self._receive() is not _ABANDONED:
+            deadline = time.monotonic() + _EXIT_TIMEOUT_SECONDS
+            while (reply := self._receive(deadline)) == _BEGUN:
+                self._has_begun = True
+            if reply != _ABANDONED:
                 self._kill()
 
     def close(self) -> None:
@@ -148,28 +158,35 @@ class Worker:
 
     def _wait_for_events(self) -> list[Event]:
         """Wait until the worker replies, dies or exceeds a limit."""
-        while not self._has_replied(time.monotonic() + _CHECK_SECONDS):
-            if self._process is None or self._process.poll() is not None:
-                return self._end_all(self._ending_of_dead_worker())
-            if time.monotonic() > self._deadline:
+        while True:
+            reply = self._receive(time.monotonic() + _CHECK_SECONDS)
+            if isinstance(reply, list):
+                return reply
+            if reply == _BEGUN:
+                self._has_begun = True
+            elif reply == _DEAD:
+                code = self._wait_for_exit()
+                if code != -signal.SIGKILL or self._has_begun or self._n_lost_starts == _MAX_LOST_STARTS:
+                    return self._end_all(_ending_of_dead_worker(code))
+                self._n_lost_starts += 1
+                self._start()
+                self._send((_BEGIN, self._proposals))
+                self._send((_ADVANCE, ()))
+            elif time.monotonic() > self._deadline:
                 return self._end_late()
-            if self._exceeds(self._limits.memory):
+            elif self._exceeds(self._limits.memory):
                 return self._end_all(self._ending_of_large_worker())
-        reply = self._receive()
-        return reply if isinstance(reply, list) else self._end_all(self._ending_of_dead_worker())
 
-    def _receive(self) -> Any:
-        """Return the reply of the worker, None if it died while sending it."""
+    def _receive(self, until: float) -> Any:
+        """Return the next reply of the worker, None if there is none until then, or _DEAD if the worker has ended."""
+        if self._connection is None or self._process is None:
+            return _DEAD
         try:
-            return None if self._connection is None else self._connection.recv()
+            if self._connection.poll(max(0.0, until - time.monotonic())):
+                return self._connection.recv()
         except (EOFError, OSError, pickle.UnpicklingError):
-            return None
-
-    def _has_replied(self, until: float) -> bool:
-        try:
-            return self._connection is not None and self._connection.poll(max(0.0, until - time.monotonic()))
-        except OSError:
-            return True
+            return _DEAD
+        return None if self._process.poll() is None else _DEAD
 
     def _exceeds(self, n_bytes: int | None) -> bool:
         if n_bytes is None or self._process is None:
@@ -179,6 +196,13 @@ class Worker:
         except psutil.Error:
             return False  # it has just exited
         return usage.rss - getattr(usage, "shared", 0) > n_bytes
+
+    def _wait_for_exit(self) -> int | None:
+        """Return the exit code of a process that is ending. It is awaited, because a kill would replace it."""
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_EXIT_TIMEOUT_SECONDS)
+        return self._kill()
 
     def _kill(self) -> int | None:
         """Kill the process if it still runs, and return its exit code."""
@@ -196,17 +220,6 @@ class Worker:
 
     def _end_all(self, ending: TrialEnd) -> list[Event]:
         return [(number, ending) for number in sorted(self._running)]
-
-    def _ending_of_dead_worker(self) -> TrialEnd:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            if self._process is not None:
-                self._process.wait(_EXIT_TIMEOUT_SECONDS)  # its own exit code is needed; a kill would replace it
-        code = self._kill()
-        if code is None or code >= 0:
-            return TrialEnd.from_error(WorkerDiedError(f"The process of the trial exited with code {code}."))
-        name = signal.Signals(-code).name
-        hint = " The system does this when memory runs out. Run fewer trials at once (--concurrency)." if code == -9 else ""
-        return TrialEnd.from_error(WorkerDiedError(f"The process of the trial was killed by {name}.{hint}"))
 
     def _end_late(self) -> list[Event]:
         self._kill()
@@ -227,6 +240,14 @@ class Worker:
         )
 
 
+def _ending_of_dead_worker(code: int | None) -> TrialEnd:
+    if code is None or code >= 0:
+        return TrialEnd.from_error(WorkerDiedError(f"The process of the trial exited with code {code}."))
+    name = signal.Signals(-code).name
+    hint = " The system does this when memory runs out. Run fewer trials at once (--concurrency)." if code == -9 else ""
+    return TrialEnd.from_error(WorkerDiedError(f"The process of the trial was killed by {name}.{hint}"))
+
+
 # ------------------------------------------------------------------------------------------------------- in the worker
 
 
@@ -234,6 +255,8 @@ def _serve(connection: Connection[Any, Any]) -> None:
     """Execute the requests of the executor until it closes the connection."""
     try:
         objective: Objective = connection.recv()
+        if isinstance(objective, LoadableObjective):
+            objective.load_libraries()
     except Exception as error:  # noqa: BLE001 - every trial ends with this error
         objective = _unloadable(error)
     batch: Batch | None = None
@@ -244,6 +267,7 @@ def _serve(connection: Connection[Any, Any]) -> None:
             return
         if request == _BEGIN:
             batch = Batch(objective, argument)
+            connection.send(_BEGUN)
         elif batch is not None and request == _ADVANCE:
             batch.stop(argument)
             connection.send(batch.advance())

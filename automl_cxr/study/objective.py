@@ -86,6 +86,10 @@ class TrialObjective:
         run = run_in_epochs if FAMILIES[task.config.family].has_gradient_steps else run_probe
         return (yield from self._run_task(task, run(task)))
 
+    def load_libraries(self) -> None:
+        """Import Keras and its backend, which takes about ten seconds."""
+        from automl_cxr.training import cross_validation, probe, stacked_trials, trial  # noqa: F401
+
     def can_batch(self, proposal: Proposal) -> bool:
         """Return whether a trial trains only a head. In a batch, an epoch of such a trial takes milliseconds."""
         return self.folds == 0 and self.fidelity == "epochs" and self.config_of(proposal).trains_head_only

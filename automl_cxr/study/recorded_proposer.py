@@ -20,7 +20,7 @@ from automl_cxr.study.objective import staging_folder
 from automl_cxr.study.resource_errors import explained_resource_errors
 from automl_cxr.study.store import StudyStore
 
-_MAX_DEATHS = 5  # of drivers during a trial that makes no progress; after that, the trial is probably the cause
+_MAX_DEATHS = 5  # of drivers while they run a trial that makes no progress; after that, the trial is probably the cause
 _MAX_REFUSALS = 100  # refused trials before the first trained one; samplers use the violations of refused trials
 _MAX_FAILURES = 5  # failed trials before the first success; after that, all configurations probably fail
 
@@ -99,12 +99,15 @@ class RecordedProposer:
         return None
 
     def _next_abandoned(self) -> int | None:
-        """Return a trial that a dead driver abandoned. Trials without progress whose drivers died too often are FAILED."""
+        """Return a trial that a dead driver abandoned. Trials that ran in drivers that died too often are FAILED."""
         for record in self._store.abandoned(self._monitor):
-            if record.deaths < _MAX_DEATHS:
+            if record.starts_in_driver < _MAX_DEATHS:
                 return record.number
             self._proposer.resume(record.number)
-            reason = f"The search process died {record.deaths} times during this trial: the memory may be insufficient."
+            reason = (
+                f"The search process died {record.starts_in_driver} times during this trial: the memory may be insufficient. "
+                "Use --executor ray, which limits the memory of each trial."
+            )
             self.finish(record.number, TrialEnd(Outcome.FAILED, error=reason))
         return None
 
@@ -115,6 +118,12 @@ class RecordedProposer:
     def _wait_for_all_trials(self) -> Pause:
         """Wait for trials of other drivers too, until their heartbeats have advanced. Trials of dead drivers are requeued."""
         return Pause.IDLE if self._store.has_unverified_driver(self._monitor) else self._wait_for_own_trials()
+
+    def record_start(self, numbers: Sequence[int]) -> None:
+        with self._store.batch_writes():
+            for number in numbers:
+                if number in self._running:
+                    self._proposer.record_start(number)
 
     # ---------------------------------------------------------------------------------------------------- reports
 

@@ -214,7 +214,7 @@ def _to_record(trial: optuna.trial.FrozenTrial) -> TrialRecord:
         best_epoch=attrs.get("best_epoch"),
         folds=attrs.get("folds"),
         attempts=attrs.get("attempts", 1),
-        deaths=0 if has_progress else attrs.get("attempts", 1) - len(retries) - attrs.get("attempts_at_progress", 0),
+        starts_in_driver=0 if has_progress else attrs.get("starts_in_driver", 0),
         parent=attrs.get("parent"),
         retries=retries,
         recent_retries=() if has_progress else retries[attrs.get("retries_at_progress", 0) :],

@@ -1,5 +1,6 @@
 """Ray clusters with several nodes on this machine: a node is lost, or has no access to the driver's files."""
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -24,12 +25,26 @@ from automl_cxr.errors import WorkerDiedError
 STORE = 100 * 2**20
 
 
+@contextlib.contextmanager
+def running_cluster(**head):
+    """Start the head of a cluster; a start that times out on a busy machine is repeated once."""
+    start = partial(
+        Cluster, initialize_head=True, head_node_args={"include_dashboard": False, "object_store_memory": STORE, **head}
+    )
+    try:
+        cluster = start()
+    except Exception:  # noqa: BLE001 - the class that Ray raises
+        cluster = start()
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
 @pytest.fixture
 def cluster():
-    head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE}
-    cluster = Cluster(initialize_head=True, connect=False, head_node_args=head)
-    yield cluster
-    cluster.shutdown()
+    with running_cluster(num_cpus=0) as cluster:
+        yield cluster
 
 
 def run_on_lost_node(proposal, folder):
@@ -113,10 +128,8 @@ def run_with_others(proposal, folder, n_trials):
 
 @pytest.mark.slow
 def test_trials_on_gpus_share_the_memory_of_the_machines_with_gpus(tmp_path):
-    head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": STORE, "memory": 2**30}
-    cluster = Cluster(initialize_head=True, connect=False, head_node_args=head)
-    try:
-        memory = 40 * 2**30
+    memory = 40 * 2**30
+    with running_cluster(num_cpus=1, memory=2**30) as cluster:
         cluster.add_node(num_cpus=8, num_gpus=2, memory=memory, object_store_memory=STORE)
         proposer = RepeatingProposer(5)
         run_with_ray(
@@ -124,8 +137,6 @@ def test_trials_on_gpus_share_the_memory_of_the_machines_with_gpus(tmp_path):
             proposer,
             resources=RayResources(address=cluster.address, gpus_per_trial=0.4),
         )
-    finally:
-        cluster.shutdown()
     assert [endings[-1].error for endings in proposer.endings.values()] == [""] * 5
     # The first trial that ends has begun together with three others. The fifth one begins when a GPU has room.
     assert min(endings[-1].facts["at_once"] for endings in proposer.endings.values()) == 4

@@ -162,6 +162,23 @@ def test_a_long_path_of_the_temporary_folder_gets_the_advice_of_a_shorter_one(mo
     assert not ray.is_initialized()
 
 
+def test_a_failed_start_of_ray_is_repeated_once(monkeypatch):
+    errors = [
+        RuntimeError("Timed out waiting for file gcs_server_port"),
+        Exception("The current node timed out\nduring startup"),
+    ]
+
+    def fail(**settings):
+        raise errors.pop(0)
+
+    monkeypatch.setattr("ray.init", fail)
+    with pytest.raises(
+        UsageError, match=r"cannot be started on this machine \(The current node timed out\).*--executor inline"
+    ):
+        run_with_ray(run_without_end, ScriptedProposer([]), resources=RayResources())
+    assert errors == []
+
+
 STARTING = """
 import os, signal, sys, threading
 from automl_cxr.engine import ray_execution
@@ -177,7 +194,7 @@ if sys.argv[1] == "during":
 try:
     ray_execution.run_with_ray(None, None, resources=ray_execution.RayResources())
 except KeyboardInterrupt:
-    print("interrupted")
+    print("interrupted, seconds to an alarm:", signal.alarm(0))
 """
 
 
@@ -185,7 +202,7 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize("moment", ["during", "after"])
 def test_a_search_is_interrupted_by_sigterm_while_ray_starts(moment):
     completed = subprocess.run([sys.executable, "-c", STARTING, moment], capture_output=True, text=True, check=False)
-    assert (completed.returncode, completed.stdout) == (0, "interrupted\n"), completed.stderr
+    assert (completed.returncode, completed.stdout) == (0, "interrupted, seconds to an alarm: 0\n"), completed.stderr
 
 
 def test_the_environment_of_workers_limits_their_resources():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -59,6 +60,23 @@ def run_and_grow(_proposal):
     allocated = bytearray(os.urandom(1) * (300 * MIB))
     threading.Event().wait()
     yield Report(2, len(allocated))
+
+
+@dataclass(frozen=True)
+class KilledWhileLoading:
+    """An objective whose first processes are killed while they load its libraries."""
+
+    log: Path
+    n_killed: int
+
+    def load_libraries(self):
+        with self.log.open("a") as file:
+            file.write("x")
+        if len(self.log.read_text()) <= self.n_killed:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def __call__(self, proposal):
+        return run_scripted_trial(proposal)
 
 
 class _Unloadable:
@@ -123,6 +141,28 @@ def test_an_abandoned_trial_cleans_up_and_the_next_one_begins(start, tmp_path):
     assert (tmp_path / "closed-0").exists()
     assert [report.epoch for report in reports] == [1, 2]
     assert ending.outcome is Outcome.FINISHED
+
+
+def test_a_trial_is_not_blamed_for_workers_that_are_killed_while_they_load_libraries(start, tmp_path):
+    worker = start(KilledWhileLoading(tmp_path / "log", n_killed=1))
+    for number in range(2):
+        reports, ending = run(worker, number, "finishes")
+        assert ([report.epoch for report in reports], ending.outcome) == ([1, 2], Outcome.FINISHED)
+    assert (tmp_path / "log").read_text() == "xx"
+
+
+def test_a_worker_that_is_always_killed_while_it_loads_libraries_fails_the_trial(start, tmp_path, monkeypatch):
+    monkeypatch.setattr("automl_cxr.engine.worker._MAX_LOST_STARTS", 1)
+    _, ending = run(start(KilledWhileLoading(tmp_path / "log", n_killed=100)), 0, "")
+    assert re.match("WorkerDiedError: .* killed by SIGKILL", ending.error)
+    assert (tmp_path / "log").read_text() == "xx"
+
+
+def test_a_trial_is_not_blamed_for_a_worker_that_was_killed_before_it_began(start):
+    worker = start()
+    run(worker, 0, "finishes")
+    psutil.Process(worker.pid).kill()
+    assert run(worker, 1, "finishes")[1].outcome is Outcome.FINISHED
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import random
 import signal
@@ -8,11 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from automl_cxr.engine.inline_execution import run_inline
 from automl_cxr.errors import StudyError
 from automl_cxr.records import TrialState
 from automl_cxr.results.dashboard.augmented_storage import AugmentedStorage
 from automl_cxr.storage.urls import open_storage
+from automl_cxr.study.budget import Budget
 from automl_cxr.study.heartbeat import DriverHeartbeat, DriverMonitor, HeartbeatSettings
+from automl_cxr.study.runner import run_search
+from tests.fast_trials import QuickObjective, RecordingListener
 
 SETTINGS = HeartbeatSettings(interval_seconds=0.05, timeout_seconds=1.5)
 FILES = {"config.json", "valid.npz", "model.keras"}
@@ -276,6 +281,40 @@ def test_a_trial_that_interrupts_every_driver_fails_after_five_attempts(prepare,
     assert quick_search(prepared, trials=3, between_epochs=interrupt).ended == [1, 2]
     assert prepared.store.record(1).state is TrialState.FAILED
     assert "died 5 times" in prepared.store.record(1).error
+
+
+@dataclasses.dataclass(frozen=True)
+class DyingWhileLoading(QuickObjective):
+    def load_libraries(self):
+        raise KeyboardInterrupt
+
+
+def die_while_libraries_load(objective, proposer):
+    run_inline(DyingWhileLoading(objective), proposer)
+
+
+def die_while_a_worker_runs_the_trial(_objective, proposer):
+    proposer.propose()
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("die", [die_while_libraries_load, die_while_a_worker_runs_the_trial])
+def test_a_trial_is_not_blamed_for_searches_that_die_while_it_does_not_run_in_their_process(prepare, quick_search, die):
+    prepared = prepare()
+    for _ in range(6):
+        with pytest.raises(KeyboardInterrupt):
+            run_search(
+                prepared.store,
+                prepared.images,
+                weights_folder=None,
+                sampler="random",
+                budget=Budget(n_trials=2, seconds=None, keep_models=3),
+                execute=die,
+                listener=RecordingListener(),
+            )
+    quick_search(prepared, trials=2)
+    records = prepared.store.records()
+    assert [(record.state, record.attempts) for record in records] == [(TrialState.COMPLETE, 7), (TrialState.COMPLETE, 1)]
 
 
 @pytest.mark.slow

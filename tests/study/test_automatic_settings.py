@@ -45,7 +45,7 @@ def test_other_spaces_can_choose_the_folds_automatically(prepare):
 def test_a_space_with_images_larger_than_those_of_the_study_is_refused(prepare, tmp_path):
     file = tmp_path / "sizes.toml"
     file.write_text('[image_size]\ntype = "choice"\nvalues = [32, 64]\ndefault = 32\n')
-    with pytest.raises(UsageError, match="received 64 in space sizes and --image-size 32. Use --image-size 64"):
+    with pytest.raises(UsageError, match=r"received 64 in space sizes and --image-size 32. Use --image-size 64"):
         prepare(space=str(file))
     assert prepare(space=str(file), image_size=64, name="large").store.spec.space.preset() == {"image_size": 32}
 

@@ -195,7 +195,7 @@ def choose_space(
 def _check_image_sizes(space: Space, image_size: int) -> None:
     """Check that no trial needs larger images than the decoded ones."""
     searched = next((parameter for parameter in space.parameters if parameter.name == "image_size"), None)
-    largest = image_size if searched is None else max(boundary_values(searched))
+    largest = image_size if searched is None else max(int(value) for value in boundary_values(searched))
     if largest > image_size:
         raise UsageError(
             f"The image sizes in a space must not exceed --image-size; received {largest} in space {space.name} and "

@@ -75,6 +75,12 @@ def score_rules(one: PredictionSet, families: Sequence[str]) -> dict[str, float]
     return found
 
 
+def describe(differences: np.ndarray) -> str:
+    """Format a mean with its 95 % t interval over the splits."""
+    low, high = stats.t.interval(0.95, len(differences) - 1, differences.mean(), stats.sem(differences))
+    return f"{differences.mean():+.2f} ({low:+.2f} to {high:+.2f})"
+
+
 def main() -> None:
     """Print one table for each collection of prediction sets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -90,11 +96,7 @@ def main() -> None:
         best = np.array([row["best trial"] for row in found])
         for rule in found[0]:
             scores = np.array([row[rule] for row in found])
-            low, high = stats.t.interval(0.95, len(scores) - 1, (scores - best).mean(), stats.sem(scores - best))
-            difference = (
-                "" if rule == "best trial" else f"{100 * (scores - best).mean():+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
-            )
-            print(f"| {rule} | {100 * scores.mean():.2f} | {difference} |")
+            print(f"| {rule} | {100 * scores.mean():.2f} | {'' if rule == 'best trial' else describe(100 * (scores - best))} |")
         print(flush=True)
 
 

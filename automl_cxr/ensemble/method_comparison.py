@@ -49,10 +49,10 @@ class MethodComparison:
 
     Attributes:
         n_folds: Number of folds by patient.
-        methods: Results by method name, simplest first.
+        methods: Results by method name, in the order of the comparison: simplest first by default.
         recommended: For each method, the simplest method that it is not distinguishably better than; the method itself if
             there is none.
-        within_one_error: The simplest method whose score is at most one standard error of the difference below the best.
+        within_one_error: The first method whose score is at most one standard error of the difference below the best.
     """
 
     n_folds: int
@@ -74,7 +74,8 @@ def compare_methods_out_of_fold(
         members: Labelled predictions of each member, of the same images.
         objective: The metric for fitting and scoring.
         settings: Settings of the genetic algorithm; the folds and resamples use its seed.
-        methods: Names in ``METHODS``; by default all methods for this number of members. The best member is always included.
+        methods: Names in ``METHODS``, the preferred ones first; by default all methods for this number of members, simplest
+            first. The best member is always included.
 
     Returns:
         None where a class has too few patients for two folds.
@@ -87,7 +88,7 @@ def compare_methods_out_of_fold(
     folds = _folds(scorer, images.patients, settings.seed)
     if folds is None:
         return None
-    names = [name for name in methods_for(len(members)) if methods is None or name in (SIMPLEST, *methods)]
+    names = methods_for(len(members)) if methods is None else tuple(dict.fromkeys((*methods, SIMPLEST)))
     out_of_fold = {name: _predict_out_of_fold(name, scorer, images, folds, settings) for name in names}
     gains = _gains(out_of_fold, objective, settings.seed)
     scores = {

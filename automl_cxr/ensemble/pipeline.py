@@ -148,7 +148,7 @@ def combine_members(
         method: ``AUTO``, or a name in ``METHODS``.
         objective: The metric to optimise.
         settings: Settings of the genetic algorithm; folds and resamples use the same seed.
-        compared: Methods to compare, simplest first, including "best" and ``method``; by default all.
+        compared: Methods to compare, preferred ones first, including "best" and ``method``; by default all, simplest first.
 
     Raises:
         UnknownNameError: There is no such method.

@@ -1,12 +1,14 @@
-"""The classifier that a search recommends: the best trial, or an ensemble that is better by more than one standard error.
+"""The classifier that a search recommends: the average of several trials, the best trial, or an ensemble with greedy weights.
 
     candidates   the finished trials that meet the requirements of the study and have a model, the best 50
-    members      chosen by score, by different errors and by family, as far as the sum of their costs meets the requirements
-    methods      the best member, the average and greedy weights, compared on patients that they were not fitted on
-    choice       the simplest method within one standard error of the best one; "best" is the best trial alone
+    members      chosen by score, by different errors and by family, without near-duplicates, as far as the sum of their costs
+                 meets the requirements
+    methods      the average, the best member alone and greedy weights, compared on patients that they were not fitted on
+    choice       the first of these methods within one standard error of the best one
 
-The genetic algorithm and stacking are not compared, because they take half a minute for 1,000 images; ``ensemble build``
-compares them, too.
+The average is preferred to the best trial, because it has no weights that are fitted to the images, and the best trial is the
+one that these images favour most. On new patients the average was better (``benchmarks/recommendation.py``). The genetic
+algorithm and stacking are not compared, because they take half a minute for 1,000 images; ``ensemble build`` compares them.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from filelock import FileLock
 
 from automl_cxr.ensemble.build import AUTO, build_weight_scorer
 from automl_cxr.ensemble.genetic_settings import GeneticSettings
-from automl_cxr.ensemble.member_selection import choose_diverse
+from automl_cxr.ensemble.member_selection import NEAR_DUPLICATE, choose_diverse, error_correlations
 from automl_cxr.ensemble.method_comparison import SIMPLEST, MethodScore
 from automl_cxr.ensemble.objective import Objective
 from automl_cxr.ensemble.pipeline import Combination, combine_members
@@ -39,7 +41,7 @@ from automl_cxr.study.store import StudyStore, explained_disk_errors
 ENSEMBLE_NAME = "recommended"
 MAX_MEMBERS = 6
 _MAX_CANDIDATES = 50
-_METHODS = (SIMPLEST, "average", "greedy")  # simplest first
+_METHODS = ("average", SIMPLEST, "greedy")  # the least fitted to the images first
 
 
 def recommend(store: StudyStore) -> Recommendation | None:
@@ -81,7 +83,7 @@ def _recommend_one_of(store: StudyStore, candidates: Sequence[TrialRecord]) -> R
 
 @dataclass(frozen=True, eq=False)
 class _Ensemble:
-    """An ensemble that is better than the best trial by more than one standard error, before it is written.
+    """An ensemble that is preferred to the best trial, before it is written.
 
     Attributes:
         members: Numbers of the trials.
@@ -102,7 +104,7 @@ def _combine(store: StudyStore, candidates: Sequence[TrialRecord]) -> _Ensemble 
     objective = Objective.named(spec.objective, normal_class=spec.normal_index)
     members = _choose_members(store, candidates, objective)
     if len(members) < 2:
-        return "" if len(candidates) < 2 else "an ensemble would not meet the requirements"
+        return "" if len(candidates) < 2 else _reason_for_one_member(store)
     combination = combine_members(
         [store.predictions(number) for number in members],
         names=[f"trial {number}" for number in members],
@@ -115,7 +117,7 @@ def _combine(store: StudyStore, candidates: Sequence[TrialRecord]) -> _Ensemble 
         return "a class has too few patients to compare ensembles"
     result = combination.comparison.methods[combination.method]
     if len(combination.used) < 2:
-        return "no ensemble is better by more than one standard error"
+        return f"the average of {len(members)} trials is worse by more than one standard error"
     if not all(_meets_requirements(store, one) for one in (combination.predictions, result.predictions)):
         return "an ensemble would not meet the requirements"
     return _Ensemble([members[position] for position in combination.used], combination.without_unused_members(), result)
@@ -127,13 +129,22 @@ def _choose_members(store: StudyStore, candidates: Sequence[TrialRecord], object
     families = [load_trial_config(store, record.number).family for record in candidates]
     bounds = [bound for bound in _requirements(store) if bound.name in COSTS]
     costs = dict.fromkeys(bounds, 0.0)
+    is_duplicate = error_correlations(scorer) > NEAR_DUPLICATE
     members: list[int] = []
-    for record in (candidates[index] for index in choose_diverse(scorer, len(candidates), families=families)):
+    for index in choose_diverse(scorer, len(candidates), families=families):
+        record = candidates[index]
         with_record = {bound: cost + bound.value_of(record.violations[str(bound)]) for bound, cost in costs.items()}
-        if len(members) < MAX_MEMBERS and all(bound.violation(cost) <= 0 for bound, cost in with_record.items()):
-            members.append(record.number)
+        meets_bounds = all(bound.violation(cost) <= 0 for bound, cost in with_record.items())
+        if len(members) < MAX_MEMBERS and meets_bounds and not is_duplicate[index, members].any():
+            members.append(index)
             costs = with_record
-    return members
+    return [candidates[index].number for index in members]
+
+
+def _reason_for_one_member(store: StudyStore) -> str:
+    if any(bound.name in COSTS for bound in _requirements(store)):
+        return "an ensemble would not meet the requirements, or its members would be nearly identical"
+    return "the other trials are nearly identical"
 
 
 def _meets_requirements(store: StudyStore, predictions: Predictions) -> bool:
@@ -166,8 +177,9 @@ def _recommend_ensemble(store: StudyStore, ensemble: _Ensemble) -> Recommendatio
     metric, n_trials = combination.objective.name, len(store.eligible())
     sentence = (
         f"Use ensemble {name} (trials {', '.join(map(str, ensemble.members))}, {combination.method}): {metric} "
-        f"{result.score:.4f}{_describe(combination.interval)} out of fold, {result.gain:+.4f} against the best single trial; "
-        f"chosen from {n_trials} finished trials."
+        f"{result.score:.4f}{_describe(combination.interval)} out of fold, {result.gain:+.4f} against the best single trial"
+        f"{'' if result.gain > 0 else ' (within one standard error; an average is less fitted to these images)'}; chosen from "
+        f"{n_trials} finished trials."
     )
     return Recommendation(
         trials=tuple(ensemble.members),

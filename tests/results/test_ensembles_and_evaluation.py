@@ -189,7 +189,7 @@ class TestEvaluation:
             other.evaluate(ensemble)
 
     def test_validation_scores_are_those_of_the_leaderboard(self, finished):
-        evaluation = finished.evaluate(part="valid")
+        evaluation = finished.evaluate(finished.best.number, part="valid")
         best = finished.leaderboard().iloc[0]
         assert evaluation.scores["macro_f1"] == pytest.approx(best["macro_f1"])
         assert evaluation.intervals["macro_f1"].low == pytest.approx(best["macro_f1_low"])
@@ -290,7 +290,7 @@ def test_reprs_summarise_the_objects(finished, ensemble):
     assert "learning_rate=" in best
     assert repr(ensemble).startswith(f"Ensemble of trial {ensemble.trials[0]} (")
     assert ensemble.combination.verdict() in repr(ensemble)
-    lines = repr(finished.evaluate(part="valid")).splitlines()
+    lines = repr(finished.evaluate(finished.best.number, part="valid")).splitlines()
     assert lines[0].startswith("Evaluation of trial ")
     assert lines[1].split()[0] == "macro_f1"
 

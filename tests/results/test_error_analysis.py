@@ -160,8 +160,15 @@ def study(finished, tmp_path_factory):
     return api.open_study("done", runs=runs)
 
 
-def test_the_default_is_the_best_trial_on_the_validation_part(study):
+def test_the_default_is_the_recommended_classifier_on_the_validation_part(study):
     errors = study.errors()
+    recommended = study.recommended
+    assert errors.models == (f"{recommended.kind} {recommended.trial if recommended.kind == 'trial' else 'recommended'}",)
+    assert errors.place == "valid part"
+
+
+def test_errors_of_the_best_trial_agree_with_the_leaderboard(study):
+    errors = study.errors(top=1)
     assert errors.models == (f"trial {study.best.number}",)
     assert (errors.place, errors.n_opened) == ("valid part", 0)
     assert set(errors.images.ids) == set(study._store.split.valid.images)

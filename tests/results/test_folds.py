@@ -62,7 +62,7 @@ def test_an_ensemble_is_fitted_on_out_of_fold_predictions(folded):
 
 
 def test_the_valid_part_uses_out_of_fold_predictions_and_the_train_part_the_saved_model(folded):
-    valid, train = (folded.evaluate(part=part) for part in ("valid", "train"))
+    valid, train = (folded.evaluate(folded.best.number, part=part) for part in ("valid", "train"))
     assert valid.scores["macro_f1"] == folded.best.score
     assert "trial" in repr(valid)
     assert [evaluation.place for evaluation in (valid, train)] == ["out of fold", "train part"]

@@ -100,16 +100,14 @@ def test_an_ensemble_of_trials_with_different_errors_is_recommended(study):
     assert list(store.folder.glob("ensembles/*")) == [store.folder / "ensembles" / "recommended"]
 
 
-def test_the_best_trial_is_recommended_if_no_ensemble_is_better(study):
+def test_near_duplicates_are_not_combined(study):
     store = study(EQUAL)
     recommended = recommend(store)
     best = usable(store)[0]
     assert (recommended.kind, recommended.trials, recommended.ensemble) == ("trial", (best,), None)
     assert recommended.score == store.record(best).score
     assert recommended.sentence.startswith(f"Use trial {best} (scratch): macro_f1 ")
-    assert recommended.sentence.endswith(
-        "the best of 5 finished trials; no ensemble is better by more than one standard error."
-    )
+    assert recommended.sentence.endswith("the best of 5 finished trials; the other trials are nearly identical.")
     assert not (store.folder / "ensembles").exists()
 
 
@@ -134,7 +132,9 @@ def test_the_costs_of_the_members_together_meet_the_requirements(new_study, limi
     assert [record.n_parameters for record in store.records()] == [108] * 3
     recommended = recommend(store)
     assert len(recommended.trials) == n_members
-    assert recommended.sentence.endswith("an ensemble would not meet the requirements.") == (n_members == 1)
+    assert recommended.sentence.endswith(
+        "an ensemble would not meet the requirements, or its members would be nearly identical."
+    ) == (n_members == 1)
 
 
 def test_with_several_objectives_the_best_trial_by_the_first_is_recommended(new_study):
@@ -142,6 +142,14 @@ def test_with_several_objectives_the_best_trial_by_the_first_is_recommended(new_
     recommended = recommend(store)
     assert recommended.trials == (store.eligible()[0].number,)
     assert recommended.sentence.endswith("by the first objective.")
+
+
+def test_the_best_trial_is_recommended_if_the_average_is_clearly_worse(study):
+    same = range(9)
+    store = study([same, [*same, *range(20, 70)], [*same, *range(30, 80)], [*same, *range(25, 75)]])
+    recommended = recommend(store)
+    assert recommended.kind == "trial"
+    assert recommended.sentence.endswith("the average of 4 trials is worse by more than one standard error.")
 
 
 def test_members_without_weight_are_left_out(study):

@@ -19,8 +19,9 @@ _FEW_IMAGES = 30  # of a class: with fewer, one image changes the recall of the 
 def summary_section(data: ReportData) -> Section:
     """Show the best trial with its scores and hyperparameters, the budget of the search, and warnings."""
     number = data.best.number
-    parts: list[Part] = [Text(_best_trial_text(data)), *_recommendation_text(data)]
+    parts: list[Part] = [Text(_best_trial_text(data))]
     parts += _baseline_text(data)
+    parts += _recommendation_text(data)
     parts += [Text(warning, is_warning=True) for warning in warnings_of(data)]
     parts += [
         Table(scores_table(data), f"Scores of trial {number} ({data.evaluated_on}), with 95% bootstrap intervals by patient"),

@@ -284,6 +284,24 @@ def test_a_trial_during_which_every_driver_dies_fails_after_some_attempts(prepar
     assert "died 3 times" in prepared.store.record(1).error
 
 
+def test_a_trial_is_not_blamed_for_searches_that_die_before_its_last_recorded_epoch(prepare, quick_search, monkeypatch):
+    monkeypatch.setattr("automl_cxr.study.recorded_proposer._MAX_DEATHS", 2)
+    prepared = prepare()
+
+    def interrupt_at(last_epoch):
+        def interrupt(proposal, epoch):
+            if epoch == last_epoch:
+                raise KeyboardInterrupt
+
+        return interrupt
+
+    for epoch in (3, 2, 1, 2, 1):
+        with pytest.raises(KeyboardInterrupt):
+            quick_search(prepared, trials=1, between_epochs=interrupt_at(epoch))
+    quick_search(prepared, trials=1)
+    assert [(record.state, record.attempts) for record in prepared.store.records()] == [(TrialState.COMPLETE, 6)]
+
+
 @dataclasses.dataclass(frozen=True)
 class DyingWhileLoading(QuickObjective):
     def load_libraries(self):

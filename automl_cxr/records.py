@@ -202,8 +202,8 @@ class TrialRecord:
         best_epoch: Epoch whose weights are saved (COMPLETE), from 1; None with folds, because it differs between the networks.
         folds: Number of folds, one network for each; None without cross-validation.
         attempts: Number of starts; more than one after an interrupted search.
-        starts_in_driver: Number of attempts since the last new epoch that began in the process of a search (not in a worker)
-            and did not end with an error. If the trial is abandoned, the searches died during all of them.
+        starts_in_driver: Number of attempts since the last new epoch that ran in the process of a search (not in workers), came
+            as far as the earlier ones and did not end with an error. If the trial is abandoned, the searches died during them.
         parent: Number of the trial whose training this trial continues.
         retries: Errors after which the trial was run again, each as "class of the error: message".
         recent_retries: Those of them after which no new epoch was recorded.

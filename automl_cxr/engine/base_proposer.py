@@ -66,12 +66,16 @@ class _RunningTrial:
         last_epoch: The last epoch that it reported, including earlier attempts.
         pruned_at: Epoch after which it was decided to stop it; None if it was not.
         ends_at_rung: Whether it ends before the study's last epoch.
+        is_in_driver: Whether it runs in the process of this search.
+        is_counted: Whether this attempt was counted among those that may have ended the process.
     """
 
     trial: optuna.Trial
     last_epoch: int
     pruned_at: int | None
     ends_at_rung: bool
+    is_in_driver: bool = False
+    is_counted: bool = False
 
 
 class StudyProposer(ABC):
@@ -157,18 +161,30 @@ class StudyProposer(ABC):
         return self._begin(trial, slot if isinstance(slot, Slot) and slot.parent is None else Slot())
 
     def record_start(self, number: int) -> None:
-        """Record that a trial of ``propose`` or ``resume`` begins in the process of this search."""
-        stored = self._study.get_trials(deepcopy=False)[number]
-        with contextlib.suppress(UpdateFinishedTrialError):  # as in ``observe``
-            self._running[number].trial.set_user_attr(_STARTS_IN_DRIVER, stored.user_attrs.get(_STARTS_IN_DRIVER, 0) + 1)
+        """Record that a trial of ``propose`` or ``resume`` begins in the process of this search.
+
+        An attempt is counted when it has come as far as the earlier ones: before, they have shown that the trial is not the
+        cause if the process dies.
+        """
+        running = self._running[number]
+        running.is_in_driver = True
+        if running.last_epoch == 0:
+            with contextlib.suppress(UpdateFinishedTrialError):  # as in ``observe``
+                self._count_start(running)
+
+    def _count_start(self, running: _RunningTrial) -> None:
+        attrs = self._study.get_trials(deepcopy=False)[running.trial.number].user_attrs
+        running.trial.set_user_attr(_STARTS_IN_DRIVER, attrs.get(_STARTS_IN_DRIVER, 0) + 1)
+        running.is_counted = True
 
     def requeue(self, number: int, ending: TrialEnd) -> None:
         """Record a failure after which the trial is repeated. It remains RUNNING until ``resume`` begins it again."""
-        trial = self._running.pop(number).trial
+        running = self._running.pop(number)
+        trial = running.trial
         stored = self._study.get_trials(deepcopy=False)[number]
         attrs = stored.user_attrs
         has_progress = _record_progress(trial, stored)
-        if not has_progress and attrs.get(_STARTS_IN_DRIVER, 0):
+        if running.is_counted and not has_progress:
             trial.set_user_attr(_STARTS_IN_DRIVER, attrs[_STARTS_IN_DRIVER] - 1)  # the search survived this start
         if ending.retry.halves_batch:
             trial.set_user_attr("halvings", attrs.get("halvings", 0) + 1)
@@ -194,6 +210,8 @@ class StudyProposer(ABC):
         _record_facts(running.trial, report.facts)
         if report.epoch < running.last_epoch:
             return Decision.CONTINUE  # a repeated trial passed this epoch before, and the pruner would use its later epochs
+        if report.epoch == running.last_epoch and running.is_in_driver:
+            self._count_start(running)
         running.last_epoch = report.epoch
         if report.epoch == running.pruned_at:
             return Decision.STOP  # decided by an earlier search, which ended before it wrote the end of the trial

@@ -88,7 +88,9 @@ class TrialObjective:
 
     def load_libraries(self) -> None:
         """Import Keras and its backend, which takes about ten seconds."""
-        from automl_cxr.training import cross_validation, probe, stacked_trials, trial  # noqa: F401
+        from automl_cxr.training.cross_validation import cross_validate  # noqa: F401
+        from automl_cxr.training.probe import run_probe  # noqa: F401
+        from automl_cxr.training.stacked_trials import run_stacked_trials  # noqa: F401
 
     def can_batch(self, proposal: Proposal) -> bool:
         """Return whether a trial trains only a head. In a batch, an epoch of such a trial takes milliseconds."""

@@ -20,7 +20,9 @@ from automl_cxr.study.objective import staging_folder
 from automl_cxr.study.resource_errors import explained_resource_errors
 from automl_cxr.study.store import StudyStore
 
-_MAX_DEATHS = 5  # of drivers while they run a trial that makes no progress; after that, the trial is probably the cause
+# Number of drivers that may die while they run a trial that makes no progress. It is large because drivers may also be killed
+# by something else, such as the time limit of a batch system, while a trial builds its network or runs its first epoch.
+_MAX_DEATHS = 10
 _MAX_REFUSALS = 100  # refused trials before the first trained one; samplers use the violations of refused trials
 _MAX_FAILURES = 5  # failed trials before the first success; after that, all configurations probably fail
 

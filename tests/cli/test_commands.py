@@ -53,7 +53,7 @@ def searched(tmp_path_factory, phantoms):
     folder = tmp_path_factory.mktemp("searched")
     (folder / "tiny.toml").write_text(SPACE)
     arguments = ["search", "--space", folder / "tiny.toml", "--data", phantoms, "--name", "s", "--trials", 3, "--epochs", 2]
-    arguments += ["--image-size", 32, "--batch-size", 8, "--executor", "inline", "--runs", folder / "runs"]
+    arguments += ["--image-size", 32, "--batch-size", 64, "--executor", "inline", "--runs", folder / "runs"]
     assert cli._run([str(argument) for argument in arguments]) == 0
     return folder / "runs"
 
@@ -546,10 +546,10 @@ def start_automl_cxr(*arguments, **settings):
 
 
 @pytest.mark.slow
-def test_a_search_with_ray_continues_after_interrupts_and_a_kill(tmp_path, phantoms):
+def test_a_search_with_ray_continues_after_an_interrupt_and_a_kill(tmp_path, phantoms):
     (tmp_path / "tiny.toml").write_text(SPACE)
-    arguments = ["search", "--space", "tiny.toml", "--data", phantoms, "--name", "r", "--trials", 6, "--epochs", 2]
-    arguments += ["--image-size", 32, "--batch-size", 8, "--concurrency", 1, "--json"]
+    arguments = ["search", "--space", "tiny.toml", "--data", phantoms, "--name", "r", "--trials", 4, "--epochs", 2]
+    arguments += ["--image-size", 32, "--batch-size", 64, "--concurrency", 1, "--json"]
     pipes = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
     def run_until(text, signal_number):
@@ -563,9 +563,6 @@ def test_a_search_with_ray_continues_after_interrupts_and_a_kill(tmp_path, phant
         out, remaining_log = search.communicate(timeout=120)
         return search.returncode, out, log + remaining_log
 
-    code, _, log = run_until("trial 0 starts", signal.SIGTERM)
-    assert code == 130, log
-    assert "SIGTERM" not in log
     code, _, log = run_until("trial 1 starts", signal.SIGINT)  # one trial is complete and one is unfinished
     assert code == 130, log
     assert "the same command continues" in log
@@ -574,9 +571,9 @@ def test_a_search_with_ray_continues_after_interrupts_and_a_kill(tmp_path, phant
     search = start_automl_cxr(*arguments, **pipes)
     out, log = search.communicate(timeout=200)
     assert search.returncode == 0, log
-    assert json.loads(out)["trials"] == {"complete": 6}, log
+    assert json.loads(out)["trials"] == {"complete": 4}, log
     trials = tmp_path / "automl_runs" / "r" / "trials"
-    assert sorted(path.name for path in trials.iterdir()) == [f"{number:05d}" for number in range(6)]
+    assert sorted(path.name for path in trials.iterdir()) == [f"{number:05d}" for number in range(4)]
 
 
 @pytest.mark.slow
@@ -598,6 +595,7 @@ def test_a_background_search_that_ignores_ctrl_c_ends_on_sigterm_and_can_be_cont
     assert search.returncode == 130, log
     assert "Interrupted. Finished trials are stored; the same command continues the search." in log
     assert "Traceback" not in log
+    assert "SIGTERM" not in log, "the handler of Ray, which prints a stack, was removed"
     _, remaining = psutil.wait_procs(children, timeout=30)
     assert remaining == []
     storage = f"sqlite:///{tmp_path / 'automl_runs' / 'studies.db'}"
@@ -641,7 +639,7 @@ def test_a_runs_folder_may_have_special_characters(run, phantoms, tmp_path):
     (tmp_path / "tiny.toml").write_text(SPACE)
     runs = tmp_path / "50%41 off? #1 a:b@c" / "runs"
     arguments = ["--space", "tiny.toml", "--data", phantoms, "--name", "a b#c", "--trials", 1, "--epochs", 1]
-    arguments += ["--image-size", 32, "--batch-size", 8, "--executor", "inline", "--runs", runs]
+    arguments += ["--image-size", 32, "--batch-size", 64, "--executor", "inline", "--runs", runs]
     code, out, err = run("search", *arguments)
     assert code == 0, err
     assert "next: automl-cxr leaderboard 'a b#c'" in out

@@ -74,24 +74,40 @@ EXECUTORS = [run_inline, execute_with_ray]
 BEHAVIOURS = ["finishes", "stopped", "raises", "finishes", "idle first", "stopped", "finishes"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("execute", EXECUTORS)
-def test_every_trial_ends_with_its_expected_outcome(execute, tmp_path):
-    proposer = ScriptedProposer(BEHAVIOURS)
-    execute(partial(run_scripted_trial, folder=tmp_path), proposer)
-    outcomes = {number: ending.outcome for number, ending in proposer.endings.items()}
-    outcome_by_behaviour = {"stopped": Outcome.STOPPED, "raises": Outcome.FAILED}
-    assert outcomes == {
-        number: outcome_by_behaviour.get(behaviour, Outcome.FINISHED) for number, behaviour in enumerate(BEHAVIOURS)
+def assert_expected_ends(proposer):
+    outcome_by_behaviour = {"stopped": Outcome.STOPPED, "raises": Outcome.FAILED, "killed": Outcome.FAILED}
+    assert {number: ending.outcome for number, ending in proposer.endings.items()} == {
+        number: outcome_by_behaviour.get(behaviour, Outcome.FINISHED) for number, behaviour in enumerate(proposer.behaviours)
     }
     lengths = {"stopped": 2, "raises": 2}
     assert proposer.epochs == {
-        number: list(range(1, lengths.get(behaviour, EPOCHS) + 1)) for number, behaviour in enumerate(BEHAVIOURS)
+        number: list(range(1, lengths.get(behaviour, EPOCHS) + 1))
+        for number, behaviour in enumerate(proposer.behaviours)
+        if behaviour != "killed"
     }
     assert proposer.endings[0].facts["score"] == 1.0
     assert proposer.endings[2].error == "ValueError: two lines"
     assert "run_scripted_trial" in proposer.endings[2].trace
+
+
+def test_every_trial_ends_with_its_expected_outcome(tmp_path):
+    proposer = ScriptedProposer(BEHAVIOURS)
+    run_inline(partial(run_scripted_trial, folder=tmp_path), proposer)
+    assert_expected_ends(proposer)
     assert {path.name for path in tmp_path.iterdir()} == {"closed-1", "closed-5"}
+
+
+@pytest.mark.slow
+def test_every_trial_ends_with_its_expected_outcome_on_ray_and_a_killed_worker_is_replaced(tmp_path):
+    proposer = ScriptedProposer([*BEHAVIOURS, "killed", "finishes", "finishes"])
+    execute_with_ray(partial(run_scripted_trial, folder=tmp_path), proposer)
+    assert_expected_ends(proposer)
+    assert {path.name for path in tmp_path.iterdir()} == {"closed-1", "closed-5", "killed"}
+    assert "killed by SIGKILL" in proposer.endings[7].error
+    assert proposer.endings[7].retry == RetryPolicy(times=2)
+    assert (tmp_path / "killed").read_text() == "x"
+    pids = {ending.facts["pid"] for ending in proposer.endings.values() if ending.outcome is Outcome.FINISHED}
+    assert len(pids) <= 3  # of two workers, one of which was replaced; the other trials reuse them
 
 
 @pytest.mark.slow
@@ -105,19 +121,6 @@ def test_an_error_of_the_proposer_ends_the_search_and_is_raised(execute, tmp_pat
     with pytest.raises(RuntimeError, match="the storage is gone"):
         execute(partial(run_scripted_trial, folder=tmp_path), proposer)
     assert proposer.endings == {}
-
-
-@pytest.mark.slow
-def test_a_killed_worker_is_replaced_and_others_are_reused(tmp_path):
-    proposer = ScriptedProposer(["finishes", "killed", *["finishes"] * 4])
-    execute_with_ray(partial(run_scripted_trial, folder=tmp_path), proposer)
-    assert proposer.endings[1].outcome is Outcome.FAILED
-    assert "killed by SIGKILL" in proposer.endings[1].error
-    assert proposer.endings[1].retry == RetryPolicy(times=2)
-    assert (tmp_path / "killed").read_text() == "x"
-    finished = [ending for ending in proposer.endings.values() if ending.outcome is Outcome.FINISHED]
-    assert len(finished) == 5
-    assert len({ending.facts["pid"] for ending in finished}) <= 4  # two workers, each replaced at most once
 
 
 def run_without_end(_proposal):

@@ -1,5 +1,6 @@
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import http.server
 import socket
@@ -29,6 +30,12 @@ def isolated_weight_folders(tmp_path_factory, monkeypatch):
 def build(name, seed=0, size=None):
     keras.utils.set_random_seed(seed)
     return build_backbone(name, size or find_backbone(name).smallest_image)
+
+
+@functools.cache
+def source_of(name):
+    """Return a network whose weights the tests write to files. It must not be changed."""
+    return build(name, seed=1)
 
 
 def layers_of(model):
@@ -77,7 +84,7 @@ def test_weights_none_change_nothing():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["vgg16", "mobilenetv2"])
 def test_a_file_in_the_format_of_keras_is_found_in_the_folder(name, tmp_path):
-    source = build(name, seed=1)
+    source = source_of(name)
     path = tmp_path / find_backbone(name).weights_file
     write_keras_2(path, layers_of(source))
     build(name, seed=3).load_weights(path)  # Keras can load the file too
@@ -89,7 +96,7 @@ def test_a_file_in_the_format_of_keras_is_found_in_the_folder(name, tmp_path):
 
 
 def test_weights_of_the_whole_network_are_loaded_before_the_cut(tmp_path):
-    source = build("squeezenet", seed=1)
+    source = source_of("squeezenet")
     write_keras_2(tmp_path / "squeezenet_v1.1_imagenet_notop.h5", layers_of(source))
     cut = build_backbone("squeezenet", 31, cut="3", weights="imagenet", weights_folder=tmp_path)
     for name, arrays in layers_of(cut):
@@ -119,7 +126,7 @@ def test_the_folder_is_searched_before_the_environment_variable_and_the_cache(tm
     ],
 )
 def test_files_of_keras_3_can_be_loaded(name, file_name, tmp_path):
-    source = build(name, seed=1)  # the unnamed layers of the two InceptionV3 networks have different names
+    source = source_of(name)  # the unnamed layers of the two InceptionV3 networks have different names
     (source.save_weights if file_name.endswith("h5") else source.save)(tmp_path / file_name)
     model = build(name, seed=2)
     load_pretrained(model, find_backbone(name), str(tmp_path / file_name))
@@ -134,7 +141,7 @@ def with_head(backbone):
 
 @pytest.mark.slow
 def test_the_classifier_of_a_file_is_ignored(tmp_path):
-    source = build("squeezenet", seed=1)
+    source = source_of("squeezenet")
     whole = with_head(source)
     nested = keras.Sequential([keras.Input(source.input_shape[1:]), source, keras.layers.Flatten(), keras.layers.Dense(3)])
     write_keras_2(tmp_path / "a.h5", layers_of(whole))
@@ -150,7 +157,7 @@ def test_the_classifier_of_a_file_is_ignored(tmp_path):
 
 @pytest.mark.slow
 def test_layers_with_other_names_are_matched_by_order(tmp_path):
-    source = build("densenet121", seed=1)
+    source = source_of("densenet121")
     layers = [(f"layer_{number}", arrays) for number, (_, arrays) in enumerate(layers_of(source)) if arrays]
     write_keras_2(tmp_path / "chexnet.h5", [*layers, ("predictions", [np.zeros((1024, 14)), np.zeros(14)])])
     model = build("densenet121", seed=2)
@@ -160,7 +167,7 @@ def test_layers_with_other_names_are_matched_by_order(tmp_path):
 
 @pytest.mark.slow
 def test_names_with_slashes_of_old_keras_are_matched(tmp_path):
-    source = build("densenet121", seed=1)
+    source = source_of("densenet121")
     layers = [(name.replace("conv1_", "conv1/"), arrays) for name, arrays in layers_of(source)]
     write_keras_2(tmp_path / "brucechou1983_CheXNet_Keras_0.3.0_weights.h5", layers[::-1])
     model = build("densenet121", seed=2)
@@ -214,7 +221,7 @@ def test_a_keras_3_file_of_another_network_is_refused(tmp_path):
 @pytest.mark.parametrize("file_name", ["a.h5", "a.weights.h5", "a.keras", "a.pth", "a.pth.tar"])
 def test_a_damaged_file_is_refused_with_the_reason(file_name, tmp_path):
     path, name = tmp_path / file_name, "densenet121" if "pth" in file_name else "squeezenet"
-    model = build(name)
+    model = source_of(name)
     if file_name == "a.h5":
         write_keras_2(path, layers_of(model))
     elif file_name == "a.weights.h5":
@@ -322,7 +329,7 @@ def test_unknown_weights_are_refused(tmp_path):
     assert "CheXNet is a DenseNet121; received backbone 'squeezenet'" in error_of(model, "chexnet", error=ImpossibleModelError)
     (tmp_path / "a.pth").write_bytes(b"x")
     assert "PyTorch checkpoints can be read for densenet121" in error_of(model, tmp_path / "a.pth", error=ImpossibleModelError)
-    message = error_of(build("densenet121"), "chexnet", tmp_path, name="densenet121")
+    message = error_of(source_of("densenet121"), "chexnet", tmp_path, name="densenet121")
     assert str(tmp_path) in message
     assert "model.pth.tar" in message
     assert "https://github.com/arnoweng/CheXNet" in message

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from automl_cxr import api
+from automl_cxr.api.study import Study
 from automl_cxr.errors import DataError, StudyError, UnknownNameError, UsageError
 from automl_cxr.results import classifier
 from automl_cxr.results.classifier import load_ensemble
@@ -179,14 +180,10 @@ def test_an_ensemble_that_cannot_be_written_leaves_no_folder(finished, monkeypat
 
 
 class TestEvaluation:
-    @pytest.mark.slow
-    def test_a_classifier_of_another_split_is_refused(self, finished, phantoms, ensemble):
-        other = api.search(
-            str(finished.folder.parent / "tiny.toml"), phantoms, name="other", trials=1, epochs=1, image_size=32,
-            batch_size=8, seed=7, runs=finished.folder.parent, executor="inline",
-        )  # fmt: skip
+    def test_a_classifier_of_another_split_is_refused(self, ensemble, prepare):
+        other = prepare(seed=7).store
         with pytest.raises(DataError, match="differs from that of study"):
-            other.evaluate(ensemble)
+            Study(other).evaluate(ensemble)
 
     def test_validation_scores_are_those_of_the_leaderboard(self, finished):
         evaluation = finished.evaluate(finished.best.number, part="valid")

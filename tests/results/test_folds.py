@@ -25,7 +25,7 @@ def folded(tmp_path_factory, phantoms, progress):
     runs = tmp_path_factory.mktemp("runs")
     (runs / "tiny.toml").write_text(TINY_SPACE)
     return api.search(
-        str(runs / "tiny.toml"), phantoms, name="folded", folds=2, trials=2, epochs=1, image_size=16, batch_size=16,
+        str(runs / "tiny.toml"), phantoms, name="folded", folds=2, trials=2, epochs=1, image_size=16, batch_size=64,
         fixed={"n_blocks": 1}, runs=runs, executor="inline", stream=progress,
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from automl_cxr import api
+from automl_cxr.api.study import Study
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.results.corrected_best import correct_best
 from automl_cxr.results.leaderboard import sort_leaderboard
@@ -80,14 +81,10 @@ def test_studies_of_the_same_images_are_ranked_together(finished, tmp_path, phan
         finished.leaderboard(finished)
 
 
-@pytest.mark.slow
-def test_studies_of_other_images_are_ranked_separately(finished, phantoms):
-    runs = finished.folder.parent
-    other = api.search(
-        str(runs / "tiny.toml"), phantoms, name="elsewhere", trials=1, epochs=1, image_size=32, batch_size=8, runs=runs, seed=5,
-        executor="inline",
-    )  # fmt: skip
-    table = finished.leaderboard(other)
+def test_studies_of_other_images_are_ranked_separately(finished, prepare, quick_search):
+    other = prepare(name="elsewhere", seed=5)
+    quick_search(other, trials=1)
+    table = finished.leaderboard(Study(other.store))
     assert table["set"].tolist() == [1, 1, 1, 1, 2]
     assert table["rank"].tolist() == [1, 2, 3, 4, 1]
     assert not {"tied", "p_best"} & set(table)

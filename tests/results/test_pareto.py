@@ -3,6 +3,7 @@
 import pytest
 
 from automl_cxr import api
+from automl_cxr.api.study import Study
 from automl_cxr.errors import StudyError, UnknownNameError
 from automl_cxr.records import TrialState
 from automl_cxr.results.figures.trade_offs import pareto_table
@@ -16,7 +17,7 @@ def study(tmp_path_factory, phantoms):
     runs = tmp_path_factory.mktemp("runs")
     (runs / "tiny.toml").write_text(TINY_SPACE)
     return api.search(
-        str(runs / "tiny.toml"), phantoms, name="two", trials=5, epochs=1, image_size=32, batch_size=8, runs=runs, seed=2,
+        str(runs / "tiny.toml"), phantoms, name="two", trials=5, epochs=1, image_size=32, batch_size=64, runs=runs, seed=2,
         executor="inline", sampler="random", objective=["macro_f1", "parameters"], require="parameters<=500",
     )  # fmt: skip
 
@@ -70,12 +71,10 @@ def test_a_study_of_one_objective_has_no_front(finished):
     assert not {"pareto", "feasible"} & set(finished.leaderboard())
 
 
-@pytest.mark.slow
-def test_a_trial_that_violates_a_requirement_is_not_the_default(study, phantoms):
-    strict = api.search(
-        str(study.folder.parent / "tiny.toml"), phantoms, name="strict", trials=1, epochs=1, image_size=32, batch_size=8,
-        runs=study.folder.parent, executor="inline", require=["macro_f1>=1.1"],
-    )  # fmt: skip
+def test_a_trial_that_violates_a_requirement_is_not_the_default(prepare, quick_search):
+    prepared = prepare(name="strict", require=["macro_f1>=1.1"])
+    quick_search(prepared, trials=1)
+    strict = Study(prepared.store)
     assert strict.best is None
     assert repr(strict).endswith("no trial meets macro_f1>=1.1")
     assert strict.leaderboard()["feasible"].tolist() == [False]

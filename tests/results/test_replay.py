@@ -38,7 +38,7 @@ def promoted(tmp_path_factory, phantoms):
         '[learning_rate]\ntype = "float"\nlow = 1e-3\nhigh = 1e-1\nlog = true\n'
     )
     return api.search(
-        str(runs / "tiny.toml"), phantoms, name="p", trials=4, epochs=3, image_size=32, batch_size=16, sampler="kt-hyperband",
+        str(runs / "tiny.toml"), phantoms, name="p", trials=4, epochs=3, image_size=32, batch_size=64, sampler="kt-hyperband",
         runs=runs, executor="inline", keep_models=2,
     )  # fmt: skip
 

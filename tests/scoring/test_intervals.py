@@ -54,7 +54,7 @@ def test_intervals_cover_the_truth_in_93_to_97_of_100_draws() -> None:
     rng = np.random.default_rng(0)
     covered = dict.fromkeys(truths, 0)
     for number in range(400):
-        found = bootstrap_intervals(draw(rng, 150, images_each=2, same=0.7), list(truths), n_resamples=600, seed=number)
+        found = bootstrap_intervals(draw(rng, 150, images_each=2, same=0.7), list(truths), n_resamples=200, seed=number)
         for name, truth in truths.items():
             covered[name] += found[name].low <= truth <= found[name].high
     shares = {name: count / 400 for name, count in covered.items()}

@@ -20,5 +20,5 @@ def trained(tmp_path_factory, phantoms):
     """Return the study. Its seed gives it a validation part that no other study has."""
     runs = tmp_path_factory.mktemp("runs")
     (runs / "tiny.toml").write_text(SCRATCH_BRANCH)
-    settings = {"trials": 2, "epochs": 1, "image_size": 32, "batch_size": 8, "seed": 3, "keep_models": 1, "executor": "inline"}
+    settings = {"trials": 2, "epochs": 1, "image_size": 32, "batch_size": 64, "seed": 3, "keep_models": 1, "executor": "inline"}
     return api.search(str(runs / "tiny.toml"), phantoms, name="tiny", runs=runs, **settings)

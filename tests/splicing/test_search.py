@@ -24,7 +24,7 @@ FIXED = {"weights": "none", "second_weights": "none"}
 def spliced(trained):
     """Splice a SqueezeNet of random weights with the trained network, and fine-tune one pair."""
     runs = trained.folder.parent
-    return api.splice("squeezenet", "tiny", cuts=["1", "4"], finetune=1, epochs=1, batch_size=16, fixed=FIRST, runs=runs)
+    return api.splice("squeezenet", "tiny", cuts=["1", "4"], finetune=1, epochs=1, batch_size=64, fixed=FIRST, runs=runs)
 
 
 def test_all_pairs_and_single_cuts_are_scored(spliced):
@@ -85,7 +85,7 @@ def test_further_pairs_are_added_to_the_study_and_none_is_trained_twice(spliced)
 def test_a_study_with_other_cuts_is_not_continued(spliced, trained):
     with pytest.raises(StudyMismatchError, match="Repeat its settings, or create another study with --name"):
         api.splice(
-            "squeezenet", "tiny", cuts=["1"], finetune=1, fixed=FIRST, epochs=1, batch_size=16,
+            "squeezenet", "tiny", cuts=["1"], finetune=1, fixed=FIRST, epochs=1, batch_size=64,
             runs=trained.folder.parent,
         )  # fmt: skip
 

@@ -46,7 +46,7 @@ def test_images_below_the_minimum_size_are_not_downscaled():
 def test_a_bracket_increases_the_image_size_with_the_epochs(prepare, tmp_path, hyperband_search):
     (tmp_path / "tiny.toml").write_text(SPACE)
     prepared = prepare(
-        space=str(tmp_path / "tiny.toml"), sampler="kt-hyperband", fidelity="image_size", epochs=3, batch_size=16, image_size=64
+        space=str(tmp_path / "tiny.toml"), sampler="kt-hyperband", fidelity="image_size", epochs=3, batch_size=64, image_size=64
     )
     hyperband_search(prepared)
     store = prepared.store
@@ -74,9 +74,9 @@ def test_a_bracket_increases_the_image_size_with_the_epochs(prepare, tmp_path, h
                 ("3", "64"),
             ]
         assert record.best_epoch > n_parent_epochs, "scores at a lower image size are not compared"
-        replayed = replay_trial(store, record.number)
-        assert replayed.is_same, replayed
-        assert list(replayed.replayed_scores) == [1, 2, 3]
+    replayed = replay_trial(store, promoted[-1].number)
+    assert replayed.is_same, replayed
+    assert list(replayed.replayed_scores) == [1, 2, 3]
     best = store.ranked()[0].number
     assert load_model(str(store.model_file(best))).input_shape == (None, 64, 64, 1)
 
@@ -84,7 +84,7 @@ def test_a_bracket_increases_the_image_size_with_the_epochs(prepare, tmp_path, h
 @pytest.mark.slow
 def test_weights_that_depend_on_the_image_size_are_trained_from_the_start_at_the_larger_size(prepare, tmp_path):
     prepared = prepare(image_size=64)
-    values = {"n_blocks": 1, "filters": 2, "dense_units": 4, "pooling": "flatten", "epochs": 2, "batch_size": 16}
+    values = {"n_blocks": 1, "filters": 2, "dense_units": 4, "pooling": "flatten", "epochs": 2, "batch_size": 64}
     checkpoint = tmp_path / "c.npz"
 
     def run(image_size, **settings):
@@ -102,7 +102,7 @@ def test_weights_that_depend_on_the_image_size_are_trained_from_the_start_at_the
 @pytest.mark.slow
 def test_a_network_that_cannot_be_built_for_a_size_uses_the_next_size(prepare, tmp_path):
     prepared = prepare(image_size=96)
-    config = TrialConfig(family="fused", filters=4, dense_units=4, image_size=48, epochs=1, batch_size=16)
+    config = TrialConfig(family="fused", filters=4, dense_units=4, image_size=48, epochs=1, batch_size=64)
     task = {
         "config": config,
         "images": prepared.images,

@@ -54,7 +54,7 @@ def search(prepared, listener, *, trials, attempts):
 
 SPACE = """
 family = "scratch"
-n_blocks = 2
+n_blocks = 1
 filters = 4
 [dense_units]
 type = "int"
@@ -67,7 +67,7 @@ high = 16
 @pytest.mark.parametrize("folds", [0, 2])
 def test_a_trial_on_a_full_disk_is_retried_then_fails_and_the_others_are_complete(prepare, tmp_path, folds):
     (tmp_path / "tiny.toml").write_text(SPACE)
-    settings = {"space": str(tmp_path / "tiny.toml"), "epochs": 1, "batch_size": 16}
+    settings = {"space": str(tmp_path / "tiny.toml"), "epochs": 1, "batch_size": 64}
     prepared = prepare(**settings, **({"folds": folds} if folds else {}))
     listener = RecordingListener()
     search(prepared, listener, trials=3, attempts={0: 1, 1: 2})
@@ -86,7 +86,7 @@ def test_a_trial_on_a_full_disk_is_retried_then_fails_and_the_others_are_complet
 @pytest.mark.slow
 def test_a_search_that_finds_no_space_ends_with_the_reason_and_continues_later(prepare, tmp_path):
     (tmp_path / "tiny.toml").write_text(SPACE)
-    prepared = prepare(space=str(tmp_path / "tiny.toml"), epochs=1, batch_size=16)
+    prepared = prepare(space=str(tmp_path / "tiny.toml"), epochs=1, batch_size=64)
     with pytest.raises(StudyError, match=r"all 1 trials failed.*The disk is full"):
         search(prepared, RecordingListener(), trials=1, attempts={0: 2})
     search(prepared, RecordingListener(), trials=2, attempts={})

@@ -51,7 +51,7 @@ def task_of(prepared, number, folder):
 
 @pytest.mark.slow
 def test_hyperband_promotes_from_checkpoints_and_records_correct_states(prepare, space, tmp_path, hyperband_search):
-    prepared = prepare(space=space, sampler="kt-hyperband", epochs=4, batch_size=16)
+    prepared = prepare(space=space, sampler="kt-hyperband", epochs=4, batch_size=64)
     hyperband_search(prepared)
     store = prepared.store
     records = store.records()
@@ -62,14 +62,14 @@ def test_hyperband_promotes_from_checkpoints_and_records_correct_states(prepare,
     for record in records:
         is_complete = record.state is TrialState.COMPLETE
         assert max(record.scores) == 4 if is_complete else max(record.scores) < 4
+    again = run(task_of(prepared, promoted[-1].number, tmp_path / "uninterrupted"))
+    assert {**store.record(promoted[-1].parent).scores, **promoted[-1].scores} == again
     for record in promoted:
         parent = store.record(record.parent)
         assert parent.state is TrialState.PRUNED
         assert parent.params == record.params
         assert parent.seed == record.seed
         assert min(record.scores) == max(parent.scores) + 1, "the trial continues after its parent's last epoch"
-        uninterrupted = run(task_of(prepared, record.number, tmp_path / f"again{record.number}"))
-        assert {**parent.scores, **record.scores} == uninterrupted
         with (store.trial_folder(record.number) / "history.csv").open(newline="") as file:
             assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2, 3, 4]
         assert not checkpoint_file(store.checkpoints, record.number).exists()
@@ -81,13 +81,13 @@ def test_hyperband_promotes_from_checkpoints_and_records_correct_states(prepare,
 @pytest.mark.slow
 def test_an_abandoned_trial_continues_from_its_checkpoint(prepare, space, tmp_path, monkeypatch):
     monkeypatch.setattr("automl_cxr.training.trial._CHECKPOINT_SECONDS", 0.0)
-    prepared = prepare(space=space, epochs=4, batch_size=16)
+    prepared = prepare(space=space, epochs=4, batch_size=64)
     store = prepared.store
     store.checkpoints.mkdir()
 
     def objective(driver):
         return TrialObjective(
-            fixed={"image_size": 32, "epochs": 4, "batch_size": 16, **store.spec.space.constants},
+            fixed={"image_size": 32, "epochs": 4, "batch_size": 64, **store.spec.space.constants},
             study_seed=0,
             images=prepared.images,
             weights_folder=None,
@@ -134,7 +134,7 @@ def count_fitted_epochs(epochs):
 
 
 def test_bracket_and_rung_are_recorded(prepare, space, hyperband_search):
-    prepared = prepare(space=space, sampler="kt-hyperband", epochs=4, batch_size=16)
+    prepared = prepare(space=space, sampler="kt-hyperband", epochs=4, batch_size=64)
 
     def execute(objective, proposer):
         proposal = proposer.propose()
@@ -150,7 +150,7 @@ def test_bracket_and_rung_are_recorded(prepare, space, hyperband_search):
 
 @pytest.mark.slow
 def test_a_rung_that_ends_by_early_stopping_can_be_promoted(prepare, space, tmp_path):
-    prepared = prepare(space=space, epochs=9, batch_size=16)
+    prepared = prepare(space=space, epochs=9, batch_size=64)
     values = {**prepared.store.spec.constants, "patience": 1, "learning_rate": 0.1, "filters": 2}
     task = TrialTask(
         config=TrialConfig.from_values(values),

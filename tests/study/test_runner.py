@@ -267,20 +267,39 @@ def test_a_short_search_whose_trials_all_fail_is_an_error(prepare, quick_search)
 
 
 @pytest.mark.slow
-def test_a_trial_that_interrupts_every_driver_fails_after_five_attempts(prepare, quick_search):
+def test_a_trial_during_which_every_driver_dies_fails_after_some_attempts(prepare, quick_search, monkeypatch):
+    monkeypatch.setattr("automl_cxr.study.recorded_proposer._MAX_DEATHS", 3)
     prepared = prepare()
 
     def interrupt(proposal, epoch):
         if proposal.number == 1:
             raise KeyboardInterrupt
 
-    for _ in range(5):
+    for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             quick_search(prepared, trials=3, between_epochs=interrupt)
-    assert prepared.store.record(1).attempts == 5
+    assert prepared.store.record(1).attempts == 3
     assert quick_search(prepared, trials=3, between_epochs=interrupt).ended == [1, 2]
     assert prepared.store.record(1).state is TrialState.FAILED
-    assert "died 5 times" in prepared.store.record(1).error
+    assert "died 3 times" in prepared.store.record(1).error
+
+
+def test_a_trial_is_not_blamed_for_searches_that_die_before_its_last_recorded_epoch(prepare, quick_search, monkeypatch):
+    monkeypatch.setattr("automl_cxr.study.recorded_proposer._MAX_DEATHS", 2)
+    prepared = prepare()
+
+    def interrupt_at(last_epoch):
+        def interrupt(proposal, epoch):
+            if epoch == last_epoch:
+                raise KeyboardInterrupt
+
+        return interrupt
+
+    for epoch in (3, 2, 1, 2, 1):
+        with pytest.raises(KeyboardInterrupt):
+            quick_search(prepared, trials=1, between_epochs=interrupt_at(epoch))
+    quick_search(prepared, trials=1)
+    assert [(record.state, record.attempts) for record in prepared.store.records()] == [(TrialState.COMPLETE, 6)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -299,9 +318,12 @@ def die_while_a_worker_runs_the_trial(_objective, proposer):
 
 
 @pytest.mark.parametrize("die", [die_while_libraries_load, die_while_a_worker_runs_the_trial])
-def test_a_trial_is_not_blamed_for_searches_that_die_while_it_does_not_run_in_their_process(prepare, quick_search, die):
+def test_a_trial_is_not_blamed_for_searches_that_die_while_it_does_not_run_in_their_process(
+    prepare, quick_search, monkeypatch, die
+):
+    monkeypatch.setattr("automl_cxr.study.recorded_proposer._MAX_DEATHS", 2)
     prepared = prepare()
-    for _ in range(6):
+    for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             run_search(
                 prepared.store,
@@ -314,7 +336,7 @@ def test_a_trial_is_not_blamed_for_searches_that_die_while_it_does_not_run_in_th
             )
     quick_search(prepared, trials=2)
     records = prepared.store.records()
-    assert [(record.state, record.attempts) for record in records] == [(TrialState.COMPLETE, 7), (TrialState.COMPLETE, 1)]
+    assert [(record.state, record.attempts) for record in records] == [(TrialState.COMPLETE, 4), (TrialState.COMPLETE, 1)]
 
 
 @pytest.mark.slow

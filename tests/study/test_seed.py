@@ -30,7 +30,7 @@ def search(tmp_path, phantoms):
 
     def search_tiny(folder, seed):
         return api.search(
-            str(tmp_path / "tiny.toml"), phantoms, name="s", trials=2, epochs=2, image_size=32, batch_size=16, seed=seed,
+            str(tmp_path / "tiny.toml"), phantoms, name="s", trials=1, epochs=2, image_size=32, batch_size=64, seed=seed,
             runs=tmp_path / folder, executor="inline",
         )  # fmt: skip
 

@@ -53,16 +53,16 @@ def without_seconds(epochs):
 def test_a_resumed_training_equals_an_uninterrupted_one_exactly(values, until, tmp_path):
     config = TrialConfig.from_values({**values, "seed": 3})
     model, training = training_of(config)
-    whole = list(training.epochs())
+    whole = []
+    for epoch in training.epochs():
+        whole.append(epoch)
+        if epoch.epoch == until:
+            save_checkpoint(training.checkpoint(), tmp_path / "checkpoint.npz")
     expected = predict_probabilities(model, parts()["valid"])
 
-    _, interrupted = training_of(config)
-    for _ in (epochs := interrupted.epochs(until=until)):
-        save_checkpoint(interrupted.checkpoint(), tmp_path / "checkpoint.npz")
     model, resumed = training_of(config)
     resumed.restore(load_checkpoint(tmp_path / "checkpoint.npz"))
     rest = list(resumed.epochs())
-    assert epochs is not None
     assert without_seconds(resumed.history) == without_seconds(whole)
     assert without_seconds(rest) == without_seconds(whole[until:])
     assert np.array_equal(predict_probabilities(model, parts()["valid"]), expected)
@@ -100,26 +100,30 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed(tmp_path):
     assert without_seconds(resumed.history) == without_seconds(whole)
 
 
-@pytest.mark.slow
-def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+@pytest.fixture(scope="module")
+def checkpoint():
+    """Return the checkpoint after one epoch."""
     _, training = training_of(TrialConfig.from_values(SCRATCH))
     next(training.epochs())
-    save_checkpoint(training.checkpoint(), tmp_path / "a.npz")
+    return training.checkpoint()
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_network_is_refused(checkpoint):
     _, other = training_of(TrialConfig.from_values({**SCRATCH, "filters": 5}))
-    other.restore(load_checkpoint(tmp_path / "a.npz"))
+    other.restore(checkpoint)
     with pytest.raises(TrialError, match="its shapes differ"):
         next(other.epochs())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_bytes", [0, 100, 5000])
-def test_a_damaged_checkpoint_is_reported(n_bytes, tmp_path):
-    _, training = training_of(TrialConfig.from_values(SCRATCH))
-    next(training.epochs())
-    save_checkpoint(training.checkpoint(), tmp_path / "a.npz")
-    (tmp_path / "a.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:n_bytes])
-    with pytest.raises(TrialError, match="cannot be read"):
-        load_checkpoint(tmp_path / "a.npz")
+def test_a_damaged_checkpoint_is_reported(checkpoint, tmp_path):
+    save_checkpoint(checkpoint, tmp_path / "a.npz")
+    content = (tmp_path / "a.npz").read_bytes()
+    for n_bytes in (0, 100, 5000):
+        (tmp_path / "a.npz").write_bytes(content[:n_bytes])
+        with pytest.raises(TrialError, match="cannot be read"):
+            load_checkpoint(tmp_path / "a.npz")
     with pytest.raises(TrialError, match="cannot be read"):
         load_checkpoint(tmp_path / "none.npz")
 
@@ -162,11 +166,8 @@ def test_a_training_can_be_resumed_with_smaller_parts_of_batches(optimizer, tmp_
 
 
 @pytest.mark.slow
-def test_a_failed_write_leaves_the_previous_checkpoint_and_no_partial_file(tmp_path, monkeypatch):
-    config = TrialConfig.from_values({**SCRATCH, "seed": 3})
-    _, interrupted = training_of(config)
-    next(interrupted.epochs())
-    save_checkpoint(interrupted.checkpoint(), tmp_path / "checkpoint.npz")
+def test_a_failed_write_leaves_the_previous_checkpoint_and_no_partial_file(checkpoint, tmp_path, monkeypatch):
+    save_checkpoint(checkpoint, tmp_path / "checkpoint.npz")
     before = (tmp_path / "checkpoint.npz").read_bytes()
 
     def full(*_):
@@ -174,6 +175,6 @@ def test_a_failed_write_leaves_the_previous_checkpoint_and_no_partial_file(tmp_p
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
-        save_checkpoint(interrupted.checkpoint(), tmp_path / "checkpoint.npz")
+        save_checkpoint(checkpoint, tmp_path / "checkpoint.npz")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.npz"]
     assert (tmp_path / "checkpoint.npz").read_bytes() == before

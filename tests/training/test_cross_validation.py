@@ -27,7 +27,7 @@ SMALL = {
     "filters": 4,
     "dense_units": 8,
     "epochs": 2,
-    "batch_size": 16,
+    "batch_size": 64,
     "augmentation": 0.5,
     "seed": 5,
 }

@@ -34,6 +34,7 @@ from automl_cxr.engine.trial_batches import Batch, Event, failing
 from automl_cxr.errors import OutOfMemoryError, TrialTimeoutError, WorkerDiedError
 
 _CHECK_SECONDS = 0.25  # between two checks of the time and the memory of a busy worker
+_LOADING_SECONDS = 600.0  # to load the libraries of the objective, in addition to the time of the trials
 _EXIT_TIMEOUT_SECONDS = 10.0  # to wait for a worker to exit by itself
 _MAX_LOST_STARTS = 5  # processes of one batch that are killed before it begins; each start takes seconds
 _BEGIN, _ADVANCE, _ABANDON = "begin", "advance", "abandon"
@@ -45,7 +46,8 @@ class WorkerLimits:
     """Limits of a worker. None means no limit.
 
     Attributes:
-        seconds: Wall seconds of a trial. The limit of a batch is that of its trials in total.
+        seconds: Wall seconds of a trial. The limit of a batch is that of its trials in total. The time in which a new process
+            loads its libraries is not included.
         memory: Bytes of memory; the worker is killed above them. Memory-mapped files, such as images, are not counted: all
             processes share their pages, and the system can free them at any time.
         watermark: Bytes of memory after a batch, above which the next batch gets a new process.
@@ -92,7 +94,7 @@ class Worker:
             self._start()
         self._proposals, self._has_begun, self._n_lost_starts = proposals, False, 0
         self._running, self._reported = {proposal.number for proposal in proposals}, set()
-        self._deadline = time.monotonic() + (self._limits.seconds or float("inf")) * len(proposals)
+        self._deadline = time.monotonic() + _LOADING_SECONDS + self._seconds_of_batch
         self._send((_BEGIN, proposals))
 
     def advance(self, stopped: Collection[int] = ()) -> list[Event]:
@@ -110,6 +112,10 @@ class Worker:
         self._running.difference_update(number for number, event in events if isinstance(event, TrialEnd))
         self._reported |= self._running
         return events
+
+    @property
+    def _seconds_of_batch(self) -> float:
+        return (self._limits.seconds or float("inf")) * len(self._proposals)
 
     @property
     def is_running(self) -> bool:
@@ -164,6 +170,7 @@ class Worker:
                 return reply
             if reply == _BEGUN:
                 self._has_begun = True
+                self._deadline = time.monotonic() + self._seconds_of_batch
             elif reply == _DEAD:
                 code = self._wait_for_exit()
                 if code != -signal.SIGKILL or self._has_begun or self._n_lost_starts == _MAX_LOST_STARTS:

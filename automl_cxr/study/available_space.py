@@ -45,18 +45,6 @@ def restrict_to_available(space: Space, weights_folder: str | None) -> tuple[Spa
     return _restrict(space, removed), tuple(sorted(left_out))
 
 
-def restrict_image_size(space: Space, image_size: int) -> Space:
-    """Leave out the image sizes of a space that are larger than those of the study; trials then use the study's size.
-
-    Args:
-        space: A space in which ``image_size`` is a choice, if it is searched.
-        image_size: Image size of the study, in pixels.
-    """
-    sizes = [parameter for parameter in space.parameters if parameter.name == "image_size" and isinstance(parameter, Choice)]
-    larger = {value for size in sizes for value in size.values if int(value) > image_size}
-    return _restrict(space, {"image_size": larger})
-
-
 def _restrict(space: Space, removed: Mapping[str, Collection[Value]]) -> Space:
     """Return a space without some values, and without all that is then impossible or has no effect."""
     remaining: dict[str, Parameter] = {}
@@ -67,9 +55,6 @@ def _restrict(space: Space, removed: Mapping[str, Collection[Value]]) -> Space:
     family = remaining.get("family")
     families = family.values if isinstance(family, Choice) else (space.constants.get("family", TrialConfig().family),)
     constants = {name: value for name, value in space.constants.items() if set(used_by_of(name).families) & set(families)}
-    points = (
-        {name: value for name, value in point.items() if name in remaining or name != "image_size"} for point in space.portfolio
-    )
     portfolio = tuple(
         point for point in points if all(name in remaining and remaining[name].contains(value) for name, value in point.items())
     )

@@ -14,7 +14,7 @@ from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.scoring.metrics import find_normal_class
 from automl_cxr.scoring.objectives import Requirement, check_objectives, needs_normal_class
 from automl_cxr.study.automatic_settings import AUTO_FOLDS, choose_image_size
-from automl_cxr.study.available_space import describe_left_out, restrict_image_size, restrict_to_available
+from automl_cxr.study.available_space import describe_left_out, restrict_to_available
 from automl_cxr.study.fidelity import check_fidelity
 from automl_cxr.study.option_fields import options_of
 from automl_cxr.study.options import AUTO, SearchOptions
@@ -161,8 +161,7 @@ def choose_space(
 ) -> ChosenSpace:
     """Return the space, checked with the fixed hyperparameters, and the image size.
 
-    The space auto is restricted to the pretrained weights that are on this machine when the study is created, and to images
-    that are not larger than those of the study.
+    The space auto is restricted to the pretrained weights that are on this machine when the study is created.
 
     Raises:
         UnknownNameError: The space, or a hyperparameter in it, does not exist.
@@ -179,7 +178,7 @@ def choose_space(
         if chosen == AUTO_SPACE:
             available, left_out = restrict_to_available(parse_space(text, name=name), settings["weights_folder"])
             image_size = image_size or choose_image_size(available.fix(fixed))
-            text = to_toml(restrict_image_size(available, image_size))
+            text = to_toml(available)
             notes.extend([describe_left_out(left_out)] if left_out else [])
     original_space = check_space(parse_space(text, name=name))
     space = check_space(original_space.fix(fixed))

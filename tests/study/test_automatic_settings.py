@@ -48,9 +48,3 @@ def test_a_space_with_images_larger_than_those_of_the_study_is_refused(prepare, 
     with pytest.raises(UsageError, match=r"received 64 in space sizes and --image-size 32. Use --image-size 64"):
         prepare(space=str(file))
     assert prepare(space=str(file), image_size=64, name="large").store.spec.space.preset() == {"image_size": 32}
-
-
-def test_a_study_of_smaller_images_leaves_out_the_larger_image_size(prepare):
-    space = prepare(space="auto", fixed={"family": "scratch"}, image_size=64, pruner=None).store.spec.space
-    assert "image_size" not in space.names
-    assert space.portfolio, "the points remain, without the image size"

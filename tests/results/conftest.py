@@ -29,6 +29,6 @@ def finished(tmp_path_factory, phantoms):
     runs = tmp_path_factory.mktemp("runs")
     (runs / "tiny.toml").write_text(TINY_SPACE)
     return api.search(
-        str(runs / "tiny.toml"), phantoms, name="done", trials=4, epochs=2, image_size=32, batch_size=64, runs=runs,
+        str(runs / "tiny.toml"), phantoms, name="done", trials=4, epochs=2, image_size=32, batch_size=8, runs=runs,
         executor="inline", keep_models=3,
     )  # fmt: skip

@@ -56,7 +56,9 @@ def _restrict(space: Space, removed: Mapping[str, Collection[Value]]) -> Space:
     families = family.values if isinstance(family, Choice) else (space.constants.get("family", TrialConfig().family),)
     constants = {name: value for name, value in space.constants.items() if set(used_by_of(name).families) & set(families)}
     portfolio = tuple(
-        point for point in space.portfolio if all(name in remaining and remaining[name].contains(value) for name, value in point.items())
+        point
+        for point in space.portfolio
+        if all(name in remaining and remaining[name].contains(value) for name, value in point.items())
     )
     return Space(space.name, constants, tuple(remaining.values()), space.description, portfolio)
 

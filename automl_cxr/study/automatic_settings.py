@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from automl_cxr.config import TrialConfig
-from automl_cxr.engine.space import Choice, Space
+from collections.abc import Collection
 
 AUTO_FOLDS = 5
 MAX_FOLDED_IMAGES = 6000
@@ -21,14 +20,6 @@ def choose_folds(n_images: int) -> int:
     return AUTO_FOLDS if n_images < MAX_FOLDED_IMAGES else 0
 
 
-def choose_image_size(space: Space) -> int:
-    """Return the image size in pixels for a space: larger if it has families of pretrained networks."""
-    return PRETRAINED_IMAGE_SIZE if _PRETRAINED_FAMILIES & set(families_of(space)) else DEFAULT_IMAGE_SIZE
-
-
-def families_of(space: Space) -> tuple[str, ...]:
-    """List the families of networks in a space."""
-    searched = next((parameter for parameter in space.parameters if parameter.name == "family"), None)
-    if isinstance(searched, Choice):
-        return tuple(map(str, searched.values))
-    return (str(space.constants.get("family", TrialConfig().family)),)
+def choose_image_size(families: Collection[str]) -> int:
+    """Return the image size in pixels for families of networks: larger if some of them are pretrained."""
+    return PRETRAINED_IMAGE_SIZE if _PRETRAINED_FAMILIES & set(families) else DEFAULT_IMAGE_SIZE

@@ -17,7 +17,7 @@ from automl_cxr.architectures import FAMILIES
 from automl_cxr.config import TrialConfig
 from automl_cxr.engine.space import Space, Value
 from automl_cxr.records import SplitRecord
-from automl_cxr.study.automatic_settings import families_of
+from automl_cxr.study.spaces import families_of
 
 SHORTEST_SECONDS = 180.0
 """Time limit below which nothing is measured, because the measurement would take too much of it."""

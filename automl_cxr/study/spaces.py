@@ -9,8 +9,9 @@ from automl_cxr.config import TrialConfig, used_by_of
 from automl_cxr.engine.space import Choice, Space, Value, parse_space
 from automl_cxr.errors import SpaceError, UnknownNameError, UsageError
 
-# All trials of a study share these values: its decoded images, stopping rules and records depend on them.
-_STUDY_OPTIONS = ("seed", "fit", "epochs")
+# All trials of a study share these values: its decoded images, stopping rules and records depend on them. A space may search
+# image sizes that are not larger than that of the study.
+_STUDY_OPTIONS = ("seed", "image_size", "fit", "epochs")
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -64,6 +65,14 @@ def read_space(name: str) -> str:
         raise SpaceError(f"The space {path} cannot be read ({error}).") from error
 
 
+def families_of(space: Space) -> tuple[str, ...]:
+    """List the families of networks in a space."""
+    searched = next((parameter for parameter in space.parameters if parameter.name == "family"), None)
+    if isinstance(searched, Choice):
+        return tuple(map(str, searched.values))
+    return (str(space.constants.get("family", TrialConfig().family)),)
+
+
 def check_space(space: Space) -> Space:
     """Check that every name in a space is a hyperparameter and that every value is valid; return the space.
 
@@ -85,7 +94,8 @@ def check_space(space: Space) -> Space:
             except UsageError as error:
                 raise SpaceError(f"Space '{space.name}': {error}") from error
     for name in _STUDY_OPTIONS:
-        if name in space.names:
+        is_searched_size = name == "image_size" and name not in space.constants
+        if name in space.names and not is_searched_size:
             option = name.replace("_", "-")
             raise SpaceError(f"Space '{space.name}': '{name}' belongs to the study (--{option}) and cannot be part of a space.")
     return space

@@ -6,7 +6,7 @@ from automl_cxr.errors import UsageError
 from automl_cxr.study.automatic_settings import MAX_FOLDED_IMAGES, choose_folds, choose_image_size
 from automl_cxr.study.options import SearchOptions
 from automl_cxr.study.settings import resolve_settings
-from automl_cxr.study.spaces import load_space
+from automl_cxr.study.spaces import families_of, load_space
 
 
 def test_small_data_sets_are_divided_into_folds():
@@ -16,7 +16,7 @@ def test_small_data_sets_are_divided_into_folds():
 
 @pytest.mark.parametrize(("space", "size"), [("auto", 224), ("transfer", 224), ("scratch", 112), ("fused", 112)])
 def test_pretrained_networks_have_larger_images(space, size):
-    assert choose_image_size(load_space(space)) == size
+    assert choose_image_size(families_of(load_space(space))) == size
 
 
 def test_a_study_of_the_space_auto_has_folds_and_the_pruner_for_them(prepare):

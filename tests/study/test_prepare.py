@@ -274,7 +274,7 @@ def test_default_names_of_folders_with_dots_differ(tmp_path, phantoms):
         (tmp_path / version).mkdir()
     (tmp_path / "table.csv").write_text("path,label\n")
     names = [_default_name(SearchOptions(data=str(tmp_path / name))) for name in ("v1.2", "v1.3", "table.csv")]
-    assert names == ["scratch-v1.2", "scratch-v1.3", "scratch-table"]
+    assert names == ["auto-v1.2", "auto-v1.3", "auto-table"]
 
 
 class TestOpening:

@@ -1,6 +1,7 @@
 """The import rules: which package may import which, where each library may be imported, and what `--help` may load."""
 
 import ast
+import functools
 import graphlib
 import json
 import subprocess
@@ -84,14 +85,15 @@ HEAVY = (
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 
-def imported_names(module: str) -> set[str]:
+@functools.cache  # a parse of all modules takes seconds
+def imported_names(module: str) -> frozenset[str]:
     names = set()
     for node in ast.walk(ast.parse((PACKAGE / module).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
 
 
 def package_of(module: str) -> str:

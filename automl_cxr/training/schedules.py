@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -70,19 +71,44 @@ def build_rate(config: TrialConfig, phase: Phase, *, n_steps: int) -> float | ke
     Args:
         config: The schedule and its settings.
         phase: The phase of the optimizer.
-        n_steps: Number of batches of an epoch.
+        n_steps: Number of batches of an epoch, or of their parts if gradients are accumulated.
     """
     if not changes_by_step(config):
         return phase.learning_rate
-    n_all = phase.n_epochs * n_steps
+    n_all = phase.n_epochs * n_steps / config.gradient_accumulation
     n_rising = config.warmup * n_all
-    return keras.optimizers.schedules.CosineDecay(
+    schedule = keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0 if n_rising > 0 else phase.learning_rate,
         warmup_target=phase.learning_rate if n_rising > 0 else None,
         warmup_steps=n_rising,
         decay_steps=n_all - n_rising,
         alpha=1.0 if config.schedule == "constant" else 0.0,  # the final rate as a share of the highest
     )
+    return schedule if config.gradient_accumulation == 1 else RateOfUpdates(schedule, config.gradient_accumulation)
+
+
+@keras.saving.register_keras_serializable(package="automl_cxr")
+class RateOfUpdates(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule in updates of the weights, for an optimizer that counts the parts of the batches of each update.
+
+    Args:
+        schedule: The schedule.
+        n_parts: Number of parts of a batch.
+    """
+
+    def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, n_parts: int) -> None:
+        self.schedule = schedule
+        self.n_parts = n_parts
+
+    def __call__(self, step: Any) -> Any:
+        return self.schedule(keras.ops.floor_divide(step, self.n_parts))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"schedule": keras.saving.serialize_keras_object(self.schedule), "n_parts": self.n_parts}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> RateOfUpdates:
+        return cls(keras.saving.deserialize_keras_object(config["schedule"]), config["n_parts"])
 
 
 def scheduled_learning_rate(config: TrialConfig, phase: Phase, monitored: Sequence[float], *, within: float = 0.5) -> float:

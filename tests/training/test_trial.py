@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import json
+import math
 
 import keras
 import pytest
@@ -132,8 +133,11 @@ def test_the_files_distinguish_two_phases(prepared, tmp_path, monkeypatch):
     assert "phase 1: 9 trainable parameters, at most 2 epochs, highest learning rate 0.001\n" in log
     assert "phase 2: 29 trainable parameters, at most 1 epochs, highest learning rate 0.0001\n" in log
     with (tmp_path / "a" / "history.csv").open(newline="") as file:
-        rows = [(row["epoch"], row["phase"], row["learning_rate"]) for row in csv.DictReader(file)]
-    assert rows == [("1", "1", "0.001"), ("2", "1", "0.0005"), ("3", "2", "0.0001")]
+        rows = [(row["epoch"], row["phase"], float(row["learning_rate"])) for row in csv.DictReader(file)]
+    cosine = [0.5 * (1 + math.cos(math.pi * done)) for done in (0.25, 0.75, 0.5)]  # in the middle of each epoch of its phase
+    expected = [("1", "1", 1e-3 * cosine[0]), ("2", "1", 1e-3 * cosine[1]), ("3", "2", 1e-4 * cosine[2])]
+    assert [row[:2] for row in rows] == [row[:2] for row in expected]
+    assert [row[2] for row in rows] == pytest.approx([row[2] for row in expected])
 
 
 def test_a_trial_on_features_saves_predictions_of_the_whole_network(prepared, tmp_path, monkeypatch):

@@ -15,11 +15,11 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable . --group dev
 	touch $@
 
-demo: $(INSTALLED)  ## a small search on phantom radiographs, its leaderboard and an ensemble
+demo: $(INSTALLED)  ## a small search on phantom radiographs, its leaderboard and its report
 	$(BIN)/automl-cxr search --study demo
 	$(BIN)/automl-cxr leaderboard demo
-	$(BIN)/automl-cxr ensemble build demo --top 3
-	@echo "Look at it with:  $(BIN)/automl-cxr dashboard"
+	$(BIN)/automl-cxr report demo --out demo-report.html
+	@echo "Open the report: $(CURDIR)/demo-report.html    Browse the trials: $(BIN)/automl-cxr dashboard"
 
 test: $(INSTALLED)  ## tests; those that need a GPU or real radiographs (AUTOML_CXR_TEST_DATA) are skipped without them
 	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not postgres and not slow'

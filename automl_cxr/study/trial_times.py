@@ -39,7 +39,8 @@ class TrialTimes:
         config = self._config(values)
         records = [record for record in self._finished() if self._config(record.params).family == config.family]
         if not records:
-            return self._planned.get(config.family)
+            longest = max(self._planned.values(), default=None)  # for a family without a point in the portfolio
+            return self._planned.get(config.family, longest)
         if FAMILIES[config.family].has_gradient_steps:
             return max(record.seconds or 0.0 for record in records)
         return self._estimate_probe(config, records)

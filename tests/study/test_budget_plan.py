@@ -53,6 +53,7 @@ def test_a_trial_that_cannot_end_in_time_does_not_start(prepare, quick_search):
     planned = TrialTimes(prepared.store, {"scratch": 61.0})
     check = BudgetCheck(Budget(n_trials=None, seconds=60, keep_models=1), prepared.store, times=planned)
     assert not check.fits({"filters": 16})
+    assert not check.fits({"family": "fused"}), "a family that was not measured is assumed to take the longest planned time"
     quick_search(prepared, trials=1)
     assert check.fits({"filters": 16}), "a finished trial took a hundredth of a second"
 

@@ -245,7 +245,7 @@ class SearchOptions(OptionSet):
         low=1,
         setting="epochs",
         default=30,
-        default_text="30; with --time fewer, if fewer are needed for several trials",
+        default_text="30; fewer with --time, if 30 epochs leave time for too few trials",
     )
     batch_size: int | None = option_field(
         "Images per gradient step.",
@@ -283,8 +283,8 @@ class SearchOptions(OptionSet):
         default_text=f"{DEFAULT_TRIALS} if no other limit is set and the sampler has no fixed number of trials",
     )
     seconds: float | None = option_field(
-        "Wall time of this search, with the preparation of the images and the ensemble at its end. Step times are then "
-        "measured, and the number of epochs follows from them.",
+        "Wall time of this search, with the preparation of the images and the ensemble at its end. A new study with at least "
+        "3 minutes measures the time of training steps and chooses the number of epochs from it.",
         Section.BUDGET,
         flag="time",
         kind="duration",

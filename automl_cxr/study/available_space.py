@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
 
-from automl_cxr.architectures import IMAGENET, parse_backbone_layers
+from automl_cxr.architectures import BACKBONES, IMAGENET, parse_backbone_layers
 from automl_cxr.config import TrialConfig, used_by_of
 from automl_cxr.engine.space import Choice, Parameter, Space, Value
 from automl_cxr.weight_files import list_weights
@@ -31,7 +31,8 @@ def restrict_to_available(space: Space, weights_folder: str | None) -> tuple[Spa
     Returns:
         The space, and the backbones that were left out.
     """
-    available = {row.backbone for row in list_weights(weights_folder) if row.weights == IMAGENET and row.file is not None}
+    available = {name for name, backbone in BACKBONES.items() if not backbone.has_weights}
+    available |= {row.backbone for row in list_weights(weights_folder) if row.weights == IMAGENET and row.file is not None}
     removed: dict[str, set[Value]] = {}  # values that no point may have, by parameter
     left_out: set[str] = set()
     for parameter in space.parameters:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,12 @@ from automl_cxr.cache_folder import cache_folder
 from automl_cxr.data.cache import DecodedImages, decode_dataset
 from automl_cxr.data.content_hashes import hash_files
 from automl_cxr.data.dataset import Dataset, load_dataset
+from automl_cxr.data.image_sizes import typical_side
 from automl_cxr.data.phantoms import draw_phantoms
 from automl_cxr.data.split import Split, fold_dataset, split_dataset
 from automl_cxr.errors import DataError
 from automl_cxr.records import PartRecord, SplitRecord
-from automl_cxr.study.automatic_settings import choose_folds
+from automl_cxr.study.automatic_settings import choose_folds, limit_enlargement
 from automl_cxr.study.image_hashes import ImageHashes, short_hashes
 from automl_cxr.study.options import AUTO
 
@@ -59,17 +60,16 @@ def phantom_data(notes: list[str]) -> str:
     return str(draw_phantoms(cache_folder() / "phantoms"))
 
 
-def load_images(data: str, settings: dict[str, Any], notes: list[str], on_progress: OnProgress | None = None) -> StudyImages:
-    """Read a data set, split it, and decode its training and validation images.
+def read_dataset(data: str, settings: Mapping[str, Any], notes: list[str]) -> Dataset:
+    """Read the table of a data set.
 
     Args:
         data: Folder or table of images.
         settings: Settings of the study, as ``resolve_settings`` returns them.
         notes: List to which messages for the user are appended.
-        on_progress: Called with the number of decoded images and of all images.
 
     Raises:
-        DataError: The data are unusable: no known layout, too few patients, or a class without readable images.
+        DataError: The data have no known layout, or fewer than two classes.
     """
     dataset = load_dataset(
         data,
@@ -82,6 +82,41 @@ def load_images(data: str, settings: dict[str, Any], notes: list[str], on_progre
     notes.extend(dataset.notes)
     if dataset.ignored:
         notes.append(_ignored_note(dataset))
+    return dataset
+
+
+def choose_automatic_size(dataset: Dataset, image_size: int, notes: list[str]) -> int:
+    """Return the image size in pixels of a study for which none was requested; add a note if it depends on the images.
+
+    Args:
+        dataset: The data set, some images of which are decoded.
+        image_size: The size for large images.
+        notes: List to which messages for the user are appended.
+    """
+    side = typical_side(dataset)
+    limited = image_size if side is None else limit_enlargement(image_size, side)
+    if limited < image_size:
+        notes.append(
+            f"The images have about {side} pixels and are enlarged to {limited}, because larger inputs take more time and "
+            "contain no further detail; --image-size changes it."
+        )
+    return limited
+
+
+def load_images(
+    dataset: Dataset, settings: Mapping[str, Any], notes: list[str], on_progress: OnProgress | None = None
+) -> StudyImages:
+    """Split a data set, and decode its training and validation images.
+
+    Args:
+        dataset: The data set.
+        settings: Settings of the study, as ``resolve_settings`` returns them.
+        notes: List to which messages for the user are appended.
+        on_progress: Called with the number of decoded images and of all images.
+
+    Raises:
+        DataError: The data are unusable: too few patients, or a class without readable images.
+    """
     split = split_dataset(
         dataset,
         list(dataset.table["image"]),

@@ -16,7 +16,15 @@ from automl_cxr.storage.passwords import command_without_passwords
 from automl_cxr.study.automatic_settings import DEFAULT_IMAGE_SIZE
 from automl_cxr.study.budget import trial_deadline
 from automl_cxr.study.budget_plan import SHORTEST_SECONDS, BudgetPlan, plan_budget
-from automl_cxr.study.data_preparation import OnProgress, StudyImages, digest_table, load_images, phantom_data
+from automl_cxr.study.data_preparation import (
+    OnProgress,
+    StudyImages,
+    choose_automatic_size,
+    digest_table,
+    load_images,
+    phantom_data,
+    read_dataset,
+)
 from automl_cxr.study.image_hashes import HASHES_FILE, ImageHashes
 from automl_cxr.study.model_sources import find_sources
 from automl_cxr.study.options import ALLOW, SearchOptions
@@ -102,9 +110,12 @@ def prepare_study(
         space = choose_space(options, existing_spec, settings, notes)
         check_search_methods(settings, space.name, space.toml)
         data = _choose_data(options, existing_spec, notes)
-        images = load_images(data, {**settings, "image_size": space.image_size}, notes, on_progress)
-        settings = settle_folds({**settings, "image_size": space.image_size}, images.split.n_folds)
-        dataset, split, decoded = images.dataset, images.split, images.decoded
+        dataset = read_dataset(data, settings, notes)
+        is_given = settings["image_size"] is not None
+        image_size = space.image_size if is_given else choose_automatic_size(dataset, space.image_size, notes)
+        images = load_images(dataset, {**settings, "image_size": image_size}, notes, on_progress)
+        settings = settle_folds({**settings, "image_size": image_size}, images.split.n_folds)
+        split, decoded = images.split, images.decoded
         is_planned = existing is None and options.seconds is not None and options.seconds >= SHORTEST_SECONDS
         plan_of_time = _plan_budget(options, space, settings, images, started, notes) if is_planned else None
         if plan_of_time is not None and options.epochs is None:
@@ -257,7 +268,8 @@ def prepare_images(options: SearchOptions, *, on_progress: OnProgress | None = N
     notes: list[str] = []
     image_size = options.image_size or DEFAULT_IMAGE_SIZE
     settings = resolve_settings(dataclasses.replace(options, folds=options.folds or 0, image_size=image_size), None)
-    images = load_images(_choose_data(options, None, notes), settings, notes, on_progress)
+    dataset = read_dataset(_choose_data(options, None, notes), settings, notes)
+    images = load_images(dataset, settings, notes, on_progress)
     weights_folder = _as_path(settings["weights_folder"])
     return PreparedImages(images, settings["image_size"], settings["fit"], weights_folder, tuple(notes))
 

@@ -13,12 +13,12 @@ from automl_cxr.engine.space import Space, Value, parse_space, to_toml
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.scoring.metrics import find_normal_class
 from automl_cxr.scoring.objectives import Requirement, check_objectives, needs_normal_class
-from automl_cxr.study.automatic_settings import AUTO_FOLDS, choose_image_size
+from automl_cxr.study.automatic_settings import AUTO_FOLDS, AUTO_IMAGE_SIZE
 from automl_cxr.study.available_space import describe_left_out, restrict_to_available
 from automl_cxr.study.fidelity import check_fidelity
 from automl_cxr.study.option_fields import options_of
 from automl_cxr.study.options import AUTO, SearchOptions
-from automl_cxr.study.spaces import boundary_values, check_space, families_of, read_space, refuse_unused, refuse_unused_fixed
+from automl_cxr.study.spaces import boundary_values, check_space, read_space, refuse_unused, refuse_unused_fixed
 from automl_cxr.study.spec import TRIAL_SETTINGS, StudySpec, resolve_path
 
 DEFAULT_SPACE = AUTO_SPACE = "auto"
@@ -177,7 +177,7 @@ def choose_space(
         name, text = Path(chosen).stem, read_space(chosen)
         if chosen == AUTO_SPACE:
             available, left_out = restrict_to_available(parse_space(text, name=name), settings["weights_folder"])
-            image_size = image_size or choose_image_size(families_of(available.fix(fixed)))
+            image_size = image_size or AUTO_IMAGE_SIZE
             text = to_toml(available)
             notes.extend([describe_left_out(left_out)] if left_out else [])
     original_space = check_space(parse_space(text, name=name))

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from automl_cxr.data.patient_folds import patient_folds
+from automl_cxr.training.standardisation import Standardisation
 
-CANDIDATES = np.logspace(-4, 1, 11)
-"""Candidates of C, the inverse of the regularisation strength."""
+CANDIDATES = tuple(np.logspace(-4, 1, 11))
+"""Candidates of C, the inverse of the regularisation strength, in ascending order."""
 
 _N_FOLDS = (5, 3, 2)  # the first number is used for which every class is in the training images of every fold
-_CONSTANT = 1e-6  # ratio of standard deviation to magnitude below which a feature is regarded as constant
 _MAX_ITERATIONS = 1000
 _TOLERANCE = 1e-3  # of the gradient; scores do not change below it
 _TINY = 1e-12
@@ -54,6 +54,8 @@ def fit_logistic(
     n_classes: int,
     seed: int,
     c: float = 0.0,
+    candidates: Sequence[float] = CANDIDATES,
+    standardise: bool = True,
 ) -> LogisticFit:
     """Fit a softmax layer by L2-regularised logistic regression.
 
@@ -65,16 +67,29 @@ def fit_logistic(
         n_classes: Number of classes.
         seed: Seed of the folds.
         c: Inverse of the regularisation strength; 0 chooses the candidate with the lowest out-of-fold loss.
+        candidates: Candidates of C in ascending order.
+        standardise: Whether features are standardised; otherwise only their means are subtracted.
     """
+
+    def prepare(rows: slice | np.ndarray) -> _Regression:
+        return _Regression(features[rows], labels[rows], weights[rows], standardise=standardise)
+
     with threadpool_limits(1):  # the matrices are small
-        losses = {} if c > 0 else _left_out_losses(features, labels, weights, patients, n_classes=n_classes, seed=seed)
-        chosen = c if c > 0 else min(losses, key=losses.__getitem__, default=float(np.median(CANDIDATES)))
-        kernel, bias = _Regression(features, labels, weights).fit(chosen)
+        losses = {} if c > 0 else _left_out_losses(prepare, features, labels, weights, patients, candidates, seed=seed)
+        chosen = c if c > 0 else min(losses, key=losses.__getitem__, default=float(np.median(candidates)))
+        kernel, bias = prepare(slice(None)).fit(chosen)
     return LogisticFit(kernel, bias, c=chosen, left_out_loss=losses)
 
 
 def _left_out_losses(
-    features: np.ndarray, labels: np.ndarray, weights: np.ndarray, patients: Sequence[str], *, n_classes: int, seed: int
+    prepare: Callable[[np.ndarray], _Regression],
+    features: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    patients: Sequence[str],
+    candidates: Sequence[float],
+    *,
+    seed: int,
 ) -> dict[float, float]:
     """Return the weighted log loss of candidates on left-out patients; empty if there are too few patients for folds.
 
@@ -85,9 +100,9 @@ def _left_out_losses(
     if folds is None:
         return {}
     left_out = [folds == fold for fold in range(folds.max() + 1)]
-    regressions = [_Regression(features[~rows], labels[~rows], weights[~rows]) for rows in left_out]
+    regressions = [prepare(~rows) for rows in left_out]
     losses: dict[float, float] = {}
-    for c in CANDIDATES:
+    for c in candidates:
         total = 0.0
         for rows, regression in zip(left_out, regressions, strict=True):
             predicted = LogisticFit(*regression.fit(c), c=c, left_out_loss={}).predict(features[rows])
@@ -100,20 +115,17 @@ def _left_out_losses(
 
 
 class _Regression:
-    """A logistic regression on standardised features. Each fit starts from the solution of the previous one.
+    """A logistic regression on standardised or centred features. Each fit starts from the solution of the previous one.
 
     If there are more features than images, it runs in the space that the images span. The solution is the same, because the
     penalty does not depend on the rotation.
     """
 
-    def __init__(self, features: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> None:
+    def __init__(self, features: np.ndarray, labels: np.ndarray, weights: np.ndarray, *, standardise: bool) -> None:
         from sklearn.linear_model import LogisticRegression
 
-        features = features.astype(np.float64)
-        deviation = features.std(axis=0)
-        self._mean = features.mean(axis=0)
-        varies = deviation > _CONSTANT * (np.abs(self._mean) + deviation)
-        self._scale = np.where(varies, 1 / np.where(varies, deviation, 1.0), 0.0)
+        found = Standardisation.fit(features)
+        self._mean, self._scale = found.mean, found.scale if standardise else np.ones(len(found.scale))
         self._inputs = (features - self._mean) * self._scale
         self._basis = None
         if self._inputs.shape[1] > self._inputs.shape[0]:

@@ -20,15 +20,13 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.data.downscaled import downscaled_images
 from automl_cxr.model.build import build_model
 from automl_cxr.model.freezing import BACKBONE
-from automl_cxr.model.probe import PROBABILITIES
 from automl_cxr.model.transfer import backbone_on_pixels
 from automl_cxr.records import EpochRecord, FoldRecord, PartRecord, SplitRecord
 from automl_cxr.training.datasets import LabelledPart
 from automl_cxr.training.epoch_tracker import EpochTracker
 from automl_cxr.training.frozen_features import pooled_features
-from automl_cxr.training.logistic import LogisticFit, fit_logistic
 from automl_cxr.training.phase_inputs import compare_with_pixels
-from automl_cxr.training.sampling import image_weights
+from automl_cxr.training.probe_head import ProbeHead
 from automl_cxr.training.schedules import Phase
 from automl_cxr.training.trial import finish_trial, valid_predictions
 from automl_cxr.training.trial_costs import measure_costs
@@ -69,21 +67,21 @@ def run_probe(task: TrialTask) -> Generator[EpochRecord | FoldRecord, None, Tria
             fit_started = time.monotonic()
             is_fitted = np.asarray(split.folds) != fold if fold else np.ones(len(train.images), bool)
             is_scored = ~is_fitted if fold else np.ones(len(judged.images), bool)
-            fit = _fit(features[is_train][is_fitted], _rows(train, is_fitted), task.config, n_classes)
+            head = ProbeHead.fit(features[is_train][is_fitted], _rows(train, is_fitted), task.config, n_classes=n_classes)
             scored = features[is_train][is_scored] if fold else features[~is_train]
-            probabilities[is_scored] = fit.predict(scored)
+            probabilities[is_scored] = head.predict(scored)
             labels = np.asarray(judged.labels, np.int64)[is_scored]
             epoch = EpochTracker(task.config, objective).add(
                 1,
                 _PHASE,
-                loss=_training_loss(fit, features[is_train][is_fitted], np.asarray(train.labels)[is_fitted]),
+                loss=_training_loss(head, features[is_train][is_fitted], np.asarray(train.labels)[is_fitted]),
                 labels=labels,
                 probabilities=probabilities[is_scored],
                 seconds=time.monotonic() - fit_started,
                 n_parameters=n_parameters,
                 features=FEATURES,
             )
-            log.write(f"C {fit.c:.3g}; out-of-fold loss of each candidate: {fit.left_out_loss}\n")
+            log.write(f"C {head.regression.c:.3g}; out-of-fold loss of each candidate: {head.regression.left_out_loss}\n")
             log_epoch(log, epoch)
             history.append(epoch)
             if not fold:
@@ -98,10 +96,10 @@ def run_probe(task: TrialTask) -> Generator[EpochRecord | FoldRecord, None, Tria
                 n_epochs=fold,
             )
         if split.folds:
-            fit = _fit(features, train, task.config, n_classes)
-            log.write(f"all images: C {fit.c:.3g}\n")
-        model.get_layer(PROBABILITIES).set_weights([fit.kernel.astype(np.float32), fit.bias.astype(np.float32)])
-        difference = compare_with_pixels(model, all_images, fit.predict(features))
+            head = ProbeHead.fit(features, train, task.config, n_classes=n_classes)
+            log.write(f"all images: C {head.regression.c:.3g}\n")
+        head.write_to(model)
+        difference = compare_with_pixels(model, all_images, head.predict(features))
         log.write(f"predictions of the whole network from pixels differ by at most {difference:.1g}\n")
     rows = history_rows(task, history)
     return finish_trial(
@@ -129,19 +127,16 @@ def probe_features(config: TrialConfig, images: np.ndarray, *, weights_folder: P
         weights_folder: Folder that is searched for weight files first.
     """
     keras.utils.set_random_seed(config.seed)  # as in ``build_model``, for backbones without pretrained weights
-    found = {}
+    views = [images, images[:, :, ::-1]] if config.probe_mirrored else [images]
+    found: dict[tuple[str, str], np.ndarray] = {}
     for branch in config.branches:
         network = backbone_on_pixels(branch.backbone, config.image_size, weights=branch.weights, weights_folder=weights_folder)
-        points = [f"{BACKBONE}/{point}" for point in find_backbone(branch.backbone).splice_points]
-        for cut, values in pooled_features(network, points, images, label=branch.backbone).items():
-            found[branch.backbone, cut.removeprefix(f"{BACKBONE}/")] = values
+        points = find_backbone(branch.backbone).splice_points
+        cuts = [f"{BACKBONE}/{point}" for point in points]
+        of_views = [pooled_features(network, cuts, view, label=branch.backbone) for view in views]
+        for point, cut in zip(points, cuts, strict=True):
+            found[branch.backbone, point] = np.mean([pooled[cut] for pooled in of_views], axis=0)
     return np.concatenate([found[layer.backbone, layer.layer] for layer in config.probed], axis=1)
-
-
-def _fit(features: np.ndarray, part: PartRecord, config: TrialConfig, n_classes: int) -> LogisticFit:
-    labels = np.asarray(part.labels, np.int64)
-    weights = image_weights(labels, n_classes, config)
-    return fit_logistic(features, labels, weights, part.patients, n_classes=n_classes, seed=config.seed, c=config.logistic_c)
 
 
 def _rows(part: PartRecord, is_chosen: np.ndarray) -> PartRecord:
@@ -153,6 +148,6 @@ def _rows(part: PartRecord, is_chosen: np.ndarray) -> PartRecord:
     )
 
 
-def _training_loss(fit: LogisticFit, features: np.ndarray, labels: np.ndarray) -> float:
-    of_true_class = fit.predict(features)[np.arange(len(labels)), labels]
+def _training_loss(head: ProbeHead, features: np.ndarray, labels: np.ndarray) -> float:
+    of_true_class = head.predict(features)[np.arange(len(labels)), labels]
     return float(-np.log(np.maximum(of_true_class, np.finfo(np.float32).tiny)).mean())

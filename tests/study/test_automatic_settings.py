@@ -2,11 +2,16 @@
 
 import pytest
 
+from automl_cxr.data.phantoms import draw_phantoms
 from automl_cxr.errors import UsageError
-from automl_cxr.study.automatic_settings import MAX_FOLDED_IMAGES, choose_folds, choose_image_size
+from automl_cxr.study.automatic_settings import MAX_FOLDED_IMAGES, choose_folds, limit_enlargement
 from automl_cxr.study.options import SearchOptions
 from automl_cxr.study.settings import resolve_settings
-from automl_cxr.study.spaces import families_of, load_space
+
+
+@pytest.fixture
+def small_images(tmp_path):
+    return draw_phantoms(tmp_path / "small", n_images=60, image_size=32)
 
 
 def test_small_data_sets_are_divided_into_folds():
@@ -14,14 +19,16 @@ def test_small_data_sets_are_divided_into_folds():
     assert choose_folds(MAX_FOLDED_IMAGES) == 0
 
 
-@pytest.mark.parametrize(("space", "size"), [("auto", 224), ("transfer", 224), ("scratch", 112), ("fused", 112)])
-def test_pretrained_networks_have_larger_images(space, size):
-    assert choose_image_size(families_of(load_space(space))) == size
+def test_small_images_are_enlarged_at_most_four_times(prepare, small_images):
+    prepared = prepare(space=None, data=str(small_images), image_size=None, pruner=None, fixed={"family": "scratch"})
+    assert prepared.store.spec.image_size == 128
+    assert any("have about 32 pixels and are enlarged to 128" in note for note in prepared.notes)
+    assert limit_enlargement(224, 56) == limit_enlargement(224, 1000) == 224
 
 
 def test_a_study_of_the_space_auto_has_folds_and_the_pruner_for_them(prepare):
     spec = prepare(space=None, fixed={"family": "scratch"}, image_size=None, pruner=None).store.spec
-    assert (spec.space_name, spec.folds, spec.pruner, spec.image_size) == ("auto", 5, "wilcoxon", 112)
+    assert (spec.space_name, spec.folds, spec.pruner, spec.image_size) == ("auto", 5, "wilcoxon", 224)
 
 
 def test_a_study_is_continued_with_its_folds(prepare):

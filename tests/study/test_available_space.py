@@ -30,14 +30,14 @@ def test_a_space_keeps_only_the_backbones_with_weights_on_this_machine(only_fold
     assert space.preset()["family"] == "probe"
 
 
-def test_a_space_without_any_weights_has_no_pretrained_families(only_folder):
+def test_a_space_without_any_weights_has_no_pretrained_backbones(only_folder):
     space, _ = restrict_to_available(load_space("auto"), str(only_folder))
-    assert set(values_of(space, "family")) == {"scratch", "fused"}
+    assert set(values_of(space, "family")) == {"probe", "scratch", "fused"}
     names = {parameter.name for parameter in space.parameters}
-    assert not names & {"backbone", "probe_layers", "unfreeze", "fine_tune_rate"}
-    assert "weights" not in space.constants
+    assert not names & {"backbone", "unfreeze", "fine_tune_rate"}
+    assert set(values_of(space, "probe_layers")) == {"hog@3", "hog@2"}
     refuse_unused(check_space(space), space.names)
-    assert space.preset()["family"] == "scratch"
+    assert space.preset()["family"] == "probe"
     rng = np.random.default_rng(0)
     for _ in range(50):
         space.check(space.sample(rng))

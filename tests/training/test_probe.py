@@ -144,3 +144,23 @@ def test_layers_of_several_backbones_are_concatenated(task):
     assert [layer.name for layer in model.layers if layer.name in ("squeezenet", "efficientnetlite0")]
     assert "C 0.01" in (trial.folder / "train.log").read_text()
     assert result.features == "probe@pooled, float32"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{"probe_kernel": "rbf"}, {"probe_mirrored": True}, {"probe_layers": "hog@3"}], ids=str)
+def test_the_saved_network_equals_the_fitted_classifier(task, changes):
+    trial = task(dataclasses.replace(CONFIG, **changes), n_folds=3)
+    _, result = run(trial)
+    assert result.score > 0.9
+    log = (trial.folder / "train.log").read_text()
+    assert float(log.split("from pixels differ by at most ")[1]) < 1e-4
+
+
+@pytest.mark.slow
+def test_mirrored_features_do_not_depend_on_the_side(task):
+    trial = task(dataclasses.replace(CONFIG, probe_mirrored=True))
+    run(trial)
+    model = load_model(str(trial.folder / "model.keras"))
+    images = pictures(9)[..., None].astype(np.float32)
+    predicted, mirrored = (model.predict(each, verbose=0) for each in (images, images[:, :, ::-1]))
+    assert mirrored == pytest.approx(predicted, abs=1e-6)

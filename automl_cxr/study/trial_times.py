@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from automl_cxr.architectures import FAMILIES
 from automl_cxr.config import TrialConfig
@@ -10,7 +10,7 @@ from automl_cxr.engine.space import Value
 from automl_cxr.records import TrialRecord, TrialState
 from automl_cxr.study.store import StudyStore
 
-_N_RECENT = 5  # finished probes that estimate the time of the next one
+_N_RECENT = 5  # fits that estimate the time of the next one
 
 
 class TrialTimes:
@@ -43,17 +43,37 @@ class TrialTimes:
             return self._planned.get(config.family, longest)
         if FAMILIES[config.family].has_gradient_steps:
             return max(record.seconds or 0.0 for record in records)
-        return self._estimate_probe(config, records)
-
-    def _estimate_probe(self, config: TrialConfig, records: list[TrialRecord]) -> float:
-        """Estimate the time of a probe: that of recent ones, and more for each backbone whose features are not cached yet."""
-        known = {branch.backbone for record in records for branch in self._config(record.params).branches}
-        n_new = sum(branch.backbone not in known for branch in config.branches)
-        recent = max(record.seconds or 0.0 for record in records[-_N_RECENT:])
-        return recent + n_new * max(record.seconds or 0.0 for record in records)
+        return estimate_probe(config, [(self._config(record.params), record.seconds or 0.0) for record in records])
 
     def _finished(self) -> list[TrialRecord]:
         return self._store.records(TrialState.COMPLETE)
 
     def _config(self, values: Mapping[str, Value]) -> TrialConfig:
         return TrialConfig.from_values({**self._constants, **values})
+
+
+def estimate_probe(config: TrialConfig, finished: Sequence[tuple[TrialConfig, float]]) -> float:
+    """Return the expected seconds of a probe: those of recent fits, and of the passes whose features are not cached yet.
+
+    Args:
+        config: Its configuration.
+        finished: Configuration and seconds of earlier probes, at least one, in the order of their numbers.
+    """
+    of_fits: list[float] = []
+    of_passes: list[float] = []
+    known: set[tuple[str, bool]] = set()
+    for earlier, seconds in finished:
+        n_new = len(_passes(earlier) - known)
+        if n_new:
+            of_passes.append(seconds / n_new)
+        else:
+            of_fits.append(seconds)
+        known |= _passes(earlier)
+    fit = max(of_fits[-_N_RECENT:], default=min(of_passes))
+    return fit + len(_passes(config) - known) * max(of_passes)
+
+
+def _passes(config: TrialConfig) -> set[tuple[str, bool]]:
+    """Return the passes over the images that a probe needs: backbones, each with whether it takes the mirror images."""
+    views = (False, True) if config.probe_mirrored else (False,)
+    return {(branch.backbone, is_mirrored) for branch in config.branches for is_mirrored in views}

@@ -2,10 +2,11 @@
 
 import pytest
 
+from automl_cxr.config import TrialConfig
 from automl_cxr.study import budget_plan
 from automl_cxr.study.budget import Budget, BudgetCheck, reserved_seconds, trial_deadline
 from automl_cxr.study.budget_plan import choose_epochs, plan_budget
-from automl_cxr.study.trial_times import TrialTimes
+from automl_cxr.study.trial_times import TrialTimes, estimate_probe
 
 
 @pytest.mark.parametrize(
@@ -65,3 +66,17 @@ def test_a_cross_validated_search_ends_when_no_trial_fits(prepare, quick_search)
     assert not BudgetCheck(budget, prepared.store).is_spent([])
     deadline = trial_deadline(0.001, started=0.0)
     assert BudgetCheck(budget, prepared.store, deadline=deadline).is_spent([])
+
+
+def probe(layers, **changes):
+    return TrialConfig(family="probe", probe_layers=layers, **changes)
+
+
+def test_the_time_of_a_probe_depends_on_the_features_that_are_cached():
+    one, deeper, other, both = map(probe, ("squeezenet@2", "squeezenet@6", "hog@1", "squeezenet@2+hog@1"))
+    assert estimate_probe(deeper, [(one, 50.0)]) == 50, "no fit alone was measured yet"
+    assert estimate_probe(deeper, [(one, 50.0), (deeper, 8.0)]) == 8
+    assert estimate_probe(other, [(one, 50.0), (deeper, 8.0)]) == 58
+    mirrored = probe("squeezenet@2", probe_mirrored=True)
+    assert estimate_probe(mirrored, [(one, 50.0), (deeper, 8.0)]) == 58
+    assert estimate_probe(both, [(one, 50.0), (deeper, 8.0), (other, 20.0), (deeper, 9.0)]) == 9

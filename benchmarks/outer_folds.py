@@ -1,10 +1,10 @@
 """Run a search on the patients of all outer folds but one, and score its classifiers on the fold that it has not seen.
 
-    python benchmarks/outer_folds.py --folds 5 -- --space auto --time 12m --image-size 224
+    python benchmarks/outer_folds.py --folds 5 -- --time 12m
 
 The arguments after "--" are those of `automl-cxr search`. For each outer fold, the script creates a data folder with links to
-the images of the other folds, runs the search, builds an ensemble, and predicts the images of the fold. It prints one row for
-each fold and classifier, and the means over the folds.
+the images of the other folds, runs the search without a test part, and predicts the images of the fold with the first trial,
+the best trial and the recommended classifier. It prints one row for each fold and classifier, and the means over the folds.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,40 +54,43 @@ def link_images(dataset: Dataset, is_chosen: np.ndarray, folder: Path) -> None:
 def score_fold(
     dataset: Dataset, is_left_out: np.ndarray, folder: Path, fold: int, arguments: argparse.Namespace
 ) -> list[dict[str, object]]:
-    """Search on the images that are not in a fold; return one row for the best trial and one for the ensemble."""
+    """Search on the images that are not in a fold; return a row for the first trial, the best one and the recommendation."""
     link_images(dataset, ~is_left_out, folder / "data")
     link_images(dataset, is_left_out, folder / "outer")
     runs = ("--runs", str(folder / "runs"))
     settings = ("--data", str(folder / "data"), "--name", "s", "--seed", str(arguments.seed))
     started = time.monotonic()
-    program("search", *settings, *runs, *arguments.search)
-    searched = time.monotonic()
-    built = json.loads(program("ensemble", "build", "s", "--name", "e", "--json", *runs))
-    ended = time.monotonic()
-    trials = [row for row in json.loads(program("leaderboard", "s", "--json", *runs)) if row["rank"] is not None]
-    best = trials[0]
-    method = next(row for row in built["methods"] if row["method"] == built["method"])
-    seconds = {"search s": round(searched - started), "ensemble s": round(ended - searched), "ranked trials": len(trials)}
+    found = json.loads(program("search", *settings, *runs, "--test-fraction", "0", "--json", *arguments.search))
+    seconds = round(time.monotonic() - started)
+    if arguments.keep:
+        shutil.copytree(folder / "runs", arguments.keep / f"fold{fold}")
+    trials = {row["trial"]: row for row in json.loads(program("leaderboard", "s", "--json", *runs)) if row["rank"] is not None}
+    best, recommended, corrected = found["best"], found["recommended"], found["corrected"] or {}
+    compared = [
+        ("first trial", 0, trials.get(0, {}).get("macro_f1"), None),
+        ("best trial", best["trial"], best["score"], corrected.get("value")),
+        ("recommended", recommended["trials"], recommended["score"], None),
+    ]
     return [
         {
             "fold": fold,
             "classifier": name,
-            "chosen": chosen,
+            "trials": chosen,
             "own score": own,
-            **score_outer(dataset, source, folder),
-            **seconds,
+            "corrected": value,
+            **score_outer(dataset, ("--trial", str(chosen)) if isinstance(chosen, int) else (), folder),
+            "search s": seconds,
+            "finished trials": len(trials),
         }
-        for name, chosen, own, source in (
-            ("best trial", best["trial"], best["macro_f1"], "s"),
-            ("ensemble", built["method"], method["out_of_fold"], built["folder"]),
-        )
+        for name, chosen, own, value in compared
     ]
 
 
-def score_outer(dataset: Dataset, classifier: str, folder: Path) -> dict[str, float]:
-    """Predict the images of the outer fold with a study or an ensemble, and score them."""
+def score_outer(dataset: Dataset, choice: Sequence[str], folder: Path) -> dict[str, float]:
+    """Predict the images of the outer fold with a trial of the study, or by default its recommendation, and score them."""
     outer = load_dataset(folder / "outer", classes=dataset.classes).table.set_index("image")
-    program("predict", classifier, str(folder / "outer"), "--out", str(folder / "outer.csv"), "--runs", str(folder / "runs"))
+    files = ("--out", str(folder / "outer.csv"), "--runs", str(folder / "runs"))
+    program("predict", "s", str(folder / "outer"), *choice, *files)
     table = pd.read_csv(folder / "outer.csv")
     if len(table) != len(outer):
         raise SystemExit(f"All {len(outer)} images of the outer fold must be predicted; received {len(table)}.")
@@ -112,6 +117,7 @@ def main() -> None:
     parser.add_argument("--only", type=int, nargs="*", help="outer folds to run, from 1 (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the outer folds and of the searches")
     parser.add_argument("--out", type=Path, help="CSV file of the rows")
+    parser.add_argument("--keep", type=Path, help="folder to which the studies are copied")
     parser.add_argument("search", nargs="*", help="arguments of the search, after --")
     arguments = parser.parse_args()
     dataset = load_dataset(arguments.data)
@@ -125,7 +131,9 @@ def main() -> None:
         print(table.to_string(index=False), file=sys.stderr, flush=True)
         if arguments.out:
             table.to_csv(arguments.out, index=False)
-    print(table.groupby("classifier")[["own score", "macro_f1"]].agg(["mean", "min", "max"]).to_string())
+    print(
+        table.groupby("classifier")[["own score", "corrected", "macro_f1", "macro_auc"]].agg(["mean", "min", "max"]).to_string()
+    )
 
 
 if __name__ == "__main__":

@@ -173,7 +173,7 @@ class Study:
 
         Args:
             choices: Keywords of ``results.ensembles.build_ensemble``: ``top``, ``members``, ``diverse``, ``predictions``,
-                ``method``, ``objective``, ``settings``, ``seed`` and ``name``.
+                ``method``, ``objective``, ``settings``, ``seed``, ``name`` and ``mirrored``.
 
         Raises:
             UsageError: The members or the method are unsuitable.

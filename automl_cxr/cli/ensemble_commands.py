@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from automl_cxr.choices import ENSEMBLE_METHODS, METRIC_NAMES, list_choices
-from automl_cxr.cli.options import Numbers, debug_option, json_option, location_options
+from automl_cxr.cli.options import Numbers, debug_option, json_option, location_options, mirrored_option
 from automl_cxr.cli.output import check_out, print_data, print_json, print_line, print_message, print_table, write_text
 from automl_cxr.cli.sections import CommandSection, SectionedGroup
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
@@ -97,6 +97,7 @@ def ensemble() -> None:
     type=click.IntRange(0),
     help="Random seed of the genetic algorithm, the folds and the intervals  [default: that of the study, or 0]",
 )
+@mirrored_option
 @_genetic_options
 @location_options
 @json_option
@@ -113,6 +114,7 @@ def build_ensemble(
     normal_class: str | None,
     name: str | None,
     seed: int | None,
+    mirrored: bool,
     runs: str | None,
     storage: str | None,
     as_json: bool,
@@ -128,8 +130,8 @@ def build_ensemble(
     study, tables = _split_arguments(study, predictions, files)
     settings = GeneticSettings(**genetic)
     if study is None:
-        if members or diverse:
-            raise UsageError("--members and --diverse select trials of a study; received no study. Add the name of a study.")
+        if members or diverse or mirrored:
+            raise UsageError("--members, --diverse and --mirrored need the trials of a study; received no study. Add its name.")
         built = api.combine_predictions(
             tables,
             method=method,
@@ -154,6 +156,7 @@ def build_ensemble(
             settings=settings,
             seed=seed,
             name=name,
+            mirrored=mirrored,
         )
     if as_json:
         print_json(_as_json(built))

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from automl_cxr.choices import EXPORT_FORMATS, list_choices
-from automl_cxr.cli.options import debug_option, json_option, location_options, trial_option
+from automl_cxr.cli.options import debug_option, json_option, location_options, mirrored_option, trial_option
 from automl_cxr.cli.output import print_json, print_line, print_message
 from automl_cxr.cli.sections import CommandSection, SectionedCommand
 from automl_cxr.cli.targets import open_target
@@ -27,6 +27,7 @@ from automl_cxr.cli.targets import open_target
     help="File to write; an existing file is replaced  [default: named after the study and the trial or ensemble]",
 )
 @trial_option
+@mirrored_option
 @location_options
 @json_option
 @debug_option
@@ -35,6 +36,7 @@ def export(
     file_format: str | None,
     out: Path | None,
     trial: int | None,
+    mirrored: bool,
     runs: str | None,
     storage: str | None,
     as_json: bool,
@@ -49,7 +51,7 @@ def export(
 
     if out is not None:
         check_destination(out, file_format)
-    classifier = open_target(target, trial=trial, runs=runs, storage=storage)
+    classifier = open_target(target, trial=trial, runs=runs, storage=storage, mirrored=mirrored)
     print_message(f"Writing {classifier.name} and comparing it with `predict`.")
     done = export_classifier(classifier, out, file_format=file_format)
     if as_json:

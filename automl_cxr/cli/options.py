@@ -36,6 +36,9 @@ trial_option = click.option(
     type=click.IntRange(0),
     help="Number of a trial of the study  [default: the recommended classifier, else the best trial]",
 )
+mirrored_option = click.option(
+    "--mirrored", is_flag=True, help="Average the probabilities over an image and its mirror image, in twice the time."
+)
 moved_data_option = click.option(
     "--data", metavar="DIR", help="Folder or CSV table of the study's images, if they were moved  [default: as in the study]"
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from automl_cxr.cli.options import debug_option, json_option, location_options, moved_data_option, trial_option
+from automl_cxr.cli.options import debug_option, json_option, location_options, mirrored_option, moved_data_option, trial_option
 from automl_cxr.cli.output import (
     check_out,
     print_data,
@@ -66,17 +66,25 @@ def importance(study: str, evaluator: str, runs: str | None, storage: str | None
     help="Part of the images: test, valid (for cross-validation, out of fold) or train. Use of the test part is recorded.",
 )
 @trial_option
+@mirrored_option
 @moved_data_option
 @location_options
 @json_option
 @debug_option
 def evaluate(
-    target: str, part: str, trial: int | None, data: str | None, runs: str | None, storage: str | None, as_json: bool
+    target: str,
+    part: str,
+    trial: int | None,
+    mirrored: bool,
+    data: str | None,
+    runs: str | None,
+    storage: str | None,
+    as_json: bool,
 ) -> None:
     """Score a study's recommended classifier, or an ensemble, on a part of its images, with 95% intervals by patient."""
     from automl_cxr import api
 
-    classifier = open_target(target, trial=trial, runs=runs, storage=storage)
+    classifier = open_target(target, trial=trial, runs=runs, storage=storage, mirrored=mirrored)
     study = api.open_study(classifier.study, runs=runs, storage=storage)
     with progress_bar("predicting") as on_progress:
         result = study.evaluate(classifier, part=part, data=data, on_progress=on_progress)
@@ -126,6 +134,7 @@ def _print_evaluation(study: str, result: Any) -> None:
 @click.argument("paths", nargs=-1, required=True, metavar="PATHS...")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="CSV file to write  [default: stdout]")
 @trial_option
+@mirrored_option
 @location_options
 @json_option
 @debug_option
@@ -134,6 +143,7 @@ def predict(
     paths: tuple[str, ...],
     out: Path | None,
     trial: int | None,
+    mirrored: bool,
     runs: str | None,
     storage: str | None,
     as_json: bool,
@@ -143,7 +153,7 @@ def predict(
     from automl_cxr.results.tables import to_json, to_plain_csv
 
     check_out(out)
-    classifier = open_target(target, trial=trial, runs=runs, storage=storage)
+    classifier = open_target(target, trial=trial, runs=runs, storage=storage, mirrored=mirrored)
     with progress_bar("predicting") as on_progress:
         table, problems = api.predict(classifier, paths, runs=runs, storage=storage, on_progress=on_progress)
     for note in table.attrs["notes"]:

@@ -33,7 +33,7 @@ class MemberWeighting:
         return np.flatnonzero(np.any(self.kernel, axis=(1, 2))).tolist()
 
 
-def combine_networks(networks: Sequence[keras.Model], vote: MemberWeighting) -> keras.Model:
+def combine_networks(networks: Sequence[keras.Model], vote: MemberWeighting, *, mirrored: bool = False) -> keras.Model:
     """Build a model from raw grey pixels 0..255 to the probabilities of an ensemble.
 
     The networks' layers are shared, not copied. Members with weight 0 are left out.
@@ -41,15 +41,17 @@ def combine_networks(networks: Sequence[keras.Model], vote: MemberWeighting) -> 
     Args:
         networks: One network for each member, all with the same image size.
         vote: The combination of their probabilities.
+        mirrored: Whether the probabilities of each network are averaged over an image and its mirror image.
 
     Returns:
         A model from (n, h, w, 1) to float32 (n, k); each row sums to 1.
     """
     pixels = keras.Input(networks[0].input_shape[1:], name="pixels")
-    probabilities = [
-        keras.Model(networks[number].input, networks[number].output, name=f"member_{number + 1}")(pixels)
-        for number in vote.voters
-    ]
+    probabilities = []
+    for number in vote.voters:
+        network = keras.Model(networks[number].input, networks[number].output, name=f"member_{number + 1}")
+        of_image = network(pixels)
+        probabilities.append((of_image + network(ops.flip(pixels, axis=2))) / 2 if mirrored else of_image)
     x = layers.Concatenate(name="members", dtype="float32")(probabilities) if len(probabilities) > 1 else probabilities[0]
     if vote.bias is not None:
         x = ops.log(ops.maximum(x, _MIN_PROBABILITY))

@@ -28,6 +28,7 @@ def write_ensemble(
     file_format: str,
     names: Sequence[str],
     facts: Mapping[str, str],
+    mirrored: bool = False,
 ) -> None:
     """Write networks and their combination as one model.
 
@@ -38,19 +39,20 @@ def write_ensemble(
         file_format: "keras", "onnx", "tflite" or "savedmodel".
         names: Names of the members in messages.
         facts: Metadata; it is written to ONNX files only.
+        mirrored: Whether the probabilities of each network are averaged over an image and its mirror image.
 
     Raises:
         ExportError: The format does not support a member on this backend. The message names the member and the reason.
         OSError: The file cannot be written.
     """
     if file_format == "keras":
-        combine_networks(networks, vote).save(file)
+        combine_networks(networks, vote, mirrored=mirrored).save(file)
         return
     _check_backend(file_format)
     for number in vote.voters:
         _check_type(networks[number], file_format, names[number])
     try:
-        _convert(combine_networks(networks, vote), file, file_format)
+        _convert(combine_networks(networks, vote, mirrored=mirrored), file, file_format)
     except Exception as error:
         if is_disk_full(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file)) from error

@@ -25,8 +25,10 @@ def load_model(path: str) -> keras.Model:
         raise TrialError(f"The model file {path} {problem}.") from error
 
 
-def predict_images(model: keras.Model, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
-    """Return the probabilities, float32 (n, n_classes), of images, uint8 (n, h, w).
+def predict_images(model: keras.Model, images: np.ndarray, *, batch_size: int = 32, mirrored: bool = False) -> np.ndarray:
+    """Return the probabilities, float32 (n, n_classes), of images, uint8 (n, h, w); if ``mirrored``, with a second view.
+
+    The probabilities are then the average of those of the image and of its mirror image.
 
     ``keras.Model.predict`` is not used: in Keras 3.15 on TensorFlow the arrays passed to it stay in memory for the lifetime
     of the process.
@@ -35,10 +37,13 @@ def predict_images(model: keras.Model, images: np.ndarray, *, batch_size: int = 
         NonFiniteLossError: A probability is NaN.
     """
 
-    def batch(positions: np.ndarray) -> np.ndarray:
-        return images[positions][..., np.newaxis].astype(np.float32)
+    def predict(view: np.ndarray) -> np.ndarray:
+        def batch(positions: np.ndarray) -> np.ndarray:
+            return view[positions][..., np.newaxis].astype(np.float32)
 
-    probabilities = predict_batches(model, batch, len(images), batch_size=batch_size)
+        return predict_batches(model, batch, len(view), batch_size=batch_size)
+
+    probabilities = (predict(images) + predict(images[:, :, ::-1])) / 2 if mirrored else predict(images)
     check_finite_predictions(probabilities)
     return probabilities
 

@@ -65,6 +65,7 @@ class Classifier:
         predictions: File with the predictions by which the classifier was selected: for the validation part, or with folds the
             out-of-fold predictions.
         folder: Folder of an ensemble; None for a trial.
+        mirrored: Whether the probabilities of each network are averaged over an image and its mirror image.
         warnings: Warnings about the images: the audit, and models from which the study started that used its test images.
             Results that are derived from the classifier repeat them.
         notes: Messages for the user about the choice of the classifier.
@@ -78,8 +79,13 @@ class Classifier:
     classes: tuple[str, ...]
     predictions: Path
     folder: Path | None = None
+    mirrored: bool = False
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def with_mirrored_view(self) -> Classifier:
+        """Return the same classifier with probabilities that are averaged over an image and its mirror image."""
+        return self if self.mirrored else replace(self, name=f"{self.name}, mirrored view averaged", mirrored=True)
 
     def predict(
         self, files: Sequence[Path], *, on_progress: Callable[[int, int], None] | None = None
@@ -126,7 +132,7 @@ class Classifier:
             n_images = len(next(iter(images_by_square.values())))
             if n_images:
                 for member, model, batches in zip(group, models, probabilities, strict=True):
-                    batches.append(predict_images(model, images_by_square[member.square]))
+                    batches.append(predict_images(model, images_by_square[member.square], mirrored=self.mirrored))
             n_done += n_images + len(reasons)
             on_files(n_done)
         return [np.concatenate(batches) for batches in probabilities], unreadable
@@ -188,7 +194,8 @@ class LoadedClassifier:
         from automl_cxr.model.inference import predict_images  # imports Keras
 
         probabilities = [
-            predict_images(model, images, batch_size=len(images)) for model, images in zip(self.models, squares, strict=True)
+            predict_images(model, images, batch_size=len(images), mirrored=self.classifier.mirrored)
+            for model, images in zip(self.models, squares, strict=True)
         ]
         return self.classifier.rule.combine(np.stack(probabilities))
 
@@ -305,12 +312,13 @@ def load_ensemble(folder: Path) -> Classifier:
         rule = combiner_from_record(record["rule"], n_members=len(members), n_classes=len(classes))
         study, split_digest = str(record["study"]), str(record["split_digest"])
         warnings = tuple(map(str, record.get("warnings", ())))
+        mirrored = record.get("mirrored", False) is True
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{folder} is not an ensemble folder ({error}). Create one with `automl-cxr ensemble build`."
         ) from error
     name, predictions = f"ensemble {folder.resolve().name}", folder / PREDICTIONS_FILE
-    return Classifier(name, study, split_digest, members, rule, classes, predictions, folder, warnings)
+    return Classifier(name, study, split_digest, members, rule, classes, predictions, folder, mirrored, warnings)
 
 
 def _check_member(folder: Path, row: Mapping[str, Any]) -> Member:

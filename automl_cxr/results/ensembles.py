@@ -108,6 +108,7 @@ def build_ensemble(
     settings: GeneticSettings | None = None,
     seed: int | None = None,
     name: str | None = None,
+    mirrored: bool = False,
 ) -> BuiltEnsemble:
     """Combine trials of a study that have a model, and write the ensemble's folder.
 
@@ -123,6 +124,8 @@ def build_ensemble(
         seed: Seed of the genetic algorithm; by default the seed of the study.
         name: Name of the folder in the study's ``ensembles``; by default the method and the number of members, followed by a
             number if an ensemble of other members has this name. An ensemble of the same members is replaced.
+        mirrored: Whether the ensemble averages the probabilities of each network over an image and its mirror image. The
+            weights are fitted to the stored predictions, which are those of the images alone.
 
     Raises:
         UsageError: ``top`` is below 1, both ``members`` and ``diverse`` are given, the method is unknown, the name is not
@@ -135,6 +138,8 @@ def build_ensemble(
         raise UsageError(f"An ensemble needs at least one member; received --top {top}.")
     if diverse and members is not None:
         raise UsageError("--members and --diverse exclude each other; received both. Omit one of them.")
+    if mirrored and predictions:
+        raise UsageError("--mirrored needs the models of all members; received --predictions. Omit one of them.")
     if method not in (AUTO, *METHODS):
         raise UnknownNameError("ensemble method", method, (AUTO, *METHODS))
     _check_name(name)
@@ -156,7 +161,7 @@ def build_ensemble(
             objective=resolved_objective,
             settings=_seeded(settings, seed),
         )
-        write_ensemble(partial, combination, rows, study_context(store))
+        write_ensemble(partial, combination, rows, {**study_context(store), "mirrored": mirrored})
         folder = destination.publish(partial)
     return BuiltEnsemble(folder, tuple(trials), combination, _notes(tables))
 

@@ -94,7 +94,7 @@ def evaluate(
 
     Raises:
         UnknownNameError: The part is unknown.
-        UsageError: The study has no test part.
+        UsageError: The study has no test part, or out-of-fold predictions with the mirrored view are requested.
         DataError: The classifier belongs to another study, or the data are missing or have changed.
     """
     if part not in PARTS:
@@ -111,6 +111,11 @@ def evaluate(
             "other images: `automl-cxr leaderboard --external DIR`, or `automl-cxr predict`."
         )
     if part == "valid" and split.folds:
+        if classifier.mirrored:
+            raise UsageError(
+                "Out-of-fold predictions are stored for the images alone; received a classifier with the mirrored view. "
+                "Evaluate it without --mirrored, or on the test part."
+            )
         out_of_fold = Predictions.from_npz(classifier.predictions)
         evaluation = _score(classifier, part, out_of_fold, {}, spec.normal_index, spec.seed)
         return replace(evaluation, out_of_fold=True, warnings=warnings)

@@ -129,7 +129,7 @@ def _resolve_destination(
     classifier: Classifier, out: str | os.PathLike[str] | None, file_format: str | None
 ) -> tuple[Path, str]:
     if out is None:
-        name = classifier.name.removeprefix("ensemble ").replace(" ", "-")
+        name = classifier.name.removeprefix("ensemble ").replace(",", "").replace(" ", "-")
         if file_format is not None and file_format not in SUFFIXES:
             raise UnknownNameError("format", file_format, SUFFIXES)
         out = f"{classifier.study}-{name}{SUFFIXES[file_format or 'keras']}"
@@ -165,6 +165,7 @@ def _describe(classifier: Classifier, file_format: str) -> dict[str, Any]:
         "output": f"probabilities, float32 (n, {len(classifier.classes)}), rows sum to 1",
         "classes": list(classifier.classes),
         "rule": classifier.rule.to_record(),
+        "mirrored": classifier.mirrored,
         "members": [
             {"file": member.file.name, "sha256": sha256_of_file(member.file), "weight": share}
             for member, share in zip(classifier.members, shares, strict=True)
@@ -185,6 +186,7 @@ def _write(classifier: Classifier, file: Path, file_format: str, facts: dict[str
         file,
         file_format=file_format,
         names=[str(member.file) for member in classifier.members],
+        mirrored=classifier.mirrored,
         facts={key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()},
     )
 

@@ -179,8 +179,8 @@ def test_near_duplicates_are_reported(run, tables):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--members", "1,2"], 2, "select trials of a study"),
-        (["--diverse"], 2, "select trials of a study"),
+        (["--members", "1,2"], 2, "need the trials of a study"),
+        (["--diverse"], 2, "need the trials of a study"),
         (["--method", "sweep"], 2, "is for 2 members; received 3"),
         (["--method", "gaa"], 2, "Did you mean 'ga'"),
         (["--name", "../up"], 2, "folder name"),

@@ -11,7 +11,7 @@ from automl_cxr import api
 from automl_cxr.data.dataset import load_image_paths
 from automl_cxr.ensemble.combiners import WeightedAverage
 from automl_cxr.errors import DataError
-from automl_cxr.results.classifier import Classifier, Member, classifier_of_trial, load_ensemble
+from automl_cxr.results.classifier import Classifier, LoadedClassifier, Member, classifier_of_trial, load_ensemble
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,22 @@ def test_each_member_gets_the_image_with_its_own_fit(trial, tmp_path):
     assert not np.allclose(stretched[0], padded[0], atol=1e-6)
     averaged = with_fits(trial, "pad", "crop").predict(files)[0]
     assert averaged == pytest.approx((padded + cropped) / 2, abs=1e-6)
+
+
+def test_the_mirrored_view_does_not_depend_on_the_side(finished, trial, tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32)).astype(np.uint8)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    Image.fromarray(picture[:, ::-1]).save(tmp_path / "mirrored.png")
+    files = [tmp_path / "a.png", tmp_path / "mirrored.png"]
+    plain, averaged = trial.predict(files)[0], trial.with_mirrored_view().predict(files)[0]
+    assert averaged[0] == pytest.approx(plain.mean(axis=0), abs=1e-6)
+    assert averaged[1] == pytest.approx(averaged[0], abs=1e-6)
+    folder = finished.ensemble(top=1, method="average", name="mirrored", mirrored=True).folder
+    opened = load_ensemble(folder)
+    assert opened.mirrored
+    assert opened.with_mirrored_view() is opened
+    loaded = LoadedClassifier(opened)
+    assert loaded.predict([picture])[0] == pytest.approx(opened.predict(files)[0][0], abs=1e-6)
 
 
 def test_old_records_without_a_fit_are_stretched(finished, trial):

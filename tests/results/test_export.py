@@ -52,6 +52,14 @@ def test_every_combination_rule_is_part_of_the_exported_network(name):
     assert len(model.layers) < 8 or name != "one of three"  # members with weight 0 are omitted
 
 
+def test_the_mirrored_view_is_part_of_the_exported_network():
+    networks, rule = [small_network() for _ in range(2)], WeightedAverage(np.array([0.3, 0.7]))
+    pixels = RNG.integers(0, 256, (5, 16, 16, 1)).astype(np.float32)
+    model = combine_networks(networks, export._to_weighting(rule, 2, 3), mirrored=True)
+    averaged = [(np.asarray(network(pixels)) + np.asarray(network(pixels[:, :, ::-1]))) / 2 for network in networks]
+    assert np.asarray(model(pixels)) == pytest.approx(rule.combine(np.stack(averaged)), abs=TOLERANCE)
+
+
 def test_a_low_temperature_does_not_reduce_the_precision():
     probabilities = np.array([[0.34, 0.33, 0.33], [0.5, 0.499, 0.001], [1.0, 0.0, 0.0]], np.float32)
     inputs = keras.Input((1, 3, 1))
@@ -80,6 +88,13 @@ def test_an_exported_ensemble_gives_the_same_probabilities(ensemble, tmp_path, f
     if file_format == "onnx":
         facts = onnxruntime.InferenceSession(exported.file).get_modelmeta().custom_metadata_map
         assert json.loads(facts["classes"]) == list(ensemble.classes)
+
+
+def test_an_export_with_the_mirrored_view_gives_the_probabilities_of_predict(ensemble, tmp_path):
+    mirrored = ensemble.with_mirrored_view()
+    exported = export_classifier(mirrored, tmp_path / "file.keras")
+    assert exported.difference <= TOLERANCE
+    assert json.loads(exported.description.read_text())["mirrored"] is True
 
 
 def test_a_file_with_other_probabilities_is_deleted(ensemble, tmp_path, monkeypatch):

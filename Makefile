@@ -4,10 +4,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# Tests run in two processes, possibly on two cores. With more threads the processes would slow each other down.
+# On two cores, tests run in three processes, because many of them wait for other processes. With more threads they would slow
+# each other down.
 ONE_THREAD := TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: demo test test-slow test-postgres lint docs clean
+PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+
+.PHONY: demo test test-all test-postgres lint docs clean
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -22,19 +25,18 @@ demo: $(INSTALLED)  ## a small search on phantom radiographs, its leaderboard an
 	@echo "Open the report: $(CURDIR)/demo-report.html    Browse the trials: $(BIN)/automl-cxr dashboard"
 
 test: $(INSTALLED)  ## tests; those that need a GPU or real radiographs (AUTOML_CXR_TEST_DATA) are skipped without them
-	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not postgres and not slow'
+	$(PYTEST) -m 'not postgres and not slow'
 
-test-slow: $(INSTALLED)  ## the tests that take more than 2.5 seconds each
-	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'slow and not postgres'
+test-all: $(INSTALLED)  ## also the tests that take more than 2.5 seconds each
+	$(PYTEST)
 
 test-postgres: $(INSTALLED)  ## the storage tests on a PostgreSQL server, which the tests start (apt-get install postgresql)
 	$(BIN)/python -m pytest -m postgres tests/storage
 
-lint: $(INSTALLED)  ## style, import rules (tests/test_imports.py) and types
+lint: $(INSTALLED)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --quiet tests/test_imports.py
 
 docs: $(INSTALLED)  ## the documentation site, in site/; warnings are errors
 	$(BIN)/mkdocs build --strict

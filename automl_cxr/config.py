@@ -21,6 +21,7 @@ FITS = ("stretch", "pad", "crop")
 SCALINGS = ("symmetric", "unit", "standard")
 POOLINGS = ("average", "max", "flatten")
 PROBE_KERNELS = ("linear", "rbf")
+PROBE_POOLINGS = AVERAGE, AVERAGE_AND_DEVIATION = "average", "average+deviation"
 LOSSES = ("ce", "focal")
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd", "adadelta")
 SCHEDULES = ("cosine", "plateau", "constant")
@@ -260,7 +261,7 @@ class TrialConfig:
     downsample: int = _hyperparameter(
         1,
         _within(1, 64),
-        "architecture",
+        "architecture augmentation",
         "Factor by which the height and width of the image are averaged down in front of the network; 1 for none. With it, "
         "small networks can share the images of pretrained ones, which need more pixels.",
     )
@@ -399,8 +400,16 @@ class TrialConfig:
         "efficientnetlite0@11",
         _layers_rule,
         "architecture",
-        "Layers whose outputs, averaged over all positions, are the features of a probe: backbone@splice point (its name, or "
+        "Layers whose outputs, pooled over all positions, are the features of a probe: backbone@splice point (its name, or "
         'its number from 1), joined by "+", such as "efficientnetlite0@11+squeezenet@6".',
+        used_by=_PROBE,
+    )
+    probe_pooling: str = _hyperparameter(
+        AVERAGE,
+        _one_of(*PROBE_POOLINGS),
+        "architecture",
+        'What the features of a probe are, over all positions of a layer: "average", or "average+deviation" for averages and '
+        "standard deviations.",
         used_by=_PROBE,
     )
     probe_kernel: str = _hyperparameter(

@@ -7,6 +7,7 @@ import enum
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any
 
 from automl_cxr.text_records import build_record, parse_json
@@ -39,6 +40,22 @@ class PartRecord:
     images: tuple[str, ...]
     labels: tuple[int, ...]
     patients: tuple[str, ...]
+
+    def chosen(self, is_chosen: Sequence[bool]) -> PartRecord:
+        """Return the images for which a sequence of the same length is true."""
+        return PartRecord(
+            images=tuple(compress(self.images, is_chosen)),
+            labels=tuple(compress(self.labels, is_chosen)),
+            patients=tuple(compress(self.patients, is_chosen)),
+        )
+
+    def joined(self, other: PartRecord) -> PartRecord:
+        """Return these images, followed by those of another part."""
+        return PartRecord(
+            images=self.images + other.images,
+            labels=self.labels + other.labels,
+            patients=self.patients + other.patients,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +212,7 @@ class TrialRecord:
         violations: Amount by which each constraint is violated, by its name; positive if it is violated.
         scores: Validation score of each epoch, from epoch 1; with cross-validation of each fold, from fold 1.
         n_parameters: Parameters of the network, or of the networks of all folds; None before it was built.
-        seconds: Wall seconds of training, None until it is finished.
+        seconds: Wall seconds of training (COMPLETE), or from the start to the end of the trial (PRUNED); None otherwise.
         error: Reason of a failure.
         refusal: Reason why the trial was not trained (PRUNED).
         seed: Seed of its configuration.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
 from automl_cxr.config import TrialConfig
 
@@ -14,7 +14,7 @@ _POOLING_LAYERS = {
     "flatten": layers.Flatten,
 }
 
-_SMALLEST_VARIANCE = 1e-6  # of the features of an image; added to their variance
+_SMALLEST_VARIANCE = 1e-6  # of the features of an image, or of a feature map; added to their variance
 
 
 def pooled_vector(maps: keras.KerasTensor, config: TrialConfig) -> keras.KerasTensor:
@@ -73,3 +73,9 @@ def classifier_head(x: keras.KerasTensor, config: TrialConfig, n_classes: int) -
     return layers.Dense(n_classes, activation="softmax", kernel_initializer=initializer, dtype="float32", name="probabilities")(
         x
     )
+
+
+def deviation(maps: keras.KerasTensor) -> keras.KerasTensor:
+    """Return the standard deviation of feature maps (n, h, w, channels) over all positions, (n, channels)."""
+    # The gradient of a square root is infinite at 0, the variance of a uniform feature map.
+    return ops.sqrt(ops.var(maps, axis=(1, 2)) + _SMALLEST_VARIANCE)

@@ -8,9 +8,10 @@ import keras
 from keras import layers, ops
 
 from automl_cxr.architectures import find_backbone
-from automl_cxr.config import BranchConfig, TrialConfig
+from automl_cxr.config import AVERAGE_AND_DEVIATION, BranchConfig, TrialConfig
 from automl_cxr.model.backbone_builder import build_backbone
 from automl_cxr.model.backbones import preprocess
+from automl_cxr.model.head import deviation
 from automl_cxr.model.preprocessing import repeat_grey
 
 PROBABILITIES, STANDARDISED, CENTRES = "probabilities", "standardised", "centres"
@@ -21,9 +22,9 @@ N_CENTRES = 512
 def build_probe(config: TrialConfig, n_classes: int, *, weights_folder: Path | None) -> keras.Model:
     """Build the backbones of ``config.probe_layers`` up to the last layer that is used, and a softmax layer.
 
-    The outputs of the layers are averaged over all positions, with ``config.probe_mirrored`` also over the image and its mirror
-    image, and concatenated in the order of ``config.probe_layers``. The softmax layer takes this vector, or its kernel. The
-    layers after the vector have random weights until ``training/probe.py`` fits them.
+    The outputs of the layers are pooled over all positions, by ``config.probe_pooling``, with ``config.probe_mirrored`` also
+    averaged over the image and its mirror image, and concatenated in the order of ``config.probe_layers``. The softmax layer
+    takes this vector, or its kernel. The layers after the vector have random weights until ``training/probe.py`` fits them.
 
     Raises:
         ImpossibleModelError: The image is too small for a backbone, or these weights do not exist for it.
@@ -66,7 +67,12 @@ def _pooled_outputs(config: TrialConfig, branch: BranchConfig, weights_folder: P
     backbone = build_backbone(
         branch.backbone, config.image_size, cut=deepest, weights=branch.weights, weights_folder=weights_folder
     )
-    pooled = [layers.GlobalAveragePooling2D(name=f"{name}_pooled")(backbone.get_layer(name).output) for name in used]
+    pooled = []
+    for name in used:
+        maps = backbone.get_layer(name).output
+        pooled.append(layers.GlobalAveragePooling2D(name=f"{name}_pooled")(maps))
+        if config.probe_pooling == AVERAGE_AND_DEVIATION:
+            pooled.append(deviation(maps))
     vector = layers.Concatenate(name="pooled")(pooled) if len(pooled) > 1 else pooled[0]
     network = keras.Model(backbone.input, vector, name=branch.backbone)
     network.trainable = False

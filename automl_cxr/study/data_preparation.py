@@ -168,11 +168,7 @@ def _pool_into_folds(dataset: Dataset, record: SplitRecord, n_folds: int, notes:
             "The validation images that the data set specifies are added to the training images: "
             "with --folds, each of these images is used for validation once."
         )
-    pooled = PartRecord(
-        images=record.train.images + record.valid.images,
-        labels=record.train.labels + record.valid.labels,
-        patients=record.train.patients + record.valid.patients,
-    )
+    pooled = record.train.joined(record.valid)
     folds = fold_dataset(dataset, pooled.images, n_folds=n_folds, seed=record.seed)
     return dataclasses.replace(record, train=pooled, valid=PartRecord(images=(), labels=(), patients=()), folds=folds)
 

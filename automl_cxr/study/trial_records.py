@@ -194,6 +194,10 @@ def _to_optuna(states: Sequence[TrialState]) -> tuple[optuna.trial.TrialState, .
     return tuple(optuna_state for optuna_state, state in _STATES.items() if state in states)
 
 
+def _duration(trial: optuna.trial.FrozenTrial) -> float | None:
+    return None if trial.duration is None else trial.duration.total_seconds()
+
+
 def _to_record(trial: optuna.trial.FrozenTrial) -> TrialRecord:
     attrs, scores = trial.user_attrs, read_scores(trial)
     retries = tuple(attrs.get("retries", ()))
@@ -207,7 +211,7 @@ def _to_record(trial: optuna.trial.FrozenTrial) -> TrialRecord:
         violations=trial.constraints,
         scores=scores,
         n_parameters=attrs.get("n_parameters"),
-        seconds=attrs.get("seconds"),
+        seconds=attrs.get("seconds", _duration(trial) if trial.state is optuna.trial.TrialState.PRUNED else None),
         error=attrs.get("error"),
         refusal=attrs.get("refusal"),
         seed=attrs.get("seed"),

@@ -1,4 +1,4 @@
-"""Expected times of trials, from the finished trials of a study and from the plan of its budget."""
+"""Expected times of trials, from the complete and pruned trials of a study and from the plan of its budget."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class TrialTimes:
     def __init__(self, store: StudyStore, planned: Mapping[str, float] | None = None) -> None:
         self._store = store
         self._constants = store.spec.constants
+        self._n_steps = store.spec.folds or store.spec.epochs
         self._planned = planned or {}
 
     def shortest(self) -> float | None:
@@ -37,13 +38,20 @@ class TrialTimes:
             values: The searched hyperparameters.
         """
         config = self._config(values)
-        records = [record for record in self._finished() if self._config(record.params).family == config.family]
-        if not records:
-            longest = max(self._planned.values(), default=None)  # for a family without a point in the portfolio
-            return self._planned.get(config.family, longest)
-        if FAMILIES[config.family].has_gradient_steps:
-            return max(record.seconds or 0.0 for record in records)
-        return estimate_probe(config, [(self._config(record.params), record.seconds or 0.0) for record in records])
+        records = self._of_family(self._finished(), config.family)
+        if records and not FAMILIES[config.family].has_gradient_steps:
+            return estimate_probe(config, [(self._config(record.params), record.seconds or 0.0) for record in records])
+        complete = [record.seconds or 0.0 for record in records]
+        pruned = [self._to_the_end(record) for record in self._of_family(self._store.records(TrialState.PRUNED), config.family)]
+        longest = max(self._planned.values(), default=None)  # for a family without a point in the portfolio
+        return max([*complete, *pruned], default=self._planned.get(config.family, longest))
+
+    def _of_family(self, records: Sequence[TrialRecord], family: str) -> list[TrialRecord]:
+        return [record for record in records if self._config(record.params).family == family]
+
+    def _to_the_end(self, pruned: TrialRecord) -> float:
+        """Return the seconds that a pruned trial would have taken to its last epoch or fold."""
+        return (pruned.seconds or 0.0) * self._n_steps / max(1, len(pruned.scores))
 
     def _finished(self) -> list[TrialRecord]:
         return self._store.records(TrialState.COMPLETE)

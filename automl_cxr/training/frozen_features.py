@@ -21,9 +21,9 @@ from automl_cxr.model.devices import data_parallel, has_gpu, n_devices
 from automl_cxr.model.fingerprint import fingerprint
 from automl_cxr.model.frozen_split import is_stochastic
 from automl_cxr.model.graph import tensors_at
+from automl_cxr.model.head import deviation
 
 _BATCH_SIZE = 32  # fixed, because the random numbers of a view depend on it
-_POOLINGS = {"average": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def pooled_features(
         cuts: Names of layers with feature maps (n, h, w, channels). The name of a backbone and a slash precede the name of a
             layer in the backbone, such as "backbone/fire5_concat".
         images: A decoded array, uint8 (n, h, w), usually mapped.
-        pooling: "average" or "max".
+        pooling: "average", "max", or "average+deviation", which is twice as long.
         dtype: "float32" or "float16".
         label: Name of the network in cache listings; by default ``network.name``.
         cache: The cache; by default the one in the cache folder.
@@ -68,12 +68,19 @@ def pooled_features(
     outputs = []
     for cut, tensor in zip(cuts, maps, strict=True):
         (single,) = tensors_at(network, [cut])  # its digest does not depend on the other cuts
-        pooled = [_POOLINGS[pooling]()(one) for one in (single, tensor)]
+        pooled = [_pool(one, pooling) for one in (single, tensor)]
         features = features_of(
             keras.Model(pixels, pooled[0]), images, dtype=dtype, label=f"{label or network.name}@{cut}, {pooling}"
         )
         outputs.append(_FeatureOutput(features, pooled[1]))
     return dict(zip(cuts, _open(outputs, pixels, images, cache or FeatureCache(), view=0), strict=True))
+
+
+def _pool(maps: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
+    if pooling == "max":
+        return layers.GlobalMaxPooling2D()(maps)
+    average = layers.GlobalAveragePooling2D()(maps)
+    return average if pooling == "average" else layers.Concatenate()([average, deviation(maps)])
 
 
 def features_of(network: keras.Model, images: np.ndarray, *, dtype: str = "float32", view: int = 0, label: str) -> Features:

@@ -9,14 +9,14 @@ files       those of every trial; history.csv has one row, or one for each fold
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from automl_cxr.architectures import find_backbone
-from automl_cxr.config import TrialConfig
+from automl_cxr.config import AVERAGE_AND_DEVIATION, TrialConfig
 from automl_cxr.data.downscaled import downscaled_images
 from automl_cxr.model.build import build_model
 from automl_cxr.model.freezing import BACKBONE
@@ -54,57 +54,40 @@ def run_probe(task: TrialTask) -> Generator[EpochRecord | FoldRecord, None, Tria
     (task.folder / "config.json").write_text(task.config.to_json(), encoding="utf-8")
     images = np.load(downscaled_images(task.images, task.config.image_size), mmap_mode="r", allow_pickle=False)
     features = probe_features(task.config, images, weights_folder=task.weights_folder)
-    train, judged = split.train, split.judged
-    is_train = np.arange(len(features)) < len(train.images)
-    objective = task.objective(costs)
-    all_images = LabelledPart(images, np.arange(len(images)), np.asarray(train.labels + split.valid.labels, np.int64))
-    history: list[EpochRecord] = []
+    part = split.train.joined(split.valid)  # the order of the images
     model = build_model(task.config, n_classes, steps_per_epoch=1, weights_folder=task.weights_folder)
-    n_parameters = model.count_params()
-    probabilities = np.empty((len(judged.images), n_classes), np.float32)
+    history: list[EpochRecord] = []
+    probabilities = np.empty((len(features), n_classes), np.float32)
     with (task.folder / "train.log").open("w", encoding="utf-8") as log:
-        for fold in range(1, split.n_folds + 1) or (0,):
+        for fold, is_scored in _scored_images(split):
             fit_started = time.monotonic()
-            is_fitted = np.asarray(split.folds) != fold if fold else np.ones(len(train.images), bool)
-            is_scored = ~is_fitted if fold else np.ones(len(judged.images), bool)
-            head = ProbeHead.fit(features[is_train][is_fitted], _rows(train, is_fitted), task.config, n_classes=n_classes)
-            scored = features[is_train][is_scored] if fold else features[~is_train]
-            probabilities[is_scored] = head.predict(scored)
-            labels = np.asarray(judged.labels, np.int64)[is_scored]
-            epoch = EpochTracker(task.config, objective).add(
+            head = ProbeHead.fit(features[~is_scored], part.chosen(~is_scored), task.config, n_classes=n_classes)
+            probabilities[is_scored] = head.predict(features[is_scored])
+            epoch = EpochTracker(task.config, task.objective(costs)).add(
                 1,
                 _PHASE,
-                loss=_training_loss(head, features[is_train][is_fitted], np.asarray(train.labels)[is_fitted]),
-                labels=labels,
+                loss=_training_loss(head, features[~is_scored], part.chosen(~is_scored)),
+                labels=np.asarray(part.labels, np.int64)[is_scored],
                 probabilities=probabilities[is_scored],
                 seconds=time.monotonic() - fit_started,
-                n_parameters=n_parameters,
+                n_parameters=model.count_params(),
                 features=FEATURES,
             )
             log.write(f"C {head.regression.c:.3g}; out-of-fold loss of each candidate: {head.regression.left_out_loss}\n")
             log_epoch(log, epoch)
             history.append(epoch)
-            if not fold:
-                yield epoch
-                continue
-            yield FoldRecord(
-                fold=fold,
-                score=epoch.score,
-                values=epoch.values,
-                n_parameters=n_parameters,
-                n_folds=split.n_folds,
-                n_epochs=fold,
-            )
+            yield _as_fold(epoch, fold, split.n_folds) if fold else epoch
         if split.folds:
-            head = ProbeHead.fit(features, train, task.config, n_classes=n_classes)
+            head = ProbeHead.fit(features, part, task.config, n_classes=n_classes)
             log.write(f"all images: C {head.regression.c:.3g}\n")
         head.write_to(model)
+        all_images = LabelledPart(images, np.arange(len(images)), np.asarray(part.labels, np.int64))
         difference = compare_with_pixels(model, all_images, head.predict(features))
         log.write(f"predictions of the whole network from pixels differ by at most {difference:.1g}\n")
     rows = history_rows(task, history)
     return finish_trial(
         task,
-        valid_predictions(split, probabilities),
+        valid_predictions(split, probabilities if split.folds else probabilities[len(split.train.images) :]),
         model,
         all_images,
         rows=[{"fold": fold, **row} for fold, row in enumerate(rows, 1)] if split.folds else rows,
@@ -113,6 +96,26 @@ def run_probe(task: TrialTask) -> Generator[EpochRecord | FoldRecord, None, Tria
         cut_short=False,
         costs=costs,
         started=started,
+    )
+
+
+def _scored_images(split: SplitRecord) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the number of each fold and which images it scores, bool (n,); without folds 0 and the validation images."""
+    if not split.folds:
+        n_train, n_valid = len(split.train.images), len(split.valid.images)
+        yield 0, np.arange(n_train + n_valid) >= n_train
+    for fold in range(1, split.n_folds + 1):
+        yield fold, np.asarray(split.folds) == fold
+
+
+def _as_fold(epoch: EpochRecord, fold: int, n_folds: int) -> FoldRecord:
+    return FoldRecord(
+        fold=fold,
+        score=epoch.score,
+        values=epoch.values,
+        n_parameters=epoch.n_parameters,
+        n_folds=n_folds,
+        n_epochs=fold,
     )
 
 
@@ -133,21 +136,17 @@ def probe_features(config: TrialConfig, images: np.ndarray, *, weights_folder: P
         network = backbone_on_pixels(branch.backbone, config.image_size, weights=branch.weights, weights_folder=weights_folder)
         points = find_backbone(branch.backbone).splice_points
         cuts = [f"{BACKBONE}/{point}" for point in points]
-        of_views = [pooled_features(network, cuts, view, label=branch.backbone) for view in views]
+        # Both poolings are cached in one pass; the averages are the first half.
+        of_views = [
+            pooled_features(network, cuts, view, pooling=AVERAGE_AND_DEVIATION, label=branch.backbone) for view in views
+        ]
         for point, cut in zip(points, cuts, strict=True):
-            found[branch.backbone, point] = np.mean([pooled[cut] for pooled in of_views], axis=0)
+            values = np.mean([pooled[cut] for pooled in of_views], axis=0)
+            has_both = config.probe_pooling == AVERAGE_AND_DEVIATION
+            found[branch.backbone, point] = values if has_both else values[:, : values.shape[1] // 2]
     return np.concatenate([found[layer.backbone, layer.layer] for layer in config.probed], axis=1)
 
 
-def _rows(part: PartRecord, is_chosen: np.ndarray) -> PartRecord:
-    rows = np.flatnonzero(is_chosen)
-    return PartRecord(
-        images=tuple(part.images[row] for row in rows),
-        labels=tuple(part.labels[row] for row in rows),
-        patients=tuple(part.patients[row] for row in rows),
-    )
-
-
-def _training_loss(head: ProbeHead, features: np.ndarray, labels: np.ndarray) -> float:
-    of_true_class = head.predict(features)[np.arange(len(labels)), labels]
+def _training_loss(head: ProbeHead, features: np.ndarray, part: PartRecord) -> float:
+    of_true_class = head.predict(features)[np.arange(len(features)), np.asarray(part.labels)]
     return float(-np.log(np.maximum(of_true_class, np.finfo(np.float32).tiny)).mean())

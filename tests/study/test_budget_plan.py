@@ -3,6 +3,7 @@
 import pytest
 
 from automl_cxr.config import TrialConfig
+from automl_cxr.records import TrialRecord, TrialState
 from automl_cxr.study import budget_plan
 from automl_cxr.study.budget import Budget, BudgetCheck, reserved_seconds, trial_deadline
 from automl_cxr.study.budget_plan import choose_epochs, plan_budget
@@ -57,6 +58,13 @@ def test_a_trial_that_cannot_end_in_time_does_not_start(prepare, quick_search):
     assert not check.fits({"family": "fused"}), "a family that was not measured is assumed to take the longest planned time"
     quick_search(prepared, trials=1)
     assert check.fits({"filters": 16}), "a finished trial took a hundredth of a second"
+
+
+def test_pruned_trials_tell_how_long_a_whole_trial_takes(prepare, monkeypatch):
+    store = prepare(epochs=10).store
+    pruned = TrialRecord(number=0, state=TrialState.PRUNED, params={}, scores={1: 0.4, 2: 0.5}, seconds=12.0)
+    monkeypatch.setattr(store, "records", lambda *states: [pruned] if TrialState.PRUNED in states else [])
+    assert TrialTimes(store, {"scratch": 10.0}).estimate({"filters": 16}) == 60
 
 
 def test_a_cross_validated_search_ends_when_no_trial_fits(prepare, quick_search):

@@ -65,6 +65,7 @@ CASES = {
     "second_weights": ({**CONCAT, "second_backbone": "squeezenet"}, "none"),
     "heads": ({**CONCAT, "n_dense": 0}, "folder"),
     "projection": (CONCAT, 8),
+    "probe_pooling": (PROBE, "average+deviation"),
     "probe_kernel": (PROBE, "rbf"),
     "probe_mirrored": (PROBE, True),
     "probe_layers": (PROBE, "squeezenet@4+squeezenet@6"),

@@ -147,7 +147,11 @@ def test_layers_of_several_backbones_are_concatenated(task):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{"probe_kernel": "rbf"}, {"probe_mirrored": True}, {"probe_layers": "hog@3"}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{"probe_kernel": "rbf", "probe_pooling": "average+deviation"}, {"probe_mirrored": True}, {"probe_layers": "hog@3"}],
+    ids=str,
+)
 def test_the_saved_network_equals_the_fitted_classifier(task, changes):
     trial = task(dataclasses.replace(CONFIG, **changes), n_folds=3)
     _, result = run(trial)

@@ -42,7 +42,7 @@ def parts_table(data: ReportData) -> pd.DataFrame:
     split = data.split
     if split.folds:
         rows = [
-            _row(f"fold {fold}", _part_of_fold(split.train, split.folds, fold), split.classes)
+            _row(f"fold {fold}", split.train.chosen([number == fold for number in split.folds]), split.classes)
             for fold in sorted(set(split.folds))
         ]
         rows.append(_row("all folds", split.train, split.classes))
@@ -51,15 +51,6 @@ def parts_table(data: ReportData) -> pd.DataFrame:
     sealed = dict.fromkeys(split.classes, "sealed")
     rows.append({"part": "test", "images": str(len(split.test)), "patients": "sealed", **sealed})
     return pd.DataFrame(rows)
-
-
-def _part_of_fold(part: PartRecord, folds: tuple[int, ...], fold: int) -> PartRecord:
-    rows = [row for row, number in enumerate(folds) if number == fold]
-    return PartRecord(
-        images=tuple(part.images[row] for row in rows),
-        labels=tuple(part.labels[row] for row in rows),
-        patients=tuple(part.patients[row] for row in rows),
-    )
 
 
 def _row(name: str, part: PartRecord, classes: tuple[str, ...]) -> dict[str, str]:

@@ -31,23 +31,25 @@ _N_STEPS = 3  # of which the time is measured, after one that traces the graph
 def measure_seconds_per_image(configs: Sequence[TrialConfig], n_classes: int) -> list[float]:
     """Return the seconds per image of each configuration.
 
-    One configuration with gradient steps and one probe are measured. The times of the others are estimated from these by the
-    numbers of multiply-adds. Weights are random, because they do not affect the time, so all layers are trained.
+    One configuration with gradient steps and one probe are measured, those with the fewest multiply-adds. The times of the
+    others are estimated from these by the numbers of multiply-adds. Weights are random, because they do not affect the time, so
+    all layers are trained.
 
     Args:
-        configs: The configurations; of each kind, the first one is measured.
+        configs: The configurations.
         n_classes: Number of classes.
     """
+    multiply_adds = [measure_size(config, n_classes).multiply_adds for config in configs]
     seconds_per_operation: dict[bool, float] = {}
-    seconds = []
-    for config in configs:
+    for operations, config in sorted(zip(multiply_adds, configs, strict=True), key=lambda pair: pair[0]):
         has_steps = FAMILIES[config.family].has_gradient_steps
-        size = measure_size(config, n_classes)
         if has_steps not in seconds_per_operation:
             measured = _time_training(config, n_classes) if has_steps else _time_pass(config, n_classes)
-            seconds_per_operation[has_steps] = measured / size.multiply_adds
-        seconds.append(seconds_per_operation[has_steps] * size.multiply_adds)
-    return seconds
+            seconds_per_operation[has_steps] = measured / operations
+    return [
+        seconds_per_operation[FAMILIES[config.family].has_gradient_steps] * operations
+        for operations, config in zip(multiply_adds, configs, strict=True)
+    ]
 
 
 def _time_training(config: TrialConfig, n_classes: int) -> float:

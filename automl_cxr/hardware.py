@@ -23,7 +23,7 @@ def describe_machine() -> dict[str, Any]:
         "cpu": cpu_model(),
         "cores": n_usable_cores(),
         "memory_bytes": _memory_bytes(),
-        "gpus": _nvidia_gpus(),
+        "gpus": nvidia_gpus(),
     }
 
 
@@ -66,7 +66,7 @@ def _memory_bytes() -> int | None:
         return None
 
 
-def _nvidia_gpus() -> list[str]:
+def nvidia_gpus() -> list[str]:
     """Return the models of the GPUs that the NVIDIA driver lists, whether or not a library can use them."""
     models = []
     with contextlib.suppress(OSError):

@@ -5,11 +5,14 @@ It follows from the time of a few training steps, which are measured on this mac
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import math
+import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +20,7 @@ from automl_cxr.architectures import FAMILIES
 from automl_cxr.config import TrialConfig
 from automl_cxr.engine.space import Space, Value
 from automl_cxr.records import SplitRecord
+from automl_cxr.study.expected_workers import ExpectedWorkers
 from automl_cxr.study.spaces import families_of
 
 SHORTEST_SECONDS = 180.0
@@ -26,8 +30,9 @@ _FULL_TRIALS, _FULL_TRIALS_WITH_FOLDS = 6, 2  # trials to the last epoch for whi
 _FEWEST_EPOCHS = 6
 _PROBE_SECONDS = 10.0  # of the fits of a probe, after its features are computed
 _START_SECONDS = 20.0  # until the first worker process has loaded its libraries
-_SHARE_FOR_TRAINING = 0.5  # of the time, if a space has probes and networks to train
+_MOST_FOR_PROBES = 0.5  # share of the time, if a space has networks to train too
 _TIMEOUT_SECONDS = 90.0
+_THREADS = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")  # as in a worker of the search
 _COMMAND = ("-m", "automl_cxr.training.step_times")
 
 
@@ -46,44 +51,102 @@ class BudgetPlan:
     description: str
 
 
-def plan_budget(
-    space: Space, settings: Mapping[str, Any], split: SplitRecord, *, seconds: float, most_epochs: int
-) -> BudgetPlan | None:
-    """Plan a search.
+class StepTimes:
+    """A running measurement of the step times of a space, in another process, so that the driver does not load Keras.
 
     Args:
         space: The space, with its fixed hyperparameters.
         settings: The settings of the study, see ``settings.resolve_settings``.
+        n_classes: Number of classes.
+        workers: The workers of the search, whose number of threads is used.
+
+    Attributes:
+        configs: One configuration of each family, whose time is measured.
+        n_probes: Number of probes in the portfolio of the space.
+        workers: The workers of the search.
+    """
+
+    def __init__(self, space: Space, settings: Mapping[str, Any], *, n_classes: int, workers: ExpectedWorkers) -> None:
+        constants = {name: settings[name] for name in ("image_size", "fit", "batch_size")}
+        self.configs = {
+            family: TrialConfig.from_values({**constants, **space.constants, **point})
+            for family, point in _first_points(space).items()
+        }
+        constant = {"family": TrialConfig().family, **space.constants}
+        families = [str({**constant, **point}["family"]) for point in space.portfolio]
+        self.n_probes = sum(not FAMILIES[family].has_gradient_steps for family in families)
+        self.workers = workers
+        self._request = json.dumps({"configs": list(map(dataclasses.asdict, self.configs.values())), "n_classes": n_classes})
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> StepTimes:
+        """Start to measure."""
+        command = [sys.executable, *_COMMAND, self._request]
+        with contextlib.suppress(OSError):
+            self._process = subprocess.Popen(  # noqa: S603 - this package, by this interpreter
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env={**os.environ, **dict.fromkeys(_THREADS, str(self.workers.threads))},
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process, if an error has occurred before its result was read."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+
+    def seconds_per_image(self) -> dict[str, float] | None:
+        """Wait for the result and return the seconds per image of each family; None if they could not be measured."""
+        if self._process is None:
+            return None
+        try:
+            output, _ = self._process.communicate(timeout=_TIMEOUT_SECONDS)
+            measured: list[float] = json.loads(output)
+        except (OSError, subprocess.SubprocessError, ValueError):
+            return None
+        return dict(zip(self.configs, measured, strict=True))
+
+
+def plan_budget(times: StepTimes, split: SplitRecord, *, seconds: Callable[[], float], most_epochs: int) -> BudgetPlan | None:
+    """Plan a search.
+
+    Args:
+        times: The measurement, which is waited for.
         split: The images of the study.
-        seconds: Time that is left for the trials.
+        seconds: Returns the time that is left for the trials after the measurement.
         most_epochs: Largest number of epochs.
 
     Returns:
         None if the step times could not be measured.
     """
-    points = _first_points(space)
-    constants = {name: settings[name] for name in ("image_size", "fit", "batch_size")}
-    configs = [TrialConfig.from_values({**constants, **space.constants, **point}) for point in points.values()]
-    measured = _measure(configs, len(split.classes))
+    measured = times.seconds_per_image()
     if measured is None:
         return None
+    left = seconds()
     n_networks = split.n_folds or 1
     n_images = len(split.train.images) * (1 - 1 / n_networks if split.n_folds else 1)
-    of_epoch = {family: each * n_images * n_networks for family, each in zip(points, measured, strict=True)}
-    trained = [family for family in points if FAMILIES[family].has_gradient_steps]
+    trained = [family for family in measured if FAMILIES[family].has_gradient_steps]
+    of_epoch = {family: measured[family] * n_images * n_networks for family in trained}
+    n_pooled = len(split.train.images) + len(split.valid.images)
     expected = {
-        family: _START_SECONDS + _PROBE_SECONDS + each * (len(split.train.images) + len(split.valid.images))
-        for family, each in zip(points, measured, strict=True)
+        family: _START_SECONDS + _PROBE_SECONDS + of_image * n_pooled
+        for family, of_image in measured.items()
         if family not in trained
     }
     epochs = most_epochs
     if trained:
-        available = (seconds - _START_SECONDS) * (_SHARE_FOR_TRAINING if expected else 1.0)
+        of_probes = _START_SECONDS + times.n_probes * max(expected.values(), default=0.0) / times.workers.number
+        available = left - min(of_probes, _MOST_FOR_PROBES * left)
         n_trials = _FULL_TRIALS_WITH_FOLDS if split.n_folds else _FULL_TRIALS
-        epochs = choose_epochs(available, min(of_epoch[family] for family in trained), n_trials, most_epochs)
+        of_worker = math.ceil(n_trials / times.workers.number)
+        epochs = choose_epochs(available, min(of_epoch.values()), of_worker, most_epochs)
         expected |= {family: of_epoch[family] * epochs for family in trained}
-    sizes = {family: config.image_size for family, config in zip(points, configs, strict=True)}
-    return BudgetPlan(epochs, expected, _describe(expected, sizes, trained, epochs, split.n_folds, seconds))
+    sizes = {family: config.image_size for family, config in times.configs.items()}
+    return BudgetPlan(epochs, expected, _describe(expected, sizes, trained, epochs, split.n_folds, left))
 
 
 def _first_points(space: Space) -> dict[str, Mapping[str, Value]]:
@@ -103,20 +166,6 @@ def choose_epochs(seconds: float, seconds_of_epoch: float, n_trials: int, most: 
         if epochs >= min(_FEWEST_EPOCHS, most):
             return min(epochs, most)
     return min(_FEWEST_EPOCHS, most)
-
-
-def _measure(configs: Sequence[TrialConfig], n_classes: int) -> list[float] | None:
-    """Measure the seconds per image in another process, so that the driver does not load Keras."""
-    request = {"configs": [dataclasses.asdict(config) for config in configs], "n_classes": n_classes}
-    command = [sys.executable, *_COMMAND]
-    try:
-        done = subprocess.run(  # noqa: S603 - this package, by this interpreter
-            command, input=json.dumps(request), capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=True
-        )
-        measured: list[float] = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None
-    return measured
 
 
 def _describe(

@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from automl_cxr.data.audit.record import Audit
+from automl_cxr.data.dataset import Dataset
 from automl_cxr.engine.space import parse_space
 from automl_cxr.records import SplitRecord
 from automl_cxr.scoring.objectives import direction_of
 from automl_cxr.storage.passwords import command_without_passwords
 from automl_cxr.study.automatic_settings import DEFAULT_IMAGE_SIZE
 from automl_cxr.study.budget import trial_deadline
-from automl_cxr.study.budget_plan import SHORTEST_SECONDS, BudgetPlan, plan_budget
+from automl_cxr.study.budget_plan import SHORTEST_SECONDS, BudgetPlan, StepTimes, plan_budget
 from automl_cxr.study.data_preparation import (
     OnProgress,
     StudyImages,
@@ -25,6 +28,7 @@ from automl_cxr.study.data_preparation import (
     phantom_data,
     read_dataset,
 )
+from automl_cxr.study.expected_workers import expected_workers
 from automl_cxr.study.image_hashes import HASHES_FILE, ImageHashes
 from automl_cxr.study.model_sources import find_sources
 from automl_cxr.study.options import ALLOW, SearchOptions
@@ -49,7 +53,7 @@ from automl_cxr.study.source_overlap import (
 )
 from automl_cxr.study.spec import StudySpec, resolve_path
 from automl_cxr.study.store import StudyStore, creation_lock, explained_disk_errors
-from automl_cxr.study.study_audit import audit_messages, audit_study, load_audit
+from automl_cxr.study.study_audit import audit_messages, audit_split, load_audit, save_audit
 from automl_cxr.study.study_folder import check_folder_name, claim_folder
 from automl_cxr.study.warm_start import enqueue_missing, plan_warm_start, save_warm_start
 
@@ -113,11 +117,14 @@ def prepare_study(
         dataset = read_dataset(data, settings, notes)
         is_given = settings["image_size"] is not None
         image_size = space.image_size if is_given else choose_automatic_size(dataset, space.image_size, notes)
-        images = load_images(dataset, {**settings, "image_size": image_size}, notes, on_progress)
-        settings = settle_folds({**settings, "image_size": image_size}, images.split.n_folds)
-        split, decoded = images.split, images.decoded
+        settings = {**settings, "image_size": image_size}
         is_planned = existing is None and options.seconds is not None and options.seconds >= SHORTEST_SECONDS
-        plan_of_time = _plan_budget(options, space, settings, images, started, notes) if is_planned else None
+        with _begin_measuring(space, settings, dataset, options) if is_planned else nullcontext() as step_times:
+            images = load_images(dataset, settings, notes, on_progress)
+            settings = settle_folds(settings, images.split.n_folds)
+            split, decoded = images.split, images.decoded
+            audit = None if existing else audit_split(dataset.root, split, decoded)
+            plan_of_time = None if step_times is None else _plan_budget(step_times, options, settings, split, started, notes)
         if plan_of_time is not None and options.epochs is None:
             settings = {**settings, "epochs": plan_of_time.epochs}
         specified = {**settings, "layout": dataset.layout, "classes": dataset.classes}
@@ -140,8 +147,8 @@ def prepare_study(
             notes.extend(_check_existing(existing, spec, images, options))
             enqueue_missing(existing)
             enqueue_portfolio(existing)
-            audit = load_audit(existing)
-            notes.extend([] if audit is None else audit_messages(audit))
+            earlier_audit = load_audit(existing)
+            notes.extend([] if earlier_audit is None else audit_messages(earlier_audit))
             return PreparedStudy(existing, decoded.path, weights_folder, tuple(notes), is_new=False)
         check_normal_class(spec)
         earlier = None if spec.warm_start is None else StudyStore.open(spec.warm_start, runs=runs, storage=storage)
@@ -153,7 +160,7 @@ def prepare_study(
         if plan is not None:
             notes.extend(plan.notes)
             save_warm_start(plan, folder)
-        notes.extend(audit_study(folder, dataset.root, split, decoded))
+        notes.extend(save_audit(audit, folder) if isinstance(audit, Audit) else [str(audit)])
         directions = [direction_of(objective) for objective in spec.objectives]
         store = StudyStore.create(spec, split, runs=runs, storage=storage, directions=directions)
         enqueue_missing(store)
@@ -162,18 +169,26 @@ def prepare_study(
         return PreparedStudy(store, decoded.path, weights_folder, tuple(notes), is_new=True, planned_seconds=planned_seconds)
 
 
+def _begin_measuring(space: ChosenSpace, settings: Mapping[str, Any], dataset: Dataset, options: SearchOptions) -> StepTimes:
+    fixed_space = parse_space(space.toml, name=space.name).fix(settings["fixed"])
+    return StepTimes(fixed_space, settings, n_classes=len(dataset.classes), workers=expected_workers(options))
+
+
 def _plan_budget(
+    times: StepTimes,
     options: SearchOptions,
-    space: ChosenSpace,
     settings: Mapping[str, Any],
-    images: StudyImages,
+    split: SplitRecord,
     started: float,
     notes: list[str],
 ) -> BudgetPlan | None:
-    """Plan the search if it has a time limit that is long enough to measure step times; add a note."""
-    left = trial_deadline(options.seconds or 0.0, started) - time.monotonic()
-    fixed_space = parse_space(space.toml, name=space.name).fix(settings["fixed"])
-    plan = plan_budget(fixed_space, settings, images.split, seconds=left, most_epochs=settings["epochs"])
+    """Plan the search from measured step times; add a note."""
+    plan = plan_budget(
+        times,
+        split,
+        seconds=lambda: trial_deadline(options.seconds or 0.0, started) - time.monotonic(),
+        most_epochs=settings["epochs"],
+    )
     notes.append(
         f"Step times could not be measured, so each trial has up to {settings['epochs']} epochs; --epochs changes it."
         if plan is None

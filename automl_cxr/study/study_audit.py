@@ -17,35 +17,45 @@ from automl_cxr.study.store import StudyStore, read_record
 _FILE = "audit.json"
 
 
-def audit_study(folder: Path, root: Path, split: SplitRecord, decoded: DecodedImages) -> list[str]:
-    """Audit the training and validation images of a new study, and write the audit to its folder. Never raises an error.
+def audit_split(root: Path, split: SplitRecord, decoded: DecodedImages) -> Audit | str:
+    """Audit the training and validation images of a new study. Never raises an error.
 
     Args:
-        folder: Folder of the study.
         root: Folder to which image ids are relative.
         split: Split of the study.
         decoded: The images of ``split.train``, then those of ``split.valid``.
 
     Returns:
-        Messages for the user: the findings, or the reason why there is no audit.
+        The audit, or a message for the user with the reason why there is none.
     """
-    parts = ("train",) * len(split.train.images) + ("valid",) * len(split.valid.images)
+    pooled = split.train.joined(split.valid)
     audited = AuditedImages(
         root=root,
         classes=split.classes,
-        labels=split.train.labels + split.valid.labels,
-        patients=split.train.patients + split.valid.patients,
-        parts=parts,
+        labels=pooled.labels,
+        patients=pooled.patients,
+        parts=("train",) * len(split.train.images) + ("valid",) * len(split.valid.images),
         patients_known=split.grouped,
         decoded=decoded,
     )
     try:
-        audit = audit_images(audited)
+        return audit_images(audited)
+    except Exception as error:  # noqa: BLE001 - an audit must not prevent the search
+        return _explain_missing(error)
+
+
+def save_audit(audit: Audit, folder: Path) -> list[str]:
+    """Write an audit to the folder of a study; return its messages for the user. Never raises an error."""
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / _FILE, audit.to_json())
-    except Exception as error:  # noqa: BLE001 - an audit must not prevent the search
-        return [f"The training and validation images could not be audited ({error}). Run `automl-cxr data audit` to try again."]
+    except Exception as error:  # noqa: BLE001 - as above
+        return [_explain_missing(error)]
     return audit_messages(audit)
+
+
+def _explain_missing(error: Exception) -> str:
+    return f"The training and validation images could not be audited ({error}). Run `automl-cxr data audit` to try again."
 
 
 def load_audit(store: StudyStore) -> Audit | None:

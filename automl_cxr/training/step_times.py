@@ -1,8 +1,8 @@
 """Measures the time of training steps and of passes through frozen networks on this machine, in a process of its own.
 
-    python -m automl_cxr.training.step_times < request.json
+    python -m automl_cxr.training.step_times REQUEST
 
-The request is a JSON object with the configurations and the number of classes. The result is a JSON list with the seconds per
+REQUEST is a JSON object with the configurations and the number of classes. The result is a JSON list with the seconds per
 image of each configuration: of a training step, or for a probe of the pass through its backbones.
 """
 
@@ -79,8 +79,8 @@ def _random_part(config: TrialConfig, n_classes: int, n_images: int) -> Labelled
 
 
 def main() -> None:
-    """Read a request from stdin and write the result to stdout."""
-    request = json.load(sys.stdin)
+    """Read the request from the command line and write the result to stdout."""
+    request = json.loads(sys.argv[1])
     configs = [TrialConfig.from_values(values) for values in request["configs"]]
     json.dump(measure_seconds_per_image(configs, request["n_classes"]), sys.stdout)
 

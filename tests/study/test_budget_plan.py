@@ -3,11 +3,16 @@
 import pytest
 
 from automl_cxr.config import TrialConfig
+from automl_cxr.errors import DataError
 from automl_cxr.records import TrialRecord, TrialState
 from automl_cxr.study import budget_plan
 from automl_cxr.study.budget import Budget, BudgetCheck, reserved_seconds, trial_deadline
-from automl_cxr.study.budget_plan import choose_epochs, plan_budget
+from automl_cxr.study.budget_plan import StepTimes, choose_epochs, plan_budget
+from automl_cxr.study.expected_workers import ExpectedWorkers, expected_workers
+from automl_cxr.study.options import SearchOptions
 from automl_cxr.study.trial_times import TrialTimes, estimate_probe
+
+SETTINGS = {"image_size": 32, "fit": "stretch", "batch_size": 32}
 
 
 @pytest.mark.parametrize(
@@ -27,8 +32,8 @@ def test_the_number_of_epochs_follows_from_the_time(seconds, epochs):
 @pytest.mark.slow
 def test_a_plan_is_made_from_measured_step_times(prepare):
     store = prepare(image_size=32).store
-    settings = {"image_size": 32, "fit": "stretch", "batch_size": 32}
-    plan = plan_budget(store.spec.space, settings, store.split, seconds=600, most_epochs=30)
+    with StepTimes(store.spec.space, SETTINGS, n_classes=3, workers=ExpectedWorkers(2, 1)) as times:
+        plan = plan_budget(times, store.split, seconds=lambda: 600, most_epochs=30)
     assert plan.epochs == 30, "an epoch of so few small images takes less than a second"
     assert 0 < plan.seconds["scratch"] < 300
     assert plan.description.startswith("Plan for 10 min, from step times measured on this machine: scratch at 32 pixels, 30 ep")
@@ -37,8 +42,17 @@ def test_a_plan_is_made_from_measured_step_times(prepare):
 def test_without_a_measurement_there_is_no_plan(prepare, monkeypatch):
     monkeypatch.setattr(budget_plan, "_COMMAND", ("-c", "raise SystemExit(1)"))
     store = prepare().store
-    settings = {"image_size": 32, "fit": "stretch", "batch_size": 32}
-    assert plan_budget(store.spec.space, settings, store.split, seconds=600, most_epochs=30) is None
+    with StepTimes(store.spec.space, SETTINGS, n_classes=3, workers=ExpectedWorkers(2, 1)) as times:
+        assert plan_budget(times, store.split, seconds=lambda: 600, most_epochs=30) is None
+
+
+def test_the_measurement_ends_with_an_error_of_the_search(prepare, monkeypatch):
+    monkeypatch.setattr(budget_plan, "_COMMAND", ("-c", "import time; time.sleep(1000)"))
+    store = prepare().store
+    with pytest.raises(DataError), StepTimes(store.spec.space, SETTINGS, n_classes=3, workers=ExpectedWorkers(2, 1)) as times:  # noqa: PT012
+        process = times._process
+        raise DataError("unusable")
+    assert process.poll() is not None
 
 
 def test_the_time_counts_from_the_start_and_keeps_some_for_the_ensemble(monkeypatch):
@@ -88,3 +102,14 @@ def test_the_time_of_a_probe_depends_on_the_features_that_are_cached():
     mirrored = probe("squeezenet@2", probe_mirrored=True)
     assert estimate_probe(mirrored, [(one, 50.0), (deeper, 8.0)]) == 58
     assert estimate_probe(both, [(one, 50.0), (deeper, 8.0), (other, 20.0), (deeper, 9.0)]) == 9
+
+
+def test_workers_are_expected_as_the_executor_starts_them(monkeypatch):
+    monkeypatch.setattr("automl_cxr.study.expected_workers.n_usable_cores", lambda: 8)
+    monkeypatch.setattr("automl_cxr.study.expected_workers.nvidia_gpus", list)
+    assert expected_workers(SearchOptions()) == ExpectedWorkers(8, 1)
+    assert expected_workers(SearchOptions(cpus_per_trial=4)) == ExpectedWorkers(2, 4)
+    assert expected_workers(SearchOptions(concurrency=3)) == ExpectedWorkers(3, 1)
+    assert expected_workers(SearchOptions(executor="inline")) == ExpectedWorkers(1, 8)
+    monkeypatch.setattr("automl_cxr.study.expected_workers.nvidia_gpus", lambda: ["H200", "H200"])
+    assert expected_workers(SearchOptions()) == ExpectedWorkers(2, 1)

@@ -36,8 +36,9 @@ from automl_cxr.data.cache import decode_dataset
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data.split import split_dataset
 from automl_cxr.engine.inline_execution import run_inline
+from automl_cxr.engine.parameters import Int
 from automl_cxr.engine.registry import build_proposer
-from automl_cxr.engine.space import Int, Space
+from automl_cxr.engine.space import Space
 from automl_cxr.scoring.metrics import score_macro_f1
 from automl_cxr.study.spaces import load_space
 

@@ -28,9 +28,10 @@ import numpy as np
 import pandas as pd
 
 from automl_cxr.engine.inline_execution import run_inline
+from automl_cxr.engine.parameters import Float, Int
 from automl_cxr.engine.protocol import Decision, Facts, Pause, Proposal, Proposer, Report, TrialEnd
 from automl_cxr.engine.registry import build_proposer
-from automl_cxr.engine.space import Float, Int, Space
+from automl_cxr.engine.space import Space
 
 EPOCHS = 52
 METHODS: Mapping[str, tuple[str, str]] = {

@@ -26,9 +26,11 @@ from radiographs import default_radiographs, existing_folder
 
 from automl_cxr.data.dataset import Dataset, load_dataset
 from automl_cxr.data.patient_folds import patient_folds
+from automl_cxr.records import TrialState
 from automl_cxr.scoring.intervals import bootstrap_interval
 from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.study.store import StudyStore
 
 
 def program(*arguments: str) -> str:
@@ -66,11 +68,18 @@ def score_fold(
         shutil.copytree(folder / "runs", arguments.keep / f"fold{fold}")
     trials = {row["trial"]: row for row in json.loads(program("leaderboard", "s", "--json", *runs)) if row["rank"] is not None}
     best, recommended, corrected = found["best"], found["recommended"], found["corrected"] or {}
+    stages = {name: numbers for name, numbers in stages_of(folder / "runs").items() if numbers}
+    for name, numbers in stages.items():
+        print(f"{name}: trials {numbers}", file=sys.stderr)
     compared = [
         ("first trial", 0, trials.get(0, {}).get("macro_f1"), None),
         ("best trial", best["trial"], best["score"], corrected.get("value")),
         ("recommended", recommended["trials"], recommended["score"], None),
     ]
+    for name, numbers in stages.items():
+        kept = [number for number in trials if number in numbers and has_model(folder / "runs", number)]
+        if kept:
+            compared.append((f"best of the {name}", kept[0], trials[kept[0]]["macro_f1"], None))
     return [
         {
             "fold": fold,
@@ -84,6 +93,24 @@ def score_fold(
         }
         for name, chosen, own, value in compared
     ]
+
+
+def stages_of(runs: Path) -> dict[str, list[int]]:
+    """Return the numbers of the trials of each stage of the space auto, in any state but waiting."""
+    store = StudyStore.open("s", runs=runs, storage=f"sqlite:///{runs / 'studies.db'}")
+    n_portfolio = len(store.spec.space.portfolio)
+    stages: dict[str, list[int]] = {"probes of the portfolio": [], "networks of the portfolio": [], "search": []}
+    for trial in store.records():
+        is_probe = trial.params.get("family") == "probe"
+        of_portfolio = "probes of the portfolio" if is_probe else "networks of the portfolio"
+        if trial.state is not TrialState.WAITING:
+            stages[of_portfolio if trial.number < n_portfolio else "search"].append(trial.number)
+    return stages
+
+
+def has_model(runs: Path, number: int) -> bool:
+    """Return whether the model of a trial is kept."""
+    return (runs / "s" / "trials" / f"{number:05d}" / "model.keras").is_file()
 
 
 def score_outer(dataset: Dataset, choice: Sequence[str], folder: Path) -> dict[str, float]:

@@ -60,7 +60,7 @@ def search_by_engine(
     from automl_cxr.engine.placement import RayResources
     from automl_cxr.engine.ray_execution import run_with_ray
     from automl_cxr.engine.registry import build_proposer
-    from automl_cxr.engine.space import parse_space
+    from automl_cxr.engine.space_toml import parse_space
     from automl_cxr.storage.urls import open_storage
 
     study = optuna.create_study(storage=open_storage(f"sqlite:///{folder / 'studies.db'}"), direction="maximize")

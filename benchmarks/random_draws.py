@@ -34,7 +34,8 @@ from automl_cxr.data.cache import decode_dataset
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data.patient_folds import patient_folds
 from automl_cxr.data.phantoms import draw_phantoms
-from automl_cxr.engine.space import Space, Value
+from automl_cxr.engine.parameters import Value
+from automl_cxr.engine.space import Space
 from automl_cxr.errors import TrialError
 from automl_cxr.study.spaces import load_space
 

@@ -26,8 +26,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from automl_cxr.engine.deduplication import EvaluatedPoints
 from automl_cxr.engine.intermediate_values import read_scores, write_epoch
+from automl_cxr.engine.parameters import Choice, Float, Int, Parameter, Value
 from automl_cxr.engine.protocol import Decision, Facts, Outcome, Pause, Proposal, Report, TrialEnd
-from automl_cxr.engine.space import Choice, Float, Int, Parameter, Space, Value
+from automl_cxr.engine.space import Space
 from automl_cxr.optuna_private import enqueued_values, trial_id_of
 
 _STATES = {

@@ -6,7 +6,8 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 
 import numpy as np
 
-from automl_cxr.engine.space import Space, Value
+from automl_cxr.engine.parameters import Value
+from automl_cxr.engine.space import Space
 
 Point = Mapping[str, Value]
 

@@ -24,8 +24,9 @@ from threadpoolctl import threadpool_limits
 
 from automl_cxr.engine.base_proposer import Slot, StudyProposer
 from automl_cxr.engine.optuna_proposer import PRUNERS, make_pruner
+from automl_cxr.engine.parameters import Choice, Float, Int, Parameter, Value
 from automl_cxr.engine.protocol import Facts, Pause
-from automl_cxr.engine.space import Choice, Float, Int, Parameter, Space, Value
+from automl_cxr.engine.space import Space
 from automl_cxr.errors import UnknownNameError
 
 _FACTOR = 3

@@ -25,9 +25,10 @@ from optuna.trial import FrozenTrial, TrialState
 from automl_cxr.engine.base_proposer import Slot, StudyProposer, to_optuna
 from automl_cxr.engine.fold_pruners import FOLD_PRUNERS
 from automl_cxr.engine.intermediate_values import read_values
+from automl_cxr.engine.parameters import Parameter, Value
 from automl_cxr.engine.pareto import ParetoHalving, is_among_best_third
 from automl_cxr.engine.protocol import Facts, Pause, Report
-from automl_cxr.engine.space import Parameter, Space, Value
+from automl_cxr.engine.space import Space
 from automl_cxr.engine.successive_halving import REDUCTION, SuccessiveHalving
 from automl_cxr.engine.warm_start_view import WarmStartPoint, add_priors_to_study
 from automl_cxr.errors import UnknownNameError, UsageError

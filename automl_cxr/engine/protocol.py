@@ -66,7 +66,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from automl_cxr.engine.space import Value
+from automl_cxr.engine.parameters import Value
 from automl_cxr.errors import InfeasibleError, RetryPolicy, TrialError
 
 Facts = Mapping[str, Any]

@@ -17,8 +17,9 @@ from automl_cxr.engine.optuna_proposer import (
     check_several_objectives,
     make_pruner,
 )
+from automl_cxr.engine.parameters import Value
 from automl_cxr.engine.protocol import Facts
-from automl_cxr.engine.space import Space, Value
+from automl_cxr.engine.space import Space
 from automl_cxr.engine.warm_start_view import WarmStartPoint
 from automl_cxr.errors import UnknownNameError, UsageError
 

@@ -15,7 +15,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from automl_cxr.engine.base_proposer import to_optuna
-from automl_cxr.engine.space import Space, Value
+from automl_cxr.engine.parameters import Value
+from automl_cxr.engine.space import Space
 from automl_cxr.optuna_private import storage_of, with_trial_id
 
 

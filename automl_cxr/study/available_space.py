@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Mapping
 
 from automl_cxr.architectures import BACKBONES, IMAGENET, parse_backbone_layers
 from automl_cxr.config import TrialConfig, used_by_of
-from automl_cxr.engine.space import Choice, Parameter, Space, Value
+from automl_cxr.engine.parameters import Choice, Parameter, Value
+from automl_cxr.engine.space import Space
 from automl_cxr.weight_files import list_weights
 
 _BACKBONES_OF: Mapping[str, Callable[[str], set[str]]] = {

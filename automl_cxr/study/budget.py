@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from automl_cxr.engine.parameters import Value
 from automl_cxr.engine.protocol import Proposal
-from automl_cxr.engine.space import Value
 from automl_cxr.records import TrialRecord, TrialState
 from automl_cxr.study.store import StudyStore
 from automl_cxr.study.trial_times import TrialTimes

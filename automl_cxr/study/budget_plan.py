@@ -18,7 +18,8 @@ from typing import Any
 
 from automl_cxr.architectures import FAMILIES
 from automl_cxr.config import TrialConfig
-from automl_cxr.engine.space import Space, Value
+from automl_cxr.engine.parameters import Value
+from automl_cxr.engine.space import Space
 from automl_cxr.records import SplitRecord
 from automl_cxr.study.expected_workers import ExpectedWorkers
 from automl_cxr.study.spaces import families_of

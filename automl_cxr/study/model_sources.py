@@ -12,7 +12,8 @@ from pathlib import Path
 
 from automl_cxr.architectures import NAMED_WEIGHTS
 from automl_cxr.data.content_hashes import digest_of_files, hash_files
-from automl_cxr.engine.space import Choice, Space
+from automl_cxr.engine.parameters import Choice
+from automl_cxr.engine.space import Space
 from automl_cxr.errors import DataError, StudyError, TrialError
 from automl_cxr.records import SplitRecord
 from automl_cxr.study.image_hashes import HASHES_FILE, ImageHashes, hashes_file_of, short_hashes

@@ -12,7 +12,7 @@ from typing import Any
 
 from automl_cxr.data.audit.record import Audit
 from automl_cxr.data.dataset import Dataset
-from automl_cxr.engine.space import parse_space
+from automl_cxr.engine.space_toml import parse_space
 from automl_cxr.records import SplitRecord
 from automl_cxr.scoring.objectives import direction_of
 from automl_cxr.storage.passwords import command_without_passwords

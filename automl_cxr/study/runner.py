@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from automl_cxr.engine.base_proposer import StudyProposer
+from automl_cxr.engine.parameters import Value
 from automl_cxr.engine.protocol import Objective, Proposer
 from automl_cxr.engine.registry import build_proposer
-from automl_cxr.engine.space import Value
 from automl_cxr.scoring.objectives import Requirement
 from automl_cxr.storage.passwords import command_without_passwords
 from automl_cxr.storage.urls import explained_storage_errors

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from automl_cxr.config import TrialConfig
+from automl_cxr.engine.parameters import Value
 from automl_cxr.engine.registry import FOLD_PRUNERS, RUNG_SAMPLERS, check_proposer
-from automl_cxr.engine.space import Space, Value, parse_space, to_toml
+from automl_cxr.engine.space import Space
+from automl_cxr.engine.space_toml import parse_space, to_toml
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.scoring.metrics import find_normal_class
 from automl_cxr.scoring.objectives import Requirement, check_objectives, needs_normal_class

@@ -6,7 +6,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from automl_cxr.config import TrialConfig, used_by_of
-from automl_cxr.engine.space import Choice, Space, Value, parse_space
+from automl_cxr.engine.parameters import Choice, Value
+from automl_cxr.engine.space import Space
+from automl_cxr.engine.space_toml import parse_space
 from automl_cxr.errors import SpaceError, UnknownNameError, UsageError
 
 # All trials of a study share these values: its decoded images, stopping rules and records depend on them. A space may search

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.engine.space import Space, Value, parse_space
+from automl_cxr.engine.parameters import Value
+from automl_cxr.engine.space import Space
+from automl_cxr.engine.space_toml import parse_space
 from automl_cxr.errors import StudyMismatchError
 from automl_cxr.scoring.objectives import Requirement, check_objectives
 from automl_cxr.text_records import build_record, parse_json

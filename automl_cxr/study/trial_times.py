@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from automl_cxr.architectures import FAMILIES
 from automl_cxr.config import TrialConfig
-from automl_cxr.engine.space import Value
+from automl_cxr.engine.parameters import Value
 from automl_cxr.records import TrialRecord, TrialState
 from automl_cxr.study.store import StudyStore
 

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from automl_cxr.config import TrialConfig
+from automl_cxr.engine.parameters import Float, Value
 from automl_cxr.engine.registry import LEARNING_SAMPLERS
-from automl_cxr.engine.space import Float, Space, Value
+from automl_cxr.engine.space import Space
 from automl_cxr.engine.warm_start_view import WarmStartPoint
 from automl_cxr.errors import StudyError, UsageError
 from automl_cxr.io import write_text

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import optuna
 
 from automl_cxr.engine.protocol import Decision, Outcome, Pause, Proposal, Report, TrialEnd
-from automl_cxr.engine.space import parse_space
+from automl_cxr.engine.space_toml import parse_space
 
 CONDITIONAL = parse_space(
     """

@@ -7,7 +7,7 @@ import pytest
 from automl_cxr.engine.optuna_proposer import make_pruner
 from automl_cxr.engine.protocol import Decision, Outcome, Report, TrialEnd
 from automl_cxr.engine.registry import SAMPLERS, build_proposer
-from automl_cxr.engine.space import parse_space
+from automl_cxr.engine.space_toml import parse_space
 from automl_cxr.errors import UnknownNameError, UsageError
 from tests.engine.simulation import open_study
 

@@ -13,7 +13,7 @@ from keras_tuner.oracles import HyperbandOracle, RandomSearchOracle
 from automl_cxr.engine.kerastuner_proposer import ORACLES, from_kerastuner, to_kerastuner
 from automl_cxr.engine.protocol import Outcome, Pause, Report, TrialEnd
 from automl_cxr.engine.registry import SAMPLERS, build_proposer
-from automl_cxr.engine.space import parse_space
+from automl_cxr.engine.space_toml import parse_space
 from automl_cxr.study.spaces import load_space, shipped
 from tests.engine.simulation import CONDITIONAL, FINITE, Simulation, journal, open_study
 

@@ -12,7 +12,7 @@ from automl_cxr.engine.intermediate_values import read_scores, read_values
 from automl_cxr.engine.optuna_proposer import SEVERAL_OBJECTIVES
 from automl_cxr.engine.protocol import Decision, Outcome, Proposal, Report, TrialEnd, TrialRun
 from automl_cxr.engine.registry import PRUNERS, SAMPLERS, build_proposer, check_proposer
-from automl_cxr.engine.space import parse_space
+from automl_cxr.engine.space_toml import parse_space
 from automl_cxr.errors import InfeasibleError, UsageError
 from tests.engine.simulation import CONDITIONAL, FINITE, N_FINITE, journal
 

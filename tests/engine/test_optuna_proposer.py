@@ -5,7 +5,7 @@ import pytest
 
 from automl_cxr.engine.optuna_proposer import PRUNERS, OptunaProposer, first_rung
 from automl_cxr.engine.protocol import Decision, Outcome, Proposal, Report, TrialEnd
-from automl_cxr.engine.space import parse_space
+from automl_cxr.engine.space_toml import parse_space
 from automl_cxr.errors import UnknownNameError
 
 SPACE = parse_space(

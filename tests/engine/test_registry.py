@@ -9,7 +9,8 @@ import pytest
 
 from automl_cxr.engine.protocol import Decision, Outcome, Pause, Report, TrialEnd
 from automl_cxr.engine.registry import SAMPLERS, build_proposer, check_proposer
-from automl_cxr.engine.space import Space, parse_space
+from automl_cxr.engine.space import Space
+from automl_cxr.engine.space_toml import parse_space
 from automl_cxr.errors import SpaceError, UnknownNameError, UsageError
 from tests.engine.simulation import CONDITIONAL, FINITE, N_FINITE, Simulation, journal, open_study
 

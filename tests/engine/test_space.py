@@ -5,7 +5,8 @@ import optuna
 import pytest
 
 from automl_cxr.engine.base_proposer import suggest
-from automl_cxr.engine.space import Choice, Float, Int, parse_space, to_toml
+from automl_cxr.engine.parameters import Choice, Float, Int
+from automl_cxr.engine.space_toml import parse_space, to_toml
 from automl_cxr.errors import SpaceError, UnknownNameError, UsageError
 from automl_cxr.study.spaces import load_space, shipped
 

@@ -6,7 +6,7 @@ import pytest
 
 from automl_cxr.engine import optuna_proposer
 from automl_cxr.engine.registry import LEARNING_SAMPLERS, SAMPLERS, build_proposer
-from automl_cxr.engine.space import parse_space
+from automl_cxr.engine.space_toml import parse_space
 from automl_cxr.engine.warm_start_view import WarmStartPoint
 from tests.engine.simulation import CONDITIONAL, Simulation, journal, open_study
 from tests.engine.test_registry import NEEDS_TORCH

@@ -2,7 +2,7 @@
 
 import pytest
 
-from automl_cxr.engine.space import parse_space
+from automl_cxr.engine.space_toml import parse_space
 from automl_cxr.errors import SpaceError
 from automl_cxr.study.spaces import check_space, load_space, refuse_unused, refuse_unused_fixed, shipped
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from automl_cxr.engine.space import Choice, Float, Int
+from automl_cxr.engine.parameters import Choice, Float, Int
 from automl_cxr.errors import StudyError
 from automl_cxr.results.figures.style import ACCENT, PALE, SCALE, joined_lines, styled
 from automl_cxr.results.importance import PED_ANOVA, importance_table

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from automl_cxr.config import TrialConfig
-from automl_cxr.engine.space import Choice, Float, Int
+from automl_cxr.engine.parameters import Choice, Float, Int
 from automl_cxr.records import PartRecord
 from automl_cxr.results.html_page import Section, Text
 from automl_cxr.results.report.report_data import ReportData

@@ -24,7 +24,7 @@ OnProgress = Callable[[int, int], None]
 _MACRO_F1 = "macro_f1"
 _WORST_SITE, _WORST_AT = "worst_site", "worst_at"
 _ALWAYS_SHOWN = (
-    *("rank", "set", "study", "trial", "feasible", "pareto", "tied"),
+    *("rank", "set", "study", "trial", "family", "feasible", "pareto", "tied"),
     *("macro_f1", "accuracy", "macro_auc", "fnfr"),
     *("n_parameters", "milliseconds", "seconds", "epochs", "best_epoch", "fold_mean", "fold_sd", _WORST_SITE, _WORST_AT),
 )
@@ -61,7 +61,7 @@ def build_leaderboard(
     Returns:
         One row for each COMPLETE trial, with these columns:
 
-        - rank, study (for several studies), set (for trials of different images), trial;
+        - rank, study (for several studies), set (for trials of different images), trial, family (if it is searched);
         - feasible: whether the trial meets the study's requirements, if there are any;
         - pareto: whether no trial of the study is better in all objectives, for several objectives;
         - the ranking metric and the limits of its 95 % bootstrap interval by patient (``_low``, ``_high``);
@@ -100,6 +100,7 @@ def build_leaderboard(
         _add_site(rows, stores, site, settings, on_progress)
     if sites:
         _add_worst_site(rows, [site.name for site in sites], ranked_by)
+    _add_families(rows)
     table = table_of_rows([{name: cell for name, cell in row.items() if name != "params"} | row["params"] for row in rows])
     table = table[_order_of_columns(table, stores, ranked_by)]
     table.attrs["metric"] = ranked_by
@@ -155,6 +156,13 @@ def _common_objective(stores: Sequence[StudyStore]) -> str:
     return objectives.pop() if len(objectives) == 1 else _MACRO_F1
 
 
+def _add_families(rows: Sequence[dict[str, Any]]) -> None:
+    """Add the family of each network, if at least one study searches it."""
+    if any("params_family" in row["params"] for row in rows):
+        for row in rows:
+            row["family"] = row["params"].get("params_family")
+
+
 def _add_latencies(rows: Sequence[dict[str, Any]], stores: Sequence[StudyStore], on_progress: OnProgress | None) -> None:
     measured = measure_latencies(stores, on_progress=on_progress)
     for row in rows:
@@ -198,7 +206,7 @@ def _order_of_columns(table: pd.DataFrame, stores: Sequence[StudyStore], metric:
         "pareto": all(len(spec.objectives) == 1 for spec in specs),
     }
     others = dict.fromkeys(name for spec in specs for name in spec.objectives[1:])
-    leading = ["rank", "set", "study", "trial", "feasible", "pareto", metric, f"{metric}_low", f"{metric}_high"]
+    leading = ["rank", "set", "study", "trial", "family", "feasible", "pareto", metric, f"{metric}_low", f"{metric}_high"]
     leading += ["p_best", "tied", *others]
     ordered = dict.fromkeys([*leading, *_with_intervals(table)])
     return [name for name in ordered if name in table and not hidden.get(name, False)]

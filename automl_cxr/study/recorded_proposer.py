@@ -64,6 +64,7 @@ class RecordedProposer:
         self._n_failures = 0
         self._n_refusals = 0
         self._running: dict[int, Proposal] = {}
+        self._out_of_time: set[int] = set()  # trials with folds that were stopped at the time limit
         self._to_retry: list[int] = []  # trials that failed, are still RUNNING in the record, and will be run again
 
     # -------------------------------------------------------------------------------------------------- proposals
@@ -141,7 +142,17 @@ class RecordedProposer:
         for number, report in reports:
             if number in owned:
                 self._listener.on_epoch(number, report)
-        return [Decision.STOP] * len(reports) if self._budget.is_target_reached else decisions
+        if self._budget.is_target_reached:
+            return [Decision.STOP] * len(reports)
+        late = {number for number, report in reports if self._is_late(report)}
+        self._out_of_time |= late
+        stops = (number in late for number, _ in reports)
+        return [Decision.STOP if stop else decision for stop, decision in zip(stops, decisions, strict=True)]
+
+    def _is_late(self, report: Report) -> bool:
+        """Return whether a trial with folds left would exceed the time limit, and is not needed as the only result."""
+        seconds, n_folds = self._budget.seconds_left(), self._store.spec.folds
+        return seconds is not None and seconds < 0 and report.epoch < n_folds and bool(self._store.eligible())
 
     # ------------------------------------------------------------------------------------------------------- ends
 
@@ -165,6 +176,8 @@ class RecordedProposer:
             ending = self._commit_files(number, ending, ends_at_rung=ends_at_rung)
         if ending.outcome is Outcome.STOPPED and self._budget.is_target_reached:
             ending = TrialEnd(Outcome.STOPPED, facts={"stopped_by": "target", **ending.facts})
+        if ending.outcome is Outcome.STOPPED and number in self._out_of_time:
+            ending = TrialEnd(Outcome.STOPPED, facts={"stopped_by": "time", **ending.facts})
         if ending.outcome is not Outcome.FINISHED:
             shutil.rmtree(self._staged(number), ignore_errors=True)  # a killed worker leaves its folder
         if ending.outcome is Outcome.FAILED and self._may_recover(number, ending):

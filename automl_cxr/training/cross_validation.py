@@ -35,7 +35,7 @@ def cross_validate(task: TrialTask) -> Generator[FoldRecord, None, TrialResult]:
     The files are those of ``run_trial``: history.csv has a column "fold", valid.npz holds the out-of-fold predictions, and
     model.keras averages the networks. With ``task.checkpoint``, finished folds and the state of the current fold are saved
     beside it, and an interrupted trial continues from there. After ``task.seconds``, each remaining fold is trained for only
-    one epoch.
+    one epoch; the search stops the trial before that if it has another result.
 
     Raises:
         TrialError: The network cannot be built or diverges.

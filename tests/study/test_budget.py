@@ -2,6 +2,8 @@
 
 import pytest
 
+from automl_cxr.study.budget import BudgetCheck
+
 
 @pytest.mark.slow
 def test_no_trial_starts_at_the_limit_of_epochs(prepare, quick_search):
@@ -65,3 +67,14 @@ def test_models_above_the_disk_limit_are_removed_except_the_best(prepare, quick_
     assert [number for number in ranked if prepared.store.has_model(number)] == ranked[:1]
     for number in ranked:
         assert (prepared.store.trial_folder(number) / "valid.npz").exists()
+
+
+def test_folds_after_the_time_limit_are_not_trained(prepare, quick_search, monkeypatch):
+    prepared = prepare(folds=3)
+    begun = []
+    monkeypatch.setattr(BudgetCheck, "seconds_left", lambda _: -1.0 if 1 in begun else 100.0)
+    quick_search(prepared, trials=3, between_epochs=lambda proposal, _: begun.append(proposal.number))
+    first, second = prepared.store.study.get_trials()[:2]
+    assert [trial.state.name for trial in (first, second)] == ["COMPLETE", "PRUNED"]
+    assert second.user_attrs["stopped_by"] == "time"
+    assert len(prepared.store.record(1).scores) == 1

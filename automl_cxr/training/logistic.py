@@ -15,6 +15,9 @@ from automl_cxr.training.standardisation import Standardisation
 CANDIDATES = tuple(np.logspace(-4, 1, 11))
 """Candidates of C, the inverse of the regularisation strength, in ascending order."""
 
+MOST_FOR_CHOICE = 2000
+"""Number of images on which C is chosen if there are at least twice as many; its best value hardly depends on the number."""
+
 _N_FOLDS = (5, 3, 2)  # the first number is used for which every class is in the training images of every fold
 _MAX_ITERATIONS = 1000
 _TOLERANCE = 1e-3  # of the gradient; scores do not change below it
@@ -51,7 +54,6 @@ def fit_logistic(
     weights: np.ndarray,
     patients: Sequence[str],
     *,
-    n_classes: int,
     seed: int,
     c: float = 0.0,
     candidates: Sequence[float] = CANDIDATES,
@@ -64,9 +66,9 @@ def fit_logistic(
         labels: Class index of each image, int (n,); every class must occur.
         weights: Weight of each image, (n,).
         patients: Patient of each image, (n,).
-        n_classes: Number of classes.
         seed: Seed of the folds.
-        c: Inverse of the regularisation strength; 0 chooses the candidate with the lowest out-of-fold loss.
+        c: Inverse of the regularisation strength; 0 chooses the candidate with the lowest out-of-fold loss on at most about
+            ``MOST_FOR_CHOICE`` images.
         candidates: Candidates of C in ascending order.
         standardise: Whether features are standardised; otherwise only their means are subtracted.
     """
@@ -75,10 +77,20 @@ def fit_logistic(
         return _Regression(features[rows], labels[rows], weights[rows], standardise=standardise)
 
     with threadpool_limits(1):  # the matrices are small
-        losses = {} if c > 0 else _left_out_losses(prepare, features, labels, weights, patients, candidates, seed=seed)
+        losses = {}
+        if c == 0:
+            some = _images_for_choice(labels, patients, seed=seed)
+            losses = _left_out_losses(prepare, features, labels, weights, patients, candidates, some, seed=seed)
         chosen = c if c > 0 else min(losses, key=losses.__getitem__, default=float(np.median(candidates)))
         kernel, bias = prepare(slice(None)).fit(chosen)
     return LogisticFit(kernel, bias, c=chosen, left_out_loss=losses)
+
+
+def _images_for_choice(labels: np.ndarray, patients: Sequence[str], *, seed: int) -> np.ndarray:
+    """Return the rows of the images on which C is chosen: all, or a stratified part of the patients."""
+    n_parts = len(labels) // MOST_FOR_CHOICE
+    parts = patient_folds(labels, patients, n_parts, seed=seed) if n_parts > 1 else None
+    return np.arange(len(labels)) if parts is None else np.flatnonzero(parts == 0)
 
 
 def _left_out_losses(
@@ -88,6 +100,7 @@ def _left_out_losses(
     weights: np.ndarray,
     patients: Sequence[str],
     candidates: Sequence[float],
+    some: np.ndarray,
     *,
     seed: int,
 ) -> dict[float, float]:
@@ -95,20 +108,21 @@ def _left_out_losses(
 
     Candidates are tried from the strongest regularisation to the weakest, until the loss has increased several times.
     """
-    found = (patient_folds(labels, patients, n, seed=seed) for n in _N_FOLDS)
+    patients_of_some = [patients[row] for row in some]
+    found = (patient_folds(labels[some], patients_of_some, n, seed=seed) for n in _N_FOLDS)
     folds = next((each for each in found if each is not None), None)
     if folds is None:
         return {}
-    left_out = [folds == fold for fold in range(folds.max() + 1)]
-    regressions = [prepare(~rows) for rows in left_out]
+    left_out = [some[folds == fold] for fold in range(folds.max() + 1)]
+    regressions = [prepare(some[folds != fold]) for fold in range(folds.max() + 1)]
     losses: dict[float, float] = {}
     for c in candidates:
         total = 0.0
         for rows, regression in zip(left_out, regressions, strict=True):
             predicted = LogisticFit(*regression.fit(c), c=c, left_out_loss={}).predict(features[rows])
-            of_true_class = predicted[np.arange(rows.sum()), labels[rows]]
+            of_true_class = predicted[np.arange(len(rows)), labels[rows]]
             total -= float(weights[rows] @ np.log(np.maximum(of_true_class, _TINY)))
-        losses[float(c)] = total / float(weights.sum())
+        losses[float(c)] = total / float(weights[some].sum())
         if min(losses.values()) < min(list(losses.values())[-_N_INCREASES:]):
             break
     return losses

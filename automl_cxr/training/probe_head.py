@@ -43,7 +43,7 @@ class ProbeHead:
         """
         labels = np.asarray(part.labels, np.int64)
         weights = image_weights(labels, n_classes, config)
-        options = {"n_classes": n_classes, "seed": config.seed, "c": config.logistic_c}
+        options = {"seed": config.seed, "c": config.logistic_c}
         if config.probe_kernel == "linear":
             return cls(fit_logistic(features, labels, weights, part.patients, **options))
         with threadpool_limits(1):  # the matrices are small

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from automl_cxr.training import logistic
 from automl_cxr.training.logistic import CANDIDATES, fit_logistic
 
 
@@ -26,7 +27,7 @@ def test_the_fit_is_that_of_scikit_learn_on_standardised_features(n, d, n_classe
     features, labels, patients = draw(n, d, n_classes=n_classes)
     weights = np.where(labels == 0, 2.0, 0.5)
     new, _, _ = draw(20, d, n_classes=n_classes, seed=1)
-    fit = fit_logistic(features, labels, weights, patients, n_classes=n_classes, seed=0, c=0.05)
+    fit = fit_logistic(features, labels, weights, patients, seed=0, c=0.05)
     assert fit.c == 0.05
     assert fit.kernel.shape == (d, n_classes)
     assert fit.predict(new) == pytest.approx(expected_probabilities(features, labels, weights, new, 0.05), abs=5e-3)
@@ -35,7 +36,7 @@ def test_the_fit_is_that_of_scikit_learn_on_standardised_features(n, d, n_classe
 def test_a_constant_feature_is_not_used():
     features, labels, patients = draw(60, 4)
     features[:, 2] = 1e6
-    fit = fit_logistic(features, labels, np.ones(60), patients, n_classes=3, seed=0, c=1.0)
+    fit = fit_logistic(features, labels, np.ones(60), patients, seed=0, c=1.0)
     assert (fit.kernel[2] == 0).all()
     assert np.isfinite(fit.predict(features)).all()
 
@@ -43,9 +44,7 @@ def test_a_constant_feature_is_not_used():
 def test_noise_is_regularised_more_than_a_signal():
     noise, labels, patients = draw(80, 40, shift=0.0)
     signal, _, _ = draw(80, 40, shift=6.0)
-    of_noise, of_signal = (
-        fit_logistic(features, labels, np.ones(80), patients, n_classes=3, seed=0).c for features in (noise, signal)
-    )
+    of_noise, of_signal = (fit_logistic(features, labels, np.ones(80), patients, seed=0).c for features in (noise, signal))
     assert of_noise < of_signal
     assert {of_noise, of_signal} <= set(CANDIDATES)
 
@@ -56,13 +55,27 @@ def test_patients_are_left_out_together():
     features = np.repeat(rng.normal(0, 1, (60, 100)), 2, axis=0)
     labels = np.repeat(np.arange(60) % 3, 2)
     patients = np.repeat([f"p{i}" for i in range(60)], 2)
-    grouped = fit_logistic(features, labels, np.ones(120), list(patients), n_classes=3, seed=0)
-    ungrouped = fit_logistic(features, labels, np.ones(120), [str(i) for i in range(120)], n_classes=3, seed=0)
+    grouped = fit_logistic(features, labels, np.ones(120), list(patients), seed=0)
+    ungrouped = fit_logistic(features, labels, np.ones(120), [str(i) for i in range(120)], seed=0)
     assert grouped.c < ungrouped.c
 
 
 def test_too_few_patients_for_folds_get_a_fixed_regularisation():
     features, labels, _ = draw(30, 4)
-    fit = fit_logistic(features, labels, np.ones(30), ["a"] * 30, n_classes=3, seed=0)
+    fit = fit_logistic(features, labels, np.ones(30), ["a"] * 30, seed=0)
     assert fit.left_out_loss == {}
     assert fit.c == np.median(CANDIDATES)
+
+
+def test_the_strength_is_chosen_on_a_part_of_the_patients_if_there_are_many(monkeypatch):
+    features, labels, patients = draw(240, 4, shift=3.0)
+    everything = fit_logistic(features, labels, np.ones(240), patients, seed=0)
+    monkeypatch.setattr(logistic, "MOST_FOR_CHOICE", 80)
+    rows = logistic._images_for_choice(labels, patients, seed=0)
+    assert 60 <= len(rows) <= 100
+    assert not {patients[row] for row in rows} & {patients[row] for row in set(range(240)) - set(rows)}
+    assert set(labels[rows]) == {0, 1, 2}
+    part = fit_logistic(features, labels, np.ones(240), patients, seed=0)
+    assert part.left_out_loss != everything.left_out_loss
+    agreement = (part.predict(features).argmax(axis=1) == everything.predict(features).argmax(axis=1)).mean()
+    assert agreement > 0.95, "the classifier itself is fitted to all images"

@@ -96,7 +96,7 @@ class Candidate:
             from automl_cxr.training.logistic import fit_logistic
 
             weights, patients = np.ones(len(labels)), [""] * len(labels)  # patients matter only if C is chosen
-            fit = fit_logistic(fitted, labels, weights, patients, n_classes=n_classes, seed=0, c=self.c / 10)
+            fit = fit_logistic(fitted, labels, weights, patients, seed=0, c=self.c / 10)
             return fit.predict(features)
         mean, scale = fitted.mean(axis=0), fitted.std(axis=0) + 1e-6
         fitted, features = (fitted - mean) / scale, (features - mean) / scale

@@ -84,6 +84,8 @@ class Proposal:
         halvings: How often the batch size is halved, because earlier attempts ran out of memory.
         seconds: Wall seconds that the search has left; no epoch begins after them. None for no limit. A duration and not a time
             of day, because clocks differ between machines and can be set back.
+        kill_after: Wall seconds after which the worker process of the trial is killed, because the search must end; None for
+            no limit. An executor that runs trials in the process of the search ignores it.
         attempts: Number of earlier attempts, by this search or by one that died.
     """
 
@@ -93,6 +95,7 @@ class Proposal:
     parent: int | None = None
     halvings: int = 0
     seconds: float | None = None
+    kill_after: float | None = None
     attempts: int = 0
 
 

@@ -78,7 +78,8 @@ class Worker:
         self._n_lost_starts = 0  # processes that were killed before they began it
         self._running: set[int] = set()  # numbers of the unfinished trials
         self._reported: set[int] = set()
-        self._deadline = float("inf")
+        self._deadline = float("inf")  # of the limits
+        self._search_deadline = float("inf")  # of the proposals
 
     @property
     def pid(self) -> int | None:
@@ -95,6 +96,8 @@ class Worker:
         self._proposals, self._has_begun, self._n_lost_starts = proposals, False, 0
         self._running, self._reported = {proposal.number for proposal in proposals}, set()
         self._deadline = time.monotonic() + _LOADING_SECONDS + self._seconds_of_batch
+        limits = (proposal.kill_after for proposal in proposals if proposal.kill_after is not None)
+        self._search_deadline = time.monotonic() + min(limits, default=float("inf"))
         self._send((_BEGIN, proposals))
 
     def advance(self, stopped: Collection[int] = ()) -> list[Event]:
@@ -179,6 +182,9 @@ class Worker:
                 self._start()
                 self._send((_BEGIN, self._proposals))
                 self._send((_ADVANCE, ()))
+            elif time.monotonic() > self._search_deadline:
+                self._kill()
+                return self._end_all(TrialEnd(Outcome.STOPPED, facts={"stopped_by": "time"}))
             elif time.monotonic() > self._deadline:
                 return self._end_late()
             elif self._exceeds(self._limits.memory):

@@ -91,6 +91,16 @@ class BudgetCheck:
         """Return the remaining wall time in seconds, negative after the deadline; None for no limit."""
         return None if self._deadline is None else self._deadline - time.monotonic()
 
+    def seconds_to_kill(self) -> float | None:
+        """Return the seconds after which the processes of trials are killed: at the end of the wall time of the budget.
+
+        None for no limit, and while the study has no result, because the search must not end without any.
+        """
+        seconds = self.seconds_left()
+        if seconds is None or self._budget.seconds is None or not self._store.eligible():
+            return None
+        return max(0.0, seconds) + reserved_seconds(self._budget.seconds)
+
     def fits(self, values: Mapping[str, Value]) -> bool:
         """Return whether a configuration is expected to end before the deadline; True if its time is unknown."""
         seconds = self.seconds_left()

@@ -88,7 +88,7 @@ class RecordedProposer:
         if proposal is Pause.OVER:
             return self._wait_for_all_trials()
         if isinstance(proposal, Proposal):
-            proposal = dataclasses.replace(proposal, seconds=seconds)
+            proposal = dataclasses.replace(proposal, seconds=seconds, kill_after=self._budget.seconds_to_kill())
             self._running[proposal.number] = proposal
             self._listener.on_begin(proposal.number, resumed=requeued is not None)
         return proposal

@@ -18,6 +18,7 @@ CANDIDATES = tuple(np.logspace(-4, 1, 11))
 MOST_FOR_CHOICE = 2000
 """Number of images on which C is chosen if there are at least twice as many; its best value hardly depends on the number."""
 
+_MOST_FOR_BASIS = 1500  # images
 _N_FOLDS = (5, 3, 2)  # the first number is used for which every class is in the training images of every fold
 _MAX_ITERATIONS = 1000
 _TOLERANCE = 1e-3  # of the gradient; scores do not change below it
@@ -132,7 +133,7 @@ class _Regression:
     """A logistic regression on standardised or centred features. Each fit starts from the solution of the previous one.
 
     If there are more features than images, it runs in the space that the images span. The solution is the same, because the
-    penalty does not depend on the rotation.
+    penalty does not depend on the rotation. For many images, computing this space would take longer than it saves.
     """
 
     def __init__(self, features: np.ndarray, labels: np.ndarray, weights: np.ndarray, *, standardise: bool) -> None:
@@ -142,7 +143,7 @@ class _Regression:
         self._mean, self._scale = found.mean, found.scale if standardise else np.ones(len(found.scale))
         self._inputs = (features - self._mean) * self._scale
         self._basis = None
-        if self._inputs.shape[1] > self._inputs.shape[0]:
+        if self._inputs.shape[0] < min(self._inputs.shape[1], _MOST_FOR_BASIS):
             _, _, self._basis = np.linalg.svd(self._inputs, full_matrices=False)
             self._inputs = self._inputs @ self._basis.T
         self._labels, self._weights = labels, weights

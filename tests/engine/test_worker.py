@@ -165,6 +165,15 @@ def test_a_trial_is_not_blamed_for_a_worker_that_was_killed_before_it_began(star
     assert run(worker, 1, "finishes")[1].outcome is Outcome.FINISHED
 
 
+def test_a_trial_that_exceeds_the_time_of_the_search_is_stopped(start):
+    worker = start()
+    run(worker, 0, "finishes")
+    worker.begin([Proposal(1, {"behaviour": "hangs"}, kill_after=0.2)])
+    assert isinstance(worker.advance()[0][1], Report)
+    assert worker.advance() == [(1, TrialEnd(Outcome.STOPPED, facts={"stopped_by": "time"}))]
+    assert run(worker, 2, "finishes")[1].outcome is Outcome.FINISHED
+
+
 @pytest.mark.parametrize(
     ("behaviour", "error"),
     [("killed", "WorkerDiedError: .* killed by SIGKILL"), ("exits", "WorkerDiedError: .* exited with code 3")],

@@ -2,7 +2,7 @@
 
 import pytest
 
-from automl_cxr.study.budget import BudgetCheck
+from automl_cxr.study.budget import Budget, BudgetCheck
 
 
 @pytest.mark.slow
@@ -78,3 +78,12 @@ def test_folds_after_the_time_limit_are_not_trained(prepare, quick_search, monke
     assert [trial.state.name for trial in (first, second)] == ["COMPLETE", "PRUNED"]
     assert second.user_attrs["stopped_by"] == "time"
     assert len(prepared.store.record(1).scores) == 1
+
+
+def test_processes_are_killed_at_the_end_of_the_time_if_there_is_a_result(prepare, quick_search):
+    prepared = prepare()
+    budget = Budget(n_trials=None, seconds=600, keep_models=1)
+    assert BudgetCheck(budget, prepared.store).seconds_to_kill() is None, "the first trial may always finish"
+    quick_search(prepared, trials=1)
+    assert BudgetCheck(budget, prepared.store).seconds_to_kill() == pytest.approx(624, abs=1)
+    assert BudgetCheck(Budget(n_trials=3, seconds=None, keep_models=1), prepared.store).seconds_to_kill() is None

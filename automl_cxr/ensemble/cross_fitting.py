@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from automl_cxr.data.patient_folds import patient_folds
-from automl_cxr.ensemble.baselines import rank_members, top_k_weights
+from automl_cxr.ensemble.baselines import greedy_weights, rank_members, top_k_weights, uniform_weights
 from automl_cxr.ensemble.genetic import evolve_weights
 from automl_cxr.ensemble.genetic_settings import GeneticSettings
 from automl_cxr.ensemble.weight_scoring import WeightScorer
+
+_N_STEPS = 10
 
 
 def evolve_on_halves(
@@ -20,6 +22,9 @@ def evolve_on_halves(
 
     Patients are divided into halves several times, weights are evolved on each half, and their mean is taken. This reduces
     overfitting to the patients of one half. The mean is then shrunk towards equal weights of the best members.
+
+    Averaging and shrinkage cost score on these images. Weights of members that are below the best member, equal weights or greedy
+    selection are therefore moved towards the best of these three, no further than necessary. Weights by class are not moved.
 
     Args:
         scorer: Members' probabilities, labels and the objective.
@@ -34,7 +39,21 @@ def evolve_on_halves(
     evolved = [evolve_weights(part, settings, by_class=by_class).weights for part in parts]
     simple = top_k_weights(rank_members(scorer), min(settings.shrink_to, scorer.n_members))
     mean = np.mean(evolved, axis=0)
-    return (1 - settings.shrinkage) * mean + settings.shrinkage * (simple[:, None] if by_class else simple)
+    if by_class:
+        return (1 - settings.shrinkage) * mean + settings.shrinkage * simple[:, None]
+    return _at_least_as_good_as_simple((1 - settings.shrinkage) * mean + settings.shrinkage * simple, scorer)
+
+
+def _at_least_as_good_as_simple(weights: np.ndarray, scorer: WeightScorer) -> np.ndarray:
+    """Move weights towards the best simple weights until their score on the images of the scorer is not lower."""
+    best_member = top_k_weights(rank_members(scorer), 1)
+    simple = np.stack([best_member, uniform_weights(scorer.n_members), greedy_weights(scorer)])
+    scores = scorer.score(simple)
+    target = simple[scores.argmax()]
+    shares = np.linspace(0, 1, _N_STEPS + 1)[:, None]
+    moved = (1 - shares) * weights + shares * target
+    is_enough = scorer.score(moved) >= scores.max()
+    return np.asarray(moved[is_enough.argmax()])
 
 
 def _halves(scorer: WeightScorer, patients: Sequence[str], settings: GeneticSettings) -> Iterator[WeightScorer]:

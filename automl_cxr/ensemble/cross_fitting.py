@@ -23,8 +23,8 @@ def evolve_on_halves(
     Patients are divided into halves several times, weights are evolved on each half, and their mean is taken. This reduces
     overfitting to the patients of one half. The mean is then shrunk towards equal weights of the best members.
 
-    Averaging and shrinkage cost score on these images. Weights of members that are below the best member, equal weights or greedy
-    selection are therefore moved towards the best of these three, no further than necessary. Weights by class are not moved.
+    Averaging and shrinkage cost score on these images. Weights of members that are below the best member, equal weights or
+    greedy selection are therefore moved towards the best of these three, no further than necessary. Weights by class are not.
 
     Args:
         scorer: Members' probabilities, labels and the objective.

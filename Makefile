@@ -4,11 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# On two cores, tests run in three processes, because many of them wait for other processes. With more threads they would slow
-# each other down.
+# Tests run in two processes, possibly on two cores. With more threads the processes would slow each other down.
 ONE_THREAD := TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: demo test test-all test-postgres lint docs clean
 

@@ -212,7 +212,7 @@ class TrialRecord:
         violations: Amount by which each constraint is violated, by its name; positive if it is violated.
         scores: Validation score of each epoch, from epoch 1; with cross-validation of each fold, from fold 1.
         n_parameters: Parameters of the network, or of the networks of all folds; None before it was built.
-        seconds: Wall seconds of training (COMPLETE), or from the start to the end of the trial (PRUNED); None otherwise.
+        seconds: Wall seconds of training, None until it is finished.
         error: Reason of a failure.
         refusal: Reason why the trial was not trained (PRUNED).
         seed: Seed of its configuration.

@@ -45,6 +45,11 @@ class TrialRecordsMixin:
         selected = _to_optuna(states) if states else None
         return [_to_record(trial) for trial in self.study.get_trials(deepcopy=False, states=selected)]
 
+    def elapsed_seconds(self, *states: TrialState) -> dict[int, float]:
+        """Return the seconds between start and end of the finished trials in the given states, by number."""
+        trials = self.study.get_trials(deepcopy=False, states=_to_optuna(states))
+        return {trial.number: trial.duration.total_seconds() for trial in trials if trial.duration is not None}
+
     def has_any(self, *states: TrialState) -> bool:
         """Return whether the study has a trial in one of the states."""
         return bool(self.study.get_trials(deepcopy=False, states=_to_optuna(states)))
@@ -194,10 +199,6 @@ def _to_optuna(states: Sequence[TrialState]) -> tuple[optuna.trial.TrialState, .
     return tuple(optuna_state for optuna_state, state in _STATES.items() if state in states)
 
 
-def _duration(trial: optuna.trial.FrozenTrial) -> float | None:
-    return None if trial.duration is None else trial.duration.total_seconds()
-
-
 def _to_record(trial: optuna.trial.FrozenTrial) -> TrialRecord:
     attrs, scores = trial.user_attrs, read_scores(trial)
     retries = tuple(attrs.get("retries", ()))
@@ -211,7 +212,7 @@ def _to_record(trial: optuna.trial.FrozenTrial) -> TrialRecord:
         violations=trial.constraints,
         scores=scores,
         n_parameters=attrs.get("n_parameters"),
-        seconds=attrs.get("seconds", _duration(trial) if trial.state is optuna.trial.TrialState.PRUNED else None),
+        seconds=attrs.get("seconds"),
         error=attrs.get("error"),
         refusal=attrs.get("refusal"),
         seed=attrs.get("seed"),

@@ -42,16 +42,17 @@ class TrialTimes:
         if records and not FAMILIES[config.family].has_gradient_steps:
             return estimate_probe(config, [(self._config(record.params), record.seconds or 0.0) for record in records])
         complete = [record.seconds or 0.0 for record in records]
-        pruned = [self._to_the_end(record) for record in self._of_family(self._store.records(TrialState.PRUNED), config.family)]
+        elapsed = self._store.elapsed_seconds(TrialState.PRUNED)
+        pruned = [
+            elapsed[record.number] * self._n_steps / max(1, len(record.scores))  # to the last epoch or fold
+            for record in self._of_family(self._store.records(TrialState.PRUNED), config.family)
+            if record.number in elapsed
+        ]
         longest = max(self._planned.values(), default=None)  # for a family without a point in the portfolio
         return max([*complete, *pruned], default=self._planned.get(config.family, longest))
 
     def _of_family(self, records: Sequence[TrialRecord], family: str) -> list[TrialRecord]:
         return [record for record in records if self._config(record.params).family == family]
-
-    def _to_the_end(self, pruned: TrialRecord) -> float:
-        """Return the seconds that a pruned trial would have taken to its last epoch or fold."""
-        return (pruned.seconds or 0.0) * self._n_steps / max(1, len(pruned.scores))
 
     def _finished(self) -> list[TrialRecord]:
         return self._store.records(TrialState.COMPLETE)

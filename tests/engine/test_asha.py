@@ -27,7 +27,15 @@ RUNGS = {first_rung(EPOCHS), 3 * first_rung(EPOCHS)}
 @pytest.fixture(scope="module", autouse=True)
 def running_ray():
     """Start Ray once. A search that connects to a running Ray must not shut it down."""
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False, logging_level=logging.CRITICAL)
+    # Without "local", Ray would connect to a cluster that the tests of another process have started.
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+        logging_level=logging.CRITICAL,
+    )
     yield
     assert ray.is_initialized()
     ray.shutdown()

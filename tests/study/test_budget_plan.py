@@ -72,12 +72,14 @@ def test_a_trial_that_cannot_end_in_time_does_not_start(prepare, quick_search):
     assert not check.fits({"family": "fused"}), "a family that was not measured is assumed to take the longest planned time"
     quick_search(prepared, trials=1)
     assert check.fits({"filters": 16}), "a finished trial took a hundredth of a second"
+    assert set(prepared.store.elapsed_seconds(TrialState.COMPLETE)) == {0}
 
 
 def test_pruned_trials_tell_how_long_a_whole_trial_takes(prepare, monkeypatch):
     store = prepare(epochs=10).store
-    pruned = TrialRecord(number=0, state=TrialState.PRUNED, params={}, scores={1: 0.4, 2: 0.5}, seconds=12.0)
+    pruned = TrialRecord(number=0, state=TrialState.PRUNED, params={}, scores={1: 0.4, 2: 0.5})
     monkeypatch.setattr(store, "records", lambda *states: [pruned] if TrialState.PRUNED in states else [])
+    monkeypatch.setattr(store, "elapsed_seconds", lambda *_: {0: 12.0})
     assert TrialTimes(store, {"scratch": 10.0}).estimate({"filters": 16}) == 60
 
 

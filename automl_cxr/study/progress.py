@@ -162,10 +162,12 @@ def _describe(record: TrialRecord, objective: str) -> str:
             return f"trial {record.number} complete: {objective} {record.score:.4f} ({_format_steps(record)}){infeasible}"
         case TrialState.PRUNED if record.refusal is not None:
             return f"trial {record.number} refused: {record.refusal}"
+        case TrialState.PRUNED if not record.scores:
+            return f"trial {record.number} stopped without a score"
         case TrialState.PRUNED:
-            last = max(record.scores, default=0)
+            last = max(record.scores)
             step = "epoch" if record.folds is None else "fold"
-            return f"trial {record.number} pruned at {step} {last}: {objective} {record.scores.get(last, float('nan')):.4f}"
+            return f"trial {record.number} pruned at {step} {last}: {objective} {record.scores[last]:.4f}"
         case _:
             return f"trial {record.number} failed: {record.error}"
 

@@ -15,6 +15,7 @@ from automl_cxr.model.head import deviation
 from automl_cxr.model.preprocessing import repeat_grey
 
 PROBABILITIES, STANDARDISED, CENTRES = "probabilities", "standardised", "centres"
+_NO_EPSILON = 1e-12  # added to the variances
 N_CENTRES = 512
 """Number of training images whose kernel with an image is the input of the softmax layer, for ``probe_kernel="rbf"``."""
 
@@ -53,7 +54,10 @@ def rbf_gamma(n_features: int) -> float:
 
 def _kernel(vector: keras.KerasTensor) -> keras.KerasTensor:
     """Return the radial basis function kernel, (n, ``N_CENTRES``), of a vector (n, d) with the centres."""
-    x = layers.Normalization(dtype="float32", name=STANDARDISED)(vector)
+    # Not Keras' Normalization: its statistics are missing in exported ONNX files.
+    x = layers.BatchNormalization(
+        center=False, scale=False, epsilon=_NO_EPSILON, trainable=False, dtype="float32", name=STANDARDISED
+    )(vector)
     gamma = rbf_gamma(vector.shape[-1])
     norm = gamma * ops.sum(ops.square(x), axis=-1, keepdims=True)
     exponent = layers.Dense(N_CENTRES, dtype="float32", name=CENTRES)(x) - norm

@@ -71,9 +71,7 @@ class ProbeHead:
     def _write_centres(model: keras.Model, kernel: RbfFeatures) -> None:
         scale = kernel.standardisation.scale
         variance = np.where(scale > 0, 1 / np.where(scale > 0, scale, 1.0) ** 2, _HUGE)
-        standardised = model.get_layer(STANDARDISED)
-        standardised.set_weights([kernel.standardisation.mean, variance, np.zeros(())])
-        standardised.finalize_state()  # computes from the weights what the layer's call uses
+        model.get_layer(STANDARDISED).set_weights([kernel.standardisation.mean, variance])
         centres = np.zeros((N_CENTRES, len(scale)))
         centres[: len(kernel.centres)] = kernel.centres
         # The kernel is exp(2 gamma x c - gamma c c - gamma x x); the layer computes the first two terms.

@@ -9,7 +9,7 @@ ONE_THREAD := TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: demo test test-all test-postgres lint docs clean
+.PHONY: demo test test-slow test-all test-postgres lint docs clean
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -24,9 +24,12 @@ demo: $(INSTALLED)  ## a small search on phantom radiographs, its leaderboard an
 	@echo "Open the report: $(CURDIR)/demo-report.html    Browse the trials: $(BIN)/automl-cxr dashboard"
 
 test: $(INSTALLED)  ## tests; those that need a GPU or real radiographs (AUTOML_CXR_TEST_DATA) are skipped without them
-	$(PYTEST) -m 'not postgres and not slow'
+	$(PYTEST) -m 'not postgres and not slow and not long'
 
-test-all: $(INSTALLED)  ## also the tests that take more than 2.5 seconds each
+test-slow: $(INSTALLED)  ## what CI runs: also the tests that take more than 2.5 seconds each
+	$(PYTEST) -m 'not postgres and not long'
+
+test-all: $(INSTALLED)  ## also the tests that take more than 10 seconds each, for example before a release
 	$(PYTEST)
 
 test-postgres: $(INSTALLED)  ## the storage tests on a PostgreSQL server, which the tests start (apt-get install postgresql)

@@ -112,6 +112,7 @@ class TestFitting:
         with pytest.raises(UsageError, match="has no test part"):
             fitted.study_.evaluate()
 
+    @pytest.mark.long
     def test_a_pickled_copy_predicts_without_the_files_of_the_original(self, estimator, images):
         pixels, labels, groups = images
         original = clone(estimator).fit(pixels, labels, groups=groups)

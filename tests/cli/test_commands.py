@@ -84,7 +84,7 @@ def test_every_option_has_a_help_text():
                 assert option.help, f"{' '.join(arguments)}: {option.opts}"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_report_is_one_file(run, tmp_path, searched):
     code, out, err = run("report", "s", "--runs", searched, "--latency", "--out", "r.html")
     assert (code, out) == (0, "")
@@ -138,7 +138,7 @@ def test_help_names_all_samplers_pruners_metrics_methods_and_layouts(run):
     assert all(name in leaderboard_help for name in FORMATS)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -254,7 +254,7 @@ def test_a_network_that_exceeds_the_memory_is_described_without_building_it(run)
     assert result["batch"] == result["one_image"] + (result["batch_size"] - 1) * result["each_image"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_objectives_and_a_bound_are_searched_from_a_study_file_or_from_options(run, phantoms):
     space = SPACE.replace("[dense_units]", "[space.dense_units]")
     Path("two.toml").write_text(f'objective = ["macro_f1", "parameters"]\nrequire = "parameters<=1e6"\n[space]{space}')
@@ -419,7 +419,7 @@ class TestAfterASearch:
         code, _, err = run("export", "s", "--runs", searched, "--out", "chest.onnx", "--format", "keras")
         assert (code, "must end in .keras; received chest.onnx" in err) == (2, True)
 
-    @pytest.mark.slow
+    @pytest.mark.long
     def test_trials_are_verified_and_replayed(self, run, searched):
         code, out, err = run("verify", "s", "--runs", searched)
         assert (code, err) == (0, "")
@@ -523,7 +523,7 @@ def test_a_deleted_working_directory_is_reported(run, tmp_path, monkeypatch):
     assert run("--help")[0] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_typed_options_take_precedence_over_a_study_file(run, phantoms):
     Path("tiny.toml").write_text(SPACE)
     Path("mine.toml").write_text(
@@ -576,7 +576,7 @@ def test_a_search_with_ray_continues_after_an_interrupt_and_a_kill(tmp_path, pha
     assert sorted(path.name for path in trials.iterdir()) == [f"{number:05d}" for number in range(4)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_background_search_that_ignores_ctrl_c_ends_on_sigterm_and_can_be_continued(tmp_path, phantoms):
     (tmp_path / "tiny.toml").write_text(SPACE)
     arguments = ["search", "--space", "tiny.toml", "--data", phantoms, "--name", "b", "--trials", 1, "--epochs", 500]
@@ -629,12 +629,12 @@ def studies_in_dashboard(runs, cwd):
     return {study["study_name"] for study in studies["study_summaries"]}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_dashboard_shows_the_study(tmp_path, searched):
     assert "s" in studies_in_dashboard(searched, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_runs_folder_may_have_special_characters(run, phantoms, tmp_path):
     (tmp_path / "tiny.toml").write_text(SPACE)
     runs = tmp_path / "50%41 off? #1 a:b@c" / "runs"

@@ -114,7 +114,7 @@ def test_names_like_formulas_are_unchanged_in_tables_that_are_read_again(run, ta
     assert code == 0, err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_weights(run, tables):
     arguments = ["ensemble", "build", "--predictions", *tables, *QUICK, "--json"]
     results = [json.loads(run(*arguments, "--seed", seed)[1]) for seed in (1, 1, 2)]
@@ -133,6 +133,7 @@ def test_an_objective_may_require_the_normal_class(run, tables):
     assert (code, "Did you mean 'normal'" in err) == (2, True)
 
 
+@pytest.mark.long
 def test_a_folder_with_other_files_is_refused_and_other_members_get_another_folder(run, tables):
     thesis = Path("ensembles/mine/thesis.docx")
     thesis.parent.mkdir(parents=True)

@@ -91,7 +91,7 @@ class RepeatingProposer:
             self.to_repeat.append(number)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_trials_of_a_lost_node_fail_and_can_be_repeated(cluster, tmp_path):
     nodes = [cluster.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(2)]
     lost = []
@@ -126,7 +126,7 @@ def run_with_others(proposal, folder, n_trials):
     return {"at_once": len(list(folder.glob("*.begun")))}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_trials_on_gpus_share_the_memory_of_the_machines_with_gpus(tmp_path):
     memory = 40 * 2**30
     with running_cluster(num_cpus=1, memory=2**30) as cluster:
@@ -167,7 +167,7 @@ class Summing:
         return {"sum": int(np.load(self.images, mmap_mode="r").sum())}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("joins_during_the_search", [False, True])
 def test_images_are_transferred_to_a_machine_without_them(cluster, tmp_path, monkeypatch, joins_during_the_search):
     hidden = tmp_path / "hidden"
@@ -208,7 +208,7 @@ def test_images_are_transferred_to_a_machine_without_them(cluster, tmp_path, mon
     assert np.array_equal(np.load(copy), images)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_search_without_an_address_does_not_join_a_running_cluster(cluster, tmp_path):
     cluster.add_node(num_cpus=1, object_store_memory=STORE)
     ray._private.utils.write_ray_address(cluster.address)  # as `ray start` does

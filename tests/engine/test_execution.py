@@ -110,7 +110,7 @@ def test_every_trial_ends_with_its_expected_outcome_on_ray_and_a_killed_worker_i
     assert len(pids) <= 3  # of two workers, one of which was replaced; the other trials reuse them
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("execute", EXECUTORS)
 def test_an_error_of_the_proposer_ends_the_search_and_is_raised(execute, tmp_path):
     class Broken(ScriptedProposer):
@@ -201,7 +201,7 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("moment", ["during", "after"])
 def test_a_search_is_interrupted_by_sigterm_while_ray_starts(moment):
     completed = subprocess.run([sys.executable, "-c", STARTING, moment], capture_output=True, text=True, check=False)

@@ -38,7 +38,7 @@ def make(sampler, study=None, **settings):
     return study, build_proposer(study, settings.pop("space", space_of(sampler)), sampler=sampler, **settings)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("sampler", ALL)
 def test_every_proposal_is_a_point_of_the_space_and_is_recorded_unchanged(sampler):
     study, proposer = make(sampler)
@@ -67,7 +67,7 @@ def test_concurrent_trials_and_failures_are_handled(sampler):
     assert all(trial.user_attrs["driver"] == "me" for trial in trials)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("sampler", ALL)
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 def test_outcomes_are_recorded_in_both_directions(sampler, direction):
@@ -226,7 +226,7 @@ def test_the_scores_of_stopped_trials_do_not_mislead(sampler):
     assert proposals_after(0.99) == proposals_after(0.01)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes", "nsga2", "kt-bayesian", pytest.param("gp", marks=NEEDS_TORCH)])
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 def test_learning_samplers_prefer_regions_with_better_scores(sampler, direction):

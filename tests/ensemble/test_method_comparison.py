@@ -49,7 +49,7 @@ def test_without_a_gain_the_best_member_is_recommended() -> None:
     assert len(result.duplicates) == 6
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_auto_uses_the_simplest_method_within_one_standard_error_of_the_best() -> None:
     noise = combine_members(members_of_noise(4), names=NAMES[:4], settings=QUICK)
     assert (noise.method, noise.recommended, noise.is_chosen) == ("best", "best", True)

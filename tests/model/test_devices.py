@@ -37,7 +37,7 @@ def two_devices(request, tmp_path_factory):
     return request.param, folder, json.loads((folder / "figures.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_devices_train_like_one(two_devices):
     _, _, figures = two_devices
     assert figures["devices"] == 2
@@ -46,14 +46,14 @@ def test_two_devices_train_like_one(two_devices):
     assert figures["predictions"] < 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_on_two_devices_continues_from_its_checkpoint(two_devices):
     _, _, figures = two_devices
     assert figures["promoted"] < 1e-6
     assert figures["promoted to one device"] < 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_model_trained_on_two_devices_predicts_on_one(two_devices):
     _, folder, _ = two_devices
     predictions = Predictions.from_npz(folder / "trial" / "valid.npz")
@@ -63,7 +63,7 @@ def test_a_model_trained_on_two_devices_predicts_on_one(two_devices):
     assert predicted == pytest.approx(predictions.probabilities, abs=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_unsupported_numbers_of_devices_and_parts_are_refused(two_devices):
     backend, _, figures = two_devices
     assert f"{backend} found 2 (cpu:0, cpu:1)" in figures["refused three devices"]

@@ -15,7 +15,7 @@ TRANSFER = {
 PIXELS = LabelledPart(np.random.default_rng(0).integers(0, 256, (6, 48, 48), dtype=np.uint8), np.arange(6), np.zeros(6, int))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_mean_of_networks_can_be_saved_and_loaded(tmp_path):
     configs = [TrialConfig.from_values({**TRANSFER, "seed": seed}) for seed in (1, 2)]
     networks = [build_model(config, 3, steps_per_epoch=4) for config in configs]

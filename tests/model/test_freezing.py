@@ -134,7 +134,7 @@ def test_networks_without_a_backbone_train_all_layers():
     assert len(model.trainable_weights) > 10
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_freeze_norm_freezes_normalisation_between_trained_layers():
     values = {"family": "transfer", "backbone": "mobilenetv2", "weights": "none", "image_size": 32, "unfreeze": 20}
     model = build_model(TrialConfig.from_values({**values, "freeze_norm": True}), 2, steps_per_epoch=2)

@@ -115,7 +115,7 @@ def test_the_folder_is_searched_before_the_environment_variable_and_the_cache(tm
         assert find_weights(row, "imagenet", tmp_path / "folder") == tmp_path / location / row.weights_file
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "file_name"),
     [
@@ -155,7 +155,7 @@ def test_the_classifier_of_a_file_is_ignored(tmp_path):
         assert same(model, source), name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_layers_with_other_names_are_matched_by_order(tmp_path):
     source = source_of("densenet121")
     layers = [(f"layer_{number}", arrays) for number, (_, arrays) in enumerate(layers_of(source)) if arrays]

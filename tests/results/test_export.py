@@ -90,6 +90,7 @@ def test_an_exported_ensemble_gives_the_same_probabilities(ensemble, tmp_path, f
         assert json.loads(facts["classes"]) == list(ensemble.classes)
 
 
+@pytest.mark.long
 def test_an_export_with_the_mirrored_view_gives_the_probabilities_of_predict(ensemble, tmp_path):
     mirrored = ensemble.with_mirrored_view()
     exported = export_classifier(mirrored, tmp_path / "file.keras")
@@ -191,6 +192,7 @@ def test_the_model_card_describes_the_ensemble_and_its_test_scores(finished):
     assert load_ensemble(ensemble_result.folder).classes == spec.classes
 
 
+@pytest.mark.long
 def test_the_description_of_a_model_does_not_replace_another_file(tmp_path, ensemble):
     other = tmp_path / "model.keras.json"
     other.write_text('{"written": "by hand"}')

@@ -52,7 +52,7 @@ def test_the_leaderboard_scores_the_out_of_fold_predictions(folded):
         assert row.fold_sd == pytest.approx(abs(trial.scores[1] - trial.scores[2]) / 2**0.5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_ensemble_is_fitted_on_out_of_fold_predictions(folded):
     ensemble = folded.ensemble(top=2)
     out_of_fold = Predictions.from_npz(ensemble.folder / "valid.npz")

@@ -37,7 +37,7 @@ def run(finished, phantoms, tmp_path, monkeypatch, capfd):
     return run_command
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_on_a_full_disk_leaves_no_partial_file_and_succeeds_later(run, finished, tmp_path, command):
     new_images = draw_phantoms(tmp_path / "new", n_images=12, image_size=32, seed=2)  # not the test images of the study

@@ -43,7 +43,7 @@ def promoted(tmp_path_factory, phantoms):
     )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_promoted_trial_is_trained_in_one_run(promoted):
     promoted_trial = next(
         record for record in promoted.trials if record.parent is not None and record.state is TrialState.COMPLETE
@@ -54,7 +54,7 @@ def test_a_promoted_trial_is_trained_in_one_run(promoted):
     assert min(promoted_trial.scores) > 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_pruned_trial_is_trained_to_its_last_epoch_and_a_difference_is_found(promoted, monkeypatch):
     pruned = next(record for record in promoted.trials if record.state is TrialState.PRUNED)
     original = replay.trial_config

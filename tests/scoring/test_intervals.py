@@ -43,7 +43,7 @@ def width(interval: Interval) -> float:
     return interval.high - interval.low
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_intervals_cover_the_truth_in_93_to_97_of_100_draws() -> None:
     """Use macro-F1, accuracy and recall. Two images of a patient are equal in 7 of 10 cases, plus agreement by chance."""
     truths = {

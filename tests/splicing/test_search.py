@@ -157,7 +157,7 @@ def test_a_branch_that_was_trained_on_validation_images_is_rejected(trained, pha
         api.splice("squeezenet", "tiny", tmp_path / "table.csv", **settings)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_allowed_overlap_is_stated_wherever_scores_are(trained):
     settings = {"cuts": ["1"], "second_cuts": ["1"], "fixed": FIRST, "runs": trained.folder.parent}
     result = api.splice("squeezenet", "tiny", seed=4, test_overlap="allow", finetune=1, epochs=1, name="leaking", **settings)

@@ -176,7 +176,7 @@ def test_a_search_that_ends_at_an_unavailable_storage_can_be_resumed(
     assert [record.state for record in prepared.store.records()] == [TrialState.COMPLETE] * 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["grpc", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def test_a_search_waits_for_a_server_that_is_restarted(request, kind, prepare, quick_objective, listener, tmp_path):
     server = request.getfixturevalue("proxy" if kind == "grpc" else "postgres")

@@ -206,7 +206,7 @@ def test_a_proxy_serves_only_databases_on_a_free_port(tmp_path):
             )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("url", ["sqlite", "journal", pytest.param("postgresql", marks=pytest.mark.postgres)], indirect=True)
 def test_writers_share_a_storage_while_the_dashboard_reads_it(url, tmp_path):
     command = [

@@ -29,7 +29,7 @@ def test_the_number_of_epochs_follows_from_the_time(seconds, epochs):
     assert choose_epochs(seconds, 5.0, n_trials=6, most=30) == epochs
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_plan_is_made_from_measured_step_times(prepare):
     store = prepare(image_size=32).store
     with StepTimes(store.spec.space, SETTINGS, n_classes=3, workers=ExpectedWorkers(2, 1)) as times:

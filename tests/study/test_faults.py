@@ -112,7 +112,7 @@ def test_the_memory_errors_of_all_libraries_are_converted(class_name):
         raise ValueError("a column named 'out of memory'")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_real_memory_error_of_the_backend_is_converted():
     keras = pytest.importorskip("keras")
     if keras.backend.backend() != "tensorflow":

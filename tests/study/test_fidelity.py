@@ -42,7 +42,7 @@ def test_images_below_the_minimum_size_are_not_downscaled():
     assert {rung_image_size(24, epoch, 30) for epoch in range(1, 31)} == {24}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_bracket_increases_the_image_size_with_the_epochs(prepare, tmp_path, hyperband_search):
     (tmp_path / "tiny.toml").write_text(SPACE)
     prepared = prepare(

@@ -63,7 +63,7 @@ high = 16
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("folds", [0, 2])
 def test_a_trial_on_a_full_disk_is_retried_then_fails_and_the_others_are_complete(prepare, tmp_path, folds):
     (tmp_path / "tiny.toml").write_text(SPACE)
@@ -83,7 +83,7 @@ def test_a_trial_on_a_full_disk_is_retried_then_fails_and_the_others_are_complet
         assert np.isfinite(prepared.store.predictions(record.number).probabilities).all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_search_that_finds_no_space_ends_with_the_reason_and_continues_later(prepare, tmp_path):
     (tmp_path / "tiny.toml").write_text(SPACE)
     prepared = prepare(space=str(tmp_path / "tiny.toml"), epochs=1, batch_size=64)

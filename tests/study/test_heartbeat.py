@@ -165,7 +165,7 @@ def test_a_driver_that_resumes_while_another_one_runs_its_trial_stops_it(prepare
     assert_complete(prepared.store, 2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_drivers_suspended_at_random_moments_run_each_trial_exactly_once(prepare):
     store = prepare().store
     rng = random.Random(3)

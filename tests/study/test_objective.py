@@ -20,7 +20,7 @@ def weights(tmp_path_factory):
     return str(file)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_search_trains_heads_in_batches(phantoms, weights, tmp_path):
     study = automl_cxr.search(
         "transfer",

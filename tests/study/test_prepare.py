@@ -235,7 +235,7 @@ class TestContinuing:
         with pytest.raises(StudyError, match="is damaged"):
             prepare()
 
-    @pytest.mark.slow
+    @pytest.mark.long
     def test_two_processes_create_one_study(self, tmp_path, phantoms):
         script = (
             "import sys; from pathlib import Path; from automl_cxr.study.options import SearchOptions\n"

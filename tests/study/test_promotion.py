@@ -78,7 +78,7 @@ def test_hyperband_promotes_from_checkpoints_and_records_correct_states(prepare,
     assert sum(store.has_model(record.number) for record in records) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_abandoned_trial_continues_from_its_checkpoint(prepare, space, tmp_path, monkeypatch):
     monkeypatch.setattr("automl_cxr.training.trial._CHECKPOINT_SECONDS", 0.0)
     prepared = prepare(space=space, epochs=4, batch_size=64)

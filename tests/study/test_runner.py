@@ -206,7 +206,7 @@ def test_each_trial_runs_exactly_once_after_kills_at_random_moments(prepare):
     assert_complete(store, n_trials)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_pruning_decisions_after_kills_equal_those_of_an_uninterrupted_search(prepare):
     killed, uninterrupted = (prepare(name=name, pruner="asha", epochs=18).store for name in ("killed", "uninterrupted"))
     run_killed_searches(killed, 3, random.Random(6))
@@ -218,7 +218,7 @@ def test_pruning_decisions_after_kills_equal_those_of_an_uninterrupted_search(pr
     assert {state for state, *_ in decisions} == {TrialState.COMPLETE, TrialState.PRUNED}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_drivers_share_a_study(prepare):
     store = prepare().store
     drivers = [start_search(store, trials=16) for _ in range(2)]

@@ -139,7 +139,7 @@ def test_a_message_names_samplers_that_cannot_use_scores(prepare, spaces, earlie
     assert any("kt-hyperband cannot use scores" in note for note in notes)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_invalid_warm_start_creates_no_study(prepare, spaces, earlier, tmp_path):
     prepare(name="empty", space=spaces["wide"])
     for settings, error, rule in [

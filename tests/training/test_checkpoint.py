@@ -36,7 +36,7 @@ def without_seconds(epochs):
     return [dataclasses.replace(epoch, seconds=0.0) for epoch in epochs]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("values", "until"),
     [
@@ -78,7 +78,7 @@ def test_a_training_that_ends_early_holds_the_weights_of_its_best_epoch():
     assert Objective().score(parts()["valid"].labels, predict_probabilities(model, parts()["valid"])) == best.score
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_checkpoint_of_an_earlier_version_is_resumed(tmp_path):
     config = TrialConfig.from_values({**SCRATCH, "schedule": "constant", "seed": 3})
     _, training = training_of(config)

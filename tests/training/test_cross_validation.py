@@ -159,7 +159,7 @@ def copy_finished(completed, folder, *folds):
     return folder / "00000.npz"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_interrupted_trial_continues_in_the_middle_of_a_fold(prepared, completed, tmp_path, monkeypatch):
     from automl_cxr.training import trainer
 

@@ -66,7 +66,7 @@ def squeezenet(config):
     return model
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("values", "build", "reads"),
     [
@@ -96,7 +96,7 @@ def test_training_on_features_equals_training_on_pixels(values, build, reads):
         assert one == pytest.approx(other, abs=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_checkpoint_from_features_can_be_resumed_from_pixels(tmp_path):
     config = TrialConfig(**{**TWO_PHASES, "epochs": 6})  # 3 frozen epochs, then 3 more
     _, whole, _ = train(config)

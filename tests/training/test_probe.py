@@ -130,7 +130,7 @@ def test_each_fold_is_predicted_by_a_probe_of_the_others(task):
     assert np.abs(of_all - saved.probabilities).max() > 1e-4  # the model is fitted on all images, the predictions are not
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_layers_of_several_backbones_are_concatenated(task):
     layers = "squeezenet@2+efficientnetlite0@3+squeezenet@1"
     trial = task(dataclasses.replace(CONFIG, probe_layers=layers, logistic_c=0.01))

@@ -73,7 +73,7 @@ def assert_equal_to_separate_training(configs, heads):
             np.testing.assert_allclose(predictions[head], probabilities, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_stacked_heads_equal_separate_training():
     assert_equal_to_separate_training([PLAIN, *(dataclasses.replace(PLAIN, **values) for values in OTHERS)], heads=range(6))
 

@@ -130,7 +130,7 @@ def test_a_saved_model_predicts_from_pixels(task, prepared):
         assert "predictions of the whole network from pixels differ by at most" in (each.folder / "train.log").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("first_half", "second_half"), [("alone", "together"), ("together", "alone")])
 def test_a_head_can_be_resumed_from_a_checkpoint_of_separate_or_stacked_training(task, tmp_path, first_half, second_half):
     values = {"seed": 6, "optimizer": "adamw", "weight_decay": 0.01}
@@ -218,7 +218,7 @@ def test_trials_are_trained_from_pixels_if_the_cache_is_full(task, monkeypatch):
     assert result.epochs == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_stacked_heads_on_two_backbones_equal_separate_trials(task):
     values = {"family": "concat", "second_backbone": "squeezenet", "second_cut": "2", "epochs": 2, "seed": 9}
     (stacked,), alone = run_stacked_trials([task("a", **values)]), run_trial(task("b", **values))

@@ -308,7 +308,7 @@ def test_training_is_reproducible():
     assert first == pytest.approx(again, abs=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_does_not_depend_on_those_before_it_in_the_process():
     config = TrialConfig.from_values({**SMALL, "epochs": 2, "dropout": 0.3, "block_dropout": 0.1, "seed": 4})
     model, _, first, _ = train(config)

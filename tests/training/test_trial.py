@@ -75,7 +75,7 @@ def test_the_saved_model_holds_no_state_of_the_optimizer(prepared, tmp_path):
     assert 4 * result.n_parameters < size < 5 * result.n_parameters
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_configuration_gives_the_same_predictions(prepared, tmp_path):
     for name in ("a", "b"):
         run(task(prepared, tmp_path / name, augmentation=0.5))

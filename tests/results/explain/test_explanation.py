@@ -264,7 +264,7 @@ def test_an_overlay_has_the_prediction(models, pictures):
     assert named[0].explained_probability == pytest.approx(table.loc[0, "probability_c"], abs=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_shap_values_add_up_to_the_change_of_the_probability(models, pictures):
     loaded = LoadedClassifier(classifier_of(models, "one", "two"))
     picture = decode_image(pictures[0])

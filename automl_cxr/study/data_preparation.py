@@ -19,7 +19,7 @@ from automl_cxr.data.phantoms import draw_phantoms
 from automl_cxr.data.split import Split, fold_dataset, split_dataset
 from automl_cxr.errors import DataError
 from automl_cxr.records import PartRecord, SplitRecord
-from automl_cxr.study.automatic_settings import choose_folds, limit_enlargement
+from automl_cxr.study.automatic_settings import AUTO_IMAGE_SIZE, choose_folds, choose_image_size, limit_enlargement
 from automl_cxr.study.image_hashes import ImageHashes, short_hashes
 from automl_cxr.study.options import AUTO
 
@@ -85,16 +85,18 @@ def read_dataset(data: str, settings: Mapping[str, Any], notes: list[str]) -> Da
     return dataset
 
 
-def choose_automatic_size(dataset: Dataset, image_size: int, notes: list[str]) -> int:
-    """Return the image size in pixels of a study for which none was requested; add a note if it depends on the images.
+def choose_automatic_size(dataset: Dataset, notes: list[str]) -> int:
+    """Return the image size in pixels of a study for which none was requested; add a note if small images limit it.
 
     Args:
         dataset: The data set, some images of which are decoded.
-        image_size: The size for large images.
         notes: List to which messages for the user are appended.
     """
     side = typical_side(dataset)
-    limited = image_size if side is None else limit_enlargement(image_size, side)
+    if side is None:
+        return AUTO_IMAGE_SIZE
+    image_size = choose_image_size(len(dataset.table), side)
+    limited = limit_enlargement(image_size, side)
     if limited < image_size:
         notes.append(
             f"The images have about {side} pixels and are enlarged to {limited}, because larger inputs take more time and "

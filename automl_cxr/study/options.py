@@ -24,7 +24,13 @@ from automl_cxr.choices import (
 )
 from automl_cxr.config import FITS
 from automl_cxr.errors import UnknownNameError, UsageError
-from automl_cxr.study.automatic_settings import AUTO_FOLDS, AUTO_IMAGE_SIZE, DEFAULT_IMAGE_SIZE, MAX_FOLDED_IMAGES
+from automl_cxr.study.automatic_settings import (
+    AUTO_FOLDS,
+    AUTO_IMAGE_SIZE,
+    DEFAULT_IMAGE_SIZE,
+    LARGE_IMAGE_SIZE,
+    MAX_FOLDED_IMAGES,
+)
 from automl_cxr.study.option_fields import OptionSet, Scope, Section, inherited_field, option_field, options_of
 
 EXECUTORS = ("ray", "inline")
@@ -108,7 +114,8 @@ class SearchOptions(OptionSet):
         high=2048,
         setting="image_size",
         default=DEFAULT_IMAGE_SIZE,
-        default_text=f"{DEFAULT_IMAGE_SIZE}; {AUTO_IMAGE_SIZE} for the space auto, less for images below 56 pixels",
+        default_text=f"{DEFAULT_IMAGE_SIZE}; for the space auto {LARGE_IMAGE_SIZE} or {AUTO_IMAGE_SIZE}, less for images "
+        "below 56 pixels",
     )
     fit: str | None = option_field(
         "How an image is resized to a square: stretch (the aspect ratio changes), pad (with black) or crop (to the centre).",

@@ -115,9 +115,7 @@ def prepare_study(
         check_search_methods(settings, space.name, space.toml)
         data = _choose_data(options, existing_spec, notes)
         dataset = read_dataset(data, settings, notes)
-        is_given = settings["image_size"] is not None
-        image_size = space.image_size if is_given else choose_automatic_size(dataset, space.image_size, notes)
-        settings = {**settings, "image_size": image_size}
+        settings = {**settings, "image_size": settings["image_size"] or choose_automatic_size(dataset, notes)}
         is_planned = existing is None and options.seconds is not None and options.seconds >= SHORTEST_SECONDS
         with _begin_measuring(space, settings, dataset, options) if is_planned else nullcontext() as step_times:
             images = load_images(dataset, settings, notes, on_progress)

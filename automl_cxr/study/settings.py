@@ -15,7 +15,7 @@ from automl_cxr.engine.space_toml import parse_space, to_toml
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.scoring.metrics import find_normal_class
 from automl_cxr.scoring.objectives import Requirement, check_objectives, needs_normal_class
-from automl_cxr.study.automatic_settings import AUTO_FOLDS, AUTO_IMAGE_SIZE
+from automl_cxr.study.automatic_settings import AUTO_FOLDS
 from automl_cxr.study.available_space import describe_left_out, restrict_to_available
 from automl_cxr.study.fidelity import check_fidelity
 from automl_cxr.study.option_fields import options_of
@@ -34,12 +34,10 @@ class ChosenSpace:
     Attributes:
         name: Its name.
         toml: Its TOML text.
-        image_size: Height and width of the study's images, in pixels.
     """
 
     name: str
     toml: str
-    image_size: int
 
 
 def resolve_settings(options: SearchOptions, existing: StudySpec | None) -> dict[str, Any]:
@@ -50,7 +48,7 @@ def resolve_settings(options: SearchOptions, existing: StudySpec | None) -> dict
         existing: Specification of the study if it exists; its settings replace the defaults.
 
     Returns:
-        Keywords of ``StudySpec``. "image_size" is None if it depends on the space (``choose_space``). "folds" is ``AUTO`` and
+        Keywords of ``StudySpec``. "image_size" is None if it depends on the images. "folds" is ``AUTO`` and
         "pruner" may be None if they depend on the number of images (``settle_folds``).
 
     Raises:
@@ -161,7 +159,7 @@ def _check_warm_start(settings: Mapping[str, Any], options: SearchOptions) -> No
 def choose_space(
     options: SearchOptions, existing: StudySpec | None, settings: Mapping[str, Any], notes: list[str]
 ) -> ChosenSpace:
-    """Return the space, checked with the fixed hyperparameters, and the image size.
+    """Return the space, checked with the fixed hyperparameters.
 
     The space auto is restricted to the pretrained weights that are on this machine when the study is created.
 
@@ -170,7 +168,7 @@ def choose_space(
         SpaceError: The space is unreadable or contains an impossible value.
         UsageError: The batch size is set in two places.
     """
-    fixed, image_size = settings["fixed"], settings["image_size"]
+    fixed = settings["fixed"]
     is_continued = existing is not None and (options.space is None or options.space == existing.space_name == AUTO_SPACE)
     if existing is not None and is_continued:
         name, text = existing.space_name, existing.space_toml
@@ -179,7 +177,6 @@ def choose_space(
         name, text = Path(chosen).stem, read_space(chosen)
         if chosen == AUTO_SPACE:
             available, left_out = restrict_to_available(parse_space(text, name=name), settings["weights_folder"])
-            image_size = image_size or AUTO_IMAGE_SIZE
             text = to_toml(available)
             notes.extend([describe_left_out(left_out)] if left_out else [])
     original_space = check_space(parse_space(text, name=name))
@@ -189,8 +186,9 @@ def choose_space(
         refuse_unused_fixed(original_space, fixed)
     if options.batch_size is not None and "batch_size" in space.names:
         raise UsageError(f"The batch size is set twice: by --batch-size and by the space {name} or --set. Omit one of them.")
-    _check_image_sizes(space, image_size)
-    return ChosenSpace(name, text, image_size)
+    if settings["image_size"] is not None:  # the space auto, for which it may be None, does not search it
+        _check_image_sizes(space, settings["image_size"])
+    return ChosenSpace(name, text)
 
 
 def _check_image_sizes(space: Space, image_size: int) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from automl_cxr.data.phantoms import draw_phantoms
 from automl_cxr.errors import UsageError
-from automl_cxr.study.automatic_settings import MAX_FOLDED_IMAGES, choose_folds, limit_enlargement
+from automl_cxr.study.automatic_settings import MAX_FOLDED_IMAGES, choose_folds, choose_image_size, limit_enlargement
 from automl_cxr.study.options import SearchOptions
 from automl_cxr.study.settings import resolve_settings
 
@@ -24,6 +24,11 @@ def test_small_images_are_enlarged_at_most_four_times(prepare, small_images):
     assert prepared.store.spec.image_size == 128
     assert any("have about 32 pixels and are enlarged to 128" in note for note in prepared.notes)
     assert limit_enlargement(224, 56) == limit_enlargement(224, 1000) == 224
+
+
+def test_images_are_larger_if_the_originals_are_and_there_are_few():
+    assert choose_image_size(MAX_FOLDED_IMAGES - 1, 320) == 320
+    assert choose_image_size(MAX_FOLDED_IMAGES, 320) == choose_image_size(100, 319) == 224
 
 
 def test_a_study_of_the_space_auto_has_folds_and_the_pruner_for_them(prepare):

@@ -7,11 +7,43 @@ from collections.abc import Sequence
 import numpy as np
 
 from automl_cxr.ensemble.baselines import rank_members
+from automl_cxr.ensemble.objective import Objective
 from automl_cxr.ensemble.weight_scoring import WeightScorer
+from automl_cxr.scoring.intervals import differences_from
+from automl_cxr.scoring.predictions import Predictions, align
+from automl_cxr.scoring.resampling import resample_scores
 
 NEAR_DUPLICATE = 0.98  # correlation of errors above which a member hardly improves an ensemble
 _WEIGHT_OF_DISAGREEMENT = 0.1  # relative to the objective: ten points of disagreement count as one point of score
+_N_RESAMPLES = 500  # for a standard error
 _BONUS_OF_A_NEW_FAMILY = 0.02  # added to the objective: networks of another family make other errors on new images, too
+
+
+def close_to_best(members: Sequence[Predictions], objective: Objective, *, n_errors: float, seed: int) -> list[int]:
+    """Return the indices of the members that are at most ``n_errors`` standard errors worse than the best one.
+
+    The standard error is that of the difference to the best member, over resamples of patients.
+
+    Args:
+        members: Labelled predictions of the same images.
+        objective: The metric.
+        n_errors: Number of standard errors.
+        seed: Seed of the resamples.
+    """
+    probabilities, images = align(members)
+    resampled = resample_scores(
+        images.labels,
+        probabilities,
+        images.patients,
+        [objective.metric],
+        n_resamples=_N_RESAMPLES,
+        seed=seed,
+        normal_class=objective.normal_class,
+    )[objective.name]
+    best = int(np.nanargmax(objective.sign * resampled.scores))
+    losses = differences_from(resampled, best)
+    errors = np.nanstd(losses.of_resamples, axis=1)
+    return np.flatnonzero(objective.sign * losses.scores <= n_errors * errors).tolist()
 
 
 def choose_diverse(scorer: WeightScorer, n_chosen: int, *, families: Sequence[str] | None = None) -> list[int]:

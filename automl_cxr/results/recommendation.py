@@ -1,8 +1,8 @@
 """The classifier that a search recommends: the average of several trials, the best trial, or an ensemble with greedy weights.
 
     candidates   the finished trials that meet the requirements of the study and have a model, the best 50
-    members      chosen by score, by different errors and by family, without near-duplicates, as far as the sum of their costs
-                 meets the requirements
+    members      those at most one standard error worse than the best one, chosen by score, by different errors and by family,
+                 without near-duplicates, as far as the sum of their costs meets the requirements
     methods      the average, the best member alone and greedy weights, compared on patients that they were not fitted on
     choice       the first of these methods within one standard error of the best one
 
@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from automl_cxr.ensemble.build import AUTO, build_weight_scorer
 from automl_cxr.ensemble.genetic_settings import GeneticSettings
-from automl_cxr.ensemble.member_selection import NEAR_DUPLICATE, choose_diverse, error_correlations
+from automl_cxr.ensemble.member_selection import NEAR_DUPLICATE, choose_diverse, close_to_best, error_correlations
 from automl_cxr.ensemble.method_comparison import SIMPLEST, MethodScore
 from automl_cxr.ensemble.objective import Objective
 from automl_cxr.ensemble.pipeline import Combination, combine_members
@@ -41,6 +41,7 @@ from automl_cxr.study.store import StudyStore, explained_disk_errors
 ENSEMBLE_NAME = "recommended"
 MAX_MEMBERS = 6
 _MAX_CANDIDATES = 50
+_MAX_ERRORS = 1.0  # standard errors of the difference; weaker members make an average worse, although their errors differ
 _METHODS = ("average", SIMPLEST, "greedy")  # the least fitted to the images first
 
 
@@ -125,7 +126,10 @@ def _combine(store: StudyStore, candidates: Sequence[TrialRecord]) -> _Ensemble 
 
 def _choose_members(store: StudyStore, candidates: Sequence[TrialRecord], objective: Objective) -> list[int]:
     """Choose members whose costs together meet the requirements of the study."""
-    scorer, _ = build_weight_scorer([store.predictions(record.number) for record in candidates], objective)
+    predictions = [store.predictions(record.number) for record in candidates]
+    close = close_to_best(predictions, objective, n_errors=_MAX_ERRORS, seed=store.spec.seed)
+    candidates, predictions = [candidates[index] for index in close], [predictions[index] for index in close]
+    scorer, _ = build_weight_scorer(predictions, objective)
     families = [load_trial_config(store, record.number).family for record in candidates]
     bounds = [bound for bound in _requirements(store) if bound.name in COSTS]
     costs = dict.fromkeys(bounds, 0.0)
@@ -143,8 +147,8 @@ def _choose_members(store: StudyStore, candidates: Sequence[TrialRecord], object
 
 def _reason_for_one_member(store: StudyStore) -> str:
     if any(bound.name in COSTS for bound in _requirements(store)):
-        return "an ensemble would not meet the requirements, or its members would be nearly identical"
-    return "the other trials are nearly identical"
+        return "an ensemble of other trials would not meet the requirements, or they are clearly worse or nearly identical"
+    return "the other trials are clearly worse or nearly identical"
 
 
 def _meets_requirements(store: StudyStore, predictions: Predictions) -> bool:

@@ -11,6 +11,7 @@ from automl_cxr.api.locations import open_study
 from automl_cxr.api.study import Study
 from automl_cxr.ensemble.genetic_settings import GeneticSettings
 from automl_cxr.errors import StudyError
+from automl_cxr.results import recommendation
 from automl_cxr.results.classifier import classifier_of_study
 from automl_cxr.results.compared_models import select_models
 from automl_cxr.results.recommendation import recommend
@@ -107,8 +108,13 @@ def test_near_duplicates_are_not_combined(study):
     assert (recommended.kind, recommended.trials, recommended.ensemble) == ("trial", (best,), None)
     assert recommended.score == store.record(best).score
     assert recommended.sentence.startswith(f"Use trial {best} (scratch): macro_f1 ")
-    assert recommended.sentence.endswith("the best of 5 finished trials; the other trials are nearly identical.")
+    assert "the best of 5 finished trials; the other trials are clearly worse or nearly identical." in recommended.sentence
     assert not (store.folder / "ensembles").exists()
+
+
+def test_clearly_worse_trials_are_not_combined(study):
+    good, better, bad = range(24), range(24, 44), range(30, 80)
+    assert sorted(recommend(study([good, better, bad])).trials) == [0, 1]
 
 
 def test_one_trial_is_recommended_without_a_comparison(study):
@@ -132,9 +138,7 @@ def test_the_costs_of_the_members_together_meet_the_requirements(new_study, limi
     assert [record.n_parameters for record in store.records()] == [108] * 3
     recommended = recommend(store)
     assert len(recommended.trials) == n_members
-    assert recommended.sentence.endswith(
-        "an ensemble would not meet the requirements, or its members would be nearly identical."
-    ) == (n_members == 1)
+    assert ("would not meet the requirements, or they are clearly worse" in recommended.sentence) == (n_members == 1)
 
 
 def test_with_several_objectives_the_best_trial_by_the_first_is_recommended(new_study):
@@ -144,17 +148,17 @@ def test_with_several_objectives_the_best_trial_by_the_first_is_recommended(new_
     assert recommended.sentence.endswith("by the first objective.")
 
 
-def test_the_best_trial_is_recommended_if_the_average_is_clearly_worse(study):
+def test_the_best_trial_is_recommended_if_the_average_is_clearly_worse(study, monkeypatch):
+    monkeypatch.setattr(recommendation, "_MAX_ERRORS", 99.0)
     same = range(9)
-    store = study([same, [*same, *range(20, 70)], [*same, *range(30, 80)], [*same, *range(25, 75)]])
-    recommended = recommend(store)
+    recommended = recommend(study([same, [*same, *range(20, 70)], [*same, *range(30, 80)], [*same, *range(25, 75)]]))
     assert recommended.kind == "trial"
     assert recommended.sentence.endswith("the average of 4 trials is worse by more than one standard error.")
 
 
 def test_members_without_weight_are_left_out(study):
-    """Greedy weights need only two of the trials; the third one is much worse, so that the average is not the best."""
-    store = study([range(24), range(24, 48), range(88), range(1, 89), range(2, 90)])
+    """Greedy weights need only two of the trials; three others have most errors in common, which the average has, too."""
+    store = study([range(24), range(24, 48), range(48, 72), [*range(48, 71), 75], [*range(49, 72), 76]])
     recommended = recommend(store)
     assert recommended.method == "greedy"
     assert 0 in recommended.trials

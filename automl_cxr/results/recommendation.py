@@ -146,9 +146,10 @@ def _choose_members(store: StudyStore, candidates: Sequence[TrialRecord], object
 
 
 def _reason_for_one_member(store: StudyStore) -> str:
+    others = "more than one standard error worse or nearly identical"
     if any(bound.name in COSTS for bound in _requirements(store)):
-        return "an ensemble of other trials would not meet the requirements, or they are clearly worse or nearly identical"
-    return "the other trials are clearly worse or nearly identical"
+        return f"an ensemble would not meet the requirements, or the other trials are {others}"
+    return f"the other trials are {others}"
 
 
 def _meets_requirements(store: StudyStore, predictions: Predictions) -> bool:

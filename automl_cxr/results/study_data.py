@@ -39,14 +39,7 @@ def load_study_dataset(store: StudyStore, data: str | None = None) -> Dataset:
         DataError: The data are missing or have changed.
     """
     spec = store.spec
-    dataset = load_dataset(
-        data or spec.data,
-        layout=spec.layout,
-        classes=spec.classes,
-        patients=spec.patients,
-        label_column=spec.label_column,
-        unknown_patients=spec.unknown_patients,
-    )
+    dataset = load_dataset(data or spec.data, spec.data_options)
     if digest_table(dataset) != spec.data_digest:
         raise DataError(
             f"The data at {data or spec.data} differ from those of study '{store.name}': images, labels or patients have "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,26 +29,15 @@ def data() -> None:
 @debug_option
 def inspect(
     directory: str,
-    layout: str | None,
-    classes: list[str] | None,
-    label_column: str | None,
-    patients: str | None,
-    unknown_patients: str | None,
     as_json: bool,
+    **choices: Any,
 ) -> None:
     """Show the classes, patients, image sizes and given split of DIR, and every file that cannot be read."""
+    from automl_cxr.data.data_options import DataOptions
     from automl_cxr.data.inspection import inspect_data
 
     with progress_bar("decoding") as on_progress:
-        found = inspect_data(
-            directory,
-            layout=layout,
-            classes=classes,
-            patients=patients,
-            label_column=label_column,
-            unknown_patients=unknown_patients,
-            on_progress=on_progress,
-        )
+        found = inspect_data(directory, DataOptions(**choices), on_progress=on_progress)
     if as_json:
         tables = {name: getattr(found, name).to_dict(orient="records") for name in ("classes", "splits")}
         print_json({**vars(found), **tables, "root": str(found.root)})
@@ -88,12 +77,8 @@ def audit(
     directory: str,
     out: Path | None,
     fix: Path | None,
-    layout: str | None,
-    classes: list[str] | None,
-    label_column: str | None,
-    patients: str | None,
-    unknown_patients: str | None,
     as_json: bool,
+    **choices: Any,
 ) -> None:
     """Search the images of DIR for duplicates, leaks between parts, and shortcuts that separate the classes without anatomy.
 
@@ -106,16 +91,7 @@ def audit(
     for file in (out, fix):
         check_out(file)
     with progress_bar("decoding") as on_progress:
-        found = api.audit(
-            directory,
-            layout=layout,
-            classes=classes,
-            patients=patients,
-            label_column=label_column,
-            unknown_patients=unknown_patients,
-            fix=fix,
-            on_progress=on_progress,
-        )
+        found = api.audit(directory, fix=fix, on_progress=on_progress, **choices)
     if out is not None:
         from automl_cxr.results.audit_page import audit_sections
         from automl_cxr.results.html_page import render_page

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from automl_cxr.cli.sections import SectionedOption
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.errors import UsageError
 from automl_cxr.hardware import parse_bytes
 from automl_cxr.study.option_fields import Option, options_of, parse_duration
@@ -199,9 +200,7 @@ def _hidden_option(option: Option, former: str) -> Callable[[CommandT], CommandT
 
 
 location_options = add_options(SearchOptions, only=("runs", "storage"))
-data_options = add_options(
-    SearchOptions, only=("layout", "classes", "label_column", "patients", "unknown_patients"), has_sections=False
-)
+data_options = add_options(SearchOptions, only=DataOptions.names(), has_sections=False)
 set_option = add_options(SearchOptions, only=("fixed",), has_sections=False)
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from automl_cxr.data.arrays import ARRAY_SUFFIX, name_rows, open_images, split_row
 from automl_cxr.data.class_names import choose_classes, strip_labels
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.decode import describe_read_failure
 from automl_cxr.data.dicom_tags import fill_from_headers
 from automl_cxr.data.files import IMAGE_SUFFIXES, explain_unusable, walk_images
@@ -56,24 +57,13 @@ class Dataset:
 
 def load_dataset(
     root: Path | str,
-    *,
-    layout: str | None = None,
-    classes: Sequence[str] | None = None,
-    patients: str | None = None,
-    label_column: str | None = None,
-    unknown_patients: str | None = None,
+    options: DataOptions | None = None,
 ) -> Dataset:
     """Find the images of a folder, CSV file or array, with their classes and patients.
 
     Args:
         root: A data folder, a CSV file, or a .npy array with a CSV file beside it.
-        layout: Name of a layout; by default the first that recognises the root.
-        classes: The classes to use, in the order of their indices; by default all, sorted.
-        patients: Regular expression for the patient in a file name: its group "patient", else its first group, else the
-            whole match. It overrides patients from a table or from DICOM headers.
-        label_column: Name of the column of a table that contains the labels; by default one of the accepted names.
-        unknown_patients: What to do with images without a patient if others have one: "separate" (each is a patient of its
-            own) or "drop" (they are not used). Without a choice they are separate, and a split refuses more than a few.
+        options: How the data are read; by default everything is detected.
 
     Returns:
         A data set of at least two classes.
@@ -84,25 +74,26 @@ def load_dataset(
         DataError: The root is missing, a table is damaged, or there are no images, fewer than two classes, or classes that
             differ only in case.
     """
+    options = options or DataOptions()
     if not os.fspath(root):
         raise UsageError("The path of a data folder, CSV file or array must not be empty; received an empty path. Name one.")
     path = Path(os.path.abspath(Path(root).expanduser()))
     if not os.path.exists(path):
         raise DataError(f"The data folder, CSV file or array must exist; received '{root}'. Check the path.")
-    found_layout = find_layout(path, layout, label_column=label_column)
+    found_layout = find_layout(path, options)
     raw = found_layout.read(path)
     rows = sorted(raw.rows, key=lambda row: row.image)
     if not rows:
         raise DataError(f"A data set needs images in folders or in a table; found none in '{root}'. Check the path.")
     notes = list(raw.notes)
     rows = strip_labels(rows, notes)
-    names = choose_classes([row.label for row in rows], classes, root, notes)
+    names = choose_classes([row.label for row in rows], options.classes, root, notes)
     rows = [row for row in rows if row.label in names]
     base = path.parent if path.is_file() else path
-    rows = fill_from_headers(base, rows, notes, with_patients=patients is None)
-    if patients is not None:
-        rows = _set_patients(rows, patients, notes)
-    rows, without_patient = settle_unknown_patients(rows, unknown_patients, notes)
+    rows = fill_from_headers(base, rows, notes, with_patients=options.patients is None)
+    if options.patients is not None:
+        rows = _set_patients(rows, options.patients, notes)
+    rows, without_patient = settle_unknown_patients(rows, options.unknown_patients, notes)
     patients_known = any(row.patient_id for row in rows)
     if not patients_known:
         notes.append(
@@ -120,7 +111,7 @@ def load_dataset(
         ignored=dict(raw.ignored),
         notes=tuple(notes),
         without_patient=without_patient,
-        unknown_patients=unknown_patients,
+        unknown_patients=options.unknown_patients,
     )
 
 

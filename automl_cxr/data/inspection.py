@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from automl_cxr.data.cache import decode_dataset
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import load_dataset
 
 INSPECTED_SIZE = 112  # pixels; the default image size of a search, which can then use the cache
@@ -48,26 +49,15 @@ class Inspection:
 
 def inspect_data(
     root: Path | str,
+    options: DataOptions | None = None,
     *,
-    layout: str | None = None,
-    classes: Sequence[str] | None = None,
-    patients: str | None = None,
-    label_column: str | None = None,
-    unknown_patients: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Inspection:
     """Read a data folder as a search does, and decode every image.
 
     Arguments and errors as in ``load_dataset``. ``on_progress`` is called with (images decoded, all images).
     """
-    dataset = load_dataset(
-        root,
-        layout=layout,
-        classes=classes,
-        label_column=label_column,
-        patients=patients,
-        unknown_patients=unknown_patients,
-    )
+    dataset = load_dataset(root, options)
     table = dataset.table
     named = table.mask(table["image"].isin(dataset.without_patient), other=table.assign(patient_id=None))
     decoded = decode_dataset(dataset.root, list(table["image"]), INSPECTED_SIZE, on_progress=on_progress)

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from automl_cxr.csv_io import read_rows
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.layout_rows import RawTable
 from automl_cxr.data.readers import arrays, folders, nih, radiography, tables
 from automl_cxr.data.table_columns import check_label_column
@@ -53,19 +54,20 @@ class Layout:
         return replace(self, recognises=partial(self.recognises, **arguments), read=partial(self.read, **arguments))
 
 
-def find_layout(root: Path, name: str | None = None, *, label_column: str | None = None) -> Layout:
+def find_layout(root: Path, options: DataOptions | None = None) -> Layout:
     """Return the layout with a name, or the first that recognises the root.
 
     Args:
         root: The data.
-        name: Name of the layout; by default detected.
-        label_column: Name of the label column of a table; by default one of the accepted names.
+        options: How the data are read; by default everything is detected.
 
     Raises:
         UnknownNameError: There is no layout with this name.
         UsageError: The layout has no label column that can be chosen, or no table has this column.
         DataError: No layout recognises the root, or a table is damaged.
     """
+    options = options or DataOptions()
+    name, label_column = options.layout, options.label_column
     if name is not None:
         by_name = {layout.name: layout for layout in LAYOUTS}
         if name not in by_name:

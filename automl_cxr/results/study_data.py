@@ -45,14 +45,7 @@ def load_study_dataset(store: StudyStore, data: str | None = None) -> Dataset:
         f"`automl-cxr leaderboard {store.name} --external DIR`."
     )
     try:
-        dataset = load_dataset(
-            data or spec.data,
-            layout=spec.layout,
-            classes=spec.classes,
-            patients=spec.patients,
-            label_column=spec.label_column,
-            unknown_patients=spec.unknown_patients,
-        )
+        dataset = load_dataset(data or spec.data, spec.data_options)
     except UnknownNameError as error:  # a class or a label column of the study, which the caller has not typed
         raise different from error
     if digest_table(dataset) != spec.data_digest:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from automl_cxr.data.class_names import is_placeholder
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.errors import DataError
 
@@ -21,10 +22,10 @@ def test_nearly_equal_classes_are_refused_unless_classes_are_named(write_folders
         load_dataset(root)
     for name, n_images in ((one, 1), (other, 2)):
         assert f"'{name}' ({n_images} images)" in str(refused.value)
-    dataset = load_dataset(root, classes=[other, "covid"])
+    dataset = load_dataset(root, DataOptions(classes=[other, "covid"]))
     assert len(dataset.table) == 3
     assert dataset.notes[0].endswith("are nearly equal, and only those in --classes are used.")
-    assert load_dataset(root, classes=[one, other, "covid"]).classes == (one, other, "covid")
+    assert load_dataset(root, DataOptions(classes=[one, other, "covid"])).classes == (one, other, "covid")
 
 
 def test_class_folders_that_differ_in_outer_spaces_are_one_class(write_folders: WriteFolders) -> None:
@@ -44,7 +45,7 @@ def test_a_class_that_looks_like_a_missing_label_is_named_with_the_remedy(write_
     assert dataset.classes == tuple(sorted(["normal", "opacity", name]))
     expected = f"The class '{name}' (1 images) looks like a missing or uncertain label. If it is not a class, "
     assert dataset.notes[0] == f"{expected}name the other classes: --classes normal,opacity."
-    chosen = load_dataset(root, classes=["normal", name])
+    chosen = load_dataset(root, DataOptions(classes=["normal", name]))
     assert not any("looks like" in note for note in chosen.notes), "the user has named the class"
 
 

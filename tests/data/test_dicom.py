@@ -8,6 +8,7 @@ import pydicom
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1
 
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data.decode import decode_image
 from automl_cxr.data.dicom import DicomTags, read_tags
@@ -199,7 +200,7 @@ def test_a_table_and_the_patients_option_take_precedence_over_headers(folder: Pa
     (folder / "labels.csv").write_text("image,label,patient_id,view\na/1.dcm,x,mine,PA\na/2.DICOM,y,,\nb/3.dcm,y,,\n")
     table = load_dataset(folder / "labels.csv").table
     assert table[["patient_id", "view"]].to_numpy().tolist() == [["mine", "PA"], ["p1", "AP"], ["p2", "AP"]]
-    assert set(load_dataset(folder, patients=r"\d").table["patient_id"]) == {"1", "2", "3"}
+    assert set(load_dataset(folder, DataOptions(patients=r"\d")).table["patient_id"]) == {"1", "2", "3"}
 
 
 def test_one_patient_id_in_all_files_counts_as_unknown(tmp_path: Path, write_dicom: WriteDicom) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.files import explain_unusable, walk_images
 from automl_cxr.data.layout_rows import RawTable
 from automl_cxr.data.layouts import LAYOUTS, find_layout
@@ -125,7 +126,7 @@ def test_missing_and_repeated_files_of_a_table_are_reported(write_folders: Write
         "image,label\nx/1.png,a\n./x/1.png,a\nx/2.png,b\nx/3.png,a\nx/3.png,b\nx\\4.png,b\n"
         "x/5.png,a\nx/gone.png,a\nx,a\n,a\nx/2.png,\n"
     )
-    raw = find_layout(root, "csv").read(root)
+    raw = find_layout(root, DataOptions(layout="csv")).read(root)
     assert facts(raw, "image", "label") == [("x/1.png", "a"), ("x/2.png", "b"), ("x/4.png", "b")]
     assert raw.ignored == {
         "x/3.png": "listed more than once in labels.csv, with different entries",
@@ -232,15 +233,15 @@ def test_used_and_other_columns_are_named(write_folders: WriteFolders) -> None:
 def test_the_label_column_of_a_table_can_be_chosen(write_folders: WriteFolders) -> None:
     root = write_folders(["x/1.png", "y/2.png"])
     (root / "labels.csv").write_text("path,label,Second Reader\nx/1.png,a,c\ny/2.png,b,d\n")
-    layout = find_layout(root, label_column=" second reader")
+    layout = find_layout(root, DataOptions(label_column=" second reader"))
     assert (layout.name, facts(layout.read(root), "label")) == ("csv", [("c",), ("d",)])
-    raw = find_layout(root / "labels.csv", "csv", label_column="Second Reader").read(root)
+    raw = find_layout(root / "labels.csv", DataOptions(layout="csv", label_column="Second Reader")).read(root)
     assert facts(raw, "label") == [("c",), ("d",)]
     for data, name in ((root, None), (root / "labels.csv", None), (root / "labels.csv", "csv")):
         with pytest.raises(UnknownNameError, match=r"Unknown label column 'Second'\. Did you mean 'Second Reader'"):
-            find_layout(data, name, label_column="Second").read(data)
+            find_layout(data, DataOptions(layout=name, label_column="Second")).read(data)
     with pytest.raises(UsageError, match="applies to the layouts arrays or csv; received 'label' for the layout 'folders'"):
-        find_layout(root, "folders", label_column="label")
+        find_layout(root, DataOptions(layout="folders", label_column="label"))
 
 
 def test_spaces_around_a_path_are_part_of_it_only_if_the_file_has_them(write_folders: WriteFolders) -> None:
@@ -255,12 +256,12 @@ def test_two_tables_are_refused(write_folders: WriteFolders) -> None:
         (root / name).write_text("image,label\nimages/1.png,a\n")
     assert find_layout(root).name == "folders"
     with pytest.raises(DataError, match=r"found one\.csv, two\.csv\. Name the CSV file to use"):
-        find_layout(root, "csv").read(root)
+        find_layout(root, DataOptions(layout="csv")).read(root)
 
 
 def test_the_error_for_an_unknown_layout_suggests_a_name(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'folders'"):
-        find_layout(tmp_path, "folder")
+        find_layout(tmp_path, DataOptions(layout="folder"))
 
 
 def test_the_error_for_a_folder_without_a_layout_lists_all_layouts(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data.layouts import find_layout
 from automl_cxr.errors import DataError, UnknownNameError
@@ -140,11 +141,11 @@ def test_the_label_column_is_a_known_name_or_the_only_other_column_or_chosen(wri
     (root / "labels.csv").write_text(lines("index,diagnosis,age", *rows))
     with pytest.raises(DataError, match=r"must be in a column label\|.* received diagnosis, age\. Name it with --label"):
         load_dataset(root)
-    chosen = load_dataset(root, label_column="Diagnosis")
+    chosen = load_dataset(root, DataOptions(label_column="Diagnosis"))
     assert list(chosen.table["label"]) == IN_ORDER
     assert chosen.notes[0] == "labels.csv: columns used: index, diagnosis; not used: age."
     with pytest.raises(UnknownNameError, match=r"Unknown label column 'diagnoses'\. Did you mean 'diagnosis'"):
-        load_dataset(root, label_column="diagnoses")
+        load_dataset(root, DataOptions(label_column="diagnoses"))
     (root / "labels.csv").write_text(
         lines("diagnosis,patient_id,index", *(f"{label},p,{row}" for row, label in enumerate(LABELS)))
     )
@@ -166,7 +167,7 @@ def test_a_header_is_never_read_as_a_label(write_array: WriteArray) -> None:
     root = write_array()
     (root / "labels.csv").write_text(lines("diagnosis", *LABELS[1:]))
     with pytest.raises(DataError, match=r"images\.npy has 12 images, labels\.csv has 12 lines"):
-        find_layout(root, "arrays").read(root)
+        find_layout(root, DataOptions(layout="arrays")).read(root)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def test_a_label_is_never_read_as_a_header(write_array: WriteArray) -> None:
     root = write_array()
     (root / "labels.csv").write_text(lines(*LABELS, 1))
     with pytest.raises(DataError, match=r"images\.npy has 12 images, labels\.csv has 13 lines\. Make the numbers equal"):
-        find_layout(root, "arrays").read(root)
+        find_layout(root, DataOptions(layout="arrays")).read(root)
 
 
 def test_a_header_with_unknown_names_is_a_header(write_array: WriteArray) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data.layouts import find_layout
 from automl_cxr.data.split import split_dataset
@@ -25,7 +26,7 @@ def write_table(root: Path, labels: dict[str, str], name: str = "Data_Entry_2017
 
 
 def test_the_sample_has_sixteen_images_of_the_four_classes(test_data: Path) -> None:
-    dataset = load_dataset(test_data / "data" / "nih_sample", classes=FOUR)
+    dataset = load_dataset(test_data / "data" / "nih_sample", DataOptions(classes=FOUR))
     assert dataset.layout == "nih"
     assert dataset.table["label"].value_counts().to_dict() == {
         "No Finding": 6,
@@ -141,11 +142,11 @@ def test_images_sorted_into_class_folders_are_class_folders(write_folders: Write
     root = write_folders(["sick/00000001_000.png", "well/00000002_000.png"])
     write_table(root, {"00000001_000.png": "Mass", "00000002_000.png": "No Finding"})
     assert find_layout(root).name == "folders"
-    assert {row.label for row in find_layout(root, "nih").read(root).rows} == {"Mass", "No Finding"}
+    assert {row.label for row in find_layout(root, DataOptions(layout="nih")).read(root).rows} == {"Mass", "No Finding"}
 
 
 def test_a_folder_without_such_a_table_is_refused(write_folders: WriteFolders) -> None:
     root = write_folders(["images/1.png"])
     (root / "Data_Entry_2017.csv").write_text("image,label\n1.png,a\n")
     with pytest.raises(DataError, match=r"needs exactly one table .* found none"):
-        find_layout(root, "nih").read(root)
+        find_layout(root, DataOptions(layout="nih")).read(root)

@@ -1,0 +1,46 @@
+"""The choices with which a data set is read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """How a data set is read. Studies record these values, so that they read their data again in the same way.
+
+    ``study/options.py`` has a field of the same name for each field, which is the option of the command line, of the Python
+    functions and of study files.
+
+    Attributes:
+        layout: Name of a layout; None for the first that recognises the data.
+        classes: The classes to use, in the order of their indices; None for all, sorted.
+        label_column: Name of the column of a table that contains the labels; None for one of the accepted names.
+        patients: Regular expression for the patient in a file name: its group "patient", else its first group, else the
+            whole match. It overrides patients from a table or from DICOM headers.
+        unknown_patients: What to do with images without a patient if others have one: "separate" (each is a patient of its
+            own) or "drop" (they are not used). Without a choice they are separate, and a split refuses more than a few.
+    """
+
+    layout: str | None = None
+    classes: tuple[str, ...] | None = None
+    label_column: str | None = None
+    patients: str | None = None
+    unknown_patients: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.classes is not None:
+            object.__setattr__(self, "classes", tuple(self.classes))
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """List the names of the choices."""
+        return tuple(field.name for field in dataclasses.fields(DataOptions))
+
+    @classmethod
+    def select(cls, values: Mapping[str, Any]) -> Self:
+        """Select the choices among the values of a larger set of options, such as those of a search."""
+        return cls(**{name: values[name] for name in cls.names() if name in values})

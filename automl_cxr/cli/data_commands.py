@@ -32,7 +32,7 @@ def inspect(
     as_json: bool,
     **choices: Any,
 ) -> None:
-    """Show the classes, patients, image sizes and given split of DIR, and every file that cannot be read."""
+    """Show the classes, patients, projections, image sizes and given split of DIR, and every file that cannot be read."""
     from automl_cxr.data.data_options import DataOptions
     from automl_cxr.data.inspection import inspect_data
 
@@ -49,6 +49,9 @@ def inspect(
     print_table(found.classes, title="classes")
     if not found.splits.empty:
         print_table(found.splits, title="given split, images")
+    print_line("projections: " + ", ".join(f"{name} {n}" for name, n in found.views.items()))
+    for element, counts in found.headers.items():
+        print_line(f"DICOM {element}: " + ", ".join(f"{value} {n}" for value, n in counts.items()))
     print_line("sizes (height x width): " + ", ".join(f"{name} {h}x{w}" for name, (h, w) in found.sizes.items()))
     if found.n_patients_in_classes:
         print_line(f"{found.n_patients_in_classes} patients have images in more than one class")

@@ -23,6 +23,7 @@ class DataOptions:
             whole match. It overrides patients from a table or from DICOM headers.
         unknown_patients: What to do with images without a patient if others have one: "separate" (each is a patient of its
             own) or "drop" (they are not used). Without a choice they are separate, and a split refuses more than a few.
+        projections: Projections of the images to use, names of ``projections.PROJECTIONS``; None for all.
     """
 
     layout: str | None = None
@@ -30,10 +31,12 @@ class DataOptions:
     label_column: str | None = None
     patients: str | None = None
     unknown_patients: str | None = None
+    projections: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.classes is not None:
-            object.__setattr__(self, "classes", tuple(self.classes))
+        for name in ("classes", "projections"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

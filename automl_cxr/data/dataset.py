@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,8 +15,9 @@ from automl_cxr.data.arrays import ARRAY_SUFFIX, name_rows, open_images, split_r
 from automl_cxr.data.class_names import choose_classes, strip_labels
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.decode import describe_read_failure
-from automl_cxr.data.dicom_tags import fill_from_headers
+from automl_cxr.data.dicom_tags import count_header_values, fill_patients
 from automl_cxr.data.files import IMAGE_SUFFIXES, explain_unusable, walk_images
+from automl_cxr.data.image_selection import select_images
 from automl_cxr.data.layout_rows import ImageRow
 from automl_cxr.data.layouts import find_layout
 from automl_cxr.data.patients import settle_unknown_patients
@@ -42,6 +43,8 @@ class Dataset:
         without_patient: Images that have no patient although others have one. Each is a patient of its own in the table, or
             not in the table if ``unknown_patients`` is "drop".
         unknown_patients: The user's choice for such images: "separate", "drop", or None.
+        headers: Number of DICOM files by the values of some elements, such as {"modality": {"DX": 20, "CT": 3}}, with the files
+            that are not used.
     """
 
     root: Path
@@ -53,6 +56,7 @@ class Dataset:
     notes: tuple[str, ...]
     without_patient: tuple[str, ...] = ()
     unknown_patients: str | None = None
+    headers: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def load_dataset(
@@ -86,13 +90,12 @@ def load_dataset(
     if not rows:
         raise DataError(f"A data set needs images in folders or in a table; found none in '{root}'. Check the path.")
     notes = list(raw.notes)
+    base = path.parent if path.is_file() else path
+    rows, headers = select_images(base, rows, options, notes)
     rows = strip_labels(rows, notes)
     names = choose_classes([row.label for row in rows], options.classes, root, notes)
     rows = [row for row in rows if row.label in names]
-    base = path.parent if path.is_file() else path
-    rows = fill_from_headers(base, rows, notes, with_patients=options.patients is None)
-    if options.patients is not None:
-        rows = _set_patients(rows, options.patients, notes)
+    rows = fill_patients(rows, headers, notes) if options.patients is None else _set_patients(rows, options.patients, notes)
     rows, without_patient = settle_unknown_patients(rows, options.unknown_patients, notes)
     patients_known = any(row.patient_id for row in rows)
     if not patients_known:
@@ -112,6 +115,7 @@ def load_dataset(
         notes=tuple(notes),
         without_patient=without_patient,
         unknown_patients=options.unknown_patients,
+        headers=count_header_values(headers.values()),
     )
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from automl_cxr.data.cache import decode_dataset
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import load_dataset
+from automl_cxr.data.projections import count_projections
 
 INSPECTED_SIZE = 112  # pixels; the default image size of a search, which can then use the cache
 
@@ -28,6 +29,8 @@ class Inspection:
         n_without_patient: Number of images without a patient, if others have one.
         n_patients_in_classes: Number of patients with images in more than one class.
         splits: One row for each class with the number of images in each given part; empty where no split is given.
+        views: Number of images by projection, names of ``projections.PROJECTIONS``.
+        headers: Number of DICOM files by the values of some elements, as in ``Dataset``.
         sizes: Height and width in pixels of the smallest, median and largest readable image, by area.
         unreadable: Path of each image that cannot be decoded, with the reason.
         ignored: Path of each other file that is not used, with the reason.
@@ -41,6 +44,8 @@ class Inspection:
     n_without_patient: int
     n_patients_in_classes: int
     splits: pd.DataFrame
+    views: Mapping[str, int]
+    headers: Mapping[str, Mapping[str, int]]
     sizes: Mapping[str, tuple[int, int]]
     unreadable: Mapping[str, str]
     ignored: Mapping[str, str]
@@ -70,6 +75,8 @@ def inspect_data(
         n_without_patient=len(dataset.without_patient),
         n_patients_in_classes=int((in_classes > 1).sum()),
         splits=_count_splits(table, dataset.classes),
+        views=count_projections(table["view"]),
+        headers=dataset.headers,
         sizes=_summarise_sizes(decoded.original_sizes),
         unreadable=decoded.unreadable,
         ignored=dataset.ignored,

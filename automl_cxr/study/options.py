@@ -18,6 +18,7 @@ from automl_cxr.choices import (
     LAYOUT_NAMES,
     METRIC_NAMES,
     OPTUNA_SAMPLERS,
+    PROJECTION_NAMES,
     PRUNER_NAMES,
     UNKNOWN_PATIENTS_NAMES,
     list_choices,
@@ -99,6 +100,15 @@ class SearchOptions(OptionSet):
         choices=UNKNOWN_PATIENTS_NAMES,
         setting="unknown_patients",
         default_text="separate; a split by patient is refused if more than 5 % of the images have no patient",
+    )
+    projections: Sequence[str] | None = option_field(
+        f"Projections of the images to use: {list_choices(PROJECTION_NAMES)}, from DICOM headers, a column view, or words of "
+        "the paths. PA,AP includes frontal, where it is not known which of the two.",
+        Section.DATA,
+        kind="names",
+        metavar="PA,AP,...",
+        setting="projections",
+        default_text="all images",
     )
     image_size: int | None = option_field(
         "Height and width of the decoded images, in pixels.",
@@ -474,6 +484,7 @@ class SpliceOptions(OptionSet):
     label_column: str | None = _search_option("label_column")
     patients: str | None = _search_option("patients")
     unknown_patients: str | None = _search_option("unknown_patients")
+    projections: Sequence[str] | None = _search_option("projections")
     image_size: int | None = _search_option("image_size", default_text="the size of a trained branch, else 112")
     fit: str | None = _search_option("fit")
     normal_class: str | None = _search_option("normal_class", help="Class without a finding.")

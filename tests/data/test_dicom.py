@@ -11,7 +11,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLo
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data.decode import decode_image
-from automl_cxr.data.dicom import DicomTags, read_tags
+from automl_cxr.data.dicom import NOT_DICOM, DicomTags, read_tags
 from automl_cxr.errors import UnreadableImageError
 
 WriteDicom = Callable[..., Path]
@@ -143,7 +143,7 @@ def test_a_deflated_file_is_refused_without_inflating_it(tmp_path: Path, write_d
 def test_a_file_that_only_contains_the_uid_of_deflation_is_read(tmp_path: Path, write_dicom: WriteDicom) -> None:
     path = write_dicom(tmp_path / "x.dcm", DEEP, PatientID="p7", ImageComments=str(DeflatedExplicitVRLittleEndian))
     np.testing.assert_allclose(decode_image(path), 255 * window_shares(0, 4095), atol=1)
-    assert read_tags(path) == DicomTags("p7")
+    assert read_tags(path).patient_id == "p7"
 
 
 def test_damaged_bytes_raise_no_other_exception(tmp_path: Path, write_dicom: WriteDicom) -> None:
@@ -168,11 +168,11 @@ def test_damaged_bytes_raise_no_other_exception(tmp_path: Path, write_dicom: Wri
 
 def test_patient_and_view_are_read_from_a_header_and_empty_for_a_broken_one(tmp_path: Path, write_dicom: WriteDicom) -> None:
     path = write_dicom(tmp_path / "x.dcm", DEEP, PatientID=" 007 ", ViewPosition="PA")
-    assert read_tags(path) == DicomTags("007", "PA")
-    assert read_tags(write_dicom(tmp_path / "y.dcm", DEEP, PatientID=None)) == DicomTags()
+    assert (read_tags(path).patient_id, read_tags(path).view) == ("007", "PA")
+    assert read_tags(write_dicom(tmp_path / "y.dcm", DEEP, PatientID=None)).patient_id == ""
     path.write_bytes(b"no header")
-    assert read_tags(path) == DicomTags()
-    assert read_tags(tmp_path / "missing.dcm") == DicomTags()
+    assert read_tags(path) == NOT_DICOM
+    assert read_tags(tmp_path / "missing.dcm") == NOT_DICOM
 
 
 @pytest.fixture

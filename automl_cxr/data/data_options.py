@@ -19,8 +19,8 @@ class DataOptions:
         layout: Name of a layout; None for the first that recognises the data.
         classes: The classes to use, in the order of their indices; None for all, sorted.
         label_column: Name of the column of a table that contains the labels; None for one of the accepted names.
-        patients: Regular expression for the patient in a file name: its group "patient", else its first group, else the
-            whole match. It overrides patients from a table or from DICOM headers.
+        patients: Regular expression for the patient in a path below the root: its group "patient", else its first group, else
+            the whole match. It overrides patients from a table or from DICOM headers.
         unknown_patients: What to do with images without a patient if others have one: "separate" (each is a patient of its
             own) or "drop" (they are not used). Without a choice they are separate, and a split refuses more than a few.
         projections: Projections of the images to use, names of ``projections.PROJECTIONS``; None for all.

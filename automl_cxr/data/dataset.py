@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from automl_cxr.data.files import IMAGE_SUFFIXES, explain_unusable, walk_images
 from automl_cxr.data.image_selection import select_images
 from automl_cxr.data.layout_rows import ImageRow
 from automl_cxr.data.layouts import find_layout
+from automl_cxr.data.patient_patterns import doubtful_patients_note, propose_pattern, set_patients
 from automl_cxr.data.patients import settle_unknown_patients
 from automl_cxr.errors import DataError, UnreadableImageError, UsageError
 
@@ -74,7 +74,7 @@ def load_dataset(
 
     Raises:
         UsageError: The layout, a class or the label column is unknown, the layout has no label column to choose, or the pattern
-            is not a regular expression or matches no file name.
+            is not a regular expression or matches no path.
         DataError: The root is missing, a table is damaged, or there are no images, fewer than two classes, or classes that
             differ only in case.
     """
@@ -95,14 +95,19 @@ def load_dataset(
     rows = strip_labels(rows, notes)
     names = choose_classes([row.label for row in rows], options.classes, root, notes)
     rows = [row for row in rows if row.label in names]
-    rows = fill_patients(rows, headers, notes) if options.patients is None else _set_patients(rows, options.patients, notes)
+    rows = fill_patients(rows, headers, notes) if options.patients is None else set_patients(rows, options.patients, notes)
     rows, without_patient = settle_unknown_patients(rows, options.unknown_patients, notes)
     patients_known = any(row.patient_id for row in rows)
     if not patients_known:
+        proposed = propose_pattern(rows)
         notes.append(
             "Patients are unknown, so each image counts as its own patient. Name them with --patients REGEX, or in a column "
             "patient_id of metadata.csv or of the table."
         )
+        if proposed is not None:
+            notes.append(proposed.sentence(root))
+    elif doubtful := doubtful_patients_note(rows):
+        notes.append(doubtful)
     rows = [replace(row, patient_id=row.patient_id or row.image) for row in _complete_split(rows, notes)]
     _note_shared_patients(rows, notes)
     return Dataset(
@@ -167,34 +172,6 @@ def _expand_array(path: Path) -> tuple[list[Path], str]:
         return [], str(error)
     except OSError as error:
         return [], describe_read_failure(error)
-
-
-def _set_patients(rows: Sequence[ImageRow], pattern: str, notes: list[str]) -> list[ImageRow]:
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise UsageError(
-            f"--patients must be a regular expression; received {pattern!r} ({error}). Correct or quote it."
-        ) from error
-    named = [replace(row, patient_id=_match_patient(row.image.rsplit("/", 1)[-1], compiled)) for row in rows]
-    n_unnamed = sum(not row.patient_id for row in named)
-    if n_unnamed == len(named):
-        raise UsageError(
-            f"--patients must match file names; received {pattern!r}, which matches none of {len(named)}, "
-            f"such as '{rows[0].image.rsplit('/', 1)[-1]}'. Correct it."
-        )
-    if n_unnamed:
-        notes.append(f"{n_unnamed} of {len(named)} file names do not match --patients.")
-    return named
-
-
-def _match_patient(name: str, pattern: re.Pattern[str]) -> str:
-    match = pattern.search(name)
-    if match is None:
-        return ""
-    if "patient" in pattern.groupindex:
-        return (match["patient"] or "").strip()
-    return (match[1 if pattern.groups else 0] or "").strip()
 
 
 def _complete_split(rows: Sequence[ImageRow], notes: list[str]) -> list[ImageRow]:

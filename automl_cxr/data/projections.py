@@ -116,8 +116,8 @@ def choose_projections(rows: Sequence[ImageRow], requested: Sequence[str] | None
     if not kept:
         raise DataError(
             f"--projections must name projections of the images; received {listed} for {describe_counts(counts)}. Choose one "
-            "of these, or omit the option. Projections are read from DICOM headers, a column of the table, or words of the paths "
-            "such as frontal, lateral, PA and AP."
+            "of these, or omit the option. Projections are read from DICOM headers, a column of the table, or words of the "
+            "paths such as frontal, lateral, PA and AP."
         )
     left_out = {name: n for name, n in counts.items() if name not in chosen}
     if left_out:

@@ -87,7 +87,8 @@ class SearchOptions(OptionSet):
         default_text="label, class or finding; for an array also the only column without another use",
     )
     patients: str | None = option_field(
-        "Regular expression that finds the patient id in a file name: group 'patient', else group 1, else the whole match.",
+        "Regular expression that finds the patient id in a path below the data folder: group 'patient', else group 1, else the "
+        "whole match. `automl-cxr data inspect` proposes one if the paths group the images.",
         Section.DATA,
         metavar="REGEX",
         setting="patients",

@@ -72,7 +72,7 @@ def test_classes_named_na_and_none_are_classes(write_folders: WriteFolders) -> N
         ({"classes": ["a", "a"]}, UsageError, "must be named once; received a, a"),
         ({"classes": ["a"]}, UsageError, "two classes or more; received a for"),
         ({"patients": "("}, UsageError, "must be a regular expression; received '('"),
-        ({"patients": "patient-[0-9]+"}, UsageError, "matches none of 2, such as '1.png'"),
+        ({"patients": "patient-[0-9]+"}, UsageError, "matches none of 2, such as 'a/1.png'"),
         ({"layout": "dicom"}, UnknownNameError, "Unknown layout 'dicom'"),
         ({"layout": "csv"}, DataError, "exactly one table"),
     ],
@@ -125,7 +125,7 @@ def test_images_whose_names_do_not_match_are_their_own_patients(write_folders: W
     assert dataset.table["patient_id"].nunique() == 3
     assert dataset.without_patient == ("b/x.png", "b/y.png")
     assert [note.split(":")[0] for note in dataset.notes] == [
-        "2 of 4 file names do not match --patients.",
+        "2 of 4 paths do not match --patients.",
         "2 of 4 images (50.0 %) have no patient",
     ]
 

@@ -109,7 +109,7 @@ def test_what_programs_write_for_a_missing_value_is_no_patient(write_folders: Wr
         (["unknown" if n < 3 else f"p{n}" for n in range(N)], "Patient 'unknown' has 3 of 24 images (12.5 %), and all"),
         (["Anonymous" if n < 2 else f"p{n}" for n in range(N)], "Patient 'Anonymous' has 2 of 24 images (8.3 %), and all"),
         (["x1" if n % 2 and n < 21 else f"p{n}" for n in range(N)], "Patient 'x1' has 10 of 12 images (83.3 %) of class 'b'"),
-        (["NA" if n < 1 else f"p{n}" for n in range(N)], ""),  # one image: it may be a name
+        (["NA" if n < 1 else f"p{n // 2}" for n in range(N)], ""),  # one image: it may be a name
         ([f"p{n // 8}" for n in range(N)], ""),
     ],
 )

@@ -18,7 +18,7 @@ from automl_cxr.data.dicom_grey import to_grey
 from automl_cxr.data.dicom_values import require_integer
 from automl_cxr.data.file_format import HEAD_BYTES, detect_format, dicom_start
 from automl_cxr.data.grayscale import check_size
-from automl_cxr.data.projections import FRONTAL, LATERAL, UNKNOWN, projection_of
+from automl_cxr.data.projections import FRONTAL, LATERAL, UNKNOWN, may_be_lateral, projection_of
 from automl_cxr.errors import UnreadableImageError
 
 if TYPE_CHECKING:
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 _TAGS = (
     *("PatientID", "ViewPosition", "ViewCodeSequence", "PatientOrientation", "SeriesDescription", "ProtocolName"),
+    "StudyDescription",
     *("Modality", "SOPClassUID", "BodyPartExamined"),
 )
+_VIEW_OF_DIRECTION = {"A": LATERAL, "P": LATERAL, "L": FRONTAL, "R": FRONTAL}
 _PICTURE_TAGS = ("Rows", "Columns", "PhotometricInterpretation")  # one of them may be missing, which decoding reports
 
 
@@ -38,7 +40,8 @@ class DicomTags:
 
     Attributes:
         patient_id: PatientID.
-        view: ViewPosition; if it is missing, a description of the view, or "lateral" or "frontal" by the orientation.
+        view: ViewPosition; if it is missing, a description of the view, "lateral" or "frontal" by the orientation, or a
+            description of several views.
         modality: Modality, such as "DX".
         sop_class: SOPClassUID, the kind of object.
         photometric: PhotometricInterpretation.
@@ -101,15 +104,16 @@ def _view(header: FileDataset) -> str:
         return position
     with suppress(Exception):
         return str(header.ViewCodeSequence[0].CodeMeaning)
-    for name in ("SeriesDescription", "ProtocolName"):
-        description = _text(header, name)
+    descriptions = [_text(header, name) for name in ("SeriesDescription", "ProtocolName", "StudyDescription")]
+    for description in descriptions[:2]:  # a study has several views
         if projection_of(description) != UNKNOWN:
             return description
     with suppress(Exception):
         # The direction of the rows. In a frontal image they run to the left or the right (PS3.3 C.7.6.1.1.1).
         row_direction = str(header.PatientOrientation[0])[:1].upper()
-        return {"A": LATERAL, "P": LATERAL, "L": FRONTAL, "R": FRONTAL}.get(row_direction, "")
-    return ""
+        if row_direction in _VIEW_OF_DIRECTION:
+            return _VIEW_OF_DIRECTION[row_direction]
+    return next(filter(may_be_lateral, descriptions), "")
 
 
 def is_dicom(content: bytes) -> bool:

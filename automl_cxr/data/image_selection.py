@@ -31,7 +31,7 @@ def select_images(
         DataError: No image is left.
     """
     images = leave_out_masks(rows, options.classes, notes)
-    headers = read_headers(root, images, with_patients=options.patients is None)
+    headers = read_headers(root, images)
     images = fill_views(leave_out_other_objects(images, headers, notes), headers)
     images = choose_projections(images, options.projections, notes)
     note_other_body_parts(images, headers, notes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ _COUNTED_PATTERNS = (r"(?:^|/)(\d+)[-_ ][^/]*$", r"([^/]*\d[^/]*?)[-_ ]\d+\.[^./
 _MIN_COVERED = 0.3  # of the images; below it a pattern is not proposed
 _MIN_GROUPS_PER_CLASS = 2
 _MIN_GROUPS = 4
+_MAX_SAMPLE = 4000  # images on which patterns are tried
 _MIN_DOUBTFUL = 20  # images; fewer may well be of different patients
 _MEAN_IMAGES = (1.2, 20.0)  # of a patient; outside of it groups are single images, or folders that only store images
 
@@ -93,18 +94,38 @@ class PatientPattern:
 
 def propose_pattern(rows: Sequence[ImageRow]) -> PatientPattern | None:
     """Return the first pattern that groups images in a way that is plausible for patients; None if there is none."""
-    n_classes = len({row.label for row in rows})
-    for pattern in _candidates(rows):
-        compiled = re.compile(pattern)
-        named = {row.image: patient for row in rows if (patient := _match_patient(row.image, compiled))}
-        n_patients = len(set(named.values()))
-        # Numbers that begin again in each class group one image of each, which is no patient.
-        n_in_classes = len({(row.label, named[row.image]) for row in rows if row.image in named})
-        if len(named) < _MIN_COVERED * len(rows) or n_patients < max(_MIN_GROUPS, _MIN_GROUPS_PER_CLASS * n_classes):
-            continue
-        if _MEAN_IMAGES[0] <= len(named) / n_in_classes <= _MEAN_IMAGES[1]:
-            return PatientPattern(pattern, n_patients, len(named), len(rows), next(iter(named.items())))
+    sample = _sample(rows)
+    for pattern in _candidates(sample):
+        if _is_plausible(sample, _group(sample, pattern)):
+            named = _group(rows, pattern)
+            return PatientPattern(pattern, len(set(named.values())), len(named), len(rows), next(iter(named.items())))
     return None
+
+
+def _sample(rows: Sequence[ImageRow]) -> list[ImageRow]:
+    """Return the first rows of each class, in which images of one folder or of similar names are still together."""
+    n_of_class: Counter[str] = Counter()
+    limit = max(1, _MAX_SAMPLE // len({row.label for row in rows}))
+    sample = []
+    for row in rows:
+        n_of_class[row.label] += 1
+        if n_of_class[row.label] <= limit:
+            sample.append(row)
+    return sample
+
+
+def _group(rows: Sequence[ImageRow], pattern: str) -> dict[str, str]:
+    compiled = re.compile(pattern)
+    return {row.image: patient for row in rows if (patient := _match_patient(row.image, compiled))}
+
+
+def _is_plausible(rows: Sequence[ImageRow], named: Mapping[str, str]) -> bool:
+    n_classes, n_patients = len({row.label for row in rows}), len(set(named.values()))
+    if len(named) < _MIN_COVERED * len(rows) or n_patients < max(_MIN_GROUPS, _MIN_GROUPS_PER_CLASS * n_classes):
+        return False
+    # Numbers that begin again in each class group one image of each class, which are of different patients.
+    n_in_classes = len({(row.label, named[row.image]) for row in rows if row.image in named})
+    return _MEAN_IMAGES[0] <= len(named) / n_in_classes <= _MEAN_IMAGES[1]
 
 
 def _candidates(rows: Sequence[ImageRow]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from automl_cxr.data.layout_rows import ImageRow
 from automl_cxr.errors import DataError, UnknownNameError
@@ -28,10 +29,15 @@ _WORDS = {
     **dict.fromkeys(("axial", "coronal", "sagittal", "costal"), OTHER),
 }
 _DECUBITUS = frozenset({"decubitus", "decub", "lld", "rld"})  # "left lateral decubitus" is a position, not a lateral view
-_WORDS_OF_PATHS = {word: _WORDS[word] for word in ("pa", "ap", "frontal", "lateral", "lat")}
+_WORDS_OF_PATHS = "pa|ap|frontal|lateral|lat"
+_IN_NAME = re.compile(rf"(?<![a-z0-9])(?:{_WORDS_OF_PATHS})(?![a-z0-9])", re.IGNORECASE)
+_IN_FOLDERS = re.compile(rf"(?<![^/])(?:{_WORDS_OF_PATHS})(?=/)", re.IGNORECASE)
+_LATERAL_WORDS = frozenset(word for word, projection in _WORDS.items() if projection == LATERAL)
+_SEVERAL_VIEWS = re.compile(r"\b(?:2|two)[\s_-]*views?\b", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 
 
+@lru_cache(maxsize=4096)
 def projection_of(view: str) -> str:
     """Return the projection that a text describes, such as a field ViewPosition or a column of a table.
 
@@ -51,6 +57,13 @@ def projection_of(view: str) -> str:
     return _only(found)
 
 
+@lru_cache(maxsize=4096)
+def may_be_lateral(view: str) -> bool:
+    """Return whether a description names a lateral view among others, such as "CHEST PA AND LAT" or "Chest 2 views"."""
+    mentions = not _LATERAL_WORDS.isdisjoint(_split(view)) or _SEVERAL_VIEWS.search(view) is not None
+    return mentions and projection_of(view) == UNKNOWN
+
+
 def projection_in_path(path: str) -> str:
     """Return the projection that a path names: words of the file name, or a folder, such as ``view1_frontal`` or ``PA``.
 
@@ -59,12 +72,8 @@ def projection_in_path(path: str) -> str:
     Returns:
         One of ``PROJECTIONS``; "unknown" if the path names none or several.
     """
-    *folders, name = path.split("/")
-    words = _split(name.rpartition(".")[0] or name)
-    found = {_WORDS_OF_PATHS[word] for word in words if word in _WORDS_OF_PATHS}
-    if not found:
-        found = {_WORDS_OF_PATHS[word] for word in map(str.casefold, folders) if word in _WORDS_OF_PATHS}
-    return _only(found)
+    words = _IN_NAME.findall(path.rpartition("/")[2]) or _IN_FOLDERS.findall(path)
+    return _only({_WORDS[word.casefold()] for word in words})
 
 
 def _split(text: str) -> list[str]:
@@ -105,6 +114,12 @@ def choose_projections(rows: Sequence[ImageRow], requested: Sequence[str] | None
     if requested is None:
         if LATERAL in counts or OTHER in counts:
             notes.append(_note_other_views(counts, len(rows)))
+        suspected = [row.view for row in rows if row.view and may_be_lateral(row.view)]
+        if suspected:
+            notes.append(
+                f"{len(suspected)} of {len(rows)} images may be lateral views by descriptions such as '{suspected[0]}', and "
+                "are used. A column view in a table of the images would tell; --projections PA,AP uses frontal images only."
+            )
         return list(rows)
     chosen = {_read_name(name) for name in requested}
     if {"PA", "AP"} <= chosen:

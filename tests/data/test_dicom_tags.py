@@ -128,6 +128,16 @@ def test_each_header_is_read_once(export: Path, monkeypatch: pytest.MonkeyPatch)
     assert all(options["stop_before_pixels"] for options in read)
 
 
+def test_files_with_the_suffix_of_another_format_are_opened_if_some_of_them_are_dicom_files(
+    tmp_path: Path, write_dicom: WriteDicom, write_image: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("automl_cxr.data.dicom_tags._N_TRIED", 2)
+    for number in range(8):
+        write_dicom(tmp_path / "ab"[number % 2] / f"{number}.png", PIXELS, Modality="DX")
+    write_image(tmp_path / "a" / "8.png")
+    assert load_dataset(tmp_path).headers["modality"] == {"DX": 8}
+
+
 def test_another_body_part_is_noted(export: Path, write_dicom: WriteDicom) -> None:
     write_dicom(export / "a" / "hand", PIXELS, Modality="DX", BodyPartExamined="HAND")
     write_dicom(export / "a" / "port", PIXELS, Modality="DX", BodyPartExamined="PORT CHEST")

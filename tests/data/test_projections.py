@@ -119,6 +119,20 @@ def test_views_of_headers(tmp_path: Path, write_dicom: Callable[..., Path], tags
     assert inspect_data(tmp_path).views == {expected: 2}
 
 
+@pytest.mark.parametrize(
+    ("description", "is_suspected"), [("CHEST PA AND LAT", True), ("Chest 2 Views", True), ("Chest", False)]
+)
+def test_laterals_that_a_description_of_the_study_names_are_suspected(
+    tmp_path: Path, write_dicom: Callable[..., Path], description: str, is_suspected: bool
+) -> None:
+    for label in "ab":
+        write_dicom(tmp_path / label / "1", PIXELS, StudyDescription=description)
+    dataset = load_dataset(tmp_path)
+    assert any(f"2 of 2 images may be lateral views by descriptions such as '{description}'" in n for n in dataset.notes) is (
+        is_suspected
+    )
+
+
 def test_the_view_code_of_a_header(tmp_path: Path, write_dicom: Callable[..., Path]) -> None:
     code = DicomDataset()
     code.CodeMeaning = "postero-anterior"

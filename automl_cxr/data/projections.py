@@ -26,7 +26,7 @@ _WORDS = {
     "ll": LATERAL,
     "rl": LATERAL,
     **dict.fromkeys(("oblique", "lao", "rao", "lpo", "rpo", "llo", "rlo", "lordotic", "swimmers", "xtable"), OTHER),
-    **dict.fromkeys(("axial", "coronal", "sagittal", "costal"), OTHER),
+    **dict.fromkeys((OTHER, "axial", "coronal", "sagittal", "costal"), OTHER),
 }
 _DECUBITUS = frozenset({"decubitus", "decub", "lld", "rld"})  # "left lateral decubitus" is a position, not a lateral view
 _WORDS_OF_PATHS = "pa|ap|frontal|lateral|lat"
@@ -102,8 +102,7 @@ def choose_projections(rows: Sequence[ImageRow], requested: Sequence[str] | None
 
     Args:
         rows: All images.
-        requested: Names of ``PROJECTIONS`` in any case, or other names of these, such as "LL"; None for all images. PA and AP
-            together include images of which only is known that they are frontal.
+        requested: Names of ``PROJECTIONS`` in any case, or other names of these, such as "LL"; None for all images.
         notes: Notes for the user, to which notes are appended.
 
     Raises:
@@ -121,11 +120,7 @@ def choose_projections(rows: Sequence[ImageRow], requested: Sequence[str] | None
                 "are used. A column view in a table of the images would tell; --projections PA,AP uses frontal images only."
             )
         return list(rows)
-    chosen = {_read_name(name) for name in requested}
-    if {"PA", "AP"} <= chosen:
-        chosen.add(FRONTAL)
-    if FRONTAL in chosen and UNKNOWN not in chosen:
-        chosen |= {"PA", "AP"}
+    chosen = included_projections(requested)
     kept = [row for row in rows if projection_of(row.view) in chosen]
     listed = ", ".join(requested)
     if not kept:
@@ -143,6 +138,20 @@ def choose_projections(rows: Sequence[ImageRow], requested: Sequence[str] | None
             f"{describe_counts(left_out)}.{hint}"
         )
     return kept
+
+
+def included_projections(requested: Sequence[str]) -> set[str]:
+    """Return the names of ``PROJECTIONS`` that a choice includes: PA and AP together include frontal, which includes both.
+
+    Raises:
+        UnknownNameError: There is no such projection.
+    """
+    chosen = {_read_name(name) for name in requested}
+    if {"PA", "AP"} <= chosen:
+        chosen.add(FRONTAL)
+    if FRONTAL in chosen:
+        chosen |= {"PA", "AP"}
+    return chosen
 
 
 def _read_name(name: str) -> str:

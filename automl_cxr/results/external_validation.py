@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,6 +18,15 @@ import numpy as np
 from automl_cxr.config import TrialConfig
 from automl_cxr.data.cache import DecodedImages, decode_dataset
 from automl_cxr.data.dataset import Dataset, load_dataset
+from automl_cxr.data.projections import (
+    LATERAL,
+    OTHER,
+    UNKNOWN,
+    count_projections,
+    describe_counts,
+    included_projections,
+    projection_of,
+)
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
 from automl_cxr.records import TrialState
 from automl_cxr.results.site_classes import load_class_map, match_classes
@@ -59,21 +68,22 @@ class ExternalSite:
         return digest_table(self.dataset)
 
     def for_study(self, store: StudyStore) -> ExternalSite:
-        """Return the images with the class names of a study, without images that are not used.
+        """Return the images with the class names of a study, without images of classes and projections that are not used.
 
         Raises:
             UnknownNameError: The study does not have a class of ``class_map``.
             DataError: The site has another class, or images of fewer than two classes of the study.
         """
+        dataset, notes = _select_projections(self.dataset, store.spec.projections, self.name)
         matched = match_classes(
-            self.dataset,
+            dataset,
             self.class_map,
             site=self.name,
             folder=self.folder,
             study=store.name,
             classes=store.spec.classes,
         )
-        return ExternalSite(self.name, self.folder, matched.dataset, notes=matched.notes)
+        return ExternalSite(self.name, self.folder, matched.dataset, notes=(*notes, *matched.notes))
 
 
 def open_sites(folders: Sequence[str | Path], class_map: Mapping[str, str] | str | Path | None = None) -> list[ExternalSite]:
@@ -103,6 +113,26 @@ def open_sites(folders: Sequence[str | Path], class_map: Mapping[str, str] | str
         if name not in known:
             raise UnknownNameError("class of a site in --class-map", name, known)
     return sites
+
+
+def _select_projections(dataset: Dataset, requested: Sequence[str] | None, site: str) -> tuple[Dataset, tuple[str, ...]]:
+    """Leave out the images of a site whose projection is known and not one of the study. Return a note on others."""
+    views = dataset.table["view"]
+    counts = count_projections(views)
+    if requested is None:
+        if counts.keys().isdisjoint((LATERAL, OTHER)):
+            return dataset, ()
+        return dataset, (f"Not all images of {site} are frontal ({describe_counts(counts)}); all of them are scored.",)
+    is_used = views.map(projection_of).isin([*included_projections(requested), UNKNOWN])
+    if is_used.all():
+        return dataset, ()
+    note = (
+        f"{int((~is_used).sum())} of {len(views)} images of {site} are not of the study's projections ({','.join(requested)}) "
+        f"and are not scored: {describe_counts(count_projections(views[~is_used]))}."
+    )
+    table = dataset.table[is_used].reset_index(drop=True)
+    present = set(table["label"])
+    return replace(dataset, table=table, classes=tuple(name for name in dataset.classes if name in present)), (note,)
 
 
 def score_site(

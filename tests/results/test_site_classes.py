@@ -1,6 +1,8 @@
 """Class names of external sites: the map, proposals for other spellings, and mistakes."""
 
+import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -92,6 +94,29 @@ def test_a_table_of_classes_needs_its_columns(phantoms, tmp_path):
     (tmp_path / "map.csv").write_text("COVID-19,covid\n")
     with pytest.raises(DataError, match=r"must have the columns site .* has COVID-19, covid"):
         open_sites([phantoms], str(tmp_path / "map.csv"))
+
+
+@pytest.mark.parametrize(
+    ("projections", "n_images", "note"),
+    [
+        (
+            ("PA", "AP"),
+            9,
+            r"3 of 12 images of data are not of the study's projections \(PA,AP\) and are not scored: 3 lateral\.",
+        ),
+        (None, 12, r"Not all images of data are frontal \(3 PA, 3 lateral, 6 unknown\); all of them are scored\."),
+    ],
+)
+def test_a_site_is_scored_on_the_projections_of_the_study(tmp_path, phantoms, projections, n_images, note):
+    image = next(phantoms.rglob("*.png"))
+    for label in CLASSES:
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for name in ("1_PA", "2_lateral", "3", "4"):
+            shutil.copy(image, tmp_path / "data" / label / f"{name}.png")
+    store = SimpleNamespace(name="s", spec=SimpleNamespace(classes=CLASSES, projections=projections))
+    site = open_sites([tmp_path / "data"])[0].for_study(store)
+    assert len(site.dataset.table) == n_images
+    assert re.fullmatch(note, site.notes[0])
 
 
 def test_a_map_without_a_site_is_refused():

@@ -85,10 +85,12 @@ class PatientPattern:
     def sentence(self, root: Path | str) -> str:
         """Return a proposal for the user with the command that applies the pattern."""
         command = f"automl-cxr data inspect {shlex.quote(str(root))} --patients {shlex.quote(self.pattern)}"
-        covered = "all" if self.n_named == self.n_images else f"{self.n_named} of {self.n_images}"
+        covered, others = "all", ""
+        if self.n_named < self.n_images:
+            covered, others = f"{self.n_named} of {self.n_images}", " --unknown-patients separate keeps the other images."
         return (
             f"The paths group {covered} images into {self.n_patients} patients, if '{self.example[1]}' in "
-            f"'{self.example[0]}' is one: `{command}` uses them. Add the option to the search if they are patients."
+            f"'{self.example[0]}' is one: `{command}` uses them. Add the option to the search if they are patients.{others}"
         )
 
 
@@ -136,7 +138,7 @@ def _candidates(rows: Sequence[ImageRow]) -> Iterator[str]:
     yield from _PATTERNS
     depth = _depth_of_class(rows)
     if depth is not None:
-        yield rf"^(?:[^/]+/){{{depth + 1}}}([^/]+)/"  # the folder below the class
+        yield f"^{'[^/]+/' * (depth + 1)}([^/]+)/"  # the folder below the class
     yield from _COUNTED_PATTERNS
 
 

@@ -56,7 +56,7 @@ NAMES = {
     "MIMIC-CXR": ("{label}/files/p10/p{patient:08d}/s{patient}{n}/x{n}.png", r"\bp\d{{8}}\b"),
     "BIDS": ("{label}/sub-A{patient}/ses-{n}/x.png", r"\bsub-[A-Za-z0-9]+"),
     "name": ("{label}/person{patient}_bacteria_{n}.png", r"person\d+"),
-    "folder below the class": ("{label}/{patient}X/study{n}/img.png", r"^(?:[^/]+/){{1}}([^/]+)/"),
+    "folder below the class": ("{label}/{patient}X/study{n}/img.png", r"^[^/]+/([^/]+)/"),
     "number before a counter": ("{label}/{patient:08d}_{n:03d}.png", r"(?:^|/)(\d+)[-_ ][^/]*$"),
     "text before a counter": ("{label}/A{patient}B_{n}.png", r"([^/]*\d[^/]*?)[-_ ]\d+\.[^./]+$"),
 }

@@ -11,6 +11,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -203,19 +204,13 @@ def find_separator(lines: Sequence[str], path: Path) -> tuple[str, int]:
 def _count_fields(lines: Sequence[str], separator: str) -> list[int]:
     """Return the number of fields in each row that is complete in the first lines."""
     reader = csv.reader(lines, delimiter=separator, strict=True)
-    counts = []
-    try:
-        for row in reader:
-            if row:
-                counts.append(len(row))
-    except csv.Error:
-        pass  # the last row may continue after the first lines; a misplaced quotation mark is reported by the reading
+    counts: list[int] = []
+    with suppress(csv.Error):  # the last row may continue after the first lines; the reading reports a misplaced quotation mark
+        counts.extend(len(row) for row in reader if row)
     return counts
 
 
-def _parse(
-    file: IO[str], path: Path, separator: str, n_skipped: int, *, skip_blank: bool
-) -> Iterator[tuple[int, Row]]:
+def _parse(file: IO[str], path: Path, separator: str, n_skipped: int, *, skip_blank: bool) -> Iterator[tuple[int, Row]]:
     """Yield the first line number and the fields of each row. Equal fields are one string in memory.
 
     Raises:

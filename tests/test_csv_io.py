@@ -126,7 +126,7 @@ def test_another_separator_is_detected(csv_file: Path, separator: str) -> None:
     assert read_lines(write(csv_file, f"0{separator}a\n1{separator}b\n")) == [["0", "a"], ["1", "b"]]
     assert read_lines(write(csv_file, f"label\na{separator}b\n")) == [["label"], [f"a{separator}b"]]
     write(csv_file, f"path{separator}score\na{separator}1{separator}2\n")
-    with pytest.raises(DataError, match="line 2 of .* has 3 instead of 2"):
+    with pytest.raises(DataError, match=r"line 2 of .* has 3 instead of 2"):
         read_rows(csv_file)
 
 
@@ -137,7 +137,7 @@ def test_commas_separate_fields_that_contain_other_separators_in_each_row(csv_fi
 
 def test_the_separator_may_be_declared_in_the_first_line(csv_file: Path) -> None:
     assert read_rows(write(csv_file, "sep=;\npath;label\na;b\n")) == (["path", "label"], [["a", "b"]])
-    with pytest.raises(DataError, match="line 4 of .* has 1 instead of 2"):
+    with pytest.raises(DataError, match=r"line 4 of .* has 1 instead of 2"):
         read_rows(write(csv_file, "sep=;\npath;label\na;b\nc\n"))
 
 

@@ -137,6 +137,7 @@ _TYPES: dict[str, Callable[[Option], Any]] = {
     "bytes": lambda _: Size(),
     "names": lambda _: Names(),
     "settings": lambda _: Setting(),
+    "flag": lambda _: bool,
 }
 
 
@@ -171,6 +172,8 @@ def _click_option(option: Option, *, section: str | None) -> Callable[[CommandT]
         type=_TYPES[option.kind](option),
         metavar=option.metavar,
         multiple=option.is_repeatable,
+        is_flag=option.kind == "flag",
+        default=None,
         callback=_as_mapping if option.kind == "settings" else None,
         help=option.command_line_help,
     )

@@ -151,6 +151,8 @@ def _decode_parts(
         origin=split.origin,
         unreadable=unreadable,
         n_without_patient=len(dataset.without_patient),
+        n_uncertain=dataset.n_uncertain,
+        n_missing=dataset.n_missing,
     )
     return record, decoded
 

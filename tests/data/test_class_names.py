@@ -38,15 +38,19 @@ def test_class_folders_that_differ_in_outer_spaces_are_one_class(write_folders: 
 
 
 @pytest.mark.parametrize("name", ["nan", "-1", "unknown", "TODO", "N/A", "?", "-1.0"])
-def test_a_class_that_looks_like_a_missing_label_is_named_with_the_remedy(write_folders: WriteFolders, name: str) -> None:
+def test_a_label_of_a_table_that_stands_for_a_missing_one_is_not_used_unless_it_is_chosen(
+    write_folders: WriteFolders, name: str
+) -> None:
     root = write_folders([f"{number}.png" for number in range(3)])
     (root / "labels.csv").write_text(f"path,label\n0.png,normal\n1.png,opacity\n2.png,{name}\n")
     dataset = load_dataset(root)
-    assert dataset.classes == tuple(sorted(["normal", "opacity", name]))
-    expected = f"The class '{name}' (1 images) looks like a missing or uncertain label. If it is not a class, "
-    assert dataset.notes[0] == f"{expected}name the other classes: --classes normal,opacity."
+    assert dataset.classes == ("normal", "opacity")
+    note = f"Labels in labels.csv that are uncertain or missing are not used (--uncertain drop): '{name}' (1)."
+    assert dataset.notes[0] == note
+    assert dataset.n_uncertain + dataset.n_missing == 1
     chosen = load_dataset(root, DataOptions(classes=["normal", name]))
-    assert not any("looks like" in note for note in chosen.notes), "the user has named the class"
+    assert chosen.classes == ("normal", name)
+    assert note not in chosen.notes
 
 
 def test_the_remedy_names_classes_only_if_two_remain(write_folders: WriteFolders) -> None:

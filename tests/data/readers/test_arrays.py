@@ -123,12 +123,12 @@ def test_an_index_may_count_from_0_or_1(write_array: WriteArray, first: int) -> 
 
 def test_texts_patients_parts_and_missing_labels_are_read(write_array: WriteArray) -> None:
     root = write_array(n_images=5, sides=(8, 8))
-    rows = ["normal,007,train,PA", "NA,1E5,test,AP", ",p,train,", "1.50,p,,", "07,p,val,"]
+    rows = ["normal,007,train,PA", "x NA,1E5,test,AP", ",p,train,", "1.50,p,,", "07,p,val,"]
     (root / "labels.csv").write_text(lines("finding,patient_id,split,view", *rows))
-    dataset = load_dataset(root)
+    dataset = load_dataset(root, DataOptions(layout="arrays"))
     assert dataset.table.drop(columns="image").to_numpy().tolist() == [
         ["normal", "007", "train", "PA"],
-        ["NA", "1E5", "test", "AP"],
+        ["x NA", "1E5", "test", "AP"],
         ["1.50", "p", "train", ""],
         ["07", "p", "valid", ""],
     ]
@@ -138,14 +138,14 @@ def test_texts_patients_parts_and_missing_labels_are_read(write_array: WriteArra
 def test_the_label_column_is_a_known_name_or_the_only_other_column_or_chosen(write_array: WriteArray) -> None:
     root = write_array()
     rows = [f"{row},{label},{60 + row}" for row, label in enumerate(LABELS)]
-    (root / "labels.csv").write_text(lines("index,diagnosis,age", *rows))
-    with pytest.raises(DataError, match=r"must be in a column label\|.* received diagnosis, age\. Name it with --label"):
+    (root / "labels.csv").write_text(lines("index,reading,age", *rows))
+    with pytest.raises(DataError, match=r"must be in a column label\|.* received reading, age\. Name it with --label"):
         load_dataset(root)
-    chosen = load_dataset(root, DataOptions(label_column="Diagnosis"))
+    chosen = load_dataset(root, DataOptions(label_column="Reading"))
     assert list(chosen.table["label"]) == IN_ORDER
-    assert chosen.notes[0] == "labels.csv: columns used: index, diagnosis; not used: age."
-    with pytest.raises(UnknownNameError, match=r"Unknown label column 'diagnoses'\. Did you mean 'diagnosis'"):
-        load_dataset(root, DataOptions(label_column="diagnoses"))
+    assert chosen.notes[0] == "labels.csv: columns used: index, reading; not used: age."
+    with pytest.raises(UnknownNameError, match=r"Unknown label column 'readings'\. Did you mean 'reading'"):
+        load_dataset(root, DataOptions(label_column="readings"))
     (root / "labels.csv").write_text(
         lines("diagnosis,patient_id,index", *(f"{label},p,{row}" for row, label in enumerate(LABELS)))
     )
@@ -267,7 +267,7 @@ def test_ambiguous_pairs_are_refused_unless_a_file_is_named(write_array: WriteAr
 
 def test_the_error_for_an_array_without_a_table_names_the_table(write_array: WriteArray) -> None:
     root = write_array()
-    with pytest.raises(DataError, match=r"needs a \.npy array of images beside a CSV file .* images\.npy has 12 images"):
+    with pytest.raises(DataError, match=r"needs a \.npy array of images beside a table .* images\.npy has 12 images"):
         load_dataset(root / "images.npy")
     with pytest.raises(DataError, match="must follow a known layout"):
         load_dataset(root)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -102,8 +103,7 @@ def open_sites(folders: Sequence[str | Path], class_map: Mapping[str, str] | str
     if entries and not folders:
         raise UsageError("--class-map applies to the classes of external sites; received no site. Add one with --external.")
     sites = [
-        ExternalSite(Path(folder).expanduser().absolute().stem, str(folder), load_dataset(folder), entries)
-        for folder in folders
+        ExternalSite(Path(folder).expanduser().absolute().stem, str(folder), _load_site(folder), entries) for folder in folders
     ]
     names = [site.name for site in sites]
     if len(set(names)) < len(names):
@@ -113,6 +113,19 @@ def open_sites(folders: Sequence[str | Path], class_map: Mapping[str, str] | str
         if name not in known:
             raise UnknownNameError("class of a site in --class-map", name, known)
     return sites
+
+
+def _load_site(folder: str | Path) -> Dataset:
+    """Load the images of a site. An error names the way to read the site with options, if it exists."""
+    try:
+        return load_dataset(folder)
+    except DataError as error:
+        if not Path(folder).expanduser().exists():
+            raise
+        raise DataError(
+            f"{error} To read an external site with options, save it as a table, `automl-cxr data inspect "
+            f"{shlex.quote(str(folder))} OPTIONS --save site.csv`, and name the table, --external site.csv."
+        ) from error
 
 
 def _select_projections(dataset: Dataset, requested: Sequence[str] | None, site: str) -> tuple[Dataset, tuple[str, ...]]:

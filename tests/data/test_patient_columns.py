@@ -1,7 +1,11 @@
 """Columns that may name patients, by their names."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
+from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data.patient_columns import may_name_patients, patient_column_note
 
 
@@ -18,6 +22,15 @@ def test_names_of_persons_and_visits(name: str) -> None:
 )
 def test_other_names(name: str) -> None:
     assert not may_name_patients(name)
+
+
+@pytest.mark.parametrize(("column", "is_named"), [("Accession Number", True), ("age", False), ("patient_id", False)])
+def test_a_column_that_is_not_used_is_named(write_folders: Callable[..., Path], column: str, is_named: bool) -> None:
+    root = write_folders([f"images/{n}.png" for n in range(8)])
+    rows = [f"images/{n}.png,{'ab'[n % 2]},x{n // 2}" for n in range(8)]
+    (root / "labels.csv").write_text("\n".join([f"path,label,{column}", *rows]) + "\n")
+    notes = load_dataset(root).notes
+    assert any(f"the column '{column}' may name patients" in note for note in notes) is is_named
 
 
 def test_the_note_names_the_option() -> None:

@@ -16,12 +16,12 @@ CLASSES = ("covid", "no_finding", "pneumonia")
 
 @pytest.fixture
 def match(tmp_path, phantoms):
-    """Return a function that matches a site with the given classes, three images each, with the classes of a study."""
+    """Return a function that matches a site with the given classes, six images each, with the classes of a study."""
     image = next(phantoms.rglob("*.png"))
 
     def write(*names, class_map=None):
         for name in names:
-            for number in range(3):
+            for number in range(6):
                 (tmp_path / "site" / name).mkdir(parents=True, exist_ok=True)
                 shutil.copy(image, tmp_path / "site" / name / f"{number}.png")
         entries = load_class_map(class_map)
@@ -38,8 +38,8 @@ def test_a_map_names_the_classes_of_the_study_and_leaves_classes_out(match, tmp_
     )
     matched = match(*names, class_map=tmp_path / "map.csv")
     assert matched.dataset.classes == CLASSES
-    assert matched.dataset.table["label"].value_counts().to_dict() == dict.fromkeys(CLASSES, 3)
-    assert matched.notes == ("3 of 12 images of site (Tuberculosis) are not used (--class-map).",)
+    assert matched.dataset.table["label"].value_counts().to_dict() == dict.fromkeys(CLASSES, 6)
+    assert matched.notes == ("6 of 24 images of site (Tuberculosis) are not used (--class-map).",)
 
 
 def test_equal_spellings_are_proposed_with_the_command(match):
@@ -56,7 +56,7 @@ def test_two_names_of_the_class_without_a_finding_are_proposed(match):
 
 @pytest.mark.parametrize("name", ["COVID-19", "not pneumonia", "pneumonia_viral"])
 def test_other_names_are_named_and_not_guessed(match, name):
-    with pytest.raises(DataError, match=rf"site has '{name}' \(3 images\).* --class-map '?{name}=CLASS'?\.$"):
+    with pytest.raises(DataError, match=rf"site has '{name}' \(6 images\).* --class-map '?{name}=CLASS'?\.$"):
         match("no_finding", name)
 
 
@@ -117,6 +117,16 @@ def test_a_site_is_scored_on_the_projections_of_the_study(tmp_path, phantoms, pr
     site = open_sites([tmp_path / "data"])[0].for_study(store)
     assert len(site.dataset.table) == n_images
     assert re.fullmatch(note, site.notes[0])
+
+
+def test_a_site_that_needs_options_is_refused_with_the_way_to_read_it(tmp_path, phantoms):
+    image = next(phantoms.rglob("*.png"))
+    shutil.copytree(image.parent, tmp_path / "site" / "train_images")
+    shutil.copytree(image.parent, tmp_path / "site" / "test_images")
+    with pytest.raises(DataError, match=r"data inspect \S*site OPTIONS --save site.csv`, and name the table, --external"):
+        open_sites([tmp_path / "site"])
+    with pytest.raises(DataError, match=r"Check the path\.$"):
+        open_sites([tmp_path / "missing"])
 
 
 def test_a_map_without_a_site_is_refused():

@@ -9,14 +9,14 @@ from automl_cxr.data.layout_rows import ImageRow
 
 _MASK_WORDS = frozenset({"mask", "masks", "segmentation", "segmentations"})
 _END_WORDS = frozenset({"seg"})  # only as the last word of a file name
-_POSSIBLE = re.compile("mask|seg", re.IGNORECASE)
 # Words are separated by other characters than letters, and by a capital after a small letter: ManualMask, leftMask_01.
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 
 
 def is_mask(path: str) -> bool:
     """Return whether a path names a mask: a folder such as ``masks`` or ``ManualMask``, or a file such as ``x_mask.png``."""
-    if _POSSIBLE.search(path) is None:  # most paths, in a hundredth of the time
+    lowered = path.lower()
+    if "mask" not in lowered and "seg" not in lowered:  # as most paths, in a tenth of the time
         return False
     *folders, name = path.split("/")
     words = _words(name.rpartition(".")[0] or name)

@@ -254,9 +254,10 @@ def _check_hidden_rows(numbered: Sequence[tuple[int, Row]], path: Path, separato
     """
     counts: dict[int, Counter[str]] = {}
     for line, row in numbered:
+        joined = "".join(row)
+        if "\n" not in joined and "\r" not in joined:
+            continue
         for column, text in enumerate(row):
-            if "\n" not in text and "\r" not in text:
-                continue
             for place, part in _rows_in_field(text, column, len(row), separator):
                 if place not in counts:
                     counts[place] = Counter(other[place] for _, other in numbered)

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from automl_cxr.data.class_names import is_placeholder
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
@@ -25,6 +27,7 @@ _STATES = {
 }
 NORMAL_FINDINGS = frozenset({"nofinding", "nofindings", "normal", "healthy"})
 _SHOWN = 8  # findings in a message
+_MAX_BITS = 62  # of a signed integer of 64 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,30 +79,54 @@ def finding_columns(columns: Mapping[int, Iterable[str]]) -> tuple[int, ...]:
 
 
 def from_columns(columns: Mapping[str, Sequence[str]]) -> list[Findings]:
-    """Combine columns of findings, one text for each image, to the findings of each image."""
+    """Combine columns of findings, one text for each image, to the findings of each image.
+
+    A finding without an entry is absent if the image has the finding that means that there is none.
+    """
     names = list(columns)
-    known: dict[tuple[str, ...], Findings] = {}
+    present, uncertain, missing = (_Sets(names), _Sets(names), _Sets(names))
+    codes = [_state_codes(texts) for texts in columns.values()]
+    masks = [_bit_masks(codes, state) for state in (_PRESENT, _UNCERTAIN, _MISSING)]
+    normal = sum(1 << bit for bit, name in enumerate(names) if is_normal(name))
+    everything = (1 << len(names)) - 1
+    known: dict[tuple[int, int, int], Findings] = {}
     found = []
-    for texts in zip(*columns.values(), strict=True):
-        findings = known.get(texts)
+    for key in zip(*masks, strict=True):
+        findings = known.get(key)
         if findings is None:
-            states = [_STATES.get(text.strip().casefold(), _MISSING) for text in texts]
-            present, uncertain, missing = (
-                frozenset(name for name, state in zip(names, states, strict=True) if state == wanted)
-                for wanted in (_PRESENT, _UNCERTAIN, _MISSING)
-            )
-            is_unlabelled = len(missing) == len(names)
-            findings = UNLABELLED if is_unlabelled else _complete(Findings(present, uncertain, missing))
-            known[texts] = findings
+            is_unlabelled = key[2] == everything
+            of_missing = 0 if key[0] & normal else key[2]
+            findings = UNLABELLED if is_unlabelled else Findings(present[key[0]], uncertain[key[1]], missing[of_missing])
+            known[key] = findings
         found.append(findings)
     return found
 
 
-def _complete(findings: Findings) -> Findings:
-    """If an image has no finding, those without an entry are absent."""
-    if any(is_normal(name) for name in findings.present):
-        return Findings(findings.present, findings.uncertain)
-    return findings
+class _Sets(dict[int, frozenset[str]]):
+    """The set of names for each bit mask, built once. Equal sets are one object in memory."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        self._names = names
+
+    def __missing__(self, mask: int) -> frozenset[str]:
+        self[mask] = frozenset(name for bit, name in enumerate(self._names) if mask >> bit & 1)
+        return self[mask]
+
+
+def _state_codes(texts: Sequence[str]) -> np.ndarray:
+    state_of = {text: _STATES.get(text.strip().casefold(), _MISSING) for text in set(texts)}
+    return np.fromiter(map(state_of.__getitem__, texts), np.int8, len(texts))
+
+
+def _bit_masks(codes: Sequence[np.ndarray], state: int) -> list[int]:
+    """Return an integer for each image whose bits are the columns that have a state."""
+    dtype = np.int64 if len(codes) <= _MAX_BITS else object
+    masks = np.zeros(len(codes[0]), dtype)
+    for bit, code in enumerate(codes):
+        masks |= (code == state).astype(dtype) << bit
+    listed: list[int] = masks.tolist()
+    return listed
 
 
 def from_texts(texts: Sequence[str]) -> list[Findings]:
@@ -202,8 +229,9 @@ def _several_message(entries: Sequence[Findings], table: str) -> str:
     counts = Counter(name for findings in entries for name in findings.present)
     n_several = sum(len(findings.present) > 1 for findings in entries)
     n_uncertain = sum(bool(findings.uncertain) for findings in entries)
-    example = next((name for name, _ in counts.most_common() if not is_normal(name)), next(iter(counts), "NAME"))
-    listed = ", ".join(f"'{name}' {count}" for name, count in counts.most_common(_SHOWN))
+    ordered = sorted(counts, key=lambda name: (-counts[name], name))
+    example = next((name for name in ordered if not is_normal(name)), next(iter(ordered), "NAME"))
+    listed = ", ".join(f"'{name}' {counts[name]}" for name in ordered[:_SHOWN])
     more = f", ... ({len(counts)} findings)" if len(counts) > _SHOWN else ""
     uncertain = f", {n_uncertain} with uncertain ones" if n_uncertain else ""
     return (
@@ -214,7 +242,7 @@ def _several_message(entries: Sequence[Findings], table: str) -> str:
 
 
 def _one_against_rest(entries: Sequence[Findings], finding: str, uncertain: str, columns: Iterable[str]) -> SettledLabels:
-    names = {*columns} | {name for findings in entries for name in (*findings.present, *findings.uncertain, *findings.missing)}
+    names = {*columns} or {name for findings in set(entries) for name in findings.present}
     by_folded = {name.casefold(): name for name in sorted(names)}
     chosen = finding if finding in names else by_folded.get(finding.strip().casefold())
     if chosen is None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from automl_cxr.data.files import IMAGE_SUFFIXES, explain_unusable, relative_path, walk_images
 from automl_cxr.errors import DataError
 
+_SUFFIXES = frozenset(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
 MAX_EXPLAINED = 100  # missing files that are looked at one by one
 
 
@@ -65,9 +66,8 @@ class LocatedImages:
 
 def stem_of(name: str) -> str:
     """Return a name without the suffix of an image file."""
-    lowered = name.casefold()
-    suffix = next((suffix for suffix in IMAGE_SUFFIXES if lowered.endswith(suffix)), "")
-    return name[: len(name) - len(suffix)]
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and suffix.casefold() in _SUFFIXES else name
 
 
 def locate(index: ImageIndex, listed: Iterable[str], *, table: str, beside: Path | None = None) -> LocatedImages:
@@ -82,6 +82,7 @@ def locate(index: ImageIndex, listed: Iterable[str], *, table: str, beside: Path
     Raises:
         DataError: Several files fit a listed path equally well.
     """
+    beside = None if beside == index.folder else beside
     path_of: dict[str, str] = {}
     open_paths: list[str] = []
     for text in dict.fromkeys(listed):
@@ -90,7 +91,8 @@ def locate(index: ImageIndex, listed: Iterable[str], *, table: str, beside: Path
             open_paths.append(text)
         else:
             path_of[text] = found
-    path_of |= _match_ends(index, open_paths, set(path_of.values()), table)
+    if index.reason_of:
+        path_of |= _match_ends(index, open_paths, set(path_of.values()), table)
     missing = [text for text in open_paths if text not in path_of]
     unusable = {path: index.reason_of[path] for path in path_of.values() if index.reason_of.get(path)}
     if len(missing) <= MAX_EXPLAINED:
@@ -102,12 +104,16 @@ def locate(index: ImageIndex, listed: Iterable[str], *, table: str, beside: Path
 
 def _direct(index: ImageIndex, text: str, beside: Path | None) -> str | None:
     """Return the path of a file that a text names exactly."""
-    for candidate in (text, text.strip(), _normalise(text)):
+    if text in index.reason_of:
+        return text
+    for candidate in (text.strip(), _normalise(text)):
         if candidate in index.reason_of:
             return candidate
-    is_outside = Path(text.strip()).is_absolute() or text.startswith("..")
+    is_outside = text.lstrip().startswith(("/", ".."))
+    if not is_outside and beside is None and "./" not in text:
+        return None
     for folder in (index.folder, beside):
-        if folder is not None and (is_outside or folder != index.folder or "./" in text):
+        if folder is not None:
             path = relative_path(index.folder, str(folder / text))
             if path in index.reason_of or (is_outside and (index.folder / path).is_file()):
                 return path

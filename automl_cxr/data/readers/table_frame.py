@@ -25,7 +25,7 @@ from automl_cxr.errors import DataError, UnknownNameError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xlsm")
 _SAMPLE = 50  # rows that decide which column names the images
-_MATCHING_SHARE = 0.5  # of the sample
+MATCHING_SHARE = 0.5  # of the sample
 READER_NAMES = ("rad_id", "reader", "reader_id", "radiologist", "radiologist_id", "annotator", "rater")
 BOX_NAMES = frozenset({"x", "y", "xmin", "ymin", "width", "height", "boxes", "xmax", "ymax", "w", "h"})
 _NO_FINDING_NAMES = frozenset({"sex", "gender", "male", "female", "pediatric", "smoker", "age", "survival"})
@@ -259,11 +259,11 @@ def _accepted(frame: Frame, names: Sequence[str]) -> list[int]:
 
 def _image_column(frame: Frame, matches: Callable[[str], bool], names: Columns) -> int:
     accepted = _accepted(frame, names["image"])
-    shares = {place: _share_of_files(frame.columns[place], matches) for place in range(len(frame.header))}
+    shares = {place: share_of_files(frame.columns[place], matches) for place in range(len(frame.header))}
     matching = [place for place in accepted if shares[place] > 0]
     if accepted:
         return max(matching or accepted, key=lambda place: (shares[place], -accepted.index(place)))
-    others = [place for place, share in shares.items() if share > _MATCHING_SHARE]
+    others = [place for place, share in shares.items() if share > MATCHING_SHARE]
     if not others and not frame.has_header:
         others = [place for place, column in enumerate(frame.columns) if column[0].strip().casefold().endswith(IMAGE_SUFFIXES)]
     if len(others) == 1:
@@ -275,7 +275,8 @@ def _image_column(frame: Frame, matches: Callable[[str], bool], names: Columns) 
     )
 
 
-def _share_of_files(column: Sequence[str], matches: Callable[[str], bool]) -> float:
+def share_of_files(column: Sequence[str], matches: Callable[[str], bool]) -> float:
+    """Return the share of a sample of the texts of a column that name a file."""
     step = max(1, len(column) // _SAMPLE)
     sample = [text for text in column[::step] if text.strip()]
     return sum(map(matches, sample)) / len(sample) if sample else 0.0

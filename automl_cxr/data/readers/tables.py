@@ -26,7 +26,17 @@ from automl_cxr.data.readers.findings import (
 from automl_cxr.data.readers.image_index import MAX_EXPLAINED, ImageIndex, LocatedImages, locate
 from automl_cxr.data.readers.metadata import METADATA_NAME
 from automl_cxr.data.readers.public_sets import GENERAL, PUBLIC_SETS, TableFormat
-from automl_cxr.data.readers.table_frame import Frame, Roles, find_roles, is_header, is_table, join_frame, read_frame
+from automl_cxr.data.readers.table_frame import (
+    MATCHING_SHARE,
+    Frame,
+    Roles,
+    find_roles,
+    is_header,
+    is_table,
+    join_frame,
+    read_frame,
+    share_of_files,
+)
 from automl_cxr.data.table_columns import list_names, match_key
 from automl_cxr.errors import DataError, UnknownNameError
 
@@ -552,21 +562,21 @@ def _reader_notes(listed: Sequence[_Listed]) -> Iterator[str]:
 
 
 def propose_table(root: Path) -> str:
-    """Return the options that name the table near a folder that lists its images; empty if there is none."""
+    """Return the options that name the table near a folder that lists most of its images; empty if there is none."""
     folder = root if root.is_dir() else root.parent
     index = ImageIndex.walk(folder)
+    best, proposal = (0.0, 0), ""
     for path in _tables_near(folder):
         try:
             frame = read_frame(path, GENERAL.names)
         except DataError:
             continue
-        roles = None
-        with suppress(DataError):
-            roles = find_roles(frame, DataOptions(), index.matches) if frame.n_rows else None
-        named = zip(frame.header, frame.columns, strict=True)
-        image = next((name for name, column in named if column and index.matches(column[0])), None)
-        if image is None:
-            continue
-        label = "" if roles is not None else " --label-column NAME"
-        return f"--labels {shlex.quote(str(path))} --path-column {shlex.quote(image.strip())}{label}"
-    return ""
+        for name, column in zip(frame.header, frame.columns, strict=True):
+            found = (share_of_files(column, index.matches), frame.n_rows)
+            if found > max(best, (MATCHING_SHARE, 0)):
+                best, proposal = found, f"--labels {shlex.quote(str(path))} --path-column {shlex.quote(name.strip())}"
+                with suppress(DataError):
+                    find_roles(frame, DataOptions(path_column=name), index.matches)
+                    continue
+                proposal += " --label-column NAME"
+    return proposal

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from automl_cxr.data.cache import decode_dataset
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data.layouts import find_layout
@@ -289,3 +290,49 @@ def test_arrays_in_class_folders_are_not_images(write_array: WriteArray, write_i
     (root / "images.npy").rename(root / "a" / "images.npy")
     dataset = load_dataset(root)
     assert (dataset.layout, list(dataset.table["image"])) == ("folders", ["a/1.png", "b/2.png"])
+
+
+@pytest.mark.parametrize("labels", [[0, 1] * 6, [[0], [1]] * 6, [[1, 0], [0, 1]] * 6, [0.0, 1.0] * 6])
+def test_labels_may_be_an_array(write_array: WriteArray, labels: list[object]) -> None:
+    root = write_array("X_train.npy")
+    write_array("X_test.npy")
+    for part in ("train", "test"):
+        np.save(root / f"y_{part}.npy", np.array(labels))
+    dataset = load_dataset(root)
+    names = ("class 0", "class 1") if np.ndim(labels) == 2 and np.shape(labels)[1] == 2 else ("0", "1")
+    assert dataset.classes == names
+    assert dataset.table["split"].value_counts().to_dict() == {"train": 12, "test": 12}
+    assert list(dataset.table["label"]) == list(names) * 12
+
+
+def test_an_archive_of_images_and_labels_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOML_CXR_CACHE", str(tmp_path / "cache"))
+    sizes = {"train": 6, "val": 4, "test": 4}
+    pixels = np.random.default_rng(0)
+    images = {f"{part}_images": pixels.integers(0, 256, (n, 28, 28), np.uint8) for part, n in sizes.items()}
+    labels = {f"{part}_labels": (np.arange(n) % 2)[:, None] for part, n in sizes.items()}
+    np.savez_compressed(tmp_path / "pneumoniamnist.npz", **images, **labels)
+    for root in (tmp_path / "pneumoniamnist.npz", tmp_path):
+        dataset = load_dataset(root)
+        assert (dataset.layout, dataset.classes) == ("arrays", ("0", "1"))
+        assert dataset.table["split"].value_counts().to_dict() == {"train": 6, "valid": 4, "test": 4}
+        assert decode_dataset(dataset.root, list(dataset.table["image"]), 16).unreadable == {}
+    several = {f"{part}_labels": np.eye(14, dtype=int)[:n] + np.eye(14, k=1, dtype=int)[:n] for part, n in sizes.items()}
+    np.savez(tmp_path / "pneumoniamnist.npz", **images, **several)
+    with pytest.raises(DataError, match="--finding 'class 1'"):
+        load_dataset(tmp_path)
+    assert load_dataset(tmp_path, DataOptions(finding="class 1")).table["label"].value_counts()["class 1"] == 6
+    (tmp_path / "pneumoniamnist.npz").write_bytes(b"text")
+    with pytest.raises(DataError, match=r"pneumoniamnist\.npz is not an archive of numbers"):
+        load_dataset(tmp_path / "pneumoniamnist.npz")
+
+
+def test_columns_of_0_and_1_are_classes_or_findings(write_array: WriteArray) -> None:
+    root = write_array()
+    (root / "labels.csv").write_text(lines("Normal,Pneumonia", *(f"{n % 2},{1 - n % 2}" for n in range(12))))
+    assert load_dataset(root).table["label"].value_counts().to_dict() == {"Normal": 6, "Pneumonia": 6}
+    (root / "labels.csv").write_text(lines("Mass,Nodule,Edema", *(f"{n % 2},{n % 3 // 2},0" for n in range(12))))
+    with pytest.raises(DataError, match=r"--finding 'Mass'"):
+        load_dataset(root)
+    chosen = load_dataset(root, DataOptions(finding="Nodule"))
+    assert chosen.table["label"].value_counts().to_dict() == {"no Nodule": 8, "Nodule": 4}

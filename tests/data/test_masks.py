@@ -8,6 +8,7 @@ import pytest
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data.masks import is_mask
+from automl_cxr.errors import DataError
 
 WriteFolders = Callable[..., Path]
 
@@ -40,6 +41,12 @@ def test_masks_are_left_out_and_counted(write_folders: WriteFolders, masks: list
     dataset = load_dataset(write_folders([*images, *masks]))
     assert list(dataset.table["image"]) == images
     assert "2 of 6 images are masks" in dataset.notes[0]
+
+
+def test_a_folder_beside_masks_is_no_class(write_folders: WriteFolders) -> None:
+    root = write_folders(["CXR_png/1.png", "CXR_png/2.png", "ManualMask/leftMask/1.png", "ManualMask/leftMask/2.png"])
+    with pytest.raises(DataError, match=r"received CXR_png \(1 classes\) .* partly names of storage folders"):
+        load_dataset(root)
 
 
 def test_masks_in_a_table_are_left_out(write_folders: WriteFolders) -> None:

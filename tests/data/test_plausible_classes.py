@@ -21,8 +21,7 @@ def images(folders: list[str], n: int = 3) -> list[str]:
     [
         (["train", "val"], r"partly names of parts \(train, val\)"),
         (["stage_2_train_images", "stage_2_test_images"], "partly names of storage folders"),
-        (["CXR_png", "ManualMask"], r"partly masks \(manualmask\)"),
-        (["normal", "pneumonia", "masks"], r"partly masks \(masks\)"),
+        (["lungMask", "heartMask"], r"partly masks \(heartmask, lungmask\)"),  # beside other folders, masks are left out
         (["images", "annotations"], "partly names of storage folders"),
         (["normal", "pneumonia", "figures"], r"partly names of storage folders \(figures\)"),
         (["p10", "p11", "p12"], "numbers or identifiers"),

@@ -29,8 +29,6 @@ COLUMN_NAMES: Columns = {
     "split": ("split",),
     "view": ("view", "view_position", "projection", "view_position_dicom"),
 }
-WEAK_SPLIT_NAMES = ("subset", "partition", "set", "part", "train_test", "data_split", "dataset", "phase")
-"""Names of a column of parts, if all its texts are names of parts."""
 
 
 def with_label_column(names: Columns, label_column: str | None) -> Columns:

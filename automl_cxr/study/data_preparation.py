@@ -175,7 +175,7 @@ def _check_every_class(record: SplitRecord) -> None:
         if missing:
             raise DataError(
                 f"Every class needs readable {name} images; received none of '{record.classes[missing[0]]}'. "
-                "See `automl-cxr data inspect`, or exclude the class with --classes."
+                "See `automl-cxr data inspect`, make another split with --resplit, or exclude the class with --classes."
             )
 
 

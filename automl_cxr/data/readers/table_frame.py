@@ -13,7 +13,6 @@ from automl_cxr.data.layout_rows import PART_OF_NAME
 from automl_cxr.data.readers.findings import finding_columns
 from automl_cxr.data.table_columns import (
     COLUMN_NAMES,
-    WEAK_SPLIT_NAMES,
     Columns,
     check_unique,
     find_columns,
@@ -26,6 +25,7 @@ from automl_cxr.errors import DataError, UnknownNameError
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xlsm")
 _SAMPLE = 50  # rows that decide which column names the images
 MATCHING_SHARE = 0.5  # of the sample
+_MAX_LABELS, _MAX_LABEL_LENGTH = 50, 60  # of a column that is used without a known name
 READER_NAMES = ("rad_id", "reader", "reader_id", "radiologist", "radiologist_id", "annotator", "rater")
 BOX_NAMES = frozenset({"x", "y", "xmin", "ymin", "width", "height", "boxes", "xmax", "ymax", "w", "h"})
 _NO_FINDING_NAMES = frozenset({"sex", "gender", "male", "female", "pediatric", "smoker", "age", "survival"})
@@ -286,10 +286,9 @@ def _split_column(frame: Frame, names: Columns) -> int | None:
     found = _accepted(frame, names["split"])
     if found:
         return found[0]
-    weak = _accepted(frame, WEAK_SPLIT_NAMES) if frame.has_header else list(range(len(frame.header)))
-    for place in weak:
-        texts = {text.strip().casefold() for text in set(frame.columns[place])}
-        if texts and texts <= PART_OF_NAME.keys():
+    for place, column in enumerate(frame.columns):
+        texts = {text.strip().casefold() for text in set(column)}
+        if len(texts) > 1 and texts <= PART_OF_NAME.keys():
             return place
     return None
 
@@ -310,9 +309,15 @@ def _label_column(frame: Frame, names: Columns, taken: set[int]) -> int | None:
             f"{list_names([frame.header[place] for place in found])}. Name one with --label-column."
         )
     others = [place for place, name in enumerate(frame.header) if place not in taken and name.strip()]
-    if len(others) == 1 and 1 < len(set(frame.columns[others[0]])) <= frame.n_rows / 2:
-        return others[0]  # the only column without another use, whose texts repeat as labels do
+    if len(others) == 1 and _repeats(frame.columns[others[0]]):
+        return others[0]  # the only column without another use
     return None
+
+
+def _repeats(column: Sequence[str]) -> bool:
+    """Return whether short texts of a column repeat, as labels do."""
+    texts = set(column)
+    return 1 < len(texts) <= min(_MAX_LABELS, len(column) / 2) and max(map(len, texts)) <= _MAX_LABEL_LENGTH
 
 
 def _finding_columns(frame: Frame, taken: set[int], *, is_box_table: bool) -> tuple[int, ...]:

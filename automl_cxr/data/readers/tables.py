@@ -211,7 +211,7 @@ def read(root: Path, options: DataOptions) -> RawTable:
     if table is not None:
         for public in PUBLIC_SETS:
             found = _find_public(table, public)
-            if found and options.label_column is None:
+            if found:
                 return _read_tables(root, found, options, public)
         return _read_tables(root, [(table, "")], options, GENERAL)
     return _read_tables(root, _only_tables(root), options, GENERAL)

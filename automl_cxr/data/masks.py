@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from automl_cxr.data.layout_rows import ImageRow
 
-_MASK_WORDS = frozenset({"mask", "masks", "segmentation", "segmentations"})
-_END_WORDS = frozenset({"seg"})  # only as the last word of a file name
+_MASK_WORDS = frozenset({"mask", "masks"})
+_OUTLINE_WORDS = frozenset({"segmentation", "segmentations"})  # also in titles of data sets: Lung Segmentation/CXR_png
+_END_WORD = "seg"  # of a file name
+_MAX_OTHER_WORDS = 2  # in the name of a folder of masks; more are a title, such as "Chest Xray Masks and Labels"
 # Words are separated by other characters than letters, and by a capital after a small letter: ManualMask, leftMask_01.
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 
@@ -20,8 +22,19 @@ def is_mask(path: str) -> bool:
         return False
     *folders, name = path.split("/")
     words = _words(name.rpartition(".")[0] or name)
-    names_mask = not _MASK_WORDS.isdisjoint(words) or (bool(words[-1:]) and words[-1] in _END_WORDS)
-    return names_mask or any(not _MASK_WORDS.isdisjoint(_words(folder)) for folder in folders)
+    if not (_MASK_WORDS | _OUTLINE_WORDS).isdisjoint(words) or words[-1:] == [_END_WORD]:
+        return True
+    if path.startswith("/"):  # outside of the data folder, so that other folders are not of the data set
+        folders = folders[-1:]
+    if any(_names_masks(folder, _MASK_WORDS) for folder in folders):
+        return True
+    return any(_names_masks(folder, _OUTLINE_WORDS) for folder in folders[-1:])
+
+
+def _names_masks(folder: str, mask_words: frozenset[str]) -> bool:
+    words = _words(folder)
+    n_others = sum(word not in mask_words for word in words)
+    return n_others < len(words) and n_others <= _MAX_OTHER_WORDS
 
 
 def _words(name: str) -> list[str]:

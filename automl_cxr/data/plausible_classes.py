@@ -114,13 +114,20 @@ def check_plausible(root: Path, layout: str, rows: Sequence[ImageRow], options: 
         table = "" if nested else propose_table(root)
         if table:
             ways.append(f"the table that lists the images, with {table}")
+        if len(classes) == 1 and len({row.image.split("/")[1] for row in rows if row.image.count("/") > 1}) > 1:
+            ways.append(f"the folders in it, by naming {shlex.quote(str(root / classes[0]))}")
         if level:
             ways.append(f"the folders {_listed(level)}, with --label-regex {shlex.quote('^[^/]+/([^/]+)/')}")
-        ways.append(f"these folders, with --layout {layout}")
-    ways.append("some of them, with --classes A,B")
+        if len(classes) > 1:
+            ways.append(f"these folders, with --layout {layout}")
+    elif layout != "names":
+        ways.append("another column of the table, with --label-column NAME")
+    if len(classes) > 1:
+        ways.append("some of them, with --classes A,B")
+    count = "1 class" if len(classes) == 1 else f"{len(classes)} classes"
     raise DataError(
-        f"Classes must be findings with several images each; received {_listed(classes)} ({len(classes)} classes) in "
-        f"'{shown}', which are {reason}. Use {'; or '.join(ways)}."
+        f"Classes must be findings with several images each; received {_listed(classes)} ({count}) in '{shown}', "
+        f"which are {reason}. Use {'; or '.join(ways) or 'the folder of the class folders'}."
     )
 
 

@@ -180,7 +180,8 @@ def _implausible_counts(rows: Sequence[ImageRow], classes: Sequence[str], *, is_
         return f"more than {MAX_CLASSES}"
     counts = Counter(row.label for row in rows)
     numbers = [counts[name] for name in classes]
-    if len(classes) >= _MIN_CLASSES_FOR_MEAN and sum(numbers) < MIN_MEAN_IMAGES * len(classes):
+    n_names = len({name.casefold() for name in classes})  # other spellings of a class have a message of their own
+    if n_names >= _MIN_CLASSES_FOR_MEAN and sum(numbers) < MIN_MEAN_IMAGES * n_names:
         return f"too many for {sum(numbers)} images: fewer than {MIN_MEAN_IMAGES} images for a class on average"
     small = [name for name in classes if counts[name] < _SMALL_CLASS]
     if is_folders and len(classes) - len(small) >= 2 and small and median(numbers) >= _USUAL_CLASS:

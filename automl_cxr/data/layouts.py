@@ -85,7 +85,7 @@ def find_layout(root: Path, options: DataOptions | None = None) -> FoundLayout:
         layout = by_name[options.layout]
         for name in given:
             if name not in layout.uses:
-                raise UsageError(_unused_message(name, options, layout.name))
+                raise UsageError(_unused_message(root, name, options, layout.name))
         return FoundLayout(layout, options)
     usable = [layout for layout in LAYOUTS if set(given) <= set(layout.uses)]
     if not usable:
@@ -98,7 +98,7 @@ def find_layout(root: Path, options: DataOptions | None = None) -> FoundLayout:
     for layout in LAYOUTS:  # the message says which choice is not used
         unused = [name for name in given if name not in layout.uses]
         if unused and layout.recognises(root, DataOptions()):
-            raise UsageError(_unused_message(unused[0], options, layout.name))
+            raise UsageError(_unused_message(root, unused[0], options, layout.name))
     _check_tables(root, options.label_column)
     known = "; ".join(f"{layout.name}: {layout.description}" for layout in usable)
     chosen = f" for {_join_flags(given)}" if given else ""
@@ -108,11 +108,11 @@ def find_layout(root: Path, options: DataOptions | None = None) -> FoundLayout:
     )
 
 
-def _unused_message(name: str, options: DataOptions, layout: str) -> str:
+def _unused_message(root: Path, name: str, options: DataOptions, layout: str) -> str:
     others = " or ".join(other.name for other in LAYOUTS if name in other.uses and other.name not in _PUBLIC_NAMES)
     return (
         f"{_flag(name)} applies to the layouts {others}; received '{getattr(options, name)}' for the layout '{layout}'. Omit "
-        "it, or name the table to use with --labels."
+        f"it, or name the table to use with {tables.propose_table(root) or '--labels FILE'}."
     )
 
 

@@ -114,13 +114,20 @@ def check_plausible(root: Path, layout: str, rows: Sequence[ImageRow], options: 
         table = "" if nested else propose_table(root)
         if table:
             ways.append(f"the table that lists the images, with {table}")
+        if len(classes) == 1 and len({row.image.split("/")[1] for row in rows if row.image.count("/") > 1}) > 1:
+            ways.append(f"the folders in it, by naming {shlex.quote(str(root / classes[0]))}")
         if level:
             ways.append(f"the folders {_listed(level)}, with --label-regex {shlex.quote('^[^/]+/([^/]+)/')}")
-        ways.append(f"these folders, with --layout {layout}")
-    ways.append("some of them, with --classes A,B")
+        if len(classes) > 1:
+            ways.append(f"these folders, with --layout {layout}")
+    elif layout != "names":
+        ways.append("another column of the table, with --label-column NAME")
+    if len(classes) > 1:
+        ways.append("some of them, with --classes A,B")
+    count = "1 class" if len(classes) == 1 else f"{len(classes)} classes"
     raise DataError(
-        f"Classes must be findings with several images each; received {_listed(classes)} ({len(classes)} classes) in "
-        f"'{shown}', which are {reason}. Use {'; or '.join(ways)}."
+        f"Classes must be findings with several images each; received {_listed(classes)} ({count}) in '{shown}', "
+        f"which are {reason}. Use {'; or '.join(ways) or 'the folder of the class folders'}."
     )
 
 
@@ -173,7 +180,8 @@ def _implausible_counts(rows: Sequence[ImageRow], classes: Sequence[str], *, is_
         return f"more than {MAX_CLASSES}"
     counts = Counter(row.label for row in rows)
     numbers = [counts[name] for name in classes]
-    if len(classes) >= _MIN_CLASSES_FOR_MEAN and sum(numbers) < MIN_MEAN_IMAGES * len(classes):
+    n_names = len({name.casefold() for name in classes})  # other spellings of a class have a message of their own
+    if n_names >= _MIN_CLASSES_FOR_MEAN and sum(numbers) < MIN_MEAN_IMAGES * n_names:
         return f"too many for {sum(numbers)} images: fewer than {MIN_MEAN_IMAGES} images for a class on average"
     small = [name for name in classes if counts[name] < _SMALL_CLASS]
     if is_folders and len(classes) - len(small) >= 2 and small and median(numbers) >= _USUAL_CLASS:

@@ -63,3 +63,12 @@ def test_the_remedy_names_classes_only_if_two_remain(write_folders: WriteFolders
 @pytest.mark.parametrize("name", ["normal", "no finding", "other", "0", "1", "1.5", "negative", "nanoma"])
 def test_usual_names_are_not_suspected(name: str) -> None:
     assert not is_placeholder(name)
+
+
+def test_spellings_of_a_class_are_named_before_the_number_of_classes(write_folders: WriteFolders) -> None:
+    spellings = ["Normal", "normal", "NORMAL", "Sick", "sick", "SICK"]
+    root = write_folders([f"{number}.png" for number in range(12)])
+    rows = [f"{number}.png,{spellings[number % 6]}\n" for number in range(12)]
+    (root / "labels.csv").write_text("".join(["path,label\n", *rows]))
+    with pytest.raises(DataError, match=r"must differ in more than case.*'NORMAL' \(2 images\) and 'Normal' \(2 images\)"):
+        load_dataset(root)

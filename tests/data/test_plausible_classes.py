@@ -7,7 +7,7 @@ import pytest
 
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import load_dataset
-from automl_cxr.errors import DataError
+from automl_cxr.errors import DataError, UsageError
 
 WriteFolders = Callable[..., Path]
 
@@ -78,7 +78,10 @@ def test_the_table_beside_storage_folders_is_proposed(write_folders: WriteFolder
     (root / "scores.csv").write_text(
         "where,a,b\n" + "".join(f"{path},x{n},{n}\n" for n, path in enumerate(images(["p10", "p11"])))
     )
-    with pytest.raises(DataError, match=r"with --labels \S+scores\.csv --path-column where --label-column NAME; or"):
+    with pytest.raises(
+        DataError,
+        match=r"with --labels \S+scores\.csv --path-column where --label-column NAME \(its columns are where, a, b\); or",
+    ):
         load_dataset(root)
 
 
@@ -112,3 +115,19 @@ def test_a_given_part_with_a_handful_of_images_is_noted(write_folders: WriteFold
     root = write_folders([*images(["train/a", "train/b"], 20), *images(["val/a", "val/b"], 4)])
     note = "The valid part that the data give has 8 of 48 images, too few for reliable scores. --resplit makes a new split by"
     assert any(found.startswith(note) for found in load_dataset(root).notes)
+
+
+def test_a_lone_folder_beside_a_table_is_refused_with_both_ways(write_folders: WriteFolders) -> None:
+    root = write_folders([f"imgs/{label}/{label}{n}.png" for label in ("normal", "tb") for n in range(4)])
+    rows = [f"{label}{n},{label},{n}\n" for label in ("normal", "tb") for n in range(4)]
+    (root / "list.csv").write_text("".join(["scan,reading,age\n", *rows]))
+    with pytest.raises(DataError) as caught:
+        load_dataset(root)
+    assert "--path-column scan --label-column NAME (its columns are scan, reading, age); or the folders in it" in str(
+        caught.value
+    )
+    assert "--classes" not in str(caught.value)
+    with pytest.raises(UsageError, match=r"--finding applies to .* with --labels \S+list\.csv --path-column scan"):
+        load_dataset(root, DataOptions(finding="tb"))
+    chosen = DataOptions(labels=str(root / "list.csv"), path_column="scan", label_column="reading", finding="tb")
+    assert load_dataset(root, chosen).classes == ("no tb", "tb")

@@ -571,12 +571,12 @@ def propose_table(root: Path) -> str:
             frame = read_frame(path, GENERAL.names)
         except DataError:
             continue
-        for name, column in zip(frame.header, frame.columns, strict=True):
+        for name, column in zip(frame.header, frame.columns, strict=True) if len(frame.header) > 1 else ():
             found = (share_of_files(column, index.matches), frame.n_rows)
             if found > max(best, (MATCHING_SHARE, 0)):
                 best, proposal = found, f"--labels {shlex.quote(str(path))} --path-column {shlex.quote(name.strip())}"
                 with suppress(DataError):
                     find_roles(frame, DataOptions(path_column=name), index.matches)
                     continue
-                proposal += " --label-column NAME"
+                proposal += f" --label-column NAME (its columns are {list_names(frame.header)})"
     return proposal

@@ -15,8 +15,13 @@ KERASTUNER_SAMPLERS = ("kt-hyperband", "kt-bayesian", "kt-random", "kt-grid")
 PRUNER_NAMES = ("asha", "hyperband", "median", "none")
 FOLD_PRUNER_NAMES = ("wilcoxon", "median", "none")
 FIDELITY_NAMES = ("epochs", "image_size")
-LAYOUT_NAMES = ("radiography", "split-folders", "nih", "arrays", "csv", "folders")
+LAYOUT_NAMES = (
+    *("names", "chexpert", "mimic", "padchest", "vindr", "vindr-kaggle", "rsna", "covidx", "ieee8023", "siim-covid", "nih"),
+    *("tuberculosis", "radiography", "arrays", "csv", "split-folders", "class-splits", "folders"),
+)
+UNCERTAIN_NAMES = ("drop", "zeros", "ones")
 UNKNOWN_PATIENTS_NAMES = ("separate", "drop")
+PROJECTION_NAMES = ("PA", "AP", "frontal", "lateral", "other", "unknown")
 TABLE_FORMATS = ("csv", "json", "md", "html", "xlsx", "latex")
 ENSEMBLE_METHODS = ("auto", "best", "average", "greedy", "sweep", "ga", "ga-by-class", "stacking")
 EXPLANATION_METHODS = ("gradcam", "activations", "shap")

@@ -78,6 +78,8 @@ class SplitRecord:
         folds: Fold of each image of ``train``, from 1; empty without cross-validation.
         n_without_patient: Number of images of the data set that have no patient although others have one. The study's setting
             ``unknown_patients`` defines whether each is a patient of its own or is not used.
+        n_uncertain: Number of images of the data set with an uncertain label, which the study's setting ``uncertain`` treats.
+        n_missing: The same for images without a label.
     """
 
     classes: tuple[str, ...]
@@ -90,6 +92,8 @@ class SplitRecord:
     unreadable: Mapping[str, str]
     folds: tuple[int, ...] = ()
     n_without_patient: int = 0
+    n_uncertain: int = 0
+    n_missing: int = 0
 
     @property
     def n_folds(self) -> int:

@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from radiographs import default_radiographs, existing_folder
 
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import Dataset, load_dataset
 from automl_cxr.data.patient_folds import patient_folds
 from automl_cxr.records import TrialState
@@ -115,7 +116,7 @@ def has_model(runs: Path, number: int) -> bool:
 
 def score_outer(dataset: Dataset, choice: Sequence[str], folder: Path) -> dict[str, float]:
     """Predict the images of the outer fold with a trial of the study, or by default its recommendation, and score them."""
-    outer = load_dataset(folder / "outer", classes=dataset.classes).table.set_index("image")
+    outer = load_dataset(folder / "outer", DataOptions(classes=dataset.classes)).table.set_index("image")
     files = ("--out", str(folder / "outer.csv"), "--runs", str(folder / "runs"))
     program("predict", "s", str(folder / "outer"), *choice, *files)
     table = pd.read_csv(folder / "outer.csv")

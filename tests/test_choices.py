@@ -5,6 +5,7 @@ import pytest
 from automl_cxr import choices
 from automl_cxr.data.layouts import LAYOUTS
 from automl_cxr.data.patients import UNKNOWN_PATIENTS
+from automl_cxr.data.projections import PROJECTIONS
 from automl_cxr.engine import optuna_proposer
 from automl_cxr.engine.registry import FOLD_PRUNERS, PRUNERS, SAMPLERS
 from automl_cxr.ensemble.build import AUTO, METHODS
@@ -29,6 +30,7 @@ from automl_cxr.study.fidelity import FIDELITIES
         (choices.FIDELITY_NAMES, FIDELITIES),
         (choices.LAYOUT_NAMES, [layout.name for layout in LAYOUTS]),
         (choices.UNKNOWN_PATIENTS_NAMES, UNKNOWN_PATIENTS),
+        (choices.PROJECTION_NAMES, PROJECTIONS),
         (choices.TABLE_FORMATS, FORMATS),
         (choices.ENSEMBLE_METHODS, (AUTO, *METHODS)),
         (choices.EXPLANATION_METHODS, EXPLANATION_METHODS),

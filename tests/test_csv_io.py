@@ -1,8 +1,10 @@
 """Strict reading of CSV files, and that written tables are read unchanged."""
 
+import gzip
 import string
 from pathlib import Path
 
+import openpyxl
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -117,22 +119,73 @@ def test_a_blank_line_is_an_empty_field_only_in_the_middle_of_one_column(csv_fil
     assert read_lines(write(csv_file, "\n\n")) == read_lines(write(csv_file, "")) == []
 
 
-@pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
-def test_another_separator_is_named(csv_file: Path, separator: str, name: str) -> None:
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_another_separator_is_detected(csv_file: Path, separator: str) -> None:
     write(csv_file, f"path{separator}score\na{separator}0,5\n")
-    with pytest.raises(DataError, match=f"must be separated by commas; received {name} in .* Save it as CSV with commas"):
-        read_rows(csv_file)
-    write(csv_file, f"0{separator}a\n1{separator}b\n")
-    with pytest.raises(DataError, match=f"must be separated by commas; received {name}"):
-        read_lines(csv_file)
+    assert read_rows(csv_file) == (["path", "score"], [["a", "0,5"]])
+    assert read_lines(write(csv_file, f"0{separator}a\n1{separator}b\n")) == [["0", "a"], ["1", "b"]]
     assert read_lines(write(csv_file, f"label\na{separator}b\n")) == [["label"], [f"a{separator}b"]]
+    write(csv_file, f"path{separator}score\na{separator}1{separator}2\n")
+    with pytest.raises(DataError, match=r"line 2 of .* has 3 instead of 2"):
+        read_rows(csv_file)
 
 
-@pytest.mark.parametrize("content", ["a,b\n1,2\n".encode("utf-16"), "a,b\n1,2\n".encode("utf-16-le"), b"a,b\ncaf\xe9,1\n"])
-def test_other_encodings_are_refused(csv_file: Path, content: bytes) -> None:
+def test_commas_separate_fields_that_contain_other_separators_in_each_row(csv_file: Path) -> None:
+    write(csv_file, "path,label\na,x;y\nb,z|w\n")
+    assert read_rows(csv_file) == (["path", "label"], [["a", "x;y"], ["b", "z|w"]])
+
+
+def test_the_separator_may_be_declared_in_the_first_line(csv_file: Path) -> None:
+    assert read_rows(write(csv_file, "sep=;\npath;label\na;b\n")) == (["path", "label"], [["a", "b"]])
+    with pytest.raises(DataError, match=r"line 4 of .* has 1 instead of 2"):
+        read_rows(write(csv_file, "sep=;\npath;label\na;b\nc\n"))
+
+
+def test_spaces_separate_fields_in_text_files_only(tmp_path: Path) -> None:
+    text = "p1 a.png covid src\np2 b.png normal src\n"
+    assert read_lines(write(tmp_path / "t.txt", text))[0] == ["p1", "a.png", "covid", "src"]
+    assert read_lines(write(tmp_path / "t.csv", text))[0] == ["p1 a.png covid src"]
+    assert read_lines(write(tmp_path / "u.txt", "scan 1.png\tnormal\nscan 2.png\tcovid\n"))[0] == ["scan 1.png", "normal"]
+
+
+TEXT = "path,label\n1.png,unauffällig\n2.png,gesichert (beidseits)\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        TEXT.encode("utf-16"), TEXT.encode("utf-16-le"), TEXT.encode("utf-16-be"), TEXT.encode("latin-1"),
+        TEXT.encode("cp1252"), TEXT.encode("utf-8-sig"), gzip.compress(TEXT.encode("latin-1")),
+    ],
+)  # fmt: skip
+def test_encodings_and_compression_are_detected(csv_file: Path, content: bytes) -> None:
+    csv_file.write_bytes(content)
+    assert read_rows(csv_file) == (["path", "label"], [["1.png", "unauffällig"], ["2.png", "gesichert (beidseits)"]])
+
+
+@pytest.mark.parametrize("content", [b"a,b\n1,\x00\n", gzip.compress(TEXT.encode())[:-9], b"\xff\x00\xfe,\x00"])
+def test_what_is_not_text_is_refused(csv_file: Path, content: bytes) -> None:
     csv_file.write_bytes(content)
     with pytest.raises(DataError, match="Save it as CSV in UTF-8"):
         read_rows(csv_file)
+
+
+def test_workbooks_are_read_as_their_cells_are_shown(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    book.active.append(["path", "label", "patient_id", None])
+    book.active.append(["1.png", "NA", 7.0, None])
+    book.active.append([None, None, None, None])
+    book.active.append(["2.png", True, "007", None])
+    book.create_sheet("empty")
+    book.save(tmp_path / "t.xlsx")
+    assert read_rows(tmp_path / "t.xlsx") == (["path", "label", "patient_id"], [["1.png", "NA", "7"], ["2.png", "True", "007"]])
+    book["empty"].append(["x"])
+    book.save(tmp_path / "two.xlsx")
+    with pytest.raises(DataError, match=r"several sheets \(Sheet, empty\)"):
+        read_header(tmp_path / "two.xlsx")
+    (tmp_path / "no.xlsx").write_bytes(b"text")
+    with pytest.raises(DataError, match="not an Excel workbook"):
+        read_rows(tmp_path / "no.xlsx")
 
 
 def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from automl_cxr.api.classifiers import (
     predict,
     record_test_images,
 )
+from automl_cxr.api.inspecting import inspect
 from automl_cxr.api.locations import locate, open_study
 from automl_cxr.api.search import search
 from automl_cxr.api.splices import Splices, splice
@@ -40,6 +41,7 @@ __all__ = [
     "copy_study",
     "delete_study",
     "describe",
+    "inspect",
     "list_studies",
     "list_weights",
     "locate",

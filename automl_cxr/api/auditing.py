@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from automl_cxr.api.keywords import data_options, document_options
 from automl_cxr.data.audit.cleaning import CHANGES_COLUMNS, clean_table
 from automl_cxr.data.audit.record import Audit
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data_audit import audit_dataset
 from automl_cxr.errors import UsageError
 from automl_cxr.results.tables import to_csv, to_plain_csv
 from automl_cxr.study.data_preparation import OnProgress
+from automl_cxr.study.options import SearchOptions
 
 
-def audit(
+@document_options(SearchOptions, only=DataOptions.names())
+def audit(  # noqa: D417 - the keywords are the options of the data
     data: str | os.PathLike[str],
     *,
-    layout: str | None = None,
-    classes: Sequence[str] | None = None,
-    patients: str | None = None,
-    label_column: str | None = None,
-    unknown_patients: str | None = None,
     fix: str | os.PathLike[str] | None = None,
     on_progress: OnProgress | None = None,
+    **keywords: Any,
 ) -> Audit:
     """Search a data set for problems that make scores too optimistic: duplicates, leaks between parts, and shortcuts.
 
     Args:
         data: Folder or CSV table of images.
-        layout: Name of the data's layout. [default: detected]
-        classes: Class names to use, in the order of their indices. [default: all classes]
-        patients: Regular expression that finds the patient id in a file name.
-        label_column: Name of the label column of a table. [default: label, class or finding]
-        unknown_patients: What to do with images without a patient, if others have one: "separate" (each is a patient of its
-            own) or "drop" (they are not used). [default: separate]
+        {options}
         fix: CSV file for a cleaned table. ``NAME.changes.csv`` beside it lists each change with its reason.
         on_progress: Called with the number of decoded images and of all images.
 
@@ -44,7 +39,7 @@ def audit(
         ``burnt_in_text`` are DataFrames, ``shortcut`` is the shortcut baseline, and ``warnings`` are strings.
 
     Raises:
-        UnknownNameError: A layout or class does not exist.
+        UnknownNameError: A keyword, layout or class does not exist.
         UsageError: The cleaned table cannot be written, or would replace the audited one, or the list of changes would replace
             another file.
         DataError: The data are unusable.
@@ -53,14 +48,7 @@ def audit(
         raise UsageError(f"The cleaned table must not replace the audited table; received {fix}. Choose another --fix.")
     if fix is not None:
         _check_changes_file(changes_file(Path(fix)))
-    dataset = load_dataset(
-        os.fspath(data),
-        layout=layout,
-        classes=classes,
-        label_column=label_column,
-        patients=patients,
-        unknown_patients=unknown_patients,
-    )
+    dataset = load_dataset(os.fspath(data), data_options(keywords))
     found = audit_dataset(dataset, on_progress=on_progress)
     if fix is not None:
         out = Path(fix).absolute()

@@ -29,11 +29,15 @@ from automl_cxr.api.estimator_inputs import as_files, read_images, write_dataset
 from automl_cxr.api.locations import open_study
 from automl_cxr.api.search import search
 from automl_cxr.api.study import Study
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.errors import DataError, UsageError
 from automl_cxr.results.classifier import Classifier
 from automl_cxr.storage.urls import default_storage
 
-_CHOSEN_BY_FIT = ("data", "name", "layout", "classes", "label_column", "patients", "test_fraction", "runs", "storage", "stream")
+_CHOSEN_BY_FIT = (
+    *("data", "name", "test_fraction", "runs", "storage", "stream"),
+    *(name for name in DataOptions.names() if name != "unknown_patients"),
+)
 
 
 class AutoChestXrayClassifier(ClassifierMixin, BaseEstimator):

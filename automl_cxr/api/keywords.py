@@ -9,6 +9,7 @@ from dataclasses import replace
 from inspect import Parameter, signature
 from typing import Any, TypeVar
 
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.study.option_fields import Option, options_of
 from automl_cxr.study.options import SearchOptions, SpliceOptions
@@ -41,11 +42,30 @@ def with_keywords(options_class: type[OptionsT], options: OptionsT | None, keywo
     return replace(options, **given) if options is not None else options_class(**given)
 
 
-def document_options(options_class: type[Any], *, width: int = 120) -> Callable[[FunctionT], FunctionT]:
+def data_options(keywords: Mapping[str, Any]) -> DataOptions:
+    """Return keywords as the choices with which a data set is read.
+
+    Raises:
+        UnknownNameError: A keyword is not such a choice.
+    """
+    for keyword in keywords:
+        if keyword not in DataOptions.names():
+            raise UnknownNameError("keyword", keyword, DataOptions.names())
+    return DataOptions.select(vars(with_keywords(SearchOptions, None, keywords)))
+
+
+def document_options(
+    options_class: type[Any], *, only: Collection[str] | None = None, width: int = 120
+) -> Callable[[FunctionT], FunctionT]:
     """Return a decorator that adds options to the signature and the documentation of a function.
 
     The last parameter of the function is ``**keywords``. The line "{options}" in its docstring is replaced by the entries of
     the options that the docstring does not contain.
+
+    Args:
+        options_class: The dataclass of the options.
+        only: Names of the options to add; by default all.
+        width: Width of a line of the documentation.
     """
 
     def decorate(function: FunctionT) -> FunctionT:
@@ -57,12 +77,13 @@ def document_options(options_class: type[Any], *, width: int = 120) -> Callable[
         keywords = [
             Parameter(item.name, Parameter.KEYWORD_ONLY, default=item.default, annotation=item.type)
             for item in dataclasses.fields(options_class)
-            if item.name not in own_names
+            if item.name not in own_names and (only is None or item.name in only)
         ]
         further = [parameter for parameter in own if parameter.kind is Parameter.KEYWORD_ONLY]
         function.__signature__ = signature(function).replace(parameters=[*positional, *keywords, *further])  # type: ignore[attr-defined]
         if function.__doc__ is not None:  # None with python -OO
-            documented = [option for option in options_of(options_class) if option.name not in own_names]
+            keyword_names = {parameter.name for parameter in keywords}
+            documented = [option for option in options_of(options_class) if option.name in keyword_names]
             function.__doc__ = function.__doc__.replace("        {options}\n", _entries(documented, width))
         return function
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +101,20 @@ class Study:
         """Plotly figures, such as ``learning_curves()`` or ``roc()``; its repr lists them all."""
         return Figures(self._store)
 
-    def leaderboard(self, *others: Study, external: Sequence[str | Path] = (), **choices: Any) -> pd.DataFrame:
+    def leaderboard(
+        self,
+        *others: Study,
+        external: Sequence[str | Path] = (),
+        class_map: Mapping[str, str] | str | Path | None = None,
+        **choices: Any,
+    ) -> pd.DataFrame:
         """Rank the finished trials of this study, and of other studies, in one table.
 
         Args:
             others: Further studies, which must be scored on the same images.
             external: Folders or tables of labelled images from other sites; every stored model is scored on them.
+            class_map: The study's class by the site's class, where the names differ; "" for images that are not used. Also as
+                text, ``COVID-19=covid,No finding=no_finding``, or a CSV table with the columns ``site`` and ``study``.
             choices: Keywords of ``results.leaderboard.build_leaderboard``: ``metric``, ``intervals``, ``latency``, ``sort``,
                 ``n_resamples`` and ``on_progress``.
 
@@ -119,7 +127,7 @@ class Study:
             DataError: External images are unusable.
         """
         stores = [study._store for study in (self, *others)]
-        return build_leaderboard(*stores, sites=open_sites(external), **choices)
+        return build_leaderboard(*stores, sites=open_sites(external, class_map), **choices)
 
     def corrected_score(self, *, metric: str | None = None) -> CorrectedBest | None:
         """Estimate the score of the best trial on new patients: its score, corrected for the choice among the trials.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,34 +24,35 @@ def data() -> None:
 
 @data.command("inspect")
 @click.argument("directory", metavar="DIR")
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path),
+    help="CSV table to write in the normal form: path, label, patient_id, split, view. --data accepts it.",
+)
 @data_options
 @json_option
 @debug_option
 def inspect(
     directory: str,
-    layout: str | None,
-    classes: list[str] | None,
-    label_column: str | None,
-    patients: str | None,
-    unknown_patients: str | None,
+    save: Path | None,
     as_json: bool,
+    **choices: Any,
 ) -> None:
-    """Show the classes, patients, image sizes and given split of DIR, and every file that cannot be read."""
-    from automl_cxr.data.inspection import inspect_data
+    """Show the classes, patients, projections, image sizes and given split of DIR, and every file that cannot be read.
 
+    DIR is a folder or a table of images. The use of each column of a table is shown, with three images as they were understood.
+    """
+    from automl_cxr import api
+
+    check_out(save)
     with progress_bar("decoding") as on_progress:
-        found = inspect_data(
-            directory,
-            layout=layout,
-            classes=classes,
-            patients=patients,
-            label_column=label_column,
-            unknown_patients=unknown_patients,
-            on_progress=on_progress,
-        )
+        found = api.inspect(directory, save=save, on_progress=on_progress, **choices)
+    if save is not None:
+        print_message(f"table: {save}")
     if as_json:
-        tables = {name: getattr(found, name).to_dict(orient="records") for name in ("classes", "splits")}
-        print_json({**vars(found), **tables, "root": str(found.root)})
+        tables = {name: getattr(found, name).to_dict(orient="records") for name in ("classes", "splits", "columns", "examples")}
+        values = {name: value for name, value in vars(found).items() if name != "images"}
+        print_json({**values, **tables, "root": str(found.root)})
         return
     patients_text = "unknown" if found.n_patients is None else f"{found.n_patients}"
     if found.n_without_patient:
@@ -60,6 +61,13 @@ def inspect(
     print_table(found.classes, title="classes")
     if not found.splits.empty:
         print_table(found.splits, title="given split, images")
+    if not found.columns.empty:
+        print_table(found.columns, title="use of the columns")
+        print_line(f"columns without use: {', '.join(found.unused_columns) or 'none'}")
+    print_table(found.examples, title="examples, as understood")
+    print_line("projections: " + ", ".join(f"{name} {n}" for name, n in found.views.items()))
+    for element, counts in found.headers.items():
+        print_line(f"DICOM {element}: " + ", ".join(f"{value} {n}" for value, n in counts.items()))
     print_line("sizes (height x width): " + ", ".join(f"{name} {h}x{w}" for name, (h, w) in found.sizes.items()))
     if found.n_patients_in_classes:
         print_line(f"{found.n_patients_in_classes} patients have images in more than one class")
@@ -88,12 +96,8 @@ def audit(
     directory: str,
     out: Path | None,
     fix: Path | None,
-    layout: str | None,
-    classes: list[str] | None,
-    label_column: str | None,
-    patients: str | None,
-    unknown_patients: str | None,
     as_json: bool,
+    **choices: Any,
 ) -> None:
     """Search the images of DIR for duplicates, leaks between parts, and shortcuts that separate the classes without anatomy.
 
@@ -106,16 +110,7 @@ def audit(
     for file in (out, fix):
         check_out(file)
     with progress_bar("decoding") as on_progress:
-        found = api.audit(
-            directory,
-            layout=layout,
-            classes=classes,
-            patients=patients,
-            label_column=label_column,
-            unknown_patients=unknown_patients,
-            fix=fix,
-            on_progress=on_progress,
-        )
+        found = api.audit(directory, fix=fix, on_progress=on_progress, **choices)
     if out is not None:
         from automl_cxr.results.audit_page import audit_sections
         from automl_cxr.results.html_page import render_page

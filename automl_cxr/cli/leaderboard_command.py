@@ -36,7 +36,13 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="DIR",
     help="Folder or table of labelled images from another site. Every stored model is scored on them, in further columns. "
-    "Repeatable.",
+    "A site may have only some of the classes. Repeatable.",
+)
+@click.option(
+    "--class-map",
+    metavar="A=B,...|FILE",
+    help="Names of the classes of external sites in the study, such as 'COVID-19=covid,No finding=no_finding'; 'Other=' leaves "
+    "the images of Other out. For many classes a CSV file with the columns site and study.",
 )
 @click.option(
     "--format",

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from automl_cxr.cli.sections import SectionedOption
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.errors import UsageError
 from automl_cxr.hardware import parse_bytes
 from automl_cxr.study.option_fields import Option, options_of, parse_duration
@@ -136,6 +137,7 @@ _TYPES: dict[str, Callable[[Option], Any]] = {
     "bytes": lambda _: Size(),
     "names": lambda _: Names(),
     "settings": lambda _: Setting(),
+    "flag": lambda _: bool,
 }
 
 
@@ -170,6 +172,8 @@ def _click_option(option: Option, *, section: str | None) -> Callable[[CommandT]
         type=_TYPES[option.kind](option),
         metavar=option.metavar,
         multiple=option.is_repeatable,
+        is_flag=option.kind == "flag",
+        default=None,
         callback=_as_mapping if option.kind == "settings" else None,
         help=option.command_line_help,
     )
@@ -199,9 +203,7 @@ def _hidden_option(option: Option, former: str) -> Callable[[CommandT], CommandT
 
 
 location_options = add_options(SearchOptions, only=("runs", "storage"))
-data_options = add_options(
-    SearchOptions, only=("layout", "classes", "label_column", "patients", "unknown_patients"), has_sections=False
-)
+data_options = add_options(SearchOptions, only=DataOptions.names(), has_sections=False)
 set_option = add_options(SearchOptions, only=("fixed",), has_sections=False)
 
 

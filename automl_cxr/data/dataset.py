@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
 from automl_cxr.data.arrays import ARRAY_SUFFIX, name_rows, open_images, split_row
 from automl_cxr.data.class_names import choose_classes, strip_labels
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.decode import describe_read_failure
-from automl_cxr.data.dicom_tags import fill_from_headers
-from automl_cxr.data.files import IMAGE_SUFFIXES, explain_unusable, walk_images
-from automl_cxr.data.layout_rows import ImageRow
+from automl_cxr.data.dicom_tags import count_header_values, fill_patients
+from automl_cxr.data.files import IMAGE_SUFFIXES, enter_lone_folders, explain_unusable, walk_images
+from automl_cxr.data.image_selection import select_images
+from automl_cxr.data.layout_rows import SPLIT_NAMES, ImageRow, UsedTable
 from automl_cxr.data.layouts import find_layout
+from automl_cxr.data.patient_columns import patient_column_note
+from automl_cxr.data.patient_patterns import doubtful_patients_note, propose_pattern, set_patients
 from automl_cxr.data.patients import settle_unknown_patients
+from automl_cxr.data.plausible_classes import check_plausible
 from automl_cxr.errors import DataError, UnreadableImageError, UsageError
 
+_HANDFUL = 20  # images; a given part with fewer is too small
+_SMALL_PART, _SMALL_SHARE = 50, 0.03  # images, and share of all images, below which a given part is too small
 COLUMNS = ("image", "label", "patient_id", "split", "view")
 
 
@@ -41,6 +47,11 @@ class Dataset:
         without_patient: Images that have no patient although others have one. Each is a patient of its own in the table, or
             not in the table if ``unknown_patients`` is "drop".
         unknown_patients: The user's choice for such images: "separate", "drop", or None.
+        headers: Number of DICOM files by the values of some elements, such as {"modality": {"DX": 20, "CT": 3}}, with the files
+            that are not used.
+        used_tables: The tables of labels with the use of their columns.
+        n_uncertain: Number of listed images with an uncertain label, which are treated as the user chose.
+        n_missing: Number of listed images without a label.
     """
 
     root: Path
@@ -52,63 +63,56 @@ class Dataset:
     notes: tuple[str, ...]
     without_patient: tuple[str, ...] = ()
     unknown_patients: str | None = None
+    headers: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    used_tables: tuple[UsedTable, ...] = ()
+    n_uncertain: int = 0
+    n_missing: int = 0
 
 
 def load_dataset(
     root: Path | str,
-    *,
-    layout: str | None = None,
-    classes: Sequence[str] | None = None,
-    patients: str | None = None,
-    label_column: str | None = None,
-    unknown_patients: str | None = None,
+    options: DataOptions | None = None,
 ) -> Dataset:
     """Find the images of a folder, CSV file or array, with their classes and patients.
 
     Args:
         root: A data folder, a CSV file, or a .npy array with a CSV file beside it.
-        layout: Name of a layout; by default the first that recognises the root.
-        classes: The classes to use, in the order of their indices; by default all, sorted.
-        patients: Regular expression for the patient in a file name: its group "patient", else its first group, else the
-            whole match. It overrides patients from a table or from DICOM headers.
-        label_column: Name of the column of a table that contains the labels; by default one of the accepted names.
-        unknown_patients: What to do with images without a patient if others have one: "separate" (each is a patient of its
-            own) or "drop" (they are not used). Without a choice they are separate, and a split refuses more than a few.
+        options: How the data are read; by default everything is detected.
 
     Returns:
         A data set of at least two classes.
 
     Raises:
         UsageError: The layout, a class or the label column is unknown, the layout has no label column to choose, or the pattern
-            is not a regular expression or matches no file name.
+            is not a regular expression or matches no path.
         DataError: The root is missing, a table is damaged, or there are no images, fewer than two classes, or classes that
             differ only in case.
     """
+    options = options or DataOptions()
     if not os.fspath(root):
         raise UsageError("The path of a data folder, CSV file or array must not be empty; received an empty path. Name one.")
     path = Path(os.path.abspath(Path(root).expanduser()))
     if not os.path.exists(path):
         raise DataError(f"The data folder, CSV file or array must exist; received '{root}'. Check the path.")
-    found_layout = find_layout(path, layout, label_column=label_column)
-    raw = found_layout.read(path)
+    entered = enter_lone_folders(path) if path.is_dir() else path
+    found_layout = find_layout(entered, options)
+    raw = found_layout.read(entered)
     rows = sorted(raw.rows, key=lambda row: row.image)
     if not rows:
         raise DataError(f"A data set needs images in folders or in a table; found none in '{root}'. Check the path.")
-    notes = list(raw.notes)
+    notes = [] if entered == path else [f"The data are read from the only folder, {entered.relative_to(path).as_posix()}."]
+    notes.extend(raw.notes)
+    base = raw.root or (entered.parent if entered.is_file() else entered)
+    rows, headers = select_images(base, rows, options, notes)
     rows = strip_labels(rows, notes)
-    names = choose_classes([row.label for row in rows], classes, root, notes)
+    check_plausible(entered, found_layout.name, rows, options, root)
+    names = choose_classes([row.label for row in rows], options.classes, root, notes)
     rows = [row for row in rows if row.label in names]
-    base = path.parent if path.is_file() else path
-    rows = fill_from_headers(base, rows, notes, with_patients=patients is None)
-    if patients is not None:
-        rows = _set_patients(rows, patients, notes)
-    rows, without_patient = settle_unknown_patients(rows, unknown_patients, notes)
+    rows = fill_patients(rows, headers, notes) if options.patients is None else set_patients(rows, options.patients, notes)
+    rows, without_patient = settle_unknown_patients(rows, options.unknown_patients, notes)
     patients_known = any(row.patient_id for row in rows)
-    if not patients_known:
-        notes.append(
-            "Patients are unknown, so each image counts as its own patient. Name them with --patients REGEX, or in a column "
-            "patient_id of metadata.csv or of the table."
-        )
+    notes.extend(_patient_notes(rows, root, raw.used_tables))
+    rows = _apply_split_choice(rows, options, notes)
     rows = [replace(row, patient_id=row.patient_id or row.image) for row in _complete_split(rows, notes)]
     _note_shared_patients(rows, notes)
     return Dataset(
@@ -120,7 +124,11 @@ def load_dataset(
         ignored=dict(raw.ignored),
         notes=tuple(notes),
         without_patient=without_patient,
-        unknown_patients=unknown_patients,
+        unknown_patients=options.unknown_patients,
+        headers=count_header_values(headers.values()),
+        used_tables=raw.used_tables,
+        n_uncertain=raw.n_uncertain,
+        n_missing=raw.n_missing,
     )
 
 
@@ -174,32 +182,39 @@ def _expand_array(path: Path) -> tuple[list[Path], str]:
         return [], describe_read_failure(error)
 
 
-def _set_patients(rows: Sequence[ImageRow], pattern: str, notes: list[str]) -> list[ImageRow]:
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise UsageError(
-            f"--patients must be a regular expression; received {pattern!r} ({error}). Correct or quote it."
-        ) from error
-    named = [replace(row, patient_id=_match_patient(row.image.rsplit("/", 1)[-1], compiled)) for row in rows]
-    n_unnamed = sum(not row.patient_id for row in named)
-    if n_unnamed == len(named):
-        raise UsageError(
-            f"--patients must match file names; received {pattern!r}, which matches none of {len(named)}, "
-            f"such as '{rows[0].image.rsplit('/', 1)[-1]}'. Correct it."
-        )
-    if n_unnamed:
-        notes.append(f"{n_unnamed} of {len(named)} file names do not match --patients.")
-    return named
+def _patient_notes(rows: Sequence[ImageRow], root: Path | str, tables: Sequence[UsedTable]) -> Iterator[str]:
+    """Yield notes if patients are unknown, with what may name them, or doubtful."""
+    if any(row.patient_id for row in rows):
+        doubtful = doubtful_patients_note(rows)
+        if doubtful:
+            yield doubtful
+        return
+    yield (
+        "Patients are unknown, so each image counts as its own patient. Name them with --patients REGEX, or in a column "
+        "patient_id of metadata.csv or of the table."
+    )
+    yield from filter(None, (patient_column_note(table.name, table.unused) for table in tables))
+    proposed = propose_pattern(rows)
+    if proposed is not None:
+        yield proposed.sentence(root)
 
 
-def _match_patient(name: str, pattern: re.Pattern[str]) -> str:
-    match = pattern.search(name)
-    if match is None:
-        return ""
-    if "patient" in pattern.groupindex:
-        return (match["patient"] or "").strip()
-    return (match[1 if pattern.groups else 0] or "").strip()
+def _apply_split_choice(rows: Sequence[ImageRow], options: DataOptions, notes: list[str]) -> list[ImageRow]:
+    """Remove the given parts if the user wants another split; add a note on a part with few images."""
+    counts = Counter(row.split for row in rows if row.split)
+    if counts and options.resplit:
+        listed = ", ".join(f"{part} {counts[part]}" for part in SPLIT_NAMES if counts[part])
+        notes.append(f"The parts that the data give are not used (--resplit): {listed} images.")
+        return [replace(row, split="") for row in rows]
+    n_all = sum(counts.values())
+    for part in ("valid", "test"):
+        n_images = counts[part]
+        if n_images and n_all > 2 * _HANDFUL and n_images < max(_HANDFUL, min(_SMALL_PART, _SMALL_SHARE * n_all)):
+            notes.append(
+                f"The {part} part that the data give has {n_images} of {n_all} images, too few for reliable scores. --resplit "
+                "makes a new split by patient."
+            )
+    return list(rows)
 
 
 def _complete_split(rows: Sequence[ImageRow], notes: list[str]) -> list[ImageRow]:

@@ -1,4 +1,4 @@
-"""DICOM files: conversion of a frame to the grey picture that a workstation shows, and patient and view from the header.
+"""DICOM files: conversion of a frame to the grey picture that a workstation shows, and values of the header.
 
 pydicom is imported in the functions that use it, so that data sets without DICOM files do not load it.
 """
@@ -18,34 +18,102 @@ from automl_cxr.data.dicom_grey import to_grey
 from automl_cxr.data.dicom_values import require_integer
 from automl_cxr.data.file_format import HEAD_BYTES, detect_format, dicom_start
 from automl_cxr.data.grayscale import check_size
+from automl_cxr.data.projections import FRONTAL, LATERAL, UNKNOWN, may_be_lateral, projection_of
 from automl_cxr.errors import UnreadableImageError
 
 if TYPE_CHECKING:
     from pydicom import FileDataset
 
 
+_TAGS = (
+    *("PatientID", "ViewPosition", "ViewCodeSequence", "PatientOrientation", "SeriesDescription", "ProtocolName"),
+    "StudyDescription",
+    *("Modality", "SOPClassUID", "BodyPartExamined"),
+)
+_VIEW_OF_DIRECTION = {"A": LATERAL, "P": LATERAL, "L": FRONTAL, "R": FRONTAL}
+_PICTURE_TAGS = ("Rows", "Columns", "PhotometricInterpretation")  # one of them may be missing, which decoding reports
+
+
 @dataclass(frozen=True)
 class DicomTags:
-    """Patient and view from a DICOM header. Unknown values are empty strings."""
+    """Values of a DICOM header. Unknown values are empty strings.
+
+    Attributes:
+        patient_id: PatientID.
+        view: ViewPosition; if it is missing, a description of the view, "lateral" or "frontal" by the orientation, or a
+            description of several views.
+        modality: Modality, such as "DX".
+        sop_class: SOPClassUID, the kind of object.
+        photometric: PhotometricInterpretation.
+        body_part: BodyPartExamined.
+        has_picture: False for an object without pixels, such as a report.
+        is_dicom: False for a file of another format.
+    """
 
     patient_id: str = ""
     view: str = ""
+    modality: str = ""
+    sop_class: str = ""
+    photometric: str = ""
+    body_part: str = ""
+    has_picture: bool = True
+    is_dicom: bool = True
+
+
+NOT_DICOM = DicomTags(is_dicom=False)
 
 
 def read_tags(path: Path) -> DicomTags:
-    """Read patient and view from a header, whatever the name of the file is.
+    """Read a header up to the pixels, whatever the name of the file is.
 
-    Both are empty for a file of another format, and for an unreadable file, which decoding reports.
+    All values are empty for a file of another format (``NOT_DICOM``), and for an unreadable file, which decoding reports.
     """
     try:
         with path.open("rb") as file:
-            if not is_dicom(file.read(HEAD_BYTES)) or _is_deflated(file):
+            if not is_dicom(file.read(HEAD_BYTES)):
+                return NOT_DICOM
+            if _is_deflated(file):
                 return DicomTags()
-            header = _read(file, stop_before_pixels=True, specific_tags=["PatientID", "ViewPosition"])
-        patient_id, view = (str(header.get(tag) or "").strip() for tag in ("PatientID", "ViewPosition"))
+            header = _read(file, stop_before_pixels=True, specific_tags=[*_TAGS, *_PICTURE_TAGS])
+    except OSError:
+        return NOT_DICOM
     except Exception:  # noqa: BLE001 - pydicom raises many types of exceptions for a broken file
         return DicomTags()
-    return DicomTags(patient_id, view)
+    return DicomTags(
+        _text(header, "PatientID"),
+        _view(header),
+        _text(header, "Modality").upper(),
+        _text(header, "SOPClassUID"),
+        _text(header, "PhotometricInterpretation").upper(),
+        _text(header, "BodyPartExamined").upper(),
+        has_picture=any(name in header for name in _PICTURE_TAGS),
+    )
+
+
+def _text(header: FileDataset, name: str) -> str:
+    try:
+        return str(header.get(name) or "").strip()
+    except Exception:  # noqa: BLE001 - pydicom converts a value when it is read, and raises many types of exceptions
+        return ""
+
+
+def _view(header: FileDataset) -> str:
+    """Return the view position, or what other elements contain about the view."""
+    position = _text(header, "ViewPosition")
+    if position:
+        return position
+    with suppress(Exception):
+        return str(header.ViewCodeSequence[0].CodeMeaning)
+    descriptions = [_text(header, name) for name in ("SeriesDescription", "ProtocolName", "StudyDescription")]
+    for description in descriptions[:2]:  # a study has several views
+        if projection_of(description) != UNKNOWN:
+            return description
+    with suppress(Exception):
+        # The direction of the rows. In a frontal image they run to the left or the right (PS3.3 C.7.6.1.1.1).
+        row_direction = str(header.PatientOrientation[0])[:1].upper()
+        if row_direction in _VIEW_OF_DIRECTION:
+            return _VIEW_OF_DIRECTION[row_direction]
+    return next(filter(may_be_lateral, descriptions), "")
 
 
 def is_dicom(content: bytes) -> bool:

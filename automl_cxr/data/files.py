@@ -22,6 +22,8 @@ _OTHER_SUFFIXES = (
     ".htm", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".ods", ".odt", ".ppt", ".pptx", ".py", ".ipynb", ".sh", ".r", ".bib",
     ".db", ".sqlite", ".lock",
 )  # fmt: skip
+DATA_SUFFIXES = (".csv", ".tsv", ".tab", ".xlsx", ".xlsm", ".npy", ".npz", ".txt")
+_DOCUMENTS = ("readme.txt", "license.txt", "licence.txt", "citation.txt", "requirements.txt")
 _COPY_SUFFIXES = (".bak", ".orig", ".old", ".tmp", ".part", ".crdownload", "~")
 
 
@@ -153,6 +155,31 @@ def visible_folders(root: Path) -> list[Path]:
 def image_folders(root: Path) -> list[Path]:
     """List the visible direct subfolders that contain an image at any depth."""
     return [folder for folder in visible_folders(root) if holds_images(folder)]
+
+
+def enter_lone_folders(root: Path) -> Path:
+    """Return the folder that contains the data, if the root contains nothing but one folder, at any depth.
+
+    A folder with images or a table beside its only subfolder, and a folder of images without subfolders, are not entered.
+    """
+    folder = root
+    while True:
+        inside = visible_folders(folder)
+        if len(inside) != 1 or _has_data(folder):
+            return folder
+        if not visible_folders(inside[0]) and not _has_data(inside[0], only_tables=True):
+            return folder
+        folder = inside[0]
+
+
+def _has_data(folder: Path, *, only_tables: bool = False) -> bool:
+    """Return whether a folder directly contains tables or arrays, or images."""
+    suffixes = DATA_SUFFIXES if only_tables else (*DATA_SUFFIXES, *IMAGE_SUFFIXES)
+    try:
+        names = [name.lower() for name in os.listdir(folder) if not _is_hidden(name)]
+    except OSError:
+        return False
+    return any(name.removesuffix(".gz").endswith(suffixes) and name not in _DOCUMENTS for name in names)
 
 
 def relative_path(root: Path, listed: str) -> str:

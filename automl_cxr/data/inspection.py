@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,12 @@ import numpy as np
 import pandas as pd
 
 from automl_cxr.data.cache import decode_dataset
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import load_dataset
+from automl_cxr.data.layout_rows import UsedTable
+from automl_cxr.data.projections import count_projections
 
+N_EXAMPLES = 3
 INSPECTED_SIZE = 112  # pixels; the default image size of a search, which can then use the cache
 
 
@@ -27,10 +32,18 @@ class Inspection:
         n_without_patient: Number of images without a patient, if others have one.
         n_patients_in_classes: Number of patients with images in more than one class.
         splits: One row for each class with the number of images in each given part; empty where no split is given.
+        views: Number of images by projection, names of ``projections.PROJECTIONS``.
+        headers: Number of DICOM files by the values of some elements, as in ``Dataset``.
         sizes: Height and width in pixels of the smallest, median and largest readable image, by area.
         unreadable: Path of each image that cannot be decoded, with the reason.
         ignored: Path of each other file that is not used, with the reason.
         notes: Further notes for the user.
+        columns: One row for each use of a column of the tables of labels: table, use, column.
+        unused_columns: Names of the other columns of these tables.
+        examples: Three images as they were understood: image, label, patient_id, split, view.
+        n_uncertain: Number of images with an uncertain label.
+        n_missing: Number of images without a label.
+        images: All images: image, label, patient_id, split, view. A patient that is unknown is empty.
     """
 
     root: Path
@@ -40,36 +53,45 @@ class Inspection:
     n_without_patient: int
     n_patients_in_classes: int
     splits: pd.DataFrame
+    views: Mapping[str, int]
+    headers: Mapping[str, Mapping[str, int]]
     sizes: Mapping[str, tuple[int, int]]
     unreadable: Mapping[str, str]
     ignored: Mapping[str, str]
     notes: tuple[str, ...]
+    columns: pd.DataFrame
+    unused_columns: tuple[str, ...]
+    examples: pd.DataFrame
+    n_uncertain: int
+    n_missing: int
+    images: pd.DataFrame
+
+    def _repr_html_(self) -> str:
+        """Return the tables as HTML, which Jupyter shows."""
+        patients = "unknown" if self.n_patients is None else str(self.n_patients)
+        head = f"{self.root}: layout {self.layout}, {self.classes['images'].sum()} images, patients: {patients}"
+        tables = (self.classes, self.splits, self.columns, self.examples)
+        shown = "".join(table.to_html(index=False, escape=True, border=0) for table in tables if not table.empty)
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
+        return f"<p>{html.escape(head)}</p>{shown}<ul>{notes}</ul>"
 
 
 def inspect_data(
     root: Path | str,
+    options: DataOptions | None = None,
     *,
-    layout: str | None = None,
-    classes: Sequence[str] | None = None,
-    patients: str | None = None,
-    label_column: str | None = None,
-    unknown_patients: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Inspection:
     """Read a data folder as a search does, and decode every image.
 
     Arguments and errors as in ``load_dataset``. ``on_progress`` is called with (images decoded, all images).
     """
-    dataset = load_dataset(
-        root,
-        layout=layout,
-        classes=classes,
-        label_column=label_column,
-        patients=patients,
-        unknown_patients=unknown_patients,
-    )
+    dataset = load_dataset(root, options)
     table = dataset.table
-    named = table.mask(table["image"].isin(dataset.without_patient), other=table.assign(patient_id=None))
+    is_unnamed = table["image"].isin(dataset.without_patient)
+    named = table.assign(patient_id=table["patient_id"].where(~is_unnamed, None))
+    known = table["patient_id"].where(~is_unnamed & dataset.patients_known, "")
+    normal = table.assign(patient_id=known)
     decoded = decode_dataset(dataset.root, list(table["image"]), INSPECTED_SIZE, on_progress=on_progress)
     in_classes = table.groupby("patient_id")["label"].nunique()
     return Inspection(
@@ -80,11 +102,31 @@ def inspect_data(
         n_without_patient=len(dataset.without_patient),
         n_patients_in_classes=int((in_classes > 1).sum()),
         splits=_count_splits(table, dataset.classes),
+        views=count_projections(table["view"]),
+        headers=dataset.headers,
         sizes=_summarise_sizes(decoded.original_sizes),
         unreadable=decoded.unreadable,
         ignored=dataset.ignored,
         notes=dataset.notes,
+        columns=_describe_tables(dataset.used_tables),
+        unused_columns=tuple(dict.fromkeys(name for used in dataset.used_tables for name in used.unused)),
+        examples=_choose_examples(normal),
+        n_uncertain=dataset.n_uncertain,
+        n_missing=dataset.n_missing,
+        images=normal,
     )
+
+
+def _describe_tables(used_tables: Sequence[UsedTable]) -> pd.DataFrame:
+    rows = [(used.name, use, column) for used in used_tables for use, column in used.columns.items()]
+    return pd.DataFrame(rows, columns=["table", "use", "column"])
+
+
+def _choose_examples(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the first image of up to three classes, and further images if there are fewer classes."""
+    first = table.drop_duplicates("label")
+    others = table.drop(index=first.index)
+    return pd.concat([first, others]).head(N_EXAMPLES).reset_index(drop=True)
 
 
 def _count_classes(table: pd.DataFrame, classes: Sequence[str], unreadable: Mapping[str, str]) -> pd.DataFrame:

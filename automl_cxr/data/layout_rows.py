@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from automl_cxr.errors import DataError
 
 SPLIT_NAMES = {
     "train": ("train", "training"),
-    "valid": ("valid", "val", "validation", "dev"),
+    "valid": ("valid", "val", "validation", "validate", "dev"),
     "test": ("test", "testing"),
 }
 PART_OF_NAME = {name: part for part, names in SPLIT_NAMES.items() for name in names}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageRow:
     """One image of a data set. Unknown values are empty strings.
 
@@ -35,12 +36,41 @@ class ImageRow:
 
 
 @dataclass(frozen=True)
+class UsedTable:
+    """The use of the columns of a table.
+
+    Attributes:
+        name: Name of the table.
+        columns: Name of the column for each use: image, label, patient_id, split, view and reader.
+        unused: Names of the other columns.
+    """
+
+    name: str
+    columns: Mapping[str, str]
+    unused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class RawTable:
-    """All images of a data set, the files that are not used (path to reason), and notes for the user."""
+    """The result of reading a layout.
+
+    Attributes:
+        rows: All images of the data set.
+        ignored: The files that are not used, with the reasons.
+        notes: Sentences for the user.
+        root: Folder that the paths of the rows are relative to; None for the root that was read.
+        used_tables: The tables with the use of their columns.
+        n_uncertain: Number of images with an uncertain label.
+        n_missing: Number of images without a label.
+    """
 
     rows: tuple[ImageRow, ...]
     ignored: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    root: Path | None = None
+    used_tables: tuple[UsedTable, ...] = ()
+    n_uncertain: int = 0
+    n_missing: int = 0
 
 
 def parse_part(name: str, table_name: str) -> str:

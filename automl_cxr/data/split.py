@@ -186,7 +186,7 @@ def _check_every_class(
         if missing:
             raise DataError(
                 f"Every class needs images in the {part} part; {', '.join(missing)} has none. "
-                "Add images there, or leave the class out with --classes."
+                "Add images there, make another split with --resplit, or leave the class out with --classes."
             )
 
 

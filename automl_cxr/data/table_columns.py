@@ -14,17 +14,31 @@ Columns = Mapping[str, tuple[str, ...]]
 _MAX_NAMES = 12  # in a message
 
 COLUMN_NAMES: Columns = {
-    "image": ("path", "image", "filename"),
-    "label": ("label", "class", "finding"),
-    "patient_id": ("patient_id", "patientid", "patient"),
+    "image": (
+        *("path", "image", "filename", "image_path", "file_path", "file", "image_file", "image_filename", "image_name"),
+        *("image_id", "image_index", "images", "img", "img_path", "img_name", "img_id", "dicom_id", "dicom_path"),
+    ),
+    "label": (
+        *("label", "class", "finding", "labels", "class_name", "findings", "finding_labels", "diagnosis", "diagnoses"),
+        *("target", "category", "disease", "condition", "pathology", "ground_truth"),
+    ),
+    "patient_id": (
+        *("patient_id", "patientid", "patient", "subject_id", "subject", "pid", "mrn", "patient_no", "patient_number"),
+        *("patient_name", "patient_identifier", "person_id", "case_id"),
+    ),
     "split": ("split",),
-    "view": ("view",),
+    "view": ("view", "view_position", "projection", "view_position_dicom"),
 }
 
 
 def with_label_column(names: Columns, label_column: str | None) -> Columns:
     """Return the accepted names with one chosen name for the label column; unchanged if it is None."""
     return names if label_column is None else {**names, "label": (fold_name(label_column),)}
+
+
+def match_key(name: str) -> str:
+    """Return a column name for the comparison with accepted names: letters and digits only, regardless of case."""
+    return "".join(character for character in name.casefold() if character.isalnum())
 
 
 def fold_name(name: str) -> str:
@@ -34,9 +48,13 @@ def fold_name(name: str) -> str:
 
 def find_columns(header: Sequence[str], names: Columns = COLUMN_NAMES) -> dict[str, str]:
     """Find the standard columns in a header. Return standard name to name in the file, the first of several."""
-    by_folded = {fold_name(name): name for name in reversed(header)}
-    known = {column: [name for name in spellings if name in by_folded] for column, spellings in names.items()}
-    return {column: by_folded[found[0]] for column, found in known.items() if found}
+    by_key = {match_key(name): name for name in reversed(header)}
+    keys = {column: [match_key(name) for name in spellings] for column, spellings in names.items()}
+    return {
+        column: next(by_key[key] for key in spellings if key in by_key)
+        for column, spellings in keys.items()
+        if any(key in by_key for key in spellings)
+    }
 
 
 def check_label_column(header: Sequence[str], label_column: str | None) -> None:

@@ -7,8 +7,10 @@ patients>/00007.npz, and scored at each call.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,11 +19,21 @@ import numpy as np
 from automl_cxr.config import TrialConfig
 from automl_cxr.data.cache import DecodedImages, decode_dataset
 from automl_cxr.data.dataset import Dataset, load_dataset
-from automl_cxr.errors import DataError, UsageError
+from automl_cxr.data.projections import (
+    LATERAL,
+    OTHER,
+    UNKNOWN,
+    count_projections,
+    describe_counts,
+    included_projections,
+    projection_of,
+)
+from automl_cxr.errors import DataError, UnknownNameError, UsageError
 from automl_cxr.records import TrialState
+from automl_cxr.results.site_classes import load_class_map, match_classes
 from automl_cxr.results.study_data import load_trial_config
 from automl_cxr.scoring.intervals import N_RESAMPLES, intervals_of, named_metric
-from automl_cxr.scoring.metrics import METRICS, metrics_for
+from automl_cxr.scoring.metrics import METRICS, Metric, metrics_for
 from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.scoring.resampling import resample_scores
 from automl_cxr.study.data_preparation import digest_table
@@ -39,30 +51,101 @@ class ExternalSite:
 
     Attributes:
         name: Name of the folder or table; the prefix of the site's columns.
+        folder: The folder or table.
         dataset: The images.
+        class_map: The study's class by the site's class, where they differ; "" for images that are not used.
+        notes: Sentences for the user.
     """
 
     name: str
+    folder: str
     dataset: Dataset
+    class_map: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def table_digest(self) -> str:
         """Digest of the image names, labels and patients."""
         return digest_table(self.dataset)
 
+    def for_study(self, store: StudyStore) -> ExternalSite:
+        """Return the images with the class names of a study, without images of classes and projections that are not used.
 
-def open_sites(folders: Sequence[str | Path]) -> list[ExternalSite]:
+        Raises:
+            UnknownNameError: The study does not have a class of ``class_map``.
+            DataError: The site has another class, or images of fewer than two classes of the study.
+        """
+        dataset, notes = _select_projections(self.dataset, store.spec.projections, self.name)
+        matched = match_classes(
+            dataset,
+            self.class_map,
+            site=self.name,
+            folder=self.folder,
+            study=store.name,
+            classes=store.spec.classes,
+        )
+        return ExternalSite(self.name, self.folder, matched.dataset, notes=(*notes, *matched.notes))
+
+
+def open_sites(folders: Sequence[str | Path], class_map: Mapping[str, str] | str | Path | None = None) -> list[ExternalSite]:
     """Load the images of external sites, in any supported layout.
 
+    Args:
+        folders: Folder or table of each site.
+        class_map: The study's class by the site's class, as in ``load_class_map``, for all sites.
+
     Raises:
-        UsageError: Two sites have the same name.
+        UsageError: Two sites have the same name, the map has another form, or no site is given for it.
+        UnknownNameError: No site has a class of the map.
         DataError: There are no images, or fewer than two classes.
     """
-    sites = [ExternalSite(Path(folder).expanduser().absolute().stem, load_dataset(folder)) for folder in folders]
+    entries = load_class_map(class_map)
+    if entries and not folders:
+        raise UsageError("--class-map applies to the classes of external sites; received no site. Add one with --external.")
+    sites = [
+        ExternalSite(Path(folder).expanduser().absolute().stem, str(folder), _load_site(folder), entries) for folder in folders
+    ]
     names = [site.name for site in sites]
     if len(set(names)) < len(names):
         raise UsageError(f"The folders of external sites must have different names; received {', '.join(names)}. Rename one.")
+    known = {name for site in sites for name in site.dataset.classes}
+    for name in entries:
+        if name not in known:
+            raise UnknownNameError("class of a site in --class-map", name, known)
     return sites
+
+
+def _load_site(folder: str | Path) -> Dataset:
+    """Load the images of a site. An error names the way to read the site with options, if it exists."""
+    try:
+        return load_dataset(folder)
+    except DataError as error:
+        if not Path(folder).expanduser().exists():
+            raise
+        raise DataError(
+            f"{error} To read an external site with options, save it as a table, `automl-cxr data inspect "
+            f"{shlex.quote(str(folder))} OPTIONS --save site.csv`, and name the table, --external site.csv."
+        ) from error
+
+
+def _select_projections(dataset: Dataset, requested: Sequence[str] | None, site: str) -> tuple[Dataset, tuple[str, ...]]:
+    """Leave out the images of a site whose projection is known and not one of the study. Return a note on others."""
+    views = dataset.table["view"]
+    counts = count_projections(views)
+    if requested is None:
+        if counts.keys().isdisjoint((LATERAL, OTHER)):
+            return dataset, ()
+        return dataset, (f"Not all images of {site} are frontal ({describe_counts(counts)}); all of them are scored.",)
+    is_used = views.map(projection_of).isin([*included_projections(requested), UNKNOWN])
+    if is_used.all():
+        return dataset, ()
+    note = (
+        f"{int((~is_used).sum())} of {len(views)} images of {site} are not of the study's projections ({','.join(requested)}) "
+        f"and are not scored: {describe_counts(count_projections(views[~is_used]))}."
+    )
+    table = dataset.table[is_used].reset_index(drop=True)
+    present = set(table["label"])
+    return replace(dataset, table=table, classes=tuple(name for name in dataset.classes if name in present)), (note,)
 
 
 def score_site(
@@ -76,18 +159,22 @@ def score_site(
     """Score the saved models of a study on a site's images.
 
     Returns:
-        For each trial: every metric over all classes, the limits of the 95 % bootstrap interval by patient of ``metric``, and
-        n_images, the number of readable images.
+        For each trial: every metric over the classes of the study that have readable images, the limits of the 95 % bootstrap
+        interval by patient of ``metric``, n_images, the number of readable images, and n_classes, the number of their classes.
+        ``metric`` is NaN if it is a metric of a class without images.
 
     Raises:
-        DataError: The classes differ from those of the study, images belong to the study, or none can be read.
+        UnknownNameError: There is no such metric.
+        DataError: Images belong to the study, or none can be read.
     """
     predictions = predict_site(store, site, on_progress=on_progress)
     if not predictions:
         return {}
     normal_class, images = store.spec.normal_index, next(iter(predictions.values()))
-    rows = {name: row for name, row in metrics_for(images.classes, normal_class=normal_class).items() if name in METRICS}
-    row = named_metric(metric, images.classes, normal_class)
+    present = np.unique(images.labels).tolist()
+    defined = metrics_for(images.classes, normal_class=normal_class, present=present)
+    rows = {name: row for name, row in defined.items() if name in METRICS}
+    row = defined.get(metric) or _undefined(named_metric(metric, images.classes, normal_class))
     resampled = resample_scores(
         images.labels,
         np.stack([one.probabilities for one in predictions.values()]),
@@ -103,6 +190,7 @@ def score_site(
             f"{metric}_low": interval.low,
             f"{metric}_high": interval.high,
             "n_images": len(trial_predictions),
+            "n_classes": len(present),
             **{
                 name: one.function(trial_predictions.labels, trial_predictions.probabilities, normal_class)
                 for name, one in rows.items()
@@ -114,6 +202,17 @@ def score_site(
     }
 
 
+def _undefined(metric: Metric) -> Metric:
+    """Return a metric of a class without images, which is undefined."""
+    return Metric(
+        metric.name,
+        metric.direction,
+        metric.description,
+        lambda *_: math.nan,
+        of_confusions=lambda matrices, _: np.full(matrices.shape[:-2], math.nan),
+    )
+
+
 def predict_site(store: StudyStore, site: ExternalSite, *, on_progress: OnProgress | None = None) -> dict[int, Predictions]:
     """Return the predictions of a study's saved models for a site's images; predictions of earlier calls are reused.
 
@@ -122,17 +221,16 @@ def predict_site(store: StudyStore, site: ExternalSite, *, on_progress: OnProgre
 
     Args:
         store: The study.
-        site: The images; the classes must be those of the study.
+        site: The images, with the class names of the study (``ExternalSite.for_study``).
         on_progress: Called with (processed models, all models) if predictions are missing.
 
     Returns:
         Predictions by trial; the rows are the readable images.
 
     Raises:
-        DataError: The classes differ from those of the study, images belong to the study, or none can be read.
+        DataError: Images belong to the study, or none can be read.
         StudyError: The predictions cannot be written.
     """
-    _refuse_other_classes(store, site)
     trials = [record.number for record in store.records(TrialState.COMPLETE)]
     if not trials:
         return {}
@@ -193,21 +291,6 @@ def _predict(store: StudyStore, site: ExternalSite, decoded: _DecodedSite, numbe
         classes=classes,
         patients=tuple(rows["patient_id"]),
     )
-
-
-def _refuse_other_classes(store: StudyStore, site: ExternalSite) -> None:
-    """Raise an error if the class names differ from those of the study: scores would not be comparable."""
-    expected, received = set(store.spec.classes), set(site.dataset.classes)
-    if expected != received:
-        differences = [
-            f"{kind} {', '.join(sorted(names))}"
-            for kind, names in (("lacks", expected - received), ("has", received - expected))
-            if names
-        ]
-        raise DataError(
-            f"A site must have the classes of study '{store.name}' ({', '.join(store.spec.classes)}); {site.name} "
-            f"{' and '.join(differences)}. Rename its classes, or list the images of these classes in a CSV table (path,label)."
-        )
 
 
 def _refuse_own_images(store: StudyStore, site: ExternalSite, images: DecodedImages) -> None:

@@ -71,7 +71,8 @@ def build_leaderboard(
         - epochs and best_epoch; with folds, whose scores are out of fold, instead fold_mean and fold_sd, the mean and the
           sample standard deviation of the folds' scores;
         - has_model;
-        - the scores on each site as ``<site>:<metric>``, and worst_site and worst_at: the worst value of the ranking metric
+        - the scores on each site as ``<site>:<metric>``, with ``<site>:n_images`` and ``<site>:n_classes``, over the classes
+          of the study that the site has, and worst_site and worst_at: the worst value of the ranking metric
           over the validation part and the sites, and where it occurs;
         - the searched hyperparameters as ``params_...``.
 
@@ -96,8 +97,7 @@ def build_leaderboard(
         return pd.DataFrame(columns=["rank", "trial", ranked_by, f"{ranked_by}_low", f"{ranked_by}_high"])
     if latency:
         _add_latencies(rows, stores, on_progress)
-    for site in sites:
-        _add_site(rows, stores, site, settings, on_progress)
+    used_sites = [_add_site(rows, stores, site, settings, on_progress) for site in sites]
     if sites:
         _add_worst_site(rows, [site.name for site in sites], ranked_by)
     _add_families(rows)
@@ -107,7 +107,7 @@ def build_leaderboard(
     corrected = [correct_best(trials, ranked_by) for trials in groups]
     table.attrs["corrected"] = tuple(corrected)
     table.attrs["row_fields"] = tuple(_row_fields(best, several=len(stores) > 1) for best in corrected if best is not None)
-    table.attrs["notes"] = (*_notes(groups, sites, rows), *_corrections(corrected), *audit_notes(stores))
+    table.attrs["notes"] = (*_notes(groups, used_sites, rows), *_corrections(corrected), *audit_notes(stores))
     table = table if sort is None else sort_leaderboard(table, sort)
     return add_baseline_row(table, stores) if with_baseline else table
 
@@ -175,12 +175,15 @@ def _add_site(
     site: ExternalSite,
     settings: RankingSettings,
     on_progress: OnProgress | None,
-) -> None:
-    for store in stores:
-        scored = score_site(store, site, metric=settings.metric, n_resamples=settings.n_resamples, on_progress=on_progress)
+) -> list[ExternalSite]:
+    """Add the scores on a site. Return the site with the class names of each study."""
+    used = [site.for_study(store) for store in stores]
+    for store, own in zip(stores, used, strict=True):
+        scored = score_site(store, own, metric=settings.metric, n_resamples=settings.n_resamples, on_progress=on_progress)
         for row in rows:
             if row["study"] == store.name:
                 row |= {f"{site.name}:{name}": value for name, value in scored.get(row["trial"], {}).items()}
+    return used
 
 
 def _add_worst_site(rows: Sequence[dict[str, Any]], sites: Sequence[str], metric: str) -> None:
@@ -235,9 +238,15 @@ def _corrections(corrected: Sequence[CorrectedBest | None]) -> list[str]:
 
 
 def _notes(
-    groups: Sequence[Sequence[FinishedTrial]], sites: Sequence[ExternalSite], rows: Sequence[dict[str, Any]]
+    groups: Sequence[Sequence[FinishedTrial]], sites: Sequence[Sequence[ExternalSite]], rows: Sequence[dict[str, Any]]
 ) -> tuple[str, ...]:
-    """Return messages about incomparable sets, optimistic scores and unreadable images."""
+    """Return messages about incomparable sets, optimistic scores, absent classes and unreadable images.
+
+    Args:
+        groups: The trials, by the images on which they were scored.
+        sites: For each site, its images with the class names of each study.
+        rows: Rows of the leaderboard.
+    """
     notes = []
     if len(groups) > 1:
         sets = []
@@ -249,12 +258,13 @@ def _notes(
             f"ties are not marked ({'; '.join(sets)})."
         )
     if sites:
-        names = " and ".join(site.name for site in sites)
+        names = " and ".join(site.name for site, *_ in sites)
         notes.append(
             "Scores on the validation part are optimistic: the same images selected the epochs and the ranks. The scores on "
             f"{names} are not, unless they select the trials."
         )
-    for site in sites:
+    notes += dict.fromkeys(note for of_studies in sites for site in of_studies for note in site.notes)
+    for site, *_ in sites:
         n_images, n_read = len(site.dataset.table), max((row.get(f"{site.name}:n_images", 0) for row in rows), default=0)
         if 0 < n_read < n_images:
             notes.append(

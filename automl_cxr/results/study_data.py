@@ -12,7 +12,7 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.data.cache import decode_dataset
 from automl_cxr.data.dataset import Dataset, load_dataset
 from automl_cxr.data.decode import decode_image_in_pool, decoder_warnings_off, fit_square
-from automl_cxr.errors import DataError, UnreadableImageError
+from automl_cxr.errors import DataError, UnknownNameError, UnreadableImageError
 from automl_cxr.study.data_preparation import digest_table
 from automl_cxr.study.store import StudyStore, read_record
 
@@ -39,19 +39,17 @@ def load_study_dataset(store: StudyStore, data: str | None = None) -> Dataset:
         DataError: The data are missing or have changed.
     """
     spec = store.spec
-    dataset = load_dataset(
-        data or spec.data,
-        layout=spec.layout,
-        classes=spec.classes,
-        patients=spec.patients,
-        label_column=spec.label_column,
-        unknown_patients=spec.unknown_patients,
+    different = DataError(
+        f"The data at {data or spec.data} differ from those of study '{store.name}': images, labels or patients have "
+        "changed, so the split is not valid. Pass the original data with --data. Images of another site are scored by "
+        f"`automl-cxr leaderboard {store.name} --external DIR`."
     )
+    try:
+        dataset = load_dataset(data or spec.data, spec.data_options)
+    except UnknownNameError as error:  # a class or a label column of the study, which the caller has not typed
+        raise different from error
     if digest_table(dataset) != spec.data_digest:
-        raise DataError(
-            f"The data at {data or spec.data} differ from those of study '{store.name}': images, labels or patients have "
-            "changed, so the split is not valid. Pass the original data with --data."
-        )
+        raise different
     return dataset
 
 

@@ -29,6 +29,8 @@ class MetricRow:
             intervals faster.
         stacked: Optional function of labels (n,) and probabilities (..., n, k) that returns scores (...). It makes ensembles
             faster.
+        per_class: For "confusion" only: a function of confusion matrices that returns the score of each class, (..., k), if the
+            metric is its mean. It is then also defined over a part of the classes.
         parameters: Keyword arguments of all three functions.
         needs_normal_class: Whether the metric is defined only if the class without a finding is known.
     """
@@ -40,6 +42,7 @@ class MetricRow:
     inputs: Literal["probabilities", "confusion", "one_vs_rest"] = "probabilities"
     weighted: str = ""
     stacked: str = ""
+    per_class: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     needs_normal_class: bool = False
 
@@ -64,6 +67,7 @@ METRIC_ROWS = (
         description="mean F1 over the classes",
         function="confusion:macro_f1",
         inputs="confusion",
+        per_class="confusion:f1_per_class",
     ),
     MetricRow(
         name="accuracy",

@@ -160,8 +160,10 @@ def _of_probabilities(row: MetricRow) -> Metric:
 
 
 def _of_confusion(row: MetricRow) -> Metric:
-    of_confusions = _load(row, row.function)
+    return _from_confusions(row, _load(row, row.function))
 
+
+def _from_confusions(row: MetricRow, of_confusions: Callable[[np.ndarray, int | None], np.ndarray]) -> Metric:
     def function(labels: np.ndarray, probabilities: np.ndarray, normal_class: int | None) -> float:
         matrix = confusion_matrix(labels, probabilities.argmax(axis=1), probabilities.shape[1])
         return float(of_confusions(matrix, normal_class))
@@ -176,22 +178,32 @@ def _of_confusion(row: MetricRow) -> Metric:
     )
 
 
-def _of_one_vs_rest(row: MetricRow, number: int | None = None) -> Metric:
-    """Build a one-vs-rest metric for class ``number``, or for the mean over all classes if it is None."""
+def _of_one_vs_rest(row: MetricRow, numbers: Sequence[int] | None = None) -> Metric:
+    """Build the mean of a one-vs-rest metric over some classes, or over all classes if ``numbers`` is None."""
     per_class, weighted = _load(row, row.function), _load(row, row.weighted)
 
     def of_stacks(labels: np.ndarray, probabilities: np.ndarray, normal_class: int | None) -> np.ndarray:
         scores = per_class(labels, probabilities, normal_class)
-        return scores.mean(axis=-1) if number is None else scores[..., number]
+        return (scores if numbers is None else scores[..., list(numbers)]).mean(axis=-1)
 
     def of_weights(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, normal_class: int | None) -> np.ndarray:
-        numbers = range(probabilities.shape[1]) if number is None else [number]
-        return np.mean([weighted(labels == one, probabilities[:, one], weights, normal_class) for one in numbers], axis=0)
+        chosen = range(probabilities.shape[1]) if numbers is None else numbers
+        return np.mean([weighted(labels == one, probabilities[:, one], weights, normal_class) for one in chosen], axis=0)
 
     def function(labels: np.ndarray, probabilities: np.ndarray, normal_class: int | None) -> float:
         return float(of_stacks(labels, probabilities, normal_class))
 
     return Metric(row.name, row.direction, row.description, function, of_weights, of_stacks=of_stacks)
+
+
+def _over_classes(row: MetricRow, numbers: Sequence[int]) -> Metric:
+    """Build a metric that is a mean over the classes for some of them; any other metric for all images."""
+    if row.inputs == "one_vs_rest":
+        return _of_one_vs_rest(row, numbers)
+    if not row.per_class:
+        return build_metric(row)
+    per_class = _load(row, row.per_class)
+    return _from_confusions(row, lambda matrices, normal: per_class(matrices, normal)[..., list(numbers)].mean(axis=-1))
 
 
 _BY_NAME = {row.name: build_metric(row) for row in METRIC_ROWS}
@@ -229,15 +241,19 @@ def metric(name: str) -> Metric:
     return METRICS[name]
 
 
-def metrics_for(classes: Sequence[str], *, normal_class: int | None = None) -> dict[str, Metric]:
+def metrics_for(
+    classes: Sequence[str], *, normal_class: int | None = None, present: Sequence[int] | None = None
+) -> dict[str, Metric]:
     """Return all metrics for a list of classes, by name.
 
     Args:
         classes: Class names in the order of their indices.
         normal_class: Index of the class without a finding; if None, the metrics that need it are omitted.
+        present: Indices of the classes that have images, in data that lack some of the classes; by default all. Means over the
+            classes are then means over these, where the prediction of another class is an error of the true class.
 
     Returns:
-        Entries of ``METRICS``, then ``<kind>_<class>`` for each kind of ``CLASS_METRICS`` and each class.
+        Entries of ``METRICS``, then ``<kind>_<class>`` for each kind of ``CLASS_METRICS`` and each class of ``present``.
 
     Raises:
         UsageError: The normal class does not exist.
@@ -245,8 +261,11 @@ def metrics_for(classes: Sequence[str], *, normal_class: int | None = None) -> d
     rows = {name: row for name, row in METRICS.items() if normal_class is not None or not row.needs_normal_class}
     for row in rows.values():
         row.require_normal_class(normal_class, len(classes))
+    numbers = range(len(classes)) if present is None else present
+    if len(numbers) < len(classes):
+        rows |= {row.name: _over_classes(row, numbers) for row in METRIC_ROWS if row.name in rows}
     for kind in CLASS_METRICS:
-        rows |= {f"{kind}_{name}": _class_metric(kind, name, number) for number, name in enumerate(classes)}
+        rows |= {f"{kind}_{classes[number]}": _class_metric(kind, classes[number], number) for number in numbers}
     return rows
 
 
@@ -255,7 +274,7 @@ def _class_metric(kind: str, class_name: str, number: int) -> Metric:
     one_vs_rest = {"auc": "macro_auc", "average_precision": "macro_average_precision"}
     if kind in one_vs_rest:
         row = next(row for row in METRIC_ROWS if row.name == one_vs_rest[kind])
-        return _of_one_vs_rest(dataclasses.replace(row, name=name, description=description), number)
+        return _of_one_vs_rest(dataclasses.replace(row, name=name, description=description), [number])
     per_class = _CLASS_FUNCTIONS[kind]
 
     def of_confusions(matrices: np.ndarray, _normal_class: int | None) -> np.ndarray:
@@ -297,11 +316,12 @@ def find_normal_class(classes: Sequence[str]) -> int | None:
     Returns:
         The index of the class; None if no name or more than one name matches.
     """
-    matches = [index for index, name in enumerate(classes) if _is_normal_name(name)]
+    matches = [index for index, name in enumerate(classes) if is_normal_name(name)]
     return matches[0] if len(matches) == 1 else None
 
 
-def _is_normal_name(name: str) -> bool:
+def is_normal_name(name: str) -> bool:
+    """Return whether a class name is one of a class without a finding, by the rules of ``find_normal_class``."""
     separated = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)  # NoFinding
     words = re.findall(r"[^\W\d_]+", separated.lower())
     return " ".join(word for word in words if word not in _NEUTRAL_WORDS) in _NORMAL_NAMES

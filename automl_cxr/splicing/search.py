@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from automl_cxr.config import TrialConfig
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.errors import DataError, UsageError
 from automl_cxr.records import SplitRecord
 from automl_cxr.scoring.predictions import Predictions
@@ -122,7 +123,7 @@ def inherit_settings(request: SearchOptions, branches: Sequence[Branch]) -> Sear
     spec = trials[0].spec
     is_same_data = request.data is None or Path(request.data).expanduser().absolute() == Path(spec.data)
     inherited = ["data", "classes", "valid_fraction", "test_fraction", "seed", "normal_class", "weights_folder"]
-    data_settings = ["layout", "label_column", "patients", "unknown_patients"] if is_same_data else []
+    data_settings = DataOptions.names() if is_same_data else ()
     for name in [*inherited, *data_settings]:
         if settings[name] is None:
             settings[name] = getattr(spec, name)

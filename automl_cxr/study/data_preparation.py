@@ -13,6 +13,7 @@ import pandas as pd
 from automl_cxr.cache_folder import cache_folder
 from automl_cxr.data.cache import DecodedImages, decode_dataset
 from automl_cxr.data.content_hashes import hash_files
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import Dataset, load_dataset
 from automl_cxr.data.image_sizes import typical_side
 from automl_cxr.data.phantoms import draw_phantoms
@@ -71,14 +72,7 @@ def read_dataset(data: str, settings: Mapping[str, Any], notes: list[str]) -> Da
     Raises:
         DataError: The data have no known layout, or fewer than two classes.
     """
-    dataset = load_dataset(
-        data,
-        layout=settings["layout"],
-        classes=settings["classes"],
-        patients=settings["patients"],
-        label_column=settings["label_column"],
-        unknown_patients=settings["unknown_patients"],
-    )
+    dataset = load_dataset(data, DataOptions.select(settings))
     notes.extend(dataset.notes)
     if dataset.ignored:
         notes.append(_ignored_note(dataset))
@@ -159,6 +153,8 @@ def _decode_parts(
         origin=split.origin,
         unreadable=unreadable,
         n_without_patient=len(dataset.without_patient),
+        n_uncertain=dataset.n_uncertain,
+        n_missing=dataset.n_missing,
     )
     return record, decoded
 
@@ -181,7 +177,7 @@ def _check_every_class(record: SplitRecord) -> None:
         if missing:
             raise DataError(
                 f"Every class needs readable {name} images; received none of '{record.classes[missing[0]]}'. "
-                "See `automl-cxr data inspect`, or exclude the class with --classes."
+                "See `automl-cxr data inspect`, make another split with --resplit, or exclude the class with --classes."
             )
 
 

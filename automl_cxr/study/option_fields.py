@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from automl_cxr.errors import UsageError
 
-Kind = Literal["text", "path", "int", "int_or_auto", "float", "duration", "bytes", "names", "settings"]
+Kind = Literal["text", "path", "int", "int_or_auto", "float", "duration", "bytes", "names", "settings", "flag"]
 
 
 class Scope(StrEnum):
@@ -100,7 +100,8 @@ class Option:
 
     @property
     def _default_hint(self) -> str:
-        text = self.default_text or ("" if self.default in (None, (), {}) else _format_default(self.default))
+        has_default = self.default is not False and self.default not in (None, (), {})
+        text = self.default_text or (_format_default(self.default) if has_default else "")
         return f"[default: {text}]" if text else ""
 
 

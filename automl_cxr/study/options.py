@@ -18,7 +18,9 @@ from automl_cxr.choices import (
     LAYOUT_NAMES,
     METRIC_NAMES,
     OPTUNA_SAMPLERS,
+    PROJECTION_NAMES,
     PRUNER_NAMES,
+    UNCERTAIN_NAMES,
     UNKNOWN_PATIENTS_NAMES,
     list_choices,
 )
@@ -84,15 +86,89 @@ class SearchOptions(OptionSet):
         setting="classes",
         default_text="all classes",
     )
+    labels: str | None = option_field(
+        "Table that lists the images with their labels: CSV, TSV or other separated text, also .gz, or .xlsx.",
+        Section.DATA,
+        kind="path",
+        metavar="FILE",
+        setting="labels",
+        default_text="found in the data folder",
+    )
+    images: str | None = option_field(
+        "Folder of the images that the table lists.",
+        Section.DATA,
+        kind="path",
+        metavar="DIR",
+        setting="images",
+        default_text="the data folder",
+    )
+    path_column: str | None = option_field(
+        "Column of the table that names the image files: paths, names or names without suffix.",
+        Section.DATA,
+        metavar="NAME",
+        setting="path_column",
+        default_text="detected from names such as path, image or filename",
+    )
     label_column: str | None = option_field(
-        "Column of the table that contains the labels, for the layouts csv and arrays.",
+        "Column of the table that contains the labels.",
         Section.DATA,
         metavar="NAME",
         setting="label_column",
-        default_text="label, class or finding; for an array also the only column without another use",
+        default_text="detected from names such as label, class, finding or diagnosis, or one column for each class",
+    )
+    patient_column: str | None = option_field(
+        "Column of the table that contains the patients.",
+        Section.DATA,
+        metavar="NAME",
+        setting="patient_column",
+        default_text="detected from names such as patient_id, subject_id, pid or MRN",
+    )
+    split_column: str | None = option_field(
+        "Column of the table that contains train, valid or test.",
+        Section.DATA,
+        metavar="NAME",
+        setting="split_column",
+        default_text="split",
+    )
+    view_column: str | None = option_field(
+        "Column of the table that contains the projections.",
+        Section.DATA,
+        metavar="NAME",
+        setting="view_column",
+        default_text="detected from names such as view, projection or ViewPosition",
+    )
+    label_regex: str | None = option_field(
+        "Regular expression that finds the label in the path of an image below the data folder: group 'label', else group 1, "
+        "else the whole match.",
+        Section.DATA,
+        metavar="REGEX",
+        setting="label_regex",
+    )
+    finding: str | None = option_field(
+        "One finding of images that may have several; the other class is all images without it.",
+        Section.DATA,
+        metavar="NAME",
+        setting="finding",
+    )
+    uncertain: str | None = option_field(
+        "What to do with uncertain and missing labels: drop (the images are not used), zeros (they count as images without the "
+        "finding) or ones (uncertain ones count as images with it, missing ones as images without it).",
+        Section.DATA,
+        metavar="NAME",
+        choices=UNCERTAIN_NAMES,
+        setting="uncertain",
+        default="drop",
+    )
+    resplit: bool | None = option_field(
+        "Do not use the parts that the data give, and make a split by patient.",
+        Section.DATA,
+        kind="flag",
+        setting="resplit",
+        default=False,
     )
     patients: str | None = option_field(
-        "Regular expression that finds the patient id in a file name: group 'patient', else group 1, else the whole match.",
+        "Regular expression that finds the patient id in a path below the data folder: group 'patient', else group 1, else the "
+        "whole match. `automl-cxr data inspect` proposes one if the paths group the images.",
         Section.DATA,
         metavar="REGEX",
         setting="patients",
@@ -105,6 +181,15 @@ class SearchOptions(OptionSet):
         choices=UNKNOWN_PATIENTS_NAMES,
         setting="unknown_patients",
         default_text="separate; a split by patient is refused if more than 5 % of the images have no patient",
+    )
+    projections: Sequence[str] | None = option_field(
+        f"Projections of the images to use: {list_choices(PROJECTION_NAMES)}, from DICOM headers, a column view, or words of "
+        "the paths. PA,AP includes frontal, where it is not known which of the two.",
+        Section.DATA,
+        kind="names",
+        metavar="PA,AP,...",
+        setting="projections",
+        default_text="all images",
     )
     image_size: int | None = option_field(
         "Height and width of the decoded images, in pixels.",
@@ -478,9 +563,20 @@ class SpliceOptions(OptionSet):
     seed: int | None = _search_option("seed", help="Random seed of the split and the initial weights.")
     layout: str | None = _search_option("layout")
     classes: Sequence[str] | None = _search_option("classes")
+    labels: str | None = _search_option("labels")
+    images: str | None = _search_option("images")
+    path_column: str | None = _search_option("path_column")
     label_column: str | None = _search_option("label_column")
+    patient_column: str | None = _search_option("patient_column")
+    split_column: str | None = _search_option("split_column")
+    view_column: str | None = _search_option("view_column")
+    label_regex: str | None = _search_option("label_regex")
+    finding: str | None = _search_option("finding")
+    uncertain: str | None = _search_option("uncertain")
+    resplit: bool | None = _search_option("resplit")
     patients: str | None = _search_option("patients")
     unknown_patients: str | None = _search_option("unknown_patients")
+    projections: Sequence[str] | None = _search_option("projections")
     image_size: int | None = _search_option("image_size", default_text="the size of a trained branch, else 112")
     fit: str | None = _search_option("fit")
     normal_class: str | None = _search_option("normal_class", help="Class without a finding.")

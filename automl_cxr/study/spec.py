@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from automl_cxr.config import TrialConfig
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.engine.parameters import Value
 from automl_cxr.engine.space import Space
 from automl_cxr.engine.space_toml import parse_space
@@ -17,27 +18,23 @@ from automl_cxr.scoring.objectives import Requirement, check_objectives
 from automl_cxr.text_records import build_record, parse_json
 
 # Files may be moved, but the digests of the data must not change.
-_CHANGEABLE = frozenset({"data", "weights_folder", "versions", "command", "sampler"})
+_CHANGEABLE = frozenset({"data", "labels", "images", "weights_folder", "versions", "command", "sampler"})
 TRIAL_SETTINGS = ("image_size", "fit", "batch_size", "epochs", "seed")
 """Settings of a study that are also hyperparameters of all its trials."""
 _CONTENTS = {"space_toml": "search space", "data_digest": "data", "pixels_digest": "data"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudySpec:
-    """The resolved specification of a study, as study.json.
+class StudySpec(DataOptions):
+    """The resolved specification of a study, as study.json. The choices of ``DataOptions`` are some of its settings.
 
     Attributes:
         name: The study's name in its storage and folder.
         space_name: Name of the space.
         space_toml: Text of the space, so that the study does not depend on later changes of the file.
         data: Absolute path of the data folder or table.
-        layout: Name of its layout.
+        layout: Name of its layout. The other choices of ``DataOptions`` are recorded as the user made them.
         classes: Class names in the order of their indices.
-        label_column: Name of the label column of the table, or None for one of the accepted names.
-        patients: Regular expression that finds the patient id in a file name, or None.
-        unknown_patients: What is done with images without a patient: "separate", "drop", or None if nothing was chosen, which
-            is treated as "separate".
         data_digest: Digest of the table: image ids, labels and patients.
         pixels_digest: Digest of the training and validation files' contents.
         fixed: Hyperparameters that the user fixed; they take precedence over the space.
@@ -68,7 +65,6 @@ class StudySpec:
     data: str
     layout: str
     classes: tuple[str, ...]
-    patients: str | None
     data_digest: str
     pixels_digest: str
     image_size: int
@@ -81,8 +77,6 @@ class StudySpec:
     valid_fraction: float
     test_fraction: float
     seed: int
-    label_column: str | None = None
-    unknown_patients: str | None = None
     folds: int = 0
     fit: str = "stretch"
     requirements: tuple[str, ...] = ()
@@ -112,6 +106,11 @@ class StudySpec:
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
+
+    @property
+    def data_options(self) -> DataOptions:
+        """The choices with which the data are read."""
+        return DataOptions.select(vars(self))
 
     @property
     def space(self) -> Space:

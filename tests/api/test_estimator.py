@@ -17,6 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from automl_cxr import AutoChestXrayClassifier
 from automl_cxr.api.estimator import _class_names
 from automl_cxr.api.estimator_inputs import as_files, read_images, write_dataset
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.errors import DataError, UsageError
 
@@ -218,7 +219,7 @@ class TestInputs:
         folder.mkdir()
         labels, patients = ["a", "class 2", "a", "class 2", "a", "a"], ["007", "x,y", "nan", "p", "p", "q"]
         root, layout = write_dataset(folder, given, labels, patients, given.scale)
-        table = load_dataset(root, layout=layout, classes=["class 2", "a"], unknown_patients="separate").table
+        table = load_dataset(root, DataOptions(layout=layout, classes=["class 2", "a"], unknown_patients="separate")).table
         order = range(6) if kind == "array" else range(5, -1, -1)
         assert table["label"].to_list() == [labels[row] for row in order]
         known = [patients[row] if patients[row] != "nan" else table["image"][position] for position, row in enumerate(order)]

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import COLUMNS, load_dataset, load_image_paths
 from automl_cxr.errors import AutomlCxrError, DataError, UnknownNameError, UsageError
 
@@ -53,7 +54,7 @@ def test_unusual_names_are_unchanged(write_folders: WriteFolders) -> None:
 
 def test_classes_select_and_order(write_folders: WriteFolders) -> None:
     root = write_folders(["a/1.png", "b/2.png", "c/3.png"])
-    dataset = load_dataset(root, classes=["c", "a"])
+    dataset = load_dataset(root, DataOptions(classes=["c", "a"]))
     assert dataset.classes == ("c", "a")
     assert list(dataset.table["image"]) == ["a/1.png", "c/3.png"]
 
@@ -71,7 +72,7 @@ def test_classes_named_na_and_none_are_classes(write_folders: WriteFolders) -> N
         ({"classes": ["a", "a"]}, UsageError, "must be named once; received a, a"),
         ({"classes": ["a"]}, UsageError, "two classes or more; received a for"),
         ({"patients": "("}, UsageError, "must be a regular expression; received '('"),
-        ({"patients": "patient-[0-9]+"}, UsageError, "matches none of 2, such as '1.png'"),
+        ({"patients": "patient-[0-9]+"}, UsageError, "matches none of 2, such as 'a/1.png'"),
         ({"layout": "dicom"}, UnknownNameError, "Unknown layout 'dicom'"),
         ({"layout": "csv"}, DataError, "exactly one table"),
     ],
@@ -80,7 +81,7 @@ def test_invalid_arguments_are_refused_on_one_line(
     write_folders: WriteFolders, arguments: dict[str, object], error: type[AutomlCxrError], message: str
 ) -> None:
     with pytest.raises(error) as caught:
-        load_dataset(write_folders(["a/1.png", "b/2.png"]), **arguments)  # type: ignore[arg-type]
+        load_dataset(write_folders(["a/1.png", "b/2.png"]), DataOptions(**arguments))  # type: ignore[arg-type]
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -91,7 +92,7 @@ def test_missing_empty_and_single_class_folders_are_refused(write_folders: Write
     with pytest.raises(DataError, match="must follow a known layout"):
         load_dataset(write_folders([]))
     with pytest.raises(DataError, match="found none in"):
-        load_dataset(write_folders([]), layout="folders")
+        load_dataset(write_folders([]), DataOptions(layout="folders"))
     with pytest.raises(DataError, match="two classes or more; received a for"):
         load_dataset(write_folders(["a/1.png"]))
 
@@ -113,25 +114,25 @@ def test_without_patients_each_image_is_its_own_patient_with_one_note(write_fold
     ],
 )
 def test_patients_are_found_in_file_names(write_folders: WriteFolders, pattern: str, expected: set[str]) -> None:
-    dataset = load_dataset(write_folders(["a/p12_0.png", "a/p12_1.png", "b/p34_0.png"]), patients=pattern)
+    dataset = load_dataset(write_folders(["a/p12_0.png", "a/p12_1.png", "b/p34_0.png"]), DataOptions(patients=pattern))
     assert dataset.patients_known
     assert set(dataset.table["patient_id"]) == expected
     assert dataset.notes == ()
 
 
 def test_images_whose_names_do_not_match_are_their_own_patients(write_folders: WriteFolders) -> None:
-    dataset = load_dataset(write_folders(["a/p1_0.png", "a/p1_1.png", "b/x.png", "b/y.png"]), patients=r"p\d+")
+    dataset = load_dataset(write_folders(["a/p1_0.png", "a/p1_1.png", "b/x.png", "b/y.png"]), DataOptions(patients=r"p\d+"))
     assert dataset.table["patient_id"].nunique() == 3
     assert dataset.without_patient == ("b/x.png", "b/y.png")
     assert [note.split(":")[0] for note in dataset.notes] == [
-        "2 of 4 file names do not match --patients.",
+        "2 of 4 paths do not match --patients.",
         "2 of 4 images (50.0 %) have no patient",
     ]
 
 
 def test_a_patient_in_two_given_parts_is_reported(write_folders: WriteFolders) -> None:
     images = ["train/a/p1_0.png", "train/b/p2_0.png", "test/a/p1_1.png", "test/b/p3_0.png"]
-    dataset = load_dataset(write_folders(images), patients=r"p\d")
+    dataset = load_dataset(write_folders(images), DataOptions(patients=r"p\d"))
     assert list(dataset.table["split"]) == ["test", "test", "train", "train"]
     assert [note.split(". ")[0] for note in dataset.notes] == [
         "1 patients (2 images) are in more than one part of the given split"

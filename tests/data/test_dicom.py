@@ -8,9 +8,10 @@ import pydicom
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1
 
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data.decode import decode_image
-from automl_cxr.data.dicom import DicomTags, read_tags
+from automl_cxr.data.dicom import NOT_DICOM, DicomTags, read_tags
 from automl_cxr.errors import UnreadableImageError
 
 WriteDicom = Callable[..., Path]
@@ -142,7 +143,7 @@ def test_a_deflated_file_is_refused_without_inflating_it(tmp_path: Path, write_d
 def test_a_file_that_only_contains_the_uid_of_deflation_is_read(tmp_path: Path, write_dicom: WriteDicom) -> None:
     path = write_dicom(tmp_path / "x.dcm", DEEP, PatientID="p7", ImageComments=str(DeflatedExplicitVRLittleEndian))
     np.testing.assert_allclose(decode_image(path), 255 * window_shares(0, 4095), atol=1)
-    assert read_tags(path) == DicomTags("p7")
+    assert read_tags(path).patient_id == "p7"
 
 
 def test_damaged_bytes_raise_no_other_exception(tmp_path: Path, write_dicom: WriteDicom) -> None:
@@ -167,11 +168,11 @@ def test_damaged_bytes_raise_no_other_exception(tmp_path: Path, write_dicom: Wri
 
 def test_patient_and_view_are_read_from_a_header_and_empty_for_a_broken_one(tmp_path: Path, write_dicom: WriteDicom) -> None:
     path = write_dicom(tmp_path / "x.dcm", DEEP, PatientID=" 007 ", ViewPosition="PA")
-    assert read_tags(path) == DicomTags("007", "PA")
-    assert read_tags(write_dicom(tmp_path / "y.dcm", DEEP, PatientID=None)) == DicomTags()
+    assert (read_tags(path).patient_id, read_tags(path).view) == ("007", "PA")
+    assert read_tags(write_dicom(tmp_path / "y.dcm", DEEP, PatientID=None)).patient_id == ""
     path.write_bytes(b"no header")
-    assert read_tags(path) == DicomTags()
-    assert read_tags(tmp_path / "missing.dcm") == DicomTags()
+    assert read_tags(path) == NOT_DICOM
+    assert read_tags(tmp_path / "missing.dcm") == NOT_DICOM
 
 
 @pytest.fixture
@@ -199,7 +200,7 @@ def test_a_table_and_the_patients_option_take_precedence_over_headers(folder: Pa
     (folder / "labels.csv").write_text("image,label,patient_id,view\na/1.dcm,x,mine,PA\na/2.DICOM,y,,\nb/3.dcm,y,,\n")
     table = load_dataset(folder / "labels.csv").table
     assert table[["patient_id", "view"]].to_numpy().tolist() == [["mine", "PA"], ["p1", "AP"], ["p2", "AP"]]
-    assert set(load_dataset(folder, patients=r"\d").table["patient_id"]) == {"1", "2", "3"}
+    assert set(load_dataset(folder, DataOptions(patients=r"\d")).table["patient_id"]) == {"1", "2", "3"}
 
 
 def test_one_patient_id_in_all_files_counts_as_unknown(tmp_path: Path, write_dicom: WriteDicom) -> None:

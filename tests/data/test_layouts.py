@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.files import explain_unusable, walk_images
 from automl_cxr.data.layout_rows import RawTable
 from automl_cxr.data.layouts import LAYOUTS, find_layout
@@ -26,7 +27,7 @@ def facts(raw: RawTable, *names: str) -> list[tuple[str, ...]]:
 
 
 def test_every_layout_has_its_own_name_and_a_description() -> None:
-    assert [layout.name for layout in LAYOUTS] == ["radiography", "split-folders", "nih", "arrays", "csv", "folders"]
+    assert len({layout.name for layout in LAYOUTS}) == len(LAYOUTS)
     assert all(layout.description for layout in LAYOUTS)
 
 
@@ -125,7 +126,7 @@ def test_missing_and_repeated_files_of_a_table_are_reported(write_folders: Write
         "image,label\nx/1.png,a\n./x/1.png,a\nx/2.png,b\nx/3.png,a\nx/3.png,b\nx\\4.png,b\n"
         "x/5.png,a\nx/gone.png,a\nx,a\n,a\nx/2.png,\n"
     )
-    raw = find_layout(root, "csv").read(root)
+    raw = find_layout(root, DataOptions(layout="csv")).read(root)
     assert facts(raw, "image", "label") == [("x/1.png", "a"), ("x/2.png", "b"), ("x/4.png", "b")]
     assert raw.ignored == {
         "x/3.png": "listed more than once in labels.csv, with different entries",
@@ -150,14 +151,15 @@ def test_images_outside_of_the_table_folder_have_absolute_paths(write_folders: W
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"picture,label\n1.png,a\n", "must have a column path|image|filename; received picture, label. Rename"),
+        (b"picture,label\n9.png,a\n", "must have a column path|image|filename; received picture, label. Name it with --path-"),
+        (b"a,b,label\n1.png,1.png,a\n", "received a, b, label; a, b name files. Name it with --path-column"),
         (
-            b"image,diagnosis\n1.png,a\n",
-            "must have a column label|class|finding; received image, diagnosis. Rename one, or name it with --label-column",
+            b"image,what\n1.png,a\n",
+            "label|class|finding, or a column of 0 and 1 for each finding; received image, what. Name the labels with --label-",
         ),
-        (b"", "received no column"),
-        (",".join(map(str, range(14))).encode(), "received 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... (14 columns). Rename"),
-        (b"image,label\n1.png,caf\xe9\n", "must be a CSV file in UTF-8"),
+        (b"image,diagnosis,category\n1.png,a,b\n", "which column contains the labels; '"),
+        (b"", "received no column and no row"),
+        (",".join(map(str, range(14))).encode(), "received 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... (14 columns) and"),
         (b"image,label,split\n1.png,a,fold1\n", "must contain train, valid or test; received 'fold1'"),
         (b"image,label\n8.png,a\n9.png,b\n", "none of 2 images can be used, for example '8.png'"),
     ],
@@ -232,15 +234,15 @@ def test_used_and_other_columns_are_named(write_folders: WriteFolders) -> None:
 def test_the_label_column_of_a_table_can_be_chosen(write_folders: WriteFolders) -> None:
     root = write_folders(["x/1.png", "y/2.png"])
     (root / "labels.csv").write_text("path,label,Second Reader\nx/1.png,a,c\ny/2.png,b,d\n")
-    layout = find_layout(root, label_column=" second reader")
+    layout = find_layout(root, DataOptions(label_column=" second reader"))
     assert (layout.name, facts(layout.read(root), "label")) == ("csv", [("c",), ("d",)])
-    raw = find_layout(root / "labels.csv", "csv", label_column="Second Reader").read(root)
+    raw = find_layout(root / "labels.csv", DataOptions(layout="csv", label_column="Second Reader")).read(root)
     assert facts(raw, "label") == [("c",), ("d",)]
     for data, name in ((root, None), (root / "labels.csv", None), (root / "labels.csv", "csv")):
         with pytest.raises(UnknownNameError, match=r"Unknown label column 'Second'\. Did you mean 'Second Reader'"):
-            find_layout(data, name, label_column="Second").read(data)
+            find_layout(data, DataOptions(layout=name, label_column="Second")).read(data)
     with pytest.raises(UsageError, match="applies to the layouts arrays or csv; received 'label' for the layout 'folders'"):
-        find_layout(root, "folders", label_column="label")
+        find_layout(root, DataOptions(layout="folders", label_column="label"))
 
 
 def test_spaces_around_a_path_are_part_of_it_only_if_the_file_has_them(write_folders: WriteFolders) -> None:
@@ -253,14 +255,15 @@ def test_two_tables_are_refused(write_folders: WriteFolders) -> None:
     root = write_folders(["images/1.png"])
     for name in ("one.csv", "two.csv"):
         (root / name).write_text("image,label\nimages/1.png,a\n")
-    assert find_layout(root).name == "folders"
-    with pytest.raises(DataError, match=r"found one\.csv, two\.csv\. Name the CSV file to use"):
-        find_layout(root, "csv").read(root)
+    with pytest.raises(DataError, match=r"found one\.csv, two\.csv\. Name the table to use with --labels"):
+        find_layout(root).read(root)
+    chosen = DataOptions(labels=str(root / "two.csv"))
+    assert len(find_layout(root, chosen).read(root).rows) == 1
 
 
 def test_the_error_for_an_unknown_layout_suggests_a_name(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'folders'"):
-        find_layout(tmp_path, "folder")
+        find_layout(tmp_path, DataOptions(layout="folder"))
 
 
 def test_the_error_for_a_folder_without_a_layout_lists_all_layouts(tmp_path: Path) -> None:

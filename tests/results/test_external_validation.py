@@ -14,6 +14,7 @@ from automl_cxr.errors import DataError, UsageError
 from automl_cxr.results import external_validation
 from automl_cxr.results.evaluation import evaluate
 from automl_cxr.results.external_validation import open_sites, predict_site
+from automl_cxr.scoring.confusion import confusion_matrix, f1_per_class
 from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.study.image_hashes import HASHES_FILE
 
@@ -72,19 +73,32 @@ def test_sites_that_do_not_match_the_study_are_refused(finished, hospital, phant
     (mixed / "metadata.csv").unlink(missing_ok=True)
     with pytest.raises(DataError, match=r"1 of 31 images of mixed are identical .*, such as normal/renamed\.png"):
         finished.leaderboard(external=[mixed])
-    incomplete = tmp_path / "lacking"
-    shutil.copytree(hospital, incomplete)
-    shutil.rmtree(incomplete / "normal")
-    (incomplete / "metadata.csv").unlink(missing_ok=True)
-    with pytest.raises(DataError, match="lacking lacks normal"):
-        finished.leaderboard(external=[incomplete])
-    shutil.copytree(hospital / "normal", incomplete / "healthy")
-    with pytest.raises(DataError, match="lacks normal and has healthy"):
-        finished.leaderboard(external=[incomplete])
     with pytest.raises(UsageError, match="Rename one"):
         finished.leaderboard(external=[hospital, hospital])
     with pytest.raises(DataError, match="must exist"):
         finished.leaderboard(external=[tmp_path / "nowhere"])
+
+
+def test_a_site_with_a_part_of_the_classes_is_scored_on_them(finished, hospital, tmp_path):
+    for name, other in (("normal", "healthy"), ("effusion", "effusion"), ("opacity", "other")):
+        shutil.copytree(hospital / name, tmp_path / "clinic" / other)
+    options = {"external": [tmp_path / "clinic"], "class_map": "healthy=normal,other=", "n_resamples": 20}
+    table = finished.leaderboard(metric="recall_opacity", **options)
+    row = table[table["has_model"]].iloc[0]
+    site = external_validation.open_sites([tmp_path / "clinic"], options["class_map"])[0].for_study(finished._store)
+    predictions = predict_site(finished._store, site)[row["trial"]]
+    assert len(predictions) == 20
+    scores = [METRICS[name].function(predictions.labels, predictions.probabilities, 1) for name in ("accuracy", "fnfr")]
+    assert [row["clinic:accuracy"], row["clinic:fnfr"]] == scores
+    present = [predictions.classes.index(name) for name in ("effusion", "normal")]
+    f1 = f1_per_class(confusion_matrix(predictions.labels, predictions.predicted, 3))[present]
+    assert row["clinic:macro_f1"] == pytest.approx(f1.mean())
+    assert not math.isnan(row["clinic:macro_auc"])
+    assert (row["clinic:n_images"], row["clinic:n_classes"]) == (20, 2)
+    assert math.isnan(row["clinic:recall_opacity"]), "a metric of an absent class"
+    notes = "\n".join(table.attrs["notes"])
+    assert "2 of 3 classes (effusion, normal; none of opacity)" in notes
+    assert "10 of 30 images of clinic (other) are not used" in notes
 
 
 class TestOwnImages:

@@ -140,6 +140,24 @@ def test_kappa_and_specificity_by_hand() -> None:
     assert specificity_per_class(agreeing).tolist() == [0.6, 0.8]
 
 
+def test_means_over_the_classes_that_have_images() -> None:
+    """Absent classes do not lower the means, and predictions of them are errors of the true class, as in scikit-learn."""
+    predictions = draw(200, 4, seed=3)
+    predictions = predictions.take(predictions.labels != 1)
+    labels, present = predictions.labels, [0, 2, 3]
+    rows = metrics_for(predictions.classes, present=present)
+    score = {name: row.function(labels, predictions.probabilities, None) for name, row in rows.items()}
+    assert score["macro_f1"] == pytest.approx(
+        sklearn.metrics.f1_score(labels, predictions.predicted, labels=present, average="macro")
+    )
+    areas = [sklearn.metrics.roc_auc_score(labels == number, predictions.probabilities[:, number]) for number in present]
+    assert score["macro_auc"] == pytest.approx(np.mean(areas))
+    assert not any(name.endswith(f"_{predictions.classes[1]}") for name in rows)
+    weights = np.ones((len(labels), 1), dtype=np.float32)
+    weighted = rows["macro_auc"].score_weighted(labels, predictions.probabilities, weights, None)
+    assert weighted == pytest.approx(score["macro_auc"])
+
+
 def test_auc_is_undefined_without_one_of_the_classes() -> None:
     predictions = draw(50, 3, 0)
     assert np.isnan(score_predictions(predictions.take(predictions.labels != 1))["macro_auc"])

@@ -9,6 +9,7 @@ import pytest
 import automl_cxr
 from automl_cxr import cli
 from automl_cxr.api.keywords import with_keywords
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.study.option_fields import Scope, options_of
 from automl_cxr.study.options import SearchOptions, SpliceOptions, study_file_keys
@@ -120,3 +121,9 @@ def test_typed_options_take_precedence_over_a_study_file(tmp_path):
         assert (params["batch_trials"], params["trials"], params["objective"]) == (3, 7, ("macro_f1", "parameters"))
     assert cli.search.make_context("search", ["--together", "5", "--study", str(path)]).params["batch_trials"] == 5
     assert cli.search.make_context("search", ["--study", str(path), "--together", "5"]).params["batch_trials"] == 5
+
+
+def test_the_choices_of_reading_data_are_options_with_the_same_names():
+    settings = {option.name: option.setting for option in options_of(SearchOptions)}
+    assert {name: settings[name] for name in DataOptions.names()} == {name: name for name in DataOptions.names()}
+    assert set(DataOptions.names()) <= {option.name for option in options_of(SpliceOptions)}

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from automl_cxr.data.arrays import split_row
 from automl_cxr.data.audit.record import Audit
 from automl_cxr.data.dataset import Dataset
-from automl_cxr.errors import UsageError
+from automl_cxr.data.normal_form import check_files, path_for_table
 
 CHANGES_COLUMNS = ("image", "change", "reason")
 _PART_PRIORITY = ("test", "valid", "train", "")
@@ -46,10 +45,7 @@ def clean_table(dataset: Dataset, audit: Audit, *, beside: Path) -> CleanedTable
     Raises:
         UsageError: The images are rows of arrays, which a table of files cannot name.
     """
-    if any(split_row(image)[1] is not None for image in dataset.table["image"]):
-        raise UsageError(
-            "A cleaned table needs image files; received rows of arrays. Remove the rows from the CSV file of the array."
-        )
+    check_files(list(dataset.table["image"]))
     rows = dataset.table.set_index("image", drop=False)
     dropped = {image: f"cannot be read: {reason}" for image, reason in audit.unreadable.items()}
     for copies in _duplicate_groups(audit):
@@ -62,7 +58,7 @@ def clean_table(dataset: Dataset, audit: Audit, *, beside: Path) -> CleanedTable
         changes.append((image, "moved", f"from {row['split']} to {part}, which has most images of patient {row['patient_id']}"))
     table = pd.DataFrame(
         {
-            "path": [_path_for_table(dataset.root / image, beside) for image in remaining["image"]],
+            "path": [path_for_table(dataset.root / image, beside) for image in remaining["image"]],
             "label": remaining["label"].to_numpy(),
             "patient_id": _patients_for_table(dataset, remaining),
             "split": [moved.get(image, part) for image, part in zip(remaining["image"], remaining["split"], strict=True)],
@@ -108,14 +104,3 @@ def _move_patients(rows: pd.DataFrame) -> Mapping[str, str]:
             target = min(counts.index, key=lambda part: (-counts[part], _PART_PRIORITY.index(part)))
             moved |= dict.fromkeys(images.index[images["split"] != target], str(target))
     return moved
-
-
-def _path_for_table(file: Path, beside: Path) -> str:
-    """Return the path of a file for the table: relative if it is below the folder.
-
-    A path that a spreadsheet could interpret as a formula, or that begins with a space, begins with ``./``.
-    """
-    if not file.is_relative_to(beside):
-        return file.as_posix()
-    relative = file.relative_to(beside).as_posix()
-    return f"./{relative}" if relative.startswith(("=", "+", "-", "@", "\t", "\r", " ")) else relative

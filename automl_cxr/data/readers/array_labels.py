@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from automl_cxr.data.arrays import name_rows
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.files import IMAGE_SUFFIXES
-from automl_cxr.data.layout_rows import ImageRow, RawTable, parse_part
+from automl_cxr.data.layout_rows import ImageRow, RawTable, UsedTable, parse_part
+from automl_cxr.data.readers.findings import finding_columns, from_columns, from_texts, settle_labels
 from automl_cxr.data.table_columns import (
     COLUMN_NAMES,
     Columns,
@@ -37,19 +39,28 @@ class _Columns:
     """Position of each column in a line.
 
     Attributes:
-        positions: Position by standard column name; always includes ``label``.
+        positions: Position by standard column name; includes ``label`` unless there are columns of findings.
         is_index_named: Whether the column ``index`` has the name of an index or no name. If not, it may not be an index.
         index_name: Name of the column ``index``; empty if it has none, or one that pandas generated.
+        findings: Positions of the columns of findings, if there is no label column.
     """
 
     positions: Mapping[str, int]
     is_index_named: bool
     index_name: str
+    findings: tuple[int, ...] = ()
 
     def fields(self, rows: Lines, column: str) -> list[str]:
         """Return the fields of a column; empty strings if there is no such column."""
         position = self.positions.get(column)
         return ["" if position is None else row[position] for row in rows]
+
+    def describe(self, header: Sequence[str]) -> dict[str, str]:
+        """Return the name of the column of each use, for the user."""
+        named = {role: header[place] if header else f"column {place + 1}" for role, place in self.positions.items()}
+        if self.findings:
+            named["label"] = f"{len(self.findings)} columns"
+        return named
 
 
 def lists_images(lines: Lines) -> bool:
@@ -86,9 +97,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def label_rows(
-    array: Path, table: Path, lines: Lines, n_images: int, *, part: str, label_column: str | None = None
-) -> RawTable:
+def label_rows(array: Path, table: Path, lines: Lines, n_images: int, *, part: str, options: DataOptions) -> RawTable:
     """Assign the rows of a table to the images of an array.
 
     Args:
@@ -97,31 +106,51 @@ def label_rows(
         lines: All lines of the table, in which ``split_header`` finds as many rows as images.
         n_images: Number of images in the array.
         part: "train", "valid" or "test" for all rows; "" to use the split column.
-        label_column: Name of the label column; by default one of the accepted names, or the only column without another use.
+        options: The label column and the treatment of several findings.
 
     Raises:
-        DataError: There is no label column, the split column contains an unknown part, or the index has unsorted numbers that
-            do not count the images.
+        DataError: There is no label column, images have several findings and none is chosen, the split column contains an
+            unknown part, or the index has unsorted numbers that do not count the images.
         UnknownNameError: There is no column ``label_column``.
     """
-    split = split_header(lines, n_images, label_column)
+    split = split_header(lines, n_images, options.label_column)
     if split is None:
         raise DataError(
             f"'{table}' must have a row for each of the {n_images} images; received {len(lines)} lines. Correct it."
         )
     header, rows = split
-    columns = _find_columns(header, rows, table, label_column)
+    columns = _find_columns(header, rows, table, options.label_column)
     image_numbers, index_notes = _match_rows_to_images(columns, rows, table)
     names = name_rows(array.name, n_images)
-    labels, patients, parts, views = (columns.fields(rows, name) for name in ("label", "patient_id", "split", "view"))
+    patients, parts, views = (columns.fields(rows, name) for name in ("patient_id", "split", "view"))
+    names_of: Sequence[str] = ()
+    if columns.findings:
+        names_of = header or [f"class {position}" for position in range(len(rows[0]))]
+        findings = from_columns({names_of[place]: [row[place] for row in rows] for place in columns.findings})
+    else:
+        findings = from_texts([_normalise_number(text) for text in columns.fields(rows, "label")])
+    settled = settle_labels(findings, options, table.name, columns=[names_of[place] for place in columns.findings])
     labelled = tuple(
-        ImageRow(names[number], _normalise_number(label), patient, part or parse_part(split_name, table.name), view)
-        for number, label, patient, split_name, view in zip(image_numbers, labels, patients, parts, views, strict=True)
+        ImageRow(names[number], label, patient, part or parse_part(split_name, table.name), view)
+        for number, label, patient, split_name, view in zip(image_numbers, settled.labels, patients, parts, views, strict=True)
         if label
     )
-    used = [header[position] for _, position in sorted(columns.positions.items(), key=lambda item: item[1])] if header else []
-    notes = (*index_notes, *_note_unlabelled(n_images - len(labelled), table.name), *describe_columns(table.name, header, used))
-    return RawTable(labelled, notes=notes)
+    places = sorted({*columns.positions.values(), *columns.findings})
+    used = [header[position] for position in places] if header else []
+    n_unlabelled = sum(one.is_unlabelled for one in findings)
+    notes = (
+        *index_notes,
+        *_note_unlabelled(n_unlabelled, table.name),
+        *settled.notes,
+        *describe_columns(table.name, header, used),
+    )
+    return RawTable(
+        labelled,
+        notes=notes,
+        used_tables=(UsedTable(table.name, columns.describe(header), tuple(name for name in header if name not in used)),),
+        n_uncertain=settled.n_uncertain,
+        n_missing=settled.n_missing,
+    )
 
 
 def _find_columns(header: Sequence[str], rows: Lines, table: Path, label_column: str | None) -> _Columns:
@@ -141,9 +170,13 @@ def _find_columns(header: Sequence[str], rows: Lines, table: Path, label_column:
     has_index = n_columns > 1 and 0 not in positions.values() and _is_index(header, [row[0] for row in rows])
     if has_index:
         positions.setdefault("index", 0)
+    findings: tuple[int, ...] = ()
     if "label" not in positions:
+        others = [place for place in range(n_columns) if place not in positions.values() and (not header or header[place])]
+        findings = finding_columns({place: [row[place] for row in rows] for place in others})
+    if "label" not in positions and not findings:
         positions["label"] = _only_other_column(header, n_columns, positions, table)
-    return _Columns(positions, is_named, "" if index_name.lower().startswith("unnamed") else index_name)
+    return _Columns(positions, is_named, "" if index_name.lower().startswith("unnamed") else index_name, findings)
 
 
 def _is_index(header: Sequence[str], fields: Sequence[str]) -> bool:

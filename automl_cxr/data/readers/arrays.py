@@ -14,8 +14,10 @@ from pathlib import Path
 
 from automl_cxr.csv_io import read_lines
 from automl_cxr.data.arrays import ARRAY_SUFFIX, open_images
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.decode import describe_read_failure
 from automl_cxr.data.layout_rows import PART_OF_NAME, RawTable
+from automl_cxr.data.readers.archives import ARCHIVE_SUFFIX, read_label_array, unpack_archive
 from automl_cxr.data.readers.array_labels import Lines, label_rows, lists_images, split_header
 from automl_cxr.errors import DataError, UnreadableImageError
 
@@ -34,6 +36,7 @@ class _Found:
         damaged: The error of each table that cannot be read.
         ignored: The reasons why other files are not used.
         label_column: Name of the label column, if it was chosen.
+        folder: Folder of the arrays, if it is not the data folder.
     """
 
     arrays: Mapping[Path, int]
@@ -41,29 +44,30 @@ class _Found:
     damaged: Mapping[str, DataError]
     ignored: Mapping[str, str]
     label_column: str | None
+    folder: Path | None = None
 
 
 _Pair = tuple[Path, Path]  # an array and its table
 
 
-def recognises(root: Path, label_column: str | None = None) -> bool:
+def recognises(root: Path, options: DataOptions) -> bool:
     """Return whether the root is an array, a table beside an array, or a folder with both."""
-    return root.suffix.casefold() == ARRAY_SUFFIX or bool(_matching_pairs(_find(root, label_column)))
+    return root.suffix.casefold() in (ARRAY_SUFFIX, ARCHIVE_SUFFIX) or bool(_matching_pairs(_find(root, options.label_column)))
 
 
-def read(root: Path, label_column: str | None = None) -> RawTable:
+def read(root: Path, options: DataOptions) -> RawTable:
     """Read the images of one array, or of one array for each part, with their labels.
 
     Args:
         root: An array, a table, or a folder that contains both.
-        label_column: Name of the label column; by default one of the accepted names, or the only column without another use.
+        options: The label column and the treatment of several findings.
 
     Raises:
         DataError: There is no pair of array and table with equal numbers of rows, or the pairs are ambiguous, or a table
             cannot be read or has no clear label column.
         UnknownNameError: A table has no column ``label_column``.
     """
-    found = _find(root, label_column)
+    found = _find(root, options.label_column)
     pairs = pair_up(root, _matching_pairs(found), found)
     labelled = [
         label_rows(
@@ -72,7 +76,7 @@ def read(root: Path, label_column: str | None = None) -> RawTable:
             found.tables[table],
             found.arrays[array],
             part=_part_of(array) if len(pairs) > 1 else "",
-            label_column=label_column,
+            options=options,
         )
         for array, table in pairs
     ]
@@ -80,6 +84,10 @@ def read(root: Path, label_column: str | None = None) -> RawTable:
         rows=tuple(row for one in labelled for row in one.rows),
         ignored={**found.ignored, **{name: str(error) for name, error in found.damaged.items()}},
         notes=(*(note for one in labelled for note in one.notes), *_notes_on_others(found, pairs)),
+        root=found.folder,
+        used_tables=tuple(used for one in labelled for used in one.used_tables),
+        n_uncertain=sum(one.n_uncertain for one in labelled),
+        n_missing=sum(one.n_missing for one in labelled),
     )
 
 
@@ -98,12 +106,19 @@ def _find(root: Path, label_column: str | None) -> _Found:
     tables: dict[Path, Lines] = {}
     damaged: dict[str, DataError] = {}
     ignored: dict[str, str] = {}
+    archives = [path for path in files if path.suffix.casefold() == ARCHIVE_SUFFIX]
+    if len(archives) == 1 and not any(path.suffix.casefold() == ARRAY_SUFFIX for path in files):
+        return _find_in_archive(archives[0], label_column)
     for path in files:
         if path.suffix.casefold() == ARRAY_SUFFIX:
             try:
                 arrays[path] = len(open_images(path))
             except UnreadableImageError as error:
-                ignored[path.name] = str(error)
+                labels = read_label_array(path)
+                if labels is None:
+                    ignored[path.name] = str(error)
+                else:
+                    tables[path] = labels
             except OSError as error:
                 ignored[path.name] = describe_read_failure(error)
     for path in files if arrays else ():  # tables are read only if there is an array
@@ -116,6 +131,18 @@ def _find(root: Path, label_column: str | None) -> _Found:
             if lines and not lists_images(lines):
                 tables[path] = lines
     return _Found(arrays, tables, damaged, ignored, label_column)
+
+
+def _find_in_archive(archive: Path, label_column: str | None) -> _Found:
+    """Find the arrays of an .npz file, whose images are unpacked into the cache."""
+    try:
+        folder, labels = unpack_archive(archive)
+    except UnreadableImageError as error:
+        return _Found({}, {}, {}, {archive.name: str(error)}, label_column)
+    except OSError as error:
+        return _Found({}, {}, {}, {archive.name: describe_read_failure(error)}, label_column)
+    arrays = {path: len(open_images(path)) for path in sorted(folder.glob(f"*{ARRAY_SUFFIX}"))}
+    return _Found(arrays, {folder / name: lines for name, lines in labels.items()}, {}, {}, label_column, folder)
 
 
 def _matching_pairs(found: _Found) -> list[_Pair]:
@@ -143,8 +170,8 @@ def pair_up(root: Path, matching: Sequence[_Pair], found: _Found) -> list[_Pair]
         counts += [f"{path.name} has {len(lines)} lines" for path, lines in found.tables.items()]
         counts += [f"{name} is {reason}" for name, reason in found.ignored.items()]
         raise DataError(
-            "The layout 'arrays' needs a .npy array of images beside a CSV file with one row for each image; found in "
-            f"'{root}': {', '.join(counts) or 'neither'}. Make the numbers equal, or name the array or the table to use."
+            "The layout 'arrays' needs a .npy array of images beside a table or array of labels with one row for each image; "
+            f"found in '{root}': {', '.join(counts) or 'neither'}. Make the numbers equal, or name the array or table to use."
         )
     uses = Counter(path for pair in matching for path in pair)
     pairs = [pair for pair in matching if max(uses[path] for path in pair) == 1 or _name_of(pair[0]) == _name_of(pair[1])]

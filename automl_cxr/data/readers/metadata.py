@@ -26,7 +26,7 @@ def join_metadata(root: Path, found: RawTable) -> RawTable:
         return found
     columns, records = read_table(path)
     if "image" not in columns:
-        names = "|".join(COLUMN_NAMES["image"])
+        names = "|".join(COLUMN_NAMES["image"][:3])
         return replace(found, notes=(*found.notes, f"{METADATA_NAME} has no column {names} and is not used."))
     listed = _by_image(root, records)
     rows = tuple(_with_metadata(row, listed.get(row.image, {})) for row in found.rows)

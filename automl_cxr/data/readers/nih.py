@@ -7,12 +7,14 @@ the header.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from automl_cxr.csv_io import read_header
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.files import visible_folders, walk_images
-from automl_cxr.data.layout_rows import ImageRow, RawTable
+from automl_cxr.data.layout_rows import ImageRow, RawTable, UsedTable
+from automl_cxr.data.readers.findings import from_texts, settle_labels
 from automl_cxr.data.table_columns import Columns, read_columns, read_table
 from automl_cxr.errors import DataError
 
@@ -21,20 +23,23 @@ _COLUMNS: Columns = {
     "label": ("finding labels",),
     "patient_id": ("patient id",),
     "view": ("view position",),
+    "split": (),
 }
 _LISTS = {"train_val_list.txt": "train", "test_list.txt": "test"}  # the validation part is made from train
-_LABEL_SEPARATOR = "|"
+_TABLES = ("Data_Entry*.csv", "sample_labels.csv")
 
 
-def recognises(root: Path) -> bool:
+def recognises(root: Path, _options: DataOptions) -> bool:
     """Return whether the root is a label table of ChestX-ray14, or a folder with such a table and image folders."""
     if not root.is_dir():
         return _is_entry_table(root)
-    return any(folder.name.casefold().startswith("images") for folder in visible_folders(root)) and bool(_entry_tables(root))
+    return any(folder.name.casefold().startswith(("images", "sample")) for folder in visible_folders(root)) and bool(
+        _entry_tables(root)
+    )
 
 
 def _entry_tables(root: Path) -> list[Path]:
-    return [path for path in sorted(root.glob("Data_Entry*.csv")) if _is_entry_table(path)]
+    return [path for pattern in _TABLES for path in sorted(root.glob(pattern)) if _is_entry_table(path)]
 
 
 def _is_entry_table(path: Path) -> bool:
@@ -44,14 +49,16 @@ def _is_entry_table(path: Path) -> bool:
         return False
 
 
-def read(root: Path) -> RawTable:
-    """Read the listed images that are on disk and have exactly one label.
+def read(root: Path, options: DataOptions) -> RawTable:
+    """Read the listed images that are on disk.
 
     Raises:
-        DataError: There is no label table, or more than one; or none of its images is on disk.
+        DataError: There is no label table, or more than one; none of its images is on disk; or images have several findings and
+            none is chosen.
+        UnknownNameError: The chosen finding does not exist.
     """
     table = _only_entry_table(root)
-    records = read_table(table, _COLUMNS, empty_last_name=True)[1]
+    columns, records = read_table(table, _COLUMNS, empty_last_name=True)
     listed = {record["image"].strip(): record for record in records if record["image"]}
     path_of, ignored = _find_images(table.parent)
     present = [name for name in listed if name in path_of]
@@ -60,13 +67,26 @@ def read(root: Path) -> RawTable:
             f"The images in '{table}' must be in folders beside it, with the names in the column Image Index; found none "
             f"of {len(listed)}, such as '{next(iter(listed), '')}'. Unpack the images there."
         )
-    single = [name for name in present if _is_single(listed[name]["label"])]
+    settled = settle_labels(from_texts([listed[name]["label"] for name in present]), options, table.name)
     part_of = _read_lists(table.parent)
-    rows = tuple(_row(path_of[name], listed[name], part_of.get(name, "")) for name in single)
-    notes = [*_notes(table.name, listed, path_of, present)]
+    rows = tuple(
+        _row(path_of[name], label, listed[name], part_of.get(name, ""))
+        for name, label in zip(present, settled.labels, strict=True)
+        if label
+    )
+    notes = [*_notes(table.name, listed, path_of, present), *settled.notes]
     if part_of and part_of.keys().isdisjoint(present):
         notes.append(f"None of the images is in {' or '.join(_LISTS)}, so a split is made.")
-    return RawTable(rows, ignored, tuple(notes))
+    unused = [name.strip() for name in read_header(table) if name not in columns.values() and name.strip()]
+    used = UsedTable(table.name, {role: name.strip() for role, name in columns.items()}, tuple(unused))
+    return RawTable(
+        rows,
+        ignored,
+        tuple(notes),
+        used_tables=(used,),
+        n_uncertain=settled.n_uncertain,
+        n_missing=settled.n_missing,
+    )
 
 
 def _only_entry_table(root: Path) -> Path:
@@ -101,8 +121,8 @@ def _read_lists(folder: Path) -> dict[str, str]:
     return part_of
 
 
-def _row(path: str, record: Mapping[str, str], part: str) -> ImageRow:
-    return ImageRow(path, record["label"], record.get("patient_id", ""), part, record.get("view", ""))
+def _row(path: str, label: str, record: Mapping[str, str], part: str) -> ImageRow:
+    return ImageRow(path, label, record.get("patient_id", ""), part, record.get("view", ""))
 
 
 def _notes(
@@ -112,12 +132,6 @@ def _notes(
         yield f"{len(listed) - len(present)} of {len(listed)} images in {table} are not on disk."
     if len(present) < len(path_of):
         yield f"{len(path_of) - len(present)} of {len(path_of)} images on disk are not listed in {table} and are not used."
-    kinds = Counter(bool(listed[name]["label"]) for name in present if not _is_single(listed[name]["label"]))
-    if kinds[True]:
-        yield f"{kinds[True]} of {len(present)} images have several labels and are not used: an image needs exactly one label."
-    if kinds[False]:
-        yield f"{kinds[False]} of {len(present)} images have no label in {table} and are not used."
-
-
-def _is_single(label: str) -> bool:
-    return bool(label) and _LABEL_SEPARATOR not in label
+    n_unlabelled = sum(not listed[name]["label"] for name in present)
+    if n_unlabelled:
+        yield f"{n_unlabelled} of {len(present)} images have no label in {table} and are not used."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.files import visible_folders
 from automl_cxr.data.layout_rows import PART_OF_NAME, ImageRow, RawTable
 from automl_cxr.data.readers.folders import keep_folder_split, walk_root
@@ -13,7 +14,7 @@ _IMAGES = "images"
 _MASK = "mask"  # in the name of a folder of masks: masks, "lung masks", "infection masks"
 
 
-def recognises(root: Path) -> bool:
+def recognises(root: Path, _options: DataOptions) -> bool:
     """Return whether at least two class folders contain a folder of images, and one of them a folder of masks."""
     return any(_are_class_folders(visible_folders(folder)) for folder in (root, *_part_folders(root)))
 
@@ -31,7 +32,7 @@ def _is_mask_folder(folder: str) -> bool:
     return _MASK in folder.casefold()
 
 
-def read(root: Path) -> RawTable:
+def read(root: Path, _options: DataOptions | None = None) -> RawTable:
     """Read the images of each class folder, without the masks, which show only the outline of the lungs.
 
     Raises:

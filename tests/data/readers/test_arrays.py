@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from automl_cxr.data.cache import decode_dataset
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data.layouts import find_layout
 from automl_cxr.errors import DataError, UnknownNameError
@@ -122,12 +124,12 @@ def test_an_index_may_count_from_0_or_1(write_array: WriteArray, first: int) -> 
 
 def test_texts_patients_parts_and_missing_labels_are_read(write_array: WriteArray) -> None:
     root = write_array(n_images=5, sides=(8, 8))
-    rows = ["normal,007,train,PA", "NA,1E5,test,AP", ",p,train,", "1.50,p,,", "07,p,val,"]
+    rows = ["normal,007,train,PA", "x NA,1E5,test,AP", ",p,train,", "1.50,p,,", "07,p,val,"]
     (root / "labels.csv").write_text(lines("finding,patient_id,split,view", *rows))
-    dataset = load_dataset(root)
+    dataset = load_dataset(root, DataOptions(layout="arrays"))
     assert dataset.table.drop(columns="image").to_numpy().tolist() == [
         ["normal", "007", "train", "PA"],
-        ["NA", "1E5", "test", "AP"],
+        ["x NA", "1E5", "test", "AP"],
         ["1.50", "p", "train", ""],
         ["07", "p", "valid", ""],
     ]
@@ -137,14 +139,14 @@ def test_texts_patients_parts_and_missing_labels_are_read(write_array: WriteArra
 def test_the_label_column_is_a_known_name_or_the_only_other_column_or_chosen(write_array: WriteArray) -> None:
     root = write_array()
     rows = [f"{row},{label},{60 + row}" for row, label in enumerate(LABELS)]
-    (root / "labels.csv").write_text(lines("index,diagnosis,age", *rows))
-    with pytest.raises(DataError, match=r"must be in a column label\|.* received diagnosis, age\. Name it with --label"):
+    (root / "labels.csv").write_text(lines("index,reading,age", *rows))
+    with pytest.raises(DataError, match=r"must be in a column label\|.* received reading, age\. Name it with --label"):
         load_dataset(root)
-    chosen = load_dataset(root, label_column="Diagnosis")
+    chosen = load_dataset(root, DataOptions(label_column="Reading"))
     assert list(chosen.table["label"]) == IN_ORDER
-    assert chosen.notes[0] == "labels.csv: columns used: index, diagnosis; not used: age."
-    with pytest.raises(UnknownNameError, match=r"Unknown label column 'diagnoses'\. Did you mean 'diagnosis'"):
-        load_dataset(root, label_column="diagnoses")
+    assert chosen.notes[0] == "labels.csv: columns used: index, reading; not used: age."
+    with pytest.raises(UnknownNameError, match=r"Unknown label column 'readings'\. Did you mean 'reading'"):
+        load_dataset(root, DataOptions(label_column="readings"))
     (root / "labels.csv").write_text(
         lines("diagnosis,patient_id,index", *(f"{label},p,{row}" for row, label in enumerate(LABELS)))
     )
@@ -166,7 +168,7 @@ def test_a_header_is_never_read_as_a_label(write_array: WriteArray) -> None:
     root = write_array()
     (root / "labels.csv").write_text(lines("diagnosis", *LABELS[1:]))
     with pytest.raises(DataError, match=r"images\.npy has 12 images, labels\.csv has 12 lines"):
-        find_layout(root, "arrays").read(root)
+        find_layout(root, DataOptions(layout="arrays")).read(root)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +203,7 @@ def test_a_label_is_never_read_as_a_header(write_array: WriteArray) -> None:
     root = write_array()
     (root / "labels.csv").write_text(lines(*LABELS, 1))
     with pytest.raises(DataError, match=r"images\.npy has 12 images, labels\.csv has 13 lines\. Make the numbers equal"):
-        find_layout(root, "arrays").read(root)
+        find_layout(root, DataOptions(layout="arrays")).read(root)
 
 
 def test_a_header_with_unknown_names_is_a_header(write_array: WriteArray) -> None:
@@ -266,7 +268,7 @@ def test_ambiguous_pairs_are_refused_unless_a_file_is_named(write_array: WriteAr
 
 def test_the_error_for_an_array_without_a_table_names_the_table(write_array: WriteArray) -> None:
     root = write_array()
-    with pytest.raises(DataError, match=r"needs a \.npy array of images beside a CSV file .* images\.npy has 12 images"):
+    with pytest.raises(DataError, match=r"needs a \.npy array of images beside a table .* images\.npy has 12 images"):
         load_dataset(root / "images.npy")
     with pytest.raises(DataError, match="must follow a known layout"):
         load_dataset(root)
@@ -288,3 +290,49 @@ def test_arrays_in_class_folders_are_not_images(write_array: WriteArray, write_i
     (root / "images.npy").rename(root / "a" / "images.npy")
     dataset = load_dataset(root)
     assert (dataset.layout, list(dataset.table["image"])) == ("folders", ["a/1.png", "b/2.png"])
+
+
+@pytest.mark.parametrize("labels", [[0, 1] * 6, [[0], [1]] * 6, [[1, 0], [0, 1]] * 6, [0.0, 1.0] * 6])
+def test_labels_may_be_an_array(write_array: WriteArray, labels: list[object]) -> None:
+    root = write_array("X_train.npy")
+    write_array("X_test.npy")
+    for part in ("train", "test"):
+        np.save(root / f"y_{part}.npy", np.array(labels))
+    dataset = load_dataset(root)
+    names = ("class 0", "class 1") if np.ndim(labels) == 2 and np.shape(labels)[1] == 2 else ("0", "1")
+    assert dataset.classes == names
+    assert dataset.table["split"].value_counts().to_dict() == {"train": 12, "test": 12}
+    assert list(dataset.table["label"]) == list(names) * 12
+
+
+def test_an_archive_of_images_and_labels_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOML_CXR_CACHE", str(tmp_path / "cache"))
+    sizes = {"train": 6, "val": 4, "test": 4}
+    pixels = np.random.default_rng(0)
+    images = {f"{part}_images": pixels.integers(0, 256, (n, 28, 28), np.uint8) for part, n in sizes.items()}
+    labels = {f"{part}_labels": (np.arange(n) % 2)[:, None] for part, n in sizes.items()}
+    np.savez_compressed(tmp_path / "pneumoniamnist.npz", **images, **labels)
+    for root in (tmp_path / "pneumoniamnist.npz", tmp_path):
+        dataset = load_dataset(root)
+        assert (dataset.layout, dataset.classes) == ("arrays", ("0", "1"))
+        assert dataset.table["split"].value_counts().to_dict() == {"train": 6, "valid": 4, "test": 4}
+        assert decode_dataset(dataset.root, list(dataset.table["image"]), 16).unreadable == {}
+    several = {f"{part}_labels": np.eye(14, dtype=int)[:n] + np.eye(14, k=1, dtype=int)[:n] for part, n in sizes.items()}
+    np.savez(tmp_path / "pneumoniamnist.npz", **images, **several)
+    with pytest.raises(DataError, match="--finding 'class 1'"):
+        load_dataset(tmp_path)
+    assert load_dataset(tmp_path, DataOptions(finding="class 1")).table["label"].value_counts()["class 1"] == 6
+    (tmp_path / "pneumoniamnist.npz").write_bytes(b"text")
+    with pytest.raises(DataError, match=r"pneumoniamnist\.npz is not an archive of numbers"):
+        load_dataset(tmp_path / "pneumoniamnist.npz")
+
+
+def test_columns_of_0_and_1_are_classes_or_findings(write_array: WriteArray) -> None:
+    root = write_array()
+    (root / "labels.csv").write_text(lines("Normal,Pneumonia", *(f"{n % 2},{1 - n % 2}" for n in range(12))))
+    assert load_dataset(root).table["label"].value_counts().to_dict() == {"Normal": 6, "Pneumonia": 6}
+    (root / "labels.csv").write_text(lines("Mass,Nodule,Edema", *(f"{n % 2},{n % 3 // 2},0" for n in range(12))))
+    with pytest.raises(DataError, match=r"--finding 'Mass'"):
+        load_dataset(root)
+    chosen = load_dataset(root, DataOptions(finding="Nodule"))
+    assert chosen.table["label"].value_counts().to_dict() == {"no Nodule": 8, "Nodule": 4}

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data.layouts import find_layout
 from automl_cxr.data.split import split_dataset
-from automl_cxr.errors import DataError
+from automl_cxr.errors import DataError, UnknownNameError
 
 WriteFolders = Callable[..., Path]
 FOUR = ["No Finding", "Infiltration", "Atelectasis", "Effusion"]
@@ -18,6 +19,13 @@ HEADER = (
 )
 
 
+SEVERAL = (
+    "images have several findings, none or an uncertain one in Data_Entry_2017.csv and are not used: an image needs exactly "
+    "one label."
+)
+SINGLE = DataOptions(classes=["Mass", "No Finding"])
+
+
 def write_table(root: Path, labels: dict[str, str], name: str = "Data_Entry_2017.csv") -> Path:
     lines = [f"{image},{label},000,{image[:8]},060Y,M,AP,2500,2048,0.171,0.171\r\n" for image, label in labels.items()]
     (root / name).write_bytes((HEADER + "".join(lines)).encode())
@@ -25,7 +33,7 @@ def write_table(root: Path, labels: dict[str, str], name: str = "Data_Entry_2017
 
 
 def test_the_sample_has_sixteen_images_of_the_four_classes(test_data: Path) -> None:
-    dataset = load_dataset(test_data / "data" / "nih_sample", classes=FOUR)
+    dataset = load_dataset(test_data / "data" / "nih_sample", DataOptions(classes=FOUR))
     assert dataset.layout == "nih"
     assert dataset.table["label"].value_counts().to_dict() == {
         "No Finding": 6,
@@ -36,7 +44,7 @@ def test_the_sample_has_sixteen_images_of_the_four_classes(test_data: Path) -> N
     row = dataset.table.set_index("image").iloc[0]
     assert row.name == f"images/{row['patient_id']}_{row.name[-7:-4]}.png"
     assert set(dataset.table["view"]) <= {"PA", "AP"}
-    assert dataset.notes == ("5 of 24 images have several labels and are not used: an image needs exactly one label.",)
+    assert dataset.notes == (f"5 of 24 {SEVERAL}",)
     assert dataset.ignored == {}
 
 
@@ -55,7 +63,7 @@ def download(write_folders: WriteFolders) -> Path:
 
 
 def test_folders_table_and_lists_are_one_data_set(download: Path) -> None:
-    dataset = load_dataset(download)
+    dataset = load_dataset(download, SINGLE)
     assert dataset.layout == "nih"
     assert len(dataset.table) == 13
     table = dataset.table.set_index("image")
@@ -63,12 +71,28 @@ def test_folders_table_and_lists_are_one_data_set(download: Path) -> None:
     assert table["split"].value_counts().to_dict() == {"train": 11, "test": 2}
     assert dataset.notes[:2] == (
         "2 of 16 images in Data_Entry_2017.csv are not on disk.",
-        "1 of 14 images have several labels and are not used: an image needs exactly one label.",
+        f"1 of 14 {SEVERAL}",
     )
 
 
+def test_several_findings_need_a_choice(download: Path) -> None:
+    with pytest.raises(DataError, match=r"14 images with findings in Data_Entry_2017\.csv, 1 of them with .*--finding 'Mass'"):
+        load_dataset(download)
+    dataset = load_dataset(download, DataOptions(finding="mass"))
+    assert dataset.table["label"].value_counts().to_dict() == {"no Mass": 8, "Mass": 6}
+    with pytest.raises(UnknownNameError, match=r"Unknown finding 'Masses'\. Did you mean 'Mass'"):
+        load_dataset(download, DataOptions(finding="Masses"))
+
+
+def test_the_sample_on_kaggle_has_the_same_layout(write_folders: WriteFolders) -> None:
+    root = write_folders([f"sample/images/{n:08d}_000.png" for n in range(4)], "kaggle")
+    write_table(root, {f"{n:08d}_000.png": ("Mass", "No Finding")[n % 2] for n in range(4)}, "sample_labels.csv")
+    dataset = load_dataset(root)
+    assert (dataset.layout, len(dataset.table), dataset.patients_known) == ("nih", 4, True)
+
+
 def test_the_validation_part_is_made_from_training_patients(download: Path) -> None:
-    dataset = load_dataset(download)
+    dataset = load_dataset(download, SINGLE)
     split = split_dataset(dataset, list(dataset.table["image"]), valid_fraction=0.3)
     assert split.origin == "given, valid made"
     assert {image[-16:-8] for image in split.test} == {"00000006"}
@@ -78,7 +102,7 @@ def test_the_validation_part_is_made_from_training_patients(download: Path) -> N
 def test_images_missing_from_the_table_are_counted(download: Path, write_image: Callable[..., Path]) -> None:
     write_image(download / "images_001" / "images" / "99999999_000.png")
     write_image(download / "images_002" / "00000000_000.png")
-    raw = find_layout(download).read(download)
+    raw = find_layout(download, SINGLE).read(download)
     assert "1 of 15 images on disk are not listed in Data_Entry_2017.csv and are not used." in raw.notes
     assert raw.ignored == {
         "images_002/00000000_000.png": "another file of the same name is used, images_001/images/00000000_000.png"
@@ -88,7 +112,7 @@ def test_images_missing_from_the_table_are_counted(download: Path, write_image: 
 def test_lists_that_name_no_image_are_reported(download: Path) -> None:
     for name in ("train_val_list.txt", "test_list.txt"):
         (download / name).write_text("images/" + (download / name).read_text().replace("\n", "\nimages/"))
-    dataset = load_dataset(download)
+    dataset = load_dataset(download, SINGLE)
     assert "None of the images is in train_val_list.txt or test_list.txt, so a split is made." in dataset.notes
     assert set(dataset.table["split"]) == {""}
 
@@ -96,7 +120,7 @@ def test_lists_that_name_no_image_are_reported(download: Path) -> None:
 def test_an_image_on_both_lists_is_in_the_test_part(download: Path) -> None:
     with (download / "test_list.txt").open("a") as file:
         file.write("\n00000001_000.png\n")
-    table = load_dataset(download).table.set_index("image")
+    table = load_dataset(download, SINGLE).table.set_index("image")
     assert table.loc["images_002/images/00000001_000.png", "split"] == "test"
 
 
@@ -133,19 +157,19 @@ def test_only_the_last_empty_name_of_the_header_may_lack_a_field(write_folders: 
 def test_two_tables_are_refused(download: Path) -> None:
     write_table(download, {"00000000_000.png": "Mass"}, "Data_Entry_2017_v2020.csv")
     with pytest.raises(DataError, match=r"found Data_Entry_2017\.csv, Data_Entry_2017_v2020\.csv\. Name the CSV file to use"):
-        load_dataset(download)
-    assert len(find_layout(download / "Data_Entry_2017.csv").read(download / "Data_Entry_2017.csv").rows) == 13
+        load_dataset(download, SINGLE)
+    assert len(find_layout(download / "Data_Entry_2017.csv", SINGLE).read(download / "Data_Entry_2017.csv").rows) == 13
 
 
 def test_images_sorted_into_class_folders_are_class_folders(write_folders: WriteFolders) -> None:
     root = write_folders(["sick/00000001_000.png", "well/00000002_000.png"])
     write_table(root, {"00000001_000.png": "Mass", "00000002_000.png": "No Finding"})
     assert find_layout(root).name == "folders"
-    assert {row.label for row in find_layout(root, "nih").read(root).rows} == {"Mass", "No Finding"}
+    assert {row.label for row in find_layout(root, DataOptions(layout="nih")).read(root).rows} == {"Mass", "No Finding"}
 
 
 def test_a_folder_without_such_a_table_is_refused(write_folders: WriteFolders) -> None:
     root = write_folders(["images/1.png"])
     (root / "Data_Entry_2017.csv").write_text("image,label\n1.png,a\n")
     with pytest.raises(DataError, match=r"needs exactly one table .* found none"):
-        find_layout(root, "nih").read(root)
+        find_layout(root, DataOptions(layout="nih")).read(root)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data.layouts import find_layout
 from automl_cxr.errors import DataError
@@ -63,4 +64,4 @@ def test_class_folders_without_this_pattern_are_class_folders(write_folders: Wri
 def test_a_file_is_refused(write_folders: WriteFolders) -> None:
     file = write_folders(["1.png"]) / "1.png"
     with pytest.raises(DataError, match="needs a folder of class folders; received the file"):
-        find_layout(file, "radiography").read(file)
+        find_layout(file, DataOptions(layout="radiography")).read(file)

@@ -1,0 +1,75 @@
+"""The choices with which a data set is read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """How a data set is read. Studies record these values, so that they read their data again in the same way.
+
+    ``study/options.py`` has a field of the same name for each field, which is the option of the command line, of the Python
+    functions and of study files.
+
+    Attributes:
+        layout: Name of a layout; None for the first that recognises the data.
+        classes: The classes to use, in the order of their indices; None for all, sorted.
+        labels: Table of the images and their labels, if it is not found in the data folder.
+        images: Folder of the images that the table lists, if it is not the data folder.
+        path_column: Name of the column of the table that names the images; None for one of the accepted names.
+        label_column: Name of the column that contains the labels; None for one of the accepted names.
+        patient_column: Name of the column that contains the patients; None for one of the accepted names.
+        split_column: Name of the column that contains the parts; None for one of the accepted names.
+        view_column: Name of the column that contains the projections; None for one of the accepted names.
+        label_regex: Regular expression for the label in the path of an image below the data folder: its group "label", else its
+            first group, else the whole match.
+        finding: The finding that is told from all other images, if images may have several.
+        uncertain: What to do with uncertain and missing labels: "drop" (the images are not used), "zeros" (they count as images
+            without the finding) or "ones" (uncertain ones count as images with it, missing ones as images without it).
+        resplit: Whether parts that the data give are not used, so that a split by patient is made.
+        patients: Regular expression for the patient in a path below the root: its group "patient", else its first group, else
+            the whole match. It overrides patients from a table or from DICOM headers.
+        unknown_patients: What to do with images without a patient if others have one: "separate" (each is a patient of its
+            own) or "drop" (they are not used). Without a choice they are separate, and a split refuses more than a few.
+        projections: Projections of the images to use, names of ``projections.PROJECTIONS``; None for all.
+    """
+
+    layout: str | None = None
+    classes: tuple[str, ...] | None = None
+    labels: str | None = None
+    images: str | None = None
+    path_column: str | None = None
+    label_column: str | None = None
+    patient_column: str | None = None
+    split_column: str | None = None
+    view_column: str | None = None
+    label_regex: str | None = None
+    finding: str | None = None
+    uncertain: str = "drop"
+    resplit: bool = False
+    patients: str | None = None
+    unknown_patients: str | None = None
+    projections: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("classes", "projections"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("labels", "images"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, str(Path(getattr(self, name)).expanduser().absolute()))
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """List the names of the choices."""
+        return tuple(field.name for field in dataclasses.fields(DataOptions))
+
+    @classmethod
+    def select(cls, values: Mapping[str, Any]) -> Self:
+        """Select the choices among the values of a larger set of options, such as those of a search."""
+        return cls(**{name: values[name] for name in cls.names() if values.get(name) is not None})

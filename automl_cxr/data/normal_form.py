@@ -1,0 +1,50 @@
+"""The normal form of a data set: a table with the columns path, label, patient_id, split and view."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from automl_cxr.data.arrays import split_row
+from automl_cxr.errors import UsageError
+
+
+def path_for_table(file: Path, beside: Path) -> str:
+    """Return the path of a file for a table: relative if it is below the folder of the table.
+
+    A path that a spreadsheet could interpret as a formula, or that begins with a space, begins with ``./``.
+    """
+    if not file.is_relative_to(beside):
+        return file.as_posix()
+    relative = file.relative_to(beside).as_posix()
+    return f"./{relative}" if relative.startswith(("=", "+", "-", "@", "\t", "\r", " ")) else relative
+
+
+def check_files(images: Sequence[str]) -> None:
+    """Check that images are files, which a table can name.
+
+    Raises:
+        UsageError: The images are rows of arrays.
+    """
+    if any(split_row(image)[1] is not None for image in images):
+        raise UsageError(
+            "A table of images needs image files; received rows of arrays. Use the arrays with their table of labels."
+        )
+
+
+def to_normal_form(root: Path, table: pd.DataFrame, *, beside: Path) -> pd.DataFrame:
+    """Return the table of a data set in the normal form, from which the same images, labels, patients and parts are read.
+
+    Args:
+        root: Folder that the paths of the table are relative to.
+        table: Columns image, label, patient_id ("" where it is unknown), split and view.
+        beside: Folder of the new table.
+
+    Raises:
+        UsageError: The images are rows of arrays.
+    """
+    check_files(list(table["image"]))
+    paths = [path_for_table(root / image, beside) for image in table["image"]]
+    return table.assign(image=paths).rename(columns={"image": "path"})[["path", "label", "patient_id", "split", "view"]]

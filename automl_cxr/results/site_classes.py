@@ -1,0 +1,184 @@
+"""The classes of an external site under the names of a study."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from automl_cxr.csv_io import read_rows
+from automl_cxr.data.dataset import Dataset
+from automl_cxr.errors import DataError, UnknownNameError, UsageError
+from automl_cxr.scoring.metrics import is_normal_name
+
+_SITE_COLUMN, _STUDY_COLUMN = "site", "study"  # of a table of classes
+_MEANS = "macro-F1, macro-AUC and macro average precision"
+
+
+@dataclass(frozen=True)
+class MatchedClasses:
+    """The images of a site whose classes the study has.
+
+    Attributes:
+        dataset: The images, with the study's class names; its classes are those of the study that have images, in their order.
+        notes: Sentences for the user on classes that are absent or not used.
+    """
+
+    dataset: Dataset
+    notes: tuple[str, ...]
+
+
+def load_class_map(classes: Mapping[str, str] | str | Path | None) -> dict[str, str]:
+    """Read which class of a study each class of a site is.
+
+    Args:
+        classes: The study's class by the site's class, as a mapping, as text such as ``COVID-19=covid,No finding=no_finding``,
+            or as a CSV table with the columns ``site`` and ``study``. An empty class of the study stands for images that are
+            not used.
+
+    Raises:
+        UsageError: The text is not of this form, the table does not exist, or a class of the site is named twice.
+        DataError: The table is damaged, or lacks a column.
+    """
+    if classes is None or isinstance(classes, Mapping):
+        return dict(classes or {})
+    text = str(classes)
+    pairs = _read_pairs(Path(text)) if "=" not in text or Path(text).is_file() else _parse_pairs(text)
+    names = [site for site, _ in pairs]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise UsageError(f"--class-map must name each class of a site once; received '{repeated[0]}' twice. Remove one.")
+    return dict(pairs)
+
+
+def _parse_pairs(text: str) -> list[tuple[str, str]]:
+    pairs = []
+    for entry in text.split(","):
+        site, equals, study = entry.partition("=")
+        if not equals or not site.strip():
+            raise UsageError(
+                f"--class-map must be SITE=STUDY,SITE=STUDY,... or a CSV file; received '{entry}'. Write class names that "
+                f"contain commas or equals signs into a CSV file with the columns {_SITE_COLUMN},{_STUDY_COLUMN}."
+            )
+        pairs.append((site.strip(), study.strip()))
+    return pairs
+
+
+def _read_pairs(path: Path) -> list[tuple[str, str]]:
+    if not path.is_file():
+        raise UsageError(f"--class-map must be SITE=STUDY,SITE=STUDY,... or a CSV file; received '{path}', which is neither.")
+    header, rows = read_rows(path)
+    names = [name.strip().casefold() for name in header]
+    if not {_SITE_COLUMN, _STUDY_COLUMN} <= set(names):
+        raise DataError(
+            f"A table of classes must have the columns {_SITE_COLUMN} (class of the site) and {_STUDY_COLUMN} (class of the "
+            f"study, or empty for images that are not used); '{path}' has {', '.join(header) or 'none'}. Rename them."
+        )
+    columns = names.index(_SITE_COLUMN), names.index(_STUDY_COLUMN)
+    return [(row[columns[0]].strip(), row[columns[1]].strip()) for row in rows]
+
+
+def match_classes(
+    dataset: Dataset, class_map: Mapping[str, str], *, site: str, folder: str, study: str, classes: Sequence[str]
+) -> MatchedClasses:
+    """Give the images of a site the class names of a study.
+
+    Classes are never guessed: names that differ are proposed in the error message only.
+
+    Args:
+        dataset: The images of the site.
+        class_map: The study's class by the site's class, where they differ; "" for images that are not used. Entries for other
+            sites are allowed.
+        site: Name of the site, for messages.
+        folder: Its folder or table, for the command in a message.
+        study: Name of the study.
+        classes: Classes of the study.
+
+    Raises:
+        UnknownNameError: The study does not have a class of ``class_map``.
+        DataError: The site has a class that the study does not have and the map does not name, or images of fewer than two
+            classes of the study.
+    """
+    for target in class_map.values():
+        if target and target not in classes:
+            raise UnknownNameError(f"class of study '{study}' in --class-map", target, classes)
+    unknown = [name for name in dataset.classes if class_map.get(name, name) not in ("", *classes)]
+    if unknown:
+        raise DataError(_explain_unknown(dataset, class_map, unknown, site=site, folder=folder, study=study, classes=classes))
+    labels = dataset.table["label"].map(lambda name: class_map.get(name, name))
+    is_used = labels != ""
+    table = dataset.table.assign(label=labels)[is_used].reset_index(drop=True)
+    present = tuple(name for name in classes if (labels == name).any())
+    if len(present) < 2:
+        raise DataError(
+            f"A site must have images of at least two classes of study '{study}' ({', '.join(classes)}); {site} has "
+            f"{present[0] if present else 'none'}, so precision and AUC would be meaningless. `automl-cxr predict {study} "
+            f"{shlex.quote(folder)}` lists the predicted class of each image."
+        )
+    notes = []
+    if not is_used.all():
+        unused = ", ".join(name for name in dataset.classes if class_map.get(name) == "")
+        notes.append(f"{int((~is_used).sum())} of {len(labels)} images of {site} ({unused}) are not used (--class-map).")
+    if len(present) < len(classes):
+        absent = ", ".join(name for name in classes if name not in present)
+        notes.append(
+            f"{site} has images of {len(present)} of {len(classes)} classes ({', '.join(present)}; none of {absent}). Its "
+            f"{_MEANS} are means over these classes, and an image that is predicted as another class counts as an error. They "
+            "cannot be compared with scores over all classes."
+        )
+    return MatchedClasses(replace(dataset, table=table, classes=present), tuple(notes))
+
+
+def _explain_unknown(
+    dataset: Dataset,
+    class_map: Mapping[str, str],
+    unknown: Sequence[str],
+    *,
+    site: str,
+    folder: str,
+    study: str,
+    classes: Sequence[str],
+) -> str:
+    """Return the message for classes that the study does not have, with the command for names that are nearly equal."""
+    n_images = dataset.table["label"].value_counts()
+    listed = ", ".join(f"'{name}' ({n_images[name]} images)" for name in unknown)
+    taken = {class_map.get(name, name) for name in dataset.classes if name not in unknown}
+    similar = {name: _similar_class(name, [one for one in classes if one not in taken]) for name in unknown}
+    proposed = {name: other for name, other in similar.items() if other}
+    others = [name for name in unknown if name not in proposed]
+    message = (
+        f"The classes of a site must be those of study '{study}' ({', '.join(classes)}), or be assigned to them with "
+        f"--class-map; {site} has {listed}. "
+    )
+    if others:
+        example = others[0]
+        message += (
+            f"Add '{example}=CLASS' with the class of the study for each of {', '.join(others)}, or '{example}=' to use none "
+            "of its images"
+        )
+        message += "; " if proposed else f": --class-map {shlex.quote(','.join(f'{name}=CLASS' for name in others))}."
+    if proposed:
+        # Entries that were already given are repeated, so that the command can be copied.
+        entries = {**{name: other for name, other in class_map.items() if name in dataset.classes}, **proposed}
+        pairs = ",".join(f"{name}={other}" for name, other in entries.items())
+        command = f"automl-cxr leaderboard {study} --external {shlex.quote(folder)} --class-map {shlex.quote(pairs)}"
+        names = "some names differ in spelling only" if others else "the names differ in spelling only"
+        message += f"{names}: `{command}`."
+    return message
+
+
+def _similar_class(name: str, classes: Sequence[str]) -> str:
+    """Return the only class whose name is equal except for case and separators, or that is also without a finding; else ""."""
+    folded = _fold(name)
+    found = [one for one in classes if _fold(one) == folded] or [one for one in classes if _are_normal(name, one)]
+    return found[0] if len(found) == 1 else ""
+
+
+def _fold(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", name).casefold()
+
+
+def _are_normal(name: str, other: str) -> bool:
+    return is_normal_name(name) and is_normal_name(other)

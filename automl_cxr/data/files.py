@@ -40,18 +40,20 @@ def walk_images(folder: Path, *, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> 
     Yields:
         Path relative to the folder and "", or a printable path and the reason why it cannot be used.
     """
-    visited: set[str] = set()
+    visited: set[tuple[int, int]] = set()  # device and number of each folder; comparing real paths would take much longer
     pending = [""]
     linked: deque[str] = deque()  # followed last, so that a folder is listed under its own name and not under a link's
     while pending or linked:
         inside = pending.pop() if pending else linked.popleft()
-        real = os.path.realpath(folder / inside)
-        if real in visited:
-            yield inside, "link to a folder that is already read"
-            continue
-        visited.add(real)
+        path = os.path.join(folder, inside)
         try:
-            with os.scandir(folder / inside) as found:
+            status = os.stat(path)
+            identity = (status.st_dev, status.st_ino)
+            if identity in visited:
+                yield inside, "link to a folder that is already read"
+                continue
+            visited.add(identity)
+            with os.scandir(path) as found:
                 entries = sorted((entry for entry in found if not _is_hidden(entry.name)), key=lambda entry: entry.name)
         except OSError as error:
             yield inside or str(folder), f"folder cannot be read ({error.strerror})"

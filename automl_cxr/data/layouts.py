@@ -14,7 +14,7 @@ from pathlib import Path
 from automl_cxr.csv_io import read_rows
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.layout_rows import RawTable
-from automl_cxr.data.readers import arrays, folders, names, nih, radiography, tables
+from automl_cxr.data.readers import arrays, folders, names, nih, radiography, table_search, tables
 from automl_cxr.data.readers.public_sets import PUBLIC_SETS
 from automl_cxr.data.table_columns import check_label_column
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
@@ -112,7 +112,7 @@ def _unused_message(root: Path, name: str, options: DataOptions, layout: str) ->
     others = " or ".join(other.name for other in LAYOUTS if name in other.uses and other.name not in _PUBLIC_NAMES)
     return (
         f"{_flag(name)} applies to the layouts {others}; received '{getattr(options, name)}' for the layout '{layout}'. Omit "
-        f"it, or name the table to use with {tables.propose_table(root) or '--labels FILE'}."
+        f"it, or name the table to use with {table_search.propose_table(root) or '--labels FILE'}."
     )
 
 
@@ -155,7 +155,7 @@ LAYOUTS = (
         Layout(
             public.name,
             public.description,
-            partial(tables.recognises_public, public=public),
+            partial(table_search.recognises_public, public=public),
             partial(tables.read_public, public=public),
             uses=_TABLE,
         )
@@ -191,7 +191,7 @@ LAYOUTS = (
     Layout(
         "csv",
         "a table with a path and a label in each row, optionally patient_id, split, view",
-        tables.recognises,
+        table_search.recognises,
         tables.read,
         uses=_TABLE,
     ),

@@ -17,7 +17,7 @@ from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.files import enter_lone_folders, visible_folders
 from automl_cxr.data.layout_rows import PART_OF_NAME, ImageRow
 from automl_cxr.data.layouts import LAYOUTS, SELF_CONTAINED
-from automl_cxr.data.readers.tables import propose_table
+from automl_cxr.data.readers.table_search import propose_table
 from automl_cxr.errors import DataError
 
 MAX_CLASSES = 200
@@ -28,50 +28,13 @@ _FOLDER_LAYOUTS = ("folders", "split-folders", "class-splits", "radiography")
 _SHOWN = 4
 _MAX_SEARCHED = 20  # folders of classes that are searched for data sets
 
-_STORAGE = frozenset(
-    {
-        *("images", "image", "imgs", "img", "png", "pngs", "jpg", "jpgs", "jpeg", "dicom", "dicoms", "dcm", "files", "data"),
-        *("cxr", "cxrpng", "xray", "xrays", "radiographs", "pictures", "photos", "raw", "original", "originals", "processed"),
-        *(
-            "resized",
-            "preprocessed",
-            "cropped",
-            "augmented",
-            "dataset",
-            "volumes",
-            "annotations",
-            "annotation",
-            "labels",
-            "bbox",
-        ),
-        *(
-            "segmentation",
-            "segmentations",
-            "thumbnails",
-            "thumbs",
-            "preview",
-            "previews",
-            "figures",
-            "plots",
-            "results",
-            "output",
-        ),
-        *(
-            "outputs",
-            "logs",
-            "checkpoints",
-            "samples",
-            "misc",
-            "tmp",
-            "temp",
-            "backup",
-            "archive",
-            "docs",
-            "frontal",
-            "lateral",
-        ),
-    }
-)
+_STORAGE = frozenset((
+    "images", "image", "imgs", "img", "png", "pngs", "jpg", "jpgs", "jpeg", "dicom", "dicoms", "dcm", "files", "data",
+    "cxr", "cxrpng", "xray", "xrays", "radiographs", "pictures", "photos", "raw", "original", "originals", "processed",
+    "resized", "preprocessed", "cropped", "augmented", "dataset", "volumes", "annotations", "annotation", "labels", "bbox",
+    "segmentation", "segmentations", "thumbnails", "thumbs", "preview", "previews", "figures", "plots", "results", "output",
+    "outputs", "logs", "checkpoints", "samples", "misc", "tmp", "temp", "backup", "archive", "docs", "frontal", "lateral",
+))  # fmt: skip
 _IDENTIFIER_WORDS = (
     "patient", "pat", "pt", "p", "pid", "subject", "subj", "sub", "person", "case", "study", "series", "session", "ses", "scan",
     "s", "st", "se", "pa", "im", "img", "image", "images", "batch", "shard", "part", "folder", "dir", "chunk", "id", "mrn",

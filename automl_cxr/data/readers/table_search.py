@@ -1,0 +1,194 @@
+"""Finds the tables of images in a folder, by their names and columns."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import shlex
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from automl_cxr.csv_io import read_header
+from automl_cxr.data.data_options import DataOptions
+from automl_cxr.data.files import image_folders, visible_folders
+from automl_cxr.data.layout_rows import PART_OF_NAME
+from automl_cxr.data.readers.image_index import ImageIndex
+from automl_cxr.data.readers.metadata import METADATA_NAME
+from automl_cxr.data.readers.public_sets import GENERAL, TableFormat
+from automl_cxr.data.readers.table_frame import (
+    MATCHING_SHARE,
+    find_roles,
+    is_header,
+    is_table,
+    read_frame,
+    share_of_files,
+)
+from automl_cxr.data.table_columns import list_names, match_key
+from automl_cxr.errors import DataError, UnknownNameError
+
+_NIH_HEADER = {"imageindex", "findinglabels"}
+_MAX_FOLDERS = 50  # direct subfolders that are searched for tables
+
+
+def recognises(root: Path, options: DataOptions) -> bool:
+    """Return whether a table is named, or a folder contains a table of images that are not in class folders."""
+    if options.labels is not None or not root.is_dir():
+        return options.labels is not None or is_table(root)
+    tables = label_tables(root)
+    if not tables:
+        return False
+    folders = _class_folders(root)
+    if len(folders) < 2:
+        return True
+    # Two or more image folders may be class folders, which the table supplements, or only storage, such as NIH's images_001
+    # and images_002. Class folders have the names of labels, and metadata.csv is always a supplement.
+    return all(path.name != METADATA_NAME and not folders & _labels_in(path) for path in tables)
+
+
+def _class_folders(root: Path) -> set[str]:
+    """Return the names of possible class folders: below the folders train, valid and test if there are such."""
+    folders = image_folders(root)
+    parts = [folder for folder in folders if folder.name.casefold() in PART_OF_NAME]
+    return {folder.name for part in parts for folder in image_folders(part)} or {folder.name for folder in folders}
+
+
+def label_tables(root: Path) -> list[Path]:
+    """List the tables directly in a folder that have columns for image and label."""
+    return [path for path in tables_in(root) if _lists_images(path)]
+
+
+def tables_in(folder: Path) -> list[Path]:
+    """List the visible tables directly in a folder; none if it cannot be listed."""
+    try:
+        return sorted(path for path in folder.iterdir() if is_table(path) and not path.name.startswith(".") and path.is_file())
+    except OSError:
+        return []
+
+
+def _lists_images(path: Path) -> bool:
+    try:
+        header = read_header(path)
+        if {match_key(name) for name in header} >= _NIH_HEADER:
+            return False  # its layout also checks that the images are not in class folders
+        if not is_header(header, GENERAL.names):
+            return len(header) > 1
+        found = {role for role in ("image", "label") if any(match_key(name) in _keys(role) for name in header)}
+        if "image" not in found or (path.name.casefold().removesuffix(".gz").endswith(".txt") and len(header) < 2):
+            return False
+        if "label" in found:
+            return True
+        frame = read_frame(path, GENERAL.names)
+        return bool(frame.n_rows) and bool(find_roles(frame, DataOptions(), lambda _: False).findings)
+    except (DataError, UnknownNameError):
+        return False  # it may belong to another program
+
+
+def _keys(role: str) -> set[str]:
+    return {match_key(name) for name in GENERAL.names[role]}
+
+
+def _labels_in(table: Path) -> set[str]:
+    try:
+        frame = read_frame(table, GENERAL.names)
+        roles = find_roles(frame, DataOptions(), lambda _: False)
+    except DataError:
+        return set()  # recognised, so that reading it reports the error
+    names = {frame.header[place] for place in roles.findings}
+    return names | set(roles.texts(frame, "label") or ())
+
+
+def recognises_public(root: Path, _options: DataOptions, public: TableFormat) -> bool:
+    """Return whether a path is a table of a public data set, or a folder with its first table."""
+    return bool(find_public(root, public))
+
+
+def find_public(root: Path, public: TableFormat) -> list[tuple[Path, str]]:
+    """Return the tables of a public data set with their parts; none if the first one does not exist."""
+    files = [root] if root.is_file() else _tables_near(root)
+    found: list[tuple[Path, str]] = []
+    for pattern, part in public.tables:
+        matching = [path for path in matching_tables(files, pattern) if _has_header(path, public)]
+        found.extend((path, part) for path in matching[:1])
+    required = {part for _, part in public.tables if part == "train"}
+    return found if found and (root.is_file() or not required or found[0][1] == "train") else []
+
+
+def matching_tables(files: Sequence[Path], patterns: str) -> list[Path]:
+    """Return the files whose names match one of several patterns, which are separated by vertical bars, in their order."""
+    return [
+        path for pattern in patterns.split("|") for path in files if fnmatch.fnmatch(path.name.casefold(), pattern.casefold())
+    ]
+
+
+def _tables_near(root: Path) -> list[Path]:
+    """List the tables in a folder and in its direct subfolders without subfolders, unless there are many."""
+    folders = visible_folders(root)
+    inside = [] if len(folders) > _MAX_FOLDERS else [folder for folder in folders if not visible_folders(folder)]
+    return [*tables_in(root), *(path for folder in inside for path in tables_in(folder))]
+
+
+def _has_header(path: Path, public: TableFormat) -> bool:
+    try:
+        header = read_header(path)
+    except DataError:
+        return False
+    if public.positions:
+        place = public.positions.index("image")
+        return len(header) == len(public.positions) and not is_header([header[place]], {})
+    keys = {match_key(name) for name in header}
+    needed = [match_key(name) for name in public.header]
+    return all(key in keys for key in needed)
+
+
+def only_tables(root: Path) -> list[tuple[Path, str]]:
+    """Return the only table of a folder, or one table for each part including train."""
+    tables = label_tables(root)
+    parts = {path: _part_in_name(path) for path in tables}
+    if len(tables) > 1 and "" not in parts.values() and len(set(parts.values())) == len(tables) and "train" in parts.values():
+        return list(parts.items())
+    if len(tables) != 1:
+        accepted = GENERAL.names
+        names = ", ".join(path.name for path in tables) or "none"
+        unused = [f"{path.name} ({_names_of(path)})" for path in tables_in(root)] if not tables else []
+        received = f"; other tables: {', '.join(unused[:3])}" if unused else ""
+        raise DataError(
+            f"The layout 'csv' needs exactly one table with columns {'|'.join(accepted['image'][:3])} and "
+            f"{'|'.join(accepted['label'][:3])} in '{root}'; found {names}{received}. Name the table to use with --labels, and "
+            "its columns with --path-column and --label-column."
+        )
+    return [(tables[0], "")]
+
+
+def _names_of(path: Path) -> str:
+    try:
+        return list_names(read_header(path))
+    except DataError:
+        return "not readable"
+
+
+def _part_in_name(path: Path) -> str:
+    words = re.findall(r"[a-z]+", path.name.casefold())
+    parts = {PART_OF_NAME[word] for word in words if word in PART_OF_NAME}
+    return parts.pop() if len(parts) == 1 else ""
+
+
+def propose_table(root: Path) -> str:
+    """Return the options that name the table near a folder that lists most of its images; empty if there is none."""
+    folder = root if root.is_dir() else root.parent
+    index = ImageIndex.walk(folder)
+    best, proposal = (0.0, 0), ""
+    for path in _tables_near(folder):
+        try:
+            frame = read_frame(path, GENERAL.names)
+        except DataError:
+            continue
+        for name, column in zip(frame.header, frame.columns, strict=True) if len(frame.header) > 1 else ():
+            found = (share_of_files(column, index.matches), frame.n_rows)
+            if found > max(best, (MATCHING_SHARE, 0)):
+                best, proposal = found, f"--labels {shlex.quote(str(path))} --path-column {shlex.quote(name.strip())}"
+                with suppress(DataError):
+                    find_roles(frame, DataOptions(path_column=name), index.matches)
+                    continue
+                proposal += f" --label-column NAME (its columns are {list_names(frame.header)})"
+    return proposal

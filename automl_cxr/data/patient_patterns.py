@@ -160,5 +160,5 @@ def doubtful_patients_note(rows: Sequence[ImageRow]) -> str:
     return (
         f"Each of the {len(named)} images with a patient has another one, such as '{named[0]}'. If this id is that of an "
         "image or a study and not of a person, images of one person may be in two parts. Name the patients with "
-        "--patients REGEX."
+        "--patient-column or --patients REGEX."
     )

@@ -45,15 +45,15 @@ def walk_images(folder: Path, *, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> 
     linked: deque[str] = deque()  # followed last, so that a folder is listed under its own name and not under a link's
     while pending or linked:
         inside = pending.pop() if pending else linked.popleft()
-        path = os.path.join(folder, inside)
+        opened = os.path.join(folder, inside)
         try:
-            status = os.stat(path)
+            status = os.stat(opened)
             identity = (status.st_dev, status.st_ino)
             if identity in visited:
                 yield inside, "link to a folder that is already read"
                 continue
             visited.add(identity)
-            with os.scandir(path) as found:
+            with os.scandir(opened) as found:
                 entries = sorted((entry for entry in found if not _is_hidden(entry.name)), key=lambda entry: entry.name)
         except OSError as error:
             yield inside or str(folder), f"folder cannot be read ({error.strerror})"

@@ -430,7 +430,7 @@ def test_the_label_column_is_part_of_the_specification_and_class_names_are_check
     assert not prepare(name="second", data=str(data)).is_new, "a continued study keeps its label column"
     first = prepare(name="first", data=str(data))
     assert any("'-1' (30 images) looks like a missing or uncertain label" in note for note in first.notes)
-    assert any("columns used: path, label, patient_id; not used: reader 2" in note for note in first.notes)
+    assert any("columns used: path, patient_id, label; not used: reader 2" in note for note in first.notes)
     data.write_text(data.read_text().replace(",sick,normal", ",Sick,normal"))
     with pytest.raises(DataError, match="must differ in more than case"):
         prepare(name="third", data=str(data))

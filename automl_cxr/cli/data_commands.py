@@ -65,7 +65,8 @@ def inspect(
         print_table(found.columns, title="use of the columns")
         print_line(f"columns without use: {', '.join(found.unused_columns) or 'none'}")
     print_table(found.examples, title="examples, as understood")
-    print_line("projections: " + ", ".join(f"{name} {n}" for name, n in found.views.items()))
+    if set(found.views) != {"unknown"}:  # a name of ``projections.PROJECTIONS``
+        print_line("projections: " + ", ".join(f"{name} {n}" for name, n in found.views.items()))
     for element, counts in found.headers.items():
         print_line(f"DICOM {element}: " + ", ".join(f"{value} {n}" for value, n in counts.items()))
     print_line("sizes (height x width): " + ", ".join(f"{name} {h}x{w}" for name, (h, w) in found.sizes.items()))

@@ -114,11 +114,11 @@ def warnings_of(data: ReportData) -> list[str]:
     if counts.n_failed:
         reason, n = next(iter(counts.failed.items()))
         warnings.append(f"{counted(counts.n_failed, 'trial')} failed. The most frequent reason ({times(n)}): {reason}")
-    unfinished = counts.running + counts.left + counts.waiting
+    unfinished = counts.running + counts.left  # configurations may also wait for a later search, such as those of a portfolio
     if unfinished:
         were = "was" if unfinished == 1 else "were"
         warnings.append(
-            f"The search is not complete: {counted(unfinished, 'trial')} {were} running or waiting at the time of this report."
+            f"The search is not complete: {counted(unfinished, 'trial')} {were} running at the time of this report."
         )
     return [capitalised(warning) for warning in warnings]
 
@@ -167,7 +167,8 @@ def budget_table(data: ReportData) -> pd.DataFrame:
         "trials stopped early": counts.pruned - counts.refused,
         "trials refused before training": counts.refused,
         "trials failed": counts.n_failed,
-        "trials running or waiting": counts.running + counts.left + counts.waiting,
+        "trials running": counts.running + counts.left,
+        "configurations that wait for a later search": counts.waiting,
         "trials requested": counts.asked,
         "retries after failures": sum(counts.retried.values()),
         "epochs of all trials": data.store.n_epochs(),

@@ -29,7 +29,7 @@ test: $(INSTALLED)  ## tests; those that need a GPU or real radiographs (AUTOML_
 test-slow: $(INSTALLED)  ## what CI runs: also the tests that take more than 2.5 seconds each
 	$(PYTEST) -m 'not postgres and not long'
 
-test-all: $(INSTALLED)  ## also the tests that take more than 10 seconds each, for example before a release
+test-all: $(INSTALLED)  ## also the tests that take more than 6 seconds each, for example before a release
 	$(PYTEST)
 
 test-postgres: $(INSTALLED)  ## the storage tests on a PostgreSQL server, which the tests start (apt-get install postgresql)

@@ -137,7 +137,7 @@ class TestFitting:
         assert copied.study_.name == name
         assert copied.study_.folder == tmp_path / "runs" / name
 
-    @pytest.mark.slow
+    @pytest.mark.long
     def test_it_is_cross_validated_by_group(self, estimator, images):
         pixels, labels, groups = images
         scores = cross_val_score(estimator, pixels, labels, groups=groups, cv=GroupKFold(2), params={"groups": groups})

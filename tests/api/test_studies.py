@@ -184,7 +184,7 @@ class TestCopying:
 
 
 class TestDeleting:
-    @pytest.mark.slow
+    @pytest.mark.long
     def test_record_and_files_are_deleted(self, prepare, quick_search, location, tmp_path):
         prepared = prepare()
         quick_search(prepared, trials=3, keep_models=2)
@@ -203,7 +203,7 @@ class TestDeleting:
             delete_study("s", **location)
         assert store.spec.name == "s"
 
-    @pytest.mark.slow
+    @pytest.mark.long
     @pytest.mark.parametrize("step", ["optuna.delete_study", "shutil.rmtree"])
     def test_an_interrupted_deletion_is_completed_by_another(
         self, prepare, quick_search, location, tmp_path, monkeypatch, step

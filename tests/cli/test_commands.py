@@ -271,7 +271,7 @@ def test_two_objectives_and_a_bound_are_searched_from_a_study_file_or_from_optio
     assert out.splitlines()[3].split()[2:4] == ["yes", "yes"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_published_system_is_trained_by_its_name(run, phantoms):
     arguments = ["search", "--study", "lung3-3", "--data", phantoms, "--image-size", 32, "--epochs", 1, "--executor", "inline"]
     code, out, err = run(*arguments, "--set", "learning_rate=0.01", "--json")
@@ -297,7 +297,7 @@ def test_spaces_are_listed_and_shown(run):
     assert set(json.loads(run("spaces", "--json")[1])) >= {"scratch", "fused"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_pairs_of_cuts_are_scored_printed_and_plotted(run, phantoms):
     arguments = ["splice", "squeezenet", "squeezenet", "--data", phantoms, "--cuts", "1,2", "--image-size", 32, "--finetune", 0]
     arguments += ["--set", "weights=none", "--set", "second_weights=none"]
@@ -545,7 +545,7 @@ def start_automl_cxr(*arguments, **settings):
     return subprocess.Popen([sys.executable, "-c", script, *map(str, arguments)], text=True, **settings)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_search_with_ray_continues_after_an_interrupt_and_a_kill(tmp_path, phantoms):
     (tmp_path / "tiny.toml").write_text(SPACE)
     arguments = ["search", "--space", "tiny.toml", "--data", phantoms, "--name", "r", "--trials", 4, "--epochs", 2]

@@ -124,7 +124,7 @@ def test_the_same_seed_gives_the_same_weights(run, tables):
     assert results[0]["calibration"].keys() == {"temperature", "error_before", "error_after"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_objective_may_require_the_normal_class(run, tables):
     arguments = ["ensemble", "build", "--predictions", *tables, "--method", "average", *QUICK, "--objective", "fnfr", "--json"]
     assert json.loads(run(*arguments)[1])["objective"] == "fnfr"

@@ -97,7 +97,7 @@ def decisions(study):
     return [(trial.number, trial.params, trial.state, trial.value, trial.last_step) for trial in study.get_trials()]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_thirty_trials_are_recorded_with_their_outcomes(tmp_path):
     study, search = open_search(tmp_path / "studies.db", sampler="random", n_trials=30)
     run(search, tmp_path / "log", concurrency=2)
@@ -119,7 +119,7 @@ def test_thirty_trials_are_recorded_with_their_outcomes(tmp_path):
     assert study.best_value == max(full)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rungs_are_restored_after_a_restart(tmp_path):
     interrupted_at = 11, 1
     uninterrupted, search = open_search(tmp_path / "whole.db", n_trials=20)
@@ -162,7 +162,7 @@ class RepeatingSearch(Search):
             self.proposer.finish(number, ending)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_trials_of_a_batch_are_recorded_with_their_outcomes(tmp_path):
     study = open_study()
     proposer = build_proposer(study, CONDITIONAL, sampler="random", pruner="asha", epochs=EPOCHS, seed=5)

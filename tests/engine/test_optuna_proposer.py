@@ -90,7 +90,7 @@ def test_asha_stops_trials_at_its_rungs_and_records_them(tmp_path):
         assert trial.value == pytest.approx(score_of(trial.params, end))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_median_stops_no_trial_before_the_first_rung(tmp_path):
     _, proposer = make(tmp_path, sampler="random", pruner="median")
     ends = [run_one(proposer)[2] for _ in range(30)]

@@ -26,7 +26,7 @@ def members_of_noise(n_members: int, n: int = 400) -> list[Predictions]:
     return [replace(first, probabilities=member / member.sum(axis=1, keepdims=True)) for member in noisy_members]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_real_gain_is_reported() -> None:
     result = combine_members(draw_members(6, n=600, seed=1), names=NAMES[:6], method="ga", settings=QUICK)
     assert result.comparison is not None
@@ -71,7 +71,7 @@ def test_auto_averages_members_that_cannot_be_compared() -> None:
     assert "the score on other patients is unknown" in result.verdict().lower()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_out_of_fold_weights_are_fitted_without_the_patient() -> None:
     # A leak would raise the out-of-fold score to the score on the fitted images.
     members = draw_members(5, n=90, k=3, seed=2)

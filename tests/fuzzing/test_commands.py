@@ -61,7 +61,7 @@ def damaged_text(draw, content):
     return json.dumps(draw(damaged_json(values))).encode()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=settings.default.max_examples // 3)  # a command takes half a second
 @given(st.sampled_from(RECORDS), st.sampled_from(COMMANDS), st.data())
 def test_a_damaged_record_is_reported_in_one_line(study, record, command, data):

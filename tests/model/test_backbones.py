@@ -58,7 +58,7 @@ def test_every_row_of_the_registry_names_an_existing_function(row):
     assert callable(load_function(reference)), f"{row.name} must name a function as module:function; received {reference}"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_backbone_accepts_its_smallest_image_and_no_smaller_one(name):
     model = smallest(name)

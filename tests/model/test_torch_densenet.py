@@ -155,7 +155,7 @@ def with_grey_input(state):
     return state | {"features.conv0.weight": state["features.conv0.weight"].sum(axis=1, keepdims=True)}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_network_for_grey_images_computes_the_same_on_three_equal_channels():
     colour = build_backbone("densenet121", 32)
     grey = build_backbone("densenet121xrv", 32)

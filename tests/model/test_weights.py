@@ -81,7 +81,7 @@ def test_weights_none_change_nothing():
     assert same(model, build("squeezenet", seed=1))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["vgg16", "mobilenetv2"])
 def test_a_file_in_the_format_of_keras_is_found_in_the_folder(name, tmp_path):
     source = source_of(name)
@@ -139,7 +139,7 @@ def with_head(backbone):
     return keras.Model(backbone.input, x)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_classifier_of_a_file_is_ignored(tmp_path):
     source = source_of("squeezenet")
     whole = with_head(source)
@@ -165,7 +165,7 @@ def test_layers_with_other_names_are_matched_by_order(tmp_path):
     assert same(model, source)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_names_with_slashes_of_old_keras_are_matched(tmp_path):
     source = source_of("densenet121")
     layers = [(name.replace("conv1_", "conv1/"), arrays) for name, arrays in layers_of(source)]

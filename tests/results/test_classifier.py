@@ -84,7 +84,7 @@ def test_an_array_gets_a_row_for_each_image(trial, tmp_path):
     assert as_file.iloc[0, 2:].to_list() == pytest.approx(table.iloc[299, 2:].to_list(), abs=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_number_of_images(trial, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (1024, 32, 32, 1)).astype(np.uint8)
     np.save(tmp_path / "images.npy", images)

@@ -34,6 +34,7 @@ def test_members_are_the_best_trials_with_a_model(finished, ensemble):
     assert len(finished.ensemble(top=9, method="average", name="all").trials) == 3
 
 
+@pytest.mark.long
 def test_members_can_be_named_or_selected_by_disagreement(finished, ensemble):
     named = finished.ensemble(members=ensemble.trials[1:], method="sweep", name="named")
     assert named.trials == ensemble.trials[1:]

@@ -173,6 +173,7 @@ def test_a_trial_is_loaded_from_its_folder(finished):
         api.open_classifier(folder.parent)
 
 
+@pytest.mark.long
 def test_the_model_card_describes_the_ensemble_and_its_test_scores(finished):
     ensemble_result = finished.ensemble(top=2, method="average", name="carded")
     card = (ensemble_result.folder / "model_card.md").read_text()

@@ -200,6 +200,7 @@ def test_without_the_images_the_report_states_that_pictures_are_left_out(tmp_pat
     assert 'src="data:image/jpeg' not in page
 
 
+@pytest.mark.long
 def test_ensembles_are_plotted_with_their_gain(finished):
     copy = api.copy_study("done", "joined", runs=finished.folder.parent)
     built = copy.ensemble(top=2, method="average", name="a-pair")

@@ -71,7 +71,7 @@ def short_pauses(monkeypatch):
     monkeypatch.setattr("automl_cxr.storage.retrying_storage._LONGEST_PAUSE", 0.002)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_lost_replies_neither_lose_nor_duplicate_a_trial(prepare, quick_search, quick_objective, listener, short_pauses):
     reference = prepare(name="reference", pruner="asha", epochs=3)
     quick_search(reference, trials=8)

@@ -57,7 +57,7 @@ def search_with_interruption(prepared, quick_search):
     assert listener.storage_errors == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_search_gives_the_same_record_in_every_storage(prepare, quick_search, url, tmp_path):
     reference = prepare(name="reference", pruner="asha", epochs=3)
     search_with_interruption(reference, quick_search)

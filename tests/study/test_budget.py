@@ -20,7 +20,7 @@ def test_epochs_are_counted_with_several_objectives(prepare, quick_search):
     assert prepared.store.n_epochs() == 6
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_batched_trials_respect_the_limit_of_trials(prepare, quick_search):
     prepared = prepare()
     assert quick_search(prepared, trials=10, batch_trials=4).ended == list(range(10))
@@ -32,7 +32,7 @@ def test_batched_trials_respect_the_limit_of_trials(prepare, quick_search):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_batched_trials_respect_the_limit_of_epochs(prepare, quick_search):
     prepared = prepare(epochs=3)
     quick_search(prepared, limits={"n_epochs": 10}, batch_trials=8)
@@ -43,7 +43,7 @@ def test_batched_trials_respect_the_limit_of_epochs(prepare, quick_search):
     assert shorter.store.n_epochs() == 33
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("objective", ["macro_f1", "log_loss"])
 def test_a_search_ends_at_the_target_score(prepare, quick_search, objective):
     prepared = prepare(objective=(objective,))

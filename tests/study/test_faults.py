@@ -33,7 +33,7 @@ TEMPORARY = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("errors", TEMPORARY, ids=lambda errors: "+".join(type(error).__name__ for error in errors))
 def test_a_temporary_error_is_retried_and_recorded(prepare, quick_search, errors):
     prepared = prepare()

@@ -81,7 +81,7 @@ def test_a_bracket_increases_the_image_size_with_the_epochs(prepare, tmp_path, h
     assert load_model(str(store.model_file(best))).input_shape == (None, 64, 64, 1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_weights_that_depend_on_the_image_size_are_trained_from_the_start_at_the_larger_size(prepare, tmp_path):
     prepared = prepare(image_size=64)
     values = {"n_blocks": 1, "filters": 2, "dense_units": 4, "pooling": "flatten", "epochs": 2, "batch_size": 64}
@@ -99,7 +99,7 @@ def test_weights_that_depend_on_the_image_size_are_trained_from_the_start_at_the
     assert "started from initial weights" in (tmp_path / "64" / "train.log").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_network_that_cannot_be_built_for_a_size_uses_the_next_size(prepare, tmp_path):
     prepared = prepare(image_size=96)
     config = TrialConfig(family="fused", filters=4, dense_units=4, image_size=48, epochs=1, batch_size=64)

@@ -130,7 +130,7 @@ def assert_complete(store, trials):
     assert not list((store.folder / "drivers").iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_suspended_driver_loses_its_trial_and_does_not_commit_it_after_it_resumes(prepare, quick_search):
     prepared = prepare()
     suspended = start_search(prepared.store, trials=3)
@@ -146,7 +146,7 @@ def test_a_suspended_driver_loses_its_trial_and_does_not_commit_it_after_it_resu
     assert not listener.lost
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_driver_that_resumes_while_another_one_runs_its_trial_stops_it(prepare, quick_search):
     prepared = prepare()
     suspended = start_search(prepared.store, trials=2)

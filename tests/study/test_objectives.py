@@ -46,7 +46,7 @@ def test_models_of_the_front_are_retained_first(prepare, quick_search):
         assert retained == set([*front, *others][:n_models])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_pruned_trial_has_its_last_score(prepare, quick_search):
     prepared = prepare(objective=TWO, pruner="asha", epochs=9)
     quick_search(prepared, trials=12, epochs=9)

@@ -148,7 +148,7 @@ def test_bracket_and_rung_are_recorded(prepare, space, hyperband_search):
     assert json.dumps(attrs)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_rung_that_ends_by_early_stopping_can_be_promoted(prepare, space, tmp_path):
     prepared = prepare(space=space, epochs=9, batch_size=64)
     values = {**prepared.store.spec.constants, "patience": 1, "learning_rate": 0.1, "filters": 2}

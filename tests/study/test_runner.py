@@ -229,7 +229,7 @@ def test_two_drivers_share_a_study(prepare):
     assert len({trial.user_attrs["driver"] for trial in store.study.get_trials()}) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_searches_and_a_dashboard_share_a_study(prepare, monkeypatch, caplog):
     monkeypatch.setattr("automl_cxr.results.dashboard.augmented_storage._MAX_AGE", 0.0)  # each request computes the notes
     store = prepare().store

@@ -57,7 +57,7 @@ def test_an_audit_that_cannot_be_written_does_not_prevent_the_search(prepare, tm
     assert any("could not be audited" in note for note in prepared.notes)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ensembles_and_model_cards_contain_the_warnings(prepare, quick_search, marked):
     prepared = prepare(data=str(marked))
     quick_search(prepared, trials=2)

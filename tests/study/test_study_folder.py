@@ -46,6 +46,7 @@ def test_the_folder_of_an_interrupted_creation_is_used_again(tmp_path, prepare, 
     assert claim_folder("s", runs=tmp_path, storage=storage) == folder
 
 
+@pytest.mark.long
 def test_a_study_of_another_storage_is_not_overwritten_by_a_search_of_the_same_name(tmp_path, prepare, quick_search):
     quick_search(prepare(), trials=0)  # no trial has ended yet
     files = {name: (tmp_path / "s" / name).read_bytes() for name in ("study.json", "split.json", "audit.json")}

@@ -68,7 +68,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one_exactly(values, until, t
     assert np.array_equal(predict_probabilities(model, parts()["valid"]), expected)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_that_ends_early_holds_the_weights_of_its_best_epoch():
     config = TrialConfig.from_values({**SCRATCH, "learning_rate": 0.05})
     model, training = training_of(config)
@@ -145,7 +145,7 @@ def test_a_finished_fold_round_trips_through_its_file(tmp_path):
         load_fold(tmp_path / "fold.npz")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_a_training_can_be_resumed_with_smaller_parts_of_batches(optimizer, tmp_path):
     values = {**SCRATCH, "batch_norm": False, "dropout": 0.0, "block_dropout": 0.0, "augmentation": 0.0, "optimizer": optimizer}

@@ -188,7 +188,7 @@ def test_an_interrupted_trial_continues_in_the_middle_of_a_fold(prepared, comple
     assert {path.name for path in checkpoint.parent.iterdir()} == {f"00000-fold-{k}-finished.npz" for k in (1, 2, 3)}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_after_the_time_limit_each_fold_is_trained_for_one_epoch(prepared, completed, tmp_path):
     checkpoint = copy_finished(completed, tmp_path / "checkpoints", 1, 2)
     folds, result = run(replace(task_of(prepared, tmp_path / "a", checkpoint=checkpoint), seconds=0.0))

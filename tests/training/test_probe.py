@@ -114,7 +114,7 @@ def test_a_probe_separates_classes_that_differ_in_texture(task):
     assert set(result.sha256) == {"config.json", "history.csv", "model.keras", "train.log", "valid.npz"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_each_fold_is_predicted_by_a_probe_of_the_others(task):
     trial = task(n_folds=3)
     folds, result = run(trial)
@@ -146,7 +146,7 @@ def test_layers_of_several_backbones_are_concatenated(task):
     assert result.features == "probe@pooled, float32"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "changes",
     [{"probe_kernel": "rbf", "probe_pooling": "average+deviation"}, {"probe_mirrored": True}, {"probe_layers": "hog@3"}],

@@ -294,14 +294,14 @@ def test_a_training_of_one_epoch_may_have_the_frozen_phase_only():
     assert all((new == old).all() for new, old in zip(backbone_weights(model), before, strict=True))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_in_two_phases_is_reproducible():
     config = TrialConfig.from_values({**TWO_PHASES, "seed": 3, "imbalance": "oversample"})
     first, again = ([epoch.valid_loss for epoch in train(config, model=nested_network(3))[2]] for _ in range(2))
     assert first == pytest.approx(again, abs=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_is_reproducible():
     config = TrialConfig.from_values({**SMALL, "epochs": 3, "augmentation": 0.5, "dropout": 0.3, "seed": 4})
     first, again = ([epoch.valid_loss for epoch in train(config)[2]] for _ in range(2))

@@ -161,7 +161,7 @@ def test_the_monitored_value_selects_the_epoch_and_the_objective_scores_it(prepa
     assert result.score == METRICS["macro_f1"].function(predictions.labels, predictions.probabilities, None)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_deadline_cuts_a_trial_short_unless_it_had_ended(prepared, tmp_path):
     after_deadline = {"seconds": -1.0}
     _, result = run(dataclasses.replace(task(prepared, tmp_path / "a"), **after_deadline))

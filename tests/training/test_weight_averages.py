@@ -34,6 +34,7 @@ def train(**values):
     return model, [training.checkpoint() for _ in training.epochs()], training.history
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("by_fit", [False, True])
 def test_averages_are_validated_and_training_continues_from_the_weights(by_fit, monkeypatch):
     if by_fit:

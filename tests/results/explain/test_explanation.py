@@ -281,6 +281,7 @@ def test_shap_values_add_up_to_the_change_of_the_probability(models, pictures):
     assert explain(loaded.classifier, pictures, method="shap", n_evaluations=40, seconds=1e-9) == []
 
 
+@pytest.mark.long
 def test_shap_returns_the_last_finished_round_at_the_deadline(models, pictures, monkeypatch):
     loaded = LoadedClassifier(classifier_of(models, "one"))
     predicted = []

@@ -28,7 +28,7 @@ class DataOptions:
         view_column: Name of the column that contains the projections; None for one of the accepted names.
         label_regex: Regular expression for the label in the path of an image below the data folder: its group "label", else its
             first group, else the whole match.
-        finding: The finding that is told from all other images, if images may have several.
+        finding: The positive class, against all images without it, if images may have several findings.
         uncertain: What to do with uncertain and missing labels: "drop" (the images are not used), "zeros" (they count as images
             without the finding) or "ones" (uncertain ones count as images with it, missing ones as images without it).
         resplit: Whether parts that the data give are not used, so that a split by patient is made.

@@ -1,7 +1,7 @@
 """Findings of images: columns or lists of findings, uncertain and missing labels, and the majority of several readers.
 
-A network has one label for an image. Several findings for an image become one label by the choice of one finding, which is
-told from its absence, or by the choice of classes, which uses the images with exactly one finding.
+A network has one label for an image. Several findings for an image become one label by the choice of one finding against
+all images without it, or by the choice of classes, which uses the images with exactly one finding.
 """
 
 from __future__ import annotations
@@ -236,8 +236,8 @@ def _several_message(entries: Sequence[Findings], table: str) -> str:
     uncertain = f", {n_uncertain} with uncertain ones" if n_uncertain else ""
     return (
         f"Each image needs one label; received {len(entries)} images with findings in {table}, {n_several} of them with "
-        f"several{uncertain} ({listed}{more}). Tell one finding from all other images, such as --finding '{example}', or use "
-        "the images with exactly one finding with --classes A,B."
+        f"several{uncertain} ({listed}{more}). Choose one finding against all images without it, such as "
+        f"--finding '{example}', or use the images with exactly one finding with --classes A,B."
     )
 
 

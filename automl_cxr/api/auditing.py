@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from automl_cxr.api.keywords import data_options, document_options
+from automl_cxr.api.keywords import check_out, data_options, document_options
 from automl_cxr.data.audit.cleaning import CHANGES_COLUMNS, clean_table
 from automl_cxr.data.audit.record import Audit
 from automl_cxr.data.data_options import DataOptions
@@ -44,9 +44,8 @@ def audit(  # noqa: D417 - the keywords are the options of the data
             another file.
         DataError: The data are unusable.
     """
-    if fix is not None and Path(fix).resolve() == Path(data).resolve():  # its other columns would be lost
-        raise UsageError(f"The cleaned table must not replace the audited table; received {fix}. Choose another --fix.")
     if fix is not None:
+        check_out(fix, data, keywords, "fix")
         _check_changes_file(changes_file(Path(fix)))
     dataset = load_dataset(os.fspath(data), data_options(keywords))
     found = audit_dataset(dataset, on_progress=on_progress)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from automl_cxr.api.keywords import data_options, document_options
+from automl_cxr.api.keywords import check_out, data_options, document_options
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.inspection import Inspection, inspect_data
 from automl_cxr.data.normal_form import to_normal_form
@@ -41,8 +41,8 @@ def inspect(  # noqa: D417 - the keywords are the options of the data
         UsageError: The table cannot be written, or the images are rows of arrays.
         DataError: The data are unusable.
     """
-    if save is not None and Path(save).exists() and Path(save).resolve() in _read_files(data, keywords):
-        raise UsageError(f"The new table must not replace the table that is read; received {save}. Choose another --save.")
+    if save is not None:
+        check_out(save, data, keywords, "save")
     found = inspect_data(os.fspath(data), data_options(keywords), on_progress=on_progress)
     if save is not None:
         out = Path(save).absolute()
@@ -52,7 +52,3 @@ def inspect(  # noqa: D417 - the keywords are the options of the data
         except OSError as error:
             raise UsageError(f"Cannot write {out} ({error.strerror or error}). Choose another --save.") from error
     return found
-
-
-def _read_files(data: str | os.PathLike[str], keywords: dict[str, Any]) -> set[Path]:
-    return {Path(file).expanduser().resolve() for file in (data, keywords.get("labels")) if file is not None}

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import textwrap
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from inspect import Parameter, signature
+from pathlib import Path
 from typing import Any, TypeVar
 
+from automl_cxr.csv_io import read_header
 from automl_cxr.data.data_options import DataOptions
-from automl_cxr.errors import UnknownNameError, UsageError
+from automl_cxr.data.table_columns import NORMAL_FORM
+from automl_cxr.errors import DataError, UnknownNameError, UsageError
 from automl_cxr.study.option_fields import Option, options_of
 from automl_cxr.study.options import SearchOptions, SpliceOptions
 
@@ -104,3 +108,29 @@ def _entries(options: Collection[Option], width: int) -> str:
         for option in options
     ]
     return "\n".join(lines) + "\n"
+
+
+def check_out(out: str | os.PathLike[str], data: str | os.PathLike[str], keywords: Mapping[str, Any], name: str) -> None:
+    """Check that a new table does not replace a table from which the data are read, whose other columns would be lost.
+
+    Args:
+        out: The new table.
+        data: Folder or table of images.
+        keywords: The options of the data.
+        name: Name of the option for the new table, for the message.
+
+    Raises:
+        UsageError: It would.
+    """
+    read = {Path(file).expanduser().resolve() for file in (data, keywords.get("labels")) if file is not None}
+    new = Path(out).resolve()
+    if new in read or (new.is_relative_to(Path(data).expanduser().resolve()) and _is_foreign_table(new)):
+        raise UsageError(f"The new table must not replace the table that is read; received {out}. Choose another --{name}.")
+
+
+def _is_foreign_table(path: Path) -> bool:
+    """Return whether a file exists that is not in the normal form, so that it may be a table of the data set."""
+    try:
+        return tuple(read_header(path)) != NORMAL_FORM if path.exists() else False
+    except DataError:
+        return True

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from automl_cxr.data.arrays import split_row
+from automl_cxr.data.table_columns import NORMAL_FORM
 from automl_cxr.errors import UsageError
 
 
@@ -47,4 +48,4 @@ def to_normal_form(root: Path, table: pd.DataFrame, *, beside: Path) -> pd.DataF
     """
     check_files(list(table["image"]))
     paths = [path_for_table(root / image, beside) for image in table["image"]]
-    return table.assign(image=paths).rename(columns={"image": "path"})[["path", "label", "patient_id", "split", "view"]]
+    return table.assign(image=paths).rename(columns={"image": "path"})[list(NORMAL_FORM)]

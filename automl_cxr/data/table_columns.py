@@ -13,6 +13,9 @@ Columns = Mapping[str, tuple[str, ...]]
 
 _MAX_NAMES = 12  # in a message
 
+NORMAL_FORM = ("path", "label", "patient_id", "split", "view")
+"""Columns of the tables that this program writes and reads."""
+
 COLUMN_NAMES: Columns = {
     "image": (
         *("path", "image", "filename", "image_path", "file_path", "file", "image_file", "image_filename", "image_name"),

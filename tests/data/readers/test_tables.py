@@ -355,5 +355,10 @@ def test_the_normal_form_is_read_identically(root: Path) -> None:
     assert (one.classes, one.without_patient) == (other.classes, other.without_patient)
     with pytest.raises(UsageError, match="must not replace the table that is read"):
         automl_cxr.inspect(root / "labels.csv", save=root / "labels.csv")
+    (root / "study-data.csv").unlink()
+    for function, option in ((automl_cxr.inspect, "save"), (automl_cxr.audit, "fix")):
+        for data, labels in ((root, None), (root / "images", root / "labels.csv")):
+            with pytest.raises(UsageError, match=f"must not replace the table that is read.*--{option}"):
+                function(data, labels=labels, **{option: root / "labels.csv"})
     with pytest.raises(UnknownNameError, match="Unknown keyword 'label_colum'"):
         automl_cxr.inspect(root, label_colum="x")

@@ -335,6 +335,15 @@ _BACKBONES = (
         has_download=False,
         has_weights=False,
     ),
+    Backbone(
+        name="gabor",
+        constructor="automl_cxr.model.gabor:build_gabor",
+        preprocessing=UNIT,
+        smallest_image=32,
+        splice_points=("coarse", "fine"),
+        has_download=False,
+        has_weights=False,
+    ),
 )
 FAMILIES: Mapping[str, Family] = {row.name: row for row in _FAMILIES}
 BACKBONES: Mapping[str, Backbone] = {row.name: row for row in _BACKBONES}

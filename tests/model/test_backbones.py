@@ -25,6 +25,7 @@ PARAMETERS = {
     "efficientnetlite1": 4_189_344,
     "efficientnetlite2": 4_869_168,
     "hog": 0,
+    "gabor": 0,
 }
 
 
@@ -114,6 +115,7 @@ PREPROCESSINGS = {
 
 FORMULAS = {
     "hog": lambda pixels: pixels / 255,
+    "gabor": lambda pixels: pixels / 255,
     **{f"efficientnetlite{size}": lambda pixels: (pixels - 127) / 128 for size in range(3)},
     "densenet121xrv": lambda pixels: (2 * (pixels / 255) - 1) * 1024,  # torchxrayvision.utils.normalize
 }

@@ -210,6 +210,7 @@ class OptunaProposer(StudyProposer):
         seed: With one worker, the same seed gives the same proposals, whether or not the search was interrupted.
         priors: Points and scores of an earlier study, for ``LEARNING_SAMPLERS``.
         fits: See ``StudyProposer``.
+        effective: See ``StudyProposer``.
 
     Raises:
         UnknownNameError: The sampler or the pruner does not exist.
@@ -230,12 +231,22 @@ class OptunaProposer(StudyProposer):
         sign: Callable[[int], Facts] = lambda _: {},
         priors: Sequence[WarmStartPoint] = (),
         fits: Callable[[Mapping[str, Value]], bool] = lambda _: True,
+        effective: Callable[[Mapping[str, Value]], Mapping[str, Value]] = lambda point: point,
     ) -> None:
         if sampler not in SAMPLERS:
             raise UnknownNameError("sampler", sampler, SAMPLERS)
         created_pruner = make_pruner(pruner, epochs=epochs, folds=folds)
         check_several_objectives(len(study.directions), sampler=sampler, pruner=pruner)
-        super().__init__(study, space, pruner=created_pruner, epochs=folds or epochs, seed=seed, sign=sign, fits=fits)
+        super().__init__(
+            study,
+            space,
+            pruner=created_pruner,
+            epochs=folds or epochs,
+            seed=seed,
+            sign=sign,
+            fits=fits,
+            effective=effective,
+        )
         is_halving = pruner == "asha" and len(study.directions) > 1
         self._halving = ParetoHalving(first_rung(epochs)) if is_halving else None
         self._sampler = sampler

@@ -70,6 +70,7 @@ def build_proposer(
     sign: Callable[[int], Facts] = lambda _: {},
     priors: Sequence[WarmStartPoint] = (),
     fits: Callable[[Mapping[str, Value]], bool] = lambda _: True,
+    effective: Callable[[Mapping[str, Value]], Mapping[str, Value]] = lambda point: point,
 ) -> StudyProposer:
     """Create the proposer for a sampler name.
 
@@ -84,6 +85,7 @@ def build_proposer(
         sign: See ``StudyProposer``.
         priors: Points and scores of an earlier study, for ``LEARNING_SAMPLERS``.
         fits: See ``StudyProposer``.
+        effective: See ``StudyProposer``.
 
     Raises:
         UnknownNameError: The sampler or the pruner does not exist.
@@ -93,7 +95,15 @@ def build_proposer(
     if sampler not in SAMPLERS:
         raise UnknownNameError("sampler", sampler, SAMPLERS)
     _check_folds(sampler, folds)
-    settings: dict[str, Any] = {"pruner": pruner, "epochs": epochs, "folds": folds, "seed": seed, "sign": sign, "fits": fits}
+    settings: dict[str, Any] = {
+        "pruner": pruner,
+        "epochs": epochs,
+        "folds": folds,
+        "seed": seed,
+        "sign": sign,
+        "fits": fits,
+        "effective": effective,
+    }
     if sampler not in _KERASTUNER:
         return OptunaProposer(study, space, sampler=sampler, priors=priors, **settings)
     check_several_objectives(len(study.directions), sampler=sampler, pruner=pruner)

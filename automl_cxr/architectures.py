@@ -80,6 +80,8 @@ class Backbone:
         needs_names: Whether the weights in a file can only be matched by layer names. In a ResNet the shortcut of a block and
             its last convolution have the same shape, and files of older Keras versions list them in the opposite order.
         has_weights: Whether it has weights. Without them it is the same for all values of ``weights``.
+        has_positions: Whether its layers have feature maps with several positions. Otherwise each is one vector, whose pooled
+            average is the vector itself and whose standard deviations over all positions are 0.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Backbone:
     torch_layers: str = ""
     needs_names: bool = False
     has_weights: bool = True
+    has_positions: bool = True
 
 
 def load_function(reference: str) -> Callable[..., Any]:
@@ -334,6 +337,7 @@ _BACKBONES = (
         splice_points=("thumbnail", "coarse", "fine"),
         has_download=False,
         has_weights=False,
+        has_positions=False,
     ),
     Backbone(
         name="gabor",

@@ -6,12 +6,20 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from automl_cxr.architectures import BACKBONES, FAMILIES, NAMED_WEIGHTS, NONE, BackboneLayer, parse_backbone_layers
+from automl_cxr.architectures import (
+    BACKBONES,
+    FAMILIES,
+    NAMED_WEIGHTS,
+    NONE,
+    BackboneLayer,
+    find_backbone,
+    parse_backbone_layers,
+)
 from automl_cxr.conv_spec import parse_conv_spec
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.text_records import parse_json_object
@@ -145,6 +153,11 @@ def _has_stack(config: TrialConfig) -> bool:
 _EVERY = UsedBy()
 _GRADIENT = UsedBy(_GRADIENT_FAMILIES)
 _PROBE = UsedBy(("probe",))
+_PROBE_WITH_POSITIONS = _PROBE.under(
+    "if a layer of probe_layers has several positions (those of hog have one)",
+    "probe_layers",
+    holds=lambda c: any(find_backbone(layer.backbone).has_positions for layer in c.probed),
+)
 _PRETRAINED = UsedBy(tuple(name for name, family in FAMILIES.items() if family.n_branches > 0))
 _CONCAT = UsedBy(("concat",))
 _WITH_WEIGHTS = UsedBy((*_PRETRAINED.families, "probe"))
@@ -410,7 +423,7 @@ class TrialConfig:
         "architecture",
         'What the features of a probe are, over all positions of a layer: "average", or "average+deviation" for averages and '
         "standard deviations.",
-        used_by=_PROBE,
+        used_by=_PROBE_WITH_POSITIONS,
     )
     probe_kernel: str = _hyperparameter(
         "linear",
@@ -823,6 +836,10 @@ class TrialConfig:
         backbones = list(dict.fromkeys(layer.backbone for layer in named))
         return tuple(sorted(named, key=lambda layer: backbones.index(layer.backbone)))
 
+    def has_deviations(self, backbone: str) -> bool:
+        """Return whether the features of a probe contain standard deviations over the positions of a backbone's layers."""
+        return self.probe_pooling == AVERAGE_AND_DEVIATION and find_backbone(backbone).has_positions
+
     @property
     def head_file(self) -> Path | None:
         """File of the softmax layer that training starts from; None for random weights."""
@@ -838,6 +855,13 @@ class TrialConfig:
         """Return whether a hyperparameter has an effect in this configuration."""
         used_by = used_by_of(name)
         return self.family in used_by.families and used_by.holds(self)
+
+    def effective(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return the values of those hyperparameters that have an effect in this configuration.
+
+        Two configurations with the same values give the same network and the same training.
+        """
+        return {name: getattr(self, name) for name in names if self.reads(name)}
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

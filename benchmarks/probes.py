@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,6 @@ import pandas as pd
 from radiographs import default_radiographs, existing_folder
 from sklearn.metrics import log_loss
 
-from automl_cxr.architectures import parse_backbone_layers
 from automl_cxr.config import TrialConfig
 from automl_cxr.data.cache import decode_dataset
 from automl_cxr.data.dataset import load_dataset
@@ -36,22 +34,25 @@ _METRICS = ("macro_f1", "macro_auc")
 _SEARCHED = ("probe_layers", "probe_pooling", "probe_kernel", "probe_mirrored")
 
 
-def candidates(weights_folder: Path | None, image_size: int, *, with_mirrored: bool) -> Iterator[TrialConfig]:
-    """Yield every probe of the space auto whose weights are on this machine."""
+def candidates(weights_folder: Path | None, image_size: int, *, with_mirrored: bool) -> list[TrialConfig]:
+    """List every probe of the space auto whose weights are on this machine."""
     space, _ = restrict_to_available(load_space("auto"), None if weights_folder is None else str(weights_folder))
     values = {parameter.name: parameter.grid() for parameter in space.parameters if parameter.name in _SEARCHED}
     if not with_mirrored:
         values["probe_mirrored"] = [False]
+    found: dict[tuple[tuple[str, object], ...], TrialConfig] = {}
     for point in itertools.product(*(values[name] for name in _SEARCHED)):
         chosen = dict(zip(_SEARCHED, point, strict=True))
-        is_uniform = {layer.backbone for layer in parse_backbone_layers(chosen["probe_layers"])} == {"hog"}
-        if not (is_uniform and chosen["probe_pooling"] != "average"):  # a feature map of one position has no deviation
-            yield TrialConfig.from_values({"family": "probe", "weights": "imagenet", "image_size": image_size, **chosen})
+        config = TrialConfig.from_values({"family": "probe", "weights": "imagenet", "image_size": image_size, **chosen})
+        found.setdefault(tuple(config.effective(_SEARCHED).items()), config)  # hog with another pooling is the same network
+    return list(found.values())
 
 
-def predict_out_of_fold(config: TrialConfig, images: np.ndarray, part: PartRecord, folds: np.ndarray, n: int) -> np.ndarray:
+def predict_out_of_fold(
+    config: TrialConfig, images: np.ndarray, part: PartRecord, folds: np.ndarray, n: int, *, weights_folder: Path | None
+) -> np.ndarray:
     """Return the out-of-fold probabilities, (images, classes), of a probe."""
-    features = probe_features(config, images, weights_folder=None)
+    features = probe_features(config, images, weights_folder=weights_folder)
     probabilities = np.empty((len(features), n), np.float32)
     for fold in range(folds.max() + 1):
         left_out = folds == fold
@@ -93,7 +94,7 @@ def main() -> None:
     rows, predicted = [], []
     for config in candidates(arguments.weights, arguments.image_size, with_mirrored=arguments.mirrored):
         started = time.process_time()
-        probabilities = predict_out_of_fold(config, images, part, folds, len(dataset.classes))
+        probabilities = predict_out_of_fold(config, images, part, folds, len(dataset.classes), weights_folder=arguments.weights)
         predicted.append(probabilities)
         scores = {name: METRICS[name].function(labels, probabilities, None) for name in _METRICS}
         searched = {name: getattr(config, name) for name in _SEARCHED}

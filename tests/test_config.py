@@ -123,3 +123,11 @@ HEAD_ONLY = {"family": "transfer", "unfreeze": 0, "augmentation": 0.0}
 )
 def test_trains_head_only(values, expected):
     assert TrialConfig.from_values({**HEAD_ONLY, **values}).trains_head_only is expected
+
+
+def test_values_without_effect_are_left_out():
+    shared = {"family": "probe", "probe_pooling": "average+deviation", "dropout": 0.3}
+    vector = TrialConfig(probe_layers="hog@3+hog@2", **shared)
+    both = TrialConfig(probe_layers="hog@3+squeezenet@2", **shared)
+    assert vector.effective(["family", "probe_pooling", "dropout"]) == {"family": "probe"}
+    assert both.effective(["probe_pooling", "dropout"]) == {"probe_pooling": "average+deviation"}

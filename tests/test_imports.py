@@ -40,6 +40,7 @@ IMPORTING_MODULES = {
         "optuna_private.py",
         "engine/base_proposer.py",
         "engine/optuna_proposer.py",
+        "engine/hub_samplers.py",
         "engine/fold_pruners.py",
         "engine/successive_halving.py",
         "engine/kerastuner_proposer.py",

@@ -93,6 +93,7 @@ class StudyProposer(ABC):
         sign: Returns the facts, such as the driver, that are written first on a trial of a given number.
         seed: With one worker, the same seed gives the same proposals, whether or not the search was interrupted.
         fits: Returns whether the time left suffices for a configuration. Others are proposed only if none is found that fits.
+        effective: Returns the values of a point that have an effect; see ``EvaluatedPoints``.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class StudyProposer(ABC):
         seed: int,
         sign: Callable[[int], Facts],
         fits: Callable[[Mapping[str, Value]], bool] = lambda _: True,
+        effective: Callable[[Mapping[str, Value]], Mapping[str, Value]] = lambda point: point,
     ) -> None:
         study.pruner = pruner
         self._study = study
@@ -113,7 +115,7 @@ class StudyProposer(ABC):
         self._seed = seed
         self._sign = sign
         self._fits = fits
-        self._evaluated = EvaluatedPoints(space)
+        self._evaluated = EvaluatedPoints(space, effective)
         self._running: dict[int, _RunningTrial] = {}
         self._n_read = 0
         self._unfinished: set[int] = set()  # numbers, among the trials read

@@ -16,10 +16,17 @@ _MAX_RANDOM_DRAWS = 50
 
 
 class EvaluatedPoints:
-    """The points of all trials, including failed ones: a configuration that failed would fail again."""
+    """The points of all trials, including failed ones: a configuration that failed would fail again.
 
-    def __init__(self, space: Space) -> None:
+    Args:
+        space: The search space.
+        effective: Returns the values of a point that have an effect. Points that differ in other values only are the same
+            configuration.
+    """
+
+    def __init__(self, space: Space, effective: Callable[[Point], Point] = lambda point: point) -> None:
         self._space = space
+        self._effective = effective
         self._keys: set[Hashable] = set()
         self._n_values: dict[int, int] = {}  # number of values that are recorded, by trial
         self._points: Iterator[dict[str, Value]] | None = None
@@ -28,11 +35,14 @@ class EvaluatedPoints:
     def add(self, number: int, point: Point) -> None:
         """Record the point of a trial. A running trial may not have all its values yet."""
         if self._n_values.get(number) != len(point):
-            self._keys.add(self._space.key(point))
+            self._keys.add(self._key(point))
             self._n_values[number] = len(point)
 
     def __contains__(self, point: Point) -> bool:
-        return self._space.key(point) in self._keys
+        return self._key(point) in self._keys
+
+    def _key(self, point: Point) -> Hashable:
+        return self._space.key(self._effective(point))
 
     def new_point(
         self,

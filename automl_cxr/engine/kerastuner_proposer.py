@@ -125,6 +125,7 @@ class KerasTunerProposer(StudyProposer):
         sign: Returns the facts, such as the driver, that are written first on a trial of a given number.
         seed: With one worker, the same seed gives the same proposals, whether or not the search was interrupted.
         fits: See ``StudyProposer``.
+        effective: See ``StudyProposer``.
 
     Raises:
         UnknownNameError: The pruner does not exist.
@@ -142,9 +143,19 @@ class KerasTunerProposer(StudyProposer):
         seed: int,
         sign: Callable[[int], Facts] = lambda _: {},
         fits: Callable[[Mapping[str, Value]], bool] = lambda _: True,
+        effective: Callable[[Mapping[str, Value]], Mapping[str, Value]] = lambda point: point,
     ) -> None:
         created_pruner = make_pruner(pruner, epochs=epochs, folds=folds)
-        super().__init__(study, space, pruner=created_pruner, epochs=folds or epochs, seed=seed, sign=sign, fits=fits)
+        super().__init__(
+            study,
+            space,
+            pruner=created_pruner,
+            epochs=folds or epochs,
+            seed=seed,
+            sign=sign,
+            fits=fits,
+            effective=effective,
+        )
         study.sampler = optuna.samplers.RandomSampler()  # not used: ``_draw`` does not call it
         self._hyperparameters = to_kerastuner(space)
         is_maximized = study.direction is optuna.study.StudyDirection.MAXIMIZE

@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from automl_cxr.engine.base_proposer import Slot, StudyProposer, to_optuna
 from automl_cxr.engine.fold_pruners import FOLD_PRUNERS
+from automl_cxr.engine.hub_samplers import is_hub_sampler, make_hub_sampler
 from automl_cxr.engine.intermediate_values import read_values
 from automl_cxr.engine.parameters import Parameter, Value
 from automl_cxr.engine.pareto import ParetoHalving, is_among_best_third
@@ -150,15 +151,16 @@ def make_sampler(name: str, space: Space, *, study_seed: int, seed: int) -> optu
     """Create a sampler.
 
     Raises:
-        UsageError: It needs a library that is not installed, or a finite space.
+        UnknownNameError: OptunaHub's registry has no such sampler.
+        UsageError: It needs a library that is not installed, or a finite space; or a sampler of OptunaHub cannot be loaded.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # for TPE's groups and for BruteForceSampler
-        return SAMPLERS[name](space, study_seed, seed)
+        return make_hub_sampler(name, space, seed=seed) if is_hub_sampler(name) else SAMPLERS[name](space, study_seed, seed)
 
 
 def check_several_objectives(n_objectives: int, *, sampler: str, pruner: str) -> None:
-    """Check that a sampler and a pruner support the number of objectives.
+    """Check that a sampler and a pruner support the number of objectives. Whether a sampler of OptunaHub does is not known.
 
     Raises:
         UsageError: One of them supports a single objective only.
@@ -166,7 +168,7 @@ def check_several_objectives(n_objectives: int, *, sampler: str, pruner: str) ->
     if n_objectives == 1:
         return
     for kind, name, table in (("Sampler", sampler, SAMPLERS), ("Pruner", pruner, PRUNERS)):
-        if name not in SEVERAL_OBJECTIVES:
+        if name not in SEVERAL_OBJECTIVES and not is_hub_sampler(name):
             supported = ", ".join(known for known in table if known in SEVERAL_OBJECTIVES)
             raise UsageError(
                 f"{kind} '{name}' supports one objective only; received {n_objectives}. "
@@ -202,14 +204,16 @@ class OptunaProposer(StudyProposer):
     Args:
         study: The study; its storage is written at every call.
         space: The search space.
-        sampler: A name in ``SAMPLERS``.
+        sampler: A name in ``SAMPLERS``, or that of a sampler of OptunaHub.
         pruner: A name in ``PRUNERS``, or in ``FOLD_PRUNERS`` if there are folds.
         epochs: Maximum number of epochs of a trial.
         folds: Number of folds, which trials then report instead of epochs; 0 for none.
         sign: Returns the facts, such as the driver, that are written first on a trial of a given number.
-        seed: With one worker, the same seed gives the same proposals, whether or not the search was interrupted.
+        seed: With one worker, the same seed gives the same proposals, whether or not the search was interrupted (a sampler of
+            OptunaHub may propose others after an interruption).
         priors: Points and scores of an earlier study, for ``LEARNING_SAMPLERS``.
         fits: See ``StudyProposer``.
+        effective: See ``StudyProposer``.
 
     Raises:
         UnknownNameError: The sampler or the pruner does not exist.
@@ -230,17 +234,30 @@ class OptunaProposer(StudyProposer):
         sign: Callable[[int], Facts] = lambda _: {},
         priors: Sequence[WarmStartPoint] = (),
         fits: Callable[[Mapping[str, Value]], bool] = lambda _: True,
+        effective: Callable[[Mapping[str, Value]], Mapping[str, Value]] = lambda point: point,
     ) -> None:
-        if sampler not in SAMPLERS:
+        if sampler not in SAMPLERS and not is_hub_sampler(sampler):
             raise UnknownNameError("sampler", sampler, SAMPLERS)
         created_pruner = make_pruner(pruner, epochs=epochs, folds=folds)
         check_several_objectives(len(study.directions), sampler=sampler, pruner=pruner)
-        super().__init__(study, space, pruner=created_pruner, epochs=folds or epochs, seed=seed, sign=sign, fits=fits)
+        super().__init__(
+            study,
+            space,
+            pruner=created_pruner,
+            epochs=folds or epochs,
+            seed=seed,
+            sign=sign,
+            fits=fits,
+            effective=effective,
+        )
         is_halving = pruner == "asha" and len(study.directions) > 1
         self._halving = ParetoHalving(first_rung(epochs)) if is_halving else None
         self._sampler = sampler
         self._priors = priors if sampler in LEARNING_SAMPLERS else ()
-        self._set_sampler(number=0, attempt=0)  # raises UsageError now, before the first trial
+        # A sampler is created here, so that a UsageError is raised before the first trial. One of OptunaHub may keep its state
+        # in memory, so it is created once; its seed depends on the finished trials, which else would be proposed again.
+        self._is_created_once = is_hub_sampler(sampler)
+        self._set_sampler(len(study.get_trials(deepcopy=False)) if self._is_created_once else 0, attempt=0)
 
     def _next_slot(self, trials: Sequence[FrozenTrial]) -> Slot | Pause:
         is_over = self._sampler == "grid" and self._evaluated.first_unevaluated() is None
@@ -248,7 +265,8 @@ class OptunaProposer(StudyProposer):
 
     def _draw(self, trial: optuna.Trial, attempt: int) -> dict[str, Value]:
         """Sample values as ``Trial.suggest_...`` does, without writing them."""
-        self._set_sampler(trial.number, attempt)
+        if not self._is_created_once:
+            self._set_sampler(trial.number, attempt)
         study = add_priors_to_study(self._study, self._space, self._priors)
         sampled = optuna.Trial(study, trial_id_of(trial))
         relative = sampled.relative_params

@@ -10,6 +10,7 @@ import optuna
 from automl_cxr.engine import optuna_proposer
 from automl_cxr.engine.base_proposer import StudyProposer
 from automl_cxr.engine.fold_pruners import FOLD_PRUNERS
+from automl_cxr.engine.hub_samplers import is_hub_sampler
 from automl_cxr.engine.optuna_proposer import (
     LEARNING_SAMPLERS,
     PRUNERS,
@@ -38,7 +39,7 @@ __all__ = [
 _KERASTUNER = ("kt-hyperband", "kt-bayesian", "kt-random", "kt-grid")  # names only: their module loads Keras
 
 SAMPLERS = (*optuna_proposer.SAMPLERS, *_KERASTUNER)
-"""Names of all samplers."""
+"""Names of all samplers except those of OptunaHub (``hub_samplers.py``)."""
 
 FINITE_SAMPLERS = ("grid", "kt-grid", "kt-hyperband")
 """Samplers that propose a finite number of trials: all points of a grid, or one sweep over the brackets of Hyperband."""
@@ -70,13 +71,14 @@ def build_proposer(
     sign: Callable[[int], Facts] = lambda _: {},
     priors: Sequence[WarmStartPoint] = (),
     fits: Callable[[Mapping[str, Value]], bool] = lambda _: True,
+    effective: Callable[[Mapping[str, Value]], Mapping[str, Value]] = lambda point: point,
 ) -> StudyProposer:
     """Create the proposer for a sampler name.
 
     Args:
         study: See ``StudyProposer``.
         space: The search space.
-        sampler: A name in ``SAMPLERS``.
+        sampler: A name in ``SAMPLERS``, or that of a sampler of OptunaHub.
         pruner: A name in ``PRUNERS``, or in ``FOLD_PRUNERS`` if there are folds.
         epochs: Maximum number of epochs of a trial.
         folds: Number of folds; 0 for none.
@@ -84,16 +86,24 @@ def build_proposer(
         sign: See ``StudyProposer``.
         priors: Points and scores of an earlier study, for ``LEARNING_SAMPLERS``.
         fits: See ``StudyProposer``.
+        effective: See ``StudyProposer``.
 
     Raises:
         UnknownNameError: The sampler or the pruner does not exist.
         UsageError: The sampler needs a library that is not installed, or a finite space; or the sampler or the pruner does not
             support several objectives, or folds, or trials without folds.
     """
-    if sampler not in SAMPLERS:
-        raise UnknownNameError("sampler", sampler, SAMPLERS)
+    _check_sampler(sampler)
     _check_folds(sampler, folds)
-    settings: dict[str, Any] = {"pruner": pruner, "epochs": epochs, "folds": folds, "seed": seed, "sign": sign, "fits": fits}
+    settings: dict[str, Any] = {
+        "pruner": pruner,
+        "epochs": epochs,
+        "folds": folds,
+        "seed": seed,
+        "sign": sign,
+        "fits": fits,
+        "effective": effective,
+    }
     if sampler not in _KERASTUNER:
         return OptunaProposer(study, space, sampler=sampler, priors=priors, **settings)
     check_several_objectives(len(study.directions), sampler=sampler, pruner=pruner)
@@ -110,14 +120,13 @@ def check_proposer(space: Space, *, sampler: str, pruner: str, n_objectives: int
         UsageError: The sampler needs a library that is not installed, or a finite space; or the sampler or the pruner does not
             support several objectives, or folds, or trials without folds.
     """
-    if sampler not in SAMPLERS:
-        raise UnknownNameError("sampler", sampler, SAMPLERS)
+    _check_sampler(sampler)
     _check_folds(sampler, folds)
     make_pruner(pruner, epochs=1, folds=folds)
     check_several_objectives(n_objectives, sampler=sampler, pruner=pruner)
     if sampler == "kt-grid":
         space.points()
-    elif sampler in optuna_proposer.SAMPLERS:
+    elif sampler not in _KERASTUNER:
         optuna_proposer.make_sampler(sampler, space, study_seed=0, seed=0)
 
 
@@ -127,12 +136,17 @@ def default_batch_trials(sampler: str, *, n_trials: int | None) -> int:
     The trials of a batch are proposed before any of them has a score, so a sampler learns from earlier batches only.
 
     Args:
-        sampler: A name in ``SAMPLERS``.
+        sampler: A name in ``SAMPLERS``, or that of a sampler of OptunaHub.
         n_trials: Planned number of trials of the study; None if it is not limited.
     """
     if n_trials is None or sampler in _INDEPENDENT_SAMPLERS:
         return _MAX_BATCH_TRIALS
     return max(1, min(_MAX_BATCH_TRIALS, n_trials // _MIN_BATCHES))
+
+
+def _check_sampler(sampler: str) -> None:
+    if sampler not in SAMPLERS and not is_hub_sampler(sampler):
+        raise UnknownNameError("sampler", sampler, SAMPLERS)
 
 
 def _check_folds(sampler: str, folds: int) -> None:

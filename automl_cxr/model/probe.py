@@ -8,7 +8,7 @@ import keras
 from keras import layers, ops
 
 from automl_cxr.architectures import find_backbone
-from automl_cxr.config import AVERAGE_AND_DEVIATION, BranchConfig, TrialConfig
+from automl_cxr.config import BranchConfig, TrialConfig
 from automl_cxr.model.backbone_builder import build_backbone
 from automl_cxr.model.backbones import preprocess
 from automl_cxr.model.head import deviation
@@ -75,7 +75,7 @@ def _pooled_outputs(config: TrialConfig, branch: BranchConfig, weights_folder: P
     for name in used:
         maps = backbone.get_layer(name).output
         pooled.append(layers.GlobalAveragePooling2D(name=f"{name}_pooled")(maps))
-        if config.probe_pooling == AVERAGE_AND_DEVIATION:
+        if config.has_deviations(branch.backbone):
             pooled.append(deviation(maps))
     vector = layers.Concatenate(name="pooled")(pooled) if len(pooled) > 1 else pooled[0]
     network = keras.Model(backbone.input, vector, name=branch.backbone)

@@ -262,7 +262,8 @@ class SearchOptions(OptionSet):
     )
     sampler: str | None = option_field(
         f"Method that proposes hyperparameters: {list_choices(OPTUNA_SAMPLERS)} of Optuna; {list_choices(KERASTUNER_SAMPLERS)} "
-        "of KerasTuner.",
+        "of KerasTuner; hub:NAME of OptunaHub's registry, from a copy in the folder that the environment variable "
+        "AUTOML_CXR_HUB names.",
         Section.SEARCH,
         metavar="NAME",
         choices=(*OPTUNA_SAMPLERS, *KERASTUNER_SAMPLERS),

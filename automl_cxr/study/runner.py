@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from automl_cxr.config import TrialConfig
 from automl_cxr.engine.base_proposer import StudyProposer
 from automl_cxr.engine.parameters import Value
 from automl_cxr.engine.protocol import Objective, Proposer
@@ -111,6 +112,7 @@ def _build_objective(
 def _build_proposer(
     store: StudyStore, spec: StudySpec, *, sampler: str, driver: str, fits: Callable[[Mapping[str, Value]], bool]
 ) -> StudyProposer:
+    constants = spec.constants
     return build_proposer(
         store.study,
         spec.space,
@@ -122,4 +124,5 @@ def _build_proposer(
         priors=read_warm_start_points(store),
         sign=lambda number: {"driver": driver, "seed": trial_seed(spec.seed, number)},
         fits=fits,
+        effective=lambda point: TrialConfig.from_values({**constants, **point}).effective(point),
     )

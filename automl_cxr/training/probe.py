@@ -140,10 +140,10 @@ def probe_features(config: TrialConfig, images: np.ndarray, *, weights_folder: P
         of_views = [
             pooled_features(network, cuts, view, pooling=AVERAGE_AND_DEVIATION, label=branch.backbone) for view in views
         ]
+        has_deviations = config.has_deviations(branch.backbone)
         for point, cut in zip(points, cuts, strict=True):
             values = np.mean([pooled[cut] for pooled in of_views], axis=0)
-            has_both = config.probe_pooling == AVERAGE_AND_DEVIATION
-            found[branch.backbone, point] = values if has_both else values[:, : values.shape[1] // 2]
+            found[branch.backbone, point] = values if has_deviations else values[:, : values.shape[1] // 2]
     return np.concatenate([found[layer.backbone, layer.layer] for layer in config.probed], axis=1)
 
 

@@ -7,12 +7,13 @@ import pytest
 from automl_cxr.architectures import BackboneLayer, parse_backbone_layers
 from automl_cxr.config import TrialConfig
 from automl_cxr.errors import UnknownNameError, UsageError
+from automl_cxr.model.build import build_model
 from automl_cxr.model.feature_maps import last_feature_map_layers
 from automl_cxr.model.gradcam import GradCam
 from automl_cxr.model.inference import load_model
 from automl_cxr.records import EpochRecord, FoldRecord, PartRecord, SplitRecord
 from automl_cxr.scoring.predictions import Predictions
-from automl_cxr.training.probe import run_probe
+from automl_cxr.training.probe import probe_features, run_probe
 from automl_cxr.training.trial_task import TrialTask
 
 SIZE = 32
@@ -168,3 +169,17 @@ def test_mirrored_features_do_not_depend_on_the_side(task):
     images = pictures(9)[..., None].astype(np.float32)
     predicted, mirrored = (model.predict(each, verbose=0) for each in (images, images[:, :, ::-1]))
     assert mirrored == pytest.approx(predicted, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_layers_without_positions_have_no_deviations(task):
+    one, other = (
+        dataclasses.replace(CONFIG, probe_layers="hog@2", probe_kernel="rbf", probe_pooling=pooling)
+        for pooling in ("average", "average+deviation")
+    )
+    assert one.effective(TrialConfig.names()) == other.effective(TrialConfig.names())
+    images = pictures(12)
+    features = [probe_features(config, images, weights_folder=None) for config in (one, other)]
+    assert np.array_equal(*features)
+    networks = [build_model(config, 3, steps_per_epoch=1) for config in (one, other)]
+    assert [network.get_layer("standardised").output.shape[1] for network in networks] == [features[0].shape[1]] * 2

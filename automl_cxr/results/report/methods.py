@@ -143,7 +143,7 @@ def _search(data: ReportData) -> list[str]:
     spec = data.spec
     sentences = [_space(data)]
     samplers = list(dict.fromkeys(entry.sampler for entry in data.searches)) or [spec.sampler]
-    proposed = listed([_SAMPLERS.get(name, name) for name in samplers])
+    proposed = listed([_SAMPLERS.get(name) or f"the sampler {name.removeprefix('hub:')} of OptunaHub" for name in samplers])
     sentences.append(f"Configurations were proposed by {proposed} to {_objective_text(data)}.")
     if spec.warm_start:
         sentences.append(f"The search started with the best configurations of an earlier study, {spec.warm_start}.")

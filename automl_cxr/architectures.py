@@ -347,6 +347,7 @@ _BACKBONES = (
         splice_points=("coarse", "fine"),
         has_download=False,
         has_weights=False,
+        has_positions=False,
     ),
 )
 FAMILIES: Mapping[str, Family] = {row.name: row for row in _FAMILIES}

@@ -830,6 +830,11 @@ class TrialConfig:
         return (first, second)[: FAMILIES[self.family].n_branches]
 
     @property
+    def kind(self) -> str:
+        """The family, with the names of the backbones. Networks of different kinds make different errors."""
+        return "+".join([self.family, *sorted(branch.backbone for branch in self.branches)])
+
+    @property
     def probed(self) -> tuple[BackboneLayer, ...]:
         """The layers of ``probe_layers``, those of each backbone together."""
         named = parse_backbone_layers(self.probe_layers)

@@ -63,7 +63,7 @@ def score_rules(one: PredictionSet, families: Sequence[str]) -> dict[str, float]
         kept = keep(scores, families, of_each_family=of_each_family)
         scorer, _ = build_weight_scorer([one.valid[member] for member in kept], MACRO_F1)
         groups = [families[member] for member in kept] if of_each_family else None
-        members = [kept[position] for position in choose_diverse(scorer, MAX_MEMBERS, families=groups)]
+        members = [kept[position] for position in choose_diverse(scorer, MAX_MEMBERS, kinds=groups)]
         source = "with families" if of_each_family else "without families"
         for name, order in ORDERS.items():
             chosen = combine_members(

@@ -13,6 +13,7 @@ from automl_cxr.ensemble.combiners import Combiner, WeightedAverage
 from automl_cxr.ensemble.cross_fitting import evolve_on_halves
 from automl_cxr.ensemble.exact_two_member import exact_two_member_weights
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
+from automl_cxr.ensemble.geometric_mean import fit_geometric_mean
 from automl_cxr.ensemble.objective import MACRO_F1, Objective
 from automl_cxr.ensemble.stacking import fit_stacking
 from automl_cxr.ensemble.weight_scoring import WeightScorer
@@ -46,6 +47,10 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "best": Method("the best member alone", _average_of(lambda scorer: top_k_weights(rank_members(scorer), 1))),
         "average": Method("equal weights for all members", _average_of(lambda scorer: uniform_weights(scorer.n_members))),
+        "geometric": Method(
+            "geometric mean with weights that minimise the log loss, close to equal weights",
+            lambda scorer, _patients, _settings: fit_geometric_mean(scorer.probabilities, scorer.labels),
+        ),
         "greedy": Method("greedy selection with replacement (Caruana et al. 2004)", _average_of(greedy_weights)),
         "sweep": Method("two members: the exact optimum", _average_of(exact_two_member_weights), n_members=2),
         "ga": Method(
@@ -98,7 +103,7 @@ def fit_ensemble(
     Args:
         members: Predictions of each member, on images that no member was trained on.
         method: A name in ``METHODS``.
-        objective: The metric to optimise; stacking always minimises log loss.
+        objective: The metric to optimise; geometric and stacking always minimise the log loss.
         settings: Settings of the methods "ga" and "ga-by-class". Stacking uses only their seed, for its folds.
 
     Raises:

@@ -7,63 +7,31 @@ from collections.abc import Sequence
 import numpy as np
 
 from automl_cxr.ensemble.baselines import rank_members
-from automl_cxr.ensemble.objective import Objective
 from automl_cxr.ensemble.weight_scoring import WeightScorer
-from automl_cxr.scoring.intervals import differences_from
-from automl_cxr.scoring.predictions import Predictions, align
-from automl_cxr.scoring.resampling import resample_scores
 
 NEAR_DUPLICATE = 0.98  # correlation of errors above which a member hardly improves an ensemble
 _WEIGHT_OF_DISAGREEMENT = 0.1  # relative to the objective: ten points of disagreement count as one point of score
-_N_RESAMPLES = 500  # for a standard error
-_BONUS_OF_A_NEW_FAMILY = 0.02  # added to the objective: networks of another family make other errors on new images, too
+_BONUS_OF_A_NEW_KIND = 0.02  # added to the objective: networks of another kind make other errors on new images, too
 
 
-def close_to_best(members: Sequence[Predictions], objective: Objective, *, n_errors: float, seed: int) -> list[int]:
-    """Return the indices of the members that are at most ``n_errors`` standard errors worse than the best one.
-
-    The standard error is that of the difference to the best member, over resamples of patients.
-
-    Args:
-        members: Labelled predictions of the same images.
-        objective: The metric.
-        n_errors: Number of standard errors.
-        seed: Seed of the resamples.
-    """
-    probabilities, images = align(members)
-    resampled = resample_scores(
-        images.labels,
-        probabilities,
-        images.patients,
-        [objective.metric],
-        n_resamples=_N_RESAMPLES,
-        seed=seed,
-        normal_class=objective.normal_class,
-    )[objective.name]
-    best = int(np.nanargmax(objective.sign * resampled.scores))
-    losses = differences_from(resampled, best)
-    errors = np.nanstd(losses.of_resamples, axis=1)
-    return np.flatnonzero(objective.sign * losses.scores <= n_errors * errors).tolist()
-
-
-def choose_diverse(scorer: WeightScorer, n_chosen: int, *, families: Sequence[str] | None = None) -> list[int]:
-    """Choose members greedily by their common score, the differences between their predictions, and their families.
+def choose_diverse(scorer: WeightScorer, n_chosen: int, *, kinds: Sequence[str] | None = None) -> list[int]:
+    """Choose members greedily by common score, differences between predictions, and kinds of networks.
 
     The first is the best single member. Each step adds the candidate with the highest sum of three terms: the score of the
     uniform average with the members chosen so far, a tenth of the share of images that the candidate classifies differently
-    from their average, and 0.02 if no chosen member is of its family. A candidate whose errors are nearly equal to those of a
+    from their average, and 0.02 if no chosen member is of its kind. A candidate whose errors are nearly equal to those of a
     chosen member (``near_duplicates``) is added only if no other one is left.
 
     Args:
         scorer: Candidates' probabilities, labels and the objective.
         n_chosen: Members to choose; all candidates if there are fewer.
-        families: Family of the network of each candidate; by default all are of the same family.
+        kinds: Kind of the network of each candidate, such as its family; by default all are of the same kind.
 
     Returns:
         Indices of the candidates, in the order of choice.
     """
     n_chosen = min(n_chosen, scorer.n_members)
-    family = np.asarray(families if families is not None else [""] * scorer.n_members, dtype=np.str_)
+    kind = np.asarray(kinds if kinds is not None else [""] * scorer.n_members, dtype=np.str_)
     is_duplicate = error_correlations(scorer) > NEAR_DUPLICATE
     chosen = [int(rank_members(scorer)[0])]
     predicted = scorer.probabilities.argmax(axis=2)
@@ -74,8 +42,8 @@ def choose_diverse(scorer: WeightScorer, n_chosen: int, *, families: Sequence[st
         weights = (is_chosen + np.eye(scorer.n_members)[candidates]) / (len(chosen) + 1)
         average = scorer.probabilities[chosen].mean(axis=0).argmax(axis=1)
         disagreement = (predicted[candidates] != average).mean(axis=1)
-        is_new = ~np.isin(family[candidates], family[chosen])
-        scores = scorer.score(weights) + _WEIGHT_OF_DISAGREEMENT * disagreement + _BONUS_OF_A_NEW_FAMILY * is_new
+        is_new = ~np.isin(kind[candidates], kind[chosen])
+        scores = scorer.score(weights) + _WEIGHT_OF_DISAGREEMENT * disagreement + _BONUS_OF_A_NEW_KIND * is_new
         chosen.append(int(candidates[scores.argmax()]))
     return chosen
 

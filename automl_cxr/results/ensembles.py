@@ -116,7 +116,7 @@ def build_ensemble(
         store: The study.
         top: Maximum number of members; fewer if fewer trials are finished.
         members: Trial numbers; by default the best trials.
-        diverse: Select members from the 50 best trials by score, diversity and family; see ``choose_diverse``.
+        diverse: Select members from the 50 best trials by score, diversity and kind of network; see ``choose_diverse``.
         predictions: Tables of other programs for the same images, added as members. The ensemble then contains no models.
         method: "auto", or a name in ``ensemble.build.METHODS``.
         objective: Metric to optimise; by default the study's first objective.
@@ -272,8 +272,8 @@ def _choose_trials(
         return trials[:top]
     candidates = trials[:_DIVERSE_CANDIDATES]
     scorer, _ = build_weight_scorer([store.predictions(number) for number in candidates], objective)
-    families = [load_trial_config(store, number).family for number in candidates]
-    return [candidates[index] for index in choose_diverse(scorer, top, families=families)]
+    kinds = [load_trial_config(store, number).kind for number in candidates]
+    return [candidates[index] for index in choose_diverse(scorer, top, kinds=kinds)]
 
 
 def study_context(store: StudyStore) -> dict[str, Any]:

@@ -11,6 +11,11 @@ _INTENDED_USE = (
     "data of other hospitals, machines, projections or patient populations."
 )
 
+_KINDS_OF_COMBINATION = {
+    "geometric": "Weighted geometric mean of probabilities",
+    "stacking": "Logistic regression on log-probabilities",
+}
+
 
 def model_card(record: Mapping[str, Any]) -> str:
     """Return an ensemble's record as Markdown.
@@ -73,7 +78,7 @@ def _members(record: Mapping[str, Any]) -> list[str]:
 def _combination(record: Mapping[str, Any]) -> list[str]:
     rule = record["rule"]
     calibration = record["calibration"]
-    kind = "Logistic regression on log-probabilities" if rule["kind"] == "stacking" else "Weighted average of probabilities"
+    kind = _KINDS_OF_COMBINATION.get(record["method"], "Weighted average of probabilities")
     lines = [f"- {kind}, fitted by `{record['method']}` for {record['objective']}. The table of members shows the weights."]
     if record["recommended"] != record["method"]:
         lines.append(

@@ -1,14 +1,15 @@
-"""The classifier that a search recommends: the average of several trials, the best trial, or an ensemble with greedy weights.
+"""The classifier that a search recommends: an ensemble of several trials, or the best trial.
 
     candidates   the finished trials that meet the requirements of the study and have a model, the best 50
-    members      those at most one standard error worse than the best one, chosen by score, by different errors and by family,
-                 without near-duplicates, as far as the sum of their costs meets the requirements
-    methods      the average, the best member alone and greedy weights, compared on patients that they were not fitted on
+    members      chosen by score, by different errors and by different networks, without near-duplicates, as far as the sum of
+                 their costs meets the requirements
+    methods      a geometric mean, the average, and the best member alone, compared on patients that they were not fitted on
     choice       the first of these methods within one standard error of the best one
 
-The average is preferred to the best trial, because it has no weights that are fitted to the images, and the best trial is the
-one that these images favour most. On new patients the average was better (``benchmarks/recommendation.py``). The genetic
-algorithm and stacking are not compared, because they take half a minute for 1,000 images; ``ensemble build`` compares them.
+An ensemble is preferred to the best trial, because the best trial is the one that these images favour most. The geometric mean
+is preferred to the average, because it gives weaker members less weight; its few weights are kept close to equal. On new
+patients it had the lowest log loss (``benchmarks/README.md``). The genetic algorithm and stacking are not compared, because
+they take half a minute for 1,000 images; ``ensemble build`` compares them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from filelock import FileLock
 
 from automl_cxr.ensemble.build import AUTO, build_weight_scorer
 from automl_cxr.ensemble.genetic_settings import GeneticSettings
-from automl_cxr.ensemble.member_selection import NEAR_DUPLICATE, choose_diverse, close_to_best, error_correlations
+from automl_cxr.ensemble.member_selection import NEAR_DUPLICATE, choose_diverse, error_correlations
 from automl_cxr.ensemble.method_comparison import SIMPLEST, MethodScore
 from automl_cxr.ensemble.objective import Objective
 from automl_cxr.ensemble.pipeline import Combination, combine_members
@@ -41,8 +42,7 @@ from automl_cxr.study.store import StudyStore, explained_disk_errors
 ENSEMBLE_NAME = "recommended"
 MAX_MEMBERS = 6
 _MAX_CANDIDATES = 50
-_MAX_ERRORS = 1.0  # standard errors of the difference; weaker members make an average worse, although their errors differ
-_METHODS = ("average", SIMPLEST, "greedy")  # the least fitted to the images first
+_METHODS = ("geometric", "average", SIMPLEST)  # the preferred ones first
 
 
 def recommend(store: StudyStore) -> Recommendation | None:
@@ -118,7 +118,7 @@ def _combine(store: StudyStore, candidates: Sequence[TrialRecord]) -> _Ensemble 
         return "a class has too few patients to compare ensembles"
     result = combination.comparison.methods[combination.method]
     if len(combination.used) < 2:
-        return f"the average of {len(members)} trials is worse by more than one standard error"
+        return f"ensembles of {len(members)} trials are no better"
     if not all(_meets_requirements(store, one) for one in (combination.predictions, result.predictions)):
         return "an ensemble would not meet the requirements"
     return _Ensemble([members[position] for position in combination.used], combination.without_unused_members(), result)
@@ -127,15 +127,13 @@ def _combine(store: StudyStore, candidates: Sequence[TrialRecord]) -> _Ensemble 
 def _choose_members(store: StudyStore, candidates: Sequence[TrialRecord], objective: Objective) -> list[int]:
     """Choose members whose costs together meet the requirements of the study."""
     predictions = [store.predictions(record.number) for record in candidates]
-    close = close_to_best(predictions, objective, n_errors=_MAX_ERRORS, seed=store.spec.seed)
-    candidates, predictions = [candidates[index] for index in close], [predictions[index] for index in close]
     scorer, _ = build_weight_scorer(predictions, objective)
-    families = [load_trial_config(store, record.number).family for record in candidates]
+    kinds = [load_trial_config(store, record.number).kind for record in candidates]
     bounds = [bound for bound in _requirements(store) if bound.name in COSTS]
     costs = dict.fromkeys(bounds, 0.0)
     is_duplicate = error_correlations(scorer) > NEAR_DUPLICATE
     members: list[int] = []
-    for index in choose_diverse(scorer, len(candidates), families=families):
+    for index in choose_diverse(scorer, len(candidates), kinds=kinds):
         record = candidates[index]
         with_record = {bound: cost + bound.value_of(record.violations[str(bound)]) for bound, cost in costs.items()}
         meets_bounds = all(bound.violation(cost) <= 0 for bound, cost in with_record.items())
@@ -146,10 +144,9 @@ def _choose_members(store: StudyStore, candidates: Sequence[TrialRecord], object
 
 
 def _reason_for_one_member(store: StudyStore) -> str:
-    others = "more than one standard error worse or nearly identical"
     if any(bound.name in COSTS for bound in _requirements(store)):
-        return f"an ensemble would not meet the requirements, or the other trials are {others}"
-    return f"the other trials are {others}"
+        return "an ensemble would not meet the requirements, or the other trials make nearly the same errors"
+    return "the other trials make nearly the same errors"
 
 
 def _meets_requirements(store: StudyStore, predictions: Predictions) -> bool:
@@ -183,8 +180,8 @@ def _recommend_ensemble(store: StudyStore, ensemble: _Ensemble) -> Recommendatio
     sentence = (
         f"Use ensemble {name} (trials {', '.join(map(str, ensemble.members))}, {combination.method}): {metric} "
         f"{result.score:.4f}{_describe(combination.interval)} out of fold, {result.gain:+.4f} against the best single trial"
-        f"{'' if result.gain > 0 else ' (within one standard error; an average is less fitted to these images)'}; chosen from "
-        f"{n_trials} finished trials."
+        f"{'' if result.gain > 0 else ' (within one standard error; the best trial is the one that these images favour)'}; "
+        f"chosen from {n_trials} finished trials."
     )
     return Recommendation(
         trials=tuple(ensemble.members),

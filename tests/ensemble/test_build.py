@@ -36,7 +36,7 @@ def test_the_score_of_a_fit_is_the_score_of_its_predictions(method: str) -> None
 def test_all_methods_are_compared(seed: int) -> None:
     members = draw_members(6, seed=seed)
     fitted = compare_methods(members, settings=BARE)
-    assert list(fitted) == ["best", "average", "greedy", "ga", "ga-by-class", "stacking"]
+    assert list(fitted) == ["best", "average", "geometric", "greedy", "ga", "ga-by-class", "stacking"]
     singles = [score_predictions(member)["macro_f1"] for member in members]
     assert fitted["best"].score == max(singles)
     assert fitted["best"].combiner.shares[int(np.argmax(singles))] == 1

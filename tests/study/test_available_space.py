@@ -35,7 +35,7 @@ def test_a_space_without_any_weights_has_no_pretrained_backbones(only_folder):
     assert set(values_of(space, "family")) == {"probe", "scratch", "fused"}
     names = {parameter.name for parameter in space.parameters}
     assert not names & {"backbone", "unfreeze", "fine_tune_rate"}
-    assert set(values_of(space, "probe_layers")) == {"hog@3", "hog@2"}
+    assert set(values_of(space, "probe_layers")) == {"gabor@1", "hog@3", "gabor@1+hog@3", "gabor@2", "hog@2"}
     refuse_unused(check_space(space), space.names)
     assert space.preset()["family"] == "probe"
     rng = np.random.default_rng(0)

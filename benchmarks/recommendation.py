@@ -1,4 +1,4 @@
-"""Choose between the best trial, an average and greedy weights by several rules, and score the choice on other patients.
+"""Choose between the best trial and several ensembles by several rules, and score the choice on other patients.
 
     python benchmarks/recommendation.py --data --splits 20
 
@@ -18,7 +18,7 @@ from prediction_sets import RECIPES, PredictionSet, cheap_members, draw_set, rad
 from radiographs import default_radiographs, default_weights
 from scipy import stats
 
-from automl_cxr.ensemble.build import AUTO, build_weight_scorer
+from automl_cxr.ensemble.build import AUTO, build_weight_scorer, compare_methods
 from automl_cxr.ensemble.member_selection import choose_diverse
 from automl_cxr.ensemble.objective import MACRO_F1
 from automl_cxr.ensemble.pipeline import combine_members
@@ -27,9 +27,11 @@ from automl_cxr.scoring.predictions import align
 from automl_cxr.study.options import DEFAULT_KEEP_MODELS
 
 ORDERS = {
-    "best, then average, then greedy": ("best", "average", "greedy"),
+    "geometric, then average, then best": ("geometric", "average", "best"),
     "average, then best, then greedy": ("average", "best", "greedy"),
+    "best, then average, then greedy": ("best", "average", "greedy"),
 }
+ALWAYS = ("geometric", "average", "greedy")
 
 
 def all_sets(arguments: argparse.Namespace) -> Iterator[tuple[PredictionSet, list[str]]]:
@@ -65,13 +67,13 @@ def score_rules(one: PredictionSet, families: Sequence[str]) -> dict[str, float]
         groups = [families[member] for member in kept] if of_each_family else None
         members = [kept[position] for position in choose_diverse(scorer, MAX_MEMBERS, kinds=groups)]
         source = "with families" if of_each_family else "without families"
+        chosen_members = [one.valid[member] for member in members]
+        names = list(map(str, members))
         for name, order in ORDERS.items():
-            chosen = combine_members(
-                [one.valid[member] for member in members], names=list(map(str, members)), method=AUTO, compared=order
-            )
+            chosen = combine_members(chosen_members, names=names, method=AUTO, compared=order)
             found[f"{source}: {name}"] = MACRO_F1.score(labels, chosen.combiner.combine(test[members]))
-        for method in ("average", "greedy"):
-            found[f"{source}: always {method}"] = MACRO_F1.score(labels, chosen.fitted[method].combiner.combine(test[members]))
+        for method, fitted in compare_methods(chosen_members, methods=ALWAYS).items():
+            found[f"{source}: always {method}"] = MACRO_F1.score(labels, fitted.combiner.combine(test[members]))
     return found
 
 

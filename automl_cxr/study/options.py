@@ -233,8 +233,8 @@ class SearchOptions(OptionSet):
     )
     folds: int | str | None = option_field(
         "Number of folds for cross-validation, or auto. Each trial trains one network per fold and is scored on the images "
-        f"that the network was not trained on. auto uses {AUTO_FOLDS} folds for fewer than {MAX_FOLDED_IMAGES:,} images, and "
-        "otherwise one validation part.",
+        f"that the network was not trained on. auto uses {AUTO_FOLDS} folds for fewer than {MAX_FOLDED_IMAGES:,} images "
+        "(fewer folds if a class has too few patients), and otherwise one validation part.",
         Section.DATA,
         kind="int_or_auto",
         low=2,

@@ -14,7 +14,7 @@ from pathlib import Path
 from automl_cxr.csv_io import read_rows
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.layout_rows import RawTable
-from automl_cxr.data.readers import arrays, folders, names, nih, radiography, table_search, tables
+from automl_cxr.data.readers import arrays, folders, names, radiography, table_search, tables
 from automl_cxr.data.readers.public_sets import PUBLIC_SETS
 from automl_cxr.data.table_columns import check_label_column
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
@@ -139,7 +139,7 @@ def _check_tables(root: Path, label_column: str | None) -> None:
         tables.read(root, DataOptions())  # raises the reason why it cannot be used
 
 
-_PUBLIC_NAMES = frozenset(public.name for public in PUBLIC_SETS) | {"nih", "tuberculosis"}
+_PUBLIC_NAMES = frozenset(public.name for public in PUBLIC_SETS) | {"tuberculosis"}
 SELF_CONTAINED = _PUBLIC_NAMES | {"csv", "arrays"}
 """Layouts of folders that are data sets by their tables or file names."""
 
@@ -160,14 +160,6 @@ LAYOUTS = (
             uses=_TABLE,
         )
         for public in PUBLIC_SETS
-    ),
-    Layout(
-        "nih",
-        "NIH ChestX-ray14: Data_Entry*.csv or sample_labels.csv beside folders of images, optionally with train_val_list.txt "
-        "and test_list.txt",
-        nih.recognises,
-        nih.read,
-        uses=_FINDINGS,
     ),
     Layout(
         "tuberculosis",

@@ -57,11 +57,13 @@ class LocatedImages:
         path_of: Listed path to the path of its file: relative to the folder, or absolute for a file outside of it.
         unusable: The same for files that cannot be used, with the reasons; ``missing`` are not included.
         missing: Listed paths without a file.
+        copies: Further files that fit a listed path, to the path of the file that is used.
     """
 
     path_of: Mapping[str, str]
     unusable: Mapping[str, str]
     missing: tuple[str, ...]
+    copies: Mapping[str, str]
 
 
 def stem_of(name: str) -> str:
@@ -70,7 +72,9 @@ def stem_of(name: str) -> str:
     return stem if dot and suffix.casefold() in _SUFFIXES else name
 
 
-def locate(index: ImageIndex, listed: Iterable[str], *, table: str, beside: Path | None = None) -> LocatedImages:
+def locate(
+    index: ImageIndex, listed: Iterable[str], *, table: str, beside: Path | None = None, unique_names: bool = False
+) -> LocatedImages:
     """Find the file of each listed path.
 
     Args:
@@ -78,9 +82,10 @@ def locate(index: ImageIndex, listed: Iterable[str], *, table: str, beside: Path
         listed: Paths as a table contains them.
         table: Name of the table, for messages.
         beside: Folder of the table, which paths may be relative to.
+        unique_names: Whether the names are unique in the data set, so that files of the same name are copies.
 
     Raises:
-        DataError: Several files fit a listed path equally well.
+        DataError: Several files fit a listed path equally well, and names are not unique.
     """
     beside = None if beside == index.folder else beside
     path_of: dict[str, str] = {}
@@ -91,15 +96,16 @@ def locate(index: ImageIndex, listed: Iterable[str], *, table: str, beside: Path
             open_paths.append(text)
         else:
             path_of[text] = found
+    copies: dict[str, str] = {}
     if index.reason_of:
-        path_of |= _match_ends(index, open_paths, set(path_of.values()), table)
+        path_of |= _match_ends(index, open_paths, set(path_of.values()), table, copies if unique_names else None)
     missing = [text for text in open_paths if text not in path_of]
     unusable = {path: index.reason_of[path] for path in path_of.values() if index.reason_of.get(path)}
     if len(missing) <= MAX_EXPLAINED:
         for text in missing:
             reason = explain_unusable(index.folder / text) if text else "missing"
             unusable[relative_path(index.folder, text)] = reason or "not an image"
-    return LocatedImages(path_of, unusable, tuple(missing))
+    return LocatedImages(path_of, unusable, tuple(missing), copies)
 
 
 def _direct(index: ImageIndex, text: str, beside: Path | None) -> str | None:
@@ -124,8 +130,13 @@ def _normalise(text: str) -> str:
     return text.strip().replace("\\", "/").removeprefix("./")
 
 
-def _match_ends(index: ImageIndex, listed: list[str], taken: set[str], table: str) -> dict[str, str]:
-    """Match the ends of listed paths with the ends of the paths of files that no other row names."""
+def _match_ends(
+    index: ImageIndex, listed: list[str], taken: set[str], table: str, copies: dict[str, str] | None
+) -> dict[str, str]:
+    """Match the ends of listed paths with the ends of the paths of files that no other row names.
+
+    Of several files the first is used, and the others are added to ``copies``, if it is not None.
+    """
     matched: dict[str, tuple[str, str]] = {}  # the file and the common end
     for text in listed:
         parts = _normalise(text).casefold().split("/")
@@ -141,7 +152,9 @@ def _match_ends(index: ImageIndex, listed: list[str], taken: set[str], table: st
         else:
             continue
         ends = [path for path in ends if path not in taken]
-        if len(ends) > 1:
+        if len(ends) > 1 and copies is not None:
+            copies |= dict.fromkeys(ends[1:], ends[0])
+        elif len(ends) > 1:
             raise DataError(
                 f"Each row of a table must name one file; '{text.strip()}' in '{table}' fits {len(ends)} files, such as "
                 f"'{ends[0]}' and '{ends[1]}'. Name the folder of the images with --images, or write paths into the table."

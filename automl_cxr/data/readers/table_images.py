@@ -137,8 +137,16 @@ class MergedRows:
     n_listed: int
 
 
-def merge_rows(listed: Sequence[ListedRows], index: ImageIndex, options: DataOptions) -> MergedRows:
+def merge_rows(
+    listed: Sequence[ListedRows], index: ImageIndex, options: DataOptions, *, unique_names: bool = False
+) -> MergedRows:
     """Find the images of the rows, combine the rows of each image, and choose its label.
+
+    Args:
+        listed: The rows of each table.
+        index: The files.
+        options: How the data are read.
+        unique_names: As in ``locate``.
 
     Raises:
         DataError: No listed image can be used, or images have several findings and none is chosen.
@@ -150,9 +158,10 @@ def merge_rows(listed: Sequence[ListedRows], index: ImageIndex, options: DataOpt
     missing: list[str] = []
     n_images = n_unlabelled = n_repeated = 0
     for one in listed:
-        found = locate(index, filter(str.strip, one.images), table=one.name, beside=one.folder)
+        found = locate(index, filter(str.strip, one.images), table=one.name, beside=one.folder, unique_names=unique_names)
         combined = _combine(one, found)
         ignored |= {path: f"listed in {one.name} but {reason}" for path, reason in found.unusable.items()}
+        ignored |= {path: f"another file of the same name is used, {used}" for path, used in found.copies.items()}
         ignored |= dict.fromkeys(combined.conflicts, f"listed more than once in {one.name}, with different entries")
         for path, entry in combined.entries.items():
             if entries.setdefault(path, entry) != entry:

@@ -15,7 +15,7 @@ from automl_cxr.data.files import image_folders, visible_folders
 from automl_cxr.data.layout_rows import PART_OF_NAME
 from automl_cxr.data.readers.image_index import ImageIndex
 from automl_cxr.data.readers.metadata import METADATA_NAME
-from automl_cxr.data.readers.public_sets import GENERAL, TableFormat
+from automl_cxr.data.readers.public_sets import GENERAL, PUBLIC_SETS, TableFormat
 from automl_cxr.data.readers.table_frame import (
     MATCHING_SHARE,
     find_roles,
@@ -27,7 +27,6 @@ from automl_cxr.data.readers.table_frame import (
 from automl_cxr.data.table_columns import list_names, match_key
 from automl_cxr.errors import DataError, UnknownNameError
 
-_NIH_HEADER = {"imageindex", "findinglabels"}
 _MAX_FOLDERS = 50  # direct subfolders that are searched for tables
 
 
@@ -69,7 +68,8 @@ def tables_in(folder: Path) -> list[Path]:
 def _lists_images(path: Path) -> bool:
     try:
         header = read_header(path)
-        if {match_key(name) for name in header} >= _NIH_HEADER:
+        keys = {match_key(name) for name in header}
+        if any(public.image_folders and keys >= set(map(match_key, public.header)) for public in PUBLIC_SETS):
             return False  # its layout also checks that the images are not in class folders
         if not is_header(header, GENERAL.names):
             return len(header) > 1
@@ -100,16 +100,27 @@ def _labels_in(table: Path) -> set[str]:
 
 def recognises_public(root: Path, _options: DataOptions, public: TableFormat) -> bool:
     """Return whether a path is a table of a public data set, or a folder with its first table."""
+    if public.image_folders and root.is_dir():
+        names = (folder.name.casefold() for folder in visible_folders(root))
+        if not any(name.startswith(public.image_folders) for name in names):
+            return False
     return bool(find_public(root, public))
 
 
 def find_public(root: Path, public: TableFormat) -> list[tuple[Path, str]]:
-    """Return the tables of a public data set with their parts; none if the first one does not exist."""
+    """Return the tables of a public data set with their parts; none if the first one does not exist.
+
+    If several tables fit the same pattern, all of them are returned, except copies that differ in compression only.
+    """
     files = [root] if root.is_file() else _tables_near(root)
     found: list[tuple[Path, str]] = []
-    for pattern, part in public.tables:
-        matching = [path for path in matching_tables(files, pattern) if _has_header(path, public)]
-        found.extend((path, part) for path in matching[:1])
+    for patterns, part in public.tables:
+        for pattern in patterns.split("|"):
+            matching = [path for path in matching_tables(files, pattern) if _has_header(path, public)]
+            if matching:
+                by_name = {str(path).casefold().removesuffix(".gz"): path for path in reversed(matching)}
+                found.extend((path, part) for path in sorted(by_name.values()))
+                break
     required = {part for _, part in public.tables if part == "train"}
     return found if found and (root.is_file() or not required or found[0][1] == "train") else []
 

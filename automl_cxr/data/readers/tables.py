@@ -59,12 +59,17 @@ def read_public(root: Path, options: DataOptions, public: TableFormat) -> RawTab
 
 
 def _read_tables(root: Path, tables: Sequence[tuple[Path, str]], options: DataOptions, public: TableFormat) -> RawTable:
+    if len({part for _, part in tables}) < len(tables):
+        raise DataError(
+            f"The layout '{public.name}' needs one table for each part; found {', '.join(path.name for path, _ in tables)} in "
+            f"'{root}'. Name the table to use with --labels."
+        )
     base = Path(options.images) if options.images is not None else root if root.is_dir() else root.parent
     if not base.is_dir():
         raise DataError(f"The folder of the images must exist; received '{base}'. Check --images.")
     index = ImageIndex.walk(base)
     listed = [_read_table(path, part, options, public, index) for path, part in tables]
-    merged = merge_rows(listed, index, options)
+    merged = merge_rows(listed, index, options, unique_names=public.unique_names)
     n_unlisted = sum(not reason for reason in index.reason_of.values()) - merged.n_listed
     unlisted = [f"{n_unlisted} images on disk are not listed in {join_names(listed)} and are not used."] if n_unlisted else []
     return RawTable(
@@ -79,7 +84,7 @@ def _read_tables(root: Path, tables: Sequence[tuple[Path, str]], options: DataOp
 
 
 def _read_table(path: Path, part: str, options: DataOptions, public: TableFormat, index: ImageIndex) -> ListedRows:
-    frame = read_frame(path, public.names)
+    frame = read_frame(path, public.names, empty_last_name=public.empty_last_name)
     if public.positions and not frame.has_header:
         frame = Frame(path, list(public.positions), frame.columns, has_header=True)
     if not frame.n_rows:
@@ -103,11 +108,18 @@ def _read_table(path: Path, part: str, options: DataOptions, public: TableFormat
         pattern = re.compile(public.patient) if public.patient else None
         patients = [match[0] if pattern and (match := pattern.search(text)) else "" for text in images]
     splits = roles.texts(frame, "split")
+    listed_parts = _read_part_lists(path.parent, public) if splits is None else {}
+    if listed_parts:
+        splits = [listed_parts.get(text.strip(), "") for text in images]
     texts = {text: parse_part(text, path.name) for text in set(splits or ())}
     notes = [f"{count} rows of {path.name} are not used: their {column} is not {kept}." for column, kept, count in n_left_out]
     if frame.encoding:
         notes.append(f"{path.name} is not UTF-8 and is read as {frame.encoding}.")
+    if listed_parts and not any(texts):
+        notes.append(f"None of the images is in {' or '.join(public.part_lists)}, so a split is made.")
     used = roles.used(frame)
+    if listed_parts:
+        used["split"] = f"from {' and '.join(public.part_lists)}"
     if public.patient and "patient_id" not in used:
         used["patient_id"] = f"from the path, {public.patient}"
     if part and splits is None:
@@ -126,6 +138,16 @@ def _read_table(path: Path, part: str, options: DataOptions, public: TableFormat
         finding_columns=tuple(frame.header[place].strip() for place in roles.findings),
         notes=(*notes, *_column_notes(path.name, frame, roles)),
     )
+
+
+def _read_part_lists(folder: Path, public: TableFormat) -> dict[str, str]:
+    """Read the part of each image from the lists of parts that exist; an image on several lists is in the part of the last."""
+    part_of: dict[str, str] = {}
+    for name, part in public.part_lists.items():
+        path = folder / name
+        if path.is_file():
+            part_of |= dict.fromkeys(path.read_text(encoding="utf-8", errors="replace").split(), part)
+    return part_of
 
 
 def _column_notes(table: str, frame: Frame, roles: Roles) -> Iterator[str]:

@@ -114,7 +114,7 @@ class Study:
             others: Further studies, which must be scored on the same images.
             external: Folders or tables of labelled images from other sites; every stored model is scored on them.
             class_map: The study's class by the site's class, where the names differ; "" for images that are not used. Also as
-                text, ``COVID-19=covid,No finding=no_finding``, or a CSV table with the columns ``site`` and ``study``.
+                text, ``COVID-19=covid,No finding=no_finding``, or a CSV table with the columns ``class`` and ``name``.
             choices: Keywords of ``results.leaderboard.build_leaderboard``: ``metric``, ``intervals``, ``latency``, ``sort``,
                 ``n_resamples`` and ``on_progress``.
 

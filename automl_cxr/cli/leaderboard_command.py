@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     "--class-map",
     metavar="A=B,...|FILE",
     help="Names of the classes of external sites in the study, such as 'COVID-19=covid,No finding=no_finding'; 'Other=' leaves "
-    "the images of Other out. For many classes a CSV file with the columns site and study.",
+    "the images of Other out. For many classes a CSV file with the columns class and name.",
 )
 @click.option(
     "--format",

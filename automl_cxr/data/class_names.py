@@ -21,6 +21,7 @@ _PLACEHOLDERS = frozenset(
         "unlabelled", "unspecified", "unsure", "xxx",
     }
 )  # fmt: skip
+_MOST_IN_EXAMPLE = 5  # classes
 _NEGATIVE_NUMBER = re.compile(r"-\d+(\.0*)?")
 
 
@@ -70,10 +71,14 @@ def choose_classes(
         if requested is None:
             raise DataError(
                 f"Class names must differ in more than case, spaces and quotation marks; received {listed} in '{root}'. Give "
-                "them one name in the table or the folders, or name the classes to use with --classes."
+                f"them one name, such as --class-map {shlex.quote(f'{similar[0]}={similar[1]}')}, or name the classes to use "
+                "with --classes."
             )
         if not set(similar) <= set(names) and set(similar) & set(names):
             notes.append(f"The names of the classes {listed} are nearly equal, and only those in --classes are used.")
+    if all(name.isdecimal() for name in names):
+        pairs = ",".join(f"{name}=NAME" for name in names[:_MOST_IN_EXAMPLE])
+        notes.append(f"The classes are numbers. To give them names: --class-map {shlex.quote(pairs)}.")
     if requested is None:
         notes.extend(_note_placeholder(name, names, n_images[name]) for name in names if is_placeholder(name))
     return names

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from automl_cxr.data.arrays import ARRAY_SUFFIX, name_rows, open_images, split_row
+from automl_cxr.data.class_map import rename_classes
 from automl_cxr.data.class_names import choose_classes, strip_labels
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.decode import describe_read_failure
@@ -104,7 +105,7 @@ def load_dataset(
     notes.extend(raw.notes)
     base = raw.root or (entered.parent if entered.is_file() else entered)
     rows, headers = select_images(base, rows, options, notes)
-    rows = strip_labels(rows, notes)
+    rows = rename_classes(strip_labels(rows, notes), options.class_map, notes)
     check_plausible(entered, found_layout.name, rows, options, root)
     names = choose_classes([row.label for row in rows], options.classes, root, notes)
     rows = [row for row in rows if row.label in names]

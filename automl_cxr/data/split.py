@@ -199,6 +199,7 @@ def _ways_out(dataset: Dataset, n_patients: int, parts: Sequence[str], noun: str
         yield "make no test part, --test-fraction 0"
     if len(dataset.classes) > 2:
         yield "leave the class out with --classes"
+        yield "join it with another class, --class-map CLASS=OTHER"
         if dataset.used_tables:
             yield "choose one finding against all images without it, --finding NAME"
     if dataset.unknown_patients == DROP and dataset.without_patient:

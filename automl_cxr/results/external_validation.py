@@ -18,6 +18,7 @@ import numpy as np
 
 from automl_cxr.config import TrialConfig
 from automl_cxr.data.cache import DecodedImages, decode_dataset
+from automl_cxr.data.class_map import load_class_map
 from automl_cxr.data.dataset import Dataset, load_dataset
 from automl_cxr.data.projections import (
     LATERAL,
@@ -30,7 +31,7 @@ from automl_cxr.data.projections import (
 )
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
 from automl_cxr.records import TrialState
-from automl_cxr.results.site_classes import load_class_map, match_classes
+from automl_cxr.results.site_classes import match_classes
 from automl_cxr.results.study_data import load_trial_config
 from automl_cxr.scoring.intervals import N_RESAMPLES, intervals_of, named_metric
 from automl_cxr.scoring.metrics import METRICS, Metric, metrics_for

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from automl_cxr.data.class_map import load_class_map
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.errors import DataError, UsageError
 from automl_cxr.results.external_validation import open_sites
-from automl_cxr.results.site_classes import load_class_map, match_classes
+from automl_cxr.results.site_classes import match_classes
 
 CLASSES = ("covid", "no_finding", "pneumonia")
 
@@ -92,7 +93,7 @@ def test_mistakes_in_a_map(phantoms, class_map, message):
 
 def test_a_table_of_classes_needs_its_columns(phantoms, tmp_path):
     (tmp_path / "map.csv").write_text("COVID-19,covid\n")
-    with pytest.raises(DataError, match=r"must have the columns site .* has COVID-19, covid"):
+    with pytest.raises(DataError, match=r"must have the columns class .* has COVID-19, covid"):
         open_sites([phantoms], str(tmp_path / "map.csv"))
 
 

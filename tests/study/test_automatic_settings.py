@@ -103,3 +103,11 @@ def test_a_space_with_images_larger_than_those_of_the_study_is_refused(prepare, 
     with pytest.raises(UsageError, match=r"received 64 in space sizes and --image-size 32. Use --image-size 64"):
         prepare(space=str(file))
     assert prepare(space=str(file), image_size=64, name="large").store.spec.space.preset() == {"image_size": 32}
+
+
+def test_a_study_records_the_names_of_its_classes(prepare, phantoms):
+    settings = {"data": str(phantoms), "classes": ("healthy", "sick")}
+    class_map = "normal=healthy,opacity=sick,effusion=sick"
+    spec = prepare(**settings, class_map=class_map).store.spec
+    assert (spec.classes, spec.data_options.class_map["opacity"], spec.normal_class) == (("healthy", "sick"), "sick", "healthy")
+    assert not prepare(**settings, class_map=class_map).is_new

@@ -291,8 +291,7 @@ def _settle_single(entries: Sequence[Findings], options: DataOptions, table: str
     counts = Counter(texts)
     doubtful = {text for text in counts if text and is_placeholder(text)}
     others = {text for text in counts if text and text not in doubtful}
-    if options.classes is not None:
-        doubtful -= set(options.classes)
+    doubtful -= {*(options.classes or ()), *(options.class_map or ())}
     if len(others) < 2 or not doubtful:
         return SettledLabels(texts, 0, counts[""])
     negative = {text for text in doubtful if _STATES.get(text.casefold()) == _UNCERTAIN}

@@ -31,7 +31,7 @@ class DataOptions:
         split_column: Name of the column that contains the parts; None for one of the accepted names.
         view_column: Name of the column that contains the projections; None for one of the accepted names.
         label_regex: Regular expression for the label in the path of an image below the data folder: its group "label", else its
-            first group, else the whole match.
+            first group that is not empty, else the whole match.
         finding: The positive class, against all images without it, if images may have several findings.
         uncertain: What to do with uncertain and missing labels: "drop" (the images are not used), "zeros" (they count as images
             without the finding) or "ones" (uncertain ones count as images with it, missing ones as images without it).

@@ -16,7 +16,9 @@ from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.layout_rows import RawTable
 from automl_cxr.data.readers import arrays, folders, names, radiography, table_search, tables
 from automl_cxr.data.readers.public_sets import PUBLIC_SETS
+from automl_cxr.data.readers.table_proposals import propose_table
 from automl_cxr.data.table_columns import check_label_column
+from automl_cxr.data.unrecognised import RecognisedFolder, explain_unrecognised
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
 
 _FINDINGS = ("finding", "uncertain")
@@ -100,19 +102,23 @@ def find_layout(root: Path, options: DataOptions | None = None) -> FoundLayout:
         if unused and layout.recognises(root, DataOptions()):
             raise UsageError(_unused_message(root, unused[0], options, layout.name))
     _check_tables(root, options.label_column)
-    known = "; ".join(f"{layout.name}: {layout.description}" for layout in usable)
-    chosen = f" for {_join_flags(given)}" if given else ""
-    raise DataError(
-        f"The data must follow a known layout{chosen}; found none in '{root}'. Name a table with --labels, or arrange the "
-        f"files in one of these ({known})."
-    )
+    raise DataError(explain_unrecognised(root, f" for {_join_flags(given)}" if given else "", recognised_above(root)))
+
+
+def recognised_above(root: Path) -> RecognisedFolder | None:
+    """Return the nearest of the two folders above a path that is a public data set; None if neither is."""
+    for folder in root.parents[:2]:
+        for layout in LAYOUTS:
+            if layout.name in _PUBLIC_NAMES and layout.recognises(folder, DataOptions()):
+                return RecognisedFolder(folder, layout.name)
+    return None
 
 
 def _unused_message(root: Path, name: str, options: DataOptions, layout: str) -> str:
     others = " or ".join(other.name for other in LAYOUTS if name in other.uses and other.name not in _PUBLIC_NAMES)
     return (
         f"{_flag(name)} applies to the layouts {others}; received '{getattr(options, name)}' for the layout '{layout}'. Omit "
-        f"it, or name the table to use with {table_search.propose_table(root) or '--labels FILE'}."
+        f"it, or name the table to use with {propose_table(root) or '--labels FILE'}."
     )
 
 

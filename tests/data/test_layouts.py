@@ -266,12 +266,6 @@ def test_the_error_for_an_unknown_layout_suggests_a_name(tmp_path: Path) -> None
         find_layout(tmp_path, DataOptions(layout="folder"))
 
 
-def test_the_error_for_a_folder_without_a_layout_lists_all_layouts(tmp_path: Path) -> None:
-    with pytest.raises(DataError) as caught:
-        find_layout(tmp_path)
-    assert all(layout.name in str(caught.value) for layout in LAYOUTS)
-
-
 def test_dead_and_circular_links_are_reported(write_folders: WriteFolders) -> None:
     root = write_folders(["a/1.png", "b/2.png"])
     (root / "a" / "good.png").symlink_to("1.png")

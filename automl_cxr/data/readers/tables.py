@@ -39,7 +39,7 @@ def read(root: Path, options: DataOptions) -> RawTable:
             if found:
                 return _read_tables(root, found, options, public)
         return _read_tables(root, [(table, "")], options, GENERAL)
-    return _read_tables(root, only_tables(root), options, GENERAL)
+    return _read_tables(root, only_tables(root, options), options, GENERAL)
 
 
 def read_public(root: Path, options: DataOptions, public: TableFormat) -> RawTable:

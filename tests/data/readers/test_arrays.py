@@ -270,7 +270,7 @@ def test_the_error_for_an_array_without_a_table_names_the_table(write_array: Wri
     root = write_array()
     with pytest.raises(DataError, match=r"needs a \.npy array of images beside a table .* images\.npy has 12 images"):
         load_dataset(root / "images.npy")
-    with pytest.raises(DataError, match="must follow a known layout"):
+    with pytest.raises(DataError, match=r"but 1 other file 'images\.npy' .* Add its labels"):
         load_dataset(root)
 
 

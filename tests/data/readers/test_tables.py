@@ -333,7 +333,7 @@ def test_tuberculosis_sets_have_the_label_in_the_name(write_folders: WriteFolder
     assert (dataset.layout, counts(dataset)) == ("tuberculosis", {"normal": 6, "tuberculosis": 6})
     chosen = load_dataset(root, DataOptions(label_regex=r"^CXR_png/.*_(\d)\.png"))
     assert (chosen.layout, counts(chosen)) == ("names", {"0": 6, "1": 6})
-    for pattern, message in (("(", "must be a regular expression"), ("x(y)", "matches none below")):
+    for pattern, message in (("(", "must be a regular expression"), ("x(y)", "gives no label below")):
         with pytest.raises(UsageError, match=message):
             load_dataset(root, DataOptions(label_regex=pattern))
 

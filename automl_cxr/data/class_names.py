@@ -16,9 +16,9 @@ from automl_cxr.errors import DataError, UnknownNameError, UsageError
 # Texts that programs and people write where a label is missing or not decided.
 _PLACEHOLDERS = frozenset(
     {
-        "?", "-", "--", "#n/a", "empty", "missing", "n/a", "n.a.", "na", "nan", "nat", "nil", "none", "not available", "null",
-        "tba", "tbc", "tbd", "to do", "todo", "uncertain", "undefined", "undetermined", "unkn", "unknown", "unlabeled",
-        "unlabelled", "unspecified", "unsure", "xxx",
+        "#n/a", "-", "--", "?", "empty", "exclude", "excluded", "missing", "n.a.", "n/a", "na", "nan", "nat", "nil", "none",
+        "not available", "null", "tba", "tbc", "tbd", "to do", "todo", "uncertain", "undefined", "undetermined", "unkn",
+        "unknown", "unlabeled", "unlabelled", "unspecified", "unsure", "xxx",
     }
 )  # fmt: skip
 _MOST_IN_EXAMPLE = 5  # classes
@@ -64,7 +64,8 @@ def choose_classes(
         error = DataError if requested is None else UsageError
         raise error(
             f"A data set needs two classes or more; received {', '.join(names) or 'none'} for '{root}', "
-            f"which has {', '.join(known)}. Name the folder of the class folders, or set --layout or --classes."
+            f"which has {', '.join(known)}. Name the folder of the class folders, or other labels with --labels or "
+            "--label-column."
         )
     for similar in _similar_names(known):
         listed = " and ".join(f"'{name}' ({n_images[name]} images)" for name in similar)

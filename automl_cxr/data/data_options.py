@@ -67,7 +67,7 @@ class DataOptions:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "class_map", load_class_map(self.class_map) or None)
         for name in ("labels", "images"):
-            if getattr(self, name) is not None:
+            if getattr(self, name):
                 object.__setattr__(self, name, str(Path(getattr(self, name)).expanduser().absolute()))
 
     @classmethod

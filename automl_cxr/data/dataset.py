@@ -207,6 +207,8 @@ def _apply_split_choice(rows: Sequence[ImageRow], options: DataOptions, notes: l
         listed = ", ".join(f"{part} {counts[part]}" for part in SPLIT_NAMES if counts[part])
         notes.append(f"The parts that the data give are not used (--resplit): {listed} images.")
         return [replace(row, split="") for row in rows]
+    if options.resplit:
+        notes.append("The data give no known parts, so a split is made as without --resplit.")
     n_all = sum(counts.values())
     for part in ("valid", "test"):
         n_images = counts[part]

@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from automl_cxr.data.file_format import HEAD_BYTES, detect_format, is_text
@@ -27,6 +27,7 @@ DATA_SUFFIXES = (".csv", ".tsv", ".tab", ".xlsx", ".xlsm", ".npy", ".npz", ".txt
 _TEXT_BYTES = 4096
 _NAMES_IMAGE = re.compile(rb"\.(?:png|jpe?g|dcm|dicom|tiff?|bmp)\b", re.IGNORECASE)  # in a table with the suffix .txt
 _ARCHIVE_SUFFIXES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+_ARCHIVES_SHOWN = 4  # in a message
 _COPY_SUFFIXES = (".bak", ".orig", ".old", ".tmp", ".part", ".crdownload", "~")
 
 
@@ -214,6 +215,12 @@ def archives_in(folder: Path) -> list[Path]:
             continue
         found.extend(inside / name for name in names if not _is_hidden(name) and is_archive(Path(name)))
     return found
+
+
+def list_archives(archives: Sequence[Path]) -> str:
+    """Return the names of archives for a message, such as "the archives 0.zip, 1.zip"."""
+    names = ", ".join(path.name for path in archives[:_ARCHIVES_SHOWN])
+    return f"the {'archive' if len(archives) == 1 else 'archives'} {names}{', ...' if len(archives) > _ARCHIVES_SHOWN else ''}"
 
 
 def relative_path(root: Path, listed: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from automl_cxr.data.layout_rows import ImageRow
-from automl_cxr.errors import DataError, UnknownNameError
+from automl_cxr.errors import DataError, UnknownNameError, UsageError
 
 FRONTAL, LATERAL, OTHER, UNKNOWN = "frontal", "lateral", "other", "unknown"
 PROJECTIONS = ("PA", "AP", FRONTAL, LATERAL, OTHER, UNKNOWN)
@@ -33,6 +33,8 @@ _WORDS_OF_PATHS = "pa|ap|frontal|lateral|lat"
 _IN_NAME = re.compile(rf"(?<![a-z0-9])(?:{_WORDS_OF_PATHS})(?![a-z0-9])", re.IGNORECASE)
 _IN_FOLDERS = re.compile(rf"(?<![^/])(?:{_WORDS_OF_PATHS})(?=/)", re.IGNORECASE)
 _LATERAL_WORDS = frozenset(word for word, projection in _WORDS.items() if projection == LATERAL)
+_NO_VIEW = frozenset({"", UNKNOWN, "unk", "nan", "none", "null", "na", "n/a", "-", "?"})
+_SHOWN = 4
 _SEVERAL_VIEWS = re.compile(r"\b(?:2|two)[\s_-]*views?\b", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 
@@ -97,6 +99,21 @@ def describe_counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{n} {name}" for name, n in counts.items())
 
 
+def check_view_column(rows: Sequence[ImageRow], column: str) -> None:
+    """Check that a column that the user chose contains projections.
+
+    Raises:
+        UsageError: None of its texts names a projection.
+    """
+    texts = {row.view for row in rows if row.view}
+    if all(projection_of(text) == UNKNOWN and not may_be_lateral(text) for text in texts):
+        listed = ", ".join(f"'{text}'" for text in sorted(texts)[:_SHOWN]) or "no text"
+        raise UsageError(
+            f"--view-column must name a column of projections, such as PA, AP and lateral; received '{column}' with {listed}. "
+            "Name another column, or omit the option."
+        )
+
+
 def choose_projections(rows: Sequence[ImageRow], requested: Sequence[str] | None, notes: list[str]) -> list[ImageRow]:
     """Select the images of the requested projections. Add a note on images that are left out, or on laterals that are used.
 
@@ -110,6 +127,12 @@ def choose_projections(rows: Sequence[ImageRow], requested: Sequence[str] | None
         DataError: No image has one of the projections.
     """
     counts = count_projections(row.view for row in rows)
+    unclear = [row.view for row in rows if _is_unclear(row.view)]
+    if unclear:
+        notes.append(
+            f"{len(unclear)} of {len(rows)} images have a view that names no projection, such as '{unclear[0]}', and count as "
+            f"{UNKNOWN}."
+        )
     if requested is None:
         if LATERAL in counts or OTHER in counts:
             notes.append(_note_other_views(counts, len(rows)))
@@ -138,6 +161,11 @@ def choose_projections(rows: Sequence[ImageRow], requested: Sequence[str] | None
             f"{describe_counts(left_out)}.{hint}"
         )
     return kept
+
+
+def _is_unclear(view: str) -> bool:
+    """Return whether a text for a view is not understood; empty and similar texts state that it is unknown."""
+    return projection_of(view) == UNKNOWN and not may_be_lateral(view) and view.strip().casefold() not in _NO_VIEW
 
 
 def included_projections(requested: Sequence[str]) -> set[str]:

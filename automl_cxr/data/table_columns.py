@@ -30,7 +30,7 @@ COLUMN_NAMES: Columns = {
         *("patient_name", "patient_identifier", "person_id", "case_id"),
     ),
     "split": ("split",),
-    "view": ("view", "view_position", "projection", "view_position_dicom"),
+    "view": ("view", "view_position", "projection", "view_position_dicom", "ap_pa", "frontal_lateral"),
 }
 
 

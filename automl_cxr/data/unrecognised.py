@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from automl_cxr.data.arrays import ARRAY_SUFFIX
-from automl_cxr.data.files import IMAGE_SUFFIXES, archives_in, is_archive, walk_images
+from automl_cxr.data.files import IMAGE_SUFFIXES, archives_in, is_archive, list_archives, walk_images
 from automl_cxr.data.readers.table_proposals import describe_unused_tables, propose_table
 
 _FORMATS = "PNG, JPEG, TIFF or DICOM"
-_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,3 @@ def _explain_no_images(root: Path, files: Sequence[tuple[str, str]]) -> str:
     count = "1 other file" if len(files) == 1 else f"{len(files)} other files, such as"
     remedy = "Add its labels" if path.casefold().endswith(ARRAY_SUFFIX) else f"Convert images to {_FORMATS} files"
     return f"{rule}, but {count} '{path}' ({reason}). {remedy}, or name another folder."
-
-
-def list_archives(archives: Sequence[Path]) -> str:
-    """Return the names of archives for a message, such as "the archives 0.zip, 1.zip"."""
-    names = ", ".join(path.name for path in archives[:_SHOWN])
-    return f"the {'archive' if len(archives) == 1 else 'archives'} {names}{', ...' if len(archives) > _SHOWN else ''}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from automl_cxr.data.arrays import name_rows
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.files import IMAGE_SUFFIXES
-from automl_cxr.data.layout_rows import ImageRow, RawTable, UsedTable, parse_part
+from automl_cxr.data.layout_rows import ImageRow, RawTable, UsedTable, parse_parts
 from automl_cxr.data.readers.findings import finding_columns, from_columns, from_texts, settle_labels
 from automl_cxr.data.table_columns import (
     COLUMN_NAMES,
@@ -130,8 +130,9 @@ def label_rows(array: Path, table: Path, lines: Lines, n_images: int, *, part: s
     else:
         findings = from_texts([_normalise_number(text) for text in columns.fields(rows, "label")])
     settled = settle_labels(findings, options, table.name, columns=[names_of[place] for place in columns.findings])
+    part_of = parse_parts(() if part else parts, table.name, resplit=options.resplit)
     labelled = tuple(
-        ImageRow(names[number], label, patient, part or parse_part(split_name, table.name), view)
+        ImageRow(names[number], label, patient, part or part_of[split_name], view)
         for number, label, patient, split_name, view in zip(image_numbers, settled.labels, patients, parts, views, strict=True)
         if label
     )

@@ -130,17 +130,38 @@ def _bit_masks(codes: Sequence[np.ndarray], state: int) -> list[int]:
 
 
 def from_texts(texts: Sequence[str]) -> list[Findings]:
-    """Convert labels to findings: names with | between them, lists as Python writes them, or one name."""
-    has_lists = any("|" in text or _is_list(text) for text in set(texts))
-    known = {text: _parse(text, has_lists=has_lists) for text in set(texts)}
+    """Convert labels to findings: names with a separator between them, lists as Python writes them, or one name."""
+    different = set(texts)
+    separator = _find_separator(different)
+    has_lists = any(map(_is_list, different))
+    known = {text: _parse(text, separator, has_lists=has_lists) for text in different}
     return [known[text] for text in texts]
 
 
-def _parse(text: str, *, has_lists: bool) -> Findings:
+def _find_separator(texts: Iterable[str]) -> str:
+    """Return the character that separates several findings in a label; "" if each label is one name.
+
+    A vertical bar always separates findings. A semicolon does if a part of a label occurs in another label, and other
+    characters do if all parts of a label are labels of their own: "Pneumonia, viral" and "Nodule/Mass" are names.
+    """
+    labels = {text.strip() for text in texts if text.strip() and not _is_list(text)}
+    if any("|" in label for label in labels):
+        return "|"
+    for separator in ";,+&/":
+        split = {label: [part.strip() for part in label.split(separator)] for label in labels if separator in label}
+        counts = Counter(part for label in labels for part in set(split.get(label, [label])) if part)
+        if any(all(part in labels for part in parts) for parts in split.values()):
+            return separator
+        if separator == ";" and any(counts[part] > 1 for parts in split.values() for part in parts):
+            return separator
+    return ""
+
+
+def _parse(text: str, separator: str, *, has_lists: bool) -> Findings:
     stripped = text.strip()
-    if not has_lists:
+    if not (separator or has_lists):
         return Findings(frozenset({stripped})) if stripped else UNLABELLED
-    names = _items(stripped) if _is_list(stripped) else stripped.split("|")
+    names = _items(stripped) if _is_list(stripped) else stripped.split(separator) if separator else [stripped]
     present = frozenset(name.strip() for name in names if name.strip() and not is_placeholder(name))
     return Findings(present) if present else UNLABELLED
 

@@ -6,6 +6,7 @@ several rows share, is never guessed.
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -38,14 +39,14 @@ class ImageIndex:
         reason_of = dict(walk_images(folder))
         by_name, by_stem = defaultdict(list), defaultdict(list)
         for path in reason_of:
-            name = path.rpartition("/")[2].casefold()
+            name = _fold(path.rpartition("/")[2])
             by_name[name].append(path)
             by_stem[stem_of(name)].append(path)
         return cls(folder, reason_of, by_name, by_stem)
 
     def matches(self, listed: str) -> bool:
         """Return whether the end of a listed path, or its stem, is the name of a file."""
-        name = _normalise(listed).rpartition("/")[2].casefold()
+        name = _fold(_normalise(listed).rpartition("/")[2])
         return bool(name) and (name in self._by_name or stem_of(name) in self._by_stem)
 
 
@@ -130,6 +131,11 @@ def _normalise(text: str) -> str:
     return text.strip().replace("\\", "/").removeprefix("./")
 
 
+def _fold(name: str) -> str:
+    """Return a name for comparison regardless of case, and of the encoding of accents, which macOS changes."""
+    return name.casefold() if name.isascii() else unicodedata.normalize("NFC", name.casefold())
+
+
 def _match_ends(
     index: ImageIndex, listed: list[str], taken: set[str], table: str, copies: dict[str, str] | None
 ) -> dict[str, str]:
@@ -139,7 +145,7 @@ def _match_ends(
     """
     matched: dict[str, tuple[str, str]] = {}  # the file and the common end
     for text in listed:
-        parts = _normalise(text).casefold().split("/")
+        parts = _fold(_normalise(text)).split("/")
         candidates = index._by_name.get(parts[-1], ())
         if candidates:
             lengths = [_common_length(parts, path) for path in candidates]
@@ -169,7 +175,7 @@ def _match_ends(
 def _common_length(parts: list[str], path: str) -> int:
     """Return the number of equal parts at the ends of two paths."""
     length = 0
-    for one, other in zip(reversed(parts), reversed(path.casefold().split("/")), strict=False):
+    for one, other in zip(reversed(parts), reversed(_fold(path).split("/")), strict=False):
         if one != other:
             break
         length += 1

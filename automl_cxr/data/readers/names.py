@@ -49,7 +49,7 @@ def read(root: Path, options: DataOptions) -> RawTable:
             f"--label-regex must match paths of images; received '{options.label_regex}', which gives no label below '{root}', "
             f"for example for '{example}'. Correct it."
         )
-    return join_metadata(root, RawTable(tuple(rows), ignored))
+    return join_metadata(root, RawTable(tuple(rows), ignored), options)
 
 
 def recognises_tuberculosis(root: Path, _options: DataOptions) -> bool:

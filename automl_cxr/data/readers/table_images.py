@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from automl_cxr.data.data_options import DataOptions
+from automl_cxr.data.files import archives_in, list_archives
 from automl_cxr.data.layout_rows import ImageRow, UsedTable
 from automl_cxr.data.readers.findings import Findings, majority, settle_labels, union
 from automl_cxr.data.readers.image_index import MAX_EXPLAINED, ImageIndex, LocatedImages, locate
@@ -28,6 +29,7 @@ class ListedRows:
         readers: Reader of each row, or None.
         is_box_table: Whether an image may have several rows with different findings.
         used: The use of the columns.
+        n_left_out: Number of files of rows that are not used because of their kind.
         finding_columns: Names of the columns of findings.
         notes: Sentences for the user.
     """
@@ -42,6 +44,7 @@ class ListedRows:
     readers: Sequence[str] | None
     is_box_table: bool
     used: UsedTable
+    n_left_out: int
     finding_columns: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -195,10 +198,12 @@ def _none_found_message(
     example, reason = next(iter(ignored.items()), (missing[0] if missing else "", "missing"))
     reason = reason.partition(" but ")[2] or reason
     column = listed[0].used.columns.get("image", "")
+    archives = archives_in(index.folder)
+    unpack = f"Unpack {list_archives(archives)}, name" if archives else "Name"
     return (
         f"The images that '{join_names(listed)}' lists in the column '{column}' must be below '{index.folder}'; none of "
-        f"{n_images} images can be used, for example '{example}' ({reason}). Name their folder with --images, or correct the "
-        "paths."
+        f"{n_images} images can be used, for example '{example}' ({reason}). {unpack} their folder with --images, or correct "
+        "the paths."
     )
 
 

@@ -31,11 +31,9 @@ def recognises(root: Path, options: DataOptions) -> bool:
     """Return whether a table is named, or a folder contains a table of images that are not in class folders."""
     if options.labels is not None or not root.is_dir():
         return options.labels is not None or is_table(root)
-    tables = label_tables(root, options)
-    if not tables:
-        return False
-    if _chosen_columns(options):
-        return True
+    tables, has_choice = label_tables(root, options)
+    if not tables or has_choice:
+        return bool(tables)
     folders = _class_folders(root)
     if len(folders) < 2:
         return True
@@ -51,9 +49,15 @@ def _class_folders(root: Path) -> set[str]:
     return {folder.name for part in parts for folder in image_folders(part)} or {folder.name for folder in folders}
 
 
-def label_tables(root: Path, options: DataOptions) -> list[Path]:
-    """List the tables directly in a folder that have columns for image and label, and the columns that the user chose."""
-    return [path for path in tables_in(root) if _lists_images(path, options)]
+def label_tables(root: Path, options: DataOptions) -> tuple[list[Path], bool]:
+    """List the tables directly in a folder that have columns for image and label.
+
+    Returns:
+        The tables with the columns that the user chose, else all tables; and whether they have chosen columns.
+    """
+    tables = tables_in(root)
+    chosen = [path for path in tables if _lists_images(path, options)] if _chosen_columns(options) else []
+    return chosen or [path for path in tables if _lists_images(path, DataOptions())], bool(chosen)
 
 
 def _chosen_columns(options: DataOptions) -> set[str]:
@@ -166,7 +170,7 @@ def _has_header(path: Path, public: TableFormat) -> bool:
 
 def only_tables(root: Path, options: DataOptions) -> list[tuple[Path, str]]:
     """Return the only table of a folder, or one table for each part including train."""
-    tables = label_tables(root, options)
+    tables, _ = label_tables(root, options)
     parts = {path: _part_in_name(path) for path in tables}
     if len(tables) > 1 and "" not in parts.values() and len(set(parts.values())) == len(tables) and "train" in parts.values():
         return list(parts.items())

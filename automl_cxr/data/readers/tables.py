@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from automl_cxr.data.data_options import DataOptions
-from automl_cxr.data.layout_rows import RawTable, UsedTable, parse_part
+from automl_cxr.data.layout_rows import RawTable, UsedTable, parse_parts
 from automl_cxr.data.readers.findings import UNLABELLED, Findings, from_columns, from_texts
 from automl_cxr.data.readers.image_index import ImageIndex
 from automl_cxr.data.readers.public_sets import GENERAL, PUBLIC_SETS, TableFormat
@@ -32,7 +32,9 @@ def read(root: Path, options: DataOptions) -> RawTable:
     """
     table = Path(options.labels) if options.labels is not None else root if root.is_file() else None
     if table is not None and not table.is_file():
-        raise DataError(f"The table of labels must be a file; received '{table}'. Check --labels.")
+        raise DataError(
+            f"The table of labels must be a file; received '{options.labels}'. Name a CSV or .xlsx file with --labels."
+        )
     if table is not None:
         for public in PUBLIC_SETS:
             found = find_public(table, public)
@@ -66,11 +68,12 @@ def _read_tables(root: Path, tables: Sequence[tuple[Path, str]], options: DataOp
         )
     base = Path(options.images) if options.images is not None else root if root.is_dir() else root.parent
     if not base.is_dir():
-        raise DataError(f"The folder of the images must exist; received '{base}'. Check --images.")
+        raise DataError(f"The images must be in an existing folder; received '{base}'. Name a folder with --images.")
     index = ImageIndex.walk(base)
     listed = [_read_table(path, part, options, public, index) for path, part in tables]
     merged = merge_rows(listed, index, options, unique_names=public.unique_names)
-    n_unlisted = sum(not reason for reason in index.reason_of.values()) - merged.n_listed
+    n_listed = merged.n_listed + sum(one.n_left_out for one in listed)
+    n_unlisted = sum(not reason for reason in index.reason_of.values()) - n_listed
     unlisted = [f"{n_unlisted} images on disk are not listed in {join_names(listed)} and are not used."] if n_unlisted else []
     return RawTable(
         merged.rows,
@@ -98,9 +101,11 @@ def _read_table(path: Path, part: str, options: DataOptions, public: TableFormat
         index.matches if id_of is None else lambda text: bool(id_of.search(text)) and index.matches(id_of.sub(r"\1", text))
     )
     roles = find_roles(frame, options, matches, names=public.names, findings=public.findings, joined_views=public.joined_views)
+    all_images = roles.texts(frame, "image") or []
     frame, n_left_out = _keep(frame, public)
     n = frame.n_rows
     images = roles.texts(frame, "image") or []
+    n_left_out_files = sum(map(matches, set(all_images) - set(images))) if n_left_out else 0
     if id_of is not None:
         images = [id_of.sub(r"\1", text) for text in images]
     patients = roles.texts(frame, "patient_id")
@@ -111,11 +116,11 @@ def _read_table(path: Path, part: str, options: DataOptions, public: TableFormat
     listed_parts = _read_part_lists(path.parent, public) if splits is None else {}
     if listed_parts:
         splits = [listed_parts.get(text.strip(), "") for text in images]
-    texts = {text: parse_part(text, path.name) for text in set(splits or ())}
+    part_of = parse_parts(splits or (), path.name, resplit=options.resplit)
     notes = [f"{count} rows of {path.name} are not used: their {column} is not {kept}." for column, kept, count in n_left_out]
     if frame.encoding:
         notes.append(f"{path.name} is not UTF-8 and is read as {frame.encoding}.")
-    if listed_parts and not any(texts):
+    if listed_parts and not any(part_of.values()):
         notes.append(f"None of the images is in {' or '.join(public.part_lists)}, so a split is made.")
     used = roles.used(frame)
     if listed_parts:
@@ -130,11 +135,12 @@ def _read_table(path: Path, part: str, options: DataOptions, public: TableFormat
         images=images,
         findings=_findings_of(frame, roles, public),
         patients=patients,
-        splits=[texts[text] for text in splits] if splits is not None else [part] * n,
+        splits=[part_of[text] for text in splits] if splits is not None else [part] * n,
         views=roles.texts(frame, "view") or [""] * n,
         readers=roles.texts(frame, "reader"),
         is_box_table=roles.is_box_table,
         used=UsedTable(" + ".join([path.name, *joined]), used, tuple(roles.unused(frame))),
+        n_left_out=n_left_out_files,
         finding_columns=tuple(frame.header[place].strip() for place in roles.findings),
         notes=(*notes, *_column_notes(path.name, frame, roles)),
     )

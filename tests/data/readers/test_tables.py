@@ -100,7 +100,7 @@ def test_a_folder_of_images_can_be_named(root: Path, tmp_path: Path) -> None:
         load_dataset(labels)
     dataset = load_dataset(labels, DataOptions(images=str(root)))
     assert (dataset.root, len(dataset.table)) == (root, N)
-    with pytest.raises(DataError, match="folder of the images must exist"):
+    with pytest.raises(DataError, match="images must be in an existing folder"):
         load_dataset(labels, DataOptions(images=str(root / "no")))
     with pytest.raises(DataError, match="table of labels must be a file"):
         load_dataset(root, DataOptions(labels=str(root / "no.csv")))

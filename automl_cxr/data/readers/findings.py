@@ -7,6 +7,7 @@ all images without it, or by the choice of classes, which uses the images with e
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ _STATES = {
     **dict.fromkeys(("-1", "-1.0"), _UNCERTAIN),
     **dict.fromkeys(("", "nan", "na", "n/a", "none", "null"), _MISSING),
 }
+_NUMBER = re.compile(r"[\d.]+")
+_NUMBERS = re.compile(r"-?[\d.]+(?:[\s,;]+-?[\d.]+)+")
+_MIN_NUMBERS = 4  # of a box, or of the run lengths of a mask
 NORMAL_FINDINGS = frozenset({"nofinding", "nofindings", "normal", "healthy"})
 _SHOWN = 8  # findings in a message
 _MAX_BITS = 62  # of a signed integer of 64 bits
@@ -136,6 +140,20 @@ def from_texts(texts: Sequence[str]) -> list[Findings]:
     has_lists = any(map(_is_list, different))
     known = {text: _parse(text, separator, has_lists=has_lists) for text in different}
     return [known[text] for text in texts]
+
+
+def are_regions(texts: Iterable[str]) -> bool:
+    """Return whether the texts of a column are regions, such as boxes or run lengths of a mask: numbers, or empty, or -1."""
+    stripped = {text.strip() for text in texts}
+    regions = {text for text in stripped if _NUMBERS.fullmatch(text)}
+    others = {_STATES.get(text.casefold()) for text in stripped - regions}
+    return others <= {_UNCERTAIN, _MISSING} and any(len(_NUMBER.findall(text)) >= _MIN_NUMBERS for text in regions)
+
+
+def from_regions(texts: Sequence[str], name: str) -> list[Findings]:
+    """Convert a column of regions to the finding ``name``, where an image has a region, and ``no NAME``."""
+    present, absent = Findings(frozenset({name})), Findings(frozenset({f"no {name}"}))
+    return [present if _NUMBERS.fullmatch(text.strip()) else absent for text in texts]
 
 
 def _find_separator(texts: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from automl_cxr.csv_io import read_text_table
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.files import IMAGE_SUFFIXES
 from automl_cxr.data.layout_rows import PART_OF_NAME
-from automl_cxr.data.readers.findings import finding_columns
+from automl_cxr.data.readers.findings import are_regions, finding_columns
 from automl_cxr.data.table_columns import (
     COLUMN_NAMES,
     Columns,
@@ -155,11 +155,13 @@ class Roles:
             of a role the first that is not empty is used.
         findings: Positions of the columns that state one finding each, if there is no label column.
         is_box_table: Whether a row describes a region of an image, so that an image may have several rows.
+        has_regions: Whether the label column contains regions and not names.
     """
 
     positions: Mapping[str, tuple[int, ...]]
     findings: tuple[int, ...] = ()
     is_box_table: bool = False
+    has_regions: bool = False
 
     def texts(self, frame: Frame, role: str) -> list[str] | None:
         """Return the texts of a role without outer spaces, except for images; None if no column has this role."""
@@ -180,6 +182,8 @@ class Roles:
             role: ", ".join(frame.header[position].strip() for position in positions)
             for role, positions in self.positions.items()
         }
+        if self.has_regions:
+            used["label"] += ", an image with a region has the finding"
         if self.findings:
             used["label"] = f"{len(self.findings)} columns: {list_names([frame.header[place] for place in self.findings])}"
         return used
@@ -238,7 +242,8 @@ def find_roles(
             finding_columns = _finding_columns(frame, taken, chosen, is_box_table=is_box_table)
     used = {str(number): frame.header[place] for number, place in enumerate(_all(positions.values()))}
     check_unique(frame.header, used, frame.path)
-    return Roles(positions, finding_columns, is_box_table)
+    has_regions = "label" in positions and are_regions(frame.columns[positions["label"][0]])
+    return Roles(positions, finding_columns, is_box_table or has_regions, has_regions)
 
 
 def _all(places: object) -> Iterator[int]:
@@ -320,9 +325,10 @@ def _label_column(frame: Frame, names: Columns, taken: set[int]) -> int | None:
         )
     others = [place for place, name in enumerate(frame.header) if place not in taken and name.strip()]
     known = {match_key(name) for role in ("patient_id", "split", "view") for name in names[role]}
-    if len(others) == 1 and match_key(frame.header[others[0]]) not in known and _repeats(frame.columns[others[0]]):
-        return others[0]  # the only column without another use
-    return None
+    if len(others) != 1 or match_key(frame.header[others[0]]) in known:
+        return None
+    column = frame.columns[others[0]]  # the only one without another use
+    return others[0] if _repeats(column) or are_regions(column) else None
 
 
 def _repeats(column: Sequence[str]) -> bool:

@@ -11,6 +11,7 @@ from automl_cxr.data.files import archives_in, list_archives
 from automl_cxr.data.layout_rows import ImageRow, UsedTable
 from automl_cxr.data.readers.findings import Findings, majority, settle_labels, union
 from automl_cxr.data.readers.image_index import MAX_EXPLAINED, ImageIndex, LocatedImages, locate
+from automl_cxr.data.readers.table_proposals import propose_table
 from automl_cxr.errors import DataError
 
 
@@ -198,12 +199,14 @@ def _none_found_message(
     example, reason = next(iter(ignored.items()), (missing[0] if missing else "", "missing"))
     reason = reason.partition(" but ")[2] or reason
     column = listed[0].used.columns.get("image", "")
+    other = propose_table(index.folder)
+    others = f" Another table lists the images: {other}." if other else ""
     archives = archives_in(index.folder)
     unpack = f"Unpack {list_archives(archives)}, name" if archives else "Name"
     return (
         f"The images that '{join_names(listed)}' lists in the column '{column}' must be below '{index.folder}'; none of "
         f"{n_images} images can be used, for example '{example}' ({reason}). {unpack} their folder with --images, or correct "
-        "the paths."
+        f"the paths.{others}"
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.layout_rows import RawTable, UsedTable, parse_parts
-from automl_cxr.data.readers.findings import UNLABELLED, Findings, from_columns, from_texts
+from automl_cxr.data.readers.findings import UNLABELLED, Findings, from_columns, from_regions, from_texts
 from automl_cxr.data.readers.image_index import ImageIndex
 from automl_cxr.data.readers.public_sets import GENERAL, PUBLIC_SETS, TableFormat
 from automl_cxr.data.readers.table_frame import Frame, Roles, find_roles, join_frame, read_frame
@@ -195,6 +195,8 @@ def _findings_of(frame: Frame, roles: Roles, public: TableFormat) -> list[Findin
     if roles.findings:
         return from_columns({frame.header[place].strip(): frame.columns[place] for place in roles.findings})
     texts = roles.texts(frame, "label") or []
+    if roles.has_regions:
+        return from_regions(texts, frame.header[roles.positions["label"][0]].strip())
     if public.labels:
         texts = [public.labels.get(text, text) for text in texts]
     findings = from_texts(texts)

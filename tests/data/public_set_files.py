@@ -1,4 +1,4 @@
-"""Small copies of the files of public data sets and of data as people keep them: names, columns and folders, random pictures."""
+"""Small copies of public data sets and of data as people keep them: names, columns and folders, with random pictures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import io
 import json
 import unicodedata
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def dicom(path: Path, *, patient: str, view: str = "", modality: str = "DX", kin
     path.parent.mkdir(parents=True, exist_ok=True)
     meta = pydicom.dataset.FileMetaDataset()
     meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, kind
-    meta.MediaStorageSOPInstanceUID = f"1.2.3.{abs(hash(str(path))) % 10**9}"
+    meta.MediaStorageSOPInstanceUID = f"1.2.3.{zlib.crc32(str(path).encode())}"
     file = pydicom.dataset.FileDataset(path, {}, file_meta=meta, preamble=b"\0" * 128)
     file.SOPClassUID, file.SOPInstanceUID = kind, meta.MediaStorageSOPInstanceUID
     file.PatientID, file.Modality, file.ViewPosition = patient, modality, view

@@ -40,6 +40,7 @@ class Row:
 
 
 EFFUSION = {"finding": "Pleural Effusion"}
+EFFUSIONS = {"Pleural Effusion": 8, "no Pleural Effusion": 8}
 ROWS = [
     Row("chexpert", files.chexpert, r"24 images with findings .* 8 of them with several, 8 with uncertain .* --finding 'Su"),
     Row(
@@ -47,7 +48,7 @@ ROWS = [
         files.chexpert,
         Seen(
             "chexpert",
-            {"Pleural Effusion": 8, "no Pleural Effusion": 8},
+            EFFUSIONS,
             8,
             {"train": 8, "valid": 8},
             {"PA": 8, "lateral": 8},
@@ -76,9 +77,7 @@ ROWS = [
     Row(
         "chexpert, batches, as proposed",
         files.chexpert_batches,
-        Seen(
-            "chexpert", {"Pleural Effusion": 8, "no Pleural Effusion": 8}, 8, {"train": 8, "valid": 8}, {"PA": 8, "lateral": 8}
-        ),
+        Seen("chexpert", EFFUSIONS, 8, {"train": 8, "valid": 8}, {"PA": 8, "lateral": 8}),
         EFFUSION | {"images": "."},
         "CheXpert-v1.0 batch 1 (validate & csv)",
     ),

@@ -14,7 +14,10 @@ FRONTAL, LATERAL, OTHER, UNKNOWN = "frontal", "lateral", "other", "unknown"
 PROJECTIONS = ("PA", "AP", FRONTAL, LATERAL, OTHER, UNKNOWN)
 """Names for ``--projections``. An image is "frontal" if it is not known whether it is PA or AP."""
 
-_WHOLE_NAMES = {"l": LATERAL, "postero anterior": "PA", "antero posterior": "AP"}
+_PHRASES = {
+    **dict.fromkeys(("postero anterior", "posterior anterior", "posterior to anterior", "p a"), "PA"),
+    **dict.fromkeys(("antero posterior", "anterior posterior", "anterior to posterior", "a p"), "AP"),
+}
 _WORDS = {
     "pa": "PA",
     "posteroanterior": "PA",
@@ -25,6 +28,8 @@ _WORDS = {
     "lat": LATERAL,
     "ll": LATERAL,
     "rl": LATERAL,
+    "seitlich": LATERAL,
+    "profil": LATERAL,
     **dict.fromkeys(("oblique", "lao", "rao", "lpo", "rpo", "llo", "rlo", "lordotic", "swimmers", "xtable"), OTHER),
     **dict.fromkeys((OTHER, "axial", "coronal", "sagittal", "costal"), OTHER),
 }
@@ -44,16 +49,16 @@ def projection_of(view: str) -> str:
     """Return the projection that a text describes, such as a field ViewPosition or a column of a table.
 
     Args:
-        view: For example "PA", "AP Supine", "LL", "postero-anterior", "Lateral" or "view1_frontal".
+        view: For example "PA", "AP Supine", "LL", "postero-anterior", "Thorax p.a." or "view1_frontal".
 
     Returns:
         One of ``PROJECTIONS``; "unknown" for an empty text, and for one that names several, such as "CHEST PA AND LAT".
     """
     words = _split(view)
-    whole = _WHOLE_NAMES.get(" ".join(words))
-    if whole:
-        return whole
+    if words == ["l"]:
+        return LATERAL
     found = {_WORDS[word] for word in words if word in _WORDS}
+    found |= {name for phrase, name in _PHRASES.items() if f" {phrase} " in f" {' '.join(words)} "}
     if not _DECUBITUS.isdisjoint(words):
         found = (found - {LATERAL}) or {OTHER}
     return _only(found)

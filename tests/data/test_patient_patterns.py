@@ -25,6 +25,7 @@ def patients_of(dataset: Dataset) -> dict[str, str]:
         (r"^[^/]+/([^/]+)/", ["patient1", "patient2"]),
         (r"^(\d+)_", ["7", "8"]),
         (r"(?P<patient>\d)/s", ["1", "2"]),
+        (r"nobody(\d)|patient(\d)", ["1", "2"]),  # the group that matched
     ],
 )
 def test_a_pattern_matches_the_path_or_the_start_of_the_name(

@@ -11,6 +11,7 @@ import pytest
 import automl_cxr
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import Dataset, load_dataset
+from automl_cxr.data.readers.findings import are_regions, from_texts
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
 
 WriteFolders = Callable[..., Path]
@@ -139,6 +140,38 @@ def test_several_findings_need_a_choice(root: Path) -> None:
     assert counts(single) == {"Effusion": 3, "No Finding": 3}
     (root / "labels.csv").write_text(table([["path", "labels"], *zip(IMAGES, ["['a b', 'c']", "['c']"] * 6, strict=True)]))
     assert counts(load_dataset(root, DataOptions(finding="a b"))) == {"a b": 6, "no a b": 6}
+
+
+@pytest.mark.parametrize(
+    ("texts", "findings"),
+    [
+        (["a|b", "c", "d"], {"a", "b", "c", "d"}),
+        (["a;b", "a;c", "d"], {"a", "b", "c", "d"}),
+        (["a, b", "a", "b"], {"a", "b"}),
+        (["a/b", "a", "b"], {"a", "b"}),
+        (["['a', 'b']", "[]", "['c']"], {"a", "b", "c"}),
+        (["a, b", "a, c", "d"], {"a, b", "a, c", "d"}),  # names that contain a comma
+        (["Nodule/Mass", "Mass", "other"], {"Nodule/Mass", "Mass", "other"}),
+        (["a;b", "c;d"], {"a;b", "c;d"}),
+    ],
+)
+def test_several_findings_are_separated(texts: list[str], findings: set[str]) -> None:
+    assert {name for found in from_texts(texts) for name in found.present} == findings
+
+
+@pytest.mark.parametrize(
+    ("texts", "are"),
+    [
+        (["1 2 3 4", "-1", ""], True),
+        (["2 10 20 30 40;0 1 2 3 4", "nan"], True),
+        (["1 2", "3 4"], False),  # too few numbers for a region
+        (["1", "0"], False),
+        (["1 2 3 4", "normal"], False),
+        (["", "-1"], False),
+    ],
+)
+def test_columns_of_regions(texts: list[str], are: bool) -> None:
+    assert are_regions(texts) is are
 
 
 @pytest.mark.parametrize(

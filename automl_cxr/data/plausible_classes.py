@@ -67,6 +67,8 @@ def check_plausible(root: Path, layout: str, rows: Sequence[ImageRow], options: 
     if options.classes is not None or options.layout is not None:
         return
     classes = sorted({row.label for row in rows})
+    if len(classes) == 1 and options.class_map:
+        return  # joined to one class, which the choice of classes refuses
     is_folders = layout in _FOLDER_LAYOUTS
     nested = _nested_sets(root) if layout in ("folders", "class-splits") else {}
     level = _deeper_classes(rows) if layout == "folders" else ()

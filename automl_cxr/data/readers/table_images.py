@@ -199,7 +199,7 @@ def _none_found_message(
     example, reason = next(iter(ignored.items()), (missing[0] if missing else "", "missing"))
     reason = reason.partition(" but ")[2] or reason
     column = listed[0].used.columns.get("image", "")
-    other = propose_table(index.folder)
+    other = propose_table(index.folder) if index.reason_of else ""
     others = f" Another table lists the images: {other}." if other else ""
     archives = archives_in(index.folder)
     unpack = f"Unpack {list_archives(archives)}, name" if archives else "Name"

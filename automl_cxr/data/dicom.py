@@ -69,9 +69,10 @@ def read_tags(path: Path) -> DicomTags:
     All values are empty for a file of another format (``NOT_DICOM``), and for an unreadable file, which decoding reports.
     """
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:  # most files are read up to here, so no buffer is filled
             if not is_dicom(file.read(HEAD_BYTES)):
                 return NOT_DICOM
+        with path.open("rb") as file:
             if _is_deflated(file):
                 return DicomTags()
             header = _read(file, stop_before_pixels=True, specific_tags=[*_TAGS, *_PICTURE_TAGS])

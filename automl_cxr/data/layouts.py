@@ -13,6 +13,7 @@ from pathlib import Path
 
 from automl_cxr.csv_io import read_rows
 from automl_cxr.data.data_options import DataOptions
+from automl_cxr.data.dicom_export import TABLE_OF_LABELS, describe_folder
 from automl_cxr.data.layout_rows import RawTable
 from automl_cxr.data.readers import arrays, folders, names, radiography, table_search, tables
 from automl_cxr.data.readers.public_sets import PUBLIC_SETS
@@ -100,6 +101,12 @@ def find_layout(root: Path, options: DataOptions | None = None) -> FoundLayout:
         if unused and layout.recognises(root, DataOptions()):
             raise UsageError(_unused_message(root, unused[0], options, layout.name))
     _check_tables(root, options.label_column)
+    export = describe_folder(root) if root.is_dir() else ""
+    if export:
+        raise DataError(
+            f"Each image needs a label; received {export} in '{root}', neither in class folders nor in a table of labels that "
+            f"is recognised. Name the table {TABLE_OF_LABELS}; or move the images of each class to a folder."
+        )
     known = "; ".join(f"{layout.name}: {layout.description}" for layout in usable)
     chosen = f" for {_join_flags(given)}" if given else ""
     raise DataError(

@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import median
 
 from automl_cxr.data.data_options import DataOptions
+from automl_cxr.data.dicom_export import TABLE_OF_LABELS, describe_export
+from automl_cxr.data.dicom_tags import Headers
 from automl_cxr.data.files import enter_lone_folders, visible_folders
 from automl_cxr.data.layout_rows import PART_OF_NAME, ImageRow
 from automl_cxr.data.layouts import LAYOUTS, SELF_CONTAINED
@@ -43,13 +45,16 @@ _IDENTIFIER = re.compile(rf"(?:{'|'.join(_IDENTIFIER_WORDS)})[-_ ]?\d+|\d{{3,}}|
 _MAX_NUMBERED = 10  # classes that are numbers of one or two digits
 
 
-def check_plausible(root: Path, layout: str, rows: Sequence[ImageRow], options: DataOptions, shown: Path | str) -> None:
+def check_plausible(
+    root: Path, layout: str, rows: Sequence[ImageRow], headers: Headers, options: DataOptions, shown: Path | str
+) -> None:
     """Refuse classes that are probably something else.
 
     Args:
         root: The data folder that was read.
         layout: Name of the layout.
         rows: All images with their labels.
+        headers: Headers of the DICOM files, also of those that are left out.
         options: The choices of the user.
         shown: The path that the user gave, for messages.
 
@@ -73,10 +78,13 @@ def check_plausible(root: Path, layout: str, rows: Sequence[ImageRow], options: 
     ways = []
     if nested:
         ways.append(f"one of them, by naming its folder, such as {shlex.quote(str(root / nested.partition(':')[0]))}")
+    export = describe_export(headers.values(), len(rows)) if is_folders and not nested else ""
     if is_folders:
         table = "" if nested else propose_table(root)
         if table:
             ways.append(f"the table that lists the images, with {table}")
+        elif export:
+            ways.append(f"a table of the labels, {TABLE_OF_LABELS}")
         if len(classes) == 1 and len({row.image.split("/")[1] for row in rows if row.image.count("/") > 1}) > 1:
             ways.append(f"the folders in it, by naming {shlex.quote(str(root / classes[0]))}")
         if level:
@@ -90,7 +98,8 @@ def check_plausible(root: Path, layout: str, rows: Sequence[ImageRow], options: 
     count = "1 class" if len(classes) == 1 else f"{len(classes)} classes"
     raise DataError(
         f"Classes must be findings with several images each; received {_listed(classes)} ({count}) in '{shown}', "
-        f"which are {reason}. Use {'; or '.join(ways) or 'the folder of the class folders'}."
+        f"which are {reason}{f'; found {export}' if export else ''}. "
+        f"Use {'; or '.join(ways) or 'the folder of the class folders'}."
     )
 
 

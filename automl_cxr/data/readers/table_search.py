@@ -13,11 +13,13 @@ from automl_cxr.csv_io import read_header
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.files import image_folders, visible_folders
 from automl_cxr.data.layout_rows import PART_OF_NAME
+from automl_cxr.data.readers.dicom_join import find_match, read_index_headers
 from automl_cxr.data.readers.image_index import ImageIndex
 from automl_cxr.data.readers.metadata import METADATA_NAME
 from automl_cxr.data.readers.public_sets import GENERAL, PUBLIC_SETS, TableFormat
 from automl_cxr.data.readers.table_frame import (
     MATCHING_SHARE,
+    Frame,
     find_roles,
     is_header,
     is_table,
@@ -27,6 +29,7 @@ from automl_cxr.data.readers.table_frame import (
 from automl_cxr.data.table_columns import list_names, match_key
 from automl_cxr.errors import DataError, UnknownNameError
 
+_UNCLEAR_LABELS = " --label-column NAME (its columns are {})"
 _MAX_FOLDERS = 50  # direct subfolders that are searched for tables
 
 
@@ -189,17 +192,32 @@ def propose_table(root: Path) -> str:
     folder = root if root.is_dir() else root.parent
     index = ImageIndex.walk(folder)
     best, proposal = (0.0, 0), ""
-    for path in _tables_near(folder):
+    tables = _tables_near(folder)
+    headers = read_index_headers(index) if tables else {}
+    for path in tables:
         try:
             frame = read_frame(path, GENERAL.names)
         except DataError:
             continue
-        for name, column in zip(frame.header, frame.columns, strict=True) if len(frame.header) > 1 else ():
+        if len(frame.header) < 2:
+            continue
+        if not proposal and find_match(frame, DataOptions(), headers) is not None:
+            proposal = f"--labels {shlex.quote(str(path))}{_label_column_option(frame)}"
+        for name, column in zip(frame.header, frame.columns, strict=True):
             found = (share_of_files(column, index.matches), frame.n_rows)
             if found > max(best, (MATCHING_SHARE, 0)):
                 best, proposal = found, f"--labels {shlex.quote(str(path))} --path-column {shlex.quote(name.strip())}"
                 with suppress(DataError):
                     find_roles(frame, DataOptions(path_column=name), index.matches)
                     continue
-                proposal += f" --label-column NAME (its columns are {list_names(frame.header)})"
+                proposal += _UNCLEAR_LABELS.format(list_names(frame.header))
     return proposal
+
+
+def _label_column_option(frame: Frame) -> str:
+    """Return the option for the label column of a table, if it is not clear which column contains the labels."""
+    try:
+        find_roles(frame, DataOptions(path_column=frame.header[0]), lambda _: False)
+    except DataError:
+        return _UNCLEAR_LABELS.format(list_names(frame.header))
+    return ""

@@ -106,7 +106,7 @@ def load_dataset(
     base = raw.root or (entered.parent if entered.is_file() else entered)
     rows, headers = select_images(base, rows, options, notes)
     rows = rename_classes(strip_labels(rows, notes), options.class_map, notes)
-    check_plausible(entered, found_layout.name, rows, options, root)
+    check_plausible(entered, found_layout.name, rows, headers, options, root)
     names = choose_classes([row.label for row in rows], options.classes, root, notes)
     rows = [row for row in rows if row.label in names]
     rows = fill_patients(rows, headers, notes) if options.patients is None else set_patients(rows, options.patients, notes)

@@ -15,6 +15,8 @@ from pathlib import Path
 from statistics import median
 
 from automl_cxr.data.data_options import DataOptions
+from automl_cxr.data.dicom_export import TABLE_OF_LABELS, describe_export
+from automl_cxr.data.dicom_tags import Headers
 from automl_cxr.data.files import enter_lone_folders, holds_images, visible_folders
 from automl_cxr.data.layout_rows import PART_OF_NAME, ImageRow
 from automl_cxr.data.layouts import LAYOUTS, SELF_CONTAINED, recognised_above
@@ -28,7 +30,11 @@ _MIN_CLASSES_FOR_MEAN = 4  # fewer classes may have few images, as in a first tr
 _SMALL_CLASS, _USUAL_CLASS = 5, 10  # a folder with fewer images beside classes with more is rarely a class
 _FOLDER_LAYOUTS = ("folders", "split-folders", "class-splits", "radiography")
 _SHOWN = 4
-_NO_TABLE = "a table of the images, with --labels FILE"
+_TABLE = "the table that lists the images"
+_GENERAL_WAYS = (
+    "a table of the images, with --labels FILE",
+    "labels in the names of the files, with --label-regex REGEX",
+)
 _MAX_LISTED = 12  # classes in a proposed option
 _MAX_SEARCHED = 20  # folders of classes that are searched for data sets
 
@@ -51,13 +57,16 @@ _SEXES = frozenset({"male", "female", "m", "f"})
 _MAX_NUMBERED = 10  # classes that are numbers of one or two digits
 
 
-def check_plausible(root: Path, layout: str, rows: Sequence[ImageRow], options: DataOptions, shown: Path | str) -> None:
+def check_plausible(
+    root: Path, layout: str, rows: Sequence[ImageRow], headers: Headers, options: DataOptions, shown: Path | str
+) -> None:
     """Refuse classes that are probably something else.
 
     Args:
         root: The data folder that was read.
         layout: Name of the layout.
         rows: All images with their labels.
+        headers: Headers of the DICOM files, also of those that are left out.
         options: The choices of the user.
         shown: The path that the user gave, for messages.
 
@@ -81,18 +90,24 @@ def check_plausible(root: Path, layout: str, rows: Sequence[ImageRow], options: 
         return
     others = [] if nested else _other_classes(classes, doubt)
     ways = [f"the others, with --classes {shlex.quote(','.join(others))}"] if others else []
+    export = describe_export(headers.values(), len(rows)) if is_folders and not nested else ""
     if is_folders:
-        ways += _ways_to_labels(root, rows, classes, nested, level)
-        ways = ways or [_NO_TABLE, "labels in the names of the files, with --label-regex REGEX"]
+        ways += _ways_to_labels(root, rows, classes, nested, level, is_export=bool(export))
+        ways = ways or [
+            "a table of the images, with --labels FILE",
+            "labels in the names of the files, with --label-regex REGEX",
+        ]
         ways += [f"these folders, with --layout {layout}"] if len(classes) > 1 else []
     elif layout != "names":
         ways.append("another column of the table, with --label-column NAME")
     ways += ["some of them, with --classes A,B"] if len(classes) > 1 and not others else []
     count = "1 class" if len(classes) == 1 else f"{len(classes)} classes"
-    unused = describe_unused_tables(root) if is_folders and _NO_TABLE in ways else ""
+    has_table = nested or any(way.startswith(_TABLE) for way in ways)
+    unused = describe_unused_tables(root) if is_folders and not has_table else ""
     raise DataError(
         f"Classes must be findings with several images each; received {_listed(classes)} ({count}) in '{shown}', "
-        f"which {'is' if len(classes) == 1 else 'are'} {doubt.describe()}. Use {'; or '.join(ways)}.{unused}"
+        f"which {'is' if len(classes) == 1 else 'are'} {doubt.describe()}{f'; found {export}' if export else ''}. "
+        f"Use {'; or '.join(ways)}.{unused}"
     )
 
 
@@ -123,7 +138,13 @@ def _other_classes(classes: Sequence[str], doubt: _Doubt) -> list[str]:
 
 
 def _ways_to_labels(
-    root: Path, rows: Sequence[ImageRow], classes: Sequence[str], nested: Mapping[str, str], level: Sequence[str]
+    root: Path,
+    rows: Sequence[ImageRow],
+    classes: Sequence[str],
+    nested: Mapping[str, str],
+    level: Sequence[str],
+    *,
+    is_export: bool,
 ) -> Iterator[str]:
     """Yield where the labels may be, if they are not the names of the folders, with the options that use them."""
     if nested:
@@ -139,7 +160,9 @@ def _ways_to_labels(
         yield f"the folder above, by naming {shlex.quote(str(above.folder))} (layout {above.layout})"
     table = propose_table(root)
     if table:
-        yield f"the table that lists the images, with {table}"
+        yield f"{_TABLE}, with {table}"
+    elif is_export:
+        yield f"a table of the labels, {TABLE_OF_LABELS}"
     if len(classes) == 1 and len({row.image.split("/")[1] for row in rows if row.image.count("/") > 1}) > 1:
         yield f"the folders in it, by naming {shlex.quote(str(root / rows[0].image.partition('/')[0]))}"
     if level:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from automl_cxr.data.arrays import ARRAY_SUFFIX
+from automl_cxr.data.dicom_export import TABLE_OF_LABELS, describe_export
+from automl_cxr.data.dicom_tags import read_headers
 from automl_cxr.data.files import IMAGE_SUFFIXES, archives_in, is_archive, list_archives, walk_images
+from automl_cxr.data.layout_rows import ImageRow
 from automl_cxr.data.readers.table_proposals import describe_unused_tables, propose_table
 
 _FORMATS = "PNG, JPEG, TIFF or DICOM"
@@ -33,9 +36,10 @@ def explain_unrecognised(root: Path, given: str, above: RecognisedFolder | None)
     if not root.is_dir():
         return _explain_file(root)
     files = list(walk_images(root))
-    n_images = sum(not reason for _, reason in files)
-    if not n_images:
+    images = [path for path, reason in files if not reason]
+    if not images:
         return _explain_no_images(root, files)
+    export = describe_export(read_headers(root, [ImageRow(path, "") for path in images]).values(), len(images))
     table = propose_table(root)
     ways = []
     if above is not None:
@@ -43,13 +47,12 @@ def explain_unrecognised(root: Path, given: str, above: RecognisedFolder | None)
     if table:
         ways.append(f"the table that lists the images, with {table}")
     if not ways:
-        ways.append("a table of the images, with --labels FILE")
-    ways.append("labels in the names of the files, with --label-regex REGEX")
-    ways.append("a folder for each class")
+        ways.append(f"a table of the images, {TABLE_OF_LABELS if export else 'with --labels FILE'}")
+    ways += ["labels in the names of the files, with --label-regex REGEX", "a folder for each class"]
+    received = export or f"{len(images)} images"
     return (
-        f"Images need labels from class folders, a table or their names; found {n_images} images in '{root}', such as "
-        f"'{next(path for path, reason in files if not reason)}', and no labels{given}. Use {'; or '.join(ways)}."
-        f"{'' if table else describe_unused_tables(root)}"
+        f"Images need labels from class folders, a table or their names; found {received} in '{root}', such as '{images[0]}', "
+        f"and no labels{given}. Use {'; or '.join(ways)}.{'' if table else describe_unused_tables(root)}"
     )
 
 

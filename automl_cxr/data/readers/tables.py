@@ -8,6 +8,7 @@ from pathlib import Path
 
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.layout_rows import RawTable, UsedTable, parse_parts
+from automl_cxr.data.readers.dicom_join import join_headers
 from automl_cxr.data.readers.findings import UNLABELLED, Findings, from_columns, from_regions, from_texts
 from automl_cxr.data.readers.image_index import ImageIndex
 from automl_cxr.data.readers.public_sets import GENERAL, PUBLIC_SETS, TableFormat
@@ -100,6 +101,7 @@ def _read_table(path: Path, part: str, options: DataOptions, public: TableFormat
     matches = (
         index.matches if id_of is None else lambda text: bool(id_of.search(text)) and index.matches(id_of.sub(r"\1", text))
     )
+    frame, options, join_notes = join_headers(frame, options, index, matches) if public is GENERAL else (frame, options, ())
     roles = find_roles(frame, options, matches, names=public.names, findings=public.findings, joined_views=public.joined_views)
     all_images = roles.texts(frame, "image") or []
     frame, n_left_out = _keep(frame, public)
@@ -142,7 +144,7 @@ def _read_table(path: Path, part: str, options: DataOptions, public: TableFormat
         used=UsedTable(" + ".join([path.name, *joined]), used, tuple(roles.unused(frame))),
         n_left_out=n_left_out_files,
         finding_columns=tuple(frame.header[place].strip() for place in roles.findings),
-        notes=(*notes, *_column_notes(path.name, frame, roles)),
+        notes=(*join_notes, *notes, *_column_notes(path.name, frame, roles)),
     )
 
 

@@ -207,7 +207,7 @@ def is_archive(path: Path) -> bool:
 
 def archives_in(folder: Path) -> list[Path]:
     """List the visible archives directly in a folder and in its subfolders; none if it cannot be listed."""
-    found = []
+    found: list[Path] = []
     for inside in (folder, *visible_folders(folder)):
         try:
             names = sorted(os.listdir(inside))

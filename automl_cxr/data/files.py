@@ -188,10 +188,10 @@ def _has_data(folder: Path, *, only_tables: bool = False) -> bool:
     texts = [name for name in names if name.lower().endswith(".txt")]
     if any(name.lower().removesuffix(".gz").endswith(suffixes) for name in names if name not in texts):
         return True
-    return any(_lists_images(folder / name) for name in texts)
+    return any(names_images(folder / name) for name in texts)
 
 
-def _lists_images(path: Path) -> bool:
+def names_images(path: Path) -> bool:
     """Return whether the start of a text names image files: it may also be a licence, checksums or robots.txt of a download."""
     try:
         with path.open("rb") as file:

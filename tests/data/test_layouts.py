@@ -119,6 +119,13 @@ def test_class_folders_take_precedence_over_a_table_with_the_same_labels(write_f
     assert find_layout(root / "labels.csv").name == "csv"
 
 
+@pytest.mark.parametrize("text", ["images and labels of our site\nwere collected in 2020\n", "image label\n", "no images"])
+def test_a_readme_is_no_table(write_folders: WriteFolders, text: str) -> None:
+    root = write_folders(["a/1.png", "b/2.png"])
+    (root / "README.txt").write_text(text)
+    assert find_layout(root).name == "folders"
+
+
 def test_missing_and_repeated_files_of_a_table_are_reported(write_folders: WriteFolders) -> None:
     root = write_folders(["x/1.png", "x/2.png", "x/3.png", "x/4.png"])
     (root / "x" / "gone.png").symlink_to("nowhere.png")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from automl_cxr.csv_io import read_header
 from automl_cxr.data.data_options import DataOptions
-from automl_cxr.data.files import image_folders, visible_folders
+from automl_cxr.data.files import image_folders, names_images, visible_folders
 from automl_cxr.data.layout_rows import PART_OF_NAME
 from automl_cxr.data.readers.metadata import METADATA_NAME
 from automl_cxr.data.readers.public_sets import GENERAL, PUBLIC_SETS, TableFormat
@@ -68,12 +68,16 @@ def _chosen_columns(options: DataOptions) -> set[str]:
 def tables_in(folder: Path) -> list[Path]:
     """List the visible tables directly in a folder; none if it cannot be listed."""
     try:
-        return sorted(path for path in folder.iterdir() if is_table(path) and not path.name.startswith(".") and path.is_file())
+        return sorted(
+            path for path in folder.iterdir() if is_table(path) and not path.name.startswith((".", "~$")) and path.is_file()
+        )
     except OSError:
         return []
 
 
 def _lists_images(path: Path, options: DataOptions) -> bool:
+    if path.suffix.casefold() == ".txt" and not names_images(path):
+        return False  # prose, such as a readme with the words images and labels
     try:
         header = read_header(path)
         keys = {match_key(name) for name in header}
@@ -87,8 +91,6 @@ def _lists_images(path: Path, options: DataOptions) -> bool:
         found = {role for role in ("image", "label") if any(match_key(name) in _keys(role) for name in header)}
         found |= {role for role, option in ROLE_OPTIONS.items() if getattr(options, option) is not None}
         if "image" not in found and not chosen:
-            return False
-        if path.name.casefold().removesuffix(".gz").endswith(".txt") and len(header) < 2:
             return False
         if {"image", "label"} <= found:
             return True

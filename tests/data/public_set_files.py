@@ -221,6 +221,14 @@ def tuberculosis(root: Path) -> None:
     (root / "CXR_png" / "Thumbs.db").write_bytes(b"x")
 
 
+def present_tuberculosis(root: Path) -> None:
+    """Write the Shenzhen set as it is distributed now: a table of findings in free text beside the images and masks."""
+    names = [f"CHNCXR_{n:04}_{n % 2}.png" for n in range(N)]
+    pictures(root, [f"images/{name}" for name in names])
+    pictures(root, [f"mask/{name[:-4]}_mask.png" for name in names])
+    table(root / "shenzhen_metadata.csv", [["study_id", "sex", "age", "findings"], *([name, "M", 40, name] for name in names)])
+
+
 def both_tuberculosis(root: Path) -> None:
     """Write the Montgomery and the Shenzhen set in one folder."""
     tuberculosis(root / "MontgomerySet")

@@ -15,7 +15,7 @@ from automl_cxr.data.readers.folders import walk_root
 from automl_cxr.data.readers.metadata import join_metadata
 from automl_cxr.errors import DataError, UsageError
 
-_TUBERCULOSIS_FOLDER = "cxr_png"
+_TUBERCULOSIS_FOLDERS = ("cxr_png", "images")  # of the first and of the present distribution
 _TUBERCULOSIS_NAME = re.compile(r"(?:MCUCXR|CHNCXR)_\d+_([01])\.png", re.IGNORECASE)
 _TUBERCULOSIS_LABELS = {"0": "normal", "1": "tuberculosis"}
 
@@ -54,7 +54,7 @@ def read(root: Path, options: DataOptions) -> RawTable:
 
 def recognises_tuberculosis(root: Path, _options: DataOptions) -> bool:
     """Return whether a folder contains the radiographs of the Montgomery or the Shenzhen set."""
-    return any(_has_names(folder) for folder in visible_folders(root) if folder.name.casefold() == _TUBERCULOSIS_FOLDER)
+    return any(_has_names(folder) for folder in visible_folders(root) if folder.name.casefold() in _TUBERCULOSIS_FOLDERS)
 
 
 def _has_names(folder: Path) -> bool:
@@ -75,7 +75,7 @@ def read_tuberculosis(root: Path, _options: DataOptions) -> RawTable:
     for path, reason in walk_root(root):
         folder, _, name = path.rpartition("/")
         match = _TUBERCULOSIS_NAME.fullmatch(name)
-        if folder.casefold() != _TUBERCULOSIS_FOLDER or match is None:
+        if folder.casefold() not in _TUBERCULOSIS_FOLDERS or match is None:
             others[folder] = others.get(folder, 0) + 1
         elif reason:
             ignored[path] = reason
@@ -91,5 +91,5 @@ def read_tuberculosis(root: Path, _options: DataOptions) -> RawTable:
 
 def _notes(others: Mapping[str, int]) -> tuple[str, ...]:
     listed = ", ".join(f"{folder or 'the data folder'} ({count})" for folder, count in others.items())
-    found = (f"Images outside of the folder CXR_png are not used: {listed}.",) if others else ()
+    found = (f"Images outside of the folder CXR_png or images are not used: {listed}.",) if others else ()
     return ("Labels from the names of the files: 0 is normal, 1 is tuberculosis.", *found)

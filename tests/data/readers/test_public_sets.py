@@ -192,6 +192,11 @@ ROWS = [
         Seen("tuberculosis", {"normal": 6, "tuberculosis": 6}, note=r"not used: ManualMask/leftMask \(12\)"),
     ),
     Row(
+        "tuberculosis, present form",
+        files.present_tuberculosis,
+        Seen("tuberculosis", {"normal": 6, "tuberculosis": 6}, note=r"not used: mask \(12\)"),
+    ),
+    Row(
         "tuberculosis, label by hand",
         files.tuberculosis,
         Seen("names", {"0": 6, "1": 6}, note="12 of 24 images are masks"),

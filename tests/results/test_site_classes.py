@@ -51,7 +51,7 @@ def test_equal_spellings_are_proposed_with_the_command(match):
 
 
 def test_the_names_with_which_the_study_read_its_data_are_proposed(match):
-    with pytest.raises(DataError, match="The names are known .* --class-map 0=no_finding,1=covid`"):
+    with pytest.raises(DataError, match=r"The names are known .* --class-map 0=no_finding,1=covid`"):
         match("0", "1", study_map={"0": "no_finding", "1": "covid"})
 
 

@@ -369,5 +369,5 @@ def test_the_columns_without_use_are_shown_once(root: Path) -> None:
     (root / "labels.csv").write_text(table([["path", "label", "age"], *rows]))
     found = automl_cxr.inspect(root)
     assert found.unused_columns == ("age",)
-    assert not any("age" in note for note in found.notes), "inspect prints the table of columns"
+    assert not any("not used: age" in note for note in found.notes), "inspect prints the table of columns"
     assert load_dataset(root).column_notes == ("labels.csv: columns used: path, label; not used: age.",)

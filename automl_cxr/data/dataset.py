@@ -24,6 +24,7 @@ from automl_cxr.data.patient_columns import patient_column_note
 from automl_cxr.data.patient_patterns import doubtful_patients_note, propose_pattern, set_patients
 from automl_cxr.data.patients import settle_unknown_patients
 from automl_cxr.data.plausible_classes import check_plausible
+from automl_cxr.data.table_columns import describe_columns
 from automl_cxr.errors import DataError, UnreadableImageError, UsageError
 
 _HANDFUL = 20  # images; a given part with fewer is too small
@@ -68,6 +69,11 @@ class Dataset:
     used_tables: tuple[UsedTable, ...] = ()
     n_uncertain: int = 0
     n_missing: int = 0
+
+    @property
+    def column_notes(self) -> tuple[str, ...]:
+        """Sentences on the tables with columns that are not used, for commands that do not show ``used_tables``."""
+        return tuple(filter(None, map(describe_columns, self.used_tables)))
 
 
 def load_dataset(

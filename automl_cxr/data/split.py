@@ -125,7 +125,7 @@ def fold_dataset(dataset: Dataset, image_ids: Sequence[str], *, n_folds: int | S
         folds, scarce = _assign(images, dataset.classes, shares, set(), seed)
         if scarce is None:
             break
-    else:
+    if scarce is not None:
         raise DataError(_too_few_patients_message(dataset, images, scarce, tuple(shares), noun="folds"))
     _check_every_class(images["label"], folds, dataset.classes, tuple(shares))
     _check_disjoint(images["patient_id"], folds, shares)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from automl_cxr.csv_io import read_rows
+from automl_cxr.data.layout_rows import UsedTable
 from automl_cxr.errors import DataError, UnknownNameError
 
 Columns = Mapping[str, tuple[str, ...]]
@@ -116,9 +117,8 @@ def list_names(header: Sequence[str]) -> str:
     return (", ".join(names[:_MAX_NAMES]) + more) or "no column"
 
 
-def describe_columns(table_name: str, header: Sequence[str], used: Sequence[str]) -> tuple[str, ...]:
-    """Return a note on the columns that are used and not used; no note if all are used."""
-    others = [name for name in header if name not in used and name.strip()]
-    if not others:
-        return ()
-    return (f"{table_name}: columns used: {', '.join(filter(None, map(str.strip, used)))}; not used: {list_names(others)}.",)
+def describe_columns(used: UsedTable) -> str:
+    """Return a sentence on the columns of a table that are used and not used; empty if all are used."""
+    if not used.unused:
+        return ""
+    return f"{used.name}: columns used: {', '.join(used.columns.values())}; not used: {list_names(used.unused)}."

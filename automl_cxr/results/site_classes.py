@@ -28,7 +28,14 @@ class MatchedClasses:
 
 
 def match_classes(
-    dataset: Dataset, class_map: Mapping[str, str], *, site: str, folder: str, study: str, classes: Sequence[str]
+    dataset: Dataset,
+    class_map: Mapping[str, str],
+    *,
+    site: str,
+    folder: str,
+    study: str,
+    classes: Sequence[str],
+    study_map: Mapping[str, str] | None = None,
 ) -> MatchedClasses:
     """Give the images of a site the class names of a study.
 
@@ -42,6 +49,7 @@ def match_classes(
         folder: Its folder or table, for the command in a message.
         study: Name of the study.
         classes: Classes of the study.
+        study_map: The map with which the study named the classes of its own data; its entries are proposed.
 
     Raises:
         UnknownNameError: The study does not have a class of ``class_map``.
@@ -53,7 +61,18 @@ def match_classes(
             raise UnknownNameError(f"class of study '{study}' in --class-map", target, classes)
     unknown = [name for name in dataset.classes if class_map.get(name, name) not in ("", *classes)]
     if unknown:
-        raise DataError(_explain_unknown(dataset, class_map, unknown, site=site, folder=folder, study=study, classes=classes))
+        raise DataError(
+            _explain_unknown(
+                dataset,
+                class_map,
+                unknown,
+                site=site,
+                folder=folder,
+                study=study,
+                classes=classes,
+                study_map=study_map or {},
+            )
+        )
     labels = dataset.table["label"].map(lambda name: class_map.get(name, name))
     is_used = labels != ""
     table = dataset.table.assign(label=labels)[is_used].reset_index(drop=True)
@@ -87,12 +106,14 @@ def _explain_unknown(
     folder: str,
     study: str,
     classes: Sequence[str],
+    study_map: Mapping[str, str],
 ) -> str:
     """Return the message for classes that the study does not have, with the command for names that are nearly equal."""
     n_images = dataset.table["label"].value_counts()
     listed = ", ".join(f"'{name}' ({n_images[name]} images)" for name in unknown)
     taken = {class_map.get(name, name) for name in dataset.classes if name not in unknown}
-    similar = {name: _similar_class(name, [one for one in classes if one not in taken]) for name in unknown}
+    open_classes = [one for one in classes if one not in taken]
+    similar = {name: study_map.get(name) or _similar_class(name, open_classes) for name in unknown}
     proposed = {name: other for name, other in similar.items() if other}
     others = [name for name in unknown if name not in proposed]
     message = (
@@ -111,8 +132,8 @@ def _explain_unknown(
         entries = {**{name: other for name, other in class_map.items() if name in dataset.classes}, **proposed}
         pairs = ",".join(f"{name}={other}" for name, other in entries.items())
         command = f"automl-cxr leaderboard {study} --external {shlex.quote(folder)} --class-map {shlex.quote(pairs)}"
-        names = "some names differ in spelling only" if others else "the names differ in spelling only"
-        message += f"{names}: `{command}`."
+        names = "some names are" if others else "The names are"
+        message += f"{names} known or differ in spelling only: `{command}`."
     return message
 
 

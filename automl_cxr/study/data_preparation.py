@@ -73,7 +73,7 @@ def read_dataset(data: str, settings: Mapping[str, Any], notes: list[str]) -> Da
         DataError: The data have no known layout, or fewer than two classes.
     """
     dataset = load_dataset(data, DataOptions.select(settings))
-    notes.extend(dataset.notes)
+    notes.extend((*dataset.notes, *dataset.column_notes))
     if dataset.ignored:
         notes.append(_ignored_note(dataset))
     return dataset

@@ -158,12 +158,12 @@ def _candidates(frame: Frame, options: DataOptions, identifier: _Identifier) -> 
 
 def _match_column(frame: Frame, place: int, identifier: _Identifier, files_of: Mapping[str, Sequence[str]]) -> _Match | None:
     texts = frame.columns[place]
-    found = {text: files_of[text.strip()] for text in set(texts) if text.strip() in files_of}
+    found: dict[str, Sequence[str]] = {text: files_of[text.strip()] for text in set(texts) if text.strip() in files_of}
     if not found and identifier.names:  # spreadsheets remove leading zeros and add decimals
         shortened: dict[str, Sequence[str]] = {}
         for value, files in files_of.items():
             shortened[_shorten(value)] = () if _shorten(value) in shortened else files  # "7" is neither 007 nor 07
-        found = {text: files for text in set(texts) if (files := shortened.get(_shorten(text)))}
+        found = {text: shortened[_shorten(text)] for text in set(texts) if shortened.get(_shorten(text))}
     n_rows = sum(text in found for text in texts)
     return _Match(identifier, place, found, n_rows) if n_rows else None
 

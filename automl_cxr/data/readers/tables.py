@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from automl_cxr.data.data_options import DataOptions
@@ -144,7 +144,7 @@ def _read_table(path: Path, part: str, options: DataOptions, public: TableFormat
         used=UsedTable(" + ".join([path.name, *joined]), used, tuple(roles.unused(frame))),
         n_left_out=n_left_out_files,
         finding_columns=tuple(frame.header[place].strip() for place in roles.findings),
-        notes=(*join_notes, *notes, *_column_notes(path.name, frame, roles)),
+        notes=(*join_notes, *notes),
     )
 
 
@@ -156,14 +156,6 @@ def _read_part_lists(folder: Path, public: TableFormat) -> dict[str, str]:
         if path.is_file():
             part_of |= dict.fromkeys(path.read_text(encoding="utf-8", errors="replace").split(), part)
     return part_of
-
-
-def _column_notes(table: str, frame: Frame, roles: Roles) -> Iterator[str]:
-    unused = roles.unused(frame)
-    if unused:
-        used = [frame.header[place].strip() for places in roles.positions.values() for place in places]
-        findings = [f"{len(roles.findings)} columns of findings"] if roles.findings else []
-        yield f"{table}: columns used: {', '.join([*used, *findings])}; not used: {list_names(unused)}."
 
 
 def _join(frame: Frame, public: TableFormat) -> tuple[Frame, list[str]]:

@@ -144,7 +144,7 @@ def test_the_label_column_is_a_known_name_or_the_only_other_column_or_chosen(wri
         load_dataset(root)
     chosen = load_dataset(root, DataOptions(label_column="Reading"))
     assert list(chosen.table["label"]) == IN_ORDER
-    assert chosen.notes[0] == "labels.csv: columns used: index, reading; not used: age."
+    assert chosen.column_notes == ("labels.csv: columns used: index, reading; not used: age.",)
     with pytest.raises(UnknownNameError, match=r"Unknown label column 'readings'\. Did you mean 'reading'"):
         load_dataset(root, DataOptions(label_column="readings"))
     (root / "labels.csv").write_text(

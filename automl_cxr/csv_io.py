@@ -83,7 +83,7 @@ def read_text_table(path: Path, *, empty_last_name: bool = False) -> TextTable:
     return TextTable([header, *(row for _, row in rest)], separator, encoding)
 
 
-def read_rows(path: Path, *, empty_last_name: bool = False) -> tuple[Row, list[Row]]:
+def read_rows(path: Path) -> tuple[Row, list[Row]]:
     """Read a table with a header as ``read_text_table`` does.
 
     Returns:
@@ -92,7 +92,7 @@ def read_rows(path: Path, *, empty_last_name: bool = False) -> tuple[Row, list[R
     Raises:
         DataError: As in ``read_text_table``.
     """
-    header, *rows = read_text_table(path, empty_last_name=empty_last_name).lines or [[]]
+    header, *rows = read_text_table(path).lines or [[]]
     return header, rows
 
 

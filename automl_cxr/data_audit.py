@@ -74,7 +74,7 @@ def audit_dataset(dataset: Dataset, *, on_progress: Callable[[int, int], None] |
             patients_known=dataset.patients_known,
             decoded=decoded,
             unreadable=decoded.unreadable,
-            notes=dataset.notes,
+            notes=(*dataset.notes, *dataset.column_notes),
         )
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from automl_cxr.api.recommended import Recommended
+from automl_cxr.errors import UsageError
 from automl_cxr.records import TrialRecord
 from automl_cxr.results import ensembles
 from automl_cxr.results.classifier import Classifier, classifier_of_study, classifier_of_trial, load_ensemble
@@ -22,7 +23,8 @@ from automl_cxr.results.explain.explanation import explain
 from automl_cxr.results.explain.off_lung_evidence import measure_off_lung_evidence
 from automl_cxr.results.explain.overlays import HeatmapOverlay
 from automl_cxr.results.export import Export, export_classifier
-from automl_cxr.results.external_validation import open_sites
+from automl_cxr.results.external_sites import open_sites
+from automl_cxr.results.external_validation import evaluate_site
 from automl_cxr.results.figures import Figures
 from automl_cxr.results.importance import PED_ANOVA, importance_table
 from automl_cxr.results.leaderboard import build_leaderboard
@@ -112,9 +114,10 @@ class Study:
 
         Args:
             others: Further studies, which must be scored on the same images.
-            external: Folders or tables of labelled images from other sites; every stored model is scored on them.
+            external: Folders or tables of labelled images from other sites; every stored model and every ensemble is scored on
+                them. Ensembles have rows without a rank.
             class_map: The study's class by the site's class, where the names differ; "" for images that are not used. Also as
-                text, ``COVID-19=covid,No finding=no_finding``, or a CSV table with the columns ``site`` and ``study``.
+                text, ``COVID-19=covid,No finding=no_finding``, or a CSV table with the columns ``class`` and ``name``.
             choices: Keywords of ``results.leaderboard.build_leaderboard``: ``metric``, ``intervals``, ``latency``, ``sort``,
                 ``n_resamples`` and ``on_progress``.
 
@@ -193,23 +196,35 @@ class Study:
         self,
         what: int | BuiltEnsemble | Classifier | str | Path | None = None,
         *,
-        part: str = "test",
+        part: str | None = None,
         data: str | None = None,
+        external: str | Path | None = None,
+        class_map: Mapping[str, str] | str | Path | None = None,
         on_progress: OnProgress | None = None,
     ) -> Evaluation:
-        """Score a classifier on a part of the images of the study. An evaluation on the test part is recorded.
+        """Score a classifier on a part of the images of the study, or on images of another site.
+
+        An evaluation on the test part is recorded.
 
         Args:
             what: Number of a trial, an ensemble or its folder, or a classifier. [default: the recommended one]
-            part: "test", "valid" or "train".
+            part: "test", "valid" or "train". [default: "test"]
             data: Folder or table of the images, if they were moved.
-            on_progress: Called with the number of predicted images and of all images.
+            external: Folder or table of labelled images from another site, instead of a part.
+            class_map: The study's class by the site's class, as for ``leaderboard``.
+            on_progress: Called with the number of predicted images and of all images; for a site, of networks.
 
         Raises:
+            UsageError: A part and a site are given, or a class map without a site.
             StudyError: The model does not exist, or the images changed.
-            DataError: The images are not found.
+            DataError: The images are not found or unusable.
         """
-        return evaluate(self._store, self._open(what), part=part, data=data, on_progress=on_progress)
+        sites = open_sites([] if external is None else [external], class_map)
+        if not sites:
+            return evaluate(self._store, self._open(what), part=part or "test", data=data, on_progress=on_progress)
+        if part is not None or data is not None:
+            raise UsageError("An external site replaces the part of the study; received both. Omit --split and --data.")
+        return evaluate_site(self._store, self._open(what), sites[0], on_progress=on_progress)
 
     def _open(self, what: int | BuiltEnsemble | Classifier | str | Path | None) -> Classifier:
         match what:

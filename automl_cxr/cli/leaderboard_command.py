@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from automl_cxr.choices import TABLE_FORMATS, list_choices
-from automl_cxr.cli.options import Names, debug_option, json_option, location_options
+from automl_cxr.cli.options import Names, class_map_option, debug_option, json_option, location_options
 from automl_cxr.cli.output import check_out, print_formatted, print_message, print_table, progress_bar, write_table
 from automl_cxr.cli.sections import CommandSection, SectionedCommand
 from automl_cxr.errors import UnknownNameError, UsageError
@@ -35,15 +35,10 @@ if TYPE_CHECKING:
     "--external",
     multiple=True,
     metavar="DIR",
-    help="Folder or table of labelled images from another site. Every stored model is scored on them, in further columns. "
-    "A site may have only some of the classes. Repeatable.",
+    help="Folder or table of labelled images from another site. Every stored model and every ensemble is scored on them, in "
+    "further columns. A site may have only some of the classes. Repeatable.",
 )
-@click.option(
-    "--class-map",
-    metavar="A=B,...|FILE",
-    help="Names of the classes of external sites in the study, such as 'COVID-19=covid,No finding=no_finding'; 'Other=' leaves "
-    "the images of Other out. For many classes a CSV file with the columns site and study.",
-)
+@class_map_option
 @click.option(
     "--format",
     "kind",

@@ -44,6 +44,13 @@ moved_data_option = click.option(
     "--data", metavar="DIR", help="Folder or CSV table of the study's images, if they were moved  [default: as in the study]"
 )
 
+class_map_option = click.option(
+    "--class-map",
+    metavar="A=B,...|FILE",
+    help="Names of the classes of external sites in the study, such as 'COVID-19=covid,No finding=no_finding'; 'Other=' leaves "
+    "the images of Other out. For many classes a CSV file with the columns class and name.",
+)
+
 
 class Setting(click.ParamType[tuple[str, Any]]):
     """A hyperparameter and its value, typed as NAME=VALUE."""

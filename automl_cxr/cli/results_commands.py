@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from automl_cxr.cli.options import debug_option, json_option, location_options, mirrored_option, moved_data_option, trial_option
+from automl_cxr.cli.options import (
+    class_map_option,
+    debug_option,
+    json_option,
+    location_options,
+    mirrored_option,
+    moved_data_option,
+    trial_option,
+)
 from automl_cxr.cli.output import (
     check_out,
     print_data,
@@ -60,11 +68,16 @@ def importance(study: str, evaluator: str, runs: str | None, storage: str | None
 @click.option(
     "--split",
     "part",
-    default="test",
-    show_default=True,
     metavar="PART",
-    help="Part of the images: test, valid (for cross-validation, out of fold) or train. Use of the test part is recorded.",
+    help="Part of the images: test, valid (for cross-validation, out of fold) or train. Use of the test part is recorded.  "
+    "[default: test]",
 )
+@click.option(
+    "--external",
+    metavar="DIR",
+    help="Folder or table of labelled images from another site, instead of a part. A site may have only some of the classes.",
+)
+@class_map_option
 @trial_option
 @mirrored_option
 @moved_data_option
@@ -73,7 +86,9 @@ def importance(study: str, evaluator: str, runs: str | None, storage: str | None
 @debug_option
 def evaluate(
     target: str,
-    part: str,
+    part: str | None,
+    external: str | None,
+    class_map: str | None,
     trial: int | None,
     mirrored: bool,
     data: str | None,
@@ -81,19 +96,25 @@ def evaluate(
     storage: str | None,
     as_json: bool,
 ) -> None:
-    """Score a study's recommended classifier, or an ensemble, on a part of its images, with 95% intervals by patient."""
+    """Score a study's recommended classifier, or an ensemble, with 95% intervals by patient.
+
+    The images are a part of the study's images, or with --external those of another site.
+    """
     from automl_cxr import api
 
     classifier = open_target(target, trial=trial, runs=runs, storage=storage, mirrored=mirrored)
     study = api.open_study(classifier.study, runs=runs, storage=storage)
     with progress_bar("predicting") as on_progress:
-        result = study.evaluate(classifier, part=part, data=data, on_progress=on_progress)
+        result = study.evaluate(
+            classifier, part=part, data=data, external=external, class_map=class_map, on_progress=on_progress
+        )
     if as_json:
         print_json(
             {
                 "study": study.name,
                 "classifier": result.classifier,
                 "split": result.part,
+                **({"site": result.site, "notes": result.notes} if result.site else {}),
                 "images": len(result.predictions),
                 "scores": result.scores,
                 "intervals": {name: vars(interval) for name, interval in result.intervals.items()},
@@ -121,6 +142,8 @@ def _print_evaluation(study: str, result: Any) -> None:
     print_table(result.confusion.reset_index(names="true \\ predicted"), title="confusion matrix")
     for image, reason in result.unreadable.items():
         print_message(f"excluded: {image}: {reason}")
+    for note in result.notes:
+        print_message(note)
     for warning in result.warnings:
         print_message(f"warning: {warning}")
     if result.n_opened == 1:

@@ -16,11 +16,12 @@ from automl_cxr.errors import DataError, UnknownNameError, UsageError
 # Texts that programs and people write where a label is missing or not decided.
 _PLACEHOLDERS = frozenset(
     {
-        "?", "-", "--", "#n/a", "empty", "missing", "n/a", "n.a.", "na", "nan", "nat", "nil", "none", "not available", "null",
-        "tba", "tbc", "tbd", "to do", "todo", "uncertain", "undefined", "undetermined", "unkn", "unknown", "unlabeled",
-        "unlabelled", "unspecified", "unsure", "xxx",
+        "#n/a", "-", "--", "?", "empty", "exclude", "excluded", "missing", "n.a.", "n/a", "na", "nan", "nat", "nil", "none",
+        "not available", "null", "tba", "tbc", "tbd", "to do", "todo", "uncertain", "undefined", "undetermined", "unkn",
+        "unknown", "unlabeled", "unlabelled", "unspecified", "unsure", "xxx",
     }
 )  # fmt: skip
+_MOST_IN_EXAMPLE = 5  # classes
 _NEGATIVE_NUMBER = re.compile(r"-\d+(\.0*)?")
 
 
@@ -63,17 +64,22 @@ def choose_classes(
         error = DataError if requested is None else UsageError
         raise error(
             f"A data set needs two classes or more; received {', '.join(names) or 'none'} for '{root}', "
-            f"which has {', '.join(known)}. Name the folder of the class folders, or set --layout or --classes."
+            f"which has {', '.join(known)}. Name the folder of the class folders, or other labels with --labels or "
+            "--label-column."
         )
     for similar in _similar_names(known):
         listed = " and ".join(f"'{name}' ({n_images[name]} images)" for name in similar)
         if requested is None:
             raise DataError(
                 f"Class names must differ in more than case, spaces and quotation marks; received {listed} in '{root}'. Give "
-                "them one name in the table or the folders, or name the classes to use with --classes."
+                f"them one name, such as --class-map {shlex.quote(f'{similar[0]}={similar[1]}')}, or name the classes to use "
+                "with --classes."
             )
         if not set(similar) <= set(names) and set(similar) & set(names):
             notes.append(f"The names of the classes {listed} are nearly equal, and only those in --classes are used.")
+    if all(name.isdecimal() for name in names):
+        pairs = ",".join(f"{name}=NAME" for name in names[:_MOST_IN_EXAMPLE])
+        notes.append(f"The classes are numbers. To give them names: --class-map {shlex.quote(pairs)}.")
     if requested is None:
         notes.extend(_note_placeholder(name, names, n_images[name]) for name in names if is_placeholder(name))
     return names

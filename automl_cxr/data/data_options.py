@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from automl_cxr.data.class_map import load_class_map
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
@@ -19,6 +21,8 @@ class DataOptions:
     Attributes:
         layout: Name of a layout; None for the first that recognises the data.
         classes: The classes to use, in the order of their indices; None for all, sorted.
+        class_map: The name to use by the name of the class in the data, where they differ; "" for images that are not used.
+            Text and tables are accepted, too (``class_map.load_class_map``). ``classes`` contains the names to use.
         labels: Table of the images and their labels, if it is not found in the data folder.
         images: Folder of the images that the table lists, if it is not the data folder.
         path_column: Name of the column of the table that names the images; None for one of the accepted names.
@@ -27,7 +31,7 @@ class DataOptions:
         split_column: Name of the column that contains the parts; None for one of the accepted names.
         view_column: Name of the column that contains the projections; None for one of the accepted names.
         label_regex: Regular expression for the label in the path of an image below the data folder: its group "label", else its
-            first group, else the whole match.
+            first group that is not empty, else the whole match.
         finding: The positive class, against all images without it, if images may have several findings.
         uncertain: What to do with uncertain and missing labels: "drop" (the images are not used), "zeros" (they count as images
             without the finding) or "ones" (uncertain ones count as images with it, missing ones as images without it).
@@ -41,6 +45,7 @@ class DataOptions:
 
     layout: str | None = None
     classes: tuple[str, ...] | None = None
+    class_map: Mapping[str, str] | None = None
     labels: str | None = None
     images: str | None = None
     path_column: str | None = None
@@ -60,8 +65,9 @@ class DataOptions:
         for name in ("classes", "projections"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "class_map", load_class_map(self.class_map) or None)
         for name in ("labels", "images"):
-            if getattr(self, name) is not None:
+            if getattr(self, name):
                 object.__setattr__(self, name, str(Path(getattr(self, name)).expanduser().absolute()))
 
     @classmethod

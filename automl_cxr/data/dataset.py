@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from automl_cxr.data.arrays import ARRAY_SUFFIX, name_rows, open_images, split_row
+from automl_cxr.data.class_map import rename_classes
 from automl_cxr.data.class_names import choose_classes, strip_labels
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.decode import describe_read_failure
@@ -23,6 +24,7 @@ from automl_cxr.data.patient_columns import patient_column_note
 from automl_cxr.data.patient_patterns import doubtful_patients_note, propose_pattern, set_patients
 from automl_cxr.data.patients import settle_unknown_patients
 from automl_cxr.data.plausible_classes import check_plausible
+from automl_cxr.data.table_columns import describe_columns
 from automl_cxr.errors import DataError, UnreadableImageError, UsageError
 
 _HANDFUL = 20  # images; a given part with fewer is too small
@@ -68,6 +70,11 @@ class Dataset:
     n_uncertain: int = 0
     n_missing: int = 0
 
+    @property
+    def column_notes(self) -> tuple[str, ...]:
+        """Sentences on the tables with columns that are not used, for commands that do not show ``used_tables``."""
+        return tuple(filter(None, map(describe_columns, self.used_tables)))
+
 
 def load_dataset(
     root: Path | str,
@@ -104,8 +111,8 @@ def load_dataset(
     notes.extend(raw.notes)
     base = raw.root or (entered.parent if entered.is_file() else entered)
     rows, headers = select_images(base, rows, options, notes)
-    rows = strip_labels(rows, notes)
-    check_plausible(entered, found_layout.name, rows, options, root)
+    rows = rename_classes(strip_labels(rows, notes), options.class_map, notes)
+    check_plausible(entered, found_layout.name, rows, headers, options, root)
     names = choose_classes([row.label for row in rows], options.classes, root, notes)
     rows = [row for row in rows if row.label in names]
     rows = fill_patients(rows, headers, notes) if options.patients is None else set_patients(rows, options.patients, notes)
@@ -206,6 +213,8 @@ def _apply_split_choice(rows: Sequence[ImageRow], options: DataOptions, notes: l
         listed = ", ".join(f"{part} {counts[part]}" for part in SPLIT_NAMES if counts[part])
         notes.append(f"The parts that the data give are not used (--resplit): {listed} images.")
         return [replace(row, split="") for row in rows]
+    if options.resplit:
+        notes.append("The data give no known parts, so a split is made as without --resplit.")
     n_all = sum(counts.values())
     for part in ("valid", "test"):
         n_images = counts[part]

@@ -29,6 +29,7 @@ _TAGS = (
     *("PatientID", "ViewPosition", "ViewCodeSequence", "PatientOrientation", "SeriesDescription", "ProtocolName"),
     "StudyDescription",
     *("Modality", "SOPClassUID", "BodyPartExamined"),
+    *("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber"),
 )
 _VIEW_OF_DIRECTION = {"A": LATERAL, "P": LATERAL, "L": FRONTAL, "R": FRONTAL}
 _PICTURE_TAGS = ("Rows", "Columns", "PhotometricInterpretation")  # one of them may be missing, which decoding reports
@@ -46,6 +47,10 @@ class DicomTags:
         sop_class: SOPClassUID, the kind of object.
         photometric: PhotometricInterpretation.
         body_part: BodyPartExamined.
+        instance: SOPInstanceUID, which identifies the image.
+        series: SeriesInstanceUID.
+        study: StudyInstanceUID.
+        accession: AccessionNumber.
         has_picture: False for an object without pixels, such as a report.
         is_dicom: False for a file of another format.
     """
@@ -56,6 +61,10 @@ class DicomTags:
     sop_class: str = ""
     photometric: str = ""
     body_part: str = ""
+    instance: str = ""
+    series: str = ""
+    study: str = ""
+    accession: str = ""
     has_picture: bool = True
     is_dicom: bool = True
 
@@ -69,9 +78,10 @@ def read_tags(path: Path) -> DicomTags:
     All values are empty for a file of another format (``NOT_DICOM``), and for an unreadable file, which decoding reports.
     """
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:  # most files are read up to here, so no buffer is filled
             if not is_dicom(file.read(HEAD_BYTES)):
                 return NOT_DICOM
+        with path.open("rb") as file:
             if _is_deflated(file):
                 return DicomTags()
             header = _read(file, stop_before_pixels=True, specific_tags=[*_TAGS, *_PICTURE_TAGS])
@@ -86,6 +96,10 @@ def read_tags(path: Path) -> DicomTags:
         _text(header, "SOPClassUID"),
         _text(header, "PhotometricInterpretation").upper(),
         _text(header, "BodyPartExamined").upper(),
+        _text(header, "SOPInstanceUID"),
+        _text(header, "SeriesInstanceUID"),
+        _text(header, "StudyInstanceUID"),
+        _text(header, "AccessionNumber"),
         has_picture=any(name in header for name in _PICTURE_TAGS),
     )
 

@@ -33,33 +33,23 @@ _MODALITY_OF_CLASS = {
     "1.2.840.10008.5.1.4.1.1.20": "NM",
     "1.2.840.10008.5.1.4.1.1.128": "PT",
 }
-_PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
-_N_TRIED = 1000  # files with the suffix of another format that are opened
 _CHEST_PARTS = ("CHEST", "THORAX", "LUNG", "RIB", "STERNUM", "CLAVICLE", "HEART", "PORT CHEST")
 
 
 def read_headers(root: Path, rows: Sequence[ImageRow]) -> dict[str, DicomTags]:
     """Read the headers of the DICOM files among the images, up to the pixels.
 
-    A DICOM file is recognised by its content, as in decoding: downloaded files often have no suffix or another one. Of files
-    with the suffix of another picture format only some are opened, and all of them if one of these is a DICOM file.
+    A DICOM file is recognised by its content, as in decoding: downloaded files often have no suffix or another one. The first
+    bytes of all files are read, because a few DICOM files among many pictures would otherwise have no patient.
 
     Args:
         root: Folder that the images' paths are relative to.
         rows: All images.
     """
-    pictures = [row.image for row in rows if row.image.lower().endswith(_PICTURE_SUFFIXES)]
-    others = [row.image for row in rows if not row.image.lower().endswith(_PICTURE_SUFFIXES)]
-    step = max(1, len(pictures) // _N_TRIED)
+    files = [row.image for row in rows if split_row(row.image)[1] is None]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about invalid values of elements that are not used
-        headers = _read(root, [image for image in others if split_row(image)[1] is None])
-        tried = _read(root, pictures[::step])
-        return headers | (_read(root, pictures) if tried and step > 1 else tried)
-
-
-def _read(root: Path, images: Iterable[str]) -> dict[str, DicomTags]:
-    return {image: tags for image in images if (tags := read_tags(root / image)).is_dicom}
+        return {image: tags for image in files if (tags := read_tags(root / image)).is_dicom}
 
 
 def leave_out_other_objects(rows: Sequence[ImageRow], headers: Headers, notes: list[str]) -> list[ImageRow]:

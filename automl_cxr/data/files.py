@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from automl_cxr.data.file_format import HEAD_BYTES, detect_format, is_text
@@ -23,7 +24,10 @@ _OTHER_SUFFIXES = (
     ".db", ".sqlite", ".lock",
 )  # fmt: skip
 DATA_SUFFIXES = (".csv", ".tsv", ".tab", ".xlsx", ".xlsm", ".npy", ".npz", ".txt")
-_DOCUMENTS = ("readme.txt", "license.txt", "licence.txt", "citation.txt", "requirements.txt")
+_TEXT_BYTES = 4096
+_NAMES_IMAGE = re.compile(rb"\.(?:png|jpe?g|dcm|dicom|tiff?|bmp)\b", re.IGNORECASE)  # in a table with the suffix .txt
+_ARCHIVE_SUFFIXES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+_ARCHIVES_SHOWN = 4  # in a message
 _COPY_SUFFIXES = (".bak", ".orig", ".old", ".tmp", ".part", ".crdownload", "~")
 
 
@@ -178,10 +182,45 @@ def _has_data(folder: Path, *, only_tables: bool = False) -> bool:
     """Return whether a folder directly contains tables or arrays, or images."""
     suffixes = DATA_SUFFIXES if only_tables else (*DATA_SUFFIXES, *IMAGE_SUFFIXES)
     try:
-        names = [name.lower() for name in os.listdir(folder) if not _is_hidden(name)]
+        names = [name for name in os.listdir(folder) if not _is_hidden(name)]
     except OSError:
         return False
-    return any(name.removesuffix(".gz").endswith(suffixes) and name not in _DOCUMENTS for name in names)
+    texts = [name for name in names if name.lower().endswith(".txt")]
+    if any(name.lower().removesuffix(".gz").endswith(suffixes) for name in names if name not in texts):
+        return True
+    return any(names_images(folder / name) for name in texts)
+
+
+def names_images(path: Path) -> bool:
+    """Return whether the start of a text names image files: it may also be a licence, checksums or robots.txt of a download."""
+    try:
+        with path.open("rb") as file:
+            return _NAMES_IMAGE.search(file.read(_TEXT_BYTES)) is not None
+    except OSError:
+        return False
+
+
+def is_archive(path: Path) -> bool:
+    """Return whether a file is an archive of files by its suffix."""
+    return path.name.casefold().endswith(_ARCHIVE_SUFFIXES)
+
+
+def archives_in(folder: Path) -> list[Path]:
+    """List the visible archives directly in a folder and in its subfolders; none if it cannot be listed."""
+    found: list[Path] = []
+    for inside in (folder, *visible_folders(folder)):
+        try:
+            names = sorted(os.listdir(inside))
+        except OSError:
+            continue
+        found.extend(inside / name for name in names if not _is_hidden(name) and is_archive(Path(name)))
+    return found
+
+
+def list_archives(archives: Sequence[Path]) -> str:
+    """Return the names of archives for a message, such as "the archives 0.zip, 1.zip"."""
+    names = ", ".join(path.name for path in archives[:_ARCHIVES_SHOWN])
+    return f"the {'archive' if len(archives) == 1 else 'archives'} {names}{', ...' if len(archives) > _ARCHIVES_SHOWN else ''}"
 
 
 def relative_path(root: Path, listed: str) -> str:

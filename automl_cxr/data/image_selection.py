@@ -9,7 +9,7 @@ from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dicom_tags import Headers, fill_views, leave_out_other_objects, note_other_body_parts, read_headers
 from automl_cxr.data.layout_rows import ImageRow
 from automl_cxr.data.masks import leave_out_masks
-from automl_cxr.data.projections import choose_projections
+from automl_cxr.data.projections import check_view_column, choose_projections
 
 
 def select_images(
@@ -28,8 +28,11 @@ def select_images(
 
     Raises:
         UnknownNameError: There is no such projection.
+        UsageError: The chosen column of views contains no projections.
         DataError: No image is left.
     """
+    if options.view_column is not None:
+        check_view_column(rows, options.view_column)
     images = leave_out_masks(rows, options.classes, notes)
     headers = read_headers(root, images)
     images = fill_views(leave_out_other_objects(images, headers, notes), headers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ SPLIT_NAMES = {
     "valid": ("valid", "val", "validation", "validate", "dev"),
     "test": ("test", "testing"),
 }
+_SHOWN = 5
 PART_OF_NAME = {name: part for part, names in SPLIT_NAMES.items() for name in names}
 
 
@@ -73,15 +74,26 @@ class RawTable:
     n_missing: int = 0
 
 
-def parse_part(name: str, table_name: str) -> str:
-    """Translate a value of a split column to train, valid or test; an empty string is unchanged.
+def parse_parts(names: Iterable[str], table_name: str, *, resplit: bool = False) -> dict[str, str]:
+    """Translate the values of a split column to train, valid or test; an empty string is unchanged.
+
+    Args:
+        names: The values.
+        table_name: Name of the table, for messages.
+        resplit: Whether the parts are not used, so that other values are allowed; they become empty.
+
+    Returns:
+        The part of each different value.
 
     Raises:
-        DataError: The value is not the name of a part.
+        DataError: A value is not the name of a part.
     """
-    if name and name.casefold() not in PART_OF_NAME:
+    parts = {name: PART_OF_NAME.get(name.casefold(), "") for name in set(names)}
+    unknown = sorted(name for name, part in parts.items() if name and not part)
+    if unknown and not resplit:
+        listed = ", ".join(f"'{name}'" for name in unknown[:_SHOWN])
         raise DataError(
-            f"The split column of {table_name} must contain train, valid or test; received '{name}'. "
-            "Rename it, or remove the column so that a split is made."
+            f"The split column of {table_name} must contain train, valid or test; received {listed}"
+            f"{', ...' if len(unknown) > _SHOWN else ''}. Rename them, or make a new split with --resplit."
         )
-    return PART_OF_NAME[name.casefold()] if name else ""
+    return parts

@@ -14,9 +14,11 @@ from pathlib import Path
 from automl_cxr.csv_io import read_rows
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.layout_rows import RawTable
-from automl_cxr.data.readers import arrays, folders, names, nih, radiography, table_search, tables
+from automl_cxr.data.readers import arrays, folders, names, radiography, table_search, tables
 from automl_cxr.data.readers.public_sets import PUBLIC_SETS
+from automl_cxr.data.readers.table_proposals import propose_table
 from automl_cxr.data.table_columns import check_label_column
+from automl_cxr.data.unrecognised import RecognisedFolder, explain_unrecognised
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
 
 _FINDINGS = ("finding", "uncertain")
@@ -100,19 +102,23 @@ def find_layout(root: Path, options: DataOptions | None = None) -> FoundLayout:
         if unused and layout.recognises(root, DataOptions()):
             raise UsageError(_unused_message(root, unused[0], options, layout.name))
     _check_tables(root, options.label_column)
-    known = "; ".join(f"{layout.name}: {layout.description}" for layout in usable)
-    chosen = f" for {_join_flags(given)}" if given else ""
-    raise DataError(
-        f"The data must follow a known layout{chosen}; found none in '{root}'. Name a table with --labels, or arrange the "
-        f"files in one of these ({known})."
-    )
+    raise DataError(explain_unrecognised(root, f" for {_join_flags(given)}" if given else "", recognised_above(root)))
+
+
+def recognised_above(root: Path) -> RecognisedFolder | None:
+    """Return the nearest of the two folders above a path that is a public data set; None if neither is."""
+    for folder in root.parents[:2]:
+        for layout in LAYOUTS:
+            if layout.name in _PUBLIC_NAMES and layout.recognises(folder, DataOptions()):
+                return RecognisedFolder(folder, layout.name)
+    return None
 
 
 def _unused_message(root: Path, name: str, options: DataOptions, layout: str) -> str:
     others = " or ".join(other.name for other in LAYOUTS if name in other.uses and other.name not in _PUBLIC_NAMES)
     return (
         f"{_flag(name)} applies to the layouts {others}; received '{getattr(options, name)}' for the layout '{layout}'. Omit "
-        f"it, or name the table to use with {table_search.propose_table(root) or '--labels FILE'}."
+        f"it, or name the table to use with {propose_table(root) or '--labels FILE'}."
     )
 
 
@@ -139,7 +145,7 @@ def _check_tables(root: Path, label_column: str | None) -> None:
         tables.read(root, DataOptions())  # raises the reason why it cannot be used
 
 
-_PUBLIC_NAMES = frozenset(public.name for public in PUBLIC_SETS) | {"nih", "tuberculosis"}
+_PUBLIC_NAMES = frozenset(public.name for public in PUBLIC_SETS) | {"tuberculosis"}
 SELF_CONTAINED = _PUBLIC_NAMES | {"csv", "arrays"}
 """Layouts of folders that are data sets by their tables or file names."""
 
@@ -160,14 +166,6 @@ LAYOUTS = (
             uses=_TABLE,
         )
         for public in PUBLIC_SETS
-    ),
-    Layout(
-        "nih",
-        "NIH ChestX-ray14: Data_Entry*.csv or sample_labels.csv beside folders of images, optionally with train_val_list.txt "
-        "and test_list.txt",
-        nih.recognises,
-        nih.read,
-        uses=_FINDINGS,
     ),
     Layout(
         "tuberculosis",

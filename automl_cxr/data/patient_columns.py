@@ -7,10 +7,15 @@ import shlex
 from collections.abc import Sequence
 
 _PERSONS = frozenset({"patient", "patients", "subject", "person", "participant", "individual", "mrn", "pid", "case"})
+_SHORT = frozenset({"pat", "pt", "subj"})  # also other words, such as the prothrombin time, if they are alone
 _VISITS = frozenset({"study", "exam", "examination", "accession", "visit", "encounter", "admission", "record"})
-_NUMBERS = frozenset({"id", "ids", "uid", "no", "nr", "num", "number", "key", "code", "hash", "name", "anon", "index"})
+_NUMBERS = frozenset(
+    {"id", "ids", "uid", "no", "nr", "num", "number", "nummer", "key", "code", "hash", "name", "anon", "index"}
+)
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
-_JOINED = re.compile(rf"({'|'.join(sorted(_PERSONS | _VISITS))})(id|uid|no|nr|num|number)")  # subjectid
+_JOINED = re.compile(
+    rf"({'|'.join(sorted(_PERSONS | _SHORT | _VISITS))})(?:en|in)?(id|uid|no|nr|num|number|nummer)"
+)  # subjectid
 
 
 def may_name_patients(column: str) -> bool:
@@ -24,7 +29,7 @@ def may_name_patients(column: str) -> bool:
         words.extend(joined.groups() if joined else [word])
     if not _PERSONS.isdisjoint(words):
         return set(words) <= _PERSONS | _VISITS | _NUMBERS
-    return not _VISITS.isdisjoint(words) and not _NUMBERS.isdisjoint(words)
+    return not (_VISITS | _SHORT).isdisjoint(words) and not _NUMBERS.isdisjoint(words)
 
 
 def patient_column_note(table: str, unused: Sequence[str]) -> str:

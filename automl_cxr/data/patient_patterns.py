@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from automl_cxr.data.layout_rows import ImageRow
+from automl_cxr.data.path_patterns import compile_pattern, text_in_path
 from automl_cxr.errors import UsageError
 
 # Words before the number of a person, and patterns of public data sets, in the order of preference
@@ -29,39 +30,23 @@ def set_patients(rows: Sequence[ImageRow], pattern: str, notes: list[str]) -> li
 
     Args:
         rows: All images.
-        pattern: Regular expression that is searched in the path below the root, and if it does not occur there, in the file
-            name, so that ``^`` may also be the start of the name. The patient is its group "patient", else its first group,
-            else the whole match.
+        pattern: Regular expression as in ``text_in_path``, with the group "patient".
         notes: Notes for the user, to which a note may be appended.
 
     Raises:
         UsageError: The pattern is not a regular expression, or matches no path.
     """
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise UsageError(
-            f"--patients must be a regular expression; received {pattern!r} ({error}). Correct or quote it."
-        ) from error
-    named = [replace(row, patient_id=_match_patient(row.image, compiled)) for row in rows]
+    compiled = compile_pattern(pattern, "--patients")
+    named = [replace(row, patient_id=text_in_path(row.image, compiled, "patient")) for row in rows]
     n_unnamed = sum(not row.patient_id for row in named)
     if n_unnamed == len(named):
         raise UsageError(
-            f"--patients must match paths below the data folder; received {pattern!r}, which matches none of {len(named)}, "
-            f"such as '{rows[0].image}'. Correct it."
+            f"--patients must match paths below the data folder; received '{pattern}', which gives no patient for any of "
+            f"{len(named)}, such as '{rows[0].image}'. Correct it."
         )
     if n_unnamed:
         notes.append(f"{n_unnamed} of {len(named)} paths do not match --patients.")
     return named
-
-
-def _match_patient(path: str, pattern: re.Pattern[str]) -> str:
-    match = pattern.search(path) or pattern.search(path.rsplit("/", 1)[-1])
-    if match is None:
-        return ""
-    if "patient" in pattern.groupindex:
-        return (match["patient"] or "").strip()
-    return (match[1 if pattern.groups else 0] or "").strip()
 
 
 @dataclass(frozen=True)
@@ -118,7 +103,7 @@ def _sample(rows: Sequence[ImageRow]) -> list[ImageRow]:
 
 def _group(rows: Sequence[ImageRow], pattern: str) -> dict[str, str]:
     compiled = re.compile(pattern)
-    return {row.image: patient for row in rows if (patient := _match_patient(row.image, compiled))}
+    return {row.image: patient for row in rows if (patient := text_in_path(row.image, compiled, "patient"))}
 
 
 def _is_plausible(rows: Sequence[ImageRow], named: Mapping[str, str]) -> bool:

@@ -8,13 +8,16 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from automl_cxr.data.layout_rows import ImageRow
-from automl_cxr.errors import DataError, UnknownNameError
+from automl_cxr.errors import DataError, UnknownNameError, UsageError
 
 FRONTAL, LATERAL, OTHER, UNKNOWN = "frontal", "lateral", "other", "unknown"
 PROJECTIONS = ("PA", "AP", FRONTAL, LATERAL, OTHER, UNKNOWN)
 """Names for ``--projections``. An image is "frontal" if it is not known whether it is PA or AP."""
 
-_WHOLE_NAMES = {"l": LATERAL, "postero anterior": "PA", "antero posterior": "AP"}
+_PHRASES = {
+    **dict.fromkeys(("postero anterior", "posterior anterior", "posterior to anterior", "p a"), "PA"),
+    **dict.fromkeys(("antero posterior", "anterior posterior", "anterior to posterior", "a p"), "AP"),
+}
 _WORDS = {
     "pa": "PA",
     "posteroanterior": "PA",
@@ -25,6 +28,8 @@ _WORDS = {
     "lat": LATERAL,
     "ll": LATERAL,
     "rl": LATERAL,
+    "seitlich": LATERAL,
+    "profil": LATERAL,
     **dict.fromkeys(("oblique", "lao", "rao", "lpo", "rpo", "llo", "rlo", "lordotic", "swimmers", "xtable"), OTHER),
     **dict.fromkeys((OTHER, "axial", "coronal", "sagittal", "costal"), OTHER),
 }
@@ -33,6 +38,8 @@ _WORDS_OF_PATHS = "pa|ap|frontal|lateral|lat"
 _IN_NAME = re.compile(rf"(?<![a-z0-9])(?:{_WORDS_OF_PATHS})(?![a-z0-9])", re.IGNORECASE)
 _IN_FOLDERS = re.compile(rf"(?<![^/])(?:{_WORDS_OF_PATHS})(?=/)", re.IGNORECASE)
 _LATERAL_WORDS = frozenset(word for word, projection in _WORDS.items() if projection == LATERAL)
+_NO_VIEW = frozenset({"", UNKNOWN, "unk", "nan", "none", "null", "na", "n/a", "-", "?"})
+_SHOWN = 4
 _SEVERAL_VIEWS = re.compile(r"\b(?:2|two)[\s_-]*views?\b", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 
@@ -42,16 +49,16 @@ def projection_of(view: str) -> str:
     """Return the projection that a text describes, such as a field ViewPosition or a column of a table.
 
     Args:
-        view: For example "PA", "AP Supine", "LL", "postero-anterior", "Lateral" or "view1_frontal".
+        view: For example "PA", "AP Supine", "LL", "postero-anterior", "Thorax p.a." or "view1_frontal".
 
     Returns:
         One of ``PROJECTIONS``; "unknown" for an empty text, and for one that names several, such as "CHEST PA AND LAT".
     """
     words = _split(view)
-    whole = _WHOLE_NAMES.get(" ".join(words))
-    if whole:
-        return whole
+    if words == ["l"]:
+        return LATERAL
     found = {_WORDS[word] for word in words if word in _WORDS}
+    found |= {name for phrase, name in _PHRASES.items() if f" {phrase} " in f" {' '.join(words)} "}
     if not _DECUBITUS.isdisjoint(words):
         found = (found - {LATERAL}) or {OTHER}
     return _only(found)
@@ -97,6 +104,21 @@ def describe_counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{n} {name}" for name, n in counts.items())
 
 
+def check_view_column(rows: Sequence[ImageRow], column: str) -> None:
+    """Check that a column that the user chose contains projections.
+
+    Raises:
+        UsageError: None of its texts names a projection.
+    """
+    texts = {row.view for row in rows if row.view}
+    if all(projection_of(text) == UNKNOWN and not may_be_lateral(text) for text in texts):
+        listed = ", ".join(f"'{text}'" for text in sorted(texts)[:_SHOWN]) or "no text"
+        raise UsageError(
+            f"--view-column must name a column of projections, such as PA, AP and lateral; received '{column}' with {listed}. "
+            "Name another column, or omit the option."
+        )
+
+
 def choose_projections(rows: Sequence[ImageRow], requested: Sequence[str] | None, notes: list[str]) -> list[ImageRow]:
     """Select the images of the requested projections. Add a note on images that are left out, or on laterals that are used.
 
@@ -110,6 +132,12 @@ def choose_projections(rows: Sequence[ImageRow], requested: Sequence[str] | None
         DataError: No image has one of the projections.
     """
     counts = count_projections(row.view for row in rows)
+    unclear = [row.view for row in rows if _is_unclear(row.view)]
+    if unclear:
+        notes.append(
+            f"{len(unclear)} of {len(rows)} images have a view that names no projection, such as '{unclear[0]}', and count as "
+            f"{UNKNOWN}."
+        )
     if requested is None:
         if LATERAL in counts or OTHER in counts:
             notes.append(_note_other_views(counts, len(rows)))
@@ -138,6 +166,11 @@ def choose_projections(rows: Sequence[ImageRow], requested: Sequence[str] | None
             f"{describe_counts(left_out)}.{hint}"
         )
     return kept
+
+
+def _is_unclear(view: str) -> bool:
+    """Return whether a text for a view is not understood; empty and similar texts state that it is unknown."""
+    return projection_of(view) == UNKNOWN and not may_be_lateral(view) and view.strip().casefold() not in _NO_VIEW
 
 
 def included_projections(requested: Sequence[str]) -> set[str]:

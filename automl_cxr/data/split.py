@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +10,11 @@ import pandas as pd
 
 from automl_cxr.data.dataset import Dataset
 from automl_cxr.data.patient_folds import assign_patients
-from automl_cxr.data.patients import check_unknown_share
+from automl_cxr.data.patients import DROP, SEPARATE, check_unknown_share
 from automl_cxr.errors import DataError, UsageError
 
 PARTS = ("train", "valid", "test")
+_PATIENTS_SHOWN = 5  # in a message
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,10 @@ def split_dataset(
         pool = images[part_of_image == "train"]
         _check_patients(dataset, pool)
         shares = {"train": 1 - sum(made.values()), **made}
-        part_of_image.update(_assign(pool, dataset.classes, shares, pinned, seed, noun="parts to be made"))
+        parts, scarce = _assign(pool, dataset.classes, shares, pinned, seed)
+        if scarce is not None:
+            raise DataError(_too_few_patients_message(dataset, pool, scarce, tuple(shares), noun="parts to be made"))
+        part_of_image.update(parts)
     _check_every_class(images["label"], part_of_image, dataset.classes, ("train", *made))
     _check_disjoint(images["patient_id"], part_of_image, made)
     return Split(
@@ -91,7 +95,7 @@ def split_dataset(
     )
 
 
-def fold_dataset(dataset: Dataset, image_ids: Sequence[str], *, n_folds: int, seed: int = 0) -> tuple[int, ...]:
+def fold_dataset(dataset: Dataset, image_ids: Sequence[str], *, n_folds: int | Sequence[int], seed: int = 0) -> tuple[int, ...]:
     """Divide images into folds of equal size by patient, stratified by class.
 
     The folds depend on the set of ids and not on their order. A split that the data set gives is ignored.
@@ -99,7 +103,8 @@ def fold_dataset(dataset: Dataset, image_ids: Sequence[str], *, n_folds: int, se
     Args:
         dataset: Labels and patients.
         image_ids: The images to divide.
-        n_folds: Number of folds, 2 or more.
+        n_folds: Number of folds, 2 or more; or several numbers, of which the first is used with which every class has a
+            patient in every fold.
         seed: Seed of the assignment of patients to folds.
 
     Returns:
@@ -110,12 +115,18 @@ def fold_dataset(dataset: Dataset, image_ids: Sequence[str], *, n_folds: int, se
         DataError: A class has fewer patients than there are folds; or too many images have no patient, and the user has not
             chosen what to do with them.
     """
-    if n_folds < 2:
-        raise UsageError(f"Folds must be 2 or more; received {n_folds}. Try 5.")
+    candidates = (n_folds,) if isinstance(n_folds, int) else tuple(n_folds)
+    if min(candidates) < 2:
+        raise UsageError(f"Folds must be 2 or more; received {min(candidates)}. Try 5.")
     images = _select_images(dataset, image_ids)
     _check_patients(dataset, images)
-    shares = {str(fold): 1 / n_folds for fold in range(1, n_folds + 1)}
-    folds = _assign(images, dataset.classes, shares, set(), seed, noun="folds")
+    for number in candidates:
+        shares = {str(fold): 1 / number for fold in range(1, number + 1)}
+        folds, scarce = _assign(images, dataset.classes, shares, set(), seed)
+        if scarce is None:
+            break
+    if scarce is not None:
+        raise DataError(_too_few_patients_message(dataset, images, scarce, tuple(shares), noun="folds"))
     _check_every_class(images["label"], folds, dataset.classes, tuple(shares))
     _check_disjoint(images["patient_id"], folds, shares)
     fold_of_image = dict(zip(images["image"], map(int, folds), strict=True))
@@ -143,8 +154,8 @@ def _describe_origin(given: set[str], made: Mapping[str, float]) -> str:
 
 
 def _assign(
-    pool: pd.DataFrame, classes: Sequence[str], shares: Mapping[str, float], pinned: set[str], seed: int, *, noun: str
-) -> pd.Series[str]:
+    pool: pd.DataFrame, classes: Sequence[str], shares: Mapping[str, float], pinned: set[str], seed: int
+) -> tuple[pd.Series[str], str | None]:
     """Assign each image of the pool to one of the parts in ``shares``, whole patients at a time.
 
     Args:
@@ -153,29 +164,48 @@ def _assign(
         shares: Share of the images for each part, above 0; they sum to 1.
         pinned: Patients who must be in the first part.
         seed: Seed of the assignment.
-        noun: Name for the parts in an error message.
 
     Returns:
-        The part of each image, with the index of the pool.
-
-    Raises:
-        DataError: A class has too few patients for a patient in each part.
+        The part of each image, with the index of the pool; and the class with the fewest patients among those that have no
+        patient in a part, or None.
     """
     labels = pd.Categorical(pool["label"], categories=list(classes)).codes.astype(np.int64)
     numbers = assign_patients(labels, list(pool["patient_id"]), list(shares.values()), seed=seed, pinned=pinned)
-    n_patients = {name: pool.loc[pool["label"] == name, "patient_id"].nunique() for name in classes}
-    for index, name in sorted(enumerate(classes), key=lambda item: n_patients[item[1]]):
-        if len(set(numbers[labels == index])) < len(shares):
-            raise DataError(_too_few_patients_message(name, n_patients[name], len(shares), noun))
-    return pd.Series(np.array(list(shares), dtype=object)[numbers], index=pool.index)
+    scarce = [name for index, name in enumerate(classes) if len(set(numbers[labels == index])) < len(shares)]
+    parts = pd.Series(np.array(list(shares), dtype=object)[numbers], index=pool.index)
+    return parts, min(scarce, key=lambda name: len(_patients_of(pool, name)), default=None)
 
 
-def _too_few_patients_message(name: str, n_patients: int, n_parts: int, noun: str) -> str:
+def _patients_of(pool: pd.DataFrame, name: str) -> list[str]:
+    return sorted(set(pool.loc[pool["label"] == name, "patient_id"]))
+
+
+def _too_few_patients_message(dataset: Dataset, pool: pd.DataFrame, name: str, parts: Sequence[str], *, noun: str) -> str:
+    patients = _patients_of(pool, name)
+    listed = ", ".join(f"'{patient}'" for patient in patients[:_PATIENTS_SHOWN])
     return (
-        f"Each class needs a patient in each of the {n_parts} {noun}; class '{name}' has {n_patients} "
-        f"patient{'' if n_patients == 1 else 's'} that can be assigned. Add images of other patients, leave the class "
-        f"out with --classes, or {'use fewer --folds' if noun == 'folds' else 'define the split yourself'}."
+        f"Each class needs a patient in each of the {len(parts)} {noun}; class '{name}' has {len(patients)} "
+        f"patient{'' if len(patients) == 1 else 's'} that can be assigned"
+        f"{f': {listed}' if listed else ''}{', ...' if len(patients) > _PATIENTS_SHOWN else ''}. "
+        f"Add images of other patients, or {', or '.join(_ways_out(dataset, len(patients), parts, noun))}."
     )
+
+
+def _ways_out(dataset: Dataset, n_patients: int, parts: Sequence[str], noun: str) -> Iterator[str]:
+    """Yield the options that make parts possible for a class with too few patients."""
+    if noun == "folds" and n_patients > 1:
+        yield "use fewer --folds"
+    if "test" in parts and n_patients == len(parts) - 1:
+        yield "make no test part, --test-fraction 0"
+    if len(dataset.classes) > 2:
+        yield "leave the class out with --classes"
+        yield "join it with another class, --class-map CLASS=OTHER"
+        if dataset.used_tables:
+            yield "choose one finding against all images without it, --finding NAME"
+    if dataset.unknown_patients == DROP and dataset.without_patient:
+        yield f"use the {len(dataset.without_patient)} images without a patient, --unknown-patients {SEPARATE}"
+    if dataset.patients_known:
+        yield "correct the patients, if these are not single persons, with --patients REGEX or --patient-column"
 
 
 def _check_every_class(

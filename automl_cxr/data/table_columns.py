@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from automl_cxr.csv_io import read_header, read_rows
+from automl_cxr.csv_io import read_rows
+from automl_cxr.data.layout_rows import UsedTable
 from automl_cxr.errors import DataError, UnknownNameError
 
 Columns = Mapping[str, tuple[str, ...]]
@@ -30,7 +31,7 @@ COLUMN_NAMES: Columns = {
         *("patient_name", "patient_identifier", "person_id", "case_id"),
     ),
     "split": ("split",),
-    "view": ("view", "view_position", "projection", "view_position_dicom"),
+    "view": ("view", "view_position", "projection", "view_position_dicom", "ap_pa", "frontal_lateral"),
 }
 
 
@@ -86,24 +87,8 @@ def check_unique(header: Sequence[str], columns: Mapping[str, str], path: Path) 
             )
 
 
-def read_columns(path: Path, names: Columns = COLUMN_NAMES) -> dict[str, str]:
-    """Read the header of a table. Return standard column names to names in the file.
-
-    Raises:
-        DataError: The file is not a CSV file in UTF-8.
-    """
-    return find_columns(read_header(path), names)
-
-
-def read_table(
-    path: Path, names: Columns = COLUMN_NAMES, *, empty_last_name: bool = False
-) -> tuple[dict[str, str], list[dict[str, str]]]:
+def read_table(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
     """Read a CSV file without type conversion, so that a class named NA and a patient named 007 are unchanged.
-
-    Args:
-        path: The file.
-        names: Accepted names of the columns to read.
-        empty_last_name: As in ``csv_io.read_rows``.
 
     Returns:
         Standard column names to names in the file; and for each row a mapping of standard names to strings without outer
@@ -113,8 +98,8 @@ def read_table(
         DataError: The file is not valid CSV in UTF-8, its rows have different numbers of fields, or it has two columns of the
             same name.
     """
-    header, rows = read_rows(path, empty_last_name=empty_last_name)
-    columns = find_columns(header, names)
+    header, rows = read_rows(path)
+    columns = find_columns(header)
     check_unique(header, columns, path)
     positions = {column: header.index(name) for column, name in columns.items()}
     return columns, [{column: _clean(row[position], column) for column, position in positions.items()} for row in rows]
@@ -132,9 +117,8 @@ def list_names(header: Sequence[str]) -> str:
     return (", ".join(names[:_MAX_NAMES]) + more) or "no column"
 
 
-def describe_columns(table_name: str, header: Sequence[str], used: Sequence[str]) -> tuple[str, ...]:
-    """Return a note on the columns that are used and not used; no note if all are used."""
-    others = [name for name in header if name not in used and name.strip()]
-    if not others:
-        return ()
-    return (f"{table_name}: columns used: {', '.join(filter(None, map(str.strip, used)))}; not used: {list_names(others)}.",)
+def describe_columns(used: UsedTable) -> str:
+    """Return a sentence on the columns of a table that are used and not used; empty if all are used."""
+    if not used.unused:
+        return ""
+    return f"{used.name}: columns used: {', '.join(used.columns.values())}; not used: {list_names(used.unused)}."

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import pandas as pd
 
+from automl_cxr.results.ensemble_rows import add_rows_above
 from automl_cxr.study.store import StudyStore
 from automl_cxr.study.study_audit import load_audit
 
@@ -34,12 +34,7 @@ def add_baseline_row(table: pd.DataFrame, stores: Sequence[StudyStore]) -> pd.Da
         for store in stores
         if (audit := load_audit(store)) is not None and audit.shortcut is not None
     ]
-    if not baselines or table.empty:
-        return table
-    top = pd.DataFrame(baselines).reindex(columns=table.columns).astype(object)
-    rows = pd.concat([top.where(top.notna(), math.nan), table.astype(object)], ignore_index=True)
-    rows.attrs = dict(table.attrs)
-    return rows
+    return add_rows_above(table, baselines)
 
 
 def audit_notes(stores: Sequence[StudyStore]) -> tuple[str, ...]:

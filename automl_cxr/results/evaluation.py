@@ -33,7 +33,7 @@ class Evaluation:
 
     Attributes:
         classifier: Name of the classifier.
-        part: "test", "valid" or "train".
+        part: "test", "valid" or "train"; "external" for images of another site.
         predictions: The classifier's predictions.
         scores: Every metric by name.
         intervals: 95 % bootstrap interval by patient of each metric of ``METRICS`` that is defined for these classes.
@@ -43,6 +43,8 @@ class Evaluation:
         n_opened: Number of evaluations on the test part so far, including this one; 0 for the other parts.
         out_of_fold: Whether the predictions are out of fold, as for "valid" with folds.
         warnings: Overlap of the parts of the study with the images that were used for models from which it started.
+        site: Name of the external site, whose classes may be a part of those of the study; empty for a part of the study.
+        notes: Sentences for the user on the images of the site.
     """
 
     classifier: str
@@ -56,10 +58,14 @@ class Evaluation:
     n_opened: int = 0
     out_of_fold: bool = False
     warnings: tuple[str, ...] = ()
+    site: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:
-        """Description of the images for a title: "test part", "valid part", "train part" or "out of fold"."""
+        """Description of the images for a title: "test part", "valid part", "train part", "out of fold" or "site hospital"."""
+        if self.site:
+            return f"site {self.site}"
         return "out of fold" if self.out_of_fold else f"{self.part} part"
 
     def __repr__(self) -> str:

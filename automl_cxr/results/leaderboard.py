@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.results.baseline_row import add_baseline_row, audit_notes
+from automl_cxr.results.classifier import stored_recommendation
 from automl_cxr.results.corrected_best import CorrectedBest, correct_best
-from automl_cxr.results.external_validation import ExternalSite, score_site
+from automl_cxr.results.ensemble_rows import add_rows_above, ensemble_rows
+from automl_cxr.results.external_sites import ExternalSite
+from automl_cxr.results.external_validation import SiteScores, score_site
 from automl_cxr.results.latencies import measure_latencies
 from automl_cxr.results.tables import table_of_rows
 from automl_cxr.results.trial_ranking import FinishedTrial, RankingSettings, group_by_images, rank_trials
@@ -52,14 +55,15 @@ def build_leaderboard(
             or macro-F1 if the objectives differ.
         intervals: Further metrics with an interval; macro-F1 always has one.
         latency: Whether to measure the milliseconds per image of every saved model, one after the other.
-        sites: Labelled images of external sites, on which every saved model is scored.
+        sites: Labelled images of external sites, on which every saved model and every ensemble of the studies is scored.
         sort: Column by which the rows are sorted instead of the rank, best first, such as "worst_site".
         with_baseline: Whether to add the shortcut baseline of each study's audit as the first row, without a rank.
         n_resamples: Number of bootstrap resamples.
         on_progress: Called with (processed models, all models) if predictions or latencies are computed.
 
     Returns:
-        One row for each COMPLETE trial, with these columns:
+        One row for each COMPLETE trial, and with sites above them one for each ensemble, without a rank, whose scores on the
+        validation part are out of fold. The columns are:
 
         - rank, study (for several studies), set (for trials of different images), trial, family (if it is searched);
         - feasible: whether the trial meets the study's requirements, if there are any;
@@ -97,9 +101,13 @@ def build_leaderboard(
         return pd.DataFrame(columns=["rank", "trial", ranked_by, f"{ranked_by}_low", f"{ranked_by}_high"])
     if latency:
         _add_latencies(rows, stores, on_progress)
-    used_sites = [_add_site(rows, stores, site, settings, on_progress) for site in sites]
+    used_sites = [[site.for_study(store) for store in stores] for site in sites]
+    scored = [_score_sites(stores, used, settings, on_progress) for used in used_sites]
+    ensembles = [row for store in stores for row in ensemble_rows(store)] if sites else []
+    for site, of_studies in zip(sites, scored, strict=True):
+        _add_site([*rows, *ensembles], site.name, of_studies)
     if sites:
-        _add_worst_site(rows, [site.name for site in sites], ranked_by)
+        _add_worst_site([*rows, *ensembles], [site.name for site in sites], ranked_by)
     _add_families(rows)
     table = table_of_rows([{name: cell for name, cell in row.items() if name != "params"} | row["params"] for row in rows])
     table = table[_order_of_columns(table, stores, ranked_by)]
@@ -107,7 +115,16 @@ def build_leaderboard(
     corrected = [correct_best(trials, ranked_by) for trials in groups]
     table.attrs["corrected"] = tuple(corrected)
     table.attrs["row_fields"] = tuple(_row_fields(best, several=len(stores) > 1) for best in corrected if best is not None)
-    table.attrs["notes"] = (*_notes(groups, used_sites, rows), *_corrections(corrected), *audit_notes(stores))
+    recommended = [_recommendation_note(store, several=len(stores) > 1) for store in stores] if sites else []
+    table.attrs["notes"] = (
+        *_notes(groups, used_sites, scored, rows),
+        *filter(None, recommended),
+        *_corrections(corrected),
+        *audit_notes(stores),
+    )
+    if sites:
+        names = [site.name for site in sites]
+        table = add_rows_above(table, [row for row in ensembles if any(f"{name}:n_images" in row for name in names)])
     table = table if sort is None else sort_leaderboard(table, sort)
     return add_baseline_row(table, stores) if with_baseline else table
 
@@ -169,21 +186,21 @@ def _add_latencies(rows: Sequence[dict[str, Any]], stores: Sequence[StudyStore],
         row["milliseconds"] = measured.get((row["study"], row["trial"]), math.nan)
 
 
-def _add_site(
-    rows: Sequence[dict[str, Any]],
-    stores: Sequence[StudyStore],
-    site: ExternalSite,
-    settings: RankingSettings,
-    on_progress: OnProgress | None,
-) -> list[ExternalSite]:
-    """Add the scores on a site. Return the site with the class names of each study."""
-    used = [site.for_study(store) for store in stores]
-    for store, own in zip(stores, used, strict=True):
-        scored = score_site(store, own, metric=settings.metric, n_resamples=settings.n_resamples, on_progress=on_progress)
-        for row in rows:
-            if row["study"] == store.name:
-                row |= {f"{site.name}:{name}": value for name, value in scored.get(row["trial"], {}).items()}
-    return used
+def _score_sites(
+    stores: Sequence[StudyStore], of_studies: Sequence[ExternalSite], settings: RankingSettings, on_progress: OnProgress | None
+) -> dict[str, SiteScores]:
+    """Return the scores of the models of each study on a site, given with the class names of each study."""
+    return {
+        store.name: score_site(store, site, metric=settings.metric, n_resamples=settings.n_resamples, on_progress=on_progress)
+        for store, site in zip(stores, of_studies, strict=True)
+    }
+
+
+def _add_site(rows: Sequence[dict[str, Any]], site: str, scored: Mapping[str, SiteScores]) -> None:
+    """Add the scores on a site to the rows of trials and ensembles."""
+    for row in rows:
+        of_model = scored[row["study"]].by_model.get(row["trial"], {})
+        row |= {f"{site}:{name}": value for name, value in of_model.items()}
 
 
 def _add_worst_site(rows: Sequence[dict[str, Any]], sites: Sequence[str], metric: str) -> None:
@@ -229,6 +246,12 @@ def _row_fields(corrected: CorrectedBest, *, several: bool) -> tuple[dict[str, A
     return row, {"corrected": corrected.fields()}
 
 
+def _recommendation_note(store: StudyStore, *, several: bool) -> str:
+    recommended = stored_recommendation(store)
+    of_study = f" of study '{store.name}'" if several else ""
+    return "" if recommended is None else f"The recommended classifier{of_study} is {recommended.name}."
+
+
 def _corrections(corrected: Sequence[CorrectedBest | None]) -> list[str]:
     """Return the corrected score of the best trial of each set as a sentence."""
     sentences = ["" if best is None else best.sentence() for best in corrected]
@@ -238,13 +261,17 @@ def _corrections(corrected: Sequence[CorrectedBest | None]) -> list[str]:
 
 
 def _notes(
-    groups: Sequence[Sequence[FinishedTrial]], sites: Sequence[Sequence[ExternalSite]], rows: Sequence[dict[str, Any]]
+    groups: Sequence[Sequence[FinishedTrial]],
+    sites: Sequence[Sequence[ExternalSite]],
+    scored: Sequence[Mapping[str, SiteScores]],
+    rows: Sequence[dict[str, Any]],
 ) -> tuple[str, ...]:
     """Return messages about incomparable sets, optimistic scores, absent classes and unreadable images.
 
     Args:
         groups: The trials, by the images on which they were scored.
         sites: For each site, its images with the class names of each study.
+        scored: For each site, the scores of the models of each study.
         rows: Rows of the leaderboard.
     """
     notes = []
@@ -264,6 +291,7 @@ def _notes(
             f"{names} are not, unless they select the trials."
         )
     notes += dict.fromkeys(note for of_studies in sites for site in of_studies for note in site.notes)
+    notes += dict.fromkeys(note for of_studies in scored for one in of_studies.values() for note in one.notes)
     for site, *_ in sites:
         n_images, n_read = len(site.dataset.table), max((row.get(f"{site.name}:n_images", 0) for row in rows), default=0)
         if 0 < n_read < n_images:

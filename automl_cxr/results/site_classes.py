@@ -6,14 +6,11 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from automl_cxr.csv_io import read_rows
 from automl_cxr.data.dataset import Dataset
-from automl_cxr.errors import DataError, UnknownNameError, UsageError
+from automl_cxr.errors import DataError, UnknownNameError
 from automl_cxr.scoring.metrics import is_normal_name
 
-_SITE_COLUMN, _STUDY_COLUMN = "site", "study"  # of a table of classes
 _MEANS = "macro-F1, macro-AUC and macro average precision"
 
 
@@ -30,58 +27,15 @@ class MatchedClasses:
     notes: tuple[str, ...]
 
 
-def load_class_map(classes: Mapping[str, str] | str | Path | None) -> dict[str, str]:
-    """Read which class of a study each class of a site is.
-
-    Args:
-        classes: The study's class by the site's class, as a mapping, as text such as ``COVID-19=covid,No finding=no_finding``,
-            or as a CSV table with the columns ``site`` and ``study``. An empty class of the study stands for images that are
-            not used.
-
-    Raises:
-        UsageError: The text is not of this form, the table does not exist, or a class of the site is named twice.
-        DataError: The table is damaged, or lacks a column.
-    """
-    if classes is None or isinstance(classes, Mapping):
-        return dict(classes or {})
-    text = str(classes)
-    pairs = _read_pairs(Path(text)) if "=" not in text or Path(text).is_file() else _parse_pairs(text)
-    names = [site for site, _ in pairs]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise UsageError(f"--class-map must name each class of a site once; received '{repeated[0]}' twice. Remove one.")
-    return dict(pairs)
-
-
-def _parse_pairs(text: str) -> list[tuple[str, str]]:
-    pairs = []
-    for entry in text.split(","):
-        site, equals, study = entry.partition("=")
-        if not equals or not site.strip():
-            raise UsageError(
-                f"--class-map must be SITE=STUDY,SITE=STUDY,... or a CSV file; received '{entry}'. Write class names that "
-                f"contain commas or equals signs into a CSV file with the columns {_SITE_COLUMN},{_STUDY_COLUMN}."
-            )
-        pairs.append((site.strip(), study.strip()))
-    return pairs
-
-
-def _read_pairs(path: Path) -> list[tuple[str, str]]:
-    if not path.is_file():
-        raise UsageError(f"--class-map must be SITE=STUDY,SITE=STUDY,... or a CSV file; received '{path}', which is neither.")
-    header, rows = read_rows(path)
-    names = [name.strip().casefold() for name in header]
-    if not {_SITE_COLUMN, _STUDY_COLUMN} <= set(names):
-        raise DataError(
-            f"A table of classes must have the columns {_SITE_COLUMN} (class of the site) and {_STUDY_COLUMN} (class of the "
-            f"study, or empty for images that are not used); '{path}' has {', '.join(header) or 'none'}. Rename them."
-        )
-    columns = names.index(_SITE_COLUMN), names.index(_STUDY_COLUMN)
-    return [(row[columns[0]].strip(), row[columns[1]].strip()) for row in rows]
-
-
 def match_classes(
-    dataset: Dataset, class_map: Mapping[str, str], *, site: str, folder: str, study: str, classes: Sequence[str]
+    dataset: Dataset,
+    class_map: Mapping[str, str],
+    *,
+    site: str,
+    folder: str,
+    study: str,
+    classes: Sequence[str],
+    study_map: Mapping[str, str] | None = None,
 ) -> MatchedClasses:
     """Give the images of a site the class names of a study.
 
@@ -95,6 +49,7 @@ def match_classes(
         folder: Its folder or table, for the command in a message.
         study: Name of the study.
         classes: Classes of the study.
+        study_map: The map with which the study named the classes of its own data; its entries are proposed.
 
     Raises:
         UnknownNameError: The study does not have a class of ``class_map``.
@@ -106,7 +61,18 @@ def match_classes(
             raise UnknownNameError(f"class of study '{study}' in --class-map", target, classes)
     unknown = [name for name in dataset.classes if class_map.get(name, name) not in ("", *classes)]
     if unknown:
-        raise DataError(_explain_unknown(dataset, class_map, unknown, site=site, folder=folder, study=study, classes=classes))
+        raise DataError(
+            _explain_unknown(
+                dataset,
+                class_map,
+                unknown,
+                site=site,
+                folder=folder,
+                study=study,
+                classes=classes,
+                study_map=study_map or {},
+            )
+        )
     labels = dataset.table["label"].map(lambda name: class_map.get(name, name))
     is_used = labels != ""
     table = dataset.table.assign(label=labels)[is_used].reset_index(drop=True)
@@ -140,12 +106,14 @@ def _explain_unknown(
     folder: str,
     study: str,
     classes: Sequence[str],
+    study_map: Mapping[str, str],
 ) -> str:
     """Return the message for classes that the study does not have, with the command for names that are nearly equal."""
     n_images = dataset.table["label"].value_counts()
     listed = ", ".join(f"'{name}' ({n_images[name]} images)" for name in unknown)
     taken = {class_map.get(name, name) for name in dataset.classes if name not in unknown}
-    similar = {name: _similar_class(name, [one for one in classes if one not in taken]) for name in unknown}
+    open_classes = [one for one in classes if one not in taken]
+    similar = {name: study_map.get(name) or _similar_class(name, open_classes) for name in unknown}
     proposed = {name: other for name, other in similar.items() if other}
     others = [name for name in unknown if name not in proposed]
     message = (
@@ -164,8 +132,8 @@ def _explain_unknown(
         entries = {**{name: other for name, other in class_map.items() if name in dataset.classes}, **proposed}
         pairs = ",".join(f"{name}={other}" for name, other in entries.items())
         command = f"automl-cxr leaderboard {study} --external {shlex.quote(folder)} --class-map {shlex.quote(pairs)}"
-        names = "some names differ in spelling only" if others else "the names differ in spelling only"
-        message += f"{names}: `{command}`."
+        names = "some names are" if others else "The names are"
+        message += f"{names} known or differ in spelling only: `{command}`."
     return message
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 AUTO_FOLDS = 5
+_FEWER_FOLDS = (3, 2)  # for classes with fewer patients
 MAX_FOLDED_IMAGES = 6000
 """Number of images from which one validation part is used: the standard error of a score on 15 % of them is about 1 point."""
 
@@ -21,9 +22,12 @@ AUTO_IMAGE_SIZE = 224
 _MOST_ENLARGED = 4  # times the size of the original images
 
 
-def choose_folds(n_images: int) -> int:
-    """Return the number of folds for a number of training and validation images; 0 for one validation part."""
-    return AUTO_FOLDS if n_images < MAX_FOLDED_IMAGES else 0
+def choose_folds(n_images: int) -> tuple[int, ...]:
+    """Return numbers of folds for a number of training and validation images, in order of preference.
+
+    The first one is used with which every class has a patient in every fold. None stands for one validation part.
+    """
+    return (AUTO_FOLDS, *_FEWER_FOLDS) if n_images < MAX_FOLDED_IMAGES else ()
 
 
 def choose_image_size(n_images: int, side: int) -> int:

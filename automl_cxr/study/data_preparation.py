@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +73,7 @@ def read_dataset(data: str, settings: Mapping[str, Any], notes: list[str]) -> Da
         DataError: The data have no known layout, or fewer than two classes.
     """
     dataset = load_dataset(data, DataOptions.select(settings))
-    notes.extend(dataset.notes)
+    notes.extend((*dataset.notes, *dataset.column_notes))
     if dataset.ignored:
         notes.append(_ignored_note(dataset))
     return dataset
@@ -124,9 +124,14 @@ def load_images(
     n_folds = settings["folds"]
     if n_folds == AUTO:
         n_folds = choose_folds(len(record.train.images) + len(record.valid.images))
-    if n_folds:
-        record = _pool_into_folds(dataset, record, n_folds, notes)
-    _check_every_class(record)
+    try:
+        if n_folds:
+            record = _pool_into_folds(dataset, record, n_folds, notes)
+        _check_every_class(record)
+    except DataError as error:
+        if not record.unreadable:
+            raise
+        raise DataError(f"{error} {_unreadable_note(record)}") from error
     if record.unreadable:
         notes.append(_unreadable_note(record))
     return StudyImages(dataset, record, decoded)
@@ -159,7 +164,7 @@ def _decode_parts(
     return record, decoded
 
 
-def _pool_into_folds(dataset: Dataset, record: SplitRecord, n_folds: int, notes: list[str]) -> SplitRecord:
+def _pool_into_folds(dataset: Dataset, record: SplitRecord, n_folds: int | Sequence[int], notes: list[str]) -> SplitRecord:
     """Divide the training and validation images into folds. The order of the decoded images does not change."""
     if "valid" in set(dataset.table["split"]):
         notes.append(
@@ -168,7 +173,18 @@ def _pool_into_folds(dataset: Dataset, record: SplitRecord, n_folds: int, notes:
         )
     pooled = record.train.joined(record.valid)
     folds = fold_dataset(dataset, pooled.images, n_folds=n_folds, seed=record.seed)
+    if not isinstance(n_folds, int) and max(folds) < n_folds[0]:
+        notes.append(_fewer_folds_note(record.classes, pooled, max(folds), n_folds[0]))
     return dataclasses.replace(record, train=pooled, valid=PartRecord(images=(), labels=(), patients=()), folds=folds)
+
+
+def _fewer_folds_note(classes: Sequence[str], pooled: PartRecord, n_folds: int, usual: int) -> str:
+    pairs = set(zip(pooled.labels, pooled.patients, strict=True))
+    n_patients, label = min((sum(label == other for other, _ in pairs), label) for label in set(pooled.labels))
+    return (
+        f"The images are divided into {n_folds} folds instead of {usual}, because class '{classes[label]}' has only "
+        f"{n_patients} patients outside of the test part. Scores of so few patients are imprecise."
+    )
 
 
 def _check_every_class(record: SplitRecord) -> None:

@@ -86,6 +86,14 @@ class SearchOptions(OptionSet):
         setting="classes",
         default_text="all classes",
     )
+    class_map: Mapping[str, str] | str | None = option_field(
+        "Names for classes of the data, such as '0=normal,1=pneumonia'. Equal names join classes, and 'Other=' leaves the "
+        "images of Other out. For many classes a CSV file with the columns class and name.",
+        Section.DATA,
+        metavar="A=B,...|FILE",
+        setting="class_map",
+        default_text="the names in the data",
+    )
     labels: str | None = option_field(
         "Table that lists the images with their labels: CSV, TSV or other separated text, also .gz, or .xlsx.",
         Section.DATA,
@@ -233,8 +241,8 @@ class SearchOptions(OptionSet):
     )
     folds: int | str | None = option_field(
         "Number of folds for cross-validation, or auto. Each trial trains one network per fold and is scored on the images "
-        f"that the network was not trained on. auto uses {AUTO_FOLDS} folds for fewer than {MAX_FOLDED_IMAGES:,} images, and "
-        "otherwise one validation part.",
+        f"that the network was not trained on. auto uses {AUTO_FOLDS} folds for fewer than {MAX_FOLDED_IMAGES:,} images "
+        "(fewer folds if a class has too few patients), and otherwise one validation part.",
         Section.DATA,
         kind="int_or_auto",
         low=2,
@@ -564,6 +572,7 @@ class SpliceOptions(OptionSet):
     seed: int | None = _search_option("seed", help="Random seed of the split and the initial weights.")
     layout: str | None = _search_option("layout")
     classes: Sequence[str] | None = _search_option("classes")
+    class_map: Mapping[str, str] | str | None = _search_option("class_map")
     labels: str | None = _search_option("labels")
     images: str | None = _search_option("images")
     path_column: str | None = _search_option("path_column")

@@ -72,7 +72,7 @@ def test_classes_named_na_and_none_are_classes(write_folders: WriteFolders) -> N
         ({"classes": ["a", "a"]}, UsageError, "must be named once; received a, a"),
         ({"classes": ["a"]}, UsageError, "two classes or more; received a for"),
         ({"patients": "("}, UsageError, "must be a regular expression; received '('"),
-        ({"patients": "patient-[0-9]+"}, UsageError, "matches none of 2, such as 'a/1.png'"),
+        ({"patients": "patient-[0-9]+"}, UsageError, "gives no patient for any of 2, such as 'a/1.png'"),
         ({"layout": "dicom"}, UnknownNameError, "Unknown layout 'dicom'"),
         ({"layout": "csv"}, DataError, "exactly one table"),
     ],
@@ -89,11 +89,11 @@ def test_invalid_arguments_are_refused_on_one_line(
 def test_missing_empty_and_single_class_folders_are_refused(write_folders: WriteFolders) -> None:
     with pytest.raises(DataError, match="must exist; received"):
         load_dataset(write_folders([]) / "nowhere")
-    with pytest.raises(DataError, match="must follow a known layout"):
+    with pytest.raises(DataError, match=r"needs images .* found none in '[^']+'\. Check"):
         load_dataset(write_folders([]))
     with pytest.raises(DataError, match="found none in"):
         load_dataset(write_folders([]), DataOptions(layout="folders"))
-    with pytest.raises(DataError, match="two classes or more; received a for"):
+    with pytest.raises(DataError, match=r"received a \(1 class\) .* the only folder with images\. Use a table"):
         load_dataset(write_folders(["a/1.png"]))
 
 

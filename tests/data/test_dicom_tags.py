@@ -128,14 +128,19 @@ def test_each_header_is_read_once(export: Path, monkeypatch: pytest.MonkeyPatch)
     assert all(options["stop_before_pixels"] for options in read)
 
 
-def test_files_with_the_suffix_of_another_format_are_opened_if_some_of_them_are_dicom_files(
-    tmp_path: Path, write_dicom: WriteDicom, write_image: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+def test_one_dicom_file_among_many_pictures_is_recognised(
+    tmp_path: Path, write_dicom: WriteDicom, write_image: Callable[..., Path]
 ) -> None:
-    monkeypatch.setattr("automl_cxr.data.dicom_tags._N_TRIED", 2)
-    for number in range(8):
-        write_dicom(tmp_path / "ab"[number % 2] / f"{number}.png", PIXELS, Modality="DX")
-    write_image(tmp_path / "a" / "8.png")
-    assert load_dataset(tmp_path).headers["modality"] == {"DX": 8}
+    picture = write_image(tmp_path / "a" / "0000.png").read_bytes()
+    (tmp_path / "b").mkdir()
+    for number in range(1, 1200):
+        (tmp_path / "ab"[number % 2] / f"{number:04d}.png").write_bytes(picture)
+    write_dicom(tmp_path / "a" / "0777.png", PIXELS, Modality="CT")
+    write_dicom(tmp_path / "a" / "0888.png", PIXELS, Modality="DX", PatientID="p7", ViewPosition="LL")
+    dataset = load_dataset(tmp_path)
+    assert dataset.headers["modality"] == {"CT": 1, "DX": 1}
+    row = dataset.table.set_index("image").loc["a/0888.png"]
+    assert (row["view"], "a/0777.png" in set(dataset.table["image"])) == ("LL", False)
 
 
 def test_another_body_part_is_noted(export: Path, write_dicom: WriteDicom) -> None:

@@ -119,6 +119,13 @@ def test_class_folders_take_precedence_over_a_table_with_the_same_labels(write_f
     assert find_layout(root / "labels.csv").name == "csv"
 
 
+@pytest.mark.parametrize("text", ["images and labels of our site\nwere collected in 2020\n", "image label\n", "no images"])
+def test_a_readme_is_no_table(write_folders: WriteFolders, text: str) -> None:
+    root = write_folders(["a/1.png", "b/2.png"])
+    (root / "README.txt").write_text(text)
+    assert find_layout(root).name == "folders"
+
+
 def test_missing_and_repeated_files_of_a_table_are_reported(write_folders: WriteFolders) -> None:
     root = write_folders(["x/1.png", "x/2.png", "x/3.png", "x/4.png"])
     (root / "x" / "gone.png").symlink_to("nowhere.png")
@@ -228,7 +235,7 @@ def test_two_columns_of_the_same_name_are_refused(write_folders: WriteFolders) -
 def test_used_and_other_columns_are_named(write_folders: WriteFolders) -> None:
     root = write_folders(["1.png", "2.png"])
     (root / "labels.csv").write_text("finding,path,label,site\nx,1.png,a,s\nx,2.png,b,s\n")
-    assert read(root)[1].notes == ("labels.csv: columns used: path, label; not used: finding, site.",)
+    assert read(root)[1].used_tables[0].unused == ("finding", "site")
 
 
 def test_the_label_column_of_a_table_can_be_chosen(write_folders: WriteFolders) -> None:
@@ -264,12 +271,6 @@ def test_two_tables_are_refused(write_folders: WriteFolders) -> None:
 def test_the_error_for_an_unknown_layout_suggests_a_name(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'folders'"):
         find_layout(tmp_path, DataOptions(layout="folder"))
-
-
-def test_the_error_for_a_folder_without_a_layout_lists_all_layouts(tmp_path: Path) -> None:
-    with pytest.raises(DataError) as caught:
-        find_layout(tmp_path)
-    assert all(layout.name in str(caught.value) for layout in LAYOUTS)
 
 
 def test_dead_and_circular_links_are_reported(write_folders: WriteFolders) -> None:

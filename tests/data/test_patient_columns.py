@@ -8,18 +8,28 @@ import pytest
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data.patient_columns import may_name_patients, patient_column_note
 
-
-@pytest.mark.parametrize(
-    "name",
-    ["MRN", "case", "Case No", "patient_hash", "PatientKey", "subjectid", "StudyInstanceUID", "study_id", "Accession Number"],
+PERSONS = ("MRN", "case", "Case No", "patient_hash", "PatientKey", "subjectid", "PatNr", "Patientennummer", "pt_id", "Subj ID")
+VISITS = ("StudyInstanceUID", "study_id", "Accession Number")
+OTHERS = (
+    "Patient Age",
+    "patient_sex",
+    "PT",
+    "Patientenalter",
+    "Study Date",
+    "image_id",
+    "id",
+    "View Position",
+    "offset",
+    "dose",
 )
+
+
+@pytest.mark.parametrize("name", [*PERSONS, *VISITS])
 def test_names_of_persons_and_visits(name: str) -> None:
     assert may_name_patients(name)
 
 
-@pytest.mark.parametrize(
-    "name", ["Patient Age", "patient_sex", "Study Date", "image_id", "id", "View Position", "offset", "dose"]
-)
+@pytest.mark.parametrize("name", OTHERS)
 def test_other_names(name: str) -> None:
     assert not may_name_patients(name)
 

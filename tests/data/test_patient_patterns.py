@@ -25,6 +25,7 @@ def patients_of(dataset: Dataset) -> dict[str, str]:
         (r"^[^/]+/([^/]+)/", ["patient1", "patient2"]),
         (r"^(\d+)_", ["7", "8"]),
         (r"(?P<patient>\d)/s", ["1", "2"]),
+        (r"nobody(\d)|patient(\d)", ["1", "2"]),  # the group that matched
     ],
 )
 def test_a_pattern_matches_the_path_or_the_start_of_the_name(
@@ -36,7 +37,7 @@ def test_a_pattern_matches_the_path_or_the_start_of_the_name(
 
 def test_a_pattern_that_matches_no_path_is_refused(write_folders: WriteFolders) -> None:
     root = write_folders(["a/1.png", "b/2.png"])
-    with pytest.raises(UsageError, match=r"must match paths below the data folder; .* none of 2, such as 'a/1\.png'"):
+    with pytest.raises(UsageError, match=r"must match paths below .* no patient for any of 2, such as 'a/1\.png'"):
         load_dataset(root, DataOptions(patients="person"))
 
 

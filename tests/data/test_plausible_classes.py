@@ -21,7 +21,7 @@ def images(folders: list[str], n: int = 3) -> list[str]:
     [
         (["train", "val"], r"partly names of parts \(train, val\)"),
         (["stage_2_train_images", "stage_2_test_images"], "partly names of storage folders"),
-        (["lungMask", "heartMask"], r"partly masks \(heartmask, lungmask\)"),  # beside other folders, masks are left out
+        (["lungMask", "heartMask"], r"partly masks \(heartMask, lungMask\)"),  # beside other folders, masks are left out
         (["images", "annotations"], "partly names of storage folders"),
         (["normal", "pneumonia", "figures"], r"partly names of storage folders \(figures\)"),
         (["p10", "p11", "p12"], "numbers or identifiers"),
@@ -33,7 +33,7 @@ def images(folders: list[str], n: int = 3) -> list[str]:
 )
 def test_folders_that_are_not_classes_are_refused(write_folders: WriteFolders, folders: list[str], reason: str) -> None:
     root = write_folders(images(folders))
-    with pytest.raises(DataError, match=f"Classes must be findings .* which are {reason}.*with --classes A,B") as caught:
+    with pytest.raises(DataError, match=f"Classes must be findings .* which are {reason}.*with --classes ") as caught:
         load_dataset(root)
     assert "\n" not in str(caught.value)
     assert load_dataset(root, DataOptions(layout="folders")).classes == tuple(sorted(folders))

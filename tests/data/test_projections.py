@@ -11,7 +11,7 @@ from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.data.inspection import inspect_data
 from automl_cxr.data.projections import projection_in_path, projection_of
-from automl_cxr.errors import DataError, UnknownNameError
+from automl_cxr.errors import DataError, UnknownNameError, UsageError
 
 PIXELS = np.arange(192, dtype=np.uint16).reshape(12, 16)
 
@@ -23,6 +23,10 @@ PIXELS = np.arange(192, dtype=np.uint16).reshape(12, 16)
         ("AP Supine", "AP"),
         ("AP_horizontal", "AP"),
         ("postero-anterior", "PA"),
+        ("posterior-anterior view", "PA"),
+        ("Thorax p.a.", "PA"),
+        ("a.p. im Liegen", "AP"),
+        ("Thorax seitlich", "lateral"),
         ("Frontal", "frontal"),
         ("Frontal AP", "AP"),
         ("LL", "lateral"),
@@ -139,3 +143,23 @@ def test_the_view_code_of_a_header(tmp_path: Path, write_dicom: Callable[..., Pa
     for label in "ab":
         write_dicom(tmp_path / label / "1", PIXELS, ViewCodeSequence=[code])
     assert inspect_data(tmp_path).views == {"PA": 2}
+
+
+def test_texts_that_name_no_projection_are_noted(write_folders: Callable[..., Path]) -> None:
+    root = write_folders([f"images/{n}.png" for n in range(6)])
+    views = ["PA", "1", "2", "unknown", "", "LATERAL"]
+    rows = [f"images/{n}.png,{'ab'[n % 2]},{view}" for n, view in enumerate(views)]
+    (root / "labels.csv").write_text("\n".join(["path,label,view", *rows]) + "\n")
+    note = "2 of 6 images have a view that names no projection, such as '1', and count as unknown."
+    assert note in load_dataset(root).notes
+
+
+def test_a_chosen_column_without_projections_is_refused(write_folders: Callable[..., Path]) -> None:
+    root = write_folders([f"images/{n}.png" for n in range(6)])
+    rows = [f"images/{n}.png,{'ab'[n % 2]},x{n % 2},PA" for n in range(6)]
+    (root / "labels.csv").write_text("\n".join(["path,label,site,how", *rows]) + "\n")
+    with pytest.raises(UsageError, match=r"must name a column of projections, .* received 'site' with 'x0', 'x1'"):
+        load_dataset(root, DataOptions(view_column="site"))
+    assert set(load_dataset(root, DataOptions(view_column="how")).table["view"]) == {"PA"}
+    with pytest.raises(DataError, match=r"site, how, of which 'label' \(view\) is chosen for another use"):
+        load_dataset(root, DataOptions(view_column="label"))

@@ -1,5 +1,6 @@
 """Splits and folds: disjoint patients, equal classes, and unchanged given parts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,8 +100,19 @@ def test_a_class_of_three_patients_is_in_all_parts(sizes: tuple[int, ...]) -> No
 def test_the_error_for_too_few_patients_contains_the_class_and_the_number() -> None:
     rows = [("a", f"p{number}", "") for number in range(40)] + [("b", f"q{number % 2}", "") for number in range(30)]
     dataset = make_dataset(rows)
-    with pytest.raises(DataError, match=r"class 'b' has 2 patients .*--classes"):
+    message = r"class 'b' has 2 patients that can be assigned: 'q0', 'q1'\. .*--test-fraction 0, or .*--patients"
+    with pytest.raises(DataError, match=message) as refused:
         split_dataset(dataset, ids_of(dataset))
+    assert "--classes" not in str(refused.value), "one of two classes cannot be left out"
+    assert set(split_dataset(dataset, ids_of(dataset), test_fraction=0).counts.values()) > {0}
+
+
+def test_the_error_for_one_patient_names_the_ways_out_that_apply() -> None:
+    rows = [(label, f"{label}{number}", "") for label in "ab" for number in range(9)] + [("c", "single", "")] * 9
+    dataset = replace(make_dataset(rows, ("a", "b", "c")), unknown_patients="drop", without_patient=("x.png",))
+    with pytest.raises(DataError, match=r"class 'c' has 1 patient .*: 'single'\. .*--classes.*1 images.*separate") as refused:
+        split_dataset(dataset, ids_of(dataset), test_fraction=0)
+    assert "--test-fraction" not in str(refused.value), "two parts need two patients, too"
 
 
 @pytest.mark.parametrize("fractions", [{"valid_fraction": 0.0}, {"test_fraction": 0.5}, {"valid_fraction": -0.1}])
@@ -191,6 +203,22 @@ def test_folds_ignore_given_parts() -> None:
     dataset = make_dataset([*rows, ("a", "t1", "valid")])
     ids = ids_of(dataset)
     assert_folds_are_disjoint_and_balanced(dataset, ids, fold_dataset(dataset, ids, n_folds=4), 4)
+
+
+@pytest.mark.parametrize(("n_patients", "expected"), [(6, 5), (5, 5), (4, 3), (3, 3), (2, 2)])
+def test_the_first_number_of_folds_is_used_for_which_a_class_has_enough_patients(n_patients: int, expected: int) -> None:
+    rows = [("a", f"p{number}", "") for number in range(20)] + [("b", f"q{number}", "") for number in range(n_patients)]
+    dataset = make_dataset(rows)
+    folds = fold_dataset(dataset, ids_of(dataset), n_folds=(5, 3, 2))
+    assert folds == fold_dataset(dataset, ids_of(dataset), n_folds=expected)
+    assert_folds_are_disjoint_and_balanced(dataset, ids_of(dataset), folds, expected)
+
+
+def test_a_class_with_one_patient_cannot_be_in_folds() -> None:
+    dataset = make_dataset([("a", f"p{number}", "") for number in range(20)] + [("b", "q", "")] * 10)
+    with pytest.raises(DataError, match=r"each of the 2 folds; class 'b' has 1 patient that can be assigned: 'q'\.") as refused:
+        fold_dataset(dataset, ids_of(dataset), n_folds=(5, 3, 2))
+    assert "--folds" not in str(refused.value)
 
 
 def test_only_the_given_images_are_in_folds() -> None:

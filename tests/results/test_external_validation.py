@@ -11,12 +11,16 @@ import pytest
 from automl_cxr.data import decode
 from automl_cxr.data.phantoms import draw_phantoms
 from automl_cxr.errors import DataError, UsageError
-from automl_cxr.results import external_validation
+from automl_cxr.results import external_predictions
+from automl_cxr.results.classifier import load_ensemble
 from automl_cxr.results.evaluation import evaluate
-from automl_cxr.results.external_validation import open_sites, predict_site
+from automl_cxr.results.external_predictions import predict_site
+from automl_cxr.results.external_sites import open_sites
 from automl_cxr.scoring.confusion import confusion_matrix, f1_per_class
 from automl_cxr.scoring.metrics import METRICS
+from automl_cxr.scoring.predictions import Predictions
 from automl_cxr.study.image_hashes import HASHES_FILE
+from automl_cxr.study.study_info import list_ensembles
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +28,22 @@ def hospital(tmp_path_factory):
     return draw_phantoms(tmp_path_factory.mktemp("sites") / "hospital", n_images=30, image_size=48, seed=9)
 
 
+def trials_of(table):
+    """Return the rows of the trials of a leaderboard, without the ensembles above them."""
+    trials = table[table["rank"].notna()].reset_index(drop=True).infer_objects()
+    trials.attrs = table.attrs
+    return trials
+
+
 def test_saved_models_are_scored_on_external_images_and_predict_once(finished, hospital, monkeypatch):
     steps = []
-    table = finished.leaderboard(external=[hospital], on_progress=lambda *counts: steps.append(counts))
-    assert steps == [(1, 3), (2, 3), (3, 3)]
+    table = trials_of(finished.leaderboard(external=[hospital], on_progress=lambda *counts: steps.append(counts)))
+    n_models = 3 + len(list_ensembles(finished.folder))
+    assert steps == [(number, n_models) for number in range(1, n_models + 1)]
     assert table["hospital:macro_f1"].notna().tolist() == table["has_model"].tolist()
     for row in table[table["has_model"]].to_dict(orient="records"):
         (file,) = (finished.folder / "external").glob(f"*/{row['trial']:05d}.npz")
-        predictions = external_validation.Predictions.from_npz(file)
+        predictions = Predictions.from_npz(file)
         assert len(predictions) == 30
         for name, metric in METRICS.items():
             assert row[f"hospital:{name}"] == metric.function(predictions.labels, predictions.probabilities, 1)
@@ -39,8 +51,8 @@ def test_saved_models_are_scored_on_external_images_and_predict_once(finished, h
         assert row["worst_site"] == min(row["macro_f1"], row["hospital:macro_f1"])
         assert row["worst_at"] == ("validation" if row["macro_f1"] < row["hospital:macro_f1"] else "hospital")
     assert "hospital are not" in table.attrs["notes"][0]
-    monkeypatch.setattr(external_validation, "_predict", None)
-    sorted_table = finished.leaderboard(external=[hospital], sort="worst_site")
+    monkeypatch.setattr(external_predictions, "_predict", None)
+    sorted_table = trials_of(finished.leaderboard(external=[hospital], sort="worst_site"))
     scores = [score for score in sorted_table["worst_site"] if not math.isnan(score)]
     assert scores == sorted(table["worst_site"].dropna(), reverse=True)
     assert math.isnan(sorted_table["worst_site"].iloc[-1]), "a trial without a model is last"
@@ -50,18 +62,77 @@ def test_unreadable_images_are_left_out_and_counted(finished, hospital, tmp_path
     clinic = tmp_path / "clinic"
     shutil.copytree(hospital, clinic)
     next((clinic / "normal").glob("*.png")).write_bytes(b"no picture")
-    table = finished.leaderboard(external=[clinic])
+    table = trials_of(finished.leaderboard(external=[clinic]))
     assert table["clinic:n_images"].dropna().tolist() == [29, 29, 29]
     assert "1 of 30 images of clinic cannot be read and are excluded" in table.attrs["notes"][1]
 
 
 def test_the_predictions_equal_those_of_the_classifier(finished, hospital):
-    (site,) = external_validation.open_sites([hospital])
-    predictions = external_validation.predict_site(finished._store, site)
+    (site,) = open_sites([hospital])
+    predictions = predict_site(finished._store, site).by_model
     number = finished.best.number
     files = [hospital / image for image in predictions[number].ids]
     expected, _ = finished.classifier(number).predict(files)
     assert np.abs(predictions[number].probabilities - expected).max() < 1e-5
+
+
+@pytest.fixture(scope="module")
+def ensemble(finished):
+    return finished.ensemble(top=2, method="average", name="on sites")
+
+
+def test_ensembles_are_scored_above_the_trials_without_a_rank(finished, ensemble, hospital):
+    table = finished.leaderboard(external=[hospital], n_resamples=50)
+    row = table[table["trial"] == "ensemble on sites"].iloc[0]
+    assert math.isnan(row["rank"])
+    files = sorted(path.relative_to(hospital).as_posix() for path in hospital.rglob("*.png"))
+    probabilities, _ = load_ensemble(ensemble.folder).predict([hospital / file for file in files])
+    labels = np.array([finished._store.spec.classes.index(file.partition("/")[0]) for file in files])
+    assert row["hospital:macro_f1"] == pytest.approx(METRICS["macro_f1"].function(labels, probabilities, 1))
+    assert (row["hospital:n_images"], row["hospital:n_classes"]) == (30, 3)
+    assert row["macro_f1"] == ensemble.methods.set_index("method").loc["average", "out_of_fold"]
+    assert row["worst_site"] == min(row["macro_f1"], row["hospital:macro_f1"])
+    assert any(note.startswith("The recommended classifier is ") for note in table.attrs["notes"])
+    assert "ensemble on sites" not in set(finished.leaderboard()["trial"])
+
+
+def test_an_ensemble_with_a_changed_model_is_not_scored(finished, ensemble, hospital, tmp_path):
+    folder = shutil.copytree(ensemble.folder, finished.folder / "ensembles" / "damaged")
+    try:
+        next(folder.glob("members/*.keras")).write_bytes(b"no model")
+        table = finished.leaderboard(external=[hospital], n_resamples=20)
+    finally:
+        shutil.rmtree(folder)
+    assert "ensemble damaged" not in set(table["trial"])
+    assert any("Ensemble damaged is not scored on external sites" in note for note in table.attrs["notes"])
+
+
+def test_a_classifier_is_evaluated_on_a_site_with_a_part_of_the_classes(finished, ensemble, hospital, tmp_path):
+    for name, other in (("normal", "healthy"), ("effusion", "effusion")):
+        shutil.copytree(hospital / name, tmp_path / "clinic" / other)
+    n_opened = len(finished._store.test_opened())
+    found = finished.evaluate(ensemble, external=tmp_path / "clinic", class_map="healthy=normal")
+    assert (found.place, len(found.predictions), found.classifier) == ("site clinic", 20, "ensemble on sites")
+    assert list(found.per_class.index) == ["effusion", "normal"]
+    assert found.per_class["images"].tolist() == found.confusion.sum(axis=1).tolist() == [10, 10]
+    assert list(found.confusion.columns) == list(finished._store.spec.classes)
+    assert "recall_opacity" not in found.scores
+    interval = found.intervals["macro_f1"]
+    assert interval.low <= found.scores["macro_f1"] <= interval.high
+    assert "2 of 3 classes (effusion, normal; none of opacity)" in found.notes[0]
+    assert len(finished._store.test_opened()) == n_opened
+    table = finished.leaderboard(external=[tmp_path / "clinic"], class_map={"healthy": "normal"}, n_resamples=20)
+    row = table[table["trial"] == "ensemble on sites"].iloc[0]
+    assert row["clinic:macro_f1"] == found.scores["macro_f1"]
+
+
+def test_a_site_is_not_combined_with_a_part_and_has_no_images_of_the_study(finished, hospital, phantoms):
+    with pytest.raises(UsageError, match=r"received both\. Omit --split and --data"):
+        finished.evaluate(external=hospital, part="test")
+    with pytest.raises(UsageError, match="received no site"):
+        finished.evaluate(class_map="a=b")
+    with pytest.raises(DataError, match="identical to images of study 'done'"):
+        finished.evaluate(external=phantoms)
 
 
 def test_sites_that_do_not_match_the_study_are_refused(finished, hospital, phantoms, tmp_path):
@@ -84,9 +155,10 @@ def test_a_site_with_a_part_of_the_classes_is_scored_on_them(finished, hospital,
         shutil.copytree(hospital / name, tmp_path / "clinic" / other)
     options = {"external": [tmp_path / "clinic"], "class_map": "healthy=normal,other=", "n_resamples": 20}
     table = finished.leaderboard(metric="recall_opacity", **options)
-    row = table[table["has_model"]].iloc[0]
-    site = external_validation.open_sites([tmp_path / "clinic"], options["class_map"])[0].for_study(finished._store)
-    predictions = predict_site(finished._store, site)[row["trial"]]
+    trials = trials_of(table)
+    row = trials[trials["has_model"]].iloc[0]
+    site = open_sites([tmp_path / "clinic"], options["class_map"])[0].for_study(finished._store)
+    predictions = predict_site(finished._store, site).by_model[row["trial"]]
     assert len(predictions) == 20
     scores = [METRICS[name].function(predictions.labels, predictions.probabilities, 1) for name in ("accuracy", "fnfr")]
     assert [row["clinic:accuracy"], row["clinic:fnfr"]] == scores

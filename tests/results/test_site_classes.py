@@ -6,10 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from automl_cxr.data.class_map import load_class_map
 from automl_cxr.data.dataset import load_dataset
 from automl_cxr.errors import DataError, UsageError
-from automl_cxr.results.external_validation import open_sites
-from automl_cxr.results.site_classes import load_class_map, match_classes
+from automl_cxr.results.external_sites import open_sites
+from automl_cxr.results.site_classes import match_classes
 
 CLASSES = ("covid", "no_finding", "pneumonia")
 
@@ -19,14 +20,14 @@ def match(tmp_path, phantoms):
     """Return a function that matches a site with the given classes, six images each, with the classes of a study."""
     image = next(phantoms.rglob("*.png"))
 
-    def write(*names, class_map=None):
+    def write(*names, class_map=None, study_map=None):
         for name in names:
             for number in range(6):
                 (tmp_path / "site" / name).mkdir(parents=True, exist_ok=True)
                 shutil.copy(image, tmp_path / "site" / name / f"{number}.png")
         entries = load_class_map(class_map)
         dataset = load_dataset(tmp_path / "site")
-        return match_classes(dataset, entries, site="site", folder="a b", study="s", classes=CLASSES)
+        return match_classes(dataset, entries, site="site", folder="a b", study="s", classes=CLASSES, study_map=study_map)
 
     return write
 
@@ -47,6 +48,11 @@ def test_equal_spellings_are_proposed_with_the_command(match):
         match("COVID-19", "NO FINDING", "Pneu-monia", class_map="COVID-19=covid")
     options = "--external 'a b' --class-map 'COVID-19=covid,NO FINDING=no_finding,Pneu-monia=pneumonia'"
     assert f"`automl-cxr leaderboard s {options}`" in str(caught.value)
+
+
+def test_the_names_with_which_the_study_read_its_data_are_proposed(match):
+    with pytest.raises(DataError, match=r"The names are known .* --class-map 0=no_finding,1=covid`"):
+        match("0", "1", study_map={"0": "no_finding", "1": "covid"})
 
 
 def test_two_names_of_the_class_without_a_finding_are_proposed(match):
@@ -92,7 +98,7 @@ def test_mistakes_in_a_map(phantoms, class_map, message):
 
 def test_a_table_of_classes_needs_its_columns(phantoms, tmp_path):
     (tmp_path / "map.csv").write_text("COVID-19,covid\n")
-    with pytest.raises(DataError, match=r"must have the columns site .* has COVID-19, covid"):
+    with pytest.raises(DataError, match=r"must have the columns class .* has COVID-19, covid"):
         open_sites([phantoms], str(tmp_path / "map.csv"))
 
 
@@ -113,7 +119,7 @@ def test_a_site_is_scored_on_the_projections_of_the_study(tmp_path, phantoms, pr
         (tmp_path / "data" / label).mkdir(parents=True)
         for name in ("1_PA", "2_lateral", "3", "4"):
             shutil.copy(image, tmp_path / "data" / label / f"{name}.png")
-    store = SimpleNamespace(name="s", spec=SimpleNamespace(classes=CLASSES, projections=projections))
+    store = SimpleNamespace(name="s", spec=SimpleNamespace(classes=CLASSES, projections=projections, class_map=None))
     site = open_sites([tmp_path / "data"])[0].for_study(store)
     assert len(site.dataset.table) == n_images
     assert re.fullmatch(note, site.notes[0])

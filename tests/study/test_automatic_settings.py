@@ -3,9 +3,10 @@
 import pytest
 
 from automl_cxr.data.phantoms import draw_phantoms
-from automl_cxr.errors import UsageError
+from automl_cxr.errors import DataError, UsageError
 from automl_cxr.study.automatic_settings import MAX_FOLDED_IMAGES, choose_folds, choose_image_size, limit_enlargement
 from automl_cxr.study.options import SearchOptions
+from automl_cxr.study.prepare import prepare_images
 from automl_cxr.study.settings import resolve_settings
 
 
@@ -15,8 +16,50 @@ def small_images(tmp_path):
 
 
 def test_small_data_sets_are_divided_into_folds():
-    assert choose_folds(MAX_FOLDED_IMAGES - 1) == 5
-    assert choose_folds(MAX_FOLDED_IMAGES) == 0
+    assert choose_folds(MAX_FOLDED_IMAGES - 1) == (5, 3, 2)
+    assert choose_folds(MAX_FOLDED_IMAGES) == ()
+
+
+def draw_few_patients(folder, n_patients, *, damaged=()):
+    """Draw two images of each patient of two classes; one class has few patients."""
+    drawn = draw_phantoms(folder / "drawn", n_images=60, image_size=32, seed=3)
+    few, many = folder / "few" / "normal", folder / "few" / "opacity"
+    few.mkdir(parents=True)
+    many.mkdir()
+    for target, name, number in ((few, "normal", n_patients), (many, "opacity", 7)):
+        for place, image in enumerate(sorted((drawn / name).glob("*.png"))[: 2 * number]):
+            patient = place // 2
+            content = b"no picture" if (name, patient) in damaged else image.read_bytes()
+            (target / f"person{patient}_{place % 2}.png").write_bytes(content)
+    return str(folder / "few")
+
+
+def prepare_few_patients(data, **options):
+    return prepare_images(SearchOptions(data=data, folds="auto", image_size=32, patients=r"^.*person\d+", **options))
+
+
+@pytest.mark.parametrize(("n_patients", "folds"), [(6, 5), (4, 3), (3, 2)])
+def test_a_class_with_few_patients_gets_fewer_folds(tmp_path, n_patients, folds):
+    prepared = prepare_few_patients(draw_few_patients(tmp_path, n_patients))
+    assert prepared.split.n_folds == folds
+    notes = [note for note in prepared.notes if "folds instead of 5" in note]
+    assert len(notes) == (folds < 5)
+    assert all(f"class 'normal' has only {n_patients - 1} patients" in note for note in notes)
+
+
+def test_two_patients_of_a_class_are_enough_without_a_test_part(tmp_path):
+    data = draw_few_patients(tmp_path, 2)
+    with pytest.raises(
+        DataError, match=r"class 'normal' has 2 patients .*: 'normal/person0', 'normal/person1'.*--test-fraction 0"
+    ):
+        prepare_few_patients(data)
+    assert prepare_few_patients(data, test_fraction=0).split.n_folds == 2
+
+
+def test_the_refusal_names_unreadable_images(tmp_path):
+    data = draw_few_patients(tmp_path, 3, damaged={("normal", 0), ("normal", 1)})
+    with pytest.raises(DataError, match=r"each of the 2 folds; class 'normal' has [01] patients?.*images cannot be read"):
+        prepare_few_patients(data)
 
 
 def test_small_images_are_enlarged_at_most_four_times(prepare, small_images):
@@ -60,3 +103,11 @@ def test_a_space_with_images_larger_than_those_of_the_study_is_refused(prepare, 
     with pytest.raises(UsageError, match=r"received 64 in space sizes and --image-size 32. Use --image-size 64"):
         prepare(space=str(file))
     assert prepare(space=str(file), image_size=64, name="large").store.spec.space.preset() == {"image_size": 32}
+
+
+def test_a_study_records_the_names_of_its_classes(prepare, phantoms):
+    settings = {"data": str(phantoms), "classes": ("healthy", "sick")}
+    class_map = "normal=healthy,opacity=sick,effusion=sick"
+    spec = prepare(**settings, class_map=class_map).store.spec
+    assert (spec.classes, spec.data_options.class_map["opacity"], spec.normal_class) == (("healthy", "sick"), "sick", "healthy")
+    assert not prepare(**settings, class_map=class_map).is_new

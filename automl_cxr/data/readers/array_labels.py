@@ -10,14 +10,13 @@ from pathlib import Path
 from automl_cxr.data.arrays import name_rows
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.files import IMAGE_SUFFIXES
-from automl_cxr.data.layout_rows import ImageRow, RawTable, UsedTable, parse_part
+from automl_cxr.data.layout_rows import ImageRow, RawTable, UsedTable, parse_parts
 from automl_cxr.data.readers.findings import finding_columns, from_columns, from_texts, settle_labels
 from automl_cxr.data.table_columns import (
     COLUMN_NAMES,
     Columns,
     check_label_column,
     check_unique,
-    describe_columns,
     find_columns,
     list_names,
     with_label_column,
@@ -57,7 +56,8 @@ class _Columns:
 
     def describe(self, header: Sequence[str]) -> dict[str, str]:
         """Return the name of the column of each use, for the user."""
-        named = {role: header[place] if header else f"column {place + 1}" for role, place in self.positions.items()}
+        ordered = sorted(self.positions.items(), key=lambda item: item[1])
+        named = {role: header[place] if header else f"column {place + 1}" for role, place in ordered}
         if self.findings:
             named["label"] = f"{len(self.findings)} columns"
         return named
@@ -130,24 +130,24 @@ def label_rows(array: Path, table: Path, lines: Lines, n_images: int, *, part: s
     else:
         findings = from_texts([_normalise_number(text) for text in columns.fields(rows, "label")])
     settled = settle_labels(findings, options, table.name, columns=[names_of[place] for place in columns.findings])
+    part_of = parse_parts(() if part else parts, table.name, resplit=options.resplit)
     labelled = tuple(
-        ImageRow(names[number], label, patient, part or parse_part(split_name, table.name), view)
+        ImageRow(names[number], label, patient, part or part_of[split_name], view)
         for number, label, patient, split_name, view in zip(image_numbers, settled.labels, patients, parts, views, strict=True)
         if label
     )
     places = sorted({*columns.positions.values(), *columns.findings})
-    used = [header[position] for position in places] if header else []
+    unused = tuple(name for place, name in enumerate(header) if place not in places and name.strip())
     n_unlabelled = sum(one.is_unlabelled for one in findings)
     notes = (
         *index_notes,
         *_note_unlabelled(n_unlabelled, table.name),
         *settled.notes,
-        *describe_columns(table.name, header, used),
     )
     return RawTable(
         labelled,
         notes=notes,
-        used_tables=(UsedTable(table.name, columns.describe(header), tuple(name for name in header if name not in used)),),
+        used_tables=(UsedTable(table.name, columns.describe(header), unused),),
         n_uncertain=settled.n_uncertain,
         n_missing=settled.n_missing,
     )

@@ -19,6 +19,7 @@ from automl_cxr.data.decode import describe_read_failure
 from automl_cxr.data.layout_rows import PART_OF_NAME, RawTable
 from automl_cxr.data.readers.archives import ARCHIVE_SUFFIX, read_label_array, unpack_archive
 from automl_cxr.data.readers.array_labels import Lines, label_rows, lists_images, split_header
+from automl_cxr.data.readers.medmnist import name_classes
 from automl_cxr.errors import DataError, UnreadableImageError
 
 # Words in file names that do not identify a part of the data.
@@ -142,7 +143,8 @@ def _find_in_archive(archive: Path, label_column: str | None) -> _Found:
     except OSError as error:
         return _Found({}, {}, {}, {archive.name: describe_read_failure(error)}, label_column)
     arrays = {path: len(open_images(path)) for path in sorted(folder.glob(f"*{ARRAY_SUFFIX}"))}
-    return _Found(arrays, {folder / name: lines for name, lines in labels.items()}, {}, {}, label_column, folder)
+    tables = {folder / name: lines for name, lines in name_classes(archive.stem, labels).items()}
+    return _Found(arrays, tables, {}, {}, label_column, folder)
 
 
 def _matching_pairs(found: _Found) -> list[_Pair]:

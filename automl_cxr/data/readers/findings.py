@@ -7,6 +7,7 @@ all images without it, or by the choice of classes, which uses the images with e
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ _STATES = {
     **dict.fromkeys(("-1", "-1.0"), _UNCERTAIN),
     **dict.fromkeys(("", "nan", "na", "n/a", "none", "null"), _MISSING),
 }
+_NUMBER = re.compile(r"[\d.]+")
+_NUMBERS = re.compile(r"-?[\d.]+(?:[\s,;]+-?[\d.]+)+")
+_MIN_NUMBERS = 4  # of a box, or of the run lengths of a mask
 NORMAL_FINDINGS = frozenset({"nofinding", "nofindings", "normal", "healthy"})
 _SHOWN = 8  # findings in a message
 _MAX_BITS = 62  # of a signed integer of 64 bits
@@ -130,17 +134,52 @@ def _bit_masks(codes: Sequence[np.ndarray], state: int) -> list[int]:
 
 
 def from_texts(texts: Sequence[str]) -> list[Findings]:
-    """Convert labels to findings: names with | between them, lists as Python writes them, or one name."""
-    has_lists = any("|" in text or _is_list(text) for text in set(texts))
-    known = {text: _parse(text, has_lists=has_lists) for text in set(texts)}
+    """Convert labels to findings: names with a separator between them, lists as Python writes them, or one name."""
+    different = set(texts)
+    separator = _find_separator(different)
+    has_lists = any(map(_is_list, different))
+    known = {text: _parse(text, separator, has_lists=has_lists) for text in different}
     return [known[text] for text in texts]
 
 
-def _parse(text: str, *, has_lists: bool) -> Findings:
+def are_regions(texts: Iterable[str]) -> bool:
+    """Return whether the texts of a column are regions, such as boxes or run lengths of a mask: numbers, or empty, or -1."""
+    stripped = {text.strip() for text in texts}
+    regions = {text for text in stripped if _NUMBERS.fullmatch(text)}
+    others = {_STATES.get(text.casefold()) for text in stripped - regions}
+    return others <= {_UNCERTAIN, _MISSING} and any(len(_NUMBER.findall(text)) >= _MIN_NUMBERS for text in regions)
+
+
+def from_regions(texts: Sequence[str], name: str) -> list[Findings]:
+    """Convert a column of regions to the finding ``name``, where an image has a region, and ``no NAME``."""
+    present, absent = Findings(frozenset({name})), Findings(frozenset({f"no {name}"}))
+    return [present if _NUMBERS.fullmatch(text.strip()) else absent for text in texts]
+
+
+def _find_separator(texts: Iterable[str]) -> str:
+    """Return the character that separates several findings in a label; "" if each label is one name.
+
+    A vertical bar always separates findings. A semicolon does if a part of a label occurs in another label, and other
+    characters do if all parts of a label are labels of their own: "Pneumonia, viral" and "Nodule/Mass" are names.
+    """
+    labels = {text.strip() for text in texts if text.strip() and not _is_list(text)}
+    if any("|" in label for label in labels):
+        return "|"
+    for separator in ";,+&/":
+        split = {label: [part.strip() for part in label.split(separator)] for label in labels if separator in label}
+        counts = Counter(part for label in labels for part in set(split.get(label, [label])) if part)
+        if any(all(part in labels for part in parts) for parts in split.values()):
+            return separator
+        if separator == ";" and any(counts[part] > 1 for parts in split.values() for part in parts):
+            return separator
+    return ""
+
+
+def _parse(text: str, separator: str, *, has_lists: bool) -> Findings:
     stripped = text.strip()
-    if not has_lists:
+    if not (separator or has_lists):
         return Findings(frozenset({stripped})) if stripped else UNLABELLED
-    names = _items(stripped) if _is_list(stripped) else stripped.split("|")
+    names = _items(stripped) if _is_list(stripped) else stripped.split(separator) if separator else [stripped]
     present = frozenset(name.strip() for name in names if name.strip() and not is_placeholder(name))
     return Findings(present) if present else UNLABELLED
 
@@ -291,8 +330,7 @@ def _settle_single(entries: Sequence[Findings], options: DataOptions, table: str
     counts = Counter(texts)
     doubtful = {text for text in counts if text and is_placeholder(text)}
     others = {text for text in counts if text and text not in doubtful}
-    if options.classes is not None:
-        doubtful -= set(options.classes)
+    doubtful -= {*(options.classes or ()), *(options.class_map or ())}
     if len(others) < 2 or not doubtful:
         return SettledLabels(texts, 0, counts[""])
     negative = {text for text in doubtful if _STATES.get(text.casefold()) == _UNCERTAIN}

@@ -19,7 +19,7 @@ def recognises_folders(root: Path, _options: DataOptions) -> bool:
     return bool(image_folders(root))
 
 
-def read_folders(root: Path, _options: DataOptions | None = None) -> RawTable:
+def read_folders(root: Path, options: DataOptions) -> RawTable:
     """Read the images below a root; the first folder in a path is the class.
 
     Raises:
@@ -32,7 +32,7 @@ def read_folders(root: Path, _options: DataOptions | None = None) -> RawTable:
             ignored[path] = reason or "not in a class folder"
         else:
             rows.append(ImageRow(path, label))
-    return join_metadata(root, RawTable(tuple(rows), ignored))
+    return join_metadata(root, RawTable(tuple(rows), ignored), options)
 
 
 def recognises_split_folders(root: Path, _options: DataOptions) -> bool:
@@ -41,7 +41,7 @@ def recognises_split_folders(root: Path, _options: DataOptions) -> bool:
     return any(image_folders(folder) for folder in trains)
 
 
-def read_split_folders(root: Path, _options: DataOptions | None = None) -> RawTable:
+def read_split_folders(root: Path, options: DataOptions) -> RawTable:
     """Read the images below a root; the first folder in a path is the part and the second is the class.
 
     Raises:
@@ -58,7 +58,7 @@ def read_split_folders(root: Path, _options: DataOptions | None = None) -> RawTa
             ignored[path] = "not in a class folder"
         else:
             rows.append(ImageRow(path, path.split("/")[1], split=part))
-    return keep_folder_split(join_metadata(root, RawTable(tuple(rows), ignored)), rows)
+    return keep_folder_split(join_metadata(root, RawTable(tuple(rows), ignored), options), rows)
 
 
 def recognises_class_splits(root: Path, _options: DataOptions) -> bool:
@@ -68,7 +68,7 @@ def recognises_class_splits(root: Path, _options: DataOptions) -> bool:
     return len(folders) > 1 and all(None not in parts and "train" in parts for parts in inside)
 
 
-def read_class_splits(root: Path, _options: DataOptions | None = None) -> RawTable:
+def read_class_splits(root: Path, options: DataOptions) -> RawTable:
     """Read the images below a root; the first folder in a path is the class and the second is the part.
 
     Raises:
@@ -81,7 +81,7 @@ def read_class_splits(root: Path, _options: DataOptions | None = None) -> RawTab
             ignored[path] = reason or "outside of the folders train, valid and test of a class folder"
         else:
             rows.append(ImageRow(path, label, split=PART_OF_NAME[part.casefold()]))
-    return keep_folder_split(join_metadata(root, RawTable(tuple(rows), ignored)), rows)
+    return keep_folder_split(join_metadata(root, RawTable(tuple(rows), ignored), options), rows)
 
 
 def keep_folder_split(joined: RawTable, rows: Iterable[ImageRow]) -> RawTable:

@@ -6,6 +6,7 @@ several rows share, is never guessed.
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -38,14 +39,14 @@ class ImageIndex:
         reason_of = dict(walk_images(folder))
         by_name, by_stem = defaultdict(list), defaultdict(list)
         for path in reason_of:
-            name = path.rpartition("/")[2].casefold()
+            name = _fold(path.rpartition("/")[2])
             by_name[name].append(path)
             by_stem[stem_of(name)].append(path)
         return cls(folder, reason_of, by_name, by_stem)
 
     def matches(self, listed: str) -> bool:
         """Return whether the end of a listed path, or its stem, is the name of a file."""
-        name = _normalise(listed).rpartition("/")[2].casefold()
+        name = _fold(_normalise(listed).rpartition("/")[2])
         return bool(name) and (name in self._by_name or stem_of(name) in self._by_stem)
 
 
@@ -57,11 +58,13 @@ class LocatedImages:
         path_of: Listed path to the path of its file: relative to the folder, or absolute for a file outside of it.
         unusable: The same for files that cannot be used, with the reasons; ``missing`` are not included.
         missing: Listed paths without a file.
+        copies: Further files that fit a listed path, to the path of the file that is used.
     """
 
     path_of: Mapping[str, str]
     unusable: Mapping[str, str]
     missing: tuple[str, ...]
+    copies: Mapping[str, str]
 
 
 def stem_of(name: str) -> str:
@@ -70,7 +73,9 @@ def stem_of(name: str) -> str:
     return stem if dot and suffix.casefold() in _SUFFIXES else name
 
 
-def locate(index: ImageIndex, listed: Iterable[str], *, table: str, beside: Path | None = None) -> LocatedImages:
+def locate(
+    index: ImageIndex, listed: Iterable[str], *, table: str, beside: Path | None = None, unique_names: bool = False
+) -> LocatedImages:
     """Find the file of each listed path.
 
     Args:
@@ -78,9 +83,10 @@ def locate(index: ImageIndex, listed: Iterable[str], *, table: str, beside: Path
         listed: Paths as a table contains them.
         table: Name of the table, for messages.
         beside: Folder of the table, which paths may be relative to.
+        unique_names: Whether the names are unique in the data set, so that files of the same name are copies.
 
     Raises:
-        DataError: Several files fit a listed path equally well.
+        DataError: Several files fit a listed path equally well, and names are not unique.
     """
     beside = None if beside == index.folder else beside
     path_of: dict[str, str] = {}
@@ -91,15 +97,16 @@ def locate(index: ImageIndex, listed: Iterable[str], *, table: str, beside: Path
             open_paths.append(text)
         else:
             path_of[text] = found
+    copies: dict[str, str] = {}
     if index.reason_of:
-        path_of |= _match_ends(index, open_paths, set(path_of.values()), table)
+        path_of |= _match_ends(index, open_paths, set(path_of.values()), table, copies if unique_names else None)
     missing = [text for text in open_paths if text not in path_of]
     unusable = {path: index.reason_of[path] for path in path_of.values() if index.reason_of.get(path)}
     if len(missing) <= MAX_EXPLAINED:
         for text in missing:
             reason = explain_unusable(index.folder / text) if text else "missing"
             unusable[relative_path(index.folder, text)] = reason or "not an image"
-    return LocatedImages(path_of, unusable, tuple(missing))
+    return LocatedImages(path_of, unusable, tuple(missing), copies)
 
 
 def _direct(index: ImageIndex, text: str, beside: Path | None) -> str | None:
@@ -124,11 +131,21 @@ def _normalise(text: str) -> str:
     return text.strip().replace("\\", "/").removeprefix("./")
 
 
-def _match_ends(index: ImageIndex, listed: list[str], taken: set[str], table: str) -> dict[str, str]:
-    """Match the ends of listed paths with the ends of the paths of files that no other row names."""
+def _fold(name: str) -> str:
+    """Return a name for comparison regardless of case, and of the encoding of accents, which macOS changes."""
+    return name.casefold() if name.isascii() else unicodedata.normalize("NFC", name.casefold())
+
+
+def _match_ends(
+    index: ImageIndex, listed: list[str], taken: set[str], table: str, copies: dict[str, str] | None
+) -> dict[str, str]:
+    """Match the ends of listed paths with the ends of the paths of files that no other row names.
+
+    Of several files the first is used, and the others are added to ``copies``, if it is not None.
+    """
     matched: dict[str, tuple[str, str]] = {}  # the file and the common end
     for text in listed:
-        parts = _normalise(text).casefold().split("/")
+        parts = _fold(_normalise(text)).split("/")
         candidates = index._by_name.get(parts[-1], ())
         if candidates:
             lengths = [_common_length(parts, path) for path in candidates]
@@ -141,7 +158,9 @@ def _match_ends(index: ImageIndex, listed: list[str], taken: set[str], table: st
         else:
             continue
         ends = [path for path in ends if path not in taken]
-        if len(ends) > 1:
+        if len(ends) > 1 and copies is not None:
+            copies |= dict.fromkeys(ends[1:], ends[0])
+        elif len(ends) > 1:
             raise DataError(
                 f"Each row of a table must name one file; '{text.strip()}' in '{table}' fits {len(ends)} files, such as "
                 f"'{ends[0]}' and '{ends[1]}'. Name the folder of the images with --images, or write paths into the table."
@@ -156,7 +175,7 @@ def _match_ends(index: ImageIndex, listed: list[str], taken: set[str], table: st
 def _common_length(parts: list[str], path: str) -> int:
     """Return the number of equal parts at the ends of two paths."""
     length = 0
-    for one, other in zip(reversed(parts), reversed(path.casefold().split("/")), strict=False):
+    for one, other in zip(reversed(parts), reversed(_fold(path).split("/")), strict=False):
         if one != other:
             break
         length += 1

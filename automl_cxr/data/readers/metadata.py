@@ -6,15 +6,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.files import explain_unusable, relative_path
-from automl_cxr.data.layout_rows import ImageRow, RawTable, parse_part
+from automl_cxr.data.layout_rows import ImageRow, RawTable, parse_parts
 from automl_cxr.data.table_columns import COLUMN_NAMES, read_table
 from automl_cxr.errors import DataError
 
 METADATA_NAME = "metadata.csv"
 
 
-def join_metadata(root: Path, found: RawTable) -> RawTable:
+def join_metadata(root: Path, found: RawTable, options: DataOptions) -> RawTable:
     """Add patient, split and view from metadata.csv in the root to the images, matched by relative path.
 
     Raises:
@@ -29,7 +30,8 @@ def join_metadata(root: Path, found: RawTable) -> RawTable:
         names = "|".join(COLUMN_NAMES["image"][:3])
         return replace(found, notes=(*found.notes, f"{METADATA_NAME} has no column {names} and is not used."))
     listed = _by_image(root, records)
-    rows = tuple(_with_metadata(row, listed.get(row.image, {})) for row in found.rows)
+    part_of = parse_parts((record.get("split", "") for record in listed.values()), METADATA_NAME, resplit=options.resplit)
+    rows = tuple(_with_metadata(row, listed.get(row.image, {}), part_of) for row in found.rows)
     known = {row.image for row in rows} | set(found.ignored)
     missing = {image: _explain_listed(root, image) for image in listed if image not in known}
     return RawTable(rows, {**missing, **found.ignored}, (*found.notes, *_metadata_notes(rows, listed)))
@@ -54,11 +56,11 @@ def _by_image(root: Path, records: Iterable[Mapping[str, str]]) -> dict[str, Map
     return listed
 
 
-def _with_metadata(row: ImageRow, record: Mapping[str, str]) -> ImageRow:
+def _with_metadata(row: ImageRow, record: Mapping[str, str], part_of: Mapping[str, str]) -> ImageRow:
     return replace(
         row,
         patient_id=record.get("patient_id", ""),
-        split=parse_part(record.get("split", ""), METADATA_NAME),
+        split=part_of.get(record.get("split", ""), ""),
         view=record.get("view", ""),
     )
 

@@ -10,35 +10,14 @@ from pathlib import Path
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.files import visible_folders
 from automl_cxr.data.layout_rows import ImageRow, RawTable
+from automl_cxr.data.path_patterns import compile_pattern, text_in_path
 from automl_cxr.data.readers.folders import walk_root
 from automl_cxr.data.readers.metadata import join_metadata
 from automl_cxr.errors import DataError, UsageError
 
-_TUBERCULOSIS_FOLDER = "cxr_png"
+_TUBERCULOSIS_FOLDERS = ("cxr_png", "images")  # of the first and of the present distribution
 _TUBERCULOSIS_NAME = re.compile(r"(?:MCUCXR|CHNCXR)_\d+_([01])\.png", re.IGNORECASE)
 _TUBERCULOSIS_LABELS = {"0": "normal", "1": "tuberculosis"}
-
-
-def compile_pattern(pattern: str, option: str) -> re.Pattern[str]:
-    """Compile the regular expression of an option.
-
-    Raises:
-        UsageError: It is not a regular expression.
-    """
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise UsageError(
-            f"{option} must be a regular expression; received {pattern!r} ({error}). Correct or quote it."
-        ) from error
-
-
-def first_group(text: str, pattern: re.Pattern[str], group: str) -> str:
-    """Return the group of this name of the first match, else group 1, else the whole match; empty without a match."""
-    match = pattern.search(text)
-    if match is None:
-        return ""
-    return (match[group if group in pattern.groupindex else 1 if pattern.groups else 0] or "").strip()
 
 
 def recognises(_root: Path, options: DataOptions) -> bool:
@@ -59,7 +38,7 @@ def read(root: Path, options: DataOptions) -> RawTable:
     rows, ignored = [], {}
     example = ""
     for path, reason in walk_root(root):
-        label = "" if reason else first_group(path, pattern, "label")
+        label = "" if reason else text_in_path(path, pattern, "label")
         if label:
             rows.append(ImageRow(path, label))
         else:
@@ -67,15 +46,15 @@ def read(root: Path, options: DataOptions) -> RawTable:
             example = example or (path if not reason else "")
     if not rows:
         raise UsageError(
-            f"--label-regex must match paths of images; received {options.label_regex!r}, which matches none below '{root}', "
-            f"such as '{example}'. Correct it."
+            f"--label-regex must match paths of images; received '{options.label_regex}', which gives no label below '{root}', "
+            f"for example for '{example}'. Correct it."
         )
-    return join_metadata(root, RawTable(tuple(rows), ignored))
+    return join_metadata(root, RawTable(tuple(rows), ignored), options)
 
 
 def recognises_tuberculosis(root: Path, _options: DataOptions) -> bool:
     """Return whether a folder contains the radiographs of the Montgomery or the Shenzhen set."""
-    return any(_has_names(folder) for folder in visible_folders(root) if folder.name.casefold() == _TUBERCULOSIS_FOLDER)
+    return any(_has_names(folder) for folder in visible_folders(root) if folder.name.casefold() in _TUBERCULOSIS_FOLDERS)
 
 
 def _has_names(folder: Path) -> bool:
@@ -96,7 +75,7 @@ def read_tuberculosis(root: Path, _options: DataOptions) -> RawTable:
     for path, reason in walk_root(root):
         folder, _, name = path.rpartition("/")
         match = _TUBERCULOSIS_NAME.fullmatch(name)
-        if folder.casefold() != _TUBERCULOSIS_FOLDER or match is None:
+        if folder.casefold() not in _TUBERCULOSIS_FOLDERS or match is None:
             others[folder] = others.get(folder, 0) + 1
         elif reason:
             ignored[path] = reason
@@ -112,5 +91,5 @@ def read_tuberculosis(root: Path, _options: DataOptions) -> RawTable:
 
 def _notes(others: Mapping[str, int]) -> tuple[str, ...]:
     listed = ", ".join(f"{folder or 'the data folder'} ({count})" for folder, count in others.items())
-    found = (f"Images outside of the folder CXR_png are not used: {listed}.",) if others else ()
+    found = (f"Images outside of the folder CXR_png or images are not used: {listed}.",) if others else ()
     return ("Labels from the names of the files: 0 is normal, 1 is tuberculosis.", *found)

@@ -53,6 +53,12 @@ class TableFormat:
         unlabelled: Labels that do not state a finding.
         id_pattern: Regular expression for the name of the image in the column of images; empty for the whole text.
         joined_views: Whether all columns with an accepted name of the view are used.
+        part_lists: Names of text files beside the table that list the images of a part, with the part; later ones take
+            precedence.
+        image_folders: How the names of the folders of images begin, of which a data folder must have one; other folders may be
+            classes, into which a user has sorted the images. Empty if this is not checked.
+        empty_last_name: As in ``csv_io.read_text_table``.
+        unique_names: Whether names are unique in the data set, so that of several files with a name the first is used.
     """
 
     name: str
@@ -69,6 +75,10 @@ class TableFormat:
     unlabelled: frozenset[str] = frozenset()
     id_pattern: str = ""
     joined_views: bool = False
+    part_lists: Mapping[str, str] = field(default_factory=dict)
+    image_folders: tuple[str, ...] = ()
+    empty_last_name: bool = False
+    unique_names: bool = False
 
     @property
     def names(self) -> Columns:
@@ -156,5 +166,17 @@ PUBLIC_SETS = (
         findings=("Negative for Pneumonia", "Typical Appearance", "Indeterminate Appearance", "Atypical Appearance"),
         joins=(Join("train_study_level.csv", ("StudyInstanceUID",), other_key="id", suffix="_study"),),
         id_pattern="^(.+)_image$",
+    ),
+    TableFormat(
+        name="nih",
+        description="NIH ChestX-ray14: Data_Entry*.csv or sample_labels.csv beside folders of images, optionally with "
+        "train_val_list.txt and test_list.txt",
+        tables=(("Data_Entry*.csv|sample_labels.csv", ""),),
+        header=("Image Index", "Finding Labels"),
+        columns={"image": ("Image Index",), "label": ("Finding Labels",)},
+        part_lists={"train_val_list.txt": "train", "test_list.txt": "test"},
+        image_folders=("images", "sample"),
+        empty_last_name=True,  # OriginalImage[Width,Height] is split at its comma, and the header ends in a comma
+        unique_names=True,
     ),
 )

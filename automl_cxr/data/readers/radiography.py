@@ -32,7 +32,7 @@ def _is_mask_folder(folder: str) -> bool:
     return _MASK in folder.casefold()
 
 
-def read(root: Path, _options: DataOptions | None = None) -> RawTable:
+def read(root: Path, options: DataOptions) -> RawTable:
     """Read the images of each class folder, without the masks, which show only the outline of the lungs.
 
     Raises:
@@ -56,5 +56,5 @@ def read(root: Path, _options: DataOptions | None = None) -> RawTable:
         else:
             rows.append(ImageRow(path, label, split=part))
     notes = (f"{n_masks} files in mask folders are not radiographs and are not used.",) if n_masks else ()
-    joined = join_metadata(root, RawTable(tuple(rows), ignored, notes))
+    joined = join_metadata(root, RawTable(tuple(rows), ignored, notes), options)
     return keep_folder_split(joined, rows) if has_parts else joined

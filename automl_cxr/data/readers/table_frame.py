@@ -10,7 +10,7 @@ from automl_cxr.csv_io import read_text_table
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.files import IMAGE_SUFFIXES
 from automl_cxr.data.layout_rows import PART_OF_NAME
-from automl_cxr.data.readers.findings import finding_columns
+from automl_cxr.data.readers.findings import are_regions, finding_columns
 from automl_cxr.data.table_columns import (
     COLUMN_NAMES,
     Columns,
@@ -29,7 +29,7 @@ _MAX_LABELS, _MAX_LABEL_LENGTH = 50, 60  # of a column that is used without a kn
 READER_NAMES = ("rad_id", "reader", "reader_id", "radiologist", "radiologist_id", "annotator", "rater")
 BOX_NAMES = frozenset({"x", "y", "xmin", "ymin", "width", "height", "boxes", "xmax", "ymax", "w", "h"})
 _NO_FINDING_NAMES = frozenset({"sex", "gender", "male", "female", "pediatric", "smoker", "age", "survival"})
-_ROLE_OPTIONS = {
+ROLE_OPTIONS = {
     "image": "path_column",
     "label": "label_column",
     "patient_id": "patient_column",
@@ -64,6 +64,11 @@ class Frame:
         """Return the position of a column by its name, regardless of case and separators."""
         keys = [match_key(other) for other in self.header]
         return keys.index(match_key(name)) if match_key(name) in keys else None
+
+    def in_order_of(self, names: Sequence[str]) -> list[int]:
+        """Return the positions of all columns, first those with accepted names in the order of the names."""
+        first = [place for name in names if (place := self.position(name)) is not None]
+        return list(dict.fromkeys([*first, *range(len(self.header))]))
 
 
 def is_table(path: Path) -> bool:
@@ -150,11 +155,13 @@ class Roles:
             of a role the first that is not empty is used.
         findings: Positions of the columns that state one finding each, if there is no label column.
         is_box_table: Whether a row describes a region of an image, so that an image may have several rows.
+        has_regions: Whether the label column contains regions and not names.
     """
 
     positions: Mapping[str, tuple[int, ...]]
     findings: tuple[int, ...] = ()
     is_box_table: bool = False
+    has_regions: bool = False
 
     def texts(self, frame: Frame, role: str) -> list[str] | None:
         """Return the texts of a role without outer spaces, except for images; None if no column has this role."""
@@ -175,6 +182,8 @@ class Roles:
             role: ", ".join(frame.header[position].strip() for position in positions)
             for role, positions in self.positions.items()
         }
+        if self.has_regions:
+            used["label"] += ", an image with a region has the finding"
         if self.findings:
             used["label"] = f"{len(self.findings)} columns: {list_names([frame.header[place] for place in self.findings])}"
         return used
@@ -208,7 +217,7 @@ def find_roles(
         DataError: No column names the images or contains the labels, or it is unclear which one.
         UnknownNameError: A chosen column does not exist.
     """
-    chosen = {role: _chosen(frame, role, getattr(options, option)) for role, option in _ROLE_OPTIONS.items()}
+    chosen = {role: _chosen(frame, role, getattr(options, option)) for role, option in ROLE_OPTIONS.items()}
     positions: dict[str, tuple[int, ...]] = {role: (position,) for role, position in chosen.items() if position is not None}
     if "image" not in positions:
         positions["image"] = (_image_column(frame, matches, names),)
@@ -230,10 +239,11 @@ def find_roles(
         if label is not None:
             positions["label"] = (label,)
         elif not finding_columns:
-            finding_columns = _finding_columns(frame, taken, is_box_table=is_box_table)
+            finding_columns = _finding_columns(frame, taken, chosen, is_box_table=is_box_table)
     used = {str(number): frame.header[place] for number, place in enumerate(_all(positions.values()))}
     check_unique(frame.header, used, frame.path)
-    return Roles(positions, finding_columns, is_box_table)
+    has_regions = "label" in positions and are_regions(frame.columns[positions["label"][0]])
+    return Roles(positions, finding_columns, is_box_table or has_regions, has_regions)
 
 
 def _all(places: object) -> Iterator[int]:
@@ -248,7 +258,7 @@ def _chosen(frame: Frame, role: str, name: str | None) -> int | None:
     if fold_name(name) in folded:
         return folded.index(fold_name(name))
     raise UnknownNameError(
-        f"{_ROLE_OPTIONS[role].replace('_', ' ')}", name, [one.strip() for one in frame.header if one.strip()]
+        f"{ROLE_OPTIONS[role].replace('_', ' ')}", name, [one.strip() for one in frame.header if one.strip()]
     )
 
 
@@ -265,7 +275,7 @@ def _image_column(frame: Frame, matches: Callable[[str], bool], names: Columns) 
         return max(matching or accepted, key=lambda place: (shares[place], -accepted.index(place)))
     others = [place for place, share in shares.items() if share > MATCHING_SHARE]
     if not others and not frame.has_header:
-        others = [place for place, column in enumerate(frame.columns) if column[0].strip().casefold().endswith(IMAGE_SUFFIXES)]
+        others = [place for place, column in enumerate(frame.columns) if names_image_files(column)]
     if len(others) == 1:
         return others[0]
     found = f"; {list_names([frame.header[place] for place in others])} name files" if others else ""
@@ -280,6 +290,11 @@ def share_of_files(column: Sequence[str], matches: Callable[[str], bool]) -> flo
     step = max(1, len(column) // _SAMPLE)
     sample = [text for text in column[::step] if text.strip()]
     return sum(map(matches, sample)) / len(sample) if sample else 0.0
+
+
+def names_image_files(column: Sequence[str]) -> bool:
+    """Return whether the first text of a column ends like the name of an image file."""
+    return column[0].strip().casefold().endswith(IMAGE_SUFFIXES)
 
 
 def _split_column(frame: Frame, names: Columns) -> int | None:
@@ -309,9 +324,11 @@ def _label_column(frame: Frame, names: Columns, taken: set[int]) -> int | None:
             f"{list_names([frame.header[place] for place in found])}. Name one with --label-column."
         )
     others = [place for place, name in enumerate(frame.header) if place not in taken and name.strip()]
-    if len(others) == 1 and _repeats(frame.columns[others[0]]):
-        return others[0]  # the only column without another use
-    return None
+    known = {match_key(name) for role in ("patient_id", "split", "view") for name in names[role]}
+    if len(others) != 1 or match_key(frame.header[others[0]]) in known:
+        return None
+    column = frame.columns[others[0]]  # the only one without another use
+    return others[0] if _repeats(column) or are_regions(column) else None
 
 
 def _repeats(column: Sequence[str]) -> bool:
@@ -320,7 +337,7 @@ def _repeats(column: Sequence[str]) -> bool:
     return 1 < len(texts) <= min(_MAX_LABELS, len(column) / 2) and max(map(len, texts)) <= _MAX_LABEL_LENGTH
 
 
-def _finding_columns(frame: Frame, taken: set[int], *, is_box_table: bool) -> tuple[int, ...]:
+def _finding_columns(frame: Frame, taken: set[int], chosen: Mapping[str, int | None], *, is_box_table: bool) -> tuple[int, ...]:
     """Return the positions of the columns of findings.
 
     Raises:
@@ -335,9 +352,11 @@ def _finding_columns(frame: Frame, taken: set[int], *, is_box_table: bool) -> tu
     binary = finding_columns({place: frame.columns[place] for place in possible})
     if binary:
         return binary
+    uses = [f"'{frame.header[place].strip()}' ({role})" for role, place in chosen.items() if place is not None]
+    used = f", of which {', '.join(uses)} {'is' if len(uses) == 1 else 'are'} chosen for another use" if uses else ""
     raise DataError(
         f"The table '{frame.path}' must have a column {'|'.join(COLUMN_NAMES['label'][:3])}, or a column of 0 and 1 for each "
-        f"finding; received {_describe_header(frame)}. Name the labels with --label-column."
+        f"finding; received {_describe_header(frame)}{used}. Name the labels with --label-column."
     )
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from automl_cxr.data.data_options import DataOptions
+from automl_cxr.data.files import archives_in, list_archives
 from automl_cxr.data.layout_rows import ImageRow, UsedTable
 from automl_cxr.data.readers.findings import Findings, majority, settle_labels, union
 from automl_cxr.data.readers.image_index import MAX_EXPLAINED, ImageIndex, LocatedImages, locate
+from automl_cxr.data.readers.table_proposals import propose_table
 from automl_cxr.errors import DataError
 
 
@@ -28,6 +30,7 @@ class ListedRows:
         readers: Reader of each row, or None.
         is_box_table: Whether an image may have several rows with different findings.
         used: The use of the columns.
+        n_left_out: Number of files of rows that are not used because of their kind.
         finding_columns: Names of the columns of findings.
         notes: Sentences for the user.
     """
@@ -42,6 +45,7 @@ class ListedRows:
     readers: Sequence[str] | None
     is_box_table: bool
     used: UsedTable
+    n_left_out: int
     finding_columns: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -137,8 +141,16 @@ class MergedRows:
     n_listed: int
 
 
-def merge_rows(listed: Sequence[ListedRows], index: ImageIndex, options: DataOptions) -> MergedRows:
+def merge_rows(
+    listed: Sequence[ListedRows], index: ImageIndex, options: DataOptions, *, unique_names: bool = False
+) -> MergedRows:
     """Find the images of the rows, combine the rows of each image, and choose its label.
+
+    Args:
+        listed: The rows of each table.
+        index: The files.
+        options: How the data are read.
+        unique_names: As in ``locate``.
 
     Raises:
         DataError: No listed image can be used, or images have several findings and none is chosen.
@@ -150,9 +162,10 @@ def merge_rows(listed: Sequence[ListedRows], index: ImageIndex, options: DataOpt
     missing: list[str] = []
     n_images = n_unlabelled = n_repeated = 0
     for one in listed:
-        found = locate(index, filter(str.strip, one.images), table=one.name, beside=one.folder)
+        found = locate(index, filter(str.strip, one.images), table=one.name, beside=one.folder, unique_names=unique_names)
         combined = _combine(one, found)
         ignored |= {path: f"listed in {one.name} but {reason}" for path, reason in found.unusable.items()}
+        ignored |= {path: f"another file of the same name is used, {used}" for path, used in found.copies.items()}
         ignored |= dict.fromkeys(combined.conflicts, f"listed more than once in {one.name}, with different entries")
         for path, entry in combined.entries.items():
             if entries.setdefault(path, entry) != entry:
@@ -186,10 +199,14 @@ def _none_found_message(
     example, reason = next(iter(ignored.items()), (missing[0] if missing else "", "missing"))
     reason = reason.partition(" but ")[2] or reason
     column = listed[0].used.columns.get("image", "")
+    other = propose_table(index.folder) if index.reason_of else ""
+    others = f" Another table lists the images: {other}." if other else ""
+    archives = archives_in(index.folder)
+    unpack = f"Unpack {list_archives(archives)}, name" if archives else "Name"
     return (
         f"The images that '{join_names(listed)}' lists in the column '{column}' must be below '{index.folder}'; none of "
-        f"{n_images} images can be used, for example '{example}' ({reason}). Name their folder with --images, or correct the "
-        "paths."
+        f"{n_images} images can be used, for example '{example}' ({reason}). {unpack} their folder with --images, or correct "
+        f"the paths.{others}"
     )
 
 

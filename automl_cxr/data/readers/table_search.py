@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import fnmatch
 import re
-import shlex
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from automl_cxr.csv_io import read_header
 from automl_cxr.data.data_options import DataOptions
-from automl_cxr.data.files import image_folders, visible_folders
+from automl_cxr.data.files import image_folders, names_images, visible_folders
 from automl_cxr.data.layout_rows import PART_OF_NAME
-from automl_cxr.data.readers.image_index import ImageIndex
 from automl_cxr.data.readers.metadata import METADATA_NAME
-from automl_cxr.data.readers.public_sets import GENERAL, TableFormat
+from automl_cxr.data.readers.public_sets import GENERAL, PUBLIC_SETS, TableFormat
 from automl_cxr.data.readers.table_frame import (
-    MATCHING_SHARE,
+    ROLE_OPTIONS,
     find_roles,
     is_header,
     is_table,
+    names_image_files,
     read_frame,
-    share_of_files,
 )
-from automl_cxr.data.table_columns import list_names, match_key
+from automl_cxr.data.table_columns import fold_name, list_names, match_key
 from automl_cxr.errors import DataError, UnknownNameError
 
-_NIH_HEADER = {"imageindex", "findinglabels"}
 _MAX_FOLDERS = 50  # direct subfolders that are searched for tables
 
 
@@ -35,9 +31,9 @@ def recognises(root: Path, options: DataOptions) -> bool:
     """Return whether a table is named, or a folder contains a table of images that are not in class folders."""
     if options.labels is not None or not root.is_dir():
         return options.labels is not None or is_table(root)
-    tables = label_tables(root)
-    if not tables:
-        return False
+    tables, has_choice = label_tables(root, options)
+    if not tables or has_choice:
+        return bool(tables)
     folders = _class_folders(root)
     if len(folders) < 2:
         return True
@@ -53,33 +49,55 @@ def _class_folders(root: Path) -> set[str]:
     return {folder.name for part in parts for folder in image_folders(part)} or {folder.name for folder in folders}
 
 
-def label_tables(root: Path) -> list[Path]:
-    """List the tables directly in a folder that have columns for image and label."""
-    return [path for path in tables_in(root) if _lists_images(path)]
+def label_tables(root: Path, options: DataOptions) -> tuple[list[Path], bool]:
+    """List the tables directly in a folder that have columns for image and label.
+
+    Returns:
+        The tables with the columns that the user chose, else all tables; and whether they have chosen columns.
+    """
+    tables = tables_in(root)
+    chosen = [path for path in tables if _lists_images(path, options)] if _chosen_columns(options) else []
+    return chosen or [path for path in tables if _lists_images(path, DataOptions())], bool(chosen)
+
+
+def _chosen_columns(options: DataOptions) -> set[str]:
+    names = (getattr(options, option) for option in ROLE_OPTIONS.values())
+    return {fold_name(name) for name in names if name is not None}
 
 
 def tables_in(folder: Path) -> list[Path]:
     """List the visible tables directly in a folder; none if it cannot be listed."""
     try:
-        return sorted(path for path in folder.iterdir() if is_table(path) and not path.name.startswith(".") and path.is_file())
+        return sorted(
+            path for path in folder.iterdir() if is_table(path) and not path.name.startswith((".", "~$")) and path.is_file()
+        )
     except OSError:
         return []
 
 
-def _lists_images(path: Path) -> bool:
+def _lists_images(path: Path, options: DataOptions) -> bool:
+    if path.suffix.casefold() == ".txt" and not names_images(path):
+        return False  # prose, such as a readme with the words images and labels
     try:
         header = read_header(path)
-        if {match_key(name) for name in header} >= _NIH_HEADER:
+        keys = {match_key(name) for name in header}
+        if any(public.image_folders and keys >= set(map(match_key, public.header)) for public in PUBLIC_SETS):
             return False  # its layout also checks that the images are not in class folders
+        chosen = _chosen_columns(options)
         if not is_header(header, GENERAL.names):
-            return len(header) > 1
-        found = {role for role in ("image", "label") if any(match_key(name) in _keys(role) for name in header)}
-        if "image" not in found or (path.name.casefold().removesuffix(".gz").endswith(".txt") and len(header) < 2):
+            return len(header) > 1 and not chosen
+        if not chosen <= set(map(fold_name, header)):
             return False
-        if "label" in found:
+        found = {role for role in ("image", "label") if any(match_key(name) in _keys(role) for name in header)}
+        found |= {role for role, option in ROLE_OPTIONS.items() if getattr(options, option) is not None}
+        if "image" not in found and not chosen:
+            return False
+        if {"image", "label"} <= found:
             return True
         frame = read_frame(path, GENERAL.names)
-        return bool(frame.n_rows) and bool(find_roles(frame, DataOptions(), lambda _: False).findings)
+        if not frame.n_rows or not ("image" in found or any(map(names_image_files, frame.columns))):
+            return False
+        return "label" in found or bool(find_roles(frame, options, lambda _: False).findings)
     except (DataError, UnknownNameError):
         return False  # it may belong to another program
 
@@ -100,16 +118,27 @@ def _labels_in(table: Path) -> set[str]:
 
 def recognises_public(root: Path, _options: DataOptions, public: TableFormat) -> bool:
     """Return whether a path is a table of a public data set, or a folder with its first table."""
+    if public.image_folders and root.is_dir():
+        names = (folder.name.casefold() for folder in visible_folders(root))
+        if not any(name.startswith(public.image_folders) for name in names):
+            return False
     return bool(find_public(root, public))
 
 
 def find_public(root: Path, public: TableFormat) -> list[tuple[Path, str]]:
-    """Return the tables of a public data set with their parts; none if the first one does not exist."""
+    """Return the tables of a public data set with their parts; none if the first one does not exist.
+
+    If several tables fit the same pattern, all of them are returned, except copies that differ in compression only.
+    """
     files = [root] if root.is_file() else _tables_near(root)
     found: list[tuple[Path, str]] = []
-    for pattern, part in public.tables:
-        matching = [path for path in matching_tables(files, pattern) if _has_header(path, public)]
-        found.extend((path, part) for path in matching[:1])
+    for patterns, part in public.tables:
+        for pattern in patterns.split("|"):
+            matching = [path for path in matching_tables(files, pattern) if _has_header(path, public)]
+            if matching:
+                by_name = {str(path).casefold().removesuffix(".gz"): path for path in reversed(matching)}
+                found.extend((path, part) for path in sorted(by_name.values()))
+                break
     required = {part for _, part in public.tables if part == "train"}
     return found if found and (root.is_file() or not required or found[0][1] == "train") else []
 
@@ -141,9 +170,9 @@ def _has_header(path: Path, public: TableFormat) -> bool:
     return all(key in keys for key in needed)
 
 
-def only_tables(root: Path) -> list[tuple[Path, str]]:
+def only_tables(root: Path, options: DataOptions) -> list[tuple[Path, str]]:
     """Return the only table of a folder, or one table for each part including train."""
-    tables = label_tables(root)
+    tables, _ = label_tables(root, options)
     parts = {path: _part_in_name(path) for path in tables}
     if len(tables) > 1 and "" not in parts.values() and len(set(parts.values())) == len(tables) and "train" in parts.values():
         return list(parts.items())
@@ -171,24 +200,3 @@ def _part_in_name(path: Path) -> str:
     words = re.findall(r"[a-z]+", path.name.casefold())
     parts = {PART_OF_NAME[word] for word in words if word in PART_OF_NAME}
     return parts.pop() if len(parts) == 1 else ""
-
-
-def propose_table(root: Path) -> str:
-    """Return the options that name the table near a folder that lists most of its images; empty if there is none."""
-    folder = root if root.is_dir() else root.parent
-    index = ImageIndex.walk(folder)
-    best, proposal = (0.0, 0), ""
-    for path in _tables_near(folder):
-        try:
-            frame = read_frame(path, GENERAL.names)
-        except DataError:
-            continue
-        for name, column in zip(frame.header, frame.columns, strict=True) if len(frame.header) > 1 else ():
-            found = (share_of_files(column, index.matches), frame.n_rows)
-            if found > max(best, (MATCHING_SHARE, 0)):
-                best, proposal = found, f"--labels {shlex.quote(str(path))} --path-column {shlex.quote(name.strip())}"
-                with suppress(DataError):
-                    find_roles(frame, DataOptions(path_column=name), index.matches)
-                    continue
-                proposal += f" --label-column NAME (its columns are {list_names(frame.header)})"
-    return proposal

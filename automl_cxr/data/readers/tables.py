@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from automl_cxr.data.data_options import DataOptions
-from automl_cxr.data.layout_rows import RawTable, UsedTable, parse_part
-from automl_cxr.data.readers.findings import UNLABELLED, Findings, from_columns, from_texts
+from automl_cxr.data.layout_rows import RawTable, UsedTable, parse_parts
+from automl_cxr.data.readers.dicom_join import join_headers
+from automl_cxr.data.readers.findings import UNLABELLED, Findings, from_columns, from_regions, from_texts
 from automl_cxr.data.readers.image_index import ImageIndex
 from automl_cxr.data.readers.public_sets import GENERAL, PUBLIC_SETS, TableFormat
 from automl_cxr.data.readers.table_frame import Frame, Roles, find_roles, join_frame, read_frame
@@ -32,14 +33,16 @@ def read(root: Path, options: DataOptions) -> RawTable:
     """
     table = Path(options.labels) if options.labels is not None else root if root.is_file() else None
     if table is not None and not table.is_file():
-        raise DataError(f"The table of labels must be a file; received '{table}'. Check --labels.")
+        raise DataError(
+            f"The table of labels must be a file; received '{options.labels}'. Name a CSV or .xlsx file with --labels."
+        )
     if table is not None:
         for public in PUBLIC_SETS:
             found = find_public(table, public)
             if found:
                 return _read_tables(root, found, options, public)
         return _read_tables(root, [(table, "")], options, GENERAL)
-    return _read_tables(root, only_tables(root), options, GENERAL)
+    return _read_tables(root, only_tables(root, options), options, GENERAL)
 
 
 def read_public(root: Path, options: DataOptions, public: TableFormat) -> RawTable:
@@ -59,13 +62,19 @@ def read_public(root: Path, options: DataOptions, public: TableFormat) -> RawTab
 
 
 def _read_tables(root: Path, tables: Sequence[tuple[Path, str]], options: DataOptions, public: TableFormat) -> RawTable:
+    if len({part for _, part in tables}) < len(tables):
+        raise DataError(
+            f"The layout '{public.name}' needs one table for each part; found {', '.join(path.name for path, _ in tables)} in "
+            f"'{root}'. Name the table to use with --labels."
+        )
     base = Path(options.images) if options.images is not None else root if root.is_dir() else root.parent
     if not base.is_dir():
-        raise DataError(f"The folder of the images must exist; received '{base}'. Check --images.")
+        raise DataError(f"The images must be in an existing folder; received '{base}'. Name a folder with --images.")
     index = ImageIndex.walk(base)
     listed = [_read_table(path, part, options, public, index) for path, part in tables]
-    merged = merge_rows(listed, index, options)
-    n_unlisted = sum(not reason for reason in index.reason_of.values()) - merged.n_listed
+    merged = merge_rows(listed, index, options, unique_names=public.unique_names)
+    n_listed = merged.n_listed + sum(one.n_left_out for one in listed)
+    n_unlisted = sum(not reason for reason in index.reason_of.values()) - n_listed
     unlisted = [f"{n_unlisted} images on disk are not listed in {join_names(listed)} and are not used."] if n_unlisted else []
     return RawTable(
         merged.rows,
@@ -79,7 +88,7 @@ def _read_tables(root: Path, tables: Sequence[tuple[Path, str]], options: DataOp
 
 
 def _read_table(path: Path, part: str, options: DataOptions, public: TableFormat, index: ImageIndex) -> ListedRows:
-    frame = read_frame(path, public.names)
+    frame = read_frame(path, public.names, empty_last_name=public.empty_last_name)
     if public.positions and not frame.has_header:
         frame = Frame(path, list(public.positions), frame.columns, has_header=True)
     if not frame.n_rows:
@@ -92,10 +101,13 @@ def _read_table(path: Path, part: str, options: DataOptions, public: TableFormat
     matches = (
         index.matches if id_of is None else lambda text: bool(id_of.search(text)) and index.matches(id_of.sub(r"\1", text))
     )
+    frame, options, join_notes = join_headers(frame, options, index, matches) if public is GENERAL else (frame, options, ())
     roles = find_roles(frame, options, matches, names=public.names, findings=public.findings, joined_views=public.joined_views)
+    all_images = roles.texts(frame, "image") or []
     frame, n_left_out = _keep(frame, public)
     n = frame.n_rows
     images = roles.texts(frame, "image") or []
+    n_left_out_files = sum(map(matches, set(all_images) - set(images))) if n_left_out else 0
     if id_of is not None:
         images = [id_of.sub(r"\1", text) for text in images]
     patients = roles.texts(frame, "patient_id")
@@ -103,11 +115,18 @@ def _read_table(path: Path, part: str, options: DataOptions, public: TableFormat
         pattern = re.compile(public.patient) if public.patient else None
         patients = [match[0] if pattern and (match := pattern.search(text)) else "" for text in images]
     splits = roles.texts(frame, "split")
-    texts = {text: parse_part(text, path.name) for text in set(splits or ())}
+    listed_parts = _read_part_lists(path.parent, public) if splits is None else {}
+    if listed_parts:
+        splits = [listed_parts.get(text.strip(), "") for text in images]
+    part_of = parse_parts(splits or (), path.name, resplit=options.resplit)
     notes = [f"{count} rows of {path.name} are not used: their {column} is not {kept}." for column, kept, count in n_left_out]
     if frame.encoding:
         notes.append(f"{path.name} is not UTF-8 and is read as {frame.encoding}.")
+    if listed_parts and not any(part_of.values()):
+        notes.append(f"None of the images is in {' or '.join(public.part_lists)}, so a split is made.")
     used = roles.used(frame)
+    if listed_parts:
+        used["split"] = f"from {' and '.join(public.part_lists)}"
     if public.patient and "patient_id" not in used:
         used["patient_id"] = f"from the path, {public.patient}"
     if part and splits is None:
@@ -118,22 +137,25 @@ def _read_table(path: Path, part: str, options: DataOptions, public: TableFormat
         images=images,
         findings=_findings_of(frame, roles, public),
         patients=patients,
-        splits=[texts[text] for text in splits] if splits is not None else [part] * n,
+        splits=[part_of[text] for text in splits] if splits is not None else [part] * n,
         views=roles.texts(frame, "view") or [""] * n,
         readers=roles.texts(frame, "reader"),
         is_box_table=roles.is_box_table,
         used=UsedTable(" + ".join([path.name, *joined]), used, tuple(roles.unused(frame))),
+        n_left_out=n_left_out_files,
         finding_columns=tuple(frame.header[place].strip() for place in roles.findings),
-        notes=(*notes, *_column_notes(path.name, frame, roles)),
+        notes=(*join_notes, *notes),
     )
 
 
-def _column_notes(table: str, frame: Frame, roles: Roles) -> Iterator[str]:
-    unused = roles.unused(frame)
-    if unused:
-        used = [frame.header[place].strip() for places in roles.positions.values() for place in places]
-        findings = [f"{len(roles.findings)} columns of findings"] if roles.findings else []
-        yield f"{table}: columns used: {', '.join([*used, *findings])}; not used: {list_names(unused)}."
+def _read_part_lists(folder: Path, public: TableFormat) -> dict[str, str]:
+    """Read the part of each image from the lists of parts that exist; an image on several lists is in the part of the last."""
+    part_of: dict[str, str] = {}
+    for name, part in public.part_lists.items():
+        path = folder / name
+        if path.is_file():
+            part_of |= dict.fromkeys(path.read_text(encoding="utf-8", errors="replace").split(), part)
+    return part_of
 
 
 def _join(frame: Frame, public: TableFormat) -> tuple[Frame, list[str]]:
@@ -167,6 +189,8 @@ def _findings_of(frame: Frame, roles: Roles, public: TableFormat) -> list[Findin
     if roles.findings:
         return from_columns({frame.header[place].strip(): frame.columns[place] for place in roles.findings})
     texts = roles.texts(frame, "label") or []
+    if roles.has_regions:
+        return from_regions(texts, frame.header[roles.positions["label"][0]].strip())
     if public.labels:
         texts = [public.labels.get(text, text) for text in texts]
     findings = from_texts(texts)

@@ -47,7 +47,7 @@ def test_an_array_with_labels_is_a_data_set_of_its_rows(write_array: WriteArray)
     assert dataset.classes == ("0", "1", "2")
     assert list(dataset.table["image"][[0, 12, 13_259]]) == [f"images.npy#{row:05d}" for row in (0, 12, 13_259)]
     assert dataset.table["label"][13_259] == "2"
-    assert len(dataset.notes) == 1  # the note that patients are unknown
+    assert len(dataset.notes) == 2  # patients are unknown, and classes are numbers
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_labels_are_found_in_all_formats(write_array: WriteArray, content: str) 
     assert labels_in_order(root) == IN_ORDER
     assert labels_in_order(root / "labels.csv") == IN_ORDER
     assert labels_in_order(root / "images.npy") == IN_ORDER
-    assert len(load_dataset(root).notes) == 1  # the note that patients are unknown
+    assert len(load_dataset(root).notes) == 2  # patients are unknown, and classes are numbers
 
 
 def test_rows_are_matched_by_an_index_that_counts_the_images(write_array: WriteArray) -> None:
@@ -144,7 +144,7 @@ def test_the_label_column_is_a_known_name_or_the_only_other_column_or_chosen(wri
         load_dataset(root)
     chosen = load_dataset(root, DataOptions(label_column="Reading"))
     assert list(chosen.table["label"]) == IN_ORDER
-    assert chosen.notes[0] == "labels.csv: columns used: index, reading; not used: age."
+    assert chosen.column_notes == ("labels.csv: columns used: index, reading; not used: age.",)
     with pytest.raises(UnknownNameError, match=r"Unknown label column 'readings'\. Did you mean 'reading'"):
         load_dataset(root, DataOptions(label_column="readings"))
     (root / "labels.csv").write_text(
@@ -270,7 +270,7 @@ def test_the_error_for_an_array_without_a_table_names_the_table(write_array: Wri
     root = write_array()
     with pytest.raises(DataError, match=r"needs a \.npy array of images beside a table .* images\.npy has 12 images"):
         load_dataset(root / "images.npy")
-    with pytest.raises(DataError, match="must follow a known layout"):
+    with pytest.raises(DataError, match=r"but 1 other file 'images\.npy' .* Add its labels"):
         load_dataset(root)
 
 
@@ -314,7 +314,8 @@ def test_an_archive_of_images_and_labels_is_read(tmp_path: Path, monkeypatch: py
     np.savez_compressed(tmp_path / "pneumoniamnist.npz", **images, **labels)
     for root in (tmp_path / "pneumoniamnist.npz", tmp_path):
         dataset = load_dataset(root)
-        assert (dataset.layout, dataset.classes) == ("arrays", ("0", "1"))
+        assert (dataset.layout, dataset.classes) == ("arrays", ("normal", "pneumonia"))
+        assert list(dataset.table["label"]) == ["normal", "pneumonia"] * 7
         assert dataset.table["split"].value_counts().to_dict() == {"train": 6, "valid": 4, "test": 4}
         assert decode_dataset(dataset.root, list(dataset.table["image"]), 16).unreadable == {}
     several = {f"{part}_labels": np.eye(14, dtype=int)[:n] + np.eye(14, k=1, dtype=int)[:n] for part, n in sizes.items()}
@@ -322,9 +323,28 @@ def test_an_archive_of_images_and_labels_is_read(tmp_path: Path, monkeypatch: py
     with pytest.raises(DataError, match="--finding 'class 1'"):
         load_dataset(tmp_path)
     assert load_dataset(tmp_path, DataOptions(finding="class 1")).table["label"].value_counts()["class 1"] == 6
+    (tmp_path / "pneumoniamnist.npz").rename(tmp_path / "chestmnist_64.npz")
+    chest = load_dataset(tmp_path, DataOptions(finding="cardiomegaly"))
+    assert chest.table["label"].value_counts()["cardiomegaly"] == 6
+    (tmp_path / "chestmnist_64.npz").unlink()
     (tmp_path / "pneumoniamnist.npz").write_bytes(b"text")
     with pytest.raises(DataError, match=r"pneumoniamnist\.npz is not an archive of numbers"):
         load_dataset(tmp_path / "pneumoniamnist.npz")
+
+
+def test_an_archive_of_an_unknown_name_has_the_classes_that_the_user_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOML_CXR_CACHE", str(tmp_path / "cache"))
+    archive = tmp_path / "data" / "train_val.npz"
+    archive.parent.mkdir()
+    np.savez(archive, train_images=np.zeros((6, 9, 9), np.uint8), train_labels=np.arange(6) % 2)
+    assert load_dataset(archive).classes == ("0", "1")
+    assert load_dataset(archive, DataOptions(class_map={"0": "normal", "1": "sick"})).classes == ("normal", "sick")
+    np.savez(
+        tmp_path / "data" / "pneumoniamnist.npz", train_images=np.zeros((6, 9, 9), np.uint8), train_labels=np.arange(6) % 3
+    )
+    assert load_dataset(tmp_path / "data" / "pneumoniamnist.npz").classes == ("0", "1", "2"), "these are not its classes"
 
 
 def test_columns_of_0_and_1_are_classes_or_findings(write_array: WriteArray) -> None:

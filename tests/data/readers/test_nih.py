@@ -1,6 +1,7 @@
 """NIH ChestX-ray14: original rows of a sample, and the original layout with folders and two lists."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,10 +70,10 @@ def test_folders_table_and_lists_are_one_data_set(download: Path) -> None:
     table = dataset.table.set_index("image")
     assert table.loc["images_003/images/00000005_001.png"].to_list() == ["Mass", "00000005", "train", "AP"]
     assert table["split"].value_counts().to_dict() == {"train": 11, "test": 2}
-    assert dataset.notes[:2] == (
-        "2 of 16 images in Data_Entry_2017.csv are not on disk.",
-        f"1 of 14 {SEVERAL}",
-    )
+    assert f"1 of 14 {SEVERAL}" in dataset.notes
+    missing = "listed in Data_Entry_2017.csv but missing"
+    assert dataset.ignored == {"00000007_000.png": missing, "00000007_001.png": missing}
+    assert dataset.used_tables[0].columns["split"] == "from train_val_list.txt and test_list.txt"
 
 
 def test_several_findings_need_a_choice(download: Path) -> None:
@@ -103,10 +104,9 @@ def test_images_missing_from_the_table_are_counted(download: Path, write_image: 
     write_image(download / "images_001" / "images" / "99999999_000.png")
     write_image(download / "images_002" / "00000000_000.png")
     raw = find_layout(download, SINGLE).read(download)
-    assert "1 of 15 images on disk are not listed in Data_Entry_2017.csv and are not used." in raw.notes
-    assert raw.ignored == {
-        "images_002/00000000_000.png": "another file of the same name is used, images_001/images/00000000_000.png"
-    }
+    assert "1 images on disk are not listed in Data_Entry_2017.csv and are not used." in raw.notes
+    copy = "another file of the same name is used, images_001/images/00000000_000.png"
+    assert raw.ignored["images_002/00000000_000.png"] == copy
 
 
 def test_lists_that_name_no_image_are_reported(download: Path) -> None:
@@ -130,14 +130,14 @@ def test_an_image_without_a_label_is_counted(write_folders: WriteFolders) -> Non
     dataset = load_dataset(table)
     assert dataset.layout == "nih"
     assert dataset.classes == ("Hernia", "Mass")
-    assert dataset.notes[0] == "1 of 3 images have no label in Data_Entry_2017.csv and are not used."
+    assert "1 rows of Data_Entry_2017.csv have no image or no label and are not used." in dataset.notes
 
 
 def test_a_table_without_images_on_disk_is_refused_with_a_remedy(write_folders: WriteFolders) -> None:
     root = write_folders([])
     (root / "images_001").mkdir()
     write_table(root, {"00000001_000.png": "Mass"})
-    with pytest.raises(DataError, match=r"found none of 1, such as '00000001_000.png'. Unpack the images there"):
+    with pytest.raises(DataError, match=r"'Image Index' must be below .*; none of 1 images .* '00000001_000.png'.*--images"):
         load_dataset(root)
 
 
@@ -156,9 +156,26 @@ def test_only_the_last_empty_name_of_the_header_may_lack_a_field(write_folders: 
 
 def test_two_tables_are_refused(download: Path) -> None:
     write_table(download, {"00000000_000.png": "Mass"}, "Data_Entry_2017_v2020.csv")
-    with pytest.raises(DataError, match=r"found Data_Entry_2017\.csv, Data_Entry_2017_v2020\.csv\. Name the CSV file to use"):
+    with pytest.raises(DataError, match=r"found Data_Entry_2017\.csv, Data_Entry_2017_v2020\.csv in .*--labels"):
         load_dataset(download, SINGLE)
     assert len(find_layout(download / "Data_Entry_2017.csv", SINGLE).read(download / "Data_Entry_2017.csv").rows) == 13
+    chosen = replace(SINGLE, labels=str(download / "Data_Entry_2017.csv"))
+    assert len(load_dataset(download, chosen).table) == 13
+
+
+def test_the_options_of_tables_apply(download: Path, tmp_path: Path) -> None:
+    table = download / "Data_Entry_2017.csv"
+    text = table.read_text().replace(",AP,", ",LL,", 2).replace("Follow-up #", "Visit").replace("Patient Gender", "Position")
+    table.unlink()
+    moved = tmp_path / "Data_Entry_2017.csv"
+    moved.write_text(text)
+    options = DataOptions(labels=str(moved), finding="Mass", patient_column="Visit", view_column="View Position")
+    dataset = load_dataset(download, options)
+    assert (dataset.table["patient_id"] == "000").all()
+    assert dataset.table["view"].value_counts().to_dict() == {"AP": 12, "LL": 2}
+    frontal = load_dataset(download, replace(options, patient_column=None, projections=("AP",)))
+    assert len(frontal.table) == 12
+    assert len(set(frontal.table["patient_id"])) == 6
 
 
 def test_images_sorted_into_class_folders_are_class_folders(write_folders: WriteFolders) -> None:
@@ -171,5 +188,5 @@ def test_images_sorted_into_class_folders_are_class_folders(write_folders: Write
 def test_a_folder_without_such_a_table_is_refused(write_folders: WriteFolders) -> None:
     root = write_folders(["images/1.png"])
     (root / "Data_Entry_2017.csv").write_text("image,label\n1.png,a\n")
-    with pytest.raises(DataError, match=r"needs exactly one table .* found none"):
+    with pytest.raises(DataError, match=r"needs a table Data_Entry.* found none"):
         find_layout(root, DataOptions(layout="nih")).read(root)

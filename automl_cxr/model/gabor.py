@@ -21,7 +21,7 @@ _SMALLEST_SCALE = 7  # pixels along a side, the size of a filter
 _FILTER_SIZE = 7  # pixels
 _SIGMA = 1.6  # pixels; standard deviation of the Gaussian window
 _FREQUENCY = 2.2  # radians per pixel
-_SMALLEST_ENERGY = 1e-4  # for values of 0 to 1; without it the logarithm would amplify the noise of uniform regions
+_SMALLEST_ENERGY = 1e-3  # for values of 0 to 1; without it the logarithm would amplify the noise of uniform regions
 _TINY = 1e-8
 
 

@@ -56,7 +56,10 @@ def _histograms(x: keras.KerasTensor) -> keras.KerasTensor:
     blocks = layers.Concatenate()(
         [layers.Cropping2D(((top, 1 - top), (left, 1 - left)))(cells) for top in (0, 1) for left in (0, 1)]
     )
-    norm = ops.sqrt(ops.sum(ops.square(blocks), axis=-1, keepdims=True) + _LITTLE_CONTRAST)
+    n_channels = blocks.shape[-1]
+    # A product with ones returns the sum of squares once for each channel, because TensorFlow Lite computes a division that
+    # broadcasts wrongly.
+    norm = ops.sqrt(ops.matmul(ops.square(blocks), ops.ones((n_channels, n_channels))) + _LITTLE_CONTRAST)
     return layers.Reshape((1, 1, math.prod(blocks.shape[1:])))(ops.sqrt(blocks / norm))
 
 

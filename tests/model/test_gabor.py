@@ -47,7 +47,7 @@ def test_brightness_has_no_energy_and_contrast_is_a_constant():
     image = np.random.default_rng(0).random((SIZE, SIZE))
     coarse, _ = energies(image)
     of_changed, _ = energies(0.4 + 0.5 * image)
-    assert coarse[0] - of_changed[0] == pytest.approx(np.log(2), abs=0.01)
+    assert coarse[0] - of_changed[0] == pytest.approx(np.log(2), abs=0.04)
     for filters in gabor_filters():
         assert filters.sum(axis=(0, 1, 2)) == pytest.approx(0, abs=1e-6)
 

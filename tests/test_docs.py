@@ -77,3 +77,11 @@ def test_shipped_spaces_and_studies_are_valid():
         assert load_space(name).description
     for name in shipped("studies"):
         assert load_study_options(name)
+
+
+@pytest.mark.parametrize("page", [name for name, text in DOCS.items() if "`tests/" in text])
+def test_pages_name_only_existing_tests(page):
+    for file, name in re.findall(r"`(tests/[\w/.]+)::(?:\w+::)?(\w+)`", DOCS[page]):
+        assert re.search(rf"^\s*(def|class) {name}\b", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE), (
+            f"{file}::{name}"
+        )

@@ -29,7 +29,7 @@ from automl_cxr.engine.intermediate_values import read_scores, write_epoch
 from automl_cxr.engine.parameters import Choice, Float, Int, Parameter, Value
 from automl_cxr.engine.protocol import Decision, Facts, Outcome, Pause, Proposal, Report, TrialEnd
 from automl_cxr.engine.space import Space
-from automl_cxr.optuna_private import enqueued_values, trial_id_of
+from automl_cxr.optuna_private import enqueued_values, storage_of, trial_id_of
 
 _STATES = {
     Outcome.FINISHED: TrialState.COMPLETE,
@@ -144,10 +144,15 @@ class StudyProposer(ABC):
         return self._begin(self._continue(trials[slot.parent], slot, number=len(trials)), slot)
 
     def _ask(self, trials: Sequence[FrozenTrial]) -> optuna.Trial:
-        """Return the next waiting trial, or a new one if there is none or if the time does not suffice for it."""
-        waiting = next((trial for trial in trials if trial.state is TrialState.WAITING), None)
-        if waiting is None or self._fits({**enqueued_values(waiting), **waiting.params}):
+        """Return the first waiting trial for which the time suffices, or a new one if there is none."""
+        waiting = [trial for trial in trials if trial.state is TrialState.WAITING]
+        if not waiting:
             return self._study.ask()
+        for trial in waiting:
+            is_possible = self._fits({**enqueued_values(trial), **trial.params})
+            # False if another process has begun the trial meanwhile
+            if is_possible and storage_of(self._study).set_trial_state_values(trial_id_of(trial), TrialState.RUNNING):
+                return optuna.Trial(self._study, trial_id_of(trial))
         self._study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING))
         return optuna.Trial(self._study, trial_id_of(self._study.get_trials(deepcopy=False)[-1]))
 

@@ -69,17 +69,18 @@ def estimate_probe(config: TrialConfig, finished: Sequence[tuple[TrialConfig, fl
         finished: Configuration and seconds of earlier probes, at least one, in the order of their numbers.
     """
     of_fits: list[float] = []
-    of_passes: list[float] = []
+    of_passes: dict[str, float] = {}  # by backbone
     known: set[tuple[str, bool]] = set()
     for earlier, seconds in finished:
-        n_new = len(_passes(earlier) - known)
-        if n_new:
-            of_passes.append(seconds / n_new)
+        new = _passes(earlier) - known
+        if new:
+            of_passes |= {backbone: seconds / len(new) for backbone, _ in new}
         else:
             of_fits.append(seconds)
-        known |= _passes(earlier)
-    fit = max(of_fits[-_N_RECENT:], default=min(of_passes))
-    return fit + len(_passes(config) - known) * max(of_passes)
+        known |= new
+    fit = max(of_fits[-_N_RECENT:], default=min(of_passes.values()))
+    longest = max(of_passes.values())  # for a backbone without a pass
+    return fit + sum(of_passes.get(backbone, longest) for backbone, _ in _passes(config) - known)
 
 
 def _passes(config: TrialConfig) -> set[tuple[str, bool]]:

@@ -104,6 +104,8 @@ def test_the_time_of_a_probe_depends_on_the_features_that_are_cached():
     mirrored = probe("squeezenet@2", probe_mirrored=True)
     assert estimate_probe(mirrored, [(one, 50.0), (deeper, 8.0)]) == 58
     assert estimate_probe(both, [(one, 50.0), (deeper, 8.0), (other, 20.0), (deeper, 9.0)]) == 9
+    mirrored_other = probe("hog@1", probe_mirrored=True)
+    assert estimate_probe(mirrored_other, [(one, 50.0), (deeper, 8.0), (other, 20.0)]) == 28, "a pass of hog takes 20 s"
 
 
 def test_workers_are_expected_as_the_executor_starts_them(monkeypatch):

@@ -28,7 +28,7 @@ def load_class_map(classes: Mapping[str, str] | str | Path | None) -> dict[str, 
     if classes is None or isinstance(classes, Mapping):
         return dict(classes or {})
     text = str(classes)
-    pairs = _read_pairs(Path(text)) if "=" not in text or Path(text).is_file() else _parse_pairs(text)
+    pairs = _read_pairs(text) if "=" not in text or Path(text).is_file() else _parse_pairs(text)
     names = [name for name, _ in pairs]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -49,10 +49,12 @@ def _parse_pairs(text: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _read_pairs(path: Path) -> list[tuple[str, str]]:
-    path = path.expanduser()
+def _read_pairs(text: str) -> list[tuple[str, str]]:
+    path = Path(text).expanduser()
     if not path.is_file():
-        raise UsageError(f"--class-map must be CLASS=NAME,CLASS=NAME,... or a CSV file; received '{path}', which is neither.")
+        raise UsageError(
+            f"--class-map must be CLASS=NAME,CLASS=NAME,... or a CSV file; received '{text}', which is neither. Correct or omit it."
+        )
     header, rows = read_rows(path)
     names = [name.strip().casefold() for name in header]
     found = next((columns for columns in _COLUMNS if set(columns) <= set(names)), None)

@@ -67,6 +67,7 @@ def test_classes_that_differ_in_case_are_joined_with_the_proposed_option(write_f
     [
         ("3=normal", UnknownNameError, "Unknown class in --class-map '3'. Known: 0, 1, 2"),
         ("0", UsageError, "received '0', which is neither"),
+        ("", UsageError, "received '', which is neither"),
         ("0=a,0=b", UsageError, "received '0' twice"),
         ("0=a,1=a,2=a", DataError, "two classes or more; received a"),
     ],

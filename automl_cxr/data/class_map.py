@@ -53,7 +53,7 @@ def _read_pairs(text: str) -> list[tuple[str, str]]:
     path = Path(text).expanduser()
     if not path.is_file():
         raise UsageError(
-            f"--class-map must be CLASS=NAME,CLASS=NAME,... or a CSV file; received '{text}', which is neither. Correct or omit it."
+            f"--class-map must be CLASS=NAME,CLASS=NAME,... or a CSV file; received '{text}', which is neither. Correct it."
         )
     header, rows = read_rows(path)
     names = [name.strip().casefold() for name in header]

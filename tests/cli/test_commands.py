@@ -376,7 +376,7 @@ class TestAfterASearch:
     def test_ensemble_evaluate_and_predict(self, run, searched, phantoms):
         code, out, err = run("ensemble", "build", "s", "--runs", searched, "--top", 2, "--name", "pair")
         assert code == 0
-        for method in ("ga", "ga-by-class", "average", "greedy", "best", "stacking", "sweep"):
+        for method in ("ga", "ga-by-class", "average", "geometric", "greedy", "best", "stacking", "sweep"):
             assert method in out
         assert "out of fold" in out
         folder = searched / "s" / "ensembles" / "pair"

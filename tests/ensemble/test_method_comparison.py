@@ -33,7 +33,7 @@ def test_a_real_gain_is_reported() -> None:
     comparison = result.comparison.methods["ga"]
     assert comparison.is_distinguishable
     assert comparison.gain > 0.05
-    assert result.recommended in ("average", "greedy", "ga")
+    assert result.recommended in ("average", "geometric", "greedy", "ga")
     assert f"{comparison.gain:+.4f} against the best member" in result.verdict()
     assert result.comparison.methods["best"].gain == 0
     table = {row["method"]: row for row in result.methods_table()}

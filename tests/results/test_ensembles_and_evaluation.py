@@ -22,7 +22,7 @@ def ensemble(finished):
 def test_an_ensemble_is_at_least_as_good_as_its_best_member(ensemble):
     assert len(ensemble.trials) == 3
     assert sum(ensemble.weights) == pytest.approx(1)
-    assert list(ensemble.scores) == ["best", "average", "greedy", "ga", "ga-by-class", "stacking"]
+    assert list(ensemble.scores) == ["best", "average", "geometric", "greedy", "ga", "ga-by-class", "stacking"]
     assert ensemble.scores["best"] == max(ensemble.member_scores)
     assert ensemble.scores["greedy"] >= ensemble.scores["best"]
     assert list(ensemble.methods["method"]) == list(ensemble.scores)

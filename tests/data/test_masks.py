@@ -50,7 +50,7 @@ def test_masks_are_left_out_and_counted(write_folders: WriteFolders, masks: list
 
 def test_a_folder_beside_masks_is_no_class(write_folders: WriteFolders) -> None:
     root = write_folders(["CXR_png/1.png", "CXR_png/2.png", "ManualMask/leftMask/1.png", "ManualMask/leftMask/2.png"])
-    with pytest.raises(DataError, match=r"received CXR_png \(1 class\) .* partly names of storage folders"):
+    with pytest.raises(DataError, match=r"received CXR_png \(1 class\) .* the only folder with images"):
         load_dataset(root)
 
 

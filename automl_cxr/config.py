@@ -22,6 +22,7 @@ from automl_cxr.architectures import (
 )
 from automl_cxr.conv_spec import parse_conv_spec
 from automl_cxr.errors import UnknownNameError, UsageError
+from automl_cxr.tasks import MULTICLASS, MULTILABEL, TASKS
 from automl_cxr.text_records import parse_json_object
 
 SCRATCH = "scratch"  # as a backbone of the family concat: a convolution stack instead of a published network
@@ -214,7 +215,8 @@ class BranchConfig(NamedTuple):
 class TrialConfig:
     """The hyperparameters of a trial, which together determine its result.
 
-    A search space may search or fix each of them by its name, except those that belong to a whole study (fit, epochs, seed).
+    A search space may search or fix each of them by its name, except those that belong to a whole study (task, fit, epochs,
+    seed).
     Images can be smaller than those of the study, but not larger.
     """
 
@@ -228,6 +230,14 @@ class TrialConfig:
         used_by=_EVERY,
     )
 
+    task: str = _hyperparameter(
+        MULTICLASS,
+        _one_of(*TASKS),
+        "head loss",
+        'What a network predicts: "multiclass" (one class for each image; softmax) or "multilabel" (a probability for each '
+        "finding; sigmoid). A study sets it from its data.",
+        used_by=_EVERY,
+    )
     image_size: int = _hyperparameter(
         112,
         _within(16, 2048),
@@ -798,6 +808,11 @@ class TrialConfig:
             if violated is not None:
                 raise UsageError(f"Hyperparameter '{item.name}' {violated}; received {value!r}.")
             object.__setattr__(self, item.name, value)
+
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether the network predicts a probability for each finding, instead of one class."""
+        return self.task == MULTILABEL
 
     @property
     def frozen_epochs(self) -> int:

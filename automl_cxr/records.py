@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any
 
+from automl_cxr.tasks import LABEL_CODES, MULTICLASS, MULTILABEL, TASKS
 from automl_cxr.text_records import build_record, parse_json
 
 
@@ -33,19 +34,19 @@ class PartRecord:
 
     Attributes:
         images: Ids of the images (paths relative to the data folder).
-        labels: Class index of each image.
+        labels: Class index of each image; for several findings, the label code of each finding of each image (``tasks``).
         patients: Patient of each image; the id of the image if patients are unknown.
     """
 
     images: tuple[str, ...]
-    labels: tuple[int, ...]
+    labels: tuple[int, ...] | tuple[tuple[int, ...], ...]
     patients: tuple[str, ...]
 
     def chosen(self, is_chosen: Sequence[bool]) -> PartRecord:
         """Return the images for which a sequence of the same length is true."""
         return PartRecord(
             images=tuple(compress(self.images, is_chosen)),
-            labels=tuple(compress(self.labels, is_chosen)),
+            labels=tuple(compress(self.labels, is_chosen)),  # type: ignore[arg-type]  # the task stays the same
             patients=tuple(compress(self.patients, is_chosen)),
         )
 
@@ -53,7 +54,7 @@ class PartRecord:
         """Return these images, followed by those of another part."""
         return PartRecord(
             images=self.images + other.images,
-            labels=self.labels + other.labels,
+            labels=(*self.labels, *other.labels),  # type: ignore[arg-type]  # both parts belong to the same task
             patients=self.patients + other.patients,
         )
 
@@ -67,7 +68,7 @@ class SplitRecord:
     folds and ``valid`` is empty: each fold is used once for validation and otherwise for training.
 
     Attributes:
-        classes: Class names; a label is an index into them.
+        classes: Class names, of which a label is an index; or names of findings, for each of which an image has a label code.
         train: The part that networks are trained on.
         valid: The part that selects epochs, trials and ensemble weights.
         test: Ids of the sealed test images.
@@ -80,6 +81,7 @@ class SplitRecord:
             ``unknown_patients`` defines whether each is a patient of its own or is not used.
         n_uncertain: Number of images of the data set with an uncertain label, which the study's setting ``uncertain`` treats.
         n_missing: The same for images without a label.
+        task: "multiclass", or "multilabel" for several findings of an image.
     """
 
     classes: tuple[str, ...]
@@ -94,6 +96,12 @@ class SplitRecord:
     n_without_patient: int = 0
     n_uncertain: int = 0
     n_missing: int = 0
+    task: str = MULTICLASS
+
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether an image may have several findings."""
+        return self.task == MULTILABEL
 
     @property
     def n_folds(self) -> int:
@@ -112,14 +120,28 @@ class SplitRecord:
             ValueError: The text is not such a record, or its entries contradict each other.
         """
         split: SplitRecord = build_record(cls, parse_json(text))
+        if split.task not in TASKS:
+            raise ValueError(f"'task' must be one of {', '.join(TASKS)}; received '{split.task}'")
         for name, part in (("train", split.train), ("valid", split.valid)):
             if not len(part.images) == len(part.labels) == len(part.patients):
                 raise ValueError(f"the numbers of images, labels and patients of '{name}' differ")
-            if not set(part.labels) <= set(range(len(split.classes))):
-                raise ValueError(f"a label of '{name}' is not the index of one of the {len(split.classes)} classes")
+            split._check_labels(name, part)
         if split.folds and (len(split.folds) != len(split.train.images) or min(split.folds) < 1):
             raise ValueError("'folds' must have a number from 1 for each image of 'train'")
         return split
+
+    def _check_labels(self, name: str, part: PartRecord) -> None:
+        """Check the labels of a part.
+
+        Raises:
+            ValueError: A label is impossible for the task.
+        """
+        n_classes, different = len(self.classes), set(part.labels)
+        if not self.is_multilabel:
+            if not different <= set(range(n_classes)):
+                raise ValueError(f"a label of '{name}' is not the index of one of the {n_classes} classes")
+        elif not all(isinstance(row, tuple) and len(row) == n_classes and set(row) <= set(LABEL_CODES) for row in different):
+            raise ValueError(f"a row of labels of '{name}' does not contain a label code for each of the {n_classes} findings")
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False)

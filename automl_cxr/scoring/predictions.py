@@ -13,10 +13,12 @@ import numpy as np
 
 from automl_cxr.errors import DataError, UsageError
 from automl_cxr.io import atomic_write
+from automl_cxr.tasks import LABEL_CODES, MULTICLASS, MULTILABEL, UNKNOWN
 
-UNKNOWN_LABEL = -1
+UNKNOWN_LABEL = UNKNOWN
 _TEXT_ARRAYS = ("ids", "classes", "patients")
 _NUMBER_ARRAYS = ("labels", "probabilities")
+_OPTIONAL_ARRAYS = ("thresholds",)
 _ROW_SUM_TOLERANCE = 1e-3  # largest deviation from 1 with float16 inference and quantised exports
 _RANGE_TOLERANCE = 1e-6
 _MAX_REASON = 200  # characters; zipfile quotes names of a damaged file
@@ -28,10 +30,13 @@ class Predictions:
 
     Attributes:
         ids: Name of each image, unique, (n,).
-        labels: Index of the true class of each image, int64 (n,); -1 where it is unknown.
-        probabilities: float32 (n, n_classes), from 0 to 1, rows sum to 1.
-        classes: Name of each class, unique, (n_classes,), two or more.
+        labels: Index of the true class of each image, int64 (n,); -1 where it is unknown. For several findings, a label code of
+            each finding of each image, int64 (n, n_classes); negative where it is not known whether the finding is present.
+        probabilities: float32 (n, n_classes), from 0 to 1. Of classes, rows sum to 1; of findings, each is independent.
+        classes: Name of each class or finding, unique, (n_classes,); two classes or more, or one finding or more.
         patients: Patient of each image, the group for resampling, (n,); by default the ids.
+        thresholds: For findings, the probability from which each counts as present, float64 (n_classes,), above 0 and at most
+            1. They were chosen on images on which the model was not scored afterwards, or None if no thresholds are known.
 
     Raises:
         DataError: An attribute violates one of these conditions.
@@ -42,11 +47,13 @@ class Predictions:
     probabilities: np.ndarray
     classes: tuple[str, ...]
     patients: tuple[str, ...] = ()
+    thresholds: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         _check_texts(self)
         _check_labels(self)
         _check_probabilities(self)
+        _check_thresholds(self)
         # Lists, arrays and other number types are accepted and converted.
         ids = tuple(map(str, self.ids))
         for name, value in {
@@ -55,6 +62,7 @@ class Predictions:
             "probabilities": np.asarray(self.probabilities, dtype=np.float32),
             "classes": tuple(map(str, self.classes)),
             "patients": tuple(map(str, self.patients)) or ids,
+            "thresholds": None if self.thresholds is None else np.asarray(self.thresholds, dtype=np.float64),
         }.items():
             object.__setattr__(self, name, value)
 
@@ -62,9 +70,30 @@ class Predictions:
         return len(self.ids)
 
     @property
+    def task(self) -> str:
+        """The task, a name in ``tasks.TASKS``."""
+        return MULTILABEL if self.is_multilabel else MULTICLASS
+
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether these are predictions of findings, of which an image may have several."""
+        return self.labels.ndim == 2
+
+    @property
     def predicted(self) -> np.ndarray:
         """The most probable class of each image, int64 (n,); in a tie the first one, as in ``numpy.argmax``."""
         return self.probabilities.argmax(axis=1)
+
+    @property
+    def decided(self) -> np.ndarray:
+        """Whether each finding counts as present, bool (n, n_classes), by ``thresholds``.
+
+        Raises:
+            DataError: No thresholds are known.
+        """
+        if self.thresholds is None:
+            raise DataError("Decisions on findings need a threshold for each finding. Received none. Choose them first.")
+        return self.probabilities >= self.thresholds
 
     def take(self, rows: Any) -> Predictions:
         """Return the predictions at ``rows`` (indices, a slice or a boolean mask), in that order."""
@@ -75,16 +104,21 @@ class Predictions:
             probabilities=self.probabilities[chosen],
             classes=self.classes,
             patients=tuple(self.patients[row] for row in chosen),
+            thresholds=self.thresholds,
         )
 
     def require_labels(self) -> None:
         """Refuse predictions that cannot be scored.
 
         Raises:
-            DataError: There is no image, or a label is unknown.
+            DataError: There is no image; or the class of an image is unknown; or of findings, all labels are unknown.
         """
         if not self.ids:
             raise DataError("Scores need at least one image. Received predictions for none.")
+        if self.is_multilabel:
+            if not (self.labels >= 0).any():
+                raise DataError("Scores need a known label of a finding. Received none. Name a table of labels with --labels.")
+            return
         unknown = int((self.labels == UNKNOWN_LABEL).sum())
         if unknown:
             raise DataError(
@@ -97,6 +131,7 @@ class Predictions:
         path = Path(path)
         arrays: dict[str, Any] = {name: np.array(getattr(self, name), dtype=np.str_) for name in _TEXT_ARRAYS}
         arrays |= {name: getattr(self, name) for name in _NUMBER_ARRAYS}
+        arrays |= {} if self.thresholds is None else {"thresholds": self.thresholds}
         with atomic_write(path) as file:
             np.savez_compressed(file, **arrays)
 
@@ -165,13 +200,14 @@ def _mismatch(which: str, what: str, received: str) -> DataError:
 
 
 def _read_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the five arrays. A damaged file raises an exception of any type."""
+    """Read the arrays. A damaged file raises an exception of any type."""
     with open(path, "rb") as file:  # numpy does not close a file that it cannot read
         if not zipfile.is_zipfile(file):  # NumPy would advise to load it as a pickle
             raise ValueError("it is not a complete npz archive")
         file.seek(0)
         with np.load(file, allow_pickle=False) as archive:
-            arrays: dict[str, Any] = {name: archive[name] for name in (*_TEXT_ARRAYS, *_NUMBER_ARRAYS)}
+            optional = [name for name in _OPTIONAL_ARRAYS if name in archive]
+            arrays: dict[str, Any] = {name: archive[name] for name in (*_TEXT_ARRAYS, *_NUMBER_ARRAYS, *optional)}
     for name in _TEXT_ARRAYS:
         if arrays[name].dtype.kind != "U" or arrays[name].ndim != 1:
             raise ValueError(f"{name} is not a list of strings")
@@ -198,6 +234,9 @@ def _check_texts(predictions: Predictions) -> None:
 
 def _check_labels(predictions: Predictions) -> None:
     labels, n_classes = np.asarray(predictions.labels), len(predictions.classes)
+    if labels.ndim == 2:
+        _check_label_codes(labels, (len(predictions.ids), n_classes))
+        return
     if labels.shape != (len(predictions.ids),):
         raise DataError(f"Labels must have shape ({len(predictions.ids)},), one for each id. Received {labels.shape}.")
     is_integer = labels.dtype.kind in "iu"
@@ -208,24 +247,49 @@ def _check_labels(predictions: Predictions) -> None:
         )
 
 
+def _check_label_codes(labels: np.ndarray, shape: tuple[int, int]) -> None:
+    if labels.shape != shape:
+        raise DataError(f"Labels of findings must have shape {shape}. Received {labels.shape}.")
+    if labels.size and not (labels.dtype.kind in "iu" and np.isin(labels, LABEL_CODES).all()):
+        raise DataError(
+            "Labels of findings must be 1 (present), 0 (absent), -1 (unknown) or -2 (uncertain). Received "
+            f"{labels.dtype} from {labels.min()} to {labels.max()}."
+        )
+
+
+def _check_thresholds(predictions: Predictions) -> None:
+    if predictions.thresholds is None:
+        return
+    if np.asarray(predictions.labels).ndim != 2:
+        raise DataError("Only predictions of findings have thresholds. Received them for classes. Leave them out.")
+    thresholds = np.asarray(predictions.thresholds)
+    n_findings = len(predictions.classes)
+    if thresholds.shape != (n_findings,) or not ((thresholds > 0) & (thresholds <= 1)).all():
+        raise DataError(
+            f"Thresholds must be {n_findings} numbers above 0 and at most 1, one for each finding. Received {thresholds}."
+        )
+
+
 def _check_probabilities(predictions: Predictions) -> None:
     probabilities = np.asarray(predictions.probabilities)
     shape = (len(predictions.ids), len(predictions.classes))
-    if shape[1] < 2:
+    is_multilabel = np.asarray(predictions.labels).ndim == 2
+    if shape[1] < (1 if is_multilabel else 2):
         raise DataError(f"Classification needs at least two classes. Received {shape[1]}.")
     if probabilities.shape != shape or probabilities.dtype.kind != "f":
         raise DataError(f"Probabilities must be floats of shape {shape}. Received {probabilities.dtype} {probabilities.shape}.")
-    check_rows_are_probabilities(probabilities)
+    check_rows_are_probabilities(probabilities, sum_to_one=not is_multilabel)
 
 
-def check_rows_are_probabilities(probabilities: np.ndarray) -> None:
+def check_rows_are_probabilities(probabilities: np.ndarray, *, sum_to_one: bool = True) -> None:
     """Refuse rows that are not probabilities.
 
     Args:
         probabilities: (..., n_classes).
+        sum_to_one: Whether each row must sum to 1 (within 0.001): probabilities of classes, not of findings.
 
     Raises:
-        DataError: A value is NaN, infinite or outside 0..1, or a row does not sum to 1 (within 0.001).
+        DataError: A value is NaN, infinite or outside 0..1, or a row has another sum.
     """
     if not probabilities.size:
         return
@@ -233,6 +297,8 @@ def check_rows_are_probabilities(probabilities: np.ndarray) -> None:
     # Every comparison with NaN is false, so this condition refuses NaN too.
     if not (low >= -_RANGE_TOLERANCE and high <= 1 + _RANGE_TOLERANCE):
         raise DataError(f"Probabilities must be finite, from 0 to 1. Received values from {low:.4g} to {high:.4g}.")
+    if not sum_to_one:
+        return
     sums = probabilities.sum(axis=-1, dtype=np.float64)
     worst = sums.flat[np.abs(sums - 1).argmax()]
     if abs(worst - 1) > _ROW_SUM_TOLERANCE:

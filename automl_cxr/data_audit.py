@@ -281,7 +281,7 @@ def _lettering_rates(audited: AuditedImages, statistics: pd.DataFrame, members: 
         Lettering(
             place=corner,
             rates=tuple(rates[corner].tolist()),
-            examples=_lettering_examples(audited, statistics[f"lettering_{corner}"], members[rates[corner].argmax()]),
+            examples=_lettering_examples(audited, statistics[f"lettering_{corner}"], members[int(rates[corner].argmax())]),
         )
         for corner in CORNERS
     ]

@@ -13,7 +13,7 @@ from automl_cxr.engine.registry import FOLD_PRUNERS, RUNG_SAMPLERS, check_propos
 from automl_cxr.engine.space import Space
 from automl_cxr.engine.space_toml import parse_space, to_toml
 from automl_cxr.errors import UnknownNameError, UsageError
-from automl_cxr.scoring.metrics import find_normal_class
+from automl_cxr.scoring.metrics import METRICS, check_defined, find_normal_class
 from automl_cxr.scoring.objectives import Requirement, check_objectives, needs_normal_class
 from automl_cxr.study.automatic_settings import AUTO_FOLDS
 from automl_cxr.study.available_space import describe_left_out, restrict_to_available
@@ -22,7 +22,7 @@ from automl_cxr.study.option_fields import options_of
 from automl_cxr.study.options import AUTO, SearchOptions
 from automl_cxr.study.spaces import boundary_values, check_space, read_space, refuse_unused, refuse_unused_fixed
 from automl_cxr.study.spec import TRIAL_SETTINGS, StudySpec, resolve_path
-from automl_cxr.tasks import MULTICLASS
+from automl_cxr.tasks import MULTILABEL
 
 DEFAULT_SPACE = AUTO_SPACE = "auto"
 DEFAULT_MULTILABEL_OBJECTIVES = ("macro_auc",)
@@ -88,18 +88,21 @@ def settle_task(settings: Mapping[str, Any], options: SearchOptions, existing: S
     """Return settings with the task of the data, and with the default objective for it if no objective was chosen.
 
     Raises:
-        UsageError: A normal class is chosen for several findings, which have none.
+        UsageError: A metric is not defined for the task, or a normal class is chosen for several findings, which have none.
     """
-    settings = {**settings, "task": task}
-    if task == MULTICLASS:
-        return settings
-    if options.normal_class is not None:
+    is_default = options.objective is None and existing is None
+    if task == MULTILABEL and is_default:
+        settings = {**settings, "objectives": check_objectives(DEFAULT_MULTILABEL_OBJECTIVES)}
+    required = [Requirement.parse(text).name for text in settings["requirements"]]
+    for name in (*settings["objectives"], *required):
+        if name in METRICS:
+            check_defined(name, task)
+    if task == MULTILABEL and options.normal_class is not None:
         raise UsageError(
             f"--normal-class applies to images with one class each; received '{options.normal_class}' with several findings. "
             "Omit it: an image without any finding is normal."
         )
-    chosen = options.objective is not None or existing is not None
-    return settings if chosen else {**settings, "objectives": check_objectives(DEFAULT_MULTILABEL_OBJECTIVES)}
+    return {**settings, "task": task}
 
 
 def _resolve(given: Any, existing: StudySpec | None, setting: str, default: Any) -> Any:

@@ -269,7 +269,8 @@ class Audit:
             ValueError: The text is not such a record, or lists other numbers of classes.
         """
         audit: Audit = build_record(cls, parse_json(text))
-        by_class = [audit.n_images, *(one.by_class for one in audit.differences), *(one.rates for one in audit.lettering)]
+        by_class: list[Sequence[object]] = [audit.n_images]
+        by_class += [*(one.by_class for one in audit.differences), *(one.rates for one in audit.lettering)]
         by_class += [values for one in audit.finding_differences for values in (one.medians, one.aucs)]
         if isinstance(audit.shortcut, FindingShortcut):
             by_class += [audit.shortcut.aucs, audit.shortcut.lows, audit.shortcut.highs]
@@ -294,19 +295,20 @@ class Audit:
     @property
     def duplicates(self) -> pd.DataFrame:
         """One row for each image that shows the same picture as another one."""
-        return self._tabulate(self.found_duplicates)
+        return self.tabulate(self.found_duplicates)
 
     @property
     def conflicts(self) -> pd.DataFrame:
         """The duplicates with labels that contradict each other."""
-        return self._tabulate([one for one in self.found_duplicates if one.is_conflict])
+        return self.tabulate([one for one in self.found_duplicates if one.is_conflict])
 
     @property
     def across_parts(self) -> pd.DataFrame:
         """The duplicates in two parts."""
-        return self._tabulate([one for one in self.found_duplicates if one.crosses_parts])
+        return self.tabulate([one for one in self.found_duplicates if one.crosses_parts])
 
-    def _tabulate(self, duplicates: Sequence[Duplicate]) -> pd.DataFrame:
+    def tabulate(self, duplicates: Sequence[Duplicate]) -> pd.DataFrame:
+        """Return a table with one row for each duplicate."""
         table = _to_table(duplicates, Duplicate)
         conflicting = table.pop("conflicting")
         return table.assign(conflicting=conflicting.map(", ".join)) if self.is_multilabel else table

@@ -137,7 +137,7 @@ def _affordable_repeats(metric: Metric, candidates: Sequence[Predictions], n_fol
 
 
 def _draw_folds(labels: np.ndarray, patient: np.ndarray, n_folds: int, n_repeats: int, seed: int) -> np.ndarray:
-    """Divide the patients into folds of nearly equal size, stratified by the class (or the rarest finding) of their first image.
+    """Divide the patients into folds of nearly equal size, stratified by the class or rarest finding of their first image.
 
     Returns:
         Whether each image is in each fold of each repeat, bool (n, n_repeats * n_folds).

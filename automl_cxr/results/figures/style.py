@@ -21,7 +21,8 @@ def colour_of(position: int) -> str:
 
 def line_of(position: int) -> dict[str, str]:
     """Return the colour and the dash of the n-th curve of a figure, which differ for up to three times as many as colours."""
-    return {"color": colour_of(position), "dash": _DASHES[position // len(COLOURS) % len(_DASHES)]}
+    dash = _DASHES[position // len(COLOURS) % len(_DASHES)]
+    return {"color": colour_of(position)} | ({} if dash == "solid" else {"dash": dash})
 
 
 def styled(figure: go.Figure, title: str, **layout: Any) -> go.Figure:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 N_BINS = 15  # as in Guo et al. 2017
-_MIN_PROBABILITY = 1e-6
+MIN_PROBABILITY = 1e-6
 _TEMPERATURES = (0.05, 20.0)  # range of the fit
 
 
@@ -79,7 +79,7 @@ def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarra
         probabilities: (n, k), rows sum to 1.
         temperature: Above 0.
     """
-    logits = np.log(np.maximum(probabilities.astype(np.float64), _MIN_PROBABILITY)) / temperature
+    logits = np.log(np.maximum(probabilities.astype(np.float64), MIN_PROBABILITY)) / temperature
     powers = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
     return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
 

@@ -21,7 +21,7 @@ def auc_per_class(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     is not used, because a bootstrap or a population of ensembles needs thousands of scores: scikit-learn takes 1 s to import
     and 16 times as long for 1,000 images of 4 classes, and refuses rows whose sum deviates from 1 by a float16 rounding error.
     """
-    return _for_each_class(_areas_under_roc, labels, probabilities)
+    return _for_each_class(areas_under_roc, labels, probabilities)
 
 
 def macro_auc(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -35,7 +35,7 @@ def average_precision_per_class(labels: np.ndarray, probabilities: np.ndarray) -
     The mean of the precisions at all thresholds, weighted by the gain in recall, without interpolation, as in
     ``sklearn.metrics.average_precision_score``.
     """
-    return _for_each_class(_average_precisions, labels, probabilities)
+    return _for_each_class(average_precisions, labels, probabilities)
 
 
 def macro_average_precision(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -61,12 +61,20 @@ def sensitivity_at_specificity(
     Returns:
         The sensitivity, 0 to 1; NaN if there is no normal or no abnormal image.
     """
-    p_normal, is_normal = probabilities[..., normal_class], labels == normal_class
-    if is_normal.all() or not is_normal.any():
-        return np.full(p_normal.shape[:-1], np.nan)
-    n_false_positives = int(_max_false_positives(is_normal.sum(), specificity))
-    threshold = np.sort(p_normal[..., is_normal], axis=-1)[..., n_false_positives, None]
-    return (p_normal[..., ~is_normal] < threshold).mean(axis=-1)
+    return sensitivities(labels != normal_class, -probabilities[..., normal_class], specificity=specificity)
+
+
+def sensitivities(positive: np.ndarray, scores: np.ndarray, *, specificity: float) -> np.ndarray:
+    """Sensitivity at a given specificity for each row of scores, (..., n) to (...); ``positive`` is (n,).
+
+    Images with a score above a threshold are predicted positive. The threshold is the lowest one with at least the given
+    specificity.
+    """
+    if positive.all() or not positive.any():
+        return np.full(scores.shape[:-1], np.nan)
+    negative_scores = np.sort(scores[..., ~positive], axis=-1)[..., ::-1]
+    n_false_positives = int(_max_false_positives((~positive).sum(), specificity))
+    return (scores[..., positive] > negative_scores[..., n_false_positives, None]).mean(axis=-1)
 
 
 def _for_each_class(
@@ -76,7 +84,7 @@ def _for_each_class(
     return np.stack(scores, axis=-1)
 
 
-def _areas_under_roc(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def areas_under_roc(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Compute the area for each row of scores, (..., n) to (...); ``positive`` is (n,)."""
     n_positive = int(positive.sum())
     n_negative = len(positive) - n_positive
@@ -89,7 +97,7 @@ def _areas_under_roc(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return (ranks_of_positive - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
 
 
-def _average_precisions(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def average_precisions(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Compute the average precision for each row of scores, (..., n) to (...); ``positive`` is (n,)."""
     n_positive = int(positive.sum())
     if n_positive == 0:
@@ -161,16 +169,20 @@ def weighted_sensitivity_at_specificity(
     Returns:
         (n_resamples,), NaN where all counted images are positive or all are negative.
     """
-    is_normal, p_normal = labels == normal_class, probabilities[:, normal_class]
-    if not is_normal.any():
+    return weighted_sensitivities(labels != normal_class, -probabilities[:, normal_class], weights, specificity=specificity)
+
+
+def weighted_sensitivities(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray, *, specificity: float) -> np.ndarray:
+    """Compute ``sensitivities`` for images that count several times or not at all; arguments as in ``weighted_auc``."""
+    if positive.all():
         return np.full(weights.shape[1], np.nan)
-    order = p_normal[is_normal].argsort()
-    n_normal = np.cumsum(weights[is_normal][order], axis=0)
-    is_beyond = n_normal > _max_false_positives(n_normal[-1], specificity)
-    threshold = p_normal[is_normal][order][is_beyond.argmax(axis=0)]
-    abnormal_weights = weights[~is_normal]
-    predicted = np.einsum("nb,nb->b", abnormal_weights, p_normal[~is_normal, None] < threshold)
-    return np.where(n_normal[-1] > 0, _divide(predicted, abnormal_weights.sum(axis=0)), np.nan)
+    order = (-scores[~positive]).argsort()
+    n_negative = np.cumsum(weights[~positive][order], axis=0)
+    is_beyond = n_negative > _max_false_positives(n_negative[-1], specificity)
+    threshold = scores[~positive][order][is_beyond.argmax(axis=0)]
+    positive_weights = weights[positive]
+    predicted = np.einsum("nb,nb->b", positive_weights, scores[positive, None] > threshold)
+    return np.where(n_negative[-1] > 0, _divide(predicted, positive_weights.sum(axis=0)), np.nan)
 
 
 def _weights_above(thresholds: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,127 @@
+"""Metrics of several findings of each image, built from the rows of ``scoring.metric_table``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from automl_cxr.errors import UsageError
+from automl_cxr.scoring import finding_counts
+from automl_cxr.scoring.finding_counts import DecisionCounter, count_decisions
+from automl_cxr.scoring.finding_labels import known_images, mean_of_findings, score_each_finding
+from automl_cxr.scoring.metric_base import Metric, load_function
+from automl_cxr.scoring.metric_table import CLASS_METRICS, METRIC_ROWS, FindingFunctions, MetricRow
+from automl_cxr.scoring.thresholds import choose_thresholds
+from automl_cxr.tasks import MULTILABEL
+
+_COUNT_FUNCTIONS = {
+    "f1": finding_counts.f1_per_finding,
+    "precision": finding_counts.precision_per_finding,
+    "recall": finding_counts.recall_per_finding,
+    "specificity": finding_counts.specificity_per_finding,
+}
+_MEANS = {"auc": "macro_auc", "average_precision": "macro_average_precision"}
+
+
+def build_finding_metric(row: MetricRow, thresholds: np.ndarray | None = None) -> Metric:
+    """Build the metric of a row from its functions for findings.
+
+    Args:
+        row: A row that is defined for findings.
+        thresholds: Thresholds of decisions, (k,); None if they are chosen on the same labels.
+    """
+    functions = _functions(row)
+    if functions.inputs == "counts":
+        return _from_counts(row, load_function(functions.function, row.parameters), thresholds)
+    if functions.inputs == "labels":
+        return _of_labels(row, functions)
+    return _of_findings(row, functions, mean_of_findings)
+
+
+def build_metric_of_finding(kind: str, finding: str, number: int, thresholds: np.ndarray | None = None) -> Metric:
+    """Build the metric ``<kind>_<finding>`` of a finding.
+
+    Args:
+        kind: A name in ``CLASS_METRICS``.
+        finding: Name of the finding.
+        number: Index of the finding.
+        thresholds: Thresholds of decisions, (k,); None if they are chosen on the same labels.
+    """
+    row = MetricRow(name=f"{kind}_{finding}", direction="maximize", description=f"{CLASS_METRICS[kind]} {finding}")
+    if kind in _MEANS:
+        functions = _functions(next(row for row in METRIC_ROWS if row.name == _MEANS[kind]))
+        return _of_findings(row, functions, lambda scores: scores[..., 0], [number])
+    per_finding = _COUNT_FUNCTIONS[kind]
+    return _from_counts(row, lambda counts: per_finding(counts)[..., number], thresholds)
+
+
+def _functions(row: MetricRow) -> FindingFunctions:
+    if row.findings is None:
+        raise UsageError(f"Metric '{row.name}' is not defined for findings. Choose another metric.")
+    return row.findings
+
+
+def _from_counts(row: MetricRow, of_counts: Callable[[np.ndarray], np.ndarray], thresholds: np.ndarray | None) -> Metric:
+    def of_stacks(labels: np.ndarray, probabilities: np.ndarray, _normal_class: int | None) -> np.ndarray:
+        used = choose_thresholds(labels, probabilities) if thresholds is None else thresholds
+        return of_counts(count_decisions(labels, probabilities >= used[..., None, :]))
+
+    def of_weights(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, _normal_class: int | None) -> np.ndarray:
+        used = choose_thresholds(labels, probabilities) if thresholds is None else thresholds
+        return of_counts(DecisionCounter(labels, (probabilities >= used)[None]).count(weights)[0])
+
+    return _metric(row, of_stacks, of_weights, of_counts, thresholds)
+
+
+def _of_labels(row: MetricRow, functions: FindingFunctions) -> Metric:
+    score = load_function(functions.function, row.parameters)
+    weighted = load_function(functions.weighted, row.parameters)
+    return _metric(
+        row, lambda labels, probabilities, _: score(labels, probabilities), lambda *arguments: weighted(*arguments[:3])
+    )
+
+
+def _of_findings(
+    row: MetricRow,
+    functions: FindingFunctions,
+    summary: Callable[[np.ndarray], np.ndarray],
+    numbers: Sequence[int] | None = None,
+) -> Metric:
+    """Build a summary of the scores of each of some findings, or of all findings if ``numbers`` is None."""
+    score = load_function(functions.function, row.parameters)
+    weighted = load_function(functions.weighted, row.parameters)
+    columns = slice(None) if numbers is None else list(numbers)
+
+    def of_stacks(labels: np.ndarray, probabilities: np.ndarray, _normal_class: int | None) -> np.ndarray:
+        return summary(score_each_finding(score, labels[:, columns], probabilities[..., columns]))
+
+    def of_weights(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, _normal_class: int | None) -> np.ndarray:
+        of_columns = probabilities[:, columns]
+        scores = [
+            weighted(positive, of_columns[rows, number], weights[rows])
+            for number, rows, positive in known_images(labels[:, columns])
+        ]
+        return summary(np.stack(scores, axis=-1))
+
+    return _metric(row, of_stacks, of_weights)
+
+
+def _metric(
+    row: MetricRow,
+    of_stacks: Callable[[np.ndarray, np.ndarray, int | None], np.ndarray],
+    of_weights: Callable[[np.ndarray, np.ndarray, np.ndarray, int | None], np.ndarray] | None,
+    of_counts: Callable[[np.ndarray], np.ndarray] | None = None,
+    thresholds: np.ndarray | None = None,
+) -> Metric:
+    return Metric(
+        row.name,
+        row.direction,
+        row.description,
+        lambda labels, probabilities, normal_class: float(of_stacks(labels, probabilities, normal_class)),
+        of_weights,
+        of_counts=of_counts,
+        of_stacks=of_stacks,
+        tasks=(MULTILABEL,),
+        thresholds=thresholds,
+    )

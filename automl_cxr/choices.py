@@ -19,7 +19,9 @@ LAYOUT_NAMES = (
     *("names", "chexpert", "mimic", "padchest", "vindr", "vindr-kaggle", "rsna", "covidx", "ieee8023", "siim-covid", "nih"),
     *("tuberculosis", "radiography", "arrays", "csv", "split-folders", "class-splits", "folders"),
 )
+TASK_NAMES = ("multiclass", "multilabel")
 UNCERTAIN_NAMES = ("drop", "zeros", "ones")
+MISSING_NAMES = ("unknown", "absent")
 UNKNOWN_PATIENTS_NAMES = ("separate", "drop")
 PROJECTION_NAMES = ("PA", "AP", "frontal", "lateral", "other", "unknown")
 TABLE_FORMATS = ("csv", "json", "md", "html", "xlsx", "latex")

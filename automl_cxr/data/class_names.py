@@ -67,7 +67,7 @@ def choose_classes(
             f"which has {', '.join(known)}. Name the folder of the class folders, or other labels with --labels or "
             "--label-column."
         )
-    for similar in _similar_names(known):
+    for similar in similar_names(known):
         listed = " and ".join(f"'{name}' ({n_images[name]} images)" for name in similar)
         if requested is None:
             raise DataError(
@@ -98,7 +98,7 @@ def _note_placeholder(name: str, names: Sequence[str], n_images: int) -> str:
     return f"The class '{name}' ({n_images} images) looks like a missing or uncertain label. If it is not a class, {selection}."
 
 
-def _similar_names(names: Sequence[str]) -> list[list[str]]:
+def similar_names(names: Sequence[str]) -> list[list[str]]:
     """Group the names that are equal except for case, spaces, quotation marks and the encoding of accents."""
     groups = defaultdict(list)
     for name in names:

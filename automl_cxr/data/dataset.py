@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from automl_cxr.data.arrays import ARRAY_SUFFIX, name_rows, open_images, split_row
@@ -17,6 +18,7 @@ from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.decode import describe_read_failure
 from automl_cxr.data.dicom_tags import count_header_values, fill_patients
 from automl_cxr.data.files import IMAGE_SUFFIXES, enter_lone_folders, explain_unusable, walk_images
+from automl_cxr.data.finding_choice import choose_findings, from_classes, rename_findings
 from automl_cxr.data.image_selection import select_images
 from automl_cxr.data.layout_rows import SPLIT_NAMES, ImageRow, UsedTable
 from automl_cxr.data.layouts import find_layout
@@ -26,6 +28,7 @@ from automl_cxr.data.patients import settle_unknown_patients
 from automl_cxr.data.plausible_classes import check_plausible
 from automl_cxr.data.table_columns import describe_columns
 from automl_cxr.errors import DataError, UnreadableImageError, UsageError
+from automl_cxr.tasks import MULTICLASS, MULTILABEL
 
 _HANDFUL = 20  # images; a given part with fewer is too small
 _SMALL_PART, _SMALL_SHARE = 50, 0.03  # images, and share of all images, below which a given part is too small
@@ -40,9 +43,9 @@ class Dataset:
         root: Absolute folder that image paths are relative to.
         layout: Name of its layout in ``layouts.LAYOUTS``.
         table: One row for each image, sorted by image: image (unique; POSIX path relative to root, absolute for an image
-            outside of it; ``images.npy#00012`` for a row of an array), label (class name), patient_id, split ("train",
-            "valid" or "test"; "" for all images where no split is given), view (or "").
-        classes: Class names; their order is the class index.
+            outside of it; ``images.npy#00012`` for a row of an array), label (class name; of several findings, a text for
+            display), patient_id, split ("train", "valid" or "test"; "" for all images where no split is given), view (or "").
+        classes: Names of the classes or findings; their order is the class index.
         patients_known: False if each image counts as its own patient.
         ignored: Path to reason for other files that a user could expect to be used.
         notes: Sentences for the user.
@@ -54,6 +57,9 @@ class Dataset:
         used_tables: The tables of labels with the use of their columns.
         n_uncertain: Number of listed images with an uncertain label, which are treated as the user chose.
         n_missing: Number of listed images without a label.
+        task: What is predicted, a name in ``tasks.TASKS``.
+        findings: The label code (``tasks``) of each finding of each image, int8, with the images as index and the findings as
+            columns, if an image may have several; otherwise None. Read labels with ``labels_of``.
     """
 
     root: Path
@@ -69,6 +75,27 @@ class Dataset:
     used_tables: tuple[UsedTable, ...] = ()
     n_uncertain: int = 0
     n_missing: int = 0
+    task: str = MULTICLASS
+    findings: pd.DataFrame | None = None
+
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether an image may have several findings."""
+        return self.task == MULTILABEL
+
+    def labels_of(self, images: Sequence[str]) -> np.ndarray:
+        """Return the labels of some images.
+
+        Args:
+            images: Ids of images of the table.
+
+        Returns:
+            Index of the class of each image, int64 (n,); of several findings, their label codes, int64 (n, n_findings).
+        """
+        if self.findings is not None:
+            return self.findings.loc[list(images), list(self.classes)].to_numpy(np.int64)
+        labels = self.table.set_index("image")["label"].loc[list(images)]
+        return pd.Categorical(labels, categories=list(self.classes)).codes.astype(np.int64)
 
     @property
     def column_notes(self) -> tuple[str, ...]:
@@ -87,15 +114,16 @@ def load_dataset(
         options: How the data are read; by default everything is detected.
 
     Returns:
-        A data set of at least two classes.
+        A data set of at least two classes, or one finding.
 
     Raises:
-        UsageError: The layout, a class or the label column is unknown, the layout has no label column to choose, or the pattern
-            is not a regular expression or matches no path.
-        DataError: The root is missing, a table is damaged, or there are no images, fewer than two classes, or classes that
-            differ only in case.
+        UsageError: The layout, a class or the label column is unknown, the layout has no label column to choose, the pattern
+            is not a regular expression or matches no path, or two options contradict each other.
+        DataError: The root is missing, a table is damaged, or there are no images, fewer than two classes, classes that
+            differ only in case, or no finding with enough patients.
     """
     options = options or DataOptions()
+    options.check_task()
     if not os.fspath(root):
         raise UsageError("The path of a data folder, CSV file or array must not be empty; received an empty path. Name one.")
     path = Path(os.path.abspath(Path(root).expanduser()))
@@ -111,17 +139,28 @@ def load_dataset(
     notes.extend(raw.notes)
     base = raw.root or (entered.parent if entered.is_file() else entered)
     rows, headers = select_images(base, rows, options, notes)
-    rows = rename_classes(strip_labels(rows, notes), options.class_map, notes)
-    check_plausible(entered, found_layout.name, rows, headers, options, root)
-    names = choose_classes([row.label for row in rows], options.classes, root, notes)
-    rows = [row for row in rows if row.label in names]
+    is_multilabel = raw.findings is not None or options.wants_findings
+    if is_multilabel:
+        rows, known = (rows, raw.findings) if raw.findings is not None else from_classes(strip_labels(rows, notes))
+        rows, known = rename_findings(rows, known, options.class_map, notes)
+    else:
+        rows = rename_classes(strip_labels(rows, notes), options.class_map, notes)
+        check_plausible(entered, found_layout.name, rows, headers, options, root)
+        names = choose_classes([row.label for row in rows], options.classes, root, notes)
+        rows = [row for row in rows if row.label in names]
     rows = fill_patients(rows, headers, notes) if options.patients is None else set_patients(rows, options.patients, notes)
     rows, without_patient = settle_unknown_patients(rows, options.unknown_patients, notes)
+    n_uncertain, n_missing, codes = raw.n_uncertain, raw.n_missing, None
+    if is_multilabel:
+        chosen = choose_findings(rows, known, options, notes)
+        names, rows, codes = chosen.names, chosen.rows, chosen.codes
+        n_uncertain, n_missing = chosen.n_uncertain, chosen.n_missing
     patients_known = any(row.patient_id for row in rows)
     notes.extend(_patient_notes(rows, root, raw.used_tables))
     rows = _apply_split_choice(rows, options, notes)
     rows = [replace(row, patient_id=row.patient_id or row.image) for row in _complete_split(rows, notes)]
     _note_shared_patients(rows, notes)
+    images = [row.image for row in rows]
     return Dataset(
         root=base,
         layout=found_layout.name,
@@ -134,8 +173,10 @@ def load_dataset(
         unknown_patients=options.unknown_patients,
         headers=count_header_values(headers.values()),
         used_tables=raw.used_tables,
-        n_uncertain=raw.n_uncertain,
-        n_missing=raw.n_missing,
+        n_uncertain=n_uncertain,
+        n_missing=n_missing,
+        task=MULTICLASS if codes is None else MULTILABEL,
+        findings=None if codes is None else pd.DataFrame(codes, index=images, columns=list(names)),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from automl_cxr.data.findings import Findings
 from automl_cxr.errors import DataError
 
 SPLIT_NAMES = {
@@ -23,10 +24,11 @@ class ImageRow:
 
     Attributes:
         image: POSIX path relative to the root, or absolute for an image outside of it.
-        label: Class name.
+        label: Class name; empty if the image may have several findings.
         patient_id: Patient of the image.
         split: "train", "valid", "test" or "".
         view: Projection, as written in the table.
+        findings: What is known of the image, if it may have several findings.
     """
 
     image: str
@@ -34,6 +36,7 @@ class ImageRow:
     patient_id: str = ""
     split: str = ""
     view: str = ""
+    findings: Findings | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class RawTable:
         used_tables: The tables with the use of their columns.
         n_uncertain: Number of images with an uncertain label.
         n_missing: Number of images without a label.
+        findings: Names of all findings, if an image may have several of them; otherwise None.
     """
 
     rows: tuple[ImageRow, ...]
@@ -72,6 +76,7 @@ class RawTable:
     used_tables: tuple[UsedTable, ...] = ()
     n_uncertain: int = 0
     n_missing: int = 0
+    findings: tuple[str, ...] | None = None
 
 
 def parse_parts(names: Iterable[str], table_name: str, *, resplit: bool = False) -> dict[str, str]:

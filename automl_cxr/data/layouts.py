@@ -21,7 +21,7 @@ from automl_cxr.data.table_columns import check_label_column
 from automl_cxr.data.unrecognised import RecognisedFolder, explain_unrecognised
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
 
-_FINDINGS = ("finding", "uncertain")
+_FINDINGS = ("finding", "uncertain", "missing")
 _COLUMNS = ("path_column", "label_column", "patient_column", "split_column", "view_column")
 _TABLE = ("labels", "images", *_COLUMNS, *_FINDINGS)
 _SPECIFIC = (*_TABLE, "label_regex")  # choices that only some layouts use

@@ -1,4 +1,4 @@
-"""Assignment of patients to folds or to parts of chosen sizes, stratified by class."""
+"""Assignment of patients to folds or to parts of chosen sizes, stratified by class or by all findings."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from automl_cxr.data.iterative_stratification import count_labels, stratify
+
 
 def patient_folds(labels: np.ndarray, patients: Sequence[str], n_folds: int, *, seed: int) -> np.ndarray | None:
     """Divide images into folds of nearly equal size by patient.
 
     Args:
-        labels: Classes, integers (n,) from 0.
+        labels: Classes, integers (n,) from 0; or label codes (``tasks``) of several findings, (n, n_findings).
         patients: The patient of each image, (n,).
         n_folds: Number of folds, 2 or more.
         seed: Seed of the assignment.
 
     Returns:
         The fold of each image from 0, int64 (n,). None if there are fewer patients than folds, or if one fold would contain
-        all images of a class, because a model that is fitted on the other folds could not predict this class.
+        all images of a class, because a model that is fitted on the other folds could not predict this class. One fold may
+        contain all images with a finding, because the others can be predicted without it.
     """
     if len(set(patients)) < n_folds:
         return None
     folds = assign_patients(labels, patients, [1 / n_folds] * n_folds, seed=seed)
+    if labels.ndim == 2:
+        return folds if len(set(folds.tolist())) == n_folds else None
     classes = np.unique(labels)
     is_usable = all((folds == fold).any() and np.isin(classes, labels[folds != fold]).all() for fold in range(n_folds))
     return folds if is_usable else None
@@ -37,24 +42,33 @@ def assign_patients(
     different sizes, and each part gets a patient of each class if there are enough. Every other patient goes to the part that
     is then closest to its share of every class. The result does not depend on the order of the images.
 
+    Several findings are stratified iteratively (``iterative_stratification``), after each part got a patient with each finding
+    and one without it. Unknown labels do not count.
+
     Args:
-        labels: Classes, integers (n,) from 0.
+        labels: Classes, integers (n,) from 0; or label codes (``tasks``) of several findings, (n, n_findings).
         patients: The patient of each image, (n,).
         shares: Share of the images for each part, above 0; they sum to 1.
         seed: Seed of the order in which patients of equal size are assigned.
         pinned: Patients who must be in part 0.
 
     Returns:
-        The part of each image from 0, int64 (n,). A part lacks a class only if the class has too few patients.
+        The part of each image from 0, int64 (n,). A part lacks a class or finding only if it has too few patients.
     """
     names, patient = np.unique(np.asarray(patients, dtype=np.str_), return_inverse=True)
+    shuffled = np.random.default_rng(seed).permutation(len(names))
+    part_of_patient = np.where(np.isin(names, list(pinned)), 0, -1)
+    sizes = np.asarray(shares, dtype=float)
+    if labels.ndim == 2:
+        table = count_labels(labels, patient, len(names))
+        _cover_classes(table, part_of_patient, shuffled, len(shares))
+        stratify(table, np.bincount(patient).astype(float), part_of_patient, shuffled, sizes)
+        return part_of_patient[patient]
     n_classes = int(labels.max(initial=0)) + 1
     counts = np.bincount(patient * n_classes + labels, minlength=len(names) * n_classes)
     table = counts.reshape(len(names), n_classes).astype(float)
-    shuffled = np.random.default_rng(seed).permutation(len(names))
-    part_of_patient = np.where(np.isin(names, list(pinned)), 0, -1)
     _cover_classes(table, part_of_patient, shuffled, len(shares))
-    _balance_classes(table, part_of_patient, shuffled, np.asarray(shares, dtype=float))
+    _balance_classes(table, part_of_patient, shuffled, sizes)
     return part_of_patient[patient]
 
 

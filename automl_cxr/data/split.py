@@ -51,7 +51,7 @@ def split_dataset(
     test_fraction: float = 0.15,
     seed: int = 0,
 ) -> Split:
-    """Split a data set by patient, stratified by class. Parts that the data set gives are unchanged.
+    """Split a data set by patient, stratified by class or by all findings. Parts that the data set gives are unchanged.
 
     Missing parts are taken from the training part, without patients who are in a given part. The result depends on the set of
     ids and not on their order.
@@ -81,11 +81,11 @@ def split_dataset(
         pool = images[part_of_image == "train"]
         _check_patients(dataset, pool)
         shares = {"train": 1 - sum(made.values()), **made}
-        parts, scarce = _assign(pool, dataset.classes, shares, pinned, seed)
+        parts, scarce = _assign(dataset, pool, shares, pinned, seed)
         if scarce is not None:
             raise DataError(_too_few_patients_message(dataset, pool, scarce, tuple(shares), noun="parts to be made"))
         part_of_image.update(parts)
-    _check_every_class(images["label"], part_of_image, dataset.classes, ("train", *made))
+    _check_every_class(images["label"], part_of_image, _required_classes(dataset), ("train", *made))
     _check_disjoint(images["patient_id"], part_of_image, made)
     return Split(
         **{part: tuple(images["image"][part_of_image == part]) for part in PARTS},
@@ -96,7 +96,7 @@ def split_dataset(
 
 
 def fold_dataset(dataset: Dataset, image_ids: Sequence[str], *, n_folds: int | Sequence[int], seed: int = 0) -> tuple[int, ...]:
-    """Divide images into folds of equal size by patient, stratified by class.
+    """Divide images into folds of equal size by patient, stratified by class or by all findings.
 
     The folds depend on the set of ids and not on their order. A split that the data set gives is ignored.
 
@@ -122,12 +122,12 @@ def fold_dataset(dataset: Dataset, image_ids: Sequence[str], *, n_folds: int | S
     _check_patients(dataset, images)
     for number in candidates:
         shares = {str(fold): 1 / number for fold in range(1, number + 1)}
-        folds, scarce = _assign(images, dataset.classes, shares, set(), seed)
+        folds, scarce = _assign(dataset, images, shares, set(), seed)
         if scarce is None:
             break
     if scarce is not None:
         raise DataError(_too_few_patients_message(dataset, images, scarce, tuple(shares), noun="folds"))
-    _check_every_class(images["label"], folds, dataset.classes, tuple(shares))
+    _check_every_class(images["label"], folds, _required_classes(dataset), tuple(shares))
     _check_disjoint(images["patient_id"], folds, shares)
     fold_of_image = dict(zip(images["image"], map(int, folds), strict=True))
     return tuple(fold_of_image[image] for image in image_ids)
@@ -153,14 +153,19 @@ def _describe_origin(given: set[str], made: Mapping[str, float]) -> str:
     return f"given, {' and '.join(made)} made" if made else "given"
 
 
+def _required_classes(dataset: Dataset) -> tuple[str, ...]:
+    """Return the classes that every part needs. A finding may be absent from a part, where it is not scored."""
+    return () if dataset.is_multilabel else dataset.classes
+
+
 def _assign(
-    pool: pd.DataFrame, classes: Sequence[str], shares: Mapping[str, float], pinned: set[str], seed: int
+    dataset: Dataset, pool: pd.DataFrame, shares: Mapping[str, float], pinned: set[str], seed: int
 ) -> tuple[pd.Series[str], str | None]:
     """Assign each image of the pool to one of the parts in ``shares``, whole patients at a time.
 
     Args:
-        pool: The images, with their labels and patients.
-        classes: Class names.
+        dataset: The data set, with the labels.
+        pool: The images, with their patients.
         shares: Share of the images for each part, above 0; they sum to 1.
         pinned: Patients who must be in the first part.
         seed: Seed of the assignment.
@@ -169,9 +174,9 @@ def _assign(
         The part of each image, with the index of the pool; and the class with the fewest patients among those that have no
         patient in a part, or None.
     """
-    labels = pd.Categorical(pool["label"], categories=list(classes)).codes.astype(np.int64)
+    labels = dataset.labels_of(list(pool["image"]))
     numbers = assign_patients(labels, list(pool["patient_id"]), list(shares.values()), seed=seed, pinned=pinned)
-    scarce = [name for index, name in enumerate(classes) if len(set(numbers[labels == index])) < len(shares)]
+    scarce = [name for index, name in enumerate(_required_classes(dataset)) if len(set(numbers[labels == index])) < len(shares)]
     parts = pd.Series(np.array(list(shares), dtype=object)[numbers], index=pool.index)
     return parts, min(scarce, key=lambda name: len(_patients_of(pool, name)), default=None)
 

@@ -68,7 +68,7 @@ class StepTimes:
     """
 
     def __init__(self, space: Space, settings: Mapping[str, Any], *, n_classes: int, workers: ExpectedWorkers) -> None:
-        constants = {name: settings[name] for name in ("image_size", "fit", "batch_size")}
+        constants = {name: settings[name] for name in ("task", "image_size", "fit", "batch_size")}
         self.configs = {
             family: TrialConfig.from_values({**constants, **space.constants, **point})
             for family, point in _first_points(space).items()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from automl_cxr.cache_folder import cache_folder
@@ -23,6 +24,7 @@ from automl_cxr.records import PartRecord, SplitRecord
 from automl_cxr.study.automatic_settings import AUTO_IMAGE_SIZE, choose_folds, choose_image_size, limit_enlargement
 from automl_cxr.study.image_hashes import ImageHashes, short_hashes
 from automl_cxr.study.options import AUTO
+from automl_cxr.tasks import ABSENT, PRESENT
 
 OnProgress = Callable[[int, int], None]
 """Called with the number of processed images and the number of all images."""
@@ -127,7 +129,10 @@ def load_images(
     try:
         if n_folds:
             record = _pool_into_folds(dataset, record, n_folds, notes)
-        _check_every_class(record)
+        if dataset.is_multilabel:
+            _check_findings(record, notes)
+        else:
+            _check_every_class(record)
     except DataError as error:
         if not record.unreadable:
             raise
@@ -150,8 +155,8 @@ def _decode_parts(
     rows = dataset.table.set_index("image")
     record = SplitRecord(
         classes=dataset.classes,
-        train=_part(dataset.classes, rows, [image for image in split.train if image not in unreadable]),
-        valid=_part(dataset.classes, rows, [image for image in split.valid if image not in unreadable]),
+        train=_part(dataset, rows, [image for image in split.train if image not in unreadable]),
+        valid=_part(dataset, rows, [image for image in split.valid if image not in unreadable]),
         test=split.test,
         seed=split.seed,
         grouped=split.grouped,
@@ -160,6 +165,7 @@ def _decode_parts(
         n_without_patient=len(dataset.without_patient),
         n_uncertain=dataset.n_uncertain,
         n_missing=dataset.n_missing,
+        task=dataset.task,
     )
     return record, decoded
 
@@ -197,12 +203,34 @@ def _check_every_class(record: SplitRecord) -> None:
             )
 
 
-def _part(classes: tuple[str, ...], rows: pd.DataFrame, images: list[str]) -> PartRecord:
-    chosen = rows.loc[images]
+def _check_findings(record: SplitRecord, notes: list[str]) -> None:
+    """Add a note on findings without images with them or without them in a part.
+
+    Raises:
+        DataError: A part has no finding with both kinds of images, so that nothing can be trained or scored.
+    """
+    for name, part in (("training", record.train), ("validation", record.judged)):
+        labels = np.asarray(part.labels, np.int64).reshape(len(part.labels), len(record.classes))
+        is_known = (labels == PRESENT).any(axis=0) & (labels == ABSENT).any(axis=0)
+        one_sided = [finding for finding, known in zip(record.classes, is_known, strict=True) if not known]
+        if not is_known.any():
+            raise DataError(
+                f"A finding needs readable {name} images with it and without it; received both for none of "
+                f"{', '.join(record.classes)}. See `automl-cxr data inspect`, or make another split with --resplit."
+            )
+        if one_sided:
+            use = "trained" if name == "training" else "scored"
+            notes.append(
+                f"Findings without {name} images with them or without them, which cannot be {use}: {', '.join(one_sided)}."
+            )
+
+
+def _part(dataset: Dataset, rows: pd.DataFrame, images: list[str]) -> PartRecord:
+    labels = dataset.labels_of(images).tolist()
     return PartRecord(
         images=tuple(images),
-        labels=tuple(classes.index(label) for label in chosen["label"]),
-        patients=tuple(chosen["patient_id"]),
+        labels=tuple(map(tuple, labels)) if dataset.is_multilabel else tuple(labels),
+        patients=tuple(rows.loc[images, "patient_id"]),
     )
 
 
@@ -222,4 +250,7 @@ def _unreadable_note(record: SplitRecord) -> str:
 def digest_table(dataset: Dataset) -> str:
     """Return the SHA-256 of the image ids, labels, patients and given split of a data set, as hexadecimal digits."""
     table = dataset.table[["image", "label", "patient_id", "split"]]
+    if dataset.findings is not None:
+        codes = dataset.findings.loc[table["image"], list(dataset.classes)].reset_index(drop=True)
+        table = pd.concat([table.drop(columns="label").reset_index(drop=True), codes], axis=1)
     return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()

@@ -17,14 +17,17 @@ from automl_cxr.choices import (
     KERASTUNER_SAMPLERS,
     LAYOUT_NAMES,
     METRIC_NAMES,
+    MISSING_NAMES,
     OPTUNA_SAMPLERS,
     PROJECTION_NAMES,
     PRUNER_NAMES,
+    TASK_NAMES,
     UNCERTAIN_NAMES,
     UNKNOWN_PATIENTS_NAMES,
     list_choices,
 )
 from automl_cxr.config import FITS
+from automl_cxr.data.data_options import DEFAULT_MIN_POSITIVES
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.study.automatic_settings import (
     AUTO_FOLDS,
@@ -79,8 +82,17 @@ class SearchOptions(OptionSet):
         setting="layout",
         default_text="detected",
     )
+    task: str | None = option_field(
+        "What is predicted: multiclass (one class for each image) or multilabel (several findings, each with an output of its "
+        "own; a label may be unknown).",
+        Section.DATA,
+        metavar="NAME",
+        choices=TASK_NAMES,
+        setting="task",
+        default_text="multilabel if images have several findings or none",
+    )
     classes: Sequence[str] | None = option_field(
-        "Class names to use, in the order of their indices.",
+        "Class names to use, in the order of their indices. Of images with several findings, those with exactly one of them.",
         Section.DATA,
         kind="names",
         setting="classes",
@@ -158,14 +170,40 @@ class SearchOptions(OptionSet):
         metavar="NAME",
         setting="finding",
     )
+    findings: Sequence[str] | None = option_field(
+        "Findings to use of images that may have several, in the order of the outputs. An image without any finding is no "
+        "finding of its own, unless its label, such as 'No Finding', is named here.",
+        Section.DATA,
+        kind="names",
+        setting="findings",
+        default_text="all findings with enough patients",
+    )
+    min_positives: int | None = option_field(
+        "Number of patients with a finding, and of patients without it, below which it is left out of several findings.",
+        Section.DATA,
+        kind="int",
+        low=0,
+        setting="min_positives",
+        default=DEFAULT_MIN_POSITIVES,
+    )
     uncertain: str | None = option_field(
         "What to do with uncertain and missing labels: drop (the images are not used), zeros (they count as images without the "
-        "finding) or ones (uncertain ones count as images with it, missing ones as images without it).",
+        "finding) or ones (uncertain ones count as images with it, missing ones as images without it). Of several "
+        "findings, only uncertain labels are meant, and drop leaves them to the hyperparameter uncertain_targets.",
         Section.DATA,
         metavar="NAME",
         choices=UNCERTAIN_NAMES,
         setting="uncertain",
         default="drop",
+    )
+    missing: str | None = option_field(
+        "What a missing label of one of several findings means: unknown (it is not used) or absent. Missing labels of an image "
+        "with the label 'No Finding' are absent in either case.",
+        Section.DATA,
+        metavar="NAME",
+        choices=MISSING_NAMES,
+        setting="missing",
+        default="unknown",
     )
     resplit: bool | None = option_field(
         "Do not use the parts that the data give, and make a split by patient.",
@@ -259,6 +297,7 @@ class SearchOptions(OptionSet):
         is_repeatable=True,
         setting="objectives",
         default=("macro_f1",),
+        default_text="macro_f1; macro_auc for several findings",
     )
     require: str | Sequence[str] | None = option_field(
         "Bound on a metric or a cost that the best trial must meet, such as parameters<=10e6 or fnfr<=0.05.",
@@ -571,6 +610,7 @@ class SpliceOptions(OptionSet):
     )
     seed: int | None = _search_option("seed", help="Random seed of the split and the initial weights.")
     layout: str | None = _search_option("layout")
+    task: str | None = _search_option("task")
     classes: Sequence[str] | None = _search_option("classes")
     class_map: Mapping[str, str] | str | None = _search_option("class_map")
     labels: str | None = _search_option("labels")
@@ -582,7 +622,10 @@ class SpliceOptions(OptionSet):
     view_column: str | None = _search_option("view_column")
     label_regex: str | None = _search_option("label_regex")
     finding: str | None = _search_option("finding")
+    findings: Sequence[str] | None = _search_option("findings")
+    min_positives: int | None = _search_option("min_positives")
     uncertain: str | None = _search_option("uncertain")
+    missing: str | None = _search_option("missing")
     resplit: bool | None = _search_option("resplit")
     patients: str | None = _search_option("patients")
     unknown_patients: str | None = _search_option("unknown_patients")

@@ -43,6 +43,7 @@ from automl_cxr.study.settings import (
     choose_space,
     resolve_settings,
     settle_folds,
+    settle_task,
 )
 from automl_cxr.study.source_overlap import (
     SourceCheck,
@@ -115,6 +116,7 @@ def prepare_study(
         check_search_methods(settings, space.name, space.toml)
         data = _choose_data(options, existing_spec, notes)
         dataset = read_dataset(data, settings, notes)
+        settings = settle_task(settings, options, existing_spec, dataset.task)
         settings = {**settings, "image_size": settings["image_size"] or choose_automatic_size(dataset, notes)}
         is_planned = existing is None and options.seconds is not None and options.seconds >= SHORTEST_SECONDS
         with _begin_measuring(space, settings, dataset, options) if is_planned else nullcontext() as step_times:
@@ -133,7 +135,7 @@ def prepare_study(
             data=resolve_path(data),
             data_digest=digest_table(dataset),
             pixels_digest=decoded.digest,
-            normal_class=choose_normal_class(options, existing_spec, dataset.classes, notes),
+            normal_class=None if dataset.is_multilabel else choose_normal_class(options, existing_spec, dataset.classes, notes),
             versions=describe_versions(),
             command=command_without_passwords(command),
             **specified,

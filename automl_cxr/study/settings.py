@@ -22,8 +22,10 @@ from automl_cxr.study.option_fields import options_of
 from automl_cxr.study.options import AUTO, SearchOptions
 from automl_cxr.study.spaces import boundary_values, check_space, read_space, refuse_unused, refuse_unused_fixed
 from automl_cxr.study.spec import TRIAL_SETTINGS, StudySpec, resolve_path
+from automl_cxr.tasks import MULTICLASS
 
 DEFAULT_SPACE = AUTO_SPACE = "auto"
+DEFAULT_MULTILABEL_OBJECTIVES = ("macro_auc",)
 _WEIGHTS = ("weights", "second_weights")
 
 
@@ -55,6 +57,11 @@ def resolve_settings(options: SearchOptions, existing: StudySpec | None) -> dict
         UsageError: A value is impossible, or two options contradict each other.
         UnknownNameError: A metric does not exist.
     """
+    if options.findings is not None and options.classes is not None:
+        raise UsageError(
+            f"--findings and --classes both choose what is predicted; received {', '.join(options.findings)} and "
+            f"{', '.join(options.classes)}. Omit one of them."
+        )
     settings = {
         option.setting: _resolve(getattr(options, option.name), existing, option.setting, option.default)
         for option in options_of(SearchOptions)
@@ -75,6 +82,24 @@ def resolve_settings(options: SearchOptions, existing: StudySpec | None) -> dict
         if not isinstance(settings[name], (int, float)):
             raise UsageError(f"{name} must be a number; received {settings[name]!r}.")
     return settings
+
+
+def settle_task(settings: Mapping[str, Any], options: SearchOptions, existing: StudySpec | None, task: str) -> dict[str, Any]:
+    """Return settings with the task of the data, and with the default objective for it if no objective was chosen.
+
+    Raises:
+        UsageError: A normal class is chosen for several findings, which have none.
+    """
+    settings = {**settings, "task": task}
+    if task == MULTICLASS:
+        return settings
+    if options.normal_class is not None:
+        raise UsageError(
+            f"--normal-class applies to images with one class each; received '{options.normal_class}' with several findings. "
+            "Omit it: an image without any finding is normal."
+        )
+    chosen = options.objective is not None or existing is not None
+    return settings if chosen else {**settings, "objectives": check_objectives(DEFAULT_MULTILABEL_OBJECTIVES)}
 
 
 def _resolve(given: Any, existing: StudySpec | None, setting: str, default: Any) -> Any:

@@ -15,6 +15,7 @@ from automl_cxr.engine.space import Space
 from automl_cxr.engine.space_toml import parse_space
 from automl_cxr.errors import StudyMismatchError
 from automl_cxr.scoring.objectives import Requirement, check_objectives
+from automl_cxr.tasks import MULTICLASS, MULTILABEL
 from automl_cxr.text_records import build_record, parse_json
 
 # Files may be moved, but the digests of the data must not change.
@@ -34,7 +35,8 @@ class StudySpec(DataOptions):
         space_toml: Text of the space, so that the study does not depend on later changes of the file.
         data: Absolute path of the data folder or table.
         layout: Name of its layout. The other choices of ``DataOptions`` are recorded as the user made them.
-        classes: Class names in the order of their indices.
+        task: What is predicted. Studies of earlier versions, whose records have no task, are "multiclass".
+        classes: Names of the classes or findings in the order of their indices.
         data_digest: Digest of the table: image ids, labels and patients.
         pixels_digest: Digest of the training and validation files' contents.
         fixed: Hyperparameters that the user fixed; they take precedence over the space.
@@ -77,6 +79,7 @@ class StudySpec(DataOptions):
     valid_fraction: float
     test_fraction: float
     seed: int
+    task: str = MULTICLASS
     folds: int = 0
     fit: str = "stretch"
     requirements: tuple[str, ...] = ()
@@ -120,12 +123,18 @@ class StudySpec(DataOptions):
     def constants(self) -> dict[str, Value]:
         """Hyperparameters with the same value in all trials: settings of the study, and constants of its space."""
         return {
+            "task": self.task,
             "image_size": self.image_size,
             "fit": self.fit,
             "batch_size": self.batch_size,
             "epochs": self.epochs,
             **self.space.constants,
         }
+
+    @property
+    def is_multilabel(self) -> bool:
+        """Whether the trials predict several findings, instead of one class."""
+        return self.task == MULTILABEL
 
     @property
     def objective(self) -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 from automl_cxr.data.arrays import name_rows
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.files import IMAGE_SUFFIXES
-from automl_cxr.data.layout_rows import ImageRow, RawTable, UsedTable, parse_parts
-from automl_cxr.data.readers.findings import finding_columns, from_columns, from_texts, settle_labels
+from automl_cxr.data.findings import Findings
+from automl_cxr.data.layout_rows import UsedTable, parse_parts
+from automl_cxr.data.readers.findings import finding_columns, from_columns, from_texts
 from automl_cxr.data.table_columns import (
     COLUMN_NAMES,
     Columns,
@@ -97,7 +98,34 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def label_rows(array: Path, table: Path, lines: Lines, n_images: int, *, part: str, options: DataOptions) -> RawTable:
+@dataclass(frozen=True)
+class ArrayLabels:
+    """The labels of the images of one array, before one label is chosen for each image.
+
+    Attributes:
+        table: Name of the table.
+        images: Id of each image.
+        findings: Findings of each image.
+        patients: Patient of each image.
+        parts: Part of each image.
+        views: Projection of each image.
+        finding_columns: Names of the columns of findings.
+        used: The use of the columns.
+        notes: Sentences for the user.
+    """
+
+    table: str
+    images: Sequence[str]
+    findings: Sequence[Findings]
+    patients: Sequence[str]
+    parts: Sequence[str]
+    views: Sequence[str]
+    finding_columns: Sequence[str]
+    used: UsedTable
+    notes: tuple[str, ...]
+
+
+def read_labels(array: Path, table: Path, lines: Lines, n_images: int, *, part: str, options: DataOptions) -> ArrayLabels:
     """Assign the rows of a table to the images of an array.
 
     Args:
@@ -106,11 +134,11 @@ def label_rows(array: Path, table: Path, lines: Lines, n_images: int, *, part: s
         lines: All lines of the table, in which ``split_header`` finds as many rows as images.
         n_images: Number of images in the array.
         part: "train", "valid" or "test" for all rows; "" to use the split column.
-        options: The label column and the treatment of several findings.
+        options: The label column and the treatment of the parts.
 
     Raises:
-        DataError: There is no label column, images have several findings and none is chosen, the split column contains an
-            unknown part, or the index has unsorted numbers that do not count the images.
+        DataError: There is no label column, the split column contains an unknown part, or the index has unsorted numbers that
+            do not count the images.
         UnknownNameError: There is no column ``label_column``.
     """
     split = split_header(lines, n_images, options.label_column)
@@ -129,27 +157,20 @@ def label_rows(array: Path, table: Path, lines: Lines, n_images: int, *, part: s
         findings = from_columns({names_of[place]: [row[place] for row in rows] for place in columns.findings})
     else:
         findings = from_texts([_normalise_number(text) for text in columns.fields(rows, "label")])
-    settled = settle_labels(findings, options, table.name, columns=[names_of[place] for place in columns.findings])
     part_of = parse_parts(() if part else parts, table.name, resplit=options.resplit)
-    labelled = tuple(
-        ImageRow(names[number], label, patient, part or part_of[split_name], view)
-        for number, label, patient, split_name, view in zip(image_numbers, settled.labels, patients, parts, views, strict=True)
-        if label
-    )
     places = sorted({*columns.positions.values(), *columns.findings})
     unused = tuple(name for place, name in enumerate(header) if place not in places and name.strip())
     n_unlabelled = sum(one.is_unlabelled for one in findings)
-    notes = (
-        *index_notes,
-        *_note_unlabelled(n_unlabelled, table.name),
-        *settled.notes,
-    )
-    return RawTable(
-        labelled,
-        notes=notes,
-        used_tables=(UsedTable(table.name, columns.describe(header), unused),),
-        n_uncertain=settled.n_uncertain,
-        n_missing=settled.n_missing,
+    return ArrayLabels(
+        table=table.name,
+        images=[names[number] for number in image_numbers],
+        findings=findings,
+        patients=patients,
+        parts=[part or part_of[split_name] for split_name in parts],
+        views=views,
+        finding_columns=[names_of[place] for place in columns.findings],
+        used=UsedTable(table.name, columns.describe(header), unused),
+        notes=(*index_notes, *_note_unlabelled(n_unlabelled, table.name)),
     )
 
 

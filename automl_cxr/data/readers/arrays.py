@@ -16,9 +16,10 @@ from automl_cxr.csv_io import read_lines
 from automl_cxr.data.arrays import ARRAY_SUFFIX, open_images
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.decode import describe_read_failure
-from automl_cxr.data.layout_rows import PART_OF_NAME, RawTable
+from automl_cxr.data.layout_rows import PART_OF_NAME, ImageRow, RawTable
 from automl_cxr.data.readers.archives import ARCHIVE_SUFFIX, read_label_array, unpack_archive
-from automl_cxr.data.readers.array_labels import Lines, label_rows, lists_images, split_header
+from automl_cxr.data.readers.array_labels import ArrayLabels, Lines, lists_images, read_labels, split_header
+from automl_cxr.data.readers.findings import SettledLabels, settle_labels
 from automl_cxr.data.readers.medmnist import name_classes
 from automl_cxr.errors import DataError, UnreadableImageError
 
@@ -65,13 +66,13 @@ def read(root: Path, options: DataOptions) -> RawTable:
 
     Raises:
         DataError: There is no pair of array and table with equal numbers of rows, or the pairs are ambiguous, or a table
-            cannot be read or has no clear label column.
+            cannot be read or has no clear label column, or images have several findings where one class is needed.
         UnknownNameError: A table has no column ``label_column``.
     """
     found = _find(root, options.label_column)
     pairs = pair_up(root, _matching_pairs(found), found)
     labelled = [
-        label_rows(
+        read_labels(
             array,
             table,
             found.tables[table],
@@ -81,15 +82,36 @@ def read(root: Path, options: DataOptions) -> RawTable:
         )
         for array, table in pairs
     ]
-    return RawTable(
-        rows=tuple(row for one in labelled for row in one.rows),
-        ignored={**found.ignored, **{name: str(error) for name, error in found.damaged.items()}},
-        notes=(*(note for one in labelled for note in one.notes), *_notes_on_others(found, pairs)),
-        root=found.folder,
-        used_tables=tuple(used for one in labelled for used in one.used_tables),
-        n_uncertain=sum(one.n_uncertain for one in labelled),
-        n_missing=sum(one.n_missing for one in labelled),
+    settled = settle_labels(
+        [findings for one in labelled for findings in one.findings],
+        options,
+        " and ".join(one.table for one in labelled),
+        columns=[column for one in labelled for column in one.finding_columns],
     )
+    return RawTable(
+        rows=tuple(_rows(labelled, settled)),
+        ignored={**found.ignored, **{name: str(error) for name, error in found.damaged.items()}},
+        notes=(*(note for one in labelled for note in one.notes), *settled.notes, *_notes_on_others(found, pairs)),
+        root=found.folder,
+        used_tables=tuple(one.used for one in labelled),
+        n_uncertain=settled.n_uncertain,
+        n_missing=settled.n_missing,
+        findings=settled.findings,
+    )
+
+
+def _rows(labelled: Sequence[ArrayLabels], settled: SettledLabels) -> Iterator[ImageRow]:
+    """Yield the images that have a label."""
+    labels = iter(settled.labels)
+    for one in labelled:
+        for image, findings, patient, part, view in zip(
+            one.images, one.findings, one.patients, one.parts, one.views, strict=True
+        ):
+            label = next(labels)
+            if settled.findings is not None and not findings.is_unlabelled:
+                yield ImageRow(image, "", patient, part, view, findings)
+            elif label:
+                yield ImageRow(image, label, patient, part, view)
 
 
 # Finding arrays and tables

@@ -1,6 +1,6 @@
 """Findings of images: columns or lists of findings, uncertain and missing labels, and the majority of several readers.
 
-A network has one label for an image. Several findings for an image become one label by the choice of one finding against
+Images with several findings are a multi-label data set. They become images with one label by the choice of one finding against
 all images without it, or by the choice of classes, which uses the images with exactly one finding.
 """
 
@@ -16,7 +16,9 @@ import numpy as np
 
 from automl_cxr.data.class_names import is_placeholder
 from automl_cxr.data.data_options import DataOptions
+from automl_cxr.data.findings import UNLABELLED, Findings, is_normal
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
+from automl_cxr.tasks import MULTICLASS
 
 DROP, ZEROS, ONES = UNCERTAIN = ("drop", "zeros", "ones")
 _PRESENT, _ABSENT, _UNCERTAIN, _MISSING = range(4)
@@ -29,29 +31,8 @@ _STATES = {
 _NUMBER = re.compile(r"[\d.]+")
 _NUMBERS = re.compile(r"-?[\d.]+(?:[\s,;]+-?[\d.]+)+")
 _MIN_NUMBERS = 4  # of a box, or of the run lengths of a mask
-NORMAL_FINDINGS = frozenset({"nofinding", "nofindings", "normal", "healthy"})
 _SHOWN = 8  # findings in a message
 _MAX_BITS = 62  # of a signed integer of 64 bits
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What is known of an image. A finding in none of the sets is absent.
-
-    Attributes:
-        present: Findings of the image.
-        uncertain: Findings that may be present.
-        missing: Findings of which nothing is known.
-        is_unlabelled: Whether nothing is known of the image.
-    """
-
-    present: frozenset[str] = frozenset()
-    uncertain: frozenset[str] = frozenset()
-    missing: frozenset[str] = frozenset()
-    is_unlabelled: bool = False
-
-
-UNLABELLED = Findings(is_unlabelled=True)
 
 
 @dataclass(frozen=True)
@@ -59,16 +40,18 @@ class SettledLabels:
     """Labels of images.
 
     Attributes:
-        labels: The label of each image; empty if the image is not used.
+        labels: The label of each image; empty if the image is not used, or if it may have several findings.
         n_uncertain: Number of images whose label is uncertain.
         n_missing: Number of images whose label is missing.
         notes: Sentences for the user.
+        findings: Names of all findings, if an image may have several of them; otherwise None.
     """
 
     labels: list[str]
     n_uncertain: int = 0
     n_missing: int = 0
     notes: tuple[str, ...] = ()
+    findings: tuple[str, ...] | None = None
 
 
 def finding_columns(columns: Mapping[int, Iterable[str]]) -> tuple[int, ...]:
@@ -196,11 +179,6 @@ def _items(text: str) -> list[str]:
     return [str(value) for value in values]
 
 
-def is_normal(name: str) -> bool:
-    """Return whether a finding means that there is none."""
-    return "".join(character for character in name.casefold() if character.isalpha()) in NORMAL_FINDINGS
-
-
 def majority(entries: Sequence[tuple[str, Findings]]) -> Findings:
     """Combine the findings of several readers of an image.
 
@@ -231,28 +209,34 @@ def union(entries: Sequence[Findings]) -> Findings:
 def settle_labels(
     entries: Sequence[Findings], options: DataOptions, table: str, *, columns: Iterable[str] = ()
 ) -> SettledLabels:
-    """Choose the label of each image.
+    """Choose the label of each image, or find that images may have several findings.
 
     Args:
         entries: The findings of each image.
-        options: The chosen finding or classes, and what is done with uncertain labels.
+        options: The chosen task, finding or classes, and what is done with uncertain labels.
         table: Name of the table, for messages.
         columns: Names of columns of findings, which need not be present in any image.
 
     Raises:
         UnknownNameError: The chosen finding does not exist, or there is no such choice for uncertain labels.
-        DataError: Images have several findings, and neither a finding nor classes are chosen.
+        DataError: Images have several findings, the chosen task is one class for each image, and neither a finding nor classes
+            are chosen.
     """
     if options.uncertain not in UNCERTAIN:
         raise UnknownNameError("choice for uncertain labels", options.uncertain, UNCERTAIN)
     if options.finding is not None:
         return _one_against_rest(entries, options.finding, options.uncertain, columns)
     labelled = [findings for findings in entries if not findings.is_unlabelled]
+    if options.wants_findings:
+        return SettledLabels([""] * len(entries), findings=_names_of(labelled, columns))
     is_single = all(len(findings.present) == 1 and not findings.uncertain for findings in labelled)
     if is_single:
         return _settle_single(entries, options, table)
     if options.classes is None:
-        raise DataError(_several_message(labelled, table))
+        if options.task == MULTICLASS:
+            raise DataError(_several_message(labelled, table))
+        note = f"{_count_several(labelled, table)}. Each finding gets an output of its own (--task multilabel)."
+        return SettledLabels([""] * len(entries), notes=(note,), findings=_names_of(labelled, columns))
     labels = [
         next(iter(findings.present)) if len(findings.present) == 1 and not findings.uncertain else "" for findings in entries
     ]
@@ -264,19 +248,32 @@ def settle_labels(
     return SettledLabels(labels, 0, len(entries) - len(labelled), (note,) if n_dropped else ())
 
 
-def _several_message(entries: Sequence[Findings], table: str) -> str:
+def _names_of(entries: Sequence[Findings], columns: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of all findings: those of columns in their order, others sorted."""
+    different = set(entries)
+    return tuple(dict.fromkeys(columns)) or tuple(sorted({name for one in different for name in one.present | one.uncertain}))
+
+
+def _count_several(entries: Sequence[Findings], table: str) -> str:
     counts = Counter(name for findings in entries for name in findings.present)
     n_several = sum(len(findings.present) > 1 for findings in entries)
+    n_none = sum(not findings.present for findings in entries)
     n_uncertain = sum(bool(findings.uncertain) for findings in entries)
     ordered = sorted(counts, key=lambda name: (-counts[name], name))
-    example = next((name for name in ordered if not is_normal(name)), next(iter(ordered), "NAME"))
     listed = ", ".join(f"'{name}' {counts[name]}" for name in ordered[:_SHOWN])
     more = f", ... ({len(counts)} findings)" if len(counts) > _SHOWN else ""
+    none = f", {n_none} with none" if n_none else ""
     uncertain = f", {n_uncertain} with uncertain ones" if n_uncertain else ""
+    return f"{len(entries)} images with findings in {table}, {n_several} of them with several{none}{uncertain} ({listed}{more})"
+
+
+def _several_message(entries: Sequence[Findings], table: str) -> str:
+    counts = Counter(name for findings in entries for name in findings.present if not is_normal(name))
+    example = max(sorted(counts), key=lambda name: counts[name], default="NAME")
     return (
-        f"Each image needs one label; received {len(entries)} images with findings in {table}, {n_several} of them with "
-        f"several{uncertain} ({listed}{more}). Choose one finding against all images without it, such as "
-        f"--finding '{example}', or use the images with exactly one finding with --classes A,B."
+        f"Each image needs one label with --task {MULTICLASS}; received {_count_several(entries, table)}. Omit --task for an "
+        f"output of each finding, choose one finding against all images without it, such as --finding '{example}', or use the "
+        "images with exactly one finding with --classes A,B."
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from automl_cxr.data.data_options import DataOptions
 from automl_cxr.data.files import archives_in, list_archives
+from automl_cxr.data.findings import Findings
 from automl_cxr.data.layout_rows import ImageRow, UsedTable
-from automl_cxr.data.readers.findings import Findings, majority, settle_labels, union
+from automl_cxr.data.readers.findings import majority, settle_labels, union
 from automl_cxr.data.readers.image_index import MAX_EXPLAINED, ImageIndex, LocatedImages, locate
 from automl_cxr.data.readers.table_proposals import propose_table
 from automl_cxr.errors import DataError
@@ -52,12 +53,13 @@ class ListedRows:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What the rows of an image state."""
+    """What the rows of an image state, and the columns of findings of their table."""
 
     findings: Findings
     patient: str
     split: str
     view: str
+    columns: tuple[str, ...] = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def _combine(one: ListedRows, found: LocatedImages) -> _Combined:
 
 
 def _entry(one: ListedRows, row: int, findings: Findings) -> _Entry:
-    return _Entry(findings, one.patients[row], one.splits[row], one.views[row])
+    return _Entry(findings, one.patients[row], one.splits[row], one.views[row], one.finding_columns)
 
 
 def _combine_rows(one: ListedRows, rows: Sequence[int]) -> _Entry | None:
@@ -139,12 +141,13 @@ class MergedRows:
     n_uncertain: int
     n_missing: int
     n_listed: int
+    findings: tuple[str, ...] | None
 
 
 def merge_rows(
     listed: Sequence[ListedRows], index: ImageIndex, options: DataOptions, *, unique_names: bool = False
 ) -> MergedRows:
-    """Find the images of the rows, combine the rows of each image, and choose its label.
+    """Find the images of the rows, combine the rows of each image, and choose its label or collect its findings.
 
     Args:
         listed: The rows of each table.
@@ -153,7 +156,7 @@ def merge_rows(
         unique_names: As in ``locate``.
 
     Raises:
-        DataError: No listed image can be used, or images have several findings and none is chosen.
+        DataError: No listed image can be used, or images have several findings where one class is needed.
         UnknownNameError: The chosen finding does not exist.
     """
     name = join_names(listed)
@@ -177,20 +180,27 @@ def merge_rows(
     paths = [path for path in entries if path not in ignored]
     if n_images and not paths:
         raise DataError(_none_found_message(listed, index, n_images, ignored, missing))
-    settled = settle_labels(
-        [entries[path].findings for path in paths],
-        options,
-        name,
-        columns=[column for one in listed for column in one.finding_columns],
-    )
+    columns = tuple(dict.fromkeys(column for one in listed for column in one.finding_columns))
+    settled = settle_labels([entries[path].findings for path in paths], options, name, columns=columns)
     notes = [*_count_notes(name, n_images, missing, n_unlabelled, n_repeated), *settled.notes, *_reader_notes(listed)]
-    rows = tuple(
-        ImageRow(path, label, entry.patient, entry.split, entry.view)
-        for path, label in zip(paths, settled.labels, strict=True)
-        if label and (entry := entries[path])
-    )
+    if settled.findings is None:
+        rows = tuple(
+            ImageRow(path, label, entry.patient, entry.split, entry.view)
+            for path, label in zip(paths, settled.labels, strict=True)
+            if label and (entry := entries[path])
+        )
+    else:
+        rows = tuple(_with_findings(path, entries[path], columns) for path in paths if not entries[path].findings.is_unlabelled)
     n_listed = sum(path in index.reason_of and not index.reason_of[path] for path in {*entries, *ignored})
-    return MergedRows(rows, ignored, tuple(notes), settled.n_uncertain, settled.n_missing, n_listed)
+    return MergedRows(rows, ignored, tuple(notes), settled.n_uncertain, settled.n_missing, n_listed, settled.findings)
+
+
+def _with_findings(path: str, entry: _Entry, columns: Sequence[str]) -> ImageRow:
+    """Return an image that may have several findings. Nothing is known of those that its table has no column for."""
+    findings = entry.findings
+    if entry.columns and len(entry.columns) < len(columns):
+        findings = replace(findings, missing=findings.missing | (set(columns) - set(entry.columns)))
+    return ImageRow(path, "", entry.patient, entry.split, entry.view, findings)
 
 
 def _none_found_message(

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from automl_cxr.data.data_options import DataOptions
+from automl_cxr.data.findings import UNLABELLED, Findings
 from automl_cxr.data.layout_rows import RawTable, UsedTable, parse_parts
 from automl_cxr.data.readers.dicom_join import join_headers
-from automl_cxr.data.readers.findings import UNLABELLED, Findings, from_columns, from_regions, from_texts
+from automl_cxr.data.readers.findings import from_columns, from_regions, from_texts
 from automl_cxr.data.readers.image_index import ImageIndex
 from automl_cxr.data.readers.public_sets import GENERAL, PUBLIC_SETS, TableFormat
 from automl_cxr.data.readers.table_frame import Frame, Roles, find_roles, join_frame, read_frame
@@ -28,7 +29,7 @@ def read(root: Path, options: DataOptions) -> RawTable:
 
     Raises:
         DataError: There is no table, or more than one; or it is damaged, lacks a column, lists no existing file, or has several
-            findings for an image and none is chosen.
+            findings for an image where one class is needed.
         UnknownNameError: A chosen column or finding does not exist.
     """
     table = Path(options.labels) if options.labels is not None else root if root.is_file() else None
@@ -84,6 +85,7 @@ def _read_tables(root: Path, tables: Sequence[tuple[Path, str]], options: DataOp
         used_tables=tuple(one.used for one in listed),
         n_uncertain=merged.n_uncertain,
         n_missing=merged.n_missing,
+        findings=merged.findings,
     )
 
 

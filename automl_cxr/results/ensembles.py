@@ -144,9 +144,11 @@ def build_ensemble(
         raise UnknownNameError("ensemble method", method, (AUTO, *METHODS))
     _check_name(name)
     seed = store.spec.seed if seed is None else seed
-    resolved_objective = Objective.named(objective or store.spec.objective, normal_class=store.spec.normal_index)
+    resolved_objective = objective_of_study(store, objective)
     trials = _choose_trials(store, top, members, diverse, resolved_objective)
-    tables = read_prediction_tables(predictions, classes=store.spec.classes, whose=f"study '{store.name}'")
+    tables = read_prediction_tables(
+        predictions, classes=store.spec.classes, whose=f"study '{store.name}'", task=store.spec.task
+    )
     check_method(method, len(trials) + len(tables))
     destination = EnsembleFolder(store.folder / "ensembles", name, default_name=f"{method}-{len(trials) + len(tables)}")
     with destination.staged() as partial:
@@ -252,6 +254,17 @@ def apply_ensemble(folder: Path, predictions: Sequence[str | os.PathLike[str]]) 
     probabilities, images = align([table.predictions for table in tables], names=[table.name for table in tables])
     combined = Predictions(images.ids, images.labels, rule.combine(probabilities), images.classes, images.patients)
     return combined, _notes(tables)
+
+
+def objective_of_study(store: StudyStore, name: str | None = None) -> Objective:
+    """Return the metric for which the ensembles of a study are optimised; by default the study's first objective.
+
+    Raises:
+        UnknownNameError: There is no such metric.
+        UsageError: The metric is not defined for the study.
+    """
+    spec = store.spec
+    return Objective.named(name or spec.objective, normal_class=spec.normal_index, task=spec.task, classes=spec.classes)
 
 
 def _choose_trials(

@@ -167,7 +167,7 @@ def _contradictions(config: TrialConfig, record: TrialRecord) -> Iterator[str]:
 
 def _image_mismatches(store: StudyStore, saved: Predictions) -> Iterator[str]:
     judged = store.split.judged
-    if saved.ids != judged.images or saved.labels.tolist() != list(judged.labels):
+    if saved.ids != judged.images or not np.array_equal(saved.labels, np.asarray(judged.labels, np.int64)):
         yield "its predictions are not those of the validation part or of the folds of the study"
 
 

@@ -187,7 +187,9 @@ def _rows_like(first: Predictions, member: Predictions, which: str) -> np.ndarra
         examples = [f"{kind} '{names[0]}'" for kind, names in (("without", missing), ("with", extra)) if names]
         raise _mismatch(which, "images", f"{len(missing)} missing, {len(extra)} more ({', '.join(examples)})")
     rows = np.array([row_of[name] for name in first.ids], dtype=np.int64)
-    other = np.flatnonzero(member.labels[rows] != first.labels)
+    if member.task != first.task:
+        raise _mismatch(which, "task", f"{member.task} instead of {first.task}")
+    other = np.flatnonzero((member.labels[rows] != first.labels).reshape(len(first), -1).any(axis=1))
     if other.size:
         raise _mismatch(which, "labels", f"different labels for {other.size} images, such as '{first.ids[other[0]]}'")
     return rows

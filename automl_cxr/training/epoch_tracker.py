@@ -13,7 +13,10 @@ from automl_cxr.errors import NonFiniteLossError
 from automl_cxr.records import EpochRecord
 from automl_cxr.scoring.metrics import METRICS, Metric
 from automl_cxr.scoring.objectives import measure
+from automl_cxr.tasks import PRESENT
 from automl_cxr.training.schedules import Phase, rates_of_steps, scheduled_learning_rate
+
+_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class EpochTracker:
             macro_f1=METRICS["macro_f1"].function(labels, probabilities, None),
             loss=loss,
             valid_loss=METRICS["log_loss"].function(labels, probabilities, None),
-            valid_accuracy=METRICS["accuracy"].function(labels, probabilities, None),
+            valid_accuracy=_accuracy(labels, probabilities),
             seconds=seconds,
             n_parameters=n_parameters,
             image_size=self._config.image_size,
@@ -131,6 +134,14 @@ class EpochTracker:
 
     def _rank(self, record: EpochRecord) -> tuple[float, float]:
         return self._objective.rank(record, self._config.monitor)
+
+
+def _accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the share of correct predictions; for findings, of the known labels, with a probability of 0.5 as threshold."""
+    if labels.ndim == 1:
+        return METRICS["accuracy"].function(labels, probabilities, None)
+    is_known = labels >= 0
+    return float(((probabilities >= _THRESHOLD) == (labels == PRESENT))[is_known].mean()) if is_known.any() else math.nan
 
 
 def refuse_diverged_loss(loss: float, *, epoch: int, learning_rate: float) -> None:

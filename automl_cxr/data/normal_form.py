@@ -1,6 +1,7 @@
 """The normal form of a data set: a table with the columns path, label, patient_id, split and view.
 
-Of several findings, a column for each of them replaces the label: 1 (present), 0 (absent), -1 (uncertain) or empty (unknown).
+Of several findings, a column for each of them replaces the label: 1 (present), 0 (absent), -1 (uncertain) or empty (unknown). A
+table with one such column is read as findings with ``--task multilabel``.
 """
 
 from __future__ import annotations

@@ -140,6 +140,13 @@ def test_columns_with_sums_of_one_are_classes(tmp_path: Path) -> None:
     assert load(tmp_path, finding="Mass").task == "multiclass"
 
 
+def test_one_column_can_be_a_finding(tmp_path: Path) -> None:
+    write(tmp_path, [f"{n}.png,P{n},{n % 2}" for n in range(8)], "path,patient_id,Mass")
+    assert load(tmp_path).classes == ("0", "1")
+    dataset = load(tmp_path, task="multilabel")
+    assert (dataset.classes, codes(dataset, 2)) == (("Mass",), [[0], [1]])
+
+
 def test_findings_that_a_table_does_not_list_are_unknown(tmp_path: Path) -> None:
     write(tmp_path, [f"a{n}.png,{n % 2},{n // 2 % 2}" for n in range(8)], "path,Mass,Edema", "train.csv")
     write(tmp_path, [f"b{n}.png,{n % 2},{n // 2 % 2}" for n in range(4)], "path,Mass,Nodule", "test.csv")

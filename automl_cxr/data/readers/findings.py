@@ -54,15 +54,15 @@ class SettledLabels:
     findings: tuple[str, ...] | None = None
 
 
-def finding_columns(columns: Mapping[int, Iterable[str]]) -> tuple[int, ...]:
-    """Return the positions of the columns whose texts say whether a finding is present; none if there are fewer than two.
+def finding_columns(columns: Mapping[int, Iterable[str]], *, fewest: int = 2) -> tuple[int, ...]:
+    """Return the positions of the columns whose texts state whether a finding is present; none if they are too few.
 
     A finding that no image has is included, because another part of the data may have it.
     """
     states = {place: {_STATES.get(text.strip().casefold()) for text in set(texts)} for place, texts in columns.items()}
     found = [place for place, known in states.items() if None not in known and known & {_PRESENT, _ABSENT}]
     n_present = sum(_PRESENT in states[place] for place in found)
-    return tuple(found) if len(found) > 1 and n_present else ()
+    return tuple(found) if len(found) >= fewest and n_present else ()
 
 
 def from_columns(columns: Mapping[str, Sequence[str]]) -> list[Findings]:

@@ -235,11 +235,11 @@ def find_roles(
     if "label" not in positions:
         taken = {place for places in positions.values() for place in places}
         finding_columns = tuple(place for name in findings if (place := frame.position(name)) is not None)
-        label = None if finding_columns else _label_column(frame, names, taken)
+        label = None if finding_columns else _label_column(frame, names, taken, options)
         if label is not None:
             positions["label"] = (label,)
         elif not finding_columns:
-            finding_columns = _finding_columns(frame, taken, chosen, is_box_table=is_box_table)
+            finding_columns = _finding_columns(frame, taken, chosen, options, is_box_table=is_box_table)
     used = {str(number): frame.header[place] for number, place in enumerate(_all(positions.values()))}
     check_unique(frame.header, used, frame.path)
     has_regions = "label" in positions and are_regions(frame.columns[positions["label"][0]])
@@ -308,7 +308,7 @@ def _split_column(frame: Frame, names: Columns) -> int | None:
     return None
 
 
-def _label_column(frame: Frame, names: Columns, taken: set[int]) -> int | None:
+def _label_column(frame: Frame, names: Columns, taken: set[int], options: DataOptions) -> int | None:
     """Return the position of the label column; None if there may be columns of findings.
 
     Raises:
@@ -328,6 +328,8 @@ def _label_column(frame: Frame, names: Columns, taken: set[int]) -> int | None:
     if len(others) != 1 or match_key(frame.header[others[0]]) in known:
         return None
     column = frame.columns[others[0]]  # the only one without another use
+    if options.wants_findings and finding_columns({others[0]: column}, fewest=1):
+        return None
     return others[0] if _repeats(column) or are_regions(column) else None
 
 
@@ -337,8 +339,10 @@ def _repeats(column: Sequence[str]) -> bool:
     return 1 < len(texts) <= min(_MAX_LABELS, len(column) / 2) and max(map(len, texts)) <= _MAX_LABEL_LENGTH
 
 
-def _finding_columns(frame: Frame, taken: set[int], chosen: Mapping[str, int | None], *, is_box_table: bool) -> tuple[int, ...]:
-    """Return the positions of the columns of findings.
+def _finding_columns(
+    frame: Frame, taken: set[int], chosen: Mapping[str, int | None], options: DataOptions, *, is_box_table: bool
+) -> tuple[int, ...]:
+    """Return the positions of the columns of findings: two or more, or one if the user wants findings.
 
     Raises:
         DataError: There are none.
@@ -349,7 +353,7 @@ def _finding_columns(frame: Frame, taken: set[int], chosen: Mapping[str, int | N
         for place in others
         if match_key(frame.header[place]) not in (_NO_FINDING_NAMES | (BOX_NAMES if is_box_table else set()))
     ]
-    binary = finding_columns({place: frame.columns[place] for place in possible})
+    binary = finding_columns({place: frame.columns[place] for place in possible}, fewest=1 if options.wants_findings else 2)
     if binary:
         return binary
     uses = [f"'{frame.header[place].strip()}' ({role})" for role, place in chosen.items() if place is not None]

@@ -57,7 +57,8 @@ def label_tables(root: Path, options: DataOptions) -> tuple[list[Path], bool]:
     """
     tables = tables_in(root)
     chosen = [path for path in tables if _lists_images(path, options)] if _chosen_columns(options) else []
-    return chosen or [path for path in tables if _lists_images(path, DataOptions())], bool(chosen)
+    unchosen = DataOptions(task=options.task, findings=options.findings)  # without columns
+    return chosen or [path for path in tables if _lists_images(path, unchosen)], bool(chosen)
 
 
 def _chosen_columns(options: DataOptions) -> set[str]:

@@ -142,7 +142,7 @@ def test_columns_with_sums_of_one_are_classes(tmp_path: Path) -> None:
 
 def test_one_column_can_be_a_finding(tmp_path: Path) -> None:
     write(tmp_path, [f"{n}.png,P{n},{n % 2}" for n in range(8)], "path,patient_id,Mass")
-    assert load(tmp_path).classes == ("0", "1")
+    assert load(tmp_path / "labels.csv").classes == ("0", "1")
     dataset = load(tmp_path, task="multilabel")
     assert (dataset.classes, codes(dataset, 2)) == (("Mass",), [[0], [1]])
 

@@ -269,7 +269,7 @@ class TrialConfig:
     task: str = _hyperparameter(
         MULTICLASS,
         _one_of(*TASKS),
-        "head loss",
+        "head loss training",
         'What a network predicts: "multiclass" (one class for each image; softmax) or "multilabel" (a probability for each '
         "finding; sigmoid). A study sets it from its data.",
         used_by=_EVERY,

@@ -20,7 +20,7 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.training.compilation import jit_compile
 from automl_cxr.training.datasets import FeaturePart
 from automl_cxr.training.stack_grouping import HeadShape, HeadState, vectors_of
-from automl_cxr.training.stacked_losses import STACKED_LOSSES_OF
+from automl_cxr.training.stacked_losses import LOSSES_OF_TASK
 from automl_cxr.training.stacked_optimizer import N_COUNTERS, moments_per_weight, per_head_optimizer
 
 _PREDICTION_BATCH = 1024  # feature vectors
@@ -70,7 +70,7 @@ class Stack(keras.layers.Layer):
             self._kernels.append(self._variable((n_in, n_out), trainable=True))
             self._biases.append(self._variable((1, n_out), trainable=True))
         self._dropout = self._variable((1, 1))
-        self._task_loss = STACKED_LOSSES_OF[shape.task](shape.n_classes, self._variable)
+        self._task_loss = LOSSES_OF_TASK[shape.task](shape.n_classes, self._variable)
         self.loss_sums = self._variable(())
         self.built = True
 

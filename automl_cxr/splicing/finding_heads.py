@@ -80,7 +80,7 @@ def _fit_finding(
     on_fit: Callable[[], None],
 ) -> Iterator[_FindingHead]:
     rows = np.flatnonzero(labels >= 0)
-    known, patients_of_known = labels[rows], [patients[row] for row in rows]
+    known, patients_of_known = labels[rows], [patients[row] for row in rows.tolist()]
     can_be_fitted = len(set(known.tolist())) == 2 and len(set(patients_of_known)) >= 2
     prepared: dict[Cut, CutFeatures] = {}
     if can_be_fitted:

@@ -6,10 +6,10 @@ Their values are not averaged over the findings of an image, so that the weight 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 
@@ -30,7 +30,7 @@ def binary_focal(targets: Any, probabilities: Any, *, alpha: Any, gamma: Any) ->
     present = _away_from_ends(probabilities)
     loss_of_present = ops.power(1 - present, gamma) * -ops.log(present)
     loss_of_absent = ops.power(present, gamma) * -ops.log(1 - present)
-    return alpha * (targets * loss_of_present + (1 - targets) * loss_of_absent)
+    return ops.multiply(alpha, targets * loss_of_present + (1 - targets) * loss_of_absent)
 
 
 def asymmetric(targets: Any, probabilities: Any, *, gamma_positive: Any, gamma_negative: Any, margin: Any) -> Any:
@@ -56,46 +56,23 @@ def _away_from_ends(probabilities: Any) -> Any:
     return ops.clip(probabilities, epsilon, 1 - epsilon)
 
 
-class _FindingLoss(keras.losses.Loss):
+class FindingLoss(keras.losses.Loss):
     """A loss with values (n, n_findings) and label smoothing.
 
     Args:
+        function: Returns the loss of each label, given targets, probabilities and the settings.
         label_smoothing: Share of the target probability that is spread over both states.
-        settings: Further settings, for the record.
+        settings: Keyword arguments of the function.
     """
 
-    def __init__(self, label_smoothing: float, **settings: Any) -> None:
-        super().__init__()
-        self._settings = {"label_smoothing": label_smoothing, **settings}
+    def __init__(self, function: Callable[..., Any], *, label_smoothing: float, **settings: Any) -> None:
+        super().__init__(name=function.__name__)
+        self._function = function
+        self._label_smoothing = label_smoothing
+        self._settings = settings
 
     def call(self, targets: Any, probabilities: Any) -> Any:
-        settings = dict(self._settings)
-        return self.values(smoothed(targets, settings.pop("label_smoothing")), probabilities, **settings)
-
-    def values(self, targets: Any, probabilities: Any) -> Any:
-        """Return the loss of each label, (n, n_findings)."""
-        raise NotImplementedError
+        return self._function(smoothed(targets, self._label_smoothing), probabilities, **self._settings)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self._settings}
-
-
-class BinaryCrossEntropy(_FindingLoss):
-    """The binary cross-entropy of each label."""
-
-    def values(self, targets: Any, probabilities: Any) -> Any:
-        return ops.binary_crossentropy(targets, probabilities)
-
-
-class BinaryFocal(_FindingLoss):
-    """``binary_focal``."""
-
-    def values(self, targets: Any, probabilities: Any, *, alpha: list[float], gamma: float) -> Any:
-        return binary_focal(targets, probabilities, alpha=np.asarray(alpha, np.float32), gamma=gamma)
-
-
-class Asymmetric(_FindingLoss):
-    """``asymmetric``."""
-
-    def values(self, targets: Any, probabilities: Any, **settings: float) -> Any:
-        return asymmetric(targets, probabilities, **settings)
+        return {**super().get_config(), "label_smoothing": self._label_smoothing, **self._settings}

@@ -2,6 +2,10 @@
 
 The regressions of all findings are fitted together. They do not affect each other: the loss is a sum over labels, and the
 weight of an unknown label is 0.
+
+All findings have the same regularisation strength, chosen by the loss of all labels. On 810 radiographs of NIH ChestX-ray14
+(EfficientNet-Lite0, out of fold by patient, findings with 20 or more positives), its mean AUC was 0.786; that of a strength
+for each finding was 0.785, and that of the strength with the best mean loss of the findings 0.777.
 """
 
 from __future__ import annotations

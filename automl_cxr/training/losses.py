@@ -10,7 +10,7 @@ import keras
 from automl_cxr.config import ASYMMETRIC, TrialConfig
 from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.tasks import MULTICLASS, MULTILABEL
-from automl_cxr.training.finding_losses import Asymmetric, BinaryCrossEntropy, BinaryFocal
+from automl_cxr.training.finding_losses import FindingLoss, asymmetric, binary_focal
 from automl_cxr.training.schedules import Phase, build_rate
 
 
@@ -26,16 +26,18 @@ def _focal(config: TrialConfig, n_classes: int) -> keras.losses.Loss:
 
 
 def _binary_cross_entropy(config: TrialConfig, n_findings: int) -> keras.losses.Loss:
-    return BinaryCrossEntropy(config.label_smoothing)
+    return FindingLoss(keras.ops.binary_crossentropy, label_smoothing=config.label_smoothing)
 
 
 def _binary_focal(config: TrialConfig, n_findings: int) -> keras.losses.Loss:
-    return BinaryFocal(config.label_smoothing, alpha=focal_alphas(config, n_findings), gamma=config.focal_gamma)
+    alphas = focal_alphas(config, n_findings)
+    return FindingLoss(binary_focal, label_smoothing=config.label_smoothing, alpha=alphas, gamma=config.focal_gamma)
 
 
 def _asymmetric(config: TrialConfig, n_findings: int) -> keras.losses.Loss:
-    return Asymmetric(
-        config.label_smoothing,
+    return FindingLoss(
+        asymmetric,
+        label_smoothing=config.label_smoothing,
         gamma_positive=config.asymmetric_gamma_positive,
         gamma_negative=config.asymmetric_gamma_negative,
         margin=config.asymmetric_margin,

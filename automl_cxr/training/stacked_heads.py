@@ -137,7 +137,9 @@ class StackedHeads:
 
 
 class _Batches:
-    """Batches of one epoch for p heads: vectors (p, b, n_features), targets (p, b, n_classes), weights (p, b), n_rows.
+    """Batches of one epoch for p heads: vectors (p, b, n_features), targets (p, b, n_classes), weights, n_rows.
+
+    The weights are those of images, (p, b), or of the labels of findings, (p, b, n_classes).
 
     The last batch is padded with images of weight 0, because another batch size would require tracing another graph.
     ``n_rows`` is the number of images without the padding.

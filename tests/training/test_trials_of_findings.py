@@ -21,7 +21,8 @@ from tests.training.findings import FINDINGS, SIZE, run, task_of
 
 SMALL = {"n_blocks": 2, "filters": 8, "dense_units": 8, "epochs": 3, "batch_size": 16, "learning_rate": 0.01, "seed": 5}
 PROBE = {"family": "probe", "probe_layers": "squeezenet@2+squeezenet@1", "weights": "none"}
-HEAD = {**SMALL, "family": "transfer", "backbone": "squeezenet", "cut": "1"}
+# Normalised, because the outputs of random weights are so large that probabilities would be rounded to 0 and 1.
+HEAD = {**SMALL, "family": "transfer", "backbone": "squeezenet", "cut": "1", "normalise": True}
 
 
 def check_files(task, result):
@@ -73,6 +74,19 @@ def test_a_network_is_trained_and_its_best_epoch_is_saved(tmp_path, monitor):
     assert predictions.probabilities.sum(axis=1).max() > 1, "the findings are independent"
     with (task.folder / "history.csv").open(newline="") as file:
         assert [float(row["score"]) for row in csv.DictReader(file)] == [epoch.score for epoch in epochs]
+
+
+@pytest.mark.long
+def test_training_continues_from_a_checkpoint(tmp_path):
+    values = {**SMALL, "uncertain_targets": "0.5-0.9", "dropout": 0.3}
+    whole, first, second = (task_of(tmp_path, values, name=name) for name in ("whole", "first", "second"))
+    epochs, _ = run(run_trial(whole))
+    checkpoint = tmp_path / "checkpoint.npz"
+    run(run_trial(dataclasses.replace(first, until=1, checkpoint=checkpoint)))
+    continued, _ = run(run_trial(dataclasses.replace(second, resume=checkpoint, reported=1)))
+    assert [epoch.loss for epoch in continued] == pytest.approx([epoch.loss for epoch in epochs[1:]], abs=1e-6)
+    again, uninterrupted = (Predictions.from_npz(task.folder / "valid.npz") for task in (second, whole))
+    np.testing.assert_allclose(again.probabilities, uninterrupted.probabilities, atol=1e-6)
 
 
 @pytest.mark.long

@@ -230,7 +230,8 @@ class _CsvFile:
             number = float("inf")
         if number not in (ABSENT, PRESENT) and not -np.inf < number < 0:
             raise _unreadable(
-                self.path, f"the label '{text}' in column {column}; labels of findings are 1, 0, or negative or empty if unknown"
+                self.path,
+                f"the label '{text}' in column {column}; labels of findings are 1, 0, or negative or empty if unknown",
             )
         return int(number) if number >= 0 else UNKNOWN
 

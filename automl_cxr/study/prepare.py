@@ -37,7 +37,7 @@ from automl_cxr.study.provenance import describe_versions
 from automl_cxr.study.settings import (
     DEFAULT_SPACE,
     ChosenSpace,
-    check_normal_class,
+    check_metrics,
     check_search_methods,
     choose_normal_class,
     choose_space,
@@ -150,7 +150,7 @@ def prepare_study(
             earlier_audit = load_audit(existing)
             notes.extend([] if earlier_audit is None else audit_messages(earlier_audit))
             return PreparedStudy(existing, decoded.path, weights_folder, tuple(notes), is_new=False)
-        check_normal_class(spec)
+        check_metrics(spec)
         earlier = None if spec.warm_start is None else StudyStore.open(spec.warm_start, runs=runs, storage=storage)
         plan = None if earlier is None else plan_warm_start(earlier, spec)
         hashes, checks = _compare_sources(spec, folder, images, options)

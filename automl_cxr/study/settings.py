@@ -14,7 +14,7 @@ from automl_cxr.engine.space import Space
 from automl_cxr.engine.space_toml import parse_space, to_toml
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.scoring.metrics import find_normal_class
-from automl_cxr.scoring.objectives import Requirement, check_objectives, needs_normal_class
+from automl_cxr.scoring.objectives import Requirement, check_for_data, check_objectives, needs_normal_class
 from automl_cxr.study.automatic_settings import AUTO_FOLDS
 from automl_cxr.study.available_space import describe_left_out, restrict_to_available
 from automl_cxr.study.fidelity import check_fidelity
@@ -266,14 +266,16 @@ def choose_normal_class(
     return classes[index]
 
 
-def check_normal_class(spec: StudySpec) -> None:
-    """Check that the class without a finding is known if a metric of the study needs it.
+def check_metrics(spec: StudySpec) -> None:
+    """Check that the metrics of the study are defined for its data, and that the class without a finding is known if needed.
 
     Raises:
-        UsageError: It is not known.
+        UnknownNameError: A metric is one of a class or finding that does not exist.
+        UsageError: A metric is not defined for the task, or the class without a finding is not known.
     """
     required = [Requirement.parse(text).name for text in spec.requirements]
+    check_for_data((*spec.objectives, *required), task=spec.task, classes=spec.classes)
     for kind, names in (("objective", spec.objectives), ("required", required)):
         for name in names:
-            if needs_normal_class(name) and spec.normal_class is None:
+            if needs_normal_class(name, task=spec.task) and spec.normal_class is None:
                 raise UsageError(f"The {kind} {name} needs the class without a finding: set it with --normal-class.")

@@ -22,7 +22,7 @@ from automl_cxr.study.option_fields import options_of
 from automl_cxr.study.options import AUTO, SearchOptions
 from automl_cxr.study.spaces import boundary_values, check_space, read_space, refuse_unused, refuse_unused_fixed
 from automl_cxr.study.spec import TRIAL_SETTINGS, StudySpec, resolve_path
-from automl_cxr.tasks import MULTICLASS
+from automl_cxr.tasks import MULTILABEL
 
 DEFAULT_SPACE = AUTO_SPACE = "auto"
 DEFAULT_MULTILABEL_OBJECTIVES = ("macro_auc",)
@@ -90,16 +90,15 @@ def settle_task(settings: Mapping[str, Any], options: SearchOptions, existing: S
     Raises:
         UsageError: A normal class is chosen for several findings, which have none.
     """
-    settings = {**settings, "task": task}
-    if task == MULTICLASS:
-        return settings
-    if options.normal_class is not None:
+    is_default = options.objective is None and existing is None
+    if task == MULTILABEL and is_default:
+        settings = {**settings, "objectives": check_objectives(DEFAULT_MULTILABEL_OBJECTIVES)}
+    if task == MULTILABEL and options.normal_class is not None:
         raise UsageError(
             f"--normal-class applies to images with one class each; received '{options.normal_class}' with several findings. "
             "Omit it: an image without any finding is normal."
         )
-    chosen = options.objective is not None or existing is not None
-    return settings if chosen else {**settings, "objectives": check_objectives(DEFAULT_MULTILABEL_OBJECTIVES)}
+    return {**settings, "task": task}
 
 
 def _resolve(given: Any, existing: StudySpec | None, setting: str, default: Any) -> Any:

@@ -38,6 +38,7 @@ from automl_cxr.study.settings import (
     DEFAULT_SPACE,
     ChosenSpace,
     check_metrics,
+    check_normal_class,
     check_search_methods,
     choose_normal_class,
     choose_space,
@@ -117,6 +118,7 @@ def prepare_study(
         data = _choose_data(options, existing_spec, notes)
         dataset = read_dataset(data, settings, notes)
         settings = settle_task(settings, options, existing_spec, dataset.task)
+        check_metrics(settings, dataset.classes)
         settings = {**settings, "image_size": settings["image_size"] or choose_automatic_size(dataset, notes)}
         is_planned = existing is None and options.seconds is not None and options.seconds >= SHORTEST_SECONDS
         with _begin_measuring(space, settings, dataset, options) if is_planned else nullcontext() as step_times:
@@ -150,7 +152,7 @@ def prepare_study(
             earlier_audit = load_audit(existing)
             notes.extend([] if earlier_audit is None else audit_messages(earlier_audit))
             return PreparedStudy(existing, decoded.path, weights_folder, tuple(notes), is_new=False)
-        check_metrics(spec)
+        check_normal_class(spec)
         earlier = None if spec.warm_start is None else StudyStore.open(spec.warm_start, runs=runs, storage=storage)
         plan = None if earlier is None else plan_warm_start(earlier, spec)
         hashes, checks = _compare_sources(spec, folder, images, options)

@@ -265,15 +265,24 @@ def choose_normal_class(
     return classes[index]
 
 
-def check_metrics(spec: StudySpec) -> None:
-    """Check that the metrics of the study are defined for its data, and that the class without a finding is known if needed.
+def check_metrics(settings: Mapping[str, Any], classes: Sequence[str]) -> None:
+    """Check that the metrics of a study, for objectives and requirements, are defined for its data.
 
     Raises:
         UnknownNameError: A metric is one of a class or finding that does not exist.
-        UsageError: A metric is not defined for the task, or the class without a finding is not known.
+        UsageError: A metric is not defined for the task.
+    """
+    required = [Requirement.parse(text).name for text in settings["requirements"]]
+    check_for_data((*settings["objectives"], *required), task=settings["task"], classes=classes)
+
+
+def check_normal_class(spec: StudySpec) -> None:
+    """Check that the class without a finding is known if a metric of the study needs it.
+
+    Raises:
+        UsageError: It is not known.
     """
     required = [Requirement.parse(text).name for text in spec.requirements]
-    check_for_data((*spec.objectives, *required), task=spec.task, classes=spec.classes)
     for kind, names in (("objective", spec.objectives), ("required", required)):
         for name in names:
             if needs_normal_class(name, task=spec.task) and spec.normal_class is None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from automl_cxr.ensemble.combiner_protocol import Combiner
 from automl_cxr.ensemble.weighted_average import normalize_weights
 from automl_cxr.errors import UsageError
 from automl_cxr.scoring.finding_calibration import logits, sigmoid, with_temperature
-
-if TYPE_CHECKING:
-    from automl_cxr.ensemble.combiners import Combiner
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +121,8 @@ class CalibratedFindings:
 def normalize_columns(weights: np.ndarray) -> np.ndarray:
     """Scale weights by member and finding, (..., n_members, k), to sum 1 for each finding; equal weights if all are 0."""
     sums = weights.sum(axis=-2, keepdims=True)
-    return np.divide(weights, sums, out=np.full(weights.shape, 1 / weights.shape[-2]), where=sums > 0)
+    equal = np.full(weights.shape, 1 / weights.shape[-2], dtype=weights.dtype)
+    return np.divide(weights, sums, out=equal, where=sums > 0)
 
 
 def read_average_by_finding(record: Mapping[str, Any], n_members: int, n_classes: int) -> AverageByFinding:

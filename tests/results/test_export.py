@@ -99,7 +99,7 @@ def test_an_export_with_the_mirrored_view_gives_the_probabilities_of_predict(ens
 
 
 def test_a_file_with_other_probabilities_is_deleted(ensemble, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "_predict_in_other_process", lambda *_: np.full((export._N_CHECKED, 3), 1 / 3))
+    monkeypatch.setattr(export, "_predict_in_other_process", lambda *_: [np.full((export._N_CHECKED, 3), 1 / 3)])
     (tmp_path / "file.keras").write_text("an earlier file")
     with pytest.raises(ExportError, match=r"differs by .*was deleted"):
         export_classifier(ensemble, tmp_path / "file.keras")

@@ -11,8 +11,8 @@ from automl_cxr.results.html_page import Part, Plot, Section, Table, Text
 from automl_cxr.results.report.report_data import ReportData
 
 _CAPTION = (
-    "The orange points and lines mark the threshold {threshold:.3f}, which was chosen on these images. Reliability: the share of "
-    "images with the finding by its probability, in ten bins; larger points represent more images."
+    "The orange points and lines mark the threshold {threshold:.3f}, which was chosen on these images. Reliability: the share "
+    "of images with the finding by its probability, in ten bins; larger points represent more images."
 )
 
 

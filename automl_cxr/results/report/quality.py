@@ -45,8 +45,8 @@ def _scores(data: ReportData, best: str) -> list[Part]:
     if data.finding_scores is None:
         return [Table(classes_table(data), f"Precision, recall and F1 of each class: {best}")]
     caption = (
-        f"Scores of each finding: {best}. present: images with the finding. The thresholds maximise F1 on these images, so that "
-        "F1, precision, recall and specificity are optimistic. Intervals are 95% bootstrap intervals by patient."
+        f"Scores of each finding: {best}. present: images with the finding. The thresholds maximise F1 on these images, so "
+        "that F1, precision, recall and specificity are optimistic. Intervals are 95% bootstrap intervals by patient."
     )
     table = fold_intervals(data.finding_scores.per_finding.reset_index())
     return [Table(table, caption), *(Text(note, is_warning=True) for note in data.finding_scores.notes)]

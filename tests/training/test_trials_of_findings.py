@@ -4,7 +4,6 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from automl_cxr.scoring.thresholds import choose_thresholds
 
 from automl_cxr.errors import ImpossibleModelError
 from automl_cxr.model.backbone_builder import build_backbone
@@ -12,6 +11,7 @@ from automl_cxr.model.inference import load_model
 from automl_cxr.records import FoldRecord, SplitRecord
 from automl_cxr.scoring.metrics import METRICS
 from automl_cxr.scoring.predictions import Predictions
+from automl_cxr.scoring.thresholds import choose_thresholds
 from automl_cxr.training.cross_validation import cross_validate, predict_out_of_fold
 from automl_cxr.training.probe import run_probe
 from automl_cxr.training.stacked_trials import run_stacked_trials

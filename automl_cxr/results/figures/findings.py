@@ -77,7 +77,7 @@ def _threshold(predictions: Predictions, finding: int) -> float | None:
 def _of_finding(table: pd.DataFrame, name: str, threshold: float | None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the curve of a finding, and its point at the threshold, without rows if there is none."""
     curve = table[table["class"] == name]
-    reached = curve.iloc[:0] if threshold is None else curve[curve["threshold"] >= threshold]
+    reached = curve.iloc[:0] if threshold is None else curve[curve["threshold"].astype(float) >= threshold]
     return _thinned(curve), reached.tail(1)  # rows are in the order of decreasing probability
 
 

@@ -269,7 +269,7 @@ class TrialConfig:
     task: str = _hyperparameter(
         MULTICLASS,
         _one_of(*TASKS),
-        "head loss",
+        "head loss training",
         'What a network predicts: "multiclass" (one class for each image; softmax) or "multilabel" (a probability for each '
         "finding; sigmoid). A study sets it from its data.",
         used_by=_EVERY,
@@ -442,7 +442,7 @@ class TrialConfig:
         "",
         _any_value,
         "head",
-        "Folder of the softmax layers that a splice search has fitted to pairs of cuts. The features are "
+        "Folder of the output layers that a splice search has fitted to pairs of cuts. The features are "
         'standardised as for the fit, and training starts from the fitted layer. "" starts from random weights.',
         used_by=_CONCAT.under(
             "if projection=0 and n_dense=0", "projection", "n_dense", holds=lambda c: c.projection == 0 and c.n_dense == 0
@@ -962,7 +962,7 @@ class TrialConfig:
 
     @property
     def head_file(self) -> Path | None:
-        """File of the softmax layer that training starts from; None for random weights."""
+        """File of the output layer that training starts from; None for random weights."""
         is_used = self.family == "concat" and self.heads != "" and self.projection == 0 and self.n_dense == 0
         return Path(self.heads) / f"{self.cut}+{self.second_cut}.npz" if is_used else None
 

@@ -29,11 +29,12 @@ def inspect(  # noqa: D417 - the keywords are the options of the data
     Args:
         data: Folder or table of images.
         {options}
-        save: CSV file for the data set in the normal form: path, label, patient_id, split, view.
+        save: CSV file for the data set in the normal form: path, label (of several findings, a column for each), patient_id,
+            split, view.
         on_progress: Called with the number of decoded images and of all images.
 
     Returns:
-        The findings, which Jupyter shows as tables. ``classes``, ``splits``, ``columns`` and ``examples`` are DataFrames, and
+        The result, which Jupyter shows as tables. ``classes``, ``splits``, ``columns`` and ``examples`` are DataFrames, and
         ``notes`` are sentences.
 
     Raises:
@@ -46,7 +47,7 @@ def inspect(  # noqa: D417 - the keywords are the options of the data
     found = inspect_data(os.fspath(data), data_options(keywords), on_progress=on_progress)
     if save is not None:
         out = Path(save).absolute()
-        table = to_normal_form(found.root, found.images, beside=out.parent)
+        table = to_normal_form(found.root, found.images, beside=out.parent, findings=found.findings)
         try:
             out.write_text(to_plain_csv(table), encoding="utf-8", newline="")
         except OSError as error:

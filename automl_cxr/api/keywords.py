@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from automl_cxr.csv_io import read_header
 from automl_cxr.data.data_options import DataOptions
-from automl_cxr.data.table_columns import NORMAL_FORM
+from automl_cxr.data.normal_form import is_normal_form
 from automl_cxr.errors import DataError, UnknownNameError, UsageError
 from automl_cxr.study.option_fields import Option, options_of
 from automl_cxr.study.options import SearchOptions, SpliceOptions
@@ -131,6 +131,6 @@ def check_out(out: str | os.PathLike[str], data: str | os.PathLike[str], keyword
 def _is_foreign_table(path: Path) -> bool:
     """Return whether a file exists that is not in the normal form, so that it may be a table of the data set."""
     try:
-        return tuple(read_header(path)) != NORMAL_FORM if path.exists() else False
+        return not is_normal_form(read_header(path)) if path.exists() else False
     except DataError:
         return True

@@ -27,7 +27,8 @@ def data() -> None:
 @click.option(
     "--save",
     type=click.Path(path_type=Path),
-    help="CSV table to write in the normal form: path, label, patient_id, split, view. --data accepts it.",
+    help="CSV table to write in the normal form: path, label (of several findings, a column for each), patient_id, split, "
+    "view. --data accepts it.",
 )
 @data_options
 @json_option
@@ -41,6 +42,7 @@ def inspect(
     """Show the classes, patients, projections, image sizes and given split of DIR, and every file that cannot be read.
 
     DIR is a folder or a table of images. The use of each column of a table is shown, with three images as they were understood.
+    Of several findings, the positive, negative, uncertain and unknown labels of each are counted.
     """
     from automl_cxr import api
 
@@ -51,16 +53,17 @@ def inspect(
         print_message(f"table: {save}")
     if as_json:
         tables = {name: getattr(found, name).to_dict(orient="records") for name in ("classes", "splits", "columns", "examples")}
-        values = {name: value for name, value in vars(found).items() if name != "images"}
+        values = {name: value for name, value in vars(found).items() if name not in ("images", "findings")}
         print_json({**values, **tables, "root": str(found.root)})
         return
     patients_text = "unknown" if found.n_patients is None else f"{found.n_patients}"
     if found.n_without_patient:
         patients_text += f", images without a patient: {found.n_without_patient}"
-    print_line(f"{found.root}: layout {found.layout}, {found.classes['images'].sum()} images, patients: {patients_text}")
-    print_table(found.classes, title="classes")
+    print_line(f"{found.root}: layout {found.layout}, {len(found.images)} images, patients: {patients_text}")
+    is_multilabel = found.findings is not None
+    print_table(found.classes, title="findings, images" if is_multilabel else "classes")
     if not found.splits.empty:
-        print_table(found.splits, title="given split, images")
+        print_table(found.splits, title=f"given split, images{' with each finding' if is_multilabel else ''}")
     if not found.columns.empty:
         print_table(found.columns, title="use of the columns")
         print_line(f"columns without use: {', '.join(found.unused_columns) or 'none'}")
@@ -130,9 +133,15 @@ def audit(
 
 def _print_audit(found: Audit) -> None:
     counts = ", ".join(f"{n} {name}" for name, n in zip(found.classes, found.n_images, strict=True))
-    print_line(f"{found.root}: {sum(found.n_images)} images ({counts})")
+    print_line(f"{found.root}: {found.n_all} images ({counts})")
+    separation = (
+        "ROC AUC of each single image statistic for each finding"
+        if found.is_multilabel
+        else "separation of the classes by each single image statistic (medians by class)"
+    )
     tables = {
-        "separation of the classes by each single image statistic (medians by class)": found.statistics,
+        "shortcut baseline of each finding, ROC AUC": found.shortcut_by_finding,
+        separation: found.statistics,
         "suspected burnt-in text and markers, fraction of the images": found.burnt_in_text,
         "duplicates": found.duplicates,
         "patients in more than one part": found.patients_across_parts,

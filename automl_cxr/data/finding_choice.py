@@ -17,7 +17,6 @@ from automl_cxr.tasks import ABSENT, PRESENT, UNCERTAIN, UNKNOWN
 
 MISSING = ("unknown", "absent")
 _CODE_OF_UNCERTAIN = {"drop": UNCERTAIN, "zeros": ABSENT, "ones": PRESENT}
-_SHOWN = 8  # findings in a message
 
 
 @dataclass(frozen=True)
@@ -120,13 +119,19 @@ def choose_findings(rows: Sequence[ImageRow], names: Sequence[str], options: Dat
         notes.append(f"{int((~is_labelled).sum())} of {len(rows)} images have no label of a used finding and are not used.")
     codes = codes[is_labelled]
     labelled = [row for row, is_used in zip(rows, is_labelled.tolist(), strict=True) if is_used]
+    texts = describe_findings(codes, chosen_names)
     return ChosenFindings(
         names=chosen_names,
-        rows=[replace(row, label=text) for row, text in zip(labelled, describe_findings(codes, chosen_names), strict=True)],
+        rows=[replace(row, label=_shown(row, text)) for row, text in zip(labelled, texts, strict=True)],
         codes=codes,
         n_uncertain=int((codes == UNCERTAIN).any(axis=1).sum()),
         n_missing=int((codes == UNKNOWN).any(axis=1).sum()),
     )
+
+
+def _shown(row: ImageRow, text: str) -> str:
+    """Return the text of an image for display; empty instead of "No Finding" if it has a finding that is left out."""
+    return "" if text == NO_FINDING and not all(map(is_normal, _known(row).present)) else text
 
 
 def _requested(names: Sequence[str], chosen: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -190,32 +195,39 @@ def _code_of_normal(findings: Findings, name: str, others: frozenset[str], *, is
 def _frequent(
     rows: Sequence[ImageRow], candidates: Sequence[str], codes: np.ndarray, minimum: int, notes: list[str]
 ) -> np.ndarray:
-    """Return whether each candidate has enough patients with it and without it; add a note on the others."""
+    """Return whether each candidate has enough patients with it and without it; add a note on the others.
+
+    Raises:
+        DataError: No candidate has.
+    """
     patients = np.array([row.patient_id or row.image for row in rows], dtype=object)
     counts = {
-        state: [len(set(patients[codes[:, place] == state].tolist())) for place in range(len(candidates))]
-        for state in (PRESENT, ABSENT)
+        name: tuple(len(set(patients[column == state].tolist())) for state in (PRESENT, ABSENT))
+        for name, column in zip(candidates, codes.T, strict=True)
     }
-    is_frequent = np.array([min(pair) >= minimum for pair in zip(counts[PRESENT], counts[ABSENT], strict=True)], bool)
-    rare = [
-        f"'{name}' {n_with} with, {n_without} without"
-        for name, n_with, n_without, is_used in zip(candidates, counts[PRESENT], counts[ABSENT], is_frequent, strict=True)
-        if not is_used
-    ]
-    listed = ", ".join(rare[:_SHOWN]) + (f", ... ({len(rare)} findings)" if len(rare) > _SHOWN else "")
+    is_frequent = np.array([min(counts[name]) >= minimum for name in candidates], bool)
+    rare = [name for name in candidates if min(counts[name]) < minimum]
     if not is_frequent.any():
-        largest = max((min(pair) for pair in zip(counts[PRESENT], counts[ABSENT], strict=True)), default=0)
-        way = f"Keep rarer findings with --min-positives {largest}" if largest else "Add images"
+        largest = max(map(min, counts.values()), default=0)
+        way = f"Keep rarer findings with --min-positives {largest}" if largest else "Add images, or name other labels"
         raise DataError(
-            f"A finding needs {minimum} patients with it and {minimum} without it; received patients of "
-            f"{listed or 'no finding'}. {way}."
+            f"A finding needs {minimum} patients with it and {minimum} without it; received {_list_rare(rare, counts)}. {way}."
         )
     if rare:
         notes.append(
             f"Findings with fewer than {minimum} patients with them, or without them, are left out (--min-positives changes "
-            f"this number): {listed}."
+            f"this number): {_list_rare(rare, counts)}."
         )
     return is_frequent
+
+
+def _list_rare(rare: Sequence[str], counts: Mapping[str, tuple[int, ...]]) -> str:
+    """List findings with their numbers of patients, the most frequent first, and those without a patient together."""
+    ordered = sorted((name for name in rare if counts[name][0]), key=lambda name: -min(counts[name]))
+    listed = [f"'{name}' ({counts[name][0]} patients with it, {counts[name][1]} without it)" for name in ordered]
+    none = [f"'{name}'" for name in rare if not counts[name][0]]
+    listed += [f"no patient with {', '.join(none)}"] if none else []
+    return "; ".join(listed) or "no finding"
 
 
 def describe_findings(codes: np.ndarray, names: Sequence[str]) -> list[str]:

@@ -173,9 +173,18 @@ def _assign(
     Returns:
         The part of each image, with the index of the pool; and the class with the fewest patients among those that have no
         patient in a part, or None.
+
+    Raises:
+        DataError: Images may have several findings, and a part gets no patient.
     """
     labels = dataset.labels_of(list(pool["image"]))
     numbers = assign_patients(labels, list(pool["patient_id"]), list(shares.values()), seed=seed, pinned=pinned)
+    if dataset.is_multilabel and len(set(numbers.tolist())) < len(shares):
+        n_patients = pool["patient_id"].nunique()
+        raise DataError(
+            f"Each of {len(shares)} parts or folds needs a patient; received {n_patients} patients that can be assigned. Add "
+            "images of other patients, or use fewer --folds, or --test-fraction 0."
+        )
     scarce = [name for index, name in enumerate(_required_classes(dataset)) if len(set(numbers[labels == index])) < len(shares)]
     parts = pd.Series(np.array(list(shares), dtype=object)[numbers], index=pool.index)
     return parts, min(scarce, key=lambda name: len(_patients_of(pool, name)), default=None)

@@ -34,11 +34,15 @@ def audit_sections(audit: Audit) -> list[Section]:
     ]
 
 
+def _of_each(audit: Audit) -> str:
+    return "with each finding" if audit.is_multilabel else "of each class"
+
+
 def _summarise(audit: Audit) -> list[Part]:
     counts = ", ".join(f"{n:,} {name}" for name, n in zip(audit.classes, audit.n_images, strict=True))
     patients = "patients unknown" if audit.n_patients is None else f"{audit.n_patients:,} patients"
     parts = "".join(f", {n:,} {part}" for part, n in audit.parts.items())
-    texts: list[Part] = [Text(f"{audit.root}: {sum(audit.n_images):,} images ({counts}), {patients}{parts}.")]
+    texts: list[Part] = [Text(f"{audit.root}: {audit.n_all:,} images ({counts}), {patients}{parts}.")]
     texts += [Text(warning, is_warning=True) for warning in audit.warnings]
     texts += [Text(audit.baseline)] if audit.baseline else []
     return [*texts, *map(Text, audit.notes)]
@@ -47,6 +51,8 @@ def _summarise(audit: Audit) -> list[Part]:
 def _show_traits(audit: Audit) -> list[Part]:
     if audit.statistics.empty:
         return []
+    if audit.is_multilabel:
+        return _show_traits_of_findings(audit)
     caption = (
         "Median of each property by class. macro_f1: macro-F1 of a small decision tree on this property only, evaluated on "
         "patients not used for training. share: balanced accuracy for the two classes that the property separates best; "
@@ -55,9 +61,22 @@ def _show_traits(audit: Audit) -> list[Part]:
     return [Table(audit.statistics, caption)]
 
 
+def _show_traits_of_findings(audit: Audit) -> list[Part]:
+    of_forest = (
+        "ROC AUC of the shortcut baseline for each finding, with its 95 % interval: a random forest on all properties, "
+        "evaluated on patients not used for training. 0.5 is chance level. images: number of images with the finding."
+    )
+    of_statistics = (
+        "ROC AUC of each property alone for each finding; at least 0.5, because it does not count whether larger or smaller "
+        "values are those of images with the finding."
+    )
+    tables = [Table(audit.shortcut_by_finding, of_forest)] if audit.shortcut is not None else []
+    return [*tables, Table(audit.statistics, of_statistics)]
+
+
 def _show_lettering(audit: Audit) -> list[Part]:
     caption = (
-        "Share of the images of each class with small, bright, sharp structures in this region: letters, side markers or "
+        f"Share of the images {_of_each(audit)} with small, bright, sharp structures in this region: letters, side markers or "
         "medical devices."
     )
     examples = [(image, f"{place.place.replace('_', ' ')}: {image}") for place in audit.lettering for image in place.examples]
@@ -70,11 +89,12 @@ def _show_duplicates(audit: Audit) -> list[Part]:
     if not found:
         return [Text("No duplicates were found, including resized, compressed, brightened and mirrored copies.")]
     pictures = [picture for one in found[:_MAX_PAIRS] for picture in _picture(audit, [one.of, one.image], _describe_pair(one))]
-    table = pd.DataFrame([vars(one) for one in found[:_MAX_ROWS]])
+    table = audit.tabulate(found[:_MAX_ROWS])
     are = "image is a duplicate" if len(found) == 1 else "images are duplicates"
     listed = f"; the first {_MAX_ROWS} are listed" if len(found) > _MAX_ROWS else ""
+    labels = "contradicting labels" if audit.is_multilabel else "another label"
     caption = (
-        f"{len(found):,} {are} of another image: {len(audit.conflicts)} with another label, {len(audit.across_parts)} in "
+        f"{len(found):,} {are} of another image: {len(audit.conflicts)} with {labels}, {len(audit.across_parts)} in "
         f"another part{listed}."
     )
     return [
@@ -100,7 +120,12 @@ def _show_patients(audit: Audit) -> list[Part]:
 
 
 def _show_files(audit: Audit) -> list[Part]:
-    parts: list[Part] = [Table(audit.file_formats, "Number of images of each class by file format.")]
+    parts: list[Part] = [
+        Table(
+            audit.file_formats,
+            f"Number of images {_of_each(audit)} by file format.",
+        )
+    ]
     if audit.unreadable:
         rows = list(audit.unreadable.items())[:_MAX_ROWS]
         table = pd.DataFrame(rows, columns=["image", "reason"])

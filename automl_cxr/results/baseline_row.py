@@ -14,7 +14,8 @@ SHORTCUT_BASELINE = "shortcut baseline"
 
 
 def add_baseline_row(table: pd.DataFrame, stores: Sequence[StudyStore]) -> pd.DataFrame:
-    """Add the shortcut baseline of each study above the trials: macro-F1 with its interval, without a rank.
+    """Add the shortcut baseline of each study above the trials: macro-F1, or the mean ROC AUC of several findings, with
+    its interval, without a rank.
 
     The baseline is the out-of-fold score, by patient, of a random forest on the training and validation images. The trials are
     scored on other images, therefore ties with the baseline are not marked.
@@ -27,9 +28,9 @@ def add_baseline_row(table: pd.DataFrame, stores: Sequence[StudyStore]) -> pd.Da
         {
             "study": store.name,
             "trial": SHORTCUT_BASELINE,
-            "macro_f1": audit.shortcut.macro_f1,
-            "macro_f1_low": audit.shortcut.low,
-            "macro_f1_high": audit.shortcut.high,
+            audit.shortcut.metric: audit.shortcut.score,
+            f"{audit.shortcut.metric}_low": audit.shortcut.low,
+            f"{audit.shortcut.metric}_high": audit.shortcut.high,
         }
         for store in stores
         if (audit := load_audit(store)) is not None and audit.shortcut is not None

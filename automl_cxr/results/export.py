@@ -18,6 +18,7 @@ import numpy as np
 from automl_cxr.data.decode import decode_image, fit_square
 from automl_cxr.data.phantoms import draw_phantoms
 from automl_cxr.ensemble.combiners import CalibratedCombiner, Combiner, Stacking, WeightedAverage
+from automl_cxr.ensemble.finding_combiners import AverageByFinding, CalibratedFindings, FindingStacking
 from automl_cxr.ensemble.weighted_average import normalize_weights
 from automl_cxr.errors import ExportError, UnknownNameError, UsageError
 from automl_cxr.io import sha256_of_file, write_text
@@ -215,14 +216,16 @@ def _to_weighting(rule: Combiner, n_members: int, n_classes: int) -> MemberWeigh
     from automl_cxr.model.ensemble_model import MemberWeighting
 
     match rule:
-        case CalibratedCombiner():
-            return MemberWeighting(
-                **{**vars(_to_weighting(rule.combiner, n_members, n_classes)), "temperature": rule.temperature}
-            )
+        case CalibratedCombiner() | CalibratedFindings():
+            return replace(_to_weighting(rule.combiner, n_members, n_classes), temperature=rule.temperature)
         case WeightedAverage():
             weights = normalize_weights(rule.weights, n_members=n_members, n_classes=n_classes)
             by_class = np.broadcast_to(weights.reshape(n_members, -1), (n_members, n_classes))
             return MemberWeighting(by_class[:, :, None] * np.eye(n_classes))
+        case AverageByFinding():
+            return MemberWeighting(rule.weights[:, :, None] * np.eye(n_classes))
+        case FindingStacking():
+            return MemberWeighting(rule.coefficients.T[:, :, None] * np.eye(n_classes), rule.intercepts)
         case Stacking():
             return MemberWeighting(rule.coefficients.transpose(1, 2, 0), rule.intercepts)
     raise TypeError(f"no export for {type(rule).__name__}")

@@ -185,8 +185,9 @@ def _pool_into_folds(dataset: Dataset, record: SplitRecord, n_folds: int | Seque
 
 
 def _fewer_folds_note(classes: Sequence[str], pooled: PartRecord, n_folds: int, usual: int) -> str:
-    pairs = set(zip(pooled.labels, pooled.patients, strict=True))
-    n_patients, label = min((sum(label == other for other, _ in pairs), label) for label in set(pooled.labels))
+    labels = np.asarray(pooled.labels, np.int64)  # of classes: several findings are always divided into the usual number
+    pairs = set(zip(labels.tolist(), pooled.patients, strict=True))
+    n_patients, label = min((sum(label == other for other, _ in pairs), label) for label in set(labels.tolist()))
     return (
         f"The images are divided into {n_folds} folds instead of {usual}, because class '{classes[label]}' has only "
         f"{n_patients} patients outside of the test part. Scores of so few patients are imprecise."

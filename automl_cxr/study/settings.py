@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from automl_cxr.engine.space import Space
 from automl_cxr.engine.space_toml import parse_space, to_toml
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.scoring.metrics import find_normal_class
-from automl_cxr.scoring.objectives import Requirement, check_objectives, needs_normal_class
+from automl_cxr.scoring.objectives import Requirement, check_for_data, check_objectives, needs_normal_class
 from automl_cxr.study.automatic_settings import AUTO_FOLDS
 from automl_cxr.study.available_space import describe_left_out, restrict_to_available
 from automl_cxr.study.fidelity import check_fidelity
@@ -22,7 +22,7 @@ from automl_cxr.study.option_fields import options_of
 from automl_cxr.study.options import AUTO, SearchOptions
 from automl_cxr.study.spaces import boundary_values, check_space, read_space, refuse_unused, refuse_unused_fixed
 from automl_cxr.study.spec import TRIAL_SETTINGS, StudySpec, resolve_path
-from automl_cxr.tasks import MULTICLASS
+from automl_cxr.tasks import MULTILABEL
 
 DEFAULT_SPACE = AUTO_SPACE = "auto"
 DEFAULT_MULTILABEL_OBJECTIVES = ("macro_auc",)
@@ -90,16 +90,15 @@ def settle_task(settings: Mapping[str, Any], options: SearchOptions, existing: S
     Raises:
         UsageError: A normal class is chosen for several findings, which have none.
     """
-    settings = {**settings, "task": task}
-    if task == MULTICLASS:
-        return settings
-    if options.normal_class is not None:
+    is_default = options.objective is None and existing is None
+    if task == MULTILABEL and is_default:
+        settings = {**settings, "objectives": check_objectives(DEFAULT_MULTILABEL_OBJECTIVES)}
+    if task == MULTILABEL and options.normal_class is not None:
         raise UsageError(
             f"--normal-class applies to images with one class each; received '{options.normal_class}' with several findings. "
             "Omit it: an image without any finding is normal."
         )
-    chosen = options.objective is not None or existing is not None
-    return settings if chosen else {**settings, "objectives": check_objectives(DEFAULT_MULTILABEL_OBJECTIVES)}
+    return {**settings, "task": task}
 
 
 def _resolve(given: Any, existing: StudySpec | None, setting: str, default: Any) -> Any:
@@ -266,6 +265,17 @@ def choose_normal_class(
     return classes[index]
 
 
+def check_metrics(settings: Mapping[str, Any], classes: Sequence[str]) -> None:
+    """Check that the metrics of a study, for objectives and requirements, are defined for its data.
+
+    Raises:
+        UnknownNameError: A metric is one of a class or finding that does not exist.
+        UsageError: A metric is not defined for the task.
+    """
+    required = [Requirement.parse(text).name for text in settings["requirements"]]
+    check_for_data((*settings["objectives"], *required), task=settings["task"], classes=classes)
+
+
 def check_normal_class(spec: StudySpec) -> None:
     """Check that the class without a finding is known if a metric of the study needs it.
 
@@ -275,5 +285,5 @@ def check_normal_class(spec: StudySpec) -> None:
     required = [Requirement.parse(text).name for text in spec.requirements]
     for kind, names in (("objective", spec.objectives), ("required", required)):
         for name in names:
-            if needs_normal_class(name) and spec.normal_class is None:
+            if needs_normal_class(name, task=spec.task) and spec.normal_class is None:
                 raise UsageError(f"The {kind} {name} needs the class without a finding: set it with --normal-class.")

@@ -28,19 +28,22 @@ class Objective:
         normal_class: Index of the class without a finding, for the metrics that need it.
         names: Every metric and cost that is optimised, if there are several; else empty.
         costs: Costs of the network that are known before training.
+        classes: Names of the classes or findings, for metrics of one of them.
     """
 
     metric: Metric = METRICS["macro_f1"]
     normal_class: int | None = None
     names: Sequence[str] = ()
     costs: Mapping[str, float] = field(default_factory=dict)
+    classes: Sequence[str] = ()
 
     def score(self, labels: np.ndarray, probabilities: np.ndarray) -> float:
         return self.metric.function(labels, probabilities, self.normal_class)
 
     def values(self, labels: np.ndarray, probabilities: np.ndarray) -> tuple[float | None, ...]:
         """Return the value of each objective if there are several; None for a cost that is not known yet."""
-        values = (measure(name, labels, probabilities, normal_class=self.normal_class, costs=self.costs) for name in self.names)
+        settings = {"normal_class": self.normal_class, "costs": self.costs, "classes": self.classes}
+        values = (measure(name, labels, probabilities, **settings) for name in self.names)
         return tuple(None if math.isnan(value) else value for value in values)
 
     def monitored(self, record: EpochRecord, monitor: str) -> float:

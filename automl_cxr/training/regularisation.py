@@ -67,16 +67,16 @@ def choose_c(problem: Problem, candidates: Sequence[float], *, seed: int) -> tup
         The candidate with the lowest loss, or the median of the candidates if there are too few patients for folds; and the
         mean log loss of each candidate on left-out patients.
     """
-    some = images_for_choice(problem, seed=seed)
+    some = images_for_choice(problem.labels, problem.patients, seed=seed)
     losses = _left_out_losses(problem, candidates, some, seed=seed)
     return min(losses, key=losses.__getitem__, default=float(np.median(candidates))), losses
 
 
-def images_for_choice(problem: Problem, *, seed: int) -> np.ndarray:
+def images_for_choice(labels: np.ndarray, patients: Sequence[str], *, seed: int) -> np.ndarray:
     """Return the rows of the images on which C is chosen: all, or a stratified part of the patients."""
-    n_parts = len(problem.labels) // MOST_FOR_CHOICE
-    parts = patient_folds(problem.labels, problem.patients, n_parts, seed=seed) if n_parts > 1 else None
-    return np.arange(len(problem.labels)) if parts is None else np.flatnonzero(parts == 0)
+    n_parts = len(labels) // MOST_FOR_CHOICE
+    parts = patient_folds(labels, patients, n_parts, seed=seed) if n_parts > 1 else None
+    return np.arange(len(labels)) if parts is None else np.flatnonzero(parts == 0)
 
 
 def _left_out_losses(problem: Problem, candidates: Sequence[float], some: np.ndarray, *, seed: int) -> dict[float, float]:

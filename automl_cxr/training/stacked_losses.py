@@ -117,7 +117,7 @@ class FindingLosses:
         yield self._margin, [config.asymmetric_margin for config in configs]
 
 
-STACKED_LOSSES_OF: Mapping[str, Callable[[int, AddVariable], StackedLoss]] = {
+LOSSES_OF_TASK: Mapping[str, Callable[[int, AddVariable], StackedLoss]] = {
     MULTICLASS: ClassLosses,
     MULTILABEL: FindingLosses,
 }

@@ -20,7 +20,7 @@ from automl_cxr.config import TrialConfig
 from automl_cxr.training.compilation import jit_compile
 from automl_cxr.training.datasets import FeaturePart
 from automl_cxr.training.stack_grouping import HeadShape, HeadState, vectors_of
-from automl_cxr.training.stacked_losses import STACKED_LOSSES_OF
+from automl_cxr.training.stacked_losses import LOSSES_OF_TASK
 from automl_cxr.training.stacked_optimizer import N_COUNTERS, moments_per_weight, per_head_optimizer
 
 _PREDICTION_BATCH = 1024  # feature vectors
@@ -70,7 +70,7 @@ class Stack(keras.layers.Layer):
             self._kernels.append(self._variable((n_in, n_out), trainable=True))
             self._biases.append(self._variable((1, n_out), trainable=True))
         self._dropout = self._variable((1, 1))
-        self._losses = STACKED_LOSSES_OF[shape.task](shape.n_classes, self._variable)
+        self._task_loss = LOSSES_OF_TASK[shape.task](shape.n_classes, self._variable)
         self.loss_sums = self._variable(())
         self.built = True
 
@@ -117,11 +117,11 @@ class Stack(keras.layers.Layer):
 
     def probabilities(self, vectors: object) -> object:
         """Predict vectors, (1, b, n_features): probabilities (p, b, n_classes)."""
-        return self._losses.probabilities(self(vectors))
+        return self._task_loss.probabilities(self(vectors))
 
     def loss(self, targets: object, logits: object, weights: object, n_rows: object) -> object:
         """Return the sum of the mean losses of the heads; the gradient of each head depends only on its loss."""
-        losses = self._losses.values(targets, logits, weights)
+        losses = self._task_loss.values(targets, logits, weights)
         self.loss_sums.assign_add(ops.sum(losses, axis=1))
         return ops.sum(losses) / n_rows[0]
 
@@ -132,7 +132,7 @@ class Stack(keras.layers.Layer):
         for index, variable in enumerate(self.trainable_variables):
             _assign_padded(variable, [state.weights[index] for state in states])
         _assign_numbers(self._dropout, [config.dropout for config in configs])
-        for variable, values in self._losses.settings(configs):
+        for variable, values in self._task_loss.settings(configs):
             _assign_numbers(variable, values)
 
 

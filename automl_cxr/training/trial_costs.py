@@ -94,7 +94,14 @@ def score_trial(
     if "latency" in (*task.objectives, *required):
         costs = {**costs, "latency": measure_latency(model, part.batch(np.arange(min(BATCH_SIZE, len(part.rows)))))}
     measured = {
-        name: measure(name, predictions.labels, predictions.probabilities, normal_class=task.normal_class, costs=costs)
+        name: measure(
+            name,
+            predictions.labels,
+            predictions.probabilities,
+            normal_class=task.normal_class,
+            costs=costs,
+            classes=predictions.classes,
+        )
         for name in (*task.objectives, *required)
     }
     return {

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from automl_cxr.tasks import MULTICLASS, MULTILABEL
 from automl_cxr.text_records import build_record, parse_json
 
 _MIN_SKILL = 0.25  # of the lower end of the interval, as a share of the distance from chance to 1
@@ -25,12 +26,13 @@ class Duplicate:
         of: Id of the other image; three copies of a picture are two duplicates.
         kind: "identical" pixels, "near" or "mirrored".
         correlation: Correlation of the fine structure, at most 1.
-        label: Class of the image.
-        of_label: Class of the other image.
+        label: Class of the image; of several findings, those that are present.
+        of_label: The same of the other image.
         part: "train", "valid", "test", or "" where no split is given.
         of_part: Part of the other image.
         patient: Patient of the image; the image id where patients are unknown.
         of_patient: Patient of the other image.
+        conflicting: The findings that are present in one of the images and absent in the other; None for classes.
     """
 
     image: str
@@ -43,11 +45,12 @@ class Duplicate:
     of_part: str
     patient: str
     of_patient: str
+    conflicting: tuple[str, ...] | None = None
 
     @property
     def is_conflict(self) -> bool:
-        """Whether the two images have different labels."""
-        return self.label != self.of_label
+        """Whether the labels of the two images contradict each other."""
+        return self.label != self.of_label if self.conflicting is None else bool(self.conflicting)
 
     @property
     def crosses_parts(self) -> bool:
@@ -85,12 +88,33 @@ class StatisticDifference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FindingDifference:
+    """The differences of an image statistic between images with and without each finding.
+
+    Attributes:
+        trait: Name of the statistic, a column of ``image_statistics.measure_image_statistics``.
+        medians: Its median over the images with each finding; for file formats the most frequent one; None without images.
+        aucs: ROC AUC of the statistic for each finding, at least 0.5, because its sign does not count; None where it is
+            undefined, and for file formats.
+    """
+
+    trait: str
+    medians: tuple[float | str | None, ...]
+    aucs: tuple[float | None, ...]
+
+    @property
+    def largest(self) -> float:
+        """The largest ROC AUC; 0.5 if none is defined."""
+        return max((auc for auc in self.aucs if auc is not None), default=0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Lettering:
     """Suspected burnt-in text in one corner or in any.
 
     Attributes:
         place: A corner, or "anywhere".
-        rates: Share of each class's images.
+        rates: Share of each class's images, or of the images with each finding.
         examples: Example images, of the class with the highest rate.
     """
 
@@ -118,9 +142,78 @@ class Shortcut:
     n_folds: int
 
     @property
+    def metric(self) -> str:
+        """Name of the metric of the score."""
+        return "macro_f1"
+
+    @property
+    def title(self) -> str:
+        """Name of the metric for sentences."""
+        return "macro-F1"
+
+    @property
+    def score(self) -> float:
+        """The score."""
+        return self.macro_f1
+
+    @property
     def is_warning(self) -> bool:
         """Whether the lower end is at least a quarter of the distance from chance to 1."""
-        return self.low - self.chance >= _MIN_SKILL * (1 - self.chance)
+        return _is_warning(self.low, self.chance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindingShortcut:
+    """The scores of a random forest on non-anatomical statistics for several findings.
+
+    Attributes:
+        macro_auc: Mean out-of-fold ROC AUC over the findings, with folds by patient.
+        low: Lower end of the 95 % interval by patient.
+        high: Upper end.
+        aucs: ROC AUC of each finding; None where it is undefined.
+        lows: Lower end of the interval of each finding.
+        highs: Upper end.
+        n_folds: Number of folds by patient.
+        chance: ROC AUC of random guesses.
+    """
+
+    macro_auc: float
+    low: float
+    high: float
+    aucs: tuple[float | None, ...]
+    lows: tuple[float | None, ...]
+    highs: tuple[float | None, ...]
+    n_folds: int
+    chance: float = 0.5
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric of the score."""
+        return "macro_auc"
+
+    @property
+    def title(self) -> str:
+        """Name of the metric for sentences."""
+        return "mean ROC AUC"
+
+    @property
+    def score(self) -> float:
+        """The score."""
+        return self.macro_auc
+
+    @property
+    def is_warning(self) -> bool:
+        """Whether a lower end, of the mean or of a finding, is at least a quarter of the distance from chance to 1."""
+        return _is_warning(self.low, self.chance) or any(self.is_warning_for(number) for number in range(len(self.lows)))
+
+    def is_warning_for(self, number: int) -> bool:
+        """Return whether the lower end of a finding is at least a quarter of the distance from chance to 1."""
+        low = self.lows[number]
+        return low is not None and _is_warning(low, self.chance)
+
+
+def _is_warning(low: float, chance: float) -> bool:
+    return low - chance >= _MIN_SKILL * (1 - chance)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -129,18 +222,21 @@ class Audit:
 
     Attributes:
         root: Folder that the image ids are relative to.
-        classes: Class names.
-        n_images: Readable images of each class.
+        classes: Names of the classes or findings.
+        n_images: Readable images of each class, or with each finding.
         n_patients: Number of patients, or None where they are unknown.
         parts: Images of each part; empty where no split is given.
         found_duplicates: Images that show the same picture as another one.
         shared_patients: Patients with images in more than one part.
-        differences: Differences of each image statistic between classes, the largest first.
+        differences: Differences of each image statistic between classes, the largest first; empty for findings.
         formats: Images of each file format, by class.
         lettering: Suspected burnt-in text, by corner and anywhere.
         shortcut: The shortcut baseline; None where a class has fewer than two patients.
         unreadable: Image id to reason.
         notes: Limits of the audit, and other notes on the data.
+        task: "multiclass", or "multilabel" for several findings of an image.
+        finding_differences: For findings, the differences of each image statistic, the largest first.
+        n_readable: For findings, number of readable images.
     """
 
     root: str
@@ -153,13 +249,16 @@ class Audit:
     differences: tuple[StatisticDifference, ...]
     formats: Mapping[str, Mapping[str, int]]
     lettering: tuple[Lettering, ...]
-    shortcut: Shortcut | None
+    shortcut: Shortcut | FindingShortcut | None
     unreadable: Mapping[str, str]
     notes: tuple[str, ...]
+    task: str = MULTICLASS
+    finding_differences: tuple[FindingDifference, ...] = ()
+    n_readable: int = 0
 
     def __repr__(self) -> str:
         """Summarise the audit in some lines, for notebooks."""
-        head = f"Audit of {self.root}: {sum(self.n_images):,} images, {len(self.found_duplicates)} duplicates"
+        head = f"Audit of {self.root}: {self.n_all:,} images, {len(self.found_duplicates)} duplicates"
         return "\n".join([head, *([self.baseline] if self.baseline else []), *self.warnings])
 
     @classmethod
@@ -170,7 +269,11 @@ class Audit:
             ValueError: The text is not such a record, or lists other numbers of classes.
         """
         audit: Audit = build_record(cls, parse_json(text))
-        by_class = [audit.n_images, *(one.by_class for one in audit.differences), *(one.rates for one in audit.lettering)]
+        by_class: list[Sequence[object]] = [audit.n_images]
+        by_class += [*(one.by_class for one in audit.differences), *(one.rates for one in audit.lettering)]
+        by_class += [values for one in audit.finding_differences for values in (one.medians, one.aucs)]
+        if isinstance(audit.shortcut, FindingShortcut):
+            by_class += [audit.shortcut.aucs, audit.shortcut.lows, audit.shortcut.highs]
         if {len(audit.classes)} != set(map(len, by_class)):
             raise ValueError(f"a list by class must have {len(audit.classes)} values")
         return audit
@@ -180,19 +283,35 @@ class Audit:
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=1)
 
     @property
+    def is_multilabel(self) -> bool:
+        """Whether an image may have several findings."""
+        return self.task == MULTILABEL
+
+    @property
+    def n_all(self) -> int:
+        """Number of readable images."""
+        return self.n_readable if self.is_multilabel else sum(self.n_images)
+
+    @property
     def duplicates(self) -> pd.DataFrame:
         """One row for each image that shows the same picture as another one."""
-        return _to_table(self.found_duplicates, Duplicate)
+        return self.tabulate(self.found_duplicates)
 
     @property
     def conflicts(self) -> pd.DataFrame:
-        """The duplicates with two labels."""
-        return _to_table([one for one in self.found_duplicates if one.is_conflict], Duplicate)
+        """The duplicates with labels that contradict each other."""
+        return self.tabulate([one for one in self.found_duplicates if one.is_conflict])
 
     @property
     def across_parts(self) -> pd.DataFrame:
         """The duplicates in two parts."""
-        return _to_table([one for one in self.found_duplicates if one.crosses_parts], Duplicate)
+        return self.tabulate([one for one in self.found_duplicates if one.crosses_parts])
+
+    def tabulate(self, duplicates: Sequence[Duplicate]) -> pd.DataFrame:
+        """Return a table with one row for each duplicate."""
+        table = _to_table(duplicates, Duplicate)
+        conflicting = table.pop("conflicting")
+        return table.assign(conflicting=conflicting.map(", ".join)) if self.is_multilabel else table
 
     @property
     def patients_across_parts(self) -> pd.DataFrame:
@@ -202,7 +321,18 @@ class Audit:
 
     @property
     def statistics(self) -> pd.DataFrame:
-        """Medians by class of each image statistic, and how well it alone separates the classes; the best first."""
+        """Medians by class of each image statistic, and how well it alone separates the classes; the best first.
+
+        For findings, the ROC AUC of each image statistic for each of them.
+        """
+        if self.is_multilabel:
+            return pd.DataFrame(
+                [
+                    {"statistic": one.trait, **dict(zip(self.classes, one.aucs, strict=True))}
+                    for one in self.finding_differences
+                ],
+                columns=["statistic", *self.classes],
+            )
         return pd.DataFrame(
             [
                 {
@@ -230,14 +360,24 @@ class Audit:
         return pd.DataFrame(rows).fillna(0).astype({name: int for counts in self.formats.values() for name in counts})
 
     @property
+    def shortcut_by_finding(self) -> pd.DataFrame:
+        """The ROC AUC of the shortcut baseline for each finding, with its interval; empty for classes."""
+        columns = ["finding", "images", "auc", "low", "high"]
+        if not isinstance(self.shortcut, FindingShortcut):
+            return pd.DataFrame(columns=columns)
+        scores = (self.shortcut.aucs, self.shortcut.lows, self.shortcut.highs)
+        return pd.DataFrame(zip(self.classes, self.n_images, *scores, strict=True), columns=columns)
+
+    @property
     def baseline(self) -> str:
         """The shortcut baseline in a sentence; empty if there is none."""
         if self.shortcut is None:
             return ""
         shortcut = self.shortcut
         return (
-            f"Shortcut baseline: a random forest on image size, file format, brightness, borders and corners reaches macro-F1 "
-            f"{shortcut.macro_f1:.3f} ({shortcut.low:.3f} to {shortcut.high:.3f}; chance {shortcut.chance:.3f})."
+            f"Shortcut baseline: a random forest on image size, file format, brightness, borders and corners reaches "
+            f"{shortcut.title} {shortcut.score:.3f} ({shortcut.low:.3f} to {shortcut.high:.3f}; chance "
+            f"{shortcut.chance:.3f})."
         )
 
     @property
@@ -248,6 +388,8 @@ class Audit:
     def _warn_of_shortcut(self) -> list[str]:
         if self.shortcut is None or not self.shortcut.is_warning:
             return []
+        if isinstance(self.shortcut, FindingShortcut):
+            return [self._describe_finding_shortcut(self.shortcut)]
         shortcut = self.shortcut
         best = max(self.differences, key=lambda one: one.told_share, default=None)
         alone = ""
@@ -260,6 +402,20 @@ class Audit:
             "A classifier may learn the same shortcut, and its score may not hold for images from other sources."
         )
         return [warning]
+
+    def _describe_finding_shortcut(self, shortcut: FindingShortcut) -> str:
+        aucs = {
+            name: auc
+            for number, (name, auc) in enumerate(zip(self.classes, shortcut.aucs, strict=True))
+            if auc is not None and shortcut.is_warning_for(number)
+        }
+        listed = ", ".join(f"{name} {aucs[name]:.3f}" for name in sorted(aucs, key=lambda name: -aucs[name]))
+        return (
+            "The data contain a shortcut: a random forest on non-anatomical image statistics reaches a mean ROC AUC of "
+            f"{shortcut.macro_auc:.3f} ({shortcut.low:.3f} to {shortcut.high:.3f}, chance {shortcut.chance:.3f})"
+            f"{f'; of single findings, {listed}' if listed else ''}. A classifier may learn the same shortcut, and its score "
+            "may not hold for images from other sources."
+        )
 
     def _warn_of_lettering(self) -> list[str]:
         warnings = []
@@ -282,7 +438,8 @@ class Audit:
             verb = _images_show(n_crossing)
             warnings.append(f"{n_crossing} {verb} the same picture as one in another part: scores may be optimistic.")
         if n_conflicts:
-            warnings.append(f"{n_conflicts} {_images_show(n_conflicts)} the same picture as one of another class.")
+            other = "one with contradicting labels" if self.is_multilabel else "one of another class"
+            warnings.append(f"{n_conflicts} {_images_show(n_conflicts)} the same picture as {other}.")
         return warnings
 
     def _warn_of_patients(self) -> list[str]:

@@ -63,7 +63,7 @@ def _baseline_text(data: ReportData) -> list[Part]:
     audit = data.audit
     if audit is None or audit.shortcut is None:
         return []
-    baseline, interval = audit.shortcut, data.intervals["macro_f1"]
+    baseline, interval = audit.shortcut, data.intervals[audit.shortcut.metric]
     if interval.low > baseline.high:
         verdict = "is above the baseline"
     elif interval.high < baseline.low:
@@ -71,7 +71,7 @@ def _baseline_text(data: ReportData) -> list[Part]:
     else:
         verdict = "is not clearly above the baseline, because the intervals overlap"
     text = (
-        f"{audit.baseline} The macro-F1 of trial {data.best.number}, {data.scores['macro_f1']:.3f} "
+        f"{audit.baseline} The {baseline.title} of trial {data.best.number}, {data.scores[baseline.metric]:.3f} "
         f"({interval.low:.3f} to {interval.high:.3f}), {verdict}."
     )
     return [Text(text, is_warning=interval.low <= baseline.high)]

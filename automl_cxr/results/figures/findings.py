@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _MAX_POINTS = 300  # of a curve
 _HEIGHT = 760  # pixels
+_LEGEND = {"orientation": "h", "yanchor": "top", "y": -0.1, "x": 0}
 _TITLES = ("ROC", "Precision and recall", "Reliability", "Scores by threshold")
 
 
@@ -67,7 +68,7 @@ def plot_finding(predictions: Predictions, finding: int, title: str) -> go.Figur
     ):
         figure.update_xaxes(title_text=x, range=[-0.02, 1.02], row=row, col=column)
         figure.update_yaxes(title_text=y, range=[-0.02, 1.02], row=row, col=column)
-    return styled(figure, title, height=_HEIGHT, legend={"orientation": "h", "yanchor": "top", "y": -0.1, "x": 0})
+    return styled(figure, title, height=_HEIGHT, margin={"l": 60, "r": 20, "t": 90, "b": 60}, legend=_LEGEND)
 
 
 def _threshold(predictions: Predictions, finding: int) -> float | None:

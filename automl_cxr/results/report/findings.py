@@ -38,13 +38,13 @@ def _section(data: ReportData, number: int) -> Section:
     ]
     if not row["present"] or not row["absent"]:
         text = "The probabilities cannot be scored, because the finding is not both present and absent in these images."
-        return Section(name, [*parts, Text(text, is_warning=True)])
+        return Section(f"Finding: {name}", [*parts, Text(text, is_warning=True)])
     parts += [
         Table(_scores_table(row), f"Scores of {model}, with 95% bootstrap intervals by patient"),
         Table(decisions_table(scores.decisions.loc[name]), f"Decisions at the threshold {row['threshold']:.3f}"),
         Plot(plot_finding(predictions, number, f"{name}: {model}"), _CAPTION.format(threshold=row["threshold"])),
     ]
-    return Section(name, parts)
+    return Section(f"Finding: {name}", parts)
 
 
 def _scores_table(row: pd.Series) -> pd.DataFrame:

@@ -123,7 +123,7 @@ def _add_reliability(figure: go.Figure, table: pd.DataFrame, threshold: float | 
 
 
 def _add_scores(figure: go.Figure, table: pd.DataFrame, threshold: float | None) -> None:
-    for position, name in enumerate(("f1", "sensitivity", "specificity"), start=1):
+    for position, name in ((0, "f1"), (2, "sensitivity"), (3, "specificity")):  # not the colour of the threshold
         figure.add_scatter(
             x=table["threshold"], y=table[name], mode="lines", line={"color": colour_of(position)}, name=name, row=2, col=2,
             hovertemplate=f"threshold %{{x:.3f}}, {name} %{{y:.3f}}<extra></extra>",

@@ -9,6 +9,7 @@ import pandas as pd
 from automl_cxr.results.figures.findings import plot_finding
 from automl_cxr.results.html_page import Part, Plot, Section, Table, Text
 from automl_cxr.results.report.report_data import ReportData
+from automl_cxr.results.report.text_format import capitalised, counted
 
 _CAPTION = (
     "The orange points and lines mark the threshold {threshold:.3f}, which was chosen on these images. Reliability: the share "
@@ -29,11 +30,12 @@ def _section(data: ReportData, number: int) -> Section:
     name = data.spec.classes[number]
     row, model = scores.per_finding.loc[name], f"trial {data.best.number}, {data.evaluated_on}"
     n_known = int(row["present"] + row["absent"])
+    n_unknown = len(predictions) - n_known
     prevalence = f" ({row['present'] / n_known:.1%})" if n_known else ""
     parts: list[Part] = [
         Text(
-            f"{int(row['present'])} of {n_known} images with a known label have the finding{prevalence}; "
-            f"{len(predictions) - n_known} labels are unknown or uncertain."
+            f"{int(row['present'])} of {counted(n_known, 'image')} with a known label have the finding{prevalence}."
+            + (f" {capitalised(counted(n_unknown, 'label'))} unknown or uncertain." if n_unknown else "")
         )
     ]
     if not row["present"] or not row["absent"]:

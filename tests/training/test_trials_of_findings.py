@@ -77,6 +77,19 @@ def test_a_network_is_trained_and_its_best_epoch_is_saved(tmp_path, monitor):
 
 
 @pytest.mark.long
+def test_training_continues_from_a_checkpoint(tmp_path):
+    values = {**SMALL, "uncertain_targets": "0.5-0.9", "dropout": 0.3}
+    whole, first, second = (task_of(tmp_path, values, name=name) for name in ("whole", "first", "second"))
+    epochs, _ = run(run_trial(whole))
+    checkpoint = tmp_path / "checkpoint.npz"
+    run(run_trial(dataclasses.replace(first, until=1, checkpoint=checkpoint)))
+    continued, _ = run(run_trial(dataclasses.replace(second, resume=checkpoint, reported=1)))
+    assert [epoch.loss for epoch in continued] == pytest.approx([epoch.loss for epoch in epochs[1:]], abs=1e-6)
+    again, uninterrupted = (Predictions.from_npz(task.folder / "valid.npz") for task in (second, whole))
+    np.testing.assert_allclose(again.probabilities, uninterrupted.probabilities, atol=1e-6)
+
+
+@pytest.mark.long
 def test_networks_of_folds_predict_findings(tmp_path):
     task = task_of(tmp_path, {**SMALL, "epochs": 1}, n_folds=2)
     folds, result = run(cross_validate(task))

@@ -240,4 +240,4 @@ class FindingErrors:
 
     def names(self, chosen: np.ndarray) -> str:
         """Join the names of some findings, bool (n_findings,), as "A|B"; "" for none."""
-        return FINDING_SEPARATOR.join(compress(self.images.classes, chosen))
+        return FINDING_SEPARATOR.join(compress(self.images.classes, chosen.tolist()))

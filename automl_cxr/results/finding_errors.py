@@ -160,7 +160,7 @@ class FindingErrors:
             )
             for kind, other_kind in self._kinds_of_pairs()
         }
-        rows = []
+        rows: list[dict[str, Any]] = []
         for (kind, other_kind), of_models in counts.items():
             for finding, other in itertools.product(range(len(self.images.classes)), repeat=2):
                 is_repeated = kind == other_kind and finding >= other

@@ -82,15 +82,23 @@ def test_evaluate_uses_the_stored_thresholds_on_the_test_part(study):
     assert result.n_opened == 1
 
 
-def test_an_ensemble_has_thresholds_and_a_card_with_them(study, files, tmp_path):
-    built = study.ensemble(top=2, method="average", name="both")
+@pytest.fixture(scope="module")
+def built(study):
+    return study.ensemble(top=2, method="average", name="both")
+
+
+def test_an_ensemble_has_thresholds_and_a_card_with_them(built):
     opened = load_ensemble(built.folder)
     assert opened.is_multilabel
     assert len(opened.thresholds) == 2
     card = (built.folder / "model_card.md").read_text()
     assert "- Findings, of which an image may have several: effusion, opacity" in card
     assert f"| opacity | {opened.thresholds[1]:.4f} |" in card
-    exported = built.export(tmp_path / "model.keras")
+
+
+@pytest.mark.long
+def test_an_exported_ensemble_has_the_thresholds(built, tmp_path):
+    opened, exported = load_ensemble(built.folder), built.export(tmp_path / "model.keras")
     assert exported.difference <= 1e-5
     description = json.loads(exported.description.read_text())
     assert description["thresholds"] == dict(zip(FINDINGS, opened.thresholds, strict=True))
@@ -121,6 +129,7 @@ def test_errors_of_trials_and_of_a_table_of_another_program_are_compared(study, 
     assert "Errors: opacity" in study.error_page(analysis, n_shown=1)
 
 
+@pytest.mark.long
 def test_the_report_has_a_section_for_each_finding(study, tmp_path):
     page = study.report(tmp_path / "report.html").read_text()
     for name in FINDINGS:
@@ -135,6 +144,7 @@ def test_the_report_has_a_section_for_each_finding(study, tmp_path):
     assert data.scores["macro_auc"] == pytest.approx(np.nanmean(data.finding_scores.per_finding["auc"]))
 
 
+@pytest.mark.long
 def test_an_external_site_with_one_of_the_findings_is_scored(study, tmp_path):
     site = tmp_path / "site.csv"
     images = [tmp_path / f"{number}.png" for number in range(8)]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from automl_cxr.results.figures.findings import plot_finding
+from automl_cxr.results.finding_scores import FindingScores
 from automl_cxr.results.html_page import Part, Plot, Section, Table, Text
 from automl_cxr.results.report.report_data import ReportData
 from automl_cxr.results.report.text_format import capitalised, counted
@@ -21,13 +22,11 @@ def findings_sections(data: ReportData) -> Sequence[Section]:
     """Show each finding of a study with several findings; no section for a study of classes."""
     if data.finding_scores is None:
         return []
-    return [_section(data, number) for number in range(len(data.spec.classes))]
+    return [_section(data, data.finding_scores, number) for number in range(len(data.spec.classes))]
 
 
-def _section(data: ReportData, number: int) -> Section:
-    predictions, scores = data.predictions, data.finding_scores
-    assert scores is not None  # noqa: S101 - checked by the caller
-    name = data.spec.classes[number]
+def _section(data: ReportData, scores: FindingScores, number: int) -> Section:
+    predictions, name = data.predictions, data.spec.classes[number]
     row, model = scores.per_finding.loc[name], f"trial {data.best.number}, {data.evaluated_on}"
     n_known = int(row["present"] + row["absent"])
     n_unknown = len(predictions) - n_known

@@ -47,14 +47,6 @@ class Method:
     fit_findings: Fit | None = None
     is_costly: bool = True
 
-    def fit(self, scorer: BaseWeightScorer, patients: Sequence[str], settings: GeneticSettings) -> Combiner:
-        """Fit the combiner to the images of a scorer, whose patients are given."""
-        if scorer.labels.ndim == 1:
-            return self.fit_classes(scorer, patients, settings)
-        if self.is_costly:
-            scorer, patients, settings = sample_patients(scorer, patients, settings)
-        return (self.fit_findings or self.fit_classes)(scorer, patients, settings)
-
 
 def _average_of(find_weights: Callable[[BaseWeightScorer], np.ndarray]) -> Fit:
     return lambda scorer, _patients, _settings: WeightedAverage(find_weights(scorer))
@@ -142,7 +134,7 @@ def fit_ensemble(
     """
     check_method(method, len(members))
     scorer, images = build_weight_scorer(members, objective)
-    return _fit(method, scorer, images.patients, settings)
+    return _score_fits(scorer, fit_combiners([method], scorer, images.patients, settings))[method]
 
 
 def compare_methods(
@@ -160,7 +152,7 @@ def compare_methods(
     """
     scorer, images = build_weight_scorer(members, objective)
     names = methods_for(len(members)) if methods is None else methods
-    return {method: _fit(method, scorer, images.patients, settings) for method in names}
+    return _score_fits(scorer, fit_combiners(names, scorer, images.patients, settings))
 
 
 def methods_for(n_members: int) -> tuple[str, ...]:
@@ -216,6 +208,31 @@ def ensemble_predictions(members: Sequence[Predictions], combiner: Combiner) -> 
     return replace(images, probabilities=combiner.combine(probabilities), thresholds=None)
 
 
-def _fit(method: str, scorer: BaseWeightScorer, patients: Sequence[str], settings: GeneticSettings) -> FittedEnsemble:
-    combiner = METHODS[method].fit(scorer, patients, settings)
-    return FittedEnsemble(method, combiner, scorer.objective.score(scorer.labels, combiner.combine(scorer.probabilities)))
+def fit_combiners(
+    methods: Sequence[str], scorer: BaseWeightScorer, patients: Sequence[str], settings: GeneticSettings
+) -> dict[str, Combiner]:
+    """Fit a combiner by each of several methods to the images of a scorer.
+
+    Args:
+        methods: Names in ``METHODS``.
+        scorer: Members' probabilities, labels and the objective.
+        patients: The patient of each image, (n,).
+        settings: Settings of the genetic algorithm.
+    """
+    if scorer.labels.ndim == 1:
+        return {method: METHODS[method].fit_classes(scorer, patients, settings) for method in methods}
+    sample = sample_patients(scorer, patients, settings)
+    fitted = {}
+    for method in methods:
+        row = METHODS[method]
+        arguments = sample if row.is_costly else (scorer, patients, settings)
+        fitted[method] = (row.fit_findings or row.fit_classes)(*arguments)
+    return fitted
+
+
+def _score_fits(scorer: BaseWeightScorer, combiners: Mapping[str, Combiner]) -> dict[str, FittedEnsemble]:
+    """Score combiners on the images of a scorer."""
+    return {
+        method: FittedEnsemble(method, combiner, scorer.objective.score(scorer.labels, combiner.combine(scorer.probabilities)))
+        for method, combiner in combiners.items()
+    }

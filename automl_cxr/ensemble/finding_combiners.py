@@ -123,7 +123,8 @@ class CalibratedFindings:
 def normalize_columns(weights: np.ndarray) -> np.ndarray:
     """Scale weights by member and finding, (..., n_members, k), to sum 1 for each finding; equal weights if all are 0."""
     sums = weights.sum(axis=-2, keepdims=True)
-    return np.divide(weights, sums, out=np.full(weights.shape, 1 / weights.shape[-2]), where=sums > 0)
+    equal = np.full(weights.shape, 1 / weights.shape[-2], dtype=weights.dtype)
+    return np.divide(weights, sums, out=equal, where=sums > 0)
 
 
 def read_average_by_finding(record: Mapping[str, Any], n_members: int, n_classes: int) -> AverageByFinding:

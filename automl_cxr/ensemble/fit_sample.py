@@ -10,7 +10,7 @@ import numpy as np
 from automl_cxr.ensemble.genetic_settings import GeneticSettings
 from automl_cxr.ensemble.weight_scorer_base import BaseWeightScorer
 
-MAX_FIT_IMAGES = 10_000
+MAX_FIT_IMAGES = 5_000
 _MAX_HALVINGS = 1  # halves of so many images differ little
 
 
@@ -26,7 +26,7 @@ def sample_patients(
 
     Returns:
         The scorer of the sample, its patients, and the settings with at most one halving; the arguments themselves for at most
-        10,000 images.
+        5,000 images.
     """
     if scorer.n_images <= MAX_FIT_IMAGES:
         return scorer, patients, settings

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from automl_cxr.data.patient_folds import patient_folds
-from automl_cxr.ensemble.build import METHODS, build_weight_scorer, methods_for
+from automl_cxr.ensemble.build import build_weight_scorer, fit_combiners, methods_for
 from automl_cxr.ensemble.genetic_settings import DEFAULT_SETTINGS, GeneticSettings
 from automl_cxr.ensemble.objective import MACRO_F1, Objective
 from automl_cxr.ensemble.weight_scorer_base import BaseWeightScorer
 from automl_cxr.scoring.intervals import Interval, paired_differences
 from automl_cxr.scoring.predictions import Predictions
 
+_MANY_IMAGES = 20_000  # of findings: half of them determine the weights as well as four fifths
 _FOLDS = (5, 3, 2)  # the first number with which every class has images outside each fold is used
 SIMPLEST = "best"
 _ERRORS_OF_INTERVAL = 2 * 1.96  # width of a 95 % interval in standard errors
@@ -89,7 +90,7 @@ def compare_methods_out_of_fold(
     if folds is None:
         return None
     names = methods_for(len(members)) if methods is None else tuple(dict.fromkeys((*methods, SIMPLEST)))
-    out_of_fold = {name: _predict_out_of_fold(name, scorer, images, folds, settings) for name in names}
+    out_of_fold = _predict_out_of_fold(names, scorer, images, folds, settings)
     gains = _gains(out_of_fold, objective, settings.seed)
     scores = {
         name: MethodScore(predictions, objective.score(predictions.labels, predictions.probabilities), *gains[name][SIMPLEST])
@@ -100,20 +101,26 @@ def compare_methods_out_of_fold(
 
 
 def _folds(scorer: BaseWeightScorer, patients: Sequence[str], seed: int) -> np.ndarray | None:
-    candidates = (patient_folds(scorer.labels, patients, n_folds, seed=seed) for n_folds in _FOLDS)
+    is_large = scorer.labels.ndim == 2 and scorer.n_images > _MANY_IMAGES
+    numbers = _FOLDS[-1:] if is_large else _FOLDS
+    candidates = (patient_folds(scorer.labels, patients, n_folds, seed=seed) for n_folds in numbers)
     return next((folds for folds in candidates if folds is not None), None)
 
 
 def _predict_out_of_fold(
-    method: str, scorer: BaseWeightScorer, images: Predictions, folds: np.ndarray, settings: GeneticSettings
-) -> Predictions:
-    probabilities = np.empty((scorer.n_images, scorer.n_classes), dtype=np.float32)
+    methods: Sequence[str], scorer: BaseWeightScorer, images: Predictions, folds: np.ndarray, settings: GeneticSettings
+) -> dict[str, Predictions]:
+    probabilities = {
+        method: np.empty((scorer.n_images, scorer.n_classes), dtype=np.float32) for method in dict.fromkeys(methods)
+    }
     patients = np.asarray(images.patients, dtype=np.str_)
     for fold in range(int(folds.max()) + 1):
         inside = folds == fold
-        combiner = METHODS[method].fit(scorer.take(~inside), tuple(patients[~inside].tolist()), settings)
-        probabilities[inside] = combiner.combine(scorer.probabilities[:, inside])
-    return replace(images, probabilities=probabilities)
+        combiners = fit_combiners(methods, scorer.take(~inside), tuple(patients[~inside].tolist()), settings)
+        of_fold = scorer.probabilities[:, inside]
+        for method, combiner in combiners.items():
+            probabilities[method][inside] = combiner.combine(of_fold)
+    return {method: replace(images, probabilities=one) for method, one in probabilities.items()}
 
 
 def _gains(

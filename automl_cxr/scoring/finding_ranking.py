@@ -21,8 +21,8 @@ def areas_under_roc(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
         return np.full(scores.shape[:-1], np.nan)
     ordered, is_positive = sort_scores(positive, scores)
     # In a tie, negative images come first, so the pairs of a tie are counted as if the positive image had the higher score.
-    position = np.arange(1, len(positive) + 1)
-    n_pairs = np.where(is_positive, position, 0).sum(axis=-1) - n_positive * (n_positive + 1) / 2
+    position = np.arange(1.0, len(positive) + 1)  # sums of whole numbers in float64 are exact, and products are fast
+    n_pairs = is_positive.astype(np.float64) @ position - n_positive * (n_positive + 1) / 2
     return (n_pairs - _tied_pairs(ordered, is_positive) / 2) / (n_positive * n_negative)
 
 

@@ -270,7 +270,7 @@ def _read_targets(y: Any) -> _Targets:
 
 def _read_findings(y: Any) -> _Targets:
     columns = list(y.columns) if isinstance(y, pd.DataFrame) else list(range(np.shape(y)[1]))
-    values = np.asarray(y, dtype=np.float64)
+    values = np.asarray(y.toarray() if hasattr(y, "toarray") else y, dtype=np.float64)
     is_known = values >= 0  # false for NaN
     if not np.isin(values[is_known], (ABSENT, PRESENT)).all():
         raise DataError(

@@ -92,6 +92,11 @@ class Classifier:
         """Whether ``classes`` are findings, of which an image may have several."""
         return self.thresholds is not None
 
+    @property
+    def threshold_array(self) -> np.ndarray | None:
+        """The thresholds as float64 (n_classes,); None for classes."""
+        return None if self.thresholds is None else np.array(self.thresholds, np.float64)
+
     def with_mirrored_view(self) -> Classifier:
         """Return the same classifier with probabilities that are averaged over an image and its mirror image."""
         return self if self.mirrored else replace(self, name=f"{self.name}, mirrored view averaged", mirrored=True)

@@ -174,7 +174,7 @@ def _predict(
         probabilities=probabilities,
         classes=dataset.classes,
         patients=tuple(dataset.table.set_index("image").loc[readable, "patient_id"]),
-        thresholds=classifier.thresholds,
+        thresholds=classifier.threshold_array,
     )
     return predictions, {images[position]: reason for position, reason in unreadable.items()}
 

@@ -59,6 +59,30 @@ def build_metric_of_finding(kind: str, finding: str, number: int, thresholds: np
     return _from_counts(row, lambda counts: per_finding(counts)[..., number], thresholds)
 
 
+def score_each_kind(labels: np.ndarray, probabilities: np.ndarray, thresholds: np.ndarray) -> dict[str, np.ndarray]:
+    """Compute the scores of all findings by each kind of ``CLASS_METRICS``, each with one pass over the images.
+
+    Args:
+        labels: Label codes (n, k).
+        probabilities: (n, k).
+        thresholds: Thresholds of decisions, (k,).
+
+    Returns:
+        float64 (k,) by kind.
+    """
+    counts = count_decisions(labels, probabilities >= thresholds)
+    scores = {kind: function(counts) for kind, function in _COUNT_FUNCTIONS.items()}
+    for kind, mean in _MEANS.items():
+        row = next(row for row in METRIC_ROWS if row.name == mean)
+        function = load_function(_functions(row).function, row.parameters)
+        scores[kind] = score_each_finding(function, labels, probabilities)
+    return {kind: scores[kind] for kind in CLASS_METRICS}
+
+
+MEANS_OF_KINDS = {"macro_f1": "f1", **{mean: kind for kind, mean in _MEANS.items()}}
+"""Metrics that are the mean over the findings of a kind of ``CLASS_METRICS``."""
+
+
 def _functions(row: MetricRow) -> FindingFunctions:
     if row.findings is None:
         raise UsageError(f"Metric '{row.name}' is not defined for findings. Choose another metric.")

@@ -11,7 +11,13 @@ import numpy as np
 from automl_cxr.errors import UnknownNameError, UsageError
 from automl_cxr.scoring.class_metrics import build_class_metric, build_metric_of_class
 from automl_cxr.scoring.confusion import confusion_matrix, macro_f1
-from automl_cxr.scoring.finding_metrics import build_finding_metric, build_metric_of_finding
+from automl_cxr.scoring.finding_labels import mean_of_findings
+from automl_cxr.scoring.finding_metrics import (
+    MEANS_OF_KINDS,
+    build_finding_metric,
+    build_metric_of_finding,
+    score_each_kind,
+)
 from automl_cxr.scoring.metric_base import Metric
 from automl_cxr.scoring.metric_table import CLASS_METRICS, METRIC_ROWS, MetricRow
 from automl_cxr.scoring.predictions import Predictions
@@ -171,11 +177,27 @@ def score_predictions(predictions: Predictions, *, normal_class: int | None = No
         UsageError: The normal class does not exist.
     """
     predictions.require_labels()
-    labels, probabilities, thresholds = predictions.labels, predictions.probabilities, predictions.thresholds
-    if predictions.is_multilabel and thresholds is None:
-        thresholds = choose_thresholds(labels, probabilities)  # once instead of for each metric
-    rows = metrics_for(predictions.classes, normal_class=normal_class, task=predictions.task, thresholds=thresholds)
+    if predictions.is_multilabel:
+        return _score_findings(predictions)
+    rows = metrics_for(predictions.classes, normal_class=normal_class)
+    labels, probabilities = predictions.labels, predictions.probabilities
     return {name: row.function(labels, probabilities, normal_class) for name, row in rows.items()}
+
+
+def _score_findings(predictions: Predictions) -> dict[str, float]:
+    """Compute all metrics of findings. Means are computed from the scores of the findings, not a second time."""
+    labels, probabilities, thresholds = predictions.labels, predictions.probabilities, predictions.thresholds
+    if thresholds is None:
+        thresholds = choose_thresholds(labels, probabilities)
+    by_kind = score_each_kind(labels, probabilities, thresholds)
+    scores = {}
+    for name, row in _metrics_for_findings((), thresholds).items():
+        kind = MEANS_OF_KINDS.get(name)
+        is_mean = kind is not None
+        scores[name] = float(mean_of_findings(by_kind[kind])) if is_mean else row.function(labels, probabilities, None)
+    for kind, of_findings in by_kind.items():
+        scores |= {f"{kind}_{name}": score for name, score in zip(predictions.classes, of_findings.tolist(), strict=True)}
+    return scores
 
 
 def find_normal_class(classes: Sequence[str]) -> int | None:

@@ -4,44 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from automl_cxr.ensemble.combiner import Combiner
 from automl_cxr.ensemble.finding_combiners import CalibratedFindings, read_average_by_finding, read_stacking_by_finding
 from automl_cxr.ensemble.weighted_average import normalize_weights, weighted_average
 from automl_cxr.errors import DataError, UsageError
 from automl_cxr.scoring.calibration import with_temperature
 
 _MIN_PROBABILITY = 1e-6  # log(0) is undefined; in float16 exports smaller probabilities are rounded to 0
-
-
-class Combiner(Protocol):
-    """Combines the probabilities of a fixed number of members in a fixed order."""
-
-    @property
-    def shares(self) -> np.ndarray:
-        """The influence of each member, float64 (n_members,), sum 1."""
-
-    def shares_for(self, column: int) -> np.ndarray:
-        """Return the influence of each member on one class, float64 (n_members,), sum 1."""
-
-    def combine(self, probabilities: np.ndarray) -> np.ndarray:
-        """Convert members' probabilities (n_members, n, k) into the ensemble's, float32 (n, k); of classes, rows sum to 1.
-
-        Raises:
-            UsageError: The combiner is for another number of members or classes.
-        """
-
-    def take(self, members: Sequence[int]) -> Combiner:
-        """Return the combiner for some of the members. Its result is the same if the others have no influence.
-
-        Args:
-            members: Positions of the members.
-        """
-
-    def to_record(self) -> dict[str, Any]:
-        """Convert the combiner to JSON values, from which ``combiner_from_record`` restores the same floats."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from automl_cxr.ensemble.combiner import Combiner
 from automl_cxr.ensemble.weighted_average import normalize_weights
 from automl_cxr.errors import UsageError
 from automl_cxr.scoring.finding_calibration import logits, sigmoid, with_temperature
-
-if TYPE_CHECKING:
-    from automl_cxr.ensemble.combiners import Combiner
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from automl_cxr.ensemble.combiner import Combiner
+from automl_cxr.ensemble.combiner_protocol import Combiner
 from automl_cxr.ensemble.finding_combiners import CalibratedFindings, read_average_by_finding, read_stacking_by_finding
 from automl_cxr.ensemble.weighted_average import normalize_weights, weighted_average
 from automl_cxr.errors import DataError, UsageError

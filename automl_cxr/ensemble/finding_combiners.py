@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from automl_cxr.ensemble.combiner import Combiner
+from automl_cxr.ensemble.combiner_protocol import Combiner
 from automl_cxr.ensemble.weighted_average import normalize_weights
 from automl_cxr.errors import UsageError
 from automl_cxr.scoring.finding_calibration import logits, sigmoid, with_temperature

@@ -1,4 +1,4 @@
-"""The protocol of combiners: functions from members' probabilities to the ensemble's."""
+"""The interface of combiners: functions from members' probabilities to the ensemble's."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ from automl_cxr.results.export import Export, export_classifier
 from automl_cxr.results.external_sites import open_sites
 from automl_cxr.results.external_validation import evaluate_site
 from automl_cxr.results.figures import Figures
+from automl_cxr.results.finding_errors import FindingErrors
 from automl_cxr.results.importance import PED_ANOVA, importance_table
 from automl_cxr.results.leaderboard import build_leaderboard
 from automl_cxr.results.recommendation_record import load_recommendation
@@ -312,8 +313,10 @@ class Study:
             record_test_images(self._store, classifier, n_test_images, "explanations")
         return classifier
 
-    def errors(self, **choices: Any) -> ErrorAnalysis:
+    def errors(self, **choices: Any) -> ErrorAnalysis | FindingErrors:
         """Analyse the misclassified images of one or several models, by default the recommended one on the validation part.
+
+        For several findings, the result is a ``FindingErrors`` with the missed and false findings.
 
         Args:
             choices: Keywords of ``results.compared_models.select_models``: ``trials``, ``top``, ``ensembles``,
@@ -323,7 +326,7 @@ class Study:
 
     def error_page(
         self,
-        analysis: ErrorAnalysis,
+        analysis: ErrorAnalysis | FindingErrors,
         *,
         n_shown: int = N_SHOWN,
         data: str | None = None,

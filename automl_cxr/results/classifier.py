@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from automl_cxr.data.decode import DEFAULT_FIT, check_fit, decode_image_in_pool, decoder_warnings_off, fit_square
-from automl_cxr.ensemble.combiners import Combiner, WeightedAverage, combiner_from_record
+from automl_cxr.ensemble.combiner_protocol import Combiner
+from automl_cxr.ensemble.combiners import WeightedAverage, combiner_from_record
 from automl_cxr.errors import DataError, StudyError, UnknownNameError, UnreadableImageError
 from automl_cxr.io import sha256_of_file
 from automl_cxr.results.recommendation_record import Recommendation, load_recommendation
@@ -91,6 +92,11 @@ class Classifier:
     def is_multilabel(self) -> bool:
         """Whether ``classes`` are findings, of which an image may have several."""
         return self.thresholds is not None
+
+    @property
+    def threshold_array(self) -> np.ndarray | None:
+        """The thresholds as float64 (n_classes,); None for classes."""
+        return None if self.thresholds is None else np.array(self.thresholds, np.float64)
 
     def with_mirrored_view(self) -> Classifier:
         """Return the same classifier with probabilities that are averaged over an image and its mirror image."""

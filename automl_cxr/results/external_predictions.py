@@ -132,7 +132,7 @@ def predict_classifier(classifier: Classifier, decoded: DecodedSite, *, on_progr
         probabilities=classifier.rule.combine(np.stack(probabilities)),
         classes=classes,
         patients=tuple(dataset.table.set_index("image").loc[list(ids), "patient_id"]),
-        thresholds=classifier.thresholds,
+        thresholds=classifier.threshold_array,
     )
 
 

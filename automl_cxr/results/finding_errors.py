@@ -160,7 +160,7 @@ class FindingErrors:
             )
             for kind, other_kind in self._kinds_of_pairs()
         }
-        rows = []
+        rows: list[dict[str, Any]] = []
         for (kind, other_kind), of_models in counts.items():
             for finding, other in itertools.product(range(len(self.images.classes)), repeat=2):
                 is_repeated = kind == other_kind and finding >= other
@@ -240,4 +240,4 @@ class FindingErrors:
 
     def names(self, chosen: np.ndarray) -> str:
         """Join the names of some findings, bool (n_findings,), as "A|B"; "" for none."""
-        return FINDING_SEPARATOR.join(compress(self.images.classes, chosen))
+        return FINDING_SEPARATOR.join(compress(self.images.classes, chosen.tolist()))

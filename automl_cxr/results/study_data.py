@@ -101,7 +101,7 @@ def scored_findings(
     part = split.judged
     is_present = np.asarray(part.labels, np.int64) == PRESENT
     order = np.random.default_rng(0).permutation(len(part.images))
-    rows = range(len(part.images))
+    rows: Sequence[int] = range(len(part.images))
     if per_finding is not None:
         chosen = [order[is_present[order, column]][:per_finding] for column in range(len(split.classes))]
         rows = sorted({int(row) for rows_of_finding in chosen for row in rows_of_finding})

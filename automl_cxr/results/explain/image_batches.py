@@ -156,8 +156,8 @@ def predicted_columns(probabilities: np.ndarray, thresholds: Sequence[float] | N
     """
     if thresholds is None:
         return [int(probabilities.argmax())]
-    relative = probabilities / np.asarray(thresholds)
-    return np.flatnonzero(relative >= 1).tolist() or [int(relative.argmax())]
+    limits = np.asarray(thresholds)
+    return np.flatnonzero(probabilities >= limits).tolist() or [int((probabilities / limits).argmax())]
 
 
 def _read(images: Sequence[str | Path], on_problem: OnProblem | None) -> Iterator[tuple[str, np.ndarray, int]]:

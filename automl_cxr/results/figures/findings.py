@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _MAX_POINTS = 300  # of a curve
 _HEIGHT = 760  # pixels
+_LEGEND = {"orientation": "h", "yanchor": "top", "y": -0.1, "x": 0}
 _TITLES = ("ROC", "Precision and recall", "Reliability", "Scores by threshold")
 
 
@@ -67,7 +68,7 @@ def plot_finding(predictions: Predictions, finding: int, title: str) -> go.Figur
     ):
         figure.update_xaxes(title_text=x, range=[-0.02, 1.02], row=row, col=column)
         figure.update_yaxes(title_text=y, range=[-0.02, 1.02], row=row, col=column)
-    return styled(figure, title, height=_HEIGHT, legend={"orientation": "h", "yanchor": "top", "y": -0.1, "x": 0})
+    return styled(figure, title, height=_HEIGHT, margin={"l": 60, "r": 20, "t": 90, "b": 60}, legend=_LEGEND)
 
 
 def _threshold(predictions: Predictions, finding: int) -> float | None:
@@ -77,7 +78,7 @@ def _threshold(predictions: Predictions, finding: int) -> float | None:
 def _of_finding(table: pd.DataFrame, name: str, threshold: float | None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the curve of a finding, and its point at the threshold, without rows if there is none."""
     curve = table[table["class"] == name]
-    reached = curve.iloc[:0] if threshold is None else curve[curve["threshold"] >= threshold]
+    reached = curve.iloc[:0] if threshold is None else curve[curve["threshold"].astype(float) >= threshold]
     return _thinned(curve), reached.tail(1)  # rows are in the order of decreasing probability
 
 
@@ -122,7 +123,7 @@ def _add_reliability(figure: go.Figure, table: pd.DataFrame, threshold: float | 
 
 
 def _add_scores(figure: go.Figure, table: pd.DataFrame, threshold: float | None) -> None:
-    for position, name in enumerate(("f1", "sensitivity", "specificity"), start=1):
+    for position, name in ((0, "f1"), (2, "sensitivity"), (3, "specificity")):  # not the colour of the threshold
         figure.add_scatter(
             x=table["threshold"], y=table[name], mode="lines", line={"color": colour_of(position)}, name=name, row=2, col=2,
             hovertemplate=f"threshold %{{x:.3f}}, {name} %{{y:.3f}}<extra></extra>",

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _MAX_POINTS = 400  # of a curve; a screen does not show more
 _SIDE = 460  # pixels of a square plot
+_FEW_CURVES = 9  # with more, the legend needs space of its own
+_LEGEND_ROW = 26  # pixels; a row has two curves on a narrow screen
 _DECISION_ROW = 28  # pixels of a finding in a plot of decisions
 _DECISIONS = ("present, reported", "present, missed", "absent, reported", "absent, not reported")
 _COUNTS_ORDER = (0, 2, 1, 3)  # of ``count_decisions``, which returns true and false positives, then false and true negatives
@@ -216,7 +218,7 @@ def _unit_square(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
         title,
         xaxis={"title": x, "range": [-0.01, 1.01], "constrain": "domain"},
         yaxis={"title": y, "range": [-0.01, 1.01], "scaleanchor": "x", "constrain": "domain"},
-        height=_SIDE + 40,
+        height=_SIDE + 40 + _LEGEND_ROW * max(0, len(figure.data) - _FEW_CURVES) // 2,
     )
 
 

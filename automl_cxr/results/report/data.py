@@ -64,7 +64,7 @@ def parts_table(data: ReportData) -> pd.DataFrame:
 def _row(name: str, part: PartRecord, classes: tuple[str, ...]) -> dict[str, str]:
     sizes = {"part": name, "images": str(len(part.images)), "patients": str(len(set(part.patients)))}
     if part.labels and isinstance(part.labels[0], tuple):
-        return {**sizes, _WITHOUT_FINDING: str(sum(set(row) == {ABSENT} for row in part.labels))}  # type: ignore[arg-type]
+        return {**sizes, _WITHOUT_FINDING: str(sum(set(row) == {ABSENT} for row in part.labels))}
     counts = Counter(part.labels)
     return {**sizes, **{label: str(counts[number]) for number, label in enumerate(classes)}}
 

@@ -134,6 +134,9 @@ def read_report_data(store: StudyStore) -> ReportData:
         intervals = _intervals(predictions, spec, scores)
     else:
         scores, intervals = finding_scores.scores, finding_scores.intervals
+    if spec.objective not in intervals:  # a metric of one class or finding
+        interval = bootstrap_interval(predictions, metric=spec.objective, seed=spec.seed, normal_class=spec.normal_index)
+        intervals = {**intervals, spec.objective: interval}
     return ReportData(
         store=store,
         spec=spec,

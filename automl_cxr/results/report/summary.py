@@ -12,7 +12,7 @@ from automl_cxr.results.classifier import stored_recommendation
 from automl_cxr.results.html_page import Part, Section, Table, Text
 from automl_cxr.results.report.report_data import ReportData
 from automl_cxr.results.report.text_format import capitalised, counted, duration, listed, times
-from automl_cxr.scoring.metrics import METRICS
+from automl_cxr.scoring.objectives import direction_of
 from automl_cxr.tasks import PRESENT
 
 _FEW_IMAGES = 30  # of a class: with fewer, one image changes the recall of the class by more than 3 %
@@ -150,7 +150,7 @@ def scores_table(data: ReportData) -> pd.DataFrame:
                 "score": data.scores[name],
                 "low": interval.low,
                 "high": interval.high,
-                "better": "higher" if METRICS[name].direction == "maximize" else "lower",
+                "better": "higher" if direction_of(name) == "maximize" else "lower",
             }
             for name, interval in data.intervals.items()
         ]
